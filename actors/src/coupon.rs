@@ -1,0 +1,3 @@
+//! The owner of one coupon.
+
+pub mod message;

@@ -1,0 +1,340 @@
+//! The identities of the house: one type each, so that no signature carries a bare integer.
+//!
+//! Every textual identity is checked when it is made (`parse`), so holding one proves that it is well formed:
+//! ASCII, bounded in length, and safe to compare byte for byte in any database.
+
+use std::fmt;
+
+use compact_str::CompactString;
+use rand::RngCore;
+
+/// Longest user id, request key and node id, in bytes.
+pub const TEXT_ID_BYTES_MAX: usize = 64;
+
+/// The largest id that every JSON client reads exactly: 2^53 − 1.
+pub const ID_MAX: u64 = (1 << 53) - 1;
+
+/// Number of shards a cluster is made with; fixed for its life.
+pub const SHARDS: u16 = 256;
+
+/// Name of the hash that maps a coupon to its shard; stored with the cluster, so that a node with another one refuses to start.
+pub const SHARD_HASH: &str = "xxh3-64";
+
+/// Why a text is not the identity it was taken for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be {rule}")]
+pub struct InvalidId {
+    what: &'static str,
+    rule: &'static str,
+}
+
+/// A coupon, between 1 and [`ID_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CouponId(u64);
+
+impl CouponId {
+    /// The id with this number, if it is within 1..=[`ID_MAX`].
+    pub fn new(number: u64) -> Option<Self> {
+        (1..=ID_MAX).contains(&number).then_some(Self(number))
+    }
+
+    /// Reads decimal digits without sign, leading zeros or spaces.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        let error = InvalidId { what: "a coupon id", rule: "a whole number from 1 to 2^53 - 1" };
+        parse_number(text).and_then(Self::new).ok_or(error)
+    }
+
+    /// The bare number, for storage and for the wire.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The shard that places this coupon: [`SHARD_HASH`] over the id as eight little-endian bytes, modulo [`SHARDS`].
+    pub fn shard(self) -> ShardId {
+        let hash = xxhash_rust::xxh3::xxh3_64(&self.0.to_le_bytes());
+        ShardId((hash % u64::from(SHARDS)) as u16)
+    }
+}
+
+impl fmt::Display for CouponId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The unit of placement, below [`SHARDS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(u16);
+
+impl ShardId {
+    /// The shard with this number, if the cluster has it.
+    pub fn new(number: u16) -> Option<Self> {
+        (number < SHARDS).then_some(Self(number))
+    }
+
+    /// The bare number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+
+    /// All shards, in order.
+    pub fn all() -> impl ExactSizeIterator<Item = Self> {
+        (0..SHARDS).map(Self)
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The place of an issuance in its coupon: 1, 2, 3 … without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(u64);
+
+impl Sequence {
+    /// Before the first issuance.
+    pub const NONE: Self = Self(0);
+
+    /// The sequence with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The one after this.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The bare number; it is also how many issuances there are up to here.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Public name of one issuance, `42-17`: the coupon and the sequence in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IssuanceId {
+    /// The coupon issued.
+    pub coupon: CouponId,
+    /// Its place in the coupon.
+    pub sequence: Sequence,
+}
+
+impl IssuanceId {
+    /// Reads `<coupon>-<sequence>`.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        let error = InvalidId { what: "an issuance id", rule: "a coupon id, a dash and a sequence, like 42-17" };
+        let (coupon, sequence) = text.split_once('-').ok_or_else(|| error.clone())?;
+        let coupon = CouponId::parse(coupon).map_err(|_| error.clone())?;
+        let sequence = parse_number(sequence).filter(|number| (1..=ID_MAX).contains(number)).ok_or(error)?;
+        Ok(Self { coupon, sequence: Sequence(sequence) })
+    }
+}
+
+impl fmt::Display for IssuanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.coupon, self.sequence)
+    }
+}
+
+/// Ownership number of a shard, one higher at every claim and hand-off. 0: never claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// The epoch with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The one after this.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The bare number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One life of a node: random, new at every start and at every re-join. Never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(u64);
+
+impl Incarnation {
+    /// A fresh one, within 1..=[`ID_MAX`]: 53 random bits, of which a cluster will not see a repeat.
+    pub fn random() -> Self {
+        Self((rand::rng().next_u64() & ID_MAX).max(1))
+    }
+
+    /// The incarnation with this number, as read from storage.
+    pub fn new(number: u64) -> Option<Self> {
+        (1..=ID_MAX).contains(&number).then_some(Self(number))
+    }
+
+    /// The bare number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:014x}", self.0)
+    }
+}
+
+/// The *fencing token* of a shard's writes: the epoch under which, and the incarnation by which, it is owned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The shard's epoch.
+    pub epoch: Epoch,
+    /// The incarnation that owns it in that epoch.
+    pub owner: Incarnation,
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $allowed:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(CompactString);
+
+        impl $name {
+            #[doc = concat!("Checks that the text is ", $rule, ".")]
+            pub fn parse(text: &str) -> Result<Self, InvalidId> {
+                let allowed: fn(u8) -> bool = $allowed;
+                if (1..=TEXT_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+                    Ok(Self(CompactString::new(text)))
+                } else {
+                    Err(InvalidId { what: $what, rule: $rule })
+                }
+            }
+
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id!(
+    /// Who is given coupons, named by the shop. Case counts.
+    UserId,
+    "a user id",
+    "1 to 64 of A-Z a-z 0-9 . _ : @ -",
+    |byte| byte.is_ascii_alphanumeric() || b"._:@-".contains(&byte)
+);
+
+text_id!(
+    /// Identity of one request: the client's `Idempotency-Key`, or one that the first gateway made.
+    RequestKey,
+    "a request key",
+    "1 to 64 visible ASCII characters",
+    |byte| byte.is_ascii_graphic()
+);
+
+text_id!(
+    /// A member of the cluster, by the name its operator gave or by the one kept in its data directory.
+    NodeId,
+    "a node id",
+    "1 to 64 of A-Z a-z 0-9 . _ -",
+    |byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+);
+
+impl RequestKey {
+    /// A fresh key of 126 random bits. No client sees it, so none can send it by chance.
+    pub fn random() -> Self {
+        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut bytes = [0_u8; 21];
+        rand::rng().fill_bytes(&mut bytes);
+        Self(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 63)])).collect())
+    }
+}
+
+impl NodeId {
+    /// A fresh name for a node that was given none.
+    pub fn random() -> Self {
+        Self(compact_str::format_compact!("node-{:08x}", rand::rng().next_u32()))
+    }
+}
+
+/// Decimal digits only: no sign, no leading zero, no spaces, as one number has one name.
+fn parse_number(text: &str) -> Option<u64> {
+    let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    if canonical { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coupon_ids_have_one_spelling() {
+        assert_eq!(CouponId::parse("42").unwrap().get(), 42);
+        assert_eq!(CouponId::parse("9007199254740991").unwrap().get(), ID_MAX);
+        for text in ["", "0", "042", "+42", "-1", " 42", "4 2", "9007199254740992", "99999999999999999999", "abc", "４２"] {
+            assert!(CouponId::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn issuance_ids_are_a_coupon_and_a_sequence() {
+        let id = IssuanceId::parse("42-17").unwrap();
+        assert_eq!((id.coupon.get(), id.sequence.get()), (42, 17));
+        assert_eq!(id.to_string(), "42-17");
+        for text in ["42", "42-", "-17", "42-0", "42-017", "42-17-1", "x-1"] {
+            assert!(IssuanceId::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn user_ids_are_bounded_and_keep_their_case() {
+        assert_ne!(UserId::parse("Alice").unwrap(), UserId::parse("alice").unwrap());
+        assert!(UserId::parse(&"u".repeat(64)).is_ok());
+        for text in ["", "alice ", "al/ice", "ålice", "a\nb", "a'b"] {
+            assert!(UserId::parse(text).is_err(), "{text:?}");
+        }
+        assert!(UserId::parse(&"u".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn made_request_keys_are_keys_and_differ() {
+        let (one, other) = (RequestKey::random(), RequestKey::random());
+        assert_ne!(one, other);
+        assert_eq!(RequestKey::parse(one.as_str()).unwrap(), one);
+    }
+
+    /// These pin [`SHARD_HASH`]: a change here would move every coupon of every cluster.
+    #[test]
+    fn the_shard_hash_is_pinned() {
+        let shard = |number| CouponId::new(number).unwrap().shard().get();
+        let pinned: Vec<u16> = [1, 2, 3, 42, 1_000_000, ID_MAX].into_iter().map(shard).collect();
+        assert_eq!(pinned, PINNED);
+    }
+
+    const PINNED: [u16; 6] = [46, 67, 125, 200, 96, 27];
+}

@@ -1,0 +1,176 @@
+//! Every metric of the service: its name, its kind, its unit and its help, in one table; and the handles that the hot path keeps.
+//!
+//! Handles are looked up once, here. A metric that is not in [`METRICS`] does not exist: tests hold the table against what a running node shows.
+
+use std::sync::LazyLock;
+
+use metrics::{Counter, Gauge, Histogram, Unit};
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name, as Prometheus shows it.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// What its numbers count.
+    pub unit: Unit,
+    /// What it tells an operator.
+    pub help: &'static str,
+}
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Only goes up, until the process ends.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations in the buckets below these bounds.
+    Histogram(&'static [f64]),
+}
+
+/// Bounds for times from a tenth of a millisecond to ten seconds.
+pub const SECONDS: &[f64] = &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Bounds for rows in a batch, up to the most that one holds.
+pub const ROWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
+
+macro_rules! metric_table {
+    ($($constant:ident = $name:literal, $kind:expr, $unit:ident, $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: &str = $name;)*
+
+        /// All of them.
+        pub const METRICS: &[Metric] = &[$(Metric { name: $name, kind: $kind, unit: Unit::$unit, help: $help },)*];
+    };
+}
+
+metric_table! {
+    BUILD_INFO = "coupon_build_info", Kind::Gauge, Count, "Always 1; the version and the commit are its labels.";
+    HTTP_REQUESTS = "coupon_http_requests_total", Kind::Counter, Count, "HTTP requests answered, by route and status.";
+    HTTP_SECONDS = "coupon_http_request_duration_seconds", Kind::Histogram(SECONDS), Seconds,
+        "Time from the request's head to its answer, by route.";
+    HTTP_CONNECTIONS = "coupon_http_connections", Kind::Gauge, Count, "HTTP connections open now.";
+    ISSUES = "coupon_issue_total", Kind::Counter, Count, "Issue requests answered, by outcome.";
+    CHANGES = "coupon_change_total", Kind::Counter, Count, "Administrators' changes answered, by outcome.";
+    DOOR_ANSWERS = "coupon_door_answers_total", Kind::Counter, Count,
+        "Issue requests that the door answered without asking the owner.";
+    DOOR_NOTICES = "coupon_door_notices", Kind::Gauge, Count, "Sold-out coupons that the door knows.";
+    OWNERS_ACTIVE = "coupon_owners_active", Kind::Gauge, Count, "Owners in memory on this node.";
+    OWNER_ACTIVATIONS = "coupon_owner_activations_total", Kind::Counter, Count, "Owners loaded from the store.";
+    OWNER_ACTIVATION_SECONDS = "coupon_owner_activation_duration_seconds", Kind::Histogram(SECONDS), Seconds,
+        "Time to load an owner from the store.";
+    OWNER_PANICS = "coupon_owner_panics_total", Kind::Counter, Count, "Owners that panicked and were loaded anew.";
+    ADMITTED = "coupon_requests_admitted", Kind::Gauge, Count, "Requests in this node's queues or waiting for their answer.";
+    WAITING = "coupon_requests_waiting", Kind::Gauge, Count, "Answers decided here that wait at the output gate.";
+    UNSTORED = "coupon_entries_unstored", Kind::Gauge, Count, "Entries decided minus entries stored, on this node.";
+    BATCH_ROWS = "coupon_batch_rows", Kind::Histogram(ROWS), Count, "Rows of a committed batch.";
+    COMMIT_SECONDS = "coupon_commit_duration_seconds", Kind::Histogram(SECONDS), Seconds,
+        "Time from sending a batch to knowing that it is stored.";
+    WRITE_RETRIES = "coupon_write_retries_total", Kind::Counter, Count, "Batches sent again, by the reason.";
+    FENCED_ROWS = "coupon_fenced_rows_total", Kind::Counter, Count, "Rows the store refused because their shard has another owner or epoch.";
+    CONTRADICTIONS = "coupon_contradictions_total", Kind::Counter, Count,
+        "Portions that the store contradicted: other rows in their place, or guards that refuse. Never expected.";
+    SHARDS_OWNED = "coupon_shards_owned", Kind::Gauge, Count, "Shards this node serves.";
+    SHARD_CLAIMS = "coupon_shard_claims_total", Kind::Counter, Count, "Shard claims that succeeded, also those that raise the epoch of a shard of ours.";
+    LEASE_SECONDS = "coupon_lease_remaining_seconds", Kind::Gauge, Seconds, "Time left in this node's lease; 0 without one.";
+    BEATS = "coupon_beats_total", Kind::Counter, Count, "Heartbeats, by result.";
+    RUNTIME_WORKERS = "coupon_runtime_workers", Kind::Gauge, Count, "Worker threads of the runtime.";
+    RUNTIME_TASKS = "coupon_runtime_live_tasks", Kind::Gauge, Count, "Tasks of the runtime that live now.";
+    RUNTIME_QUEUE = "coupon_runtime_global_queue_depth", Kind::Gauge, Count, "Tasks waiting in the runtime's global queue.";
+    RUNTIME_BUSY = "coupon_runtime_busy_seconds_total", Kind::Counter, Seconds, "Time the runtime's workers were busy, all together.";
+    RUNTIME_PARKS = "coupon_runtime_parks_total", Kind::Counter, Count, "How often the runtime's workers went to sleep.";
+}
+
+/// Tells the recorder units and help of everything in [`METRICS`]. Call it once, after the recorder is installed.
+pub fn describe() {
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
+            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+        }
+    }
+}
+
+/// The engine's handles, looked up once.
+pub(crate) struct Handles {
+    pub(crate) issued: Counter,
+    pub(crate) replayed: Counter,
+    pub(crate) unknown_coupon: Counter,
+    pub(crate) already_issued: Counter,
+    pub(crate) closed: Counter,
+    pub(crate) paused: Counter,
+    pub(crate) not_started: Counter,
+    pub(crate) ended: Counter,
+    pub(crate) sold_out: Counter,
+    pub(crate) overloaded: Counter,
+    pub(crate) owner_moving: Counter,
+    pub(crate) store_unavailable: Counter,
+    pub(crate) outcome_unknown: Counter,
+    pub(crate) door_answers: Counter,
+    pub(crate) door_notices: Gauge,
+    pub(crate) owners_active: Gauge,
+    pub(crate) owner_activations: Counter,
+    pub(crate) owner_activation_seconds: Histogram,
+    pub(crate) owner_panics: Counter,
+    pub(crate) admitted: Gauge,
+    pub(crate) waiting: Gauge,
+    pub(crate) unstored: Gauge,
+    pub(crate) batch_rows: Histogram,
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) retries_not_stored: Counter,
+    pub(crate) retries_unknown: Counter,
+    pub(crate) retries_clash: Counter,
+    pub(crate) fenced_rows: Counter,
+    pub(crate) contradictions: Counter,
+    pub(crate) shards_owned: Gauge,
+    pub(crate) shard_claims: Counter,
+    pub(crate) lease_seconds: Gauge,
+    pub(crate) beats_ok: Counter,
+    pub(crate) beats_failed: Counter,
+}
+
+/// The engine's handles. First used when an engine starts, which is after the recorder is installed.
+pub(crate) fn handles() -> &'static Handles {
+    static HANDLES: LazyLock<Handles> = LazyLock::new(|| {
+        let issue = |outcome: &'static str| metrics::counter!(ISSUES, "outcome" => outcome);
+        let retry = |reason: &'static str| metrics::counter!(WRITE_RETRIES, "reason" => reason);
+        Handles {
+            issued: issue("issued"),
+            replayed: issue("replayed"),
+            unknown_coupon: issue("unknown_coupon"),
+            already_issued: issue("already_issued"),
+            closed: issue("closed"),
+            paused: issue("paused"),
+            not_started: issue("not_started"),
+            ended: issue("ended"),
+            sold_out: issue("sold_out"),
+            overloaded: issue("overloaded"),
+            owner_moving: issue("owner_moving"),
+            store_unavailable: issue("store_unavailable"),
+            outcome_unknown: issue("outcome_unknown"),
+            door_answers: metrics::counter!(DOOR_ANSWERS),
+            door_notices: metrics::gauge!(DOOR_NOTICES),
+            owners_active: metrics::gauge!(OWNERS_ACTIVE),
+            owner_activations: metrics::counter!(OWNER_ACTIVATIONS),
+            owner_activation_seconds: metrics::histogram!(OWNER_ACTIVATION_SECONDS),
+            owner_panics: metrics::counter!(OWNER_PANICS),
+            admitted: metrics::gauge!(ADMITTED),
+            waiting: metrics::gauge!(WAITING),
+            unstored: metrics::gauge!(UNSTORED),
+            batch_rows: metrics::histogram!(BATCH_ROWS),
+            commit_seconds: metrics::histogram!(COMMIT_SECONDS),
+            retries_not_stored: retry("not_stored"),
+            retries_unknown: retry("unknown"),
+            retries_clash: retry("clash"),
+            fenced_rows: metrics::counter!(FENCED_ROWS),
+            contradictions: metrics::counter!(CONTRADICTIONS),
+            shards_owned: metrics::gauge!(SHARDS_OWNED),
+            shard_claims: metrics::counter!(SHARD_CLAIMS),
+            lease_seconds: metrics::gauge!(LEASE_SECONDS),
+            beats_ok: metrics::counter!(BEATS, "result" => "ok"),
+            beats_failed: metrics::counter!(BEATS, "result" => "failed"),
+        }
+    });
+    &HANDLES
+}

@@ -1,0 +1,233 @@
+//! The store: what the engine asks of a database, and what every database must promise.
+//!
+//! Each method is one autocommit statement or one short transaction, and each has a limit in time. The contract suite
+//! (`tests/store_contract`) says in code what is said here in words; every store passes it.
+
+pub mod sqlite;
+
+use async_trait::async_trait;
+
+use crate::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId};
+use crate::offer::{Coupon, CouponView, Issuance, Offer, Phase, Status};
+use crate::time::Timestamp;
+use crate::write_back::batch::{Batch, Found};
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Surely nothing was changed; trying again may help (a lock, a refused connection, a full disk).
+    #[error("not stored: {0}")]
+    NotStored(String),
+    /// It may have been changed (a connection lost or a limit passed while waiting for the answer).
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// Other rows stand where these should go. Surely nothing was changed.
+    #[error("clash: {0}")]
+    Clash(String),
+    /// What is stored makes no sense to this program (a gap in sequences, an unknown status, a missing table).
+    #[error("unreadable: {0}")]
+    Unreadable(String),
+    /// The disk failed to keep what it had taken (fsync): nothing more may be told, and the process must end.
+    #[error("the disk lost writes: {0}")]
+    Fatal(String),
+}
+
+/// Result of a store call.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The state a node gives itself in its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// Joined, not serving yet.
+    Joining,
+    /// Serving.
+    Ready,
+    /// Draining.
+    Leaving,
+    /// Not living any more: ended by itself or by another.
+    Ended,
+}
+
+impl NodeState {
+    /// The name in rows and in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Ready => "ready",
+            Self::Leaving => "leaving",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// The inverse of [`Self::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Joining, Self::Ready, Self::Leaving, Self::Ended].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// A node's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Its name.
+    pub id: NodeId,
+    /// Its present life.
+    pub incarnation: Incarnation,
+    /// How often this life has beaten.
+    pub beat: u64,
+    /// What it says of itself.
+    pub state: NodeState,
+    /// Where its HTTP is reached.
+    pub http: String,
+    /// Where its links are reached; empty where there are none.
+    pub cluster: String,
+}
+
+/// A shard's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardRow {
+    /// Which shard.
+    pub id: ShardId,
+    /// Its ownership number; 0 before the first claim.
+    pub epoch: Epoch,
+    /// Who owns it, if anybody.
+    pub owner: Option<Incarnation>,
+}
+
+/// A compare-and-set of one shard's ownership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The shard as it was read.
+    pub seen: ShardRow,
+    /// Who is to own it, in the next epoch.
+    pub claimant: Incarnation,
+}
+
+/// A coupon to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCoupon {
+    /// Identity of the request; the same key again gives the first coupon.
+    pub key: RequestKey,
+    /// What is set. Already checked.
+    pub offer: Offer,
+    /// `Open` or `Paused`.
+    pub status: Status,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// What came of making a coupon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// It is new.
+    New(Coupon),
+    /// This key made it before, from the same offer and status; the coupon as it is now.
+    Before(CouponView),
+    /// This key made another coupon.
+    KeyReused,
+}
+
+/// One page of coupons, newest (highest id) first.
+#[derive(Debug, Clone, Copy)]
+pub struct CouponQuery {
+    /// Only those in this phase at `now`.
+    pub phase: Option<Phase>,
+    /// The moment for which phases are told.
+    pub now: Timestamp,
+    /// Only those with a lower id.
+    pub before: Option<CouponId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Where a page of a user's issuances begins: after this one, in the order newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserCursor {
+    /// Its time.
+    pub issued_at: Timestamp,
+    /// Itself, to tell apart those of the same microsecond.
+    pub id: IssuanceId,
+}
+
+/// An issuance as it is read for an owner being loaded: borrowed, as there may be a million.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadedIssuance<'a> {
+    /// Its place.
+    pub sequence: Sequence,
+    /// Who has it; of the form of a [`UserId`].
+    pub user: &'a str,
+    /// The user's first, second …
+    pub nth: u8,
+    /// The request it answered; of the form of a [`RequestKey`].
+    pub key: &'a str,
+    /// When it was decided.
+    pub issued_at: Timestamp,
+    /// Until when it can be used.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Takes issuances in order of sequence while an owner is loaded.
+pub type LoadSink<'a> = &'a mut (dyn FnMut(LoadedIssuance<'_>) -> Result<()> + Send);
+
+/// The database, as the engine sees it.
+///
+/// Cancel safety: a dropped future may leave its statement running; whatever it was doing either happens whole or not at all.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Checks that this is a store for this program (schema, [`crate::ids::SHARDS`], [`crate::ids::SHARD_HASH`]), makes the rows of `cluster`
+    /// and `shards` if there are none, and answers at all: also what readiness asks.
+    async fn check(&self) -> Result<()>;
+
+    // --- the cluster's rows ---
+
+    /// Puts a node's row in place of the one with the same id, if that still has the incarnation `replaces` (`None`: if there is none).
+    /// False: somebody else was there first.
+    async fn join(&self, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool>;
+
+    /// Counts one beat of this incarnation and says its state. The new beat; `None` if its row is not there or has ended.
+    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>>;
+
+    /// All nodes' rows, by id.
+    async fn nodes(&self) -> Result<Vec<NodeRow>>;
+
+    /// All shards' rows, by id.
+    async fn shards(&self) -> Result<Vec<ShardRow>>;
+
+    /// Claims shards, each for itself: raises the epoch and names the owner where the row is still as it was seen, and commits.
+    /// The rows after that, in the order of the claims, claimed or not.
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>>;
+
+    /// Gives up shards owned under these fences; those owned otherwise stay as they are.
+    async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()>;
+
+    // --- owners ---
+
+    /// Stores a batch whole, or leaves out portions whose guards do not hold: the fence; for issuances the coupon's quantity and per-user limit;
+    /// for a change the version before it and the quantity. One statement; how many rows it stored (a portion is stored whole or not at all).
+    async fn write(&self, batch: &Batch) -> Result<u64>;
+
+    /// How the rows of each portion stand, by fresh reads, in the order of the portions.
+    async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>>;
+
+    /// Reads a coupon and its issuances after `after`, in order of sequence. `None`: there is no such coupon.
+    async fn load(&self, coupon: CouponId, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Coupon>>;
+
+    // --- coupons and issuances, for people ---
+
+    /// Makes a coupon.
+    async fn create_coupon(&self, new: &NewCoupon) -> Result<Created>;
+
+    /// One coupon and its highest stored sequence.
+    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>>;
+
+    /// A page of coupons.
+    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>>;
+
+    /// One issuance.
+    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>>;
+
+    /// A page of a user's issuances, newest first.
+    async fn issuances_of_user(&self, user: &UserId, after: Option<UserCursor>, limit: u32) -> Result<Vec<Issuance>>;
+
+    /// A page of a coupon's issuances after a sequence, by sequence, of one user if named.
+    async fn issuances_of_coupon(&self, coupon: CouponId, user: Option<&UserId>, after: Sequence, limit: u32) -> Result<Vec<Issuance>>;
+}

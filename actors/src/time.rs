@@ -1,0 +1,157 @@
+//! Two clocks, and the pair of readings that every state machine is given instead of them.
+//!
+//! [`Timestamp`] is for people and rows; [`Moment`] is for leases and limits, and never steps back.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Wall-clock time in whole microseconds since 1970-01-01 UTC; finer parts are cut off, not rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// From the year 1000, where MySQL's `DATETIME` begins, to 9999-12-30T22:00, where every offset can still be written in four-digit years.
+const MICROS: std::ops::RangeInclusive<i64> = -30_610_224_000_000_000..=253_402_207_200_999_999;
+
+impl Timestamp {
+    /// The moment this many microseconds after the Unix epoch; `None` outside the years 1000 to 9999.
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        MICROS.contains(&micros).then_some(Self(micros))
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// The same time of day this many days (of 24 hours) later, at most the last time there is.
+    #[must_use]
+    pub fn plus_days(self, days: u16) -> Self {
+        Self((self.0 + i64::from(days) * MICROS_PER_DAY).min(*MICROS.end()))
+    }
+
+    /// Reads RFC 3339 with any offset.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parsed: jiff::Timestamp = text.parse().ok()?;
+        Self::from_micros(parsed.as_microsecond())
+    }
+}
+
+/// Microseconds in a day of 24 hours.
+pub const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+/// RFC 3339 in UTC with six decimals: `2026-11-27T00:00:00.000000Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(timestamp) => write!(f, "{timestamp:.6}"),
+            Err(_) => Err(fmt::Error),
+        }
+    }
+}
+
+/// A reading of a clock that only goes forward and runs during suspend, as the time since some fixed origin of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The clock's origin: before everything.
+    pub const ORIGIN: Self = Self(Duration::ZERO);
+
+    /// The moment at this distance from the origin.
+    pub const fn at(since_origin: Duration) -> Self {
+        Self(since_origin)
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Nanoseconds since the origin, for an atomic.
+    pub fn as_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The inverse of [`Self::as_nanos`].
+    pub fn from_nanos(nanos: u64) -> Self {
+        Self(Duration::from_nanos(nanos))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
+}
+
+/// What the clocks say, as it is handed to a state machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For leases and limits.
+    pub moment: Moment,
+    /// For rows and windows.
+    pub timestamp: Timestamp,
+}
+
+/// Reads both clocks. Only shells call this.
+pub fn now() -> Now {
+    Now { moment: moment(), timestamp: timestamp() }
+}
+
+/// Reads the clock of leases and limits.
+pub fn moment() -> Moment {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const CLOCK: ClockId = ClockId::Boottime;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const CLOCK: ClockId = ClockId::Monotonic;
+    let reading = clock_gettime(CLOCK);
+    // Neither clock is ever negative.
+    Moment(Duration::new(u64::try_from(reading.tv_sec).unwrap_or(0), u32::try_from(reading.tv_nsec).unwrap_or(0)))
+}
+
+/// Reads the wall clock.
+pub fn timestamp() -> Timestamp {
+    let reading = clock_gettime(ClockId::Realtime);
+    let micros = reading.tv_sec.saturating_mul(1_000_000).saturating_add(reading.tv_nsec / 1_000);
+    Timestamp(micros.clamp(*MICROS.start(), *MICROS.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_written_in_utc_with_microseconds() {
+        let timestamp = Timestamp::parse("2026-11-27T09:00:00.0123459+09:00").unwrap();
+        assert_eq!(timestamp.to_string(), "2026-11-27T00:00:00.012345Z");
+        assert_eq!(Timestamp::parse(&timestamp.to_string()), Some(timestamp));
+    }
+
+    #[test]
+    fn days_are_added_up_to_the_last_year() {
+        let timestamp = Timestamp::parse("2026-11-27T00:00:00.012345Z").unwrap();
+        assert_eq!(timestamp.plus_days(30).to_string(), "2026-12-27T00:00:00.012345Z");
+        let late = Timestamp::parse("9999-12-29T00:00:00Z").unwrap();
+        assert_eq!(late.plus_days(3650).to_string(), "9999-12-30T22:00:00.999999Z");
+    }
+
+    #[test]
+    fn moments_go_forward() {
+        let first = moment();
+        assert!(moment() >= first);
+        assert_eq!(Moment::from_nanos(first.as_nanos()), first);
+    }
+}

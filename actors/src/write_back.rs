@@ -1,0 +1,3 @@
+//! Lanes: what is decided becomes stored here.
+
+pub mod batch;

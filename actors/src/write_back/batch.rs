@@ -1,0 +1,103 @@
+//! What a batch holds, and what can come back from storing one.
+
+use std::sync::Arc;
+
+use crate::ids::{CouponId, Fence, Sequence, ShardId};
+use crate::offer::{Coupon, Issuance};
+
+/// Entries of one coupon that commit together, under one fence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Portion {
+    /// Whose entries these are.
+    pub coupon: CouponId,
+    /// Where the coupon is placed.
+    pub shard: ShardId,
+    /// The right to write them.
+    pub fence: Fence,
+    /// The entries.
+    pub entries: Entries,
+}
+
+/// The entries of a portion: a run of issuances, or one change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entries {
+    /// Issuances with consecutive sequences; never empty.
+    Issuances(Arc<[Issuance]>),
+    /// The coupon as an administrator's change leaves it.
+    Change(Arc<CouponChange>),
+}
+
+/// A change as it is stored: the guard is the version before and the highest sequence decided before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CouponChange {
+    /// The coupon after the change. Its version is one above the stored one.
+    pub coupon: Coupon,
+    /// The highest sequence decided before the change.
+    pub issued: Sequence,
+}
+
+impl Portion {
+    /// How many rows storing this touches.
+    pub fn rows(&self) -> usize {
+        match &self.entries {
+            Entries::Issuances(issuances) => issuances.len(),
+            Entries::Change(_) => 1,
+        }
+    }
+}
+
+/// Portions that commit together: either issuances of any number of coupons, or one change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// At most one portion a coupon; never empty.
+    pub portions: Vec<Portion>,
+}
+
+impl Batch {
+    /// How many rows it stores if every portion passes its guards.
+    pub fn rows(&self) -> usize {
+        self.portions.iter().map(Portion::rows).sum()
+    }
+}
+
+/// What the store holds of a portion, by fresh reads after a write of it came back with anything but success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Whether the portion's fence is still the shard's.
+    pub fence_holds: bool,
+    /// How the portion's rows stand.
+    pub rows: FoundRows,
+}
+
+/// How a portion's rows stand in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundRows {
+    /// All are there, identical.
+    Stored,
+    /// None is there, and nothing is in their place.
+    Absent,
+    /// Something else is in the place of at least one.
+    Different,
+}
+
+/// How the story of a portion ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settlement {
+    /// The fence it was sent under.
+    pub fence: Fence,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a portion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Committed.
+    Stored,
+    /// The shard has another epoch or owner: surely not stored, and never will be.
+    Fenced,
+    /// The store contradicts the owner: it holds other rows, or its guards refuse. The owner must be loaded anew.
+    Contradicted,
+    /// The lease ended before it was known.
+    Unknown,
+}
