@@ -12,8 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// From the year 1000, where MySQL's `DATETIME` begins, to 9999-12-30T22:00, where every offset can still be written in four-digit years.
-const MICROS: std::ops::RangeInclusive<i64> = -30_610_224_000_000_000..=253_402_207_200_999_999;
+/// From the year 1000, where MySQL's `DATETIME` begins, to 9999-12-30T22:00 (exclusive), up to where every offset can still be written in four-digit years.
+const MICROS: std::ops::RangeInclusive<i64> = -30_610_224_000_000_000..=253_402_207_199_999_999;
 
 impl Timestamp {
     /// The moment this many microseconds after the Unix epoch; `None` outside the years 1000 to 9999.
@@ -145,7 +145,7 @@ mod tests {
         let timestamp = Timestamp::parse("2026-11-27T00:00:00.012345Z").unwrap();
         assert_eq!(timestamp.plus_days(30).to_string(), "2026-12-27T00:00:00.012345Z");
         let late = Timestamp::parse("9999-12-29T00:00:00Z").unwrap();
-        assert_eq!(late.plus_days(3650).to_string(), "9999-12-30T22:00:00.999999Z");
+        assert_eq!(late.plus_days(3650).to_string(), "9999-12-30T21:59:59.999999Z");
     }
 
     #[test]
