@@ -218,9 +218,11 @@ impl Config {
     fn check(&self) -> Result<(), InvalidConfig> {
         let fail = |message: &str| Err(InvalidConfig(message.to_owned()));
         self.store_url()?;
-        for (key, duration) in
-            [("http.deadline", self.http.deadline), ("http.change_deadline", self.http.change_deadline), ("cluster.beat", self.cluster.beat)]
-        {
+        for (key, duration) in [
+            ("http.deadline", self.http.deadline),
+            ("http.change_deadline", self.http.change_deadline),
+            ("cluster.beat", self.cluster.beat),
+        ] {
             if duration.is_zero() {
                 return Err(InvalidConfig(format!("{key} must be longer than 0")));
             }

@@ -113,15 +113,14 @@ pub(crate) fn routes(app: Arc<App>) -> impl Filter<Extract = (Response,), Error 
 /// Every route but the hot one.
 fn other_routes(app: Arc<App>) -> warp::filters::BoxedFilter<(Response,)> {
     let with_app = warp::any().map(move || Arc::clone(&app));
-    let coupons = coupon_routes(with_app.clone());
+    let coupons = coupon_routes(&with_app);
     let mine = warp::path!("v1" / "me" / "issuances")
         .and(call())
         .and(with_app.clone())
         .then(|call: Call, app: Arc<App>| async move { answer(Route::MyIssuances, &call, issuances::mine(&app, &call).await) });
-    let issuance = warp::path!("v1" / "issuances" / String)
-        .and(call())
-        .and(with_app.clone())
-        .then(|id: String, call: Call, app: Arc<App>| async move { answer(Route::Issuance, &call, issuances::one(&app, &id, &call).await) });
+    let issuance = warp::path!("v1" / "issuances" / String).and(call()).and(with_app.clone()).then(
+        |id: String, call: Call, app: Arc<App>| async move { answer(Route::Issuance, &call, issuances::one(&app, &id, &call).await) },
+    );
     let cluster = warp::path!("v1" / "cluster")
         .and(call())
         .and(with_app.clone())
@@ -154,7 +153,7 @@ fn other_routes(app: Arc<App>) -> warp::filters::BoxedFilter<(Response,)> {
 }
 
 /// The routes of coupons.
-fn coupon_routes<A>(with_app: A) -> warp::filters::BoxedFilter<(Response,)>
+fn coupon_routes<A>(with_app: &A) -> warp::filters::BoxedFilter<(Response,)>
 where
     A: Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + Send + Sync + 'static,
 {
@@ -176,17 +175,7 @@ where
     let pause = status("pause", Route::CouponPause, Change::Pause);
     let resume = status("resume", Route::CouponResume, Change::Resume);
     let close = status("close", Route::CouponClose, Change::Close);
-    coupons
-        .boxed()
-        .or(coupon.boxed())
-        .unify()
-        .or(pause.boxed())
-        .unify()
-        .or(resume.boxed())
-        .unify()
-        .or(close.boxed())
-        .unify()
-        .boxed()
+    coupons.boxed().or(coupon.boxed()).unify().or(pause.boxed()).unify().or(resume.boxed()).unify().or(close.boxed()).unify().boxed()
 }
 
 /// The response, and a note of the route for the listener.

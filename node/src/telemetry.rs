@@ -1,5 +1,6 @@
 //! What the node says about itself: logs, and metrics of the process and the runtime. What is counted where it happens is in [`actors::metrics`].
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 pub fn log(log: &Log) {
     // The configuration has checked the directives.
     let filter = EnvFilter::builder().parse_lossy(&log.level);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // Whoever set a subscriber before (a test) keeps it.
     let _ = match log.format {
         LogFormat::Text => builder.try_init(),

@@ -103,7 +103,7 @@ async fn list_of_coupon(app: &App, id: &str, call: &Call) -> Answer {
     if rows.is_empty() {
         known(app, coupon).await?;
     }
-    let page = page::page(&rows, limit, |row: &Issuance| row.id.sequence, |row| IssuanceBody::from(row));
+    let page = page::page(&rows, limit, |row: &Issuance| row.id.sequence, IssuanceBody::from);
     Ok(json::response(StatusCode::OK, &page))
 }
 
@@ -125,7 +125,7 @@ pub(crate) async fn mine(app: &App, call: &Call) -> Answer {
     let after = query.cursor::<UserCursor>()?;
     let rows = app.read(app.engine()?.store().issuances_of_user(user, after, limit + 1)).await?;
     let cursor = |row: &Issuance| UserCursor { issued_at: row.issued_at, id: row.id };
-    Ok(json::response(StatusCode::OK, &page::page(&rows, limit, cursor, |row| IssuanceBody::from(row))))
+    Ok(json::response(StatusCode::OK, &page::page(&rows, limit, cursor, IssuanceBody::from)))
 }
 
 /// `/v1/issuances/{id}`: for its user and administrators; to others it is as if there were none.

@@ -1,16 +1,17 @@
 //! JSON in and out. Strict in: what a client sends and we do not know is a mistake that it wants to hear of.
 
 use std::fmt;
+use std::marker::PhantomData;
 
+use actors::time::Timestamp;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
-use serde::Serialize;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
-use serde::{Deserialize, ser::Serializer};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 use warp::reply::Response;
 
 use super::problem::Problem;
-use actors::time::Timestamp;
 
 /// Anything that is written as its text.
 #[derive(Debug)]
@@ -60,12 +61,25 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let field = error.path().to_string();
+        let path = error.path().to_string();
         match error.into_inner() {
-            error if error.is_data() => Problem::invalid(field, message(&error)),
+            error if error.is_data() => {
+                let message = message(&error);
+                Problem::invalid(field(path, &message), message)
+            }
             error => no_json(&error),
         }
     })
+}
+
+/// The field that is meant. The path of one that is missing, or there twice, ends at what it is (not) in; the message has its name.
+fn field(path: String, message: &str) -> String {
+    let named = message.strip_prefix("missing field `").or_else(|| message.strip_prefix("duplicate field `"));
+    match named.and_then(|rest| rest.strip_suffix('`')) {
+        Some(name) if path == "." => name.to_owned(),
+        Some(name) => format!("{path}.{name}"),
+        None => path,
+    }
 }
 
 /// What is wrong, without the place in the text, which the field's path tells better.
@@ -86,6 +100,30 @@ pub(crate) fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserial
 /// A field that is there, whatever it holds.
 pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
+/// A `T` written as an object: what is derived would take a list of its values as well.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
 }
 
 /// A time as clients write it.
@@ -115,7 +153,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Outer {
         #[serde(default, deserialize_with = "clearable")]
-        inner: Option<Option<Inner>>,
+        inner: Option<Option<Object<Inner>>>,
         #[serde(default)]
         at: Option<Time>,
     }
@@ -143,6 +181,7 @@ mod tests {
             (r#"{"inner": {"value": -1}}"#, "inner.value"),
             (r#"{"inner": {"value": "1"}}"#, "inner.value"),
             (r#"{"inner": {"value": 1, "more": 2}}"#, "inner.more"),
+            (r#"{"inner": {}}"#, "inner.value"),
             (r#"{"inner": [1]}"#, "inner"),
             (r#"{"at": "yesterday"}"#, "at"),
             (r#"{"at": 5}"#, "at"),

@@ -37,7 +37,8 @@ impl Query {
 
     /// How many items the page is to have.
     pub(crate) fn limit(&self) -> Result<u32, Problem> {
-        let within = |text: &str| whole_number(text).and_then(|limit| u32::try_from(limit).ok()).filter(|limit| (1..=LIMIT_MAX).contains(limit));
+        let within =
+            |text: &str| whole_number(text).and_then(|limit| u32::try_from(limit).ok()).filter(|limit| (1..=LIMIT_MAX).contains(limit));
         Ok(self.get("limit", "must be a whole number from 1 to 200", within)?.unwrap_or(LIMIT_DEFAULT))
     }
 
@@ -51,7 +52,7 @@ impl Query {
 }
 
 /// The page of `rows`, which were asked for with one more than `limit` to learn whether there are more.
-pub(crate) fn page<R, T, C: Cursor>(rows: &[R], limit: u32, cursor: impl FnOnce(&R) -> C, item: impl FnMut(&R) -> T) -> Page<T> {
+pub(crate) fn page<'r, R, T, C: Cursor>(rows: &'r [R], limit: u32, cursor: impl FnOnce(&R) -> C, item: impl FnMut(&'r R) -> T) -> Page<T> {
     let limit = limit as usize;
     let shown = &rows[..rows.len().min(limit)];
     let last = shown.last().filter(|_| rows.len() > limit);

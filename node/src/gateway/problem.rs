@@ -111,15 +111,12 @@ impl Problem {
             Self::Forbidden(detail) => said(S::FORBIDDEN, "FORBIDDEN", "Not allowed for whoever asks").detail(detail),
             Self::NotFound => said(S::NOT_FOUND, "NOT_FOUND", "There is no such page"),
             Self::UnknownIssuance => said(S::NOT_FOUND, "UNKNOWN_ISSUANCE", "There is no such issuance"),
-            Self::MethodNotAllowed(allow) => {
-                said(S::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "The page does not take this method").header(ALLOW, HeaderValue::from_static(allow))
-            }
-            Self::TooLarge => {
-                said(S::PAYLOAD_TOO_LARGE, "TOO_LARGE", "The body is too large").detail(format!("at most {} bytes", super::call::BODY_BYTES_MAX))
-            }
-            Self::UnsupportedMediaType => {
-                said(S::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON").detail("Content-Type must be application/json")
-            }
+            Self::MethodNotAllowed(allow) => said(S::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "The page does not take this method")
+                .header(ALLOW, HeaderValue::from_static(allow)),
+            Self::TooLarge => said(S::PAYLOAD_TOO_LARGE, "TOO_LARGE", "The body is too large")
+                .detail(format!("at most {} bytes", super::call::BODY_BYTES_MAX)),
+            Self::UnsupportedMediaType => said(S::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON")
+                .detail("Content-Type must be application/json"),
             Self::Invalid(errors) => said(S::UNPROCESSABLE_ENTITY, "INVALID", "Some fields make no sense").errors(errors),
             Self::Refused(refusal) => refused(refusal),
             Self::ChangeRefused(refusal) => change_refused(refusal),

@@ -1,11 +1,11 @@
 //! A coupon as the API writes and reads it.
 
-use actors::offer::{Coupon, Discount, InvalidField, Offer, OfferPatch, Status};
 use actors::ids::Sequence;
+use actors::offer::{Coupon, Discount, InvalidField, Offer, OfferPatch, Status};
 use actors::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::super::json::{Text, Time, clearable};
+use super::super::json::{Object, Text, Time, clearable};
 use super::super::problem::{FieldError, Problem};
 
 /// A coupon as it is shown.
@@ -111,7 +111,7 @@ pub(super) struct CreateBody {
     per_user_limit: Option<u64>,
     starts_at: Option<Time>,
     ends_at: Option<Time>,
-    discount: Option<DiscountBody>,
+    discount: Option<Object<DiscountBody>>,
     min_order_amount: Option<u64>,
     use_within_days: Option<u64>,
     status: Option<String>,
@@ -127,7 +127,7 @@ impl CreateBody {
         }
         let offer = Offer {
             title: self.title.unwrap_or_default(),
-            discount: self.discount.map(Discount::from),
+            discount: self.discount.map(|Object(discount)| discount.into()),
             min_order_amount: self.min_order_amount,
             total_quantity: self.total_quantity,
             per_user_limit: self.per_user_limit.map_or(1, narrow_limit),
@@ -156,7 +156,7 @@ pub(super) struct PatchBody {
     #[serde(default, deserialize_with = "clearable")]
     ends_at: Option<Option<Time>>,
     #[serde(default, deserialize_with = "clearable")]
-    discount: Option<Option<DiscountBody>>,
+    discount: Option<Option<Object<DiscountBody>>>,
     #[serde(default, deserialize_with = "clearable")]
     min_order_amount: Option<Option<u64>>,
     #[serde(default, deserialize_with = "clearable")]
@@ -173,7 +173,7 @@ impl PatchBody {
                 Some(title) => title,
                 None => None,
             },
-            discount: self.discount.map(|value| value.map(Discount::from)),
+            discount: self.discount.map(|value| value.map(|Object(discount)| discount.into())),
             min_order_amount: self.min_order_amount,
             total_quantity: self.total_quantity,
             starts_at: time(self.starts_at),
