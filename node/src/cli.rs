@@ -87,8 +87,14 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
         started = Service::start(config) => started?,
         () = signals.next() => return Ok(()),
     };
-    welcome::print(&service, config).await;
-    signals.next().await;
+    tokio::select! {
+        () = service.ready() => {
+            tracing::info!("ready");
+            welcome::print(&service, config).await;
+            signals.next().await;
+        }
+        () = signals.next() => {}
+    }
     tracing::info!("stopping");
     tokio::select! {
         stopped = service.stop() => Ok(stopped?),

@@ -26,6 +26,9 @@ use crate::telemetry;
 /// An owner that nobody asked for so long is unloaded: longer than a rush pauses, short enough that yesterday's coupons cost no memory.
 const OWNER_IDLE: Duration = Duration::from_secs(300);
 
+/// How often to look whether the node is ready; claims take a beat or two.
+const READY_POLL: Duration = Duration::from_millis(10);
+
 /// The file in the data directory that keeps the admin token.
 const ADMIN_TOKEN_FILE: &str = "admin_token";
 /// The file in the data directory that keeps the node's name.
@@ -81,7 +84,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a node, up to where it is ready.
+    /// Starts a node: it serves, and [`Self::ready`] waits until it serves everything.
     ///
     /// Cancel safety: dropped midway, the listener and the engine may be left running. Only a process that ends may do so.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
@@ -102,10 +105,10 @@ impl Service {
             lease: config.cluster.lease,
             beat: config.cluster.beat,
             idle: OWNER_IDLE,
+            lanes: database.lanes(),
         };
         let engine = Engine::start(options, database.store()).await?;
         app.started(engine.clone());
-        tracing::info!("serving");
         Ok(Self {
             listener,
             engine,
@@ -120,6 +123,13 @@ impl Service {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.listener.address()
+    }
+
+    /// Waits until the node is ready: it has joined and claimed its shards.
+    pub async fn ready(&self) {
+        while !self.engine.not_ready().is_empty() {
+            tokio::time::sleep(READY_POLL).await;
+        }
     }
 
     /// The store that it serves.
@@ -171,6 +181,13 @@ impl Database {
     fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// How many batches it can store at the same time.
+    fn lanes(&self) -> usize {
+        match self {
+            Self::Sqlite(_) => 1,
         }
     }
 
