@@ -201,3 +201,6 @@ impl Board {
         self.posted.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,8 +48,8 @@ pub enum ShardCommand {
     },
     /// The store refused a portion of this epoch.
     Fenced(Epoch),
-    /// Raising the epoch ended.
-    Raised(Raise),
+    /// Raising the epoch from a fence ended.
+    Raised(Fence, Raise),
     /// Unload owners that are idle.
     Passivate,
     /// Store everything, stop all owners, give the shard up and tell when it is done.
@@ -189,7 +189,7 @@ impl Actor for ShardActor {
                 Event::Stopped { coupon, epoch, unsettled }
             }
             ShardCommand::Fenced(epoch) => Event::Fenced(epoch),
-            ShardCommand::Raised(raise) => Event::Raised(raise),
+            ShardCommand::Raised(from, raise) => Event::Raised { from, raise },
             ShardCommand::Passivate => {
                 state.tell_active(|| OwnerCommand::Passivate);
                 return Ok(());
@@ -320,7 +320,7 @@ impl State {
                 claims.increment(1);
                 tracing::info!(shard = %id, epoch = %fence.epoch, "raised the epoch of a shard of ours");
             }
-            let _ = shard.cast(ShardCommand::Raised(raise));
+            let _ = shard.cast(ShardCommand::Raised(from, raise));
         });
     }
 

@@ -3,6 +3,8 @@
 //!
 //! What must hold is checked where it is told: at the moment an answer leaves, the database says the same. `FIRSTCOME_SEED=n` runs one seed again.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod simulation {
     pub mod database;
     pub mod world;

@@ -183,3 +183,6 @@ fn borrowed(issuance: &Issuance) -> LoadedIssuance<'_> {
         expires_at: issuance.expires_at,
     }
 }
+
+#[cfg(test)]
+mod tests;

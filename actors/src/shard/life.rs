@@ -37,8 +37,13 @@ pub enum Event {
     Panicked(CouponId),
     /// The store refused a portion of this coupon under this epoch.
     Fenced(Epoch),
-    /// Raising the epoch ended: with the new fence, with the shard lost to another, or without an answer.
-    Raised(Raise),
+    /// Raising the epoch from a fence ended.
+    Raised {
+        /// The fence it was to be raised from: an answer about an earlier one says nothing about the present.
+        from: Fence,
+        /// How it ended.
+        raise: Raise,
+    },
     /// Store everything, stop everybody.
     Drain,
 }
@@ -167,7 +172,7 @@ impl Life {
                     self.lost(effects);
                 }
             }
-            Event::Raised(raise) => self.raised(raise, effects),
+            Event::Raised { from, raise } => self.raised(from, raise, effects),
             Event::Drain => self.drain(effects),
         }
         if let Standing::Draining(fence) = self.standing
@@ -320,8 +325,10 @@ impl Life {
         }
     }
 
-    fn raised(&mut self, raise: Raise, effects: &mut Vec<Effect>) {
-        let Standing::Raising(from) = self.standing else { return };
+    fn raised(&mut self, from: Fence, raise: Raise, effects: &mut Vec<Effect>) {
+        if self.standing != Standing::Raising(from) {
+            return;
+        }
         match raise {
             Raise::Ours(fence) => self.serve(fence, effects),
             Raise::Lost => self.lost(effects),
@@ -334,3 +341,6 @@ impl Life {
         self.seats.keys().copied().collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -238,3 +238,6 @@ impl<H: Clone> Lane<H> {
 fn batch_of<H>(submissions: &[Submission<H>]) -> Batch {
     Batch { portions: submissions.iter().map(|submission| submission.portion.clone()).collect() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,7 @@ pub struct World {
     call: Option<Call>,
     loads: Vec<CouponId>,
     loaded: Vec<(CouponId, Ledger)>,
-    raise: Option<Fence>,
+    raises: Vec<Fence>,
     me: Incarnation,
     lease: Option<Incarnation>,
     /// Another node owns the shard and writes.
@@ -139,7 +139,7 @@ impl World {
             call: None,
             loads: Vec::new(),
             loaded: Vec::new(),
-            raise: None,
+            raises: Vec::new(),
             me,
             lease: Some(me),
             foreign: false,
@@ -176,7 +176,7 @@ impl World {
             && quiet_homes
             && self.shard_mailbox.is_empty()
             && self.call.is_none()
-            && self.raise.is_none()
+            && self.raises.is_empty()
             && self.loads.is_empty()
             && self.loaded.is_empty()
     }
@@ -434,7 +434,7 @@ impl World {
                     life::Effect::Refence(id, epoch) => self.tell(id, OwnerCommand::Refence(epoch)),
                     life::Effect::Stop(id) => self.tell(id, OwnerCommand::Stop),
                     life::Effect::Drain(id) => self.tell(id, OwnerCommand::Drain),
-                    life::Effect::Raise { from, .. } => self.raise = Some(from),
+                    life::Effect::Raise { from, .. } => self.raises.push(from),
                     life::Effect::Drained(_) => {}
                 }
             }
@@ -469,7 +469,10 @@ impl World {
     }
 
     fn step_raise(&mut self) {
-        let Some(from) = self.raise.take() else { return };
+        if self.raises.is_empty() {
+            return;
+        }
+        let from = self.raises.remove(self.rng.random_range(0..self.raises.len()));
         let raise = if self.faults && self.rng.random_ratio(1, 4) {
             // The answer is lost; the claim may have been made.
             if self.db.fence == from && self.rng.random() {
@@ -485,14 +488,14 @@ impl World {
         };
         if self.breakage == Breakage::LoadBeforeClaim && self.db.fence == from {
             // Committed only after the coupon may have been read.
-            self.shard_event(life::Event::Raised(raise), None);
+            self.shard_event(life::Event::Raised { from, raise }, None);
             while !self.loads.is_empty() {
                 self.step_load();
             }
             self.zombies.drain(..).for_each(|batch| drop(self.db.write(&batch)));
             self.db.claim(from.owner);
         } else {
-            self.shard_event(life::Event::Raised(raise), None);
+            self.shard_event(life::Event::Raised { from, raise }, None);
         }
     }
 
