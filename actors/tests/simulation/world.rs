@@ -272,7 +272,7 @@ impl World {
                 },
                 Want::Change { change, mut answer } => match answer.try_recv() {
                     Err(TryRecvError::Empty) => {
-                        self.clients.push(Client { coupon, asked_at_version, want: Want::Change { change, answer } })
+                        self.clients.push(Client { coupon, asked_at_version, want: Want::Change { change, answer } });
                     }
                     Ok(Ok(outcome)) => self.check_change(coupon, outcome)?,
                     Ok(Err(Setback::Moved)) => self.send_change(coupon, change),

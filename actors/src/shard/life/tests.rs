@@ -169,7 +169,7 @@ impl World {
                     }
                 }
                 Effect::Stop(coupon) | Effect::Drain(coupon) => {
-                    prop_assert!(self.owners.contains_key(&coupon), "told an owner that is gone")
+                    prop_assert!(self.owners.contains_key(&coupon), "told an owner that is gone");
                 }
                 Effect::Raise { from, .. } => {
                     prop_assert!(!self.raising.contains(&from), "raised twice at once");
