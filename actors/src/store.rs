@@ -8,7 +8,7 @@ pub mod sqlite;
 use async_trait::async_trait;
 
 use crate::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId};
-use crate::offer::{Coupon, CouponView, Issuance, Offer, Phase, Status};
+use crate::offer::{Coupon, CouponView, Discount, Issuance, Offer, Phase, Status};
 use crate::time::Timestamp;
 use crate::write_back::batch::{Batch, Found};
 
@@ -21,7 +21,8 @@ pub enum StoreError {
     /// It may have been changed (a connection lost or a limit passed while waiting for the answer).
     #[error("outcome unknown: {0}")]
     Unknown(String),
-    /// Other rows stand where these should go. Surely nothing was changed.
+    /// Other rows stand where these should go, or these are such that no database takes them: trying again is in vain. Surely nothing was
+    /// changed.
     #[error("clash: {0}")]
     Clash(String),
     /// What is stored makes no sense to this program (a gap in sequences, an unknown status, a missing table).
@@ -115,6 +116,53 @@ pub struct NewCoupon {
     pub created_at: Timestamp,
 }
 
+impl NewCoupon {
+    /// What it asks for, in one spelling: a store keeps this with the coupon and compares, as the coupon itself may have been changed since.
+    pub fn body(&self) -> String {
+        let (kind, value) = match self.offer.discount {
+            None => (None, None),
+            Some(Discount::Amount(value)) => (Some("amount"), Some(value)),
+            Some(Discount::Rate(value)) => (Some("rate"), Some(u64::from(value))),
+        };
+        let body = CreationBody {
+            title: &self.offer.title,
+            discount_kind: kind,
+            discount_value: value,
+            min_order_amount: self.offer.min_order_amount,
+            total_quantity: self.offer.total_quantity,
+            per_user_limit: self.offer.per_user_limit,
+            starts_at: self.offer.starts_at.map(Timestamp::as_micros),
+            ends_at: self.offer.ends_at.map(Timestamp::as_micros),
+            use_within_days: self.offer.use_within_days,
+            status: self.status.as_str(),
+        };
+        // Texts and numbers under fixed names always have a JSON form.
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+/// Stored: fields keep their order, and new ones are left out where they are not set, so that what was stored before still compares.
+#[derive(serde::Serialize)]
+struct CreationBody<'a> {
+    title: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discount_kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discount_value: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_order_amount: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_quantity: Option<u64>,
+    per_user_limit: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starts_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    use_within_days: Option<u16>,
+    status: &'static str,
+}
+
 /// What came of making a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
@@ -200,16 +248,17 @@ pub trait Store: Send + Sync + 'static {
     /// The rows after that, in the order of the claims, claimed or not.
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>>;
 
-    /// Gives up shards owned under these fences; those owned otherwise stay as they are.
+    /// Gives up shards owned under these fences, which keep their epochs; those owned otherwise stay as they are.
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()>;
 
     // --- owners ---
 
     /// Stores a batch whole, or leaves out portions whose guards do not hold: the fence; for issuances the coupon's quantity and per-user limit;
-    /// for a change the version before it and the quantity. One statement; how many rows it stored (a portion is stored whole or not at all).
+    /// for a change the version before it and the quantity. One statement, and the portions are either all issuances or one change; how many rows it stored (a portion is stored whole or not at all).
     async fn write(&self, batch: &Batch) -> Result<u64>;
 
-    /// How the rows of each portion stand, by fresh reads, in the order of the portions.
+    /// How the rows of each portion stand, by fresh reads, in the order of the portions. The fence is read before the rows: where it does not
+    /// hold any more, what is said of the rows is final. A portion of which just a part is there is `Different`.
     async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>>;
 
     /// Reads a coupon and its issuances after `after`, in order of sequence. `None`: there is no such coupon.

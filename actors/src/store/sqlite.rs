@@ -1,1 +1,278 @@
-//! The embedded store.
+//! The embedded store: one SQLite file, one process.
+//!
+//! One connection writes, so statements that change anything stand in line, in the order in which they came; a few read-only ones read
+//! beside it (WAL). Every commit is synced before it is answered (`synchronous=FULL`).
+//!
+//! Cancel safety: work on the database runs in a task of its own; what a caller drops, or stops waiting for, is only the answer.
+
+mod cluster;
+mod error;
+mod load;
+mod open;
+mod people;
+mod read_back;
+mod rows;
+mod write;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Sqlite, SqlitePool};
+use tokio::time::timeout;
+
+use super::{Claim, CouponQuery, Created, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor};
+use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
+use crate::offer::{Coupon, CouponView, Issuance};
+use crate::write_back::batch::{Batch, Entries, Found, Portion};
+use error::{on_read, on_write};
+pub use open::OpenError;
+
+/// A read that takes longer is given up: pages are small, so the disk or the machine is stuck.
+pub const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// A write that takes longer is of unknown outcome. Longer than [`QUEUE_LIMIT`] and [`BUSY_LIMIT`] together, so that waiting for our own
+/// writers, or for another program with the file open, ends as *not stored*, and only a stuck disk as *unknown*.
+pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a statement waits for a connection before it is surely not begun.
+const QUEUE_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long SQLite itself waits for a lock held by another program (a shell, a backup).
+const BUSY_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where the database is, and how much of the machine it may use.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The database file. It, its directory, and beside it `-wal`, `-shm` and `.lock` files are made where they are missing.
+    pub path: PathBuf,
+    /// Connections that read, at least 1.
+    pub readers: u32,
+    /// An operator's quota: the database grows to so many pages of 4 KiB, then writes are refused as on a full disk. `None`: no quota.
+    pub page_count_max: Option<u32>,
+}
+
+impl Options {
+    /// The database in this file, with four readers and no quota.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), readers: 4, page_count_max: None }
+    }
+}
+
+/// The store; cheap to clone. Dropping the last clone frees the file, [`Self::close`] does so in an orderly way.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    readers: SqlitePool,
+    writer: SqlitePool,
+    /// Locked for as long as this store may write.
+    lock: File,
+}
+
+impl SqliteStore {
+    /// Locks the database for this process, makes and migrates it where needed, and opens it.
+    ///
+    /// Cancel safety: a dropped future leaves at most a migration half way, which the next open finishes.
+    pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
+        let (path, lock) = open::locked(&options.path)?;
+        let writer = open::writer(options, &path).await?;
+        open::migrate(&writer).await?;
+        let readers = open::readers(options, &path).await?;
+        Ok(Self { inner: Arc::new(Inner { path, readers, writer, lock }) })
+    }
+
+    /// Makes or migrates the database and does nothing else, under the same lock as [`Self::open`].
+    pub async fn migrate(options: &Options) -> std::result::Result<(), OpenError> {
+        let (path, _lock) = open::locked(&options.path)?;
+        let writer = open::writer(options, &path).await?;
+        let migrated = open::migrate(&writer).await;
+        writer.close().await;
+        migrated
+    }
+
+    /// Finishes what is being done, moves the log into the database file, and frees it for others. Calls after this are refused.
+    pub async fn close(&self) {
+        // The writer last: the last connection to leave moves the log, and readers cannot.
+        self.inner.readers.close().await;
+        self.inner.writer.close().await;
+        if let Err(error) = self.inner.lock.unlock() {
+            tracing::warn!(%error, path = %self.inner.path.display(), "the database's lock file stays locked until this process ends");
+        }
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The journal mode and the level of `synchronous` that the writing connection works with, for those who would rather look than believe.
+    pub async fn durability(&self) -> Result<(String, u8)> {
+        let inner = self.inner.clone();
+        read_limited(async move {
+            let mut writer = inner.writer().await?;
+            let journal_mode = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writer).await.map_err(on_read)?;
+            let synchronous = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *writer).await.map_err(on_read)?;
+            Ok((journal_mode, synchronous))
+        })
+        .await
+    }
+
+    /// Sets the quota of [`Options::page_count_max`] anew; never below what the database has already.
+    pub async fn set_page_count_max(&self, pages: u32) -> Result<()> {
+        let writer = &self.inner.writer;
+        // For the connection after this one too, should this one break.
+        writer.set_connect_options((*writer.connect_options()).clone().pragma("max_page_count", pages.to_string()));
+        let inner = self.inner.clone();
+        write_limited(async move {
+            let pragma = AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+            sqlx::raw_sql(pragma).execute(&mut *inner.writer().await?).await.map(drop).map_err(on_write)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    /// The one connection that writes, when all that came before are done with it.
+    async fn writer(&self) -> Result<PoolConnection<Sqlite>> {
+        // Nothing was begun, so nothing is in doubt.
+        self.writer.acquire().await.map_err(|error| StoreError::NotStored(error.to_string()))
+    }
+
+    /// A connection that reads.
+    async fn reader(&self) -> Result<PoolConnection<Sqlite>> {
+        self.readers.acquire().await.map_err(on_read)
+    }
+}
+
+/// Runs work that changes something in a task of its own, and waits for it for [`WRITE_LIMIT`].
+async fn write_limited<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    match timeout(WRITE_LIMIT, tokio::spawn(work)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => Err(StoreError::Unknown(error.to_string())),
+        Err(_) => Err(StoreError::Unknown(format!("the disk did not answer a write within {WRITE_LIMIT:?}"))),
+    }
+}
+
+/// Runs work that only reads in a task of its own, and waits for it for [`READ_LIMIT`].
+async fn read_limited<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    match timeout(READ_LIMIT, tokio::spawn(work)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => Err(StoreError::NotStored(error.to_string())),
+        Err(_) => Err(StoreError::NotStored(format!("the disk did not answer a read within {READ_LIMIT:?}"))),
+    }
+}
+
+/// The frame of every call below: in a task of its own and within a limit, take a connection and do one piece of work on it.
+macro_rules! framed {
+    ($limited:ident, $connection:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
+        let inner = $store.inner.clone();
+        $limited(async move { $work(&mut *inner.$connection().await? $(, $argument)*).await }).await
+    }};
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn check(&self) -> Result<()> {
+        if framed!(read_limited, reader, self, cluster::is_made)? {
+            return Ok(());
+        }
+        framed!(write_limited, writer, self, cluster::make)?;
+        match framed!(read_limited, reader, self, cluster::is_made)? {
+            true => Ok(()),
+            false => Err(StoreError::Unreadable("the cluster's rows are not as they were just made".to_owned())),
+        }
+    }
+
+    async fn join(&self, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
+        let node = node.clone();
+        framed!(write_limited, writer, self, cluster::join, &node, replaces)
+    }
+
+    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
+        let id = id.clone();
+        framed!(write_limited, writer, self, cluster::beat, &id, incarnation, state)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>> {
+        framed!(read_limited, reader, self, cluster::nodes)
+    }
+
+    async fn shards(&self) -> Result<Vec<ShardRow>> {
+        framed!(read_limited, reader, self, cluster::shards)
+    }
+
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
+        let claims = claims.to_vec();
+        framed!(write_limited, writer, self, cluster::claim, &claims)
+    }
+
+    async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {
+        let shards = shards.to_vec();
+        framed!(write_limited, writer, self, cluster::release, &shards)
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<u64> {
+        match batch.portions.as_slice() {
+            [Portion { shard, fence, entries: Entries::Change(change), .. }] => {
+                let (shard, fence, change) = (*shard, *fence, change.clone());
+                framed!(write_limited, writer, self, write::change, shard, fence, &change)
+            }
+            portions => {
+                let json = write::portions_json(portions)?;
+                framed!(write_limited, writer, self, write::issuances, json)
+            }
+        }
+    }
+
+    /// On the writing connection: a write that this process began earlier, and stopped waiting for, has ended when this reads.
+    async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>> {
+        let batch = batch.clone();
+        framed!(write_limited, writer, self, read_back::read_back, &batch).map_err(error::changed_nothing)
+    }
+
+    async fn load(&self, coupon: CouponId, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Coupon>> {
+        let Some(found) = framed!(read_limited, reader, self, load::coupon, coupon)? else { return Ok(None) };
+        let mut after = Some(after);
+        while let Some(start) = after {
+            let page = framed!(read_limited, reader, self, load::page, coupon, start)?;
+            after = page.feed(start, issuances)?;
+        }
+        Ok(Some(found))
+    }
+
+    async fn create_coupon(&self, new: &NewCoupon) -> Result<Created> {
+        let new = new.clone();
+        framed!(write_limited, writer, self, people::create_coupon, &new)
+    }
+
+    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
+        framed!(read_limited, reader, self, people::coupon, id)
+    }
+
+    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>> {
+        let query = *query;
+        framed!(read_limited, reader, self, people::coupons, &query)
+    }
+
+    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
+        framed!(read_limited, reader, self, people::issuance, id)
+    }
+
+    async fn issuances_of_user(&self, user: &UserId, after: Option<UserCursor>, limit: u32) -> Result<Vec<Issuance>> {
+        let user = user.clone();
+        framed!(read_limited, reader, self, people::issuances_of_user, &user, after, limit)
+    }
+
+    async fn issuances_of_coupon(&self, coupon: CouponId, user: Option<&UserId>, after: Sequence, limit: u32) -> Result<Vec<Issuance>> {
+        let user = user.cloned();
+        framed!(read_limited, reader, self, people::issuances_of_coupon, coupon, user.as_ref(), after, limit)
+    }
+}

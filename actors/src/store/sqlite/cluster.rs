@@ -1,0 +1,164 @@
+//! The cluster's rows. One node uses them as many do elsewhere, so that a promise kept here is kept by the same code there.
+
+use std::fmt::Write;
+
+use sqlx::SqliteConnection;
+
+use super::error::{on_read, on_write};
+use super::rows::{get, integer, number, readable};
+use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
+use crate::store::{Claim, NodeRow, NodeState, Result, ShardRow, StoreError};
+
+const CLUSTER: &str = "SELECT shards, hash, (SELECT count(*) FROM shards) AS row_count FROM cluster";
+
+const MAKE_SHARDS: &str = "
+INSERT INTO shards (shard_id, epoch)
+WITH RECURSIVE numbers (number) AS (SELECT 0 UNION ALL SELECT number + 1 FROM numbers WHERE number + 1 < ?1)
+SELECT number, 0 FROM numbers WHERE true
+    ON CONFLICT DO NOTHING";
+
+/// `?1` is an array of `[shard, epoch seen, owner seen, claimant]`.
+const CLAIM: &str = "
+UPDATE shards
+   SET epoch = epoch + 1, owner = claim.value ->> 3
+  FROM jsonb_each(?1) AS claim
+ WHERE shard_id = claim.value ->> 0 AND epoch = claim.value ->> 1 AND owner IS claim.value ->> 2";
+
+/// `?1` is an array of `[shard, epoch, owner]`.
+const RELEASE: &str = "
+UPDATE shards
+   SET owner = NULL
+  FROM jsonb_each(?1) AS held
+ WHERE shard_id = held.value ->> 0 AND epoch = held.value ->> 1 AND owner = held.value ->> 2";
+
+/// Whether the cluster's rows are there, and made as this program would make them.
+pub(super) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
+    let Some(row) = sqlx::query(CLUSTER).fetch_optional(connection).await.map_err(on_read)? else { return Ok(false) };
+    let (shards, hash, row_count) = (number(&row, "shards")?, get::<&str>(&row, "hash")?, number(&row, "row_count")?);
+    if shards != u64::from(SHARDS) || hash != SHARD_HASH {
+        let why = format!("the cluster was made with {shards} shards by {hash}, this program has {SHARDS} by {SHARD_HASH}");
+        return Err(StoreError::Unreadable(why));
+    }
+    Ok(row_count == shards)
+}
+
+/// Makes the cluster's rows where they are missing.
+pub(super) async fn make(connection: &mut SqliteConnection) -> Result<()> {
+    sqlx::query(MAKE_SHARDS).bind(SHARDS).execute(&mut *connection).await.map_err(on_write)?;
+    sqlx::query("INSERT INTO cluster (id, shards, hash) VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING")
+        .bind(SHARDS)
+        .bind(SHARD_HASH)
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
+    Ok(())
+}
+
+/// Puts a node's row in place of one incarnation's, or of none.
+pub(super) async fn join(connection: &mut SqliteConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
+    let statement = match replaces {
+        None => {
+            "INSERT INTO nodes (node_id, incarnation, beat, state, http, cluster) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"
+        }
+        Some(_) => {
+            "UPDATE nodes SET incarnation = ?2, beat = ?3, state = ?4, http = ?5, cluster = ?6 WHERE node_id = ?1 AND incarnation = ?7"
+        }
+    };
+    let mut query = sqlx::query(statement)
+        .bind(node.id.as_str())
+        .bind(integer(node.incarnation.get()))
+        .bind(integer(node.beat))
+        .bind(node.state.as_str())
+        .bind(&node.http)
+        .bind(&node.cluster);
+    if let Some(replaced) = replaces {
+        query = query.bind(integer(replaced.get()));
+    }
+    Ok(query.execute(connection).await.map_err(on_write)?.rows_affected() == 1)
+}
+
+/// Counts one beat.
+pub(super) async fn beat(
+    connection: &mut SqliteConnection,
+    id: &NodeId,
+    incarnation: Incarnation,
+    state: NodeState,
+) -> Result<Option<u64>> {
+    let counted = sqlx::query("UPDATE nodes SET beat = beat + 1, state = ?3 WHERE node_id = ?1 AND incarnation = ?2 AND state <> 'ended'")
+        .bind(id.as_str())
+        .bind(integer(incarnation.get()))
+        .bind(state.as_str())
+        .execute(&mut *connection)
+        .await
+        .map_err(on_write)?;
+    if counted.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let row = sqlx::query("SELECT beat FROM nodes WHERE node_id = ?1").bind(id.as_str()).fetch_one(connection).await.map_err(on_write)?;
+    number(&row, "beat").map(Some)
+}
+
+/// All nodes' rows.
+pub(super) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeRow>> {
+    let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster FROM nodes ORDER BY node_id")
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?;
+    let node = |row| {
+        Ok(NodeRow {
+            id: readable(NodeId::parse(get(row, "node_id")?).ok(), "node_id")?,
+            incarnation: readable(Incarnation::new(number(row, "incarnation")?), "incarnation")?,
+            beat: number(row, "beat")?,
+            state: readable(NodeState::parse(get(row, "state")?), "state")?,
+            http: get(row, "http")?,
+            cluster: get(row, "cluster")?,
+        })
+    };
+    rows.iter().map(node).collect()
+}
+
+/// All shards' rows.
+pub(super) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<ShardRow>> {
+    let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id").fetch_all(connection).await.map_err(on_read)?;
+    let shard = |row| {
+        let owner = get::<Option<i64>>(row, "owner")?;
+        let owner = owner.map(|owner| readable(u64::try_from(owner).ok().and_then(Incarnation::new), "owner"));
+        Ok(ShardRow {
+            id: readable(ShardId::new(get(row, "shard_id")?), "shard_id")?,
+            epoch: Epoch::new(number(row, "epoch")?),
+            owner: owner.transpose()?,
+        })
+    };
+    rows.iter().map(shard).collect()
+}
+
+/// Claims shards in one statement, then reads their rows; nobody else writes between.
+pub(super) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
+    let json = json_rows(claims.iter().map(|claim| {
+        let owner = claim.seen.owner.map_or_else(|| "null".to_owned(), |owner| owner.get().to_string());
+        format!("{},{},{owner},{}", claim.seen.id, claim.seen.epoch, claim.claimant.get())
+    }));
+    sqlx::query(CLAIM).bind(json).execute(&mut *connection).await.map_err(on_write)?;
+    let rows = shards(connection).await?;
+    let row_of = |claim: &Claim| readable(rows.iter().find(|row| row.id == claim.seen.id).copied(), "shards");
+    claims.iter().map(row_of).collect()
+}
+
+/// Gives shards up.
+pub(super) async fn release(connection: &mut SqliteConnection, held: &[(ShardId, Fence)]) -> Result<()> {
+    let json = json_rows(held.iter().map(|(shard, fence)| format!("{shard},{},{}", fence.epoch, fence.owner.get())));
+    sqlx::query(RELEASE).bind(json).execute(connection).await.map_err(on_write)?;
+    Ok(())
+}
+
+/// An array of arrays, each given by what is between its brackets.
+fn json_rows(rows: impl Iterator<Item = String>) -> String {
+    let mut json = String::from("[");
+    for (index, row) in rows.enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        // Writing to a string does not fail.
+        let _ = write!(json, "{comma}[{row}]");
+    }
+    json.push(']');
+    json
+}

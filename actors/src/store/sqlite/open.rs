@@ -1,0 +1,149 @@
+//! From a path to connections: the directory, the lock, the settings that the promises rest on, the schema.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::SqlitePool;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tracing::log::LevelFilter;
+
+use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Pages of the log that are moved into the database at once: 16 MiB, a few large batches with their indices. More would make the move, which
+/// one commit waits for, longer; fewer would make it frequent. SQLite keeps an error of the move to itself, and may: the log stays whole, and
+/// the next move writes all of it again.
+const CHECKPOINT_PAGES: &str = "4096";
+
+/// Memory that the writing connection keeps pages in, in KiB with SQLite's minus: the index by user is touched all over.
+const WRITER_CACHE: &str = "-65536";
+
+/// The log file shrinks to this after it grew under a long read.
+const LOG_BYTES_MAX: &str = "67108864";
+
+/// A statement slower than this is worth a line in our log.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// Why a database was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process (or another store in this one) has it.
+    #[error("the database {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// Its directory or its lock file cannot be made or read.
+    #[error("{}: {source}", .path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// It was migrated by a program more than one version newer.
+    #[error("the database has schema {found}, and this program knows up to {known} and works with at most {known} + 1")]
+    TooNew {
+        /// The highest version it has.
+        found: i64,
+        /// The highest version this program has.
+        known: i64,
+    },
+    /// Its schema cannot be brought up to date.
+    #[error("migrating the database: {0}")]
+    Migrate(#[from] MigrateError),
+    /// SQLite does not open it.
+    #[error("opening the database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Makes the directory and takes the lock. The path without links, so that one database has one lock.
+pub(super) fn locked(path: &Path) -> Result<(PathBuf, File), OpenError> {
+    let at = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| OpenError::File { path, source }
+    };
+    let absolute = std::path::absolute(path).map_err(at(path))?;
+    let directory = absolute.parent().unwrap_or(&absolute);
+    make_directory(directory).map_err(at(directory))?;
+    let path = if absolute.exists() { fs::canonicalize(&absolute).map_err(at(&absolute))? } else { absolute.clone() };
+    let mut lock_path = path.clone().into_os_string();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok((path, lock)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path)),
+        Err(TryLockError::Error(source)) => Err(OpenError::File { path: lock_path, source }),
+    }
+}
+
+/// Makes a directory and syncs the entries that lead to it: what is told must be found after a power cut.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    fs::create_dir_all(directory)?;
+    if cfg!(unix) {
+        for parent in missing.iter().filter_map(|made| made.parent()) {
+            File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// The pool of the one connection that writes.
+pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool, sqlx::Error> {
+    let mut connect = connect_options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+        .pragma("journal_size_limit", LOG_BYTES_MAX)
+        .pragma("cache_size", WRITER_CACHE);
+    if let Some(pages) = options.page_count_max {
+        connect = connect.pragma("max_page_count", pages.to_string());
+    }
+    pool_options(1).connect_with(connect).await
+}
+
+/// The pool of connections that read.
+pub(super) async fn readers(options: &Options, path: &Path) -> Result<SqlitePool, sqlx::Error> {
+    pool_options(options.readers.max(1)).connect_with(connect_options(path).read_only(true)).await
+}
+
+fn connect_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(BUSY_LIMIT)
+        .log_statements(LevelFilter::Trace)
+        .log_slow_statements(LevelFilter::Warn, SLOW)
+}
+
+fn pool_options(connections: u32) -> SqlitePoolOptions {
+    // There is no server that could hang up, so connections stay and are not tried before use.
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(QUEUE_LIMIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+/// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring releases agree on, and an upgrade can
+/// be taken back.
+pub(super) async fn migrate(writer: &SqlitePool) -> Result<(), OpenError> {
+    let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let made: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')").fetch_one(writer).await?;
+    let found: i64 = match made {
+        true => sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(writer).await?,
+        false => 0,
+    };
+    if found > known + 1 {
+        return Err(OpenError::TooNew { found, known });
+    }
+    let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
+    migrator.set_ignore_missing(found == known + 1);
+    Ok(migrator.run(writer).await?)
+}
