@@ -1,3 +1,204 @@
-//! The owner of one coupon.
+//! The owner of one coupon: the shell around [`owner::Owner`]. Its mailbox is the queue, and it is the only one who decides for its coupon.
+//!
+//! This actor reads the clocks, feeds the state machine and carries out what it says: sends answers, hands portions to a lane, tells the shard.
+//! It never waits for anything, so no coupon holds up another.
 
+pub mod gate;
+pub mod issued;
+pub mod ledger;
 pub mod message;
+pub mod owner;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::admission::{Admission, NotAdmitted};
+use crate::coupon::ledger::Ledger;
+use crate::coupon::message::{OwnerCommand, Request};
+use crate::coupon::owner::{Effect, Owner};
+use crate::door::Board;
+use crate::ids::{CouponId, Fence};
+use crate::lease::Lease;
+use crate::metrics::{Handles, handles};
+use crate::shard::ShardCommand;
+use crate::time;
+use crate::write_back::Lanes;
+
+/// Most requests that are in an owner's mailbox or wait for its answers: about two seconds of its work, which is what callers wait for.
+pub const OWNER_PLACES: usize = 65_536;
+
+/// An owner, as others hold it.
+#[derive(Debug, Clone)]
+pub struct OwnerHandle {
+    actor: ActorRef<OwnerCommand>,
+    admission: Admission,
+}
+
+impl OwnerHandle {
+    /// Puts a request into the mailbox, or gives it back with the reason why not; then it was not and will not be decided.
+    pub fn decide(&self, mut request: Request) -> Result<(), (Request, NotAdmitted)> {
+        match self.admission.admit() {
+            Ok(place) => request.admitted(place),
+            Err(reason) => return Err((request, reason)),
+        }
+        match self.actor.cast(OwnerCommand::Decide(request)) {
+            Ok(()) => Ok(()),
+            Err(ractor::MessagingErr::SendErr(OwnerCommand::Decide(request))) => Err((request, NotAdmitted::Closed)),
+            Err(_) => unreachable!("a local actor of this type gives back what it does not take"),
+        }
+    }
+
+    /// Tells it something. An owner that is gone needs no telling.
+    pub fn tell(&self, command: OwnerCommand) {
+        let _ = self.actor.cast(command);
+    }
+
+    /// Whether this is the actor of that cell.
+    pub fn is(&self, cell: &ractor::ActorCell) -> bool {
+        self.actor.get_id() == cell.get_id()
+    }
+}
+
+/// What owners need of their node.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The node's leave to decide.
+    pub lease: Lease,
+    /// Where portions go.
+    pub lanes: Lanes,
+    /// Where sold-out coupons are posted.
+    pub board: Arc<Board>,
+    /// An owner without requests for so long is unloaded.
+    pub idle: Duration,
+}
+
+/// Makes the owner of a coupon that was loaded under `fence`, as a child of its shard.
+pub async fn spawn(
+    ledger: Ledger,
+    fence: Fence,
+    surroundings: Surroundings,
+    shard: &ActorRef<ShardCommand>,
+) -> Result<OwnerHandle, ractor::SpawnErr> {
+    let admission = Admission::new(OWNER_PLACES);
+    let owner = Owner::new(ledger, fence, surroundings.idle, time::moment());
+    let arguments = Arguments { owner, surroundings, shard: shard.clone(), admission: admission.clone() };
+    let (actor, _task) = CouponActor::spawn_linked(None, CouponActor, arguments, shard.get_cell()).await?;
+    Ok(OwnerHandle { actor, admission })
+}
+
+struct CouponActor;
+
+struct Arguments {
+    owner: Owner,
+    surroundings: Surroundings,
+    shard: ActorRef<ShardCommand>,
+    admission: Admission,
+}
+
+struct State {
+    owner: Owner,
+    coupon: CouponId,
+    surroundings: Surroundings,
+    shard: ActorRef<ShardCommand>,
+    admission: Admission,
+    effects: Vec<Effect>,
+    shown: Shown,
+}
+
+/// What the gauges have been told of this owner; taken back when it goes, however it goes.
+struct Shown {
+    metrics: &'static Handles,
+    waiting: usize,
+    unstored: u64,
+}
+
+impl Shown {
+    fn update(&mut self, waiting: usize, unstored: u64) {
+        if waiting != self.waiting {
+            self.metrics.waiting.increment(waiting as f64 - self.waiting as f64);
+            self.waiting = waiting;
+        }
+        if unstored != self.unstored {
+            self.metrics.unstored.increment(unstored as f64 - self.unstored as f64);
+            self.unstored = unstored;
+        }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.update(0, 0);
+        self.metrics.owners_active.decrement(1.0);
+    }
+}
+
+impl Actor for CouponActor {
+    type Msg = OwnerCommand;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<OwnerCommand>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { owner, surroundings, shard, admission } = arguments;
+        let metrics = handles();
+        metrics.owners_active.increment(1.0);
+        let shown = Shown { metrics, waiting: 0, unstored: 0 };
+        let coupon = owner.coupon();
+        let mut state = State { owner, coupon, surroundings, shard, admission, effects: Vec::new(), shown };
+        state.owner.activated(&mut state.effects);
+        state.carry_out(&myself);
+        Ok(state)
+    }
+
+    async fn handle(&self, myself: ActorRef<OwnerCommand>, command: OwnerCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
+        let now = time::now();
+        let lease_holds = state.surroundings.lease.holds_for(state.owner.incarnation(), now.moment);
+        state.owner.handle(command, now, lease_holds, &mut state.effects);
+        state.carry_out(&myself);
+        Ok(())
+    }
+}
+
+impl State {
+    fn carry_out(&mut self, myself: &ActorRef<OwnerCommand>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Answer(answer) => answer.send(),
+                Effect::Submit(portion) => {
+                    if !self.surroundings.lanes.submit(portion, myself.clone()) {
+                        // Lanes end after owners and have a place for each: only a mistake leads here, and stopping loses nothing.
+                        tracing::error!(coupon = %self.coupon, "no lane takes what was decided");
+                        self.tell(myself, OwnerCommand::Stop);
+                    }
+                }
+                Effect::Post(notice) => self.surroundings.board.post(notice),
+                Effect::Withdraw => self.surroundings.board.withdraw(self.coupon),
+                Effect::ReportFenced(epoch) => {
+                    let _ = self.shard.cast(ShardCommand::Fenced(epoch));
+                }
+                Effect::CloseIfEmpty => {
+                    if self.admission.close_if_empty() {
+                        self.tell(myself, OwnerCommand::Stop);
+                    }
+                }
+                Effect::Stop { unsettled } => self.stop(myself, unsettled),
+            }
+        }
+        self.effects = effects;
+        self.shown.update(self.owner.waiting(), self.owner.unstored());
+    }
+
+    fn tell(&self, myself: &ActorRef<OwnerCommand>, command: OwnerCommand) {
+        let _ = myself.cast(command);
+    }
+
+    /// Takes nobody more, lets those in the mailbox be sent on, and ends. The shard may load the coupon again at once.
+    fn stop(&self, myself: &ActorRef<OwnerCommand>, unsettled: bool) {
+        self.admission.close();
+        let _ = myself.drain();
+        let stopped = ShardCommand::OwnerStopped { coupon: self.coupon, epoch: self.owner.epoch(), unsettled };
+        let _ = self.shard.cast(stopped);
+    }
+}

@@ -3,9 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::coupon::message::{Change, ChangeAnswer, IssueAnswer};
-use crate::ids::{CouponId, NodeId, RequestKey, ShardId, UserId};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::coupon;
+use crate::coupon::message::{
+    Change, ChangeAnswer, ChangeOutcome, ChangeRefusal, ChangeRequest, IssueAnswer, IssueOutcome, IssueRequest, Refusal, Setback,
+};
+use crate::door::{Board, Door};
+use crate::ids::{CouponId, NodeId, RequestKey, SHARDS, ShardId, UserId};
+use crate::lease::Lease;
+use crate::membership::{self, Membership};
+use crate::metrics::{self, handles};
+use crate::router::Router;
+use crate::shard::{ShardHandle, ShardSurroundings};
 use crate::store::{NodeRow, Result, ShardRow, Store, StoreError};
+use crate::time;
+use crate::write_back::Lanes;
+
+/// Owners read from the store at the same time.
+const LOADS_MAX: usize = 4;
+/// Portions waiting for one lane: an active owner has at most one, so this many owners may be active on a lane.
+const LANE_PLACES: usize = 1 << 20;
 
 /// How an engine is to run.
 #[derive(Debug, Clone)]
@@ -16,10 +36,12 @@ pub struct Options {
     pub http: String,
     /// How long a node may decide after its last successful beat was sent.
     pub lease: Duration,
-    /// Time between beats.
+    /// Time between beats; also how often the door asks owners what is sold out.
     pub beat: Duration,
     /// An owner without requests for so long is unloaded.
     pub idle: Duration,
+    /// Lanes, each writing one batch at a time. A store with one writer has no use for more than one.
+    pub lanes: usize,
 }
 
 /// Why an engine is not ready, for operators.
@@ -47,55 +69,216 @@ pub struct ClusterView {
 /// The engine; cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     store: Arc<dyn Store>,
+    lease: Lease,
+    lanes: Lanes,
+    door: Arc<Door>,
+    shards: Arc<[ShardHandle]>,
+    router: Router,
+    membership: Membership,
+    housekeeping: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.housekeeping.abort();
+    }
 }
 
 impl Engine {
-    /// Joins the cluster, claims shards and serves.
-    pub async fn start(_options: Options, store: Arc<dyn Store>) -> Result<Self> {
-        Ok(Self { store })
+    /// Joins the cluster, claims shards and serves. Ready once [`Self::not_ready`] is empty.
+    pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Self> {
+        store.check().await?;
+        let lease = Lease::default();
+        let lanes = Lanes::start(options.lanes, LANE_PLACES, &store, &lease);
+        let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
+        let surroundings = ShardSurroundings {
+            store: Arc::clone(&store),
+            owners: coupon::Surroundings { lease: lease.clone(), lanes: lanes.clone(), board: Arc::clone(&board), idle: options.idle },
+            loads: Arc::new(Semaphore::new(LOADS_MAX)),
+        };
+        let mut shards = Vec::with_capacity(usize::from(SHARDS));
+        for id in ShardId::all() {
+            let started = ShardHandle::start(id, surroundings.clone()).await;
+            shards.push(started.map_err(|error| StoreError::NotStored(format!("shard {id} did not start: {error}")))?);
+        }
+        let shards: Arc<[ShardHandle]> = shards.into();
+        let router = Router::new(Arc::clone(&shards), lease.clone());
+        let member = membership::Options { node: options.node, http: options.http, lease: options.lease, beat: options.beat };
+        let membership = Membership::start(member, Arc::clone(&store), lease.clone(), Arc::clone(&shards)).await?;
+        let house = Housekeeping {
+            door: Arc::clone(&door),
+            board,
+            lease: lease.clone(),
+            shards: Arc::clone(&shards),
+            router: router.clone(),
+            beat: options.beat,
+            idle: options.idle,
+        };
+        let housekeeping = tokio::spawn(house.run()).abort_handle();
+        Ok(Self { inner: Arc::new(Inner { store, lease, lanes, door, shards, router, membership, housekeeping }) })
     }
 
     /// Asks the coupon's owner to give it to the user. Answers within `deadline`.
     ///
     /// Cancel safety: a dropped future may leave the request decided; asking again with the same key finds it.
-    pub async fn issue(&self, _coupon: CouponId, _user: UserId, _key: RequestKey, _deadline: Duration) -> IssueAnswer {
-        std::future::pending().await
+    pub async fn issue(&self, coupon: CouponId, user: UserId, key: RequestKey, deadline: Duration) -> IssueAnswer {
+        if let Some(refusal) = self.inner.door.answer(coupon, &user, time::now) {
+            handles().door_answers.increment(1);
+            let answer = Ok(IssueOutcome::Refused(refusal));
+            show_issue(&answer);
+            return answer;
+        }
+        let request = IssueRequest { user, key, expires: time::moment() + deadline };
+        let answer = self.inner.router.issue(coupon, request, Instant::now() + deadline).await;
+        show_issue(&answer);
+        answer
     }
 
     /// Asks the coupon's owner for a change. Answers within `deadline`.
     ///
     /// Cancel safety: a dropped future may leave the change made.
-    pub async fn change(&self, _coupon: CouponId, _change: Change, _if_version: Option<u64>, _deadline: Duration) -> ChangeAnswer {
-        std::future::pending().await
+    pub async fn change(&self, coupon: CouponId, change: Change, if_version: Option<u64>, deadline: Duration) -> ChangeAnswer {
+        let request = ChangeRequest { change, if_version, expires: time::moment() + deadline };
+        let answer = self.inner.router.change(coupon, request, Instant::now() + deadline).await;
+        if let Ok(ChangeOutcome::Done(done)) = &answer {
+            // Before the administrator hears of it, no door may know less. This node's is the only one.
+            self.inner.door.raise_floor(coupon, done.coupon.version, time::moment());
+        }
+        show_change(&answer);
+        answer
     }
 
     /// Why this node is not ready; empty if it is.
     pub fn not_ready(&self) -> Vec<NotReady> {
-        Vec::new()
+        let mut reasons = Vec::new();
+        let membership = &self.inner.membership;
+        if membership.is_leaving() {
+            reasons.push(NotReady::Draining);
+        }
+        if !self.inner.lease.holds(time::moment()) && membership.was_ready() {
+            reasons.push(NotReady::NoLease);
+        } else if !membership.is_ready() {
+            reasons.push(NotReady::Starting);
+        }
+        if self.inner.lanes.are_delayed() {
+            reasons.push(NotReady::NoStore);
+        }
+        reasons
     }
 
     /// The nodes and shards as the store has them.
     pub async fn cluster(&self) -> Result<ClusterView> {
-        Ok(ClusterView { nodes: self.store.nodes().await?, shards: self.store.shards().await? })
+        Ok(ClusterView { nodes: self.inner.store.nodes().await?, shards: self.inner.store.shards().await? })
     }
 
     /// The row of one shard.
     pub async fn shard(&self, shard: ShardId) -> Result<ShardRow> {
-        let row = self.store.shards().await?.into_iter().find(|row| row.id == shard);
+        let row = self.inner.store.shards().await?.into_iter().find(|row| row.id == shard);
         row.ok_or_else(|| StoreError::Unreadable(format!("shard {shard} has no row")))
     }
 
     /// The store, for reads and for making coupons.
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        &self.inner.store
     }
 
     /// Is not ready any more from now on, but serves as before.
-    pub fn begin_leaving(&self) {}
-
-    /// Stops: stores everything decided, answers everybody, leaves. False if that was not done within `limit`.
-    pub async fn stop(&self, _limit: Duration) -> bool {
-        true
+    pub fn begin_leaving(&self) {
+        self.inner.membership.begin_leaving();
     }
+
+    /// Stops: stores everything decided, answers everybody, gives up its shards, leaves. False if that was not done within `limit`;
+    /// what was told holds all the same.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        self.begin_leaving();
+        let drained = async {
+            futures_util::future::join_all(self.inner.shards.iter().map(ShardHandle::drain)).await;
+            self.inner.membership.leave().await;
+        };
+        let in_time = tokio::time::timeout(limit, drained).await.is_ok();
+        self.inner.housekeeping.abort();
+        self.inner.shards.iter().for_each(ShardHandle::stop);
+        in_time
+    }
+}
+
+/// What is done at every beat and is nobody else's: owners tell the door, idle owners are let go, gauges are set.
+struct Housekeeping {
+    door: Arc<Door>,
+    board: Arc<Board>,
+    lease: Lease,
+    shards: Arc<[ShardHandle]>,
+    router: Router,
+    beat: Duration,
+    idle: Duration,
+}
+
+impl Housekeeping {
+    async fn run(self) {
+        let mut beats = tokio::time::interval(self.beat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut swept_at = time::moment();
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {}
+                () = self.board.changed() => {}
+            }
+            let asked_at = time::moment();
+            if self.lease.holds(asked_at) {
+                self.door.hear(asked_at, self.board.read());
+            }
+            handles().door_notices.set(self.door.notices() as f64);
+            handles().admitted.set(self.router.admitted() as f64);
+            if asked_at.since(swept_at) >= self.idle / 4 {
+                swept_at = asked_at;
+                self.shards.iter().for_each(ShardHandle::passivate);
+            }
+        }
+    }
+}
+
+fn show_issue(answer: &IssueAnswer) {
+    let metrics = handles();
+    let counter = match answer {
+        Ok(IssueOutcome::Issued(_)) => &metrics.issued,
+        Ok(IssueOutcome::Replayed(_)) => &metrics.replayed,
+        Ok(IssueOutcome::Refused(refusal)) => match refusal {
+            Refusal::UnknownCoupon => &metrics.unknown_coupon,
+            Refusal::AlreadyIssued(_) => &metrics.already_issued,
+            Refusal::Closed => &metrics.closed,
+            Refusal::Paused => &metrics.paused,
+            Refusal::NotStarted { .. } => &metrics.not_started,
+            Refusal::Ended { .. } => &metrics.ended,
+            Refusal::SoldOut { .. } => &metrics.sold_out,
+        },
+        Err(Setback::Overloaded) => &metrics.overloaded,
+        Err(Setback::Moved) => &metrics.owner_moving,
+        Err(Setback::StoreUnavailable) => &metrics.store_unavailable,
+        // Expired: the owner saw it too late, and so does whoever asked.
+        Err(Setback::Unknown | Setback::Expired) => &metrics.outcome_unknown,
+    };
+    counter.increment(1);
+}
+
+fn show_change(answer: &ChangeAnswer) {
+    let outcome = match answer {
+        Ok(ChangeOutcome::Done(_)) => "done",
+        Ok(ChangeOutcome::Refused(refusal)) => match refusal {
+            ChangeRefusal::UnknownCoupon => "unknown_coupon",
+            ChangeRefusal::VersionMismatch { .. } => "version_mismatch",
+            ChangeRefusal::Closed => "closed",
+            ChangeRefusal::QuantityBelowIssued { .. } => "quantity_below_issued",
+            ChangeRefusal::Invalid(_) => "invalid",
+        },
+        Err(Setback::Overloaded) => "overloaded",
+        Err(Setback::Moved) => "owner_moving",
+        Err(Setback::StoreUnavailable) => "store_unavailable",
+        Err(Setback::Unknown | Setback::Expired) => "outcome_unknown",
+    };
+    ::metrics::counter!(metrics::CHANGES, "outcome" => outcome).increment(1);
 }

@@ -234,6 +234,10 @@ pub trait Store: Send + Sync + 'static {
     /// Counts one beat of this incarnation and says its state. The new beat; `None` if its row is not there or has ended.
     async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>>;
 
+    /// Declares another incarnation dead: its row says so from now on, if it still has that incarnation and that beat, and if `by` lives itself.
+    /// False: one of these is not so.
+    async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool>;
+
     /// All nodes' rows, by id.
     async fn nodes(&self) -> Result<Vec<NodeRow>>;
 

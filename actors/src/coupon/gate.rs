@@ -1,0 +1,115 @@
+//! The output gate: an answer waits until everything it rests on is stored.
+//!
+//! Positions only grow, so those who wait stand in order, and raising `stored` lets go a run from the front.
+
+use std::collections::VecDeque;
+
+/// A place in an owner's one list of entries, counted from its activation: 0 is what was loaded, and stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Position(u64);
+
+impl Position {
+    /// The position this many entries further.
+    #[must_use]
+    pub fn plus(self, entries: usize) -> Self {
+        Self(self.0 + entries as u64)
+    }
+
+    /// How many entries lie between an earlier position and this one.
+    pub fn after(self, earlier: Self) -> u64 {
+        self.0 - earlier.0
+    }
+}
+
+/// Answers that wait, with the position at which each was decided.
+#[derive(Debug)]
+pub struct Gate<A> {
+    stored: Position,
+    waiting: VecDeque<(Position, A)>,
+}
+
+impl<A> Default for Gate<A> {
+    fn default() -> Self {
+        Self { stored: Position::default(), waiting: VecDeque::new() }
+    }
+}
+
+impl<A> Gate<A> {
+    /// The position up to which everything is stored.
+    pub fn stored(&self) -> Position {
+        self.stored
+    }
+
+    /// How many answers wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Holds an answer decided at `position`; gives it back if it need not wait.
+    pub fn hold(&mut self, position: Position, answer: A) -> Option<A> {
+        debug_assert!(self.waiting.back().is_none_or(|(last, _)| *last <= position), "positions only grow");
+        if position <= self.stored {
+            return Some(answer);
+        }
+        self.waiting.push_back((position, answer));
+        None
+    }
+
+    /// Everything up to `stored` is: lets go whoever waited for that, in order.
+    pub fn raise(&mut self, stored: Position) -> impl Iterator<Item = A> {
+        debug_assert!(stored >= self.stored, "what is stored stays stored");
+        self.stored = stored;
+        let free = self.waiting.partition_point(|(position, _)| *position <= stored);
+        self.waiting.drain(..free).map(|(_, answer)| answer)
+    }
+
+    /// Lets go everybody: nothing more will be stored here.
+    pub fn abandon(&mut self) -> impl Iterator<Item = A> {
+        self.waiting.drain(..).map(|(_, answer)| answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Decide { entries: usize },
+        Store { up_to: u64 },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let decide = (0..3_usize).prop_map(|entries| Step::Decide { entries });
+        let store = (0..40_u64).prop_map(|up_to| Step::Store { up_to });
+        prop::collection::vec(prop_oneof![3 => decide, 1 => store], 0..60)
+    }
+
+    proptest! {
+        /// The model is a list of everything that was held: whoever is let go was stored, whoever stays was not, and nobody goes twice.
+        #[test]
+        fn an_answer_leaves_once_what_it_rests_on_is_stored_and_not_before(steps in steps()) {
+            let mut gate = Gate::default();
+            let (mut decided, mut stored) = (Position::default(), Position::default());
+            let (mut held, mut left): (Vec<(Position, usize)>, Vec<usize>) = (Vec::new(), Vec::new());
+            for (name, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Decide { entries } => {
+                        decided = decided.plus(entries);
+                        held.push((decided, name));
+                        left.extend(gate.hold(decided, name));
+                    }
+                    Step::Store { up_to } => {
+                        stored = stored.max(Position(up_to).min(decided));
+                        left.extend(gate.raise(stored));
+                    }
+                }
+                let expected: Vec<usize> = held.iter().filter(|(position, _)| *position <= stored).map(|(_, name)| *name).collect();
+                prop_assert_eq!(&left, &expected);
+                prop_assert_eq!(gate.waiting(), held.len() - left.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! All issuances of one coupon in memory, packed: about 35 bytes each beside the bytes of the user id and the request key.
+//!
+//! Sequence `n` is record `n - 1`, so nothing is stored to find it. Records stand in blocks that never move; the texts of a block share one buffer.
+//! A user's issuances are chained from the latest back, and an index that holds only record numbers finds the latest.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use crate::offer::Issuance;
+use crate::store::LoadedIssuance;
+use crate::time::{MICROS_PER_DAY, Timestamp};
+
+/// Records in a block: large enough that blocks cost nothing beside records, small enough that a coupon of ten costs little more than ten.
+const BLOCK_RECORDS: usize = 1024;
+/// In place of a record number: there is none.
+const NONE: u32 = u32::MAX;
+
+/// Why an issuance cannot follow those that are here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfLine {
+    /// Its sequence is not the next one.
+    #[error("sequence {found} stands where {expected} should")]
+    Sequence {
+        /// The next one.
+        expected: Sequence,
+        /// The one it has.
+        found: Sequence,
+    },
+    /// It is not the user's next of this coupon.
+    #[error("sequence {sequence} is the user's number {found} where {expected} should be")]
+    Nth {
+        /// Whose.
+        sequence: Sequence,
+        /// The user's next.
+        expected: u8,
+        /// The one it has.
+        found: u8,
+    },
+    /// The user id, the key or the expiry cannot have been written by this program.
+    #[error("sequence {0} holds values that no owner writes")]
+    Value(Sequence),
+}
+
+/// The issuances of one coupon, 1 to [`Self::last`].
+#[derive(Debug)]
+pub struct Issued {
+    coupon: CouponId,
+    blocks: Vec<Block>,
+    count: u32,
+    latest_of_user: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+#[derive(Debug, Default)]
+struct Block {
+    records: Vec<Record>,
+    texts: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    issued_at_micros: i64,
+    /// Where in the block's texts the user id begins; the key follows it.
+    text: u32,
+    /// The user's issuance before this, or [`NONE`].
+    previous: u32,
+    /// Days from issuing to expiry; 0 if it does not expire.
+    days: u16,
+    nth: u8,
+    user_bytes: u8,
+    key_bytes: u8,
+}
+
+impl Issued {
+    /// Of this coupon, none yet.
+    pub fn new(coupon: CouponId) -> Self {
+        Self { coupon, blocks: Vec::new(), count: 0, latest_of_user: HashTable::new(), hasher: DefaultHashBuilder::default() }
+    }
+
+    /// The highest sequence.
+    pub fn last(&self) -> Sequence {
+        Sequence::new(u64::from(self.count))
+    }
+
+    /// The user's latest issuance.
+    pub fn latest(&self, user: &UserId) -> Option<Issuance> {
+        self.find(user.as_str()).map(|index| self.issuance(index))
+    }
+
+    /// How many the user has.
+    pub fn count_of(&self, user: &UserId) -> u8 {
+        self.find(user.as_str()).map_or(0, |index| self.record(index).nth)
+    }
+
+    /// The user's issuance that answered the request with this key.
+    pub fn answered(&self, user: &UserId, key: &RequestKey) -> Option<Issuance> {
+        let mut next = self.find(user.as_str())?;
+        loop {
+            if self.key(next) == key.as_str().as_bytes() {
+                return Some(self.issuance(next));
+            }
+            next = self.record(next).previous;
+            if next == NONE {
+                return None;
+            }
+        }
+    }
+
+    /// Takes the next issuance.
+    pub fn push(&mut self, next: &LoadedIssuance<'_>) -> Result<(), OutOfLine> {
+        let expected = self.last().next();
+        if next.sequence != expected {
+            return Err(OutOfLine::Sequence { expected, found: next.sequence });
+        }
+        let days = days_between(next.issued_at, next.expires_at).ok_or(OutOfLine::Value(next.sequence))?;
+        let lengths = (u8::try_from(next.user.len()), u8::try_from(next.key.len()));
+        let (Ok(user_bytes), Ok(key_bytes)) = lengths else { return Err(OutOfLine::Value(next.sequence)) };
+
+        let previous = self.find(next.user);
+        let nth = previous.map_or(0, |index| self.record(index).nth) + 1;
+        if next.nth != nth {
+            return Err(OutOfLine::Nth { sequence: next.sequence, expected: nth, found: next.nth });
+        }
+        let index = self.append(next.user, next.key, |text| Record {
+            issued_at_micros: next.issued_at.as_micros(),
+            text,
+            previous: previous.unwrap_or(NONE),
+            days,
+            nth,
+            user_bytes,
+            key_bytes,
+        });
+        self.point(index);
+        Ok(())
+    }
+
+    /// Every user who has one, each as often as they have, in order of sequence.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        (0..self.count).map(|index| as_text(self.user(index)))
+    }
+
+    /// Bytes held, for the promise about memory.
+    pub fn bytes(&self) -> usize {
+        let blocks: usize = self.blocks.iter().map(|block| block.records.capacity() * size_of::<Record>() + block.texts.capacity()).sum();
+        blocks + self.latest_of_user.allocation_size()
+    }
+
+    fn append(&mut self, user: &str, key: &str, record: impl FnOnce(u32) -> Record) -> u32 {
+        if self.blocks.last().is_none_or(|block| block.records.len() == BLOCK_RECORDS) {
+            if let Some(full) = self.blocks.last_mut() {
+                full.texts.shrink_to_fit();
+                full.records.shrink_to_fit();
+            }
+            self.blocks.push(Block::default());
+        }
+        let index = self.count;
+        assert!(index < NONE, "four thousand million issuances would fill 280 GB before this count");
+        self.count += 1;
+        let block = self.blocks.last_mut().expect("one was pushed above if there was none");
+        // At most 1,024 records of two texts of at most 255 bytes: far below 2^32.
+        block.records.push(record(block.texts.len() as u32));
+        block.texts.extend_from_slice(user.as_bytes());
+        block.texts.extend_from_slice(key.as_bytes());
+        index
+    }
+
+    /// Makes the index show `index` as its user's latest.
+    fn point(&mut self, index: u32) {
+        let Self { blocks, latest_of_user, hasher, .. } = self;
+        let user = user_of(blocks, index);
+        let slot = latest_of_user.entry(
+            hasher.hash_one(user),
+            |&other| user_of(blocks, other) == user,
+            |&other| hasher.hash_one(user_of(blocks, other)),
+        );
+        slot.and_modify(|latest| *latest = index).or_insert(index);
+    }
+
+    fn find(&self, user: &str) -> Option<u32> {
+        let user = user.as_bytes();
+        self.latest_of_user.find(self.hasher.hash_one(user), |&index| self.user(index) == user).copied()
+    }
+
+    fn record(&self, index: u32) -> &Record {
+        let (block, place) = place(index);
+        &self.blocks[block].records[place]
+    }
+
+    fn user(&self, index: u32) -> &[u8] {
+        user_of(&self.blocks, index)
+    }
+
+    fn key(&self, index: u32) -> &[u8] {
+        let record = self.record(index);
+        let start = record.text as usize + usize::from(record.user_bytes);
+        &self.blocks[place(index).0].texts[start..start + usize::from(record.key_bytes)]
+    }
+
+    fn issuance(&self, index: u32) -> Issuance {
+        let record = self.record(index);
+        let issued_at = Timestamp::from_micros(record.issued_at_micros).expect("it was a timestamp when it was taken");
+        Issuance {
+            id: IssuanceId { coupon: self.coupon, sequence: Sequence::new(u64::from(index) + 1) },
+            user: UserId::parse(as_text(self.user(index))).expect("checked when it was taken"),
+            nth: record.nth,
+            key: RequestKey::parse(as_text(self.key(index))).expect("checked when it was taken"),
+            issued_at,
+            expires_at: (record.days != 0).then(|| issued_at.plus_days(record.days)),
+        }
+    }
+}
+
+fn place(index: u32) -> (usize, usize) {
+    (index as usize / BLOCK_RECORDS, index as usize % BLOCK_RECORDS)
+}
+
+fn user_of(blocks: &[Block], index: u32) -> &[u8] {
+    let (block, place) = place(index);
+    let block = &blocks[block];
+    let record = &block.records[place];
+    &block.texts[record.text as usize..][..usize::from(record.user_bytes)]
+}
+
+fn as_text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("taken from a str")
+}
+
+/// Whole days from issuing to expiry, 0 for none; `None` if no offer leads to such an expiry.
+fn days_between(issued_at: Timestamp, expires_at: Option<Timestamp>) -> Option<u16> {
+    let Some(expires_at) = expires_at else { return Some(0) };
+    let micros = expires_at.as_micros() - issued_at.as_micros();
+    // Rounded up: an expiry cut off at the end of time is less than its days away.
+    let days = u16::try_from((micros + MICROS_PER_DAY - 1).div_euclid(MICROS_PER_DAY)).ok().filter(|&days| days > 0)?;
+    (issued_at.plus_days(days) == expires_at).then_some(days)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros).unwrap()
+    }
+
+    fn loaded<'a>(sequence: u64, user: &'a str, nth: u8, key: &'a str) -> LoadedIssuance<'a> {
+        LoadedIssuance {
+            sequence: Sequence::new(sequence),
+            user,
+            nth,
+            key,
+            issued_at: at(1_000),
+            expires_at: Some(at(1_000).plus_days(30)),
+        }
+    }
+
+    #[test]
+    fn a_users_issuances_are_found_by_key_and_from_the_latest() {
+        let mut issued = Issued::new(CouponId::new(7).unwrap());
+        for (sequence, user, nth, key) in [(1, "alice", 1, "a"), (2, "bob", 1, "a"), (3, "alice", 2, "b")] {
+            issued.push(&loaded(sequence, user, nth, key)).unwrap();
+        }
+        let alice = UserId::parse("alice").unwrap();
+        let latest = issued.latest(&alice).unwrap();
+        assert_eq!((latest.id.to_string().as_str(), latest.nth), ("7-3", 2));
+        assert_eq!(latest.expires_at, Some(at(1_000).plus_days(30)));
+        let first = issued.answered(&alice, &RequestKey::parse("a").unwrap()).unwrap();
+        assert_eq!(first.id.sequence, Sequence::new(1));
+        assert!(issued.answered(&alice, &RequestKey::parse("c").unwrap()).is_none());
+        assert!(issued.latest(&UserId::parse("Alice").unwrap()).is_none());
+        assert_eq!(issued.users().collect::<Vec<_>>(), ["alice", "bob", "alice"]);
+    }
+
+    #[test]
+    fn what_no_owner_wrote_is_not_taken() {
+        let mut issued = Issued::new(CouponId::new(7).unwrap());
+        issued.push(&loaded(1, "alice", 1, "a")).unwrap();
+        assert!(matches!(issued.push(&loaded(3, "bob", 1, "b")), Err(OutOfLine::Sequence { .. })));
+        assert!(matches!(issued.push(&loaded(2, "alice", 1, "b")), Err(OutOfLine::Nth { .. })));
+        let odd = LoadedIssuance { expires_at: Some(at(2_000)), ..loaded(2, "bob", 1, "b") };
+        assert!(matches!(issued.push(&odd), Err(OutOfLine::Value(_))));
+        assert_eq!(issued.last(), Sequence::new(1));
+    }
+
+    #[test]
+    fn a_million_issuances_fit_in_their_memory() {
+        let mut issued = Issued::new(CouponId::new(7).unwrap());
+        for number in 1..=1_000_000_u64 {
+            let (user, key) = (format!("user-{number:011}"), format!("key-{number:018}"));
+            issued.push(&loaded(number, &user, 1, &key)).unwrap();
+        }
+        assert!(issued.bytes() < 80_000_000, "{} bytes", issued.bytes());
+        let last = issued.latest(&UserId::parse("user-00001000000").unwrap()).unwrap();
+        assert_eq!(last.id.sequence, issued.last());
+    }
+}

@@ -1,0 +1,346 @@
+//! The life of a shard as a state machine: claimed, served, raised, given up; and in it each coupon's owner: loading, active, stopping. `event → effects`.
+//!
+//! Two rules. A coupon is loaded only under a fence of ours. And where an owner stopped with anything unsettled, the epoch is raised, and that is
+//! committed, before the coupon is read again: whatever the stopped one still has under way is then void.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::coupon::message::{Request, Setback};
+use crate::ids::{CouponId, Epoch, Fence};
+
+/// Most requests that wait for one owner to be loaded. As many as its mailbox takes, as they all go there.
+pub const WAITING_MAX: usize = crate::coupon::OWNER_PLACES;
+
+/// What happens to a shard.
+#[derive(Debug)]
+pub enum Event {
+    /// The shard was claimed for us.
+    Claimed(Fence),
+    /// We may not serve it any more: the lease is over, or another has it.
+    Lost,
+    /// A request that found no owner, or none that takes it.
+    Asked(CouponId, Request),
+    /// A request could not be put into its owner's mailbox, as that is closed.
+    Bounced(CouponId, Request),
+    /// Loading ended.
+    Loaded(CouponId, Load),
+    /// The owner stopped, having been of this epoch; `unsettled` if something it decided may yet be stored or not.
+    Stopped {
+        /// Whose owner.
+        coupon: CouponId,
+        /// The highest epoch it wrote under.
+        epoch: Epoch,
+        /// Whether anything is unsettled.
+        unsettled: bool,
+    },
+    /// The owner panicked.
+    Panicked(CouponId),
+    /// The store refused a portion of this coupon under this epoch.
+    Fenced(Epoch),
+    /// Raising the epoch from a fence ended.
+    Raised {
+        /// The fence it was to be raised from: an answer about an earlier one says nothing about the present.
+        from: Fence,
+        /// How it ended.
+        raise: Raise,
+    },
+    /// Store everything, stop everybody.
+    Drain,
+}
+
+/// How loading ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// The coupon was read.
+    Read,
+    /// There is no such coupon.
+    NoSuchCoupon,
+    /// The store did not answer, or what it holds makes no sense.
+    Failed,
+}
+
+/// How raising the epoch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Raise {
+    /// Ours, with this fence.
+    Ours(Fence),
+    /// Another's.
+    Lost,
+    /// Not known.
+    Failed,
+}
+
+/// What a shard wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Read the coupon; the fence is committed.
+    Load(CouponId),
+    /// Make the owner of the coupon just read, under this fence. Whatever was read and is not activated by the time the effects are carried out is dropped.
+    Activate(CouponId, Fence),
+    /// Put a request into the owner's mailbox.
+    Deliver(CouponId, Request),
+    /// Answer that there is no decision.
+    SetBack(Request, Setback),
+    /// Answer that there is no such coupon.
+    UnknownCoupon(Request),
+    /// Tell the owner its shard's new epoch.
+    Refence(CouponId, Epoch),
+    /// Tell the owner to stop at once.
+    Stop(CouponId),
+    /// Tell the owner to store all and stop.
+    Drain(CouponId),
+    /// Raise the epoch from this fence; after a pause, if so said.
+    Raise {
+        /// The present one.
+        from: Fence,
+        /// Whether the last attempt failed.
+        pause: bool,
+    },
+    /// All owners are gone after [`Event::Drain`]; the fence is free to be released, if there is one.
+    Drained(Option<Fence>),
+}
+
+/// Whether and how the shard is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Unserved,
+    Serving(Fence),
+    Raising(Fence),
+    Draining(Option<Fence>),
+}
+
+/// A coupon's place in the shard.
+#[derive(Debug)]
+enum Seat {
+    /// Being read, under this fence.
+    Loading(Fence, VecDeque<Request>),
+    Active,
+    /// Its owner takes nobody any more, and has not stopped yet.
+    Stopping(VecDeque<Request>),
+    /// Its owner stopped with something unsettled: it is read again once the epoch is raised.
+    AwaitingRaise(VecDeque<Request>),
+}
+
+/// The state machine; see the module.
+#[derive(Debug)]
+pub struct Life {
+    standing: Standing,
+    seats: HashMap<CouponId, Seat>,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self { standing: Standing::Unserved, seats: HashMap::new() }
+    }
+}
+
+impl Life {
+    /// The fence under which it is served.
+    pub fn fence(&self) -> Option<Fence> {
+        match self.standing {
+            Standing::Serving(fence) | Standing::Raising(fence) => Some(fence),
+            Standing::Unserved | Standing::Draining(_) => None,
+        }
+    }
+
+    /// Coupons whose owner is active.
+    pub fn active(&self) -> impl Iterator<Item = CouponId> {
+        self.seats.iter().filter(|(_, seat)| matches!(seat, Seat::Active)).map(|(coupon, _)| *coupon)
+    }
+
+    /// Takes an event.
+    pub fn handle(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Claimed(fence) => self.claimed(fence, effects),
+            Event::Lost => self.lost(effects),
+            Event::Asked(coupon, request) => self.asked(coupon, request, effects),
+            Event::Bounced(coupon, request) => {
+                if matches!(self.seats.get(&coupon), Some(Seat::Active)) {
+                    self.seats.insert(coupon, Seat::Stopping(VecDeque::new()));
+                }
+                self.asked(coupon, request, effects);
+            }
+            Event::Loaded(coupon, load) => self.loaded(coupon, load, effects),
+            Event::Stopped { coupon, epoch, unsettled } => {
+                let void_already = self.fence().is_some_and(|fence| fence.epoch > epoch);
+                self.gone(coupon, unsettled && !void_already, effects);
+            }
+            Event::Panicked(coupon) => self.gone(coupon, true, effects),
+            Event::Fenced(epoch) => {
+                // While a raise is under way the owner was fenced by ourselves, and is told the new epoch after it.
+                if self.standing_is_serving_at(epoch) {
+                    self.lost(effects);
+                }
+            }
+            Event::Raised { from, raise } => self.raised(from, raise, effects),
+            Event::Drain => self.drain(effects),
+        }
+        if let Standing::Draining(fence) = self.standing
+            && self.seats.is_empty()
+        {
+            self.standing = Standing::Unserved;
+            effects.push(Effect::Drained(fence));
+        }
+    }
+
+    fn standing_is_serving_at(&self, epoch: Epoch) -> bool {
+        matches!(self.standing, Standing::Serving(fence) if fence.epoch == epoch)
+    }
+
+    fn claimed(&mut self, fence: Fence, effects: &mut Vec<Effect>) {
+        if matches!(self.standing, Standing::Draining(_)) || self.fence().is_some_and(|present| present.epoch >= fence.epoch) {
+            return;
+        }
+        self.serve(fence, effects);
+    }
+
+    /// Serves under a fence that was just committed: those who are active take it, those who wait for it are read.
+    fn serve(&mut self, fence: Fence, effects: &mut Vec<Effect>) {
+        self.standing = Standing::Serving(fence);
+        effects.extend(self.active().map(|coupon| Effect::Refence(coupon, fence.epoch)));
+        let waiting: Vec<CouponId> =
+            self.seats.iter().filter(|(_, seat)| matches!(seat, Seat::AwaitingRaise(_))).map(|(coupon, _)| *coupon).collect();
+        for coupon in waiting {
+            if let Some(Seat::AwaitingRaise(requests)) = self.seats.remove(&coupon)
+                && !requests.is_empty()
+            {
+                self.seats.insert(coupon, Seat::Loading(fence, requests));
+                effects.push(Effect::Load(coupon));
+            }
+        }
+    }
+
+    fn lost(&mut self, effects: &mut Vec<Effect>) {
+        if matches!(self.standing, Standing::Draining(_)) {
+            self.standing = Standing::Draining(None);
+        } else {
+            self.standing = Standing::Unserved;
+        }
+        self.clear(effects, Effect::Stop);
+    }
+
+    fn drain(&mut self, effects: &mut Vec<Effect>) {
+        self.standing = match self.standing {
+            // Ours still, but with a raise under way the epoch is not known: it is left to whoever claims next.
+            Standing::Unserved | Standing::Raising(_) => Standing::Draining(None),
+            Standing::Serving(fence) => Standing::Draining(Some(fence)),
+            Standing::Draining(fence) => Standing::Draining(fence),
+        };
+        self.clear(effects, Effect::Drain);
+    }
+
+    /// Sends everybody away who waits, and every active owner what ends it.
+    fn clear(&mut self, effects: &mut Vec<Effect>, end: fn(CouponId) -> Effect) {
+        let mut away = Vec::new();
+        self.seats.retain(|coupon, seat| match seat {
+            Seat::Active => {
+                effects.push(end(*coupon));
+                *seat = Seat::Stopping(VecDeque::new());
+                true
+            }
+            Seat::Loading(_, requests) | Seat::Stopping(requests) => {
+                away.extend(requests.drain(..));
+                true
+            }
+            Seat::AwaitingRaise(requests) => {
+                away.extend(requests.drain(..));
+                false
+            }
+        });
+        effects.extend(away.into_iter().map(|request| Effect::SetBack(request, Setback::Moved)));
+    }
+
+    fn asked(&mut self, coupon: CouponId, request: Request, effects: &mut Vec<Effect>) {
+        let Some(present) = self.fence() else {
+            effects.push(Effect::SetBack(request, Setback::Moved));
+            return;
+        };
+        match self.seats.get_mut(&coupon) {
+            Some(Seat::Active) => effects.push(Effect::Deliver(coupon, request)),
+            Some(Seat::Loading(_, requests) | Seat::Stopping(requests) | Seat::AwaitingRaise(requests)) => {
+                if requests.len() < WAITING_MAX {
+                    requests.push_back(request);
+                } else {
+                    effects.push(Effect::SetBack(request, Setback::Overloaded));
+                }
+            }
+            None => {
+                self.seats.insert(coupon, Seat::Loading(present, VecDeque::from([request])));
+                effects.push(Effect::Load(coupon));
+            }
+        }
+    }
+
+    fn loaded(&mut self, coupon: CouponId, load: Load, effects: &mut Vec<Effect>) {
+        let Some(Seat::Loading(under, requests)) = self.seats.remove(&coupon) else { return };
+        let answer = |request| match load {
+            Load::Read => Effect::SetBack(request, Setback::Moved),
+            Load::NoSuchCoupon => Effect::UnknownCoupon(request),
+            Load::Failed => Effect::SetBack(request, Setback::StoreUnavailable),
+        };
+        match self.fence() {
+            Some(present) if load == Load::Read && present == under => {
+                self.seats.insert(coupon, Seat::Active);
+                effects.push(Effect::Activate(coupon, present));
+                effects.extend(requests.into_iter().map(|request| Effect::Deliver(coupon, request)));
+            }
+            // It was read under a fence that is not ours any more: others may have written since.
+            Some(present) if load == Load::Read && !requests.is_empty() => {
+                self.seats.insert(coupon, Seat::Loading(present, requests));
+                effects.push(Effect::Load(coupon));
+            }
+            _ => effects.extend(requests.into_iter().map(answer)),
+        }
+    }
+
+    fn gone(&mut self, coupon: CouponId, unsettled: bool, effects: &mut Vec<Effect>) {
+        let requests = match self.seats.remove(&coupon) {
+            Some(Seat::Stopping(requests)) => requests,
+            Some(Seat::Active) => VecDeque::new(),
+            // It stopped before, and was noticed twice.
+            Some(other) => {
+                self.seats.insert(coupon, other);
+                return;
+            }
+            None => return,
+        };
+        match self.standing {
+            Standing::Serving(fence) if unsettled => {
+                self.standing = Standing::Raising(fence);
+                self.seats.insert(coupon, Seat::AwaitingRaise(requests));
+                effects.push(Effect::Raise { from: fence, pause: false });
+            }
+            Standing::Raising(_) if unsettled => {
+                // Its portions carry the epoch that the raise under way makes void.
+                self.seats.insert(coupon, Seat::AwaitingRaise(requests));
+            }
+            Standing::Serving(fence) | Standing::Raising(fence) if !requests.is_empty() => {
+                self.seats.insert(coupon, Seat::Loading(fence, requests));
+                effects.push(Effect::Load(coupon));
+            }
+            Standing::Serving(_) | Standing::Raising(_) => {}
+            Standing::Unserved | Standing::Draining(_) => {
+                effects.extend(requests.into_iter().map(|request| Effect::SetBack(request, Setback::Moved)));
+            }
+        }
+    }
+
+    fn raised(&mut self, from: Fence, raise: Raise, effects: &mut Vec<Effect>) {
+        if self.standing != Standing::Raising(from) {
+            return;
+        }
+        match raise {
+            Raise::Ours(fence) => self.serve(fence, effects),
+            Raise::Lost => self.lost(effects),
+            Raise::Failed => effects.push(Effect::Raise { from, pause: true }),
+        }
+    }
+
+    /// Coupons with a place here, for tests and for operators.
+    pub fn coupons(&self) -> HashSet<CouponId> {
+        self.seats.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
