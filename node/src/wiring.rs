@@ -152,9 +152,12 @@ impl Service {
         if !requests_finished {
             tracing::warn!("connections are still open; they are cut");
         }
+        tracing::debug!("requests are finished");
         let engine_finished = self.engine.stop(deadline.saturating_duration_since(Instant::now())).await;
+        tracing::debug!("the engine has stopped");
         self.upkeep.abort();
         let closed = tokio::time::timeout(deadline.saturating_duration_since(Instant::now()), self.database.close()).await;
+        tracing::debug!("the store is closed");
         if engine_finished && closed.is_ok() { Ok(()) } else { Err(StopError(self.shutdown_limit)) }
     }
 }
