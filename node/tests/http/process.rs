@@ -1,0 +1,219 @@
+//! The program as a process: what it prints, what signals do to it, what it refuses to start with.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::{ADMIN_TOKEN, eventually};
+
+fn firstcome(data: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));
+    command.args(arguments).current_dir(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("FIRSTCOME__")) {
+        command.env_remove(key);
+    }
+    command
+}
+
+fn run(data: &TempDir, arguments: &[&str]) -> (bool, String, String) {
+    let Output { status, stdout, stderr } = firstcome(data, arguments).output().unwrap();
+    (status.success(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A serving process, ended with the test.
+struct Serving {
+    child: Child,
+    /// What it printed up to and with the last line to try.
+    welcome: Vec<String>,
+    address: String,
+}
+
+impl Serving {
+    fn start(data: &TempDir, arguments: &[&str]) -> Self {
+        let mut child = firstcome(data, arguments).arg("--listen=127.0.0.1:0").spawn().unwrap();
+        let mut welcome = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let last = line.contains("/v1/me/issuances")
+                || line.contains("is ready at") && arguments.iter().any(|text| text.contains(ADMIN_TOKEN));
+            welcome.push(line);
+            if last {
+                break;
+            }
+        }
+        let address = welcome.first().and_then(|line| line.split("http://").nth(1)).expect("an address is printed").to_owned();
+        Self { child, welcome, address }
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    async fn exit_code(&mut self) -> Option<i32> {
+        eventually("the process ends", async || self.child.try_wait().unwrap().is_some()).await;
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn what_a_first_start_prints_works() {
+    let data = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(&data, &[]);
+    let lines: Vec<&String> = serving.welcome.iter().filter(|line| line.starts_with("curl ")).collect();
+    let outputs: Vec<String> = lines
+        .iter()
+        .map(|line| {
+            let output = Command::new("sh").args(["-c", &format!("{line} --fail --silent --show-error")]).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        })
+        .collect();
+    assert_eq!(outputs.len(), 3, "{:?}", serving.welcome);
+    assert!(
+        outputs[0].contains("\"id\":1,") && outputs[1].contains("\"id\":\"1-1\"") && outputs[2].contains("\"id\":\"1-1\""),
+        "{outputs:?}"
+    );
+    serving.signal("TERM");
+    assert_eq!(serving.exit_code().await, Some(0));
+
+    // The token and the name are kept, and the lines fit the next coupon.
+    let again = Serving::start(&data, &[]);
+    let token = std::fs::read_to_string(data.path().join("data/admin_token")).unwrap();
+    assert!(
+        again.welcome.iter().any(|line| line.contains(token.trim())) && again.welcome.iter().any(|line| line.contains("/v1/coupons/2/"))
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_was_brought_along_is_not_printed() {
+    let data = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(&data, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
+    serving.signal("INT");
+    assert_eq!(serving.exit_code().await, Some(0));
+    let mut log = String::new();
+    serving.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(!serving.welcome.join("\n").contains(ADMIN_TOKEN) && !log.contains(ADMIN_TOKEN), "{log}");
+    assert!(!data.path().join("data/admin_token").exists());
+}
+
+#[tokio::test]
+async fn a_leaving_node_serves_for_the_delay_and_says_that_it_is_not_ready() {
+    let data = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(&data, &["--set", "shutdown.delay=1s"]);
+    serving.signal("TERM");
+    let get = async |path: &str| {
+        let response = reqwest::get(format!("http://{}{path}", serving.address)).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    eventually("/readyz says that it drains", async || get("/readyz").await.0 == 503).await;
+    assert_eq!(get("/readyz").await.1, r#"{"ready":false,"reasons":["draining"]}"#);
+    assert_eq!(get("/livez").await.0, 200);
+    assert_eq!(get("/v1/coupons").await.0, 200);
+    assert_eq!(serving.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(&data, &["--set", "shutdown.delay=60s"]);
+    serving.signal("TERM");
+    let url = format!("http://{}/readyz", serving.address);
+    eventually("the first signal is noticed", async || reqwest::get(&url).await.unwrap().status() == 503).await;
+    let started = Instant::now();
+    serving.signal("TERM");
+    assert_eq!(serving.exit_code().await, Some(1));
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_killed_node_starts_again_with_all_it_told() {
+    let data = tempfile::tempdir().unwrap();
+    let token = format!("auth.admin_token={ADMIN_TOKEN}");
+    let mut serving = Serving::start(&data, &["--set", &token]);
+    let client = reqwest::Client::new();
+    let create =
+        client.post(format!("http://{}/v1/coupons", serving.address)).bearer_auth(ADMIN_TOKEN).header("Content-Type", "application/json");
+    assert_eq!(create.body(r#"{"title": "T"}"#).send().await.unwrap().status(), 201);
+    let issue =
+        |address: &str, user: &str| client.post(format!("http://{address}/v1/coupons/1/issuances")).header("X-User-Id", user).send();
+    assert_eq!(issue(&serving.address, "alice").await.unwrap().status(), 201);
+    serving.child.kill().unwrap();
+    serving.child.wait().unwrap();
+    let serving = Serving::start(&data, &["--set", &token]);
+    assert_eq!(issue(&serving.address, "alice").await.unwrap().status(), 409);
+    assert!(issue(&serving.address, "bob").await.unwrap().text().await.unwrap().contains("\"1-2\""));
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_data_refuses_to_start() {
+    let data = tempfile::tempdir().unwrap();
+    let _serving = Serving::start(&data, &[]);
+    for command in [["serve", "--listen=127.0.0.1:0"], ["migrate", "--listen=127.0.0.1:0"]] {
+        let (ok, _, stderr) = run(&data, &command);
+        assert!(!ok && stderr.contains("in use by another process"), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn healthcheck_asks_the_configured_address() {
+    let data = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(&data, &[]);
+    let listen = format!("--listen={}", serving.address);
+    let (ok, _, stderr) = run(&data, &["healthcheck", &listen]);
+    assert!(ok, "{stderr}");
+    serving.signal("TERM");
+    assert_eq!(serving.exit_code().await, Some(0));
+    let (ok, _, stderr) = run(&data, &["healthcheck", &listen]);
+    assert!(!ok && stderr.contains(&serving.address), "{stderr}");
+}
+
+#[test]
+fn migrate_makes_the_database() {
+    let data = tempfile::tempdir().unwrap();
+    let (ok, _, stderr) = run(&data, &["migrate"]);
+    assert!(ok, "{stderr}");
+    assert!(Path::new(data.path()).join("data/firstcome.db").exists());
+}
+
+#[test]
+fn config_check_prints_what_is_in_effect_and_no_secret() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::write(data.path().join("node.toml"), "[http]\ndeadline = \"2s\"\n[auth]\nadmin_token = \"very-secret-token\"\n").unwrap();
+    let (ok, stdout, stderr) = run(&data, &["config", "check", "--config", "node.toml", "--set", "log.format=json"]);
+    assert!(ok, "{stderr}");
+    assert!(stdout.contains("deadline = \"2s\"") && stdout.contains("format = \"json\"") && stdout.contains("[hidden]"), "{stdout}");
+    assert!(!stdout.contains("very-secret-token"));
+    assert!(!data.path().join("data").exists());
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_said_before_anything_is_started() {
+    let data = tempfile::tempdir().unwrap();
+    for (setting, name) in
+        [("http.lsten=127.0.0.1:0", "lsten"), ("http.listen=0.0.0.0:0", "auth.trusted_proxies"), ("store.url=mysql://x/y", "mysql://")]
+    {
+        let (ok, _, stderr) = run(&data, &["serve", "--set", setting]);
+        assert!(!ok && stderr.contains(name), "{stderr}");
+    }
+    assert!(!data.path().join("data").exists());
+}
+
+#[test]
+fn the_version_names_the_commit() {
+    let data = tempfile::tempdir().unwrap();
+    let (ok, stdout, _) = run(&data, &["--version"]);
+    assert!(
+        ok && stdout.starts_with(concat!("firstcome ", env!("CARGO_PKG_VERSION"), " (")) && stdout.trim_end().ends_with(')'),
+        "{stdout}"
+    );
+}
