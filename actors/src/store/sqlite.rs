@@ -201,6 +201,11 @@ impl Store for SqliteStore {
         framed!(write_limited, writer, self, cluster::beat, &id, incarnation, state)
     }
 
+    async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
+        let dead = dead.clone();
+        framed!(write_limited, writer, self, cluster::end, by, &dead)
+    }
+
     async fn nodes(&self) -> Result<Vec<NodeRow>> {
         framed!(read_limited, reader, self, cluster::nodes)
     }
