@@ -1,0 +1,198 @@
+//! The HTTP side: which path leads where. Handlers live in one file a resource below; `problem` knows every way to say no.
+//!
+//! Paths are matched first and methods in the handler, so that an unknown path is 404 and a wrong method 405. A handler always
+//! answers: rejections are for paths alone.
+
+mod auth;
+mod call;
+mod cluster;
+mod coupons;
+mod issuances;
+mod json;
+mod listener;
+mod operations;
+mod page;
+mod problem;
+mod route;
+
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actors::coupon::message::{Change, Setback};
+use actors::engine::{Engine, NotReady};
+use actors::ids::NodeId;
+use actors::store;
+use http::header::HeaderName;
+use http::{HeaderValue, Method};
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use auth::Recogniser;
+use call::{Call, call};
+use problem::Problem;
+use route::Route;
+
+pub(crate) use listener::Listener;
+
+use crate::config::Config;
+
+/// What a handler comes to.
+type Answer = Result<Response, Problem>;
+
+/// What handlers work with.
+#[derive(Debug)]
+pub(crate) struct App {
+    node: NodeId,
+    recogniser: Recogniser,
+    deadline: Duration,
+    change_deadline: Duration,
+    engine: OnceLock<RunningEngine>,
+}
+
+/// The engine, once it runs.
+struct RunningEngine(Engine);
+
+impl std::fmt::Debug for RunningEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+impl App {
+    /// An app whose engine does not run yet.
+    pub(crate) fn new(node: NodeId, admin_token: secrecy::SecretString, config: &Config) -> Self {
+        Self {
+            node,
+            recogniser: Recogniser::new(admin_token, config.auth.trusted_proxies.clone()),
+            deadline: config.http.deadline,
+            change_deadline: config.http.change_deadline,
+            engine: OnceLock::new(),
+        }
+    }
+
+    /// From now on requests reach this engine. Only the first call counts.
+    pub(crate) fn started(&self, engine: Engine) {
+        let _ = self.engine.set(RunningEngine(engine));
+    }
+
+    /// The engine; before it runs there is nothing to ask.
+    fn engine(&self) -> Result<&Engine, Problem> {
+        self.engine.get().map(|running| &running.0).ok_or(Problem::SetBack(Setback::StoreUnavailable))
+    }
+
+    fn not_ready(&self) -> Vec<NotReady> {
+        self.engine.get().map_or_else(|| vec![NotReady::Starting], |running| running.0.not_ready())
+    }
+
+    /// Reads from the store, within the deadline.
+    async fn read<T>(&self, reading: impl Future<Output = store::Result<T>>) -> Result<T, Problem> {
+        match tokio::time::timeout(self.deadline, reading).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a read failed");
+                Err(Problem::reading(&error))
+            }
+            Err(_) => Err(Problem::SetBack(Setback::StoreUnavailable)),
+        }
+    }
+}
+
+/// All routes. The hot one is first and stays unboxed.
+pub(crate) fn routes(app: Arc<App>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    let issue = {
+        let app = Arc::clone(&app);
+        warp::path!("v1" / "coupons" / String / "issuances").and(call()).then(move |id: String, call: Call| {
+            let app = Arc::clone(&app);
+            async move { answer(Route::CouponIssuances, &call, issuances::of_coupon(&app, &id, &call).await) }
+        })
+    };
+    issue.or(other_routes(app)).unify().recover(|_: Rejection| async { Ok::<_, Infallible>(Problem::NotFound.into_response()) }).unify()
+}
+
+/// Every route but the hot one.
+fn other_routes(app: Arc<App>) -> warp::filters::BoxedFilter<(Response,)> {
+    let with_app = warp::any().map(move || Arc::clone(&app));
+    let coupons = coupon_routes(&with_app);
+    let mine = warp::path!("v1" / "me" / "issuances")
+        .and(call())
+        .and(with_app.clone())
+        .then(|call: Call, app: Arc<App>| async move { answer(Route::MyIssuances, &call, issuances::mine(&app, &call).await) });
+    let issuance = warp::path!("v1" / "issuances" / String).and(call()).and(with_app.clone()).then(
+        |id: String, call: Call, app: Arc<App>| async move { answer(Route::Issuance, &call, issuances::one(&app, &id, &call).await) },
+    );
+    let cluster = warp::path!("v1" / "cluster")
+        .and(call())
+        .and(with_app.clone())
+        .then(|call: Call, app: Arc<App>| async move { answer(Route::Cluster, &call, cluster::all(&app, &call).await) });
+    let cluster_coupon = warp::path!("v1" / "cluster" / "coupons" / String).and(call()).and(with_app.clone()).then(
+        |id: String, call: Call, app: Arc<App>| async move { answer(Route::ClusterCoupon, &call, cluster::coupon(&app, &id, &call).await) },
+    );
+    let livez = warp::path!("livez").and(call()).map(|call: Call| answer(Route::Livez, &call, operations::livez(&call)));
+    let readyz = warp::path!("readyz")
+        .and(call())
+        .and(with_app)
+        .map(|call: Call, app: Arc<App>| answer(Route::Readyz, &call, operations::readyz(&app, &call)));
+    let metrics = warp::path!("metrics").and(call()).map(|call: Call| answer(Route::Metrics, &call, operations::metrics(&call)));
+    coupons
+        .or(mine.boxed())
+        .unify()
+        .or(issuance.boxed())
+        .unify()
+        .or(cluster.boxed())
+        .unify()
+        .or(cluster_coupon.boxed())
+        .unify()
+        .or(livez.boxed())
+        .unify()
+        .or(readyz.boxed())
+        .unify()
+        .or(metrics.boxed())
+        .unify()
+        .boxed()
+}
+
+/// The routes of coupons.
+fn coupon_routes<A>(with_app: &A) -> warp::filters::BoxedFilter<(Response,)>
+where
+    A: Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + Send + Sync + 'static,
+{
+    let coupons = warp::path!("v1" / "coupons")
+        .and(call())
+        .and(with_app.clone())
+        .then(|call: Call, app: Arc<App>| async move { answer(Route::Coupons, &call, coupons::all(&app, &call).await) });
+    let coupon = warp::path!("v1" / "coupons" / String)
+        .and(call())
+        .and(with_app.clone())
+        .then(|id: String, call: Call, app: Arc<App>| async move { answer(Route::Coupon, &call, coupons::one(&app, &id, &call).await) });
+    let status = |name: &'static str, route: Route, change: Change| {
+        let call = warp::path!("v1" / "coupons" / String / ..).and(warp::path(name)).and(warp::path::end()).and(call());
+        call.and(with_app.clone()).then(move |id: String, call: Call, app: Arc<App>| {
+            let change = change.clone();
+            async move { answer(route, &call, coupons::change_status(&app, &id, &call, change).await) }
+        })
+    };
+    let pause = status("pause", Route::CouponPause, Change::Pause);
+    let resume = status("resume", Route::CouponResume, Change::Resume);
+    let close = status("close", Route::CouponClose, Change::Close);
+    coupons.boxed().or(coupon.boxed()).unify().or(pause.boxed()).unify().or(resume.boxed()).unify().or(close.boxed()).unify().boxed()
+}
+
+/// The response, and a note of the route for the listener.
+fn answer(route: Route, call: &Call, answer: Answer) -> Response {
+    call.head.matched(route);
+    answer.unwrap_or_else(Problem::into_response)
+}
+
+/// Passes for requests that only read.
+fn only_reads(call: &Call) -> Result<(), Problem> {
+    if matches!(call.head.method, Method::GET | Method::HEAD) { Ok(()) } else { Err(Problem::MethodNotAllowed("GET, HEAD")) }
+}
+
+/// Sets a header to a text of ours.
+fn set_header(response: &mut Response, name: HeaderName, value: String) {
+    // Ids and versions are ASCII, which is what a header value must be.
+    if let Ok(value) = HeaderValue::try_from(value) {
+        response.headers_mut().insert(name, value);
+    }
+}

@@ -1,0 +1,96 @@
+//! What the nodes and shards are, for administrators.
+
+use std::collections::HashMap;
+
+use actors::ids::Incarnation;
+use actors::store::{NodeRow, NodeState, ShardRow};
+use http::StatusCode;
+use serde::Serialize;
+
+use super::call::Call;
+use super::coupons::coupon_id;
+use super::json::{self, Text};
+use super::{Answer, App, issuances, only_reads};
+
+/// The cluster in the API.
+#[derive(Debug, Serialize)]
+struct ClusterBody<'a> {
+    node: &'a str,
+    nodes: Vec<NodeBody<'a>>,
+    shards: Vec<ShardBody<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeBody<'a> {
+    id: &'a str,
+    incarnation: Text<Incarnation>,
+    http: &'a str,
+    cluster: &'a str,
+    state: &'static str,
+    shards: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ShardBody<'a> {
+    id: u16,
+    epoch: u64,
+    owner: Option<&'a str>,
+}
+
+/// Where a coupon is, in the API.
+#[derive(Debug, Serialize)]
+struct PlaceBody<'a> {
+    coupon_id: u64,
+    shard: u16,
+    owner: Option<&'a str>,
+    epoch: u64,
+}
+
+/// `/v1/cluster`
+pub(crate) async fn all(app: &App, call: &Call) -> Answer {
+    only_reads(call)?;
+    app.recogniser.recognise(&call.head)?.admin()?;
+    let view = app.read(app.engine()?.cluster()).await?;
+    let owners = Owners::new(&view.nodes);
+    let shards_of = |node: &NodeRow| view.shards.iter().filter(|shard| owners.name(shard) == Some(node.id.as_str())).count();
+    let nodes = view.nodes.iter().map(|node| NodeBody {
+        id: node.id.as_str(),
+        incarnation: Text(node.incarnation),
+        http: &node.http,
+        cluster: &node.cluster,
+        state: node.state.as_str(),
+        shards: shards_of(node),
+    });
+    let shards = view.shards.iter().map(|shard| ShardBody { id: shard.id.get(), epoch: shard.epoch.get(), owner: owners.name(shard) });
+    let body = ClusterBody { node: app.node.as_str(), nodes: nodes.collect(), shards: shards.collect() };
+    Ok(json::response(StatusCode::OK, &body))
+}
+
+/// `/v1/cluster/coupons/{id}`
+pub(crate) async fn coupon(app: &App, id: &str, call: &Call) -> Answer {
+    only_reads(call)?;
+    app.recogniser.recognise(&call.head)?.admin()?;
+    let coupon = coupon_id(id)?;
+    issuances::known(app, coupon).await?;
+    let engine = app.engine()?;
+    let nodes = app.read(engine.store().nodes()).await?;
+    let shard = app.read(engine.shard(coupon.shard())).await?;
+    let owner = Owners::new(&nodes).name(&shard);
+    let body = PlaceBody { coupon_id: coupon.get(), shard: shard.id.get(), owner, epoch: shard.epoch.get() };
+    Ok(json::response(StatusCode::OK, &body))
+}
+
+/// Names of living incarnations.
+struct Owners<'a>(HashMap<Incarnation, &'a str>);
+
+impl<'a> Owners<'a> {
+    fn new(nodes: &'a [NodeRow]) -> Self {
+        let living = nodes.iter().filter(|node| node.state != NodeState::Ended);
+        Self(living.map(|node| (node.incarnation, node.id.as_str())).collect())
+    }
+
+    /// The node that owns the shard; none if its owner lives no more.
+    fn name(&self, shard: &ShardRow) -> Option<&'a str> {
+        self.0.get(&shard.owner?).copied()
+    }
+}

@@ -1,0 +1,189 @@
+//! A coupon as the API writes and reads it.
+
+use actors::ids::Sequence;
+use actors::offer::{Coupon, Discount, InvalidField, Offer, OfferPatch, Status};
+use actors::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::super::json::{Object, Text, Time, clearable};
+use super::super::problem::{FieldError, Problem};
+
+/// A coupon as it is shown.
+#[derive(Debug, Serialize)]
+pub(super) struct CouponBody<'a> {
+    id: u64,
+    title: &'a str,
+    discount: Option<DiscountBody>,
+    min_order_amount: Option<u64>,
+    total_quantity: Option<u64>,
+    per_user_limit: u8,
+    starts_at: Option<Text<Timestamp>>,
+    ends_at: Option<Text<Timestamp>>,
+    use_within_days: Option<u16>,
+    status: &'static str,
+    phase: &'static str,
+    issued: u64,
+    remaining: Option<u64>,
+    version: u64,
+    created_at: Text<Timestamp>,
+    updated_at: Text<Timestamp>,
+}
+
+impl<'a> CouponBody<'a> {
+    /// The coupon as it stands at `now` with `issued` given out.
+    pub(super) fn new(coupon: &'a Coupon, issued: Sequence, now: Timestamp) -> Self {
+        let offer = &coupon.offer;
+        Self {
+            id: coupon.id.get(),
+            title: &offer.title,
+            discount: offer.discount.map(DiscountBody::from),
+            min_order_amount: offer.min_order_amount,
+            total_quantity: offer.total_quantity,
+            per_user_limit: offer.per_user_limit,
+            starts_at: offer.starts_at.map(Text),
+            ends_at: offer.ends_at.map(Text),
+            use_within_days: offer.use_within_days,
+            status: coupon.status.as_str(),
+            phase: coupon.phase(now, issued).as_str(),
+            issued: issued.get(),
+            remaining: offer.total_quantity.map(|total| total.saturating_sub(issued.get())),
+            version: coupon.version,
+            created_at: Text(coupon.created_at),
+            updated_at: Text(coupon.updated_at),
+        }
+    }
+}
+
+/// `{"kind": "amount", "value": 10000}`
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct DiscountBody {
+    kind: DiscountKind,
+    value: u64,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum DiscountKind {
+    Amount,
+    Rate,
+}
+
+impl From<Discount> for DiscountBody {
+    fn from(discount: Discount) -> Self {
+        match discount {
+            Discount::Amount(value) => Self { kind: DiscountKind::Amount, value },
+            Discount::Rate(value) => Self { kind: DiscountKind::Rate, value: u64::from(value) },
+        }
+    }
+}
+
+impl From<DiscountBody> for Discount {
+    fn from(body: DiscountBody) -> Self {
+        match body.kind {
+            DiscountKind::Amount => Self::Amount(body.value),
+            DiscountKind::Rate => Self::Rate(narrow_rate(body.value)),
+        }
+    }
+}
+
+// Numbers come in as wide as JSON has them. What does not fit its narrower home becomes the largest that does, and all
+// of these lie outside what `Offer::check` lets pass; so one place says what a field must be.
+
+fn narrow_rate(value: u64) -> u8 {
+    u8::try_from(value).unwrap_or(u8::MAX)
+}
+
+fn narrow_limit(value: u64) -> u8 {
+    u8::try_from(value).unwrap_or(u8::MAX)
+}
+
+fn narrow_days(value: u64) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
+/// What makes a coupon.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateBody {
+    title: Option<String>,
+    total_quantity: Option<u64>,
+    per_user_limit: Option<u64>,
+    starts_at: Option<Time>,
+    ends_at: Option<Time>,
+    discount: Option<Object<DiscountBody>>,
+    min_order_amount: Option<u64>,
+    use_within_days: Option<u64>,
+    status: Option<String>,
+}
+
+impl CreateBody {
+    /// The offer, and the status it begins with; or all that is wrong with it.
+    pub(super) fn into_offer(self) -> Result<(Offer, Status), Problem> {
+        let mut errors = Vec::new();
+        let status = self.status.as_deref().map_or(Some(Status::Open), super::initial_status);
+        if status.is_none() {
+            errors.push(FieldError::new("status", "must be open or paused"));
+        }
+        let offer = Offer {
+            title: self.title.unwrap_or_default(),
+            discount: self.discount.map(|Object(discount)| discount.into()),
+            min_order_amount: self.min_order_amount,
+            total_quantity: self.total_quantity,
+            per_user_limit: self.per_user_limit.map_or(1, narrow_limit),
+            starts_at: self.starts_at.map(|Time(time)| time),
+            ends_at: self.ends_at.map(|Time(time)| time),
+            use_within_days: self.use_within_days.map(narrow_days),
+        };
+        errors.extend(offer.check().into_iter().map(|InvalidField { field, message }| FieldError::new(field, message)));
+        match status {
+            Some(status) if errors.is_empty() => Ok((offer, status)),
+            _ => Err(Problem::Invalid(errors)),
+        }
+    }
+}
+
+/// What changes a coupon: a merge patch, where null clears. A discount is replaced whole.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PatchBody {
+    #[serde(default, deserialize_with = "clearable")]
+    title: Option<Option<String>>,
+    #[serde(default, deserialize_with = "clearable")]
+    total_quantity: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "clearable")]
+    starts_at: Option<Option<Time>>,
+    #[serde(default, deserialize_with = "clearable")]
+    ends_at: Option<Option<Time>>,
+    #[serde(default, deserialize_with = "clearable")]
+    discount: Option<Option<Object<DiscountBody>>>,
+    #[serde(default, deserialize_with = "clearable")]
+    min_order_amount: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "clearable")]
+    use_within_days: Option<Option<u64>>,
+}
+
+impl PatchBody {
+    /// The patch. Whether the offer makes sense with it on is for the coupon's owner to say, who knows the rest of it.
+    pub(super) fn into_patch(self) -> Result<OfferPatch, Problem> {
+        let time = |field: Option<Option<Time>>| field.map(|value| value.map(|Time(time)| time));
+        Ok(OfferPatch {
+            title: match self.title {
+                Some(None) => return Err(Problem::invalid("title", "must not be null")),
+                Some(title) => title,
+                None => None,
+            },
+            discount: self.discount.map(|value| value.map(|Object(discount)| discount.into())),
+            min_order_amount: self.min_order_amount,
+            total_quantity: self.total_quantity,
+            starts_at: time(self.starts_at),
+            ends_at: time(self.ends_at),
+            use_within_days: self.use_within_days.map(|value| value.map(narrow_days)),
+        })
+    }
+}
+
+/// What changes of status carry: nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NothingBody {}

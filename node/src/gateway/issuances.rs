@@ -1,0 +1,141 @@
+//! Issuing, and looking at what was issued.
+
+use actors::coupon::message::IssueOutcome;
+use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use actors::offer::Issuance;
+use actors::store::UserCursor;
+use actors::time::Timestamp;
+use http::header::{HeaderName, LOCATION};
+use http::{HeaderValue, Method, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::call::Call;
+use super::coupons::coupon_id;
+use super::json::{self, Text};
+use super::page::{self, Query, whole_number};
+use super::problem::Problem;
+use super::{Answer, App};
+
+/// An issuance in the API.
+#[derive(Debug, Serialize)]
+pub(crate) struct IssuanceBody<'a> {
+    id: Text<IssuanceId>,
+    coupon_id: u64,
+    user_id: &'a str,
+    sequence: u64,
+    status: &'static str,
+    issued_at: Text<Timestamp>,
+    expires_at: Option<Text<Timestamp>>,
+}
+
+impl<'a> From<&'a Issuance> for IssuanceBody<'a> {
+    fn from(issuance: &'a Issuance) -> Self {
+        Self {
+            id: Text(issuance.id),
+            coupon_id: issuance.id.coupon.get(),
+            user_id: issuance.user.as_str(),
+            sequence: issuance.id.sequence.get(),
+            status: "issued",
+            issued_at: Text(issuance.issued_at),
+            expires_at: issuance.expires_at.map(Text),
+        }
+    }
+}
+
+/// What a request for an issuance may carry.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IssueBody {
+    /// Whether it names another user than the one who asks.
+    #[serde(default, deserialize_with = "json::present")]
+    user_id: bool,
+}
+
+/// `/v1/coupons/{id}/issuances`
+pub(crate) async fn of_coupon(app: &App, id: &str, call: &Call) -> Answer {
+    match call.head.method {
+        Method::POST => issue(app, id, call).await,
+        Method::GET | Method::HEAD => list_of_coupon(app, id, call).await,
+        _ => Err(Problem::MethodNotAllowed("GET, HEAD, POST")),
+    }
+}
+
+/// Gives the coupon to the user who asks.
+async fn issue(app: &App, id: &str, call: &Call) -> Answer {
+    let caller = app.recogniser.recognise(&call.head)?;
+    let user = caller.user()?;
+    let coupon = coupon_id(id)?;
+    let key = call.head.request_key()?;
+    if call.json_or_nothing::<IssueBody>()?.user_id {
+        return Err(Problem::Forbidden("only services may name the user to issue for"));
+    }
+    let key = key.unwrap_or_else(RequestKey::random);
+    match app.engine()?.issue(coupon, user.clone(), key, app.deadline).await? {
+        IssueOutcome::Issued(issuance) => issued(&issuance, false),
+        IssueOutcome::Replayed(issuance) => issued(&issuance, true),
+        IssueOutcome::Refused(refusal) => Err(refusal.into()),
+    }
+}
+
+/// The answer to whoever has the coupon, now or since an earlier request with the same key.
+fn issued(issuance: &Issuance, replayed: bool) -> Answer {
+    let mut response = json::response(StatusCode::CREATED, &IssuanceBody::from(issuance));
+    super::set_header(&mut response, LOCATION, format!("/v1/issuances/{}", issuance.id));
+    if replayed {
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Says that the request was done before.
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+async fn list_of_coupon(app: &App, id: &str, call: &Call) -> Answer {
+    app.recogniser.recognise(&call.head)?.admin()?;
+    let coupon = coupon_id(id)?;
+    let query = Query::of(&call.head);
+    let limit = query.limit()?;
+    let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok())?;
+    let after = query.get("after_sequence", "must be a whole number", whole_number)?.map(Sequence::new);
+    let after = query.cursor::<Sequence>()?.or(after).unwrap_or(Sequence::NONE);
+    let store = app.engine()?.store();
+    let rows = app.read(store.issuances_of_coupon(coupon, user.as_ref(), after, limit + 1)).await?;
+    if rows.is_empty() {
+        known(app, coupon).await?;
+    }
+    let page = page::page(&rows, limit, |row: &Issuance| row.id.sequence, IssuanceBody::from);
+    Ok(json::response(StatusCode::OK, &page))
+}
+
+/// Passes if there is such a coupon.
+pub(crate) async fn known(app: &App, coupon: CouponId) -> Result<(), Problem> {
+    match app.read(app.engine()?.store().coupon(coupon)).await? {
+        Some(_) => Ok(()),
+        None => Err(Problem::Refused(actors::coupon::message::Refusal::UnknownCoupon)),
+    }
+}
+
+/// `/v1/me/issuances`
+pub(crate) async fn mine(app: &App, call: &Call) -> Answer {
+    super::only_reads(call)?;
+    let caller = app.recogniser.recognise(&call.head)?;
+    let user = caller.user()?;
+    let query = Query::of(&call.head);
+    let limit = query.limit()?;
+    let after = query.cursor::<UserCursor>()?;
+    let rows = app.read(app.engine()?.store().issuances_of_user(user, after, limit + 1)).await?;
+    let cursor = |row: &Issuance| UserCursor { issued_at: row.issued_at, id: row.id };
+    Ok(json::response(StatusCode::OK, &page::page(&rows, limit, cursor, IssuanceBody::from)))
+}
+
+/// `/v1/issuances/{id}`: for its user and administrators; to others it is as if there were none.
+pub(crate) async fn one(app: &App, id: &str, call: &Call) -> Answer {
+    super::only_reads(call)?;
+    let caller = app.recogniser.recognise(&call.head)?;
+    caller.anybody()?;
+    let id = IssuanceId::parse(id).map_err(|error| Problem::Malformed(error.to_string()))?;
+    match app.read(app.engine()?.store().issuance(id)).await? {
+        Some(issuance) if caller.sees(&issuance.user) => Ok(json::response(StatusCode::OK, &IssuanceBody::from(&issuance))),
+        _ => Err(Problem::UnknownIssuance),
+    }
+}

@@ -1,0 +1,184 @@
+//! The accept loop: connections, request ids, and what is measured around every request.
+//!
+//! Ours rather than warp's, which has no `TCP_NODELAY`, no peer address, and no end to a graceful stop.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use actors::metrics::HTTP_CONNECTIONS;
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use metrics::Gauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tower_service::Service;
+use tracing::Instrument;
+use warp::Filter;
+use warp::reply::Response;
+
+use super::call::Head;
+use super::problem::Problem;
+use super::route;
+
+/// How long to wait when the system has no more sockets to give; others may close meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket that is being served.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    address: SocketAddr,
+    stopping: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Serves what comes in at this socket.
+    pub(crate) fn serve<F>(socket: TcpListener, routes: F) -> io::Result<Self>
+    where
+        F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
+        F::Future: Send,
+    {
+        let address = socket.local_addr()?;
+        let stopping = Arc::new(Notify::new());
+        let task = tokio::spawn(accept(socket, routes, Arc::clone(&stopping)));
+        Ok(Self { address, stopping, task })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts nobody any more, closes idle connections, and finishes the requests that are in progress. False if they were
+    /// not finished within `limit`.
+    pub(crate) async fn stop(self, limit: Duration) -> bool {
+        self.stopping.notify_one();
+        tokio::time::timeout(limit, self.task).await.is_ok()
+    }
+}
+
+/// Accepts until told to stop, then waits for the connections to end.
+async fn accept<F>(socket: TcpListener, routes: F, stopping: Arc<Notify>)
+where
+    F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
+    F::Future: Send,
+{
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = stopping.notified() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                tokio::spawn(serve(stream, peer.ip(), routes.clone(), connections.watcher()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(socket);
+    connections.shutdown().await;
+}
+
+/// Serves one connection until it ends.
+async fn serve<F>(stream: TcpStream, peer: IpAddr, routes: F, watcher: Watcher)
+where
+    F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
+    F::Future: Send,
+{
+    let _counted = Counted::new();
+    // Answers are small and written whole; waiting to fill a packet would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was not set");
+    }
+    let service = RefCell::new(warp::service(routes));
+    let respond = service_fn(move |request: Request<Incoming>| {
+        let (head, request) = behead(request, peer);
+        let answer = service.borrow_mut().call(request);
+        respond(head, answer)
+    });
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), respond);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// Takes off what handlers want to share; the routes below see it as an extension.
+fn behead(mut request: Request<Incoming>, peer: IpAddr) -> (Arc<Head>, Request<Incoming>) {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let headers = std::mem::take(request.headers_mut());
+    let head = Arc::new(Head::new(request.method().clone(), query, headers, peer));
+    request.extensions_mut().insert(Arc::clone(&head));
+    (head, request)
+}
+
+/// Waits for the answer and completes it.
+async fn respond(head: Arc<Head>, answer: impl Future<Output = Result<Response, Infallible>>) -> Result<Response, Infallible> {
+    let started = Instant::now();
+    let id = request_id(&head.headers);
+    let span = tracing::debug_span!("request", id = id.to_str().unwrap_or_default(), method = %head.method);
+    let mut response = match AssertUnwindSafe(answer).catch_unwind().instrument(span.clone()).await {
+        Ok(Ok(response)) => response,
+        Err(panic) => {
+            span.in_scope(|| tracing::error!(panic = panic_message(&*panic), "a handler panicked"));
+            Problem::Internal { applied: None }.into_response()
+        }
+    };
+    response.headers_mut().insert(X_REQUEST_ID, id);
+    let took = started.elapsed();
+    route::answered(head.route(), &head.method, response.status(), took);
+    span.in_scope(|| tracing::debug!(route = head.route().template(), status = response.status().as_u16(), ?took, "answered"));
+    Ok(response)
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id of a client's that is repeated.
+const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// The client's id for the request if it is a sane one, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |id: &&HeaderValue| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    let new = || HeaderValue::try_from(format!("{:032x}", rand::random::<u128>()));
+    // Hexadecimal digits are always a header value.
+    headers.get(X_REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| new().unwrap_or_else(|_| HeaderValue::from_static("0")))
+}
+
+/// What a panic said, if it said it in words.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// One open connection, in the gauge.
+struct Counted;
+
+static CONNECTIONS: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!(HTTP_CONNECTIONS));
+
+impl Counted {
+    fn new() -> Self {
+        CONNECTIONS.increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        CONNECTIONS.decrement(1.0);
+    }
+}

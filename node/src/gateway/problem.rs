@@ -1,0 +1,293 @@
+//! Everything the API says no with, and the one place that knows how: status, code, and what goes with it (RFC 9457).
+//!
+//! Nothing internal passes here: what a store or a library said goes to the log, the client gets a name and a number.
+
+use actors::coupon::message::{ChangeRefusal, Refusal, Setback};
+use actors::offer::{InvalidField, Issuance};
+use actors::store::StoreError;
+use actors::time::Timestamp;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use rand::Rng;
+use serde::{Serialize, Serializer};
+use warp::reply::Response;
+
+use super::issuances::IssuanceBody;
+use super::json::{self, Text};
+
+/// Why a request is not answered as it hoped.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    /// The request is not one: not JSON, not an object, an id that is none.
+    Malformed(String),
+    /// Nobody is recognised.
+    Unauthenticated,
+    /// Somebody is, who may not.
+    Forbidden(&'static str),
+    /// There is no such page.
+    NotFound,
+    /// There is no such issuance, or it is none of the asker's business.
+    UnknownIssuance,
+    /// The page does not take this method, only these.
+    MethodNotAllowed(&'static str),
+    /// The body is larger than any of ours.
+    TooLarge,
+    /// The body is said to be something else than JSON.
+    UnsupportedMediaType,
+    /// Fields that make no sense, each by name.
+    Invalid(Vec<FieldError>),
+    /// An owner's decision on an issue request.
+    Refused(Refusal),
+    /// An owner's decision on a change.
+    ChangeRefused(ChangeRefusal),
+    /// There is no decision to tell.
+    SetBack(Setback),
+    /// Our fault; the log knows more. `applied` says whether anything may have been changed.
+    Internal {
+        /// As in the answer: `Some(false)` if surely nothing was, `None` if that is not known.
+        applied: Option<bool>,
+    },
+}
+
+/// One field that makes no sense.
+#[derive(Debug, Serialize)]
+pub(crate) struct FieldError {
+    /// Its path, like `discount.value`.
+    pub(crate) field: String,
+    /// What it must be.
+    pub(crate) message: String,
+}
+
+impl FieldError {
+    /// A field by name, and what it must be.
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+impl Problem {
+    /// One field that makes no sense.
+    pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldError::new(field, message)])
+    }
+
+    /// What to say when reading from the store failed: reading changes nothing.
+    pub(crate) fn reading(error: &StoreError) -> Self {
+        match error {
+            StoreError::NotStored(_) | StoreError::Unknown(_) => Self::SetBack(Setback::StoreUnavailable),
+            StoreError::Clash(_) | StoreError::Unreadable(_) | StoreError::Fatal(_) => Self::Internal { applied: Some(false) },
+        }
+    }
+
+    /// What to say when the store failed at making something.
+    pub(crate) fn making(error: &StoreError) -> Self {
+        match error {
+            StoreError::NotStored(_) => Self::SetBack(Setback::StoreUnavailable),
+            StoreError::Unknown(_) => Self::SetBack(Setback::Unknown),
+            StoreError::Clash(_) => Self::Internal { applied: Some(false) },
+            StoreError::Unreadable(_) | StoreError::Fatal(_) => Self::Internal { applied: None },
+        }
+    }
+
+    /// The answer.
+    pub(crate) fn into_response(self) -> Response {
+        let Said { status, code, title, applied, header, extras } = self.say();
+        let body = Body { kind: Text(format!("urn:firstcome:problem:{code}")), title, status: status.as_u16(), code, applied, extras };
+        let mut response = json::response(status, &body);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+
+    /// From refusal to status: the only match there is.
+    fn say(self) -> Said {
+        use StatusCode as S;
+        match self {
+            Self::Malformed(detail) => said(S::BAD_REQUEST, "MALFORMED", "The request cannot be read").detail(detail),
+            Self::Unauthenticated => said(S::UNAUTHORIZED, "UNAUTHENTICATED", "Nobody is recognised in the request")
+                .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Self::Forbidden(detail) => said(S::FORBIDDEN, "FORBIDDEN", "Not allowed for whoever asks").detail(detail),
+            Self::NotFound => said(S::NOT_FOUND, "NOT_FOUND", "There is no such page"),
+            Self::UnknownIssuance => said(S::NOT_FOUND, "UNKNOWN_ISSUANCE", "There is no such issuance"),
+            Self::MethodNotAllowed(allow) => said(S::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "The page does not take this method")
+                .header(ALLOW, HeaderValue::from_static(allow)),
+            Self::TooLarge => said(S::PAYLOAD_TOO_LARGE, "TOO_LARGE", "The body is too large")
+                .detail(format!("at most {} bytes", super::call::BODY_BYTES_MAX)),
+            Self::UnsupportedMediaType => said(S::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON")
+                .detail("Content-Type must be application/json"),
+            Self::Invalid(errors) => said(S::UNPROCESSABLE_ENTITY, "INVALID", "Some fields make no sense").errors(errors),
+            Self::Refused(refusal) => refused(refusal),
+            Self::ChangeRefused(refusal) => change_refused(refusal),
+            Self::SetBack(setback) => set_back(setback),
+            Self::Internal { applied } => Said { applied, ..said(S::INTERNAL_SERVER_ERROR, "INTERNAL", "Something is wrong on our side") },
+        }
+    }
+}
+
+/// The part of the match about issue requests.
+fn refused(refusal: Refusal) -> Said {
+    let conflict = |code, title| said(StatusCode::CONFLICT, code, title);
+    match refusal {
+        Refusal::UnknownCoupon => unknown_coupon(),
+        Refusal::AlreadyIssued(issuance) => {
+            conflict("ALREADY_ISSUED", "The user has as many as allowed").extras(Extras { issuance: Some(issuance), ..Extras::default() })
+        }
+        Refusal::Closed => closed(),
+        Refusal::Paused => conflict("PAUSED", "The coupon is paused"),
+        Refusal::NotStarted { starts_at, server_time } => {
+            let extras = Extras { starts_at: Some(Text(starts_at)), server_time: Some(Text(server_time)), ..Extras::default() };
+            conflict("NOT_STARTED", "The coupon is not issued yet").extras(extras)
+        }
+        Refusal::Ended { ends_at, server_time } => {
+            let extras = Extras { ends_at: Some(Text(ends_at)), server_time: Some(Text(server_time)), ..Extras::default() };
+            conflict("ENDED", "The coupon is not issued any more").extras(extras)
+        }
+        Refusal::SoldOut { total_quantity } => {
+            conflict("SOLD_OUT", "All are given out").extras(Extras { total_quantity: Some(total_quantity), ..Extras::default() })
+        }
+    }
+}
+
+/// The part of the match about changes.
+fn change_refused(refusal: ChangeRefusal) -> Said {
+    match refusal {
+        ChangeRefusal::UnknownCoupon => unknown_coupon(),
+        ChangeRefusal::VersionMismatch { version } => {
+            let extras = Extras { version: Some(version), ..Extras::default() };
+            said(StatusCode::PRECONDITION_FAILED, "VERSION_MISMATCH", "The coupon has another version").extras(extras)
+        }
+        ChangeRefusal::Closed => closed(),
+        ChangeRefusal::QuantityBelowIssued { issued } => {
+            let extras = Extras { issued: Some(issued), ..Extras::default() };
+            said(StatusCode::CONFLICT, "QUANTITY_BELOW_ISSUED", "More are given out than there would be").extras(extras)
+        }
+        ChangeRefusal::Invalid(fields) => {
+            let error = |InvalidField { field, message }| FieldError::new(field, message);
+            Problem::Invalid(fields.into_iter().map(error).collect()).say()
+        }
+    }
+}
+
+/// The part of the match about no decision. Each says whether there may be one, and when to ask again.
+fn set_back(setback: Setback) -> Said {
+    let (code, title, applied) = match setback {
+        // Too late at its owner is what a queue that is too long looks like.
+        Setback::Overloaded | Setback::Expired => ("OVERLOADED", "Too much is asked at once", Some(false)),
+        Setback::Moved => ("OWNER_MOVING", "The coupon is changing nodes", Some(false)),
+        Setback::StoreUnavailable => ("STORE_UNAVAILABLE", "The database does not answer", Some(false)),
+        Setback::Unknown => ("OUTCOME_UNKNOWN", "It may have been done; asking again with the same key tells", None),
+    };
+    // Jitter, or all who were turned away together come back together.
+    let seconds = rand::rng().random_range(RETRY_AFTER_SECONDS);
+    Said { applied, ..said(StatusCode::SERVICE_UNAVAILABLE, code, title).header(RETRY_AFTER, HeaderValue::from(seconds)) }
+}
+
+/// When to ask again: soon, as hand-offs and fail-overs take about a lease.
+const RETRY_AFTER_SECONDS: std::ops::RangeInclusive<u16> = 1..=4;
+
+/// Both issue requests and changes meet it.
+fn unknown_coupon() -> Said {
+    said(StatusCode::NOT_FOUND, "UNKNOWN_COUPON", "There is no such coupon")
+}
+
+/// Both issue requests and changes meet it.
+fn closed() -> Said {
+    said(StatusCode::CONFLICT, "CLOSED", "The coupon is closed")
+}
+
+/// A problem, ready to be written.
+struct Said {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    applied: Option<bool>,
+    header: Option<(HeaderName, HeaderValue)>,
+    extras: Extras,
+}
+
+/// A problem with nothing more to it.
+fn said(status: StatusCode, code: &'static str, title: &'static str) -> Said {
+    Said { status, code, title, applied: Some(false), header: None, extras: Extras::default() }
+}
+
+impl Said {
+    fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.extras.detail = Some(detail.into());
+        self
+    }
+
+    fn errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.extras.errors = Some(errors);
+        self
+    }
+
+    fn extras(self, extras: Extras) -> Self {
+        Self { extras, ..self }
+    }
+
+    fn header(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+}
+
+/// A problem as it is written.
+#[derive(Serialize)]
+struct Body {
+    #[serde(rename = "type")]
+    kind: Text<String>,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    applied: Option<bool>,
+    #[serde(flatten)]
+    extras: Extras,
+}
+
+/// What goes with some problems.
+#[derive(Default, Serialize)]
+struct Extras {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<FieldError>>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_body")]
+    issuance: Option<Box<Issuance>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starts_at: Option<Text<Timestamp>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at: Option<Text<Timestamp>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_time: Option<Text<Timestamp>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_quantity: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+}
+
+/// The issuance whole, as anywhere else in the API.
+#[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+fn as_body<S: Serializer>(issuance: &Option<Box<Issuance>>, serializer: S) -> Result<S::Ok, S::Error> {
+    issuance.as_deref().map(IssuanceBody::from).serialize(serializer)
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ChangeRefusal> for Problem {
+    fn from(refusal: ChangeRefusal) -> Self {
+        Self::ChangeRefused(refusal)
+    }
+}
+
+impl From<Setback> for Problem {
+    fn from(setback: Setback) -> Self {
+        Self::SetBack(setback)
+    }
+}

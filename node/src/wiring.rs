@@ -1,0 +1,230 @@
+//! Puts a node together from its configuration, and takes it apart in the right order.
+//!
+//! The socket is bound first and answers from then on: alive, not ready. Only then is the store opened and the engine started.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actors::engine::{self, Engine};
+use actors::ids::{InvalidId, NodeId};
+use actors::store::sqlite::{self, OpenError, SqliteStore};
+use actors::store::{Store, StoreError};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+use crate::config::{Config, InvalidConfig, StoreUrl};
+use crate::gateway::{App, Listener, routes};
+use crate::kept::kept;
+use crate::telemetry;
+
+/// An owner that nobody asked for so long is unloaded: longer than a rush pauses, short enough that yesterday's coupons cost no memory.
+const OWNER_IDLE: Duration = Duration::from_secs(300);
+
+/// How often to look whether the node is ready; claims take a beat or two.
+const READY_POLL: Duration = Duration::from_millis(10);
+
+/// The file in the data directory that keeps the admin token.
+const ADMIN_TOKEN_FILE: &str = "admin_token";
+/// The file in the data directory that keeps the node's name.
+const NODE_ID_FILE: &str = "node_id";
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot stand.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// The socket cannot be had.
+    #[error("http.listen: {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// A file in the data directory cannot be read or made.
+    #[error("{}: {error}", path.display())]
+    Kept {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: io::Error,
+    },
+    /// The name kept in the data directory is none.
+    #[error("{}: {error}", path.display())]
+    NodeId {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: InvalidId,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store was opened, but the engine did not get on with it.
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Why a node did not stop as it should. What was told is stored all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("not everything was finished within {0:?} (shutdown.limit)")]
+pub struct StopError(Duration);
+
+/// A running node.
+pub struct Service {
+    listener: Listener,
+    engine: Engine,
+    database: Database,
+    made_admin_token: Option<SecretString>,
+    upkeep: AbortHandle,
+    shutdown_delay: Duration,
+    shutdown_limit: Duration,
+}
+
+impl Service {
+    /// Starts a node: it serves, and [`Self::ready`] waits until it serves everything.
+    ///
+    /// Cancel safety: dropped midway, the listener and the engine may be left running. Only a process that ends may do so.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        // Before the engine, which takes its handles from the recorder.
+        telemetry::metrics();
+        let node = node_id(config)?;
+        let (admin_token, made_admin_token) = admin_token(config)?;
+        let at = |error| StartError::Listen(config.http.listen, error);
+        let socket = TcpListener::bind(config.http.listen).await.map_err(at)?;
+        let app = Arc::new(App::new(node.clone(), admin_token, config));
+        let listener = Listener::serve(socket, routes(Arc::clone(&app))).map_err(at)?;
+        tracing::info!(address = %listener.address(), %node, commit = telemetry::COMMIT, "listening");
+
+        let database = Database::open(config).await?;
+        let options = engine::Options {
+            node,
+            http: listener.address().to_string(),
+            lease: config.cluster.lease,
+            beat: config.cluster.beat,
+            idle: OWNER_IDLE,
+            lanes: database.lanes(),
+        };
+        let engine = Engine::start(options, database.store()).await?;
+        app.started(engine.clone());
+        Ok(Self {
+            listener,
+            engine,
+            database,
+            made_admin_token,
+            upkeep: tokio::spawn(telemetry::upkeep()).abort_handle(),
+            shutdown_delay: config.shutdown_delay(),
+            shutdown_limit: config.shutdown.limit,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Waits until the node is ready: it has joined and claimed its shards.
+    pub async fn ready(&self) {
+        while !self.engine.not_ready().is_empty() {
+            tokio::time::sleep(READY_POLL).await;
+        }
+    }
+
+    /// The store that it serves.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.engine.store()
+    }
+
+    /// The admin token, if the node made it itself.
+    pub fn made_admin_token(&self) -> Option<&SecretString> {
+        self.made_admin_token.as_ref()
+    }
+
+    /// Stops: says that it is not ready and goes on serving for a while, finishes requests, stores everything, leaves.
+    pub async fn stop(self) -> Result<(), StopError> {
+        self.engine.begin_leaving();
+        tokio::time::sleep(self.shutdown_delay).await;
+        let deadline = Instant::now() + self.shutdown_limit;
+        // Requests get the first half: whoever holds one open must not keep the engine from storing what others were told.
+        let requests_finished = self.listener.stop(self.shutdown_limit / 2).await;
+        if !requests_finished {
+            tracing::warn!("connections are still open; they are cut");
+        }
+        tracing::debug!("requests are finished");
+        let engine_finished = self.engine.stop(deadline.saturating_duration_since(Instant::now())).await;
+        tracing::debug!("the engine has stopped");
+        self.upkeep.abort();
+        let closed = tokio::time::timeout(deadline.saturating_duration_since(Instant::now()), self.database.close()).await;
+        tracing::debug!("the store is closed");
+        if engine_finished && closed.is_ok() { Ok(()) } else { Err(StopError(self.shutdown_limit)) }
+    }
+}
+
+/// Brings the database's schema up to date.
+pub async fn migrate(config: &Config) -> Result<(), StartError> {
+    match config.store_url()? {
+        StoreUrl::Sqlite(path) => Ok(SqliteStore::migrate(&sqlite::Options::new(path)).await?),
+    }
+}
+
+/// The database that was configured.
+enum Database {
+    Sqlite(SqliteStore),
+}
+
+impl Database {
+    async fn open(config: &Config) -> Result<Self, StartError> {
+        match config.store_url()? {
+            StoreUrl::Sqlite(path) => Ok(Self::Sqlite(SqliteStore::open(&sqlite::Options::new(path)).await?)),
+        }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// How many batches it can store at the same time.
+    fn lanes(&self) -> usize {
+        match self {
+            Self::Sqlite(_) => 1,
+        }
+    }
+
+    async fn close(&self) {
+        match self {
+            Self::Sqlite(store) => store.close().await,
+        }
+    }
+}
+
+/// Where an admin token that the node made is kept.
+pub(crate) fn admin_token_path(config: &Config) -> PathBuf {
+    config.data_dir.join(ADMIN_TOKEN_FILE)
+}
+
+/// The administrators' token, and the same once more if the node made it itself.
+fn admin_token(config: &Config) -> Result<(SecretString, Option<SecretString>), StartError> {
+    if let Some(token) = &config.auth.admin_token {
+        return Ok((token.clone(), None));
+    }
+    let make = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let token =
+        kept(&config.data_dir, ADMIN_TOKEN_FILE, make).map_err(|error| StartError::Kept { path: admin_token_path(config), error })?;
+    let token = SecretString::from(token);
+    Ok((token.clone(), Some(token)))
+}
+
+/// The node's name.
+fn node_id(config: &Config) -> Result<NodeId, StartError> {
+    let path = config.data_dir.join(NODE_ID_FILE);
+    let text = match &config.node.id {
+        Some(id) => id.clone(),
+        None => kept(&config.data_dir, NODE_ID_FILE, || NodeId::random().to_string())
+            .map_err(|error| StartError::Kept { path: path.clone(), error })?,
+    };
+    NodeId::parse(&text).map_err(|error| StartError::NodeId { path, error })
+}
