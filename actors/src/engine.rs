@@ -187,6 +187,16 @@ impl Engine {
         &self.inner.store
     }
 
+    /// How many sold-out coupons this node's door knows.
+    pub fn door_notices(&self) -> usize {
+        self.inner.door.notices()
+    }
+
+    /// How many owners are loaded on this node.
+    pub fn owners_active(&self) -> usize {
+        self.inner.shards.iter().map(ShardHandle::owners).sum()
+    }
+
     /// Is not ready any more from now on, but serves as before.
     pub fn begin_leaving(&self) {
         self.inner.membership.begin_leaving();

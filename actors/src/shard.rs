@@ -137,6 +137,11 @@ impl ShardHandle {
         (epoch != 0).then(|| Epoch::new(epoch))
     }
 
+    /// How many owners are loaded.
+    pub fn owners(&self) -> usize {
+        self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Stores everything, stops all owners, and gives the shard up. Without a limit of its own: the caller sets one.
     pub async fn drain(&self) {
         let (done, is_done) = oneshot::channel();

@@ -64,6 +64,7 @@ macro_rules! contract {
             only_the_fence_gives_a_shard_up
             a_node_joins_in_place_of_the_incarnation_it_saw
             beats_count_until_the_row_is_replaced_or_ended
+            the_dead_are_ended_by_the_living_and_only_while_they_stand_still
             opening_again_finds_everything
         });
 

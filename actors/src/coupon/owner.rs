@@ -58,6 +58,10 @@ impl Answer {
         }
     }
 
+    fn is_setback(&self) -> bool {
+        matches!(self, Self::Issue(_, Err(_)) | Self::Change(_, Err(_)))
+    }
+
     /// What is told in its place when what it rests on may never be stored.
     fn abandoned(self) -> Self {
         match self {
@@ -201,9 +205,9 @@ impl Owner {
             Request::Issue(request, reply) => self.decide_issue(&request, reply, now),
             Request::Change(request, reply) => self.decide_change(&request, reply, now, effects),
         };
-        if let Some(free) = self.gate.hold(self.decided, answer) {
-            effects.push(Effect::Answer(free));
-        }
+        // A setback rests on nothing that would have to be stored.
+        let free = if answer.is_setback() { Some(answer) } else { self.gate.hold(self.decided, answer) };
+        effects.extend(free.map(Effect::Answer));
         self.submit(effects);
     }
 

@@ -34,7 +34,7 @@ pub use open::OpenError;
 /// A read that takes longer is given up: pages are small, so the disk or the machine is stuck.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// A write that takes longer is of unknown outcome. Longer than [`QUEUE_LIMIT`] and [`BUSY_LIMIT`] together, so that waiting for our own
+/// A write that takes longer is of unknown outcome. Longer than the waits for our turn and for SQLite's lock together, so that waiting for our own
 /// writers, or for another program with the file open, ends as *not stored*, and only a stuck disk as *unknown*.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -152,21 +152,22 @@ impl Inner {
     }
 }
 
-/// Runs work that changes something in a task of its own, and waits for it for [`WRITE_LIMIT`].
+/// Runs work that changes something, and waits for it for [`WRITE_LIMIT`].
 async fn write_limited<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    match timeout(WRITE_LIMIT, tokio::spawn(work)).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(error)) => Err(StoreError::Unknown(error.to_string())),
-        Err(_) => Err(StoreError::Unknown(format!("the disk did not answer a write within {WRITE_LIMIT:?}"))),
-    }
+    within(WRITE_LIMIT, work).await
 }
 
-/// Runs work that only reads in a task of its own, and waits for it for [`READ_LIMIT`].
+/// Runs work that only reads, and waits for it for [`READ_LIMIT`].
 async fn read_limited<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    match timeout(READ_LIMIT, tokio::spawn(work)).await {
+    within(READ_LIMIT, work).await.map_err(error::changed_nothing)
+}
+
+/// Runs work in a task of its own, which goes on when nobody waits for it any more.
+async fn within<T: Send + 'static>(limit: Duration, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    match timeout(limit, tokio::spawn(work)).await {
         Ok(Ok(result)) => result,
-        Ok(Err(error)) => Err(StoreError::NotStored(error.to_string())),
-        Err(_) => Err(StoreError::NotStored(format!("the disk did not answer a read within {READ_LIMIT:?}"))),
+        Ok(Err(error)) => Err(StoreError::Unknown(error.to_string())),
+        Err(_) => Err(StoreError::Unknown(format!("the disk did not answer within {limit:?}"))),
     }
 }
 
@@ -199,6 +200,11 @@ impl Store for SqliteStore {
     async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
         let id = id.clone();
         framed!(write_limited, writer, self, cluster::beat, &id, incarnation, state)
+    }
+
+    async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
+        let dead = dead.clone();
+        framed!(write_limited, writer, self, cluster::end, by, &dead)
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRow>> {
@@ -274,5 +280,35 @@ impl Store for SqliteStore {
     async fn issuances_of_coupon(&self, coupon: CouponId, user: Option<&UserId>, after: Sequence, limit: u32) -> Result<Vec<Issuance>> {
         let user = user.cloned();
         framed!(read_limited, reader, self, people::issuances_of_coupon, coupon, user.as_ref(), after, limit)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_takes_too_long_is_unknown_and_goes_on() {
+        let (go, wait) = oneshot::channel();
+        let (done, finished) = oneshot::channel();
+        let work = async move {
+            wait.await.map_err(|_| StoreError::NotStored("cancelled".to_owned()))?;
+            done.send(()).map_err(|()| StoreError::NotStored("nobody looks".to_owned()))
+        };
+        assert!(matches!(within(Duration::from_millis(1), work).await, Err(StoreError::Unknown(_))));
+        go.send(()).unwrap();
+        finished.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_unknown_to_a_writer_and_nothing_to_a_reader() {
+        async fn broken() -> Result<()> {
+            panic!("on purpose")
+        }
+        assert!(matches!(write_limited(broken()).await, Err(StoreError::Unknown(_))));
+        assert!(matches!(read_limited(broken()).await, Err(StoreError::NotStored(_))));
     }
 }

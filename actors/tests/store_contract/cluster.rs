@@ -123,3 +123,19 @@ pub async fn opening_again_finds_everything(database: &mut impl Database) {
     assert_eq!(loaded(&*store, owned.id(), 0).await.len(), 7);
     assert_eq!(store.nodes().await.unwrap(), [joined]);
 }
+
+pub async fn the_dead_are_ended_by_the_living_and_only_while_they_stand_still(database: &impl Database) {
+    let store = database.store();
+    let (living, dead) = (node("living"), node("dead"));
+    for row in [&living, &dead] {
+        assert!(store.join(row, None).await.unwrap());
+    }
+    assert_eq!(store.beat(&dead.id, dead.incarnation, NodeState::Ready).await.unwrap(), Some(1));
+    assert!(!store.end(living.incarnation, &dead).await.unwrap(), "it has beaten since it was seen");
+    let seen = NodeRow { beat: 1, ..dead.clone() };
+    assert!(!store.end(Incarnation::random(), &seen).await.unwrap(), "nobody who does not live ends another");
+    assert!(store.end(living.incarnation, &seen).await.unwrap());
+    assert!(!store.end(living.incarnation, &seen).await.unwrap(), "once");
+    assert_eq!(store.beat(&dead.id, dead.incarnation, NodeState::Ready).await.unwrap(), None);
+    assert!(!store.end(dead.incarnation, &NodeRow { beat: 0, ..living }).await.unwrap(), "the dead end nobody");
+}

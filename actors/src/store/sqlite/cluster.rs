@@ -98,6 +98,23 @@ pub(super) async fn beat(
     number(&row, "beat").map(Some)
 }
 
+/// Declares another incarnation dead.
+pub(super) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead: &NodeRow) -> Result<bool> {
+    let ended = sqlx::query(
+        "UPDATE nodes SET state = 'ended'
+          WHERE node_id = ?1 AND incarnation = ?2 AND beat = ?3 AND state <> 'ended'
+            AND EXISTS (SELECT 1 FROM nodes WHERE incarnation = ?4 AND state <> 'ended')",
+    )
+    .bind(dead.id.as_str())
+    .bind(integer(dead.incarnation.get()))
+    .bind(integer(dead.beat))
+    .bind(integer(by.get()))
+    .execute(connection)
+    .await
+    .map_err(on_write)?;
+    Ok(ended.rows_affected() == 1)
+}
+
 /// All nodes' rows.
 pub(super) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeRow>> {
     let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster FROM nodes ORDER BY node_id")

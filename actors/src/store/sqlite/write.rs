@@ -73,7 +73,7 @@ pub(super) fn portions_json(portions: &[Portion]) -> Result<String> {
     /// What a row of usual ids and keys takes; the text grows beyond it where it must.
     const ROW_BYTES: usize = 112;
 
-    let rows: usize = portions.iter().map(Portion::rows).sum();
+    let rows: usize = portions.iter().map(|portion| portion.entries.len()).sum();
     let mut json = String::with_capacity(rows * ROW_BYTES + portions.len() * ROW_BYTES);
     for portion in portions {
         let Entries::Issuances(issuances) = &portion.entries else {

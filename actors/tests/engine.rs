@@ -1,0 +1,248 @@
+//! The whole engine in one process, over a real SQLite file, with a store around it that fails on demand.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod engine {
+    pub mod faults;
+    pub mod house;
+}
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use actors::coupon::message::{Change, ChangeOutcome, IssueOutcome, Refusal, Setback};
+use actors::engine::NotReady;
+use actors::ids::{Incarnation, Sequence};
+use actors::offer::OfferPatch;
+use actors::store::{Claim, Store};
+use engine::faults::Fault;
+use engine::house::{DEADLINE, House, eventually, key, user};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_gets_exactly_what_there_is_in_order_and_one_each() {
+    let house = House::new().await;
+    let coupon = house.coupon(Some(500), 1).await;
+    let asked: Vec<_> = (0..3_000_u32)
+        .map(|number| {
+            let engine = house.engine.clone();
+            // Every user asks twice, with two keys.
+            tokio::spawn(async move { engine.issue(coupon, user(number / 2), key(number), DEADLINE).await.unwrap() })
+        })
+        .collect();
+    let (mut winners, mut sold_out, mut already) = (HashSet::new(), 0, 0);
+    for answer in asked {
+        match answer.await.unwrap() {
+            IssueOutcome::Issued(issuance) => assert!(winners.insert(issuance.user)),
+            IssueOutcome::Refused(Refusal::SoldOut { total_quantity: 500 }) => sold_out += 1,
+            IssueOutcome::Refused(Refusal::AlreadyIssued(_)) => already += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((winners.len(), sold_out + already), (500, 2_500));
+    let stored = house.issuances(coupon).await;
+    assert!(stored.iter().enumerate().all(|(place, row)| row.id.sequence == Sequence::new(place as u64 + 1)));
+    assert_eq!(stored.into_iter().map(|row| row.user).collect::<HashSet<_>>(), winners);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_gives_the_first_issuance_also_after_a_restart() {
+    let mut house = House::new().await;
+    let coupon = house.coupon(Some(2), 1).await;
+    let first = house.issue(coupon, 1, 1).await.unwrap();
+    let IssueOutcome::Issued(issuance) = first else { panic!("{first:?}") };
+    assert_eq!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Replayed(issuance.clone())));
+    house.restart().await;
+    assert_eq!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Replayed(issuance.clone())));
+    assert_eq!(house.issue(coupon, 1, 2).await, Ok(IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(issuance)))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_told_as_what_it_was() {
+    for fault in [Fault::LostAfterCommit, Fault::LostBeforeCommit, Fault::NotStored] {
+        let house = House::new().await;
+        let coupon = house.coupon(Some(10), 1).await;
+        house.faults.next_writes([fault, fault]);
+        let answer = house.issue(coupon, 1, 1).await;
+        assert!(matches!(&answer, Ok(IssueOutcome::Issued(issuance)) if issuance.id.sequence == Sequence::new(1)), "{fault:?}: {answer:?}");
+        assert_eq!(house.issuances(coupon).await.len(), 1, "{fault:?}");
+        assert!(house.faults.are_used_up());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_takes_nothing_nothing_is_decided_and_afterwards_all_that_was_is_stored() {
+    let house = House::new().await;
+    let coupon = house.coupon(Some(10), 1).await;
+    house.faults.refuse_writes(true);
+    let engine = house.engine.clone();
+    let held = tokio::spawn(async move { engine.issue(coupon, user(1), key(1), DEADLINE).await });
+    eventually("the store is noticed to take nothing", async || house.engine.not_ready() == [NotReady::NoStore]).await;
+    // Decided before that was known, and kept; decided after: nothing.
+    assert_eq!(house.issue(coupon, 2, 2).await, Err(Setback::StoreUnavailable));
+    assert!(house.issuances(coupon).await.is_empty());
+    house.faults.refuse_writes(false);
+    assert!(matches!(held.await.unwrap(), Ok(IssueOutcome::Issued(_))));
+    eventually("the store takes writes again", async || house.engine.not_ready().is_empty()).await;
+    assert!(matches!(house.issue(coupon, 2, 2).await, Ok(IssueOutcome::Issued(_))));
+    assert_eq!(house.issuances(coupon).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_known_in_time_is_unknown_and_asking_again_finds_it() {
+    let house = House::new().await;
+    let coupon = house.coupon(Some(10), 1).await;
+    house.faults.refuse_writes(true);
+    let short = Duration::from_millis(100);
+    assert_eq!(house.engine.issue(coupon, user(1), key(1), short).await, Err(Setback::Unknown));
+    house.faults.refuse_writes(false);
+    assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Replayed(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_whose_shard_was_taken_is_fenced_and_its_callers_are_answered_by_the_next() {
+    let house = House::new().await;
+    let coupon = house.coupon(Some(10), 1).await;
+    assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Issued(_))));
+    // Somebody else claims the shard, and is gone: nobody with this incarnation lives.
+    let seen = house.engine.shard(coupon.shard()).await.unwrap();
+    let thief = Incarnation::random();
+    house.store.claim(&[Claim { seen, claimant: thief }]).await.unwrap();
+    let answer = house.issue(coupon, 2, 2).await;
+    assert!(matches!(&answer, Ok(IssueOutcome::Issued(issuance)) if issuance.id.sequence == Sequence::new(2)), "{answer:?}");
+    let row = house.engine.shard(coupon.shard()).await.unwrap();
+    assert!(row.epoch > seen.epoch.next() && row.owner != Some(thief), "{row:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_lease_nothing_is_decided_and_with_it_again_everything_is_as_it_was() {
+    let house = House::with_lease(Duration::from_millis(400)).await;
+    let coupon = house.coupon(Some(10), 1).await;
+    assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Issued(_))));
+    let epoch = house.engine.shard(coupon.shard()).await.unwrap().epoch;
+    house.faults.refuse_beats(true);
+    eventually("the lease is over", async || house.engine.not_ready().contains(&NotReady::NoLease)).await;
+    assert_eq!(house.issue(coupon, 2, 2).await, Err(Setback::StoreUnavailable));
+    eventually("owners stop with their lease", async || house.engine.owners_active() == 0).await;
+    house.faults.refuse_beats(false);
+    eventually("the lease is back", async || house.engine.not_ready().is_empty()).await;
+    assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Replayed(_))));
+    assert!(matches!(house.issue(coupon, 2, 2).await, Ok(IssueOutcome::Issued(_))));
+    assert!(house.engine.shard(coupon.shard()).await.unwrap().epoch > epoch, "claimed before it was read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_ended_makes_the_node_join_anew() {
+    let house = House::new().await;
+    let coupon = house.coupon(Some(10), 1).await;
+    assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Issued(_))));
+    let before = house.store.nodes().await.unwrap().remove(0);
+    house.store.beat(&before.id, before.incarnation, actors::store::NodeState::Ended).await.unwrap();
+    eventually("a fresh incarnation serves", async || {
+        let row = house.store.nodes().await.unwrap().remove(0);
+        row.incarnation != before.incarnation && house.engine.not_ready().is_empty()
+    })
+    .await;
+    let answer = house.issue(coupon, 2, 2).await;
+    assert!(matches!(&answer, Ok(IssueOutcome::Issued(issuance)) if issuance.id.sequence == Sequence::new(2)), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_owner_is_unloaded_and_comes_back_as_it_was() {
+    let house = House::with_idle(Duration::from_millis(50)).await;
+    let coupon = house.coupon(Some(3), 1).await;
+    for number in 1..=3_u32 {
+        let answer = house.issue(coupon, number, number).await;
+        assert!(matches!(&answer, Ok(IssueOutcome::Issued(issuance)) if issuance.id.sequence.get() == u64::from(number)), "{answer:?}");
+        assert_eq!(house.faults.loads(), number as usize, "it was unloaded before, and loaded for this");
+        eventually("it is unloaded", async || house.engine.owners_active() == 0).await;
+    }
+    assert_eq!(house.issue(coupon, 4, 4).await, Ok(IssueOutcome::Refused(Refusal::SoldOut { total_quantity: 3 })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_after_a_raise_was_answered_is_not_told_that_it_is_sold_out() {
+    let house = House::new().await;
+    let coupon = house.coupon(Some(1), 1).await;
+    assert!(matches!(house.issue(coupon, 0, 0).await, Ok(IssueOutcome::Issued(_))));
+    for round in 1..30_u32 {
+        let refused = house.issue(coupon, 1_000 + round, round).await;
+        assert_eq!(refused, Ok(IssueOutcome::Refused(Refusal::SoldOut { total_quantity: u64::from(round) })));
+        let patch = OfferPatch { total_quantity: Some(Some(u64::from(round) + 1)), ..OfferPatch::default() };
+        let changed = house.engine.change(coupon, Change::Patch(Box::new(patch)), None, DEADLINE).await;
+        assert!(matches!(changed, Ok(ChangeOutcome::Done(_))), "{changed:?}");
+        let answer = house.issue(coupon, round, round).await;
+        assert!(matches!(answer, Ok(IssueOutcome::Issued(_))), "round {round}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_door_answers_for_a_sold_out_coupon_without_its_owner() {
+    let house = House::with_lease(Duration::from_millis(400)).await;
+    let coupon = house.coupon(Some(1), 1).await;
+    assert!(matches!(house.issue(coupon, 0, 0).await, Ok(IssueOutcome::Issued(_))));
+    eventually("the door knows", async || house.engine.door_notices() == 1).await;
+    house.faults.refuse_beats(true);
+    let refused = Ok(IssueOutcome::Refused(Refusal::SoldOut { total_quantity: 1 }));
+    // Even once its owner may not decide any more: what the door heard counts for its time, and then no more.
+    eventually("the lease is over", async || house.engine.not_ready().contains(&NotReady::NoLease)).await;
+    assert_eq!(house.issue(coupon, 7, 7).await, refused);
+    eventually("the door forgets", async || house.issue(coupon, 7, 7).await == Err(Setback::StoreUnavailable)).await;
+    house.faults.refuse_beats(false);
+    eventually("the lease is back", async || house.engine.not_ready().is_empty()).await;
+    assert_eq!(house.issue(coupon, 7, 7).await, refused);
+    assert!(matches!(house.issue(coupon, 0, 1).await, Ok(IssueOutcome::Refused(Refusal::AlreadyIssued(_)))), "a winner goes to the owner");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_stores_and_answers_everything_that_was_admitted() {
+    let house = House::new().await;
+    let coupon = house.coupon(None, 1).await;
+    let asked: Vec<_> = (0..2_000_u32)
+        .map(|number| {
+            let engine = house.engine.clone();
+            tokio::spawn(async move { engine.issue(coupon, user(number), key(number), DEADLINE).await })
+        })
+        .collect();
+    eventually("some are issued", async || !house.issuances(coupon).await.is_empty()).await;
+    assert!(house.engine.stop(Duration::from_secs(10)).await);
+    let stored: HashSet<_> = house.issuances(coupon).await.into_iter().map(|row| row.user).collect();
+    let mut told = 0;
+    for (number, answer) in asked.into_iter().enumerate() {
+        match answer.await.unwrap() {
+            Ok(IssueOutcome::Issued(issuance)) => {
+                told += 1;
+                assert!(stored.contains(&issuance.user));
+            }
+            Err(Setback::Moved | Setback::StoreUnavailable) => {
+                assert!(!stored.contains(&user(number as u32)), "told that nothing was decided")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told, stored.len());
+    let shards = house.store.shards().await.unwrap();
+    assert!(shards.iter().all(|row| row.owner.is_none()), "all shards were given up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_made_after_it_was_asked_for_is_found() {
+    let house = House::new().await;
+    let next = actors::ids::CouponId::new(1).unwrap();
+    assert_eq!(house.issue(next, 1, 1).await, Ok(IssueOutcome::Refused(Refusal::UnknownCoupon)));
+    assert_eq!(house.coupon(Some(1), 1).await, next);
+    assert!(matches!(house.issue(next, 1, 1).await, Ok(IssueOutcome::Issued(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_in_what_is_stored_is_not_served() {
+    let mut house = House::new().await;
+    let coupon = house.coupon(Some(10), 1).await;
+    for number in 1..=2 {
+        assert!(matches!(house.issue(coupon, number, number).await, Ok(IssueOutcome::Issued(_))));
+    }
+    house.faults.hide_first_issuance(true);
+    house.restart().await;
+    assert_eq!(house.issue(coupon, 3, 3).await, Err(Setback::StoreUnavailable));
+    house.faults.hide_first_issuance(false);
+    assert!(matches!(house.issue(coupon, 3, 3).await, Ok(IssueOutcome::Issued(_))));
+}

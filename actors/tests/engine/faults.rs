@@ -1,0 +1,162 @@
+//! A store that passes everything on to a real one, and fails where a test says so.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
+use actors::offer::{Coupon, CouponView, Issuance};
+use actors::store::sqlite::SqliteStore;
+use actors::store::{
+    Claim, CouponQuery, Created, LoadSink, LoadedIssuance, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
+};
+use actors::write_back::batch::{Batch, Found};
+use async_trait::async_trait;
+
+/// What becomes of a write.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    NotStored,
+    LostBeforeCommit,
+    LostAfterCommit,
+}
+
+/// What a test wants to fail.
+#[derive(Default)]
+pub struct Faults {
+    next_writes: Mutex<VecDeque<Fault>>,
+    no_writes: AtomicBool,
+    no_beats: AtomicBool,
+    no_first_issuance: AtomicBool,
+    loads: AtomicUsize,
+}
+
+impl Faults {
+    pub fn next_writes(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.next_writes.lock().unwrap().extend(faults);
+    }
+
+    pub fn are_used_up(&self) -> bool {
+        self.next_writes.lock().unwrap().is_empty()
+    }
+
+    pub fn refuse_writes(&self, refuse: bool) {
+        self.no_writes.store(refuse, Ordering::SeqCst);
+    }
+
+    pub fn refuse_beats(&self, refuse: bool) {
+        self.no_beats.store(refuse, Ordering::SeqCst);
+    }
+
+    pub fn hide_first_issuance(&self, hide: bool) {
+        self.no_first_issuance.store(hide, Ordering::SeqCst);
+    }
+
+    /// How often a coupon was read to make its owner.
+    pub fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
+    }
+}
+
+pub struct Faulty {
+    store: Arc<SqliteStore>,
+    faults: Arc<Faults>,
+}
+
+impl Faulty {
+    pub fn new(store: Arc<SqliteStore>, faults: Arc<Faults>) -> Self {
+        Self { store, faults }
+    }
+}
+
+fn refused<T>() -> Result<T> {
+    Err(StoreError::NotStored("refused by the test".to_owned()))
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn check(&self) -> Result<()> {
+        self.store.check().await
+    }
+
+    async fn join(&self, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
+        self.store.join(node, replaces).await
+    }
+
+    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
+        if self.faults.no_beats.load(Ordering::SeqCst) { refused() } else { self.store.beat(id, incarnation, state).await }
+    }
+
+    async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
+        self.store.end(by, dead).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>> {
+        self.store.nodes().await
+    }
+
+    async fn shards(&self) -> Result<Vec<ShardRow>> {
+        self.store.shards().await
+    }
+
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
+        self.store.claim(claims).await
+    }
+
+    async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {
+        self.store.release(shards).await
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<u64> {
+        if self.faults.no_writes.load(Ordering::SeqCst) {
+            return refused();
+        }
+        let fault = self.faults.next_writes.lock().unwrap().pop_front();
+        match fault {
+            None => self.store.write(batch).await,
+            Some(Fault::NotStored) => refused(),
+            Some(Fault::LostBeforeCommit) => Err(StoreError::Unknown("cut off before the commit".to_owned())),
+            Some(Fault::LostAfterCommit) => {
+                drop(self.store.write(batch).await);
+                Err(StoreError::Unknown("cut off after the commit".to_owned()))
+            }
+        }
+    }
+
+    async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>> {
+        self.store.read_back(batch).await
+    }
+
+    async fn load(&self, coupon: CouponId, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Coupon>> {
+        self.faults.loads.fetch_add(1, Ordering::SeqCst);
+        let hidden = self.faults.no_first_issuance.load(Ordering::SeqCst);
+        let mut visible = |issuance: LoadedIssuance<'_>| {
+            if hidden && issuance.sequence == Sequence::new(1) { Ok(()) } else { issuances(issuance) }
+        };
+        self.store.load(coupon, after, &mut visible).await
+    }
+
+    async fn create_coupon(&self, new: &NewCoupon) -> Result<Created> {
+        self.store.create_coupon(new).await
+    }
+
+    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
+        self.store.coupon(id).await
+    }
+
+    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>> {
+        self.store.coupons(query).await
+    }
+
+    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
+        self.store.issuance(id).await
+    }
+
+    async fn issuances_of_user(&self, user: &UserId, after: Option<UserCursor>, limit: u32) -> Result<Vec<Issuance>> {
+        self.store.issuances_of_user(user, after, limit).await
+    }
+
+    async fn issuances_of_coupon(&self, coupon: CouponId, user: Option<&UserId>, after: Sequence, limit: u32) -> Result<Vec<Issuance>> {
+        self.store.issuances_of_coupon(coupon, user, after, limit).await
+    }
+}

@@ -1,0 +1,108 @@
+//! An engine over a SQLite file in a temporary folder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::coupon::message::IssueAnswer;
+use actors::engine::{Engine, Options};
+use actors::ids::{CouponId, NodeId, RequestKey, Sequence, UserId};
+use actors::offer::{Issuance, Offer, Status};
+use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
+use actors::store::{Created, NewCoupon, Store};
+
+use super::faults::{Faults, Faulty};
+
+/// How long a request waits in these tests.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+pub struct House {
+    pub engine: Engine,
+    pub store: Arc<SqliteStore>,
+    pub faults: Arc<Faults>,
+    options: Options,
+    file: SqliteOptions,
+    _folder: tempfile::TempDir,
+}
+
+pub fn user(number: u32) -> UserId {
+    UserId::parse(&format!("user-{number}")).unwrap()
+}
+
+pub fn key(number: u32) -> RequestKey {
+    RequestKey::parse(&format!("key-{number}")).unwrap()
+}
+
+/// Polls until it is so; a test that waits in vain says for what.
+pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    let polls = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), polls).await.is_ok(), "never: {what}");
+}
+
+impl House {
+    pub async fn new() -> Self {
+        Self::build(Duration::from_secs(3), Duration::from_secs(60)).await
+    }
+
+    pub async fn with_lease(lease: Duration) -> Self {
+        Self::build(lease, Duration::from_secs(60)).await
+    }
+
+    pub async fn with_idle(idle: Duration) -> Self {
+        Self::build(Duration::from_secs(3), idle).await
+    }
+
+    async fn build(lease: Duration, idle: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SqliteOptions::new(folder.path().join("test.db"));
+        let node = NodeId::parse("test").unwrap();
+        let options = Options { node, http: String::new(), lease, beat: Duration::from_millis(50), idle, lanes: 1 };
+        let faults = Arc::new(Faults::default());
+        let (store, engine) = start(&file, &options, &faults).await;
+        Self { engine, store, faults, options, file, _folder: folder }
+    }
+
+    /// Stops the engine, and starts another over the same file.
+    pub async fn restart(&mut self) {
+        assert!(self.engine.stop(DEADLINE).await);
+        self.store.close().await;
+        (self.store, self.engine) = start(&self.file, &self.options, &self.faults).await;
+    }
+
+    pub async fn coupon(&self, total_quantity: Option<u64>, per_user_limit: u8) -> CouponId {
+        let offer = Offer {
+            title: "test".to_owned(),
+            discount: None,
+            min_order_amount: None,
+            total_quantity,
+            per_user_limit,
+            starts_at: None,
+            ends_at: None,
+            use_within_days: Some(30),
+        };
+        let new = NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at: actors::time::timestamp() };
+        match self.store.create_coupon(&new).await.unwrap() {
+            Created::New(coupon) => coupon.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn issue(&self, coupon: CouponId, user_number: u32, key_number: u32) -> IssueAnswer {
+        self.engine.issue(coupon, user(user_number), key(key_number), DEADLINE).await
+    }
+
+    pub async fn issuances(&self, coupon: CouponId) -> Vec<Issuance> {
+        self.store.issuances_of_coupon(coupon, None, Sequence::NONE, 100_000).await.unwrap()
+    }
+}
+
+async fn start(file: &SqliteOptions, options: &Options, faults: &Arc<Faults>) -> (Arc<SqliteStore>, Engine) {
+    let store = Arc::new(SqliteStore::open(file).await.unwrap());
+    let faulty = Arc::new(Faulty::new(Arc::clone(&store), Arc::clone(faults)));
+    let engine = Engine::start(options.clone(), faulty).await.unwrap();
+    eventually("ready", async || engine.not_ready().is_empty()).await;
+    (store, engine)
+}
