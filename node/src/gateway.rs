@@ -196,3 +196,30 @@ fn set_header(response: &mut Response, name: HeaderName, value: String) {
         response.headers_mut().insert(name, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::net::Ipv4Addr;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_node_that_starts_is_alive_and_answers_that_it_cannot_serve() {
+        let app = App::new(NodeId::random(), secrecy::SecretString::from("token"), &Config::default());
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let listener = Listener::serve(socket, routes(Arc::new(app))).unwrap();
+        let get = async |path: &str| {
+            let request = reqwest::Client::new().get(format!("http://{}{path}", listener.address()));
+            let response = request.bearer_auth("token").header("X-User-Id", "alice").send().await.unwrap();
+            (response.status().as_u16(), response.json::<Value>().await.unwrap())
+        };
+        assert_eq!(get("/livez").await.0, 200);
+        assert_eq!(get("/readyz").await, (503, json!({"ready": false, "reasons": ["starting"]})));
+        for path in ["/v1/coupons", "/v1/coupons/1", "/v1/coupons/1/issuances", "/v1/me/issuances", "/v1/issuances/1-1", "/v1/cluster"] {
+            let (status, body) = get(path).await;
+            assert_eq!((status, &body["code"], &body["applied"]), (503, &json!("STORE_UNAVAILABLE"), &json!(false)), "{path}");
+        }
+        assert_eq!(get("/v1/coupons/x").await.0, 400);
+    }
+}

@@ -182,3 +182,93 @@ impl Drop for Counted {
         CONNECTIONS.decrement(1.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    async fn serve<F>(routes: F) -> Listener
+    where
+        F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
+        F::Future: Send,
+    {
+        Listener::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), routes).unwrap()
+    }
+
+    async fn ask(stream: &mut TcpStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: r-1\r\n\r\n").await.unwrap();
+    }
+
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut answer = String::new();
+        tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        answer.to_lowercase()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_costs_nobody_the_connection() {
+        let listener = serve(warp::any().map(|| -> Response { panic!("on purpose") })).await;
+        let mut stream = TcpStream::connect(listener.address()).await.unwrap();
+        for _ in 0..2 {
+            ask(&mut stream).await;
+            let mut answer = vec![0; 1024];
+            let read = tokio::time::timeout(LIMIT, stream.read(&mut answer)).await.unwrap().unwrap();
+            let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
+            assert!(
+                answer.starts_with("http/1.1 500 ") && answer.contains("x-request-id: r-1") && answer.contains("\"internal\""),
+                "{answer}"
+            );
+            assert!(!answer.contains("on purpose"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn stopping_closes_idle_connections_and_finishes_requests() {
+        let (asked, released) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let route = {
+            let (asked, released) = (Arc::clone(&asked), Arc::clone(&released));
+            warp::any().then(move || {
+                let (asked, released) = (Arc::clone(&asked), Arc::clone(&released));
+                async move {
+                    asked.notify_one();
+                    released.notified().await;
+                    Response::new("done".into())
+                }
+            })
+        };
+        let listener = serve(route).await;
+        let address = listener.address();
+        let idle = TcpStream::connect(address).await.unwrap();
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        ask(&mut busy).await;
+        tokio::time::timeout(LIMIT, asked.notified()).await.unwrap();
+        let stopped = tokio::spawn(listener.stop(LIMIT));
+        assert_eq!(rest(idle).await, "");
+        assert!(TcpStream::connect(address).await.is_err());
+        released.notify_one();
+        let answer = rest(busy).await;
+        assert!(answer.starts_with("http/1.1 200 ") && answer.contains("connection: close") && answer.ends_with("done"), "{answer}");
+        assert!(stopped.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn stopping_waits_no_longer_than_the_limit() {
+        let asked = Arc::new(Notify::new());
+        let route = {
+            let asked = Arc::clone(&asked);
+            warp::any().then(move || {
+                asked.notify_one();
+                std::future::pending::<Response>()
+            })
+        };
+        let listener = serve(route).await;
+        let mut stream = TcpStream::connect(listener.address()).await.unwrap();
+        ask(&mut stream).await;
+        tokio::time::timeout(LIMIT, asked.notified()).await.unwrap();
+        assert!(!listener.stop(Duration::from_millis(50)).await);
+    }
+}

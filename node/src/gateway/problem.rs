@@ -291,3 +291,66 @@ impl From<Setback> for Problem {
         Self::SetBack(setback)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+
+    async fn answer(problem: Problem) -> (u16, Value, Option<u64>) {
+        let response = problem.into_response();
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        let retry_after = response.headers().get(RETRY_AFTER).map(|seconds| seconds.to_str().unwrap().parse().unwrap());
+        let status = response.status().as_u16();
+        let body: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        assert_eq!(body["status"], status);
+        (status, body, retry_after)
+    }
+
+    #[tokio::test]
+    async fn setbacks_say_when_to_ask_again_and_whether_anything_was_done() {
+        for (setback, code, applied) in [
+            (Setback::Overloaded, "OVERLOADED", json!(false)),
+            (Setback::Expired, "OVERLOADED", json!(false)),
+            (Setback::Moved, "OWNER_MOVING", json!(false)),
+            (Setback::StoreUnavailable, "STORE_UNAVAILABLE", json!(false)),
+            (Setback::Unknown, "OUTCOME_UNKNOWN", Value::Null),
+        ] {
+            let (status, body, retry_after) = answer(setback.into()).await;
+            assert_eq!((status, &body["code"]), (503, &json!(code)));
+            assert_eq!(body.as_object().unwrap().get("applied"), Some(&applied), "{code}");
+            assert!((1..=4).contains(&retry_after.unwrap()), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn those_turned_away_together_do_not_come_back_together() {
+        let mut waits = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            waits.insert(answer(Setback::Overloaded.into()).await.2);
+        }
+        assert!(waits.len() > 1, "{waits:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_store_says_stays_here() {
+        let errors = || {
+            let text = || "SELECT secret FROM /var/lib".to_owned();
+            [
+                (StoreError::NotStored(text()), "STORE_UNAVAILABLE", "STORE_UNAVAILABLE", json!(false)),
+                (StoreError::Unknown(text()), "STORE_UNAVAILABLE", "OUTCOME_UNKNOWN", Value::Null),
+                (StoreError::Clash(text()), "INTERNAL", "INTERNAL", json!(false)),
+                (StoreError::Unreadable(text()), "INTERNAL", "INTERNAL", Value::Null),
+                (StoreError::Fatal(text()), "INTERNAL", "INTERNAL", Value::Null),
+            ]
+        };
+        for (error, reading, making, applied) in errors() {
+            let (_, read, _) = answer(Problem::reading(&error)).await;
+            let (_, made, _) = answer(Problem::making(&error)).await;
+            assert_eq!((&read["code"], &read["applied"]), (&json!(reading), &json!(false)), "{error}");
+            assert_eq!((&made["code"], &made["applied"]), (&json!(making), &applied), "{error}");
+            assert!(!read.to_string().contains("secret") && !made.to_string().contains("secret"));
+        }
+    }
+}
