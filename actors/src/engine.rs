@@ -266,11 +266,11 @@ fn show_issue(answer: &IssueAnswer) {
             Refusal::Ended { .. } => &metrics.ended,
             Refusal::SoldOut { .. } => &metrics.sold_out,
         },
-        Err(Setback::Overloaded) => &metrics.overloaded,
+        // Expired: its turn came too late, as too many were before it.
+        Err(Setback::Overloaded | Setback::Expired) => &metrics.overloaded,
         Err(Setback::Moved) => &metrics.owner_moving,
         Err(Setback::StoreUnavailable) => &metrics.store_unavailable,
-        // Expired: the owner saw it too late, and so does whoever asked.
-        Err(Setback::Unknown | Setback::Expired) => &metrics.outcome_unknown,
+        Err(Setback::Unknown) => &metrics.outcome_unknown,
     };
     counter.increment(1);
 }
@@ -285,10 +285,10 @@ fn show_change(answer: &ChangeAnswer) {
             ChangeRefusal::QuantityBelowIssued { .. } => "quantity_below_issued",
             ChangeRefusal::Invalid(_) => "invalid",
         },
-        Err(Setback::Overloaded) => "overloaded",
+        Err(Setback::Overloaded | Setback::Expired) => "overloaded",
         Err(Setback::Moved) => "owner_moving",
         Err(Setback::StoreUnavailable) => "store_unavailable",
-        Err(Setback::Unknown | Setback::Expired) => "outcome_unknown",
+        Err(Setback::Unknown) => "outcome_unknown",
     };
     ::metrics::counter!(metrics::CHANGES, "outcome" => outcome).increment(1);
 }

@@ -59,6 +59,14 @@ struct Block {
     texts: Vec<u8>,
 }
 
+impl Block {
+    /// An empty block with room for as much as this one holds, so that it is allocated once: buffers that grow beside a rush of small
+    /// allocations leave holes behind that are as large as themselves.
+    fn successor(&self) -> Self {
+        Self { records: Vec::with_capacity(BLOCK_RECORDS), texts: Vec::with_capacity(self.texts.len() + self.texts.len() / 64) }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Record {
     issued_at_micros: i64,
@@ -149,11 +157,7 @@ impl Issued {
 
     fn append(&mut self, user: &str, key: &str, record: impl FnOnce(u32) -> Record) -> u32 {
         if self.blocks.last().is_none_or(|block| block.records.len() == BLOCK_RECORDS) {
-            if let Some(full) = self.blocks.last_mut() {
-                full.texts.shrink_to_fit();
-                full.records.shrink_to_fit();
-            }
-            self.blocks.push(Block::default());
+            self.blocks.push(self.blocks.last().map_or_else(Block::default, Block::successor));
         }
         let index = self.count;
         assert!(index < NONE, "four thousand million issuances would fill 280 GB before this count");

@@ -21,7 +21,7 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 const CHECKPOINT_PAGES: &str = "4096";
 
 /// Memory that the writing connection keeps pages in, in KiB with SQLite's minus: the index by user is touched all over.
-const WRITER_CACHE: &str = "-65536";
+const WRITER_CACHE: &str = "-8192";
 
 /// The log file shrinks to this after it grew under a long read.
 const LOG_BYTES_MAX: &str = "67108864";
