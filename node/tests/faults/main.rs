@@ -1,0 +1,9 @@
+//! What a process must survive, and what it may cost: kills at random moments under load, crowds, a million issuances.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod crash;
+mod crowd;
+mod history;
+mod million;
+mod process;
