@@ -1,4 +1,48 @@
-//! Everything that owns, places, moves and stores coupons.
+//! Everything that owns, places, moves and stores coupons. It knows no HTTP.
+//!
+//! One idea carries it: every coupon has exactly one owner, an actor, and its mailbox is the queue. The owner decides from memory, in order of
+//! arrival; rows are written behind it in batches; and no answer leaves before all that it rests on is stored.
+//!
+//! # An issue request, read straight down
+//!
+//! 1. [`engine`] takes it from the gateway, with a request key and a deadline.
+//! 2. [`door`]: a coupon known to be sold out, and a user who surely has none: answered here.
+//! 3. [`router`] finds the shard, asks, and asks again with the same key while nobody knows the outcome.
+//! 4. [`shard`] has the owner, or loads it; requests wait meanwhile. [`admission`] counted them before they came.
+//! 5. [`coupon`] is the owner's mailbox. [`coupon::owner`] is what it does, [`coupon::ledger`] decides: replay, refusal or issuance.
+//! 6. If nothing of this coupon is out, all that is undelivered goes to a lane; otherwise it waits for what is out. So batches grow with load.
+//! 7. [`write_back`] joins the portions of many coupons; [`write_back::lane`] brings each to one fate.
+//! 8. [`store`] commits them in one guarded statement.
+//! 9. Back at the owner [`coupon::gate`] lets go every answer up to what is stored.
+//!
+//! ```text
+//!            engine
+//!              │
+//!            door ──── sold out, and surely no winner ──► answer
+//!              │
+//!           router ◄───────────── moved, unknown: again ─────┐
+//!              │                                             │
+//!            shard ── not loaded: load, wait ──┐             │
+//!              │                               │             │
+//!            owner ◄───────────────────────────┘             │
+//!      ledger │ ▲ gate ── stored up to here ──► answers ─────┘
+//!     entries ▼ │ fates
+//!             lane ◄─── again: not stored, unknown
+//!              │
+//!            store   one guarded statement, checked against shard, epoch, owner and limits
+//! ```
+//!
+//! # Who decides, who acts
+//!
+//! What decides is a state machine, `(event, now) → effects`, with no clock, no task and no IO: [`coupon::owner`] with [`coupon::ledger`] and
+//! [`coupon::gate`], [`write_back::lane`], [`shard::life`], [`membership::life`], [`placement`], [`door::Knowledge`], [`router::attempts`].
+//! Actors and tasks feed them and carry their effects out. `tests/simulation.rs` does the same with a scheduler of its own, by a seed.
+//!
+//! # Ownership
+//!
+//! Lives in the database. [`membership`] joins, beats and claims; a claim raises the shard's epoch and is committed before a coupon is read;
+//! epoch and incarnation together ([`ids::Fence`]) are in every write to an existing coupon, and the store refuses all others.
+//! [`lease`] bounds in time what a node may decide from memory.
 
 pub mod admission;
 pub mod coupon;
