@@ -12,13 +12,13 @@ pub mod owner;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 
-use crate::admission::{Admission, NotAdmitted};
+use crate::admission::{Admission, NotAdmitted, Permit};
 use crate::coupon::ledger::Ledger;
 use crate::coupon::message::{OwnerCommand, Request};
 use crate::coupon::owner::{Effect, Owner};
-use crate::door::Board;
+use crate::door::{Board, Door};
 use crate::ids::{CouponId, Fence};
 use crate::lease::Lease;
 use crate::metrics::{Handles, handles};
@@ -55,9 +55,14 @@ impl OwnerHandle {
         let _ = self.actor.cast(command);
     }
 
-    /// Whether this is the actor of that cell.
-    pub fn is(&self, cell: &ractor::ActorCell) -> bool {
-        self.actor.get_id() == cell.get_id()
+    /// Whether anybody is in its mailbox or waits for its answer.
+    pub fn is_busy(&self) -> bool {
+        self.admission.taken() > 0
+    }
+
+    /// Whether this is that actor, and not another owner of the same coupon, before or after it.
+    pub fn is(&self, actor: ActorId) -> bool {
+        self.actor.get_id() == actor
     }
 }
 
@@ -70,20 +75,23 @@ pub struct Surroundings {
     pub lanes: Lanes,
     /// Where sold-out coupons are posted.
     pub board: Arc<Board>,
+    /// This node's own door, which hears of changes at once.
+    pub door: Arc<Door>,
     /// An owner without requests for so long is unloaded.
     pub idle: Duration,
 }
 
-/// Makes the owner of a coupon that was loaded under `fence`, as a child of its shard.
+/// Makes the owner of a coupon that was loaded under `fence`, as a child of its shard. `place` is its place among the owners of the node.
 pub async fn spawn(
     ledger: Ledger,
+    place: Permit,
     fence: Fence,
     surroundings: Surroundings,
     shard: &ActorRef<ShardCommand>,
 ) -> Result<OwnerHandle, ractor::SpawnErr> {
     let admission = Admission::new(OWNER_PLACES);
     let owner = Owner::new(ledger, fence, surroundings.idle, time::moment());
-    let arguments = Arguments { owner, surroundings, shard: shard.clone(), admission: admission.clone() };
+    let arguments = Arguments { owner, surroundings, shard: shard.clone(), admission: admission.clone(), place };
     let (actor, _task) = CouponActor::spawn_linked(None, CouponActor, arguments, shard.get_cell()).await?;
     Ok(OwnerHandle { actor, admission })
 }
@@ -95,6 +103,7 @@ struct Arguments {
     surroundings: Surroundings,
     shard: ActorRef<ShardCommand>,
     admission: Admission,
+    place: Permit,
 }
 
 struct State {
@@ -103,6 +112,8 @@ struct State {
     surroundings: Surroundings,
     shard: ActorRef<ShardCommand>,
     admission: Admission,
+    /// Its place among the owners of the node.
+    _place: Permit,
     effects: Vec<Effect>,
     shown: Shown,
 }
@@ -140,15 +151,14 @@ impl Actor for CouponActor {
     type Arguments = Arguments;
 
     async fn pre_start(&self, myself: ActorRef<OwnerCommand>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { owner, surroundings, shard, admission } = arguments;
+        let Arguments { owner, surroundings, shard, admission, place } = arguments;
         let metrics = handles();
         metrics.owners_active.increment(1.0);
         let shown = Shown { metrics, waiting: 0, unstored: 0 };
         let coupon = owner.coupon();
-        let mut state = State { owner, coupon, surroundings, shard, admission, effects: Vec::new(), shown };
-        state.owner.activated(&mut state.effects);
-        state.carry_out(&myself);
-        Ok(state)
+        // Not here: the shard waits for this to return, and a notice of a million winners takes its time.
+        let _ = myself.cast(OwnerCommand::Announce);
+        Ok(State { owner, coupon, surroundings, shard, admission, _place: place, effects: Vec::new(), shown })
     }
 
     async fn handle(&self, myself: ActorRef<OwnerCommand>, command: OwnerCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -174,7 +184,12 @@ impl State {
                     }
                 }
                 Effect::Post(notice) => self.surroundings.board.post(notice),
-                Effect::Withdraw => self.surroundings.board.withdraw(self.coupon),
+                Effect::Withdraw { floor } => {
+                    self.surroundings.board.withdraw(self.coupon);
+                    if let Some(version) = floor {
+                        self.surroundings.door.raise_floor(self.coupon, version, time::moment());
+                    }
+                }
                 Effect::ReportFenced(epoch) => {
                     let _ = self.shard.cast(ShardCommand::Fenced(epoch));
                 }
@@ -198,7 +213,7 @@ impl State {
     fn stop(&self, myself: &ActorRef<OwnerCommand>, unsettled: bool) {
         self.admission.close();
         let _ = myself.drain();
-        let stopped = ShardCommand::OwnerStopped { coupon: self.coupon, epoch: self.owner.epoch(), unsettled };
+        let stopped = ShardCommand::OwnerStopped { coupon: self.coupon, actor: myself.get_id(), epoch: self.owner.epoch(), unsettled };
         let _ = self.shard.cast(stopped);
     }
 }

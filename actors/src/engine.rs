@@ -7,10 +7,12 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::admission::Admission;
 use crate::coupon;
 use crate::coupon::message::{
     Change, ChangeAnswer, ChangeOutcome, ChangeRefusal, ChangeRequest, IssueAnswer, IssueOutcome, IssueRequest, Refusal, Setback,
 };
+use crate::critical::critical;
 use crate::door::{Board, Door};
 use crate::ids::{CouponId, NodeId, RequestKey, SHARDS, ShardId, UserId};
 use crate::lease::Lease;
@@ -24,8 +26,12 @@ use crate::write_back::Lanes;
 
 /// Owners read from the store at the same time.
 const LOADS_MAX: usize = 4;
-/// Portions waiting for one lane: an active owner has at most one, so this many owners may be active on a lane.
-const LANE_PLACES: usize = 1 << 20;
+/// Most owners in memory on a node: some 5 KB each beside their issuances. A coupon asked for beyond it is told `OVERLOADED` until others are idle.
+const OWNERS_MAX: usize = 131_072;
+/// How often requests and answers that nobody waits for are forgotten: at the least once in the time that people wait.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long leaving may take beyond the limit for stopping, so that others need not wait for a lease to end.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How an engine is to run.
 #[derive(Debug, Clone)]
@@ -94,12 +100,19 @@ impl Engine {
     pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Self> {
         store.check().await?;
         let lease = Lease::default();
-        let lanes = Lanes::start(options.lanes, LANE_PLACES, &store, &lease);
+        let lanes = Lanes::start(options.lanes, OWNERS_MAX, &store, &lease);
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
         let surroundings = ShardSurroundings {
             store: Arc::clone(&store),
-            owners: coupon::Surroundings { lease: lease.clone(), lanes: lanes.clone(), board: Arc::clone(&board), idle: options.idle },
+            owners: coupon::Surroundings {
+                lease: lease.clone(),
+                lanes: lanes.clone(),
+                board: Arc::clone(&board),
+                door: Arc::clone(&door),
+                idle: options.idle,
+            },
             loads: Arc::new(Semaphore::new(LOADS_MAX)),
+            places: Admission::new(OWNERS_MAX),
         };
         let mut shards = Vec::with_capacity(usize::from(SHARDS));
         for id in ShardId::all() {
@@ -119,7 +132,7 @@ impl Engine {
             beat: options.beat,
             idle: options.idle,
         };
-        let housekeeping = tokio::spawn(house.run()).abort_handle();
+        let housekeeping = tokio::spawn(critical("housekeeping", house.run())).abort_handle();
         Ok(Self { inner: Arc::new(Inner { store, lease, lanes, door, shards, router, membership, housekeeping }) })
     }
 
@@ -146,7 +159,7 @@ impl Engine {
         let request = ChangeRequest { change, if_version, expires: time::moment() + deadline };
         let answer = self.inner.router.change(coupon, request, Instant::now() + deadline).await;
         if let Ok(ChangeOutcome::Done(done)) = &answer {
-            // Before the administrator hears of it, no door may know less. This node's is the only one.
+            // Before the administrator hears of it, no door may know less: neither the owner's, which has heard, nor the asker's.
             self.inner.door.raise_floor(coupon, done.coupon.version, time::moment());
         }
         show_change(&answer);
@@ -192,6 +205,11 @@ impl Engine {
         self.inner.door.notices()
     }
 
+    /// How many requests are in this node's queues or wait for their answer.
+    pub fn admitted(&self) -> usize {
+        self.inner.router.admitted()
+    }
+
     /// How many owners are loaded on this node.
     pub fn owners_active(&self) -> usize {
         self.inner.shards.iter().map(ShardHandle::owners).sum()
@@ -206,14 +224,12 @@ impl Engine {
     /// what was told holds all the same.
     pub async fn stop(&self, limit: Duration) -> bool {
         self.begin_leaving();
-        let drained = async {
-            futures_util::future::join_all(self.inner.shards.iter().map(ShardHandle::drain)).await;
-            self.inner.membership.leave().await;
-        };
-        let in_time = tokio::time::timeout(limit, drained).await.is_ok();
+        let drained = futures_util::future::join_all(self.inner.shards.iter().map(ShardHandle::drain));
+        let drained = tokio::time::timeout(limit, drained).await.is_ok();
+        let left = tokio::time::timeout(LEAVE_LIMIT, self.inner.membership.leave()).await.is_ok();
         self.inner.housekeeping.abort();
         self.inner.shards.iter().for_each(ShardHandle::stop);
-        in_time
+        drained && left
     }
 }
 
@@ -232,7 +248,7 @@ impl Housekeeping {
     async fn run(self) {
         let mut beats = tokio::time::interval(self.beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut swept_at = time::moment();
+        let (mut swept_at, mut passivated_at) = (time::moment(), time::moment());
         loop {
             tokio::select! {
                 _ = beats.tick() => {}
@@ -244,8 +260,12 @@ impl Housekeeping {
             }
             handles().door_notices.set(self.door.notices() as f64);
             handles().admitted.set(self.router.admitted() as f64);
-            if asked_at.since(swept_at) >= self.idle / 4 {
+            if asked_at.since(swept_at) >= SWEEP_EVERY {
                 swept_at = asked_at;
+                self.shards.iter().for_each(ShardHandle::sweep);
+            }
+            if asked_at.since(passivated_at) >= self.idle / 4 {
+                passivated_at = asked_at;
                 self.shards.iter().for_each(ShardHandle::passivate);
             }
         }
@@ -292,3 +312,6 @@ fn show_change(answer: &ChangeAnswer) {
     };
     ::metrics::counter!(metrics::CHANGES, "outcome" => outcome).increment(1);
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,12 +219,13 @@ macro_rules! text_id {
         impl $name {
             #[doc = concat!("Checks that the text is ", $rule, ".")]
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
+                if Self::is_form_of(text) { Ok(Self(CompactString::new(text))) } else { Err(InvalidId { what: $what, rule: $rule }) }
+            }
+
+            #[doc = concat!("Whether the text is ", $rule, ".")]
+            pub fn is_form_of(text: &str) -> bool {
                 let allowed: fn(u8) -> bool = $allowed;
-                if (1..=TEXT_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
-                    Ok(Self(CompactString::new(text)))
-                } else {
-                    Err(InvalidId { what: $what, rule: $rule })
-                }
+                (1..=TEXT_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
             }
 
             /// The text itself.

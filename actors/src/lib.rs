@@ -46,6 +46,7 @@
 
 pub mod admission;
 pub mod coupon;
+mod critical;
 pub mod door;
 pub mod engine;
 pub mod ids;

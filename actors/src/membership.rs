@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::ids::{Fence, Incarnation, NodeId};
+use crate::critical::critical;
+use crate::ids::{Fence, Incarnation, NodeId, ShardId};
 use crate::lease::Lease;
 use crate::membership::life::{Beaten, Life};
 use crate::metrics::handles;
 use crate::placement::claim::{Steps, steps};
 use crate::shard::ShardHandle;
-use crate::store::{NodeRow, NodeState, Result, Store, StoreError};
+use crate::store::{Claim, NodeRow, NodeState, Result, Store, StoreError};
 use crate::time::{self, Moment};
 
 /// How often joining is tried against others who write the same row, before it is given up.
@@ -47,14 +48,14 @@ struct Shared {
     store: Arc<dyn Store>,
     lease: Lease,
     shards: Arc<[ShardHandle]>,
-    /// All shards planned for this node are served.
+    /// As of the last beat every shard is served here or has another living owner.
     ready: AtomicBool,
     /// They once were.
     was_ready: AtomicBool,
     leaving: AtomicBool,
     stopping: AtomicBool,
     stop: Notify,
-    stopped: Notify,
+    stopped: watch::Sender<bool>,
 }
 
 impl Membership {
@@ -71,13 +72,13 @@ impl Membership {
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
-            stopped: Notify::new(),
+            stopped: watch::Sender::new(false),
         });
-        tokio::spawn(Arc::clone(&shared).run(incarnation));
+        tokio::spawn(critical("membership", Arc::clone(&shared).run(incarnation)));
         Ok(Self { shared })
     }
 
-    /// Whether every shard planned for this node was served after the last beat.
+    /// Whether, as of the last beat, every shard was served here or had another living owner.
     pub fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)
     }
@@ -99,12 +100,10 @@ impl Membership {
 
     /// Stops beating, and ends this incarnation's row. Cancel safe: it stops all the same.
     pub async fn leave(&self) {
-        let stopped = self.shared.stopped.notified();
-        tokio::pin!(stopped);
-        stopped.as_mut().enable();
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.stop.notify_one();
-        stopped.await;
+        // The sender lives as long as this handle: there is no error to wait for.
+        let _ = self.shared.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 }
 
@@ -122,11 +121,25 @@ async fn join(options: &Options, store: &dyn Store) -> Result<Incarnation> {
             cluster: String::new(),
         };
         if store.join(&row, predecessor.map(|row| row.incarnation)).await? {
+            end_the_dead(incarnation, store).await?;
             tracing::info!(node = %options.node, %incarnation, "joined");
             return Ok(incarnation);
         }
     }
     Err(StoreError::NotStored(format!("another node keeps joining as {}", options.node)))
+}
+
+/// Where nobody else can have the store open, all other rows are those of nodes that died: none needs to be watched for a lease.
+async fn end_the_dead(me: Incarnation, store: &dyn Store) -> Result<()> {
+    if !store.is_exclusive() {
+        return Ok(());
+    }
+    for row in store.nodes().await? {
+        if row.incarnation != me && row.state != NodeState::Ended && store.end(me, &row).await? {
+            tracing::info!(node = %row.id, incarnation = %row.incarnation, "ended: nobody else can have this store open");
+        }
+    }
+    Ok(())
 }
 
 impl Shared {
@@ -142,7 +155,11 @@ impl Shared {
             if self.stopping.load(Ordering::Acquire) {
                 break;
             }
-            self.beat(&mut life).await;
+            if life.is_over() {
+                self.join_anew(&mut life).await;
+            } else {
+                self.beat(&mut life).await;
+            }
             let remaining = self.lease.remaining(time::moment());
             handles().lease_seconds.set(remaining.as_secs_f64());
         }
@@ -150,7 +167,7 @@ impl Shared {
         if let Err(error) = self.store.beat(&self.options.node, life.incarnation(), NodeState::Ended).await {
             tracing::warn!(%error, "the row of this node was not ended; its next start ends it");
         }
-        self.stopped.notify_waiters();
+        self.stopped.send_replace(true);
     }
 
     /// One beat, and what follows from its answer.
@@ -162,8 +179,11 @@ impl Shared {
             Ok(Beaten::Alive(until)) => {
                 handles().beats_ok.increment(1);
                 self.lease.set(life.incarnation(), until);
-                if let Err(error) = self.keep_pace(life, sent_at).await {
-                    tracing::warn!(%error, "the rows of nodes and shards were not read or not claimed");
+                // Bounded, so that the next beat is in time whatever becomes of this.
+                match tokio::time::timeout(self.options.lease / 3, self.keep_pace(life, sent_at)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "the rows of nodes and shards were not read or not claimed"),
+                    Err(_limit) => tracing::warn!("reading the rows of nodes and shards took too long"),
                 }
             }
             Ok(Beaten::Ended) => {
@@ -198,50 +218,55 @@ impl Shared {
             }
         }
         let rows = self.store.shards().await?;
-        let serving = |id: crate::ids::ShardId| self.shards[usize::from(id.get())].serving();
+        let serving = |id: ShardId| self.shard(id).serving();
         let Steps { claim, drop } = steps(&self.options.node, life.incarnation(), &nodes, &rows, serving);
         for id in drop {
             tracing::warn!(shard = %id, "another node owns this shard now");
-            self.shards[usize::from(id.get())].lost();
+            self.shard(id).lost();
         }
-        let done = claim.is_empty();
-        if !done && !self.leaving.load(Ordering::Acquire) {
-            self.claim(life.incarnation(), &claim).await?;
+        // Whatever is not served after this beat, and is nobody else's, is missing.
+        let mut missing = claim.len();
+        if missing > 0 && !self.leaving.load(Ordering::Acquire) {
+            missing -= self.claim(life.incarnation(), &claim).await?;
         }
-        // Served as of this reading, or just claimed and being served: the shards' mailboxes keep the order.
-        self.ready.store(true, Ordering::Release);
-        self.was_ready.store(true, Ordering::Release);
+        self.ready.store(missing == 0, Ordering::Release);
+        self.was_ready.fetch_or(missing == 0, Ordering::AcqRel);
         Ok(())
     }
 
-    async fn claim(&self, me: Incarnation, claims: &[crate::store::Claim]) -> Result<()> {
+    fn shard(&self, id: ShardId) -> &ShardHandle {
+        &self.shards[usize::from(id.get())]
+    }
+
+    /// Claims these shards and serves what it got; how many that were. Their mailboxes keep the order: whoever asks from now on is served.
+    async fn claim(&self, me: Incarnation, claims: &[Claim]) -> Result<usize> {
         let rows = self.store.claim(claims).await?;
         let mut claimed = 0;
         for (claim, row) in claims.iter().zip(rows) {
             if row.owner == Some(me) && row.epoch > claim.seen.epoch {
                 claimed += 1;
-                self.shards[usize::from(row.id.get())].claimed(Fence { epoch: row.epoch, owner: me });
+                self.shard(row.id).claimed(Fence { epoch: row.epoch, owner: me });
             }
         }
-        handles().shard_claims.increment(claimed);
+        handles().shard_claims.increment(claimed as u64);
         tracing::info!(claimed, wanted = claims.len(), "claimed shards");
-        Ok(())
+        Ok(claimed)
     }
 
     async fn join_anew(&self, life: &mut Life) {
+        life.end();
         self.lease.end();
         self.drop_everything();
         match join(&self.options, self.store.as_ref()).await {
             Ok(incarnation) => *life = Life::new(incarnation, self.options.lease, self.options.beat),
-            // The next beat finds the row ended again, and comes back here.
+            // Tried again in place of the next beat.
             Err(error) => tracing::error!(%error, "not joined"),
         }
     }
 
     fn drop_everything(&self) {
         self.ready.store(false, Ordering::Release);
-        for shard in self.shards.iter().filter(|shard| shard.serving().is_some()) {
-            shard.lost();
-        }
+        // All of them: one may have been claimed and not know it yet.
+        self.shards.iter().for_each(ShardHandle::lost);
     }
 }

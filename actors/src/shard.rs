@@ -6,21 +6,21 @@ pub mod life;
 mod load;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::admission::NotAdmitted;
-use crate::coupon::ledger::Ledger;
+use crate::admission::{Admission, NotAdmitted};
 use crate::coupon::message::{OwnerCommand, Request, Setback};
 use crate::coupon::{self, OwnerHandle, Surroundings};
+use crate::critical;
 use crate::ids::{CouponId, Epoch, Fence, ShardId};
 use crate::metrics::{Handles, handles};
 use crate::shard::life::{Effect, Event, Life, Raise};
-use crate::shard::load::Loaded;
+use crate::shard::load::{Loaded, Readied};
 use crate::store::{Claim, ShardRow, Store};
 
 /// Pause before the epoch is raised again after a failure.
@@ -41,6 +41,8 @@ pub enum ShardCommand {
     OwnerStopped {
         /// Whose.
         coupon: CouponId,
+        /// Which of that coupon's.
+        actor: ActorId,
         /// The epoch it wrote under.
         epoch: Epoch,
         /// Whether something it decided may yet be stored or not.
@@ -52,6 +54,8 @@ pub enum ShardCommand {
     Raised(Fence, Raise),
     /// Unload owners that are idle.
     Passivate,
+    /// Forget requests and answers that nobody waits for any more.
+    Sweep,
     /// Store everything, stop all owners, give the shard up and tell when it is done.
     Drain(oneshot::Sender<()>),
 }
@@ -65,6 +69,8 @@ pub struct ShardSurroundings {
     pub owners: Surroundings,
     /// How many owners are loaded at the same time on this node: more would only wait for the same disk.
     pub loads: Arc<Semaphore>,
+    /// How many owners there may be on this node.
+    pub places: Admission,
 }
 
 /// A shard, as others hold it; cheap to clone.
@@ -80,6 +86,8 @@ struct Shared {
     owners: RwLock<HashMap<CouponId, OwnerHandle>>,
     /// The epoch under which it is served; 0: it is not.
     serving: AtomicU64,
+    /// The actor is told to end, and may.
+    stopping: AtomicBool,
 }
 
 impl Shared {
@@ -97,7 +105,14 @@ impl ShardHandle {
     pub async fn start(id: ShardId, surroundings: ShardSurroundings) -> Result<Self, ractor::SpawnErr> {
         let shared = Arc::new(Shared::default());
         let arguments = (id, surroundings, Arc::clone(&shared));
-        let (actor, _task) = ShardActor::spawn(None, ShardActor, arguments).await?;
+        let stopping = Arc::clone(&shared);
+        let (actor, task) = ShardActor::spawn(None, ShardActor, arguments).await?;
+        tokio::spawn(async move {
+            let _ = task.await;
+            if !stopping.stopping.load(Ordering::Acquire) {
+                critical::end_process("a shard");
+            }
+        });
         Ok(Self { actor, shared })
     }
 
@@ -131,10 +146,21 @@ impl ShardHandle {
         let _ = self.actor.cast(ShardCommand::Passivate);
     }
 
+    /// Lets it forget whom nobody waits for.
+    pub fn sweep(&self) {
+        let _ = self.actor.cast(ShardCommand::Sweep);
+    }
+
     /// The epoch under which it is served, if it is.
     pub fn serving(&self) -> Option<Epoch> {
         let epoch = self.shared.serving.load(Ordering::Acquire);
         (epoch != 0).then(|| Epoch::new(epoch))
+    }
+
+    /// Tells the coupon's owner something, if it is loaded.
+    #[cfg(test)]
+    pub(crate) fn tell_owner(&self, coupon: CouponId, command: OwnerCommand) -> bool {
+        self.shared.owner(coupon).map(|owner| owner.tell(command)).is_some()
     }
 
     /// How many owners are loaded.
@@ -153,6 +179,7 @@ impl ShardHandle {
 
     /// Ends the actor. Whoever waits is told that the outcome is unknown.
     pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
         self.actor.stop(None);
     }
 }
@@ -164,7 +191,9 @@ struct State {
     surroundings: ShardSurroundings,
     shared: Arc<Shared>,
     life: Life,
-    drained: Option<oneshot::Sender<()>>,
+    drained: Vec<oneshot::Sender<()>>,
+    /// The owner that could not be made just now.
+    not_made: Option<CouponId>,
     metrics: &'static Handles,
 }
 
@@ -175,7 +204,7 @@ impl Actor for ShardActor {
 
     async fn pre_start(&self, _myself: ActorRef<ShardCommand>, arguments: Self::Arguments) -> Result<State, ActorProcessingErr> {
         let (id, surroundings, shared) = arguments;
-        Ok(State { id, surroundings, shared, life: Life::default(), drained: None, metrics: handles() })
+        Ok(State { id, surroundings, shared, life: Life::default(), drained: Vec::new(), not_made: None, metrics: handles() })
     }
 
     async fn handle(&self, myself: ActorRef<ShardCommand>, command: ShardCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -185,22 +214,28 @@ impl Actor for ShardActor {
             ShardCommand::Lost => Event::Lost,
             ShardCommand::Ask(coupon, request) => Event::Asked(coupon, request),
             ShardCommand::Loaded(coupon, loaded) => {
-                let (load, ledger) = loaded.split();
-                read = ledger;
+                let (load, made) = loaded.split();
+                read = made;
                 Event::Loaded(coupon, load)
             }
-            ShardCommand::OwnerStopped { coupon, epoch, unsettled } => {
-                state.shared.with_owners(|owners| owners.remove(&coupon));
+            ShardCommand::OwnerStopped { coupon, actor, epoch, unsettled } => {
+                if !state.forget(coupon, actor) {
+                    return Ok(());
+                }
                 Event::Stopped { coupon, epoch, unsettled }
             }
             ShardCommand::Fenced(epoch) => Event::Fenced(epoch),
             ShardCommand::Raised(from, raise) => Event::Raised { from, raise },
             ShardCommand::Passivate => {
-                state.tell_active(|| OwnerCommand::Passivate);
+                state.tell_active(|_| true, || OwnerCommand::Passivate);
                 return Ok(());
             }
+            ShardCommand::Sweep => {
+                state.tell_active(OwnerHandle::is_busy, || OwnerCommand::Sweep);
+                Event::Sweep
+            }
             ShardCommand::Drain(done) => {
-                state.drained = Some(done);
+                state.drained.push(done);
                 Event::Drain
             }
         };
@@ -217,7 +252,7 @@ impl Actor for ShardActor {
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(cell, error) = event {
             let panicked = state.shared.with_owners(|owners| {
-                let coupon = owners.iter().find(|(_, owner)| owner.is(&cell)).map(|(coupon, _)| *coupon);
+                let coupon = owners.iter().find(|(_, owner)| owner.is(cell.get_id())).map(|(coupon, _)| *coupon);
                 coupon.inspect(|coupon| {
                     owners.remove(coupon);
                 })
@@ -235,7 +270,7 @@ impl Actor for ShardActor {
 
 impl State {
     /// Feeds an event and all that follows from it.
-    async fn take(&mut self, event: Event, mut read: Option<Ledger>, myself: &ActorRef<ShardCommand>) {
+    async fn take(&mut self, event: Event, mut read: Option<Readied>, myself: &ActorRef<ShardCommand>) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let mut effects = Vec::new();
@@ -247,7 +282,7 @@ impl State {
         self.show();
     }
 
-    async fn carry_out(&mut self, effect: Effect, read: &mut Option<Ledger>, myself: &ActorRef<ShardCommand>) -> Option<Event> {
+    async fn carry_out(&mut self, effect: Effect, read: &mut Option<Readied>, myself: &ActorRef<ShardCommand>) -> Option<Event> {
         match effect {
             Effect::Load(coupon) => self.load(coupon, myself),
             Effect::Activate(coupon, fence) => return self.activate(coupon, fence, read.take(), myself).await,
@@ -265,32 +300,45 @@ impl State {
 
     fn load(&self, coupon: CouponId, myself: &ActorRef<ShardCommand>) {
         let (store, loads, shard) = (Arc::clone(&self.surroundings.store), Arc::clone(&self.surroundings.loads), myself.clone());
+        let places = self.surroundings.places.clone();
         tokio::spawn(async move {
-            let loaded = load::load(store, &loads, coupon).await;
+            // A task of its own, so that its panic is an answer too.
+            let loading = tokio::spawn(async move { load::load(store, &loads, &places, coupon).await });
+            let loaded = loading.await.unwrap_or(Loaded::Failed);
             let _ = shard.cast(ShardCommand::Loaded(coupon, loaded));
         });
     }
 
-    async fn activate(&mut self, coupon: CouponId, fence: Fence, read: Option<Ledger>, myself: &ActorRef<ShardCommand>) -> Option<Event> {
+    async fn activate(&mut self, coupon: CouponId, fence: Fence, read: Option<Readied>, myself: &ActorRef<ShardCommand>) -> Option<Event> {
         let spawned = match read {
-            Some(ledger) => coupon::spawn(ledger, fence, self.surroundings.owners.clone(), myself).await.map_err(|error| error.to_string()),
+            Some(Readied { ledger, place }) => {
+                coupon::spawn(*ledger, place, fence, self.surroundings.owners.clone(), myself).await.map_err(|error| error.to_string())
+            }
             None => Err("nothing was read".to_owned()),
         };
         match spawned {
             Ok(owner) => {
                 self.shared.with_owners(|owners| owners.insert(coupon, owner));
+                self.not_made = None;
                 self.metrics.owner_activations.increment(1);
                 None
             }
             Err(error) => {
                 tracing::error!(%coupon, shard = %self.id, %error, "an owner did not start");
+                self.not_made = Some(coupon);
                 Some(Event::Stopped { coupon, epoch: fence.epoch, unsettled: false })
             }
         }
     }
 
     fn deliver(&self, coupon: CouponId, request: Request) -> Option<Event> {
-        let Some(owner) = self.shared.owner(coupon) else { return Some(Event::Bounced(coupon, request)) };
+        let Some(owner) = self.shared.owner(coupon) else {
+            if self.not_made != Some(coupon) {
+                return Some(Event::Bounced(coupon, request));
+            }
+            request.set_back(Setback::StoreUnavailable);
+            return None;
+        };
         match owner.decide(request) {
             Ok(()) => None,
             Err((request, NotAdmitted::Closed)) => Some(Event::Bounced(coupon, request)),
@@ -307,10 +355,21 @@ impl State {
         }
     }
 
-    fn tell_active(&self, command: impl Fn() -> OwnerCommand) {
-        for owner in self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).values() {
+    fn tell_active(&self, whom: impl Fn(&OwnerHandle) -> bool, command: impl Fn() -> OwnerCommand) {
+        for owner in self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).values().filter(|owner| whom(owner)) {
             owner.tell(command());
         }
+    }
+
+    /// Takes an owner that is gone out of the table; false if it is not the one that is there.
+    fn forget(&self, coupon: CouponId, actor: ActorId) -> bool {
+        self.shared.with_owners(|owners| {
+            let is_there = owners.get(&coupon).is_some_and(|owner| owner.is(actor));
+            if is_there {
+                owners.remove(&coupon);
+            }
+            is_there
+        })
     }
 
     fn raise(&self, from: Fence, pause: bool, myself: &ActorRef<ShardCommand>) {
@@ -320,7 +379,8 @@ impl State {
             if pause {
                 tokio::time::sleep(RAISE_PAUSE).await;
             }
-            let raise = raise_epoch(store.as_ref(), id, from).await;
+            let raising = tokio::spawn(async move { raise_epoch(store.as_ref(), id, from).await });
+            let raise = raising.await.unwrap_or(Raise::Failed);
             if let Raise::Ours(fence) = raise {
                 claims.increment(1);
                 tracing::info!(shard = %id, epoch = %fence.epoch, "raised the epoch of a shard of ours");
@@ -330,14 +390,14 @@ impl State {
     }
 
     fn release(&mut self, fence: Option<Fence>) {
-        let (id, store, done) = (self.id, Arc::clone(&self.surroundings.store), self.drained.take());
+        let (id, store, drained) = (self.id, Arc::clone(&self.surroundings.store), std::mem::take(&mut self.drained));
         tokio::spawn(async move {
             if let Some(fence) = fence
                 && let Err(error) = store.release(&[(id, fence)]).await
             {
                 tracing::warn!(shard = %id, %error, "a drained shard was not released; whoever comes next claims it from us");
             }
-            if let Some(done) = done {
+            for done in drained {
                 let _ = done.send(());
             }
         });

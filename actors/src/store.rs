@@ -33,6 +33,16 @@ pub enum StoreError {
     Fatal(String),
 }
 
+/// Exit status of a process whose disk lost what it had taken: `EX_IOERR` of sysexits.
+const EXIT_IO_ERROR: i32 = 74;
+
+/// Ends the process, as the disk lost what it had taken ([`StoreError::Fatal`]): the system reports that once, and whatever is told after it may be
+/// missing tomorrow. Stores call it themselves, whichever call was the one to hear of it.
+pub(crate) fn end_process(why: &str) -> ! {
+    tracing::error!(why, "the disk lost writes that it had taken: this process must not tell anything more");
+    std::process::exit(EXIT_IO_ERROR);
+}
+
 /// Result of a store call.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -221,6 +231,11 @@ pub type LoadSink<'a> = &'a mut (dyn FnMut(LoadedIssuance<'_>) -> Result<()> + S
 /// Cancel safety: a dropped future may leave its statement running; whatever it was doing either happens whole or not at all.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Whether nobody else can have this store open: the rows of all other nodes are then dead ones'.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
     /// Checks that this is a store for this program (schema, [`crate::ids::SHARDS`], [`crate::ids::SHARD_HASH`]), makes the rows of `cluster`
     /// and `shards` if there are none, and answers at all: also what readiness asks.
     async fn check(&self) -> Result<()>;

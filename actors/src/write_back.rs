@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::coupon::message::OwnerCommand;
+use crate::critical::critical;
 use crate::lease::Lease;
 use crate::metrics::{Handles, handles};
 use crate::store::{Result, Store, StoreError};
@@ -34,7 +35,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Starts so many lanes. `owners_max` bounds their queues: an owner has at most one portion out. They end when the last clone is dropped.
+    /// Starts so many lanes. `owners_max`, the most owners that are active, bounds their queues: an owner has at most one portion out. They end when the last clone is dropped.
     pub fn start(count: usize, owners_max: usize, store: &Arc<dyn Store>, lease: &Lease) -> Self {
         let delayed = Arc::new(AtomicUsize::new(0));
         let start = |_| {
@@ -49,7 +50,7 @@ impl Lanes {
                 pause: None,
                 metrics: handles(),
             };
-            tokio::spawn(shell.run(submissions));
+            tokio::spawn(critical("a lane", shell.run(submissions)));
             sender
         };
         Self { lanes: (0..count.max(1)).map(start).collect(), delayed: Arc::clone(&delayed) }
@@ -71,7 +72,6 @@ impl Lanes {
 struct Call {
     kind: CallKind,
     begun: Instant,
-    rows: usize,
 }
 
 enum CallKind {
@@ -136,10 +136,7 @@ impl Shell {
             Effect::Delay(submission) => {
                 let _ = submission.home.cast(OwnerCommand::Delayed);
             }
-            Effect::Die(why) => {
-                tracing::error!(%why, "the disk lost writes that it had taken: this process must not tell anything more");
-                std::process::exit(EXIT_IO_ERROR);
-            }
+            Effect::Die(why) => crate::store::end_process(&why),
         }
     }
 
@@ -157,20 +154,15 @@ impl Shell {
     }
 }
 
-/// Exit status of a process whose disk lost writes: `EX_IOERR` of sysexits.
-const EXIT_IO_ERROR: i32 = 74;
-
 /// The call runs in a task of its own and is never cancelled: a statement cut off halfway would leave its connection in doubt.
 fn write(store: Arc<dyn Store>, batch: Batch) -> Call {
-    let rows = batch.rows();
     let task = tokio::spawn(async move { store.write(&batch).await });
-    Call { kind: CallKind::Write(task), begun: Instant::now(), rows }
+    Call { kind: CallKind::Write(task), begun: Instant::now() }
 }
 
 fn read_back(store: Arc<dyn Store>, batch: Batch) -> Call {
-    let rows = batch.rows();
     let task = tokio::spawn(async move { store.read_back(&batch).await });
-    Call { kind: CallKind::ReadBack(task), begun: Instant::now(), rows }
+    Call { kind: CallKind::ReadBack(task), begun: Instant::now() }
 }
 
 /// The event of the call under way coming back, or of its limit passing; never, if there is none. Cancel safe: the call stays where it is.
@@ -181,8 +173,8 @@ async fn call_returns(call: &mut Option<Call>, metrics: &Handles) -> Event<Actor
         CallKind::Write(task) => {
             let result = flatten(tokio::time::timeout(limit, task).await);
             match &result {
-                Ok(_) => {
-                    metrics.batch_rows.record(under_way.rows as f64);
+                Ok(rows) => {
+                    metrics.batch_rows.record(*rows as f64);
                     metrics.commit_seconds.record(under_way.begun.elapsed().as_secs_f64());
                 }
                 Err(error) => show_failure(error, metrics),

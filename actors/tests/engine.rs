@@ -8,15 +8,21 @@ mod engine {
 }
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use actors::coupon::OWNER_PLACES;
 use actors::coupon::message::{Change, ChangeOutcome, IssueOutcome, Refusal, Setback};
 use actors::engine::NotReady;
 use actors::ids::{Incarnation, Sequence};
-use actors::offer::OfferPatch;
-use actors::store::{Claim, Store};
+use actors::offer::{OfferPatch, Phase};
+use actors::store::{Claim, CouponQuery, Store};
 use engine::faults::Fault;
 use engine::house::{DEADLINE, House, eventually, key, user};
+
+/// For requests that wait until a test lets them go.
+const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_gets_exactly_what_there_is_in_order_and_one_each() {
@@ -214,7 +220,7 @@ async fn stopping_stores_and_answers_everything_that_was_admitted() {
                 assert!(stored.contains(&issuance.user));
             }
             Err(Setback::Moved | Setback::StoreUnavailable) => {
-                assert!(!stored.contains(&user(number as u32)), "told that nothing was decided")
+                assert!(!stored.contains(&user(number as u32)), "told that nothing was decided");
             }
             other => panic!("{other:?}"),
         }
@@ -245,4 +251,91 @@ async fn a_gap_in_what_is_stored_is_not_served() {
     assert_eq!(house.issue(coupon, 3, 3).await, Err(Setback::StoreUnavailable));
     house.faults.hide_first_issuance(false);
     assert!(matches!(house.issue(coupon, 3, 3).await, Ok(IssueOutcome::Issued(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_answers_at_once_and_takes_more_when_there_is_room() {
+    let house = House::new().await;
+    let coupon = house.coupon(None, 1).await;
+    house.faults.hold_writes(true);
+    let asked: Vec<_> = (0..OWNER_PLACES as u32)
+        .map(|number| {
+            let engine = house.engine.clone();
+            tokio::spawn(async move { engine.issue(coupon, user(number), key(number), LONG).await })
+        })
+        .collect();
+    eventually("all places are taken", async || house.engine.admitted() == OWNER_PLACES).await;
+    assert_eq!(house.issue(coupon, 1_000_000, 1).await, Err(Setback::Overloaded));
+    house.faults.hold_writes(false);
+    for answer in asked {
+        assert!(matches!(answer.await.unwrap(), Ok(IssueOutcome::Issued(_))));
+    }
+    assert!(matches!(house.issue(coupon, 1_000_000, 1).await, Ok(IssueOutcome::Issued(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_gave_up_give_their_places_back() {
+    let house = House::new().await;
+    let coupon = house.coupon(None, 1).await;
+    house.faults.hold_writes(true);
+    let engine = house.engine.clone();
+    let asked = tokio::spawn(async move { engine.issue(coupon, user(1), key(1), LONG).await });
+    eventually("it is admitted", async || house.engine.admitted() == 1).await;
+    asked.abort();
+    eventually("its place is given back", async || house.engine.admitted() == 0).await;
+    house.faults.hold_writes(false);
+    // What was decided is stored all the same.
+    assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Replayed(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_ends_although_what_is_out_comes_back_fenced() {
+    let house = House::new().await;
+    let coupon = house.coupon(None, 1).await;
+    house.faults.hold_writes(true);
+    let engine = house.engine.clone();
+    let asked = tokio::spawn(async move { engine.issue(coupon, user(1), key(1), DEADLINE).await });
+    eventually("it is admitted", async || house.engine.admitted() == 1).await;
+    house.faults.refuse_beats(true);
+    let seen = house.engine.shard(coupon.shard()).await.unwrap();
+    house.store.claim(&[Claim { seen, claimant: Incarnation::random() }]).await.unwrap();
+    let engine = house.engine.clone();
+    let stopped = tokio::spawn(async move { engine.stop(LONG).await });
+    eventually("it is stopping", async || house.engine.not_ready().contains(&NotReady::Draining)).await;
+    house.faults.hold_writes(false);
+    assert!(tokio::time::timeout(DEADLINE, stopped).await.expect("it ends").unwrap());
+    assert!(matches!(asked.await.unwrap(), Err(Setback::Unknown | Setback::Moved | Setback::StoreUnavailable)));
+    assert!(house.issuances(coupon).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_lists_does_not_take_the_lease() {
+    let house = House::with_lease(Duration::from_millis(600)).await;
+    for _ in 0..50 {
+        house.coupon(None, 1).await;
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..64)
+        .map(|_| {
+            let (store, over) = (Arc::clone(&house.store), Arc::clone(&over));
+            tokio::spawn(async move {
+                let query = CouponQuery { phase: Some(Phase::Paused), now: actors::time::timestamp(), before: None, limit: 200 };
+                while !over.load(Ordering::Relaxed) {
+                    let _ = store.coupons(&query).await;
+                }
+            })
+        })
+        .collect();
+    let coupon = house.coupon(None, 1).await;
+    let begun = Instant::now();
+    for number in 0.. {
+        assert!(matches!(house.issue(coupon, number, number).await, Ok(IssueOutcome::Issued(_))), "after {:?}", begun.elapsed());
+        if begun.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
 }

@@ -57,3 +57,8 @@ fn the_simulation_notices_loading_before_the_epoch_is_raised() {
 fn the_simulation_notices_deciding_without_a_lease() {
     is_noticed(Breakage::NoLease);
 }
+
+#[test]
+fn the_simulation_notices_a_door_that_is_not_told_of_changes() {
+    is_noticed(Breakage::StaleDoor);
+}

@@ -63,6 +63,11 @@ impl<A> Gate<A> {
         self.waiting.drain(..free).map(|(_, answer)| answer)
     }
 
+    /// Forgets those of whom this is not true.
+    pub fn retain(&mut self, waits: impl Fn(&A) -> bool) {
+        self.waiting.retain(|(_, answer)| waits(answer));
+    }
+
     /// Lets go everybody: nothing more will be stored here.
     pub fn abandon(&mut self) -> impl Iterator<Item = A> {
         self.waiting.drain(..).map(|(_, answer)| answer)

@@ -123,11 +123,11 @@ impl Issued {
             return Err(OutOfLine::Sequence { expected, found: next.sequence });
         }
         let days = days_between(next.issued_at, next.expires_at).ok_or(OutOfLine::Value(next.sequence))?;
-        let lengths = (u8::try_from(next.user.len()), u8::try_from(next.key.len()));
-        let (Ok(user_bytes), Ok(key_bytes)) = lengths else { return Err(OutOfLine::Value(next.sequence)) };
-
+        if !UserId::is_form_of(next.user) || !RequestKey::is_form_of(next.key) {
+            return Err(OutOfLine::Value(next.sequence));
+        }
         let previous = self.find(next.user);
-        let nth = previous.map_or(0, |index| self.record(index).nth) + 1;
+        let nth = previous.map_or(0, |index| self.record(index).nth).checked_add(1).ok_or(OutOfLine::Value(next.sequence))?;
         if next.nth != nth {
             return Err(OutOfLine::Nth { sequence: next.sequence, expected: nth, found: next.nth });
         }
@@ -137,8 +137,9 @@ impl Issued {
             previous: previous.unwrap_or(NONE),
             days,
             nth,
-            user_bytes,
-            key_bytes,
+            // At most 64 each, by their form.
+            user_bytes: next.user.len() as u8,
+            key_bytes: next.key.len() as u8,
         });
         self.point(index);
         Ok(())
@@ -282,6 +283,9 @@ mod tests {
         issued.push(&loaded(1, "alice", 1, "a")).unwrap();
         assert!(matches!(issued.push(&loaded(3, "bob", 1, "b")), Err(OutOfLine::Sequence { .. })));
         assert!(matches!(issued.push(&loaded(2, "alice", 1, "b")), Err(OutOfLine::Nth { .. })));
+        for (user, key) in [("", "b"), ("b b", "b"), ("bob", ""), ("bob", "b b"), ("bob", &"k".repeat(65))] {
+            assert_eq!(issued.push(&loaded(2, user, 1, key)), Err(OutOfLine::Value(Sequence::new(2))), "{user:?} {key:?}");
+        }
         let odd = LoadedIssuance { expires_at: Some(at(2_000)), ..loaded(2, "bob", 1, "b") };
         assert!(matches!(issued.push(&odd), Err(OutOfLine::Value(_))));
         assert_eq!(issued.last(), Sequence::new(1));

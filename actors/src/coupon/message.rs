@@ -5,7 +5,7 @@
 
 use crate::admission::Permit;
 use crate::ids::{Epoch, RequestKey, UserId};
-use crate::offer::{Coupon, InvalidField, Issuance, OfferPatch, Status};
+use crate::offer::{Coupon, InvalidField, Issuance, OfferPatch};
 use crate::time::{Moment, Timestamp};
 use crate::write_back::batch::Settlement;
 
@@ -178,6 +178,11 @@ impl<T> Reply<T> {
         self.owner = Some(owner);
     }
 
+    /// Whether somebody still waits for the answer.
+    pub fn is_waited_for(&self) -> bool {
+        !self.asker.is_closed()
+    }
+
     /// Answers. That the asker is gone is no error: asking again finds what was decided.
     pub fn send(self, answer: T) {
         let _ = self.asker.send(answer);
@@ -199,6 +204,14 @@ impl Request {
         match self {
             Self::Issue(_, reply) => reply.admitted(owner),
             Self::Change(_, reply) => reply.admitted(owner),
+        }
+    }
+
+    /// Whether somebody still waits for the answer.
+    pub fn is_waited_for(&self) -> bool {
+        match self {
+            Self::Issue(_, reply) => reply.is_waited_for(),
+            Self::Change(_, reply) => reply.is_waited_for(),
         }
     }
 
@@ -230,23 +243,17 @@ pub enum OwnerCommand {
     Delayed,
     /// The shard has a new epoch; what was out under the old one and came back fenced goes out again.
     Refence(Epoch),
+    /// The first after being made: say what there is to say.
+    Announce,
+    /// Forget answers that nobody waits for any more, and give back their places.
+    Sweep,
     /// Stop, if there is nothing to do and has not been for a while.
     Passivate,
     /// Store what is decided, answer everybody, admit nobody, stop.
     Drain,
     /// Stop now: nothing more may be decided or confirmed.
     Stop,
-}
-
-/// Why a status is set by a change; used in messages only.
-impl Change {
-    /// The status this change leads to, if it is one of status.
-    pub fn status(&self) -> Option<Status> {
-        match self {
-            Self::Patch(_) => None,
-            Self::Pause => Some(Status::Paused),
-            Self::Resume => Some(Status::Open),
-            Self::Close => Some(Status::Closed),
-        }
-    }
+    /// Panic, as a mistake in an owner would make it.
+    #[cfg(test)]
+    Panic,
 }

@@ -27,8 +27,12 @@ pub enum Effect {
     Submit(Portion),
     /// Tell the doors that the coupon is sold out.
     Post(Arc<Notice>),
-    /// Tell them no more.
-    Withdraw,
+    /// Tell them no more: from this version on something else holds. No door may count what it knows below it, as an administrator's
+    /// change may be stored at any moment from now on.
+    Withdraw {
+        /// The coupon's version after the change that was just decided; `None` if the owner only goes.
+        floor: Option<u64>,
+    },
     /// Tell the shard that the store refused this epoch; the owner waits for a new one or for the end.
     ReportFenced(Epoch),
     /// Close the mailbox if nobody is in it, and then send [`OwnerCommand::Stop`].
@@ -55,6 +59,13 @@ impl Answer {
         match self {
             Self::Issue(reply, answer) => reply.send(answer),
             Self::Change(reply, answer) => reply.send(answer),
+        }
+    }
+
+    fn is_waited_for(&self) -> bool {
+        match self {
+            Self::Issue(reply, _) => reply.is_waited_for(),
+            Self::Change(reply, _) => reply.is_waited_for(),
         }
     }
 
@@ -160,11 +171,6 @@ impl Owner {
         self.decided.after(self.gate.stored())
     }
 
-    /// What a freshly loaded owner has to say: that it is sold out, if it is.
-    pub fn activated(&mut self, effects: &mut Vec<Effect>) {
-        self.post_if_sold_out(effects);
-    }
-
     /// Takes a command. `lease_holds`: whether this node may decide and confirm at `now`.
     pub fn handle(&mut self, command: OwnerCommand, now: Now, lease_holds: bool, effects: &mut Vec<Effect>) {
         match command {
@@ -172,6 +178,8 @@ impl Owner {
             OwnerCommand::Settle(settlement) => self.settle(settlement, lease_holds, effects),
             OwnerCommand::Delayed => self.delayed = self.out.is_some(),
             OwnerCommand::Refence(epoch) => self.refence(epoch, effects),
+            OwnerCommand::Announce => self.post_if_sold_out(effects),
+            OwnerCommand::Sweep => self.gate.retain(Answer::is_waited_for),
             OwnerCommand::Passivate => self.passivate(now.moment, effects),
             OwnerCommand::Drain if self.standing == Standing::Serving => {
                 self.standing = Standing::Draining;
@@ -179,6 +187,8 @@ impl Owner {
             }
             OwnerCommand::Drain => {}
             OwnerCommand::Stop => self.stop(effects),
+            #[cfg(test)]
+            OwnerCommand::Panic => panic!("on purpose"),
         }
     }
 
@@ -235,10 +245,8 @@ impl Owner {
             Changed::Kept(outcome) => outcome,
             Changed::Made(done) => {
                 self.append(Entry::Change(Arc::new(CouponChange { coupon: done.coupon.clone(), issued: done.issued })));
-                // From its decision on, no door may be told what the change is about to make untrue.
-                if self.posted.take().is_some() {
-                    effects.push(Effect::Withdraw);
-                }
+                self.posted = None;
+                effects.push(Effect::Withdraw { floor: Some(done.coupon.version) });
                 ChangeOutcome::Done(Box::new(done))
             }
         };
@@ -303,6 +311,8 @@ impl Owner {
                 self.stop_if_drained(effects);
             }
             Fate::Fenced if settlement.fence != self.fence => self.submit_again(effects),
+            // Its shard raises no epoch any more.
+            Fate::Fenced if self.standing == Standing::Draining => self.stop(effects),
             Fate::Fenced => {
                 out.fenced = true;
                 effects.push(Effect::ReportFenced(self.fence.epoch));
@@ -361,7 +371,7 @@ impl Owner {
         }
         self.standing = Standing::Stopped;
         if self.posted.take().is_some() {
-            effects.push(Effect::Withdraw);
+            effects.push(Effect::Withdraw { floor: None });
         }
         effects.extend(self.gate.abandon().map(|answer| Effect::Answer(answer.abandoned())));
         let unsettled = self.gate.stored() != self.decided;

@@ -31,6 +31,7 @@ pub struct Life {
     beat: Duration,
     confirmed: u64,
     last_sent: Option<Moment>,
+    over: bool,
     others: HashMap<Incarnation, Watched>,
 }
 
@@ -44,12 +45,22 @@ struct Watched {
 impl Life {
     /// The life of an incarnation that has joined and not beaten yet.
     pub fn new(incarnation: Incarnation, lease: Duration, beat: Duration) -> Self {
-        Self { incarnation, lease, beat, confirmed: 0, last_sent: None, others: HashMap::new() }
+        Self { incarnation, lease, beat, confirmed: 0, last_sent: None, over: false, others: HashMap::new() }
     }
 
     /// Which incarnation.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// It is over, whatever its row may say later: only another incarnation may live.
+    pub fn end(&mut self) {
+        self.over = true;
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// A beat sent after `sent_at` was answered: by the count it has now, or by nothing where the row lives no more.

@@ -11,13 +11,17 @@ const PAUSE_FIRST: Duration = Duration::from_millis(2);
 /// Longest pause between attempts.
 const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 
+/// How often a request is asked again after nobody knew what became of it. Owners go once in a while; a request whose owner goes each time may well
+/// be what makes it go, and is not to take the others down with it.
+const UNKNOWNS_MAX: u32 = 3;
+
 /// The attempts of one request so far.
 #[derive(Debug)]
 pub struct Attempts {
     /// Asking again does no harm, as an owner knows the request by its key.
     repeatable: bool,
-    /// Some attempt may have been decided.
-    uncertain: bool,
+    /// How many attempts may have been decided.
+    unknowns: u32,
     pauses: Option<ExponentialBackoff>,
 }
 
@@ -33,17 +37,17 @@ pub enum Step<T> {
 impl Attempts {
     /// Of a request that may be asked again.
     pub fn repeatable() -> Self {
-        Self { repeatable: true, uncertain: false, pauses: None }
+        Self { repeatable: true, unknowns: 0, pauses: None }
     }
 
     /// Of a request that may be asked again only if it was surely not decided.
     pub fn once() -> Self {
-        Self { repeatable: false, uncertain: false, pauses: None }
+        Self { repeatable: false, unknowns: 0, pauses: None }
     }
 
     /// Whether some attempt may have been decided.
     pub fn is_uncertain(&self) -> bool {
-        self.uncertain
+        self.unknowns > 0
     }
 
     /// An attempt came back.
@@ -51,21 +55,21 @@ impl Attempts {
         match answer {
             Ok(outcome) => Step::Answer(Ok(outcome)),
             Err(Setback::Moved) => Step::AskAgain(self.next_pause()),
-            Err(Setback::Unknown) if self.repeatable => {
-                self.uncertain = true;
+            Err(Setback::Unknown) if self.repeatable && self.unknowns < UNKNOWNS_MAX => {
+                self.unknowns += 1;
                 Step::AskAgain(self.next_pause())
             }
             Err(Setback::Unknown) => Step::Answer(Err(Setback::Unknown)),
             // These say only that nothing was decided *this* time.
-            Err(Setback::Overloaded | Setback::StoreUnavailable) if self.uncertain => Step::AskAgain(self.next_pause()),
-            Err(Setback::Expired) if self.uncertain => Step::Answer(Err(Setback::Unknown)),
+            Err(Setback::Overloaded | Setback::StoreUnavailable) if self.is_uncertain() => Step::AskAgain(self.next_pause()),
+            Err(Setback::Expired) if self.is_uncertain() => Step::Answer(Err(Setback::Unknown)),
             Err(setback @ (Setback::Overloaded | Setback::StoreUnavailable | Setback::Expired)) => Step::Answer(Err(setback)),
         }
     }
 
     /// The answer when no time is left for another attempt.
     pub fn out_of_time(&self) -> Setback {
-        if self.uncertain { Setback::Unknown } else { Setback::Moved }
+        if self.is_uncertain() { Setback::Unknown } else { Setback::Moved }
     }
 
     fn next_pause(&mut self) -> Duration {
@@ -104,6 +108,19 @@ mod tests {
         }
         assert_eq!(answer(attempts.after(Err(Setback::Expired))), Some(Err(Setback::Unknown)));
         assert_eq!(answer(attempts.after(Ok(()))), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_request_that_nobody_ever_answers_is_not_asked_for_ever() {
+        let mut attempts = Attempts::repeatable();
+        let asked_again = std::iter::from_fn(|| match attempts.after::<()>(Err(Setback::Unknown)) {
+            Step::AskAgain(_) => Some(()),
+            Step::Answer(answer) => {
+                assert_eq!(answer, Err(Setback::Unknown));
+                None
+            }
+        });
+        assert_eq!(asked_again.count(), UNKNOWNS_MAX as usize);
     }
 
     #[test]

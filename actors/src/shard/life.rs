@@ -44,6 +44,8 @@ pub enum Event {
         /// How it ended.
         raise: Raise,
     },
+    /// Forget requests that nobody waits for any more.
+    Sweep,
     /// Store everything, stop everybody.
     Drain,
 }
@@ -57,6 +59,8 @@ pub enum Load {
     NoSuchCoupon,
     /// The store did not answer, or what it holds makes no sense.
     Failed,
+    /// The node has as many owners as it takes.
+    NoPlace,
 }
 
 /// How raising the epoch ended.
@@ -107,18 +111,37 @@ enum Standing {
     Serving(Fence),
     Raising(Fence),
     Draining(Option<Fence>),
+    /// For good: the node is stopping.
+    Drained,
 }
 
 /// A coupon's place in the shard.
 #[derive(Debug)]
 enum Seat {
-    /// Being read, under this fence.
-    Loading(Fence, VecDeque<Request>),
+    /// Being read.
+    Loading(Loading),
     Active,
     /// Its owner takes nobody any more, and has not stopped yet.
     Stopping(VecDeque<Request>),
     /// Its owner stopped with something unsettled: it is read again once the epoch is raised.
     AwaitingRaise(VecDeque<Request>),
+}
+
+/// A read under way.
+#[derive(Debug)]
+struct Loading {
+    /// The fence that was committed before it began.
+    under: Fence,
+    requests: VecDeque<Request>,
+    /// How many of them were there when it began: only to them can it say that there is no such coupon.
+    before: usize,
+}
+
+impl Loading {
+    fn of(under: Fence, requests: VecDeque<Request>) -> Seat {
+        let before = requests.len();
+        Seat::Loading(Self { under, requests, before })
+    }
 }
 
 /// The state machine; see the module.
@@ -139,7 +162,7 @@ impl Life {
     pub fn fence(&self) -> Option<Fence> {
         match self.standing {
             Standing::Serving(fence) | Standing::Raising(fence) => Some(fence),
-            Standing::Unserved | Standing::Draining(_) => None,
+            Standing::Unserved | Standing::Draining(_) | Standing::Drained => None,
         }
     }
 
@@ -173,12 +196,13 @@ impl Life {
                 }
             }
             Event::Raised { from, raise } => self.raised(from, raise, effects),
+            Event::Sweep => self.sweep(),
             Event::Drain => self.drain(effects),
         }
         if let Standing::Draining(fence) = self.standing
             && self.seats.is_empty()
         {
-            self.standing = Standing::Unserved;
+            self.standing = Standing::Drained;
             effects.push(Effect::Drained(fence));
         }
     }
@@ -188,7 +212,9 @@ impl Life {
     }
 
     fn claimed(&mut self, fence: Fence, effects: &mut Vec<Effect>) {
-        if matches!(self.standing, Standing::Draining(_)) || self.fence().is_some_and(|present| present.epoch >= fence.epoch) {
+        if matches!(self.standing, Standing::Draining(_) | Standing::Drained)
+            || self.fence().is_some_and(|present| present.epoch >= fence.epoch)
+        {
             return;
         }
         self.serve(fence, effects);
@@ -204,25 +230,45 @@ impl Life {
             if let Some(Seat::AwaitingRaise(requests)) = self.seats.remove(&coupon)
                 && !requests.is_empty()
             {
-                self.seats.insert(coupon, Seat::Loading(fence, requests));
+                self.seats.insert(coupon, Loading::of(fence, requests));
                 effects.push(Effect::Load(coupon));
             }
         }
     }
 
     fn lost(&mut self, effects: &mut Vec<Effect>) {
-        if matches!(self.standing, Standing::Draining(_)) {
-            self.standing = Standing::Draining(None);
-        } else {
-            self.standing = Standing::Unserved;
-        }
+        self.standing = match self.standing {
+            Standing::Draining(_) => Standing::Draining(None),
+            Standing::Drained => Standing::Drained,
+            Standing::Unserved | Standing::Serving(_) | Standing::Raising(_) => Standing::Unserved,
+        };
         self.clear(effects, Effect::Stop);
+    }
+
+    fn sweep(&mut self) {
+        for seat in self.seats.values_mut() {
+            match seat {
+                Seat::Active => {}
+                Seat::Loading(Loading { requests, before, .. }) => {
+                    let mut place = 0;
+                    let mut still_before = 0;
+                    requests.retain(|request| {
+                        let waits = request.is_waited_for();
+                        still_before += usize::from(waits && place < *before);
+                        place += 1;
+                        waits
+                    });
+                    *before = still_before;
+                }
+                Seat::Stopping(requests) | Seat::AwaitingRaise(requests) => requests.retain(Request::is_waited_for),
+            }
+        }
     }
 
     fn drain(&mut self, effects: &mut Vec<Effect>) {
         self.standing = match self.standing {
             // Ours still, but with a raise under way the epoch is not known: it is left to whoever claims next.
-            Standing::Unserved | Standing::Raising(_) => Standing::Draining(None),
+            Standing::Unserved | Standing::Raising(_) | Standing::Drained => Standing::Draining(None),
             Standing::Serving(fence) => Standing::Draining(Some(fence)),
             Standing::Draining(fence) => Standing::Draining(fence),
         };
@@ -238,7 +284,7 @@ impl Life {
                 *seat = Seat::Stopping(VecDeque::new());
                 true
             }
-            Seat::Loading(_, requests) | Seat::Stopping(requests) => {
+            Seat::Loading(Loading { requests, .. }) | Seat::Stopping(requests) => {
                 away.extend(requests.drain(..));
                 true
             }
@@ -257,7 +303,7 @@ impl Life {
         };
         match self.seats.get_mut(&coupon) {
             Some(Seat::Active) => effects.push(Effect::Deliver(coupon, request)),
-            Some(Seat::Loading(_, requests) | Seat::Stopping(requests) | Seat::AwaitingRaise(requests)) => {
+            Some(Seat::Loading(Loading { requests, .. }) | Seat::Stopping(requests) | Seat::AwaitingRaise(requests)) => {
                 if requests.len() < WAITING_MAX {
                     requests.push_back(request);
                 } else {
@@ -265,31 +311,36 @@ impl Life {
                 }
             }
             None => {
-                self.seats.insert(coupon, Seat::Loading(present, VecDeque::from([request])));
+                self.seats.insert(coupon, Loading::of(present, VecDeque::from([request])));
                 effects.push(Effect::Load(coupon));
             }
         }
     }
 
     fn loaded(&mut self, coupon: CouponId, load: Load, effects: &mut Vec<Effect>) {
-        let Some(Seat::Loading(under, requests)) = self.seats.remove(&coupon) else { return };
-        let answer = |request| match load {
-            Load::Read => Effect::SetBack(request, Setback::Moved),
-            Load::NoSuchCoupon => Effect::UnknownCoupon(request),
-            Load::Failed => Effect::SetBack(request, Setback::StoreUnavailable),
-        };
-        match self.fence() {
-            Some(present) if load == Load::Read && present == under => {
+        let Some(Seat::Loading(Loading { under, mut requests, before })) = self.seats.remove(&coupon) else { return };
+        match (load, self.fence()) {
+            (Load::Read, Some(present)) if present == under => {
                 self.seats.insert(coupon, Seat::Active);
                 effects.push(Effect::Activate(coupon, present));
                 effects.extend(requests.into_iter().map(|request| Effect::Deliver(coupon, request)));
+                return;
             }
             // It was read under a fence that is not ours any more: others may have written since.
-            Some(present) if load == Load::Read && !requests.is_empty() => {
-                self.seats.insert(coupon, Seat::Loading(present, requests));
+            (Load::Read, Some(_)) => {}
+            (Load::NoSuchCoupon, _) => {
+                effects.extend(requests.drain(..before.min(requests.len())).map(Effect::UnknownCoupon));
+            }
+            (Load::Failed, _) => effects.extend(requests.drain(..).map(|request| Effect::SetBack(request, Setback::StoreUnavailable))),
+            (Load::NoPlace, _) => effects.extend(requests.drain(..).map(|request| Effect::SetBack(request, Setback::Overloaded))),
+            (Load::Read, None) => {}
+        }
+        match self.fence() {
+            Some(present) if !requests.is_empty() => {
+                self.seats.insert(coupon, Loading::of(present, requests));
                 effects.push(Effect::Load(coupon));
             }
-            _ => effects.extend(requests.into_iter().map(answer)),
+            _ => effects.extend(requests.into_iter().map(|request| Effect::SetBack(request, Setback::Moved))),
         }
     }
 
@@ -315,11 +366,11 @@ impl Life {
                 self.seats.insert(coupon, Seat::AwaitingRaise(requests));
             }
             Standing::Serving(fence) | Standing::Raising(fence) if !requests.is_empty() => {
-                self.seats.insert(coupon, Seat::Loading(fence, requests));
+                self.seats.insert(coupon, Loading::of(fence, requests));
                 effects.push(Effect::Load(coupon));
             }
             Standing::Serving(_) | Standing::Raising(_) => {}
-            Standing::Unserved | Standing::Draining(_) => {
+            Standing::Unserved | Standing::Draining(_) | Standing::Drained => {
                 effects.extend(requests.into_iter().map(|request| Effect::SetBack(request, Setback::Moved)));
             }
         }

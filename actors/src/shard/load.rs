@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
+use crate::admission::{Admission, Permit};
 use crate::coupon::issued::Issued;
 use crate::coupon::ledger::Ledger;
 use crate::ids::{CouponId, Sequence};
@@ -15,28 +16,41 @@ use crate::store::{Store, StoreError};
 /// How reading ended.
 #[derive(Debug)]
 pub enum Loaded {
-    /// With the ledger.
-    Read(Box<Ledger>),
+    /// With what an owner is made of.
+    Read(Readied),
     /// There is no such coupon.
     NoSuchCoupon,
     /// The store did not answer, or what it holds makes no sense; said in the log.
     Failed,
+    /// The node has as many owners as it takes.
+    NoPlace,
+}
+
+/// What an owner is made of.
+#[derive(Debug)]
+pub struct Readied {
+    /// The coupon and its issuances.
+    pub ledger: Box<Ledger>,
+    /// A place among the owners of the node.
+    pub place: Permit,
 }
 
 impl Loaded {
-    /// The event for the shard's life, and the ledger beside it.
-    pub(super) fn split(self) -> (Load, Option<Ledger>) {
+    /// The event for the shard's life, and beside it what was read.
+    pub(super) fn split(self) -> (Load, Option<Readied>) {
         match self {
-            Self::Read(ledger) => (Load::Read, Some(*ledger)),
+            Self::Read(readied) => (Load::Read, Some(readied)),
             Self::NoSuchCoupon => (Load::NoSuchCoupon, None),
             Self::Failed => (Load::Failed, None),
+            Self::NoPlace => (Load::NoPlace, None),
         }
     }
 }
 
-/// Reads a coupon, once one of `loads` is free.
-pub(super) async fn load(store: Arc<dyn Store>, loads: &Semaphore, coupon: CouponId) -> Loaded {
+/// Reads a coupon, once one of `loads` is free, if the node has a place for one more owner.
+pub(super) async fn load(store: Arc<dyn Store>, loads: &Semaphore, places: &Admission, coupon: CouponId) -> Loaded {
     let Ok(_free) = loads.acquire().await else { return Loaded::Failed };
+    let Ok(place) = places.admit() else { return Loaded::NoPlace };
     let begun = Instant::now();
     let mut issued = Issued::new(coupon);
     let mut take = |issuance: crate::store::LoadedIssuance<'_>| {
@@ -47,7 +61,7 @@ pub(super) async fn load(store: Arc<dyn Store>, loads: &Semaphore, coupon: Coupo
             let seconds = begun.elapsed().as_secs_f64();
             handles().owner_activation_seconds.record(seconds);
             tracing::debug!(%coupon, issued = %issued.last(), seconds, "loaded");
-            Loaded::Read(Box::new(Ledger::new(row, issued)))
+            Loaded::Read(Readied { ledger: Box::new(Ledger::new(row, issued)), place })
         }
         Ok(None) => Loaded::NoSuchCoupon,
         Err(error) => {

@@ -41,6 +41,9 @@ pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a statement waits for a connection before it is surely not begun.
 const QUEUE_LIMIT: Duration = Duration::from_secs(3);
 
+/// Connections that read coupons for their owners.
+const LOADERS: u32 = 2;
+
 /// How long SQLite itself waits for a lock held by another program (a shell, a backup).
 const BUSY_LIMIT: Duration = Duration::from_secs(1);
 
@@ -72,6 +75,10 @@ pub struct SqliteStore {
 struct Inner {
     path: PathBuf,
     readers: SqlitePool,
+    /// For the rows of nodes and shards alone: who may decide must not depend on how much people read.
+    cluster_reader: SqlitePool,
+    /// For owners being loaded.
+    loader: SqlitePool,
     writer: SqlitePool,
     /// Locked for as long as this store may write.
     lock: File,
@@ -85,8 +92,10 @@ impl SqliteStore {
         let (path, lock) = open::locked(&options.path)?;
         let writer = open::writer(options, &path).await?;
         open::migrate(&writer).await?;
-        let readers = open::readers(options, &path).await?;
-        Ok(Self { inner: Arc::new(Inner { path, readers, writer, lock }) })
+        let readers = open::readers(options.readers.max(1), &path).await?;
+        let cluster_reader = open::readers(1, &path).await?;
+        let loader = open::readers(LOADERS, &path).await?;
+        Ok(Self { inner: Arc::new(Inner { path, readers, cluster_reader, loader, writer, lock }) })
     }
 
     /// Makes or migrates the database and does nothing else, under the same lock as [`Self::open`].
@@ -102,6 +111,8 @@ impl SqliteStore {
     pub async fn close(&self) {
         // The writer last: the last connection to leave moves the log, and readers cannot.
         self.inner.readers.close().await;
+        self.inner.cluster_reader.close().await;
+        self.inner.loader.close().await;
         self.inner.writer.close().await;
         if let Err(error) = self.inner.lock.unlock() {
             tracing::warn!(%error, path = %self.inner.path.display(), "the database's lock file stays locked until this process ends");
@@ -146,9 +157,19 @@ impl Inner {
         self.writer.acquire().await.map_err(|error| StoreError::NotStored(error.to_string()))
     }
 
-    /// A connection that reads.
+    /// A connection that reads for people.
     async fn reader(&self) -> Result<PoolConnection<Sqlite>> {
         self.readers.acquire().await.map_err(on_read)
+    }
+
+    /// The connection that reads the rows of nodes and shards.
+    async fn cluster_reader(&self) -> Result<PoolConnection<Sqlite>> {
+        self.cluster_reader.acquire().await.map_err(on_read)
+    }
+
+    /// A connection that reads coupons for their owners.
+    async fn loader(&self) -> Result<PoolConnection<Sqlite>> {
+        self.loader.acquire().await.map_err(on_read)
     }
 }
 
@@ -165,6 +186,7 @@ async fn read_limited<T: Send + 'static>(work: impl Future<Output = Result<T>> +
 /// Runs work in a task of its own, which goes on when nobody waits for it any more.
 async fn within<T: Send + 'static>(limit: Duration, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     match timeout(limit, tokio::spawn(work)).await {
+        Ok(Ok(Err(StoreError::Fatal(why)))) => super::end_process(&why),
         Ok(Ok(result)) => result,
         Ok(Err(error)) => Err(StoreError::Unknown(error.to_string())),
         Err(_) => Err(StoreError::Unknown(format!("the disk did not answer within {limit:?}"))),
@@ -181,12 +203,16 @@ macro_rules! framed {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
     async fn check(&self) -> Result<()> {
-        if framed!(read_limited, reader, self, cluster::is_made)? {
+        if framed!(read_limited, cluster_reader, self, cluster::is_made)? {
             return Ok(());
         }
         framed!(write_limited, writer, self, cluster::make)?;
-        match framed!(read_limited, reader, self, cluster::is_made)? {
+        match framed!(read_limited, cluster_reader, self, cluster::is_made)? {
             true => Ok(()),
             false => Err(StoreError::Unreadable("the cluster's rows are not as they were just made".to_owned())),
         }
@@ -208,11 +234,11 @@ impl Store for SqliteStore {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRow>> {
-        framed!(read_limited, reader, self, cluster::nodes)
+        framed!(read_limited, cluster_reader, self, cluster::nodes)
     }
 
     async fn shards(&self) -> Result<Vec<ShardRow>> {
-        framed!(read_limited, reader, self, cluster::shards)
+        framed!(read_limited, cluster_reader, self, cluster::shards)
     }
 
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
@@ -245,10 +271,10 @@ impl Store for SqliteStore {
     }
 
     async fn load(&self, coupon: CouponId, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Coupon>> {
-        let Some(found) = framed!(read_limited, reader, self, load::coupon, coupon)? else { return Ok(None) };
+        let Some(found) = framed!(read_limited, loader, self, load::coupon, coupon)? else { return Ok(None) };
         let mut after = Some(after);
         while let Some(start) = after {
-            let page = framed!(read_limited, reader, self, load::page, coupon, start)?;
+            let page = framed!(read_limited, loader, self, load::page, coupon, start)?;
             after = page.feed(start, issuances)?;
         }
         Ok(Some(found))

@@ -111,9 +111,11 @@ impl<H: Clone> Lane<H> {
                 self.queue.push_back(submission);
             }
             Event::Written(result) => self.written(result, effects),
-            Event::ReadBack(Ok(found)) => self.read_back(&found, effects),
+            Event::ReadBack(Ok(found)) if self.out.as_ref().is_some_and(|out| out.submissions.len() == found.len()) => {
+                self.read_back(&found, effects);
+            }
             Event::ReadBack(Err(StoreError::Fatal(why))) => effects.push(Effect::Die(why)),
-            Event::ReadBack(Err(_)) => self.pause(Next::ReadBack, effects),
+            Event::ReadBack(Ok(_) | Err(_)) => self.pause(Next::ReadBack, effects),
             Event::RetryDue { lease_holds: true } => self.go_on(effects),
             Event::RetryDue { lease_holds: false } => self.give_up(effects),
         }

@@ -12,6 +12,7 @@ use actors::store::{
 };
 use actors::write_back::batch::{Batch, Found};
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 /// What becomes of a write.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,7 @@ pub struct Faults {
     no_writes: AtomicBool,
     no_beats: AtomicBool,
     no_first_issuance: AtomicBool,
+    held: watch::Sender<bool>,
     loads: AtomicUsize,
 }
 
@@ -46,6 +48,11 @@ impl Faults {
 
     pub fn refuse_beats(&self, refuse: bool) {
         self.no_beats.store(refuse, Ordering::SeqCst);
+    }
+
+    /// Lets writes wait before they reach the store, until this is taken back.
+    pub fn hold_writes(&self, hold: bool) {
+        self.held.send_replace(hold);
     }
 
     pub fn hide_first_issuance(&self, hide: bool) {
@@ -75,6 +82,10 @@ fn refused<T>() -> Result<T> {
 
 #[async_trait]
 impl Store for Faulty {
+    fn is_exclusive(&self) -> bool {
+        self.store.is_exclusive()
+    }
+
     async fn check(&self) -> Result<()> {
         self.store.check().await
     }
@@ -111,6 +122,7 @@ impl Store for Faulty {
         if self.faults.no_writes.load(Ordering::SeqCst) {
             return refused();
         }
+        self.faults.held.subscribe().wait_for(|held| !held).await.unwrap();
         let fault = self.faults.next_writes.lock().unwrap().pop_front();
         match fault {
             None => self.store.write(batch).await,

@@ -1,6 +1,7 @@
 //! One shard of a node, its clients, the database and everything between them, stepped by a seed.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actors::admission::Admission;
@@ -11,6 +12,7 @@ use actors::coupon::message::{
     Setback,
 };
 use actors::coupon::owner::{self, Owner};
+use actors::door::{Board, Knowledge, Notice};
 use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
 use actors::offer::{Coupon, Issuance, Offer, OfferPatch, Status};
 use actors::shard::life::{self, Life, Load, Raise};
@@ -34,7 +36,11 @@ pub enum Breakage {
     NoFence,
     LoadBeforeClaim,
     NoLease,
+    StaleDoor,
 }
+
+/// What a step takes: so a hundred of them pass while the door's knowledge counts.
+const STEP: Duration = Duration::from_millis(20);
 
 /// Steps with faults; after them come steps without, until nothing is under way.
 const STEPS: usize = 250;
@@ -79,6 +85,10 @@ pub struct World {
     life: Life,
     shard_mailbox: VecDeque<life::Event>,
     homes: HashMap<CouponId, Home>,
+    board: Board,
+    door: Knowledge,
+    /// What owners told when they were asked, on its way to the door.
+    heartbeats: Vec<(Moment, Vec<Arc<Notice>>)>,
     lane: Lane<(CouponId, u64)>,
     call: Option<Call>,
     loads: Vec<CouponId>,
@@ -135,6 +145,9 @@ impl World {
             life,
             shard_mailbox: VecDeque::new(),
             homes: HashMap::new(),
+            board: Board::default(),
+            door: Knowledge::default(),
+            heartbeats: Vec::new(),
             lane: Lane::default(),
             call: None,
             loads: Vec::new(),
@@ -184,7 +197,7 @@ impl World {
     fn step(&mut self) -> Result<(), String> {
         self.micros += 1;
         match self.rng.random_range(0..100) {
-            0..12 if self.faults => self.ask(),
+            0..12 if self.faults => self.ask()?,
             12..15 if self.faults => self.ask_change(),
             15..45 => self.step_owner()?,
             45..65 => self.step_shard(),
@@ -195,6 +208,7 @@ impl World {
             92 if self.faults => self.panic_owner(),
             93 if self.faults => self.passivate(),
             94 if self.faults => self.step_foreign(),
+            95..100 => self.step_door(),
             _ => {}
         }
         self.hear_answers()
@@ -208,7 +222,7 @@ impl World {
         *ids.choose(&mut self.rng).unwrap()
     }
 
-    fn ask(&mut self) {
+    fn ask(&mut self) -> Result<(), String> {
         let coupon = self.any_coupon();
         let user = UserId::parse(&format!("user-{}", self.rng.random_range(0..USERS))).unwrap();
         // Now and then a client repeats an earlier key of its own.
@@ -218,12 +232,31 @@ impl World {
             self.keys_made += 1;
             self.keys_made
         };
-        self.send_issue(coupon, user, RequestKey::parse(&format!("key-{key}")).unwrap(), None);
+        let key = RequestKey::parse(&format!("key-{key}")).unwrap();
+        if let Some(refusal) = self.door.answer(coupon, &user, self.now()) {
+            let since = self.db.coupons[&coupon].version;
+            return self.check_issue(coupon, since, &user, &key, IssueOutcome::Refused(refusal));
+        }
+        self.send_issue(coupon, user, key, None);
+        Ok(())
+    }
+
+    /// Owners are asked under the lease; what they say arrives later, in any order, or never.
+    fn step_door(&mut self) {
+        match self.rng.random_range(0..3) {
+            0 if self.lease.is_some() => self.heartbeats.push((self.now().moment, self.board.read())),
+            1 if !self.heartbeats.is_empty() => {
+                let (asked_at, notices) = self.heartbeats.remove(self.rng.random_range(0..self.heartbeats.len()));
+                self.door.hear(asked_at, notices);
+            }
+            2 if self.heartbeats.len() > 3 => drop(self.heartbeats.remove(0)),
+            _ => {}
+        }
     }
 
     fn send_issue(&mut self, coupon: CouponId, user: UserId, key: RequestKey, since: Option<u64>) {
         let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
-        let request = IssueRequest { user: user.clone(), key: key.clone(), expires: Moment::at(Duration::from_secs(1)) };
+        let request = IssueRequest { user: user.clone(), key: key.clone(), expires: Moment::at(Duration::from_secs(1_000_000)) };
         self.send(coupon, Request::Issue(request, reply));
         let asked_at_version = since.unwrap_or(self.db.coupons[&coupon].version);
         self.clients.push(Client { coupon, asked_at_version, want: Want::Issue { user, key, answer } });
@@ -244,7 +277,7 @@ impl World {
 
     fn send_change(&mut self, coupon: CouponId, change: Change) {
         let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
-        let request = ChangeRequest { change: change.clone(), if_version: None, expires: Moment::at(Duration::from_secs(1)) };
+        let request = ChangeRequest { change: change.clone(), if_version: None, expires: Moment::at(Duration::from_secs(1_000_000)) };
         self.send(coupon, Request::Change(request, reply));
         let asked_at_version = self.db.coupons[&coupon].version;
         self.clients.push(Client { coupon, asked_at_version, want: Want::Change { change, answer } });
@@ -339,7 +372,8 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now { moment: Moment::ORIGIN, timestamp: Timestamp::from_micros(self.micros).unwrap() }
+        let moment = Moment::at(STEP * u32::try_from(self.micros).unwrap());
+        Now { moment, timestamp: Timestamp::from_micros(self.micros).unwrap() }
     }
 
     fn step_owner(&mut self) -> Result<(), String> {
@@ -370,7 +404,14 @@ impl World {
                     }
                     self.lane_event(lane::Event::Submitted(Submission { portion, home }))?;
                 }
-                owner::Effect::Post(_) | owner::Effect::Withdraw => {}
+                owner::Effect::Post(notice) => self.board.post(notice),
+                owner::Effect::Withdraw { .. } if self.breakage == Breakage::StaleDoor => {}
+                owner::Effect::Withdraw { floor } => {
+                    self.board.withdraw(id);
+                    if let Some(version) = floor {
+                        self.door.raise_floor(id, version, self.now().moment);
+                    }
+                }
                 owner::Effect::ReportFenced(epoch) => self.shard_mailbox.push_back(life::Event::Fenced(epoch)),
                 owner::Effect::CloseIfEmpty => {
                     if let Some(home) = self.homes.get_mut(&id)
@@ -422,7 +463,8 @@ impl World {
                         let ledger = read.take().expect("only what was read is activated");
                         self.homes_made += 1;
                         let owner = Owner::new(ledger, fence, Duration::ZERO, Moment::ORIGIN);
-                        let home = Home { owner, mailbox: VecDeque::new(), draining: false, number: self.homes_made };
+                        let mailbox = VecDeque::from([OwnerCommand::Announce]);
+                        let home = Home { owner, mailbox, draining: false, number: self.homes_made };
                         self.homes.insert(id, home);
                     }
                     life::Effect::Deliver(id, request) => match self.homes.get_mut(&id) {
@@ -576,6 +618,7 @@ impl World {
         let id = self.any_coupon();
         // Its mailbox and its gate go with it; every reply in them answers by being dropped.
         if self.homes.remove(&id).is_some() {
+            self.board.withdraw(id);
             self.shard_mailbox.push_back(life::Event::Panicked(id));
         }
     }
@@ -593,6 +636,9 @@ impl World {
         // Our lease ends first, and this incarnation is ended; then the other claims, and issues.
         self.foreign = true;
         self.lease = None;
+        // What the other widens it answers only once our door has forgotten.
+        self.door = Knowledge::default();
+        self.heartbeats.clear();
         let other = Incarnation::new(1_000).unwrap();
         self.db.claim(other);
         let id = self.any_coupon();

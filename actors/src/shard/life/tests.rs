@@ -29,6 +29,7 @@ enum Step {
     },
     Lose,
     Claim,
+    Sweep,
     Drain,
 }
 
@@ -36,7 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
     let coupon = || 1..4_u64;
     prop_oneof![
         6 => coupon().prop_map(Step::Ask),
-        4 => (coupon(), prop_oneof![6 => Just(Load::Read), 1 => Just(Load::NoSuchCoupon), 1 => Just(Load::Failed)])
+        4 => (coupon(), prop_oneof![6 => Just(Load::Read), 1 => Just(Load::NoSuchCoupon), 1 => Just(Load::Failed), 1 => Just(Load::NoPlace)])
             .prop_map(|(coupon, load)| Step::Read(coupon, load)),
         2 => (coupon(), any::<bool>()).prop_map(|(coupon, unsettled)| Step::Stop { coupon, unsettled }),
         1 => coupon().prop_map(Step::Panic),
@@ -44,6 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<bool>().prop_map(|answered| Step::Raise { answered }),
         1 => Just(Step::Lose),
         2 => Just(Step::Claim),
+        1 => Just(Step::Sweep),
     ]
 }
 
@@ -118,6 +120,7 @@ impl World {
                 let fence = self.fence();
                 self.take(Event::Claimed(fence))
             }
+            Step::Sweep => self.take(Event::Sweep),
             Step::Drain => self.take(Event::Drain),
         }
     }
@@ -224,6 +227,42 @@ fn requests_wait_for_a_coupon_that_is_being_read() {
     assert_eq!((world.reading[&id(1)], world.delivered.len()), (1, 0));
     world.step(Step::Read(1, Load::Read)).unwrap();
     assert_eq!(world.delivered.len(), 3);
+}
+
+#[test]
+fn whoever_asked_after_the_read_began_is_not_told_by_it_that_there_is_no_coupon() {
+    let mut world = World::default();
+    world.step(Step::Claim).unwrap();
+    for _ in 0..2 {
+        world.step(Step::Ask(1)).unwrap();
+    }
+    world.step(Step::Read(1, Load::NoSuchCoupon)).unwrap();
+    // The first was there before, the second was not: for it the coupon is read again, and there it is.
+    assert_eq!(world.waiting.iter_mut().filter_map(|answer| answer.try_recv().ok()).count(), 1);
+    world.step(Step::Read(1, Load::Read)).unwrap();
+    assert_eq!(world.delivered.len(), 1);
+}
+
+#[test]
+fn a_request_that_nobody_waits_for_is_forgotten() {
+    let mut world = World::default();
+    world.step(Step::Claim).unwrap();
+    for _ in 0..3 {
+        world.step(Step::Ask(1)).unwrap();
+    }
+    world.waiting.truncate(1);
+    world.take(Event::Sweep).unwrap();
+    world.step(Step::Read(1, Load::Read)).unwrap();
+    assert_eq!(world.delivered.len(), 1);
+}
+
+#[test]
+fn a_drained_shard_stays_so() {
+    let mut world = World::default();
+    for step in [Step::Drain, Step::Claim, Step::Ask(1)] {
+        world.step(step).unwrap();
+    }
+    assert_eq!((world.drained, world.life.fence(), world.reading.len()), (1, None, 0));
 }
 
 #[test]

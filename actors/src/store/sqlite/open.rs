@@ -108,8 +108,8 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
 }
 
 /// The pool of connections that read.
-pub(super) async fn readers(options: &Options, path: &Path) -> Result<SqlitePool, sqlx::Error> {
-    pool_options(options.readers.max(1)).connect_with(connect_options(path).read_only(true)).await
+pub(super) async fn readers(count: u32, path: &Path) -> Result<SqlitePool, sqlx::Error> {
+    pool_options(count).connect_with(connect_options(path).read_only(true)).await
 }
 
 fn connect_options(path: &Path) -> SqliteConnectOptions {

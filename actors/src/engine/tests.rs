@@ -1,0 +1,75 @@
+//! What no store can be made to do: an owner that panics. The other tests of the engine are in `tests/engine.rs`.
+
+use super::*;
+use crate::coupon::message::OwnerCommand;
+use crate::offer::{Offer, Status};
+use crate::store::sqlite::{Options as SqliteOptions, SqliteStore};
+use crate::store::{Created, NewCoupon};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+async fn engine(folder: &tempfile::TempDir) -> Engine {
+    let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db"))).await.unwrap();
+    let node = NodeId::parse("test").unwrap();
+    let (lease, beat, idle) = (Duration::from_secs(3), Duration::from_millis(50), Duration::from_secs(60));
+    let engine = Engine::start(Options { node, http: String::new(), lease, beat, idle, lanes: 1 }, Arc::new(store)).await.unwrap();
+    let ready = async {
+        while !engine.not_ready().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, ready).await.unwrap();
+    engine
+}
+
+async fn coupon(engine: &Engine) -> CouponId {
+    let offer = Offer {
+        title: "test".to_owned(),
+        discount: None,
+        min_order_amount: None,
+        total_quantity: None,
+        per_user_limit: 1,
+        starts_at: None,
+        ends_at: None,
+        use_within_days: None,
+    };
+    let new = NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at: time::timestamp() };
+    let Created::New(coupon) = engine.store().create_coupon(&new).await.unwrap() else { panic!("it is new") };
+    coupon.id
+}
+
+fn user(number: usize) -> UserId {
+    UserId::parse(&format!("user-{number}")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_nobody_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder).await;
+    let coupon = coupon(&engine).await;
+    let epoch = engine.shard(coupon.shard()).await.unwrap().epoch;
+    let asked: Vec<_> = (0..1_000)
+        .map(|number| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.issue(coupon, user(number), RequestKey::random(), DEADLINE).await })
+        })
+        .collect();
+    let shard = &engine.inner.shards[usize::from(coupon.shard().get())];
+    let panics = async {
+        while !shard.tell_owner(coupon, OwnerCommand::Panic) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, panics).await.unwrap();
+    let mut sequences = Vec::new();
+    for answer in asked {
+        match answer.await.unwrap().unwrap() {
+            // Whoever was decided before it went is found by the next owner, under the same key.
+            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => sequences.push(issuance.id.sequence.get()),
+            other => panic!("{other:?}"),
+        }
+    }
+    sequences.sort_unstable();
+    assert!(sequences.into_iter().eq(1..=1_000));
+    assert!(engine.shard(coupon.shard()).await.unwrap().epoch > epoch, "raised before it was read again");
+}
