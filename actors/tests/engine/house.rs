@@ -57,7 +57,7 @@ impl House {
 
     async fn build(lease: Duration, idle: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = SqliteOptions::new(folder.path().join("test.db"));
+        let file = SqliteOptions { readers: 1, ..SqliteOptions::new(folder.path().join("test.db")) };
         let node = NodeId::parse("test").unwrap();
         let options = Options { node, http: String::new(), lease, beat: Duration::from_millis(50), idle, lanes: 1 };
         let faults = Arc::new(Faults::default());
