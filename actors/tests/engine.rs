@@ -340,3 +340,35 @@ async fn whoever_reads_lists_takes_nothing_from_those_who_own() {
         reader.await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing_and_is_got_over() {
+    let house = House::new().await;
+    let coupon = house.coupon(None, 1).await;
+    // Never below what there is: so it is full now.
+    house.store.set_page_count_max(1).await.unwrap();
+    let (mut told, mut held) = (Vec::new(), Vec::new());
+    for number in 0..2_000 {
+        let engine = house.engine.clone();
+        held.push(tokio::spawn(async move { (number, engine.issue(coupon, user(number), key(number), LONG).await) }));
+        if house.engine.not_ready() == [NotReady::NoStore] {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    eventually("the disk is full", async || house.engine.not_ready() == [NotReady::NoStore]).await;
+    assert_eq!(house.issue(coupon, 1_000_000, 1).await, Err(Setback::StoreUnavailable));
+    house.store.set_page_count_max(1 << 20).await.unwrap();
+    for answer in held {
+        match answer.await.unwrap() {
+            (_, Ok(IssueOutcome::Issued(issuance))) => told.push(issuance),
+            (number, Err(Setback::StoreUnavailable)) => {
+                assert!(matches!(house.issue(coupon, number, number).await, Ok(IssueOutcome::Issued(_))), "nothing was decided");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let stored = house.issuances(coupon).await;
+    assert!(!told.is_empty() && told.iter().all(|issuance| stored.contains(issuance)));
+    assert!(house.engine.not_ready().is_empty());
+}
