@@ -1,5 +1,7 @@
 //! The program `firstcome-bench verify` as others run it: files in, exit status and report out; and rows over HTTP.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
