@@ -186,9 +186,12 @@ impl<'h> Case<'h> {
     /// A request that was answered before another was sent has the smaller sequence.
     pub(super) fn check_order(&self, reporter: &mut Reporter<'_>) {
         let mut latest_call: Option<usize> = None;
+        // One that was overtaken by everybody is one finding.
+        let mut found: Option<usize> = None;
         for (position, facts) in self.facts.iter().enumerate() {
             if let Some(before) = latest_call
                 && self.facts[before].called > facts.answered
+                && found.replace(before) != Some(before)
             {
                 let (first, second) = (self.rows[position], self.rows[before]);
                 let message = || format!("{} was answered before {} was asked for", first.id, second.id);

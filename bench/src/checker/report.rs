@@ -163,6 +163,8 @@ impl<'h> Reporter<'h> {
         if *count > self.shown_max {
             return;
         }
+        let mut operations = operations.to_vec();
+        operations.dedup();
         let operations = operations.iter().take(EVIDENCE_MAX).map(|place| format!("line {}: {}", place + 1, self.history[*place]));
         let rows = rows.iter().take(EVIDENCE_MAX).map(|row| format!("row: {}", Written(*row)));
         let evidence = operations.chain(rows).collect();
