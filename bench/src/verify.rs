@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -75,7 +75,8 @@ impl Verify {
     pub async fn run(&self) -> ExitCode {
         match self.report().await {
             Ok(report) => {
-                print!("{}", rendered(&report));
+                // Whoever stops reading has seen enough; the exit status is still the verdict.
+                let _ = std::io::stdout().write_all(rendered(&report).as_bytes());
                 ExitCode::from(if report.is_clean() { CLEAN } else { FINDINGS })
             }
             Err(error) => {
