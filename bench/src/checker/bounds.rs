@@ -1,0 +1,86 @@
+//! When each issuance was decided, at the earliest and at the latest, and what the versions of the coupon allowed then.
+
+use super::report::{Kind, Reporter};
+use super::timeline::Version;
+use super::{Case, micros};
+use crate::rows::IssuanceRow;
+use actors::offer::Status;
+
+impl Case<'_> {
+    /// Bounds every decision by its calls and answers and by `issued_at`; then each by those before and after it.
+    pub(super) fn bound(&mut self, reporter: &mut Reporter<'_>) {
+        let tolerance = micros(self.options.clock_tolerance);
+        self.bounds = Vec::with_capacity(self.rows.len());
+        for (row, facts) in self.rows.iter().zip(&self.facts) {
+            let issued_at = row.issued_at.as_micros();
+            let (from, to) = (issued_at.saturating_sub(tolerance), issued_at.saturating_add(tolerance));
+            if to < facts.called || from > facts.answered {
+                let places: Vec<usize> = [facts.caller, facts.answerer].into_iter().flatten().collect();
+                let message = || format!("{} is not issued between its call and its answer", row.id);
+                reporter.find(Kind::TimeOutside, self.coupon.id, message, &places, &[row]);
+                self.bounds.push((facts.called, facts.answered));
+            } else {
+                self.bounds.push((from.max(facts.called), to.min(facts.answered)));
+            }
+        }
+        let mut earliest = i64::MIN;
+        for (from, _) in &mut self.bounds {
+            earliest = earliest.max(*from);
+            *from = earliest;
+        }
+        let mut latest = i64::MAX;
+        for (_, to) in self.bounds.iter_mut().rev() {
+            latest = latest.min(*to);
+            *to = latest;
+        }
+    }
+
+    /// The first moment at which this many may have been issued; `None` if they never were.
+    pub(super) fn may_have_issued(&self, count: u64) -> Option<i64> {
+        match usize::try_from(count).ok()?.checked_sub(1) {
+            None => Some(i64::MIN),
+            Some(position) => self.bounds.get(position).map(|(earliest, _)| *earliest),
+        }
+    }
+
+    /// What exceeds a version's quantity was not decided before a later version.
+    pub(super) fn check_quantities(&self, reporter: &mut Reporter<'_>) {
+        for pair in self.timeline.versions.windows(2) {
+            let [version, next] = pair else { continue };
+            let Some(quantity) = version.quantity_max() else { continue };
+            let Some(position) = usize::try_from(quantity).ok().filter(|position| *position < self.rows.len()) else { continue };
+            if self.bounds[position].1 < next.earliest {
+                let row = self.rows[position];
+                let message = || format!("{} was issued while version {} had {quantity}", row.id, version.number);
+                let places: Vec<usize> = self.facts[position].answerer.into_iter().collect();
+                reporter.find(Kind::OverQuantity, self.coupon.id, message, &places, &[row]);
+            }
+        }
+    }
+
+    /// Every row was allowed by a version that may have been in force when it was decided.
+    pub(super) fn check_terms(&self, reporter: &mut Reporter<'_>) {
+        for (position, row) in self.rows.iter().enumerate() {
+            let (from, to) = self.bounds[position];
+            // Bounds that contradict each other have been found already.
+            if from > to {
+                continue;
+            }
+            let mut versions = self.timeline.versions[self.timeline.in_force(from, to)].iter();
+            if !versions.any(|version| allows(version, row, position as u64 + 1)) {
+                let places: Vec<usize> = [self.facts[position].caller, self.facts[position].answerer].into_iter().flatten().collect();
+                let message = || format!("no version that may have been in force allows {}", row.id);
+                reporter.find(Kind::AgainstTerms, self.coupon.id, message, &places, &[row]);
+            }
+        }
+    }
+}
+
+/// Whether the version may have given this row as its `count`th. `issued_at` is what the owner compared with the window, so no tolerance is due.
+fn allows(version: &Version, row: &IssuanceRow, count: u64) -> bool {
+    version.status.may(|status| status == Status::Open)
+        && version.starts_at.may(|starts_at| starts_at.is_none_or(|starts_at| starts_at <= row.issued_at))
+        && version.ends_at.may(|ends_at| ends_at.is_none_or(|ends_at| row.issued_at < ends_at))
+        && version.quantity.may(|quantity| quantity.is_none_or(|quantity| count <= quantity))
+        && version.days.may(|days| days.map(|days| row.issued_at.plus_days(days)) == row.expires_at)
+}

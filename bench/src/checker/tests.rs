@@ -1,0 +1,440 @@
+//! Each fault alone, in an otherwise clean history; and clean ones.
+
+use super::*;
+use crate::history::{Change, Patch};
+use world::{World, at, patch};
+
+mod model;
+mod world;
+
+const LIMIT: u32 = 1;
+
+/// Three coupons, all given out, and a refusal.
+fn sale() -> World {
+    let mut world = World::new(Some(3), LIMIT);
+    world.issued(10, 14, "alice", Some("a"), 1);
+    world.issued(20, 24, "bob", None, 2);
+    world.issued(22, 30, "carol", Some("c"), 3);
+    world.refused(40, 44, "dave", Refusal::SoldOut { total_quantity: 3 });
+    world
+}
+
+#[track_caller]
+fn finds(world: &World, kind: Kind) {
+    let report = world.report();
+    assert!(report.has(kind), "not found: {kind}, but {:?}", report.counts);
+}
+
+#[track_caller]
+fn is_clean(world: &World) {
+    let report = world.report();
+    let text: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(report.is_clean(), "{}", text.join("\n"));
+}
+
+#[test]
+fn a_sale_is_clean() {
+    is_clean(&sale());
+}
+
+#[test]
+fn more_than_the_quantity_is_found() {
+    let mut world = sale();
+    world.issued(50, 52, "erin", None, 4);
+    finds(&world, Kind::OverQuantity);
+}
+
+#[test]
+fn a_quantity_lowered_below_what_was_issued_is_found() {
+    let mut world = sale();
+    world.change(50, 51, patch(Some(2)));
+    world.change(60, 61, patch(Some(5)));
+    finds(&world, Kind::OverQuantity);
+}
+
+#[test]
+fn more_than_the_per_user_limit_is_found() {
+    let mut world = World::new(Some(3), LIMIT);
+    world.issued(10, 14, "alice", Some("a"), 1);
+    world.issued(20, 24, "alice", Some("b"), 2);
+    finds(&world, Kind::OverUserLimit);
+}
+
+#[test]
+fn a_gap_is_found() {
+    let mut world = sale();
+    world.rows.issuances.remove(1);
+    finds(&world, Kind::SequenceGap);
+    finds(&world, Kind::ToldNotStored);
+}
+
+#[test]
+fn a_sequence_stored_twice_is_found() {
+    let mut world = sale();
+    world.row("eve", 2, 22);
+    finds(&world, Kind::SequenceTwice);
+}
+
+#[test]
+fn a_coupon_that_counts_otherwise_is_found() {
+    let mut world = sale();
+    world.issued_offset = 1;
+    finds(&world, Kind::IssuedDiffers);
+}
+
+#[test]
+fn a_told_issuance_that_is_not_stored_is_found() {
+    let mut world = sale();
+    world.rows.issuances.pop();
+    finds(&world, Kind::ToldNotStored);
+    finds(&world, Kind::NotExhausted);
+}
+
+#[test]
+fn a_told_issuance_of_another_user_time_or_expiry_is_found() {
+    let mut world = sale();
+    world.rows.issuances[1].user = world::user("mallory");
+    finds(&world, Kind::ToldOtherwise);
+    let mut world = sale();
+    world.rows.issuances[1].issued_at = at(23);
+    finds(&world, Kind::ToldOtherwise);
+    let mut world = sale();
+    world.rows.issuances[1].expires_at = Some(at(1_000));
+    finds(&world, Kind::ToldOtherwise);
+}
+
+#[test]
+fn one_issuance_told_to_two_requests_is_found() {
+    let mut world = World::new(Some(3), 2);
+    world.issued(10, 14, "alice", Some("a"), 1);
+    world.told(20, 24, "alice", Some("b"), 1, false);
+    finds(&world, Kind::ToldTwice);
+}
+
+#[test]
+fn replays_are_equal_and_marked() {
+    let mut world = sale();
+    world.told(50, 54, "alice", Some("a"), 1, true);
+    is_clean(&world);
+    world.told(60, 64, "alice", Some("a"), 1, false);
+    finds(&world, Kind::ReplayUnmarked);
+    let mut world = World::new(Some(3), 2);
+    world.issued(10, 14, "alice", Some("a"), 1);
+    world.issued(20, 24, "alice", Some("a"), 2);
+    finds(&world, Kind::ReplayDiffers);
+}
+
+#[test]
+fn an_overtaken_request_is_found_and_an_overlapping_one_is_not() {
+    let mut world = World::new(None, LIMIT);
+    world.issued(10, 20, "alice", None, 2);
+    world.issued(15, 30, "bob", None, 1);
+    is_clean(&world);
+    let mut world = World::new(None, LIMIT);
+    world.issued(10, 14, "alice", None, 2);
+    world.issued(15, 30, "bob", None, 1);
+    finds(&world, Kind::OutOfOrder);
+}
+
+#[test]
+fn an_unanswered_request_that_overtook_backwards_in_time_is_found() {
+    let mut world = World::new(None, LIMIT);
+    world.issued(10, 14, "alice", None, 2);
+    world.unknown(20, "bob", Some("b"));
+    world.row("bob", 1, 21);
+    finds(&world, Kind::OutOfOrder);
+}
+
+#[test]
+fn a_row_that_nobody_asked_for_is_found_unless_others_may_have() {
+    let mut world = World::new(None, LIMIT);
+    world.row("mallory", 1, 15);
+    finds(&world, Kind::UnaskedRow);
+    world.options.foreign = true;
+    is_clean(&world);
+}
+
+#[test]
+fn unknowns_go_either_way_but_not_twice_nor_before_their_call() {
+    let mut world = World::new(None, 3);
+    world.unknown(10, "alice", Some("a"));
+    is_clean(&world);
+    world.row("alice", 1, 12);
+    is_clean(&world);
+    world.row("alice", 2, 13);
+    finds(&world, Kind::RefusedButStored);
+    let mut world = World::new(None, 3);
+    world.unknown(1_000, "alice", Some("a"));
+    world.row("alice", 1, 12);
+    finds(&world, Kind::RefusedButStored);
+}
+
+#[test]
+fn a_refused_or_unapplied_request_with_a_row_is_found() {
+    let mut world = World::new(None, LIMIT);
+    world.not_applied(10, 14, "alice", Some("a"));
+    world.row("alice", 1, 12);
+    finds(&world, Kind::RefusedButStored);
+}
+
+#[test]
+fn an_issuance_outside_its_call_is_found() {
+    let mut world = World::new(None, LIMIT);
+    world.issued(1_000, 1_004, "alice", None, 1);
+    world.restamp(1, at(5_000));
+    finds(&world, Kind::TimeOutside);
+}
+
+#[test]
+fn an_issuance_while_paused_or_outside_the_window_or_with_a_strange_expiry_is_found() {
+    let mut world = World::new(None, LIMIT);
+    world.change(10, 14, Change::Pause);
+    world.issued(20, 24, "alice", None, 1);
+    finds(&world, Kind::AgainstTerms);
+    let mut world = World::new(None, LIMIT);
+    world.change(10, 14, Change::Patch(Patch { starts_at: Some(Some(at(30))), ..Patch::default() }));
+    world.issued(20, 24, "alice", None, 1);
+    finds(&world, Kind::AgainstTerms);
+    let mut world = World::new(None, LIMIT);
+    world.change(10, 14, Change::Patch(Patch { use_within_days: Some(Some(3)), ..Patch::default() }));
+    world.issued(20, 24, "alice", None, 1);
+    finds(&world, Kind::AgainstTerms);
+}
+
+#[test]
+fn sold_out_too_soon_is_found() {
+    let mut world = World::new(Some(2), LIMIT);
+    world.options.clock_tolerance = Duration::ZERO;
+    world.issued(10, 14, "alice", None, 1);
+    world.refused(20, 24, "dave", Refusal::SoldOut { total_quantity: 2 });
+    world.issued(30, 34, "bob", None, 2);
+    finds(&world, Kind::SoldOutTooSoon);
+}
+
+#[test]
+fn sold_out_with_coupons_left_is_found() {
+    let mut world = World::new(Some(2), LIMIT);
+    world.issued(10, 14, "alice", None, 1);
+    world.refused(20, 24, "dave", Refusal::SoldOut { total_quantity: 2 });
+    finds(&world, Kind::NotExhausted);
+}
+
+#[test]
+fn sold_out_of_another_quantity_is_found() {
+    let mut world = sale();
+    world.refused(50, 54, "erin", Refusal::SoldOut { total_quantity: 2 });
+    finds(&world, Kind::UntrueRefusal);
+}
+
+#[test]
+fn sold_out_after_an_answered_raise_is_found() {
+    let mut world = sale();
+    world.change(50, 54, patch(Some(5)));
+    world.refused(52, 60, "erin", Refusal::SoldOut { total_quantity: 3 });
+    is_clean(&world);
+    world.refused(55, 60, "frank", Refusal::SoldOut { total_quantity: 3 });
+    finds(&world, Kind::StaleRefusal);
+}
+
+#[test]
+fn sold_out_after_an_unanswered_raise_is_clean_either_way() {
+    let mut world = sale();
+    world.lost_change(50, patch(Some(5)), false);
+    world.refused(55, 60, "frank", Refusal::SoldOut { total_quantity: 3 });
+    is_clean(&world);
+    world.lost_change(70, patch(Some(5)), true);
+    world.refused(75, 80, "erin", Refusal::SoldOut { total_quantity: 3 });
+    is_clean(&world);
+    world.issued(90, 94, "gina", None, 4);
+    is_clean(&world);
+    world.refused(500, 501, "henry", Refusal::SoldOut { total_quantity: 5 });
+    finds(&world, Kind::NotExhausted);
+}
+
+#[test]
+fn a_lost_change_before_an_answered_one_leaves_a_gap_that_it_explains() {
+    let mut world = World::new(Some(3), LIMIT);
+    world.lost_change(10, Change::Pause, true);
+    world.refused(15, 18, "alice", Refusal::Paused);
+    world.change(20, 24, patch(Some(5)));
+    is_clean(&world);
+    world.refused(25, 28, "bob", Refusal::Closed);
+    finds(&world, Kind::UntrueRefusal);
+}
+
+#[test]
+fn paused_closed_and_the_window_must_have_been_so() {
+    for refusal in [
+        Refusal::Paused,
+        Refusal::Closed,
+        Refusal::NotStarted { starts_at: at(100), server_time: at(11) },
+        Refusal::Ended { ends_at: at(5), server_time: at(11) },
+    ] {
+        let mut world = World::new(Some(3), LIMIT);
+        world.refused(10, 14, "alice", refusal);
+        finds(&world, Kind::UntrueRefusal);
+    }
+}
+
+#[test]
+fn a_window_is_told_at_the_time_it_was() {
+    let window = Change::Patch(Patch { starts_at: Some(Some(at(500))), ends_at: Some(Some(at(2_000))), ..Patch::default() });
+    let told = |server_time| Refusal::NotStarted { starts_at: at(500), server_time: at(server_time) };
+    let mut world = World::new(Some(3), LIMIT);
+    world.change(10, 14, window);
+    world.refused(20, 24, "alice", told(22));
+    world.refused(2_010, 2_014, "alice", Refusal::Ended { ends_at: at(2_000), server_time: at(2_011) });
+    is_clean(&world);
+    let mut late = world.clone();
+    late.refused(600, 604, "bob", told(601));
+    finds(&late, Kind::UntrueRefusal);
+    world.refused(1_600, 1_604, "bob", told(400));
+    finds(&world, Kind::UntrueRefusal);
+}
+
+#[test]
+fn a_refusal_by_the_state_before_a_resume_is_found() {
+    let mut world = World::new(Some(3), LIMIT);
+    world.change(10, 14, Change::Pause);
+    world.refused(20, 24, "alice", Refusal::Paused);
+    world.change(30, 34, Change::Resume);
+    is_clean(&world);
+    world.refused(35, 40, "alice", Refusal::Paused);
+    finds(&world, Kind::StaleRefusal);
+}
+
+#[test]
+fn a_refusal_by_the_state_before_a_close_is_found_unless_lag_is_allowed() {
+    let mut world = World::new(Some(3), LIMIT);
+    world.change(10, 14, Change::Pause);
+    world.change(30, 34, Change::Close);
+    world.refused(35, 40, "alice", Refusal::Paused);
+    finds(&world, Kind::StaleRefusal);
+    world.options.narrowing_lag = Duration::from_secs(2);
+    is_clean(&world);
+}
+
+#[test]
+fn sold_out_in_place_of_paused_is_found() {
+    let mut world = sale();
+    world.change(50, 54, Change::Pause);
+    world.refused(60, 64, "erin", Refusal::SoldOut { total_quantity: 3 });
+    finds(&world, Kind::Precedence);
+}
+
+#[test]
+fn a_winner_told_sold_out_is_found() {
+    let mut world = sale();
+    world.refused(60, 64, "alice", Refusal::SoldOut { total_quantity: 3 });
+    finds(&world, Kind::Precedence);
+}
+
+#[test]
+fn a_request_that_was_given_a_coupon_and_is_refused_later_is_found() {
+    let mut world = sale();
+    let row = Box::new(world.rows.issuances[0].clone());
+    world.refused_with(60, 64, "alice", Some("a"), Refusal::AlreadyIssued(row));
+    finds(&world, Kind::Precedence);
+}
+
+#[test]
+fn already_issued_names_the_users_stored_and_latest_issuance() {
+    let mut world = sale();
+    let rows = world.rows.issuances.clone();
+    world.refused(50, 54, "alice", Refusal::AlreadyIssued(Box::new(rows[0].clone())));
+    is_clean(&world);
+    let mut other = sale();
+    other.refused(50, 54, "alice", Refusal::AlreadyIssued(Box::new(rows[1].clone())));
+    finds(&other, Kind::UntrueAlreadyIssued);
+    let mut absent = sale();
+    let row = IssuanceRow { issued_at: at(1), ..rows[0].clone() };
+    absent.refused(50, 54, "alice", Refusal::AlreadyIssued(Box::new(row)));
+    finds(&absent, Kind::UntrueAlreadyIssued);
+    let mut early = sale();
+    early.refused(4, 8, "alice", Refusal::AlreadyIssued(Box::new(rows[0].clone())));
+    finds(&early, Kind::UntrueAlreadyIssued);
+    let mut fewer = World::new(None, 2);
+    fewer.issued(10, 14, "alice", Some("a"), 1);
+    let row = Box::new(fewer.rows.issuances[0].clone());
+    fewer.refused(50, 54, "alice", Refusal::AlreadyIssued(row));
+    finds(&fewer, Kind::UntrueAlreadyIssued);
+    let mut not_latest = fewer.clone();
+    not_latest.issued(20, 24, "alice", Some("b"), 2);
+    finds(&not_latest, Kind::UntrueAlreadyIssued);
+}
+
+#[test]
+fn an_unknown_coupon_that_was_made_before_is_found() {
+    let mut world = sale();
+    world.refused(0, 1, "zoe", Refusal::UnknownCoupon);
+    is_clean(&world);
+    world.refused(300, 301, "zoe", Refusal::UnknownCoupon);
+    finds(&world, Kind::UntrueUnknownCoupon);
+}
+
+#[test]
+fn a_coupon_that_is_lost_is_found() {
+    let mut world = sale();
+    world.lose_coupon();
+    finds(&world, Kind::CouponLost);
+    finds(&world, Kind::NoSuchCoupon);
+}
+
+#[test]
+fn a_change_that_is_lost_is_found() {
+    let mut world = sale();
+    let before = world.coupon.clone();
+    world.change(50, 54, patch(Some(5)));
+    world.coupon = before;
+    finds(&world, Kind::ChangeLost);
+}
+
+#[test]
+fn a_change_answered_without_being_made_is_found() {
+    let mut world = sale();
+    world.done(50, 54, patch(Some(5)));
+    finds(&world, Kind::ChangeNotMade);
+}
+
+#[test]
+fn versions_out_of_order_or_shown_differently_are_found() {
+    let mut world = sale();
+    world.change(60, 64, patch(Some(5)));
+    world.change(50, 54, patch(Some(6)));
+    finds(&world, Kind::VersionsConflict);
+    let mut world = sale();
+    world.change(60, 64, patch(Some(5)));
+    world.coupon.terms.total_quantity = Some(6);
+    finds(&world, Kind::VersionsConflict);
+}
+
+#[test]
+fn a_version_that_nobody_asked_for_is_found() {
+    let mut world = sale();
+    world.coupon.version = 2;
+    world.coupon.terms.total_quantity = Some(6);
+    finds(&world, Kind::UnaskedChange);
+}
+
+#[test]
+fn a_change_refused_without_reason_is_found() {
+    for code in ["CLOSED", "VERSION_MISMATCH", "QUANTITY_BELOW_ISSUED", "UNKNOWN_COUPON"] {
+        let mut world = sale();
+        world.refused_change(50, 54, patch(Some(3)), Some(1), code);
+        finds(&world, Kind::UntrueChangeRefusal);
+    }
+    let mut world = sale();
+    world.refused_change(50, 54, patch(Some(2)), None, "QUANTITY_BELOW_ISSUED");
+    is_clean(&world);
+}
+
+#[test]
+fn findings_beyond_the_cap_are_counted() {
+    let mut world = World::new(None, LIMIT);
+    for sequence in 1..=50 {
+        world.row("mallory", sequence, 15);
+    }
+    let report = world.report();
+    assert_eq!(report.counts[&Kind::UnaskedRow], 50);
+    assert_eq!(report.findings.iter().filter(|finding| finding.kind == Kind::UnaskedRow).count(), 10);
+}

@@ -1,0 +1,327 @@
+//! The versions of one coupon, and when each may have been in force.
+//!
+//! A change takes effect at one moment between its call and its answer; one without an answer at any moment after its call, or never.
+//! Every version that an answer or the final row shows is known whole. Versions that nobody saw can only be made by changes
+//! without an answer; they stand in one *gap*, in which each part of the offer may have any value that those changes set.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use actors::offer::Status;
+use actors::time::Timestamp;
+
+use super::report::{Kind, Reporter};
+use crate::history::{Change, ChangeAnswer, ChangeCall, CreateAnswer, Operation};
+use crate::rows::{CouponRow, Terms};
+
+/// Before everything and after everything, in microseconds.
+pub(super) const NEVER: Range<i64> = i64::MIN..i64::MAX;
+
+/// The values that a part of an offer may have.
+#[derive(Debug, Clone)]
+pub(super) enum Choice<T> {
+    Any,
+    Of(Vec<T>),
+}
+
+impl<T: Copy + PartialEq> Choice<T> {
+    pub(super) fn may(&self, fits: impl Fn(T) -> bool) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(values) => values.iter().any(|value| fits(*value)),
+        }
+    }
+
+    fn add(&mut self, value: Option<T>) {
+        if let (Self::Of(values), Some(value)) = (self, value)
+            && !values.contains(&value)
+        {
+            values.push(value);
+        }
+    }
+}
+
+/// A version, or a gap between two that are known.
+#[derive(Debug, Clone)]
+pub(super) struct Version {
+    /// Its number; of a gap the first.
+    pub(super) number: u64,
+    /// Whether it is a gap, or nothing is known about it.
+    pub(super) is_gap: bool,
+    pub(super) quantity: Choice<Option<u64>>,
+    pub(super) starts_at: Choice<Option<Timestamp>>,
+    pub(super) ends_at: Choice<Option<Timestamp>>,
+    pub(super) days: Choice<Option<u16>>,
+    pub(super) status: Choice<Status>,
+    /// It came into force at this moment at the earliest.
+    pub(super) earliest: i64,
+    /// And at this one at the latest.
+    pub(super) latest: i64,
+}
+
+impl Version {
+    fn any(number: u64) -> Self {
+        Self {
+            number,
+            is_gap: true,
+            quantity: Choice::Any,
+            starts_at: Choice::Any,
+            ends_at: Choice::Any,
+            days: Choice::Any,
+            status: Choice::Any,
+            earliest: NEVER.start,
+            latest: NEVER.start,
+        }
+    }
+
+    fn known(number: u64, known: &Known<'_>) -> Self {
+        let CouponRow { terms: Terms { total_quantity, starts_at, ends_at, use_within_days }, status, .. } = *known.row;
+        Self {
+            number,
+            is_gap: false,
+            quantity: Choice::Of(vec![total_quantity]),
+            starts_at: Choice::Of(vec![starts_at]),
+            ends_at: Choice::Of(vec![ends_at]),
+            days: Choice::Of(vec![use_within_days]),
+            status: Choice::Of(vec![status]),
+            earliest: known.earliest,
+            latest: known.latest,
+        }
+    }
+
+    /// What may follow this version by changes that nobody was answered about.
+    fn gap<'c>(&self, lost: impl Iterator<Item = &'c ChangeCall>, latest: i64) -> Self {
+        let mut gap = Self { number: self.number + 1, is_gap: true, latest, ..self.clone() };
+        let mut first = NEVER.end;
+        for call in lost {
+            first = first.min(call.span.call.as_micros());
+            match &call.change {
+                Change::Patch(patch) => {
+                    gap.quantity.add(patch.total_quantity);
+                    gap.starts_at.add(patch.starts_at);
+                    gap.ends_at.add(patch.ends_at);
+                    gap.days.add(patch.use_within_days);
+                }
+                Change::Pause => gap.status.add(Some(Status::Paused)),
+                Change::Resume => gap.status.add(Some(Status::Open)),
+                Change::Close => gap.status.add(Some(Status::Closed)),
+            }
+        }
+        gap.earliest = self.earliest.max(if first == NEVER.end { NEVER.start } else { first });
+        gap
+    }
+
+    /// The most that may be issued in it; `None` if there is no limit, or none is known.
+    pub(super) fn quantity_max(&self) -> Option<u64> {
+        match &self.quantity {
+            Choice::Any => None,
+            Choice::Of(values) => values.iter().copied().collect::<Option<Vec<u64>>>()?.into_iter().max(),
+        }
+    }
+
+    /// Whether somebody may be given the coupon by this version who was refused by the one before.
+    pub(super) fn may_widen(&self, before: &Self) -> bool {
+        let opens = self.status.may(|status| status == Status::Open) && before.status.may(|status| status != Status::Open);
+        let more = |new: Option<u64>, old: Option<u64>| old.is_some_and(|old| new.is_none_or(|new| new > old));
+        let earlier = |new: Option<Timestamp>, old: Option<Timestamp>| old.is_some_and(|old| new.is_none_or(|new| new < old));
+        let later = |new: Option<Timestamp>, old: Option<Timestamp>| old.is_some_and(|old| new.is_none_or(|new| new > old));
+        opens
+            || self.quantity.may(|new| before.quantity.may(|old| more(new, old)))
+            || self.starts_at.may(|new| before.starts_at.may(|old| earlier(new, old)))
+            || self.ends_at.may(|new| before.ends_at.may(|old| later(new, old)))
+    }
+
+    /// Whether it may be open, and its window hold some moment from `from` to `to`.
+    pub(super) fn may_be_live(&self, from: i64, to: i64) -> bool {
+        self.status.may(|status| status == Status::Open)
+            && self.starts_at.may(|starts| starts.is_none_or(|starts| starts.as_micros() <= to))
+            && self.ends_at.may(|ends| ends.is_none_or(|ends| ends.as_micros() > from))
+    }
+}
+
+/// What an answer or the final row shows of a version.
+#[derive(Debug)]
+struct Known<'h> {
+    row: &'h CouponRow,
+    earliest: i64,
+    latest: i64,
+    operation: Option<usize>,
+}
+
+/// All versions, in order.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    pub(super) versions: Vec<Version>,
+    /// The coupon surely existed from here on.
+    pub(super) created_by: i64,
+}
+
+impl Timeline {
+    /// The versions that may have been in force at some moment from `from` to `to`.
+    pub(super) fn in_force(&self, from: i64, to: i64) -> Range<usize> {
+        let begun = self.versions.partition_point(|version| version.latest < from);
+        let end = self.versions.partition_point(|version| version.earliest <= to);
+        begun.saturating_sub(1)..end.max(begun.saturating_sub(1))
+    }
+
+    /// When this version ended, at the latest.
+    pub(super) fn ended(&self, index: usize) -> i64 {
+        self.versions.get(index + 1).map_or(NEVER.end, |next| next.latest)
+    }
+
+    /// From what administrators asked and were answered about this coupon, and from its final row.
+    pub(super) fn of(row: &CouponRow, operations: &[usize], history: &[Operation], foreign: bool, reporter: &mut Reporter<'_>) -> Self {
+        let mut building = Building { row, history, known: BTreeMap::new(), lost: Vec::new(), reporter };
+        building.read(operations);
+        let created_by = building.known.values().map(|known| known.latest).min().unwrap_or(NEVER.end);
+        building.read_final_row(foreign);
+        let mut versions = building.versions(foreign);
+        building.narrow(&mut versions);
+        Self { versions, created_by }
+    }
+}
+
+#[derive(Debug)]
+struct Building<'a, 'h, 'r> {
+    row: &'h CouponRow,
+    history: &'h [Operation],
+    known: BTreeMap<u64, Known<'h>>,
+    lost: Vec<(usize, &'h ChangeCall)>,
+    reporter: &'a mut Reporter<'r>,
+}
+
+impl<'h> Building<'_, 'h, '_> {
+    /// Takes every answer.
+    fn read(&mut self, operations: &[usize]) {
+        for place in operations {
+            let span = self.history[*place].span();
+            let latest = span.answer.map_or(NEVER.end, Timestamp::as_micros);
+            match &self.history[*place] {
+                Operation::Create(create) => {
+                    if let CreateAnswer::Created { coupon, replayed } = &create.answer {
+                        let earliest = if *replayed { NEVER.start } else { span.call.as_micros() };
+                        self.see(coupon, earliest, latest, Some(*place));
+                    }
+                }
+                Operation::Change(call) => match &call.answer {
+                    ChangeAnswer::Done(coupon) => {
+                        self.see(coupon, span.call.as_micros(), latest, Some(*place));
+                        if !shows(&call.change, coupon) {
+                            let message = || "the answer to a change does not show it".to_owned();
+                            self.reporter.find(Kind::ChangeNotMade, coupon.id, message, &[*place], &[]);
+                        }
+                    }
+                    ChangeAnswer::Unknown => self.lost.push((*place, call)),
+                    ChangeAnswer::NotApplied(_) => {}
+                },
+                Operation::Issue(_) => {}
+            }
+        }
+        // A version shown by one answer may have been made by a change that got none.
+        for (number, known) in self.known.iter_mut().filter(|(number, _)| **number > 1) {
+            let makers = self.lost.iter().filter(|(_, call)| call.if_match.is_none_or(|version| version + 1 == *number));
+            let fitting = makers.filter(|(_, call)| shows(&call.change, known.row));
+            let first = fitting.map(|(_, call)| call.span.call.as_micros()).min();
+            known.earliest = known.earliest.min(first.unwrap_or(NEVER.end));
+        }
+    }
+
+    fn see(&mut self, row: &'h CouponRow, earliest: i64, latest: i64, operation: Option<usize>) {
+        let known = self.known.entry(row.version).or_insert(Known { row, earliest, latest, operation });
+        known.earliest = known.earliest.min(earliest);
+        known.latest = known.latest.min(latest);
+        if (known.row.terms, known.row.status, known.row.per_user_limit) != (row.terms, row.status, row.per_user_limit) {
+            let places: Vec<usize> = [known.operation, operation].into_iter().flatten().collect();
+            let message = || format!("version {} is shown differently: in the end {:?}, {:?}", row.version, row.status, row.terms);
+            self.reporter.find(Kind::VersionsConflict, row.id, message, &places, &[]);
+        }
+    }
+
+    /// The final row is the last version; it may be one that nobody was answered about.
+    fn read_final_row(&mut self, foreign: bool) {
+        let row = self.row;
+        if let Some((last, known)) = self.known.last_key_value()
+            && *last > row.version
+        {
+            let (last, place) = (*last, known.operation);
+            let message = || format!("version {} is stored in the end, though version {last} was answered", row.version);
+            self.reporter.find(Kind::ChangeLost, row.id, message, place.as_slice(), &[]);
+        }
+        let unseen = !self.known.contains_key(&row.version);
+        let calls = self.lost.iter().filter(|(_, call)| shows(&call.change, row)).map(|(_, call)| call.span.call.as_micros());
+        let first = calls.min();
+        if unseen && row.version > 1 && first.is_none() && !foreign && !self.known.is_empty() {
+            let message =
+                || format!("the stored version {}, {:?}, {:?}, was made by no change in the history", row.version, row.status, row.terms);
+            self.reporter.find(Kind::UnaskedChange, row.id, message, &[], &[]);
+        }
+        if !unseen {
+            return self.see(row, NEVER.end, NEVER.end, None);
+        }
+        // Of a coupon that nobody in the history made or changed, this was always the version.
+        let always = row.version == 1 || (!foreign && self.known.is_empty() && self.lost.is_empty());
+        let (earliest, latest) = if always { (NEVER.start, NEVER.start) } else { (first.unwrap_or(NEVER.start), NEVER.end) };
+        self.see(row, earliest, latest, None);
+    }
+
+    /// All versions in order, gaps filled.
+    fn versions(&mut self, foreign: bool) -> Vec<Version> {
+        let mut versions: Vec<Version> = Vec::new();
+        for (number, known) in &self.known {
+            let next = Version::known(*number, known);
+            match versions.last() {
+                None if *number > 1 => versions.push(Version::any(1)),
+                Some(before) if number - before.number > 1 => {
+                    let lost = || self.lost.iter().map(|(_, call)| *call).filter(|call| call.span.call.as_micros() <= next.latest);
+                    let missing = number - before.number - 1;
+                    if missing > lost().count() as u64 && !foreign {
+                        let message = || format!("{missing} versions before version {number} were made by no change in the history");
+                        self.reporter.find(Kind::UnaskedChange, self.row.id, message, known.operation.as_slice(), &[]);
+                    }
+                    versions.push(if foreign {
+                        Version { latest: next.latest, ..Version::any(before.number + 1) }
+                    } else {
+                        before.gap(lost(), next.latest)
+                    });
+                }
+                None | Some(_) => {}
+            }
+            versions.push(next);
+        }
+        versions
+    }
+
+    /// Versions follow one another, so each bounds those before and after it.
+    fn narrow(&mut self, versions: &mut [Version]) {
+        let mut earliest = NEVER.start;
+        for version in versions.iter_mut() {
+            earliest = earliest.max(version.earliest);
+            version.earliest = earliest;
+        }
+        let mut latest = NEVER.end;
+        for version in versions.iter_mut().rev() {
+            latest = latest.min(version.latest);
+            version.latest = latest;
+            if version.earliest > latest {
+                let places: Vec<usize> = self.known.get(&version.number).and_then(|known| known.operation).into_iter().collect();
+                let message = || format!("version {} was answered before it, or one before it, was asked for", version.number);
+                self.reporter.find(Kind::VersionsConflict, self.row.id, message, &places, &[]);
+            }
+        }
+    }
+}
+
+/// Whether this coupon is as the change would have it.
+pub(super) fn shows(change: &Change, row: &CouponRow) -> bool {
+    match change {
+        Change::Patch(patch) => {
+            patch.total_quantity.is_none_or(|quantity| quantity == row.terms.total_quantity)
+                && patch.starts_at.is_none_or(|time| time == row.terms.starts_at)
+                && patch.ends_at.is_none_or(|time| time == row.terms.ends_at)
+                && patch.use_within_days.is_none_or(|days| days == row.terms.use_within_days)
+        }
+        Change::Pause => row.status == Status::Paused,
+        Change::Resume => row.status == Status::Open,
+        Change::Close => row.status == Status::Closed,
+    }
+}

@@ -1,0 +1,125 @@
+//! The final rows over HTTP, through the pages that administrators have.
+
+use std::time::Duration;
+
+use actors::ids::CouponId;
+use hashbrown::HashSet;
+use reqwest::{Client, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::rows::{CouponRow, IssuanceRow, Rows};
+
+/// Most items the service puts on a page.
+const PAGE_ITEMS_MAX: u32 = 200;
+/// Lists of coupons may be this old, so that much must pass before what is read is the end.
+const STALENESS: Duration = Duration::from_millis(1_100);
+/// How long a page may take to come, so that a service that hangs is an error.
+const PAGE_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Why the rows cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No whole answer in time.
+    #[error("{url}: {error}")]
+    Http {
+        /// What was asked for.
+        url: String,
+        /// What happened.
+        error: reqwest::Error,
+    },
+    /// An answer that is no page.
+    #[error("{url}: status {status}: {body}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// Its status.
+        status: StatusCode,
+        /// What it says.
+        body: String,
+    },
+    /// A page that leads nowhere new.
+    #[error("{url}: the page after this one is this one")]
+    Circle {
+        /// What was asked for.
+        url: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct Page<T> {
+    items: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+/// Reads a service that is quiet.
+#[derive(Debug)]
+pub struct Fetch {
+    client: Client,
+    url: String,
+    admin_token: String,
+}
+
+impl Fetch {
+    /// From the service at this base URL, in the right of its administrators.
+    pub fn new(url: &str, admin_token: &str) -> Self {
+        Self { client: Client::new(), url: url.trim_end_matches('/').to_owned(), admin_token: admin_token.to_owned() }
+    }
+
+    /// Reads these coupons, as far as they are stored, and all their issuances. Waits first for lists to be up to date.
+    ///
+    /// Cancel safe: it only reads.
+    pub async fn rows(&self, coupons: &HashSet<CouponId>) -> Result<Rows, FetchError> {
+        tokio::time::sleep(STALENESS).await;
+        let mut rows = Rows { coupons: self.coupons(coupons).await?, issuances: Vec::new() };
+        for coupon in &rows.coupons {
+            self.issuances(coupon.id, &mut rows.issuances).await?;
+        }
+        Ok(rows)
+    }
+
+    async fn coupons(&self, wanted: &HashSet<CouponId>) -> Result<Vec<CouponRow>, FetchError> {
+        let mut found: Vec<CouponRow> = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let url = match &cursor {
+                Some(cursor) => format!("{}/v1/coupons?limit={PAGE_ITEMS_MAX}&cursor={cursor}", self.url),
+                None => format!("{}/v1/coupons?limit={PAGE_ITEMS_MAX}", self.url),
+            };
+            let page: Page<CouponRow> = self.page(&url).await?;
+            found.extend(page.items.into_iter().filter(|coupon| wanted.contains(&coupon.id)));
+            match page.next_cursor {
+                None => return Ok(found),
+                next if next == cursor => return Err(FetchError::Circle { url }),
+                next => cursor = next,
+            }
+        }
+    }
+
+    async fn issuances(&self, coupon: CouponId, rows: &mut Vec<IssuanceRow>) -> Result<(), FetchError> {
+        let mut after = 0;
+        loop {
+            let url = format!("{}/v1/coupons/{coupon}/issuances?after_sequence={after}&limit={PAGE_ITEMS_MAX}", self.url);
+            let page: Page<IssuanceRow> = self.page(&url).await?;
+            let last = page.items.last().map(|row| row.id.sequence.get());
+            rows.extend(page.items);
+            match (page.next_cursor, last) {
+                (None, _) | (_, None) => return Ok(()),
+                (Some(_), Some(last)) if last <= after => return Err(FetchError::Circle { url }),
+                (Some(_), Some(last)) => after = last,
+            }
+        }
+    }
+
+    async fn page<T: DeserializeOwned>(&self, url: &str) -> Result<T, FetchError> {
+        let http = |error| FetchError::Http { url: url.to_owned(), error };
+        let request = self.client.get(url).bearer_auth(&self.admin_token).timeout(PAGE_TIME_MAX);
+        let response = request.send().await.map_err(http)?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let body = response.text().await.map_err(http)?;
+            return Err(FetchError::Status { url: url.to_owned(), status, body });
+        }
+        response.json().await.map_err(http)
+    }
+}

@@ -1,0 +1,390 @@
+//! One line of a history: its JSON, and what it means.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use actors::ids::{RequestKey, UserId};
+use actors::time::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Change, ChangeAnswer, ChangeCall, Create, CreateAnswer, Issue, IssueAnswer, Operation, Patch, Refusal, Span};
+use crate::rows::{CouponRow, IssuanceRow, coupon_id, time};
+
+/// Reads a line.
+pub(super) fn parse(text: &str) -> Result<Operation, String> {
+    match serde_json::from_str(text).map_err(|error| error.to_string())? {
+        Line::Create(line) => line.read().map(Operation::Create),
+        Line::Change(line) => line.read().map(Operation::Change),
+        Line::Issue(line) => line.read().map(Operation::Issue),
+    }
+}
+
+/// Writes a line, without its end.
+pub(super) fn write(output: impl Write, operation: &Operation) -> std::io::Result<()> {
+    let line = match operation {
+        Operation::Create(create) => Line::Create(CreateLine::of(create)),
+        Operation::Change(change) => Line::Change(ChangeLine::of(change)),
+        Operation::Issue(issue) => Line::Issue(IssueLine::of(issue)),
+    };
+    Ok(serde_json::to_writer(output, &line)?)
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line<'a> {
+    Create(CreateLine),
+    Change(ChangeLine),
+    #[serde(borrow)]
+    Issue(IssueLine<'a>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateLine {
+    call_us: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer_us: Option<i64>,
+    #[serde(default)]
+    answer: Option<AnswerJson<serde_json::Value>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeLine {
+    call_us: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer_us: Option<i64>,
+    coupon: u64,
+    change: ChangeJson,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    if_match: Option<u64>,
+    #[serde(default)]
+    answer: Option<AnswerJson<serde_json::Value>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IssueLine<'a> {
+    call_us: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer_us: Option<i64>,
+    coupon: u64,
+    #[serde(borrow)]
+    user: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    key: Option<Cow<'a, str>>,
+    #[serde(default)]
+    answer: Option<AnswerJson<IssueBody>>,
+}
+
+/// An HTTP answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[serde(bound(deserialize = "B: DeserializeOwned"))]
+struct AnswerJson<B> {
+    status: u16,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
+    body: Option<B>,
+}
+
+/// An issuance or a problem: the fields of both, as telling them apart first would take a second reading of each of a million lines.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct IssueBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    coupon_id: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issued_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    applied: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issuance: Option<Box<IssuanceRow>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    starts_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ends_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server_time: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    total_quantity: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ChangeJson {
+    Patch(PatchJson),
+    Pause,
+    Resume,
+    Close,
+}
+
+/// What was sent; fields that decide nothing are let pass.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct PatchJson {
+    #[serde(default, deserialize_with = "clearable", skip_serializing_if = "Option::is_none")]
+    total_quantity: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "clearable", skip_serializing_if = "Option::is_none")]
+    starts_at: Option<Option<String>>,
+    #[serde(default, deserialize_with = "clearable", skip_serializing_if = "Option::is_none")]
+    ends_at: Option<Option<String>>,
+    #[serde(default, deserialize_with = "clearable", skip_serializing_if = "Option::is_none")]
+    use_within_days: Option<Option<u16>>,
+}
+
+/// Tells *absent* (kept) from *null* (cleared).
+fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl CreateLine {
+    fn of(create: &Create) -> Self {
+        let answer = match &create.answer {
+            CreateAnswer::Created { coupon, replayed } => Some(AnswerJson { status: 201, replayed: *replayed, body: Some(json(coupon)) }),
+            CreateAnswer::NotApplied(code) => Some(not_applied(code)),
+            CreateAnswer::Unknown => None,
+        };
+        Self { call_us: create.span.call.as_micros(), answer_us: create.span.answer.map(Timestamp::as_micros), answer }
+    }
+
+    fn read(self) -> Result<Create, String> {
+        let span = span(self.call_us, self.answer_us, self.answer.is_some())?;
+        let answer = match self.answer {
+            Some(AnswerJson { status: 201, replayed, body }) => CreateAnswer::Created { coupon: coupon(body)?, replayed },
+            other => match not_done(other)? {
+                Some(code) => CreateAnswer::NotApplied(code),
+                None => CreateAnswer::Unknown,
+            },
+        };
+        Ok(Create { span, answer })
+    }
+}
+
+impl ChangeLine {
+    fn of(call: &ChangeCall) -> Self {
+        let answer = match &call.answer {
+            ChangeAnswer::Done(coupon) => Some(AnswerJson { status: 200, replayed: false, body: Some(json(coupon)) }),
+            ChangeAnswer::NotApplied(code) => Some(not_applied(code)),
+            ChangeAnswer::Unknown => None,
+        };
+        Self {
+            call_us: call.span.call.as_micros(),
+            answer_us: call.span.answer.map(Timestamp::as_micros),
+            coupon: call.coupon.get(),
+            change: ChangeJson::of(&call.change),
+            if_match: call.if_match,
+            answer,
+        }
+    }
+
+    fn read(self) -> Result<ChangeCall, String> {
+        let span = span(self.call_us, self.answer_us, self.answer.is_some())?;
+        let answer = match self.answer {
+            Some(AnswerJson { status: 200, body, .. }) => ChangeAnswer::Done(coupon(body)?),
+            other => match not_done(other)? {
+                Some(code) => ChangeAnswer::NotApplied(code),
+                None => ChangeAnswer::Unknown,
+            },
+        };
+        if matches!(&answer, ChangeAnswer::Done(coupon) if coupon.id.get() != self.coupon) {
+            return Err("the answer shows another coupon than the one to be changed".to_owned());
+        }
+        Ok(ChangeCall { span, coupon: coupon_id(self.coupon)?, change: self.change.read()?, if_match: self.if_match, answer })
+    }
+}
+
+impl ChangeJson {
+    fn of(change: &Change) -> Self {
+        let text = |time: Option<Option<Timestamp>>| time.map(|time| time.map(|time| time.to_string()));
+        match change {
+            Change::Patch(patch) => Self::Patch(PatchJson {
+                total_quantity: patch.total_quantity,
+                starts_at: text(patch.starts_at),
+                ends_at: text(patch.ends_at),
+                use_within_days: patch.use_within_days,
+            }),
+            Change::Pause => Self::Pause,
+            Change::Resume => Self::Resume,
+            Change::Close => Self::Close,
+        }
+    }
+
+    fn read(self) -> Result<Change, String> {
+        let read = |field, text: Option<Option<String>>| text.map(|text| text.map(|text| time(field, &text)).transpose()).transpose();
+        Ok(match self {
+            Self::Patch(patch) => Change::Patch(Patch {
+                total_quantity: patch.total_quantity,
+                starts_at: read("starts_at", patch.starts_at)?,
+                ends_at: read("ends_at", patch.ends_at)?,
+                use_within_days: patch.use_within_days,
+            }),
+            Self::Pause => Change::Pause,
+            Self::Resume => Change::Resume,
+            Self::Close => Change::Close,
+        })
+    }
+}
+
+impl<'a> IssueLine<'a> {
+    fn of(issue: &'a Issue) -> Self {
+        let answer = match &issue.answer {
+            IssueAnswer::Issued { issuance, replayed } => {
+                Some(AnswerJson { status: 201, replayed: *replayed, body: Some(IssueBody::issued(issuance)) })
+            }
+            IssueAnswer::Refused(refusal) => Some(IssueBody::refused(refusal)),
+            IssueAnswer::NotApplied(code) => {
+                let body = IssueBody { code: Some(code.clone()), applied: Some(false), ..IssueBody::default() };
+                Some(AnswerJson { status: 503, replayed: false, body: Some(body) })
+            }
+            IssueAnswer::Unknown => None,
+        };
+        Self {
+            call_us: issue.span.call.as_micros(),
+            answer_us: issue.span.answer.map(Timestamp::as_micros),
+            coupon: issue.coupon.get(),
+            user: issue.user.as_str().into(),
+            key: issue.key.as_ref().map(|key| key.as_str().into()),
+            answer,
+        }
+    }
+
+    fn read(self) -> Result<Issue, String> {
+        let span = span(self.call_us, self.answer_us, self.answer.is_some())?;
+        let answer = self.answer.map_or(Ok(IssueAnswer::Unknown), issue_answer)?;
+        Ok(Issue {
+            span,
+            coupon: coupon_id(self.coupon)?,
+            user: UserId::parse(&self.user).map_err(|error| error.to_string())?,
+            key: self.key.map(|key| RequestKey::parse(&key)).transpose().map_err(|error| error.to_string())?,
+            answer,
+        })
+    }
+}
+
+impl IssueBody {
+    fn issued(row: &IssuanceRow) -> Self {
+        Self {
+            id: Some(row.id.to_string()),
+            coupon_id: Some(row.id.coupon.get()),
+            user_id: Some(row.user.to_string()),
+            sequence: Some(row.id.sequence.get()),
+            issued_at: Some(row.issued_at.to_string()),
+            expires_at: row.expires_at.map(|time| time.to_string()),
+            ..Self::default()
+        }
+    }
+
+    fn refused(refusal: &Refusal) -> AnswerJson<Self> {
+        let mut body = Self { code: Some(refusal.code().to_owned()), ..Self::default() };
+        match refusal {
+            Refusal::AlreadyIssued(row) => body.issuance = Some(row.clone()),
+            Refusal::NotStarted { starts_at, server_time } => {
+                body.starts_at = Some(starts_at.to_string());
+                body.server_time = Some(server_time.to_string());
+            }
+            Refusal::Ended { ends_at, server_time } => {
+                body.ends_at = Some(ends_at.to_string());
+                body.server_time = Some(server_time.to_string());
+            }
+            Refusal::SoldOut { total_quantity } => body.total_quantity = Some(*total_quantity),
+            Refusal::UnknownCoupon | Refusal::Closed | Refusal::Paused => {}
+        }
+        let status = if *refusal == Refusal::UnknownCoupon { 404 } else { 409 };
+        AnswerJson { status, replayed: false, body: Some(body) }
+    }
+
+    fn issuance(self) -> Result<IssuanceRow, String> {
+        let lacks = |field| move || format!("a 201 lacks {field}");
+        IssuanceRow::try_from(crate::rows::IssuanceJson {
+            id: self.id.ok_or_else(lacks("id"))?,
+            coupon_id: self.coupon_id.ok_or_else(lacks("coupon_id"))?,
+            user_id: self.user_id.ok_or_else(lacks("user_id"))?,
+            sequence: self.sequence.ok_or_else(lacks("sequence"))?,
+            issued_at: self.issued_at.ok_or_else(lacks("issued_at"))?,
+            expires_at: self.expires_at,
+        })
+    }
+
+    fn refusal(self, code: &str) -> Result<Refusal, String> {
+        let lacks = |field| move || format!("{code} lacks {field}");
+        let read = |field: &'static str, text: Option<String>| time(field, &text.ok_or_else(lacks(field))?);
+        Ok(match code {
+            "UNKNOWN_COUPON" => Refusal::UnknownCoupon,
+            "ALREADY_ISSUED" => Refusal::AlreadyIssued(self.issuance.ok_or_else(lacks("issuance"))?),
+            "CLOSED" => Refusal::Closed,
+            "PAUSED" => Refusal::Paused,
+            "NOT_STARTED" => {
+                Refusal::NotStarted { starts_at: read("starts_at", self.starts_at)?, server_time: read("server_time", self.server_time)? }
+            }
+            "ENDED" => Refusal::Ended { ends_at: read("ends_at", self.ends_at)?, server_time: read("server_time", self.server_time)? },
+            "SOLD_OUT" => Refusal::SoldOut { total_quantity: self.total_quantity.ok_or_else(lacks("total_quantity"))? },
+            _ => return Err(format!("{code:?} is no refusal of a request for a coupon")),
+        })
+    }
+}
+
+fn issue_answer(answer: AnswerJson<IssueBody>) -> Result<IssueAnswer, String> {
+    let AnswerJson { status, replayed, body } = answer;
+    let mut body = body.unwrap_or_default();
+    let code = body.code.take();
+    match (status, code) {
+        (201, _) => Ok(IssueAnswer::Issued { issuance: body.issuance()?, replayed }),
+        (409, Some(code)) => body.refusal(&code).map(IssueAnswer::Refused),
+        (404, Some(code)) if code == "UNKNOWN_COUPON" => Ok(IssueAnswer::Refused(Refusal::UnknownCoupon)),
+        (status, code) => Ok(match unanswered(status, code, body.applied)? {
+            Some(code) => IssueAnswer::NotApplied(code),
+            None => IssueAnswer::Unknown,
+        }),
+    }
+}
+
+/// The code of an answer that says that nothing was done; `None` if nobody knows.
+fn unanswered(status: u16, code: Option<String>, applied: Option<bool>) -> Result<Option<String>, String> {
+    match (status, applied) {
+        (400..=499, _) | (500..=599, Some(false)) => Ok(Some(code.unwrap_or_else(|| status.to_string()))),
+        (500..=599, _) => Ok(None),
+        _ => Err(format!("status {status} is no answer to this operation")),
+    }
+}
+
+/// The same of an administrator's operation, or of none that came.
+fn not_done(answer: Option<AnswerJson<serde_json::Value>>) -> Result<Option<String>, String> {
+    let Some(AnswerJson { status, body, .. }) = answer else { return Ok(None) };
+    let body = body.unwrap_or_default();
+    let code = body.get("code").and_then(serde_json::Value::as_str).map(str::to_owned);
+    unanswered(status, code, body.get("applied").and_then(serde_json::Value::as_bool))
+}
+
+fn not_applied(code: &str) -> AnswerJson<serde_json::Value> {
+    AnswerJson { status: 503, replayed: false, body: Some(serde_json::json!({"code": code, "applied": false})) }
+}
+
+fn coupon(body: Option<serde_json::Value>) -> Result<CouponRow, String> {
+    let body = body.ok_or("an answer that shows a coupon has no body")?;
+    serde_json::from_value(body).map_err(|error| format!("the coupon in the answer: {error}"))
+}
+
+/// A coupon's fields are numbers and texts, so that writing it cannot fail.
+fn json(coupon: &CouponRow) -> serde_json::Value {
+    serde_json::to_value(coupon).unwrap_or_default()
+}
+
+fn span(call_us: i64, answer_us: Option<i64>, answered: bool) -> Result<Span, String> {
+    let read = |micros: i64| Timestamp::from_micros(micros).ok_or_else(|| format!("{micros} us is outside the years 1000 to 9999"));
+    let span = Span { call: read(call_us)?, answer: answer_us.map(read).transpose()? };
+    match span.answer {
+        Some(answer) if answer < span.call => Err("answer_us is before call_us".to_owned()),
+        None if answered => Err("an answer lacks answer_us".to_owned()),
+        Some(_) | None => Ok(span),
+    }
+}

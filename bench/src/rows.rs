@@ -1,0 +1,221 @@
+//! The final rows, as the API returns them: coupons and issuances, one JSON object a line, in any order.
+//!
+//! A line is an issuance if it has a `coupon_id`, else a coupon. Fields that are not needed here are let pass.
+
+use std::io::{BufRead, Write};
+
+use actors::ids::{CouponId, IssuanceId, UserId};
+use actors::offer::Status;
+use actors::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::history::InputError;
+
+/// The parts of an offer that decide who is given a coupon and what is written about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How many there are; `None`: unlimited.
+    pub total_quantity: Option<u64>,
+    /// The first moment at which it is issued.
+    pub starts_at: Option<Timestamp>,
+    /// The first moment at which it is not issued any more.
+    pub ends_at: Option<Timestamp>,
+    /// Days from issuing to expiry.
+    pub use_within_days: Option<u16>,
+}
+
+/// A coupon as an answer or the final rows show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CouponRow {
+    /// Which one.
+    pub id: CouponId,
+    /// What it offers.
+    pub terms: Terms,
+    /// How many one user may have.
+    pub per_user_limit: u32,
+    /// What administrators said may happen.
+    pub status: Status,
+    /// Counts administrators' changes, from 1.
+    pub version: u64,
+    /// How many are stored, as the service says.
+    pub issued: u64,
+    /// When it was made, by the clock of the node that made it.
+    pub created_at: Timestamp,
+}
+
+/// An issuance as an answer or the final rows show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuanceRow {
+    /// Which coupon, and its place in it.
+    pub id: IssuanceId,
+    /// Who has it.
+    pub user: UserId,
+    /// When it was decided, by the clock of the owner.
+    pub issued_at: Timestamp,
+    /// Until when it can be used.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Everything that is stored in the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// All coupons.
+    pub coupons: Vec<CouponRow>,
+    /// All issuances.
+    pub issuances: Vec<IssuanceRow>,
+}
+
+impl Rows {
+    /// Reads a rows file.
+    pub fn read(input: impl BufRead) -> Result<Self, InputError> {
+        let mut rows = Self::default();
+        for (number, line) in (1..).zip(input.lines()) {
+            let line = line.map_err(|error| InputError::new(number, error))?;
+            let row: RowLine = serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?;
+            if row.coupon_id.is_some() {
+                rows.issuances.push(serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?);
+            } else {
+                rows.coupons.push(serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Writes a rows file, coupons first.
+    pub fn write(&self, mut output: impl Write) -> std::io::Result<()> {
+        for coupon in &self.coupons {
+            serde_json::to_writer(&mut output, coupon)?;
+            output.write_all(b"\n")?;
+        }
+        for issuance in &self.issuances {
+            serde_json::to_writer(&mut output, issuance)?;
+            output.write_all(b"\n")?;
+        }
+        output.flush()
+    }
+}
+
+/// Enough to tell a coupon from an issuance.
+#[derive(Debug, Deserialize)]
+struct RowLine {
+    coupon_id: Option<u64>,
+}
+
+/// An issuance's JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IssuanceJson {
+    pub(crate) id: String,
+    pub(crate) coupon_id: u64,
+    pub(crate) user_id: String,
+    pub(crate) sequence: u64,
+    pub(crate) issued_at: String,
+    #[serde(default)]
+    pub(crate) expires_at: Option<String>,
+}
+
+impl TryFrom<IssuanceJson> for IssuanceRow {
+    type Error = String;
+
+    fn try_from(json: IssuanceJson) -> Result<Self, String> {
+        let id = IssuanceId::parse(&json.id).map_err(|error| error.to_string())?;
+        if (id.coupon.get(), id.sequence.get()) != (json.coupon_id, json.sequence) {
+            return Err(format!("id {id} is not coupon {} and sequence {}", json.coupon_id, json.sequence));
+        }
+        Ok(Self {
+            id,
+            user: UserId::parse(&json.user_id).map_err(|error| error.to_string())?,
+            issued_at: time("issued_at", &json.issued_at)?,
+            expires_at: json.expires_at.as_deref().map(|text| time("expires_at", text)).transpose()?,
+        })
+    }
+}
+
+impl Serialize for IssuanceRow {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json = IssuanceJson {
+            id: self.id.to_string(),
+            coupon_id: self.id.coupon.get(),
+            user_id: self.user.to_string(),
+            sequence: self.id.sequence.get(),
+            issued_at: self.issued_at.to_string(),
+            expires_at: self.expires_at.map(|time| time.to_string()),
+        };
+        json.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for IssuanceRow {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IssuanceJson::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A coupon's JSON, as far as it is needed.
+#[derive(Debug, Serialize, Deserialize)]
+struct CouponJson {
+    id: u64,
+    total_quantity: Option<u64>,
+    per_user_limit: u32,
+    starts_at: Option<String>,
+    ends_at: Option<String>,
+    use_within_days: Option<u16>,
+    status: String,
+    issued: u64,
+    version: u64,
+    created_at: String,
+}
+
+impl TryFrom<CouponJson> for CouponRow {
+    type Error = String;
+
+    fn try_from(json: CouponJson) -> Result<Self, String> {
+        Ok(Self {
+            id: coupon_id(json.id)?,
+            terms: Terms {
+                total_quantity: json.total_quantity,
+                starts_at: json.starts_at.as_deref().map(|text| time("starts_at", text)).transpose()?,
+                ends_at: json.ends_at.as_deref().map(|text| time("ends_at", text)).transpose()?,
+                use_within_days: json.use_within_days,
+            },
+            per_user_limit: json.per_user_limit,
+            status: Status::parse(&json.status).ok_or_else(|| format!("status {:?} is none of open, paused, closed", json.status))?,
+            version: json.version,
+            issued: json.issued,
+            created_at: time("created_at", &json.created_at)?,
+        })
+    }
+}
+
+impl Serialize for CouponRow {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json = CouponJson {
+            id: self.id.get(),
+            total_quantity: self.terms.total_quantity,
+            per_user_limit: self.per_user_limit,
+            starts_at: self.terms.starts_at.map(|time| time.to_string()),
+            ends_at: self.terms.ends_at.map(|time| time.to_string()),
+            use_within_days: self.terms.use_within_days,
+            status: self.status.as_str().to_owned(),
+            issued: self.issued,
+            version: self.version,
+            created_at: self.created_at.to_string(),
+        };
+        json.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for CouponRow {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        CouponJson::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A coupon id from its JSON number.
+pub(crate) fn coupon_id(number: u64) -> Result<CouponId, String> {
+    CouponId::new(number).ok_or_else(|| format!("{number} is no coupon id"))
+}
+
+/// A time from its JSON text.
+pub(crate) fn time(field: &str, text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| format!("{field} {text:?} is no time in RFC 3339"))
+}

@@ -1,0 +1,147 @@
+//! `firstcome-bench verify`: reads a history and the rows, has them checked, and says what was found.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use actors::ids::CouponId;
+use clap::Args;
+use hashbrown::HashSet;
+
+use crate::checker::{self, Options, Report};
+use crate::fetch::{Fetch, FetchError};
+use crate::history::{self, InputError, Operation};
+use crate::rows::Rows;
+
+/// Every promise was kept.
+pub const CLEAN: u8 = 0;
+/// Some was not.
+pub const FINDINGS: u8 = 1;
+/// The input cannot be read, so nothing is known.
+pub const BAD_INPUT: u8 = 2;
+
+/// What to hold against what.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// What clients saw, JSON Lines.
+    #[arg(long)]
+    history: PathBuf,
+    /// What is stored: coupons and issuances as the API returns them, JSON Lines.
+    #[arg(long, conflicts_with = "url", required_unless_present = "url")]
+    rows: Option<PathBuf>,
+    /// The service to read what is stored from; it should be quiet.
+    #[arg(long, requires = "admin_token")]
+    url: Option<String>,
+    /// The right to read it.
+    #[arg(long)]
+    admin_token: Option<String>,
+    /// How long all reading over HTTP may take, in seconds.
+    #[arg(long, default_value_t = 600)]
+    fetch_seconds_max: u64,
+    /// How far the clocks of clients and service may be apart, in milliseconds.
+    #[arg(long, default_value_t = 250)]
+    clock_tolerance_ms: u64,
+    /// How long refusals may lag behind changes that do not widen, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    narrowing_lag_ms: u64,
+    /// Others used the coupons too, so rows need no request in the history.
+    #[arg(long)]
+    foreign: bool,
+    /// Findings of each kind to print; all are counted.
+    #[arg(long, default_value_t = 10)]
+    shown_max: u64,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+enum VerifyError {
+    #[error("{path}: {error}")]
+    File { path: String, error: std::io::Error },
+    #[error("{path}: {error}")]
+    Input { path: String, error: InputError },
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("the rows were not read within {0} s")]
+    TooSlow(u64),
+    #[error("neither --rows nor --url with --admin-token")]
+    NoRows,
+}
+
+impl Verify {
+    /// Does it, prints the report, and returns the exit status.
+    pub async fn run(&self) -> ExitCode {
+        match self.report().await {
+            Ok(report) => {
+                // Whoever stops reading has seen enough; the exit status is still the verdict.
+                let _ = std::io::stdout().write_all(rendered(&report).as_bytes());
+                ExitCode::from(if report.is_clean() { CLEAN } else { FINDINGS })
+            }
+            Err(error) => {
+                eprintln!("firstcome-bench: {error}");
+                ExitCode::from(BAD_INPUT)
+            }
+        }
+    }
+
+    async fn report(&self) -> Result<Report, VerifyError> {
+        let path = || self.history.display().to_string();
+        let history = history::read(open(&self.history)?).collect::<Result<Vec<Operation>, InputError>>();
+        let history = history.map_err(|error| VerifyError::Input { path: path(), error })?;
+        let rows = self.rows(&history).await?;
+        let options = Options {
+            clock_tolerance: Duration::from_millis(self.clock_tolerance_ms),
+            narrowing_lag: Duration::from_millis(self.narrowing_lag_ms),
+            foreign: self.foreign,
+            shown_max: self.shown_max,
+        };
+        Ok(checker::check(&history, &rows, &options))
+    }
+
+    async fn rows(&self, history: &[Operation]) -> Result<Rows, VerifyError> {
+        match (&self.rows, &self.url, &self.admin_token) {
+            (Some(path), ..) => Rows::read(open(path)?).map_err(|error| VerifyError::Input { path: path.display().to_string(), error }),
+            (None, Some(url), Some(token)) => {
+                let coupons: HashSet<CouponId> = history.iter().filter_map(Operation::coupon).collect();
+                let limit = Duration::from_secs(self.fetch_seconds_max);
+                let rows = tokio::time::timeout(limit, Fetch::new(url, token).rows(&coupons)).await;
+                Ok(rows.map_err(|_| VerifyError::TooSlow(self.fetch_seconds_max))??)
+            }
+            (None, ..) => Err(VerifyError::NoRows),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, VerifyError> {
+    let file = File::open(path).map_err(|error| VerifyError::File { path: path.display().to_string(), error })?;
+    Ok(BufReader::with_capacity(1 << 20, file))
+}
+
+/// The report for people: what there was, then what is wrong.
+pub fn rendered(report: &Report) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, count: u64| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{name:<32}{count:>12}");
+    };
+    line("coupons", report.coupons);
+    line("issuances stored", report.issuances);
+    for (answer, count) in &report.answers {
+        line(&format!("requests: {answer}"), *count);
+    }
+    for (kind, count) in &report.counts {
+        line(&format!("FOUND: {kind}"), *count);
+    }
+    for finding in &report.findings {
+        let _ = write!(text, "\n{finding}\n");
+    }
+    if report.is_clean() {
+        text.push_str("every promise was kept\n");
+    } else {
+        let total: u64 = report.counts.values().sum();
+        let _ = writeln!(text, "\n{total} findings, {} shown", report.findings.len());
+    }
+    text
+}
