@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Set in the count once the queue takes nobody any more.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// A queue's door: so many places, and whether it is closed.
+/// The entrance of a queue: so many places, and whether it is closed.
 #[derive(Debug, Clone)]
 pub struct Admission {
     taken: Arc<AtomicUsize>,

@@ -46,6 +46,8 @@ pub struct Options {
     pub beat: Duration,
     /// An owner without requests for so long is unloaded.
     pub idle: Duration,
+    /// Most requests in the node's queues together; [`crate::router::REQUESTS_MAX`] is a good number.
+    pub requests_max: usize,
     /// Lanes, each writing one batch at a time. A store with one writer has no use for more than one.
     pub lanes: usize,
 }
@@ -120,7 +122,7 @@ impl Engine {
             shards.push(started.map_err(|error| StoreError::NotStored(format!("shard {id} did not start: {error}")))?);
         }
         let shards: Arc<[ShardHandle]> = shards.into();
-        let router = Router::new(Arc::clone(&shards), lease.clone());
+        let router = Router::new(Arc::clone(&shards), lease.clone(), options.requests_max);
         let member = membership::Options { node: options.node, http: options.http, lease: options.lease, beat: options.beat };
         let membership = Membership::start(member, Arc::clone(&store), lease.clone(), Arc::clone(&shards)).await?;
         let house = Housekeeping {

@@ -66,7 +66,7 @@ metric_table! {
     BATCH_ROWS = "coupon_batch_rows", Kind::Histogram(ROWS), Count, "Rows of a committed batch.";
     COMMIT_SECONDS = "coupon_commit_duration_seconds", Kind::Histogram(SECONDS), Seconds,
         "Time from sending a batch to knowing that it is stored.";
-    WRITE_RETRIES = "coupon_write_retries_total", Kind::Counter, Count, "Batches sent again, by the reason.";
+    WRITE_RETRIES = "coupon_write_retries_total", Kind::Counter, Count, "Batches that were not known to be stored when they came back, by the reason: they are sent again, or read back.";
     FENCED_ROWS = "coupon_fenced_rows_total", Kind::Counter, Count, "Rows the store refused because their shard has another owner or epoch.";
     CONTRADICTIONS = "coupon_contradictions_total", Kind::Counter, Count,
         "Portions that the store contradicted: other rows in their place, or guards that refuse. Never expected.";

@@ -217,13 +217,58 @@ pub struct Issuance {
     pub expires_at: Option<Timestamp>,
 }
 
+/// Of which kind a discount is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiscountKind {
+    /// [`Discount::Amount`]
+    Amount,
+    /// [`Discount::Rate`]
+    Rate,
+}
+
+/// A change of a discount: what is not set stays as it was, if there was a discount.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiscountPatch {
+    /// New kind.
+    pub kind: Option<DiscountKind>,
+    /// New value.
+    pub value: Option<u64>,
+}
+
+impl Discount {
+    /// The discount of this kind and value; a value that no discount of the kind has becomes one that [`Offer::check`] refuses.
+    pub fn new(kind: DiscountKind, value: u64) -> Self {
+        match kind {
+            DiscountKind::Amount => Self::Amount(value),
+            DiscountKind::Rate => Self::Rate(u8::try_from(value).unwrap_or(u8::MAX)),
+        }
+    }
+
+    /// Its kind and value.
+    pub fn parts(self) -> (DiscountKind, u64) {
+        match self {
+            Self::Amount(value) => (DiscountKind::Amount, value),
+            Self::Rate(value) => (DiscountKind::Rate, u64::from(value)),
+        }
+    }
+}
+
+impl DiscountPatch {
+    fn apply(self, discount: Option<Discount>) -> Result<Discount, InvalidField> {
+        let (kind, value) = discount.map(Discount::parts).unzip();
+        let missing = |field| InvalidField { field, message: "is missing, and there was no discount before" };
+        let kind = self.kind.or(kind).ok_or_else(|| missing("discount.kind"))?;
+        Ok(Discount::new(kind, self.value.or(value).ok_or_else(|| missing("discount.value"))?))
+    }
+}
+
 /// A change by an administrator: what is to be set, where `Some` (and within it `None` clears).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OfferPatch {
     /// New title.
     pub title: Option<String>,
-    /// New or no discount.
-    pub discount: Option<Option<Discount>>,
+    /// What is to be changed of the discount, or no discount.
+    pub discount: Option<Option<DiscountPatch>>,
     /// New or no smallest order.
     pub min_order_amount: Option<Option<u64>>,
     /// New or no quantity.
@@ -237,17 +282,22 @@ pub struct OfferPatch {
 }
 
 impl OfferPatch {
-    /// The offer with this patch on it; not checked.
-    pub fn apply(&self, offer: &Offer) -> Offer {
-        Offer {
+    /// The offer with this patch on it, not checked further; an error if the patch leaves half a discount.
+    pub fn apply(&self, offer: &Offer) -> Result<Offer, InvalidField> {
+        let discount = match self.discount {
+            None => offer.discount,
+            Some(None) => None,
+            Some(Some(patch)) => Some(patch.apply(offer.discount)?),
+        };
+        Ok(Offer {
             title: self.title.clone().unwrap_or_else(|| offer.title.clone()),
-            discount: self.discount.unwrap_or(offer.discount),
+            discount,
             min_order_amount: self.min_order_amount.unwrap_or(offer.min_order_amount),
             total_quantity: self.total_quantity.unwrap_or(offer.total_quantity),
             per_user_limit: offer.per_user_limit,
             starts_at: self.starts_at.unwrap_or(offer.starts_at),
             ends_at: self.ends_at.unwrap_or(offer.ends_at),
             use_within_days: self.use_within_days.unwrap_or(offer.use_within_days),
-        }
+        })
     }
 }

@@ -18,8 +18,8 @@ use crate::router::attempts::{Attempts, Step};
 use crate::shard::ShardHandle;
 use crate::time;
 
-/// Most requests in this node's queues together: four owners' worth, some 100 MB of requests and waiting connections.
-pub const NODE_PLACES: usize = 262_144;
+/// Most requests in a node's queues together, unless it is said otherwise: four owners' worth, some 100 MB of requests and waiting connections.
+pub const REQUESTS_MAX: usize = 262_144;
 
 /// Knows who owns what; cheap to clone.
 #[derive(Clone)]
@@ -30,9 +30,9 @@ pub struct Router {
 }
 
 impl Router {
-    /// Over these shards, by number.
-    pub fn new(shards: Arc<[ShardHandle]>, lease: Lease) -> Self {
-        Self { shards, lease, places: Admission::new(NODE_PLACES) }
+    /// Over these shards, by number, with at most so many requests in the node's queues.
+    pub fn new(shards: Arc<[ShardHandle]>, lease: Lease, requests_max: usize) -> Self {
+        Self { shards, lease, places: Admission::new(requests_max) }
     }
 
     /// How many requests are in this node's queues.

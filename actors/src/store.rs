@@ -1,6 +1,6 @@
 //! The store: what the engine asks of a database, and what every database must promise.
 //!
-//! Each method is one autocommit statement or one short transaction, and each has a limit in time. The contract suite
+//! Whatever changes something is one statement or one short transaction, and every call has a limit in time, loading one a page. The contract suite
 //! (`tests/store_contract`) says in code what is said here in words; every store passes it.
 
 pub mod sqlite;
@@ -51,7 +51,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 pub enum NodeState {
     /// Joined, not serving yet.
     Joining,
-    /// Serving.
+    /// Serving, or about to claim what it is to serve.
     Ready,
     /// Draining.
     Leaving,
@@ -237,7 +237,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Checks that this is a store for this program (schema, [`crate::ids::SHARDS`], [`crate::ids::SHARD_HASH`]), makes the rows of `cluster`
-    /// and `shards` if there are none, and answers at all: also what readiness asks.
+    /// and `shards` if there are none, and answers at all.
     async fn check(&self) -> Result<()>;
 
     // --- the cluster's rows ---

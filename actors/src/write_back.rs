@@ -210,7 +210,7 @@ fn show_failure(error: &StoreError, metrics: &Handles) {
         StoreError::Unknown(_) | StoreError::Fatal(_) => metrics.retries_unknown.increment(1),
         StoreError::Clash(_) => metrics.retries_clash.increment(1),
     }
-    tracing::warn!(%error, "a batch was not stored");
+    tracing::warn!(%error, "a batch is not known to be stored yet");
 }
 
 fn show_fate(portion: &Portion, fate: Fate, metrics: &Handles) {

@@ -6,7 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod simulation {
+    mod clients;
     pub mod database;
+    mod faults;
+    mod node;
     pub mod world;
 }
 

@@ -84,7 +84,11 @@ def stored_issuances(host):
 @events.quitting.add_listener
 def check_store(environment, **_):
     """Reads back what was given and compares it with what was told."""
-    if isinstance(environment.runner, WorkerRunner) or "id" not in coupon:
+    if isinstance(environment.runner, WorkerRunner):
+        return
+    if "id" not in coupon:
+        print("WRONG: no coupon was made", file=sys.stderr)
+        environment.process_exit_code = 1
         return
     stored = stored_issuances(environment.host)
     asked = sum(outcomes.values())

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use actors::ids::CouponId;
-use hashbrown::HashSet;
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::collections::HashSet;
 
 use crate::rows::{CouponRow, IssuanceRow, Rows};
 

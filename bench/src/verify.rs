@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actors::ids::CouponId;
 use clap::Args;
-use hashbrown::HashSet;
+use std::collections::HashSet;
 
 use crate::checker::{self, Options, Report};
 use crate::fetch::{Fetch, FetchError};

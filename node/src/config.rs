@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 pub use load::Sources;
 pub use value::StoreUrl;
 
+/// Longest time that can be set: whoever means more has made a mistake.
+const DURATION_MAX: Duration = Duration::from_secs(3600);
+
 /// Why a configuration cannot stand; the message names the key.
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {0}")]
@@ -64,6 +67,8 @@ pub struct Http {
     /// How long a change by an administrator may take: longer, as every node may have to hear of it first.
     #[serde(with = "humantime_serde")]
     pub change_deadline: Duration,
+    /// Most requests in this node's queues together; more are told `OVERLOADED`.
+    pub requests_max: usize,
 }
 
 /// `shutdown.…`
@@ -165,6 +170,7 @@ impl Default for Http {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             deadline: Duration::from_secs(3),
             change_deadline: Duration::from_secs(10),
+            requests_max: actors::router::REQUESTS_MAX,
         }
     }
 }
@@ -223,11 +229,21 @@ impl Config {
             ("http.change_deadline", self.http.change_deadline),
             ("cluster.beat", self.cluster.beat),
         ] {
-            if duration.is_zero() {
-                return Err(InvalidConfig(format!("{key} must be longer than 0")));
+            if duration.is_zero() || duration > DURATION_MAX {
+                return Err(InvalidConfig(format!("{key} must be longer than 0 and at most an hour")));
             }
         }
-        // One lost beat must not cost the lease.
+        for (key, duration) in
+            [("cluster.lease", self.cluster.lease), ("shutdown.delay", self.shutdown_delay()), ("shutdown.limit", self.shutdown.limit)]
+        {
+            if duration > DURATION_MAX {
+                return Err(InvalidConfig(format!("{key} must be at most an hour")));
+            }
+        }
+        if self.http.requests_max == 0 {
+            return fail("http.requests_max must be at least 1");
+        }
+        // So that two beats may be lost, or late, and the third still comes in time.
         if self.cluster.lease < self.cluster.beat * 3 {
             return fail("cluster.lease must be at least three times cluster.beat");
         }

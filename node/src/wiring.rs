@@ -105,6 +105,7 @@ impl Service {
             lease: config.cluster.lease,
             beat: config.cluster.beat,
             idle: OWNER_IDLE,
+            requests_max: config.http.requests_max,
             lanes: database.lanes(),
         };
         let engine = Engine::start(options, database.store()).await?;

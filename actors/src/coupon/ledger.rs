@@ -93,47 +93,47 @@ impl Ledger {
 
     /// Makes a change, if it may be made and changes anything.
     pub fn change(&mut self, now: Timestamp, change: &Change, if_version: Option<u64>) -> Changed {
-        if let Some(refusal) = self.refuses(change, if_version) {
-            return Changed::Kept(ChangeOutcome::Refused(refusal));
-        }
-        let (offer, status) = match change {
-            Change::Patch(patch) => (patch.apply(&self.coupon.offer), self.coupon.status),
-            Change::Pause => (self.coupon.offer.clone(), Status::Paused),
-            Change::Resume => (self.coupon.offer.clone(), Status::Open),
-            Change::Close => (self.coupon.offer.clone(), Status::Closed),
+        let (offer, status) = match self.after(change, if_version) {
+            Ok(after) => after,
+            Err(refusal) => return Changed::Kept(ChangeOutcome::Refused(refusal)),
         };
         let unchanged = offer == self.coupon.offer && status == self.coupon.status;
-        let widened = !unchanged && widens(&self.coupon, &offer, status);
         if !unchanged {
             let version = self.coupon.version + 1;
             // A clock set back does not make a change older than the one before.
             let updated_at = now.max(self.coupon.updated_at);
             self.coupon = Coupon { offer, status, version, updated_at, ..self.coupon.clone() };
         }
-        let done = ChangeDone { coupon: self.coupon.clone(), issued: self.last(), widened };
+        let done = ChangeDone { coupon: self.coupon.clone(), issued: self.last() };
         if unchanged { Changed::Kept(ChangeOutcome::Done(Box::new(done))) } else { Changed::Made(done) }
     }
 
-    fn refuses(&self, change: &Change, if_version: Option<u64>) -> Option<ChangeRefusal> {
-        if if_version.is_some_and(|version| version != self.coupon.version) {
-            return Some(ChangeRefusal::VersionMismatch { version: self.coupon.version });
+    /// What the coupon would be after a change, or why it may not be made.
+    fn after(&self, change: &Change, if_version: Option<u64>) -> Result<(Offer, Status), ChangeRefusal> {
+        let Coupon { offer, status, version, .. } = &self.coupon;
+        if if_version.is_some_and(|wanted| wanted != *version) {
+            return Err(ChangeRefusal::VersionMismatch { version: *version });
         }
         match change {
-            Change::Pause | Change::Resume if self.coupon.status == Status::Closed => Some(ChangeRefusal::Closed),
-            Change::Patch(patch) => self.refuses_patch(patch),
-            Change::Pause | Change::Resume | Change::Close => None,
+            Change::Pause | Change::Resume if *status == Status::Closed => Err(ChangeRefusal::Closed),
+            Change::Pause => Ok((offer.clone(), Status::Paused)),
+            Change::Resume => Ok((offer.clone(), Status::Open)),
+            Change::Close => Ok((offer.clone(), Status::Closed)),
+            Change::Patch(patch) => Ok((self.patched(patch)?, *status)),
         }
     }
 
-    fn refuses_patch(&self, patch: &OfferPatch) -> Option<ChangeRefusal> {
-        let offer = patch.apply(&self.coupon.offer);
+    fn patched(&self, patch: &OfferPatch) -> Result<Offer, ChangeRefusal> {
+        let offer = patch.apply(&self.coupon.offer).map_err(|error| ChangeRefusal::Invalid(vec![error]))?;
         let errors = offer.check();
         if !errors.is_empty() {
-            return Some(ChangeRefusal::Invalid(errors));
+            return Err(ChangeRefusal::Invalid(errors));
         }
         let issued = self.last().get();
-        let too_few = offer.total_quantity.is_some_and(|total| total < issued);
-        too_few.then_some(ChangeRefusal::QuantityBelowIssued { issued })
+        match offer.total_quantity {
+            Some(total) if total < issued => Err(ChangeRefusal::QuantityBelowIssued { issued }),
+            _ => Ok(offer),
+        }
     }
 }
 
@@ -150,27 +150,6 @@ pub fn refusal(coupon: &Coupon, now: Timestamp, issued: Sequence) -> Option<Refu
         Phase::Ended => offer.ends_at.map(|ends_at| Refusal::Ended { ends_at, server_time: now }),
         Phase::SoldOut => offer.total_quantity.map(|total_quantity| Refusal::SoldOut { total_quantity }),
     }
-}
-
-/// Whether a request that was refused before may be granted now.
-fn widens(before: &Coupon, offer: &Offer, status: Status) -> bool {
-    let more = |new: Option<u64>, old: Option<u64>| match (new, old) {
-        (_, None) => false,
-        (None, Some(_)) => true,
-        (Some(new), Some(old)) => new > old,
-    };
-    let opened = status == Status::Open && before.status != Status::Open;
-    let earlier = match (offer.starts_at, before.offer.starts_at) {
-        (_, None) => false,
-        (None, Some(_)) => true,
-        (Some(new), Some(old)) => new < old,
-    };
-    let later = match (offer.ends_at, before.offer.ends_at) {
-        (_, None) => false,
-        (None, Some(_)) => true,
-        (Some(new), Some(old)) => new > old,
-    };
-    opened || earlier || later || more(offer.total_quantity, before.offer.total_quantity)
 }
 
 fn borrowed(issuance: &Issuance) -> LoadedIssuance<'_> {

@@ -105,8 +105,6 @@ pub struct ChangeDone {
     pub coupon: Coupon,
     /// How many were decided when it was.
     pub issued: crate::ids::Sequence,
-    /// Whether more people may get the coupon than before, so that doors must be told before the administrator is.
-    pub widened: bool,
 }
 
 /// Why a coupon is not changed.

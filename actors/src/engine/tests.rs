@@ -12,7 +12,9 @@ async fn engine(folder: &tempfile::TempDir) -> Engine {
     let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db"))).await.unwrap();
     let node = NodeId::parse("test").unwrap();
     let (lease, beat, idle) = (Duration::from_secs(3), Duration::from_millis(50), Duration::from_secs(60));
-    let engine = Engine::start(Options { node, http: String::new(), lease, beat, idle, lanes: 1 }, Arc::new(store)).await.unwrap();
+    let engine = Engine::start(Options { node, http: String::new(), lease, beat, idle, requests_max: 10_000, lanes: 1 }, Arc::new(store))
+        .await
+        .unwrap();
     let ready = async {
         while !engine.not_ready().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -66,7 +68,7 @@ async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_nobody_an_answer() {
         match answer.await.unwrap().unwrap() {
             // Whoever was decided before it went is found by the next owner, under the same key.
             IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => sequences.push(issuance.id.sequence.get()),
-            other => panic!("{other:?}"),
+            IssueOutcome::Refused(refusal) => panic!("{refusal:?}"),
         }
     }
     sequences.sort_unstable();

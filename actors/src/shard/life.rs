@@ -3,7 +3,7 @@
 //! Two rules. A coupon is loaded only under a fence of ours. And where an owner stopped with anything unsettled, the epoch is raised, and that is
 //! committed, before the coupon is read again: whatever the stopped one still has under way is then void.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::coupon::message::{Request, Setback};
 use crate::ids::{CouponId, Epoch, Fence};
@@ -148,12 +148,13 @@ impl Loading {
 #[derive(Debug)]
 pub struct Life {
     standing: Standing,
-    seats: HashMap<CouponId, Seat>,
+    /// In order, so that the same events have the same effects.
+    seats: BTreeMap<CouponId, Seat>,
 }
 
 impl Default for Life {
     fn default() -> Self {
-        Self { standing: Standing::Unserved, seats: HashMap::new() }
+        Self { standing: Standing::Unserved, seats: BTreeMap::new() }
     }
 }
 
@@ -385,11 +386,6 @@ impl Life {
             Raise::Lost => self.lost(effects),
             Raise::Failed => effects.push(Effect::Raise { from, pause: true }),
         }
-    }
-
-    /// Coupons with a place here, for tests and for operators.
-    pub fn coupons(&self) -> HashSet<CouponId> {
-        self.seats.keys().copied().collect()
     }
 }
 

@@ -7,6 +7,7 @@ use actors::coupon::message::IssueAnswer;
 use actors::engine::{Engine, Options};
 use actors::ids::{CouponId, NodeId, RequestKey, Sequence, UserId};
 use actors::offer::{Issuance, Offer, Status};
+use actors::router::REQUESTS_MAX;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
 use actors::store::{Created, NewCoupon, Store};
 
@@ -59,7 +60,8 @@ impl House {
         let folder = tempfile::tempdir().unwrap();
         let file = SqliteOptions { readers: 1, ..SqliteOptions::new(folder.path().join("test.db")) };
         let node = NodeId::parse("test").unwrap();
-        let options = Options { node, http: String::new(), lease, beat: Duration::from_millis(50), idle, lanes: 1 };
+        let options =
+            Options { node, http: String::new(), lease, beat: Duration::from_millis(50), idle, requests_max: REQUESTS_MAX, lanes: 1 };
         let faults = Arc::new(Faults::default());
         let (store, engine) = start(&file, &options, &faults).await;
         Self { engine, store, faults, options, file, _folder: folder }

@@ -131,7 +131,7 @@ fn behead(mut request: Request<Incoming>, peer: IpAddr) -> (Arc<Head>, Request<I
 async fn respond(head: Arc<Head>, answer: impl Future<Output = Result<Response, Infallible>>) -> Result<Response, Infallible> {
     let started = Instant::now();
     let id = request_id(&head.headers);
-    let span = tracing::debug_span!("request", id = id.to_str().unwrap_or_default(), method = %head.method);
+    let span = tracing::error_span!("request", id = id.to_str().unwrap_or_default(), method = %head.method);
     let mut response = match AssertUnwindSafe(answer).catch_unwind().instrument(span.clone()).await {
         Ok(Ok(response)) => response,
         Err(panic) => {

@@ -1,30 +1,33 @@
-//! kill -9 at random moments under load, many rounds. Clients do what clients do: they ask again with the same key until they are answered.
+//! kill -9 at random moments under load, many rounds. Clients do what clients do: they ask again with the same key until they are answered. An
+//! administrator changes the coupons meanwhile. In the end the checker judges all that anybody saw.
 //!
 //! `FIRSTCOME_SEED` gives a run's moments again, `FIRSTCOME_CRASH_ROUNDS` its length.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::Client;
-use serde_json::Value;
+use serde_json::json;
 use tokio::sync::watch;
 
-use crate::history::{Told, check};
+use crate::history::History;
 use crate::process::Process;
 
 const CLIENTS: u64 = 48;
-const TOTAL: u64 = 2_000;
+const TOTAL: u64 = 1_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
+#[derive(Clone)]
 struct Crowd {
     client: Client,
     address: watch::Receiver<String>,
+    history: Arc<History>,
     coupons: [u64; 2],
     next: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
@@ -32,39 +35,46 @@ struct Crowd {
 
 impl Crowd {
     /// One client: asks for one coupon or the other, now and then as a user who has asked before.
-    async fn run(mut self, mut rng: StdRng) -> Vec<Told> {
-        let mut told = Vec::new();
+    async fn ask_until_it_is_over(mut self, mut rng: StdRng) {
         while !self.over.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let user = if rng.random_ratio(1, 5) { rng.random_range(0..=number) } else { number };
             let coupon = self.coupons[rng.random_range(0..2)];
-            told.push(self.ask(coupon, format!("user-{user}"), format!("key-{number}")).await);
+            self.ask(coupon, &format!("user-{user}"), &format!("key-{number}")).await;
         }
-        told
     }
 
     /// Asks with one key until there is an answer that says what became of it.
-    async fn ask(&mut self, coupon: u64, user: String, key: String) -> Told {
-        let sent = Instant::now();
+    async fn ask(&mut self, coupon: u64, user: &str, key: &str) {
         loop {
             let address = self.address.borrow_and_update().clone();
-            let url = format!("http://{address}/v1/coupons/{coupon}/issuances");
-            let answer = self.client.post(url).header("X-User-Id", &user).header("Idempotency-Key", &key).send().await;
-            if let Some((status, body)) = read(answer).await
-                && status != 503
-            {
-                return Told { coupon, user, sent, answered: Instant::now(), status, body };
+            match self.history.issue(&self.client, &address, coupon, user, key).await {
+                Some((status, _)) if status != 503 => return,
+                // The process is gone, or says that it does not know: asked again when there is another, or in a moment.
+                _ => drop(tokio::time::timeout(Duration::from_millis(50), self.address.changed()).await),
             }
-            // The process is gone, or says that it does not know: asked again when there is another, or in a moment.
-            let _ = tokio::time::timeout(Duration::from_millis(50), self.address.changed()).await;
         }
     }
-}
 
-async fn read(answer: reqwest::Result<reqwest::Response>) -> Option<(u16, Value)> {
-    let answer = answer.ok()?;
-    let status = answer.status().as_u16();
-    Some((status, answer.json().await.ok()?))
+    /// The administrator: pauses, resumes, and puts more on offer.
+    async fn change_until_it_is_over(mut self, mut rng: StdRng) {
+        let mut total = TOTAL;
+        while !self.over.load(Ordering::Relaxed) {
+            let coupon = self.coupons[rng.random_range(0..2)];
+            let change = match rng.random_range(0..4) {
+                0 => json!("pause"),
+                1 | 2 => json!("resume"),
+                _ => {
+                    total += rng.random_range(0..500);
+                    json!({"patch": {"total_quantity": total}})
+                }
+            };
+            let address = self.address.borrow_and_update().clone();
+            let coupon = if change.get("patch").is_some() { self.coupons[0] } else { coupon };
+            self.history.change(&self.client, &address, coupon, change).await;
+            let _ = tokio::time::timeout(Duration::from_millis(rng.random_range(1..40)), self.address.changed()).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,16 +86,14 @@ async fn nothing_told_is_lost_however_often_the_process_is_killed() {
     let data = tempfile::tempdir().unwrap();
     let mut process = Process::start(data.path());
     let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
-    let coupons = [process.coupon(&client, Some(TOTAL), 1).await, process.coupon(&client, None, 1).await];
+    let history = Arc::new(History::default());
+    let coupons = [history.create(&client, &process, Some(TOTAL), 1).await, history.create(&client, &process, None, 1).await];
     let (addresses, address) = watch::channel(process.address.clone());
     let (next, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| {
-            let (next, over) = (Arc::clone(&next), Arc::clone(&over));
-            let crowd = Crowd { client: client.clone(), address: address.clone(), coupons, next, over };
-            tokio::spawn(crowd.run(StdRng::seed_from_u64(seed ^ (number + 1))))
-        })
-        .collect();
+    let crowd = Crowd { client, address, history: Arc::clone(&history), coupons, next, over: Arc::clone(&over) };
+    let mut clients: Vec<_> =
+        (1..=CLIENTS).map(|number| tokio::spawn(crowd.clone().ask_until_it_is_over(StdRng::seed_from_u64(seed ^ number)))).collect();
+    clients.push(tokio::spawn(crowd.change_until_it_is_over(StdRng::seed_from_u64(!seed))));
     for _ in 0..rounds {
         // The fault itself: a moment that nobody chose.
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..300))).await;
@@ -94,15 +102,9 @@ async fn nothing_told_is_lost_however_often_the_process_is_killed() {
         addresses.send_replace(process.address.clone());
     }
     over.store(true, Ordering::Relaxed);
-    let mut told = Vec::new();
     for client in clients {
-        told.extend(client.await.unwrap());
+        client.await.unwrap();
     }
-    let given = told.iter().filter(|told| told.status == 201).count();
-    println!("{rounds} kills, {} requests answered, {given} of them with a coupon", told.len());
-    assert!(given as u64 > rounds, "there was no load to speak of");
-    for (coupon, total) in coupons.into_iter().zip([Some(TOTAL), None]) {
-        let stored = process.issuances(&client, coupon).await;
-        check(&told, coupon, total, 1, &stored);
-    }
+    let report = history.judge(&process).await;
+    assert!(report.issuances > rounds, "there was no load to speak of");
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Client;
 
-use crate::history::{Told, check};
+use crate::history::History;
 use crate::process::Process;
 
 const CONNECTIONS: usize = 128;
@@ -16,37 +16,33 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
     let data = tempfile::tempdir().unwrap();
     let process = Process::start(data.path());
     let client = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-    let coupon = process.coupon(&client, Some(total_quantity), per_user_limit).await;
+    let history = Arc::new(History::default());
+    let coupon = history.create(&client, &process, Some(total_quantity), per_user_limit).await;
     let next = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let (client, next) = (client.clone(), Arc::clone(&next));
-            let url = format!("http://{}/v1/coupons/{coupon}/issuances", process.address);
+            let (client, next, history) = (client.clone(), Arc::clone(&next), Arc::clone(&history));
+            let address = process.address.clone();
             tokio::spawn(async move {
-                let mut told = Vec::new();
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= USERS * requests_per_user {
-                        return told;
+                        break;
                     }
                     // A user's requests stand side by side, so that they meet each other.
                     let user = format!("user-{}", number / requests_per_user);
-                    let sent = Instant::now();
-                    let answer = client.post(&url).header("X-User-Id", &user).send().await.unwrap();
-                    let status = answer.status().as_u16();
-                    let body = answer.json().await.unwrap();
-                    told.push(Told { coupon, user, sent, answered: Instant::now(), status, body });
+                    let answer = history.issue(&client, &address, coupon, &user, &format!("key-{number}")).await;
+                    assert!(matches!(answer, Some((201 | 409, _))), "{answer:?}");
                 }
             })
         })
         .collect();
-    let mut told = Vec::new();
     for worker in workers {
-        told.extend(worker.await.unwrap());
+        worker.await.unwrap();
     }
-    let stored = process.issuances(&client, coupon).await;
-    check(&told, coupon, Some(total_quantity), usize::from(per_user_limit), &stored);
-    assert_eq!(stored.len() as u64, total_quantity.min(USERS * u64::from(per_user_limit).min(requests_per_user)), "exactly what there is");
+    let report = history.judge(&process).await;
+    let wanted = USERS * u64::from(per_user_limit).min(requests_per_user);
+    assert_eq!(report.issuances, total_quantity.min(wanted), "exactly what there is");
 }
 
 #[tokio::test(flavor = "multi_thread")]

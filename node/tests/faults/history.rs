@@ -1,67 +1,86 @@
-//! What clients were told, held against what is stored in the end.
+//! Records what clients did and saw, and has it judged by the checker.
 
-use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::collections::HashSet;
+use std::sync::Mutex;
 
-use serde_json::Value;
+use actors::ids::CouponId;
+use actors::time::timestamp;
+use bench::checker::{self, Options, Report};
+use bench::fetch::Fetch;
+use bench::history::{self, Operation};
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
 
-/// A request and its answer, from the first time it was sent.
-pub struct Told {
-    pub coupon: u64,
-    pub user: String,
-    pub sent: Instant,
-    pub answered: Instant,
-    pub status: u16,
-    pub body: Value,
+use crate::process::{ADMIN_TOKEN, Process};
+
+/// The answer to a request: its status and body.
+pub type Answer = (u16, Value);
+
+/// The history of a test, in the file format of the checker.
+#[derive(Default)]
+pub struct History {
+    lines: Mutex<String>,
+    coupons: Mutex<HashSet<CouponId>>,
 }
 
-/// Panics with the first thing that was told and is not so. Every request must have been answered in the end.
-pub fn check(told: &[Told], coupon: u64, total_quantity: Option<u64>, per_user_limit: usize, stored: &[Value]) {
-    let told: Vec<&Told> = told.iter().filter(|told| told.coupon == coupon).collect();
-    for (place, row) in stored.iter().enumerate() {
-        assert_eq!(row["sequence"], place as u64 + 1, "a gap or a repetition");
+impl History {
+    /// Makes a coupon.
+    pub async fn create(&self, client: &Client, process: &Process, total_quantity: Option<u64>, per_user_limit: u8) -> u64 {
+        let body = json!({"title": "test", "total_quantity": total_quantity, "per_user_limit": per_user_limit, "use_within_days": 30});
+        let request = client.post(format!("http://{}/v1/coupons", process.address)).bearer_auth(ADMIN_TOKEN).json(&body);
+        let (_, coupon) = self.send("create", json!({}), request).await.expect("a coupon is made");
+        let id = coupon["id"].as_u64().unwrap();
+        self.coupons.lock().unwrap().insert(CouponId::new(id).unwrap());
+        id
     }
-    assert!(total_quantity.is_none_or(|total| stored.len() as u64 <= total), "{} of {total_quantity:?}", stored.len());
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    for row in stored {
-        *counts.entry(row["user_id"].as_str().unwrap()).or_default() += 1;
-    }
-    assert!(counts.values().all(|count| *count <= per_user_limit), "more than {per_user_limit} a user");
 
-    let mut known = HashSet::new();
-    for told in &told {
-        match (told.status, told.body["code"].as_str()) {
-            (201, _) => {
-                let sequence = told.body["sequence"].as_u64().unwrap();
-                assert_eq!(stored.get(sequence as usize - 1), Some(&told.body), "told and not stored");
-                assert_eq!(told.body["user_id"], told.user);
-                known.insert(sequence);
-            }
-            (409, Some("ALREADY_ISSUED")) => {
-                let issuance = &told.body["issuance"];
-                assert!(stored.contains(issuance) && issuance["user_id"] == told.user, "told {issuance}");
-                assert_eq!(counts[told.user.as_str()], per_user_limit, "{} was refused more", told.user);
-            }
-            (409, Some("SOLD_OUT")) => assert_eq!(Some(stored.len() as u64), total_quantity, "told that all are given out"),
-            other => panic!("{other:?}"),
-        }
+    /// A user asks for the coupon; `None` if no answer came.
+    pub async fn issue(&self, client: &Client, address: &str, coupon: u64, user: &str, key: &str) -> Option<Answer> {
+        let url = format!("http://{address}/v1/coupons/{coupon}/issuances");
+        let request = client.post(url).header("X-User-Id", user).header("Idempotency-Key", key);
+        self.send("issue", json!({"coupon": coupon, "user": user, "key": key}), request).await
     }
-    assert_eq!(known.len(), stored.len(), "something is stored that nobody was told of, though all were answered");
-    check_order(&told);
+
+    /// An administrator changes the coupon: `"pause"`, `"resume"`, or `{"patch": {…}}`.
+    pub async fn change(&self, client: &Client, address: &str, coupon: u64, change: Value) -> Option<Answer> {
+        let url = format!("http://{address}/v1/coupons/{coupon}");
+        let request = match (&change, change.get("patch")) {
+            (_, Some(patch)) => client.patch(url).json(patch),
+            (Value::String(name), _) => client.post(format!("{url}/{name}")),
+            other => panic!("{other:?} is no change"),
+        };
+        self.send("change", json!({"coupon": coupon, "change": change}), request.bearer_auth(ADMIN_TOKEN)).await
+    }
+
+    async fn send(&self, kind: &str, mut operation: Value, request: RequestBuilder) -> Option<Answer> {
+        operation["call_us"] = timestamp().as_micros().into();
+        let answer = read(request).await;
+        operation["answer_us"] = timestamp().as_micros().into();
+        operation["answer"] = match &answer {
+            Some((status, replayed, body)) => json!({"status": status, "replayed": replayed, "body": body}),
+            None => Value::Null,
+        };
+        let line = json!({kind: operation}).to_string() + "\n";
+        self.lines.lock().unwrap().push_str(&line);
+        answer.map(|(status, _, body)| (status, body))
+    }
+
+    /// Holds it against what is stored now. Panics with what was told and is not so.
+    pub async fn judge(&self, process: &Process) -> Report {
+        let lines = self.lines.lock().unwrap().clone();
+        let operations: Vec<Operation> = history::read(lines.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let coupons = self.coupons.lock().unwrap().clone();
+        let rows = Fetch::new(&format!("http://{}", process.address), ADMIN_TOKEN).rows(&coupons).await.unwrap();
+        let report = checker::check(&operations, &rows, &Options::default());
+        let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        assert!(report.is_clean(), "{}", findings.join("\n"));
+        println!("{} issuances; answers: {:?}", report.issuances, report.answers);
+        report
+    }
 }
 
-/// Whoever was answered before another asked has the smaller number.
-fn check_order(told: &[&Told]) {
-    let mut issued: Vec<(&Told, u64)> =
-        told.iter().filter(|told| told.status == 201).map(|told| (*told, told.body["sequence"].as_u64().unwrap())).collect();
-    let mut answered = issued.clone();
-    issued.sort_by_key(|(told, _)| told.sent);
-    answered.sort_by_key(|(told, _)| told.answered);
-    let (mut answered, mut highest) = (answered.into_iter().peekable(), 0);
-    for (told, sequence) in issued {
-        while let Some((_, earlier)) = answered.next_if(|(earlier, _)| earlier.answered < told.sent) {
-            highest = highest.max(earlier);
-        }
-        assert!(sequence > highest, "{sequence} was asked for after {highest} was answered");
-    }
+async fn read(request: RequestBuilder) -> Option<(u16, bool, Value)> {
+    let answer = request.send().await.ok()?;
+    let (status, replayed) = (answer.status().as_u16(), answer.headers().contains_key("idempotent-replayed"));
+    Some((status, replayed, answer.json().await.ok()?))
 }

@@ -54,21 +54,6 @@ impl Process {
         assert_eq!(made.status(), 201);
         made.json::<Value>().await.unwrap()["id"].as_u64().unwrap()
     }
-
-    /// All issuances of a coupon, by sequence.
-    pub async fn issuances(&self, client: &Client, coupon: u64) -> Vec<Value> {
-        let (mut all, mut after) = (Vec::new(), 0);
-        loop {
-            let url = format!("http://{}/v1/coupons/{coupon}/issuances?limit=200&after_sequence={after}", self.address);
-            let page: Value = client.get(url).bearer_auth(ADMIN_TOKEN).send().await.unwrap().json().await.unwrap();
-            let items = page["items"].as_array().unwrap();
-            all.extend(items.iter().cloned());
-            match items.last() {
-                Some(last) => after = last["sequence"].as_u64().unwrap(),
-                None => return all,
-            }
-        }
-    }
 }
 
 impl Drop for Process {

@@ -264,3 +264,13 @@ async fn a_coupon_is_there_after_a_restart() {
     assert_eq!(node.issue("bob", id).await.body["sequence"], 2);
     node.issue("carol", id).await.assert_refused(409, "SOLD_OUT");
 }
+
+#[tokio::test]
+async fn a_patch_of_the_discount_is_merged_into_it() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({"discount": {"kind": "rate", "value": 15}})).await;
+    let merged = node.patch(id, json!({"discount": {"value": 20}})).await.body;
+    assert_eq!((&merged["discount"], &merged["version"]), (&json!({"kind": "rate", "value": 20}), &json!(2)));
+    let merged = node.patch(id, json!({"discount": {"kind": "amount"}})).await.body;
+    assert_eq!(merged["discount"], json!({"kind": "amount", "value": 20}));
+}

@@ -8,4 +8,5 @@ mod issuing;
 mod lists;
 mod operations;
 mod process;
+mod setbacks;
 mod support;

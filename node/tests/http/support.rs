@@ -53,6 +53,11 @@ impl TestNode {
         Self::start_in(self.data, &[]).await
     }
 
+    /// Its database.
+    pub fn database(&self) -> std::path::PathBuf {
+        self.data.path().join("firstcome.db")
+    }
+
     /// A request to the node.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.service.address()))

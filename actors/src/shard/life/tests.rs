@@ -5,6 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 
+use std::collections::HashMap;
+
 use super::*;
 use crate::admission::Admission;
 use crate::coupon::message::{IssueAnswer, IssueRequest, Reply};
@@ -208,7 +210,7 @@ proptest! {
         world.step(Step::Drain)?;
         world.come_to_rest()?;
         prop_assert_eq!(world.drained, 1);
-        prop_assert!(world.life.coupons().is_empty());
+        prop_assert!(world.life.seats.is_empty());
         let delivered = world.delivered.len();
         world.delivered.clear();
         let unanswered = world.waiting.iter_mut().filter_map(|answer| answer.try_recv().err());
@@ -273,6 +275,6 @@ fn that_a_coupon_does_not_exist_is_not_remembered() {
         world.step(Step::Ask(1)).unwrap();
         world.step(Step::Read(1, Load::NoSuchCoupon)).unwrap();
     }
-    assert!(world.life.coupons().is_empty());
+    assert!(world.life.seats.is_empty());
     assert_eq!(world.waiting.iter_mut().filter_map(|answer| answer.try_recv().ok()).filter(Result::is_ok).count(), 2);
 }

@@ -1,7 +1,7 @@
 //! A coupon as the API writes and reads it.
 
 use actors::ids::Sequence;
-use actors::offer::{Coupon, Discount, InvalidField, Offer, OfferPatch, Status};
+use actors::offer::{Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Offer, OfferPatch, Status};
 use actors::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -58,41 +58,59 @@ impl<'a> CouponBody<'a> {
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct DiscountBody {
-    kind: DiscountKind,
+    kind: KindBody,
     value: u64,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum DiscountKind {
+enum KindBody {
     Amount,
     Rate,
 }
 
+impl From<KindBody> for DiscountKind {
+    fn from(body: KindBody) -> Self {
+        match body {
+            KindBody::Amount => Self::Amount,
+            KindBody::Rate => Self::Rate,
+        }
+    }
+}
+
 impl From<Discount> for DiscountBody {
     fn from(discount: Discount) -> Self {
-        match discount {
-            Discount::Amount(value) => Self { kind: DiscountKind::Amount, value },
-            Discount::Rate(value) => Self { kind: DiscountKind::Rate, value: u64::from(value) },
-        }
+        let (kind, value) = discount.parts();
+        let kind = match kind {
+            DiscountKind::Amount => KindBody::Amount,
+            DiscountKind::Rate => KindBody::Rate,
+        };
+        Self { kind, value }
     }
 }
 
 impl From<DiscountBody> for Discount {
     fn from(body: DiscountBody) -> Self {
-        match body.kind {
-            DiscountKind::Amount => Self::Amount(body.value),
-            DiscountKind::Rate => Self::Rate(narrow_rate(body.value)),
-        }
+        Self::new(body.kind.into(), body.value)
+    }
+}
+
+/// A change of a discount, merged into what is there.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiscountPatchBody {
+    kind: Option<KindBody>,
+    value: Option<u64>,
+}
+
+impl From<DiscountPatchBody> for DiscountPatch {
+    fn from(body: DiscountPatchBody) -> Self {
+        Self { kind: body.kind.map(DiscountKind::from), value: body.value }
     }
 }
 
 // Numbers come in as wide as JSON has them. What does not fit its narrower home becomes the largest that does, and all
 // of these lie outside what `Offer::check` lets pass; so one place says what a field must be.
-
-fn narrow_rate(value: u64) -> u8 {
-    u8::try_from(value).unwrap_or(u8::MAX)
-}
 
 fn narrow_limit(value: u64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
@@ -143,7 +161,7 @@ impl CreateBody {
     }
 }
 
-/// What changes a coupon: a merge patch, where null clears. A discount is replaced whole.
+/// What changes a coupon: a merge patch, where null clears.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PatchBody {
@@ -156,7 +174,7 @@ pub(super) struct PatchBody {
     #[serde(default, deserialize_with = "clearable")]
     ends_at: Option<Option<Time>>,
     #[serde(default, deserialize_with = "clearable")]
-    discount: Option<Option<Object<DiscountBody>>>,
+    discount: Option<Option<Object<DiscountPatchBody>>>,
     #[serde(default, deserialize_with = "clearable")]
     min_order_amount: Option<Option<u64>>,
     #[serde(default, deserialize_with = "clearable")]

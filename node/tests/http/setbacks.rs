@@ -1,0 +1,110 @@
+//! What is answered when nothing can be decided, over real sockets, with another program holding the database's lock, or another node the shards.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+
+use crate::support::{Reply, TestNode, eventually, send};
+
+/// A connection of somebody else's to the node's database.
+async fn other_program(node: &TestNode) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(node.database()).connect().await.unwrap()
+}
+
+async fn execute(connection: &mut SqliteConnection, statement: &'static str) {
+    sqlx::query(statement).execute(connection).await.unwrap();
+}
+
+/// A 503 with this code, and with when to try again.
+fn assert_set_back(reply: &Reply, code: &str, applied: Option<bool>) {
+    assert_eq!((reply.status, reply.body["code"].as_str()), (503, Some(code)), "{reply:?}");
+    assert_eq!(reply.body.get("applied"), Some(&applied.map_or(Value::Null, Value::Bool)), "{reply:?}");
+    assert!((1..=60).contains(&reply.header("retry-after").parse::<u32>().unwrap()), "{reply:?}");
+}
+
+async fn reasons(node: &TestNode) -> Vec<String> {
+    let reply = node.get("/readyz").await;
+    reply.body["reasons"]
+        .as_array()
+        .map(|reasons| reasons.iter().map(|reason| reason.as_str().unwrap().to_owned()).collect())
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards_all_is_well() {
+    let keys = [("http.deadline", "1500ms"), ("http.change_deadline", "1500ms"), ("http.requests_max", "2"), ("cluster.lease", "2s")];
+    let node = TestNode::start_with(&keys).await;
+    let id = node.coupon(json!({"total_quantity": 5})).await;
+    assert_eq!(node.issue("early", id).await.status, 201);
+    let mut other = other_program(&node).await;
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+
+    // Decided, and not known to be stored in time.
+    let keyed = |user| node.issue_request(user, id).header("Idempotency-Key", "k");
+    assert_set_back(&send(keyed("alice")).await, "OUTCOME_UNKNOWN", None);
+    eventually("/readyz says that the store takes nothing", async || reasons(&node).await.iter().any(|reason| reason == "no_store")).await;
+    // From then on nothing is decided.
+    assert_set_back(&node.issue("bob", id).await, "STORE_UNAVAILABLE", Some(false));
+    assert_set_back(&node.patch(id, json!({"total_quantity": 9})).await, "STORE_UNAVAILABLE", Some(false));
+    assert_set_back(&node.admin_post(&format!("/v1/coupons/{id}/pause")).await, "STORE_UNAVAILABLE", Some(false));
+    assert_eq!(node.create(json!({"title": "T"})).await.status, 503);
+    assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["issued"], 1, "reads go on");
+
+    eventually("/readyz says that the lease is over", async || reasons(&node).await.iter().any(|reason| reason == "no_lease")).await;
+    assert_set_back(&node.issue("bob", id).await, "STORE_UNAVAILABLE", Some(false));
+
+    execute(&mut other, "ROLLBACK").await;
+    eventually("it is ready again", async || node.get("/readyz").await.status == 200).await;
+    let again = send(keyed("alice")).await;
+    assert_eq!(again.status, 201, "{again:?}");
+    assert_eq!(node.issue("bob", id).await.status, 201);
+    let stored = node.admin_get(&format!("/v1/coupons/{id}/issuances")).await;
+    stored.assert_list("sequence", &[json!(1), json!(2), json!(3)], false);
+}
+
+#[tokio::test]
+async fn a_full_queue_says_so_at_once() {
+    let node = TestNode::start_with(&[("http.requests_max", "1"), ("http.deadline", "5s")]).await;
+    let id = node.coupon(json!({})).await;
+    assert_eq!(node.issue("early", id).await.status, 201);
+    let mut other = other_program(&node).await;
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+    // One of the two is in, and waits; the other is told at once.
+    let mut asked = [tokio::spawn(send(node.issue_request("alice", id))), tokio::spawn(send(node.issue_request("bob", id)))];
+    let [alice, bob] = &mut asked;
+    let (told, held) = tokio::select! {
+        reply = &mut *alice => (reply, bob),
+        reply = &mut *bob => (reply, alice),
+    };
+    assert_set_back(&told.unwrap(), "OVERLOADED", Some(false));
+    assert_set_back(&node.patch(id, json!({"title": "New"})).await, "OVERLOADED", Some(false));
+    execute(&mut other, "ROLLBACK").await;
+    assert_eq!(held.await.unwrap().status, 201);
+    assert_eq!(node.patch(id, json!({"title": "New"})).await.status, 200);
+}
+
+#[tokio::test]
+async fn while_another_node_owns_the_coupon_its_owner_is_said_to_be_moving() {
+    let node = TestNode::start_with(&[("http.deadline", "500ms"), ("http.change_deadline", "500ms")]).await;
+    let id = node.coupon(json!({})).await;
+    assert_eq!(node.issue("early", id).await.status, 201);
+    let mut other = other_program(&node).await;
+    execute(&mut other, "INSERT INTO nodes (node_id, incarnation, beat, state, http, cluster) VALUES ('other', 7, 1, 'ready', '', '')")
+        .await;
+    execute(&mut other, "UPDATE shards SET epoch = epoch + 1, owner = 7").await;
+    let moving = async || {
+        let reply = node.issue("alice", id).await;
+        reply.body["code"] == "OWNER_MOVING" && {
+            assert_set_back(&reply, "OWNER_MOVING", Some(false));
+            true
+        }
+    };
+    eventually("the shard is seen to be another's", moving).await;
+    assert_set_back(&node.patch(id, json!({"title": "New"})).await, "OWNER_MOVING", Some(false));
+    // The other does not beat: it is ended, and its shards are claimed.
+    eventually("the shard is back", async || node.issue("alice", id).await.status == 201).await;
+    let request = node.admin(Method::GET, "/v1/cluster");
+    let nodes = send(request).await.body["nodes"].clone();
+    assert!(nodes.as_array().unwrap().iter().any(|row| row["id"] == "other" && row["state"] == "ended"), "{nodes}");
+}
