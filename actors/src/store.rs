@@ -3,6 +3,7 @@
 //! Each method is one autocommit statement or one short transaction, and each has a limit in time. The contract suite
 //! (`tests/store_contract`) says in code what is said here in words; every store passes it.
 
+pub mod mysql;
 pub mod sqlite;
 
 use async_trait::async_trait;

@@ -1,0 +1,4 @@
+//! Real database servers for tests.
+
+pub mod database;
+pub mod launcher;
