@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::mysql::MySqlConnectOptions;
 use tokio::time::timeout;
 
 use super::{Claim, CouponQuery, Created, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor};
@@ -47,19 +48,22 @@ pub struct Options {
     pub lanes: u32,
     /// Connections for loading, administration and what people read, at least 1.
     pub others: u32,
+    /// How long opening and migrating wait for another node's migration, and for statements that use a table to be altered.
+    pub migration_wait: Duration,
 }
 
 impl Options {
-    /// The database at this URL, with four connections for lanes and eight for the rest.
+    /// The database at this URL, with four connections for lanes and eight for the rest; a migration is waited for half a minute.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), lanes: 4, others: 8 }
+        Self { url: url.into(), lanes: 4, others: 8, migration_wait: Duration::from_secs(30) }
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, lanes, others } = self;
-        f.debug_struct("Options").field("lanes", lanes).field("others", others).finish_non_exhaustive()
+        let Self { url: _, lanes, others, migration_wait } = self;
+        let mut shown = f.debug_struct("Options");
+        shown.field("lanes", lanes).field("others", others).field("migration_wait", migration_wait).finish_non_exhaustive()
     }
 }
 
@@ -82,11 +86,7 @@ impl MySqlStore {
     ///
     /// Cancel safety: a dropped future leaves at most a migration half way, which the next open runs again.
     pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
-        let connect_options = session::connect_options(&options.url).map_err(|error| OpenError::Url(error.to_string()))?;
-        let mut connection = open::connect(&connect_options).await?;
-        let dialect = open::look(&mut connection).await?;
-        open::migrate(&mut connection).await?;
-        open::leave(connection).await;
+        let (connect_options, dialect) = Self::prepared(options).await?;
         let connections = |most, limit| Connections::new(connect_options.clone(), most, limit);
         let inner = Inner {
             dialect,
@@ -98,14 +98,18 @@ impl MySqlStore {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Brings the schema up to date and does nothing else. Waits half a minute for another that does the same, then gives up.
+    /// Brings the schema up to date and does nothing else. Another that does the same is waited for, but not without end.
     pub async fn migrate(options: &Options) -> std::result::Result<(), OpenError> {
+        Self::prepared(options).await.map(drop)
+    }
+
+    async fn prepared(options: &Options) -> std::result::Result<(MySqlConnectOptions, Dialect), OpenError> {
         let connect_options = session::connect_options(&options.url).map_err(|error| OpenError::Url(error.to_string()))?;
         let mut connection = open::connect(&connect_options).await?;
-        open::look(&mut connection).await?;
-        open::migrate(&mut connection).await?;
+        let dialect = open::look(&mut connection).await?;
+        open::migrate(&mut connection, options.migration_wait).await?;
         open::leave(connection).await;
-        Ok(())
+        Ok((connect_options, dialect))
     }
 
     /// Lets what is being done end, and takes leave of the server. Calls after this are refused.

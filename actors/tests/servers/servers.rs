@@ -2,3 +2,4 @@
 
 pub mod database;
 pub mod launcher;
+pub mod proxy;

@@ -21,8 +21,8 @@ const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE shard_id = ? AND epo
 
 /// A node has no two rows, so this locks two rows at most: that of who ends, which must live, and that of who is ended.
 const END: &str = "
-UPDATE nodes AS living
-  STRAIGHT_JOIN nodes AS dead ON dead.node_id = ? AND dead.incarnation = ? AND dead.beat = ? AND dead.state <> 'ended'
+UPDATE nodes AS living FORCE INDEX (by_incarnation)
+  STRAIGHT_JOIN nodes AS dead FORCE INDEX (PRIMARY) ON dead.node_id = ? AND dead.incarnation = ? AND dead.beat = ? AND dead.state <> 'ended'
    SET dead.state = 'ended'
  WHERE living.incarnation = ? AND living.state <> 'ended'";
 

@@ -4,6 +4,7 @@
 //! A connection comes back only from work that went well. After an error, a limit passed, a panic or a demotion it is closed: whatever it was
 //! waiting for, whatever it may still hold, goes with it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,6 @@ pub(super) enum Care {
 }
 
 /// The connections of one kind.
-#[derive(Debug)]
 pub(super) struct Connections {
     options: MySqlConnectOptions,
     take_limit: Duration,
@@ -52,6 +52,13 @@ pub(super) struct Taken {
     connection: MySqlConnection,
     home: Arc<Connections>,
     _turn: OwnedSemaphorePermit,
+}
+
+/// Without the options, which hold the password.
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("most", &self.most).field("free", &self.turns.available_permits()).finish_non_exhaustive()
+    }
 }
 
 impl Connections {

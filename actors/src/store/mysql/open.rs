@@ -19,9 +19,6 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/mysql");
 /// How long opening waits for the server, handshake and settings together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a migration waits for another node's, and for statements that use a table it alters.
-const LOCK_LIMIT: Duration = Duration::from_secs(30);
-
 /// Names of locks are the server's, not a database's, and may have 64 characters.
 const LOCK_NAME: &str = "CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32))";
 
@@ -107,25 +104,25 @@ enum Need {
 
 /// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring releases agree on, and an upgrade can
 /// be taken back. Where there is nothing to do, no lock is taken and no right to alter tables is needed.
-pub(super) async fn migrate(connection: &mut MySqlConnection) -> Result<(), OpenError> {
+pub(super) async fn migrate(connection: &mut MySqlConnection, wait: Duration) -> Result<(), OpenError> {
     if matches!(need(connection).await?, Need::Nothing) {
         return Ok(());
     }
     // sqlx's own lock is waited for without end.
-    let limit = LOCK_LIMIT.as_secs();
-    let lock_statement = AssertSqlSafe(format!("SELECT GET_LOCK({LOCK_NAME}, {limit}) = 1 AS locked"));
+    let seconds = wait.as_secs().max(1);
+    let lock_statement = AssertSqlSafe(format!("SELECT GET_LOCK({LOCK_NAME}, {seconds}) = 1 AS locked"));
     let row = sqlx::raw_sql(lock_statement).fetch_one(&mut *connection).await?;
     if row.try_get::<Option<i64>, _>("locked")? != Some(1) {
-        return Err(OpenError::Locked(LOCK_LIMIT));
+        return Err(OpenError::Locked(wait));
     }
-    let migrated = migrate_locked(connection).await;
+    let migrated = migrate_locked(connection, seconds).await;
     // The lock goes with the connection in any case.
     let _ = sqlx::raw_sql(AssertSqlSafe(format!("DO RELEASE_LOCK({LOCK_NAME})"))).execute(connection).await;
     migrated
 }
 
-async fn migrate_locked(connection: &mut MySqlConnection) -> Result<(), OpenError> {
-    let wait = AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {}", LOCK_LIMIT.as_secs()));
+async fn migrate_locked(connection: &mut MySqlConnection, seconds: u64) -> Result<(), OpenError> {
+    let wait = AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {seconds}"));
     sqlx::raw_sql(wait).execute(&mut *connection).await?;
     // Another node may have done it while we waited.
     match need(connection).await? {

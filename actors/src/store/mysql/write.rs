@@ -25,18 +25,20 @@ const INSERT: &str = "\
 INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at, expires_at)
 WITH v (s, e, o, c, q, u, n, k, t, x, l, h) AS (VALUES ";
 
-/// Closes it. `STRAIGHT_JOIN` keeps the order, so that just the rows of `shards` and `coupons` that are named here are read, and locked until
-/// the commit: who wants one of these shards waits for this batch.
+/// Closes it. `STRAIGHT_JOIN` keeps the order and `FORCE INDEX` the access by key (over few rows MariaDB would rather read a whole table), so that
+/// just the rows of `shards` and `coupons` that are named here are read, and locked until the commit: who wants one of these shards waits for
+/// this batch, and nobody else does.
 const GUARDS: &str = ")
 SELECT v.c, v.q, v.u, v.n, v.k, v.t, v.x
   FROM v
-  STRAIGHT_JOIN shards AS s ON s.shard_id = v.s AND s.epoch = v.e AND s.owner = v.o
-  STRAIGHT_JOIN coupons AS c ON c.id = v.c AND (c.total_quantity IS NULL OR v.l <= c.total_quantity) AND v.h <= c.per_user_limit";
+  STRAIGHT_JOIN shards AS s FORCE INDEX (PRIMARY) ON s.shard_id = v.s AND s.epoch = v.e AND s.owner = v.o
+  STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
+    ON c.id = v.c AND (c.total_quantity IS NULL OR v.l <= c.total_quantity) AND v.h <= c.per_user_limit";
 
 /// The shard first, and locked, as above.
 const UPDATE: &str = "
-UPDATE shards AS s
-  STRAIGHT_JOIN coupons AS c ON c.id = ?
+UPDATE shards AS s FORCE INDEX (PRIMARY)
+  STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY) ON c.id = ?
    SET c.title = ?, c.discount_kind = ?, c.discount_value = ?, c.min_order_amount = ?, c.total_quantity = ?, c.starts_at = ?, c.ends_at = ?,
        c.use_within_days = ?, c.status = ?, c.version = ?, c.updated_at = ?
  WHERE s.shard_id = ? AND s.epoch = ? AND s.owner = ?
