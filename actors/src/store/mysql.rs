@@ -104,7 +104,7 @@ impl MySqlStore {
     }
 
     async fn prepared(options: &Options) -> std::result::Result<(MySqlConnectOptions, Dialect), OpenError> {
-        let connect_options = session::connect_options(&options.url).map_err(|error| OpenError::Url(error.to_string()))?;
+        let connect_options = session::connect_options(&options.url).map_err(OpenError::Url)?;
         let mut connection = open::connect(&connect_options).await?;
         let dialect = open::look(&mut connection).await?;
         open::migrate(&mut connection, options.migration_wait).await?;

@@ -97,6 +97,14 @@ impl Server {
         server.as_ref()
     }
 
+    /// A server for one test alone, which ends when it is dropped. The arguments come after the quick settings, and so override them:
+    /// `--innodb-flush-log-at-trx-commit=1` for one that keeps what it tells.
+    pub fn own(kind: Kind, arguments: &[&str]) -> Option<Self> {
+        Self::shared(kind)?;
+        let started = kind.program().and_then(|program| Self::start(kind, program, arguments));
+        Some(started.unwrap_or_else(|why| panic!("{} does not start: {why}", kind.name())))
+    }
+
     fn start(kind: Kind, program: PathBuf, arguments: &[&str]) -> Result<Self, String> {
         let directory = tempfile::Builder::new().prefix("firstcome-server-").tempdir().map_err(|error| error.to_string())?.keep();
         make_data(kind, &program, &directory)?;

@@ -105,7 +105,7 @@ impl Proxy {
                         client.read_exact(&mut rest).await.ok()?;
                         server.write_all(&rest).await.ok()?;
                         if fate == Mode::CutAfterAnswer {
-                            server.read(&mut answered).await.ok()?;
+                            server.readable().await.ok()?;
                         }
                         return None;
                     }

@@ -1,6 +1,7 @@
 //! Connections cut, servers killed, demoted, full or gone back in time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actors::ids::{Incarnation, NodeId, RequestKey};
@@ -201,9 +202,9 @@ pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(
     let owned = Owned::make(store, None, 1).await;
     assert!(store.join(&node, None).await.unwrap());
     let mut shell = admin(database.server).await;
-    let next = std::sync::atomic::AtomicU64::new(1);
+    let next = AtomicU64::new(1);
     let batch_of_one = || {
-        let sequence = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let sequence = next.fetch_add(1, Ordering::Relaxed);
         batch([owned.strangers(sequence..=sequence)])
     };
     assert_eq!(store.write(&batch_of_one()).await.unwrap(), 1);
@@ -234,19 +235,21 @@ pub async fn a_killed_server_keeps_what_was_told_and_is_used_when_it_returns(kin
     let owned = Owned::make(&*database.store, None, 1).await;
     let store: Arc<dyn Store> = database.store.clone();
     for round in 0..2 {
-        let mut told = 0;
         let first = round * 1_000_000 + 1;
-        let killing = tokio::task::spawn_blocking({
-            let server = database.server;
-            move || {
-                std::thread::sleep(Duration::from_millis(300));
-                server.kill();
+        let told = Arc::new(AtomicU64::new(0));
+        let (watched, server) = (Arc::clone(&told), database.server);
+        let killing = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            while watched.load(Ordering::Relaxed) < 500 && begun.elapsed() < Duration::from_secs(30) {
+                std::thread::yield_now();
             }
+            server.kill();
         });
         let unsettled = loop {
-            let next = batch([owned.strangers(first + told..=first + told + 9)]);
+            let after = first + told.load(Ordering::Relaxed);
+            let next = batch([owned.strangers(after..=after + 9)]);
             match store.write(&next).await {
-                Ok(rows) => told += rows,
+                Ok(rows) => drop(told.fetch_add(rows, Ordering::Relaxed)),
                 Err(StoreError::NotStored(_) | StoreError::Unknown(_)) => break next,
                 Err(other) => panic!("{other}"),
             }
@@ -256,6 +259,7 @@ pub async fn a_killed_server_keeps_what_was_told_and_is_used_when_it_returns(kin
         assert!(store.check().await.is_err());
         tokio::task::spawn_blocking(|| database.server.resume().unwrap()).await.unwrap();
         send(&*store, &unsettled).await;
+        let told = told.load(Ordering::Relaxed);
         let rows = store.issuances_of_coupon(owned.id(), None, actors::ids::Sequence::new(first - 1), 1_000_000).await.unwrap();
         let sequences: Vec<u64> = rows.iter().map(|row| row.id.sequence.get()).collect();
         assert_eq!(sequences, (first..first + told + 10).collect::<Vec<_>>());

@@ -84,7 +84,7 @@ pub async fn a_database_that_is_not_there_is_refused(kind: Kind) {
         (server.url("fc_nowhere", None), "1049"),
         (server.url("", None), "names no database"),
         ("mysql://firstcome:wrong@127.0.0.1/fc_x".replace("127.0.0.1", &format!("127.0.0.1:{}", server.port())), "1045"),
-        ("postgres://somewhere/else".to_owned(), ""),
+        ("postgres://somewhere/else".to_owned(), "does not begin with mysql://"),
     ] {
         let refused = MySqlStore::open(&Options::new(url)).await.unwrap_err().to_string();
         assert!(refused.contains(why), "{refused} does not say {why}");

@@ -66,9 +66,6 @@ pub enum OpenError {
 
 /// A connection for looking and migrating, not kept.
 pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection, OpenError> {
-    if options.get_database().is_none_or(str::is_empty) {
-        return Err(OpenError::Url("it names no database, as in mysql://user@host/firstcome".to_owned()));
-    }
     let connected = timeout(CONNECT_LIMIT, session::connect(options)).await;
     let late = || StoreError::NotStored(format!("the server did not answer within {CONNECT_LIMIT:?}"));
     connected.unwrap_or_else(|_| Err(late())).map_err(OpenError::Refused)

@@ -27,9 +27,15 @@ const SHOW: &str = "
 SHOW VARIABLES WHERE Variable_name IN
     ('transaction_isolation', 'tx_isolation', 'autocommit', 'sql_mode', 'innodb_lock_wait_timeout', 'time_zone', 'read_only', 'innodb_read_only')";
 
-/// Options from a URL, with nothing left to what sqlx would set by itself.
-pub(super) fn connect_options(url: &str) -> sqlx::Result<MySqlConnectOptions> {
-    let options: MySqlConnectOptions = url.parse()?;
+/// Options from a URL, with nothing left to what sqlx would set by itself; or what is wrong with it.
+pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOptions, String> {
+    if !["mysql://", "mariadb://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err("it does not begin with mysql:// or mariadb://".to_owned());
+    }
+    let options: MySqlConnectOptions = url.parse().map_err(|error: sqlx::Error| error.to_string())?;
+    if options.get_database().is_none_or(str::is_empty) {
+        return Err("it names no database, as in mysql://user@host/firstcome".to_owned());
+    }
     Ok(options
         .pipes_as_concat(false)
         .no_engine_substitution(false)
