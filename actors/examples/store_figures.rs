@@ -1,7 +1,7 @@
-//! How long the embedded store takes, on this machine: `cargo run --release -p firstcome-actors --example store_figures [directory]`.
+//! How long a store takes, on this machine: `cargo run --release -p firstcome-actors --example store_figures [directory | mysql://…]`.
 //!
-//! Batches of several sizes, each timed to its commit; then loading an owner with a million issuances. Everything is made in a fresh
-//! directory below the given one (the system's for temporary files by default) and removed.
+//! Batches of several sizes, each timed to its commit; then loading an owner with a million issuances. For the embedded store everything is made
+//! in a fresh directory below the given one (the system's for temporary files by default) and removed; a database that a URL names keeps it.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
 use actors::offer::{Issuance, Offer, Status};
-use actors::store::sqlite::{Options, SqliteStore};
+use actors::store::mysql::{self, MySqlStore};
+use actors::store::sqlite::{self, SqliteStore};
 use actors::store::{Claim, Created, NewCoupon, ShardRow, Store};
 use actors::time::timestamp;
 use actors::write_back::batch::{Batch, Entries, Portion};
@@ -20,13 +21,28 @@ const MILLION: u64 = 1_000_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let base = std::env::args().nth(1).map_or_else(std::env::temp_dir, Into::into);
-    let directory = tempfile::tempdir_in(base)?;
-    let store = SqliteStore::open(&Options::new(directory.path().join("figures.db"))).await?;
+    match std::env::args().nth(1) {
+        Some(url) if url.starts_with("mysql://") => {
+            let store = MySqlStore::open(&mysql::Options::new(url)).await?;
+            println!("{:?}", store.dialect());
+            measure(&store).await?;
+            store.close().await;
+        }
+        base => {
+            let directory = tempfile::tempdir_in(base.map_or_else(std::env::temp_dir, Into::into))?;
+            let store = SqliteStore::open(&sqlite::Options::new(directory.path().join("figures.db"))).await?;
+            measure(&store).await?;
+            store.close().await;
+        }
+    }
+    Ok(())
+}
+
+async fn measure(store: &dyn Store) -> Result<()> {
     store.check().await?;
-    for rows in [1, 64, 1_024, 2_048] {
-        let coupon = Stocked::make(&store).await?;
-        let times = coupon.fill(&store, rows, 65_536.min(rows * 400)).await?;
+    for rows in [1, 32, 128, 512, 1_024, 2_048] {
+        let coupon = Stocked::make(store).await?;
+        let times = coupon.fill(store, rows, 65_536.min(rows * 400)).await?;
         println!(
             "batch of {rows:5} rows: median {:?}, 99 % {:?}, {} batches",
             times[times.len() / 2],
@@ -34,9 +50,9 @@ async fn main() -> Result<()> {
             times.len()
         );
     }
-    let coupon = Stocked::make(&store).await?;
+    let coupon = Stocked::make(store).await?;
     let started = Instant::now();
-    let times = coupon.fill(&store, 2_000, MILLION).await?;
+    let times = coupon.fill(store, 2_000, MILLION).await?;
     println!("a million rows by 2000: {:?}, median {:?}", started.elapsed(), times[times.len() / 2]);
     for _ in 0..3 {
         let (started, mut loaded, mut bytes) = (Instant::now(), 0_u64, 0_usize);
@@ -49,7 +65,6 @@ async fn main() -> Result<()> {
             .await?;
         println!("load {loaded} issuances ({bytes} bytes of ids and keys): {:?}", started.elapsed());
     }
-    store.close().await;
     Ok(())
 }
 
@@ -59,7 +74,7 @@ struct Stocked {
 }
 
 impl Stocked {
-    async fn make(store: &SqliteStore) -> Result<Self> {
+    async fn make(store: &dyn Store) -> Result<Self> {
         let offer = Offer {
             title: "figures".to_owned(),
             discount: None,
@@ -79,7 +94,7 @@ impl Stocked {
     }
 
     /// Stores so many rows by batches of one size; how long each took, in order of length.
-    async fn fill(&self, store: &SqliteStore, batch_rows: u64, rows: u64) -> Result<Vec<Duration>> {
+    async fn fill(&self, store: &dyn Store, batch_rows: u64, rows: u64) -> Result<Vec<Duration>> {
         let mut times = Vec::new();
         for first in (1..=rows).step_by(usize::try_from(batch_rows)?) {
             let issuances = (first..first + batch_rows).map(|sequence| self.issuance(sequence)).collect::<Result<Vec<_>>>()?;

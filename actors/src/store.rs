@@ -3,6 +3,7 @@
 //! Whatever changes something is one statement or one short transaction, and every call has a limit in time, loading one a page. The contract suite
 //! (`tests/store_contract`) says in code what is said here in words; every store passes it.
 
+pub mod mysql;
 pub mod sqlite;
 
 use async_trait::async_trait;

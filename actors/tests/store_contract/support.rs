@@ -12,6 +12,14 @@ use async_trait::async_trait;
 /// An empty database of one kind, of its own for each test.
 #[async_trait]
 pub trait Database: Send + Sync {
+    /// Whether this machine has what it takes; else its tests are skipped, and say so.
+    fn is_there() -> bool
+    where
+        Self: Sized,
+    {
+        true
+    }
+
     /// Makes it, with the cluster's rows.
     async fn new() -> Self
     where

@@ -1,0 +1,189 @@
+//! The cluster's rows: every statement finds its rows by a whole key, so that it locks those and no others.
+
+use std::time::{Duration, Instant};
+
+use sqlx::mysql::MySqlRow;
+use sqlx::{AssertSqlSafe, MySqlConnection};
+
+use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
+use super::rows::{get, integer, number, readable};
+use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
+use crate::store::{Claim, NodeRow, NodeState, Result, ShardRow, StoreError};
+
+/// No further claim is begun after this, so that the rows can still be read within the call's limit.
+const CLAIMS_LIMIT: Duration = Duration::from_secs(3);
+
+const CLUSTER: &str = "SELECT shards, hash, (SELECT COUNT(*) FROM shards) AS row_count FROM cluster";
+
+const CLAIM: &str = "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner <=> ?";
+
+const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE shard_id = ? AND epoch = ? AND owner = ?";
+
+/// A node has no two rows, so this locks two rows at most: that of who ends, which must live, and that of who is ended.
+const END: &str = "
+UPDATE nodes AS living FORCE INDEX (by_incarnation)
+  STRAIGHT_JOIN nodes AS dead FORCE INDEX (PRIMARY) ON dead.node_id = ? AND dead.incarnation = ? AND dead.beat = ? AND dead.state <> 'ended'
+   SET dead.state = 'ended'
+ WHERE living.incarnation = ? AND living.state <> 'ended'";
+
+/// The new beat comes back with the acknowledgement, as the id of an inserted row would.
+const BEAT: &str = "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
+
+/// Whether the cluster's rows are there, and made as this program would make them.
+pub(super) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
+    let Some(row) = sqlx::query(CLUSTER).fetch_optional(connection).await.map_err(on_read)? else { return Ok(false) };
+    let (shards, hash, row_count) = (number(&row, "shards")?, get::<&str>(&row, "hash")?, number(&row, "row_count")?);
+    if shards != u64::from(SHARDS) || hash != SHARD_HASH {
+        let why = format!("the cluster was made with {shards} shards by {hash}, this program has {SHARDS} by {SHARD_HASH}");
+        return Err(StoreError::Unreadable(why));
+    }
+    Ok(row_count == shards)
+}
+
+/// Makes the cluster's rows where they are missing.
+pub(super) async fn make(connection: &mut MySqlConnection) -> Result<()> {
+    let rows = ShardId::all().map(|shard| format!("({shard}, 0)")).collect::<Vec<_>>().join(", ");
+    // Unlike IGNORE, this hides no other error.
+    let shards = format!("INSERT INTO shards (shard_id, epoch) VALUES {rows} ON DUPLICATE KEY UPDATE shards.shard_id = shards.shard_id");
+    sqlx::raw_sql(AssertSqlSafe(shards)).execute(&mut *connection).await.map_err(on_write)?;
+    sqlx::query("INSERT INTO cluster (id, shards, hash) VALUES (1, ?, ?) ON DUPLICATE KEY UPDATE cluster.id = cluster.id")
+        .bind(SHARDS)
+        .bind(SHARD_HASH)
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
+    Ok(())
+}
+
+/// Puts a node's row in place of one incarnation's, or of none.
+pub(super) async fn join(connection: &mut MySqlConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
+    let statement = match replaces {
+        None => "INSERT INTO nodes (incarnation, beat, state, http, cluster, node_id) VALUES (?, ?, ?, ?, ?, ?)",
+        Some(_) => "UPDATE nodes SET incarnation = ?, beat = ?, state = ?, http = ?, cluster = ? WHERE node_id = ? AND incarnation = ?",
+    };
+    let mut query = sqlx::query(statement)
+        .bind(integer(node.incarnation.get()))
+        .bind(integer(node.beat))
+        .bind(node.state.as_str())
+        .bind(&node.http)
+        .bind(&node.cluster)
+        .bind(node.id.as_str());
+    if let Some(replaced) = replaces {
+        query = query.bind(integer(replaced.get()));
+    }
+    match query.execute(connection).await {
+        Ok(joined) => Ok(joined.rows_affected() == 1),
+        Err(error) if error_number(&error) == Some(DUPLICATE_ENTRY) => Ok(false),
+        Err(error) => Err(on_write(error)),
+    }
+}
+
+/// Counts one beat.
+pub(super) async fn beat(connection: &mut MySqlConnection, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
+    let counted = sqlx::query(BEAT)
+        .bind(state.as_str())
+        .bind(id.as_str())
+        .bind(integer(incarnation.get()))
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
+    Ok((counted.rows_affected() == 1).then(|| counted.last_insert_id()))
+}
+
+/// Declares another incarnation dead.
+pub(super) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead: &NodeRow) -> Result<bool> {
+    let ended = sqlx::query(END)
+        .bind(dead.id.as_str())
+        .bind(integer(dead.incarnation.get()))
+        .bind(integer(dead.beat))
+        .bind(integer(by.get()))
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
+    Ok(ended.rows_affected() == 1)
+}
+
+/// All nodes' rows.
+pub(super) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRow>> {
+    let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster FROM nodes ORDER BY node_id")
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?;
+    let node = |row| {
+        Ok(NodeRow {
+            id: readable(NodeId::parse(get(row, "node_id")?).ok(), "node_id")?,
+            incarnation: readable(Incarnation::new(number(row, "incarnation")?), "incarnation")?,
+            beat: number(row, "beat")?,
+            state: readable(NodeState::parse(get(row, "state")?), "state")?,
+            http: get(row, "http")?,
+            cluster: get(row, "cluster")?,
+        })
+    };
+    rows.iter().map(node).collect()
+}
+
+/// All shards' rows.
+pub(super) async fn shards(connection: &mut MySqlConnection) -> Result<Vec<ShardRow>> {
+    let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id").fetch_all(connection).await.map_err(on_read)?;
+    rows.iter().map(shard).collect()
+}
+
+fn shard(row: &MySqlRow) -> Result<ShardRow> {
+    let owner = get::<Option<i64>>(row, "owner")?;
+    let owner = owner.map(|owner| readable(u64::try_from(owner).ok().and_then(Incarnation::new), "owner"));
+    Ok(ShardRow {
+        id: readable(u16::try_from(number(row, "shard_id")?).ok().and_then(ShardId::new), "shard_id")?,
+        epoch: Epoch::new(number(row, "epoch")?),
+        owner: owner.transpose()?,
+    })
+}
+
+/// Claims shards, a statement and so a commit each, then reads their rows. A shard that is locked for too long is left unclaimed, as its row
+/// then says.
+pub(super) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
+    let begun = Instant::now();
+    for (index, claim) in claims.iter().enumerate() {
+        if begun.elapsed() > CLAIMS_LIMIT {
+            break;
+        }
+        let Claim { seen, claimant } = claim;
+        let claimed = sqlx::query(CLAIM)
+            .bind(integer(claimant.get()))
+            .bind(seen.id.get())
+            .bind(integer(seen.epoch.get()))
+            .bind(seen.owner.map(|owner| integer(owner.get())))
+            .execute(&mut *connection)
+            .await;
+        match claimed.map_err(on_write) {
+            Ok(_) => {}
+            // Its row says so; whether the others fare better, their own statements tell.
+            Err(StoreError::NotStored(why)) => tracing::warn!(shard = %seen.id, %why, "a shard was not claimed"),
+            Err(error) => return Err(after(index, error)),
+        }
+    }
+    let rows = shards(connection).await.map_err(|error| after(claims.len(), error))?;
+    let row_of = |claim: &Claim| readable(rows.iter().find(|row| row.id == claim.seen.id).copied(), "shards");
+    claims.iter().map(row_of).collect()
+}
+
+/// Gives shards up, each for itself.
+pub(super) async fn release(connection: &mut MySqlConnection, held: &[(ShardId, Fence)]) -> Result<()> {
+    for (index, (shard, fence)) in held.iter().enumerate() {
+        let released = sqlx::query(RELEASE)
+            .bind(shard.get())
+            .bind(integer(fence.epoch.get()))
+            .bind(integer(fence.owner.get()))
+            .execute(&mut *connection)
+            .await;
+        released.map_err(|error| after(index, on_write(error)))?;
+    }
+    Ok(())
+}
+
+/// The error of a call of which so many statements were stored before: something was changed.
+fn after(stored: usize, error: StoreError) -> StoreError {
+    match error {
+        StoreError::NotStored(why) if stored > 0 => StoreError::Unknown(why),
+        other => other,
+    }
+}

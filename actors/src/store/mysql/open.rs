@@ -1,0 +1,170 @@
+//! From a URL to a database that may be written to: the server's kind and settings, the schema.
+
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection, Row};
+use tokio::time::timeout;
+
+use super::dialect::Dialect;
+use super::error::{NO_SUCH_TABLE, number};
+use super::session::{self, setting};
+use super::settings::{self, Settings};
+use super::write::STATEMENT_BYTES_MAX;
+use crate::store::StoreError;
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/mysql");
+
+/// How long opening waits for the server, handshake and settings together.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Names of locks are the server's, not a database's, and may have 64 characters.
+const LOCK_NAME: &str = "CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32))";
+
+/// Why a database was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL says nothing that can be connected to, or names no database.
+    #[error("the database's URL: {0}")]
+    Url(String),
+    /// It cannot be reached, does not let us in, is read-only, or its sessions do not take the settings that the promises rest on.
+    #[error("opening the database: {0}")]
+    Refused(StoreError),
+    /// The server is of a version without what this program uses.
+    #[error("the server is {found}, and this program needs MySQL 8.0.19 or MariaDB 10.6, or later")]
+    Version {
+        /// What the server calls itself.
+        found: String,
+    },
+    /// A batch would not fit into one packet.
+    #[error("max_allowed_packet of the server is {found} bytes, and must be at least {needed}")]
+    Packet {
+        /// What the server is set to.
+        found: u64,
+        /// What the largest batch may take.
+        needed: u64,
+    },
+    /// It was migrated by a program more than one version newer.
+    #[error("the database has schema {found}, and this program knows up to {known} and works with at most {known} + 1")]
+    TooNew {
+        /// The highest version it has.
+        found: i64,
+        /// The highest version this program has.
+        known: i64,
+    },
+    /// Another node has been migrating for longer than it is waited for.
+    #[error("another migration of this database did not end within {0:?}")]
+    Locked(Duration),
+    /// Its schema cannot be brought up to date.
+    #[error("migrating the database: {0}")]
+    Migrate(#[from] MigrateError),
+    /// The server failed while it was looked at.
+    #[error("opening the database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// A connection for looking and migrating, not kept.
+pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection, OpenError> {
+    let connected = timeout(CONNECT_LIMIT, session::connect(options)).await;
+    let late = || StoreError::NotStored(format!("the server did not answer within {CONNECT_LIMIT:?}"));
+    connected.unwrap_or_else(|_| Err(late())).map_err(OpenError::Refused)
+}
+
+/// Whose SQL the server speaks, if it can serve at all. Settings that do not keep commits are warned about.
+pub(super) async fn look(connection: &mut MySqlConnection) -> Result<Dialect, OpenError> {
+    let rows = sqlx::raw_sql(settings::SHOW).fetch_all(connection).await?;
+    let settings = Settings(rows.iter().map(setting).collect::<sqlx::Result<_>>()?);
+    let version = settings.get("version");
+    let dialect = match Dialect::of(version) {
+        Some((dialect, version)) if version >= dialect.first_version() => dialect,
+        _ => return Err(OpenError::Version { found: version.to_owned() }),
+    };
+    let (found, needed) = (settings.number("max_allowed_packet").unwrap_or(0), STATEMENT_BYTES_MAX as u64);
+    if found < needed {
+        return Err(OpenError::Packet { found, needed });
+    }
+    for warning in settings.warnings() {
+        tracing::warn!(%warning, server = dialect.name(), "the database may not keep what was told");
+    }
+    Ok(dialect)
+}
+
+/// What the schema needs.
+enum Need {
+    Nothing,
+    /// Migrations are missing.
+    Migration,
+    /// A migration was cut short.
+    Repair(i64),
+}
+
+/// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring releases agree on, and an upgrade can
+/// be taken back. Where there is nothing to do, no lock is taken and no right to alter tables is needed.
+pub(super) async fn migrate(connection: &mut MySqlConnection, wait: Duration) -> Result<(), OpenError> {
+    if matches!(need(connection).await?, Need::Nothing) {
+        return Ok(());
+    }
+    // sqlx's own lock is waited for without end.
+    let seconds = wait.as_secs().max(1);
+    let lock_statement = AssertSqlSafe(format!("SELECT GET_LOCK({LOCK_NAME}, {seconds}) = 1 AS locked"));
+    let row = sqlx::raw_sql(lock_statement).fetch_one(&mut *connection).await?;
+    if row.try_get::<Option<i64>, _>("locked")? != Some(1) {
+        return Err(OpenError::Locked(wait));
+    }
+    let migrated = migrate_locked(connection, seconds).await;
+    // The lock goes with the connection in any case.
+    let _ = sqlx::raw_sql(AssertSqlSafe(format!("DO RELEASE_LOCK({LOCK_NAME})"))).execute(connection).await;
+    migrated
+}
+
+async fn migrate_locked(connection: &mut MySqlConnection, seconds: u64) -> Result<(), OpenError> {
+    let wait = AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {seconds}"));
+    sqlx::raw_sql(wait).execute(&mut *connection).await?;
+    // Another node may have done it while we waited.
+    match need(connection).await? {
+        Need::Nothing => return Ok(()),
+        Need::Migration => {}
+        // What was cut short is run again from its top, which every migration here bears. Nobody else is at it: we have the lock.
+        Need::Repair(version) => {
+            tracing::warn!(version, "a migration was cut short and is run again");
+            let forget = "DELETE FROM _sqlx_migrations WHERE version = ? AND NOT success";
+            sqlx::query(forget).bind(version).execute(&mut *connection).await?;
+        }
+    }
+    let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
+    migrator.set_locking(false);
+    // `run` would do, but the compiler does not see that its future can be sent between threads.
+    Ok(migrator.run_direct(None, connection, false).await?)
+}
+
+async fn need(connection: &mut MySqlConnection) -> Result<Need, OpenError> {
+    let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let asked = sqlx::query_as::<_, (i64, Vec<u8>, bool)>("SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version");
+    let applied = match asked.fetch_all(connection).await {
+        Ok(applied) => applied,
+        Err(error) if number(&error) == Some(NO_SUCH_TABLE) => return Ok(Need::Migration),
+        Err(error) => return Err(error.into()),
+    };
+    let found = applied.iter().map(|(version, ..)| *version).max().unwrap_or(0);
+    if found > known + 1 {
+        return Err(OpenError::TooNew { found, known });
+    }
+    for migration in MIGRATOR.iter() {
+        match applied.iter().find(|(version, ..)| *version == migration.version) {
+            None => return Ok(Need::Migration),
+            Some((version, _, false)) => return Ok(Need::Repair(*version)),
+            Some((version, checksum, true)) if checksum[..] != *migration.checksum => {
+                return Err(MigrateError::VersionMismatch(*version).into());
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(Need::Nothing)
+}
+
+/// Says farewell to the server.
+pub(super) async fn leave(connection: MySqlConnection) {
+    // A server that is gone needs none.
+    let _ = timeout(CONNECT_LIMIT, connection.close()).await;
+}

@@ -1,0 +1,138 @@
+//! One connection: how it is made, and every session setting that a promise rests on, set and then read back, as what stands between (a proxy, a
+//! server's own rules) might not pass it on.
+
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow};
+use sqlx::{ConnectOptions, Row};
+
+use super::error::on_connect;
+use crate::store::{Result, StoreError};
+
+/// Statements that are prepared on a connection and kept: more than this program has, so that none is prepared twice.
+const STATEMENTS_MAX: usize = 64;
+
+/// - `innodb_lock_wait_timeout`: a lane would rather hear soon that it waits, as then nothing is stored and it knows.
+/// - `lock_wait_timeout`: waiting for a table that is being altered; the default is a year.
+/// - `sql_mode`: an error where a value does not fit, never another value. Backslashes are themselves.
+/// - Isolation: at READ COMMITTED the statement that stores a batch would not lock the shards it read.
+const SET: &str = "
+SET NAMES utf8mb4 COLLATE utf8mb4_bin, SESSION time_zone = '+00:00', SESSION autocommit = 1,
+    SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE',
+    SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1;
+SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE";
+
+/// The isolation goes by either name. `read_only` is here because a server that was demoted does not always hang up.
+const SHOW: &str = "
+SHOW VARIABLES WHERE Variable_name IN
+    ('transaction_isolation', 'tx_isolation', 'autocommit', 'sql_mode', 'innodb_lock_wait_timeout', 'time_zone', 'read_only', 'innodb_read_only')";
+
+/// Options from a URL, with nothing left to what sqlx would set by itself; or what is wrong with it.
+pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOptions, String> {
+    if !["mysql://", "mariadb://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err("it does not begin with mysql:// or mariadb://".to_owned());
+    }
+    let options: MySqlConnectOptions = url.parse().map_err(|error: sqlx::Error| error.to_string())?;
+    if options.get_database().is_none_or(str::is_empty) {
+        return Err("it names no database, as in mysql://user@host/firstcome".to_owned());
+    }
+    Ok(options
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .set_names(false)
+        .statement_cache_capacity(STATEMENTS_MAX)
+        // A batch is no line for a log, and what people are called even less.
+        .log_statements(tracing::log::LevelFilter::Off)
+        .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO))
+}
+
+/// A connection with its settings made, to a server that takes writes.
+///
+/// Cancel safety: a dropped future closes the connection.
+pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection> {
+    let mut connection = options.connect().await.map_err(on_connect)?;
+    sqlx::raw_sql(SET).execute(&mut connection).await.map_err(on_connect)?;
+    let rows = sqlx::raw_sql(SHOW).fetch_all(&mut connection).await.map_err(on_connect)?;
+    let settings = rows.iter().map(setting).collect::<sqlx::Result<Vec<_>>>().map_err(on_connect)?;
+    match wrong(&settings) {
+        None => Ok(connection),
+        Some(why) => Err(StoreError::NotStored(why)),
+    }
+}
+
+/// Whether a connection that rested still reaches a server, and one that takes writes.
+pub(super) async fn test(connection: &mut MySqlConnection) -> Result<()> {
+    let query = sqlx::raw_sql("SELECT CONCAT('', @@GLOBAL.read_only) AS read_only");
+    let row = query.fetch_one(connection).await.map_err(on_connect)?;
+    match is_on(row.try_get("read_only").map_err(on_connect)?) {
+        false => Ok(()),
+        true => Err(StoreError::NotStored(READ_ONLY.to_owned())),
+    }
+}
+
+/// What is said of a server that does not take writes.
+pub(super) const READ_ONLY: &str = "the server is read-only";
+
+/// A row of `SHOW VARIABLES`.
+pub(super) fn setting(row: &MySqlRow) -> sqlx::Result<(String, String)> {
+    Ok((row.try_get::<String, _>(0)?.to_ascii_lowercase(), row.try_get(1)?))
+}
+
+/// Whether a setting that is a switch is on.
+pub(super) fn is_on(value: &str) -> bool {
+    !matches!(value, "0" | "OFF" | "")
+}
+
+/// What is wrong with a session's settings, if anything.
+fn wrong(settings: &[(String, String)]) -> Option<String> {
+    let value = |name: &str| settings.iter().find(|(setting, _)| setting == name).map_or("", |(_, value)| value.as_str());
+    if is_on(value("read_only")) || is_on(value("innodb_read_only")) {
+        return Some(READ_ONLY.to_owned());
+    }
+    let isolation = format!("{}{}", value("transaction_isolation"), value("tx_isolation"));
+    let strict = value("sql_mode").contains("STRICT_ALL_TABLES") && value("sql_mode").contains("NO_BACKSLASH_ESCAPES");
+    let must = [
+        (isolation.starts_with("REPEATABLE-READ"), "the isolation", isolation.as_str()),
+        (is_on(value("autocommit")), "autocommit", value("autocommit")),
+        (strict, "sql_mode", value("sql_mode")),
+        (value("innodb_lock_wait_timeout") == "1", "innodb_lock_wait_timeout", value("innodb_lock_wait_timeout")),
+        (value("time_zone") == "+00:00", "time_zone", value("time_zone")),
+    ];
+    must.iter().find(|(holds, ..)| !holds).map(|(_, what, is)| format!("{what} of a session stays {is:?} whatever is set"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(changed: &[(&str, &str)]) -> Vec<(String, String)> {
+        let good = [
+            ("transaction_isolation", "REPEATABLE-READ"),
+            ("autocommit", "ON"),
+            ("sql_mode", "STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES"),
+            ("innodb_lock_wait_timeout", "1"),
+            ("time_zone", "+00:00"),
+            ("read_only", "OFF"),
+            ("innodb_read_only", "OFF"),
+        ];
+        let value = |name: &str, value: &str| changed.iter().find(|(changed, _)| *changed == name).map_or(value, |(_, new)| new).to_owned();
+        good.iter().map(|(name, is)| ((*name).to_owned(), value(name, is))).collect()
+    }
+
+    #[test]
+    fn a_session_that_does_not_take_a_setting_is_refused() {
+        assert_eq!(wrong(&settings(&[])), None);
+        for (name, value) in [
+            ("transaction_isolation", "READ-COMMITTED"),
+            ("autocommit", "OFF"),
+            ("sql_mode", ""),
+            ("innodb_lock_wait_timeout", "50"),
+            ("time_zone", "SYSTEM"),
+            ("read_only", "ON"),
+            ("innodb_read_only", "ON"),
+        ] {
+            assert!(wrong(&settings(&[(name, value)])).is_some(), "{name} = {value}");
+        }
+    }
+}

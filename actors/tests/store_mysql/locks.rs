@@ -1,0 +1,258 @@
+//! Which rows are locked, and who waits for whom.
+
+use std::sync::Arc;
+
+use actors::ids::{Incarnation, NodeId, Sequence};
+use actors::offer::Status;
+use actors::store::mysql::MySqlStore;
+use actors::store::{Claim, CouponQuery, NodeRow, NodeState, Store, StoreError};
+use actors::write_back::batch::{Batch, FoundRows};
+use sqlx::mysql::MySqlConnection;
+use sqlx::{AssertSqlSafe, Row};
+use tokio::task::JoinHandle;
+
+use crate::servers::database::{OnServer, run};
+use crate::servers::launcher::Kind;
+use crate::support::{Owned, batch, claim, found, loaded, noon, on_different_shards, shard_row, user};
+use crate::until;
+
+/// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more than ten times a second.)
+async fn waiting(shell: &mut MySqlConnection) -> i64 {
+    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'").fetch_one(shell).await.unwrap();
+    row.try_get::<String, _>(1).unwrap().parse().unwrap()
+}
+
+/// A batch for two or more shards that has stored its first portions and waits for the last shard, which `holder` has locked.
+struct Stuck {
+    database: OnServer,
+    holder: MySqlConnection,
+    watcher: MySqlConnection,
+    coupons: Vec<Owned>,
+    sent: Batch,
+    write: JoinHandle<Result<u64, StoreError>>,
+}
+
+impl Stuck {
+    async fn new(kind: Kind, shards: usize) -> Self {
+        let database = OnServer::through(kind, None).await;
+        let coupons = on_different_shards(&*database.store, shards).await;
+        let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
+        let last = coupons.last().unwrap().id().shard();
+        run(&mut holder, &format!("BEGIN; SELECT * FROM shards WHERE shard_id = {last} FOR UPDATE")).await;
+        let sent = batch(coupons.iter().map(|owned| owned.strangers(1..=3)).collect::<Vec<_>>());
+        let write = write(&database.store, &sent);
+        until("waiting", async || waiting(&mut watcher).await == 1).await;
+        Self { database, holder, watcher, coupons, sent, write }
+    }
+
+    async fn let_go(&mut self) {
+        run(&mut self.holder, "ROLLBACK").await;
+    }
+}
+
+fn write(store: &Arc<MySqlStore>, sent: &Batch) -> JoinHandle<Result<u64, StoreError>> {
+    let (store, sent) = (Arc::clone(store), sent.clone());
+    tokio::spawn(async move { store.write(&sent).await })
+}
+
+pub async fn a_waiting_batch_has_locked_the_rows_it_names_and_no_others(kind: Kind) {
+    let mut stuck = Stuck::new(kind, 5).await;
+    let counts = format!(
+        "SELECT t.trx_rows_locked, t.trx_tables_locked, t.trx_rows_modified FROM information_schema.INNODB_TRX AS t
+           JOIN information_schema.PROCESSLIST AS p ON p.ID = t.trx_mysql_thread_id
+          WHERE p.DB = '{}' AND t.trx_state = 'LOCK WAIT'",
+        stuck.database.name
+    );
+    let row = sqlx::raw_sql(AssertSqlSafe(counts)).fetch_one(&mut stuck.watcher).await.unwrap();
+    let counts: Vec<u64> = (0..3).map(|column| row.try_get(column).unwrap()).collect();
+    let locks = if kind == Kind::MySql { Some(data_locks(&mut stuck).await) } else { None };
+    // Whatever it did not name is free: to be claimed, to be changed, to be written to.
+    let named: Vec<_> = stuck.coupons.iter().map(|owned| owned.id().shard()).collect();
+    let free = stuck.database.store.shards().await.unwrap().into_iter().filter(|row| !named.contains(&row.id)).take(60);
+    let claims: Vec<_> = free.map(|seen| Claim { seen, claimant: Incarnation::random() }).collect();
+    let claimed = stuck.database.store.claim(&claims).await.unwrap();
+    stuck.let_go().await;
+    assert_eq!(stuck.write.await.unwrap().unwrap(), 15);
+    assert!(claims.iter().zip(claimed).all(|(claim, row)| row.owner == Some(claim.claimant)), "a shard that was not named is locked");
+    // Five shards, of which it waits for the last, and four coupons. What it has inserted is locked without counting.
+    assert_eq!(counts, [9, 3, 12], "rows locked, tables locked, rows modified");
+    if let Some(locks) = locks {
+        let mut expected: Vec<_> = named.iter().map(|shard| format!("shards S,REC_NOT_GAP GRANTED {shard}")).collect();
+        expected[4] = expected[4].replace("GRANTED", "WAITING");
+        expected.extend(stuck.coupons[..4].iter().map(|owned| format!("coupons S,REC_NOT_GAP GRANTED {}", owned.id())));
+        expected.sort();
+        assert_eq!(locks, expected);
+    }
+}
+
+/// Locks on rows of the transaction that waits, as MySQL tells them.
+async fn data_locks(stuck: &mut Stuck) -> Vec<String> {
+    let query = format!(
+        "SELECT CONCAT_WS(' ', OBJECT_NAME, LOCK_MODE, LOCK_STATUS, LOCK_DATA) AS told FROM performance_schema.data_locks
+          WHERE LOCK_TYPE = 'RECORD' AND ENGINE_TRANSACTION_ID IN
+                (SELECT w.REQUESTING_ENGINE_TRANSACTION_ID FROM performance_schema.data_lock_waits AS w
+                   JOIN performance_schema.data_locks AS l ON l.ENGINE_LOCK_ID = w.REQUESTING_ENGINE_LOCK_ID
+                  WHERE l.OBJECT_SCHEMA = '{}')",
+        stuck.database.name
+    );
+    let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(&mut stuck.watcher).await.unwrap();
+    let mut told: Vec<String> = rows.iter().map(|row| row.try_get("told").unwrap()).collect();
+    told.sort();
+    told
+}
+
+pub async fn a_take_over_waits_for_a_batch_in_progress(kind: Kind) {
+    let mut stuck = Stuck::new(kind, 2).await;
+    let (store, first) = (stuck.database.store.clone(), stuck.coupons.remove(0));
+    let seen = shard_row(&*store, first.id().shard()).await;
+    let claimant = Incarnation::random();
+    let claiming = tokio::spawn(async move { store.claim(&[Claim { seen, claimant }]).await });
+    until("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
+    assert_eq!(shard_row(&*stuck.database.store, seen.id).await, seen, "nobody has it yet");
+    stuck.let_go().await;
+    let rows = claiming.await.unwrap().unwrap();
+    assert_eq!(rows[0].owner, Some(claimant));
+    // Who has claimed reads all that the one before has stored.
+    assert_eq!(loaded(&*stuck.database.store, first.id(), 0).await.len(), 3);
+    assert_eq!(stuck.write.await.unwrap().unwrap(), 6);
+    assert_eq!(stuck.database.store.write(&batch([first.strangers(4..=4)])).await.unwrap(), 0, "fenced from now on");
+}
+
+pub async fn a_take_over_waits_for_a_change_in_progress(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, Some(10), 1).await;
+    let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
+    run(&mut holder, &format!("BEGIN; SELECT * FROM coupons WHERE id = {} FOR UPDATE", owned.id())).await;
+    let changing = write(&database.store, &batch([owned.change(0, |coupon| coupon.status = Status::Paused)]));
+    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    let store = database.store.clone();
+    let shard = owned.id().shard();
+    let claiming = tokio::spawn(async move { claim(&*store, shard).await });
+    until("waiting", async || waiting(&mut watcher).await == 2).await;
+    run(&mut holder, "ROLLBACK").await;
+    assert_eq!(changing.await.unwrap().unwrap(), 1);
+    claiming.await.unwrap();
+    assert_eq!(database.store.coupon(owned.id()).await.unwrap().unwrap().coupon.status, Status::Paused);
+}
+
+pub async fn a_batch_that_waits_too_long_is_not_stored(kind: Kind) {
+    let mut stuck = Stuck::new(kind, 2).await;
+    assert!(matches!((&mut stuck.write).await.unwrap(), Err(StoreError::NotStored(why)) if why.contains("1205")));
+    let read = stuck.database.store.read_back(&stuck.sent).await.unwrap();
+    assert!(read.iter().all(|found| found.fence_holds && found.rows == FoundRows::Absent), "{read:?}");
+    stuck.let_go().await;
+    assert_eq!(stuck.database.store.write(&stuck.sent).await.unwrap(), 6);
+}
+
+pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let coupons = on_different_shards(&*database.store, 2).await;
+    let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
+    let (first, last) = (coupons[0].id().shard(), coupons[1].id().shard());
+    // Who has changed the most rows is spared.
+    let many = (0..500).map(|number| format!("({number})")).collect::<Vec<_>>().join(",");
+    run(&mut holder, &format!("CREATE TABLE ballast (number INT PRIMARY KEY); BEGIN; INSERT INTO ballast VALUES {many}")).await;
+    run(&mut holder, &format!("SELECT * FROM shards WHERE shard_id = {last} FOR UPDATE")).await;
+    let sent = batch(coupons.iter().map(|owned| owned.strangers(1..=3)).collect::<Vec<_>>());
+    let writing = write(&database.store, &sent);
+    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    run(&mut holder, &format!("SELECT * FROM shards WHERE shard_id = {first} FOR UPDATE")).await;
+    assert!(matches!(writing.await.unwrap(), Err(StoreError::NotStored(why)) if why.contains("1213")));
+    run(&mut holder, "ROLLBACK").await;
+    assert_eq!(database.store.write(&sent).await.unwrap(), 6);
+}
+
+pub async fn a_statement_goes_on_without_its_client_and_the_same_again_finds_it(kind: Kind) {
+    use crate::servers::proxy::{Mode, Proxy};
+
+    let server = crate::servers::launcher::Server::shared(kind).unwrap();
+    let proxy = Proxy::before(server.port()).await;
+    let database = OnServer::through(kind, Some(proxy.port())).await;
+    let coupons = on_different_shards(&*database.store, 2).await;
+    let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
+    run(&mut holder, &format!("BEGIN; SELECT * FROM shards WHERE shard_id = {} FOR UPDATE", coupons[1].id().shard())).await;
+    let sent = batch(coupons.iter().map(|owned| owned.strangers(1..=3)).collect::<Vec<_>>());
+    proxy.set(Mode::CutAfterSending);
+    assert!(matches!(database.store.write(&sent).await, Err(StoreError::Unknown(_))));
+    until("going on", async || waiting(&mut watcher).await == 1).await;
+    assert_eq!(database.store.read_back(&sent).await.unwrap()[0].rows, FoundRows::Absent, "nothing is committed");
+    let again = write(&database.store, &sent);
+    until("waiting for the keys", async || waiting(&mut watcher).await == 2).await;
+    run(&mut holder, "ROLLBACK").await;
+    assert!(matches!(again.await.unwrap(), Err(StoreError::Clash(_))));
+    let read = database.store.read_back(&sent).await.unwrap();
+    assert!(read.iter().all(|found| found.fence_holds && found.rows == FoundRows::Stored), "{read:?}");
+}
+
+pub async fn ending_a_node_keeps_no_other_from_beating(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let node = |name: &str| NodeRow {
+        id: NodeId::parse(name).unwrap(),
+        incarnation: Incarnation::random(),
+        beat: 0,
+        state: NodeState::Ready,
+        http: String::new(),
+        cluster: String::new(),
+    };
+    let (living, dead, other) = (node("living"), node("dead"), node("other"));
+    for row in [&living, &dead, &other] {
+        database.store.join(row, None).await.unwrap();
+    }
+    let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
+    run(&mut holder, "BEGIN; SELECT * FROM nodes WHERE node_id = 'dead' FOR UPDATE").await;
+    let (store, by, seen) = (database.store.clone(), living.incarnation, dead.clone());
+    let ending = tokio::spawn(async move { store.end(by, &seen).await });
+    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    assert_eq!(database.store.beat(&other.id, other.incarnation, NodeState::Ready).await.unwrap(), Some(1));
+    run(&mut holder, "ROLLBACK").await;
+    assert!(ending.await.unwrap().unwrap());
+}
+
+/// Steps along an index, of all sessions.
+async fn steps(shell: &mut MySqlConnection) -> u64 {
+    let rows = sqlx::raw_sql("SHOW GLOBAL STATUS WHERE Variable_name IN ('Handler_read_next', 'Handler_read_prev')");
+    let rows = rows.fetch_all(shell).await.unwrap();
+    rows.iter().map(|row| row.try_get::<String, _>(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
+pub async fn nothing_that_people_read_goes_through_a_whole_coupon(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let store = &*database.store;
+    let owned = Owned::make(store, Some(5_000), 1).await;
+    for first in (1..=4_000).step_by(2_000) {
+        store.write(&batch([owned.strangers(first..=first + 1_999)])).await.unwrap();
+    }
+    let mut shell = database.shell().await;
+    run(&mut shell, "ANALYZE TABLE issuances, coupons").await;
+    let (id, ann) = (owned.id(), user("user-1234"));
+    let query = CouponQuery { phase: None, now: noon(), before: None, limit: 10 };
+    let before = steps(&mut shell).await;
+    assert_eq!(store.coupon(id).await.unwrap().unwrap().issued.get(), 4_000);
+    assert_eq!(store.coupons(&query).await.unwrap()[0].issued.get(), 4_000);
+    let live = CouponQuery { phase: Some(actors::offer::Phase::Live), ..query };
+    assert_eq!(store.coupons(&live).await.unwrap().len(), 1);
+    assert_eq!(store.issuances_of_user(&ann, None, 10).await.unwrap().len(), 1);
+    assert_eq!(store.issuances_of_coupon(id, Some(&ann), Sequence::NONE, 10).await.unwrap().len(), 1);
+    assert_eq!(store.issuances_of_coupon(id, None, Sequence::new(2_000), 10).await.unwrap().len(), 10);
+    assert_eq!(store.write(&batch([owned.change(4_000, |coupon| coupon.offer.total_quantity = Some(4_500))])).await.unwrap(), 1);
+    assert_eq!(found(store, &batch([owned.strangers(4_001..=4_010)])).await.1, FoundRows::Absent);
+    let taken = steps(&mut shell).await - before;
+    assert!(taken < 200, "{taken} steps");
+}
+
+pub async fn batches_of_all_sizes_leave_no_prepared_statements(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let mut shell = database.shell().await;
+    let mut prepared = async || -> u64 {
+        let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'").fetch_one(&mut shell).await.unwrap();
+        row.try_get::<String, _>(1).unwrap().parse().unwrap()
+    };
+    let before = prepared().await;
+    let mut first = 1;
+    for size in 1..=60 {
+        assert_eq!(database.store.write(&batch([owned.strangers(first..=first + size - 1)])).await.unwrap(), size);
+        first += size;
+    }
+    assert!(prepared().await <= before);
+}
