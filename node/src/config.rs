@@ -87,8 +87,10 @@ pub struct Shutdown {
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// `sqlite://<path>`; by default a file in the data directory.
+    /// `sqlite://<path>`, or `mysql://user:password@host:port/database`; by default a file in the data directory.
     pub url: Option<String>,
+    /// A file that holds it.
+    pub url_file: Option<PathBuf>,
 }
 
 /// `cluster.…`

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use actors::engine::{self, Engine};
 use actors::ids::{InvalidId, NodeId};
+use actors::store::mysql::{self, MySqlStore};
 use actors::store::sqlite::{self, OpenError, SqliteStore};
 use actors::store::{Store, StoreError};
 use base64::Engine as _;
@@ -33,6 +34,9 @@ const READY_POLL: Duration = Duration::from_millis(10);
 const ADMIN_TOKEN_FILE: &str = "admin_token";
 /// The file in the data directory that keeps the node's name.
 const NODE_ID_FILE: &str = "node_id";
+
+/// Lanes to a database server: as many batches as a server's disk takes well at once. Each has a connection of its own.
+const SERVER_LANES: u32 = 4;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The database server cannot be used.
+    #[error("the database server: {0}")]
+    Server(#[from] mysql::OpenError),
     /// The store was opened, but the engine did not get on with it.
     #[error("the store: {0}")]
     Store(#[from] StoreError),
@@ -167,24 +174,31 @@ impl Service {
 pub async fn migrate(config: &Config) -> Result<(), StartError> {
     match config.store_url()? {
         StoreUrl::Sqlite(path) => Ok(SqliteStore::migrate(&sqlite::Options::new(path)).await?),
+        StoreUrl::MySql(url) => Ok(MySqlStore::migrate(&mysql::Options::new(url)).await?),
     }
 }
 
 /// The database that was configured.
 enum Database {
     Sqlite(SqliteStore),
+    MySql(MySqlStore),
 }
 
 impl Database {
     async fn open(config: &Config) -> Result<Self, StartError> {
         match config.store_url()? {
             StoreUrl::Sqlite(path) => Ok(Self::Sqlite(SqliteStore::open(&sqlite::Options::new(path)).await?)),
+            StoreUrl::MySql(url) => {
+                let options = mysql::Options { lanes: SERVER_LANES, ..mysql::Options::new(url) };
+                Ok(Self::MySql(MySqlStore::open(&options).await?))
+            }
         }
     }
 
     fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Sqlite(store) => Arc::new(store.clone()),
+            Self::MySql(store) => Arc::new(store.clone()),
         }
     }
 
@@ -192,12 +206,14 @@ impl Database {
     fn lanes(&self) -> usize {
         match self {
             Self::Sqlite(_) => 1,
+            Self::MySql(_) => SERVER_LANES as usize,
         }
     }
 
     async fn close(&self) {
         match self {
             Self::Sqlite(store) => store.close().await,
+            Self::MySql(store) => store.close().await,
         }
     }
 }

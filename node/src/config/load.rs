@@ -51,6 +51,12 @@ fn named(error: &serde_path_to_error::Error<config::ConfigError>) -> InvalidConf
 
 /// Puts in place what `…_FILE` keys point at.
 fn read_secrets(config: &mut Config) -> Result<(), InvalidConfig> {
+    if let Some(path) = &config.store.url_file {
+        if config.store.url.is_some() {
+            return Err(InvalidConfig("store.url and store.url_file are both set; one of them must go".to_owned()));
+        }
+        config.store.url = Some(read_secret("store.url_file", path)?.expose_secret().to_owned());
+    }
     let auth = &mut config.auth;
     if let Some(path) = &auth.admin_token_file {
         if auth.admin_token.is_some() {
@@ -145,7 +151,7 @@ mod tests {
             ("FIRSTCOME__LOG__FORMAT", "xml", "log.format"),
             ("FIRSTCOME__LOG__LEVEL", "node=loud", "log.level"),
             ("FIRSTCOME__STORE__URL", "redis://x", "store.url"),
-            ("FIRSTCOME__STORE__URL", "mysql://db/firstcome", "not supported by this build"),
+            ("FIRSTCOME__STORE__URL", "postgres://db/firstcome", "must be sqlite://<path> or mysql://"),
         ] {
             let error = load("", &[(key, value)], &[]).unwrap_err();
             assert!(error.contains(name), "{key}={value}: {error}");

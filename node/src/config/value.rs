@@ -14,15 +14,18 @@ use serde::ser::Serializer;
 pub enum StoreUrl {
     /// The embedded database, in this file.
     Sqlite(PathBuf),
+    /// A MySQL or MariaDB server: the URL as it was given, with its password.
+    MySql(String),
 }
 
 impl StoreUrl {
-    /// Reads `sqlite://<path>`, where the path may be relative.
+    /// Reads `sqlite://<path>`, where the path may be relative, or `mysql://user:password@host:port/database`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text.split_once("://") {
             Some(("sqlite", path)) if !path.is_empty() && !path.contains('?') => Ok(Self::Sqlite(PathBuf::from(path))),
-            Some(("mysql" | "mariadb", _)) => Err("mysql:// is not supported by this build; use sqlite://<path>".to_owned()),
-            _ => Err("must be sqlite://<path>".to_owned()),
+            // What else is wrong with it is said by the driver, when it is opened.
+            Some(("mysql" | "mariadb", server)) if server.contains('/') => Ok(Self::MySql(text.to_owned())),
+            _ => Err("must be sqlite://<path> or mysql://user:password@host:port/database".to_owned()),
         }
     }
 }
@@ -31,7 +34,18 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::MySql(url) => f.write_str(&without_password(url)),
         }
+    }
+}
+
+/// The URL with [`HIDDEN`] in place of its password.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return HIDDEN.to_owned() };
+    // A password may hold an @; a host does not.
+    match rest.rsplit_once('@').map(|(credentials, server)| (credentials.split_once(':'), server)) {
+        Some((Some((user, _)), server)) => format!("{scheme}://{user}:{HIDDEN}@{server}"),
+        _ => url.to_owned(),
     }
 }
 

@@ -200,7 +200,7 @@ fn config_check_prints_what_is_in_effect_and_no_secret() {
 fn what_is_wrong_with_the_configuration_is_said_before_anything_is_started() {
     let data = tempfile::tempdir().unwrap();
     for (setting, name) in
-        [("http.lsten=127.0.0.1:0", "lsten"), ("http.listen=0.0.0.0:0", "auth.trusted_proxies"), ("store.url=mysql://x/y", "mysql://")]
+        [("http.lsten=127.0.0.1:0", "lsten"), ("http.listen=0.0.0.0:0", "auth.trusted_proxies"), ("store.url=postgres://x/y", "mysql://")]
     {
         let (ok, _, stderr) = run(&data, &["serve", "--set", setting]);
         assert!(!ok && stderr.contains(name), "{stderr}");
