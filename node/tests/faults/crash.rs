@@ -11,9 +11,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::Client;
 use serde_json::json;
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio::sync::watch;
 
 use crate::history::History;
+use crate::launcher::{Kind, Server};
 use crate::process::Process;
 
 const CLIENTS: u64 = 48;
@@ -77,29 +80,42 @@ impl Crowd {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_told_is_lost_however_often_the_process_is_killed() {
+/// Kills the process, and the database server if there is one, at moments that nobody chose.
+async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
     let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
-    let rounds = from_environment("FIRSTCOME_CRASH_ROUNDS").unwrap_or(20);
+    let rounds = from_environment("FIRSTCOME_CRASH_ROUNDS").unwrap_or(rounds);
     println!("FIRSTCOME_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let data = tempfile::tempdir().unwrap();
-    let mut process = Process::start(data.path());
+    let mut keys = Vec::new();
+    if let Some(server) = server {
+        keys.push(format!("store.url={}", database(server).await));
+    }
+    let mut process = Process::start_with(data.path(), &keys);
     let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
     let history = Arc::new(History::default());
     let coupons = [history.create(&client, &process, Some(TOTAL), 1).await, history.create(&client, &process, None, 1).await];
     let (addresses, address) = watch::channel(process.address.clone());
     let (next, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let crowd = Crowd { client, address, history: Arc::clone(&history), coupons, next, over: Arc::clone(&over) };
+    let crowd = Crowd { client: client.clone(), address, history: Arc::clone(&history), coupons, next, over: Arc::clone(&over) };
     let mut clients: Vec<_> =
         (1..=CLIENTS).map(|number| tokio::spawn(crowd.clone().ask_until_it_is_over(StdRng::seed_from_u64(seed ^ number)))).collect();
     clients.push(tokio::spawn(crowd.change_until_it_is_over(StdRng::seed_from_u64(!seed))));
-    for _ in 0..rounds {
+    for round in 0..rounds {
         // The fault itself: a moment that nobody chose.
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..300))).await;
-        process.kill();
-        process = Process::start(data.path());
-        addresses.send_replace(process.address.clone());
+        match server {
+            // The process stays, and must find its way back by itself.
+            Some(server) if round % 3 == 1 => tokio::task::block_in_place(|| {
+                server.kill();
+                server.resume().unwrap();
+            }),
+            _ => {
+                process.kill();
+                process = Process::start_with(data.path(), &keys);
+                addresses.send_replace(process.address.clone());
+            }
+        }
     }
     over.store(true, Ordering::Relaxed);
     for client in clients {
@@ -107,4 +123,35 @@ async fn nothing_told_is_lost_however_often_the_process_is_killed() {
     }
     let report = history.judge(&process).await;
     assert!(report.issuances > rounds, "there was no load to speak of");
+}
+
+/// An empty database on the server; its URL.
+async fn database(server: &Server) -> String {
+    let options = MySqlConnectOptions::new().socket(server.socket()).username("root").ssl_mode(MySqlSslMode::Disabled);
+    let name = Server::fresh_name();
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::raw_sql(create).execute(&mut options.connect().await.unwrap()).await.unwrap();
+    server.url(&name, None)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_told_is_lost_however_often_the_process_is_killed() {
+    rounds_of_kills(None, 20).await;
+}
+
+/// With durable commits, and rounds that last longer: a server takes seconds to come back.
+async fn rounds_on(kind: Kind) {
+    if let Some(server) = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]) {
+        rounds_of_kills(Some(&server), 6).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_told_is_lost_however_often_the_process_or_mysql_is_killed() {
+    rounds_on(Kind::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_told_is_lost_however_often_the_process_or_mariadb_is_killed() {
+    rounds_on(Kind::MariaDb).await;
 }

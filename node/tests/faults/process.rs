@@ -20,12 +20,18 @@ pub struct Process {
 impl Process {
     /// Starts it over this directory, and returns once it is ready.
     pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// The same with these keys set.
+    pub fn start_with(data: &Path, keys: &[String]) -> Self {
         let token = format!("auth.admin_token={ADMIN_TOKEN}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));
         for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("FIRSTCOME__")) {
             command.env_remove(key);
         }
         command.args(["--listen=127.0.0.1:0", "--set", &token, "--set", "log.level=error"]).current_dir(data);
+        command.args(keys.iter().flat_map(|key| ["--set", key]));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut welcome = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut welcome).unwrap();
