@@ -10,7 +10,7 @@ mod engine {
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actors::coupon::OWNER_PLACES;
 use actors::coupon::message::{Change, ChangeOutcome, IssueOutcome, Refusal, Setback};
@@ -117,6 +117,28 @@ async fn an_owner_whose_shard_was_taken_is_fenced_and_its_callers_are_answered_b
     assert!(matches!(&answer, Ok(IssueOutcome::Issued(issuance)) if issuance.id.sequence == Sequence::new(2)), "{answer:?}");
     let row = house.engine.shard(coupon.shard()).await.unwrap();
     assert!(row.epoch > seen.epoch.next() && row.owner != Some(thief), "{row:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_is_not_read_before_its_shard_is_claimed() {
+    let house = House::new().await;
+    let coupon = house.coupon(Some(10), 1).await;
+    assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Issued(_))));
+    house.faults.hold_claims(true);
+    let seen = house.engine.shard(coupon.shard()).await.unwrap();
+    house.store.claim(&[Claim { seen, claimant: Incarnation::random() }]).await.unwrap();
+    let engine = house.engine.clone();
+    let asked = tokio::spawn(async move { engine.issue(coupon, user(2), key(2), LONG).await });
+    eventually("the shard is to be claimed", async || house.faults.claims_waiting() > 0 && house.engine.owners_active() == 0).await;
+    // Whoever asks is back within a tenth of a second, again and again; none of it may read the coupon.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(400) {
+        assert_eq!(house.faults.loads(), 1, "read although another may still write");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    house.faults.hold_claims(false);
+    assert!(matches!(asked.await.unwrap(), Ok(IssueOutcome::Issued(_))));
+    assert_eq!(house.faults.loads(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

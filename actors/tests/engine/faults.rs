@@ -30,6 +30,8 @@ pub struct Faults {
     no_beats: AtomicBool,
     no_first_issuance: AtomicBool,
     held: watch::Sender<bool>,
+    claims_held: watch::Sender<bool>,
+    claims_waiting: AtomicUsize,
     loads: AtomicUsize,
 }
 
@@ -53,6 +55,16 @@ impl Faults {
     /// Lets writes wait before they reach the store, until this is taken back.
     pub fn hold_writes(&self, hold: bool) {
         self.held.send_replace(hold);
+    }
+
+    /// Lets claims wait before they reach the store, until this is taken back.
+    pub fn hold_claims(&self, hold: bool) {
+        self.claims_held.send_replace(hold);
+    }
+
+    /// How many claims have been held so far.
+    pub fn claims_waiting(&self) -> usize {
+        self.claims_waiting.load(Ordering::SeqCst)
     }
 
     pub fn hide_first_issuance(&self, hide: bool) {
@@ -111,6 +123,10 @@ impl Store for Faulty {
     }
 
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
+        if *self.faults.claims_held.borrow() {
+            self.faults.claims_waiting.fetch_add(1, Ordering::SeqCst);
+            self.faults.claims_held.subscribe().wait_for(|held| !held).await.unwrap();
+        }
         self.store.claim(claims).await
     }
 

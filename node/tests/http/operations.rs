@@ -42,11 +42,14 @@ async fn metrics_are_what_the_table_says() {
     assert_promtool_is_content(text);
 }
 
-/// Prometheus' own tool finds nothing to say. Where it is not installed, nothing is asked.
+/// Prometheus' own tool finds nothing to say. Where it is not installed, that is said past the capture of tests that pass; `.ci/run` has it.
 fn assert_promtool_is_content(text: &str) {
     let command =
         Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let Ok(mut promtool) = command else { return };
+    let Ok(mut promtool) = command else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: promtool is not installed, so nobody checked the metrics");
+        return;
+    };
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
