@@ -1,4 +1,4 @@
-//! What a process must survive, and what it may cost: kills at random moments under load, crowds, a million issuances.
+//! What a process must survive: kills at random moments under load, and crowds.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -8,5 +8,4 @@ mod history;
 #[path = "../../../actors/tests/servers/launcher.rs"]
 #[allow(dead_code, reason = "other test programs use the rest of it")]
 mod launcher;
-mod million;
 mod process;

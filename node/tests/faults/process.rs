@@ -4,15 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use reqwest::Client;
-use serde_json::{Value, json};
-
 /// What administrators show.
 pub const ADMIN_TOKEN: &str = "token-of-the-administrators";
 
 /// A serving process.
 pub struct Process {
-    child: Child,
+    pub child: Child,
     /// `127.0.0.1:port`.
     pub address: String,
 }
@@ -43,22 +40,6 @@ impl Process {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-    }
-
-    /// Bytes of memory that are its own.
-    pub fn anonymous_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-    }
-
-    /// Makes a coupon; its id.
-    pub async fn coupon(&self, client: &Client, total_quantity: Option<u64>, per_user_limit: u8) -> u64 {
-        let body = json!({"title": "test", "total_quantity": total_quantity, "per_user_limit": per_user_limit, "use_within_days": 30});
-        let url = format!("http://{}/v1/coupons", self.address);
-        let made = client.post(url).bearer_auth(ADMIN_TOKEN).json(&body).send().await.unwrap();
-        assert_eq!(made.status(), 201);
-        made.json::<Value>().await.unwrap()["id"].as_u64().unwrap()
     }
 }
 

@@ -197,6 +197,20 @@ fn config_check_prints_what_is_in_effect_and_no_secret() {
 }
 
 #[test]
+fn the_configuration_that_comes_along_is_what_is_in_effect_without_it() {
+    let data = tempfile::tempdir().unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../cluster-config/node.toml");
+    let (ok, with, stderr) = run(&data, &["config", "check", "--config", file]);
+    assert!(ok, "{stderr}");
+    assert_eq!(with, run(&data, &["config", "check"]).1);
+    // And it leaves out no key that has a default.
+    let text = std::fs::read_to_string(file).unwrap();
+    for key in with.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key) {
+        assert!(text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_the_configuration_is_said_before_anything_is_started() {
     let data = tempfile::tempdir().unwrap();
     for (setting, name) in

@@ -1,4 +1,11 @@
 //! A million issued to one coupon: what its owner costs in memory, and how long it takes to come.
+//!
+//! A program of its own: tests of one program run side by side, and this one looks at the clock.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../faults/process.rs"]
+mod process;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +18,7 @@ use actors::store::{Claim, Created, NewCoupon, Store};
 use actors::time::timestamp;
 use actors::write_back::batch::{BATCH_ROWS_MAX, Batch, Entries, Portion};
 
-use crate::process::Process;
+use process::Process;
 
 const MILLION: u64 = 1_000_000;
 const BYTES_MAX: u64 = 100_000_000;
@@ -79,20 +86,36 @@ async fn a_million_issuances_cost_a_hundred_megabytes_and_two_seconds() {
 
 /// Starts a node and asks for one more; what it grew by, and how long that took.
 async fn activate(folder: &Path, coupon: CouponId, sequence: u64) -> (u64, Duration) {
-    let process = Process::start(folder);
+    let mut process = Process::start(folder);
     let (client, user) = (reqwest::Client::new(), format!("late-{sequence}"));
     let issue = |id: u64| {
         let url = format!("http://{}/v1/coupons/{id}/issuances", process.address);
         client.post(url).header("X-User-Id", &user).send()
     };
     // Warm: the connection and everything else that the first request of a node makes.
-    let other = process.coupon(&client, Some(1), 1).await;
+    let other = coupon_of_one(&client, &process.address).await;
     assert_eq!(issue(other).await.unwrap().status(), 201);
-    let empty = process.anonymous_bytes();
+    let empty = anonymous_bytes(&process);
     let begun = Instant::now();
     let answer = issue(coupon.get()).await.unwrap();
     let took = begun.elapsed();
     assert_eq!(answer.status(), 201);
     assert!(answer.text().await.unwrap().contains(&format!("\"sequence\":{sequence},")));
-    (process.anonymous_bytes() - empty, took)
+    let grown = anonymous_bytes(&process) - empty;
+    process.kill();
+    (grown, took)
+}
+
+/// Makes a coupon; its id.
+async fn coupon_of_one(client: &reqwest::Client, address: &str) -> u64 {
+    let body = serde_json::json!({"title": "one", "total_quantity": 1});
+    let made = client.post(format!("http://{address}/v1/coupons")).bearer_auth(process::ADMIN_TOKEN).json(&body).send().await.unwrap();
+    made.json::<serde_json::Value>().await.unwrap()["id"].as_u64().unwrap()
+}
+
+/// Bytes of memory that are the process's own.
+fn anonymous_bytes(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
