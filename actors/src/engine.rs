@@ -26,7 +26,7 @@ use crate::write_back::Lanes;
 
 /// Owners read from the store at the same time.
 const LOADS_MAX: usize = 4;
-/// Most owners in memory on a node: some 5 KB each beside their issuances. A coupon asked for beyond it is told `OVERLOADED` until others are idle.
+/// Most owners in memory on a node, however little each holds. A coupon asked for beyond it is told `OVERLOADED` until others are idle.
 const OWNERS_MAX: usize = 131_072;
 /// How often requests and answers that nobody waits for are forgotten: at the least once in the time that people wait.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
