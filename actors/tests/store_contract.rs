@@ -8,15 +8,15 @@
 mod changing;
 #[path = "store_contract/cluster.rs"]
 mod cluster;
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "store_mysql/database.rs"]
+mod database;
 #[path = "store_contract/issuing.rs"]
 mod issuing;
 #[path = "store_contract/listing.rs"]
 mod listing;
 #[path = "store_contract/model.rs"]
 mod model;
-#[allow(dead_code, reason = "each test program uses its part")]
-#[path = "servers/servers.rs"]
-mod servers;
 #[path = "store_contract/sqlite.rs"]
 mod sqlite;
 #[path = "store_contract/support.rs"]
@@ -98,9 +98,9 @@ mod on_sqlite {
 }
 
 mod on_mysql {
-    contract!(crate::servers::database::MySql);
+    contract!(crate::database::MySql);
 }
 
 mod on_mariadb {
-    contract!(crate::servers::database::MariaDb);
+    contract!(crate::database::MariaDb);
 }

@@ -2,15 +2,15 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "the crate is a test")]
 
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "store_mysql/database.rs"]
+mod database;
 #[path = "store_mysql/faults.rs"]
 mod faults;
 #[path = "store_mysql/locks.rs"]
 mod locks;
 #[path = "store_mysql/opening.rs"]
 mod opening;
-#[allow(dead_code, reason = "each test program uses its part")]
-#[path = "servers/servers.rs"]
-mod servers;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "store_contract/support.rs"]
 mod support;
@@ -40,8 +40,8 @@ macro_rules! on_both {
     ($kind:ident $turn:ident $module:ident $test:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            let kind = crate::servers::launcher::Kind::$kind;
-            if crate::servers::launcher::Server::shared(kind).is_none() {
+            let kind = bench::servers::Kind::$kind;
+            if bench::servers::Server::shared(kind).is_none() {
                 return;
             }
             let _turn = crate::SERVERS[kind as usize].$turn().await;

@@ -9,9 +9,12 @@
 //! ```text
 //! cargo run --release -p firstcome-bench --example check_million
 //! ```
+//!
+//! Beside it are private database [`servers`] to run all that on.
 
 pub mod checker;
 pub mod fetch;
 pub mod history;
 pub mod rows;
+pub mod servers;
 pub mod verify;

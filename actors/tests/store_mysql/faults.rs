@@ -10,11 +10,11 @@ use actors::store::{Created, NewCoupon, NodeRow, NodeState, Store, StoreError};
 use actors::write_back::batch::{Batch, FoundRows};
 use futures_util::future::join_all;
 
-use crate::servers::database::{OnServer, admin, run};
-use crate::servers::launcher::{Kind, Server};
-use crate::servers::proxy::{Mode, Proxy};
+use crate::database::{OnServer, admin, run};
 use crate::support::{Owned, batch, create, found, loaded, noon, offer};
 use crate::until;
+use bench::servers::proxy::{Mode, Proxy};
+use bench::servers::{Kind, Server};
 
 /// A store that reaches its server through a proxy, and a coupon in it.
 async fn through_a_proxy(kind: Kind) -> (Proxy, OnServer, Owned) {

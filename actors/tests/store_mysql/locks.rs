@@ -11,10 +11,10 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::task::JoinHandle;
 
-use crate::servers::database::{OnServer, run};
-use crate::servers::launcher::Kind;
+use crate::database::{OnServer, run};
 use crate::support::{Owned, batch, claim, found, loaded, noon, on_different_shards, shard_row, user};
 use crate::until;
+use bench::servers::Kind;
 
 /// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more than ten times a second.)
 async fn waiting(shell: &mut MySqlConnection) -> i64 {
@@ -163,9 +163,9 @@ pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: Kind) {
 }
 
 pub async fn a_statement_goes_on_without_its_client_and_the_same_again_finds_it(kind: Kind) {
-    use crate::servers::proxy::{Mode, Proxy};
+    use bench::servers::proxy::{Mode, Proxy};
 
-    let server = crate::servers::launcher::Server::shared(kind).unwrap();
+    let server = bench::servers::Server::shared(kind).unwrap();
     let proxy = Proxy::before(server.port()).await;
     let database = OnServer::through(kind, Some(proxy.port())).await;
     let coupons = on_different_shards(&*database.store, 2).await;

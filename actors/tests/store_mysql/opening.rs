@@ -8,9 +8,9 @@ use actors::store::{Store, StoreError};
 use futures_util::future::join_all;
 use sqlx::mysql::MySqlConnection;
 
-use crate::servers::database::{OnServer, admin, run};
-use crate::servers::launcher::{Kind, PASSWORD, Server};
+use crate::database::{OnServer, admin, run};
 use crate::support::{Owned, batch};
+use bench::servers::{Kind, PASSWORD, Server};
 
 async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenError> {
     let database = OnServer::through(kind, None).await;

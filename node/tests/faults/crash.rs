@@ -16,8 +16,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio::sync::watch;
 
 use crate::history::History;
-use crate::launcher::{Kind, Server};
 use crate::process::Process;
+use bench::servers::{Kind, Server};
 
 const CLIENTS: u64 = 48;
 const TOTAL: u64 = 1_000;

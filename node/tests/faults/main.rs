@@ -5,7 +5,4 @@
 mod crash;
 mod crowd;
 mod history;
-#[path = "../../../actors/tests/servers/launcher.rs"]
-#[allow(dead_code, reason = "other test programs use the rest of it")]
-mod launcher;
 mod process;

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
-use crate::servers::launcher::{Kind, Server};
 use crate::support::Database;
+use bench::servers::{Kind, Server};
 
 /// A database on the shared server of one kind.
 pub struct OnServer {

@@ -1,8 +1,10 @@
-//! Private database servers for tests: a real `mysqld` or `mariadbd` on a free port of loopback, with its data in a temporary directory.
+//! Private database servers: a real `mysqld` or `mariadbd` on a free port of loopback, with its data in a temporary directory.
 //!
-//! Found by `MYSQLD` and `MARIADBD`, or on the `PATH`. A server is started once a test program and shared by its tests, each of which makes a
-//! database of its own. It dies with the program, however that ends: a shell holds the server and waits on a pipe that only this process has
-//! open. Other test programs include this file by `#[path]`.
+//! Found by `MYSQLD` and `MARIADBD`, or on the `PATH`. A test program shares one among its tests, each of which makes a database of its own.
+//! A server dies with the program that started it, however that ends: a shell holds the server and waits on a pipe that only this process has
+//! open.
+
+pub mod proxy;
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -24,11 +26,14 @@ kill -9 $server; wait $server"#;
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// Oracle's, whichever version is found.
     MySql,
+    /// MariaDB.
     MariaDb,
 }
 
 impl Kind {
+    /// Its name, for people.
     pub const fn name(self) -> &'static str {
         match self {
             Self::MySql => "MySQL",
@@ -66,17 +71,22 @@ pub struct Server {
     holder: Mutex<Option<Child>>,
 }
 
-/// Settings that make tests quick; commits are still written before they are told, but not synced. A test of durability adds its own.
+/// Settings that make a server quick; commits are still written before they are told, but not synced. Whoever needs durability adds it.
 const QUICK: [&str; 4] =
     ["--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=128M", "--max-connections=500", "--skip-log-bin"];
 
-/// Who tests log in as: nobody with rights over the server, as those may write where it is read-only.
+/// Who a service logs in as: nobody with rights over the server, as those may write where it is read-only. Owns every database whose name
+/// begins with `fc_`.
 pub const USER: &str = "firstcome";
+/// The password of [`USER`], with what a URL must escape.
 pub const PASSWORD: &str = "a secret: it's/100%";
 
 impl Server {
     /// The server of this kind that all tests of this program share; `None`, and a line that says so, where there is no program for it. With
     /// `FIRSTCOME_REQUIRE_DATABASES=1` that is a failure.
+    ///
+    /// # Panics
+    /// If there is a program, and it does not start.
     pub fn shared(kind: Kind) -> Option<&'static Self> {
         static MYSQL: OnceLock<Option<Server>> = OnceLock::new();
         static MARIADB: OnceLock<Option<Server>> = OnceLock::new();
@@ -85,7 +95,9 @@ impl Server {
             Kind::MariaDb => &MARIADB,
         };
         let server = shared.get_or_init(|| match kind.program() {
-            Ok(program) => Some(Self::start(kind, program, &[]).unwrap_or_else(|why| panic!("{} does not start: {why}", kind.name()))),
+            Ok(program) => {
+                Some(Self::start_program(kind, program, &[]).unwrap_or_else(|why| panic!("{} does not start: {why}", kind.name())))
+            }
             Err(why) => {
                 // Past the capture of tests that pass.
                 let _ = writeln!(std::io::stderr(), "SKIPPED: no test runs on {}: {why}", kind.name());
@@ -97,15 +109,22 @@ impl Server {
         server.as_ref()
     }
 
-    /// A server for one test alone, which ends when it is dropped. The arguments come after the quick settings, and so override them:
-    /// `--innodb-flush-log-at-trx-commit=1` for one that keeps what it tells.
+    /// A server for one test alone, skipped as [`Self::shared`] is.
+    ///
+    /// # Panics
+    /// If there is a program, and it does not start.
     pub fn own(kind: Kind, arguments: &[&str]) -> Option<Self> {
         Self::shared(kind)?;
-        let started = kind.program().and_then(|program| Self::start(kind, program, arguments));
-        Some(started.unwrap_or_else(|why| panic!("{} does not start: {why}", kind.name())))
+        Some(Self::start(kind, arguments).unwrap_or_else(|why| panic!("{} does not start: {why}", kind.name())))
     }
 
-    fn start(kind: Kind, program: PathBuf, arguments: &[&str]) -> Result<Self, String> {
+    /// A server of this kind, or why there is none. The arguments come after the quick settings, and so override them:
+    /// `--innodb-flush-log-at-trx-commit=1` for one that keeps what it tells.
+    pub fn start(kind: Kind, arguments: &[&str]) -> Result<Self, String> {
+        Self::start_program(kind, kind.program()?, arguments)
+    }
+
+    fn start_program(kind: Kind, program: PathBuf, arguments: &[&str]) -> Result<Self, String> {
         let directory = tempfile::Builder::new().prefix("firstcome-server-").tempdir().map_err(|error| error.to_string())?.keep();
         make_data(kind, &program, &directory)?;
         // The port is free now; should another take it before the server does, the server does not start, and that is said.
@@ -161,10 +180,12 @@ impl Server {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
+    /// Which server it is.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
+    /// Where it listens on loopback.
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -1,6 +1,7 @@
 //! A proxy between a store and its server that cuts, refuses or holds up connections on command, at a moment that counts.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,14 +32,17 @@ const BATCH: &[u8] = b"INSERT INTO issuances (";
 pub struct Proxy {
     port: u16,
     mode: Arc<watch::Sender<Mode>>,
-    cuts: Arc<Mutex<u32>>,
+    cuts: Arc<AtomicU32>,
 }
 
 impl Proxy {
     /// A proxy before a server on this port of loopback.
+    ///
+    /// # Panics
+    /// If loopback has no free port.
     pub async fn before(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let port = listener.local_addr().expect("a bound socket has an address").port();
         let proxy = Self { port, mode: Arc::new(watch::Sender::new(Mode::Pass)), cuts: Arc::default() };
         let accepting = proxy.clone();
         tokio::spawn(async move {
@@ -50,24 +54,26 @@ impl Proxy {
         proxy
     }
 
+    /// Where it listens on loopback.
     pub fn port(&self) -> u16 {
         self.port
     }
 
+    /// From now on it does this.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 
     /// How many batches were cut.
     pub fn cuts(&self) -> u32 {
-        *self.cuts.lock().unwrap()
+        self.cuts.load(Ordering::Relaxed)
     }
 
     /// What is to be done to this batch. A cut is for one batch.
     fn fate_of_batch(&self) -> Mode {
         let mode = *self.mode.borrow();
         if matches!(mode, Mode::CutBeforeSending | Mode::CutAfterSending | Mode::CutAfterAnswer) {
-            *self.cuts.lock().unwrap() += 1;
+            self.cuts.fetch_add(1, Ordering::Relaxed);
             self.set(Mode::Pass);
         }
         mode
