@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
 use crate::signals::Signals;
+use crate::token::Token;
 use crate::wiring::{self, Service};
 use crate::{healthcheck, telemetry, welcome};
 
@@ -50,6 +51,8 @@ enum Command {
     Config(ConfigCommand),
     /// Bring the database's schema up to date, and exit
     Migrate,
+    /// Mint a token (JWT) for development, and print it
+    Token(Token),
     /// Ask the node at the configured address whether it is ready: exit 0 if it is, 1 if not
     Healthcheck,
 }
@@ -67,12 +70,17 @@ impl Cli {
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve(&config).await,
             Command::Config(ConfigCommand::Check) => {
+                wiring::check(&config)?;
                 print!("{}", config.to_toml()?);
                 Ok(())
             }
             Command::Migrate => {
                 telemetry::log(&config.log);
                 Ok(wiring::migrate(&config).await?)
+            }
+            Command::Token(token) => {
+                println!("{}", token.mint(&config.auth)?);
+                Ok(())
             }
             Command::Healthcheck => Ok(healthcheck::ask(config.http.listen).await?),
         }

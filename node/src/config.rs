@@ -4,6 +4,7 @@
 //! Secrets never leave through `Debug` or [`Config::to_toml`].
 
 mod load;
+mod users;
 mod value;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 pub use load::Sources;
+pub use users::{Jwt, JwtAlgorithm};
 pub use value::StoreUrl;
 
 /// Longest time that can be set: whoever means more has made a mistake.
@@ -23,7 +25,7 @@ const DURATION_MAX: Duration = Duration::from_secs(3600);
 /// Why a configuration cannot stand; the message names the key.
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {0}")]
-pub struct InvalidConfig(String);
+pub struct InvalidConfig(pub(crate) String);
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -119,6 +121,8 @@ pub struct Auth {
     /// Networks whose `X-User-Id` is believed.
     #[serde(deserialize_with = "value::networks")]
     pub trusted_proxies: Vec<IpNet>,
+    /// What a user's token must be, where `mode` is `jwt`.
+    pub jwt: Jwt,
 }
 
 /// How users are recognised.
@@ -128,6 +132,8 @@ pub enum AuthMode {
     /// By the header `X-User-Id`, which a gateway in front has checked.
     #[default]
     Header,
+    /// By a signed token (JWT) in `Authorization`.
+    Jwt,
 }
 
 /// `log.…`
@@ -219,6 +225,9 @@ impl Config {
         if effective.auth.admin_token_file.is_some() {
             effective.auth.admin_token = None;
         }
+        if effective.auth.jwt.key_file.is_some() {
+            effective.auth.jwt.key = None;
+        }
         toml::to_string(&effective).map_err(|error| InvalidConfig(error.to_string()))
     }
 
@@ -226,6 +235,7 @@ impl Config {
     fn check(&self) -> Result<(), InvalidConfig> {
         let fail = |message: &str| Err(InvalidConfig(message.to_owned()));
         self.store_url()?;
+        self.auth.jwt.check(self.auth.mode)?;
         for (key, duration) in [
             ("http.deadline", self.http.deadline),
             ("http.change_deadline", self.http.change_deadline),

@@ -3,7 +3,7 @@
 //! Paths are matched first and methods in the handler, so that an unknown path is 404 and a wrong method 405. A handler always
 //! answers: rejections are for paths alone.
 
-mod auth;
+pub(crate) mod auth;
 mod call;
 mod cluster;
 mod coupons;
@@ -61,19 +61,18 @@ impl std::fmt::Debug for RunningEngine {
 
 impl App {
     /// An app whose engine does not run yet.
-    pub(crate) fn new(node: NodeId, admin_token: secrecy::SecretString, config: &Config) -> Self {
-        Self {
-            node,
-            recogniser: Recogniser::new(admin_token, config.auth.trusted_proxies.clone()),
-            deadline: config.http.deadline,
-            change_deadline: config.http.change_deadline,
-            engine: OnceLock::new(),
-        }
+    pub(crate) fn new(node: NodeId, recogniser: Recogniser, config: &Config) -> Self {
+        Self { node, recogniser, deadline: config.http.deadline, change_deadline: config.http.change_deadline, engine: OnceLock::new() }
     }
 
     /// From now on requests reach this engine. Only the first call counts.
     pub(crate) fn started(&self, engine: Engine) {
         let _ = self.engine.set(RunningEngine(engine));
+    }
+
+    /// Follows what changes by itself (keys) for as long as it is polled.
+    pub(crate) async fn upkeep(&self) {
+        self.recogniser.follow_keys().await;
     }
 
     /// The engine; before it runs there is nothing to ask.
@@ -206,7 +205,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_starts_is_alive_and_answers_that_it_cannot_serve() {
-        let app = App::new(NodeId::random(), secrecy::SecretString::from("token"), &Config::default());
+        let config = Config::default();
+        let recogniser = Recogniser::new(&secrecy::SecretString::from("token"), auth::Users::new(&config.auth).unwrap());
+        let app = App::new(NodeId::random(), recogniser, &config);
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let listener = Listener::serve(socket, routes(Arc::new(app))).unwrap();
         let get = async |path: &str| {

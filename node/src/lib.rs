@@ -9,5 +9,6 @@ mod healthcheck;
 mod kept;
 mod signals;
 pub mod telemetry;
+mod token;
 mod welcome;
 pub mod wiring;

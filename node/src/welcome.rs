@@ -6,7 +6,7 @@ use actors::store::CouponQuery;
 use actors::time;
 use secrecy::ExposeSecret;
 
-use crate::config::Config;
+use crate::config::{AuthMode, Config};
 use crate::healthcheck::reachable;
 use crate::wiring::{Service, admin_token_path};
 
@@ -19,13 +19,19 @@ pub(crate) async fn print(service: &Service, config: &Config) {
             let token = token.expose_secret();
             let kept = admin_token_path(config);
             let next = next_coupon(service).await;
+            let (note, user) = match config.auth.mode {
+                AuthMode::Header => ("", "-H 'X-User-Id: alice'"),
+                AuthMode::Jwt => {
+                    (" TOKEN is a user's token, like `firstcome token --user alice` mints.", "-H \"Authorization: Bearer $TOKEN\"")
+                }
+            };
             format!(
                 "Firstcome is ready at {address}\n\
-                 The admin token is kept in {kept}. To try it: make a coupon, take it as a user, see what the user has.\n\n\
+                 The admin token is kept in {kept}. To try it: make a coupon, take it as a user, see what the user has.{note}\n\n\
                  curl -X POST {address}/v1/coupons -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \
                  -d '{{\"title\": \"Black Friday\", \"total_quantity\": 500}}'\n\
-                 curl -X POST {address}/v1/coupons/{next}/issuances -H 'X-User-Id: alice'\n\
-                 curl {address}/v1/me/issuances -H 'X-User-Id: alice'\n\n",
+                 curl -X POST {address}/v1/coupons/{next}/issuances {user}\n\
+                 curl {address}/v1/me/issuances {user}\n\n",
                 kept = kept.display()
             )
         }

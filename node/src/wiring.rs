@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, InvalidConfig, StoreUrl};
+use crate::gateway::auth::{Recogniser, Users};
 use crate::gateway::{App, Listener, routes};
 use crate::kept::kept;
 use crate::telemetry;
@@ -97,11 +98,12 @@ impl Service {
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         // Before the engine, which takes its handles from the recorder.
         telemetry::metrics();
+        let users = Users::new(&config.auth)?;
         let node = node_id(config)?;
         let (admin_token, made_admin_token) = admin_token(config)?;
         let at = |error| StartError::Listen(config.http.listen, error);
         let socket = TcpListener::bind(config.http.listen).await.map_err(at)?;
-        let app = Arc::new(App::new(node.clone(), admin_token, config));
+        let app = Arc::new(App::new(node.clone(), Recogniser::new(&admin_token, users), config));
         let listener = Listener::serve(socket, routes(Arc::clone(&app))).map_err(at)?;
         tracing::info!(address = %listener.address(), %node, commit = telemetry::COMMIT, "listening");
 
@@ -122,7 +124,7 @@ impl Service {
             engine,
             database,
             made_admin_token,
-            upkeep: tokio::spawn(telemetry::upkeep()).abort_handle(),
+            upkeep: tokio::spawn(async move { tokio::join!(telemetry::upkeep(), app.upkeep()) }).abort_handle(),
             shutdown_delay: config.shutdown_delay(),
             shutdown_limit: config.shutdown.limit,
         })
@@ -168,6 +170,11 @@ impl Service {
         tracing::debug!("the store is closed");
         if engine_finished && closed.is_ok() { Ok(()) } else { Err(StopError(self.shutdown_limit)) }
     }
+}
+
+/// Whether the configuration can stand, with what it points at: keys are read here.
+pub fn check(config: &Config) -> Result<(), InvalidConfig> {
+    Users::new(&config.auth).map(|_| ())
 }
 
 /// Brings the database's schema up to date.

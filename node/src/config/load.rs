@@ -58,6 +58,12 @@ fn read_secrets(config: &mut Config) -> Result<(), InvalidConfig> {
         config.store.url = Some(read_secret("store.url_file", path)?.expose_secret().to_owned());
     }
     let auth = &mut config.auth;
+    if let Some(path) = &auth.jwt.key_file {
+        if auth.jwt.key.is_some() {
+            return Err(InvalidConfig("auth.jwt.key and auth.jwt.key_file are both set; one of them must go".to_owned()));
+        }
+        auth.jwt.key = Some(read_secret("auth.jwt.key_file", path)?);
+    }
     if let Some(path) = &auth.admin_token_file {
         if auth.admin_token.is_some() {
             return Err(InvalidConfig("auth.admin_token and auth.admin_token_file are both set; one of them must go".to_owned()));
@@ -148,6 +154,8 @@ mod tests {
             ("FIRSTCOME__AUTH__ADMIN_TOKEN", "with a space", "auth.admin_token"),
             ("FIRSTCOME__AUTH__ADMIN_TOKEN", "[hidden]", "auth.admin_token"),
             ("FIRSTCOME__AUTH__TRUSTED_PROXIES", "10.0.0.0/8,x", "auth.trusted_proxies"),
+            ("FIRSTCOME__AUTH__JWT__ALGORITHM", "none", "auth.jwt.algorithm"),
+            ("FIRSTCOME__AUTH__JWT__LEEWAY", "11m", "auth.jwt.leeway"),
             ("FIRSTCOME__LOG__FORMAT", "xml", "log.format"),
             ("FIRSTCOME__LOG__LEVEL", "node=loud", "log.level"),
             ("FIRSTCOME__STORE__URL", "redis://x", "store.url"),
@@ -167,6 +175,48 @@ mod tests {
         let networks: Vec<String> = config.auth.trusted_proxies.iter().map(ToString::to_string).collect();
         assert_eq!(networks, ["10.0.0.0/8", "192.168.1.7/32", "fd00::/8"]);
         assert_eq!(config.shutdown_delay(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn tokens_want_a_key_and_an_algorithm_or_a_set_of_keys() {
+        let load = |keys: &[(&str, &str)]| {
+            let flags: Vec<(String, &str)> = keys.iter().map(|(key, value)| (format!("auth.{key}"), *value)).collect();
+            load("", &[], &flags.iter().map(|(key, value)| (key.as_str(), *value)).collect::<Vec<_>>())
+        };
+        let (mode, algorithm, key, set) = (("mode", "jwt"), ("jwt.algorithm", "HS256"), ("jwt.key", "k"), ("jwt.jwks_file", "jwks.json"));
+        assert!(load(&[mode, algorithm, key]).is_ok() && load(&[mode, set]).is_ok());
+        for (keys, name) in [
+            (vec![mode], "auth.jwt.key"),
+            (vec![mode, algorithm], "auth.jwt.key"),
+            (vec![mode, key], "auth.jwt.algorithm"),
+            (vec![mode, set, algorithm], "auth.jwt.algorithm"),
+            (vec![mode, algorithm, key, set], "auth.jwt.jwks_file"),
+            (vec![mode, algorithm, ("jwt.key", "[hidden]")], "auth.jwt.key"),
+            (vec![mode, algorithm, ("jwt.key_file", "/nowhere")], "auth.jwt.key_file"),
+            (vec![mode, algorithm, key, ("jwt.key_file", "/nowhere")], "auth.jwt.key_file"),
+            // Without the mode no token would be looked at.
+            (vec![algorithm, key], "auth.mode"),
+            (vec![set], "auth.mode"),
+            (vec![("jwt.issuer", "x")], "auth.mode"),
+            (vec![("jwt.audience", "x")], "auth.mode"),
+        ] {
+            let error = load(&keys).unwrap_err();
+            assert!(error.contains(name), "{keys:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_tokens_is_a_secret_too() {
+        let mut secret = tempfile::NamedTempFile::new().unwrap();
+        secret.write_all(b"from-a-file-1234\n").unwrap();
+        let path = secret.path().to_str().unwrap();
+        let base = [("auth.mode", "jwt"), ("auth.jwt.algorithm", "HS256")];
+        for (name, value) in [("auth.jwt.key", "from-a-file-1234"), ("auth.jwt.key_file", path)] {
+            let config = load("", &[], &[base[0], base[1], (name, value)]).unwrap();
+            assert_eq!(config.auth.jwt.key.as_ref().unwrap().expose_secret(), "from-a-file-1234");
+            let printed = config.to_toml().unwrap();
+            assert!(!printed.contains("1234") && !format!("{config:?}").contains("1234"), "{printed}");
+        }
     }
 
     #[test]

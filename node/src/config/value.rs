@@ -63,33 +63,37 @@ pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S
 
 /// Reads networks from a list, or from one text with commas, as the environment has it.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    struct Networks;
+    deserializer.deserialize_any(Several { what: "networks like 10.0.0.0/8", one: network })
+}
 
-    impl<'de> Visitor<'de> for Networks {
-        type Value = Vec<IpNet>;
+/// Several of what one text each says.
+struct Several<T> {
+    what: &'static str,
+    one: fn(&str) -> Result<T, String>,
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("networks like 10.0.0.0/8, in a list or with commas between them")
-        }
+impl<'de, T> Visitor<'de> for Several<T> {
+    type Value = Vec<T>;
 
-        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            let mut networks = Vec::new();
-            while let Some(text) = list.next_element::<String>()? {
-                networks.push(network(&text)?);
-            }
-            Ok(networks)
-        }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, in a list or with commas between them", self.what)
     }
 
-    deserializer.deserialize_any(Networks)
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| (self.one)(part).map_err(E::custom)).collect()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(text) = list.next_element::<String>()? {
+            values.push((self.one)(&text).map_err(A::Error::custom)?);
+        }
+        Ok(values)
+    }
 }
 
 /// One network; an address alone is a network of one.
-fn network<E: Error>(text: &str) -> Result<IpNet, E> {
+fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse().or_else(|_| address()).map_err(|_| E::custom(format_args!("{text:?} is not a network like 10.0.0.0/8")))
+    text.parse().or_else(|_| address()).map_err(|_| format!("{text:?} is not a network like 10.0.0.0/8"))
 }

@@ -1,60 +1,122 @@
-//! Who is asking.
+//! Who is asking: a user by header or by token, a service, an administrator.
+//!
+//! Credentials that we do not know are nobody's, and what is open to anyone stays open to whoever shows them.
 
-use std::net::IpAddr;
+mod bearer;
+mod cache;
+mod header;
+mod jwks;
+mod jwt;
+mod keys;
+pub(crate) mod mint;
+
+use std::time::SystemTime;
 
 use actors::ids::UserId;
-use http::HeaderName;
-use http::header::AUTHORIZATION;
-use ipnet::IpNet;
-use secrecy::{ExposeSecret, SecretString};
-use subtle::ConstantTimeEq;
+use secrecy::SecretString;
 
+use self::bearer::{AdminToken, Shown};
+use self::header::Proxies;
+use self::jwt::Verifier;
 use super::call::Head;
 use super::problem::Problem;
-
-const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+use crate::config::{Auth, AuthMode, InvalidConfig};
 
 /// Knows callers by what they send.
 #[derive(Debug)]
 pub(crate) struct Recogniser {
-    admin_token: SecretString,
-    trusted_proxies: Vec<IpNet>,
+    admin_token: AdminToken,
+    users: Users,
+}
+
+/// How users are known.
+#[derive(Debug)]
+pub(crate) enum Users {
+    /// By a header that a gateway in front has checked.
+    Named(Proxies),
+    /// By a signed token.
+    Signed(Box<Verifier>),
 }
 
 /// What is known of a caller.
 #[derive(Debug)]
 pub(crate) struct Caller {
     user: Option<UserId>,
-    admin: bool,
+    role: Role,
+    /// Whether a token was shown that is nobody's.
+    unknown_token: bool,
+}
+
+/// What somebody may do besides what everybody may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Nothing.
+    User,
+    /// Issue for others.
+    Service,
+    /// Make and change coupons, and see everything.
+    Admin,
+}
+
+/// Who a token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    user: UserId,
+    role: Role,
+}
+
+impl Users {
+    /// Reads the keys, if there are to be any. What is wrong with them is said by the name of the key that has them.
+    pub(crate) fn new(auth: &Auth) -> Result<Self, InvalidConfig> {
+        match auth.mode {
+            AuthMode::Header => Ok(Self::Named(Proxies::new(auth.trusted_proxies.clone()))),
+            AuthMode::Jwt => Ok(Self::Signed(Box::new(Verifier::new(&auth.jwt)?))),
+        }
+    }
 }
 
 impl Recogniser {
-    /// Takes the administrators' token, and the networks whose `X-User-Id` is believed. Without any all are: such a node listens
-    /// on loopback only, as the configuration sees to.
-    pub(crate) fn new(admin_token: SecretString, trusted_proxies: Vec<IpNet>) -> Self {
-        Self { admin_token, trusted_proxies }
+    /// Takes the administrators' token, and how users are known.
+    pub(crate) fn new(admin_token: &SecretString, users: Users) -> Self {
+        Self { admin_token: AdminToken::new(admin_token), users }
     }
 
-    /// Looks at the credentials. A user id that is none is an error; credentials that we do not know are nobody's.
+    /// Looks at the credentials. What cannot be read as such (two users, two tokens, a user id that is none) is an error.
     pub(crate) fn recognise(&self, head: &Head) -> Result<Caller, Problem> {
-        let user = if self.trusts(head.peer) { head.text(&X_USER_ID)? } else { None };
-        let user = user.map(UserId::parse).transpose();
-        let user = user.map_err(|error| Problem::Malformed(format!("X-User-Id: {error}")))?;
-        Ok(Caller { user, admin: self.is_admin(head) })
+        let shown = bearer::shown(head)?;
+        let is_admin = shown.as_ref().is_some_and(|shown| self.admin_token.is(shown));
+        let unknown = |user| Caller { user, role: Role::User, unknown_token: shown.is_some() };
+        match &self.users {
+            Users::Named(proxies) => {
+                let user = proxies.user(head)?;
+                Ok(if is_admin { Caller { user, role: Role::Admin, unknown_token: false } } else { unknown(user) })
+            }
+            Users::Signed(_) if is_admin => Ok(Caller { user: None, role: Role::Admin, unknown_token: false }),
+            Users::Signed(verifier) => Ok(match shown.as_ref().and_then(|shown| identify(verifier, shown)) {
+                Some(Identity { user, role }) => Caller { user: Some(user), role, unknown_token: false },
+                None => unknown(None),
+            }),
+        }
     }
 
-    fn trusts(&self, peer: IpAddr) -> bool {
-        // A socket that listens on both families shows IPv4 peers as IPv6.
-        let peer = peer.to_canonical();
-        self.trusted_proxies.is_empty() || self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    /// Reads keys again when their file changes, for as long as it is polled. Cancel safe: a change that is missed is seen by the next call.
+    pub(crate) async fn follow_keys(&self) {
+        if let Users::Signed(verifier) = &self.users {
+            verifier.follow_file().await;
+        }
     }
+}
 
-    fn is_admin(&self, head: &Head) -> bool {
-        let Some(value) = head.headers.get(AUTHORIZATION) else { return false };
-        let Some((scheme, token)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else { return false };
-        let equal = token.trim().as_bytes().ct_eq(self.admin_token.expose_secret().as_bytes());
-        scheme.eq_ignore_ascii_case("bearer") && bool::from(equal)
+fn identify(verifier: &Verifier, shown: &Shown) -> Option<Identity> {
+    match shown {
+        Shown::TooLong => None,
+        Shown::Token { text, digest } => verifier.identify(text, digest, now()),
     }
+}
+
+/// Seconds since 1970, as tokens count time.
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 impl Caller {
@@ -62,69 +124,39 @@ impl Caller {
     pub(crate) fn user(&self) -> Result<&UserId, Problem> {
         match &self.user {
             Some(user) => Ok(user),
-            None if self.admin => Err(Problem::Forbidden("only users have coupons; an administrator is none")),
-            None => Err(Problem::Unauthenticated),
+            None if self.role == Role::Admin => Err(Problem::Forbidden("only users have coupons; an administrator is none")),
+            None => Err(self.unrecognised()),
         }
     }
 
     /// Passes for administrators.
     pub(crate) fn admin(&self) -> Result<(), Problem> {
         match &self.user {
-            _ if self.admin => Ok(()),
+            _ if self.role == Role::Admin => Ok(()),
             Some(_) => Err(Problem::Forbidden("only administrators may")),
-            None => Err(Problem::Unauthenticated),
+            None => Err(self.unrecognised()),
         }
+    }
+
+    /// Passes for whoever may name the user to issue for: services, and nobody else.
+    pub(crate) fn service(&self) -> Result<(), Problem> {
+        if self.role == Role::Service { Ok(()) } else { Err(Problem::Forbidden("only services may name the user to issue for")) }
     }
 
     /// Passes for whoever is recognised.
     pub(crate) fn anybody(&self) -> Result<(), Problem> {
-        if self.admin || self.user.is_some() { Ok(()) } else { Err(Problem::Unauthenticated) }
+        if self.role == Role::Admin || self.user.is_some() { Ok(()) } else { Err(self.unrecognised()) }
     }
 
     /// Whether something of this user's may be shown.
     pub(crate) fn sees(&self, user: &UserId) -> bool {
-        self.admin || self.user.as_ref() == Some(user)
+        self.role == Role::Admin || self.user.as_ref() == Some(user)
+    }
+
+    fn unrecognised(&self) -> Problem {
+        if self.unknown_token { Problem::InvalidToken } else { Problem::Unauthenticated }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use http::{HeaderMap, HeaderValue, Method};
-
-    fn recognise(trusted: &[&str], peer: &str, headers: &[(HeaderName, &str)]) -> Result<Caller, Problem> {
-        let trusted = trusted.iter().map(|network| network.parse().unwrap()).collect();
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(name, HeaderValue::from_str(value).unwrap());
-        }
-        let head = Head::new(Method::GET, String::new(), map, peer.parse().unwrap());
-        Recogniser::new(SecretString::from("token-of-admins"), trusted).recognise(&head)
-    }
-
-    #[test]
-    fn only_trusted_peers_name_users() {
-        let alice = [(X_USER_ID, "alice")];
-        assert!(recognise(&["10.0.0.0/8"], "10.1.2.3", &alice).unwrap().user().is_ok());
-        assert!(recognise(&["10.0.0.0/8"], "::ffff:10.1.2.3", &alice).unwrap().user().is_ok());
-        for peer in ["11.0.0.1", "127.0.0.1", "::1"] {
-            let caller = recognise(&["10.0.0.0/8"], peer, &alice).unwrap();
-            assert!(matches!(caller.user(), Err(Problem::Unauthenticated)), "{peer}");
-        }
-    }
-
-    #[test]
-    fn administrators_show_the_whole_token() {
-        let admin = |value| recognise(&[], "127.0.0.1", &[(AUTHORIZATION, value)]).unwrap().admin().is_ok();
-        assert!(admin("Bearer token-of-admins") && admin("bearer token-of-admins"));
-        for value in ["Bearer token-of-admin", "Bearer token-of-adminss", "Basic token-of-admins", "token-of-admins", "Bearer", "Bearer "] {
-            assert!(!admin(value), "{value}");
-        }
-    }
-
-    #[test]
-    fn a_user_named_twice_is_malformed() {
-        let twice = [(X_USER_ID, "alice"), (X_USER_ID, "mallory")];
-        assert!(matches!(recognise(&[], "127.0.0.1", &twice), Err(Problem::Malformed(_))));
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use actors::time::Timestamp;
 use http::header::{HeaderName, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::call::Call;
 use super::coupons::coupon_id;
@@ -46,9 +47,9 @@ impl<'a> From<&'a Issuance> for IssuanceBody<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct IssueBody {
-    /// Whether it names another user than the one who asks.
+    /// Whom to issue for, if not for whoever asks; read when it is known that it may be there.
     #[serde(default, deserialize_with = "json::present")]
-    user_id: bool,
+    user_id: Option<Value>,
 }
 
 /// `/v1/coupons/{id}/issuances`
@@ -66,15 +67,25 @@ async fn issue(app: &App, id: &str, call: &Call) -> Answer {
     let user = caller.user()?;
     let coupon = coupon_id(id)?;
     let key = call.head.request_key()?;
-    if call.json_or_nothing::<IssueBody>()?.user_id {
-        return Err(Problem::Forbidden("only services may name the user to issue for"));
-    }
+    let user = match call.json_or_nothing::<IssueBody>()?.user_id {
+        None => user.clone(),
+        Some(named) => {
+            caller.service()?;
+            user_named(&named)?
+        }
+    };
     let key = key.unwrap_or_else(RequestKey::random);
-    match app.engine()?.issue(coupon, user.clone(), key, app.deadline).await? {
+    match app.engine()?.issue(coupon, user, key, app.deadline).await? {
         IssueOutcome::Issued(issuance) => issued(&issuance, false),
         IssueOutcome::Replayed(issuance) => issued(&issuance, true),
         IssueOutcome::Refused(refusal) => Err(refusal.into()),
     }
+}
+
+/// The user that a service names.
+fn user_named(value: &Value) -> Result<UserId, Problem> {
+    let text = value.as_str().ok_or_else(|| Problem::invalid("user_id", "must be a text"))?;
+    UserId::parse(text).map_err(|error| Problem::invalid("user_id", error.to_string()))
 }
 
 /// The answer to whoever has the coupon, now or since an earlier request with the same key.

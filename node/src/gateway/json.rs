@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 use warp::reply::Response;
 
 use super::problem::Problem;
@@ -97,9 +98,9 @@ pub(crate) fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserial
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A field that is there, whatever it holds.
-pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|_| true)
+/// A field that is there, whatever it holds; also null.
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// A `T` written as an object: what is derived would take a list of its values as well.

@@ -20,8 +20,10 @@ use super::json::{self, Text};
 pub(crate) enum Problem {
     /// The request is not one: not JSON, not an object, an id that is none.
     Malformed(String),
-    /// Nobody is recognised.
+    /// Nobody is recognised, and no token was shown.
     Unauthenticated,
+    /// A token was shown that is nobody's.
+    InvalidToken,
     /// Somebody is, who may not.
     Forbidden(&'static str),
     /// There is no such page.
@@ -106,9 +108,12 @@ impl Problem {
         use StatusCode as S;
         match self {
             Self::Malformed(detail) => said(S::BAD_REQUEST, "MALFORMED", "The request cannot be read").detail(detail),
-            Self::Unauthenticated => said(S::UNAUTHORIZED, "UNAUTHENTICATED", "Nobody is recognised in the request")
-                .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Self::Forbidden(detail) => said(S::FORBIDDEN, "FORBIDDEN", "Not allowed for whoever asks").detail(detail),
+            Self::Unauthenticated => unauthenticated(r#"Bearer realm="firstcome""#),
+            // What is wrong with it is for whoever made it, not for whoever tries.
+            Self::InvalidToken => unauthenticated(r#"Bearer realm="firstcome", error="invalid_token""#),
+            Self::Forbidden(detail) => said(S::FORBIDDEN, "FORBIDDEN", "Not allowed for whoever asks")
+                .detail(detail)
+                .header(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="firstcome", error="insufficient_scope""#)),
             Self::NotFound => said(S::NOT_FOUND, "NOT_FOUND", "There is no such page"),
             Self::UnknownIssuance => said(S::NOT_FOUND, "UNKNOWN_ISSUANCE", "There is no such issuance"),
             Self::MethodNotAllowed(allow) => said(S::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "The page does not take this method")
@@ -124,6 +129,12 @@ impl Problem {
             Self::Internal { applied } => Said { applied, ..said(S::INTERNAL_SERVER_ERROR, "INTERNAL", "Something is wrong on our side") },
         }
     }
+}
+
+/// Nobody is recognised; the challenge is as RFC 6750 has it.
+fn unauthenticated(challenge: &'static str) -> Said {
+    said(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", "Nobody is recognised in the request")
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 /// The part of the match about issue requests.

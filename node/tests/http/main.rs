@@ -5,8 +5,10 @@
 mod coupons;
 mod general;
 mod issuing;
+mod jwt;
 mod lists;
 mod operations;
 mod process;
 mod setbacks;
 mod support;
+mod tokens;

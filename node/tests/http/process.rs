@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use jsonwebtoken::Algorithm;
 use tempfile::TempDir;
 
-use crate::support::{ADMIN_TOKEN, eventually};
+use crate::support::{ADMIN_TOKEN, TestNode, eventually, send};
+use crate::tokens::{SECRET, jwks, key_file};
 
 fn firstcome(data: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));
@@ -220,6 +222,87 @@ fn what_is_wrong_with_the_configuration_is_said_before_anything_is_started() {
         assert!(!ok && stderr.contains(name), "{stderr}");
     }
     assert!(!data.path().join("data").exists());
+}
+
+#[test]
+fn keys_that_are_none_are_named_before_anything_is_started() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::write(data.path().join("jwks.json"), "{\"keys\": []}").unwrap();
+    for (keys, name) in [
+        (["auth.jwt.algorithm=HS256", "auth.jwt.key=short"], "auth.jwt.key is a secret of less than 32 bytes"),
+        (["auth.jwt.algorithm=ES256", "auth.jwt.key=nonsense"], "auth.jwt.key is not a public key for ES256"),
+        (["auth.jwt.leeway=1s", "auth.jwt.jwks_file=jwks.json"], "auth.jwt.jwks_file: jwks.json: holds no key"),
+        (["auth.jwt.leeway=1s", "auth.jwt.jwks_file=missing.json"], "auth.jwt.jwks_file: missing.json: "),
+    ] {
+        for command in [&["serve"][..], &["config", "check"], &["token", "--user", "alice"]] {
+            let arguments = [command, &["--set", "auth.mode=jwt", "--set", keys[0], "--set", keys[1]]].concat();
+            let (ok, stdout, stderr) = run(&data, &arguments);
+            assert!(!ok && stderr.contains(name) && stdout.is_empty(), "{stdout}{stderr}");
+        }
+    }
+    assert!(!data.path().join("data").exists());
+}
+
+/// Runs `firstcome token` and asks a node of the same configuration with what it printed.
+async fn token_answers(keys: &[(&str, &str)], arguments: &[&str], path: &str) -> (String, u16) {
+    let data = tempfile::tempdir().unwrap();
+    let settings: Vec<String> = keys.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]).collect();
+    let all: Vec<&str> = ["token"].into_iter().chain(arguments.iter().copied()).chain(settings.iter().map(String::as_str)).collect();
+    let (ok, stdout, stderr) = run(&data, &all);
+    assert!(ok && stderr.is_empty(), "{stderr}");
+    let token = stdout.strip_suffix('\n').unwrap().to_owned();
+    assert!(!token.contains(char::is_whitespace), "{stdout}");
+    let node = TestNode::start_with(keys).await;
+    let status = send(node.request(reqwest::Method::GET, path).bearer_auth(&token)).await.status;
+    (token, status)
+}
+
+#[tokio::test]
+async fn a_minted_token_is_taken_by_the_node_it_is_for() {
+    let secret = [("auth.mode", "jwt"), ("auth.jwt.algorithm", "HS256"), ("auth.jwt.key", SECRET)];
+    let strict: Vec<_> = secret.into_iter().chain([("auth.jwt.issuer", "https://id.example"), ("auth.jwt.audience", "coupons")]).collect();
+    let (mine, list) = ("/v1/me/issuances", "/v1/cluster");
+    assert_eq!(token_answers(&secret, &["--user", "alice"], mine).await.1, 200);
+    assert_eq!(token_answers(&strict, &["--user", "alice", "--expires-in", "2m"], mine).await.1, 200);
+    assert_eq!(token_answers(&secret, &["--user", "alice", "--role", "service"], list).await.1, 403);
+    assert_eq!(token_answers(&secret, &["--user", "root", "--role", "admin"], list).await.1, 200);
+
+    let (public, private) = (key_file("es256.public"), key_file("es256.private"));
+    let private = private.to_str().unwrap();
+    let one = [("auth.mode", "jwt"), ("auth.jwt.algorithm", "ES256"), ("auth.jwt.key_file", public.to_str().unwrap())];
+    assert_eq!(token_answers(&one, &["--user", "alice", "--private-key-file", private], mine).await.1, 200);
+    // Of several keys it names the one that fits.
+    let directory = tempfile::tempdir().unwrap();
+    let set = directory.path().join("jwks.json");
+    let (first, second) = (crate::tokens::private("eddsa.private"), crate::tokens::private("eddsa.other.private"));
+    std::fs::write(&set, jwks(&[(Algorithm::EdDSA, "a", &first), (Algorithm::EdDSA, "b", &second)])).unwrap();
+    let several = [("auth.mode", "jwt"), ("auth.jwt.jwks_file", set.to_str().unwrap())];
+    let other = key_file("eddsa.other.private");
+    let (token, status) = token_answers(&several, &["--user", "alice", "--private-key-file", other.to_str().unwrap()], mine).await;
+    assert_eq!((status, jsonwebtoken::decode_header(token).unwrap().kid.as_deref()), (200, Some("b")));
+}
+
+#[test]
+fn what_cannot_be_minted_is_said() {
+    let data = tempfile::tempdir().unwrap();
+    let (public, stranger) = (key_file("eddsa.public"), key_file("eddsa.other.private"));
+    let (file, stranger) = (format!("auth.jwt.key_file={}", public.display()), stranger.to_str().unwrap());
+    let keys = ["--set", "auth.mode=jwt", "--set", "auth.jwt.algorithm=EdDSA", "--set", &file];
+    for (arguments, message) in [
+        (vec!["--user", "alice"], "auth.mode is header"),
+        ([&["--user", "alice"][..], &keys].concat(), "only public keys are configured"),
+        ([&["--user", "alice", "--private-key-file", stranger][..], &keys].concat(), "public half"),
+        ([&["--user", "alice", "--private-key-file", public.to_str().unwrap()][..], &keys].concat(), "not a private key"),
+        ([&["--user", "alice", "--private-key-file", "/nowhere"][..], &keys].concat(), "/nowhere"),
+        (vec!["--user", "al ice"], "--user"),
+        (vec!["--user", "alice", "--role", "root"], "--role"),
+        (vec!["--user", "alice", "--expires-in", "0s"], "--expires-in"),
+        (vec!["--user", "alice", "--expires-in", "soon"], "--expires-in"),
+        (vec![], "--user"),
+    ] {
+        let (ok, stdout, stderr) = run(&data, &[&["token"][..], &arguments].concat());
+        assert!(!ok && stdout.is_empty() && stderr.contains(message), "{arguments:?}: {stdout}{stderr}");
+    }
 }
 
 #[test]

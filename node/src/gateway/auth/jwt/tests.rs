@@ -1,0 +1,359 @@
+use super::super::keys::Keys;
+use super::*;
+use crate::config::JwtAlgorithm;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use proptest::prelude::*;
+use serde_json::json;
+
+const SECRET: &str = "a secret of more than thirty-two bytes";
+
+macro_rules! pem {
+    ($name:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/", $name, ".pem"))
+    };
+}
+
+const PUBLIC: [(JwtAlgorithm, Algorithm, &str); 3] = [
+    (JwtAlgorithm::RS256, Algorithm::RS256, pem!("rs256.public")),
+    (JwtAlgorithm::ES256, Algorithm::ES256, pem!("es256.public")),
+    (JwtAlgorithm::EdDSA, Algorithm::EdDSA, pem!("eddsa.public")),
+];
+
+fn private(algorithm: Algorithm) -> EncodingKey {
+    match algorithm {
+        Algorithm::RS256 => EncodingKey::from_rsa_pem(pem!("rs256.private").as_bytes()).unwrap(),
+        Algorithm::ES256 => EncodingKey::from_ec_pem(pem!("es256.private").as_bytes()).unwrap(),
+        Algorithm::EdDSA => EncodingKey::from_ed_pem(pem!("eddsa.private").as_bytes()).unwrap(),
+        _ => EncodingKey::from_secret(SECRET.as_bytes()),
+    }
+}
+
+fn rules() -> Rules {
+    Rules::new(&Jwt::default())
+}
+
+fn hmac() -> Keys {
+    Keys::one(JwtAlgorithm::HS256, SECRET, &rules()).unwrap()
+}
+
+fn now() -> u64 {
+    super::super::now()
+}
+
+fn claims() -> Value {
+    json!({"sub": "alice", "exp": now() + 3600})
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let mut claims = claims();
+    claims[field] = value;
+    claims
+}
+
+fn signed(header: &Header, claims: &Value) -> String {
+    encode(header, claims, &private(header.alg)).unwrap()
+}
+
+fn hs256(claims: &Value) -> String {
+    signed(&Header::new(Algorithm::HS256), claims)
+}
+
+fn is(claims: &Value, rules: &Rules) -> Option<Identity> {
+    let keys = Keys::one(JwtAlgorithm::HS256, SECRET, rules).unwrap();
+    verify(&hs256(claims), &keys, rules).map(|(identity, _)| identity)
+}
+
+#[test]
+fn each_algorithm_takes_its_own_key_and_no_other() {
+    let all = PUBLIC.iter().map(|(name, algorithm, key)| (*algorithm, Keys::one(*name, key, &rules()).unwrap()));
+    let all: Vec<(Algorithm, Keys)> = all.chain([(Algorithm::HS256, hmac())]).collect();
+    for (signs, _) in &all {
+        let token = signed(&Header::new(*signs), &claims());
+        for (verifies, keys) in &all {
+            assert_eq!(verify(&token, keys, &rules()).is_some(), signs == verifies, "{signs:?} by {verifies:?}");
+        }
+    }
+}
+
+#[test]
+fn a_public_key_is_nobodys_secret() {
+    // Whoever knows the public key signs with it as if it were a secret, and says so.
+    for (name, _, key) in PUBLIC {
+        let keys = Keys::one(name, key, &rules()).unwrap();
+        for secret in [key.as_bytes(), key.trim_end().as_bytes()] {
+            let token = encode(&Header::new(Algorithm::HS256), &claims(), &EncodingKey::from_secret(secret)).unwrap();
+            assert_eq!(verify(&token, &keys, &rules()), None, "{name:?}");
+        }
+    }
+}
+
+#[test]
+fn a_token_must_be_signed_by_the_key_and_as_it_stands() {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+    let token = hs256(&claims());
+    assert!(verify(&token, &hmac(), &rules()).is_some());
+    let [header, payload, signature] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let none = |alg: &str| BASE64.encode(format!("{{\"alg\":\"{alg}\",\"typ\":\"JWT\"}}"));
+    let mallory = BASE64.encode(with("sub", json!("mallory")).to_string());
+    for wrong in [
+        format!("{}.{payload}.", none("none")),
+        format!("{}.{payload}.{signature}", none("none")),
+        format!("{}.{payload}.", none("None")),
+        format!("{}.{payload}.", none("HS256")),
+        format!("{}.{payload}.{signature}", none("HS512")),
+        format!("{header}.{mallory}.{signature}"),
+        format!("{header}.{payload}."),
+        format!("{header}.{payload}"),
+        format!("{header}.{payload}.{signature}.{signature}"),
+        format!("{header}.{payload}.{signature}="),
+        format!("{header}.{payload}.{}", &signature[1..]),
+        format!(".{payload}.{signature}"),
+        encode(&Header::new(Algorithm::HS256), &claims(), &EncodingKey::from_secret(b"another secret of more than thirty-two bytes"))
+            .unwrap(),
+        encode(&Header::new(Algorithm::HS512), &claims(), &private(Algorithm::HS256)).unwrap(),
+    ] {
+        assert_eq!(verify(&wrong, &hmac(), &rules()), None, "{wrong}");
+    }
+}
+
+#[test]
+fn what_a_token_says_of_keys_is_not_believed() {
+    let jwk = serde_json::from_value(json!({"kty": "oct", "k": "c2VjcmV0"})).unwrap();
+    let header = Header { jwk: Some(jwk), jku: Some("https://mallory.example".to_owned()), ..Header::new(Algorithm::HS256) };
+    let token = encode(&header, &claims(), &EncodingKey::from_secret(b"secret")).unwrap();
+    assert_eq!(verify(&token, &hmac(), &rules()), None);
+    let critical = Header { crit: Some(vec!["b64".to_owned()]), ..Header::new(Algorithm::HS256) };
+    assert_eq!(verify(&signed(&critical, &claims()), &hmac(), &rules()), None);
+}
+
+#[test]
+fn a_token_counts_from_nbf_to_exp_and_the_leeway_beyond() {
+    let rules = Rules::new(&Jwt { leeway: std::time::Duration::from_secs(60), ..Jwt::default() });
+    let counts = |claims: &Value| is(claims, &rules).is_some();
+    assert!(counts(&with("exp", json!(now() - 50))) && !counts(&with("exp", json!(now() - 70))));
+    assert!(counts(&with("nbf", json!(now() + 50))) && !counts(&with("nbf", json!(now() + 70))));
+    assert!(counts(&with("exp", json!(now() as f64 + 0.5))));
+    for exp in [Value::Null, json!("tomorrow"), json!((now() + 3600).to_string()), json!(-1), json!([now() + 3600]), json!(1e30)] {
+        assert!(!counts(&with("exp", exp.clone())), "{exp}");
+    }
+    assert!(!counts(&with("nbf", json!("now"))));
+    assert!(!counts(&json!({"sub": "alice"})));
+    let exp = now() + 3600;
+    assert_eq!(verify(&hs256(&with("exp", json!(exp))), &hmac(), &rules).unwrap().1, exp + 60);
+}
+
+#[test]
+fn issuer_and_audience_are_required_where_they_are_configured() {
+    let config = Jwt { issuer: Some("https://id.example".to_owned()), audience: Some("coupons".to_owned()), ..Jwt::default() };
+    let strict = Rules::new(&config);
+    let of = |iss: Value, aud: Value| json!({"sub": "alice", "exp": now() + 3600, "iss": iss, "aud": aud});
+    assert!(is(&of(json!("https://id.example"), json!("coupons")), &strict).is_some());
+    assert!(is(&of(json!("https://id.example"), json!(["shop", "coupons"])), &strict).is_some());
+    for claims in [
+        of(json!("https://mallory.example"), json!("coupons")),
+        of(Value::Null, json!("coupons")),
+        of(json!("https://id.example"), json!("shop")),
+        of(json!("https://id.example"), json!([])),
+        of(json!("https://id.example"), Value::Null),
+        of(json!(5), json!("coupons")),
+        claims(),
+    ] {
+        assert_eq!(is(&claims, &strict), None, "{claims}");
+    }
+    // Where they are not, they may be there.
+    assert!(is(&of(json!("anybody"), json!("anything")), &rules()).is_some());
+}
+
+#[test]
+fn the_subject_is_a_user_and_the_role_one_word() {
+    for (role, known) in [
+        (json!("admin"), Role::Admin),
+        (json!("service"), Role::Service),
+        (json!("Admin"), Role::User),
+        (json!(["admin"]), Role::User),
+        (json!({"admin": true}), Role::User),
+        (json!(true), Role::User),
+        (Value::Null, Role::User),
+    ] {
+        assert_eq!(is(&with("role", role.clone()), &rules()).unwrap().role, known, "{role}");
+    }
+    assert_eq!(is(&claims(), &rules()).unwrap(), Identity { user: UserId::parse("alice").unwrap(), role: Role::User });
+    for sub in [json!(""), json!("al ice"), json!("u".repeat(65)), json!(5), Value::Null] {
+        assert_eq!(is(&with("sub", sub.clone()), &rules()), None, "{sub}");
+    }
+}
+
+/// A JWK set of the public keys, with these ids.
+fn jwks(ids: &[(Algorithm, Option<&str>)]) -> Value {
+    let key = |(algorithm, id): &(Algorithm, Option<&str>)| {
+        let mut jwk = json!(jsonwebtoken::jwk::Jwk::from_encoding_key(&private(*algorithm), *algorithm).unwrap());
+        jwk["kid"] = json!(id);
+        jwk
+    };
+    json!({"keys": ids.iter().map(key).collect::<Vec<_>>()})
+}
+
+fn set(set: &Value) -> Result<Keys, String> {
+    Keys::set(set.to_string().as_bytes(), &rules()).map(|(keys, _)| keys)
+}
+
+fn taken(keys: &Keys, algorithm: Algorithm, id: Option<&str>) -> bool {
+    let header = Header { kid: id.map(str::to_owned), ..Header::new(algorithm) };
+    verify(&signed(&header, &claims()), keys, &rules()).is_some()
+}
+
+#[test]
+fn the_kid_chooses_the_key() {
+    use Algorithm::{ES256, EdDSA, HS256, RS256};
+    let keys = set(&jwks(&[(RS256, Some("a")), (ES256, Some("b")), (EdDSA, None), (HS256, Some("d"))])).unwrap();
+    for (algorithm, id) in [(RS256, "a"), (ES256, "b"), (HS256, "d")] {
+        assert!(taken(&keys, algorithm, Some(id)) && !taken(&keys, algorithm, Some("other")), "{algorithm:?}");
+        // There is one for the algorithm, so there is no choice.
+        assert!(taken(&keys, algorithm, None), "{algorithm:?}");
+    }
+    assert!(!taken(&keys, RS256, Some("b")));
+    // A key without a name fits whatever name a token has.
+    assert!(taken(&keys, EdDSA, Some("whatever")) && taken(&keys, EdDSA, None));
+}
+
+#[test]
+fn a_token_without_a_kid_is_refused_where_there_is_a_choice() {
+    let mut two = jwks(&[(Algorithm::EdDSA, Some("new")), (Algorithm::EdDSA, Some("old"))]);
+    let other = EncodingKey::from_ed_pem(pem!("eddsa.other.private").as_bytes()).unwrap();
+    two["keys"][1]["x"] = json!(jsonwebtoken::jwk::Jwk::from_encoding_key(&other, Algorithm::EdDSA).unwrap())["x"].clone();
+    let keys = set(&two).unwrap();
+    assert!(taken(&keys, Algorithm::EdDSA, Some("new")) && !taken(&keys, Algorithm::EdDSA, Some("old")));
+    assert!(!taken(&keys, Algorithm::EdDSA, None));
+}
+
+#[test]
+fn keys_of_a_set_that_are_none_of_ours_are_passed_over() {
+    let rsa = &jwks(&[(Algorithm::RS256, Some("a"))])["keys"][0];
+    let ed = &jwks(&[(Algorithm::EdDSA, Some("a"))])["keys"][0];
+    let changed = |key: &Value, field: &str, value: Value| {
+        let mut key = key.clone();
+        key[field] = value;
+        key
+    };
+    for other in [
+        changed(rsa, "use", json!("enc")),
+        changed(rsa, "key_ops", json!(["encrypt"])),
+        changed(rsa, "alg", json!("HS256")),
+        changed(rsa, "alg", json!("RS512")),
+        changed(rsa, "alg", json!("RSA-OAEP")),
+        changed(rsa, "n", json!("AQAB")),
+        changed(rsa, "n", json!("!")),
+        changed(rsa, "kty", json!("EC")),
+        changed(ed, "x", json!("AQAB")),
+        changed(ed, "x", json!("")),
+        changed(ed, "crv", json!("Ed448")),
+        json!({"kty": "oct", "k": "c2VjcmV0"}),
+        json!({"kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB"}),
+        json!({"kty": "EC", "crv": "P-521", "x": "AQAB", "y": "AQAB"}),
+        json!({"kty": "new"}),
+        json!("a"),
+        json!(null),
+    ] {
+        let (keys, passed_over) = Keys::set(json!({"keys": [other, ed]}).to_string().as_bytes(), &rules()).unwrap();
+        assert_eq!((keys.iter().count(), passed_over.len()), (1, 1), "{passed_over:?}");
+        assert!(set(&json!({"keys": [other]})).is_err());
+    }
+    for good in [changed(rsa, "use", json!("sig")), changed(rsa, "key_ops", json!(["verify"])), changed(rsa, "alg", json!("RS256"))] {
+        assert!(set(&json!({"keys": [good]})).is_ok());
+    }
+}
+
+#[test]
+fn a_set_where_a_token_could_mean_two_keys_is_none() {
+    let ed = |id| jwks(&[(Algorithm::EdDSA, id)])["keys"][0].clone();
+    assert!(set(&json!({"keys": [ed(Some("a")), ed(Some("b"))]})).is_ok());
+    assert!(set(&json!({"keys": [ed(Some("a")), ed(None)]})).is_ok());
+    for keys in [json!([ed(Some("a")), ed(Some("a"))]), json!([ed(None), ed(None)]), json!([]), json!({}), json!(null)] {
+        assert!(set(&json!({"keys": keys})).is_err(), "{keys}");
+    }
+    for text in ["", "{", "[]", "{}"] {
+        assert!(Keys::set(text.as_bytes(), &rules()).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_key_that_is_weak_private_or_of_another_kind_is_refused() {
+    for (algorithm, key) in [
+        (JwtAlgorithm::HS256, "short"),
+        (JwtAlgorithm::HS256, "thirty-one bytes are too little"),
+        (JwtAlgorithm::RS256, pem!("rs256.short.public")),
+        (JwtAlgorithm::RS256, pem!("rs256.private")),
+        (JwtAlgorithm::RS256, pem!("es256.public")),
+        (JwtAlgorithm::ES256, pem!("es256.private")),
+        (JwtAlgorithm::ES256, pem!("eddsa.public")),
+        (JwtAlgorithm::EdDSA, pem!("eddsa.private")),
+        (JwtAlgorithm::EdDSA, pem!("rs256.public")),
+        (JwtAlgorithm::EdDSA, SECRET),
+        (JwtAlgorithm::RS256, ""),
+    ] {
+        let error = Keys::one(algorithm, key, &rules()).unwrap_err();
+        assert!(error.starts_with("is "), "{algorithm:?}: {error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_tokens_are_refused_and_nothing_else(token in ".{0,200}") {
+        prop_assert_eq!(verify(&token, &hmac(), &rules()), None);
+    }
+
+    #[test]
+    fn hostile_headers_and_claims_are_refused_and_nothing_else(
+        header in prop_oneof![Just(r#"{"alg":"HS256"}"#.to_owned()), Just(r#"{"alg":"EdDSA","kid":5}"#.to_owned()), r#"[{}\[\]":,a-z0-9]{0,60}"#],
+        payload in prop_oneof!["[\\x00-\\x7f]{0,60}", Just("[".repeat(4000)), Just(r#"{"a":"#.repeat(1000))],
+        signature in proptest::collection::vec(any::<u8>(), 0..80),
+    ) {
+        use base64::Engine;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+        let token = format!("{}.{}.{}", BASE64.encode(header), BASE64.encode(payload), BASE64.encode(signature));
+        for (name, _, key) in PUBLIC {
+            prop_assert_eq!(verify(&token, &Keys::one(name, key, &rules()).unwrap(), &rules()), None);
+        }
+        prop_assert_eq!(verify(&token, &hmac(), &rules()), None);
+    }
+
+    /// Signed, so that the claims are read.
+    #[test]
+    fn strange_claims_of_a_good_key_never_panic(
+        exp in prop_oneof![any::<f64>().prop_map(|exp| json!(exp)), any::<u64>().prop_map(|exp| json!(exp)), any::<String>().prop_map(|exp| json!(exp))],
+        sub in ".{0,80}",
+        role in ".{0,20}",
+    ) {
+        let claims = json!({"sub": sub, "exp": exp, "role": role});
+        if let Some((identity, until)) = verify(&hs256(&claims), &hmac(), &rules()) {
+            prop_assert_eq!(identity.user.as_str(), sub);
+            prop_assert!(until >= now());
+        }
+    }
+
+    #[test]
+    fn a_token_with_any_letter_changed_is_another(position in 0..1000_usize, letter in "[A-Za-z0-9_.-]") {
+        let token = hs256(&claims());
+        let position = position % token.len();
+        let changed = format!("{}{letter}{}", &token[..position], &token[position + 1..]);
+        prop_assume!(changed != token);
+        // Also in the last letter, whose bits that mean nothing must be zero.
+        prop_assert_eq!(verify(&changed, &hmac(), &rules()), None);
+    }
+}
+
+#[test]
+fn a_verified_token_is_looked_up_and_forgotten_with_its_keys() {
+    let config = |secret: &str| Jwt { algorithm: Some(JwtAlgorithm::HS256), key: Some(secret.into()), ..Jwt::default() };
+    let verifier = Verifier::new(&config(SECRET)).unwrap();
+    let (token, digest) = (hs256(&claims()), [7; 32]);
+    assert!(verifier.identify(&token, &digest, now()).is_some());
+    // It is known by its digest, so what is said with it is not even read.
+    assert!(verifier.identify("not looked at", &digest, now()).is_some());
+    assert!(verifier.identify("looked at", &[8; 32], now()).is_none());
+    verifier
+        .current
+        .store(Current::new(Keys::one(JwtAlgorithm::HS256, "another secret of more than thirty-two bytes", &rules()).unwrap()).into());
+    assert!(verifier.identify(&token, &digest, now()).is_none());
+}

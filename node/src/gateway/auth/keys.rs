@@ -1,0 +1,209 @@
+//! The keys that tokens are verified with, each pinned to one algorithm.
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::config::{Jwt, JwtAlgorithm};
+
+/// Most keys in a set. While keys are changed there are two or three; this is a file of something else.
+const KEYS_MAX: usize = 100;
+
+/// Fewest bytes of a secret for HMAC-SHA-256 (RFC 7518, 3.2): whoever has a token can try secrets at leisure.
+const SECRET_BYTES_MIN: usize = 32;
+
+/// Sizes of an RSA modulus: 2048 bits or more (RFC 7518, 3.3), and no more than the library takes.
+const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
+
+/// Bytes of a public key of Ed25519.
+const ED25519_BYTES: usize = 32;
+
+/// What holds for every token, whatever key it is signed with.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    issuer: Option<String>,
+    audience: Option<String>,
+    leeway_seconds: u64,
+}
+
+impl Rules {
+    pub(super) fn new(config: &Jwt) -> Self {
+        Self { issuer: config.issuer.clone(), audience: config.audience.clone(), leeway_seconds: config.leeway.as_secs() }
+    }
+
+    /// How far clocks may be apart.
+    pub(super) fn leeway_seconds(&self) -> u64 {
+        self.leeway_seconds
+    }
+
+    /// The same in the library's words. What is configured is required, not only looked at where it is there.
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = self.leeway_seconds;
+        validation.validate_nbf = true;
+        validation.required_spec_claims = ["exp", "sub"].map(str::to_owned).into();
+        if let Some(issuer) = &self.issuer {
+            validation.set_issuer(&[issuer]);
+            validation.required_spec_claims.insert("iss".to_owned());
+        }
+        validation.validate_aud = self.audience.is_some();
+        if let Some(audience) = &self.audience {
+            validation.set_audience(&[audience]);
+            validation.required_spec_claims.insert("aud".to_owned());
+        }
+        validation
+    }
+}
+
+/// One key, and the one algorithm it is for.
+#[derive(Debug)]
+pub(super) struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    decoding: DecodingKey,
+    validation: Validation,
+}
+
+impl Key {
+    /// What the token claims, if this key signed it and it counts now.
+    pub(super) fn decode<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
+        decode(token, &self.decoding, &self.validation).ok().map(|token| token.claims)
+    }
+
+    /// Its `kid`.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The secret, if it is one: then it signs as well.
+    pub(super) fn secret(&self) -> Option<&[u8]> {
+        if self.algorithm == Algorithm::HS256 { self.decoding.try_get_as_bytes().ok() } else { None }
+    }
+}
+
+/// All keys there are.
+#[derive(Debug)]
+pub(super) struct Keys(Vec<Key>);
+
+impl Keys {
+    /// The one key of a configuration: a secret, or a public key in PEM.
+    pub(super) fn one(algorithm: JwtAlgorithm, text: &str, rules: &Rules) -> Result<Self, String> {
+        let (algorithm, decoding) = match algorithm {
+            JwtAlgorithm::HS256 => (Algorithm::HS256, Ok(DecodingKey::from_secret(text.as_bytes()))),
+            JwtAlgorithm::RS256 => (Algorithm::RS256, DecodingKey::from_rsa_pem(text.as_bytes())),
+            JwtAlgorithm::ES256 => (Algorithm::ES256, DecodingKey::from_ec_pem(text.as_bytes())),
+            JwtAlgorithm::EdDSA => (Algorithm::EdDSA, DecodingKey::from_ed_pem(text.as_bytes())),
+        };
+        let decoding = decoding.map_err(|_| format!("is not a public key for {algorithm:?} in PEM"))?;
+        // A PEM says what kind of key it is, not whether it is a good one: looked at as a JWK it tells.
+        let jwk = Jwk::from_decoding_key(&decoding, None).map_err(|_| format!("is not a public key for {algorithm:?} in PEM"))?;
+        check(&jwk, algorithm)?;
+        Ok(Self(vec![Key { id: None, algorithm, decoding, validation: rules.validation(algorithm) }]))
+    }
+
+    /// The keys of a JWK set (RFC 7517) that can verify tokens, and what is to be said of the others. A set without any that can, or one
+    /// where a token could mean two, is none.
+    pub(super) fn set(text: &[u8], rules: &Rules) -> Result<(Self, Vec<String>), String> {
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<Value>,
+        }
+        let set: Set = serde_json::from_slice(text).map_err(|_| "is not a JWK set: {\"keys\": […]}".to_owned())?;
+        if set.keys.len() > KEYS_MAX {
+            return Err(format!("holds more than {KEYS_MAX} keys"));
+        }
+        let (mut keys, mut passed_over) = (Vec::new(), Vec::new());
+        for (index, value) in set.keys.into_iter().enumerate() {
+            let name = value["kid"].as_str().map_or_else(|| format!("key {index}"), |id| format!("key {id:?}"));
+            match key(value, rules) {
+                Ok(key) => keys.push(key),
+                Err(reason) => passed_over.push(format!("{name} {reason}")),
+            }
+        }
+        if keys.is_empty() {
+            return Err(format!(
+                "holds no key that can verify tokens{}",
+                passed_over.iter().map(|line| format!("; {line}")).collect::<String>()
+            ));
+        }
+        let same = |one: &Key, other: &Key| one.algorithm == other.algorithm && one.id == other.id;
+        let twice = keys.iter().enumerate().find(|(index, key)| keys[..*index].iter().any(|earlier| same(earlier, key)));
+        match twice {
+            Some((_, key)) => Err(format!("holds two keys for {:?} with the same kid, or without one", key.algorithm)),
+            None => Ok((Self(keys), passed_over)),
+        }
+    }
+
+    /// The key to try a token with. Its `kid` chooses; a key without one fits where none has it, and a token without one where there is no
+    /// choice. There is never more than one to try, so a token costs one check of a signature at most.
+    pub(super) fn choose(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
+        let mut fitting = self.0.iter().filter(|key| key.algorithm == algorithm);
+        match id {
+            Some(id) => fitting.clone().find(|key| key.id() == Some(id)).or_else(|| fitting.find(|key| key.id.is_none())),
+            None => fitting.next().filter(|_| fitting.next().is_none()),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter()
+    }
+}
+
+/// One key of a set, or why it is none for us.
+fn key(value: Value, rules: &Rules) -> Result<Key, String> {
+    let jwk: Jwk = serde_json::from_value(value).map_err(|_| "is not a JWK".to_owned())?;
+    let to_verify = match (&jwk.common.public_key_use, &jwk.common.key_operations) {
+        (Some(usage), _) => *usage == PublicKeyUse::Signature,
+        (None, Some(operations)) => operations.contains(&KeyOperations::Verify),
+        (None, None) => true,
+    };
+    if !to_verify {
+        return Err("is not for signatures".to_owned());
+    }
+    let algorithm = match &jwk.algorithm {
+        AlgorithmParameters::OctetKey(_) => Algorithm::HS256,
+        AlgorithmParameters::RSA(_) => Algorithm::RS256,
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+        _ => return Err("is of a kind that we do not verify".to_owned()),
+    };
+    if jwk.common.key_algorithm.is_some_and(|said| said != KeyAlgorithm::from(algorithm)) {
+        return Err(format!("is not for {algorithm:?}, the one algorithm that we take its kind for"));
+    }
+    let decoding = check(&jwk, algorithm)?;
+    Ok(Key { id: jwk.common.key_id, algorithm, decoding, validation: rules.validation(algorithm) })
+}
+
+/// Whether the key is one, and strong enough. The library does not look until it verifies, and may panic at what is too short.
+fn check(jwk: &Jwk, algorithm: Algorithm) -> Result<DecodingKey, String> {
+    let wrong = || format!("is not a key for {algorithm:?}");
+    let decoding = DecodingKey::from_jwk(jwk).map_err(|_| wrong())?;
+    let strong = match algorithm {
+        Algorithm::HS256 => {
+            let secret = decoding.try_get_as_bytes().map_err(|_| wrong())?;
+            if secret.len() < SECRET_BYTES_MIN {
+                return Err(format!("is a secret of less than {SECRET_BYTES_MIN} bytes, which can be guessed from a token"));
+            }
+            true
+        }
+        Algorithm::RS256 => {
+            let jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. } = decoding.kind() else { return Err(wrong()) };
+            let bytes = n.iter().skip_while(|byte| **byte == 0).count();
+            if !MODULUS_BYTES.contains(&bytes) {
+                return Err("is an RSA key of less than 2048 or more than 4096 bits".to_owned());
+            }
+            true
+        }
+        Algorithm::EdDSA => decoding.try_get_as_bytes().is_ok_and(|key| key.len() == ED25519_BYTES),
+        _ => true,
+    };
+    // A verifier is only made from a point that is on the curve.
+    let usable = strong && jsonwebtoken::crypto::verify("", b"", &decoding, algorithm).is_ok();
+    if usable { Ok(decoding) } else { Err(wrong()) }
+}

@@ -1,0 +1,56 @@
+//! Tokens for test nodes, and the keys they are signed with.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+/// The secret of nodes whose tokens are signed with one.
+pub const SECRET: &str = "a secret of more than thirty-two bytes";
+
+/// Where the keys of tests are.
+pub fn key_file(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys")).join(format!("{name}.pem"))
+}
+
+/// A private key of tests.
+pub fn private(name: &str) -> EncodingKey {
+    let pem = std::fs::read(key_file(name)).unwrap();
+    let rsa = EncodingKey::from_rsa_pem(&pem);
+    rsa.or_else(|_| EncodingKey::from_ec_pem(&pem)).or_else(|_| EncodingKey::from_ed_pem(&pem)).unwrap()
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// What a user's token says, and this besides.
+pub fn claims(user: &str, more: Value) -> Value {
+    let mut claims = json!({"sub": user, "exp": now() + 3600});
+    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    claims
+}
+
+/// A token signed with [`SECRET`].
+pub fn token(user: &str, more: Value) -> String {
+    encode(&Header::new(Algorithm::HS256), &claims(user, more), &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+/// A token signed with a private key.
+pub fn signed(algorithm: Algorithm, kid: &str, key: &EncodingKey, user: &str) -> String {
+    let header = Header { kid: Some(kid.to_owned()), ..Header::new(algorithm) };
+    encode(&header, &claims(user, json!({})), key).unwrap()
+}
+
+/// A JWK set of these keys' public halves.
+pub fn jwks(keys: &[(Algorithm, &str, &EncodingKey)]) -> String {
+    let key = |(algorithm, kid, key): &(Algorithm, &str, &EncodingKey)| {
+        let mut jwk = json!(Jwk::from_encoding_key(key, *algorithm).unwrap());
+        jwk["kid"] = json!(kid);
+        jwk
+    };
+    json!({"keys": keys.iter().map(key).collect::<Vec<_>>()}).to_string()
+}
