@@ -50,6 +50,7 @@ metric_table! {
     HTTP_SECONDS = "coupon_http_request_duration_seconds", Kind::Histogram(SECONDS), Seconds,
         "Time from the request's head to its answer, by route.";
     HTTP_CONNECTIONS = "coupon_http_connections", Kind::Gauge, Count, "HTTP connections open now.";
+    RATE_LIMITED = "coupon_rate_limited_total", Kind::Counter, Count, "Issue requests refused because their user sent too many.";
     ISSUES = "coupon_issue_total", Kind::Counter, Count, "Issue requests answered, by outcome.";
     CHANGES = "coupon_change_total", Kind::Counter, Count, "Administrators' changes answered, by outcome.";
     DOOR_ANSWERS = "coupon_door_answers_total", Kind::Counter, Count,

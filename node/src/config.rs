@@ -3,6 +3,7 @@
 //! A key that nobody knows is an error, and so is a value that makes no sense: whatever is wrong is said before anything is started.
 //! Secrets never leave through `Debug` or [`Config::to_toml`].
 
+mod limits;
 mod load;
 mod users;
 mod value;
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+pub use limits::Limits;
 pub use load::Sources;
 pub use users::{Jwt, JwtAlgorithm};
 pub use value::StoreUrl;
@@ -45,6 +47,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Who may do what.
     pub auth: Auth,
+    /// How much one user may ask.
+    pub limits: Limits,
     /// What is logged.
     pub log: Log,
 }
@@ -167,6 +171,7 @@ impl Default for Config {
             store: Store::default(),
             cluster: Cluster::default(),
             auth: Auth::default(),
+            limits: Limits::default(),
             log: Log::default(),
         }
     }
@@ -236,6 +241,7 @@ impl Config {
         let fail = |message: &str| Err(InvalidConfig(message.to_owned()));
         self.store_url()?;
         self.auth.jwt.check(self.auth.mode)?;
+        self.limits.check()?;
         for (key, duration) in [
             ("http.deadline", self.http.deadline),
             ("http.change_deadline", self.http.change_deadline),

@@ -13,6 +13,7 @@ mod listener;
 mod operations;
 mod page;
 mod problem;
+mod rate;
 mod route;
 
 use std::convert::Infallible;
@@ -31,6 +32,7 @@ use warp::{Filter, Rejection};
 use auth::Recogniser;
 use call::{Call, call};
 use problem::Problem;
+use rate::UserLimit;
 use route::Route;
 
 pub(crate) use listener::Listener;
@@ -45,6 +47,7 @@ type Answer = Result<Response, Problem>;
 pub(crate) struct App {
     node: NodeId,
     recogniser: Recogniser,
+    user_limit: Option<UserLimit>,
     deadline: Duration,
     change_deadline: Duration,
     engine: OnceLock<RunningEngine>,
@@ -62,7 +65,14 @@ impl std::fmt::Debug for RunningEngine {
 impl App {
     /// An app whose engine does not run yet.
     pub(crate) fn new(node: NodeId, recogniser: Recogniser, config: &Config) -> Self {
-        Self { node, recogniser, deadline: config.http.deadline, change_deadline: config.http.change_deadline, engine: OnceLock::new() }
+        Self {
+            node,
+            recogniser,
+            user_limit: UserLimit::new(&config.limits),
+            deadline: config.http.deadline,
+            change_deadline: config.http.change_deadline,
+            engine: OnceLock::new(),
+        }
     }
 
     /// From now on requests reach this engine. Only the first call counts.
@@ -70,9 +80,14 @@ impl App {
         let _ = self.engine.set(RunningEngine(engine));
     }
 
-    /// Follows what changes by itself (keys) for as long as it is polled.
+    /// Follows what changes by itself (keys, and who asked how much) for as long as it is polled.
     pub(crate) async fn upkeep(&self) {
-        self.recogniser.follow_keys().await;
+        let forget = async {
+            if let Some(limit) = &self.user_limit {
+                limit.forget_idle().await;
+            }
+        };
+        tokio::join!(self.recogniser.follow_keys(), forget);
     }
 
     /// The engine; before it runs there is nothing to ask.

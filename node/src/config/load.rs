@@ -156,6 +156,12 @@ mod tests {
             ("FIRSTCOME__AUTH__TRUSTED_PROXIES", "10.0.0.0/8,x", "auth.trusted_proxies"),
             ("FIRSTCOME__AUTH__JWT__ALGORITHM", "none", "auth.jwt.algorithm"),
             ("FIRSTCOME__AUTH__JWT__LEEWAY", "11m", "auth.jwt.leeway"),
+            ("FIRSTCOME__LIMITS__USER_RATE", "0", "limits.user_rate"),
+            ("FIRSTCOME__LIMITS__USER_RATE", "-1", "limits.user_rate"),
+            ("FIRSTCOME__LIMITS__USER_RATE", "NaN", "limits.user_rate"),
+            ("FIRSTCOME__LIMITS__USER_RATE", "many", "limits.user_rate"),
+            ("FIRSTCOME__LIMITS__USER_BURST", "0", "limits.user_burst"),
+            ("FIRSTCOME__LIMITS__USER_BURST", "5", "limits.user_rate"),
             ("FIRSTCOME__LOG__FORMAT", "xml", "log.format"),
             ("FIRSTCOME__LOG__LEVEL", "node=loud", "log.level"),
             ("FIRSTCOME__STORE__URL", "redis://x", "store.url"),
@@ -217,6 +223,18 @@ mod tests {
             let printed = config.to_toml().unwrap();
             assert!(!printed.contains("1234") && !format!("{config:?}").contains("1234"), "{printed}");
         }
+    }
+
+    #[test]
+    fn rates_come_from_the_environment() {
+        let pairs = [("FIRSTCOME__LIMITS__USER_RATE", "0.5"), ("FIRSTCOME__LIMITS__USER_BURST", "4")];
+        let config = load("", &pairs, &[]).unwrap();
+        assert_eq!((config.limits.user_rate, config.limits.burst(0.5).get()), (Some(0.5), 4));
+        let printed = config.to_toml().unwrap();
+        assert_eq!(load(&printed, &[], &[]).unwrap().to_toml().unwrap(), printed);
+        // Whole numbers are rates as well, and a burst is as much as one second's.
+        let config = load("[limits]\nuser_rate = 5\n", &[], &[]).unwrap();
+        assert_eq!((config.limits.user_rate, config.limits.burst(5.0).get(), config.limits.burst(0.2).get()), (Some(5.0), 5, 1));
     }
 
     #[test]

@@ -74,6 +74,9 @@ async fn issue(app: &App, id: &str, call: &Call) -> Answer {
             user_named(&named)?
         }
     };
+    if let Some(limit) = &app.user_limit {
+        limit.admit(&user)?;
+    }
     let key = key.unwrap_or_else(RequestKey::random);
     match app.engine()?.issue(coupon, user, key, app.deadline).await? {
         IssueOutcome::Issued(issuance) => issued(&issuance, false),

@@ -2,6 +2,8 @@
 //!
 //! Nothing internal passes here: what a store or a library said goes to the log, the client gets a name and a number.
 
+use std::time::Duration;
+
 use actors::coupon::message::{ChangeRefusal, Refusal, Setback};
 use actors::offer::{InvalidField, Issuance};
 use actors::store::StoreError;
@@ -44,6 +46,8 @@ pub(crate) enum Problem {
     ChangeRefused(ChangeRefusal),
     /// There is no decision to tell.
     SetBack(Setback),
+    /// The user asks too much, and may again after this time.
+    RateLimited(Duration),
     /// Our fault; the log knows more. `applied` says whether anything may have been changed.
     Internal {
         /// As in the answer: `Some(false)` if surely nothing was, `None` if that is not known.
@@ -126,6 +130,7 @@ impl Problem {
             Self::Refused(refusal) => refused(refusal),
             Self::ChangeRefused(refusal) => change_refused(refusal),
             Self::SetBack(setback) => set_back(setback),
+            Self::RateLimited(wait) => rate_limited(wait),
             Self::Internal { applied } => Said { applied, ..said(S::INTERNAL_SERVER_ERROR, "INTERNAL", "Something is wrong on our side") },
         }
     }
@@ -194,6 +199,16 @@ fn set_back(setback: Setback) -> Said {
     let seconds = rand::rng().random_range(RETRY_AFTER_SECONDS);
     Said { applied, ..said(StatusCode::SERVICE_UNAVAILABLE, code, title).header(RETRY_AFTER, HeaderValue::from(seconds)) }
 }
+
+/// The user may ask again after this time; with jitter, as those who began together are refused together.
+fn rate_limited(wait: Duration) -> Said {
+    let seconds = wait.as_nanos().div_ceil(1_000_000_000).max(1);
+    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).saturating_add(rand::rng().random_range(RATE_JITTER_SECONDS));
+    said(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "The user asks too much").header(RETRY_AFTER, HeaderValue::from(seconds))
+}
+
+/// How much longer some are told to wait than they must: enough to spread them out, too little to be felt.
+const RATE_JITTER_SECONDS: std::ops::RangeInclusive<u64> = 0..=2;
 
 /// When to ask again: soon, as hand-offs and fail-overs take about a lease.
 const RETRY_AFTER_SECONDS: std::ops::RangeInclusive<u16> = 1..=4;
@@ -342,6 +357,19 @@ mod tests {
             waits.insert(answer(Setback::Overloaded.into()).await.2);
         }
         assert!(waits.len() > 1, "{waits:?}");
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_too_much_is_told_to_wait_as_long_as_needed_and_a_little_longer() {
+        for (wait, shortest) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_999, 60)] {
+            let mut waits = std::collections::BTreeSet::new();
+            for _ in 0..200 {
+                let (status, body, retry_after) = answer(Problem::RateLimited(Duration::from_millis(wait))).await;
+                assert_eq!((status, &body["code"], &body["applied"]), (429, &json!("RATE_LIMITED"), &json!(false)));
+                waits.insert(retry_after.unwrap());
+            }
+            assert_eq!(Vec::from_iter(waits), [shortest, shortest + 1, shortest + 2]);
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ mod jwt;
 mod lists;
 mod operations;
 mod process;
+mod rate;
 mod setbacks;
 mod support;
 mod tokens;

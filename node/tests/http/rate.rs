@@ -1,0 +1,67 @@
+//! How much one user may ask.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN_TOKEN, TestNode, eventually, send};
+use crate::tokens::{SECRET, token};
+
+fn refused_so_far(metrics: &Value) -> f64 {
+    let lines = metrics.as_str().unwrap().lines();
+    lines.filter_map(|line| line.strip_prefix("coupon_rate_limited_total ")).map(|count| count.parse::<f64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn a_user_who_asks_too_much_waits_and_nobody_else() {
+    let node = TestNode::start_with(&[("limits.user_rate", "0.125"), ("limits.user_burst", "3")]).await;
+    let id = node.coupon(json!({})).await;
+    let before = refused_so_far(&node.get("/metrics").await.body);
+    assert_eq!(node.issue("alice", id).await.status, 201);
+    // Whatever came of it, it was asked.
+    node.issue("alice", id).await.assert_refused(409, "ALREADY_ISSUED");
+    node.issue("alice", id + 1).await.assert_refused(404, "UNKNOWN_COUPON");
+    let refused = node.issue("alice", id).await;
+    refused.assert_refused(429, "RATE_LIMITED");
+    // Up to eight seconds until the next is free, and up to two of jitter.
+    assert!((1..=10).contains(&refused.header("retry-after").parse::<u64>().unwrap()), "{refused:?}");
+    assert!(refused_so_far(&node.get("/metrics").await.body) >= before + 1.0);
+
+    // Reads are not counted, nor what is not even a request; and others have their own.
+    assert_eq!(node.get_as("alice", "/v1/me/issuances").await.status, 200);
+    send(node.issue_request("alice", id).body("nonsense")).await.assert_refused(400, "MALFORMED");
+    assert_eq!(node.issue("bob", id).await.status, 201);
+    assert_eq!(node.issue("Alice", id).await.status, 201);
+
+    eventually("alice may ask again", async || node.issue("alice", id).await.status == 409).await;
+}
+
+#[tokio::test]
+async fn a_service_is_not_counted_but_whom_it_issues_for() {
+    let jwt = [("auth.mode", "jwt"), ("auth.jwt.algorithm", "HS256"), ("auth.jwt.key", SECRET)];
+    let keys: Vec<_> = jwt.into_iter().chain([("limits.user_rate", "0.001")]).collect();
+    let node = TestNode::start_with(&keys).await;
+    let id = node.coupon(json!({})).await;
+    let service = token("checkout", json!({"role": "service"}));
+    let issue = |user: &str| {
+        let request = node.request(Method::POST, &format!("/v1/coupons/{id}/issuances")).bearer_auth(&service);
+        send(request.json(&json!({"user_id": user})))
+    };
+    for user in ["alice", "bob", "carol"] {
+        assert_eq!(issue(user).await.status, 201);
+    }
+    issue("alice").await.assert_refused(429, "RATE_LIMITED");
+    // Administrators' changes are never counted.
+    for _ in 0..3 {
+        let pause = node.request(Method::POST, &format!("/v1/coupons/{id}/pause")).bearer_auth(ADMIN_TOKEN);
+        assert_eq!(send(pause).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn without_a_rate_nobody_is_counted() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({"per_user_limit": 100})).await;
+    for _ in 0..100 {
+        assert_eq!(node.issue("alice", id).await.status, 201);
+    }
+}
