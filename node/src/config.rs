@@ -5,6 +5,7 @@
 
 mod limits;
 mod load;
+mod origin;
 mod users;
 mod value;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use limits::Limits;
 pub use load::Sources;
+pub use origin::Origin;
 pub use users::{Jwt, JwtAlgorithm};
 pub use value::StoreUrl;
 
@@ -75,6 +77,9 @@ pub struct Http {
     pub change_deadline: Duration,
     /// Most requests in this node's queues together; more are told `OVERLOADED`.
     pub requests_max: usize,
+    /// Pages of which sites may read our answers in a browser.
+    #[serde(deserialize_with = "value::origins")]
+    pub cors_origins: Vec<Origin>,
 }
 
 /// `shutdown.…`
@@ -184,6 +189,7 @@ impl Default for Http {
             deadline: Duration::from_secs(3),
             change_deadline: Duration::from_secs(10),
             requests_max: actors::router::REQUESTS_MAX,
+            cors_origins: Vec::new(),
         }
     }
 }

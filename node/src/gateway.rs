@@ -6,6 +6,7 @@
 pub(crate) mod auth;
 mod call;
 mod cluster;
+mod cors;
 mod coupons;
 mod issuances;
 mod json;
@@ -30,7 +31,8 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use auth::Recogniser;
-use call::{Call, call};
+use call::{Call, Head, call};
+use cors::Cors;
 use problem::Problem;
 use rate::UserLimit;
 use route::Route;
@@ -48,6 +50,7 @@ pub(crate) struct App {
     node: NodeId,
     recogniser: Recogniser,
     user_limit: Option<UserLimit>,
+    cors: Option<Cors>,
     deadline: Duration,
     change_deadline: Duration,
     engine: OnceLock<RunningEngine>,
@@ -69,6 +72,7 @@ impl App {
             node,
             recogniser,
             user_limit: UserLimit::new(&config.limits),
+            cors: Cors::new(&config.http.cors_origins),
             deadline: config.http.deadline,
             change_deadline: config.http.change_deadline,
             engine: OnceLock::new(),
@@ -121,7 +125,12 @@ pub(crate) fn routes(app: Arc<App>) -> impl Filter<Extract = (Response,), Error 
             async move { answer(Route::CouponIssuances, &call, issuances::of_coupon(&app, &id, &call).await) }
         })
     };
-    issue.or(other_routes(app)).unify().recover(|_: Rejection| async { Ok::<_, Infallible>(Problem::NotFound.into_response()) }).unify()
+    let routes = issue.or(other_routes(Arc::clone(&app))).unify();
+    let routes = routes.recover(|_: Rejection| async { Ok::<_, Infallible>(Problem::NotFound.into_response()) }).unify();
+    warp::ext::optional::<Arc<Head>>().and(routes).map(move |head: Option<Arc<Head>>, response| match (&app.cors, head) {
+        (Some(cors), Some(head)) => cors.complete(&head, response),
+        _ => response,
+    })
 }
 
 /// Every route but the hot one.

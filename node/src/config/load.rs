@@ -156,6 +156,8 @@ mod tests {
             ("FIRSTCOME__AUTH__TRUSTED_PROXIES", "10.0.0.0/8,x", "auth.trusted_proxies"),
             ("FIRSTCOME__AUTH__JWT__ALGORITHM", "none", "auth.jwt.algorithm"),
             ("FIRSTCOME__AUTH__JWT__LEEWAY", "11m", "auth.jwt.leeway"),
+            ("FIRSTCOME__HTTP__CORS_ORIGINS", "https://shop.example,*", "http.cors_origins"),
+            ("FIRSTCOME__HTTP__CORS_ORIGINS", "https://shop.example/", "http.cors_origins"),
             ("FIRSTCOME__LIMITS__USER_RATE", "0", "limits.user_rate"),
             ("FIRSTCOME__LIMITS__USER_RATE", "-1", "limits.user_rate"),
             ("FIRSTCOME__LIMITS__USER_RATE", "NaN", "limits.user_rate"),
@@ -226,9 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn rates_come_from_the_environment() {
-        let pairs = [("FIRSTCOME__LIMITS__USER_RATE", "0.5"), ("FIRSTCOME__LIMITS__USER_BURST", "4")];
+    fn origins_and_rates_come_from_the_environment() {
+        let pairs = [
+            ("FIRSTCOME__HTTP__CORS_ORIGINS", "https://shop.example, http://localhost:3000"),
+            ("FIRSTCOME__LIMITS__USER_RATE", "0.5"),
+            ("FIRSTCOME__LIMITS__USER_BURST", "4"),
+        ];
         let config = load("", &pairs, &[]).unwrap();
+        let origins: Vec<&str> = config.http.cors_origins.iter().map(|origin| origin.as_str()).collect();
+        assert_eq!(origins, ["https://shop.example", "http://localhost:3000"]);
         assert_eq!((config.limits.user_rate, config.limits.burst(0.5).get()), (Some(0.5), 4));
         let printed = config.to_toml().unwrap();
         assert_eq!(load(&printed, &[], &[]).unwrap().to_toml().unwrap(), printed);

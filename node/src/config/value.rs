@@ -9,6 +9,8 @@ use secrecy::SecretString;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::Serializer;
 
+use super::Origin;
+
 /// Where coupons are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
@@ -64,6 +66,11 @@ pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S
 /// Reads networks from a list, or from one text with commas, as the environment has it.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     deserializer.deserialize_any(Several { what: "networks like 10.0.0.0/8", one: network })
+}
+
+/// Reads origins the same way.
+pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Origin>, D::Error> {
+    deserializer.deserialize_any(Several { what: "origins like https://shop.example", one: Origin::parse })
 }
 
 /// Several of what one text each says.
