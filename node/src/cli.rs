@@ -74,7 +74,7 @@ impl Cli {
                 telemetry::log(&config.log);
                 Ok(wiring::migrate(&config).await?)
             }
-            Command::Healthcheck => Ok(healthcheck::ask(config.http.listen).await?),
+            Command::Healthcheck => Ok(healthcheck::ask(&config.http).await?),
         }
     }
 }

@@ -207,7 +207,7 @@ mod tests {
     async fn a_node_that_starts_is_alive_and_answers_that_it_cannot_serve() {
         let app = App::new(NodeId::random(), secrecy::SecretString::from("token"), &Config::default());
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let listener = Listener::serve(socket, routes(Arc::new(app)), &listener::Options::default()).unwrap();
+        let listener = Listener::serve(socket, routes(Arc::new(app)), listener::Options::default()).unwrap();
         let get = async |path: &str| {
             let request = reqwest::Client::new().get(format!("http://{}{path}", listener.address()));
             let response = request.bearer_auth("token").header("X-User-Id", "alice").send().await.unwrap();

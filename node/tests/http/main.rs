@@ -4,9 +4,13 @@
 
 mod coupons;
 mod general;
+mod hostile;
 mod issuing;
+mod limits;
 mod lists;
+mod logs;
 mod operations;
 mod process;
 mod setbacks;
 mod support;
+mod tls;
