@@ -26,7 +26,7 @@ use crate::shard::ShardCommand;
 use crate::time;
 use crate::write_back::Lanes;
 
-/// Most requests that are in an owner's mailbox or wait for its answers: about two seconds of its work, which is what callers wait for.
+/// Most requests that are in an owner's mailbox or wait for its answers, unless it is said otherwise: about two seconds of its work, which is what callers wait for.
 pub const OWNER_PLACES: usize = 65_536;
 
 /// An owner, as others hold it.
@@ -41,7 +41,12 @@ impl OwnerHandle {
     pub fn decide(&self, mut request: Request) -> Result<(), (Request, NotAdmitted)> {
         match self.admission.admit() {
             Ok(place) => request.admitted(place),
-            Err(reason) => return Err((request, reason)),
+            Err(reason) => {
+                if reason == NotAdmitted::Full {
+                    handles().refused_by_owner.increment(1);
+                }
+                return Err((request, reason));
+            }
         }
         match self.actor.cast(OwnerCommand::Decide(request)) {
             Ok(()) => Ok(()),
@@ -79,6 +84,8 @@ pub struct Surroundings {
     pub door: Arc<Door>,
     /// An owner without requests for so long is unloaded.
     pub idle: Duration,
+    /// Most requests in one owner's queue; [`OWNER_PLACES`] is a good number.
+    pub requests_max: usize,
 }
 
 /// Makes the owner of a coupon that was loaded under `fence`, as a child of its shard. `place` is its place among the owners of the node.
@@ -89,7 +96,7 @@ pub async fn spawn(
     surroundings: Surroundings,
     shard: &ActorRef<ShardCommand>,
 ) -> Result<OwnerHandle, ractor::SpawnErr> {
-    let admission = Admission::new(OWNER_PLACES);
+    let admission = Admission::new(surroundings.requests_max);
     let owner = Owner::new(ledger, fence, surroundings.idle, time::moment());
     let arguments = Arguments { owner, surroundings, shard: shard.clone(), admission: admission.clone(), place };
     let (actor, _task) = CouponActor::spawn_linked(None, CouponActor, arguments, shard.get_cell()).await?;

@@ -48,6 +48,8 @@ pub struct Options {
     pub idle: Duration,
     /// Most requests in the node's queues together; [`crate::router::REQUESTS_MAX`] is a good number.
     pub requests_max: usize,
+    /// Most requests in one owner's queue; [`crate::coupon::OWNER_PLACES`] is a good number.
+    pub coupon_requests_max: usize,
     /// Lanes, each writing one batch at a time. A store with one writer has no use for more than one.
     pub lanes: usize,
 }
@@ -112,6 +114,7 @@ impl Engine {
                 board: Arc::clone(&board),
                 door: Arc::clone(&door),
                 idle: options.idle,
+                requests_max: options.coupon_requests_max,
             },
             loads: Arc::new(Semaphore::new(LOADS_MAX)),
             places: Admission::new(OWNERS_MAX),

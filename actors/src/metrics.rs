@@ -51,6 +51,11 @@ metric_table! {
         "Time from the request's head to its answer, by route.";
     HTTP_CONNECTIONS = "coupon_http_connections", Kind::Gauge, Count, "HTTP connections open now.";
     RATE_LIMITED = "coupon_rate_limited_total", Kind::Counter, Count, "Issue requests refused because their user sent too many.";
+    HTTP_CONNECTIONS_REFUSED = "coupon_http_connections_refused_total", Kind::Counter, Count,
+        "HTTP connections that were told that there are too many.";
+    HTTP_CONNECTIONS_CUT = "coupon_http_connections_cut_total", Kind::Counter, Count,
+        "HTTP connections that were ended from our side, by the reason: what their clients did not do in time, or did wrong.";
+    TLS_RELOADS = "coupon_tls_reloads_total", Kind::Counter, Count, "Changes of the TLS certificate's files, by result.";
     ISSUES = "coupon_issue_total", Kind::Counter, Count, "Issue requests answered, by outcome.";
     CHANGES = "coupon_change_total", Kind::Counter, Count, "Administrators' changes answered, by outcome.";
     DOOR_ANSWERS = "coupon_door_answers_total", Kind::Counter, Count,
@@ -62,6 +67,8 @@ metric_table! {
         "Time to load an owner from the store.";
     OWNER_PANICS = "coupon_owner_panics_total", Kind::Counter, Count, "Owners that panicked and were loaded anew.";
     ADMITTED = "coupon_requests_admitted", Kind::Gauge, Count, "Requests in this node's queues or waiting for their answer.";
+    REQUESTS_REFUSED = "coupon_requests_refused_total", Kind::Counter, Count,
+        "Requests refused as a queue was full, by the bound: the node's, an owner's, or that of owners and of who waits for one to be loaded.";
     WAITING = "coupon_requests_waiting", Kind::Gauge, Count, "Answers decided here that wait at the output gate.";
     UNSTORED = "coupon_entries_unstored", Kind::Gauge, Count, "Entries decided minus entries stored, on this node.";
     BATCH_ROWS = "coupon_batch_rows", Kind::Histogram(ROWS), Count, "Rows of a committed batch.";
@@ -115,6 +122,9 @@ pub(crate) struct Handles {
     pub(crate) owner_activation_seconds: Histogram,
     pub(crate) owner_panics: Counter,
     pub(crate) admitted: Gauge,
+    pub(crate) refused_by_node: Counter,
+    pub(crate) refused_by_owner: Counter,
+    pub(crate) refused_by_owners: Counter,
     pub(crate) waiting: Gauge,
     pub(crate) unstored: Gauge,
     pub(crate) batch_rows: Histogram,
@@ -157,6 +167,9 @@ pub(crate) fn handles() -> &'static Handles {
             owner_activation_seconds: metrics::histogram!(OWNER_ACTIVATION_SECONDS),
             owner_panics: metrics::counter!(OWNER_PANICS),
             admitted: metrics::gauge!(ADMITTED),
+            refused_by_node: metrics::counter!(REQUESTS_REFUSED, "bound" => "node"),
+            refused_by_owner: metrics::counter!(REQUESTS_REFUSED, "bound" => "owner"),
+            refused_by_owners: metrics::counter!(REQUESTS_REFUSED, "bound" => "owners"),
             waiting: metrics::gauge!(WAITING),
             unstored: metrics::gauge!(UNSTORED),
             batch_rows: metrics::histogram!(BATCH_ROWS),

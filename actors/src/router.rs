@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::coupon::message::{ChangeAnswer, ChangeRequest, IssueAnswer, IssueRequest, Reply, Request, Setback};
 use crate::ids::{CouponId, ShardId};
 use crate::lease::Lease;
+use crate::metrics::handles;
 use crate::router::attempts::{Attempts, Step};
 use crate::shard::ShardHandle;
 use crate::time;
@@ -73,7 +74,10 @@ impl Router {
         deadline: Instant,
         request: impl FnOnce(Reply<Result<T, Setback>>) -> Request,
     ) -> Result<T, Setback> {
-        let place = self.places.admit().map_err(|_full| Setback::Overloaded)?;
+        let place = self.places.admit().map_err(|_full| {
+            handles().refused_by_node.increment(1);
+            Setback::Overloaded
+        })?;
         let (reply, answer) = Reply::new(place);
         self.shard(coupon.shard()).ask(coupon, request(reply));
         match tokio::time::timeout_at(deadline, answer).await {

@@ -287,7 +287,13 @@ impl State {
             Effect::Load(coupon) => self.load(coupon, myself),
             Effect::Activate(coupon, fence) => return self.activate(coupon, fence, read.take(), myself).await,
             Effect::Deliver(coupon, request) => return self.deliver(coupon, request),
-            Effect::SetBack(request, setback) => request.set_back(setback),
+            Effect::SetBack(request, setback) => {
+                // The queues that a life knows: places for owners, and who waits for one to be loaded.
+                if setback == Setback::Overloaded {
+                    self.metrics.refused_by_owners.increment(1);
+                }
+                request.set_back(setback);
+            }
             Effect::UnknownCoupon(request) => request.unknown_coupon(),
             Effect::Refence(coupon, epoch) => self.tell(coupon, OwnerCommand::Refence(epoch)),
             Effect::Stop(coupon) => self.tell(coupon, OwnerCommand::Stop),

@@ -82,7 +82,7 @@ impl Cli {
                 println!("{}", token.mint(&config.auth)?);
                 Ok(())
             }
-            Command::Healthcheck => Ok(healthcheck::ask(config.http.listen).await?),
+            Command::Healthcheck => Ok(healthcheck::ask(&config.http).await?),
         }
     }
 }

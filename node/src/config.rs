@@ -3,6 +3,7 @@
 //! A key that nobody knows is an error, and so is a value that makes no sense: whatever is wrong is said before anything is started.
 //! Secrets never leave through `Debug` or [`Config::to_toml`].
 
+mod access;
 mod limits;
 mod load;
 mod origin;
@@ -17,14 +18,20 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+pub use access::AccessLog;
 pub use limits::Limits;
 pub use load::Sources;
 pub use origin::Origin;
 pub use users::{Jwt, JwtAlgorithm};
 pub use value::StoreUrl;
 
+use crate::gateway::listener;
+
 /// Longest time that can be set: whoever means more has made a mistake.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// Most connections that can be set: as many as a process can have open files on a usual Linux (`fs.nr_open`).
+const CONNECTIONS_LIMIT: usize = 1_048_576;
 
 /// Why a configuration cannot stand; the message names the key.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +87,40 @@ pub struct Http {
     /// Pages of which sites may read our answers in a browser.
     #[serde(deserialize_with = "value::origins")]
     pub cors_origins: Vec<Origin>,
+    /// Most requests in one coupon's queue; more are told `OVERLOADED`.
+    pub coupon_requests_max: usize,
+    /// Most connections; more are told `OVERLOADED` and closed.
+    pub connections_max: usize,
+    /// How long a client may take to send the head of a request.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// How long a client may take to send the body, in all.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// How long a client may take to read the next 16 KiB of answers.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// TLS, if it has files.
+    pub tls: Tls,
+}
+
+/// `http.tls.…`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// The certificate and what leads up to its root, in PEM; with it and its key, HTTPS is served in place of HTTP.
+    pub certificate_file: Option<PathBuf>,
+    /// Its key, in PEM.
+    pub key_file: Option<PathBuf>,
+    /// How long a client may take for its handshake.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How often to look whether the files have changed.
+    #[serde(with = "humantime_serde")]
+    pub reload_every: Duration,
 }
 
 /// `shutdown.…`
@@ -153,6 +194,8 @@ pub struct Log {
     pub format: LogFormat,
     /// A level, or several by module: `info`, `info,node=debug`.
     pub level: String,
+    /// Which requests get a line, at level `info`.
+    pub access: AccessLog,
 }
 
 /// How a line of the log looks.
@@ -190,6 +233,33 @@ impl Default for Http {
             change_deadline: Duration::from_secs(10),
             requests_max: actors::router::REQUESTS_MAX,
             cors_origins: Vec::new(),
+            coupon_requests_max: actors::coupon::OWNER_PLACES,
+            connections_max: listener::CONNECTIONS_MAX,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            // Longer than the 60 s that balancers commonly keep connections, so that they close first and never send into a closed one.
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(20),
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Http {
+    /// `https` with TLS, else `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.certificate_file.is_some() { "https" } else { "http" }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificate_file: None,
+            key_file: None,
+            handshake_timeout: Duration::from_secs(10),
+            // Certificates are replaced days before they end.
+            reload_every: Duration::from_secs(10),
         }
     }
 }
@@ -209,7 +279,7 @@ impl Default for Cluster {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
+        Self { format: LogFormat::Text, level: "info".to_owned(), access: AccessLog::Off }
     }
 }
 
@@ -220,6 +290,18 @@ impl Config {
             Some(url) => StoreUrl::parse(url).map_err(|message| InvalidConfig(format!("store.url: {message}"))),
             None => Ok(StoreUrl::Sqlite(self.data_dir.join("firstcome.db"))),
         }
+    }
+
+    /// How the socket is served.
+    pub(crate) fn listener(&self) -> listener::Options {
+        let Http { connections_max, header_timeout, body_timeout, idle_timeout, write_timeout, ref tls, .. } = self.http;
+        let files = tls.certificate_file.clone().zip(tls.key_file.clone());
+        let tls = files.map(|(certificate_file, key_file)| {
+            let Tls { handshake_timeout, reload_every, .. } = *tls;
+            listener::tls::Options { certificate_file, key_file, handshake_timeout, reload_every }
+        });
+        let (trusted_proxies, access) = (self.auth.trusted_proxies.clone(), self.log.access);
+        listener::Options { connections_max, header_timeout, body_timeout, idle_timeout, write_timeout, trusted_proxies, access, tls }
     }
 
     /// How long to go on serving after `/readyz` says 503.
@@ -251,6 +333,12 @@ impl Config {
         for (key, duration) in [
             ("http.deadline", self.http.deadline),
             ("http.change_deadline", self.http.change_deadline),
+            ("http.header_timeout", self.http.header_timeout),
+            ("http.body_timeout", self.http.body_timeout),
+            ("http.idle_timeout", self.http.idle_timeout),
+            ("http.write_timeout", self.http.write_timeout),
+            ("http.tls.handshake_timeout", self.http.tls.handshake_timeout),
+            ("http.tls.reload_every", self.http.tls.reload_every),
             ("cluster.beat", self.cluster.beat),
         ] {
             if duration.is_zero() || duration > DURATION_MAX {
@@ -264,8 +352,14 @@ impl Config {
                 return Err(InvalidConfig(format!("{key} must be at most an hour")));
             }
         }
-        if self.http.requests_max == 0 {
-            return fail("http.requests_max must be at least 1");
+        if self.http.requests_max == 0 || self.http.coupon_requests_max == 0 {
+            return fail("http.requests_max and http.coupon_requests_max must be at least 1");
+        }
+        if self.http.connections_max == 0 || self.http.connections_max > CONNECTIONS_LIMIT {
+            return Err(InvalidConfig(format!("http.connections_max must be 1 to {CONNECTIONS_LIMIT}")));
+        }
+        if self.http.tls.certificate_file.is_some() != self.http.tls.key_file.is_some() {
+            return fail("http.tls.certificate_file and http.tls.key_file must both be set, or neither");
         }
         // So that two beats may be lost, or late, and the third still comes in time.
         if self.cluster.lease < self.cluster.beat * 3 {

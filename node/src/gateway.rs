@@ -10,7 +10,7 @@ mod cors;
 mod coupons;
 mod issuances;
 mod json;
-mod listener;
+pub mod listener;
 mod operations;
 mod page;
 mod problem;
@@ -36,8 +36,6 @@ use cors::Cors;
 use problem::Problem;
 use rate::UserLimit;
 use route::Route;
-
-pub(crate) use listener::Listener;
 
 use crate::config::Config;
 
@@ -222,6 +220,7 @@ fn set_header(response: &mut Response, name: HeaderName, value: String) {
 
 #[cfg(test)]
 mod tests {
+    use super::listener::{self, Listener};
     use super::*;
     use serde_json::{Value, json};
     use std::net::Ipv4Addr;
@@ -233,7 +232,7 @@ mod tests {
         let recogniser = Recogniser::new(&secrecy::SecretString::from("token"), auth::Users::new(&config.auth).unwrap());
         let app = App::new(NodeId::random(), recogniser, &config);
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let listener = Listener::serve(socket, routes(Arc::new(app))).unwrap();
+        let listener = Listener::serve(socket, routes(Arc::new(app)), listener::Options::default()).unwrap();
         let get = async |path: &str| {
             let request = reqwest::Client::new().get(format!("http://{}{path}", listener.address()));
             let response = request.bearer_auth("token").header("X-User-Id", "alice").send().await.unwrap();

@@ -1,10 +1,18 @@
 //! Asks a node whether it is ready, for containers that have no shell and no curl.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+
+use crate::config::Http;
 
 /// How long the node may take: orchestrators' own limits are about as long, and this message is better than theirs.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -24,9 +32,9 @@ pub(crate) enum Unhealthy {
 }
 
 /// Passes if the node that listens here answers `GET /readyz` with 200.
-pub(crate) async fn ask(listen: SocketAddr) -> Result<(), Unhealthy> {
-    let address = reachable(listen);
-    let status = tokio::time::timeout(LIMIT, status_line(address)).await;
+pub(crate) async fn ask(http: &Http) -> Result<(), Unhealthy> {
+    let address = reachable(http.listen);
+    let status = tokio::time::timeout(LIMIT, status_line(address, http.scheme() == "https")).await;
     let status = status.map_err(|_| Unhealthy::Late(address))?.map_err(|error| Unhealthy::Unreachable(address, error))?;
     if status.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(Unhealthy::NotReady(address, status)) }
 }
@@ -42,10 +50,67 @@ pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 /// The first line of the answer.
-async fn status_line(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn status_line(address: SocketAddr, tls: bool) -> std::io::Result<String> {
+    let stream = TcpStream::connect(address).await?;
+    if tls {
+        let stream = TlsConnector::from(Arc::new(client_config()?)).connect(address.ip().into(), stream).await?;
+        exchange(stream, address).await
+    } else {
+        exchange(stream, address).await
+    }
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, address: SocketAddr) -> std::io::Result<String> {
     stream.write_all(format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    stream.flush().await?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await?;
     Ok(line.trim_end().to_owned())
+}
+
+fn client_config() -> std::io::Result<ClientConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = builder.map_err(std::io::Error::other)?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth())
+}
+
+/// Takes any certificate: no name in it fits a loopback address, nothing secret is said, and whoever could stand in for the node on this
+/// machine could as well replace this program.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

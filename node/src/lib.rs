@@ -12,3 +12,5 @@ pub mod telemetry;
 mod token;
 mod welcome;
 pub mod wiring;
+
+pub use gateway::listener;

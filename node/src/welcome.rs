@@ -12,7 +12,10 @@ use crate::wiring::{Service, admin_token_path};
 
 /// Prints it. An operator who brought a token along is not shown it again.
 pub(crate) async fn print(service: &Service, config: &Config) {
-    let address = format!("http://{}", reachable(service.address()));
+    let scheme = config.http.scheme();
+    let address = format!("{scheme}://{}", reachable(service.address()));
+    // The certificate has the service's name in it, hardly this address.
+    let curl = if scheme == "https" { "curl --insecure" } else { "curl" };
     let text = match service.made_admin_token() {
         None => format!("Firstcome is ready at {address}\n"),
         Some(token) => {
@@ -28,10 +31,10 @@ pub(crate) async fn print(service: &Service, config: &Config) {
             format!(
                 "Firstcome is ready at {address}\n\
                  The admin token is kept in {kept}. To try it: make a coupon, take it as a user, see what the user has.{note}\n\n\
-                 curl -X POST {address}/v1/coupons -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \
+                 {curl} -X POST {address}/v1/coupons -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \
                  -d '{{\"title\": \"Black Friday\", \"total_quantity\": 500}}'\n\
-                 curl -X POST {address}/v1/coupons/{next}/issuances {user}\n\
-                 curl {address}/v1/me/issuances {user}\n\n",
+                 {curl} -X POST {address}/v1/coupons/{next}/issuances {user}\n\
+                 {curl} {address}/v1/me/issuances {user}\n\n",
                 kept = kept.display()
             )
         }

@@ -16,12 +16,12 @@ use actors::store::{Store, StoreError};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
-use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, InvalidConfig, StoreUrl};
 use crate::gateway::auth::{Recogniser, Users};
-use crate::gateway::{App, Listener, routes};
+use crate::gateway::listener::{self, Listener};
+use crate::gateway::{App, routes};
 use crate::kept::kept;
 use crate::telemetry;
 
@@ -48,6 +48,9 @@ pub enum StartError {
     /// The socket cannot be had.
     #[error("http.listen: {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// The socket cannot be served.
+    #[error("http: {0}")]
+    Http(#[from] listener::Error),
     /// A file in the data directory cannot be read or made.
     #[error("{}: {error}", path.display())]
     Kept {
@@ -101,10 +104,9 @@ impl Service {
         let users = Users::new(&config.auth)?;
         let node = node_id(config)?;
         let (admin_token, made_admin_token) = admin_token(config)?;
-        let at = |error| StartError::Listen(config.http.listen, error);
-        let socket = TcpListener::bind(config.http.listen).await.map_err(at)?;
+        let socket = listener::bind(config.http.listen).map_err(|error| StartError::Listen(config.http.listen, error))?;
         let app = Arc::new(App::new(node.clone(), Recogniser::new(&admin_token, users), config));
-        let listener = Listener::serve(socket, routes(Arc::clone(&app))).map_err(at)?;
+        let listener = Listener::serve(socket, routes(Arc::clone(&app)), config.listener())?;
         tracing::info!(address = %listener.address(), %node, commit = telemetry::COMMIT, "listening");
 
         let database = Database::open(config).await?;
@@ -115,6 +117,7 @@ impl Service {
             beat: config.cluster.beat,
             idle: OWNER_IDLE,
             requests_max: config.http.requests_max,
+            coupon_requests_max: config.http.coupon_requests_max,
             lanes: database.lanes(),
         };
         let engine = Engine::start(options, database.store()).await?;

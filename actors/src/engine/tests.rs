@@ -12,9 +12,12 @@ async fn engine(folder: &tempfile::TempDir) -> Engine {
     let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db"))).await.unwrap();
     let node = NodeId::parse("test").unwrap();
     let (lease, beat, idle) = (Duration::from_secs(3), Duration::from_millis(50), Duration::from_secs(60));
-    let engine = Engine::start(Options { node, http: String::new(), lease, beat, idle, requests_max: 10_000, lanes: 1 }, Arc::new(store))
-        .await
-        .unwrap();
+    let engine = Engine::start(
+        Options { node, http: String::new(), lease, beat, idle, requests_max: 10_000, coupon_requests_max: 10_000, lanes: 1 },
+        Arc::new(store),
+    )
+    .await
+    .unwrap();
     let ready = async {
         while !engine.not_ready().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;

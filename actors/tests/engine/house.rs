@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::coupon::OWNER_PLACES;
 use actors::coupon::message::IssueAnswer;
 use actors::engine::{Engine, Options};
 use actors::ids::{CouponId, NodeId, RequestKey, Sequence, UserId};
@@ -60,8 +61,16 @@ impl House {
         let folder = tempfile::tempdir().unwrap();
         let file = SqliteOptions { readers: 1, ..SqliteOptions::new(folder.path().join("test.db")) };
         let node = NodeId::parse("test").unwrap();
-        let options =
-            Options { node, http: String::new(), lease, beat: Duration::from_millis(50), idle, requests_max: REQUESTS_MAX, lanes: 1 };
+        let options = Options {
+            node,
+            http: String::new(),
+            lease,
+            beat: Duration::from_millis(50),
+            idle,
+            requests_max: REQUESTS_MAX,
+            coupon_requests_max: OWNER_PLACES,
+            lanes: 1,
+        };
         let faults = Arc::new(Faults::default());
         let (store, engine) = start(&file, &options, &faults).await;
         Self { engine, store, faults, options, file, _folder: folder }

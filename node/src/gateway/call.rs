@@ -2,16 +2,19 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use actors::ids::RequestKey;
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName};
 use http::{HeaderMap, Method};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use warp::{Filter, Rejection};
 
 use super::json;
+use super::listener::{STOPPING_PATIENCE, Stage};
 use super::problem::Problem;
 use super::route::Route;
 
@@ -31,8 +34,12 @@ pub(crate) struct Head {
     pub(crate) query: String,
     /// Its headers.
     pub(crate) headers: HeaderMap,
-    /// Who sent it.
+    /// Who sent it: the other end of the connection.
     pub(crate) peer: IpAddr,
+    /// Whom it comes from: the peer, or whom the proxies that we trust forward for.
+    pub(crate) client: IpAddr,
+    /// How long to wait for the body; without it, for ever.
+    pub(crate) patience: Option<Arc<Patience>>,
     /// The route that took it, for the listener's metrics.
     route: OnceLock<Route>,
 }
@@ -40,7 +47,7 @@ pub(crate) struct Head {
 impl Head {
     /// The head of a request from this peer.
     pub(crate) fn new(method: Method, query: String, headers: HeaderMap, peer: IpAddr) -> Self {
-        Self { method, query, headers, peer, route: OnceLock::new() }
+        Self { method, query, headers, peer, client: peer, patience: None, route: OnceLock::new() }
     }
 
     /// Notes which route took the request.
@@ -86,6 +93,7 @@ pub(crate) struct Call {
 enum Unread {
     TooLarge,
     Broken,
+    Late,
 }
 
 impl Call {
@@ -105,6 +113,7 @@ impl Call {
         match &self.body {
             Ok(body) => Ok(body),
             Err(Unread::TooLarge) => Err(Problem::TooLarge),
+            Err(Unread::Late) => Err(Problem::RequestTimeout),
             Err(Unread::Broken) => Err(Problem::Malformed("the body ended before its end".to_owned())),
         }
     }
@@ -121,9 +130,48 @@ impl Call {
 /// Takes any request whose path has been matched.
 pub(crate) fn call() -> impl Filter<Extract = (Call,), Error = Rejection> + Copy {
     warp::ext::get::<Arc<Head>>().and(warp::body::stream()).then(|head: Arc<Head>, stream| async move {
-        let body = read(&head, stream).await;
+        let body = read_in_time(&head, stream).await;
         Call { head, body }
     })
+}
+
+/// How long clients may take for a body: in all and not by byte, and less once the node stops.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    limit: Duration,
+    stage: watch::Receiver<Stage>,
+}
+
+impl Patience {
+    /// So long while the listener serves.
+    pub(super) fn new(limit: Duration, stage: watch::Receiver<Stage>) -> Self {
+        Self { limit, stage }
+    }
+
+    /// What comes of it if it comes in time.
+    async fn wait_for<T>(&self, reading: impl Future<Output = T>) -> Option<T> {
+        let mut stage = self.stage.clone();
+        let stopping = async {
+            // An error means that the listener is gone.
+            let _ = stage.wait_for(|stage| *stage != Stage::Serving).await;
+            tokio::time::sleep(STOPPING_PATIENCE).await;
+        };
+        tokio::select! {
+            read = tokio::time::timeout(self.limit, reading) => read.ok(),
+            () = stopping => None,
+        }
+    }
+}
+
+/// Reads a body for as long as there is patience.
+async fn read_in_time<B: Buf>(head: &Head, stream: impl Stream<Item = Result<B, warp::Error>>) -> Result<Bytes, Unread> {
+    let mut reading = std::pin::pin!(read(head, stream));
+    // Most bodies are here with their heads, and need no clock.
+    match (reading.as_mut().now_or_never(), &head.patience) {
+        (Some(body), _) => body,
+        (None, Some(patience)) => patience.wait_for(reading).await.unwrap_or(Err(Unread::Late)),
+        (None, None) => reading.await,
+    }
 }
 
 /// Reads a body of up to [`BODY_BYTES_MAX`], however it is framed.

@@ -1,185 +1,167 @@
-//! The accept loop: connections, request ids, and what is measured around every request.
+//! The listener: an accept loop that can stand on the open internet. Everything it waits for has a limit, everything it holds a bound.
 //!
-//! Ours rather than warp's, which has no `TCP_NODELAY`, no peer address, and no end to a graceful stop.
+//! Ours rather than warp's, which has none of that. `accept` gives places, `connection` serves one client, `pace` is its patience, `stream` its bytes,
+//! `tls` encrypts them; `request` is around every request, with `client` and `trace`; `refuse` speaks where no route does.
+//!
+//! Decided: a client that has sent its request and closes its side is answered all the same, as what it asked for may have been done. Answers go out
+//! as soon as they are made: with hyper's `pipeline_flush` one would wait for the rest of a next request that may never come.
 
-use std::any::Any;
-use std::cell::RefCell;
+mod accept;
+mod client;
+mod connection;
+mod files;
+mod pace;
+mod refuse;
+mod request;
+mod stream;
+pub mod tls;
+mod trace;
+
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use actors::metrics::HTTP_CONNECTIONS;
-use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use metrics::Gauge;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tower_service::Service;
-use tracing::Instrument;
+use ipnet::IpNet;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::call::Head;
-use super::problem::Problem;
-use super::route;
+pub(crate) use pace::STOPPING_PATIENCE;
 
-/// How long to wait when the system has no more sockets to give; others may close meanwhile.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use super::call::Patience;
+use crate::config::{AccessLog, Config};
+
+/// Most connections, unless it is said otherwise: about 16 KiB each, so 256 MiB.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// Connections that the system holds until they are accepted: a burst within one turn of a busy loop. It may allow fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
+
+/// Largest head of a request: browsers with all their cookies stay below half of it.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// Most that a connection buffers each way: a head, or the answers to what is pipelined.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// How a socket is served.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Most connections at the same time.
+    pub connections_max: usize,
+    /// How long a client may take to send the head of a request.
+    pub header_timeout: Duration,
+    /// How long a client may take to send the body, in all.
+    pub body_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    pub idle_timeout: Duration,
+    /// How long a client may take to read the next 16 KiB of answers.
+    pub write_timeout: Duration,
+    /// Networks of proxies that are believed whom they forward for.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Which requests are logged.
+    pub access: AccessLog,
+    /// With TLS, or without.
+    pub tls: Option<tls::Options>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Config::default().listener()
+    }
+}
+
+/// What a listener is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Serve.
+    Serving,
+    /// Finish requests, and take no more.
+    Stopping,
+    /// End connections as they are.
+    Cut,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    http: http1::Builder,
+    limits: pace::Limits,
+    trusted_proxies: Vec<IpNet>,
+    patience: Arc<Patience>,
+    access: AccessLog,
+    tls: Option<Arc<tls::Tls>>,
+}
+
+/// Why a socket is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket is broken.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    /// TLS was wanted, and cannot be had.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+}
+
+/// Binds a socket that can hold a burst.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait for connections of its predecessor.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// A socket that is being served.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub struct Listener {
     address: SocketAddr,
-    stopping: Arc<Notify>,
-    task: JoinHandle<()>,
+    stage: watch::Sender<Stage>,
 }
 
 impl Listener {
     /// Serves what comes in at this socket.
-    pub(crate) fn serve<F>(socket: TcpListener, routes: F) -> io::Result<Self>
+    pub fn serve<F>(socket: TcpListener, routes: F, options: Options) -> Result<Self, Error>
     where
         F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
         F::Future: Send,
     {
         let address = socket.local_addr()?;
-        let stopping = Arc::new(Notify::new());
-        let task = tokio::spawn(accept(socket, routes, Arc::clone(&stopping)));
-        Ok(Self { address, stopping, task })
+        let connections_max = files::make_room(options.connections_max);
+        let (stage, receiver) = watch::channel(Stage::Serving);
+        let mut http = http1::Builder::new();
+        // As many headers as hyper takes by itself (100): to name a number costs an allocation a request.
+        http.half_close(true).max_header_size(HEADER_BYTES_MAX).max_buf_size(BUFFER_BYTES_MAX);
+        let limits = pace::Limits { header: options.header_timeout, idle: options.idle_timeout, write: options.write_timeout };
+        let shared = Shared {
+            http,
+            limits,
+            trusted_proxies: options.trusted_proxies,
+            patience: Arc::new(Patience::new(options.body_timeout, receiver.clone())),
+            access: options.access,
+            tls: options.tls.map(tls::Tls::start).transpose()?,
+        };
+        tokio::spawn(accept::accept(socket, routes, connections_max, Arc::new(shared), receiver));
+        Ok(Self { address, stage })
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Accepts nobody any more, closes idle connections, and finishes the requests that are in progress. False if they were
-    /// not finished within `limit`.
-    pub(crate) async fn stop(self, limit: Duration) -> bool {
-        self.stopping.notify_one();
-        tokio::time::timeout(limit, self.task).await.is_ok()
-    }
-}
-
-/// Accepts until told to stop, then waits for the connections to end.
-async fn accept<F>(socket: TcpListener, routes: F, stopping: Arc<Notify>)
-where
-    F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
-    F::Future: Send,
-{
-    let connections = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            () = stopping.notified() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                tokio::spawn(serve(stream, peer.ip(), routes.clone(), connections.watcher()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(socket);
-    connections.shutdown().await;
-}
-
-/// Serves one connection until it ends.
-async fn serve<F>(stream: TcpStream, peer: IpAddr, routes: F, watcher: Watcher)
-where
-    F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
-    F::Future: Send,
-{
-    let _counted = Counted::new();
-    // Answers are small and written whole; waiting to fill a packet would only delay them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was not set");
-    }
-    let service = RefCell::new(warp::service(routes));
-    let respond = service_fn(move |request: Request<Incoming>| {
-        let (head, request) = behead(request, peer);
-        let answer = service.borrow_mut().call(request);
-        respond(head, answer)
-    });
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), respond);
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "a connection broke");
-    }
-}
-
-/// Takes off what handlers want to share; the routes below see it as an extension.
-fn behead(mut request: Request<Incoming>, peer: IpAddr) -> (Arc<Head>, Request<Incoming>) {
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let headers = std::mem::take(request.headers_mut());
-    let head = Arc::new(Head::new(request.method().clone(), query, headers, peer));
-    request.extensions_mut().insert(Arc::clone(&head));
-    (head, request)
-}
-
-/// Waits for the answer and completes it.
-async fn respond(head: Arc<Head>, answer: impl Future<Output = Result<Response, Infallible>>) -> Result<Response, Infallible> {
-    let started = Instant::now();
-    let id = request_id(&head.headers);
-    let span = tracing::error_span!("request", id = id.to_str().unwrap_or_default(), method = %head.method);
-    let mut response = match AssertUnwindSafe(answer).catch_unwind().instrument(span.clone()).await {
-        Ok(Ok(response)) => response,
-        Err(panic) => {
-            span.in_scope(|| tracing::error!(panic = panic_message(&*panic), "a handler panicked"));
-            Problem::Internal { applied: None }.into_response()
-        }
-    };
-    response.headers_mut().insert(X_REQUEST_ID, id);
-    let took = started.elapsed();
-    route::answered(head.route(), &head.method, response.status(), took);
-    span.in_scope(|| tracing::debug!(route = head.route().template(), status = response.status().as_u16(), ?took, "answered"));
-    Ok(response)
-}
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Longest request id of a client's that is repeated.
-const REQUEST_ID_BYTES_MAX: usize = 64;
-
-/// The client's id for the request if it is a sane one, else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let sane = |id: &&HeaderValue| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    let new = || HeaderValue::try_from(format!("{:032x}", rand::random::<u128>()));
-    // Hexadecimal digits are always a header value.
-    headers.get(X_REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| new().unwrap_or_else(|_| HeaderValue::from_static("0")))
-}
-
-/// What a panic said, if it said it in words.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
-
-/// One open connection, in the gauge.
-struct Counted;
-
-static CONNECTIONS: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!(HTTP_CONNECTIONS));
-
-impl Counted {
-    fn new() -> Self {
-        CONNECTIONS.increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        CONNECTIONS.decrement(1.0);
+    /// not finished within `limit`; their connections are cut then.
+    pub async fn stop(self, limit: Duration) -> bool {
+        self.stage.send_replace(Stage::Stopping);
+        // The accept loop and every connection hold a receiver until they end.
+        let finished = tokio::time::timeout(limit, self.stage.closed()).await.is_ok();
+        self.stage.send_replace(Stage::Cut);
+        finished
     }
 }
 
@@ -188,6 +170,8 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::Notify;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -196,7 +180,7 @@ mod tests {
         F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
         F::Future: Send,
     {
-        Listener::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), routes).unwrap()
+        Listener::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), routes, Options::default()).unwrap()
     }
 
     async fn ask(stream: &mut TcpStream) {

@@ -36,6 +36,10 @@ pub(crate) enum Problem {
     MethodNotAllowed(&'static str),
     /// The body is larger than any of ours.
     TooLarge,
+    /// The head is larger than any of ours.
+    HeaderTooLarge,
+    /// The request did not come to its end in time.
+    RequestTimeout,
     /// The body is said to be something else than JSON.
     UnsupportedMediaType,
     /// Fields that make no sense, each by name.
@@ -124,6 +128,8 @@ impl Problem {
                 .header(ALLOW, HeaderValue::from_static(allow)),
             Self::TooLarge => said(S::PAYLOAD_TOO_LARGE, "TOO_LARGE", "The body is too large")
                 .detail(format!("at most {} bytes", super::call::BODY_BYTES_MAX)),
+            Self::HeaderTooLarge => said(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEADER_TOO_LARGE", "The head of the request is too large"),
+            Self::RequestTimeout => said(S::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "The request was not sent in time"),
             Self::UnsupportedMediaType => said(S::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON")
                 .detail("Content-Type must be application/json"),
             Self::Invalid(errors) => said(S::UNPROCESSABLE_ENTITY, "INVALID", "Some fields make no sense").errors(errors),

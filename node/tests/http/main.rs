@@ -5,12 +5,16 @@
 mod cors;
 mod coupons;
 mod general;
+mod hostile;
 mod issuing;
 mod jwt;
+mod limits;
 mod lists;
+mod logs;
 mod operations;
 mod process;
 mod rate;
 mod setbacks;
 mod support;
+mod tls;
 mod tokens;

@@ -20,22 +20,47 @@ fn firstcome(data: &TempDir, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(data: &TempDir, arguments: &[&str]) -> (bool, String, String) {
+pub fn run(data: &TempDir, arguments: &[&str]) -> (bool, String, String) {
     let Output { status, stdout, stderr } = firstcome(data, arguments).output().unwrap();
     (status.success(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
 /// A serving process, ended with the test.
-struct Serving {
+pub struct Serving {
     child: Child,
     /// What it printed up to and with the last line to try.
-    welcome: Vec<String>,
-    address: String,
+    pub welcome: Vec<String>,
+    pub address: String,
 }
 
 impl Serving {
-    fn start(data: &TempDir, arguments: &[&str]) -> Self {
-        let mut child = firstcome(data, arguments).arg("--listen=127.0.0.1:0").spawn().unwrap();
+    pub fn start(data: &TempDir, arguments: &[&str]) -> Self {
+        Self::started(firstcome(data, arguments), arguments)
+    }
+
+    /// The same with so many open files at most.
+    pub fn start_below(data: &TempDir, open_files_max: u32, arguments: &[&str]) -> Self {
+        let program = firstcome(data, arguments);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit -n {open_files_max}; exec \"$0\" \"$@\"")])
+            .arg(program.get_program())
+            .args(program.get_args());
+        command.current_dir(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::started(command, arguments)
+    }
+
+    /// Ends it as orchestrators do, and gives back its log.
+    pub async fn end(mut self) -> String {
+        self.signal("TERM");
+        assert_eq!(self.exit_code().await, Some(0));
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+
+    fn started(mut command: Command, arguments: &[&str]) -> Self {
+        let mut child = command.arg("--listen=127.0.0.1:0").spawn().unwrap();
         let mut welcome = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
@@ -46,7 +71,7 @@ impl Serving {
                 break;
             }
         }
-        let address = welcome.first().and_then(|line| line.split("http://").nth(1)).expect("an address is printed").to_owned();
+        let address = welcome.first().and_then(|line| line.split("://").nth(1)).expect("an address is printed").to_owned();
         Self { child, welcome, address }
     }
 

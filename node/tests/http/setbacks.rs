@@ -12,6 +12,24 @@ async fn other_program(node: &TestNode) -> SqliteConnection {
     SqliteConnectOptions::new().filename(node.database()).connect().await.unwrap()
 }
 
+/// Takes the lock that nothing is stored without.
+pub async fn lock(node: &TestNode) -> SqliteConnection {
+    let mut other = other_program(node).await;
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+    other
+}
+
+/// Makes reads fail, as a damaged database would.
+pub async fn hide_tables(database: &std::path::Path) {
+    let mut other = SqliteConnectOptions::new().filename(database).connect().await.unwrap();
+    execute(&mut other, "ALTER TABLE issuances RENAME TO hidden").await;
+}
+
+/// Gives it back.
+pub async fn unlock(mut other: SqliteConnection) {
+    execute(&mut other, "ROLLBACK").await;
+}
+
 async fn execute(connection: &mut SqliteConnection, statement: &'static str) {
     sqlx::query(statement).execute(connection).await.unwrap();
 }

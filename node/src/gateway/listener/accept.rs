@@ -1,0 +1,118 @@
+//! The accept loop: who gets a place, who is refused, and who waits in the system's queue.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::metrics::HTTP_CONNECTIONS_REFUSED;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use warp::Filter;
+use warp::reply::Response;
+
+use super::connection::{open, serve};
+use super::{Shared, Stage, refuse};
+
+/// How long to wait when the system has no more sockets to give; others may close meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Places that connections take until they end.
+struct Places {
+    served: Arc<Semaphore>,
+    refused: Arc<Semaphore>,
+}
+
+/// A place.
+enum Place {
+    Served(OwnedSemaphorePermit),
+    Refused(OwnedSemaphorePermit),
+}
+
+impl Places {
+    /// A place to be served in if there is one, else one to be refused in; while there is neither, this waits for whichever comes first.
+    ///
+    /// Cancel safety: nothing is taken by a call that was dropped.
+    async fn take(&self) -> Place {
+        if let Ok(permit) = Arc::clone(&self.served).try_acquire_owned() {
+            return Place::Served(permit);
+        }
+        let served = Arc::clone(&self.served).acquire_owned();
+        let refused = Arc::clone(&self.refused).acquire_owned();
+        let permit = tokio::select! {
+            biased;
+            Ok(permit) = served => Some(Place::Served(permit)),
+            Ok(permit) = refused => Some(Place::Refused(permit)),
+            else => None,
+        };
+        match permit {
+            Some(place) => place,
+            // The semaphores are never closed.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Accepts until told to stop. Whoever was accepted holds a receiver of the stage until the end.
+pub(super) async fn accept<F>(
+    socket: TcpListener,
+    routes: F,
+    connections_max: usize,
+    shared: Arc<Shared>,
+    mut stage: watch::Receiver<Stage>,
+) where
+    F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
+    F::Future: Send,
+{
+    let places = Places { served: Arc::new(Semaphore::new(connections_max)), refused: Arc::new(Semaphore::new(refuse::REFUSALS_MAX)) };
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = stage.changed() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let place = tokio::select! {
+                    place = places.take() => place,
+                    _ = stage.changed() => return,
+                };
+                admit(stream, peer.ip(), place, &routes, &shared, &stage);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves or refuses whoever has a place.
+fn admit<F>(stream: TcpStream, peer: IpAddr, place: Place, routes: &F, shared: &Arc<Shared>, stage: &watch::Receiver<Stage>)
+where
+    F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
+    F::Future: Send,
+{
+    let (shared, stage) = (Arc::clone(shared), stage.clone());
+    match place {
+        Place::Served(permit) => {
+            let serving = serve(stream, peer, routes.clone(), shared, stage);
+            tokio::spawn(async move {
+                serving.await;
+                drop(permit);
+            });
+        }
+        Place::Refused(permit) => {
+            metrics::counter!(HTTP_CONNECTIONS_REFUSED).increment(1);
+            tokio::spawn(async move {
+                let refusing = async {
+                    let mut transport = open(stream, &shared).await.ok()?;
+                    refuse::dismiss(&mut transport, refuse::full()).await.ok()
+                };
+                if tokio::time::timeout(refuse::REFUSAL_LIMIT, refusing).await.ok().flatten().is_none() {
+                    tracing::debug!(%peer, "a client did not stay to hear that there are too many");
+                }
+                drop((permit, stage));
+            });
+        }
+    }
+}

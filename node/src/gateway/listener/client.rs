@@ -1,0 +1,83 @@
+//! Who a client is: the address that the last proxy we trust saw.
+//!
+//! `X-Forwarded-For` alone. A proxy that writes one of it and RFC 7239's `Forwarded` lets the other pass as the client sent it, so whoever believes
+//! both believes the client.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The client behind this peer: the first address from the right that is no trusted proxy's, or the last that can be read.
+/// What anybody says whom we do not trust is ignored.
+pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let mut client = peer.to_canonical();
+    let trusts = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    if !trusts(&client) {
+        return client;
+    }
+    // Several headers are one list; each proxy writes whom it saw at its end.
+    for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+        for hop in value.as_bytes().rsplit(|byte| *byte == b',') {
+            match address(hop) {
+                Some(hop) => client = hop,
+                None => return client,
+            }
+            if !trusts(&client) {
+                return client;
+            }
+        }
+    }
+    client
+}
+
+/// An address, with or without a port, as proxies write it.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let address: IpAddr = text.parse().ok().or_else(with_port).or_else(bracketed)?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn seen(peer: &str, forwarded: &[&str]) -> String {
+        let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"].iter().map(|network| network.parse().unwrap()).collect();
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
+        }
+        client(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn whoever_is_not_trusted_names_nobody() {
+        assert_eq!(seen("203.0.113.9", &["198.51.100.1"]), "203.0.113.9");
+        assert_eq!(seen("203.0.113.9", &["10.0.0.1"]), "203.0.113.9");
+    }
+
+    #[test]
+    fn the_client_is_whom_the_last_trusted_proxy_saw() {
+        assert_eq!(seen("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(seen("10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.0.0.2"]), "198.51.100.1", "1.1.1.1 is what the client says of itself");
+        assert_eq!(seen("10.0.0.1", &["1.1.1.1", "198.51.100.1,10.0.0.2", " 10.0.0.3 "]), "198.51.100.1");
+        assert_eq!(seen("::ffff:10.0.0.1", &["::ffff:198.51.100.1"]), "198.51.100.1");
+        assert_eq!(seen("fd00::1", &["[2001:db8::7]:4711"]), "2001:db8::7");
+        assert_eq!(seen("10.0.0.1", &["198.51.100.1:4711"]), "198.51.100.1");
+        assert_eq!(seen("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3", "all are ours");
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_the_walk() {
+        assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", &["unknown"]), "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", &["1.1.1.1, _hidden, 10.0.0.2"]), "10.0.0.2");
+        assert_eq!(seen("10.0.0.1", &[""]), "10.0.0.1");
+    }
+}

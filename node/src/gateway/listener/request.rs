@@ -1,0 +1,107 @@
+//! What surrounds every request: its id, its client, its span, what is counted of it, and the access log.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use tracing::Instrument;
+use tracing::field::{self, Empty};
+use warp::reply::Response;
+
+use super::client::client;
+use super::trace::{TRACERESPONSE, Trace};
+use crate::config::AccessLog;
+use crate::gateway::call::{Head, Patience};
+use crate::gateway::problem::Problem;
+use crate::gateway::route;
+
+/// Carries the request's id.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id of a client's that is repeated.
+const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// Takes off what handlers want to share; the routes below see it as an extension.
+pub(super) fn behead(
+    mut request: Request<Incoming>,
+    peer: IpAddr,
+    trusted: &[IpNet],
+    patience: &Arc<Patience>,
+) -> (Arc<Head>, Request<Incoming>) {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let headers = std::mem::take(request.headers_mut());
+    let mut head = Head::new(request.method().clone(), query, headers, peer);
+    head.client = client(peer, &head.headers, trusted);
+    head.patience = Some(Arc::clone(patience));
+    let head = Arc::new(head);
+    request.extensions_mut().insert(Arc::clone(&head));
+    (head, request)
+}
+
+/// Waits for the answer and completes it.
+pub(super) async fn respond(head: Arc<Head>, access: AccessLog, answer: impl Future<Output = Result<Response, Infallible>>) -> Response {
+    let started = Instant::now();
+    let id = id(&head.headers);
+    let trace = Trace::of(&head.headers);
+    let text = id.to_str().unwrap_or_default();
+    let span = tracing::error_span!("request", id = text, client = %head.client, method = %head.method, trace_id = Empty);
+    if let Some(trace) = trace {
+        span.record("trace_id", trace.trace_id);
+    }
+    let mut response = match AssertUnwindSafe(answer).catch_unwind().instrument(span.clone()).await {
+        Ok(Ok(response)) => response,
+        Err(panic) => {
+            span.in_scope(|| tracing::error!(panic = panic_message(&*panic), "a handler panicked"));
+            Problem::Internal { applied: None }.into_response()
+        }
+    };
+    response.headers_mut().insert(X_REQUEST_ID, id);
+    if let Some(value) = trace.and_then(|trace| trace.response()) {
+        response.headers_mut().insert(TRACERESPONSE, value);
+    }
+    let took = started.elapsed();
+    route::answered(head.route(), &head.method, response.status(), took);
+    span.in_scope(|| log(&head, response.status(), took, access));
+    response
+}
+
+/// One line for the access log where it is wanted, else one for whoever debugs. The span has id, client, method and trace.
+fn log(head: &Head, status: StatusCode, took: Duration, access: AccessLog) {
+    let is_wanted = match access {
+        AccessLog::Off => false,
+        AccessLog::Errors => status.is_server_error(),
+        AccessLog::All => true,
+        AccessLog::Sample(one_in) => rand::random_range(0..one_in.get()) == 0,
+    };
+    let (route, status, took) = (head.route().template(), status.as_u16(), field::debug(took));
+    if is_wanted {
+        tracing::info!(target: "access", route, status, took, "answered");
+    } else {
+        tracing::debug!(route, status, took, "answered");
+    }
+}
+
+/// The client's id for the request if it is a sane one, else a new one.
+fn id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |id: &&HeaderValue| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    headers.get(X_REQUEST_ID).filter(sane).cloned().unwrap_or_else(new_id)
+}
+
+/// An id for a request without one.
+pub(super) fn new_id() -> HeaderValue {
+    // Hexadecimal digits are always a header value.
+    HeaderValue::try_from(format!("{:032x}", rand::random::<u128>())).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+/// What a panic said, if it said it in words.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

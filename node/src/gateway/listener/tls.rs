@@ -1,0 +1,141 @@
+//! TLS, optional: certificate and key from files, read anew when they change.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::metrics::TLS_RELOADS;
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::server::TlsStream;
+
+/// Where certificate and key are, and how patient to be.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The certificate and what leads up to its root, in PEM.
+    pub certificate_file: PathBuf,
+    /// Its key, in PEM.
+    pub key_file: PathBuf,
+    /// How long a client may take for its handshake.
+    pub handshake_timeout: Duration,
+    /// How often to look whether the files have changed.
+    pub reload_every: Duration,
+}
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Read(PathBuf, io::Error),
+    /// A file holds something else.
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Pem(PathBuf, pem::Error),
+    /// There is no certificate in its file.
+    #[error("{}: no certificate", .0.display())]
+    NoCertificate(PathBuf),
+    /// They do not go together, or are none that can be used.
+    #[error("certificate and key: {0}")]
+    Unusable(#[from] tokio_rustls::rustls::Error),
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    /// The client does not speak TLS, or none of ours, or hung up.
+    #[error("{0}")]
+    Failed(#[from] io::Error),
+    /// It took too long.
+    #[error("not done within {0:?}")]
+    Late(Duration),
+}
+
+/// What handshakes are made with; replaced while they go on.
+#[derive(Debug)]
+pub(super) struct Tls {
+    current: ArcSwap<ServerConfig>,
+    handshake_timeout: Duration,
+}
+
+/// What both files held.
+#[derive(PartialEq, Eq)]
+struct Files {
+    certificates: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Tls {
+    /// Reads the files, and goes on reading them for as long as this lives.
+    pub(super) fn start(options: Options) -> Result<Arc<Self>, Error> {
+        let files = read(&options)?;
+        let tls = Arc::new(Self { current: ArcSwap::from(server_config(&options, &files)?), handshake_timeout: options.handshake_timeout });
+        tokio::spawn(reload(Arc::downgrade(&tls), options, files));
+        Ok(tls)
+    }
+
+    /// Makes the handshake, each connection on its own.
+    pub(super) async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, HandshakeError> {
+        let acceptor = TlsAcceptor::from(self.current.load_full());
+        let accepted = tokio::time::timeout(self.handshake_timeout, acceptor.accept(stream)).await;
+        Ok(accepted.map_err(|_| HandshakeError::Late(self.handshake_timeout))??)
+    }
+}
+
+/// Looks at the files from time to time. By content and not by time, as files are also changed through links, and within a clock's tick.
+async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
+    loop {
+        tokio::time::sleep(options.reload_every).await;
+        let reading = options.clone();
+        let now = match tokio::task::spawn_blocking(move || read(&reading)).await {
+            Ok(Ok(now)) => now,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the TLS certificate was not read; the old one stays");
+                continue;
+            }
+            Err(_panicked) => continue,
+        };
+        let Some(tls) = tls.upgrade() else { return };
+        if now == files {
+            continue;
+        }
+        let result = match server_config(&options, &now) {
+            Ok(config) => {
+                tls.current.store(config);
+                tracing::info!(file = %options.certificate_file.display(), "the TLS certificate was replaced");
+                "replaced"
+            }
+            Err(error) => {
+                tracing::error!(%error, "the new TLS certificate cannot be used; the old one stays");
+                "refused"
+            }
+        };
+        metrics::counter!(TLS_RELOADS, "result" => result).increment(1);
+        // Said once for each change.
+        files = now;
+    }
+}
+
+fn read(options: &Options) -> Result<Files, Error> {
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|error| Error::Read(path.clone(), error));
+    Ok(Files { certificates: read(&options.certificate_file)?, key: read(&options.key_file)? })
+}
+
+fn server_config(options: &Options, files: &Files) -> Result<Arc<ServerConfig>, Error> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&files.certificates)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Error::Pem(options.certificate_file.clone(), error))?;
+    if certificates.is_empty() {
+        return Err(Error::NoCertificate(options.certificate_file.clone()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|error| Error::Pem(options.key_file.clone(), error))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions()?;
+    let mut config = config.with_no_client_auth().with_single_cert(certificates, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
