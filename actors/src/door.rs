@@ -85,6 +85,8 @@ pub struct Knowledge {
     notices: HashMap<CouponId, Arc<Notice>>,
     /// Before when the owners were asked that told the notices.
     asked_at: Option<Moment>,
+    /// What was asked before counts no more: the database went backwards.
+    forgotten_at: Option<Moment>,
     /// Versions below which nothing counts any more, and when each was raised.
     floors: HashMap<CouponId, (u64, Moment)>,
 }
@@ -92,7 +94,7 @@ pub struct Knowledge {
 impl Knowledge {
     /// Takes all that owners tell now, who were asked after `asked_at`.
     pub fn hear(&mut self, asked_at: Moment, notices: impl IntoIterator<Item = Arc<Notice>>) {
-        if self.asked_at.is_some_and(|latest| asked_at < latest) {
+        if self.asked_at.is_some_and(|latest| asked_at < latest) || self.forgotten_at.is_some_and(|forgotten| asked_at <= forgotten) {
             return;
         }
         self.asked_at = Some(asked_at);
@@ -101,6 +103,12 @@ impl Knowledge {
         let floors = &self.floors;
         let counts = |notice: &Arc<Notice>| floors.get(&notice.coupon()).is_none_or(|(floor, _)| notice.version() >= *floor);
         self.notices = notices.into_iter().filter(counts).map(|notice| (notice.coupon(), notice)).collect();
+    }
+
+    /// Forgets all, and does not learn again what owners were asked for before `now`.
+    pub fn forget(&mut self, now: Moment) {
+        self.notices.clear();
+        self.forgotten_at = Some(now);
     }
 
     /// Forgets everything about the coupon below `version`, and does not learn it again.
@@ -151,6 +159,11 @@ impl Door {
         self.rewrite(|knowledge| knowledge.hear(asked_at, notices));
     }
 
+    /// See [`Knowledge::forget`].
+    pub fn forget(&self, now: Moment) {
+        self.rewrite(|knowledge| knowledge.forget(now));
+    }
+
     /// See [`Knowledge::raise_floor`].
     pub fn raise_floor(&self, coupon: CouponId, version: u64, now: Moment) {
         self.rewrite(|knowledge| knowledge.raise_floor(coupon, version, now));
@@ -194,6 +207,11 @@ impl Board {
     /// Takes the coupon's notice down.
     pub fn withdraw(&self, coupon: CouponId) {
         self.posted.lock().unwrap_or_else(PoisonError::into_inner).remove(&coupon);
+    }
+
+    /// Takes everything down.
+    pub fn clear(&self) {
+        self.posted.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// All that is posted now.

@@ -127,7 +127,8 @@ impl Engine {
         let shards: Arc<[ShardHandle]> = shards.into();
         let router = Router::new(Arc::clone(&shards), lease.clone(), options.requests_max);
         let member = membership::Options { node: options.node, http: options.http, lease: options.lease, beat: options.beat };
-        let membership = Membership::start(member, Arc::clone(&store), lease.clone(), Arc::clone(&shards)).await?;
+        let sold_out = (Arc::clone(&door), Arc::clone(&board));
+        let membership = Membership::start(member, Arc::clone(&store), lease.clone(), Arc::clone(&shards), sold_out).await?;
         let house = Housekeeping {
             door: Arc::clone(&door),
             board,

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::critical::critical;
+use crate::door::{Board, Door};
 use crate::ids::{Fence, Incarnation, NodeId, ShardId};
 use crate::lease::Lease;
 use crate::membership::life::{Beaten, Life};
@@ -48,6 +49,8 @@ struct Shared {
     store: Arc<dyn Store>,
     lease: Lease,
     shards: Arc<[ShardHandle]>,
+    door: Arc<Door>,
+    board: Arc<Board>,
     /// As of the last beat every shard is served here or has another living owner.
     ready: AtomicBool,
     /// They once were.
@@ -59,14 +62,22 @@ struct Shared {
 }
 
 impl Membership {
-    /// Joins, and begins to beat and to claim.
-    pub async fn start(options: Options, store: Arc<dyn Store>, lease: Lease, shards: Arc<[ShardHandle]>) -> Result<Self> {
+    /// Joins, and begins to beat and to claim. Door and board are emptied should the database go backwards.
+    pub async fn start(
+        options: Options,
+        store: Arc<dyn Store>,
+        lease: Lease,
+        shards: Arc<[ShardHandle]>,
+        (door, board): (Arc<Door>, Arc<Board>),
+    ) -> Result<Self> {
         let incarnation = join(&options, store.as_ref()).await?;
         let shared = Arc::new(Shared {
             options,
             store,
             lease,
             shards,
+            door,
+            board,
             ready: AtomicBool::new(false),
             was_ready: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -196,6 +207,11 @@ impl Shared {
                     counted,
                     "the database went backwards: it was restored, or failed over without all that it had confirmed"
                 );
+                handles().went_backwards.increment(1);
+                self.lease.end();
+                // In this order: whoever reads the board later than this moment finds nothing of before.
+                self.board.clear();
+                self.door.forget(time::moment());
                 self.join_anew(life).await;
             }
             Err(error) => {

@@ -82,6 +82,8 @@ metric_table! {
     SHARD_CLAIMS = "coupon_shard_claims_total", Kind::Counter, Count, "Shard claims that succeeded, also those that raise the epoch of a shard of ours.";
     LEASE_SECONDS = "coupon_lease_remaining_seconds", Kind::Gauge, Seconds, "Time left in this node's lease; 0 without one.";
     BEATS = "coupon_beats_total", Kind::Counter, Count, "Heartbeats, by result.";
+    WENT_BACKWARDS = "coupon_database_went_backwards_total", Kind::Counter, Count,
+        "How often the database had lost a beat that it had confirmed: a restore, or a bad fail-over. Never expected.";
     RUNTIME_WORKERS = "coupon_runtime_workers", Kind::Gauge, Count, "Worker threads of the runtime.";
     RUNTIME_TASKS = "coupon_runtime_live_tasks", Kind::Gauge, Count, "Tasks of the runtime that live now.";
     RUNTIME_QUEUE = "coupon_runtime_global_queue_depth", Kind::Gauge, Count, "Tasks waiting in the runtime's global queue.";
@@ -139,6 +141,7 @@ pub(crate) struct Handles {
     pub(crate) lease_seconds: Gauge,
     pub(crate) beats_ok: Counter,
     pub(crate) beats_failed: Counter,
+    pub(crate) went_backwards: Counter,
 }
 
 /// The engine's handles. First used when an engine starts, which is after the recorder is installed.
@@ -184,6 +187,7 @@ pub(crate) fn handles() -> &'static Handles {
             lease_seconds: metrics::gauge!(LEASE_SECONDS),
             beats_ok: metrics::counter!(BEATS, "result" => "ok"),
             beats_failed: metrics::counter!(BEATS, "result" => "failed"),
+            went_backwards: metrics::counter!(WENT_BACKWARDS),
         }
     });
     &HANDLES

@@ -103,7 +103,8 @@ impl Shell {
                 event = call_returns(&mut self.call, self.metrics) => event,
                 () = pause_ends(&mut self.pause) => {
                     self.pause = None;
-                    Event::RetryDue { lease_holds: self.lease.holds(time::moment()) }
+                    let now = time::moment();
+                    Event::RetryDue { lease_holds: self.lane.incarnations().all(|incarnation| self.lease.holds_for(incarnation, now)) }
                 }
             };
             self.lane.handle(event, &mut effects);

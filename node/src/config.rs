@@ -136,13 +136,16 @@ pub struct Shutdown {
 }
 
 /// `store.…`
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// `sqlite://<path>`, or `mysql://user:password@host:port/database`; by default a file in the data directory.
     pub url: Option<String>,
     /// A file that holds it.
     pub url_file: Option<PathBuf>,
+    /// How long starting and migrating wait for another node's migration, and for whoever uses a table that is to be altered. Servers only.
+    #[serde(with = "humantime_serde")]
+    pub migration_wait: Duration,
 }
 
 /// `cluster.…`
@@ -222,6 +225,12 @@ impl Default for Config {
             limits: Limits::default(),
             log: Log::default(),
         }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: None, url_file: None, migration_wait: Duration::from_secs(30) }
     }
 }
 
@@ -340,6 +349,7 @@ impl Config {
             ("http.tls.handshake_timeout", self.http.tls.handshake_timeout),
             ("http.tls.reload_every", self.http.tls.reload_every),
             ("cluster.beat", self.cluster.beat),
+            ("store.migration_wait", self.store.migration_wait),
         ] {
             if duration.is_zero() || duration > DURATION_MAX {
                 return Err(InvalidConfig(format!("{key} must be longer than 0 and at most an hour")));

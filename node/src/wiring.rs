@@ -184,8 +184,12 @@ pub fn check(config: &Config) -> Result<(), InvalidConfig> {
 pub async fn migrate(config: &Config) -> Result<(), StartError> {
     match config.store_url()? {
         StoreUrl::Sqlite(path) => Ok(SqliteStore::migrate(&sqlite::Options::new(path)).await?),
-        StoreUrl::MySql(url) => Ok(MySqlStore::migrate(&mysql::Options::new(url)).await?),
+        StoreUrl::MySql(url) => Ok(MySqlStore::migrate(&server_options(config, url)).await?),
     }
+}
+
+fn server_options(config: &Config, url: String) -> mysql::Options {
+    mysql::Options { lanes: SERVER_LANES, migration_wait: config.store.migration_wait, ..mysql::Options::new(url) }
 }
 
 /// The database that was configured.
@@ -198,10 +202,7 @@ impl Database {
     async fn open(config: &Config) -> Result<Self, StartError> {
         match config.store_url()? {
             StoreUrl::Sqlite(path) => Ok(Self::Sqlite(SqliteStore::open(&sqlite::Options::new(path)).await?)),
-            StoreUrl::MySql(url) => {
-                let options = mysql::Options { lanes: SERVER_LANES, ..mysql::Options::new(url) };
-                Ok(Self::MySql(MySqlStore::open(&options).await?))
-            }
+            StoreUrl::MySql(url) => Ok(Self::MySql(MySqlStore::open(&server_options(config, url)).await?)),
         }
     }
 

@@ -139,3 +139,16 @@ fn winners_are_told_apart_by_case() {
     assert!(door.answer(id, &UserId::parse("Alice").unwrap(), now(0)).is_none());
     assert!(door.answer(id, &UserId::parse("alice").unwrap(), now(0)).is_some());
 }
+
+#[test]
+fn what_was_asked_for_before_the_database_went_backwards_is_neither_kept_nor_learnt() {
+    let mut door = Knowledge::default();
+    door.hear(at(100), [notice(1, 1, Status::Open)]);
+    assert_eq!(door.notices(), 1);
+    door.forget(at(200));
+    assert_eq!(door.notices(), 0);
+    door.hear(at(200), [notice(1, 1, Status::Open)]);
+    assert_eq!(door.notices(), 0, "asked before, heard after");
+    door.hear(at(201), [notice(1, 1, Status::Open)]);
+    assert_eq!(door.notices(), 1);
+}

@@ -6,6 +6,7 @@
 //!
 //! Cancel safety: work on the database runs in a task of its own; what a caller drops, or stops waiting for, is only the answer.
 
+mod canary;
 mod cluster;
 mod connections;
 mod dialect;
@@ -31,6 +32,7 @@ use super::{Claim, CouponQuery, Created, LoadSink, NewCoupon, NodeRow, NodeState
 use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
 use crate::offer::{Coupon, CouponView, Issuance};
 use crate::write_back::batch::{Batch, Entries, Found, Portion};
+use canary::Canary;
 use connections::{Care, Connections};
 pub use dialect::Dialect;
 pub use open::OpenError;
@@ -76,6 +78,7 @@ pub struct MySqlStore {
 #[derive(Debug)]
 struct Inner {
     dialect: Dialect,
+    canary: Arc<Canary>,
     lanes: Arc<Connections>,
     beats: Arc<Connections>,
     others: Arc<Connections>,
@@ -87,10 +90,12 @@ impl MySqlStore {
     /// Cancel safety: a dropped future leaves at most a migration half way, which the next open runs again.
     pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
         let (connect_options, dialect) = Self::prepared(options).await?;
-        let connections = |most, limit| Connections::new(connect_options.clone(), most, limit);
+        let canary = Arc::new(Canary::default());
+        let connections = |most, limit| Connections::new(connect_options.clone(), most, limit, None);
         let inner = Inner {
             dialect,
-            lanes: connections(options.lanes, TAKE_LIMIT),
+            lanes: Connections::new(connect_options.clone(), options.lanes, TAKE_LIMIT, Some(Arc::clone(&canary))),
+            canary,
             // Two: one that hangs must not keep the next beat waiting.
             beats: connections(2, TAKE_FOR_BEAT_LIMIT),
             others: connections(options.others, TAKE_LIMIT),
@@ -196,8 +201,12 @@ impl Store for MySqlStore {
     }
 
     async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
-        let id = id.clone();
-        framed!(BEAT, beats, self, cluster::beat, &id, incarnation, state)
+        let node = id.clone();
+        let counted = framed!(BEAT, beats, self, cluster::beat, &node, incarnation, state)?;
+        if let Some(beat) = counted {
+            self.inner.canary.counted(id, incarnation, beat);
+        }
+        Ok(counted)
     }
 
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
@@ -224,14 +233,16 @@ impl Store for MySqlStore {
     }
 
     async fn write(&self, batch: &Batch) -> Result<u64> {
+        let canary = Arc::clone(&self.inner.canary);
         match batch.portions.as_slice() {
             [Portion { shard, fence, entries: Entries::Change(change), .. }] => {
                 let (shard, fence, change) = (*shard, *fence, change.clone());
-                framed!(BATCH, lanes, self, write::change, shard, fence, &change)
+                framed!(BATCH, lanes, self, write::change, &canary, shard, fence, &change)
             }
             portions => {
                 let statement = write::statement(self.inner.dialect, portions)?;
-                framed!(BATCH, lanes, self, write::issuances, statement)
+                let owners: Vec<Incarnation> = portions.iter().map(|portion| portion.fence.owner).collect();
+                framed!(BATCH, lanes, self, write::issuances, &canary, &owners, statement)
             }
         }
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use crate::ids::Incarnation;
 use crate::store::StoreError;
 use crate::write_back::batch::{BATCH_ROWS_MAX, Batch, Entries, Fate, Found, FoundRows, Portion};
 
@@ -42,7 +43,7 @@ pub enum Event<H> {
     ReadBack(Result<Vec<Found>, StoreError>),
     /// The pause is over.
     RetryDue {
-        /// Whether the node may still try.
+        /// Whether the node may still try, in every incarnation that [`Lane::incarnations`] names.
         lease_holds: bool,
     },
 }
@@ -122,6 +123,12 @@ impl<H: Clone> Lane<H> {
         if self.out.is_none() {
             self.start_next(effects);
         }
+    }
+
+    /// The incarnations that decided what is out: what one left behind is not tried under the lease of its successor.
+    pub fn incarnations(&self) -> impl Iterator<Item = Incarnation> {
+        let out = self.out.iter().flat_map(|out| &out.submissions);
+        out.map(|submission| submission.portion.fence.owner)
     }
 
     /// Whether the store does not take what this lane sends.

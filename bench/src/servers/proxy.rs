@@ -18,10 +18,23 @@ pub enum Mode {
     CutAfterSending,
     /// Cuts it when the server has answered, and keeps the answer.
     CutAfterAnswer,
+    /// Cuts nothing, and keeps the answer: as from a server that waits for room to log the commit.
+    KeepAnswer,
     /// Cuts everything, and takes no connection.
     Refuse,
     /// Lets nothing pass, and cuts nothing: a silent partition.
     Hold,
+}
+
+/// What a proxy always does, whatever its mode.
+#[derive(Debug, Clone, Copy)]
+pub enum Habit {
+    /// Nothing.
+    None,
+    /// Says something else to the server, of the same length: as one with rules of its own for sessions.
+    Replace(&'static str, &'static str),
+    /// Lets nothing more pass on a connection that says this to the server, and does not cut it.
+    MuteAt(&'static str),
 }
 
 /// What a batch begins with.
@@ -31,6 +44,7 @@ const BATCH: &[u8] = b"INSERT INTO issuances (";
 #[derive(Debug, Clone)]
 pub struct Proxy {
     port: u16,
+    habit: Habit,
     mode: Arc<watch::Sender<Mode>>,
     cuts: Arc<AtomicU32>,
 }
@@ -41,9 +55,18 @@ impl Proxy {
     /// # Panics
     /// If loopback has no free port.
     pub async fn before(server: u16) -> Self {
+        Self::with_habit(server, Habit::None).await
+    }
+
+    /// The same with a habit.
+    ///
+    /// # Panics
+    /// If loopback has no free port, or what is said instead is of another length.
+    pub async fn with_habit(server: u16, habit: Habit) -> Self {
+        assert!(!matches!(habit, Habit::Replace(said, instead) if said.len() != instead.len()), "a packet says how long it is");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let port = listener.local_addr().expect("a bound socket has an address").port();
-        let proxy = Self { port, mode: Arc::new(watch::Sender::new(Mode::Pass)), cuts: Arc::default() };
+        let proxy = Self { port, habit, mode: Arc::new(watch::Sender::new(Mode::Pass)), cuts: Arc::default() };
         let accepting = proxy.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -64,7 +87,7 @@ impl Proxy {
         self.mode.send_replace(mode);
     }
 
-    /// How many batches were cut.
+    /// How many batches were cut, or their answers kept.
     pub fn cuts(&self) -> u32 {
         self.cuts.load(Ordering::Relaxed)
     }
@@ -72,11 +95,25 @@ impl Proxy {
     /// What is to be done to this batch. A cut is for one batch.
     fn fate_of_batch(&self) -> Mode {
         let mode = *self.mode.borrow();
-        if matches!(mode, Mode::CutBeforeSending | Mode::CutAfterSending | Mode::CutAfterAnswer) {
+        if matches!(mode, Mode::CutBeforeSending | Mode::CutAfterSending | Mode::CutAfterAnswer | Mode::KeepAnswer) {
             self.cuts.fetch_add(1, Ordering::Relaxed);
             self.set(Mode::Pass);
         }
         mode
+    }
+
+    /// Does to these bytes what it always does; true if nothing more may pass.
+    fn keeps_its_habit(&self, bytes: &mut [u8]) -> bool {
+        match self.habit {
+            Habit::None => false,
+            Habit::Replace(said, instead) => {
+                if let Some(at) = position(bytes, said.as_bytes()) {
+                    bytes[at..at + said.len()].copy_from_slice(instead.as_bytes());
+                }
+                false
+            }
+            Habit::MuteAt(said) => position(bytes, said.as_bytes()).is_some(),
+        }
     }
 
     /// Carries one connection until either side ends it, or this proxy does: both ends are closed when this returns.
@@ -97,14 +134,17 @@ impl Proxy {
             tokio::select! {
                 _ = mode.changed() => {}
                 read = client.read(&mut asked) => {
-                    let bytes = &asked[..read.ok().filter(|read| *read > 0)?];
-                    let is_batch = bytes.windows(BATCH.len()).any(|window| window == BATCH);
+                    let bytes = &mut asked[..read.ok().filter(|read| *read > 0)?];
+                    if self.keeps_its_habit(bytes) {
+                        return until_it_ends(&mut client).await;
+                    }
+                    let is_batch = position(bytes, BATCH).is_some();
                     let fate = if is_batch { self.fate_of_batch() } else { Mode::Pass };
                     if fate == Mode::CutBeforeSending {
                         return None;
                     }
                     server.write_all(bytes).await.ok()?;
-                    if matches!(fate, Mode::CutAfterSending | Mode::CutAfterAnswer) {
+                    if matches!(fate, Mode::CutAfterSending | Mode::CutAfterAnswer | Mode::KeepAnswer) {
                         // The rest of the packet, whose length stands in its first three bytes.
                         let length = usize::from(bytes[0]) | usize::from(bytes[1]) << 8 | usize::from(bytes[2]) << 16;
                         let mut rest = vec![0; (length + 4).saturating_sub(bytes.len())];
@@ -112,6 +152,9 @@ impl Proxy {
                         server.write_all(&rest).await.ok()?;
                         if fate == Mode::CutAfterAnswer {
                             server.readable().await.ok()?;
+                        }
+                        if fate == Mode::KeepAnswer {
+                            return until_it_ends(&mut client).await;
                         }
                         return None;
                     }
@@ -123,4 +166,16 @@ impl Proxy {
             }
         }
     }
+}
+
+/// Where these bytes stand in others.
+fn position(bytes: &[u8], searched: &[u8]) -> Option<usize> {
+    bytes.windows(searched.len()).position(|window| window == searched)
+}
+
+/// Reads a connection until its client ends it, and answers nothing.
+async fn until_it_ends(client: &mut TcpStream) -> Option<()> {
+    let mut unheard = [0; 1024];
+    while client.read(&mut unheard).await.ok()? > 0 {}
+    None
 }

@@ -71,12 +71,15 @@ impl History {
         let operations: Vec<Operation> = history::read(lines.as_bytes()).collect::<Result<_, _>>().unwrap();
         let coupons = self.coupons.lock().unwrap().clone();
         let rows = Fetch::new(&format!("http://{}", process.address), ADMIN_TOKEN).rows(&coupons).await.unwrap();
-        let report = checker::check(&operations, &rows, &Options::default());
-        let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
-        assert!(report.is_clean(), "{}", findings.join("\n"));
-        println!("{} issuances; answers: {:?}", report.issuances, report.answers);
-        report
+        clean(checker::check(&operations, &rows, &Options::default()))
     }
+}
+
+fn clean(report: Report) -> Report {
+    let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(report.is_clean(), "{}", findings.join("\n"));
+    println!("{} issuances; answers: {:?}", report.issuances, report.answers);
+    report
 }
 
 async fn read(request: RequestBuilder) -> Option<(u16, bool, Value)> {

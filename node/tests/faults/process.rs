@@ -1,17 +1,62 @@
 //! The program as a child process on a port of its own, ended with the test.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// What administrators show.
 pub const ADMIN_TOKEN: &str = "token-of-the-administrators";
+
+/// How much of its log a process shows whose test fails.
+const SHOWN_LINES: usize = 30;
 
 /// A serving process.
 pub struct Process {
     pub child: Child,
     /// `127.0.0.1:port`.
     pub address: String,
+    log: PathBuf,
+}
+
+/// The program in this directory with these arguments, its log in a file there.
+fn program(data: &Path, arguments: &[&str]) -> (Command, PathBuf) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("FIRSTCOME__")) {
+        command.env_remove(key);
+    }
+    let token = format!("auth.admin_token={ADMIN_TOKEN}");
+    command.args(arguments).args(["--set", &token, "--set", "log.level=warn"]).current_dir(data).stdin(Stdio::null());
+    let log = data.join("stderr");
+    command.stderr(OpenOptions::new().create(true).append(true).open(&log).unwrap());
+    (command, log)
+}
+
+fn set(keys: &[String]) -> impl Iterator<Item = &str> {
+    keys.iter().flat_map(|key| ["--set", key])
+}
+
+/// Runs a command of the program that ends by itself, within a limit: whether it went well, and what it logged.
+pub fn run(data: &Path, command: &str, keys: &[String], limit: Duration) -> (bool, String) {
+    let arguments: Vec<&str> = std::iter::once(command).chain(set(keys)).collect();
+    let (mut command, log) = program(data, &arguments);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if begun.elapsed() > limit {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let said = std::fs::read_to_string(&log).unwrap();
+    std::fs::remove_file(log).unwrap();
+    (status.unwrap_or_else(|| panic!("it does not end within {limit:?}: {said}")).success(), said)
 }
 
 impl Process {
@@ -22,18 +67,27 @@ impl Process {
 
     /// The same with these keys set.
     pub fn start_with(data: &Path, keys: &[String]) -> Self {
-        let token = format!("auth.admin_token={ADMIN_TOKEN}");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));
-        for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("FIRSTCOME__")) {
-            command.env_remove(key);
-        }
-        command.args(["--listen=127.0.0.1:0", "--set", &token, "--set", "log.level=error"]).current_dir(data);
-        command.args(keys.iter().flat_map(|key| ["--set", key]));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let arguments: Vec<&str> = std::iter::once("--listen=127.0.0.1:0").chain(set(keys)).collect();
+        let (mut command, log) = program(data, &arguments);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut welcome = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut welcome).unwrap();
-        let address = welcome.split("http://").nth(1).expect("it says where it is ready").trim().to_owned();
-        Self { child, address }
+        let address = welcome.split("http://").nth(1).map(|address| address.trim().to_owned());
+        let mut process = Self { child, address: String::new(), log };
+        process.address = address.unwrap_or_else(|| panic!("it says where it is ready: {}", process.log()));
+        process
+    }
+
+    /// What it and others over this directory have logged, from warnings on.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// As by `kill -9`: nothing is finished.
@@ -47,5 +101,10 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("{}", lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n"));
+        }
     }
 }

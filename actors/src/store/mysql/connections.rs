@@ -13,6 +13,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::canary::Canary;
 use super::session;
 use crate::store::{Result, StoreError};
 
@@ -37,6 +38,8 @@ pub(super) struct Connections {
     take_limit: Duration,
     most: u32,
     turns: Arc<Semaphore>,
+    /// What a new connection must find, if anything.
+    canary: Option<Arc<Canary>>,
     resting: Mutex<Vec<Resting>>,
 }
 
@@ -63,9 +66,9 @@ impl fmt::Debug for Connections {
 
 impl Connections {
     /// At most so many, at least one, made when they are needed. Whoever waits longer than the limit for one has surely begun nothing.
-    pub(super) fn new(options: MySqlConnectOptions, most: u32, take_limit: Duration) -> Arc<Self> {
+    pub(super) fn new(options: MySqlConnectOptions, most: u32, take_limit: Duration, canary: Option<Arc<Canary>>) -> Arc<Self> {
         let most = most.max(1);
-        Arc::new(Self { options, take_limit, most, turns: Arc::new(Semaphore::new(most as usize)), resting: Mutex::default() })
+        Arc::new(Self { options, take_limit, most, turns: Arc::new(Semaphore::new(most as usize)), canary, resting: Mutex::default() })
     }
 
     /// One that reaches a server which takes writes.
@@ -88,7 +91,10 @@ impl Connections {
             // What befell one befell its neighbours.
             drop(std::mem::take(&mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner)));
         }
-        let connection = session::connect(&self.options).await?;
+        let mut connection = session::connect(&self.options).await?;
+        if let Some(canary) = &self.canary {
+            canary.look(&mut connection).await?;
+        }
         Ok(Taken { connection, home: Arc::clone(self), _turn: turn })
     }
 

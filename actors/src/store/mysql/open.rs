@@ -19,6 +19,9 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/mysql");
 /// How long opening waits for the server, handshake and settings together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
+/// A migration may take this many times what it may wait for others: a table of millions is altered in seconds, but not in none.
+const WAITS_MAX: u32 = 10;
+
 /// Names of locks are the server's, not a database's, and may have 64 characters.
 const LOCK_NAME: &str = "CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32))";
 
@@ -73,6 +76,16 @@ pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnec
 
 /// Whose SQL the server speaks, if it can serve at all. Settings that do not keep commits are warned about.
 pub(super) async fn look(connection: &mut MySqlConnection) -> Result<Dialect, OpenError> {
+    in_time(CONNECT_LIMIT, settings(connection)).await
+}
+
+/// A server that says nothing more is not waited for without end.
+async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {
+    let late = || OpenError::Refused(StoreError::NotStored(format!("the server did not answer within {limit:?}")));
+    timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn settings(connection: &mut MySqlConnection) -> Result<Dialect, OpenError> {
     let rows = sqlx::raw_sql(settings::SHOW).fetch_all(connection).await?;
     let settings = Settings(rows.iter().map(setting).collect::<sqlx::Result<_>>()?);
     let version = settings.get("version");
@@ -102,9 +115,14 @@ enum Need {
 /// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring releases agree on, and an upgrade can
 /// be taken back. Where there is nothing to do, no lock is taken and no right to alter tables is needed.
 pub(super) async fn migrate(connection: &mut MySqlConnection, wait: Duration) -> Result<(), OpenError> {
-    if matches!(need(connection).await?, Need::Nothing) {
+    if matches!(in_time(CONNECT_LIMIT, need(connection)).await?, Need::Nothing) {
         return Ok(());
     }
+    // The wait for the lock, and that of each statement for its table, are the server's; this is for one that has forgotten us.
+    in_time(wait * WAITS_MAX + CONNECT_LIMIT, migrate_one_at_a_time(connection, wait)).await
+}
+
+async fn migrate_one_at_a_time(connection: &mut MySqlConnection, wait: Duration) -> Result<(), OpenError> {
     // sqlx's own lock is waited for without end.
     let seconds = wait.as_secs().max(1);
     let lock_statement = AssertSqlSafe(format!("SELECT GET_LOCK({LOCK_NAME}, {seconds}) = 1 AS locked"));

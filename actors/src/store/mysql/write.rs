@@ -7,10 +7,11 @@ use std::fmt::Write;
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
+use super::canary::Canary;
 use super::dialect::Dialect;
 use super::error::on_write;
 use super::rows::{discount_columns, integer};
-use crate::ids::{Fence, ShardId};
+use crate::ids::{Fence, Incarnation, ShardId};
 use crate::offer::Issuance;
 use crate::store::{Result, StoreError};
 use crate::write_back::batch::{CouponChange, Entries, Portion};
@@ -45,14 +46,23 @@ UPDATE shards AS s FORCE INDEX (PRIMARY)
    AND c.version = ?
    AND (? IS NULL OR ? >= GREATEST(?, COALESCE((SELECT MAX(sequence) FROM issuances WHERE coupon_id = ?), 0)))";
 
-/// Stores the issuances of portions given as [`statement`]; how many rows.
-pub(super) async fn issuances(connection: &mut MySqlConnection, statement: String) -> Result<u64> {
+/// Stores the issuances of portions of these incarnations, given as [`statement`]; how many rows.
+pub(super) async fn issuances(connection: &mut MySqlConnection, canary: &Canary, owners: &[Incarnation], statement: String) -> Result<u64> {
+    // After the wait for a connection, which may have been one for a database that went backwards and is served again.
+    owners.iter().try_for_each(|owner| canary.lives(*owner))?;
     let stored = sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map_err(on_write)?;
     Ok(stored.rows_affected())
 }
 
 /// Stores a change; 1 if its guards hold, else 0.
-pub(super) async fn change(connection: &mut MySqlConnection, shard: ShardId, fence: Fence, change: &CouponChange) -> Result<u64> {
+pub(super) async fn change(
+    connection: &mut MySqlConnection,
+    canary: &Canary,
+    shard: ShardId,
+    fence: Fence,
+    change: &CouponChange,
+) -> Result<u64> {
+    canary.lives(fence.owner)?;
     let (coupon, offer) = (&change.coupon, &change.coupon.offer);
     let (kind, value) = discount_columns(offer.discount);
     let (id, quantity) = (integer(coupon.id.get()), offer.total_quantity.map(integer));
@@ -142,7 +152,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ids::{CouponId, Epoch, ID_MAX, Incarnation, IssuanceId, RequestKey, Sequence, TEXT_ID_BYTES_MAX, UserId};
+    use crate::ids::{CouponId, Epoch, ID_MAX, IssuanceId, RequestKey, Sequence, TEXT_ID_BYTES_MAX, UserId};
     use crate::time::Timestamp;
     use crate::write_back::batch::BATCH_ROWS_MAX;
 

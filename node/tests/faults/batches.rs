@@ -1,0 +1,136 @@
+//! Every row of the table of failed batches, under load, on a server that is there: deadlocks, locks held too long, connections refused, cut at each
+//! moment or never answered, statements that go on without their client. In the end the checker judges all that anybody saw.
+//!
+//! `FIRSTCOME_FAULT_ROUNDS` gives a run its length.
+
+use std::time::{Duration, Instant};
+
+use actors::ids::CouponId;
+use bench::servers::proxy::Mode;
+use bench::servers::{Kind, Server};
+use sqlx::Row;
+use sqlx::mysql::MySqlConnection;
+
+use crate::clients::from_environment;
+use crate::stage::{Stage, eventually, number, run};
+
+const CLIENTS: u64 = 24;
+const RETRIED: &str = r#"coupon_write_retries_total{reason="not_stored"}"#;
+const CLASHED: &str = r#"coupon_write_retries_total{reason="clash"}"#;
+
+async fn whatever_becomes_of_a_batch(kind: Kind) {
+    let Some(server) = Server::shared(kind) else { return };
+    let stage = Stage::on(server, &[]).await;
+    let (clients, coupons) = stage.clients(CLIENTS).await;
+    stage.goes_on().await;
+    for round in 1..=from_environment("FIRSTCOME_FAULT_ROUNDS").unwrap_or(1) {
+        println!("round {round}");
+        for mode in [Mode::CutBeforeSending, Mode::CutAfterSending, Mode::CutAfterAnswer] {
+            a_connection_is_cut(&stage, mode).await;
+        }
+        connections_are_refused(&stage).await;
+        a_statement_is_never_answered(&stage).await;
+        // What follows is about issuances: a change would stand before them at the head of a lane, or have paused them.
+        let _quiet = stage.without_changes(&clients, coupons).await;
+        a_batch_loses_a_deadlock(&stage, coupons[1]).await;
+        a_batch_waits_too_long_for_a_lock(&stage).await;
+        a_statement_goes_on_without_its_client(&stage).await;
+    }
+    clients.end().await;
+    stage.ready().await;
+    let report = stage.history.judge(&stage.process).await;
+    assert!(report.issuances > CLIENTS, "there was no load to speak of");
+    assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
+    assert_eq!(stage.metric("coupon_owner_panics_total").await, 0.0);
+}
+
+async fn a_connection_is_cut(stage: &Stage<'_>, mode: Mode) {
+    let (cuts, unknown) = (stage.proxy.cuts(), stage.logged("outcome unknown"));
+    stage.proxy.set(mode);
+    eventually("a batch is cut", async || stage.proxy.cuts() > cuts).await;
+    stage.logs("outcome unknown", unknown).await;
+    stage.goes_on().await;
+}
+
+async fn connections_are_refused(stage: &Stage<'_>) {
+    let before = stage.metric(RETRIED).await;
+    stage.proxy.set(Mode::Refuse);
+    eventually("batches are not stored", async || stage.metric(RETRIED).await > before).await;
+    stage.proxy.set(Mode::Pass);
+    stage.goes_on().await;
+}
+
+/// Both wait for a row of the other: a batch has its shard and wants its coupon.
+async fn a_batch_loses_a_deadlock(stage: &Stage<'_>, coupon: u64) {
+    let (mut holder, mut watcher, before) = (stage.shell().await, stage.shell().await, stage.logged("1213"));
+    let shard = CouponId::new(coupon).unwrap().shard();
+    // Who has changed the most rows is spared.
+    let many = (0..500).map(|number| format!("({number})")).collect::<Vec<_>>().join(",");
+    run(&mut holder, "DROP TABLE IF EXISTS ballast; CREATE TABLE ballast (number INT PRIMARY KEY)").await;
+    run(&mut holder, &format!("BEGIN; INSERT INTO ballast VALUES {many}; SELECT * FROM coupons WHERE id = {coupon} FOR UPDATE")).await;
+    eventually("a batch waits", async || waiting(&mut watcher).await > 0).await;
+    run(&mut holder, &format!("SELECT * FROM shards WHERE shard_id = {shard} FOR UPDATE")).await;
+    stage.logs("1213", before).await;
+    run(&mut holder, "ROLLBACK").await;
+    stage.goes_on().await;
+}
+
+async fn a_batch_waits_too_long_for_a_lock(stage: &Stage<'_>) {
+    let (mut holder, before) = (stage.shell().await, stage.logged("1205"));
+    run(&mut holder, "BEGIN; SELECT * FROM shards FOR UPDATE").await;
+    stage.logs("1205", before).await;
+    run(&mut holder, "ROLLBACK").await;
+    stage.goes_on().await;
+}
+
+/// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more than ten times a second.)
+async fn waiting(shell: &mut MySqlConnection) -> u64 {
+    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'").fetch_one(shell).await.unwrap();
+    row.try_get::<String, _>(1).unwrap().parse().unwrap()
+}
+
+/// How many batches run at the server twice at once.
+async fn running_twice(shell: &mut MySqlConnection, database: &str) -> i64 {
+    let query = format!(
+        "SELECT COUNT(*) FROM (SELECT INFO FROM information_schema.PROCESSLIST
+          WHERE DB = '{database}' AND INFO LIKE 'INSERT INTO issuances (%' GROUP BY INFO HAVING COUNT(*) > 1) AS batches"
+    );
+    number(shell, &query).await
+}
+
+async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
+    let (mut holder, mut watcher) = (stage.shell().await, stage.shell().await);
+    let clashed = stage.metric(CLASHED).await;
+    // On a slow machine both may have waited too long for the lock before it is let go, and then neither is stored: once more.
+    eventually("it is found to be stored", async || {
+        let cuts = stage.proxy.cuts();
+        run(&mut holder, "BEGIN; SELECT * FROM coupons FOR UPDATE").await;
+        stage.proxy.set(Mode::CutAfterSending);
+        eventually("a batch is cut", async || stage.proxy.cuts() > cuts).await;
+        eventually("it runs twice", async || running_twice(&mut watcher, &stage.database).await > 0).await;
+        run(&mut holder, "ROLLBACK").await;
+        stage.goes_on().await;
+        stage.metric(CLASHED).await > clashed
+    })
+    .await;
+}
+
+/// As where the server waits for room to log the commit: the statement is done, or will be, and nobody says so.
+async fn a_statement_is_never_answered(stage: &Stage<'_>) {
+    let (cuts, before, begun) = (stage.proxy.cuts(), stage.logged("the database did not answer within"), Instant::now());
+    stage.proxy.set(Mode::KeepAnswer);
+    eventually("an answer is kept", async || stage.proxy.cuts() > cuts).await;
+    stage.logs("the database did not answer within", before).await;
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    stage.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_becomes_of_a_batch_on_mysql_every_promise_holds() {
+    whatever_becomes_of_a_batch(Kind::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_becomes_of_a_batch_on_mariadb_every_promise_holds() {
+    whatever_becomes_of_a_batch(Kind::MariaDb).await;
+}

@@ -1,0 +1,123 @@
+//! Clients as they are: they ask again with the same key until they are answered. Beside them an administrator who changes the coupons.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use reqwest::Client;
+use serde_json::json;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::task::JoinHandle;
+
+use crate::history::History;
+
+/// What the first of the two coupons begins with. The other has no limit.
+pub const TOTAL: u64 = 1_000;
+
+/// A number that somebody set, for the seed of a run or its length.
+pub fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+#[derive(Clone)]
+struct OneOfThem {
+    client: Client,
+    address: watch::Receiver<String>,
+    history: Arc<History>,
+    coupons: [u64; 2],
+    next: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    /// Held during a change.
+    desk: Arc<Mutex<()>>,
+}
+
+/// Clients and an administrator at work.
+pub struct Clients {
+    over: Arc<AtomicBool>,
+    addresses: watch::Sender<String>,
+    desk: Arc<Mutex<()>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Clients {
+    /// So many clients begin to ask the process at this address for two coupons, one of [`TOTAL`] and one without a limit.
+    pub fn begin(number: u64, seed: u64, client: &Client, address: &str, history: &Arc<History>, coupons: [u64; 2]) -> Self {
+        let (addresses, address) = watch::channel(address.to_owned());
+        let (next, over, desk) = (Arc::default(), Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(())));
+        let (client, history) = (client.clone(), Arc::clone(history));
+        let one = OneOfThem { client, address, history, coupons, next, over: Arc::clone(&over), desk: Arc::clone(&desk) };
+        let ask = |number| tokio::spawn(one.clone().ask_until_it_is_over(StdRng::seed_from_u64(seed ^ number)));
+        let mut tasks: Vec<_> = (1..=number).map(ask).collect();
+        tasks.push(tokio::spawn(one.change_until_it_is_over(StdRng::seed_from_u64(!seed))));
+        Self { over, addresses, desk, tasks }
+    }
+
+    /// From now on they ask there.
+    pub fn turn_to(&self, address: &str) {
+        self.addresses.send_replace(address.to_owned());
+    }
+
+    /// The administrator changes nothing until this is dropped.
+    pub async fn without_changes(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.desk).lock_owned().await
+    }
+
+    /// Lets everybody come to an end: whoever has asked is answered.
+    pub async fn end(self) {
+        self.over.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+    }
+}
+
+impl OneOfThem {
+    /// One client: asks for one coupon or the other, now and then as a user who has asked before.
+    async fn ask_until_it_is_over(mut self, mut rng: StdRng) {
+        while !self.over.load(Ordering::Relaxed) {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let user = if rng.random_ratio(1, 5) { rng.random_range(0..=number) } else { number };
+            let coupon = self.coupons[rng.random_range(0..2)];
+            self.ask(coupon, &format!("user-{user}"), &format!("key-{number}")).await;
+        }
+    }
+
+    /// Asks with one key until there is an answer that says what became of it.
+    async fn ask(&mut self, coupon: u64, user: &str, key: &str) {
+        loop {
+            let address = self.address.borrow_and_update().clone();
+            match self.history.issue(&self.client, &address, coupon, user, key).await {
+                Some((status, _)) if status != 503 => return,
+                // The process is gone, or says that it does not know: asked again when there is another, or in a moment.
+                _ => drop(tokio::time::timeout(Duration::from_millis(50), self.address.changed()).await),
+            }
+        }
+    }
+
+    /// The administrator: pauses, resumes, and puts more on offer.
+    async fn change_until_it_is_over(mut self, mut rng: StdRng) {
+        let mut total = TOTAL;
+        while !self.over.load(Ordering::Relaxed) {
+            let coupon = self.coupons[rng.random_range(0..2)];
+            let change = match rng.random_range(0..4) {
+                0 => json!("pause"),
+                1 | 2 => json!("resume"),
+                _ => {
+                    total += rng.random_range(0..500);
+                    json!({"patch": {"total_quantity": total}})
+                }
+            };
+            let address = self.address.borrow_and_update().clone();
+            let coupon = if change.get("patch").is_some() { self.coupons[0] } else { coupon };
+            let at_the_desk = self.desk.lock().await;
+            if self.over.load(Ordering::Relaxed) {
+                return;
+            }
+            self.history.change(&self.client, &address, coupon, change).await;
+            drop(at_the_desk);
+            let _ = tokio::time::timeout(Duration::from_millis(rng.random_range(1..40)), self.address.changed()).await;
+        }
+    }
+}

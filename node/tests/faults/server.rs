@@ -1,0 +1,128 @@
+//! What becomes of a server while a node works with it: demoted and promoted, and full. Each has a server of its own, and clients that
+//! go on asking.
+
+use std::time::Duration;
+
+use bench::servers::{Kind, Server};
+use sqlx::AssertSqlSafe;
+
+use crate::stage::{Stage, eventually, run};
+
+const CLIENTS: u64 = 16;
+
+/// What users wait at the most, by default.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Takes a server from the node and gives it back, under load: the node says so, tells nobody anything untrue, and goes on by itself.
+async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&str]) {
+    let (clients, coupons) = stage.clients(CLIENTS).await;
+    let mut shell = stage.shell().await;
+    for round in 1..=2 {
+        stage.goes_on().await;
+        let quiet = stage.without_changes(&clients, coupons).await;
+        for statement in take {
+            run(&mut shell, statement).await;
+        }
+        stage.not_ready("no_store").await;
+        stage.not_ready("no_lease").await;
+        refused_in_time(stage, coupons[1], &format!("late-{round}")).await;
+        // A demoted server may have less than the one that took its place: nothing is read from it either.
+        let read = stage.client.get(format!("http://{}/v1/coupons/{}", stage.process.address, coupons[1])).send().await.unwrap();
+        assert_eq!(read.status(), 503);
+        for statement in give_back {
+            run(&mut shell, statement).await;
+        }
+        stage.ready().await;
+        drop(quiet);
+    }
+    stage.goes_on().await;
+    clients.end().await;
+    stage.history.judge(&stage.process).await;
+    assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
+}
+
+/// A user asks, and is told before the deadline that nothing is decided or known.
+async fn refused_in_time(stage: &Stage<'_>, coupon: u64, user: &str) {
+    let (answer, took) = stage.issue(coupon, user, "late").await;
+    assert!(answer.0 == 503 && took < DEADLINE + Duration::from_millis(500), "{answer:?} after {took:?}");
+}
+
+async fn a_demoted_server(kind: Kind) {
+    let Some(server) = Server::own(kind, &[]) else { return };
+    let stage = Stage::on(&server, &[]).await;
+    match kind {
+        Kind::MySql => {
+            let promoted = ["SET GLOBAL super_read_only = 0", "SET GLOBAL read_only = 0"];
+            taken_and_given_back(&stage, &["SET GLOBAL super_read_only = 1"], &promoted).await;
+        }
+        Kind::MariaDb => taken_and_given_back(&stage, &["SET GLOBAL read_only = 1"], &["SET GLOBAL read_only = 0"]).await,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demoted_mysql_stores_nothing_and_is_used_when_it_is_promoted() {
+    a_demoted_server(Kind::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demoted_mariadb_stores_nothing_and_is_used_when_it_is_promoted() {
+    a_demoted_server(Kind::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_leaves_its_group_stores_nothing_and_is_used_when_it_is_primary_again() {
+    let local = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = format!("--group-replication-local-address={local}");
+    let arguments = [
+        "--log-bin=binlog",
+        "--gtid-mode=ON",
+        "--enforce-gtid-consistency=ON",
+        "--server-id=1",
+        "--plugin-load-add=group_replication.so",
+        "--group-replication-group-name=6f697273-7463-6f6d-6520-67726f757021",
+        "--group-replication-bootstrap-group=ON",
+        "--group-replication-start-on-boot=ON",
+        &address,
+    ];
+    let Some(server) = Server::own(Kind::MySql, &arguments) else { return };
+    let stage = Stage::on(&server, &[]).await;
+    taken_and_given_back(&stage, &["STOP GROUP_REPLICATION"], &["START GROUP_REPLICATION"]).await;
+}
+
+/// All tables share two files that do not grow. Somebody else's table takes what room there is, and makes some when it goes.
+async fn a_full_disk(kind: Kind) {
+    let arguments = ["--innodb-data-file-path=ibdata1:12M;ibdata2:24M", "--innodb-file-per-table=0"];
+    let Some(server) = Server::own(kind, &arguments) else { return };
+    let stage = Stage::on(&server, &[]).await;
+    let (clients, coupons) = stage.clients(CLIENTS).await;
+    stage.goes_on().await;
+    let quiet = stage.without_changes(&clients, coupons).await;
+    let mut shell = stage.shell().await;
+    run(&mut shell, "CREATE TABLE filler (number INT AUTO_INCREMENT PRIMARY KEY, filling LONGBLOB)").await;
+    for bytes in [100_000, 4_000] {
+        let fill = format!("INSERT INTO filler (filling) VALUES (REPEAT('x', {bytes}))");
+        eventually("the disk is full", async || sqlx::raw_sql(AssertSqlSafe(fill.clone())).execute(&mut shell).await.is_err()).await;
+    }
+    // The last pages are filled by what is issued.
+    stage.logs("is full", 0).await;
+    stage.not_ready("no_store").await;
+    refused_in_time(&stage, coupons[1], "late").await;
+    // Dropping it takes a page or two as well, which the server finds when it has tidied up.
+    eventually("there is room", async || sqlx::raw_sql("DROP TABLE filler").execute(&mut shell).await.is_ok()).await;
+    stage.ready().await;
+    drop(quiet);
+    stage.goes_on().await;
+    clients.end().await;
+    stage.history.judge(&stage.process).await;
+    assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_mysql_refuses_and_what_was_decided_is_stored_when_there_is_room() {
+    a_full_disk(Kind::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_mariadb_refuses_and_what_was_decided_is_stored_when_there_is_room() {
+    a_full_disk(Kind::MariaDb).await;
+}
