@@ -7,9 +7,11 @@ mod auth;
 mod call;
 mod cluster;
 mod coupons;
+mod docs;
 mod issuances;
 mod json;
 mod listener;
+mod openapi;
 mod operations;
 mod page;
 mod problem;
@@ -134,6 +136,10 @@ fn other_routes(app: Arc<App>) -> warp::filters::BoxedFilter<(Response,)> {
         .and(with_app)
         .map(|call: Call, app: Arc<App>| answer(Route::Readyz, &call, operations::readyz(&app, &call)));
     let metrics = warp::path!("metrics").and(call()).map(|call: Call| answer(Route::Metrics, &call, operations::metrics(&call)));
+    let openapi = warp::path!("openapi.json").and(call()).map(|call: Call| answer(Route::OpenApi, &call, openapi::document(&call)));
+    let docs = warp::path!("docs").and(call()).map(|call: Call| answer(Route::Docs, &call, docs::page(&call)));
+    let docs_file =
+        warp::path!("docs" / String).and(call()).map(|name: String, call: Call| answer(Route::DocsFile, &call, docs::file(&name, &call)));
     coupons
         .or(mine.boxed())
         .unify()
@@ -148,6 +154,12 @@ fn other_routes(app: Arc<App>) -> warp::filters::BoxedFilter<(Response,)> {
         .or(readyz.boxed())
         .unify()
         .or(metrics.boxed())
+        .unify()
+        .or(openapi.boxed())
+        .unify()
+        .or(docs.boxed())
+        .unify()
+        .or(docs_file.boxed())
         .unify()
         .boxed()
 }

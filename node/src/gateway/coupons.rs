@@ -20,7 +20,7 @@ use super::{Answer, App};
 
 mod body;
 
-use body::{CouponBody, CreateBody, NothingBody, PatchBody};
+pub(super) use body::{CouponBody, CreateBody, NothingBody, PatchBody};
 
 /// Reads the id in a path.
 pub(crate) fn coupon_id(text: &str) -> Result<CouponId, Problem> {

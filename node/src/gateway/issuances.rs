@@ -8,6 +8,7 @@ use actors::time::Timestamp;
 use http::header::{HeaderName, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::call::Call;
 use super::coupons::coupon_id;
@@ -17,14 +18,21 @@ use super::problem::Problem;
 use super::{Answer, App};
 
 /// An issuance in the API.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct IssuanceBody<'a> {
+    #[schema(value_type = String, pattern = "^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")]
     id: Text<IssuanceId>,
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
     coupon_id: u64,
+    #[schema(pattern = "^[A-Za-z0-9._:@-]{1,64}$")]
     user_id: &'a str,
+    #[schema(minimum = 1)]
     sequence: u64,
+    #[schema(pattern = "^issued$")]
     status: &'static str,
+    #[schema(value_type = String, format = DateTime)]
     issued_at: Text<Timestamp>,
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Text<Timestamp>>,
 }
 

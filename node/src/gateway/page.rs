@@ -13,7 +13,7 @@ use super::problem::Problem;
 /// Items on a page if nobody says.
 const LIMIT_DEFAULT: u32 = 50;
 /// Most items on a page: what is quickly read and written.
-const LIMIT_MAX: u32 = 200;
+pub(crate) const LIMIT_MAX: u32 = 200;
 
 /// The query of a request, decoded. Names that we do not know are let pass: proxies and browsers add some.
 #[derive(Debug)]
