@@ -6,6 +6,7 @@
 mod auth;
 mod call;
 mod cluster;
+mod copies;
 mod coupons;
 mod docs;
 mod issuances;
@@ -50,6 +51,7 @@ pub(crate) struct App {
     deadline: Duration,
     change_deadline: Duration,
     engine: OnceLock<RunningEngine>,
+    copies: coupons::Copies,
 }
 
 /// The engine, once it runs.
@@ -70,6 +72,7 @@ impl App {
             deadline: config.http.deadline,
             change_deadline: config.http.change_deadline,
             engine: OnceLock::new(),
+            copies: coupons::Copies::default(),
         }
     }
 
@@ -89,6 +92,11 @@ impl App {
 
     /// Reads from the store, within the deadline.
     async fn read<T>(&self, reading: impl Future<Output = store::Result<T>>) -> Result<T, Problem> {
+        self.read_with_others(async { reading.await.map_err(Arc::new) }).await
+    }
+
+    /// The same for a read that others may share, and its failure with it.
+    async fn read_with_others<T>(&self, reading: impl Future<Output = Result<T, Arc<store::StoreError>>>) -> Result<T, Problem> {
         match tokio::time::timeout(self.deadline, reading).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {

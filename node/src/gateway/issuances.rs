@@ -79,7 +79,10 @@ async fn issue(app: &App, id: &str, call: &Call) -> Answer {
     }
     let key = key.unwrap_or_else(RequestKey::random);
     match app.engine()?.issue(coupon, user.clone(), key, app.deadline).await? {
-        IssueOutcome::Issued(issuance) => issued(&issuance, false),
+        IssueOutcome::Issued(issuance) => {
+            app.copies.raise(issuance.id);
+            issued(&issuance, false)
+        }
         IssueOutcome::Replayed(issuance) => issued(&issuance, true),
         IssueOutcome::Refused(refusal) => Err(refusal.into()),
     }

@@ -9,5 +9,7 @@ mod issuing;
 mod lists;
 mod operations;
 mod process;
+mod readme;
+mod reads;
 mod setbacks;
 mod support;

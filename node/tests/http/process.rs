@@ -24,15 +24,15 @@ fn run(data: &TempDir, arguments: &[&str]) -> (bool, String, String) {
 }
 
 /// A serving process, ended with the test.
-struct Serving {
+pub struct Serving {
     child: Child,
     /// What it printed up to and with the last line to try.
     welcome: Vec<String>,
-    address: String,
+    pub address: String,
 }
 
 impl Serving {
-    fn start(data: &TempDir, arguments: &[&str]) -> Self {
+    pub fn start(data: &TempDir, arguments: &[&str]) -> Self {
         let mut child = firstcome(data, arguments).arg("--listen=127.0.0.1:0").spawn().unwrap();
         let mut welcome = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
