@@ -5,6 +5,7 @@
 mod contract;
 mod coupons;
 mod general;
+mod hostile;
 mod issuing;
 mod lists;
 mod operations;
