@@ -49,6 +49,8 @@ metric_table! {
     HTTP_REQUESTS = "coupon_http_requests_total", Kind::Counter, Count, "HTTP requests answered, by route and status.";
     HTTP_SECONDS = "coupon_http_request_duration_seconds", Kind::Histogram(SECONDS), Seconds,
         "Time from the request's head to its answer, by route.";
+    READS = "coupon_reads_total", Kind::Counter, Count,
+        "Coupons and lists of coupons that were asked for and answered from a copy, or read from the store.";
     HTTP_CONNECTIONS = "coupon_http_connections", Kind::Gauge, Count, "HTTP connections open now.";
     RATE_LIMITED = "coupon_rate_limited_total", Kind::Counter, Count, "Issue requests refused because their user sent too many.";
     HTTP_CONNECTIONS_REFUSED = "coupon_http_connections_refused_total", Kind::Counter, Count,

@@ -9,7 +9,7 @@ pub mod sqlite;
 use async_trait::async_trait;
 
 use crate::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId};
-use crate::offer::{Coupon, CouponView, Discount, Issuance, Offer, Phase, Status};
+use crate::offer::{Coupon, CouponView, Discount, Issuance, Offer, Status};
 use crate::time::Timestamp;
 use crate::write_back::batch::{Batch, Found};
 
@@ -188,10 +188,6 @@ pub enum Created {
 /// One page of coupons, newest (highest id) first.
 #[derive(Debug, Clone, Copy)]
 pub struct CouponQuery {
-    /// Only those in this phase at `now`.
-    pub phase: Option<Phase>,
-    /// The moment for which phases are told.
-    pub now: Timestamp,
     /// Only those with a lower id.
     pub before: Option<CouponId>,
     /// At most so many.
@@ -294,7 +290,8 @@ pub trait Store: Send + Sync + 'static {
     /// One issuance.
     async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>>;
 
-    /// A page of a user's issuances, newest first.
+    /// A page of a user's issuances, newest first. No index has them in that order, as it would cost every issuance: all that the user has is read
+    /// and sorted for each page.
     async fn issuances_of_user(&self, user: &UserId, after: Option<UserCursor>, limit: u32) -> Result<Vec<Issuance>>;
 
     /// A page of a coupon's issuances after a sequence, by sequence, of one user if named.

@@ -55,8 +55,9 @@ macro_rules! contract {
             lifting_the_quantity_is_stored_and_lets_more_through
         });
         contract!($database: listing {
-            coupons_come_newest_first_and_by_phase
+            coupons_come_newest_first_with_what_is_issued_of_them
             a_users_issuances_come_newest_first_across_coupons
+            a_user_with_ten_thousand_issuances_is_listed_page_by_page
             a_coupons_issuances_come_by_sequence_and_by_user
             what_is_not_there_is_none
         });

@@ -60,6 +60,7 @@ on_both! {
         a_statement_goes_on_without_its_client_and_the_same_again_finds_it
         ending_a_node_keeps_no_other_from_beating
         nothing_that_people_read_goes_through_a_whole_coupon
+        every_list_has_its_index
         batches_of_all_sizes_leave_no_prepared_statements
     }
     faults beside {

@@ -6,11 +6,14 @@
 pub(crate) mod auth;
 mod call;
 mod cluster;
+mod copies;
 mod cors;
 mod coupons;
+mod docs;
 mod issuances;
 mod json;
 pub mod listener;
+mod openapi;
 mod operations;
 mod page;
 mod problem;
@@ -52,6 +55,7 @@ pub(crate) struct App {
     deadline: Duration,
     change_deadline: Duration,
     engine: OnceLock<RunningEngine>,
+    copies: coupons::Copies,
 }
 
 /// The engine, once it runs.
@@ -74,6 +78,7 @@ impl App {
             deadline: config.http.deadline,
             change_deadline: config.http.change_deadline,
             engine: OnceLock::new(),
+            copies: coupons::Copies::default(),
         }
     }
 
@@ -103,6 +108,11 @@ impl App {
 
     /// Reads from the store, within the deadline.
     async fn read<T>(&self, reading: impl Future<Output = store::Result<T>>) -> Result<T, Problem> {
+        self.read_with_others(async { reading.await.map_err(Arc::new) }).await
+    }
+
+    /// The same for a read that others may share, and its failure with it.
+    async fn read_with_others<T>(&self, reading: impl Future<Output = Result<T, Arc<store::StoreError>>>) -> Result<T, Problem> {
         match tokio::time::timeout(self.deadline, reading).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
@@ -155,6 +165,10 @@ fn other_routes(app: Arc<App>) -> warp::filters::BoxedFilter<(Response,)> {
         .and(with_app)
         .map(|call: Call, app: Arc<App>| answer(Route::Readyz, &call, operations::readyz(&app, &call)));
     let metrics = warp::path!("metrics").and(call()).map(|call: Call| answer(Route::Metrics, &call, operations::metrics(&call)));
+    let openapi = warp::path!("openapi.json").and(call()).map(|call: Call| answer(Route::OpenApi, &call, openapi::document(&call)));
+    let docs = warp::path!("docs").and(call()).map(|call: Call| answer(Route::Docs, &call, docs::page(&call)));
+    let docs_file =
+        warp::path!("docs" / String).and(call()).map(|name: String, call: Call| answer(Route::DocsFile, &call, docs::file(&name, &call)));
     coupons
         .or(mine.boxed())
         .unify()
@@ -169,6 +183,12 @@ fn other_routes(app: Arc<App>) -> warp::filters::BoxedFilter<(Response,)> {
         .or(readyz.boxed())
         .unify()
         .or(metrics.boxed())
+        .unify()
+        .or(openapi.boxed())
+        .unify()
+        .or(docs.boxed())
+        .unify()
+        .or(docs_file.boxed())
         .unify()
         .boxed()
 }

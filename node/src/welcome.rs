@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use actors::store::CouponQuery;
-use actors::time;
 use secrecy::ExposeSecret;
 
 use crate::config::{AuthMode, Config};
@@ -46,7 +45,7 @@ pub(crate) async fn print(service: &Service, config: &Config) {
 
 /// The id that the next coupon will most likely have, so that the second line fits the first.
 async fn next_coupon(service: &Service) -> u64 {
-    let query = CouponQuery { phase: None, now: time::timestamp(), before: None, limit: 1 };
+    let query = CouponQuery { before: None, limit: 1 };
     let newest = service.store().coupons(&query).await;
     newest.ok().and_then(|page| page.first().map(|view| view.coupon.id.get())).map_or(1, |id| id + 1)
 }

@@ -48,24 +48,31 @@ pub struct Options {
     pub url: String,
     /// Connections for batches: as many as there are lanes, at least 1.
     pub lanes: u32,
-    /// Connections for loading, administration and what people read, at least 1.
+    /// Connections for loading and administration, at least 1.
     pub others: u32,
+    /// Connections for what people read, at least 1: their own, as owners being loaded must not stand in line behind whoever looks.
+    pub readers: u32,
     /// How long opening and migrating wait for another node's migration, and for statements that use a table to be altered.
     pub migration_wait: Duration,
 }
 
 impl Options {
-    /// The database at this URL, with four connections for lanes and eight for the rest; a migration is waited for half a minute.
+    /// The database at this URL, with four connections for lanes, four for people who read and four for the rest; a migration is waited for half a minute.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), lanes: 4, others: 8, migration_wait: Duration::from_secs(30) }
+        Self { url: url.into(), lanes: 4, others: 4, readers: 4, migration_wait: Duration::from_secs(30) }
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, lanes, others, migration_wait } = self;
+        let Self { url: _, lanes, others, readers, migration_wait } = self;
         let mut shown = f.debug_struct("Options");
-        shown.field("lanes", lanes).field("others", others).field("migration_wait", migration_wait).finish_non_exhaustive()
+        shown
+            .field("lanes", lanes)
+            .field("others", others)
+            .field("readers", readers)
+            .field("migration_wait", migration_wait)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,6 +89,7 @@ struct Inner {
     lanes: Arc<Connections>,
     beats: Arc<Connections>,
     others: Arc<Connections>,
+    readers: Arc<Connections>,
 }
 
 impl MySqlStore {
@@ -99,6 +107,7 @@ impl MySqlStore {
             // Two: one that hangs must not keep the next beat waiting.
             beats: connections(2, TAKE_FOR_BEAT_LIMIT),
             others: connections(options.others, TAKE_LIMIT),
+            readers: connections(options.readers, TAKE_LIMIT),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -122,6 +131,7 @@ impl MySqlStore {
         self.inner.lanes.close().await;
         self.inner.beats.close().await;
         self.inner.others.close().await;
+        self.inner.readers.close().await;
     }
 
     /// Whose SQL the server speaks.
@@ -274,25 +284,25 @@ impl Store for MySqlStore {
     }
 
     async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
-        framed!(READ, others, self, people::coupon, id)
+        framed!(READ, readers, self, people::coupon, id)
     }
 
     async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>> {
         let query = *query;
-        framed!(READ, others, self, people::coupons, &query)
+        framed!(READ, readers, self, people::coupons, &query)
     }
 
     async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
-        framed!(READ, others, self, people::issuance, id)
+        framed!(READ, readers, self, people::issuance, id)
     }
 
     async fn issuances_of_user(&self, user: &UserId, after: Option<UserCursor>, limit: u32) -> Result<Vec<Issuance>> {
         let user = user.clone();
-        framed!(READ, others, self, people::issuances_of_user, &user, after, limit)
+        framed!(READ, readers, self, people::issuances_of_user, &user, after, limit)
     }
 
     async fn issuances_of_coupon(&self, coupon: CouponId, user: Option<&UserId>, after: Sequence, limit: u32) -> Result<Vec<Issuance>> {
         let user = user.cloned();
-        framed!(READ, others, self, people::issuances_of_coupon, coupon, user.as_ref(), after, limit)
+        framed!(READ, readers, self, people::issuances_of_coupon, coupon, user.as_ref(), after, limit)
     }
 }

@@ -6,6 +6,7 @@ use actors::ids::Incarnation;
 use actors::store::{NodeRow, NodeState, ShardRow};
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::call::Call;
 use super::coupons::coupon_id;
@@ -13,35 +14,41 @@ use super::json::{self, Text};
 use super::{Answer, App, issuances, only_reads};
 
 /// The cluster in the API.
-#[derive(Debug, Serialize)]
-struct ClusterBody<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ClusterBody<'a> {
     node: &'a str,
     nodes: Vec<NodeBody<'a>>,
     shards: Vec<ShardBody<'a>>,
 }
 
-#[derive(Debug, Serialize)]
-struct NodeBody<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Node)]
+pub(crate) struct NodeBody<'a> {
     id: &'a str,
+    #[schema(value_type = String)]
     incarnation: Text<Incarnation>,
     http: &'a str,
     cluster: &'a str,
+    #[schema(pattern = "^(joining|ready|leaving|ended)$")]
     state: &'static str,
     shards: usize,
 }
 
-#[derive(Debug, Serialize)]
-struct ShardBody<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Shard)]
+pub(crate) struct ShardBody<'a> {
     id: u16,
     epoch: u64,
+    #[schema(required)]
     owner: Option<&'a str>,
 }
 
 /// Where a coupon is, in the API.
-#[derive(Debug, Serialize)]
-struct PlaceBody<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PlaceBody<'a> {
     coupon_id: u64,
     shard: u16,
+    #[schema(required)]
     owner: Option<&'a str>,
     epoch: u64,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actors::coupon::message::{Change, ChangeOutcome, Refusal, Setback};
 use actors::ids::{CouponId, RequestKey, Sequence};
 use actors::offer::{Coupon, CouponView, Phase, Status};
-use actors::store::{CouponQuery, Created, NewCoupon};
+use actors::store::{Created, NewCoupon};
 use actors::time;
 use http::header::{ETAG, IF_MATCH, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
@@ -19,8 +19,10 @@ use super::problem::Problem;
 use super::{Answer, App};
 
 mod body;
+mod looking;
 
-use body::{CouponBody, CreateBody, NothingBody, PatchBody};
+pub(super) use body::{CouponBody, CreateBody, NothingBody, PatchBody};
+pub(super) use looking::Copies;
 
 /// Reads the id in a path.
 pub(crate) fn coupon_id(text: &str) -> Result<CouponId, Problem> {
@@ -61,11 +63,9 @@ async fn list(app: &App, call: &Call) -> Answer {
     let query = Query::of(&call.head);
     let limit = query.limit()?;
     let phase = query.get("phase", "must be scheduled, live, sold_out, paused, ended or closed", Phase::parse)?;
-    let now = time::timestamp();
     let before = query.cursor::<CouponId>()?;
-    let rows = app.read(app.engine()?.store().coupons(&CouponQuery { phase, now, before, limit: limit + 1 })).await?;
-    let page = page::page(&rows, limit, |row: &CouponView| row.coupon.id, |row| CouponBody::new(&row.coupon, row.issued, now));
-    Ok(json::response(StatusCode::OK, &page))
+    let listed = app.copies.list(app, phase, before, limit).await?;
+    Ok(json::response(StatusCode::OK, &listed.page(limit)))
 }
 
 async fn create(app: &App, call: &Call) -> Answer {
@@ -80,6 +80,7 @@ async fn create(app: &App, call: &Call) -> Answer {
         Created::Before(view) => (view, true),
         Created::KeyReused => return Err(Problem::invalid("Idempotency-Key", "was used for another coupon")),
     };
+    app.copies.forget_lists();
     let mut response = shown(StatusCode::CREATED, &view.coupon, view.issued);
     super::set_header(&mut response, LOCATION, format!("/v1/coupons/{}", view.coupon.id));
     if replayed {
@@ -102,7 +103,7 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T
 async fn read(app: &App, id: &str, call: &Call) -> Answer {
     app.recogniser.recognise(&call.head)?;
     let coupon = coupon_id(id)?;
-    match app.read(app.engine()?.store().coupon(coupon)).await? {
+    match app.copies.coupon(app, coupon).await? {
         Some(view) => Ok(shown(StatusCode::OK, &view.coupon, view.issued)),
         None => Err(Refusal::UnknownCoupon.into()),
     }
@@ -117,7 +118,10 @@ async fn patch(app: &App, id: &str, call: &Call) -> Answer {
 
 async fn make_change(app: &App, coupon: CouponId, call: &Call, change: Change) -> Answer {
     let if_version = expected_version(&call.head)?;
-    match app.engine()?.change(coupon, change, if_version, app.change_deadline).await? {
+    let answer = app.engine()?.change(coupon, change, if_version, app.change_deadline).await;
+    // Whatever came of it, nobody sees what was before it once it is answered.
+    app.copies.forget(coupon);
+    match answer? {
         ChangeOutcome::Done(done) => Ok(shown(StatusCode::OK, &done.coupon, done.issued)),
         ChangeOutcome::Refused(refusal) => Err(refusal.into()),
     }

@@ -9,6 +9,7 @@ use http::header::{HeaderName, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::call::Call;
 use super::coupons::coupon_id;
@@ -18,14 +19,21 @@ use super::problem::Problem;
 use super::{Answer, App};
 
 /// An issuance in the API.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct IssuanceBody<'a> {
+    #[schema(value_type = String, pattern = "^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")]
     id: Text<IssuanceId>,
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
     coupon_id: u64,
+    #[schema(pattern = "^[A-Za-z0-9._:@-]{1,64}$")]
     user_id: &'a str,
+    #[schema(minimum = 1)]
     sequence: u64,
+    #[schema(pattern = "^issued$")]
     status: &'static str,
+    #[schema(value_type = String, format = DateTime)]
     issued_at: Text<Timestamp>,
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Text<Timestamp>>,
 }
 
@@ -79,7 +87,10 @@ async fn issue(app: &App, id: &str, call: &Call) -> Answer {
     }
     let key = key.unwrap_or_else(RequestKey::random);
     match app.engine()?.issue(coupon, user, key, app.deadline).await? {
-        IssueOutcome::Issued(issuance) => issued(&issuance, false),
+        IssueOutcome::Issued(issuance) => {
+            app.copies.raise(issuance.id);
+            issued(&issuance, false)
+        }
         IssueOutcome::Replayed(issuance) => issued(&issuance, true),
         IssueOutcome::Refused(refusal) => Err(refusal.into()),
     }

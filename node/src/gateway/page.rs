@@ -13,7 +13,7 @@ use super::problem::Problem;
 /// Items on a page if nobody says.
 const LIMIT_DEFAULT: u32 = 50;
 /// Most items on a page: what is quickly read and written.
-const LIMIT_MAX: u32 = 200;
+pub(crate) const LIMIT_MAX: u32 = 200;
 
 /// The query of a request, decoded. Names that we do not know are let pass: proxies and browsers add some.
 #[derive(Debug)]
@@ -56,8 +56,7 @@ pub(crate) fn page<'r, R, T, C: Cursor>(rows: &'r [R], limit: u32, cursor: impl 
     let limit = limit as usize;
     let shown = &rows[..rows.len().min(limit)];
     let last = shown.last().filter(|_| rows.len() > limit);
-    let next_cursor = last.map(|last| URL_SAFE_NO_PAD.encode(format!("{}{}", C::LIST, cursor(last).write())));
-    Page { items: shown.iter().map(item).collect(), next_cursor }
+    Page { items: shown.iter().map(item).collect(), next_cursor: last.map(|last| cursor(last).lead_on()) }
 }
 
 /// A place in a list. Clients get it in a form that invites nobody to make one up.
@@ -70,6 +69,11 @@ pub(crate) trait Cursor: Sized {
 
     /// The inverse of [`Self::write`].
     fn read(text: &str) -> Option<Self>;
+
+    /// The place as clients get it.
+    fn lead_on(&self) -> String {
+        URL_SAFE_NO_PAD.encode(format!("{}{}", Self::LIST, self.write()))
+    }
 }
 
 /// Coupons, by falling id.

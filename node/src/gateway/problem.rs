@@ -12,6 +12,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICAT
 use http::{HeaderValue, StatusCode};
 use rand::Rng;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::issuances::IssuanceBody;
@@ -60,7 +61,7 @@ pub(crate) enum Problem {
 }
 
 /// One field that makes no sense.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FieldError {
     /// Its path, like `discount.value`.
     pub(crate) field: String,

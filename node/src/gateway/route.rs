@@ -23,6 +23,9 @@ pub(crate) enum Route {
     Livez,
     Readyz,
     Metrics,
+    OpenApi,
+    Docs,
+    DocsFile,
     /// No path of ours.
     Unmatched,
 }
@@ -37,6 +40,27 @@ static METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::
 const STATUSES: usize = 1000;
 
 impl Route {
+    /// All that are paths of ours.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; ROUTES - 1] = [
+        Self::Coupons,
+        Self::Coupon,
+        Self::CouponPause,
+        Self::CouponResume,
+        Self::CouponClose,
+        Self::CouponIssuances,
+        Self::MyIssuances,
+        Self::Issuance,
+        Self::Cluster,
+        Self::ClusterCoupon,
+        Self::Livez,
+        Self::Readyz,
+        Self::Metrics,
+        Self::OpenApi,
+        Self::Docs,
+        Self::DocsFile,
+    ];
+
     /// The path as metrics and logs name it: with the places of ids, not with ids.
     pub(crate) const fn template(self) -> &'static str {
         match self {
@@ -53,6 +77,9 @@ impl Route {
             Self::Livez => "/livez",
             Self::Readyz => "/readyz",
             Self::Metrics => "/metrics",
+            Self::OpenApi => "/openapi.json",
+            Self::Docs => "/docs",
+            Self::DocsFile => "/docs/{file}",
             Self::Unmatched => "unmatched",
         }
     }

@@ -66,6 +66,9 @@ async fn a_coupon_that_makes_no_sense_is_refused_by_its_fields() {
         (json!({"title": "T", "use_within_days": 3651}), vec!["use_within_days"]),
         (json!({"title": "T", "use_within_days": 65537}), vec!["use_within_days"]),
         (json!({"title": "T", "min_order_amount": -1}), vec!["min_order_amount"]),
+        (json!({"title": "T", "min_order_amount": 9_007_199_254_740_992_u64}), vec!["min_order_amount"]),
+        (json!({"title": "T", "discount": {"kind": "amount", "value": 9_007_199_254_740_992_u64}}), vec!["discount.value"]),
+        (json!({"title": "a\0b"}), vec!["title"]),
         (json!({"title": "T", "discount": {"kind": "rate", "value": 0}}), vec!["discount.value"]),
         (json!({"title": "T", "discount": {"kind": "rate", "value": 101}}), vec!["discount.value"]),
         (json!({"title": "T", "discount": {"kind": "rate", "value": 257}}), vec!["discount.value"]),
@@ -241,6 +244,20 @@ async fn status_is_changed_once_and_repeating_changes_nothing() {
     act("pause").await.assert_refused(409, "CLOSED");
     act("resume").await.assert_refused(409, "CLOSED");
     node.admin_post(&format!("/v1/coupons/{}/pause", id + 1)).await.assert_refused(404, "UNKNOWN_COUPON");
+}
+
+#[tokio::test]
+async fn if_match_guards_changes_of_status_too() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    let act = |action: &str, tag: &str| send(node.admin(Method::POST, &format!("/v1/coupons/{id}/{action}")).header("If-Match", tag));
+    assert_eq!(act("pause", "\"1\"").await.body["version"], 2);
+    for action in ["pause", "resume", "close"] {
+        act(action, "\"1\"").await.assert_refused(412, "VERSION_MISMATCH");
+        act(action, "1").await.assert_refused(400, "MALFORMED");
+    }
+    assert_eq!(act("resume", "\"2\"").await.body["version"], 3);
+    assert_eq!(act("close", "*").await.body["version"], 4);
 }
 
 #[tokio::test]

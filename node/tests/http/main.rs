@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod contract;
 mod cors;
 mod coupons;
+mod fuzz;
 mod general;
 mod hostile;
 mod issuing;
@@ -14,6 +16,8 @@ mod logs;
 mod operations;
 mod process;
 mod rate;
+mod readme;
+mod reads;
 mod setbacks;
 mod support;
 mod tls;

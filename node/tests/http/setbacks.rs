@@ -82,6 +82,20 @@ async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards
 }
 
 #[tokio::test]
+async fn what_is_stored_and_makes_no_sense_is_our_fault_and_nothing_of_it_is_shown() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    let mut other = other_program(&node).await;
+    execute(&mut other, "PRAGMA ignore_check_constraints = ON").await;
+    execute(&mut other, "UPDATE coupons SET status = 'odd'").await;
+    for path in [format!("/v1/coupons/{id}"), "/v1/coupons".to_owned(), "/v1/coupons?phase=live".to_owned()] {
+        let reply = node.get(&path).await;
+        reply.assert_refused(500, "INTERNAL");
+        assert!(!reply.body.to_string().contains("odd"), "{reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_queue_says_so_at_once() {
     let node = TestNode::start_with(&[("http.requests_max", "1"), ("http.deadline", "5s")]).await;
     let id = node.coupon(json!({})).await;

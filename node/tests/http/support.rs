@@ -8,6 +8,8 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::contract;
+
 /// What administrators of test nodes show.
 pub const ADMIN_TOKEN: &str = "token-of-the-administrators";
 
@@ -44,6 +46,7 @@ impl TestNode {
         let config = config(&data, keys);
         let service = Service::start(&config).await.unwrap();
         tokio::time::timeout(LIMIT, service.ready()).await.expect("the node is ready in time");
+        contract::learn(service.address()).await;
         Self { service, client: Client::new(), data }
     }
 
@@ -126,7 +129,11 @@ pub fn config(data: &TempDir, keys: &[(&str, &str)]) -> Config {
 
 /// Sends the request and reads the response, and looks at what every response must have.
 pub async fn send(request: RequestBuilder) -> Reply {
-    let response = request.timeout(LIMIT).send().await.unwrap();
+    let (client, request) = request.timeout(LIMIT).build_split();
+    let request = request.unwrap();
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let sent = request.body().and_then(|body| body.as_bytes()).map(<[u8]>::to_vec);
+    let response = client.execute(request).await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.unwrap();
     let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
@@ -135,6 +142,7 @@ pub async fn send(request: RequestBuilder) -> Reply {
     if status >= 400 && reply.header("content-type") != "application/json" {
         reply.assert_is_problem();
     }
+    contract::check(&method, &path, sent.as_deref(), &reply);
     reply
 }
 

@@ -4,28 +4,52 @@ use actors::ids::Sequence;
 use actors::offer::{Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Offer, OfferPatch, Status};
 use actors::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::super::json::{Object, Text, Time, clearable};
+use super::super::openapi::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
 use super::super::problem::{FieldError, Problem};
 
 /// A coupon as it is shown.
-#[derive(Debug, Serialize)]
-pub(super) struct CouponBody<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::gateway) struct CouponBody<'a> {
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
     id: u64,
+    #[schema(min_length = 1, max_length = 200)]
     title: &'a str,
+    #[schema(required, value_type = Option<DiscountSchema>)]
     discount: Option<DiscountBody>,
+    #[schema(required, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     min_order_amount: Option<u64>,
+    /// Null: unlimited.
+    #[schema(required, minimum = 1, maximum = 1_000_000_000)]
     total_quantity: Option<u64>,
+    #[schema(minimum = 1, maximum = 100)]
     per_user_limit: u8,
+    /// Inclusive.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     starts_at: Option<Text<Timestamp>>,
+    /// Exclusive.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     ends_at: Option<Text<Timestamp>>,
+    #[schema(required, minimum = 1, maximum = 3650)]
     use_within_days: Option<u16>,
+    #[schema(value_type = StatusSchema)]
     status: &'static str,
+    #[schema(value_type = PhaseSchema)]
     phase: &'static str,
+    /// Stored issuances.
+    #[schema(minimum = 0)]
     issued: u64,
+    /// Null: unlimited.
+    #[schema(required, minimum = 0)]
     remaining: Option<u64>,
+    /// Counts administrators' changes.
+    #[schema(minimum = 1)]
     version: u64,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Text<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
     updated_at: Text<Timestamp>,
 }
 
@@ -121,17 +145,30 @@ fn narrow_days(value: u64) -> u16 {
 }
 
 /// What makes a coupon.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CreateBody {
+pub(in crate::gateway) struct CreateBody {
+    #[schema(required, value_type = String, min_length = 1, max_length = 200, pattern = "^[^\\u0000]*$")]
     title: Option<String>,
+    /// Null or absent: unlimited.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     total_quantity: Option<u64>,
+    #[schema(minimum = 1, maximum = 100, default = 1)]
     per_user_limit: Option<u64>,
+    /// Inclusive; any offset.
+    #[schema(value_type = Option<String>, format = DateTime)]
     starts_at: Option<Time>,
+    /// Exclusive, after `starts_at`.
+    #[schema(value_type = Option<String>, format = DateTime)]
     ends_at: Option<Time>,
+    #[schema(value_type = Option<DiscountSchema>)]
     discount: Option<Object<DiscountBody>>,
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     min_order_amount: Option<u64>,
+    #[schema(minimum = 1, maximum = 3650)]
     use_within_days: Option<u64>,
+    /// `open` or `paused`.
+    #[schema(pattern = "^(open|paused)$", default = "open")]
     status: Option<String>,
 }
 
@@ -162,22 +199,32 @@ impl CreateBody {
 }
 
 /// What changes a coupon: a merge patch, where null clears.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PatchBody {
+pub(in crate::gateway) struct PatchBody {
     #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = "^[^\\u0000]*$")]
     title: Option<Option<String>>,
+    /// Not below what is decided.
     #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000)]
     total_quantity: Option<Option<u64>>,
     #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     starts_at: Option<Option<Time>>,
+    /// After `starts_at`.
     #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     ends_at: Option<Option<Time>>,
+    /// Merged into what there is.
     #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<DiscountPatchSchema>)]
     discount: Option<Option<Object<DiscountPatchBody>>>,
     #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     min_order_amount: Option<Option<u64>>,
     #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 3650)]
     use_within_days: Option<Option<u64>>,
 }
 
@@ -202,6 +249,6 @@ impl PatchBody {
 }
 
 /// What changes of status carry: nothing.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NothingBody {}
+pub(in crate::gateway) struct NothingBody {}

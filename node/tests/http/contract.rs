@@ -1,0 +1,207 @@
+//! Holds `/openapi.json` against what a node really answers: every reply that any test here gets is looked at by [`check`].
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock};
+
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use crate::support::{Reply, TestNode, send};
+
+/// The document, and the validators made of parts of it.
+struct Document {
+    root: Value,
+    validators: Mutex<HashMap<String, &'static jsonschema::Validator>>,
+}
+
+static DOCUMENT: OnceLock<Document> = OnceLock::new();
+
+/// Takes the document from a node, once.
+pub async fn learn(address: std::net::SocketAddr) {
+    if DOCUMENT.get().is_none() {
+        let root: Value = reqwest::get(format!("http://{address}/openapi.json")).await.unwrap().json().await.unwrap();
+        let _ = DOCUMENT.set(Document { root, validators: Mutex::default() });
+    }
+}
+
+/// The reply to this request must be one that the document has, in status, headers and every field.
+pub fn check(method: &Method, path: &str, request: Option<&[u8]>, reply: &Reply) {
+    let document = DOCUMENT.get().unwrap();
+    let said = format!("{method} {path}: {reply:?}");
+    let known_template = document.template(path);
+    let name = if *method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
+    let responses = match known_template {
+        None => "/components/responses/NotFound".to_owned(),
+        Some(template) if document.root["paths"][template].get(&name).is_none() => "/components/responses/MethodNotAllowed".to_owned(),
+        Some(template) => format!("/paths/{}/{name}/responses/{}", escape(template), reply.status),
+    };
+    let response = document.root.pointer(&responses).unwrap_or_else(|| panic!("not in the document: {said}"));
+    let headers = response["headers"].as_object().unwrap();
+    for known in ["etag", "location", "idempotent-replayed", "retry-after", "allow", "www-authenticate", "x-request-id"] {
+        let described = headers.keys().any(|name| name.eq_ignore_ascii_case(known));
+        // One header says what there is not: that this was not a repetition.
+        let may_lack = known == "idempotent-replayed";
+        let is_there = reply.headers.contains_key(known);
+        assert!(described == is_there || described && may_lack, "{known} of {said}");
+    }
+    for (name, header) in headers {
+        let value = reply.header(name);
+        assert!(value.is_empty() || document.validator(&header["schema"]).is_valid(&json!(value)), "{name} of {said}");
+    }
+    if *method != Method::HEAD {
+        document.check_body(response, reply, &said);
+    }
+    // What was taken, the document allows to be sent.
+    if let (Some(body), Some(template), 200..300) = (request.filter(|body| !body.is_empty()), known_template, reply.status) {
+        let body: Value = serde_json::from_slice(body).unwrap();
+        let schema = &document.root["paths"][template][&name]["requestBody"]["content"]["application/json"]["schema"];
+        document.assert_valid(schema, &body, &format!("the body {body} of {said}"));
+    }
+}
+
+impl Document {
+    /// The path of the document that takes this one.
+    fn template(&self, path: &str) -> Option<&str> {
+        let fits = |template: &str| {
+            // A slash at the end changes nothing.
+            let (mut wanted, mut given) = (template.split('/'), path.strip_suffix('/').unwrap_or(path).split('/'));
+            loop {
+                match (wanted.next(), given.next()) {
+                    (None, None) => return true,
+                    (Some(wanted), Some(given)) if wanted == given || wanted.starts_with('{') && !given.is_empty() => {}
+                    _ => return false,
+                }
+            }
+        };
+        let mut fitting: Vec<&str> = self.root["paths"].as_object().unwrap().keys().map(String::as_str).filter(|path| fits(path)).collect();
+        fitting.sort_by_key(|template| template.contains('{'));
+        fitting.first().copied()
+    }
+
+    fn check_body(&self, response: &Value, reply: &Reply, said: &str) {
+        let content = response["content"].as_object().unwrap();
+        let given = reply.header("content-type").split(';').next().unwrap();
+        let (_, content) = content.iter().find(|(name, _)| *name == given || *name == "*/*").unwrap_or_else(|| panic!("{said}"));
+        if given.ends_with("json") {
+            self.assert_valid(&content["schema"], &reply.body, said);
+        }
+    }
+
+    fn assert_valid(&self, schema: &Value, value: &Value, said: &str) {
+        let errors: Vec<String> =
+            self.validator(schema).iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:?} in {said}");
+    }
+
+    fn validator(&self, schema: &Value) -> &'static jsonschema::Validator {
+        let mut validators = self.validators.lock().unwrap();
+        validators.entry(schema.to_string()).or_insert_with(|| {
+            let mut root = Map::from_iter([("components".to_owned(), self.root["components"].clone())]);
+            root.insert("allOf".to_owned(), json!([schema]));
+            let mut root = Value::Object(root);
+            close(&mut root);
+            let validator = jsonschema::options().should_validate_formats(true).build(&root).unwrap();
+            Box::leak(Box::new(validator))
+        })
+    }
+}
+
+/// Lets objects have no fields besides those that are described: clients ignore new ones, but here none may be forgotten.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.contains_key("properties") && !fields.contains_key("additionalProperties") {
+                fields.insert("additionalProperties".to_owned(), Value::Bool(false));
+            }
+            fields.values_mut().for_each(close);
+        }
+        Value::Array(items) => items.iter_mut().for_each(close),
+        _ => {}
+    }
+}
+
+/// As a JSON pointer has it.
+fn escape(text: &str) -> String {
+    text.replace('~', "~0").replace('/', "~1")
+}
+
+#[tokio::test]
+async fn every_operation_of_the_document_is_answered_as_it_says() {
+    let node = TestNode::start().await;
+    let document = node.get("/openapi.json").await.body;
+    let mut asked = 0;
+    for (template, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            // One of its own for each, as some are closed.
+            let id = node.coupon(json!({})).await;
+            node.issue("alice", id).await;
+            let place = if template.starts_with("/v1/issuances") { format!("{id}-1") } else { id.to_string() };
+            let path = template.replace("{id}", &place).replace("{file}", "swagger-ui.css");
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let wanted: Vec<&String> =
+                operation["security"].as_array().unwrap().iter().flat_map(|scheme| scheme.as_object().unwrap().keys()).collect();
+            let mut request = node.request(method.clone(), &path);
+            if operation["requestBody"]["required"] == true {
+                request = request.json(&json!({"title": "T"}));
+            }
+            // Without credentials, where they are wanted, and with those of the first scheme that is named.
+            let bare = send(request.try_clone().unwrap()).await;
+            assert_eq!(bare.status == 401, !wanted.is_empty(), "{method} {path}: {bare:?}");
+            let request = match wanted.first().map(|name| name.as_str()) {
+                Some("user_id") => request.header("X-User-Id", "bob"),
+                Some("admin_token") => request.bearer_auth(crate::support::ADMIN_TOKEN),
+                _ => request,
+            };
+            let status = send(request).await.status;
+            assert!((200..300).contains(&status) || path.ends_with("-1") && status == 404, "{method} {path}: {status}");
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 19);
+}
+
+#[tokio::test]
+async fn the_document_names_everybody_who_can_ask() {
+    let node = TestNode::start().await;
+    let document = node.get("/openapi.json").await.body;
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!((&schemes["user_id"]["in"], &schemes["user_id"]["name"]), (&json!("header"), &json!("X-User-Id")));
+    for name in ["jwt", "admin_token"] {
+        assert_eq!((&schemes[name]["type"], &schemes[name]["scheme"]), (&json!("http"), &json!("bearer")), "{name}");
+    }
+    assert_eq!(document["openapi"], "3.1.0");
+}
+
+#[tokio::test]
+async fn the_page_for_people_needs_nothing_but_this_server() {
+    let node = TestNode::start().await;
+    for path in ["/docs", "/docs/"] {
+        let page = node.get(path).await;
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+        assert!(page.header("content-security-policy").contains("default-src 'none'"), "{page:?}");
+        let text = page.body.as_str().unwrap();
+        let links: Vec<&str> =
+            ["src=\"", "href=\""].iter().flat_map(|mark| text.split(mark).skip(1)).map(|rest| rest.split('"').next().unwrap()).collect();
+        assert!(links.len() >= 6, "{links:?}");
+        for link in links {
+            assert!(link.starts_with("/docs/"), "{link}");
+            let file = node.get(link).await;
+            assert_eq!(file.status, 200, "{link}");
+            let kind = file.header("content-type");
+            let wanted = if link.ends_with(".js") {
+                "text/javascript"
+            } else if link.ends_with(".css") {
+                "text/css"
+            } else {
+                "image/png"
+            };
+            assert!(kind.starts_with(wanted), "{link}: {kind}");
+        }
+    }
+    let begin = node.get("/docs/swagger-initializer.js").await.body;
+    let begin = begin.as_str().unwrap();
+    assert!(begin.contains("\"/openapi.json\"") && begin.contains("\"validatorUrl\": \"none\"") && !begin.contains("{{"), "{begin}");
+    for path in ["/docs/nothing.js", "/docs/..%2fCargo.toml", "/docs/x/y"] {
+        node.get(path).await.assert_refused(404, "NOT_FOUND");
+    }
+}

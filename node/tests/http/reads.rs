@@ -1,0 +1,197 @@
+//! Whoever looks does not disturb whoever takes: copies, how old they may be, and how much one request may go through.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+
+use crate::process::Serving;
+use crate::support::{ADMIN_TOKEN, TestNode};
+
+/// How long each storm lasts.
+const STORM: Duration = Duration::from_secs(2);
+/// Who looks and who takes at the same time.
+const LOOKERS: usize = 32;
+const TAKERS: usize = 16;
+
+/// A process of its own, so that its counters count nobody else.
+struct Alone {
+    serving: Serving,
+    client: reqwest::Client,
+    _data: tempfile::TempDir,
+}
+
+impl Alone {
+    async fn with_a_coupon() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let serving = Serving::start(&data, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
+        let alone = Self { serving, client: reqwest::Client::new(), _data: data };
+        let create = alone.client.post(alone.url("/v1/coupons")).bearer_auth(ADMIN_TOKEN).json(&json!({"title": "T"}));
+        assert_eq!(create.send().await.unwrap().status(), 201);
+        alone
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.serving.address)
+    }
+
+    /// How often a coupon was read from the store.
+    async fn reads(&self) -> u64 {
+        let text = self.client.get(self.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        let line =
+            text.lines().find(|line| line.starts_with("coupon_reads_total{") && line.contains("coupon\"") && line.contains("\"store\""));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// How often the path was read, and how many coupons were taken meanwhile.
+    async fn storm(&self, path: &str) -> (u64, u64) {
+        let over = AtomicBool::new(false);
+        let (looked, taken) = (AtomicU64::new(0), AtomicU64::new(0));
+        let end = async {
+            tokio::time::sleep(STORM).await;
+            over.store(true, Ordering::Relaxed);
+        };
+        let lookers = async {
+            join_all((0..LOOKERS).map(|_| async {
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(self.client.get(self.url(path)).send().await.unwrap().status(), 200);
+                    looked.fetch_add(1, Ordering::Relaxed);
+                }
+            }))
+            .await
+        };
+        let takers = async {
+            join_all((0..TAKERS).map(|_| async {
+                while !over.load(Ordering::Relaxed) {
+                    let issue = self.client.post(self.url("/v1/coupons/1/issuances")).header("X-User-Id", newcomer());
+                    assert_eq!(issue.send().await.unwrap().status(), 201);
+                    taken.fetch_add(1, Ordering::Relaxed);
+                }
+            }))
+            .await
+        };
+        tokio::join!(lookers, takers, end);
+        (looked.into_inner(), taken.into_inner())
+    }
+}
+
+/// Somebody who has nothing yet.
+fn newcomer() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("user-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_reads_is_one_read_a_second_and_issuing_keeps_its_pace() {
+    let alone = Alone::with_a_coupon().await;
+    let mut paces = Vec::new();
+    // A page that reads nothing costs as much HTTP: what is missing against it is what reading takes from issuing. Other programs run beside.
+    for _ in 0..3 {
+        let (_, beside_livez) = alone.storm("/livez").await;
+        let (before, begun) = (alone.reads().await, Instant::now());
+        let (looked, beside_reads) = alone.storm("/v1/coupons/1").await;
+        let reads = alone.reads().await - before;
+        let most = begun.elapsed().as_secs() + 2;
+        println!("{looked} looked and {beside_reads} took, with {reads} reads; {beside_livez} took beside a page that reads nothing");
+        assert!(looked > 50 && (1..=most).contains(&reads), "{reads} reads for {looked} who looked");
+        paces.push(beside_reads as f64 / beside_livez as f64);
+        if paces.iter().any(|pace| *pace > 0.7) {
+            return;
+        }
+    }
+    panic!("issuing slows down beside reads: {paces:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_seen_at_once_however_many_look() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    let path = format!("/v1/coupons/{id}");
+    let over = AtomicBool::new(false);
+    let change = async {
+        for number in 1..=40_u64 {
+            let changed = node.patch(id, json!({"min_order_amount": number})).await.body;
+            assert_eq!(node.get(&path).await.body, changed);
+            assert_eq!(node.get("/v1/coupons").await.body["items"][0], changed);
+        }
+        for action in ["pause", "resume", "close"] {
+            let changed = node.admin_post(&format!("{path}/{action}")).await.body;
+            assert_eq!(node.get(&path).await.body, changed);
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(change, join_all((0..8).map(|_| look_until(&over, &node, &path))));
+}
+
+async fn look_until(over: &AtomicBool, node: &TestNode, path: &str) {
+    while !over.load(Ordering::Relaxed) {
+        assert_eq!(node.get(path).await.status, 200);
+        node.get("/v1/coupons?limit=1").await;
+    }
+}
+
+#[tokio::test]
+async fn what_this_node_issued_and_made_is_seen_at_once() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({"total_quantity": 3})).await;
+    let path = format!("/v1/coupons/{id}");
+    for issued in 0..3_u64 {
+        assert_eq!(node.get(&path).await.body["issued"], issued);
+        assert_eq!(node.issue(&format!("user-{issued}"), id).await.status, 201);
+    }
+    let body = node.get(&path).await.body;
+    assert_eq!((&body["issued"], &body["remaining"], &body["phase"]), (&json!(3), &json!(0), &json!("sold_out")));
+    // Asked for before it is made, and found at once when it is.
+    let next = format!("/v1/coupons/{}", id + 1);
+    node.get(&next).await.assert_refused(404, "UNKNOWN_COUPON");
+    let listed = node.get("/v1/coupons").await.body["items"].as_array().unwrap().len();
+    assert_eq!(node.coupon(json!({})).await, id + 1);
+    assert_eq!(node.get(&next).await.status, 200);
+    assert_eq!(node.get("/v1/coupons").await.body["items"].as_array().unwrap().len(), listed + 1);
+}
+
+#[tokio::test]
+async fn a_phase_that_few_are_in_is_looked_for_page_by_page() {
+    const CLOSED: usize = 5_000;
+    let node = TestNode::start().await;
+    let live = node.coupon(json!({})).await;
+    let mut shell = SqliteConnectOptions::new().filename(node.database()).connect().await.unwrap();
+    sqlx::query(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+         INSERT INTO coupons (title, per_user_limit, status, version, created_at, updated_at, creation_key, creation_body)
+         SELECT 'T', 1, 'closed', 2, 0, 0, 'made-' || i, '' FROM n",
+    )
+    .bind(CLOSED as i64)
+    .execute(&mut shell)
+    .await
+    .unwrap();
+    // Empty pages lead on, and each looks at 2,000.
+    let (mut pages, mut found, mut cursor) = (0, Vec::new(), String::new());
+    loop {
+        let begun = Instant::now();
+        let body = node.get(&format!("/v1/coupons?phase=live{cursor}")).await.body;
+        println!("a page that looked at 2,000 coupons: {:?}", begun.elapsed());
+        pages += 1;
+        found.extend(body["items"].as_array().unwrap().iter().map(|item| item["id"].clone()));
+        match &body["next_cursor"] {
+            Value::String(next) => cursor = format!("&cursor={next}"),
+            _ => break,
+        }
+        assert!(pages < 10);
+    }
+    assert_eq!((pages, found), (3, vec![json!(live)]));
+    // Whoever looks for what most are finds full pages, and everything once.
+    let (mut ids, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let body = node.get(&format!("/v1/coupons?phase=closed&limit=199{cursor}")).await.body;
+        ids.extend(body["items"].as_array().unwrap().iter().map(|item| item["id"].as_u64().unwrap()));
+        match &body["next_cursor"] {
+            Value::String(next) => cursor = format!("&cursor={next}"),
+            _ => break,
+        }
+    }
+    assert!(ids.is_sorted_by(|one, next| one > next) && ids.len() == CLOSED, "{}", ids.len());
+}
