@@ -9,7 +9,7 @@ mod cluster;
 mod coupons;
 mod issuances;
 mod json;
-mod listener;
+pub mod listener;
 mod operations;
 mod page;
 mod problem;
@@ -32,8 +32,6 @@ use auth::Recogniser;
 use call::{Call, call};
 use problem::Problem;
 use route::Route;
-
-pub(crate) use listener::Listener;
 
 use crate::config::Config;
 
@@ -199,6 +197,7 @@ fn set_header(response: &mut Response, name: HeaderName, value: String) {
 
 #[cfg(test)]
 mod tests {
+    use super::listener::{self, Listener};
     use super::*;
     use serde_json::{Value, json};
     use std::net::Ipv4Addr;
@@ -208,7 +207,7 @@ mod tests {
     async fn a_node_that_starts_is_alive_and_answers_that_it_cannot_serve() {
         let app = App::new(NodeId::random(), secrecy::SecretString::from("token"), &Config::default());
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let listener = Listener::serve(socket, routes(Arc::new(app))).unwrap();
+        let listener = Listener::serve(socket, routes(Arc::new(app)), &listener::Options::default()).unwrap();
         let get = async |path: &str| {
             let request = reqwest::Client::new().get(format!("http://{}{path}", listener.address()));
             let response = request.bearer_auth("token").header("X-User-Id", "alice").send().await.unwrap();

@@ -11,3 +11,5 @@ mod signals;
 pub mod telemetry;
 mod welcome;
 pub mod wiring;
+
+pub use gateway::listener;

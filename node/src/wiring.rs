@@ -20,7 +20,8 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, InvalidConfig, StoreUrl};
-use crate::gateway::{App, Listener, routes};
+use crate::gateway::listener::{self, Listener};
+use crate::gateway::{App, routes};
 use crate::kept::kept;
 use crate::telemetry;
 
@@ -102,7 +103,7 @@ impl Service {
         let at = |error| StartError::Listen(config.http.listen, error);
         let socket = TcpListener::bind(config.http.listen).await.map_err(at)?;
         let app = Arc::new(App::new(node.clone(), admin_token, config));
-        let listener = Listener::serve(socket, routes(Arc::clone(&app))).map_err(at)?;
+        let listener = Listener::serve(socket, routes(Arc::clone(&app)), &listener::Options::default()).map_err(at)?;
         tracing::info!(address = %listener.address(), %node, commit = telemetry::COMMIT, "listening");
 
         let database = Database::open(config).await?;

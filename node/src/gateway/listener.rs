@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use metrics::Gauge;
 use tokio::net::{TcpListener, TcpStream};
@@ -35,9 +35,22 @@ use super::route;
 /// How long to wait when the system has no more sockets to give; others may close meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How a socket is served.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a client may take to send the head of a request.
+    pub header_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { header_timeout: Duration::from_secs(10) }
+    }
+}
+
 /// A socket that is being served.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub struct Listener {
     address: SocketAddr,
     stopping: Arc<Notify>,
     task: JoinHandle<()>,
@@ -45,32 +58,34 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Serves what comes in at this socket.
-    pub(crate) fn serve<F>(socket: TcpListener, routes: F) -> io::Result<Self>
+    pub fn serve<F>(socket: TcpListener, routes: F, options: &Options) -> io::Result<Self>
     where
         F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
         F::Future: Send,
     {
         let address = socket.local_addr()?;
         let stopping = Arc::new(Notify::new());
-        let task = tokio::spawn(accept(socket, routes, Arc::clone(&stopping)));
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+        let task = tokio::spawn(accept(socket, routes, http, Arc::clone(&stopping)));
         Ok(Self { address, stopping, task })
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Accepts nobody any more, closes idle connections, and finishes the requests that are in progress. False if they were
     /// not finished within `limit`.
-    pub(crate) async fn stop(self, limit: Duration) -> bool {
+    pub async fn stop(self, limit: Duration) -> bool {
         self.stopping.notify_one();
         tokio::time::timeout(limit, self.task).await.is_ok()
     }
 }
 
 /// Accepts until told to stop, then waits for the connections to end.
-async fn accept<F>(socket: TcpListener, routes: F, stopping: Arc<Notify>)
+async fn accept<F>(socket: TcpListener, routes: F, http: http1::Builder, stopping: Arc<Notify>)
 where
     F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
@@ -83,7 +98,7 @@ where
         };
         match accepted {
             Ok((stream, peer)) => {
-                tokio::spawn(serve(stream, peer.ip(), routes.clone(), connections.watcher()));
+                tokio::spawn(serve(stream, peer.ip(), routes.clone(), http.clone(), connections.watcher()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
@@ -96,7 +111,7 @@ where
 }
 
 /// Serves one connection until it ends.
-async fn serve<F>(stream: TcpStream, peer: IpAddr, routes: F, watcher: Watcher)
+async fn serve<F>(stream: TcpStream, peer: IpAddr, routes: F, http: http1::Builder, watcher: Watcher)
 where
     F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
@@ -112,7 +127,7 @@ where
         let answer = service.borrow_mut().call(request);
         respond(head, answer)
     });
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), respond);
+    let connection = http.serve_connection(TokioIo::new(stream), respond);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection broke");
     }
@@ -196,7 +211,7 @@ mod tests {
         F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
         F::Future: Send,
     {
-        Listener::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), routes).unwrap()
+        Listener::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), routes, &Options::default()).unwrap()
     }
 
     async fn ask(stream: &mut TcpStream) {
