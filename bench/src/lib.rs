@@ -15,6 +15,7 @@
 pub mod checker;
 pub mod fetch;
 pub mod history;
+pub mod load;
 pub mod rows;
 pub mod servers;
 pub mod verify;
