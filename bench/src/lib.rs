@@ -13,6 +13,7 @@
 //! Beside it are private database [`servers`] to run all that on.
 
 pub mod checker;
+pub mod compare;
 pub mod fetch;
 pub mod history;
 pub mod load;

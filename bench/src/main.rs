@@ -1,7 +1,8 @@
-//! The program `firstcome-bench`: parses, runs. See [`bench::load`] and [`bench::verify`].
+//! The program `firstcome-bench`: parses, runs. See [`bench::load`], [`bench::compare`] and [`bench::verify`].
 
 use std::process::ExitCode;
 
+use bench::compare::Compare;
 use bench::load::Load;
 use bench::verify::Verify;
 use clap::{Parser, Subcommand};
@@ -20,6 +21,10 @@ enum Command {
     ///
     /// Exits with 0 if nothing was missed, 1 if an SLO was missed, the service went away, or the checker found something, 2 if there was no run.
     Load(Box<Load>),
+    /// Starts the bare route, nodes and databases itself, measures them side by side, and prints Markdown tables.
+    ///
+    /// Exits with 0, or 2 if something could not be measured.
+    Compare(Box<Compare>),
     /// Holds a history of requests and answers against the stored rows.
     ///
     /// Exits with 0 if all promises were kept, 1 with findings, 2 if the input cannot be read.
@@ -30,6 +35,7 @@ enum Command {
 async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Load(load) => load.run().await,
+        Command::Compare(compare) => compare.run().await,
         Command::Verify(verify) => verify.run().await,
     }
 }
