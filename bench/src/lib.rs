@@ -13,8 +13,10 @@
 //! Beside it are private database [`servers`] to run all that on.
 
 pub mod checker;
+pub mod compare;
 pub mod fetch;
 pub mod history;
+pub mod load;
 pub mod rows;
 pub mod servers;
 pub mod verify;

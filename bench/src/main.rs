@@ -1,11 +1,13 @@
-//! The program `firstcome-bench`: parses, runs. See [`bench::verify`].
+//! The program `firstcome-bench`: parses, runs. See [`bench::load`], [`bench::compare`] and [`bench::verify`].
 
 use std::process::ExitCode;
 
+use bench::compare::Compare;
+use bench::load::Load;
 use bench::verify::Verify;
 use clap::{Parser, Subcommand};
 
-/// Judges a Firstcome service by what its clients saw.
+/// Measures a Firstcome service, and judges it by what its clients saw.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -15,6 +17,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Asks a running service for coupons, and says how fast it answered what.
+    ///
+    /// Exits with 0 if nothing was missed, 1 if an SLO was missed, the service went away, or the checker found something, 2 if there was no run.
+    Load(Box<Load>),
+    /// Starts the bare route, nodes and databases itself, measures them side by side, and prints Markdown tables.
+    ///
+    /// Exits with 0, or 2 if something could not be measured.
+    Compare(Box<Compare>),
     /// Holds a history of requests and answers against the stored rows.
     ///
     /// Exits with 0 if all promises were kept, 1 with findings, 2 if the input cannot be read.
@@ -24,6 +34,8 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Load(load) => load.run().await,
+        Command::Compare(compare) => compare.run().await,
         Command::Verify(verify) => verify.run().await,
     }
 }

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[allow(dead_code, reason = "another test program uses the rest of it")]
 #[path = "../faults/process.rs"]
 mod process;
 
@@ -95,13 +96,13 @@ async fn activate(folder: &Path, coupon: CouponId, sequence: u64) -> (u64, Durat
     // Warm: the connection and everything else that the first request of a node makes.
     let other = coupon_of_one(&client, &process.address).await;
     assert_eq!(issue(other).await.unwrap().status(), 201);
-    let empty = anonymous_bytes(&process);
+    let empty = process.memory();
     let begun = Instant::now();
     let answer = issue(coupon.get()).await.unwrap();
     let took = begun.elapsed();
     assert_eq!(answer.status(), 201);
     assert!(answer.text().await.unwrap().contains(&format!("\"sequence\":{sequence},")));
-    let grown = anonymous_bytes(&process) - empty;
+    let grown = process.memory() - empty;
     process.kill();
     (grown, took)
 }
@@ -111,11 +112,4 @@ async fn coupon_of_one(client: &reqwest::Client, address: &str) -> u64 {
     let body = serde_json::json!({"title": "one", "total_quantity": 1});
     let made = client.post(format!("http://{address}/v1/coupons")).bearer_auth(process::ADMIN_TOKEN).json(&body).send().await.unwrap();
     made.json::<serde_json::Value>().await.unwrap()["id"].as_u64().unwrap()
-}
-
-/// Bytes of memory that are the process's own.
-fn anonymous_bytes(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }

@@ -1,0 +1,72 @@
+//! How batches grow with load: rows of a batch and times of a commit, as the node counts them, by connections.
+
+use std::fmt::Write as _;
+
+use actors::metrics::{BATCH_ROWS, COMMIT_SECONDS};
+
+use super::series::{Series, verdict};
+use super::{Bench, millis, prometheus};
+use crate::load::Failed;
+use crate::load::arrivals::Pace;
+
+/// The first is the lone commit that others are held against.
+const CONNECTIONS: [usize; 5] = [1, 16, 64, 256, 1_024];
+/// At these connections the median may take so many lone commits: the one in progress, and the own.
+const FEW: (usize, f64) = (16, 2.5);
+
+#[derive(Default)]
+struct Row {
+    rate: Series,
+    p50: Series,
+    p99: Series,
+    rows: Series,
+    commit: Series,
+    lone: Series,
+}
+
+pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
+    let mut text = "| store | connections | issued per second | p50 ms | p99 ms | rows a batch | commit ms | p50 in lone commits |\n\
+                    |---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    let mut targets = String::new();
+    for stocked in bench.servers() {
+        let server = match &stocked.store {
+            Ok(server) => server,
+            Err(why) => {
+                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – |", stocked.name);
+                continue;
+            }
+        };
+        let node = bench.node(&server.fresh(bench).await?)?;
+        let mut rows: [Row; CONNECTIONS.len()] = Default::default();
+        for _ in 0..bench.flags.rounds {
+            let mut lone = f64::NAN;
+            for (connections, row) in CONNECTIONS.into_iter().zip(&mut rows) {
+                let before = node.metrics().await?;
+                let run = bench.issue(&node, 1, Pace::Closed, connections).await?;
+                let after = node.metrics().await?;
+                let p50 = millis(run.percentile(50.0));
+                if connections == 1 {
+                    lone = p50;
+                }
+                row.rate.add(run.rate());
+                row.p50.add(p50);
+                row.p99.add(millis(run.percentile(99.0)));
+                row.rows.add(prometheus::mean(&before, &after, BATCH_ROWS).ok_or("the node counted no batch")?);
+                row.commit.add(1_000.0 * prometheus::mean(&before, &after, COMMIT_SECONDS).ok_or("the node timed no commit")?);
+                row.lone.add(p50 / lone);
+            }
+        }
+        for (connections, row) in CONNECTIONS.into_iter().zip(&rows) {
+            let Row { rate, p50, p99, rows, commit, lone } = row;
+            let (rate, rows, commit, lone_shown) = (rate.shown(0), rows.shown(1), commit.shown(1), lone.shown(1));
+            let (p50, p99) = (p50.shown(1), p99.shown(1));
+            let _ = writeln!(text, "| {} | {connections} | {rate} | {p50} | {p99} | {rows} | {commit} | {lone_shown} |", stocked.name);
+            if connections == FEW.0 {
+                let _ = write!(targets, " {}: {:.1}, {}.", stocked.name, lone.median(), verdict(lone.median() <= FEW.1));
+            }
+        }
+    }
+    let _ = write!(text, "\nTarget: at {} connections a median of at most {} lone commits.{targets} {}", FEW.0, FEW.1, bench.settings());
+    Ok(text)
+}

@@ -1,0 +1,116 @@
+//! The programs that are measured, as child processes that end with this one's measurements.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child as Process, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::{Bench, prometheus};
+use crate::load::Failed;
+
+/// How long a program may take until it says where it is ready; a new database has its schema made in this time.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long its metrics may take.
+const METRICS_LIMIT: Duration = Duration::from_secs(10);
+/// What administrators of the nodes show.
+pub(super) const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// A program that serves.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: Process,
+    url: String,
+    /// Held open, as the program may say more.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Bench<'_> {
+    /// A node over this store.
+    pub(super) fn node(&self, store_url: &str) -> Result<Child, Failed> {
+        let program = beside(self.flags.firstcome.as_deref(), "firstcome")?;
+        let mut command = Command::new(&program);
+        for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("FIRSTCOME__")) {
+            command.env_remove(key);
+        }
+        let data = tempfile::Builder::new().prefix("node-").tempdir_in(self.scratch)?.keep();
+        let token = format!("auth.admin_token={ADMIN_TOKEN}");
+        let store = format!("store.url={store_url}");
+        command.args(["--listen=127.0.0.1:0", "--set", &token, "--set", "log.level=error", "--set", &store]).arg("--data-dir").arg(data);
+        Child::start(&program, command)
+    }
+
+    /// The bare route.
+    pub(super) fn bare_route(&self) -> Result<Child, Failed> {
+        let program = beside(self.flags.bare_route.as_deref(), "examples/bare_route")?;
+        let mut command = Command::new(&program);
+        command.args(["--listen", "127.0.0.1:0"]);
+        Child::start(&program, command)
+    }
+}
+
+/// The program that was named, or the one beside this.
+fn beside(named: Option<&Path>, name: &str) -> Result<PathBuf, Failed> {
+    let program = match named {
+        Some(program) => program.to_owned(),
+        None => std::env::current_exe()?.with_file_name(name),
+    };
+    if program.is_file() { Ok(program) } else { Err(format!("there is no {}: build it, or name it with a flag", program.display()).into()) }
+}
+
+impl Child {
+    fn start(program: &Path, mut command: Command) -> Result<Self, Failed> {
+        let mut process =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|error| format!("{}: {error}", program.display()))?;
+        let output = process.stdout.take().map(BufReader::new).ok_or("a child without its output")?;
+        let (sender, ready) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut output = output;
+            let mut line = String::new();
+            let read = output.read_line(&mut line);
+            // Nobody waits any more if it took too long.
+            let _ = sender.send((read.is_ok(), line, output));
+        });
+        let said = ready.recv_timeout(START_LIMIT);
+        let address = said.as_ref().ok().and_then(|(_, line, _)| Some(line.split("http://").nth(1)?.trim().to_owned()));
+        match (said, address) {
+            (Ok((_, _, output)), Some(address)) => Ok(Self { process, url: format!("http://{address}"), _output: output }),
+            _ => {
+                let _ = process.kill();
+                let _ = process.wait();
+                Err(format!("{} does not say within {START_LIMIT:?} where it is ready", program.display()).into())
+            }
+        }
+    }
+
+    /// Where it serves.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its metrics, as Prometheus reads them.
+    pub(super) async fn metrics(&self) -> Result<String, Failed> {
+        let client = reqwest::Client::builder().timeout(METRICS_LIMIT).no_proxy().build()?;
+        Ok(client.get(format!("{}/metrics", self.url)).send().await?.error_for_status()?.text().await?)
+    }
+
+    /// How many requests its door has answered.
+    pub(super) async fn door_answers(&self) -> Result<f64, Failed> {
+        Ok(prometheus::value(&self.metrics().await?, actors::metrics::DOOR_ANSWERS))
+    }
+
+    /// The memory that is its own now, in bytes.
+    pub(super) fn resident_bytes(&self) -> Result<u64, Failed> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok(kib.ok_or("the system does not tell its memory")? * 1_024)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Its data is thrown away; there is nothing to finish.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

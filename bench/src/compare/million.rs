@@ -1,0 +1,58 @@
+//! Issuing with a million issued, against issuing with none: in databases of their own on the same server, in turn.
+
+use std::fmt::Write as _;
+
+use actors::ids::CouponId;
+
+use super::children::Child;
+use super::series::{Series, verdict};
+use super::{Asked, Bench};
+use crate::load::Failed;
+use crate::load::arrivals::Pace;
+
+/// The full one must reach this share of the empty one's rate.
+const SHARE: f64 = 0.9;
+/// Connections that fill: large batches, as filling is not what is measured.
+const FILL_CONNECTIONS: usize = 1_024;
+
+pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
+    let issued = bench.flags.issued;
+    let mut text =
+        format!("| store | per second, none issued | per second, {issued} issued | share | target ≥ {SHARE} |\n|---|---|---|---|---|\n");
+    for stocked in &bench.stores {
+        let server = match &stocked.store {
+            Ok(server) => server,
+            Err(why) => {
+                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – |", stocked.name);
+                continue;
+            }
+        };
+        let full = bench.node(&server.fresh(bench).await?)?;
+        let coupons = bench.make(&full, 1, None).await?;
+        let fill = Bench::name();
+        let run = bench.send(asked(&full, &coupons, &fill, FILL_CONNECTIONS), issued).await?;
+        super::expect(&run, "issued")?;
+        let [mut none, mut million, mut share]: [Series; 3] = Default::default();
+        for _ in 0..bench.flags.rounds {
+            // A new one each time, as a round leaves many rows.
+            let empty = bench.node(&server.fresh(bench).await?)?;
+            let at_none = bench.issue(&empty, 1, Pace::Closed, bench.connections()).await?.rate();
+            drop(empty);
+            let name = Bench::name();
+            let run = bench.measure(asked(&full, &coupons, &name, bench.connections())).await?;
+            super::expect(&run, "issued")?;
+            none.add(at_none);
+            million.add(run.rate());
+            share.add(run.rate() / at_none);
+        }
+        let met = verdict(share.median() >= SHARE);
+        let _ = writeln!(text, "| {} | {} | {} | {} | {met} |", stocked.name, none.shown(0), million.shown(0), share.shown(2));
+    }
+    let _ = write!(text, "\n{}", bench.settings());
+    Ok(text)
+}
+
+/// Issuing to users who are all different.
+fn asked<'a>(node: &'a Child, coupons: &[CouponId], name: &'a str, connections: usize) -> Asked<'a> {
+    Asked { url: node.url(), coupons: coupons.to_vec(), users: None, name, pace: Pace::Closed, connections }
+}

@@ -1,0 +1,128 @@
+//! The bare route, the door, an owner's refusal, and issuing on each store.
+
+use std::fmt::Write as _;
+
+use actors::ids::CouponId;
+
+use super::children::Child;
+use super::series::Series;
+use super::{Asked, Bench, expect, millis};
+use crate::load::Failed;
+use crate::load::arrivals::Pace;
+use crate::load::drive::Run;
+
+/// What a row asks.
+enum Question {
+    Bare,
+    /// A sold-out coupon; the node's door knows.
+    Door(CouponId),
+    /// A coupon that every asker has already.
+    Owner(CouponId, String),
+    Issue,
+}
+
+/// A row, and what came of it so far.
+struct Row {
+    name: String,
+    question: Question,
+    /// Which of the programs.
+    child: usize,
+    rate: Series,
+    ratio: Series,
+    p50: Series,
+    p99: Series,
+}
+
+/// How many different users ask for what they have already.
+const OWNERS_USERS: u64 = 1_000;
+
+pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
+    let mut children = vec![bench.bare_route()?];
+    let mut rows = vec![row("the bare route", Question::Bare, 0)];
+    let mut absent = Vec::new();
+    for stocked in &bench.stores {
+        match &stocked.store {
+            Ok(store) => {
+                let node = bench.node(&store.fresh(bench).await?)?;
+                if children.len() == 1 {
+                    rows.push(row("sold out, answered by the door", Question::Door(sold_out(bench, &node).await?), 1));
+                    let (coupon, name) = given(bench, &node).await?;
+                    rows.push(row("`ALREADY_ISSUED`, answered by the owner", Question::Owner(coupon, name), 1));
+                }
+                rows.push(row(&format!("issued and committed, {}", stocked.name), Question::Issue, children.len()));
+                children.push(node);
+            }
+            Err(why) => absent.push(format!("| {}: NOT MEASURED: {why} | – | – | – | – |", stocked.name)),
+        }
+    }
+    for _ in 0..bench.flags.rounds {
+        let mut bare = f64::NAN;
+        for row in &mut rows {
+            let run = ask(bench, &children[row.child], &row.question).await.map_err(|error| format!("{}: {error}", row.name))?;
+            if matches!(row.question, Question::Bare) {
+                bare = run.rate();
+            }
+            row.rate.add(run.rate());
+            row.ratio.add(run.rate() / bare);
+            row.p50.add(millis(run.percentile(50.0)));
+            row.p99.add(millis(run.percentile(99.0)));
+        }
+    }
+    let mut text = "| answer | per second | of the bare route | p50 ms | p99 ms |\n|---|---|---|---|---|\n".to_owned();
+    for row in &rows {
+        let (rate, ratio) = (row.rate.shown(0), row.ratio.shown(2));
+        let _ = writeln!(text, "| {} | {rate} | {ratio} | {} | {} |", row.name, row.p50.shown(1), row.p99.shown(1));
+    }
+    for line in absent {
+        let _ = writeln!(text, "{line}");
+    }
+    let _ = write!(text, "\n{}", bench.settings());
+    Ok(text)
+}
+
+fn row(name: &str, question: Question, child: usize) -> Row {
+    let [rate, ratio, p50, p99] = Default::default();
+    Row { name: name.to_owned(), question, child, rate, ratio, p50, p99 }
+}
+
+async fn ask(bench: &Bench<'_>, child: &Child, question: &Question) -> Result<Run, Failed> {
+    let name = Bench::name();
+    let (coupon, users, name, expected) = match question {
+        Question::Issue => return bench.issue(child, 1, Pace::Closed, bench.connections()).await,
+        Question::Bare => (CouponId::new(1).ok_or("no id")?, None, &name, "issued"),
+        Question::Door(coupon) => (*coupon, None, &name, "SOLD_OUT"),
+        Question::Owner(coupon, name) => (*coupon, Some(OWNERS_USERS), name, "ALREADY_ISSUED"),
+    };
+    let before = if expected == "issued" { 0.0 } else { child.door_answers().await? };
+    let asked = Asked { url: child.url(), coupons: vec![coupon], users, name, pace: Pace::Closed, connections: bench.connections() };
+    let run = bench.measure(asked).await?;
+    expect(&run, expected)?;
+    if expected != "issued" {
+        let by_door = child.door_answers().await? - before;
+        let share = by_door / (run.tally.ended() + run.tally.warm_up) as f64;
+        if (expected == "SOLD_OUT" && share < 0.95) || (expected == "ALREADY_ISSUED" && share > 0.0) {
+            return Err(format!("the door answered a share of {share:.2}").into());
+        }
+    }
+    Ok(run)
+}
+
+/// A coupon that is sold out.
+async fn sold_out(bench: &Bench<'_>, node: &Child) -> Result<CouponId, Failed> {
+    let coupons = bench.make(node, 1, Some(10)).await?;
+    let asked = Asked { url: node.url(), coupons: coupons.clone(), users: None, name: &Bench::name(), pace: Pace::Closed, connections: 8 };
+    let run = bench.send(asked, 1_000).await?;
+    expect(&run, "SOLD_OUT")?;
+    coupons.first().copied().ok_or_else(|| "no coupon was made".into())
+}
+
+/// A coupon that the users of this name have.
+async fn given(bench: &Bench<'_>, node: &Child) -> Result<(CouponId, String), Failed> {
+    let coupons = bench.make(node, 1, None).await?;
+    let name = Bench::name();
+    let asked =
+        Asked { url: node.url(), coupons: coupons.clone(), users: Some(OWNERS_USERS), name: &name, pace: Pace::Closed, connections: 64 };
+    let run = bench.send(asked, OWNERS_USERS).await?;
+    expect(&run, "issued")?;
+    Ok((coupons.first().copied().ok_or("no coupon was made")?, name))
+}

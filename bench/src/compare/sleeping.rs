@@ -1,0 +1,68 @@
+//! A hundred thousand coupons that sleep: they should cost nothing. And what one costs that is awake: its owner's memory.
+
+use std::fmt::Write as _;
+
+use super::series::Series;
+use super::{Asked, Bench, expect};
+use crate::load::Failed;
+use crate::load::arrivals::Pace;
+
+/// Most owners that are woken to be weighed.
+const AWAKE_MAX: u64 = 20_000;
+
+pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
+    let count = bench.flags.coupons;
+    let mut text = format!(
+        "| store | per second, one coupon | per second, {count} more asleep | share | MiB resident | with {count} asleep | bytes an owner awake |\n\
+         |---|---|---|---|---|---|---|\n"
+    );
+    for stocked in &bench.stores {
+        let server = match &stocked.store {
+            Ok(server) => server,
+            Err(why) => {
+                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – | – | – |", stocked.name);
+                continue;
+            }
+        };
+        let alone = bench.node(&server.fresh(bench).await?)?;
+        let url = server.fresh(bench).await?;
+        let maker = bench.node(&url)?;
+        let coupons = bench.make(&maker, count, None).await?;
+        drop(maker);
+        // A new process, which has not seen them.
+        let crowded = bench.node(&url)?;
+        let [mut without, mut with, mut share, mut memory, mut crowded_memory]: [Series; 5] = Default::default();
+        for round in 0..bench.flags.rounds {
+            let rate = bench.issue(&alone, 1, Pace::Closed, bench.connections()).await?.rate();
+            let crowded_rate = bench.issue(&crowded, 1, Pace::Closed, bench.connections()).await?.rate();
+            without.add(rate);
+            with.add(crowded_rate);
+            share.add(crowded_rate / rate);
+            if round == 0 {
+                memory.add(mib(alone.resident_bytes()?));
+                crowded_memory.add(mib(crowded.resident_bytes()?));
+            }
+        }
+        let awake = count.min(AWAKE_MAX);
+        let before = crowded.resident_bytes()?;
+        let coupons = coupons.into_iter().take(usize::try_from(awake)?).collect();
+        let name = Bench::name();
+        let asked = Asked { url: crowded.url(), coupons, users: None, name: &name, pace: Pace::Closed, connections: bench.connections() };
+        expect(&bench.send(asked, awake).await?, "issued")?;
+        let bytes = crowded.resident_bytes()?.saturating_sub(before) / awake;
+        let (without, with, share) = (without.shown(0), with.shown(0), share.shown(2));
+        let (memory, crowded_memory) = (memory.shown(0), crowded_memory.shown(0));
+        let _ = writeln!(text, "| {} | {without} | {with} | {share} | {memory} | {crowded_memory} | {bytes} |", stocked.name);
+    }
+    let _ = write!(
+        text,
+        "\nMemory is the process' resident set after its first load; an owner awake has one issuance, and is weighed as the growth over up to {AWAKE_MAX} of \
+         them. {}",
+        bench.settings()
+    );
+    Ok(text)
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

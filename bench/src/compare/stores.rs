@@ -1,0 +1,114 @@
+//! The stores that are measured, with durable commits.
+
+use clap::ValueEnum;
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+
+use super::{Bench, Compare};
+use crate::load::Failed;
+use crate::servers::{Kind, Server};
+
+/// Which store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum StoreKind {
+    /// Embedded.
+    Sqlite,
+    /// A private MySQL.
+    Mysql,
+    /// A private MariaDB.
+    Mariadb,
+}
+
+/// A store that is there, or why it is not.
+pub(super) struct Stocked {
+    pub(super) name: String,
+    pub(super) store: Result<StoreServer, String>,
+}
+
+/// Where databases are made.
+pub(super) enum StoreServer {
+    Embedded,
+    Server(Server),
+}
+
+impl Compare {
+    /// All stores that were wished. A server that is not there is said; with `FIRSTCOME_REQUIRE_DATABASES=1` that is an error.
+    pub(super) async fn start_stores(&self) -> Result<Vec<Stocked>, Failed> {
+        let mut stores = Vec::new();
+        for kind in &self.stores {
+            stores.push(match kind {
+                StoreKind::Sqlite => Stocked { name: "SQLite".to_owned(), store: Ok(StoreServer::Embedded) },
+                StoreKind::Mysql => self.server(Kind::MySql, &["--log-bin=binlog", "--sync-binlog=1", "--server-id=1"]).await,
+                StoreKind::Mariadb => self.server(Kind::MariaDb, &[]).await,
+            });
+        }
+        let required = std::env::var("FIRSTCOME_REQUIRE_DATABASES").is_ok_and(|required| required == "1");
+        match stores.iter().find_map(|stocked| stocked.store.as_ref().err()) {
+            Some(why) if required => Err(format!("FIRSTCOME_REQUIRE_DATABASES=1, but {why}").into()),
+            Some(_) | None => Ok(stores),
+        }
+    }
+
+    async fn server(&self, kind: Kind, more: &[&str]) -> Stocked {
+        let pool = format!("--innodb-buffer-pool-size={}M", self.buffer_pool_mib);
+        let arguments = [&["--innodb-flush-log-at-trx-commit=1", pool.as_str()], more].concat();
+        let started = match Server::start(kind, &arguments) {
+            Ok(server) => version(&server).await.map(|version| (version, server)).map_err(|error| error.to_string()),
+            Err(why) => Err(why),
+        };
+        match started {
+            Ok((version, server)) => Stocked { name: format!("{} {version}", kind.name()), store: Ok(StoreServer::Server(server)) },
+            Err(why) => {
+                eprintln!("NOT MEASURED: {}: {why}", kind.name());
+                Stocked { name: kind.name().to_owned(), store: Err(why) }
+            }
+        }
+    }
+}
+
+impl Bench<'_> {
+    /// The same without the embedded one.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Stocked> {
+        self.stores.iter().filter(|stocked| !matches!(stocked.store, Ok(StoreServer::Embedded)))
+    }
+
+    /// What the settings of the servers are, for below a table.
+    pub(super) fn settings(&self) -> String {
+        format!(
+            "SQLite: WAL, `synchronous=FULL`. MySQL and MariaDB: `innodb_flush_log_at_trx_commit=1`, a buffer pool of {} MiB; MySQL with its binary log and \
+             `sync_binlog=1`, MariaDB without one.",
+            self.flags.buffer_pool_mib
+        )
+    }
+}
+
+impl StoreServer {
+    /// The URL of a new and empty database.
+    pub(super) async fn fresh(&self, bench: &Bench<'_>) -> Result<String, Failed> {
+        match self {
+            Self::Embedded => {
+                let directory = tempfile::Builder::new().prefix("sqlite-").tempdir_in(bench.scratch)?.keep();
+                Ok(format!("sqlite://{}", directory.join("firstcome.db").display()))
+            }
+            Self::Server(server) => {
+                let name = Server::fresh_name();
+                let mut connection = administrator(server).connect().await?;
+                // A name of ours, without anything to escape.
+                sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await?;
+                connection.close().await?;
+                Ok(server.url(&name, None))
+            }
+        }
+    }
+}
+
+fn administrator(server: &Server) -> MySqlConnectOptions {
+    MySqlConnectOptions::new().socket(server.socket()).username("root").ssl_mode(MySqlSslMode::Disabled)
+}
+
+async fn version(server: &Server) -> Result<String, Failed> {
+    let mut connection = administrator(server).connect().await?;
+    let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(version.split('-').next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,145 @@
+//! `firstcome-bench load`: drives a service over HTTP, says how fast it answered what, and holds that against what was demanded.
+//!
+//! [`crowd`] says who asks for what and [`arrivals`] when; both are pure but for the clock. [`drive`] runs threads of [`connection`]s, which read answers
+//! with [`response`] and count them in [`tally`]; [`record`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is how fast all that
+//! goes at most.
+
+pub mod arrivals;
+pub mod ceiling;
+pub mod connection;
+pub mod coupons;
+pub mod crowd;
+pub mod drive;
+pub(crate) mod flags;
+pub mod record;
+pub mod report;
+pub mod response;
+pub mod tally;
+
+use std::fs::File;
+use std::io::{BufReader, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use actors::ids::CouponId;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::checker::{self, Options, Report};
+use crate::fetch::Fetch;
+use crate::history::{self, InputError, Operation};
+use crate::verify::{BAD_INPUT, CLEAN, FINDINGS, rendered};
+use coupons::Wanted;
+use drive::{Plan, Progress, drive};
+use record::HistoryFile;
+use report::Figures;
+
+pub use flags::Load;
+
+/// How long reading the stored rows may take.
+const FETCH_LIMIT: Duration = Duration::from_secs(600);
+
+/// Why there are no figures.
+pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+impl Load {
+    /// Does it, prints the figures, and returns the exit status: 0 if nothing was missed, 1 if something was, or the checker found something, 2 if there
+    /// was no run.
+    pub async fn run(&self) -> ExitCode {
+        match self.measured().await {
+            Ok(true) => ExitCode::from(CLEAN),
+            Ok(false) => ExitCode::from(FINDINGS),
+            Err(error) => {
+                eprintln!("firstcome-bench: {error}");
+                ExitCode::from(BAD_INPUT)
+            }
+        }
+    }
+
+    async fn measured(&self) -> Result<bool, Failed> {
+        let scratch = tempfile::tempdir()?;
+        let history: Option<PathBuf> = self.history.clone().or_else(|| self.check.then(|| scratch.path().join("history.jsonl")));
+        let mut plan = self.plan()?;
+        let ceiling = if self.ceiling.is_zero() { None } else { Some(ceiling::measure(&plan, self.ceiling).await?) };
+        let file = history.as_deref().map(HistoryFile::create).transpose()?;
+        plan.coupons = self.coupons(&plan, file.as_ref()).await?;
+        if !self.json {
+            eprintln!("run {}, seed {}", plan.crowd.name, plan.crowd.seed);
+        }
+        let bar = bar(&plan);
+        let run = drive(plan.clone(), file.as_ref(), |progress| show(&bar, &plan, progress)).await;
+        bar.finish_and_clear();
+        let run = run?;
+        if let Some(file) = file {
+            file.finish()?;
+        }
+        let figures = Figures::of(&plan, &run, ceiling, &self.slo());
+        let verdict = match &history {
+            Some(path) if self.check => Some(self.judge(path).await?),
+            Some(_) | None => None,
+        };
+        self.print(&figures, verdict.as_ref())?;
+        Ok(figures.missed.is_empty() && verdict.is_none_or(|report| report.is_clean()))
+    }
+
+    /// The coupons to ask for: given, or made now.
+    async fn coupons(&self, plan: &Plan, file: Option<&HistoryFile>) -> Result<Vec<CouponId>, Failed> {
+        if !self.coupon.is_empty() {
+            return Ok(self.coupon.clone());
+        }
+        let token = self.admin_token()?;
+        let wanted = Wanted { count: self.coupons, quantity: self.quantity, name: &plan.crowd.name };
+        Ok(coupons::make(self.first_url(), &token, wanted, file.map(HistoryFile::recorder)).await?)
+    }
+
+    /// Holds what was seen against what is stored.
+    async fn judge(&self, history: &Path) -> Result<Report, Failed> {
+        let operations = history::read(BufReader::new(File::open(history)?)).collect::<Result<Vec<Operation>, InputError>>();
+        let operations = operations.map_err(|error| format!("the history: {error}"))?;
+        let coupons = operations.iter().filter_map(Operation::coupon).collect();
+        let rows = tokio::time::timeout(FETCH_LIMIT, Fetch::new(self.first_url(), &self.admin_token()?).rows(&coupons)).await;
+        let rows = rows.map_err(|_| format!("the rows were not read within {FETCH_LIMIT:?}"))??;
+        // A coupon that was there before may have been asked for by others.
+        let options = Options { foreign: !self.coupon.is_empty(), ..Options::default() };
+        Ok(checker::check(&operations, &rows, &options))
+    }
+
+    fn print(&self, figures: &Figures, verdict: Option<&Report>) -> Result<(), Failed> {
+        let text = if self.json {
+            let mut value = serde_json::to_value(figures)?;
+            if let Some(report) = verdict {
+                value["verdict"] = serde_json::json!({"clean": report.is_clean(), "report": rendered(report)});
+            }
+            format!("{value:#}\n")
+        } else {
+            let verdict = verdict.map(|report| format!("\n{}", rendered(report)));
+            format!("{}{}", figures.table(), verdict.unwrap_or_default())
+        };
+        // Whoever stops reading has seen enough; the exit status is still the verdict.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// A bar towards the bound of the run; nothing where nobody looks.
+fn bar(plan: &Plan) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let length = match (plan.bounds.duration, plan.bounds.requests) {
+        (Some(duration), _) => millis(duration),
+        (None, requests) => requests.unwrap_or(0),
+    };
+    let style = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg}");
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn show(bar: &ProgressBar, plan: &Plan, progress: Progress) {
+    bar.set_position(if plan.bounds.duration.is_some() { millis(progress.elapsed) } else { progress.ended });
+    let rate = progress.ended as f64 / progress.elapsed.as_secs_f64().max(0.001);
+    bar.set_message(format!("{} requests, {rate:.0}/s, {} failed", progress.ended, progress.failed));
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,225 @@
+//! One keep-alive connection, and the loop that sends requests over it, one at a time.
+//!
+//! Nothing here allocates for a request once the buffers have their size, and every wait has the run's limit.
+
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::arrivals::Arrival;
+use super::crowd::Crowd;
+use super::drive::Worker;
+use super::record::Answer;
+use super::response::{self, ANSWER_BYTES_MAX, Response};
+use super::tally::Failure;
+
+/// Bytes read at once; an answer of the service is a fraction of it.
+const READ_BYTES: usize = 8 << 10;
+/// A server may close what was idle so long; that is looked for before the next request, as afterwards nobody could tell what became of it.
+const STALE: Duration = Duration::from_secs(1);
+/// First and longest wait before the next try to connect, so that a server that is gone is not stormed.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Where requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The socket.
+    pub address: SocketAddr,
+    /// What `Host` says.
+    pub host: String,
+}
+
+/// One connection, which may be down.
+#[derive(Debug)]
+pub struct Connection {
+    target: Target,
+    stream: Option<TcpStream>,
+    buffer: Vec<u8>,
+    filled: usize,
+    scratch: Vec<u8>,
+    limit: Duration,
+    deadline: tokio::time::Instant,
+    /// Wakes at some deadline that is not after the present one: moving it for each request would cost more than waking once a limit.
+    alarm: Pin<Box<Sleep>>,
+    used: Instant,
+}
+
+impl Connection {
+    /// A connection that is down. Must be made within the runtime that will use it.
+    pub fn new(target: Target, limit: Duration) -> Self {
+        Self {
+            target,
+            stream: None,
+            buffer: vec![0; READ_BYTES],
+            filled: 0,
+            scratch: Vec::new(),
+            limit,
+            deadline: tokio::time::Instant::now() + limit,
+            alarm: Box::pin(tokio::time::sleep(limit)),
+            used: Instant::now(),
+        }
+    }
+
+    /// Where it goes.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Connects, if it is not connected.
+    pub async fn connect(&mut self) -> Result<(), Failure> {
+        if self.stream.is_some() && (self.used.elapsed() < STALE || self.is_open()) {
+            return Ok(());
+        }
+        self.stream = None;
+        let connected = tokio::time::timeout(self.limit, TcpStream::connect(self.target.address)).await;
+        let stream = connected.map_err(|_| Failure::Connect)?.map_err(|_| Failure::Connect)?;
+        // Requests are small and written whole; waiting to fill a packet would only delay them.
+        stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
+        self.stream = Some(stream);
+        self.used = Instant::now();
+        Ok(())
+    }
+
+    /// Whether the other side has left it open, and said nothing unasked.
+    fn is_open(&self) -> bool {
+        let mut unasked = [0];
+        self.stream
+            .as_ref()
+            .is_some_and(|stream| matches!(stream.try_read(&mut unasked), Err(error) if error.kind() == ErrorKind::WouldBlock))
+    }
+
+    /// Sends a request and waits for its whole answer. After a failure the connection is down.
+    ///
+    /// Not cancel safe: dropped midway, the rest of an answer may be taken for the next one.
+    pub async fn exchange(&mut self, request: &[u8]) -> Result<Response, Failure> {
+        self.deadline = tokio::time::Instant::now() + self.limit;
+        let answered = self.answer(request).await;
+        match &answered {
+            Ok(response) if response.keep_alive && response.length == self.filled => self.used = Instant::now(),
+            // More than the answer came: whose would it be?
+            Ok(_) | Err(_) => self.stream = None,
+        }
+        answered
+    }
+
+    /// The body of the last answer.
+    pub fn body<'c>(&'c self, response: &Response) -> &'c [u8] {
+        response.body(&self.buffer, &self.scratch)
+    }
+
+    async fn answer(&mut self, request: &[u8]) -> Result<Response, Failure> {
+        self.send(request).await?;
+        self.filled = 0;
+        loop {
+            if self.filled == self.buffer.len() {
+                if self.filled >= ANSWER_BYTES_MAX {
+                    return Err(Failure::Malformed);
+                }
+                self.buffer.resize(2 * self.filled, 0);
+            }
+            let ended = match poll_fn(|context| self.poll_read(context)).await? {
+                0 => true,
+                read => {
+                    self.filled += read;
+                    false
+                }
+            };
+            match response::parse(&self.buffer[..self.filled], ended, &mut self.scratch) {
+                Ok(Some(response)) => return Ok(response),
+                Ok(None) => {}
+                Err(response::Malformed::Cut) => return Err(Failure::Cut),
+                Err(_) => return Err(Failure::Malformed),
+            }
+        }
+    }
+
+    async fn send(&mut self, mut request: &[u8]) -> Result<(), Failure> {
+        while !request.is_empty() {
+            let sent = poll_fn(|context| {
+                let stream = self.stream.as_mut().ok_or(Failure::Connect)?;
+                match Pin::new(stream).poll_write(context, request) {
+                    Poll::Ready(Ok(sent)) => Poll::Ready(Ok(sent)),
+                    Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Cut)),
+                    Poll::Pending => self.poll_limit(context),
+                }
+            });
+            request = &request[sent.await?..];
+        }
+        Ok(())
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+        let stream = self.stream.as_mut().ok_or(Failure::Connect)?;
+        let mut free = ReadBuf::new(&mut self.buffer[self.filled..]);
+        match Pin::new(stream).poll_read(context, &mut free) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(free.filled().len())),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Cut)),
+            Poll::Pending => self.poll_limit(context),
+        }
+    }
+
+    /// Ready when the deadline has passed.
+    fn poll_limit<T>(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Failure>> {
+        while self.alarm.as_mut().poll(context).is_ready() {
+            if tokio::time::Instant::now() >= self.deadline {
+                return Poll::Ready(Err(Failure::TimeOut));
+            }
+            self.alarm.as_mut().reset(self.deadline);
+        }
+        Poll::Pending
+    }
+}
+
+/// Sends what arrives until nothing more does.
+pub(super) async fn serve(worker: Rc<Worker>, mut connection: Connection) {
+    let mut request = Vec::with_capacity(512);
+    let mut redial = REDIAL.0;
+    while let Some(arrival) = worker.arrivals.next().await {
+        match ask(&worker, &mut connection, arrival, &mut request).await {
+            Err(Failure::Connect) => {
+                tokio::time::sleep(redial).await;
+                redial = (redial * 2).min(REDIAL.1);
+            }
+            Ok(()) | Err(_) => redial = REDIAL.0,
+        }
+    }
+}
+
+/// Sends one request, and counts and records what came of it.
+async fn ask(worker: &Worker, connection: &mut Connection, arrival: Arrival, request: &mut Vec<u8>) -> Result<(), Failure> {
+    let asked = worker.plan.crowd.asked(arrival.number);
+    let coupon = worker.plan.coupons[Crowd::coupon(asked, worker.plan.coupons.len())];
+    let mut called = Instant::now();
+    let outcome = match connection.connect().await {
+        Ok(()) => {
+            worker.plan.crowd.write_request(asked, coupon, &connection.target().host, request);
+            called = Instant::now();
+            connection.exchange(request).await
+        }
+        Err(failure) => Err(failure),
+    };
+    let answered = Instant::now();
+    let answer = outcome.as_ref().ok().map(|response| Answer {
+        status: response.status,
+        replayed: response.replayed,
+        body: connection.body(response),
+    });
+    if let Some(recorder) = &worker.recorder
+        && !matches!(outcome, Err(Failure::Connect))
+    {
+        let (mut user, mut key) = (Vec::new(), Vec::new());
+        worker.plan.crowd.write_user(asked, &mut user);
+        worker.plan.crowd.write_key(asked, &mut key);
+        recorder.borrow_mut().issue(called, coupon, &user, &key, answer.map(|answer| (answered, answer)));
+    }
+    worker.count(arrival, answered, outcome.as_ref().map(|response| (response, connection.body(response))).map_err(|failure| *failure));
+    outcome.map(|_| ())
+}

@@ -1,0 +1,85 @@
+//! Makes the coupons of a run.
+
+use std::time::{Duration, Instant};
+
+use actors::ids::CouponId;
+use reqwest::{Client, StatusCode};
+use serde::Deserialize;
+use tokio::task::JoinSet;
+
+use super::record::{Answer, Recorder};
+
+/// Coupons that are being made at a time: enough that their commits travel together.
+const CALLS: u64 = 64;
+/// How long making one may take; the service's own limit for changes is 10 s.
+const CALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// Why there are no coupons.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// No whole answer.
+    #[error("a coupon was not made: {0}")]
+    Http(#[from] reqwest::Error),
+    /// Another answer than a coupon.
+    #[error("a coupon was not made: {status}: {body}")]
+    Refused {
+        /// Its status.
+        status: StatusCode,
+        /// What it says.
+        body: String,
+    },
+    /// A task did not end as it should.
+    #[error("a coupon was not made: {0}")]
+    Lost(#[from] tokio::task::JoinError),
+}
+
+/// Which coupons to make.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// How many.
+    pub count: u64,
+    /// How many issuances each has; `None`: without end.
+    pub quantity: Option<u64>,
+    /// The name of the run: the same coupon of the same run is made once.
+    pub name: &'a str,
+}
+
+#[derive(Debug, Deserialize)]
+struct Made {
+    id: u64,
+}
+
+/// Makes them, in the right of an administrator, and records that. Not cancel safe: some may be made.
+pub async fn make(url: &str, admin_token: &str, wanted: Wanted<'_>, mut recorder: Option<Recorder>) -> Result<Vec<CouponId>, MakeError> {
+    let client = Client::builder().timeout(CALL_LIMIT).no_proxy().build()?;
+    let url = format!("{}/v1/coupons", url.trim_end_matches('/'));
+    let mut made = Vec::new();
+    let mut calls = JoinSet::new();
+    let mut next = 0;
+    while next < wanted.count || !calls.is_empty() {
+        while next < wanted.count && (calls.len() as u64) < CALLS {
+            let body = serde_json::json!({"title": format!("{} {next}", wanted.name), "total_quantity": wanted.quantity});
+            let request =
+                client.post(&url).bearer_auth(admin_token).header("Idempotency-Key", format!("{}.{next}", wanted.name)).json(&body);
+            calls.spawn(call(request));
+            next += 1;
+        }
+        let Some(called) = calls.join_next().await else { break };
+        let (at, answered, status, body) = called??;
+        if let Some(recorder) = &mut recorder {
+            recorder.create(at, Some((answered, Answer { status: status.as_u16(), replayed: false, body: body.as_bytes() })));
+        }
+        let id = serde_json::from_str::<Made>(&body).ok().and_then(|made| CouponId::new(made.id));
+        made.push(id.filter(|_| status == StatusCode::CREATED).ok_or(MakeError::Refused { status, body })?);
+    }
+    made.sort_unstable();
+    Ok(made)
+}
+
+async fn call(request: reqwest::RequestBuilder) -> Result<(Instant, Instant, StatusCode, String), reqwest::Error> {
+    let called = Instant::now();
+    let response = request.send().await?;
+    let status = response.status();
+    let body = response.text().await?;
+    Ok((called, Instant::now(), status, body))
+}

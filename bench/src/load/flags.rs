@@ -1,0 +1,216 @@
+//! What can be asked of `firstcome-bench load`.
+
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use actors::ids::CouponId;
+use clap::Args;
+
+use super::Failed;
+use super::arrivals::{Bounds, Pace};
+use super::connection::Target;
+use super::crowd::{Crowd, NAME_BYTES_MAX};
+use super::drive::Plan;
+use super::report::Slo;
+
+/// How long a run takes where nothing else bounds it.
+const DURATION: Duration = Duration::from_secs(10);
+/// Most connections: each has a buffer, and takes one of the ports between this machine and a service.
+const CONNECTIONS_MAX: usize = 25_000;
+
+/// Whom to ask, for what, how often and for how long.
+#[derive(Debug, Clone, Args)]
+pub struct Load {
+    /// A node; may be given several times, and connections are shared out among them.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: Vec<String>,
+    /// The right to make coupons and to read what is stored; else the environment's ADMIN_TOKEN.
+    #[arg(long)]
+    admin_token: Option<String>,
+
+    /// Ask for this coupon; may be given several times. Without it, coupons are made.
+    #[arg(long, value_parser = coupon, conflicts_with_all = ["coupons", "quantity"])]
+    pub(super) coupon: Vec<CouponId>,
+    /// Make so many coupons and ask for all of them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(super) coupons: u64,
+    /// How many issuances each coupon that is made has; without it, no end of them.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(super) quantity: Option<u64>,
+
+    /// Connections, each with one request at a time.
+    #[arg(long, short, default_value_t = 256, value_parser = connections)]
+    connections: usize,
+    /// Threads that share the connections; as many as there are processors by default.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    threads: Option<u16>,
+    /// Open loop: so many requests arrive a second, whatever the answers do. Latencies count from the intended start.
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
+    /// Nothing, then all --requests arrive at the same moment.
+    #[arg(long, requires = "requests", conflicts_with_all = ["rate", "warm_up"])]
+    spike: bool,
+    /// Requests that arrive in this time are sent and not measured.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    warm_up: Duration,
+    /// How long requests arrive after the warm-up; 10s where --requests is not given.
+    #[arg(long, short, value_parser = duration)]
+    duration: Option<Duration>,
+    /// At most so many requests, those of the warm-up among them.
+    #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(1..))]
+    requests: Option<u64>,
+    /// How long an answer may take.
+    #[arg(long, default_value = "10s", value_parser = limit)]
+    timeout: Duration,
+
+    /// The share of requests of users who ask again, half of them with the same Idempotency-Key.
+    #[arg(long, default_value = "0", value_parser = share)]
+    repeats: f64,
+    /// Only so many users, who ask again and again with new keys.
+    #[arg(long, conflicts_with = "repeats", value_parser = clap::value_parser!(u64).range(1..))]
+    users: Option<u64>,
+    /// Who repeats whom is drawn from this.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Ends every user id and key of this run; a new one by default.
+    #[arg(long, value_parser = name)]
+    name: Option<String>,
+
+    /// Write what clients saw to this file, for `firstcome-bench verify`.
+    #[arg(long)]
+    pub(super) history: Option<PathBuf>,
+    /// Hold what clients saw against what is stored, when the run is over.
+    #[arg(long)]
+    pub(super) check: bool,
+    /// Figures as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// How long to measure this tool's own ceiling first; 0s: not at all.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    pub(super) ceiling: Duration,
+
+    /// Exit with 1 if the 99th percentile is longer.
+    #[arg(long, value_parser = limit)]
+    slo_p99: Option<Duration>,
+    /// Exit with 1 if there are fewer answers a second.
+    #[arg(long, value_parser = rate)]
+    slo_rate: Option<f64>,
+    /// Exit with 1 if a larger share has no answer, or one with a status from 500 on.
+    #[arg(long, default_value = "0", value_parser = share)]
+    slo_errors: f64,
+}
+
+impl Load {
+    /// What to do, without the coupons.
+    pub(super) fn plan(&self) -> Result<Plan, Failed> {
+        let targets = self.url.iter().map(|url| target(url)).collect::<Result<Vec<Target>, Failed>>()?;
+        let bounds = match (self.duration, self.requests) {
+            (None, None) => Bounds { duration: Some(self.warm_up + DURATION), requests: None },
+            (duration, requests) => Bounds { duration: duration.map(|duration| self.warm_up + duration), requests },
+        };
+        let name = self.name.clone().unwrap_or_else(|| format!("{:08x}", rand::random::<u32>()));
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Plan {
+            targets,
+            coupons: Vec::new(),
+            crowd: Crowd {
+                name,
+                repeats_ppm: (self.repeats * 1e6) as u32,
+                users: self.users,
+                seed: self.seed.unwrap_or_else(rand::random),
+            },
+            pace: match self.rate {
+                Some(rate) => Pace::Rate(rate),
+                None if self.spike => Pace::Spike,
+                None => Pace::Closed,
+            },
+            bounds,
+            warm_up: self.warm_up,
+            connections: self.connections,
+            threads: self.threads.map_or(processors, usize::from),
+            limit: self.timeout,
+        })
+    }
+
+    /// What must not be missed.
+    pub(super) fn slo(&self) -> Slo {
+        Slo { p99: self.slo_p99, rate: self.slo_rate, errors: self.slo_errors }
+    }
+
+    pub(super) fn admin_token(&self) -> Result<String, Failed> {
+        let given = self.admin_token.clone().or_else(|| std::env::var("ADMIN_TOKEN").ok()).filter(|token| !token.is_empty());
+        given.ok_or_else(|| "making coupons and --check need --admin-token or the environment's ADMIN_TOKEN".into())
+    }
+
+    /// The node that makes coupons and tells what is stored.
+    pub(super) fn first_url(&self) -> &str {
+        self.url.first().map_or("", String::as_str)
+    }
+}
+
+/// The socket of a base URL.
+pub(crate) fn target(url: &str) -> Result<Target, Failed> {
+    let parsed = reqwest::Url::parse(url).map_err(|error| format!("--url {url:?}: {error}"))?;
+    let (Some(host), Some(port), "http", "/", None) =
+        (parsed.host_str(), parsed.port_or_known_default(), parsed.scheme(), parsed.path(), parsed.query())
+    else {
+        return Err(format!("--url {url:?}: must be like http://host:port, without a path").into());
+    };
+    let mut found = (host.trim_matches(['[', ']']), port).to_socket_addrs().map_err(|error| format!("--url {url:?}: {error}"))?;
+    let address = found.next().ok_or_else(|| format!("--url {url:?}: no such host"))?;
+    Ok(Target { address, host: format!("{host}:{port}") })
+}
+
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; for example 500ms, 10s or 2m"))
+}
+
+/// A duration in which something can happen.
+fn limit(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|limit| if limit.is_zero() { Err("must be more than nothing".to_owned()) } else { Ok(limit) })
+}
+
+fn coupon(text: &str) -> Result<CouponId, String> {
+    CouponId::parse(text).map_err(|error| error.to_string())
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|connections| (1..=CONNECTIONS_MAX).contains(connections))
+        .ok_or_else(|| format!("must be from 1 to {CONNECTIONS_MAX}"))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate| (0.001..=1e7).contains(rate))
+        .ok_or_else(|| "must be a number a second from 0.001 to 10000000".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "must be from 0 to 1".to_owned())
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let fits = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    fits.then(|| text.to_owned()).ok_or_else(|| format!("must be 1 to {NAME_BYTES_MAX} letters, digits, - or _"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_a_socket_and_nothing_more() {
+        assert_eq!(
+            target("http://127.0.0.1:8080").unwrap(),
+            Target { address: ([127, 0, 0, 1], 8080).into(), host: "127.0.0.1:8080".into() }
+        );
+        assert_eq!(target("http://[::1]:80/").unwrap().host, "[::1]:80");
+        for wrong in ["127.0.0.1:8080", "https://127.0.0.1", "http://127.0.0.1/v1", "http://127.0.0.1/?x", "x", ""] {
+            assert!(target(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The figures of a run: as a table for people, as JSON for programs, and held against what was demanded.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::arrivals::Pace;
+use super::ceiling::SUSPECT_SHARE;
+use super::drive::{Plan, Run};
+
+/// What must not be missed.
+#[derive(Debug, Clone, Copy)]
+pub struct Slo {
+    /// Longest 99th percentile of all latencies.
+    pub p99: Option<Duration>,
+    /// Fewest answers a second.
+    pub rate: Option<f64>,
+    /// Largest share of errors among all that arrived.
+    pub errors: f64,
+}
+
+/// Percentiles, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[allow(missing_docs, reason = "their names say it")]
+pub struct Latency {
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
+    pub p99_9_ms: f64,
+    pub p99_99_ms: f64,
+    pub max_ms: f64,
+}
+
+impl Latency {
+    fn of(latency: &Histogram<u64>) -> Self {
+        let at = |percent| latency.value_at_percentile(percent) as f64 / 1_000.0;
+        Self {
+            p50_ms: at(50.0),
+            p90_ms: at(90.0),
+            p99_ms: at(99.0),
+            p99_9_ms: at(99.9),
+            p99_99_ms: at(99.99),
+            max_ms: latency.max() as f64 / 1_000.0,
+        }
+    }
+
+    fn columns(&self) -> [f64; 6] {
+        [self.p50_ms, self.p90_ms, self.p99_ms, self.p99_9_ms, self.p99_99_ms, self.max_ms]
+    }
+}
+
+/// All requests of one outcome.
+#[derive(Debug, Serialize)]
+pub struct OutcomeFigures {
+    /// The code, or what else it is counted as.
+    pub outcome: String,
+    /// Whether it is an error.
+    pub error: bool,
+    /// How many.
+    pub count: u64,
+    /// How many a second.
+    pub per_second: f64,
+    /// How long they took.
+    pub latency: Latency,
+}
+
+/// All that is told of a run.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    /// By outcome, the most first.
+    pub outcomes: Vec<OutcomeFigures>,
+    /// How long all together took, errors too.
+    pub latency: Latency,
+    /// Requests that came to an end in the measured time.
+    pub requests: u64,
+    /// How many of them without a whole answer, or with a status from 500 on.
+    pub errors: u64,
+    /// Requests that arrived and were never sent.
+    pub unsent: u64,
+    /// The rate at which requests arrived; null in a closed loop, where that is the rate of answers, and in a spike.
+    pub offered_per_second: Option<f64>,
+    /// Answers a second, without errors.
+    pub achieved_per_second: f64,
+    /// From the end of the warm-up to the last answer.
+    pub measured_seconds: f64,
+    /// With so many connections.
+    pub connections: usize,
+    /// What this tool reaches against a server that does nothing; null if that was not measured.
+    pub ceiling_per_second: Option<f64>,
+    /// Whether it ended by Ctrl-C.
+    pub interrupted: bool,
+    /// What was demanded and missed, in words.
+    pub missed: Vec<String>,
+}
+
+impl Figures {
+    /// The figures of this run, which was to keep this.
+    pub fn of(plan: &Plan, run: &Run, ceiling: Option<f64>, slo: &Slo) -> Self {
+        let seconds = run.measured.as_secs_f64();
+        let mut outcomes: Vec<OutcomeFigures> = run
+            .tally
+            .outcomes
+            .iter()
+            .map(|outcome| OutcomeFigures {
+                outcome: outcome.name.clone(),
+                error: outcome.error,
+                count: outcome.latency.len(),
+                per_second: if seconds > 0.0 { outcome.latency.len() as f64 / seconds } else { 0.0 },
+                latency: Latency::of(&outcome.latency),
+            })
+            .collect();
+        outcomes.sort_by_key(|outcome| std::cmp::Reverse(outcome.count));
+        let mut figures = Self {
+            outcomes,
+            latency: Latency::of(&run.tally.latency()),
+            requests: run.tally.ended(),
+            errors: run.tally.errors(),
+            unsent: run.unsent,
+            offered_per_second: if let Pace::Rate(rate) = plan.pace { Some(rate) } else { None },
+            achieved_per_second: run.rate(),
+            measured_seconds: seconds,
+            connections: plan.connections,
+            ceiling_per_second: ceiling,
+            interrupted: run.interrupted,
+            missed: Vec::new(),
+        };
+        figures.missed = figures.judged(run, slo);
+        figures
+    }
+
+    fn judged(&self, run: &Run, slo: &Slo) -> Vec<String> {
+        let mut missed = Vec::new();
+        if run.gave_up {
+            missed.push("the service answers no more: the run was given up".to_owned());
+        }
+        if self.requests == 0 {
+            missed.push("nothing was measured: no request came to an end after the warm-up".to_owned());
+        }
+        let p99 = slo.p99.map(|p99| p99.as_secs_f64() * 1_000.0);
+        if let Some(p99) = p99.filter(|p99| self.latency.p99_ms > *p99) {
+            missed.push(format!("p99 is {:.2} ms, more than {p99:.2} ms", self.latency.p99_ms));
+        }
+        if let Some(rate) = slo.rate.filter(|rate| self.achieved_per_second < *rate) {
+            missed.push(format!("{:.0} answers a second, fewer than {rate:.0}", self.achieved_per_second));
+        }
+        let failed = self.errors + self.unsent;
+        let share = failed as f64 / (self.requests + self.unsent).max(1) as f64;
+        if share > slo.errors {
+            missed.push(format!("{failed} errors or never sent, a share of {share:.6}, more than {}", slo.errors));
+        }
+        missed
+    }
+
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = write!(text, "{:<20}{:>12}{:>12}", "outcome", "count", "per second");
+        for name in ["p50", "p90", "p99", "p99.9", "p99.99", "max ms"] {
+            let _ = write!(text, "{name:>10}");
+        }
+        text.push('\n');
+        for outcome in &self.outcomes {
+            row(&mut text, &outcome.outcome, outcome.count, outcome.per_second, &outcome.latency);
+        }
+        let seconds = self.measured_seconds;
+        let rate = if seconds > 0.0 { self.requests as f64 / seconds } else { 0.0 };
+        row(&mut text, "all", self.requests, rate, &self.latency);
+        text.push('\n');
+        if let Some(offered) = self.offered_per_second {
+            let _ = writeln!(text, "offered {offered:.0}/s; latencies count from the intended start");
+        }
+        let _ = writeln!(text, "achieved {:.0}/s in {seconds:.1} s over {} connections", self.achieved_per_second, self.connections);
+        if self.unsent > 0 {
+            let _ = writeln!(text, "{} requests arrived and were never sent: no connection was free", self.unsent);
+        }
+        if let Some(ceiling) = self.ceiling_per_second {
+            let share = self.achieved_per_second / ceiling.max(1.0);
+            let _ = writeln!(
+                text,
+                "this tool's own ceiling {ceiling:.0}/s (a server that does nothing, same machine): {:.0} % of it used",
+                share * 100.0
+            );
+            if share > SUSPECT_SHARE {
+                text.push_str("so near its ceiling the figure is rather the tool's than the service's\n");
+            }
+        }
+        if self.interrupted {
+            text.push_str("interrupted: the figures are of what was done until then\n");
+        }
+        for missed in &self.missed {
+            let _ = writeln!(text, "MISSED: {missed}");
+        }
+        text
+    }
+}
+
+fn row(text: &mut String, name: &str, count: u64, rate: f64, latency: &Latency) {
+    let _ = write!(text, "{name:<20}{count:>12}{rate:>12.1}");
+    for column in latency.columns() {
+        let _ = write!(text, "{column:>10.2}");
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::arrivals::Bounds;
+    use crate::load::crowd::Crowd;
+    use crate::load::response::parse;
+    use crate::load::tally::{Failure, Tally};
+
+    const NONE: Slo = Slo { p99: None, rate: None, errors: 1.0 };
+
+    fn plan() -> Plan {
+        Plan {
+            targets: Vec::new(),
+            coupons: Vec::new(),
+            crowd: Crowd { name: "x".into(), repeats_ppm: 0, users: None, seed: 0 },
+            pace: Pace::Rate(200.0),
+            bounds: Bounds { duration: None, requests: None },
+            warm_up: Duration::ZERO,
+            connections: 7,
+            threads: 1,
+            limit: Duration::from_secs(1),
+        }
+    }
+
+    /// A hundred answers of 1 to 100 ms in two seconds, and some failures.
+    fn run(failures: u64) -> Run {
+        let mut tally = Tally::new();
+        let answer = parse(b"HTTP/1.1 201 x\r\n\r\n", true, &mut Vec::new()).unwrap().unwrap();
+        for millis in 1..=100 {
+            tally.answered(&answer, b"", Duration::from_millis(millis));
+        }
+        for _ in 0..failures {
+            tally.failed(Failure::Cut, Duration::from_millis(1));
+        }
+        Run { tally, measured: Duration::from_secs(2), unsent: 0, gave_up: false, interrupted: false }
+    }
+
+    fn missed(run: &Run, slo: &Slo) -> Vec<String> {
+        Figures::of(&plan(), run, None, slo).missed
+    }
+
+    #[test]
+    fn each_demand_is_missed_by_itself() {
+        assert_eq!(missed(&run(0), &Slo { p99: Some(Duration::from_millis(100)), rate: Some(50.0), errors: 0.0 }), [""; 0]);
+        assert!(missed(&run(0), &Slo { p99: Some(Duration::from_millis(98)), ..NONE })[0].contains("p99"));
+        assert!(missed(&run(0), &Slo { rate: Some(50.1), ..NONE })[0].contains("a second"));
+        assert!(missed(&run(1), &Slo { errors: 0.0, ..NONE })[0].contains("1 errors"));
+        assert_eq!(missed(&run(1), &Slo { errors: 0.01, ..NONE }), [""; 0]);
+        let unsent = Run { unsent: 100, ..run(0) };
+        assert!(missed(&unsent, &Slo { errors: 0.4, ..NONE })[0].contains("100 errors"));
+        assert!(missed(&Run { gave_up: true, ..run(0) }, &NONE)[0].contains("no more"));
+        let nothing = Run { tally: Tally::new(), ..run(0) };
+        assert!(missed(&nothing, &NONE)[0].contains("nothing"));
+    }
+
+    #[test]
+    fn the_table_shows_rates_and_the_ceiling() {
+        let table = Figures::of(&plan(), &run(3), Some(60.0), &NONE).table();
+        for part in [
+            "issued                       100        50.0",
+            "connection broke",
+            "offered 200/s",
+            "achieved 50/s",
+            "ceiling 60/s",
+            "83 %",
+            "rather the tool's",
+        ] {
+            assert!(table.contains(part), "{part} is not in\n{table}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! An HTTP/1.1 answer from the bytes that have come so far. Pure: it reads nothing itself, and allocates only where a body comes in chunks.
+//!
+//! Bodies end as RFC 9112 says: none for 1xx, 204 and 304; chunks; `Content-Length`; else the end of the connection. What contradicts itself is an
+//! error, never a guess: a generator that misreads where an answer ends would go on to measure nonsense.
+
+use std::ops::Range;
+
+use httparse::{EMPTY_HEADER, Header, Status};
+
+/// Most header fields of an answer; ours have fewer than ten, proxies add some.
+const HEADERS_MAX: usize = 64;
+/// Longest head, and longest trailer.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Longest body; the longest page of the service is a tenth of it.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// Longest run of bytes that can be one answer: chunks of one byte are five bytes too many each.
+pub const ANSWER_BYTES_MAX: usize = HEAD_BYTES_MAX + 6 * BODY_BYTES_MAX;
+
+/// What is not an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The head is not HTTP/1.
+    #[error("the head is not HTTP/1")]
+    Head,
+    /// The lengths of the body are not one number.
+    #[error("the length of the body is not one number")]
+    Length,
+    /// The body is in a coding that nobody asked for.
+    #[error("the body is in a coding that was not asked for")]
+    Coding,
+    /// A chunk does not end where it says.
+    #[error("a chunk does not end where it says")]
+    Chunk,
+    /// It is longer than any answer.
+    #[error("the answer is too long")]
+    TooLong,
+    /// The connection ended within it.
+    #[error("the connection ended within the answer")]
+    Cut,
+}
+
+/// Where the body is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Body {
+    /// In the bytes, at this place.
+    Plain(Range<usize>),
+    /// In the scratch, out of its chunks.
+    Joined,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// Its status.
+    pub status: u16,
+    /// Whether it carries `Idempotent-Replayed: true`.
+    pub replayed: bool,
+    /// Whether the connection serves another request after it.
+    pub keep_alive: bool,
+    /// How many bytes it took.
+    pub length: usize,
+    body: Body,
+}
+
+impl Response {
+    /// Its body, out of what it was parsed from.
+    pub fn body<'b>(&self, bytes: &'b [u8], scratch: &'b [u8]) -> &'b [u8] {
+        match &self.body {
+            Body::Plain(place) => &bytes[place.clone()],
+            Body::Joined => scratch,
+        }
+    }
+}
+
+/// The first answer in these bytes; `None` if more must come. `ended`: no more will.
+pub fn parse(bytes: &[u8], ended: bool, scratch: &mut Vec<u8>) -> Result<Option<Response>, Malformed> {
+    let mut begin = 0;
+    loop {
+        let Some(head) = Head::parse(&bytes[begin..])? else {
+            let too_long = bytes.len() - begin > HEAD_BYTES_MAX || begin > HEAD_BYTES_MAX;
+            return if too_long { Err(Malformed::TooLong) } else { partial(ended) };
+        };
+        begin += head.length;
+        // An interim answer; the one that counts comes after it. 101 would end HTTP on the connection, and nobody asked for it.
+        if (100..200).contains(&head.status) {
+            if head.status == 101 {
+                return Err(Malformed::Head);
+            }
+            continue;
+        }
+        let Some((body, end)) = head.body(bytes, begin, ended, scratch)? else { return partial(ended) };
+        let keep_alive = head.keep_alive && !(head.framing == Framing::UntilEnd);
+        return Ok(Some(Response { status: head.status, replayed: head.replayed, keep_alive, length: end, body }));
+    }
+}
+
+fn partial<T>(ended: bool) -> Result<Option<T>, Malformed> {
+    if ended { Err(Malformed::Cut) } else { Ok(None) }
+}
+
+/// How the end of a body is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Length(usize),
+    Chunked,
+    UntilEnd,
+}
+
+struct Head {
+    status: u16,
+    replayed: bool,
+    keep_alive: bool,
+    framing: Framing,
+    length: usize,
+}
+
+impl Head {
+    fn parse(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
+        let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut headers);
+        let Status::Complete(length) = response.parse(bytes).map_err(|_| Malformed::Head)? else { return Ok(None) };
+        let (Some(status), Some(version)) = (response.code, response.version) else { return Err(Malformed::Head) };
+        let fields = Fields::of(response.headers)?;
+        let framing = match (status, fields.coded, fields.content_length) {
+            (100..=199 | 204 | 304, ..) => Framing::Length(0),
+            (_, true, _) => Framing::Chunked,
+            (_, false, Some(length)) => Framing::Length(length),
+            (_, false, None) => Framing::UntilEnd,
+        };
+        // Both framings at once may be an attack on a proxy: the chunks count, and the connection is not used again.
+        let ambiguous = fields.coded && fields.content_length.is_some();
+        let keep_alive = !fields.close && !ambiguous && (version == 1 || fields.keep);
+        Ok(Some(Self { status, replayed: fields.replayed, keep_alive, framing, length }))
+    }
+
+    /// The body and the place after it.
+    fn body(&self, bytes: &[u8], begin: usize, ended: bool, scratch: &mut Vec<u8>) -> Result<Option<(Body, usize)>, Malformed> {
+        match self.framing {
+            Framing::Length(length) if bytes.len() - begin >= length => Ok(Some((Body::Plain(begin..begin + length), begin + length))),
+            Framing::Length(_) => Ok(None),
+            Framing::Chunked => Ok(join(bytes, begin, scratch)?.map(|end| (Body::Joined, end))),
+            Framing::UntilEnd if bytes.len() - begin > BODY_BYTES_MAX => Err(Malformed::TooLong),
+            Framing::UntilEnd => Ok(ended.then_some((Body::Plain(begin..bytes.len()), bytes.len()))),
+        }
+    }
+}
+
+/// What the header fields say, as far as it matters here.
+#[derive(Default)]
+struct Fields {
+    content_length: Option<usize>,
+    coded: bool,
+    close: bool,
+    keep: bool,
+    replayed: bool,
+}
+
+impl Fields {
+    fn of(headers: &[Header<'_>]) -> Result<Self, Malformed> {
+        let mut fields = Self::default();
+        for header in headers {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            // By length first: this runs for every field of every answer.
+            match header.name.len() {
+                14 if is("content-length") => fields.length(header.value)?,
+                17 if is("transfer-encoding") => {
+                    if fields.coded || !header.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                        return Err(Malformed::Coding);
+                    }
+                    fields.coded = true;
+                }
+                10 if is("connection") => {
+                    for option in header.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                        fields.close |= option.eq_ignore_ascii_case(b"close");
+                        fields.keep |= option.eq_ignore_ascii_case(b"keep-alive");
+                    }
+                }
+                19 if is("idempotent-replayed") => fields.replayed = header.value == b"true",
+                _ => {}
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Takes in a `Content-Length`, which may be there twice and may be a list, if all say the same.
+    fn length(&mut self, value: &[u8]) -> Result<(), Malformed> {
+        for text in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+            let length = str::from_utf8(text).ok().filter(|_| digits).ok_or(Malformed::Length)?;
+            let length: usize = length.parse().map_err(|_| Malformed::TooLong)?;
+            if length > BODY_BYTES_MAX {
+                return Err(Malformed::TooLong);
+            }
+            if self.content_length.replace(length).is_some_and(|before| before != length) {
+                return Err(Malformed::Length);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Joins the chunks that begin here in the scratch; the place after the last one and its trailer.
+fn join(bytes: &[u8], begin: usize, scratch: &mut Vec<u8>) -> Result<Option<usize>, Malformed> {
+    scratch.clear();
+    let mut at = begin;
+    loop {
+        let size = httparse::parse_chunk_size(&bytes[at..]).map_err(|_| Malformed::Chunk)?;
+        let Status::Complete((line, size)) = size else { return unfinished(&bytes[at..]) };
+        at += line;
+        let size = usize::try_from(size).ok().filter(|size| scratch.len() + size <= BODY_BYTES_MAX).ok_or(Malformed::TooLong)?;
+        if size == 0 {
+            let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+            return match httparse::parse_headers(&bytes[at..], &mut headers).map_err(|_| Malformed::Chunk)? {
+                Status::Complete((trailer, _)) => Ok(Some(at + trailer)),
+                Status::Partial => unfinished(&bytes[at..]),
+            };
+        }
+        let Some(chunk) = bytes.get(at..at + size) else { return Ok(None) };
+        match &bytes[at + size..] {
+            [b'\r', b'\n', ..] => {}
+            [] | [b'\r'] => return Ok(None),
+            _ => return Err(Malformed::Chunk),
+        }
+        scratch.extend_from_slice(chunk);
+        at += size + 2;
+    }
+}
+
+/// A line or trailer of which more must come, if it is not too long already.
+fn unfinished<T>(bytes: &[u8]) -> Result<Option<T>, Malformed> {
+    if bytes.len() > HEAD_BYTES_MAX { Err(Malformed::TooLong) } else { Ok(None) }
+}
+
+#[cfg(test)]
+mod tests;
