@@ -19,7 +19,7 @@ use crate::lease::Lease;
 use crate::membership::{self, Membership};
 use crate::metrics::{self, handles};
 use crate::router::Router;
-use crate::shard::{ShardHandle, ShardSurroundings};
+use crate::shard::{LOADS_WAITING_MAX, ShardHandle, ShardSurroundings};
 use crate::store::{NodeRow, Result, ShardRow, Store, StoreError};
 use crate::time;
 use crate::write_back::Lanes;
@@ -117,6 +117,7 @@ impl Engine {
                 requests_max: options.coupon_requests_max,
             },
             loads: Arc::new(Semaphore::new(LOADS_MAX)),
+            loads_waiting: Admission::new(LOADS_WAITING_MAX),
             places: Admission::new(OWNERS_MAX),
         };
         let mut shards = Vec::with_capacity(usize::from(SHARDS));

@@ -19,9 +19,13 @@ use crate::coupon::{self, OwnerHandle, Surroundings};
 use crate::critical;
 use crate::ids::{CouponId, Epoch, Fence, ShardId};
 use crate::metrics::{Handles, handles};
-use crate::shard::life::{Effect, Event, Life, Raise};
+use crate::shard::life::{Effect, Event, Life, Load, Raise};
 use crate::shard::load::{Loaded, Readied};
 use crate::store::{Claim, ShardRow, Store};
+
+/// Most coupons of a node that are read or wait to be: more than are read in the time that people wait, four at a time at a millisecond each. Ids
+/// that nobody ever made count too, as only reading tells. More are told `OVERLOADED`.
+pub const LOADS_WAITING_MAX: usize = 16_384;
 
 /// Pause before the epoch is raised again after a failure.
 const RAISE_PAUSE: Duration = Duration::from_millis(100);
@@ -69,6 +73,8 @@ pub struct ShardSurroundings {
     pub owners: Surroundings,
     /// How many owners are loaded at the same time on this node: more would only wait for the same disk.
     pub loads: Arc<Semaphore>,
+    /// Places for those being loaded and those waiting for it: [`LOADS_WAITING_MAX`].
+    pub loads_waiting: Admission,
     /// How many owners there may be on this node.
     pub places: Admission,
 }
@@ -284,7 +290,7 @@ impl State {
 
     async fn carry_out(&mut self, effect: Effect, read: &mut Option<Readied>, myself: &ActorRef<ShardCommand>) -> Option<Event> {
         match effect {
-            Effect::Load(coupon) => self.load(coupon, myself),
+            Effect::Load(coupon) => return self.load(coupon, myself),
             Effect::Activate(coupon, fence) => return self.activate(coupon, fence, read.take(), myself).await,
             Effect::Deliver(coupon, request) => return self.deliver(coupon, request),
             Effect::SetBack(request, setback) => {
@@ -304,15 +310,18 @@ impl State {
         None
     }
 
-    fn load(&self, coupon: CouponId, myself: &ActorRef<ShardCommand>) {
+    fn load(&self, coupon: CouponId, myself: &ActorRef<ShardCommand>) -> Option<Event> {
+        let Ok(waiting) = self.surroundings.loads_waiting.admit() else { return Some(Event::Loaded(coupon, Load::NoPlace)) };
         let (store, loads, shard) = (Arc::clone(&self.surroundings.store), Arc::clone(&self.surroundings.loads), myself.clone());
         let places = self.surroundings.places.clone();
         tokio::spawn(async move {
             // A task of its own, so that its panic is an answer too.
             let loading = tokio::spawn(async move { load::load(store, &loads, &places, coupon).await });
             let loaded = loading.await.unwrap_or(Loaded::Failed);
+            drop(waiting);
             let _ = shard.cast(ShardCommand::Loaded(coupon, loaded));
         });
+        None
     }
 
     async fn activate(&mut self, coupon: CouponId, fence: Fence, read: Option<Readied>, myself: &ActorRef<ShardCommand>) -> Option<Event> {

@@ -270,7 +270,7 @@ pub trait Store: Send + Sync + 'static {
     async fn write(&self, batch: &Batch) -> Result<u64>;
 
     /// How the rows of each portion stand, by fresh reads, in the order of the portions. The fence is read before the rows: where it does not
-    /// hold any more, what is said of the rows is final. A portion of which just a part is there is `Different`.
+    /// hold any more, what is said of the rows is final. A portion of which just a part is there, or a row that makes no sense, is `Different`.
     async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>>;
 
     /// Reads a coupon and its issuances after `after`, in order of sequence. `None`: there is no such coupon.

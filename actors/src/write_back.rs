@@ -207,9 +207,9 @@ fn flatten<T>(
 
 fn show_failure(error: &StoreError, metrics: &Handles) {
     match error {
-        StoreError::NotStored(_) | StoreError::Unreadable(_) => metrics.retries_not_stored.increment(1),
+        StoreError::NotStored(_) => metrics.retries_not_stored.increment(1),
         StoreError::Unknown(_) | StoreError::Fatal(_) => metrics.retries_unknown.increment(1),
-        StoreError::Clash(_) => metrics.retries_clash.increment(1),
+        StoreError::Clash(_) | StoreError::Unreadable(_) => metrics.retries_clash.increment(1),
     }
     tracing::warn!(%error, "a batch is not known to be stored yet");
 }
@@ -224,7 +224,7 @@ fn show_fate(portion: &Portion, fate: Fate, metrics: &Handles) {
         }
         Fate::Contradicted => {
             metrics.contradictions.increment(1);
-            tracing::error!(%coupon, %shard, %epoch, "contradiction: the store holds other rows, or its guards refuse; loading the coupon anew");
+            tracing::error!(%coupon, %shard, %epoch, "contradiction: the store holds other rows, or none that can be read, or its guards refuse; loading the coupon anew");
         }
         Fate::Unknown => tracing::warn!(%coupon, %shard, %epoch, "the lease ended before a portion was known to be stored"),
     }

@@ -17,6 +17,7 @@ use actors::coupon::message::{Change, ChangeOutcome, IssueOutcome, Refusal, Setb
 use actors::engine::NotReady;
 use actors::ids::{Incarnation, Sequence};
 use actors::offer::OfferPatch;
+use actors::shard::LOADS_WAITING_MAX;
 use actors::store::{Claim, CouponQuery, Store};
 use engine::faults::Fault;
 use engine::house::{DEADLINE, House, eventually, key, user};
@@ -273,6 +274,64 @@ async fn a_gap_in_what_is_stored_is_not_served() {
     assert_eq!(house.issue(coupon, 3, 3).await, Err(Setback::StoreUnavailable));
     house.faults.hide_first_issuance(false);
     assert!(matches!(house.issue(coupon, 3, 3).await, Ok(IssueOutcome::Issued(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coupon_that_makes_no_sense_keeps_no_other_from_being_issued() {
+    let house = House::new().await;
+    let (front, spoilt, sound) = (house.coupon(None, 1).await, house.coupon(None, 1).await, house.coupon(None, 1).await);
+    for coupon in [front, spoilt, sound] {
+        assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Issued(_))));
+    }
+    // The others come to the lane while it waits for the first, and so go in one batch.
+    house.faults.hold_writes(true);
+    let ask = |coupon| {
+        let engine = house.engine.clone();
+        tokio::spawn(async move { engine.issue(coupon, user(2), key(2), DEADLINE).await })
+    };
+    let first = ask(front);
+    eventually("a batch is out", async || house.faults.writes_waiting() > 0).await;
+    let (lost, other) = (ask(spoilt), ask(sound));
+    eventually("all are admitted", async || house.engine.admitted() == 3).await;
+    house.faults.spoil(Some(spoilt));
+    house.faults.hold_writes(false);
+    for asked in [first, other] {
+        assert!(matches!(asked.await.unwrap(), Ok(IssueOutcome::Issued(_))));
+    }
+    assert!(matches!(house.issue(sound, 4, 4).await, Ok(IssueOutcome::Issued(_))), "the lane goes on");
+    assert_eq!(lost.await.unwrap(), Err(Setback::Unknown), "what became of it cannot be told");
+    assert_eq!(house.issue(spoilt, 3, 3).await, Err(Setback::StoreUnavailable));
+    assert!(house.engine.not_ready().is_empty());
+    // Mended, it goes on from what is stored.
+    house.faults.spoil(None);
+    let answer = house.issue(spoilt, 2, 2).await;
+    assert!(matches!(&answer, Ok(IssueOutcome::Issued(issuance)) if issuance.id.sequence == Sequence::new(2)), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_coupons_than_may_wait_to_be_read_are_refused_although_nobody_waits_for_them_any_more() {
+    let house = House::new().await;
+    house.faults.hold_loads(true);
+    let unknown = |number: u64| actors::ids::CouponId::new(1_000_000 + number).unwrap();
+    let asked: Vec<_> = (0..LOADS_WAITING_MAX as u64)
+        .map(|number| {
+            let engine = house.engine.clone();
+            tokio::spawn(async move { engine.issue(unknown(number), user(1), key(1), LONG).await })
+        })
+        .collect();
+    eventually("all are admitted", async || house.engine.admitted() == LOADS_WAITING_MAX).await;
+    asked.iter().for_each(tokio::task::JoinHandle::abort);
+    eventually("nobody waits", async || house.engine.admitted() == 0).await;
+    let short = Duration::from_secs(1);
+    eventually("one more is refused", async || {
+        house.engine.issue(unknown(LOADS_WAITING_MAX as u64), user(1), key(1), short).await == Err(Setback::Overloaded)
+    })
+    .await;
+    house.faults.hold_loads(false);
+    eventually("there is room again", async || {
+        house.engine.issue(unknown(0), user(1), key(1), DEADLINE).await == Ok(IssueOutcome::Refused(Refusal::UnknownCoupon))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,8 +38,8 @@ pub const READ_LIMIT: Duration = Duration::from_secs(5);
 /// writers, or for another program with the file open, ends as *not stored*, and only a stuck disk as *unknown*.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a statement waits for a connection before it is surely not begun.
-const QUEUE_LIMIT: Duration = Duration::from_secs(3);
+/// How long a statement waits for a connection before it is surely not begun. Shorter than people wait, so that they are told so.
+const QUEUE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Connections that read coupons for their owners.
 const LOADERS: u32 = 2;

@@ -81,7 +81,7 @@ pub enum FoundRows {
     Stored,
     /// None is there, and nothing is in their place.
     Absent,
-    /// Something else is in the place of at least one.
+    /// Something else is in the place of at least one, if only what cannot be read.
     Different,
 }
 
@@ -101,7 +101,7 @@ pub enum Fate {
     Stored,
     /// The shard has another epoch or owner: what is not stored by now never will be.
     Fenced,
-    /// The store contradicts the owner: it holds other rows, or its guards refuse. The owner must be loaded anew.
+    /// The store contradicts the owner: it holds other rows, or none that can be read, or its guards refuse. The owner must be loaded anew.
     Contradicted,
     /// The lease ended before it was known.
     Unknown,

@@ -3,6 +3,7 @@
 //! ```text
 //! stored whole ──────────────► stored
 //! stored fewer, clashed ─────► read back: stored · fenced · contradicted · (clashed, but absent) each alone once more
+//! unreadable ────────────────► read back; what cannot be read either: each alone once more, and then contradicted
 //! not stored, unknown ───────► the same batch again, after a pause, while the lease holds
 //! lease over ────────────────► unknown
 //! ```
@@ -116,6 +117,7 @@ impl<H: Clone> Lane<H> {
                 self.read_back(&found, effects);
             }
             Event::ReadBack(Err(StoreError::Fatal(why))) => effects.push(Effect::Die(why)),
+            Event::ReadBack(Err(StoreError::Unreadable(_))) => self.cannot_tell(effects),
             Event::ReadBack(Ok(_) | Err(_)) => self.pause(Next::ReadBack, effects),
             Event::RetryDue { lease_holds: true } => self.go_on(effects),
             Event::RetryDue { lease_holds: false } => self.give_up(effects),
@@ -148,12 +150,13 @@ impl<H: Clone> Lane<H> {
                 out.clashed = false;
                 self.look(effects);
             }
-            Err(StoreError::Clash(_)) => {
+            // What makes no sense today makes none tomorrow: sent again and again it would only keep the others of this lane waiting.
+            Err(StoreError::Clash(_) | StoreError::Unreadable(_)) => {
                 out.clashed = true;
                 self.look(effects);
             }
             Err(StoreError::Fatal(why)) => effects.push(Effect::Die(why)),
-            Err(StoreError::NotStored(_) | StoreError::Unknown(_) | StoreError::Unreadable(_)) => self.pause(Next::Write, effects),
+            Err(StoreError::NotStored(_) | StoreError::Unknown(_)) => self.pause(Next::Write, effects),
         }
     }
 
@@ -181,6 +184,17 @@ impl<H: Clone> Lane<H> {
                 (FoundRows::Absent, true) => Fate::Contradicted,
             };
             effects.push(Effect::Settle(submission, fate));
+        }
+    }
+
+    /// The rows cannot be read back, and trying again is vain: each portion goes by itself, and of one that is by itself already, only loading its
+    /// coupon anew, above a raised epoch, can tell.
+    fn cannot_tell(&mut self, effects: &mut Vec<Effect<H>>) {
+        let Some(out) = self.out.take() else { return };
+        if out.alone {
+            effects.extend(out.submissions.into_iter().map(|submission| Effect::Settle(submission, Fate::Contradicted)));
+        } else {
+            self.alone.extend(out.submissions);
         }
     }
 

@@ -30,9 +30,12 @@ pub struct Faults {
     no_beats: AtomicBool,
     no_first_issuance: AtomicBool,
     held: watch::Sender<bool>,
+    writes_waiting: AtomicUsize,
     claims_held: watch::Sender<bool>,
     claims_waiting: AtomicUsize,
     loads: AtomicUsize,
+    loads_held: watch::Sender<bool>,
+    unreadable: Mutex<Option<CouponId>>,
 }
 
 impl Faults {
@@ -57,6 +60,11 @@ impl Faults {
         self.held.send_replace(hold);
     }
 
+    /// How many writes have been held so far.
+    pub fn writes_waiting(&self) -> usize {
+        self.writes_waiting.load(Ordering::SeqCst)
+    }
+
     /// Lets claims wait before they reach the store, until this is taken back.
     pub fn hold_claims(&self, hold: bool) {
         self.claims_held.send_replace(hold);
@@ -69,6 +77,21 @@ impl Faults {
 
     pub fn hide_first_issuance(&self, hide: bool) {
         self.no_first_issuance.store(hide, Ordering::SeqCst);
+    }
+
+    /// Nothing of this coupon makes sense from now on, whether it is written or read.
+    pub fn spoil(&self, coupon: Option<CouponId>) {
+        *self.unreadable.lock().unwrap() = coupon;
+    }
+
+    fn spoils(&self, batch: &Batch) -> bool {
+        let spoilt = *self.unreadable.lock().unwrap();
+        batch.portions.iter().any(|portion| Some(portion.coupon) == spoilt)
+    }
+
+    /// Lets reads of coupons for their owners wait before they reach the store, until this is taken back.
+    pub fn hold_loads(&self, hold: bool) {
+        self.loads_held.send_replace(hold);
     }
 
     /// How often a coupon was read to make its owner.
@@ -90,6 +113,10 @@ impl Faulty {
 
 fn refused<T>() -> Result<T> {
     Err(StoreError::NotStored("refused by the test".to_owned()))
+}
+
+fn unreadable<T>() -> Result<T> {
+    Err(StoreError::Unreadable("spoilt by the test".to_owned()))
 }
 
 #[async_trait]
@@ -138,7 +165,13 @@ impl Store for Faulty {
         if self.faults.no_writes.load(Ordering::SeqCst) {
             return refused();
         }
+        if *self.faults.held.borrow() {
+            self.faults.writes_waiting.fetch_add(1, Ordering::SeqCst);
+        }
         self.faults.held.subscribe().wait_for(|held| !held).await.unwrap();
+        if self.faults.spoils(batch) {
+            return unreadable();
+        }
         let fault = self.faults.next_writes.lock().unwrap().pop_front();
         match fault {
             None => self.store.write(batch).await,
@@ -152,11 +185,15 @@ impl Store for Faulty {
     }
 
     async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>> {
-        self.store.read_back(batch).await
+        if self.faults.spoils(batch) { unreadable() } else { self.store.read_back(batch).await }
     }
 
     async fn load(&self, coupon: CouponId, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Coupon>> {
         self.faults.loads.fetch_add(1, Ordering::SeqCst);
+        self.faults.loads_held.subscribe().wait_for(|held| !held).await.unwrap();
+        if *self.faults.unreadable.lock().unwrap() == Some(coupon) {
+            return unreadable();
+        }
         let hidden = self.faults.no_first_issuance.load(Ordering::SeqCst);
         let mut visible = |issuance: LoadedIssuance<'_>| {
             if hidden && issuance.sequence == Sequence::new(1) { Ok(()) } else { issuances(issuance) }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actors::ids::Sequence;
+use actors::offer::Status;
 use actors::store::sqlite::{OpenError, Options, SqliteStore};
 use actors::store::{Store, StoreError};
 use actors::write_back::batch::FoundRows;
@@ -191,11 +192,16 @@ async fn a_cluster_made_otherwise_is_unreadable() {
 async fn rows_that_make_no_sense_are_unreadable() {
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
-    file.store.write(&batch([owned.strangers(1..=2)])).await.unwrap();
+    let sent = batch([owned.strangers(1..=2)]);
+    file.store.write(&sent).await.unwrap();
     let mut shell = file.shell().await;
     sqlx::raw_sql("UPDATE issuances SET user_id = 'two words' WHERE sequence = 2").execute(&mut shell).await.unwrap();
     let result = file.store.load(owned.id(), Sequence::NONE, &mut |_| Ok(())).await;
     assert!(matches!(result, Err(StoreError::Unreadable(_))));
+    assert_eq!(found(&*file.store, &sent).await, (true, FoundRows::Different), "this coupon's trouble alone");
+    let change = batch([owned.change(2, |coupon| coupon.status = Status::Paused)]);
+    sqlx::raw_sql("UPDATE coupons SET created_at = 9223372036854775807").execute(&mut shell).await.unwrap();
+    assert_eq!(found(&*file.store, &change).await, (true, FoundRows::Different));
 }
 
 #[tokio::test]

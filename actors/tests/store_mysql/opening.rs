@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use actors::ids::Sequence;
+use actors::offer::Status;
 use actors::store::mysql::{MySqlStore, OpenError, Options};
 use actors::store::{Store, StoreError};
+use actors::write_back::batch::FoundRows;
 use futures_util::future::join_all;
 use sqlx::mysql::MySqlConnection;
 
 use crate::database::{OnServer, admin, run};
-use crate::support::{Owned, batch};
+use crate::support::{Owned, batch, found};
 use bench::servers::{Kind, PASSWORD, Server};
 
 async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenError> {
@@ -94,10 +96,15 @@ pub async fn a_database_that_is_not_there_is_refused(kind: Kind) {
 pub async fn rows_that_make_no_sense_are_unreadable(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
-    database.store.write(&batch([owned.strangers(1..=2)])).await.unwrap();
+    let sent = batch([owned.strangers(1..=2)]);
+    database.store.write(&sent).await.unwrap();
     run(&mut database.shell().await, "UPDATE issuances SET issued_at = 9223372036854775807 WHERE sequence = 2").await;
     let result = database.store.load(owned.id(), Sequence::NONE, &mut |_| Ok(())).await;
     assert!(matches!(result, Err(StoreError::Unreadable(_))));
+    assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Different), "this coupon's trouble alone");
+    let change = batch([owned.change(2, |coupon| coupon.status = Status::Paused)]);
+    run(&mut database.shell().await, "UPDATE coupons SET created_at = 9223372036854775807").await;
+    assert_eq!(found(&*database.store, &change).await, (true, FoundRows::Different));
 }
 
 pub async fn secrets_are_not_shown(kind: Kind) {

@@ -61,8 +61,9 @@ async fn issuances_stand(
         .await
         .map_err(on_read)?;
     if !rows.is_empty() {
-        let stored = rows.iter().map(rows::issuance).collect::<Result<Vec<_>>>()?;
-        return Ok(if stored == issuances { FoundRows::Stored } else { FoundRows::Different });
+        // A row that cannot be read is none of these: it is this coupon's trouble alone, and no reason to keep others waiting.
+        let stored = rows.iter().map(rows::issuance).collect::<Result<Vec<_>>>();
+        return Ok(if stored.is_ok_and(|stored| stored == issuances) { FoundRows::Stored } else { FoundRows::Different });
     }
     let statement = in_their_place(dialect, portion, issuances).map_err(|error| StoreError::Unreadable(error.to_string()))?;
     let row = sqlx::raw_sql(AssertSqlSafe(statement)).fetch_one(connection).await.map_err(on_read)?;
@@ -87,7 +88,7 @@ fn in_their_place(dialect: Dialect, portion: &Portion, issuances: &[Issuance]) -
 
 async fn change_stands(connection: &mut MySqlConnection, change: &CouponChange) -> Result<FoundRows> {
     let row = sqlx::query(COUPON).bind(integer(change.coupon.id.get())).fetch_optional(connection).await.map_err(on_read)?;
-    let Some(stored) = row.as_ref().map(rows::coupon).transpose()? else { return Ok(FoundRows::Different) };
+    let Some(Ok(stored)) = row.as_ref().map(rows::coupon) else { return Ok(FoundRows::Different) };
     Ok(if stored == change.coupon {
         FoundRows::Stored
     } else if stored.version + 1 == change.coupon.version {

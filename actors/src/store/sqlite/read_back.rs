@@ -60,8 +60,9 @@ async fn issuances_stand(connection: &mut SqliteConnection, portion: &Portion, i
         .await
         .map_err(on_read)?;
     if !rows.is_empty() {
-        let stored = rows.iter().map(rows::issuance).collect::<Result<Vec<_>>>()?;
-        return Ok(if stored == issuances { FoundRows::Stored } else { FoundRows::Different });
+        // A row that cannot be read is none of these: it is this coupon's trouble alone, and no reason to keep others waiting.
+        let stored = rows.iter().map(rows::issuance).collect::<Result<Vec<_>>>();
+        return Ok(if stored.is_ok_and(|stored| stored == issuances) { FoundRows::Stored } else { FoundRows::Different });
     }
     let json = portions_json(std::slice::from_ref(portion))?;
     let displaced: bool = sqlx::query_scalar(IN_THEIR_PLACE).bind(json).bind(coupon).fetch_one(connection).await.map_err(on_read)?;
@@ -70,7 +71,7 @@ async fn issuances_stand(connection: &mut SqliteConnection, portion: &Portion, i
 
 async fn change_stands(connection: &mut SqliteConnection, change: &CouponChange) -> Result<FoundRows> {
     let row = sqlx::query(COUPON).bind(integer(change.coupon.id.get())).fetch_optional(connection).await.map_err(on_read)?;
-    let Some(stored) = row.as_ref().map(rows::coupon).transpose()? else { return Ok(FoundRows::Different) };
+    let Some(Ok(stored)) = row.as_ref().map(rows::coupon) else { return Ok(FoundRows::Different) };
     Ok(if stored == change.coupon {
         FoundRows::Stored
     } else if stored.version + 1 == change.coupon.version {

@@ -19,6 +19,8 @@ enum Call {
     LostAfter,
     /// Not done, and the answer is lost.
     LostBefore,
+    /// Not done, as it makes no sense just now.
+    Unreadable,
 }
 
 #[derive(Debug, Clone)]
@@ -32,7 +34,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let submit =
         (1..5_u64, 1..1_500_usize, prop::bool::weighted(0.2)).prop_map(|(coupon, rows, stale)| Step::Submit { coupon, rows, stale });
-    let call = prop_oneof![5 => Just(Call::Answers), 1 => Just(Call::NotStored), 1 => Just(Call::LostAfter), 1 => Just(Call::LostBefore)];
+    let call = prop_oneof![5 => Just(Call::Answers), 1 => Just(Call::NotStored), 1 => Just(Call::LostAfter), 1 => Just(Call::LostBefore), 1 => Just(Call::Unreadable)];
     prop::collection::vec(prop_oneof![1 => submit, 2 => call.prop_map(Step::Go)], 1..60)
 }
 
@@ -102,6 +104,8 @@ struct World {
     under_way: Option<Effect<u64>>,
     next_sequence: HashMap<u64, u64>,
     out: BTreeSet<u64>,
+    /// The store could not make sense of something.
+    made_no_sense: bool,
 }
 
 impl World {
@@ -128,6 +132,10 @@ impl World {
             }
             (Some(Effect::Write(_)), Call::LostBefore) => Event::Written(Err(lost())),
             (Some(Effect::ReadBack(batch)), Call::Answers) => Event::ReadBack(Ok(self.store.read_back(&batch))),
+            (Some(Effect::Write(_)), Call::Unreadable) => {
+                self.made_no_sense = true;
+                Event::Written(Err(StoreError::Unreadable("no sense".to_owned())))
+            }
             (Some(Effect::ReadBack(_)), _) => Event::ReadBack(Err(lost())),
             (Some(other), _) => unreachable!("{other:?} is not under way"),
         };
@@ -165,6 +173,7 @@ impl World {
                 *self.next_sequence.entry(submission.home).or_default() += submission.portion.entries.len() as u64;
             }
             Fate::Fenced => prop_assert!(!found.fence_holds && found.rows == FoundRows::Absent),
+            Fate::Contradicted if self.made_no_sense => prop_assert_eq!(found.rows, FoundRows::Absent),
             Fate::Contradicted | Fate::Unknown => prop_assert!(false, "nothing here contradicts: {:?}", fate),
         }
         Ok(())
@@ -234,6 +243,26 @@ fn only_the_portion_that_clashed_is_contradicted() {
     effects.clear();
     lane.handle(Event::Written(Ok(2)), &mut effects);
     assert_eq!(settled(&effects), [(2, Fate::Stored)]);
+}
+
+#[test]
+fn a_portion_that_cannot_be_read_is_contradicted_and_keeps_no_other_waiting() {
+    let unreadable = || StoreError::Unreadable("no such status".to_owned());
+    let (mut lane, mut effects) = lane_with(&[(9, 1), (1, 2), (2, 2)]);
+    lane.handle(Event::Written(Ok(1)), &mut effects);
+    effects.clear();
+    lane.handle(Event::Written(Err(unreadable())), &mut effects);
+    assert!(matches!(&effects[..], [Effect::ReadBack(batch)] if batch.rows() == 4), "it may be stored: {effects:?}");
+    effects.clear();
+    lane.handle(Event::ReadBack(Err(unreadable())), &mut effects);
+    assert!(matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 2), "each by itself: {effects:?}");
+    lane.handle(Event::Written(Err(unreadable())), &mut effects);
+    effects.clear();
+    lane.handle(Event::ReadBack(Err(unreadable())), &mut effects);
+    assert_eq!(settled(&effects), [(1, Fate::Contradicted)]);
+    lane.handle(Event::Written(Ok(2)), &mut effects);
+    assert_eq!(settled(&effects), [(1, Fate::Contradicted), (2, Fate::Stored)]);
+    assert!(!lane.is_delayed());
 }
 
 #[test]
