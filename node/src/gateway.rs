@@ -24,6 +24,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use actors::admission::{Admission, Permit};
 use actors::coupon::message::{Change, Setback};
 use actors::engine::{Engine, NotReady};
 use actors::ids::NodeId;
@@ -42,6 +43,10 @@ use route::Route;
 
 use crate::config::Config;
 
+/// Most reads and creations that a node asks of its store at the same time: what four connections do, at two milliseconds each, in the two seconds
+/// for which one is waited for. More are refused at once.
+const STORE_CALLS_MAX: usize = 4_096;
+
 /// What a handler comes to.
 type Answer = Result<Response, Problem>;
 
@@ -56,6 +61,8 @@ pub(crate) struct App {
     change_deadline: Duration,
     engine: OnceLock<RunningEngine>,
     copies: coupons::Copies,
+    /// Places for [`STORE_CALLS_MAX`].
+    store_calls: Admission,
 }
 
 /// The engine, once it runs.
@@ -79,6 +86,7 @@ impl App {
             change_deadline: config.http.change_deadline,
             engine: OnceLock::new(),
             copies: coupons::Copies::default(),
+            store_calls: Admission::new(STORE_CALLS_MAX),
         }
     }
 
@@ -106,12 +114,18 @@ impl App {
         self.engine.get().map_or_else(|| vec![NotReady::Starting], |running| running.0.not_ready())
     }
 
+    /// A place for a call to the store.
+    fn store_call(&self) -> Result<Permit, Problem> {
+        self.store_calls.admit().map_err(|_full| Problem::SetBack(Setback::Overloaded))
+    }
+
     /// Reads from the store, within the deadline.
     async fn read<T>(&self, reading: impl Future<Output = store::Result<T>>) -> Result<T, Problem> {
+        let _place = self.store_call()?;
         self.read_with_others(async { reading.await.map_err(Arc::new) }).await
     }
 
-    /// The same for a read that others may share, and its failure with it.
+    /// The same for a read that others may share, and its failure with it. It takes one place for all of them: [`taking_a_place`].
     async fn read_with_others<T>(&self, reading: impl Future<Output = Result<T, Arc<store::StoreError>>>) -> Result<T, Problem> {
         match tokio::time::timeout(self.deadline, reading).await {
             Ok(Ok(value)) => Ok(value),
@@ -122,6 +136,14 @@ impl App {
             Err(_) => Err(Problem::SetBack(Setback::StoreUnavailable)),
         }
     }
+}
+
+/// A read of the store that others may share, in one of these places; if there is none, it fails.
+async fn taking_a_place<T>(places: Admission, reading: impl Future<Output = store::Result<T>>) -> store::Result<T> {
+    let Ok(_place) = places.admit() else {
+        return Err(store::StoreError::NotStored("as many calls to the store as there may be are waiting".to_owned()));
+    };
+    reading.await
 }
 
 /// All routes. The hot one is first and stays unboxed.
@@ -245,6 +267,34 @@ mod tests {
     use serde_json::{Value, json};
     use std::net::Ipv4Addr;
     use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn calls_to_the_store_beyond_the_most_are_refused_until_one_ends() {
+        let config = Config::default();
+        let recogniser = Recogniser::new(&secrecy::SecretString::from("token"), auth::Users::new(&config.auth).unwrap());
+        let app = Arc::new(App::new(NodeId::random(), recogniser, &config));
+        let (answer, answered) = tokio::sync::watch::channel(false);
+        let silent = |_| {
+            let (app, mut answered) = (Arc::clone(&app), answered.clone());
+            let reading = async move { answered.wait_for(|answered| *answered).await.map(drop).map_err(|_| unreachable!()) };
+            tokio::spawn(async move { app.read(reading).await })
+        };
+        let waiting: Vec<_> = (0..STORE_CALLS_MAX).map(silent).collect();
+        while app.store_calls.taken() < STORE_CALLS_MAX {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(app.read(async { Ok(()) }).await, Err(Problem::SetBack(Setback::Overloaded))));
+        assert!(matches!(app.store_call(), Err(Problem::SetBack(Setback::Overloaded))));
+        let shared = taking_a_place(app.store_calls.clone(), async { Ok(()) }).await;
+        assert!(matches!(shared, Err(store::StoreError::NotStored(_))));
+        answer.send_replace(true);
+        for waiting in waiting {
+            assert!(waiting.await.unwrap().is_ok());
+        }
+        assert!(app.read(async { Ok(()) }).await.is_ok());
+        assert!(taking_a_place(app.store_calls.clone(), async { Ok(()) }).await.is_ok());
+        assert_eq!(app.store_calls.taken(), 0);
+    }
 
     #[tokio::test]
     async fn a_node_that_starts_is_alive_and_answers_that_it_cannot_serve() {

@@ -74,6 +74,7 @@ async fn create(app: &App, call: &Call) -> Answer {
     let (offer, status) = call.json::<CreateBody>()?.into_offer()?;
     let new = NewCoupon { key, offer, status, created_at: time::timestamp() };
     let engine = app.engine()?;
+    let _place = app.store_call()?;
     let made = within(app.change_deadline, engine.store().create_coupon(&new)).await;
     let (view, replayed) = match made.ok_or(Setback::Unknown)?.map_err(|error| failed(&error))? {
         Created::New(coupon) => (CouponView { coupon, issued: Sequence::NONE }, false),

@@ -11,7 +11,7 @@ use super::super::copies;
 use super::super::json::Page;
 use super::super::page::{Cursor, LIMIT_MAX};
 use super::super::problem::Problem;
-use super::super::{App, coupons::CouponBody};
+use super::super::{App, coupons::CouponBody, taking_a_place};
 
 /// Most coupons of which copies are kept: more than a crowd looks at within a second. The longest title makes one about 1 KiB, so 10 MiB.
 /// Beyond them a coupon is read for each who asks.
@@ -49,8 +49,8 @@ impl Copies {
     pub(crate) async fn coupon(&self, app: &App, id: CouponId) -> Result<Option<CouponView>, Problem> {
         let store = app.engine()?.store();
         let read = || {
-            let store = Arc::clone(store);
-            async move { Ok(store.coupon(id).await?.map(Arc::new)) }
+            let (store, places) = (Arc::clone(store), app.store_calls.clone());
+            taking_a_place(places, async move { Ok(store.coupon(id).await?.map(Arc::new)) })
         };
         let seen = app.read_with_others(self.coupons.get(id, read)).await?;
         Ok(seen.map(|seen| CouponView { coupon: seen.value.coupon.clone(), issued: seen.value.issued.max(Sequence::new(seen.issued)) }))
@@ -64,8 +64,8 @@ impl Copies {
         }
         // As long as a page can be, so that all limits share it.
         let read = || {
-            let store = Arc::clone(store);
-            async move { look_through(&*store, phase, None, LIMIT_MAX).await.map(|listed| Some(Arc::new(listed))) }
+            let (store, places) = (Arc::clone(store), app.store_calls.clone());
+            taking_a_place(places, async move { look_through(&*store, phase, None, LIMIT_MAX).await.map(|listed| Some(Arc::new(listed))) })
         };
         let seen = app.read_with_others(self.lists.get(phase, read)).await?;
         // A list is always there, if empty.
