@@ -195,6 +195,11 @@ impl Server {
         self.directory.join("socket")
     }
 
+    /// Where its data is, for whoever keeps or replaces it while the server does not run.
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
     /// The URL of a database, through another port if one is given. Without TLS, so that what passes by can be looked at.
     pub fn url(&self, database: &str, port: Option<u16>) -> String {
         let password: String = PASSWORD.bytes().map(|byte| format!("%{byte:02X}")).collect();

@@ -67,6 +67,18 @@ impl Clients {
     /// Lets everybody come to an end: whoever has asked is answered.
     pub async fn end(self) {
         self.over.store(true, Ordering::Relaxed);
+        self.wait().await;
+    }
+
+    /// The same, with no change after [`Self::without_changes`].
+    pub async fn end_without_changes(self, quiet: OwnedMutexGuard<()>) {
+        self.over.store(true, Ordering::Relaxed);
+        // The administrator waits for it, and finds that it is over.
+        drop(quiet);
+        self.wait().await;
+    }
+
+    async fn wait(self) {
         for task in self.tasks {
             task.await.unwrap();
         }

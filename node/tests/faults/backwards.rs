@@ -1,0 +1,83 @@
+//! A database that has forgotten what it confirmed: its server comes back on older data, while the node still has its lease and batches to store.
+
+use std::path::Path;
+use std::process::Command;
+
+use actors::time::timestamp;
+use bench::servers::{Kind, Server};
+
+use crate::stage::{Stage, eventually, number};
+
+const CLIENTS: u64 = 16;
+
+/// A lease that outlasts a server's restart, so that owners go on with what they hold and nothing but the lost beat can give it away.
+const LONG_LEASE: &str = "cluster.lease=60s";
+
+const ALARM: &str = "coupon_database_went_backwards_total";
+
+const GIVEN_UP: &str = "the lease ended before a portion was known to be stored";
+
+const INCARNATION: &str = "SELECT incarnation FROM nodes";
+
+/// Copies the data of a server that does not run.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+/// The server is restarted under load, which harms nothing; and then on the data that it had in between.
+async fn a_database_that_went_backwards(kind: Kind) {
+    let Some(server) = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]) else { return };
+    let stage = Stage::on(&server, &[LONG_LEASE]).await;
+    let (clients, coupons) = stage.clients(CLIENTS).await;
+    stage.goes_on().await;
+    // Offers stay as they are, so that the answers from the alarm on can be judged without those before.
+    let quiet = stage.without_changes(&clients, coupons).await;
+    let kept = tempfile::tempdir().unwrap();
+    let kept = kept.path().join("data");
+    tokio::task::block_in_place(|| {
+        server.kill();
+        copy(&server.data(), &kept);
+        server.resume().unwrap();
+    });
+    stage.ready().await;
+    stage.goes_on().await;
+    assert_eq!(stage.metric(ALARM).await, 0.0, "a restart is no step back");
+    // Sold out, as its owner and the door have it. In what was kept it was never made.
+    let gone = stage.coupon(Some(1)).await;
+    assert_eq!(stage.issue(gone, "winner", "key").await.0.0, 201);
+    eventually("the door knows", async || stage.metric("coupon_door_notices").await > 0.0).await;
+    let (before, given_up) = (number(&mut stage.shell().await, INCARNATION).await, stage.logged(GIVEN_UP));
+    tokio::task::block_in_place(|| server.kill());
+    // Batches are out, and owners would have them stored.
+    stage.not_ready("no_store").await;
+    tokio::task::block_in_place(|| {
+        std::fs::remove_dir_all(server.data()).unwrap();
+        copy(&kept, &server.data());
+        server.resume().unwrap();
+    });
+    eventually("the alarm", async || stage.metric(ALARM).await > 0.0).await;
+    let alarm = timestamp();
+    let answer = stage.issue(gone, "other", "key").await.0;
+    assert!(answer.0 == 404 || answer.0 == 503, "{answer:?}");
+    stage.ready().await;
+    assert_eq!(stage.issue(gone, "other", "key").await.0.0, 404);
+    stage.goes_on().await;
+    clients.end_without_changes(quiet).await;
+    assert!(stage.logged(GIVEN_UP) > given_up, "nothing was given up");
+    assert_ne!(number(&mut stage.shell().await, INCARNATION).await, before, "it lives on as it was");
+    assert_eq!(stage.metric(ALARM).await, 1.0, "once is enough");
+    assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
+    let report = stage.history.judge_issues(&stage.process, &coupons, alarm).await;
+    assert!(report.issuances > CLIENTS, "there was no load to speak of");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mysql_that_went_backwards_is_noticed_and_nothing_untrue_is_told_from_then_on() {
+    a_database_that_went_backwards(Kind::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mariadb_that_went_backwards_is_noticed_and_nothing_untrue_is_told_from_then_on() {
+    a_database_that_went_backwards(Kind::MariaDb).await;
+}
