@@ -310,7 +310,18 @@ impl Config {
             listener::tls::Options { certificate_file, key_file, handshake_timeout, reload_every }
         });
         let (trusted_proxies, access) = (self.auth.trusted_proxies.clone(), self.log.access);
-        listener::Options { connections_max, header_timeout, body_timeout, idle_timeout, write_timeout, trusted_proxies, access, tls }
+        let cors_origins = self.http.cors_origins.clone();
+        listener::Options {
+            connections_max,
+            header_timeout,
+            body_timeout,
+            idle_timeout,
+            write_timeout,
+            trusted_proxies,
+            access,
+            cors_origins,
+            tls,
+        }
     }
 
     /// How long to go on serving after `/readyz` says 503.

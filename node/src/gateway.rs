@@ -31,12 +31,12 @@ use actors::ids::NodeId;
 use actors::store;
 use http::header::HeaderName;
 use http::{HeaderValue, Method};
+use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use auth::Recogniser;
-use call::{Call, Head, call};
-use cors::Cors;
+use call::{Call, call};
 use problem::Problem;
 use rate::UserLimit;
 use route::Route;
@@ -56,7 +56,6 @@ pub(crate) struct App {
     node: NodeId,
     recogniser: Recogniser,
     user_limit: Option<UserLimit>,
-    cors: Option<Cors>,
     deadline: Duration,
     change_deadline: Duration,
     engine: OnceLock<RunningEngine>,
@@ -81,7 +80,6 @@ impl App {
             node,
             recogniser,
             user_limit: UserLimit::new(&config.limits),
-            cors: Cors::new(&config.http.cors_origins),
             deadline: config.http.deadline,
             change_deadline: config.http.change_deadline,
             engine: OnceLock::new(),
@@ -156,11 +154,7 @@ pub(crate) fn routes(app: Arc<App>) -> impl Filter<Extract = (Response,), Error 
         })
     };
     let routes = issue.or(other_routes(Arc::clone(&app))).unify();
-    let routes = routes.recover(|_: Rejection| async { Ok::<_, Infallible>(Problem::NotFound.into_response()) }).unify();
-    warp::ext::optional::<Arc<Head>>().and(routes).map(move |head: Option<Arc<Head>>, response| match (&app.cors, head) {
-        (Some(cors), Some(head)) => cors.complete(&head, response),
-        _ => response,
-    })
+    routes.recover(|_: Rejection| async { Ok::<_, Infallible>(Problem::NotFound.into_response()) }).unify()
 }
 
 /// Every route but the hot one.
@@ -188,7 +182,10 @@ fn other_routes(app: Arc<App>) -> warp::filters::BoxedFilter<(Response,)> {
         .map(|call: Call, app: Arc<App>| answer(Route::Readyz, &call, operations::readyz(&app, &call)));
     let metrics = warp::path!("metrics").and(call()).map(|call: Call| answer(Route::Metrics, &call, operations::metrics(&call)));
     let openapi = warp::path!("openapi.json").and(call()).map(|call: Call| answer(Route::OpenApi, &call, openapi::document(&call)));
-    let docs = warp::path!("docs").and(call()).map(|call: Call| answer(Route::Docs, &call, docs::page(&call)));
+    let docs = warp::path!("docs")
+        .and(warp::path::full())
+        .and(call())
+        .map(|path: FullPath, call: Call| answer(Route::Docs, &call, docs::page(path.as_str(), &call)));
     let docs_file =
         warp::path!("docs" / String).and(call()).map(|name: String, call: Call| answer(Route::DocsFile, &call, docs::file(&name, &call)));
     coupons

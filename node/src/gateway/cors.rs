@@ -1,6 +1,7 @@
 //! What browsers must be told before they show our answers to a page of another origin (the CORS protocol of the Fetch standard).
 //!
-//! It stands where answers leave, so that refusals carry it as well: a page must be able to read a 409.
+//! It stands where answers leave, so that refusals carry it as well, and also what is said of a handler that panicked: a page must be able to
+//! read a 409 and a 500. What is said before a request is understood (400, 408, 431, and 503 at the door) has no origin to name.
 
 use std::collections::HashSet;
 
@@ -16,10 +17,11 @@ use crate::config::Origin;
 
 /// What requests may carry besides what every page may send.
 const REQUEST_HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, idempotency-key, if-match, x-request-id, x-user-id");
+    HeaderValue::from_static("authorization, content-type, idempotency-key, if-match, traceparent, tracestate, x-request-id, x-user-id");
 
 /// What pages may read of answers besides what every page may read.
-const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static("etag, idempotent-replayed, location, retry-after, x-request-id");
+const RESPONSE_HEADERS: HeaderValue =
+    HeaderValue::from_static("etag, idempotent-replayed, location, retry-after, traceresponse, www-authenticate, x-request-id");
 
 /// How long a browser need not ask again, in seconds: ten minutes, so that an origin that was taken out is soon forgotten.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");

@@ -12,19 +12,21 @@ use super::call::Call;
 use super::problem::Problem;
 use super::{Answer, only_reads};
 
-/// Where the document is. No validator elsewhere is told about it.
-static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none")));
+/// Where the document is, seen from the page. No validator elsewhere is told about it.
+static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("openapi.json").validator_url("none")));
 
 /// The page asks this server alone, and whatever it shows cannot make it ask another.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
-    frame-ancestors 'none'";
+    base-uri 'self'; frame-ancestors 'none'";
 
 /// `/docs`
-pub(crate) fn page(call: &Call) -> Answer {
+pub(crate) fn page(path: &str, call: &Call) -> Answer {
     only_reads(call)?;
     let file = find("index.html")?;
-    // The page is written to live in a directory; with whole paths it works with and without a slash at its end.
-    let text = String::from_utf8_lossy(&file.bytes).replace("\"./", "\"/docs/").replace("href=\"index.css", "href=\"/docs/index.css");
+    // The page is written to live in a directory. Its links are relative, as a proxy in front may have put us below a path of its own that
+    // we do not know.
+    let text = String::from_utf8_lossy(&file.bytes).replace("\"./", "\"docs/").replace("href=\"index.css", "href=\"docs/index.css");
+    let text = if path.ends_with('/') { text.replacen("<head>", "<head><base href=\"../\">", 1) } else { text };
     Ok(show(text.into_bytes(), &file.content_type))
 }
 

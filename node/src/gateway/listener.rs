@@ -33,7 +33,8 @@ use warp::reply::Response;
 pub(crate) use pace::STOPPING_PATIENCE;
 
 use super::call::Patience;
-use crate::config::{AccessLog, Config};
+use super::cors::Cors;
+use crate::config::{AccessLog, Config, Origin};
 
 /// Most connections, unless it is said otherwise: about 16 KiB each, so 256 MiB.
 pub const CONNECTIONS_MAX: usize = 16_384;
@@ -64,6 +65,8 @@ pub struct Options {
     pub trusted_proxies: Vec<IpNet>,
     /// Which requests are logged.
     pub access: AccessLog,
+    /// Origins whose pages may read the answers.
+    pub cors_origins: Vec<Origin>,
     /// With TLS, or without.
     pub tls: Option<tls::Options>,
 }
@@ -92,7 +95,7 @@ struct Shared {
     limits: pace::Limits,
     trusted_proxies: Vec<IpNet>,
     patience: Arc<Patience>,
-    access: AccessLog,
+    leaving: request::Leaving,
     tls: Option<Arc<tls::Tls>>,
 }
 
@@ -142,7 +145,7 @@ impl Listener {
             limits,
             trusted_proxies: options.trusted_proxies,
             patience: Arc::new(Patience::new(options.body_timeout, receiver.clone())),
-            access: options.access,
+            leaving: request::Leaving { access: options.access, cors: Cors::new(&options.cors_origins).map(Arc::new) },
             tls: options.tls.map(tls::Tls::start).transpose()?,
         };
         tokio::spawn(accept::accept(socket, routes, connections_max, Arc::new(shared), receiver));
@@ -168,6 +171,7 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
     use std::net::Ipv4Addr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -180,11 +184,13 @@ mod tests {
         F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
         F::Future: Send,
     {
-        Listener::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), routes, Options::default()).unwrap()
+        let flags = vec![("http.cors_origins".to_owned(), "https://shop.example".to_owned())];
+        let options = Sources { file: None, flags }.load().unwrap().listener();
+        Listener::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), routes, options).unwrap()
     }
 
     async fn ask(stream: &mut TcpStream) {
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: r-1\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\nX-Request-Id: r-1\r\n\r\n").await.unwrap();
     }
 
     async fn rest(mut stream: TcpStream) -> String {
@@ -207,6 +213,11 @@ mod tests {
                 "{answer}"
             );
             assert!(!answer.contains("on purpose"), "{answer}");
+            // The page that asked may know it, too.
+            assert!(
+                answer.contains("access-control-allow-origin: https://shop.example\r\n") && answer.contains("vary: origin"),
+                "{answer}"
+            );
         }
     }
 

@@ -48,7 +48,8 @@ static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
 const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
     Errors are `application/problem+json` (RFC 9457); `code` is the name to program against, and `applied` says whether the request changed \
     anything (`null`: not known). Paths that are not here are 404 `NOT_FOUND`; methods that a path does not take are 405 \
-    `METHOD_NOT_ALLOWED` with `Allow`; `HEAD` is `GET` without the body. Every answer has `X-Request-Id`: the request's own, if it sent 1 to 64 \
+    `METHOD_NOT_ALLOWED` with `Allow`; heads above 16 KiB, or with more than 100 headers, are 431 `HEADER_TOO_LARGE`; requests that do not \
+    come to their end in time are 408 `REQUEST_TIMEOUT`; `HEAD` is `GET` without the body. Every answer has `X-Request-Id`: the request's own, if it sent 1 to 64 \
     visible ASCII characters. Fields may be added to answers; requests with fields that are not known are refused.";
 
 fn open_api() -> OpenApi {
@@ -164,7 +165,7 @@ fn problem_response(codes: &[&str]) -> Response {
 /// The header that goes with problems of a status.
 fn problem_header(status: u16) -> Option<&'static str> {
     match status {
-        401 => Some("WWW-Authenticate"),
+        401 | 403 => Some("WWW-Authenticate"),
         405 => Some("Allow"),
         429 | 503 => Some("Retry-After"),
         _ => None,
@@ -239,6 +240,8 @@ fn components() -> Components {
     // What paths and methods that are not in this document are answered.
     components = components.response("NotFound", problem_response(&["NOT_FOUND"]));
     components = components.response("MethodNotAllowed", problem_response(&["METHOD_NOT_ALLOWED"]));
+    // What any request is answered whose head is too large.
+    components = components.response("HeaderTooLarge", problem_response(&["HEADER_TOO_LARGE"]));
     let user = ApiKeyValue::with_description("X-User-Id", "auth.mode = header: the user, as a gateway in front has recognised them");
     let bearer = |description: &str| HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description.to_owned()));
     let jwt = bearer("auth.mode = jwt: the user is sub; \"role\": \"admin\" for administrators, \"service\" for who issues for others");
@@ -266,7 +269,7 @@ mod tests {
     #[test]
     fn every_problem_of_an_operation_is_one_and_each_is_met_somewhere() {
         let met: BTreeSet<&str> =
-            OPERATIONS.iter().flat_map(|operation| operation.problems).copied().chain(["METHOD_NOT_ALLOWED"]).collect();
+            OPERATIONS.iter().flat_map(|operation| operation.problems).copied().chain(["METHOD_NOT_ALLOWED", "HEADER_TOO_LARGE"]).collect();
         assert_eq!(met, KINDS.iter().map(|kind| kind.code).collect());
         for operation in OPERATIONS {
             let codes: BTreeSet<&&str> = operation.problems.iter().collect();

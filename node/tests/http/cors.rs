@@ -42,7 +42,7 @@ async fn a_preflight_is_told_the_methods_of_its_route() {
             assert_eq!((reply.header("access-control-allow-origin"), reply.header("vary")), (origin, "origin"), "{path}");
             assert_eq!(reply.header("access-control-max-age"), "600");
             let allowed = reply.header("access-control-allow-headers");
-            for header in ["authorization", "content-type", "idempotency-key", "if-match", "x-request-id", "x-user-id"] {
+            for header in ["authorization", "content-type", "idempotency-key", "if-match", "traceparent", "x-request-id", "x-user-id"] {
                 assert!(allowed.split(", ").any(|name| name == header), "{allowed}");
             }
             assert!(reply.body.is_null() && reply.header("content-type").is_empty());
@@ -72,7 +72,7 @@ async fn answers_and_refusals_may_be_read_by_pages_of_the_origins() {
         assert_eq!(reply.status, status, "{reply:?}");
         assert_eq!((reply.header("access-control-allow-origin"), reply.header("vary")), (SHOP, "origin"), "{reply:?}");
         let exposed = reply.header("access-control-expose-headers");
-        for header in ["etag", "idempotent-replayed", "location", "retry-after", "x-request-id"] {
+        for header in ["etag", "idempotent-replayed", "location", "retry-after", "traceresponse", "www-authenticate", "x-request-id"] {
             assert!(exposed.split(", ").any(|name| name == header), "{exposed}");
         }
     }

@@ -262,3 +262,27 @@ async fn a_body_without_end_is_refused() {
         assert_last(&answer, 413, "TOO_LARGE");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_a_body_nowhere_is_told_and_not_cut_off() {
+    let node = TestNode::start().await;
+    let answers = while_others_go_on(
+        &node,
+        crowd(&node, |mut stream| async move {
+            let head = "POST /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = vec![0; 8192];
+            let read = stream.read(&mut answer).await.unwrap();
+            // It is answered, and still sending: whoever looks at answers only when all is sent must get as far.
+            for _ in 0..10 {
+                stream.write_all(&[b'z'; 10_000]).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            String::from_utf8_lossy(&answer[..read]).into_owned()
+        }),
+    )
+    .await;
+    for answer in answers {
+        assert_last(&answer, 404, "NOT_FOUND");
+    }
+}

@@ -119,15 +119,16 @@ async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
     std::fs::write(files.certificate_path(), "-----BEGIN CERTIFICATE-----\nbroken").unwrap();
     let refused = async || {
         let metrics = ask(&serving, &files.certificate, "/metrics").await.unwrap();
-        metric_in(&metrics, r#"coupon_tls_reloads_total{result="refused"}"#) >= 1.0
+        metric_in(&metrics, r#"coupon_tls_reloads_total{result="refused"}"#)
     };
-    eventually("the broken file is noticed", refused).await;
+    eventually("the broken file is noticed", async || refused().await >= 1.0).await;
     assert!(ask(&serving, &files.certificate, "/livez").await.unwrap().starts_with("HTTP/1.1 200 "));
     // Certificate and key that do not go together are no better.
+    let before_it = refused().await;
     let other = tempfile::tempdir().unwrap();
     write(&other);
     std::fs::copy(other.path().join("tls.crt"), files.certificate_path()).unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    eventually("the strange certificate is noticed", async || refused().await > before_it).await;
     assert!(ask(&serving, &files.certificate, "/livez").await.unwrap().starts_with("HTTP/1.1 200 "));
     drop(before);
     let log = serving.end().await;
@@ -185,8 +186,29 @@ fn files_that_make_no_certificate_are_refused_at_the_start() {
     };
     let both: Vec<&str> = settings.iter().map(String::as_str).collect();
     assert!(refused(&both[..1]).contains("http.tls.key_file"));
+    let (certificate, key_path) = (std::fs::read(&path).unwrap(), files.folder.path().join("tls.key"));
+    let key = std::fs::read(&key_path).unwrap();
+    for text in ["-----BEGIN CERTIFICATE-----\nbroken", "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"] {
+        std::fs::write(&path, text).unwrap();
+        assert!(refused(&both).contains("tls.crt: "), "{text}");
+    }
+    // In PEM, and no certificate all the same.
+    std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    assert!(refused(&both).contains("certificate and key: "));
     std::fs::write(&path, "nothing").unwrap();
     assert!(refused(&both).contains("no certificate"));
     std::fs::remove_file(&path).unwrap();
     assert!(refused(&both).contains("tls.crt"));
+    std::fs::write(&path, certificate).unwrap();
+    for text in ["nothing", "-----BEGIN PRIVATE KEY-----\nbroken"] {
+        std::fs::write(&key_path, text).unwrap();
+        assert!(refused(&both).contains("tls.key: "), "{text}");
+    }
+    let other = tempfile::tempdir().unwrap();
+    write(&other);
+    std::fs::copy(other.path().join("tls.key"), &key_path).unwrap();
+    assert!(refused(&both).contains("certificate and key: "));
+    // And it was not for anything else.
+    std::fs::write(&key_path, key).unwrap();
+    drop(start(&data, &files, &[]));
 }

@@ -1,6 +1,7 @@
 //! The accept loop: who gets a place, who is refused, and who waits in the system's queue.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,12 +79,19 @@ pub(super) async fn accept<F>(
                 };
                 admit(stream, peer.ip(), place, &routes, &shared, &stage);
             }
+            // Whoever hung up before it was their turn holds up nobody else.
+            Err(error) if is_theirs(&error) => tracing::debug!(%error, "a connection ended before it was accepted"),
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+}
+
+/// Whether this is about one connection, and not about the system or the socket.
+fn is_theirs(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
 /// Serves or refuses whoever has a place.
@@ -114,5 +122,17 @@ where
                 drop((permit, stage));
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_concerns_all_makes_all_wait() {
+        // ECONNABORTED and ECONNRESET; then EMFILE, ENFILE, ENOBUFS and ENOMEM.
+        let is_theirs = |number| is_theirs(&io::Error::from_raw_os_error(number));
+        assert!([103, 104].into_iter().all(is_theirs) && ![24, 23, 105, 12].into_iter().any(is_theirs));
     }
 }

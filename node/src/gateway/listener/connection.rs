@@ -24,7 +24,9 @@ use warp::reply::Response;
 use super::pace::{Late, Pace};
 use super::stream::{SharedPace, Stream, Transport};
 use super::{Shared, Stage, refuse, request, tls};
+use crate::gateway::call::Head;
 use crate::gateway::problem::Problem;
+use crate::gateway::route::Route;
 
 /// How a connection came to its end.
 enum End {
@@ -63,10 +65,10 @@ where
             pace.lock().asked();
             let (head, request) = request::behead(request, peer, &shared.trusted_proxies, &shared.patience);
             let answer = tower_service::Service::call(&mut *service.borrow_mut(), request);
-            let (pace, access) = (pace.clone(), shared.access);
+            let (pace, leaving) = (pace.clone(), shared.leaving.clone());
             async move {
-                let response = request::respond(head, access, answer).await;
-                let left_unread = matches!(response.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
+                let response = request::respond(&head, leaving, answer).await;
+                let left_unread = leaves_unread(&head, response.status());
                 pace.lock().answered(left_unread, Instant::now());
                 Ok::<_, Infallible>(response)
             }
@@ -87,6 +89,11 @@ pub(super) async fn open(stream: TcpStream, shared: &Shared) -> Result<Transport
         None => Ok(Transport::Plain(stream)),
         Some(tls) => Ok(Transport::Tls(Box::new(tls.handshake(stream).await?))),
     }
+}
+
+/// Whether more of the request may come in than was read: bodies that were given up, and those that no route of ours looked at.
+fn leaves_unread(head: &Head, status: StatusCode) -> bool {
+    matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) || head.route() == Route::Unmatched
 }
 
 /// Drives the connection to its end, and looks at the clock and at the node's stage meanwhile.

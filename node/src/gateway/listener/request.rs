@@ -19,6 +19,7 @@ use super::client::client;
 use super::trace::{TRACERESPONSE, Trace};
 use crate::config::AccessLog;
 use crate::gateway::call::{Head, Patience};
+use crate::gateway::cors::Cors;
 use crate::gateway::problem::Problem;
 use crate::gateway::route;
 
@@ -27,6 +28,15 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 /// Longest request id of a client's that is repeated.
 const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// What is done to every answer on its way out.
+#[derive(Debug, Clone)]
+pub(super) struct Leaving {
+    /// Which are logged.
+    pub(super) access: AccessLog,
+    /// Whose pages may read them.
+    pub(super) cors: Option<Arc<Cors>>,
+}
 
 /// Takes off what handlers want to share; the routes below see it as an extension.
 pub(super) fn behead(
@@ -46,7 +56,7 @@ pub(super) fn behead(
 }
 
 /// Waits for the answer and completes it.
-pub(super) async fn respond(head: Arc<Head>, access: AccessLog, answer: impl Future<Output = Result<Response, Infallible>>) -> Response {
+pub(super) async fn respond(head: &Head, leaving: Leaving, answer: impl Future<Output = Result<Response, Infallible>>) -> Response {
     let started = Instant::now();
     let id = id(&head.headers);
     let trace = Trace::of(&head.headers);
@@ -62,13 +72,16 @@ pub(super) async fn respond(head: Arc<Head>, access: AccessLog, answer: impl Fut
             Problem::Internal { applied: None }.into_response()
         }
     };
+    if let Some(cors) = &leaving.cors {
+        response = cors.complete(head, response);
+    }
     response.headers_mut().insert(X_REQUEST_ID, id);
     if let Some(value) = trace.and_then(|trace| trace.response()) {
         response.headers_mut().insert(TRACERESPONSE, value);
     }
     let took = started.elapsed();
     route::answered(head.route(), &head.method, response.status(), took);
-    span.in_scope(|| log(&head, response.status(), took, access));
+    span.in_scope(|| log(head, response.status(), took, leaving.access));
     response
 }
 

@@ -76,6 +76,24 @@ fn each_algorithm_takes_its_own_key_and_no_other() {
 }
 
 #[test]
+fn a_key_takes_one_algorithm_of_its_kind_and_no_other() {
+    // Each is a true signature by the very key, made in a way that it is not for.
+    let rsa = Keys::one(PUBLIC[0].0, PUBLIC[0].2, &rules()).unwrap();
+    let rsa_key = private(Algorithm::RS256);
+    let (secret, secret_key) = (hmac(), private(Algorithm::HS256));
+    for (algorithm, signs, keys) in [
+        (Algorithm::HS384, &secret_key, &secret),
+        (Algorithm::HS512, &secret_key, &secret),
+        (Algorithm::RS384, &rsa_key, &rsa),
+        (Algorithm::RS512, &rsa_key, &rsa),
+        (Algorithm::PS256, &rsa_key, &rsa),
+    ] {
+        let token = encode(&Header::new(algorithm), &claims(), signs).unwrap();
+        assert_eq!(verify(&token, keys, &rules()), None, "{algorithm:?}");
+    }
+}
+
+#[test]
 fn a_public_key_is_nobodys_secret() {
     // Whoever knows the public key signs with it as if it were a secret, and says so.
     for (name, _, key) in PUBLIC {
