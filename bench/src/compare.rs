@@ -5,6 +5,7 @@
 
 mod batches;
 mod children;
+mod fill;
 mod half_peak;
 mod many;
 mod million;
@@ -88,6 +89,20 @@ enum What {
     HalfPeak,
 }
 
+impl What {
+    /// What stands above the table.
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Routes => "Side by side",
+            Self::Batches => "Batches grow with load",
+            Self::Million => "With many issued",
+            Self::Many => "Many coupons at once",
+            Self::Sleeping => "Coupons asleep",
+            Self::HalfPeak => "Latency at half the peak rate",
+        }
+    }
+}
+
 impl Compare {
     /// Does it, prints the tables as Markdown, and returns the exit status: 0, or 2 if something could not be measured.
     pub async fn run(&self) -> ExitCode {
@@ -113,7 +128,7 @@ impl Compare {
                 What::Sleeping => sleeping::table(&bench).await,
                 What::HalfPeak => half_peak::table(&bench).await,
             };
-            println!("\n{}", table?);
+            println!("\n### {}\n\n{}", what.title(), table?);
         }
         Ok(())
     }

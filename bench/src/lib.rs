@@ -1,6 +1,9 @@
-//! What Firstcome is judged by: the record of what clients saw, and the checker that holds it against what is stored.
+//! What Firstcome is measured and judged by.
 //!
-//! 1. Whatever drives a service (a load generator, a test with child processes) records every operation: [`history`].
+//! [`load`] drives a service, says how fast it answered what, and records what it saw; [`compare`] starts services itself and measures them side by side.
+//! How a record is judged:
+//!
+//! 1. Whatever drives a service ([`load`], a test with child processes) records every operation: [`history`].
 //! 2. When it is quiet, the coupons and issuances are read back: [`rows`], over HTTP by [`fetch`].
 //! 3. [`checker::check`] decides whether both can be of one service that keeps its promises; it is pure, and `firstcome-bench verify` is [`verify`] around it.
 //!
@@ -10,7 +13,7 @@
 //! cargo run --release -p firstcome-bench --example check_million
 //! ```
 //!
-//! Beside it are private database [`servers`] to run all that on.
+//! Beside them are private database [`servers`] to run all that on.
 
 pub mod checker;
 pub mod compare;

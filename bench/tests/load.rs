@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use actors::time::timestamp;
 use bench::history::{self, IssueAnswer, Operation};
 
 /// How long any of these runs may take on a machine that is busy with others.
@@ -197,6 +198,38 @@ fn what_is_demanded_and_missed_is_said_and_fails() {
     let (status, table, _) = text(&broken.load(&["-n", "50", "-c", "2"]));
     assert_eq!((status, table.contains("50 errors")), (Some(1), true), "{table}");
     assert_eq!(broken.load(&["-n", "50", "-c", "2", "--slo-errors", "1"]).status.code(), Some(0));
+}
+
+/// A service that stores what it issues, and shows all of that, or all but the last.
+fn storing(forgets: usize) -> Service {
+    let stored: Mutex<Vec<String>> = Mutex::default();
+    Service::start(move |_, request| {
+        let mut stored = stored.lock().unwrap();
+        let shown = &stored[..stored.len().saturating_sub(forgets)];
+        let items = if request.starts_with("GET /v1/coupons?") {
+            let issued = shown.len();
+            format!(
+                r#"{{"id":42,"title":"x","discount":null,"total_quantity":null,"per_user_limit":1,"starts_at":null,"ends_at":null,"use_within_days":null,"status":"open","phase":"live","issued":{issued},"remaining":null,"version":1,"created_at":"2026-11-21T03:00:00.000000Z","updated_at":"2026-11-21T03:00:00.000000Z"}}"#
+            )
+        } else if request.starts_with("GET ") {
+            shown.join(",")
+        } else {
+            let told = issued(stored.len() as u64 + 1, request).replace("2026-11-21T03:00:01.000500Z", &timestamp().to_string());
+            stored.push(told.split("\r\n\r\n").nth(1).unwrap().to_owned());
+            return told;
+        };
+        let body = format!(r#"{{"items":[{items}],"next_cursor":null}}"#);
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    })
+}
+
+#[test]
+fn a_broken_promise_fails_a_run_that_missed_nothing_else() {
+    let checked = |forgets| text(&storing(forgets).load(&["-n", "50", "-c", "2", "--check", "--admin-token", "t"]));
+    let (status, out, error) = checked(0);
+    assert!(status == Some(0) && out.contains("every promise was kept"), "{status:?} {out} {error}");
+    let (status, out, error) = checked(1);
+    assert!(status == Some(1) && out.contains("42-50") && !out.contains("MISSED"), "{status:?} {out} {error}");
 }
 
 #[test]

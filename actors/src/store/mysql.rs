@@ -36,6 +36,7 @@ use canary::Canary;
 use connections::{Care, Connections};
 pub use dialect::Dialect;
 pub use open::OpenError;
+pub use write::statement;
 
 /// How long it is waited for a connection, made or tried where needed; then nothing was begun. A beat must not wait long: its lease runs.
 const TAKE_LIMIT: Duration = Duration::from_secs(2);
@@ -250,7 +251,7 @@ impl Store for MySqlStore {
                 framed!(BATCH, lanes, self, write::change, &canary, shard, fence, &change)
             }
             portions => {
-                let statement = write::statement(self.inner.dialect, portions)?;
+                let statement = statement(self.inner.dialect, portions)?;
                 let owners: Vec<Incarnation> = portions.iter().map(|portion| portion.fence.owner).collect();
                 framed!(BATCH, lanes, self, write::issuances, &canary, &owners, statement)
             }

@@ -4,15 +4,20 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use actors::ids::CouponId;
+use reqwest::StatusCode;
 
 use super::{Bench, prometheus};
 use crate::load::Failed;
 
 /// How long a program may take until it says where it is ready; a new database has its schema made in this time.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long its metrics may take.
-const METRICS_LIMIT: Duration = Duration::from_secs(10);
+/// How long its metrics, or any answer that is not measured, may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Time between two questions whether it serves.
+const POLL: Duration = Duration::from_millis(50);
 /// What administrators of the nodes show.
 pub(super) const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -26,14 +31,24 @@ pub(super) struct Child {
 }
 
 impl Bench<'_> {
-    /// A node over this store.
+    /// A node over this store, with a name of its own.
     pub(super) fn node(&self, store_url: &str) -> Result<Child, Failed> {
+        self.node_in(&self.node_data()?, store_url)
+    }
+
+    /// Where a node keeps its name.
+    pub(super) fn node_data(&self) -> Result<PathBuf, Failed> {
+        Ok(tempfile::Builder::new().prefix("node-").tempdir_in(self.scratch)?.keep())
+    }
+
+    /// A node over this store, with the name that is kept there: it ends its predecessor at once. One with another name would see a neighbour who has the
+    /// shards, call itself ready, and serve nothing until a lease is over.
+    pub(super) fn node_in(&self, data: &Path, store_url: &str) -> Result<Child, Failed> {
         let program = beside(self.flags.firstcome.as_deref(), "firstcome")?;
         let mut command = Command::new(&program);
         for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("FIRSTCOME__")) {
             command.env_remove(key);
         }
-        let data = tempfile::Builder::new().prefix("node-").tempdir_in(self.scratch)?.keep();
         let token = format!("auth.admin_token={ADMIN_TOKEN}");
         let store = format!("store.url={store_url}");
         command.args(["--listen=127.0.0.1:0", "--set", &token, "--set", "log.level=error", "--set", &store]).arg("--data-dir").arg(data);
@@ -88,9 +103,30 @@ impl Child {
         &self.url
     }
 
+    /// Returns once the node says that it is ready, and has issued one of this coupon. An owner with a million issuances takes seconds to load, longer than a
+    /// request waits: so it is asked again.
+    pub(super) async fn issues(&self, coupon: CouponId) -> Result<(), Failed> {
+        let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()?;
+        let (ready, issuances) = (format!("{}/readyz", self.url), format!("{}/v1/coupons/{coupon}/issuances", self.url));
+        let begun = Instant::now();
+        loop {
+            let mut answer = client.get(&ready).send().await?;
+            if answer.status() == StatusCode::OK {
+                answer = client.post(&issuances).header("X-User-Id", Bench::name()).send().await?;
+            }
+            if answer.status() == StatusCode::CREATED {
+                return Ok(());
+            }
+            if begun.elapsed() > START_LIMIT {
+                return Err(format!("{} issues nothing within {START_LIMIT:?}: {}", self.url, answer.text().await?).into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Its metrics, as Prometheus reads them.
     pub(super) async fn metrics(&self) -> Result<String, Failed> {
-        let client = reqwest::Client::builder().timeout(METRICS_LIMIT).no_proxy().build()?;
+        let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()?;
         Ok(client.get(format!("{}/metrics", self.url)).send().await?.error_for_status()?.text().await?)
     }
 

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use actors::ids::CouponId;
-
-use super::children::Child;
+use super::fill::fill;
 use super::series::{Series, verdict};
 use super::{Asked, Bench};
 use crate::load::Failed;
@@ -12,8 +10,6 @@ use crate::load::arrivals::Pace;
 
 /// The full one must reach this share of the empty one's rate.
 const SHARE: f64 = 0.9;
-/// Connections that fill: large batches, as filling is not what is measured.
-const FILL_CONNECTIONS: usize = 1_024;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let issued = bench.flags.issued;
@@ -27,11 +23,10 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 continue;
             }
         };
-        let full = bench.node(&server.fresh(bench).await?)?;
-        let coupons = bench.make(&full, 1, None).await?;
-        let fill = Bench::name();
-        let run = bench.send(asked(&full, &coupons, &fill, FILL_CONNECTIONS), issued).await?;
-        super::expect(&run, "issued")?;
+        let url = server.fresh(bench).await?;
+        let coupon = fill(&url, issued).await?;
+        let full = bench.node(&url)?;
+        full.issues(coupon).await?;
         let [mut none, mut million, mut share]: [Series; 3] = Default::default();
         for _ in 0..bench.flags.rounds {
             // A new one each time, as a round leaves many rows.
@@ -39,7 +34,9 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             let at_none = bench.issue(&empty, 1, Pace::Closed, bench.connections()).await?.rate();
             drop(empty);
             let name = Bench::name();
-            let run = bench.measure(asked(&full, &coupons, &name, bench.connections())).await?;
+            let pace = Pace::Closed;
+            let asked = Asked { url: full.url(), coupons: vec![coupon], users: None, name: &name, pace, connections: bench.connections() };
+            let run = bench.measure(asked).await?;
             super::expect(&run, "issued")?;
             none.add(at_none);
             million.add(run.rate());
@@ -50,9 +47,4 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     }
     let _ = write!(text, "\n{}", bench.settings());
     Ok(text)
-}
-
-/// Issuing to users who are all different.
-fn asked<'a>(node: &'a Child, coupons: &[CouponId], name: &'a str, connections: usize) -> Asked<'a> {
-    Asked { url: node.url(), coupons: coupons.to_vec(), users: None, name, pace: Pace::Closed, connections }
 }

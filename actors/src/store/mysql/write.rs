@@ -93,8 +93,8 @@ pub(super) async fn change(
     Ok(stored.rows_affected())
 }
 
-/// The statement that stores portions of issuances.
-pub(super) fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
+/// The statement that stores portions of issuances; an error if one holds a change.
+pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
     /// What a row of usual ids and keys takes; the text grows beyond it where it must.
     const ROW_BYTES: usize = 192;
 
