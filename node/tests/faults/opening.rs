@@ -77,17 +77,19 @@ async fn nothing_is_waited_for_without_end(kind: Kind) {
     opening.refused("migrate", &["another migration of this database did not end within 1s"]);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     opening.refused("serve", &["another migration of this database did not end within 1s"]);
-    // Each waits for its limit, and so all at once.
-    let muted = ["SHOW GLOBAL VARIABLES", "GET_LOCK", "CREATE TABLE IF NOT EXISTS coupons"].map(|said| {
-        tokio::spawn(async move {
-            let proxy = Proxy::with_habit(server.port(), Habit::MuteAt(said)).await;
-            let opening = Opening::empty(server, Some(proxy.port())).await;
-            opening.refused("migrate", &["did not answer within"]);
-        })
-    });
-    for muted in muted {
-        muted.await.unwrap();
+    let mut muted = Vec::new();
+    for said in ["SHOW GLOBAL VARIABLES", "GET_LOCK", "CREATE TABLE IF NOT EXISTS coupons"] {
+        let proxy = Proxy::with_habit(server.port(), Habit::MuteAt(said)).await;
+        muted.push((Opening::empty(server, Some(proxy.port())).await, proxy));
     }
+    // Each waits for its limit, and so all at once.
+    tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            for (opening, _proxy) in &muted {
+                scope.spawn(|| opening.refused("migrate", &["did not answer within"]));
+            }
+        });
+    });
 }
 
 /// With a server of its own: read-only, and with settings that do not keep commits.
