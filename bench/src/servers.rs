@@ -137,6 +137,11 @@ impl Server {
 
     /// Starts the server on the data it has.
     pub fn resume(&self) -> Result<(), String> {
+        self.resume_with(&[])
+    }
+
+    /// The same with more arguments, which override those of before.
+    pub fn resume_with(&self, more: &[&str]) -> Result<(), String> {
         let directory = self.directory.display();
         let mut command = Command::new("sh");
         command.args(["-c", HOLDER, "sh"]).arg(&self.directory).arg(&self.program).arg("--no-defaults");
@@ -149,7 +154,7 @@ impl Server {
             format!("--init-file={directory}/init.sql"),
             "--user=root".to_owned(),
         ]);
-        command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(&self.arguments).args(more).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let holder = command.spawn().map_err(|error| error.to_string())?;
         *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(holder);
         let begun = Instant::now();
