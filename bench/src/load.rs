@@ -1,6 +1,6 @@
 //! `firstcome-bench load`: drives a service over HTTP, says how fast it answered what, and holds that against what was demanded.
 //!
-//! [`crowd`] says who asks for what and [`arrivals`] when; both are pure but for the clock. [`drive`] runs threads of [`connection`]s, which read answers
+//! [`crowd`] says who asks for what and [`arrivals`] when; both are pure but for the clock. [`mod@drive`] runs threads of [`connection`]s, which read answers
 //! with [`response`] and count them in [`tally`]; [`record`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is how fast all that
 //! goes at most.
 
