@@ -3,7 +3,7 @@
     ADMIN_TOKEN=... locust -f bench/locust/locustfile.py --headless --host http://127.0.0.1:8080 \
         --users 200 --spawn-rate 200 --run-time 30s
 
-Refusals are outcomes, counted by their code, each a row of the statistics; failures are answers that are none (5xx, or no answer).
+Refusals are outcomes, counted by their code and printed at the end; failures are answers that are none (5xx, or no answer).
 When the load is over, the coupon is read back: exactly 500 if so many were asked for, sequences without a gap, no user twice, and as
 many as were told. Any difference makes Locust exit with 1.
 """

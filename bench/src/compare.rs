@@ -5,7 +5,6 @@
 
 mod batches;
 mod children;
-mod fill;
 mod half_peak;
 mod many;
 mod million;

@@ -1,12 +1,12 @@
 //! The final rows over HTTP, through the pages that administrators have.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use actors::ids::CouponId;
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::collections::HashSet;
 
 use crate::rows::{CouponRow, IssuanceRow, Rows};
 

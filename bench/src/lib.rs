@@ -13,13 +13,14 @@
 //! cargo run --release -p firstcome-bench --example check_million
 //! ```
 //!
-//! Beside them are private database [`servers`] to run all that on.
+//! Beside them are private database [`servers`] to run all that on, and coupons that are [`owned`] here, to be filled without a node.
 
 pub mod checker;
 pub mod compare;
 pub mod fetch;
 pub mod history;
 pub mod load;
+pub mod owned;
 pub mod rows;
 pub mod servers;
 pub mod verify;

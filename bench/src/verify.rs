@@ -1,5 +1,6 @@
 //! `firstcome-bench verify`: reads a history and the rows, has them checked, and says what was found.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, Write as _};
@@ -9,11 +10,11 @@ use std::time::Duration;
 
 use actors::ids::CouponId;
 use clap::Args;
-use std::collections::HashSet;
 
 use crate::checker::{self, Options, Report};
 use crate::fetch::{Fetch, FetchError};
 use crate::history::{self, InputError, Operation};
+use crate::load::flags::admin_token;
 use crate::rows::Rows;
 
 /// Every promise was kept.
@@ -33,9 +34,9 @@ pub struct Verify {
     #[arg(long, conflicts_with = "url", required_unless_present = "url")]
     rows: Option<PathBuf>,
     /// The service to read what is stored from; it should be quiet.
-    #[arg(long, requires = "admin_token")]
+    #[arg(long)]
     url: Option<String>,
-    /// The right to read it.
+    /// The right to read it; else the environment's ADMIN_TOKEN.
     #[arg(long)]
     admin_token: Option<String>,
     /// How long all reading over HTTP may take, in seconds.
@@ -66,8 +67,10 @@ enum VerifyError {
     Fetch(#[from] FetchError),
     #[error("the rows were not read within {0} s")]
     TooSlow(u64),
-    #[error("neither --rows nor --url with --admin-token")]
+    #[error("neither --rows nor --url")]
     NoRows,
+    #[error("--url needs --admin-token or the environment's ADMIN_TOKEN")]
+    NoToken,
 }
 
 impl Verify {
@@ -101,15 +104,16 @@ impl Verify {
     }
 
     async fn rows(&self, history: &[Operation]) -> Result<Rows, VerifyError> {
-        match (&self.rows, &self.url, &self.admin_token) {
-            (Some(path), ..) => Rows::read(open(path)?).map_err(|error| VerifyError::Input { path: path.display().to_string(), error }),
-            (None, Some(url), Some(token)) => {
+        match (&self.rows, &self.url) {
+            (Some(path), _) => Rows::read(open(path)?).map_err(|error| VerifyError::Input { path: path.display().to_string(), error }),
+            (None, Some(url)) => {
+                let token = admin_token(self.admin_token.as_ref()).ok_or(VerifyError::NoToken)?;
                 let coupons: HashSet<CouponId> = history.iter().filter_map(Operation::coupon).collect();
                 let limit = Duration::from_secs(self.fetch_seconds_max);
-                let rows = tokio::time::timeout(limit, Fetch::new(url, token).rows(&coupons)).await;
+                let rows = tokio::time::timeout(limit, Fetch::new(url, &token).rows(&coupons)).await;
                 Ok(rows.map_err(|_| VerifyError::TooSlow(self.fetch_seconds_max))??)
             }
-            (None, ..) => Err(VerifyError::NoRows),
+            (None, None) => Err(VerifyError::NoRows),
         }
     }
 }

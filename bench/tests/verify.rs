@@ -35,9 +35,16 @@ fn history() -> String {
 }
 
 fn verify(directory: &Path, history: &str, more: &[&str]) -> Output {
+    command(directory, history, more).output().unwrap()
+}
+
+/// Without a token in the environment.
+fn command(directory: &Path, history: &str, more: &[&str]) -> Command {
     let path = directory.join("history.jsonl");
     fs::write(&path, history).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_firstcome-bench")).arg("verify").arg("--history").arg(path).args(more).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome-bench"));
+    command.env_remove("ADMIN_TOKEN").arg("verify").arg("--history").arg(path).args(more);
+    command
 }
 
 fn rows(directory: &Path, text: &str) -> String {
@@ -125,4 +132,10 @@ fn rows_come_over_http_page_by_page() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("401"), "{text}");
+    // As `load` does, it takes the environment's where none is given.
+    let output = command(directory.path(), &history(), &["--url", &url]).env("ADMIN_TOKEN", "secret").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = verify(directory.path(), &history(), &["--url", &url]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && text.contains("ADMIN_TOKEN"), "{text}");
 }

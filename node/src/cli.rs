@@ -15,9 +15,13 @@ use crate::{healthcheck, telemetry, welcome};
 /// The version and the commit it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FIRSTCOME_COMMIT"), ")");
 
+/// What no option shows.
+const ENVIRONMENT: &str = "Every key can come from the environment as well: FIRSTCOME__HTTP__LISTEN is http.listen. Options go over the environment, and the \
+    environment over the file. `firstcome config check` prints all keys.";
+
 /// Limited coupons, first come, first served.
 #[derive(Debug, Parser)]
-#[command(name = "firstcome", version = VERSION)]
+#[command(name = "firstcome", version = VERSION, after_help = ENVIRONMENT)]
 pub struct Cli {
     #[command(flatten)]
     settings: Settings,
@@ -25,8 +29,9 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-/// Where the configuration comes from. The environment counts too: FIRSTCOME__HTTP__LISTEN is http.listen.
+/// Where the configuration comes from, besides the environment.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Configuration")]
 struct Settings {
     /// A configuration file (TOML)
     #[arg(long, global = true, value_name = "FILE")]

@@ -171,7 +171,7 @@ pub struct Auth {
     pub admin_token: Option<SecretString>,
     /// A file that holds it.
     pub admin_token_file: Option<PathBuf>,
-    /// Networks whose `X-User-Id` is believed.
+    /// Networks whose `X-User-Id` and `X-Forwarded-For` are believed.
     #[serde(deserialize_with = "value::networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// What a user's token must be, where `mode` is `jwt`.

@@ -50,6 +50,17 @@ const STORE_CALLS_MAX: usize = 4_096;
 /// What a handler comes to.
 type Answer = Result<Response, Problem>;
 
+/// Why there is nothing from the store.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    /// All of [`STORE_CALLS_MAX`] are waiting.
+    #[error("as many calls to the store as there may be are waiting")]
+    Full,
+    /// The store cannot say.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+}
+
 /// What handlers work with.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -120,28 +131,28 @@ impl App {
     /// Reads from the store, within the deadline.
     async fn read<T>(&self, reading: impl Future<Output = store::Result<T>>) -> Result<T, Problem> {
         let _place = self.store_call()?;
-        self.read_with_others(async { reading.await.map_err(Arc::new) }).await
+        self.read_with_others(async { reading.await.map_err(|error| Arc::new(error.into())) }).await
     }
 
     /// The same for a read that others may share, and its failure with it. It takes one place for all of them: [`taking_a_place`].
-    async fn read_with_others<T>(&self, reading: impl Future<Output = Result<T, Arc<store::StoreError>>>) -> Result<T, Problem> {
-        match tokio::time::timeout(self.deadline, reading).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
+    async fn read_with_others<T>(&self, reading: impl Future<Output = Result<T, Arc<ReadError>>>) -> Result<T, Problem> {
+        let Ok(read) = tokio::time::timeout(self.deadline, reading).await else {
+            return Err(Problem::SetBack(Setback::StoreUnavailable));
+        };
+        read.map_err(|error| match &*error {
+            ReadError::Full => Problem::SetBack(Setback::Overloaded),
+            ReadError::Store(error) => {
                 tracing::warn!(%error, "a read failed");
-                Err(Problem::reading(&error))
+                Problem::reading(error)
             }
-            Err(_) => Err(Problem::SetBack(Setback::StoreUnavailable)),
-        }
+        })
     }
 }
 
 /// A read of the store that others may share, in one of these places; if there is none, it fails.
-async fn taking_a_place<T>(places: Admission, reading: impl Future<Output = store::Result<T>>) -> store::Result<T> {
-    let Ok(_place) = places.admit() else {
-        return Err(store::StoreError::NotStored("as many calls to the store as there may be are waiting".to_owned()));
-    };
-    reading.await
+async fn taking_a_place<T>(places: Admission, reading: impl Future<Output = store::Result<T>>) -> Result<T, ReadError> {
+    let _place = places.admit().map_err(|_full| ReadError::Full)?;
+    Ok(reading.await?)
 }
 
 /// All routes. The hot one is first and stays unboxed.
@@ -282,8 +293,9 @@ mod tests {
         }
         assert!(matches!(app.read(async { Ok(()) }).await, Err(Problem::SetBack(Setback::Overloaded))));
         assert!(matches!(app.store_call(), Err(Problem::SetBack(Setback::Overloaded))));
-        let shared = taking_a_place(app.store_calls.clone(), async { Ok(()) }).await;
-        assert!(matches!(shared, Err(store::StoreError::NotStored(_))));
+        let shared = taking_a_place(app.store_calls.clone(), async { Ok(()) });
+        let shared = app.read_with_others(async { shared.await.map_err(Arc::new) }).await;
+        assert!(matches!(shared, Err(Problem::SetBack(Setback::Overloaded))));
         answer.send_replace(true);
         for waiting in waiting {
             assert!(waiting.await.unwrap().is_ok());

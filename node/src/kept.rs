@@ -30,7 +30,11 @@ pub(crate) fn kept(directory: &Path, name: &str, make: impl FnOnce() -> String) 
 
 fn read(path: &Path) -> io::Result<String> {
     let text = fs::read_to_string(path)?.trim().to_owned();
-    if text.is_empty() { Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")) } else { Ok(text) }
+    if text.is_empty() {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty; remove it, and a new one is made"))
+    } else {
+        Ok(text)
+    }
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {

@@ -234,6 +234,7 @@ mod tests {
         assert!(tokio::time::timeout(LIMIT, waiting).await.unwrap().unwrap());
         pacer.join().unwrap();
     }
+
     #[tokio::test]
     async fn whoever_was_given_the_last_arrival_has_it_however_late_they_run() {
         let start = Instant::now() + Duration::from_millis(20);

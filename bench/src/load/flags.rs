@@ -139,14 +139,19 @@ impl Load {
     }
 
     pub(super) fn admin_token(&self) -> Result<String, Failed> {
-        let given = self.admin_token.clone().or_else(|| std::env::var("ADMIN_TOKEN").ok()).filter(|token| !token.is_empty());
-        given.ok_or_else(|| "making coupons and --check need --admin-token or the environment's ADMIN_TOKEN".into())
+        admin_token(self.admin_token.as_ref())
+            .ok_or_else(|| "making coupons and --check need --admin-token or the environment's ADMIN_TOKEN".into())
     }
 
     /// The node that makes coupons and tells what is stored.
     pub(super) fn first_url(&self) -> &str {
         self.url.first().map_or("", String::as_str)
     }
+}
+
+/// What was given, or the environment's ADMIN_TOKEN.
+pub(crate) fn admin_token(given: Option<&String>) -> Option<String> {
+    given.cloned().or_else(|| std::env::var("ADMIN_TOKEN").ok()).filter(|token| !token.is_empty())
 }
 
 /// The socket of a base URL.

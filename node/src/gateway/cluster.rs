@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use actors::coupon::message::Refusal;
 use actors::ids::Incarnation;
 use actors::store::{NodeRow, NodeState, ShardRow};
 use http::StatusCode;
@@ -11,7 +12,7 @@ use utoipa::ToSchema;
 use super::call::Call;
 use super::coupons::coupon_id;
 use super::json::{self, Text};
-use super::{Answer, App, issuances, only_reads};
+use super::{Answer, App, only_reads};
 
 /// The cluster in the API.
 #[derive(Debug, Serialize, ToSchema)]
@@ -78,10 +79,14 @@ pub(crate) async fn coupon(app: &App, id: &str, call: &Call) -> Answer {
     only_reads(call)?;
     app.recogniser.recognise(&call.head)?.admin()?;
     let coupon = coupon_id(id)?;
-    issuances::known(app, coupon).await?;
     let engine = app.engine()?;
-    let nodes = app.read(engine.store().nodes()).await?;
-    let shard = app.read(engine.shard(coupon.shard())).await?;
+    let reading = async {
+        if engine.store().coupon(coupon).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some((engine.store().nodes().await?, engine.shard(coupon.shard()).await?)))
+    };
+    let (nodes, shard) = app.read(reading).await?.ok_or(Refusal::UnknownCoupon)?;
     let owner = Owners::new(&nodes).name(&shard);
     let body = PlaceBody { coupon_id: coupon.get(), shard: shard.id.get(), owner, epoch: shard.epoch.get() };
     Ok(json::response(StatusCode::OK, &body))

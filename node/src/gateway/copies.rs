@@ -11,11 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use actors::metrics::READS;
-use actors::store::{self, StoreError};
+use actors::store::StoreError;
 use actors::time::{Moment, moment};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use metrics::Counter;
+
+use super::ReadError;
 
 /// How old a copy may be: what the contract allows. It counts from before its read began.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(1);
@@ -24,7 +26,7 @@ pub(crate) const AGE_MAX: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// What a read came to. Shared by all who waited for it.
-pub(crate) type Outcome<V> = Result<Option<V>, Arc<StoreError>>;
+pub(crate) type Outcome<V> = Result<Option<V>, Arc<ReadError>>;
 
 /// Copies by key.
 pub(crate) struct Copies<K, V> {
@@ -86,9 +88,9 @@ where
     /// A copy that is young enough, or what a read gives.
     ///
     /// Cancel safety: a read that was begun goes on for the others.
-    pub(crate) async fn get<R>(&self, key: K, read: impl Fn() -> R) -> Result<Option<Seen<V>>, Arc<StoreError>>
+    pub(crate) async fn get<R>(&self, key: K, read: impl Fn() -> R) -> Result<Option<Seen<V>>, Arc<ReadError>>
     where
-        R: Future<Output = store::Result<Option<V>>> + Send + 'static,
+        R: Future<Output = Result<Option<V>, ReadError>> + Send + 'static,
     {
         let asked = moment();
         loop {
@@ -174,7 +176,7 @@ where
     /// Begins a read, in a task of its own, which puts what it finds into the slot.
     fn depart<R>(&self, slot: &Arc<Slot<V>>, read: R) -> Flight<V>
     where
-        R: Future<Output = store::Result<Option<V>>> + Send + 'static,
+        R: Future<Output = Result<Option<V>, ReadError>> + Send + 'static,
     {
         self.from_store.increment(1);
         let (began, slot) = (moment(), Arc::clone(slot));
@@ -190,7 +192,7 @@ where
         });
         let landing = task.map(|ended| match ended {
             Ok(outcome) => outcome,
-            Err(panicked) => Err(Arc::new(StoreError::Unknown(panicked.to_string()))),
+            Err(panicked) => Err(Arc::new(StoreError::Unknown(panicked.to_string()).into())),
         });
         Flight { began, landing: landing.boxed().shared() }
     }
@@ -243,7 +245,7 @@ mod tests {
         }
 
         /// The value as it is when the read begins; 0 is none.
-        fn read(self: &Arc<Self>) -> BoxFuture<'static, store::Result<Option<u64>>> {
+        fn read(self: &Arc<Self>) -> BoxFuture<'static, Result<Option<u64>, ReadError>> {
             let source = Arc::clone(self);
             async move {
                 source.reads.fetch_add(1, Ordering::SeqCst);
@@ -269,7 +271,7 @@ mod tests {
         Arc::new(Copies::new("test", most))
     }
 
-    type Asked = oneshot::Receiver<Result<Option<Seen<u64>>, Arc<StoreError>>>;
+    type Asked = oneshot::Receiver<Result<Option<Seen<u64>>, Arc<ReadError>>>;
 
     /// Asks in a task of its own, and returns once it waits.
     async fn ask(copies: &Arc<Copies<u32, u64>>, source: &Arc<Source>) -> Asked {

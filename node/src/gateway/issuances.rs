@@ -1,7 +1,7 @@
 //! Issuing, and looking at what was issued.
 
-use actors::coupon::message::IssueOutcome;
-use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use actors::coupon::message::{IssueOutcome, Refusal};
+use actors::ids::{IssuanceId, RequestKey, Sequence, UserId};
 use actors::offer::Issuance;
 use actors::store::UserCursor;
 use actors::time::Timestamp;
@@ -124,20 +124,14 @@ async fn list_of_coupon(app: &App, id: &str, call: &Call) -> Answer {
     let after = query.get("after_sequence", "must be a whole number", whole_number)?.map(Sequence::new);
     let after = query.cursor::<Sequence>()?.or(after).unwrap_or(Sequence::NONE);
     let store = app.engine()?.store();
-    let rows = app.read(store.issuances_of_coupon(coupon, user.as_ref(), after, limit + 1)).await?;
-    if rows.is_empty() {
-        known(app, coupon).await?;
-    }
+    let reading = async {
+        let rows = store.issuances_of_coupon(coupon, user.as_ref(), after, limit + 1).await?;
+        let is_known = !rows.is_empty() || store.coupon(coupon).await?.is_some();
+        Ok(is_known.then_some(rows))
+    };
+    let rows = app.read(reading).await?.ok_or(Refusal::UnknownCoupon)?;
     let page = page::page(&rows, limit, |row: &Issuance| row.id.sequence, IssuanceBody::from);
     Ok(json::response(StatusCode::OK, &page))
-}
-
-/// Passes if there is such a coupon.
-pub(crate) async fn known(app: &App, coupon: CouponId) -> Result<(), Problem> {
-    match app.read(app.engine()?.store().coupon(coupon)).await? {
-        Some(_) => Ok(()),
-        None => Err(Problem::Refused(actors::coupon::message::Refusal::UnknownCoupon)),
-    }
 }
 
 /// `/v1/me/issuances`

@@ -1,7 +1,7 @@
 //! The listener: an accept loop that can stand on the open internet. Everything it waits for has a limit, everything it holds a bound.
 //!
-//! Ours rather than warp's, which has none of that. `accept` gives places, `connection` serves one client, `pace` is its patience, `stream` its bytes,
-//! `tls` encrypts them; `request` is around every request, with `client` and `trace`; `refuse` speaks where no route does.
+//! Ours rather than warp's, which has none of that. `accept` gives places, as many as `files` has room for; `connection` serves one client, `pace` is its
+//! patience, `stream` its bytes, `tls` encrypts them; `request` is around every request, with `client` and `trace`; `refuse` speaks where no route does.
 //!
 //! Decided: a client that has sent its request and closes its side is answered all the same, as what it asked for may have been done. Answers go out
 //! as soon as they are made: with hyper's `pipeline_flush` one would wait for the rest of a next request that may never come.

@@ -19,15 +19,15 @@ pub async fn lock(node: &TestNode) -> SqliteConnection {
     other
 }
 
+/// Gives it back.
+pub async fn unlock(mut other: SqliteConnection) {
+    execute(&mut other, "ROLLBACK").await;
+}
+
 /// Makes reads fail, as a damaged database would.
 pub async fn hide_tables(database: &std::path::Path) {
     let mut other = SqliteConnectOptions::new().filename(database).connect().await.unwrap();
     execute(&mut other, "ALTER TABLE issuances RENAME TO hidden").await;
-}
-
-/// Gives it back.
-pub async fn unlock(mut other: SqliteConnection) {
-    execute(&mut other, "ROLLBACK").await;
 }
 
 async fn execute(connection: &mut SqliteConnection, statement: &'static str) {
@@ -55,8 +55,7 @@ async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards
     let node = TestNode::start_with(&keys).await;
     let id = node.coupon(json!({"total_quantity": 5})).await;
     assert_eq!(node.issue("early", id).await.status, 201);
-    let mut other = other_program(&node).await;
-    execute(&mut other, "BEGIN IMMEDIATE").await;
+    let other = lock(&node).await;
 
     // Decided, and not known to be stored in time.
     let keyed = |user| node.issue_request(user, id).header("Idempotency-Key", "k");
@@ -72,7 +71,7 @@ async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards
     eventually("/readyz says that the lease is over", async || reasons(&node).await.iter().any(|reason| reason == "no_lease")).await;
     assert_set_back(&node.issue("bob", id).await, "STORE_UNAVAILABLE", Some(false));
 
-    execute(&mut other, "ROLLBACK").await;
+    unlock(other).await;
     eventually("it is ready again", async || node.get("/readyz").await.status == 200).await;
     let again = send(keyed("alice")).await;
     assert_eq!(again.status, 201, "{again:?}");
@@ -100,8 +99,7 @@ async fn a_full_queue_says_so_at_once() {
     let node = TestNode::start_with(&[("http.requests_max", "1"), ("http.deadline", "5s")]).await;
     let id = node.coupon(json!({})).await;
     assert_eq!(node.issue("early", id).await.status, 201);
-    let mut other = other_program(&node).await;
-    execute(&mut other, "BEGIN IMMEDIATE").await;
+    let other = lock(&node).await;
     // One of the two is in, and waits; the other is told at once.
     let mut asked = [tokio::spawn(send(node.issue_request("alice", id))), tokio::spawn(send(node.issue_request("bob", id)))];
     let [alice, bob] = &mut asked;
@@ -111,7 +109,7 @@ async fn a_full_queue_says_so_at_once() {
     };
     assert_set_back(&told.unwrap(), "OVERLOADED", Some(false));
     assert_set_back(&node.patch(id, json!({"title": "New"})).await, "OVERLOADED", Some(false));
-    execute(&mut other, "ROLLBACK").await;
+    unlock(other).await;
     assert_eq!(held.await.unwrap().status, 201);
     assert_eq!(node.patch(id, json!({"title": "New"})).await.status, 200);
 }

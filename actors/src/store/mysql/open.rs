@@ -41,7 +41,7 @@ pub enum OpenError {
         found: String,
     },
     /// A batch would not fit into one packet.
-    #[error("max_allowed_packet of the server is {found} bytes, and must be at least {needed}")]
+    #[error("max_allowed_packet of the server is {found} bytes: set it to {needed} or more")]
     Packet {
         /// What the server is set to.
         found: u64,
@@ -49,7 +49,7 @@ pub enum OpenError {
         needed: u64,
     },
     /// It was migrated by a program more than one version newer.
-    #[error("the database has schema {found}, and this program knows up to {known} and works with at most {known} + 1")]
+    #[error("the database has schema {found}, and this program knows up to {known} and works with at most {}: a newer program is needed", .known + 1)]
     TooNew {
         /// The highest version it has.
         found: i64,

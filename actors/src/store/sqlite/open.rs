@@ -44,7 +44,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// It was migrated by a program more than one version newer.
-    #[error("the database has schema {found}, and this program knows up to {known} and works with at most {known} + 1")]
+    #[error("the database has schema {found}, and this program knows up to {known} and works with at most {}: a newer program is needed", .known + 1)]
     TooNew {
         /// The highest version it has.
         found: i64,

@@ -32,7 +32,7 @@ pub(crate) enum MintError {
     #[error(transparent)]
     Config(#[from] InvalidConfig),
     /// Nobody would look at it.
-    #[error("auth.mode is header: this node looks at no token")]
+    #[error("auth.mode is header, which looks at no token: set auth.mode to jwt")]
     NoTokens,
     /// Whoever checks signatures with a public key cannot make any.
     #[error("only public keys are configured, and those make no token: give the private one with --private-key-file")]
