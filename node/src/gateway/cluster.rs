@@ -57,7 +57,8 @@ pub(crate) struct PlaceBody<'a> {
 pub(crate) async fn all(app: &App, call: &Call) -> Answer {
     only_reads(call)?;
     app.recogniser.recognise(&call.head)?.admin()?;
-    let view = app.read(app.engine()?.cluster()).await?;
+    let engine = app.engine()?.clone();
+    let view = app.read(async move { engine.cluster().await }).await?;
     let owners = Owners::new(&view.nodes);
     let shards_of = |node: &NodeRow| view.shards.iter().filter(|shard| owners.name(shard) == Some(node.id.as_str())).count();
     let nodes = view.nodes.iter().map(|node| NodeBody {
@@ -79,9 +80,9 @@ pub(crate) async fn coupon(app: &App, id: &str, call: &Call) -> Answer {
     app.recogniser.recognise(&call.head)?.admin()?;
     let coupon = coupon_id(id)?;
     issuances::known(app, coupon).await?;
-    let engine = app.engine()?;
-    let nodes = app.read(engine.store().nodes()).await?;
-    let shard = app.read(engine.shard(coupon.shard())).await?;
+    let engine = app.engine()?.clone();
+    let read = async move { Ok((engine.store().nodes().await?, engine.shard(coupon.shard()).await?)) };
+    let (nodes, shard) = app.read(read).await?;
     let owner = Owners::new(&nodes).name(&shard);
     let body = PlaceBody { coupon_id: coupon.get(), shard: shard.id.get(), owner, epoch: shard.epoch.get() };
     Ok(json::response(StatusCode::OK, &body))

@@ -149,7 +149,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &[],
         body: None,
         answer: json(200, "Coupon", &["ETag"]),
-        problems: &["MALFORMED", "UNKNOWN_COUPON", "INTERNAL", "STORE_UNAVAILABLE"],
+        problems: &["MALFORMED", "UNKNOWN_COUPON", "INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"],
     },
     Operation {
         route: Route::Coupon,
