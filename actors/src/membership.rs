@@ -199,6 +199,8 @@ impl Shared {
             }
             Ok(Beaten::Ended) => {
                 tracing::error!(incarnation = %life.incarnation(), "this incarnation was ended; joining anew");
+                // Its row may also be gone because the database is as it was before it joined.
+                self.forget();
                 self.join_anew(life).await;
             }
             Ok(Beaten::WentBackwards { confirmed, counted }) => {
@@ -208,10 +210,7 @@ impl Shared {
                     "the database went backwards: it was restored, or failed over without all that it had confirmed"
                 );
                 handles().went_backwards.increment(1);
-                self.lease.end();
-                // In this order: whoever reads the board later than this moment finds nothing of before.
-                self.board.clear();
-                self.door.forget(time::moment());
+                self.forget();
                 self.join_anew(life).await;
             }
             Err(error) => {
@@ -223,6 +222,14 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Forgets what board and door were told, as the database may know nothing of it any more.
+    fn forget(&self) {
+        self.lease.end();
+        // In this order: whoever reads the board later than this moment finds nothing of before.
+        self.board.clear();
+        self.door.forget(time::moment());
     }
 
     /// Brings what is served here in line with the rows.

@@ -21,6 +21,8 @@ use actors::shard::LOADS_WAITING_MAX;
 use actors::store::{Claim, CouponQuery, Store};
 use engine::faults::Fault;
 use engine::house::{DEADLINE, House, eventually, key, user};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 
 /// For requests that wait until a test lets them go.
 const LONG: Duration = Duration::from_secs(60);
@@ -173,6 +175,47 @@ async fn a_row_that_was_ended_makes_the_node_join_anew() {
     .await;
     let answer = house.issue(coupon, 2, 2).await;
     assert!(matches!(&answer, Ok(IssueOutcome::Issued(issuance)) if issuance.id.sequence == Sequence::new(2)), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_incarnation_left_out_is_not_tried_under_the_lease_of_the_next() {
+    let house = House::new().await;
+    let coupon = house.coupon(Some(10), 1).await;
+    house.faults.refuse_writes(true);
+    let told = house.engine.issue(coupon, user(1), key(1), Duration::from_millis(100)).await;
+    assert_eq!(told, Err(Setback::Unknown));
+    eventually("it is out", async || house.engine.not_ready().contains(&NotReady::NoStore)).await;
+    let before = house.store.nodes().await.unwrap().remove(0);
+    house.store.beat(&before.id, before.incarnation, actors::store::NodeState::Ended).await.unwrap();
+    // The store takes nothing all the while: only who gives up is free for what comes next.
+    eventually("a fresh incarnation has nothing out", async || {
+        let row = house.store.nodes().await.unwrap().remove(0);
+        row.incarnation != before.incarnation && house.engine.not_ready().is_empty()
+    })
+    .await;
+    house.faults.refuse_writes(false);
+    assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Issued(issuance)) if issuance.id.sequence == Sequence::new(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_database_from_before_it_joined_a_node_tells_nothing_of_what_is_gone() {
+    let house = House::new().await;
+    let coupon = house.coupon(Some(1), 1).await;
+    assert!(matches!(house.issue(coupon, 0, 0).await, Ok(IssueOutcome::Issued(_))));
+    eventually("the door knows", async || house.engine.door_notices() == 1).await;
+    let before = house.store.nodes().await.unwrap().remove(0);
+    house.faults.refuse_beats(true);
+    let mut shell = SqliteConnectOptions::new().filename(house.store.path()).connect().await.unwrap();
+    let restore =
+        "BEGIN IMMEDIATE; DELETE FROM nodes; UPDATE shards SET epoch = 0, owner = NULL; DELETE FROM issuances; DELETE FROM coupons; COMMIT";
+    sqlx::raw_sql(restore).execute(&mut shell).await.unwrap();
+    house.faults.refuse_beats(false);
+    eventually("a fresh incarnation serves", async || {
+        let row = house.store.nodes().await.unwrap().pop();
+        row.is_some_and(|row| row.incarnation != before.incarnation) && house.engine.not_ready().is_empty()
+    })
+    .await;
+    assert_eq!(house.issue(coupon, 7, 7).await, Ok(IssueOutcome::Refused(Refusal::UnknownCoupon)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

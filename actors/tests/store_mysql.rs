@@ -58,6 +58,7 @@ on_both! {
         a_batch_that_waits_too_long_is_not_stored
         a_batch_that_loses_a_deadlock_is_not_stored
         a_statement_goes_on_without_its_client_and_the_same_again_finds_it
+        a_batch_of_many_coupons_is_read_back_in_few_statements
         ending_a_node_keeps_no_other_from_beating
         nothing_that_people_read_goes_through_a_whole_coupon
         every_list_has_its_index
@@ -69,6 +70,8 @@ on_both! {
         a_connection_cut_after_the_commit_leaves_it_stored
         a_server_that_is_not_there_stores_nothing_and_is_used_when_it_returns
         a_silent_server_is_given_up_in_time
+        reading_a_batch_back_is_given_up_in_time
+        a_server_without_the_database_stores_nothing
         a_full_table_refuses_and_recovers
         a_beat_that_went_back_shows
         a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all

@@ -24,11 +24,11 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actors::admission::{Admission, Permit};
+use actors::admission::Admission;
 use actors::coupon::message::{Change, Setback};
 use actors::engine::{Engine, NotReady};
 use actors::ids::NodeId;
-use actors::store;
+use actors::store::{self, StoreError};
 use http::header::HeaderName;
 use http::{HeaderValue, Method};
 use warp::path::FullPath;
@@ -49,17 +49,6 @@ const STORE_CALLS_MAX: usize = 4_096;
 
 /// What a handler comes to.
 type Answer = Result<Response, Problem>;
-
-/// Why there is nothing from the store.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    /// All of [`STORE_CALLS_MAX`] are waiting.
-    #[error("as many calls to the store as there may be are waiting")]
-    Full,
-    /// The store cannot say.
-    #[error(transparent)]
-    Store(#[from] store::StoreError),
-}
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -123,36 +112,49 @@ impl App {
         self.engine.get().map_or_else(|| vec![NotReady::Starting], |running| running.0.not_ready())
     }
 
-    /// A place for a call to the store.
-    fn store_call(&self) -> Result<Permit, Problem> {
-        self.store_calls.admit().map_err(|_full| Problem::SetBack(Setback::Overloaded))
-    }
-
     /// Reads from the store, within the deadline.
-    async fn read<T>(&self, reading: impl Future<Output = store::Result<T>>) -> Result<T, Problem> {
-        let _place = self.store_call()?;
-        self.read_with_others(async { reading.await.map_err(|error| Arc::new(error.into())) }).await
+    async fn read<T: Send + 'static>(&self, reading: impl Future<Output = store::Result<T>> + Send + 'static) -> Result<T, Problem> {
+        self.read_with_others(taking_a_place(self.store_calls.clone(), reading)).await
     }
 
     /// The same for a read that others may share, and its failure with it. It takes one place for all of them: [`taking_a_place`].
-    async fn read_with_others<T>(&self, reading: impl Future<Output = Result<T, Arc<ReadError>>>) -> Result<T, Problem> {
-        let Ok(read) = tokio::time::timeout(self.deadline, reading).await else {
-            return Err(Problem::SetBack(Setback::StoreUnavailable));
-        };
-        read.map_err(|error| match &*error {
-            ReadError::Full => Problem::SetBack(Setback::Overloaded),
-            ReadError::Store(error) => {
+    async fn read_with_others<T>(&self, reading: impl Future<Output = Result<T, NotDone>>) -> Result<T, Problem> {
+        match tokio::time::timeout(self.deadline, reading).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(NotDone::NoPlace)) => Err(Problem::SetBack(Setback::Overloaded)),
+            Ok(Err(NotDone::Failed(error))) => {
                 tracing::warn!(%error, "a read failed");
-                Problem::reading(error)
+                Err(Problem::reading(&error))
             }
-        })
+            Err(_) => Err(Problem::SetBack(Setback::StoreUnavailable)),
+        }
     }
 }
 
-/// A read of the store that others may share, in one of these places; if there is none, it fails.
-async fn taking_a_place<T>(places: Admission, reading: impl Future<Output = store::Result<T>>) -> Result<T, ReadError> {
-    let _place = places.admit().map_err(|_full| ReadError::Full)?;
-    Ok(reading.await?)
+/// Why a call to the store came to nothing; shared by all who waited for it.
+#[derive(Debug, Clone)]
+enum NotDone {
+    /// As many calls as there may be are under way.
+    NoPlace,
+    /// The store did not do it.
+    Failed(Arc<StoreError>),
+}
+
+/// A call to the store, in one of these places.
+///
+/// Cancel safety: once begun it goes on in a task of its own, and has its place until it ends, as the store goes on with it too. Were the place
+/// given back when nobody waits any more, short deadlines would let any number wait for a silent database.
+async fn taking_a_place<T: Send + 'static>(
+    places: Admission,
+    calling: impl Future<Output = store::Result<T>> + Send + 'static,
+) -> Result<T, NotDone> {
+    let place = places.admit().map_err(|_full| NotDone::NoPlace)?;
+    let called = tokio::spawn(async move {
+        let _place = place;
+        calling.await
+    });
+    let done = called.await.unwrap_or_else(|panicked| Err(StoreError::Unknown(panicked.to_string())));
+    done.map_err(|error| NotDone::Failed(Arc::new(error)))
 }
 
 /// All routes. The hot one is first and stays unboxed.
@@ -272,6 +274,8 @@ fn set_header(response: &mut Response, name: HeaderName, value: String) {
 mod tests {
     use super::listener::{self, Listener};
     use super::*;
+    use actors::engine;
+    use actors::store::sqlite::{self, SqliteStore};
     use serde_json::{Value, json};
     use std::net::Ipv4Addr;
     use tokio::net::TcpListener;
@@ -288,14 +292,15 @@ mod tests {
             tokio::spawn(async move { app.read(reading).await })
         };
         let waiting: Vec<_> = (0..STORE_CALLS_MAX).map(silent).collect();
-        while app.store_calls.taken() < STORE_CALLS_MAX {
-            tokio::task::yield_now().await;
-        }
+        let taken = async {
+            while app.store_calls.taken() < STORE_CALLS_MAX {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(config.http.deadline / 2, taken).await.expect("each takes a place");
         assert!(matches!(app.read(async { Ok(()) }).await, Err(Problem::SetBack(Setback::Overloaded))));
-        assert!(matches!(app.store_call(), Err(Problem::SetBack(Setback::Overloaded))));
         let shared = taking_a_place(app.store_calls.clone(), async { Ok(()) });
-        let shared = app.read_with_others(async { shared.await.map_err(Arc::new) }).await;
-        assert!(matches!(shared, Err(Problem::SetBack(Setback::Overloaded))));
+        assert!(matches!(app.read_with_others(shared).await, Err(Problem::SetBack(Setback::Overloaded))));
         answer.send_replace(true);
         for waiting in waiting {
             assert!(waiting.await.unwrap().is_ok());
@@ -303,6 +308,68 @@ mod tests {
         assert!(app.read(async { Ok(()) }).await.is_ok());
         assert!(taking_a_place(app.store_calls.clone(), async { Ok(()) }).await.is_ok());
         assert_eq!(app.store_calls.taken(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whatever_calls_the_store_is_refused_while_there_is_no_place() {
+        let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
+        let options = engine::Options {
+            node: NodeId::random(),
+            http: String::new(),
+            lease: config.cluster.lease,
+            beat: config.cluster.beat,
+            idle: Duration::from_secs(300),
+            requests_max: config.http.requests_max,
+            coupon_requests_max: config.http.coupon_requests_max,
+            lanes: 1,
+        };
+        let store = SqliteStore::open(&sqlite::Options::new(folder.path().join("test.db"))).await.unwrap();
+        let recogniser = Recogniser::new(&secrecy::SecretString::from("token"), auth::Users::new(&config.auth).unwrap());
+        let app = Arc::new(App::new(options.node.clone(), recogniser, &config));
+        app.started(Engine::start(options, Arc::new(store)).await.unwrap());
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let listener = Listener::serve(socket, routes(Arc::clone(&app)), listener::Options::default()).unwrap();
+        let places: Vec<_> = (0..STORE_CALLS_MAX).map(|_| app.store_calls.admit().unwrap()).collect();
+        let client = reqwest::Client::new();
+        let ask = async |request: reqwest::RequestBuilder| {
+            let response = request.bearer_auth("token").header("X-User-Id", "alice").send().await.unwrap();
+            (response.status().as_u16(), response.json::<Value>().await.unwrap())
+        };
+        for path in [
+            "coupons",
+            "coupons?cursor=Y291cG9uczo1",
+            "coupons/1",
+            "coupons/1/issuances",
+            "me/issuances",
+            "issuances/1-1",
+            "cluster",
+            "cluster/coupons/1",
+        ] {
+            let (status, body) = ask(client.get(format!("http://{}/v1/{path}", listener.address()))).await;
+            assert_eq!((status, &body["code"], &body["applied"]), (503, &json!("OVERLOADED"), &json!(false)), "{path}");
+        }
+        let create = || client.post(format!("http://{}/v1/coupons", listener.address())).json(&json!({"title": "T"}));
+        let (status, body) = ask(create()).await;
+        assert_eq!((status, &body["code"], &body["applied"]), (503, &json!("OVERLOADED"), &json!(false)));
+        drop(places);
+        assert_eq!(ask(create()).await.0, 201);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_waits_for_any_more_has_its_place_until_it_ends() {
+        let mut config = Config::default();
+        config.http.deadline = Duration::from_millis(10);
+        let recogniser = Recogniser::new(&secrecy::SecretString::from("token"), auth::Users::new(&config.auth).unwrap());
+        let app = App::new(NodeId::random(), recogniser, &config);
+        let (answer, mut answered) = tokio::sync::watch::channel(false);
+        let silent = async move { answered.wait_for(|answered| *answered).await.map(drop).map_err(|_| unreachable!()) };
+        let told = tokio::time::timeout(Duration::from_secs(10), app.read(silent)).await.expect("nobody waits beyond the deadline");
+        assert!(matches!(told, Err(Problem::SetBack(Setback::StoreUnavailable))));
+        assert_eq!(app.store_calls.taken(), 1, "the store is still at it");
+        answer.send_replace(true);
+        while app.store_calls.taken() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

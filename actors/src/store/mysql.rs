@@ -151,6 +151,8 @@ struct Kind {
 
 /// A batch. With the wait for a connection it is shorter than a lane waits, so that a lane never sends a batch again while we still try.
 const BATCH: Kind = Kind { care: Care::IfRested, limit: Duration::from_millis(2_500), changes: true };
+/// What became of a batch, in the same time.
+const READ_BACK: Kind = Kind { care: Care::Always, changes: false, ..BATCH };
 /// A beat: in the time of a lease, several must find place.
 const BEAT: Kind = Kind { care: Care::IfRested, limit: Duration::from_secs(1), changes: true };
 /// The rows that a beat reads.
@@ -260,7 +262,7 @@ impl Store for MySqlStore {
 
     async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>> {
         let (batch, dialect) = (batch.clone(), self.inner.dialect);
-        framed!(READ, lanes, self, read_back::read_back, dialect, &batch)
+        framed!(READ_BACK, lanes, self, read_back::read_back, dialect, &batch)
     }
 
     async fn load(&self, coupon: CouponId, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Coupon>> {

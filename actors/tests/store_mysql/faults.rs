@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use actors::ids::{Incarnation, NodeId, RequestKey};
+use actors::ids::{Epoch, Fence, Incarnation, NodeId, RequestKey};
 use actors::offer::Status;
 use actors::store::{Created, NewCoupon, NodeRow, NodeState, Store, StoreError};
 use actors::write_back::batch::{Batch, FoundRows};
@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use crate::database::{OnServer, admin, run};
 use crate::support::{Owned, batch, create, found, loaded, noon, offer};
 use crate::until;
-use bench::servers::proxy::{Mode, Proxy};
+use bench::servers::proxy::{Habit, Mode, Proxy};
 use bench::servers::{Kind, Server};
 
 /// A store that reaches its server through a proxy, and a coupon in it.
@@ -121,6 +121,32 @@ pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
     proxy.set(Mode::Pass);
     send(store, &sent).await;
     assert!(store.beat(&node.id, node.incarnation, NodeState::Ready).await.unwrap().is_some());
+}
+
+/// Its lane waits for 5 s in all, and would ask again while this still had its connection.
+pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
+    let proxy = Proxy::with_habit(Server::shared(kind).unwrap().port(), Habit::MuteAt("shard_id, epoch, owner FROM shards")).await;
+    let database = OnServer::through(kind, Some(proxy.port())).await;
+    let coupon = create(&*database.store, offer(None, 1)).await;
+    let owned = Owned { coupon, fence: Fence { epoch: Epoch::new(1), owner: Incarnation::random() } };
+    let sent = batch([owned.strangers(1..=5)]);
+    let begun = Instant::now();
+    let result = database.store.read_back(&sent).await;
+    assert!(matches!(result, Err(StoreError::NotStored(_))), "{result:?}");
+    assert!(begun.elapsed() < Duration::from_millis(4_500), "{:?}", begun.elapsed());
+}
+
+/// What is wrong with a server is no coupon's fault: a lane would give up what its coupons have out, as rows that make no sense.
+pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let sent = batch([owned.strangers(1..=5)]);
+    run(&mut admin(database.server).await, &format!("DROP DATABASE {}", database.name)).await;
+    // Connections from before are told so by their first statement, and closed.
+    drop(database.store.write(&sent).await);
+    for result in [database.store.write(&sent).await.map(drop), database.store.read_back(&sent).await.map(drop)] {
+        assert!(matches!(&result, Err(StoreError::NotStored(why)) if why.contains("1049")), "{result:?}");
+    }
 }
 
 /// A table in memory is full where one on disk would be on a full disk, with the same error.

@@ -1,6 +1,7 @@
 //! One request as handlers see it: its head, shared with the listener, and its body, read within bounds.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -42,12 +43,14 @@ pub(crate) struct Head {
     pub(crate) patience: Option<Arc<Patience>>,
     /// The route that took it, for the listener's metrics.
     route: OnceLock<Route>,
+    /// Some of the body was not waited for, and may still be coming in.
+    left_unread: AtomicBool,
 }
 
 impl Head {
     /// The head of a request from this peer.
     pub(crate) fn new(method: Method, query: String, headers: HeaderMap, peer: IpAddr) -> Self {
-        Self { method, query, headers, peer, client: peer, patience: None, route: OnceLock::new() }
+        Self { method, query, headers, peer, client: peer, patience: None, route: OnceLock::new(), left_unread: AtomicBool::new(false) }
     }
 
     /// Notes which route took the request.
@@ -59,6 +62,11 @@ impl Head {
     /// Which route took the request.
     pub(crate) fn route(&self) -> Route {
         self.route.get().copied().unwrap_or(Route::Unmatched)
+    }
+
+    /// Whether more of the request may come in than was read, because its body was given up or no route of ours looked at it.
+    pub(crate) fn has_left_unread(&self) -> bool {
+        self.left_unread.load(Ordering::Relaxed) || self.route() == Route::Unmatched
     }
 
     /// A header that may be there once, as text. Twice is a contradiction, and nothing we take is anything but ASCII.
@@ -131,6 +139,8 @@ impl Call {
 pub(crate) fn call() -> impl Filter<Extract = (Call,), Error = Rejection> + Copy {
     warp::ext::get::<Arc<Head>>().and(warp::body::stream()).then(|head: Arc<Head>, stream| async move {
         let body = read_in_time(&head, stream).await;
+        // Whatever is answered then: also that whoever asks may not.
+        head.left_unread.store(matches!(body, Err(Unread::TooLarge | Unread::Late)), Ordering::Relaxed);
         Call { head, body }
     })
 }

@@ -58,7 +58,8 @@ pub(crate) struct PlaceBody<'a> {
 pub(crate) async fn all(app: &App, call: &Call) -> Answer {
     only_reads(call)?;
     app.recogniser.recognise(&call.head)?.admin()?;
-    let view = app.read(app.engine()?.cluster()).await?;
+    let engine = app.engine()?.clone();
+    let view = app.read(async move { engine.cluster().await }).await?;
     let owners = Owners::new(&view.nodes);
     let shards_of = |node: &NodeRow| view.shards.iter().filter(|shard| owners.name(shard) == Some(node.id.as_str())).count();
     let nodes = view.nodes.iter().map(|node| NodeBody {
@@ -79,8 +80,8 @@ pub(crate) async fn coupon(app: &App, id: &str, call: &Call) -> Answer {
     only_reads(call)?;
     app.recogniser.recognise(&call.head)?.admin()?;
     let coupon = coupon_id(id)?;
-    let engine = app.engine()?;
-    let reading = async {
+    let engine = app.engine()?.clone();
+    let reading = async move {
         if engine.store().coupon(coupon).await?.is_none() {
             return Ok(None);
         }

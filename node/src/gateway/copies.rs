@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use metrics::Counter;
 
-use super::ReadError;
+use super::NotDone;
 
 /// How old a copy may be: what the contract allows. It counts from before its read began.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(crate) const AGE_MAX: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// What a read came to. Shared by all who waited for it.
-pub(crate) type Outcome<V> = Result<Option<V>, Arc<ReadError>>;
+type Outcome<V> = Result<Option<V>, NotDone>;
 
 /// Copies by key.
 pub(crate) struct Copies<K, V> {
@@ -88,16 +88,16 @@ where
     /// A copy that is young enough, or what a read gives.
     ///
     /// Cancel safety: a read that was begun goes on for the others.
-    pub(crate) async fn get<R>(&self, key: K, read: impl Fn() -> R) -> Result<Option<Seen<V>>, Arc<ReadError>>
+    pub(crate) async fn get<R>(&self, key: K, read: impl Fn() -> R) -> Result<Option<Seen<V>>, NotDone>
     where
-        R: Future<Output = Result<Option<V>, ReadError>> + Send + 'static,
+        R: Future<Output = Outcome<V>> + Send + 'static,
     {
         let asked = moment();
         loop {
             let Some(slot) = self.slot(key) else {
                 // As many as there may be, all of them young: this one is read as if there were no copies.
                 self.from_store.increment(1);
-                return read().await.map(|value| value.map(|value| Seen { value, issued: 0 })).map_err(Arc::new);
+                return read().await.map(|value| value.map(|value| Seen { value, issued: 0 }));
             };
             let flight = match slot.look(asked, || self.depart(&slot, read())) {
                 Look::Found(value) => {
@@ -176,12 +176,12 @@ where
     /// Begins a read, in a task of its own, which puts what it finds into the slot.
     fn depart<R>(&self, slot: &Arc<Slot<V>>, read: R) -> Flight<V>
     where
-        R: Future<Output = Result<Option<V>, ReadError>> + Send + 'static,
+        R: Future<Output = Outcome<V>> + Send + 'static,
     {
         self.from_store.increment(1);
         let (began, slot) = (moment(), Arc::clone(slot));
         let task = tokio::spawn(async move {
-            let outcome = read.await.map_err(Arc::new);
+            let outcome = read.await;
             let mut state = slot.state();
             state.flight = None;
             if let Ok(Some(value)) = &outcome {
@@ -192,7 +192,7 @@ where
         });
         let landing = task.map(|ended| match ended {
             Ok(outcome) => outcome,
-            Err(panicked) => Err(Arc::new(StoreError::Unknown(panicked.to_string()).into())),
+            Err(panicked) => Err(NotDone::Failed(Arc::new(StoreError::Unknown(panicked.to_string())))),
         });
         Flight { began, landing: landing.boxed().shared() }
     }
@@ -245,7 +245,7 @@ mod tests {
         }
 
         /// The value as it is when the read begins; 0 is none.
-        fn read(self: &Arc<Self>) -> BoxFuture<'static, Result<Option<u64>, ReadError>> {
+        fn read(self: &Arc<Self>) -> BoxFuture<'static, Outcome<u64>> {
             let source = Arc::clone(self);
             async move {
                 source.reads.fetch_add(1, Ordering::SeqCst);
@@ -271,7 +271,7 @@ mod tests {
         Arc::new(Copies::new("test", most))
     }
 
-    type Asked = oneshot::Receiver<Result<Option<Seen<u64>>, Arc<ReadError>>>;
+    type Asked = oneshot::Receiver<Result<Option<Seen<u64>>, NotDone>>;
 
     /// Asks in a task of its own, and returns once it waits.
     async fn ask(copies: &Arc<Copies<u32, u64>>, source: &Arc<Source>) -> Asked {
@@ -285,7 +285,8 @@ mod tests {
     }
 
     async fn value(asked: Asked) -> Option<u64> {
-        asked.await.unwrap().unwrap().map(|seen| seen.value)
+        let answer = tokio::time::timeout(10 * AGE_MAX, asked).await.expect("it is answered");
+        answer.unwrap().unwrap().map(|seen| seen.value)
     }
 
     #[tokio::test]
@@ -332,6 +333,36 @@ mod tests {
         source.let_through(1);
         assert_eq!(value(after).await, Some(1));
         assert_eq!(source.reads(), 2);
+    }
+
+    #[tokio::test]
+    async fn who_asks_when_a_read_has_taken_too_long_is_not_told_what_it_finds() {
+        let (copies, source) = (copies(10), Source::gated());
+        let begun = moment();
+        let before = ask(&copies, &source).await;
+        source.value.store(2, Ordering::SeqCst);
+        while moment().since(begun) <= AGE_MAX + Duration::from_millis(100) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let after = ask(&copies, &source).await;
+        assert_eq!(source.reads(), 1, "it waits for the read that is under way");
+        source.let_through(1);
+        assert_eq!(value(before).await, Some(1));
+        source.let_through(1);
+        assert_eq!(value(after).await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_read_that_fails_or_panics_takes_no_place_and_is_made_again() {
+        async fn panics() -> Outcome<u64> {
+            panic!("on purpose")
+        }
+        let (copies, source) = (copies(1), Source::open());
+        assert!(matches!(copies.get(7, || async { Err(NotDone::NoPlace) }).await, Err(NotDone::NoPlace)));
+        assert!(copies.slots.read().unwrap().is_empty());
+        assert!(matches!(copies.get(7, panics).await, Err(NotDone::Failed(_))));
+        assert!(copies.slots.read().unwrap().is_empty());
+        assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().value, 1);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Coupons: made, shown and changed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actors::coupon::message::{Change, ChangeOutcome, Refusal, Setback};
@@ -16,7 +17,7 @@ use super::issuances::IDEMPOTENT_REPLAYED;
 use super::json;
 use super::page::{self, Query};
 use super::problem::Problem;
-use super::{Answer, App};
+use super::{Answer, App, NotDone, taking_a_place};
 
 mod body;
 mod looking;
@@ -73,9 +74,9 @@ async fn create(app: &App, call: &Call) -> Answer {
     let key = call.head.request_key()?.unwrap_or_else(RequestKey::random);
     let (offer, status) = call.json::<CreateBody>()?.into_offer()?;
     let new = NewCoupon { key, offer, status, created_at: time::timestamp() };
-    let engine = app.engine()?;
-    let _place = app.store_call()?;
-    let made = within(app.change_deadline, engine.store().create_coupon(&new)).await;
+    let store = Arc::clone(app.engine()?.store());
+    let making = taking_a_place(app.store_calls.clone(), async move { store.create_coupon(&new).await });
+    let made = within(app.change_deadline, making).await;
     let (view, replayed) = match made.ok_or(Setback::Unknown)?.map_err(|error| failed(&error))? {
         Created::New(coupon) => (CouponView { coupon, issued: Sequence::NONE }, false),
         Created::Before(view) => (view, true),
@@ -91,9 +92,14 @@ async fn create(app: &App, call: &Call) -> Answer {
 }
 
 /// Logs why, and says what it means to the client.
-fn failed(error: &actors::store::StoreError) -> Problem {
-    tracing::warn!(%error, "a coupon was not made");
-    Problem::making(error)
+fn failed(error: &NotDone) -> Problem {
+    match error {
+        NotDone::NoPlace => Problem::SetBack(Setback::Overloaded),
+        NotDone::Failed(error) => {
+            tracing::warn!(%error, "a coupon was not made");
+            Problem::making(error)
+        }
+    }
 }
 
 /// What comes of it if it comes in time.

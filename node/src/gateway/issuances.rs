@@ -1,5 +1,7 @@
 //! Issuing, and looking at what was issued.
 
+use std::sync::Arc;
+
 use actors::coupon::message::{IssueOutcome, Refusal};
 use actors::ids::{IssuanceId, RequestKey, Sequence, UserId};
 use actors::offer::Issuance;
@@ -123,8 +125,8 @@ async fn list_of_coupon(app: &App, id: &str, call: &Call) -> Answer {
     let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok())?;
     let after = query.get("after_sequence", "must be a whole number", whole_number)?.map(Sequence::new);
     let after = query.cursor::<Sequence>()?.or(after).unwrap_or(Sequence::NONE);
-    let store = app.engine()?.store();
-    let reading = async {
+    let store = Arc::clone(app.engine()?.store());
+    let reading = async move {
         let rows = store.issuances_of_coupon(coupon, user.as_ref(), after, limit + 1).await?;
         let is_known = !rows.is_empty() || store.coupon(coupon).await?.is_some();
         Ok(is_known.then_some(rows))
@@ -138,11 +140,12 @@ async fn list_of_coupon(app: &App, id: &str, call: &Call) -> Answer {
 pub(crate) async fn mine(app: &App, call: &Call) -> Answer {
     super::only_reads(call)?;
     let caller = app.recogniser.recognise(&call.head)?;
-    let user = caller.user()?;
+    let user = caller.user()?.clone();
     let query = Query::of(&call.head);
     let limit = query.limit()?;
     let after = query.cursor::<UserCursor>()?;
-    let rows = app.read(app.engine()?.store().issuances_of_user(user, after, limit + 1)).await?;
+    let store = Arc::clone(app.engine()?.store());
+    let rows = app.read(async move { store.issuances_of_user(&user, after, limit + 1).await }).await?;
     let cursor = |row: &Issuance| UserCursor { issued_at: row.issued_at, id: row.id };
     Ok(json::response(StatusCode::OK, &page::page(&rows, limit, cursor, IssuanceBody::from)))
 }
@@ -153,7 +156,8 @@ pub(crate) async fn one(app: &App, id: &str, call: &Call) -> Answer {
     let caller = app.recogniser.recognise(&call.head)?;
     caller.anybody()?;
     let id = IssuanceId::parse(id).map_err(|error| Problem::Malformed(error.to_string()))?;
-    match app.read(app.engine()?.store().issuance(id)).await? {
+    let store = Arc::clone(app.engine()?.store());
+    match app.read(async move { store.issuance(id).await }).await? {
         Some(issuance) if caller.sees(&issuance.user) => Ok(json::response(StatusCode::OK, &IssuanceBody::from(&issuance))),
         _ => Err(Problem::UnknownIssuance),
     }

@@ -265,5 +265,6 @@ mod tests {
         ask(&mut stream).await;
         tokio::time::timeout(LIMIT, asked.notified()).await.unwrap();
         assert!(!listener.stop(Duration::from_millis(50)).await);
+        assert_eq!(rest(stream).await, "", "it is cut");
     }
 }

@@ -207,6 +207,21 @@ mod tests {
         assert_eq!(limit.limiter.len(), 1);
     }
 
+    #[tokio::test]
+    async fn whoever_could_have_sent_nothing_is_forgotten_without_being_asked_for() {
+        let limit = UserLimit::new(&Limits { user_rate: Some(1_000_000.0), user_burst: None }).unwrap();
+        assert!(limit.admit(&UserId::parse("alice").unwrap()).is_ok());
+        let forgotten = async {
+            while !limit.limiter.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = limit.forget_idle() => unreachable!("it goes on for as long as it is polled"),
+            forgotten = tokio::time::timeout(2 * FORGET_EVERY, forgotten) => forgotten.expect("forgotten in time"),
+        }
+    }
+
     #[test]
     fn whoever_asked_lately_is_not_forgotten() {
         let (limit, _) = limit(1.0, 1, 2);

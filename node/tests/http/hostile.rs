@@ -266,10 +266,16 @@ async fn a_body_without_end_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_sends_a_body_nowhere_is_told_and_not_cut_off() {
     let node = TestNode::start().await;
+    // To no page of ours, and more than we read before we say that nobody is recognised.
+    told_and_not_cut_off(&node, "/nowhere", 100_000, (404, "NOT_FOUND")).await;
+    told_and_not_cut_off(&node, "/v1/coupons", 3_000_000, (401, "UNAUTHENTICATED")).await;
+}
+
+async fn told_and_not_cut_off(node: &TestNode, path: &'static str, length: usize, (status, code): (u16, &str)) {
     let answers = while_others_go_on(
-        &node,
-        crowd(&node, |mut stream| async move {
-            let head = "POST /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n";
+        node,
+        crowd(node, |mut stream| async move {
+            let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
             stream.write_all(head.as_bytes()).await.unwrap();
             let mut answer = vec![0; 8192];
             let read = stream.read(&mut answer).await.unwrap();
@@ -283,6 +289,6 @@ async fn who_sends_a_body_nowhere_is_told_and_not_cut_off() {
     )
     .await;
     for answer in answers {
-        assert_last(&answer, 404, "NOT_FOUND");
+        assert_last(&answer, status, code);
     }
 }

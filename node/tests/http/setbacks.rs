@@ -138,3 +138,15 @@ async fn while_another_node_owns_the_coupon_its_owner_is_said_to_be_moving() {
     let nodes = send(request).await.body["nodes"].clone();
     assert!(nodes.as_array().unwrap().iter().any(|row| row["id"] == "other" && row["state"] == "ended"), "{nodes}");
 }
+
+#[tokio::test]
+async fn who_makes_a_coupon_waits_no_longer_than_the_deadline_and_finds_it_by_its_key() {
+    let node = TestNode::start_with(&[("http.change_deadline", "100ms")]).await;
+    let create = || send(node.admin(Method::POST, "/v1/coupons").header("Idempotency-Key", "key").json(&json!({"title": "T"})));
+    let lock = lock(&node).await;
+    let told = create().await;
+    assert_eq!((told.status, told.body["code"].as_str(), &told.body["applied"]), (503, Some("OUTCOME_UNKNOWN"), &Value::Null), "{told:?}");
+    unlock(lock).await;
+    eventually("it is made", async || create().await.status == 201).await;
+    assert_eq!(node.get("/v1/coupons").await.body["items"].as_array().unwrap().len(), 1);
+}

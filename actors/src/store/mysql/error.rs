@@ -67,9 +67,13 @@ pub(super) fn on_read(error: sqlx::Error) -> StoreError {
     changed_nothing(on_write(error))
 }
 
-/// An error of making a connection: nothing was asked of the server yet.
+/// An error of making a connection: nothing was asked of the server yet. A server without our database says so of itself, and of no coupon: it may
+/// be the wrong one, or be restored just now.
 pub(super) fn on_connect(error: sqlx::Error) -> StoreError {
-    changed_nothing(on_write(error))
+    match changed_nothing(on_write(error)) {
+        StoreError::Unreadable(why) => StoreError::NotStored(why),
+        other => other,
+    }
 }
 
 /// The error of work that changes nothing, so that nothing can be in doubt.

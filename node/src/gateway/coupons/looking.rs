@@ -60,7 +60,8 @@ impl Copies {
     pub(super) async fn list(&self, app: &App, phase: Option<Phase>, before: Option<CouponId>, limit: u32) -> Result<Arc<Listed>, Problem> {
         let store = app.engine()?.store();
         if before.is_some() {
-            return app.read(look_through(&**store, phase, before, limit)).await.map(Arc::new);
+            let store = Arc::clone(store);
+            return app.read(async move { look_through(&*store, phase, before, limit).await }).await.map(Arc::new);
         }
         // As long as a page can be, so that all limits share it.
         let read = || {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use actors::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_CUT};
-use http::{Request, StatusCode};
+use http::Request;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::Connection;
 use hyper::service::{HttpService, service_fn};
@@ -24,9 +24,7 @@ use warp::reply::Response;
 use super::pace::{Late, Pace};
 use super::stream::{SharedPace, Stream, Transport};
 use super::{Shared, Stage, refuse, request, tls};
-use crate::gateway::call::Head;
 use crate::gateway::problem::Problem;
-use crate::gateway::route::Route;
 
 /// How a connection came to its end.
 enum End {
@@ -68,8 +66,7 @@ where
             let (pace, leaving) = (pace.clone(), shared.leaving.clone());
             async move {
                 let response = request::respond(&head, leaving, answer).await;
-                let left_unread = leaves_unread(&head, response.status());
-                pace.lock().answered(left_unread, Instant::now());
+                pace.lock().answered(head.has_left_unread(), Instant::now());
                 Ok::<_, Infallible>(response)
             }
         })
@@ -89,11 +86,6 @@ pub(super) async fn open(stream: TcpStream, shared: &Shared) -> Result<Transport
         None => Ok(Transport::Plain(stream)),
         Some(tls) => Ok(Transport::Tls(Box::new(tls.handshake(stream).await?))),
     }
-}
-
-/// Whether more of the request may come in than was read: bodies that were given up, and those that no route of ours looked at.
-fn leaves_unread(head: &Head, status: StatusCode) -> bool {
-    matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) || head.route() == Route::Unmatched
 }
 
 /// Drives the connection to its end, and looks at the clock and at the node's stage meanwhile.

@@ -290,6 +290,11 @@ fn a_set_where_a_token_could_mean_two_keys_is_none() {
     for keys in [json!([ed(Some("a")), ed(Some("a"))]), json!([ed(None), ed(None)]), json!([]), json!({}), json!(null)] {
         assert!(set(&json!({"keys": keys})).is_err(), "{keys}");
     }
+    let many = |keys: usize| {
+        let ids: Vec<String> = (0..keys).map(|key| format!("key-{key}")).collect();
+        jwks(&ids.iter().map(|id| (Algorithm::EdDSA, Some(id.as_str()))).collect::<Vec<_>>())
+    };
+    assert!(set(&many(100)).is_ok() && set(&many(101)).is_err());
     for text in ["", "{", "[]", "{}"] {
         assert!(Keys::set(text.as_bytes(), &rules()).is_err(), "{text}");
     }
