@@ -11,10 +11,15 @@ use std::net::SocketAddr;
 use clap::Parser;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, StatusCode};
+use mimalloc::MiMalloc;
 use node::listener::{Listener, Options};
 use tokio::net::TcpListener;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
+
+/// The same as the node's.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 struct Arguments {

@@ -41,6 +41,8 @@ pub(crate) struct Head {
     pub(crate) client: IpAddr,
     /// How long to wait for the body; without it, for ever.
     pub(crate) patience: Option<Arc<Patience>>,
+    /// It looks like one to issue a coupon: the request of which there are many.
+    pub(crate) is_issue: bool,
     /// The route that took it, for the listener's metrics.
     route: OnceLock<Route>,
     /// Some of the body was not waited for, and may still be coming in.
@@ -50,7 +52,17 @@ pub(crate) struct Head {
 impl Head {
     /// The head of a request from this peer.
     pub(crate) fn new(method: Method, query: String, headers: HeaderMap, peer: IpAddr) -> Self {
-        Self { method, query, headers, peer, client: peer, patience: None, route: OnceLock::new(), left_unread: AtomicBool::new(false) }
+        Self {
+            method,
+            query,
+            headers,
+            peer,
+            client: peer,
+            patience: None,
+            is_issue: false,
+            route: OnceLock::new(),
+            left_unread: AtomicBool::new(false),
+        }
     }
 
     /// Notes which route took the request.

@@ -1,6 +1,7 @@
 //! What surrounds every request: its id, its client, its span, what is counted of it, and the access log.
 
 use std::any::Any;
+use std::cell::LazyCell;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -8,11 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use ipnet::IpNet;
-use tracing::Instrument;
 use tracing::field::{self, Empty};
+use tracing::{Instrument, Level, Span};
 use warp::reply::Response;
 
 use super::client::client;
@@ -47,8 +48,10 @@ pub(super) fn behead(
 ) -> (Arc<Head>, Request<Incoming>) {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let headers = std::mem::take(request.headers_mut());
+    let is_issue = request.method() == Method::POST && request.uri().path().ends_with("/issuances");
     let mut head = Head::new(request.method().clone(), query, headers, peer);
     head.client = client(peer, &head.headers, trusted);
+    head.is_issue = is_issue;
     head.patience = Some(Arc::clone(patience));
     let head = Arc::new(head);
     request.extensions_mut().insert(Arc::clone(&head));
@@ -60,33 +63,44 @@ pub(super) async fn respond(head: &Head, leaving: Leaving, answer: impl Future<O
     let started = Instant::now();
     let id = id(&head.headers);
     let trace = Trace::of(&head.headers);
-    let text = id.to_str().unwrap_or_default();
-    let span = tracing::error_span!("request", id = text, client = %head.client, method = %head.method, trace_id = Empty);
-    if let Some(trace) = trace {
-        span.record("trace_id", trace.trace_id);
-    }
-    let mut response = match AssertUnwindSafe(answer).catch_unwind().instrument(span.clone()).await {
-        Ok(Ok(response)) => response,
+    // A span costs as much as all else that is done for a sold-out coupon. An issue request says nothing on its way unless somebody debugs, so it
+    // has one only for what is said of it in the end.
+    let early = if head.is_issue && !tracing::enabled!(Level::DEBUG) { Span::none() } else { span(head, &id, trace) };
+    let answered = AssertUnwindSafe(answer).catch_unwind().instrument(early.clone()).await;
+    let span = || if early.is_none() { span(head, &id, trace) } else { early };
+    let (mut response, span) = match answered {
+        Ok(Ok(response)) => (response, LazyCell::new(span)),
         Err(panic) => {
+            let span = LazyCell::new(span);
             span.in_scope(|| tracing::error!(panic = panic_message(&*panic), "a handler panicked"));
-            Problem::Internal { applied: None }.into_response()
+            (Problem::Internal { applied: None }.into_response(), span)
         }
     };
     if let Some(cors) = &leaving.cors {
         response = cors.complete(head, response);
     }
-    response.headers_mut().insert(X_REQUEST_ID, id);
+    let took = started.elapsed();
+    route::answered(head.route(), &head.method, response.status(), took);
+    log(head, response.status(), took, leaving.access, span);
     if let Some(value) = trace.and_then(|trace| trace.response()) {
         response.headers_mut().insert(TRACERESPONSE, value);
     }
-    let took = started.elapsed();
-    route::answered(head.route(), &head.method, response.status(), took);
-    span.in_scope(|| log(head, response.status(), took, leaving.access));
+    response.headers_mut().insert(X_REQUEST_ID, id);
     response
 }
 
+/// What everything that is logged of a request stands in.
+fn span(head: &Head, id: &HeaderValue, trace: Option<Trace<'_>>) -> Span {
+    let id = id.to_str().unwrap_or_default();
+    let span = tracing::error_span!("request", id, client = %head.client, method = %head.method, trace_id = Empty);
+    if let Some(trace) = trace {
+        span.record("trace_id", trace.trace_id);
+    }
+    span
+}
+
 /// One line for the access log where it is wanted, else one for whoever debugs. The span has id, client, method and trace.
-fn log(head: &Head, status: StatusCode, took: Duration, access: AccessLog) {
+fn log(head: &Head, status: StatusCode, took: Duration, access: AccessLog, span: LazyCell<Span, impl FnOnce() -> Span>) {
     let is_wanted = match access {
         AccessLog::Off => false,
         AccessLog::Errors => status.is_server_error(),
@@ -95,9 +109,9 @@ fn log(head: &Head, status: StatusCode, took: Duration, access: AccessLog) {
     };
     let (route, status, took) = (head.route().template(), status.as_u16(), field::debug(took));
     if is_wanted {
-        tracing::info!(target: "access", route, status, took, "answered");
-    } else {
-        tracing::debug!(route, status, took, "answered");
+        span.in_scope(|| tracing::info!(target: "access", route, status, took, "answered"));
+    } else if tracing::enabled!(Level::DEBUG) {
+        span.in_scope(|| tracing::debug!(route, status, took, "answered"));
     }
 }
 
