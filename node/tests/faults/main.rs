@@ -5,11 +5,18 @@
 mod away;
 mod backwards;
 mod batches;
+#[path = "../common/clients.rs"]
 mod clients;
 mod crash;
 mod crowd;
+#[path = "../common/database.rs"]
+mod database;
+#[path = "../common/eventually.rs"]
+mod eventually;
+#[path = "../common/history.rs"]
 mod history;
 mod opening;
+#[path = "../common/process.rs"]
 mod process;
 mod server;
 mod stage;
