@@ -119,6 +119,7 @@ async fn join(options: &Options, store: &dyn Store) -> Result<Incarnation> {
             state: NodeState::Joining,
             http: options.http.clone(),
             cluster: String::new(),
+            links: Vec::new(),
         };
         if store.join(&row, predecessor.map(|row| row.incarnation)).await? {
             end_the_dead(incarnation, store).await?;
@@ -164,7 +165,7 @@ impl Shared {
             handles().lease_seconds.set(remaining.as_secs_f64());
         }
         self.lease.end();
-        if let Err(error) = self.store.beat(&self.options.node, life.incarnation(), NodeState::Ended).await {
+        if let Err(error) = self.store.beat(&self.options.node, life.incarnation(), NodeState::Ended, &[]).await {
             tracing::warn!(%error, "the row of this node was not ended; its next start ends it");
         }
         self.stopped.send_replace(true);
@@ -174,7 +175,7 @@ impl Shared {
     async fn beat(&self, life: &mut Life) {
         let sent_at = time::moment();
         let state = if self.leaving.load(Ordering::Acquire) { NodeState::Leaving } else { NodeState::Ready };
-        let counted = self.store.beat(&self.options.node, life.incarnation(), state).await;
+        let counted = self.store.beat(&self.options.node, life.incarnation(), state, &[]).await;
         match counted.map(|counted| life.beaten(sent_at, counted)) {
             Ok(Beaten::Alive(until)) => {
                 handles().beats_ok.increment(1);

@@ -118,6 +118,7 @@ mod tests {
             state: NodeState::Ready,
             http: String::new(),
             cluster: String::new(),
+            links: Vec::new(),
         }
     }
 

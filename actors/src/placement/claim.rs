@@ -47,6 +47,7 @@ mod tests {
             state,
             http: String::new(),
             cluster: String::new(),
+            links: Vec::new(),
         }
     }
 

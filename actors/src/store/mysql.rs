@@ -27,7 +27,9 @@ use async_trait::async_trait;
 use sqlx::mysql::MySqlConnectOptions;
 use tokio::time::timeout;
 
-use super::{Claim, CouponQuery, Created, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor};
+use super::{
+    Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
+};
 use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
 use crate::offer::{Coupon, CouponView, Issuance};
 use crate::write_back::batch::{Batch, Entries, Found, Portion};
@@ -195,9 +197,9 @@ impl Store for MySqlStore {
         framed!(WRITE, others, self, cluster::join, &node, replaces)
     }
 
-    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
-        let id = id.clone();
-        framed!(BEAT, beats, self, cluster::beat, &id, incarnation, state)
+    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>> {
+        let (id, links) = (id.clone(), links.to_vec());
+        framed!(BEAT, beats, self, cluster::beat, &id, incarnation, state, &links)
     }
 
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
@@ -216,6 +218,11 @@ impl Store for MySqlStore {
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
         let claims = claims.to_vec();
         framed!(WRITE, others, self, cluster::claim, &claims)
+    }
+
+    async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+        let hand_overs = hand_overs.to_vec();
+        framed!(WRITE, others, self, cluster::hand_over, &hand_overs)
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {

@@ -8,7 +8,8 @@ use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, Sh
 use actors::offer::{Coupon, CouponView, Issuance};
 use actors::store::sqlite::SqliteStore;
 use actors::store::{
-    Claim, CouponQuery, Created, LoadSink, LoadedIssuance, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
+    Claim, CouponQuery, Created, HandOver, LoadSink, LoadedIssuance, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError,
+    UserCursor,
 };
 use actors::write_back::batch::{Batch, Found};
 use async_trait::async_trait;
@@ -106,8 +107,8 @@ impl Store for Faulty {
         self.store.join(node, replaces).await
     }
 
-    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
-        if self.faults.no_beats.load(Ordering::SeqCst) { refused() } else { self.store.beat(id, incarnation, state).await }
+    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>> {
+        if self.faults.no_beats.load(Ordering::SeqCst) { refused() } else { self.store.beat(id, incarnation, state, links).await }
     }
 
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
@@ -128,6 +129,10 @@ impl Store for Faulty {
             self.faults.claims_held.subscribe().wait_for(|held| !held).await.unwrap();
         }
         self.store.claim(claims).await
+    }
+
+    async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+        self.store.hand_over(hand_overs).await
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {
