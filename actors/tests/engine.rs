@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod engine {
+    #[allow(dead_code, reason = "each test program uses its part")]
     pub mod faults;
     pub mod house;
 }

@@ -393,3 +393,6 @@ fn set_back(request: Request, setback: Setback) -> Answer {
         Request::Change(_, reply) => Answer::Change(reply, Err(setback)),
     }
 }
+
+#[cfg(test)]
+mod tests;

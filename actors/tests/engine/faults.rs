@@ -30,6 +30,7 @@ pub struct Faults {
     no_writes: AtomicBool,
     no_beats: AtomicBool,
     no_first_issuance: AtomicBool,
+    others: AtomicBool,
     held: watch::Sender<bool>,
     claims_held: watch::Sender<bool>,
     claims_waiting: AtomicUsize,
@@ -72,6 +73,11 @@ impl Faults {
         self.no_first_issuance.store(hide, Ordering::SeqCst);
     }
 
+    /// Other nodes have the store open too.
+    pub fn share(&self) {
+        self.others.store(true, Ordering::SeqCst);
+    }
+
     /// How often a coupon was read to make its owner.
     pub fn loads(&self) -> usize {
         self.loads.load(Ordering::SeqCst)
@@ -96,7 +102,7 @@ fn refused<T>() -> Result<T> {
 #[async_trait]
 impl Store for Faulty {
     fn is_exclusive(&self) -> bool {
-        self.store.is_exclusive()
+        self.store.is_exclusive() && !self.faults.others.load(Ordering::SeqCst)
     }
 
     async fn check(&self) -> Result<()> {
