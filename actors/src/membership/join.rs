@@ -1,7 +1,5 @@
 //! Joining: one row a node id, replaced by a fresh incarnation's.
 
-use std::time::Duration;
-
 use crate::ids::{Incarnation, NodeId};
 use crate::membership::Options;
 use crate::store::{NodeRow, NodeState, Result, Store, StoreError};
@@ -68,7 +66,7 @@ async fn watch(options: &Options, store: &dyn Store, seen: Option<NodeRow>) -> R
     let address = seen.as_ref().map(|row| row.cluster.clone()).unwrap_or_default();
     tracing::warn!(node = %options.node, address, "a node of this name was elsewhere; watching for a lease whether it lives");
     loop {
-        tokio::time::sleep(pause(options)).await;
+        tokio::time::sleep(options.beat.min(options.lease)).await;
         let asked_at = time::moment();
         let now = find(&options.node, store).await?;
         let stands_still = match (&now, &seen) {
@@ -82,10 +80,6 @@ async fn watch(options: &Options, store: &dyn Store, seen: Option<NodeRow>) -> R
             return Ok(now);
         }
     }
-}
-
-fn pause(options: &Options) -> Duration {
-    options.beat.min(options.lease)
 }
 
 /// Where nobody else can have the store open, all other rows are those of nodes that died: none needs to be watched for a lease.
