@@ -35,7 +35,8 @@
 //! # Who decides, who acts
 //!
 //! What decides is a state machine, `(event, now) → effects`, with no clock, no task and no IO: [`coupon::owner`] with [`coupon::ledger`] and
-//! [`coupon::gate`], [`write_back::lane`], [`shard::life`], [`membership::life`], [`membership::group`], [`placement`], [`door::Knowledge`], [`router::attempts`].
+//! [`coupon::gate`], [`write_back::lane`], [`shard::life`], [`membership::life`], [`membership::group`], [`placement`], [`door::Knowledge`],
+//! [`router::attempts`], [`peer::link`], [`peer::mesh`].
 //! Actors and tasks feed them and carry their effects out. `tests/simulation.rs` does the same with a scheduler of its own, by a seed.
 //!
 //! # Ownership
@@ -45,6 +46,10 @@
 //! and so is a hand-over: its old owner has stored all and stopped, its new one may have loaded ahead and completes that ([`coupon::tail`]).
 //! Epoch and incarnation together ([`ids::Fence`]) are in every write to an existing coupon, and the store refuses all others.
 //! [`lease`] bounds in time what a node may decide from memory. [`placement::ownership`] is what a node knows of who owns what.
+//!
+//! # Links
+//!
+//! [`peer`] links a node with every other, so that a request reaches its owner wherever that is. The engine does not ask through links yet.
 
 pub mod admission;
 pub mod coupon;
@@ -56,6 +61,7 @@ pub mod lease;
 pub mod membership;
 pub mod metrics;
 pub mod offer;
+pub mod peer;
 pub mod placement;
 pub mod router;
 pub mod shard;
