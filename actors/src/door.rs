@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::coupon::ledger;
 use crate::coupon::message::Refusal;
-use crate::ids::{CouponId, Sequence, UserId};
+use crate::ids::{CouponId, Incarnation, Sequence, UserId};
 use crate::offer::Coupon;
 use crate::time::{Moment, Now};
 
@@ -185,16 +185,17 @@ impl Door {
 /// Where the owners of this node post their notices, for the doors to be told.
 #[derive(Debug, Default)]
 pub struct Board {
-    posted: Mutex<HashMap<CouponId, Arc<Notice>>>,
+    /// And who posted it: an owner of an incarnation that is over may not have taken its notice down yet.
+    posted: Mutex<HashMap<CouponId, (Incarnation, Arc<Notice>)>>,
     changed: Notify,
 }
 
 impl Board {
-    /// Posts a notice in place of the coupon's former; not one more than [`NOTICES_MAX`].
-    pub fn post(&self, notice: Arc<Notice>) {
+    /// Posts a notice of an owner of this incarnation in place of the coupon's former; not one more than [`NOTICES_MAX`].
+    pub fn post(&self, by: Incarnation, notice: Arc<Notice>) {
         let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
         if posted.len() < NOTICES_MAX || posted.contains_key(&notice.coupon()) {
-            posted.insert(notice.coupon(), notice);
+            posted.insert(notice.coupon(), (by, notice));
             self.changed.notify_one();
         }
     }
@@ -214,9 +215,10 @@ impl Board {
         self.posted.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// All that is posted now.
-    pub fn read(&self) -> Vec<Arc<Notice>> {
-        self.posted.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+    /// All that is posted now by owners of this incarnation. What those of an ended one posted, others may have made untrue since.
+    pub fn read(&self, of: Incarnation) -> Vec<Arc<Notice>> {
+        let posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
+        posted.values().filter(|(by, _)| *by == of).map(|(_, notice)| Arc::clone(notice)).collect()
     }
 }
 

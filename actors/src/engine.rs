@@ -16,8 +16,10 @@ use crate::critical::critical;
 use crate::door::{Board, Door};
 use crate::ids::{CouponId, NodeId, RequestKey, SHARDS, ShardId, UserId};
 use crate::lease::Lease;
+use crate::membership::peers::{NoPeers, Peers};
 use crate::membership::{self, Membership};
 use crate::metrics::{self, handles};
+use crate::placement::ownership::Ownership;
 use crate::router::Router;
 use crate::shard::{LOADS_WAITING_MAX, ShardHandle, ShardSurroundings};
 use crate::store::{NodeRow, Result, ShardRow, Store, StoreError};
@@ -26,6 +28,8 @@ use crate::write_back::Lanes;
 
 /// Owners read from the store at the same time.
 const LOADS_MAX: usize = 4;
+/// Of those read ahead of their shard: fewer, as nobody waits for them yet.
+const LOADS_AHEAD_MAX: usize = 2;
 /// Most owners in memory on a node, however little each holds. A coupon asked for beyond it is told `OVERLOADED` until others are idle.
 const OWNERS_MAX: usize = 131_072;
 /// How often requests and answers that nobody waits for are forgotten: at the least once in the time that people wait.
@@ -106,6 +110,7 @@ impl Engine {
         let lease = Lease::default();
         let lanes = Lanes::start(options.lanes, OWNERS_MAX, &store, &lease);
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
+        let (ownership, peers) = (Ownership::default(), Arc::new(NoPeers) as Arc<dyn Peers>);
         let surroundings = ShardSurroundings {
             store: Arc::clone(&store),
             owners: coupon::Surroundings {
@@ -118,7 +123,10 @@ impl Engine {
             },
             loads: Arc::new(Semaphore::new(LOADS_MAX)),
             loads_waiting: Admission::new(LOADS_WAITING_MAX),
+            loads_ahead: Arc::new(Semaphore::new(LOADS_AHEAD_MAX)),
             places: Admission::new(OWNERS_MAX),
+            ownership: ownership.clone(),
+            peers: Arc::clone(&peers),
         };
         let mut shards = Vec::with_capacity(usize::from(SHARDS));
         for id in ShardId::all() {
@@ -127,9 +135,23 @@ impl Engine {
         }
         let shards: Arc<[ShardHandle]> = shards.into();
         let router = Router::new(Arc::clone(&shards), lease.clone(), options.requests_max);
-        let member = membership::Options { node: options.node, http: options.http, lease: options.lease, beat: options.beat };
-        let sold_out = (Arc::clone(&door), Arc::clone(&board));
-        let membership = Membership::start(member, Arc::clone(&store), lease.clone(), Arc::clone(&shards), sold_out).await?;
+        let member = membership::Options {
+            node: options.node,
+            http: options.http,
+            cluster: String::new(),
+            lease: options.lease,
+            beat: options.beat,
+        };
+        let around = membership::Surroundings {
+            store: Arc::clone(&store),
+            lease: lease.clone(),
+            shards: Arc::clone(&shards),
+            ownership,
+            peers,
+            door: Arc::clone(&door),
+            board: Arc::clone(&board),
+        };
+        let membership = Membership::start(member, around).await?;
         let house = Housekeeping {
             door: Arc::clone(&door),
             board,
@@ -262,8 +284,8 @@ impl Housekeeping {
                 () = self.board.changed() => {}
             }
             let asked_at = time::moment();
-            if self.lease.holds(asked_at) {
-                self.door.hear(asked_at, self.board.read());
+            if let Some(incarnation) = self.lease.holder(asked_at) {
+                self.door.hear(asked_at, self.board.read(incarnation));
             }
             handles().door_notices.set(self.door.notices() as f64);
             handles().admitted.set(self.router.admitted() as f64);

@@ -35,14 +35,21 @@
 //! # Who decides, who acts
 //!
 //! What decides is a state machine, `(event, now) → effects`, with no clock, no task and no IO: [`coupon::owner`] with [`coupon::ledger`] and
-//! [`coupon::gate`], [`write_back::lane`], [`shard::life`], [`membership::life`], [`placement`], [`door::Knowledge`], [`router::attempts`].
+//! [`coupon::gate`], [`write_back::lane`], [`shard::life`], [`membership::life`], [`membership::group`], [`placement`], [`door::Knowledge`],
+//! [`router::attempts`], [`peer::link`], [`peer::mesh`].
 //! Actors and tasks feed them and carry their effects out. `tests/simulation.rs` does the same with a scheduler of its own, by a seed.
 //!
 //! # Ownership
 //!
-//! Lives in the database. [`membership`] joins, beats and claims; a claim raises the shard's epoch and is committed before a coupon is read;
-//! epoch and incarnation together ([`ids::Fence`]) are in every write to an existing coupon, and the store refuses all others.
-//! [`lease`] bounds in time what a node may decide from memory.
+//! Lives in the database. [`membership`] joins, beats and ends who is dead; from the nodes' rows all compute the same [`membership::group`] and the same
+//! [`placement`]; [`placement::claim`] says what to claim, drop and hand over. A claim raises the shard's epoch and is committed before a coupon is read,
+//! and so is a hand-over: its old owner has stored all and stopped, its new one may have loaded ahead and completes that ([`coupon::tail`]).
+//! Epoch and incarnation together ([`ids::Fence`]) are in every write to an existing coupon, and the store refuses all others.
+//! [`lease`] bounds in time what a node may decide from memory. [`placement::ownership`] is what a node knows of who owns what.
+//!
+//! # Links
+//!
+//! [`peer`] links a node with every other, so that a request reaches its owner wherever that is. The engine does not ask through links yet.
 
 pub mod admission;
 pub mod coupon;
@@ -54,6 +61,7 @@ pub mod lease;
 pub mod membership;
 pub mod metrics;
 pub mod offer;
+pub mod peer;
 pub mod placement;
 pub mod router;
 pub mod shard;

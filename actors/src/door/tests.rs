@@ -101,15 +101,15 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn no_refusal_is_told_after_a_widening_change_was_answered(steps in prop::collection::vec(step(), 1..120)) {
-        let (mut door, board) = (Knowledge::default(), Board::default());
+        let (mut door, board, me) = (Knowledge::default(), Board::default(), Incarnation::new(1).unwrap());
         let id = CouponId::new(1).unwrap();
         let (mut millis, mut total, mut version, mut sold_out) = (0, 3, 1, true);
-        board.post(notice(total, version, Status::Open));
+        board.post(me, notice(total, version, Status::Open));
         let mut under_way: Vec<(Moment, Vec<Arc<Notice>>)> = Vec::new();
         for step in steps {
             match step {
                 Step::Pass(passed) => millis += passed,
-                Step::Ask => under_way.push((at(millis), board.read())),
+                Step::Ask => under_way.push((at(millis), board.read(me))),
                 Step::Arrive(which) if which < under_way.len() => {
                     let (asked_at, notices) = under_way.remove(which);
                     door.hear(asked_at, notices);
@@ -122,7 +122,7 @@ proptest! {
                 }
                 Step::SellOut => {
                     sold_out = true;
-                    board.post(notice(total, version, Status::Open));
+                    board.post(me, notice(total, version, Status::Open));
                 }
             }
             let told = door.answer(id, &user(1_000), now(millis));
@@ -151,4 +151,13 @@ fn what_was_asked_for_before_the_database_went_backwards_is_neither_kept_nor_lea
     assert_eq!(door.notices(), 0, "asked before, heard after");
     door.hear(at(201), [notice(1, 1, Status::Open)]);
     assert_eq!(door.notices(), 1);
+}
+
+#[test]
+fn what_an_ended_incarnation_posted_is_not_told_under_its_successors_lease() {
+    let (board, before, after) = (Board::default(), Incarnation::new(1).unwrap(), Incarnation::new(2).unwrap());
+    board.post(before, notice(1, 1, Status::Open));
+    assert_eq!((board.read(before).len(), board.read(after).len()), (1, 0));
+    board.post(after, notice(1, 2, Status::Open));
+    assert_eq!((board.read(before).len(), board.read(after).len()), (0, 1));
 }

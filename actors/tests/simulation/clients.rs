@@ -9,13 +9,14 @@ use actors::coupon::message::{
 };
 use actors::ids::{CouponId, RequestKey, UserId};
 use actors::offer::{Coupon, OfferPatch, Status};
+use actors::placement::ownership::Owner;
 use actors::shard::life::{self};
 use actors::time::Moment;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::world::{Client, USERS, Want, World};
+use super::world::{Client, NODES, USERS, Want, World};
 
 impl World {
     pub(super) fn any_coupon(&mut self) -> CouponId {
@@ -35,7 +36,10 @@ impl World {
             self.keys_made
         };
         let key = RequestKey::parse(&format!("key-{key}")).unwrap();
-        if let Some(refusal) = self.door.answer(coupon, &user, self.now()) {
+        let now = self.now();
+        let node = self.rng.random_range(0..NODES);
+        let door = self.nodes[node].as_ref().filter(|node| node.hangs_until < self.micros).map(|node| &node.door);
+        if let Some(refusal) = door.and_then(|door| door.answer(coupon, &user, now)) {
             let since = self.db.coupons[&coupon].version;
             return self.check_issue(coupon, since, &user, &key, IssueOutcome::Refused(refusal));
         }
@@ -44,16 +48,33 @@ impl World {
     }
 
     /// Owners are asked under the lease; what they say arrives later, in any order, or never.
-    pub(super) fn step_door(&mut self) {
+    pub(super) fn step_door(&mut self, n: usize) {
+        let now = self.now().moment;
+        let told = self.node(n).heartbeats.len();
+        let place = self.rng.random_range(0..told.max(1));
         match self.rng.random_range(0..3) {
-            0 if self.lease.is_some() => self.heartbeats.push((self.now().moment, self.board.read())),
-            1 if !self.heartbeats.is_empty() => {
-                let (asked_at, notices) = self.heartbeats.remove(self.rng.random_range(0..self.heartbeats.len()));
-                self.door.hear(asked_at, notices);
+            0 => {
+                let incarnation = self.node(n).member.incarnation();
+                if self.lease_holds(n, incarnation) {
+                    let notices = self.node(n).board.read(incarnation);
+                    let listener = self.rng.random_range(0..NODES);
+                    self.nodes[listener].iter_mut().for_each(|node| node.heartbeats.push((now, notices.clone())));
+                }
             }
-            2 if self.heartbeats.len() > 3 => drop(self.heartbeats.remove(0)),
+            1 if !self.node(n).heartbeats.is_empty() => {
+                let node = self.node(n);
+                let (asked_at, notices) = node.heartbeats.remove(place);
+                node.door.hear(asked_at, notices);
+            }
+            2 if self.node(n).heartbeats.len() > 3 => drop(self.node(n).heartbeats.remove(0)),
             _ => {}
         }
+    }
+
+    /// A change is answered only once no door knows less. That is not built across nodes yet: here they all hear of it when it is decided.
+    pub(super) fn tell_doors(&mut self, id: CouponId, version: u64) {
+        let now = self.now().moment;
+        self.nodes.iter_mut().flatten().for_each(|node| node.door.raise_floor(id, version, now));
     }
 
     pub(super) fn send_issue(&mut self, coupon: CouponId, user: UserId, key: RequestKey, since: Option<u64>) {
@@ -85,11 +106,20 @@ impl World {
         self.clients.push(Client { coupon, asked_at_version, want: Want::Change { change, answer } });
     }
 
-    /// As the router does: straight to the owner, or by way of the shard.
+    /// To any node, or to the one that it says has the shard; there straight to the owner, or by way of the shard. Who is not there answers nobody.
     pub(super) fn send(&mut self, coupon: CouponId, request: Request) {
-        match self.homes.get_mut(&coupon) {
+        let mut asked = self.rng.random_range(0..NODES);
+        if let Some(node) = &self.nodes[asked]
+            && let Owner::Elsewhere(owner) = node.ownership.entry(coupon.shard()).owner
+            && self.rng.random()
+        {
+            asked =
+                self.nodes.iter().position(|node| node.as_ref().is_some_and(|node| node.member.incarnation() == owner)).unwrap_or(asked);
+        }
+        let Some(node) = &mut self.nodes[asked] else { return };
+        match node.homes.get_mut(&coupon) {
             Some(home) if !home.draining => home.mailbox.push_back(OwnerCommand::Decide(request)),
-            _ => self.shard_mailbox.push_back(life::Event::Asked(coupon, request)),
+            _ => node.shard_mailbox.push_back(life::Event::Asked(coupon, request)),
         }
     }
 
