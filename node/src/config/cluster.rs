@@ -16,6 +16,8 @@ use super::{InvalidConfig, StoreUrl};
 const COOKIE_BYTES_MIN: usize = 16;
 /// Longest: more says nothing more.
 const COOKIE_BYTES_MAX: usize = 512;
+/// Longest name, as everything that nodes call themselves.
+const NAME_BYTES_MAX: usize = 64;
 /// Longest address: what a name of the domain name system and a port take. A node's row has room for it.
 const ADDRESS_BYTES_MAX: usize = 255;
 
@@ -23,6 +25,8 @@ const ADDRESS_BYTES_MAX: usize = 255;
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cluster {
+    /// Its name: of use where two clusters share a cookie by mistake.
+    pub name: String,
     /// Where to listen for links of other nodes; without it this node is the only one. Port 0 takes a free one.
     pub listen: Option<SocketAddr>,
     /// Where others reach that; by default the same.
@@ -60,6 +64,7 @@ pub struct ClusterTls {
 impl Default for Cluster {
     fn default() -> Self {
         Self {
+            name: "firstcome".to_owned(),
             listen: None,
             advertise: None,
             peers: Vec::new(),
@@ -84,6 +89,9 @@ impl Cluster {
         // So that two beats may be lost, or late, and the third still comes in time.
         if self.lease < self.beat * 3 {
             return fail("cluster.lease must be at least three times cluster.beat".to_owned());
+        }
+        if !(1..=NAME_BYTES_MAX).contains(&self.name.len()) || !self.name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return fail(format!("cluster.name must be 1 to {NAME_BYTES_MAX} visible ASCII characters without spaces"));
         }
         let ClusterTls { certificate_file, key_file, ca_file } = &self.tls;
         let tls = [certificate_file, key_file, ca_file].map(Option::is_some);
