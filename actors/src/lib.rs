@@ -7,7 +7,8 @@
 //!
 //! 1. [`engine`] takes it from the gateway, with a request key and a deadline.
 //! 2. [`door`]: a coupon known to be sold out, and a user who surely has none: answered here.
-//! 3. [`router`] finds the shard, asks, and asks again with the same key while nobody knows the outcome.
+//! 3. [`router`] finds who has the shard, asks there, and asks again with the same key while nobody knows the outcome. While a shard moves it waits.
+//!    To an owner elsewhere it goes over a link of [`peer`]; the shard there takes it as one of its own if it is of that epoch.
 //! 4. [`shard`] has the owner, or loads it; requests wait meanwhile. [`admission`] counted them before they came.
 //! 5. [`coupon`] is the owner's mailbox. [`coupon::owner`] is what it does, [`coupon::ledger`] decides: replay, refusal or issuance.
 //! 6. If nothing of this coupon is out, all that is undelivered goes to a lane; otherwise it waits for what is out. So batches grow with load.
@@ -21,6 +22,8 @@
 //!            door ──── sold out, and surely no winner ──► answer
 //!              │
 //!           router ◄───────────── moved, unknown: again ─────┐
+//!              │ ╲                                           │
+//!              │  link ──► a peer's shard ──► answers ───────┤
 //!              │                                             │
 //!            shard ── not loaded: load, wait ──┐             │
 //!              │                               │             │
@@ -49,7 +52,9 @@
 //!
 //! # Links
 //!
-//! [`peer`] links a node with every other, so that a request reaches its owner wherever that is. The engine does not ask through links yet.
+//! [`peer`] links a node with every other, so that a request reaches its owner wherever that is. [`peer::lives`] is what the rest of the node holds of
+//! them: each incarnation has links of its own. Heartbeats carry what doors ask and owners tell ([`door::board`]); news say who has a shard now, and what
+//! a widened coupon made untrue, which the engine waits for before it answers the change.
 
 pub mod admission;
 pub mod coupon;

@@ -9,6 +9,7 @@ mod join;
 pub mod life;
 pub mod peers;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,18 +20,21 @@ use tokio::time::MissedTickBehavior;
 
 use crate::critical::critical;
 use crate::door::{Board, Door};
-use crate::ids::{Fence, Incarnation, NodeId, ShardId};
+use crate::ids::{Fence, Incarnation, NodeId, SHARDS, ShardId};
 use crate::lease::Lease;
 use crate::membership::group::Group;
 pub use crate::membership::join::Predecessor;
 use crate::membership::life::{Beaten, Life};
 use crate::membership::peers::{PeerAddress, Peers};
-use crate::metrics::handles;
+use crate::metrics::{handles, shard_moved};
 use crate::placement::claim::{GiveUp, Judge, Member, Steps};
-use crate::placement::ownership::Ownership;
+use crate::placement::ownership::{Entry, Ownership};
 use crate::shard::ShardHandle;
 use crate::store::{Claim, NodeRow, NodeState, Result, Store};
 use crate::time::{self, Moment};
+
+/// For how long it is remembered when a node that died was heard last: its shards are taken over long before.
+const SILENT_KEPT: Duration = Duration::from_secs(60);
 
 /// How a node is a member.
 #[derive(Debug, Clone)]
@@ -149,6 +153,8 @@ impl Membership {
 struct Living {
     life: Life,
     judge: Judge,
+    /// Others who died lately, and when their last beat was seen.
+    silent: HashMap<Incarnation, Moment>,
     /// Pauses before joining anew, the longer the sooner lives end.
     pauses: ExponentialBackoff,
     /// Not to be tried before.
@@ -235,6 +241,7 @@ impl Shared {
         // The shards first: then an owner that is not among the nodes is one that was ended, and not one that joined in between.
         let rows = self.store.shards().await?;
         let mut nodes = self.store.nodes().await?;
+        living.silent.extend(living.life.silenced(&nodes));
         let dead = living.life.observed(sent_at, time::moment(), &nodes, |peer| self.peers.refuses(peer));
         for dead in dead {
             if self.store.end(me, &dead).await? {
@@ -242,6 +249,8 @@ impl Shared {
                 nodes.iter_mut().filter(|node| node.incarnation == dead.incarnation).for_each(|node| node.state = NodeState::Ended);
             }
         }
+        living.silent.extend(living.life.silenced(&nodes));
+        living.silent.retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
         self.peers.know(self.others(me, &nodes));
         living.life.grouped(sent_at, Group::of(&nodes).has(me));
         self.ownership.publish(me, &nodes, &rows);
@@ -253,7 +262,7 @@ impl Shared {
         };
         let here = |id: ShardId| self.shard(id).here(changes[usize::from(id.get())]);
         let steps = living.judge.steps(member, sent_at, &nodes, &rows, here);
-        let missing = self.carry_out(me, steps).await?;
+        let missing = self.carry_out(me, steps, &living.silent).await?;
         let ready = missing == 0 && living.life.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
@@ -261,10 +270,12 @@ impl Shared {
     }
 
     /// How many shards were to be claimed and were not.
-    async fn carry_out(&self, me: Incarnation, steps: Steps) -> Result<usize> {
+    async fn carry_out(&self, me: Incarnation, steps: Steps, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
         let Steps { claim, drop, announce, give_up } = steps;
         for id in drop {
-            tracing::warn!(shard = %id, "another node owns this shard now");
+            let Entry { epoch, owner } = self.ownership.entry(id);
+            shard_moved("lost");
+            tracing::warn!(shard = %id, %epoch, ?owner, "another node owns this shard now");
             self.shard(id).lost();
         }
         for (id, to) in announce {
@@ -273,7 +284,7 @@ impl Shared {
         for GiveUp { shard, from, to } in give_up {
             self.shard(shard).give_up(from, to);
         }
-        let claimed = if claim.is_empty() { 0 } else { self.claim(me, &claim).await? };
+        let claimed = if claim.is_empty() { 0 } else { self.claim(me, &claim, silent).await? };
         Ok(claim.len() - claimed)
     }
 
@@ -289,15 +300,26 @@ impl Shared {
     }
 
     /// Claims these shards and serves what it got; how many that were. Their mailboxes keep the order: whoever asks from now on is served.
-    async fn claim(&self, me: Incarnation, claims: &[Claim]) -> Result<usize> {
+    async fn claim(&self, me: Incarnation, claims: &[Claim], silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
         let rows = self.store.claim(claims).await?;
         let mut claimed = 0;
+        // A node alone claims all at once: that is one event, and one line below.
+        let is_first = claims.len() == usize::from(SHARDS);
         for (claim, row) in claims.iter().zip(rows) {
             if row.owner == Some(me) && row.epoch > claim.seen.epoch {
                 claimed += 1;
                 let fence = Fence { epoch: row.epoch, owner: me };
-                self.ownership.learn(row.id, fence);
+                shard_moved("claimed");
+                if !is_first {
+                    tracing::info!(shard = %row.id, epoch = %row.epoch, before = claim.seen.owner.map(tracing::field::display), "claimed a shard");
+                }
+                if let Some(since) = claim.seen.owner.and_then(|owner| silent.get(&owner)) {
+                    handles().take_over_seconds.record(time::moment().since(*since).as_secs_f64());
+                }
+                // In this order: whoever reads of it is served.
                 self.shard(row.id).claimed(fence);
+                self.peers.moved(row.id, fence);
+                self.ownership.learn(row.id, fence);
             }
         }
         handles().shard_claims.increment(claimed as u64);
@@ -316,7 +338,7 @@ impl Shared {
         self.ownership.live_as(incarnation);
         self.peers.live_as(incarnation);
         self.peers.know(self.others(incarnation, &nodes));
-        Ok(Living { life, judge: Judge::new(lease, beat), pauses: self.pauses(), rejoin_at: now, joined_at: now })
+        Ok(Living { life, judge: Judge::new(lease, beat), silent: HashMap::new(), pauses: self.pauses(), rejoin_at: now, joined_at: now })
     }
 
     fn pauses(&self) -> ExponentialBackoff {

@@ -70,7 +70,14 @@ metric_table! {
     OWNER_PANICS = "coupon_owner_panics_total", Kind::Counter, Count, "Owners that panicked and were loaded anew.";
     ADMITTED = "coupon_requests_admitted", Kind::Gauge, Count, "Requests in this node's queues or waiting for their answer.";
     REQUESTS_REFUSED = "coupon_requests_refused_total", Kind::Counter, Count,
-        "Requests refused as a queue was full, by the bound: the node's, an owner's, or that of owners and of who waits for one to be loaded.";
+        "Requests refused as a queue was full, by the bound: the node's, an owner's, that of owners and of who waits for one to be loaded, a link's, or that of who waits for a shard that moves.";
+    FORWARDED = "coupon_requests_forwarded_total", Kind::Counter, Count, "Attempts that went to an owner on another node.";
+    MOVING_WAITING = "coupon_requests_waiting_for_owner", Kind::Gauge, Count,
+        "Requests that wait on this node as their shard moves, has no owner, or did not answer.";
+    SHARD_MOVES = "coupon_shard_moves_total", Kind::Counter, Count,
+        "Changes of a shard's owner that this node made or heard of as one side, by kind: handed over, released, received, claimed, lost.";
+    SHARD_MOVE_SECONDS = "coupon_shard_move_duration_seconds", Kind::Histogram(SECONDS), Seconds,
+        "Time for which a shard was without an owner, by kind: handed over, from closing it to the row that names the next; taken over, from the last beat that was seen of its owner to the claim.";
     WAITING = "coupon_requests_waiting", Kind::Gauge, Count, "Answers decided here that wait at the output gate.";
     UNSTORED = "coupon_entries_unstored", Kind::Gauge, Count, "Entries decided minus entries stored, on this node.";
     BATCH_ROWS = "coupon_batch_rows", Kind::Histogram(ROWS), Count, "Rows of a committed batch.";
@@ -141,6 +148,12 @@ pub(crate) struct Handles {
     pub(crate) refused_by_node: Counter,
     pub(crate) refused_by_owner: Counter,
     pub(crate) refused_by_owners: Counter,
+    pub(crate) refused_by_link: Counter,
+    pub(crate) refused_waiting: Counter,
+    pub(crate) forwarded: Counter,
+    pub(crate) moving_waiting: Gauge,
+    pub(crate) hand_over_seconds: Histogram,
+    pub(crate) take_over_seconds: Histogram,
     pub(crate) waiting: Gauge,
     pub(crate) unstored: Gauge,
     pub(crate) batch_rows: Histogram,
@@ -156,6 +169,11 @@ pub(crate) struct Handles {
     pub(crate) beats_ok: Counter,
     pub(crate) beats_failed: Counter,
     pub(crate) went_backwards: Counter,
+}
+
+/// Counts a change of a shard's owner. Seldom enough to be looked up each time.
+pub(crate) fn shard_moved(kind: &'static str) {
+    metrics::counter!(SHARD_MOVES, "kind" => kind).increment(1);
 }
 
 /// The engine's handles. First used when an engine starts, which is after the recorder is installed.
@@ -187,6 +205,12 @@ pub(crate) fn handles() -> &'static Handles {
             refused_by_node: metrics::counter!(REQUESTS_REFUSED, "bound" => "node"),
             refused_by_owner: metrics::counter!(REQUESTS_REFUSED, "bound" => "owner"),
             refused_by_owners: metrics::counter!(REQUESTS_REFUSED, "bound" => "owners"),
+            refused_by_link: metrics::counter!(REQUESTS_REFUSED, "bound" => "link"),
+            refused_waiting: metrics::counter!(REQUESTS_REFUSED, "bound" => "waiting"),
+            forwarded: metrics::counter!(FORWARDED),
+            moving_waiting: metrics::gauge!(MOVING_WAITING),
+            hand_over_seconds: metrics::histogram!(SHARD_MOVE_SECONDS, "kind" => "handed_over"),
+            take_over_seconds: metrics::histogram!(SHARD_MOVE_SECONDS, "kind" => "taken_over"),
             waiting: metrics::gauge!(WAITING),
             unstored: metrics::gauge!(UNSTORED),
             batch_rows: metrics::histogram!(BATCH_ROWS),

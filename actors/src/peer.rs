@@ -19,8 +19,10 @@ pub mod hello;
 mod hub;
 mod ingress;
 pub mod link;
+pub mod lives;
 pub mod mesh;
 mod socket;
+pub(crate) mod talk;
 mod tls;
 pub mod window;
 
@@ -35,7 +37,8 @@ use tokio::sync::oneshot;
 
 use crate::admission::Admission;
 use crate::coupon::message::{Request, Setback};
-use crate::ids::{CouponId, Epoch, Incarnation, NodeId, ShardId};
+use crate::ids::{CouponId, Epoch, Incarnation, ShardId};
+pub use crate::membership::peers::PeerAddress;
 use crate::peer::egress::EgressCommand;
 use crate::peer::frame::{NOTICE_BYTES_MAX, PRELOAD_MAX};
 use crate::peer::hello::Hello;
@@ -50,17 +53,6 @@ pub use tls::TlsFiles;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long stopping waits for each link to answer its requests.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
-
-/// Where a peer is reached, as its row has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// Its name.
-    pub node: NodeId,
-    /// Which life of it.
-    pub incarnation: Incarnation,
-    /// `host:port` of its links.
-    pub address: String,
-}
 
 /// Who takes the requests of peers.
 pub trait Requests: Send + Sync + 'static {
@@ -187,6 +179,13 @@ impl Links {
     pub async fn tell_all(&self, news: &[u8], limit: Duration) -> Vec<Incarnation> {
         let told = self.linked().into_iter().map(async |peer| self.tell(peer, news.to_vec(), limit).await.then_some(peer));
         futures_util::future::join_all(told).await.into_iter().flatten().collect()
+    }
+
+    /// Tells all linked peers news, whoever hears them. They arrive before all requests that are asked later.
+    pub fn say(&self, news: &[u8]) {
+        for link in self.shared.links.load().values() {
+            link.tell(EgressCommand::Tell(news.to_vec(), oneshot::channel().0));
+        }
     }
 
     /// Hints at the first [`PRELOAD_MAX`] of these coupons of a shard that will be handed over. Nothing rests on its arrival.

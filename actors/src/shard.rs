@@ -27,6 +27,7 @@ use crate::shard::handle::Shared;
 use crate::shard::life::{Effect, Event, Life, Load, Raise};
 use crate::shard::load::{Ahead, Loaded, Readied};
 use crate::store::Store;
+use crate::time::{self, Moment};
 
 /// Most coupons of a node that are read or wait to be: more than are read in the time that people wait, four at a time at a millisecond each. Ids
 /// that nobody ever made count too, as only reading tells. More are told `OVERLOADED`.
@@ -119,6 +120,8 @@ struct State {
     /// What was read ahead.
     ahead: HashMap<CouponId, Ahead>,
     drained: Vec<oneshot::Sender<()>>,
+    /// Since when it takes nobody, as it is given up.
+    closed_at: Option<Moment>,
     /// The owner that could not be made just now.
     not_made: Option<CouponId>,
     metrics: &'static Handles,
@@ -132,14 +135,17 @@ impl Actor for ShardActor {
     async fn pre_start(&self, _myself: ActorRef<ShardCommand>, arguments: Self::Arguments) -> Result<State, ActorProcessingErr> {
         let (id, surroundings, shared) = arguments;
         let (life, ahead, drained) = (Life::default(), HashMap::new(), Vec::new());
-        Ok(State { id, surroundings, shared, life, ahead, drained, not_made: None, metrics: handles() })
+        Ok(State { id, surroundings, shared, life, ahead, drained, closed_at: None, not_made: None, metrics: handles() })
     }
 
     async fn handle(&self, myself: ActorRef<ShardCommand>, command: ShardCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
         let mut read = Read::Nothing;
         let turns = command.turns();
         let event = match command {
-            ShardCommand::Claimed(fence) => Event::Claimed(fence),
+            ShardCommand::Claimed(fence) => {
+                state.closed_at = None;
+                Event::Claimed(fence)
+            }
             ShardCommand::Lost => Event::Lost,
             ShardCommand::Ask(coupon, request) => Event::Asked(coupon, request),
             ShardCommand::Loaded(coupon, loaded) => {
@@ -155,7 +161,10 @@ impl Actor for ShardActor {
             }
             ShardCommand::Fenced(epoch) => Event::Fenced(epoch),
             ShardCommand::Raised(from, raise) => Event::Raised { from, raise },
-            ShardCommand::GiveUp(from, to) => Event::GiveUp { from, to },
+            ShardCommand::GiveUp(from, to) => {
+                state.closed_at.get_or_insert_with(time::moment);
+                Event::GiveUp { from, to }
+            }
             ShardCommand::Given(from, given) => Event::Given { from, given },
             ShardCommand::Expect(coupons) => Event::Expect(coupons),
             ShardCommand::Preloaded(coupon, ahead) => {
@@ -351,18 +360,27 @@ impl State {
 
     fn raise(&self, from: Fence, pause: bool, myself: &ActorRef<ShardCommand>) {
         let (id, store, shard) = (self.id, Arc::clone(&self.surroundings.store), myself.clone());
+        let (ownership, peers) = (self.surroundings.ownership.clone(), Arc::clone(&self.surroundings.peers));
         tokio::spawn(async move {
             if pause {
                 tokio::time::sleep(RAISE_PAUSE).await;
             }
             let raising = tokio::spawn(async move { statements::raise(store.as_ref(), id, from).await });
-            let _ = shard.cast(ShardCommand::Raised(from, raising.await.unwrap_or(Raise::Failed)));
+            let raised = raising.await.unwrap_or(Raise::Failed);
+            let fence = if let Raise::Ours(fence) = &raised { Some(*fence) } else { None };
+            let _ = shard.cast(ShardCommand::Raised(from, raised));
+            // After that, so that whoever asks in the new epoch finds it served.
+            if let Some(fence) = fence {
+                peers.moved(id, fence);
+                ownership.learn(id, fence);
+            }
         });
     }
 
     fn give(&self, from: Fence, to: Option<Incarnation>, myself: &ActorRef<ShardCommand>) {
         let (id, store, shard) = (self.id, Arc::clone(&self.surroundings.store), myself.clone());
         let (ownership, peers) = (self.surroundings.ownership.clone(), Arc::clone(&self.surroundings.peers));
+        let closed_at = self.closed_at;
         tokio::spawn(async move {
             let giving = tokio::spawn(async move { statements::give(store.as_ref(), id, from, to).await });
             let given = giving.await.unwrap_or(None);
@@ -370,8 +388,12 @@ impl State {
                 && let Some(owner) = row.owner
             {
                 let fence = Fence { epoch: row.epoch, owner };
-                ownership.learn(id, fence);
+                // In this order: the next owner hears of it before the first request that follows.
                 peers.moved(id, fence);
+                ownership.learn(id, fence);
+                if let Some(closed_at) = closed_at {
+                    handles().hand_over_seconds.record(time::moment().since(closed_at).as_secs_f64());
+                }
             }
             let _ = shard.cast(ShardCommand::Given(from, given.is_some()));
         });

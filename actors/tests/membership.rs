@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use actors::admission::Admission;
 use actors::coupon;
 use actors::door::{Board, Door};
-use actors::ids::{CouponId, Fence, Incarnation, NodeId, ShardId};
+use actors::ids::{CouponId, Fence, Incarnation, NodeId, SHARDS, ShardId};
 use actors::lease::Lease;
 use actors::membership::peers::{PeerAddress, Peers};
 use actors::membership::{Membership, Options, Surroundings};
@@ -188,6 +188,8 @@ async fn a_second_node_is_handed_its_shards_and_hands_them_back_when_it_leaves()
     let cluster = Cluster::new().await;
     let one = cluster.start("one", "1:1").await.unwrap();
     eventually("one has all", async || cluster.is_placed_on(&[&one]).await).await;
+    eventually("its claims are told of", async || cluster.mesh.lock().unwrap().moved.len() == usize::from(SHARDS)).await;
+    cluster.mesh.lock().unwrap().moved.clear();
     let before = cluster.rows().await;
     let two = cluster.start("two", "2:2").await.unwrap();
     eventually("both have theirs", async || cluster.is_placed_on(&[&one, &two]).await).await;

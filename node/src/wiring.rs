@@ -119,6 +119,7 @@ impl Service {
             requests_max: config.http.requests_max,
             coupon_requests_max: config.http.coupon_requests_max,
             lanes: database.lanes(),
+            cluster: None,
         };
         let engine = Engine::start(options, database.store()).await?;
         app.started(engine.clone());

@@ -13,7 +13,17 @@ async fn engine(folder: &tempfile::TempDir) -> Engine {
     let node = NodeId::parse("test").unwrap();
     let (lease, beat, idle) = (Duration::from_secs(3), Duration::from_millis(50), Duration::from_secs(60));
     let engine = Engine::start(
-        Options { node, http: String::new(), lease, beat, idle, requests_max: 10_000, coupon_requests_max: 10_000, lanes: 1 },
+        Options {
+            node,
+            http: String::new(),
+            lease,
+            beat,
+            idle,
+            requests_max: 10_000,
+            coupon_requests_max: 10_000,
+            lanes: 1,
+            cluster: None,
+        },
         Arc::new(store),
     )
     .await

@@ -128,6 +128,13 @@ impl Life {
         present.into_iter().filter(is_dead).cloned().collect()
     }
 
+    /// Those watched so far who live no more by these rows, and when their last beat was seen first.
+    pub fn silenced<'a>(&'a self, nodes: &'a [NodeRow]) -> impl Iterator<Item = (Incarnation, Moment)> + 'a {
+        let lives = |incarnation| nodes.iter().any(|node| node.incarnation == incarnation && node.state != NodeState::Ended);
+        let watched = self.others.iter().map(|(incarnation, watched)| (*incarnation, watched.since));
+        watched.filter(move |(incarnation, _)| !lives(*incarnation))
+    }
+
     /// Whether the group that follows from the rows has this node; they were read after a beat sent at `sent_at`, or after joining then.
     pub fn grouped(&mut self, sent_at: Moment, inside: bool) {
         if inside {

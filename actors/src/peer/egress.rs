@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::admission::{Admission, NotAdmitted};
 use crate::coupon::message::{ChangeRequest, IssueRequest, RemoteAsker, Reply, Request, Setback};
 use crate::ids::{CouponId, Epoch, Incarnation, ShardId};
-use crate::metrics::{PeerHandles, peer_handles};
+use crate::metrics::{PeerHandles, handles, peer_handles};
 use crate::peer::frame::{Answer, Asked, Frame, RemoteRequest};
 use crate::peer::hub::HubCommand;
 use crate::peer::ingress::Arrival;
@@ -64,6 +64,7 @@ impl EgressHandle {
             Err(NotAdmitted::Closed) => return request.set_back(Setback::Moved),
             Err(NotAdmitted::Full) => {
                 peer_handles().windows_full_peer.increment(1);
+                handles().refused_by_link.increment(1);
                 return request.set_back(Setback::Overloaded);
             }
         }
@@ -230,6 +231,7 @@ impl State {
             Effect::SetBack(request, setback) => request.set_back(setback),
             Effect::Full(request) => {
                 self.metrics.windows_full_coupon.increment(1);
+                handles().refused_by_link.increment(1);
                 request.set_back(Setback::Overloaded);
             }
             Effect::HeartbeatAsked(notice) => {

@@ -14,6 +14,9 @@ use crate::ids::{CouponId, Epoch, Incarnation, RequestKey, ShardId, UserId};
 use crate::peer::hello::Hello;
 
 pub use read::Unreadable;
+pub(crate) use read::coupon as read_coupon;
+pub(crate) use wire::Coupon as WireCoupon;
+pub(crate) use write::coupon as write_coupon;
 pub use write::{Writer, Written};
 
 /// A frame that has so many bytes is full: large enough to share the cost of a message among a thousand requests, small enough not to hold up a heartbeat.

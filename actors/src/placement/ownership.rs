@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::ids::{Epoch, Fence, Incarnation, SHARDS, ShardId};
 use crate::store::{NodeRow, NodeState, ShardRow};
@@ -66,11 +67,14 @@ impl Table {
 #[derive(Debug, Clone)]
 pub struct Ownership {
     table: Arc<ArcSwap<Table>>,
+    /// By shard: who waits for it to have another owner, or a newer epoch.
+    news: Arc<[Notify]>,
 }
 
 impl Default for Ownership {
     fn default() -> Self {
-        Self { table: Arc::new(ArcSwap::from_pointee(Table::unknown(None))) }
+        let news = ShardId::all().map(|_| Notify::new()).collect();
+        Self { table: Arc::new(ArcSwap::from_pointee(Table::unknown(None))), news }
     }
 }
 
@@ -85,15 +89,35 @@ impl Ownership {
         self.table.load().entry(shard)
     }
 
+    /// Whether this node lives as this incarnation.
+    pub fn is_of(&self, incarnation: Incarnation) -> bool {
+        self.table.load().me == Some(incarnation)
+    }
+
+    /// Returns once the shard's entry is another than `seen`. Cancel safe.
+    pub async fn changed(&self, shard: ShardId, seen: Entry) {
+        let news = &self.news[usize::from(shard.get())];
+        loop {
+            let mut told = std::pin::pin!(news.notified());
+            // Before the table is read: whatever is published later is heard.
+            told.as_mut().enable();
+            if self.entry(shard) != seen {
+                return;
+            }
+            told.await;
+        }
+    }
+
     /// This node lives as this incarnation now. What was known before is forgotten: the database may have gone back behind it.
     pub fn live_as(&self, me: Incarnation) {
-        self.table.store(Arc::new(Table::unknown(Some(me))));
+        let before = self.table.swap(Arc::new(Table::unknown(Some(me))));
+        self.tell(&before);
     }
 
     /// The rows as they were read for this incarnation of ours. They may be older than what was learned since: then that stays.
     pub fn publish(&self, me: Incarnation, nodes: &[NodeRow], shards: &[ShardRow]) {
         let living = || nodes.iter().filter(|node| node.state != NodeState::Ended).map(|node| node.incarnation);
-        self.table.rcu(|table| {
+        let before = self.table.rcu(|table| {
             let mut next = Table::clone(table);
             if next.me == Some(me) {
                 next.living = living().collect();
@@ -101,15 +125,27 @@ impl Ownership {
             }
             next
         });
+        self.tell(&before);
     }
 
     /// A shard is owned under this fence: it was handed over, or an owner said so.
     pub fn learn(&self, shard: ShardId, fence: Fence) {
-        self.table.rcu(|table| {
+        let before = self.table.rcu(|table| {
             let mut next = Table::clone(table);
             next.take(shard, fence.epoch, Some(fence.owner));
             next
         });
+        self.tell(&before);
+    }
+
+    /// Wakes who waits for shards whose entries are others than before.
+    fn tell(&self, before: &Table) {
+        let now = self.table.load();
+        for (shard, news) in ShardId::all().zip(self.news.iter()) {
+            if before.entry(shard) != now.entry(shard) {
+                news.notify_waiters();
+            }
+        }
     }
 }
 
@@ -166,6 +202,22 @@ mod tests {
         assert_eq!(entry(&ownership, 2), (6, Owner::Nobody), "its owner is dead");
         assert_eq!(entry(&ownership, 3), (7, Owner::Nobody));
         assert_eq!(entry(&ownership, 4), (0, Owner::Nobody), "never heard of");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_shard_hears_of_its_next_owner_and_nobody_elses() {
+        let ownership = published();
+        let shard = ShardId::new(0).unwrap();
+        let seen = ownership.entry(shard);
+        let mut waiting = std::pin::pin!(ownership.changed(shard, seen));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        ownership.learn(ShardId::new(1).unwrap(), fence(6, 2));
+        ownership.learn(shard, fence(4, 1));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        ownership.learn(shard, fence(5, 2));
+        tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await.unwrap();
+        // What came before one began to wait is not waited for.
+        ownership.changed(shard, seen).await;
     }
 
     #[test]

@@ -126,6 +126,11 @@ impl ShardHandle {
         self.shared.standing.here(changes)
     }
 
+    /// Whether it is served here, or being given up.
+    pub fn is_here(&self) -> bool {
+        self.shared.standing.is_here()
+    }
+
     /// Coupons whose owners are loaded, as many as whoever gets the shard loads ahead.
     pub fn coupons(&self) -> Vec<CouponId> {
         self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).keys().copied().take(EXPECTED_MAX).collect()

@@ -54,6 +54,11 @@ impl Standing {
         (is_served(before), is_served(number))
     }
 
+    /// Whether it is served, or being given up.
+    pub(super) fn is_here(&self) -> bool {
+        !matches!(self.shown.load(Ordering::Acquire), UNSERVED | DRAINED)
+    }
+
     /// How it stands, if there were just so many changes and none is under way.
     pub(super) fn here(&self, changes: u64) -> Here {
         let shown = self.shown.load(Ordering::Acquire);

@@ -1,7 +1,7 @@
 //! What a shard asks of the store about its own row.
 
 use crate::ids::{Fence, Incarnation, ShardId};
-use crate::metrics::handles;
+use crate::metrics::{handles, shard_moved};
 use crate::shard::life::Raise;
 use crate::store::{Claim, HandOver, Result, ShardRow, Store};
 
@@ -35,7 +35,16 @@ pub(super) async fn give(store: &dyn Store, id: ShardId, from: Fence, to: Option
             None
         }
         Ok(row) => {
-            tracing::info!(shard = %id, epoch = %from.epoch, to = ?to, "gave a shard up");
+            match to {
+                Some(to) => {
+                    shard_moved("handed_over");
+                    tracing::info!(shard = %id, epoch = %from.epoch, %to, "handed a shard over");
+                }
+                None => {
+                    shard_moved("released");
+                    tracing::info!(shard = %id, epoch = %from.epoch, "released a shard");
+                }
+            }
             row
         }
         Err(error) => {

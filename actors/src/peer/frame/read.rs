@@ -293,7 +293,7 @@ fn change_answer(answer: wire::ChangeAnswer) -> Result<ChangeAnswer> {
     })))
 }
 
-fn coupon(coupon: wire::Coupon) -> Result<Coupon> {
+pub(crate) fn coupon(coupon: wire::Coupon) -> Result<Coupon> {
     let discount = discount_kind(coupon.discount_kind)?.map(|kind| Discount::new(kind, coupon.discount_value));
     let offer = Offer {
         title: text(coupon.title, "title")?,

@@ -257,7 +257,7 @@ fn change_answer(id: u64, answer: ChangeAnswer) -> wire::ChangeAnswer {
     wire
 }
 
-fn coupon(coupon: Coupon) -> wire::Coupon {
+pub(crate) fn coupon(coupon: Coupon) -> wire::Coupon {
     let (discount_kind, discount_value) = match coupon.offer.discount.map(Discount::parts) {
         None => (wire::DiscountKind::None, 0),
         Some((kind, value)) => (discount_kind(kind), value),
