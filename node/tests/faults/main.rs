@@ -5,6 +5,7 @@
 mod away;
 mod backwards;
 mod batches;
+#[allow(dead_code, reason = "another test program uses the rest of it")]
 #[path = "../common/clients.rs"]
 mod clients;
 mod crash;
@@ -13,9 +14,11 @@ mod crowd;
 mod database;
 #[path = "../common/eventually.rs"]
 mod eventually;
+#[allow(dead_code, reason = "another test program uses the rest of it")]
 #[path = "../common/history.rs"]
 mod history;
 mod opening;
+#[allow(dead_code, reason = "another test program uses the rest of it")]
 #[path = "../common/process.rs"]
 mod process;
 mod server;
