@@ -169,3 +169,6 @@ impl Router {
         &self.shards[usize::from(id.get())]
     }
 }
+
+#[cfg(test)]
+mod tests;

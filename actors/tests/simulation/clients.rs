@@ -16,7 +16,11 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use super::node::Told;
 use super::world::{Client, NODES, USERS, Want, World};
+
+/// Room for notices in an answer to another's door: for the longest of the coupons here, so that not all come at once.
+const NOTICE_ROOM: usize = 256;
 
 impl World {
     pub(super) fn any_coupon(&mut self) -> CouponId {
@@ -56,22 +60,29 @@ impl World {
             0 => {
                 let incarnation = self.node(n).member.incarnation();
                 if self.lease_holds(n, incarnation) {
-                    let notices = self.node(n).board.read(incarnation);
                     let listener = self.rng.random_range(0..NODES);
-                    self.nodes[listener].iter_mut().for_each(|node| node.heartbeats.push((now, notices.clone())));
+                    let Some(upto) = self.nodes[listener].as_ref().map(|node| node.door.upto(incarnation)) else { return };
+                    let board = &self.node(n).board;
+                    let told = match listener == n {
+                        true => Told::Here(board.read(incarnation)),
+                        false => Told::ByPeer(incarnation, board.changes(incarnation, upto, NOTICE_ROOM)),
+                    };
+                    self.node(listener).heartbeats.push((now, told));
                 }
             }
             1 if !self.node(n).heartbeats.is_empty() => {
                 let node = self.node(n);
-                let (asked_at, notices) = node.heartbeats.remove(place);
-                node.door.hear(asked_at, notices);
+                match node.heartbeats.remove(place) {
+                    (asked_at, Told::Here(notices)) => node.door.hear(asked_at, notices),
+                    (asked_at, Told::ByPeer(peer, changes)) => node.door.hear_peer(peer, asked_at, changes),
+                }
             }
             2 if self.node(n).heartbeats.len() > 3 => drop(self.node(n).heartbeats.remove(0)),
             _ => {}
         }
     }
 
-    /// A change is answered only once no door knows less. That is not built across nodes yet: here they all hear of it when it is decided.
+    /// A change is answered only once no door knows less. How that is waited for is the engine's; here they all hear of it when it is decided.
     pub(super) fn tell_doors(&mut self, id: CouponId, version: u64) {
         let now = self.now().moment;
         self.nodes.iter_mut().flatten().for_each(|node| node.door.raise_floor(id, version, now));

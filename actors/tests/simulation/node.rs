@@ -9,6 +9,7 @@ use actors::coupon::ledger::Ledger;
 use actors::coupon::message::OwnerCommand;
 use actors::coupon::owner::{self, Owner};
 use actors::coupon::tail::Tail;
+use actors::door::board::Changes;
 use actors::door::{Board, Knowledge, Notice};
 use actors::ids::{CouponId, Fence, Incarnation};
 use actors::offer::Issuance;
@@ -59,6 +60,14 @@ enum Read {
     Ahead(Issued),
 }
 
+/// What a board says to a door.
+pub(super) enum Told {
+    /// All that is posted, to the door of its own node.
+    Here(Vec<Arc<Notice>>),
+    /// What changed since another's door last heard of it.
+    ByPeer(Incarnation, Changes),
+}
+
 /// One life of a process.
 pub(super) struct Node {
     pub(super) member: Member,
@@ -70,7 +79,7 @@ pub(super) struct Node {
     pub(super) board: Board,
     pub(super) door: Knowledge,
     /// What owners told when they were asked, on its way to the door.
-    pub(super) heartbeats: Vec<(Moment, Vec<Arc<Notice>>)>,
+    pub(super) heartbeats: Vec<(Moment, Told)>,
     pub(super) ownership: Ownership,
     pub(super) lane: Lane<(CouponId, u64)>,
     pub(super) call: Option<Call>,
