@@ -7,6 +7,7 @@ mod batches;
 mod children;
 mod fill;
 mod half_peak;
+mod hand_offs;
 mod many;
 mod million;
 mod prometheus;
@@ -87,6 +88,8 @@ enum What {
     Sleeping,
     /// Latency at half the peak rate, in an open loop.
     HalfPeak,
+    /// How long a coupon is not issued while it is handed over to another node.
+    HandOffs,
 }
 
 impl What {
@@ -99,6 +102,7 @@ impl What {
             Self::Many => "Many coupons at once",
             Self::Sleeping => "Coupons asleep",
             Self::HalfPeak => "Latency at half the peak rate",
+            Self::HandOffs => "Pauses of hand-offs",
         }
     }
 }
@@ -127,6 +131,7 @@ impl Compare {
                 What::Many => many::table(&bench).await,
                 What::Sleeping => sleeping::table(&bench).await,
                 What::HalfPeak => half_peak::table(&bench).await,
+                What::HandOffs => hand_offs::table(&bench).await,
             };
             println!("\n### {}\n\n{}", what.title(), table?);
         }

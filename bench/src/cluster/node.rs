@@ -72,6 +72,15 @@ impl Node {
         Ok(node)
     }
 
+    /// Starts it once more, after it has ended.
+    pub(crate) fn start_again(&mut self) -> Result<(), Failed> {
+        self.kill();
+        (self.child, self.ready) = spawn(&self.program, &self.directory, &self.more)?;
+        self.status = None;
+        self.guard = Some(self.guarded()?);
+        Ok(())
+    }
+
     fn guarded(&self) -> Result<(Child, ChildStdin), Failed> {
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "sh"]).arg(self.process().to_string()).process_group(0);
