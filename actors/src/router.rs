@@ -32,6 +32,10 @@ pub const REQUESTS_MAX: usize = 262_144;
 /// Most requests of a node that wait while their shard moves: those of a second of a busy node. They hold no place in a queue meanwhile.
 pub const WAITING_MAX: usize = 65_536;
 
+/// How long a peer's answer is waited for after its shard has another owner: an owner that hands over answers all it holds before the row names the next,
+/// so what is not here some round trips later does not come. A node that stands still, or that nobody reaches, would otherwise be waited for to the end.
+const OVERDUE: Duration = Duration::from_millis(250);
+
 /// The way to owners on other nodes.
 pub trait Remote: Send + Sync + 'static {
     /// Asks an owner on this peer, whose shard it has in this epoch. The request is answered in any case. Must not wait.
@@ -123,11 +127,26 @@ impl Router {
                 self.remote.ask(to, epoch, coupon, request(reply));
             }
         }
+        let answer = self.answer(answer, way, coupon.shard(), entry);
         match tokio::time::timeout_at(deadline, answer).await {
             // Without a lease shards are served by nobody here, and may not be until the store is back.
-            Ok(Ok(Err(Setback::Moved))) if way == Way::Here && !self.lease.holds(time::moment()) => Err(Setback::StoreUnavailable),
-            Ok(Ok(answer)) => answer,
-            Ok(Err(oneshot::error::RecvError { .. })) | Err(_) => Err(Setback::Unknown),
+            Ok(Some(Err(Setback::Moved))) if way == Way::Here && !self.lease.holds(time::moment()) => Err(Setback::StoreUnavailable),
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => Err(Setback::Unknown),
+        }
+    }
+
+    /// The answer to one attempt; `None` if none will come.
+    async fn answer<T>(&self, mut answer: oneshot::Receiver<T>, way: Way, shard: ShardId, seen: Entry) -> Option<T> {
+        let moved = async {
+            match way {
+                Way::Here => std::future::pending().await,
+                Way::Peer { .. } => self.ownership.changed(shard, seen).await,
+            }
+        };
+        tokio::select! {
+            answer = &mut answer => answer.ok(),
+            () = moved => tokio::time::timeout(OVERDUE, answer).await.ok()?.ok(),
         }
     }
 
