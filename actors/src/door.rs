@@ -36,6 +36,9 @@ const KNOWN_MAX: usize = 3 * NOTICES_MAX;
 /// lease long before.
 const FLOORS_KEPT: Duration = Duration::from_secs(60);
 
+/// Longest lease of a node in a cluster, so that this is so.
+pub const LEASE_MAX: Duration = Duration::from_secs(30);
+
 /// Who told: an owner of this node, or of that peer.
 type Source = Option<Incarnation>;
 

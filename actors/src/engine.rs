@@ -16,7 +16,7 @@ use crate::coupon::message::{
 };
 use crate::critical::critical;
 use crate::door::acquaintances::Acquaintances;
-use crate::door::{Board, Door};
+use crate::door::{Board, Door, LEASE_MAX};
 use crate::ids::{CouponId, NodeId, RequestKey, SHARDS, ShardId, UserId};
 use crate::lease::Lease;
 use crate::membership::peers::{NoPeers, Peers};
@@ -118,8 +118,8 @@ impl Drop for Inner {
 impl Engine {
     /// Joins the cluster, claims shards and serves. Ready once [`Self::not_ready`] is empty.
     pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Self> {
-        if options.cluster.is_some() && store.is_exclusive() {
-            return Err(StoreError::NotStored("this store is one node's alone: a cluster needs MySQL or MariaDB".to_owned()));
+        if options.cluster.is_some() {
+            check_cluster(&options, store.as_ref())?;
         }
         store.check().await?;
         let lease = Lease::default();
@@ -318,6 +318,21 @@ impl Engine {
         self.inner.housekeeping.abort();
         self.inner.shards.iter().for_each(ShardHandle::stop);
         drained && left
+    }
+}
+
+/// Whether this can be a node among others.
+fn check_cluster(options: &Options, store: &dyn Store) -> Result<()> {
+    if store.is_exclusive() {
+        return Err(StoreError::NotStored("this store is one node's alone: a cluster needs MySQL or MariaDB".to_owned()));
+    }
+    check_lease(options)
+}
+
+fn check_lease(options: &Options) -> Result<()> {
+    match options.lease <= LEASE_MAX {
+        true => Ok(()),
+        false => Err(StoreError::NotStored(format!("a lease in a cluster is at most {LEASE_MAX:?}"))),
     }
 }
 

@@ -260,7 +260,11 @@ impl State {
     /// Hands a request of the peer to its owner.
     fn ask(&mut self, myself: &ActorRef<EgressCommand>, request: RemoteRequest, expires: Moment) {
         let RemoteRequest { id, coupon, epoch, what, .. } = request;
-        let place = match (self.places.admit(), &what) {
+        let place = self.places.admit();
+        if place.is_err() {
+            handles().refused_by_node.increment(1);
+        }
+        let place = match (place, &what) {
             (Ok(place), _) => place,
             (Err(_), Asked::Issue { .. }) => return self.link.answer(id, Answer::Issue(Err(Setback::Overloaded))),
             (Err(_), Asked::Change { .. }) => return self.link.answer(id, Answer::Change(Err(Setback::Overloaded))),

@@ -54,7 +54,10 @@ pub async fn whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fai
     assert!(failed.is_empty(), "{} of {} failed: {:?}", failed.len(), told.len(), &failed[..failed.len().min(5)]);
     crowd::check(&house, &coupons, &told).await;
     for node in [&b, &c] {
-        assert!(node.metric("coupon_shard_moves_total{kind=\"received\"}").await > 0.0, "nothing was handed to {}", node.name);
+        let received = node.metric("coupon_shard_moves_total{kind=\"received\"}").await;
+        let claimed = node.metric("coupon_shard_moves_total{kind=\"claimed\"}").await;
+        // One may be found in the rows before the news of it come; not all of them.
+        assert!(received > 4.0 * claimed, "{}: {received} were handed over and {claimed} claimed", node.name);
     }
 }
 
