@@ -8,6 +8,7 @@ pub mod issued;
 pub mod ledger;
 pub mod message;
 pub mod owner;
+pub mod tail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,7 +191,7 @@ impl State {
                         self.tell(myself, OwnerCommand::Stop);
                     }
                 }
-                Effect::Post(notice) => self.surroundings.board.post(notice),
+                Effect::Post(notice) => self.surroundings.board.post(self.owner.incarnation(), notice),
                 Effect::Withdraw { floor } => {
                     self.surroundings.board.withdraw(self.coupon);
                     if let Some(version) = floor {

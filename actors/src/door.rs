@@ -2,21 +2,24 @@
 //!
 //! Owners tell it what is *stored*; what they tell counts for a while from before they were asked. Being sold out holds until an administrator
 //! widens the coupon, and a widening change is answered only once every door has forgotten what it made untrue: so no refusal is ever untrue.
+//! Owners of other nodes tell theirs in the answers to heartbeats.
 //! Whoever may have a coupon (the filter has no false negatives) is sent on to the owner.
 
+pub mod acquaintances;
+pub mod board;
+pub mod notice;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use roaring::RoaringBitmap;
-use tokio::sync::Notify;
 
-use crate::coupon::ledger;
 use crate::coupon::message::Refusal;
-use crate::ids::{CouponId, Sequence, UserId};
-use crate::offer::Coupon;
+pub use crate::door::board::Board;
+use crate::door::board::Changes;
+pub use crate::door::notice::Notice;
+use crate::ids::{CouponId, Incarnation, UserId};
 use crate::time::{Moment, Now};
 
 /// How long what an owner told counts, from before it was asked.
@@ -26,88 +29,113 @@ pub const DOOR_TTL: Duration = Duration::from_secs(2);
 /// few, this bounds the door's memory and the time to copy its table.
 pub const NOTICES_MAX: usize = 10_000;
 
-/// What an owner tells doors about its sold-out coupon. All of it is stored.
-#[derive(Debug)]
-pub struct Notice {
-    coupon: Coupon,
-    issued: Sequence,
-    winners: Winners,
-    /// A door answered by it since the owner last looked: the coupon is in demand, though its owner hears nothing of it.
-    used: AtomicBool,
-}
+/// Most sold-out coupons that a door knows, of whatever node: those of a few nodes that have all the notices they may.
+const KNOWN_MAX: usize = 3 * NOTICES_MAX;
 
-impl Notice {
-    /// The notice of a coupon that is sold out, and of whom it went to.
-    pub fn new<'a>(coupon: Coupon, issued: Sequence, winners: impl Iterator<Item = &'a str>) -> Self {
-        Self { coupon, issued, winners: Winners::of(winners), used: AtomicBool::new(false) }
-    }
+/// For how long versions that were made untrue stay so. Whoever could still tell of them, an owner that was ended and does not know it yet, has lost its
+/// lease long before.
+const FLOORS_KEPT: Duration = Duration::from_secs(60);
 
-    /// Which coupon.
-    pub fn coupon(&self) -> CouponId {
-        self.coupon.id
-    }
+/// Longest lease of a node in a cluster, so that this is so.
+pub const LEASE_MAX: Duration = Duration::from_secs(30);
 
-    /// Its version.
-    pub fn version(&self) -> u64 {
-        self.coupon.version
-    }
-
-    /// Whether a door answered by it since this was last asked.
-    pub fn take_used(&self) -> bool {
-        self.used.swap(false, Ordering::Relaxed)
-    }
-}
-
-/// The users who may have a coupon, by 32 bits of a stable hash: never wrong about who has one, and wrong about one in 4,000 others at a million.
-#[derive(Debug)]
-struct Winners(RoaringBitmap);
-
-impl Winners {
-    fn of<'a>(users: impl Iterator<Item = &'a str>) -> Self {
-        let mut hashes: Vec<u32> = users.map(hash).collect();
-        hashes.sort_unstable();
-        Self(hashes.into_iter().collect())
-    }
-
-    fn may_hold(&self, user: &UserId) -> bool {
-        self.0.contains(hash(user.as_str()))
-    }
-}
-
-/// The low half of xxh3-64 of the id: the same on every node.
-fn hash(user: &str) -> u32 {
-    xxhash_rust::xxh3::xxh3_64(user.as_bytes()) as u32
-}
+/// Who told: an owner of this node, or of that peer.
+type Source = Option<Incarnation>;
 
 /// The door's knowledge; a value, cheap to copy but for its tables.
 #[derive(Debug, Clone, Default)]
 pub struct Knowledge {
-    notices: HashMap<CouponId, Arc<Notice>>,
-    /// Before when the owners were asked that told the notices.
-    asked_at: Option<Moment>,
+    notices: HashMap<CouponId, Known>,
+    sources: HashMap<Source, Asked>,
     /// What was asked before counts no more: the database went backwards.
     forgotten_at: Option<Moment>,
     /// Versions below which nothing counts any more, and when each was raised.
     floors: HashMap<CouponId, (u64, Moment)>,
 }
 
+#[derive(Debug, Clone)]
+struct Known {
+    notice: Arc<Notice>,
+    by: Source,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    /// Before when it was asked that told the notices.
+    at: Moment,
+    /// Up to which of its changes they were told.
+    upto: u64,
+}
+
 impl Knowledge {
-    /// Takes all that owners tell now, who were asked after `asked_at`.
+    /// Takes all that the owners of this node tell now, who were asked after `asked_at`.
     pub fn hear(&mut self, asked_at: Moment, notices: impl IntoIterator<Item = Arc<Notice>>) {
-        if self.asked_at.is_some_and(|latest| asked_at < latest) || self.forgotten_at.is_some_and(|forgotten| asked_at <= forgotten) {
+        if self.takes(None, asked_at) {
+            self.drop_of(None);
+            notices.into_iter().for_each(|notice| self.learn(None, notice));
+            self.sources.insert(None, Asked { at: asked_at, upto: 0 });
+            self.forget_stale(asked_at);
+        }
+    }
+
+    /// Takes what changed on a peer's board, which was asked after `asked_at`. All else that it told holds on.
+    pub fn hear_peer(&mut self, peer: Incarnation, asked_at: Moment, changes: Changes) {
+        let by = Some(peer);
+        let Changes { since, upto, withdrawn, posted } = changes;
+        // Changes to what is not known any more change nothing; the next question asks for all.
+        if !self.takes(by, asked_at) || (since != 0 && since != self.upto(peer)) {
             return;
         }
-        self.asked_at = Some(asked_at);
-        // What was asked before a floor was raised counts no longer than this.
-        self.floors.retain(|_, (_, raised_at)| asked_at.since(*raised_at) < DOOR_TTL);
-        let floors = &self.floors;
-        let counts = |notice: &Arc<Notice>| floors.get(&notice.coupon()).is_none_or(|(floor, _)| notice.version() >= *floor);
-        self.notices = notices.into_iter().filter(counts).map(|notice| (notice.coupon(), notice)).collect();
+        if since == 0 {
+            self.drop_of(by);
+        }
+        for coupon in withdrawn {
+            if self.notices.get(&coupon).is_some_and(|known| known.by == by) {
+                self.notices.remove(&coupon);
+            }
+        }
+        posted.into_iter().for_each(|notice| self.learn(by, notice));
+        self.sources.insert(by, Asked { at: asked_at, upto });
+        self.forget_stale(asked_at);
+    }
+
+    /// Up to which of its changes this peer's board is known; 0: nothing is.
+    pub fn upto(&self, peer: Incarnation) -> u64 {
+        self.sources.get(&Some(peer)).map_or(0, |asked| asked.upto)
+    }
+
+    fn takes(&self, by: Source, asked_at: Moment) -> bool {
+        self.sources.get(&by).is_none_or(|asked| asked_at >= asked.at) && self.forgotten_at.is_none_or(|forgotten| asked_at > forgotten)
+    }
+
+    fn learn(&mut self, by: Source, notice: Arc<Notice>) {
+        let coupon = notice.coupon();
+        let is_old = self.floors.get(&coupon).is_some_and(|(floor, _)| notice.version() < *floor);
+        let is_known_better = match self.notices.get(&coupon) {
+            Some(known) => known.by != by && known.notice.version() > notice.version(),
+            None => self.notices.len() >= KNOWN_MAX,
+        };
+        if !is_old && !is_known_better {
+            self.notices.insert(coupon, Known { notice, by });
+        }
+    }
+
+    fn drop_of(&mut self, by: Source) {
+        self.notices.retain(|_, known| known.by != by);
+    }
+
+    /// What nobody confirmed in time counts no more, and never again without being told anew.
+    fn forget_stale(&mut self, now: Moment) {
+        self.floors.retain(|_, (_, raised_at)| now.since(*raised_at) < FLOORS_KEPT);
+        self.sources.retain(|_, asked| now.since(asked.at) < DOOR_TTL);
+        let sources = &self.sources;
+        self.notices.retain(|_, known| sources.contains_key(&known.by));
     }
 
     /// Forgets all, and does not learn again what owners were asked for before `now`.
     pub fn forget(&mut self, now: Moment) {
         self.notices.clear();
+        self.sources.clear();
         self.forgotten_at = Some(now);
     }
 
@@ -115,23 +143,16 @@ impl Knowledge {
     pub fn raise_floor(&mut self, coupon: CouponId, version: u64, now: Moment) {
         let floor = self.floors.entry(coupon).or_insert((version, now));
         *floor = (floor.0.max(version), now);
-        if self.notices.get(&coupon).is_some_and(|notice| notice.version() < version) {
+        if self.notices.get(&coupon).is_some_and(|known| known.notice.version() < version) {
             self.notices.remove(&coupon);
         }
     }
 
     /// The refusal for this user, if the coupon is known to be sold out and the user surely has none.
     pub fn answer(&self, coupon: CouponId, user: &UserId, now: Now) -> Option<Refusal> {
-        let notice = self.notices.get(&coupon)?;
-        let fresh = self.asked_at.is_some_and(|asked_at| now.moment.since(asked_at) < DOOR_TTL);
-        if !fresh || notice.winners.may_hold(user) {
-            return None;
-        }
-        // Read first: a write by every request would move this line between cores.
-        if !notice.used.load(Ordering::Relaxed) {
-            notice.used.store(true, Ordering::Relaxed);
-        }
-        ledger::refusal(&notice.coupon, now.timestamp, notice.issued)
+        let Known { notice, by } = self.notices.get(&coupon)?;
+        let fresh = self.sources.get(by).is_some_and(|asked| now.moment.since(asked.at) < DOOR_TTL);
+        if fresh { notice.answer(user, now.timestamp) } else { None }
     }
 
     /// How many coupons it knows to be sold out.
@@ -159,6 +180,16 @@ impl Door {
         self.rewrite(|knowledge| knowledge.hear(asked_at, notices));
     }
 
+    /// See [`Knowledge::hear_peer`].
+    pub fn hear_peer(&self, peer: Incarnation, asked_at: Moment, changes: Changes) {
+        self.rewrite(|knowledge| knowledge.hear_peer(peer, asked_at, changes));
+    }
+
+    /// See [`Knowledge::upto`].
+    pub fn upto(&self, peer: Incarnation) -> u64 {
+        self.knowledge.load().upto(peer)
+    }
+
     /// See [`Knowledge::forget`].
     pub fn forget(&self, now: Moment) {
         self.rewrite(|knowledge| knowledge.forget(now));
@@ -179,44 +210,6 @@ impl Door {
         let mut knowledge = Knowledge::clone(&self.knowledge.load());
         write(&mut knowledge);
         self.knowledge.store(Arc::new(knowledge));
-    }
-}
-
-/// Where the owners of this node post their notices, for the doors to be told.
-#[derive(Debug, Default)]
-pub struct Board {
-    posted: Mutex<HashMap<CouponId, Arc<Notice>>>,
-    changed: Notify,
-}
-
-impl Board {
-    /// Posts a notice in place of the coupon's former; not one more than [`NOTICES_MAX`].
-    pub fn post(&self, notice: Arc<Notice>) {
-        let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
-        if posted.len() < NOTICES_MAX || posted.contains_key(&notice.coupon()) {
-            posted.insert(notice.coupon(), notice);
-            self.changed.notify_one();
-        }
-    }
-
-    /// Returns once something was posted since the last time. Cancel safe.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Takes the coupon's notice down.
-    pub fn withdraw(&self, coupon: CouponId) {
-        self.posted.lock().unwrap_or_else(PoisonError::into_inner).remove(&coupon);
-    }
-
-    /// Takes everything down.
-    pub fn clear(&self) {
-        self.posted.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// All that is posted now.
-    pub fn read(&self) -> Vec<Arc<Notice>> {
-        self.posted.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
     }
 }
 

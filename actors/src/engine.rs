@@ -1,5 +1,7 @@
 //! Wires owners, shards, lanes, membership and door into one engine, and starts and stops it. What a gateway holds.
 
+mod widening;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +15,18 @@ use crate::coupon::message::{
     Change, ChangeAnswer, ChangeOutcome, ChangeRefusal, ChangeRequest, IssueAnswer, IssueOutcome, IssueRequest, Refusal, Setback,
 };
 use crate::critical::critical;
-use crate::door::{Board, Door};
+use crate::door::acquaintances::Acquaintances;
+use crate::door::{Board, Door, LEASE_MAX};
 use crate::ids::{CouponId, NodeId, RequestKey, SHARDS, ShardId, UserId};
 use crate::lease::Lease;
+use crate::membership::peers::{NoPeers, Peers};
 use crate::membership::{self, Membership};
 use crate::metrics::{self, handles};
-use crate::router::Router;
+use crate::peer::lives::Lives;
+pub use crate::peer::lives::Options as ClusterOptions;
+use crate::peer::talk::Talk;
+use crate::placement::ownership::Ownership;
+use crate::router::{NoRemote, Remote, Router};
 use crate::shard::{LOADS_WAITING_MAX, ShardHandle, ShardSurroundings};
 use crate::store::{NodeRow, Result, ShardRow, Store, StoreError};
 use crate::time;
@@ -26,10 +34,14 @@ use crate::write_back::Lanes;
 
 /// Owners read from the store at the same time.
 const LOADS_MAX: usize = 4;
+/// Of those read ahead of their shard: fewer, as nobody waits for them yet.
+const LOADS_AHEAD_MAX: usize = 2;
 /// Most owners in memory on a node, however little each holds. A coupon asked for beyond it is told `OVERLOADED` until others are idle.
 const OWNERS_MAX: usize = 131_072;
 /// How often requests and answers that nobody waits for are forgotten: at the least once in the time that people wait.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether shards are handed over.
+const HAND_OVER_POLL: Duration = Duration::from_millis(10);
 /// How long leaving may take beyond the limit for stopping, so that others need not wait for a lease to end.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -52,6 +64,8 @@ pub struct Options {
     pub coupon_requests_max: usize,
     /// Lanes, each writing one batch at a time. A store with one writer has no use for more than one.
     pub lanes: usize,
+    /// How it is one of several nodes; `None`: it has the store for itself, and no links.
+    pub cluster: Option<ClusterOptions>,
 }
 
 /// Why an engine is not ready, for operators.
@@ -83,6 +97,8 @@ pub struct Engine {
 }
 
 struct Inner {
+    /// The links to other nodes, where there may be any.
+    lives: Option<Lives>,
     store: Arc<dyn Store>,
     lease: Lease,
     lanes: Lanes,
@@ -102,10 +118,18 @@ impl Drop for Inner {
 impl Engine {
     /// Joins the cluster, claims shards and serves. Ready once [`Self::not_ready`] is empty.
     pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Self> {
+        if options.cluster.is_some() {
+            check_cluster(&options, store.as_ref())?;
+        }
         store.check().await?;
         let lease = Lease::default();
         let lanes = Lanes::start(options.lanes, OWNERS_MAX, &store, &lease);
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
+        let (ownership, places) = (Ownership::default(), Admission::new(options.requests_max));
+        let lives = options.cluster.map(|cluster| Lives::new(options.node.clone(), cluster, places.clone())).transpose();
+        let lives = lives.map_err(|error| StoreError::NotStored(error.to_string()))?;
+        let peers: Arc<dyn Peers> =
+            lives.clone().map_or_else(|| Arc::new(NoPeers) as Arc<dyn Peers>, |lives| Arc::new(lives) as Arc<dyn Peers>);
         let surroundings = ShardSurroundings {
             store: Arc::clone(&store),
             owners: coupon::Surroundings {
@@ -118,7 +142,10 @@ impl Engine {
             },
             loads: Arc::new(Semaphore::new(LOADS_MAX)),
             loads_waiting: Admission::new(LOADS_WAITING_MAX),
+            loads_ahead: Arc::new(Semaphore::new(LOADS_AHEAD_MAX)),
             places: Admission::new(OWNERS_MAX),
+            ownership: ownership.clone(),
+            peers: Arc::clone(&peers),
         };
         let mut shards = Vec::with_capacity(usize::from(SHARDS));
         for id in ShardId::all() {
@@ -126,10 +153,31 @@ impl Engine {
             shards.push(started.map_err(|error| StoreError::NotStored(format!("shard {id} did not start: {error}")))?);
         }
         let shards: Arc<[ShardHandle]> = shards.into();
-        let router = Router::new(Arc::clone(&shards), lease.clone(), options.requests_max);
-        let member = membership::Options { node: options.node, http: options.http, lease: options.lease, beat: options.beat };
-        let sold_out = (Arc::clone(&door), Arc::clone(&board));
-        let membership = Membership::start(member, Arc::clone(&store), lease.clone(), Arc::clone(&shards), sold_out).await?;
+        let remote: Arc<dyn Remote> =
+            lives.clone().map_or_else(|| Arc::new(NoRemote) as Arc<dyn Remote>, |lives| Arc::new(lives) as Arc<dyn Remote>);
+        let router = Router::new(Arc::clone(&shards), ownership.clone(), remote, lease.clone(), places);
+        if let Some(lives) = &lives {
+            let doors = (Arc::clone(&door), Arc::clone(&board));
+            let acquaintances = Acquaintances::new(options.lease);
+            lives.start(Arc::new(Talk::new(Arc::clone(&shards), ownership.clone(), doors, lease.clone(), acquaintances)));
+        }
+        let member = membership::Options {
+            node: options.node,
+            http: options.http,
+            cluster: lives.as_ref().map(|lives| lives.advertised().to_owned()).unwrap_or_default(),
+            lease: options.lease,
+            beat: options.beat,
+        };
+        let around = membership::Surroundings {
+            store: Arc::clone(&store),
+            lease: lease.clone(),
+            shards: Arc::clone(&shards),
+            ownership,
+            peers,
+            door: Arc::clone(&door),
+            board: Arc::clone(&board),
+        };
+        let membership = Membership::start(member, around).await?;
         let house = Housekeeping {
             door: Arc::clone(&door),
             board,
@@ -140,7 +188,7 @@ impl Engine {
             idle: options.idle,
         };
         let housekeeping = tokio::spawn(critical("housekeeping", house.run())).abort_handle();
-        Ok(Self { inner: Arc::new(Inner { store, lease, lanes, door, shards, router, membership, housekeeping }) })
+        Ok(Self { inner: Arc::new(Inner { lives, store, lease, lanes, door, shards, router, membership, housekeeping }) })
     }
 
     /// Asks the coupon's owner to give it to the user. Answers within `deadline`.
@@ -163,11 +211,21 @@ impl Engine {
     ///
     /// Cancel safety: a dropped future may leave the change made.
     pub async fn change(&self, coupon: CouponId, change: Change, if_version: Option<u64>, deadline: Duration) -> ChangeAnswer {
+        let may_widen = !matches!(change, Change::Pause | Change::Close);
+        let until = Instant::now() + deadline;
         let request = ChangeRequest { change, if_version, expires: time::moment() + deadline };
-        let answer = self.inner.router.change(coupon, request, Instant::now() + deadline).await;
+        let mut answer = self.inner.router.change(coupon, request, until).await;
         if let Ok(ChangeOutcome::Done(done)) = &answer {
-            // Before the administrator hears of it, no door may know less: neither the owner's, which has heard, nor the asker's.
-            self.inner.door.raise_floor(coupon, done.coupon.version, time::moment());
+            let version = done.coupon.version;
+            // Before the administrator hears of it, no door may know less: neither the owner's, which has heard, nor the asker's, nor any other.
+            self.inner.door.raise_floor(coupon, version, time::moment());
+            if let (true, Some(lives)) = (may_widen, &self.inner.lives) {
+                let widening = widening::spread(lives, self.inner.store.as_ref(), coupon, version);
+                if tokio::time::timeout_at(until, widening).await.is_err() {
+                    // It is made; that nobody refuses by what was before cannot be promised.
+                    answer = Err(Setback::Unknown);
+                }
+            }
         }
         show_change(&answer);
         answer
@@ -222,21 +280,59 @@ impl Engine {
         self.inner.shards.iter().map(ShardHandle::owners).sum()
     }
 
-    /// Is not ready any more from now on, but serves as before.
+    /// Is not ready any more from now on, but serves as before, and begins to hand its shards over.
     pub fn begin_leaving(&self) {
         self.inner.membership.begin_leaving();
     }
 
-    /// Stops: stores everything decided, answers everybody, gives up its shards, leaves. False if that was not done within `limit`;
+    /// Leaves as [`Self::begin_leaving`] does, and waits until others have all shards of this node; false if some are here still after `limit`. Requests go
+    /// on to where the shards are. A node that has the cluster for itself keeps them until [`Self::stop`].
+    ///
+    /// Cancel safe: it leaves all the same.
+    pub async fn hand_over(&self, limit: Duration) -> bool {
+        self.begin_leaving();
+        let until = Instant::now() + limit;
+        while self.has_shards() {
+            if Instant::now() >= until || self.inner.lives.as_ref().is_none_or(|lives| lives.linked().is_empty()) {
+                return false;
+            }
+            tokio::time::sleep(HAND_OVER_POLL).await;
+        }
+        true
+    }
+
+    fn has_shards(&self) -> bool {
+        self.inner.shards.iter().any(ShardHandle::is_here)
+    }
+
+    /// Stops: hands its shards over for half of `limit`, stores everything decided, answers everybody, gives up the shards that are left, leaves. False if that was not done within `limit`;
     /// what was told holds all the same.
     pub async fn stop(&self, limit: Duration) -> bool {
-        self.begin_leaving();
+        self.hand_over(limit / 2).await;
         let drained = futures_util::future::join_all(self.inner.shards.iter().map(ShardHandle::drain));
         let drained = tokio::time::timeout(limit, drained).await.is_ok();
         let left = tokio::time::timeout(LEAVE_LIMIT, self.inner.membership.leave()).await.is_ok();
+        if let Some(lives) = &self.inner.lives {
+            lives.stop().await;
+        }
         self.inner.housekeeping.abort();
         self.inner.shards.iter().for_each(ShardHandle::stop);
         drained && left
+    }
+}
+
+/// Whether this can be a node among others.
+fn check_cluster(options: &Options, store: &dyn Store) -> Result<()> {
+    if store.is_exclusive() {
+        return Err(StoreError::NotStored("this store is one node's alone: a cluster needs MySQL or MariaDB".to_owned()));
+    }
+    check_lease(options)
+}
+
+fn check_lease(options: &Options) -> Result<()> {
+    match options.lease <= LEASE_MAX {
+        true => Ok(()),
+        false => Err(StoreError::NotStored(format!("a lease in a cluster is at most {LEASE_MAX:?}"))),
     }
 }
 
@@ -262,11 +358,12 @@ impl Housekeeping {
                 () = self.board.changed() => {}
             }
             let asked_at = time::moment();
-            if self.lease.holds(asked_at) {
-                self.door.hear(asked_at, self.board.read());
+            if let Some(incarnation) = self.lease.holder(asked_at) {
+                self.door.hear(asked_at, self.board.read(incarnation));
             }
             handles().door_notices.set(self.door.notices() as f64);
             handles().admitted.set(self.router.admitted() as f64);
+            handles().moving_waiting.set(self.router.waiting() as f64);
             if asked_at.since(swept_at) >= SWEEP_EVERY {
                 swept_at = asked_at;
                 self.shards.iter().for_each(ShardHandle::sweep);

@@ -108,6 +108,12 @@ impl Sequence {
         Self(self.0 + 1)
     }
 
+    /// The one before this; [`Self::NONE`] has none, and stays.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     /// The bare number; it is also how many issuances there are up to here.
     pub const fn get(self) -> u64 {
         self.0

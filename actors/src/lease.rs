@@ -33,6 +33,13 @@ impl Lease {
         now.as_nanos() < self.shared.until_nanos.load(Ordering::Acquire)
     }
 
+    /// Whose it is at `now`, if it holds.
+    pub fn holder(&self, now: Moment) -> Option<Incarnation> {
+        let incarnation = Incarnation::new(self.shared.incarnation.load(Ordering::Acquire))?;
+        // Asked after that, so that another's time is not taken for this one's.
+        self.holds_for(incarnation, now).then_some(incarnation)
+    }
+
     /// How long it still holds.
     pub fn remaining(&self, now: Moment) -> Duration {
         Moment::from_nanos(self.shared.until_nanos.load(Ordering::Acquire)).since(now)
@@ -64,6 +71,7 @@ mod tests {
         assert!(!lease.holds(Moment::ORIGIN));
         lease.set(first, end);
         assert!(lease.holds_for(first, Moment::ORIGIN));
+        assert_eq!((lease.holder(Moment::ORIGIN), lease.holder(end)), (Some(first), None));
         assert!(!lease.holds_for(first, end));
         lease.set(second, end);
         assert!(!lease.holds_for(first, Moment::ORIGIN));

@@ -7,7 +7,8 @@
 //!
 //! 1. [`engine`] takes it from the gateway, with a request key and a deadline.
 //! 2. [`door`]: a coupon known to be sold out, and a user who surely has none: answered here.
-//! 3. [`router`] finds the shard, asks, and asks again with the same key while nobody knows the outcome.
+//! 3. [`router`] finds who has the shard, asks there, and asks again with the same key while nobody knows the outcome. While a shard moves it waits.
+//!    To an owner elsewhere it goes over a link of [`peer`]; the shard there takes it as one of its own if it is of that epoch.
 //! 4. [`shard`] has the owner, or loads it; requests wait meanwhile. [`admission`] counted them before they came.
 //! 5. [`coupon`] is the owner's mailbox. [`coupon::owner`] is what it does, [`coupon::ledger`] decides: replay, refusal or issuance.
 //! 6. If nothing of this coupon is out, all that is undelivered goes to a lane; otherwise it waits for what is out. So batches grow with load.
@@ -21,6 +22,8 @@
 //!            door ──── sold out, and surely no winner ──► answer
 //!              │
 //!           router ◄───────────── moved, unknown: again ─────┐
+//!              │ ╲                                           │
+//!              │  link ──► a peer's shard ──► answers ───────┤
 //!              │                                             │
 //!            shard ── not loaded: load, wait ──┐             │
 //!              │                               │             │
@@ -35,14 +38,23 @@
 //! # Who decides, who acts
 //!
 //! What decides is a state machine, `(event, now) → effects`, with no clock, no task and no IO: [`coupon::owner`] with [`coupon::ledger`] and
-//! [`coupon::gate`], [`write_back::lane`], [`shard::life`], [`membership::life`], [`placement`], [`door::Knowledge`], [`router::attempts`].
+//! [`coupon::gate`], [`write_back::lane`], [`shard::life`], [`membership::life`], [`membership::group`], [`placement`], [`door::Knowledge`],
+//! [`router::attempts`], [`peer::link`], [`peer::mesh`].
 //! Actors and tasks feed them and carry their effects out. `tests/simulation.rs` does the same with a scheduler of its own, by a seed.
 //!
 //! # Ownership
 //!
-//! Lives in the database. [`membership`] joins, beats and claims; a claim raises the shard's epoch and is committed before a coupon is read;
-//! epoch and incarnation together ([`ids::Fence`]) are in every write to an existing coupon, and the store refuses all others.
-//! [`lease`] bounds in time what a node may decide from memory.
+//! Lives in the database. [`membership`] joins, beats and ends who is dead; from the nodes' rows all compute the same [`membership::group`] and the same
+//! [`placement`]; [`placement::claim`] says what to claim, drop and hand over. A claim raises the shard's epoch and is committed before a coupon is read,
+//! and so is a hand-over: its old owner has stored all and stopped, its new one may have loaded ahead and completes that ([`coupon::tail`]).
+//! Epoch and incarnation together ([`ids::Fence`]) are in every write to an existing coupon, and the store refuses all others.
+//! [`lease`] bounds in time what a node may decide from memory. [`placement::ownership`] is what a node knows of who owns what.
+//!
+//! # Links
+//!
+//! [`peer`] links a node with every other, so that a request reaches its owner wherever that is. [`peer::lives`] is what the rest of the node holds of
+//! them: each incarnation has links of its own. Heartbeats carry what doors ask and owners tell ([`door::board`]); news say who has a shard now, and what
+//! a widened coupon made untrue, which the engine waits for before it answers the change.
 
 pub mod admission;
 pub mod coupon;
@@ -54,6 +66,7 @@ pub mod lease;
 pub mod membership;
 pub mod metrics;
 pub mod offer;
+pub mod peer;
 pub mod placement;
 pub mod router;
 pub mod shard;

@@ -1,29 +1,40 @@
-//! Membership: joining, beating, and with every beat the rows of nodes and shards: ending who is dead, claiming what is ours, dropping what is not.
+//! Membership: joining, beating, and with every beat the rows of nodes and shards: ending who is dead, claiming what is ours, dropping what is not,
+//! handing over what others should have.
 //!
-//! All of ownership lives in the database; this task only keeps pace with it. The shell around [`life::Life`] and [`crate::placement::claim::steps`].
+//! All of ownership lives in the database; this task only keeps pace with it. The shell around [`life::Life`], [`group::Group`] and
+//! [`crate::placement::claim::Judge`].
 
+pub mod group;
+mod join;
 pub mod life;
+pub mod peers;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::critical::critical;
 use crate::door::{Board, Door};
-use crate::ids::{Fence, Incarnation, NodeId, ShardId};
+use crate::ids::{Fence, Incarnation, NodeId, SHARDS, ShardId};
 use crate::lease::Lease;
+use crate::membership::group::Group;
+pub use crate::membership::join::Predecessor;
 use crate::membership::life::{Beaten, Life};
-use crate::metrics::handles;
-use crate::placement::claim::{Steps, steps};
+use crate::membership::peers::{PeerAddress, Peers};
+use crate::metrics::{handles, shard_moved};
+use crate::placement::claim::{GiveUp, Judge, Member, Steps};
+use crate::placement::ownership::{Entry, Ownership};
 use crate::shard::ShardHandle;
-use crate::store::{Claim, NodeRow, NodeState, Result, Store, StoreError};
+use crate::store::{Claim, NodeRow, NodeState, Result, Store};
 use crate::time::{self, Moment};
 
-/// How often joining is tried against others who write the same row, before it is given up.
-const JOIN_ATTEMPTS: u32 = 5;
+/// For how long it is remembered when a node that died was heard last: its shards are taken over long before.
+const SILENT_KEPT: Duration = Duration::from_secs(60);
 
 /// How a node is a member.
 #[derive(Debug, Clone)]
@@ -32,10 +43,31 @@ pub struct Options {
     pub node: NodeId,
     /// Where its HTTP is reached.
     pub http: String,
+    /// Where its links are reached; empty where it has none.
+    pub cluster: String,
     /// How long it may decide after its last successful beat was sent.
     pub lease: Duration,
     /// Time between beats.
     pub beat: Duration,
+}
+
+/// What membership needs of its node.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Where all of it lives.
+    pub store: Arc<dyn Store>,
+    /// The node's leave to decide.
+    pub lease: Lease,
+    /// By number.
+    pub shards: Arc<[ShardHandle]>,
+    /// Where it publishes who owns what.
+    pub ownership: Ownership,
+    /// The node's links.
+    pub peers: Arc<dyn Peers>,
+    /// What this node's door knows; emptied should the database go backwards.
+    pub door: Arc<Door>,
+    /// What its owners posted; emptied with it.
+    pub board: Arc<Board>,
 }
 
 /// The membership task, as others hold it.
@@ -49,6 +81,8 @@ struct Shared {
     store: Arc<dyn Store>,
     lease: Lease,
     shards: Arc<[ShardHandle]>,
+    ownership: Ownership,
+    peers: Arc<dyn Peers>,
     door: Arc<Door>,
     board: Arc<Board>,
     /// As of the last beat every shard is served here or has another living owner.
@@ -62,20 +96,16 @@ struct Shared {
 }
 
 impl Membership {
-    /// Joins, and begins to beat and to claim. Door and board are emptied should the database go backwards.
-    pub async fn start(
-        options: Options,
-        store: Arc<dyn Store>,
-        lease: Lease,
-        shards: Arc<[ShardHandle]>,
-        (door, board): (Arc<Door>, Arc<Board>),
-    ) -> Result<Self> {
-        let incarnation = join(&options, store.as_ref()).await?;
+    /// Joins, and begins to beat and to claim.
+    pub async fn start(options: Options, surroundings: Surroundings) -> Result<Self> {
+        let Surroundings { store, lease, shards, ownership, peers, door, board } = surroundings;
         let shared = Arc::new(Shared {
             options,
             store,
             lease,
             shards,
+            ownership,
+            peers,
             door,
             board,
             ready: AtomicBool::new(false),
@@ -85,7 +115,8 @@ impl Membership {
             stop: Notify::new(),
             stopped: watch::Sender::new(false),
         });
-        tokio::spawn(critical("membership", Arc::clone(&shared).run(incarnation)));
+        let living = shared.join().await?;
+        tokio::spawn(critical("membership", Arc::clone(&shared).run(living)));
         Ok(Self { shared })
     }
 
@@ -118,44 +149,21 @@ impl Membership {
     }
 }
 
-/// Puts this node's row in place with a fresh incarnation, and so ends a predecessor of the same name.
-async fn join(options: &Options, store: &dyn Store) -> Result<Incarnation> {
-    for _ in 0..JOIN_ATTEMPTS {
-        let predecessor = store.nodes().await?.into_iter().find(|node| node.id == options.node);
-        let incarnation = Incarnation::random();
-        let row = NodeRow {
-            id: options.node.clone(),
-            incarnation,
-            beat: 0,
-            state: NodeState::Joining,
-            http: options.http.clone(),
-            cluster: String::new(),
-        };
-        if store.join(&row, predecessor.map(|row| row.incarnation)).await? {
-            end_the_dead(incarnation, store).await?;
-            tracing::info!(node = %options.node, %incarnation, "joined");
-            return Ok(incarnation);
-        }
-    }
-    Err(StoreError::NotStored(format!("another node keeps joining as {}", options.node)))
-}
-
-/// Where nobody else can have the store open, all other rows are those of nodes that died: none needs to be watched for a lease.
-async fn end_the_dead(me: Incarnation, store: &dyn Store) -> Result<()> {
-    if !store.is_exclusive() {
-        return Ok(());
-    }
-    for row in store.nodes().await? {
-        if row.incarnation != me && row.state != NodeState::Ended && store.end(me, &row).await? {
-            tracing::info!(node = %row.id, incarnation = %row.incarnation, "ended: nobody else can have this store open");
-        }
-    }
-    Ok(())
+/// One incarnation: its life, and what it makes of the rows.
+struct Living {
+    life: Life,
+    judge: Judge,
+    /// Others who died lately, and when their last beat was seen.
+    silent: HashMap<Incarnation, Moment>,
+    /// Pauses before joining anew, the longer the sooner lives end.
+    pauses: ExponentialBackoff,
+    /// Not to be tried before.
+    rejoin_at: Moment,
+    joined_at: Moment,
 }
 
 impl Shared {
-    async fn run(self: Arc<Self>, incarnation: Incarnation) {
-        let mut life = Life::new(incarnation, self.options.lease, self.options.beat);
+    async fn run(self: Arc<Self>, mut living: Living) {
         let mut ticks = tokio::time::interval(self.options.beat);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -166,32 +174,33 @@ impl Shared {
             if self.stopping.load(Ordering::Acquire) {
                 break;
             }
-            if life.is_over() {
-                self.join_anew(&mut life).await;
+            if living.life.is_over() {
+                self.join_anew(&mut living).await;
             } else {
-                self.beat(&mut life).await;
+                self.beat(&mut living).await;
             }
             let remaining = self.lease.remaining(time::moment());
             handles().lease_seconds.set(remaining.as_secs_f64());
         }
         self.lease.end();
-        if let Err(error) = self.store.beat(&self.options.node, life.incarnation(), NodeState::Ended).await {
+        if let Err(error) = self.store.beat(&self.options.node, living.life.incarnation(), NodeState::Ended, &[]).await {
             tracing::warn!(%error, "the row of this node was not ended; its next start ends it");
         }
         self.stopped.send_replace(true);
     }
 
     /// One beat, and what follows from its answer.
-    async fn beat(&self, life: &mut Life) {
+    async fn beat(&self, living: &mut Living) {
         let sent_at = time::moment();
-        let state = if self.leaving.load(Ordering::Acquire) { NodeState::Leaving } else { NodeState::Ready };
-        let counted = self.store.beat(&self.options.node, life.incarnation(), state).await;
+        let life = &mut living.life;
+        let state = life.state(self.leaving.load(Ordering::Acquire));
+        let counted = self.store.beat(&self.options.node, life.incarnation(), state, &self.peers.linked()).await;
         match counted.map(|counted| life.beaten(sent_at, counted)) {
             Ok(Beaten::Alive(until)) => {
                 handles().beats_ok.increment(1);
                 self.lease.set(life.incarnation(), until);
                 // Bounded, so that the next beat is in time whatever becomes of this.
-                match tokio::time::timeout(self.options.lease / 3, self.keep_pace(life, sent_at)).await {
+                match tokio::time::timeout(self.options.lease / 3, self.keep_pace(living, sent_at)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::warn!(%error, "the rows of nodes and shards were not read or not claimed"),
                     Err(_limit) => tracing::warn!("reading the rows of nodes and shards took too long"),
@@ -201,7 +210,7 @@ impl Shared {
                 tracing::error!(incarnation = %life.incarnation(), "this incarnation was ended; joining anew");
                 // Its row may also be gone because the database is as it was before it joined.
                 self.forget();
-                self.join_anew(life).await;
+                self.end(living);
             }
             Ok(Beaten::WentBackwards { confirmed, counted }) => {
                 tracing::error!(
@@ -211,7 +220,7 @@ impl Shared {
                 );
                 handles().went_backwards.increment(1);
                 self.forget();
-                self.join_anew(life).await;
+                self.end(living);
             }
             Err(error) => {
                 handles().beats_failed.increment(1);
@@ -233,28 +242,64 @@ impl Shared {
     }
 
     /// Brings what is served here in line with the rows.
-    async fn keep_pace(&self, life: &mut Life, sent_at: Moment) -> Result<()> {
-        let nodes = self.store.nodes().await?;
-        for dead in life.observed(sent_at, &nodes) {
-            if self.store.end(life.incarnation(), dead).await? {
-                tracing::warn!(node = %dead.id, incarnation = %dead.incarnation, "ended: it has not beaten over a lease");
+    async fn keep_pace(&self, living: &mut Living, sent_at: Moment) -> Result<()> {
+        let me = living.life.incarnation();
+        let changes: Vec<u64> = self.shards.iter().map(ShardHandle::changes).collect();
+        // The shards first: then an owner that is not among the nodes is one that was ended, and not one that joined in between.
+        let rows = self.store.shards().await?;
+        let mut nodes = self.store.nodes().await?;
+        living.silent.extend(living.life.silenced(&nodes));
+        let dead = living.life.observed(sent_at, time::moment(), &nodes, |peer| self.peers.refuses(peer));
+        for dead in dead {
+            if self.store.end(me, &dead).await? {
+                tracing::warn!(node = %dead.id, incarnation = %dead.incarnation, "ended: it has not beaten over a lease, or nobody listens there");
+                nodes.iter_mut().filter(|node| node.incarnation == dead.incarnation).for_each(|node| node.state = NodeState::Ended);
             }
         }
-        let rows = self.store.shards().await?;
-        let serving = |id: ShardId| self.shard(id).serving();
-        let Steps { claim, drop } = steps(&self.options.node, life.incarnation(), &nodes, &rows, serving);
+        living.silent.extend(living.life.silenced(&nodes));
+        living.silent.retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
+        self.peers.know(self.others(me, &nodes));
+        living.life.grouped(sent_at, Group::of(&nodes).has(me));
+        self.ownership.publish(me, &nodes, &rows);
+        let member = Member {
+            id: &self.options.node,
+            incarnation: me,
+            ready: living.life.is_ready(),
+            leaving: self.leaving.load(Ordering::Acquire),
+        };
+        let here = |id: ShardId| self.shard(id).here(changes[usize::from(id.get())]);
+        let steps = living.judge.steps(member, sent_at, &nodes, &rows, here);
+        let missing = self.carry_out(me, steps, &living.silent).await?;
+        let ready = missing == 0 && living.life.is_inside();
+        self.ready.store(ready, Ordering::Release);
+        self.was_ready.fetch_or(ready, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// How many shards were to be claimed and were not.
+    async fn carry_out(&self, me: Incarnation, steps: Steps, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
+        let Steps { claim, drop, announce, give_up } = steps;
         for id in drop {
-            tracing::warn!(shard = %id, "another node owns this shard now");
+            let Entry { epoch, owner } = self.ownership.entry(id);
+            shard_moved("lost");
+            tracing::warn!(shard = %id, %epoch, ?owner, "another node owns this shard now");
             self.shard(id).lost();
         }
-        // Whatever is not served after this beat, and is nobody else's, is missing.
-        let mut missing = claim.len();
-        if missing > 0 && !self.leaving.load(Ordering::Acquire) {
-            missing -= self.claim(life.incarnation(), &claim).await?;
+        for (id, to) in announce {
+            self.peers.expect(to, id, self.shard(id).coupons());
         }
-        self.ready.store(missing == 0, Ordering::Release);
-        self.was_ready.fetch_or(missing == 0, Ordering::AcqRel);
-        Ok(())
+        for GiveUp { shard, from, to } in give_up {
+            self.shard(shard).give_up(from, to);
+        }
+        let claimed = if claim.is_empty() { 0 } else { self.claim(me, &claim, silent).await? };
+        Ok(claim.len() - claimed)
+    }
+
+    /// The other nodes that live.
+    fn others(&self, me: Incarnation, nodes: &[NodeRow]) -> Vec<PeerAddress> {
+        let others = nodes.iter().filter(|node| node.state != NodeState::Ended && node.incarnation != me);
+        let peer = |node: &NodeRow| PeerAddress { node: node.id.clone(), incarnation: node.incarnation, address: node.cluster.clone() };
+        others.map(peer).collect()
     }
 
     fn shard(&self, id: ShardId) -> &ShardHandle {
@@ -262,13 +307,26 @@ impl Shared {
     }
 
     /// Claims these shards and serves what it got; how many that were. Their mailboxes keep the order: whoever asks from now on is served.
-    async fn claim(&self, me: Incarnation, claims: &[Claim]) -> Result<usize> {
+    async fn claim(&self, me: Incarnation, claims: &[Claim], silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
         let rows = self.store.claim(claims).await?;
         let mut claimed = 0;
+        // A node alone claims all at once: that is one event, and one line below.
+        let is_first = claims.len() == usize::from(SHARDS);
         for (claim, row) in claims.iter().zip(rows) {
             if row.owner == Some(me) && row.epoch > claim.seen.epoch {
                 claimed += 1;
-                self.shard(row.id).claimed(Fence { epoch: row.epoch, owner: me });
+                let fence = Fence { epoch: row.epoch, owner: me };
+                shard_moved("claimed");
+                if !is_first {
+                    tracing::info!(shard = %row.id, epoch = %row.epoch, before = claim.seen.owner.map(tracing::field::display), "claimed a shard");
+                }
+                if let Some(since) = claim.seen.owner.and_then(|owner| silent.get(&owner)) {
+                    handles().take_over_seconds.record(time::moment().since(*since).as_secs_f64());
+                }
+                // In this order: whoever reads of it is served.
+                self.shard(row.id).claimed(fence);
+                self.peers.moved(row.id, fence);
+                self.ownership.learn(row.id, fence);
             }
         }
         handles().shard_claims.increment(claimed as u64);
@@ -276,14 +334,55 @@ impl Shared {
         Ok(claimed)
     }
 
-    async fn join_anew(&self, life: &mut Life) {
-        life.end();
+    /// Joins as a fresh incarnation.
+    async fn join(&self) -> Result<Living> {
+        let Options { lease, beat, .. } = self.options;
+        let (incarnation, nodes) = join::join(&self.options, self.store.as_ref()).await?;
+        let now = time::moment();
+        let mut life = Life::new(incarnation, lease, beat);
+        // Its first beat says so, if it is in the group already: a node alone is ready at once.
+        life.grouped(now, Group::of(&nodes).has(incarnation));
+        self.ownership.live_as(incarnation);
+        self.peers.live_as(incarnation);
+        self.peers.know(self.others(incarnation, &nodes));
+        Ok(Living { life, judge: Judge::new(lease, beat), silent: HashMap::new(), pauses: self.pauses(), rejoin_at: now, joined_at: now })
+    }
+
+    fn pauses(&self) -> ExponentialBackoff {
+        let Options { lease, beat, .. } = self.options;
+        ExponentialBuilder::new().with_min_delay(beat).with_max_delay(lease.max(beat)).without_max_times().with_jitter().build()
+    }
+
+    /// This incarnation is over: everything is dropped, and joined anew after a pause. Two that keep ending each other come apart that way.
+    fn end(&self, living: &mut Living) {
+        living.life.end();
         self.lease.end();
         self.drop_everything();
-        match join(&self.options, self.store.as_ref()).await {
-            Ok(incarnation) => *life = Life::new(incarnation, self.options.lease, self.options.beat),
-            // Tried again in place of the next beat.
-            Err(error) => tracing::error!(%error, "not joined"),
+        let now = time::moment();
+        if now.since(living.joined_at) > 2 * self.options.lease {
+            living.pauses = self.pauses();
+        }
+        living.rejoin_at = now + living.pauses.next().unwrap_or(self.options.lease);
+    }
+
+    async fn join_anew(&self, living: &mut Living) {
+        if time::moment() < living.rejoin_at {
+            return;
+        }
+        let joined = tokio::select! {
+            joined = self.join() => joined,
+            // Nothing of ours is in the rows that would have to be ended, or it is ended by our next start.
+            () = self.stop.notified() => return self.stop.notify_one(),
+        };
+        match joined {
+            Ok(joined) => {
+                let pauses = std::mem::replace(&mut living.pauses, self.pauses());
+                *living = Living { pauses, ..joined };
+            }
+            Err(error) => {
+                tracing::error!(%error, "not joined");
+                living.rejoin_at = time::moment() + living.pauses.next().unwrap_or(self.options.lease);
+            }
         }
     }
 

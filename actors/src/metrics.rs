@@ -70,7 +70,14 @@ metric_table! {
     OWNER_PANICS = "coupon_owner_panics_total", Kind::Counter, Count, "Owners that panicked and were loaded anew.";
     ADMITTED = "coupon_requests_admitted", Kind::Gauge, Count, "Requests in this node's queues or waiting for their answer.";
     REQUESTS_REFUSED = "coupon_requests_refused_total", Kind::Counter, Count,
-        "Requests refused as a queue was full, by the bound: the node's, an owner's, or that of owners and of who waits for one to be loaded.";
+        "Requests refused as a queue was full, by the bound: the node's, an owner's, that of owners and of who waits for one to be loaded, a link's, or that of who waits for a shard that moves.";
+    FORWARDED = "coupon_requests_forwarded_total", Kind::Counter, Count, "Attempts that went to an owner on another node.";
+    MOVING_WAITING = "coupon_requests_waiting_for_owner", Kind::Gauge, Count,
+        "Requests that wait on this node as their shard moves, has no owner, or did not answer.";
+    SHARD_MOVES = "coupon_shard_moves_total", Kind::Counter, Count,
+        "Changes of a shard's owner that this node made or heard of as one side, by kind: handed over, released, received, claimed, lost.";
+    SHARD_MOVE_SECONDS = "coupon_shard_move_duration_seconds", Kind::Histogram(SECONDS), Seconds,
+        "Time for which a shard was without an owner, by kind: handed over, from closing it to the row that names the next; taken over, from the last beat that was seen of its owner to the claim.";
     WAITING = "coupon_requests_waiting", Kind::Gauge, Count, "Answers decided here that wait at the output gate.";
     UNSTORED = "coupon_entries_unstored", Kind::Gauge, Count, "Entries decided minus entries stored, on this node.";
     BATCH_ROWS = "coupon_batch_rows", Kind::Histogram(ROWS), Count, "Rows of a committed batch.";
@@ -86,6 +93,18 @@ metric_table! {
     BEATS = "coupon_beats_total", Kind::Counter, Count, "Heartbeats, by result.";
     WENT_BACKWARDS = "coupon_database_went_backwards_total", Kind::Counter, Count,
         "How often the database had lost a beat that it had confirmed: a restore, or a bad fail-over. Never expected.";
+    PEERS_UP = "coupon_peers_up", Kind::Gauge, Count, "Peers to which this node has a link.";
+    PEER_ROUND_TRIP = "coupon_peer_round_trip_seconds", Kind::Histogram(SECONDS), Seconds,
+        "Time from a heartbeat to a peer to its answer.";
+    PEER_FRAMES = "coupon_peer_frames_total", Kind::Counter, Count, "Frames sent to and received from peers, by direction.";
+    PEER_BYTES = "coupon_peer_bytes_total", Kind::Counter, Bytes, "Bytes of frames sent to and received from peers, by direction.";
+    PEER_FRAME_REQUESTS = "coupon_peer_frame_requests", Kind::Histogram(ROWS), Count, "Requests that went to a peer in one frame.";
+    PEER_REFUSED = "coupon_peer_refused_total", Kind::Counter, Count,
+        "Frames that were dropped, and connections and links that were refused or given up, by reason.";
+    PEER_REDIALS = "coupon_peer_redials_total", Kind::Counter, Count, "Dials of peers that had been dialled before.";
+    PEER_IN_FLIGHT = "coupon_peer_requests_in_flight", Kind::Gauge, Count, "Requests sent to peers and not answered yet.";
+    PEER_WINDOWS_FULL = "coupon_peer_windows_full_total", Kind::Counter, Count,
+        "Requests refused because too many were on their way, to the peer or to the coupon.";
     RUNTIME_WORKERS = "coupon_runtime_workers", Kind::Gauge, Count, "Worker threads of the runtime.";
     RUNTIME_TASKS = "coupon_runtime_live_tasks", Kind::Gauge, Count, "Tasks of the runtime that live now.";
     RUNTIME_QUEUE = "coupon_runtime_global_queue_depth", Kind::Gauge, Count, "Tasks waiting in the runtime's global queue.";
@@ -129,6 +148,12 @@ pub(crate) struct Handles {
     pub(crate) refused_by_node: Counter,
     pub(crate) refused_by_owner: Counter,
     pub(crate) refused_by_owners: Counter,
+    pub(crate) refused_by_link: Counter,
+    pub(crate) refused_waiting: Counter,
+    pub(crate) forwarded: Counter,
+    pub(crate) moving_waiting: Gauge,
+    pub(crate) hand_over_seconds: Histogram,
+    pub(crate) take_over_seconds: Histogram,
     pub(crate) waiting: Gauge,
     pub(crate) unstored: Gauge,
     pub(crate) batch_rows: Histogram,
@@ -144,6 +169,11 @@ pub(crate) struct Handles {
     pub(crate) beats_ok: Counter,
     pub(crate) beats_failed: Counter,
     pub(crate) went_backwards: Counter,
+}
+
+/// Counts a change of a shard's owner. Seldom enough to be looked up each time.
+pub(crate) fn shard_moved(kind: &'static str) {
+    metrics::counter!(SHARD_MOVES, "kind" => kind).increment(1);
 }
 
 /// The engine's handles. First used when an engine starts, which is after the recorder is installed.
@@ -175,6 +205,12 @@ pub(crate) fn handles() -> &'static Handles {
             refused_by_node: metrics::counter!(REQUESTS_REFUSED, "bound" => "node"),
             refused_by_owner: metrics::counter!(REQUESTS_REFUSED, "bound" => "owner"),
             refused_by_owners: metrics::counter!(REQUESTS_REFUSED, "bound" => "owners"),
+            refused_by_link: metrics::counter!(REQUESTS_REFUSED, "bound" => "link"),
+            refused_waiting: metrics::counter!(REQUESTS_REFUSED, "bound" => "waiting"),
+            forwarded: metrics::counter!(FORWARDED),
+            moving_waiting: metrics::gauge!(MOVING_WAITING),
+            hand_over_seconds: metrics::histogram!(SHARD_MOVE_SECONDS, "kind" => "handed_over"),
+            take_over_seconds: metrics::histogram!(SHARD_MOVE_SECONDS, "kind" => "taken_over"),
             waiting: metrics::gauge!(WAITING),
             unstored: metrics::gauge!(UNSTORED),
             batch_rows: metrics::histogram!(BATCH_ROWS),
@@ -190,6 +226,49 @@ pub(crate) fn handles() -> &'static Handles {
             beats_ok: metrics::counter!(BEATS, "result" => "ok"),
             beats_failed: metrics::counter!(BEATS, "result" => "failed"),
             went_backwards: metrics::counter!(WENT_BACKWARDS),
+        }
+    });
+    &HANDLES
+}
+
+/// The handles of links, looked up once. Apart from [`Handles`], as a node alone has no links.
+pub(crate) struct PeerHandles {
+    pub(crate) peers_up: Gauge,
+    pub(crate) round_trip: Histogram,
+    pub(crate) frames_sent: Counter,
+    pub(crate) frames_received: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) bytes_received: Counter,
+    pub(crate) frame_requests: Histogram,
+    pub(crate) redials: Counter,
+    pub(crate) in_flight: Gauge,
+    pub(crate) windows_full_peer: Counter,
+    pub(crate) windows_full_coupon: Counter,
+}
+
+impl PeerHandles {
+    /// Counts what was refused. Seldom enough to be looked up each time.
+    pub(crate) fn refuse(&self, reason: &'static str) {
+        metrics::counter!(PEER_REFUSED, "reason" => reason).increment(1);
+    }
+}
+
+/// The handles of links. First used when links start, which is after the recorder is installed.
+pub(crate) fn peer_handles() -> &'static PeerHandles {
+    static HANDLES: LazyLock<PeerHandles> = LazyLock::new(|| {
+        let full = |of: &'static str| metrics::counter!(PEER_WINDOWS_FULL, "of" => of);
+        PeerHandles {
+            peers_up: metrics::gauge!(PEERS_UP),
+            round_trip: metrics::histogram!(PEER_ROUND_TRIP),
+            frames_sent: metrics::counter!(PEER_FRAMES, "direction" => "sent"),
+            frames_received: metrics::counter!(PEER_FRAMES, "direction" => "received"),
+            bytes_sent: metrics::counter!(PEER_BYTES, "direction" => "sent"),
+            bytes_received: metrics::counter!(PEER_BYTES, "direction" => "received"),
+            frame_requests: metrics::histogram!(PEER_FRAME_REQUESTS),
+            redials: metrics::counter!(PEER_REDIALS),
+            in_flight: metrics::gauge!(PEER_IN_FLIGHT),
+            windows_full_peer: full("peer"),
+            windows_full_coupon: full("coupon"),
         }
     });
     &HANDLES

@@ -55,6 +55,38 @@ pub struct InvalidField {
     pub message: &'static str,
 }
 
+/// Every field that can be wrong, and what is said of it.
+const INVALID_FIELDS: [(&str, &str); 13] = [
+    ("title", "must have 1 to 200 characters"),
+    ("title", "must not contain U+0000"),
+    ("discount.value", "must be from 1 to 2^53 - 1"),
+    ("discount.value", "must be from 1 to 100 percent"),
+    ("min_order_amount", "must be from 0 to 2^53 - 1"),
+    ("total_quantity", "must be from 1 to 1000000000, or null for unlimited"),
+    ("per_user_limit", "must be from 1 to 100"),
+    ("use_within_days", "must be from 1 to 3650"),
+    ("ends_at", "must be after starts_at"),
+    ("discount.kind", MISSING),
+    ("discount.value", MISSING),
+    ("starts_at", UNKNOWN_RULE),
+    ("status", UNKNOWN_RULE),
+];
+
+/// What is said of half a discount.
+const MISSING: &str = "is missing, and there was no discount before";
+/// What is said where another node, of a newer release, knows a rule that this one does not.
+const UNKNOWN_RULE: &str = "is not accepted";
+
+impl InvalidField {
+    /// The same as another node said it.
+    pub fn named(field: &str, message: &str) -> Self {
+        let known = INVALID_FIELDS.iter().find(|(name, rule)| (*name, *rule) == (field, message)).copied();
+        let same_field = || INVALID_FIELDS.iter().find(|(name, _)| *name == field).map(|(name, _)| (*name, UNKNOWN_RULE));
+        let (field, message) = known.or_else(same_field).unwrap_or(("offer", UNKNOWN_RULE));
+        Self { field, message }
+    }
+}
+
 impl Offer {
     /// Everything that is wrong with this offer; empty if it can stand.
     pub fn check(&self) -> Vec<InvalidField> {
@@ -256,7 +288,7 @@ impl Discount {
 impl DiscountPatch {
     fn apply(self, discount: Option<Discount>) -> Result<Discount, InvalidField> {
         let (kind, value) = discount.map(Discount::parts).unzip();
-        let missing = |field| InvalidField { field, message: "is missing, and there was no discount before" };
+        let missing = |field| InvalidField { field, message: MISSING };
         let kind = self.kind.or(kind).ok_or_else(|| missing("discount.kind"))?;
         Ok(Discount::new(kind, self.value.or(value).ok_or_else(|| missing("discount.value"))?))
     }
@@ -299,5 +331,34 @@ impl OfferPatch {
             ends_at: self.ends_at.unwrap_or(offer.ends_at),
             use_within_days: self.use_within_days.unwrap_or(offer.use_within_days),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_node_finds_wrong_is_said_in_the_same_words() {
+        let offer = |discount, starts_at: i64| Offer {
+            title: "\0".repeat(TITLE_CHARS_MAX + 1),
+            discount: Some(discount),
+            min_order_amount: Some(AMOUNT_MAX + 1),
+            total_quantity: Some(0),
+            per_user_limit: 0,
+            starts_at: Timestamp::from_micros(starts_at),
+            ends_at: Timestamp::from_micros(0),
+            use_within_days: Some(0),
+        };
+        let mut errors = [offer(Discount::Amount(0), 1).check(), offer(Discount::Rate(0), 1).check()].concat();
+        for patch in [DiscountPatch { kind: None, value: Some(1) }, DiscountPatch { kind: Some(DiscountKind::Rate), value: None }] {
+            errors.push(patch.apply(None).unwrap_err());
+        }
+        assert_eq!(errors.len(), 18);
+        for error in errors {
+            assert_eq!(InvalidField::named(error.field, error.message), error);
+        }
+        assert_eq!(InvalidField::named("title", "must rhyme"), InvalidField { field: "title", message: UNKNOWN_RULE });
+        assert_eq!(InvalidField::named("colour", "must be red"), InvalidField { field: "offer", message: UNKNOWN_RULE });
     }
 }

@@ -1,6 +1,7 @@
 //! Placement: which node should own a shard. Rendezvous hashing over nodes, so that a node that comes or goes moves only its own shards.
 
 pub mod claim;
+pub mod ownership;
 
 use hrw_hash::HrwNodes;
 
@@ -43,6 +44,14 @@ mod tests {
         let alone = plan(&["a"]);
         assert!(ShardId::all().all(|shard| alone.owner_of(shard).unwrap().as_str() == "a"));
         assert!(ShardId::all().all(|shard| plan(&[]).owner_of(shard).is_none()));
+    }
+
+    /// These pin the plan: two releases that place differently would take shards from each other without end.
+    #[test]
+    fn the_plan_is_pinned() {
+        let three = plan(&["a", "b", "c"]);
+        let planned: String = ShardId::all().take(16).map(|shard| three.owner_of(shard).unwrap().as_str()).collect();
+        assert_eq!(planned, "cbccaabacabcacab");
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //!
 //! Requests for an active owner go past it, straight into the owner's mailbox ([`ShardHandle::ask`]); all others come here and wait for the owner.
 
+mod handle;
 pub mod life;
 mod load;
+mod standing;
+mod statements;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -16,12 +18,16 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::admission::{Admission, NotAdmitted};
 use crate::coupon::message::{OwnerCommand, Request, Setback};
 use crate::coupon::{self, OwnerHandle, Surroundings};
-use crate::critical;
-use crate::ids::{CouponId, Epoch, Fence, ShardId};
+use crate::ids::{CouponId, Epoch, Fence, Incarnation, ShardId};
+use crate::membership::peers::Peers;
 use crate::metrics::{Handles, handles};
+use crate::placement::ownership::Ownership;
+pub use crate::shard::handle::ShardHandle;
+use crate::shard::handle::Shared;
 use crate::shard::life::{Effect, Event, Life, Load, Raise};
-use crate::shard::load::{Loaded, Readied};
-use crate::store::{Claim, ShardRow, Store};
+use crate::shard::load::{Ahead, Loaded, Readied};
+use crate::store::Store;
+use crate::time::{self, Moment};
 
 /// Most coupons of a node that are read or wait to be: more than are read in the time that people wait, four at a time at a millisecond each. Ids
 /// that nobody ever made count too, as only reading tells. More are told `OVERLOADED`.
@@ -56,6 +62,14 @@ pub enum ShardCommand {
     Fenced(Epoch),
     /// Raising the epoch from a fence ended.
     Raised(Fence, Raise),
+    /// Give it to this node, or to nobody, if it is ours under this fence.
+    GiveUp(Fence, Option<Incarnation>),
+    /// Giving it up from a fence ended; true: it surely is ours no more.
+    Given(Fence, bool),
+    /// It is about to be handed to us: load these coupons ahead.
+    Expect(Vec<CouponId>),
+    /// Loading ahead ended.
+    Preloaded(CouponId, Option<Ahead>),
     /// Unload owners that are idle.
     Passivate,
     /// Forget requests and answers that nobody waits for any more.
@@ -75,129 +89,39 @@ pub struct ShardSurroundings {
     pub loads: Arc<Semaphore>,
     /// Places for those being loaded and those waiting for it: [`LOADS_WAITING_MAX`].
     pub loads_waiting: Admission,
+    /// The same for what is loaded ahead, so that it keeps nobody waiting who asks.
+    pub loads_ahead: Arc<Semaphore>,
     /// How many owners there may be on this node.
     pub places: Admission,
-}
-
-/// A shard, as others hold it; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct ShardHandle {
-    actor: ActorRef<ShardCommand>,
-    shared: Arc<Shared>,
-}
-
-/// What the shard's actor shows to the outside without being asked.
-#[derive(Debug, Default)]
-struct Shared {
-    owners: RwLock<HashMap<CouponId, OwnerHandle>>,
-    /// The epoch under which it is served; 0: it is not.
-    serving: AtomicU64,
-    /// The actor is told to end, and may.
-    stopping: AtomicBool,
-}
-
-impl Shared {
-    fn owner(&self, coupon: CouponId) -> Option<OwnerHandle> {
-        self.owners.read().unwrap_or_else(PoisonError::into_inner).get(&coupon).cloned()
-    }
-
-    fn with_owners<T>(&self, change: impl FnOnce(&mut HashMap<CouponId, OwnerHandle>) -> T) -> T {
-        change(&mut self.owners.write().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl ShardHandle {
-    /// Starts a shard that serves nothing yet.
-    pub async fn start(id: ShardId, surroundings: ShardSurroundings) -> Result<Self, ractor::SpawnErr> {
-        let shared = Arc::new(Shared::default());
-        let arguments = (id, surroundings, Arc::clone(&shared));
-        let stopping = Arc::clone(&shared);
-        let (actor, task) = ShardActor::spawn(None, ShardActor, arguments).await?;
-        tokio::spawn(async move {
-            let _ = task.await;
-            if !stopping.stopping.load(Ordering::Acquire) {
-                critical::end_process("a shard");
-            }
-        });
-        Ok(Self { actor, shared })
-    }
-
-    /// Brings a request to the coupon's owner, which is loaded if it is not there. The answer comes by the request's own way back.
-    pub fn ask(&self, coupon: CouponId, request: Request) {
-        let request = match self.shared.owner(coupon) {
-            Some(owner) => match owner.decide(request) {
-                Ok(()) => return,
-                Err((request, NotAdmitted::Full)) => return request.set_back(Setback::Overloaded),
-                Err((request, NotAdmitted::Closed)) => request,
-            },
-            None => request,
-        };
-        if let Err(ractor::MessagingErr::SendErr(ShardCommand::Ask(_, request))) = self.actor.cast(ShardCommand::Ask(coupon, request)) {
-            request.set_back(Setback::Moved);
-        }
-    }
-
-    /// It was claimed for this node, under this fence.
-    pub fn claimed(&self, fence: Fence) {
-        let _ = self.actor.cast(ShardCommand::Claimed(fence));
-    }
-
-    /// This node may not serve it any more.
-    pub fn lost(&self) {
-        let _ = self.actor.cast(ShardCommand::Lost);
-    }
-
-    /// Lets it unload owners that are idle.
-    pub fn passivate(&self) {
-        let _ = self.actor.cast(ShardCommand::Passivate);
-    }
-
-    /// Lets it forget whom nobody waits for.
-    pub fn sweep(&self) {
-        let _ = self.actor.cast(ShardCommand::Sweep);
-    }
-
-    /// The epoch under which it is served, if it is.
-    pub fn serving(&self) -> Option<Epoch> {
-        let epoch = self.shared.serving.load(Ordering::Acquire);
-        (epoch != 0).then(|| Epoch::new(epoch))
-    }
-
-    /// Tells the coupon's owner something, if it is loaded.
-    #[cfg(test)]
-    pub(crate) fn tell_owner(&self, coupon: CouponId, command: OwnerCommand) -> bool {
-        self.shared.owner(coupon).map(|owner| owner.tell(command)).is_some()
-    }
-
-    /// How many owners are loaded.
-    pub fn owners(&self) -> usize {
-        self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Stores everything, stops all owners, and gives the shard up. Without a limit of its own: the caller sets one.
-    pub async fn drain(&self) {
-        let (done, is_done) = oneshot::channel();
-        if self.actor.cast(ShardCommand::Drain(done)).is_ok() {
-            // An error means that the shard is gone, and so drained.
-            let _ = is_done.await;
-        }
-    }
-
-    /// Ends the actor. Whoever waits is told that the outcome is unknown.
-    pub fn stop(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        self.actor.stop(None);
-    }
+    /// Learns who has a shard that was handed over.
+    pub ownership: Ownership,
+    /// Hear of it too.
+    pub peers: Arc<dyn Peers>,
 }
 
 struct ShardActor;
+
+/// What came with an event.
+#[derive(Default)]
+enum Read {
+    #[default]
+    Nothing,
+    /// What an owner is made of.
+    Whole(Readied),
+    /// What is kept until its shard comes.
+    Ahead(Ahead),
+}
 
 struct State {
     id: ShardId,
     surroundings: ShardSurroundings,
     shared: Arc<Shared>,
     life: Life,
+    /// What was read ahead.
+    ahead: HashMap<CouponId, Ahead>,
     drained: Vec<oneshot::Sender<()>>,
+    /// Since when it takes nobody, as it is given up.
+    closed_at: Option<Moment>,
     /// The owner that could not be made just now.
     not_made: Option<CouponId>,
     metrics: &'static Handles,
@@ -210,18 +134,23 @@ impl Actor for ShardActor {
 
     async fn pre_start(&self, _myself: ActorRef<ShardCommand>, arguments: Self::Arguments) -> Result<State, ActorProcessingErr> {
         let (id, surroundings, shared) = arguments;
-        Ok(State { id, surroundings, shared, life: Life::default(), drained: Vec::new(), not_made: None, metrics: handles() })
+        let (life, ahead, drained) = (Life::default(), HashMap::new(), Vec::new());
+        Ok(State { id, surroundings, shared, life, ahead, drained, closed_at: None, not_made: None, metrics: handles() })
     }
 
     async fn handle(&self, myself: ActorRef<ShardCommand>, command: ShardCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
-        let mut read = None;
+        let mut read = Read::Nothing;
+        let turns = command.turns();
         let event = match command {
-            ShardCommand::Claimed(fence) => Event::Claimed(fence),
+            ShardCommand::Claimed(fence) => {
+                state.closed_at = None;
+                Event::Claimed(fence)
+            }
             ShardCommand::Lost => Event::Lost,
             ShardCommand::Ask(coupon, request) => Event::Asked(coupon, request),
             ShardCommand::Loaded(coupon, loaded) => {
                 let (load, made) = loaded.split();
-                read = made;
+                read = made.map_or(Read::Nothing, Read::Whole);
                 Event::Loaded(coupon, load)
             }
             ShardCommand::OwnerStopped { coupon, actor, epoch, unsettled } => {
@@ -232,6 +161,17 @@ impl Actor for ShardActor {
             }
             ShardCommand::Fenced(epoch) => Event::Fenced(epoch),
             ShardCommand::Raised(from, raise) => Event::Raised { from, raise },
+            ShardCommand::GiveUp(from, to) => {
+                state.closed_at.get_or_insert_with(time::moment);
+                Event::GiveUp { from, to }
+            }
+            ShardCommand::Given(from, given) => Event::Given { from, given },
+            ShardCommand::Expect(coupons) => Event::Expect(coupons),
+            ShardCommand::Preloaded(coupon, ahead) => {
+                let is_read = ahead.is_some();
+                read = ahead.map_or(Read::Nothing, Read::Ahead);
+                Event::Preloaded(coupon, is_read)
+            }
             ShardCommand::Passivate => {
                 state.tell_active(|_| true, || OwnerCommand::Passivate);
                 return Ok(());
@@ -246,6 +186,9 @@ impl Actor for ShardActor {
             }
         };
         state.take(event, read, &myself).await;
+        if turns {
+            state.shared.standing.end_change();
+        }
         Ok(())
     }
 
@@ -267,7 +210,7 @@ impl Actor for ShardActor {
                 tracing::error!(%coupon, shard = %state.id, %error, "an owner panicked; loading it anew under the next epoch");
                 state.metrics.owner_panics.increment(1);
                 state.surroundings.owners.board.withdraw(coupon);
-                state.take(Event::Panicked(coupon), None, &myself).await;
+                state.take(Event::Panicked(coupon), Read::Nothing, &myself).await;
             }
         }
         Ok(())
@@ -276,7 +219,7 @@ impl Actor for ShardActor {
 
 impl State {
     /// Feeds an event and all that follows from it.
-    async fn take(&mut self, event: Event, mut read: Option<Readied>, myself: &ActorRef<ShardCommand>) {
+    async fn take(&mut self, event: Event, mut read: Read, myself: &ActorRef<ShardCommand>) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let mut effects = Vec::new();
@@ -288,10 +231,18 @@ impl State {
         self.show();
     }
 
-    async fn carry_out(&mut self, effect: Effect, read: &mut Option<Readied>, myself: &ActorRef<ShardCommand>) -> Option<Event> {
+    async fn carry_out(&mut self, effect: Effect, read: &mut Read, myself: &ActorRef<ShardCommand>) -> Option<Event> {
         match effect {
             Effect::Load(coupon) => return self.load(coupon, myself),
-            Effect::Activate(coupon, fence) => return self.activate(coupon, fence, read.take(), myself).await,
+            Effect::Preload(coupon) => self.preload(coupon, myself),
+            Effect::Keep(coupon) => {
+                if let Read::Ahead(ahead) = std::mem::take(read) {
+                    self.ahead.insert(coupon, ahead);
+                }
+            }
+            Effect::LoadTail(coupon) => return self.load_tail(coupon, myself),
+            Effect::Forget(coupon) => drop(self.ahead.remove(&coupon)),
+            Effect::Activate(coupon, fence) => return self.activate(coupon, fence, std::mem::take(read), myself).await,
             Effect::Deliver(coupon, request) => return self.deliver(coupon, request),
             Effect::SetBack(request, setback) => {
                 // The queues that a life knows: places for owners, and who waits for one to be loaded.
@@ -305,6 +256,7 @@ impl State {
             Effect::Stop(coupon) => self.tell(coupon, OwnerCommand::Stop),
             Effect::Drain(coupon) => self.tell(coupon, OwnerCommand::Drain),
             Effect::Raise { from, pause } => self.raise(from, pause, myself),
+            Effect::Give { from, to } => self.give(from, to, myself),
             Effect::Drained(fence) => self.release(fence),
         }
         None
@@ -324,12 +276,31 @@ impl State {
         None
     }
 
-    async fn activate(&mut self, coupon: CouponId, fence: Fence, read: Option<Readied>, myself: &ActorRef<ShardCommand>) -> Option<Event> {
+    fn preload(&self, coupon: CouponId, myself: &ActorRef<ShardCommand>) {
+        let (store, loads, shard) = (Arc::clone(&self.surroundings.store), Arc::clone(&self.surroundings.loads_ahead), myself.clone());
+        let places = self.surroundings.places.clone();
+        tokio::spawn(async move {
+            let loading = tokio::spawn(async move { load::preload(store, &loads, &places, coupon).await });
+            let _ = shard.cast(ShardCommand::Preloaded(coupon, loading.await.unwrap_or(None)));
+        });
+    }
+
+    fn load_tail(&mut self, coupon: CouponId, myself: &ActorRef<ShardCommand>) -> Option<Event> {
+        let Some(ahead) = self.ahead.remove(&coupon) else { return self.load(coupon, myself) };
+        let (store, loads, shard) = (Arc::clone(&self.surroundings.store), Arc::clone(&self.surroundings.loads), myself.clone());
+        tokio::spawn(async move {
+            let loading = tokio::spawn(async move { load::load_tail(store, &loads, coupon, ahead).await });
+            let _ = shard.cast(ShardCommand::Loaded(coupon, loading.await.unwrap_or(Loaded::Failed)));
+        });
+        None
+    }
+
+    async fn activate(&mut self, coupon: CouponId, fence: Fence, read: Read, myself: &ActorRef<ShardCommand>) -> Option<Event> {
         let spawned = match read {
-            Some(Readied { ledger, place }) => {
+            Read::Whole(Readied { ledger, place }) => {
                 coupon::spawn(*ledger, place, fence, self.surroundings.owners.clone(), myself).await.map_err(|error| error.to_string())
             }
-            None => Err("nothing was read".to_owned()),
+            Read::Nothing | Read::Ahead(_) => Err("nothing was read".to_owned()),
         };
         match spawned {
             Ok(owner) => {
@@ -389,28 +360,50 @@ impl State {
 
     fn raise(&self, from: Fence, pause: bool, myself: &ActorRef<ShardCommand>) {
         let (id, store, shard) = (self.id, Arc::clone(&self.surroundings.store), myself.clone());
-        let claims = self.metrics.shard_claims.clone();
+        let (ownership, peers) = (self.surroundings.ownership.clone(), Arc::clone(&self.surroundings.peers));
         tokio::spawn(async move {
             if pause {
                 tokio::time::sleep(RAISE_PAUSE).await;
             }
-            let raising = tokio::spawn(async move { raise_epoch(store.as_ref(), id, from).await });
-            let raise = raising.await.unwrap_or(Raise::Failed);
-            if let Raise::Ours(fence) = raise {
-                claims.increment(1);
-                tracing::info!(shard = %id, epoch = %fence.epoch, "raised the epoch of a shard of ours");
+            let raising = tokio::spawn(async move { statements::raise(store.as_ref(), id, from).await });
+            let raised = raising.await.unwrap_or(Raise::Failed);
+            let fence = if let Raise::Ours(fence) = &raised { Some(*fence) } else { None };
+            let _ = shard.cast(ShardCommand::Raised(from, raised));
+            // After that, so that whoever asks in the new epoch finds it served.
+            if let Some(fence) = fence {
+                peers.moved(id, fence);
+                ownership.learn(id, fence);
             }
-            let _ = shard.cast(ShardCommand::Raised(from, raise));
+        });
+    }
+
+    fn give(&self, from: Fence, to: Option<Incarnation>, myself: &ActorRef<ShardCommand>) {
+        let (id, store, shard) = (self.id, Arc::clone(&self.surroundings.store), myself.clone());
+        let (ownership, peers) = (self.surroundings.ownership.clone(), Arc::clone(&self.surroundings.peers));
+        let closed_at = self.closed_at;
+        tokio::spawn(async move {
+            let giving = tokio::spawn(async move { statements::give(store.as_ref(), id, from, to).await });
+            let given = giving.await.unwrap_or(None);
+            if let Some(row) = given
+                && let Some(owner) = row.owner
+            {
+                let fence = Fence { epoch: row.epoch, owner };
+                // In this order: the next owner hears of it before the first request that follows.
+                peers.moved(id, fence);
+                ownership.learn(id, fence);
+                if let Some(closed_at) = closed_at {
+                    handles().hand_over_seconds.record(time::moment().since(closed_at).as_secs_f64());
+                }
+            }
+            let _ = shard.cast(ShardCommand::Given(from, given.is_some()));
         });
     }
 
     fn release(&mut self, fence: Option<Fence>) {
         let (id, store, drained) = (self.id, Arc::clone(&self.surroundings.store), std::mem::take(&mut self.drained));
         tokio::spawn(async move {
-            if let Some(fence) = fence
-                && let Err(error) = store.release(&[(id, fence)]).await
-            {
-                tracing::warn!(shard = %id, %error, "a drained shard was not released; whoever comes next claims it from us");
+            if let Some(fence) = fence {
+                statements::give(store.as_ref(), id, fence, None).await;
             }
             for done in drained {
                 let _ = done.send(());
@@ -420,30 +413,18 @@ impl State {
 
     /// Shows the outside what changed.
     fn show(&self) {
-        let epoch = self.life.fence().map_or(0, |fence| fence.epoch.get());
-        let before = self.shared.serving.swap(epoch, Ordering::AcqRel);
-        match (before, epoch) {
-            (0, 1..) => self.metrics.shards_owned.increment(1.0),
-            (1.., 0) => self.metrics.shards_owned.decrement(1.0),
+        let (before, after) = self.shared.standing.show(self.life.shown());
+        match (before, after) {
+            (false, true) => self.metrics.shards_owned.increment(1.0),
+            (true, false) => self.metrics.shards_owned.decrement(1.0),
             _ => {}
         }
     }
 }
 
-/// Raises a shard's epoch from the fence under which it is ours, and commits. Asked again after an unknown outcome, it finds its own earlier success.
-async fn raise_epoch(store: &dyn Store, id: ShardId, from: Fence) -> Raise {
-    let seen = ShardRow { id, epoch: from.epoch, owner: Some(from.owner) };
-    match store.claim(&[Claim { seen, claimant: from.owner }]).await {
-        Ok(rows) => match rows.first() {
-            Some(row) if row.owner == Some(from.owner) && row.epoch > from.epoch => {
-                Raise::Ours(Fence { epoch: row.epoch, owner: from.owner })
-            }
-            Some(_) => Raise::Lost,
-            None => Raise::Failed,
-        },
-        Err(error) => {
-            tracing::warn!(shard = %id, %error, "the epoch was not raised yet");
-            Raise::Failed
-        }
+impl ShardCommand {
+    /// Whether it was counted as a change when it was sent.
+    fn turns(&self) -> bool {
+        matches!(self, Self::Claimed(_) | Self::Lost | Self::GiveUp(..))
     }
 }

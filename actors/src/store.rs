@@ -3,6 +3,7 @@
 //! Whatever changes something is one statement or one short transaction, and every call has a limit in time, loading one a page. The contract suite
 //! (`tests/store_contract`) says in code what is said here in words; every store passes it.
 
+pub mod links;
 pub mod mysql;
 pub mod sqlite;
 
@@ -92,6 +93,8 @@ pub struct NodeRow {
     pub http: String,
     /// Where its links are reached; empty where there are none.
     pub cluster: String,
+    /// Whom it is linked to, as of its last beat; at most [`links::LINKS_MAX`].
+    pub links: Vec<Incarnation>,
 }
 
 /// A shard's row.
@@ -112,6 +115,17 @@ pub struct Claim {
     pub seen: ShardRow,
     /// Who is to own it, in the next epoch.
     pub claimant: Incarnation,
+}
+
+/// A compare-and-set by which an owner gives a shard to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandOver {
+    /// Which shard.
+    pub shard: ShardId,
+    /// The fence under which it is given up.
+    pub from: Fence,
+    /// Who is to own it, in the next epoch.
+    pub to: Incarnation,
 }
 
 /// A coupon to be made.
@@ -243,8 +257,8 @@ pub trait Store: Send + Sync + 'static {
     /// False: somebody else was there first.
     async fn join(&self, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool>;
 
-    /// Counts one beat of this incarnation and says its state. The new beat; `None` if its row is not there or has ended.
-    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>>;
+    /// Counts one beat of this incarnation, and says its state and whom it is linked to. The new beat; `None` if its row is not there or has ended.
+    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>>;
 
     /// Declares another incarnation dead: its row says so from now on, if it still has that incarnation and that beat, and if `by` lives itself.
     /// False: one of these is not so.
@@ -259,6 +273,10 @@ pub trait Store: Send + Sync + 'static {
     /// Claims shards, each for itself: raises the epoch and names the owner where the row is still as it was seen, and commits.
     /// The rows after that, in the order of the claims, claimed or not.
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>>;
+
+    /// Gives shards to other nodes, each for itself: raises the epoch and names the new owner where the fence still holds, and commits.
+    /// The rows after that, in the order asked, handed over or not.
+    async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>>;
 
     /// Gives up shards owned under these fences, which keep their epochs; those owned otherwise stay as they are.
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()>;

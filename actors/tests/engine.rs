@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod engine {
+    #[allow(dead_code, reason = "each test program uses its part")]
     pub mod faults;
     pub mod house;
 }
@@ -167,7 +168,7 @@ async fn a_row_that_was_ended_makes_the_node_join_anew() {
     let coupon = house.coupon(Some(10), 1).await;
     assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Issued(_))));
     let before = house.store.nodes().await.unwrap().remove(0);
-    house.store.beat(&before.id, before.incarnation, actors::store::NodeState::Ended).await.unwrap();
+    house.store.beat(&before.id, before.incarnation, actors::store::NodeState::Ended, &[]).await.unwrap();
     eventually("a fresh incarnation serves", async || {
         let row = house.store.nodes().await.unwrap().remove(0);
         row.incarnation != before.incarnation && house.engine.not_ready().is_empty()

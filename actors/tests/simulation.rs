@@ -1,7 +1,9 @@
-//! The state machines of production, wired by hand in one thread, with a scheduler that picks the next step by a seed: messages are late, statements go on
-//! at the database after their connection is lost, owners panic, leases end, another node takes the shard over and gives it back.
+//! The state machines of production, wired by hand in one thread, with a scheduler that picks the next step by a seed. Several nodes have one database:
+//! they join, leave, hang beyond their lease, die, are cut off, lose links, hand the shard over; messages are late, statements go on after their
+//! connection is lost, owners panic.
 //!
-//! What must hold is checked where it is told: at the moment an answer leaves, the database says the same. `FIRSTCOME_SEED=n` runs one seed again.
+//! What must hold is checked where it is told: at the moment an answer leaves, the database says the same; and whoever decides owns the shard by its row.
+//! `FIRSTCOME_SEED=n` runs one seed again.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -9,13 +11,14 @@ mod simulation {
     mod clients;
     pub mod database;
     mod faults;
+    mod member;
     mod node;
     pub mod world;
 }
 
 use simulation::world::{Breakage, World};
 
-/// Seeds run by every `cargo test`; each is some hundred steps.
+/// Seeds run by every `cargo test`; each is some thousand steps.
 const SEEDS: u64 = 3_000;
 
 fn run(seed: u64, breakage: Breakage) -> Result<(), String> {
@@ -59,6 +62,31 @@ fn the_simulation_notices_loading_before_the_epoch_is_raised() {
 #[test]
 fn the_simulation_notices_deciding_without_a_lease() {
     is_noticed(Breakage::NoLease);
+}
+
+#[test]
+fn the_simulation_notices_a_node_that_is_ended_while_it_beats() {
+    is_noticed(Breakage::EndsBlindly);
+}
+
+#[test]
+fn the_simulation_notices_an_owner_that_is_taken_for_dead_as_it_joined_just_now() {
+    is_noticed(Breakage::NodesReadFirst);
+}
+
+#[test]
+fn the_simulation_notices_serving_before_the_hand_over_is_committed() {
+    is_noticed(Breakage::HandedOverBeforeStored);
+}
+
+#[test]
+fn the_simulation_notices_a_coupon_loaded_ahead_without_its_tail() {
+    is_noticed(Breakage::NoTail);
+}
+
+#[test]
+fn the_simulation_notices_a_hand_over_that_keeps_the_epoch() {
+    is_noticed(Breakage::HandOverKeepsEpoch);
 }
 
 #[test]

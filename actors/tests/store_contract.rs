@@ -66,6 +66,9 @@ macro_rules! contract {
             of_two_claimants_one_wins_each_shard
             claims_answer_in_their_order_each_for_itself
             only_the_fence_gives_a_shard_up
+            only_the_fence_hands_a_shard_over
+            a_batch_before_a_hand_over_is_stored_and_one_after_it_is_not
+            a_row_says_whom_its_node_is_linked_to
             a_node_joins_in_place_of_the_incarnation_it_saw
             beats_count_until_the_row_is_replaced_or_ended
             the_dead_are_ended_by_the_living_and_only_while_they_stand_still

@@ -55,6 +55,8 @@ on_both! {
         a_waiting_batch_has_locked_the_rows_it_names_and_no_others
         a_take_over_waits_for_a_batch_in_progress
         a_take_over_waits_for_a_change_in_progress
+        a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone
+        a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored
         a_batch_that_waits_too_long_is_not_stored
         a_batch_that_loses_a_deadlock_is_not_stored
         a_statement_goes_on_without_its_client_and_the_same_again_finds_it

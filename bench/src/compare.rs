@@ -6,6 +6,7 @@
 mod batches;
 mod children;
 mod half_peak;
+mod hand_offs;
 mod many;
 mod million;
 mod prometheus;
@@ -86,6 +87,8 @@ enum What {
     Sleeping,
     /// Latency at half the peak rate, in an open loop.
     HalfPeak,
+    /// How long a coupon is not issued while it is handed over to another node.
+    HandOffs,
 }
 
 impl What {
@@ -98,6 +101,7 @@ impl What {
             Self::Many => "Many coupons at once",
             Self::Sleeping => "Coupons asleep",
             Self::HalfPeak => "Latency at half the peak rate",
+            Self::HandOffs => "Pauses of hand-offs",
         }
     }
 }
@@ -126,6 +130,7 @@ impl Compare {
                 What::Many => many::table(&bench).await,
                 What::Sleeping => sleeping::table(&bench).await,
                 What::HalfPeak => half_peak::table(&bench).await,
+                What::HandOffs => hand_offs::table(&bench).await,
             };
             println!("\n### {}\n\n{}", what.title(), table?);
         }

@@ -13,9 +13,11 @@
 //! cargo run --release -p firstcome-bench --example check_million
 //! ```
 //!
-//! Beside them are private database [`servers`] to run all that on, and coupons that are [`owned`] here, to be filled without a node.
+//! Beside them are private database [`servers`] to run all that on, coupons that are [`owned`] here, to be filled without a node, and [`cluster`], which
+//! starts several nodes to try and to break.
 
 pub mod checker;
+pub mod cluster;
 pub mod compare;
 pub mod fetch;
 pub mod history;
@@ -24,3 +26,14 @@ pub mod owned;
 pub mod rows;
 pub mod servers;
 pub mod verify;
+
+use std::path::{Path, PathBuf};
+
+/// The program that was named, or the one beside this.
+fn beside(named: Option<&Path>, name: &str) -> Result<PathBuf, load::Failed> {
+    let program = match named {
+        Some(program) => program.to_owned(),
+        None => std::env::current_exe()?.with_file_name(name),
+    };
+    if program.is_file() { Ok(program) } else { Err(format!("there is no {}: build it, or name it with a flag", program.display()).into()) }
+}

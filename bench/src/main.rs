@@ -1,7 +1,8 @@
-//! The program `firstcome-bench`: parses, runs. See [`bench::load`], [`bench::compare`] and [`bench::verify`].
+//! The program `firstcome-bench`: parses, runs. See [`bench::load`], [`bench::compare`], [`bench::verify`] and [`bench::cluster`].
 
 use std::process::ExitCode;
 
+use bench::cluster::Cluster;
 use bench::compare::Compare;
 use bench::load::Load;
 use bench::verify::Verify;
@@ -29,6 +30,10 @@ enum Command {
     ///
     /// Exits with 0 if all promises were kept, 1 with findings, 2 if the input cannot be read.
     Verify(Verify),
+    /// Starts three nodes of one cluster on this machine, over a database server of its own, and stops them on Ctrl-C.
+    ///
+    /// Exits with 0 if all nodes stopped as they should, 1 if one did not or ended by itself, 2 if they were not started.
+    Cluster(Box<Cluster>),
 }
 
 #[tokio::main]
@@ -37,5 +42,6 @@ async fn main() -> ExitCode {
         Command::Load(load) => load.run().await,
         Command::Compare(compare) => compare.run().await,
         Command::Verify(verify) => verify.run().await,
+        Command::Cluster(cluster) => cluster.run().await,
     }
 }

@@ -8,11 +8,15 @@ pub mod proxy;
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 /// How long a server may take to make its data, and to start.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -155,6 +159,8 @@ impl Server {
             "--user=root".to_owned(),
         ]);
         command.args(&self.arguments).args(more).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Ctrl-C in a terminal is for this process, which ends the server when it is time.
+        command.process_group(0);
         let holder = command.spawn().map_err(|error| error.to_string())?;
         *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(holder);
         let begun = Instant::now();
@@ -176,6 +182,14 @@ impl Server {
             }
             let _ = holder.wait();
             let _ = std::fs::remove_file(self.directory.join("socket"));
+        }
+    }
+
+    /// Ends the server, and returns when its data is removed too. Without this that happens in the background, as soon as the server is dropped.
+    pub fn stop(self) {
+        if let Some(mut holder) = self.holder.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            drop(holder.stdin.take());
+            let _ = holder.wait();
         }
     }
 
@@ -209,6 +223,21 @@ impl Server {
     pub fn url(&self, database: &str, port: Option<u16>) -> String {
         let password: String = PASSWORD.bytes().map(|byte| format!("%{byte:02X}")).collect();
         format!("mysql://{USER}:{password}@127.0.0.1:{}/{database}?ssl-mode=DISABLED", port.unwrap_or(self.port))
+    }
+
+    /// How to connect with all rights, past any network.
+    pub fn administrator(&self) -> MySqlConnectOptions {
+        MySqlConnectOptions::new().socket(self.socket()).username("root").ssl_mode(MySqlSslMode::Disabled)
+    }
+
+    /// Makes an empty database; its URL.
+    pub async fn fresh_database(&self) -> sqlx::Result<String> {
+        let name = Self::fresh_name();
+        let mut connection = self.administrator().connect().await?;
+        // A name of ours, without anything to escape.
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(self.url(&name, None))
     }
 
     /// A name that no other database of this server has.

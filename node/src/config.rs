@@ -4,6 +4,7 @@
 //! Secrets never leave through `Debug` or [`Config::to_toml`].
 
 mod access;
+mod cluster;
 mod limits;
 mod load;
 mod origin;
@@ -19,6 +20,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 pub use access::AccessLog;
+pub use cluster::{Cluster, ClusterTls, HostPort};
 pub use limits::Limits;
 pub use load::Sources;
 pub use origin::Origin;
@@ -52,7 +54,7 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// Where coupons are stored.
     pub store: Store,
-    /// How nodes know that the others live.
+    /// How it is one of several nodes, and how they know that the others live.
     pub cluster: Cluster,
     /// Who may do what.
     pub auth: Auth,
@@ -146,18 +148,6 @@ pub struct Store {
     /// How long starting and migrating wait for another node's migration, and for whoever uses a table that is to be altered. Servers only.
     #[serde(with = "humantime_serde")]
     pub migration_wait: Duration,
-}
-
-/// `cluster.…`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cluster {
-    /// How long a node may decide after its last successful beat.
-    #[serde(with = "humantime_serde")]
-    pub lease: Duration,
-    /// Time between beats.
-    #[serde(with = "humantime_serde")]
-    pub beat: Duration,
 }
 
 /// `auth.…`
@@ -280,12 +270,6 @@ impl Default for Shutdown {
     }
 }
 
-impl Default for Cluster {
-    fn default() -> Self {
-        Self { lease: Duration::from_secs(3), beat: Duration::from_millis(300) }
-    }
-}
-
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Text, level: "info".to_owned(), access: AccessLog::Off }
@@ -341,13 +325,16 @@ impl Config {
         if effective.auth.jwt.key_file.is_some() {
             effective.auth.jwt.key = None;
         }
+        if effective.cluster.cookie_file.is_some() {
+            effective.cluster.cookie = None;
+        }
         toml::to_string(&effective).map_err(|error| InvalidConfig(error.to_string()))
     }
 
     /// Everything that no single value shows to be wrong.
     fn check(&self) -> Result<(), InvalidConfig> {
         let fail = |message: &str| Err(InvalidConfig(message.to_owned()));
-        self.store_url()?;
+        self.cluster.check(&self.store_url()?)?;
         self.auth.jwt.check(self.auth.mode)?;
         self.limits.check()?;
         for (key, duration) in [
@@ -381,10 +368,6 @@ impl Config {
         }
         if self.http.tls.certificate_file.is_some() != self.http.tls.key_file.is_some() {
             return fail("http.tls.certificate_file and http.tls.key_file must both be set, or neither");
-        }
-        // So that two beats may be lost, or late, and the third still comes in time.
-        if self.cluster.lease < self.cluster.beat * 3 {
-            return fail("cluster.lease must be at least three times cluster.beat");
         }
         if let Some(id) = &self.node.id {
             actors::ids::NodeId::parse(id).map_err(|error| InvalidConfig(format!("node.id: {error}")))?;

@@ -2,6 +2,8 @@
 //!
 //! The socket is bound first and answers from then on: alive, not ready. Only then is the store opened and the engine started.
 
+mod links;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -48,6 +50,9 @@ pub enum StartError {
     /// The socket cannot be had.
     #[error("http.listen: {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// The socket for links cannot be had.
+    #[error("cluster.listen: {0}: {1}")]
+    LinkListen(SocketAddr, io::Error),
     /// The socket cannot be served.
     #[error("http: {0}")]
     Http(#[from] listener::Error),
@@ -108,6 +113,8 @@ impl Service {
         let app = Arc::new(App::new(node.clone(), Recogniser::new(&admin_token, users), config));
         let listener = Listener::serve(socket, routes(Arc::clone(&app)), config.listener())?;
         tracing::info!(address = %listener.address(), %node, commit = telemetry::COMMIT, "listening");
+        // Bound before this node has a row that says where it is.
+        let cluster = links::bind(&config.cluster)?;
 
         let database = Database::open(config).await?;
         let options = engine::Options {
@@ -119,15 +126,17 @@ impl Service {
             requests_max: config.http.requests_max,
             coupon_requests_max: config.http.coupon_requests_max,
             lanes: database.lanes(),
+            cluster,
         };
         let engine = Engine::start(options, database.store()).await?;
         app.started(engine.clone());
+        let peers = config.cluster.peers.clone();
         Ok(Self {
             listener,
             engine,
             database,
             made_admin_token,
-            upkeep: tokio::spawn(async move { tokio::join!(telemetry::upkeep(), app.upkeep()) }).abort_handle(),
+            upkeep: tokio::spawn(async move { tokio::join!(telemetry::upkeep(), app.upkeep(), links::try_peers(&peers)) }).abort_handle(),
             shutdown_delay: config.shutdown_delay(),
             shutdown_limit: config.shutdown.limit,
         })
@@ -155,13 +164,14 @@ impl Service {
         self.made_admin_token.as_ref()
     }
 
-    /// Stops: says that it is not ready and goes on serving for a while, finishes requests, stores everything, leaves.
+    /// Stops: says that it is not ready, hands its shards to others and goes on serving for a while, finishes requests, stores everything, leaves.
     pub async fn stop(self) -> Result<(), StopError> {
-        self.engine.begin_leaving();
-        tokio::time::sleep(self.shutdown_delay).await;
-        let deadline = Instant::now() + self.shutdown_limit;
-        // Requests get the first half: whoever holds one open must not keep the engine from storing what others were told.
-        let requests_finished = self.listener.stop(self.shutdown_limit / 2).await;
+        let deadline = Instant::now() + self.shutdown_delay + self.shutdown_limit;
+        // Others have the shards before anything else ends, so that nobody waits for more than the moves. What nobody takes is given up in the end.
+        tokio::join!(self.engine.hand_over(self.shutdown_limit / 2), tokio::time::sleep(self.shutdown_delay));
+        tracing::debug!("shards are handed over");
+        // Requests get half of what is left: whoever holds one open must not keep the engine from storing what others were told.
+        let requests_finished = self.listener.stop(deadline.saturating_duration_since(Instant::now()) / 2).await;
         if !requests_finished {
             tracing::warn!("connections are still open; they are cut");
         }

@@ -116,6 +116,17 @@ impl Issued {
         }
     }
 
+    /// Whether this very issuance is the last.
+    pub fn ends_with(&self, other: &LoadedIssuance<'_>) -> bool {
+        let Some(index) = self.count.checked_sub(1).filter(|_| other.sequence == self.last()) else { return false };
+        let record = self.record(index);
+        self.user(index) == other.user.as_bytes()
+            && self.key(index) == other.key.as_bytes()
+            && record.nth == other.nth
+            && record.issued_at_micros == other.issued_at.as_micros()
+            && days_between(other.issued_at, other.expires_at) == Some(record.days)
+    }
+
     /// Takes the next issuance.
     pub fn push(&mut self, next: &LoadedIssuance<'_>) -> Result<(), OutOfLine> {
         let expected = self.last().next();

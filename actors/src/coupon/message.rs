@@ -159,16 +159,35 @@ pub type ChangeAnswer = Result<ChangeOutcome, Setback>;
 /// and nobody is told *no* who may have been told *yes*. It carries the places that the request takes in bounded queues and gives them back when answered.
 #[derive(Debug)]
 pub struct Reply<T> {
-    asker: oneshot::Sender<T>,
+    asker: Asker<T>,
     _node: Permit,
     owner: Option<Permit>,
+}
+
+#[derive(Debug)]
+enum Asker<T> {
+    Here(oneshot::Sender<T>),
+    Elsewhere(Box<dyn RemoteAsker<T>>),
+}
+
+/// Somebody on another node who waits for an answer. Dropped without one it sends [`Setback::Unknown`].
+pub trait RemoteAsker<T>: std::fmt::Debug + Send + Sync {
+    /// Whether the answer still finds anybody.
+    fn is_waited_for(&self) -> bool;
+    /// Sends the answer.
+    fn answer(self: Box<Self>, answer: T);
 }
 
 impl<T> Reply<T> {
     /// A reply and the future of its answer. `node` is the request's place in the node's queue.
     pub fn new(node: Permit) -> (Self, oneshot::Receiver<T>) {
         let (asker, answer) = oneshot::channel();
-        (Self { asker, _node: node, owner: None }, answer)
+        (Self { asker: Asker::Here(asker), _node: node, owner: None }, answer)
+    }
+
+    /// A reply to somebody on another node. `node` is the request's place in this node's queue.
+    pub fn elsewhere(node: Permit, asker: Box<dyn RemoteAsker<T>>) -> Self {
+        Self { asker: Asker::Elsewhere(asker), _node: node, owner: None }
     }
 
     /// Takes a place in the owner's queue as well.
@@ -178,12 +197,18 @@ impl<T> Reply<T> {
 
     /// Whether somebody still waits for the answer.
     pub fn is_waited_for(&self) -> bool {
-        !self.asker.is_closed()
+        match &self.asker {
+            Asker::Here(asker) => !asker.is_closed(),
+            Asker::Elsewhere(asker) => asker.is_waited_for(),
+        }
     }
 
     /// Answers. That the asker is gone is no error: asking again finds what was decided.
     pub fn send(self, answer: T) {
-        let _ = self.asker.send(answer);
+        match self.asker {
+            Asker::Here(asker) => drop(asker.send(answer)),
+            Asker::Elsewhere(asker) => asker.answer(answer),
+        }
     }
 }
 
@@ -229,6 +254,9 @@ impl Request {
         }
     }
 }
+
+// Owners are asked through links, never by name from another node: their messages do not leave the process.
+impl ractor::Message for OwnerCommand {}
 
 /// Everything an owner's mailbox takes.
 #[derive(Debug)]

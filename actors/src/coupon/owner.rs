@@ -181,11 +181,7 @@ impl Owner {
             OwnerCommand::Announce => self.post_if_sold_out(effects),
             OwnerCommand::Sweep => self.gate.retain(Answer::is_waited_for),
             OwnerCommand::Passivate => self.passivate(now.moment, effects),
-            OwnerCommand::Drain if self.standing == Standing::Serving => {
-                self.standing = Standing::Draining;
-                self.stop_if_drained(effects);
-            }
-            OwnerCommand::Drain => {}
+            OwnerCommand::Drain => self.drain(effects),
             OwnerCommand::Stop => self.stop(effects),
             #[cfg(test)]
             OwnerCommand::Panic => panic!("on purpose"),
@@ -359,6 +355,18 @@ impl Owner {
         }
     }
 
+    fn drain(&mut self, effects: &mut Vec<Effect>) {
+        if self.standing != Standing::Serving {
+            return;
+        }
+        self.standing = Standing::Draining;
+        // What waits for the shard's next epoch waits in vain: a shard that drains raises none.
+        if self.out.as_ref().is_some_and(|out| out.fenced) {
+            self.stop(effects);
+        }
+        self.stop_if_drained(effects);
+    }
+
     fn stop_if_drained(&mut self, effects: &mut Vec<Effect>) {
         if self.standing == Standing::Draining && self.gate.stored() == self.decided {
             self.stop(effects);
@@ -385,3 +393,6 @@ fn set_back(request: Request, setback: Setback) -> Answer {
         Request::Change(_, reply) => Answer::Change(reply, Err(setback)),
     }
 }
+
+#[cfg(test)]
+mod tests;

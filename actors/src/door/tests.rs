@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::offer::{Offer, Status};
+use crate::ids::Sequence;
+use crate::offer::{Coupon, Offer, Status};
 use crate::time::Timestamp;
 
 fn at(millis: u64) -> Moment {
@@ -101,15 +102,15 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn no_refusal_is_told_after_a_widening_change_was_answered(steps in prop::collection::vec(step(), 1..120)) {
-        let (mut door, board) = (Knowledge::default(), Board::default());
+        let (mut door, board, me) = (Knowledge::default(), Board::default(), Incarnation::new(1).unwrap());
         let id = CouponId::new(1).unwrap();
         let (mut millis, mut total, mut version, mut sold_out) = (0, 3, 1, true);
-        board.post(notice(total, version, Status::Open));
+        board.post(me, notice(total, version, Status::Open));
         let mut under_way: Vec<(Moment, Vec<Arc<Notice>>)> = Vec::new();
         for step in steps {
             match step {
                 Step::Pass(passed) => millis += passed,
-                Step::Ask => under_way.push((at(millis), board.read())),
+                Step::Ask => under_way.push((at(millis), board.read(me))),
                 Step::Arrive(which) if which < under_way.len() => {
                     let (asked_at, notices) = under_way.remove(which);
                     door.hear(asked_at, notices);
@@ -122,7 +123,7 @@ proptest! {
                 }
                 Step::SellOut => {
                     sold_out = true;
-                    board.post(notice(total, version, Status::Open));
+                    board.post(me, notice(total, version, Status::Open));
                 }
             }
             let told = door.answer(id, &user(1_000), now(millis));
@@ -151,4 +152,121 @@ fn what_was_asked_for_before_the_database_went_backwards_is_neither_kept_nor_lea
     assert_eq!(door.notices(), 0, "asked before, heard after");
     door.hear(at(201), [notice(1, 1, Status::Open)]);
     assert_eq!(door.notices(), 1);
+}
+
+#[test]
+fn what_an_ended_incarnation_posted_is_not_told_under_its_successors_lease() {
+    let (board, before, after) = (Board::default(), Incarnation::new(1).unwrap(), Incarnation::new(2).unwrap());
+    board.post(before, notice(1, 1, Status::Open));
+    assert_eq!((board.read(before).len(), board.read(after).len()), (1, 0));
+    board.post(after, notice(1, 2, Status::Open));
+    assert_eq!((board.read(before).len(), board.read(after).len()), (0, 1));
+}
+
+fn peer(number: u64) -> Incarnation {
+    Incarnation::new(number).unwrap()
+}
+
+fn of_coupon(id: u64, version: u64) -> Arc<Notice> {
+    let coupon = Coupon { id: CouponId::new(id).unwrap(), ..coupon(1, version, Status::Open) };
+    Arc::new(Notice::new(coupon, Sequence::new(1), ["user-0"].into_iter()))
+}
+
+/// The versions of these coupons by which the door refuses at that time.
+fn refused(door: &Knowledge, ids: std::ops::RangeInclusive<u64>, millis: u64) -> Vec<u64> {
+    let answers = |id: &u64| door.answer(CouponId::new(*id).unwrap(), &user(9), now(millis)).is_some();
+    ids.filter(answers).collect()
+}
+
+#[test]
+fn a_peer_confirms_all_it_told_with_each_answer_and_nothing_after() {
+    let mut door = Knowledge::default();
+    let all = |upto| Changes { since: 0, upto, withdrawn: Vec::new(), posted: vec![of_coupon(1, 1), of_coupon(2, 1)] };
+    door.hear_peer(peer(1), at(0), all(2));
+    assert_eq!((refused(&door, 1..=3, 1_999), door.upto(peer(1))), (vec![1, 2], 2));
+    door.hear_peer(peer(1), at(1_500), Changes { since: 2, upto: 3, withdrawn: vec![CouponId::new(1).unwrap()], posted: vec![] });
+    assert_eq!(refused(&door, 1..=3, 3_499), [2]);
+    assert_eq!(refused(&door, 1..=3, 3_500), [0; 0]);
+    // An answer to an older question, and changes to what is not known.
+    door.hear_peer(peer(1), at(1_000), all(9));
+    door.hear_peer(peer(1), at(1_600), Changes { since: 2, upto: 9, withdrawn: vec![], posted: vec![of_coupon(3, 1)] });
+    assert_eq!((refused(&door, 1..=3, 1_700), door.upto(peer(1))), (vec![2], 3));
+    // Nobody confirmed it for too long: all must be told anew.
+    door.hear(at(4_000), []);
+    assert_eq!((door.notices(), door.upto(peer(1))), (0, 0));
+}
+
+#[test]
+fn of_two_who_tell_of_a_coupon_the_newer_version_counts_and_each_withdraws_only_its_own() {
+    let mut door = Knowledge::default();
+    let told = |id, version| Changes { since: 0, upto: 1, withdrawn: vec![], posted: vec![of_coupon(id, version)] };
+    door.hear_peer(peer(2), at(0), told(1, 5));
+    door.hear_peer(peer(1), at(1), told(1, 4));
+    door.hear_peer(peer(1), at(2), Changes { since: 1, upto: 2, withdrawn: vec![CouponId::new(1).unwrap()], posted: vec![] });
+    assert_eq!(refused(&door, 1..=1, 3), [1]);
+    door.raise_floor(CouponId::new(1).unwrap(), 6, at(4));
+    door.hear_peer(peer(2), at(5), told(1, 5));
+    assert_eq!(refused(&door, 1..=1, 6), [0; 0], "it is below the floor");
+    door.hear_peer(peer(2), at(7), told(1, 6));
+    assert_eq!(refused(&door, 1..=1, 8), [1]);
+}
+
+#[test]
+fn a_reader_who_knows_another_board_or_too_old_a_one_is_told_everything() {
+    let board = Board::default();
+    let me = peer(1);
+    board.post(me, of_coupon(1, 1));
+    board.post(peer(2), of_coupon(2, 1));
+    assert_eq!(board.changes(me, 77, 10_000).since, 0);
+    let first = board.changes(me, 0, 10_000);
+    assert_eq!((first.upto, first.posted.len()), (2, 1));
+    for _ in 0..board::WITHDRAWN_MAX {
+        board.post(me, of_coupon(1, 1));
+    }
+    assert_eq!(board.changes(me, first.upto, 10_000).since, first.upto);
+    board.post(me, of_coupon(1, 1));
+    let anew = board.changes(me, first.upto, 10_000);
+    assert_eq!((anew.since, anew.posted.len(), anew.withdrawn.len()), (0, 1, 0));
+    board.clear();
+    assert_eq!(board.changes(me, anew.upto, 10_000).since, 0);
+}
+
+proptest! {
+    /// However little is told at a time: a door that has just heard knows nothing that is not posted, and in the end everything that is.
+    #[test]
+    fn a_door_follows_a_board(steps in prop::collection::vec((0..4_u8, 1..6_u64, 1..9_u64), 1..60)) {
+        let (board, mut door, me) = (Board::default(), Knowledge::default(), peer(1));
+        let room = of_coupon(1, 1).written().len() + board::NOTICE_AROUND_BYTES;
+        let mut posted: HashMap<u64, u64> = HashMap::new();
+        let mut millis = 0;
+        let mut hear = |board: &Board, door: &mut Knowledge| {
+            millis += 1;
+            let changes = board.changes(me, door.upto(me), room + 2);
+            door.hear_peer(me, at(millis), changes);
+            millis
+        };
+        for (step, id, version) in steps {
+            match step {
+                0 => {
+                    board.post(me, of_coupon(id, version));
+                    posted.insert(id, version);
+                }
+                1 => {
+                    board.withdraw(CouponId::new(id).unwrap());
+                    posted.remove(&id);
+                }
+                _ => {
+                    let millis = hear(&board, &mut door);
+                    prop_assert!(refused(&door, 1..=6, millis).iter().all(|id| posted.contains_key(id)));
+                    for (id, known) in &door.notices {
+                        prop_assert_eq!(posted.get(&id.get()), Some(&known.notice.version()));
+                    }
+                }
+            }
+        }
+        let last = (0..8).map(|_| hear(&board, &mut door)).last().unwrap();
+        let mut all: Vec<u64> = posted.keys().copied().collect();
+        all.sort_unstable();
+        prop_assert_eq!(refused(&door, 1..=6, last), all);
+    }
 }

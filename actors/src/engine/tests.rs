@@ -1,4 +1,4 @@
-//! What no store can be made to do: an owner that panics. The other tests of the engine are in `tests/engine.rs`.
+//! What no store can be made to do: an owner that panics; and what is refused at start. The other tests of the engine are in `tests/engine.rs`.
 
 use super::*;
 use crate::coupon::message::OwnerCommand;
@@ -8,16 +8,23 @@ use crate::store::{Created, NewCoupon};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
+fn options() -> Options {
+    Options {
+        node: NodeId::parse("test").unwrap(),
+        http: String::new(),
+        lease: Duration::from_secs(3),
+        beat: Duration::from_millis(50),
+        idle: Duration::from_secs(60),
+        requests_max: 10_000,
+        coupon_requests_max: 10_000,
+        lanes: 1,
+        cluster: None,
+    }
+}
+
 async fn engine(folder: &tempfile::TempDir) -> Engine {
     let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db"))).await.unwrap();
-    let node = NodeId::parse("test").unwrap();
-    let (lease, beat, idle) = (Duration::from_secs(3), Duration::from_millis(50), Duration::from_secs(60));
-    let engine = Engine::start(
-        Options { node, http: String::new(), lease, beat, idle, requests_max: 10_000, coupon_requests_max: 10_000, lanes: 1 },
-        Arc::new(store),
-    )
-    .await
-    .unwrap();
+    let engine = Engine::start(options(), Arc::new(store)).await.unwrap();
     let ready = async {
         while !engine.not_ready().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -25,6 +32,27 @@ async fn engine(folder: &tempfile::TempDir) -> Engine {
     };
     tokio::time::timeout(DEADLINE, ready).await.unwrap();
     engine
+}
+
+#[tokio::test]
+async fn a_node_among_others_needs_a_store_that_they_share_and_a_lease_that_ends_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db"))).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cluster = ClusterOptions {
+        name: "test".to_owned(),
+        advertise: listener.local_addr().unwrap().to_string(),
+        listener: Arc::new(listener),
+        cookie: "crumbs".to_owned(),
+        tls: None,
+        heartbeat: crate::peer::HEARTBEAT,
+    };
+    assert!(!format!("{cluster:?}").contains("crumbs"), "the cookie is a secret");
+    let options = Options { cluster: Some(cluster), ..options() };
+    let refused = Engine::start(options.clone(), Arc::new(store)).await.err().unwrap().to_string();
+    assert!(refused.contains("one node's alone"), "{refused}");
+    let (longest, longer) = (options.clone(), Options { lease: LEASE_MAX + Duration::from_millis(1), ..options });
+    assert!(check_lease(&longest).is_ok() && check_lease(&longer).is_err());
 }
 
 async fn coupon(engine: &Engine) -> CouponId {

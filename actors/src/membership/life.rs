@@ -23,6 +23,10 @@ pub enum Beaten {
     },
 }
 
+/// At how many of our successful beats another must stand still while its address refuses new connections, to be ended: then no process listens
+/// there, and the second only rules out that it was seen while it restarted.
+const REFUSED_BEATS: u32 = 2;
+
 /// One incarnation's life; see the module.
 #[derive(Debug)]
 pub struct Life {
@@ -33,6 +37,10 @@ pub struct Life {
     last_sent: Option<Moment>,
     over: bool,
     others: HashMap<Incarnation, Watched>,
+    /// It is placed upon, and says so in its row.
+    ready: bool,
+    /// Since when the group has been without it.
+    outside_since: Option<Moment>,
 }
 
 /// Another's beat, and since when it stands still in the eyes of this node.
@@ -40,12 +48,15 @@ pub struct Life {
 struct Watched {
     beat: u64,
     since: Moment,
+    /// Beats of ours, one after the other, at which it stood still and its address refused.
+    refused: u32,
 }
 
 impl Life {
     /// The life of an incarnation that has joined and not beaten yet.
     pub fn new(incarnation: Incarnation, lease: Duration, beat: Duration) -> Self {
-        Self { incarnation, lease, beat, confirmed: 0, last_sent: None, over: false, others: HashMap::new() }
+        let others = HashMap::new();
+        Self { incarnation, lease, beat, confirmed: 0, last_sent: None, over: false, others, ready: false, outside_since: None }
     }
 
     /// Which incarnation.
@@ -63,6 +74,25 @@ impl Life {
         self.over
     }
 
+    /// Whether it is placed upon. One that is not gives up what it serves, and claims nothing.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Whether it is placed upon, and the group had it when the rows were read last.
+    pub fn is_inside(&self) -> bool {
+        self.ready && self.outside_since.is_none()
+    }
+
+    /// What it says of itself with its next beat.
+    pub fn state(&self, leaving: bool) -> NodeState {
+        match self.ready {
+            _ if leaving => NodeState::Leaving,
+            true => NodeState::Ready,
+            false => NodeState::Joining,
+        }
+    }
+
     /// A beat sent after `sent_at` was answered: by the count it has now, or by nothing where the row lives no more.
     pub fn beaten(&mut self, sent_at: Moment, counted: Option<u64>) -> Beaten {
         let Some(counted) = counted else { return Beaten::Ended };
@@ -70,28 +100,58 @@ impl Life {
             return Beaten::WentBackwards { confirmed: self.confirmed, counted };
         }
         self.confirmed = counted;
-        // Beats far apart prove nothing about others in between: they are watched from here on.
-        if self.last_sent.is_none_or(|last| sent_at.since(last) > 2 * self.beat) {
+        // Beats far apart prove nothing about others in between, nor about the group: they are watched from here on.
+        if are_far_apart(self.last_sent, sent_at, self.beat) {
             self.others.clear();
+            self.outside_since = None;
         }
         self.last_sent = Some(sent_at);
         Beaten::Alive(sent_at + self.lease)
     }
 
-    /// The nodes' rows, read after a beat sent at `sent_at`: those whose beat stood still over a lease of beats of ours, to be ended.
-    pub fn observed<'a>(&mut self, sent_at: Moment, nodes: &'a [NodeRow]) -> Vec<&'a NodeRow> {
+    /// The nodes' rows, read by `read_at` after a beat sent at `sent_at`: those to be ended, as their beat stood still over a lease of beats of ours,
+    /// or over two of them at which their address refused new connections (`refuses`).
+    ///
+    /// The lease counts from when they were read to when the beat was sent: whatever another last beat, it had sent before it was read.
+    pub fn observed(&mut self, sent_at: Moment, read_at: Moment, nodes: &[NodeRow], refuses: impl Fn(Incarnation) -> bool) -> Vec<NodeRow> {
         let living = |node: &&NodeRow| node.incarnation != self.incarnation && node.state != NodeState::Ended;
         let present: Vec<&NodeRow> = nodes.iter().filter(living).collect();
         self.others.retain(|incarnation, _| present.iter().any(|node| node.incarnation == *incarnation));
-        let still = |node: &&NodeRow| {
-            let watched = self.others.entry(node.incarnation).or_insert(Watched { beat: node.beat, since: sent_at });
-            if watched.beat != node.beat {
-                *watched = Watched { beat: node.beat, since: sent_at };
-            }
-            sent_at.since(watched.since) >= self.lease
+        let is_dead = |node: &&NodeRow| {
+            let Some(watched) = self.others.get_mut(&node.incarnation).filter(|watched| watched.beat == node.beat) else {
+                self.others.insert(node.incarnation, Watched { beat: node.beat, since: read_at, refused: 0 });
+                return false;
+            };
+            watched.refused = if refuses(node.incarnation) { watched.refused + 1 } else { 0 };
+            sent_at.since(watched.since) >= self.lease || watched.refused >= REFUSED_BEATS
         };
-        present.into_iter().filter(still).collect()
+        present.into_iter().filter(is_dead).cloned().collect()
     }
+
+    /// Those watched so far who live no more by these rows, and when their last beat was seen first.
+    pub fn silenced<'a>(&'a self, nodes: &'a [NodeRow]) -> impl Iterator<Item = (Incarnation, Moment)> + 'a {
+        let lives = |incarnation| nodes.iter().any(|node| node.incarnation == incarnation && node.state != NodeState::Ended);
+        let watched = self.others.iter().map(|(incarnation, watched)| (*incarnation, watched.since));
+        watched.filter(move |(incarnation, _)| !lives(*incarnation))
+    }
+
+    /// Whether the group that follows from the rows has this node; they were read after a beat sent at `sent_at`, or after joining then.
+    pub fn grouped(&mut self, sent_at: Moment, inside: bool) {
+        if inside {
+            self.outside_since = None;
+            self.ready = true;
+            return;
+        }
+        let since = *self.outside_since.get_or_insert(sent_at);
+        if sent_at.since(since) >= 2 * self.lease {
+            self.ready = false;
+        }
+    }
+}
+
+/// Whether so much time passed between two beats of ours that nothing is known of what was between.
+pub(crate) fn are_far_apart(last: Option<Moment>, sent_at: Moment, beat: Duration) -> bool {
+    last.is_none_or(|last| sent_at.since(last) > 2 * beat)
 }
 
 #[cfg(test)]
@@ -110,6 +170,14 @@ mod tests {
         Moment::at(Duration::from_millis(millis))
     }
 
+    fn never(_: Incarnation) -> bool {
+        false
+    }
+
+    fn always(_: Incarnation) -> bool {
+        true
+    }
+
     fn other(beat: u64) -> NodeRow {
         NodeRow {
             id: NodeId::parse("b").unwrap(),
@@ -118,6 +186,7 @@ mod tests {
             state: NodeState::Ready,
             http: String::new(),
             cluster: String::new(),
+            links: Vec::new(),
         }
     }
 
@@ -140,7 +209,22 @@ mod tests {
         for beat in 0..=10 {
             let sent_at = at(beat * 300);
             life.beaten(sent_at, Some(beat + 1));
-            assert_eq!(life.observed(sent_at, &[other(7)]).len(), usize::from(beat == 10), "after beat {beat}");
+            assert_eq!(life.observed(sent_at, sent_at, &[other(7)], never).len(), usize::from(beat == 10), "after beat {beat}");
+        }
+    }
+
+    #[test]
+    fn a_lease_of_the_other_is_over_before_it_is_ended_however_long_reading_took() {
+        let mut life = life();
+        for beat in 0..=11 {
+            let sent_at = at(beat * 300);
+            life.beaten(sent_at, Some(beat + 1));
+            // Its last beat may have been sent up to 200 ms after ours was.
+            assert_eq!(
+                life.observed(sent_at, at(beat * 300 + 200), &[other(7)], never).len(),
+                usize::from(beat == 11),
+                "after beat {beat}"
+            );
         }
     }
 
@@ -150,7 +234,7 @@ mod tests {
         for beat in 0..=30 {
             let sent_at = at(beat * 300);
             life.beaten(sent_at, Some(beat + 1));
-            assert!(life.observed(sent_at, &[other(beat / 5)]).is_empty());
+            assert!(life.observed(sent_at, sent_at, &[other(beat / 5)], never).is_empty());
         }
     }
 
@@ -158,8 +242,70 @@ mod tests {
     fn a_gap_between_our_own_beats_proves_nothing() {
         let mut life = life();
         life.beaten(at(0), Some(1));
-        assert!(life.observed(at(0), &[other(7)]).is_empty());
+        assert!(life.observed(at(0), at(0), &[other(7)], never).is_empty());
         life.beaten(at(10_000), Some(2));
-        assert!(life.observed(at(10_000), &[other(7)]).is_empty());
+        assert!(life.observed(at(10_000), at(10_000), &[other(7)], never).is_empty());
+    }
+
+    #[test]
+    fn whoever_stands_still_and_refuses_is_ended_after_two_beats_and_one_that_beats_is_not() {
+        let mut life = life();
+        for beat in 0..=2 {
+            let sent_at = at(beat * 300);
+            life.beaten(sent_at, Some(beat + 1));
+            assert_eq!(life.observed(sent_at, sent_at, &[other(7)], always).len(), usize::from(beat == 2), "after beat {beat}");
+        }
+        for beat in 3..=30 {
+            let sent_at = at(beat * 300);
+            life.beaten(sent_at, Some(beat + 1));
+            assert!(life.observed(sent_at, sent_at, &[other(7 + beat)], always).is_empty(), "it beats");
+        }
+    }
+
+    #[test]
+    fn a_refusal_now_and_then_proves_nothing() {
+        let mut life = life();
+        for beat in 0..10 {
+            let sent_at = at(beat * 300);
+            life.beaten(sent_at, Some(beat + 1));
+            assert!(life.observed(sent_at, sent_at, &[other(7)], |_| beat % 2 == 0).is_empty(), "after beat {beat}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_across_a_gap_of_ours_proves_nothing() {
+        let mut life = life();
+        for (beat, millis) in [0, 300, 1_000, 1_300].into_iter().enumerate() {
+            life.beaten(at(millis), Some(beat as u64 + 1));
+            assert!(life.observed(at(millis), at(millis), &[other(7)], always).is_empty(), "at {millis}");
+        }
+    }
+
+    #[test]
+    fn outside_the_group_for_two_leases_it_is_not_ready_until_it_is_inside() {
+        let mut life = life();
+        assert_eq!((life.state(false), life.is_inside()), (NodeState::Joining, false));
+        life.grouped(at(0), true);
+        assert_eq!((life.state(false), life.state(true)), (NodeState::Ready, NodeState::Leaving));
+        for beat in 0..=20 {
+            let sent_at = at(300 + beat * 300);
+            life.beaten(sent_at, Some(beat + 1));
+            life.grouped(sent_at, false);
+            assert_eq!(life.is_ready(), beat < 20, "after beat {beat}");
+            assert!(!life.is_inside());
+        }
+        life.grouped(at(7_000), true);
+        assert!(life.is_ready() && life.is_inside());
+    }
+
+    #[test]
+    fn time_without_beats_does_not_count_as_outside() {
+        let mut life = life();
+        life.grouped(at(0), true);
+        for (beat, millis) in [300, 600, 20_000, 20_300].into_iter().enumerate() {
+            life.beaten(at(millis), Some(beat as u64 + 1));
+            life.grouped(at(millis), false);
+            assert!(life.is_ready(), "at {millis}");
+        }
     }
 }

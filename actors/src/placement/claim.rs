@@ -1,8 +1,58 @@
-//! Which shards a node claims, and which of those it serves it must drop: a function of the rows.
+//! What a node does about the shards after it has read the rows: claim, drop, hand over, give up. A function of the rows, and of what was read before.
 
-use crate::ids::{Epoch, Incarnation, NodeId, ShardId};
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
+use crate::membership::group::Group;
+use crate::membership::life::are_far_apart;
 use crate::placement::Plan;
 use crate::store::{Claim, NodeRow, NodeState, ShardRow};
+use crate::time::Moment;
+
+/// How often a node must have beaten before a shard is handed to it: whoever starts, fails and starts again is left alone.
+const READY_BEATS: u64 = 3;
+
+/// Most shards of a node that are being handed over or given up at a time. Each is closed for about a commit and, at its new owner, for the read of a
+/// tail; so a node with all 256 has given them up within some ten beats, and its peers' loading never queues for long.
+const MOVING_MAX: usize = 32;
+
+/// How a shard stands on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Here {
+    /// It is not served.
+    Unserved,
+    /// It is served under this epoch.
+    Serving(Epoch),
+    /// It is being given up.
+    Moving,
+    /// It was claimed, lost or given up since the rows began to be read: they say nothing about it.
+    Unjudged,
+}
+
+/// Who judges.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// Its name.
+    pub id: &'a NodeId,
+    /// Its present life.
+    pub incarnation: Incarnation,
+    /// It is placed upon: it joined, and was not outside the group for long.
+    pub ready: bool,
+    /// It is leaving.
+    pub leaving: bool,
+}
+
+/// A shard of ours to be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GiveUp {
+    /// Which.
+    pub shard: ShardId,
+    /// The fence under which it is ours.
+    pub from: Fence,
+    /// Who is to own it; `None`: nobody.
+    pub to: Option<Incarnation>,
+}
 
 /// What to do about the shards after reading the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -11,83 +61,169 @@ pub struct Steps {
     pub claim: Vec<Claim>,
     /// Served here, and another's.
     pub drop: Vec<ShardId>,
+    /// To be handed to this node with the next beat, if then it still should have it: it may load ahead.
+    pub announce: Vec<(ShardId, Incarnation)>,
+    /// To be handed over, or given up to nobody.
+    pub give_up: Vec<GiveUp>,
 }
 
-/// Compares the rows with the plan and with what is served here (`serving`: the epoch, if it is).
-///
-/// Claimed are shards planned for this node that have no living owner, and those that are this node's own by the row but not served:
-/// the epoch is raised before they are, so that nothing of an earlier service of theirs can still be stored.
-pub fn steps(id: &NodeId, me: Incarnation, nodes: &[NodeRow], shards: &[ShardRow], serving: impl Fn(ShardId) -> Option<Epoch>) -> Steps {
-    let living = |owner: Incarnation| nodes.iter().any(|node| node.incarnation == owner && node.state != NodeState::Ended);
-    let plan = Plan::new(nodes.iter().filter(|node| node.state == NodeState::Ready).map(|node| node.id.clone()));
-    let mut steps = Steps::default();
-    for row in shards {
-        let served = serving(row.id);
-        let mine = row.owner == Some(me);
-        if mine && served.is_none() {
-            steps.claim.push(Claim { seen: *row, claimant: me });
-        } else if !mine && served.is_some_and(|epoch| epoch < row.epoch) {
-            steps.drop.push(row.id);
-        } else if !row.owner.is_some_and(living) && plan.owner_of(row.id) == Some(id) {
-            steps.claim.push(Claim { seen: *row, claimant: me });
+/// Judges the rows of each beat of one incarnation.
+#[derive(Debug)]
+pub struct Judge {
+    lease: Duration,
+    beat: Duration,
+    last_sent: Option<Moment>,
+    /// Shards that nobody who lives owns, and since when their rows have been the same.
+    free: HashMap<ShardId, (ShardRow, Moment)>,
+    /// To whom shards are about to be handed, as announced with the last beat.
+    announced: HashMap<ShardId, Incarnation>,
+}
+
+impl Judge {
+    /// Of an incarnation that has read nothing yet.
+    pub fn new(lease: Duration, beat: Duration) -> Self {
+        Self { lease, beat, last_sent: None, free: HashMap::new(), announced: HashMap::new() }
+    }
+
+    /// Compares the rows, read after a beat sent at `sent_at`, with the plan and with what is served here. The shards were read before the nodes: an owner
+    /// that is not among these was ended, and will never be again.
+    ///
+    /// Claimed are shards without a living owner, by the node that should have them at once and by another after a lease; and those that are this node's
+    /// own by the row but not served: the epoch is raised before they are, so that nothing of an earlier service of theirs can still be stored.
+    pub fn steps(
+        &mut self,
+        member: Member<'_>,
+        sent_at: Moment,
+        nodes: &[NodeRow],
+        shards: &[ShardRow],
+        here: impl Fn(ShardId) -> Here,
+    ) -> Steps {
+        if are_far_apart(self.last_sent, sent_at, self.beat) {
+            self.free.clear();
+            self.announced.clear();
+        }
+        self.last_sent = Some(sent_at);
+        let view = View::new(member, nodes);
+        let standings: Vec<(&ShardRow, Here)> = shards.iter().map(|row| (row, here(row.id))).collect();
+        let moving = standings.iter().filter(|(_, here)| *here == Here::Moving).count();
+        let mut steps = Steps::default();
+        let mut room = MOVING_MAX.saturating_sub(moving);
+        let mut announced = HashMap::new();
+        for (row, here) in standings {
+            let free_since = self.free_since(row, &view, sent_at);
+            match view.judge(row, here, sent_at.since(free_since) >= self.lease) {
+                Verdict::Leave => {}
+                Verdict::Claim => steps.claim.push(Claim { seen: *row, claimant: member.incarnation }),
+                Verdict::Drop => steps.drop.push(row.id),
+                // One that is served is announced first, so that its successor can load ahead; one that is not has nothing to load.
+                Verdict::GiveUp(Some(to)) if here != Here::Unserved && self.announced.get(&row.id) != Some(&to) => {
+                    if announced.len() < MOVING_MAX {
+                        announced.insert(row.id, to);
+                        steps.announce.push((row.id, to));
+                    }
+                }
+                Verdict::GiveUp(to) if room > 0 => {
+                    room -= 1;
+                    let from = Fence { epoch: row.epoch, owner: member.incarnation };
+                    steps.give_up.push(GiveUp { shard: row.id, from, to });
+                }
+                Verdict::GiveUp(to) => announced.extend(to.map(|to| (row.id, to))),
+            }
+        }
+        self.announced = announced;
+        steps
+    }
+
+    /// Since when the shard has been without a living owner, unchanged.
+    fn free_since(&mut self, row: &ShardRow, view: &View<'_>, sent_at: Moment) -> Moment {
+        if row.owner.is_some_and(|owner| view.lives(owner)) {
+            self.free.remove(&row.id);
+            return sent_at;
+        }
+        let (seen, since) = self.free.entry(row.id).or_insert((*row, sent_at));
+        if seen != row {
+            (*seen, *since) = (*row, sent_at);
+        }
+        *since
+    }
+}
+
+/// What to do about one shard.
+enum Verdict {
+    Leave,
+    Claim,
+    Drop,
+    GiveUp(Option<Incarnation>),
+}
+
+/// The nodes' rows, and what follows from them.
+struct View<'a> {
+    member: Member<'a>,
+    nodes: &'a [NodeRow],
+    ready: Vec<&'a NodeRow>,
+    plan: Plan,
+    /// The group has this node.
+    inside: bool,
+    /// By its own row too.
+    may_claim: bool,
+}
+
+impl<'a> View<'a> {
+    fn new(member: Member<'a>, nodes: &'a [NodeRow]) -> Self {
+        let group = Group::of(nodes);
+        let ready: Vec<&NodeRow> = group.ready().collect();
+        let plan = Plan::new(ready.iter().map(|node| node.id.clone()));
+        let may_claim = member.ready && !member.leaving && ready.iter().any(|node| node.incarnation == member.incarnation);
+        let inside = group.has(member.incarnation);
+        Self { member, nodes, ready, plan, inside, may_claim }
+    }
+
+    fn lives(&self, incarnation: Incarnation) -> bool {
+        self.nodes.iter().any(|node| node.incarnation == incarnation && node.state != NodeState::Ended)
+    }
+
+    /// Who should have the shard.
+    fn planned(&self, shard: ShardId) -> Option<&'a NodeRow> {
+        let id = self.plan.owner_of(shard)?;
+        self.ready.iter().copied().find(|node| node.id == *id)
+    }
+
+    fn judge(&self, row: &ShardRow, here: Here, free_for_a_lease: bool) -> Verdict {
+        let mine = row.owner == Some(self.member.incarnation);
+        match here {
+            Here::Moving | Here::Unjudged => Verdict::Leave,
+            Here::Serving(epoch) if !mine && epoch <= row.epoch => Verdict::Drop,
+            Here::Serving(epoch) if mine && epoch == row.epoch => self.keep_or_give_up(row.id),
+            // The rows are older than what is served, or it learns of its own raise in a moment.
+            Here::Serving(_) => Verdict::Leave,
+            Here::Unserved if mine && self.member.ready && !self.member.leaving => Verdict::Claim,
+            Here::Unserved if mine => Verdict::GiveUp(self.successor(row.id).filter(|_| self.member.ready)),
+            Here::Unserved if !self.may_claim || row.owner.is_some_and(|owner| self.lives(owner)) => Verdict::Leave,
+            Here::Unserved => {
+                let planned = self.planned(row.id).is_some_and(|node| node.incarnation == self.member.incarnation);
+                if planned || free_for_a_lease { Verdict::Claim } else { Verdict::Leave }
+            }
         }
     }
-    steps
+
+    /// About a shard that is ours and served.
+    fn keep_or_give_up(&self, shard: ShardId) -> Verdict {
+        if !self.member.ready {
+            // Those who can reach each other cannot reach us: whoever of them claims it can be reached.
+            return Verdict::GiveUp(None);
+        }
+        // Whoever is outside may be inside again with the next beat. And one that leaves serves what nobody takes until it stops.
+        let may_move = self.inside || self.member.leaving;
+        self.successor(shard).filter(|_| may_move).map_or(Verdict::Leave, |to| Verdict::GiveUp(Some(to)))
+    }
+
+    /// To whom a shard of ours is to be handed, if to anybody.
+    fn successor(&self, shard: ShardId) -> Option<Incarnation> {
+        let node = self.planned(shard)?;
+        let may_have_it = node.incarnation != self.member.incarnation && node.beat >= READY_BEATS;
+        may_have_it.then_some(node.incarnation)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(id: &str, incarnation: u64, state: NodeState) -> NodeRow {
-        NodeRow {
-            id: NodeId::parse(id).unwrap(),
-            incarnation: Incarnation::new(incarnation).unwrap(),
-            beat: 1,
-            state,
-            http: String::new(),
-            cluster: String::new(),
-        }
-    }
-
-    fn row(id: u16, epoch: u64, owner: Option<u64>) -> ShardRow {
-        ShardRow { id: ShardId::new(id).unwrap(), epoch: Epoch::new(epoch), owner: owner.and_then(Incarnation::new) }
-    }
-
-    fn steps_of_a(nodes: &[NodeRow], shards: &[ShardRow], serving: &[(u16, u64)]) -> (Vec<u16>, Vec<u16>) {
-        let serving = |id: ShardId| serving.iter().find(|(shard, _)| *shard == id.get()).map(|(_, epoch)| Epoch::new(*epoch));
-        let steps = steps(&NodeId::parse("a").unwrap(), Incarnation::new(1).unwrap(), nodes, shards, serving);
-        (steps.claim.iter().map(|claim| claim.seen.id.get()).collect(), steps.drop.iter().map(|id| id.get()).collect())
-    }
-
-    #[test]
-    fn a_node_alone_claims_what_has_no_owner_or_a_dead_one() {
-        let nodes = [node("a", 1, NodeState::Ready), node("old", 9, NodeState::Ended)];
-        let shards = [row(0, 0, None), row(1, 4, Some(9)), row(2, 4, Some(8)), row(3, 4, Some(1))];
-        assert_eq!(steps_of_a(&nodes, &shards, &[(3, 4)]), (vec![0, 1, 2], vec![]));
-    }
-
-    #[test]
-    fn what_is_ours_and_not_served_is_claimed_before_it_is() {
-        let nodes = [node("a", 1, NodeState::Ready)];
-        assert_eq!(steps_of_a(&nodes, &[row(3, 4, Some(1))], &[]), (vec![3], vec![]));
-    }
-
-    #[test]
-    fn what_another_has_is_dropped_and_left_to_it_while_it_lives() {
-        let nodes = [node("a", 1, NodeState::Ready), node("b", 2, NodeState::Ready)];
-        assert_eq!(steps_of_a(&nodes, &[row(3, 5, Some(2))], &[(3, 4)]), (vec![], vec![3]));
-    }
-
-    #[test]
-    fn rows_read_before_a_claim_of_ours_do_not_take_it_back() {
-        let nodes = [node("a", 1, NodeState::Ready), node("b", 2, NodeState::Ready)];
-        assert_eq!(steps_of_a(&nodes, &[row(3, 5, Some(2))], &[(3, 6)]), (vec![], vec![]));
-    }
-
-    #[test]
-    fn a_node_that_is_not_ready_claims_nothing_new() {
-        let nodes = [node("a", 1, NodeState::Joining)];
-        assert_eq!(steps_of_a(&nodes, &[row(0, 0, None)], &[]), (vec![], vec![]));
-    }
-}
+mod tests;

@@ -72,6 +72,11 @@ impl Attempts {
         if self.is_uncertain() { Setback::Unknown } else { Setback::Moved }
     }
 
+    /// The answer when there is no place to wait for another attempt.
+    pub fn turned_away(&self) -> Setback {
+        if self.is_uncertain() { Setback::Unknown } else { Setback::Overloaded }
+    }
+
     fn next_pause(&mut self) -> Duration {
         let pauses = self.pauses.get_or_insert_with(|| {
             ExponentialBuilder::new().with_min_delay(PAUSE_FIRST).with_max_delay(PAUSE_LONGEST).without_max_times().with_jitter().build()
@@ -95,7 +100,7 @@ mod tests {
     fn what_was_surely_not_decided_is_asked_again_and_stays_certain() {
         let mut attempts = Attempts::repeatable();
         assert_eq!(answer(attempts.after(Err(Setback::Moved))), None);
-        assert_eq!(attempts.out_of_time(), Setback::Moved);
+        assert_eq!((attempts.out_of_time(), attempts.turned_away()), (Setback::Moved, Setback::Overloaded));
         assert_eq!(answer(attempts.after(Err(Setback::Overloaded))), Some(Err(Setback::Overloaded)));
     }
 
@@ -104,7 +109,7 @@ mod tests {
         let mut attempts = Attempts::repeatable();
         for setback in [Setback::Unknown, Setback::Overloaded, Setback::StoreUnavailable, Setback::Moved] {
             assert_eq!(answer(attempts.after(Err(setback))), None);
-            assert_eq!(attempts.out_of_time(), Setback::Unknown);
+            assert_eq!((attempts.out_of_time(), attempts.turned_away()), (Setback::Unknown, Setback::Unknown));
         }
         assert_eq!(answer(attempts.after(Err(Setback::Expired))), Some(Err(Setback::Unknown)));
         assert_eq!(answer(attempts.after(Ok(()))), Some(Ok(())));

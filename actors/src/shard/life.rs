@@ -1,15 +1,32 @@
 //! The life of a shard as a state machine: claimed, served, raised, given up; and in it each coupon's owner: loading, active, stopping. `event → effects`.
 //!
-//! Two rules. A coupon is loaded only under a fence of ours. And where an owner stopped with anything unsettled, the epoch is raised, and that is
-//! committed, before the coupon is read again: whatever the stopped one still has under way is then void.
+//! Two rules. A coupon is loaded only under a fence of ours; what is loaded ahead is completed under one before anybody decides upon it. And where an
+//! owner stopped with anything unsettled, the epoch is raised, and that is committed, before the coupon is read again: whatever the stopped one still
+//! has under way is then void.
+//!
+//! ```text
+//! unserved ──claimed──► serving ◄──► raising
+//!     ▲                   │  ▲
+//!     │                give up └──── the epoch raised ── regaining
+//!     │                   ▼                                 ▲
+//!     └─────given────── giving ◄── all stored ── giving up  │
+//!                         └────── not known to be given ────┘
+//! ```
+
+mod moving;
+mod seat;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::coupon::message::{Request, Setback};
-use crate::ids::{CouponId, Epoch, Fence};
+use crate::ids::{CouponId, Epoch, Fence, Incarnation};
+use crate::shard::life::seat::{Expected, Loading, Seat};
 
 /// Most requests that wait for one owner to be loaded. As many as its mailbox takes, as they all go there.
 pub const WAITING_MAX: usize = crate::coupon::OWNER_PLACES;
+
+/// Most coupons of a shard that are loaded ahead: a shard has some that are asked for at a time, and the rest is loaded when it is.
+pub const EXPECTED_MAX: usize = 64;
 
 /// What happens to a shard.
 #[derive(Debug)]
@@ -44,9 +61,27 @@ pub enum Event {
         /// How it ended.
         raise: Raise,
     },
+    /// Store everything, stop everybody, and then give the shard to another, or to nobody. It may be claimed again.
+    GiveUp {
+        /// The fence under which it is ours: if it is served under another by now, nothing happens.
+        from: Fence,
+        /// Who is to own it in the next epoch; `None`: nobody.
+        to: Option<Incarnation>,
+    },
+    /// The attempt to give it up ended.
+    Given {
+        /// The fence under which it was ours.
+        from: Fence,
+        /// It surely is ours no more.
+        given: bool,
+    },
+    /// The shard is about to be handed to us: load these coupons ahead.
+    Expect(Vec<CouponId>),
+    /// Loading ahead ended; false: nothing was read.
+    Preloaded(CouponId, bool),
     /// Forget requests that nobody waits for any more.
     Sweep,
-    /// Store everything, stop everybody.
+    /// Store everything, stop everybody, for good.
     Drain,
 }
 
@@ -79,6 +114,14 @@ pub enum Raise {
 pub enum Effect {
     /// Read the coupon; the fence is committed.
     Load(CouponId),
+    /// Read the coupon's issuances under no fence.
+    Preload(CouponId),
+    /// Keep what was just read ahead, until [`Self::LoadTail`] or [`Self::Forget`].
+    Keep(CouponId),
+    /// Read the coupon itself, and what is missing to what was read ahead; the fence is committed. Ends as [`Self::Load`] does.
+    LoadTail(CouponId),
+    /// Drop what was kept.
+    Forget(CouponId),
     /// Make the owner of the coupon just read, under this fence. Whatever was read and is not activated by the time the effects are carried out is dropped.
     Activate(CouponId, Fence),
     /// Put a request into the owner's mailbox.
@@ -100,6 +143,13 @@ pub enum Effect {
         /// Whether the last attempt failed.
         pause: bool,
     },
+    /// All owners are gone after [`Event::GiveUp`]: name the next owner by compare-and-set.
+    Give {
+        /// The fence under which it is ours.
+        from: Fence,
+        /// Who is to own it in the next epoch; `None`: nobody.
+        to: Option<Incarnation>,
+    },
     /// All owners are gone after [`Event::Drain`]; the fence is free to be released, if there is one.
     Drained(Option<Fence>),
 }
@@ -110,51 +160,46 @@ enum Standing {
     Unserved,
     Serving(Fence),
     Raising(Fence),
+    /// Owners store what they decided, and stop; nobody is admitted.
+    GivingUp {
+        from: Fence,
+        to: Option<Incarnation>,
+    },
+    /// The compare-and-set is under way.
+    Giving(Fence),
+    /// It was not heard of: it may yet be done. The epoch is raised, which makes it void, or shows that it was done.
+    Regaining(Fence),
     Draining(Option<Fence>),
     /// For good: the node is stopping.
     Drained,
 }
 
-/// A coupon's place in the shard.
-#[derive(Debug)]
-enum Seat {
-    /// Being read.
-    Loading(Loading),
-    Active,
-    /// Its owner takes nobody any more, and has not stopped yet.
-    Stopping(VecDeque<Request>),
-    /// Its owner stopped with something unsettled: it is read again once the epoch is raised.
-    AwaitingRaise(VecDeque<Request>),
-}
-
-/// A read under way.
-#[derive(Debug)]
-struct Loading {
-    /// The fence that was committed before it began.
-    under: Fence,
-    requests: VecDeque<Request>,
-    /// How many of them were there when it began: only to them can it say that there is no such coupon.
-    before: usize,
-}
-
-impl Loading {
-    fn of(under: Fence, requests: VecDeque<Request>) -> Seat {
-        let before = requests.len();
-        Seat::Loading(Self { under, requests, before })
-    }
+/// How a shard stands, for those outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Not served.
+    Unserved,
+    /// Served under this epoch.
+    Serving(Epoch),
+    /// Being given up.
+    Moving,
+    /// Given up for good.
+    Drained,
 }
 
 /// The state machine; see the module.
 #[derive(Debug)]
 pub struct Life {
     standing: Standing,
+    /// The last fence of ours that was heard of: one that is not newer was given up since, and is heard of late.
+    last: Option<Fence>,
     /// In order, so that the same events have the same effects.
     seats: BTreeMap<CouponId, Seat>,
 }
 
 impl Default for Life {
     fn default() -> Self {
-        Self { standing: Standing::Unserved, seats: BTreeMap::new() }
+        Self { standing: Standing::Unserved, last: None, seats: BTreeMap::new() }
     }
 }
 
@@ -163,7 +208,22 @@ impl Life {
     pub fn fence(&self) -> Option<Fence> {
         match self.standing {
             Standing::Serving(fence) | Standing::Raising(fence) => Some(fence),
-            Standing::Unserved | Standing::Draining(_) | Standing::Drained => None,
+            Standing::Unserved
+            | Standing::GivingUp { .. }
+            | Standing::Giving(_)
+            | Standing::Regaining(_)
+            | Standing::Draining(_)
+            | Standing::Drained => None,
+        }
+    }
+
+    /// How it stands.
+    pub fn shown(&self) -> Shown {
+        match self.standing {
+            Standing::Unserved => Shown::Unserved,
+            Standing::Serving(fence) | Standing::Raising(fence) => Shown::Serving(fence.epoch),
+            Standing::GivingUp { .. } | Standing::Giving(_) | Standing::Regaining(_) | Standing::Draining(_) => Shown::Moving,
+            Standing::Drained => Shown::Drained,
         }
     }
 
@@ -197,8 +257,18 @@ impl Life {
                 }
             }
             Event::Raised { from, raise } => self.raised(from, raise, effects),
-            Event::Sweep => self.sweep(),
+            Event::GiveUp { from, to } => self.give_up(from, to, effects),
+            Event::Given { from, given } => self.given(from, given, effects),
+            Event::Expect(coupons) => self.expect(coupons, effects),
+            Event::Preloaded(coupon, read) => self.preloaded(coupon, read, effects),
+            Event::Sweep => self.sweep(effects),
             Event::Drain => self.drain(effects),
+        }
+        if let Standing::GivingUp { from, to } = self.standing
+            && self.seats.is_empty()
+        {
+            self.standing = Standing::Giving(from);
+            effects.push(Effect::Give { from, to });
         }
         if let Standing::Draining(fence) = self.standing
             && self.seats.is_empty()
@@ -208,69 +278,76 @@ impl Life {
         }
     }
 
+    /// Whether a later fence of the same incarnation was heard of.
+    fn is_known_beyond(&self, fence: Fence) -> bool {
+        self.last.is_some_and(|last| last.owner == fence.owner && last.epoch > fence.epoch)
+    }
+
     fn standing_is_serving_at(&self, epoch: Epoch) -> bool {
         matches!(self.standing, Standing::Serving(fence) if fence.epoch == epoch)
     }
 
     fn claimed(&mut self, fence: Fence, effects: &mut Vec<Effect>) {
-        if matches!(self.standing, Standing::Draining(_) | Standing::Drained)
-            || self.fence().is_some_and(|present| present.epoch >= fence.epoch)
-        {
-            return;
+        let is_news = self.last != Some(fence) && !self.is_known_beyond(fence);
+        if is_news && !matches!(self.standing, Standing::Draining(_) | Standing::Drained) {
+            self.serve(fence, effects);
         }
-        self.serve(fence, effects);
     }
 
     /// Serves under a fence that was just committed: those who are active take it, those who wait for it are read.
     fn serve(&mut self, fence: Fence, effects: &mut Vec<Effect>) {
         self.standing = Standing::Serving(fence);
+        self.last = Some(fence);
         effects.extend(self.active().map(|coupon| Effect::Refence(coupon, fence.epoch)));
-        let waiting: Vec<CouponId> =
-            self.seats.iter().filter(|(_, seat)| matches!(seat, Seat::AwaitingRaise(_))).map(|(coupon, _)| *coupon).collect();
-        for coupon in waiting {
-            if let Some(Seat::AwaitingRaise(requests)) = self.seats.remove(&coupon)
-                && !requests.is_empty()
-            {
-                self.seats.insert(coupon, Loading::of(fence, requests));
-                effects.push(Effect::Load(coupon));
+        self.seats.retain(|coupon, seat| match seat {
+            Seat::AwaitingRaise(requests) if requests.is_empty() => false,
+            Seat::AwaitingRaise(requests) => {
+                effects.push(Effect::Load(*coupon));
+                *seat = Loading::of(fence, std::mem::take(requests));
+                true
             }
-        }
+            // It was asked for where the shard was before, so its owner is made without being asked for here.
+            Seat::Expected(Expected { read: true, .. }) => {
+                effects.push(Effect::LoadTail(*coupon));
+                *seat = Loading::of(fence, VecDeque::new());
+                true
+            }
+            Seat::Expected(_) | Seat::Loading(_) | Seat::Active | Seat::Stopping(_) => true,
+        });
     }
 
     fn lost(&mut self, effects: &mut Vec<Effect>) {
         self.standing = match self.standing {
             Standing::Draining(_) => Standing::Draining(None),
             Standing::Drained => Standing::Drained,
-            Standing::Unserved | Standing::Serving(_) | Standing::Raising(_) => Standing::Unserved,
+            Standing::Unserved
+            | Standing::Serving(_)
+            | Standing::Raising(_)
+            | Standing::GivingUp { .. }
+            | Standing::Giving(_)
+            | Standing::Regaining(_) => Standing::Unserved,
         };
         self.clear(effects, Effect::Stop);
     }
 
-    fn sweep(&mut self) {
-        for seat in self.seats.values_mut() {
-            match seat {
-                Seat::Active => {}
-                Seat::Loading(Loading { requests, before, .. }) => {
-                    let mut place = 0;
-                    let mut still_before = 0;
-                    requests.retain(|request| {
-                        let waits = request.is_waited_for();
-                        still_before += usize::from(waits && place < *before);
-                        place += 1;
-                        waits
-                    });
-                    *before = still_before;
-                }
-                Seat::Stopping(requests) | Seat::AwaitingRaise(requests) => requests.retain(Request::is_waited_for),
+    fn sweep(&mut self, effects: &mut Vec<Effect>) {
+        let is_served = self.fence().is_some();
+        self.seats.retain(|coupon, seat| {
+            let stays = seat.sweep(is_served);
+            if !stays {
+                effects.push(Effect::Forget(*coupon));
             }
-        }
+            stays
+        });
     }
 
     fn drain(&mut self, effects: &mut Vec<Effect>) {
         self.standing = match self.standing {
-            // Ours still, but with a raise under way the epoch is not known: it is left to whoever claims next.
-            Standing::Unserved | Standing::Raising(_) | Standing::Drained => Standing::Draining(None),
-            Standing::Serving(fence) => Standing::Draining(Some(fence)),
+            // Ours still, but with a raise under way the epoch is not known: it is left to whoever claims next. So is what is being given.
+            Standing::Unserved | Standing::Raising(_) | Standing::Giving(_) | Standing::Regaining(_) | Standing::Drained => {
+                Standing::Draining(None)
+            }
+            Standing::Serving(fence) | Standing::GivingUp { from: fence, .. } => Standing::Draining(Some(fence)),
             Standing::Draining(fence) => Standing::Draining(fence),
         };
         self.clear(effects, Effect::Drain);
@@ -279,19 +356,20 @@ impl Life {
     /// Sends everybody away who waits, and every active owner what ends it.
     fn clear(&mut self, effects: &mut Vec<Effect>, end: fn(CouponId) -> Effect) {
         let mut away = Vec::new();
-        self.seats.retain(|coupon, seat| match seat {
-            Seat::Active => {
-                effects.push(end(*coupon));
-                *seat = Seat::Stopping(VecDeque::new());
-                true
-            }
-            Seat::Loading(Loading { requests, .. }) | Seat::Stopping(requests) => {
-                away.extend(requests.drain(..));
-                true
-            }
-            Seat::AwaitingRaise(requests) => {
-                away.extend(requests.drain(..));
-                false
+        self.seats.retain(|coupon, seat| {
+            away.extend(seat.waiting().map(std::mem::take).unwrap_or_default());
+            match seat {
+                Seat::Active => {
+                    effects.push(end(*coupon));
+                    *seat = Seat::Stopping(VecDeque::new());
+                    true
+                }
+                Seat::Loading(_) | Seat::Stopping(_) => true,
+                Seat::AwaitingRaise(_) => false,
+                Seat::Expected(_) => {
+                    effects.push(Effect::Forget(*coupon));
+                    false
+                }
             }
         });
         effects.extend(away.into_iter().map(|request| Effect::SetBack(request, Setback::Moved)));
@@ -302,15 +380,10 @@ impl Life {
             effects.push(Effect::SetBack(request, Setback::Moved));
             return;
         };
-        match self.seats.get_mut(&coupon) {
-            Some(Seat::Active) => effects.push(Effect::Deliver(coupon, request)),
-            Some(Seat::Loading(Loading { requests, .. }) | Seat::Stopping(requests) | Seat::AwaitingRaise(requests)) => {
-                if requests.len() < WAITING_MAX {
-                    requests.push_back(request);
-                } else {
-                    effects.push(Effect::SetBack(request, Setback::Overloaded));
-                }
-            }
+        match self.seats.get_mut(&coupon).map(Seat::waiting) {
+            Some(None) => effects.push(Effect::Deliver(coupon, request)),
+            Some(Some(waiting)) if waiting.len() < WAITING_MAX => waiting.push_back(request),
+            Some(Some(_full)) => effects.push(Effect::SetBack(request, Setback::Overloaded)),
             None => {
                 self.seats.insert(coupon, Loading::of(present, VecDeque::from([request])));
                 effects.push(Effect::Load(coupon));
@@ -319,6 +392,9 @@ impl Life {
     }
 
     fn loaded(&mut self, coupon: CouponId, load: Load, effects: &mut Vec<Effect>) {
+        if !matches!(self.seats.get(&coupon), Some(Seat::Loading(_))) {
+            return;
+        }
         let Some(Seat::Loading(Loading { under, mut requests, before })) = self.seats.remove(&coupon) else { return };
         match (load, self.fence()) {
             (Load::Read, Some(present)) if present == under => {
@@ -371,14 +447,19 @@ impl Life {
                 effects.push(Effect::Load(coupon));
             }
             Standing::Serving(_) | Standing::Raising(_) => {}
-            Standing::Unserved | Standing::Draining(_) | Standing::Drained => {
+            Standing::Unserved
+            | Standing::GivingUp { .. }
+            | Standing::Giving(_)
+            | Standing::Regaining(_)
+            | Standing::Draining(_)
+            | Standing::Drained => {
                 effects.extend(requests.into_iter().map(|request| Effect::SetBack(request, Setback::Moved)));
             }
         }
     }
 
     fn raised(&mut self, from: Fence, raise: Raise, effects: &mut Vec<Effect>) {
-        if self.standing != Standing::Raising(from) {
+        if self.standing != Standing::Raising(from) && self.standing != Standing::Regaining(from) {
             return;
         }
         match raise {

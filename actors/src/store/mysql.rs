@@ -28,7 +28,9 @@ use async_trait::async_trait;
 use sqlx::mysql::MySqlConnectOptions;
 use tokio::time::timeout;
 
-use super::{Claim, CouponQuery, Created, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor};
+use super::{
+    Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
+};
 use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
 use crate::offer::{Coupon, CouponView, Issuance};
 use crate::write_back::batch::{Batch, Entries, Found, Portion};
@@ -213,9 +215,9 @@ impl Store for MySqlStore {
         framed!(WRITE, others, self, cluster::join, &node, replaces)
     }
 
-    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
-        let node = id.clone();
-        let counted = framed!(BEAT, beats, self, cluster::beat, &node, incarnation, state)?;
+    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>> {
+        let (node, links) = (id.clone(), links.to_vec());
+        let counted = framed!(BEAT, beats, self, cluster::beat, &node, incarnation, state, &links)?;
         if let Some(beat) = counted {
             self.inner.canary.counted(id, incarnation, beat);
         }
@@ -238,6 +240,11 @@ impl Store for MySqlStore {
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
         let claims = claims.to_vec();
         framed!(WRITE, others, self, cluster::claim, &claims)
+    }
+
+    async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+        let hand_overs = hand_overs.to_vec();
+        framed!(WRITE, others, self, cluster::hand_over, &hand_overs)
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {

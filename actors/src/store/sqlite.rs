@@ -24,7 +24,9 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Sqlite, SqlitePool};
 use tokio::time::timeout;
 
-use super::{Claim, CouponQuery, Created, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor};
+use super::{
+    Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
+};
 use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
 use crate::offer::{Coupon, CouponView, Issuance};
 use crate::write_back::batch::{Batch, Entries, Found, Portion};
@@ -223,9 +225,9 @@ impl Store for SqliteStore {
         framed!(write_limited, writer, self, cluster::join, &node, replaces)
     }
 
-    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
-        let id = id.clone();
-        framed!(write_limited, writer, self, cluster::beat, &id, incarnation, state)
+    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>> {
+        let (id, links) = (id.clone(), links.to_vec());
+        framed!(write_limited, writer, self, cluster::beat, &id, incarnation, state, &links)
     }
 
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
@@ -244,6 +246,11 @@ impl Store for SqliteStore {
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
         let claims = claims.to_vec();
         framed!(write_limited, writer, self, cluster::claim, &claims)
+    }
+
+    async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+        let hand_overs = hand_overs.to_vec();
+        framed!(write_limited, writer, self, cluster::hand_over, &hand_overs)
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {

@@ -8,7 +8,8 @@ use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, Sh
 use actors::offer::{Coupon, CouponView, Issuance};
 use actors::store::sqlite::SqliteStore;
 use actors::store::{
-    Claim, CouponQuery, Created, LoadSink, LoadedIssuance, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
+    Claim, CouponQuery, Created, HandOver, LoadSink, LoadedIssuance, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError,
+    UserCursor,
 };
 use actors::write_back::batch::{Batch, Found};
 use async_trait::async_trait;
@@ -29,6 +30,7 @@ pub struct Faults {
     no_writes: AtomicBool,
     no_beats: AtomicBool,
     no_first_issuance: AtomicBool,
+    others: AtomicBool,
     held: watch::Sender<bool>,
     writes_waiting: AtomicUsize,
     claims_held: watch::Sender<bool>,
@@ -94,6 +96,11 @@ impl Faults {
         self.loads_held.send_replace(hold);
     }
 
+    /// Other nodes have the store open too.
+    pub fn share(&self) {
+        self.others.store(true, Ordering::SeqCst);
+    }
+
     /// How often a coupon was read to make its owner.
     pub fn loads(&self) -> usize {
         self.loads.load(Ordering::SeqCst)
@@ -122,7 +129,7 @@ fn unreadable<T>() -> Result<T> {
 #[async_trait]
 impl Store for Faulty {
     fn is_exclusive(&self) -> bool {
-        self.store.is_exclusive()
+        self.store.is_exclusive() && !self.faults.others.load(Ordering::SeqCst)
     }
 
     async fn check(&self) -> Result<()> {
@@ -133,8 +140,8 @@ impl Store for Faulty {
         self.store.join(node, replaces).await
     }
 
-    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
-        if self.faults.no_beats.load(Ordering::SeqCst) { refused() } else { self.store.beat(id, incarnation, state).await }
+    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>> {
+        if self.faults.no_beats.load(Ordering::SeqCst) { refused() } else { self.store.beat(id, incarnation, state, links).await }
     }
 
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
@@ -155,6 +162,10 @@ impl Store for Faulty {
             self.faults.claims_held.subscribe().wait_for(|held| !held).await.unwrap();
         }
         self.store.claim(claims).await
+    }
+
+    async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+        self.store.hand_over(hand_overs).await
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {

@@ -70,6 +70,7 @@ impl House {
             requests_max: REQUESTS_MAX,
             coupon_requests_max: OWNER_PLACES,
             lanes: 1,
+            cluster: None,
         };
         let faults = Arc::new(Faults::default());
         let (store, engine) = start(&file, &options, &faults).await;

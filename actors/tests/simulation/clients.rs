@@ -9,13 +9,18 @@ use actors::coupon::message::{
 };
 use actors::ids::{CouponId, RequestKey, UserId};
 use actors::offer::{Coupon, OfferPatch, Status};
+use actors::placement::ownership::Owner;
 use actors::shard::life::{self};
 use actors::time::Moment;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::world::{Client, USERS, Want, World};
+use super::node::Told;
+use super::world::{Client, NODES, USERS, Want, World};
+
+/// Room for notices in an answer to another's door: for the longest of the coupons here, so that not all come at once.
+const NOTICE_ROOM: usize = 256;
 
 impl World {
     pub(super) fn any_coupon(&mut self) -> CouponId {
@@ -35,7 +40,10 @@ impl World {
             self.keys_made
         };
         let key = RequestKey::parse(&format!("key-{key}")).unwrap();
-        if let Some(refusal) = self.door.answer(coupon, &user, self.now()) {
+        let now = self.now();
+        let node = self.rng.random_range(0..NODES);
+        let door = self.nodes[node].as_ref().filter(|node| node.hangs_until < self.micros).map(|node| &node.door);
+        if let Some(refusal) = door.and_then(|door| door.answer(coupon, &user, now)) {
             let since = self.db.coupons[&coupon].version;
             return self.check_issue(coupon, since, &user, &key, IssueOutcome::Refused(refusal));
         }
@@ -44,16 +52,40 @@ impl World {
     }
 
     /// Owners are asked under the lease; what they say arrives later, in any order, or never.
-    pub(super) fn step_door(&mut self) {
+    pub(super) fn step_door(&mut self, n: usize) {
+        let now = self.now().moment;
+        let told = self.node(n).heartbeats.len();
+        let place = self.rng.random_range(0..told.max(1));
         match self.rng.random_range(0..3) {
-            0 if self.lease.is_some() => self.heartbeats.push((self.now().moment, self.board.read())),
-            1 if !self.heartbeats.is_empty() => {
-                let (asked_at, notices) = self.heartbeats.remove(self.rng.random_range(0..self.heartbeats.len()));
-                self.door.hear(asked_at, notices);
+            0 => {
+                let incarnation = self.node(n).member.incarnation();
+                if self.lease_holds(n, incarnation) {
+                    let listener = self.rng.random_range(0..NODES);
+                    let Some(upto) = self.nodes[listener].as_ref().map(|node| node.door.upto(incarnation)) else { return };
+                    let board = &self.node(n).board;
+                    let told = match listener == n {
+                        true => Told::Here(board.read(incarnation)),
+                        false => Told::ByPeer(incarnation, board.changes(incarnation, upto, NOTICE_ROOM)),
+                    };
+                    self.node(listener).heartbeats.push((now, told));
+                }
             }
-            2 if self.heartbeats.len() > 3 => drop(self.heartbeats.remove(0)),
+            1 if !self.node(n).heartbeats.is_empty() => {
+                let node = self.node(n);
+                match node.heartbeats.remove(place) {
+                    (asked_at, Told::Here(notices)) => node.door.hear(asked_at, notices),
+                    (asked_at, Told::ByPeer(peer, changes)) => node.door.hear_peer(peer, asked_at, changes),
+                }
+            }
+            2 if self.node(n).heartbeats.len() > 3 => drop(self.node(n).heartbeats.remove(0)),
             _ => {}
         }
+    }
+
+    /// A change is answered only once no door knows less. How that is waited for is the engine's; here they all hear of it when it is decided.
+    pub(super) fn tell_doors(&mut self, id: CouponId, version: u64) {
+        let now = self.now().moment;
+        self.nodes.iter_mut().flatten().for_each(|node| node.door.raise_floor(id, version, now));
     }
 
     pub(super) fn send_issue(&mut self, coupon: CouponId, user: UserId, key: RequestKey, since: Option<u64>) {
@@ -85,11 +117,20 @@ impl World {
         self.clients.push(Client { coupon, asked_at_version, want: Want::Change { change, answer } });
     }
 
-    /// As the router does: straight to the owner, or by way of the shard.
+    /// To any node, or to the one that it says has the shard; there straight to the owner, or by way of the shard. Who is not there answers nobody.
     pub(super) fn send(&mut self, coupon: CouponId, request: Request) {
-        match self.homes.get_mut(&coupon) {
+        let mut asked = self.rng.random_range(0..NODES);
+        if let Some(node) = &self.nodes[asked]
+            && let Owner::Elsewhere(owner) = node.ownership.entry(coupon.shard()).owner
+            && self.rng.random()
+        {
+            asked =
+                self.nodes.iter().position(|node| node.as_ref().is_some_and(|node| node.member.incarnation() == owner)).unwrap_or(asked);
+        }
+        let Some(node) = &mut self.nodes[asked] else { return };
+        match node.homes.get_mut(&coupon) {
             Some(home) if !home.draining => home.mailbox.push_back(OwnerCommand::Decide(request)),
-            _ => self.shard_mailbox.push_back(life::Event::Asked(coupon, request)),
+            _ => node.shard_mailbox.push_back(life::Event::Asked(coupon, request)),
         }
     }
 

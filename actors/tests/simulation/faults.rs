@@ -1,78 +1,98 @@
-//! What goes wrong: owners panic, are unloaded, and another node takes the shard and gives it back.
+//! What goes wrong: owners panic and are unloaded; nodes hang, die, leave, are cut from the database, lose a link; statements go on by themselves.
 
 use actors::coupon::message::OwnerCommand;
-use actors::door::Knowledge;
-use actors::ids::{CouponId, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
-use actors::offer::{Coupon, Issuance, Status};
-use actors::shard::life::{self};
-use actors::time::Timestamp;
+use actors::shard::life::Event;
+use actors::write_back::batch::Batch;
 use rand::Rng;
 
-use super::world::{USERS, World};
+use super::node::Call;
+use super::world::{NODES, World};
 
 impl World {
-    pub(super) fn panic_owner(&mut self) {
+    pub(super) fn panic_owner(&mut self, n: usize) {
         let id = self.any_coupon();
         // Its mailbox and its gate go with it; every reply in them answers by being dropped.
-        if self.homes.remove(&id).is_some() {
-            self.board.withdraw(id);
-            self.shard_mailbox.push_back(life::Event::Panicked(id));
+        let node = self.node(n);
+        if node.homes.remove(&id).is_some() {
+            node.board.withdraw(id);
+            node.shard_mailbox.push_back(Event::Panicked(id));
         }
     }
 
-    pub(super) fn passivate(&mut self) {
+    pub(super) fn passivate(&mut self, n: usize) {
         let id = self.any_coupon();
-        self.tell(id, OwnerCommand::Passivate);
-    }
-
-    pub(super) fn step_foreign(&mut self) {
-        if self.foreign {
-            self.come_back();
-            return;
+        if let Some(home) = self.node(n).homes.get_mut(&id) {
+            home.mailbox.push_back(OwnerCommand::Passivate);
         }
-        // Our lease ends first, and this incarnation is ended; then the other claims, and issues.
-        self.foreign = true;
-        self.lease = None;
-        // What the other widens it answers only once our door has forgotten.
-        self.door = Knowledge::default();
-        self.heartbeats.clear();
-        let other = Incarnation::new(1_000).unwrap();
-        self.db.claim(other);
-        let id = self.any_coupon();
-        self.write_as_another(id);
-    }
-
-    pub(super) fn write_as_another(&mut self, id: CouponId) {
-        let coupon = self.db.coupons[&id].clone();
-        let rows = &self.db.issuances[&id];
-        let user = UserId::parse(&format!("user-{}", self.rng.random_range(0..USERS))).unwrap();
-        let nth = rows.iter().filter(|row| row.user == user).count() as u8 + 1;
-        if coupon.status == Status::Open && !coupon.is_sold_out(Sequence::new(rows.len() as u64)) && nth <= coupon.offer.per_user_limit {
-            let issued_at = Timestamp::from_micros(self.micros).unwrap();
-            let row = Issuance {
-                id: IssuanceId { coupon: id, sequence: Sequence::new(rows.len() as u64 + 1) },
-                user,
-                nth,
-                key: RequestKey::parse(&format!("other-{}", self.micros)).unwrap(),
-                issued_at,
-                expires_at: Some(issued_at.plus_days(7)),
-            };
-            self.db.issuances.entry(id).or_default().push(row);
+        if self.rng.random_ratio(1, 8) {
+            self.node(n).shard_mailbox.push_back(Event::Sweep);
         }
-        // And its administrator pauses or resumes there.
-        let status = if coupon.status == Status::Open { Status::Paused } else { Status::Open };
-        let changed = Coupon { status, version: coupon.version + 1, ..coupon };
-        self.db.history.entry(id).or_default().push(changed.clone());
-        self.db.coupons.insert(id, changed);
     }
 
-    /// We join anew and get the shard back: what was lost is said before the new claim is, and the lease is the new incarnation's.
-    pub(super) fn come_back(&mut self) {
-        self.foreign = false;
-        self.me = Incarnation::new(self.me.get() + 1).unwrap();
-        self.shard_mailbox.push_back(life::Event::Lost);
-        let fence = self.db.claim(self.me);
-        self.shard_mailbox.push_back(life::Event::Claimed(fence));
-        self.lease = Some(self.me);
+    /// Something befalls a node, or is over.
+    pub(super) fn step_fate(&mut self) {
+        let n = self.rng.random_range(0..NODES);
+        let micros = self.micros;
+        let Some(node) = self.nodes[n].as_mut() else { return self.start(n) };
+        match self.rng.random_range(0..10) {
+            // Up to three leases: what it does after that it does as one that was ended.
+            0..2 => node.hangs_until = micros + self.rng.random_range(10..200),
+            2..4 => node.cut = !node.cut,
+            4 => self.die(n),
+            5 => node.member.leaving = true,
+            6..8 => {
+                let other = (n + 1) % NODES;
+                self.link_down = if self.link_down.is_some() { None } else { Some((n.min(other), n.max(other))) };
+            }
+            _ => {
+                node.hangs_until = 0;
+                node.cut = false;
+            }
+        }
+    }
+
+    /// kill -9: whoever waited hears nothing, and what was sent may be stored yet.
+    fn die(&mut self, n: usize) {
+        if let Some(dead) = self.nodes[n].take() {
+            let under_way = dead.call.and_then(|call| match call {
+                Call::Write(batch) => Some(batch),
+                Call::ReadBack(_) | Call::Pause => None,
+            });
+            let sent: Option<Batch> = under_way.filter(|_| self.rng.random() && !dead.cut);
+            self.zombies.extend(sent);
+            let cut = dead.cut;
+            let sent_gives = dead.gives.into_iter().filter(|_| self.rng.random() && !cut);
+            self.late_gives.extend(sent_gives);
+        }
+    }
+
+    /// A statement that nobody waits for any more is done.
+    pub(super) fn step_zombie(&mut self) {
+        if self.rng.random() && !self.zombies.is_empty() {
+            let batch = self.zombies.remove(0);
+            drop(self.db.write(&batch));
+        } else if !self.late_gives.is_empty() {
+            let (from, to) = self.late_gives.remove(0);
+            self.db.give(from, to);
+        }
+    }
+
+    /// From here on nothing goes wrong any more.
+    pub(super) fn heal(&mut self) {
+        self.faults = false;
+        self.link_down = None;
+        for n in 0..NODES {
+            match &mut self.nodes[n] {
+                Some(node) if !node.member.leaving => {
+                    node.hangs_until = 0;
+                    node.cut = false;
+                }
+                // Who was leaving is started again, as who is gone.
+                Some(_) | None => {
+                    self.die(n);
+                    self.start(n);
+                }
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The cluster's rows: nodes, beats, claims.
 
 use actors::ids::{Epoch, Fence, Incarnation, NodeId, SHARDS, ShardId};
-use actors::store::{Claim, NodeRow, NodeState, ShardRow};
+use actors::store::links::LINKS_MAX;
+use actors::store::{Claim, HandOver, NodeRow, NodeState, ShardRow};
 use actors::write_back::batch::FoundRows;
 use futures_util::future::join_all;
 
@@ -15,6 +16,7 @@ fn node(name: &str) -> NodeRow {
         state: NodeState::Joining,
         http: "127.0.0.1:8080".to_owned(),
         cluster: String::new(),
+        links: Vec::new(),
     }
 }
 
@@ -76,6 +78,55 @@ pub async fn only_the_fence_gives_a_shard_up(database: &impl Database) {
     assert_eq!(claim(&*store, shard(1)).await.epoch, one.epoch.next());
 }
 
+pub async fn only_the_fence_hands_a_shard_over(database: &impl Database) {
+    let store = database.store();
+    let held = [claim(&*store, shard(9)).await, claim(&*store, shard(2)).await, claim(&*store, shard(5)).await];
+    let to = Incarnation::random();
+    let older = Fence { epoch: Epoch::new(0), ..held[1] };
+    let anothers = Fence { owner: Incarnation::random(), ..held[2] };
+    let asked = [(shard(9), held[0]), (shard(2), older), (shard(5), anothers)].map(|(shard, from)| HandOver { shard, from, to });
+    let rows = store.hand_over(&asked).await.unwrap();
+    let kept = |number, fence: Fence| ShardRow { id: shard(number), epoch: fence.epoch, owner: Some(fence.owner) };
+    let given = ShardRow { id: shard(9), epoch: held[0].epoch.next(), owner: Some(to) };
+    assert_eq!(rows, [given, kept(2, held[1]), kept(5, held[2])]);
+    assert_eq!(store.hand_over(&asked).await.unwrap(), rows, "asked again it finds its own success, and gives nothing twice");
+    assert_eq!(store.hand_over(&[]).await.unwrap(), []);
+}
+
+pub async fn a_batch_before_a_hand_over_is_stored_and_one_after_it_is_not(database: &impl Database) {
+    let store = database.store();
+    let mut owned = Owned::make(&*store, Some(10), 1).await;
+    assert_eq!(store.write(&batch([owned.strangers(1..=3)])).await.unwrap(), 3);
+    let (shard, to) = (owned.id().shard(), Incarnation::random());
+    let row = store.hand_over(&[HandOver { shard, from: owned.fence, to }]).await.unwrap()[0];
+    let late = batch([owned.strangers(4..=6)]);
+    assert_eq!(store.write(&late).await.unwrap(), 0);
+    assert_eq!(found(&*store, &late).await, (false, FoundRows::Absent));
+    // Neither half of the new fence is enough.
+    for half in [Fence { epoch: row.epoch, ..owned.fence }, Fence { owner: to, ..owned.fence }] {
+        owned.fence = half;
+        assert_eq!(store.write(&batch([owned.strangers(4..=6)])).await.unwrap(), 0);
+    }
+    owned.fence = Fence { epoch: row.epoch, owner: to };
+    assert_eq!(store.write(&batch([owned.strangers(4..=6)])).await.unwrap(), 3);
+    assert_eq!(loaded(&*store, owned.id(), 3).await.len(), 3, "the tail alone");
+}
+
+pub async fn a_row_says_whom_its_node_is_linked_to(database: &impl Database) {
+    let store = database.store();
+    let most: Vec<Incarnation> = (0..LINKS_MAX).map(|_| Incarnation::random()).collect();
+    let first = NodeRow { links: most[..2].to_vec(), ..node("a") };
+    store.join(&first, None).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap()[0].links, most[..2]);
+    for links in [&most[..], &most[..1], &[]] {
+        store.beat(&first.id, first.incarnation, NodeState::Ready, links).await.unwrap().unwrap();
+        assert_eq!(store.nodes().await.unwrap()[0].links, links);
+    }
+    let second = NodeRow { links: most[1..4].to_vec(), ..node("a") };
+    store.join(&second, Some(first.incarnation)).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap(), [second]);
+}
+
 pub async fn a_node_joins_in_place_of_the_incarnation_it_saw(database: &impl Database) {
     let store = database.store();
     let (first, second, third) = (node("a"), NodeRow { http: "other:1".to_owned(), ..node("a") }, node("a"));
@@ -92,17 +143,17 @@ pub async fn a_node_joins_in_place_of_the_incarnation_it_saw(database: &impl Dat
 pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Database) {
     let store = database.store();
     let first = node("a");
-    assert_eq!(store.beat(&first.id, first.incarnation, NodeState::Joining).await.unwrap(), None, "not joined");
+    assert_eq!(store.beat(&first.id, first.incarnation, NodeState::Joining, &[]).await.unwrap(), None, "not joined");
     store.join(&first, None).await.unwrap();
     for (beat, state) in [(1, NodeState::Joining), (2, NodeState::Ready), (3, NodeState::Leaving), (4, NodeState::Ended)] {
-        assert_eq!(store.beat(&first.id, first.incarnation, state).await.unwrap(), Some(beat));
+        assert_eq!(store.beat(&first.id, first.incarnation, state, &[]).await.unwrap(), Some(beat));
         assert_eq!(store.nodes().await.unwrap(), [NodeRow { beat, state, ..first.clone() }]);
     }
-    assert_eq!(store.beat(&first.id, first.incarnation, NodeState::Ready).await.unwrap(), None, "the ended never return");
+    assert_eq!(store.beat(&first.id, first.incarnation, NodeState::Ready, &[]).await.unwrap(), None, "the ended never return");
     let second = node("a");
     store.join(&second, Some(first.incarnation)).await.unwrap();
-    assert_eq!(store.beat(&first.id, first.incarnation, NodeState::Ready).await.unwrap(), None, "replaced");
-    assert_eq!(store.beat(&second.id, second.incarnation, NodeState::Ready).await.unwrap(), Some(1));
+    assert_eq!(store.beat(&first.id, first.incarnation, NodeState::Ready, &[]).await.unwrap(), None, "replaced");
+    assert_eq!(store.beat(&second.id, second.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(1));
 }
 
 pub async fn opening_again_finds_everything(database: &mut impl Database) {
@@ -130,12 +181,12 @@ pub async fn the_dead_are_ended_by_the_living_and_only_while_they_stand_still(da
     for row in [&living, &dead] {
         assert!(store.join(row, None).await.unwrap());
     }
-    assert_eq!(store.beat(&dead.id, dead.incarnation, NodeState::Ready).await.unwrap(), Some(1));
+    assert_eq!(store.beat(&dead.id, dead.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(1));
     assert!(!store.end(living.incarnation, &dead).await.unwrap(), "it has beaten since it was seen");
     let seen = NodeRow { beat: 1, ..dead.clone() };
     assert!(!store.end(Incarnation::random(), &seen).await.unwrap(), "nobody who does not live ends another");
     assert!(store.end(living.incarnation, &seen).await.unwrap());
     assert!(!store.end(living.incarnation, &seen).await.unwrap(), "once");
-    assert_eq!(store.beat(&dead.id, dead.incarnation, NodeState::Ready).await.unwrap(), None);
+    assert_eq!(store.beat(&dead.id, dead.incarnation, NodeState::Ready, &[]).await.unwrap(), None);
     assert!(!store.end(dead.incarnation, &NodeRow { beat: 0, ..living }).await.unwrap(), "the dead end nobody");
 }

@@ -166,7 +166,7 @@ async fn opened_with_newer_schema(versions: i64) -> Result<(), OpenError> {
 #[tokio::test]
 async fn a_schema_newer_by_one_is_taken_and_by_two_refused() {
     opened_with_newer_schema(1).await.unwrap();
-    assert!(matches!(opened_with_newer_schema(2).await, Err(OpenError::TooNew { found: 3, known: 1 })));
+    assert!(matches!(opened_with_newer_schema(2).await, Err(OpenError::TooNew { found: 4, known: 2 })));
 }
 
 #[tokio::test]

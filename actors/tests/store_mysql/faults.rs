@@ -78,6 +78,7 @@ fn node() -> NodeRow {
         state: NodeState::Joining,
         http: String::new(),
         cluster: String::new(),
+        links: Vec::new(),
     }
 }
 
@@ -88,7 +89,7 @@ pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_retur
     proxy.set(Mode::Refuse);
     // The first to be asked on a connection that was up learns of it by its end; all after that by being refused.
     until("refusing", async || {
-        let results = [store.beat(&node.id, node.incarnation, NodeState::Ready).await.map(drop), store.check().await];
+        let results = [store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.map(drop), store.check().await];
         results.iter().all(|result| matches!(result, Err(StoreError::NotStored(_))))
     })
     .await;
@@ -99,19 +100,19 @@ pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_retur
     proxy.set(Mode::Pass);
     assert_eq!(store.write(&sent).await.unwrap(), 5);
     store.check().await.unwrap();
-    assert!(store.beat(&node.id, node.incarnation, NodeState::Ready).await.unwrap().is_some());
+    assert!(store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap().is_some());
 }
 
 pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
     let (proxy, database, owned) = through_a_proxy(kind).await;
     let (store, node) = (&*database.store, node());
     assert!(store.join(&node, None).await.unwrap());
-    assert!(store.beat(&node.id, node.incarnation, NodeState::Ready).await.unwrap().is_some());
+    assert!(store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap().is_some());
     proxy.set(Mode::Hold);
     let begun = Instant::now();
     let sent = batch([owned.strangers(1..=5)]);
     let (beat, write, nodes) = tokio::join!(
-        async { (store.beat(&node.id, node.incarnation, NodeState::Ready).await, begun.elapsed()) },
+        async { (store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await, begun.elapsed()) },
         async { (store.write(&sent).await, begun.elapsed()) },
         async { (store.nodes().await, begun.elapsed()) },
     );
@@ -120,7 +121,7 @@ pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
     assert!(matches!(nodes.0, Err(StoreError::NotStored(_))) && nodes.1 < Duration::from_millis(2_500), "{nodes:?}");
     proxy.set(Mode::Pass);
     send(store, &sent).await;
-    assert!(store.beat(&node.id, node.incarnation, NodeState::Ready).await.unwrap().is_some());
+    assert!(store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap().is_some());
 }
 
 /// Its lane waits for 5 s in all, and would ask again while this still had its connection.
@@ -167,11 +168,11 @@ pub async fn a_beat_that_went_back_shows(kind: Kind) {
     let node = node();
     database.store.join(&node, None).await.unwrap();
     for beat in 1..=5 {
-        assert_eq!(database.store.beat(&node.id, node.incarnation, NodeState::Ready).await.unwrap(), Some(beat));
+        assert_eq!(database.store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(beat));
     }
     // As after a restore, or a fail-over to a server that had less.
     run(&mut database.shell().await, "UPDATE nodes SET beat = 2").await;
-    assert_eq!(database.store.beat(&node.id, node.incarnation, NodeState::Ready).await.unwrap(), Some(3));
+    assert_eq!(database.store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(3));
 }
 
 pub async fn a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all(kind: Kind) {
@@ -240,7 +241,7 @@ pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(
     let results = [
         store.write(&refused).await.map(drop),
         store.write(&refused).await.map(drop),
-        store.beat(&node.id, node.incarnation, NodeState::Ready).await.map(drop),
+        store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.map(drop),
         store.check().await,
         // What a demoted server tells may be old.
         store.coupon(owned.id()).await.map(drop),
@@ -252,7 +253,7 @@ pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(
         assert!(matches!(result, Err(StoreError::NotStored(_))), "{result:?}");
     }
     assert_eq!(store.write(&refused).await.unwrap(), 1);
-    assert_eq!(store.beat(&node.id, node.incarnation, NodeState::Ready).await.unwrap(), Some(1));
+    assert_eq!(store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(1));
     store.check().await.unwrap();
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actors::ids::{Incarnation, NodeId, Sequence};
 use actors::offer::Status;
 use actors::store::mysql::MySqlStore;
-use actors::store::{Claim, CouponQuery, NodeRow, NodeState, Store, StoreError, UserCursor};
+use actors::store::{Claim, CouponQuery, HandOver, NodeRow, NodeState, Store, StoreError, UserCursor};
 use actors::write_back::batch::{Batch, FoundRows};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row};
@@ -118,6 +118,39 @@ pub async fn a_take_over_waits_for_a_batch_in_progress(kind: Kind) {
     assert_eq!(stuck.database.store.write(&batch([first.strangers(4..=4)])).await.unwrap(), 0, "fenced from now on");
 }
 
+pub async fn a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone(kind: Kind) {
+    let mut stuck = Stuck::new(kind, 2).await;
+    let (store, first) = (stuck.database.store.clone(), stuck.coupons.remove(0));
+    let asked = HandOver { shard: first.id().shard(), from: first.fence, to: Incarnation::random() };
+    let giving = tokio::spawn(async move { store.hand_over(&[asked]).await });
+    until("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
+    // While it waits, all shards that the batch did not name are free.
+    let named = [asked.shard, stuck.coupons[0].id().shard()];
+    let free = stuck.database.store.shards().await.unwrap().into_iter().filter(|row| !named.contains(&row.id));
+    let claims: Vec<_> = free.map(|seen| Claim { seen, claimant: Incarnation::random() }).collect();
+    let claimed = stuck.database.store.claim(&claims).await.unwrap();
+    assert!(claims.iter().zip(claimed).all(|(claim, row)| row.owner == Some(claim.claimant)), "a shard that was not named is locked");
+    stuck.let_go().await;
+    assert_eq!(giving.await.unwrap().unwrap()[0].owner, Some(asked.to));
+    assert_eq!(loaded(&*stuck.database.store, first.id(), 0).await.len(), 3, "the new owner reads all that the old one stored");
+    assert_eq!(stuck.write.await.unwrap().unwrap(), 6);
+    assert_eq!(stuck.database.store.write(&batch([first.strangers(4..=4)])).await.unwrap(), 0, "fenced from now on");
+}
+
+pub async fn a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, Some(10), 1).await;
+    let (mut giver, mut watcher) = (database.shell().await, database.shell().await);
+    let (shard, to) = (owned.id().shard(), Incarnation::random().get());
+    run(&mut giver, &format!("BEGIN; UPDATE shards SET epoch = epoch + 1, owner = {to} WHERE shard_id = {shard}")).await;
+    let sent = batch([owned.strangers(1..=3)]);
+    let writing = write(&database.store, &sent);
+    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    run(&mut giver, "COMMIT").await;
+    assert_eq!(writing.await.unwrap().unwrap(), 0);
+    assert_eq!(found(&*database.store, &sent).await, (false, FoundRows::Absent));
+}
+
 pub async fn a_take_over_waits_for_a_change_in_progress(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, Some(10), 1).await;
@@ -193,6 +226,7 @@ pub async fn ending_a_node_keeps_no_other_from_beating(kind: Kind) {
         state: NodeState::Ready,
         http: String::new(),
         cluster: String::new(),
+        links: Vec::new(),
     };
     let (living, dead, other) = (node("living"), node("dead"), node("other"));
     for row in [&living, &dead, &other] {
@@ -203,7 +237,7 @@ pub async fn ending_a_node_keeps_no_other_from_beating(kind: Kind) {
     let (store, by, seen) = (database.store.clone(), living.incarnation, dead.clone());
     let ending = tokio::spawn(async move { store.end(by, &seen).await });
     until("waiting", async || waiting(&mut watcher).await == 1).await;
-    assert_eq!(database.store.beat(&other.id, other.incarnation, NodeState::Ready).await.unwrap(), Some(1));
+    assert_eq!(database.store.beat(&other.id, other.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(1));
     run(&mut holder, "ROLLBACK").await;
     assert!(ending.await.unwrap().unwrap());
 }

@@ -10,6 +10,7 @@ use actors::ids::CouponId;
 use reqwest::StatusCode;
 
 use super::{Bench, prometheus};
+use crate::beside;
 use crate::load::Failed;
 
 /// How long a program may take until it says where it is ready; a new database has its schema made in this time.
@@ -62,15 +63,6 @@ impl Bench<'_> {
         command.args(["--listen", "127.0.0.1:0"]);
         Child::start(&program, command)
     }
-}
-
-/// The program that was named, or the one beside this.
-fn beside(named: Option<&Path>, name: &str) -> Result<PathBuf, Failed> {
-    let program = match named {
-        Some(program) => program.to_owned(),
-        None => std::env::current_exe()?.with_file_name(name),
-    };
-    if program.is_file() { Ok(program) } else { Err(format!("there is no {}: build it, or name it with a flag", program.display()).into()) }
 }
 
 impl Child {

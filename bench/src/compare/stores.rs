@@ -1,8 +1,7 @@
 //! The stores that are measured, with durable commits.
 
 use clap::ValueEnum;
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection};
 
 use super::{Bench, Compare};
 use crate::load::Failed;
@@ -90,24 +89,13 @@ impl StoreServer {
                 let directory = tempfile::Builder::new().prefix("sqlite-").tempdir_in(bench.scratch)?.keep();
                 Ok(format!("sqlite://{}", directory.join("firstcome.db").display()))
             }
-            Self::Server(server) => {
-                let name = Server::fresh_name();
-                let mut connection = administrator(server).connect().await?;
-                // A name of ours, without anything to escape.
-                sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await?;
-                connection.close().await?;
-                Ok(server.url(&name, None))
-            }
+            Self::Server(server) => Ok(server.fresh_database().await?),
         }
     }
 }
 
-fn administrator(server: &Server) -> MySqlConnectOptions {
-    MySqlConnectOptions::new().socket(server.socket()).username("root").ssl_mode(MySqlSslMode::Disabled)
-}
-
 async fn version(server: &Server) -> Result<String, Failed> {
-    let mut connection = administrator(server).connect().await?;
+    let mut connection = server.administrator().connect().await?;
     let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut connection).await?;
     connection.close().await?;
     Ok(version.split('-').next().unwrap_or_default().to_owned())

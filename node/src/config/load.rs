@@ -25,7 +25,7 @@ impl Sources {
     }
 
     /// The same with an environment that a test can bring along.
-    fn load_over(&self, environment: Environment) -> Result<Config, InvalidConfig> {
+    pub(super) fn load_over(&self, environment: Environment) -> Result<Config, InvalidConfig> {
         let mut builder = config::Config::builder();
         if let Some(file) = &self.file {
             builder = builder.add_source(File::from(file.as_path()).format(FileFormat::Toml));
@@ -56,6 +56,13 @@ fn read_secrets(config: &mut Config) -> Result<(), InvalidConfig> {
             return Err(InvalidConfig("store.url and store.url_file are both set; one of them must go".to_owned()));
         }
         config.store.url = Some(read_secret("store.url_file", path)?.expose_secret().to_owned());
+    }
+    let cluster = &mut config.cluster;
+    if let Some(path) = &cluster.cookie_file {
+        if cluster.cookie.is_some() {
+            return Err(InvalidConfig("cluster.cookie and cluster.cookie_file are both set; one of them must go".to_owned()));
+        }
+        cluster.cookie = Some(read_secret("cluster.cookie_file", path)?);
     }
     let auth = &mut config.auth;
     if let Some(path) = &auth.jwt.key_file {

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::Serializer;
 
-use super::Origin;
+use super::{HostPort, Origin};
 
 /// Where coupons are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,11 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
 /// Reads origins the same way.
 pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Origin>, D::Error> {
     deserializer.deserialize_any(Several { what: "origins like https://shop.example", one: Origin::parse })
+}
+
+/// Reads addresses the same way.
+pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostPort>, D::Error> {
+    deserializer.deserialize_any(Several { what: "addresses like node-1.internal:7400", one: HostPort::parse })
 }
 
 /// Several of what one text each says.

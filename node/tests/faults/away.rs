@@ -14,8 +14,9 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::clients::from_environment;
+use crate::eventually::eventually;
 use crate::history::History;
-use crate::stage::{Stage, eventually};
+use crate::stage::Stage;
 
 /// Clients that ask, and who ask about what there is not to be decided.
 const CLIENTS: u64 = 16;
@@ -133,7 +134,7 @@ async fn a_database_that_is_away(kind: Kind) {
         stage.goes_on().await;
     }
     clients.end().await;
-    stage.history.judge(&stage.process).await;
+    stage.history.judge(&stage.process.address).await;
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 

@@ -6,7 +6,9 @@ use std::process::Command;
 use actors::time::timestamp;
 use bench::servers::{Kind, Server};
 
-use crate::stage::{Stage, eventually, number};
+use crate::database::number;
+use crate::eventually::eventually;
+use crate::stage::Stage;
 
 const CLIENTS: u64 = 16;
 
@@ -68,7 +70,7 @@ async fn a_database_that_went_backwards(kind: Kind) {
     assert_ne!(number(&mut stage.shell().await, INCARNATION).await, before, "it lives on as it was");
     assert_eq!(stage.metric(ALARM).await, 1.0, "once is enough");
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
-    let report = stage.history.judge_issues(&stage.process, &coupons, alarm).await;
+    let report = stage.history.judge_issues(&stage.process.address, &coupons, alarm).await;
     assert!(report.issuances > CLIENTS, "there was no load to speak of");
 }
 

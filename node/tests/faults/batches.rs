@@ -12,7 +12,9 @@ use sqlx::Row;
 use sqlx::mysql::MySqlConnection;
 
 use crate::clients::from_environment;
-use crate::stage::{Stage, eventually, number, run};
+use crate::database::{number, run};
+use crate::eventually::eventually;
+use crate::stage::Stage;
 
 const CLIENTS: u64 = 24;
 const RETRIED: &str = r#"coupon_write_retries_total{reason="not_stored"}"#;
@@ -38,7 +40,7 @@ async fn whatever_becomes_of_a_batch(kind: Kind) {
     }
     clients.end().await;
     stage.ready().await;
-    let report = stage.history.judge(&stage.process).await;
+    let report = stage.history.judge(&stage.process.address).await;
     assert!(report.issuances > CLIENTS, "there was no load to speak of");
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
     assert_eq!(stage.metric("coupon_owner_panics_total").await, 0.0);

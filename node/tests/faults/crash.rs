@@ -10,9 +10,9 @@ use rand::{Rng, SeedableRng};
 use reqwest::Client;
 
 use crate::clients::{Clients, TOTAL, from_environment};
+use crate::database::database;
 use crate::history::History;
 use crate::process::Process;
-use crate::stage::database;
 use bench::servers::{Kind, Server};
 
 const CLIENTS: u64 = 48;
@@ -31,8 +31,9 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
     let mut process = Process::start_with(data.path(), &keys);
     let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
     let history = Arc::new(History::default());
-    let coupons = [history.create(&client, &process, Some(TOTAL), 1).await, history.create(&client, &process, None, 1).await];
-    let clients = Clients::begin(CLIENTS, seed, &client, &process.address, &history, coupons);
+    let coupons =
+        [history.create(&client, &process.address, Some(TOTAL), 1).await, history.create(&client, &process.address, None, 1).await];
+    let clients = Clients::begin(CLIENTS, Duration::ZERO, seed, &client, std::slice::from_ref(&process.address), &history, coupons);
     for round in 0..rounds {
         // The fault itself: a moment that nobody chose.
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..300))).await;
@@ -45,12 +46,12 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
             _ => {
                 process.kill();
                 process = Process::start_with(data.path(), &keys);
-                clients.turn_to(&process.address);
+                clients.turn_to(std::slice::from_ref(&process.address));
             }
         }
     }
     clients.end().await;
-    let report = history.judge(&process).await;
+    let report = history.judge(&process.address).await;
     assert!(report.issuances > rounds, "there was no load to speak of");
 }
 

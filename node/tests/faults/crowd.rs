@@ -17,7 +17,7 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
     let process = Process::start(data.path());
     let client = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
     let history = Arc::new(History::default());
-    let coupon = history.create(&client, &process, Some(total_quantity), per_user_limit).await;
+    let coupon = history.create(&client, &process.address, Some(total_quantity), per_user_limit).await;
     let next = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
@@ -40,7 +40,7 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
     for worker in workers {
         worker.await.unwrap();
     }
-    let report = history.judge(&process).await;
+    let report = history.judge(&process.address).await;
     let wanted = USERS * u64::from(per_user_limit).min(requests_per_user);
     assert_eq!(report.issuances, total_quantity.min(wanted), "exactly what there is");
 }

@@ -5,11 +5,21 @@
 mod away;
 mod backwards;
 mod batches;
+#[allow(dead_code, reason = "another test program uses the rest of it")]
+#[path = "../common/clients.rs"]
 mod clients;
 mod crash;
 mod crowd;
+#[path = "../common/database.rs"]
+mod database;
+#[path = "../common/eventually.rs"]
+mod eventually;
+#[allow(dead_code, reason = "another test program uses the rest of it")]
+#[path = "../common/history.rs"]
 mod history;
 mod opening;
+#[allow(dead_code, reason = "another test program uses the rest of it")]
+#[path = "../common/process.rs"]
 mod process;
 mod server;
 mod stage;

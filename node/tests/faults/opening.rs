@@ -6,8 +6,8 @@ use bench::servers::proxy::{Habit, Proxy};
 use bench::servers::{Kind, Server};
 use sqlx::mysql::MySqlConnection;
 
+use crate::database::{administrator, database, run};
 use crate::process::{Process, run as run_program};
-use crate::stage::{administrator, database, run};
 
 /// Longer than any refusal takes.
 const LIMIT: Duration = Duration::from_secs(25);

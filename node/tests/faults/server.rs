@@ -6,7 +6,9 @@ use std::time::Duration;
 use bench::servers::{Kind, Server};
 use sqlx::AssertSqlSafe;
 
-use crate::stage::{Stage, eventually, run};
+use crate::database::run;
+use crate::eventually::eventually;
+use crate::stage::Stage;
 
 const CLIENTS: u64 = 16;
 
@@ -37,7 +39,7 @@ async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&st
     }
     stage.goes_on().await;
     clients.end().await;
-    stage.history.judge(&stage.process).await;
+    stage.history.judge(&stage.process.address).await;
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 
@@ -119,7 +121,7 @@ async fn a_full_disk(kind: Kind) {
     drop(quiet);
     stage.goes_on().await;
     clients.end().await;
-    stage.history.judge(&stage.process).await;
+    stage.history.judge(&stage.process.address).await;
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 

@@ -1,4 +1,4 @@
-//! A node as a child process, a proxy between it and its database server, clients, and what an administrator of the server may do.
+//! A node as a child process, a proxy between it and its database server, and clients.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,17 +7,15 @@ use bench::servers::Server;
 use bench::servers::proxy::Proxy;
 use reqwest::Client;
 use serde_json::Value;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use sqlx::mysql::MySqlConnection;
 use tempfile::TempDir;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::clients::{Clients, TOTAL, from_environment};
+use crate::database::{administrator, database, run};
+use crate::eventually::eventually;
 use crate::history::{Answer, History};
 use crate::process::Process;
-
-/// Longer than anything here takes, shorter than patience.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A node before its database.
 pub struct Stage<'s> {
@@ -46,13 +44,14 @@ impl<'s> Stage<'s> {
         let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
         println!("FIRSTCOME_SEED={seed}");
         let coupons = [self.coupon(Some(TOTAL)).await, self.coupon(None).await];
-        let clients = Clients::begin(number, seed, &self.client, &self.process.address, &self.history, coupons);
+        let clients =
+            Clients::begin(number, Duration::ZERO, seed, &self.client, std::slice::from_ref(&self.process.address), &self.history, coupons);
         (clients, coupons)
     }
 
     /// A coupon of which a user may have one.
     pub async fn coupon(&self, total_quantity: Option<u64>) -> u64 {
-        self.history.create(&self.client, &self.process, total_quantity, 1).await
+        self.history.create(&self.client, &self.process.address, total_quantity, 1).await
     }
 
     /// A user asks, on record; the answer, and how long it took.
@@ -126,42 +125,5 @@ impl<'s> Stage<'s> {
     /// How often the log has said this.
     pub fn logged(&self, what: &str) -> usize {
         self.process.log().matches(what).count()
-    }
-}
-
-/// An empty database on the server; its name.
-pub async fn database(server: &Server) -> String {
-    let name = Server::fresh_name();
-    let create = format!("CREATE DATABASE {name}");
-    // A server of a group takes writes some time after connections.
-    eventually("the server takes writes", async || {
-        let Ok(mut shell) = administrator(server).await else { return false };
-        sqlx::raw_sql(AssertSqlSafe(create.clone())).execute(&mut shell).await.is_ok()
-    })
-    .await;
-    name
-}
-
-/// A connection with all rights.
-pub async fn administrator(server: &Server) -> sqlx::Result<MySqlConnection> {
-    MySqlConnectOptions::new().socket(server.socket()).username("root").ssl_mode(MySqlSslMode::Disabled).connect().await
-}
-
-/// Runs statements as text.
-pub async fn run(shell: &mut MySqlConnection, statements: &str) {
-    sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(shell).await.unwrap();
-}
-
-/// One number.
-pub async fn number(shell: &mut MySqlConnection, query: &str) -> i64 {
-    sqlx::raw_sql(AssertSqlSafe(query.to_owned())).fetch_one(shell).await.unwrap().try_get(0).unwrap()
-}
-
-/// Looks until it holds, within a limit.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < LIMIT, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

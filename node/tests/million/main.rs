@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[allow(dead_code, reason = "another test program uses the rest of it")]
-#[path = "../faults/process.rs"]
+#[path = "../common/process.rs"]
 mod process;
 
 use std::path::Path;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::*;
 use crate::admission::Admission;
@@ -31,6 +31,20 @@ enum Step {
     },
     Lose,
     Claim,
+    /// Ours as it stands in the store, if it is, to somebody or to nobody.
+    GiveUp {
+        to: bool,
+    },
+    /// The compare-and-set of a giving ends.
+    Give {
+        done: bool,
+        answered: bool,
+    },
+    Expect(u64),
+    /// Reading ahead ends.
+    ReadAhead(u64, bool),
+    /// A claim of before is heard of once more.
+    ClaimAgain(u64),
     Sweep,
     Drain,
 }
@@ -47,6 +61,11 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<bool>().prop_map(|answered| Step::Raise { answered }),
         1 => Just(Step::Lose),
         2 => Just(Step::Claim),
+        2 => any::<bool>().prop_map(|to| Step::GiveUp { to }),
+        3 => (any::<bool>(), any::<bool>()).prop_map(|(done, answered)| Step::Give { done, answered }),
+        1 => coupon().prop_map(Step::Expect),
+        2 => (coupon(), any::<bool>()).prop_map(|(coupon, read)| Step::ReadAhead(coupon, read)),
+        1 => (0..3_u64).prop_map(Step::ClaimAgain),
         1 => Just(Step::Sweep),
     ]
 }
@@ -61,6 +80,14 @@ struct World {
     life: Life,
     /// The shard's epoch in the store.
     committed: u64,
+    /// It is ours in the store.
+    ours: bool,
+    /// Fences under which it was tried to give it up, and what is not answered of that.
+    giving: Vec<(Fence, Option<Incarnation>)>,
+    /// Whatever is served must be of a higher epoch: of this one nobody knows whether it was given away.
+    given: Option<Epoch>,
+    reading_ahead: HashMap<CouponId, usize>,
+    kept: HashSet<CouponId>,
     owners: HashMap<CouponId, Living>,
     reading: HashMap<CouponId, usize>,
     /// Whatever was decided in this epoch may still be stored: the coupon may be read only under a higher one.
@@ -112,15 +139,48 @@ impl World {
                     return Ok(());
                 }
                 let from = self.raising.remove(0);
-                self.committed = self.committed.max(from.epoch.get() + 1);
-                let raise = if answered { Raise::Ours(self.fence()) } else { Raise::Failed };
+                if self.ours && self.fence() == from {
+                    self.committed += 1;
+                }
+                let raise = match answered {
+                    true if self.ours => Raise::Ours(self.fence()),
+                    true => Raise::Lost,
+                    false => Raise::Failed,
+                };
                 self.take(Event::Raised { from, raise })
             }
             Step::Lose => self.take(Event::Lost),
             Step::Claim => {
                 self.committed += 1;
+                self.ours = true;
                 let fence = self.fence();
                 self.take(Event::Claimed(fence))
+            }
+            Step::ClaimAgain(before) => {
+                let epoch = Epoch::new(self.committed.saturating_sub(before));
+                self.take(Event::Claimed(Fence { epoch, ..self.fence() }))
+            }
+            Step::GiveUp { to } => {
+                let (from, to) = (self.fence(), to.then(|| Incarnation::new(2).unwrap()));
+                if self.ours { self.take(Event::GiveUp { from, to }) } else { Ok(()) }
+            }
+            Step::Give { done, answered } => {
+                if self.giving.is_empty() {
+                    return Ok(());
+                }
+                let (from, to) = self.giving.remove(0);
+                if done && self.ours && self.fence() == from {
+                    self.ours = false;
+                    self.committed += u64::from(to.is_some());
+                }
+                let is_ours = self.ours && self.fence() == from;
+                self.take(Event::Given { from, given: answered && !is_ours })
+            }
+            Step::Expect(coupon) => self.take(Event::Expect(vec![id(coupon)])),
+            Step::ReadAhead(coupon, read) => {
+                let Some(reads) = self.reading_ahead.get_mut(&id(coupon)).filter(|reads| **reads > 0) else { return Ok(()) };
+                *reads -= 1;
+                self.take(Event::Preloaded(id(coupon), read))
             }
             Step::Sweep => self.take(Event::Sweep),
             Step::Drain => self.take(Event::Drain),
@@ -138,14 +198,38 @@ impl World {
         Request::Issue(request, reply)
     }
 
+    /// Reading and deciding need a fence under which the shard was not given away, as far as anybody can know.
+    fn check_fence(&self) -> Result<(), TestCaseError> {
+        let fence = self.life.fence();
+        prop_assert!(fence.is_some(), "without a fence");
+        prop_assert!(self.given.is_none_or(|given| fence.is_some_and(|fence| fence.epoch > given)), "it may have been given away");
+        Ok(())
+    }
+
     fn take(&mut self, event: Event) -> Result<(), TestCaseError> {
+        let was_read_ahead = matches!(event, Event::Preloaded(_, true));
         let mut effects = Vec::new();
         self.life.handle(event, &mut effects);
         for effect in effects {
             match effect {
-                Effect::Load(coupon) => {
+                Effect::Preload(coupon) => *self.reading_ahead.entry(coupon).or_default() += 1,
+                Effect::Keep(coupon) => {
+                    prop_assert!(was_read_ahead && self.kept.insert(coupon), "what was not read is not kept");
+                }
+                Effect::Forget(coupon) => {
+                    self.kept.remove(&coupon);
+                }
+                Effect::Give { from, to } => {
+                    prop_assert!(self.owners.is_empty(), "owners go first: they may still decide");
+                    self.giving.push((from, to));
+                    self.given = self.given.max(Some(from.epoch));
+                }
+                Effect::Load(coupon) | Effect::LoadTail(coupon) => {
                     let under = self.life.fence();
-                    prop_assert!(under.is_some(), "read without a fence");
+                    self.check_fence()?;
+                    if matches!(effect, Effect::LoadTail(_)) {
+                        prop_assert!(self.kept.remove(&coupon), "the tail of nothing");
+                    }
                     let void_below = self.unsettled.get(&coupon).copied();
                     prop_assert!(
                         void_below.is_none_or(|epoch| under.is_some_and(|fence| fence.epoch > epoch)),
@@ -155,6 +239,7 @@ impl World {
                 }
                 Effect::Activate(coupon, fence) => {
                     prop_assert_eq!(Some(fence), self.life.fence());
+                    self.check_fence()?;
                     let void_below = self.unsettled.remove(&coupon);
                     prop_assert!(void_below.is_none_or(|epoch| fence.epoch > epoch));
                     prop_assert!(self.owners.insert(coupon, Living { epoch: fence.epoch }).is_none(), "two owners");
@@ -177,7 +262,9 @@ impl World {
                     prop_assert!(self.owners.contains_key(&coupon), "told an owner that is gone");
                 }
                 Effect::Raise { from, .. } => {
-                    prop_assert!(!self.raising.contains(&from), "raised twice at once");
+                    // One that was lost while it was regained may be given up, and so regained, once more: the second raise finds the first one's.
+                    let is_regained = self.given >= Some(from.epoch);
+                    prop_assert!(is_regained || !self.raising.contains(&from), "raised twice at once");
                     self.raising.push(from);
                 }
                 Effect::Drained(_) => self.drained += 1,
@@ -188,9 +275,17 @@ impl World {
 
     /// Ends everything that is under way.
     fn come_to_rest(&mut self) -> Result<(), TestCaseError> {
-        while !self.raising.is_empty() || self.reading.values().any(|reads| *reads > 0) || !self.owners.is_empty() {
+        let are_reading = |reading: &HashMap<CouponId, usize>| reading.values().any(|reads| *reads > 0);
+        while !self.raising.is_empty()
+            || !self.giving.is_empty()
+            || are_reading(&self.reading)
+            || are_reading(&self.reading_ahead)
+            || !self.owners.is_empty()
+        {
             self.step(Step::Raise { answered: true })?;
+            self.step(Step::Give { done: true, answered: true })?;
             for coupon in 1..4 {
+                self.step(Step::ReadAhead(coupon, true))?;
                 self.step(Step::Read(coupon, Load::Read))?;
                 self.step(Step::Stop { coupon, unsettled: false })?;
             }
@@ -210,7 +305,7 @@ proptest! {
         world.step(Step::Drain)?;
         world.come_to_rest()?;
         prop_assert_eq!(world.drained, 1);
-        prop_assert!(world.life.seats.is_empty());
+        prop_assert!(world.life.seats.is_empty() && world.kept.is_empty());
         let delivered = world.delivered.len();
         world.delivered.clear();
         let unanswered = world.waiting.iter_mut().filter_map(|answer| answer.try_recv().err());
@@ -256,6 +351,109 @@ fn a_request_that_nobody_waits_for_is_forgotten() {
     world.take(Event::Sweep).unwrap();
     world.step(Step::Read(1, Load::Read)).unwrap();
     assert_eq!(world.delivered.len(), 1);
+}
+
+#[test]
+fn a_shard_is_given_once_all_is_stored_and_may_be_claimed_again() {
+    let mut world = World::default();
+    for step in [Step::Claim, Step::Ask(1), Step::Read(1, Load::Read), Step::Ask(2), Step::GiveUp { to: true }, Step::Ask(1)] {
+        world.step(step).unwrap();
+    }
+    // Nobody is admitted, whoever waited is sent on, and the owner stores first.
+    let sent_on = |world: &mut World| world.waiting.iter_mut().filter_map(|answer| answer.try_recv().ok()).collect::<Vec<_>>();
+    assert_eq!(sent_on(&mut world), [Err(Setback::Moved), Err(Setback::Moved)]);
+    assert_eq!((world.life.shown(), world.giving.len(), world.delivered.len()), (Shown::Moving, 0, 1));
+    world.step(Step::Stop { coupon: 1, unsettled: false }).unwrap();
+    assert_eq!(world.giving.len(), 0, "a coupon is still being read");
+    world.step(Step::Read(2, Load::Read)).unwrap();
+    assert_eq!(world.giving.len(), 1);
+    world.step(Step::Give { done: true, answered: true }).unwrap();
+    assert_eq!((world.life.shown(), world.ours), (Shown::Unserved, false));
+    for step in [Step::Claim, Step::Ask(1), Step::Read(1, Load::Read)] {
+        world.step(step).unwrap();
+    }
+    assert_eq!((world.life.shown(), world.delivered.len()), (Shown::Serving(Epoch::new(3)), 2));
+}
+
+#[test]
+fn a_shard_that_is_ours_by_its_row_alone_is_given_after_owners_of_before_have_stopped() {
+    let mut world = World::default();
+    for step in [Step::Claim, Step::Ask(1), Step::Read(1, Load::Read), Step::Lose, Step::GiveUp { to: true }] {
+        world.step(step).unwrap();
+    }
+    assert_eq!((world.owners.len(), world.giving.len()), (1, 0), "the owner has not heard yet that it is to stop");
+    world.step(Step::Stop { coupon: 1, unsettled: false }).unwrap();
+    assert_eq!(world.giving.len(), 1);
+}
+
+#[test]
+fn what_may_have_been_given_away_is_served_again_only_under_a_higher_epoch() {
+    for done in [true, false] {
+        let mut world = World::default();
+        for step in [Step::Claim, Step::GiveUp { to: true }, Step::Give { done, answered: false }, Step::Ask(1)] {
+            world.step(step).unwrap();
+        }
+        assert_eq!((world.life.shown(), world.reading.len()), (Shown::Moving, 0));
+        world.step(Step::Raise { answered: true }).unwrap();
+        let expected = if done { Shown::Unserved } else { Shown::Serving(Epoch::new(2)) };
+        assert_eq!(world.life.shown(), expected);
+    }
+}
+
+#[test]
+fn a_claim_that_is_heard_of_after_it_was_given_away_is_no_news() {
+    let mut world = World::default();
+    for step in [Step::Claim, Step::GiveUp { to: true }, Step::Give { done: true, answered: true }] {
+        world.step(step).unwrap();
+    }
+    world.step(Step::ClaimAgain(1)).unwrap();
+    assert_eq!(world.life.fence(), None);
+    // One that is ours by its row alone can be given away too, and is not served by a late word of it either.
+    let mut world = World { committed: 7, ours: true, ..World::default() };
+    for step in [Step::GiveUp { to: false }, Step::Give { done: true, answered: true }, Step::ClaimAgain(0)] {
+        world.step(step).unwrap();
+    }
+    assert_eq!((world.life.fence(), world.ours), (None, false));
+}
+
+#[test]
+fn what_was_read_ahead_is_completed_under_the_fence_before_anybody_is_heard() {
+    let mut world = World::default();
+    for step in [Step::Expect(1), Step::Expect(2), Step::ReadAhead(1, true), Step::Ask(1)] {
+        world.step(step).unwrap();
+    }
+    assert_eq!((world.kept.len(), world.reading.len(), world.delivered.len()), (1, 0, 0), "nothing is decided yet");
+    world.step(Step::Claim).unwrap();
+    assert_eq!((world.kept.len(), world.reading[&id(1)]), (0, 1), "its tail is read though nobody asked");
+    for step in [Step::Ask(1), Step::Ask(2), Step::Read(1, Load::Read)] {
+        world.step(step).unwrap();
+    }
+    assert_eq!((world.owners.len(), world.delivered.len()), (1, 1));
+    // The other was still being read ahead when the shard came: its tail is read after that.
+    assert_eq!(world.reading.get(&id(2)), None);
+    for step in [Step::ReadAhead(2, true), Step::Read(2, Load::Read)] {
+        world.step(step).unwrap();
+    }
+    assert_eq!((world.owners.len(), world.delivered.len()), (2, 2));
+}
+
+#[test]
+fn what_is_expected_in_vain_is_forgotten() {
+    let mut world = World::default();
+    for step in [Step::Expect(1), Step::ReadAhead(1, true), Step::Expect(2)] {
+        world.step(step).unwrap();
+    }
+    for _ in 0..10 {
+        assert_eq!((world.kept.len(), world.life.seats.len()), (1, 2));
+        world.step(Step::Sweep).unwrap();
+    }
+    assert_eq!((world.kept.len(), world.life.seats.len()), (0, 0));
+    // Its reading ends late: it is not kept.
+    world.step(Step::ReadAhead(2, true)).unwrap();
+    assert!(world.kept.is_empty() && world.life.seats.is_empty());
+    let many = (1..=200).map(id).collect();
+    world.take(Event::Expect(many)).unwrap();
+    assert_eq!(world.life.seats.len(), EXPECTED_MAX);
 }
 
 #[test]

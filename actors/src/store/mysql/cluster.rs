@@ -8,14 +8,16 @@ use sqlx::{AssertSqlSafe, MySqlConnection};
 use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 use super::rows::{get, integer, number, readable};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
-use crate::store::{Claim, NodeRow, NodeState, Result, ShardRow, StoreError};
+use crate::store::{Claim, HandOver, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
-/// No further claim is begun after this, so that the rows can still be read within the call's limit.
-const CLAIMS_LIMIT: Duration = Duration::from_secs(3);
+/// No further claim or hand-over is begun after this, so that the rows can still be read within the call's limit.
+const STATEMENTS_LIMIT: Duration = Duration::from_secs(3);
 
 const CLUSTER: &str = "SELECT shards, hash, (SELECT COUNT(*) FROM shards) AS row_count FROM cluster";
 
 const CLAIM: &str = "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner <=> ?";
+
+const HAND_OVER: &str = "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner = ?";
 
 const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE shard_id = ? AND epoch = ? AND owner = ?";
 
@@ -27,7 +29,8 @@ UPDATE nodes AS living FORCE INDEX (by_incarnation)
  WHERE living.incarnation = ? AND living.state <> 'ended'";
 
 /// The new beat comes back with the acknowledgement, as the id of an inserted row would.
-const BEAT: &str = "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
+const BEAT: &str =
+    "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ?, links = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
 
 /// Whether the cluster's rows are there, and made as this program would make them.
 pub(super) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
@@ -58,8 +61,10 @@ pub(super) async fn make(connection: &mut MySqlConnection) -> Result<()> {
 /// Puts a node's row in place of one incarnation's, or of none.
 pub(super) async fn join(connection: &mut MySqlConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
     let statement = match replaces {
-        None => "INSERT INTO nodes (incarnation, beat, state, http, cluster, node_id) VALUES (?, ?, ?, ?, ?, ?)",
-        Some(_) => "UPDATE nodes SET incarnation = ?, beat = ?, state = ?, http = ?, cluster = ? WHERE node_id = ? AND incarnation = ?",
+        None => "INSERT INTO nodes (incarnation, beat, state, http, cluster, links, node_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        Some(_) => {
+            "UPDATE nodes SET incarnation = ?, beat = ?, state = ?, http = ?, cluster = ?, links = ? WHERE node_id = ? AND incarnation = ?"
+        }
     };
     let mut query = sqlx::query(statement)
         .bind(integer(node.incarnation.get()))
@@ -67,6 +72,7 @@ pub(super) async fn join(connection: &mut MySqlConnection, node: &NodeRow, repla
         .bind(node.state.as_str())
         .bind(&node.http)
         .bind(&node.cluster)
+        .bind(links::text_of(&node.links))
         .bind(node.id.as_str());
     if let Some(replaced) = replaces {
         query = query.bind(integer(replaced.get()));
@@ -79,9 +85,16 @@ pub(super) async fn join(connection: &mut MySqlConnection, node: &NodeRow, repla
 }
 
 /// Counts one beat.
-pub(super) async fn beat(connection: &mut MySqlConnection, id: &NodeId, incarnation: Incarnation, state: NodeState) -> Result<Option<u64>> {
+pub(super) async fn beat(
+    connection: &mut MySqlConnection,
+    id: &NodeId,
+    incarnation: Incarnation,
+    state: NodeState,
+    linked: &[Incarnation],
+) -> Result<Option<u64>> {
     let counted = sqlx::query(BEAT)
         .bind(state.as_str())
+        .bind(links::text_of(linked))
         .bind(id.as_str())
         .bind(integer(incarnation.get()))
         .execute(connection)
@@ -105,7 +118,7 @@ pub(super) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead:
 
 /// All nodes' rows.
 pub(super) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRow>> {
-    let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster FROM nodes ORDER BY node_id")
+    let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id")
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
@@ -117,6 +130,7 @@ pub(super) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRo
             state: readable(NodeState::parse(get(row, "state")?), "state")?,
             http: get(row, "http")?,
             cluster: get(row, "cluster")?,
+            links: readable(links::parse(get(row, "links")?), "links")?,
         })
     };
     rows.iter().map(node).collect()
@@ -138,32 +152,63 @@ fn shard(row: &MySqlRow) -> Result<ShardRow> {
     })
 }
 
-/// Claims shards, a statement and so a commit each, then reads their rows. A shard that is locked for too long is left unclaimed, as its row
-/// then says.
+/// Claims shards, a statement and so a commit each, then reads their rows.
 pub(super) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
+    let moves = claims.iter().map(|Claim { seen, claimant }| Move {
+        statement: CLAIM,
+        shard: seen.id,
+        epoch: seen.epoch,
+        from: seen.owner,
+        to: *claimant,
+    });
+    move_each(connection, moves.collect()).await
+}
+
+/// Hands shards over, a statement and so a commit each, then reads their rows.
+pub(super) async fn hand_over(connection: &mut MySqlConnection, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+    let moves = hand_overs.iter().map(|HandOver { shard, from, to }| Move {
+        statement: HAND_OVER,
+        shard: *shard,
+        epoch: from.epoch,
+        from: Some(from.owner),
+        to: *to,
+    });
+    move_each(connection, moves.collect()).await
+}
+
+/// A compare-and-set of one shard's row.
+struct Move {
+    statement: &'static str,
+    shard: ShardId,
+    epoch: Epoch,
+    from: Option<Incarnation>,
+    to: Incarnation,
+}
+
+/// A shard that is locked for too long is left as it is, as its row then says.
+async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result<Vec<ShardRow>> {
     let begun = Instant::now();
-    for (index, claim) in claims.iter().enumerate() {
-        if begun.elapsed() > CLAIMS_LIMIT {
+    for (index, Move { statement, shard, epoch, from, to }) in moves.iter().enumerate() {
+        if begun.elapsed() > STATEMENTS_LIMIT {
             break;
         }
-        let Claim { seen, claimant } = claim;
-        let claimed = sqlx::query(CLAIM)
-            .bind(integer(claimant.get()))
-            .bind(seen.id.get())
-            .bind(integer(seen.epoch.get()))
-            .bind(seen.owner.map(|owner| integer(owner.get())))
+        let moved = sqlx::query(*statement)
+            .bind(integer(to.get()))
+            .bind(shard.get())
+            .bind(integer(epoch.get()))
+            .bind(from.map(|owner| integer(owner.get())))
             .execute(&mut *connection)
             .await;
-        match claimed.map_err(on_write) {
+        match moved.map_err(on_write) {
             Ok(_) => {}
             // Its row says so; whether the others fare better, their own statements tell.
-            Err(StoreError::NotStored(why)) => tracing::warn!(shard = %seen.id, %why, "a shard was not claimed"),
+            Err(StoreError::NotStored(why)) => tracing::warn!(%shard, %why, "the owner of a shard was not changed"),
             Err(error) => return Err(after(index, error)),
         }
     }
-    let rows = shards(connection).await.map_err(|error| after(claims.len(), error))?;
-    let row_of = |claim: &Claim| readable(rows.iter().find(|row| row.id == claim.seen.id).copied(), "shards");
-    claims.iter().map(row_of).collect()
+    let rows = shards(connection).await.map_err(|error| after(moves.len(), error))?;
+    let row_of = |moved: &Move| readable(rows.iter().find(|row| row.id == moved.shard).copied(), "shards");
+    moves.iter().map(row_of).collect()
 }
 
 /// Gives shards up, each for itself.

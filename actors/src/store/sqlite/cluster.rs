@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 use super::error::{on_read, on_write};
 use super::rows::{get, integer, number, readable};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
-use crate::store::{Claim, NodeRow, NodeState, Result, ShardRow, StoreError};
+use crate::store::{Claim, HandOver, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
 const CLUSTER: &str = "SELECT shards, hash, (SELECT count(*) FROM shards) AS row_count FROM cluster";
 
@@ -24,12 +24,21 @@ UPDATE shards
   FROM jsonb_each(?1) AS claim
  WHERE shard_id = claim.value ->> 0 AND epoch = claim.value ->> 1 AND owner IS claim.value ->> 2";
 
+/// `?1` is an array of `[shard, epoch, owner, new owner]`.
+const HAND_OVER: &str = "
+UPDATE shards
+   SET epoch = epoch + 1, owner = held.value ->> 3
+  FROM jsonb_each(?1) AS held
+ WHERE shard_id = held.value ->> 0 AND epoch = held.value ->> 1 AND owner = held.value ->> 2";
+
 /// `?1` is an array of `[shard, epoch, owner]`.
 const RELEASE: &str = "
 UPDATE shards
    SET owner = NULL
   FROM jsonb_each(?1) AS held
  WHERE shard_id = held.value ->> 0 AND epoch = held.value ->> 1 AND owner = held.value ->> 2";
+
+const BEAT: &str = "UPDATE nodes SET beat = beat + 1, state = ?3, links = ?4 WHERE node_id = ?1 AND incarnation = ?2 AND state <> 'ended'";
 
 /// Whether the cluster's rows are there, and made as this program would make them.
 pub(super) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
@@ -58,10 +67,12 @@ pub(super) async fn make(connection: &mut SqliteConnection) -> Result<()> {
 pub(super) async fn join(connection: &mut SqliteConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
     let statement = match replaces {
         None => {
-            "INSERT INTO nodes (node_id, incarnation, beat, state, http, cluster) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"
+            "INSERT INTO nodes (node_id, incarnation, beat, state, http, cluster, links) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT DO NOTHING"
         }
         Some(_) => {
-            "UPDATE nodes SET incarnation = ?2, beat = ?3, state = ?4, http = ?5, cluster = ?6 WHERE node_id = ?1 AND incarnation = ?7"
+            "UPDATE nodes SET incarnation = ?2, beat = ?3, state = ?4, http = ?5, cluster = ?6, links = ?7
+              WHERE node_id = ?1 AND incarnation = ?8"
         }
     };
     let mut query = sqlx::query(statement)
@@ -70,7 +81,8 @@ pub(super) async fn join(connection: &mut SqliteConnection, node: &NodeRow, repl
         .bind(integer(node.beat))
         .bind(node.state.as_str())
         .bind(&node.http)
-        .bind(&node.cluster);
+        .bind(&node.cluster)
+        .bind(links::text_of(&node.links));
     if let Some(replaced) = replaces {
         query = query.bind(integer(replaced.get()));
     }
@@ -83,11 +95,13 @@ pub(super) async fn beat(
     id: &NodeId,
     incarnation: Incarnation,
     state: NodeState,
+    linked: &[Incarnation],
 ) -> Result<Option<u64>> {
-    let counted = sqlx::query("UPDATE nodes SET beat = beat + 1, state = ?3 WHERE node_id = ?1 AND incarnation = ?2 AND state <> 'ended'")
+    let counted = sqlx::query(BEAT)
         .bind(id.as_str())
         .bind(integer(incarnation.get()))
         .bind(state.as_str())
+        .bind(links::text_of(linked))
         .execute(&mut *connection)
         .await
         .map_err(on_write)?;
@@ -117,7 +131,7 @@ pub(super) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead
 
 /// All nodes' rows.
 pub(super) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeRow>> {
-    let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster FROM nodes ORDER BY node_id")
+    let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id")
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
@@ -129,6 +143,7 @@ pub(super) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeR
             state: readable(NodeState::parse(get(row, "state")?), "state")?,
             http: get(row, "http")?,
             cluster: get(row, "cluster")?,
+            links: readable(links::parse(get(row, "links")?), "links")?,
         })
     };
     rows.iter().map(node).collect()
@@ -156,9 +171,23 @@ pub(super) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -
         format!("{},{},{owner},{}", claim.seen.id, claim.seen.epoch, claim.claimant.get())
     }));
     sqlx::query(CLAIM).bind(json).execute(&mut *connection).await.map_err(on_write)?;
+    rows_of(connection, claims.iter().map(|claim| claim.seen.id)).await
+}
+
+/// Hands shards over in one statement, then reads their rows.
+pub(super) async fn hand_over(connection: &mut SqliteConnection, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+    let json = json_rows(hand_overs.iter().map(|given| {
+        let HandOver { shard, from, to } = given;
+        format!("{shard},{},{},{}", from.epoch, from.owner.get(), to.get())
+    }));
+    sqlx::query(HAND_OVER).bind(json).execute(&mut *connection).await.map_err(on_write)?;
+    rows_of(connection, hand_overs.iter().map(|given| given.shard)).await
+}
+
+/// The rows of these shards, in this order.
+async fn rows_of(connection: &mut SqliteConnection, ids: impl Iterator<Item = ShardId>) -> Result<Vec<ShardRow>> {
     let rows = shards(connection).await?;
-    let row_of = |claim: &Claim| readable(rows.iter().find(|row| row.id == claim.seen.id).copied(), "shards");
-    claims.iter().map(row_of).collect()
+    ids.map(|id| readable(rows.iter().find(|row| row.id == id).copied(), "shards")).collect()
 }
 
 /// Gives shards up.

@@ -16,6 +16,9 @@ use crate::history::History;
 /// What the first of the two coupons begins with. The other has no limit.
 pub const TOTAL: u64 = 1_000;
 
+/// How long whoever has asked may take until an answer says what became of it, once there is nothing in its way.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
 /// A number that somebody set, for the seed of a run or its length.
 pub fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -24,11 +27,13 @@ pub fn from_environment(name: &str) -> Option<u64> {
 #[derive(Clone)]
 struct OneOfThem {
     client: Client,
-    address: watch::Receiver<String>,
+    addresses: watch::Receiver<Vec<String>>,
     history: Arc<History>,
     coupons: [u64; 2],
     next: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
+    /// How long a client thinks between two requests.
+    pace: Duration,
     /// Held during a change.
     desk: Arc<Mutex<()>>,
 }
@@ -36,27 +41,41 @@ struct OneOfThem {
 /// Clients and an administrator at work.
 pub struct Clients {
     over: Arc<AtomicBool>,
-    addresses: watch::Sender<String>,
+    addresses: watch::Sender<Vec<String>>,
     desk: Arc<Mutex<()>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Clients {
-    /// So many clients begin to ask the process at this address for two coupons, one of [`TOTAL`] and one without a limit.
-    pub fn begin(number: u64, seed: u64, client: &Client, address: &str, history: &Arc<History>, coupons: [u64; 2]) -> Self {
-        let (addresses, address) = watch::channel(address.to_owned());
+    /// So many clients begin to ask the processes at these addresses, whichever comes to their mind, for two coupons, one of [`TOTAL`] and one without a
+    /// limit.
+    pub fn begin(
+        number: u64,
+        pace: Duration,
+        seed: u64,
+        client: &Client,
+        addresses: &[String],
+        history: &Arc<History>,
+        coupons: [u64; 2],
+    ) -> Self {
+        let (sender, addresses) = watch::channel(addresses.to_vec());
         let (next, over, desk) = (Arc::default(), Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(())));
         let (client, history) = (client.clone(), Arc::clone(history));
-        let one = OneOfThem { client, address, history, coupons, next, over: Arc::clone(&over), desk: Arc::clone(&desk) };
+        let one = OneOfThem { client, addresses, history, coupons, next, over: Arc::clone(&over), pace, desk: Arc::clone(&desk) };
         let ask = |number| tokio::spawn(one.clone().ask_until_it_is_over(StdRng::seed_from_u64(seed ^ number)));
         let mut tasks: Vec<_> = (1..=number).map(ask).collect();
         tasks.push(tokio::spawn(one.change_until_it_is_over(StdRng::seed_from_u64(!seed))));
-        Self { over, addresses, desk, tasks }
+        Self { over, addresses: sender, desk, tasks }
     }
 
     /// From now on they ask there.
-    pub fn turn_to(&self, address: &str) {
-        self.addresses.send_replace(address.to_owned());
+    pub fn turn_to(&self, addresses: &[String]) {
+        self.addresses.send_replace(addresses.to_vec());
+    }
+
+    /// Where they ask, for whoever keeps an eye on that.
+    pub fn addresses(&self) -> watch::Sender<Vec<String>> {
+        self.addresses.clone()
     }
 
     /// The administrator changes nothing until this is dropped.
@@ -79,9 +98,12 @@ impl Clients {
     }
 
     async fn wait(self) {
-        for task in self.tasks {
-            task.await.unwrap();
-        }
+        let all = async {
+            for task in self.tasks {
+                task.await.unwrap();
+            }
+        };
+        tokio::time::timeout(ANSWERED_WITHIN, all).await.expect("everybody is answered");
     }
 }
 
@@ -92,20 +114,29 @@ impl OneOfThem {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let user = if rng.random_ratio(1, 5) { rng.random_range(0..=number) } else { number };
             let coupon = self.coupons[rng.random_range(0..2)];
-            self.ask(coupon, &format!("user-{user}"), &format!("key-{number}")).await;
+            self.ask(&mut rng, coupon, &format!("user-{user}"), &format!("key-{number}")).await;
+            if !self.pace.is_zero() {
+                tokio::time::sleep(self.pace).await;
+            }
         }
     }
 
     /// Asks with one key until there is an answer that says what became of it.
-    async fn ask(&mut self, coupon: u64, user: &str, key: &str) {
+    async fn ask(&mut self, rng: &mut StdRng, coupon: u64, user: &str, key: &str) {
         loop {
-            let address = self.address.borrow_and_update().clone();
+            let address = self.somewhere(rng);
             match self.history.issue(&self.client, &address, coupon, user, key).await {
                 Some((status, _)) if status != 503 => return,
                 // The process is gone, or says that it does not know: asked again when there is another, or in a moment.
-                _ => drop(tokio::time::timeout(Duration::from_millis(50), self.address.changed()).await),
+                _ => drop(tokio::time::timeout(Duration::from_millis(50), self.addresses.changed()).await),
             }
         }
+    }
+
+    /// One of the addresses.
+    fn somewhere(&mut self, rng: &mut StdRng) -> String {
+        let addresses = self.addresses.borrow_and_update();
+        addresses[rng.random_range(0..addresses.len())].clone()
     }
 
     /// The administrator: pauses, resumes, and puts more on offer.
@@ -121,7 +152,7 @@ impl OneOfThem {
                     json!({"patch": {"total_quantity": total}})
                 }
             };
-            let address = self.address.borrow_and_update().clone();
+            let address = self.somewhere(&mut rng);
             let coupon = if change.get("patch").is_some() { self.coupons[0] } else { coupon };
             let at_the_desk = self.desk.lock().await;
             if self.over.load(Ordering::Relaxed) {
@@ -129,7 +160,7 @@ impl OneOfThem {
             }
             self.history.change(&self.client, &address, coupon, change).await;
             drop(at_the_desk);
-            let _ = tokio::time::timeout(Duration::from_millis(rng.random_range(1..40)), self.address.changed()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(rng.random_range(1..40)), self.addresses.changed()).await;
         }
     }
 }

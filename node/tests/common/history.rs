@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use actors::ids::CouponId;
 use actors::time::{Timestamp, timestamp};
@@ -11,7 +12,7 @@ use bench::history::{self, Operation};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::process::{ADMIN_TOKEN, Process};
+use crate::process::ADMIN_TOKEN;
 
 /// The answer to a request: its status and body.
 pub type Answer = (u16, Value);
@@ -21,13 +22,14 @@ pub type Answer = (u16, Value);
 pub struct History {
     lines: Mutex<String>,
     coupons: Mutex<HashSet<CouponId>>,
+    issued: AtomicU64,
 }
 
 impl History {
     /// Makes a coupon.
-    pub async fn create(&self, client: &Client, process: &Process, total_quantity: Option<u64>, per_user_limit: u8) -> u64 {
+    pub async fn create(&self, client: &Client, address: &str, total_quantity: Option<u64>, per_user_limit: u8) -> u64 {
         let body = json!({"title": "test", "total_quantity": total_quantity, "per_user_limit": per_user_limit, "use_within_days": 30});
-        let request = client.post(format!("http://{}/v1/coupons", process.address)).bearer_auth(ADMIN_TOKEN).json(&body);
+        let request = client.post(format!("http://{address}/v1/coupons")).bearer_auth(ADMIN_TOKEN).json(&body);
         let (_, coupon) = self.send("create", json!({}), request).await.expect("a coupon is made");
         let id = coupon["id"].as_u64().unwrap();
         self.coupons.lock().unwrap().insert(CouponId::new(id).unwrap());
@@ -38,7 +40,27 @@ impl History {
     pub async fn issue(&self, client: &Client, address: &str, coupon: u64, user: &str, key: &str) -> Option<Answer> {
         let url = format!("http://{address}/v1/coupons/{coupon}/issuances");
         let request = client.post(url).header("X-User-Id", user).header("Idempotency-Key", key);
-        self.send("issue", json!({"coupon": coupon, "user": user, "key": key}), request).await
+        let answer = self.send("issue", json!({"coupon": coupon, "user": user, "key": key}), request).await;
+        if matches!(answer, Some((201, _))) {
+            self.issued.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// How many requests were answered with an issuance.
+    pub fn issued(&self) -> u64 {
+        self.issued.load(Ordering::Relaxed)
+    }
+
+    /// The operations that got no answer, or one that something failed, as their lines.
+    pub fn failures(&self) -> Vec<String> {
+        let lines = self.lines.lock().unwrap().clone();
+        let failed = |line: &&str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let answer = line.as_object().and_then(|line| line.values().next()).map(|operation| &operation["answer"]["status"]);
+            answer.and_then(Value::as_u64).is_none_or(|status| status >= 500)
+        };
+        lines.lines().filter(failed).map(str::to_owned).collect()
     }
 
     /// An administrator changes the coupon: `"pause"`, `"resume"`, or `{"patch": {…}}`.
@@ -66,17 +88,22 @@ impl History {
     }
 
     /// Holds it against what is stored now. Panics with what was told and is not so.
-    pub async fn judge(&self, process: &Process) -> Report {
+    pub async fn judge(&self, address: &str) -> Report {
+        self.judge_by(address, &Options::default()).await
+    }
+
+    /// The same where something else is promised.
+    pub async fn judge_by(&self, address: &str, options: &Options) -> Report {
         let lines = self.lines.lock().unwrap().clone();
         let operations: Vec<Operation> = history::read(lines.as_bytes()).collect::<Result<_, _>>().unwrap();
         let coupons = self.coupons.lock().unwrap().clone();
-        let rows = Fetch::new(&format!("http://{}", process.address), ADMIN_TOKEN).rows(&coupons).await.unwrap();
-        clean(checker::check(&operations, &rows, &Options::default()))
+        let rows = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN).rows(&coupons).await.unwrap();
+        clean(checker::check(&operations, &rows, options))
     }
 
     /// Holds what users were told of these coupons, as far as they asked since then, against what is stored now: for a database that has lost what
     /// was before. Nobody may have changed the coupons meanwhile.
-    pub async fn judge_issues(&self, process: &Process, coupons: &[u64], since: Timestamp) -> Report {
+    pub async fn judge_issues(&self, address: &str, coupons: &[u64], since: Timestamp) -> Report {
         let lines = self.lines.lock().unwrap().clone();
         let is_meant = |line: &&str| {
             let line: Value = serde_json::from_str(line).unwrap();
@@ -86,7 +113,7 @@ impl History {
         let lines: Vec<&str> = lines.lines().filter(is_meant).collect();
         let operations: Vec<Operation> = history::read(lines.join("\n").as_bytes()).collect::<Result<_, _>>().unwrap();
         let coupons = coupons.iter().map(|coupon| CouponId::new(*coupon).unwrap()).collect();
-        let rows = Fetch::new(&format!("http://{}", process.address), ADMIN_TOKEN).rows(&coupons).await.unwrap();
+        let rows = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN).rows(&coupons).await.unwrap();
         clean(checker::check(&operations, &rows, &Options { foreign: true, ..Options::default() }))
     }
 }

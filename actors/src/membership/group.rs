@@ -1,0 +1,132 @@
+//! The group: the live nodes that can all reach each other. A function of the nodes' rows alone, so that all who read the same rows know the same group.
+
+use crate::ids::Incarnation;
+use crate::store::{NodeRow, NodeState};
+
+/// The members, those who entered first first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group<'a> {
+    members: Vec<&'a NodeRow>,
+}
+
+impl<'a> Group<'a> {
+    /// The group of these rows, in whatever order they are.
+    ///
+    /// Live nodes come by the number of their mutual links; among equals those who are placed upon before those who only join, so that a newcomer
+    /// whom nobody reaches does not push out who serves; then by the smaller id. Each enters if it is linked to all who are in.
+    pub fn of(nodes: &'a [NodeRow]) -> Self {
+        let living: Vec<&NodeRow> = nodes.iter().filter(|node| node.state != NodeState::Ended).collect();
+        let links = |node: &NodeRow| living.iter().filter(|other| are_linked(node, other)).count();
+        let mut candidates: Vec<(usize, &NodeRow)> = living.iter().map(|node| (links(node), *node)).collect();
+        candidates.sort_by(|(many, one), (few, other)| {
+            let joins = |node: &NodeRow| node.state == NodeState::Joining;
+            few.cmp(many).then(joins(one).cmp(&joins(other))).then(one.id.cmp(&other.id))
+        });
+        let mut members: Vec<&NodeRow> = Vec::new();
+        for (_, candidate) in candidates {
+            if members.iter().all(|member| are_linked(member, candidate)) {
+                members.push(candidate);
+            }
+        }
+        Self { members }
+    }
+
+    /// Whether this incarnation is in it.
+    pub fn has(&self, incarnation: Incarnation) -> bool {
+        self.members.iter().any(|member| member.incarnation == incarnation)
+    }
+
+    /// The members upon whom shards are placed.
+    pub fn ready(&self) -> impl Iterator<Item = &'a NodeRow> {
+        self.members.iter().copied().filter(|member| member.state == NodeState::Ready)
+    }
+}
+
+/// A link counts if both say that it is there.
+fn are_linked(one: &NodeRow, other: &NodeRow) -> bool {
+    one.links.contains(&other.incarnation) && other.links.contains(&one.incarnation)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::NodeId;
+
+    fn node(number: u64, state: NodeState, links: &[u64]) -> NodeRow {
+        NodeRow {
+            // Ids run against incarnations, so that an order by the wrong one shows.
+            id: NodeId::parse(&format!("node-{:02}", 50 - number)).unwrap(),
+            incarnation: Incarnation::new(number).unwrap(),
+            beat: 3,
+            state,
+            http: String::new(),
+            cluster: String::new(),
+            links: links.iter().filter_map(|link| Incarnation::new(*link)).collect(),
+        }
+    }
+
+    fn members(nodes: &[NodeRow]) -> Vec<u64> {
+        Group::of(nodes).members.iter().map(|member| member.incarnation.get()).collect()
+    }
+
+    fn rows() -> impl Strategy<Value = Vec<NodeRow>> {
+        let state = prop_oneof![4 => Just(NodeState::Ready), 1 => Just(NodeState::Joining), 1 => Just(NodeState::Leaving), 1 => Just(NodeState::Ended)];
+        let row = (state, prop::collection::vec(prop::bool::weighted(0.8), 8));
+        prop::collection::vec(row, 0..8).prop_map(|rows| {
+            let numbered = rows.into_iter().enumerate();
+            let row = |(place, (state, linked)): (usize, (NodeState, Vec<bool>))| {
+                let links: Vec<u64> = (1..=8).zip(linked).filter_map(|(number, linked)| linked.then_some(number)).collect();
+                node(place as u64 + 1, state, &links)
+            };
+            numbered.map(row).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn all_who_read_the_same_rows_know_the_same_group(rows in rows(), mut seed in any::<u64>()) {
+            let mut shuffled = rows.clone();
+            for place in (1..shuffled.len()).rev() {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                shuffled.swap(place, (seed >> 33) as usize % (place + 1));
+            }
+            prop_assert_eq!(members(&rows), members(&shuffled));
+        }
+
+        #[test]
+        fn members_all_reach_each_other_and_nobody_who_reaches_all_is_left_out(rows in rows()) {
+            let group = Group::of(&rows);
+            for one in &group.members {
+                prop_assert!(one.state != NodeState::Ended);
+                prop_assert!(group.members.iter().all(|other| one == other || are_linked(one, other)));
+            }
+            for row in rows.iter().filter(|row| row.state != NodeState::Ended && !group.has(row.incarnation)) {
+                prop_assert!(group.members.iter().any(|member| !are_linked(row, member)), "{:?} reaches all", row.id);
+            }
+            prop_assert_eq!(group.members.is_empty(), rows.iter().all(|row| row.state == NodeState::Ended));
+        }
+    }
+
+    #[test]
+    fn a_node_alone_is_the_group() {
+        assert_eq!(members(&[node(1, NodeState::Joining, &[]), node(2, NodeState::Ended, &[1])]), [1]);
+    }
+
+    #[test]
+    fn of_two_who_do_not_reach_each_other_the_one_with_more_links_stays() {
+        let ready = NodeState::Ready;
+        let rows = [node(1, ready, &[2, 3]), node(2, ready, &[1, 3, 4]), node(3, ready, &[1, 2, 4]), node(4, ready, &[2, 3])];
+        // 1 and 4 do not reach each other and have two links each: 4 has the smaller id.
+        assert_eq!(members(&rows), [3, 2, 4]);
+        let one_sided = [node(1, ready, &[2]), node(2, ready, &[])];
+        assert_eq!(members(&one_sided), [2], "a link that one side denies is none");
+    }
+
+    #[test]
+    fn a_newcomer_whom_nobody_reaches_pushes_nobody_out() {
+        // The newcomer has the smaller id.
+        assert_eq!(members(&[node(1, NodeState::Ready, &[]), node(2, NodeState::Joining, &[])]), [1]);
+    }
+}

@@ -1,0 +1,258 @@
+//! Who owns what, as far as this node knows: a table that membership publishes after each beat, and that whoever routes reads without waiting.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::ids::{Epoch, Fence, Incarnation, SHARDS, ShardId};
+use crate::store::{NodeRow, NodeState, ShardRow};
+
+/// Who has a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// This node.
+    Here,
+    /// Another that lived as of the last beat.
+    Elsewhere(Incarnation),
+    /// Nobody, or nobody who lives.
+    Nobody,
+}
+
+/// One shard in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The epoch that a request for it is sent to.
+    pub epoch: Epoch,
+    /// Who has it in that epoch.
+    pub owner: Owner,
+}
+
+/// One state of the table: it never changes, the next one takes its place.
+#[derive(Debug, Clone)]
+pub struct Table {
+    me: Option<Incarnation>,
+    /// By shard.
+    rows: Vec<(Epoch, Option<Incarnation>)>,
+    /// As of the last beat.
+    living: Vec<Incarnation>,
+}
+
+impl Table {
+    fn unknown(me: Option<Incarnation>) -> Self {
+        Self { me, rows: vec![(Epoch::new(0), None); usize::from(SHARDS)], living: Vec::new() }
+    }
+
+    /// Who has this shard.
+    pub fn entry(&self, shard: ShardId) -> Entry {
+        let (epoch, owner) = self.rows[usize::from(shard.get())];
+        let owner = match owner {
+            Some(owner) if Some(owner) == self.me => Owner::Here,
+            Some(owner) if self.living.contains(&owner) => Owner::Elsewhere(owner),
+            Some(_) | None => Owner::Nobody,
+        };
+        Entry { epoch, owner }
+    }
+
+    /// Takes what is newer: of an equal epoch too, as a shard that is released keeps its epoch.
+    fn take(&mut self, shard: ShardId, epoch: Epoch, owner: Option<Incarnation>) {
+        let known = &mut self.rows[usize::from(shard.get())];
+        if epoch >= known.0 {
+            *known = (epoch, owner);
+        }
+    }
+}
+
+/// The published table; cheap to clone, all clones are one.
+#[derive(Debug, Clone)]
+pub struct Ownership {
+    table: Arc<ArcSwap<Table>>,
+    /// By shard: who waits for it to have another owner, or a newer epoch.
+    news: Arc<[Notify]>,
+}
+
+impl Default for Ownership {
+    fn default() -> Self {
+        let news = ShardId::all().map(|_| Notify::new()).collect();
+        Self { table: Arc::new(ArcSwap::from_pointee(Table::unknown(None))), news }
+    }
+}
+
+impl Ownership {
+    /// The table as it is now.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Who has this shard now.
+    pub fn entry(&self, shard: ShardId) -> Entry {
+        self.table.load().entry(shard)
+    }
+
+    /// Whether this node lives as this incarnation.
+    pub fn is_of(&self, incarnation: Incarnation) -> bool {
+        self.table.load().me == Some(incarnation)
+    }
+
+    /// Returns once the shard's entry is another than `seen`. Cancel safe.
+    pub async fn changed(&self, shard: ShardId, seen: Entry) {
+        let news = &self.news[usize::from(shard.get())];
+        loop {
+            let mut told = std::pin::pin!(news.notified());
+            // Before the table is read: whatever is published later is heard.
+            told.as_mut().enable();
+            if self.entry(shard) != seen {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// This node lives as this incarnation now. What was known before is forgotten: the database may have gone back behind it.
+    pub fn live_as(&self, me: Incarnation) {
+        let before = self.table.swap(Arc::new(Table::unknown(Some(me))));
+        self.tell(&before);
+    }
+
+    /// The rows as they were read for this incarnation of ours. They may be older than what was learned since: then that stays.
+    pub fn publish(&self, me: Incarnation, nodes: &[NodeRow], shards: &[ShardRow]) {
+        let living = || nodes.iter().filter(|node| node.state != NodeState::Ended).map(|node| node.incarnation);
+        let before = self.table.rcu(|table| {
+            let mut next = Table::clone(table);
+            if next.me == Some(me) {
+                next.living = living().collect();
+                shards.iter().for_each(|row| next.take(row.id, row.epoch, row.owner));
+            }
+            next
+        });
+        self.tell(&before);
+    }
+
+    /// A shard is owned under this fence: it was handed over, or an owner said so.
+    pub fn learn(&self, shard: ShardId, fence: Fence) {
+        let before = self.table.rcu(|table| {
+            let mut next = Table::clone(table);
+            next.take(shard, fence.epoch, Some(fence.owner));
+            next
+        });
+        self.tell(&before);
+    }
+
+    /// Wakes who waits for shards whose entries are others than before.
+    fn tell(&self, before: &Table) {
+        let now = self.table.load();
+        for (shard, news) in ShardId::all().zip(self.news.iter()) {
+            if before.entry(shard) != now.entry(shard) {
+                news.notify_waiters();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    fn incarnation(number: u64) -> Incarnation {
+        Incarnation::new(number).unwrap()
+    }
+
+    fn node(number: u64, state: NodeState) -> NodeRow {
+        NodeRow {
+            id: NodeId::parse(&format!("node-{number}")).unwrap(),
+            incarnation: incarnation(number),
+            beat: 1,
+            state,
+            http: String::new(),
+            cluster: String::new(),
+            links: Vec::new(),
+        }
+    }
+
+    fn row(id: u16, epoch: u64, owner: Option<u64>) -> ShardRow {
+        ShardRow { id: ShardId::new(id).unwrap(), epoch: Epoch::new(epoch), owner: owner.map(incarnation) }
+    }
+
+    fn fence(epoch: u64, owner: u64) -> Fence {
+        Fence { epoch: Epoch::new(epoch), owner: incarnation(owner) }
+    }
+
+    fn entry(ownership: &Ownership, id: u16) -> (u64, Owner) {
+        let Entry { epoch, owner } = ownership.entry(ShardId::new(id).unwrap());
+        (epoch.get(), owner)
+    }
+
+    fn nodes() -> [NodeRow; 3] {
+        [node(1, NodeState::Ready), node(2, NodeState::Leaving), node(3, NodeState::Ended)]
+    }
+
+    fn published() -> Ownership {
+        let ownership = Ownership::default();
+        ownership.live_as(incarnation(1));
+        ownership.publish(incarnation(1), &nodes(), &[row(0, 4, Some(1)), row(1, 5, Some(2)), row(2, 6, Some(3)), row(3, 7, None)]);
+        ownership
+    }
+
+    #[test]
+    fn a_shard_is_here_elsewhere_or_nobodys() {
+        let ownership = published();
+        assert_eq!(entry(&ownership, 0), (4, Owner::Here));
+        assert_eq!(entry(&ownership, 1), (5, Owner::Elsewhere(incarnation(2))));
+        assert_eq!(entry(&ownership, 2), (6, Owner::Nobody), "its owner is dead");
+        assert_eq!(entry(&ownership, 3), (7, Owner::Nobody));
+        assert_eq!(entry(&ownership, 4), (0, Owner::Nobody), "never heard of");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_shard_hears_of_its_next_owner_and_nobody_elses() {
+        let ownership = published();
+        let shard = ShardId::new(0).unwrap();
+        let seen = ownership.entry(shard);
+        let mut waiting = std::pin::pin!(ownership.changed(shard, seen));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        ownership.learn(ShardId::new(1).unwrap(), fence(6, 2));
+        ownership.learn(shard, fence(4, 1));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        ownership.learn(shard, fence(5, 2));
+        tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await.unwrap();
+        // What came before one began to wait is not waited for.
+        ownership.changed(shard, seen).await;
+    }
+
+    #[test]
+    fn what_was_learned_wins_over_older_rows_and_gives_way_to_newer_ones() {
+        let ownership = published();
+        let shard = ShardId::new(0).unwrap();
+        ownership.learn(shard, fence(5, 2));
+        assert_eq!(entry(&ownership, 0), (5, Owner::Elsewhere(incarnation(2))));
+        // Read before the hand-over, published after it.
+        ownership.publish(incarnation(1), &nodes(), &[row(0, 4, Some(1))]);
+        assert_eq!(entry(&ownership, 0), (5, Owner::Elsewhere(incarnation(2))));
+        ownership.learn(shard, fence(4, 1));
+        assert_eq!(entry(&ownership, 0), (5, Owner::Elsewhere(incarnation(2))));
+        ownership.publish(incarnation(1), &nodes(), &[row(0, 6, Some(1))]);
+        assert_eq!(entry(&ownership, 0), (6, Owner::Here));
+    }
+
+    #[test]
+    fn a_released_shard_is_nobodys_in_the_same_epoch() {
+        let ownership = published();
+        ownership.publish(incarnation(1), &nodes(), &[row(1, 5, None)]);
+        assert_eq!(entry(&ownership, 1), (5, Owner::Nobody));
+    }
+
+    #[test]
+    fn a_fresh_incarnation_begins_with_nothing_and_takes_no_rows_of_its_predecessor() {
+        let ownership = published();
+        let before = ownership.table();
+        ownership.live_as(incarnation(9));
+        ownership.publish(incarnation(1), &nodes(), &[row(0, 4, Some(1))]);
+        assert_eq!(entry(&ownership, 0), (0, Owner::Nobody));
+        // A database that went backwards is believed.
+        ownership.publish(incarnation(9), &nodes(), &[row(0, 2, Some(9))]);
+        assert_eq!(entry(&ownership, 0), (2, Owner::Here));
+        // Whoever still holds the old table sees it unchanged.
+        assert_eq!(before.entry(ShardId::new(0).unwrap()).owner, Owner::Here);
+    }
+}

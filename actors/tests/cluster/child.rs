@@ -1,0 +1,104 @@
+//! A node of the tests: an engine in a process of its own. It does what its standard input says, and answers each line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::coupon::OWNER_PLACES;
+use actors::coupon::message::{Change, ChangeOutcome, IssueOutcome};
+use actors::engine::{ClusterOptions, Engine, Options};
+use actors::ids::{CouponId, NodeId, RequestKey, UserId};
+use actors::offer::OfferPatch;
+use actors::router::REQUESTS_MAX;
+use actors::store::Store;
+use actors::store::mysql::{self, MySqlStore};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// Set to the configuration of a child.
+pub const CONFIGURATION: &str = "FIRSTCOME_TEST_CLUSTER";
+/// What comes before each line that is meant for the parent.
+pub const MARK: &str = "@@ ";
+
+pub const LEASE: Duration = Duration::from_millis(1_500);
+const BEAT: Duration = Duration::from_millis(100);
+const HEARTBEAT: Duration = Duration::from_millis(250);
+
+pub async fn run(configuration: &str) {
+    tracing_subscriber::fmt().with_env_filter("warn,actors=info,ractor_cluster=error").with_writer(std::io::stderr).with_ansi(false).init();
+    let metrics = PrometheusBuilder::new().install_recorder().unwrap();
+    let configuration: Value = serde_json::from_str(configuration).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let advertise = listener.local_addr().unwrap().to_string();
+    let store = MySqlStore::open(&mysql::Options::new(configuration["url"].as_str().unwrap())).await.unwrap();
+    let cluster = ClusterOptions {
+        name: "test".to_owned(),
+        listener: Arc::new(listener),
+        advertise,
+        cookie: "crumbs".to_owned(),
+        tls: None,
+        heartbeat: HEARTBEAT,
+    };
+    let options = Options {
+        node: NodeId::parse(configuration["node"].as_str().unwrap()).unwrap(),
+        http: String::new(),
+        lease: LEASE,
+        beat: BEAT,
+        idle: Duration::from_secs(60),
+        requests_max: REQUESTS_MAX,
+        coupon_requests_max: OWNER_PLACES,
+        lanes: 2,
+        cluster: Some(cluster),
+    };
+    let engine = Engine::start(options, Arc::new(store) as Arc<dyn Store>).await.unwrap();
+    println!("{MARK}{}", json!({"started": true}));
+    let (heard, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || std::io::stdin().lines().map_while(Result::ok).try_for_each(|line| heard.send(line)));
+    // The parent's end, however it comes, is ours.
+    while let Some(line) = lines.recv().await {
+        let (engine, metrics) = (engine.clone(), metrics.clone());
+        let command: Value = serde_json::from_str(&line).unwrap();
+        tokio::spawn(async move {
+            let answer = carry_out(&command, &engine, &metrics).await;
+            println!("{MARK}{}", json!({"id": command["id"], "answer": answer}));
+        });
+    }
+}
+
+async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle) -> Value {
+    let text = |key: &str| command[key].as_str().unwrap();
+    let limit = Duration::from_millis(command["limit_ms"].as_u64().unwrap_or(5_000));
+    let coupon = || CouponId::new(command["coupon"].as_u64().unwrap()).unwrap();
+    match text("do") {
+        "issue" => {
+            let (user, key) = (UserId::parse(text("user")).unwrap(), RequestKey::parse(text("key")).unwrap());
+            match engine.issue(coupon(), user, key, limit).await {
+                Ok(IssueOutcome::Issued(issuance)) => json!({"issued": issuance.id.sequence.get()}),
+                Ok(IssueOutcome::Replayed(issuance)) => json!({"replayed": issuance.id.sequence.get()}),
+                Ok(IssueOutcome::Refused(refusal)) => json!({"refused": format!("{refusal:?}")}),
+                Err(setback) => json!({"setback": format!("{setback:?}")}),
+            }
+        }
+        "change" => {
+            let change = match command["total"].as_u64() {
+                Some(total) => Change::Patch(Box::new(OfferPatch { total_quantity: Some(Some(total)), ..OfferPatch::default() })),
+                None if command["pause"] == true => Change::Pause,
+                None => Change::Resume,
+            };
+            match engine.change(coupon(), change, None, limit).await {
+                Ok(ChangeOutcome::Done(done)) => json!({"version": done.coupon.version}),
+                other => format!("{other:?}").into(),
+            }
+        }
+        "ready" => engine.not_ready().is_empty().into(),
+        "door" => engine.door_notices().into(),
+        "metric" => {
+            let rendered = metrics.render();
+            let lines = rendered.lines().filter(|line| line.starts_with(text("name")));
+            lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>().into()
+        }
+        "hand_over" => engine.hand_over(limit).await.into(),
+        "stop" => engine.stop(limit).await.into(),
+        other => panic!("{other}"),
+    }
+}

@@ -1,0 +1,96 @@
+//! Users who ask whichever node there is, and what they were told, held against the rows.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::house::House;
+use super::node::Node;
+
+/// Users who ask at a time.
+const USERS: u64 = 24;
+
+/// What a user was told.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub coupon: u64,
+    pub user: String,
+    /// `None`: the node died before it answered.
+    pub answer: Option<Value>,
+}
+
+pub struct Crowd {
+    nodes: Arc<Mutex<Vec<Arc<Node>>>>,
+    told: Arc<Mutex<Vec<Told>>>,
+    stopping: Arc<AtomicBool>,
+    users: Vec<JoinHandle<()>>,
+}
+
+impl Crowd {
+    /// Each asks one of the nodes for one of the coupons, again and again as somebody else.
+    pub fn start(coupons: Vec<u64>) -> Self {
+        let (nodes, told) = (Arc::new(Mutex::new(Vec::<Arc<Node>>::new())), Arc::new(Mutex::new(Vec::new())));
+        let (stopping, numbers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let one = |_| {
+            let (nodes, told, stopping, numbers) = (Arc::clone(&nodes), Arc::clone(&told), Arc::clone(&stopping), Arc::clone(&numbers));
+            let coupons = coupons.clone();
+            tokio::spawn(async move {
+                while !stopping.load(Ordering::Relaxed) {
+                    let number = numbers.fetch_add(1, Ordering::Relaxed);
+                    let node = {
+                        let nodes = nodes.lock().unwrap();
+                        nodes.get(number as usize % nodes.len().max(1)).cloned()
+                    };
+                    let Some(node) = node else {
+                        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                        continue;
+                    };
+                    let (coupon, user) = (coupons[number as usize / 7 % coupons.len()], format!("user-{number}"));
+                    let answer =
+                        node.try_ask(json!({"do": "issue", "coupon": coupon, "user": user, "key": user, "limit_ms": 10_000})).await;
+                    told.lock().unwrap().push(Told { coupon, user, answer });
+                }
+            })
+        };
+        let users = (0..USERS).map(one).collect();
+        Self { nodes, told, stopping, users }
+    }
+
+    /// From now on these are asked.
+    pub fn ask(&self, nodes: &[&Arc<Node>]) {
+        *self.nodes.lock().unwrap() = nodes.iter().map(|node| Arc::clone(node)).collect();
+    }
+
+    pub fn told(&self) -> usize {
+        self.told.lock().unwrap().len()
+    }
+
+    /// Ends the crowd, and gives back what it was told.
+    pub async fn end(self) -> Vec<Told> {
+        self.stopping.store(true, Ordering::Relaxed);
+        for user in self.users {
+            user.await.unwrap();
+        }
+        let told = self.told.lock().unwrap();
+        told.clone()
+    }
+}
+
+/// Holds what was told against the rows: every issuance told is stored under that number, and nobody has one who was told otherwise.
+pub async fn check(house: &House, coupons: &[u64], told: &[Told]) {
+    for coupon in coupons {
+        let holders = house.holders(*coupon).await;
+        assert_eq!(holders.iter().collect::<HashSet<_>>().len(), holders.len(), "twice the same user has coupon {coupon}");
+        for Told { user, answer, .. } in told.iter().filter(|told| told.coupon == *coupon) {
+            let Some(answer) = answer else { continue };
+            match answer["issued"].as_u64().or_else(|| answer["replayed"].as_u64()) {
+                Some(sequence) => assert_eq!(holders.get(sequence as usize - 1), Some(user), "coupon {coupon}: {answer}"),
+                None if answer["setback"] == "Unknown" => {}
+                None => assert!(!holders.contains(user), "{user} has coupon {coupon} and was told {answer}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A database of its own on a shared server, with the coupons and the nodes on it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actors::ids::{CouponId, RequestKey, Sequence};
+use actors::offer::{Offer, Status};
+use actors::store::mysql::{MySqlStore, Options};
+use actors::store::{Created, NewCoupon, NodeState, Store};
+use actors::time::timestamp;
+use bench::servers::{Kind, Server};
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions};
+
+use super::node::{Node, eventually};
+
+/// Processes of one test are many already.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+pub struct House {
+    pub store: MySqlStore,
+    url: String,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
+}
+
+impl House {
+    /// Nothing, if there is no such server and none is required.
+    pub async fn new(kind: Kind) -> Option<Self> {
+        let server = Server::shared(kind)?;
+        let turn = TURN.lock().await;
+        let name = Server::fresh_name();
+        let admin = MySqlConnectOptions::new().socket(server.socket()).username("root").ssl_mode(MySqlSslMode::Disabled);
+        let made = format!("CREATE DATABASE {name}");
+        sqlx::raw_sql(AssertSqlSafe(made)).execute(&mut admin.connect().await.unwrap()).await.unwrap();
+        let url = server.url(&name, None);
+        let store = MySqlStore::open(&Options::new(url.clone())).await.unwrap();
+        store.check().await.unwrap();
+        Some(Self { store, url, _turn: turn })
+    }
+
+    pub async fn coupon(&self, key: &str, total: Option<u64>) -> u64 {
+        let offer = Offer {
+            title: "test".to_owned(),
+            discount: None,
+            min_order_amount: None,
+            total_quantity: total,
+            per_user_limit: 1,
+            starts_at: None,
+            ends_at: None,
+            use_within_days: None,
+        };
+        let new = NewCoupon { key: RequestKey::parse(key).unwrap(), offer, status: Status::Open, created_at: timestamp() };
+        match self.store.create_coupon(&new).await.unwrap() {
+            Created::New(coupon) => coupon.id.get(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A node, once it is ready.
+    pub async fn start(&self, name: &str) -> Arc<Node> {
+        let node = Node::start(name, &self.url).await;
+        eventually("a node is ready", async || node.is_ready().await).await;
+        node
+    }
+
+    /// How many shards each of these has by the rows; `None` while one has another owner, or none.
+    pub async fn shares(&self, names: &[&str]) -> Option<HashMap<String, usize>> {
+        let nodes = self.store.nodes().await.unwrap();
+        let living: HashMap<_, _> =
+            nodes.iter().filter(|node| node.state != NodeState::Ended).map(|node| (node.incarnation, node.id.to_string())).collect();
+        let mut shares = HashMap::new();
+        for row in self.store.shards().await.unwrap() {
+            let owner = living.get(&row.owner?)?;
+            names.contains(&owner.as_str()).then_some(())?;
+            *shares.entry(owner.clone()).or_default() += 1;
+        }
+        Some(shares)
+    }
+
+    /// Waits until all shards are spread over just these nodes.
+    pub async fn spread_over(&self, names: &[&str]) {
+        eventually("shards are spread", async || self.shares(names).await.is_some_and(|shares| shares.len() == names.len())).await;
+    }
+
+    /// Which of these nodes has the coupon's shard.
+    pub async fn owner_of(&self, coupon: u64) -> Option<String> {
+        let shard = CouponId::new(coupon).unwrap().shard();
+        let row = self.store.shards().await.unwrap().into_iter().find(|row| row.id == shard)?;
+        let nodes = self.store.nodes().await.unwrap();
+        nodes.into_iter().find(|node| Some(node.incarnation) == row.owner).map(|node| node.id.to_string())
+    }
+
+    /// The users who have the coupon by sequence, which runs 1, 2, 3 … without a gap.
+    pub async fn holders(&self, coupon: u64) -> Vec<String> {
+        let coupon = CouponId::new(coupon).unwrap();
+        let mut holders = Vec::new();
+        loop {
+            let after = Sequence::new(holders.len() as u64);
+            let page = self.store.issuances_of_coupon(coupon, None, after, 200).await.unwrap();
+            if page.is_empty() {
+                return holders;
+            }
+            for issuance in page {
+                assert_eq!(issuance.id.sequence.get(), holders.len() as u64 + 1, "a gap in {coupon}");
+                holders.push(issuance.user.to_string());
+            }
+        }
+    }
+}

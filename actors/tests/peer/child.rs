@@ -1,0 +1,283 @@
+//! A node of the tests: a process of its own, as its actors are statics of a process. It does what its standard input says, and answers each line.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actors::admission::Admission;
+use actors::coupon::message::{Change, ChangeRequest, IssueOutcome, IssueRequest, Reply, Request, Setback};
+use actors::ids::{CouponId, Epoch, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId};
+use actors::offer::Issuance;
+use actors::peer::frame::{Header, Writer};
+use actors::peer::hello::Hello;
+use actors::peer::{Links, Notices, Options, PeerAddress, Requests, TlsFiles};
+use actors::time::{Moment, moment, timestamp};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// Set to the configuration of a child.
+pub const CONFIGURATION: &str = "FIRSTCOME_TEST_PEER";
+/// What comes before each line that is meant for the parent.
+pub const MARK: &str = "@@ ";
+
+/// The epoch that owners of these tests have.
+pub const EPOCH: u64 = 7;
+
+pub async fn run(configuration: &str) {
+    tracing_subscriber::fmt().with_env_filter("warn,actors=info,ractor_cluster=error").with_writer(std::io::stderr).with_ansi(false).init();
+    let metrics = PrometheusBuilder::new().install_recorder().unwrap();
+    let configuration: Value = serde_json::from_str(configuration).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let owners = Arc::new(Owners::default());
+    let options = options(&configuration);
+    let links = Links::start(options, Arc::new(listener), Arc::clone(&owners) as _, Arc::clone(&owners) as _).await;
+    let links = match links {
+        Ok(links) => links,
+        Err(error) => return println!("{MARK}{}", json!({"error": error.to_string()})),
+    };
+    println!("{MARK}{}", json!({"port": port}));
+    let (heard, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || std::io::stdin().lines().map_while(Result::ok).try_for_each(|line| heard.send(line)));
+    // The parent's end, however it comes, is ours.
+    while let Some(line) = lines.recv().await {
+        let (links, owners, metrics) = (links.clone(), Arc::clone(&owners), metrics.clone());
+        let command: Value = serde_json::from_str(&line).unwrap();
+        match command["do"].as_str().unwrap() {
+            "know" => links.know(peers(&command["peers"])),
+            _ => drop(tokio::spawn(async move {
+                let answer = carry_out(&command, &links, &owners, &metrics).await;
+                println!("{MARK}{}", json!({"id": command["id"], "answer": answer}));
+            })),
+        }
+    }
+}
+
+fn options(configuration: &Value) -> Options {
+    let text = |key: &str| configuration[key].as_str().unwrap();
+    let incarnation = Incarnation::new(configuration["incarnation"].as_u64().unwrap()).unwrap();
+    let mut hello = Hello::new(text("cluster"), NodeId::parse(text("node")).unwrap(), incarnation);
+    if let Some(shards) = configuration["shards"].as_u64() {
+        hello.shards = u32::try_from(shards).unwrap();
+    }
+    if let Some(versions) = configuration["versions"].as_array() {
+        hello.versions = versions.iter().map(|version| u32::try_from(version.as_u64().unwrap()).unwrap()).collect();
+    }
+    let mut options = Options::new(hello, text("cookie").to_owned(), Admission::new(100_000));
+    options.heartbeat = Duration::from_millis(100);
+    if let Some(places) = configuration["coupon_places"].as_u64() {
+        options.coupon_places = usize::try_from(places).unwrap();
+    }
+    options.tls = configuration["tls"].as_array().map(|files| {
+        let path = |place: usize| files[place].as_str().unwrap().into();
+        TlsFiles { authority: path(0), certificate: path(1), key: path(2) }
+    });
+    options
+}
+
+fn peers(peers: &Value) -> Vec<PeerAddress> {
+    let peer = |peer: &Value| PeerAddress {
+        node: NodeId::parse(peer["node"].as_str().unwrap()).unwrap(),
+        incarnation: incarnation(peer),
+        address: peer["address"].as_str().unwrap().to_owned(),
+    };
+    peers.as_array().unwrap().iter().map(peer).collect()
+}
+
+fn incarnation(command: &Value) -> Incarnation {
+    Incarnation::new(command["incarnation"].as_u64().unwrap()).unwrap()
+}
+
+fn coupon(command: &Value) -> CouponId {
+    CouponId::new(command["coupon"].as_u64().unwrap()).unwrap()
+}
+
+async fn carry_out(command: &Value, links: &Links, owners: &Arc<Owners>, metrics: &PrometheusHandle) -> Value {
+    let limit = Duration::from_millis(command["limit_ms"].as_u64().unwrap_or(5_000));
+    match command["do"].as_str().unwrap() {
+        "linked" => links.linked().into_iter().map(Incarnation::get).collect(),
+        "refuses" => links.refuses(incarnation(command)).into(),
+        "ask" => ask(command, links, limit).await,
+        "crowd" => crowd(command, links, limit).await,
+        "change" => change(command, links, limit).await,
+        "hold" => {
+            owners.hold(coupon(command));
+            Value::Null
+        }
+        "release" => owners.release(coupon(command)).into(),
+        "asked" => owners.asked.lock().unwrap().get(command["key"].as_str().unwrap()).copied().unwrap_or(0).into(),
+        "tell_all" => {
+            let heard = links.tell_all(command["news"].as_str().unwrap().as_bytes(), limit).await;
+            heard.into_iter().map(Incarnation::get).collect()
+        }
+        "preload" => {
+            links.preload(incarnation(command), ShardId::new(3).unwrap(), vec![coupon(command)]);
+            Value::Null
+        }
+        "send_bytes" => {
+            let byte = |byte: &Value| u8::try_from(byte.as_u64().unwrap()).unwrap();
+            send(command["bytes"].as_array().unwrap().iter().map(byte).collect());
+            Value::Null
+        }
+        "send_frame" => {
+            let number = |key: &str| command[key].as_u64().unwrap();
+            let [from, to] = ["from", "to"].map(|key| Incarnation::new(number(key)).unwrap());
+            let header = Header { version: 1, from, to, generation: number("generation"), number: number("number") };
+            send(Writer::new(header).finish());
+            Value::Null
+        }
+        "said" => owners.said.lock().unwrap().clone().into(),
+        "metric" => metric(&metrics.render(), command["name"].as_str().unwrap()).into(),
+        "stop" => {
+            links.stop().await;
+            Value::Null
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Sends bytes to one of the peer's ingresses, past the link.
+fn send(bytes: Vec<u8>) {
+    let ingresses = ractor::pg::get_scoped_members(&"firstcome".to_owned(), &"ingress".to_owned());
+    let theirs = ingresses.iter().find(|ingress| !ingress.get_id().is_local()).unwrap();
+    theirs.send_message(bytes).unwrap();
+}
+
+/// The value of the series that begin so, together.
+fn metric(rendered: &str, name: &str) -> f64 {
+    let lines = rendered.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+async fn ask(command: &Value, links: &Links, limit: Duration) -> Value {
+    let (user, key) = (UserId::parse("alice").unwrap(), RequestKey::parse(command["key"].as_str().unwrap()).unwrap());
+    let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
+    let expires = moment() + Duration::from_millis(command["expires_ms"].as_u64().unwrap_or(60_000));
+    let request = Request::Issue(IssueRequest { user, key, expires }, reply);
+    let epoch = Epoch::new(command["epoch"].as_u64().unwrap_or(EPOCH));
+    links.ask(incarnation(command), epoch, coupon(command), request);
+    match tokio::time::timeout(limit, answer).await {
+        Ok(Ok(Ok(IssueOutcome::Issued(issuance)))) => json!({"sequence": issuance.id.sequence.get(), "key": issuance.key.as_str()}),
+        Ok(Ok(other)) => format!("{other:?}").into(),
+        Ok(Err(_)) => "dropped".into(),
+        Err(_) => "nothing".into(),
+    }
+}
+
+/// So many requests at once: how often each answer came.
+async fn crowd(command: &Value, links: &Links, limit: Duration) -> Value {
+    let asked = (0..command["size"].as_u64().unwrap()).map(|number| {
+        let mut command = command.clone();
+        command["key"] = format!("{}-{number}", command["key"].as_str().unwrap()).into();
+        let links = links.clone();
+        tokio::spawn(async move { ask(&command, &links, limit).await })
+    });
+    let mut answers = HashMap::<String, u64>::new();
+    for answer in asked.collect::<Vec<_>>() {
+        let answer = answer.await.unwrap();
+        let name = answer.as_str().map_or_else(|| "Issued".to_owned(), str::to_owned);
+        *answers.entry(name).or_default() += 1;
+    }
+    json!(answers)
+}
+
+async fn change(command: &Value, links: &Links, limit: Duration) -> Value {
+    let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
+    let request = ChangeRequest { change: Change::Pause, if_version: Some(2), expires: moment() + limit };
+    links.ask(incarnation(command), Epoch::new(EPOCH), coupon(command), Request::Change(request, reply));
+    format!("{:?}", tokio::time::timeout(limit, answer).await).into()
+}
+
+/// Owners that give everybody the next sequence, unless they are held.
+#[derive(Default)]
+struct Owners {
+    sequences: Mutex<HashMap<CouponId, u64>>,
+    held: Mutex<HashMap<CouponId, Vec<Request>>>,
+    /// How often each key was asked for.
+    asked: Mutex<HashMap<String, u64>>,
+    /// What peers said besides.
+    said: Mutex<Vec<String>>,
+}
+
+impl Owners {
+    fn hold(&self, coupon: CouponId) {
+        self.held.lock().unwrap().entry(coupon).or_default();
+    }
+
+    fn release(&self, coupon: CouponId) -> usize {
+        let held = self.held.lock().unwrap().remove(&coupon).unwrap_or_default();
+        let count = held.len();
+        held.into_iter().for_each(|request| self.decide(coupon, request));
+        count
+    }
+
+    fn decide(&self, coupon: CouponId, request: Request) {
+        match request {
+            Request::Issue(request, reply) => {
+                let sequence = {
+                    let mut sequences = self.sequences.lock().unwrap();
+                    let sequence = sequences.entry(coupon).or_default();
+                    *sequence += 1;
+                    Sequence::new(*sequence)
+                };
+                reply.send(Ok(IssueOutcome::Issued(Issuance {
+                    id: IssuanceId { coupon, sequence },
+                    user: request.user,
+                    nth: 1,
+                    key: request.key,
+                    issued_at: timestamp(),
+                    expires_at: None,
+                })));
+            }
+            request @ Request::Change(..) => request.set_back(Setback::StoreUnavailable),
+        }
+    }
+
+    fn say(&self, what: String) {
+        self.said.lock().unwrap().push(what);
+    }
+}
+
+impl Requests for Owners {
+    fn ask(&self, coupon: CouponId, epoch: Epoch, request: Request) {
+        if epoch != Epoch::new(EPOCH) {
+            return request.set_back(Setback::Moved);
+        }
+        if let Request::Issue(issue, _) = &request {
+            *self.asked.lock().unwrap().entry(issue.key.as_str().to_owned()).or_default() += 1;
+        }
+        let request = match self.held.lock().unwrap().get_mut(&coupon) {
+            Some(held) => return held.push(request),
+            None => request,
+        };
+        self.decide(coupon, request);
+    }
+}
+
+impl Notices for Owners {
+    fn heartbeat(&self, peer: Incarnation) -> Vec<u8> {
+        format!("what is new for {}", peer.get()).into_bytes()
+    }
+
+    fn answer(&self, peer: Incarnation, asked: Vec<u8>) -> Vec<u8> {
+        format!("{} asked: {}", peer.get(), String::from_utf8(asked).unwrap()).into_bytes()
+    }
+
+    fn answered(&self, _peer: Incarnation, sent_at: Moment, answer: Vec<u8>) {
+        assert!(sent_at <= moment());
+        let answer = String::from_utf8(answer).unwrap();
+        let mut said = self.said.lock().unwrap();
+        if !said.contains(&answer) {
+            said.push(answer);
+        }
+    }
+
+    fn news(&self, peer: Incarnation, news: Vec<u8>) {
+        self.say(format!("{} has news: {}", peer.get(), String::from_utf8(news).unwrap()));
+    }
+
+    fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {
+        self.say(format!("{} hands over {shard}: {coupons:?}", peer.get()));
+    }
+}

@@ -1,0 +1,67 @@
+//! Mutual TLS between nodes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::node::{Node, eventually, link};
+
+/// An authority, with its certificate and one that it signed for nodes on loopback, as files.
+fn authority(folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let node = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let write = |what: &str, pem: String| {
+        let path = folder.join(format!("{name}-{what}.pem"));
+        std::fs::write(&path, pem).unwrap();
+        path
+    };
+    (write("authority", authority.pem()), write("node", node.pem()), write("key", key.serialize_pem()))
+}
+
+fn tls((authority, certificate, key): (&Path, &Path, &Path)) -> Value {
+    json!({"tls": [authority, certificate, key]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_nodes_of_one_authority_are_linked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (authority(folder.path(), "ours"), authority(folder.path(), "theirs"));
+    let right = tls((&ours.0, &ours.1, &ours.2));
+    // It trusts our authority, and so would let us in; what it shows is of another.
+    let wrong = tls((&ours.0, &theirs.1, &theirs.2));
+    let (a, b, c) =
+        tokio::join!(Node::start_with("a", 1, right.clone()), Node::start_with("b", 2, right.clone()), Node::start_with("c", 3, wrong));
+    link(&a, &b).await;
+    assert_eq!(a.issue(&b, 1, "key").await["sequence"], 1);
+    a.know(&[(&b, b.port), (&c, c.port)]).await;
+    let refused = "coupon_peer_refused_total{reason=\"handshake\"}";
+    eventually("a refuses c as a server", async || a.metric(refused).await >= 1.0).await;
+    // And as a client: d has the larger id, so that c dials it.
+    let d = Node::start_with("d", 4, right).await;
+    c.know(&[(&d, d.port)]).await;
+    eventually("d refuses c as a client", async || d.metric(refused).await >= 1.0).await;
+    assert!(!a.is_linked(&c).await && !c.is_linked(&d).await && !d.is_linked(&c).await);
+    assert!(a.is_linked(&b).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_stalls_keeps_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = authority(folder.path(), "ours");
+    let right = tls((&ours.0, &ours.1, &ours.2));
+    let (a, b) = tokio::join!(Node::start_with("a", 1, right.clone()), Node::start_with("b", 2, right));
+    let mut stalled = TcpStream::connect(("127.0.0.1", b.port)).await.unwrap();
+    // The first byte of a TLS record, and no more.
+    stalled.write_all(&[22]).await.unwrap();
+    link(&a, &b).await;
+    let hung_up = tokio::time::timeout(Duration::from_secs(10), stalled.read_to_end(&mut Vec::new())).await;
+    assert!(hung_up.is_ok(), "it waits for ever");
+    assert!(a.is_linked(&b).await);
+}

@@ -1,0 +1,266 @@
+//! `firstcome-bench cluster`: several nodes on this machine over one database, to try and to break.
+//!
+//! Each node is the program `firstcome` with a configuration file of its own. What they leave behind is removed in the end.
+
+pub(crate) mod node;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use reqwest::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::load::Failed;
+use crate::servers::{Kind, Server};
+use crate::verify::{BAD_INPUT, CLEAN, FINDINGS};
+use node::{Ended, Node};
+
+/// How long nodes may take until they are ready; a new database has its schema made in this time.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a node may take to stop: beyond its own limit (`shutdown.limit`), so that it can say itself what was not finished.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Time between two looks at the nodes.
+const POLL: Duration = Duration::from_millis(50);
+/// How long a node may take to say which coupon is its newest.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// What to start.
+#[derive(Debug, Clone, Args)]
+pub struct Cluster {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    nodes: u16,
+    /// The database server to start; by default whichever is on this machine, MySQL first. MYSQLD and MARIADBD name programs that are not on the PATH.
+    #[arg(long, value_enum, conflicts_with = "url")]
+    server: Option<ServerKind>,
+    /// A database of a server that runs already, `mysql://user:password@host:port/database`.
+    #[arg(long)]
+    url: Option<String>,
+    /// The port of the first node; the others take the next ones.
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    http_port: u16,
+    /// The port of the first node's links; the others take the next ones.
+    #[arg(long, default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    link_port: u16,
+    /// Any key of the nodes' configuration, like http.deadline=1s; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<String>,
+    /// The program that serves; beside this one by default.
+    #[arg(long)]
+    firstcome: Option<PathBuf>,
+}
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ServerKind {
+    /// MySQL.
+    Mysql,
+    /// MariaDB.
+    Mariadb,
+}
+
+/// The signals that ask to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The next of them. Cancel safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+impl Cluster {
+    /// Does it until it is told to stop (Ctrl-C, SIGTERM). The exit status is 0 if every node stopped as it should, 1 if one did not or ended by itself, 2 if
+    /// nothing was started.
+    pub async fn run(&self) -> ExitCode {
+        match self.serve().await {
+            Ok(true) => ExitCode::from(CLEAN),
+            Ok(false) => ExitCode::from(FINDINGS),
+            Err(error) => {
+                eprintln!("firstcome-bench: {error}");
+                ExitCode::from(BAD_INPUT)
+            }
+        }
+    }
+
+    async fn serve(&self) -> Result<bool, Failed> {
+        let mut signals = Signals::listen()?;
+        let program = crate::beside(self.firstcome.as_deref(), "firstcome")?.canonicalize()?;
+        let scratch = tempfile::Builder::new().prefix("firstcome-cluster-").tempdir()?;
+        let (url, server) = self.database().await?;
+        let token = format!("{:032x}", rand::random::<u128>());
+        let mut nodes = Vec::new();
+        let went_well = match self.start(&mut nodes, &program, &scratch, &url, &token) {
+            Ok(()) => self.watch(&mut nodes, &mut signals, &token).await,
+            Err(error) => Err(error),
+        };
+        let stopped_well = stop(&mut nodes, &mut signals).await;
+        if let Some(server) = server {
+            println!("stopping {}", server.kind().name());
+            tokio::task::block_in_place(|| server.stop());
+        }
+        Ok(went_well? && stopped_well)
+    }
+
+    /// The URL of the database, and the server if it is one of ours.
+    async fn database(&self) -> Result<(String, Option<Server>), Failed> {
+        if let Some(url) = &self.url {
+            return Ok((url.clone(), None));
+        }
+        let kinds = match self.server {
+            None => vec![Kind::MySql, Kind::MariaDb],
+            Some(ServerKind::Mysql) => vec![Kind::MySql],
+            Some(ServerKind::Mariadb) => vec![Kind::MariaDb],
+        };
+        let mut reasons = Vec::new();
+        for kind in kinds {
+            println!("starting {}", kind.name());
+            match tokio::task::block_in_place(|| Server::start(kind, &["--innodb-flush-log-at-trx-commit=1"])) {
+                Ok(server) => return Ok((server.fresh_database().await?, Some(server))),
+                Err(why) => reasons.push(format!("{}: {why}", kind.name())),
+            }
+        }
+        Err(format!("there is no database server to start, and no --url of one that runs: {}", reasons.join("; ")).into())
+    }
+
+    fn start(&self, nodes: &mut Vec<Node>, program: &Path, scratch: &TempDir, url: &str, token: &str) -> Result<(), Failed> {
+        let cookie = format!("{:032x}", rand::random::<u128>());
+        for number in 0..self.nodes {
+            let name = format!("node-{}", number + 1);
+            let links = |number| format!("127.0.0.1:{}", self.link_port + number);
+            let peers = (0..self.nodes).filter(|other| *other != number).map(links).collect::<Vec<_>>().join(",");
+            let keys = [
+                ("data_dir", "data".to_owned()),
+                ("node.id", name.clone()),
+                ("http.listen", format!("127.0.0.1:{}", self.http_port + number)),
+                ("store.url", url.to_owned()),
+                ("cluster.listen", links(number)),
+                ("cluster.peers", peers),
+                ("cluster.cookie", cookie.clone()),
+                ("auth.admin_token", token.to_owned()),
+            ];
+            nodes.push(Node::start(&name, program, &scratch.path().join(&name), &keys, &self.set)?);
+        }
+        Ok(())
+    }
+
+    /// Says where the nodes are once they are ready, and then what becomes of them, until it is told to stop. False if one ended by itself.
+    async fn watch(&self, nodes: &mut [Node], signals: &mut Signals, token: &str) -> Result<bool, Failed> {
+        tokio::select! {
+            ready = all_ready(nodes) => ready?,
+            () = signals.next() => return Ok(true),
+        }
+        print!("{}", self.welcome(nodes, token).await);
+        let mut all_live = true;
+        loop {
+            tokio::select! {
+                () = signals.next() => return Ok(all_live),
+                () = tokio::time::sleep(POLL) => {}
+            }
+            for node in nodes.iter_mut() {
+                let Some(Ended { how, last_lines }) = node.ended_by_itself()? else { continue };
+                all_live = false;
+                let again = node.command();
+                println!("{} ended by itself: {how}\n{last_lines}\nto start it again: {again}\n", node.name());
+            }
+            if nodes.iter().all(|node| !node.lives()) {
+                println!("no node is left");
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Where everything is, and lines to copy, each for another node.
+    async fn welcome(&self, nodes: &[Node], token: &str) -> String {
+        let mut text = format!("\n{} nodes are one cluster. The admin token is {token}\n\n", nodes.len());
+        for node in nodes {
+            text += &format!("  {}  {}  process {}  log {}\n", node.name(), node.url(), node.process(), node.log().display());
+        }
+        let url = |number: usize| nodes[number % nodes.len()].url();
+        let next = next_coupon(url(0)).await;
+        text += &format!(
+            "\nTo try it: make a coupon, take it as a user, see what the user has, see who owns it.\n\n\
+             curl -X POST {}/v1/coupons -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \
+             -d '{{\"title\": \"Black Friday\", \"total_quantity\": 500}}'\n\
+             curl -X POST {}/v1/coupons/{next}/issuances -H 'X-User-Id: alice'\n\
+             curl {}/v1/me/issuances -H 'X-User-Id: alice'\n\
+             curl {}/v1/cluster/coupons/{next} -H 'Authorization: Bearer {token}'\n\n\
+             Ctrl-C stops the nodes one after the other.\n",
+            url(0),
+            url(1),
+            url(2),
+            url(0)
+        );
+        text
+    }
+}
+
+/// Waits until all say that they are ready.
+async fn all_ready(nodes: &mut [Node]) -> Result<(), Failed> {
+    let begun = tokio::time::Instant::now();
+    while !nodes.iter().all(Node::is_ready) {
+        for node in nodes.iter_mut() {
+            if let Some(Ended { how, last_lines }) = node.ended_by_itself()? {
+                return Err(format!("{} ended before it was ready: {how}\n{last_lines}", node.name()).into());
+            }
+            if begun.elapsed() > START_LIMIT && !node.is_ready() {
+                return Err(format!("{} is not ready within {START_LIMIT:?}\n{}", node.name(), node.last_lines()).into());
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Stops those that live one after the other, so that each hands over to those that stay. A second signal ends all at once. False if one did not stop as it
+/// should.
+async fn stop(nodes: &mut [Node], signals: &mut Signals) -> bool {
+    let mut all_well = true;
+    for place in 0..nodes.len() {
+        if !nodes[place].lives() {
+            continue;
+        }
+        println!("stopping {}", nodes[place].name());
+        let stopped = tokio::select! {
+            stopped = nodes[place].stop(STOP_LIMIT, POLL) => stopped,
+            () = signals.next() => {
+                println!("ending all at once");
+                nodes.iter_mut().for_each(Node::kill);
+                return false;
+            }
+        };
+        if let Err(how) = stopped {
+            println!("{} did not stop as it should: {how}\n{}", nodes[place].name(), nodes[place].last_lines());
+            all_well = false;
+        }
+    }
+    all_well
+}
+
+/// The id that the next coupon will most likely have, so that the second line fits the first.
+async fn next_coupon(url: &str) -> u64 {
+    let newest = async {
+        let client = Client::builder().timeout(ANSWER_LIMIT).no_proxy().build().ok()?;
+        let page: Value = client.get(format!("{url}/v1/coupons?limit=1")).send().await.ok()?.json().await.ok()?;
+        page["items"].get(0)?["id"].as_u64()
+    };
+    newest.await.map_or(1, |id| id + 1)
+}
+
+fn key_and_value(text: &str) -> Result<String, &'static str> {
+    text.split_once('=').map(|_| text.to_owned()).ok_or("must be KEY=VALUE")
+}

@@ -1,0 +1,109 @@
+//! One node of several: its process, its place on loopback, and what lies between it and its database and its peers.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use bench::servers::Server;
+use bench::servers::proxy::Proxy;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::wire::Wire;
+
+/// What all nodes know, and nobody else.
+const COOKIE: &str = "a-cookie-of-these-tests";
+
+/// How long stopping may take: longer than it is allowed by default, so that the node says what was wrong.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Ports below those that the system gives to connections, so that none is taken while its node is away.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+/// A node, running or not.
+pub struct Member {
+    /// Its name. Of two nodes the one with the smaller name dials.
+    pub name: String,
+    /// Where its HTTP is.
+    pub address: String,
+    /// Where its peers are told to reach it.
+    pub links: String,
+    /// Between it and its database.
+    pub database: Proxy,
+    /// Between it and those who dial it, if there is anything.
+    pub wire: Option<Wire>,
+    keys: Vec<String>,
+    /// Before its data, so that it ends while that is there.
+    process: Option<Process>,
+    data: TempDir,
+}
+
+impl Member {
+    /// The node of this number, from 1, that does not run yet.
+    pub async fn new(number: usize, server: &Server, database: &str, keys: &[&str], has_wire: bool) -> Self {
+        let (name, http, port) = (format!("node-{number}"), free_port(), free_port());
+        let proxy = Proxy::before(server.port()).await;
+        let wire = if has_wire { Some(Wire::before(port).await) } else { None };
+        let links = format!("127.0.0.1:{}", wire.as_ref().map_or(port, Wire::port));
+        let mut all = vec![
+            format!("node.id={name}"),
+            format!("store.url={}", server.url(database, Some(proxy.port()))),
+            format!("cluster.listen=127.0.0.1:{port}"),
+            format!("cluster.advertise={links}"),
+            format!("cluster.cookie={COOKIE}"),
+            // Who owned what, for whoever looks into a failure.
+            "log.level=info".to_owned(),
+        ];
+        all.extend(keys.iter().map(|key| (*key).to_owned()));
+        let address = format!("127.0.0.1:{http}");
+        Self { name, address, links, database: proxy, wire, keys: all, process: None, data: tempfile::tempdir().unwrap() }
+    }
+
+    /// Starts it, and returns once it is ready. Blocks.
+    pub fn start(&mut self) {
+        self.process = Some(Process::start_at(&self.address, self.data.path(), &self.keys));
+    }
+
+    /// Whether there is a process.
+    pub fn lives(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Asks it to stop, and returns once it has, which must go well. Blocks.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("a node that runs");
+        assert!(process.stop(STOP_LIMIT), "{} did not stop well: {}", self.name, process.log());
+    }
+
+    /// As by `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.take().expect("a node that runs").kill();
+    }
+
+    /// Nothing of it runs until it is resumed, and nobody is told.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Goes on as if nothing had been.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.process.as_ref().expect("a node that runs").signal(signal);
+    }
+}
+
+/// A port of loopback at which nobody listens.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 20_000).unwrap();
+    loop {
+        let port = PORTS.start + (first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))) % (PORTS.end - PORTS.start);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Links that are cut, silent, slow or half-open while every node reaches the database.
+//!
+//! The node with the smaller name dials. So what lies before the third node's links is between it and both others, and what lies before the second's
+//! between it and the first.
+
+use std::time::Duration;
+
+use bench::servers::{Kind, Server};
+
+use crate::on_both;
+use crate::stage::Stage;
+use crate::wire::Mode;
+
+/// Shorter than by default: a node outside the group gives its shards up after two.
+const KEYS: [&str; 2] = ["cluster.lease=1500ms", "cluster.beat=150ms"];
+
+/// What a node says that the others go on without.
+const LEFT_OUT: [&str; 2] = ["no_group", "starting"];
+
+/// Each way; a link across a continent.
+const DELAY: Duration = Duration::from_millis(40);
+/// Far longer than four times that.
+const DELAYED_MAX: Duration = Duration::from_secs(1);
+
+impl Stage {
+    fn set(&self, before: usize, mode: Mode) {
+        self.members[before].wire.as_ref().expect("a wire").set(mode);
+    }
+
+    /// The links before this node are as the mode has it: this node is left out, and the others go on without it. Then they are mended.
+    async fn without(&self, before: usize, mode: Mode, left_out: usize) {
+        let others: Vec<usize> = (0..3).filter(|number| *number != left_out).collect();
+        let coupon = self.coupon_of(left_out).await;
+        self.set(before, mode);
+        self.not_ready(left_out, &LEFT_OUT).await;
+        self.settled_among(&others).await;
+        let took = self.until_issued(others[0], coupon).await;
+        println!("{mode:?} before {}: its coupon is issued by others, in {took:?}", self.members[before].name);
+        self.goes_on().await;
+        self.set(before, Mode::Pass);
+        self.settled().await;
+        self.until_issued(left_out, coupon).await;
+    }
+}
+
+async fn links_fail_and_the_group_goes_on(kind: Kind) {
+    let Some(server) = Server::shared(kind) else { return };
+    let stage = Stage::on(server, &KEYS, true).await;
+    let (clients, _) = stage.clients().await;
+    stage.goes_on().await;
+    stage.without(2, Mode::Cut, 2).await;
+    // Of two that do not reach each other, the one with the smaller name stays.
+    stage.without(1, Mode::Cut, 1).await;
+    stage.without(2, Mode::Silent, 2).await;
+    clients.end().await;
+    stage.judge().await;
+}
+
+async fn slow_and_half_open_links_delay_answers_and_nothing_else(kind: Kind) {
+    let Some(server) = Server::shared(kind) else { return };
+    let stage = Stage::on(server, &KEYS, true).await;
+    let (clients, _) = stage.clients().await;
+    let coupon = stage.coupon_of(2).await;
+    stage.set(2, Mode::Delayed(DELAY));
+    for _ in 0..10 {
+        let took = stage.until_issued(0, coupon).await;
+        assert!(took >= DELAY * 2 && took <= DELAYED_MAX, "{took:?} over a slow link");
+    }
+    stage.goes_on().await;
+    stage.set(2, Mode::Pass);
+    // The connections that are there say nothing more and are not cut; new ones pass.
+    stage.members[2].wire.as_ref().expect("a wire").silence_what_is_there();
+    let took = stage.until_issued(0, coupon).await;
+    println!("half-open: issued again after {took:?}");
+    stage.settled().await;
+    stage.goes_on().await;
+    clients.end().await;
+    stage.judge().await;
+}
+
+on_both! { links_fail_and_the_group_goes_on slow_and_half_open_links_delay_answers_and_nothing_else }

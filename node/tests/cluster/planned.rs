@@ -1,0 +1,58 @@
+//! What operators do to a cluster that works: nodes join, leave, and are restarted one after the other. Nobody notices.
+
+use bench::servers::{Kind, Server};
+
+use crate::balancer::Balancer;
+use crate::on_both;
+use crate::stage::{NODES, Stage};
+
+/// How long a node goes on serving after it has said that it is not ready: many times longer than the balancer takes to hear it.
+const DELAY: &str = "shutdown.delay=300ms";
+
+/// Under load, with changes: the third node joins, each is restarted, and one leaves. Not a single request fails.
+async fn nodes_come_and_go_and_no_request_fails(kind: Kind) {
+    let Some(server) = Server::shared(kind) else { return };
+    let mut stage = Stage::unstarted(server, NODES, &[DELAY], false).await;
+    stage.start(&[0, 1]);
+    stage.settled().await;
+    let (clients, _) = stage.clients().await;
+    let balancer = Balancer::over(stage.addresses(), clients.addresses());
+    stage.goes_on().await;
+    stage.start(&[2]);
+    stage.settled().await;
+    for restarted in 0..NODES {
+        stage.stop(restarted);
+        stage.settled().await;
+        stage.goes_on().await;
+        stage.start(&[restarted]);
+        stage.settled().await;
+        stage.goes_on().await;
+    }
+    stage.stop(1);
+    stage.settled().await;
+    stage.goes_on().await;
+    clients.end().await;
+    drop(balancer);
+    let failures = stage.history.failures();
+    assert!(failures.is_empty(), "{} requests failed, like {}", failures.len(), failures[0]);
+    stage.judge().await;
+}
+
+/// The first node, before others are started.
+async fn a_node_alone_is_the_cluster(kind: Kind) {
+    let Some(server) = Server::shared(kind) else { return };
+    let mut stage = Stage::unstarted(server, NODES, &[], false).await;
+    stage.start(&[0]);
+    stage.settled().await;
+    let (clients, coupons) = stage.clients().await;
+    stage.goes_on().await;
+    assert_eq!(stage.owner(0, coupons[0]).await.as_ref(), Some(&stage.members[0].name));
+    stage.members[0].kill();
+    stage.start(&[0]);
+    stage.settled().await;
+    stage.goes_on().await;
+    clients.end().await;
+    stage.judge().await;
+}
+
+on_both! { a_node_alone_is_the_cluster nodes_come_and_go_and_no_request_fails }

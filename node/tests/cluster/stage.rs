@@ -1,0 +1,215 @@
+//! Several nodes over one database, clients who ask at any of them, and what an operator sees.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use actors::door::DOOR_TTL;
+use bench::checker::{Options, Report};
+use bench::servers::Server;
+use reqwest::Client;
+use serde_json::Value;
+
+use crate::clients::{Clients, TOTAL, from_environment};
+use crate::database::database;
+use crate::eventually::eventually;
+use crate::history::History;
+use crate::member::Member;
+use crate::process::ADMIN_TOKEN;
+
+/// How many nodes there are where nothing else is said.
+pub const NODES: usize = 3;
+
+/// Clients, and how long each thinks between requests: enough to meet whatever happens, and little enough for all these processes on two processors.
+const CLIENTS: u64 = 12;
+const PACE: Duration = Duration::from_millis(10);
+
+/// Longer than a request takes at a node that is ready and stays so, and than it may take until there is an answer of whatever kind.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Nodes before their database.
+pub struct Stage {
+    pub members: Vec<Member>,
+    pub client: Client,
+    pub history: Arc<History>,
+    next: AtomicU64,
+}
+
+impl Stage {
+    /// So many nodes that do not run yet, with these keys, over an empty database of the server.
+    pub async fn unstarted(server: &Server, nodes: usize, keys: &[&str], has_wires: bool) -> Self {
+        let name = database(server).await;
+        let mut members = Vec::new();
+        for number in 1..=nodes {
+            members.push(Member::new(number, server, &name, keys, has_wires).await);
+        }
+        let client = Client::builder().timeout(ANSWER_LIMIT).build().unwrap();
+        Self { members, client, history: Arc::default(), next: AtomicU64::new(1) }
+    }
+
+    /// Three that are ready and share the shards.
+    pub async fn on(server: &Server, keys: &[&str], has_wires: bool) -> Self {
+        let mut stage = Self::unstarted(server, NODES, keys, has_wires).await;
+        stage.start(&[0, 1, 2]);
+        stage.settled().await;
+        stage
+    }
+
+    /// Starts these nodes, at once; they are ready then.
+    pub fn start(&mut self, which: &[usize]) {
+        let members = self.members.iter_mut().enumerate().filter(|(number, _)| which.contains(number));
+        tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| members.for_each(|(_, member)| drop(scope.spawn(|| member.start()))));
+        });
+    }
+
+    /// Asks a node to stop; it has then.
+    pub fn stop(&mut self, which: usize) {
+        tokio::task::block_in_place(|| self.members[which].stop());
+    }
+
+    /// The nodes that have a process.
+    pub fn living(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.lives())
+    }
+
+    /// Where they all are, running or not.
+    pub fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.address.clone()).collect()
+    }
+
+    /// Clients and an administrator at work on two coupons, at all nodes that run now, and from then on wherever they are sent.
+    pub async fn clients(&self) -> (Clients, [u64; 2]) {
+        let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
+        println!("FIRSTCOME_SEED={seed}");
+        let coupons = [self.coupon(Some(TOTAL)).await, self.coupon(None).await];
+        let addresses: Vec<String> = self.living().map(|member| member.address.clone()).collect();
+        (Clients::begin(CLIENTS, PACE, seed, &self.client, &addresses, &self.history, coupons), coupons)
+    }
+
+    /// A coupon of which a user may have one.
+    pub async fn coupon(&self, total_quantity: Option<u64>) -> u64 {
+        let somebody = self.living().next().expect("a node that runs");
+        self.history.create(&self.client, &somebody.address, total_quantity, 1).await
+    }
+
+    /// A coupon without a limit that this node owns.
+    pub async fn coupon_of(&self, which: usize) -> u64 {
+        // A third of all coupons is.
+        for _ in 0..100 {
+            let coupon = self.coupon(None).await;
+            if self.owner(which, coupon).await.as_deref() == Some(&self.members[which].name) {
+                return coupon;
+            }
+        }
+        panic!("{} owns nothing", self.members[which].name);
+    }
+
+    /// The node that owns the coupon, as this one says.
+    pub async fn owner(&self, asked: usize, coupon: u64) -> Option<String> {
+        let (status, body) = self.operator(asked, &format!("/v1/cluster/coupons/{coupon}")).await?;
+        assert_eq!(status, 200, "{body}");
+        body["owner"].as_str().map(str::to_owned)
+    }
+
+    /// Which life of a node it is, as this one says.
+    pub async fn incarnation(&self, asked: usize, of: usize) -> String {
+        let (status, view) = self.operator(asked, "/v1/cluster").await.expect("an answer");
+        assert_eq!(status, 200, "{view}");
+        let node = view["nodes"].as_array().unwrap().iter().find(|node| node["id"] == self.members[of].name.as_str());
+        node.expect("a node with a row")["incarnation"].as_str().unwrap().to_owned()
+    }
+
+    /// What a node answers to an administrator; nothing if it does not.
+    pub async fn operator(&self, asked: usize, path: &str) -> Option<(u16, Value)> {
+        let request = self.client.get(format!("http://{}{path}", self.members[asked].address)).bearer_auth(ADMIN_TOKEN);
+        let response = request.send().await.ok()?;
+        Some((response.status().as_u16(), response.json().await.ok()?))
+    }
+
+    /// Asks this node for the coupon, as one user with one key, until it is issued to him; how long that took.
+    pub async fn until_issued(&self, asked: usize, coupon: u64) -> Duration {
+        let (number, begun) = (self.next.fetch_add(1, Ordering::Relaxed), Instant::now());
+        let (user, key) = (format!("prober-{number}"), format!("probe-{number}"));
+        let address = &self.members[asked].address;
+        eventually("the coupon is issued", async || {
+            matches!(self.history.issue(&self.client, address, coupon, &user, &key).await, Some((201, _)))
+        })
+        .await;
+        begun.elapsed()
+    }
+
+    /// Waits until clients have been given so many more.
+    pub async fn goes_on(&self) {
+        let before = self.history.issued();
+        eventually("coupons are issued", async || self.history.issued() > before + CLIENTS).await;
+    }
+
+    /// Why a node is not ready; nothing if it is.
+    pub async fn reasons(&self, asked: usize) -> Vec<String> {
+        let Ok(response) = self.client.get(format!("http://{}/readyz", self.members[asked].address)).send().await else {
+            return vec!["no answer".to_owned()];
+        };
+        let (is_ready, body) = (response.status() == 200, response.json::<Value>().await.unwrap());
+        let reasons: Vec<String> = body.get("reasons").map_or(Vec::new(), |reasons| serde_json::from_value(reasons.clone()).unwrap());
+        assert_eq!(is_ready, reasons.is_empty(), "{body}");
+        reasons
+    }
+
+    /// Waits until a node says that it is not ready, for one of these reasons.
+    pub async fn not_ready(&self, asked: usize, reasons: &[&str]) {
+        eventually(&format!("/readyz says one of {reasons:?}"), async || {
+            self.reasons(asked).await.iter().any(|said| reasons.contains(&said.as_str()))
+        })
+        .await;
+    }
+
+    /// Waits until all that run are ready, and they alone share all shards.
+    pub async fn settled(&self) {
+        let all: Vec<usize> = (0..self.members.len()).filter(|number| self.members[*number].lives()).collect();
+        self.settled_among(&all).await;
+    }
+
+    /// Waits until these are ready, and they alone share all shards.
+    pub async fn settled_among(&self, which: &[usize]) {
+        eventually(&format!("nodes {which:?} share all shards"), async || {
+            for number in which {
+                if !self.reasons(*number).await.is_empty() || !self.sees_shared(*number, which).await {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
+    /// Whether this node sees that all shards are those nodes', each of which has at least half of an equal share.
+    async fn sees_shared(&self, asked: usize, which: &[usize]) -> bool {
+        let Some((200, view)) = self.operator(asked, "/v1/cluster").await else { return false };
+        let shards = view["shards"].as_array().unwrap();
+        let of = |name: &str| shards.iter().filter(|shard| shard["owner"] == name).count();
+        let shares: Vec<usize> = which.iter().map(|number| of(&self.members[*number].name)).collect();
+        shares.iter().sum::<usize>() == shards.len() && shares.iter().all(|share| share * which.len() * 2 >= shards.len())
+    }
+
+    /// A metric of a node, by its name and labels as they are shown; 0 where it is not there.
+    pub async fn metric(&self, asked: usize, name: &str) -> f64 {
+        let response = self.client.get(format!("http://{}/metrics", self.members[asked].address)).send().await.unwrap();
+        let text = response.text().await.unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Holds all that anybody saw against what is stored, as it is read at one of the nodes; and no node found what it never expects.
+    pub async fn judge(&self) -> Report {
+        for (number, member) in self.members.iter().enumerate().filter(|(_, member)| member.lives()) {
+            for never in ["coupon_contradictions_total", "coupon_owner_panics_total"] {
+                assert_eq!(self.metric(number, never).await, 0.0, "{never} at {}", member.name);
+            }
+        }
+        let somebody = self.living().last().expect("a node that runs");
+        // A change that does not widen is not waited for: doors of other nodes may know the version before it for so long.
+        let options = Options { narrowing_lag: DOOR_TTL, ..Options::default() };
+        self.history.judge_by(&somebody.address, &options).await
+    }
+}

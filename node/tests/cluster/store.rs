@@ -1,0 +1,77 @@
+//! Databases that go away: for one node, refused and silent, and for all of them.
+
+use std::time::Duration;
+
+use bench::servers::proxy::Mode;
+use bench::servers::{Kind, Server};
+
+use crate::eventually::eventually;
+use crate::on_both;
+use crate::stage::Stage;
+
+const LEASE: Duration = Duration::from_millis(1_500);
+const KEYS: [&str; 2] = ["cluster.lease=1500ms", "cluster.beat=150ms"];
+/// Beyond a lease, until somebody else has the shards and serves them.
+const SLACK: Duration = Duration::from_secs(1);
+
+async fn a_node_without_its_database_is_replaced_and_comes_back(kind: Kind) {
+    let Some(server) = Server::shared(kind) else { return };
+    let stage = Stage::on(server, &KEYS, false).await;
+    let (clients, _) = stage.clients().await;
+    stage.goes_on().await;
+    for (cut_off, mode) in [(2, Mode::Refuse), (0, Mode::Hold)] {
+        let asked = (cut_off + 1) % 3;
+        let coupon = stage.coupon_of(cut_off).await;
+        stage.members[cut_off].database.set(mode);
+        let took = stage.until_issued(asked, coupon).await;
+        println!("{mode:?} before the database of {}: taken over after {took:?}", stage.members[cut_off].name);
+        assert!(took <= LEASE + SLACK, "taken over after {took:?}");
+        stage.not_ready(cut_off, &["no_lease"]).await;
+        let others: Vec<usize> = (0..3).filter(|number| *number != cut_off).collect();
+        stage.settled_among(&others).await;
+        stage.goes_on().await;
+        stage.members[cut_off].database.set(Mode::Pass);
+        stage.settled().await;
+        stage.until_issued(cut_off, coupon).await;
+    }
+    clients.end().await;
+    stage.judge().await;
+}
+
+/// With a server of its own, that is away for longer than a lease.
+async fn a_database_that_was_away_finds_the_nodes_as_they_were(kind: Kind) {
+    let Some(server) = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]) else { return };
+    let stage = Stage::on(&server, &KEYS, false).await;
+    let (clients, _) = stage.clients().await;
+    stage.goes_on().await;
+    let mut before = Vec::new();
+    for member in 0..3 {
+        before.push(stage.incarnation(0, member).await);
+    }
+    tokio::task::block_in_place(|| server.kill());
+    for member in 0..3 {
+        stage.not_ready(member, &["no_lease"]).await;
+    }
+    tokio::task::block_in_place(|| server.resume().unwrap());
+    let back = eventually("a coupon is issued", async || {
+        let issued = stage.history.issued();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stage.history.issued() > issued
+    })
+    .await;
+    println!("issued again {back:?} after the server took connections");
+    stage.settled().await;
+    let mut after = Vec::new();
+    for member in 0..3 {
+        after.push(stage.incarnation(0, member).await);
+    }
+    assert_eq!(before, after, "nobody is ended because the database was away");
+    stage.goes_on().await;
+    clients.end().await;
+    stage.judge().await;
+}
+
+on_both! {
+    a_node_without_its_database_is_replaced_and_comes_back
+    a_database_that_was_away_finds_the_nodes_as_they_were
+}
