@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use actors::door::LEASE_MAX;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Host;
@@ -107,6 +108,9 @@ impl Cluster {
                 None => Ok(()),
             };
         };
+        if self.lease > LEASE_MAX {
+            return fail(format!("cluster.lease must be at most {LEASE_MAX:?} where cluster.listen is set: others wait for as long"));
+        }
         if matches!(store, StoreUrl::Sqlite(_)) {
             return fail(
                 "cluster.listen is set, but SQLite serves one node alone: store.url must be mysql://… of a server that all nodes reach"

@@ -57,6 +57,7 @@ fn what_does_not_make_a_node_of_several_is_named_by_its_key() {
         (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__PEERS", "10.0.0.2:7400,node 3:7400")], "cluster.peers: \"node 3:7400\" is not"),
         (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__TLS__CA_FILE", "ca.crt")], "cluster.tls.certificate_file"),
         (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__NAME", "a shop")], "cluster.name"),
+        (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__LEASE", "31s")], "cluster.lease must be at most 30s"),
         // Whoever sets one of these believes that there are others.
         (vec![SERVER, COOKIE], "without cluster.listen"),
         (vec![SERVER, ("CLUSTER__PEERS", "10.0.0.2:7400")], "without cluster.listen"),
