@@ -57,7 +57,7 @@ pub async fn whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fai
         let received = node.metric("coupon_shard_moves_total{kind=\"received\"}").await;
         let claimed = node.metric("coupon_shard_moves_total{kind=\"claimed\"}").await;
         // One may be found in the rows before the news of it come; not all of them.
-        assert!(received > 4.0 * claimed, "{}: {received} were handed over and {claimed} claimed", node.name);
+        assert!(received > 2.0 * claimed, "{}: {received} were handed over and {claimed} claimed", node.name);
     }
 }
 
