@@ -187,7 +187,7 @@ async fn what_one_incarnation_left_out_is_not_tried_under_the_lease_of_the_next(
     assert_eq!(told, Err(Setback::Unknown));
     eventually("it is out", async || house.engine.not_ready().contains(&NotReady::NoStore)).await;
     let before = house.store.nodes().await.unwrap().remove(0);
-    house.store.beat(&before.id, before.incarnation, actors::store::NodeState::Ended).await.unwrap();
+    house.store.beat(&before.id, before.incarnation, actors::store::NodeState::Ended, &[]).await.unwrap();
     // The store takes nothing all the while: only who gives up is free for what comes next.
     eventually("a fresh incarnation has nothing out", async || {
         let row = house.store.nodes().await.unwrap().remove(0);

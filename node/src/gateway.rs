@@ -322,6 +322,7 @@ mod tests {
             requests_max: config.http.requests_max,
             coupon_requests_max: config.http.coupon_requests_max,
             lanes: 1,
+            cluster: None,
         };
         let store = SqliteStore::open(&sqlite::Options::new(folder.path().join("test.db"))).await.unwrap();
         let recogniser = Recogniser::new(&secrecy::SecretString::from("token"), auth::Users::new(&config.auth).unwrap());

@@ -111,7 +111,9 @@ async fn a_full_disk(kind: Kind) {
     refused_in_time(&stage, coupons[1], "late").await;
     // MySQL has room of its own for what it takes to drop a table. MariaDB has not, and gets another file.
     match kind {
-        Kind::MySql => eventually("there is room", async || sqlx::raw_sql("DROP TABLE filler").execute(&mut shell).await.is_ok()).await,
+        Kind::MySql => {
+            eventually("there is room", async || sqlx::raw_sql("DROP TABLE filler").execute(&mut shell).await.is_ok()).await;
+        }
         Kind::MariaDb => tokio::task::block_in_place(|| {
             server.kill();
             server.resume_with(&["--innodb-data-file-path=ibdata1:12M;ibdata2:24M;ibdata3:24M"]).unwrap();
