@@ -4,20 +4,23 @@
 //! It never waits for anything, so no coupon holds up another.
 
 pub mod gate;
+pub mod inbox;
 pub mod issued;
 pub mod ledger;
 pub mod message;
 pub mod owner;
 pub mod tail;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 
 use crate::admission::{Admission, NotAdmitted, Permit};
+use crate::coupon::inbox::Inbox;
 use crate::coupon::ledger::Ledger;
-use crate::coupon::message::{OwnerCommand, Request};
+use crate::coupon::message::{OwnerCommand, OwnerMail, Request, Setback};
 use crate::coupon::owner::{Effect, Owner};
 use crate::door::{Board, Door};
 use crate::ids::{CouponId, Fence};
@@ -30,15 +33,20 @@ use crate::write_back::Lanes;
 /// Most requests that are in an owner's mailbox or wait for its answers, unless it is said otherwise: about two seconds of its work, which is what callers wait for.
 pub const OWNER_PLACES: usize = 65_536;
 
+/// Most requests that are decided without a look at what else is in the mailbox: a tenth of a millisecond's, so that what was stored is not told late.
+const DECIDED_AT_ONCE: usize = 128;
+
 /// An owner, as others hold it.
 #[derive(Debug, Clone)]
 pub struct OwnerHandle {
-    actor: ActorRef<OwnerCommand>,
+    actor: ActorRef<OwnerMail>,
+    inbox: Inbox<Request>,
     admission: Admission,
 }
 
 impl OwnerHandle {
     /// Puts a request into the mailbox, or gives it back with the reason why not; then it was not and will not be decided.
+    /// One that an owner let in just before its end is told so.
     pub fn decide(&self, mut request: Request) -> Result<(), (Request, NotAdmitted)> {
         match self.admission.admit() {
             Ok(place) => request.admitted(place),
@@ -49,16 +57,16 @@ impl OwnerHandle {
                 return Err((request, reason));
             }
         }
-        match self.actor.cast(OwnerCommand::Decide(request)) {
-            Ok(()) => Ok(()),
-            Err(ractor::MessagingErr::SendErr(OwnerCommand::Decide(request))) => Err((request, NotAdmitted::Closed)),
-            Err(_) => unreachable!("a local actor of this type gives back what it does not take"),
+        if self.inbox.put(request) && self.actor.cast(OwnerMail::Requests).is_err() {
+            // It ended since it let this one in, and with it those who came meanwhile and rely on this one to wake it.
+            self.inbox.take().into_iter().for_each(|request| request.set_back(Setback::Moved));
         }
+        Ok(())
     }
 
     /// Tells it something. An owner that is gone needs no telling.
     pub fn tell(&self, command: OwnerCommand) {
-        let _ = self.actor.cast(command);
+        let _ = self.actor.cast(command.into());
     }
 
     /// Whether anybody is in its mailbox or waits for its answer.
@@ -99,9 +107,10 @@ pub async fn spawn(
 ) -> Result<OwnerHandle, ractor::SpawnErr> {
     let admission = Admission::new(surroundings.requests_max);
     let owner = Owner::new(ledger, fence, surroundings.idle, time::moment());
-    let arguments = Arguments { owner, surroundings, shard: shard.clone(), admission: admission.clone(), place };
+    let inbox = Inbox::default();
+    let arguments = Arguments { owner, surroundings, shard: shard.clone(), inbox: inbox.clone(), admission: admission.clone(), place };
     let (actor, _task) = CouponActor::spawn_linked(None, CouponActor, arguments, shard.get_cell()).await?;
-    Ok(OwnerHandle { actor, admission })
+    Ok(OwnerHandle { actor, inbox, admission })
 }
 
 struct CouponActor;
@@ -110,6 +119,7 @@ struct Arguments {
     owner: Owner,
     surroundings: Surroundings,
     shard: ActorRef<ShardCommand>,
+    inbox: Inbox<Request>,
     admission: Admission,
     place: Permit,
 }
@@ -119,6 +129,9 @@ struct State {
     coupon: CouponId,
     surroundings: Surroundings,
     shard: ActorRef<ShardCommand>,
+    inbox: Inbox<Request>,
+    /// Taken out of the inbox, and before all that is in it.
+    next: VecDeque<Request>,
     admission: Admission,
     /// Its place among the owners of the node.
     _place: Permit,
@@ -154,32 +167,55 @@ impl Drop for Shown {
 }
 
 impl Actor for CouponActor {
-    type Msg = OwnerCommand;
+    type Msg = OwnerMail;
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<OwnerCommand>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { owner, surroundings, shard, admission, place } = arguments;
+    async fn pre_start(&self, myself: ActorRef<OwnerMail>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { owner, surroundings, shard, inbox, admission, place } = arguments;
         let metrics = handles();
         metrics.owners_active.increment(1.0);
         let shown = Shown { metrics, waiting: 0, unstored: 0 };
         let coupon = owner.coupon();
         // Not here: the shard waits for this to return, and a notice of a million winners takes its time.
-        let _ = myself.cast(OwnerCommand::Announce);
-        Ok(State { owner, coupon, surroundings, shard, admission, _place: place, effects: Vec::new(), shown })
+        let _ = myself.cast(OwnerCommand::Announce.into());
+        let next = VecDeque::new();
+        Ok(State { owner, coupon, surroundings, shard, inbox, next, admission, _place: place, effects: Vec::new(), shown })
     }
 
-    async fn handle(&self, myself: ActorRef<OwnerCommand>, command: OwnerCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
-        let now = time::now();
-        let lease_holds = state.surroundings.lease.holds_for(state.owner.incarnation(), now.moment);
-        state.owner.handle(command, now, lease_holds, &mut state.effects);
+    async fn handle(&self, myself: ActorRef<OwnerMail>, mail: OwnerMail, state: &mut State) -> Result<(), ActorProcessingErr> {
+        match mail {
+            OwnerMail::Requests => state.decide(&myself),
+            OwnerMail::Command(command) => state.handle(command),
+        }
         state.carry_out(&myself);
         Ok(())
     }
 }
 
 impl State {
-    fn carry_out(&mut self, myself: &ActorRef<OwnerCommand>) {
+    /// Decides some of the requests that are there, and comes back for the others.
+    fn decide(&mut self, myself: &ActorRef<OwnerMail>) {
+        self.next.extend(self.inbox.take());
+        for _ in 0..DECIDED_AT_ONCE {
+            let Some(request) = self.next.pop_front() else { return };
+            self.handle(OwnerCommand::Decide(request));
+        }
+        if !self.next.is_empty() && myself.cast(OwnerMail::Requests).is_err() {
+            // It stopped, and says so to each.
+            while let Some(request) = self.next.pop_front() {
+                self.handle(OwnerCommand::Decide(request));
+            }
+        }
+    }
+
+    fn handle(&mut self, command: OwnerCommand) {
+        let now = time::now();
+        let lease_holds = self.surroundings.lease.holds_for(self.owner.incarnation(), now.moment);
+        self.owner.handle(command, now, lease_holds, &mut self.effects);
+    }
+
+    fn carry_out(&mut self, myself: &ActorRef<OwnerMail>) {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
@@ -213,12 +249,12 @@ impl State {
         self.shown.update(self.owner.waiting(), self.owner.unstored());
     }
 
-    fn tell(&self, myself: &ActorRef<OwnerCommand>, command: OwnerCommand) {
-        let _ = myself.cast(command);
+    fn tell(&self, myself: &ActorRef<OwnerMail>, command: OwnerCommand) {
+        let _ = myself.cast(command.into());
     }
 
     /// Takes nobody more, lets those in the mailbox be sent on, and ends. The shard may load the coupon again at once.
-    fn stop(&self, myself: &ActorRef<OwnerCommand>, unsettled: bool) {
+    fn stop(&self, myself: &ActorRef<OwnerMail>, unsettled: bool) {
         self.admission.close();
         let _ = myself.drain();
         let stopped = ShardCommand::OwnerStopped { coupon: self.coupon, actor: myself.get_id(), epoch: self.owner.epoch(), unsettled };

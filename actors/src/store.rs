@@ -6,6 +6,7 @@
 pub mod links;
 pub mod mysql;
 pub mod sqlite;
+mod uncut;
 
 use async_trait::async_trait;
 

@@ -6,22 +6,24 @@
 pub mod batch;
 pub mod lane;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use ractor::ActorRef;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
-use crate::coupon::message::OwnerCommand;
+use crate::coupon::message::{OwnerCommand, OwnerMail};
 use crate::critical::critical;
 use crate::lease::Lease;
 use crate::metrics::{Handles, handles};
 use crate::store::{Result, Store, StoreError};
 use crate::time;
-use crate::write_back::batch::{Batch, Fate, Found, Portion, Settlement};
+use crate::write_back::batch::{Batch, Fate, Portion, Settlement};
 use crate::write_back::lane::{Effect, Event, Lane, Submission};
 
 /// How long a call to the store is waited for; beyond it the outcome is unknown.
@@ -30,7 +32,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// The lanes of a node; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lanes {
-    lanes: Arc<[mpsc::Sender<Submission<ActorRef<OwnerCommand>>>]>,
+    lanes: Arc<[mpsc::Sender<Submission<ActorRef<OwnerMail>>>]>,
     delayed: Arc<AtomicUsize>,
 }
 
@@ -57,7 +59,7 @@ impl Lanes {
     }
 
     /// Hands over a portion. It comes back to `home` as [`OwnerCommand::Settle`]. False: the lane is gone or its queue is full.
-    pub fn submit(&self, portion: Portion, home: ActorRef<OwnerCommand>) -> bool {
+    pub fn submit(&self, portion: Portion, home: ActorRef<OwnerMail>) -> bool {
         let lane = usize::from(portion.shard.get()) % self.lanes.len();
         self.lanes[lane].try_send(Submission { portion, home }).is_ok()
     }
@@ -68,19 +70,14 @@ impl Lanes {
     }
 }
 
-/// A call to the store under way.
+/// A call to the store under way. Dropping it leaves the store to finish it.
 struct Call {
-    kind: CallKind,
     begun: Instant,
-}
-
-enum CallKind {
-    Write(JoinHandle<Result<u64>>),
-    ReadBack(JoinHandle<Result<Vec<Found>>>),
+    returns: BoxFuture<'static, Event<ActorRef<OwnerMail>>>,
 }
 
 struct Shell {
-    lane: Lane<ActorRef<OwnerCommand>>,
+    lane: Lane<ActorRef<OwnerMail>>,
     store: Arc<dyn Store>,
     lease: Lease,
     delayed: Arc<AtomicUsize>,
@@ -91,7 +88,7 @@ struct Shell {
 }
 
 impl Shell {
-    async fn run(mut self, mut submissions: mpsc::Receiver<Submission<ActorRef<OwnerCommand>>>) {
+    async fn run(mut self, mut submissions: mpsc::Receiver<Submission<ActorRef<OwnerMail>>>) {
         let mut effects = Vec::new();
         loop {
             let event = tokio::select! {
@@ -123,7 +120,7 @@ impl Shell {
         pause: &mut Option<std::pin::Pin<Box<Sleep>>>,
         store: &Arc<dyn Store>,
         metrics: &Handles,
-        effect: Effect<ActorRef<OwnerCommand>>,
+        effect: Effect<ActorRef<OwnerMail>>,
     ) {
         match effect {
             Effect::Write(batch) => *call = Some(write(Arc::clone(store), batch)),
@@ -132,10 +129,10 @@ impl Shell {
             Effect::Settle(Submission { portion, home }, fate) => {
                 show_fate(&portion, fate, metrics);
                 // An owner that is gone has answered everybody already.
-                let _ = home.cast(OwnerCommand::Settle(Settlement { fence: portion.fence, fate }));
+                let _ = home.cast(OwnerCommand::Settle(Settlement { fence: portion.fence, fate }).into());
             }
             Effect::Delay(submission) => {
-                let _ = submission.home.cast(OwnerCommand::Delayed);
+                let _ = submission.home.cast(OwnerCommand::Delayed.into());
             }
             Effect::Die(why) => crate::store::end_process(&why),
         }
@@ -155,35 +152,35 @@ impl Shell {
     }
 }
 
-/// The call runs in a task of its own and is never cancelled: a statement cut off halfway would leave its connection in doubt.
 fn write(store: Arc<dyn Store>, batch: Batch) -> Call {
-    let task = tokio::spawn(async move { store.write(&batch).await });
-    Call { kind: CallKind::Write(task), begun: Instant::now() }
+    Call { begun: Instant::now(), returns: Box::pin(async move { Event::Written(limited(store.write(&batch)).await) }) }
 }
 
 fn read_back(store: Arc<dyn Store>, batch: Batch) -> Call {
-    let task = tokio::spawn(async move { store.read_back(&batch).await });
-    Call { kind: CallKind::ReadBack(task), begun: Instant::now() }
+    Call { begun: Instant::now(), returns: Box::pin(async move { Event::ReadBack(limited(store.read_back(&batch)).await) }) }
 }
 
-/// The event of the call under way coming back, or of its limit passing; never, if there is none. Cancel safe: the call stays where it is.
-async fn call_returns(call: &mut Option<Call>, metrics: &Handles) -> Event<ActorRef<OwnerCommand>> {
+/// The result of a call to the store; its panic is one too.
+async fn limited<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(CALL_LIMIT, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_panic)) => Err(StoreError::Unknown("the call panicked".to_owned())),
+        Err(_limit) => Err(StoreError::Unknown(format!("no answer within {CALL_LIMIT:?}"))),
+    }
+}
+
+/// The event of the call under way coming back; never, if there is none. Cancel safe: the call stays where it is.
+async fn call_returns(call: &mut Option<Call>, metrics: &Handles) -> Event<ActorRef<OwnerMail>> {
     let Some(under_way) = call else { return std::future::pending().await };
-    let limit = CALL_LIMIT.saturating_sub(under_way.begun.elapsed());
-    let event = match &mut under_way.kind {
-        CallKind::Write(task) => {
-            let result = flatten(tokio::time::timeout(limit, task).await);
-            match &result {
-                Ok(rows) => {
-                    metrics.batch_rows.record(*rows as f64);
-                    metrics.commit_seconds.record(under_way.begun.elapsed().as_secs_f64());
-                }
-                Err(error) => show_failure(error, metrics),
-            }
-            Event::Written(result)
+    let event = (&mut under_way.returns).await;
+    match &event {
+        Event::Written(Ok(rows)) => {
+            metrics.batch_rows.record(*rows as f64);
+            metrics.commit_seconds.record(under_way.begun.elapsed().as_secs_f64());
         }
-        CallKind::ReadBack(task) => Event::ReadBack(flatten(tokio::time::timeout(limit, task).await)),
-    };
+        Event::Written(Err(error)) => show_failure(error, metrics),
+        Event::ReadBack(_) | Event::Submitted(_) | Event::RetryDue { .. } => {}
+    }
     *call = None;
     event
 }
@@ -192,16 +189,6 @@ async fn pause_ends(pause: &mut Option<std::pin::Pin<Box<Sleep>>>) {
     match pause {
         Some(pause) => pause.await,
         None => std::future::pending().await,
-    }
-}
-
-fn flatten<T>(
-    waited: std::result::Result<std::result::Result<Result<T>, tokio::task::JoinError>, tokio::time::error::Elapsed>,
-) -> Result<T> {
-    match waited {
-        Ok(Ok(result)) => result,
-        Ok(Err(panicked)) => Err(StoreError::Unknown(format!("the call ended without an answer: {panicked}"))),
-        Err(_limit) => Err(StoreError::Unknown(format!("no answer within {CALL_LIMIT:?}"))),
     }
 }
 

@@ -256,9 +256,24 @@ impl Request {
 }
 
 // Owners are asked through links, never by name from another node: their messages do not leave the process.
-impl ractor::Message for OwnerCommand {}
+impl ractor::Message for OwnerMail {}
 
-/// Everything an owner's mailbox takes.
+/// What an owner's mailbox takes.
+#[derive(Debug)]
+pub enum OwnerMail {
+    /// There are requests in its inbox.
+    Requests,
+    /// Told by the house.
+    Command(OwnerCommand),
+}
+
+impl From<OwnerCommand> for OwnerMail {
+    fn from(command: OwnerCommand) -> Self {
+        Self::Command(command)
+    }
+}
+
+/// Everything that happens to an owner.
 #[derive(Debug)]
 pub enum OwnerCommand {
     /// A request by somebody who waits.

@@ -300,9 +300,10 @@ impl Owner {
                 let rows = out.rows;
                 self.out = None;
                 self.delayed = false;
+                // The next portion first: it is on its way while these are answered.
+                self.submit(effects);
                 let stored = self.gate.stored().plus(rows);
                 effects.extend(self.gate.raise(stored).map(Effect::Answer));
-                self.submit(effects);
                 self.post_if_sold_out(effects);
                 self.stop_if_drained(effects);
             }

@@ -75,6 +75,38 @@ fn user(number: usize) -> UserId {
     UserId::parse(&format!("user-{number}")).unwrap()
 }
 
+/// One thread, so that all of them are in the mailbox before the owner looks.
+#[tokio::test]
+async fn owners_that_stop_and_come_again_leave_nobody_lying_in_their_mailbox() {
+    const USERS: usize = 2_000;
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder).await;
+    let coupon = coupon(&engine).await;
+    let asked: Vec<_> = (0..USERS)
+        .map(|number| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.issue(coupon, user(number), RequestKey::random(), DEADLINE).await })
+        })
+        .collect();
+    let shard = engine.inner.shards[usize::from(coupon.shard().get())].clone();
+    let stops = tokio::spawn(async move {
+        loop {
+            shard.tell_owner(coupon, OwnerCommand::Stop);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut sequences = Vec::new();
+    for answer in asked {
+        match answer.await.unwrap().unwrap() {
+            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => sequences.push(issuance.id.sequence.get()),
+            IssueOutcome::Refused(refusal) => panic!("{refusal:?}"),
+        }
+    }
+    stops.abort();
+    sequences.sort_unstable();
+    assert!(sequences.into_iter().eq(1..=USERS as u64));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_nobody_an_answer() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@
 //! them), and for all the rest. Whatever is written is one autocommit statement; there are no transactions. A connection that gave an error is
 //! closed, never used again. Every connection is tried for a server that takes writes, so a demoted one serves nothing, not even old rows.
 //!
-//! Cancel safety: work on the database runs in a task of its own; what a caller drops, or stops waiting for, is only the answer.
+//! Cancel safety: work on the database is [`uncut`]; what a caller drops, or stops waiting for, is only the answer.
 
 mod canary;
 mod cluster;
@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use sqlx::mysql::MySqlConnectOptions;
 use tokio::time::timeout;
 
+use super::uncut::uncut;
 use super::{
     Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
 };
@@ -164,11 +165,6 @@ const WRITE: Kind = Kind { care: Care::IfRested, limit: Duration::from_secs(5), 
 /// What is decided upon: the connection is tried, as a demoted server would answer with old rows.
 const READ: Kind = Kind { care: Care::Always, limit: Duration::from_secs(5), changes: false };
 
-/// Runs work in a task of its own, which goes on when nobody waits for it any more.
-async fn in_a_task<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    tokio::spawn(work).await.unwrap_or_else(|panicked| Err(StoreError::Unknown(panicked.to_string())))
-}
-
 /// Waits for work as long as its kind may take; beyond that its outcome is unknown, and its connection is closed.
 async fn within<T>(kind: Kind, work: impl Future<Output = Result<T>>) -> Result<T> {
     let limit = kind.limit;
@@ -179,12 +175,12 @@ fn judged<T>(kind: Kind, result: Result<T>) -> Result<T> {
     if kind.changes { result } else { result.map_err(error::changed_nothing) }
 }
 
-/// The frame of every call below: in a task of its own and within a limit, take a connection, do one piece of work on it, and keep the connection
+/// The frame of every call below: uncut and within a limit, take a connection, do one piece of work on it, and keep the connection
 /// if that went well.
 macro_rules! framed {
     ($kind:ident, $connections:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
-        let result = in_a_task(async move {
+        let result = uncut(async move {
             let mut taken = inner.$connections.take($kind.care).await?;
             let result = within($kind, $work(taken.connection() $(, $argument)*)).await;
             taken.settle(result)

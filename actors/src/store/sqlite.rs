@@ -3,8 +3,9 @@
 //! One connection writes, so statements that change anything stand in line, in the order in which they came; a few read-only ones read
 //! beside it (WAL). Every commit is synced before it is answered (`synchronous=FULL`).
 //!
-//! Cancel safety: work on the database runs in a task of its own; what a caller drops, or stops waiting for, is only the answer.
+//! Cancel safety: work on the database is [`uncut`]; what a caller drops, or stops waiting for, is only the answer.
 
+mod checkpoint;
 mod cluster;
 mod error;
 mod load;
@@ -24,12 +25,14 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Sqlite, SqlitePool};
 use tokio::time::timeout;
 
+use super::uncut::uncut;
 use super::{
     Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
 };
 use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
 use crate::offer::{Coupon, CouponView, Issuance};
 use crate::write_back::batch::{Batch, Entries, Found, Portion};
+use checkpoint::Checkpoints;
 use error::{on_read, on_write};
 pub use open::OpenError;
 
@@ -82,6 +85,7 @@ struct Inner {
     /// For owners being loaded.
     loader: SqlitePool,
     writer: SqlitePool,
+    checkpoints: Checkpoints,
     /// Locked for as long as this store may write.
     lock: File,
 }
@@ -97,7 +101,8 @@ impl SqliteStore {
         let readers = open::readers(options.readers.max(1), &path).await?;
         let cluster_reader = open::readers(1, &path).await?;
         let loader = open::readers(LOADERS, &path).await?;
-        Ok(Self { inner: Arc::new(Inner { path, readers, cluster_reader, loader, writer, lock }) })
+        let checkpoints = Checkpoints::new(open::mover(&path).await?);
+        Ok(Self { inner: Arc::new(Inner { path, readers, cluster_reader, loader, writer, checkpoints, lock }) })
     }
 
     /// Makes or migrates the database and does nothing else, under the same lock as [`Self::open`].
@@ -115,6 +120,7 @@ impl SqliteStore {
         self.inner.readers.close().await;
         self.inner.cluster_reader.close().await;
         self.inner.loader.close().await;
+        self.inner.checkpoints.close().await;
         self.inner.writer.close().await;
         if let Err(error) = self.inner.lock.unlock() {
             tracing::warn!(%error, path = %self.inner.path.display(), "the database's lock file stays locked until this process ends");
@@ -185,17 +191,16 @@ async fn read_limited<T: Send + 'static>(work: impl Future<Output = Result<T>> +
     within(READ_LIMIT, work).await.map_err(error::changed_nothing)
 }
 
-/// Runs work in a task of its own, which goes on when nobody waits for it any more.
+/// Runs work, which goes on when nobody waits for it any more.
 async fn within<T: Send + 'static>(limit: Duration, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    match timeout(limit, tokio::spawn(work)).await {
-        Ok(Ok(Err(StoreError::Fatal(why)))) => super::end_process(&why),
-        Ok(Ok(result)) => result,
-        Ok(Err(error)) => Err(StoreError::Unknown(error.to_string())),
+    match timeout(limit, uncut(work)).await {
+        Ok(Err(StoreError::Fatal(why))) => super::end_process(&why),
+        Ok(result) => result,
         Err(_) => Err(StoreError::Unknown(format!("the disk did not answer within {limit:?}"))),
     }
 }
 
-/// The frame of every call below: in a task of its own and within a limit, take a connection and do one piece of work on it.
+/// The frame of every call below: uncut and within a limit, take a connection and do one piece of work on it.
 macro_rules! framed {
     ($limited:ident, $connection:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
@@ -266,7 +271,9 @@ impl Store for SqliteStore {
             }
             portions => {
                 let json = write::portions_json(portions)?;
-                framed!(write_limited, writer, self, write::issuances, json)
+                let written = framed!(write_limited, writer, self, write::issuances, json)?;
+                checkpoint::wrote(&self.inner, written);
+                Ok(written)
             }
         }
     }

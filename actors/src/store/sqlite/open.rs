@@ -15,15 +15,14 @@ use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// Pages of the log that are moved into the database at once: 16 MiB, a few large batches with their indices. More would make the move, which
-/// one commit waits for, longer; fewer would make it frequent. SQLite keeps an error of the move to itself, and may: the log stays whole, and
-/// the next move writes all of it again.
-const CHECKPOINT_PAGES: &str = "4096";
+/// Pages of the log at which a commit moves it into the database itself: 64 MiB, several times what [`super::checkpoint`] lets it grow to, should that
+/// not get to it. SQLite keeps an error of that move to itself, and may: the log stays whole.
+const CHECKPOINT_PAGES: &str = "16384";
 
 /// Memory that the writing connection keeps pages in, in KiB with SQLite's minus: the index by user is touched all over.
 const WRITER_CACHE: &str = "-8192";
 
-/// The log file shrinks to this after it grew under a long read.
+/// The log file shrinks to this after it grew beyond, under a long read.
 const LOG_BYTES_MAX: &str = "67108864";
 
 /// A statement slower than this is worth a line in our log.
@@ -105,6 +104,11 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
         connect = connect.pragma("max_page_count", pages.to_string());
     }
     pool_options(1).connect_with(connect).await
+}
+
+/// The pool of the one connection that moves the log.
+pub(super) async fn mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
+    pool_options(1).connect_with(connect_options(path).synchronous(SqliteSynchronous::Full)).await
 }
 
 /// The pool of connections that read.

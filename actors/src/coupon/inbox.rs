@@ -1,0 +1,84 @@
+//! The requests in an owner's mailbox, in order of arrival.
+//!
+//! A message costs an actor more than a decision does. So requests lie here, and one message to the actor stands for all that came since it last looked.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A queue for one reader, who is woken when something comes into it while it is empty; cheap to clone. Whoever puts things in sees to it that they
+/// are bounded in number.
+#[derive(Debug)]
+pub struct Inbox<T> {
+    items: Arc<Mutex<Vec<T>>>,
+}
+
+impl<T> Clone for Inbox<T> {
+    fn clone(&self) -> Self {
+        Self { items: Arc::clone(&self.items) }
+    }
+}
+
+impl<T> Default for Inbox<T> {
+    fn default() -> Self {
+        Self { items: Arc::default() }
+    }
+}
+
+impl<T> Inbox<T> {
+    /// Puts one in. True: nothing was there, so the reader is to be woken.
+    #[must_use]
+    pub fn put(&self, item: T) -> bool {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        items.push(item);
+        items.len() == 1
+    }
+
+    /// Takes all that is there.
+    pub fn take(&self) -> Vec<T> {
+        std::mem::take(&mut *self.items.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn whoever_comes_first_wakes_the_reader_and_nobody_else_does() {
+        let inbox = Inbox::default();
+        assert_eq!((inbox.put(1), inbox.put(2)), (true, false));
+        assert_eq!(inbox.take(), [1, 2]);
+        assert!(inbox.put(3));
+    }
+
+    /// A reader that looks only when it is woken finds everything, each sender's in its order.
+    #[test]
+    fn nothing_is_left_lying_and_nothing_overtakes() {
+        const SENDERS: usize = 4;
+        const EACH: usize = 20_000;
+        let inbox = Inbox::default();
+        let (wake, wakes) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for sender in 0..SENDERS {
+                let (inbox, wake) = (inbox.clone(), wake.clone());
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        if inbox.put((sender, number)) {
+                            wake.send(()).unwrap();
+                        }
+                    }
+                });
+            }
+            drop(wake);
+            let mut next = [0; SENDERS];
+            for () in wakes {
+                for (sender, number) in inbox.take() {
+                    assert_eq!(number, next[sender]);
+                    next[sender] += 1;
+                }
+            }
+            assert_eq!(next, [EACH; SENDERS]);
+        });
+    }
+}

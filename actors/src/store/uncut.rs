@@ -1,0 +1,73 @@
+//! Work on a database that nobody cuts off halfway.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+
+use super::{Result, StoreError};
+
+/// Runs work where it is waited for. If nobody waits any more, it goes on in a task of its own: a statement cut off halfway would leave its connection in
+/// doubt. Its panic is an error, and its outcome then unknown.
+///
+/// A task from the start would do as well, for two wake-ups more.
+pub(super) async fn uncut<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let panicked = |_| Err(StoreError::Unknown("the call panicked".to_owned()));
+    Uncut(Some(AssertUnwindSafe(work).catch_unwind().boxed())).await.unwrap_or_else(panicked)
+}
+
+struct Uncut<T: Send + 'static>(Option<BoxFuture<'static, T>>);
+
+impl<T: Send + 'static> Future for Uncut<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let Some(work) = &mut self.0 else { return Poll::Pending };
+        let output = std::task::ready!(work.poll_unpin(context));
+        self.0 = None;
+        Poll::Ready(output)
+    }
+}
+
+impl<T: Send + 'static> Drop for Uncut<T> {
+    fn drop(&mut self) {
+        // Without a runtime the process ends, and the connection with it.
+        if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(work);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_goes_on() {
+        let (go, wait) = oneshot::channel();
+        let (done, finished) = oneshot::channel();
+        let work = uncut(async move {
+            wait.await.map_err(|_| StoreError::NotStored("cut off".to_owned()))?;
+            done.send(()).map_err(|()| StoreError::NotStored("nobody looks".to_owned()))
+        });
+        assert!(timeout(Duration::from_millis(1), work).await.is_err());
+        go.send(()).unwrap();
+        finished.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_leaves_the_outcome_unknown() {
+        async fn broken() -> Result<()> {
+            panic!("on purpose")
+        }
+        assert!(matches!(uncut(broken()).await, Err(StoreError::Unknown(_))));
+    }
+}
