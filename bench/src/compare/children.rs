@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 use actors::ids::CouponId;
 use reqwest::StatusCode;
 
-use super::{Bench, prometheus};
+use super::{ANSWER_LIMIT, Bench, prometheus};
 use crate::beside;
 use crate::load::Failed;
 
 /// How long a program may take until it says where it is ready; a new database has its schema made in this time.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long its metrics, or any answer that is not measured, may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Time between two questions whether it serves.
 const POLL: Duration = Duration::from_millis(50);
 /// What administrators of the nodes show.
@@ -118,8 +116,7 @@ impl Child {
 
     /// Its metrics, as Prometheus reads them.
     pub(super) async fn metrics(&self) -> Result<String, Failed> {
-        let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()?;
-        Ok(client.get(format!("{}/metrics", self.url)).send().await?.error_for_status()?.text().await?)
+        prometheus::read(&self.url).await
     }
 
     /// How many requests its door has answered.
