@@ -9,6 +9,7 @@ mod half_peak;
 mod hand_offs;
 mod many;
 mod million;
+mod nodes;
 mod prometheus;
 mod routes;
 mod series;
@@ -90,6 +91,8 @@ enum What {
     HalfPeak,
     /// How long a coupon is not issued while it is handed over to another node.
     HandOffs,
+    /// Asking a node that does not own the coupon, against asking its owner; what the link costs.
+    Nodes,
 }
 
 impl What {
@@ -103,6 +106,7 @@ impl What {
             Self::Sleeping => "Coupons asleep",
             Self::HalfPeak => "Latency at half the peak rate",
             Self::HandOffs => "Pauses of hand-offs",
+            Self::Nodes => "Three nodes beside one",
         }
     }
 }
@@ -132,6 +136,7 @@ impl Compare {
                 What::Sleeping => sleeping::table(&bench).await,
                 What::HalfPeak => half_peak::table(&bench).await,
                 What::HandOffs => hand_offs::table(&bench).await,
+                What::Nodes => nodes::table(&bench).await,
             };
             println!("\n### {}\n\n{}", what.title(), table?);
         }

@@ -77,6 +77,11 @@ impl Three {
         &self.nodes[place % NODES]
     }
 
+    /// Where the node of this name is.
+    pub(super) fn place(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name() == name)
+    }
+
     /// Where the nodes are that run, but for one.
     pub(super) fn urls(&self, but: Option<usize>) -> Vec<String> {
         let others = self.nodes.iter().enumerate().filter(|(place, node)| node.lives() && Some(*place) != but);
