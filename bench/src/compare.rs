@@ -9,11 +9,13 @@ mod half_peak;
 mod hand_offs;
 mod many;
 mod million;
+mod nodes;
 mod prometheus;
 mod routes;
 mod series;
 mod sleeping;
 mod stores;
+mod three;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -89,6 +91,8 @@ enum What {
     HalfPeak,
     /// How long a coupon is not issued while it is handed over to another node.
     HandOffs,
+    /// Asking a node that does not own the coupon, against asking its owner; what the link costs.
+    Nodes,
 }
 
 impl What {
@@ -102,6 +106,7 @@ impl What {
             Self::Sleeping => "Coupons asleep",
             Self::HalfPeak => "Latency at half the peak rate",
             Self::HandOffs => "Pauses of hand-offs",
+            Self::Nodes => "Three nodes beside one",
         }
     }
 }
@@ -131,6 +136,7 @@ impl Compare {
                 What::Sleeping => sleeping::table(&bench).await,
                 What::HalfPeak => half_peak::table(&bench).await,
                 What::HandOffs => hand_offs::table(&bench).await,
+                What::Nodes => nodes::table(&bench).await,
             };
             println!("\n### {}\n\n{}", what.title(), table?);
         }
@@ -148,7 +154,8 @@ struct Bench<'a> {
 
 /// One measurement.
 struct Asked<'a> {
-    url: &'a str,
+    /// Where to; connections are shared out among them.
+    urls: Vec<&'a str>,
     coupons: Vec<CouponId>,
     /// Only so many users.
     users: Option<u64>,
@@ -176,7 +183,7 @@ impl Bench<'_> {
 
     async fn drive(&self, asked: Asked<'_>, bounds: Bounds, warm_up: Duration) -> Result<Run, Failed> {
         let plan = Plan {
-            targets: vec![target(asked.url)?],
+            targets: asked.urls.iter().map(|url| target(url)).collect::<Result<_, _>>()?,
             coupons: asked.coupons,
             crowd: Crowd { name: asked.name.to_owned(), repeats_ppm: 0, users: asked.users, seed: 0 },
             pace: asked.pace,
@@ -191,23 +198,35 @@ impl Bench<'_> {
             return Err("interrupted".into());
         }
         if run.gave_up {
-            return Err(format!("{} answers no more", asked.url).into());
+            return Err(format!("{} answers no more", asked.urls.join(", ")).into());
         }
         Ok(run)
     }
 
     /// Issues from new coupons to users who are all different.
     async fn issue(&self, node: &Child, coupons: u64, pace: Pace, connections: usize) -> Result<Run, Failed> {
-        let coupons = self.make(node, coupons, None).await?;
-        let asked = Asked { url: node.url(), coupons, users: None, name: &Self::name(), pace, connections };
+        let coupons = self.make(node.url(), coupons, None).await?;
+        let asked = Asked { urls: vec![node.url()], coupons, users: None, name: &Self::name(), pace, connections };
         let run = self.measure(asked).await?;
         expect(&run, "issued")?;
         Ok(run)
     }
 
-    async fn make(&self, node: &Child, count: u64, quantity: Option<u64>) -> Result<Vec<CouponId>, Failed> {
+    async fn make(&self, url: &str, count: u64, quantity: Option<u64>) -> Result<Vec<CouponId>, Failed> {
         let wanted = Wanted { count, quantity, name: &Self::name() };
-        Ok(coupons::make(node.url(), children::ADMIN_TOKEN, wanted, None).await?)
+        Ok(coupons::make(url, children::ADMIN_TOKEN, wanted, None).await?)
+    }
+
+    async fn make_one(&self, url: &str, quantity: Option<u64>) -> Result<CouponId, Failed> {
+        self.make(url, 1, quantity).await?.first().copied().ok_or_else(|| "no coupon was made".into())
+    }
+
+    /// A coupon that is sold out.
+    async fn sold_out(&self, url: &str) -> Result<CouponId, Failed> {
+        let coupon = self.make_one(url, Some(10)).await?;
+        let asked = Asked { urls: vec![url], coupons: vec![coupon], users: None, name: &Self::name(), pace: Pace::Closed, connections: 8 };
+        expect(&self.send(asked, 1_000).await?, "SOLD_OUT")?;
+        Ok(coupon)
     }
 
     fn connections(&self) -> usize {

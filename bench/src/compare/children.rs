@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 use actors::ids::CouponId;
 use reqwest::StatusCode;
 
-use super::{Bench, prometheus};
+use super::{ANSWER_LIMIT, Bench, prometheus};
 use crate::beside;
 use crate::load::Failed;
 
 /// How long a program may take until it says where it is ready; a new database has its schema made in this time.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long its metrics, or any answer that is not measured, may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Time between two questions whether it serves.
 const POLL: Duration = Duration::from_millis(50);
 /// What administrators of the nodes show.
@@ -118,8 +116,7 @@ impl Child {
 
     /// Its metrics, as Prometheus reads them.
     pub(super) async fn metrics(&self) -> Result<String, Failed> {
-        let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()?;
-        Ok(client.get(format!("{}/metrics", self.url)).send().await?.error_for_status()?.text().await?)
+        prometheus::read(&self.url).await
     }
 
     /// How many requests its door has answered.
@@ -140,5 +137,36 @@ impl Drop for Child {
         // Its data is thrown away; there is nothing to finish.
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// What this process has used of processors until now, all its threads together, as user and in the system: to a hundredth of a second, which is how the
+/// system tells it. Its metrics count whole seconds.
+pub(super) fn processor_time(process: u32) -> Result<Duration, Failed> {
+    let ticks = ticks(&std::fs::read_to_string(format!("/proc/{process}/stat"))?).ok_or("the system does not tell a process' time")?;
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+/// Columns 14 and 15 of the line. The second is the program's name in parentheses, which may have anything in it.
+fn ticks(stat: &str) -> Option<u64> {
+    let mut columns = stat.rsplit_once(") ")?.1.split_ascii_whitespace().skip(11);
+    Some(columns.next()?.parse::<u64>().ok()? + columns.next()?.parse::<u64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_process_is_found_behind_whatever_name() {
+        let line = "4711 (a) name) S 1 4711 4711 0 -1 4194560 900 0 3 0 250 17 0 0 20 0 9 0 12345 1000 200 18446744073709551615";
+        assert_eq!(ticks(line), Some(267));
+        assert_eq!(ticks("4711 (x) S 1 4711"), None);
+        let (begun, own) = (Instant::now(), std::process::id());
+        let before = processor_time(own).unwrap();
+        while begun.elapsed() < Duration::from_millis(300) {}
+        let used = processor_time(own).unwrap() - before;
+        // Others may have the processors for most of that time, but it cannot have used none; nor more than all.
+        assert!(used > Duration::ZERO && used < 100 * begun.elapsed(), "{used:?}");
     }
 }

@@ -3,40 +3,28 @@
 //! Each coupon has one user after the other who asks for it at nodes that stay. The pause of a move is the longest that any of them waited while the shards
 //! moved, so it has the usual time of a request in it.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use actors::ids::{CouponId, SHARDS};
+use actors::ids::CouponId;
 use reqwest::{Client, StatusCode};
-use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::children::ADMIN_TOKEN;
 use super::series::verdict;
 use super::stores::StoreServer;
-use super::{ANSWER_LIMIT, Bench, millis};
-use crate::beside;
-use crate::cluster::node::Node;
+use super::three::{NODES, Three};
+use super::{Bench, millis};
 use crate::load::Failed;
-use crate::load::coupons::{self, Wanted};
 
 /// The 95th percentile of all pauses may be so long.
 const P95_MAX: Duration = Duration::from_millis(250);
-/// Nodes.
-const NODES: usize = 3;
 /// Coupons that are asked for. A third of them moves with each node that goes, and with each that comes.
 const COUPONS: u64 = 48;
 /// How long a coupon's users think: so that the machine is busy, and not so busy that every request waits for others.
 const PACE: Duration = Duration::from_millis(20);
-/// How long nodes may take to start, to stop, or to share the shards.
-const LIMIT: Duration = Duration::from_secs(60);
-/// Time between two looks.
-const POLL: Duration = Duration::from_millis(20);
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let mut text = format!(
@@ -69,111 +57,29 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
 
 /// The pause of every move, and how many requests were answered.
 async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duration>, u64), Failed> {
-    let mut nodes = start(bench, &server.fresh(bench).await?)?;
-    let client = Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()?;
-    settled(&nodes, &client).await?;
-    let wanted = Wanted { count: COUPONS, quantity: None, name: &Bench::name() };
-    let coupons = coupons::make(nodes[0].url(), ADMIN_TOKEN, wanted, None).await?;
-    let asking = Asking::begin(&coupons, &client, urls(&nodes, None));
+    let mut three = Three::start(bench, &server.fresh(bench).await?).await?;
+    let coupons = bench.make(three.node(0).url(), COUPONS, None).await?;
+    let asking = Asking::begin(&coupons, three.client(), three.urls(None));
     let mut pauses = Vec::new();
     for _ in 0..bench.flags.rounds {
         for place in 0..NODES {
-            asking.ask_at(urls(&nodes, Some(place)));
-            let before = owners(&nodes[(place + 1) % NODES], &client).await?;
+            asking.ask_at(three.urls(Some(place)));
+            let before = three.owners(three.node(place + 1)).await?;
             asking.begin_phase();
-            nodes[place].stop(LIMIT, POLL).await.map_err(|how| format!("{} did not stop as it should: {how}", nodes[place].name()))?;
-            settled(&nodes, &client).await?;
-            let between = owners(&nodes[(place + 1) % NODES], &client).await?;
+            three.stop(place).await?;
+            three.settled().await?;
+            let between = three.owners(three.node(place + 1)).await?;
             pauses.extend(asking.longest_of(|coupon| before.get(&coupon.shard().get()) != between.get(&coupon.shard().get())));
             asking.begin_phase();
-            nodes[place].start_again()?;
-            settled(&nodes, &client).await?;
-            let after = owners(&nodes[place], &client).await?;
+            three.start_again(place)?;
+            three.settled().await?;
+            let after = three.owners(three.node(place)).await?;
             pauses.extend(asking.longest_of(|coupon| between.get(&coupon.shard().get()) != after.get(&coupon.shard().get())));
         }
     }
     let requests = asking.end().await?;
-    for node in &mut nodes {
-        node.stop(LIMIT, POLL).await.map_err(|how| format!("{} did not stop as it should: {how}", node.name()))?;
-    }
+    three.stop_all().await?;
     Ok((pauses, requests))
-}
-
-fn start(bench: &Bench<'_>, store_url: &str) -> Result<Vec<Node>, Failed> {
-    let program = beside(bench.flags.firstcome.as_deref(), "firstcome")?.canonicalize()?;
-    let directory = tempfile::Builder::new().prefix("hand-offs-").tempdir_in(bench.scratch)?.keep();
-    let mut nodes = Vec::new();
-    for number in 1..=NODES {
-        let name = format!("node-{number}");
-        let keys = [
-            ("data_dir", "data".to_owned()),
-            ("node.id", name.clone()),
-            ("http.listen", free_address()?),
-            ("store.url", store_url.to_owned()),
-            ("cluster.listen", free_address()?),
-            ("cluster.cookie", "a-cookie-of-no-importance".to_owned()),
-            ("auth.admin_token", ADMIN_TOKEN.to_owned()),
-            ("log.level", "error".to_owned()),
-            // Time for those who ask to turn to others.
-            ("shutdown.delay", "200ms".to_owned()),
-        ];
-        nodes.push(Node::start(&name, &program, &directory.join(&name), &keys, &[])?);
-    }
-    Ok(nodes)
-}
-
-/// An address that is free now. Should another take it before its node does, that node does not start, and that is said.
-fn free_address() -> std::io::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
-}
-
-/// Where the nodes are that run, but for one.
-fn urls(nodes: &[Node], but: Option<usize>) -> Vec<String> {
-    let others = nodes.iter().enumerate().filter(|(place, node)| node.lives() && Some(*place) != but);
-    others.map(|(_, node)| node.url().to_owned()).collect()
-}
-
-#[derive(Debug, Deserialize)]
-struct View {
-    shards: Vec<Shard>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Shard {
-    id: u16,
-    owner: Option<String>,
-}
-
-/// Who owns which shard.
-async fn owners(node: &Node, client: &Client) -> Result<HashMap<u16, Option<String>>, Failed> {
-    let request = client.get(format!("{}/v1/cluster", node.url())).bearer_auth(ADMIN_TOKEN);
-    let view: View = request.send().await?.error_for_status()?.json().await?;
-    Ok(view.shards.into_iter().map(|shard| (shard.id, shard.owner)).collect())
-}
-
-/// Waits until all that run are ready, and share the shards: each has half of an equal share or more.
-async fn settled(nodes: &[Node], client: &Client) -> Result<(), Failed> {
-    let begun = Instant::now();
-    let running: Vec<&Node> = nodes.iter().filter(|node| node.lives()).collect();
-    let share = usize::from(SHARDS) / running.len() / 2;
-    loop {
-        let mut all = true;
-        for node in &running {
-            let ready = client.get(format!("{}/readyz", node.url())).send().await.is_ok_and(|answer| answer.status() == StatusCode::OK);
-            let owners = if ready { owners(node, client).await.unwrap_or_default() } else { HashMap::new() };
-            let of = |name: &str| owners.values().filter(|owner| owner.as_deref() == Some(name)).count();
-            let shares: Vec<usize> = running.iter().map(|node| of(node.name())).collect();
-            all &= shares.iter().all(|has| *has >= share) && shares.iter().sum::<usize>() == usize::from(SHARDS);
-        }
-        if all {
-            return Ok(());
-        }
-        if begun.elapsed() > LIMIT {
-            let log: Vec<String> = running.iter().map(|node| node.last_lines()).collect();
-            return Err(format!("the nodes do not share the shards within {LIMIT:?}\n{}", log.join("\n")).into());
-        }
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 /// Users who ask, one after the other for each coupon.

@@ -42,7 +42,8 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             drop(empty);
             let name = Bench::name();
             let pace = Pace::Closed;
-            let asked = Asked { url: full.url(), coupons: vec![coupon], users: None, name: &name, pace, connections: bench.connections() };
+            let asked =
+                Asked { urls: vec![full.url()], coupons: vec![coupon], users: None, name: &name, pace, connections: bench.connections() };
             let run = bench.measure(asked).await?;
             super::expect(&run, "issued")?;
             none.add(at_none);

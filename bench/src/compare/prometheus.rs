@@ -1,5 +1,14 @@
 //! The little of Prometheus' text that is needed: the sum and count of a histogram, and counters.
 
+use super::ANSWER_LIMIT;
+use crate::load::Failed;
+
+/// The metrics of the node at this URL, as Prometheus reads them.
+pub(super) async fn read(url: &str) -> Result<String, Failed> {
+    let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()?;
+    Ok(client.get(format!("{url}/metrics")).send().await?.error_for_status()?.text().await?)
+}
+
 /// The value of the sample with exactly this name, over all its labels; zero if there is none.
 pub(super) fn value(text: &str, name: &str) -> f64 {
     let sample = |line: &str| {
@@ -14,11 +23,16 @@ pub(super) fn value(text: &str, name: &str) -> f64 {
     text.lines().filter_map(sample).sum()
 }
 
+/// By how much a counter grew between two readings.
+pub(super) fn since(before: &str, after: &str, name: &str) -> f64 {
+    value(after, name) - value(before, name)
+}
+
 /// The mean of what a histogram observed between two readings; `None` if that is nothing.
 pub(super) fn mean(before: &str, after: &str, name: &str) -> Option<f64> {
-    let since = |part: &str| value(after, &format!("{name}_{part}")) - value(before, &format!("{name}_{part}"));
-    let count = since("count");
-    (count > 0.0).then(|| since("sum") / count)
+    let part = |part: &str| since(before, after, &format!("{name}_{part}"));
+    let count = part("count");
+    (count > 0.0).then(|| part("sum") / count)
 }
 
 #[cfg(test)]

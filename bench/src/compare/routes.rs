@@ -71,7 +71,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             Ok(store) => {
                 let node = bench.node(&store.fresh(bench).await?)?;
                 if children.len() == 1 {
-                    rows.push(row("sold out, answered by the door", Question::Door(sold_out(bench, &node).await?), DOOR, 1));
+                    rows.push(row("sold out, answered by the door", Question::Door(bench.sold_out(node.url()).await?), DOOR, 1));
                     let (coupon, name) = given(bench, &node).await?;
                     rows.push(row("`ALREADY_ISSUED`, answered by the owner", Question::Owner(coupon, name), Target::default(), 1));
                 }
@@ -124,7 +124,7 @@ async fn ask(bench: &Bench<'_>, child: &Child, question: &Question) -> Result<Ru
         Question::Owner(coupon, name) => (*coupon, Some(OWNERS_USERS), name, "ALREADY_ISSUED"),
     };
     let before = if expected == "issued" { 0.0 } else { child.door_answers().await? };
-    let asked = Asked { url: child.url(), coupons: vec![coupon], users, name, pace: Pace::Closed, connections: bench.connections() };
+    let asked = Asked { urls: vec![child.url()], coupons: vec![coupon], users, name, pace: Pace::Closed, connections: bench.connections() };
     let run = bench.measure(asked).await?;
     expect(&run, expected)?;
     if expected != "issued" {
@@ -137,22 +137,19 @@ async fn ask(bench: &Bench<'_>, child: &Child, question: &Question) -> Result<Ru
     Ok(run)
 }
 
-/// A coupon that is sold out.
-async fn sold_out(bench: &Bench<'_>, node: &Child) -> Result<CouponId, Failed> {
-    let coupons = bench.make(node, 1, Some(10)).await?;
-    let asked = Asked { url: node.url(), coupons: coupons.clone(), users: None, name: &Bench::name(), pace: Pace::Closed, connections: 8 };
-    let run = bench.send(asked, 1_000).await?;
-    expect(&run, "SOLD_OUT")?;
-    coupons.first().copied().ok_or_else(|| "no coupon was made".into())
-}
-
 /// A coupon that the users of this name have.
 async fn given(bench: &Bench<'_>, node: &Child) -> Result<(CouponId, String), Failed> {
-    let coupons = bench.make(node, 1, None).await?;
+    let coupon = bench.make_one(node.url(), None).await?;
     let name = Bench::name();
-    let asked =
-        Asked { url: node.url(), coupons: coupons.clone(), users: Some(OWNERS_USERS), name: &name, pace: Pace::Closed, connections: 64 };
+    let asked = Asked {
+        urls: vec![node.url()],
+        coupons: vec![coupon],
+        users: Some(OWNERS_USERS),
+        name: &name,
+        pace: Pace::Closed,
+        connections: 64,
+    };
     let run = bench.send(asked, OWNERS_USERS).await?;
     expect(&run, "issued")?;
-    Ok((coupons.first().copied().ok_or("no coupon was made")?, name))
+    Ok((coupon, name))
 }

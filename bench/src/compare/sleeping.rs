@@ -30,13 +30,12 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let url = server.fresh(bench).await?;
         let data = bench.node_data()?;
         let maker = bench.node_in(&data, &url)?;
-        let coupons = bench.make(&maker, count, None).await?;
+        let coupons = bench.make(maker.url(), count, None).await?;
         drop(maker);
         // A new process, which has not seen them.
         let crowded = bench.node_in(&data, &url)?;
         for node in [&alone, &crowded] {
-            let first = bench.make(node, 1, None).await?;
-            node.issues(*first.first().ok_or("no coupon was made")?).await?;
+            node.issues(bench.make_one(node.url(), None).await?).await?;
         }
         let [mut without, mut with, mut share, mut memory, mut crowded_memory]: [Series; 5] = Default::default();
         for round in 0..bench.flags.rounds {
@@ -54,7 +53,8 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let before = crowded.resident_bytes()?;
         let coupons = coupons.into_iter().take(usize::try_from(awake)?).collect();
         let name = Bench::name();
-        let asked = Asked { url: crowded.url(), coupons, users: None, name: &name, pace: Pace::Closed, connections: bench.connections() };
+        let asked =
+            Asked { urls: vec![crowded.url()], coupons, users: None, name: &name, pace: Pace::Closed, connections: bench.connections() };
         expect(&bench.send(asked, awake).await?, "issued")?;
         let bytes = crowded.resident_bytes()?.saturating_sub(before) / awake;
         let met = verdict(share.median() >= SHARE);

@@ -1,0 +1,147 @@
+//! Three nodes of one cluster, over one store, as child processes.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use actors::ids::SHARDS;
+use reqwest::{Client, StatusCode};
+use serde::Deserialize;
+
+use super::children::ADMIN_TOKEN;
+use super::{ANSWER_LIMIT, Bench};
+use crate::beside;
+use crate::cluster::node::Node;
+use crate::load::Failed;
+
+/// Nodes.
+pub(super) const NODES: usize = 3;
+/// How long nodes may take to start, to stop, or to share the shards.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The nodes, each known by its place.
+pub(super) struct Three {
+    nodes: Vec<Node>,
+    client: Client,
+}
+
+/// Who owns which shard, by its number.
+pub(super) type Owners = HashMap<u16, Option<String>>;
+
+#[derive(Debug, Deserialize)]
+struct View {
+    shards: Vec<Shard>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Shard {
+    id: u16,
+    owner: Option<String>,
+}
+
+impl Three {
+    /// Starts them, and waits until they share the shards.
+    pub(super) async fn start(bench: &Bench<'_>, store_url: &str) -> Result<Self, Failed> {
+        let program = beside(bench.flags.firstcome.as_deref(), "firstcome")?.canonicalize()?;
+        let directory = tempfile::Builder::new().prefix("three-").tempdir_in(bench.scratch)?.keep();
+        let mut nodes = Vec::new();
+        for number in 1..=NODES {
+            let name = format!("node-{number}");
+            let keys = [
+                ("data_dir", "data".to_owned()),
+                ("node.id", name.clone()),
+                ("http.listen", free_address()?),
+                ("store.url", store_url.to_owned()),
+                ("cluster.listen", free_address()?),
+                ("cluster.cookie", "a-cookie-of-no-importance".to_owned()),
+                ("auth.admin_token", ADMIN_TOKEN.to_owned()),
+                ("log.level", "error".to_owned()),
+                // Time for those who ask to turn to others.
+                ("shutdown.delay", "200ms".to_owned()),
+            ];
+            nodes.push(Node::start(&name, &program, &directory.join(&name), &keys, &[])?);
+        }
+        let three = Self { nodes, client: Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()? };
+        three.settled().await?;
+        Ok(three)
+    }
+
+    /// For whatever is asked of them beside the load.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn node(&self, place: usize) -> &Node {
+        &self.nodes[place % NODES]
+    }
+
+    /// Where the node of this name is.
+    pub(super) fn place(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name() == name)
+    }
+
+    /// Where the nodes are that run, but for one.
+    pub(super) fn urls(&self, but: Option<usize>) -> Vec<String> {
+        let others = self.nodes.iter().enumerate().filter(|(place, node)| node.lives() && Some(*place) != but);
+        others.map(|(_, node)| node.url().to_owned()).collect()
+    }
+
+    /// Who owns what, as this node knows it.
+    pub(super) async fn owners(&self, node: &Node) -> Result<Owners, Failed> {
+        let request = self.client.get(format!("{}/v1/cluster", node.url())).bearer_auth(ADMIN_TOKEN);
+        let view: View = request.send().await?.error_for_status()?.json().await?;
+        Ok(view.shards.into_iter().map(|shard| (shard.id, shard.owner)).collect())
+    }
+
+    /// Waits until all that run are ready, and share the shards: each has half of an equal share or more.
+    pub(super) async fn settled(&self) -> Result<(), Failed> {
+        let begun = Instant::now();
+        let running: Vec<&Node> = self.nodes.iter().filter(|node| node.lives()).collect();
+        let share = usize::from(SHARDS) / running.len() / 2;
+        loop {
+            let mut all = true;
+            for node in &running {
+                let ready =
+                    self.client.get(format!("{}/readyz", node.url())).send().await.is_ok_and(|answer| answer.status() == StatusCode::OK);
+                let owners = if ready { self.owners(node).await.unwrap_or_default() } else { HashMap::new() };
+                let of = |name: &str| owners.values().filter(|owner| owner.as_deref() == Some(name)).count();
+                let shares: Vec<usize> = running.iter().map(|node| of(node.name())).collect();
+                all &= shares.iter().all(|has| *has >= share) && shares.iter().sum::<usize>() == usize::from(SHARDS);
+            }
+            if all {
+                return Ok(());
+            }
+            if begun.elapsed() > LIMIT {
+                let log: Vec<String> = running.iter().map(|node| node.last_lines()).collect();
+                return Err(format!("the nodes do not share the shards within {LIMIT:?}\n{}", log.join("\n")).into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Stops one (SIGTERM).
+    pub(super) async fn stop(&mut self, place: usize) -> Result<(), Failed> {
+        let node = &mut self.nodes[place];
+        node.stop(LIMIT, POLL).await.map_err(|how| format!("{} did not stop as it should: {how}", node.name()).into())
+    }
+
+    /// Stops all, one after the other.
+    pub(super) async fn stop_all(&mut self) -> Result<(), Failed> {
+        for place in 0..NODES {
+            self.stop(place).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts one again that was stopped.
+    pub(super) fn start_again(&mut self, place: usize) -> Result<(), Failed> {
+        self.nodes[place].start_again()
+    }
+}
+
+/// An address that is free now. Should another take it before its node does, that node does not start, and that is said.
+fn free_address() -> std::io::Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
