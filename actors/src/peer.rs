@@ -28,6 +28,7 @@ pub mod window;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,7 @@ use tokio::sync::oneshot;
 
 use crate::admission::Admission;
 use crate::coupon::message::{Request, Setback};
+use crate::critical::end_process;
 use crate::ids::{CouponId, Epoch, Incarnation, ShardId};
 pub use crate::membership::peers::PeerAddress;
 use crate::peer::egress::EgressCommand;
@@ -133,11 +135,26 @@ impl Links {
         notices: Arc<dyn Notices>,
     ) -> Result<Self, LinksError> {
         let tls = options.tls.as_ref().map(Tls::load).transpose()?;
-        let shared =
-            Arc::new(Shared { options, requests, notices, routes: Arc::default(), links: Arc::default(), view: ArcSwap::default() });
+        let shared = Arc::new(Shared {
+            options,
+            requests,
+            notices,
+            routes: Arc::default(),
+            links: Arc::default(),
+            view: ArcSwap::default(),
+            stopping: AtomicBool::new(false),
+        });
         let arguments = hub::Arguments { shared: Arc::clone(&shared), listener, tls };
         let started = Hub::spawn(None, Hub, arguments).await;
-        let (hub, _task) = started.map_err(|error| LinksError::NotStarted(error.to_string()))?;
+        let (hub, task) = started.map_err(|error| LinksError::NotStarted(error.to_string()))?;
+        let stopping = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let _ = task.await;
+            // Without it nobody dials, and nobody is let in: a node that the others go on without, for as long as it lives.
+            if !stopping.stopping.load(Ordering::Acquire) {
+                end_process("links to peers");
+            }
+        });
         Ok(Self { shared, hub })
     }
 
@@ -198,6 +215,7 @@ impl Links {
 
     /// Ends all links, and answers their requests; accepts nobody more.
     pub async fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
         let links: Vec<_> = self.shared.routes.load().values().cloned().collect();
         links.iter().for_each(|link| link.tell(EgressCommand::Lost));
         for link in links {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use super::node::{Node, both_linked, eventually, link, linked_pair};
 use super::proxy::Proxy;
@@ -165,3 +166,13 @@ async fn a_node_that_stops_answers_everybody() {
     assert_eq!(a.issue(&b, 1, "late").await, "Err(Moved)");
     eventually("b knows", async || !b.is_linked(&a).await).await;
 }
+    // Nothing is left of it that would take what comes in for its next life.
+    eventually("nobody accepts there", async || TcpStream::connect(("127.0.0.1", a.port)).await.is_err()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_its_hub_ends_rather_than_living_without_links() {
+    let (mut a, b) = linked_pair().await;
+    a.say(&json!({"do": "kill_hub", "id": 0})).await;
+    assert_eq!(a.ends().await, Some(70));
+    eventually("b knows", async || !b.is_linked(&a).await && b.refuses(&a).await).await;
