@@ -71,8 +71,8 @@ pub trait Notices: Send + Sync + 'static {
     fn answer(&self, peer: Incarnation, asked: Vec<u8>) -> Vec<u8>;
     /// The peer answered; the heartbeat was not sent before `sent_at`, so the answer was true at some moment after it.
     fn answered(&self, peer: Incarnation, sent_at: Moment, answer: Vec<u8>);
-    /// The peer has news. They count as heard when this returns.
-    fn news(&self, peer: Incarnation, news: Vec<u8>);
+    /// The peer has news. They count as heard when this returns that they were; news that make no sense are not.
+    fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool;
     /// The shard will be handed to this node: these coupons of it are worth loading ahead.
     fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>);
 }

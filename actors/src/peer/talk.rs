@@ -239,11 +239,12 @@ impl Notices for Talk {
         }
     }
 
-    fn news(&self, peer: Incarnation, news: Vec<u8>) {
-        match News::read(&news) {
-            Ok(News::Moved { shard, to }) => self.moved(peer, shard, to),
-            Ok(News::Widened { coupon, version }) => self.door.raise_floor(coupon, version, time::moment()),
-            Err(error) => self.unreadable(peer, &error),
+    fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool {
+        let read = News::read(&news);
+        match &read {
+            Ok(News::Moved { shard, to }) => self.moved(peer, *shard, *to),
+            Ok(News::Widened { coupon, version }) => self.door.raise_floor(*coupon, *version, time::moment()),
+            Err(error) => self.unreadable(peer, error),
         }
     }
 

@@ -279,8 +279,11 @@ impl Notices for Owners {
         }
     }
 
-    fn news(&self, peer: Incarnation, news: Vec<u8>) {
-        self.say(format!("{} has news: {}", peer.get(), String::from_utf8(news).unwrap()));
+    fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool {
+        let news = String::from_utf8(news).unwrap();
+        let makes_sense = news != "nonsense";
+        self.say(format!("{} has news: {news}", peer.get()));
+        makes_sense
     }
 
     fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {
