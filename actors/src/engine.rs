@@ -251,7 +251,9 @@ impl Engine {
 
     /// The nodes and shards as the store has them.
     pub async fn cluster(&self) -> Result<ClusterView> {
-        Ok(ClusterView { nodes: self.inner.store.nodes().await?, shards: self.inner.store.shards().await? })
+        // The shards first: then an owner that is not among the nodes is one that lives no more, and not one that joined in between.
+        let shards = self.inner.store.shards().await?;
+        Ok(ClusterView { nodes: self.inner.store.nodes().await?, shards })
     }
 
     /// The row of one shard.
@@ -268,6 +270,13 @@ impl Engine {
     /// How many sold-out coupons this node's door knows.
     pub fn door_notices(&self) -> usize {
         self.inner.door.notices()
+    /// The row of one shard, and the nodes of which one may own it.
+    pub async fn place(&self, shard: ShardId) -> Result<(ShardRow, Vec<NodeRow>)> {
+        // In this order, as in [`Self::cluster`].
+        let row = self.shard(shard).await?;
+        Ok((row, self.inner.store.nodes().await?))
+    }
+
     }
 
     /// How many requests are in this node's queues or wait for their answer.
