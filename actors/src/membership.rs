@@ -36,6 +36,10 @@ use crate::time::{self, Moment};
 /// For how long it is remembered when a node that died was heard last: its shards are taken over long before.
 const SILENT_KEPT: Duration = Duration::from_secs(60);
 
+/// Most shards that are claimed by one call, and served before the next are claimed. All of a cluster at once would take a slow database longer than a beat
+/// may wait for it; then none would be served, and all be claimed again.
+const CLAIMS_MAX: usize = 32;
+
 /// How a node is a member.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -269,7 +273,7 @@ impl Shared {
         };
         let here = |id: ShardId| self.shard(id).here(changes[usize::from(id.get())]);
         let steps = living.judge.steps(member, sent_at, &nodes, &rows, here);
-        let missing = self.carry_out(me, steps, &living.silent).await?;
+        let missing = self.carry_out(me, sent_at, steps, &living.silent).await?;
         let ready = missing == 0 && living.life.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
@@ -277,7 +281,7 @@ impl Shared {
     }
 
     /// How many shards were to be claimed and were not.
-    async fn carry_out(&self, me: Incarnation, steps: Steps, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
+    async fn carry_out(&self, me: Incarnation, sent_at: Moment, steps: Steps, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
         let Steps { claim, drop, announce, give_up } = steps;
         for id in drop {
             let Entry { epoch, owner } = self.ownership.entry(id);
@@ -291,8 +295,17 @@ impl Shared {
         for GiveUp { shard, from, to } in give_up {
             self.shard(shard).give_up(from, to);
         }
-        let claimed = if claim.is_empty() { 0 } else { self.claim(me, &claim, silent).await? };
-        Ok(claim.len() - claimed)
+        let mut missing = claim.len();
+        // A node alone claims all: that is one event, and one line of the log for each call.
+        let is_first = claim.len() == usize::from(SHARDS);
+        for claims in claim.chunks(CLAIMS_MAX) {
+            missing -= self.claim(me, claims, is_first, silent).await?;
+            // The rest is claimed with the next beat, which is not to be more than two after this one: what far-apart beats see of others proves nothing.
+            if time::moment().since(sent_at) >= self.options.beat * 3 / 2 {
+                break;
+            }
+        }
+        Ok(missing)
     }
 
     /// The other nodes that live.
@@ -307,11 +320,9 @@ impl Shared {
     }
 
     /// Claims these shards and serves what it got; how many that were. Their mailboxes keep the order: whoever asks from now on is served.
-    async fn claim(&self, me: Incarnation, claims: &[Claim], silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
+    async fn claim(&self, me: Incarnation, claims: &[Claim], is_first: bool, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
         let rows = self.store.claim(claims).await?;
         let mut claimed = 0;
-        // A node alone claims all at once: that is one event, and one line below.
-        let is_first = claims.len() == usize::from(SHARDS);
         for (claim, row) in claims.iter().zip(rows) {
             if row.owner == Some(me) && row.epoch > claim.seen.epoch {
                 claimed += 1;
