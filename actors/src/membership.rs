@@ -251,6 +251,7 @@ impl Shared {
         let changes: Vec<u64> = self.shards.iter().map(ShardHandle::changes).collect();
         // The shards first: then an owner that is not among the nodes is one that was ended, and not one that joined in between.
         let rows = self.store.shards().await?;
+        let asked_at = time::moment();
         let mut nodes = self.store.nodes().await?;
         living.silent.extend(living.life.silenced(&nodes));
         let dead = living.life.observed(sent_at, time::moment(), &nodes, |peer| self.peers.refuses(peer));
@@ -262,7 +263,7 @@ impl Shared {
         }
         living.silent.extend(living.life.silenced(&nodes));
         living.silent.retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
-        self.peers.know(self.others(me, &nodes));
+        self.peers.know(asked_at, self.others(me, &nodes));
         living.life.grouped(sent_at, Group::of(&nodes).has(me));
         self.ownership.publish(me, &nodes, &rows);
         let member = Member {
@@ -348,6 +349,7 @@ impl Shared {
     /// Joins as a fresh incarnation.
     async fn join(&self) -> Result<Living> {
         let Options { lease, beat, .. } = self.options;
+        let begun = time::moment();
         let (incarnation, nodes) = join::join(&self.options, self.store.as_ref()).await?;
         let now = time::moment();
         let mut life = Life::new(incarnation, lease, beat);
@@ -355,7 +357,7 @@ impl Shared {
         life.grouped(now, Group::of(&nodes).has(incarnation));
         self.ownership.live_as(incarnation);
         self.peers.live_as(incarnation);
-        self.peers.know(self.others(incarnation, &nodes));
+        self.peers.know(begun, self.others(incarnation, &nodes));
         Ok(Living { life, judge: Judge::new(lease, beat), silent: HashMap::new(), pauses: self.pauses(), rejoin_at: now, joined_at: now })
     }
 

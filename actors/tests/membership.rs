@@ -21,7 +21,7 @@ use actors::placement::ownership::{Owner, Ownership};
 use actors::shard::{ShardHandle, ShardSurroundings};
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
 use actors::store::{NodeState, ShardRow, Store, StoreError};
-use actors::time;
+use actors::time::{self, Moment};
 use actors::write_back::Lanes;
 use tokio::sync::Semaphore;
 
@@ -55,7 +55,7 @@ impl Peers for Links {
         mesh.nodes.push((self.number, me));
     }
 
-    fn know(&self, peers: Vec<PeerAddress>) {
+    fn know(&self, _asked_at: Moment, peers: Vec<PeerAddress>) {
         *self.known.lock().unwrap() = peers;
     }
 
@@ -90,8 +90,8 @@ struct Cluster {
 struct Node {
     id: NodeId,
     membership: Membership,
-    ownership: Ownership,
     lease: Lease,
+    ownership: Ownership,
     faults: Arc<Faults>,
     links: Arc<Links>,
 }

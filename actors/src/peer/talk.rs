@@ -13,7 +13,6 @@ use crate::door::notice::WRITTEN_BYTES_MAX;
 use crate::door::{Board, Door, Notice};
 use crate::ids::{CouponId, Epoch, Fence, Incarnation, ShardId};
 use crate::lease::Lease;
-use crate::membership::peers::PeerAddress;
 use crate::metrics::{peer_handles, shard_moved};
 use crate::peer::frame::{NOTICE_BYTES_MAX, Unreadable};
 use crate::peer::{Notices, Requests};
@@ -162,10 +161,9 @@ impl Talk {
         Self { shards, ownership, door, board, lease, acquaintances: Mutex::new(acquaintances) }
     }
 
-    /// These are the peers that live.
-    pub(crate) fn know(&self, peers: &[PeerAddress]) {
-        let living = peers.iter().map(|peer| peer.incarnation).collect();
-        self.with_acquaintances(|acquaintances| acquaintances.know(time::moment(), living));
+    /// These are the peers that live, by rows read after `asked_at`.
+    pub(crate) fn know(&self, asked_at: Moment, living: Vec<Incarnation>) {
+        self.with_acquaintances(|acquaintances| acquaintances.know(asked_at, time::moment(), living));
     }
 
     pub(crate) fn with_acquaintances<T>(&self, read: impl FnOnce(&mut Acquaintances) -> T) -> T {
