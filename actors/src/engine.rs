@@ -77,6 +77,8 @@ pub enum NotReady {
     Draining,
     /// Its lease ran out.
     NoLease,
+    /// The other nodes go on without it: it does not reach all of them, or they do not reach it.
+    NoGroup,
     /// The store does not take what is decided.
     NoStore,
 }
@@ -238,10 +240,16 @@ impl Engine {
         if membership.is_leaving() {
             reasons.push(NotReady::Draining);
         }
-        if !self.inner.lease.holds(time::moment()) && membership.was_ready() {
+        let (was_ready, outside) = (membership.was_ready(), membership.is_outside());
+        if !self.inner.lease.holds(time::moment()) && was_ready {
             reasons.push(NotReady::NoLease);
         } else if !membership.is_ready() {
-            reasons.push(NotReady::Starting);
+            if !was_ready || !outside {
+                reasons.push(NotReady::Starting);
+            }
+            if outside {
+                reasons.push(NotReady::NoGroup);
+            }
         }
         if self.inner.lanes.are_delayed() {
             reasons.push(NotReady::NoStore);

@@ -93,6 +93,8 @@ struct Shared {
     ready: AtomicBool,
     /// They once were.
     was_ready: AtomicBool,
+    /// As of the last beat the group was without this node.
+    outside: AtomicBool,
     leaving: AtomicBool,
     stopping: AtomicBool,
     stop: Notify,
@@ -114,6 +116,7 @@ impl Membership {
             board,
             ready: AtomicBool::new(false),
             was_ready: AtomicBool::new(false),
+            outside: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
@@ -132,6 +135,11 @@ impl Membership {
     /// Whether that has ever been so.
     pub fn was_ready(&self) -> bool {
         self.shared.was_ready.load(Ordering::Acquire)
+    }
+
+    /// Whether, as of the last beat, the group was without this node: it does not reach all others of it, or they do not reach it.
+    pub fn is_outside(&self) -> bool {
+        self.shared.outside.load(Ordering::Acquire)
     }
 
     /// Says in the row that this node is leaving, from the next beat on.
@@ -264,7 +272,9 @@ impl Shared {
         living.silent.extend(living.life.silenced(&nodes));
         living.silent.retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
         self.peers.know(asked_at, self.others(me, &nodes));
-        living.life.grouped(sent_at, Group::of(&nodes).has(me));
+        let inside = Group::of(&nodes).has(me);
+        living.life.grouped(sent_at, inside);
+        self.outside.store(!inside, Ordering::Release);
         self.ownership.publish(me, &nodes, &rows);
         let member = Member {
             id: &self.options.node,
@@ -401,6 +411,7 @@ impl Shared {
 
     fn drop_everything(&self) {
         self.ready.store(false, Ordering::Release);
+        self.outside.store(false, Ordering::Release);
         // All of them: one may have been claimed and not know it yet.
         self.shards.iter().for_each(ShardHandle::lost);
     }

@@ -257,10 +257,13 @@ async fn whoever_is_not_reached_gives_its_shards_up_and_gets_them_back_when_it_i
     // Of two who do not reach each other the smaller name stays.
     let begun = Instant::now();
     cluster.mesh.lock().unwrap().cut_off = Some(two.links.number);
+    eventually("two says that it is left out", async || two.membership.is_outside() && !two.membership.is_ready()).await;
     eventually("one has all", async || cluster.is_placed_on(&[&one]).await && !two.membership.is_ready()).await;
+    assert!(two.membership.is_outside() && !one.membership.is_outside());
     assert!(begun.elapsed() >= 2 * LEASE, "a link that fails for a moment moves nothing");
     cluster.mesh.lock().unwrap().cut_off = None;
     eventually("both have theirs again", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    assert!(!two.membership.is_outside());
 }
 
 #[tokio::test(flavor = "multi_thread")]
