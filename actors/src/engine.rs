@@ -270,6 +270,13 @@ impl Engine {
         row.ok_or_else(|| StoreError::Unreadable(format!("shard {shard} has no row")))
     }
 
+    /// The row of one shard, and the nodes of which one may own it.
+    pub async fn place(&self, shard: ShardId) -> Result<(ShardRow, Vec<NodeRow>)> {
+        // In this order, as in [`Self::cluster`].
+        let row = self.shard(shard).await?;
+        Ok((row, self.inner.store.nodes().await?))
+    }
+
     /// The store, for reads and for making coupons.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
@@ -278,13 +285,6 @@ impl Engine {
     /// How many sold-out coupons this node's door knows.
     pub fn door_notices(&self) -> usize {
         self.inner.door.notices()
-    /// The row of one shard, and the nodes of which one may own it.
-    pub async fn place(&self, shard: ShardId) -> Result<(ShardRow, Vec<NodeRow>)> {
-        // In this order, as in [`Self::cluster`].
-        let row = self.shard(shard).await?;
-        Ok((row, self.inner.store.nodes().await?))
-    }
-
     }
 
     /// How many requests are in this node's queues or wait for their answer.
@@ -303,14 +303,16 @@ impl Engine {
     }
 
     /// Leaves as [`Self::begin_leaving`] does, and waits until others have all shards of this node; false if some are here still after `limit`. Requests go
-    /// on to where the shards are. A node that has the cluster for itself keeps them until [`Self::stop`].
+    /// on to where the shards are. A node that has the cluster for itself, or whose peers all leave too, keeps them until [`Self::stop`].
     ///
     /// Cancel safe: it leaves all the same.
     pub async fn hand_over(&self, limit: Duration) -> bool {
         self.begin_leaving();
         let until = Instant::now() + limit;
         while self.has_shards() {
-            if Instant::now() >= until || self.inner.lives.as_ref().is_none_or(|lives| lives.linked().is_empty()) {
+            let is_alone = self.inner.lives.as_ref().is_none_or(|lives| lives.linked().is_empty());
+            // Nodes that are all stopped at once would wait for each other.
+            if Instant::now() >= until || is_alone || !self.inner.membership.do_others_stay() {
                 return false;
             }
             tokio::time::sleep(HAND_OVER_POLL).await;
@@ -325,9 +327,10 @@ impl Engine {
     /// Stops: hands its shards over for half of `limit`, stores everything decided, answers everybody, gives up the shards that are left, leaves. False if that was not done within `limit`;
     /// what was told holds all the same.
     pub async fn stop(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
         self.hand_over(limit / 2).await;
         let drained = futures_util::future::join_all(self.inner.shards.iter().map(ShardHandle::drain));
-        let drained = tokio::time::timeout(limit, drained).await.is_ok();
+        let drained = tokio::time::timeout_at(until, drained).await.is_ok();
         let left = tokio::time::timeout(LEAVE_LIMIT, self.inner.membership.leave()).await.is_ok();
         if let Some(lives) = &self.inner.lives {
             lives.stop().await;

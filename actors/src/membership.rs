@@ -95,6 +95,8 @@ struct Shared {
     was_ready: AtomicBool,
     /// As of the last beat the group was without this node.
     outside: AtomicBool,
+    /// As of the last beat another lives that is not leaving.
+    others_stay: AtomicBool,
     leaving: AtomicBool,
     stopping: AtomicBool,
     stop: Notify,
@@ -117,6 +119,7 @@ impl Membership {
             ready: AtomicBool::new(false),
             was_ready: AtomicBool::new(false),
             outside: AtomicBool::new(false),
+            others_stay: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
@@ -140,6 +143,11 @@ impl Membership {
     /// Whether, as of the last beat, the group was without this node: it does not reach all others of it, or they do not reach it.
     pub fn is_outside(&self) -> bool {
         self.shared.outside.load(Ordering::Acquire)
+    }
+
+    /// Whether, as of the last beat, another node lives that is not leaving, and so has the shards of this one or may yet get them.
+    pub fn do_others_stay(&self) -> bool {
+        self.shared.others_stay.load(Ordering::Acquire)
     }
 
     /// Says in the row that this node is leaving, from the next beat on.
@@ -275,6 +283,8 @@ impl Shared {
         let inside = Group::of(&nodes).has(me);
         living.life.grouped(sent_at, inside);
         self.outside.store(!inside, Ordering::Release);
+        let stays = |node: &NodeRow| node.incarnation != me && matches!(node.state, NodeState::Joining | NodeState::Ready);
+        self.others_stay.store(nodes.iter().any(stays), Ordering::Release);
         self.ownership.publish(me, &nodes, &rows);
         let member = Member {
             id: &self.options.node,
