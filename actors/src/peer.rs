@@ -58,8 +58,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// Who takes the requests of peers.
 pub trait Requests: Send + Sync + 'static {
-    /// Hands a request to the coupon's owner, if the shard is served here in that epoch; else answers [`Setback::Moved`]. Must not wait: a slow owner
-    /// would hold up all others.
+    /// Hands a request to the coupon's owner, if the shard is served here in that epoch, and under a lease; else answers [`Setback::Moved`]. Must not
+    /// wait: a slow owner would hold up all others.
     fn ask(&self, coupon: CouponId, epoch: Epoch, request: Request);
 }
 
