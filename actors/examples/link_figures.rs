@@ -199,7 +199,9 @@ impl Notices for SoldOut {
 
     fn answered(&self, _peer: Incarnation, _sent_at: Moment, _answer: Vec<u8>) {}
 
-    fn news(&self, _peer: Incarnation, _news: Vec<u8>) {}
+    fn news(&self, _peer: Incarnation, _news: Vec<u8>) -> bool {
+        true
+    }
 
     fn preload(&self, _peer: Incarnation, _shard: ShardId, _coupons: Vec<CouponId>) {}
 }

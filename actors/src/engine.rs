@@ -77,6 +77,8 @@ pub enum NotReady {
     Draining,
     /// Its lease ran out.
     NoLease,
+    /// The other nodes go on without it: it does not reach all of them, or they do not reach it.
+    NoGroup,
     /// The store does not take what is decided.
     NoStore,
 }
@@ -238,10 +240,16 @@ impl Engine {
         if membership.is_leaving() {
             reasons.push(NotReady::Draining);
         }
-        if !self.inner.lease.holds(time::moment()) && membership.was_ready() {
+        let (was_ready, outside) = (membership.was_ready(), membership.is_outside());
+        if !self.inner.lease.holds(time::moment()) && was_ready {
             reasons.push(NotReady::NoLease);
         } else if !membership.is_ready() {
-            reasons.push(NotReady::Starting);
+            if !was_ready || !outside {
+                reasons.push(NotReady::Starting);
+            }
+            if outside {
+                reasons.push(NotReady::NoGroup);
+            }
         }
         if self.inner.lanes.are_delayed() {
             reasons.push(NotReady::NoStore);
@@ -251,13 +259,22 @@ impl Engine {
 
     /// The nodes and shards as the store has them.
     pub async fn cluster(&self) -> Result<ClusterView> {
-        Ok(ClusterView { nodes: self.inner.store.nodes().await?, shards: self.inner.store.shards().await? })
+        // The shards first: then an owner that is not among the nodes is one that lives no more, and not one that joined in between.
+        let shards = self.inner.store.shards().await?;
+        Ok(ClusterView { nodes: self.inner.store.nodes().await?, shards })
     }
 
     /// The row of one shard.
     pub async fn shard(&self, shard: ShardId) -> Result<ShardRow> {
         let row = self.inner.store.shards().await?.into_iter().find(|row| row.id == shard);
         row.ok_or_else(|| StoreError::Unreadable(format!("shard {shard} has no row")))
+    }
+
+    /// The row of one shard, and the nodes of which one may own it.
+    pub async fn place(&self, shard: ShardId) -> Result<(ShardRow, Vec<NodeRow>)> {
+        // In this order, as in [`Self::cluster`].
+        let row = self.shard(shard).await?;
+        Ok((row, self.inner.store.nodes().await?))
     }
 
     /// The store, for reads and for making coupons.
@@ -286,14 +303,16 @@ impl Engine {
     }
 
     /// Leaves as [`Self::begin_leaving`] does, and waits until others have all shards of this node; false if some are here still after `limit`. Requests go
-    /// on to where the shards are. A node that has the cluster for itself keeps them until [`Self::stop`].
+    /// on to where the shards are. A node that has the cluster for itself, or whose peers all leave too, keeps them until [`Self::stop`].
     ///
     /// Cancel safe: it leaves all the same.
     pub async fn hand_over(&self, limit: Duration) -> bool {
         self.begin_leaving();
         let until = Instant::now() + limit;
         while self.has_shards() {
-            if Instant::now() >= until || self.inner.lives.as_ref().is_none_or(|lives| lives.linked().is_empty()) {
+            let is_alone = self.inner.lives.as_ref().is_none_or(|lives| lives.linked().is_empty());
+            // Nodes that are all stopped at once would wait for each other.
+            if Instant::now() >= until || is_alone || !self.inner.membership.do_others_stay() {
                 return false;
             }
             tokio::time::sleep(HAND_OVER_POLL).await;
@@ -308,9 +327,10 @@ impl Engine {
     /// Stops: hands its shards over for half of `limit`, stores everything decided, answers everybody, gives up the shards that are left, leaves. False if that was not done within `limit`;
     /// what was told holds all the same.
     pub async fn stop(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
         self.hand_over(limit / 2).await;
         let drained = futures_util::future::join_all(self.inner.shards.iter().map(ShardHandle::drain));
-        let drained = tokio::time::timeout(limit, drained).await.is_ok();
+        let drained = tokio::time::timeout_at(until, drained).await.is_ok();
         let left = tokio::time::timeout(LEAVE_LIMIT, self.inner.membership.leave()).await.is_ok();
         if let Some(lives) = &self.inner.lives {
             lives.stop().await;

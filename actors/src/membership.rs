@@ -36,6 +36,10 @@ use crate::time::{self, Moment};
 /// For how long it is remembered when a node that died was heard last: its shards are taken over long before.
 const SILENT_KEPT: Duration = Duration::from_secs(60);
 
+/// Most shards that are claimed by one call, and served before the next are claimed. All of a cluster at once would take a slow database longer than a beat
+/// may wait for it; then none would be served, and all be claimed again.
+const CLAIMS_MAX: usize = 32;
+
 /// How a node is a member.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -89,6 +93,10 @@ struct Shared {
     ready: AtomicBool,
     /// They once were.
     was_ready: AtomicBool,
+    /// As of the last beat the group was without this node.
+    outside: AtomicBool,
+    /// As of the last beat another lives that is not leaving.
+    others_stay: AtomicBool,
     leaving: AtomicBool,
     stopping: AtomicBool,
     stop: Notify,
@@ -110,6 +118,8 @@ impl Membership {
             board,
             ready: AtomicBool::new(false),
             was_ready: AtomicBool::new(false),
+            outside: AtomicBool::new(false),
+            others_stay: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
@@ -128,6 +138,16 @@ impl Membership {
     /// Whether that has ever been so.
     pub fn was_ready(&self) -> bool {
         self.shared.was_ready.load(Ordering::Acquire)
+    }
+
+    /// Whether, as of the last beat, the group was without this node: it does not reach all others of it, or they do not reach it.
+    pub fn is_outside(&self) -> bool {
+        self.shared.outside.load(Ordering::Acquire)
+    }
+
+    /// Whether, as of the last beat, another node lives that is not leaving, and so has the shards of this one or may yet get them.
+    pub fn do_others_stay(&self) -> bool {
+        self.shared.others_stay.load(Ordering::Acquire)
     }
 
     /// Says in the row that this node is leaving, from the next beat on.
@@ -247,6 +267,7 @@ impl Shared {
         let changes: Vec<u64> = self.shards.iter().map(ShardHandle::changes).collect();
         // The shards first: then an owner that is not among the nodes is one that was ended, and not one that joined in between.
         let rows = self.store.shards().await?;
+        let asked_at = time::moment();
         let mut nodes = self.store.nodes().await?;
         living.silent.extend(living.life.silenced(&nodes));
         let dead = living.life.observed(sent_at, time::moment(), &nodes, |peer| self.peers.refuses(peer));
@@ -258,8 +279,12 @@ impl Shared {
         }
         living.silent.extend(living.life.silenced(&nodes));
         living.silent.retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
-        self.peers.know(self.others(me, &nodes));
-        living.life.grouped(sent_at, Group::of(&nodes).has(me));
+        self.peers.know(asked_at, self.others(me, &nodes));
+        let inside = Group::of(&nodes).has(me);
+        living.life.grouped(sent_at, inside);
+        self.outside.store(!inside, Ordering::Release);
+        let stays = |node: &NodeRow| node.incarnation != me && matches!(node.state, NodeState::Joining | NodeState::Ready);
+        self.others_stay.store(nodes.iter().any(stays), Ordering::Release);
         self.ownership.publish(me, &nodes, &rows);
         let member = Member {
             id: &self.options.node,
@@ -269,7 +294,7 @@ impl Shared {
         };
         let here = |id: ShardId| self.shard(id).here(changes[usize::from(id.get())]);
         let steps = living.judge.steps(member, sent_at, &nodes, &rows, here);
-        let missing = self.carry_out(me, steps, &living.silent).await?;
+        let missing = self.carry_out(me, sent_at, steps, &living.silent).await?;
         let ready = missing == 0 && living.life.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
@@ -277,7 +302,7 @@ impl Shared {
     }
 
     /// How many shards were to be claimed and were not.
-    async fn carry_out(&self, me: Incarnation, steps: Steps, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
+    async fn carry_out(&self, me: Incarnation, sent_at: Moment, steps: Steps, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
         let Steps { claim, drop, announce, give_up } = steps;
         for id in drop {
             let Entry { epoch, owner } = self.ownership.entry(id);
@@ -291,8 +316,17 @@ impl Shared {
         for GiveUp { shard, from, to } in give_up {
             self.shard(shard).give_up(from, to);
         }
-        let claimed = if claim.is_empty() { 0 } else { self.claim(me, &claim, silent).await? };
-        Ok(claim.len() - claimed)
+        let mut missing = claim.len();
+        // A node alone claims all: that is one event, and one line of the log for each call.
+        let is_first = claim.len() == usize::from(SHARDS);
+        for claims in claim.chunks(CLAIMS_MAX) {
+            missing -= self.claim(me, claims, is_first, silent).await?;
+            // The rest is claimed with the next beat, which is not to be more than two after this one: what far-apart beats see of others proves nothing.
+            if time::moment().since(sent_at) >= self.options.beat * 3 / 2 {
+                break;
+            }
+        }
+        Ok(missing)
     }
 
     /// The other nodes that live.
@@ -307,11 +341,9 @@ impl Shared {
     }
 
     /// Claims these shards and serves what it got; how many that were. Their mailboxes keep the order: whoever asks from now on is served.
-    async fn claim(&self, me: Incarnation, claims: &[Claim], silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
+    async fn claim(&self, me: Incarnation, claims: &[Claim], is_first: bool, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
         let rows = self.store.claim(claims).await?;
         let mut claimed = 0;
-        // A node alone claims all at once: that is one event, and one line below.
-        let is_first = claims.len() == usize::from(SHARDS);
         for (claim, row) in claims.iter().zip(rows) {
             if row.owner == Some(me) && row.epoch > claim.seen.epoch {
                 claimed += 1;
@@ -337,6 +369,7 @@ impl Shared {
     /// Joins as a fresh incarnation.
     async fn join(&self) -> Result<Living> {
         let Options { lease, beat, .. } = self.options;
+        let begun = time::moment();
         let (incarnation, nodes) = join::join(&self.options, self.store.as_ref()).await?;
         let now = time::moment();
         let mut life = Life::new(incarnation, lease, beat);
@@ -344,7 +377,7 @@ impl Shared {
         life.grouped(now, Group::of(&nodes).has(incarnation));
         self.ownership.live_as(incarnation);
         self.peers.live_as(incarnation);
-        self.peers.know(self.others(incarnation, &nodes));
+        self.peers.know(begun, self.others(incarnation, &nodes));
         Ok(Living { life, judge: Judge::new(lease, beat), silent: HashMap::new(), pauses: self.pauses(), rejoin_at: now, joined_at: now })
     }
 
@@ -388,6 +421,7 @@ impl Shared {
 
     fn drop_everything(&self) {
         self.ready.store(false, Ordering::Release);
+        self.outside.store(false, Ordering::Release);
         // All of them: one may have been claimed and not know it yet.
         self.shards.iter().for_each(ShardHandle::lost);
     }

@@ -28,6 +28,7 @@ pub mod window;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,7 @@ use tokio::sync::oneshot;
 
 use crate::admission::Admission;
 use crate::coupon::message::{Request, Setback};
+use crate::critical::end_process;
 use crate::ids::{CouponId, Epoch, Incarnation, ShardId};
 pub use crate::membership::peers::PeerAddress;
 use crate::peer::egress::EgressCommand;
@@ -56,8 +58,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// Who takes the requests of peers.
 pub trait Requests: Send + Sync + 'static {
-    /// Hands a request to the coupon's owner, if the shard is served here in that epoch; else answers [`Setback::Moved`]. Must not wait: a slow owner
-    /// would hold up all others.
+    /// Hands a request to the coupon's owner, if the shard is served here in that epoch, and under a lease; else answers [`Setback::Moved`]. Must not
+    /// wait: a slow owner would hold up all others.
     fn ask(&self, coupon: CouponId, epoch: Epoch, request: Request);
 }
 
@@ -69,8 +71,8 @@ pub trait Notices: Send + Sync + 'static {
     fn answer(&self, peer: Incarnation, asked: Vec<u8>) -> Vec<u8>;
     /// The peer answered; the heartbeat was not sent before `sent_at`, so the answer was true at some moment after it.
     fn answered(&self, peer: Incarnation, sent_at: Moment, answer: Vec<u8>);
-    /// The peer has news. They count as heard when this returns.
-    fn news(&self, peer: Incarnation, news: Vec<u8>);
+    /// The peer has news. They count as heard when this returns that they were; news that make no sense are not.
+    fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool;
     /// The shard will be handed to this node: these coupons of it are worth loading ahead.
     fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>);
 }
@@ -133,11 +135,26 @@ impl Links {
         notices: Arc<dyn Notices>,
     ) -> Result<Self, LinksError> {
         let tls = options.tls.as_ref().map(Tls::load).transpose()?;
-        let shared =
-            Arc::new(Shared { options, requests, notices, routes: Arc::default(), links: Arc::default(), view: ArcSwap::default() });
+        let shared = Arc::new(Shared {
+            options,
+            requests,
+            notices,
+            routes: Arc::default(),
+            links: Arc::default(),
+            view: ArcSwap::default(),
+            stopping: AtomicBool::new(false),
+        });
         let arguments = hub::Arguments { shared: Arc::clone(&shared), listener, tls };
         let started = Hub::spawn(None, Hub, arguments).await;
-        let (hub, _task) = started.map_err(|error| LinksError::NotStarted(error.to_string()))?;
+        let (hub, task) = started.map_err(|error| LinksError::NotStarted(error.to_string()))?;
+        let stopping = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let _ = task.await;
+            // Without it nobody dials, and nobody is let in: a node that the others go on without, for as long as it lives.
+            if !stopping.stopping.load(Ordering::Acquire) {
+                end_process("links to peers");
+            }
+        });
         Ok(Self { shared, hub })
     }
 
@@ -198,6 +215,7 @@ impl Links {
 
     /// Ends all links, and answers their requests; accepts nobody more.
     pub async fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
         let links: Vec<_> = self.shared.routes.load().values().cloned().collect();
         links.iter().for_each(|link| link.tell(EgressCommand::Lost));
         for link in links {

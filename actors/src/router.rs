@@ -20,7 +20,7 @@ use crate::coupon::message::{ChangeAnswer, ChangeRequest, IssueAnswer, IssueRequ
 use crate::ids::{CouponId, Epoch, Incarnation, ShardId};
 use crate::lease::Lease;
 use crate::metrics::handles;
-use crate::placement::ownership::{Entry, Ownership};
+use crate::placement::ownership::{Entry, Owner, Ownership};
 use crate::router::attempts::{Attempts, Step};
 use crate::router::way::Way;
 use crate::shard::ShardHandle;
@@ -129,8 +129,8 @@ impl Router {
         }
         let answer = self.answer(answer, way, coupon.shard(), entry);
         match tokio::time::timeout_at(deadline, answer).await {
-            // Without a lease shards are served by nobody here, and may not be until the store is back.
-            Ok(Some(Err(Setback::Moved))) if way == Way::Here && !self.lease.holds(time::moment()) => Err(Setback::StoreUnavailable),
+            // Without a lease shards are served by nobody here, and who serves the others is not read: it may not be so until the store is back.
+            Ok(Some(Err(Setback::Moved))) if !self.lease.holds(time::moment()) => Err(Setback::StoreUnavailable),
             Ok(Some(answer)) => answer,
             Ok(None) | Err(_) => Err(Setback::Unknown),
         }
@@ -139,9 +139,12 @@ impl Router {
     /// The answer to one attempt; `None` if none will come.
     async fn answer<T>(&self, mut answer: oneshot::Receiver<T>, way: Way, shard: ShardId, seen: Entry) -> Option<T> {
         let moved = async {
-            match way {
-                Way::Here => std::future::pending().await,
-                Way::Peer { .. } => self.ownership.changed(shard, seen).await,
+            let Way::Peer { to, .. } = way else { return std::future::pending().await };
+            let mut seen = seen;
+            // In a newer epoch of the same owner whoever it holds is answered as before.
+            while seen.owner == Owner::Elsewhere(to) {
+                self.ownership.changed(shard, seen).await;
+                seen = self.ownership.entry(shard);
             }
         };
         tokio::select! {

@@ -6,6 +6,7 @@ mod engine {
     #[allow(dead_code, reason = "each test program uses its part")]
     pub mod faults;
     pub mod house;
+    mod views;
 }
 
 use std::collections::HashSet;

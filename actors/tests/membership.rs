@@ -21,6 +21,7 @@ use actors::placement::ownership::{Owner, Ownership};
 use actors::shard::{ShardHandle, ShardSurroundings};
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
 use actors::store::{NodeState, ShardRow, Store, StoreError};
+use actors::time::{self, Moment};
 use actors::write_back::Lanes;
 use tokio::sync::Semaphore;
 
@@ -54,7 +55,7 @@ impl Peers for Links {
         mesh.nodes.push((self.number, me));
     }
 
-    fn know(&self, peers: Vec<PeerAddress>) {
+    fn know(&self, _asked_at: Moment, peers: Vec<PeerAddress>) {
         *self.known.lock().unwrap() = peers;
     }
 
@@ -89,6 +90,7 @@ struct Cluster {
 struct Node {
     id: NodeId,
     membership: Membership,
+    lease: Lease,
     ownership: Ownership,
     faults: Arc<Faults>,
     links: Arc<Links>,
@@ -103,7 +105,11 @@ impl Cluster {
     }
 
     async fn start(&self, name: &str, cluster: &str) -> Result<Node, StoreError> {
-        let faults = Arc::new(Faults::default());
+        self.start_with(name, cluster, Faults::default()).await
+    }
+
+    async fn start_with(&self, name: &str, cluster: &str, faults: Faults) -> Result<Node, StoreError> {
+        let faults = Arc::new(faults);
         faults.share();
         let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(&self.store), Arc::clone(&faults)));
         let number = {
@@ -137,9 +143,9 @@ impl Cluster {
         }
         let id = NodeId::parse(name).unwrap();
         let options = Options { node: id.clone(), http: String::new(), cluster: cluster.to_owned(), lease: LEASE, beat: BEAT };
-        let around = Surroundings { store, lease, shards: shards.into(), ownership: ownership.clone(), peers, door, board };
+        let around = Surroundings { store, lease: lease.clone(), shards: shards.into(), ownership: ownership.clone(), peers, door, board };
         let membership = Membership::start(options, around).await?;
-        Ok(Node { id, membership, ownership, faults, links })
+        Ok(Node { id, membership, lease, ownership, faults, links })
     }
 
     async fn rows(&self) -> Vec<ShardRow> {
@@ -251,10 +257,13 @@ async fn whoever_is_not_reached_gives_its_shards_up_and_gets_them_back_when_it_i
     // Of two who do not reach each other the smaller name stays.
     let begun = Instant::now();
     cluster.mesh.lock().unwrap().cut_off = Some(two.links.number);
+    eventually("two says that it is left out", async || two.membership.is_outside() && !two.membership.is_ready()).await;
     eventually("one has all", async || cluster.is_placed_on(&[&one]).await && !two.membership.is_ready()).await;
+    assert!(two.membership.is_outside() && !one.membership.is_outside());
     assert!(begun.elapsed() >= 2 * LEASE, "a link that fails for a moment moves nothing");
     cluster.mesh.lock().unwrap().cut_off = None;
     eventually("both have theirs again", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    assert!(!two.membership.is_outside());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,4 +284,32 @@ async fn a_name_that_lives_elsewhere_is_refused_and_one_that_is_dead_there_is_re
     let third = cluster.start("one", "2:2").await.unwrap();
     assert!(begun.elapsed() < LEASE, "{:?}", begun.elapsed());
     eventually("the third has all", async || third.membership.was_ready()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_too_slow_for_all_claims_of_a_beat_gives_some_with_each() {
+    let (cluster, faults) = (Cluster::new().await, Faults::default());
+    // All together take twice as long as a beat waits for what follows from it.
+    faults.slow_claims(2 * (LEASE / 3) / u32::from(SHARDS));
+    let one = cluster.start_with("one", "1:1", faults).await.unwrap();
+    eventually("one has all", async || cluster.is_placed_on(&[&one]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_counts_from_before_its_beat_was_sent() {
+    const LATE: Duration = Duration::from_millis(300);
+    let cluster = Cluster::new().await;
+    let one = cluster.start("one", "1:1").await.unwrap();
+    eventually("one has all", async || cluster.is_placed_on(&[&one]).await).await;
+    one.faults.late_beats(LATE);
+    // What the answers that came at once were worth is used up.
+    eventually("late answers count", async || one.lease.remaining(time::moment()) < LEASE - LATE).await;
+    let begun = Instant::now();
+    let mut most = Duration::ZERO;
+    while begun.elapsed() < 4 * LATE {
+        most = most.max(one.lease.remaining(time::moment()));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(most <= LEASE - LATE, "an answer that was {LATE:?} late is worth {most:?} of {LEASE:?}");
+    assert!(most > Duration::ZERO, "and it is worth something");
 }

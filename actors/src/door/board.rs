@@ -67,6 +67,21 @@ impl Posted {
     }
 }
 
+impl Posted {
+    /// What changed since this change but for what was posted, and that, oldest first.
+    fn since(&self, of: Incarnation, since: u64) -> (Changes, Vec<(u64, Arc<Notice>)>) {
+        let since = if since < self.forgotten || since > self.changes { 0 } else { since };
+        let withdrawn = match since {
+            0 => Vec::new(),
+            _ => self.withdrawn.iter().filter(|(change, _)| *change > since).map(|(_, coupon)| *coupon).collect(),
+        };
+        let news = self.notices.values().filter(|post| post.by == of && post.change > since);
+        let mut news: Vec<(u64, Arc<Notice>)> = news.map(|post| (post.change, Arc::clone(&post.notice))).collect();
+        news.sort_unstable_by_key(|(change, _)| *change);
+        (Changes { since, upto: self.changes, withdrawn, posted: Vec::new() }, news)
+    }
+}
+
 impl Board {
     /// Posts a notice of an owner of this incarnation in place of the coupon's former; not one more than [`NOTICES_MAX`].
     pub fn post(&self, by: Incarnation, notice: Arc<Notice>) {
@@ -107,24 +122,17 @@ impl Board {
     /// What changed since this change for who reads what owners of this incarnation post: everything that was taken down, and as much of what was posted as
     /// has room in so many bytes, in the order in which it was. Whoever takes it knows nothing that is not posted now.
     pub fn changes(&self, of: Incarnation, since: u64, bytes_max: usize) -> Changes {
-        let posted = self.posted();
-        let since = if since < posted.forgotten || since > posted.changes { 0 } else { since };
-        let withdrawn = match since {
-            0 => Vec::new(),
-            _ => posted.withdrawn.iter().filter(|(change, _)| *change > since).map(|(_, coupon)| *coupon).collect(),
-        };
-        let mut news: Vec<&Post> = posted.notices.values().filter(|post| post.by == of && post.change > since).collect();
-        news.sort_unstable_by_key(|post| post.change);
-        let mut changes = Changes { since, upto: posted.changes, withdrawn, posted: Vec::new() };
+        let (mut changes, news) = self.posted().since(of, since);
+        // Without the lock: a notice is written for the first who asks, one of a million winners takes its time, and owners post meanwhile.
         let mut room = bytes_max;
-        for post in news {
-            let bytes = post.notice.written().len() + NOTICE_AROUND_BYTES;
+        for (change, notice) in news {
+            let bytes = notice.written().len() + NOTICE_AROUND_BYTES;
             if bytes > room {
-                changes.upto = post.change - 1;
+                changes.upto = change - 1;
                 break;
             }
             room -= bytes;
-            changes.posted.push(Arc::clone(&post.notice));
+            changes.posted.push(notice);
         }
         changes
     }

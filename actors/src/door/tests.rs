@@ -270,3 +270,36 @@ proptest! {
         prop_assert_eq!(refused(&door, 1..=6, last), all);
     }
 }
+
+/// How long a notice of many winners takes to be written, and how long an owner waited at most who took another's down meanwhile.
+fn written_and_waited() -> (Duration, Duration) {
+    let board = Board::default();
+    let (owner, other) = (Incarnation::new(1).unwrap(), CouponId::new(99).unwrap());
+    board.post(owner, notice(400_000, 1, Status::Open));
+    let (begin, written) = (std::sync::Barrier::new(2), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            begin.wait();
+            let begun = std::time::Instant::now();
+            assert_eq!(board.changes(owner, 0, usize::MAX).posted.len(), 1);
+            written.store(true, std::sync::atomic::Ordering::Release);
+            begun.elapsed()
+        });
+        begin.wait();
+        let mut waited = Duration::ZERO;
+        while !written.load(std::sync::atomic::Ordering::Acquire) {
+            let begun = std::time::Instant::now();
+            board.withdraw(other);
+            waited = waited.max(begun.elapsed());
+        }
+        (asking.join().unwrap(), waited)
+    })
+}
+
+#[test]
+fn a_notice_that_is_written_keeps_no_owner_waiting() {
+    // Once is enough, on a machine that may be busy: where it does it always does.
+    let rounds = std::iter::repeat_with(written_and_waited).take(10);
+    let mut rounds = rounds.inspect(|(written, waited)| println!("written in {written:?}, waited for {waited:?}"));
+    assert!(rounds.any(|(written, waited)| waited < written / 4));
+}

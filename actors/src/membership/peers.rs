@@ -1,6 +1,7 @@
 //! What membership and links tell each other: membership whom there is, links whom they reach.
 
 use crate::ids::{CouponId, Fence, Incarnation, NodeId, ShardId};
+use crate::time::Moment;
 
 /// Another node that lives, as its row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +19,8 @@ pub trait Peers: Send + Sync + 'static {
     /// This node lives as this incarnation from now on.
     fn live_as(&self, me: Incarnation);
 
-    /// These live besides us, as of the last beat: there are no others.
-    fn know(&self, peers: Vec<PeerAddress>);
+    /// These live besides us, by rows read after `asked_at`: there are no others.
+    fn know(&self, asked_at: Moment, peers: Vec<PeerAddress>);
 
     /// Whom we are linked to.
     fn linked(&self) -> Vec<Incarnation>;
@@ -41,7 +42,7 @@ pub struct NoPeers;
 impl Peers for NoPeers {
     fn live_as(&self, _me: Incarnation) {}
 
-    fn know(&self, _peers: Vec<PeerAddress>) {}
+    fn know(&self, _asked_at: Moment, _peers: Vec<PeerAddress>) {}
 
     fn linked(&self) -> Vec<Incarnation> {
         Vec::new()

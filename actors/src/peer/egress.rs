@@ -243,8 +243,9 @@ impl State {
                 self.notices.answered(self.peer, sent_at, content);
             }
             Effect::News(notice) => {
-                self.notices.news(self.peer, notice.content);
-                self.link.heard(notice.id);
+                if self.notices.news(self.peer, notice.content) {
+                    self.link.heard(notice.id);
+                }
             }
             Effect::Heard(id) => {
                 if let Some(heard) = self.told.remove(&id) {

@@ -3,6 +3,7 @@
 //! A connection has its limit for becoming a link: cookie, the library's exchange and hello together. One that takes longer is cut, whoever it is.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -73,6 +74,8 @@ pub(super) struct Shared {
     /// Through which requests may be sent.
     pub(super) links: Routes,
     pub(super) view: ArcSwap<View>,
+    /// The hub is told to end, and may.
+    pub(super) stopping: AtomicBool,
 }
 
 pub(super) struct Hub;

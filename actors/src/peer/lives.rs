@@ -109,6 +109,13 @@ impl Lives {
         &self.shared.options.advertise
     }
 
+    /// These are the peers that live, by rows read after `asked_at`, besides those that membership reads.
+    pub(crate) fn acquainted(&self, asked_at: Moment, living: Vec<Incarnation>) {
+        if let Some(talk) = self.shared.talk.get() {
+            talk.know(asked_at, living);
+        }
+    }
+
     /// Until when peers that are gone may refuse by what a change made untrue, if any may.
     pub(crate) fn departed_until(&self) -> Option<Moment> {
         self.shared.talk.get()?.with_acquaintances(|acquaintances| acquaintances.departed_until(time::moment()))
@@ -185,10 +192,8 @@ impl Peers for Lives {
         self.shared.me.send_replace(Some(me));
     }
 
-    fn know(&self, peers: Vec<PeerAddress>) {
-        if let Some(talk) = self.shared.talk.get() {
-            talk.know(&peers);
-        }
+    fn know(&self, asked_at: Moment, peers: Vec<PeerAddress>) {
+        self.acquainted(asked_at, peers.iter().map(|peer| peer.incarnation).collect());
         *self.shared.known.lock().unwrap_or_else(PoisonError::into_inner) = peers.clone();
         self.shared.with_links(|links| links.know(peers));
     }

@@ -13,7 +13,6 @@ use crate::door::notice::WRITTEN_BYTES_MAX;
 use crate::door::{Board, Door, Notice};
 use crate::ids::{CouponId, Epoch, Fence, Incarnation, ShardId};
 use crate::lease::Lease;
-use crate::membership::peers::PeerAddress;
 use crate::metrics::{peer_handles, shard_moved};
 use crate::peer::frame::{NOTICE_BYTES_MAX, Unreadable};
 use crate::peer::{Notices, Requests};
@@ -162,10 +161,9 @@ impl Talk {
         Self { shards, ownership, door, board, lease, acquaintances: Mutex::new(acquaintances) }
     }
 
-    /// These are the peers that live.
-    pub(crate) fn know(&self, peers: &[PeerAddress]) {
-        let living = peers.iter().map(|peer| peer.incarnation).collect();
-        self.with_acquaintances(|acquaintances| acquaintances.know(time::moment(), living));
+    /// These are the peers that live, by rows read after `asked_at`.
+    pub(crate) fn know(&self, asked_at: Moment, living: Vec<Incarnation>) {
+        self.with_acquaintances(|acquaintances| acquaintances.know(asked_at, time::moment(), living));
     }
 
     pub(crate) fn with_acquaintances<T>(&self, read: impl FnOnce(&mut Acquaintances) -> T) -> T {
@@ -195,7 +193,9 @@ impl Talk {
 impl Requests for Talk {
     fn ask(&self, coupon: CouponId, epoch: Epoch, request: Request) {
         let shard = coupon.shard();
-        if self.ownership.entry(shard) == (Entry { epoch, owner: Owner::Here }) {
+        let is_ours = self.ownership.entry(shard) == (Entry { epoch, owner: Owner::Here });
+        // Without a lease nobody decides here any more, and others are about to: whoever asks waits for them, rather than hear that the store is away.
+        if is_ours && self.lease.holds(time::moment()) {
             self.shard(shard).ask(coupon, request);
         } else {
             request.set_back(Setback::Moved);
@@ -239,12 +239,14 @@ impl Notices for Talk {
         }
     }
 
-    fn news(&self, peer: Incarnation, news: Vec<u8>) {
-        match News::read(&news) {
-            Ok(News::Moved { shard, to }) => self.moved(peer, shard, to),
-            Ok(News::Widened { coupon, version }) => self.door.raise_floor(coupon, version, time::moment()),
-            Err(error) => self.unreadable(peer, &error),
+    fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool {
+        let read = News::read(&news);
+        match &read {
+            Ok(News::Moved { shard, to }) => self.moved(peer, *shard, *to),
+            Ok(News::Widened { coupon, version }) => self.door.raise_floor(*coupon, *version, time::moment()),
+            Err(error) => self.unreadable(peer, error),
         }
+        read.is_ok()
     }
 
     fn preload(&self, _peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {
@@ -253,22 +255,4 @@ impl Notices for Talk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn news_are_read_as_they_were_written_and_nothing_else_is_news() {
-        let to = Fence { epoch: Epoch::new(9), owner: Incarnation::new(7).unwrap() };
-        let moved = News::Moved { shard: ShardId::new(255).unwrap(), to };
-        let widened = News::Widened { coupon: CouponId::new(1 << 52).unwrap(), version: 3 };
-        for news in [moved, widened] {
-            assert_eq!(News::read(&news.write()), Ok(news));
-        }
-        for wrong in
-            [Moved { shard: 256, epoch: 1, owner: 1 }, Moved { shard: 70_000, epoch: 1, owner: 1 }, Moved { shard: 1, epoch: 1, owner: 0 }]
-        {
-            assert!(News::read(&WireNews { kind: Some(Kind::Moved(wrong)) }.encode_to_vec()).is_err());
-        }
-        assert!(News::read(&[]).is_err() && News::read(&[0xff; 40]).is_err());
-    }
-}
+mod tests;

@@ -364,7 +364,12 @@ impl Life {
                     *seat = Seat::Stopping(VecDeque::new());
                     true
                 }
-                Seat::Loading(_) | Seat::Stopping(_) => true,
+                // Whoever asks from now on was not there when the read began.
+                Seat::Loading(loading) => {
+                    loading.before = 0;
+                    true
+                }
+                Seat::Stopping(_) => true,
                 Seat::AwaitingRaise(_) => false,
                 Seat::Expected(_) => {
                     effects.push(Effect::Forget(*coupon));

@@ -9,7 +9,7 @@ use actors::store::mysql::{MySqlStore, Options};
 use actors::store::{Created, NewCoupon, NodeState, Store};
 use actors::time::timestamp;
 use bench::servers::{Kind, Server};
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
 use super::node::{Node, eventually};
@@ -54,6 +54,13 @@ impl House {
             Created::New(coupon) => coupon.id.get(),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Keeps all shards' rows locked, and so whatever rests on them from being stored, until it is dropped.
+    pub async fn lock_shards(&self) -> MySqlConnection {
+        let mut connection = self.url.parse::<MySqlConnectOptions>().unwrap().connect().await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT * FROM shards FOR UPDATE").execute(&mut connection).await.unwrap();
+        connection
     }
 
     /// A node, once it is ready.

@@ -45,6 +45,9 @@ on_both! {
         whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fails
         a_node_that_is_killed_takes_nothing_with_it_that_was_told
         an_ended_node_joins_anew_and_is_linked_again
+        a_node_that_is_stopped_hands_over_what_it_has
+        nodes_that_are_all_stopped_wait_for_nobody
+        a_node_that_can_store_nothing_stops_within_its_limit
     }
     doors {
         every_door_learns_what_is_sold_out_and_none_refuses_once_that_was_widened

@@ -1,10 +1,13 @@
 //! Shards move while people ask.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::crowd::{self, Crowd, Told};
 use super::house::House;
-use super::node::eventually;
+use super::node::{STOP_LIMIT, eventually};
 use actors::store::{NodeState, Store};
 
 /// As many as that every node has some.
@@ -112,4 +115,57 @@ pub async fn an_ended_node_joins_anew_and_is_linked_again(house: House) {
         }
     }
     assert!(a.metric("coupon_requests_forwarded_total").await > 0.0 && b.metric("coupon_requests_forwarded_total").await > 0.0);
+}
+
+pub async fn a_node_that_is_stopped_hands_over_what_it_has(house: House) {
+    let (a, b) = tokio::join!(house.start("a"), house.start("b"));
+    house.spread_over(&["a", "b"]).await;
+    let moves = async |kind: &str| a.metric(&format!("coupon_shard_moves_total{{kind=\"{kind}\"}}")).await;
+    let before = (moves("received").await, moves("claimed").await);
+    assert!(b.stop().await);
+    // Its process goes on, its links do not: and not only because nobody names its peers any more, which takes twice as long.
+    let unlinked = async {
+        while b.metric("coupon_peers_up").await > 0.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(5), unlinked).await.is_ok());
+    house.spread_over(&["a"]).await;
+    let (received, claimed) = (moves("received").await - before.0, moves("claimed").await - before.1);
+    assert!(received > 2.0 * claimed, "{received} were handed over and {claimed} claimed");
+}
+
+pub async fn nodes_that_are_all_stopped_wait_for_nobody(house: House) {
+    let (a, b) = tokio::join!(house.start("a"), house.start("b"));
+    house.spread_over(&["a", "b"]).await;
+    let begun = Instant::now();
+    assert_eq!(tokio::join!(a.stop(), b.stop()), (true, true));
+    assert!(begun.elapsed() < STOP_LIMIT / 4, "{:?}", begun.elapsed());
+}
+
+pub async fn a_node_that_can_store_nothing_stops_within_its_limit(house: House) {
+    const LIMIT: Duration = Duration::from_secs(6);
+    let (a, _b) = tokio::join!(house.start("a"), house.start("b"));
+    house.spread_over(&["a", "b"]).await;
+    let mut coupons = coupons(&house).await.into_iter();
+    let coupon = loop {
+        let coupon = coupons.next().unwrap();
+        if house.owner_of(coupon).await.as_deref() == Some("a") {
+            break coupon;
+        }
+    };
+    assert_eq!(a.issue(coupon, "first").await, json!({"issued": 1}));
+    let locked = house.lock_shards().await;
+    let waiting = tokio::spawn({
+        let a = Arc::clone(&a);
+        async move { a.issue(coupon, "second").await }
+    });
+    eventually("it is decided", async || a.metric("coupon_entries_unstored").await > 0.0).await;
+    let begun = Instant::now();
+    assert_eq!(a.ask(json!({"do": "stop", "limit_ms": LIMIT.as_millis() as u64})).await, false);
+    // It leaves within a second more; half of the limit is what it would have waited for others besides.
+    assert!(begun.elapsed() < LIMIT + LIMIT / 2 - Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert_eq!(waiting.await.unwrap()["setback"], "Unknown");
+    drop(locked);
+    house.spread_over(&["b"]).await;
 }

@@ -16,6 +16,9 @@ use super::child::{CONFIGURATION, MARK};
 /// How long anything may take that is to happen.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a node may take to stop.
+pub const STOP_LIMIT: Duration = Duration::from_secs(20);
+
 /// Who waits for which answer; nothing once the node is dead.
 type Answers = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Value>>>>>;
 
@@ -110,7 +113,7 @@ impl Node {
 
     /// Leaves as a node that was told to end does; whether it stored, answered and handed over everything in time.
     pub async fn stop(&self) -> bool {
-        self.ask(json!({"do": "stop", "limit_ms": 20_000})).await == true
+        self.ask(json!({"do": "stop", "limit_ms": STOP_LIMIT.as_millis() as u64})).await == true
     }
 }
 

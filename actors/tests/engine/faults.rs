@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
 use actors::offer::{Coupon, CouponView, Issuance};
@@ -35,6 +36,10 @@ pub struct Faults {
     writes_waiting: AtomicUsize,
     claims_held: watch::Sender<bool>,
     claims_waiting: AtomicUsize,
+    claim_takes: Mutex<Duration>,
+    beats_late: Mutex<Duration>,
+    rows_held: watch::Sender<bool>,
+    rows_waiting: AtomicUsize,
     loads: AtomicUsize,
     loads_held: watch::Sender<bool>,
     unreadable: Mutex<Option<CouponId>>,
@@ -75,6 +80,33 @@ impl Faults {
     /// How many claims have been held so far.
     pub fn claims_waiting(&self) -> usize {
         self.claims_waiting.load(Ordering::SeqCst)
+    }
+
+    /// Lets each shard's claim take so long; what is not waited for to the end was claimed all the same.
+    pub fn slow_claims(&self, each: Duration) {
+        *self.claim_takes.lock().unwrap() = each;
+    }
+
+    /// Lets the answers to beats come so late.
+    pub fn late_beats(&self, late: Duration) {
+        *self.beats_late.lock().unwrap() = late;
+    }
+
+    /// Lets whoever has read the rows of nodes or of shards wait with them, until this is taken back.
+    pub fn hold_rows(&self, hold: bool) {
+        self.rows_held.send_replace(hold);
+    }
+
+    /// How many reads of rows have been held so far.
+    pub fn rows_waiting(&self) -> usize {
+        self.rows_waiting.load(Ordering::SeqCst)
+    }
+
+    async fn pass_rows(&self) {
+        if *self.rows_held.borrow() {
+            self.rows_waiting.fetch_add(1, Ordering::SeqCst);
+            self.rows_held.subscribe().wait_for(|held| !held).await.unwrap();
+        }
     }
 
     pub fn hide_first_issuance(&self, hide: bool) {
@@ -141,7 +173,13 @@ impl Store for Faulty {
     }
 
     async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>> {
-        if self.faults.no_beats.load(Ordering::SeqCst) { refused() } else { self.store.beat(id, incarnation, state, links).await }
+        if self.faults.no_beats.load(Ordering::SeqCst) {
+            return refused();
+        }
+        let counted = self.store.beat(id, incarnation, state, links).await;
+        let late = *self.faults.beats_late.lock().unwrap();
+        tokio::time::sleep(late).await;
+        counted
     }
 
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
@@ -149,11 +187,15 @@ impl Store for Faulty {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRow>> {
-        self.store.nodes().await
+        let nodes = self.store.nodes().await;
+        self.faults.pass_rows().await;
+        nodes
     }
 
     async fn shards(&self) -> Result<Vec<ShardRow>> {
-        self.store.shards().await
+        let shards = self.store.shards().await;
+        self.faults.pass_rows().await;
+        shards
     }
 
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
@@ -161,7 +203,10 @@ impl Store for Faulty {
             self.faults.claims_waiting.fetch_add(1, Ordering::SeqCst);
             self.faults.claims_held.subscribe().wait_for(|held| !held).await.unwrap();
         }
-        self.store.claim(claims).await
+        let claimed = self.store.claim(claims).await;
+        let each = *self.faults.claim_takes.lock().unwrap();
+        tokio::time::sleep(each * u32::try_from(claims.len()).unwrap()).await;
+        claimed
     }
 
     async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {

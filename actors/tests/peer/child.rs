@@ -127,6 +127,12 @@ async fn carry_out(command: &Value, links: &Links, owners: &Arc<Owners>, metrics
             send(Writer::new(header).finish());
             Value::Null
         }
+        "kill_hub" => {
+            let ingresses = ractor::pg::get_scoped_members(&"firstcome".to_owned(), &"ingress".to_owned());
+            let ours = ingresses.iter().find(|ingress| ingress.get_id().is_local()).unwrap();
+            ours.try_get_supervisor().unwrap().kill();
+            Value::Null
+        }
         "said" => owners.said.lock().unwrap().clone().into(),
         "metric" => metric(&metrics.render(), command["name"].as_str().unwrap()).into(),
         "stop" => {
@@ -273,8 +279,11 @@ impl Notices for Owners {
         }
     }
 
-    fn news(&self, peer: Incarnation, news: Vec<u8>) {
-        self.say(format!("{} has news: {}", peer.get(), String::from_utf8(news).unwrap()));
+    fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool {
+        let news = String::from_utf8(news).unwrap();
+        let makes_sense = news != "nonsense";
+        self.say(format!("{} has news: {news}", peer.get()));
+        makes_sense
     }
 
     fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use super::node::{Node, both_linked, eventually, link, linked_pair};
 use super::proxy::Proxy;
@@ -50,6 +51,8 @@ async fn a_crowd_travels_together_and_each_gets_its_own_answer() {
 async fn heartbeats_news_and_hints_reach_the_handlers() {
     let (a, b) = linked_pair().await;
     assert_eq!(a.ask(json!({"do": "tell_all", "news": "wider"})).await, json!([2]));
+    // Whoever was told nonsense has not heard it: what was to be known is not.
+    assert_eq!(a.ask(json!({"do": "tell_all", "news": "nonsense", "limit_ms": 500})).await, json!([]));
     a.ask(json!({"do": "preload", "incarnation": 2, "coupon": 42})).await;
     let said = async |node: &Node, what: &str| node.ask(json!({"do": "said"})).await.as_array().unwrap().contains(&what.into());
     eventually("b heard of it", async || said(&b, "1 has news: wider").await && said(&b, "1 hands over 3: [CouponId(42)]").await).await;
@@ -164,4 +167,14 @@ async fn a_node_that_stops_answers_everybody() {
     assert_eq!(answer, "Err(Unknown)");
     assert_eq!(a.issue(&b, 1, "late").await, "Err(Moved)");
     eventually("b knows", async || !b.is_linked(&a).await).await;
+    // Nothing is left of it that would take what comes in for its next life.
+    eventually("nobody accepts there", async || TcpStream::connect(("127.0.0.1", a.port)).await.is_err()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_its_hub_ends_rather_than_living_without_links() {
+    let (mut a, b) = linked_pair().await;
+    a.say(&json!({"do": "kill_hub", "id": 0})).await;
+    assert_eq!(a.ends().await, Some(70));
+    eventually("b knows", async || !b.is_linked(&a).await && b.refuses(&a).await).await;
 }

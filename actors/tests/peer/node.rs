@@ -130,6 +130,11 @@ impl Node {
         self.process.kill().await.unwrap();
     }
 
+    /// With which status it ends by itself.
+    pub async fn ends(&mut self) -> Option<i32> {
+        tokio::time::timeout(LIMIT, self.process.wait()).await.expect("it ends").unwrap().code()
+    }
+
     /// The process, for signals.
     pub fn pid(&self) -> u32 {
         self.process.id().unwrap()

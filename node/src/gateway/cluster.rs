@@ -85,9 +85,9 @@ pub(crate) async fn coupon(app: &App, id: &str, call: &Call) -> Answer {
         if engine.store().coupon(coupon).await?.is_none() {
             return Ok(None);
         }
-        Ok(Some((engine.store().nodes().await?, engine.shard(coupon.shard()).await?)))
+        Ok(Some(engine.place(coupon.shard()).await?))
     };
-    let (nodes, shard) = app.read(reading).await?.ok_or(Refusal::UnknownCoupon)?;
+    let (shard, nodes) = app.read(reading).await?.ok_or(Refusal::UnknownCoupon)?;
     let owner = Owners::new(&nodes).name(&shard);
     let body = PlaceBody { coupon_id: coupon.get(), shard: shard.id.get(), owner, epoch: shard.epoch.get() };
     Ok(json::response(StatusCode::OK, &body))

@@ -33,6 +33,7 @@ const fn reason(not_ready: NotReady) -> &'static str {
         NotReady::Starting => "starting",
         NotReady::Draining => "draining",
         NotReady::NoLease => "no_lease",
+        NotReady::NoGroup => "no_group",
         NotReady::NoStore => "no_store",
     }
 }

@@ -15,7 +15,7 @@ use crate::wire::Mode;
 const KEYS: [&str; 2] = ["cluster.lease=1500ms", "cluster.beat=150ms"];
 
 /// What a node says that the others go on without.
-const LEFT_OUT: [&str; 2] = ["no_group", "starting"];
+const LEFT_OUT: [&str; 1] = ["no_group"];
 
 /// Each way; a link across a continent.
 const DELAY: Duration = Duration::from_millis(40);

@@ -341,6 +341,17 @@ fn whoever_asked_after_the_read_began_is_not_told_by_it_that_there_is_no_coupon(
 }
 
 #[test]
+fn a_read_of_before_the_shard_was_away_tells_nobody_that_there_is_no_coupon() {
+    let mut world = World::default();
+    // The coupon may be made while the shard is away, and the read still be under way when it is back.
+    for step in [Step::Claim, Step::Ask(1), Step::Lose, Step::Claim, Step::Ask(1), Step::Read(1, Load::NoSuchCoupon)] {
+        world.step(step).unwrap();
+    }
+    let mut answers = world.waiting.iter_mut().map(|answer| answer.try_recv().ok());
+    assert_eq!((answers.next(), answers.next()), (Some(Some(Err(Setback::Moved))), Some(None)), "the second waits for a read of its own");
+}
+
+#[test]
 fn a_request_that_nobody_waits_for_is_forgotten() {
     let mut world = World::default();
     world.step(Step::Claim).unwrap();

@@ -73,7 +73,8 @@ fn truth(name: &str, value: bool) -> ObjectBuilder {
 }
 
 fn not_ready() -> RefOr<Schema> {
-    let reason = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["starting", "draining", "no_lease", "no_store"]));
+    let reason =
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["starting", "draining", "no_lease", "no_group", "no_store"]));
     let reasons = ArrayBuilder::new().items(reason).min_items(Some(1));
     truth("ready", false).property("reasons", reasons).required("reasons").into()
 }
