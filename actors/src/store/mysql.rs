@@ -12,6 +12,7 @@ mod connections;
 mod dialect;
 mod error;
 mod load;
+mod nodelay;
 mod open;
 mod people;
 mod read_back;

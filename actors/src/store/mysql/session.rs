@@ -7,6 +7,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow};
 use sqlx::{ConnectOptions, Row};
 
 use super::error::on_connect;
+use super::nodelay::set_nodelay;
 use crate::store::{Result, StoreError};
 
 /// Statements that are prepared on a connection and kept: more than this program has, so that none is prepared twice.
@@ -52,6 +53,9 @@ pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOpti
 /// Cancel safety: a dropped future closes the connection.
 pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection> {
     let mut connection = options.connect().await.map_err(on_connect)?;
+    if options.get_socket().is_none() {
+        set_nodelay(options.get_port()).await;
+    }
     sqlx::raw_sql(SET).execute(&mut connection).await.map_err(on_connect)?;
     let rows = sqlx::raw_sql(SHOW).fetch_all(&mut connection).await.map_err(on_connect)?;
     let settings = rows.iter().map(setting).collect::<sqlx::Result<Vec<_>>>().map_err(on_connect)?;
