@@ -14,9 +14,6 @@ use crate::time::{MICROS_PER_DAY, Timestamp};
 
 /// Records in a block: large enough that blocks cost nothing beside records, small enough that a coupon of ten costs little more than ten.
 const BLOCK_RECORDS: usize = 1024;
-/// Tables that the index by user is split into. One that grows moves all that it holds while everybody waits, and leaves its old place empty: a
-/// sixteenth of either is little.
-const TABLES: usize = 16;
 /// In place of a record number: there is none.
 const NONE: u32 = u32::MAX;
 
@@ -52,7 +49,7 @@ pub struct Issued {
     coupon: CouponId,
     blocks: Vec<Block>,
     count: u32,
-    latest_of_user: Box<[HashTable<u32>; TABLES]>,
+    latest_of_user: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
 
@@ -87,7 +84,7 @@ struct Record {
 impl Issued {
     /// Of this coupon, none yet.
     pub fn new(coupon: CouponId) -> Self {
-        Self { coupon, blocks: Vec::new(), count: 0, latest_of_user: Box::default(), hasher: DefaultHashBuilder::default() }
+        Self { coupon, blocks: Vec::new(), count: 0, latest_of_user: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 
     /// The highest sequence.
@@ -167,7 +164,7 @@ impl Issued {
     /// Bytes held, for the promise about memory.
     pub fn bytes(&self) -> usize {
         let blocks: usize = self.blocks.iter().map(|block| block.records.capacity() * size_of::<Record>() + block.texts.capacity()).sum();
-        blocks + self.latest_of_user.iter().map(HashTable::allocation_size).sum::<usize>()
+        blocks + self.latest_of_user.allocation_size()
     }
 
     fn append(&mut self, user: &str, key: &str, record: impl FnOnce(u32) -> Record) -> u32 {
@@ -189,9 +186,8 @@ impl Issued {
     fn point(&mut self, index: u32) {
         let Self { blocks, latest_of_user, hasher, .. } = self;
         let user = user_of(blocks, index);
-        let hash = hasher.hash_one(user);
-        let slot = latest_of_user[table(hash)].entry(
-            hash,
+        let slot = latest_of_user.entry(
+            hasher.hash_one(user),
             |&other| user_of(blocks, other) == user,
             |&other| hasher.hash_one(user_of(blocks, other)),
         );
@@ -200,8 +196,7 @@ impl Issued {
 
     fn find(&self, user: &str) -> Option<u32> {
         let user = user.as_bytes();
-        let hash = self.hasher.hash_one(user);
-        self.latest_of_user[table(hash)].find(hash, |&index| self.user(index) == user).copied()
+        self.latest_of_user.find(self.hasher.hash_one(user), |&index| self.user(index) == user).copied()
     }
 
     fn record(&self, index: u32) -> &Record {
@@ -231,11 +226,6 @@ impl Issued {
             expires_at: (record.days != 0).then(|| issued_at.plus_days(record.days)),
         }
     }
-}
-
-/// By bits that a table itself looks at last: it takes the lowest and the seven highest first.
-fn table(hash: u64) -> usize {
-    (hash >> 40) as usize % TABLES
 }
 
 fn place(index: u32) -> (usize, usize) {
