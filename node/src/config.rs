@@ -32,6 +32,9 @@ use crate::gateway::listener;
 /// Longest time that can be set: whoever means more has made a mistake.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
 
+/// Most lanes of a node: a shard writes through one lane, and a lane that has few of them has small batches.
+const LANES_MAX: u32 = 64;
+
 /// Most connections that can be set: as many as a process can have open files on a usual Linux (`fs.nr_open`).
 const CONNECTIONS_LIMIT: usize = 1_048_576;
 
@@ -148,6 +151,8 @@ pub struct Store {
     /// How long starting and migrating wait for another node's migration, and for whoever uses a table that is to be altered. Servers only.
     #[serde(with = "humantime_serde")]
     pub migration_wait: Duration,
+    /// How many batches a node stores at the same time, each on a connection of its own. Servers only: SQLite takes one at a time.
+    pub lanes: u32,
 }
 
 /// `auth.…`
@@ -220,7 +225,7 @@ impl Default for Config {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: None, url_file: None, migration_wait: Duration::from_secs(30) }
+        Self { url: None, url_file: None, migration_wait: Duration::from_secs(30), lanes: 4 }
     }
 }
 
@@ -359,6 +364,9 @@ impl Config {
             if duration > DURATION_MAX {
                 return Err(InvalidConfig(format!("{key} must be at most an hour")));
             }
+        }
+        if !(1..=LANES_MAX).contains(&self.store.lanes) {
+            return Err(InvalidConfig(format!("store.lanes must be 1 to {LANES_MAX}")));
         }
         if self.http.requests_max == 0 || self.http.coupon_requests_max == 0 {
             return fail("http.requests_max and http.coupon_requests_max must be at least 1");

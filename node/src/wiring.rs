@@ -38,9 +38,6 @@ const ADMIN_TOKEN_FILE: &str = "admin_token";
 /// The file in the data directory that keeps the node's name.
 const NODE_ID_FILE: &str = "node_id";
 
-/// Lanes to a database server: as many batches as a server's disk takes well at once. Each has a connection of its own.
-const SERVER_LANES: u32 = 4;
-
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -125,7 +122,7 @@ impl Service {
             idle: OWNER_IDLE,
             requests_max: config.http.requests_max,
             coupon_requests_max: config.http.coupon_requests_max,
-            lanes: database.lanes(),
+            lanes: database.lanes(config),
             cluster,
         };
         let engine = Engine::start(options, database.store()).await?;
@@ -199,7 +196,8 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
 }
 
 fn server_options(config: &Config, url: String) -> mysql::Options {
-    mysql::Options { lanes: SERVER_LANES, migration_wait: config.store.migration_wait, ..mysql::Options::new(url) }
+    let store = &config.store;
+    mysql::Options { lanes: store.lanes, migration_wait: store.migration_wait, ..mysql::Options::new(url) }
 }
 
 /// The database that was configured.
@@ -223,11 +221,11 @@ impl Database {
         }
     }
 
-    /// How many batches it can store at the same time.
-    fn lanes(&self) -> usize {
+    /// How many batches it stores at the same time.
+    fn lanes(&self, config: &Config) -> usize {
         match self {
             Self::Sqlite(_) => 1,
-            Self::MySql(_) => SERVER_LANES as usize,
+            Self::MySql(_) => config.store.lanes as usize,
         }
     }
 
