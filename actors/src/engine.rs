@@ -54,7 +54,7 @@ pub struct Options {
     pub http: String,
     /// How long a node may decide after its last successful beat was sent.
     pub lease: Duration,
-    /// Time between beats; also how often the door asks owners what is sold out.
+    /// Time between beats; the door asks owners what is sold out as often, at the least.
     pub beat: Duration,
     /// An owner without requests for so long is unloaded.
     pub idle: Duration,

@@ -8,9 +8,9 @@
 //! 1. [`engine`] takes it from the gateway, with a request key and a deadline.
 //! 2. [`door`]: a coupon known to be sold out, and a user who surely has none: answered here.
 //! 3. [`router`] finds who has the shard, asks there, and asks again with the same key while nobody knows the outcome. While a shard moves it waits.
-//!    To an owner elsewhere it goes over a link of [`peer`]; the shard there takes it as one of its own if it is of that epoch.
+//!    To an owner elsewhere it goes over a link of [`peer`], which hands it to the shard there if that is served in this epoch, under a lease.
 //! 4. [`shard`] has the owner, or loads it; requests wait meanwhile. [`admission`] counted them before they came.
-//! 5. [`coupon`] is the owner's mailbox. [`coupon::owner`] is what it does, [`coupon::ledger`] decides: replay, refusal or issuance.
+//! 5. [`coupon`] is the owner's mailbox, where requests lie in [`coupon::inbox`]. [`coupon::owner`] is what it does, [`coupon::ledger`] decides: replay, refusal or issuance.
 //! 6. If nothing of this coupon is out, all that is undelivered goes to a lane; otherwise it waits for what is out. So batches grow with load.
 //! 7. [`write_back`] joins the portions of many coupons; [`write_back::lane`] brings each to one fate.
 //! 8. [`store`] commits them in one guarded statement.
@@ -23,7 +23,7 @@
 //!              │
 //!           router ◄───────────── moved, unknown: again ─────┐
 //!              │ ╲                                           │
-//!              │  link ──► a peer's shard ──► answers ───────┤
+//!              │  link ──► epoch, lease ──► a peer's shard ──┤
 //!              │                                             │
 //!            shard ── not loaded: load, wait ──┐             │
 //!              │                               │             │

@@ -89,9 +89,9 @@ struct Shared {
     peers: Arc<dyn Peers>,
     door: Arc<Door>,
     board: Arc<Board>,
-    /// As of the last beat every shard is served here or has another living owner.
+    /// It has once claimed, in this life, all that was its to claim, and as of the last beat the group has it.
     ready: AtomicBool,
-    /// They once were.
+    /// That was once so.
     was_ready: AtomicBool,
     /// As of the last beat the group was without this node.
     outside: AtomicBool,
@@ -130,7 +130,7 @@ impl Membership {
         Ok(Self { shared })
     }
 
-    /// Whether, as of the last beat, every shard was served here or had another living owner.
+    /// Whether it has claimed, in this life, all that was its to claim, and, as of the last beat, the group has it.
     pub fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)
     }
@@ -295,7 +295,8 @@ impl Shared {
         let here = |id: ShardId| self.shard(id).here(changes[usize::from(id.get())]);
         let steps = living.judge.steps(member, sent_at, &nodes, &rows, here);
         let missing = self.carry_out(me, sent_at, steps, &living.silent).await?;
-        let ready = missing == 0 && living.life.is_inside();
+        // Once it has claimed all, it stays ready while it claims what others left: a balancer that drops whoever takes over would have nobody.
+        let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.life.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
         Ok(())

@@ -90,7 +90,7 @@ metric_table! {
     SHARDS_OWNED = "coupon_shards_owned", Kind::Gauge, Count, "Shards this node serves.";
     SHARD_CLAIMS = "coupon_shard_claims_total", Kind::Counter, Count, "Shard claims that succeeded, also those that raise the epoch of a shard of ours.";
     LEASE_SECONDS = "coupon_lease_remaining_seconds", Kind::Gauge, Seconds, "Time left in this node's lease; 0 without one.";
-    BEATS = "coupon_beats_total", Kind::Counter, Count, "Heartbeats, by result.";
+    BEATS = "coupon_beats_total", Kind::Counter, Count, "Beats in the database, by result.";
     WENT_BACKWARDS = "coupon_database_went_backwards_total", Kind::Counter, Count,
         "How often the database had lost a beat that it had confirmed: a restore, or a bad fail-over. Never expected.";
     PEERS_UP = "coupon_peers_up", Kind::Gauge, Count, "Peers to which this node has a link.";

@@ -11,6 +11,7 @@ use rand::Rng;
 
 use crate::ids::{Incarnation, NodeId};
 use crate::peer::PeerAddress;
+use crate::store::links::LINKS_MAX;
 use crate::time::Moment;
 
 /// Pause after the first attempt that fails; it doubles, with jitter, so that nodes cut off together do not come back together.
@@ -29,8 +30,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
 /// How long a peer that membership does not name any more is kept: it may have linked before its row was read.
 const UNNAMED_AFTER: Duration = Duration::from_secs(10);
-/// Most peers: far beyond a full mesh that makes sense.
-const PEERS_MAX: usize = 256;
+/// Most peers: as many as a node's row can name as linked. Others would be left out of the group by all.
+const PEERS_MAX: usize = LINKS_MAX;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]

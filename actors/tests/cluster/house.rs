@@ -12,6 +12,7 @@ use bench::servers::{Kind, Server};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
+use super::child::BEAT;
 use super::node::{Node, eventually};
 
 /// Processes of one test are many already.
@@ -87,6 +88,16 @@ impl House {
     /// Waits until all shards are spread over just these nodes.
     pub async fn spread_over(&self, names: &[&str]) {
         eventually("shards are spread", async || self.shares(names).await.is_some_and(|shares| shares.len() == names.len())).await;
+    }
+
+    /// Waits until no shard moves any more: none has for several beats.
+    pub async fn at_rest(&self) {
+        let rested = async || {
+            let before = self.store.shards().await.unwrap();
+            tokio::time::sleep(5 * BEAT).await;
+            self.store.shards().await.unwrap() == before
+        };
+        eventually("shards are at rest", rested).await;
     }
 
     /// Which of these nodes has the coupon's shard.

@@ -147,6 +147,7 @@ pub async fn a_node_that_can_store_nothing_stops_within_its_limit(house: House) 
     const LIMIT: Duration = Duration::from_secs(6);
     let (a, _b) = tokio::join!(house.start("a"), house.start("b"));
     house.spread_over(&["a", "b"]).await;
+    house.at_rest().await;
     let mut coupons = coupons(&house).await.into_iter();
     let coupon = loop {
         let coupon = coupons.next().unwrap();

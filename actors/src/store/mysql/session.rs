@@ -54,7 +54,10 @@ pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOpti
 pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection> {
     let mut connection = options.connect().await.map_err(on_connect)?;
     if options.get_socket().is_none() {
-        set_nodelay(options.get_port()).await;
+        let found = set_nodelay(options.get_port()).await;
+        if found == 0 {
+            tracing::debug!("no connection to the database was found to set TCP_NODELAY on");
+        }
     }
     sqlx::raw_sql(SET).execute(&mut connection).await.map_err(on_connect)?;
     let rows = sqlx::raw_sql(SHOW).fetch_all(&mut connection).await.map_err(on_connect)?;

@@ -1,7 +1,7 @@
 //! Moving the log into the database file. That takes many milliseconds, in which no commit is to wait: a connection of its own moves what is there while
-//! the writer goes on, and then, in the writer's turn, the little that came meanwhile. After that the log begins anew.
+//! the writer goes on, and then, in the writer's turn, the little that came meanwhile. After that the log begins anew, unless somebody still reads from it.
 //!
-//! Nothing rests on it: whatever becomes of a move, the log stays whole, and the next one moves all of it again.
+//! Nothing rests on it but that syncs do not fail: whatever else becomes of a move, the log stays whole, and the next one moves all of it again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 use super::Inner;
 use super::error::on_write;
-use crate::store::{Result, StoreError};
+use crate::store::{Result, StoreError, end_process};
 
 /// Rows between two moves: as each is on a page of its own of the index by user, some 20 MiB of log. Fewer would sync the database file more often,
 /// more would move no less.
@@ -51,6 +51,7 @@ pub(super) fn wrote(inner: &Arc<Inner>, rows: u64) {
             inner.checkpoints.rows.store(0, Ordering::Relaxed);
             let begun = Instant::now();
             match move_log(&inner).await {
+                Err(StoreError::Fatal(why)) => end_process(&why),
                 Ok(()) => tracing::trace!(seconds = begun.elapsed().as_secs_f64(), "moved the log into the database"),
                 Err(error) => tracing::warn!(%error, "the log was not moved into the database; it grows until it is"),
             }
