@@ -139,11 +139,12 @@ impl OneOfThem {
         addresses[rng.random_range(0..addresses.len())].clone()
     }
 
-    /// The administrator: pauses, resumes, and puts more on offer.
+    /// The administrator: pauses, resumes, and puts more on offer. Always of the first coupon: the other stays open, so that whoever asks for it is given it as
+    /// long as anybody decides.
     async fn change_until_it_is_over(mut self, mut rng: StdRng) {
         let mut total = TOTAL;
         while !self.over.load(Ordering::Relaxed) {
-            let coupon = self.coupons[rng.random_range(0..2)];
+            let coupon = self.coupons[0];
             let change = match rng.random_range(0..4) {
                 0 => json!("pause"),
                 1 | 2 => json!("resume"),
@@ -153,7 +154,6 @@ impl OneOfThem {
                 }
             };
             let address = self.somewhere(&mut rng);
-            let coupon = if change.get("patch").is_some() { self.coupons[0] } else { coupon };
             let at_the_desk = self.desk.lock().await;
             if self.over.load(Ordering::Relaxed) {
                 return;
