@@ -5,6 +5,7 @@
 
 mod batches;
 mod children;
+mod filled;
 mod half_peak;
 mod hand_offs;
 mod many;
@@ -66,7 +67,7 @@ pub struct Compare {
     /// The buffer pool of database servers, in MiB.
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(32..))]
     buffer_pool_mib: u32,
-    /// How many issuances `million` stores beforehand.
+    /// How many issuances `million` stores beforehand. `hand-offs` stores as many for each coupon, up to 100,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     issued: u64,
     /// How many coupons `sleeping` makes.

@@ -13,6 +13,7 @@ use reqwest::{Client, StatusCode};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::filled::filled;
 use super::series::verdict;
 use super::stores::StoreServer;
 use super::three::{NODES, Three};
@@ -22,7 +23,9 @@ use crate::load::Failed;
 /// The 95th percentile of all pauses may be so long.
 const P95_MAX: Duration = Duration::from_millis(250);
 /// Coupons that are asked for. A third of them moves with each node that goes, and with each that comes.
-const COUPONS: u64 = 48;
+const COUPONS: usize = 12;
+/// Issuances that each of them has, unless fewer are wished: what its next owner has to read.
+const ISSUED_MAX: u64 = 100_000;
 /// How long a coupon's users think: so that the machine is busy, and not so busy that every request waits for others.
 const PACE: Duration = Duration::from_millis(20);
 
@@ -49,16 +52,26 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     }
     let _ = write!(
         text,
-        "\n{NODES} nodes, one after the other stopped (SIGTERM) and started again; {COUPONS} coupons, each asked for by one user after the other. {}",
+        "\n{NODES} nodes, one after the other stopped (SIGTERM) and started again; {COUPONS} coupons of {} issuances, each asked for by one user after the other. {}",
+        issued(bench),
         bench.settings()
     );
     Ok(text)
 }
 
+/// How many issuances each coupon has before it is asked for.
+fn issued(bench: &Bench<'_>) -> u64 {
+    bench.flags.issued.min(ISSUED_MAX)
+}
+
 /// The pause of every move, and how many requests were answered.
 async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duration>, u64), Failed> {
-    let mut three = Three::start(bench, &server.fresh(bench).await?).await?;
-    let coupons = bench.make(three.node(0).url(), COUPONS, None).await?;
+    let url = server.fresh(bench).await?;
+    let mut coupons = Vec::new();
+    for _ in 0..COUPONS {
+        coupons.push(filled(&url, issued(bench)).await?);
+    }
+    let mut three = Three::start(bench, &url).await?;
     let asking = Asking::begin(&coupons, three.client(), three.urls(None));
     let mut pauses = Vec::new();
     for _ in 0..bench.flags.rounds {
