@@ -42,7 +42,7 @@ struct Shard {
 }
 
 impl Three {
-    /// Starts them, and waits until they share the shards.
+    /// Starts them, and waits until they share the shards and none moves.
     pub(super) async fn start(bench: &Bench<'_>, store_url: &str) -> Result<Self, Failed> {
         let program = beside(bench.flags.firstcome.as_deref(), "firstcome")?.canonicalize()?;
         let directory = tempfile::Builder::new().prefix("three-").tempdir_in(bench.scratch)?.keep();
@@ -65,6 +65,7 @@ impl Three {
         }
         let three = Self { nodes, client: Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()? };
         three.settled().await?;
+        three.at_rest().await?;
         Ok(three)
     }
 
@@ -118,6 +119,22 @@ impl Three {
                 return Err(format!("the nodes do not share the shards within {LIMIT:?}\n{}", log.join("\n")).into());
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until no shard moves any more: none has for five beats.
+    async fn at_rest(&self) -> Result<(), Failed> {
+        const REST: Duration = Duration::from_millis(1_500);
+        let begun = Instant::now();
+        loop {
+            let before = self.owners(&self.nodes[0]).await?;
+            tokio::time::sleep(REST).await;
+            if self.owners(&self.nodes[0]).await? == before {
+                return Ok(());
+            }
+            if begun.elapsed() > LIMIT {
+                return Err(format!("shards still move after {LIMIT:?}").into());
+            }
         }
     }
 

@@ -22,10 +22,13 @@ async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&st
     for round in 1..=2 {
         stage.goes_on().await;
         let quiet = stage.without_changes(&clients, coupons).await;
-        for statement in take {
-            run(&mut shell, statement).await;
-        }
-        stage.not_ready("no_store").await;
+        // At once: a server may take as long for it as a lease lasts, and without a lease nothing is tried that it could refuse.
+        let taken = async {
+            for statement in take {
+                run(&mut shell, statement).await;
+            }
+        };
+        tokio::join!(taken, stage.not_ready("no_store"));
         stage.not_ready("no_lease").await;
         refused_in_time(stage, coupons[1], &format!("late-{round}")).await;
         // A demoted server may have less than the one that took its place: nothing is read from it either.
