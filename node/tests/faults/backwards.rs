@@ -45,6 +45,10 @@ async fn a_database_that_went_backwards(kind: Kind) {
     stage.ready().await;
     stage.goes_on().await;
     assert_eq!(stage.metric(ALARM).await, 0.0, "a restart is no step back");
+    // It is by a beat that what was kept is known to be older.
+    let beat = "SELECT beat FROM nodes";
+    let kept_beat = number(&mut stage.shell().await, beat).await;
+    eventually("it beats on", async || number(&mut stage.shell().await, beat).await > kept_beat + 1).await;
     // Sold out, as its owner and the door have it. In what was kept it was never made.
     let gone = stage.coupon(Some(1)).await;
     assert_eq!(stage.issue(gone, "winner", "key").await.0.0, 201);
