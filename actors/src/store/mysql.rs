@@ -4,7 +4,7 @@
 //! them), and for all the rest. Whatever is written is one autocommit statement; there are no transactions. A connection that gave an error is
 //! closed, never used again. Every connection is tried for a server that takes writes, so a demoted one serves nothing, not even old rows.
 //!
-//! Cancel safety: work on the database is [`uncut`]; what a caller drops, or stops waiting for, is only the answer.
+//! Cancel safety: work on the database is never cut off halfway (`uncut.rs`); what a caller drops, or stops waiting for, is only the answer.
 
 mod canary;
 mod cluster;

@@ -3,7 +3,7 @@
 //! One connection writes, so statements that change anything stand in line, in the order in which they came; a few read-only ones read
 //! beside it (WAL). Every commit is synced before it is answered (`synchronous=FULL`).
 //!
-//! Cancel safety: work on the database is [`uncut`]; what a caller drops, or stops waiting for, is only the answer.
+//! Cancel safety: work on the database is never cut off halfway (`uncut.rs`); what a caller drops, or stops waiting for, is only the answer.
 
 mod checkpoint;
 mod cluster;

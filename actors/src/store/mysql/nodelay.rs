@@ -1,8 +1,8 @@
 //! `TCP_NODELAY` for connections to the database.
 //!
-//! sqlx 0.9.0 leaves Nagle's algorithm on and shows nobody its sockets (https://github.com/transact-rs/sqlx/issues/4335, mended there and not published yet). Over TLS a batch beyond 16 KiB
-//! is written in two parts, and the second waits until the server acknowledges the first: 40 ms, beside the 4 that a commit takes. So the sockets
-//! are found by the port that they are connected to, whatever else is there too. With the next sqlx this file can go.
+//! sqlx 0.9.0 leaves Nagle's algorithm on and shows nobody its sockets (<https://github.com/transact-rs/sqlx/issues/4335>, mended there and not published
+//! yet). Over TLS a batch beyond 16 KiB is written in two parts, and the second waits until the server acknowledges the first: 40 ms, beside the 4
+//! that a commit takes. So the sockets are found by the port that they are connected to, whatever else is there too. With the next sqlx this file can go.
 
 use std::os::fd::RawFd;
 
