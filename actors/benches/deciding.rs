@@ -45,16 +45,7 @@ fn key(number: u64) -> RequestKey {
 }
 
 fn coupon(id: u64, total_quantity: Option<u64>) -> Coupon {
-    let offer = Offer {
-        title: "a coupon".to_owned(),
-        discount: None,
-        min_order_amount: None,
-        total_quantity,
-        per_user_limit: 1,
-        starts_at: None,
-        ends_at: None,
-        use_within_days: Some(30),
-    };
+    let offer = Offer { total_quantity, use_within_days: Some(30), ..Offer::titled("a coupon") };
     Coupon { id: CouponId::new(id).unwrap(), offer, status: Status::Open, version: 1, created_at: at(), updated_at: at() }
 }
 

@@ -88,6 +88,20 @@ impl InvalidField {
 }
 
 impl Offer {
+    /// An offer without limits, but that a user may have one.
+    pub fn titled(title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            discount: None,
+            min_order_amount: None,
+            total_quantity: None,
+            per_user_limit: 1,
+            starts_at: None,
+            ends_at: None,
+            use_within_days: None,
+        }
+    }
+
     /// Everything that is wrong with this offer; empty if it can stand.
     pub fn check(&self) -> Vec<InvalidField> {
         let mut errors = Vec::new();

@@ -39,16 +39,7 @@ impl OwnedCoupon {
     /// Makes it, in a database that no node has open, and claims its shard.
     pub async fn make(store: &dyn Store) -> Result<Self, OwnedError> {
         store.check().await?;
-        let offer = Offer {
-            title: "owned".to_owned(),
-            discount: None,
-            min_order_amount: None,
-            total_quantity: None,
-            per_user_limit: 1,
-            starts_at: None,
-            ends_at: None,
-            use_within_days: None,
-        };
+        let offer = Offer::titled("owned");
         let new = NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at: timestamp() };
         let Created::New(coupon) = store.create_coupon(&new).await? else {
             return Err(OwnedError::Shared("a new coupon was there before"));

@@ -149,16 +149,7 @@ mod tests {
     use crate::offer::{Offer, Status};
 
     fn sold_out(winners: u64) -> Notice {
-        let offer = Offer {
-            title: "x".repeat(200),
-            discount: None,
-            min_order_amount: None,
-            total_quantity: Some(winners),
-            per_user_limit: 1,
-            starts_at: None,
-            ends_at: None,
-            use_within_days: None,
-        };
+        let offer = Offer { total_quantity: Some(winners), ..Offer::titled("x".repeat(200)) };
         let at = Timestamp::from_micros(0).unwrap();
         let coupon = Coupon { id: CouponId::new(7).unwrap(), offer, status: Status::Open, version: 3, created_at: at, updated_at: at };
         let names: Vec<String> = (0..winners).map(|number| format!("user-{number}")).collect();

@@ -16,16 +16,7 @@ fn now(millis: u64) -> Now {
 }
 
 fn coupon(total: u64, version: u64, status: Status) -> Coupon {
-    let offer = Offer {
-        title: "test".to_owned(),
-        discount: None,
-        min_order_amount: None,
-        total_quantity: Some(total),
-        per_user_limit: 1,
-        starts_at: None,
-        ends_at: None,
-        use_within_days: None,
-    };
+    let offer = Offer { total_quantity: Some(total), ..Offer::titled("test") };
     let (created_at, updated_at) = (Timestamp::from_micros(0).unwrap(), Timestamp::from_micros(0).unwrap());
     Coupon { id: CouponId::new(1).unwrap(), offer, status, version, created_at, updated_at }
 }

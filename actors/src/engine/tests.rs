@@ -56,16 +56,7 @@ async fn a_node_among_others_needs_a_store_that_they_share_and_a_lease_that_ends
 }
 
 async fn coupon(engine: &Engine) -> CouponId {
-    let offer = Offer {
-        title: "test".to_owned(),
-        discount: None,
-        min_order_amount: None,
-        total_quantity: None,
-        per_user_limit: 1,
-        starts_at: None,
-        ends_at: None,
-        use_within_days: None,
-    };
+    let offer = Offer::titled("test");
     let new = NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at: time::timestamp() };
     let Created::New(coupon) = engine.store().create_coupon(&new).await.unwrap() else { panic!("it is new") };
     coupon.id

@@ -21,7 +21,7 @@ pub const CONFIGURATION: &str = "FIRSTCOME_TEST_CLUSTER";
 pub const MARK: &str = "@@ ";
 
 pub const LEASE: Duration = Duration::from_millis(1_500);
-pub const BEAT: Duration = Duration::from_millis(100);
+const BEAT: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
 pub async fn run(configuration: &str) {

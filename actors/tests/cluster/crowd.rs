@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::house::House;
@@ -23,7 +24,7 @@ pub struct Told {
 }
 
 pub struct Crowd {
-    nodes: Arc<Mutex<Vec<Arc<Node>>>>,
+    nodes: watch::Sender<Vec<Arc<Node>>>,
     told: Arc<Mutex<Vec<Told>>>,
     stopping: Arc<AtomicBool>,
     users: Vec<JoinHandle<()>>,
@@ -32,21 +33,17 @@ pub struct Crowd {
 impl Crowd {
     /// Each asks one of the nodes for one of the coupons, again and again as somebody else.
     pub fn start(coupons: Vec<u64>) -> Self {
-        let (nodes, told) = (Arc::new(Mutex::new(Vec::<Arc<Node>>::new())), Arc::new(Mutex::new(Vec::new())));
+        let (nodes, told) = (watch::Sender::new(Vec::<Arc<Node>>::new()), Arc::new(Mutex::new(Vec::new())));
         let (stopping, numbers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let one = |_| {
-            let (nodes, told, stopping, numbers) = (Arc::clone(&nodes), Arc::clone(&told), Arc::clone(&stopping), Arc::clone(&numbers));
+            let (mut nodes, told, stopping, numbers) = (nodes.subscribe(), Arc::clone(&told), Arc::clone(&stopping), Arc::clone(&numbers));
             let coupons = coupons.clone();
             tokio::spawn(async move {
                 while !stopping.load(Ordering::Relaxed) {
                     let number = numbers.fetch_add(1, Ordering::Relaxed);
-                    let node = {
-                        let nodes = nodes.lock().unwrap();
-                        nodes.get(number as usize % nodes.len().max(1)).cloned()
-                    };
-                    let Some(node) = node else {
-                        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-                        continue;
+                    let node = match nodes.wait_for(|nodes| !nodes.is_empty()).await {
+                        Ok(nodes) => Arc::clone(&nodes[number as usize % nodes.len()]),
+                        Err(_it_is_over) => return,
                     };
                     let (coupon, user) = (coupons[number as usize / 7 % coupons.len()], format!("user-{number}"));
                     let answer =
@@ -61,7 +58,7 @@ impl Crowd {
 
     /// From now on these are asked.
     pub fn ask(&self, nodes: &[&Arc<Node>]) {
-        *self.nodes.lock().unwrap() = nodes.iter().map(|node| Arc::clone(node)).collect();
+        self.nodes.send_replace(nodes.iter().map(|node| Arc::clone(node)).collect());
     }
 
     pub fn told(&self) -> usize {
@@ -71,6 +68,7 @@ impl Crowd {
     /// Ends the crowd, and gives back what it was told.
     pub async fn end(self) -> Vec<Told> {
         self.stopping.store(true, Ordering::Relaxed);
+        drop(self.nodes);
         for user in self.users {
             user.await.unwrap();
         }

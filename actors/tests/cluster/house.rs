@@ -1,7 +1,7 @@
 //! A database of its own on a shared server, with the coupons and the nodes on it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use actors::ids::{CouponId, RequestKey, Sequence};
 use actors::offer::{Offer, Status};
@@ -12,7 +12,6 @@ use bench::servers::{Kind, Server};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
-use super::child::BEAT;
 use super::node::{Node, eventually};
 
 /// Processes of one test are many already.
@@ -40,16 +39,7 @@ impl House {
     }
 
     pub async fn coupon(&self, key: &str, total: Option<u64>) -> u64 {
-        let offer = Offer {
-            title: "test".to_owned(),
-            discount: None,
-            min_order_amount: None,
-            total_quantity: total,
-            per_user_limit: 1,
-            starts_at: None,
-            ends_at: None,
-            use_within_days: None,
-        };
+        let offer = Offer { total_quantity: total, ..Offer::titled("test") };
         let new = NewCoupon { key: RequestKey::parse(key).unwrap(), offer, status: Status::Open, created_at: timestamp() };
         match self.store.create_coupon(&new).await.unwrap() {
             Created::New(coupon) => coupon.id.get(),
@@ -90,12 +80,20 @@ impl House {
         eventually("shards are spread", async || self.shares(names).await.is_some_and(|shares| shares.len() == names.len())).await;
     }
 
-    /// Waits until no shard moves any more: none has for several beats.
+    /// Waits until no shard moves any more: none has while every node beat so often that it would have given one up.
     pub async fn at_rest(&self) {
+        const BEATS: u64 = 5;
+        let seen = Mutex::new((Vec::new(), HashMap::new()));
         let rested = async || {
-            let before = self.store.shards().await.unwrap();
-            tokio::time::sleep(5 * BEAT).await;
-            self.store.shards().await.unwrap() == before
+            let (shards, nodes) = (self.store.shards().await.unwrap(), self.store.nodes().await.unwrap());
+            let nodes = nodes.into_iter().filter(|node| node.state != NodeState::Ended);
+            let beats: HashMap<_, _> = nodes.map(|node| (node.incarnation, node.beat)).collect();
+            let mut seen = seen.lock().unwrap();
+            if seen.0 != shards || seen.1.len() != beats.len() {
+                *seen = (shards, beats);
+                return false;
+            }
+            seen.1.iter().all(|(node, before)| beats.get(node).is_some_and(|beat| *beat >= before + BEATS))
         };
         eventually("shards are at rest", rested).await;
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::crowd::{self, Crowd, Told};
 use super::house::House;
-use super::node::{STOP_LIMIT, eventually};
+use super::node::{STOP_LIMIT, eventually, within};
 use actors::store::{NodeState, Store};
 
 /// As many as that every node has some.
@@ -124,12 +124,7 @@ pub async fn a_node_that_is_stopped_hands_over_what_it_has(house: House) {
     let before = (moves("received").await, moves("claimed").await);
     assert!(b.stop().await);
     // Its process goes on, its links do not: and not only because nobody names its peers any more, which takes twice as long.
-    let unlinked = async {
-        while b.metric("coupon_peers_up").await > 0.0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(5), unlinked).await.is_ok());
+    within(Duration::from_secs(5), "its links end", async || b.metric("coupon_peers_up").await == 0.0).await;
     house.spread_over(&["a"]).await;
     let (received, claimed) = (moves("received").await - before.0, moves("claimed").await - before.1);
     assert!(received > 2.0 * claimed, "{received} were handed over and {claimed} claimed");

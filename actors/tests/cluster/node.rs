@@ -119,10 +119,15 @@ impl Node {
 
 /// Polls until it is so; a test that waits in vain says for what.
 pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    within(LIMIT, what, condition).await;
+}
+
+/// The same, in less time.
+pub async fn within(limit: Duration, what: &str, condition: impl AsyncFn() -> bool) {
     let polls = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    assert!(tokio::time::timeout(LIMIT, polls).await.is_ok(), "never: {what}");
+    assert!(tokio::time::timeout(limit, polls).await.is_ok(), "not within {limit:?}: {what}");
 }

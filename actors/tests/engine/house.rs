@@ -85,16 +85,7 @@ impl House {
     }
 
     pub async fn coupon(&self, total_quantity: Option<u64>, per_user_limit: u8) -> CouponId {
-        let offer = Offer {
-            title: "test".to_owned(),
-            discount: None,
-            min_order_amount: None,
-            total_quantity,
-            per_user_limit,
-            starts_at: None,
-            ends_at: None,
-            use_within_days: Some(30),
-        };
+        let offer = Offer { total_quantity, per_user_limit, use_within_days: Some(30), ..Offer::titled("test") };
         let new = NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at: actors::time::timestamp() };
         match self.store.create_coupon(&new).await.unwrap() {
             Created::New(coupon) => coupon.id,

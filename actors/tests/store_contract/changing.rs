@@ -16,7 +16,6 @@ fn new(key: &str, offer: Offer) -> NewCoupon {
 pub async fn a_coupon_comes_back_as_it_was_made(database: &impl Database) {
     let store = database.store();
     let full = Offer {
-        title: "x".repeat(199) + "🎉",
         discount: Some(Discount::Rate(100)),
         min_order_amount: Some(0),
         total_quantity: Some(1_000_000_000),
@@ -24,17 +23,9 @@ pub async fn a_coupon_comes_back_as_it_was_made(database: &impl Database) {
         starts_at: Timestamp::parse("1000-01-01T00:00:00.000001Z"),
         ends_at: Timestamp::parse("9999-12-30T21:59:59.999999Z"),
         use_within_days: Some(3_650),
+        ..Offer::titled("x".repeat(199) + "🎉")
     };
-    let bare = Offer {
-        title: "'; -- \"\\ \n".to_owned(),
-        discount: None,
-        min_order_amount: None,
-        total_quantity: None,
-        per_user_limit: 1,
-        starts_at: None,
-        ends_at: None,
-        use_within_days: None,
-    };
+    let bare = Offer::titled("'; -- \"\\ \n");
     let largest = Offer { discount: Some(Discount::Amount(actors::offer::AMOUNT_MAX)), ..bare.clone() };
     for (number, offer) in [full, bare, largest].into_iter().enumerate() {
         let new = NewCoupon { status: Status::Paused, ..new(&format!("key-{number}"), offer.clone()) };
@@ -98,14 +89,11 @@ pub async fn a_change_is_stored_whole(database: &impl Database) {
     let change = batch([owned.change(0, |coupon| {
         coupon.status = Status::Closed;
         coupon.offer = Offer {
-            title: "other".to_owned(),
             discount: Some(Discount::Rate(7)),
-            min_order_amount: None,
             total_quantity: Some(11),
-            per_user_limit: 1,
             starts_at: Some(after_noon(1)),
             ends_at: Some(after_noon(2)),
-            use_within_days: None,
+            ..Offer::titled("other")
         };
     })]);
     assert_eq!(found(&*store, &change).await, (true, FoundRows::Absent));

@@ -15,6 +15,8 @@ mod eventually;
 #[allow(dead_code, reason = "another test program uses the rest of it")]
 #[path = "../common/history.rs"]
 mod history;
+#[path = "../common/on_both.rs"]
+mod on_both;
 #[allow(dead_code, reason = "another test program uses the rest of it")]
 #[path = "../common/process.rs"]
 mod process;
@@ -31,16 +33,4 @@ mod store;
 mod views;
 mod wire;
 
-/// Makes a test on each server of each function.
-macro_rules! on_both {
-    ($($test:ident)*) => {
-        mod on_mysql {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(bench::servers::Kind::MySql).await })*
-        }
-        mod on_mariadb {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(bench::servers::Kind::MariaDb).await })*
-        }
-    };
-}
-
-pub(crate) use on_both;
+pub(crate) use on_both::on_both;

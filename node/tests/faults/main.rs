@@ -17,6 +17,8 @@ mod eventually;
 #[allow(dead_code, reason = "another test program uses the rest of it")]
 #[path = "../common/history.rs"]
 mod history;
+#[path = "../common/on_both.rs"]
+mod on_both;
 mod opening;
 #[allow(dead_code, reason = "another test program uses the rest of it")]
 #[path = "../common/process.rs"]

@@ -111,16 +111,4 @@ async fn a_server_that_cannot_keep_what_is_told(kind: Kind) {
     opening.refused("migrate", &["the server is read-only"]);
 }
 
-/// Makes a test on each server of each function.
-macro_rules! on_both {
-    ($($test:ident)*) => {
-        mod on_mysql {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(bench::servers::Kind::MySql).await })*
-        }
-        mod on_mariadb {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(bench::servers::Kind::MariaDb).await })*
-        }
-    };
-}
-
-on_both! { what_is_refused an_isolation_that_cannot_be_set nothing_is_waited_for_without_end a_server_that_cannot_keep_what_is_told }
+crate::on_both::on_both! { what_is_refused an_isolation_that_cannot_be_set nothing_is_waited_for_without_end a_server_that_cannot_keep_what_is_told }

@@ -10,16 +10,7 @@ fn at(micros: i64) -> Timestamp {
 }
 
 fn coupon(total_quantity: Option<u64>, per_user_limit: u8) -> Coupon {
-    let offer = Offer {
-        title: "test".to_owned(),
-        discount: None,
-        min_order_amount: None,
-        total_quantity,
-        per_user_limit,
-        starts_at: None,
-        ends_at: None,
-        use_within_days: None,
-    };
+    let offer = Offer { total_quantity, per_user_limit, ..Offer::titled("test") };
     Coupon { id: CouponId::new(1).unwrap(), offer, status: Status::Open, version: 1, created_at: at(0), updated_at: at(0) }
 }
 

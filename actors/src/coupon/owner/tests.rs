@@ -14,16 +14,7 @@ fn now() -> Now {
 /// An owner that has handed over one issuance, which came back fenced.
 fn fenced() -> Owner {
     let (id, at) = (CouponId::new(1).unwrap(), Timestamp::from_micros(0).unwrap());
-    let offer = Offer {
-        title: "test".to_owned(),
-        discount: None,
-        min_order_amount: None,
-        total_quantity: None,
-        per_user_limit: 1,
-        starts_at: None,
-        ends_at: None,
-        use_within_days: None,
-    };
+    let offer = Offer::titled("test");
     let coupon = Coupon { id, offer, status: Status::Open, version: 1, created_at: at, updated_at: at };
     let fence = Fence { epoch: Epoch::new(1), owner: Incarnation::new(1).unwrap() };
     let mut owner = Owner::new(Ledger::new(coupon, Issued::new(id)), fence, Duration::ZERO, Moment::ORIGIN);

@@ -135,16 +135,7 @@ async fn news_that_make_no_sense_are_not_heard() {
 #[tokio::test]
 async fn nothing_is_confirmed_without_a_lease_nor_to_whom_the_rows_do_not_name() {
     let house = House::new().await;
-    let offer = Offer {
-        title: "test".to_owned(),
-        discount: None,
-        min_order_amount: None,
-        total_quantity: Some(1),
-        per_user_limit: 1,
-        starts_at: None,
-        ends_at: None,
-        use_within_days: None,
-    };
+    let offer = Offer { total_quantity: Some(1), ..Offer::titled("test") };
     let at = Timestamp::from_micros(0).unwrap();
     let row = Coupon { id: coupon(), offer, status: Status::Open, version: 1, created_at: at, updated_at: at };
     house.board.post(incarnation(1), Arc::new(Notice::new(row, Sequence::new(1), ["alice"].into_iter())));

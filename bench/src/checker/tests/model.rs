@@ -116,16 +116,7 @@ struct Service {
 
 impl Service {
     fn new(quantity: Option<u64>, per_user_limit: u8) -> Self {
-        let offer = Offer {
-            title: "model".to_owned(),
-            discount: None,
-            min_order_amount: None,
-            total_quantity: quantity,
-            per_user_limit,
-            starts_at: None,
-            ends_at: None,
-            use_within_days: None,
-        };
+        let offer = Offer { total_quantity: quantity, per_user_limit, ..Offer::titled("model") };
         let coupon = Coupon { id: coupon_id(), offer, status: Status::Open, version: 1, created_at: at(1), updated_at: at(1) };
         Self { ledger: Ledger::new(coupon, Issued::new(coupon_id())), rows: Rows::default() }
     }
