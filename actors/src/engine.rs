@@ -22,6 +22,7 @@ use crate::lease::Lease;
 use crate::membership::peers::{NoPeers, Peers};
 use crate::membership::{self, Membership};
 use crate::metrics::{self, handles};
+use crate::peer::LinksError;
 use crate::peer::lives::Lives;
 pub use crate::peer::lives::Options as ClusterOptions;
 use crate::peer::talk::Talk;
@@ -92,6 +93,23 @@ pub struct ClusterView {
     pub shards: Vec<ShardRow>,
 }
 
+/// Why an engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It does not get on with the store.
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    /// There can be no links to other nodes.
+    #[error("the links to other nodes: {0}")]
+    Links(#[from] LinksError),
+    /// Several nodes were wished over a store that only one can have open.
+    #[error("the store is one node's alone: a cluster needs MySQL or MariaDB")]
+    Exclusive,
+    /// Others would have to wait too long for a node that is gone.
+    #[error("a lease in a cluster is at most {LEASE_MAX:?}")]
+    Lease,
+}
+
 /// The engine; cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -119,7 +137,7 @@ impl Drop for Inner {
 
 impl Engine {
     /// Joins the cluster, claims shards and serves. Ready once [`Self::not_ready`] is empty.
-    pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Self> {
+    pub async fn start(options: Options, store: Arc<dyn Store>) -> std::result::Result<Self, StartError> {
         if options.cluster.is_some() {
             check_cluster(&options, store.as_ref())?;
         }
@@ -129,7 +147,7 @@ impl Engine {
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
         let (ownership, places) = (Ownership::default(), Admission::new(options.requests_max));
         let lives = options.cluster.map(|cluster| Lives::new(options.node.clone(), cluster, places.clone())).transpose();
-        let lives = lives.map_err(|error| StoreError::NotStored(error.to_string()))?;
+        let lives = lives?;
         let peers: Arc<dyn Peers> =
             lives.clone().map_or_else(|| Arc::new(NoPeers) as Arc<dyn Peers>, |lives| Arc::new(lives) as Arc<dyn Peers>);
         let surroundings = ShardSurroundings {
@@ -342,18 +360,15 @@ impl Engine {
 }
 
 /// Whether this can be a node among others.
-fn check_cluster(options: &Options, store: &dyn Store) -> Result<()> {
+fn check_cluster(options: &Options, store: &dyn Store) -> std::result::Result<(), StartError> {
     if store.is_exclusive() {
-        return Err(StoreError::NotStored("this store is one node's alone: a cluster needs MySQL or MariaDB".to_owned()));
+        return Err(StartError::Exclusive);
     }
     check_lease(options)
 }
 
-fn check_lease(options: &Options) -> Result<()> {
-    match options.lease <= LEASE_MAX {
-        true => Ok(()),
-        false => Err(StoreError::NotStored(format!("a lease in a cluster is at most {LEASE_MAX:?}"))),
-    }
+fn check_lease(options: &Options) -> std::result::Result<(), StartError> {
+    if options.lease <= LEASE_MAX { Ok(()) } else { Err(StartError::Lease) }
 }
 
 /// What is done at every beat and is nobody else's: owners tell the door, idle owners are let go, gauges are set.

@@ -66,6 +66,7 @@ pub mod lease;
 pub mod membership;
 pub mod metrics;
 pub mod offer;
+mod pauses;
 pub mod peer;
 pub mod placement;
 pub mod router;

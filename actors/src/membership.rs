@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -27,6 +27,7 @@ pub use crate::membership::join::Predecessor;
 use crate::membership::life::{Beaten, Life};
 use crate::membership::peers::{PeerAddress, Peers};
 use crate::metrics::{handles, shard_moved};
+use crate::pauses::pauses;
 use crate::placement::claim::{GiveUp, Judge, Member, Steps};
 use crate::placement::ownership::{Entry, Ownership};
 use crate::shard::ShardHandle;
@@ -384,7 +385,7 @@ impl Shared {
 
     fn pauses(&self) -> ExponentialBackoff {
         let Options { lease, beat, .. } = self.options;
-        ExponentialBuilder::new().with_min_delay(beat).with_max_delay(lease.max(beat)).without_max_times().with_jitter().build()
+        pauses(beat, lease.max(beat))
     }
 
     /// This incarnation is over: everything is dropped, and joined anew after a pause. Two that keep ending each other come apart that way.

@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use ractor::{Actor, ActorRef};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -195,7 +196,7 @@ impl Links {
     /// Tells all linked peers news, and who is known to have heard them within `limit`. Cancel safe: they are told all the same.
     pub async fn tell_all(&self, news: &[u8], limit: Duration) -> Vec<Incarnation> {
         let told = self.linked().into_iter().map(async |peer| self.tell(peer, news.to_vec(), limit).await.then_some(peer));
-        futures_util::future::join_all(told).await.into_iter().flatten().collect()
+        join_all(told).await.into_iter().flatten().collect()
     }
 
     /// Tells all linked peers news, whoever hears them. They arrive before all requests that are asked later.
@@ -218,9 +219,8 @@ impl Links {
         self.shared.stopping.store(true, Ordering::Release);
         let links: Vec<_> = self.shared.routes.load().values().cloned().collect();
         links.iter().for_each(|link| link.tell(EgressCommand::Lost));
-        for link in links {
-            let _ = link.actor.get_cell().wait(Some(STOP_LIMIT)).await;
-        }
+        let ends = links.iter().map(|link| async { link.actor.get_cell().wait(Some(STOP_LIMIT)).await });
+        join_all(ends).await;
         let _ = self.hub.stop_and_wait(None, Some(STOP_LIMIT)).await;
     }
 }

@@ -24,7 +24,7 @@ use crate::metrics::{Handles, handles};
 use crate::placement::ownership::Ownership;
 pub use crate::shard::handle::ShardHandle;
 use crate::shard::handle::Shared;
-use crate::shard::life::{Effect, Event, Life, Load, Raise};
+use crate::shard::life::{Effect, Event, Life, Load, Raise, Shown};
 use crate::shard::load::{Ahead, Loaded, Readied};
 use crate::store::Store;
 use crate::time::{self, Moment};
@@ -142,10 +142,7 @@ impl Actor for ShardActor {
         let mut read = Read::Nothing;
         let turns = command.turns();
         let event = match command {
-            ShardCommand::Claimed(fence) => {
-                state.closed_at = None;
-                Event::Claimed(fence)
-            }
+            ShardCommand::Claimed(fence) => Event::Claimed(fence),
             ShardCommand::Lost => Event::Lost,
             ShardCommand::Ask(coupon, request) => Event::Asked(coupon, request),
             ShardCommand::Loaded(coupon, loaded) => {
@@ -161,10 +158,7 @@ impl Actor for ShardActor {
             }
             ShardCommand::Fenced(epoch) => Event::Fenced(epoch),
             ShardCommand::Raised(from, raise) => Event::Raised { from, raise },
-            ShardCommand::GiveUp(from, to) => {
-                state.closed_at.get_or_insert_with(time::moment);
-                Event::GiveUp { from, to }
-            }
+            ShardCommand::GiveUp(from, to) => Event::GiveUp { from, to },
             ShardCommand::Given(from, given) => Event::Given { from, given },
             ShardCommand::Expect(coupons) => Event::Expect(coupons),
             ShardCommand::Preloaded(coupon, ahead) => {
@@ -224,6 +218,10 @@ impl State {
         while let Some(event) = events.pop() {
             let mut effects = Vec::new();
             self.life.handle(event, &mut effects);
+            self.closed_at = match self.life.shown() {
+                Shown::Moving => self.closed_at.or_else(|| Some(time::moment())),
+                Shown::Unserved | Shown::Serving(_) | Shown::Drained => None,
+            };
             for effect in effects {
                 events.extend(self.carry_out(effect, &mut read, myself).await);
             }
@@ -391,7 +389,7 @@ impl State {
                 // In this order: the next owner hears of it before the first request that follows.
                 peers.moved(id, fence);
                 ownership.learn(id, fence);
-                if let Some(closed_at) = closed_at {
+                if let Some(closed_at) = closed_at.filter(|_| Some(owner) == to) {
                     handles().hand_over_seconds.record(time::moment().since(closed_at).as_secs_f64());
                 }
             }

@@ -295,6 +295,21 @@ async fn a_database_too_slow_for_all_claims_of_a_beat_gives_some_with_each() {
     eventually("one has all", async || cluster.is_placed_on(&[&one]).await).await;
 }
 
+/// A balancer that dropped whoever takes over would have nobody left.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_over_more_than_a_beat_allows_is_ready_meanwhile() {
+    let cluster = Cluster::new().await;
+    let (one, two) = (cluster.start("one", "1:1").await.unwrap(), cluster.start("two", "2:2").await.unwrap());
+    eventually("both have theirs", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    one.faults.slow_claims(2 * (LEASE / 3) / u32::from(SHARDS));
+    two.faults.refuse_beats(true);
+    eventually("one has all", async || {
+        assert!(one.membership.is_ready(), "it is not ready in the middle of it");
+        cluster.is_placed_on(&[&one]).await
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_counts_from_before_its_beat_was_sent() {
     const LATE: Duration = Duration::from_millis(300);

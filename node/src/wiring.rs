@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use actors::engine::{self, Engine};
 use actors::ids::{InvalidId, NodeId};
+use actors::store::Store;
 use actors::store::mysql::{self, MySqlStore};
 use actors::store::sqlite::{self, OpenError, SqliteStore};
-use actors::store::{Store, StoreError};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
@@ -75,9 +75,9 @@ pub enum StartError {
     /// The database server cannot be used.
     #[error("the database server: {0}")]
     Server(#[from] mysql::OpenError),
-    /// The store was opened, but the engine did not get on with it.
-    #[error("the store: {0}")]
-    Store(#[from] StoreError),
+    /// The engine did not start.
+    #[error(transparent)]
+    Engine(#[from] engine::StartError),
 }
 
 /// Why a node did not stop as it should. What was told is stored all the same.

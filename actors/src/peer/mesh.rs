@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use rand::Rng;
 
 use crate::ids::{Incarnation, NodeId};
+use crate::pauses::pauses;
 use crate::peer::PeerAddress;
 use crate::store::links::LINKS_MAX;
 use crate::time::Moment;
@@ -186,9 +187,7 @@ impl Mesh {
 
 impl Peer {
     fn next_pause(&mut self) -> Duration {
-        let pauses = self.pauses.get_or_insert_with(|| {
-            ExponentialBuilder::new().with_min_delay(PAUSE_FIRST).with_max_delay(PAUSE_LONGEST).without_max_times().with_jitter().build()
-        });
+        let pauses = self.pauses.get_or_insert_with(|| pauses(PAUSE_FIRST, PAUSE_LONGEST));
         pauses.next().unwrap_or(PAUSE_LONGEST)
     }
 }

@@ -80,6 +80,7 @@ impl Default for Ownership {
 
 impl Ownership {
     /// The table as it is now.
+    #[cfg(test)]
     pub fn table(&self) -> Arc<Table> {
         self.table.load_full()
     }

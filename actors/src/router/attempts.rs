@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 
 use crate::coupon::message::Setback;
+use crate::pauses::pauses;
 
 /// Pause before the second attempt; it doubles, with jitter. An owner that stopped is loaded again within some milliseconds.
 const PAUSE_FIRST: Duration = Duration::from_millis(2);
@@ -78,9 +79,7 @@ impl Attempts {
     }
 
     fn next_pause(&mut self) -> Duration {
-        let pauses = self.pauses.get_or_insert_with(|| {
-            ExponentialBuilder::new().with_min_delay(PAUSE_FIRST).with_max_delay(PAUSE_LONGEST).without_max_times().with_jitter().build()
-        });
+        let pauses = self.pauses.get_or_insert_with(|| pauses(PAUSE_FIRST, PAUSE_LONGEST));
         pauses.next().unwrap_or(PAUSE_LONGEST)
     }
 }

@@ -36,6 +36,9 @@ pub(super) async fn give(store: &dyn Store, id: ShardId, from: Fence, to: Option
         }
         Ok(row) => {
             match to {
+                Some(to) if row.is_none_or(|row| row.owner != Some(to)) => {
+                    tracing::warn!(shard = %id, epoch = %from.epoch, %to, "a shard was another's before it was handed over");
+                }
                 Some(to) => {
                     shard_moved("handed_over");
                     tracing::info!(shard = %id, epoch = %from.epoch, %to, "handed a shard over");

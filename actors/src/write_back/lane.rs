@@ -13,9 +13,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 
 use crate::ids::Incarnation;
+use crate::pauses::pauses;
 use crate::store::StoreError;
 use crate::write_back::batch::{BATCH_ROWS_MAX, Batch, Entries, Fate, Found, FoundRows, Portion};
 
@@ -235,8 +236,8 @@ impl<H: Clone> Lane<H> {
             return;
         }
         effects.push(Effect::Write(batch_of(&submissions)));
-        let pauses = ExponentialBuilder::new().with_min_delay(RETRY_FIRST).with_max_delay(RETRY_LONGEST).without_max_times().with_jitter();
-        self.out = Some(Out { submissions, next: Next::Write, clashed: false, alone, delayed: false, pauses: pauses.build() });
+        let pauses = pauses(RETRY_FIRST, RETRY_LONGEST);
+        self.out = Some(Out { submissions, next: Next::Write, clashed: false, alone, delayed: false, pauses });
     }
 
     /// The run of portions at the front that fit into one statement: a change by itself, or issuances up to the most rows.

@@ -40,9 +40,10 @@ impl Life {
         if self.standing != Standing::Unserved {
             return;
         }
+        let mut room = EXPECTED_MAX.saturating_sub(self.seats.values().filter(|seat| matches!(seat, Seat::Expected(_))).count());
         for coupon in coupons {
-            let expected = self.seats.values().filter(|seat| matches!(seat, Seat::Expected(_))).count();
-            if expected < EXPECTED_MAX && !self.seats.contains_key(&coupon) {
+            if room > 0 && !self.seats.contains_key(&coupon) {
+                room -= 1;
                 self.seats.insert(coupon, Seat::Expected(Expected::default()));
                 effects.push(Effect::Preload(coupon));
             }
