@@ -29,7 +29,7 @@ const DIALS_MAX: usize = 16;
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// How long such a refusal counts.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
-/// How long a peer that membership does not name any more is kept: it may have linked before its row was read.
+/// How long a peer that membership does not name is kept: it may have linked before its row was read.
 const UNNAMED_AFTER: Duration = Duration::from_secs(10);
 /// Most peers: as many as a node's row can name as linked. Others would be left out of the group by all.
 const PEERS_MAX: usize = LINKS_MAX;
@@ -70,7 +70,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct Peer {
-    /// Unknown of one that linked before membership named it.
+    /// Only of those that membership names at present: another incarnation may be at the address of one that it names no more.
     address: Option<PeerAddress>,
     named_at: Moment,
     stage: Stage,
@@ -97,6 +97,7 @@ impl Mesh {
 
     /// These are all the peers there are.
     pub fn know(&mut self, now: Moment, peers: Vec<PeerAddress>) {
+        self.peers.values_mut().for_each(|peer| peer.address = None);
         for address in peers {
             if address.node == self.node || (self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&address.incarnation)) {
                 continue;

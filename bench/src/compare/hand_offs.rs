@@ -17,7 +17,7 @@ use super::filled::filled;
 use super::series::verdict;
 use super::stores::StoreServer;
 use super::three::{NODES, Three};
-use super::{Bench, millis};
+use super::{ANSWER_LIMIT, Bench, millis};
 use crate::load::Failed;
 
 /// The 95th percentile of all pauses may be so long.
@@ -73,6 +73,8 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
     }
     let mut three = Three::start(bench, &url).await?;
     let asking = Asking::begin(&coupons, three.client(), three.urls(None));
+    // The first who asks waits until his coupon is read: that is no move.
+    asking.all_answered().await?;
     let mut pauses = Vec::new();
     for _ in 0..bench.flags.rounds {
         for place in 0..NODES {
@@ -80,12 +82,13 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
             let before = three.owners(three.node(place + 1)).await?;
             asking.begin_phase();
             three.stop(place).await?;
-            three.settled().await?;
+            three.at_rest().await?;
             let between = three.owners(three.node(place + 1)).await?;
             pauses.extend(asking.longest_of(|coupon| before.get(&coupon.shard().get()) != between.get(&coupon.shard().get())));
             asking.begin_phase();
             three.start_again(place)?;
             three.settled().await?;
+            three.at_rest().await?;
             let after = three.owners(three.node(place)).await?;
             pauses.extend(asking.longest_of(|coupon| between.get(&coupon.shard().get()) != after.get(&coupon.shard().get())));
         }
@@ -105,7 +108,7 @@ struct Asking {
 
 #[derive(Default)]
 struct Shared {
-    /// The longest that anybody waited since the phase began, in microseconds, for each coupon.
+    /// The longest that anybody waited since the phase began, in microseconds, for each coupon; 0 if nobody was answered.
     longest_us: Vec<AtomicU64>,
     answered: AtomicU64,
     over: AtomicBool,
@@ -127,6 +130,18 @@ impl Asking {
 
     fn ask_at(&self, nodes: Vec<String>) {
         self.nodes.send_replace(nodes);
+    }
+
+    /// Waits until somebody was answered for each coupon.
+    async fn all_answered(&self) -> Result<(), Failed> {
+        let begun = Instant::now();
+        while self.shared.longest_us.iter().any(|longest| longest.load(Ordering::Relaxed) == 0) {
+            if begun.elapsed() > ANSWER_LIMIT {
+                return Err(format!("not every coupon answers within {ANSWER_LIMIT:?}").into());
+            }
+            tokio::time::sleep(PACE).await;
+        }
+        Ok(())
     }
 
     fn begin_phase(&self) {

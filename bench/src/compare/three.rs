@@ -123,13 +123,14 @@ impl Three {
     }
 
     /// Waits until no shard moves any more: none has for five beats.
-    async fn at_rest(&self) -> Result<(), Failed> {
+    pub(super) async fn at_rest(&self) -> Result<(), Failed> {
         const REST: Duration = Duration::from_millis(1_500);
         let begun = Instant::now();
+        let node = self.nodes.iter().find(|node| node.lives()).ok_or("no node runs")?;
         loop {
-            let before = self.owners(&self.nodes[0]).await?;
+            let before = self.owners(node).await?;
             tokio::time::sleep(REST).await;
-            if self.owners(&self.nodes[0]).await? == before {
+            if self.owners(node).await? == before {
                 return Ok(());
             }
             if begun.elapsed() > LIMIT {

@@ -125,6 +125,25 @@ fn who_is_not_named_any_more_is_forgotten_after_a_while() {
 }
 
 #[test]
+fn who_is_not_named_any_more_is_neither_dialled_nor_probed() {
+    let mut mesh = mesh();
+    let (before, after) = (peer("z", 2), peer("z", 3));
+    mesh.know(at(0), vec![before.clone()]);
+    mesh.tick(at(0));
+    mesh.up(at(100), before.incarnation);
+    mesh.down(at(5_000), before.incarnation, Cause::Failed);
+    mesh.know(at(5_100), vec![after.clone()]);
+    assert_eq!(dials(&mesh.tick(at(5_100))), [("z".to_owned(), 2)], "its next life alone");
+    mesh.up(at(5_200), after.incarnation);
+    for now in (5_200..20_000).step_by(100) {
+        mesh.know(at(now), vec![after.clone()]);
+        let steps = mesh.tick(at(now));
+        assert!(steps.iter().all(|step| *step == Step::Forget(before.incarnation)), "{steps:?}");
+    }
+    assert_eq!(mesh.view().linked, [after.incarnation]);
+}
+
+#[test]
 fn a_large_cluster_is_not_dialled_in_one_wave() {
     let mut mesh = mesh();
     mesh.know(at(0), (1..=300).map(|number| peer(&format!("z{number}"), number)).collect());
