@@ -294,7 +294,8 @@ impl Shared {
             leaving: self.leaving.load(Ordering::Acquire),
         };
         let here = |id: ShardId| self.shard(id).here(changes[usize::from(id.get())]);
-        let steps = living.judge.steps(member, sent_at, &nodes, &rows, here);
+        let has_loaded = |id: ShardId, to: Incarnation| self.shard(id).is_loaded_ahead(to);
+        let steps = living.judge.steps(member, sent_at, &nodes, &rows, here, has_loaded);
         let missing = self.carry_out(me, sent_at, steps, &living.silent).await?;
         // Once it has claimed all, it stays ready while it claims what others left: a balancer that drops whoever takes over would have nobody.
         let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.life.is_inside();
@@ -313,7 +314,7 @@ impl Shared {
             self.shard(id).lost();
         }
         for (id, to) in announce {
-            self.peers.expect(to, id, self.shard(id).coupons());
+            self.peers.expect(to, id, self.shard(id).announced());
         }
         for GiveUp { shard, from, to } in give_up {
             self.shard(shard).give_up(from, to);

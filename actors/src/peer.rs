@@ -206,6 +206,13 @@ impl Links {
         }
     }
 
+    /// Tells one of them news, if it is linked, whether it hears them or not.
+    pub fn say_to(&self, to: Incarnation, news: Vec<u8>) {
+        if let Some(link) = self.shared.links.load().get(&to) {
+            link.tell(EgressCommand::Tell(news, oneshot::channel().0));
+        }
+    }
+
     /// Hints at the first [`PRELOAD_MAX`] of these coupons of a shard that will be handed over. Nothing rests on its arrival.
     pub fn preload(&self, to: Incarnation, shard: ShardId, mut coupons: Vec<CouponId>) {
         coupons.truncate(PRELOAD_MAX);

@@ -66,8 +66,8 @@ pub enum ShardCommand {
     GiveUp(Fence, Option<Incarnation>),
     /// Giving it up from a fence ended; true: it surely is ours no more.
     Given(Fence, bool),
-    /// It is about to be handed to us: load these coupons ahead.
-    Expect(Vec<CouponId>),
+    /// This node is about to hand it to us: load these coupons ahead.
+    Expect(Incarnation, Vec<CouponId>),
     /// Loading ahead ended.
     Preloaded(CouponId, Option<Ahead>),
     /// Unload owners that are idle.
@@ -120,6 +120,8 @@ struct State {
     /// What was read ahead.
     ahead: HashMap<CouponId, Ahead>,
     drained: Vec<oneshot::Sender<()>>,
+    /// Who is about to hand it to us, and has not heard yet that we are prepared.
+    announced_by: Option<Incarnation>,
     /// Since when it takes nobody, as it is given up.
     closed_at: Option<Moment>,
     /// The owner that could not be made just now.
@@ -135,7 +137,8 @@ impl Actor for ShardActor {
     async fn pre_start(&self, _myself: ActorRef<ShardCommand>, arguments: Self::Arguments) -> Result<State, ActorProcessingErr> {
         let (id, surroundings, shared) = arguments;
         let (life, ahead, drained) = (Life::default(), HashMap::new(), Vec::new());
-        Ok(State { id, surroundings, shared, life, ahead, drained, closed_at: None, not_made: None, metrics: handles() })
+        let (announced_by, closed_at, not_made) = (None, None, None);
+        Ok(State { id, surroundings, shared, life, ahead, drained, announced_by, closed_at, not_made, metrics: handles() })
     }
 
     async fn handle(&self, myself: ActorRef<ShardCommand>, command: ShardCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -160,7 +163,10 @@ impl Actor for ShardActor {
             ShardCommand::Raised(from, raise) => Event::Raised { from, raise },
             ShardCommand::GiveUp(from, to) => Event::GiveUp { from, to },
             ShardCommand::Given(from, given) => Event::Given { from, given },
-            ShardCommand::Expect(coupons) => Event::Expect(coupons),
+            ShardCommand::Expect(from, coupons) => {
+                state.announced_by = Some(from);
+                Event::Expect(coupons)
+            }
             ShardCommand::Preloaded(coupon, ahead) => {
                 let is_read = ahead.is_some();
                 read = ahead.map_or(Read::Nothing, Read::Ahead);
@@ -236,6 +242,11 @@ impl State {
             Effect::Keep(coupon) => {
                 if let Read::Ahead(ahead) = std::mem::take(read) {
                     self.ahead.insert(coupon, ahead);
+                }
+            }
+            Effect::LoadedAhead => {
+                if let Some(by) = self.announced_by.take() {
+                    self.surroundings.peers.loaded_ahead(by, self.id);
                 }
             }
             Effect::LoadTail(coupon) => return self.load_tail(coupon, myself),

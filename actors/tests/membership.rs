@@ -75,6 +75,8 @@ impl Peers for Links {
         self.mesh.lock().unwrap().expected.push((peer, shard));
     }
 
+    fn loaded_ahead(&self, _peer: Incarnation, _shard: ShardId) {}
+
     fn moved(&self, shard: ShardId, to: Fence) {
         self.mesh.lock().unwrap().moved.push((shard, to));
     }

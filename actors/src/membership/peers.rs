@@ -31,6 +31,9 @@ pub trait Peers: Send + Sync + 'static {
     /// Tell this peer that a shard is about to be handed to it, so that it loads these coupons ahead. Only a hint: it may be lost.
     fn expect(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>);
 
+    /// Tell this peer that what it wished to be loaded ahead of a shard is, as far as that was possible. Only a hint too.
+    fn loaded_ahead(&self, peer: Incarnation, shard: ShardId);
+
     /// Tell peers that a shard was handed over, and is owned under this fence now. Only a hint: the rows say so too.
     fn moved(&self, shard: ShardId, to: Fence);
 }
@@ -53,6 +56,8 @@ impl Peers for NoPeers {
     }
 
     fn expect(&self, _peer: Incarnation, _shard: ShardId, _coupons: Vec<CouponId>) {}
+
+    fn loaded_ahead(&self, _peer: Incarnation, _shard: ShardId) {}
 
     fn moved(&self, _shard: ShardId, _to: Fence) {}
 }

@@ -210,6 +210,11 @@ impl Peers for Lives {
         self.shared.with_links(|links| links.preload(peer, shard, coupons));
     }
 
+    fn loaded_ahead(&self, peer: Incarnation, shard: ShardId) {
+        let news = News::LoadedAhead { shard }.write();
+        self.shared.with_links(|links| links.say_to(peer, news));
+    }
+
     fn moved(&self, shard: ShardId, to: Fence) {
         let news = News::Moved { shard, to }.write();
         self.shared.with_links(|links| links.say(&news));

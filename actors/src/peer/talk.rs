@@ -34,6 +34,11 @@ pub(crate) enum News {
         /// By whom, and in which epoch.
         to: Fence,
     },
+    /// What was to be loaded ahead of the shard is.
+    LoadedAhead {
+        /// Of which.
+        shard: ShardId,
+    },
     /// Nothing below this version of the coupon counts any more.
     Widened {
         /// Which.
@@ -48,6 +53,7 @@ impl News {
     pub(crate) fn write(&self) -> Vec<u8> {
         let kind = match *self {
             Self::Moved { shard, to } => Kind::Moved(Moved { shard: u32::from(shard.get()), epoch: to.epoch.get(), owner: to.owner.get() }),
+            Self::LoadedAhead { shard } => Kind::LoadedAhead(u32::from(shard.get())),
             Self::Widened { coupon, version } => Kind::Widened(Widened { coupon: coupon.get(), version }),
         };
         WireNews { kind: Some(kind) }.encode_to_vec()
@@ -55,12 +61,13 @@ impl News {
 
     /// What a peer wrote.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let shard_id = |number: u32| u16::try_from(number).ok().and_then(ShardId::new).ok_or(Unreadable::Wrong("shard"));
         match WireNews::decode(bytes)?.kind.ok_or(Unreadable::Wrong("news"))? {
             Kind::Moved(Moved { shard, epoch, owner }) => {
-                let shard = u16::try_from(shard).ok().and_then(ShardId::new).ok_or(Unreadable::Wrong("shard"))?;
                 let owner = Incarnation::new(owner).ok_or(Unreadable::Wrong("owner"))?;
-                Ok(Self::Moved { shard, to: Fence { epoch: Epoch::new(epoch), owner } })
+                Ok(Self::Moved { shard: shard_id(shard)?, to: Fence { epoch: Epoch::new(epoch), owner } })
             }
+            Kind::LoadedAhead(shard) => Ok(Self::LoadedAhead { shard: shard_id(shard)? }),
             Kind::Widened(Widened { coupon, version }) => {
                 Ok(Self::Widened { coupon: CouponId::new(coupon).ok_or(Unreadable::Wrong("coupon id"))?, version })
             }
@@ -70,7 +77,7 @@ impl News {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireNews {
-    #[prost(oneof = "Kind", tags = "1, 2")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3")]
     kind: Option<Kind>,
 }
 
@@ -80,6 +87,8 @@ enum Kind {
     Moved(Moved),
     #[prost(message, tag = "2")]
     Widened(Widened),
+    #[prost(uint32, tag = "3")]
+    LoadedAhead(u32),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -243,14 +252,15 @@ impl Notices for Talk {
         let read = News::read(&news);
         match &read {
             Ok(News::Moved { shard, to }) => self.moved(peer, *shard, *to),
+            Ok(News::LoadedAhead { shard }) => self.shard(*shard).was_loaded_ahead(peer),
             Ok(News::Widened { coupon, version }) => self.door.raise_floor(*coupon, *version, time::moment()),
             Err(error) => self.unreadable(peer, error),
         }
         read.is_ok()
     }
 
-    fn preload(&self, _peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {
-        self.shard(shard).expect(coupons);
+    fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {
+        self.shard(shard).expect(peer, coupons);
     }
 }
 

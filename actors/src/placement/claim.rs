@@ -17,6 +17,9 @@ const READY_BEATS: u64 = 3;
 /// tail; so a node with all 256 has given them up within some ten beats, and its peers' loading never queues for long.
 const MOVING_MAX: usize = 32;
 
+/// How many beats a successor has for loading ahead. Whatever it has not read by then, or has not told us of, is read while people wait.
+const AHEAD_BEATS: u32 = 5;
+
 /// How a shard stands on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Here {
@@ -61,7 +64,7 @@ pub struct Steps {
     pub claim: Vec<Claim>,
     /// Served here, and another's.
     pub drop: Vec<ShardId>,
-    /// To be handed to this node with the next beat, if then it still should have it: it may load ahead.
+    /// To be handed to this node once it has loaded ahead, or in [`AHEAD_BEATS`], if then it still should have it.
     pub announce: Vec<(ShardId, Incarnation)>,
     /// To be handed over, or given up to nobody.
     pub give_up: Vec<GiveUp>,
@@ -75,8 +78,15 @@ pub struct Judge {
     last_sent: Option<Moment>,
     /// Shards that nobody who lives owns, and since when their rows have been the same.
     free: HashMap<ShardId, (ShardRow, Moment)>,
-    /// To whom shards are about to be handed, as announced with the last beat.
-    announced: HashMap<ShardId, Incarnation>,
+    /// To whom shards are about to be handed.
+    announced: HashMap<ShardId, Announced>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Announced {
+    to: Incarnation,
+    /// How many beats ago.
+    beats: u32,
 }
 
 impl Judge {
@@ -90,6 +100,8 @@ impl Judge {
     ///
     /// Claimed are shards without a living owner, by the node that should have them at once and by another after a lease; and those that are this node's
     /// own by the row but not served: the epoch is raised before they are, so that nothing of an earlier service of theirs can still be stored.
+    ///
+    /// `has_loaded` says whether a node that a shard was announced to has loaded ahead what is to be loaded of it.
     pub fn steps(
         &mut self,
         member: Member<'_>,
@@ -97,6 +109,7 @@ impl Judge {
         nodes: &[NodeRow],
         shards: &[ShardRow],
         here: impl Fn(ShardId) -> Here,
+        has_loaded: impl Fn(ShardId, Incarnation) -> bool,
     ) -> Steps {
         if are_far_apart(self.last_sent, sent_at, self.beat) {
             self.free.clear();
@@ -116,22 +129,32 @@ impl Judge {
                 Verdict::Claim => steps.claim.push(Claim { seen: *row, claimant: member.incarnation }),
                 Verdict::Drop => steps.drop.push(row.id),
                 // One that is served is announced first, so that its successor can load ahead; one that is not has nothing to load.
-                Verdict::GiveUp(Some(to)) if here != Here::Unserved && self.announced.get(&row.id) != Some(&to) => {
+                Verdict::GiveUp(Some(to)) if here != Here::Unserved && self.beats_since(row.id, to).is_none() => {
                     if announced.len() < MOVING_MAX {
-                        announced.insert(row.id, to);
+                        announced.insert(row.id, Announced { to, beats: 0 });
                         steps.announce.push((row.id, to));
                     }
                 }
-                Verdict::GiveUp(to) if room > 0 => {
-                    room -= 1;
-                    let from = Fence { epoch: row.epoch, owner: member.incarnation };
-                    steps.give_up.push(GiveUp { shard: row.id, from, to });
+                Verdict::GiveUp(to) => {
+                    let beats = to.and_then(|to| self.beats_since(row.id, to)).map_or(0, |beats| beats + 1);
+                    let is_due = to.is_none_or(|to| here == Here::Unserved || beats >= AHEAD_BEATS || has_loaded(row.id, to));
+                    if is_due && room > 0 {
+                        room -= 1;
+                        let from = Fence { epoch: row.epoch, owner: member.incarnation };
+                        steps.give_up.push(GiveUp { shard: row.id, from, to });
+                    } else {
+                        announced.extend(to.map(|to| (row.id, Announced { to, beats })));
+                    }
                 }
-                Verdict::GiveUp(to) => announced.extend(to.map(|to| (row.id, to))),
             }
         }
         self.announced = announced;
         steps
+    }
+
+    /// How many beats lay between the shard's announcement to this node, if there was one, and the last beat.
+    fn beats_since(&self, shard: ShardId, to: Incarnation) -> Option<u32> {
+        self.announced.get(&shard).filter(|announced| announced.to == to).map(|announced| announced.beats)
     }
 
     /// Since when the shard has been without a living owner, unchanged.

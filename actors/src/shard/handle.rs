@@ -1,7 +1,7 @@
 //! A shard as others hold it, and what its actor shows them without being asked.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ractor::{Actor, ActorRef};
@@ -31,6 +31,8 @@ pub struct ShardHandle {
 pub(super) struct Shared {
     pub(super) owners: RwLock<HashMap<CouponId, OwnerHandle>>,
     pub(super) standing: Standing,
+    /// Who said that it has loaded ahead what it was to, since that was announced; 0: nobody.
+    loaded_ahead_by: AtomicU64,
     /// The actor is told to end, and may.
     stopping: AtomicBool,
 }
@@ -88,9 +90,26 @@ impl ShardHandle {
         self.turn(ShardCommand::GiveUp(from, to));
     }
 
-    /// It is about to be handed to this node: loads these coupons ahead, the first so many. Nothing is decided upon them before it came.
-    pub fn expect(&self, coupons: Vec<CouponId>) {
-        let _ = self.actor.cast(ShardCommand::Expect(coupons));
+    /// This node is about to hand it over: these coupons are loaded, as many as whoever gets it loads ahead.
+    pub fn announced(&self) -> Vec<CouponId> {
+        self.shared.loaded_ahead_by.store(0, Ordering::Release);
+        self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).keys().copied().take(EXPECTED_MAX).collect()
+    }
+
+    /// This node has loaded ahead what was announced.
+    pub fn was_loaded_ahead(&self, by: Incarnation) {
+        self.shared.loaded_ahead_by.store(by.get(), Ordering::Release);
+    }
+
+    /// Whether this node has, or there is nothing to load.
+    pub fn is_loaded_ahead(&self, by: Incarnation) -> bool {
+        self.shared.loaded_ahead_by.load(Ordering::Acquire) == by.get() || self.owners() == 0
+    }
+
+    /// It is about to be handed to this node, by that one: loads these coupons ahead, the first so many, and says so. Nothing is decided upon them before
+    /// it came.
+    pub fn expect(&self, from: Incarnation, coupons: Vec<CouponId>) {
+        let _ = self.actor.cast(ShardCommand::Expect(from, coupons));
     }
 
     /// This node may not serve it any more.
@@ -129,11 +148,6 @@ impl ShardHandle {
     /// Whether it is served here, or being given up.
     pub fn is_here(&self) -> bool {
         self.shared.standing.is_here()
-    }
-
-    /// Coupons whose owners are loaded, as many as whoever gets the shard loads ahead.
-    pub fn coupons(&self) -> Vec<CouponId> {
-        self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).keys().copied().take(EXPECTED_MAX).collect()
     }
 
     /// Tells the coupon's owner something, if it is loaded.

@@ -118,6 +118,8 @@ pub enum Effect {
     Preload(CouponId),
     /// Keep what was just read ahead, until [`Self::LoadTail`] or [`Self::Forget`].
     Keep(CouponId),
+    /// Say that nothing is being read ahead any more.
+    LoadedAhead,
     /// Read the coupon itself, and what is missing to what was read ahead; the fence is committed. Ends as [`Self::Load`] does.
     LoadTail(CouponId),
     /// Drop what was kept.
@@ -259,8 +261,14 @@ impl Life {
             Event::Raised { from, raise } => self.raised(from, raise, effects),
             Event::GiveUp { from, to } => self.give_up(from, to, effects),
             Event::Given { from, given } => self.given(from, given, effects),
-            Event::Expect(coupons) => self.expect(coupons, effects),
-            Event::Preloaded(coupon, read) => self.preloaded(coupon, read, effects),
+            Event::Expect(coupons) => {
+                self.expect(coupons, effects);
+                self.say_if_loaded_ahead(effects);
+            }
+            Event::Preloaded(coupon, read) => {
+                self.preloaded(coupon, read, effects);
+                self.say_if_loaded_ahead(effects);
+            }
             Event::Sweep => self.sweep(effects),
             Event::Drain => self.drain(effects),
         }

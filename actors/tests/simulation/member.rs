@@ -160,12 +160,13 @@ impl World {
             Some(Shown::Serving(epoch)) => Here::Serving(epoch),
             Some(Shown::Moving) => Here::Moving,
         };
+        let loaded = self.rng.random();
         let node = self.node(n);
         let (me, id) = (node.member.incarnation(), node.member.id.clone());
         node.ownership.publish(me, nodes, &rows);
         let member = &mut node.member;
         let judge = claim::Member { id: &id, incarnation: me, ready: member.life.is_ready(), leaving: member.leaving };
-        let Steps { claim, drop, announce, give_up } = member.judge.steps(judge, sent_at, nodes, &rows, |_| here);
+        let Steps { claim, drop, announce, give_up } = member.judge.steps(judge, sent_at, nodes, &rows, |_| here, |_, _| loaded);
         member.stage = if claim.is_empty() { Stage::Idle } else { Stage::Claiming(claim) };
         node.shard_mailbox.extend(drop.iter().map(|_| Event::Lost));
         node.shard_mailbox.extend(give_up.iter().map(|GiveUp { from, to, .. }| Event::GiveUp { from: *from, to: *to }));

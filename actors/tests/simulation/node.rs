@@ -251,6 +251,8 @@ impl World {
                 Read::Ahead(issued) => drop(node.ahead.insert(id, issued)),
                 Read::Nothing | Read::Whole(_) => panic!("only what was read ahead is kept"),
             },
+            // Whoever hands it over may hear of it or not.
+            life::Effect::LoadedAhead => {}
             life::Effect::LoadTail(id) => {
                 let issued = node.ahead.remove(&id).expect("only what is kept has a tail");
                 node.readings.push(Reading::Tail(id, issued));

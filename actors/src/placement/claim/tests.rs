@@ -53,8 +53,13 @@ fn serving(epochs: &[(u16, u64)]) -> impl Fn(ShardId) -> Here {
     |id| epochs.iter().find(|(shard, _)| *shard == id.get()).map_or(Here::Unserved, |(_, epoch)| Here::Serving(Epoch::new(*epoch)))
 }
 
+/// Everybody has loaded ahead by the next beat.
+fn loaded(_: ShardId, _: Incarnation) -> bool {
+    true
+}
+
 fn steps_of_a(nodes: &[NodeRow], shards: &[ShardRow], here: impl Fn(ShardId) -> Here) -> Steps {
-    Judge::new(LEASE, BEAT).steps(ready(&name("a")), at(0), nodes, shards, here)
+    Judge::new(LEASE, BEAT).steps(ready(&name("a")), at(0), nodes, shards, here, loaded)
 }
 
 fn claimed(steps: &Steps) -> Vec<u16> {
@@ -106,7 +111,7 @@ fn a_node_that_is_not_ready_by_its_row_or_by_itself_claims_nothing_new() {
     assert_eq!(steps_of_a(&[node("a", 1, NodeState::Joining)], &[row(0, 0, None)], serving(&[])), Steps::default());
     let (id, nodes) = (name("a"), [node("a", 1, NodeState::Ready)]);
     for member in [Member { ready: false, ..ready(&id) }, Member { leaving: true, ..ready(&id) }] {
-        let steps = Judge::new(LEASE, BEAT).steps(member, at(0), &nodes, &[row(0, 0, None)], serving(&[]));
+        let steps = Judge::new(LEASE, BEAT).steps(member, at(0), &nodes, &[row(0, 0, None)], serving(&[]), loaded);
         assert_eq!(steps, Steps::default());
     }
 }
@@ -118,14 +123,14 @@ fn the_planned_node_claims_at_once_and_another_after_a_lease() {
     let (id, mut judge) = (name("a"), Judge::new(LEASE, BEAT));
     let shards = [row(ours, 4, Some(9)), row(theirs, 4, Some(9))];
     for beat in 0..=10 {
-        let steps = judge.steps(ready(&id), at(beat), &nodes, &shards, serving(&[]));
+        let steps = judge.steps(ready(&id), at(beat), &nodes, &shards, serving(&[]), loaded);
         assert!(claimed(&steps).contains(&ours));
         assert_eq!(claimed(&steps).contains(&theirs), beat == 10, "beat {beat}");
     }
     // Somebody had it in between, or we were away: the lease counts anew.
     let had = [row(ours, 4, Some(9)), row(theirs, 5, Some(9))];
-    assert!(!claimed(&judge.steps(ready(&id), at(11), &nodes, &had, serving(&[]))).contains(&theirs));
-    assert!(!claimed(&judge.steps(ready(&id), at(60), &nodes, &had, serving(&[]))).contains(&theirs));
+    assert!(!claimed(&judge.steps(ready(&id), at(11), &nodes, &had, serving(&[]), loaded)).contains(&theirs));
+    assert!(!claimed(&judge.steps(ready(&id), at(60), &nodes, &had, serving(&[]), loaded)).contains(&theirs));
 }
 
 #[test]
@@ -135,18 +140,37 @@ fn a_shard_is_announced_and_then_handed_to_the_planned_node_that_is_ready_and_ha
     let (id, shards, here) = (name("a"), [row(theirs, 4, Some(1))], serving(&epochs));
     let mut judge = Judge::new(LEASE, BEAT);
     let with_b = |beat, state| [node("a", 1, NodeState::Ready), NodeRow { beat, ..node("b", 2, state) }];
-    assert_eq!(judge.steps(ready(&id), at(0), &with_b(9, NodeState::Joining), &shards, &here), Steps::default());
-    assert_eq!(judge.steps(ready(&id), at(1), &with_b(2, NodeState::Ready), &shards, &here), Steps::default());
-    let announced = judge.steps(ready(&id), at(2), &with_b(3, NodeState::Ready), &shards, &here);
+    assert_eq!(judge.steps(ready(&id), at(0), &with_b(9, NodeState::Joining), &shards, &here, loaded), Steps::default());
+    assert_eq!(judge.steps(ready(&id), at(1), &with_b(2, NodeState::Ready), &shards, &here, loaded), Steps::default());
+    let announced = judge.steps(ready(&id), at(2), &with_b(3, NodeState::Ready), &shards, &here, loaded);
     let shard = ShardId::new(theirs).unwrap();
     assert_eq!(announced, Steps { announce: vec![(shard, incarnation(2))], ..Steps::default() });
-    let given = judge.steps(ready(&id), at(3), &with_b(4, NodeState::Ready), &shards, &here);
+    let given = judge.steps(ready(&id), at(3), &with_b(4, NodeState::Ready), &shards, &here, loaded);
     let from = Fence { epoch: Epoch::new(4), owner: incarnation(1) };
     assert_eq!(given, Steps { give_up: vec![GiveUp { shard, from, to: Some(incarnation(2)) }], ..Steps::default() });
     // Another life of the same node is announced to first, as is any after a pause of ours.
     let reborn = [node("a", 1, NodeState::Ready), node("b", 3, NodeState::Ready)];
-    assert_eq!(judge.steps(ready(&id), at(4), &reborn, &shards, &here).announce, [(shard, incarnation(3))]);
-    assert_eq!(judge.steps(ready(&id), at(50), &reborn, &shards, &here).announce, [(shard, incarnation(3))]);
+    assert_eq!(judge.steps(ready(&id), at(4), &reborn, &shards, &here, loaded).announce, [(shard, incarnation(3))]);
+    assert_eq!(judge.steps(ready(&id), at(50), &reborn, &shards, &here, loaded).announce, [(shard, incarnation(3))]);
+}
+
+#[test]
+fn a_shard_waits_until_its_next_owner_has_loaded_ahead_but_not_for_ever() {
+    let theirs = planned(&["a", "b"], "b")[0];
+    let epochs = [(theirs, 4)];
+    let (id, shards, here) = (name("a"), [row(theirs, 4, Some(1))], serving(&epochs));
+    let nodes = [node("a", 1, NodeState::Ready), node("b", 2, NodeState::Ready)];
+    let given_at = |loads_at: u64| {
+        let mut judge = Judge::new(LEASE, BEAT);
+        let given = |beat: &u64| {
+            let has_loaded = |_, to| to == incarnation(2) && *beat >= loads_at;
+            let steps = judge.steps(ready(&id), at(*beat), &nodes, &shards, &here, has_loaded);
+            assert_eq!(steps.announce.len(), usize::from(*beat == 0), "once");
+            !steps.give_up.is_empty()
+        };
+        (0..100).find(given).unwrap()
+    };
+    assert_eq!([0, 3, 50].map(given_at), [1, 3, u64::from(AHEAD_BEATS)]);
 }
 
 #[test]
@@ -156,11 +180,11 @@ fn only_so_many_shards_move_at_a_time() {
     let (id, mut judge) = (name("a"), Judge::new(LEASE, BEAT));
     let member = Member { leaving: true, ..ready(&id) };
     let here = |_| Here::Serving(Epoch::new(4));
-    assert_eq!(judge.steps(member, at(0), &nodes, &shards, here).announce.len(), MOVING_MAX);
-    let steps = judge.steps(member, at(1), &nodes, &shards, here);
+    assert_eq!(judge.steps(member, at(0), &nodes, &shards, here, loaded).announce.len(), MOVING_MAX);
+    let steps = judge.steps(member, at(1), &nodes, &shards, here, loaded);
     assert_eq!((steps.announce.len(), steps.give_up.len()), (MOVING_MAX, MOVING_MAX), "the next are announced meanwhile");
     let moving = |shard: ShardId| if usize::from(shard.get()) < MOVING_MAX - 2 { Here::Moving } else { here(shard) };
-    let steps = judge.steps(member, at(2), &nodes, &shards, moving);
+    let steps = judge.steps(member, at(2), &nodes, &shards, moving, loaded);
     let given: Vec<usize> = steps.give_up.iter().map(|given| usize::from(given.shard.get())).collect();
     assert_eq!(given, [MOVING_MAX, MOVING_MAX + 1], "what is moving takes room");
     // The others that were announced wait for their turn, and are not announced again.
@@ -175,11 +199,11 @@ fn whoever_is_outside_keeps_what_it_has_until_it_is_not_ready_and_then_gives_it_
     let shards = [row(0, 4, Some(1)), row(1, 4, Some(1))];
     let (id, mut judge) = (name("a"), Judge::new(LEASE, BEAT));
     for beat in 0..3 {
-        let steps = judge.steps(ready(&id), at(beat), &nodes, &shards, serving(&[(0, 4), (1, 4)]));
+        let steps = judge.steps(ready(&id), at(beat), &nodes, &shards, serving(&[(0, 4), (1, 4)]), loaded);
         assert_eq!(steps, Steps::default(), "beat {beat}");
     }
     // One of them is not even served: it must not stay with us either, as nobody else claims it while we live.
-    let steps = judge.steps(Member { ready: false, ..ready(&id) }, at(3), &nodes, &shards, serving(&[(0, 4)]));
+    let steps = judge.steps(Member { ready: false, ..ready(&id) }, at(3), &nodes, &shards, serving(&[(0, 4)]), loaded);
     let from = Fence { epoch: Epoch::new(4), owner: incarnation(1) };
     let given = [0, 1].map(|shard| GiveUp { shard: ShardId::new(shard).unwrap(), from, to: None });
     assert_eq!(steps, Steps { give_up: given.to_vec(), ..Steps::default() });
@@ -190,7 +214,7 @@ fn one_that_leaves_without_a_target_serves_on() {
     let nodes = [node("a", 1, NodeState::Leaving), node("b", 2, NodeState::Joining)];
     let id = name("a");
     let member = Member { leaving: true, ..ready(&id) };
-    let steps = Judge::new(LEASE, BEAT).steps(member, at(0), &nodes, &[row(0, 4, Some(1))], serving(&[(0, 4)]));
+    let steps = Judge::new(LEASE, BEAT).steps(member, at(0), &nodes, &[row(0, 4, Some(1))], serving(&[(0, 4)]), loaded);
     assert_eq!(steps, Steps::default());
 }
 
@@ -281,7 +305,8 @@ impl Cluster {
         }
         let member = Member { id: &node.id, incarnation: node.incarnation, ready: true, leaving: node.state == NodeState::Leaving };
         let here = |id: ShardId| node.serving.get(&id).map_or(Here::Unserved, |epoch| Here::Serving(*epoch));
-        let steps = node.judge.steps(member, at(beat), &rows, &shards, here);
+        // Some never tell that they have.
+        let steps = node.judge.steps(member, at(beat), &rows, &shards, here, |shard, _| shard.get() % 2 == 0);
         for shard in steps.drop {
             node.serving.remove(&shard);
         }

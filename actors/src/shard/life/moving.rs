@@ -50,6 +50,13 @@ impl Life {
         }
     }
 
+    /// Whoever is about to hand it to us waits for that.
+    pub(super) fn say_if_loaded_ahead(&self, effects: &mut Vec<Effect>) {
+        if !self.seats.values().any(|seat| matches!(seat, Seat::Expected(Expected { read: false, .. }))) {
+            effects.push(Effect::LoadedAhead);
+        }
+    }
+
     pub(super) fn preloaded(&mut self, coupon: CouponId, read: bool, effects: &mut Vec<Effect>) {
         let present = self.fence();
         let Some(Seat::Expected(expected @ Expected { read: false, .. })) = self.seats.get_mut(&coupon) else { return };

@@ -96,6 +96,8 @@ struct World {
     waiting: Vec<oneshot::Receiver<IssueAnswer>>,
     delivered: Vec<Request>,
     drained: usize,
+    /// How often it said that nothing is being read ahead any more.
+    loaded_ahead: usize,
 }
 
 fn id(number: u64) -> CouponId {
@@ -213,6 +215,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Preload(coupon) => *self.reading_ahead.entry(coupon).or_default() += 1,
+                Effect::LoadedAhead => self.loaded_ahead += 1,
                 Effect::Keep(coupon) => {
                     prop_assert!(was_read_ahead && self.kept.insert(coupon), "what was not read is not kept");
                 }
@@ -446,6 +449,19 @@ fn what_was_read_ahead_is_completed_under_the_fence_before_anybody_is_heard() {
         world.step(step).unwrap();
     }
     assert_eq!((world.owners.len(), world.delivered.len()), (2, 2));
+}
+
+#[test]
+fn that_all_is_loaded_ahead_is_said_once_all_was_read_or_could_not_be() {
+    let mut world = World::default();
+    for step in [Step::Expect(1), Step::Expect(2), Step::ReadAhead(1, true)] {
+        world.step(step).unwrap();
+        assert_eq!(world.loaded_ahead, 0);
+    }
+    world.step(Step::ReadAhead(2, false)).unwrap();
+    assert_eq!(world.loaded_ahead, 1);
+    world.take(Event::Expect(Vec::new())).unwrap();
+    assert_eq!(world.loaded_ahead, 2, "there is nothing to read");
 }
 
 #[test]
