@@ -136,7 +136,7 @@ impl Actor for Hub {
     async fn handle(&self, myself: ActorRef<HubCommand>, command: HubCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
         let now = time::moment();
         match command {
-            HubCommand::Know(peers) => state.mesh.know(now, peers),
+            HubCommand::Know(peers) => state.know(now, peers),
             HubCommand::Opened { socket, to } => state.opened(now, socket, to),
             HubCommand::NotDialled { peer, error } => {
                 // A peer that is just not there is what membership knows best; one that is there and does not fit is for people to mend.
@@ -242,7 +242,20 @@ fn incarnation(session: &NodeServerSessionInformation) -> Option<Incarnation> {
 }
 
 impl State {
+    fn know(&mut self, now: Moment, peers: Vec<PeerAddress>) {
+        self.mesh.know(now, peers);
+        let in_vain = |session: &Session| session.linked.is_none() && session.to.is_some_and(|(peer, _)| !self.mesh.is_named(peer));
+        let in_vain: Vec<u64> = self.sessions.iter().filter(|(_, session)| in_vain(session)).map(|(ticket, _)| *ticket).collect();
+        for ticket in in_vain {
+            self.end(now, ticket, Cause::Failed);
+        }
+    }
+
     fn opened(&mut self, now: Moment, socket: Socket, to: Option<(Incarnation, u64)>) {
+        if let Some((peer, _)) = to.filter(|(peer, _)| !self.mesh.is_named(*peer)) {
+            // Whoever is there now is another, and may be linked already.
+            return self.mesh.down(now, peer, Cause::Failed);
+        }
         let Socket { ticket, cut, peer, greeting, stream } = socket;
         let session = Session { cut, to, peer: peer.to_string(), deadline: Some(now + LINK_LIMIT), actor: None, linked: None, greeting };
         self.sessions.insert(ticket, session);

@@ -108,10 +108,15 @@ impl Mesh {
         }
     }
 
+    /// Whether it is one of them.
+    pub fn is_named(&self, incarnation: Incarnation) -> bool {
+        self.peers.get(&incarnation).is_some_and(|peer| peer.address.is_some())
+    }
+
     /// What is due.
     pub fn tick(&mut self, now: Moment) -> Vec<Step> {
         let mut steps = Vec::new();
-        let unnamed = |peer: &Peer| now.since(peer.named_at) >= UNNAMED_AFTER;
+        let unnamed = |peer: &Peer| peer.address.is_none() && now.since(peer.named_at) >= UNNAMED_AFTER;
         steps.extend(self.peers.extract_if(.., |_, peer| unnamed(peer)).map(|(incarnation, _)| Step::Forget(incarnation)));
         let mut dialling = self.peers.values().filter(|peer| matches!(peer.stage, Stage::Dialling)).count();
         for peer in self.peers.values_mut() {

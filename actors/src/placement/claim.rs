@@ -14,7 +14,7 @@ use crate::time::Moment;
 const READY_BEATS: u64 = 3;
 
 /// Most shards of a node that are being handed over or given up at a time. Each is closed for about a commit and, at its new owner, for the read of a
-/// tail; so a node with all 256 has given them up within some ten beats, and its peers' loading never queues for long.
+/// tail; so a node with all 256 has given them up within some ten beats if its peers load ahead with each, and their loading never queues for long.
 const MOVING_MAX: usize = 32;
 
 /// How many beats a successor has for loading ahead. Whatever it has not read by then, or has not told us of, is read while people wait.
@@ -113,7 +113,6 @@ impl Judge {
     ) -> Steps {
         if are_far_apart(self.last_sent, sent_at, self.beat) {
             self.free.clear();
-            self.announced.clear();
         }
         self.last_sent = Some(sent_at);
         let view = View::new(member, nodes);

@@ -393,13 +393,18 @@ impl Life {
             effects.push(Effect::SetBack(request, Setback::Moved));
             return;
         };
-        match self.seats.get_mut(&coupon).map(Seat::waiting) {
-            Some(None) => effects.push(Effect::Deliver(coupon, request)),
-            Some(Some(waiting)) if waiting.len() < WAITING_MAX => waiting.push_back(request),
-            Some(Some(_full)) => effects.push(Effect::SetBack(request, Setback::Overloaded)),
-            None => {
+        match self.seats.get_mut(&coupon) {
+            Some(Seat::Active) => effects.push(Effect::Deliver(coupon, request)),
+            // One that was not read ahead in time is read now: nobody waits behind what nobody asks for.
+            None | Some(Seat::Expected(_)) => {
                 self.seats.insert(coupon, Loading::of(present, VecDeque::from([request])));
                 effects.push(Effect::Load(coupon));
+            }
+            Some(Seat::Loading(Loading { requests, .. }) | Seat::Stopping(requests) | Seat::AwaitingRaise(requests)) => {
+                match requests.len() < WAITING_MAX {
+                    true => requests.push_back(request),
+                    false => effects.push(Effect::SetBack(request, Setback::Overloaded)),
+                }
             }
         }
     }

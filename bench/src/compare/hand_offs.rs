@@ -31,7 +31,7 @@ const PACE: Duration = Duration::from_millis(20);
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let mut text = format!(
-        "| store | moves | pause p50 ms | p95 ms | longest ms | requests meanwhile | target p95 ≤ {} ms |\n|---|---|---|---|---|---|---|\n",
+        "| store | moves | pause p50 ms | p95 ms | longest ms | requests in all | target p95 ≤ {} ms |\n|---|---|---|---|---|---|---|\n",
         P95_MAX.as_millis()
     );
     for stocked in bench.servers() {
@@ -82,18 +82,26 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
             let before = three.owners(three.node(place + 1)).await?;
             asking.begin_phase();
             three.stop(place).await?;
+            three.settled().await?;
             three.at_rest().await?;
+            asking.all_answered().await?;
             let between = three.owners(three.node(place + 1)).await?;
             pauses.extend(asking.longest_of(|coupon| before.get(&coupon.shard().get()) != between.get(&coupon.shard().get())));
             asking.begin_phase();
             three.start_again(place)?;
             three.settled().await?;
             three.at_rest().await?;
+            asking.all_answered().await?;
             let after = three.owners(three.node(place)).await?;
             pauses.extend(asking.longest_of(|coupon| between.get(&coupon.shard().get()) != after.get(&coupon.shard().get())));
         }
     }
-    let requests = asking.end().await?;
+    let (requests, expected) = (asking.end().await?, 2 * COUPONS * usize::from(bench.flags.rounds));
+    if pauses.len() != expected {
+        return Err(
+            format!("{} moves were seen, and each coupon leaves its node and comes back in each round: {expected}", pauses.len()).into()
+        );
+    }
     three.stop_all().await?;
     Ok((pauses, requests))
 }
@@ -108,9 +116,10 @@ struct Asking {
 
 #[derive(Default)]
 struct Shared {
-    /// The longest that anybody waited since the phase began, in microseconds, for each coupon; 0 if nobody was answered.
+    /// The longest that anybody waited since the phase began, in microseconds, for each coupon.
     longest_us: Vec<AtomicU64>,
-    answered: AtomicU64,
+    /// How many were answered, for each coupon.
+    answered: Vec<AtomicU64>,
     over: AtomicBool,
     /// The first request that was not answered with an issuance.
     failed: Mutex<Option<String>>,
@@ -119,7 +128,8 @@ struct Shared {
 impl Asking {
     fn begin(coupons: &[CouponId], client: &Client, nodes: Vec<String>) -> Self {
         let longest_us = coupons.iter().map(|_| AtomicU64::new(0)).collect();
-        let shared = Arc::new(Shared { longest_us, ..Shared::default() });
+        let answered = coupons.iter().map(|_| AtomicU64::new(0)).collect();
+        let shared = Arc::new(Shared { longest_us, answered, ..Shared::default() });
         let (nodes, at) = watch::channel(nodes);
         let task = |(place, coupon): (usize, &CouponId)| {
             tokio::spawn(Arc::clone(&shared).ask_until_it_is_over(place, *coupon, client.clone(), at.clone()))
@@ -132,10 +142,11 @@ impl Asking {
         self.nodes.send_replace(nodes);
     }
 
-    /// Waits until somebody was answered for each coupon.
+    /// Waits until somebody more was answered for each coupon.
     async fn all_answered(&self) -> Result<(), Failed> {
-        let begun = Instant::now();
-        while self.shared.longest_us.iter().any(|longest| longest.load(Ordering::Relaxed) == 0) {
+        let answered = || self.shared.answered.iter().map(|answered| answered.load(Ordering::Relaxed));
+        let (begun, before) = (Instant::now(), answered().collect::<Vec<_>>());
+        while answered().zip(&before).any(|(now, before)| now == *before) {
             if begun.elapsed() > ANSWER_LIMIT {
                 return Err(format!("not every coupon answers within {ANSWER_LIMIT:?}").into());
             }
@@ -162,7 +173,7 @@ impl Asking {
         }
         match self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(failed) => Err(format!("a request failed: {failed}").into()),
-            None => Ok(self.shared.answered.load(Ordering::Relaxed)),
+            None => Ok(self.shared.answered.iter().map(|answered| answered.load(Ordering::Relaxed)).sum()),
         }
     }
 }
@@ -188,7 +199,7 @@ impl Shared {
                 Err(error) => Some(error.to_string()),
             };
             match failure {
-                None => drop(self.answered.fetch_add(1, Ordering::Relaxed)),
+                None => drop(self.answered[place].fetch_add(1, Ordering::Relaxed)),
                 Some(failure) => {
                     let _ = self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
                 }

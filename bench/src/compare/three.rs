@@ -122,9 +122,9 @@ impl Three {
         }
     }
 
-    /// Waits until no shard moves any more: none has for five beats.
+    /// Waits until no shard moves any more: none has for longer than one waits for its next owner to load ahead, which is five beats.
     pub(super) async fn at_rest(&self) -> Result<(), Failed> {
-        const REST: Duration = Duration::from_millis(1_500);
+        const REST: Duration = Duration::from_millis(2_400);
         let begun = Instant::now();
         let node = self.nodes.iter().find(|node| node.lives()).ok_or("no node runs")?;
         loop {

@@ -122,6 +122,12 @@ fn who_is_not_named_any_more_is_forgotten_after_a_while() {
     assert!(mesh.tick(at(9_000)).is_empty());
     assert_eq!(mesh.tick(at(10_000)), [Step::Forget(early)]);
     assert!(mesh.view().linked.is_empty());
+    // While the rows cannot be read, nothing is known of anybody: whoever was named last still is.
+    let z = peer("z", 2);
+    mesh.know(at(10_000), vec![z.clone()]);
+    mesh.up(at(10_000), z.incarnation);
+    assert!(mesh.tick(at(60_000)).is_empty());
+    assert_eq!(mesh.view().linked, [z.incarnation]);
 }
 
 #[test]

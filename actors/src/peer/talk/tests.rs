@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::*;
 use crate::admission::Admission;
 use crate::coupon;
 use crate::coupon::message::{IssueAnswer, IssueOutcome, IssueRequest, Refusal, Reply};
 use crate::ids::{RequestKey, Sequence, UserId};
-use crate::membership::peers::NoPeers;
+use crate::membership::peers::{PeerAddress, Peers};
 use crate::offer::{Coupon, Offer, Status};
 use crate::shard::ShardSurroundings;
-use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
+use crate::store::{NewCoupon, Store};
 use crate::time::{Timestamp, moment};
 use crate::write_back::Lanes;
 
@@ -24,12 +24,40 @@ fn incarnation(number: u64) -> Incarnation {
     Incarnation::new(number).unwrap()
 }
 
+/// The peers of a node, as far as they hear that it has loaded ahead.
+struct Hears(mpsc::UnboundedSender<(Incarnation, ShardId)>);
+
+impl Peers for Hears {
+    fn live_as(&self, _me: Incarnation) {}
+
+    fn know(&self, _asked_at: Moment, _peers: Vec<PeerAddress>) {}
+
+    fn linked(&self) -> Vec<Incarnation> {
+        Vec::new()
+    }
+
+    fn refuses(&self, _peer: Incarnation) -> bool {
+        false
+    }
+
+    fn expect(&self, _peer: Incarnation, _shard: ShardId, _coupons: Vec<CouponId>) {}
+
+    fn loaded_ahead(&self, peer: Incarnation, shard: ShardId) {
+        self.0.send((peer, shard)).unwrap();
+    }
+
+    fn moved(&self, _shard: ShardId, _to: Fence) {}
+}
+
 /// A node that lives as 1, with 2 for a peer.
 struct House {
     talk: Talk,
     lease: Lease,
     ownership: Ownership,
     board: Arc<Board>,
+    store: Arc<dyn Store>,
+    /// Whom the shards here tell that they have loaded ahead.
+    loaded_ahead: mpsc::UnboundedReceiver<(Incarnation, ShardId)>,
     _folder: tempfile::TempDir,
 }
 
@@ -39,6 +67,7 @@ impl House {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&Options::new(folder.path().join("test.db"))).await.unwrap());
         let (lease, ownership) = (Lease::default(), Ownership::default());
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
+        let (hears, loaded_ahead) = mpsc::unbounded_channel();
         let surroundings = ShardSurroundings {
             store: Arc::clone(&store),
             owners: coupon::Surroundings {
@@ -54,7 +83,7 @@ impl House {
             loads_ahead: Arc::new(Semaphore::new(1)),
             places: Admission::new(16),
             ownership: ownership.clone(),
-            peers: Arc::new(NoPeers),
+            peers: Arc::new(Hears(hears)),
         };
         let mut shards = Vec::new();
         for id in ShardId::all() {
@@ -66,7 +95,7 @@ impl House {
         acquaintances.know(moment(), moment(), vec![incarnation(2)]);
         let doors = (door, Arc::clone(&board));
         let talk = Talk::new(shards.into(), ownership.clone(), doors, lease.clone(), acquaintances);
-        Self { talk, lease, ownership, board, _folder: folder }
+        Self { talk, lease, ownership, board, store, loaded_ahead, _folder: folder }
     }
 
     /// Asks for a coupon that there is not: only who serves its shard can say so.
@@ -117,6 +146,32 @@ async fn a_shard_is_served_from_the_news_of_its_hand_over_on_and_in_that_epoch_a
 }
 
 #[tokio::test]
+async fn a_shard_says_when_it_is_loaded_ahead_and_knows_who_has_loaded_its_own() {
+    let mut house = House::new().await;
+    let offer = Offer { total_quantity: Some(1), ..Offer::titled("test") };
+    let created_at = Timestamp::from_micros(0).unwrap();
+    house.store.create_coupon(&NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at }).await.unwrap();
+    let shard = coupon().shard();
+    house.talk.preload(incarnation(2), shard, vec![coupon()]);
+    let said = tokio::time::timeout(LIMIT, house.loaded_ahead.recv()).await.unwrap();
+    assert_eq!(said, Some((incarnation(2), shard)));
+    // Now it is ours, and about to be handed to 2. Its owner is made of what was loaded ahead.
+    house.hear_of_a_hand_over(3, 1);
+    let ours = house.talk.shard(shard);
+    let has_an_owner = async {
+        while ours.owners() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, has_an_owner).await.unwrap();
+    assert_eq!((ours.announced(), ours.is_loaded_ahead(incarnation(2))), (vec![coupon()], false));
+    assert!(house.talk.news(incarnation(2), News::LoadedAhead { shard }.write()));
+    assert_eq!([2, 3].map(|peer| ours.is_loaded_ahead(incarnation(peer))), [true, false]);
+    ours.announced();
+    assert!(!ours.is_loaded_ahead(incarnation(2)), "that was said of what was announced before");
+}
+
+#[tokio::test]
 async fn whoever_asks_an_owner_without_a_lease_is_sent_on_to_the_next() {
     let house = House::new().await;
     house.hear_of_a_hand_over(3, 1);
@@ -154,9 +209,11 @@ fn news_are_read_as_they_were_written_and_nothing_else_is_news() {
     let to = Fence { epoch: Epoch::new(9), owner: Incarnation::new(7).unwrap() };
     let moved = News::Moved { shard: ShardId::new(255).unwrap(), to };
     let widened = News::Widened { coupon: CouponId::new(1 << 52).unwrap(), version: 3 };
-    for news in [moved, widened] {
+    let loaded = [0, 255].map(|shard| News::LoadedAhead { shard: ShardId::new(shard).unwrap() });
+    for news in [moved, widened, loaded[0], loaded[1]] {
         assert_eq!(News::read(&news.write()), Ok(news));
     }
+    assert!(News::read(&WireNews { kind: Some(Kind::LoadedAhead(256)) }.encode_to_vec()).is_err());
     for wrong in
         [Moved { shard: 256, epoch: 1, owner: 1 }, Moved { shard: 70_000, epoch: 1, owner: 1 }, Moved { shard: 1, epoch: 1, owner: 0 }]
     {

@@ -148,10 +148,11 @@ fn a_shard_is_announced_and_then_handed_to_the_planned_node_that_is_ready_and_ha
     let given = judge.steps(ready(&id), at(3), &with_b(4, NodeState::Ready), &shards, &here, loaded);
     let from = Fence { epoch: Epoch::new(4), owner: incarnation(1) };
     assert_eq!(given, Steps { give_up: vec![GiveUp { shard, from, to: Some(incarnation(2)) }], ..Steps::default() });
-    // Another life of the same node is announced to first, as is any after a pause of ours.
+    // Another life of the same node is announced to first.
     let reborn = [node("a", 1, NodeState::Ready), node("b", 3, NodeState::Ready)];
     assert_eq!(judge.steps(ready(&id), at(4), &reborn, &shards, &here, loaded).announce, [(shard, incarnation(3))]);
-    assert_eq!(judge.steps(ready(&id), at(50), &reborn, &shards, &here, loaded).announce, [(shard, incarnation(3))]);
+    // A pause of ours takes nothing back of what was announced: a database that is slow for each beat would keep all shards where they are.
+    assert_eq!(judge.steps(ready(&id), at(50), &reborn, &shards, &here, loaded).give_up.len(), 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A shard between two nodes: giving it up, and loading ahead where it is expected.
 
+use std::collections::VecDeque;
+
 use crate::ids::{CouponId, Fence, Incarnation};
 use crate::shard::life::seat::{Expected, Loading, Seat};
 use crate::shard::life::{EXPECTED_MAX, Effect, Life, Standing};
@@ -60,7 +62,6 @@ impl Life {
     pub(super) fn preloaded(&mut self, coupon: CouponId, read: bool, effects: &mut Vec<Effect>) {
         let present = self.fence();
         let Some(Seat::Expected(expected @ Expected { read: false, .. })) = self.seats.get_mut(&coupon) else { return };
-        let requests = std::mem::take(&mut expected.requests);
         match present {
             None if read => {
                 expected.read = true;
@@ -68,12 +69,8 @@ impl Life {
             }
             // The shard came meanwhile: what is read from now on is read under its fence.
             Some(fence) if read => {
-                self.seats.insert(coupon, Loading::of(fence, requests));
+                self.seats.insert(coupon, Loading::of(fence, VecDeque::new()));
                 effects.extend([Effect::Keep(coupon), Effect::LoadTail(coupon)]);
-            }
-            Some(fence) if !requests.is_empty() => {
-                self.seats.insert(coupon, Loading::of(fence, requests));
-                effects.push(Effect::Load(coupon));
             }
             Some(_) | None => {
                 self.seats.remove(&coupon);

@@ -53,10 +53,8 @@ impl Loading {
 /// A coupon whose shard is expected.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
-    /// It has been read; else it is being read.
+    /// It has been read; else it is being read, or waits for that.
     pub(super) read: bool,
-    /// They asked after the shard came and before the reading ahead ended.
-    pub(super) requests: VecDeque<Request>,
     sweeps: u8,
 }
 
@@ -68,7 +66,6 @@ impl Seat {
             Self::Loading(loading) => loading.sweep(),
             Self::Stopping(requests) | Self::AwaitingRaise(requests) => requests.retain(Request::is_waited_for),
             Self::Expected(expected) => {
-                expected.requests.retain(Request::is_waited_for);
                 expected.sweeps = expected.sweeps.saturating_add(1);
                 return is_served || expected.sweeps < EXPECTED_SWEEPS;
             }
@@ -79,11 +76,8 @@ impl Seat {
     /// The requests that wait here, unless an owner has them.
     pub(super) fn waiting(&mut self) -> Option<&mut VecDeque<Request>> {
         match self {
-            Self::Active => None,
-            Self::Loading(Loading { requests, .. })
-            | Self::Stopping(requests)
-            | Self::AwaitingRaise(requests)
-            | Self::Expected(Expected { requests, .. }) => Some(requests),
+            Self::Active | Self::Expected(_) => None,
+            Self::Loading(Loading { requests, .. }) | Self::Stopping(requests) | Self::AwaitingRaise(requests) => Some(requests),
         }
     }
 }
