@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use faults::{Faults, Faulty};
 
 const LEASE: Duration = Duration::from_millis(1_500);
-const BEAT: Duration = Duration::from_millis(50);
+const BEAT: Duration = Duration::from_millis(100);
 
 /// What all links know of each other.
 #[derive(Default)]

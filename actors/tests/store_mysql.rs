@@ -105,7 +105,7 @@ on_both! {
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what} does not happen");
+        assert!(begun.elapsed() < Duration::from_secs(120), "{what} does not happen");
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
 }

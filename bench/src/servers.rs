@@ -11,7 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 /// How long a server may take to make its data, and to start.
 const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// Ports below those that the system gives to connections, so that none is taken while whoever is to listen there is not there yet, or away.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
 
 /// Waits for its input to end, which it does with the process that holds it, then ends the server and removes its data.
 const HOLDER: &str = r#"directory=$1; shift
@@ -131,8 +134,7 @@ impl Server {
     fn start_program(kind: Kind, program: PathBuf, arguments: &[&str]) -> Result<Self, String> {
         let directory = tempfile::Builder::new().prefix("firstcome-server-").tempdir().map_err(|error| error.to_string())?.keep();
         make_data(kind, &program, &directory)?;
-        // The port is free now; should another take it before the server does, the server does not start, and that is said.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(|error| error.to_string())?.port();
+        let port = free_port();
         let arguments = QUICK.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
         let server = Self { kind, program, directory, port, arguments, holder: Mutex::new(None) };
         server.resume()?;
@@ -244,6 +246,22 @@ impl Server {
     pub fn fresh_name() -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         format!("fc_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A port of loopback at which nobody listens, and that this process is given once.
+///
+/// Each process begins elsewhere, and those that are started one after the other far apart, so that two at a time hardly ever meet.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const STRIDE: u64 = 7_919;
+    let count = PORTS.end - PORTS.start;
+    let first = u16::try_from(u64::from(std::process::id()) * STRIDE % u64::from(count)).expect("less than the count");
+    loop {
+        let port = PORTS.start + (first + NEXT.fetch_add(1, Ordering::Relaxed) % count) % count;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

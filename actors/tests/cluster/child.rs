@@ -20,7 +20,7 @@ pub const CONFIGURATION: &str = "FIRSTCOME_TEST_CLUSTER";
 /// What comes before each line that is meant for the parent.
 pub const MARK: &str = "@@ ";
 
-pub const LEASE: Duration = Duration::from_millis(1_500);
+pub const LEASE: Duration = Duration::from_secs(3);
 const BEAT: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_millis(250);
 

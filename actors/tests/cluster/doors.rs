@@ -8,6 +8,7 @@ use super::node::eventually;
 pub async fn every_door_learns_what_is_sold_out_and_none_refuses_once_that_was_widened(house: House) {
     let (a, b, c) = tokio::join!(house.start("a"), house.start("b"), house.start("c"));
     house.spread_over(&["a", "b", "c"]).await;
+    house.at_rest().await;
     let nodes = [&a, &b, &c];
     let coupon = house.coupon("few", Some(3)).await;
     let owner = house.owner_of(coupon).await.unwrap();

@@ -107,6 +107,7 @@ pub async fn an_ended_node_joins_anew_and_is_linked_again(house: House) {
     })
     .await;
     house.spread_over(&["a", "b"]).await;
+    house.at_rest().await;
     let coupons = coupons(&house).await;
     for (number, coupon) in coupons.iter().enumerate() {
         for node in [&a, &b] {

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::child::{CONFIGURATION, MARK};
 
 /// How long anything may take that is to happen.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a node may take to stop.
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);

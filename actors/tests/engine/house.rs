@@ -41,7 +41,7 @@ pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(20), polls).await.is_ok(), "never: {what}");
+    assert!(tokio::time::timeout(Duration::from_secs(60), polls).await.is_ok(), "never: {what}");
 }
 
 impl House {

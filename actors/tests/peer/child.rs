@@ -65,7 +65,8 @@ fn options(configuration: &Value) -> Options {
         hello.versions = versions.iter().map(|version| u32::try_from(version.as_u64().unwrap()).unwrap()).collect();
     }
     let mut options = Options::new(hello, text("cookie").to_owned(), Admission::new(100_000));
-    options.heartbeat = Duration::from_millis(100);
+    // Who has no turn on a busy machine for four of them is taken for silent.
+    options.heartbeat = Duration::from_millis(500);
     if let Some(places) = configuration["coupon_places"].as_u64() {
         options.coupon_places = usize::try_from(places).unwrap();
     }
@@ -94,7 +95,7 @@ fn coupon(command: &Value) -> CouponId {
 }
 
 async fn carry_out(command: &Value, links: &Links, owners: &Arc<Owners>, metrics: &PrometheusHandle) -> Value {
-    let limit = Duration::from_millis(command["limit_ms"].as_u64().unwrap_or(5_000));
+    let limit = Duration::from_millis(command["limit_ms"].as_u64().unwrap_or(15_000));
     match command["do"].as_str().unwrap() {
         "linked" => links.linked().into_iter().map(Incarnation::get).collect(),
         "refuses" => links.refuses(incarnation(command)).into(),

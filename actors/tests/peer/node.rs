@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::child::{CONFIGURATION, MARK};
 
 /// How long anything may take that is to happen.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 type Answers = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
 

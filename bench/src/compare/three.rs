@@ -1,7 +1,6 @@
 //! Three nodes of one cluster, over one store, as child processes.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use actors::ids::SHARDS;
@@ -13,6 +12,7 @@ use super::{ANSWER_LIMIT, Bench};
 use crate::beside;
 use crate::cluster::node::Node;
 use crate::load::Failed;
+use crate::servers::free_port;
 
 /// Nodes.
 pub(super) const NODES: usize = 3;
@@ -52,9 +52,9 @@ impl Three {
             let keys = [
                 ("data_dir", "data".to_owned()),
                 ("node.id", name.clone()),
-                ("http.listen", free_address()?),
+                ("http.listen", free_address()),
                 ("store.url", store_url.to_owned()),
-                ("cluster.listen", free_address()?),
+                ("cluster.listen", free_address()),
                 ("cluster.cookie", "a-cookie-of-no-importance".to_owned()),
                 ("auth.admin_token", ADMIN_TOKEN.to_owned()),
                 ("log.level", "error".to_owned()),
@@ -159,7 +159,7 @@ impl Three {
     }
 }
 
-/// An address that is free now. Should another take it before its node does, that node does not start, and that is said.
-fn free_address() -> std::io::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+/// An address that is free now, and that the system gives to nobody before its node is there.
+fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
 }

@@ -33,9 +33,14 @@ pub enum Habit {
     None,
     /// Says something else to the server, of the same length: as one with rules of its own for sessions.
     Replace(&'static str, &'static str),
+    /// Says more to the server at the end of a statement that holds this, which must be short enough to come in one piece.
+    Append(&'static str, &'static str),
     /// Lets nothing more pass on a connection that says this to the server, and does not cut it.
     MuteAt(&'static str),
 }
+
+/// What comes before the bytes of a packet: their length, and a number.
+const HEAD_BYTES: usize = 4;
 
 /// What a batch begins with.
 const BATCH: &[u8] = b"INSERT INTO issuances (";
@@ -105,7 +110,7 @@ impl Proxy {
     /// Does to these bytes what it always does; true if nothing more may pass.
     fn keeps_its_habit(&self, bytes: &mut [u8]) -> bool {
         match self.habit {
-            Habit::None => false,
+            Habit::None | Habit::Append(..) => false,
             Habit::Replace(said, instead) => {
                 if let Some(at) = position(bytes, said.as_bytes()) {
                     bytes[at..at + said.len()].copy_from_slice(instead.as_bytes());
@@ -114,6 +119,18 @@ impl Proxy {
             }
             Habit::MuteAt(said) => position(bytes, said.as_bytes()).is_some(),
         }
+    }
+
+    /// What it always says behind these bytes, counted in the length of their packet; mostly nothing.
+    fn more_behind(&self, bytes: &mut [u8]) -> &'static [u8] {
+        let Habit::Append(said, more) = self.habit else { return &[] };
+        if position(bytes, said.as_bytes()).is_none() {
+            return &[];
+        }
+        assert_eq!(bytes.len(), packet_bytes(bytes) + HEAD_BYTES, "one packet, and all of it");
+        let length = (packet_bytes(bytes) + more.len()).to_le_bytes();
+        bytes[..3].copy_from_slice(&length[..3]);
+        more.as_bytes()
     }
 
     /// Carries one connection until either side ends it, or this proxy does: both ends are closed when this returns.
@@ -143,11 +160,11 @@ impl Proxy {
                     if fate == Mode::CutBeforeSending {
                         return None;
                     }
+                    let more = self.more_behind(bytes);
                     server.write_all(bytes).await.ok()?;
+                    server.write_all(more).await.ok()?;
                     if matches!(fate, Mode::CutAfterSending | Mode::CutAfterAnswer | Mode::KeepAnswer) {
-                        // The rest of the packet, whose length stands in its first three bytes.
-                        let length = usize::from(bytes[0]) | usize::from(bytes[1]) << 8 | usize::from(bytes[2]) << 16;
-                        let mut rest = vec![0; (length + 4).saturating_sub(bytes.len())];
+                        let mut rest = vec![0; (packet_bytes(bytes) + HEAD_BYTES).saturating_sub(bytes.len())];
                         client.read_exact(&mut rest).await.ok()?;
                         server.write_all(&rest).await.ok()?;
                         if fate == Mode::CutAfterAnswer {
@@ -166,6 +183,11 @@ impl Proxy {
             }
         }
     }
+}
+
+/// How long the packet is that begins so, behind its head: as its first three bytes say.
+fn packet_bytes(packet: &[u8]) -> usize {
+    usize::from(packet[0]) | usize::from(packet[1]) << 8 | usize::from(packet[2]) << 16
 }
 
 /// Where these bytes stand in others.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::Client;
+use futures_util::future::join_all;
+use reqwest::{Client, Response};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -21,13 +22,11 @@ impl Balancer {
         let client = Client::builder().timeout(LIMIT).build().unwrap();
         Self(tokio::spawn(async move {
             loop {
-                let mut ready = Vec::new();
-                for node in &nodes {
-                    let answer = client.get(format!("http://{node}/readyz")).send().await;
-                    if answer.is_ok_and(|answer| answer.status() == 200) {
-                        ready.push(node.clone());
-                    }
-                }
+                // All at once: one that is slow to answer must not keep what another says.
+                let answers = join_all(nodes.iter().map(|node| client.get(format!("http://{node}/readyz")).send())).await;
+                let is_ready = |answer: &reqwest::Result<Response>| answer.as_ref().is_ok_and(|answer| answer.status() == 200);
+                let ready = nodes.iter().zip(&answers).filter(|(_, answer)| is_ready(answer)).map(|(node, _)| node.clone());
+                let ready: Vec<String> = ready.collect();
                 people.send_if_modified(|before| {
                     let changes = !ready.is_empty() && *before != ready;
                     if changes {

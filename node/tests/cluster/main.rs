@@ -15,6 +15,8 @@ mod eventually;
 #[allow(dead_code, reason = "another test program uses the rest of it")]
 #[path = "../common/history.rs"]
 mod history;
+#[path = "../common/least_of_three.rs"]
+mod least_of_three;
 #[path = "../common/on_both.rs"]
 mod on_both;
 #[allow(dead_code, reason = "another test program uses the rest of it")]

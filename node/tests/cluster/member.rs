@@ -1,11 +1,9 @@
 //! One node of several: its process, its place on loopback, and what lies between it and its database and its peers.
 
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use bench::servers::Server;
 use bench::servers::proxy::Proxy;
+use bench::servers::{Server, free_port};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -17,9 +15,6 @@ const COOKIE: &str = "a-cookie-of-these-tests";
 
 /// How long stopping may take: longer than it is allowed by default, so that the node says what was wrong.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-
-/// Ports below those that the system gives to connections, so that none is taken while its node is away.
-const PORTS: std::ops::Range<u16> = 10_000..30_000;
 
 /// A node, running or not.
 pub struct Member {
@@ -93,17 +88,5 @@ impl Member {
 
     fn signal(&self, signal: Signal) {
         self.process.as_ref().expect("a node that runs").signal(signal);
-    }
-}
-
-/// A port of loopback at which nobody listens.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 20_000).unwrap();
-    loop {
-        let port = PORTS.start + (first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))) % (PORTS.end - PORTS.start);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }

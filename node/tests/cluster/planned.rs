@@ -6,8 +6,9 @@ use crate::balancer::Balancer;
 use crate::on_both;
 use crate::stage::{NODES, Stage};
 
-/// How long a node goes on serving after it has said that it is not ready: many times longer than the balancer takes to hear it.
-const DELAY: &str = "shutdown.delay=300ms";
+/// How long a node goes on serving after it has said that it is not ready: far longer than the balancer takes to hear it, also from one that is slow to
+/// answer.
+const DELAY: &str = "shutdown.delay=2s";
 
 /// Under load, with changes: the third node joins, each is restarted, and one leaves. Not a single request fails.
 async fn nodes_come_and_go_and_no_request_fails(kind: Kind) {

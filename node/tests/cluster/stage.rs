@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actors::door::DOOR_TTL;
+use actors::ids::{NodeId, SHARDS, ShardId};
+use actors::placement::Plan;
 use bench::checker::{Options, Report};
 use bench::servers::Server;
 use reqwest::Client;
@@ -47,7 +49,7 @@ impl Stage {
         Self { members, client, history: Arc::default(), next: AtomicU64::new(1) }
     }
 
-    /// Three that are ready and share the shards.
+    /// Three that are ready and share the shards as the plan has it.
     pub async fn on(server: &Server, keys: &[&str], has_wires: bool) -> Self {
         let mut stage = Self::unstarted(server, NODES, keys, has_wires).await;
         stage.start(&[0, 1, 2]);
@@ -164,13 +166,13 @@ impl Stage {
         .await;
     }
 
-    /// Waits until all that run are ready, and they alone share all shards.
+    /// Waits until all that run are ready, and they alone share all shards, none of which will move any more.
     pub async fn settled(&self) {
         let all: Vec<usize> = (0..self.members.len()).filter(|number| self.members[*number].lives()).collect();
         self.settled_among(&all).await;
     }
 
-    /// Waits until these are ready, and they alone share all shards.
+    /// Waits until these are ready, and they alone share all shards, none of which will move any more.
     pub async fn settled_among(&self, which: &[usize]) {
         eventually(&format!("nodes {which:?} share all shards"), async || {
             for number in which {
@@ -183,13 +185,13 @@ impl Stage {
         .await;
     }
 
-    /// Whether this node sees that all shards are those nodes', each of which has at least half of an equal share.
+    /// Whether this node sees that each shard is where the plan over those nodes has it.
     async fn sees_shared(&self, asked: usize, which: &[usize]) -> bool {
         let Some((200, view)) = self.operator(asked, "/v1/cluster").await else { return false };
         let shards = view["shards"].as_array().unwrap();
-        let of = |name: &str| shards.iter().filter(|shard| shard["owner"] == name).count();
-        let shares: Vec<usize> = which.iter().map(|number| of(&self.members[*number].name)).collect();
-        shares.iter().sum::<usize>() == shards.len() && shares.iter().all(|share| share * which.len() * 2 >= shards.len())
+        assert_eq!(shards.len(), usize::from(SHARDS));
+        let plan = Plan::new(which.iter().map(|number| NodeId::parse(&self.members[*number].name).unwrap()));
+        ShardId::all().zip(shards).all(|(id, shard)| shard["owner"].as_str() == plan.owner_of(id).map(NodeId::as_str))
     }
 
     /// A metric of a node, by its name and labels as they are shown; 0 where it is not there.

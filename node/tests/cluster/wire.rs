@@ -98,6 +98,8 @@ async fn take(number: u64, mut from: OwnedReadHalf, pieces: mpsc::Sender<(Instan
     loop {
         let silent = matches!(mode, Mode::Silent) || matches!(mode, Mode::SilentBefore(before) if number < before);
         tokio::select! {
+            // What is read after the mode was changed is treated by it.
+            biased;
             changed = modes.changed() => {
                 let before = std::mem::replace(&mut mode, *modes.borrow_and_update());
                 // What was forgotten on one side is refused there when it speaks again.

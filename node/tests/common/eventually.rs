@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes, shorter than patience.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Looks until it holds, within a limit; how long that took.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {

@@ -10,7 +10,7 @@ use crate::database::{administrator, database, run};
 use crate::process::{Process, run as run_program};
 
 /// Longer than any refusal takes.
-const LIMIT: Duration = Duration::from_secs(25);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A database on a server, and where a node starts.
 struct Opening {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bench::servers::{Kind, Server};
+use bench::servers::{Kind, Server, free_port};
 use sqlx::AssertSqlSafe;
 
 use crate::database::run;
@@ -14,6 +14,12 @@ const CLIENTS: u64 = 16;
 
 /// What users wait at the most, by default.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// How far from it an answer comes on a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Longer than by default, and more than twice what a batch waits for a server that does not answer: without a lease nothing is tried, and nobody
+/// would see that the store takes nothing.
+const LEASE: &str = "cluster.lease=6s";
 
 /// Takes a server from the node and gives it back, under load: the node says so, tells nobody anything untrue, and goes on by itself.
 async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&str]) {
@@ -30,7 +36,7 @@ async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&st
         };
         tokio::join!(taken, stage.not_ready("no_store"));
         stage.not_ready("no_lease").await;
-        refused_in_time(stage, coupons[1], &format!("late-{round}")).await;
+        assert_eq!(answered_in_time(stage, coupons[1], &format!("late-{round}")).await, 503);
         // A demoted server may have less than the one that took its place: nothing is read from it either.
         let read = stage.client.get(format!("http://{}/v1/coupons/{}", stage.process.address, coupons[1])).send().await.unwrap();
         assert_eq!(read.status(), 503);
@@ -46,15 +52,16 @@ async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&st
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 
-/// A user asks, and is told before the deadline that nothing is decided or known.
-async fn refused_in_time(stage: &Stage<'_>, coupon: u64, user: &str) {
+/// A user asks, and is answered before the deadline, whatever there is to say; the status.
+async fn answered_in_time(stage: &Stage<'_>, coupon: u64, user: &str) -> u16 {
     let (answer, took) = stage.issue(coupon, user, "late").await;
-    assert!(answer.0 == 503 && took < DEADLINE + Duration::from_millis(500), "{answer:?} after {took:?}");
+    assert!(took < DEADLINE + SLACK, "{answer:?} after {took:?}");
+    answer.0
 }
 
 async fn a_demoted_server(kind: Kind) {
     let Some(server) = Server::own(kind, &[]) else { return };
-    let stage = Stage::on(&server, &[]).await;
+    let stage = Stage::on(&server, &[LEASE]).await;
     match kind {
         Kind::MySql => {
             let promoted = ["SET GLOBAL super_read_only = 0", "SET GLOBAL read_only = 0"];
@@ -76,8 +83,7 @@ async fn a_demoted_mariadb_stores_nothing_and_is_used_when_it_is_promoted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_leaves_its_group_stores_nothing_and_is_used_when_it_is_primary_again() {
-    let local = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let address = format!("--group-replication-local-address={local}");
+    let address = format!("--group-replication-local-address=127.0.0.1:{}", free_port());
     let arguments = [
         "--log-bin=binlog",
         "--gtid-mode=ON",
@@ -90,7 +96,7 @@ async fn a_member_that_leaves_its_group_stores_nothing_and_is_used_when_it_is_pr
         &address,
     ];
     let Some(server) = Server::own(Kind::MySql, &arguments) else { return };
-    let stage = Stage::on(&server, &[]).await;
+    let stage = Stage::on(&server, &[LEASE]).await;
     taken_and_given_back(&stage, &["STOP GROUP_REPLICATION"], &["START GROUP_REPLICATION"]).await;
 }
 
@@ -98,7 +104,7 @@ async fn a_member_that_leaves_its_group_stores_nothing_and_is_used_when_it_is_pr
 async fn a_full_disk(kind: Kind) {
     let arguments = ["--innodb-data-file-path=ibdata1:12M;ibdata2:24M", "--innodb-file-per-table=0"];
     let Some(server) = Server::own(kind, &arguments) else { return };
-    let stage = Stage::on(&server, &[]).await;
+    let stage = Stage::on(&server, &[LEASE]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;
     stage.goes_on().await;
     let quiet = stage.without_changes(&clients, coupons).await;
@@ -111,7 +117,13 @@ async fn a_full_disk(kind: Kind) {
     // The last pages are filled by what is issued.
     stage.logs("is full", 0).await;
     stage.not_ready("no_store").await;
-    refused_in_time(&stage, coupons[1], "late").await;
+    // One more batch or two may find room where a full server tidies up.
+    let mut asked = 0;
+    eventually("nothing is decided", async || {
+        asked += 1;
+        answered_in_time(&stage, coupons[1], &format!("late-{asked}")).await == 503
+    })
+    .await;
     // MySQL has room of its own for what it takes to drop a table. MariaDB has not, and gets another file.
     match kind {
         Kind::MySql => {

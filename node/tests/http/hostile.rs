@@ -12,7 +12,7 @@ use crate::support::{ADMIN_TOKEN, LIMIT, TestNode, eventually};
 const CROWD: usize = 64;
 
 /// What anybody else's request may take meanwhile: a fraction of every limit that is set here, so whoever waits for a hostile one is seen.
-const UNDISTURBED: Duration = Duration::from_secs(2);
+const UNDISTURBED: Duration = Duration::from_millis(2_500);
 
 /// Does something hostile while somebody else goes on asking, on one connection and on new ones.
 async fn while_others_go_on<T>(node: &TestNode, hostile: impl Future<Output = T>) -> T {

@@ -152,7 +152,7 @@ async fn ten_thousand_connections_hold_nobody_up() {
         assert!(ask(&mut stream, LIVEZ).await.starts_with("HTTP/1.1 200 "));
         slowest = slowest.max(started.elapsed());
     }
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     let metrics = reqwest::get(format!("http://{}/metrics", serving.address)).await.unwrap().text().await.unwrap();
     let open = metrics.lines().find_map(|line| line.strip_prefix("coupon_http_connections ")).unwrap();
     assert!(open.parse::<f64>().unwrap() >= CONNECTIONS as f64, "{open}");

@@ -89,7 +89,7 @@ async fn a_storm_of_reads_is_one_read_a_second_and_issuing_keeps_its_pace() {
     let alone = Alone::with_a_coupon().await;
     let mut paces = Vec::new();
     // A page that reads nothing costs as much HTTP: what is missing against it is what reading takes from issuing. Other programs run beside.
-    for _ in 0..3 {
+    for _ in 0..5 {
         let (_, beside_livez) = alone.storm("/livez").await;
         let (before, begun) = (alone.reads().await, Instant::now());
         let (looked, beside_reads) = alone.storm("/v1/coupons/1").await;

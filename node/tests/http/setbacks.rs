@@ -51,7 +51,7 @@ async fn reasons(node: &TestNode) -> Vec<String> {
 
 #[tokio::test]
 async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards_all_is_well() {
-    let keys = [("http.deadline", "1500ms"), ("http.change_deadline", "1500ms"), ("http.requests_max", "2"), ("cluster.lease", "2s")];
+    let keys = [("http.deadline", "1500ms"), ("http.change_deadline", "1500ms"), ("http.requests_max", "2"), ("cluster.lease", "5s")];
     let node = TestNode::start_with(&keys).await;
     let id = node.coupon(json!({"total_quantity": 5})).await;
     assert_eq!(node.issue("early", id).await.status, 201);

