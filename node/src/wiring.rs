@@ -111,7 +111,7 @@ impl Service {
         let listener = Listener::serve(socket, routes(Arc::clone(&app)), config.listener())?;
         tracing::info!(address = %listener.address(), %node, commit = telemetry::COMMIT, "listening");
         // Bound before this node has a row that says where it is.
-        let cluster = links::bind(&config.cluster)?;
+        let cluster = links::bind(config)?;
 
         let database = Database::open(config).await?;
         let options = engine::Options {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::door::DOOR_TTL;
 use actors::engine::ClusterOptions;
 use actors::peer::{HEARTBEAT, TlsFiles};
 use secrecy::ExposeSecret;
@@ -10,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::StartError;
-use crate::config::{Cluster, HostPort};
+use crate::config::{Config, HostPort};
 use crate::gateway::listener;
 
 /// For how long peers are tried: as long as nodes that are started together take to bind their sockets, several times over.
@@ -21,7 +22,8 @@ const TRY_LIMIT: Duration = Duration::from_secs(2);
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// Binds the socket for links, and says how others reach it; nothing of a node that is alone.
-pub(super) fn bind(cluster: &Cluster) -> Result<Option<ClusterOptions>, StartError> {
+pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError> {
+    let cluster = &config.cluster;
     let (Some(listen), Some(cookie)) = (cluster.listen, &cluster.cookie) else { return Ok(None) };
     let failed = |error| StartError::LinkListen(listen, error);
     let listener = listener::bind(listen).map_err(failed)?;
@@ -35,6 +37,11 @@ pub(super) fn bind(cluster: &Cluster) -> Result<Option<ClusterOptions>, StartErr
     tracing::info!(address = %bound, advertise, tls = tls.is_some(), "listening for links");
     if tls.is_none() && !bound.ip().is_loopback() {
         tracing::warn!("links are not encrypted (cluster.tls): who listens on their network can read and change what nodes say");
+    }
+    if config.http.change_deadline <= cluster.lease + DOOR_TTL {
+        tracing::warn!(
+            "http.change_deadline is no longer than cluster.lease and {DOOR_TTL:?}: after a node was lost, a change that widens a coupon is told OUTCOME_UNKNOWN"
+        );
     }
     let (name, cookie) = (cluster.name.clone(), cookie.expose_secret().to_owned());
     Ok(Some(ClusterOptions { name, listener: Arc::new(listener), advertise, cookie, tls, heartbeat: HEARTBEAT }))
