@@ -64,7 +64,7 @@ pub struct Steps {
     pub claim: Vec<Claim>,
     /// Served here, and another's.
     pub drop: Vec<ShardId>,
-    /// To be handed to this node once it has loaded ahead, or in [`AHEAD_BEATS`], if then it still should have it.
+    /// To be handed to this node once it has loaded ahead or has had five beats for it, if then it still should have it.
     pub announce: Vec<(ShardId, Incarnation)>,
     /// To be handed over, or given up to nobody.
     pub give_up: Vec<GiveUp>,
