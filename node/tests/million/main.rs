@@ -39,8 +39,8 @@ async fn a_million_issuances_cost_a_hundred_megabytes_and_are_loaded_in_seconds(
     store.close().await;
 
     let (mut least, mut fastest) = (u64::MAX, Duration::MAX);
-    // The machine is shared, and the allocator's pages are huge: the least and the quickest of three is what the program takes.
-    for start in 1..=3 {
+    // The machine is shared, and whether the system gives the allocator huge pages is chance: the least and the quickest of six is what the program takes.
+    for start in 1..=6 {
         let (bytes, took) = activate(folder.path(), coupon, MILLION + start).await;
         println!("a million issuances: {} MB, loaded in {took:?}", bytes / 1_000_000);
         (least, fastest) = (least.min(bytes), fastest.min(took));
