@@ -14,6 +14,8 @@ use actors::store::{Created, NewCoupon, Store};
 
 use super::faults::{Faults, Faulty};
 
+/// For requests that wait until a test lets them go.
+pub const LONG: Duration = Duration::from_secs(60);
 /// How long a request waits in these tests.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
