@@ -278,7 +278,8 @@ impl RequestKey {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut bytes = [0_u8; 21];
         rand::rng().fill_bytes(&mut bytes);
-        Self(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 63)])).collect())
+        let text = bytes.map(|byte| ALPHABET[usize::from(byte & 63)]);
+        Self(CompactString::from_utf8_lossy(&text))
     }
 }
 

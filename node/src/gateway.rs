@@ -29,6 +29,7 @@ use actors::coupon::message::{Change, Setback};
 use actors::engine::{Engine, NotReady};
 use actors::ids::NodeId;
 use actors::store::{self, StoreError};
+use futures_util::FutureExt;
 use http::header::HeaderName;
 use http::{HeaderValue, Method};
 use warp::path::FullPath;
@@ -157,13 +158,14 @@ async fn taking_a_place<T: Send + 'static>(
     done.map_err(|error| NotDone::Failed(Arc::new(error)))
 }
 
-/// All routes. The hot one is first and stays unboxed.
+/// All routes. The hot one is first, and not behind a boxed filter.
 pub(crate) fn routes(app: Arc<App>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     let issue = {
         let app = Arc::clone(&app);
         warp::path!("v1" / "coupons" / String / "issuances").and(call()).then(move |id: String, call: Call| {
             let app = Arc::clone(&app);
-            async move { answer(Route::CouponIssuances, &call, issuances::of_coupon(&app, &id, &call).await) }
+            // Boxed, as the filters around it and the connection move it several times.
+            async move { answer(Route::CouponIssuances, &call, issuances::of_coupon(&app, &id, &call).await) }.boxed()
         })
     };
     let routes = issue.or(other_routes(Arc::clone(&app))).unify();

@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::problem::Problem;
 
 /// Anything that is written as its text.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Text<T>(pub(crate) T);
 
 impl<T: fmt::Display> Serialize for Text<T> {
@@ -35,22 +35,27 @@ pub(crate) struct Page<T> {
 
 /// A response with this body.
 pub(crate) fn response(status: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(text) => {
-            let mut response = Response::new(text.into());
-            *response.status_mut() = status;
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
-        Err(error) => {
-            // Our bodies have text keys only, so this would be a mistake in a `Serialize`.
-            tracing::error!(%error, "an answer cannot be written");
-            let mut response = Response::default();
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response
-        }
-    }
+    response_of("application/json", status, body)
 }
+
+/// The same of another media type that is JSON.
+pub(crate) fn response_of(media_type: &'static str, status: StatusCode, body: &impl Serialize) -> Response {
+    let mut text = Vec::with_capacity(USUAL_BYTES);
+    if let Err(error) = serde_json::to_writer(&mut text, body) {
+        // Our bodies have text keys only, so this would be a mistake in a `Serialize`.
+        tracing::error!(%error, "an answer cannot be written");
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        return response;
+    }
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// Room for an answer to an issue request, whichever; lists grow beyond it.
+const USUAL_BYTES: usize = 384;
 
 /// Reads a body: 400 if it is no JSON object, 422 with the field's path if it is one that does not fit.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

@@ -2,13 +2,14 @@
 //!
 //! Nothing internal passes here: what a store or a library said goes to the log, the client gets a name and a number.
 
+use std::fmt;
 use std::time::Duration;
 
 use actors::coupon::message::{ChangeRefusal, Refusal, Setback};
 use actors::offer::{InvalidField, Issuance};
 use actors::store::StoreError;
 use actors::time::Timestamp;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use rand::Rng;
 use serde::{Serialize, Serializer};
@@ -102,10 +103,8 @@ impl Problem {
 
     /// The answer.
     pub(crate) fn into_response(self) -> Response {
-        let Said { status, code, title, applied, header, extras } = self.say();
-        let body = Body { kind: Text(format!("urn:firstcome:problem:{code}")), title, status: status.as_u16(), code, applied, extras };
-        let mut response = json::response(status, &body);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let Said { status, header, body } = self.say();
+        let mut response = json::response_of("application/problem+json", status, &body);
         if let Some((name, value)) = header {
             response.headers_mut().insert(name, value);
         }
@@ -138,7 +137,7 @@ impl Problem {
             Self::ChangeRefused(refusal) => change_refused(refusal),
             Self::SetBack(setback) => set_back(setback),
             Self::RateLimited(wait) => rate_limited(wait),
-            Self::Internal { applied } => Said { applied, ..said(S::INTERNAL_SERVER_ERROR, "INTERNAL", "Something is wrong on our side") },
+            Self::Internal { applied } => said(S::INTERNAL_SERVER_ERROR, "INTERNAL", "Something is wrong on our side").applied(applied),
         }
     }
 }
@@ -155,20 +154,20 @@ fn refused(refusal: Refusal) -> Said {
     match refusal {
         Refusal::UnknownCoupon => unknown_coupon(),
         Refusal::AlreadyIssued(issuance) => {
-            conflict("ALREADY_ISSUED", "The user has as many as allowed").extras(Extras { issuance: Some(issuance), ..Extras::default() })
+            conflict("ALREADY_ISSUED", "The user has as many as allowed").with(|body| body.issuance = Some(issuance))
         }
         Refusal::Closed => closed(),
         Refusal::Paused => conflict("PAUSED", "The coupon is paused"),
-        Refusal::NotStarted { starts_at, server_time } => {
-            let extras = Extras { starts_at: Some(Text(starts_at)), server_time: Some(Text(server_time)), ..Extras::default() };
-            conflict("NOT_STARTED", "The coupon is not issued yet").extras(extras)
-        }
-        Refusal::Ended { ends_at, server_time } => {
-            let extras = Extras { ends_at: Some(Text(ends_at)), server_time: Some(Text(server_time)), ..Extras::default() };
-            conflict("ENDED", "The coupon is not issued any more").extras(extras)
-        }
+        Refusal::NotStarted { starts_at, server_time } => conflict("NOT_STARTED", "The coupon is not issued yet").with(|body| {
+            body.starts_at = Some(Text(starts_at));
+            body.server_time = Some(Text(server_time));
+        }),
+        Refusal::Ended { ends_at, server_time } => conflict("ENDED", "The coupon is not issued any more").with(|body| {
+            body.ends_at = Some(Text(ends_at));
+            body.server_time = Some(Text(server_time));
+        }),
         Refusal::SoldOut { total_quantity } => {
-            conflict("SOLD_OUT", "All are given out").extras(Extras { total_quantity: Some(total_quantity), ..Extras::default() })
+            conflict("SOLD_OUT", "All are given out").with(|body| body.total_quantity = Some(total_quantity))
         }
     }
 }
@@ -178,13 +177,13 @@ fn change_refused(refusal: ChangeRefusal) -> Said {
     match refusal {
         ChangeRefusal::UnknownCoupon => unknown_coupon(),
         ChangeRefusal::VersionMismatch { version } => {
-            let extras = Extras { version: Some(version), ..Extras::default() };
-            said(StatusCode::PRECONDITION_FAILED, "VERSION_MISMATCH", "The coupon has another version").extras(extras)
+            said(StatusCode::PRECONDITION_FAILED, "VERSION_MISMATCH", "The coupon has another version")
+                .with(|body| body.version = Some(version))
         }
         ChangeRefusal::Closed => closed(),
         ChangeRefusal::QuantityBelowIssued { issued } => {
-            let extras = Extras { issued: Some(issued), ..Extras::default() };
-            said(StatusCode::CONFLICT, "QUANTITY_BELOW_ISSUED", "More are given out than there would be").extras(extras)
+            said(StatusCode::CONFLICT, "QUANTITY_BELOW_ISSUED", "More are given out than there would be")
+                .with(|body| body.issued = Some(issued))
         }
         ChangeRefusal::Invalid(fields) => {
             let error = |InvalidField { field, message }| FieldError::new(field, message);
@@ -204,7 +203,7 @@ fn set_back(setback: Setback) -> Said {
     };
     // Jitter, or all who were turned away together come back together.
     let seconds = rand::rng().random_range(RETRY_AFTER_SECONDS);
-    Said { applied, ..said(StatusCode::SERVICE_UNAVAILABLE, code, title).header(RETRY_AFTER, HeaderValue::from(seconds)) }
+    said(StatusCode::SERVICE_UNAVAILABLE, code, title).applied(applied).header(RETRY_AFTER, HeaderValue::from(seconds))
 }
 
 /// The user may ask again after this time; with jitter, as those who began together are refused together.
@@ -233,31 +232,32 @@ fn closed() -> Said {
 /// A problem, ready to be written.
 struct Said {
     status: StatusCode,
-    code: &'static str,
-    title: &'static str,
-    applied: Option<bool>,
     header: Option<(HeaderName, HeaderValue)>,
-    extras: Extras,
+    body: Body,
 }
 
 /// A problem with nothing more to it.
 fn said(status: StatusCode, code: &'static str, title: &'static str) -> Said {
-    Said { status, code, title, applied: Some(false), header: None, extras: Extras::default() }
+    let body = Body { kind: Text(Urn(code)), title, status: status.as_u16(), code, applied: Some(false), ..Body::default() };
+    Said { status, header: None, body }
 }
 
 impl Said {
-    fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.extras.detail = Some(detail.into());
-        self
+    fn applied(self, applied: Option<bool>) -> Self {
+        self.with(|body| body.applied = applied)
     }
 
-    fn errors(mut self, errors: Vec<FieldError>) -> Self {
-        self.extras.errors = Some(errors);
-        self
+    fn detail(self, detail: impl Into<String>) -> Self {
+        self.with(|body| body.detail = Some(detail.into()))
     }
 
-    fn extras(self, extras: Extras) -> Self {
-        Self { extras, ..self }
+    fn errors(self, errors: Vec<FieldError>) -> Self {
+        self.with(|body| body.errors = Some(errors))
+    }
+
+    fn with(mut self, add: impl FnOnce(&mut Body)) -> Self {
+        add(&mut self.body);
+        self
     }
 
     fn header(self, name: HeaderName, value: HeaderValue) -> Self {
@@ -265,22 +265,26 @@ impl Said {
     }
 }
 
-/// A problem as it is written.
-#[derive(Serialize)]
+/// A code as the type that RFC 9457 asks for.
+#[derive(Debug, Default)]
+struct Urn(&'static str);
+
+impl fmt::Display for Urn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("urn:firstcome:problem:")?;
+        f.write_str(self.0)
+    }
+}
+
+/// A problem as it is written: what all have, and what goes with some.
+#[derive(Default, Serialize)]
 struct Body {
     #[serde(rename = "type")]
-    kind: Text<String>,
+    kind: Text<Urn>,
     title: &'static str,
     status: u16,
     code: &'static str,
     applied: Option<bool>,
-    #[serde(flatten)]
-    extras: Extras,
-}
-
-/// What goes with some problems.
-#[derive(Default, Serialize)]
-struct Extras {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -328,6 +332,7 @@ impl From<Setback> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::CONTENT_TYPE;
     use http_body_util::BodyExt;
     use serde_json::{Value, json};
 

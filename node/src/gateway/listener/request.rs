@@ -123,8 +123,10 @@ fn id(headers: &HeaderMap) -> HeaderValue {
 
 /// An id for a request without one.
 pub(super) fn new_id() -> HeaderValue {
-    // Hexadecimal digits are always a header value.
-    HeaderValue::try_from(format!("{:032x}", rand::random::<u128>())).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    let mut digits = [0; 32];
+    // They are twice as many as the bytes, and always a header value.
+    let _ = hex::encode_to_slice(rand::random::<[u8; 16]>(), &mut digits);
+    HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
 /// What a panic said, if it said it in words.
