@@ -54,6 +54,7 @@ on_both! {
     locks alone {
         a_waiting_batch_has_locked_the_rows_it_names_and_no_others
         a_take_over_waits_for_a_batch_in_progress
+        a_take_over_waits_for_a_batch_of_one_coupon_in_progress
         a_take_over_waits_for_a_change_in_progress
         a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone
         a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored

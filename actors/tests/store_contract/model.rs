@@ -9,7 +9,7 @@ use actors::write_back::batch::{FoundRows, Portion};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::support::{Database, Owned, batch, claim, found, loaded};
+use crate::support::{Database, Owned, batch, claim_by, found, loaded};
 
 /// Runs of a store are costly; each holds many steps.
 const CASES: u32 = 24;
@@ -18,8 +18,8 @@ const CASES: u32 = 24;
 enum Step {
     /// Somebody else takes the shard of a coupon; its owner learns of it or not.
     Claim { coupon: usize, told: bool },
-    /// A batch of a portion each for some coupons.
-    Write(Vec<Part>),
+    /// A batch of a portion each for some coupons, of issuances that end or that do not.
+    Write { parts: Vec<Part>, do_expire: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let offset = prop_oneof![8 => Just(0_i8), 1 => -2..=2_i8];
     let part = (0..COUPONS.len(), offset, prop::collection::vec(row, 1..6), prop::bool::weighted(0.1))
         .prop_map(|(coupon, offset, rows, forged)| Part { coupon, offset, rows, forged });
-    let write = prop::collection::vec(part, 1..4).prop_map(Step::Write);
+    let write = (prop::collection::vec(part, 1..4), any::<bool>()).prop_map(|(parts, do_expire)| Step::Write { parts, do_expire });
     let claim = (0..COUPONS.len(), any::<bool>()).prop_map(|(coupon, told)| Step::Claim { coupon, told });
     prop::collection::vec(prop_oneof![6 => write, 1 => claim], 1..20)
 }
@@ -78,7 +78,7 @@ impl Model {
         u8::try_from(rows.filter(|row| row.user.as_str() == user).count()).unwrap()
     }
 
-    fn rows_of(&self, owned: &Owned, part: &Part) -> Vec<Issuance> {
+    fn rows_of(&self, owned: &Owned, part: &Part, do_expire: bool) -> Vec<Issuance> {
         let highest = self.rows.get(&owned.id()).and_then(|rows| rows.keys().last().copied()).unwrap_or(0);
         let first = highest.saturating_add_signed(i64::from(part.offset)) + 1;
         let mut given: HashMap<u8, u8> = HashMap::new();
@@ -89,7 +89,8 @@ impl Model {
                 let before = given.entry(number).or_default();
                 *before += 1;
                 let nth = nth.unwrap_or(self.count(owned.id(), &user) + *before);
-                owned.issuance(sequence, &user, nth)
+                let issuance = owned.issuance(sequence, &user, nth);
+                Issuance { expires_at: issuance.expires_at.filter(|_| do_expire), ..issuance }
             })
             .collect()
     }
@@ -100,10 +101,13 @@ pub fn random_batches_store_what_the_model_says<D: Database>() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     // A failing case prints its steps, which is all it takes to repeat it.
     let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
-    let result = TestRunner::new(config).run(&steps(), |steps| {
+    // All shards of one owner, as on a node, or each of another.
+    let result = TestRunner::new(config).run(&(any::<bool>(), steps()), |(is_one_owner, steps)| {
+        let one = Incarnation::random();
+        let claimant = || if is_one_owner { one } else { Incarnation::random() };
         runtime.block_on(async {
             let database = D::new().await;
-            follow(&*database.store(), &steps).await
+            follow(&*database.store(), claimant, &steps).await
         })
     });
     if let Err(error) = result {
@@ -111,11 +115,12 @@ pub fn random_batches_store_what_the_model_says<D: Database>() {
     }
 }
 
-async fn follow(store: &dyn Store, steps: &[Step]) -> Result<(), TestCaseError> {
+async fn follow(store: &dyn Store, claimant: impl Fn() -> Incarnation, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut model = Model::default();
     let mut coupons = Vec::new();
     for (quantity, limit) in COUPONS {
-        let owned = Owned::make(store, quantity, limit).await;
+        let mut owned = Owned::make(store, quantity, limit).await;
+        owned.fence = claim_by(store, owned.id().shard(), claimant()).await;
         model.fences.insert(owned.id().shard().get(), owned.fence);
         coupons.push(owned);
     }
@@ -123,11 +128,11 @@ async fn follow(store: &dyn Store, steps: &[Step]) -> Result<(), TestCaseError> 
         match step {
             Step::Claim { coupon, told } => {
                 let shard = coupons[*coupon].id().shard();
-                let fence = claim(store, shard).await;
+                let fence = claim_by(store, shard, claimant()).await;
                 model.fences.insert(shard.get(), fence);
                 coupons.iter_mut().filter(|owned| *told && owned.id().shard() == shard).for_each(|owned| owned.fence = fence);
             }
-            Step::Write(parts) => write(store, &mut model, &coupons, parts).await?,
+            Step::Write { parts, do_expire } => write(store, &mut model, &coupons, parts, *do_expire).await?,
         }
     }
     for owned in &coupons {
@@ -137,7 +142,7 @@ async fn follow(store: &dyn Store, steps: &[Step]) -> Result<(), TestCaseError> 
     Ok(())
 }
 
-async fn write(store: &dyn Store, model: &mut Model, coupons: &[Owned], parts: &[Part]) -> Result<(), TestCaseError> {
+async fn write(store: &dyn Store, model: &mut Model, coupons: &[Owned], parts: &[Part], do_expire: bool) -> Result<(), TestCaseError> {
     let mut portions: Vec<Portion> = Vec::new();
     let (mut passing, mut clash) = (Vec::new(), false);
     for part in parts {
@@ -145,7 +150,7 @@ async fn write(store: &dyn Store, model: &mut Model, coupons: &[Owned], parts: &
         if portions.iter().any(|portion| portion.coupon == owned.id()) {
             continue;
         }
-        let rows = model.rows_of(owned, part);
+        let rows = model.rows_of(owned, part, do_expire);
         let mut portion = owned.portion(rows.clone());
         if part.forged {
             portion.fence.owner = Incarnation::random();

@@ -77,8 +77,12 @@ pub async fn shard_row(store: &dyn Store, shard: ShardId) -> ShardRow {
 
 /// Takes a shard, whoever has it.
 pub async fn claim(store: &dyn Store, shard: ShardId) -> Fence {
+    claim_by(store, shard, Incarnation::random()).await
+}
+
+/// The same by this claimant.
+pub async fn claim_by(store: &dyn Store, shard: ShardId, claimant: Incarnation) -> Fence {
     let seen = shard_row(store, shard).await;
-    let claimant = Incarnation::random();
     let rows = store.claim(&[Claim { seen, claimant }]).await.unwrap();
     assert_eq!(rows, [ShardRow { id: shard, epoch: seen.epoch.next(), owner: Some(claimant) }]);
     Fence { epoch: rows[0].epoch, owner: claimant }

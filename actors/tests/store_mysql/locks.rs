@@ -91,7 +91,7 @@ pub async fn a_waiting_batch_has_locked_the_rows_it_names_and_no_others(kind: Ki
     );
     let row = sqlx::raw_sql(AssertSqlSafe(counts)).fetch_one(&mut stuck.watcher).await.unwrap();
     let counts: Vec<u64> = (0..3).map(|column| row.try_get(column).unwrap()).collect();
-    let locks = if kind == Kind::MySql { Some(data_locks(&mut stuck).await) } else { None };
+    let locks = if kind == Kind::MySql { Some(data_locks(&mut stuck.watcher, &stuck.database.name).await) } else { None };
     // Whatever it did not name is free: to be claimed, to be changed, to be written to. Most of all what is beside.
     let named: Vec<_> = stuck.coupons.iter().map(|owned| owned.id().shard()).collect();
     claim_beside(&stuck.database.store, &named, 2).await;
@@ -119,16 +119,15 @@ async fn claim_beside(store: &MySqlStore, locked: &[ShardId], distance: u16) {
 }
 
 /// Locks on rows of the transaction that waits, as MySQL tells them.
-async fn data_locks(stuck: &mut Stuck) -> Vec<String> {
+async fn data_locks(watcher: &mut MySqlConnection, database: &str) -> Vec<String> {
     let query = format!(
         "SELECT CONCAT_WS(' ', OBJECT_NAME, LOCK_MODE, LOCK_STATUS, LOCK_DATA) AS told FROM performance_schema.data_locks
           WHERE LOCK_TYPE = 'RECORD' AND ENGINE_TRANSACTION_ID IN
                 (SELECT w.REQUESTING_ENGINE_TRANSACTION_ID FROM performance_schema.data_lock_waits AS w
                    JOIN performance_schema.data_locks AS l ON l.ENGINE_LOCK_ID = w.REQUESTING_ENGINE_LOCK_ID
-                  WHERE l.OBJECT_SCHEMA = '{}')",
-        stuck.database.name
+                  WHERE l.OBJECT_SCHEMA = '{database}')"
     );
-    let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(&mut stuck.watcher).await.unwrap();
+    let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(watcher).await.unwrap();
     let mut told: Vec<String> = rows.iter().map(|row| row.try_get("told").unwrap()).collect();
     told.sort();
     told
@@ -149,6 +148,29 @@ pub async fn a_take_over_waits_for_a_batch_in_progress(kind: Kind) {
     assert_eq!(loaded(&*stuck.database.store, first.id(), 0).await.len(), 3);
     assert!(told(stuck.write).await.is_none_or(|rows| rows == 6));
     assert_eq!(stuck.database.store.write(&batch([first.strangers(4..=4)])).await.unwrap(), 0, "fenced from now on");
+}
+
+pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind) {
+    let (_, database) = patient(kind).await;
+    let owned = Owned::make(&*database.store, Some(10), 1).await;
+    let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
+    let (coupon, shard) = (owned.id(), owned.id().shard());
+    run(&mut holder, &format!("BEGIN; SELECT * FROM coupons WHERE id = {coupon} FOR UPDATE")).await;
+    let writing = write(&database.store, &batch([owned.strangers(1..=3)]));
+    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    if kind == Kind::MySql {
+        let expected = [format!("coupons S,REC_NOT_GAP WAITING {coupon}"), format!("shards S,REC_NOT_GAP GRANTED {shard}")];
+        assert_eq!(data_locks(&mut watcher, &database.name).await, expected);
+    }
+    let store = database.store.clone();
+    let claiming = tokio::spawn(async move { claim(&*store, shard).await });
+    until("waiting", async || waiting(&mut watcher).await == 2).await;
+    claim_beside(&database.store, &[shard], 2).await;
+    run(&mut holder, "ROLLBACK").await;
+    claiming.await.unwrap();
+    assert!(told(writing).await.is_none_or(|rows| rows == 3));
+    assert_eq!(loaded(&*database.store, coupon, 0).await.len(), 3, "who has claimed reads all that was stored before");
+    assert_eq!(database.store.write(&batch([owned.strangers(4..=4)])).await.unwrap(), 0, "fenced from now on");
 }
 
 pub async fn a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone(kind: Kind) {
