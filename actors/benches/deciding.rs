@@ -104,7 +104,7 @@ fn portion(coupon: u64, rows: u64) -> Portion {
         issued_at: at(),
         expires_at: Some(at().plus_days(30)),
     };
-    let fence = Fence { epoch: Epoch::new(7), owner: Incarnation::new(1 << 60).unwrap() };
+    let fence = Fence { epoch: Epoch::new(7), owner: Incarnation::new(1 << 50).unwrap() };
     Portion { coupon, shard: coupon.shard(), fence, entries: Entries::Issuances((1..=rows).map(issuance).collect()) }
 }
 
@@ -178,8 +178,14 @@ mod sql {
     use super::*;
 
     #[divan::bench(args = [1, 64, BATCH_ROWS_MAX as u64])]
-    fn text(bencher: Bencher<'_, '_>, rows: u64) {
+    fn of_one(bencher: Bencher<'_, '_>, rows: u64) {
         let portions = [portion(42, rows)];
         bencher.counter(ItemsCount::new(rows)).bench_local(|| statement(Dialect::MySql, black_box(&portions)).unwrap());
+    }
+
+    #[divan::bench(args = [2, 64, BATCH_ROWS_MAX as u64])]
+    fn of_many(bencher: Bencher<'_, '_>, coupons: u64) {
+        let portions: Vec<_> = (1..=coupons).map(|coupon| portion(coupon, 1)).collect();
+        bencher.counter(ItemsCount::new(coupons)).bench_local(|| statement(Dialect::MySql, black_box(&portions)).unwrap());
     }
 }

@@ -53,6 +53,7 @@ macro_rules! on_both {
 on_both! {
     locks alone {
         a_waiting_batch_has_locked_the_rows_it_names_and_no_others
+        a_waiting_batch_of_one_owner_has_locked_the_rows_it_names_and_no_others
         a_take_over_waits_for_a_batch_in_progress
         a_take_over_waits_for_a_batch_of_one_coupon_in_progress
         a_take_over_waits_for_a_change_in_progress
@@ -60,6 +61,7 @@ on_both! {
         a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored
         a_batch_that_waits_too_long_is_not_stored
         a_batch_that_loses_a_deadlock_is_not_stored
+        a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_not_stored
         a_statement_goes_on_without_its_client_and_the_same_again_finds_it
         a_batch_of_many_coupons_is_read_back_in_few_statements
         ending_a_node_keeps_no_other_from_beating

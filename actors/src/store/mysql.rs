@@ -19,6 +19,7 @@ mod read_back;
 mod rows;
 mod session;
 mod settings;
+mod statement;
 mod write;
 
 use std::fmt;
@@ -40,7 +41,7 @@ use canary::Canary;
 use connections::{Care, Connections};
 pub use dialect::Dialect;
 pub use open::OpenError;
-pub use write::statement;
+pub use statement::statement;
 
 /// How long it is waited for a connection, made or tried where needed; then nothing was begun. A beat must not wait long: its lease runs.
 const TAKE_LIMIT: Duration = Duration::from_secs(2);

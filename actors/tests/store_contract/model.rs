@@ -18,8 +18,8 @@ const CASES: u32 = 24;
 enum Step {
     /// Somebody else takes the shard of a coupon; its owner learns of it or not.
     Claim { coupon: usize, told: bool },
-    /// A batch of a portion each for some coupons, of issuances that end or that do not.
-    Write { parts: Vec<Part>, do_expire: bool },
+    /// A batch of a portion each for some coupons.
+    Write(Vec<Part>),
 }
 
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ struct Part {
     offset: i8,
     /// Each row's user and which of the user's it is; `None`: the next one.
     rows: Vec<(u8, Option<u8>)>,
+    /// Whether they end.
+    do_expire: bool,
     /// Under the right fence or one made up.
     forged: bool,
 }
@@ -36,9 +38,9 @@ struct Part {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let row = (0..6_u8, prop_oneof![6 => Just(None), 1 => (1..=4_u8).prop_map(Some)]);
     let offset = prop_oneof![8 => Just(0_i8), 1 => -2..=2_i8];
-    let part = (0..COUPONS.len(), offset, prop::collection::vec(row, 1..6), prop::bool::weighted(0.1))
-        .prop_map(|(coupon, offset, rows, forged)| Part { coupon, offset, rows, forged });
-    let write = (prop::collection::vec(part, 1..4), any::<bool>()).prop_map(|(parts, do_expire)| Step::Write { parts, do_expire });
+    let part = (0..COUPONS.len(), offset, prop::collection::vec(row, 1..6), any::<bool>(), prop::bool::weighted(0.1))
+        .prop_map(|(coupon, offset, rows, do_expire, forged)| Part { coupon, offset, rows, do_expire, forged });
+    let write = prop::collection::vec(part, 1..4).prop_map(Step::Write);
     let claim = (0..COUPONS.len(), any::<bool>()).prop_map(|(coupon, told)| Step::Claim { coupon, told });
     prop::collection::vec(prop_oneof![6 => write, 1 => claim], 1..20)
 }
@@ -78,7 +80,7 @@ impl Model {
         u8::try_from(rows.filter(|row| row.user.as_str() == user).count()).unwrap()
     }
 
-    fn rows_of(&self, owned: &Owned, part: &Part, do_expire: bool) -> Vec<Issuance> {
+    fn rows_of(&self, owned: &Owned, part: &Part) -> Vec<Issuance> {
         let highest = self.rows.get(&owned.id()).and_then(|rows| rows.keys().last().copied()).unwrap_or(0);
         let first = highest.saturating_add_signed(i64::from(part.offset)) + 1;
         let mut given: HashMap<u8, u8> = HashMap::new();
@@ -90,7 +92,7 @@ impl Model {
                 *before += 1;
                 let nth = nth.unwrap_or(self.count(owned.id(), &user) + *before);
                 let issuance = owned.issuance(sequence, &user, nth);
-                Issuance { expires_at: issuance.expires_at.filter(|_| do_expire), ..issuance }
+                Issuance { expires_at: issuance.expires_at.filter(|_| part.do_expire), ..issuance }
             })
             .collect()
     }
@@ -132,7 +134,7 @@ async fn follow(store: &dyn Store, claimant: impl Fn() -> Incarnation, steps: &[
                 model.fences.insert(shard.get(), fence);
                 coupons.iter_mut().filter(|owned| *told && owned.id().shard() == shard).for_each(|owned| owned.fence = fence);
             }
-            Step::Write { parts, do_expire } => write(store, &mut model, &coupons, parts, *do_expire).await?,
+            Step::Write(parts) => write(store, &mut model, &coupons, parts).await?,
         }
     }
     for owned in &coupons {
@@ -142,7 +144,7 @@ async fn follow(store: &dyn Store, claimant: impl Fn() -> Incarnation, steps: &[
     Ok(())
 }
 
-async fn write(store: &dyn Store, model: &mut Model, coupons: &[Owned], parts: &[Part], do_expire: bool) -> Result<(), TestCaseError> {
+async fn write(store: &dyn Store, model: &mut Model, coupons: &[Owned], parts: &[Part]) -> Result<(), TestCaseError> {
     let mut portions: Vec<Portion> = Vec::new();
     let (mut passing, mut clash) = (Vec::new(), false);
     for part in parts {
@@ -150,7 +152,7 @@ async fn write(store: &dyn Store, model: &mut Model, coupons: &[Owned], parts: &
         if portions.iter().any(|portion| portion.coupon == owned.id()) {
             continue;
         }
-        let rows = model.rows_of(owned, part, do_expire);
+        let rows = model.rows_of(owned, part);
         let mut portion = owned.portion(rows.clone());
         if part.forged {
             portion.fence.owner = Incarnation::random();

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use actors::ids::{Incarnation, NodeId, Sequence, ShardId};
-use actors::offer::Status;
+use actors::offer::{Issuance, Status};
 use actors::store::mysql::MySqlStore;
 use actors::store::{Claim, CouponQuery, HandOver, NodeRow, NodeState, Store, StoreError, UserCursor};
-use actors::write_back::batch::{Batch, FoundRows};
+use actors::write_back::batch::{Batch, FoundRows, Portion};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row};
 use tokio::task::JoinHandle;
 
 use crate::database::{OnServer, run};
-use crate::support::{Owned, batch, claim, found, loaded, on_different_shards, shard_row, user};
+use crate::support::{Owned, batch, claim, claim_by, found, issuances, loaded, on_different_shards, shard_row, user};
 use crate::until;
 use bench::servers::proxy::{Habit, Mode, Proxy};
 use bench::servers::{Kind, Server};
@@ -61,10 +61,25 @@ struct Stuck {
 impl Stuck {
     async fn new(database: OnServer, shards: usize) -> Self {
         let coupons = on_different_shards(&*database.store, shards).await;
+        Self::with(database, coupons, true).await
+    }
+
+    /// With coupons of one owner, and issuances that do not end: as little as can be in each row.
+    async fn alike(database: OnServer, shards: usize) -> Self {
+        let mut coupons = on_different_shards(&*database.store, shards).await;
+        let claimant = Incarnation::random();
+        for owned in &mut coupons {
+            owned.fence = claim_by(&*database.store, owned.id().shard(), claimant).await;
+        }
+        Self::with(database, coupons, false).await
+    }
+
+    async fn with(database: OnServer, coupons: Vec<Owned>, do_expire: bool) -> Self {
         let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
         let last = coupons.last().unwrap().id().shard();
         run(&mut holder, &format!("BEGIN; SELECT * FROM shards WHERE shard_id = {last} FOR UPDATE")).await;
-        let sent = batch(coupons.iter().map(|owned| owned.strangers(1..=3)).collect::<Vec<_>>());
+        let of = |owned: &Owned| if do_expire { owned.strangers(1..=3) } else { endless(owned) };
+        let sent = batch(coupons.iter().map(of).collect::<Vec<_>>());
         let write = write(&database.store, &sent);
         // One that is not patient may have waited already.
         until("waiting", async || write.is_finished() || waiting(&mut watcher).await == 1).await;
@@ -76,13 +91,28 @@ impl Stuck {
     }
 }
 
+/// Issuances 1 to 3 of the coupon, which do not end.
+fn endless(owned: &Owned) -> Portion {
+    let endless = |issuance: Issuance| Issuance { expires_at: None, ..issuance };
+    owned.portion(issuances(&owned.strangers(1..=3)).into_iter().map(endless).collect())
+}
+
 fn write(store: &Arc<MySqlStore>, sent: &Batch) -> JoinHandle<Result<u64, StoreError>> {
     let (store, sent) = (Arc::clone(store), sent.clone());
     tokio::spawn(async move { store.write(&sent).await })
 }
 
 pub async fn a_waiting_batch_has_locked_the_rows_it_names_and_no_others(kind: Kind) {
-    let mut stuck = Stuck::new(patient(kind).await.1, 5).await;
+    let stuck = Stuck::new(patient(kind).await.1, 5).await;
+    has_locked_what_it_names(kind, stuck).await;
+}
+
+pub async fn a_waiting_batch_of_one_owner_has_locked_the_rows_it_names_and_no_others(kind: Kind) {
+    let stuck = Stuck::alike(patient(kind).await.1, 5).await;
+    has_locked_what_it_names(kind, stuck).await;
+}
+
+async fn has_locked_what_it_names(kind: Kind, mut stuck: Stuck) {
     let counts = format!(
         "SELECT t.trx_rows_locked, t.trx_tables_locked, t.trx_rows_modified FROM information_schema.INNODB_TRX AS t
            JOIN information_schema.PROCESSLIST AS p ON p.ID = t.trx_mysql_thread_id
@@ -156,7 +186,7 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
     let (coupon, shard) = (owned.id(), owned.id().shard());
     run(&mut holder, &format!("BEGIN; SELECT * FROM coupons WHERE id = {coupon} FOR UPDATE")).await;
-    let writing = write(&database.store, &batch([owned.strangers(1..=3)]));
+    let writing = write(&database.store, &batch([endless(&owned)]));
     until("waiting", async || waiting(&mut watcher).await == 1).await;
     if kind == Kind::MySql {
         let expected = [format!("coupons S,REC_NOT_GAP WAITING {coupon}"), format!("shards S,REC_NOT_GAP GRANTED {shard}")];
@@ -233,9 +263,7 @@ pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: Kind) {
     let coupons = on_different_shards(&*database.store, 2).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
     let (first, last) = (coupons[0].id().shard(), coupons[1].id().shard());
-    // Who has changed the most rows is spared.
-    let many = (0..500).map(|number| format!("({number})")).collect::<Vec<_>>().join(",");
-    run(&mut holder, &format!("CREATE TABLE ballast (number INT PRIMARY KEY); BEGIN; INSERT INTO ballast VALUES {many}")).await;
+    has_changed_much(&mut holder).await;
     run(&mut holder, &format!("SELECT * FROM shards WHERE shard_id = {last} FOR UPDATE")).await;
     let sent = batch(coupons.iter().map(|owned| owned.strangers(1..=3)).collect::<Vec<_>>());
     let writing = write(&database.store, &sent);
@@ -244,6 +272,37 @@ pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: Kind) {
     assert!(matches!(writing.await.unwrap(), Err(StoreError::NotStored(why)) if why.contains("1213")));
     run(&mut holder, "ROLLBACK").await;
     assert_eq!(database.store.write(&sent).await.unwrap(), 6);
+}
+
+pub async fn a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_not_stored(kind: Kind) {
+    let impatient = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*impatient.store, Some(10), 1).await;
+    let mut holder = impatient.shell().await;
+    run(&mut holder, &format!("BEGIN; SELECT * FROM shards WHERE shard_id = {} FOR UPDATE", owned.id().shard())).await;
+    let sent = batch([endless(&owned)]);
+    assert!(matches!(impatient.store.write(&sent).await, Err(StoreError::NotStored(why)) if why.contains("1205")));
+    assert_eq!(found(&*impatient.store, &sent).await, (true, FoundRows::Absent));
+    run(&mut holder, "ROLLBACK").await;
+    assert_eq!(impatient.store.write(&sent).await.unwrap(), 3);
+
+    let (_, database) = patient(kind).await;
+    let owned = Owned::make(&*database.store, Some(10), 1).await;
+    let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
+    has_changed_much(&mut holder).await;
+    run(&mut holder, &format!("SELECT * FROM coupons WHERE id = {} FOR UPDATE", owned.id())).await;
+    let sent = batch([endless(&owned)]);
+    let writing = write(&database.store, &sent);
+    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    run(&mut holder, &format!("SELECT * FROM shards WHERE shard_id = {} FOR UPDATE", owned.id().shard())).await;
+    assert!(matches!(writing.await.unwrap(), Err(StoreError::NotStored(why)) if why.contains("1213")));
+    run(&mut holder, "ROLLBACK").await;
+    assert_eq!(database.store.write(&sent).await.unwrap(), 3);
+}
+
+/// Begins a transaction that no deadlock ends: who has changed the most rows is spared.
+async fn has_changed_much(shell: &mut MySqlConnection) {
+    let many = (0..500).map(|number| format!("({number})")).collect::<Vec<_>>().join(",");
+    run(shell, &format!("CREATE TABLE ballast (number INT PRIMARY KEY); BEGIN; INSERT INTO ballast VALUES {many}")).await;
 }
 
 pub async fn a_statement_goes_on_without_its_client_and_the_same_again_finds_it(kind: Kind) {

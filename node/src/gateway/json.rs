@@ -54,7 +54,7 @@ pub(crate) fn response_of(media_type: &'static str, status: StatusCode, body: &i
     response
 }
 
-/// Room for an answer to an issue request, whichever; lists grow beyond it.
+/// Room for a usual answer to an issue request; lists grow beyond it.
 const USUAL_BYTES: usize = 384;
 
 /// Reads a body: 400 if it is no JSON object, 422 with the field's path if it is one that does not fit.

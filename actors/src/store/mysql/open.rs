@@ -11,7 +11,7 @@ use super::dialect::Dialect;
 use super::error::{NO_SUCH_TABLE, number};
 use super::session::{self, setting};
 use super::settings::{self, Settings};
-use super::write::STATEMENT_BYTES_MAX;
+use super::statement::STATEMENT_BYTES_MAX;
 use crate::store::StoreError;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/mysql");
