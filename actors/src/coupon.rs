@@ -1,7 +1,7 @@
 //! The owner of one coupon: the shell around [`owner::Owner`]. Its mailbox is the queue, and it is the only one who decides for its coupon.
 //!
 //! This actor reads the clocks, feeds the state machine and carries out what it says: sends answers, hands portions to a lane, tells the shard.
-//! It never waits for anything, so no coupon holds up another.
+//! It never waits for anything but its turn, so no coupon holds up another.
 
 pub mod gate;
 pub mod inbox;
@@ -35,6 +35,10 @@ pub const OWNER_PLACES: usize = 65_536;
 
 /// Most requests that are decided without a look at what else is in the mailbox: a tenth of a millisecond's, so that what was stored is not told late.
 const DECIDED_AT_ONCE: usize = 128;
+
+/// How often others have their turn while an owner gathers: connections to write what they were answered, clients to read it and ask again, connections to read
+/// that, and once more, as not all of them run at the same time. A turn is all that is ready on a thread, and a look at the sockets; on an idle node it is over at once.
+const TURNS: usize = 4;
 
 /// An owner, as others hold it.
 #[derive(Debug, Clone)]
@@ -136,6 +140,7 @@ struct State {
     /// Its place among the owners of the node.
     _place: Permit,
     effects: Vec<Effect>,
+    gathers: bool,
     shown: Shown,
 }
 
@@ -180,7 +185,7 @@ impl Actor for CouponActor {
         // Not here: the shard waits for this to return, and a notice of a million winners takes its time.
         let _ = myself.cast(OwnerCommand::Announce.into());
         let next = VecDeque::new();
-        Ok(State { owner, coupon, surroundings, shard, inbox, next, admission, _place: place, effects: Vec::new(), shown })
+        Ok(State { owner, coupon, surroundings, shard, inbox, next, admission, _place: place, effects: Vec::new(), gathers: false, shown })
     }
 
     async fn handle(&self, myself: ActorRef<OwnerMail>, mail: OwnerMail, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -189,6 +194,14 @@ impl Actor for CouponActor {
             OwnerMail::Command(command) => state.handle(command),
         }
         state.carry_out(&myself);
+        if std::mem::take(&mut state.gathers) {
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+            state.decide(&myself);
+            state.handle(OwnerCommand::Submit);
+            state.carry_out(&myself);
+        }
         Ok(())
     }
 }
@@ -227,6 +240,7 @@ impl State {
                         self.tell(myself, OwnerCommand::Stop);
                     }
                 }
+                Effect::Gather => self.gathers = true,
                 Effect::Post(notice) => self.surroundings.board.post(self.owner.incarnation(), notice),
                 Effect::Withdraw { floor } => {
                     self.surroundings.board.withdraw(self.coupon);

@@ -278,6 +278,8 @@ impl From<OwnerCommand> for OwnerMail {
 pub enum OwnerCommand {
     /// A request by somebody who waits.
     Decide(Request),
+    /// Hand over what is undelivered: whoever was to come meanwhile has.
+    Submit,
     /// What became of the portion that is out.
     Settle(Settlement),
     /// The portion that is out is not stored yet: the store refuses or does not answer.

@@ -181,6 +181,11 @@ impl World {
                     }
                     self.lane_event(n, lane::Event::Submitted(Submission { portion, home }))?;
                 }
+                owner::Effect::Gather => {
+                    if let Some(home) = self.node(n).homes.get_mut(&id) {
+                        home.mailbox.push_back(OwnerCommand::Submit);
+                    }
+                }
                 owner::Effect::Post(notice) => self.node(n).board.post(incarnation, notice),
                 owner::Effect::Withdraw { .. } if self.breakage == Breakage::StaleDoor => {}
                 owner::Effect::Withdraw { floor } => {

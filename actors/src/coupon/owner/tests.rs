@@ -11,33 +11,106 @@ fn now() -> Now {
     Now { moment: Moment::ORIGIN, timestamp: Timestamp::from_micros(0).unwrap() }
 }
 
+fn fence() -> Fence {
+    Fence { epoch: Epoch::new(1), owner: Incarnation::new(1).unwrap() }
+}
+
+fn owner() -> Owner {
+    let (id, at) = (CouponId::new(1).unwrap(), Timestamp::from_micros(0).unwrap());
+    let coupon = Coupon { id, offer: Offer::titled("test"), status: Status::Open, version: 1, created_at: at, updated_at: at };
+    Owner::new(Ledger::new(coupon, Issued::new(id)), fence(), Duration::ZERO, Moment::ORIGIN)
+}
+
+/// So many more users ask.
+fn ask(owner: &mut Owner, users: std::ops::Range<u32>) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for user in users {
+        let (reply, _answer) = Reply::new(Admission::new(1).admit().unwrap());
+        let (user, key) = (UserId::parse(&format!("user-{user}")).unwrap(), RequestKey::parse("key").unwrap());
+        let request = Request::Issue(IssueRequest { user, key, expires: Moment::at(Duration::from_secs(1)) }, reply);
+        owner.handle(OwnerCommand::Decide(request), now(), true, &mut effects);
+    }
+    effects
+}
+
+fn told(owner: &mut Owner, command: OwnerCommand) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    owner.handle(command, now(), true, &mut effects);
+    effects
+}
+
+fn settled(owner: &mut Owner, fate: Fate) -> Vec<Effect> {
+    told(owner, OwnerCommand::Settle(Settlement { fence: fence(), fate }))
+}
+
+/// What is done, in order: `a`nswers, `s`ubmits so many rows, `g`athers.
+fn done(effects: &[Effect]) -> String {
+    let say = |effect: &Effect| match effect {
+        Effect::Answer(_) => "a".to_owned(),
+        Effect::Submit(portion) => format!("s{}", portion.entries.len()),
+        Effect::Gather => "g".to_owned(),
+        other => panic!("{other:?}"),
+    };
+    effects.iter().map(say).collect()
+}
+
 /// An owner that has handed over one issuance, which came back fenced.
 fn fenced() -> Owner {
-    let (id, at) = (CouponId::new(1).unwrap(), Timestamp::from_micros(0).unwrap());
-    let offer = Offer::titled("test");
-    let coupon = Coupon { id, offer, status: Status::Open, version: 1, created_at: at, updated_at: at };
-    let fence = Fence { epoch: Epoch::new(1), owner: Incarnation::new(1).unwrap() };
-    let mut owner = Owner::new(Ledger::new(coupon, Issued::new(id)), fence, Duration::ZERO, Moment::ORIGIN);
-    let (reply, _answer) = Reply::new(Admission::new(1).admit().unwrap());
-    let (user, key) = (UserId::parse("ann").unwrap(), RequestKey::parse("key").unwrap());
-    let request = Request::Issue(IssueRequest { user, key, expires: Moment::at(Duration::from_secs(1)) }, reply);
-    owner.handle(OwnerCommand::Decide(request), now(), true, &mut Vec::new());
-    let mut effects = Vec::new();
-    owner.handle(OwnerCommand::Settle(Settlement { fence, fate: Fate::Fenced }), now(), true, &mut effects);
+    let mut owner = owner();
+    ask(&mut owner, 0..1);
+    let effects = settled(&mut owner, Fate::Fenced);
     assert!(matches!(effects[..], [Effect::ReportFenced(_)]), "{effects:?}");
     owner
 }
 
 #[test]
+fn a_few_wait_for_those_just_answered_and_go_with_them() {
+    let mut owner = owner();
+    assert_eq!(done(&ask(&mut owner, 0..3)), "s1", "an idle owner waits for nobody");
+    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "ag");
+    assert_eq!(done(&ask(&mut owner, 3..5)), "");
+    assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "s4");
+    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "aaaag", "all of four that were answered may come again");
+    assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "", "and need not");
+    assert_eq!(done(&ask(&mut owner, 5..6)), "s1");
+    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "a", "who is alone waits for nobody");
+    assert_eq!(done(&ask(&mut owner, 6..7)), "s1");
+}
+
+#[test]
+fn many_go_before_those_are_answered_whom_they_waited_for() {
+    let mut owner = owner();
+    ask(&mut owner, 0..1 + GATHERED_MAX as u32);
+    assert_eq!(done(&settled(&mut owner, Fate::Stored)), format!("s{GATHERED_MAX}a"));
+}
+
+#[test]
+fn a_draining_owner_gathers_nobody() {
+    let mut owner = owner();
+    ask(&mut owner, 0..3);
+    told(&mut owner, OwnerCommand::Drain);
+    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "s2a");
+}
+
+#[test]
+fn one_told_to_drain_while_it_gathers_stores_all_before_it_stops() {
+    let mut owner = owner();
+    ask(&mut owner, 0..3);
+    settled(&mut owner, Fate::Stored);
+    assert_eq!(done(&told(&mut owner, OwnerCommand::Drain)), "");
+    assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "s2");
+    let effects = settled(&mut owner, Fate::Stored);
+    assert!(matches!(effects.last(), Some(Effect::Stop { unsettled: false })), "{effects:?}");
+}
+
+#[test]
 fn what_waits_for_the_next_epoch_goes_out_under_it() {
-    let (mut owner, mut effects) = (fenced(), Vec::new());
-    owner.handle(OwnerCommand::Refence(Epoch::new(2)), now(), true, &mut effects);
+    let effects = told(&mut fenced(), OwnerCommand::Refence(Epoch::new(2)));
     assert!(matches!(&effects[..], [Effect::Submit(portion)] if portion.fence.epoch == Epoch::new(2)), "{effects:?}");
 }
 
 #[test]
 fn a_draining_owner_does_not_wait_for_an_epoch_that_never_comes() {
-    let (mut owner, mut effects) = (fenced(), Vec::new());
-    owner.handle(OwnerCommand::Drain, now(), true, &mut effects);
+    let effects = told(&mut fenced(), OwnerCommand::Drain);
     assert!(matches!(effects.last(), Some(Effect::Stop { unsettled: true })), "{effects:?}");
 }
