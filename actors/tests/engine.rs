@@ -6,6 +6,7 @@ mod engine {
     mod bounds;
     #[allow(dead_code, reason = "each test program uses its part")]
     pub mod faults;
+    mod gathering;
     pub mod house;
     mod views;
 }

@@ -278,7 +278,7 @@ impl From<OwnerCommand> for OwnerMail {
 pub enum OwnerCommand {
     /// A request by somebody who waits.
     Decide(Request),
-    /// Hand over what is undelivered: whoever was to come meanwhile has.
+    /// Gather no longer: hand over what is undelivered.
     Submit,
     /// What became of the portion that is out.
     Settle(Settlement),

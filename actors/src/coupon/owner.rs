@@ -4,8 +4,8 @@
 //! whoever waits is told that the outcome is unknown, or, where nothing was decided for them, to ask again.
 //!
 //! When a portion is stored, the next may go before those are answered who waited for the last, or after them, and then it takes along who comes
-//! meanwhile. With few in it that is better: who is answered may ask again, for the next user, and one commit for both halves of a small crowd is
-//! sooner back than two in turn. With many it only makes the store wait.
+//! meanwhile: it *gathers*. With few in it that is better: who is answered may ask again, for the next user, and one commit for both halves of a small
+//! crowd is sooner back than two in turn. With many it only makes the store wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,10 +22,6 @@ use crate::offer::Issuance;
 use crate::time::{Moment, Now};
 use crate::write_back::batch::{BATCH_ROWS_MAX, CouponChange, Entries, Fate, Portion, Settlement};
 
-/// With so many entries the next portion goes at once. What a commit costs by itself, some 0.5 ms, is by then no more for each than what its own row costs
-/// a server.
-const GATHERED_MAX: usize = 16;
-
 /// What an owner wants done.
 #[derive(Debug)]
 pub enum Effect {
@@ -33,7 +29,7 @@ pub enum Effect {
     Answer(Answer),
     /// Store these entries.
     Submit(Portion),
-    /// Send [`OwnerCommand::Submit`] when those just answered, and whoever comes meanwhile, have had their turn.
+    /// Send [`OwnerCommand::Submit`] when those just answered have had their turn and who comes meanwhile is decided for.
     Gather,
     /// Tell the doors that the coupon is sold out.
     Post(Arc<Notice>),
@@ -129,8 +125,10 @@ pub struct Owner {
     decided: Position,
     undelivered: VecDeque<Entry>,
     out: Option<Out>,
-    /// [`OwnerCommand::Submit`] comes, and nothing is handed over before.
+    /// What is undelivered waits for more, until [`OwnerCommand::Submit`] or until nothing more can join it.
     gathering: bool,
+    /// With so many entries a portion waits for nobody.
+    goes_at_once: usize,
     /// The store does not take what is out: nothing new is decided until it does.
     delayed: bool,
     posted: Option<Arc<Notice>>,
@@ -140,8 +138,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The owner of a coupon just loaded under `fence`, to be unloaded after `idle` without requests.
-    pub fn new(ledger: Ledger, fence: Fence, idle: Duration, now: Moment) -> Self {
+    /// The owner of a coupon just loaded under `fence`, to be unloaded after `idle` without requests. With `goes_at_once` entries a portion waits for nobody.
+    pub fn new(ledger: Ledger, fence: Fence, idle: Duration, goes_at_once: usize, now: Moment) -> Self {
         Self {
             shard: ledger.coupon().id.shard(),
             fence,
@@ -151,6 +149,7 @@ impl Owner {
             undelivered: VecDeque::new(),
             out: None,
             gathering: false,
+            goes_at_once,
             delayed: false,
             posted: None,
             standing: Standing::Serving,
@@ -182,6 +181,11 @@ impl Owner {
     /// Entries decided and not stored.
     pub fn unstored(&self) -> u64 {
         self.decided.after(self.gate.stored())
+    }
+
+    /// Whether it waits for more to hand over, after [`Effect::Gather`].
+    pub fn is_gathering(&self) -> bool {
+        self.gathering
     }
 
     /// Takes a command. `lease_holds`: whether this node may decide and confirm at `now`.
@@ -271,8 +275,10 @@ impl Owner {
         self.decided = self.decided.plus(1);
     }
 
-    /// Hands over what is undelivered, if nothing is out: so batches grow with load, and an idle coupon waits for nothing.
+    /// Hands over what is undelivered, if nothing is out and it does not gather: so batches grow with load, and an idle coupon waits for nothing.
+    /// All of it was decided under a lease; that it may still be stored, the fence says.
     fn submit(&mut self, effects: &mut Vec<Effect>) {
+        self.gathering = self.gathering && self.may_grow();
         if self.out.is_some() || self.gathering || self.standing == Standing::Stopped {
             return;
         }
@@ -280,6 +286,14 @@ impl Owner {
         let rows = entries.len();
         effects.push(Effect::Submit(self.portion(entries.clone())));
         self.out = Some(Out { entries, rows, fenced: false });
+    }
+
+    /// Whether the next portion is small, and who comes may join it: a change goes by itself, and nobody joins where there is nothing left.
+    fn may_grow(&self) -> bool {
+        self.standing == Standing::Serving
+            && self.undelivered.len() < self.goes_at_once
+            && self.undelivered.iter().all(|entry| matches!(entry, Entry::Issuance(_)))
+            && !self.ledger.is_sold_out()
     }
 
     /// The next run of entries of one kind.
@@ -317,9 +331,8 @@ impl Owner {
                 let rows = out.rows;
                 self.out = None;
                 self.delayed = false;
-                let undelivered = self.undelivered.len();
-                // Who was alone stays so: nobody is to be waited for.
-                self.gathering = self.standing == Standing::Serving && undelivered < GATHERED_MAX && rows + undelivered > 1;
+                // Who was alone waits for nobody.
+                self.gathering = rows + self.undelivered.len() > 1 && self.may_grow();
                 // With many, the next portion first: it is on its way while these are answered.
                 self.submit(effects);
                 let stored = self.gate.stored().plus(rows);

@@ -28,6 +28,7 @@ pub enum Fault {
 #[derive(Default)]
 pub struct Faults {
     next_writes: Mutex<VecDeque<Fault>>,
+    writes: AtomicUsize,
     no_writes: AtomicBool,
     no_beats: AtomicBool,
     no_first_issuance: AtomicBool,
@@ -60,6 +61,11 @@ impl Faults {
 
     pub fn refuse_beats(&self, refuse: bool) {
         self.no_beats.store(refuse, Ordering::SeqCst);
+    }
+
+    /// How many batches have been written, or tried.
+    pub fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
     }
 
     /// Lets writes wait before they reach the store, until this is taken back.
@@ -218,6 +224,7 @@ impl Store for Faulty {
     }
 
     async fn write(&self, batch: &Batch) -> Result<u64> {
+        self.faults.writes.fetch_add(1, Ordering::SeqCst);
         if self.faults.no_writes.load(Ordering::SeqCst) {
             return refused();
         }

@@ -156,9 +156,9 @@ impl World {
         let owner_by_row = self.db.shard.owner;
         let home = self.node(n).homes.get_mut(&id).expect("it is ready");
         if let Some(command) = home.mailbox.pop_front() {
-            let decides = matches!(command, OwnerCommand::Decide(_));
+            let (decides, unstored) = (matches!(command, OwnerCommand::Decide(_)), home.owner.unstored());
             home.owner.handle(command, now, holds, &mut effects);
-            let told = effects.iter().any(|effect| matches!(effect, owner::Effect::Submit(_) | owner::Effect::Answer(_)));
+            let told = home.owner.unstored() > unstored || effects.iter().any(|effect| matches!(effect, owner::Effect::Answer(_)));
             // Only the owner gives a living shard up, and who is ended has no lease any more: so whoever decides owns by the row too.
             if decides && holds && told && owner_by_row != Some(incarnation) && !home.draining {
                 return Err(format!("{incarnation} decides, and the shard is {owner_by_row:?}'s"));
@@ -248,6 +248,8 @@ impl World {
     fn carry_out_shard(&mut self, n: usize, effect: life::Effect, read: &mut Read) -> Option<life::Event> {
         self.homes_made += 1;
         let number = self.homes_made;
+        // Portions that never gather, some that do, and all.
+        let goes_at_once = [0, 2, 16][number as usize % 3];
         let node = self.node(n);
         match effect {
             life::Effect::Load(id) => node.readings.push(Reading::Whole(id)),
@@ -265,7 +267,7 @@ impl World {
             life::Effect::Forget(id) => drop(node.ahead.remove(&id)),
             life::Effect::Activate(id, fence) => {
                 let Read::Whole(ledger) = std::mem::replace(read, Read::Nothing) else { panic!("only what was read is activated") };
-                let owner = Owner::new(ledger, fence, Duration::ZERO, Moment::ORIGIN);
+                let owner = Owner::new(ledger, fence, Duration::ZERO, goes_at_once, Moment::ORIGIN);
                 let mailbox = VecDeque::from([OwnerCommand::Announce]);
                 node.homes.insert(id, Home { owner, mailbox, draining: false, number });
             }

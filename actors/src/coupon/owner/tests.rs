@@ -3,6 +3,7 @@
 use super::*;
 use crate::admission::Admission;
 use crate::coupon::issued::Issued;
+use crate::coupon::message::Change;
 use crate::ids::{RequestKey, UserId};
 use crate::offer::{Coupon, Offer, Status};
 use crate::time::Timestamp;
@@ -15,10 +16,18 @@ fn fence() -> Fence {
     Fence { epoch: Epoch::new(1), owner: Incarnation::new(1).unwrap() }
 }
 
-fn owner() -> Owner {
+/// It gathers up to three.
+fn owner(total_quantity: Option<u64>) -> Owner {
     let (id, at) = (CouponId::new(1).unwrap(), Timestamp::from_micros(0).unwrap());
-    let coupon = Coupon { id, offer: Offer::titled("test"), status: Status::Open, version: 1, created_at: at, updated_at: at };
-    Owner::new(Ledger::new(coupon, Issued::new(id)), fence(), Duration::ZERO, Moment::ORIGIN)
+    let coupon = Coupon {
+        id,
+        offer: Offer { total_quantity, ..Offer::titled("test") },
+        status: Status::Open,
+        version: 1,
+        created_at: at,
+        updated_at: at,
+    };
+    Owner::new(Ledger::new(coupon, Issued::new(id)), fence(), Duration::ZERO, 4, Moment::ORIGIN)
 }
 
 /// So many more users ask.
@@ -56,7 +65,7 @@ fn done(effects: &[Effect]) -> String {
 
 /// An owner that has handed over one issuance, which came back fenced.
 fn fenced() -> Owner {
-    let mut owner = owner();
+    let mut owner = owner(None);
     ask(&mut owner, 0..1);
     let effects = settled(&mut owner, Fate::Fenced);
     assert!(matches!(effects[..], [Effect::ReportFenced(_)]), "{effects:?}");
@@ -65,12 +74,12 @@ fn fenced() -> Owner {
 
 #[test]
 fn a_few_wait_for_those_just_answered_and_go_with_them() {
-    let mut owner = owner();
+    let mut owner = owner(None);
     assert_eq!(done(&ask(&mut owner, 0..3)), "s1", "an idle owner waits for nobody");
     assert_eq!(done(&settled(&mut owner, Fate::Stored)), "ag");
-    assert_eq!(done(&ask(&mut owner, 3..5)), "");
-    assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "s4");
-    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "aaaag", "all of four that were answered may come again");
+    assert_eq!(done(&ask(&mut owner, 3..4)), "");
+    assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "s3");
+    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "aaag", "all of three that were answered may come again");
     assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "", "and need not");
     assert_eq!(done(&ask(&mut owner, 5..6)), "s1");
     assert_eq!(done(&settled(&mut owner, Fate::Stored)), "a", "who is alone waits for nobody");
@@ -79,22 +88,43 @@ fn a_few_wait_for_those_just_answered_and_go_with_them() {
 
 #[test]
 fn many_go_before_those_are_answered_whom_they_waited_for() {
-    let mut owner = owner();
-    ask(&mut owner, 0..1 + GATHERED_MAX as u32);
-    assert_eq!(done(&settled(&mut owner, Fate::Stored)), format!("s{GATHERED_MAX}a"));
+    let mut owner = owner(None);
+    ask(&mut owner, 0..5);
+    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "s4a");
+}
+
+#[test]
+fn nobody_is_waited_for_when_there_are_enough_or_nobody_can_join() {
+    let mut enough = owner(None);
+    ask(&mut enough, 0..4);
+    assert_eq!(done(&settled(&mut enough, Fate::Stored)), "ag");
+    assert_eq!(done(&ask(&mut enough, 4..5)), "s4", "enough came");
+    assert_eq!(done(&told(&mut enough, OwnerCommand::Submit)), "");
+
+    let mut sold_out = owner(Some(3));
+    ask(&mut sold_out, 0..3);
+    assert_eq!(done(&settled(&mut sold_out, Fate::Stored)), "s2a", "none are left");
+
+    let mut changed = owner(None);
+    ask(&mut changed, 0..1);
+    let (reply, _answer) = Reply::new(Admission::new(1).admit().unwrap());
+    let change = ChangeRequest { change: Change::Pause, if_version: None, expires: Moment::at(Duration::from_secs(1)) };
+    told(&mut changed, OwnerCommand::Decide(Request::Change(change, reply)));
+    assert_eq!(done(&settled(&mut changed, Fate::Stored)), "s1a", "a change goes by itself");
 }
 
 #[test]
 fn a_draining_owner_gathers_nobody() {
-    let mut owner = owner();
+    let mut owner = owner(None);
     ask(&mut owner, 0..3);
     told(&mut owner, OwnerCommand::Drain);
     assert_eq!(done(&settled(&mut owner, Fate::Stored)), "s2a");
 }
 
+/// The actor takes no command while it gathers; the simulation's does.
 #[test]
 fn one_told_to_drain_while_it_gathers_stores_all_before_it_stops() {
-    let mut owner = owner();
+    let mut owner = owner(None);
     ask(&mut owner, 0..3);
     settled(&mut owner, Fate::Stored);
     assert_eq!(done(&told(&mut owner, OwnerCommand::Drain)), "");
