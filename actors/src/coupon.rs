@@ -39,9 +39,9 @@ const DECIDED_AT_ONCE: usize = 128;
 /// With so many entries a portion waits for nobody: what a commit costs by itself, some 0.5 ms, is by then no more for each than its own row costs a server.
 const GOES_AT_ONCE: usize = 16;
 
-/// How often others have their turn while an owner gathers. A turn is what is ready on its thread, 61 tasks at most, and mostly a look at the sockets; on an
-/// idle node all are over within microseconds. Two are too few for those who were answered to come again; more than four help little, and on a busy node
-/// they take longer.
+/// How often others have their turn while an owner gathers. A turn is what is ready on its thread, 61 ticks of the runtime at most, and mostly a look at the
+/// sockets; an idle node is through with all of them within microseconds. Two are too few for those who were answered to come again; more than four help
+/// little, and on a busy node they take longer.
 const TURNS: usize = 4;
 
 /// An owner, as others hold it.
