@@ -67,6 +67,9 @@ pub struct Compare {
     /// The buffer pool of database servers, in MiB.
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(32..))]
     buffer_pool_mib: u32,
+    /// The redo log of database servers, in MiB; their own default otherwise, which is some 100 MiB.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(64..=65_536))]
+    redo_log_mib: Option<u32>,
     /// How many issuances `million` stores beforehand. `hand-offs` stores as many for each coupon, up to 100,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     issued: u64,

@@ -50,7 +50,14 @@ impl Compare {
 
     async fn server(&self, kind: Kind, more: &[&str]) -> Stocked {
         let pool = format!("--innodb-buffer-pool-size={}M", self.buffer_pool_mib);
-        let arguments = [&["--innodb-flush-log-at-trx-commit=1", pool.as_str()], more].concat();
+        let option = match kind {
+            Kind::MySql => "--innodb-redo-log-capacity",
+            Kind::MariaDb => "--innodb-log-file-size",
+        };
+        let redo_log = self.redo_log_mib.map(|mib| format!("{option}={mib}M"));
+        let mut arguments = vec!["--innodb-flush-log-at-trx-commit=1", pool.as_str()];
+        arguments.extend(redo_log.as_deref());
+        arguments.extend(more);
         let started = match Server::start(kind, &arguments) {
             Ok(server) => version(&server).await.map(|version| (version, server)).map_err(|error| error.to_string()),
             Err(why) => Err(why),
@@ -73,9 +80,10 @@ impl Bench<'_> {
 
     /// What the settings of the servers are, for below a table.
     pub(super) fn settings(&self) -> String {
+        let redo_log = self.flags.redo_log_mib.map(|mib| format!(", a redo log of {mib} MiB")).unwrap_or_default();
         format!(
-            "SQLite: WAL, `synchronous=FULL`. MySQL and MariaDB: `innodb_flush_log_at_trx_commit=1`, a buffer pool of {} MiB; MySQL with its binary log and \
-             `sync_binlog=1`, MariaDB without one.",
+            "SQLite: WAL, `synchronous=FULL`. MySQL and MariaDB: `innodb_flush_log_at_trx_commit=1`, a buffer pool of {} MiB{redo_log}; MySQL with its binary \
+             log and `sync_binlog=1`, MariaDB without one.",
             self.flags.buffer_pool_mib
         )
     }
