@@ -12,7 +12,7 @@
 //! 4. [`shard`] has the owner, or loads it; requests wait meanwhile. [`admission`] counted them before they came.
 //! 5. [`coupon`] is the owner's mailbox, where requests lie in [`coupon::inbox`]. [`coupon::owner`] is what it does, [`coupon::ledger`] decides: replay, refusal or issuance.
 //! 6. If nothing of this coupon is out, all that is undelivered goes to a lane; otherwise it waits for what is out. So batches grow with load.
-//!    A few wait for those just answered as well, who may ask again at once.
+//!    A few wait until those just answered have had their turn, as these may ask again at once.
 //! 7. [`write_back`] joins the portions of many coupons; [`write_back::lane`] brings each to one fate.
 //! 8. [`store`] commits them in one guarded statement.
 //! 9. Back at the owner [`coupon::gate`] lets go every answer up to what is stored.

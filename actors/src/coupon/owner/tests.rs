@@ -1,4 +1,4 @@
-//! How an owner ends. What it decides is the ledger's, and all of it together the simulation's.
+//! Whom an owner waits for, and how it ends. What it decides is the ledger's, and all of it together the simulation's.
 
 use super::*;
 use crate::admission::Admission;
