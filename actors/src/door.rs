@@ -9,11 +9,11 @@ pub mod acquaintances;
 pub mod board;
 pub mod notice;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use hashbrown::HashMap;
 
 use crate::coupon::message::Refusal;
 pub use crate::door::board::Board;

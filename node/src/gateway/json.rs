@@ -35,19 +35,23 @@ pub(crate) struct Page<T> {
 
 /// A response with this body.
 pub(crate) fn response(status: StatusCode, body: &impl Serialize) -> Response {
-    response_of("application/json", status, body)
+    let mut text = Vec::with_capacity(USUAL_BYTES);
+    let written = serde_json::to_writer(&mut text, body).map(|()| text);
+    response_of_text("application/json", status, written)
 }
 
-/// The same of another media type that is JSON.
-pub(crate) fn response_of(media_type: &'static str, status: StatusCode, body: &impl Serialize) -> Response {
-    let mut text = Vec::with_capacity(USUAL_BYTES);
-    if let Err(error) = serde_json::to_writer(&mut text, body) {
-        // Our bodies have text keys only, so this would be a mistake in a `Serialize`.
-        tracing::error!(%error, "an answer cannot be written");
-        let mut response = Response::default();
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        return response;
-    }
+/// A response with this text, of a media type that is JSON.
+pub(crate) fn response_of_text(media_type: &'static str, status: StatusCode, written: serde_json::Result<Vec<u8>>) -> Response {
+    let text = match written {
+        Ok(text) => text,
+        Err(error) => {
+            // Our bodies have text keys only, so this would be a mistake in a `Serialize`.
+            tracing::error!(%error, "an answer cannot be written");
+            let mut response = Response::default();
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            return response;
+        }
+    };
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -55,7 +59,7 @@ pub(crate) fn response_of(media_type: &'static str, status: StatusCode, body: &i
 }
 
 /// Room for a usual answer to an issue request; lists grow beyond it.
-const USUAL_BYTES: usize = 384;
+pub(crate) const USUAL_BYTES: usize = 384;
 
 /// Reads a body: 400 if it is no JSON object, 422 with the field's path if it is one that does not fit.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
