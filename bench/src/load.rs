@@ -14,6 +14,7 @@ pub(crate) mod flags;
 pub mod record;
 pub mod report;
 pub mod response;
+mod scheduling;
 pub mod tally;
 
 use std::fs::File;

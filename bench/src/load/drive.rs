@@ -17,6 +17,7 @@ use super::connection::{Connection, Target, serve};
 use super::crowd::Crowd;
 use super::record::{HistoryFile, Recorder};
 use super::response::Response;
+use super::scheduling;
 use super::tally::{Failure, Tally};
 
 /// A run in which nothing was answered for so long, while requests failed, is over: the service is gone.
@@ -282,6 +283,9 @@ struct Job {
 
 impl Job {
     fn run(self, reports: &mpsc::Sender<Report>, started: &std_mpsc::Receiver<Start>) {
+        if self.plan.pace == Pace::Closed {
+            scheduling::give_way();
+        }
         // Without a runtime the thread is missed by whoever counts the reports.
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let local = LocalSet::new();

@@ -1,8 +1,11 @@
 //! What came of the requests: how many of each outcome, and how long they took.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use memchr::memchr;
+use memchr::memmem::Finder;
 
 use super::response::Response;
 
@@ -150,9 +153,9 @@ impl Default for Tally {
 
 /// The `code` of a problem. Not a JSON parser, as that would cost more than the rest of the loop: the service's codes stand in no other text.
 fn code(body: &[u8]) -> Option<&[u8]> {
-    const NAME: &[u8] = b"\"code\":\"";
-    let begin = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
-    let length = body[begin..].iter().position(|byte| *byte == b'"')?;
+    static NAME: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\"code\":\""));
+    let begin = NAME.find(body)? + NAME.needle().len();
+    let length = memchr(b'"', &body[begin..])?;
     let code = &body[begin..begin + length];
     let is_one = (1..=40).contains(&length) && code.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_');
     is_one.then_some(code)
