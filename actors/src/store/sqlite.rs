@@ -101,7 +101,7 @@ impl SqliteStore {
         let readers = open::readers(options.readers.max(1), &path).await?;
         let cluster_reader = open::readers(1, &path).await?;
         let loader = open::readers(LOADERS, &path).await?;
-        let checkpoints = Checkpoints::new(open::mover(&path).await?);
+        let checkpoints = Checkpoints::new(open::mover(&path).await?, open::file(&path)?);
         Ok(Self { inner: Arc::new(Inner { path, readers, cluster_reader, loader, writer, checkpoints, lock }) })
     }
 
@@ -122,6 +122,7 @@ impl SqliteStore {
         self.inner.loader.close().await;
         self.inner.checkpoints.close().await;
         self.inner.writer.close().await;
+        self.inner.checkpoints.let_go();
         if let Err(error) = self.inner.lock.unlock() {
             tracing::warn!(%error, path = %self.inner.path.display(), "the database's lock file stays locked until this process ends");
         }
@@ -341,6 +342,29 @@ mod tests {
         assert!(matches!(within(Duration::from_millis(1), work).await, Err(StoreError::Unknown(_))));
         go.send(()).unwrap();
         finished.await.unwrap();
+    }
+
+    /// Locks of this process on the database file, as the system has them.
+    #[cfg(target_os = "linux")]
+    fn locks(store: &SqliteStore) -> usize {
+        use std::os::unix::fs::MetadataExt;
+        let file = format!(":{}", std::fs::metadata(store.path()).unwrap().ino());
+        let is_ours = |line: &&str| line.contains("POSIX") && line.split_whitespace().any(|word| word.ends_with(&file));
+        std::fs::read_to_string("/proc/locks").unwrap().lines().filter(is_ours).count()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_store_that_is_dropped_late_takes_no_lock_from_its_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options::new(folder.path().join("test.db"));
+        let first = SqliteStore::open(&options).await.unwrap();
+        first.close().await;
+        let second = SqliteStore::open(&options).await.unwrap();
+        let held = locks(&second);
+        assert!(held > 0);
+        drop(first);
+        assert_eq!(locks(&second), held);
     }
 
     #[tokio::test]

@@ -1,10 +1,16 @@
 //! Moving the log into the database file. That takes many milliseconds, in which no commit is to wait: a connection of its own moves what is there while
-//! the writer goes on, and then, in the writer's turn, the little that came meanwhile. After that the log begins anew, unless somebody still reads from it.
+//! the writer goes on, again and again until little is left, and then, in the writer's turn, that little. After that the log begins anew, unless somebody
+//! still reads from it.
+//!
+//! SQLite syncs the database file only when it has moved all there is, which beside a busy writer it never has: so the file is synced here after each
+//! pass, or the writer would wait for all of it. That needs the file open once more, and POSIX has a trap there: whoever closes a file of the database
+//! gives up all locks of its process on it, and a tool that finds none may delete the log. So it is closed last of all ([`Checkpoints::let_go`]).
 //!
 //! Nothing rests on it but that syncs do not fail: whatever else becomes of a move, the log stays whole, and the next one moves all of it again.
 
-use std::sync::Arc;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use sqlx::{SqliteConnection, SqlitePool};
@@ -17,23 +23,46 @@ use crate::store::{Result, StoreError, end_process};
 /// more would move no less.
 const ROWS: u64 = 4096;
 
+/// So few rows that came during a pass are left for the writer's turn: to move them takes about as long as the sync.
+const FEW_ROWS: u64 = 256;
+
+/// Most passes beside the writer; each leaves a fraction of what the one before left, unless the machine has something else to do.
+const PASSES_MAX: usize = 4;
+
 /// When to move, and where.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     mover: SqlitePool,
+    /// The database file, to be synced; none once it was let go of.
+    file: Mutex<Option<Arc<File>>>,
     rows: AtomicU64,
     under_way: AtomicBool,
 }
 
 impl Checkpoints {
-    /// Over a connection that nobody else uses.
-    pub(super) fn new(mover: SqlitePool) -> Self {
-        Self { mover, rows: AtomicU64::new(0), under_way: AtomicBool::new(false) }
+    /// Over a connection that nobody else uses, and the database file.
+    pub(super) fn new(mover: SqlitePool, file: File) -> Self {
+        Self { mover, file: Mutex::new(Some(Arc::new(file))), rows: AtomicU64::new(0), under_way: AtomicBool::new(false) }
     }
 
     /// Waits for the move that is under way, and allows no other.
     pub(super) async fn close(&self) {
         self.mover.close().await;
+    }
+
+    /// Closes the file. Only when no connection of this process is open any more, and before another store may open one.
+    pub(super) fn let_go(&self) {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Syncs what was moved.
+    async fn sync(&self) -> Result<()> {
+        let Some(file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
+        let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
+        // As with SQLite's own syncs: what could not be written is dropped, and said once.
+        synced
+            .unwrap_or_else(|panicked| Err(panicked.into()))
+            .map_err(|error| StoreError::Fatal(format!("the database is not synced: {error}")))
     }
 
     /// Takes note of rows that were written. True: it is time, and whoever hears it is to [`move_log`].
@@ -62,7 +91,13 @@ pub(super) fn wrote(inner: &Arc<Inner>, rows: u64) {
 
 async fn move_log(inner: &Inner) -> Result<()> {
     let mut mover = inner.checkpoints.mover.acquire().await.map_err(|error| StoreError::NotStored(error.to_string()))?;
-    checkpoint(&mut mover).await?;
+    for _ in 0..PASSES_MAX {
+        checkpoint(&mut mover).await?;
+        inner.checkpoints.sync().await?;
+        if inner.checkpoints.rows.swap(0, Ordering::Relaxed) < FEW_ROWS {
+            break;
+        }
+    }
     checkpoint(&mut *inner.writer().await?).await
 }
 

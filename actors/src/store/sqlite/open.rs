@@ -111,6 +111,11 @@ pub(super) async fn mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     pool_options(1).connect_with(connect_options(path).synchronous(SqliteSynchronous::Full)).await
 }
 
+/// The database file itself, which is there by now.
+pub(super) fn file(path: &Path) -> Result<File, OpenError> {
+    File::open(path).map_err(|source| OpenError::File { path: path.to_path_buf(), source })
+}
+
 /// The pool of connections that read.
 pub(super) async fn readers(count: u32, path: &Path) -> Result<SqlitePool, sqlx::Error> {
     pool_options(count).connect_with(connect_options(path).read_only(true)).await
