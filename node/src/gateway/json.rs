@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::problem::Problem;
 
 /// Anything that is written as its text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Text<T>(pub(crate) T);
 
 impl<T: fmt::Display> Serialize for Text<T> {
@@ -40,7 +40,7 @@ pub(crate) fn response(status: StatusCode, body: &impl Serialize) -> Response {
     response_of_text("application/json", status, written)
 }
 
-/// A response with this text, of a media type that is JSON.
+/// A response with this text, of a media type that is JSON; an empty 500 if it was not written.
 pub(crate) fn response_of_text(media_type: &'static str, status: StatusCode, written: serde_json::Result<Vec<u8>>) -> Response {
     let text = match written {
         Ok(text) => text,

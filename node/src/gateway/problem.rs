@@ -229,13 +229,14 @@ struct Said {
     code: &'static str,
     title: &'static str,
     applied: Option<bool>,
-    extension: Extension,
+    extension: Option<Extension>,
     header: Option<(HeaderName, HeaderValue)>,
 }
 
 /// A problem with nothing more to it.
 fn said(status: StatusCode, code: &'static str, title: &'static str) -> Said {
-    Said { status, code, title, applied: Some(false), extension: Extension::Nothing {}, header: None }
+    debug_assert!([code, title].iter().all(|text| text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && !b"\"\\".contains(&byte))));
+    Said { status, code, title, applied: Some(false), extension: None, header: None }
 }
 
 impl Said {
@@ -248,15 +249,15 @@ impl Said {
     }
 
     fn with(self, extension: Extension) -> Self {
-        Self { extension, ..self }
+        Self { extension: Some(extension), ..self }
     }
 
     fn header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some((name, value)), ..self }
     }
 
-    /// The body. What all problems have is put together as it is, being ours and plain: a serializer looks at each of its characters, and took a third of
-    /// the instructions that a refusal at the door needs besides HTTP.
+    /// The body. What all problems have is put together as it is, being ours and plain: a serializer looks at each of its characters, and there is no
+    /// answer that is given more often.
     fn written(&self) -> serde_json::Result<Vec<u8>> {
         let applied = self.applied.map_or("null", |applied| if applied { "true" } else { "false" });
         let mut text = Vec::with_capacity(json::USUAL_BYTES);
@@ -274,12 +275,13 @@ impl Said {
         ] {
             text.extend_from_slice(part.as_bytes());
         }
-        match self.extension {
-            Extension::Nothing {} => text.push(b'}'),
-            ref extension => {
-                // Its own brace opens what goes on.
+        match &self.extension {
+            None => text.push(b'}'),
+            Some(extension) => {
+                // An object with a field at least: a comma in place of its first brace, and it goes on.
                 let brace = text.len();
                 serde_json::to_writer(&mut text, extension)?;
+                debug_assert!(text[brace..].starts_with(b"{\"") && text.ends_with(b"}"));
                 text[brace] = b',';
             }
         }
@@ -287,11 +289,10 @@ impl Said {
     }
 }
 
-/// What goes with some problems.
+/// What goes with some problems: one of these, and each a struct.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Extension {
-    Nothing {},
     Detail {
         detail: Cow<'static, str>,
     },
@@ -379,8 +380,18 @@ mod tests {
         for (problem, code, with) in [
             (Problem::Malformed("a \"quoted\" \\ word\n".into()), "MALFORMED", json!({"detail": "a \"quoted\" \\ word\n"})),
             (Problem::Unauthenticated, "UNAUTHENTICATED", json!({})),
+            (Problem::InvalidToken, "UNAUTHENTICATED", json!({})),
+            (Problem::Forbidden("no"), "FORBIDDEN", json!({"detail": "no"})),
             (Problem::NotFound, "NOT_FOUND", json!({})),
+            (Problem::UnknownIssuance, "UNKNOWN_ISSUANCE", json!({})),
+            (Problem::MethodNotAllowed("GET"), "METHOD_NOT_ALLOWED", json!({})),
+            (Problem::TooLarge, "TOO_LARGE", json!({"detail": "at most 16384 bytes"})),
+            (Problem::HeaderTooLarge, "HEADER_TOO_LARGE", json!({})),
+            (Problem::RequestTimeout, "REQUEST_TIMEOUT", json!({})),
+            (Problem::UnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", json!({"detail": "Content-Type must be application/json"})),
             (Problem::invalid("title", "is missing"), "INVALID", json!({"errors": [{"field": "title", "message": "is missing"}]})),
+            (refused(Refusal::UnknownCoupon), "UNKNOWN_COUPON", json!({})),
+            (refused(Refusal::Closed), "CLOSED", json!({})),
             (refused(Refusal::Paused), "PAUSED", json!({})),
             (refused(Refusal::SoldOut { total_quantity: 500 }), "SOLD_OUT", json!({"total_quantity": 500})),
             (
@@ -404,6 +415,16 @@ mod tests {
             expected.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
             assert_eq!(body, expected);
         }
+    }
+
+    #[test]
+    fn a_refusal_is_these_bytes() {
+        let said = Problem::Refused(Refusal::SoldOut { total_quantity: 500 }).say();
+        let text = concat!(
+            r#"{"type":"urn:firstcome:problem:SOLD_OUT","title":"All are given out","status":409,"#,
+            r#""code":"SOLD_OUT","applied":false,"total_quantity":500}"#
+        );
+        assert_eq!(String::from_utf8(said.written().unwrap()).unwrap(), text);
     }
 
     #[tokio::test]
