@@ -196,6 +196,7 @@ impl Bench<'_> {
             connections: asked.connections,
             threads: processors(),
             limit: ANSWER_LIMIT,
+            gives_way: asked.pace == Pace::Closed,
         };
         let run = drive(plan, None, |_| ()).await?;
         if run.interrupted {
@@ -249,6 +250,7 @@ impl Bench<'_> {
             connections: self.connections(),
             threads: processors(),
             limit: ANSWER_LIMIT,
+            gives_way: true,
         };
         let ceiling = ceiling::measure(&plan, self.flags.duration).await?;
         let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

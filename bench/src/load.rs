@@ -2,7 +2,7 @@
 //!
 //! [`crowd`] says who asks for what and [`arrivals`] when; both are pure but for the clock. [`mod@drive`] runs threads of [`connection`]s, which read answers
 //! with [`response`] and count them in [`tally`]; [`record`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is how fast all that
-//! goes at most.
+//! goes at most, and `scheduling` keeps it from interrupting what it measures.
 
 pub mod arrivals;
 pub mod ceiling;

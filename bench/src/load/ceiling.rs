@@ -25,7 +25,7 @@ const REQUEST_BYTES_MAX: usize = 4 << 10;
 /// An answer as the service gives it for an issuance.
 const ANSWER: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nlocation: /v1/issuances/42-17\r\nx-request-id: 0123456789abcdef0123456789abcdef\r\ncontent-length: 188\r\ndate: Sat, 21 Nov 2026 03:00:00 GMT\r\n\r\n{\"id\":\"42-17\",\"coupon_id\":42,\"user_id\":\"0123456789abcdef.01234567\",\"sequence\":17,\"status\":\"issued\",\"issued_at\":\"2026-11-27T00:00:00.012345Z\",\"expires_at\":\"2026-12-27T00:00:00.012345Z\"}    ";
 
-/// Measures it for this long, with the connections and threads of this plan.
+/// Measures it for this long in a closed loop, with the connections and threads of this plan.
 pub async fn measure(plan: &Plan, duration: Duration) -> Result<f64, Failed> {
     let server = Server::start(plan.threads)?;
     let target = Target { address: server.address, host: server.address.to_string() };
@@ -114,6 +114,7 @@ mod tests {
             connections: 4,
             threads: 2,
             limit: Duration::from_secs(10),
+            gives_way: true,
         };
         assert!(measure(&plan, Duration::from_millis(100)).await.unwrap() > 0.0);
     }

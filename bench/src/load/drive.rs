@@ -50,6 +50,8 @@ pub struct Plan {
     pub threads: usize,
     /// How long an answer may take.
     pub limit: Duration,
+    /// Whether the threads interrupt nobody on this machine. Not for whoever must send when it is time.
+    pub gives_way: bool,
 }
 
 /// How far it is.
@@ -283,7 +285,7 @@ struct Job {
 
 impl Job {
     fn run(self, reports: &mpsc::Sender<Report>, started: &std_mpsc::Receiver<Start>) {
-        if self.plan.pace == Pace::Closed {
+        if self.plan.gives_way {
             scheduling::give_way();
         }
         // Without a runtime the thread is missed by whoever counts the reports.

@@ -111,6 +111,11 @@ impl Load {
         };
         let name = self.name.clone().unwrap_or_else(|| format!("{:08x}", rand::random::<u32>()));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let pace = match self.rate {
+            Some(rate) => Pace::Rate(rate),
+            None if self.spike => Pace::Spike,
+            None => Pace::Closed,
+        };
         Ok(Plan {
             targets,
             coupons: Vec::new(),
@@ -120,16 +125,13 @@ impl Load {
                 users: self.users,
                 seed: self.seed.unwrap_or_else(rand::random),
             },
-            pace: match self.rate {
-                Some(rate) => Pace::Rate(rate),
-                None if self.spike => Pace::Spike,
-                None => Pace::Closed,
-            },
+            pace,
             bounds,
             warm_up: self.warm_up,
             connections: self.connections,
             threads: self.threads.map_or(processors, usize::from),
             limit: self.timeout,
+            gives_way: pace == Pace::Closed,
         })
     }
 

@@ -226,6 +226,7 @@ mod tests {
             connections: 7,
             threads: 1,
             limit: Duration::from_secs(1),
+            gives_way: false,
         }
     }
 

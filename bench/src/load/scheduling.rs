@@ -1,28 +1,35 @@
 //! How the threads that ask share processors with what they ask.
 
 #[cfg(target_os = "linux")]
+use rustix::process::{getpriority_process, setpriority_process};
+#[cfg(target_os = "linux")]
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
 
 /// Keeps this thread from interrupting others when it wakes (`SCHED_BATCH`), as clients on machines of their own interrupt nobody there.
 ///
-/// With the usual policy each answer wakes the thread that waits for it, and takes the processor from the service in the middle of the next ones: on a
-/// machine of two processors that is a switch for every third answer. For closed loops only: whoever must send when it is time has to be woken then.
+/// With the usual policy each answer wakes the thread that waits for it, and that may take the processor from the service in the middle of the next ones.
 ///
-/// Best effort: where the system refuses, figures are those of the usual policy.
+/// On Linux alone, and best effort: whoever may not do it goes on as before. The niceness stays, unless it is below 0 and may not be set.
 pub(super) fn give_way() {
     #[cfg(target_os = "linux")]
     {
-        let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
-        if let Ok(usual) = USUAL.try_into() {
-            // The policy is set before the niceness, which somebody who was started with another one may not lower again.
-            let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(usual), batch);
+        let niceness = getpriority_process(None);
+        let priority = NICENESS_ZERO.try_into().map(ThreadPriority::Crossplatform);
+        debug_assert!(priority.is_ok());
+        if let Ok(priority) = priority {
+            let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+            let _ = set_thread_priority_and_policy(thread_native_id(), priority, batch);
+        }
+        // The library sets one with the policy.
+        if let Ok(niceness) = niceness {
+            let _ = setpriority_process(None, niceness);
         }
     }
 }
 
-/// What the library calls a niceness of 0.
+/// What the library calls a niceness of 0: it spreads 0 to 99 over 20 to -19.
 #[cfg(target_os = "linux")]
-const USUAL: u8 = 48;
+const NICENESS_ZERO: u8 = 48;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -30,16 +37,16 @@ mod tests {
     use thread_priority::thread_schedule_policy;
 
     #[test]
-    fn a_thread_gives_way_and_no_other_does() {
-        let usual = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
-        let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    fn a_thread_gives_way_as_nice_as_it_was_and_no_other_does() {
         let before = thread_schedule_policy().unwrap();
-        let niceness = || rustix::process::getpriority_process(None).unwrap();
-        let giving_way = std::thread::spawn(move || {
-            let before = niceness();
+        let giving_way = std::thread::spawn(|| {
+            // Nicer than before: that everybody may.
+            let nicer = (getpriority_process(None).unwrap() + 7).min(19);
+            setpriority_process(None, nicer).unwrap();
             give_way();
-            (thread_schedule_policy().unwrap(), niceness() == before)
+            (thread_schedule_policy().unwrap(), getpriority_process(None).unwrap() - nicer)
         });
-        assert_eq!((before, giving_way.join().unwrap(), thread_schedule_policy().unwrap()), (usual, (batch, true), usual));
+        assert_eq!(giving_way.join().unwrap(), (ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch), 0));
+        assert_eq!(thread_schedule_policy().unwrap(), before);
     }
 }
