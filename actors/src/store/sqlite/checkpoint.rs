@@ -4,11 +4,13 @@
 //!
 //! SQLite syncs the database file only when it has moved all there is, which beside a busy writer it never has: so the file is synced here after each
 //! pass, or the writer would wait for all of it. That needs the file open once more, and POSIX has a trap there: whoever closes a file of the database
-//! gives up all locks of its process on it, and a tool that finds none may delete the log. So it is closed last of all ([`Checkpoints::let_go`]).
+//! gives up all locks of its process on it, and a tool that finds none may take the log for nobody's. So it is closed where no connection is open any
+//! more ([`Checkpoints::let_go`]), and nowhere else: a store that is dropped, and whose connections end some time later, leaves it open.
 //!
 //! Nothing rests on it but that syncs do not fail: whatever else becomes of a move, the log stays whole, and the next one moves all of it again.
 
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -26,7 +28,7 @@ const ROWS: u64 = 4096;
 /// So few rows that came during a pass are left for the writer's turn: to move them takes about as long as the sync.
 const FEW_ROWS: u64 = 256;
 
-/// Most passes beside the writer; each leaves a fraction of what the one before left, unless the machine has something else to do.
+/// Most passes beside the writer. Each leaves less than the one before: where it does not, as the disk is too slow, there is none after it.
 const PASSES_MAX: usize = 4;
 
 /// When to move, and where.
@@ -34,7 +36,7 @@ const PASSES_MAX: usize = 4;
 pub(super) struct Checkpoints {
     mover: SqlitePool,
     /// The database file, to be synced; none once it was let go of.
-    file: Mutex<Option<Arc<File>>>,
+    file: Mutex<Option<Arc<ManuallyDrop<File>>>>,
     rows: AtomicU64,
     under_way: AtomicBool,
 }
@@ -42,7 +44,12 @@ pub(super) struct Checkpoints {
 impl Checkpoints {
     /// Over a connection that nobody else uses, and the database file.
     pub(super) fn new(mover: SqlitePool, file: File) -> Self {
-        Self { mover, file: Mutex::new(Some(Arc::new(file))), rows: AtomicU64::new(0), under_way: AtomicBool::new(false) }
+        Self {
+            mover,
+            file: Mutex::new(Some(Arc::new(ManuallyDrop::new(file)))),
+            rows: AtomicU64::new(0),
+            under_way: AtomicBool::new(false),
+        }
     }
 
     /// Waits for the move that is under way, and allows no other.
@@ -52,17 +59,21 @@ impl Checkpoints {
 
     /// Closes the file. Only when no connection of this process is open any more, and before another store may open one.
     pub(super) fn let_go(&self) {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Nobody syncs any more, as the mover is closed.
+        if let Some(Ok(file)) = file.map(Arc::try_unwrap) {
+            drop(ManuallyDrop::into_inner(file));
+        }
     }
 
-    /// Syncs what was moved.
+    /// Syncs what was moved. An error that is met here is met by SQLite's own next sync as well: the system tells it once to each open file.
     async fn sync(&self) -> Result<()> {
         let Some(file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
-        let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
-        // As with SQLite's own syncs: what could not be written is dropped, and said once.
-        synced
-            .unwrap_or_else(|panicked| Err(panicked.into()))
-            .map_err(|error| StoreError::Fatal(format!("the database is not synced: {error}")))
+        match tokio::task::spawn_blocking(move || file.sync_data()).await {
+            Ok(synced) => synced.map_err(|error| StoreError::Fatal(format!("the database is not synced: {error}"))),
+            // The runtime ends. SQLite syncs all of it before the log begins anew.
+            Err(not_run) => Err(StoreError::NotStored(not_run.to_string())),
+        }
     }
 
     /// Takes note of rows that were written. True: it is time, and whoever hears it is to [`move_log`].
@@ -91,12 +102,15 @@ pub(super) fn wrote(inner: &Arc<Inner>, rows: u64) {
 
 async fn move_log(inner: &Inner) -> Result<()> {
     let mut mover = inner.checkpoints.mover.acquire().await.map_err(|error| StoreError::NotStored(error.to_string()))?;
+    let mut left_before = u64::MAX;
     for _ in 0..PASSES_MAX {
         checkpoint(&mut mover).await?;
         inner.checkpoints.sync().await?;
-        if inner.checkpoints.rows.swap(0, Ordering::Relaxed) < FEW_ROWS {
+        let left = inner.checkpoints.rows.swap(0, Ordering::Relaxed);
+        if left < FEW_ROWS || left >= left_before {
             break;
         }
+        left_before = left;
     }
     checkpoint(&mut *inner.writer().await?).await
 }

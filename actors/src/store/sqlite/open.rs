@@ -111,9 +111,9 @@ pub(super) async fn mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     pool_options(1).connect_with(connect_options(path).synchronous(SqliteSynchronous::Full)).await
 }
 
-/// The database file itself, which is there by now.
+/// The database file itself, which is there by now. To be synced, which some systems allow those alone who may write.
 pub(super) fn file(path: &Path) -> Result<File, OpenError> {
-    File::open(path).map_err(|source| OpenError::File { path: path.to_path_buf(), source })
+    OpenOptions::new().write(true).open(path).map_err(|source| OpenError::File { path: path.to_path_buf(), source })
 }
 
 /// The pool of connections that read.
