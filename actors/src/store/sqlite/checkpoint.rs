@@ -66,7 +66,7 @@ impl Checkpoints {
         }
     }
 
-    /// Syncs what was moved. An error that is met here is met by SQLite's own next sync as well: the system tells it once to each open file.
+    /// Syncs what was moved. An error that is met here is met by SQLite's own next sync as well: Linux (4.13) tells it once to each open file.
     async fn sync(&self) -> Result<()> {
         let Some(file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
         match tokio::task::spawn_blocking(move || file.sync_data()).await {
