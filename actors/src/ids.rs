@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use compact_str::CompactString;
 use rand::RngCore;
+use smol_str::SmolStr;
 
 /// Longest user id, request key and node id, in bytes.
 pub const TEXT_ID_BYTES_MAX: usize = 64;
@@ -219,13 +219,15 @@ pub struct Fence {
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $allowed:expr) => {
         $(#[$doc])*
+        ///
+        /// Cheap to clone: up to 23 bytes are copied, longer ones are shared.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(CompactString);
+        pub struct $name(SmolStr);
 
         impl $name {
             #[doc = concat!("Checks that the text is ", $rule, ".")]
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
-                if Self::is_form_of(text) { Ok(Self(CompactString::new(text))) } else { Err(InvalidId { what: $what, rule: $rule }) }
+                if Self::is_form_of(text) { Ok(Self(SmolStr::new(text))) } else { Err(InvalidId { what: $what, rule: $rule }) }
             }
 
             #[doc = concat!("Whether the text is ", $rule, ".")]
@@ -279,14 +281,14 @@ impl RequestKey {
         let mut bytes = [0_u8; 21];
         rand::rng().fill_bytes(&mut bytes);
         let text = bytes.map(|byte| ALPHABET[usize::from(byte & 63)]);
-        Self(CompactString::from_utf8_lossy(&text))
+        Self(SmolStr::new(String::from_utf8_lossy(&text)))
     }
 }
 
 impl NodeId {
     /// A fresh name for a node that was given none.
     pub fn random() -> Self {
-        Self(compact_str::format_compact!("node-{:08x}", rand::rng().next_u32()))
+        Self(smol_str::format_smolstr!("node-{:08x}", rand::rng().next_u32()))
     }
 }
 

@@ -21,6 +21,8 @@ mod rate;
 mod route;
 
 use std::convert::Infallible;
+use std::fmt;
+use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use actors::store::{self, StoreError};
 use futures_util::FutureExt;
 use http::header::HeaderName;
 use http::{HeaderValue, Method};
+use smallvec::SmallVec;
 use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
@@ -68,8 +71,8 @@ pub(crate) struct App {
 /// The engine, once it runs.
 struct RunningEngine(Engine);
 
-impl std::fmt::Debug for RunningEngine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for RunningEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Engine")
     }
 }
@@ -265,9 +268,11 @@ fn only_reads(call: &Call) -> Result<(), Problem> {
 }
 
 /// Sets a header to a text of ours.
-fn set_header(response: &mut Response, name: HeaderName, value: String) {
+fn set_header(response: &mut Response, name: HeaderName, value: fmt::Arguments<'_>) {
+    // The longest is an issuance's path, with two numbers.
+    let mut text = SmallVec::<[u8; 64]>::new();
     // Ids and versions are ASCII, which is what a header value must be.
-    if let Ok(value) = HeaderValue::try_from(value) {
+    if let (Ok(()), Ok(value)) = (text.write_fmt(value), HeaderValue::from_bytes(&text)) {
         response.headers_mut().insert(name, value);
     }
 }

@@ -84,7 +84,7 @@ async fn create(app: &App, call: &Call) -> Answer {
     };
     app.copies.forget_lists();
     let mut response = shown(StatusCode::CREATED, &view.coupon, view.issued);
-    super::set_header(&mut response, LOCATION, format!("/v1/coupons/{}", view.coupon.id));
+    super::set_header(&mut response, LOCATION, format_args!("/v1/coupons/{}", view.coupon.id));
     if replayed {
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
@@ -137,7 +137,7 @@ async fn make_change(app: &App, coupon: CouponId, call: &Call, change: Change) -
 /// The answer with a coupon in it.
 fn shown(status: StatusCode, coupon: &Coupon, issued: Sequence) -> Response {
     let mut response = json::response(status, &CouponBody::new(coupon, issued, time::timestamp()));
-    super::set_header(&mut response, ETAG, format!("\"{}\"", coupon.version));
+    super::set_header(&mut response, ETAG, format_args!("\"{}\"", coupon.version));
     response
 }
 

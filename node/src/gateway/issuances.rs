@@ -108,7 +108,7 @@ fn user_named(value: &Value) -> Result<UserId, Problem> {
 /// The answer to whoever has the coupon, now or since an earlier request with the same key.
 fn issued(issuance: &Issuance, replayed: bool) -> Answer {
     let mut response = json::response(StatusCode::CREATED, &IssuanceBody::from(issuance));
-    super::set_header(&mut response, LOCATION, format!("/v1/issuances/{}", issuance.id));
+    super::set_header(&mut response, LOCATION, format_args!("/v1/issuances/{}", issuance.id));
     if replayed {
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }

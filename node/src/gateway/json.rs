@@ -4,12 +4,14 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use actors::time::Timestamp;
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+use smallvec::SmallVec;
 use warp::reply::Response;
 
 use super::problem::Problem;
@@ -35,15 +37,16 @@ pub(crate) struct Page<T> {
 
 /// A response with this body.
 pub(crate) fn response(status: StatusCode, body: &impl Serialize) -> Response {
-    let mut text = Vec::with_capacity(USUAL_BYTES);
+    let mut text = Written::new();
     let written = serde_json::to_writer(&mut text, body).map(|()| text);
     response_of_text("application/json", status, written)
 }
 
 /// A response with this text, of a media type that is JSON; an empty 500 if it was not written.
-pub(crate) fn response_of_text(media_type: &'static str, status: StatusCode, written: serde_json::Result<Vec<u8>>) -> Response {
+pub(crate) fn response_of_text(media_type: &'static str, status: StatusCode, written: serde_json::Result<Written>) -> Response {
     let text = match written {
-        Ok(text) => text,
+        Ok(text) if text.spilled() => Bytes::from(text.into_vec()),
+        Ok(text) => Bytes::copy_from_slice(&text),
         Err(error) => {
             // Our bodies have text keys only, so this would be a mistake in a `Serialize`.
             tracing::error!(%error, "an answer cannot be written");
@@ -58,8 +61,8 @@ pub(crate) fn response_of_text(media_type: &'static str, status: StatusCode, wri
     response
 }
 
-/// Room for a usual answer to an issue request; lists grow beyond it.
-pub(crate) const USUAL_BYTES: usize = 384;
+/// An answer's text while it is written: on the stack, where there is room for a usual answer to an issue request; lists grow beyond it.
+pub(crate) type Written = SmallVec<[u8; 384]>;
 
 /// Reads a body: 400 if it is no JSON object, 422 with the field's path if it is one that does not fit.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::issuances::IssuanceBody;
-use super::json::{self, Text};
+use super::json::{self, Text, Written};
 
 /// Why a request is not answered as it hoped.
 #[derive(Debug)]
@@ -258,9 +258,9 @@ impl Said {
 
     /// The body. What all problems have is put together as it is, being ours and plain: a serializer looks at each of its characters, and there is no
     /// answer that is given more often.
-    fn written(&self) -> serde_json::Result<Vec<u8>> {
+    fn written(&self) -> serde_json::Result<Written> {
         let applied = self.applied.map_or("null", |applied| if applied { "true" } else { "false" });
-        let mut text = Vec::with_capacity(json::USUAL_BYTES);
+        let mut text = Written::new();
         for part in [
             r#"{"type":"urn:firstcome:problem:"#,
             self.code,
@@ -424,7 +424,7 @@ mod tests {
             r#"{"type":"urn:firstcome:problem:SOLD_OUT","title":"All are given out","status":409,"#,
             r#""code":"SOLD_OUT","applied":false,"total_quantity":500}"#
         );
-        assert_eq!(String::from_utf8(said.written().unwrap()).unwrap(), text);
+        assert_eq!(std::str::from_utf8(&said.written().unwrap()).unwrap(), text);
     }
 
     #[tokio::test]
