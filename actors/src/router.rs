@@ -101,7 +101,7 @@ impl Router {
             let answer = self.ask(coupon, seen, deadline, &request).await;
             match attempts.after(answer) {
                 Step::Answer(answer) => return answer,
-                Step::AskAgain(pause) => self.pause(&attempts, coupon.shard(), seen, pause, deadline).await?,
+                Step::AskAgain(pause) => Box::pin(self.pause(&attempts, coupon.shard(), seen, pause, deadline)).await?,
             }
         }
     }
@@ -127,22 +127,28 @@ impl Router {
                 self.remote.ask(to, epoch, coupon, request(reply));
             }
         }
-        let answer = self.answer(answer, way, coupon.shard(), entry);
-        match tokio::time::timeout_at(deadline, answer).await {
+        let answered = match way {
+            Way::Here => tokio::time::timeout_at(deadline, answer).await.ok().and_then(Result::ok),
+            // Boxed, as are pauses, so that the many that are asked here need no room for it.
+            Way::Peer { to, .. } => {
+                let answer = self.answer_of_peer(answer, to, coupon.shard(), entry);
+                Box::pin(tokio::time::timeout_at(deadline, answer)).await.ok().flatten()
+            }
+        };
+        match answered {
             // Without a lease shards are served by nobody here, and who serves the others is not read: it may not be so until the store is back.
-            Ok(Some(Err(Setback::Moved))) if !self.lease.holds(time::moment()) => Err(Setback::StoreUnavailable),
-            Ok(Some(answer)) => answer,
-            Ok(None) | Err(_) => Err(Setback::Unknown),
+            Some(Err(Setback::Moved)) if !self.lease.holds(time::moment()) => Err(Setback::StoreUnavailable),
+            Some(answer) => answer,
+            None => Err(Setback::Unknown),
         }
     }
 
-    /// The answer to one attempt; `None` if none will come.
-    async fn answer<T>(&self, mut answer: oneshot::Receiver<T>, way: Way, shard: ShardId, seen: Entry) -> Option<T> {
+    /// The answer to one attempt at a peer; `None` if none will come.
+    async fn answer_of_peer<T>(&self, mut answer: oneshot::Receiver<T>, peer: Incarnation, shard: ShardId, seen: Entry) -> Option<T> {
         let moved = async {
-            let Way::Peer { to, .. } = way else { return std::future::pending().await };
             let mut seen = seen;
             // In a newer epoch of the same owner whoever it holds is answered as before.
-            while seen.owner == Owner::Elsewhere(to) {
+            while seen.owner == Owner::Elsewhere(peer) {
                 self.ownership.changed(shard, seen).await;
                 seen = self.ownership.entry(shard);
             }

@@ -42,6 +42,15 @@ impl Shared {
         self.owners.read().unwrap_or_else(PoisonError::into_inner).get(&coupon).cloned()
     }
 
+    /// Puts a request into the mailbox of the coupon's owner; one that is not loaded takes nobody. Its handle is not copied: every request of a crowd would
+    /// count the same references up and down.
+    fn decide(&self, coupon: CouponId, request: Request) -> Result<(), (Request, NotAdmitted)> {
+        match self.owners.read().unwrap_or_else(PoisonError::into_inner).get(&coupon) {
+            Some(owner) => owner.decide(request),
+            None => Err((request, NotAdmitted::Closed)),
+        }
+    }
+
     pub(super) fn with_owners<T>(&self, change: impl FnOnce(&mut HashMap<CouponId, OwnerHandle>) -> T) -> T {
         change(&mut self.owners.write().unwrap_or_else(PoisonError::into_inner))
     }
@@ -65,13 +74,10 @@ impl ShardHandle {
 
     /// Brings a request to the coupon's owner, which is loaded if it is not there. The answer comes by the request's own way back.
     pub fn ask(&self, coupon: CouponId, request: Request) {
-        let request = match self.shared.owner(coupon) {
-            Some(owner) => match owner.decide(request) {
-                Ok(()) => return,
-                Err((request, NotAdmitted::Full)) => return request.set_back(Setback::Overloaded),
-                Err((request, NotAdmitted::Closed)) => request,
-            },
-            None => request,
+        let request = match self.shared.decide(coupon, request) {
+            Ok(()) => return,
+            Err((request, NotAdmitted::Full)) => return request.set_back(Setback::Overloaded),
+            Err((request, NotAdmitted::Closed)) => request,
         };
         if let Err(ractor::MessagingErr::SendErr(ShardCommand::Ask(_, request))) = self.actor.cast(ShardCommand::Ask(coupon, request)) {
             request.set_back(Setback::Moved);

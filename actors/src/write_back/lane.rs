@@ -142,7 +142,7 @@ impl<H: Clone> Lane<H> {
     fn written(&mut self, result: Result<u64, StoreError>, effects: &mut Vec<Effect<H>>) {
         let Some(out) = self.out.as_mut() else { return };
         match result {
-            Ok(rows) if rows == batch_of(&out.submissions).rows() as u64 => {
+            Ok(rows) if rows == rows_of(&out.submissions) => {
                 let stored = std::mem::take(&mut out.submissions);
                 self.out = None;
                 effects.extend(stored.into_iter().map(|submission| Effect::Settle(submission, Fate::Stored)));
@@ -257,6 +257,11 @@ impl<H: Clone> Lane<H> {
         }
         joined
     }
+}
+
+/// How many rows they store if all pass their guards.
+fn rows_of<H>(submissions: &[Submission<H>]) -> u64 {
+    submissions.iter().map(|submission| submission.portion.entries.len() as u64).sum()
 }
 
 fn batch_of<H>(submissions: &[Submission<H>]) -> Batch {
