@@ -273,7 +273,7 @@ impl Store for SqliteStore {
             portions => {
                 let json = write::portions_json(portions)?;
                 let written = framed!(write_limited, writer, self, write::issuances, json)?;
-                checkpoint::wrote(&self.inner, written);
+                checkpoint::wrote(&self.inner, written, portions.len());
                 Ok(written)
             }
         }

@@ -109,18 +109,19 @@ async fn commits_are_synced_before_they_are_answered() {
 /// Users come in no order, so almost every row changes a page of its own.
 #[tokio::test]
 async fn the_log_is_moved_while_rows_come_and_begins_anew() {
-    const LOG_BYTES: u64 = 40 << 20;
+    const LOG_BYTES: u64 = 256 << 20;
+    const ROWS: u64 = 130_000;
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
     let log = format!("{}-wal", file.store.path().display());
     let stranger = |sequence: u64| owned.issuance(sequence, &format!("{:016x}", sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)), 1);
-    for first in (1..60_000).step_by(500) {
+    for first in (1..ROWS).step_by(500) {
         let sent = batch([owned.portion((first..first + 500).map(stranger).collect())]);
         assert_eq!(file.store.write(&sent).await.unwrap(), 500);
     }
     let bytes = std::fs::metadata(log).unwrap().len();
     assert!(bytes < LOG_BYTES, "{bytes} bytes");
-    assert_eq!(loaded(&*file.store, owned.id(), 0).await.len(), 60_000);
+    assert_eq!(loaded(&*file.store, owned.id(), 0).await.len() as u64, ROWS);
 }
 
 #[tokio::test]

@@ -21,12 +21,12 @@ use super::Inner;
 use super::error::on_write;
 use crate::store::{Result, StoreError, end_process};
 
-/// Rows between two moves: as each is on a page of its own of the index by user, some 20 MiB of log. Fewer would sync the database file more often,
-/// more would move no less.
-const ROWS: u64 = 4096;
+/// Pages between two moves: 128 MiB of log. A page that was written often since is moved once, so the more pages, the less is to be moved and synced for
+/// each; and after a crash all of them are read again before anything else, in less than a second.
+const PAGES: u64 = 32_768;
 
-/// So few rows that came during a pass are left for the writer's turn: to move them takes about as long as the sync.
-const FEW_ROWS: u64 = 256;
+/// So few pages that came during a pass are left for the writer's turn: to move them takes about as long as the sync.
+const FEW_PAGES: u64 = 256;
 
 /// Most passes beside the writer. Each leaves less than the one before: where it does not, as the disk is too slow, there is none after it.
 const PASSES_MAX: usize = 4;
@@ -37,7 +37,7 @@ pub(super) struct Checkpoints {
     mover: SqlitePool,
     /// The database file, to be synced; none once it was let go of.
     file: Mutex<Option<Arc<ManuallyDrop<File>>>>,
-    rows: AtomicU64,
+    pages: AtomicU64,
     under_way: AtomicBool,
 }
 
@@ -47,7 +47,7 @@ impl Checkpoints {
         Self {
             mover,
             file: Mutex::new(Some(Arc::new(ManuallyDrop::new(file)))),
-            rows: AtomicU64::new(0),
+            pages: AtomicU64::new(0),
             under_way: AtomicBool::new(false),
         }
     }
@@ -76,19 +76,20 @@ impl Checkpoints {
         }
     }
 
-    /// Takes note of rows that were written. True: it is time, and whoever hears it is to [`move_log`].
-    fn wrote(&self, rows: u64) -> bool {
-        let unmoved = self.rows.fetch_add(rows, Ordering::Relaxed) + rows;
-        unmoved >= ROWS && !self.under_way.swap(true, Ordering::AcqRel)
+    /// Takes note of pages that were written. True: it is time, and whoever hears it is to [`move_log`].
+    fn wrote(&self, pages: u64) -> bool {
+        let unmoved = self.pages.fetch_add(pages, Ordering::Relaxed) + pages;
+        unmoved >= PAGES && !self.under_way.swap(true, Ordering::AcqRel)
     }
 }
 
-/// Takes note of rows that were written, and moves the log in a task of its own when it is time.
-pub(super) fn wrote(inner: &Arc<Inner>, rows: u64) {
-    if inner.checkpoints.wrote(rows) {
+/// Takes note of a batch that was written, and moves the log in a task of its own when it is time. As users come in no order, each row is on a page of its
+/// own of the index by user, and each portion's rows are on one of the table.
+pub(super) fn wrote(inner: &Arc<Inner>, rows: u64, portions: usize) {
+    if inner.checkpoints.wrote(rows + portions as u64) {
         let inner = Arc::clone(inner);
         tokio::spawn(async move {
-            inner.checkpoints.rows.store(0, Ordering::Relaxed);
+            inner.checkpoints.pages.store(0, Ordering::Relaxed);
             let begun = Instant::now();
             match move_log(&inner).await {
                 Err(StoreError::Fatal(why)) => end_process(&why),
@@ -106,8 +107,8 @@ async fn move_log(inner: &Inner) -> Result<()> {
     for _ in 0..PASSES_MAX {
         checkpoint(&mut mover).await?;
         inner.checkpoints.sync().await?;
-        let left = inner.checkpoints.rows.swap(0, Ordering::Relaxed);
-        if left < FEW_ROWS || left >= left_before {
+        let left = inner.checkpoints.pages.swap(0, Ordering::Relaxed);
+        if left < FEW_PAGES || left >= left_before {
             break;
         }
         left_before = left;

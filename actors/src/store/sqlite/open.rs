@@ -15,15 +15,17 @@ use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// Pages of the log at which a commit moves it into the database itself: 64 MiB, several times what [`super::checkpoint`] lets it grow to, should that
+/// Pages of the log at which a commit moves it into the database itself: 512 MiB, several times what [`super::checkpoint`] lets it grow to, should that
 /// not get to it. SQLite keeps an error of that move to itself, and may: the log stays whole.
-const CHECKPOINT_PAGES: &str = "16384";
+const CHECKPOINT_PAGES: &str = "131072";
 
-/// Memory that the writing connection keeps pages in, in KiB with SQLite's minus: the index by user is touched all over.
-const WRITER_CACHE: &str = "-8192";
+/// Memory that the writing connection keeps pages in, in KiB with SQLite's minus: the index by user is touched all over, and this is what a million
+/// issuances take in it. It is used as pages are.
+const WRITER_CACHE: &str = "-65536";
 
-/// The log file shrinks to this after it grew beyond, under a long read.
-const LOG_BYTES_MAX: &str = "67108864";
+/// The log file shrinks to this after it grew beyond, under a long read. Below it the file stays as large as it was: to write over what is there is
+/// quicker than to make it longer.
+const LOG_BYTES_MAX: &str = "268435456";
 
 /// A statement slower than this is worth a line in our log.
 const SLOW: Duration = Duration::from_millis(500);
