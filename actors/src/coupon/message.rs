@@ -174,7 +174,7 @@ enum Asker<T> {
 pub trait RemoteAsker<T>: std::fmt::Debug + Send + Sync {
     /// Whether the answer still finds anybody.
     fn is_waited_for(&self) -> bool;
-    /// Sends the answer.
+    /// Sends the answer. It must neither wait nor ask a shard: whoever answers may hold a shard's table.
     fn answer(self: Box<Self>, answer: T);
 }
 

@@ -233,7 +233,9 @@ impl Store for SqliteStore {
 
     async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>> {
         let (id, links) = (id.clone(), links.to_vec());
-        framed!(write_limited, writer, self, cluster::beat, &id, incarnation, state, &links)
+        let beat = framed!(write_limited, writer, self, cluster::beat, &id, incarnation, state, &links)?;
+        checkpoint::wrote(&self.inner, 1);
+        Ok(beat)
     }
 
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool> {
@@ -268,12 +270,15 @@ impl Store for SqliteStore {
         match batch.portions.as_slice() {
             [Portion { shard, fence, entries: Entries::Change(change), .. }] => {
                 let (shard, fence, change) = (*shard, *fence, change.clone());
-                framed!(write_limited, writer, self, write::change, shard, fence, &change)
+                let written = framed!(write_limited, writer, self, write::change, shard, fence, &change)?;
+                checkpoint::wrote(&self.inner, written);
+                Ok(written)
             }
             portions => {
                 let json = write::portions_json(portions)?;
                 let written = framed!(write_limited, writer, self, write::issuances, json)?;
-                checkpoint::wrote(&self.inner, written, portions.len());
+                // As users come in no order, each row is on a page of its own of the index by user; a portion's rows are mostly on one of the table.
+                checkpoint::wrote(&self.inner, written + portions.len() as u64);
                 Ok(written)
             }
         }
@@ -297,7 +302,10 @@ impl Store for SqliteStore {
 
     async fn create_coupon(&self, new: &NewCoupon) -> Result<Created> {
         let new = new.clone();
-        framed!(write_limited, writer, self, people::create_coupon, &new)
+        let created = framed!(write_limited, writer, self, people::create_coupon, &new)?;
+        // Of the table, of the index by key, and of the ids given.
+        checkpoint::wrote(&self.inner, 3);
+        Ok(created)
     }
 
     async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {

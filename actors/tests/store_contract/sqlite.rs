@@ -109,6 +109,7 @@ async fn commits_are_synced_before_they_are_answered() {
 /// Users come in no order, so almost every row changes a page of its own.
 #[tokio::test]
 async fn the_log_is_moved_while_rows_come_and_begins_anew() {
+    /// Twice what is let come before it is moved; all of it would be half as much again.
     const LOG_BYTES: u64 = 256 << 20;
     const ROWS: u64 = 130_000;
     let file = SqliteFile::new().await;

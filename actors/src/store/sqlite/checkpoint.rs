@@ -21,15 +21,22 @@ use super::Inner;
 use super::error::on_write;
 use crate::store::{Result, StoreError, end_process};
 
-/// Pages between two moves: 128 MiB of log. A page that was written often since is moved once, so the more pages, the less is to be moved and synced for
-/// each; and after a crash all of them are read again before anything else, in less than a second.
+/// Pages between two moves: 128 MiB of log. The larger a move, the more often each of its pages was written, and each is moved once. After a crash all
+/// of them are read again before anything else.
 const PAGES: u64 = 32_768;
 
 /// So few pages that came during a pass are left for the writer's turn: to move them takes about as long as the sync.
 const FEW_PAGES: u64 = 256;
 
 /// Most passes beside the writer. Each leaves less than the one before: where it does not, as the disk is too slow, there is none after it.
-const PASSES_MAX: usize = 4;
+const PASSES_MAX: usize = 8;
+
+/// More pages are not moved in the writer's turn, as all wait for it: the next move goes on with them. On a disk that never keeps up the log so grows to
+/// where a commit moves it.
+const TURN_PAGES_MAX: u64 = 4_096;
+
+/// After so many pages it is tried again when a move has failed.
+const RETRY_PAGES: u64 = 4_096;
 
 /// When to move, and where.
 #[derive(Debug)]
@@ -83,10 +90,9 @@ impl Checkpoints {
     }
 }
 
-/// Takes note of a batch that was written, and moves the log in a task of its own when it is time. As users come in no order, each row is on a page of its
-/// own of the index by user, and each portion's rows are on one of the table.
-pub(super) fn wrote(inner: &Arc<Inner>, rows: u64, portions: usize) {
-    if inner.checkpoints.wrote(rows + portions as u64) {
+/// Takes note of pages that were written, about so many, and moves the log in a task of its own when it is time.
+pub(super) fn wrote(inner: &Arc<Inner>, pages: u64) {
+    if inner.checkpoints.wrote(pages) {
         let inner = Arc::clone(inner);
         tokio::spawn(async move {
             inner.checkpoints.pages.store(0, Ordering::Relaxed);
@@ -94,7 +100,10 @@ pub(super) fn wrote(inner: &Arc<Inner>, rows: u64, portions: usize) {
             match move_log(&inner).await {
                 Err(StoreError::Fatal(why)) => end_process(&why),
                 Ok(()) => tracing::trace!(seconds = begun.elapsed().as_secs_f64(), "moved the log into the database"),
-                Err(error) => tracing::warn!(%error, "the log was not moved into the database; it grows until it is"),
+                Err(error) => {
+                    inner.checkpoints.pages.fetch_add(PAGES - RETRY_PAGES, Ordering::Relaxed);
+                    tracing::warn!(%error, "the log was not moved into the database; it grows until it is");
+                }
             }
             inner.checkpoints.under_way.store(false, Ordering::Release);
         });
@@ -102,16 +111,20 @@ pub(super) fn wrote(inner: &Arc<Inner>, rows: u64, portions: usize) {
 }
 
 async fn move_log(inner: &Inner) -> Result<()> {
-    let mut mover = inner.checkpoints.mover.acquire().await.map_err(|error| StoreError::NotStored(error.to_string()))?;
-    let mut left_before = u64::MAX;
+    let Checkpoints { mover, pages, .. } = &inner.checkpoints;
+    let mut mover = mover.acquire().await.map_err(|error| StoreError::NotStored(error.to_string()))?;
+    let mut left = u64::MAX;
     for _ in 0..PASSES_MAX {
         checkpoint(&mut mover).await?;
         inner.checkpoints.sync().await?;
-        let left = inner.checkpoints.pages.swap(0, Ordering::Relaxed);
+        let left_before = std::mem::replace(&mut left, pages.swap(0, Ordering::Relaxed));
         if left < FEW_PAGES || left >= left_before {
             break;
         }
-        left_before = left;
+    }
+    if left > TURN_PAGES_MAX {
+        pages.fetch_add(left, Ordering::Relaxed);
+        return Ok(());
     }
     checkpoint(&mut *inner.writer().await?).await
 }

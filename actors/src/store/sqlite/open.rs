@@ -5,27 +5,29 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
-use sqlx::SqlitePool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqlitePool};
 use tracing::log::LevelFilter;
 
 use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// Pages of the log at which a commit moves it into the database itself: 512 MiB, several times what [`super::checkpoint`] lets it grow to, should that
-/// not get to it. SQLite keeps an error of that move to itself, and may: the log stays whole.
+/// Pages of the log at which a commit moves it into the database itself: 512 MiB, four times what [`super::checkpoint`] lets it grow to where it keeps
+/// up and no reader is in its way. SQLite keeps an error of that move to itself, and may: the log stays whole.
 const CHECKPOINT_PAGES: &str = "131072";
 
-/// Memory that the writing connection keeps pages in, in KiB with SQLite's minus: the index by user is touched all over, and this is what a million
-/// issuances take in it. It is used as pages are.
+/// Memory that the writing connection keeps pages in, in KiB with SQLite's minus: the index by user is touched all over, and this holds a million users with
+/// ids of some 25 characters. Memory is taken as pages come.
 const WRITER_CACHE: &str = "-65536";
 
 /// The log file shrinks to this after it grew beyond, under a long read. Below it the file stays as large as it was: to write over what is there is
 /// quicker than to make it longer.
 const LOG_BYTES_MAX: &str = "268435456";
+
+/// How long reading and moving a log that a crash left may take: the log has 512 MiB at most unless somebody read for long, and disks are slow after a crash.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A statement slower than this is worth a line in our log.
 const SLOW: Duration = Duration::from_millis(500);
@@ -95,10 +97,8 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 
 /// The pool of the one connection that writes.
 pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool, sqlx::Error> {
-    let mut connect = connect_options(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
+    recover(path).await?;
+    let mut connect = durable(path)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_MAX)
         .pragma("cache_size", WRITER_CACHE);
@@ -106,6 +106,18 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
         connect = connect.pragma("max_page_count", pages.to_string());
     }
     pool_options(1).connect_with(connect).await
+}
+
+/// Reads the log that a crash may have left, and moves it: the first connection does so when it opens the database, and as the last one when it closes it.
+/// A pool gives it less time.
+async fn recover(path: &Path) -> Result<(), sqlx::Error> {
+    let recovering = async { durable(path).connect().await?.close().await };
+    tokio::time::timeout(RECOVERY_LIMIT, recovering).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+/// How a connection that writes is opened.
+fn durable(path: &Path) -> SqliteConnectOptions {
+    connect_options(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
 }
 
 /// The pool of the one connection that moves the log.
