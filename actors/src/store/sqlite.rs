@@ -380,10 +380,23 @@ mod tests {
         let second = SqliteStore::open(&options).await.unwrap();
         drop(first);
         assert_eq!(locks(&path), held, "its successor's");
-        let connection = second.inner.readers.acquire().await.unwrap();
+        let mut connection = second.inner.readers.acquire().await.unwrap();
+        // From its first read to its end a connection has a lock.
+        sqlx::query("SELECT count(*) FROM coupons").execute(&mut *connection).await.unwrap();
         drop(second);
         assert_eq!(locks(&path), held, "one of its own that ends later");
         drop(connection);
+    }
+
+    #[tokio::test]
+    async fn beats_count_for_the_log_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&Options::new(folder.path().join("test.db"))).await.unwrap();
+        let before = store.inner.checkpoints.unmoved();
+        for _ in 0..3 {
+            store.beat(&NodeId::random(), Incarnation::random(), NodeState::Ready, &[]).await.unwrap();
+        }
+        assert_eq!(store.inner.checkpoints.unmoved() - before, 3);
     }
 
     #[tokio::test]

@@ -126,6 +126,23 @@ async fn the_log_is_moved_while_rows_come_and_begins_anew() {
 }
 
 #[tokio::test]
+async fn a_log_that_a_crash_left_is_moved_before_anything_else() {
+    let file = SqliteFile::new().await;
+    let owned = Owned::make(&*file.store, None, 1).await;
+    assert_eq!(file.store.write(&batch([owned.strangers(1..=1_000)])).await.unwrap(), 1_000);
+    // What a crash leaves: database and log, and nobody who has them open.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("firstcome.db");
+    let log = |path: &std::path::Path| format!("{}-wal", path.display());
+    std::fs::copy(file.store.path(), &path).unwrap();
+    let left = std::fs::copy(log(file.store.path()), log(&path)).unwrap();
+    let store = SqliteStore::open(&Options::new(&path)).await.unwrap();
+    let bytes = std::fs::metadata(log(&path)).map_or(0, |log| log.len());
+    assert!(bytes < left / 2, "{bytes} of {left} bytes");
+    assert_eq!(loaded(&store, owned.id(), 0).await.len(), 1_000);
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_and_loses_nothing() {
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;

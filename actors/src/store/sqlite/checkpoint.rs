@@ -59,6 +59,12 @@ impl Checkpoints {
         }
     }
 
+    /// Pages that were written since the last move began, about.
+    #[cfg(test)]
+    pub(super) fn unmoved(&self) -> u64 {
+        self.pages.load(Ordering::Relaxed)
+    }
+
     /// Waits for the move that is under way, and allows no other.
     pub(super) async fn close(&self) {
         self.mover.close().await;
