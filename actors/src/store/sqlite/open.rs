@@ -112,7 +112,10 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
 /// A pool gives it less time.
 async fn recover(path: &Path) -> Result<(), sqlx::Error> {
     let recovering = async { durable(path).connect().await?.close().await };
-    tokio::time::timeout(RECOVERY_LIMIT, recovering).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    tokio::time::timeout(RECOVERY_LIMIT, recovering).await.unwrap_or_else(|_late| {
+        let why = format!("the log that was left is not read and moved within {RECOVERY_LIMIT:?}");
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
+    })
 }
 
 /// How a connection that writes is opened.
