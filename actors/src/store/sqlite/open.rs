@@ -5,9 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use rustix::process::{getpriority_process, setpriority_process};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqlitePool};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use tracing::log::LevelFilter;
 
 use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
@@ -25,6 +27,11 @@ const WRITER_CACHE: &str = "-65536";
 /// The log file shrinks to this after it grew beyond, under a long read. Below it the file stays as large as it was: to write over what is there is
 /// quicker than to make it longer.
 const LOG_BYTES_MAX: &str = "268435456";
+
+/// How much nicer than others the thread is that moves the log, so that it has a tenth of the share of those who answer people, and all that they leave. A
+/// move then takes longer, while the log has room for it. Much nicer, and other work on the machine might keep it from ever being done.
+#[cfg(target_os = "linux")]
+const MOVER_NICENESS: i32 = 10;
 
 /// How long reading and moving a log that a crash left may take: the log has 512 MiB at most unless somebody read for long, and disks are slow after a crash.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
@@ -123,9 +130,39 @@ fn durable(path: &Path) -> SqliteConnectOptions {
     connect_options(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
 }
 
-/// The pool of the one connection that moves the log.
+/// The pool of the one connection that moves the log; its thread gives way to others.
 pub(super) async fn mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
-    pool_options(1).connect_with(connect_options(path).synchronous(SqliteSynchronous::Full)).await
+    pool_options(1)
+        .after_connect(|connection, _| Box::pin(give_way(connection)))
+        .connect_with(connect_options(path).synchronous(SqliteSynchronous::Full))
+        .await
+}
+
+/// Makes a connection's thread nicer than this one, by [`MOVER_NICENESS`]. Best effort, and on Linux alone, where threads have a niceness of their own.
+async fn give_way(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    #[cfg(target_os = "linux")]
+    if let Ok(niceness) = getpriority_process(None) {
+        let be_nicer = move || {
+            let _ = setpriority_process(None, niceness + MOVER_NICENESS);
+        };
+        in_thread_of(connection, be_nicer).await?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = connection;
+    Ok(())
+}
+
+/// Has a connection's thread do something, at least once. SQLite alone runs there, and what it calls back: so this asks it how it gets on with a statement.
+#[cfg(target_os = "linux")]
+async fn in_thread_of(connection: &mut SqliteConnection, mut work: impl FnMut() + Send + 'static) -> Result<(), sqlx::Error> {
+    let goes_on = move || {
+        work();
+        true
+    };
+    connection.lock_handle().await?.set_progress_handler(1, goes_on);
+    let done = sqlx::raw_sql("SELECT 1").execute(&mut *connection).await;
+    connection.lock_handle().await?.remove_progress_handler();
+    done.map(drop)
 }
 
 /// The database file itself, which is there by now. To be synced, which some systems allow those alone who may write.
@@ -172,4 +209,43 @@ pub(super) async fn migrate(writer: &SqlitePool) -> Result<(), OpenError> {
     let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
     migrator.set_ignore_missing(found == known + 1);
     Ok(migrator.run(writer).await?)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    async fn niceness_of(pool: &SqlitePool) -> i32 {
+        let (sender, niceness) = mpsc::channel();
+        let tell = move || {
+            let _ = sender.send(getpriority_process(None).unwrap());
+        };
+        in_thread_of(&mut *pool.acquire().await.unwrap(), tell).await.unwrap();
+        niceness.recv_timeout(Duration::from_secs(5)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_moves_the_log_gives_way_to_who_writes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("firstcome.db");
+        let (writer, mover) = (writer(&Options::new(&path), &path).await.unwrap(), mover(&path).await.unwrap());
+        let usual = getpriority_process(None).unwrap();
+        assert_eq!(niceness_of(&writer).await, usual);
+        assert_eq!(niceness_of(&mover).await, (usual + MOVER_NICENESS).min(19));
+    }
+
+    #[tokio::test]
+    async fn sqlite_is_built_as_the_workspace_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("firstcome.db");
+        let writer = writer(&Options::new(&path), &path).await.unwrap();
+        let built: Vec<String> = sqlx::query_scalar("PRAGMA compile_options").fetch_all(&writer).await.unwrap();
+        assert!(
+            built.contains(&"DEFAULT_MEMSTATUS=0".to_owned()),
+            "without .cargo/config.toml, which cargo reads from where it is called: {built:?}"
+        );
+        assert!(!built.contains(&"ENABLE_MEMORY_MANAGEMENT".to_owned()), "{built:?}");
+    }
 }
