@@ -20,10 +20,6 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 /// up and no reader is in its way. SQLite keeps an error of that move to itself, and may: the log stays whole.
 const CHECKPOINT_PAGES: &str = "131072";
 
-/// Memory that the writing connection keeps pages in, in KiB with SQLite's minus: the index by user is touched all over, and this holds a million users with
-/// ids of some 25 characters. Memory is taken as pages come.
-const WRITER_CACHE: &str = "-65536";
-
 /// The log file shrinks to this after it grew beyond, under a long read. Below it the file stays as large as it was: to write over what is there is
 /// quicker than to make it longer.
 const LOG_BYTES_MAX: &str = "268435456";
@@ -108,7 +104,9 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
     let mut connect = durable(path)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_MAX)
-        .pragma("cache_size", WRITER_CACHE);
+        // What a batch changes stays in memory until its commit, which writes each page once. Beyond that SQLite's usual 2 MiB of pages: it looks at all of
+        // them in every commit in which pages were divided.
+        .pragma("cache_spill", "false");
     if let Some(pages) = options.page_count_max {
         connect = connect.pragma("max_page_count", pages.to_string());
     }
