@@ -101,7 +101,7 @@ impl SqliteStore {
         let readers = open::readers(options.readers.max(1), &path).await?;
         let cluster_reader = open::readers(1, &path).await?;
         let loader = open::readers(LOADERS, &path).await?;
-        let checkpoints = Checkpoints::new(open::mover(&path).await?, open::file(&path)?);
+        let checkpoints = Checkpoints::new(open::mover(&path).await?, open::hurried_mover(&path).await?, open::file(&path)?);
         Ok(Self { inner: Arc::new(Inner { path, readers, cluster_reader, loader, writer, checkpoints, lock }) })
     }
 

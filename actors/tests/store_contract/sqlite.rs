@@ -109,7 +109,7 @@ async fn commits_are_synced_before_they_are_answered() {
 /// Users come in no order, so almost every row changes a page of its own.
 #[tokio::test]
 async fn the_log_is_moved_while_rows_come_and_begins_anew() {
-    /// Twice what is let come before it is moved; all of it would be half as much again.
+    /// Twice what is let come before it is moved, and what a log that was longer is cut to when it begins anew; all of it would be half as much again.
     const LOG_BYTES: u64 = 256 << 20;
     const ROWS: u64 = 130_000;
     let file = SqliteFile::new().await;
@@ -121,7 +121,7 @@ async fn the_log_is_moved_while_rows_come_and_begins_anew() {
         assert_eq!(file.store.write(&sent).await.unwrap(), 500);
     }
     let bytes = std::fs::metadata(log).unwrap().len();
-    assert!(bytes < LOG_BYTES, "{bytes} bytes");
+    assert!(bytes <= LOG_BYTES, "{bytes} bytes");
     assert_eq!(loaded(&*file.store, owned.id(), 0).await.len() as u64, ROWS);
 }
 

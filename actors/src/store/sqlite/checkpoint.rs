@@ -1,6 +1,6 @@
 //! Moving the log into the database file. That takes many milliseconds, in which no commit is to wait: a connection of its own moves what is there while
 //! the writer goes on, again and again until little is left, and then, in the writer's turn, that little. After that the log begins anew, unless somebody
-//! still reads from it.
+//! still reads from it. The thread that moves it gives way to all others, until so much came meanwhile that another takes its place, which does not.
 //!
 //! SQLite syncs the database file only when it has moved all there is, which beside a busy writer it never has: so the file is synced here after each
 //! pass, or the writer would wait for all of it. That needs the file open once more, and POSIX has a trap there: whoever closes a file of the database
@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
 use super::Inner;
 use super::error::on_write;
@@ -27,6 +28,10 @@ const PAGES: u64 = 32_768;
 
 /// So few pages that came during a pass are left for the writer's turn: to move them takes about as long as the sync.
 const FEW_PAGES: u64 = 256;
+
+/// After a pass during which so many came, others do not leave enough to whoever gives way: the next passes give way to nobody. Half a move's, so that the
+/// log is still far from where a commit moves it.
+const HURRY_PAGES: u64 = PAGES / 2;
 
 /// Most passes beside the writer. Each leaves less than the one before: where it does not, as the disk is too slow, there is none after it.
 const PASSES_MAX: usize = 8;
@@ -42,6 +47,8 @@ const RETRY_PAGES: u64 = 4_096;
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     mover: SqlitePool,
+    /// Gives way to nobody.
+    hurried_mover: SqlitePool,
     /// The database file, to be synced; none once it was let go of.
     file: Mutex<Option<Arc<ManuallyDrop<File>>>>,
     pages: AtomicU64,
@@ -49,10 +56,11 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Over a connection that nobody else uses, and the database file.
-    pub(super) fn new(mover: SqlitePool, file: File) -> Self {
+    /// Over connections that nobody else uses, one that gives way and one that does not, and the database file.
+    pub(super) fn new(mover: SqlitePool, hurried_mover: SqlitePool, file: File) -> Self {
         Self {
             mover,
+            hurried_mover,
             file: Mutex::new(Some(Arc::new(ManuallyDrop::new(file)))),
             pages: AtomicU64::new(0),
             under_way: AtomicBool::new(false),
@@ -65,9 +73,9 @@ impl Checkpoints {
         self.pages.load(Ordering::Relaxed)
     }
 
-    /// Waits for the move that is under way, and allows no other.
+    /// Waits for the pass that is under way, and allows no other: the rest is moved when the writer leaves.
     pub(super) async fn close(&self) {
-        self.mover.close().await;
+        tokio::join!(self.mover.close(), self.hurried_mover.close());
     }
 
     /// Closes the file. Only when no connection of this process is open any more, and before another store may open one.
@@ -117,15 +125,21 @@ pub(super) fn wrote(inner: &Arc<Inner>, pages: u64) {
 }
 
 async fn move_log(inner: &Inner) -> Result<()> {
-    let Checkpoints { mover, pages, .. } = &inner.checkpoints;
-    let mut mover = mover.acquire().await.map_err(|error| StoreError::NotStored(error.to_string()))?;
+    let Checkpoints { mover, hurried_mover, pages, .. } = &inner.checkpoints;
+    let mut connection = acquire(mover).await?;
     let mut left = u64::MAX;
     for _ in 0..PASSES_MAX {
-        checkpoint(&mut mover).await?;
+        checkpoint(&mut connection).await?;
         inner.checkpoints.sync().await?;
+        if mover.is_closed() {
+            return Ok(());
+        }
         let left_before = std::mem::replace(&mut left, pages.swap(0, Ordering::Relaxed));
         if left < FEW_PAGES || left >= left_before {
             break;
+        }
+        if left >= HURRY_PAGES {
+            connection = acquire(hurried_mover).await?;
         }
     }
     if left > TURN_PAGES_MAX {
@@ -135,6 +149,29 @@ async fn move_log(inner: &Inner) -> Result<()> {
     checkpoint(&mut *inner.writer().await?).await
 }
 
+async fn acquire(pool: &SqlitePool) -> Result<PoolConnection<Sqlite>> {
+    pool.acquire().await.map_err(|error| StoreError::NotStored(error.to_string()))
+}
+
 async fn checkpoint(connection: &mut SqliteConnection) -> Result<()> {
     sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(connection).await.map(drop).map_err(on_write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Options, SqliteStore};
+    use super::*;
+
+    /// Whoever hurries is gone here, so a move that wants it fails.
+    #[tokio::test]
+    async fn whoever_is_overtaken_gives_way_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&Options::new(folder.path().join("test.db"))).await.unwrap();
+        let Checkpoints { hurried_mover, pages, .. } = &store.inner.checkpoints;
+        hurried_mover.close().await;
+        for (came_meanwhile, hurries) in [(HURRY_PAGES - 1, false), (HURRY_PAGES, true)] {
+            pages.store(came_meanwhile, Ordering::Relaxed);
+            assert_eq!(move_log(&store.inner).await.is_err(), hurries, "{came_meanwhile}");
+        }
+    }
 }

@@ -25,11 +25,11 @@ const CHECKPOINT_PAGES: &str = "131072";
 const LOG_BYTES_MAX: &str = "268435456";
 
 /// How much nicer than others the thread is that moves the log, so that it has a tenth of the share of those who answer people, and all that they leave. A
-/// move then takes longer, while the log has room for it. Much nicer, and other work on the machine might keep it from ever being done.
+/// move then takes longer, while the log has room for it; [`super::checkpoint`] sees when it takes too long.
 #[cfg(target_os = "linux")]
 const MOVER_NICENESS: i32 = 10;
 
-/// How long reading and moving a log that a crash left may take: the log has 512 MiB at most unless somebody read for long, and disks are slow after a crash.
+/// How long reading and moving a log that a crash left may take: the log rarely has more than 512 MiB, and disks are slow after a crash.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A statement slower than this is worth a line in our log.
@@ -128,26 +128,39 @@ fn durable(path: &Path) -> SqliteConnectOptions {
     connect_options(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
 }
 
-/// The pool of the one connection that moves the log; its thread gives way to others.
+/// The pool of the one connection that moves the log while there is time; its thread gives way to others.
 pub(super) async fn mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
-    pool_options(1)
-        .after_connect(|connection, _| Box::pin(give_way(connection)))
-        .connect_with(connect_options(path).synchronous(SqliteSynchronous::Full))
-        .await
+    let options = pool_options(1).after_connect(|connection, _| {
+        Box::pin(async move {
+            give_way(connection).await;
+            Ok(())
+        })
+    });
+    options.connect_with(move_options(path)).await
+}
+
+/// The pool of the one connection that moves the log when it must not wait any longer.
+pub(super) async fn hurried_mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
+    pool_options(1).connect_with(move_options(path)).await
+}
+
+fn move_options(path: &Path) -> SqliteConnectOptions {
+    connect_options(path).synchronous(SqliteSynchronous::Full)
 }
 
 /// Makes a connection's thread nicer than this one, by [`MOVER_NICENESS`]. Best effort, and on Linux alone, where threads have a niceness of their own.
-async fn give_way(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+async fn give_way(connection: &mut SqliteConnection) {
     #[cfg(target_os = "linux")]
     if let Ok(niceness) = getpriority_process(None) {
         let be_nicer = move || {
             let _ = setpriority_process(None, niceness + MOVER_NICENESS);
         };
-        in_thread_of(connection, be_nicer).await?;
+        if let Err(error) = in_thread_of(connection, be_nicer).await {
+            tracing::debug!(%error, "the thread that moves the log gives way to nobody");
+        }
     }
     #[cfg(not(target_os = "linux"))]
     let _ = connection;
-    Ok(())
 }
 
 /// Has a connection's thread do something, at least once. SQLite alone runs there, and what it calls back: so this asks it how it gets on with a statement.
@@ -209,7 +222,8 @@ pub(super) async fn migrate(writer: &SqlitePool) -> Result<(), OpenError> {
     Ok(migrator.run(writer).await?)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::sync::mpsc;
 
@@ -220,7 +234,7 @@ mod tests {
         let tell = move || {
             let _ = sender.send(getpriority_process(None).unwrap());
         };
-        in_thread_of(&mut *pool.acquire().await.unwrap(), tell).await.unwrap();
+        in_thread_of(&mut pool.acquire().await.unwrap(), tell).await.unwrap();
         niceness.recv_timeout(Duration::from_secs(5)).unwrap()
     }
 
@@ -235,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sqlite_is_built_as_the_workspace_says() {
+    async fn sqlite_counts_no_memory_and_shares_no_pages() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("firstcome.db");
         let writer = writer(&Options::new(&path), &path).await.unwrap();
