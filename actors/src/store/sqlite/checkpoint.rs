@@ -126,10 +126,10 @@ pub(super) fn wrote(inner: &Arc<Inner>, pages: u64) {
 
 async fn move_log(inner: &Inner) -> Result<()> {
     let Checkpoints { mover, hurried_mover, pages, .. } = &inner.checkpoints;
-    let mut connection = acquire(mover).await?;
+    let mut pool = mover;
     let mut left = u64::MAX;
     for _ in 0..PASSES_MAX {
-        checkpoint(&mut connection).await?;
+        checkpoint(&mut *acquire(pool).await?).await?;
         inner.checkpoints.sync().await?;
         if mover.is_closed() {
             return Ok(());
@@ -139,7 +139,7 @@ async fn move_log(inner: &Inner) -> Result<()> {
             break;
         }
         if left >= HURRY_PAGES {
-            connection = acquire(hurried_mover).await?;
+            pool = hurried_mover;
         }
     }
     if left > TURN_PAGES_MAX {
