@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use actors::coupon::issued::Issued;
 use actors::coupon::ledger::{Ledger, Verdict};
-use actors::coupon::message::Refusal;
-use actors::door::{Door, Notice};
+use actors::coupon::offer::{Coupon, Issuance, Offer, Status};
 use actors::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
-use actors::offer::{Coupon, Issuance, Offer, Status};
+use actors::owning::door::{Door, Notice};
+use actors::owning::message::Refusal;
+use actors::owning::write_back::lane::{Effect, Event, Lane, Submission};
+use actors::store::batch::{BATCH_ROWS_MAX, Entries, Portion};
 use actors::store::mysql::{Dialect, statement};
 use actors::time::{Moment, Now, Timestamp};
-use actors::write_back::batch::{BATCH_ROWS_MAX, Entries, Portion};
-use actors::write_back::lane::{Effect, Event, Lane, Submission};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 

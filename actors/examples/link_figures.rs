@@ -9,11 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::admission::Admission;
-use actors::coupon::message::{IssueOutcome, IssueRequest, Refusal, Reply, Request};
 use actors::ids::{CouponId, Epoch, Incarnation, NodeId, RequestKey, ShardId, UserId};
-use actors::peer::hello::Hello;
-use actors::peer::{Links, Notices, Options, PeerAddress, Requests};
+use actors::link::hello::Hello;
+use actors::link::{Links, Notices, Options, PeerAddress, Requests};
+use actors::owning::admission::Admission;
+use actors::owning::message::{IssueOutcome, IssueRequest, Refusal, Reply, Request};
 use actors::time::{Moment, moment};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rustix::time::{ClockId, clock_gettime};

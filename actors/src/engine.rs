@@ -1,5 +1,7 @@
 //! Wires owners, shards, lanes, membership and door into one engine, and starts and stops it. What a gateway holds.
 
+pub(crate) mod exchange;
+pub mod links;
 mod widening;
 
 use std::sync::Arc;
@@ -9,29 +11,29 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::admission::Admission;
-use crate::coupon;
-use crate::coupon::message::{
+use crate::cluster::lease::Lease;
+use crate::cluster::membership::{self, Membership};
+use crate::cluster::ownership::Ownership;
+use crate::cluster::peers::{NoPeers, Peers};
+use crate::critical::critical;
+use crate::engine::exchange::Talk;
+use crate::engine::links::Lives;
+pub use crate::engine::links::Options as ClusterOptions;
+use crate::ids::{CouponId, NodeId, RequestKey, SHARDS, ShardId, UserId};
+use crate::link::LinksError;
+use crate::metrics::{self, handles};
+use crate::owning::admission::Admission;
+use crate::owning::door::peers::Acquaintances;
+use crate::owning::door::{Board, Door, LEASE_MAX};
+use crate::owning::message::{
     Change, ChangeAnswer, ChangeOutcome, ChangeRefusal, ChangeRequest, IssueAnswer, IssueOutcome, IssueRequest, Refusal, Setback,
 };
-use crate::critical::critical;
-use crate::door::acquaintances::Acquaintances;
-use crate::door::{Board, Door, LEASE_MAX};
-use crate::ids::{CouponId, NodeId, RequestKey, SHARDS, ShardId, UserId};
-use crate::lease::Lease;
-use crate::membership::peers::{NoPeers, Peers};
-use crate::membership::{self, Membership};
-use crate::metrics::{self, handles};
-use crate::peer::LinksError;
-use crate::peer::lives::Lives;
-pub use crate::peer::lives::Options as ClusterOptions;
-use crate::peer::talk::Talk;
-use crate::placement::ownership::Ownership;
-use crate::router::{NoRemote, Remote, Router};
-use crate::shard::{LOADS_WAITING_MAX, ShardHandle, ShardSurroundings};
+use crate::owning::owner::actor as coupon;
+use crate::owning::router::{NoRemote, Remote, Router};
+use crate::owning::shard::{LOADS_WAITING_MAX, ShardHandle, ShardSurroundings};
+use crate::owning::write_back::Lanes;
 use crate::store::{NodeRow, Result, ShardRow, Store, StoreError};
 use crate::time;
-use crate::write_back::Lanes;
 
 /// Owners read from the store at the same time.
 const LOADS_MAX: usize = 4;
@@ -59,9 +61,9 @@ pub struct Options {
     pub beat: Duration,
     /// An owner without requests for so long is unloaded.
     pub idle: Duration,
-    /// Most requests in the node's queues together; [`crate::router::REQUESTS_MAX`] is a good number.
+    /// Most requests in the node's queues together; [`crate::owning::router::REQUESTS_MAX`] is a good number.
     pub requests_max: usize,
-    /// Most requests in one owner's queue; [`crate::coupon::OWNER_PLACES`] is a good number.
+    /// Most requests in one owner's queue; [`crate::owning::owner::actor::OWNER_PLACES`] is a good number.
     pub coupon_requests_max: usize,
     /// Lanes, each writing one batch at a time. A store with one writer has no use for more than one.
     pub lanes: usize,

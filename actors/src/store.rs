@@ -3,17 +3,18 @@
 //! Whatever changes something is one statement or one short transaction, and every call has a limit in time, loading one a page. The contract suite
 //! (`tests/store_contract`) says in code what is said here in words; every store passes it.
 
+pub mod batch;
 pub mod links;
 pub mod mysql;
 pub mod sqlite;
-mod uncut;
+mod uninterrupted;
 
 use async_trait::async_trait;
 
+use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Offer, Status};
 use crate::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId};
-use crate::offer::{Coupon, CouponView, Discount, Issuance, Offer, Status};
+use crate::store::batch::{Batch, Found};
 use crate::time::Timestamp;
-use crate::write_back::batch::{Batch, Found};
 
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use actors::coupon::message::{Change, ChangeOutcome, IssueOutcome, Refusal, Setback};
+use actors::coupon::offer::OfferPatch;
 use actors::engine::NotReady;
 use actors::ids::{Incarnation, Sequence};
-use actors::offer::OfferPatch;
+use actors::owning::message::{Change, ChangeOutcome, IssueOutcome, Refusal, Setback};
 use actors::store::{Claim, CouponQuery, Store};
 use engine::faults::Fault;
 use engine::house::{DEADLINE, House, LONG, eventually, key, user};

@@ -5,8 +5,8 @@
 use std::io::BufReader;
 use std::time::{Duration, Instant};
 
+use actors::coupon::offer::Status;
 use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
-use actors::offer::Status;
 use actors::time::Timestamp;
 use bench::checker::{Options, check};
 use bench::history::{

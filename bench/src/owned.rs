@@ -4,11 +4,11 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use actors::coupon::offer::{Issuance, Offer, Status};
 use actors::ids::{CouponId, Fence, Incarnation, InvalidId, IssuanceId, RequestKey, Sequence, UserId};
-use actors::offer::{Issuance, Offer, Status};
+use actors::store::batch::{Batch, Entries, Portion};
 use actors::store::{Claim, Created, NewCoupon, Store, StoreError};
 use actors::time::timestamp;
-use actors::write_back::batch::{Batch, Entries, Portion};
 
 /// Why a database of our own does not do as it should.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,8 @@
 
 use std::io::{BufRead, Write};
 
+use actors::coupon::offer::Status;
 use actors::ids::{CouponId, IssuanceId, UserId};
-use actors::offer::Status;
 use actors::time::Timestamp;
 use serde::{Deserialize, Serialize};
 

@@ -26,10 +26,10 @@ use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actors::admission::Admission;
-use actors::coupon::message::{Change, Setback};
 use actors::engine::{Engine, NotReady};
 use actors::ids::NodeId;
+use actors::owning::admission::Admission;
+use actors::owning::message::{Change, Setback};
 use actors::store::{self, StoreError};
 use futures_util::FutureExt;
 use http::header::HeaderName;

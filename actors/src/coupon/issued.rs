@@ -7,8 +7,8 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::coupon::offer::Issuance;
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
-use crate::offer::Issuance;
 use crate::store::LoadedIssuance;
 use crate::time::{MICROS_PER_DAY, Timestamp};
 

@@ -1,9 +1,9 @@
 //! The decision: from the coupon as it is decided and a request, what happens. Pure, and the only place where a coupon is given.
 
 use crate::coupon::issued::{Issued, OutOfLine};
-use crate::coupon::message::{Change, ChangeDone, ChangeOutcome, ChangeRefusal, Refusal};
+use crate::coupon::offer::{Coupon, Issuance, Offer, OfferPatch, Phase, Status};
 use crate::ids::{IssuanceId, RequestKey, Sequence, UserId};
-use crate::offer::{Coupon, Issuance, Offer, OfferPatch, Phase, Status};
+use crate::owning::message::{Change, ChangeDone, ChangeOutcome, ChangeRefusal, Refusal};
 use crate::store::LoadedIssuance;
 use crate::time::Timestamp;
 

@@ -1,8 +1,8 @@
 //! What no store can be made to do: an owner that panics; and what is refused at start. The other tests of the engine are in `tests/engine.rs`.
 
 use super::*;
-use crate::coupon::message::OwnerCommand;
-use crate::offer::{Offer, Status};
+use crate::coupon::offer::{Offer, Status};
+use crate::owning::message::OwnerCommand;
 use crate::store::sqlite::{Options as SqliteOptions, SqliteStore};
 use crate::store::{Created, NewCoupon};
 
@@ -45,7 +45,7 @@ async fn a_node_among_others_needs_a_store_that_they_share_and_a_lease_that_ends
         listener: Arc::new(listener),
         cookie: "crumbs".to_owned(),
         tls: None,
-        heartbeat: crate::peer::HEARTBEAT,
+        heartbeat: crate::link::HEARTBEAT,
     };
     assert!(!format!("{cluster:?}").contains("crumbs"), "the cookie is a secret");
     let options = Options { cluster: Some(cluster), ..options() };

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
+use crate::engine::exchange::News;
+use crate::engine::links::Lives;
 use crate::ids::{CouponId, Incarnation};
-use crate::peer::lives::Lives;
-use crate::peer::talk::News;
 use crate::store::{NodeState, Store};
 use crate::time::{self, Moment};
 
@@ -60,14 +60,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::admission::Admission;
-    use crate::door::acquaintances::Acquaintances;
-    use crate::door::{Board, DOOR_TTL, Door};
+    use crate::cluster::lease::Lease;
+    use crate::cluster::ownership::Ownership;
+    use crate::engine::exchange::Talk;
+    use crate::engine::links::Options;
     use crate::ids::NodeId;
-    use crate::lease::Lease;
-    use crate::peer::lives::Options;
-    use crate::peer::talk::Talk;
-    use crate::placement::ownership::Ownership;
+    use crate::owning::admission::Admission;
+    use crate::owning::door::peers::Acquaintances;
+    use crate::owning::door::{Board, DOOR_TTL, Door};
     use crate::store::NodeRow;
     use crate::store::sqlite::{Options as SqliteOptions, SqliteStore};
 

@@ -6,21 +6,15 @@
 //!
 //! Cancel safety: work on the database is never cut off halfway (`uncut.rs`); what a caller drops, or stops waiting for, is only the answer.
 
-mod canary;
-mod cluster;
+pub(crate) mod canary;
+pub(crate) mod cluster;
 mod connections;
-mod dialect;
-mod error;
-mod load;
+pub(crate) mod dialect;
+pub(crate) mod error;
 mod nodelay;
 mod open;
-mod people;
-mod read_back;
-mod rows;
 mod session;
 mod settings;
-mod statement;
-mod write;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,18 +24,19 @@ use async_trait::async_trait;
 use sqlx::mysql::MySqlConnectOptions;
 use tokio::time::timeout;
 
-use super::uncut::uncut;
+use super::uninterrupted::uncut;
 use super::{
     Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
 };
+use crate::coupon::offer::{Coupon, CouponView, Issuance};
+pub use crate::coupon::rows::mysql::insert::statement;
+use crate::coupon::rows::mysql::{load, read_back, reads as people, write};
 use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
-use crate::offer::{Coupon, CouponView, Issuance};
-use crate::write_back::batch::{Batch, Entries, Found, Portion};
+use crate::store::batch::{Batch, Entries, Found, Portion};
 use canary::Canary;
 use connections::{Care, Connections};
 pub use dialect::Dialect;
 pub use open::OpenError;
-pub use statement::statement;
 
 /// How long it is waited for a connection, made or tried where needed; then nothing was begun. A beat must not wait long: its lease runs.
 const TAKE_LIMIT: Duration = Duration::from_secs(2);

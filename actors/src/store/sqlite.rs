@@ -6,14 +6,9 @@
 //! Cancel safety: work on the database is never cut off halfway (`uncut.rs`); what a caller drops, or stops waiting for, is only the answer.
 
 mod checkpoint;
-mod cluster;
-mod error;
-mod load;
+pub(crate) mod cluster;
+pub(crate) mod error;
 mod open;
-mod people;
-mod read_back;
-mod rows;
-mod write;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,13 +20,14 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Sqlite, SqlitePool};
 use tokio::time::timeout;
 
-use super::uncut::uncut;
+use super::uninterrupted::uncut;
 use super::{
     Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
 };
+use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::rows::sqlite::{load, read_back, reads as people, write};
 use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
-use crate::offer::{Coupon, CouponView, Issuance};
-use crate::write_back::batch::{Batch, Entries, Found, Portion};
+use crate::store::batch::{Batch, Entries, Found, Portion};
 use checkpoint::Checkpoints;
 use error::{on_read, on_write};
 pub use open::OpenError;

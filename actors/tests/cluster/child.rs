@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::coupon::OWNER_PLACES;
-use actors::coupon::message::{Change, ChangeOutcome, IssueOutcome};
+use actors::coupon::offer::OfferPatch;
 use actors::engine::{ClusterOptions, Engine, Options};
 use actors::ids::{CouponId, NodeId, RequestKey, UserId};
-use actors::offer::OfferPatch;
-use actors::router::REQUESTS_MAX;
+use actors::owning::message::{Change, ChangeOutcome, IssueOutcome};
+use actors::owning::owner::actor::OWNER_PLACES;
+use actors::owning::router::REQUESTS_MAX;
 use actors::store::Store;
 use actors::store::mysql::{self, MySqlStore};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};

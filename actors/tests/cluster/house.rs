@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use actors::coupon::offer::{Offer, Status};
 use actors::ids::{CouponId, RequestKey, Sequence};
-use actors::offer::{Offer, Status};
 use actors::store::mysql::{MySqlStore, Options};
 use actors::store::{Created, NewCoupon, NodeState, Store};
 use actors::time::timestamp;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use actors::coupon::OWNER_PLACES;
-use actors::coupon::message::{IssueOutcome, Refusal, Setback};
-use actors::shard::LOADS_WAITING_MAX;
+use actors::owning::message::{IssueOutcome, Refusal, Setback};
+use actors::owning::owner::actor::OWNER_PLACES;
+use actors::owning::shard::LOADS_WAITING_MAX;
 
 use super::house::{DEADLINE, House, LONG, eventually, key, user};
 

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use actors::coupon::offer::{Coupon, CouponView, Issuance};
 use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
-use actors::offer::{Coupon, CouponView, Issuance};
+use actors::store::batch::{Batch, Found};
 use actors::store::sqlite::SqliteStore;
 use actors::store::{
     Claim, CouponQuery, Created, HandOver, LoadSink, LoadedIssuance, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError,
     UserCursor,
 };
-use actors::write_back::batch::{Batch, Found};
 use async_trait::async_trait;
 use tokio::sync::watch;
 

@@ -1,6 +1,6 @@
 //! A small crowd that asks again as soon as it is answered.
 
-use actors::coupon::message::IssueOutcome;
+use actors::owning::message::IssueOutcome;
 
 use super::house::{DEADLINE, House, key, user};
 

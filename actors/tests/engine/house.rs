@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::coupon::OWNER_PLACES;
-use actors::coupon::message::IssueAnswer;
+use actors::coupon::offer::{Issuance, Offer, Status};
 use actors::engine::{Engine, Options};
 use actors::ids::{CouponId, NodeId, RequestKey, Sequence, UserId};
-use actors::offer::{Issuance, Offer, Status};
-use actors::router::REQUESTS_MAX;
+use actors::owning::message::IssueAnswer;
+use actors::owning::owner::actor::OWNER_PLACES;
+use actors::owning::router::REQUESTS_MAX;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
 use actors::store::{Created, NewCoupon, Store};
 

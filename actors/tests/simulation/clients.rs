@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use actors::admission::Admission;
-use actors::coupon::message::{
+use actors::cluster::ownership::Owner;
+use actors::coupon::offer::{Coupon, OfferPatch, Status};
+use actors::ids::{CouponId, RequestKey, UserId};
+use actors::owning::admission::Admission;
+use actors::owning::message::{
     Change, ChangeOutcome, ChangeRequest, IssueOutcome, IssueRequest, OwnerCommand, Refusal, Reply, Request, Setback,
 };
-use actors::ids::{CouponId, RequestKey, UserId};
-use actors::offer::{Coupon, OfferPatch, Status};
-use actors::placement::ownership::Owner;
-use actors::shard::life::{self};
+use actors::owning::shard::lifecycle::{self};
 use actors::time::Moment;
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -130,7 +130,7 @@ impl World {
         let Some(node) = &mut self.nodes[asked] else { return };
         match node.homes.get_mut(&coupon) {
             Some(home) if !home.draining => home.mailbox.push_back(OwnerCommand::Decide(request)),
-            _ => node.shard_mailbox.push_back(life::Event::Asked(coupon, request)),
+            _ => node.shard_mailbox.push_back(lifecycle::Event::Asked(coupon, request)),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use actors::coupon::offer::{Coupon, Issuance};
 use actors::ids::{CouponId, Epoch, Fence, Incarnation, NodeId, ShardId};
-use actors::offer::{Coupon, Issuance};
+use actors::store::batch::{Batch, Entries, Found, FoundRows, Portion};
 use actors::store::{NodeRow, NodeState, ShardRow, StoreError};
-use actors::write_back::batch::{Batch, Entries, Found, FoundRows, Portion};
 
 /// One shard and its coupons, and the nodes.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! What goes wrong: owners panic and are unloaded; nodes hang, die, leave, are cut from the database, lose a link; statements go on by themselves.
 
-use actors::coupon::message::OwnerCommand;
-use actors::shard::life::Event;
-use actors::write_back::batch::Batch;
+use actors::owning::message::OwnerCommand;
+use actors::owning::shard::lifecycle::Event;
+use actors::store::batch::Batch;
 use rand::Rng;
 
 use super::node::Call;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use actors::cluster::claim::{self, GiveUp, Here, Judge, Steps};
+use actors::cluster::group::Group;
+use actors::cluster::membership::Predecessor;
+use actors::cluster::membership::member::{Beaten, Life};
 use actors::ids::{Fence, Incarnation, NodeId};
-use actors::membership::Predecessor;
-use actors::membership::group::Group;
-use actors::membership::life::{Beaten, Life};
-use actors::placement::claim::{self, GiveUp, Here, Judge, Steps};
-use actors::shard::life::{Event, Shown};
+use actors::owning::shard::lifecycle::{Event, Shown};
 use actors::store::{Claim, NodeRow, NodeState, ShardRow};
 use actors::time::Moment;
 use rand::Rng;

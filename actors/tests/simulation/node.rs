@@ -4,21 +4,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::cluster::ownership::Ownership;
 use actors::coupon::issued::Issued;
 use actors::coupon::ledger::Ledger;
-use actors::coupon::message::OwnerCommand;
-use actors::coupon::owner::{self, Owner};
+use actors::coupon::offer::Issuance;
 use actors::coupon::tail::Tail;
-use actors::door::board::Changes;
-use actors::door::{Board, Knowledge, Notice};
 use actors::ids::{CouponId, Fence, Incarnation};
-use actors::offer::Issuance;
-use actors::placement::ownership::Ownership;
-use actors::shard::life::{self, Life, Load, Raise, Shown};
+use actors::owning::door::board::Changes;
+use actors::owning::door::{Board, Knowledge, Notice};
+use actors::owning::message::OwnerCommand;
+use actors::owning::owner::{self, Owner};
+use actors::owning::shard::lifecycle::{self, Life, Load, Raise, Shown};
+use actors::owning::write_back::lane::{self, Lane, Submission};
+use actors::store::batch::{Batch, Fate, Found, Settlement};
 use actors::store::{LoadedIssuance, ShardRow, StoreError};
 use actors::time::{Moment, Now, Timestamp};
-use actors::write_back::batch::{Batch, Fate, Found, Settlement};
-use actors::write_back::lane::{self, Lane, Submission};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -72,7 +72,7 @@ pub(super) enum Told {
 pub(super) struct Node {
     pub(super) member: Member,
     pub(super) life: Life,
-    pub(super) shard_mailbox: VecDeque<life::Event>,
+    pub(super) shard_mailbox: VecDeque<lifecycle::Event>,
     /// How often the shard has changed how it stands.
     pub(super) changes: u64,
     pub(super) homes: HashMap<CouponId, Home>,
@@ -194,7 +194,7 @@ impl World {
                         self.tell_doors(id, version);
                     }
                 }
-                owner::Effect::ReportFenced(epoch) => self.node(n).shard_mailbox.push_back(life::Event::Fenced(epoch)),
+                owner::Effect::ReportFenced(epoch) => self.node(n).shard_mailbox.push_back(lifecycle::Event::Fenced(epoch)),
                 owner::Effect::CloseIfEmpty => {
                     if let Some(home) = self.node(n).homes.get_mut(&id)
                         && home.mailbox.is_empty()
@@ -211,7 +211,7 @@ impl World {
 
     fn stop_home(&mut self, n: usize, id: CouponId, unsettled: bool) {
         let Some(mut home) = self.node(n).homes.remove(&id) else { return };
-        self.node(n).shard_mailbox.push_back(life::Event::Stopped { coupon: id, epoch: home.owner.epoch(), unsettled });
+        self.node(n).shard_mailbox.push_back(lifecycle::Event::Stopped { coupon: id, epoch: home.owner.epoch(), unsettled });
         // As a drained mailbox: whoever is in it is sent on.
         let mut rest = Vec::new();
         let never = Now { moment: Moment::ORIGIN, timestamp: Timestamp::from_micros(0).unwrap() };
@@ -230,9 +230,9 @@ impl World {
         self.shard_event(n, event, Read::Nothing);
     }
 
-    fn shard_event(&mut self, n: usize, event: life::Event, mut read: Read) {
+    fn shard_event(&mut self, n: usize, event: lifecycle::Event, mut read: Read) {
         let before = self.node(n).life.shown();
-        let turns = matches!(event, life::Event::Claimed(_) | life::Event::Lost | life::Event::GiveUp { .. });
+        let turns = matches!(event, lifecycle::Event::Claimed(_) | lifecycle::Event::Lost | lifecycle::Event::GiveUp { .. });
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let mut effects = Vec::new();
@@ -245,43 +245,43 @@ impl World {
         node.changes += u64::from(turns || node.life.shown() != before);
     }
 
-    fn carry_out_shard(&mut self, n: usize, effect: life::Effect, read: &mut Read) -> Option<life::Event> {
+    fn carry_out_shard(&mut self, n: usize, effect: lifecycle::Effect, read: &mut Read) -> Option<lifecycle::Event> {
         self.homes_made += 1;
         let number = self.homes_made;
         // Portions that never gather, some that do, and all.
         let goes_at_once = [0, 2, 16][number as usize % 3];
         let node = self.node(n);
         match effect {
-            life::Effect::Load(id) => node.readings.push(Reading::Whole(id)),
-            life::Effect::Preload(id) => node.readings.push(Reading::Ahead(id)),
-            life::Effect::Keep(id) => match std::mem::replace(read, Read::Nothing) {
+            lifecycle::Effect::Load(id) => node.readings.push(Reading::Whole(id)),
+            lifecycle::Effect::Preload(id) => node.readings.push(Reading::Ahead(id)),
+            lifecycle::Effect::Keep(id) => match std::mem::replace(read, Read::Nothing) {
                 Read::Ahead(issued) => drop(node.ahead.insert(id, issued)),
                 Read::Nothing | Read::Whole(_) => panic!("only what was read ahead is kept"),
             },
             // Whoever hands it over may hear of it or not.
-            life::Effect::LoadedAhead => {}
-            life::Effect::LoadTail(id) => {
+            lifecycle::Effect::LoadedAhead => {}
+            lifecycle::Effect::LoadTail(id) => {
                 let issued = node.ahead.remove(&id).expect("only what is kept has a tail");
                 node.readings.push(Reading::Tail(id, issued));
             }
-            life::Effect::Forget(id) => drop(node.ahead.remove(&id)),
-            life::Effect::Activate(id, fence) => {
+            lifecycle::Effect::Forget(id) => drop(node.ahead.remove(&id)),
+            lifecycle::Effect::Activate(id, fence) => {
                 let Read::Whole(ledger) = std::mem::replace(read, Read::Nothing) else { panic!("only what was read is activated") };
                 let owner = Owner::new(ledger, fence, Duration::ZERO, goes_at_once, Moment::ORIGIN);
                 let mailbox = VecDeque::from([OwnerCommand::Announce]);
                 node.homes.insert(id, Home { owner, mailbox, draining: false, number });
             }
-            life::Effect::Deliver(id, request) => match node.homes.get_mut(&id) {
+            lifecycle::Effect::Deliver(id, request) => match node.homes.get_mut(&id) {
                 Some(home) if !home.draining => home.mailbox.push_back(OwnerCommand::Decide(request)),
-                _ => return Some(life::Event::Bounced(id, request)),
+                _ => return Some(lifecycle::Event::Bounced(id, request)),
             },
-            life::Effect::SetBack(request, setback) => request.set_back(setback),
-            life::Effect::UnknownCoupon(request) => request.unknown_coupon(),
-            life::Effect::Refence(id, epoch) => node.tell(id, OwnerCommand::Refence(epoch)),
-            life::Effect::Stop(id) => node.tell(id, OwnerCommand::Stop),
-            life::Effect::Drain(id) => node.tell(id, OwnerCommand::Drain),
-            life::Effect::Raise { from, .. } => node.raises.push(from),
-            life::Effect::Give { from, to } => {
+            lifecycle::Effect::SetBack(request, setback) => request.set_back(setback),
+            lifecycle::Effect::UnknownCoupon(request) => request.unknown_coupon(),
+            lifecycle::Effect::Refence(id, epoch) => node.tell(id, OwnerCommand::Refence(epoch)),
+            lifecycle::Effect::Stop(id) => node.tell(id, OwnerCommand::Stop),
+            lifecycle::Effect::Drain(id) => node.tell(id, OwnerCommand::Drain),
+            lifecycle::Effect::Raise { from, .. } => node.raises.push(from),
+            lifecycle::Effect::Give { from, to } => {
                 node.gives.push((from, to));
                 if self.breakage == Breakage::HandedOverBeforeStored
                     && let Some(owner) = to
@@ -289,7 +289,7 @@ impl World {
                     self.hear_of_hand_over(Fence { epoch: from.epoch.next(), owner });
                 }
             }
-            life::Effect::Drained(fence) => {
+            lifecycle::Effect::Drained(fence) => {
                 node.drained = true;
                 if let Some(from) = fence {
                     self.db.give(from, None);
@@ -303,15 +303,15 @@ impl World {
         let (cut, goes_on) = (self.node(n).cut, self.rng.random());
         if !self.node(n).done.is_empty() && goes_on {
             match self.node(n).done.remove(0) {
-                Done::Loaded(id, ledger) => self.shard_event(n, life::Event::Loaded(id, Load::Read), Read::Whole(ledger)),
-                Done::Ahead(id, issued) => self.shard_event(n, life::Event::Preloaded(id, true), Read::Ahead(issued)),
+                Done::Loaded(id, ledger) => self.shard_event(n, lifecycle::Event::Loaded(id, Load::Read), Read::Whole(ledger)),
+                Done::Ahead(id, issued) => self.shard_event(n, lifecycle::Event::Preloaded(id, true), Read::Ahead(issued)),
             }
         } else if !self.node(n).readings.is_empty() {
             let reading = self.node(n).readings.remove(0);
             if cut || self.faults && self.rng.random_ratio(1, 10) {
                 let failed = match reading {
-                    Reading::Whole(id) | Reading::Tail(id, _) => life::Event::Loaded(id, Load::Failed),
-                    Reading::Ahead(id) => life::Event::Preloaded(id, false),
+                    Reading::Whole(id) | Reading::Tail(id, _) => lifecycle::Event::Loaded(id, Load::Failed),
+                    Reading::Ahead(id) => lifecycle::Event::Preloaded(id, false),
                 };
                 return self.shard_event(n, failed, Read::Nothing);
             }
@@ -350,7 +350,7 @@ impl World {
         if self.breakage == Breakage::LoadBeforeClaim {
             // Committed only after the coupon may have been read.
             let fence = Fence { epoch: from.epoch.next(), ..from };
-            self.shard_event(n, life::Event::Raised { from, raise: Raise::Ours(fence) }, Read::Nothing);
+            self.shard_event(n, lifecycle::Event::Raised { from, raise: Raise::Ours(fence) }, Read::Nothing);
             while !self.node(n).readings.is_empty() {
                 self.step_read(n);
             }
@@ -370,7 +370,7 @@ impl World {
                 _ => Raise::Lost,
             }
         };
-        self.shard_event(n, life::Event::Raised { from, raise }, Read::Nothing);
+        self.shard_event(n, lifecycle::Event::Raised { from, raise }, Read::Nothing);
     }
 
     /// The compare-and-set that names the next owner: it may be done, lost, or go on later by itself.
@@ -396,7 +396,7 @@ impl World {
                 (row.epoch, row.owner) != (from.epoch, Some(from.owner))
             }
         };
-        self.shard_event(n, life::Event::Given { from, given }, Read::Nothing);
+        self.shard_event(n, lifecycle::Event::Given { from, given }, Read::Nothing);
         if let (true, Some(owner)) = (given, self.db.shard.owner)
             && self.rng.random()
         {
@@ -408,7 +408,7 @@ impl World {
     fn hear_of_hand_over(&mut self, fence: Fence) {
         for node in self.nodes.iter_mut().flatten().filter(|node| node.member.incarnation() == fence.owner) {
             node.ownership.learn(self.db.shard.id, fence);
-            node.shard_mailbox.push_back(life::Event::Claimed(fence));
+            node.shard_mailbox.push_back(lifecycle::Event::Claimed(fence));
         }
     }
 
@@ -481,7 +481,9 @@ impl World {
     /// How the shard stands on this node, as `changes` had been when the rows began to be read.
     pub(super) fn shown(&mut self, n: usize, changes: u64) -> Option<Shown> {
         let node = self.node(n);
-        let is_turn = |event: &life::Event| matches!(event, life::Event::Claimed(_) | life::Event::Lost | life::Event::GiveUp { .. });
+        let is_turn = |event: &lifecycle::Event| {
+            matches!(event, lifecycle::Event::Claimed(_) | lifecycle::Event::Lost | lifecycle::Event::GiveUp { .. })
+        };
         let settled = node.changes == changes && !node.shard_mailbox.iter().any(is_turn);
         Some(node.life.shown()).filter(|shown| settled || *shown == Shown::Moving)
     }

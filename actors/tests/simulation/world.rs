@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use actors::coupon::message::{Change, ChangeAnswer, IssueAnswer};
+use actors::coupon::offer::{Coupon, Issuance, Offer, Status};
 use actors::ids::{CouponId, Fence, Incarnation, RequestKey, UserId};
-use actors::offer::{Coupon, Issuance, Offer, Status};
+use actors::owning::message::{Change, ChangeAnswer, IssueAnswer};
+use actors::store::batch::Batch;
 use actors::time::{Moment, Now, Timestamp};
-use actors::write_back::batch::Batch;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;

@@ -1,10 +1,10 @@
 //! Making coupons and changing them.
 
+use actors::coupon::offer::{Coupon, Discount, Offer, Status};
 use actors::ids::{RequestKey, Sequence};
-use actors::offer::{Coupon, Discount, Offer, Status};
+use actors::store::batch::FoundRows;
 use actors::store::{Created, NewCoupon};
 use actors::time::Timestamp;
-use actors::write_back::batch::FoundRows;
 use futures_util::future::join_all;
 
 use crate::support::{Database, Owned, after_noon, batch, claim, found, noon, offer};
@@ -26,7 +26,7 @@ pub async fn a_coupon_comes_back_as_it_was_made(database: &impl Database) {
         ..Offer::titled("x".repeat(199) + "🎉")
     };
     let bare = Offer::titled("'; -- \"\\ \n");
-    let largest = Offer { discount: Some(Discount::Amount(actors::offer::AMOUNT_MAX)), ..bare.clone() };
+    let largest = Offer { discount: Some(Discount::Amount(actors::coupon::offer::AMOUNT_MAX)), ..bare.clone() };
     for (number, offer) in [full, bare, largest].into_iter().enumerate() {
         let new = NewCoupon { status: Status::Paused, ..new(&format!("key-{number}"), offer.clone()) };
         let Created::New(made) = store.create_coupon(&new).await.unwrap() else { panic!("the key is new") };
@@ -99,7 +99,7 @@ pub async fn a_change_is_stored_whole(database: &impl Database) {
     assert_eq!(found(&*store, &change).await, (true, FoundRows::Absent));
     assert_eq!(store.write(&change).await.unwrap(), 1);
     assert_eq!(found(&*store, &change).await, (true, FoundRows::Stored));
-    let actors::write_back::batch::Entries::Change(sent) = &change.portions[0].entries else { panic!("a change") };
+    let actors::store::batch::Entries::Change(sent) = &change.portions[0].entries else { panic!("a change") };
     assert_eq!(store.coupon(owned.id()).await.unwrap().unwrap().coupon, sent.coupon);
     // The same again finds another version, changes nothing, and is still found stored.
     assert_eq!(store.write(&change).await.unwrap(), 0);

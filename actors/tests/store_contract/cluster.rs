@@ -1,9 +1,9 @@
 //! The cluster's rows: nodes, beats, claims.
 
 use actors::ids::{Epoch, Fence, Incarnation, NodeId, SHARDS, ShardId};
+use actors::store::batch::FoundRows;
 use actors::store::links::LINKS_MAX;
 use actors::store::{Claim, HandOver, NodeRow, NodeState, ShardRow};
-use actors::write_back::batch::FoundRows;
 use futures_util::future::join_all;
 
 use crate::support::{Database, Owned, batch, claim, found, loaded, shard_row};

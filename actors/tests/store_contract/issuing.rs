@@ -2,8 +2,8 @@
 
 use actors::ids::{Epoch, Fence, Incarnation, RequestKey, TEXT_ID_BYTES_MAX};
 use actors::store::StoreError;
+use actors::store::batch::{FoundRows, Portion};
 use actors::time::Timestamp;
-use actors::write_back::batch::{FoundRows, Portion};
 
 use crate::support::{Database, Owned, batch, claim, found, issuances, loaded, on_different_shards, user};
 
@@ -195,7 +195,7 @@ pub async fn loading_begins_after_a_sequence_and_pages_are_joined(database: &imp
     for first in (1..=5_000).step_by(1_000) {
         store.write(&batch([owned.strangers(first..=first + 999)])).await.unwrap();
     }
-    let sequences = |rows: Vec<actors::offer::Issuance>| rows.iter().map(|row| row.id.sequence.get()).collect::<Vec<_>>();
+    let sequences = |rows: Vec<actors::coupon::offer::Issuance>| rows.iter().map(|row| row.id.sequence.get()).collect::<Vec<_>>();
     for after in [0, 1, 999, 1_000, 2_999, 3_000, 3_001, 4_999, 5_000, 6_000] {
         let expected: Vec<u64> = (after + 1..=5_000).collect();
         assert_eq!(sequences(loaded(&*store, owned.id(), after).await), expected, "after {after}");

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use actors::coupon::offer::{CouponView, Issuance, Offer, Status};
 use actors::ids::{CouponId, IssuanceId, Sequence};
-use actors::offer::{CouponView, Issuance, Offer, Status};
 use actors::store::{CouponQuery, Store, UserCursor};
 
 use crate::support::{Database, Owned, after_noon, batch, claim, create, offer, user};

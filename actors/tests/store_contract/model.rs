@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use actors::coupon::offer::Issuance;
 use actors::ids::{CouponId, Fence, Incarnation};
-use actors::offer::Issuance;
+use actors::store::batch::{FoundRows, Portion};
 use actors::store::{Store, StoreError};
-use actors::write_back::batch::{FoundRows, Portion};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use actors::coupon::offer::Status;
 use actors::ids::Sequence;
-use actors::offer::Status;
+use actors::store::batch::FoundRows;
 use actors::store::sqlite::{OpenError, Options, SqliteStore};
 use actors::store::{Store, StoreError};
-use actors::write_back::batch::FoundRows;
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use actors::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
 use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, RequestKey, Sequence, ShardId, UserId};
-use actors::offer::{Coupon, Discount, Issuance, Offer, Status};
+use actors::store::batch::{Batch, CouponChange, Entries, Found, FoundRows, Portion};
 use actors::store::{Claim, Created, NewCoupon, ShardRow, Store};
 use actors::time::Timestamp;
-use actors::write_back::batch::{Batch, CouponChange, Entries, Found, FoundRows, Portion};
 use async_trait::async_trait;
 
 /// An empty database of one kind, of its own for each test.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use actors::coupon::offer::Status;
 use actors::ids::{Epoch, Fence, Incarnation, NodeId, RequestKey};
-use actors::offer::Status;
+use actors::store::batch::{Batch, FoundRows};
 use actors::store::{Created, NewCoupon, NodeRow, NodeState, Store, StoreError};
-use actors::write_back::batch::{Batch, FoundRows};
 use futures_util::future::join_all;
 
 use crate::database::{OnServer, admin, run};

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use actors::coupon::offer::{Issuance, Status};
 use actors::ids::{Incarnation, NodeId, Sequence, ShardId};
-use actors::offer::{Issuance, Status};
+use actors::store::batch::{Batch, FoundRows, Portion};
 use actors::store::mysql::MySqlStore;
 use actors::store::{Claim, CouponQuery, HandOver, NodeRow, NodeState, Store, StoreError, UserCursor};
-use actors::write_back::batch::{Batch, FoundRows, Portion};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row};
 use tokio::task::JoinHandle;

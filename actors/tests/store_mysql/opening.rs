@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use actors::coupon::offer::Status;
 use actors::ids::Sequence;
-use actors::offer::Status;
+use actors::store::batch::FoundRows;
 use actors::store::mysql::{MySqlStore, OpenError, Options};
 use actors::store::{Store, StoreError};
-use actors::write_back::batch::FoundRows;
 use futures_util::future::join_all;
 use sqlx::mysql::MySqlConnection;
 

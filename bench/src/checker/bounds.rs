@@ -4,7 +4,7 @@ use super::report::{Kind, Reporter};
 use super::timeline::Version;
 use super::{Case, micros};
 use crate::rows::IssuanceRow;
-use actors::offer::Status;
+use actors::coupon::offer::Status;
 
 impl Case<'_> {
     /// Bounds every decision by its calls and answers and by `issued_at`; then each by those before and after it.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use actors::offer::Status;
+use actors::coupon::offer::Status;
 
 use super::attribution::same_request;
 use super::report::{Kind, Reporter};

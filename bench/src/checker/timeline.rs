@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use actors::offer::Status;
+use actors::coupon::offer::Status;
 use actors::time::Timestamp;
 
 use super::report::{Kind, Reporter};

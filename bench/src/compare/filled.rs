@@ -2,9 +2,9 @@
 
 use actors::ids::{CouponId, RequestKey, UserId};
 use actors::store::Store;
+use actors::store::batch::BATCH_ROWS_MAX;
 use actors::store::mysql::{self, MySqlStore};
 use actors::store::sqlite::{self, SqliteStore};
-use actors::write_back::batch::BATCH_ROWS_MAX;
 
 use super::Bench;
 use crate::load::Failed;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use actors::coupon::message::Refusal;
 use actors::ids::Incarnation;
+use actors::owning::message::Refusal;
 use actors::store::{NodeRow, NodeState, ShardRow};
 use http::StatusCode;
 use serde::Serialize;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::coupon::message::{Change, ChangeOutcome, Refusal, Setback};
+use actors::coupon::offer::{Coupon, CouponView, Phase, Status};
 use actors::ids::{CouponId, RequestKey, Sequence};
-use actors::offer::{Coupon, CouponView, Phase, Status};
+use actors::owning::message::{Change, ChangeOutcome, Refusal, Setback};
 use actors::store::{Created, NewCoupon};
 use actors::time;
 use http::header::{ETAG, IF_MATCH, LOCATION};

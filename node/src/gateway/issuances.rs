@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use actors::coupon::message::{IssueOutcome, Refusal};
+use actors::coupon::offer::Issuance;
 use actors::ids::{IssuanceId, RequestKey, Sequence, UserId};
-use actors::offer::Issuance;
+use actors::owning::message::{IssueOutcome, Refusal};
 use actors::store::UserCursor;
 use actors::time::Timestamp;
 use http::header::{HeaderName, LOCATION};

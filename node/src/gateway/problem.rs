@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use actors::coupon::message::{ChangeRefusal, Refusal, Setback};
-use actors::offer::{InvalidField, Issuance};
+use actors::coupon::offer::{InvalidField, Issuance};
+use actors::owning::message::{ChangeRefusal, Refusal, Setback};
 use actors::store::StoreError;
 use actors::time::Timestamp;
 use http::header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::door::DOOR_TTL;
 use actors::engine::ClusterOptions;
-use actors::peer::{HEARTBEAT, TlsFiles};
+use actors::link::{HEARTBEAT, TlsFiles};
+use actors::owning::door::DOOR_TTL;
 use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio::time::Instant;

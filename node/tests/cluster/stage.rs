@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use actors::door::DOOR_TTL;
+use actors::cluster::placement::Plan;
 use actors::ids::{NodeId, SHARDS, ShardId};
-use actors::placement::Plan;
+use actors::owning::door::DOOR_TTL;
 use bench::checker::{Options, Report};
 use bench::servers::Server;
 use reqwest::Client;

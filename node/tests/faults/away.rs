@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use actors::door::DOOR_TTL;
+use actors::owning::door::DOOR_TTL;
 use bench::servers::proxy::Mode;
 use bench::servers::{Kind, Server};
 use reqwest::Client;

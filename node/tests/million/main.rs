@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use actors::ids::{CouponId, RequestKey, UserId};
+use actors::store::batch::BATCH_ROWS_MAX;
 use actors::store::sqlite::{Options, SqliteStore};
-use actors::write_back::batch::BATCH_ROWS_MAX;
 use bench::owned::{Asker, OwnedCoupon};
 
 use process::Process;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use sqlx::MySqlConnection;
 
 use super::error::on_connect;
-use super::rows::integer;
+use crate::coupon::rows::mysql::columns::integer;
 use crate::ids::{Incarnation, NodeId};
 use crate::store::{Result, StoreError};
 
@@ -18,7 +18,7 @@ const BEAT: &str = "SELECT beat FROM nodes WHERE node_id = ? AND incarnation = ?
 
 /// What is remembered of this node's beats.
 #[derive(Debug, Default)]
-pub(super) struct Canary {
+pub(crate) struct Canary {
     remembered: Mutex<Remembered>,
 }
 
@@ -38,7 +38,7 @@ struct Confirmed {
 
 impl Canary {
     /// The database has counted a beat.
-    pub(super) fn counted(&self, node: &NodeId, incarnation: Incarnation, beat: u64) {
+    pub(crate) fn counted(&self, node: &NodeId, incarnation: Incarnation, beat: u64) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let before = remembered.confirmed.as_ref().filter(|confirmed| confirmed.incarnation == incarnation);
         if before.is_some_and(|confirmed| beat <= confirmed.beat) {
@@ -49,7 +49,7 @@ impl Canary {
     }
 
     /// Whether a batch of this incarnation may be stored: its database did not go backwards.
-    pub(super) fn lives(&self, incarnation: Incarnation) -> Result<()> {
+    pub(crate) fn lives(&self, incarnation: Incarnation) -> Result<()> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         match remembered.void.contains(&incarnation) {
             false => Ok(()),
@@ -58,7 +58,7 @@ impl Canary {
     }
 
     /// Whether a new connection reaches a database that still has what it confirmed.
-    pub(super) async fn look(&self, connection: &mut MySqlConnection) -> Result<()> {
+    pub(crate) async fn look(&self, connection: &mut MySqlConnection) -> Result<()> {
         let confirmed = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).confirmed.clone();
         let Some(Confirmed { node, incarnation, beat }) = confirmed else { return Ok(()) };
         let found: Option<i64> = sqlx::query_scalar(BEAT)

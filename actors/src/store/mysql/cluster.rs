@@ -6,7 +6,7 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
 use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
-use super::rows::{get, integer, number, readable};
+use crate::coupon::rows::mysql::columns::{get, integer, number, readable};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
 use crate::store::{Claim, HandOver, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
@@ -33,7 +33,7 @@ const BEAT: &str =
     "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ?, links = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
 
 /// Whether the cluster's rows are there, and made as this program would make them.
-pub(super) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
+pub(crate) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
     let Some(row) = sqlx::query(CLUSTER).fetch_optional(connection).await.map_err(on_read)? else { return Ok(false) };
     let (shards, hash, row_count) = (number(&row, "shards")?, get::<&str>(&row, "hash")?, number(&row, "row_count")?);
     if shards != u64::from(SHARDS) || hash != SHARD_HASH {
@@ -44,7 +44,7 @@ pub(super) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
 }
 
 /// Makes the cluster's rows where they are missing.
-pub(super) async fn make(connection: &mut MySqlConnection) -> Result<()> {
+pub(crate) async fn make(connection: &mut MySqlConnection) -> Result<()> {
     let rows = ShardId::all().map(|shard| format!("({shard}, 0)")).collect::<Vec<_>>().join(", ");
     // Unlike IGNORE, this hides no other error.
     let shards = format!("INSERT INTO shards (shard_id, epoch) VALUES {rows} ON DUPLICATE KEY UPDATE shards.shard_id = shards.shard_id");
@@ -59,7 +59,7 @@ pub(super) async fn make(connection: &mut MySqlConnection) -> Result<()> {
 }
 
 /// Puts a node's row in place of one incarnation's, or of none.
-pub(super) async fn join(connection: &mut MySqlConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
+pub(crate) async fn join(connection: &mut MySqlConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
     let statement = match replaces {
         None => "INSERT INTO nodes (incarnation, beat, state, http, cluster, links, node_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
         Some(_) => {
@@ -85,7 +85,7 @@ pub(super) async fn join(connection: &mut MySqlConnection, node: &NodeRow, repla
 }
 
 /// Counts one beat.
-pub(super) async fn beat(
+pub(crate) async fn beat(
     connection: &mut MySqlConnection,
     id: &NodeId,
     incarnation: Incarnation,
@@ -104,7 +104,7 @@ pub(super) async fn beat(
 }
 
 /// Declares another incarnation dead.
-pub(super) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead: &NodeRow) -> Result<bool> {
+pub(crate) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead: &NodeRow) -> Result<bool> {
     let ended = sqlx::query(END)
         .bind(dead.id.as_str())
         .bind(integer(dead.incarnation.get()))
@@ -117,7 +117,7 @@ pub(super) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead:
 }
 
 /// All nodes' rows.
-pub(super) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRow>> {
+pub(crate) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRow>> {
     let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id")
         .fetch_all(connection)
         .await
@@ -137,7 +137,7 @@ pub(super) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRo
 }
 
 /// All shards' rows.
-pub(super) async fn shards(connection: &mut MySqlConnection) -> Result<Vec<ShardRow>> {
+pub(crate) async fn shards(connection: &mut MySqlConnection) -> Result<Vec<ShardRow>> {
     let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id").fetch_all(connection).await.map_err(on_read)?;
     rows.iter().map(shard).collect()
 }
@@ -153,7 +153,7 @@ fn shard(row: &MySqlRow) -> Result<ShardRow> {
 }
 
 /// Claims shards, a statement and so a commit each, then reads their rows.
-pub(super) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
+pub(crate) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
     let moves = claims.iter().map(|Claim { seen, claimant }| Move {
         statement: CLAIM,
         shard: seen.id,
@@ -165,7 +165,7 @@ pub(super) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) ->
 }
 
 /// Hands shards over, a statement and so a commit each, then reads their rows.
-pub(super) async fn hand_over(connection: &mut MySqlConnection, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+pub(crate) async fn hand_over(connection: &mut MySqlConnection, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
     let moves = hand_overs.iter().map(|HandOver { shard, from, to }| Move {
         statement: HAND_OVER,
         shard: *shard,
@@ -212,7 +212,7 @@ async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result
 }
 
 /// Gives shards up, each for itself.
-pub(super) async fn release(connection: &mut MySqlConnection, held: &[(ShardId, Fence)]) -> Result<()> {
+pub(crate) async fn release(connection: &mut MySqlConnection, held: &[(ShardId, Fence)]) -> Result<()> {
     for (index, (shard, fence)) in held.iter().enumerate() {
         let released = sqlx::query(RELEASE)
             .bind(shard.get())

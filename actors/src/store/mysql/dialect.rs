@@ -11,11 +11,11 @@ pub enum Dialect {
 
 /// A version as the server names it, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Version(u32, u32, u32);
+pub(crate) struct Version(u32, u32, u32);
 
 impl Dialect {
     /// The dialect and version behind a server's `@@version`, like `9.7.4` or `10.11.19-MariaDB-0+deb12u1`.
-    pub(super) fn of(version: &str) -> Option<(Self, Version)> {
+    pub(crate) fn of(version: &str) -> Option<(Self, Version)> {
         let dialect = if version.to_ascii_lowercase().contains("mariadb") { Self::MariaDb } else { Self::MySql };
         let mut numbers = version.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
         let mut next = || numbers.next()?.ok();
@@ -23,7 +23,7 @@ impl Dialect {
     }
 
     /// The first version that has what we use: `VALUES ROW(…)` came to MySQL with 8.0.19; older MariaDB than 10.6 is out of support.
-    pub(super) const fn first_version(self) -> Version {
+    pub(crate) const fn first_version(self) -> Version {
         match self {
             Self::MySql => Version(8, 0, 19),
             Self::MariaDb => Version(10, 6, 0),
@@ -31,7 +31,7 @@ impl Dialect {
     }
 
     /// The word before each row of a table constructor.
-    pub(super) const fn row(self) -> &'static str {
+    pub(crate) const fn row(self) -> &'static str {
         match self {
             Self::MySql => "ROW",
             Self::MariaDb => "",
@@ -39,7 +39,7 @@ impl Dialect {
     }
 
     /// Its name.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::MySql => "MySQL",
             Self::MariaDb => "MariaDB",

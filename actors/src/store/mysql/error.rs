@@ -17,13 +17,13 @@ const UNKNOWN_COMMAND: u16 = 1047; // and Galera's "not yet prepared"
 const NULL_NOT_ALLOWED: u16 = 1048;
 const UNKNOWN_DATABASE: u16 = 1049;
 const UNKNOWN_COLUMN: u16 = 1054;
-pub(super) const DUPLICATE_ENTRY: u16 = 1062;
+pub(crate) const DUPLICATE_ENTRY: u16 = 1062;
 const PARSE: u16 = 1064;
 const TABLE_FULL: u16 = 1114;
 const HOST_BLOCKED: u16 = 1129;
 const HOST_NOT_PRIVILEGED: u16 = 1130;
 const TABLE_ACCESS_DENIED: u16 = 1142;
-pub(super) const NO_SUCH_TABLE: u16 = 1146;
+pub(crate) const NO_SUCH_TABLE: u16 = 1146;
 const PACKET_TOO_LARGE: u16 = 1153;
 const TOO_MANY_USER_CONNECTIONS: u16 = 1203;
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
@@ -44,7 +44,7 @@ const CLOSED_FOR_INACTIVITY: u16 = 4031; // said before the statement was read
 
 /// An error of a statement that changes something.
 #[allow(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
-pub(super) fn on_write(error: sqlx::Error) -> StoreError {
+pub(crate) fn on_write(error: sqlx::Error) -> StoreError {
     let why = error.to_string();
     match &error {
         sqlx::Error::Database(_) => match number(&error) {
@@ -63,13 +63,13 @@ pub(super) fn on_write(error: sqlx::Error) -> StoreError {
 }
 
 /// An error of a statement that only reads.
-pub(super) fn on_read(error: sqlx::Error) -> StoreError {
+pub(crate) fn on_read(error: sqlx::Error) -> StoreError {
     changed_nothing(on_write(error))
 }
 
 /// An error of making a connection: nothing was asked of the server yet. A server without our database says so of itself, and of no coupon: it may
 /// be the wrong one, or be restored just now.
-pub(super) fn on_connect(error: sqlx::Error) -> StoreError {
+pub(crate) fn on_connect(error: sqlx::Error) -> StoreError {
     match changed_nothing(on_write(error)) {
         StoreError::Unreadable(why) => StoreError::NotStored(why),
         other => other,
@@ -77,7 +77,7 @@ pub(super) fn on_connect(error: sqlx::Error) -> StoreError {
 }
 
 /// The error of work that changes nothing, so that nothing can be in doubt.
-pub(super) fn changed_nothing(error: StoreError) -> StoreError {
+pub(crate) fn changed_nothing(error: StoreError) -> StoreError {
     match error {
         StoreError::Unknown(why) => StoreError::NotStored(why),
         other => other,
@@ -85,7 +85,7 @@ pub(super) fn changed_nothing(error: StoreError) -> StoreError {
 }
 
 /// The server's number for an error, if it is the server's.
-pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
+pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
     let database = error.as_database_error()?;
     database.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
 }

@@ -11,10 +11,10 @@ use super::dialect::Dialect;
 use super::error::{NO_SUCH_TABLE, number};
 use super::session::{self, setting};
 use super::settings::{self, Settings};
-use super::statement::STATEMENT_BYTES_MAX;
+use crate::coupon::rows::mysql::insert::STATEMENT_BYTES_MAX;
 use crate::store::StoreError;
 
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/mysql");
+static MIGRATOR: Migrator = sqlx::migrate!("src/coupon/migrations/mysql");
 
 /// How long opening waits for the server, handshake and settings together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);

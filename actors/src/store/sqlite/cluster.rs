@@ -5,7 +5,7 @@ use std::fmt::Write;
 use sqlx::SqliteConnection;
 
 use super::error::{on_read, on_write};
-use super::rows::{get, integer, number, readable};
+use crate::coupon::rows::sqlite::columns::{get, integer, number, readable};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
 use crate::store::{Claim, HandOver, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
@@ -41,7 +41,7 @@ UPDATE shards
 const BEAT: &str = "UPDATE nodes SET beat = beat + 1, state = ?3, links = ?4 WHERE node_id = ?1 AND incarnation = ?2 AND state <> 'ended'";
 
 /// Whether the cluster's rows are there, and made as this program would make them.
-pub(super) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
+pub(crate) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
     let Some(row) = sqlx::query(CLUSTER).fetch_optional(connection).await.map_err(on_read)? else { return Ok(false) };
     let (shards, hash, row_count) = (number(&row, "shards")?, get::<&str>(&row, "hash")?, number(&row, "row_count")?);
     if shards != u64::from(SHARDS) || hash != SHARD_HASH {
@@ -52,7 +52,7 @@ pub(super) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
 }
 
 /// Makes the cluster's rows where they are missing.
-pub(super) async fn make(connection: &mut SqliteConnection) -> Result<()> {
+pub(crate) async fn make(connection: &mut SqliteConnection) -> Result<()> {
     sqlx::query(MAKE_SHARDS).bind(SHARDS).execute(&mut *connection).await.map_err(on_write)?;
     sqlx::query("INSERT INTO cluster (id, shards, hash) VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING")
         .bind(SHARDS)
@@ -64,7 +64,7 @@ pub(super) async fn make(connection: &mut SqliteConnection) -> Result<()> {
 }
 
 /// Puts a node's row in place of one incarnation's, or of none.
-pub(super) async fn join(connection: &mut SqliteConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
+pub(crate) async fn join(connection: &mut SqliteConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
     let statement = match replaces {
         None => {
             "INSERT INTO nodes (node_id, incarnation, beat, state, http, cluster, links) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -90,7 +90,7 @@ pub(super) async fn join(connection: &mut SqliteConnection, node: &NodeRow, repl
 }
 
 /// Counts one beat.
-pub(super) async fn beat(
+pub(crate) async fn beat(
     connection: &mut SqliteConnection,
     id: &NodeId,
     incarnation: Incarnation,
@@ -113,7 +113,7 @@ pub(super) async fn beat(
 }
 
 /// Declares another incarnation dead.
-pub(super) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead: &NodeRow) -> Result<bool> {
+pub(crate) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead: &NodeRow) -> Result<bool> {
     let ended = sqlx::query(
         "UPDATE nodes SET state = 'ended'
           WHERE node_id = ?1 AND incarnation = ?2 AND beat = ?3 AND state <> 'ended'
@@ -130,7 +130,7 @@ pub(super) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead
 }
 
 /// All nodes' rows.
-pub(super) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeRow>> {
+pub(crate) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeRow>> {
     let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id")
         .fetch_all(connection)
         .await
@@ -150,7 +150,7 @@ pub(super) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeR
 }
 
 /// All shards' rows.
-pub(super) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<ShardRow>> {
+pub(crate) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<ShardRow>> {
     let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id").fetch_all(connection).await.map_err(on_read)?;
     let shard = |row| {
         let owner = get::<Option<i64>>(row, "owner")?;
@@ -165,7 +165,7 @@ pub(super) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<Shar
 }
 
 /// Claims shards in one statement, then reads their rows; nobody else writes between.
-pub(super) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
+pub(crate) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
     let json = json_rows(claims.iter().map(|claim| {
         let owner = claim.seen.owner.map_or_else(|| "null".to_owned(), |owner| owner.get().to_string());
         format!("{},{},{owner},{}", claim.seen.id, claim.seen.epoch, claim.claimant.get())
@@ -175,7 +175,7 @@ pub(super) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -
 }
 
 /// Hands shards over in one statement, then reads their rows.
-pub(super) async fn hand_over(connection: &mut SqliteConnection, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+pub(crate) async fn hand_over(connection: &mut SqliteConnection, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
     let json = json_rows(hand_overs.iter().map(|given| {
         let HandOver { shard, from, to } = given;
         format!("{shard},{},{},{}", from.epoch, from.owner.get(), to.get())
@@ -191,7 +191,7 @@ async fn rows_of(connection: &mut SqliteConnection, ids: impl Iterator<Item = Sh
 }
 
 /// Gives shards up.
-pub(super) async fn release(connection: &mut SqliteConnection, held: &[(ShardId, Fence)]) -> Result<()> {
+pub(crate) async fn release(connection: &mut SqliteConnection, held: &[(ShardId, Fence)]) -> Result<()> {
     let json = json_rows(held.iter().map(|(shard, fence)| format!("{shard},{},{}", fence.epoch, fence.owner.get())));
     sqlx::query(RELEASE).bind(json).execute(connection).await.map_err(on_write)?;
     Ok(())

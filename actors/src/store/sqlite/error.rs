@@ -28,7 +28,7 @@ const IOERR_CORRUPTFS: u32 = IOERR | 33 << 8;
 
 /// An error of a statement that changes something.
 #[allow(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
-pub(super) fn on_write(error: sqlx::Error) -> StoreError {
+pub(crate) fn on_write(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) => match database.code().and_then(|code| code.parse().ok()) {
             Some(code) => of_code(code, error.to_string()),
@@ -46,12 +46,12 @@ pub(super) fn on_write(error: sqlx::Error) -> StoreError {
 }
 
 /// An error of a statement that only reads.
-pub(super) fn on_read(error: sqlx::Error) -> StoreError {
+pub(crate) fn on_read(error: sqlx::Error) -> StoreError {
     changed_nothing(on_write(error))
 }
 
 /// The error of work that changes nothing, so that nothing can be in doubt.
-pub(super) fn changed_nothing(error: StoreError) -> StoreError {
+pub(crate) fn changed_nothing(error: StoreError) -> StoreError {
     match error {
         StoreError::Unknown(why) => StoreError::NotStored(why),
         other => other,

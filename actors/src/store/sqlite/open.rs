@@ -14,7 +14,7 @@ use tracing::log::LevelFilter;
 
 use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
 
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+static MIGRATOR: Migrator = sqlx::migrate!("src/coupon/migrations/sqlite");
 
 /// Pages of the log at which a commit moves it into the database itself: 512 MiB, four times what [`super::checkpoint`] lets it grow to where it keeps
 /// up and no reader is in its way. SQLite keeps an error of that move to itself, and may: the log stays whole.

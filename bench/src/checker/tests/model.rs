@@ -2,9 +2,9 @@
 
 use actors::coupon::issued::Issued;
 use actors::coupon::ledger::{Changed, Ledger, Verdict};
-use actors::coupon::message::{self, ChangeOutcome, ChangeRefusal};
+use actors::coupon::offer::{Coupon, Issuance, Offer, OfferPatch, Status};
 use actors::ids::RequestKey;
-use actors::offer::{Coupon, Issuance, Offer, OfferPatch, Status};
+use actors::owning::message::{self, ChangeOutcome, ChangeRefusal};
 use proptest::prelude::*;
 
 use super::super::*;

@@ -1,7 +1,7 @@
 //! A coupon as the API writes and reads it.
 
+use actors::coupon::offer::{Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Offer, OfferPatch, Status};
 use actors::ids::Sequence;
-use actors::offer::{Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Offer, OfferPatch, Status};
 use actors::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

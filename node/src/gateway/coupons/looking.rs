@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use actors::coupon::offer::{CouponView, Phase};
 use actors::ids::{CouponId, IssuanceId, Sequence};
-use actors::offer::{CouponView, Phase};
 use actors::store::{self, CouponQuery, Store};
 use actors::time::{self, Timestamp};
 

@@ -5,7 +5,7 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use actors::coupon::message::Setback;
+use actors::owning::message::Setback;
 use futures_util::FutureExt;
 use http::StatusCode;
 use http_body_util::BodyExt;

@@ -1,7 +1,7 @@
 //! The schemas of bodies, by name. Those of coupons, issuances and the cluster come from the types that are written and read.
 
+use actors::coupon::offer::{AMOUNT_MAX, Phase, Status};
 use actors::ids::ID_MAX;
-use actors::offer::{AMOUNT_MAX, Phase, Status};
 use serde_json::Value;
 use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{OneOfBuilder, Ref, RefOr, Schema};
@@ -138,5 +138,5 @@ fn discount(kind: &str, most: u64) -> ObjectBuilder {
 
 // The bounds in the attributes of the types are literals; this is where a change of one is noticed.
 const _: () = assert!(ID_MAX == 9_007_199_254_740_991 && AMOUNT_MAX == ID_MAX);
-const _: () = assert!(actors::offer::TITLE_CHARS_MAX == 200 && actors::offer::TOTAL_QUANTITY_MAX == 1_000_000_000);
-const _: () = assert!(actors::offer::PER_USER_LIMIT_MAX == 100 && actors::offer::USE_WITHIN_DAYS_MAX == 3650);
+const _: () = assert!(actors::coupon::offer::TITLE_CHARS_MAX == 200 && actors::coupon::offer::TOTAL_QUANTITY_MAX == 1_000_000_000);
+const _: () = assert!(actors::coupon::offer::PER_USER_LIMIT_MAX == 100 && actors::coupon::offer::USE_WITHIN_DAYS_MAX == 3650);

@@ -1,0 +1,9 @@
+//! Who may own what: machines over the rows of nodes and shards.
+
+pub mod claim;
+pub mod group;
+pub mod lease;
+pub mod membership;
+pub mod ownership;
+pub mod peers;
+pub mod placement;

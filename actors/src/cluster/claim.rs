@@ -1,0 +1,251 @@
+//! What a node does about the shards after it has read the rows: claim, drop, hand over, give up. A function of the rows, and of what was read before.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::cluster::group::Group;
+use crate::cluster::membership::member::are_far_apart;
+use crate::cluster::placement::Plan;
+use crate::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
+use crate::store::{Claim, NodeRow, NodeState, ShardRow};
+use crate::time::Moment;
+
+/// How often a node must have beaten before a shard is handed to it: whoever starts, fails and starts again is left alone.
+const READY_BEATS: u64 = 3;
+
+/// Most shards of a node that are being handed over or given up at a time. Each is closed for about a commit and, at its new owner, for the read of a
+/// tail; so a node with all 256 has given them up within some ten beats if its peers load ahead with each, and their loading never queues for long.
+const MOVING_MAX: usize = 32;
+
+/// How many beats a successor has for loading ahead. Whatever it has not read by then, or has not told us of, is read while people wait.
+const AHEAD_BEATS: u32 = 5;
+
+/// How a shard stands on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Here {
+    /// It is not served.
+    Unserved,
+    /// It is served under this epoch.
+    Serving(Epoch),
+    /// It is being given up.
+    Moving,
+    /// It was claimed, lost or given up since the rows began to be read: they say nothing about it.
+    Unjudged,
+}
+
+/// Who judges.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// Its name.
+    pub id: &'a NodeId,
+    /// Its present life.
+    pub incarnation: Incarnation,
+    /// It is placed upon: it joined, and was not outside the group for long.
+    pub ready: bool,
+    /// It is leaving.
+    pub leaving: bool,
+}
+
+/// A shard of ours to be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GiveUp {
+    /// Which.
+    pub shard: ShardId,
+    /// The fence under which it is ours.
+    pub from: Fence,
+    /// Who is to own it; `None`: nobody.
+    pub to: Option<Incarnation>,
+}
+
+/// What to do about the shards after reading the rows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Steps {
+    /// To be claimed, and served once they are.
+    pub claim: Vec<Claim>,
+    /// Served here, and another's.
+    pub drop: Vec<ShardId>,
+    /// To be handed to this node once it has loaded ahead or has had five beats for it, if then it still should have it.
+    pub announce: Vec<(ShardId, Incarnation)>,
+    /// To be handed over, or given up to nobody.
+    pub give_up: Vec<GiveUp>,
+}
+
+/// Judges the rows of each beat of one incarnation.
+#[derive(Debug)]
+pub struct Judge {
+    lease: Duration,
+    beat: Duration,
+    last_sent: Option<Moment>,
+    /// Shards that nobody who lives owns, and since when their rows have been the same.
+    free: HashMap<ShardId, (ShardRow, Moment)>,
+    /// To whom shards are about to be handed.
+    announced: HashMap<ShardId, Announced>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Announced {
+    to: Incarnation,
+    /// How many beats ago.
+    beats: u32,
+}
+
+impl Judge {
+    /// Of an incarnation that has read nothing yet.
+    pub fn new(lease: Duration, beat: Duration) -> Self {
+        Self { lease, beat, last_sent: None, free: HashMap::new(), announced: HashMap::new() }
+    }
+
+    /// Compares the rows, read after a beat sent at `sent_at`, with the plan and with what is served here. The shards were read before the nodes: an owner
+    /// that is not among these was ended, and will never be again.
+    ///
+    /// Claimed are shards without a living owner, by the node that should have them at once and by another after a lease; and those that are this node's
+    /// own by the row but not served: the epoch is raised before they are, so that nothing of an earlier service of theirs can still be stored.
+    ///
+    /// `has_loaded` says whether a node that a shard was announced to has loaded ahead what is to be loaded of it.
+    pub fn steps(
+        &mut self,
+        member: Member<'_>,
+        sent_at: Moment,
+        nodes: &[NodeRow],
+        shards: &[ShardRow],
+        here: impl Fn(ShardId) -> Here,
+        has_loaded: impl Fn(ShardId, Incarnation) -> bool,
+    ) -> Steps {
+        if are_far_apart(self.last_sent, sent_at, self.beat) {
+            self.free.clear();
+        }
+        self.last_sent = Some(sent_at);
+        let view = View::new(member, nodes);
+        let standings: Vec<(&ShardRow, Here)> = shards.iter().map(|row| (row, here(row.id))).collect();
+        let moving = standings.iter().filter(|(_, here)| *here == Here::Moving).count();
+        let mut steps = Steps::default();
+        let mut room = MOVING_MAX.saturating_sub(moving);
+        let mut announced = HashMap::new();
+        for (row, here) in standings {
+            let free_since = self.free_since(row, &view, sent_at);
+            match view.judge(row, here, sent_at.since(free_since) >= self.lease) {
+                Verdict::Leave => {}
+                Verdict::Claim => steps.claim.push(Claim { seen: *row, claimant: member.incarnation }),
+                Verdict::Drop => steps.drop.push(row.id),
+                // One that is served is announced first, so that its successor can load ahead; one that is not has nothing to load.
+                Verdict::GiveUp(Some(to)) if here != Here::Unserved && self.beats_since(row.id, to).is_none() => {
+                    if announced.len() < MOVING_MAX {
+                        announced.insert(row.id, Announced { to, beats: 0 });
+                        steps.announce.push((row.id, to));
+                    }
+                }
+                Verdict::GiveUp(to) => {
+                    let beats = to.and_then(|to| self.beats_since(row.id, to)).map_or(0, |beats| beats + 1);
+                    let is_due = to.is_none_or(|to| here == Here::Unserved || beats >= AHEAD_BEATS || has_loaded(row.id, to));
+                    if is_due && room > 0 {
+                        room -= 1;
+                        let from = Fence { epoch: row.epoch, owner: member.incarnation };
+                        steps.give_up.push(GiveUp { shard: row.id, from, to });
+                    } else {
+                        announced.extend(to.map(|to| (row.id, Announced { to, beats })));
+                    }
+                }
+            }
+        }
+        self.announced = announced;
+        steps
+    }
+
+    /// How many beats lay between the shard's announcement to this node, if there was one, and the last beat.
+    fn beats_since(&self, shard: ShardId, to: Incarnation) -> Option<u32> {
+        self.announced.get(&shard).filter(|announced| announced.to == to).map(|announced| announced.beats)
+    }
+
+    /// Since when the shard has been without a living owner, unchanged.
+    fn free_since(&mut self, row: &ShardRow, view: &View<'_>, sent_at: Moment) -> Moment {
+        if row.owner.is_some_and(|owner| view.lives(owner)) {
+            self.free.remove(&row.id);
+            return sent_at;
+        }
+        let (seen, since) = self.free.entry(row.id).or_insert((*row, sent_at));
+        if seen != row {
+            (*seen, *since) = (*row, sent_at);
+        }
+        *since
+    }
+}
+
+/// What to do about one shard.
+enum Verdict {
+    Leave,
+    Claim,
+    Drop,
+    GiveUp(Option<Incarnation>),
+}
+
+/// The nodes' rows, and what follows from them.
+struct View<'a> {
+    member: Member<'a>,
+    nodes: &'a [NodeRow],
+    ready: Vec<&'a NodeRow>,
+    plan: Plan,
+    /// The group has this node.
+    inside: bool,
+    /// By its own row too.
+    may_claim: bool,
+}
+
+impl<'a> View<'a> {
+    fn new(member: Member<'a>, nodes: &'a [NodeRow]) -> Self {
+        let group = Group::of(nodes);
+        let ready: Vec<&NodeRow> = group.ready().collect();
+        let plan = Plan::new(ready.iter().map(|node| node.id.clone()));
+        let may_claim = member.ready && !member.leaving && ready.iter().any(|node| node.incarnation == member.incarnation);
+        let inside = group.has(member.incarnation);
+        Self { member, nodes, ready, plan, inside, may_claim }
+    }
+
+    fn lives(&self, incarnation: Incarnation) -> bool {
+        self.nodes.iter().any(|node| node.incarnation == incarnation && node.state != NodeState::Ended)
+    }
+
+    /// Who should have the shard.
+    fn planned(&self, shard: ShardId) -> Option<&'a NodeRow> {
+        let id = self.plan.owner_of(shard)?;
+        self.ready.iter().copied().find(|node| node.id == *id)
+    }
+
+    fn judge(&self, row: &ShardRow, here: Here, free_for_a_lease: bool) -> Verdict {
+        let mine = row.owner == Some(self.member.incarnation);
+        match here {
+            Here::Moving | Here::Unjudged => Verdict::Leave,
+            Here::Serving(epoch) if !mine && epoch <= row.epoch => Verdict::Drop,
+            Here::Serving(epoch) if mine && epoch == row.epoch => self.keep_or_give_up(row.id),
+            // The rows are older than what is served, or it learns of its own raise in a moment.
+            Here::Serving(_) => Verdict::Leave,
+            Here::Unserved if mine && self.member.ready && !self.member.leaving => Verdict::Claim,
+            Here::Unserved if mine => Verdict::GiveUp(self.successor(row.id).filter(|_| self.member.ready)),
+            Here::Unserved if !self.may_claim || row.owner.is_some_and(|owner| self.lives(owner)) => Verdict::Leave,
+            Here::Unserved => {
+                let planned = self.planned(row.id).is_some_and(|node| node.incarnation == self.member.incarnation);
+                if planned || free_for_a_lease { Verdict::Claim } else { Verdict::Leave }
+            }
+        }
+    }
+
+    /// About a shard that is ours and served.
+    fn keep_or_give_up(&self, shard: ShardId) -> Verdict {
+        if !self.member.ready {
+            // Those who can reach each other cannot reach us: whoever of them claims it can be reached.
+            return Verdict::GiveUp(None);
+        }
+        // Whoever is outside may be inside again with the next beat. And one that leaves serves what nobody takes until it stops.
+        let may_move = self.inside || self.member.leaving;
+        self.successor(shard).filter(|_| may_move).map_or(Verdict::Leave, |to| Verdict::GiveUp(Some(to)))
+    }
+
+    /// To whom a shard of ours is to be handed, if to anybody.
+    fn successor(&self, shard: ShardId) -> Option<Incarnation> {
+        let node = self.planned(shard)?;
+        let may_have_it = node.incarnation != self.member.incarnation && node.beat >= READY_BEATS;
+        may_have_it.then_some(node.incarnation)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! Placement: which node should own a shard. Rendezvous hashing over nodes, so that a node that comes or goes moves only its own shards.
+
+use hrw_hash::HrwNodes;
+
+use crate::ids::{NodeId, ShardId};
+
+/// The plan for a set of nodes; all who know the same nodes make the same plan.
+pub struct Plan {
+    nodes: Option<HrwNodes<Candidate>>,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Candidate(NodeId);
+
+impl hrw_hash::HrwNode for Candidate {}
+
+impl Plan {
+    /// The plan for these nodes, in whatever order they are named.
+    pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Self {
+        let nodes: Vec<Candidate> = nodes.into_iter().map(Candidate).collect();
+        Self { nodes: (!nodes.is_empty()).then(|| HrwNodes::new(nodes)) }
+    }
+
+    /// The node that should own the shard; `None` if there is no node.
+    pub fn owner_of(&self, shard: ShardId) -> Option<&NodeId> {
+        let nodes = self.nodes.as_ref()?;
+        nodes.sorted(&shard.get()).next().map(|candidate| &candidate.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(nodes: &[&str]) -> Plan {
+        Plan::new(nodes.iter().map(|node| NodeId::parse(node).unwrap()))
+    }
+
+    #[test]
+    fn one_node_owns_everything_and_none_owns_nothing() {
+        let alone = plan(&["a"]);
+        assert!(ShardId::all().all(|shard| alone.owner_of(shard).unwrap().as_str() == "a"));
+        assert!(ShardId::all().all(|shard| plan(&[]).owner_of(shard).is_none()));
+    }
+
+    /// These pin the plan: two releases that place differently would take shards from each other without end.
+    #[test]
+    fn the_plan_is_pinned() {
+        let three = plan(&["a", "b", "c"]);
+        let planned: String = ShardId::all().take(16).map(|shard| three.owner_of(shard).unwrap().as_str()).collect();
+        assert_eq!(planned, "cbccaabacabcacab");
+    }
+
+    #[test]
+    fn a_node_that_goes_moves_only_its_own_shards() {
+        let (three, two) = (plan(&["a", "b", "c"]), plan(&["c", "a"]));
+        let mut moved = 0;
+        for shard in ShardId::all() {
+            let before = three.owner_of(shard).unwrap();
+            if before.as_str() == "b" {
+                moved += 1;
+            } else {
+                assert_eq!(two.owner_of(shard).unwrap(), before);
+            }
+        }
+        assert!((40..130).contains(&moved), "b had {moved} of 256 shards");
+    }
+}

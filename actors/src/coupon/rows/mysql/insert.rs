@@ -1,0 +1,226 @@
+//! The text that stores issuances: one statement, guarded by shard, epoch, owner, quantity and limit per user.
+//!
+//! Values stand in the text: one statement prepared for each size would fill the server's and our caches, and one that is not kept costs a round trip
+//! more. They are numbers and checked ASCII. A server takes most of a microsecond for each, so what rows share is said once where that can be.
+//!
+//! `STRAIGHT_JOIN` keeps the order and `FORCE INDEX` the access by key (over few rows MariaDB would rather read a whole table), so that just the rows of
+//! `shards` and `coupons` that are named are read, a shard's before its coupons', and locked until the commit: who wants one of these shards waits for
+//! this batch, and nobody else does.
+
+use std::fmt::{Result as Written, Write};
+
+use crate::coupon::offer::Issuance;
+use crate::ids::{Fence, Incarnation};
+use crate::store::batch::{Entries, Portion};
+use crate::store::mysql::dialect::Dialect;
+use crate::store::{Result, StoreError};
+
+/// Most bytes of one statement: what [`crate::store::batch::BATCH_ROWS_MAX`] rows with the longest ids, and keys that all need hexadecimal,
+/// take, and half as much again. A server must take packets of this size.
+pub(crate) const STATEMENT_BYTES_MAX: usize = 1 << 20;
+
+/// What a row of usual ids and keys takes; the text grows beyond it where it must.
+const ROW_BYTES: usize = 128;
+
+/// What stands around the rows.
+const FRAME_BYTES: usize = 768;
+
+/// The statement that stores portions of issuances; an error if one holds a change.
+pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
+    let portions: Vec<_> = portions.iter().map(|portion| Ok((portion, issuances_of(portion)?))).collect::<Result<_>>()?;
+    let rows: usize = portions.iter().map(|(_, issuances)| issuances.len()).sum();
+    let mut text = String::with_capacity(FRAME_BYTES + rows * ROW_BYTES);
+    let shared = Shared::by(&portions);
+    let written = match portions.as_slice() {
+        [(portion, issuances)] => push_one(&mut text, dialect, &shared, portion, issuances),
+        portions => push_many(&mut text, dialect, &shared, portions),
+    };
+    written.map_err(|error| StoreError::Unreadable(error.to_string()))?;
+    Ok(text)
+}
+
+fn issuances_of(portion: &Portion) -> Result<&[Issuance]> {
+    match &portion.entries {
+        Entries::Issuances(issuances) => Ok(issuances),
+        Entries::Change(_) => Err(StoreError::Unreadable("a batch holds a change beside something else".to_owned())),
+    }
+}
+
+/// What all rows of a batch have in common.
+struct Shared {
+    /// The owner, if it is the same for all: more than one there is only after a node has joined anew.
+    owner: Option<Incarnation>,
+    /// Each is its user's first.
+    are_first: bool,
+    /// None has an end of use.
+    are_endless: bool,
+}
+
+impl Shared {
+    fn by(portions: &[(&Portion, &[Issuance])]) -> Self {
+        let owner = portions.first().map(|(portion, _)| portion.fence.owner);
+        let mut issuances = portions.iter().flat_map(|(_, issuances)| issuances.iter());
+        Self {
+            owner: owner.filter(|owner| portions.iter().all(|(portion, _)| portion.fence.owner == *owner)),
+            are_first: issuances.clone().all(|issuance| issuance.nth == 1),
+            are_endless: issuances.all(|issuance| issuance.expires_at.is_none()),
+        }
+    }
+
+    /// Opens the statement, with the columns of [`Self::push_issuance`]: sequence, user, key, issued at; nth and expires at where they differ.
+    fn push_insert(&self, text: &mut String) {
+        text.push_str("INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at, expires_at) WITH v (q, u, k, t");
+        text.push_str(if self.are_first { "" } else { ", n" });
+        text.push_str(if self.are_endless { "" } else { ", x" });
+    }
+
+    fn push_issuance(&self, text: &mut String, issuance: &Issuance) -> Written {
+        write!(text, "{},'{}',", issuance.id.sequence, issuance.user)?;
+        push_text(text, issuance.key.as_str())?;
+        write!(text, ",{}", issuance.issued_at.as_micros())?;
+        if !self.are_first {
+            write!(text, ",{}", issuance.nth)?;
+        }
+        match issuance.expires_at {
+            _ if self.are_endless => Ok(()),
+            Some(expires_at) => write!(text, ",{}", expires_at.as_micros()),
+            None => text.write_str(",NULL"),
+        }
+    }
+
+    /// All that is inserted but the coupon, as the statement selects it.
+    fn selected(&self) -> String {
+        let nth = if self.are_first { "1" } else { "v.n" };
+        let expires_at = if self.are_endless { "NULL" } else { "v.x" };
+        format!("v.q, v.u, {nth}, v.k, v.t, {expires_at}")
+    }
+}
+
+/// The last sequence and the highest nth of a portion, which all its rows are held against: they are stored all or none.
+fn highest(issuances: &[Issuance]) -> (u64, u8) {
+    let last = issuances.iter().map(|issuance| issuance.id.sequence.get()).max().unwrap_or(0);
+    (last, issuances.iter().map(|issuance| issuance.nth).max().unwrap_or(0))
+}
+
+/// One coupon, as when everybody wants the same. Its guards are constants, so the server reads and locks the shard and the coupon before any row.
+fn push_one(text: &mut String, dialect: Dialect, shared: &Shared, portion: &Portion, issuances: &[Issuance]) -> Written {
+    shared.push_insert(text);
+    text.push_str(") AS (VALUES ");
+    for (index, issuance) in issuances.iter().enumerate() {
+        text.push_str(if index > 0 { "," } else { "" });
+        write!(text, "{}(", dialect.row())?;
+        shared.push_issuance(text, issuance)?;
+        text.push(')');
+    }
+    let (Fence { epoch, owner }, (last, nth_max)) = (portion.fence, highest(issuances));
+    let (coupon, shard, owner, selected) = (portion.coupon, portion.shard, owner.get(), shared.selected());
+    write!(
+        text,
+        ")
+SELECT c.id, {selected}
+  FROM shards AS s FORCE INDEX (PRIMARY)
+  STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
+    ON c.id = {coupon} AND (c.total_quantity IS NULL OR {last} <= c.total_quantity) AND {nth_max} <= c.per_user_limit
+  STRAIGHT_JOIN v
+ WHERE s.shard_id = {shard} AND s.epoch = {epoch} AND s.owner = {owner}"
+    )
+}
+
+/// Several coupons: each row bears its shard, epoch, coupon and the coupon's last sequence in this batch; the owner too unless all have one, and the
+/// coupon's highest nth unless all are first.
+fn push_many(text: &mut String, dialect: Dialect, shared: &Shared, portions: &[(&Portion, &[Issuance])]) -> Written {
+    shared.push_insert(text);
+    text.push_str(", s, e, c, l");
+    text.push_str(if shared.owner.is_some() { "" } else { ", o" });
+    text.push_str(if shared.are_first { "" } else { ", h" });
+    text.push_str(") AS (VALUES ");
+    for (index, (portion, issuances)) in portions.iter().enumerate() {
+        let (Fence { epoch, owner }, (last, nth_max)) = (portion.fence, highest(issuances));
+        for (row, issuance) in issuances.iter().enumerate() {
+            text.push_str(if index + row > 0 { "," } else { "" });
+            write!(text, "{}(", dialect.row())?;
+            shared.push_issuance(text, issuance)?;
+            write!(text, ",{},{epoch},{},{last}", portion.shard, portion.coupon)?;
+            if shared.owner.is_none() {
+                write!(text, ",{}", owner.get())?;
+            }
+            if !shared.are_first {
+                write!(text, ",{nth_max}")?;
+            }
+            text.push(')');
+        }
+    }
+    let owner = shared.owner.map_or_else(|| "v.o".to_owned(), |owner| owner.get().to_string());
+    let (selected, nth_max) = (shared.selected(), if shared.are_first { "1" } else { "v.h" });
+    write!(
+        text,
+        ")
+SELECT v.c, {selected}
+  FROM v
+  STRAIGHT_JOIN shards AS s FORCE INDEX (PRIMARY) ON s.shard_id = v.s AND s.epoch = v.e AND s.owner = {owner}
+  STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
+    ON c.id = v.c AND (c.total_quantity IS NULL OR v.l <= c.total_quantity) AND {nth_max} <= c.per_user_limit"
+    )
+}
+
+/// Visible ASCII as a literal that means the same under every SQL mode: hexadecimal where a character could end it or escape another.
+fn push_text(text: &mut String, value: &str) -> Written {
+    if !value.contains(['\'', '\\']) {
+        return write!(text, "'{value}'");
+    }
+    text.push_str("_ascii x'");
+    for byte in value.bytes() {
+        write!(text, "{byte:02x}")?;
+    }
+    text.push('\'');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ids::{CouponId, Epoch, ID_MAX, IssuanceId, RequestKey, Sequence, ShardId, TEXT_ID_BYTES_MAX, UserId};
+    use crate::store::batch::BATCH_ROWS_MAX;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn the_largest_batch_fits_into_the_smallest_packet_that_a_server_may_be_set_to() {
+        let coupon = CouponId::new(ID_MAX).unwrap();
+        let time = Timestamp::parse("1000-01-01T00:00:00Z").unwrap();
+        let issuance = Issuance {
+            id: IssuanceId { coupon, sequence: Sequence::new(1_000_000_000) },
+            user: UserId::parse(&"u".repeat(TEXT_ID_BYTES_MAX)).unwrap(),
+            nth: 100,
+            key: RequestKey::parse(&"'".repeat(TEXT_ID_BYTES_MAX)).unwrap(),
+            issued_at: time,
+            expires_at: Some(time),
+        };
+        let of_rows = |rows, owner| Portion {
+            coupon,
+            shard: ShardId::new(255).unwrap(),
+            fence: Fence { epoch: Epoch::new(ID_MAX), owner: Incarnation::new(owner).unwrap() },
+            entries: Entries::Issuances(Arc::from(vec![issuance.clone(); rows])),
+        };
+        let of_one = vec![of_rows(BATCH_ROWS_MAX, ID_MAX)];
+        let mut of_many = vec![of_rows(1, ID_MAX); BATCH_ROWS_MAX];
+        of_many[0] = of_rows(1, ID_MAX - 1);
+        for portions in [of_one, of_many] {
+            let bytes = statement(Dialect::MySql, &portions).unwrap().len();
+            assert!(bytes < STATEMENT_BYTES_MAX, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_text_ends_where_it_should() {
+        let literal = |value| {
+            let mut text = String::new();
+            push_text(&mut text, value).unwrap();
+            text
+        };
+        assert_eq!(literal("plain--key#/*\"%"), "'plain--key#/*\"%'");
+        assert_eq!(literal("a'"), "_ascii x'6127'");
+        assert_eq!(literal("\\"), "_ascii x'5c'");
+    }
+}

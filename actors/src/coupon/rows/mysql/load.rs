@@ -1,0 +1,65 @@
+//! Reading an owner's million issuances, by pages.
+
+use sqlx::mysql::MySqlRow;
+use sqlx::{MySqlConnection, Row};
+
+use super::columns::{integer, readable};
+use crate::coupon::offer::Coupon;
+use crate::ids::{CouponId, Sequence};
+use crate::store::mysql::error::on_read;
+use crate::store::{LoadSink, LoadedIssuance, Result};
+use crate::time::Timestamp;
+
+/// Rows a page: about a megabyte, and a few milliseconds of a connection.
+const PAGE_ROWS: u32 = 8_000;
+
+/// [`issuance`] reads these columns by their places.
+const PAGE: &str = "
+SELECT sequence, user_id, nth, request_key, issued_at, expires_at
+  FROM issuances
+ WHERE coupon_id = ? AND sequence > ?
+ ORDER BY sequence
+ LIMIT ?";
+
+/// The coupon itself, read before its issuances.
+pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<Coupon>> {
+    Ok(super::reads::coupon(connection, id).await?.map(|view| view.coupon))
+}
+
+/// The rows of one page, as they came.
+pub(crate) struct Page {
+    rows: Vec<MySqlRow>,
+    /// Where the next page begins, if there may be one.
+    pub(crate) next: Option<Sequence>,
+}
+
+/// Reads the page after a sequence.
+pub(crate) async fn page(connection: &mut MySqlConnection, coupon: CouponId, after: Sequence) -> Result<Page> {
+    let query = sqlx::query(PAGE).bind(integer(coupon.get())).bind(integer(after.get())).bind(PAGE_ROWS);
+    let rows = query.fetch_all(connection).await.map_err(on_read)?;
+    let next = match rows.last() {
+        Some(last) if rows.len() == PAGE_ROWS as usize => Some(issuance(last)?.sequence),
+        _ => None,
+    };
+    Ok(Page { rows, next })
+}
+
+impl Page {
+    /// Hands the rows on.
+    pub(crate) fn feed(&self, issuances: LoadSink<'_>) -> Result<()> {
+        self.rows.iter().try_for_each(|row| issuances(issuance(row)?))
+    }
+}
+
+fn issuance(row: &MySqlRow) -> Result<LoadedIssuance<'_>> {
+    let time = |micros| readable(Timestamp::from_micros(micros), "issuances");
+    let number = |place: usize| -> Result<i64> { row.try_get(place).map_err(on_read) };
+    Ok(LoadedIssuance {
+        sequence: Sequence::new(readable(u64::try_from(number(0)?).ok(), "sequence")?),
+        user: row.try_get(1).map_err(on_read)?,
+        nth: readable(u8::try_from(number(2)?).ok(), "nth")?,
+        key: row.try_get(3).map_err(on_read)?,
+        issued_at: time(number(4)?)?,
+        expires_at: row.try_get::<Option<i64>, _>(5).map_err(on_read)?.map(time).transpose()?,
+    })
+}

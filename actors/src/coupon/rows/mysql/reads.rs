@@ -1,0 +1,159 @@
+//! Making coupons, and what people read.
+
+use sqlx::MySqlConnection;
+use sqlx::mysql::MySqlRow;
+
+use super::columns::{self as rows, coupon_columns, discount_columns, get, integer, issuance_columns};
+use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
+use crate::store::mysql::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
+use crate::store::{CouponQuery, Created, NewCoupon, Result, UserCursor};
+
+/// A coupon's columns, and how many of it are issued: its highest sequence. Both databases find that at once by the end of the primary key if
+/// they are told to, and go through all the coupon's rows if not.
+macro_rules! view_columns {
+    () => {
+        concat!(
+            coupon_columns!(),
+            ", (SELECT i.sequence FROM issuances AS i FORCE INDEX FOR ORDER BY (PRIMARY)
+                 WHERE i.coupon_id = c.id ORDER BY i.coupon_id DESC, i.sequence DESC LIMIT 1) AS issued"
+        )
+    };
+}
+
+const CREATE: &str = "
+INSERT INTO coupons (title, discount_kind, discount_value, min_order_amount, total_quantity, per_user_limit, starts_at, ends_at,
+                     use_within_days, status, version, created_at, updated_at, creation_key, creation_body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)";
+
+const CREATED_BEFORE: &str = concat!("SELECT ", view_columns!(), ", c.creation_body FROM coupons AS c WHERE c.creation_key = ?");
+
+const COUPON: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id = ?");
+
+const COUPONS: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id < ? ORDER BY c.id DESC LIMIT ?");
+
+const ISSUANCE: &str = concat!("SELECT ", issuance_columns!(), " FROM issuances WHERE coupon_id = ? AND sequence = ?");
+
+const ISSUANCES_OF_USER: &str = concat!(
+    "SELECT ",
+    issuance_columns!(),
+    " FROM issuances FORCE INDEX (by_user) WHERE user_id = ? ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?"
+);
+
+const ISSUANCES_OF_USER_AFTER: &str = concat!(
+    "SELECT ",
+    issuance_columns!(),
+    " FROM issuances FORCE INDEX (by_user)
+ WHERE user_id = ? AND (issued_at, coupon_id, sequence) < (?, ?, ?)
+ ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?"
+);
+
+const ISSUANCES_OF_COUPON: &str =
+    concat!("SELECT ", issuance_columns!(), " FROM issuances WHERE coupon_id = ? AND sequence > ? ORDER BY sequence LIMIT ?");
+
+/// Found by user: one has few issuances, and a coupon may have a million.
+const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
+    "SELECT ",
+    issuance_columns!(),
+    " FROM issuances FORCE INDEX (by_user) WHERE coupon_id = ? AND sequence > ? AND user_id = ? ORDER BY sequence LIMIT ?"
+);
+
+/// Makes a coupon, or finds the one that this key made.
+pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCoupon) -> Result<Created> {
+    let (offer, body) = (&new.offer, new.body());
+    let (kind, value) = discount_columns(offer.discount);
+    let made = sqlx::query(CREATE)
+        .bind(&offer.title)
+        .bind(kind)
+        .bind(value)
+        .bind(offer.min_order_amount.map(integer))
+        .bind(offer.total_quantity.map(integer))
+        .bind(offer.per_user_limit)
+        .bind(offer.starts_at.map(|time| time.as_micros()))
+        .bind(offer.ends_at.map(|time| time.as_micros()))
+        .bind(offer.use_within_days)
+        .bind(new.status.as_str())
+        .bind(new.created_at.as_micros())
+        .bind(new.created_at.as_micros())
+        .bind(new.key.as_str())
+        .bind(&body)
+        .execute(&mut *connection)
+        .await;
+    match made {
+        Ok(made) => {
+            let id = rows::readable(CouponId::new(made.last_insert_id()), "id")?;
+            let (offer, status, created_at) = (offer.clone(), new.status, new.created_at);
+            return Ok(Created::New(Coupon { id, offer, status, version: 1, created_at, updated_at: created_at }));
+        }
+        // The key is the only one that the caller chose. Whoever made it first has committed, or this would still wait.
+        Err(error) if error_number(&error) == Some(DUPLICATE_ENTRY) => {}
+        Err(error) => return Err(on_write(error)),
+    }
+    let row = sqlx::query(CREATED_BEFORE).bind(new.key.as_str()).fetch_one(connection).await.map_err(on_read)?;
+    if get::<&str>(&row, "creation_body")? == body { view(&row).map(Created::Before) } else { Ok(Created::KeyReused) }
+}
+
+/// One coupon.
+pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<CouponView>> {
+    let row = sqlx::query(COUPON).bind(integer(id.get())).fetch_optional(connection).await.map_err(on_read)?;
+    row.as_ref().map(view).transpose()
+}
+
+/// A page of coupons.
+pub(crate) async fn coupons(connection: &mut MySqlConnection, query: &CouponQuery) -> Result<Vec<CouponView>> {
+    let before = query.before.map_or(i64::MAX, |id| integer(id.get()));
+    let rows = sqlx::query(COUPONS).bind(before).bind(query.limit).fetch_all(connection).await;
+    rows.map_err(on_read)?.iter().map(view).collect()
+}
+
+/// One issuance.
+pub(crate) async fn issuance(connection: &mut MySqlConnection, id: IssuanceId) -> Result<Option<Issuance>> {
+    let query = sqlx::query(ISSUANCE).bind(integer(id.coupon.get())).bind(integer(id.sequence.get()));
+    query.fetch_optional(connection).await.map_err(on_read)?.as_ref().map(rows::issuance).transpose()
+}
+
+/// A page of a user's issuances.
+pub(crate) async fn issuances_of_user(
+    connection: &mut MySqlConnection,
+    user: &UserId,
+    after: Option<UserCursor>,
+    limit: u32,
+) -> Result<Vec<Issuance>> {
+    let rows = match after {
+        None => sqlx::query(ISSUANCES_OF_USER).bind(user.as_str()).bind(limit).fetch_all(connection).await,
+        Some(after) => {
+            sqlx::query(ISSUANCES_OF_USER_AFTER)
+                .bind(user.as_str())
+                .bind(after.issued_at.as_micros())
+                .bind(integer(after.id.coupon.get()))
+                .bind(integer(after.id.sequence.get()))
+                .bind(limit)
+                .fetch_all(connection)
+                .await
+        }
+    };
+    rows.map_err(on_read)?.iter().map(rows::issuance).collect()
+}
+
+/// A page of a coupon's issuances.
+pub(crate) async fn issuances_of_coupon(
+    connection: &mut MySqlConnection,
+    coupon: CouponId,
+    user: Option<&UserId>,
+    after: Sequence,
+    limit: u32,
+) -> Result<Vec<Issuance>> {
+    let statement = if user.is_some() { ISSUANCES_OF_COUPON_AND_USER } else { ISSUANCES_OF_COUPON };
+    let mut query = sqlx::query(statement).bind(integer(coupon.get())).bind(integer(after.get()));
+    if let Some(user) = user {
+        query = query.bind(user.as_str());
+    }
+    query = query.bind(limit);
+    let rows = query.fetch_all(connection).await.map_err(on_read)?;
+    rows.iter().map(rows::issuance).collect()
+}
+
+fn view(row: &MySqlRow) -> Result<CouponView> {
+    let issued = get::<Option<i64>>(row, "issued")?.map_or(Ok(0), |issued| rows::readable(u64::try_from(issued).ok(), "issued"))?;
+    Ok(CouponView { coupon: rows::coupon(row)?, issued: Sequence::new(issued) })
+}

@@ -1,0 +1,67 @@
+//! Storing a batch: one guarded autocommit statement, so that no lock outlives a round trip, and a cut connection leaves no transaction open.
+
+use sqlx::{AssertSqlSafe, MySqlConnection};
+
+use super::columns::{discount_columns, integer};
+use crate::ids::{Fence, Incarnation, ShardId};
+use crate::store::Result;
+use crate::store::batch::CouponChange;
+use crate::store::mysql::canary::Canary;
+use crate::store::mysql::error::on_write;
+
+/// The shard first, and locked, as in `statement.rs`.
+const UPDATE: &str = "
+UPDATE shards AS s FORCE INDEX (PRIMARY)
+  STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY) ON c.id = ?
+   SET c.title = ?, c.discount_kind = ?, c.discount_value = ?, c.min_order_amount = ?, c.total_quantity = ?, c.starts_at = ?, c.ends_at = ?,
+       c.use_within_days = ?, c.status = ?, c.version = ?, c.updated_at = ?
+ WHERE s.shard_id = ? AND s.epoch = ? AND s.owner = ?
+   AND c.version = ?
+   AND (? IS NULL OR ? >= GREATEST(?, COALESCE((SELECT MAX(sequence) FROM issuances WHERE coupon_id = ?), 0)))";
+
+/// Stores the issuances of portions of these incarnations, given as [`statement`](super::insert::statement); how many rows.
+pub(crate) async fn issuances(connection: &mut MySqlConnection, canary: &Canary, owners: &[Incarnation], statement: String) -> Result<u64> {
+    // After the wait for a connection, which may have been one for a database that went backwards and is served again.
+    owners.iter().try_for_each(|owner| canary.lives(*owner))?;
+    let stored = sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map_err(on_write)?;
+    Ok(stored.rows_affected())
+}
+
+/// Stores a change; 1 if its guards hold, else 0.
+pub(crate) async fn change(
+    connection: &mut MySqlConnection,
+    canary: &Canary,
+    shard: ShardId,
+    fence: Fence,
+    change: &CouponChange,
+) -> Result<u64> {
+    canary.lives(fence.owner)?;
+    let (coupon, offer) = (&change.coupon, &change.coupon.offer);
+    let (kind, value) = discount_columns(offer.discount);
+    let (id, quantity) = (integer(coupon.id.get()), offer.total_quantity.map(integer));
+    let stored = sqlx::query(UPDATE)
+        .bind(id)
+        .bind(&offer.title)
+        .bind(kind)
+        .bind(value)
+        .bind(offer.min_order_amount.map(integer))
+        .bind(quantity)
+        .bind(offer.starts_at.map(|time| time.as_micros()))
+        .bind(offer.ends_at.map(|time| time.as_micros()))
+        .bind(offer.use_within_days)
+        .bind(coupon.status.as_str())
+        .bind(integer(coupon.version))
+        .bind(coupon.updated_at.as_micros())
+        .bind(shard.get())
+        .bind(integer(fence.epoch.get()))
+        .bind(integer(fence.owner.get()))
+        .bind(integer(coupon.version) - 1)
+        .bind(quantity)
+        .bind(quantity)
+        .bind(integer(change.issued.get()))
+        .bind(id)
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
+    Ok(stored.rows_affected())
+}

@@ -1,0 +1,82 @@
+//! How the rows of a batch stand, asked when storing it came back with anything but success.
+
+use sqlx::SqliteConnection;
+
+use super::columns::{self as rows, coupon_columns, integer, issuance_columns};
+use super::write::portions_json;
+use crate::coupon::offer::Issuance;
+use crate::store::Result;
+use crate::store::batch::{Batch, CouponChange, Entries, Found, FoundRows, Portion};
+use crate::store::sqlite::error::on_read;
+
+const FENCE: &str = "SELECT EXISTS (SELECT 1 FROM shards WHERE shard_id = ?1 AND epoch = ?2 AND owner = ?3)";
+
+const ROWS: &str =
+    concat!("SELECT ", issuance_columns!(), " FROM issuances WHERE coupon_id = ?1 AND sequence BETWEEN ?2 AND ?3 ORDER BY sequence");
+
+/// `?1` is the [`portions_json`] of one portion.
+const IN_THEIR_PLACE: &str = "
+SELECT EXISTS (
+    SELECT 1
+      FROM jsonb_each(?1, '$[0][6]') AS row
+     CROSS JOIN issuances AS i
+        ON i.user_id = row.value ->> 1 AND i.coupon_id = ?2 AND i.nth = row.value ->> 2)";
+
+const COUPON: &str = concat!("SELECT ", coupon_columns!(), " FROM coupons AS c WHERE c.id = ?1");
+
+/// How each portion stands.
+pub(crate) async fn read_back(connection: &mut SqliteConnection, batch: &Batch) -> Result<Vec<Found>> {
+    let mut found = Vec::with_capacity(batch.portions.len());
+    for portion in &batch.portions {
+        // The fence first: once it is lost, nothing under it is stored any more, so what the rows say then is final.
+        let fence_holds = fence_holds(connection, portion).await?;
+        let rows = match &portion.entries {
+            Entries::Issuances(issuances) => issuances_stand(connection, portion, issuances).await?,
+            Entries::Change(change) => change_stands(connection, change).await?,
+        };
+        found.push(Found { fence_holds, rows });
+    }
+    Ok(found)
+}
+
+async fn fence_holds(connection: &mut SqliteConnection, portion: &Portion) -> Result<bool> {
+    sqlx::query_scalar(FENCE)
+        .bind(portion.shard.get())
+        .bind(integer(portion.fence.epoch.get()))
+        .bind(integer(portion.fence.owner.get()))
+        .fetch_one(connection)
+        .await
+        .map_err(on_read)
+}
+
+async fn issuances_stand(connection: &mut SqliteConnection, portion: &Portion, issuances: &[Issuance]) -> Result<FoundRows> {
+    let coupon = integer(portion.coupon.get());
+    let sequence = |issuance: Option<&Issuance>| issuance.map_or(0, |issuance| integer(issuance.id.sequence.get()));
+    let rows = sqlx::query(ROWS)
+        .bind(coupon)
+        .bind(sequence(issuances.first()))
+        .bind(sequence(issuances.last()))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(on_read)?;
+    if !rows.is_empty() {
+        // A row that cannot be read is none of these: it is this coupon's trouble alone, and no reason to keep others waiting.
+        let stored = rows.iter().map(rows::issuance).collect::<Result<Vec<_>>>();
+        return Ok(if stored.is_ok_and(|stored| stored == issuances) { FoundRows::Stored } else { FoundRows::Different });
+    }
+    let json = portions_json(std::slice::from_ref(portion))?;
+    let displaced: bool = sqlx::query_scalar(IN_THEIR_PLACE).bind(json).bind(coupon).fetch_one(connection).await.map_err(on_read)?;
+    Ok(if displaced { FoundRows::Different } else { FoundRows::Absent })
+}
+
+async fn change_stands(connection: &mut SqliteConnection, change: &CouponChange) -> Result<FoundRows> {
+    let row = sqlx::query(COUPON).bind(integer(change.coupon.id.get())).fetch_optional(connection).await.map_err(on_read)?;
+    let Some(Ok(stored)) = row.as_ref().map(rows::coupon) else { return Ok(FoundRows::Different) };
+    Ok(if stored == change.coupon {
+        FoundRows::Stored
+    } else if stored.version + 1 == change.coupon.version {
+        FoundRows::Absent
+    } else {
+        FoundRows::Different
+    })
+}

@@ -1,0 +1,118 @@
+//! Storing a batch: one guarded statement, whatever its size, so that one prepared statement serves them all.
+
+use std::fmt::Write;
+
+use sqlx::SqliteConnection;
+
+use super::columns::{discount_columns, integer};
+use crate::coupon::offer::Issuance;
+use crate::ids::{Fence, RequestKey, ShardId};
+use crate::store::batch::{CouponChange, Entries, Portion};
+use crate::store::sqlite::error::on_write;
+use crate::store::{Result, StoreError};
+
+/// `?1` is [`portions_json`]. `CROSS JOIN` keeps the order: each portion meets its guards once, before any of its rows.
+const INSERT: &str = "
+INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at, expires_at)
+SELECT c.id, row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3, row.value ->> 4, row.value ->> 5
+  FROM jsonb_each(?1) AS portion
+ CROSS JOIN shards AS s
+    ON s.shard_id = portion.value ->> 0 AND s.epoch = portion.value ->> 1 AND s.owner = portion.value ->> 2
+ CROSS JOIN coupons AS c
+    ON c.id = portion.value ->> 3
+   AND (c.total_quantity IS NULL OR portion.value ->> 4 <= c.total_quantity)
+   AND portion.value ->> 5 <= c.per_user_limit
+ CROSS JOIN jsonb_each(portion.value, '$[6]') AS row";
+
+const UPDATE: &str = "
+UPDATE coupons
+   SET title = ?1, discount_kind = ?2, discount_value = ?3, min_order_amount = ?4, total_quantity = ?5, starts_at = ?6, ends_at = ?7,
+       use_within_days = ?8, status = ?9, version = ?10, updated_at = ?11
+ WHERE id = ?12
+   AND version = ?10 - 1
+   AND EXISTS (SELECT 1 FROM shards WHERE shard_id = ?13 AND epoch = ?14 AND owner = ?15)
+   AND (?5 IS NULL OR ?5 >= max(?16, coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = ?12), 0)))";
+
+/// Stores the issuances of portions given as [`portions_json`]; how many rows.
+pub(crate) async fn issuances(connection: &mut SqliteConnection, portions_json: String) -> Result<u64> {
+    // `execute` steps to the statement's end, where it commits. A statement that returned rows could be left before.
+    let stored = sqlx::query(INSERT).bind(portions_json).execute(connection).await.map_err(on_write)?;
+    Ok(stored.rows_affected())
+}
+
+/// Stores a change; 1 if its guards hold, else 0.
+pub(crate) async fn change(connection: &mut SqliteConnection, shard: ShardId, fence: Fence, change: &CouponChange) -> Result<u64> {
+    let (coupon, offer) = (&change.coupon, &change.coupon.offer);
+    let (kind, value) = discount_columns(offer.discount);
+    let stored = sqlx::query(UPDATE)
+        .bind(&offer.title)
+        .bind(kind)
+        .bind(value)
+        .bind(offer.min_order_amount.map(integer))
+        .bind(offer.total_quantity.map(integer))
+        .bind(offer.starts_at.map(|time| time.as_micros()))
+        .bind(offer.ends_at.map(|time| time.as_micros()))
+        .bind(offer.use_within_days)
+        .bind(coupon.status.as_str())
+        .bind(integer(coupon.version))
+        .bind(coupon.updated_at.as_micros())
+        .bind(integer(coupon.id.get()))
+        .bind(shard.get())
+        .bind(integer(fence.epoch.get()))
+        .bind(integer(fence.owner.get()))
+        .bind(integer(change.issued.get()))
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
+    Ok(stored.rows_affected())
+}
+
+/// Portions of issuances as an array of
+/// `[shard, epoch, owner, coupon, last sequence, highest nth, [[sequence, user, nth, key, issued_at, expires_at], …]]`.
+pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
+    /// What a row of usual ids and keys takes; the text grows beyond it where it must.
+    const ROW_BYTES: usize = 112;
+
+    let rows: usize = portions.iter().map(|portion| portion.entries.len()).sum();
+    let mut json = String::with_capacity(rows * ROW_BYTES + portions.len() * ROW_BYTES);
+    for portion in portions {
+        let Entries::Issuances(issuances) = &portion.entries else {
+            return Err(StoreError::Unreadable("a batch holds a change beside something else".to_owned()));
+        };
+        json.push(if json.is_empty() { '[' } else { ',' });
+        push_portion(&mut json, portion, issuances).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+    }
+    json.push(']');
+    Ok(json)
+}
+
+fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) -> std::fmt::Result {
+    let last = issuances.iter().map(|issuance| issuance.id.sequence.get()).max().unwrap_or(0);
+    let nth_max = issuances.iter().map(|issuance| issuance.nth).max().unwrap_or(0);
+    let Fence { epoch, owner } = portion.fence;
+    write!(json, "[{},{epoch},{},{},{last},{nth_max},[", portion.shard, owner.get(), portion.coupon)?;
+    for (index, issuance) in issuances.iter().enumerate() {
+        if index > 0 {
+            json.push(',');
+        }
+        write!(json, "[{},\"{}\",{},\"", issuance.id.sequence, issuance.user, issuance.nth)?;
+        push_escaped(json, &issuance.key);
+        write!(json, "\",{},", issuance.issued_at.as_micros())?;
+        match issuance.expires_at {
+            Some(expires_at) => write!(json, "{}]", expires_at.as_micros())?,
+            None => json.push_str("null]"),
+        }
+    }
+    json.push_str("]]");
+    Ok(())
+}
+
+/// A key is visible ASCII, so only these two have a meaning within a JSON text.
+fn push_escaped(json: &mut String, key: &RequestKey) {
+    for character in key.as_str().chars() {
+        if matches!(character, '"' | '\\') {
+            json.push('\\');
+        }
+        json.push(character);
+    }
+}

@@ -1,0 +1,109 @@
+//! The ingress: a few fixed actors, the only ones that peers can reach. One of them takes all frames of a peer, reads them, and hands them to its link.
+//!
+//! They are few and fixed because every actor whose messages can travel is announced to every peer, and monitored by every session.
+//! They hold no state but who is linked, so that one that is lost is made anew: its peers miss its answers, and link again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+use ractor::message::{BoxedDowncastErr, SerializedMessage};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, pg};
+
+use crate::ids::Incarnation;
+use crate::link::egress::{EgressCommand, EgressHandle};
+use crate::link::frame::Frame;
+use crate::link::hub::HubCommand;
+use crate::metrics::{PeerHandles, peer_handles};
+use crate::time::{self, Moment};
+
+/// As many as read frames at the same time: the cores of a large machine have other things to do as well.
+pub(super) const INGRESSES: usize = 4;
+/// How often each says in the log that frames are refused; all are counted.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// The process group by which peers find each other's ingresses.
+const SCOPE: &str = "firstcome";
+const GROUP: &str = "ingress";
+
+/// The bytes of a frame.
+pub(super) struct Arrival(pub(super) Vec<u8>);
+
+impl ractor::Message for Arrival {
+    fn serializable() -> bool {
+        true
+    }
+
+    fn serialize(self) -> Result<SerializedMessage, BoxedDowncastErr> {
+        Ok(SerializedMessage::Cast { variant: String::new(), args: self.0, metadata: None })
+    }
+
+    fn deserialize(message: SerializedMessage) -> Result<Self, BoxedDowncastErr> {
+        match message {
+            SerializedMessage::Cast { args, .. } => Ok(Self(args)),
+            SerializedMessage::Call { .. } | SerializedMessage::CallReply(..) => Err(BoxedDowncastErr),
+        }
+    }
+}
+
+// With clusters every type of message says whether it travels. This one does not: shards are asked through links.
+impl ractor::Message for crate::owning::shard::ShardCommand {}
+
+/// Who is linked, or about to be: whose frames go where.
+pub(super) type Routes = Arc<ArcSwap<HashMap<Incarnation, EgressHandle>>>;
+
+/// Makes one, as a child of the hub, where peers find it.
+pub(super) async fn spawn(routes: Routes, hub: &ActorRef<HubCommand>) -> Result<ActorCell, SpawnErr> {
+    let (actor, _task) = Ingress::spawn_linked(None, Ingress, routes, hub.get_cell()).await?;
+    pg::join_scoped(SCOPE.to_owned(), GROUP.to_owned(), vec![actor.get_cell()]);
+    Ok(actor.get_cell())
+}
+
+/// The ingress, at the other end of this session, that takes the frames of `from`.
+pub(super) fn of_session(session: u64, from: Incarnation) -> Option<ActorRef<Arrival>> {
+    let members = pg::get_scoped_members(&SCOPE.to_owned(), &GROUP.to_owned());
+    let mut theirs: Vec<ActorCell> =
+        members.into_iter().filter(|cell| matches!(cell.get_id(), ActorId::Remote { node_id, .. } if node_id == session)).collect();
+    theirs.sort_by_key(|cell| cell.get_id().pid());
+    let place = usize::try_from(from.get()).unwrap_or(0).checked_rem(theirs.len())?;
+    Some(theirs.swap_remove(place).into())
+}
+
+struct Ingress;
+
+struct State {
+    routes: Routes,
+    metrics: &'static PeerHandles,
+    logged_at: Option<Moment>,
+}
+
+impl Actor for Ingress {
+    type Msg = Arrival;
+    type State = State;
+    type Arguments = Routes;
+
+    async fn pre_start(&self, _myself: ActorRef<Arrival>, routes: Routes) -> Result<State, ActorProcessingErr> {
+        Ok(State { routes, metrics: peer_handles(), logged_at: None })
+    }
+
+    async fn handle(&self, _myself: ActorRef<Arrival>, Arrival(bytes): Arrival, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.metrics.frames_received.increment(1);
+        state.metrics.bytes_received.increment(bytes.len() as u64);
+        match Frame::read(bytes) {
+            Ok(frame) => match state.routes.load().get(&frame.header.from) {
+                Some(egress) => egress.tell(EgressCommand::Arrived(frame)),
+                None => state.metrics.refuse("no_link"),
+            },
+            Err(error) => {
+                state.metrics.refuse("unreadable");
+                let now = time::moment();
+                if state.logged_at.is_none_or(|at| now.since(at) >= LOG_EVERY) {
+                    state.logged_at = Some(now);
+                    tracing::warn!(%error, "a frame was refused; its link will miss it and be made anew");
+                }
+            }
+        }
+        Ok(())
+    }
+}

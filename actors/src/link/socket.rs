@@ -1,0 +1,205 @@
+//! The sockets under links: our own accept loop and dialler, so that every handshake has a limit and every connection can be cut.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ractor_cluster::{BoxRead, BoxWrite, ClusterBidiStream};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::link::tls::Tls;
+use crate::metrics::peer_handles;
+
+/// Connections from outside that are not links yet. Others wait in the system's queue.
+const GREETINGS_MAX: usize = 64;
+/// How long connecting may take, with TLS. A connection that was accepted has the same time for TLS and its first byte.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Pause of the accept loop when the system has no socket to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Buffer for reading: the library reads by 8 KiB, and each length by itself.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// By which number a connection is known from its first moment to its session's end.
+static TICKETS: AtomicU64 = AtomicU64::new(1);
+
+/// A connection that is about to be a session.
+pub(super) struct Socket {
+    /// The number by which its session will be known.
+    pub(super) ticket: u64,
+    /// Cuts it.
+    pub(super) cut: CancellationToken,
+    /// Who is at the other end, for logs.
+    pub(super) peer: SocketAddr,
+    /// Its place among those that are not links yet; of one that was accepted.
+    pub(super) greeting: Option<OwnedSemaphorePermit>,
+    /// The connection itself.
+    pub(super) stream: Box<dyn ClusterBidiStream>,
+}
+
+/// Hands every connection that begins as it must to `opened`, until it is aborted.
+pub(super) async fn accept(listener: Arc<TcpListener>, tls: Option<Tls>, opened: impl Fn(Socket) + Clone + Send + 'static) {
+    let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
+    loop {
+        // Never closed.
+        let Ok(greeting) = Arc::clone(&greetings).acquire_owned().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "no connection is accepted from peers for a moment");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (tls, opened) = (tls.clone(), opened.clone());
+        tokio::spawn(async move {
+            match timeout(CONNECT_LIMIT, welcome(stream, tls)).await {
+                Ok(Ok(Some(halves))) => opened(Socket::new(halves, peer, Some(greeting))),
+                // Peers connect just to see whether they can.
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => refused(peer, &error),
+                Err(_) => refused(peer, &"it said too little in time"),
+            }
+        });
+    }
+}
+
+fn refused(peer: SocketAddr, error: &dyn std::fmt::Display) {
+    peer_handles().refuse("handshake");
+    tracing::warn!(%peer, %error, "a connection from a peer came to nothing");
+}
+
+type Halves = (BoxRead, BoxWrite);
+
+/// TLS, if there is to be any; nothing if the other end left without a word.
+async fn welcome(stream: TcpStream, tls: Option<Tls>) -> io::Result<Option<Halves>> {
+    stream.set_nodelay(true)?;
+    if stream.peek(&mut [0]).await? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(match tls {
+        None => halves(stream),
+        Some(tls) => halves(tls.acceptor.accept(stream).await?),
+    }))
+}
+
+/// Connects to `host:port`.
+pub(super) async fn dial(address: &str, tls: Option<Tls>) -> io::Result<Socket> {
+    let connecting = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?;
+        let halves = match tls {
+            None => halves(stream),
+            Some(tls) => halves(tls.connector.connect(host(address)?, stream).await?),
+        };
+        Ok(Socket::new(halves, peer, None))
+    };
+    timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Whether the system at this address refuses a connection: no time-out, no failed handshake, nothing else.
+pub(super) async fn is_refused(address: &str) -> bool {
+    let refused = |result: &io::Result<TcpStream>| matches!(result, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+    // Of several addresses all must refuse; the last error is all that connecting to a name tells, so each is tried.
+    let probing = async {
+        let Ok(addresses) = tokio::net::lookup_host(address).await else { return false };
+        let mut any = false;
+        for address in addresses {
+            if !refused(&TcpStream::connect(address).await) {
+                return false;
+            }
+            any = true;
+        }
+        any
+    };
+    timeout(CONNECT_LIMIT, probing).await.unwrap_or(false)
+}
+
+/// The host part of `host:port`, as certificates name it.
+fn host(address: &str) -> io::Result<ServerName<'static>> {
+    let invalid = |_| io::Error::new(io::ErrorKind::InvalidInput, "the address has no host that a certificate could name");
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    ServerName::try_from(host.to_owned()).map_err(invalid)
+}
+
+fn halves(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Halves {
+    let (reader, writer) = tokio::io::split(stream);
+    (Box::new(BufReader::with_capacity(READ_BUFFER_BYTES, reader)), Box::new(writer))
+}
+
+impl Socket {
+    fn new((reader, writer): Halves, peer: SocketAddr, greeting: Option<OwnedSemaphorePermit>) -> Self {
+        let (ticket, cut) = (TICKETS.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
+        let cuttable = || Box::pin(cut.clone().cancelled_owned());
+        let reader = Box::new(Cuttable { inner: reader, cut: cuttable() });
+        let writer = Box::new(Cuttable { inner: writer, cut: cuttable() });
+        Self { ticket, cut, peer, greeting, stream: Box::new(Labelled { ticket, reader, writer }) }
+    }
+}
+
+/// The connection as the library takes it, with its number in place of an address.
+struct Labelled {
+    ticket: u64,
+    reader: BoxRead,
+    writer: BoxWrite,
+}
+
+impl ClusterBidiStream for Labelled {
+    fn split(self: Box<Self>) -> (BoxRead, BoxWrite) {
+        (self.reader, self.writer)
+    }
+
+    fn peer_label(&self) -> Option<String> {
+        Some(self.ticket.to_string())
+    }
+}
+
+/// Half a connection that ends when it is cut. Without it, a session that is stopped would leave a task behind that waits for the peer to read.
+struct Cuttable<T> {
+    inner: T,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<T> Cuttable<T> {
+    fn is_cut(&mut self, context: &mut Context<'_>) -> bool {
+        self.cut.as_mut().poll(context).is_ready()
+    }
+}
+
+impl AsyncRead for Cuttable<BoxRead> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_cut(context) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Cuttable<BoxWrite> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_cut(context) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_cut(context) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,217 @@
+//! Lanes: the tasks that turn what is decided into what is stored.
+//!
+//! A shard always writes through the same lane, so a coupon's portions cannot overtake each other. The task here only carries out what
+//! [`lane::Lane`] says: it calls the store, pauses, and tells owners.
+
+pub mod lane;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ractor::ActorRef;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+
+use crate::cluster::lease::Lease;
+use crate::critical::critical;
+use crate::metrics::{Handles, handles};
+use crate::owning::message::{OwnerCommand, OwnerMail};
+use crate::owning::write_back::lane::{Effect, Event, Lane, Submission};
+use crate::store::batch::{Batch, Fate, Portion, Settlement};
+use crate::store::{Result, Store, StoreError};
+use crate::time;
+
+/// How long a call to the store is waited for; beyond it the outcome is unknown.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// The lanes of a node; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    lanes: Arc<[mpsc::Sender<Submission<ActorRef<OwnerMail>>>]>,
+    delayed: Arc<AtomicUsize>,
+}
+
+impl Lanes {
+    /// Starts so many lanes. `owners_max`, the most owners that are active, bounds their queues: an owner has at most one portion out. They end when the last clone is dropped.
+    pub fn start(count: usize, owners_max: usize, store: &Arc<dyn Store>, lease: &Lease) -> Self {
+        let delayed = Arc::new(AtomicUsize::new(0));
+        let start = |_| {
+            let (sender, submissions) = mpsc::channel(owners_max.max(1));
+            let shell = Shell {
+                lane: Lane::default(),
+                store: Arc::clone(store),
+                lease: lease.clone(),
+                delayed: Arc::clone(&delayed),
+                is_delayed: false,
+                call: None,
+                pause: None,
+                metrics: handles(),
+            };
+            tokio::spawn(critical("a lane", shell.run(submissions)));
+            sender
+        };
+        Self { lanes: (0..count.max(1)).map(start).collect(), delayed: Arc::clone(&delayed) }
+    }
+
+    /// Hands over a portion. It comes back to `home` as [`OwnerCommand::Settle`]. False: the lane is gone or its queue is full.
+    pub fn submit(&self, portion: Portion, home: ActorRef<OwnerMail>) -> bool {
+        let lane = usize::from(portion.shard.get()) % self.lanes.len();
+        self.lanes[lane].try_send(Submission { portion, home }).is_ok()
+    }
+
+    /// Whether the store does not take what some lane sends.
+    pub fn are_delayed(&self) -> bool {
+        self.delayed.load(Ordering::Acquire) > 0
+    }
+}
+
+/// A call to the store under way. Dropping it leaves the store to finish it.
+struct Call {
+    begun: Instant,
+    returns: BoxFuture<'static, Event<ActorRef<OwnerMail>>>,
+}
+
+struct Shell {
+    lane: Lane<ActorRef<OwnerMail>>,
+    store: Arc<dyn Store>,
+    lease: Lease,
+    delayed: Arc<AtomicUsize>,
+    is_delayed: bool,
+    call: Option<Call>,
+    pause: Option<std::pin::Pin<Box<Sleep>>>,
+    metrics: &'static Handles,
+}
+
+impl Shell {
+    async fn run(mut self, mut submissions: mpsc::Receiver<Submission<ActorRef<OwnerMail>>>) {
+        let mut effects = Vec::new();
+        loop {
+            let event = tokio::select! {
+                biased;
+                submission = submissions.recv() => match submission {
+                    Some(submission) => Event::Submitted(submission),
+                    None => break,
+                },
+                event = call_returns(&mut self.call, self.metrics) => event,
+                () = pause_ends(&mut self.pause) => {
+                    self.pause = None;
+                    let now = time::moment();
+                    Event::RetryDue { lease_holds: self.lane.incarnations().all(|incarnation| self.lease.holds_for(incarnation, now)) }
+                }
+            };
+            self.lane.handle(event, &mut effects);
+            for effect in effects.drain(..) {
+                Self::carry_out(&mut self.call, &mut self.pause, &self.store, self.metrics, effect);
+            }
+            self.show_delay();
+        }
+        if self.is_delayed {
+            self.delayed.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn carry_out(
+        call: &mut Option<Call>,
+        pause: &mut Option<std::pin::Pin<Box<Sleep>>>,
+        store: &Arc<dyn Store>,
+        metrics: &Handles,
+        effect: Effect<ActorRef<OwnerMail>>,
+    ) {
+        match effect {
+            Effect::Write(batch) => *call = Some(write(Arc::clone(store), batch)),
+            Effect::ReadBack(batch) => *call = Some(read_back(Arc::clone(store), batch)),
+            Effect::Pause(duration) => *pause = Some(Box::pin(tokio::time::sleep(duration))),
+            Effect::Settle(Submission { portion, home }, fate) => {
+                show_fate(&portion, fate, metrics);
+                // An owner that is gone has answered everybody already.
+                let _ = home.cast(OwnerCommand::Settle(Settlement { fence: portion.fence, fate }).into());
+            }
+            Effect::Delay(submission) => {
+                let _ = submission.home.cast(OwnerCommand::Delayed.into());
+            }
+            Effect::Die(why) => crate::store::end_process(&why),
+        }
+    }
+
+    fn show_delay(&mut self) {
+        let is_delayed = self.lane.is_delayed();
+        if is_delayed != self.is_delayed {
+            self.is_delayed = is_delayed;
+            if is_delayed {
+                self.delayed.fetch_add(1, Ordering::AcqRel);
+            } else {
+                self.delayed.fetch_sub(1, Ordering::AcqRel);
+                tracing::info!("the store takes writes again");
+            }
+        }
+    }
+}
+
+fn write(store: Arc<dyn Store>, batch: Batch) -> Call {
+    Call { begun: Instant::now(), returns: Box::pin(async move { Event::Written(limited(store.write(&batch)).await) }) }
+}
+
+fn read_back(store: Arc<dyn Store>, batch: Batch) -> Call {
+    Call { begun: Instant::now(), returns: Box::pin(async move { Event::ReadBack(limited(store.read_back(&batch)).await) }) }
+}
+
+/// The result of a call to the store; its panic is one too.
+async fn limited<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(CALL_LIMIT, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_panic)) => Err(StoreError::Unknown("the call panicked".to_owned())),
+        Err(_limit) => Err(StoreError::Unknown(format!("no answer within {CALL_LIMIT:?}"))),
+    }
+}
+
+/// The event of the call under way coming back; never, if there is none. Cancel safe: the call stays where it is.
+async fn call_returns(call: &mut Option<Call>, metrics: &Handles) -> Event<ActorRef<OwnerMail>> {
+    let Some(under_way) = call else { return std::future::pending().await };
+    let event = (&mut under_way.returns).await;
+    match &event {
+        Event::Written(Ok(rows)) => {
+            metrics.batch_rows.record(*rows as f64);
+            metrics.commit_seconds.record(under_way.begun.elapsed().as_secs_f64());
+        }
+        Event::Written(Err(error)) => show_failure(error, metrics),
+        Event::ReadBack(_) | Event::Submitted(_) | Event::RetryDue { .. } => {}
+    }
+    *call = None;
+    event
+}
+
+async fn pause_ends(pause: &mut Option<std::pin::Pin<Box<Sleep>>>) {
+    match pause {
+        Some(pause) => pause.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn show_failure(error: &StoreError, metrics: &Handles) {
+    match error {
+        StoreError::NotStored(_) => metrics.retries_not_stored.increment(1),
+        StoreError::Unknown(_) | StoreError::Fatal(_) => metrics.retries_unknown.increment(1),
+        StoreError::Clash(_) | StoreError::Unreadable(_) => metrics.retries_clash.increment(1),
+    }
+    tracing::warn!(%error, "a batch is not known to be stored yet");
+}
+
+fn show_fate(portion: &Portion, fate: Fate, metrics: &Handles) {
+    let (coupon, shard, epoch) = (portion.coupon, portion.shard, portion.fence.epoch);
+    match fate {
+        Fate::Stored => {}
+        Fate::Fenced => {
+            metrics.fenced_rows.increment(portion.entries.len() as u64);
+            tracing::warn!(%coupon, %shard, %epoch, "fenced: the shard has another owner or epoch");
+        }
+        Fate::Contradicted => {
+            metrics.contradictions.increment(1);
+            tracing::error!(%coupon, %shard, %epoch, "contradiction: the store holds other rows, or none that can be read, or its guards refuse; loading the coupon anew");
+        }
+        Fate::Unknown => tracing::warn!(%coupon, %shard, %epoch, "the lease ended before a portion was known to be stored"),
+    }
+}

@@ -1,0 +1,286 @@
+//! The lane against a model store of two shards: every portion comes to one fate, and the fate is true.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::coupon::offer::Issuance;
+use crate::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
+use crate::time::Timestamp;
+
+/// How the next call to the store goes.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Answers,
+    NotStored,
+    /// Done, and the answer is lost.
+    LostAfter,
+    /// Not done, and the answer is lost.
+    LostBefore,
+    /// Not done, as it makes no sense just now.
+    Unreadable,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A portion of `rows` rows of this coupon; `stale`: under an epoch that is not the shard's any more.
+    Submit { coupon: u64, rows: usize, stale: bool },
+    /// The call or the pause that is under way ends.
+    Go(Call),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let submit =
+        (1..5_u64, 1..1_500_usize, prop::bool::weighted(0.2)).prop_map(|(coupon, rows, stale)| Step::Submit { coupon, rows, stale });
+    let call = prop_oneof![5 => Just(Call::Answers), 1 => Just(Call::NotStored), 1 => Just(Call::LostAfter), 1 => Just(Call::LostBefore), 1 => Just(Call::Unreadable)];
+    prop::collection::vec(prop_oneof![1 => submit, 2 => call.prop_map(Step::Go)], 1..60)
+}
+
+/// Rows by coupon and sequence; the value says who wrote it.
+#[derive(Default)]
+struct Model {
+    rows: BTreeMap<(u64, u64), String>,
+}
+
+const EPOCH: Epoch = Epoch::new(5);
+
+impl Model {
+    fn write(&mut self, batch: &Batch) -> Result<u64, StoreError> {
+        let mut new = Vec::new();
+        for portion in batch.portions.iter().filter(|portion| portion.fence.epoch == EPOCH) {
+            let Entries::Issuances(issuances) = &portion.entries else { unreachable!("no changes here") };
+            new.extend(issuances.iter().map(|row| ((portion.coupon.get(), row.id.sequence.get()), row.user.as_str().to_owned())));
+        }
+        if new.iter().any(|(place, _)| self.rows.contains_key(place)) {
+            return Err(StoreError::Clash("taken".to_owned()));
+        }
+        let rows = new.len() as u64;
+        self.rows.extend(new);
+        Ok(rows)
+    }
+
+    fn read_back(&self, batch: &Batch) -> Vec<Found> {
+        let of = |portion: &Portion| {
+            let Entries::Issuances(issuances) = &portion.entries else { unreachable!("no changes here") };
+            let at = |row: &Issuance| self.rows.get(&(portion.coupon.get(), row.id.sequence.get()));
+            if issuances.iter().all(|row| at(row).is_some_and(|user| user == row.user.as_str())) {
+                FoundRows::Stored
+            } else if issuances.iter().any(|row| at(row).is_some()) {
+                FoundRows::Different
+            } else {
+                FoundRows::Absent
+            }
+        };
+        batch.portions.iter().map(|portion| Found { fence_holds: portion.fence.epoch == EPOCH, rows: of(portion) }).collect()
+    }
+}
+
+fn portion(coupon: u64, first: u64, rows: usize, stale: bool) -> Portion {
+    let coupon = CouponId::new(coupon).unwrap();
+    let issuance = |sequence| Issuance {
+        id: IssuanceId { coupon, sequence: Sequence::new(sequence) },
+        user: UserId::parse(&format!("u{sequence}")).unwrap(),
+        nth: 1,
+        key: RequestKey::parse("k").unwrap(),
+        issued_at: Timestamp::from_micros(0).unwrap(),
+        expires_at: None,
+    };
+    let issuances: Arc<[Issuance]> = (first..first + rows as u64).map(issuance).collect();
+    let epoch = if stale { Epoch::new(4) } else { EPOCH };
+    Portion {
+        coupon,
+        shard: coupon.shard(),
+        fence: Fence { epoch, owner: Incarnation::new(1).unwrap() },
+        entries: Entries::Issuances(issuances),
+    }
+}
+
+#[derive(Default)]
+struct World {
+    lane: Lane<u64>,
+    store: Model,
+    under_way: Option<Effect<u64>>,
+    next_sequence: HashMap<u64, u64>,
+    out: BTreeSet<u64>,
+    /// The store could not make sense of something.
+    made_no_sense: bool,
+}
+
+impl World {
+    fn submit(&mut self, coupon: u64, rows: usize, stale: bool) -> Result<(), TestCaseError> {
+        // An owner has one portion out.
+        if !self.out.insert(coupon) {
+            return Ok(());
+        }
+        let first = *self.next_sequence.entry(coupon).or_insert(1);
+        let submission = Submission { portion: portion(coupon, first, rows, stale), home: coupon };
+        self.take(Event::Submitted(submission))
+    }
+
+    fn go(&mut self, call: Call) -> Result<(), TestCaseError> {
+        let lost = || StoreError::Unknown("cut off".to_owned());
+        let event = match (self.under_way.take(), call) {
+            (None, _) => return Ok(()),
+            (Some(Effect::Pause(_)), _) => Event::RetryDue { lease_holds: true },
+            (Some(Effect::Write(batch)), Call::Answers) => Event::Written(self.store.write(&batch)),
+            (Some(Effect::Write(_)), Call::NotStored) => Event::Written(Err(StoreError::NotStored("locked".to_owned()))),
+            (Some(Effect::Write(batch)), Call::LostAfter) => {
+                drop(self.store.write(&batch));
+                Event::Written(Err(lost()))
+            }
+            (Some(Effect::Write(_)), Call::LostBefore) => Event::Written(Err(lost())),
+            (Some(Effect::ReadBack(batch)), Call::Answers) => Event::ReadBack(Ok(self.store.read_back(&batch))),
+            (Some(Effect::Write(_)), Call::Unreadable) => {
+                self.made_no_sense = true;
+                Event::Written(Err(StoreError::Unreadable("no sense".to_owned())))
+            }
+            (Some(Effect::ReadBack(_)), _) => Event::ReadBack(Err(lost())),
+            (Some(other), _) => unreachable!("{other:?} is not under way"),
+        };
+        self.take(event)
+    }
+
+    fn take(&mut self, event: Event<u64>) -> Result<(), TestCaseError> {
+        let mut effects = Vec::new();
+        self.lane.handle(event, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Write(ref batch) | Effect::ReadBack(ref batch) => {
+                    prop_assert!(self.under_way.is_none(), "one call at a time");
+                    prop_assert!(batch.portions.len() == 1 || batch.rows() <= BATCH_ROWS_MAX);
+                    self.under_way = Some(effect);
+                }
+                Effect::Pause(_) => {
+                    prop_assert!(self.under_way.is_none());
+                    self.under_way = Some(effect);
+                }
+                Effect::Settle(submission, fate) => self.settle(&submission, fate)?,
+                Effect::Delay(submission) => prop_assert!(self.out.contains(&submission.home)),
+                Effect::Die(why) => prop_assert!(false, "{}", why),
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, submission: &Submission<u64>, fate: Fate) -> Result<(), TestCaseError> {
+        prop_assert!(self.out.remove(&submission.home), "settled once");
+        let found = self.store.read_back(&Batch { portions: vec![submission.portion.clone()] })[0];
+        match fate {
+            Fate::Stored => {
+                prop_assert_eq!(found.rows, FoundRows::Stored);
+                *self.next_sequence.entry(submission.home).or_default() += submission.portion.entries.len() as u64;
+            }
+            Fate::Fenced => prop_assert!(!found.fence_holds && found.rows == FoundRows::Absent),
+            Fate::Contradicted if self.made_no_sense => prop_assert_eq!(found.rows, FoundRows::Absent),
+            Fate::Contradicted | Fate::Unknown => prop_assert!(false, "nothing here contradicts: {:?}", fate),
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_portion_comes_to_one_fate_and_it_is_true(steps in steps()) {
+        let mut world = World::default();
+        for step in steps {
+            match step {
+                Step::Submit { coupon, rows, stale } => world.submit(coupon, rows, stale)?,
+                Step::Go(call) => world.go(call)?,
+            }
+        }
+        for _ in 0..1_000 {
+            world.go(Call::Answers)?;
+        }
+        prop_assert!(world.out.is_empty(), "without faults everything settles: {:?}", world.out);
+    }
+}
+
+fn settled(effects: &[Effect<u64>]) -> Vec<(u64, Fate)> {
+    let settled = effects.iter().filter_map(|effect| match effect {
+        Effect::Settle(submission, fate) => Some((submission.home, *fate)),
+        _ => None,
+    });
+    settled.collect()
+}
+
+fn lane_with(portions: &[(u64, usize)]) -> (Lane<u64>, Vec<Effect<u64>>) {
+    let (mut lane, mut effects) = (Lane::default(), Vec::new());
+    for (coupon, rows) in portions {
+        lane.handle(Event::Submitted(Submission { portion: portion(*coupon, 1, *rows, false), home: *coupon }), &mut effects);
+    }
+    (lane, effects)
+}
+
+#[test]
+fn what_waits_while_a_batch_is_out_goes_together_in_the_next() {
+    let (mut lane, mut effects) = lane_with(&[(1, 1), (2, 3), (3, 4)]);
+    assert!(matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 1));
+    effects.clear();
+    lane.handle(Event::Written(Ok(1)), &mut effects);
+    assert!(matches!(&effects[..], [Effect::Settle(_, Fate::Stored), Effect::Write(batch)] if batch.rows() == 7));
+}
+
+#[test]
+fn a_guard_that_refuses_is_a_contradiction() {
+    let (mut lane, mut effects) = lane_with(&[(1, 2)]);
+    lane.handle(Event::Written(Ok(0)), &mut effects);
+    effects.clear();
+    lane.handle(Event::ReadBack(Ok(vec![Found { fence_holds: true, rows: FoundRows::Absent }])), &mut effects);
+    assert_eq!(settled(&effects), [(1, Fate::Contradicted)]);
+}
+
+#[test]
+fn only_the_portion_that_clashed_is_contradicted() {
+    let (mut lane, mut effects) = lane_with(&[(9, 1), (1, 2), (2, 2)]);
+    lane.handle(Event::Written(Ok(1)), &mut effects);
+    lane.handle(Event::Written(Err(StoreError::Clash("taken".to_owned()))), &mut effects);
+    effects.clear();
+    let found = |rows| Found { fence_holds: true, rows };
+    lane.handle(Event::ReadBack(Ok(vec![found(FoundRows::Different), found(FoundRows::Absent)])), &mut effects);
+    assert_eq!(settled(&effects), [(1, Fate::Contradicted)]);
+    effects.clear();
+    lane.handle(Event::Written(Ok(2)), &mut effects);
+    assert_eq!(settled(&effects), [(2, Fate::Stored)]);
+}
+
+#[test]
+fn a_portion_that_cannot_be_read_is_contradicted_and_keeps_no_other_waiting() {
+    let unreadable = || StoreError::Unreadable("no such status".to_owned());
+    let (mut lane, mut effects) = lane_with(&[(9, 1), (1, 2), (2, 2)]);
+    lane.handle(Event::Written(Ok(1)), &mut effects);
+    effects.clear();
+    lane.handle(Event::Written(Err(unreadable())), &mut effects);
+    assert!(matches!(&effects[..], [Effect::ReadBack(batch)] if batch.rows() == 4), "it may be stored: {effects:?}");
+    effects.clear();
+    lane.handle(Event::ReadBack(Err(unreadable())), &mut effects);
+    assert!(matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 2), "each by itself: {effects:?}");
+    lane.handle(Event::Written(Err(unreadable())), &mut effects);
+    effects.clear();
+    lane.handle(Event::ReadBack(Err(unreadable())), &mut effects);
+    assert_eq!(settled(&effects), [(1, Fate::Contradicted)]);
+    lane.handle(Event::Written(Ok(2)), &mut effects);
+    assert_eq!(settled(&effects), [(1, Fate::Contradicted), (2, Fate::Stored)]);
+    assert!(!lane.is_delayed());
+}
+
+#[test]
+fn when_the_lease_is_over_everything_is_unknown() {
+    let (mut lane, mut effects) = lane_with(&[(1, 1), (2, 3)]);
+    lane.handle(Event::Written(Err(StoreError::Unknown("cut off".to_owned()))), &mut effects);
+    assert!(lane.is_delayed());
+    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Delay(_))).count(), 2);
+    effects.clear();
+    lane.handle(Event::RetryDue { lease_holds: false }, &mut effects);
+    assert_eq!(settled(&effects), [(1, Fate::Unknown), (2, Fate::Unknown)]);
+    assert!(!lane.is_delayed());
+}
+
+#[test]
+fn a_disk_that_lost_writes_ends_the_process() {
+    let (mut lane, mut effects) = lane_with(&[(1, 1)]);
+    effects.clear();
+    lane.handle(Event::Written(Err(StoreError::Fatal("fsync".to_owned()))), &mut effects);
+    assert!(matches!(&effects[..], [Effect::Die(_)]));
+}
