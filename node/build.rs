@@ -1,6 +1,7 @@
 //! Tells the program which commit it was built from, as `FIRSTCOME_COMMIT`.
 //!
-//! Without git (a source archive, a container build) the same variable of the builder's environment says it, else it is `unknown`.
+//! Without git (a source archive, a container build) the same variable of the builder's environment says it,
+//! else it is `unknown`.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,14 +13,22 @@ fn main() {
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
         println!("cargo::rerun-if-changed={log}");
     }
-    let given = std::env::var("FIRSTCOME_COMMIT").ok().filter(|commit| !commit.is_empty());
-    let commit = given.or_else(|| git(&["rev-parse", "--short=12", "HEAD"])).unwrap_or_else(|| "unknown".to_owned());
+    let given = std::env::var("FIRSTCOME_COMMIT")
+        .ok()
+        .filter(|commit| !commit.is_empty());
+    let commit = given
+        .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
+        .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=FIRSTCOME_COMMIT={commit}");
 }
 
 /// What git says, if there is a git and it knows.
 fn git(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+    let output = Command::new("git")
+        .args(arguments)
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (!text.is_empty()).then_some(text)
 }

@@ -45,8 +45,19 @@ fn key(number: u64) -> RequestKey {
 }
 
 fn coupon(id: u64, total_quantity: Option<u64>) -> Coupon {
-    let offer = Offer { total_quantity, use_within_days: Some(30), ..Offer::titled("a coupon") };
-    Coupon { id: CouponId::new(id).unwrap(), offer, status: Status::Open, version: 1, created_at: at(), updated_at: at() }
+    let offer = Offer {
+        total_quantity,
+        use_within_days: Some(30),
+        ..Offer::titled("a coupon")
+    };
+    Coupon {
+        id: CouponId::new(id).unwrap(),
+        offer,
+        status: Status::Open,
+        version: 1,
+        created_at: at(),
+        updated_at: at(),
+    }
 }
 
 /// One that has given [`ISSUED`], to the users below.
@@ -80,7 +91,9 @@ mod ledger {
     #[divan::bench]
     fn sold_out(bencher: Bencher<'_, '_>) {
         let (ledger, user, key) = (ledger(Some(ISSUED)), user(ISSUED), key(ISSUED));
-        let told = Verdict::Refuse(Refusal::SoldOut { total_quantity: ISSUED });
+        let told = Verdict::Refuse(Refusal::SoldOut {
+            total_quantity: ISSUED,
+        });
         assert_eq!(ledger.judge(at(), &user, &key), told);
         bencher.bench_local(|| ledger.judge(at(), black_box(&user), &key));
     }
@@ -88,7 +101,10 @@ mod ledger {
     #[divan::bench]
     fn already_issued(bencher: Bencher<'_, '_>) {
         let (ledger, user, key) = (ledger(Some(ISSUED)), user(ISSUED / 2), key(ISSUED));
-        assert!(matches!(ledger.judge(at(), &user, &key), Verdict::Refuse(Refusal::AlreadyIssued(_))));
+        assert!(matches!(
+            ledger.judge(at(), &user, &key),
+            Verdict::Refuse(Refusal::AlreadyIssued(_))
+        ));
         bencher.bench_local(|| ledger.judge(at(), black_box(&user), &key));
     }
 }
@@ -97,38 +113,61 @@ mod ledger {
 fn portion(coupon: u64, rows: u64) -> Portion {
     let coupon = CouponId::new(coupon).unwrap();
     let issuance = |number| Issuance {
-        id: IssuanceId { coupon, sequence: Sequence::new(number) },
+        id: IssuanceId {
+            coupon,
+            sequence: Sequence::new(number),
+        },
         user: user(number),
         nth: 1,
         key: key(number),
         issued_at: at(),
         expires_at: Some(at().plus_days(30)),
     };
-    let fence = Fence { epoch: Epoch::new(7), owner: Incarnation::new(1 << 50).unwrap() };
-    Portion { coupon, shard: coupon.shard(), fence, entries: Entries::Issuances((1..=rows).map(issuance).collect()) }
+    let fence = Fence {
+        epoch: Epoch::new(7),
+        owner: Incarnation::new(1 << 50).unwrap(),
+    };
+    Portion {
+        coupon,
+        shard: coupon.shard(),
+        fence,
+        entries: Entries::Issuances((1..=rows).map(issuance).collect()),
+    }
 }
 
 mod lane {
     use super::*;
 
-    /// A batch comes back, and the next is built from what so many coupons handed over meanwhile, two rows each.
+    /// A batch comes back, and the next is built from what so many coupons handed over meanwhile, two rows
+    /// each.
     #[divan::bench(args = [1, 32, 1_024])]
     fn batch(bencher: Bencher<'_, '_>, coupons: u64) {
         let portions: Vec<Portion> = (1..=coupons + 1).map(|coupon| portion(coupon, 2)).collect();
         let waiting = || {
             let (mut lane, mut effects) = (Lane::default(), Vec::new());
             for portion in &portions {
-                lane.handle(Event::Submitted(Submission { portion: portion.clone(), home: () }), &mut effects);
+                lane.handle(
+                    Event::Submitted(Submission {
+                        portion: portion.clone(),
+                        home: (),
+                    }),
+                    &mut effects,
+                );
             }
             lane
         };
-        bencher.counter(ItemsCount::new(2 * coupons)).with_inputs(waiting).bench_local_values(|mut lane| {
-            let mut effects = Vec::new();
-            lane.handle(Event::Written(Ok(2)), &mut effects);
-            let Some(Effect::Write(batch)) = effects.last() else { panic!("no batch: {effects:?}") };
-            assert_eq!(batch.rows() as u64, 2 * coupons);
-            (lane, effects)
-        });
+        bencher
+            .counter(ItemsCount::new(2 * coupons))
+            .with_inputs(waiting)
+            .bench_local_values(|mut lane| {
+                let mut effects = Vec::new();
+                lane.handle(Event::Written(Ok(2)), &mut effects);
+                let Some(Effect::Write(batch)) = effects.last() else {
+                    panic!("no batch: {effects:?}")
+                };
+                assert_eq!(batch.rows() as u64, 2 * coupons);
+                (lane, effects)
+            });
     }
 }
 
@@ -140,22 +179,38 @@ mod door {
         let door = Door::default();
         let winners: Vec<UserId> = (0..ISSUED).map(user).collect();
         let notice = |id| {
-            let winners = if id == 1 { winners.as_slice() } else { &winners[..1] };
+            let winners = if id == 1 {
+                winners.as_slice()
+            } else {
+                &winners[..1]
+            };
             let issued = winners.len() as u64;
-            Arc::new(Notice::new(coupon(id, Some(issued)), Sequence::new(issued), winners.iter().map(UserId::as_str)))
+            Arc::new(Notice::new(
+                coupon(id, Some(issued)),
+                Sequence::new(issued),
+                winners.iter().map(UserId::as_str),
+            ))
         };
         door.hear(Moment::ORIGIN, (1..=SOLD_OUT).map(notice));
         (door, CouponId::new(1).unwrap())
     }
 
     fn now() -> Now {
-        Now { moment: Moment::at(Duration::from_millis(1)), timestamp: at() }
+        Now {
+            moment: Moment::at(Duration::from_millis(1)),
+            timestamp: at(),
+        }
     }
 
     #[divan::bench]
     fn hit(bencher: Bencher<'_, '_>) {
         let ((door, coupon), user) = (door(), user(ISSUED + 1));
-        assert_eq!(door.answer(coupon, &user, now), Some(Refusal::SoldOut { total_quantity: ISSUED }));
+        assert_eq!(
+            door.answer(coupon, &user, now),
+            Some(Refusal::SoldOut {
+                total_quantity: ISSUED
+            })
+        );
         bencher.bench_local(|| door.answer(coupon, black_box(&user), now));
     }
 
@@ -180,12 +235,16 @@ mod sql {
     #[divan::bench(args = [1, 64, BATCH_ROWS_MAX as u64])]
     fn of_one(bencher: Bencher<'_, '_>, rows: u64) {
         let portions = [portion(42, rows)];
-        bencher.counter(ItemsCount::new(rows)).bench_local(|| statement(Dialect::MySql, black_box(&portions)).unwrap());
+        bencher
+            .counter(ItemsCount::new(rows))
+            .bench_local(|| statement(Dialect::MySql, black_box(&portions)).unwrap());
     }
 
     #[divan::bench(args = [2, 64, BATCH_ROWS_MAX as u64])]
     fn of_many(bencher: Bencher<'_, '_>, coupons: u64) {
         let portions: Vec<_> = (1..=coupons).map(|coupon| portion(coupon, 1)).collect();
-        bencher.counter(ItemsCount::new(coupons)).bench_local(|| statement(Dialect::MySql, black_box(&portions)).unwrap());
+        bencher
+            .counter(ItemsCount::new(coupons))
+            .bench_local(|| statement(Dialect::MySql, black_box(&portions)).unwrap());
     }
 }

@@ -1,7 +1,8 @@
 //! What a link carries, on this machine: `cargo run --release -p firstcome-actors --example link_figures`.
 //!
-//! Two processes on loopback; owners that answer at once. With 1, 16 and 256 callers, each of whom waits for its answer before it asks again: requests a
-//! second, how many travel together, and what a request costs each process of processor time, all of it: link, library, sockets and callers.
+//! Two processes on loopback; owners that answer at once. With 1, 16 and 256 callers, each of whom waits for
+//! its answer before it asks again: requests a second, how many travel together, and what a request costs
+//! each process of processor time, all of it: link, library, sockets and callers.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
@@ -49,7 +50,11 @@ async fn start(name: &str, number: u64, listener: TcpListener) -> Result<Links> 
 
 /// Lets a node know its peer until the process ends.
 fn know(links: Links, name: &str, number: u64, port: u16) -> Result<()> {
-    let peer = PeerAddress { node: NodeId::parse(name)?, incarnation: incarnation(number)?, address: format!("127.0.0.1:{port}") };
+    let peer = PeerAddress {
+        node: NodeId::parse(name)?,
+        incarnation: incarnation(number)?,
+        address: format!("127.0.0.1:{port}"),
+    };
     tokio::spawn(async move {
         loop {
             links.know(vec![peer.clone()]);
@@ -97,17 +102,27 @@ async fn measure(links: &Links, metrics: &PrometheusHandle, peer: &mut Peer, cal
     let begun = Instant::now();
     let requests = crowd(links, callers, MEASURED).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    let (own, theirs, frames) = (processor_time() - own, peer.processor_time()? - theirs, self::frames(metrics) - frames);
+    let (own, theirs, frames) = (
+        processor_time() - own,
+        peer.processor_time()? - theirs,
+        self::frames(metrics) - frames,
+    );
     let each = |time: Duration| time.as_secs_f64() * 1e6 / requests as f64;
     let (rate, together) = (requests as f64 / seconds, requests as f64 / frames);
-    println!("{callers:7}  {rate:10.0}  {together:14.1}  {:33.1}  {:5.1}", each(own), each(theirs));
+    println!(
+        "{callers:7}  {rate:10.0}  {together:14.1}  {:33.1}  {:5.1}",
+        each(own),
+        each(theirs)
+    );
     Ok(())
 }
 
 /// So many callers for so long; how many requests they made.
 async fn crowd(links: &Links, callers: u32, how_long: Duration) -> Result<u64> {
     let until = Instant::now() + how_long;
-    let tasks: Vec<_> = (0..callers).map(|caller| tokio::spawn(call(links.clone(), caller, until))).collect();
+    let tasks: Vec<_> = (0..callers)
+        .map(|caller| tokio::spawn(call(links.clone(), caller, until)))
+        .collect();
     let mut requests = 0;
     for task in tasks {
         requests += task.await??;
@@ -124,9 +139,16 @@ async fn call(links: Links, caller: u32, until: Instant) -> std::result::Result<
     let mut requests = 0;
     while Instant::now() < until {
         let (reply, answer) = Reply::new(place.admit().map_err(|full| format!("{full:?}"))?);
-        let request = IssueRequest { user: user.clone(), key: RequestKey::random(), expires: moment() + DEADLINE };
+        let request = IssueRequest {
+            user: user.clone(),
+            key: RequestKey::random(),
+            expires: moment() + DEADLINE,
+        };
         links.ask(peer, Epoch::new(1), coupon, Request::Issue(request, reply));
-        answer.await.map_err(|error| error.to_string())?.map_err(|setback| setback.to_string())?;
+        answer
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|setback| setback.to_string())?;
         requests += 1;
     }
     Ok(requests)
@@ -134,13 +156,18 @@ async fn call(links: Links, caller: u32, until: Instant) -> std::result::Result<
 
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// How many frames with requests were sent so far.
 fn frames(metrics: &PrometheusHandle) -> f64 {
     let rendered = metrics.render();
-    let line = rendered.lines().find_map(|line| line.strip_prefix("coupon_peer_frame_requests_count "));
+    let line = rendered
+        .lines()
+        .find_map(|line| line.strip_prefix("coupon_peer_frame_requests_count "));
     line.and_then(|count| count.parse().ok()).unwrap_or(0.0)
 }
 
@@ -153,7 +180,11 @@ struct Peer {
 impl Peer {
     fn start(port: u16) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut process = command.env(PARENT, port.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process = command
+            .env(PARENT, port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let output = BufReader::new(process.stdout.take().ok_or("it has no output")?);
         Ok(Self { process, output })
     }
@@ -165,7 +196,11 @@ impl Peer {
     }
 
     fn processor_time(&mut self) -> Result<Duration> {
-        self.process.stdin.as_mut().ok_or("it has no input")?.write_all(b"\n")?;
+        self.process
+            .stdin
+            .as_mut()
+            .ok_or("it has no input")?
+            .write_all(b"\n")?;
         Ok(Duration::from_nanos(self.line()?.parse()?))
     }
 }
@@ -183,7 +218,9 @@ struct SoldOut;
 impl Requests for SoldOut {
     fn ask(&self, _coupon: CouponId, _epoch: Epoch, request: Request) {
         if let Request::Issue(_, reply) = request {
-            reply.send(Ok(IssueOutcome::Refused(Refusal::SoldOut { total_quantity: 500 })));
+            reply.send(Ok(IssueOutcome::Refused(Refusal::SoldOut {
+                total_quantity: 500,
+            })));
         }
     }
 }

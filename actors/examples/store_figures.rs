@@ -1,7 +1,9 @@
-//! How long a store takes, on this machine: `cargo run --release -p firstcome-actors --example store_figures [directory | mysql://…]`.
+//! How long a store takes, on this machine: `cargo run --release -p firstcome-actors --example store_figures
+//! [directory | mysql://…]`.
 //!
-//! Batches of several sizes, each timed to its commit; then loading an owner with a million issuances. For the embedded store everything is made
-//! in a fresh directory below the given one (the system's for temporary files by default) and removed; a database that a URL names keeps it.
+//! Batches of several sizes, each timed to its commit; then loading an owner with a million issuances. For
+//! the embedded store everything is made in a fresh directory below the given one (the system's for temporary
+//! files by default) and removed; a database that a URL names keeps it.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -49,7 +51,11 @@ async fn measure(store: &dyn Store) -> Result<()> {
     let coupon = OwnedCoupon::make(store).await?;
     let started = Instant::now();
     let times = fill(store, &coupon, 2_000, MILLION).await?;
-    println!("a million rows by 2000: {:?}, median {:?}", started.elapsed(), times[times.len() / 2]);
+    println!(
+        "a million rows by 2000: {:?}, median {:?}",
+        started.elapsed(),
+        times[times.len() / 2]
+    );
     for _ in 0..3 {
         let (started, mut loaded, mut bytes) = (Instant::now(), 0_u64, 0_usize);
         store
@@ -59,7 +65,10 @@ async fn measure(store: &dyn Store) -> Result<()> {
                 Ok(())
             })
             .await?;
-        println!("load {loaded} issuances ({bytes} bytes of ids and keys): {:?}", started.elapsed());
+        println!(
+            "load {loaded} issuances ({bytes} bytes of ids and keys): {:?}",
+            started.elapsed()
+        );
     }
     Ok(())
 }
@@ -70,7 +79,9 @@ async fn fill(store: &dyn Store, coupon: &OwnedCoupon, batch_rows: u64, rows: u6
     let user = |number: u64| UserId::parse(&format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let mut times = Vec::new();
     for first in (1..=rows).step_by(usize::try_from(batch_rows)?) {
-        let batch = coupon.batch(first..=first + batch_rows - 1, |number| Ok((user(number)?, RequestKey::random())))?;
+        let batch = coupon.batch(first..=first + batch_rows - 1, |number| {
+            Ok((user(number)?, RequestKey::random()))
+        })?;
         let started = Instant::now();
         coupon.write(store, &batch).await?;
         times.push(started.elapsed());

@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 /// Exit status of a process that lost a part of itself: `EX_SOFTWARE` of sysexits.
 const EXIT_SOFTWARE: i32 = 70;
 
-/// Runs a task whose panic ends the process. Without it the node would go on half alive: ready, and answering nobody. Ending is safe at any
-/// moment, and whoever started the process starts it again.
+/// Runs a task whose panic ends the process. Without it the node would go on half alive: ready, and answering
+/// nobody. Ending is safe at any moment, and whoever started the process starts it again.
 pub(crate) async fn critical(name: &'static str, task: impl Future<Output = ()>) {
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {
         end_process(name);

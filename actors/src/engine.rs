@@ -1,4 +1,5 @@
-//! Wires owners, shards, lanes, membership and door into one engine, and starts and stops it. What a gateway holds.
+//! Wires owners, shards, lanes, membership and door into one engine, and starts and stops it. What a gateway
+//! holds.
 
 pub(crate) mod exchange;
 pub mod links;
@@ -26,7 +27,8 @@ use crate::owning::admission::Admission;
 use crate::owning::door::peers::Acquaintances;
 use crate::owning::door::{Board, Door, LEASE_MAX};
 use crate::owning::message::{
-    Change, ChangeAnswer, ChangeOutcome, ChangeRefusal, ChangeRequest, IssueAnswer, IssueOutcome, IssueRequest, Refusal, Setback,
+    Change, ChangeAnswer, ChangeOutcome, ChangeRefusal, ChangeRequest, IssueAnswer, IssueOutcome,
+    IssueRequest, Refusal, Setback,
 };
 use crate::owning::owner::actor as coupon;
 use crate::owning::router::{NoRemote, Remote, Router};
@@ -39,9 +41,11 @@ use crate::time;
 const LOADS_MAX: usize = 4;
 /// Of those read ahead of their shard: fewer, as nobody waits for them yet.
 const LOADS_AHEAD_MAX: usize = 2;
-/// Most owners in memory on a node, however little each holds. A coupon asked for beyond it is told `OVERLOADED` until others are idle.
+/// Most owners in memory on a node, however little each holds. A coupon asked for beyond it is told
+/// `OVERLOADED` until others are idle.
 const OWNERS_MAX: usize = 131_072;
-/// How often requests and answers that nobody waits for are forgotten: at the least once in the time that people wait.
+/// How often requests and answers that nobody waits for are forgotten: at the least once in the time that
+/// people wait.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether shards are handed over.
 const HAND_OVER_POLL: Duration = Duration::from_millis(10);
@@ -148,10 +152,15 @@ impl Engine {
         let lanes = Lanes::start(options.lanes, OWNERS_MAX, &store, &lease);
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
         let (ownership, places) = (Ownership::default(), Admission::new(options.requests_max));
-        let lives = options.cluster.map(|cluster| Lives::new(options.node.clone(), cluster, places.clone())).transpose();
+        let lives = options
+            .cluster
+            .map(|cluster| Lives::new(options.node.clone(), cluster, places.clone()))
+            .transpose();
         let lives = lives?;
-        let peers: Arc<dyn Peers> =
-            lives.clone().map_or_else(|| Arc::new(NoPeers) as Arc<dyn Peers>, |lives| Arc::new(lives) as Arc<dyn Peers>);
+        let peers: Arc<dyn Peers> = lives.clone().map_or_else(
+            || Arc::new(NoPeers) as Arc<dyn Peers>,
+            |lives| Arc::new(lives) as Arc<dyn Peers>,
+        );
         let surroundings = ShardSurroundings {
             store: Arc::clone(&store),
             owners: coupon::Surroundings {
@@ -172,21 +181,41 @@ impl Engine {
         let mut shards = Vec::with_capacity(usize::from(SHARDS));
         for id in ShardId::all() {
             let started = ShardHandle::start(id, surroundings.clone()).await;
-            shards.push(started.map_err(|error| StoreError::NotStored(format!("shard {id} did not start: {error}")))?);
+            shards.push(
+                started
+                    .map_err(|error| StoreError::NotStored(format!("shard {id} did not start: {error}")))?,
+            );
         }
         let shards: Arc<[ShardHandle]> = shards.into();
-        let remote: Arc<dyn Remote> =
-            lives.clone().map_or_else(|| Arc::new(NoRemote) as Arc<dyn Remote>, |lives| Arc::new(lives) as Arc<dyn Remote>);
-        let router = Router::new(Arc::clone(&shards), ownership.clone(), remote, lease.clone(), places);
+        let remote: Arc<dyn Remote> = lives.clone().map_or_else(
+            || Arc::new(NoRemote) as Arc<dyn Remote>,
+            |lives| Arc::new(lives) as Arc<dyn Remote>,
+        );
+        let router = Router::new(
+            Arc::clone(&shards),
+            ownership.clone(),
+            remote,
+            lease.clone(),
+            places,
+        );
         if let Some(lives) = &lives {
             let doors = (Arc::clone(&door), Arc::clone(&board));
             let acquaintances = Acquaintances::new(options.lease);
-            lives.start(Arc::new(Talk::new(Arc::clone(&shards), ownership.clone(), doors, lease.clone(), acquaintances)));
+            lives.start(Arc::new(Talk::new(
+                Arc::clone(&shards),
+                ownership.clone(),
+                doors,
+                lease.clone(),
+                acquaintances,
+            )));
         }
         let member = membership::Options {
             node: options.node,
             http: options.http,
-            cluster: lives.as_ref().map(|lives| lives.advertised().to_owned()).unwrap_or_default(),
+            cluster: lives
+                .as_ref()
+                .map(|lives| lives.advertised().to_owned())
+                .unwrap_or_default(),
             lease: options.lease,
             beat: options.beat,
         };
@@ -210,21 +239,48 @@ impl Engine {
             idle: options.idle,
         };
         let housekeeping = tokio::spawn(critical("housekeeping", house.run())).abort_handle();
-        Ok(Self { inner: Arc::new(Inner { lives, store, lease, lanes, door, shards, router, membership, housekeeping }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                lives,
+                store,
+                lease,
+                lanes,
+                door,
+                shards,
+                router,
+                membership,
+                housekeeping,
+            }),
+        })
     }
 
     /// Asks the coupon's owner to give it to the user. Answers within `deadline`.
     ///
-    /// Cancel safety: a dropped future may leave the request decided; asking again with the same key finds it.
-    pub async fn issue(&self, coupon: CouponId, user: UserId, key: RequestKey, deadline: Duration) -> IssueAnswer {
+    /// Cancel safety: a dropped future may leave the request decided; asking again with the same key finds
+    /// it.
+    pub async fn issue(
+        &self,
+        coupon: CouponId,
+        user: UserId,
+        key: RequestKey,
+        deadline: Duration,
+    ) -> IssueAnswer {
         if let Some(refusal) = self.inner.door.answer(coupon, &user, time::now) {
             handles().door_answers.increment(1);
             let answer = Ok(IssueOutcome::Refused(refusal));
             show_issue(&answer);
             return answer;
         }
-        let request = IssueRequest { user, key, expires: time::moment() + deadline };
-        let answer = self.inner.router.issue(coupon, request, Instant::now() + deadline).await;
+        let request = IssueRequest {
+            user,
+            key,
+            expires: time::moment() + deadline,
+        };
+        let answer = self
+            .inner
+            .router
+            .issue(coupon, request, Instant::now() + deadline)
+            .await;
         show_issue(&answer);
         answer
     }
@@ -232,14 +288,25 @@ impl Engine {
     /// Asks the coupon's owner for a change. Answers within `deadline`.
     ///
     /// Cancel safety: a dropped future may leave the change made.
-    pub async fn change(&self, coupon: CouponId, change: Change, if_version: Option<u64>, deadline: Duration) -> ChangeAnswer {
+    pub async fn change(
+        &self,
+        coupon: CouponId,
+        change: Change,
+        if_version: Option<u64>,
+        deadline: Duration,
+    ) -> ChangeAnswer {
         let may_widen = !matches!(change, Change::Pause | Change::Close);
         let until = Instant::now() + deadline;
-        let request = ChangeRequest { change, if_version, expires: time::moment() + deadline };
+        let request = ChangeRequest {
+            change,
+            if_version,
+            expires: time::moment() + deadline,
+        };
         let mut answer = self.inner.router.change(coupon, request, until).await;
         if let Ok(ChangeOutcome::Done(done)) = &answer {
             let version = done.coupon.version;
-            // Before the administrator hears of it, no door may know less: neither the owner's, which has heard, nor the asker's, nor any other.
+            // Before the administrator hears of it, no door may know less: neither the owner's, which has
+            // heard, nor the asker's, nor any other.
             self.inner.door.raise_floor(coupon, version, time::moment());
             if let (true, Some(lives)) = (may_widen, &self.inner.lives) {
                 let widening = widening::spread(lives, self.inner.store.as_ref(), coupon, version);
@@ -279,14 +346,24 @@ impl Engine {
 
     /// The nodes and shards as the store has them.
     pub async fn cluster(&self) -> Result<ClusterView> {
-        // The shards first: then an owner that is not among the nodes is one that lives no more, and not one that joined in between.
+        // The shards first: then an owner that is not among the nodes is one that lives no more, and not one
+        // that joined in between.
         let shards = self.inner.store.shards().await?;
-        Ok(ClusterView { nodes: self.inner.store.nodes().await?, shards })
+        Ok(ClusterView {
+            nodes: self.inner.store.nodes().await?,
+            shards,
+        })
     }
 
     /// The row of one shard.
     pub async fn shard(&self, shard: ShardId) -> Result<ShardRow> {
-        let row = self.inner.store.shards().await?.into_iter().find(|row| row.id == shard);
+        let row = self
+            .inner
+            .store
+            .shards()
+            .await?
+            .into_iter()
+            .find(|row| row.id == shard);
         row.ok_or_else(|| StoreError::Unreadable(format!("shard {shard} has no row")))
     }
 
@@ -322,15 +399,20 @@ impl Engine {
         self.inner.membership.begin_leaving();
     }
 
-    /// Leaves as [`Self::begin_leaving`] does, and waits until others have all shards of this node; false if some are here still after `limit`. Requests go
-    /// on to where the shards are. A node that has the cluster for itself, or whose peers all leave too, keeps them until [`Self::stop`].
+    /// Leaves as [`Self::begin_leaving`] does, and waits until others have all shards of this node; false if
+    /// some are here still after `limit`. Requests go on to where the shards are. A node that has the cluster
+    /// for itself, or whose peers all leave too, keeps them until [`Self::stop`].
     ///
     /// Cancel safe: it leaves all the same.
     pub async fn hand_over(&self, limit: Duration) -> bool {
         self.begin_leaving();
         let until = Instant::now() + limit;
         while self.has_shards() {
-            let is_alone = self.inner.lives.as_ref().is_none_or(|lives| lives.linked().is_empty());
+            let is_alone = self
+                .inner
+                .lives
+                .as_ref()
+                .is_none_or(|lives| lives.linked().is_empty());
             // Nodes that are all stopped at once would wait for each other.
             if Instant::now() >= until || is_alone || !self.inner.membership.do_others_stay() {
                 return false;
@@ -344,14 +426,17 @@ impl Engine {
         self.inner.shards.iter().any(ShardHandle::is_here)
     }
 
-    /// Stops: hands its shards over for half of `limit`, stores everything decided, answers everybody, gives up the shards that are left, leaves. False if that was not done within `limit`;
-    /// what was told holds all the same.
+    /// Stops: hands its shards over for half of `limit`, stores everything decided, answers everybody, gives
+    /// up the shards that are left, leaves. False if that was not done within `limit`; what was told holds
+    /// all the same.
     pub async fn stop(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         self.hand_over(limit / 2).await;
         let drained = futures_util::future::join_all(self.inner.shards.iter().map(ShardHandle::drain));
         let drained = tokio::time::timeout_at(until, drained).await.is_ok();
-        let left = tokio::time::timeout(LEAVE_LIMIT, self.inner.membership.leave()).await.is_ok();
+        let left = tokio::time::timeout(LEAVE_LIMIT, self.inner.membership.leave())
+            .await
+            .is_ok();
         if let Some(lives) = &self.inner.lives {
             lives.stop().await;
         }
@@ -370,10 +455,15 @@ fn check_cluster(options: &Options, store: &dyn Store) -> std::result::Result<()
 }
 
 fn check_lease(options: &Options) -> std::result::Result<(), StartError> {
-    if options.lease <= LEASE_MAX { Ok(()) } else { Err(StartError::Lease) }
+    if options.lease <= LEASE_MAX {
+        Ok(())
+    } else {
+        Err(StartError::Lease)
+    }
 }
 
-/// What is done at every beat and is nobody else's: owners tell the door, idle owners are let go, gauges are set.
+/// What is done at every beat and is nobody else's: owners tell the door, idle owners are let go, gauges are
+/// set.
 struct Housekeeping {
     door: Arc<Door>,
     board: Arc<Board>,

@@ -17,7 +17,8 @@ pub const ID_MAX: u64 = (1 << 53) - 1;
 /// Number of shards a cluster is made with; fixed for its life.
 pub const SHARDS: u16 = 256;
 
-/// Name of the hash that maps a coupon to its shard; stored with the cluster, so that a node with another one refuses to start.
+/// Name of the hash that maps a coupon to its shard; stored with the cluster, so that a node with another one
+/// refuses to start.
 pub const SHARD_HASH: &str = "xxh3-64";
 
 /// Why a text is not the identity it was taken for.
@@ -40,7 +41,10 @@ impl CouponId {
 
     /// Reads decimal digits without sign, leading zeros or spaces.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
-        let error = InvalidId { what: "a coupon id", rule: "a whole number from 1 to 2^53 - 1" };
+        let error = InvalidId {
+            what: "a coupon id",
+            rule: "a whole number from 1 to 2^53 - 1",
+        };
         parse_number(text).and_then(Self::new).ok_or(error)
     }
 
@@ -49,7 +53,8 @@ impl CouponId {
         self.0
     }
 
-    /// The shard that places this coupon: [`SHARD_HASH`] over the id as eight little-endian bytes, modulo [`SHARDS`].
+    /// The shard that places this coupon: [`SHARD_HASH`] over the id as eight little-endian bytes, modulo
+    /// [`SHARDS`].
     pub fn shard(self) -> ShardId {
         let hash = xxhash_rust::xxh3::xxh3_64(&self.0.to_le_bytes());
         ShardId((hash % u64::from(SHARDS)) as u16)
@@ -138,11 +143,19 @@ pub struct IssuanceId {
 impl IssuanceId {
     /// Reads `<coupon>-<sequence>`.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
-        let error = InvalidId { what: "an issuance id", rule: "a coupon id, a dash and a sequence, like 42-17" };
+        let error = InvalidId {
+            what: "an issuance id",
+            rule: "a coupon id, a dash and a sequence, like 42-17",
+        };
         let (coupon, sequence) = text.split_once('-').ok_or_else(|| error.clone())?;
         let coupon = CouponId::parse(coupon).map_err(|_| error.clone())?;
-        let sequence = parse_number(sequence).filter(|number| (1..=ID_MAX).contains(number)).ok_or(error)?;
-        Ok(Self { coupon, sequence: Sequence(sequence) })
+        let sequence = parse_number(sequence)
+            .filter(|number| (1..=ID_MAX).contains(number))
+            .ok_or(error)?;
+        Ok(Self {
+            coupon,
+            sequence: Sequence(sequence),
+        })
     }
 }
 
@@ -294,7 +307,8 @@ impl NodeId {
 
 /// Decimal digits only: no sign, no leading zero, no spaces, as one number has one name.
 fn parse_number(text: &str) -> Option<u64> {
-    let canonical = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    let canonical =
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     if canonical { text.parse().ok() } else { None }
 }
 
@@ -306,7 +320,19 @@ mod tests {
     fn coupon_ids_have_one_spelling() {
         assert_eq!(CouponId::parse("42").unwrap().get(), 42);
         assert_eq!(CouponId::parse("9007199254740991").unwrap().get(), ID_MAX);
-        for text in ["", "0", "042", "+42", "-1", " 42", "4 2", "9007199254740992", "99999999999999999999", "abc", "４２"] {
+        for text in [
+            "",
+            "0",
+            "042",
+            "+42",
+            "-1",
+            " 42",
+            "4 2",
+            "9007199254740992",
+            "99999999999999999999",
+            "abc",
+            "４２",
+        ] {
             assert!(CouponId::parse(text).is_err(), "{text:?}");
         }
     }

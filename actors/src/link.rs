@@ -1,15 +1,18 @@
-//! Links: sessions between this node and every other of its cluster, over which requests go to owners elsewhere and answers come back.
+//! Links: sessions between this node and every other of its cluster, over which requests go to owners
+//! elsewhere and answers come back.
 //!
 //! ```text
 //!   Links::ask ──► egress ──► frame ──► ingress ──► the peer's egress ──► Requests::ask ──► owner
 //!       answer ◄── egress ◄── ingress ◄── frame ◄── the peer's egress ◄────────────────────── answer
 //! ```
 //!
-//! [`mesh`] says whom to dial, [`hello`] what two nodes must agree on, [`link`] is one session from hello to its loss, [`window`] what may be on its way,
-//! [`frame`] what travels. These decide and do no IO. The hub, an egress for each link and a few ingresses are actors around them, on sessions of
-//! `ractor_cluster`, whose sockets are ours: so that every handshake has a limit, and every connection can be cut.
+//! [`mesh`] says whom to dial, [`hello`] what two nodes must agree on, [`end`] is one session from hello to
+//! its loss, [`window`] what may be on its way, [`frame`] what travels. These decide and do no IO. The hub,
+//! an egress for each link and a few ingresses are actors around them, on sessions of `ractor_cluster`, whose
+//! sockets are ours: so that every handshake has a limit, and every connection can be cut.
 //!
-//! A request that is taken gets exactly one answer. Its remaining time is what was left when it was sent: the way itself is not taken off.
+//! A request that is taken gets exactly one answer. Its remaining time is what was left when it was sent: the
+//! way itself is not taken off.
 //!
 //! One process has links once at a time: the library keeps its actors in statics of the process.
 
@@ -57,20 +60,23 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// Who takes the requests of peers.
 pub trait Requests: Send + Sync + 'static {
-    /// Hands a request to the coupon's owner, if the shard is served here in that epoch, and under a lease; else answers [`Setback::Moved`]. Must not
-    /// wait: a slow owner would hold up all others.
+    /// Hands a request to the coupon's owner, if the shard is served here in that epoch, and under a lease;
+    /// else answers [`Setback::Moved`]. Must not wait: a slow owner would hold up all others.
     fn ask(&self, coupon: CouponId, epoch: Epoch, request: Request);
 }
 
-/// Who speaks to peers besides: doors, changes, hand-offs. None of these may wait. What they say is bounded by [`NOTICE_BYTES_MAX`].
+/// Who speaks to peers besides: doors, changes, hand-offs. None of these may wait. What they say is bounded
+/// by [`NOTICE_BYTES_MAX`].
 pub trait Notices: Send + Sync + 'static {
     /// What to ask the peer with the heartbeat that goes now.
     fn heartbeat(&self, peer: Incarnation) -> Vec<u8>;
     /// What to answer to what the peer asked with its heartbeat.
     fn answer(&self, peer: Incarnation, asked: Vec<u8>) -> Vec<u8>;
-    /// The peer answered; the heartbeat was not sent before `sent_at`, so the answer was true at some moment after it.
+    /// The peer answered; the heartbeat was not sent before `sent_at`, so the answer was true at some moment
+    /// after it.
     fn answered(&self, peer: Incarnation, sent_at: Moment, answer: Vec<u8>);
-    /// The peer has news. They count as heard when this returns that they were; news that make no sense are not.
+    /// The peer has news. They count as heard when this returns that they were; news that make no sense are
+    /// not.
     fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool;
     /// The shard will be handed to this node: these coupons of it are worth loading ahead.
     fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>);
@@ -98,7 +104,15 @@ pub struct Options {
 impl Options {
     /// With the usual bounds and no TLS.
     pub fn new(hello: Hello, cookie: String, places: Admission) -> Self {
-        Self { hello, cookie, tls: None, heartbeat: HEARTBEAT, places, peer_places: PEER_PLACES, coupon_places: COUPON_PLACES }
+        Self {
+            hello,
+            cookie,
+            tls: None,
+            heartbeat: HEARTBEAT,
+            places,
+            peer_places: PEER_PLACES,
+            coupon_places: COUPON_PLACES,
+        }
     }
 }
 
@@ -143,13 +157,18 @@ impl Links {
             view: ArcSwap::default(),
             stopping: AtomicBool::new(false),
         });
-        let arguments = hub::Arguments { shared: Arc::clone(&shared), listener, tls };
+        let arguments = hub::Arguments {
+            shared: Arc::clone(&shared),
+            listener,
+            tls,
+        };
         let started = Hub::spawn(None, Hub, arguments).await;
         let (hub, task) = started.map_err(|error| LinksError::NotStarted(error.to_string()))?;
         let stopping = Arc::clone(&shared);
         tokio::spawn(async move {
             let _ = task.await;
-            // Without it nobody dials, and nobody is let in: a node that the others go on without, for as long as it lives.
+            // Without it nobody dials, and nobody is let in: a node that the others go on without, for as
+            // long as it lives.
             if !stopping.stopping.load(Ordering::Acquire) {
                 end_process("links to peers");
             }
@@ -157,7 +176,8 @@ impl Links {
         Ok(Self { shared, hub })
     }
 
-    /// These are the peers there are: all live ones but this node. Who is not named for a while is not linked any more.
+    /// These are the peers there are: all live ones but this node. Who is not named for a while is not linked
+    /// any more.
     pub fn know(&self, peers: Vec<PeerAddress>) {
         let _ = self.hub.cast(HubCommand::Know(peers));
     }
@@ -172,7 +192,8 @@ impl Links {
         self.shared.view.load().refuses(time::moment(), peer)
     }
 
-    /// Asks an owner on another node. The request is answered in any case: [`Setback::Moved`] if there is no link.
+    /// Asks an owner on another node. The request is answered in any case: [`Setback::Moved`] if there is no
+    /// link.
     pub fn ask(&self, to: Incarnation, epoch: Epoch, coupon: CouponId, request: Request) {
         match self.shared.links.load().get(&to) {
             Some(link) => link.ask(coupon, epoch, request),
@@ -180,7 +201,8 @@ impl Links {
         }
     }
 
-    /// Tells a peer news, and whether it is known to have heard them within `limit`. Cancel safe: it is told all the same.
+    /// Tells a peer news, and whether it is known to have heard them within `limit`. Cancel safe: it is told
+    /// all the same.
     pub async fn tell(&self, to: Incarnation, news: Vec<u8>, limit: Duration) -> bool {
         debug_assert!(news.len() <= NOTICE_BYTES_MAX);
         let (heard, hearing) = oneshot::channel();
@@ -191,9 +213,13 @@ impl Links {
         matches!(tokio::time::timeout(limit, hearing).await, Ok(Ok(())))
     }
 
-    /// Tells all linked peers news, and who is known to have heard them within `limit`. Cancel safe: they are told all the same.
+    /// Tells all linked peers news, and who is known to have heard them within `limit`. Cancel safe: they are
+    /// told all the same.
     pub async fn tell_all(&self, news: &[u8], limit: Duration) -> Vec<Incarnation> {
-        let told = self.linked().into_iter().map(async |peer| self.tell(peer, news.to_vec(), limit).await.then_some(peer));
+        let told = self
+            .linked()
+            .into_iter()
+            .map(async |peer| self.tell(peer, news.to_vec(), limit).await.then_some(peer));
         join_all(told).await.into_iter().flatten().collect()
     }
 
@@ -211,7 +237,8 @@ impl Links {
         }
     }
 
-    /// Hints at the first [`PRELOAD_MAX`] of these coupons of a shard that will be handed over. Nothing rests on its arrival.
+    /// Hints at the first [`PRELOAD_MAX`] of these coupons of a shard that will be handed over. Nothing rests
+    /// on its arrival.
     pub fn preload(&self, to: Incarnation, shard: ShardId, mut coupons: Vec<CouponId>) {
         coupons.truncate(PRELOAD_MAX);
         if let Some(link) = self.shared.links.load().get(&to) {
@@ -224,7 +251,9 @@ impl Links {
         self.shared.stopping.store(true, Ordering::Release);
         let links: Vec<_> = self.shared.routes.load().values().cloned().collect();
         links.iter().for_each(|link| link.tell(EgressCommand::Lost));
-        let ends = links.iter().map(|link| async { link.actor.get_cell().wait(Some(STOP_LIMIT)).await });
+        let ends = links
+            .iter()
+            .map(|link| async { link.actor.get_cell().wait(Some(STOP_LIMIT)).await });
         join_all(ends).await;
         let _ = self.hub.stop_and_wait(None, Some(STOP_LIMIT)).await;
     }

@@ -1,6 +1,8 @@
-//! Every metric of the service: its name, its kind, its unit and its help, in one table; and the handles that the hot path keeps.
+//! Every metric of the service: its name, its kind, its unit and its help, in one table; and the handles that
+//! the hot path keeps.
 //!
-//! Handles are looked up once, here. A metric that is not in [`METRICS`] does not exist: tests hold the table against what a running node shows.
+//! Handles are looked up once, here. A metric that is not in [`METRICS`] does not exist: tests hold the table
+//! against what a running node shows.
 
 use std::sync::LazyLock;
 
@@ -31,9 +33,13 @@ pub enum Kind {
 }
 
 /// Bounds for times from a tenth of a millisecond to ten seconds.
-pub const SECONDS: &[f64] = &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+pub const SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 /// Bounds for rows in a batch, up to the most that one holds.
-pub const ROWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
+pub const ROWS: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0,
+];
 
 macro_rules! metric_table {
     ($($constant:ident = $name:literal, $kind:expr, $unit:ident, $help:literal;)*) => {
@@ -112,7 +118,8 @@ metric_table! {
     RUNTIME_PARKS = "coupon_runtime_parks_total", Kind::Counter, Count, "How often the runtime's workers went to sleep.";
 }
 
-/// Tells the recorder units and help of everything in [`METRICS`]. Call it once, after the recorder is installed.
+/// Tells the recorder units and help of everything in [`METRICS`]. Call it once, after the recorder is
+/// installed.
 pub fn describe() {
     for metric in METRICS {
         match metric.kind {

@@ -1,7 +1,8 @@
 //! The store: what the engine asks of a database, and what every database must promise.
 //!
-//! Whatever changes something is one statement or one short transaction, and every call has a limit in time, loading one a page. The contract suite
-//! (`tests/store_contract`) says in code what is said here in words; every store passes it.
+//! Whatever changes something is one statement or one short transaction, and every call has a limit in time,
+//! loading one a page. The contract suite (`tests/store_contract`) says in code what is said here in words;
+//! every store passes it.
 
 pub mod batch;
 pub mod links;
@@ -12,7 +13,9 @@ mod uninterrupted;
 use async_trait::async_trait;
 
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Offer, Status};
-use crate::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId};
+use crate::ids::{
+    CouponId, Epoch, Fence, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId,
+};
 use crate::store::batch::{Batch, Found};
 use crate::time::Timestamp;
 
@@ -25,11 +28,12 @@ pub enum StoreError {
     /// It may have been changed (a connection lost or a limit passed while waiting for the answer).
     #[error("outcome unknown: {0}")]
     Unknown(String),
-    /// Other rows stand where these should go, or these are such that no database takes them: trying again is in vain. Surely nothing was
-    /// changed.
+    /// Other rows stand where these should go, or these are such that no database takes them: trying again is
+    /// in vain. Surely nothing was changed.
     #[error("clash: {0}")]
     Clash(String),
-    /// What is stored makes no sense to this program (a gap in sequences, an unknown status, a missing table).
+    /// What is stored makes no sense to this program (a gap in sequences, an unknown status, a missing
+    /// table).
     #[error("unreadable: {0}")]
     Unreadable(String),
     /// The disk failed to keep what it had taken (fsync): nothing more may be told, and the process must end.
@@ -40,10 +44,14 @@ pub enum StoreError {
 /// Exit status of a process whose disk lost what it had taken: `EX_IOERR` of sysexits.
 const EXIT_IO_ERROR: i32 = 74;
 
-/// Ends the process, as the disk lost what it had taken ([`StoreError::Fatal`]): the system reports that once, and whatever is told after it may be
-/// missing tomorrow. Stores call it themselves, whichever call was the one to hear of it.
+/// Ends the process, as the disk lost what it had taken ([`StoreError::Fatal`]): the system reports that
+/// once, and whatever is told after it may be missing tomorrow. Stores call it themselves, whichever call was
+/// the one to hear of it.
 pub(crate) fn end_process(why: &str) -> ! {
-    tracing::error!(why, "the disk lost writes that it had taken: this process must not tell anything more");
+    tracing::error!(
+        why,
+        "the disk lost writes that it had taken: this process must not tell anything more"
+    );
     std::process::exit(EXIT_IO_ERROR);
 }
 
@@ -76,7 +84,9 @@ impl NodeState {
 
     /// The inverse of [`Self::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Joining, Self::Ready, Self::Leaving, Self::Ended].into_iter().find(|state| state.as_str() == text)
+        [Self::Joining, Self::Ready, Self::Leaving, Self::Ended]
+            .into_iter()
+            .find(|state| state.as_str() == text)
     }
 }
 
@@ -144,7 +154,8 @@ pub struct NewCoupon {
 }
 
 impl NewCoupon {
-    /// What it asks for, in one spelling: a store keeps this with the coupon and compares, as the coupon itself may have been changed since.
+    /// What it asks for, in one spelling: a store keeps this with the coupon and compares, as the coupon
+    /// itself may have been changed since.
     pub fn body(&self) -> String {
         let (kind, value) = match self.offer.discount {
             None => (None, None),
@@ -168,7 +179,8 @@ impl NewCoupon {
     }
 }
 
-/// Stored: fields keep their order, and new ones are left out where they are not set, so that what was stored before still compares.
+/// Stored: fields keep their order, and new ones are left out where they are not set, so that what was stored
+/// before still compares.
 #[derive(serde::Serialize)]
 struct CreationBody<'a> {
     title: &'a str,
@@ -241,7 +253,8 @@ pub type LoadSink<'a> = &'a mut (dyn FnMut(LoadedIssuance<'_>) -> Result<()> + S
 
 /// The database, as the engine sees it.
 ///
-/// Cancel safety: a dropped future may leave its statement running; whatever it was doing either happens whole or not at all.
+/// Cancel safety: a dropped future may leave its statement running; whatever it was doing either happens
+/// whole or not at all.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Whether nobody else can have this store open: the rows of all other nodes are then dead ones'.
@@ -249,21 +262,29 @@ pub trait Store: Send + Sync + 'static {
         false
     }
 
-    /// Checks that this is a store for this program (schema, [`crate::ids::SHARDS`], [`crate::ids::SHARD_HASH`]), makes the rows of `cluster`
-    /// and `shards` if there are none, and answers at all.
+    /// Checks that this is a store for this program (schema, [`crate::ids::SHARDS`],
+    /// [`crate::ids::SHARD_HASH`]), makes the rows of `cluster` and `shards` if there are none, and answers
+    /// at all.
     async fn check(&self) -> Result<()>;
 
     // --- the cluster's rows ---
 
-    /// Puts a node's row in place of the one with the same id, if that still has the incarnation `replaces` (`None`: if there is none).
-    /// False: somebody else was there first.
+    /// Puts a node's row in place of the one with the same id, if that still has the incarnation `replaces`
+    /// (`None`: if there is none). False: somebody else was there first.
     async fn join(&self, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool>;
 
-    /// Counts one beat of this incarnation, and says its state and whom it is linked to. The new beat; `None` if its row is not there or has ended.
-    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>>;
+    /// Counts one beat of this incarnation, and says its state and whom it is linked to. The new beat; `None`
+    /// if its row is not there or has ended.
+    async fn beat(
+        &self,
+        id: &NodeId,
+        incarnation: Incarnation,
+        state: NodeState,
+        links: &[Incarnation],
+    ) -> Result<Option<u64>>;
 
-    /// Declares another incarnation dead: its row says so from now on, if it still has that incarnation and that beat, and if `by` lives itself.
-    /// False: one of these is not so.
+    /// Declares another incarnation dead: its row says so from now on, if it still has that incarnation and
+    /// that beat, and if `by` lives itself. False: one of these is not so.
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool>;
 
     /// All nodes' rows, by id.
@@ -272,29 +293,38 @@ pub trait Store: Send + Sync + 'static {
     /// All shards' rows, by id.
     async fn shards(&self) -> Result<Vec<ShardRow>>;
 
-    /// Claims shards, each for itself: raises the epoch and names the owner where the row is still as it was seen, and commits.
-    /// The rows after that, in the order of the claims, claimed or not.
+    /// Claims shards, each for itself: raises the epoch and names the owner where the row is still as it was
+    /// seen, and commits. The rows after that, in the order of the claims, claimed or not.
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>>;
 
-    /// Gives shards to other nodes, each for itself: raises the epoch and names the new owner where the fence still holds, and commits.
-    /// The rows after that, in the order asked, handed over or not.
+    /// Gives shards to other nodes, each for itself: raises the epoch and names the new owner where the fence
+    /// still holds, and commits. The rows after that, in the order asked, handed over or not.
     async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>>;
 
-    /// Gives up shards owned under these fences, which keep their epochs; those owned otherwise stay as they are.
+    /// Gives up shards owned under these fences, which keep their epochs; those owned otherwise stay as they
+    /// are.
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()>;
 
     // --- owners ---
 
-    /// Stores a batch whole, or leaves out portions whose guards do not hold: the fence; for issuances the coupon's quantity and per-user limit;
-    /// for a change the version before it and the quantity. One statement, and the portions are either all issuances or one change; how many rows it stored (a portion is stored whole or not at all).
+    /// Stores a batch whole, or leaves out portions whose guards do not hold: the fence; for issuances the
+    /// coupon's quantity and per-user limit; for a change the version before it and the quantity. One
+    /// statement, and the portions are either all issuances or one change; how many rows it stored (a portion
+    /// is stored whole or not at all).
     async fn write(&self, batch: &Batch) -> Result<u64>;
 
-    /// How the rows of each portion stand, by fresh reads, in the order of the portions. The fence is read before the rows: where it does not
-    /// hold any more, what is said of the rows is final. A portion of which just a part is there, or a row that makes no sense, is `Different`.
+    /// How the rows of each portion stand, by fresh reads, in the order of the portions. The fence is read
+    /// before the rows: where it does not hold any more, what is said of the rows is final. A portion of
+    /// which just a part is there, or a row that makes no sense, is `Different`.
     async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>>;
 
     /// Reads a coupon and its issuances after `after`, in order of sequence. `None`: there is no such coupon.
-    async fn load(&self, coupon: CouponId, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Coupon>>;
+    async fn load(
+        &self,
+        coupon: CouponId,
+        after: Sequence,
+        issuances: LoadSink<'_>,
+    ) -> Result<Option<Coupon>>;
 
     // --- coupons and issuances, for people ---
 
@@ -310,10 +340,21 @@ pub trait Store: Send + Sync + 'static {
     /// One issuance.
     async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>>;
 
-    /// A page of a user's issuances, newest first. No index has them in that order, as it would cost every issuance: all that the user has is read
-    /// and sorted for each page.
-    async fn issuances_of_user(&self, user: &UserId, after: Option<UserCursor>, limit: u32) -> Result<Vec<Issuance>>;
+    /// A page of a user's issuances, newest first. No index has them in that order, as it would cost every
+    /// issuance: all that the user has is read and sorted for each page.
+    async fn issuances_of_user(
+        &self,
+        user: &UserId,
+        after: Option<UserCursor>,
+        limit: u32,
+    ) -> Result<Vec<Issuance>>;
 
     /// A page of a coupon's issuances after a sequence, by sequence, of one user if named.
-    async fn issuances_of_coupon(&self, coupon: CouponId, user: Option<&UserId>, after: Sequence, limit: u32) -> Result<Vec<Issuance>>;
+    async fn issuances_of_coupon(
+        &self,
+        coupon: CouponId,
+        user: Option<&UserId>,
+        after: Sequence,
+        limit: u32,
+    ) -> Result<Vec<Issuance>>;
 }

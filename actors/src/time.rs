@@ -12,7 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// From the year 1000, where MySQL's `DATETIME` begins, to 9999-12-30T22:00 (exclusive), up to where every offset can still be written in four-digit years.
+/// From the year 1000, where MySQL's `DATETIME` begins, to 9999-12-30T22:00 (exclusive), up to where every
+/// offset can still be written in four-digit years.
 const MICROS: std::ops::RangeInclusive<i64> = -30_610_224_000_000_000..=253_402_207_199_999_999;
 
 impl Timestamp {
@@ -52,7 +53,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A reading of a clock that only goes forward and runs during suspend, as the time since some fixed origin of this machine.
+/// A reading of a clock that only goes forward and runs during suspend, as the time since some fixed origin
+/// of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(Duration);
 
@@ -100,7 +102,10 @@ pub struct Now {
 
 /// Reads both clocks. Only shells call this.
 pub fn now() -> Now {
-    Now { moment: moment(), timestamp: timestamp() }
+    Now {
+        moment: moment(),
+        timestamp: timestamp(),
+    }
 }
 
 /// Reads the clock of leases and limits.
@@ -111,13 +116,19 @@ pub fn moment() -> Moment {
     const CLOCK: ClockId = ClockId::Monotonic;
     let reading = clock_gettime(CLOCK);
     // Neither clock is ever negative.
-    Moment(Duration::new(u64::try_from(reading.tv_sec).unwrap_or(0), u32::try_from(reading.tv_nsec).unwrap_or(0)))
+    Moment(Duration::new(
+        u64::try_from(reading.tv_sec).unwrap_or(0),
+        u32::try_from(reading.tv_nsec).unwrap_or(0),
+    ))
 }
 
 /// Reads the wall clock.
 pub fn timestamp() -> Timestamp {
     let reading = clock_gettime(ClockId::Realtime);
-    let micros = reading.tv_sec.saturating_mul(1_000_000).saturating_add(reading.tv_nsec / 1_000);
+    let micros = reading
+        .tv_sec
+        .saturating_mul(1_000_000)
+        .saturating_add(reading.tv_nsec / 1_000);
     Timestamp(micros.clamp(*MICROS.start(), *MICROS.end()))
 }
 

@@ -1,4 +1,5 @@
-//! Members over one database, with the links told by the test: what the tasks and actors around the pure parts do.
+//! Members over one database, with the links told by the test: what the tasks and actors around the pure
+//! parts do.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -62,8 +63,9 @@ impl Peers for Links {
     fn linked(&self) -> Vec<Incarnation> {
         let mesh = self.mesh.lock().unwrap();
         let cut_off = mesh.cut_off;
-        let reached =
-            mesh.nodes.iter().filter(|(number, _)| *number != self.number && ![Some(*number), Some(self.number)].contains(&cut_off));
+        let reached = mesh.nodes.iter().filter(|(number, _)| {
+            *number != self.number && ![Some(*number), Some(self.number)].contains(&cut_off)
+        });
         reached.map(|(_, incarnation)| *incarnation).collect()
     }
 
@@ -101,9 +103,17 @@ struct Node {
 impl Cluster {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db"))).await.unwrap());
+        let store = Arc::new(
+            SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db")))
+                .await
+                .unwrap(),
+        );
         store.check().await.unwrap();
-        Self { store, mesh: Arc::default(), _folder: folder }
+        Self {
+            store,
+            mesh: Arc::default(),
+            _folder: folder,
+        }
     }
 
     async fn start(&self, name: &str, cluster: &str) -> Result<Node, StoreError> {
@@ -119,8 +129,16 @@ impl Cluster {
             mesh.links_made += 1;
             mesh.links_made
         };
-        let links = Arc::new(Links { mesh: Arc::clone(&self.mesh), number, known: Mutex::default() });
-        let (lease, ownership, peers) = (Lease::default(), Ownership::default(), Arc::clone(&links) as Arc<dyn Peers>);
+        let links = Arc::new(Links {
+            mesh: Arc::clone(&self.mesh),
+            number,
+            known: Mutex::default(),
+        });
+        let (lease, ownership, peers) = (
+            Lease::default(),
+            Ownership::default(),
+            Arc::clone(&links) as Arc<dyn Peers>,
+        );
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
         let surroundings = ShardSurroundings {
             store: Arc::clone(&store),
@@ -144,10 +162,31 @@ impl Cluster {
             shards.push(ShardHandle::start(id, surroundings.clone()).await.unwrap());
         }
         let id = NodeId::parse(name).unwrap();
-        let options = Options { node: id.clone(), http: String::new(), cluster: cluster.to_owned(), lease: LEASE, beat: BEAT };
-        let around = Surroundings { store, lease: lease.clone(), shards: shards.into(), ownership: ownership.clone(), peers, door, board };
+        let options = Options {
+            node: id.clone(),
+            http: String::new(),
+            cluster: cluster.to_owned(),
+            lease: LEASE,
+            beat: BEAT,
+        };
+        let around = Surroundings {
+            store,
+            lease: lease.clone(),
+            shards: shards.into(),
+            ownership: ownership.clone(),
+            peers,
+            door,
+            board,
+        };
         let membership = Membership::start(options, around).await?;
-        Ok(Node { id, membership, lease, ownership, faults, links })
+        Ok(Node {
+            id,
+            membership,
+            lease,
+            ownership,
+            faults,
+            links,
+        })
     }
 
     async fn rows(&self) -> Vec<ShardRow> {
@@ -155,13 +194,24 @@ impl Cluster {
     }
 
     async fn incarnation(&self, node: &Node) -> Incarnation {
-        self.store.nodes().await.unwrap().into_iter().find(|row| row.id == node.id).unwrap().incarnation
+        self.store
+            .nodes()
+            .await
+            .unwrap()
+            .into_iter()
+            .find(|row| row.id == node.id)
+            .unwrap()
+            .incarnation
     }
 
     /// As its links were told.
     fn mesh_incarnation(&self, node: &Node) -> Incarnation {
         let mesh = self.mesh.lock().unwrap();
-        mesh.nodes.iter().find(|(number, _)| *number == node.links.number).unwrap().1
+        mesh.nodes
+            .iter()
+            .find(|(number, _)| *number == node.links.number)
+            .unwrap()
+            .1
     }
 
     /// All shards are where the plan over these nodes has them, and these nodes know it.
@@ -172,7 +222,10 @@ impl Cluster {
                 let is_planned = plan.owner_of(row.id) == Some(&node.id);
                 let is_owner = row.owner == Some(self.mesh_incarnation(node));
                 let entry = node.ownership.entry(row.id);
-                if is_planned != is_owner || is_planned != (entry.owner == Owner::Here) || entry.epoch != row.epoch {
+                if is_planned != is_owner
+                    || is_planned != (entry.owner == Owner::Here)
+                    || entry.epoch != row.epoch
+                {
                     return false;
                 }
             }
@@ -188,7 +241,10 @@ async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(60), polls).await.is_ok(), "never: {what}");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(60), polls).await.is_ok(),
+        "never: {what}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,16 +252,35 @@ async fn a_second_node_is_handed_its_shards_and_hands_them_back_when_it_leaves()
     let cluster = Cluster::new().await;
     let one = cluster.start("one", "1:1").await.unwrap();
     eventually("one has all", async || cluster.is_placed_on(&[&one]).await).await;
-    eventually("its claims are told of", async || cluster.mesh.lock().unwrap().moved.len() == usize::from(SHARDS)).await;
+    eventually("its claims are told of", async || {
+        cluster.mesh.lock().unwrap().moved.len() == usize::from(SHARDS)
+    })
+    .await;
     cluster.mesh.lock().unwrap().moved.clear();
     let before = cluster.rows().await;
     let two = cluster.start("two", "2:2").await.unwrap();
-    eventually("both have theirs", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    eventually("both have theirs", async || {
+        cluster.is_placed_on(&[&one, &two]).await
+    })
+    .await;
     let known = two.links.known.lock().unwrap().clone();
-    let expected = PeerAddress { node: one.id.clone(), incarnation: cluster.mesh_incarnation(&one), address: "1:1".to_owned() };
+    let expected = PeerAddress {
+        node: one.id.clone(),
+        incarnation: cluster.mesh_incarnation(&one),
+        address: "1:1".to_owned(),
+    };
     assert_eq!(known, [expected]);
-    let moved: Vec<ShardId> = before.iter().zip(cluster.rows().await).filter(|(old, new)| *old != new).map(|(old, _)| old.id).collect();
-    assert!((64..192).contains(&moved.len()), "{} of 256 shards moved", moved.len());
+    let moved: Vec<ShardId> = before
+        .iter()
+        .zip(cluster.rows().await)
+        .filter(|(old, new)| *old != new)
+        .map(|(old, _)| old.id)
+        .collect();
+    assert!(
+        (64..192).contains(&moved.len()),
+        "{} of 256 shards moved",
+        moved.len()
+    );
     let told = |mesh: &Mesh| {
         let mut told: Vec<ShardId> = mesh.moved.iter().map(|(shard, _)| *shard).collect();
         told.sort_unstable();
@@ -213,58 +288,125 @@ async fn a_second_node_is_handed_its_shards_and_hands_them_back_when_it_leaves()
         told.dedup();
         told
     };
-    eventually("each is told of, and no other moved", async || told(&cluster.mesh.lock().unwrap()) == moved).await;
-    let announced = |shard: &ShardId| cluster.mesh.lock().unwrap().expected.iter().any(|(_, expected)| expected == shard);
+    eventually("each is told of, and no other moved", async || {
+        told(&cluster.mesh.lock().unwrap()) == moved
+    })
+    .await;
+    let announced = |shard: &ShardId| {
+        cluster
+            .mesh
+            .lock()
+            .unwrap()
+            .expected
+            .iter()
+            .any(|(_, expected)| expected == shard)
+    };
     assert!(moved.iter().all(announced), "each was announced before");
     two.membership.begin_leaving();
     eventually("one has all again", async || cluster.is_placed_on(&[&one]).await).await;
     two.membership.leave().await;
-    let ended = cluster.store.nodes().await.unwrap().into_iter().find(|row| row.id == two.id).unwrap();
+    let ended = cluster
+        .store
+        .nodes()
+        .await
+        .unwrap()
+        .into_iter()
+        .find(|row| row.id == two.id)
+        .unwrap();
     assert_eq!(ended.state, NodeState::Ended);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_loses_the_database_is_ended_by_the_other_and_joins_anew_by_itself() {
     let cluster = Cluster::new().await;
-    let (one, two) = (cluster.start("one", "1:1").await.unwrap(), cluster.start("two", "2:2").await.unwrap());
-    eventually("both have theirs", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    let (one, two) = (
+        cluster.start("one", "1:1").await.unwrap(),
+        cluster.start("two", "2:2").await.unwrap(),
+    );
+    eventually("both have theirs", async || {
+        cluster.is_placed_on(&[&one, &two]).await
+    })
+    .await;
     let before = cluster.incarnation(&two).await;
     two.faults.refuse_beats(true);
     eventually("one has all", async || cluster.is_placed_on(&[&one]).await).await;
     eventually("two knows that it has none", async || !two.membership.is_ready()).await;
     two.faults.refuse_beats(false);
-    eventually("both have theirs again", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    eventually("both have theirs again", async || {
+        cluster.is_placed_on(&[&one, &two]).await
+    })
+    .await;
     assert_ne!(cluster.incarnation(&two).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_lose_the_database_nobody_is_ended_for_it() {
     let cluster = Cluster::new().await;
-    let (one, two) = (cluster.start("one", "1:1").await.unwrap(), cluster.start("two", "2:2").await.unwrap());
-    eventually("both have theirs", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    let (one, two) = (
+        cluster.start("one", "1:1").await.unwrap(),
+        cluster.start("two", "2:2").await.unwrap(),
+    );
+    eventually("both have theirs", async || {
+        cluster.is_placed_on(&[&one, &two]).await
+    })
+    .await;
     let before = cluster.store.nodes().await.unwrap();
-    [&one, &two].iter().for_each(|node| node.faults.refuse_beats(true));
-    eventually("nobody has a lease", async || !one.membership.is_ready() && !two.membership.is_ready()).await;
-    [&one, &two].iter().for_each(|node| node.faults.refuse_beats(false));
-    eventually("both have theirs again", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    [&one, &two]
+        .iter()
+        .for_each(|node| node.faults.refuse_beats(true));
+    eventually("nobody has a lease", async || {
+        !one.membership.is_ready() && !two.membership.is_ready()
+    })
+    .await;
+    [&one, &two]
+        .iter()
+        .for_each(|node| node.faults.refuse_beats(false));
+    eventually("both have theirs again", async || {
+        cluster.is_placed_on(&[&one, &two]).await
+    })
+    .await;
     let after = cluster.store.nodes().await.unwrap();
-    assert!(before.iter().zip(after).all(|(old, new)| old.incarnation == new.incarnation), "the same lives as before");
+    assert!(
+        before
+            .iter()
+            .zip(after)
+            .all(|(old, new)| old.incarnation == new.incarnation),
+        "the same lives as before"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_not_reached_gives_its_shards_up_and_gets_them_back_when_it_is() {
     let cluster = Cluster::new().await;
-    let (one, two) = (cluster.start("one", "1:1").await.unwrap(), cluster.start("two", "2:2").await.unwrap());
-    eventually("both have theirs", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    let (one, two) = (
+        cluster.start("one", "1:1").await.unwrap(),
+        cluster.start("two", "2:2").await.unwrap(),
+    );
+    eventually("both have theirs", async || {
+        cluster.is_placed_on(&[&one, &two]).await
+    })
+    .await;
     // Of two who do not reach each other the smaller name stays.
     let begun = Instant::now();
     cluster.mesh.lock().unwrap().cut_off = Some(two.links.number);
-    eventually("two says that it is left out", async || two.membership.is_outside() && !two.membership.is_ready()).await;
-    eventually("one has all", async || cluster.is_placed_on(&[&one]).await && !two.membership.is_ready()).await;
+    eventually("two says that it is left out", async || {
+        two.membership.is_outside() && !two.membership.is_ready()
+    })
+    .await;
+    eventually("one has all", async || {
+        cluster.is_placed_on(&[&one]).await && !two.membership.is_ready()
+    })
+    .await;
     assert!(two.membership.is_outside() && !one.membership.is_outside());
-    assert!(begun.elapsed() >= 2 * LEASE, "a link that fails for a moment moves nothing");
+    assert!(
+        begun.elapsed() >= 2 * LEASE,
+        "a link that fails for a moment moves nothing"
+    );
     cluster.mesh.lock().unwrap().cut_off = None;
-    eventually("both have theirs again", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    eventually("both have theirs again", async || {
+        cluster.is_placed_on(&[&one, &two]).await
+    })
+    .await;
     assert!(!two.membership.is_outside());
 }
 
@@ -273,13 +415,22 @@ async fn a_name_that_lives_elsewhere_is_refused_and_one_that_is_dead_there_is_re
     let cluster = Cluster::new().await;
     let one = cluster.start("one", "1:1").await.unwrap();
     let refused = cluster.start("one", "2:2").await.err().unwrap();
-    assert!(matches!(&refused, StoreError::NotStored(why) if why.contains("lives at 1:1")), "{refused}");
-    eventually("the first is not disturbed", async || cluster.is_placed_on(&[&one]).await).await;
+    assert!(
+        matches!(&refused, StoreError::NotStored(why) if why.contains("lives at 1:1")),
+        "{refused}"
+    );
+    eventually("the first is not disturbed", async || {
+        cluster.is_placed_on(&[&one]).await
+    })
+    .await;
     one.faults.refuse_beats(true);
     let begun = Instant::now();
     let second = cluster.start("one", "2:2").await.unwrap();
     assert!(begun.elapsed() >= LEASE);
-    eventually("the second has all", async || cluster.is_placed_on(&[&second]).await).await;
+    eventually("the second has all", async || {
+        cluster.is_placed_on(&[&second]).await
+    })
+    .await;
     // The same address is a restart, which need not wait.
     second.faults.refuse_beats(true);
     let begun = Instant::now();
@@ -301,8 +452,14 @@ async fn a_database_too_slow_for_all_claims_of_a_beat_gives_some_with_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_takes_over_more_than_a_beat_allows_is_ready_meanwhile() {
     let cluster = Cluster::new().await;
-    let (one, two) = (cluster.start("one", "1:1").await.unwrap(), cluster.start("two", "2:2").await.unwrap());
-    eventually("both have theirs", async || cluster.is_placed_on(&[&one, &two]).await).await;
+    let (one, two) = (
+        cluster.start("one", "1:1").await.unwrap(),
+        cluster.start("two", "2:2").await.unwrap(),
+    );
+    eventually("both have theirs", async || {
+        cluster.is_placed_on(&[&one, &two]).await
+    })
+    .await;
     one.faults.slow_claims(2 * (LEASE / 3) / u32::from(SHARDS));
     two.faults.refuse_beats(true);
     eventually("one has all", async || {
@@ -320,13 +477,19 @@ async fn a_lease_counts_from_before_its_beat_was_sent() {
     eventually("one has all", async || cluster.is_placed_on(&[&one]).await).await;
     one.faults.late_beats(LATE);
     // What the answers that came at once were worth is used up.
-    eventually("late answers count", async || one.lease.remaining(time::moment()) < LEASE - LATE).await;
+    eventually("late answers count", async || {
+        one.lease.remaining(time::moment()) < LEASE - LATE
+    })
+    .await;
     let begun = Instant::now();
     let mut most = Duration::ZERO;
     while begun.elapsed() < 4 * LATE {
         most = most.max(one.lease.remaining(time::moment()));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(most <= LEASE - LATE, "an answer that was {LATE:?} late is worth {most:?} of {LEASE:?}");
+    assert!(
+        most <= LEASE - LATE,
+        "an answer that was {LATE:?} late is worth {most:?} of {LEASE:?}"
+    );
     assert!(most > Duration::ZERO, "and it is worth something");
 }

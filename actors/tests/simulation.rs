@@ -1,9 +1,10 @@
-//! The state machines of production, wired by hand in one thread, with a scheduler that picks the next step by a seed. Several nodes have one database:
-//! they join, leave, hang beyond their lease, die, are cut off, lose links, hand the shard over; messages are late, statements go on after their
-//! connection is lost, owners panic.
+//! The state machines of production, wired by hand in one thread, with a scheduler that picks the next step
+//! by a seed. Several nodes have one database: they join, leave, hang beyond their lease, die, are cut off,
+//! lose links, hand the shard over; messages are late, statements go on after their connection is lost,
+//! owners panic.
 //!
-//! What must hold is checked where it is told: at the moment an answer leaves, the database says the same; and whoever decides owns the shard by its row.
-//! `FIRSTCOME_SEED=n` runs one seed again.
+//! What must hold is checked where it is told: at the moment an answer leaves, the database says the same;
+//! and whoever decides owns the shard by its row. `FIRSTCOME_SEED=n` runs one seed again.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

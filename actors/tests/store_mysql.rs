@@ -1,4 +1,5 @@
-//! What a database that is a server has to keep besides the contract: its locks, its faults, its start. On MySQL and on MariaDB.
+//! What a database that is a server has to keep besides the contract: its locks, its faults, its start. On
+//! MySQL and on MariaDB.
 
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "the crate is a test")]
 
@@ -17,7 +18,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-/// Tests share a server. Most let each other be (`beside`); those that change it as a whole, or count what it does, have it `alone`.
+/// Tests share a server. Most let each other be (`beside`); those that change it as a whole, or count what it
+/// does, have it `alone`.
 static SERVERS: [tokio::sync::RwLock<()>; 2] = [const { tokio::sync::RwLock::const_new(()) }; 2];
 
 /// Makes a test on each server of each function.
@@ -108,7 +110,10 @@ on_both! {
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
-        assert!(begun.elapsed() < Duration::from_secs(120), "{what} does not happen");
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "{what} does not happen"
+        );
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
 }

@@ -1,18 +1,24 @@
 //! Decides whether what clients saw and what is stored can be of one service that keeps its promises.
 //!
-//! Pure: from a history, the final rows and [`Options`] to a [`Report`]. It knows nothing of how the service works, only what it promises:
+//! Pure: from a history, the final rows and [`Options`] to a [`Report`]. It knows nothing of how the service
+//! works, only what it promises:
 //! - `stored`: the rows alone — sequences 1…n, the quantity, the per-user limit;
-//! - `attribution`: every 201 stored as it was told, every row asked for, replays equal, and the order of arrival;
-//! - `timeline`: which versions of the coupon may have been in force when, from administrators' calls and answers;
-//! - `bounds`: when each issuance was decided at the earliest and at the latest, and that some version allowed it then;
+//! - `attribution`: every 201 stored as it was told, every row asked for, replays equal, and the order of
+//!   arrival;
+//! - `timeline`: which versions of the coupon may have been in force when, from administrators' calls and
+//!   answers;
+//! - `bounds`: when each issuance was decided at the earliest and at the latest, and that some version
+//!   allowed it then;
 //! - `refusals`: each true at some moment between its call and its answer.
 //!
-//! Whatever is not known is taken in the service's favour, so that a finding is always a fault: of the service, or of the clocks
-//! ([`Options::clock_tolerance`]), or of the record. What is *not* seen is therefore part of the contract of this module:
-//! a fault inside the width of overlapping calls, and one that an operation without an answer could explain.
+//! Whatever is not known is taken in the service's favour, so that a finding is always a fault: of the
+//! service, or of the clocks ([`Options::clock_tolerance`]), or of the record. What is *not* seen is
+//! therefore part of the contract of this module: a fault inside the width of overlapping calls, and one that
+//! an operation without an answer could explain.
 //!
-//! Client times bound decisions exactly; `issued_at` bounds them by the tolerance. Everything is sorted once, so the cost is n log n;
-//! a refusal is also held against every version that may have been in force during it, of which there are few.
+//! Client times bound decisions exactly; `issued_at` bounds them by the tolerance. Everything is sorted once,
+//! so the cost is n log n; a refusal is also held against every version that may have been in force during
+//! it, of which there are few.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,8 +47,9 @@ use timeline::Timeline;
 pub struct Options {
     /// How far the service's clocks and the clients' may be apart, either way.
     pub clock_tolerance: Duration,
-    /// How long after a change that does not widen was answered a refusal may still be in the words of the version before it. Zero is the contract;
-    /// doors of other nodes, which are waited for only where a change widens, keep it to their `door_ttl`.
+    /// How long after a change that does not widen was answered a refusal may still be in the words of the
+    /// version before it. Zero is the contract; doors of other nodes, which are waited for only where a
+    /// change widens, keep it to their `door_ttl`.
     pub narrowing_lag: Duration,
     /// Others used the coupons too: rows and versions need no request in the history.
     pub foreign: bool,
@@ -52,7 +59,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock_tolerance: Duration::from_millis(250), narrowing_lag: Duration::ZERO, foreign: false, shown_max: 10 }
+        Self {
+            clock_tolerance: Duration::from_millis(250),
+            narrowing_lag: Duration::ZERO,
+            foreign: false,
+            shown_max: 10,
+        }
     }
 }
 
@@ -99,7 +111,14 @@ struct Facts {
 }
 
 impl Facts {
-    const NONE: Self = Self { called: i64::MIN, caller: None, answered: i64::MAX, answerer: None, given_to: None, explained: false };
+    const NONE: Self = Self {
+        called: i64::MIN,
+        caller: None,
+        answered: i64::MAX,
+        answerer: None,
+        given_to: None,
+        explained: false,
+    };
 }
 
 /// Everything that is wrong with this history and these rows.
@@ -109,8 +128,17 @@ pub fn check(history: &[Operation], rows: &Rows, options: &Options) -> Report {
     tally(history, &mut reporter);
     let mut coupons: BTreeMap<CouponId, &CouponRow> = BTreeMap::new();
     for coupon in &rows.coupons {
-        if coupons.insert(coupon.id, coupon).is_some_and(|before| before != coupon) {
-            reporter.find(Kind::VersionsConflict, coupon.id, || "the coupon is stored twice, differently".to_owned(), &[], &[]);
+        if coupons
+            .insert(coupon.id, coupon)
+            .is_some_and(|before| before != coupon)
+        {
+            reporter.find(
+                Kind::VersionsConflict,
+                coupon.id,
+                || "the coupon is stored twice, differently".to_owned(),
+                &[],
+                &[],
+            );
         }
     }
     for coupon in coupons.values() {
@@ -139,8 +167,16 @@ impl<'h> Sorted<'h> {
         for (place, operation) in history.iter().enumerate() {
             match operation {
                 Operation::Issue(issue) => {
-                    let key = issue.key.as_ref().map_or(KEYLESS, |key| keys.number(key.as_str()));
-                    entries.push(Entry { coupon: issue.coupon, user: users.number(issue.user.as_str()), key, place });
+                    let key = issue
+                        .key
+                        .as_ref()
+                        .map_or(KEYLESS, |key| keys.number(key.as_str()));
+                    entries.push(Entry {
+                        coupon: issue.coupon,
+                        user: users.number(issue.user.as_str()),
+                        key,
+                        place,
+                    });
                 }
                 Operation::Create(_) | Operation::Change(_) => {
                     if let Some(coupon) = operation.coupon() {
@@ -150,9 +186,17 @@ impl<'h> Sorted<'h> {
             }
         }
         entries.sort_unstable();
-        let mut rows: Vec<_> = rows.issuances.iter().map(|row| (row, users.number(row.user.as_str()))).collect();
+        let mut rows: Vec<_> = rows
+            .issuances
+            .iter()
+            .map(|row| (row, users.number(row.user.as_str())))
+            .collect();
         rows.sort_by_key(|(row, _)| (row.id.coupon, row.id.sequence));
-        Self { entries, changes, rows }
+        Self {
+            entries,
+            changes,
+            rows,
+        }
     }
 
     fn entries_of(&self, coupon: CouponId) -> &[Entry] {
@@ -194,7 +238,16 @@ fn check_coupon<'h>(
     let (rows, mut rows_by_user) = stored::check(coupon, sorted.rows_of(coupon.id), reporter);
     rows_by_user.sort_unstable();
     let facts = vec![Facts::NONE; rows.len()];
-    let mut case = Case { history, options, coupon, timeline, rows, rows_by_user, facts, bounds: Vec::new() };
+    let mut case = Case {
+        history,
+        options,
+        coupon,
+        timeline,
+        rows,
+        rows_by_user,
+        facts,
+        bounds: Vec::new(),
+    };
     case.attribute(entries, foreign, reporter);
     case.check_order(reporter);
     case.bound(reporter);
@@ -205,25 +258,59 @@ fn check_coupon<'h>(
 }
 
 /// What was told of coupons that are not stored.
-fn check_missing(history: &[Operation], coupons: &BTreeMap<CouponId, &CouponRow>, sorted: &Sorted<'_>, reporter: &mut Reporter<'_>) {
-    for (coupon, places) in sorted.changes.iter().filter(|(coupon, _)| !coupons.contains_key(coupon)) {
+fn check_missing(
+    history: &[Operation],
+    coupons: &BTreeMap<CouponId, &CouponRow>,
+    sorted: &Sorted<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    for (coupon, places) in sorted
+        .changes
+        .iter()
+        .filter(|(coupon, _)| !coupons.contains_key(coupon))
+    {
         for place in places {
-            if matches!(&history[*place], Operation::Create(create) if matches!(create.answer, CreateAnswer::Created { .. })) {
-                reporter.find(Kind::CouponLost, *coupon, || "its creation was answered, and it is not stored".to_owned(), &[*place], &[]);
+            if matches!(&history[*place], Operation::Create(create) if matches!(create.answer, CreateAnswer::Created { .. }))
+            {
+                reporter.find(
+                    Kind::CouponLost,
+                    *coupon,
+                    || "its creation was answered, and it is not stored".to_owned(),
+                    &[*place],
+                    &[],
+                );
             }
         }
     }
-    for entry in sorted.entries.iter().filter(|entry| !coupons.contains_key(&entry.coupon)) {
-        let Operation::Issue(issue) = &history[entry.place] else { continue };
-        if matches!(&issue.answer, IssueAnswer::Issued { .. } | IssueAnswer::Refused(_))
-            && issue.answer != IssueAnswer::Refused(Refusal::UnknownCoupon)
+    for entry in sorted
+        .entries
+        .iter()
+        .filter(|entry| !coupons.contains_key(&entry.coupon))
+    {
+        let Operation::Issue(issue) = &history[entry.place] else {
+            continue;
+        };
+        if matches!(
+            &issue.answer,
+            IssueAnswer::Issued { .. } | IssueAnswer::Refused(_)
+        ) && issue.answer != IssueAnswer::Refused(Refusal::UnknownCoupon)
         {
             let message = || "an answer is about a coupon that is not stored".to_owned();
             reporter.find(Kind::NoSuchCoupon, entry.coupon, message, &[entry.place], &[]);
         }
     }
-    for (row, _) in sorted.rows.iter().filter(|(row, _)| !coupons.contains_key(&row.id.coupon)) {
-        reporter.find(Kind::NoSuchCoupon, row.id.coupon, || "a row is of a coupon that is not stored".to_owned(), &[], &[row]);
+    for (row, _) in sorted
+        .rows
+        .iter()
+        .filter(|(row, _)| !coupons.contains_key(&row.id.coupon))
+    {
+        reporter.find(
+            Kind::NoSuchCoupon,
+            row.id.coupon,
+            || "a row is of a coupon that is not stored".to_owned(),
+            &[],
+            &[row],
+        );
     }
 }
 
@@ -231,10 +318,15 @@ fn check_missing(history: &[Operation], coupons: &BTreeMap<CouponId, &CouponRow>
 fn tally(history: &[Operation], reporter: &mut Reporter<'_>) {
     let mut answers: HashMap<&str, u64> = HashMap::new();
     for operation in history {
-        let Operation::Issue(issue) = operation else { continue };
+        let Operation::Issue(issue) = operation else {
+            continue;
+        };
         *answers.entry(issue.answer.code()).or_default() += 1;
     }
-    reporter.report.answers = answers.into_iter().map(|(answer, count)| (answer.to_owned(), count)).collect();
+    reporter.report.answers = answers
+        .into_iter()
+        .map(|(answer, count)| (answer.to_owned(), count))
+        .collect();
 }
 
 /// A duration in the unit of every time here.

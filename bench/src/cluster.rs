@@ -1,6 +1,7 @@
 //! `firstcome-bench cluster`: several nodes on this machine over one database, to try and to break.
 //!
-//! Each node is the program `firstcome` with a configuration file of its own. What they leave behind is removed in the end.
+//! Each node is the program `firstcome` with a configuration file of its own. What they leave behind is
+//! removed in the end.
 
 pub(crate) mod node;
 
@@ -21,7 +22,8 @@ use node::{Ended, Node};
 
 /// How long nodes may take until they are ready; a new database has its schema made in this time.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a node may take to stop: beyond its own limit (`shutdown.limit`), so that it can say itself what was not finished.
+/// How long a node may take to stop: beyond its own limit (`shutdown.limit`), so that it can say itself what
+/// was not finished.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// Time between two looks at the nodes.
 const POLL: Duration = Duration::from_millis(50);
@@ -34,7 +36,8 @@ pub struct Cluster {
     /// How many nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: u16,
-    /// The database server to start; by default whichever is on this machine, MySQL first. MYSQLD and MARIADBD name programs that are not on the PATH.
+    /// The database server to start; by default whichever is on this machine, MySQL first. MYSQLD and
+    /// MARIADBD name programs that are not on the PATH.
     #[arg(long, value_enum, conflicts_with = "url")]
     server: Option<ServerKind>,
     /// A database of a server that runs already, `mysql://user:password@host:port/database`.
@@ -71,7 +74,10 @@ struct Signals {
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     /// The next of them. Cancel safe.
@@ -84,8 +90,8 @@ impl Signals {
 }
 
 impl Cluster {
-    /// Does it until it is told to stop (Ctrl-C, SIGTERM). The exit status is 0 if every node stopped as it should, 1 if one did not or ended by itself, 2 if
-    /// nothing was started.
+    /// Does it until it is told to stop (Ctrl-C, SIGTERM). The exit status is 0 if every node stopped as it
+    /// should, 1 if one did not or ended by itself, 2 if nothing was started.
     pub async fn run(&self) -> ExitCode {
         match self.serve().await {
             Ok(true) => ExitCode::from(CLEAN),
@@ -129,20 +135,36 @@ impl Cluster {
         let mut reasons = Vec::new();
         for kind in kinds {
             println!("starting {}", kind.name());
-            match tokio::task::block_in_place(|| Server::start(kind, &["--innodb-flush-log-at-trx-commit=1"])) {
+            match tokio::task::block_in_place(|| Server::start(kind, &["--innodb-flush-log-at-trx-commit=1"]))
+            {
                 Ok(server) => return Ok((server.fresh_database().await?, Some(server))),
                 Err(why) => reasons.push(format!("{}: {why}", kind.name())),
             }
         }
-        Err(format!("there is no database server to start, and no --url of one that runs: {}", reasons.join("; ")).into())
+        Err(format!(
+            "there is no database server to start, and no --url of one that runs: {}",
+            reasons.join("; ")
+        )
+        .into())
     }
 
-    fn start(&self, nodes: &mut Vec<Node>, program: &Path, scratch: &TempDir, url: &str, token: &str) -> Result<(), Failed> {
+    fn start(
+        &self,
+        nodes: &mut Vec<Node>,
+        program: &Path,
+        scratch: &TempDir,
+        url: &str,
+        token: &str,
+    ) -> Result<(), Failed> {
         let cookie = format!("{:032x}", rand::random::<u128>());
         for number in 0..self.nodes {
             let name = format!("node-{}", number + 1);
             let links = |number| format!("127.0.0.1:{}", self.link_port + number);
-            let peers = (0..self.nodes).filter(|other| *other != number).map(links).collect::<Vec<_>>().join(",");
+            let peers = (0..self.nodes)
+                .filter(|other| *other != number)
+                .map(links)
+                .collect::<Vec<_>>()
+                .join(",");
             let keys = [
                 ("data_dir", "data".to_owned()),
                 ("node.id", name.clone()),
@@ -153,12 +175,19 @@ impl Cluster {
                 ("cluster.cookie", cookie.clone()),
                 ("auth.admin_token", token.to_owned()),
             ];
-            nodes.push(Node::start(&name, program, &scratch.path().join(&name), &keys, &self.set)?);
+            nodes.push(Node::start(
+                &name,
+                program,
+                &scratch.path().join(&name),
+                &keys,
+                &self.set,
+            )?);
         }
         Ok(())
     }
 
-    /// Says where the nodes are once they are ready, and then what becomes of them, until it is told to stop. False if one ended by itself.
+    /// Says where the nodes are once they are ready, and then what becomes of them, until it is told to stop.
+    /// False if one ended by itself.
     async fn watch(&self, nodes: &mut [Node], signals: &mut Signals, token: &str) -> Result<bool, Failed> {
         tokio::select! {
             ready = all_ready(nodes) => ready?,
@@ -172,10 +201,15 @@ impl Cluster {
                 () = tokio::time::sleep(POLL) => {}
             }
             for node in nodes.iter_mut() {
-                let Some(Ended { how, last_lines }) = node.ended_by_itself()? else { continue };
+                let Some(Ended { how, last_lines }) = node.ended_by_itself()? else {
+                    continue;
+                };
                 all_live = false;
                 let again = node.command();
-                println!("{} ended by itself: {how}\n{last_lines}\nto start it again: {again}\n", node.name());
+                println!(
+                    "{} ended by itself: {how}\n{last_lines}\nto start it again: {again}\n",
+                    node.name()
+                );
             }
             if nodes.iter().all(|node| !node.lives()) {
                 println!("no node is left");
@@ -186,9 +220,18 @@ impl Cluster {
 
     /// Where everything is, and lines to copy, each for another node.
     async fn welcome(&self, nodes: &[Node], token: &str) -> String {
-        let mut text = format!("\n{} nodes are one cluster. The admin token is {token}\n\n", nodes.len());
+        let mut text = format!(
+            "\n{} nodes are one cluster. The admin token is {token}\n\n",
+            nodes.len()
+        );
         for node in nodes {
-            text += &format!("  {}  {}  process {}  log {}\n", node.name(), node.url(), node.process(), node.log().display());
+            text += &format!(
+                "  {}  {}  process {}  log {}\n",
+                node.name(),
+                node.url(),
+                node.process(),
+                node.log().display()
+            );
         }
         let url = |number: usize| nodes[number % nodes.len()].url();
         let next = next_coupon(url(0)).await;
@@ -218,7 +261,12 @@ async fn all_ready(nodes: &mut [Node]) -> Result<(), Failed> {
                 return Err(format!("{} ended before it was ready: {how}\n{last_lines}", node.name()).into());
             }
             if begun.elapsed() > START_LIMIT && !node.is_ready() {
-                return Err(format!("{} is not ready within {START_LIMIT:?}\n{}", node.name(), node.last_lines()).into());
+                return Err(format!(
+                    "{} is not ready within {START_LIMIT:?}\n{}",
+                    node.name(),
+                    node.last_lines()
+                )
+                .into());
             }
         }
         tokio::time::sleep(POLL).await;
@@ -226,8 +274,8 @@ async fn all_ready(nodes: &mut [Node]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Stops those that live one after the other, so that each hands over to those that stay. A second signal ends all at once. False if one did not stop as it
-/// should.
+/// Stops those that live one after the other, so that each hands over to those that stay. A second signal
+/// ends all at once. False if one did not stop as it should.
 async fn stop(nodes: &mut [Node], signals: &mut Signals) -> bool {
     let mut all_well = true;
     for place in 0..nodes.len() {
@@ -244,7 +292,11 @@ async fn stop(nodes: &mut [Node], signals: &mut Signals) -> bool {
             }
         };
         if let Err(how) = stopped {
-            println!("{} did not stop as it should: {how}\n{}", nodes[place].name(), nodes[place].last_lines());
+            println!(
+                "{} did not stop as it should: {how}\n{}",
+                nodes[place].name(),
+                nodes[place].last_lines()
+            );
             all_well = false;
         }
     }
@@ -255,12 +307,21 @@ async fn stop(nodes: &mut [Node], signals: &mut Signals) -> bool {
 async fn next_coupon(url: &str) -> u64 {
     let newest = async {
         let client = Client::builder().timeout(ANSWER_LIMIT).no_proxy().build().ok()?;
-        let page: Value = client.get(format!("{url}/v1/coupons?limit=1")).send().await.ok()?.json().await.ok()?;
+        let page: Value = client
+            .get(format!("{url}/v1/coupons?limit=1"))
+            .send()
+            .await
+            .ok()?
+            .json()
+            .await
+            .ok()?;
         page["items"].get(0)?["id"].as_u64()
     };
     newest.await.map_or(1, |id| id + 1)
 }
 
 fn key_and_value(text: &str) -> Result<String, &'static str> {
-    text.split_once('=').map(|_| text.to_owned()).ok_or("must be KEY=VALUE")
+    text.split_once('=')
+        .map(|_| text.to_owned())
+        .ok_or("must be KEY=VALUE")
 }

@@ -1,7 +1,9 @@
-//! `firstcome-bench compare`: starts everything itself, on loopback with temporary data, and measures it side by side.
+//! `firstcome-bench compare`: starts everything itself, on loopback with temporary data, and measures it side
+//! by side.
 //!
-//! A figure alone says as much about the machine and its other users as about the service. So whatever is compared is measured in turn, round after round,
-//! each round has its own ratios, and medians are shown with the least and the most of all rounds.
+//! A figure alone says as much about the machine and its other users as about the service. So whatever is
+//! compared is measured in turn, round after round, each round has its own ratios, and medians are shown with
+//! the least and the most of all rounds.
 
 mod batches;
 mod children;
@@ -70,7 +72,8 @@ pub struct Compare {
     /// The redo log of database servers, in MiB; their own default otherwise, which is some 100 MiB.
     #[arg(long, value_parser = clap::value_parser!(u32).range(64..=65_536))]
     redo_log_mib: Option<u32>,
-    /// How many issuances `million` stores beforehand. `hand-offs` stores as many for each coupon, up to 100,000.
+    /// How many issuances `million` stores beforehand. `hand-offs` stores as many for each coupon, up to
+    /// 100,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     issued: u64,
     /// How many coupons `sleeping` makes.
@@ -116,7 +119,8 @@ impl What {
 }
 
 impl Compare {
-    /// Does it, prints the tables as Markdown, and returns the exit status: 0, or 2 if something could not be measured.
+    /// Does it, prints the tables as Markdown, and returns the exit status: 0, or 2 if something could not be
+    /// measured.
     pub async fn run(&self) -> ExitCode {
         match self.tables().await {
             Ok(()) => ExitCode::from(CLEAN),
@@ -129,7 +133,11 @@ impl Compare {
 
     async fn tables(&self) -> Result<(), Failed> {
         let scratch = tempfile::Builder::new().prefix("firstcome-compare-").tempdir()?;
-        let bench = Bench { flags: self, scratch: scratch.path(), stores: self.start_stores().await? };
+        let bench = Bench {
+            flags: self,
+            scratch: scratch.path(),
+            stores: self.start_stores().await?,
+        };
         println!("{}", bench.machine().await?);
         for what in &self.what {
             let table = match what {
@@ -176,20 +184,40 @@ impl Bench<'_> {
 
     /// Measures for the duration that was wished.
     async fn measure(&self, asked: Asked<'_>) -> Result<Run, Failed> {
-        let bounds = Bounds { duration: Some(WARM_UP + self.flags.duration), requests: None };
+        let bounds = Bounds {
+            duration: Some(WARM_UP + self.flags.duration),
+            requests: None,
+        };
         self.drive(asked, bounds, WARM_UP).await
     }
 
     /// Sends so many requests, as fast as they are answered.
     async fn send(&self, asked: Asked<'_>, requests: u64) -> Result<Run, Failed> {
-        self.drive(asked, Bounds { duration: None, requests: Some(requests) }, Duration::ZERO).await
+        self.drive(
+            asked,
+            Bounds {
+                duration: None,
+                requests: Some(requests),
+            },
+            Duration::ZERO,
+        )
+        .await
     }
 
     async fn drive(&self, asked: Asked<'_>, bounds: Bounds, warm_up: Duration) -> Result<Run, Failed> {
         let plan = Plan {
-            targets: asked.urls.iter().map(|url| target(url)).collect::<Result<_, _>>()?,
+            targets: asked
+                .urls
+                .iter()
+                .map(|url| target(url))
+                .collect::<Result<_, _>>()?,
             coupons: asked.coupons,
-            crowd: Crowd { name: asked.name.to_owned(), repeats_ppm: 0, users: asked.users, seed: 0 },
+            crowd: Crowd {
+                name: asked.name.to_owned(),
+                repeats_ppm: 0,
+                users: asked.users,
+                seed: 0,
+            },
             pace: asked.pace,
             bounds,
             warm_up,
@@ -211,25 +239,47 @@ impl Bench<'_> {
     /// Issues from new coupons to users who are all different.
     async fn issue(&self, node: &Child, coupons: u64, pace: Pace, connections: usize) -> Result<Run, Failed> {
         let coupons = self.make(node.url(), coupons, None).await?;
-        let asked = Asked { urls: vec![node.url()], coupons, users: None, name: &Self::name(), pace, connections };
+        let asked = Asked {
+            urls: vec![node.url()],
+            coupons,
+            users: None,
+            name: &Self::name(),
+            pace,
+            connections,
+        };
         let run = self.measure(asked).await?;
         expect(&run, "issued")?;
         Ok(run)
     }
 
     async fn make(&self, url: &str, count: u64, quantity: Option<u64>) -> Result<Vec<CouponId>, Failed> {
-        let wanted = Wanted { count, quantity, name: &Self::name() };
+        let wanted = Wanted {
+            count,
+            quantity,
+            name: &Self::name(),
+        };
         Ok(coupons::make(url, children::ADMIN_TOKEN, wanted, None).await?)
     }
 
     async fn make_one(&self, url: &str, quantity: Option<u64>) -> Result<CouponId, Failed> {
-        self.make(url, 1, quantity).await?.first().copied().ok_or_else(|| "no coupon was made".into())
+        self.make(url, 1, quantity)
+            .await?
+            .first()
+            .copied()
+            .ok_or_else(|| "no coupon was made".into())
     }
 
     /// A coupon that is sold out.
     async fn sold_out(&self, url: &str) -> Result<CouponId, Failed> {
         let coupon = self.make_one(url, Some(10)).await?;
-        let asked = Asked { urls: vec![url], coupons: vec![coupon], users: None, name: &Self::name(), pace: Pace::Closed, connections: 8 };
+        let asked = Asked {
+            urls: vec![url],
+            coupons: vec![coupon],
+            users: None,
+            name: &Self::name(),
+            pace: Pace::Closed,
+            connections: 8,
+        };
         expect(&self.send(asked, 1_000).await?, "SOLD_OUT")?;
         Ok(coupon)
     }
@@ -243,9 +293,17 @@ impl Bench<'_> {
         let plan = Plan {
             targets: Vec::new(),
             coupons: Vec::new(),
-            crowd: Crowd { name: Self::name(), repeats_ppm: 0, users: None, seed: 0 },
+            crowd: Crowd {
+                name: Self::name(),
+                repeats_ppm: 0,
+                users: None,
+                seed: 0,
+            },
             pace: Pace::Closed,
-            bounds: Bounds { duration: None, requests: None },
+            bounds: Bounds {
+                duration: None,
+                requests: None,
+            },
             warm_up: WARM_UP,
             connections: self.connections(),
             threads: processors(),
@@ -254,7 +312,10 @@ impl Bench<'_> {
         };
         let ceiling = ceiling::measure(&plan, self.flags.duration).await?;
         let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |(_, model)| model);
+        let model = model
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+            .map_or("unknown", |(_, model)| model);
         Ok(format!(
             "{} processors ({model}) shared by client, service and database; {} rounds of {:?}, {} connections where nothing else is said. \
              Medians of all rounds, with the least and the most. The tool's own ceiling: {ceiling:.0}/s.",
@@ -266,15 +327,32 @@ impl Bench<'_> {
     }
 }
 
-/// Fails unless nearly all answers are what the measurement is about: a figure of something else would be worse than none.
+/// Fails unless nearly all answers are what the measurement is about: a figure of something else would be
+/// worse than none.
 fn expect(run: &Run, outcome: &str) -> Result<(), Failed> {
-    let count = |name: &str| run.tally.outcomes.iter().filter(|one| one.name == name).map(|one| one.latency.len()).sum::<u64>();
+    let count = |name: &str| {
+        run.tally
+            .outcomes
+            .iter()
+            .filter(|one| one.name == name)
+            .map(|one| one.latency.len())
+            .sum::<u64>()
+    };
     let all = run.tally.ended();
     if all > 0 && count(outcome) * 20 >= all * 19 {
         return Ok(());
     }
-    let seen: Vec<String> = run.tally.outcomes.iter().map(|one| format!("{} {}", one.latency.len(), one.name)).collect();
-    Err(format!("of {all} answers nearly all were to be {outcome}, but they are: {}", seen.join(", ")).into())
+    let seen: Vec<String> = run
+        .tally
+        .outcomes
+        .iter()
+        .map(|one| format!("{} {}", one.latency.len(), one.name))
+        .collect();
+    Err(format!(
+        "of {all} answers nearly all were to be {outcome}, but they are: {}",
+        seen.join(", ")
+    )
+    .into())
 }
 
 fn processors() -> usize {

@@ -63,15 +63,23 @@ pub struct Fetch {
 impl Fetch {
     /// From the service at this base URL, in the right of its administrators.
     pub fn new(url: &str, admin_token: &str) -> Self {
-        Self { client: Client::new(), url: url.trim_end_matches('/').to_owned(), admin_token: admin_token.to_owned() }
+        Self {
+            client: Client::new(),
+            url: url.trim_end_matches('/').to_owned(),
+            admin_token: admin_token.to_owned(),
+        }
     }
 
-    /// Reads these coupons, as far as they are stored, and all their issuances. Waits first for lists to be up to date.
+    /// Reads these coupons, as far as they are stored, and all their issuances. Waits first for lists to be
+    /// up to date.
     ///
     /// Cancel safe: it only reads.
     pub async fn rows(&self, coupons: &HashSet<CouponId>) -> Result<Rows, FetchError> {
         tokio::time::sleep(STALENESS).await;
-        let mut rows = Rows { coupons: self.coupons(coupons).await?, issuances: Vec::new() };
+        let mut rows = Rows {
+            coupons: self.coupons(coupons).await?,
+            issuances: Vec::new(),
+        };
         for coupon in &rows.coupons {
             self.issuances(coupon.id, &mut rows.issuances).await?;
         }
@@ -87,7 +95,11 @@ impl Fetch {
                 None => format!("{}/v1/coupons?limit={PAGE_ITEMS_MAX}", self.url),
             };
             let page: Page<CouponRow> = self.page(&url).await?;
-            found.extend(page.items.into_iter().filter(|coupon| wanted.contains(&coupon.id)));
+            found.extend(
+                page.items
+                    .into_iter()
+                    .filter(|coupon| wanted.contains(&coupon.id)),
+            );
             match page.next_cursor {
                 None => return Ok(found),
                 next if next == cursor => return Err(FetchError::Circle { url }),
@@ -99,7 +111,10 @@ impl Fetch {
     async fn issuances(&self, coupon: CouponId, rows: &mut Vec<IssuanceRow>) -> Result<(), FetchError> {
         let mut after = 0;
         loop {
-            let url = format!("{}/v1/coupons/{coupon}/issuances?after_sequence={after}&limit={PAGE_ITEMS_MAX}", self.url);
+            let url = format!(
+                "{}/v1/coupons/{coupon}/issuances?after_sequence={after}&limit={PAGE_ITEMS_MAX}",
+                self.url
+            );
             let page: Page<IssuanceRow> = self.page(&url).await?;
             let last = page.items.last().map(|row| row.id.sequence.get());
             rows.extend(page.items);
@@ -112,13 +127,24 @@ impl Fetch {
     }
 
     async fn page<T: DeserializeOwned>(&self, url: &str) -> Result<T, FetchError> {
-        let http = |error| FetchError::Http { url: url.to_owned(), error };
-        let request = self.client.get(url).bearer_auth(&self.admin_token).timeout(PAGE_TIME_MAX);
+        let http = |error| FetchError::Http {
+            url: url.to_owned(),
+            error,
+        };
+        let request = self
+            .client
+            .get(url)
+            .bearer_auth(&self.admin_token)
+            .timeout(PAGE_TIME_MAX);
         let response = request.send().await.map_err(http)?;
         let status = response.status();
         if status != StatusCode::OK {
             let body = response.text().await.map_err(http)?;
-            return Err(FetchError::Status { url: url.to_owned(), status, body });
+            return Err(FetchError::Status {
+                url: url.to_owned(),
+                status,
+                body,
+            });
         }
         response.json().await.map_err(http)
     }

@@ -1,8 +1,10 @@
 //! What clients saw: every operation with the time it was called and the time its answer came, and its file.
 //!
-//! The file is JSON Lines: one operation a line, in any order. All times are of one clock that never steps back, in microseconds since 1970 UTC.
-//! `call_us` is read before the request is sent, `answer_us` after the whole answer has come. An `answer` is the HTTP answer: `status`,
-//! `replayed` (whether it carried `Idempotent-Replayed: true`), and the JSON `body` as it came. It is null, or absent, where none came in time or whole.
+//! The file is JSON Lines: one operation a line, in any order. All times are of one clock that never steps
+//! back, in microseconds since 1970 UTC. `call_us` is read before the request is sent, `answer_us` after the
+//! whole answer has come. An `answer` is the HTTP answer: `status`, `replayed` (whether it carried
+//! `Idempotent-Replayed: true`), and the JSON `body` as it came. It is null, or absent, where none came in
+//! time or whole.
 //!
 //! ```json
 //! {"create":{"call_us":1000,"answer_us":3000,"answer":{"status":201,"body":{"id":42,"total_quantity":500,"per_user_limit":1,…}}}}
@@ -13,9 +15,10 @@
 //! {"change":{"call_us":9950,"coupon":42,"change":"pause","answer":null}}
 //! ```
 //!
-//! Other changes are `"resume"` and `"close"`; a patch holds what was sent. A request without `key` was sent without `Idempotency-Key`.
-//! What an answer means is decided here, and strictly: a 503 with `applied: false`, a 429 and any other 4xx without a refusal changed nothing;
-//! a 5xx without `applied: false` is as unknown as no answer.
+//! Other changes are `"resume"` and `"close"`; a patch holds what was sent. A request without `key` was sent
+//! without `Idempotency-Key`. What an answer means is decided here, and strictly: a 503 with `applied:
+//! false`, a 429 and any other 4xx without a refusal changed nothing; a 5xx without `applied: false` is as
+//! unknown as no answer.
 
 use std::fmt;
 use std::io::{BufRead, Write};
@@ -39,7 +42,10 @@ pub struct InputError {
 
 impl InputError {
     pub(crate) fn new(line: u64, reason: impl ToString) -> Self {
-        Self { line, reason: reason.to_string() }
+        Self {
+            line,
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -241,7 +247,8 @@ pub fn read(input: impl BufRead) -> impl Iterator<Item = Result<Operation, Input
     })
 }
 
-/// Writes a history one operation at a time. What is not flushed when the process is killed is lost: a line written in part is an error to [`read`].
+/// Writes a history one operation at a time. What is not flushed when the process is killed is lost: a line
+/// written in part is an error to [`read`].
 #[derive(Debug)]
 pub struct Writer<W>(W);
 
@@ -281,7 +288,10 @@ impl Operation {
     /// The coupon it is about, if that is known.
     pub fn coupon(&self) -> Option<CouponId> {
         match self {
-            Self::Create(Create { answer: CreateAnswer::Created { coupon, .. }, .. }) => Some(coupon.id),
+            Self::Create(Create {
+                answer: CreateAnswer::Created { coupon, .. },
+                ..
+            }) => Some(coupon.id),
             Self::Create(_) => None,
             Self::Change(change) => Some(change.coupon),
             Self::Issue(issue) => Some(issue.coupon),

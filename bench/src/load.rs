@@ -1,7 +1,9 @@
-//! `firstcome-bench load`: drives a service over HTTP, says how fast it answered what, and holds that against what was demanded.
+//! `firstcome-bench load`: drives a service over HTTP, says how fast it answered what, and holds that against
+//! what was demanded.
 //!
-//! [`crowd`] says who asks for what and [`arrivals`] when; both are pure but for the clock. [`mod@drive`] runs threads of [`connection`]s, which read answers
-//! with [`response`] and count them in [`tally`]; [`record`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is how fast all that
+//! [`crowd`] says who asks for what and [`arrivals`] when; both are pure but for the clock. [`mod@drive`]
+//! runs threads of [`connection`]s, which read answers with [`response`] and count them in [`tally`];
+//! [`record`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is how fast all that
 //! goes at most, and `scheduling` keeps it from interrupting what it measures.
 
 pub mod arrivals;
@@ -44,8 +46,8 @@ const FETCH_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Load {
-    /// Does it, prints the figures, and returns the exit status: 0 if nothing was missed, 1 if something was, or the checker found something, 2 if there
-    /// was no run.
+    /// Does it, prints the figures, and returns the exit status: 0 if nothing was missed, 1 if something was,
+    /// or the checker found something, 2 if there was no run.
     pub async fn run(&self) -> ExitCode {
         match self.measured().await {
             Ok(true) => ExitCode::from(CLEAN),
@@ -59,16 +61,26 @@ impl Load {
 
     async fn measured(&self) -> Result<bool, Failed> {
         let scratch = tempfile::tempdir()?;
-        let history: Option<PathBuf> = self.history.clone().or_else(|| self.check.then(|| scratch.path().join("history.jsonl")));
+        let history: Option<PathBuf> = self
+            .history
+            .clone()
+            .or_else(|| self.check.then(|| scratch.path().join("history.jsonl")));
         let mut plan = self.plan()?;
-        let ceiling = if self.ceiling.is_zero() { None } else { Some(ceiling::measure(&plan, self.ceiling).await?) };
+        let ceiling = if self.ceiling.is_zero() {
+            None
+        } else {
+            Some(ceiling::measure(&plan, self.ceiling).await?)
+        };
         let file = history.as_deref().map(HistoryFile::create).transpose()?;
         plan.coupons = self.coupons(&plan, file.as_ref()).await?;
         if !self.json {
             eprintln!("run {}, seed {}", plan.crowd.name, plan.crowd.seed);
         }
         let bar = bar(&plan);
-        let run = drive(plan.clone(), file.as_ref(), |progress| show(&bar, &plan, progress)).await;
+        let run = drive(plan.clone(), file.as_ref(), |progress| {
+            show(&bar, &plan, progress)
+        })
+        .await;
         bar.finish_and_clear();
         let run = run?;
         if let Some(file) = file {
@@ -89,19 +101,31 @@ impl Load {
             return Ok(self.coupon.clone());
         }
         let token = self.admin_token()?;
-        let wanted = Wanted { count: self.coupons, quantity: self.quantity, name: &plan.crowd.name };
+        let wanted = Wanted {
+            count: self.coupons,
+            quantity: self.quantity,
+            name: &plan.crowd.name,
+        };
         Ok(coupons::make(self.first_url(), &token, wanted, file.map(HistoryFile::recorder)).await?)
     }
 
     /// Holds what was seen against what is stored.
     async fn judge(&self, history: &Path) -> Result<Report, Failed> {
-        let operations = history::read(BufReader::new(File::open(history)?)).collect::<Result<Vec<Operation>, InputError>>();
+        let operations = history::read(BufReader::new(File::open(history)?))
+            .collect::<Result<Vec<Operation>, InputError>>();
         let operations = operations.map_err(|error| format!("the history: {error}"))?;
         let coupons = operations.iter().filter_map(Operation::coupon).collect();
-        let rows = tokio::time::timeout(FETCH_LIMIT, Fetch::new(self.first_url(), &self.admin_token()?).rows(&coupons)).await;
+        let rows = tokio::time::timeout(
+            FETCH_LIMIT,
+            Fetch::new(self.first_url(), &self.admin_token()?).rows(&coupons),
+        )
+        .await;
         let rows = rows.map_err(|_| format!("the rows were not read within {FETCH_LIMIT:?}"))??;
         // A coupon that was there before may have been asked for by others.
-        let options = Options { foreign: !self.coupon.is_empty(), ..Options::default() };
+        let options = Options {
+            foreign: !self.coupon.is_empty(),
+            ..Options::default()
+        };
         Ok(checker::check(&operations, &rows, &options))
     }
 
@@ -109,7 +133,8 @@ impl Load {
         let text = if self.json {
             let mut value = serde_json::to_value(figures)?;
             if let Some(report) = verdict {
-                value["verdict"] = serde_json::json!({"clean": report.is_clean(), "report": rendered(report)});
+                value["verdict"] =
+                    serde_json::json!({"clean": report.is_clean(), "report": rendered(report)});
             }
             format!("{value:#}\n")
         } else {
@@ -136,9 +161,16 @@ fn bar(plan: &Plan) -> ProgressBar {
 }
 
 fn show(bar: &ProgressBar, plan: &Plan, progress: Progress) {
-    bar.set_position(if plan.bounds.duration.is_some() { millis(progress.elapsed) } else { progress.ended });
+    bar.set_position(if plan.bounds.duration.is_some() {
+        millis(progress.elapsed)
+    } else {
+        progress.ended
+    });
     let rate = progress.ended as f64 / progress.elapsed.as_secs_f64().max(0.001);
-    bar.set_message(format!("{} requests, {rate:.0}/s, {} failed", progress.ended, progress.failed));
+    bar.set_message(format!(
+        "{} requests, {rate:.0}/s, {} failed",
+        progress.ended, progress.failed
+    ));
 }
 
 fn millis(duration: Duration) -> u64 {

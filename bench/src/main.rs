@@ -1,4 +1,5 @@
-//! The program `firstcome-bench`: parses, runs. See [`bench::load`], [`bench::compare`], [`bench::verify`] and [`bench::cluster`].
+//! The program `firstcome-bench`: parses, runs. See [`bench::load`], [`bench::compare`], [`bench::verify`]
+//! and [`bench::cluster`].
 
 use std::process::ExitCode;
 
@@ -20,9 +21,11 @@ struct Cli {
 enum Command {
     /// Asks a running service for coupons, and says how fast it answered what.
     ///
-    /// Exits with 0 if nothing was missed, 1 if an SLO was missed, the service went away, or the checker found something, 2 if there was no run.
+    /// Exits with 0 if nothing was missed, 1 if an SLO was missed, the service went away, or the checker
+    /// found something, 2 if there was no run.
     Load(Box<Load>),
-    /// Starts the bare route, nodes and databases itself, measures them side by side, and prints Markdown tables.
+    /// Starts the bare route, nodes and databases itself, measures them side by side, and prints Markdown
+    /// tables.
     ///
     /// Exits with 0, or 2 if something could not be measured.
     Compare(Box<Compare>),
@@ -30,9 +33,11 @@ enum Command {
     ///
     /// Exits with 0 if all promises were kept, 1 with findings, 2 if the input cannot be read.
     Verify(Verify),
-    /// Starts three nodes of one cluster on this machine, over a database server of its own, and stops them on Ctrl-C.
+    /// Starts three nodes of one cluster on this machine, over a database server of its own, and stops them
+    /// on Ctrl-C.
     ///
-    /// Exits with 0 if all nodes stopped as they should, 1 if one did not or ended by itself, 2 if they were not started.
+    /// Exits with 0 if all nodes stopped as they should, 1 if one did not or ended by itself, 2 if they were
+    /// not started.
     Cluster(Box<Cluster>),
 }
 

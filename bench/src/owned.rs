@@ -1,5 +1,5 @@
-//! A coupon that this program itself owns, so that issuances can be stored as owners store them, but without the way there: for tests and measurements of
-//! what comes after.
+//! A coupon that this program itself owns, so that issuances can be stored as owners store them, but without
+//! the way there: for tests and measurements of what comes after.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ pub enum OwnedError {
 /// The user of an issuance, and the key of the request for it.
 pub type Asker = Result<(UserId, RequestKey), InvalidId>;
 
-/// A coupon without a limit of quantity, one for each user. Whoever serves it later claims its shard from an owner that never lived.
+/// A coupon without a limit of quantity, one for each user. Whoever serves it later claims its shard from an
+/// owner that never lived.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnedCoupon {
     /// Which one.
@@ -40,32 +41,78 @@ impl OwnedCoupon {
     pub async fn make(store: &dyn Store) -> Result<Self, OwnedError> {
         store.check().await?;
         let offer = Offer::titled("owned");
-        let new = NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at: timestamp() };
+        let new = NewCoupon {
+            key: RequestKey::random(),
+            offer,
+            status: Status::Open,
+            created_at: timestamp(),
+        };
         let Created::New(coupon) = store.create_coupon(&new).await? else {
             return Err(OwnedError::Shared("a new coupon was there before"));
         };
         let shard = coupon.id.shard();
-        let seen = store.shards().await?.into_iter().find(|row| row.id == shard).ok_or(OwnedError::Shared("a shard has no row"))?;
+        let seen = store
+            .shards()
+            .await?
+            .into_iter()
+            .find(|row| row.id == shard)
+            .ok_or(OwnedError::Shared("a shard has no row"))?;
         let claimant = Incarnation::random();
         let claimed = store.claim(&[Claim { seen, claimant }]).await?;
-        let epoch = claimed.first().ok_or(OwnedError::Shared("a shard was not claimed"))?.epoch;
-        Ok(Self { id: coupon.id, fence: Fence { epoch, owner: claimant } })
+        let epoch = claimed
+            .first()
+            .ok_or(OwnedError::Shared("a shard was not claimed"))?
+            .epoch;
+        Ok(Self {
+            id: coupon.id,
+            fence: Fence {
+                epoch,
+                owner: claimant,
+            },
+        })
     }
 
     /// What stores these sequences, each for the user and with the key that `who` gives it: one batch.
-    pub fn batch(&self, sequences: RangeInclusive<u64>, mut who: impl FnMut(u64) -> Asker) -> Result<Batch, OwnedError> {
+    pub fn batch(
+        &self,
+        sequences: RangeInclusive<u64>,
+        mut who: impl FnMut(u64) -> Asker,
+    ) -> Result<Batch, OwnedError> {
         let issued_at = timestamp();
         let issuance = |sequence: u64| -> Result<Issuance, InvalidId> {
             let (user, key) = who(sequence)?;
-            let id = IssuanceId { coupon: self.id, sequence: Sequence::new(sequence) };
-            Ok(Issuance { id, user, nth: 1, key, issued_at, expires_at: None })
+            let id = IssuanceId {
+                coupon: self.id,
+                sequence: Sequence::new(sequence),
+            };
+            Ok(Issuance {
+                id,
+                user,
+                nth: 1,
+                key,
+                issued_at,
+                expires_at: None,
+            })
         };
         let entries = Entries::Issuances(sequences.map(issuance).collect::<Result<Arc<[Issuance]>, _>>()?);
-        Ok(Batch { portions: vec![Portion { coupon: self.id, shard: self.id.shard(), fence: self.fence, entries }] })
+        Ok(Batch {
+            portions: vec![Portion {
+                coupon: self.id,
+                shard: self.id.shard(),
+                fence: self.fence,
+                entries,
+            }],
+        })
     }
 
     /// Stores so many issuances, by batches of `rows`.
-    pub async fn fill(&self, store: &dyn Store, issued: u64, rows: usize, mut who: impl FnMut(u64) -> Asker) -> Result<(), OwnedError> {
+    pub async fn fill(
+        &self,
+        store: &dyn Store,
+        issued: u64,
+        rows: usize,
+        mut who: impl FnMut(u64) -> Asker,
+    ) -> Result<(), OwnedError> {
         for first in (1..=issued).step_by(rows) {
             let last = issued.min(first + rows as u64 - 1);
             self.write(store, &self.batch(first..=last, &mut who)?).await?;

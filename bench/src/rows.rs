@@ -1,6 +1,7 @@
 //! The final rows, as the API returns them: coupons and issuances, one JSON object a line, in any order.
 //!
-//! A line is an issuance if it has a `coupon_id`, else a coupon. Fields that are not needed here are let pass.
+//! A line is an issuance if it has a `coupon_id`, else a coupon. Fields that are not needed here are let
+//! pass.
 
 use std::io::{BufRead, Write};
 
@@ -73,9 +74,11 @@ impl Rows {
             let line = line.map_err(|error| InputError::new(number, error))?;
             let row: RowLine = serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?;
             if row.coupon_id.is_some() {
-                rows.issuances.push(serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?);
+                rows.issuances
+                    .push(serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?);
             } else {
-                rows.coupons.push(serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?);
+                rows.coupons
+                    .push(serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?);
             }
         }
         Ok(rows)
@@ -119,13 +122,20 @@ impl TryFrom<IssuanceJson> for IssuanceRow {
     fn try_from(json: IssuanceJson) -> Result<Self, String> {
         let id = IssuanceId::parse(&json.id).map_err(|error| error.to_string())?;
         if (id.coupon.get(), id.sequence.get()) != (json.coupon_id, json.sequence) {
-            return Err(format!("id {id} is not coupon {} and sequence {}", json.coupon_id, json.sequence));
+            return Err(format!(
+                "id {id} is not coupon {} and sequence {}",
+                json.coupon_id, json.sequence
+            ));
         }
         Ok(Self {
             id,
             user: UserId::parse(&json.user_id).map_err(|error| error.to_string())?,
             issued_at: time("issued_at", &json.issued_at)?,
-            expires_at: json.expires_at.as_deref().map(|text| time("expires_at", text)).transpose()?,
+            expires_at: json
+                .expires_at
+                .as_deref()
+                .map(|text| time("expires_at", text))
+                .transpose()?,
         })
     }
 }
@@ -146,7 +156,9 @@ impl Serialize for IssuanceRow {
 
 impl<'de> Deserialize<'de> for IssuanceRow {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IssuanceJson::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+        IssuanceJson::deserialize(deserializer)?
+            .try_into()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -173,12 +185,21 @@ impl TryFrom<CouponJson> for CouponRow {
             id: coupon_id(json.id)?,
             terms: Terms {
                 total_quantity: json.total_quantity,
-                starts_at: json.starts_at.as_deref().map(|text| time("starts_at", text)).transpose()?,
-                ends_at: json.ends_at.as_deref().map(|text| time("ends_at", text)).transpose()?,
+                starts_at: json
+                    .starts_at
+                    .as_deref()
+                    .map(|text| time("starts_at", text))
+                    .transpose()?,
+                ends_at: json
+                    .ends_at
+                    .as_deref()
+                    .map(|text| time("ends_at", text))
+                    .transpose()?,
                 use_within_days: json.use_within_days,
             },
             per_user_limit: json.per_user_limit,
-            status: Status::parse(&json.status).ok_or_else(|| format!("status {:?} is none of open, paused, closed", json.status))?,
+            status: Status::parse(&json.status)
+                .ok_or_else(|| format!("status {:?} is none of open, paused, closed", json.status))?,
             version: json.version,
             issued: json.issued,
             created_at: time("created_at", &json.created_at)?,
@@ -206,7 +227,9 @@ impl Serialize for CouponRow {
 
 impl<'de> Deserialize<'de> for CouponRow {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        CouponJson::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+        CouponJson::deserialize(deserializer)?
+            .try_into()
+            .map_err(serde::de::Error::custom)
     }
 }
 

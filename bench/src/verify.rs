@@ -105,7 +105,10 @@ impl Verify {
 
     async fn rows(&self, history: &[Operation]) -> Result<Rows, VerifyError> {
         match (&self.rows, &self.url) {
-            (Some(path), _) => Rows::read(open(path)?).map_err(|error| VerifyError::Input { path: path.display().to_string(), error }),
+            (Some(path), _) => Rows::read(open(path)?).map_err(|error| VerifyError::Input {
+                path: path.display().to_string(),
+                error,
+            }),
             (None, Some(url)) => {
                 let token = admin_token(self.admin_token.as_ref()).ok_or(VerifyError::NoToken)?;
                 let coupons: HashSet<CouponId> = history.iter().filter_map(Operation::coupon).collect();
@@ -119,7 +122,10 @@ impl Verify {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, VerifyError> {
-    let file = File::open(path).map_err(|error| VerifyError::File { path: path.display().to_string(), error })?;
+    let file = File::open(path).map_err(|error| VerifyError::File {
+        path: path.display().to_string(),
+        error,
+    })?;
     Ok(BufReader::with_capacity(1 << 20, file))
 }
 

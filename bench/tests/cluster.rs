@@ -1,4 +1,5 @@
-//! The program `firstcome-bench cluster` as others run it: how it starts, watches and stops nodes. These are stand-ins that write down what is done to them.
+//! The program `firstcome-bench cluster` as others run it: how it starts, watches and stops nodes. These are
+//! stand-ins that write down what is done to them.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -55,16 +56,37 @@ impl Run {
             .args(flags)
             .env("HABIT", habit)
             .env("NOTES", directory.path().join("notes"));
-        command.env("TMPDIR", directory.path()).env("MYSQLD", "/nowhere/mysqld").env("MARIADBD", "/nowhere/mariadbd");
-        let mut child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command
+            .env("TMPDIR", directory.path())
+            .env("MYSQLD", "/nowhere/mysqld")
+            .env("MARIADBD", "/nowhere/mariadbd");
+        let mut child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         listen(child.stdout.take().unwrap(), &said);
         listen(child.stderr.take().unwrap(), &said);
-        Self { directory, child, said }
+        Self {
+            directory,
+            child,
+            said,
+        }
     }
 
     fn over_a_server(habit: &str) -> Self {
-        Self::of(habit, &["--url", "mysql://user:password@nowhere/firstcome", "--set", "log.level=warn"])
+        Self::of(
+            habit,
+            &[
+                "--url",
+                "mysql://user:password@nowhere/firstcome",
+                "--set",
+                "log.level=warn",
+            ],
+        )
     }
 
     fn said(&self) -> String {
@@ -83,7 +105,12 @@ impl Run {
     fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
         let begun = Instant::now();
         while !holds() {
-            assert!(begun.elapsed() < LIMIT, "never: {what}: {}\n{:?}", self.said(), self.notes());
+            assert!(
+                begun.elapsed() < LIMIT,
+                "never: {what}: {}\n{:?}",
+                self.said(),
+                self.notes()
+            );
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -114,7 +141,9 @@ impl Run {
 
     /// Folders that it made and did not remove.
     fn left_behind(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let entries = fs::read_dir(self.directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
         entries.filter(|path| path.is_dir()).collect()
     }
 }
@@ -154,7 +183,14 @@ fn three_nodes_are_started_and_stop_one_after_the_other() {
     run.interrupt();
     assert_eq!(run.exit_status(), 0, "{}", run.said());
     let stopped: Vec<String> = run.notes().split_off(3);
-    let in_order: Vec<String> = (1..=3).flat_map(|node| [format!("node-{node} is asked to stop"), format!("node-{node} stops")]).collect();
+    let in_order: Vec<String> = (1..=3)
+        .flat_map(|node| {
+            [
+                format!("node-{node} is asked to stop"),
+                format!("node-{node} stops"),
+            ]
+        })
+        .collect();
     assert_eq!(stopped, in_order);
     assert_eq!(run.left_behind(), Vec::<PathBuf>::new());
 }
@@ -178,7 +214,10 @@ fn nodes_that_do_not_get_ready_are_told_of_and_nothing_is_left_behind() {
     let mut run = Run::over_a_server("broken");
     assert_eq!(run.exit_status(), 2);
     let said = run.said();
-    assert!(said.contains("node-2 ended before it was ready: exit status: 3\nno port is left"), "{said}");
+    assert!(
+        said.contains("node-2 ended before it was ready: exit status: 3\nno port is left"),
+        "{said}"
+    );
     assert_eq!((run.noted("stops"), run.left_behind()), (2, Vec::new()));
 }
 
@@ -207,6 +246,9 @@ fn without_a_server_it_says_how_one_is_found() {
     let mut run = Run::of("", &[]);
     assert_eq!(run.exit_status(), 2);
     let said = run.said();
-    assert!(said.contains("--url") && said.contains("/nowhere/mysqld") && said.contains("/nowhere/mariadbd"), "{said}");
+    assert!(
+        said.contains("--url") && said.contains("/nowhere/mysqld") && said.contains("/nowhere/mariadbd"),
+        "{said}"
+    );
     assert_eq!(run.notes(), Vec::<String>::new());
 }

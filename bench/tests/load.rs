@@ -28,8 +28,17 @@ impl Service {
     fn start(answer: impl Fn(u64, &str) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let service = Self { url, asked: Arc::default(), gone: Arc::default(), streams: Arc::default() };
-        let (asked, gone, streams) = (Arc::clone(&service.asked), Arc::clone(&service.gone), Arc::clone(&service.streams));
+        let service = Self {
+            url,
+            asked: Arc::default(),
+            gone: Arc::default(),
+            streams: Arc::default(),
+        };
+        let (asked, gone, streams) = (
+            Arc::clone(&service.asked),
+            Arc::clone(&service.gone),
+            Arc::clone(&service.streams),
+        );
         let answer = Arc::new(answer);
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -66,7 +75,10 @@ fn serve(mut stream: TcpStream, asked: &AtomicU64, answer: &dyn Fn(u64, &str) ->
     while let Ok(1) = stream.read(&mut byte) {
         request.push(byte[0]);
         if request.ends_with(b"\r\n\r\n") {
-            let said = answer(asked.fetch_add(1, Ordering::Relaxed), &String::from_utf8_lossy(&request));
+            let said = answer(
+                asked.fetch_add(1, Ordering::Relaxed),
+                &String::from_utf8_lossy(&request),
+            );
             request.clear();
             if stream.write_all(said.as_bytes()).is_err() || said.contains("Connection: close") {
                 return;
@@ -78,7 +90,12 @@ fn serve(mut stream: TcpStream, asked: &AtomicU64, answer: &dyn Fn(u64, &str) ->
 fn spawn(flags: &[&str]) -> std::process::Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome-bench"));
     command.arg("load").args(flags).env_remove("ADMIN_TOKEN");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 fn run(flags: &[&str]) -> Output {
@@ -98,28 +115,63 @@ fn json(output: &Output) -> serde_json::Value {
 }
 
 fn issued(sequence: u64, request: &str) -> String {
-    let user = request.split("X-User-Id: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let user = request
+        .split("X-User-Id: ")
+        .nth(1)
+        .unwrap()
+        .split("\r\n")
+        .next()
+        .unwrap();
     let body = format!(
         r#"{{"id":"42-{sequence}","coupon_id":42,"user_id":"{user}","sequence":{sequence},"status":"issued","issued_at":"2026-11-21T03:00:01.000500Z","expires_at":null}}"#
     );
-    format!("HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 const SOLD_OUT: &str = "HTTP/1.1 409 Conflict\r\nTransfer-Encoding: chunked\r\n\r\n30\r\n{\"status\":409,\"code\":\"SOLD_OUT\",\"total_quantity\"\r\n3\r\n:5}\r\n0\r\n\r\n";
 
 #[test]
 fn requests_are_counted_by_outcome_and_recorded_as_a_history() {
-    let service = Service::start(|n, request| if n < 5 { issued(n + 1, request) } else { SOLD_OUT.to_owned() });
+    let service = Service::start(|n, request| {
+        if n < 5 {
+            issued(n + 1, request)
+        } else {
+            SOLD_OUT.to_owned()
+        }
+    });
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("history.jsonl");
-    let output = service.load(&["-n", "300", "-c", "8", "--json", "--history", path.to_str().unwrap()]);
+    let output = service.load(&[
+        "-n",
+        "300",
+        "-c",
+        "8",
+        "--json",
+        "--history",
+        path.to_str().unwrap(),
+    ]);
     assert_eq!(output.status.code(), Some(0), "{:?}", text(&output));
     let figures = json(&output);
-    assert_eq!((&figures["requests"], &figures["errors"], &figures["unsent"]), (&300.into(), &0.into(), &0.into()));
-    let counts: Vec<_> =
-        figures["outcomes"].as_array().unwrap().iter().map(|outcome| (outcome["outcome"].clone(), outcome["count"].clone())).collect();
-    assert_eq!(counts, [("SOLD_OUT".into(), 295.into()), ("issued".into(), 5.into())]);
-    let read: Vec<Operation> = history::read(BufReader::new(std::fs::File::open(&path).unwrap())).map(Result::unwrap).collect();
+    assert_eq!(
+        (&figures["requests"], &figures["errors"], &figures["unsent"]),
+        (&300.into(), &0.into(), &0.into())
+    );
+    let counts: Vec<_> = figures["outcomes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|outcome| (outcome["outcome"].clone(), outcome["count"].clone()))
+        .collect();
+    assert_eq!(
+        counts,
+        [("SOLD_OUT".into(), 295.into()), ("issued".into(), 5.into())]
+    );
+    let read: Vec<Operation> = history::read(BufReader::new(std::fs::File::open(&path).unwrap()))
+        .map(Result::unwrap)
+        .collect();
     let given = |operation: &&Operation| matches!(operation, Operation::Issue(issue) if matches!(issue.answer, IssueAnswer::Issued { .. }));
     assert_eq!((read.len(), read.iter().filter(given).count()), (300, 5));
     assert_eq!(text(&output).2, "", "no bar where nobody looks");
@@ -127,10 +179,15 @@ fn requests_are_counted_by_outcome_and_recorded_as_a_history() {
 
 #[test]
 fn a_connection_that_is_closed_after_each_answer_is_made_again() {
-    let service = Service::start(|n, request| issued(n + 1, request).replace("\r\nContent", "\r\nConnection: close\r\nContent"));
+    let service = Service::start(|n, request| {
+        issued(n + 1, request).replace("\r\nContent", "\r\nConnection: close\r\nContent")
+    });
     let output = service.load(&["-n", "100", "-c", "4", "--json"]);
     let figures = json(&output);
-    assert_eq!((output.status.code(), &figures["requests"], &figures["errors"]), (Some(0), &100.into(), &0.into()));
+    assert_eq!(
+        (output.status.code(), &figures["requests"], &figures["errors"]),
+        (Some(0), &100.into(), &0.into())
+    );
 }
 
 #[test]
@@ -165,12 +222,16 @@ fn a_service_that_hangs_is_a_table_and_a_failure() {
     });
     let (status, table, _) = text(&service.load(&["-d", "10m", "-c", "4", "--timeout", "1s"]));
     assert_eq!(status, Some(1), "{table}");
-    assert!(table.contains("no answer in time") && table.contains("answers no more"), "{table}");
+    assert!(
+        table.contains("no answer in time") && table.contains("answers no more"),
+        "{table}"
+    );
 }
 
 #[test]
 fn a_pause_of_the_service_is_in_every_latency_that_it_delayed() {
-    // One pause of half a second. A closed loop would show one slow answer a connection; of 1,000 arrivals a second, 500 fall into it.
+    // One pause of half a second. A closed loop would show one slow answer a connection; of 1,000 arrivals a
+    // second, 500 fall into it.
     let service = Service::start(|n, request| {
         if n == 200 {
             thread::sleep(Duration::from_millis(500));
@@ -179,8 +240,14 @@ fn a_pause_of_the_service_is_in_every_latency_that_it_delayed() {
     });
     let output = service.load(&["--rate", "1000", "-d", "2s", "-c", "1", "--json"]);
     let figures = json(&output);
-    assert_eq!((&figures["requests"], &figures["unsent"]), (&2_000.into(), &0.into()));
-    assert!(figures["latency"]["p90_ms"].as_f64().unwrap() > 200.0, "{figures}");
+    assert_eq!(
+        (&figures["requests"], &figures["unsent"]),
+        (&2_000.into(), &0.into())
+    );
+    assert!(
+        figures["latency"]["p90_ms"].as_f64().unwrap() > 200.0,
+        "{figures}"
+    );
 }
 
 #[test]
@@ -189,15 +256,26 @@ fn what_is_demanded_and_missed_is_said_and_fails() {
         thread::sleep(Duration::from_millis(5));
         issued(n + 1, request)
     });
-    let (status, table, _) = text(&service.load(&["-n", "50", "-c", "2", "--slo-p99", "1ms", "--slo-rate", "100000"]));
+    let (status, table, _) =
+        text(&service.load(&["-n", "50", "-c", "2", "--slo-p99", "1ms", "--slo-rate", "100000"]));
     assert_eq!(status, Some(1));
-    assert!(table.contains("MISSED: p99") && table.contains("fewer than 100000"), "{table}");
-    let (status, table, _) = text(&service.load(&["-n", "50", "-c", "2", "--slo-p99", "1m", "--slo-rate", "1"]));
+    assert!(
+        table.contains("MISSED: p99") && table.contains("fewer than 100000"),
+        "{table}"
+    );
+    let (status, table, _) =
+        text(&service.load(&["-n", "50", "-c", "2", "--slo-p99", "1m", "--slo-rate", "1"]));
     assert_eq!((status, table.contains("MISSED")), (Some(0), false), "{table}");
     let broken = Service::start(|_, _| "HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n".to_owned());
     let (status, table, _) = text(&broken.load(&["-n", "50", "-c", "2"]));
     assert_eq!((status, table.contains("50 errors")), (Some(1), true), "{table}");
-    assert_eq!(broken.load(&["-n", "50", "-c", "2", "--slo-errors", "1"]).status.code(), Some(0));
+    assert_eq!(
+        broken
+            .load(&["-n", "50", "-c", "2", "--slo-errors", "1"])
+            .status
+            .code(),
+        Some(0)
+    );
 }
 
 /// A service that stores what it issues, and shows all of that, or all but the last.
@@ -214,37 +292,68 @@ fn storing(forgets: usize) -> Service {
         } else if request.starts_with("GET ") {
             shown.join(",")
         } else {
-            let told = issued(stored.len() as u64 + 1, request).replace("2026-11-21T03:00:01.000500Z", &timestamp().to_string());
+            let told = issued(stored.len() as u64 + 1, request)
+                .replace("2026-11-21T03:00:01.000500Z", &timestamp().to_string());
             stored.push(told.split("\r\n\r\n").nth(1).unwrap().to_owned());
             return told;
         };
         let body = format!(r#"{{"items":[{items}],"next_cursor":null}}"#);
-        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
     })
 }
 
 #[test]
 fn a_broken_promise_fails_a_run_that_missed_nothing_else() {
-    let checked = |forgets| text(&storing(forgets).load(&["-n", "50", "-c", "2", "--check", "--admin-token", "t"]));
+    let checked =
+        |forgets| text(&storing(forgets).load(&["-n", "50", "-c", "2", "--check", "--admin-token", "t"]));
     let (status, out, error) = checked(0);
-    assert!(status == Some(0) && out.contains("every promise was kept"), "{status:?} {out} {error}");
+    assert!(
+        status == Some(0) && out.contains("every promise was kept"),
+        "{status:?} {out} {error}"
+    );
     let (status, out, error) = checked(1);
-    assert!(status == Some(1) && out.contains("42-50") && !out.contains("MISSED"), "{status:?} {out} {error}");
+    assert!(
+        status == Some(1) && out.contains("42-50") && !out.contains("MISSED"),
+        "{status:?} {out} {error}"
+    );
 }
 
 #[test]
 fn an_interrupt_ends_the_run_with_its_table() {
     let service = Service::start(|n, request| issued(n + 1, request));
-    let child = spawn(&["--url", &service.url, "--coupon", "42", "--ceiling", "0s", "-d", "10m", "-c", "2"]);
+    let child = spawn(&[
+        "--url",
+        &service.url,
+        "--coupon",
+        "42",
+        "--ceiling",
+        "0s",
+        "-d",
+        "10m",
+        "-c",
+        "2",
+    ]);
     let begun = Instant::now();
     while service.asked.load(Ordering::Relaxed) < 100 {
         assert!(begun.elapsed() < LIMIT);
         thread::sleep(Duration::from_millis(5));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     let (status, table, _) = text(&child.wait_with_output().unwrap());
     assert!(begun.elapsed() < LIMIT && status == Some(0), "{status:?} {table}");
-    assert!(table.contains("issued") && table.contains("interrupted"), "{table}");
+    assert!(
+        table.contains("issued") && table.contains("interrupted"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -258,10 +367,16 @@ fn flags_that_make_no_sense_are_said() {
         (&["--coupon", "x"], "coupon"),
         (&["--url", "https://x", "--coupon", "1"], "http://host:port"),
         (&["--name", "a b"], "letters"),
-        (&["--url", "http://127.0.0.1:1", "--coupon", "1", "--ceiling", "0s"], "no connection to 127.0.0.1:1"),
+        (
+            &["--url", "http://127.0.0.1:1", "--coupon", "1", "--ceiling", "0s"],
+            "no connection to 127.0.0.1:1",
+        ),
         (&["--ceiling", "0s"], "ADMIN_TOKEN"),
     ] {
         let (status, out, error) = text(&run(flags));
-        assert!(status == Some(2) && out.is_empty() && error.contains(says), "{flags:?}: {status:?} {error}");
+        assert!(
+            status == Some(2) && out.is_empty() && error.contains(says),
+            "{flags:?}: {status:?} {error}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The program `firstcome-bench verify` as others run it: files in, exit status and report out; and rows over HTTP.
+//! The program `firstcome-bench verify` as others run it: files in, exit status and report out; and rows over
+//! HTTP.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -43,7 +44,12 @@ fn command(directory: &Path, history: &str, more: &[&str]) -> Command {
     let path = directory.join("history.jsonl");
     fs::write(&path, history).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome-bench"));
-    command.env_remove("ADMIN_TOKEN").arg("verify").arg("--history").arg(path).args(more);
+    command
+        .env_remove("ADMIN_TOKEN")
+        .arg("verify")
+        .arg("--history")
+        .arg(path)
+        .args(more);
     command
 }
 
@@ -60,17 +66,28 @@ fn a_clean_history_exits_with_0() {
     let output = verify(directory.path(), &history(), &["--rows", &rows]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains("requests: SOLD_OUT") && text.contains("every promise was kept"), "{text}");
+    assert!(
+        text.contains("requests: SOLD_OUT") && text.contains("every promise was kept"),
+        "{text}"
+    );
 }
 
 #[test]
 fn findings_exit_with_1_and_show_what_offends() {
     let directory = tempfile::tempdir().unwrap();
-    let rows = rows(directory.path(), &format!("{}\n", COUPON.replace("\"issued\":1", "\"issued\":0")));
+    let rows = rows(
+        directory.path(),
+        &format!("{}\n", COUPON.replace("\"issued\":1", "\"issued\":0")),
+    );
     let output = verify(directory.path(), &history(), &["--rows", &rows]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("FOUND: told not stored") && text.contains("line 2: {\"issue\"") && text.contains("\"42-1\""), "{text}");
+    assert!(
+        text.contains("FOUND: told not stored")
+            && text.contains("line 2: {\"issue\"")
+            && text.contains("\"42-1\""),
+        "{text}"
+    );
 }
 
 #[test]
@@ -81,12 +98,20 @@ fn bad_input_exits_with_2_and_names_file_and_line() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("history.jsonl: line 4"), "{text}");
-    let bad = rows(directory.path(), &format!("{COUPON}\n{}\n", ISSUANCE.replace("42-1", "42-2")));
+    let bad = rows(
+        directory.path(),
+        &format!("{COUPON}\n{}\n", ISSUANCE.replace("42-1", "42-2")),
+    );
     let output = verify(directory.path(), &history(), &["--rows", &bad]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("rows.jsonl: line 2"), "{text}");
-    assert_eq!(verify(directory.path(), &history(), &["--rows", "nowhere"]).status.code(), Some(2));
+    assert_eq!(
+        verify(directory.path(), &history(), &["--rows", "nowhere"])
+            .status
+            .code(),
+        Some(2)
+    );
     assert_eq!(verify(directory.path(), &history(), &[]).status.code(), Some(2));
 }
 
@@ -106,11 +131,22 @@ fn answer(mut stream: TcpStream, pages: &[(&str, String)]) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     while let Some(Ok(request)) = lines.next() {
         let path = request.split(' ').nth(1).unwrap().to_owned();
-        let heads: Vec<String> = lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-        let is_admin = heads.iter().any(|head| head.eq_ignore_ascii_case("authorization: Bearer secret"));
+        let heads: Vec<String> = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let is_admin = heads
+            .iter()
+            .any(|head| head.eq_ignore_ascii_case("authorization: Bearer secret"));
         let page = pages.iter().find(|(known, _)| *known == path && is_admin);
         let (status, body) = page.map_or(("401 Unauthorized", "{}"), |(_, body)| ("200 OK", body));
-        write!(stream, "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
     }
 }
 
@@ -118,24 +154,60 @@ fn answer(mut stream: TcpStream, pages: &[(&str, String)]) {
 fn rows_come_over_http_page_by_page() {
     let other = COUPON.replace("\"id\":42", "\"id\":43");
     let pages = vec![
-        ("/v1/coupons?limit=200", format!(r#"{{"items":[{other}],"next_cursor":"c"}}"#)),
-        ("/v1/coupons?limit=200&cursor=c", format!(r#"{{"items":[{COUPON}],"next_cursor":null}}"#)),
-        ("/v1/coupons/42/issuances?after_sequence=0&limit=200", format!(r#"{{"items":[{ISSUANCE}],"next_cursor":"d"}}"#)),
-        ("/v1/coupons/42/issuances?after_sequence=1&limit=200", r#"{"items":[],"next_cursor":null}"#.to_owned()),
+        (
+            "/v1/coupons?limit=200",
+            format!(r#"{{"items":[{other}],"next_cursor":"c"}}"#),
+        ),
+        (
+            "/v1/coupons?limit=200&cursor=c",
+            format!(r#"{{"items":[{COUPON}],"next_cursor":null}}"#),
+        ),
+        (
+            "/v1/coupons/42/issuances?after_sequence=0&limit=200",
+            format!(r#"{{"items":[{ISSUANCE}],"next_cursor":"d"}}"#),
+        ),
+        (
+            "/v1/coupons/42/issuances?after_sequence=1&limit=200",
+            r#"{"items":[],"next_cursor":null}"#.to_owned(),
+        ),
     ];
     let url = serve(Box::leak(pages.into_boxed_slice()));
     let directory = tempfile::tempdir().unwrap();
-    let output = verify(directory.path(), &history(), &["--url", &url, "--admin-token", "secret"]);
+    let output = verify(
+        directory.path(),
+        &history(),
+        &["--url", &url, "--admin-token", "secret"],
+    );
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let output = verify(directory.path(), &history(), &["--url", &url, "--admin-token", "wrong"]);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let output = verify(
+        directory.path(),
+        &history(),
+        &["--url", &url, "--admin-token", "wrong"],
+    );
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("401"), "{text}");
     // As `load` does, it takes the environment's where none is given.
-    let output = command(directory.path(), &history(), &["--url", &url]).env("ADMIN_TOKEN", "secret").output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = command(directory.path(), &history(), &["--url", &url])
+        .env("ADMIN_TOKEN", "secret")
+        .output()
+        .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let output = verify(directory.path(), &history(), &["--url", &url]);
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && text.contains("ADMIN_TOKEN"), "{text}");
+    assert!(
+        output.status.code() == Some(2) && text.contains("ADMIN_TOKEN"),
+        "{text}"
+    );
 }

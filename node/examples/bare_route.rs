@@ -1,5 +1,6 @@
-//! The bare route: warp behind the node's own accept loop, answering an issue request at once with as many bytes as a real answer has. Nothing is decided
-//! and nothing stored, so its rate is what HTTP alone costs here; `firstcome-bench compare` holds everything else against it.
+//! The bare route: warp behind the node's own accept loop, answering an issue request at once with as many
+//! bytes as a real answer has. Nothing is decided and nothing stored, so its rate is what HTTP alone costs
+//! here; `firstcome-bench compare` holds everything else against it.
 //!
 //! ```sh
 //! cargo run --release -p firstcome-node --example bare_route -- --listen 127.0.0.1:8081 --body-bytes 190
@@ -35,9 +36,16 @@ struct Arguments {
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let body = bytes::Bytes::from("x".repeat(arguments.body_bytes as usize));
-    let route = warp::path!("v1" / "coupons" / String / "issuances").map(move |_: String| answer(body.clone()));
-    let routes = route.recover(|_: Rejection| async { Ok::<_, std::convert::Infallible>(not_found()) }).unify();
-    let listener = Listener::serve(TcpListener::bind(arguments.listen).await?, routes, Options::default())?;
+    let route =
+        warp::path!("v1" / "coupons" / String / "issuances").map(move |_: String| answer(body.clone()));
+    let routes = route
+        .recover(|_: Rejection| async { Ok::<_, std::convert::Infallible>(not_found()) })
+        .unify();
+    let listener = Listener::serve(
+        TcpListener::bind(arguments.listen).await?,
+        routes,
+        Options::default(),
+    )?;
     println!("http://{}", listener.address());
     tokio::signal::ctrl_c().await?;
     Ok(())
@@ -47,8 +55,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn answer(body: bytes::Bytes) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::CREATED;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(LOCATION, HeaderValue::from_static("/v1/issuances/42-1234567"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(LOCATION, HeaderValue::from_static("/v1/issuances/42-1234567"));
     response
 }
 

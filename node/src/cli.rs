@@ -117,9 +117,17 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
 
 impl Settings {
     fn sources(&self) -> Sources {
-        let listen = self.listen.map(|address| ("http.listen".to_owned(), address.to_string()));
-        let data_dir = self.data_dir.clone().map(|directory| ("data_dir".to_owned(), directory));
-        Sources { file: self.config.clone(), flags: self.set.iter().cloned().chain(listen).chain(data_dir).collect() }
+        let listen = self
+            .listen
+            .map(|address| ("http.listen".to_owned(), address.to_string()));
+        let data_dir = self
+            .data_dir
+            .clone()
+            .map(|directory| ("data_dir".to_owned(), directory));
+        Sources {
+            file: self.config.clone(),
+            flags: self.set.iter().cloned().chain(listen).chain(data_dir).collect(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Configuration: defaults < file < environment (`FIRSTCOME__HTTP__LISTEN`) < flags.
 //!
-//! A key that nobody knows is an error, and so is a value that makes no sense: whatever is wrong is said before anything is started.
-//! Secrets never leave through `Debug` or [`Config::to_toml`].
+//! A key that nobody knows is an error, and so is a value that makes no sense: whatever is wrong is said
+//! before anything is started. Secrets never leave through `Debug` or [`Config::to_toml`].
 
 mod access;
 mod cluster;
@@ -35,7 +35,8 @@ const DURATION_MAX: Duration = Duration::from_secs(3600);
 /// Most lanes of a node: a shard writes through one lane, and a lane that has few of them has small batches.
 const LANES_MAX: u32 = 64;
 
-/// Most connections that can be set: as many as a process can have open files on a usual Linux (`fs.nr_open`).
+/// Most connections that can be set: as many as a process can have open files on a usual Linux
+/// (`fs.nr_open`).
 const CONNECTIONS_LIMIT: usize = 1_048_576;
 
 /// Why a configuration cannot stand; the message names the key.
@@ -47,7 +48,8 @@ pub struct InvalidConfig(pub(crate) String);
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where this node keeps what it must not forget: its name, the admin token it made, the embedded database.
+    /// Where this node keeps what it must not forget: its name, the admin token it made, the embedded
+    /// database.
     pub data_dir: PathBuf,
     /// Who this node is.
     pub node: Node,
@@ -116,7 +118,8 @@ pub struct Http {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
-    /// The certificate and what leads up to its root, in PEM; with it and its key, HTTPS is served in place of HTTP.
+    /// The certificate and what leads up to its root, in PEM; with it and its key, HTTPS is served in place
+    /// of HTTP.
     pub certificate_file: Option<PathBuf>,
     /// Its key, in PEM.
     pub key_file: Option<PathBuf>,
@@ -132,7 +135,8 @@ pub struct Tls {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// How long to go on serving after `/readyz` says 503, so that balancers notice. Default: 5 s, and 0 on loopback.
+    /// How long to go on serving after `/readyz` says 503, so that balancers notice. Default: 5 s, and 0 on
+    /// loopback.
     #[serde(with = "humantime_serde")]
     pub delay: Option<Duration>,
     /// How long finishing may take after that.
@@ -144,14 +148,17 @@ pub struct Shutdown {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// `sqlite://<path>`, or `mysql://user:password@host:port/database`; by default a file in the data directory.
+    /// `sqlite://<path>`, or `mysql://user:password@host:port/database`; by default a file in the data
+    /// directory.
     pub url: Option<String>,
     /// A file that holds it.
     pub url_file: Option<PathBuf>,
-    /// How long starting and migrating wait for another node's migration, and for whoever uses a table that is to be altered. Servers only.
+    /// How long starting and migrating wait for another node's migration, and for whoever uses a table that
+    /// is to be altered. Servers only.
     #[serde(with = "humantime_serde")]
     pub migration_wait: Duration,
-    /// How many batches a node stores at the same time, each on a connection of its own. Servers only: SQLite takes one at a time.
+    /// How many batches a node stores at the same time, each on a connection of its own. Servers only: SQLite
+    /// takes one at a time.
     pub lanes: u32,
 }
 
@@ -225,7 +232,12 @@ impl Default for Config {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: None, url_file: None, migration_wait: Duration::from_secs(30), lanes: 4 }
+        Self {
+            url: None,
+            url_file: None,
+            migration_wait: Duration::from_secs(30),
+            lanes: 4,
+        }
     }
 }
 
@@ -241,7 +253,8 @@ impl Default for Http {
             connections_max: listener::CONNECTIONS_MAX,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
-            // Longer than the 60 s that balancers commonly keep connections, so that they close first and never send into a closed one.
+            // Longer than the 60 s that balancers commonly keep connections, so that they close first and
+            // never send into a closed one.
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(20),
             tls: Tls::default(),
@@ -252,7 +265,11 @@ impl Default for Http {
 impl Http {
     /// `https` with TLS, else `http`.
     pub fn scheme(&self) -> &'static str {
-        if self.tls.certificate_file.is_some() { "https" } else { "http" }
+        if self.tls.certificate_file.is_some() {
+            "https"
+        } else {
+            "http"
+        }
     }
 }
 
@@ -271,13 +288,20 @@ impl Default for Tls {
 impl Default for Shutdown {
     /// Delay and limit together stay below the 30 s that orchestrators commonly wait before they kill.
     fn default() -> Self {
-        Self { delay: None, limit: Duration::from_secs(20) }
+        Self {
+            delay: None,
+            limit: Duration::from_secs(20),
+        }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned(), access: AccessLog::Off }
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+            access: AccessLog::Off,
+        }
     }
 }
 
@@ -285,18 +309,37 @@ impl Config {
     /// Where coupons are stored.
     pub fn store_url(&self) -> Result<StoreUrl, InvalidConfig> {
         match &self.store.url {
-            Some(url) => StoreUrl::parse(url).map_err(|message| InvalidConfig(format!("store.url: {message}"))),
+            Some(url) => {
+                StoreUrl::parse(url).map_err(|message| InvalidConfig(format!("store.url: {message}")))
+            }
             None => Ok(StoreUrl::Sqlite(self.data_dir.join("firstcome.db"))),
         }
     }
 
     /// How the socket is served.
     pub(crate) fn listener(&self) -> listener::Options {
-        let Http { connections_max, header_timeout, body_timeout, idle_timeout, write_timeout, ref tls, .. } = self.http;
+        let Http {
+            connections_max,
+            header_timeout,
+            body_timeout,
+            idle_timeout,
+            write_timeout,
+            ref tls,
+            ..
+        } = self.http;
         let files = tls.certificate_file.clone().zip(tls.key_file.clone());
         let tls = files.map(|(certificate_file, key_file)| {
-            let Tls { handshake_timeout, reload_every, .. } = *tls;
-            listener::tls::Options { certificate_file, key_file, handshake_timeout, reload_every }
+            let Tls {
+                handshake_timeout,
+                reload_every,
+                ..
+            } = *tls;
+            listener::tls::Options {
+                certificate_file,
+                key_file,
+                handshake_timeout,
+                reload_every,
+            }
         });
         let (trusted_proxies, access) = (self.auth.trusted_proxies.clone(), self.log.access);
         let cors_origins = self.http.cors_origins.clone();
@@ -315,7 +358,11 @@ impl Config {
 
     /// How long to go on serving after `/readyz` says 503.
     pub fn shutdown_delay(&self) -> Duration {
-        let usual = if self.http.listen.ip().is_loopback() { Duration::ZERO } else { Duration::from_secs(5) };
+        let usual = if self.http.listen.ip().is_loopback() {
+            Duration::ZERO
+        } else {
+            Duration::from_secs(5)
+        };
         self.shutdown.delay.unwrap_or(usual)
     }
 
@@ -355,12 +402,16 @@ impl Config {
             ("store.migration_wait", self.store.migration_wait),
         ] {
             if duration.is_zero() || duration > DURATION_MAX {
-                return Err(InvalidConfig(format!("{key} must be longer than 0 and at most an hour")));
+                return Err(InvalidConfig(format!(
+                    "{key} must be longer than 0 and at most an hour"
+                )));
             }
         }
-        for (key, duration) in
-            [("cluster.lease", self.cluster.lease), ("shutdown.delay", self.shutdown_delay()), ("shutdown.limit", self.shutdown.limit)]
-        {
+        for (key, duration) in [
+            ("cluster.lease", self.cluster.lease),
+            ("shutdown.delay", self.shutdown_delay()),
+            ("shutdown.limit", self.shutdown.limit),
+        ] {
             if duration > DURATION_MAX {
                 return Err(InvalidConfig(format!("{key} must be at most an hour")));
             }
@@ -372,7 +423,9 @@ impl Config {
             return fail("http.requests_max and http.coupon_requests_max must be at least 1");
         }
         if self.http.connections_max == 0 || self.http.connections_max > CONNECTIONS_LIMIT {
-            return Err(InvalidConfig(format!("http.connections_max must be 1 to {CONNECTIONS_LIMIT}")));
+            return Err(InvalidConfig(format!(
+                "http.connections_max must be 1 to {CONNECTIONS_LIMIT}"
+            )));
         }
         if self.http.tls.certificate_file.is_some() != self.http.tls.key_file.is_some() {
             return fail("http.tls.certificate_file and http.tls.key_file must both be set, or neither");

@@ -14,7 +14,8 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, Signature
 
 use crate::config::Http;
 
-/// How long the node may take: orchestrators' own limits are about as long, and this message is better than theirs.
+/// How long the node may take: orchestrators' own limits are about as long, and this message is better than
+/// theirs.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Why a node does not count as ready.
@@ -35,8 +36,14 @@ pub(crate) enum Unhealthy {
 pub(crate) async fn ask(http: &Http) -> Result<(), Unhealthy> {
     let address = reachable(http.listen);
     let status = tokio::time::timeout(LIMIT, status_line(address, http.scheme() == "https")).await;
-    let status = status.map_err(|_| Unhealthy::Late(address))?.map_err(|error| Unhealthy::Unreachable(address, error))?;
-    if status.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(Unhealthy::NotReady(address, status)) }
+    let status = status
+        .map_err(|_| Unhealthy::Late(address))?
+        .map_err(|error| Unhealthy::Unreachable(address, error))?;
+    if status.split(' ').nth(1) == Some("200") {
+        Ok(())
+    } else {
+        Err(Unhealthy::NotReady(address, status))
+    }
 }
 
 /// An address that reaches whoever listens at this one: who listens everywhere is also on loopback.
@@ -53,15 +60,22 @@ pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
 async fn status_line(address: SocketAddr, tls: bool) -> std::io::Result<String> {
     let stream = TcpStream::connect(address).await?;
     if tls {
-        let stream = TlsConnector::from(Arc::new(client_config()?)).connect(address.ip().into(), stream).await?;
+        let stream = TlsConnector::from(Arc::new(client_config()?))
+            .connect(address.ip().into(), stream)
+            .await?;
         exchange(stream, address).await
     } else {
         exchange(stream, address).await
     }
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, address: SocketAddr) -> std::io::Result<String> {
-    stream.write_all(format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: SocketAddr,
+) -> std::io::Result<String> {
+    stream
+        .write_all(format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())
+        .await?;
     stream.flush().await?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await?;
@@ -70,13 +84,17 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, address: Sock
 
 fn client_config() -> std::io::Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.map_err(std::io::Error::other)?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth())
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth())
 }
 
-/// Takes any certificate: no name in it fits a loopback address, nothing secret is said, and whoever could stand in for the node on this
-/// machine could as well replace this program.
+/// Takes any certificate: no name in it fits a loopback address, nothing secret is said, and whoever could
+/// stand in for the node on this machine could as well replace this program.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
@@ -98,7 +116,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -107,7 +130,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

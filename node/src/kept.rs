@@ -7,8 +7,8 @@ use std::path::Path;
 
 /// The text kept under this name, or a new one that is kept from now on.
 ///
-/// The file appears whole or not at all, synced, readable by its owner alone; of several processes that make it at once, one wins and all
-/// read the same.
+/// The file appears whole or not at all, synced, readable by its owner alone; of several processes that make
+/// it at once, one wins and all read the same.
 pub(crate) fn kept(directory: &Path, name: &str, make: impl FnOnce() -> String) -> io::Result<String> {
     let path = directory.join(name);
     match read(&path) {
@@ -16,7 +16,11 @@ pub(crate) fn kept(directory: &Path, name: &str, make: impl FnOnce() -> String) 
         read => return read,
     }
     fs::create_dir_all(directory)?;
-    let draft = directory.join(format!(".{name}.{}.{:08x}", std::process::id(), rand::random::<u32>()));
+    let draft = directory.join(format!(
+        ".{name}.{}.{:08x}",
+        std::process::id(),
+        rand::random::<u32>()
+    ));
     let written = write(&draft, &make()).and_then(|()| match fs::hard_link(&draft, &path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         linked => linked,
@@ -31,14 +35,21 @@ pub(crate) fn kept(directory: &Path, name: &str, make: impl FnOnce() -> String) 
 fn read(path: &Path) -> io::Result<String> {
     let text = fs::read_to_string(path)?.trim().to_owned();
     if text.is_empty() {
-        Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty; remove it, and a new one is made"))
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the file is empty; remove it, and a new one is made",
+        ))
     } else {
         Ok(text)
     }
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()

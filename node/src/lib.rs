@@ -1,6 +1,7 @@
 //! One node of Firstcome: configuration, wiring, and the HTTP gateway before the engine.
 //!
-//! `cli` says what can be asked of the program, [`wiring`] puts a node together and takes it apart, `gateway` answers HTTP.
+//! `cli` says what can be asked of the program, [`wiring`] puts a node together and takes it apart, `gateway`
+//! answers HTTP.
 
 pub mod cli;
 pub mod config;

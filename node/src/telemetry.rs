@@ -1,4 +1,5 @@
-//! What the node says about itself: logs, and metrics of the process and the runtime. What is counted where it happens is in [`actors::metrics`].
+//! What the node says about itself: logs, and metrics of the process and the runtime. What is counted where
+//! it happens is in [`actors::metrics`].
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -19,11 +20,15 @@ pub const COMMIT: &str = env!("FIRSTCOME_COMMIT");
 /// How often the exporter tidies up its histograms, which grow until then.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Logs to the standard error from now on, so that the standard output stays free for people. Only the first call counts.
+/// Logs to the standard error from now on, so that the standard output stays free for people. Only the first
+/// call counts.
 pub fn log(log: &Log) {
     // The configuration has checked the directives.
     let filter = EnvFilter::builder().parse_lossy(&log.level);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // Whoever set a subscriber before (a test) keeps it.
     let _ = match log.format {
         LogFormat::Text => builder.try_init(),
@@ -64,7 +69,9 @@ impl Metrics {
             Kind::Counter | Kind::Gauge => None,
         });
         let builder = buckets.fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
-            builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds).expect("the table's bounds are not empty")
+            builder
+                .set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
+                .expect("the table's bounds are not empty")
         });
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
@@ -74,7 +81,8 @@ impl Metrics {
         table::describe();
         let process = Collector::default();
         process.describe();
-        metrics::gauge!(table::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT).set(1.0);
+        metrics::gauge!(table::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT)
+            .set(1.0);
         Self {
             recorder: handle,
             process,
@@ -99,8 +107,11 @@ impl Metrics {
         self.workers.set(workers as f64);
         self.tasks.set(runtime.num_alive_tasks() as f64);
         self.queue.set(runtime.global_queue_depth() as f64);
-        let busy: Duration = (0..workers).map(|worker| runtime.worker_total_busy_duration(worker)).sum();
+        let busy: Duration = (0..workers)
+            .map(|worker| runtime.worker_total_busy_duration(worker))
+            .sum();
         self.busy.absolute(busy.as_secs());
-        self.parks.absolute((0..workers).map(|worker| runtime.worker_park_count(worker)).sum());
+        self.parks
+            .absolute((0..workers).map(|worker| runtime.worker_park_count(worker)).sum());
     }
 }

@@ -47,7 +47,15 @@ impl Token {
             Some(TokenRole::Admin) => Role::Admin,
             Some(TokenRole::Service) => Role::Service,
         };
-        mint::mint(auth, &mint::Request { user: self.user, role, expires_in: self.expires_in, private_key_file: self.private_key_file })
+        mint::mint(
+            auth,
+            &mint::Request {
+                user: self.user,
+                role,
+                expires_in: self.expires_in,
+                private_key_file: self.private_key_file,
+            },
+        )
     }
 }
 
@@ -58,5 +66,9 @@ fn user(text: &str) -> Result<UserId, String> {
 fn expires_in(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let sane = Duration::from_secs(1)..=EXPIRES_IN_MAX;
-    if sane.contains(&time) { Ok(time) } else { Err("must be a second to a year".to_owned()) }
+    if sane.contains(&time) {
+        Ok(time)
+    } else {
+        Err("must be a second to a year".to_owned())
+    }
 }

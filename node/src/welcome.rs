@@ -14,7 +14,11 @@ pub(crate) async fn print(service: &Service, config: &Config) {
     let scheme = config.http.scheme();
     let address = format!("{scheme}://{}", reachable(service.address()));
     // The certificate has the service's name in it, hardly this address.
-    let curl = if scheme == "https" { "curl --insecure" } else { "curl" };
+    let curl = if scheme == "https" {
+        "curl --insecure"
+    } else {
+        "curl"
+    };
     let text = match service.made_admin_token() {
         None => format!("Firstcome is ready at {address}\n"),
         Some(token) => {
@@ -23,9 +27,10 @@ pub(crate) async fn print(service: &Service, config: &Config) {
             let next = next_coupon(service).await;
             let (note, user) = match config.auth.mode {
                 AuthMode::Header => ("", "-H 'X-User-Id: alice'"),
-                AuthMode::Jwt => {
-                    (" TOKEN is a user's token, like `firstcome token --user alice` mints.", "-H \"Authorization: Bearer $TOKEN\"")
-                }
+                AuthMode::Jwt => (
+                    " TOKEN is a user's token, like `firstcome token --user alice` mints.",
+                    "-H \"Authorization: Bearer $TOKEN\"",
+                ),
             };
             format!(
                 "Firstcome is ready at {address}\n\
@@ -45,7 +50,13 @@ pub(crate) async fn print(service: &Service, config: &Config) {
 
 /// The id that the next coupon will most likely have, so that the second line fits the first.
 async fn next_coupon(service: &Service) -> u64 {
-    let query = CouponQuery { before: None, limit: 1 };
+    let query = CouponQuery {
+        before: None,
+        limit: 1,
+    };
     let newest = service.store().coupons(&query).await;
-    newest.ok().and_then(|page| page.first().map(|view| view.coupon.id.get())).map_or(1, |id| id + 1)
+    newest
+        .ok()
+        .and_then(|page| page.first().map(|view| view.coupon.id.get()))
+        .map_or(1, |id| id + 1)
 }

@@ -1,6 +1,7 @@
 //! Puts a node together from its configuration, and takes it apart in the right order.
 //!
-//! The socket is bound first and answers from then on: alive, not ready. Only then is the store opened and the engine started.
+//! The socket is bound first and answers from then on: alive, not ready. Only then is the store opened and
+//! the engine started.
 
 mod links;
 
@@ -27,7 +28,8 @@ use crate::gateway::{App, routes};
 use crate::kept::kept;
 use crate::telemetry;
 
-/// An owner that nobody asked for so long is unloaded: longer than a rush pauses, short enough that yesterday's coupons cost no memory.
+/// An owner that nobody asked for so long is unloaded: longer than a rush pauses, short enough that
+/// yesterday's coupons cost no memory.
 const OWNER_IDLE: Duration = Duration::from_secs(300);
 
 /// How often to look whether the node is ready; claims take a beat or two.
@@ -99,15 +101,21 @@ pub struct Service {
 impl Service {
     /// Starts a node: it serves, and [`Self::ready`] waits until it serves everything.
     ///
-    /// Cancel safety: dropped midway, the listener and the engine may be left running. Only a process that ends may do so.
+    /// Cancel safety: dropped midway, the listener and the engine may be left running. Only a process that
+    /// ends may do so.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         // Before the engine, which takes its handles from the recorder.
         telemetry::metrics();
         let users = Users::new(&config.auth)?;
         let node = node_id(config)?;
         let (admin_token, made_admin_token) = admin_token(config)?;
-        let socket = listener::bind(config.http.listen).map_err(|error| StartError::Listen(config.http.listen, error))?;
-        let app = Arc::new(App::new(node.clone(), Recogniser::new(&admin_token, users), config));
+        let socket = listener::bind(config.http.listen)
+            .map_err(|error| StartError::Listen(config.http.listen, error))?;
+        let app = Arc::new(App::new(
+            node.clone(),
+            Recogniser::new(&admin_token, users),
+            config,
+        ));
         let listener = Listener::serve(socket, routes(Arc::clone(&app)), config.listener())?;
         tracing::info!(address = %listener.address(), %node, commit = telemetry::COMMIT, "listening");
         // Bound before this node has a row that says where it is.
@@ -133,7 +141,10 @@ impl Service {
             engine,
             database,
             made_admin_token,
-            upkeep: tokio::spawn(async move { tokio::join!(telemetry::upkeep(), app.upkeep(), links::try_peers(&peers)) }).abort_handle(),
+            upkeep: tokio::spawn(async move {
+                tokio::join!(telemetry::upkeep(), app.upkeep(), links::try_peers(&peers))
+            })
+            .abort_handle(),
             shutdown_delay: config.shutdown_delay(),
             shutdown_limit: config.shutdown.limit,
         })
@@ -161,24 +172,44 @@ impl Service {
         self.made_admin_token.as_ref()
     }
 
-    /// Stops: says that it is not ready, hands its shards to others and goes on serving for a while, finishes requests, stores everything, leaves.
+    /// Stops: says that it is not ready, hands its shards to others and goes on serving for a while, finishes
+    /// requests, stores everything, leaves.
     pub async fn stop(self) -> Result<(), StopError> {
         let deadline = Instant::now() + self.shutdown_delay + self.shutdown_limit;
-        // Others have the shards before anything else ends, so that nobody waits for more than the moves. What nobody takes is given up in the end.
-        tokio::join!(self.engine.hand_over(self.shutdown_limit / 2), tokio::time::sleep(self.shutdown_delay));
+        // Others have the shards before anything else ends, so that nobody waits for more than the moves.
+        // What nobody takes is given up in the end.
+        tokio::join!(
+            self.engine.hand_over(self.shutdown_limit / 2),
+            tokio::time::sleep(self.shutdown_delay)
+        );
         tracing::debug!("shards are handed over");
-        // Requests get half of what is left: whoever holds one open must not keep the engine from storing what others were told.
-        let requests_finished = self.listener.stop(deadline.saturating_duration_since(Instant::now()) / 2).await;
+        // Requests get half of what is left: whoever holds one open must not keep the engine from storing
+        // what others were told.
+        let requests_finished = self
+            .listener
+            .stop(deadline.saturating_duration_since(Instant::now()) / 2)
+            .await;
         if !requests_finished {
             tracing::warn!("connections are still open; they are cut");
         }
         tracing::debug!("requests are finished");
-        let engine_finished = self.engine.stop(deadline.saturating_duration_since(Instant::now())).await;
+        let engine_finished = self
+            .engine
+            .stop(deadline.saturating_duration_since(Instant::now()))
+            .await;
         tracing::debug!("the engine has stopped");
         self.upkeep.abort();
-        let closed = tokio::time::timeout(deadline.saturating_duration_since(Instant::now()), self.database.close()).await;
+        let closed = tokio::time::timeout(
+            deadline.saturating_duration_since(Instant::now()),
+            self.database.close(),
+        )
+        .await;
         tracing::debug!("the store is closed");
-        if engine_finished && closed.is_ok() { Ok(()) } else { Err(StopError(self.shutdown_limit)) }
+        if engine_finished && closed.is_ok() {
+            Ok(())
+        } else {
+            Err(StopError(self.shutdown_limit))
+        }
     }
 }
 
@@ -197,7 +228,11 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
 
 fn server_options(config: &Config, url: String) -> mysql::Options {
     let store = &config.store;
-    mysql::Options { lanes: store.lanes, migration_wait: store.migration_wait, ..mysql::Options::new(url) }
+    mysql::Options {
+        lanes: store.lanes,
+        migration_wait: store.migration_wait,
+        ..mysql::Options::new(url)
+    }
 }
 
 /// The database that was configured.
@@ -209,7 +244,9 @@ enum Database {
 impl Database {
     async fn open(config: &Config) -> Result<Self, StartError> {
         match config.store_url()? {
-            StoreUrl::Sqlite(path) => Ok(Self::Sqlite(SqliteStore::open(&sqlite::Options::new(path)).await?)),
+            StoreUrl::Sqlite(path) => Ok(Self::Sqlite(
+                SqliteStore::open(&sqlite::Options::new(path)).await?,
+            )),
             StoreUrl::MySql(url) => Ok(Self::MySql(MySqlStore::open(&server_options(config, url)).await?)),
         }
     }
@@ -248,8 +285,10 @@ fn admin_token(config: &Config) -> Result<(SecretString, Option<SecretString>), 
         return Ok((token.clone(), None));
     }
     let make = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let token =
-        kept(&config.data_dir, ADMIN_TOKEN_FILE, make).map_err(|error| StartError::Kept { path: admin_token_path(config), error })?;
+    let token = kept(&config.data_dir, ADMIN_TOKEN_FILE, make).map_err(|error| StartError::Kept {
+        path: admin_token_path(config),
+        error,
+    })?;
     let token = SecretString::from(token);
     Ok((token.clone(), Some(token)))
 }
@@ -259,8 +298,12 @@ fn node_id(config: &Config) -> Result<NodeId, StartError> {
     let path = config.data_dir.join(NODE_ID_FILE);
     let text = match &config.node.id {
         Some(id) => id.clone(),
-        None => kept(&config.data_dir, NODE_ID_FILE, || NodeId::random().to_string())
-            .map_err(|error| StartError::Kept { path: path.clone(), error })?,
+        None => kept(&config.data_dir, NODE_ID_FILE, || NodeId::random().to_string()).map_err(|error| {
+            StartError::Kept {
+                path: path.clone(),
+                error,
+            }
+        })?,
     };
     NodeId::parse(&text).map_err(|error| StartError::NodeId { path, error })
 }

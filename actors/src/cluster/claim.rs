@@ -1,4 +1,5 @@
-//! What a node does about the shards after it has read the rows: claim, drop, hand over, give up. A function of the rows, and of what was read before.
+//! What a node does about the shards after it has read the rows: claim, drop, hand over, give up. A function
+//! of the rows, and of what was read before.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,14 +11,17 @@ use crate::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
 use crate::store::{Claim, NodeRow, NodeState, ShardRow};
 use crate::time::Moment;
 
-/// How often a node must have beaten before a shard is handed to it: whoever starts, fails and starts again is left alone.
+/// How often a node must have beaten before a shard is handed to it: whoever starts, fails and starts again
+/// is left alone.
 const READY_BEATS: u64 = 3;
 
-/// Most shards of a node that are being handed over or given up at a time. Each is closed for about a commit and, at its new owner, for the read of a
-/// tail; so a node with all 256 has given them up within some ten beats if its peers load ahead with each, and their loading never queues for long.
+/// Most shards of a node that are being handed over or given up at a time. Each is closed for about a commit
+/// and, at its new owner, for the read of a tail; so a node with all 256 has given them up within some ten
+/// beats if its peers load ahead with each, and their loading never queues for long.
 const MOVING_MAX: usize = 32;
 
-/// How many beats a successor has for loading ahead. Whatever it has not read by then, or has not told us of, is read while people wait.
+/// How many beats a successor has for loading ahead. Whatever it has not read by then, or has not told us of,
+/// is read while people wait.
 const AHEAD_BEATS: u32 = 5;
 
 /// How a shard stands on this node.
@@ -64,7 +68,8 @@ pub struct Steps {
     pub claim: Vec<Claim>,
     /// Served here, and another's.
     pub drop: Vec<ShardId>,
-    /// To be handed to this node once it has loaded ahead or has had five beats for it, if then it still should have it.
+    /// To be handed to this node once it has loaded ahead or has had five beats for it, if then it still
+    /// should have it.
     pub announce: Vec<(ShardId, Incarnation)>,
     /// To be handed over, or given up to nobody.
     pub give_up: Vec<GiveUp>,
@@ -92,16 +97,25 @@ struct Announced {
 impl Judge {
     /// Of an incarnation that has read nothing yet.
     pub fn new(lease: Duration, beat: Duration) -> Self {
-        Self { lease, beat, last_sent: None, free: HashMap::new(), announced: HashMap::new() }
+        Self {
+            lease,
+            beat,
+            last_sent: None,
+            free: HashMap::new(),
+            announced: HashMap::new(),
+        }
     }
 
-    /// Compares the rows, read after a beat sent at `sent_at`, with the plan and with what is served here. The shards were read before the nodes: an owner
-    /// that is not among these was ended, and will never be again.
+    /// Compares the rows, read after a beat sent at `sent_at`, with the plan and with what is served here.
+    /// The shards were read before the nodes: an owner that is not among these was ended, and will never be
+    /// again.
     ///
-    /// Claimed are shards without a living owner, by the node that should have them at once and by another after a lease; and those that are this node's
-    /// own by the row but not served: the epoch is raised before they are, so that nothing of an earlier service of theirs can still be stored.
+    /// Claimed are shards without a living owner, by the node that should have them at once and by another
+    /// after a lease; and those that are this node's own by the row but not served: the epoch is raised
+    /// before they are, so that nothing of an earlier service of theirs can still be stored.
     ///
-    /// `has_loaded` says whether a node that a shard was announced to has loaded ahead what is to be loaded of it.
+    /// `has_loaded` says whether a node that a shard was announced to has loaded ahead what is to be loaded
+    /// of it.
     pub fn steps(
         &mut self,
         member: Member<'_>,
@@ -125,22 +139,39 @@ impl Judge {
             let free_since = self.free_since(row, &view, sent_at);
             match view.judge(row, here, sent_at.since(free_since) >= self.lease) {
                 Verdict::Leave => {}
-                Verdict::Claim => steps.claim.push(Claim { seen: *row, claimant: member.incarnation }),
+                Verdict::Claim => steps.claim.push(Claim {
+                    seen: *row,
+                    claimant: member.incarnation,
+                }),
                 Verdict::Drop => steps.drop.push(row.id),
-                // One that is served is announced first, so that its successor can load ahead; one that is not has nothing to load.
-                Verdict::GiveUp(Some(to)) if here != Here::Unserved && self.beats_since(row.id, to).is_none() => {
+                // One that is served is announced first, so that its successor can load ahead; one that is
+                // not has nothing to load.
+                Verdict::GiveUp(Some(to))
+                    if here != Here::Unserved && self.beats_since(row.id, to).is_none() =>
+                {
                     if announced.len() < MOVING_MAX {
                         announced.insert(row.id, Announced { to, beats: 0 });
                         steps.announce.push((row.id, to));
                     }
                 }
                 Verdict::GiveUp(to) => {
-                    let beats = to.and_then(|to| self.beats_since(row.id, to)).map_or(0, |beats| beats + 1);
-                    let is_due = to.is_none_or(|to| here == Here::Unserved || beats >= AHEAD_BEATS || has_loaded(row.id, to));
+                    let beats = to
+                        .and_then(|to| self.beats_since(row.id, to))
+                        .map_or(0, |beats| beats + 1);
+                    let is_due = to.is_none_or(|to| {
+                        here == Here::Unserved || beats >= AHEAD_BEATS || has_loaded(row.id, to)
+                    });
                     if is_due && room > 0 {
                         room -= 1;
-                        let from = Fence { epoch: row.epoch, owner: member.incarnation };
-                        steps.give_up.push(GiveUp { shard: row.id, from, to });
+                        let from = Fence {
+                            epoch: row.epoch,
+                            owner: member.incarnation,
+                        };
+                        steps.give_up.push(GiveUp {
+                            shard: row.id,
+                            from,
+                            to,
+                        });
                     } else {
                         announced.extend(to.map(|to| (row.id, Announced { to, beats })));
                     }
@@ -153,7 +184,10 @@ impl Judge {
 
     /// How many beats lay between the shard's announcement to this node, if there was one, and the last beat.
     fn beats_since(&self, shard: ShardId, to: Incarnation) -> Option<u32> {
-        self.announced.get(&shard).filter(|announced| announced.to == to).map(|announced| announced.beats)
+        self.announced
+            .get(&shard)
+            .filter(|announced| announced.to == to)
+            .map(|announced| announced.beats)
     }
 
     /// Since when the shard has been without a living owner, unchanged.
@@ -195,13 +229,24 @@ impl<'a> View<'a> {
         let group = Group::of(nodes);
         let ready: Vec<&NodeRow> = group.ready().collect();
         let plan = Plan::new(ready.iter().map(|node| node.id.clone()));
-        let may_claim = member.ready && !member.leaving && ready.iter().any(|node| node.incarnation == member.incarnation);
+        let may_claim = member.ready
+            && !member.leaving
+            && ready.iter().any(|node| node.incarnation == member.incarnation);
         let inside = group.has(member.incarnation);
-        Self { member, nodes, ready, plan, inside, may_claim }
+        Self {
+            member,
+            nodes,
+            ready,
+            plan,
+            inside,
+            may_claim,
+        }
     }
 
     fn lives(&self, incarnation: Incarnation) -> bool {
-        self.nodes.iter().any(|node| node.incarnation == incarnation && node.state != NodeState::Ended)
+        self.nodes
+            .iter()
+            .any(|node| node.incarnation == incarnation && node.state != NodeState::Ended)
     }
 
     /// Who should have the shard.
@@ -220,10 +265,18 @@ impl<'a> View<'a> {
             Here::Serving(_) => Verdict::Leave,
             Here::Unserved if mine && self.member.ready && !self.member.leaving => Verdict::Claim,
             Here::Unserved if mine => Verdict::GiveUp(self.successor(row.id).filter(|_| self.member.ready)),
-            Here::Unserved if !self.may_claim || row.owner.is_some_and(|owner| self.lives(owner)) => Verdict::Leave,
+            Here::Unserved if !self.may_claim || row.owner.is_some_and(|owner| self.lives(owner)) => {
+                Verdict::Leave
+            }
             Here::Unserved => {
-                let planned = self.planned(row.id).is_some_and(|node| node.incarnation == self.member.incarnation);
-                if planned || free_for_a_lease { Verdict::Claim } else { Verdict::Leave }
+                let planned = self
+                    .planned(row.id)
+                    .is_some_and(|node| node.incarnation == self.member.incarnation);
+                if planned || free_for_a_lease {
+                    Verdict::Claim
+                } else {
+                    Verdict::Leave
+                }
             }
         }
     }
@@ -234,9 +287,12 @@ impl<'a> View<'a> {
             // Those who can reach each other cannot reach us: whoever of them claims it can be reached.
             return Verdict::GiveUp(None);
         }
-        // Whoever is outside may be inside again with the next beat. And one that leaves serves what nobody takes until it stops.
+        // Whoever is outside may be inside again with the next beat. And one that leaves serves what nobody
+        // takes until it stops.
         let may_move = self.inside || self.member.leaving;
-        self.successor(shard).filter(|_| may_move).map_or(Verdict::Leave, |to| Verdict::GiveUp(Some(to)))
+        self.successor(shard)
+            .filter(|_| may_move)
+            .map_or(Verdict::Leave, |to| Verdict::GiveUp(Some(to)))
     }
 
     /// To whom a shard of ours is to be handed, if to anybody.

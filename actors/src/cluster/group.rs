@@ -1,4 +1,5 @@
-//! The group: the live nodes that can all reach each other. A function of the nodes' rows alone, so that all who read the same rows know the same group.
+//! The group: the live nodes that can all reach each other. A function of the nodes' rows alone, so that all
+//! who read the same rows know the same group.
 
 use crate::ids::Incarnation;
 use crate::store::{NodeRow, NodeState};
@@ -12,15 +13,21 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     /// The group of these rows, in whatever order they are.
     ///
-    /// Live nodes come by the number of their mutual links; among equals those who are placed upon before those who only join, so that a newcomer
-    /// whom nobody reaches does not push out who serves; then by the smaller id. Each enters if it is linked to all who are in.
+    /// Live nodes come by the number of their mutual links; among equals those who are placed upon before
+    /// those who only join, so that a newcomer whom nobody reaches does not push out who serves; then by the
+    /// smaller id. Each enters if it is linked to all who are in.
     pub fn of(nodes: &'a [NodeRow]) -> Self {
-        let living: Vec<&NodeRow> = nodes.iter().filter(|node| node.state != NodeState::Ended).collect();
+        let living: Vec<&NodeRow> = nodes
+            .iter()
+            .filter(|node| node.state != NodeState::Ended)
+            .collect();
         let links = |node: &NodeRow| living.iter().filter(|other| are_linked(node, other)).count();
         let mut candidates: Vec<(usize, &NodeRow)> = living.iter().map(|node| (links(node), *node)).collect();
         candidates.sort_by(|(many, one), (few, other)| {
             let joins = |node: &NodeRow| node.state == NodeState::Joining;
-            few.cmp(many).then(joins(one).cmp(&joins(other))).then(one.id.cmp(&other.id))
+            few.cmp(many)
+                .then(joins(one).cmp(&joins(other)))
+                .then(one.id.cmp(&other.id))
         });
         let mut members: Vec<&NodeRow> = Vec::new();
         for (_, candidate) in candidates {
@@ -33,12 +40,17 @@ impl<'a> Group<'a> {
 
     /// Whether this incarnation is in it.
     pub fn has(&self, incarnation: Incarnation) -> bool {
-        self.members.iter().any(|member| member.incarnation == incarnation)
+        self.members
+            .iter()
+            .any(|member| member.incarnation == incarnation)
     }
 
     /// The members upon whom shards are placed.
     pub fn ready(&self) -> impl Iterator<Item = &'a NodeRow> {
-        self.members.iter().copied().filter(|member| member.state == NodeState::Ready)
+        self.members
+            .iter()
+            .copied()
+            .filter(|member| member.state == NodeState::Ready)
     }
 }
 
@@ -68,7 +80,11 @@ mod tests {
     }
 
     fn members(nodes: &[NodeRow]) -> Vec<u64> {
-        Group::of(nodes).members.iter().map(|member| member.incarnation.get()).collect()
+        Group::of(nodes)
+            .members
+            .iter()
+            .map(|member| member.incarnation.get())
+            .collect()
     }
 
     fn rows() -> impl Strategy<Value = Vec<NodeRow>> {
@@ -77,7 +93,10 @@ mod tests {
         prop::collection::vec(row, 0..8).prop_map(|rows| {
             let numbered = rows.into_iter().enumerate();
             let row = |(place, (state, linked)): (usize, (NodeState, Vec<bool>))| {
-                let links: Vec<u64> = (1..=8).zip(linked).filter_map(|(number, linked)| linked.then_some(number)).collect();
+                let links: Vec<u64> = (1..=8)
+                    .zip(linked)
+                    .filter_map(|(number, linked)| linked.then_some(number))
+                    .collect();
                 node(place as u64 + 1, state, &links)
             };
             numbered.map(row).collect()
@@ -111,13 +130,21 @@ mod tests {
 
     #[test]
     fn a_node_alone_is_the_group() {
-        assert_eq!(members(&[node(1, NodeState::Joining, &[]), node(2, NodeState::Ended, &[1])]), [1]);
+        assert_eq!(
+            members(&[node(1, NodeState::Joining, &[]), node(2, NodeState::Ended, &[1])]),
+            [1]
+        );
     }
 
     #[test]
     fn of_two_who_do_not_reach_each_other_the_one_with_more_links_stays() {
         let ready = NodeState::Ready;
-        let rows = [node(1, ready, &[2, 3]), node(2, ready, &[1, 3, 4]), node(3, ready, &[1, 2, 4]), node(4, ready, &[2, 3])];
+        let rows = [
+            node(1, ready, &[2, 3]),
+            node(2, ready, &[1, 3, 4]),
+            node(3, ready, &[1, 2, 4]),
+            node(4, ready, &[2, 3]),
+        ];
         // 1 and 4 do not reach each other and have two links each: 4 has the smaller id.
         assert_eq!(members(&rows), [3, 2, 4]);
         let one_sided = [node(1, ready, &[2]), node(2, ready, &[])];
@@ -127,6 +154,9 @@ mod tests {
     #[test]
     fn a_newcomer_whom_nobody_reaches_pushes_nobody_out() {
         // The newcomer has the smaller id.
-        assert_eq!(members(&[node(1, NodeState::Ready, &[]), node(2, NodeState::Joining, &[])]), [1]);
+        assert_eq!(
+            members(&[node(1, NodeState::Ready, &[]), node(2, NodeState::Joining, &[])]),
+            [1]
+        );
     }
 }

@@ -9,7 +9,8 @@ use crate::time::Moment;
 
 /// The lease of a node's present incarnation; cheap to clone, all clones are one.
 ///
-/// It belongs to one incarnation at a time: what an ended incarnation left running never takes its successor's lease for its own.
+/// It belongs to one incarnation at a time: what an ended incarnation left running never takes its
+/// successor's lease for its own.
 #[derive(Debug, Clone, Default)]
 pub struct Lease {
     shared: Arc<Shared>,
@@ -24,7 +25,8 @@ struct Shared {
 impl Lease {
     /// Whether this incarnation may decide and confirm at `now`.
     pub fn holds_for(&self, incarnation: Incarnation, now: Moment) -> bool {
-        // In this order: whoever sees a new incarnation's time sees the new incarnation too, as that was written before.
+        // In this order: whoever sees a new incarnation's time sees the new incarnation too, as that was
+        // written before.
         self.holds(now) && self.shared.incarnation.load(Ordering::Acquire) == incarnation.get()
     }
 
@@ -49,7 +51,9 @@ impl Lease {
     pub fn set(&self, incarnation: Incarnation, until: Moment) {
         if self.shared.incarnation.load(Ordering::Acquire) != incarnation.get() {
             self.end();
-            self.shared.incarnation.store(incarnation.get(), Ordering::Release);
+            self.shared
+                .incarnation
+                .store(incarnation.get(), Ordering::Release);
         }
         self.shared.until_nanos.store(until.as_nanos(), Ordering::Release);
     }
@@ -71,7 +75,10 @@ mod tests {
         assert!(!lease.holds(Moment::ORIGIN));
         lease.set(first, end);
         assert!(lease.holds_for(first, Moment::ORIGIN));
-        assert_eq!((lease.holder(Moment::ORIGIN), lease.holder(end)), (Some(first), None));
+        assert_eq!(
+            (lease.holder(Moment::ORIGIN), lease.holder(end)),
+            (Some(first), None)
+        );
         assert!(!lease.holds_for(first, end));
         lease.set(second, end);
         assert!(!lease.holds_for(first, Moment::ORIGIN));

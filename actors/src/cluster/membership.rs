@@ -1,8 +1,8 @@
-//! Membership: joining, beating, and with every beat the rows of nodes and shards: ending who is dead, claiming what is ours, dropping what is not,
-//! handing over what others should have.
+//! Membership: joining, beating, and with every beat the rows of nodes and shards: ending who is dead,
+//! claiming what is ours, dropping what is not, handing over what others should have.
 //!
-//! All of ownership lives in the database; this task only keeps pace with it. The shell around [`life::Life`], [`group::Group`] and
-//! [`crate::cluster::claim::Judge`].
+//! All of ownership lives in the database; this task only keeps pace with it. The shell around
+//! [`member::Life`], [`crate::cluster::group::Group`] and [`crate::cluster::claim::Judge`].
 
 mod join;
 pub mod member;
@@ -35,8 +35,9 @@ use crate::time::{self, Moment};
 /// For how long it is remembered when a node that died was heard last: its shards are taken over long before.
 const SILENT_KEPT: Duration = Duration::from_secs(60);
 
-/// Most shards that are claimed by one call, and served before the next are claimed. All of a cluster at once would take a slow database longer than a beat
-/// may wait for it; then none would be served, and all be claimed again.
+/// Most shards that are claimed by one call, and served before the next are claimed. All of a cluster at once
+/// would take a slow database longer than a beat may wait for it; then none would be served, and all be
+/// claimed again.
 const CLAIMS_MAX: usize = 32;
 
 /// How a node is a member.
@@ -88,7 +89,8 @@ struct Shared {
     peers: Arc<dyn Peers>,
     door: Arc<Door>,
     board: Arc<Board>,
-    /// It has once claimed, in this life, all that was its to claim, and as of the last beat the group has it.
+    /// It has once claimed, in this life, all that was its to claim, and as of the last beat the group has
+    /// it.
     ready: AtomicBool,
     /// That was once so.
     was_ready: AtomicBool,
@@ -105,7 +107,15 @@ struct Shared {
 impl Membership {
     /// Joins, and begins to beat and to claim.
     pub async fn start(options: Options, surroundings: Surroundings) -> Result<Self> {
-        let Surroundings { store, lease, shards, ownership, peers, door, board } = surroundings;
+        let Surroundings {
+            store,
+            lease,
+            shards,
+            ownership,
+            peers,
+            door,
+            board,
+        } = surroundings;
         let shared = Arc::new(Shared {
             options,
             store,
@@ -129,7 +139,8 @@ impl Membership {
         Ok(Self { shared })
     }
 
-    /// Whether it has claimed, in this life, all that was its to claim, and, as of the last beat, the group has it.
+    /// Whether it has claimed, in this life, all that was its to claim, and, as of the last beat, the group
+    /// has it.
     pub fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)
     }
@@ -139,12 +150,14 @@ impl Membership {
         self.shared.was_ready.load(Ordering::Acquire)
     }
 
-    /// Whether, as of the last beat, the group was without this node: it does not reach all others of it, or they do not reach it.
+    /// Whether, as of the last beat, the group was without this node: it does not reach all others of it, or
+    /// they do not reach it.
     pub fn is_outside(&self) -> bool {
         self.shared.outside.load(Ordering::Acquire)
     }
 
-    /// Whether, as of the last beat, another node lives that is not leaving, and so has the shards of this one or may yet get them.
+    /// Whether, as of the last beat, another node lives that is not leaving, and so has the shards of this
+    /// one or may yet get them.
     pub fn do_others_stay(&self) -> bool {
         self.shared.others_stay.load(Ordering::Acquire)
     }
@@ -202,7 +215,16 @@ impl Shared {
             handles().lease_seconds.set(remaining.as_secs_f64());
         }
         self.lease.end();
-        if let Err(error) = self.store.beat(&self.options.node, living.life.incarnation(), NodeState::Ended, &[]).await {
+        if let Err(error) = self
+            .store
+            .beat(
+                &self.options.node,
+                living.life.incarnation(),
+                NodeState::Ended,
+                &[],
+            )
+            .await
+        {
             tracing::warn!(%error, "the row of this node was not ended; its next start ends it");
         }
         self.stopped.send_replace(true);
@@ -213,7 +235,15 @@ impl Shared {
         let sent_at = time::moment();
         let life = &mut living.life;
         let state = life.state(self.leaving.load(Ordering::Acquire));
-        let counted = self.store.beat(&self.options.node, life.incarnation(), state, &self.peers.linked()).await;
+        let counted = self
+            .store
+            .beat(
+                &self.options.node,
+                life.incarnation(),
+                state,
+                &self.peers.linked(),
+            )
+            .await;
         match counted.map(|counted| life.beaten(sent_at, counted)) {
             Ok(Beaten::Alive(until)) => {
                 handles().beats_ok.increment(1);
@@ -221,7 +251,9 @@ impl Shared {
                 // Bounded, so that the next beat is in time whatever becomes of this.
                 match tokio::time::timeout(self.options.lease / 3, self.keep_pace(living, sent_at)).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "the rows of nodes and shards were not read or not claimed"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the rows of nodes and shards were not read or not claimed")
+                    }
                     Err(_limit) => tracing::warn!("reading the rows of nodes and shards took too long"),
                 }
             }
@@ -264,25 +296,35 @@ impl Shared {
     async fn keep_pace(&self, living: &mut Living, sent_at: Moment) -> Result<()> {
         let me = living.life.incarnation();
         let changes: Vec<u64> = self.shards.iter().map(ShardHandle::changes).collect();
-        // The shards first: then an owner that is not among the nodes is one that was ended, and not one that joined in between.
+        // The shards first: then an owner that is not among the nodes is one that was ended, and not one that
+        // joined in between.
         let rows = self.store.shards().await?;
         let asked_at = time::moment();
         let mut nodes = self.store.nodes().await?;
         living.silent.extend(living.life.silenced(&nodes));
-        let dead = living.life.observed(sent_at, time::moment(), &nodes, |peer| self.peers.refuses(peer));
+        let dead = living
+            .life
+            .observed(sent_at, time::moment(), &nodes, |peer| self.peers.refuses(peer));
         for dead in dead {
             if self.store.end(me, &dead).await? {
                 tracing::warn!(node = %dead.id, incarnation = %dead.incarnation, "ended: it has not beaten over a lease, or nobody listens there");
-                nodes.iter_mut().filter(|node| node.incarnation == dead.incarnation).for_each(|node| node.state = NodeState::Ended);
+                nodes
+                    .iter_mut()
+                    .filter(|node| node.incarnation == dead.incarnation)
+                    .for_each(|node| node.state = NodeState::Ended);
             }
         }
         living.silent.extend(living.life.silenced(&nodes));
-        living.silent.retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
+        living
+            .silent
+            .retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
         self.peers.know(asked_at, self.others(me, &nodes));
         let inside = Group::of(&nodes).has(me);
         living.life.grouped(sent_at, inside);
         self.outside.store(!inside, Ordering::Release);
-        let stays = |node: &NodeRow| node.incarnation != me && matches!(node.state, NodeState::Joining | NodeState::Ready);
+        let stays = |node: &NodeRow| {
+            node.incarnation != me && matches!(node.state, NodeState::Joining | NodeState::Ready)
+        };
         self.others_stay.store(nodes.iter().any(stays), Ordering::Release);
         self.ownership.publish(me, &nodes, &rows);
         let member = Member {
@@ -293,9 +335,12 @@ impl Shared {
         };
         let here = |id: ShardId| self.shard(id).here(changes[usize::from(id.get())]);
         let has_loaded = |id: ShardId, to: Incarnation| self.shard(id).is_loaded_ahead(to);
-        let steps = living.judge.steps(member, sent_at, &nodes, &rows, here, has_loaded);
+        let steps = living
+            .judge
+            .steps(member, sent_at, &nodes, &rows, here, has_loaded);
         let missing = self.carry_out(me, sent_at, steps, &living.silent).await?;
-        // Once it has claimed all, it stays ready while it claims what others left: a balancer that drops whoever takes over would have nobody.
+        // Once it has claimed all, it stays ready while it claims what others left: a balancer that drops
+        // whoever takes over would have nobody.
         let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.life.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
@@ -303,8 +348,19 @@ impl Shared {
     }
 
     /// How many shards were to be claimed and were not.
-    async fn carry_out(&self, me: Incarnation, sent_at: Moment, steps: Steps, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
-        let Steps { claim, drop, announce, give_up } = steps;
+    async fn carry_out(
+        &self,
+        me: Incarnation,
+        sent_at: Moment,
+        steps: Steps,
+        silent: &HashMap<Incarnation, Moment>,
+    ) -> Result<usize> {
+        let Steps {
+            claim,
+            drop,
+            announce,
+            give_up,
+        } = steps;
         for id in drop {
             let Entry { epoch, owner } = self.ownership.entry(id);
             shard_moved("lost");
@@ -322,7 +378,8 @@ impl Shared {
         let is_first = claim.len() == usize::from(SHARDS);
         for claims in claim.chunks(CLAIMS_MAX) {
             missing -= self.claim(me, claims, is_first, silent).await?;
-            // The rest is claimed with the next beat, which is not to be more than two after this one: what far-apart beats see of others proves nothing.
+            // The rest is claimed with the next beat, which is not to be more than two after this one: what
+            // far-apart beats see of others proves nothing.
             if time::moment().since(sent_at) >= self.options.beat * 3 / 2 {
                 break;
             }
@@ -332,8 +389,14 @@ impl Shared {
 
     /// The other nodes that live.
     fn others(&self, me: Incarnation, nodes: &[NodeRow]) -> Vec<PeerAddress> {
-        let others = nodes.iter().filter(|node| node.state != NodeState::Ended && node.incarnation != me);
-        let peer = |node: &NodeRow| PeerAddress { node: node.id.clone(), incarnation: node.incarnation, address: node.cluster.clone() };
+        let others = nodes
+            .iter()
+            .filter(|node| node.state != NodeState::Ended && node.incarnation != me);
+        let peer = |node: &NodeRow| PeerAddress {
+            node: node.id.clone(),
+            incarnation: node.incarnation,
+            address: node.cluster.clone(),
+        };
         others.map(peer).collect()
     }
 
@@ -341,20 +404,32 @@ impl Shared {
         &self.shards[usize::from(id.get())]
     }
 
-    /// Claims these shards and serves what it got; how many that were. Their mailboxes keep the order: whoever asks from now on is served.
-    async fn claim(&self, me: Incarnation, claims: &[Claim], is_first: bool, silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
+    /// Claims these shards and serves what it got; how many that were. Their mailboxes keep the order:
+    /// whoever asks from now on is served.
+    async fn claim(
+        &self,
+        me: Incarnation,
+        claims: &[Claim],
+        is_first: bool,
+        silent: &HashMap<Incarnation, Moment>,
+    ) -> Result<usize> {
         let rows = self.store.claim(claims).await?;
         let mut claimed = 0;
         for (claim, row) in claims.iter().zip(rows) {
             if row.owner == Some(me) && row.epoch > claim.seen.epoch {
                 claimed += 1;
-                let fence = Fence { epoch: row.epoch, owner: me };
+                let fence = Fence {
+                    epoch: row.epoch,
+                    owner: me,
+                };
                 shard_moved("claimed");
                 if !is_first {
                     tracing::info!(shard = %row.id, epoch = %row.epoch, before = claim.seen.owner.map(tracing::field::display), "claimed a shard");
                 }
                 if let Some(since) = claim.seen.owner.and_then(|owner| silent.get(&owner)) {
-                    handles().take_over_seconds.record(time::moment().since(*since).as_secs_f64());
+                    handles()
+                        .take_over_seconds
+                        .record(time::moment().since(*since).as_secs_f64());
                 }
                 // In this order: whoever reads of it is served.
                 self.shard(row.id).claimed(fence);
@@ -379,7 +454,14 @@ impl Shared {
         self.ownership.live_as(incarnation);
         self.peers.live_as(incarnation);
         self.peers.know(begun, self.others(incarnation, &nodes));
-        Ok(Living { life, judge: Judge::new(lease, beat), silent: HashMap::new(), pauses: self.pauses(), rejoin_at: now, joined_at: now })
+        Ok(Living {
+            life,
+            judge: Judge::new(lease, beat),
+            silent: HashMap::new(),
+            pauses: self.pauses(),
+            rejoin_at: now,
+            joined_at: now,
+        })
     }
 
     fn pauses(&self) -> ExponentialBackoff {
@@ -387,7 +469,8 @@ impl Shared {
         pauses(beat, lease.max(beat))
     }
 
-    /// This incarnation is over: everything is dropped, and joined anew after a pause. Two that keep ending each other come apart that way.
+    /// This incarnation is over: everything is dropped, and joined anew after a pause. Two that keep ending
+    /// each other come apart that way.
     fn end(&self, living: &mut Living) {
         living.life.end();
         self.lease.end();

@@ -1,4 +1,5 @@
-//! Who owns what, as far as this node knows: a table that membership publishes after each beat, and that whoever routes reads without waiting.
+//! Who owns what, as far as this node knows: a table that membership publishes after each beat, and that
+//! whoever routes reads without waiting.
 
 use std::sync::Arc;
 
@@ -40,7 +41,11 @@ pub struct Table {
 
 impl Table {
     fn unknown(me: Option<Incarnation>) -> Self {
-        Self { me, rows: vec![(Epoch::new(0), None); usize::from(SHARDS)], living: Vec::new() }
+        Self {
+            me,
+            rows: vec![(Epoch::new(0), None); usize::from(SHARDS)],
+            living: Vec::new(),
+        }
     }
 
     /// Who has this shard.
@@ -74,7 +79,10 @@ pub struct Ownership {
 impl Default for Ownership {
     fn default() -> Self {
         let news = ShardId::all().map(|_| Notify::new()).collect();
-        Self { table: Arc::new(ArcSwap::from_pointee(Table::unknown(None))), news }
+        Self {
+            table: Arc::new(ArcSwap::from_pointee(Table::unknown(None))),
+            news,
+        }
     }
 }
 
@@ -109,20 +117,29 @@ impl Ownership {
         }
     }
 
-    /// This node lives as this incarnation now. What was known before is forgotten: the database may have gone back behind it.
+    /// This node lives as this incarnation now. What was known before is forgotten: the database may have
+    /// gone back behind it.
     pub fn live_as(&self, me: Incarnation) {
         let before = self.table.swap(Arc::new(Table::unknown(Some(me))));
         self.tell(&before);
     }
 
-    /// The rows as they were read for this incarnation of ours. They may be older than what was learned since: then that stays.
+    /// The rows as they were read for this incarnation of ours. They may be older than what was learned
+    /// since: then that stays.
     pub fn publish(&self, me: Incarnation, nodes: &[NodeRow], shards: &[ShardRow]) {
-        let living = || nodes.iter().filter(|node| node.state != NodeState::Ended).map(|node| node.incarnation);
+        let living = || {
+            nodes
+                .iter()
+                .filter(|node| node.state != NodeState::Ended)
+                .map(|node| node.incarnation)
+        };
         let before = self.table.rcu(|table| {
             let mut next = Table::clone(table);
             if next.me == Some(me) {
                 next.living = living().collect();
-                shards.iter().for_each(|row| next.take(row.id, row.epoch, row.owner));
+                shards
+                    .iter()
+                    .for_each(|row| next.take(row.id, row.epoch, row.owner));
             }
             next
         });
@@ -172,11 +189,18 @@ mod tests {
     }
 
     fn row(id: u16, epoch: u64, owner: Option<u64>) -> ShardRow {
-        ShardRow { id: ShardId::new(id).unwrap(), epoch: Epoch::new(epoch), owner: owner.map(incarnation) }
+        ShardRow {
+            id: ShardId::new(id).unwrap(),
+            epoch: Epoch::new(epoch),
+            owner: owner.map(incarnation),
+        }
     }
 
     fn fence(epoch: u64, owner: u64) -> Fence {
-        Fence { epoch: Epoch::new(epoch), owner: incarnation(owner) }
+        Fence {
+            epoch: Epoch::new(epoch),
+            owner: incarnation(owner),
+        }
     }
 
     fn entry(ownership: &Ownership, id: u16) -> (u64, Owner) {
@@ -185,13 +209,26 @@ mod tests {
     }
 
     fn nodes() -> [NodeRow; 3] {
-        [node(1, NodeState::Ready), node(2, NodeState::Leaving), node(3, NodeState::Ended)]
+        [
+            node(1, NodeState::Ready),
+            node(2, NodeState::Leaving),
+            node(3, NodeState::Ended),
+        ]
     }
 
     fn published() -> Ownership {
         let ownership = Ownership::default();
         ownership.live_as(incarnation(1));
-        ownership.publish(incarnation(1), &nodes(), &[row(0, 4, Some(1)), row(1, 5, Some(2)), row(2, 6, Some(3)), row(3, 7, None)]);
+        ownership.publish(
+            incarnation(1),
+            &nodes(),
+            &[
+                row(0, 4, Some(1)),
+                row(1, 5, Some(2)),
+                row(2, 6, Some(3)),
+                row(3, 7, None),
+            ],
+        );
         ownership
     }
 
@@ -216,7 +253,9 @@ mod tests {
         ownership.learn(shard, fence(4, 1));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         ownership.learn(shard, fence(5, 2));
-        tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await.unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(5), waiting)
+            .await
+            .unwrap();
         // What came before one began to wait is not waited for.
         ownership.changed(shard, seen).await;
     }

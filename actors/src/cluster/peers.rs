@@ -25,16 +25,20 @@ pub trait Peers: Send + Sync + 'static {
     /// Whom we are linked to.
     fn linked(&self) -> Vec<Incarnation>;
 
-    /// Whether the system refuses a new connection to it: nobody listens there any more. A handshake that fails is no such refusal.
+    /// Whether the system refuses a new connection to it: nobody listens there any more. A handshake that
+    /// fails is no such refusal.
     fn refuses(&self, peer: Incarnation) -> bool;
 
-    /// Tell this peer that a shard is about to be handed to it, so that it loads these coupons ahead. Only a hint: it may be lost.
+    /// Tell this peer that a shard is about to be handed to it, so that it loads these coupons ahead. Only a
+    /// hint: it may be lost.
     fn expect(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>);
 
-    /// Tell this peer that what it wished to be loaded ahead of a shard is, as far as that was possible. Only a hint too.
+    /// Tell this peer that what it wished to be loaded ahead of a shard is, as far as that was possible. Only
+    /// a hint too.
     fn loaded_ahead(&self, peer: Incarnation, shard: ShardId);
 
-    /// Tell peers that a shard was handed over, and is owned under this fence now. Only a hint: the rows say so too.
+    /// Tell peers that a shard was handed over, and is owned under this fence now. Only a hint: the rows say
+    /// so too.
     fn moved(&self, shard: ShardId, to: Fence);
 }
 

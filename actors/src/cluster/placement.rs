@@ -1,4 +1,5 @@
-//! Placement: which node should own a shard. Rendezvous hashing over nodes, so that a node that comes or goes moves only its own shards.
+//! Placement: which node should own a shard. Rendezvous hashing over nodes, so that a node that comes or goes
+//! moves only its own shards.
 
 use hrw_hash::HrwNodes;
 
@@ -18,7 +19,9 @@ impl Plan {
     /// The plan for these nodes, in whatever order they are named.
     pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Self {
         let nodes: Vec<Candidate> = nodes.into_iter().map(Candidate).collect();
-        Self { nodes: (!nodes.is_empty()).then(|| HrwNodes::new(nodes)) }
+        Self {
+            nodes: (!nodes.is_empty()).then(|| HrwNodes::new(nodes)),
+        }
     }
 
     /// The node that should own the shard; `None` if there is no node.
@@ -47,7 +50,10 @@ mod tests {
     #[test]
     fn the_plan_is_pinned() {
         let three = plan(&["a", "b", "c"]);
-        let planned: String = ShardId::all().take(16).map(|shard| three.owner_of(shard).unwrap().as_str()).collect();
+        let planned: String = ShardId::all()
+            .take(16)
+            .map(|shard| three.owner_of(shard).unwrap().as_str())
+            .collect();
         assert_eq!(planned, "cbccaabacabcacab");
     }
 

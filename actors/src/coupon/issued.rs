@@ -1,7 +1,9 @@
-//! All issuances of one coupon in memory, packed: about 35 bytes each beside the bytes of the user id and the request key.
+//! All issuances of one coupon in memory, packed: about 35 bytes each beside the bytes of the user id and the
+//! request key.
 //!
-//! Sequence `n` is record `n - 1`, so nothing is stored to find it. Records stand in blocks that never move; the texts of a block share one buffer.
-//! A user's issuances are chained from the latest back, and an index that holds only record numbers finds the latest.
+//! Sequence `n` is record `n - 1`, so nothing is stored to find it. Records stand in blocks that never move;
+//! the texts of a block share one buffer. A user's issuances are chained from the latest back, and an index
+//! that holds only record numbers finds the latest.
 
 use std::hash::BuildHasher;
 
@@ -12,7 +14,8 @@ use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use crate::store::LoadedIssuance;
 use crate::time::{MICROS_PER_DAY, Timestamp};
 
-/// Records in a block: large enough that blocks cost nothing beside records, small enough that a coupon of ten costs little more than ten.
+/// Records in a block: large enough that blocks cost nothing beside records, small enough that a coupon of
+/// ten costs little more than ten.
 const BLOCK_RECORDS: usize = 1024;
 /// In place of a record number: there is none.
 const NONE: u32 = u32::MAX;
@@ -60,10 +63,13 @@ struct Block {
 }
 
 impl Block {
-    /// An empty block with room for as much as this one holds, so that it is allocated once: buffers that grow beside a rush of small
-    /// allocations leave holes behind that are as large as themselves.
+    /// An empty block with room for as much as this one holds, so that it is allocated once: buffers that
+    /// grow beside a rush of small allocations leave holes behind that are as large as themselves.
     fn successor(&self) -> Self {
-        Self { records: Vec::with_capacity(BLOCK_RECORDS), texts: Vec::with_capacity(self.texts.len() + self.texts.len() / 64) }
+        Self {
+            records: Vec::with_capacity(BLOCK_RECORDS),
+            texts: Vec::with_capacity(self.texts.len() + self.texts.len() / 64),
+        }
     }
 }
 
@@ -84,7 +90,13 @@ struct Record {
 impl Issued {
     /// Of this coupon, none yet.
     pub fn new(coupon: CouponId) -> Self {
-        Self { coupon, blocks: Vec::new(), count: 0, latest_of_user: HashTable::new(), hasher: DefaultHashBuilder::default() }
+        Self {
+            coupon,
+            blocks: Vec::new(),
+            count: 0,
+            latest_of_user: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+        }
     }
 
     /// The highest sequence.
@@ -118,7 +130,13 @@ impl Issued {
 
     /// Whether this very issuance is the last.
     pub fn ends_with(&self, other: &LoadedIssuance<'_>) -> bool {
-        let Some(index) = self.count.checked_sub(1).filter(|_| other.sequence == self.last()) else { return false };
+        let Some(index) = self
+            .count
+            .checked_sub(1)
+            .filter(|_| other.sequence == self.last())
+        else {
+            return false;
+        };
         let record = self.record(index);
         self.user(index) == other.user.as_bytes()
             && self.key(index) == other.key.as_bytes()
@@ -131,16 +149,26 @@ impl Issued {
     pub fn push(&mut self, next: &LoadedIssuance<'_>) -> Result<(), OutOfLine> {
         let expected = self.last().next();
         if next.sequence != expected {
-            return Err(OutOfLine::Sequence { expected, found: next.sequence });
+            return Err(OutOfLine::Sequence {
+                expected,
+                found: next.sequence,
+            });
         }
         let days = days_between(next.issued_at, next.expires_at).ok_or(OutOfLine::Value(next.sequence))?;
         if !UserId::is_form_of(next.user) || !RequestKey::is_form_of(next.key) {
             return Err(OutOfLine::Value(next.sequence));
         }
         let previous = self.find(next.user);
-        let nth = previous.map_or(0, |index| self.record(index).nth).checked_add(1).ok_or(OutOfLine::Value(next.sequence))?;
+        let nth = previous
+            .map_or(0, |index| self.record(index).nth)
+            .checked_add(1)
+            .ok_or(OutOfLine::Value(next.sequence))?;
         if next.nth != nth {
-            return Err(OutOfLine::Nth { sequence: next.sequence, expected: nth, found: next.nth });
+            return Err(OutOfLine::Nth {
+                sequence: next.sequence,
+                expected: nth,
+                found: next.nth,
+            });
         }
         let index = self.append(next.user, next.key, |text| Record {
             issued_at_micros: next.issued_at.as_micros(),
@@ -163,18 +191,33 @@ impl Issued {
 
     /// Bytes held, for the promise about memory.
     pub fn bytes(&self) -> usize {
-        let blocks: usize = self.blocks.iter().map(|block| block.records.capacity() * size_of::<Record>() + block.texts.capacity()).sum();
+        let blocks: usize = self
+            .blocks
+            .iter()
+            .map(|block| block.records.capacity() * size_of::<Record>() + block.texts.capacity())
+            .sum();
         blocks + self.latest_of_user.allocation_size()
     }
 
     fn append(&mut self, user: &str, key: &str, record: impl FnOnce(u32) -> Record) -> u32 {
-        if self.blocks.last().is_none_or(|block| block.records.len() == BLOCK_RECORDS) {
-            self.blocks.push(self.blocks.last().map_or_else(Block::default, Block::successor));
+        if self
+            .blocks
+            .last()
+            .is_none_or(|block| block.records.len() == BLOCK_RECORDS)
+        {
+            self.blocks
+                .push(self.blocks.last().map_or_else(Block::default, Block::successor));
         }
         let index = self.count;
-        assert!(index < NONE, "four thousand million issuances would fill 280 GB before this count");
+        assert!(
+            index < NONE,
+            "four thousand million issuances would fill 280 GB before this count"
+        );
         self.count += 1;
-        let block = self.blocks.last_mut().expect("one was pushed above if there was none");
+        let block = self
+            .blocks
+            .last_mut()
+            .expect("one was pushed above if there was none");
         // At most 1,024 records of two texts of at most 255 bytes: far below 2^32.
         block.records.push(record(block.texts.len() as u32));
         block.texts.extend_from_slice(user.as_bytes());
@@ -184,7 +227,12 @@ impl Issued {
 
     /// Makes the index show `index` as its user's latest.
     fn point(&mut self, index: u32) {
-        let Self { blocks, latest_of_user, hasher, .. } = self;
+        let Self {
+            blocks,
+            latest_of_user,
+            hasher,
+            ..
+        } = self;
         let user = user_of(blocks, index);
         let slot = latest_of_user.entry(
             hasher.hash_one(user),
@@ -196,7 +244,9 @@ impl Issued {
 
     fn find(&self, user: &str) -> Option<u32> {
         let user = user.as_bytes();
-        self.latest_of_user.find(self.hasher.hash_one(user), |&index| self.user(index) == user).copied()
+        self.latest_of_user
+            .find(self.hasher.hash_one(user), |&index| self.user(index) == user)
+            .copied()
     }
 
     fn record(&self, index: u32) -> &Record {
@@ -216,9 +266,13 @@ impl Issued {
 
     fn issuance(&self, index: u32) -> Issuance {
         let record = self.record(index);
-        let issued_at = Timestamp::from_micros(record.issued_at_micros).expect("it was a timestamp when it was taken");
+        let issued_at =
+            Timestamp::from_micros(record.issued_at_micros).expect("it was a timestamp when it was taken");
         Issuance {
-            id: IssuanceId { coupon: self.coupon, sequence: Sequence::new(u64::from(index) + 1) },
+            id: IssuanceId {
+                coupon: self.coupon,
+                sequence: Sequence::new(u64::from(index) + 1),
+            },
             user: UserId::parse(as_text(self.user(index))).expect("checked when it was taken"),
             nth: record.nth,
             key: RequestKey::parse(as_text(self.key(index))).expect("checked when it was taken"),
@@ -245,10 +299,14 @@ fn as_text(bytes: &[u8]) -> &str {
 
 /// Whole days from issuing to expiry, 0 for none; `None` if no offer leads to such an expiry.
 fn days_between(issued_at: Timestamp, expires_at: Option<Timestamp>) -> Option<u16> {
-    let Some(expires_at) = expires_at else { return Some(0) };
+    let Some(expires_at) = expires_at else {
+        return Some(0);
+    };
     let micros = expires_at.as_micros() - issued_at.as_micros();
     // Rounded up: an expiry cut off at the end of time is less than its days away.
-    let days = u16::try_from((micros + MICROS_PER_DAY - 1).div_euclid(MICROS_PER_DAY)).ok().filter(|&days| days > 0)?;
+    let days = u16::try_from((micros + MICROS_PER_DAY - 1).div_euclid(MICROS_PER_DAY))
+        .ok()
+        .filter(|&days| days > 0)?;
     (issued_at.plus_days(days) == expires_at).then_some(days)
 }
 
@@ -283,7 +341,11 @@ mod tests {
         assert_eq!(latest.expires_at, Some(at(1_000).plus_days(30)));
         let first = issued.answered(&alice, &RequestKey::parse("a").unwrap()).unwrap();
         assert_eq!(first.id.sequence, Sequence::new(1));
-        assert!(issued.answered(&alice, &RequestKey::parse("c").unwrap()).is_none());
+        assert!(
+            issued
+                .answered(&alice, &RequestKey::parse("c").unwrap())
+                .is_none()
+        );
         assert!(issued.latest(&UserId::parse("Alice").unwrap()).is_none());
         assert_eq!(issued.users().collect::<Vec<_>>(), ["alice", "bob", "alice"]);
     }
@@ -292,12 +354,31 @@ mod tests {
     fn what_no_owner_wrote_is_not_taken() {
         let mut issued = Issued::new(CouponId::new(7).unwrap());
         issued.push(&loaded(1, "alice", 1, "a")).unwrap();
-        assert!(matches!(issued.push(&loaded(3, "bob", 1, "b")), Err(OutOfLine::Sequence { .. })));
-        assert!(matches!(issued.push(&loaded(2, "alice", 1, "b")), Err(OutOfLine::Nth { .. })));
-        for (user, key) in [("", "b"), ("b b", "b"), ("bob", ""), ("bob", "b b"), ("bob", &"k".repeat(65))] {
-            assert_eq!(issued.push(&loaded(2, user, 1, key)), Err(OutOfLine::Value(Sequence::new(2))), "{user:?} {key:?}");
+        assert!(matches!(
+            issued.push(&loaded(3, "bob", 1, "b")),
+            Err(OutOfLine::Sequence { .. })
+        ));
+        assert!(matches!(
+            issued.push(&loaded(2, "alice", 1, "b")),
+            Err(OutOfLine::Nth { .. })
+        ));
+        for (user, key) in [
+            ("", "b"),
+            ("b b", "b"),
+            ("bob", ""),
+            ("bob", "b b"),
+            ("bob", &"k".repeat(65)),
+        ] {
+            assert_eq!(
+                issued.push(&loaded(2, user, 1, key)),
+                Err(OutOfLine::Value(Sequence::new(2))),
+                "{user:?} {key:?}"
+            );
         }
-        let odd = LoadedIssuance { expires_at: Some(at(2_000)), ..loaded(2, "bob", 1, "b") };
+        let odd = LoadedIssuance {
+            expires_at: Some(at(2_000)),
+            ..loaded(2, "bob", 1, "b")
+        };
         assert!(matches!(issued.push(&odd), Err(OutOfLine::Value(_))));
         assert_eq!(issued.last(), Sequence::new(1));
     }
@@ -310,7 +391,9 @@ mod tests {
             issued.push(&loaded(number, &user, 1, &key)).unwrap();
         }
         assert!(issued.bytes() < 80_000_000, "{} bytes", issued.bytes());
-        let last = issued.latest(&UserId::parse("user-00001000000").unwrap()).unwrap();
+        let last = issued
+            .latest(&UserId::parse("user-00001000000").unwrap())
+            .unwrap();
         assert_eq!(last.id.sequence, issued.last());
     }
 }

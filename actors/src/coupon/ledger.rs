@@ -1,4 +1,5 @@
-//! The decision: from the coupon as it is decided and a request, what happens. Pure, and the only place where a coupon is given.
+//! The decision: from the coupon as it is decided and a request, what happens. Pure, and the only place where
+//! a coupon is given.
 
 use crate::coupon::issued::{Issued, OutOfLine};
 use crate::coupon::offer::{Coupon, Issuance, Offer, OfferPatch, Phase, Status};
@@ -77,17 +78,22 @@ impl Ledger {
     pub fn issue(&mut self, now: Timestamp, user: &UserId, key: &RequestKey) -> Issuance {
         debug_assert_eq!(self.judge(now, user, key), Verdict::Grant);
         let issuance = Issuance {
-            id: IssuanceId { coupon: self.coupon.id, sequence: self.last().next() },
+            id: IssuanceId {
+                coupon: self.coupon.id,
+                sequence: self.last().next(),
+            },
             user: user.clone(),
             nth: self.issued.count_of(user) + 1,
             key: key.clone(),
             issued_at: now,
             expires_at: self.coupon.offer.use_within_days.map(|days| now.plus_days(days)),
         };
-        self.issued.push(&borrowed(&issuance)).unwrap_or_else(|error: OutOfLine| {
-            // Every part of it was just made to follow: a mistake here must not become a told coupon.
-            panic!("the ledger does not take its own issuance: {error}")
-        });
+        self.issued
+            .push(&borrowed(&issuance))
+            .unwrap_or_else(|error: OutOfLine| {
+                // Every part of it was just made to follow: a mistake here must not become a told coupon.
+                panic!("the ledger does not take its own issuance: {error}")
+            });
         issuance
     }
 
@@ -102,15 +108,33 @@ impl Ledger {
             let version = self.coupon.version + 1;
             // A clock set back does not make a change older than the one before.
             let updated_at = now.max(self.coupon.updated_at);
-            self.coupon = Coupon { offer, status, version, updated_at, ..self.coupon.clone() };
+            self.coupon = Coupon {
+                offer,
+                status,
+                version,
+                updated_at,
+                ..self.coupon.clone()
+            };
         }
-        let done = ChangeDone { coupon: self.coupon.clone(), issued: self.last() };
-        if unchanged { Changed::Kept(ChangeOutcome::Done(Box::new(done))) } else { Changed::Made(done) }
+        let done = ChangeDone {
+            coupon: self.coupon.clone(),
+            issued: self.last(),
+        };
+        if unchanged {
+            Changed::Kept(ChangeOutcome::Done(Box::new(done)))
+        } else {
+            Changed::Made(done)
+        }
     }
 
     /// What the coupon would be after a change, or why it may not be made.
     fn after(&self, change: &Change, if_version: Option<u64>) -> Result<(Offer, Status), ChangeRefusal> {
-        let Coupon { offer, status, version, .. } = &self.coupon;
+        let Coupon {
+            offer,
+            status,
+            version,
+            ..
+        } = &self.coupon;
         if if_version.is_some_and(|wanted| wanted != *version) {
             return Err(ChangeRefusal::VersionMismatch { version: *version });
         }
@@ -124,7 +148,9 @@ impl Ledger {
     }
 
     fn patched(&self, patch: &OfferPatch) -> Result<Offer, ChangeRefusal> {
-        let offer = patch.apply(&self.coupon.offer).map_err(|error| ChangeRefusal::Invalid(vec![error]))?;
+        let offer = patch
+            .apply(&self.coupon.offer)
+            .map_err(|error| ChangeRefusal::Invalid(vec![error]))?;
         let errors = offer.check();
         if !errors.is_empty() {
             return Err(ChangeRefusal::Invalid(errors));
@@ -137,7 +163,8 @@ impl Ledger {
     }
 }
 
-/// Why this coupon is given to nobody at `now` with `issued` out, in the order of precedence; `None` if it is.
+/// Why this coupon is given to nobody at `now` with `issued` out, in the order of precedence; `None` if it
+/// is.
 ///
 /// The door answers by this very function, so that it and the owner cannot differ.
 pub fn refusal(coupon: &Coupon, now: Timestamp, issued: Sequence) -> Option<Refusal> {
@@ -146,9 +173,17 @@ pub fn refusal(coupon: &Coupon, now: Timestamp, issued: Sequence) -> Option<Refu
         Phase::Live => None,
         Phase::Closed => Some(Refusal::Closed),
         Phase::Paused => Some(Refusal::Paused),
-        Phase::Scheduled => offer.starts_at.map(|starts_at| Refusal::NotStarted { starts_at, server_time: now }),
-        Phase::Ended => offer.ends_at.map(|ends_at| Refusal::Ended { ends_at, server_time: now }),
-        Phase::SoldOut => offer.total_quantity.map(|total_quantity| Refusal::SoldOut { total_quantity }),
+        Phase::Scheduled => offer.starts_at.map(|starts_at| Refusal::NotStarted {
+            starts_at,
+            server_time: now,
+        }),
+        Phase::Ended => offer.ends_at.map(|ends_at| Refusal::Ended {
+            ends_at,
+            server_time: now,
+        }),
+        Phase::SoldOut => offer
+            .total_quantity
+            .map(|total_quantity| Refusal::SoldOut { total_quantity }),
     }
 }
 

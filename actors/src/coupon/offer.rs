@@ -62,7 +62,10 @@ const INVALID_FIELDS: [(&str, &str); 13] = [
     ("discount.value", "must be from 1 to 2^53 - 1"),
     ("discount.value", "must be from 1 to 100 percent"),
     ("min_order_amount", "must be from 0 to 2^53 - 1"),
-    ("total_quantity", "must be from 1 to 1000000000, or null for unlimited"),
+    (
+        "total_quantity",
+        "must be from 1 to 1000000000, or null for unlimited",
+    ),
     ("per_user_limit", "must be from 1 to 100"),
     ("use_within_days", "must be from 1 to 3650"),
     ("ends_at", "must be after starts_at"),
@@ -80,8 +83,16 @@ const UNKNOWN_RULE: &str = "is not accepted";
 impl InvalidField {
     /// The same as another node said it.
     pub fn named(field: &str, message: &str) -> Self {
-        let known = INVALID_FIELDS.iter().find(|(name, rule)| (*name, *rule) == (field, message)).copied();
-        let same_field = || INVALID_FIELDS.iter().find(|(name, _)| *name == field).map(|(name, _)| (*name, UNKNOWN_RULE));
+        let known = INVALID_FIELDS
+            .iter()
+            .find(|(name, rule)| (*name, *rule) == (field, message))
+            .copied();
+        let same_field = || {
+            INVALID_FIELDS
+                .iter()
+                .find(|(name, _)| *name == field)
+                .map(|(name, _)| (*name, UNKNOWN_RULE))
+        };
         let (field, message) = known.or_else(same_field).unwrap_or(("offer", UNKNOWN_RULE));
         Self { field, message }
     }
@@ -111,22 +122,50 @@ impl Offer {
             }
         };
         let title_chars = self.title.chars().count();
-        must((1..=TITLE_CHARS_MAX).contains(&title_chars), "title", "must have 1 to 200 characters");
+        must(
+            (1..=TITLE_CHARS_MAX).contains(&title_chars),
+            "title",
+            "must have 1 to 200 characters",
+        );
         must(!self.title.contains('\0'), "title", "must not contain U+0000");
         match self.discount {
             Some(Discount::Amount(value)) => {
-                must((1..=AMOUNT_MAX).contains(&value), "discount.value", "must be from 1 to 2^53 - 1");
+                must(
+                    (1..=AMOUNT_MAX).contains(&value),
+                    "discount.value",
+                    "must be from 1 to 2^53 - 1",
+                );
             }
             Some(Discount::Rate(value)) => {
-                must((1..=100).contains(&value), "discount.value", "must be from 1 to 100 percent");
+                must(
+                    (1..=100).contains(&value),
+                    "discount.value",
+                    "must be from 1 to 100 percent",
+                );
             }
             None => {}
         }
-        must(self.min_order_amount.is_none_or(|amount| amount <= AMOUNT_MAX), "min_order_amount", "must be from 0 to 2^53 - 1");
-        let quantity_fits = self.total_quantity.is_none_or(|quantity| (1..=TOTAL_QUANTITY_MAX).contains(&quantity));
-        must(quantity_fits, "total_quantity", "must be from 1 to 1000000000, or null for unlimited");
-        must((1..=PER_USER_LIMIT_MAX).contains(&self.per_user_limit), "per_user_limit", "must be from 1 to 100");
-        let days_fit = self.use_within_days.is_none_or(|days| (1..=USE_WITHIN_DAYS_MAX).contains(&days));
+        must(
+            self.min_order_amount.is_none_or(|amount| amount <= AMOUNT_MAX),
+            "min_order_amount",
+            "must be from 0 to 2^53 - 1",
+        );
+        let quantity_fits = self
+            .total_quantity
+            .is_none_or(|quantity| (1..=TOTAL_QUANTITY_MAX).contains(&quantity));
+        must(
+            quantity_fits,
+            "total_quantity",
+            "must be from 1 to 1000000000, or null for unlimited",
+        );
+        must(
+            (1..=PER_USER_LIMIT_MAX).contains(&self.per_user_limit),
+            "per_user_limit",
+            "must be from 1 to 100",
+        );
+        let days_fit = self
+            .use_within_days
+            .is_none_or(|days| (1..=USE_WITHIN_DAYS_MAX).contains(&days));
         must(days_fit, "use_within_days", "must be from 1 to 3650");
         if let (Some(starts_at), Some(ends_at)) = (self.starts_at, self.ends_at) {
             must(starts_at < ends_at, "ends_at", "must be after starts_at");
@@ -158,7 +197,9 @@ impl Status {
 
     /// The inverse of [`Self::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Open, Self::Paused, Self::Closed].into_iter().find(|status| status.as_str() == text)
+        [Self::Open, Self::Paused, Self::Closed]
+            .into_iter()
+            .find(|status| status.as_str() == text)
     }
 }
 
@@ -181,7 +222,14 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in the order in which they take precedence.
-    pub const ALL: [Self; 6] = [Self::Closed, Self::Paused, Self::Scheduled, Self::Ended, Self::SoldOut, Self::Live];
+    pub const ALL: [Self; 6] = [
+        Self::Closed,
+        Self::Paused,
+        Self::Scheduled,
+        Self::Ended,
+        Self::SoldOut,
+        Self::Live,
+    ];
 
     /// The name in the API.
     pub const fn as_str(self) -> &'static str {
@@ -219,7 +267,8 @@ pub struct Coupon {
 }
 
 impl Coupon {
-    /// What a request would meet at `now` with `issued` given out. The order of the checks is the order of precedence of refusals.
+    /// What a request would meet at `now` with `issued` given out. The order of the checks is the order of
+    /// precedence of refusals.
     pub fn phase(&self, now: Timestamp, issued: Sequence) -> Phase {
         match self.status {
             Status::Closed => Phase::Closed,
@@ -233,7 +282,9 @@ impl Coupon {
 
     /// Whether nothing is left once `issued` are given out.
     pub fn is_sold_out(&self, issued: Sequence) -> bool {
-        self.offer.total_quantity.is_some_and(|total| issued.get() >= total)
+        self.offer
+            .total_quantity
+            .is_some_and(|total| issued.get() >= total)
     }
 }
 
@@ -282,7 +333,8 @@ pub struct DiscountPatch {
 }
 
 impl Discount {
-    /// The discount of this kind and value; a value that no discount of the kind has becomes one that [`Offer::check`] refuses.
+    /// The discount of this kind and value; a value that no discount of the kind has becomes one that
+    /// [`Offer::check`] refuses.
     pub fn new(kind: DiscountKind, value: u64) -> Self {
         match kind {
             DiscountKind::Amount => Self::Amount(value),
@@ -302,9 +354,15 @@ impl Discount {
 impl DiscountPatch {
     fn apply(self, discount: Option<Discount>) -> Result<Discount, InvalidField> {
         let (kind, value) = discount.map(Discount::parts).unzip();
-        let missing = |field| InvalidField { field, message: MISSING };
+        let missing = |field| InvalidField {
+            field,
+            message: MISSING,
+        };
         let kind = self.kind.or(kind).ok_or_else(|| missing("discount.kind"))?;
-        Ok(Discount::new(kind, self.value.or(value).ok_or_else(|| missing("discount.value"))?))
+        Ok(Discount::new(
+            kind,
+            self.value.or(value).ok_or_else(|| missing("discount.value"))?,
+        ))
     }
 }
 
@@ -364,15 +422,40 @@ mod tests {
             ends_at: Timestamp::from_micros(0),
             use_within_days: Some(0),
         };
-        let mut errors = [offer(Discount::Amount(0), 1).check(), offer(Discount::Rate(0), 1).check()].concat();
-        for patch in [DiscountPatch { kind: None, value: Some(1) }, DiscountPatch { kind: Some(DiscountKind::Rate), value: None }] {
+        let mut errors = [
+            offer(Discount::Amount(0), 1).check(),
+            offer(Discount::Rate(0), 1).check(),
+        ]
+        .concat();
+        for patch in [
+            DiscountPatch {
+                kind: None,
+                value: Some(1),
+            },
+            DiscountPatch {
+                kind: Some(DiscountKind::Rate),
+                value: None,
+            },
+        ] {
             errors.push(patch.apply(None).unwrap_err());
         }
         assert_eq!(errors.len(), 18);
         for error in errors {
             assert_eq!(InvalidField::named(error.field, error.message), error);
         }
-        assert_eq!(InvalidField::named("title", "must rhyme"), InvalidField { field: "title", message: UNKNOWN_RULE });
-        assert_eq!(InvalidField::named("colour", "must be red"), InvalidField { field: "offer", message: UNKNOWN_RULE });
+        assert_eq!(
+            InvalidField::named("title", "must rhyme"),
+            InvalidField {
+                field: "title",
+                message: UNKNOWN_RULE
+            }
+        );
+        assert_eq!(
+            InvalidField::named("colour", "must be red"),
+            InvalidField {
+                field: "offer",
+                message: UNKNOWN_RULE
+            }
+        );
     }
 }

@@ -1,12 +1,13 @@
-//! Completing what was read ahead of ownership. Issuances are only ever added, in order, and none is changed: so what was read under no fence is the
-//! beginning of what is there, and just the tail is missing. The coupon itself may be another by now, and is not kept.
+//! Completing what was read ahead of ownership. Issuances are only ever added, in order, and none is changed:
+//! so what was read under no fence is the beginning of what is there, and just the tail is missing. The
+//! coupon itself may be another by now, and is not kept.
 
 use crate::coupon::issued::{Issued, OutOfLine};
 use crate::ids::Sequence;
 use crate::store::LoadedIssuance;
 
-/// Takes what is stored from the last issuance on that was read ahead. That one is read once more: a database that went back behind it in between, and may
-/// have others in its place, is found out.
+/// Takes what is stored from the last issuance on that was read ahead. That one is read once more: a database
+/// that went back behind it in between, and may have others in its place, is found out.
 #[derive(Debug)]
 pub struct Tail {
     issued: Issued,
@@ -20,7 +21,11 @@ impl Tail {
     /// To these.
     pub fn of(issued: Issued) -> Self {
         let begins = issued.last() == Sequence::NONE;
-        Self { issued, begins, differs: false }
+        Self {
+            issued,
+            begins,
+            differs: false,
+        }
     }
 
     /// After which sequence to read; strictly once the fence is committed.
@@ -55,7 +60,14 @@ mod tests {
 
     fn row(sequence: u64, user: &str) -> LoadedIssuance<'_> {
         let issued_at = Timestamp::from_micros(1_000).unwrap();
-        LoadedIssuance { sequence: Sequence::new(sequence), user, nth: 1, key: "key", issued_at, expires_at: None }
+        LoadedIssuance {
+            sequence: Sequence::new(sequence),
+            user,
+            nth: 1,
+            key: "key",
+            issued_at,
+            expires_at: None,
+        }
     }
 
     fn ahead(users: &[&str]) -> Tail {
@@ -71,14 +83,21 @@ mod tests {
         for (user, sequence) in stored.iter().zip(1..).skip(after as usize) {
             tail.take(&row(sequence, user)).unwrap();
         }
-        tail.complete().map(|issued| issued.users().map(str::to_owned).collect())
+        tail.complete()
+            .map(|issued| issued.users().map(str::to_owned).collect())
     }
 
     #[test]
     fn the_tail_alone_is_read_and_completes_what_was_read_ahead() {
         assert_eq!(ahead(&["ann", "bob"]).after(), Sequence::new(1));
-        assert_eq!(completed(ahead(&["ann", "bob"]), &["ann", "bob", "cy"]).unwrap(), ["ann", "bob", "cy"]);
-        assert_eq!(completed(ahead(&["ann", "bob"]), &["ann", "bob"]).unwrap(), ["ann", "bob"]);
+        assert_eq!(
+            completed(ahead(&["ann", "bob"]), &["ann", "bob", "cy"]).unwrap(),
+            ["ann", "bob", "cy"]
+        );
+        assert_eq!(
+            completed(ahead(&["ann", "bob"]), &["ann", "bob"]).unwrap(),
+            ["ann", "bob"]
+        );
         assert_eq!(completed(ahead(&[]), &["ann"]).unwrap(), ["ann"]);
         assert_eq!(completed(ahead(&[]), &[]).unwrap(), [""; 0]);
     }
@@ -94,6 +113,9 @@ mod tests {
     fn what_does_not_follow_is_not_taken() {
         let mut tail = ahead(&["ann"]);
         tail.take(&row(1, "ann")).unwrap();
-        assert!(matches!(tail.take(&row(3, "bob")), Err(OutOfLine::Sequence { .. })));
+        assert!(matches!(
+            tail.take(&row(3, "bob")),
+            Err(OutOfLine::Sequence { .. })
+        ));
     }
 }

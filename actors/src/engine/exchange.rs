@@ -1,6 +1,8 @@
-//! What this node says to peers and hears of them besides requests and answers: what is sold out, what changes made untrue, who has a shard now.
+//! What this node says to peers and hears of them besides requests and answers: what is sold out, what
+//! changes made untrue, who has a shard now.
 //!
-//! Hands requests of peers to the shards here, and what doors and hand-offs have to say to those concerned. Nothing here waits.
+//! Hands requests of peers to the shards here, and what doors and hand-offs have to say to those concerned.
+//! Nothing here waits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,25 +54,46 @@ impl News {
     /// As they go to a peer.
     pub(crate) fn write(&self) -> Vec<u8> {
         let kind = match *self {
-            Self::Moved { shard, to } => Kind::Moved(Moved { shard: u32::from(shard.get()), epoch: to.epoch.get(), owner: to.owner.get() }),
+            Self::Moved { shard, to } => Kind::Moved(Moved {
+                shard: u32::from(shard.get()),
+                epoch: to.epoch.get(),
+                owner: to.owner.get(),
+            }),
             Self::LoadedAhead { shard } => Kind::LoadedAhead(u32::from(shard.get())),
-            Self::Widened { coupon, version } => Kind::Widened(Widened { coupon: coupon.get(), version }),
+            Self::Widened { coupon, version } => Kind::Widened(Widened {
+                coupon: coupon.get(),
+                version,
+            }),
         };
         WireNews { kind: Some(kind) }.encode_to_vec()
     }
 
     /// What a peer wrote.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let shard_id = |number: u32| u16::try_from(number).ok().and_then(ShardId::new).ok_or(Unreadable::Wrong("shard"));
+        let shard_id = |number: u32| {
+            u16::try_from(number)
+                .ok()
+                .and_then(ShardId::new)
+                .ok_or(Unreadable::Wrong("shard"))
+        };
         match WireNews::decode(bytes)?.kind.ok_or(Unreadable::Wrong("news"))? {
             Kind::Moved(Moved { shard, epoch, owner }) => {
                 let owner = Incarnation::new(owner).ok_or(Unreadable::Wrong("owner"))?;
-                Ok(Self::Moved { shard: shard_id(shard)?, to: Fence { epoch: Epoch::new(epoch), owner } })
+                Ok(Self::Moved {
+                    shard: shard_id(shard)?,
+                    to: Fence {
+                        epoch: Epoch::new(epoch),
+                        owner,
+                    },
+                })
             }
-            Kind::LoadedAhead(shard) => Ok(Self::LoadedAhead { shard: shard_id(shard)? }),
-            Kind::Widened(Widened { coupon, version }) => {
-                Ok(Self::Widened { coupon: CouponId::new(coupon).ok_or(Unreadable::Wrong("coupon id"))?, version })
-            }
+            Kind::LoadedAhead(shard) => Ok(Self::LoadedAhead {
+                shard: shard_id(shard)?,
+            }),
+            Kind::Widened(Widened { coupon, version }) => Ok(Self::Widened {
+                coupon: CouponId::new(coupon).ok_or(Unreadable::Wrong("coupon id"))?,
+                version,
+            }),
         }
     }
 }
@@ -133,8 +156,17 @@ struct Told {
 impl Told {
     fn of(changes: &Changes) -> Self {
         let withdrawn = changes.withdrawn.iter().map(|coupon| coupon.get()).collect();
-        let posted = changes.posted.iter().map(|notice| notice.written().to_vec()).collect();
-        Self { since: changes.since, upto: changes.upto, withdrawn, posted }
+        let posted = changes
+            .posted
+            .iter()
+            .map(|notice| notice.written().to_vec())
+            .collect();
+        Self {
+            since: changes.since,
+            upto: changes.upto,
+            withdrawn,
+            posted,
+        }
     }
 
     fn changes(self) -> Result<Changes, Unreadable> {
@@ -143,7 +175,11 @@ impl Told {
             since: self.since,
             upto: self.upto,
             withdrawn: self.withdrawn.into_iter().map(coupon).collect::<Result<_, _>>()?,
-            posted: self.posted.iter().map(|bytes| Ok(Arc::new(Notice::read(bytes)?))).collect::<Result<_, Unreadable>>()?,
+            posted: self
+                .posted
+                .iter()
+                .map(|bytes| Ok(Arc::new(Notice::read(bytes)?)))
+                .collect::<Result<_, Unreadable>>()?,
         })
     }
 }
@@ -167,7 +203,14 @@ impl Talk {
         lease: Lease,
         acquaintances: Acquaintances,
     ) -> Self {
-        Self { shards, ownership, door, board, lease, acquaintances: Mutex::new(acquaintances) }
+        Self {
+            shards,
+            ownership,
+            door,
+            board,
+            lease,
+            acquaintances: Mutex::new(acquaintances),
+        }
     }
 
     /// These are the peers that live, by rows read after `asked_at`.
@@ -202,8 +245,13 @@ impl Talk {
 impl Requests for Talk {
     fn ask(&self, coupon: CouponId, epoch: Epoch, request: Request) {
         let shard = coupon.shard();
-        let is_ours = self.ownership.entry(shard) == (Entry { epoch, owner: Owner::Here });
-        // Without a lease nobody decides here any more, and others are about to: whoever asks waits for them, rather than hear that the store is away.
+        let is_ours = self.ownership.entry(shard)
+            == (Entry {
+                epoch,
+                owner: Owner::Here,
+            });
+        // Without a lease nobody decides here any more, and others are about to: whoever asks waits for them,
+        // rather than hear that the store is away.
         if is_ours && self.lease.holds(time::moment()) {
             self.shard(shard).ask(coupon, request);
         } else {
@@ -214,7 +262,10 @@ impl Requests for Talk {
 
 impl Notices for Talk {
     fn heartbeat(&self, peer: Incarnation) -> Vec<u8> {
-        Question { upto: self.door.upto(peer) }.encode_to_vec()
+        Question {
+            upto: self.door.upto(peer),
+        }
+        .encode_to_vec()
     }
 
     fn answer(&self, peer: Incarnation, asked: Vec<u8>) -> Vec<u8> {
@@ -226,7 +277,9 @@ impl Notices for Talk {
             }
         };
         let now = time::moment();
-        let Some(me) = self.lease.holder(now) else { return Vec::new() };
+        let Some(me) = self.lease.holder(now) else {
+            return Vec::new();
+        };
         if !self.with_acquaintances(|acquaintances| acquaintances.may_confirm(now, peer)) {
             return Vec::new();
         }
@@ -242,7 +295,10 @@ impl Notices for Talk {
         if answer.is_empty() {
             return;
         }
-        match Told::decode(answer.as_slice()).map_err(Unreadable::from).and_then(Told::changes) {
+        match Told::decode(answer.as_slice())
+            .map_err(Unreadable::from)
+            .and_then(Told::changes)
+        {
             Ok(changes) => self.door.hear_peer(peer, sent_at, changes),
             Err(error) => self.unreadable(peer, &error),
         }

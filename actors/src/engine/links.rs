@@ -1,6 +1,7 @@
 //! A node's links through all its lives: each incarnation has links of its own, on the one socket.
 //!
-//! What membership, the router and whoever changes coupons hold of peers. The links themselves come and go with the incarnation that joined.
+//! What membership, the router and whoever changes coupons hold of peers. The links themselves come and go
+//! with the incarnation that joined.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -45,10 +46,23 @@ pub struct Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, listener, advertise, cookie: _, tls, heartbeat } = self;
+        let Self {
+            name,
+            listener,
+            advertise,
+            cookie: _,
+            tls,
+            heartbeat,
+        } = self;
         let mut shown = f.debug_struct("Options");
-        shown.field("name", name).field("listener", listener).field("advertise", advertise);
-        shown.field("tls", &tls.is_some()).field("heartbeat", heartbeat).finish_non_exhaustive()
+        shown
+            .field("name", name)
+            .field("listener", listener)
+            .field("advertise", advertise);
+        shown
+            .field("tls", &tls.is_some())
+            .field("heartbeat", heartbeat)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,13 +101,18 @@ impl Lives {
             links: ArcSwapOption::default(),
             known: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Begins to link, and to talk for this one, as whatever incarnation [`Peers::live_as`] names. Once.
     pub(crate) fn start(&self, talk: Arc<Talk>) {
         if self.shared.talk.set(talk).is_ok() {
-            let keeping = tokio::spawn(critical("the links of a node's lives", Arc::clone(&self.shared).keep()));
+            let keeping = tokio::spawn(critical(
+                "the links of a node's lives",
+                Arc::clone(&self.shared).keep(),
+            ));
             // Set here alone, and once.
             let _ = self.shared.keeping.set(keeping.abort_handle());
         }
@@ -118,15 +137,25 @@ impl Lives {
 
     /// Until when peers that are gone may refuse by what a change made untrue, if any may.
     pub(crate) fn departed_until(&self) -> Option<Moment> {
-        self.shared.talk.get()?.with_acquaintances(|acquaintances| acquaintances.departed_until(time::moment()))
+        self.shared
+            .talk
+            .get()?
+            .with_acquaintances(|acquaintances| acquaintances.departed_until(time::moment()))
     }
 
-    /// The same of a peer that lives and was not heard to forget what a change made untrue, that was made by `done_at`.
+    /// The same of a peer that lives and was not heard to forget what a change made untrue, that was made by
+    /// `done_at`.
     pub(crate) fn unheard_until(&self, done_at: Moment) -> Option<Moment> {
-        Some(self.shared.talk.get()?.with_acquaintances(|acquaintances| acquaintances.unheard_until(done_at)))
+        Some(
+            self.shared
+                .talk
+                .get()?
+                .with_acquaintances(|acquaintances| acquaintances.unheard_until(done_at)),
+        )
     }
 
-    /// Tells a peer news, and whether it is known to have heard them within `limit`. Cancel safe: it is told all the same.
+    /// Tells a peer news, and whether it is known to have heard them within `limit`. Cancel safe: it is told
+    /// all the same.
     pub(crate) async fn tell(&self, to: Incarnation, news: &News, limit: Duration) -> bool {
         match self.shared.links.load_full() {
             Some(links) => links.tell(to, news.write(), limit).await,
@@ -152,7 +181,9 @@ impl Shared {
         let mut linked_as = None;
         loop {
             // The sender lives in `self`.
-            let Ok(Some(me)) = lives.wait_for(|me| *me != linked_as).await.map(|me| *me) else { return };
+            let Ok(Some(me)) = lives.wait_for(|me| *me != linked_as).await.map(|me| *me) else {
+                return;
+            };
             if let Some(links) = self.links.swap(None) {
                 links.stop().await;
             }
@@ -176,10 +207,31 @@ impl Shared {
     }
 
     async fn link(&self, me: Incarnation, talk: Arc<Talk>) -> Result<Links, LinksError> {
-        let Options { name, listener, cookie, tls, heartbeat, .. } = self.options.clone();
-        let options = link::Options::new(Hello::new(&name, self.node.clone(), me), cookie, self.places.clone());
-        let options = link::Options { tls, heartbeat, ..options };
-        Links::start(options, listener, Arc::clone(&talk) as Arc<dyn Requests>, talk as Arc<dyn Notices>).await
+        let Options {
+            name,
+            listener,
+            cookie,
+            tls,
+            heartbeat,
+            ..
+        } = self.options.clone();
+        let options = link::Options::new(
+            Hello::new(&name, self.node.clone(), me),
+            cookie,
+            self.places.clone(),
+        );
+        let options = link::Options {
+            tls,
+            heartbeat,
+            ..options
+        };
+        Links::start(
+            options,
+            listener,
+            Arc::clone(&talk) as Arc<dyn Requests>,
+            talk as Arc<dyn Notices>,
+        )
+        .await
     }
 
     fn with_links<T>(&self, read: impl FnOnce(&Links) -> T) -> Option<T> {
@@ -203,11 +255,14 @@ impl Peers for Lives {
     }
 
     fn refuses(&self, peer: Incarnation) -> bool {
-        self.shared.with_links(|links| links.refuses(peer)).unwrap_or(false)
+        self.shared
+            .with_links(|links| links.refuses(peer))
+            .unwrap_or(false)
     }
 
     fn expect(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {
-        self.shared.with_links(|links| links.preload(peer, shard, coupons));
+        self.shared
+            .with_links(|links| links.preload(peer, shard, coupons));
     }
 
     fn loaded_ahead(&self, peer: Incarnation, shard: ShardId) {

@@ -1,4 +1,5 @@
-//! What no store can be made to do: an owner that panics; and what is refused at start. The other tests of the engine are in `tests/engine.rs`.
+//! What no store can be made to do: an owner that panics; and what is refused at start. The other tests of
+//! the engine are in `tests/engine.rs`.
 
 use super::*;
 use crate::coupon::offer::{Offer, Status};
@@ -23,7 +24,9 @@ fn options() -> Options {
 }
 
 async fn engine(folder: &tempfile::TempDir) -> Engine {
-    let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db"))).await.unwrap();
+    let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db")))
+        .await
+        .unwrap();
     let engine = Engine::start(options(), Arc::new(store)).await.unwrap();
     let ready = async {
         while !engine.not_ready().is_empty() {
@@ -37,7 +40,9 @@ async fn engine(folder: &tempfile::TempDir) -> Engine {
 #[tokio::test]
 async fn a_node_among_others_needs_a_store_that_they_share_and_a_lease_that_ends_in_time() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db"))).await.unwrap();
+    let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db")))
+        .await
+        .unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let cluster = ClusterOptions {
         name: "test".to_owned(),
@@ -47,18 +52,41 @@ async fn a_node_among_others_needs_a_store_that_they_share_and_a_lease_that_ends
         tls: None,
         heartbeat: crate::link::HEARTBEAT,
     };
-    assert!(!format!("{cluster:?}").contains("crumbs"), "the cookie is a secret");
-    let options = Options { cluster: Some(cluster), ..options() };
-    let refused = Engine::start(options.clone(), Arc::new(store)).await.err().unwrap().to_string();
+    assert!(
+        !format!("{cluster:?}").contains("crumbs"),
+        "the cookie is a secret"
+    );
+    let options = Options {
+        cluster: Some(cluster),
+        ..options()
+    };
+    let refused = Engine::start(options.clone(), Arc::new(store))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
     assert!(refused.contains("one node's alone"), "{refused}");
-    let (longest, longer) = (options.clone(), Options { lease: LEASE_MAX + Duration::from_millis(1), ..options });
+    let (longest, longer) = (
+        options.clone(),
+        Options {
+            lease: LEASE_MAX + Duration::from_millis(1),
+            ..options
+        },
+    );
     assert!(check_lease(&longest).is_ok() && check_lease(&longer).is_err());
 }
 
 async fn coupon(engine: &Engine) -> CouponId {
     let offer = Offer::titled("test");
-    let new = NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at: time::timestamp() };
-    let Created::New(coupon) = engine.store().create_coupon(&new).await.unwrap() else { panic!("it is new") };
+    let new = NewCoupon {
+        key: RequestKey::random(),
+        offer,
+        status: Status::Open,
+        created_at: time::timestamp(),
+    };
+    let Created::New(coupon) = engine.store().create_coupon(&new).await.unwrap() else {
+        panic!("it is new")
+    };
     coupon.id
 }
 
@@ -76,7 +104,11 @@ async fn owners_that_stop_and_come_again_leave_nobody_lying_in_their_mailbox() {
     let asked: Vec<_> = (0..USERS)
         .map(|number| {
             let engine = engine.clone();
-            tokio::spawn(async move { engine.issue(coupon, user(number), RequestKey::random(), DEADLINE).await })
+            tokio::spawn(async move {
+                engine
+                    .issue(coupon, user(number), RequestKey::random(), DEADLINE)
+                    .await
+            })
         })
         .collect();
     let shard = engine.inner.shards[usize::from(coupon.shard().get())].clone();
@@ -89,7 +121,9 @@ async fn owners_that_stop_and_come_again_leave_nobody_lying_in_their_mailbox() {
     let mut sequences = Vec::new();
     for answer in asked {
         match answer.await.unwrap().unwrap() {
-            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => sequences.push(issuance.id.sequence.get()),
+            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => {
+                sequences.push(issuance.id.sequence.get())
+            }
             IssueOutcome::Refused(refusal) => panic!("{refusal:?}"),
         }
     }
@@ -107,7 +141,11 @@ async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_nobody_an_answer() {
     let asked: Vec<_> = (0..1_000)
         .map(|number| {
             let engine = engine.clone();
-            tokio::spawn(async move { engine.issue(coupon, user(number), RequestKey::random(), DEADLINE).await })
+            tokio::spawn(async move {
+                engine
+                    .issue(coupon, user(number), RequestKey::random(), DEADLINE)
+                    .await
+            })
         })
         .collect();
     let shard = &engine.inner.shards[usize::from(coupon.shard().get())];
@@ -121,11 +159,16 @@ async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_nobody_an_answer() {
     for answer in asked {
         match answer.await.unwrap().unwrap() {
             // Whoever was decided before it went is found by the next owner, under the same key.
-            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => sequences.push(issuance.id.sequence.get()),
+            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => {
+                sequences.push(issuance.id.sequence.get())
+            }
             IssueOutcome::Refused(refusal) => panic!("{refusal:?}"),
         }
     }
     sequences.sort_unstable();
     assert!(sequences.into_iter().eq(1..=1_000));
-    assert!(engine.shard(coupon.shard()).await.unwrap().epoch > epoch, "raised before it was read again");
+    assert!(
+        engine.shard(coupon.shard()).await.unwrap().epoch > epoch,
+        "raised before it was read again"
+    );
 }

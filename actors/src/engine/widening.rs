@@ -1,6 +1,7 @@
 //! After a change that may widen a coupon: waiting until no door refuses any more by what the coupon was.
 //!
-//! Whoever lives is told, and says that it has heard; whoever does not, or is gone, is waited for as long as what it knows can count.
+//! Whoever lives is told, and says that it has heard; whoever does not, or is gone, is waited for as long as
+//! what it knows can count.
 
 use std::time::Duration;
 
@@ -15,18 +16,27 @@ const TELL_LIMIT: Duration = Duration::from_millis(500);
 /// Pause before a peer without a link is told again.
 const TELL_PAUSE: Duration = Duration::from_millis(50);
 
-/// Returns once no door refuses by versions of the coupon below this one. Without a limit of its own beyond what notices count: the caller sets one.
+/// Returns once no door refuses by versions of the coupon below this one. Without a limit of its own beyond
+/// what notices count: the caller sets one.
 pub(super) async fn spread(lives: &Lives, store: &dyn Store, coupon: CouponId, version: u64) {
-    let Some(until) = lives.unheard_until(time::moment()) else { return };
+    let Some(until) = lives.unheard_until(time::moment()) else {
+        return;
+    };
     let (me, asked_at) = (lives.incarnation(), time::moment());
-    // Read after the change: whoever was told before it that the coupon is sold out is among them, or was ended.
+    // Read after the change: whoever was told before it that the coupon is sold out is among them, or was
+    // ended.
     match store.nodes().await {
         Ok(nodes) => {
-            let living = nodes.iter().filter(|node| node.state != NodeState::Ended && Some(node.incarnation) != me);
+            let living = nodes
+                .iter()
+                .filter(|node| node.state != NodeState::Ended && Some(node.incarnation) != me);
             let others: Vec<Incarnation> = living.map(|node| node.incarnation).collect();
-            // Whoever was ended since this node's last beat is nobody to be told, and must not be taken for one that never was either.
+            // Whoever was ended since this node's last beat is nobody to be told, and must not be taken for
+            // one that never was either.
             lives.acquainted(asked_at, others.clone());
-            let told = others.into_iter().map(|peer| tell(lives, peer, coupon, version, until));
+            let told = others
+                .into_iter()
+                .map(|peer| tell(lives, peer, coupon, version, until));
             futures_util::future::join_all(told).await;
         }
         Err(error) => {
@@ -42,7 +52,10 @@ pub(super) async fn spread(lives: &Lives, store: &dyn Store, coupon: CouponId, v
 /// Tells one peer until it has heard, or what it knows counts no more.
 async fn tell(lives: &Lives, peer: Incarnation, coupon: CouponId, version: u64, until: Moment) {
     let news = News::Widened { coupon, version };
-    while !lives.tell(peer, &news, TELL_LIMIT.min(until.since(time::moment()))).await {
+    while !lives
+        .tell(peer, &news, TELL_LIMIT.min(until.since(time::moment())))
+        .await
+    {
         if time::moment() >= until {
             tracing::warn!(%peer, %coupon, "a peer was not heard to forget what a change made untrue; it counts there no more");
             return;
@@ -92,7 +105,13 @@ mod tests {
         }
         assert_eq!(known.departed_until(now), None, "nobody is gone");
         let doors = (Arc::new(Door::default()), Arc::new(Board::default()));
-        lives.start(Arc::new(Talk::new(Arc::new([]), Ownership::default(), doors, Lease::default(), known)));
+        lives.start(Arc::new(Talk::new(
+            Arc::new([]),
+            Ownership::default(),
+            doors,
+            Lease::default(),
+            known,
+        )));
         lives
     }
 
@@ -111,16 +130,24 @@ mod tests {
     #[tokio::test]
     async fn whoever_was_ended_since_the_last_beat_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db"))).await.unwrap();
+        let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db")))
+            .await
+            .unwrap();
         store.check().await.unwrap();
         let coupon = CouponId::new(1).unwrap();
         let begun = time::moment();
         spread(&lives(&[]).await, &store, coupon, 2).await;
-        assert!(time::moment().since(begun) < DOOR_TTL / 2, "nobody is there, or was");
+        assert!(
+            time::moment().since(begun) < DOOR_TTL / 2,
+            "nobody is there, or was"
+        );
         let gone = node(2, NodeState::Ended);
         assert!(store.join(&gone, None).await.unwrap());
         let begun = time::moment();
         spread(&lives(&[gone.incarnation]).await, &store, coupon, 2).await;
-        assert!(time::moment().since(begun) >= LEASE + DOOR_TTL, "its door may refuse for so long");
+        assert!(
+            time::moment().since(begun) >= LEASE + DOOR_TTL,
+            "its door may refuse for so long"
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! The egress, one a link: the shell around [`Link`]. Requests and answers for one peer meet in its mailbox and leave together.
+//! The egress, one a link: the shell around [`Link`]. Requests and answers for one peer meet in its mailbox
+//! and leave together.
 //!
-//! It never waits. What comes in is queued; the first to be queued sends the egress a `Flush`, which arrives behind everything that was in the mailbox
-//! then, and so takes all of it into one frame. There is no timer to tune: an idle link sends a request at once, a busy one hundreds at a time.
+//! It never waits. What comes in is queued; the first to be queued sends the egress a `Flush`, which arrives
+//! behind everything that was in the mailbox then, and so takes all of it into one frame. There is no timer
+//! to tune: an idle link sends a request at once, a busy one hundreds at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +32,11 @@ const TICK: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Dura
 #[derive(Debug)]
 pub(super) enum EgressCommand {
     /// A request of this node, for an owner at the other end.
-    Ask { coupon: CouponId, epoch: Epoch, request: Request },
+    Ask {
+        coupon: CouponId,
+        epoch: Epoch,
+        request: Request,
+    },
     /// The answer to a request of the peer.
     Answer(u64, Answer),
     /// A frame from the peer.
@@ -69,7 +75,11 @@ impl EgressHandle {
             }
         }
         if let Err(ractor::MessagingErr::SendErr(EgressCommand::Ask { request, .. })) =
-            self.actor.cast(EgressCommand::Ask { coupon, epoch, request })
+            self.actor.cast(EgressCommand::Ask {
+                coupon,
+                epoch,
+                request,
+            })
         {
             request.set_back(Setback::Moved);
         }
@@ -138,7 +148,16 @@ impl Actor for Egress {
         myself: ActorRef<EgressCommand>,
         (arguments, own_places): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let Arguments { terms, peer_places: _, ingress, ticket, hub, requests, notices, places } = arguments;
+        let Arguments {
+            terms,
+            peer_places: _,
+            ingress,
+            ticket,
+            hub,
+            requests,
+            notices,
+            places,
+        } = arguments;
         let tick = (terms.heartbeat / 4).clamp(*TICK.start(), *TICK.end());
         // It ends with the actor.
         myself.send_interval(tick, || EgressCommand::Tick);
@@ -161,10 +180,19 @@ impl Actor for Egress {
         })
     }
 
-    async fn handle(&self, myself: ActorRef<EgressCommand>, command: EgressCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<EgressCommand>,
+        command: EgressCommand,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         let (now, mut effects) = (time::moment(), Effects::new());
         match command {
-            EgressCommand::Ask { coupon, epoch, request } => state.link.ask(coupon, epoch, request, &mut effects),
+            EgressCommand::Ask {
+                coupon,
+                epoch,
+                request,
+            } => state.link.ask(coupon, epoch, request, &mut effects),
             EgressCommand::Answer(id, answer) => state.link.answer(id, answer),
             EgressCommand::Arrived(frame) => state.link.arrived(now, frame, &mut effects),
             EgressCommand::Tell(content, heard) => {
@@ -204,7 +232,9 @@ impl Drop for State {
 impl State {
     fn show(&mut self, in_flight: usize) {
         if in_flight != self.shown_in_flight {
-            self.metrics.in_flight.increment(in_flight as f64 - self.shown_in_flight as f64);
+            self.metrics
+                .in_flight
+                .increment(in_flight as f64 - self.shown_in_flight as f64);
             self.shown_in_flight = in_flight;
         }
     }
@@ -220,7 +250,10 @@ impl State {
                 // A session that is gone says so to the hub, and the hub to this egress.
                 let _ = self.ingress.cast(Arrival(bytes));
             }
-            Effect::Up => self.report(HubCommand::Up { ticket: self.ticket, generation: self.link.generation() }),
+            Effect::Up => self.report(HubCommand::Up {
+                ticket: self.ticket,
+                generation: self.link.generation(),
+            }),
             Effect::BeatDue => {
                 let content = self.notices.heartbeat(self.peer);
                 self.link.beat(now, content);
@@ -260,25 +293,56 @@ impl State {
 
     /// Hands a request of the peer to its owner.
     fn ask(&mut self, myself: &ActorRef<EgressCommand>, request: RemoteRequest, expires: Moment) {
-        let RemoteRequest { id, coupon, epoch, what, .. } = request;
+        let RemoteRequest {
+            id,
+            coupon,
+            epoch,
+            what,
+            ..
+        } = request;
         let place = self.places.admit();
         if place.is_err() {
             handles().refused_by_node.increment(1);
         }
         let place = match (place, &what) {
             (Ok(place), _) => place,
-            (Err(_), Asked::Issue { .. }) => return self.link.answer(id, Answer::Issue(Err(Setback::Overloaded))),
-            (Err(_), Asked::Change { .. }) => return self.link.answer(id, Answer::Change(Err(Setback::Overloaded))),
+            (Err(_), Asked::Issue { .. }) => {
+                return self.link.answer(id, Answer::Issue(Err(Setback::Overloaded)));
+            }
+            (Err(_), Asked::Change { .. }) => {
+                return self.link.answer(id, Answer::Change(Err(Setback::Overloaded)));
+            }
         };
-        let way_back = WayBack { egress: myself.clone(), id, expires, gone: Arc::clone(&self.gone) };
+        let way_back = WayBack {
+            egress: myself.clone(),
+            id,
+            expires,
+            gone: Arc::clone(&self.gone),
+        };
         let request = match what {
             Asked::Issue { user, key } => {
-                let asker = PeerAsker { way_back: Some(way_back), wrap: Answer::Issue };
-                Request::Issue(IssueRequest { user, key, expires }, Reply::elsewhere(place, Box::new(asker)))
+                let asker = PeerAsker {
+                    way_back: Some(way_back),
+                    wrap: Answer::Issue,
+                };
+                Request::Issue(
+                    IssueRequest { user, key, expires },
+                    Reply::elsewhere(place, Box::new(asker)),
+                )
             }
             Asked::Change { change, if_version } => {
-                let asker = PeerAsker { way_back: Some(way_back), wrap: Answer::Change };
-                Request::Change(ChangeRequest { change, if_version, expires }, Reply::elsewhere(place, Box::new(asker)))
+                let asker = PeerAsker {
+                    way_back: Some(way_back),
+                    wrap: Answer::Change,
+                };
+                Request::Change(
+                    ChangeRequest {
+                        change,
+                        if_version,
+                        expires,
+                    },
+                    Reply::elsewhere(place, Box::new(asker)),
+                )
             }
         };
         self.requests.ask(coupon, epoch, request);
@@ -289,7 +353,10 @@ impl State {
         self.gone.store(true, Ordering::Release);
         self.own_places.close();
         self.told.clear();
-        self.report(HubCommand::Down { ticket: self.ticket, reason });
+        self.report(HubCommand::Down {
+            ticket: self.ticket,
+            reason,
+        });
         let _ = myself.drain();
     }
 
@@ -306,7 +373,8 @@ struct WayBack {
     gone: Arc<AtomicBool>,
 }
 
-/// Somebody behind the peer. Its answer goes into the mailbox of the link's egress and leaves with whatever else waits there.
+/// Somebody behind the peer. Its answer goes into the mailbox of the link's egress and leaves with whatever
+/// else waits there.
 #[derive(Debug)]
 struct PeerAsker<T> {
     way_back: Option<WayBack>,
@@ -323,7 +391,9 @@ impl<T> PeerAsker<T> {
 
 impl<T: std::fmt::Debug> RemoteAsker<Result<T, Setback>> for PeerAsker<T> {
     fn is_waited_for(&self) -> bool {
-        self.way_back.as_ref().is_some_and(|back| !back.gone.load(Ordering::Acquire) && time::moment() < back.expires)
+        self.way_back
+            .as_ref()
+            .is_some_and(|back| !back.gone.load(Ordering::Acquire) && time::moment() < back.expires)
     }
 
     fn answer(mut self: Box<Self>, answer: Result<T, Setback>) {

@@ -1,4 +1,5 @@
-//! One link, from hello to its loss, as a state machine: generation and numbers, what waits to be sent and who waits for an answer, heartbeats.
+//! One link, from hello to its loss, as a state machine: generation and numbers, what waits to be sent and
+//! who waits for an answer, heartbeats.
 //!
 //! ```text
 //! dialler   Greeting ── their hello fits ─────────────► Up ──┐
@@ -6,9 +7,11 @@
 //!              └── it does not: refusal ──► Refused ──────────┘
 //! ```
 //!
-//! The dialler says hello with the link's generation until it is answered; the acceptor answers with its own, or says why not. From then on frames
-//! are numbered from 1 in both directions, and the dialler's first one tells the acceptor that its hello arrived. Every request taken gets one
-//! answer: its owner's; [`Setback::Unknown`] if the link goes after it was sent; [`Setback::Moved`] if it goes before, as then surely nobody decided.
+//! The dialler says hello with the link's generation until it is answered; the acceptor answers with its own,
+//! or says why not. From then on frames are numbered from 1 in both directions, and the dialler's first one
+//! tells the acceptor that its hello arrived. Every request taken gets one answer: its owner's;
+//! [`Setback::Unknown`] if the link goes after it was sent; [`Setback::Moved`] if it goes before, as then
+//! surely nobody decided.
 
 pub mod effect;
 
@@ -19,17 +22,22 @@ use hashbrown::HashMap;
 
 use crate::ids::{CouponId, Epoch, ShardId};
 use crate::link::end::effect::{Effect, Effects, Reason, Role, Terms};
-use crate::link::frame::{Answer, Asked, Frame, Header, Item, NOTICE_BYTES_MAX, Notice, RemoteRequest, VERSION_OF_HELLO, Writer, Written};
+use crate::link::frame::{
+    Answer, Asked, Frame, Header, Item, NOTICE_BYTES_MAX, Notice, RemoteRequest, VERSION_OF_HELLO, Writer,
+    Written,
+};
 use crate::link::hello::{Hello, Mismatch};
 use crate::link::window::Window;
 use crate::owning::message::{ChangeAnswer, IssueAnswer, Reply, Request, Setback};
 use crate::time::Moment;
 
-/// How often a dialler says hello until it is answered: the first one may arrive before the acceptor has made its end of the link.
+/// How often a dialler says hello until it is answered: the first one may arrive before the acceptor has made
+/// its end of the link.
 const HELLO_EVERY: Duration = Duration::from_millis(25);
 /// How long an acceptor that refused leaves the link open, so that the peer reads why.
 const REFUSAL_LINGERS: Duration = Duration::from_millis(500);
-/// How long after its time a request that nobody answers keeps its place. Its asker has gone; an answer that is just late finds its place still.
+/// How long after its time a request that nobody answers keeps its place. Its asker has gone; an answer that
+/// is just late finds its place still.
 const OVERDUE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -43,7 +51,11 @@ enum Stage {
 
 #[derive(Debug)]
 enum Queued {
-    Request { coupon: CouponId, epoch: Epoch, request: Request },
+    Request {
+        coupon: CouponId,
+        epoch: Epoch,
+        request: Request,
+    },
     Item(Item),
 }
 
@@ -69,7 +81,8 @@ pub struct Link {
     next_out: u64,
     next_in: u64,
     hello_at: Option<Moment>,
-    /// Heartbeats without an answer, oldest first: at most as many as fit in the time after which the link is given up.
+    /// Heartbeats without an answer, oldest first: at most as many as fit in the time after which the link is
+    /// given up.
     beats: VecDeque<(u64, Moment)>,
     beat_at: Option<Moment>,
     next_id: u64,
@@ -126,7 +139,11 @@ impl Link {
         if !self.is_up() {
             effects.push(Effect::SetBack(request, Setback::Moved));
         } else if self.window.enter(coupon) {
-            self.queue.push_back(Queued::Request { coupon, epoch, request });
+            self.queue.push_back(Queued::Request {
+                coupon,
+                epoch,
+                request,
+            });
         } else {
             effects.push(Effect::Full(request));
         }
@@ -142,13 +159,19 @@ impl Link {
         if self.is_up() {
             let id = self.next_id();
             self.beats.push_back((id, now));
-            self.say(Item::Heartbeat(Notice { id, content: bounded(content) }));
+            self.say(Item::Heartbeat(Notice {
+                id,
+                content: bounded(content),
+            }));
         }
     }
 
     /// What goes with the answer to the heartbeat of this number.
     pub fn answer_heartbeat(&mut self, id: u64, content: Vec<u8>) {
-        self.say(Item::HeartbeatAnswer(Notice { id, content: bounded(content) }));
+        self.say(Item::HeartbeatAnswer(Notice {
+            id,
+            content: bounded(content),
+        }));
     }
 
     /// News for the peer: the number by which they will be acknowledged; `None` if there is no telling.
@@ -183,10 +206,17 @@ impl Link {
                 }
             }
             Stage::Up { .. } => {
-                if self.beats.front().is_some_and(|(_, sent_at)| now.since(*sent_at) >= self.terms.silent_after) {
+                if self
+                    .beats
+                    .front()
+                    .is_some_and(|(_, sent_at)| now.since(*sent_at) >= self.terms.silent_after)
+                {
                     return self.reset(Reason::Silent, effects);
                 }
-                if self.beat_at.is_none_or(|at| now.since(at) >= self.terms.heartbeat) {
+                if self
+                    .beat_at
+                    .is_none_or(|at| now.since(at) >= self.terms.heartbeat)
+                {
                     self.beat_due(now, effects);
                     self.forget_overdue(now, effects);
                 }
@@ -210,10 +240,19 @@ impl Link {
             return effects.push(Effect::Dropped("generation"));
         }
         if header.number != self.next_in {
-            return self.reset(Reason::Missing { expected: self.next_in, got: header.number }, effects);
+            return self.reset(
+                Reason::Missing {
+                    expected: self.next_in,
+                    got: header.number,
+                },
+                effects,
+            );
         }
         if header.version != version {
-            return self.reset(Reason::Protocol("a frame is not of the version agreed upon"), effects);
+            return self.reset(
+                Reason::Protocol("a frame is not of the version agreed upon"),
+                effects,
+            );
         }
         self.next_in += 1;
         if !self.is_up() {
@@ -231,7 +270,9 @@ impl Link {
             let mut frame = Writer::new(self.header(version, self.next_out));
             let (mut items, mut requests) = (0_usize, 0);
             while !frame.is_full() {
-                let Some(queued) = self.queue.pop_front() else { break };
+                let Some(queued) = self.queue.pop_front() else {
+                    break;
+                };
                 let is_request = matches!(queued, Queued::Request { .. });
                 if let Some(item) = self.departing(now, queued, effects) {
                     frame.add(&item);
@@ -241,7 +282,10 @@ impl Link {
             }
             if items > 0 {
                 self.next_out += 1;
-                effects.push(Effect::Send { bytes: frame.finish(), requests });
+                effects.push(Effect::Send {
+                    bytes: frame.finish(),
+                    requests,
+                });
             }
         }
     }
@@ -273,7 +317,13 @@ impl Link {
 
     fn header(&self, version: u32, number: u64) -> Header {
         let (from, to) = (self.terms.hello.incarnation, self.terms.peer);
-        Header { version, from, to, generation: self.generation, number }
+        Header {
+            version,
+            from,
+            to,
+            generation: self.generation,
+            number,
+        }
     }
 
     fn say(&mut self, item: Item) {
@@ -286,7 +336,10 @@ impl Link {
         let mut frame = Writer::new(self.header(VERSION_OF_HELLO, 0));
         if let Some(item) = Written::new(item) {
             frame.add(&item);
-            effects.push(Effect::Send { bytes: frame.finish(), requests: 0 });
+            effects.push(Effect::Send {
+                bytes: frame.finish(),
+                requests: 0,
+            });
         }
     }
 
@@ -303,7 +356,9 @@ impl Link {
     fn greeted(&mut self, now: Moment, generation: u64, mut items: Vec<Item>, effects: &mut Effects) {
         match (items.pop(), items.is_empty()) {
             (Some(Item::Hello(hello)), true) => self.greeted_with(now, generation, &hello, effects),
-            (Some(Item::Refusal(reason)), true) if generation == self.generation => self.reset(Reason::Refused(reason), effects),
+            (Some(Item::Refusal(reason)), true) if generation == self.generation => {
+                self.reset(Reason::Refused(reason), effects)
+            }
             (Some(Item::Refusal(_)), true) => effects.push(Effect::Dropped("generation")),
             _ => effects.push(Effect::Dropped("out_of_place")),
         }
@@ -371,7 +426,10 @@ impl Link {
                 // Answers come in order; one that overtook others counts for them as well.
                 while let Some((id, sent_at)) = self.beats.pop_front_if(|(id, _)| *id <= notice.id) {
                     if id == notice.id {
-                        effects.push(Effect::HeartbeatAnswered { sent_at, content: notice.content });
+                        effects.push(Effect::HeartbeatAnswered {
+                            sent_at,
+                            content: notice.content,
+                        });
                         break;
                     }
                 }
@@ -379,13 +437,17 @@ impl Link {
             Item::News(notice) => effects.push(Effect::News(notice)),
             Item::Heard(id) => effects.push(Effect::Heard(id)),
             Item::Preload(shard, coupons) => effects.push(Effect::Preload(shard, coupons)),
-            Item::Hello(_) | Item::Refusal(_) => self.reset(Reason::Protocol("hello among numbered frames"), effects),
+            Item::Hello(_) | Item::Refusal(_) => {
+                self.reset(Reason::Protocol("hello among numbered frames"), effects)
+            }
         }
     }
 
     /// An answer by the peer. One that nobody waits for any more is no news.
     fn answered(&mut self, id: u64, answer: Answer, effects: &mut Effects) {
-        let Some(InFlight { waiting, coupon, .. }) = self.in_flight.remove(&id) else { return };
+        let Some(InFlight { waiting, coupon, .. }) = self.in_flight.remove(&id) else {
+            return;
+        };
         self.window.leave(coupon);
         match (waiting, answer) {
             (Waiting::Issue(reply), Answer::Issue(answer)) => effects.push(Effect::Issue(reply, answer)),
@@ -401,7 +463,11 @@ impl Link {
     fn departing(&mut self, now: Moment, queued: Queued, effects: &mut Effects) -> Option<Written> {
         let (coupon, epoch, request) = match queued {
             Queued::Item(item) => return Written::new(item),
-            Queued::Request { coupon, epoch, request } => (coupon, epoch, request),
+            Queued::Request {
+                coupon,
+                epoch,
+                request,
+            } => (coupon, epoch, request),
         };
         let (Request::Issue(crate::owning::message::IssueRequest { expires, .. }, _)
         | Request::Change(crate::owning::message::ChangeRequest { expires, .. }, _)) = &request;
@@ -412,24 +478,49 @@ impl Link {
             return None;
         }
         let (what, waiting) = match request {
-            Request::Issue(issue, reply) => (Asked::Issue { user: issue.user, key: issue.key }, Waiting::Issue(reply)),
-            Request::Change(change, reply) => {
-                (Asked::Change { change: change.change, if_version: change.if_version }, Waiting::Change(reply))
-            }
+            Request::Issue(issue, reply) => (
+                Asked::Issue {
+                    user: issue.user,
+                    key: issue.key,
+                },
+                Waiting::Issue(reply),
+            ),
+            Request::Change(change, reply) => (
+                Asked::Change {
+                    change: change.change,
+                    if_version: change.if_version,
+                },
+                Waiting::Change(reply),
+            ),
         };
         let id = self.next_id();
-        let Some(written) = Written::new(Item::Request(RemoteRequest { id, coupon, epoch, remaining: expires.since(now), what })) else {
+        let Some(written) = Written::new(Item::Request(RemoteRequest {
+            id,
+            coupon,
+            epoch,
+            remaining: expires.since(now),
+            what,
+        })) else {
             // No gateway takes so long a request: there is no room for it.
             self.window.leave(coupon);
             effects.push(waiting.set_back(Setback::Overloaded));
             return None;
         };
-        self.in_flight.insert(id, InFlight { waiting, coupon, expires });
+        self.in_flight.insert(
+            id,
+            InFlight {
+                waiting,
+                coupon,
+                expires,
+            },
+        );
         Some(written)
     }
 
     fn forget_overdue(&mut self, now: Moment, effects: &mut Effects) {
-        let overdue = self.in_flight.extract_if(|_, in_flight| now >= in_flight.expires + OVERDUE);
+        let overdue = self
+            .in_flight
+            .extract_if(|_, in_flight| now >= in_flight.expires + OVERDUE);
         for (_, InFlight { waiting, coupon, .. }) in overdue {
             self.window.leave(coupon);
             effects.push(waiting.set_back(Setback::Unknown));
@@ -451,7 +542,10 @@ fn bounded(content: Vec<u8>) -> Vec<u8> {
     if content.len() <= NOTICE_BYTES_MAX {
         return content;
     }
-    tracing::error!(bytes = content.len(), "a heartbeat carries no notice of this length");
+    tracing::error!(
+        bytes = content.len(),
+        "a heartbeat carries no notice of this length"
+    );
     Vec::new()
 }
 

@@ -1,7 +1,8 @@
 //! Frames: everything that two nodes say to each other, gathered, bounded and numbered.
 //!
-//! A frame names both incarnations, the generation of their link and its own number in it. What is read is checked to the last field before anybody
-//! sees it: a frame is taken whole or not at all. Reading takes at most some forty times the frame's own bytes of memory and never panics.
+//! A frame names both incarnations, the generation of their link and its own number in it. What is read is
+//! checked to the last field before anybody sees it: a frame is taken whole or not at all. Reading takes at
+//! most some forty times the frame's own bytes of memory and never panics.
 
 mod read;
 mod wire;
@@ -19,7 +20,8 @@ pub(crate) use wire::Coupon as WireCoupon;
 pub(crate) use write::coupon as write_coupon;
 pub use write::{Writer, Written};
 
-/// A frame that has so many bytes is full: large enough to share the cost of a message among a thousand requests, small enough not to hold up a heartbeat.
+/// A frame that has so many bytes is full: large enough to share the cost of a message among a thousand
+/// requests, small enough not to hold up a heartbeat.
 pub const FRAME_BYTES_TARGET: usize = 256 * 1024;
 /// No frame has more bytes: the last item may go beyond the target.
 pub const FRAME_BYTES_MAX: usize = FRAME_BYTES_TARGET + ITEM_BYTES_MAX + 1024;

@@ -1,7 +1,8 @@
 //! Hello: what two nodes must agree on before they speak, and the version in which they do.
 //!
-//! Each release speaks its own version and the one before, so that nodes are replaced one by one. To bring in a version 2, put it in front of
-//! [`VERSIONS`], and let items that only it has be sent where [`Hello::agree`] said 2; once no release speaks 1 any more, take 1 away.
+//! Each release speaks its own version and the one before, so that nodes are replaced one by one. To bring in
+//! a version 2, put it in front of [`VERSIONS`], and let items that only it has be sent where
+//! [`Hello::agree`] said 2; once no release speaks 1 any more, take 1 away.
 
 use crate::ids::{Incarnation, NodeId, SHARD_HASH, SHARDS};
 
@@ -82,16 +83,33 @@ impl Hello {
     /// What this release says.
     pub fn new(cluster: &str, node: NodeId, incarnation: Incarnation) -> Self {
         let (shards, hash) = (u32::from(SHARDS), SHARD_HASH.to_owned());
-        Self { versions: VERSIONS.to_vec(), cluster: cluster.to_owned(), node, incarnation, shards, hash }
+        Self {
+            versions: VERSIONS.to_vec(),
+            cluster: cluster.to_owned(),
+            node,
+            incarnation,
+            shards,
+            hash,
+        }
     }
 
     /// The version in which this node and that one speak, which both compute alike; or why they do not.
     pub fn agree(&self, theirs: &Self, expected: Incarnation) -> Result<u32, Mismatch> {
         // First, as all else may mean something new in a version that we do not know.
-        let common = self.versions.iter().filter(|version| theirs.versions.contains(version)).max();
-        let &version = common.ok_or_else(|| Mismatch::Versions { ours: self.versions.clone(), theirs: theirs.versions.clone() })?;
+        let common = self
+            .versions
+            .iter()
+            .filter(|version| theirs.versions.contains(version))
+            .max();
+        let &version = common.ok_or_else(|| Mismatch::Versions {
+            ours: self.versions.clone(),
+            theirs: theirs.versions.clone(),
+        })?;
         if self.cluster != theirs.cluster {
-            return Err(Mismatch::Cluster { ours: self.cluster.clone(), theirs: theirs.cluster.clone() });
+            return Err(Mismatch::Cluster {
+                ours: self.cluster.clone(),
+                theirs: theirs.cluster.clone(),
+            });
         }
         if (self.shards, &self.hash) != (theirs.shards, &theirs.hash) {
             return Err(Mismatch::Shards {
@@ -102,7 +120,10 @@ impl Hello {
             });
         }
         if theirs.incarnation != expected {
-            return Err(Mismatch::Identity { said: theirs.incarnation, expected });
+            return Err(Mismatch::Identity {
+                said: theirs.incarnation,
+                expected,
+            });
         }
         Ok(version)
     }
@@ -114,7 +135,10 @@ mod tests {
 
     fn hello(versions: &[u32], incarnation: u64) -> Hello {
         let node = NodeId::parse("node").unwrap();
-        Hello { versions: versions.to_vec(), ..Hello::new("test", node, Incarnation::new(incarnation).unwrap()) }
+        Hello {
+            versions: versions.to_vec(),
+            ..Hello::new("test", node, Incarnation::new(incarnation).unwrap())
+        }
     }
 
     #[test]
@@ -124,9 +148,18 @@ mod tests {
         assert_eq!(next.agree(&this, this.incarnation), Ok(1));
         assert_eq!(next.agree(&after, after.incarnation), Ok(2));
         assert_eq!(after.agree(&next, next.incarnation), Ok(2));
-        assert_eq!(next.agree(&hello(&[1, 2], 4), Incarnation::new(4).unwrap()), Ok(2));
-        assert!(matches!(this.agree(&after, after.incarnation), Err(Mismatch::Versions { .. })));
-        assert!(matches!(this.agree(&hello(&[], 4), this.incarnation), Err(Mismatch::Versions { .. })));
+        assert_eq!(
+            next.agree(&hello(&[1, 2], 4), Incarnation::new(4).unwrap()),
+            Ok(2)
+        );
+        assert!(matches!(
+            this.agree(&after, after.incarnation),
+            Err(Mismatch::Versions { .. })
+        ));
+        assert!(matches!(
+            this.agree(&hello(&[], 4), this.incarnation),
+            Err(Mismatch::Versions { .. })
+        ));
     }
 
     #[test]
@@ -135,10 +168,22 @@ mod tests {
         let theirs = hello(&[1], 2);
         assert_eq!(ours.agree(&theirs, theirs.incarnation), Ok(1));
         let names = [
-            Hello { cluster: "other".to_owned(), ..theirs.clone() },
-            Hello { shards: 128, ..theirs.clone() },
-            Hello { hash: "fnv".to_owned(), ..theirs.clone() },
-            Hello { incarnation: Incarnation::new(3).unwrap(), ..theirs.clone() },
+            Hello {
+                cluster: "other".to_owned(),
+                ..theirs.clone()
+            },
+            Hello {
+                shards: 128,
+                ..theirs.clone()
+            },
+            Hello {
+                hash: "fnv".to_owned(),
+                ..theirs.clone()
+            },
+            Hello {
+                incarnation: Incarnation::new(3).unwrap(),
+                ..theirs.clone()
+            },
         ]
         .map(|wrong| ours.agree(&wrong, theirs.incarnation).unwrap_err().name());
         assert_eq!(names, ["cluster", "shards", "shards", "identity"]);

@@ -1,6 +1,8 @@
-//! The hub: dials whom the mesh says, follows every connection from its first byte to its end, and keeps who is linked for others to read.
+//! The hub: dials whom the mesh says, follows every connection from its first byte to its end, and keeps who
+//! is linked for others to read.
 //!
-//! A connection has its limit for becoming a link: cookie, the library's exchange and hello together. One that takes longer is cut, whoever it is.
+//! A connection has its limit for becoming a link: cookie, the library's exchange and hello together. One
+//! that takes longer is cut, whoever it is.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,7 +12,9 @@ use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use ractor_cluster::node::{NodeConnectionMode, NodeServerSessionInformation};
-use ractor_cluster::{IncomingEncryptionMode, NodeEventSubscription, NodeServer, NodeServerMessage, NodeSessionMessage};
+use ractor_cluster::{
+    IncomingEncryptionMode, NodeEventSubscription, NodeServer, NodeServerMessage, NodeSessionMessage,
+};
 use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
@@ -43,9 +47,15 @@ pub(super) enum HubCommand {
     /// These are the peers.
     Know(Vec<PeerAddress>),
     /// A connection was accepted (`to` is nobody), or dialled.
-    Opened { socket: Socket, to: Option<(Incarnation, u64)> },
+    Opened {
+        socket: Socket,
+        to: Option<(Incarnation, u64)>,
+    },
     /// A dial came to nothing.
-    NotDialled { peer: PeerAddress, error: std::io::Error },
+    NotDialled {
+        peer: PeerAddress,
+        error: std::io::Error,
+    },
     /// A probe came back.
     Probed { incarnation: Incarnation, refused: bool },
     /// The library made a session of a connection.
@@ -117,8 +127,16 @@ impl Actor for Hub {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<HubCommand>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { shared, listener, tls } = arguments;
+    async fn pre_start(
+        &self,
+        myself: ActorRef<HubCommand>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let Arguments {
+            shared,
+            listener,
+            tls,
+        } = arguments;
         let server = start_server(&shared.options, &myself).await?;
         let mut ingresses = Vec::with_capacity(INGRESSES);
         for _ in 0..INGRESSES {
@@ -130,16 +148,32 @@ impl Actor for Hub {
         myself.send_interval(TICK, || HubCommand::Tick);
         let mesh = Mesh::new(shared.options.hello.node.clone());
         let metrics = peer_handles();
-        Ok(State { shared, tls, server, ingresses, accepting, mesh, sessions: HashMap::new(), generations: HashMap::new(), metrics })
+        Ok(State {
+            shared,
+            tls,
+            server,
+            ingresses,
+            accepting,
+            mesh,
+            sessions: HashMap::new(),
+            generations: HashMap::new(),
+            metrics,
+        })
     }
 
-    async fn handle(&self, myself: ActorRef<HubCommand>, command: HubCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<HubCommand>,
+        command: HubCommand,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         let now = time::moment();
         match command {
             HubCommand::Know(peers) => state.know(now, peers),
             HubCommand::Opened { socket, to } => state.opened(now, socket, to),
             HubCommand::NotDialled { peer, error } => {
-                // A peer that is just not there is what membership knows best; one that is there and does not fit is for people to mend.
+                // A peer that is just not there is what membership knows best; one that is there and does not
+                // fit is for people to mend.
                 if error.kind() == std::io::ErrorKind::InvalidData {
                     state.metrics.refuse("handshake");
                     tracing::warn!(node = %peer.node, address = peer.address, %error, "a peer does not fit");
@@ -173,7 +207,11 @@ impl Actor for Hub {
         };
         if lost == state.server.get_id() {
             end_process("links to peers");
-        } else if let Some(place) = state.ingresses.iter().position(|ingress| ingress.get_id() == lost) {
+        } else if let Some(place) = state
+            .ingresses
+            .iter()
+            .position(|ingress| ingress.get_id() == lost)
+        {
             tracing::error!("an ingress was lost and is made anew");
             state.ingresses[place] = ingress::spawn(Arc::clone(&state.shared.routes), &myself).await?;
         } else if failed {
@@ -196,18 +234,36 @@ impl Drop for State {
     }
 }
 
-/// Starts the library's server, as a child of the hub. It insists on a listener of its own, which is on loopback, on a port that nobody knows, behind
-/// TLS without a certificate: nobody comes in there, and connections of ours are handed to it.
-async fn start_server(options: &Options, hub: &ActorRef<HubCommand>) -> Result<ActorRef<NodeServerMessage>, ActorProcessingErr> {
-    // The library refuses a peer of the same name or the same `host:port`; an incarnation in place of the host makes both its own.
-    let (name, host) = (options.hello.node.to_string(), options.hello.incarnation.to_string());
+/// Starts the library's server, as a child of the hub. It insists on a listener of its own, which is on
+/// loopback, on a port that nobody knows, behind TLS without a certificate: nobody comes in there, and
+/// connections of ours are handed to it.
+async fn start_server(
+    options: &Options,
+    hub: &ActorRef<HubCommand>,
+) -> Result<ActorRef<NodeServerMessage>, ActorProcessingErr> {
+    // The library refuses a peer of the same name or the same `host:port`; an incarnation in place of the
+    // host makes both its own.
+    let (name, host) = (
+        options.hello.node.to_string(),
+        options.hello.incarnation.to_string(),
+    );
     let encryption = IncomingEncryptionMode::Tls(closed_door()?);
-    let server = NodeServer::new(0, options.cookie.clone(), name, host, Some(encryption), Some(NodeConnectionMode::Isolated))
-        .with_listen_addr(std::net::Ipv4Addr::LOCALHOST.into())
-        .with_max_inbound_frame_size((FRAME_BYTES_MAX + LIBRARY_BYTES_MAX) as u64);
+    let server = NodeServer::new(
+        0,
+        options.cookie.clone(),
+        name,
+        host,
+        Some(encryption),
+        Some(NodeConnectionMode::Isolated),
+    )
+    .with_listen_addr(std::net::Ipv4Addr::LOCALHOST.into())
+    .with_max_inbound_frame_size((FRAME_BYTES_MAX + LIBRARY_BYTES_MAX) as u64);
     let (server, _task) = Actor::spawn_linked(None, server, (), hub.get_cell()).await?;
     let subscription = Box::new(Subscription(hub.clone()));
-    server.cast(NodeServerMessage::SubscribeToEvents { id: "hub".to_owned(), subscription })?;
+    server.cast(NodeServerMessage::SubscribeToEvents {
+        id: "hub".to_owned(),
+        subscription,
+    })?;
     Ok(server)
 }
 
@@ -244,8 +300,15 @@ fn incarnation(session: &NodeServerSessionInformation) -> Option<Incarnation> {
 impl State {
     fn know(&mut self, now: Moment, peers: Vec<PeerAddress>) {
         self.mesh.know(now, peers);
-        let in_vain = |session: &Session| session.linked.is_none() && session.to.is_some_and(|(peer, _)| !self.mesh.is_named(peer));
-        let in_vain: Vec<u64> = self.sessions.iter().filter(|(_, session)| in_vain(session)).map(|(ticket, _)| *ticket).collect();
+        let in_vain = |session: &Session| {
+            session.linked.is_none() && session.to.is_some_and(|(peer, _)| !self.mesh.is_named(peer))
+        };
+        let in_vain: Vec<u64> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| in_vain(session))
+            .map(|(ticket, _)| *ticket)
+            .collect();
         for ticket in in_vain {
             self.end(now, ticket, Cause::Failed);
         }
@@ -256,10 +319,27 @@ impl State {
             // Whoever is there now is another, and may be linked already.
             return self.mesh.down(now, peer, Cause::Failed);
         }
-        let Socket { ticket, cut, peer, greeting, stream } = socket;
-        let session = Session { cut, to, peer: peer.to_string(), deadline: Some(now + LINK_LIMIT), actor: None, linked: None, greeting };
+        let Socket {
+            ticket,
+            cut,
+            peer,
+            greeting,
+            stream,
+        } = socket;
+        let session = Session {
+            cut,
+            to,
+            peer: peer.to_string(),
+            deadline: Some(now + LINK_LIMIT),
+            actor: None,
+            linked: None,
+            greeting,
+        };
         self.sessions.insert(ticket, session);
-        let _ = self.server.cast(NodeServerMessage::ConnectionOpenedExternal { stream, is_server: to.is_none() });
+        let _ = self.server.cast(NodeServerMessage::ConnectionOpenedExternal {
+            stream,
+            is_server: to.is_none(),
+        });
     }
 
     fn session_opened(&mut self, session: &NodeServerSessionInformation) {
@@ -271,18 +351,30 @@ impl State {
     }
 
     /// The cookie fits: makes the link's end here, which exchanges hello.
-    async fn session_ready(&mut self, now: Moment, myself: &ActorRef<HubCommand>, information: &NodeServerSessionInformation) {
+    async fn session_ready(
+        &mut self,
+        now: Moment,
+        myself: &ActorRef<HubCommand>,
+        information: &NodeServerSessionInformation,
+    ) {
         let ticket = ticket(information);
-        let Some(session) = self.sessions.get_mut(&ticket) else { return };
+        let Some(session) = self.sessions.get_mut(&ticket) else {
+            return;
+        };
         let peer = incarnation(information);
-        let (Some(peer), true) = (peer, session.to.is_none_or(|(expected, _)| Some(expected) == peer)) else {
+        let (Some(peer), true) = (
+            peer,
+            session.to.is_none_or(|(expected, _)| Some(expected) == peer),
+        ) else {
             self.metrics.refuse("identity");
             tracing::warn!(peer = session.peer, name = ?information.peer_name, "a peer is not who it should be");
             return self.end(now, ticket, Cause::Failed);
         };
         let role = match session.to {
             Some((_, generation)) => Role::Dialler { generation },
-            None => Role::Acceptor { above: self.generations.get(&peer).copied().unwrap_or(0) },
+            None => Role::Acceptor {
+                above: self.generations.get(&peer).copied().unwrap_or(0),
+            },
         };
         let options = &self.shared.options;
         let Some(ingress) = ingress::of_session(information.node_id, options.hello.incarnation) else {
@@ -311,7 +403,8 @@ impl State {
         match egress::spawn(arguments).await {
             Ok(egress) => {
                 session.linked = Some((peer, egress.clone()));
-                // The library keeps one session a name: what was routed before is of a session that is gone, or about to be.
+                // The library keeps one session a name: what was routed before is of a session that is gone,
+                // or about to be.
                 if let Some(before) = replace(&self.shared.routes, peer, Some(egress)) {
                     before.tell(EgressCommand::Lost);
                 }
@@ -324,8 +417,12 @@ impl State {
     }
 
     fn up(&mut self, now: Moment, ticket: u64, generation: u64) {
-        let Some(session) = self.sessions.get_mut(&ticket) else { return };
-        let Some((peer, egress)) = session.linked.clone() else { return };
+        let Some(session) = self.sessions.get_mut(&ticket) else {
+            return;
+        };
+        let Some((peer, egress)) = session.linked.clone() else {
+            return;
+        };
         (session.deadline, session.greeting) = (None, None);
         self.generations.insert(peer, generation);
         self.mesh.up(now, peer);
@@ -335,7 +432,9 @@ impl State {
     }
 
     fn down(&mut self, now: Moment, ticket: u64, reason: &Reason) {
-        let Some(session) = self.sessions.get(&ticket) else { return };
+        let Some(session) = self.sessions.get(&ticket) else {
+            return;
+        };
         let peer = session.linked.as_ref().map(|(peer, _)| *peer);
         let cause = match reason {
             Reason::Mismatch(mismatch) => {
@@ -362,13 +461,18 @@ impl State {
 
     fn session_gone(&mut self, now: Moment, session: &NodeServerSessionInformation) {
         let ticket = ticket(session);
-        let Some(session) = self.sessions.get(&ticket) else { return };
+        let Some(session) = self.sessions.get(&ticket) else {
+            return;
+        };
         match &session.linked {
             // It says itself that it is down, once all its requests are answered.
             Some((_, egress)) => egress.tell(EgressCommand::Lost),
             None => {
                 self.metrics.refuse("not_let_in");
-                tracing::warn!(address = session.peer, "a connection ended before it was a link: do both nodes have the same cookie?");
+                tracing::warn!(
+                    address = session.peer,
+                    "a connection ended before it was a link: do both nodes have the same cookie?"
+                );
                 self.end(now, ticket, Cause::Failed);
             }
         }
@@ -376,8 +480,18 @@ impl State {
 
     /// An egress panicked: its requests answer by themselves that nothing is known of them.
     fn egress_gone(&mut self, now: Moment, actor: ActorId) {
-        let is_it = |session: &Session| session.linked.as_ref().is_some_and(|(_, egress)| egress.actor.get_id() == actor);
-        if let Some(ticket) = self.sessions.iter().find(|(_, session)| is_it(session)).map(|(ticket, _)| *ticket) {
+        let is_it = |session: &Session| {
+            session
+                .linked
+                .as_ref()
+                .is_some_and(|(_, egress)| egress.actor.get_id() == actor)
+        };
+        if let Some(ticket) = self
+            .sessions
+            .iter()
+            .find(|(_, session)| is_it(session))
+            .map(|(ticket, _)| *ticket)
+        {
             tracing::error!("an egress was lost; its link is made anew");
             self.end(now, ticket, Cause::Failed);
         }
@@ -396,7 +510,9 @@ impl State {
     /// Forgets a connection that is over.
     fn end(&mut self, now: Moment, ticket: u64, cause: Cause) {
         self.cut(ticket);
-        let Some(session) = self.sessions.remove(&ticket) else { return };
+        let Some(session) = self.sessions.remove(&ticket) else {
+            return;
+        };
         let dialled = session.to.map(|(peer, _)| peer);
         let mut replaced = false;
         if let Some((peer, egress)) = &session.linked {
@@ -413,12 +529,22 @@ impl State {
     /// Cuts connections that are no links in time.
     fn cut_late(&mut self, now: Moment) {
         let is_late = |session: &Session| session.deadline.is_some_and(|deadline| now >= deadline);
-        let late: Vec<u64> = self.sessions.iter().filter(|(_, session)| is_late(session)).map(|(ticket, _)| *ticket).collect();
+        let late: Vec<u64> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_late(session))
+            .map(|(ticket, _)| *ticket)
+            .collect();
         for ticket in late {
-            let Some(session) = self.sessions.get_mut(&ticket) else { continue };
+            let Some(session) = self.sessions.get_mut(&ticket) else {
+                continue;
+            };
             session.deadline = None;
             self.metrics.refuse("late");
-            tracing::warn!(address = session.peer, "a connection was not a link in time, and is cut");
+            tracing::warn!(
+                address = session.peer,
+                "a connection was not a link in time, and is cut"
+            );
             match &session.linked {
                 Some((_, egress)) => egress.tell(EgressCommand::Lost),
                 None => self.end(now, ticket, Cause::Failed),
@@ -431,14 +557,21 @@ impl State {
         for step in self.mesh.tick(now) {
             let hub = myself.clone();
             match step {
-                Step::Dial { peer, generation, again } => {
+                Step::Dial {
+                    peer,
+                    generation,
+                    again,
+                } => {
                     if again {
                         self.metrics.redials.increment(1);
                     }
                     let tls = self.tls.clone();
                     tokio::spawn(async move {
                         let command = match socket::dial(&peer.address, tls).await {
-                            Ok(socket) => HubCommand::Opened { socket, to: Some((peer.incarnation, generation)) },
+                            Ok(socket) => HubCommand::Opened {
+                                socket,
+                                to: Some((peer.incarnation, generation)),
+                            },
                             Err(error) => HubCommand::NotDialled { peer, error },
                         };
                         let _ = hub.cast(command);
@@ -447,7 +580,10 @@ impl State {
                 Step::Probe(peer) => {
                     tokio::spawn(async move {
                         let refused = socket::is_refused(&peer.address).await;
-                        let _ = hub.cast(HubCommand::Probed { incarnation: peer.incarnation, refused });
+                        let _ = hub.cast(HubCommand::Probed {
+                            incarnation: peer.incarnation,
+                            refused,
+                        });
                     });
                 }
                 Step::Forget(incarnation) => {
@@ -474,7 +610,10 @@ fn replace(routes: &Routes, peer: Incarnation, egress: Option<EgressHandle>) -> 
 
 /// Takes a route away, unless another took its place.
 fn remove(routes: &Routes, peer: Incarnation, egress: &EgressHandle) -> bool {
-    let is_it = routes.load().get(&peer).is_some_and(|current| current.actor.get_id() == egress.actor.get_id());
+    let is_it = routes
+        .load()
+        .get(&peer)
+        .is_some_and(|current| current.actor.get_id() == egress.actor.get_id());
     if is_it {
         replace(routes, peer, None);
     }

@@ -1,7 +1,9 @@
-//! The ingress: a few fixed actors, the only ones that peers can reach. One of them takes all frames of a peer, reads them, and hands them to its link.
+//! The ingress: a few fixed actors, the only ones that peers can reach. One of them takes all frames of a
+//! peer, reads them, and hands them to its link.
 //!
-//! They are few and fixed because every actor whose messages can travel is announced to every peer, and monitored by every session.
-//! They hold no state but who is linked, so that one that is lost is made anew: its peers miss its answers, and link again.
+//! They are few and fixed because every actor whose messages can travel is announced to every peer, and
+//! monitored by every session. They hold no state but who is linked, so that one that is lost is made anew:
+//! its peers miss its answers, and link again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +38,11 @@ impl ractor::Message for Arrival {
     }
 
     fn serialize(self) -> Result<SerializedMessage, BoxedDowncastErr> {
-        Ok(SerializedMessage::Cast { variant: String::new(), args: self.0, metadata: None })
+        Ok(SerializedMessage::Cast {
+            variant: String::new(),
+            args: self.0,
+            metadata: None,
+        })
     }
 
     fn deserialize(message: SerializedMessage) -> Result<Self, BoxedDowncastErr> {
@@ -47,7 +53,8 @@ impl ractor::Message for Arrival {
     }
 }
 
-// With clusters every type of message says whether it travels. This one does not: shards are asked through links.
+// With clusters every type of message says whether it travels. This one does not: shards are asked through
+// links.
 impl ractor::Message for crate::owning::shard::ShardCommand {}
 
 /// Who is linked, or about to be: whose frames go where.
@@ -63,10 +70,14 @@ pub(super) async fn spawn(routes: Routes, hub: &ActorRef<HubCommand>) -> Result<
 /// The ingress, at the other end of this session, that takes the frames of `from`.
 pub(super) fn of_session(session: u64, from: Incarnation) -> Option<ActorRef<Arrival>> {
     let members = pg::get_scoped_members(&SCOPE.to_owned(), &GROUP.to_owned());
-    let mut theirs: Vec<ActorCell> =
-        members.into_iter().filter(|cell| matches!(cell.get_id(), ActorId::Remote { node_id, .. } if node_id == session)).collect();
+    let mut theirs: Vec<ActorCell> = members
+        .into_iter()
+        .filter(|cell| matches!(cell.get_id(), ActorId::Remote { node_id, .. } if node_id == session))
+        .collect();
     theirs.sort_by_key(|cell| cell.get_id().pid());
-    let place = usize::try_from(from.get()).unwrap_or(0).checked_rem(theirs.len())?;
+    let place = usize::try_from(from.get())
+        .unwrap_or(0)
+        .checked_rem(theirs.len())?;
     Some(theirs.swap_remove(place).into())
 }
 
@@ -83,11 +94,24 @@ impl Actor for Ingress {
     type State = State;
     type Arguments = Routes;
 
-    async fn pre_start(&self, _myself: ActorRef<Arrival>, routes: Routes) -> Result<State, ActorProcessingErr> {
-        Ok(State { routes, metrics: peer_handles(), logged_at: None })
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Arrival>,
+        routes: Routes,
+    ) -> Result<State, ActorProcessingErr> {
+        Ok(State {
+            routes,
+            metrics: peer_handles(),
+            logged_at: None,
+        })
     }
 
-    async fn handle(&self, _myself: ActorRef<Arrival>, Arrival(bytes): Arrival, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _myself: ActorRef<Arrival>,
+        Arrival(bytes): Arrival,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         state.metrics.frames_received.increment(1);
         state.metrics.bytes_received.increment(bytes.len() as u64);
         match Frame::read(bytes) {

@@ -1,7 +1,8 @@
 //! Whom to dial, and when: a state machine over the peers that membership names.
 //!
-//! Of two nodes the one with the smaller id dials. Were both to dial, each pair would make two sessions at once and have to choose between them, on
-//! both sides alike and while either may be lost; with one fixed side there is one attempt at a time, and its number is the link's generation.
+//! Of two nodes the one with the smaller id dials. Were both to dial, each pair would make two sessions at
+//! once and have to choose between them, on both sides alike and while either may be lost; with one fixed
+//! side there is one attempt at a time, and its number is the link's generation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,17 +16,20 @@ use crate::link::PeerAddress;
 use crate::store::links::LINKS_MAX;
 use crate::time::Moment;
 
-/// Pause after the first attempt that fails; it doubles, with jitter, so that nodes cut off together do not come back together.
+/// Pause after the first attempt that fails; it doubles, with jitter, so that nodes cut off together do not
+/// come back together.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause: what a healed network costs at most before its links are back.
 const PAUSE_LONGEST: Duration = Duration::from_secs(3);
-/// Pause after one side refused the other's hello. Nothing of it heals but by a restart, and a restart is a new peer.
+/// Pause after one side refused the other's hello. Nothing of it heals but by a restart, and a restart is a
+/// new peer.
 const PAUSE_MISMATCH: Duration = Duration::from_secs(30);
 /// A link that held so long begins its pauses anew when it goes.
 const STEADY: Duration = Duration::from_secs(10);
 /// Dials at the same time, so that a large cluster does not come in one wave.
 const DIALS_MAX: usize = 16;
-/// How often a peer without a link is asked whether its system refuses connections: more often than beats, which build on it.
+/// How often a peer without a link is asked whether its system refuses connections: more often than beats,
+/// which build on it.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// How long such a refusal counts.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
@@ -70,7 +74,8 @@ enum Stage {
 
 #[derive(Debug)]
 struct Peer {
-    /// Only of those that membership names at present: another incarnation may be at the address of one that it names no more.
+    /// Only of those that membership names at present: another incarnation may be at the address of one that
+    /// it names no more.
     address: Option<PeerAddress>,
     named_at: Moment,
     stage: Stage,
@@ -92,14 +97,20 @@ pub struct Mesh {
 impl Mesh {
     /// Nobody yet, as seen from this node.
     pub fn new(node: NodeId) -> Self {
-        Self { node, peers: BTreeMap::new(), generation: 0 }
+        Self {
+            node,
+            peers: BTreeMap::new(),
+            generation: 0,
+        }
     }
 
     /// These are all the peers there are.
     pub fn know(&mut self, now: Moment, peers: Vec<PeerAddress>) {
         self.peers.values_mut().for_each(|peer| peer.address = None);
         for address in peers {
-            if address.node == self.node || (self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&address.incarnation)) {
+            if address.node == self.node
+                || (self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&address.incarnation))
+            {
                 continue;
             }
             let peer = self.peer(now, address.incarnation);
@@ -110,15 +121,25 @@ impl Mesh {
 
     /// Whether it is one of them.
     pub fn is_named(&self, incarnation: Incarnation) -> bool {
-        self.peers.get(&incarnation).is_some_and(|peer| peer.address.is_some())
+        self.peers
+            .get(&incarnation)
+            .is_some_and(|peer| peer.address.is_some())
     }
 
     /// What is due.
     pub fn tick(&mut self, now: Moment) -> Vec<Step> {
         let mut steps = Vec::new();
         let unnamed = |peer: &Peer| peer.address.is_none() && now.since(peer.named_at) >= UNNAMED_AFTER;
-        steps.extend(self.peers.extract_if(.., |_, peer| unnamed(peer)).map(|(incarnation, _)| Step::Forget(incarnation)));
-        let mut dialling = self.peers.values().filter(|peer| matches!(peer.stage, Stage::Dialling)).count();
+        steps.extend(
+            self.peers
+                .extract_if(.., |_, peer| unnamed(peer))
+                .map(|(incarnation, _)| Step::Forget(incarnation)),
+        );
+        let mut dialling = self
+            .peers
+            .values()
+            .filter(|peer| matches!(peer.stage, Stage::Dialling))
+            .count();
         for peer in self.peers.values_mut() {
             let Some(address) = &peer.address else { continue };
             if matches!(peer.stage, Stage::Up { .. }) {
@@ -132,7 +153,11 @@ impl Mesh {
             if due && self.node < address.node && dialling < DIALS_MAX {
                 dialling += 1;
                 self.generation += 1;
-                let step = Step::Dial { peer: address.clone(), generation: self.generation, again: peer.dialled };
+                let step = Step::Dial {
+                    peer: address.clone(),
+                    generation: self.generation,
+                    again: peer.dialled,
+                };
                 (peer.stage, peer.dialled) = (Stage::Dialling, true);
                 steps.push(step);
             }
@@ -148,7 +173,9 @@ impl Mesh {
 
     /// A link, or the attempt to make one, is over.
     pub fn down(&mut self, now: Moment, incarnation: Incarnation, cause: Cause) {
-        let Some(peer) = self.peers.get_mut(&incarnation) else { return };
+        let Some(peer) = self.peers.get_mut(&incarnation) else {
+            return;
+        };
         if matches!(peer.stage, Stage::Up { since } if now.since(since) >= STEADY) {
             peer.pauses = None;
         }
@@ -159,7 +186,8 @@ impl Mesh {
         peer.stage = Stage::Down { dial_at: now + pause };
     }
 
-    /// Whether the peer's system refused a connection just now. Anything else than that refusal, a time-out too, is none.
+    /// Whether the peer's system refused a connection just now. Anything else than that refusal, a time-out
+    /// too, is none.
     pub fn probed(&mut self, now: Moment, incarnation: Incarnation, refused: bool) {
         if let Some(peer) = self.peers.get_mut(&incarnation) {
             peer.probing = false;
@@ -171,8 +199,17 @@ impl Mesh {
     /// Who is linked, and until when each of the others is known to refuse connections.
     pub fn view(&self) -> View {
         let up = |peer: &Peer| matches!(peer.stage, Stage::Up { .. });
-        let linked = self.peers.iter().filter(|(_, peer)| up(peer)).map(|(incarnation, _)| *incarnation).collect();
-        let refusing = self.peers.iter().filter_map(|(incarnation, peer)| Some((*incarnation, peer.refused_at? + REFUSAL_HOLDS))).collect();
+        let linked = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| up(peer))
+            .map(|(incarnation, _)| *incarnation)
+            .collect();
+        let refusing = self
+            .peers
+            .iter()
+            .filter_map(|(incarnation, peer)| Some((*incarnation, peer.refused_at? + REFUSAL_HOLDS)))
+            .collect();
         View { linked, refusing }
     }
 
@@ -193,7 +230,9 @@ impl Mesh {
 
 impl Peer {
     fn next_pause(&mut self) -> Duration {
-        let pauses = self.pauses.get_or_insert_with(|| pauses(PAUSE_FIRST, PAUSE_LONGEST));
+        let pauses = self
+            .pauses
+            .get_or_insert_with(|| pauses(PAUSE_FIRST, PAUSE_LONGEST));
         pauses.next().unwrap_or(PAUSE_LONGEST)
     }
 }
@@ -209,7 +248,9 @@ pub struct View {
 impl View {
     /// Whether the system of this incarnation refused a connection lately.
     pub fn refuses(&self, now: Moment, incarnation: Incarnation) -> bool {
-        self.refusing.iter().any(|(refusing, until)| *refusing == incarnation && now < *until)
+        self.refusing
+            .iter()
+            .any(|(refusing, until)| *refusing == incarnation && now < *until)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The sockets under links: our own accept loop and dialler, so that every handshake has a limit and every connection can be cut.
+//! The sockets under links: our own accept loop and dialler, so that every handshake has a limit and every
+//! connection can be cut.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +22,8 @@ use crate::metrics::peer_handles;
 
 /// Connections from outside that are not links yet. Others wait in the system's queue.
 const GREETINGS_MAX: usize = 64;
-/// How long connecting may take, with TLS. A connection that was accepted has the same time for TLS and its first byte.
+/// How long connecting may take, with TLS. A connection that was accepted has the same time for TLS and its
+/// first byte.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Pause of the accept loop when the system has no socket to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -46,11 +48,17 @@ pub(super) struct Socket {
 }
 
 /// Hands every connection that begins as it must to `opened`, until it is aborted.
-pub(super) async fn accept(listener: Arc<TcpListener>, tls: Option<Tls>, opened: impl Fn(Socket) + Clone + Send + 'static) {
+pub(super) async fn accept(
+    listener: Arc<TcpListener>,
+    tls: Option<Tls>,
+    opened: impl Fn(Socket) + Clone + Send + 'static,
+) {
     let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
     loop {
         // Never closed.
-        let Ok(greeting) = Arc::clone(&greetings).acquire_owned().await else { return };
+        let Ok(greeting) = Arc::clone(&greetings).acquire_owned().await else {
+            return;
+        };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -103,15 +111,20 @@ pub(super) async fn dial(address: &str, tls: Option<Tls>) -> io::Result<Socket> 
         };
         Ok(Socket::new(halves, peer, None))
     };
-    timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(CONNECT_LIMIT, connecting)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Whether the system at this address refuses a connection: no time-out, no failed handshake, nothing else.
 pub(super) async fn is_refused(address: &str) -> bool {
     let refused = |result: &io::Result<TcpStream>| matches!(result, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
-    // Of several addresses all must refuse; the last error is all that connecting to a name tells, so each is tried.
+    // Of several addresses all must refuse; the last error is all that connecting to a name tells, so each is
+    // tried.
     let probing = async {
-        let Ok(addresses) = tokio::net::lookup_host(address).await else { return false };
+        let Ok(addresses) = tokio::net::lookup_host(address).await else {
+            return false;
+        };
         let mut any = false;
         for address in addresses {
             if !refused(&TcpStream::connect(address).await) {
@@ -126,23 +139,50 @@ pub(super) async fn is_refused(address: &str) -> bool {
 
 /// The host part of `host:port`, as certificates name it.
 fn host(address: &str) -> io::Result<ServerName<'static>> {
-    let invalid = |_| io::Error::new(io::ErrorKind::InvalidInput, "the address has no host that a certificate could name");
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    let invalid = |_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the address has no host that a certificate could name",
+        )
+    };
+    let host = address
+        .rsplit_once(':')
+        .map_or(address, |(host, _)| host)
+        .trim_matches(['[', ']']);
     ServerName::try_from(host.to_owned()).map_err(invalid)
 }
 
 fn halves(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Halves {
     let (reader, writer) = tokio::io::split(stream);
-    (Box::new(BufReader::with_capacity(READ_BUFFER_BYTES, reader)), Box::new(writer))
+    (
+        Box::new(BufReader::with_capacity(READ_BUFFER_BYTES, reader)),
+        Box::new(writer),
+    )
 }
 
 impl Socket {
     fn new((reader, writer): Halves, peer: SocketAddr, greeting: Option<OwnedSemaphorePermit>) -> Self {
         let (ticket, cut) = (TICKETS.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
         let cuttable = || Box::pin(cut.clone().cancelled_owned());
-        let reader = Box::new(Cuttable { inner: reader, cut: cuttable() });
-        let writer = Box::new(Cuttable { inner: writer, cut: cuttable() });
-        Self { ticket, cut, peer, greeting, stream: Box::new(Labelled { ticket, reader, writer }) }
+        let reader = Box::new(Cuttable {
+            inner: reader,
+            cut: cuttable(),
+        });
+        let writer = Box::new(Cuttable {
+            inner: writer,
+            cut: cuttable(),
+        });
+        Self {
+            ticket,
+            cut,
+            peer,
+            greeting,
+            stream: Box::new(Labelled {
+                ticket,
+                reader,
+                writer,
+            }),
+        }
     }
 }
 
@@ -163,7 +203,8 @@ impl ClusterBidiStream for Labelled {
     }
 }
 
-/// Half a connection that ends when it is cut. Without it, a session that is stopped would leave a task behind that waits for the peer to read.
+/// Half a connection that ends when it is cut. Without it, a session that is stopped would leave a task
+/// behind that waits for the peer to read.
 struct Cuttable<T> {
     inner: T,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -176,7 +217,11 @@ impl<T> Cuttable<T> {
 }
 
 impl AsyncRead for Cuttable<BoxRead> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.is_cut(context) {
             return Poll::Ready(Ok(()));
         }
@@ -185,7 +230,11 @@ impl AsyncRead for Cuttable<BoxRead> {
 }
 
 impl AsyncWrite for Cuttable<BoxWrite> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.is_cut(context) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }

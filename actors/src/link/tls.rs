@@ -1,4 +1,5 @@
-//! Mutual TLS between nodes: both show a certificate of one authority. Certificates are read once, when the links start.
+//! Mutual TLS between nodes: both show a certificate of one authority. Certificates are read once, when the
+//! links start.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::link::LinksError;
 
-/// The PEM files by which nodes know each other. A node's certificate names the host by which it is dialled, and serves both ways.
+/// The PEM files by which nodes know each other. A node's certificate names the host by which it is dialled,
+/// and serves both ways.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// The authority that signed the certificates of all nodes.
@@ -36,7 +38,9 @@ impl Tls {
     pub(crate) fn load(files: &TlsFiles) -> Result<Self, LinksError> {
         let mut authorities = RootCertStore::empty();
         for certificate in certificates(&files.authority)? {
-            authorities.add(certificate).map_err(|error| wrong(&files.authority, error))?;
+            authorities
+                .add(certificate)
+                .map_err(|error| wrong(&files.authority, error))?;
         }
         let authorities = Arc::new(authorities);
         let chain = certificates(&files.certificate)?;
@@ -46,13 +50,24 @@ impl Tls {
             .map_err(|error| wrong(&files.authority, error))?;
         let server = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain.clone(), key.clone_key()))
+            .and_then(|builder| {
+                builder
+                    .with_client_cert_verifier(verifier)
+                    .with_single_cert(chain.clone(), key.clone_key())
+            })
             .map_err(|error| wrong(&files.certificate, error))?;
         let client = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_root_certificates(authorities).with_client_auth_cert(chain, key))
+            .and_then(|builder| {
+                builder
+                    .with_root_certificates(authorities)
+                    .with_client_auth_cert(chain, key)
+            })
             .map_err(|error| wrong(&files.certificate, error))?;
-        Ok(Self { acceptor: Arc::new(server).into(), connector: Arc::new(client).into() })
+        Ok(Self {
+            acceptor: Arc::new(server).into(),
+            connector: Arc::new(client).into(),
+        })
     }
 }
 
@@ -79,10 +94,19 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LinksError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|error| wrong(path, error))?;
-    if read.is_empty() { Err(wrong(path, "it holds no certificate")) } else { Ok(read) }
+    let read = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(path, error))?;
+    if read.is_empty() {
+        Err(wrong(path, "it holds no certificate"))
+    } else {
+        Ok(read)
+    }
 }
 
 fn wrong(path: &Path, error: impl ToString) -> LinksError {
-    LinksError::Tls { path: path.to_owned(), error: error.to_string() }
+    LinksError::Tls {
+        path: path.to_owned(),
+        error: error.to_string(),
+    }
 }

@@ -1,10 +1,12 @@
-//! How much may be on its way to a peer: so much together, and so much for one coupon, so that a slow coupon holds up none but its own.
+//! How much may be on its way to a peer: so much together, and so much for one coupon, so that a slow coupon
+//! holds up none but its own.
 
 use hashbrown::HashMap;
 
 use crate::ids::CouponId;
 
-/// Most requests on their way to one peer: what an owner takes, so that one coupon alone can be kept busy from every node.
+/// Most requests on their way to one peer: what an owner takes, so that one coupon alone can be kept busy
+/// from every node.
 pub const PEER_PLACES: usize = 65_536;
 /// Most of them for one coupon: half, so that one that does not answer leaves room for all others.
 pub const COUPON_PLACES: usize = PEER_PLACES / 2;
@@ -19,7 +21,10 @@ pub struct Window {
 impl Window {
     /// So many places for each coupon. Those of the link as a whole are counted before its mailbox.
     pub fn new(coupon_places: usize) -> Self {
-        Self { coupon_places, taken: HashMap::new() }
+        Self {
+            coupon_places,
+            taken: HashMap::new(),
+        }
     }
 
     /// Takes a place, if there is one.

@@ -29,7 +29,10 @@ pub struct Permit(Arc<AtomicUsize>);
 impl Admission {
     /// A queue of so many places.
     pub fn new(places: usize) -> Self {
-        Self { taken: Arc::new(AtomicUsize::new(0)), places }
+        Self {
+            taken: Arc::new(AtomicUsize::new(0)),
+            places,
+        }
     }
 
     /// Takes a place.
@@ -47,7 +50,9 @@ impl Admission {
 
     /// Closes the queue if nobody is in it. Once this is true, nobody is and nobody will be.
     pub fn close_if_empty(&self) -> bool {
-        self.taken.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.taken
+            .compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     /// Takes nobody any more; whoever is in stays.

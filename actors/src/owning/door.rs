@@ -1,9 +1,10 @@
 //! The door: what this node knows about sold-out coupons, so that a refusal need not travel to the owner.
 //!
-//! Owners tell it what is *stored*; what they tell counts for a while from before they were asked. Being sold out holds until an administrator
-//! widens the coupon, and a widening change is answered only once every door has forgotten what it made untrue: so no refusal is ever untrue.
-//! Owners of other nodes tell theirs in the answers to heartbeats.
-//! Whoever may have a coupon (the filter has no false negatives) is sent on to the owner.
+//! Owners tell it what is *stored*; what they tell counts for a while from before they were asked. Being sold
+//! out holds until an administrator widens the coupon, and a widening change is answered only once every door
+//! has forgotten what it made untrue: so no refusal is ever untrue. Owners of other nodes tell theirs in the
+//! answers to heartbeats. Whoever may have a coupon (the filter has no false negatives) is sent on to the
+//! owner.
 
 pub mod board;
 pub mod notice;
@@ -25,15 +26,16 @@ use crate::time::{Moment, Now};
 /// How long what an owner told counts, from before it was asked.
 pub const DOOR_TTL: Duration = Duration::from_secs(2);
 
-/// Most sold-out coupons that doors are told of; beyond it owners answer themselves. At some MB for a million winners, and a hundred bytes for a
-/// few, this bounds the door's memory and the time to copy its table.
+/// Most sold-out coupons that doors are told of; beyond it owners answer themselves. At some MB for a million
+/// winners, and a hundred bytes for a few, this bounds the door's memory and the time to copy its table.
 pub const NOTICES_MAX: usize = 10_000;
 
-/// Most sold-out coupons that a door knows, of whatever node: those of a few nodes that have all the notices they may.
+/// Most sold-out coupons that a door knows, of whatever node: those of a few nodes that have all the notices
+/// they may.
 const KNOWN_MAX: usize = 3 * NOTICES_MAX;
 
-/// For how long versions that were made untrue stay so. Whoever could still tell of them, an owner that was ended and does not know it yet, has lost its
-/// lease long before.
+/// For how long versions that were made untrue stay so. Whoever could still tell of them, an owner that was
+/// ended and does not know it yet, has lost its lease long before.
 const FLOORS_KEPT: Duration = Duration::from_secs(60);
 
 /// Longest lease of a node in a cluster, so that this is so.
@@ -73,15 +75,27 @@ impl Knowledge {
         if self.takes(None, asked_at) {
             self.drop_of(None);
             notices.into_iter().for_each(|notice| self.learn(None, notice));
-            self.sources.insert(None, Asked { at: asked_at, upto: 0 });
+            self.sources.insert(
+                None,
+                Asked {
+                    at: asked_at,
+                    upto: 0,
+                },
+            );
             self.forget_stale(asked_at);
         }
     }
 
-    /// Takes what changed on a peer's board, which was asked after `asked_at`. All else that it told holds on.
+    /// Takes what changed on a peer's board, which was asked after `asked_at`. All else that it told holds
+    /// on.
     pub fn hear_peer(&mut self, peer: Incarnation, asked_at: Moment, changes: Changes) {
         let by = Some(peer);
-        let Changes { since, upto, withdrawn, posted } = changes;
+        let Changes {
+            since,
+            upto,
+            withdrawn,
+            posted,
+        } = changes;
         // Changes to what is not known any more change nothing; the next question asks for all.
         if !self.takes(by, asked_at) || (since != 0 && since != self.upto(peer)) {
             return;
@@ -105,12 +119,16 @@ impl Knowledge {
     }
 
     fn takes(&self, by: Source, asked_at: Moment) -> bool {
-        self.sources.get(&by).is_none_or(|asked| asked_at >= asked.at) && self.forgotten_at.is_none_or(|forgotten| asked_at > forgotten)
+        self.sources.get(&by).is_none_or(|asked| asked_at >= asked.at)
+            && self.forgotten_at.is_none_or(|forgotten| asked_at > forgotten)
     }
 
     fn learn(&mut self, by: Source, notice: Arc<Notice>) {
         let coupon = notice.coupon();
-        let is_old = self.floors.get(&coupon).is_some_and(|(floor, _)| notice.version() < *floor);
+        let is_old = self
+            .floors
+            .get(&coupon)
+            .is_some_and(|(floor, _)| notice.version() < *floor);
         let is_known_better = match self.notices.get(&coupon) {
             Some(known) => known.by != by && known.notice.version() > notice.version(),
             None => self.notices.len() >= KNOWN_MAX,
@@ -126,7 +144,8 @@ impl Knowledge {
 
     /// What nobody confirmed in time counts no more, and never again without being told anew.
     fn forget_stale(&mut self, now: Moment) {
-        self.floors.retain(|_, (_, raised_at)| now.since(*raised_at) < FLOORS_KEPT);
+        self.floors
+            .retain(|_, (_, raised_at)| now.since(*raised_at) < FLOORS_KEPT);
         self.sources.retain(|_, asked| now.since(asked.at) < DOOR_TTL);
         let sources = &self.sources;
         self.notices.retain(|_, known| sources.contains_key(&known.by));
@@ -143,7 +162,11 @@ impl Knowledge {
     pub fn raise_floor(&mut self, coupon: CouponId, version: u64, now: Moment) {
         let floor = self.floors.entry(coupon).or_insert((version, now));
         *floor = (floor.0.max(version), now);
-        if self.notices.get(&coupon).is_some_and(|known| known.notice.version() < version) {
+        if self
+            .notices
+            .get(&coupon)
+            .is_some_and(|known| known.notice.version() < version)
+        {
             self.notices.remove(&coupon);
         }
     }
@@ -151,8 +174,15 @@ impl Knowledge {
     /// The refusal for this user, if the coupon is known to be sold out and the user surely has none.
     pub fn answer(&self, coupon: CouponId, user: &UserId, now: Now) -> Option<Refusal> {
         let Known { notice, by } = self.notices.get(&coupon)?;
-        let fresh = self.sources.get(by).is_some_and(|asked| now.moment.since(asked.at) < DOOR_TTL);
-        if fresh { notice.answer(user, now.timestamp) } else { None }
+        let fresh = self
+            .sources
+            .get(by)
+            .is_some_and(|asked| now.moment.since(asked.at) < DOOR_TTL);
+        if fresh {
+            notice.answer(user, now.timestamp)
+        } else {
+            None
+        }
     }
 
     /// How many coupons it knows to be sold out.
@@ -172,7 +202,11 @@ impl Door {
     /// See [`Knowledge::answer`].
     pub fn answer(&self, coupon: CouponId, user: &UserId, now: impl FnOnce() -> Now) -> Option<Refusal> {
         let knowledge = self.knowledge.load();
-        if knowledge.notices.is_empty() { None } else { knowledge.answer(coupon, user, now()) }
+        if knowledge.notices.is_empty() {
+            None
+        } else {
+            knowledge.answer(coupon, user, now())
+        }
     }
 
     /// See [`Knowledge::hear`].

@@ -30,7 +30,10 @@ pub struct Gate<A> {
 
 impl<A> Default for Gate<A> {
     fn default() -> Self {
-        Self { stored: Position::default(), waiting: VecDeque::new() }
+        Self {
+            stored: Position::default(),
+            waiting: VecDeque::new(),
+        }
     }
 }
 
@@ -47,7 +50,10 @@ impl<A> Gate<A> {
 
     /// Holds an answer decided at `position`; gives it back if it need not wait.
     pub fn hold(&mut self, position: Position, answer: A) -> Option<A> {
-        debug_assert!(self.waiting.back().is_none_or(|(last, _)| *last <= position), "positions only grow");
+        debug_assert!(
+            self.waiting.back().is_none_or(|(last, _)| *last <= position),
+            "positions only grow"
+        );
         if position <= self.stored {
             return Some(answer);
         }
@@ -93,7 +99,8 @@ mod tests {
     }
 
     proptest! {
-        /// The model is a list of everything that was held: whoever is let go was stored, whoever stays was not, and nobody goes twice.
+        /// The model is a list of everything that was held: whoever is let go was stored, whoever stays was
+        /// not, and nobody goes twice.
         #[test]
         fn an_answer_leaves_once_what_it_rests_on_is_stored_and_not_before(steps in steps()) {
             let mut gate = Gate::default();

@@ -1,11 +1,12 @@
 //! The requests in an owner's mailbox, in order of arrival.
 //!
-//! A message costs an actor more than a decision does. So requests lie here, and one message to the actor stands for all that came since it last looked.
+//! A message costs an actor more than a decision does. So requests lie here, and one message to the actor
+//! stands for all that came since it last looked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A queue for one reader, who is woken when something comes into it while it is empty; cheap to clone. Whoever puts things in sees to it that they
-/// are bounded in number.
+/// A queue for one reader, who is woken when something comes into it while it is empty; cheap to clone.
+/// Whoever puts things in sees to it that they are bounded in number.
 #[derive(Debug)]
 pub struct Inbox<T> {
     items: Arc<Mutex<Vec<T>>>,
@@ -13,13 +14,17 @@ pub struct Inbox<T> {
 
 impl<T> Clone for Inbox<T> {
     fn clone(&self) -> Self {
-        Self { items: Arc::clone(&self.items) }
+        Self {
+            items: Arc::clone(&self.items),
+        }
     }
 }
 
 impl<T> Default for Inbox<T> {
     fn default() -> Self {
-        Self { items: Arc::default() }
+        Self {
+            items: Arc::default(),
+        }
     }
 }
 

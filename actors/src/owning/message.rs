@@ -1,7 +1,7 @@
 //! What is asked of an owner, and everything it can answer.
 //!
-//! Three layers, never mixed: an *outcome* or a *refusal* is the owner's decision and true; a [`Setback`] means that
-//! there is no decision to tell, and says whether there may be one.
+//! Three layers, never mixed: an *outcome* or a *refusal* is the owner's decision and true; a [`Setback`]
+//! means that there is no decision to tell, and says whether there may be one.
 
 use crate::coupon::offer::{Coupon, InvalidField, Issuance, OfferPatch};
 use crate::ids::{Epoch, RequestKey, UserId};
@@ -155,8 +155,9 @@ pub type ChangeAnswer = Result<ChangeOutcome, Setback>;
 
 /// The way back to whoever asked: one answer, exactly once.
 ///
-/// Dropped without one (its owner panicked, its mailbox went), it answers [`Setback::Unknown`] by itself: nobody waits in vain,
-/// and nobody is told *no* who may have been told *yes*. It carries the places that the request takes in bounded queues and gives them back when answered.
+/// Dropped without one (its owner panicked, its mailbox went), it answers [`Setback::Unknown`] by itself:
+/// nobody waits in vain, and nobody is told *no* who may have been told *yes*. It carries the places that the
+/// request takes in bounded queues and gives them back when answered.
 #[derive(Debug)]
 pub struct Reply<T> {
     asker: Asker<T>,
@@ -182,12 +183,23 @@ impl<T> Reply<T> {
     /// A reply and the future of its answer. `node` is the request's place in the node's queue.
     pub fn new(node: Permit) -> (Self, oneshot::Receiver<T>) {
         let (asker, answer) = oneshot::channel();
-        (Self { asker: Asker::Here(asker), _node: node, owner: None }, answer)
+        (
+            Self {
+                asker: Asker::Here(asker),
+                _node: node,
+                owner: None,
+            },
+            answer,
+        )
     }
 
     /// A reply to somebody on another node. `node` is the request's place in this node's queue.
     pub fn elsewhere(node: Permit, asker: Box<dyn RemoteAsker<T>>) -> Self {
-        Self { asker: Asker::Elsewhere(asker), _node: node, owner: None }
+        Self {
+            asker: Asker::Elsewhere(asker),
+            _node: node,
+            owner: None,
+        }
     }
 
     /// Takes a place in the owner's queue as well.

@@ -1,11 +1,13 @@
 //! The owner as a state machine: ledger, entries, gate and fence together. `(command, now) → effects`.
 //!
-//! One rule each: an answer leaves through the gate; at most one portion is out; what is decided is never taken back. When the owner stops,
-//! whoever waits is told that the outcome is unknown, or, where nothing was decided for them, to ask again.
+//! One rule each: an answer leaves through the gate; at most one portion is out; what is decided is never
+//! taken back. When the owner stops, whoever waits is told that the outcome is unknown, or, where nothing was
+//! decided for them, to ask again.
 //!
-//! When a portion is stored, the next may go before those are answered who waited for the last, or after them, and then it takes along who comes
-//! meanwhile: it *gathers*. With few in it that is better: who is answered may ask again, for the next user, and one commit for both halves of a small
-//! crowd is sooner back than two in turn. With many it only makes the store wait.
+//! When a portion is stored, the next may go before those are answered who waited for the last, or after
+//! them, and then it takes along who comes meanwhile: it *gathers*. With few in it that is better: who is
+//! answered may ask again, for the next user, and one commit for both halves of a small crowd is sooner back
+//! than two in turn. With many it only makes the store wait.
 
 pub mod actor;
 
@@ -19,7 +21,8 @@ use crate::ids::{CouponId, Epoch, Fence, Incarnation, ShardId};
 use crate::owning::door::Notice;
 use crate::owning::gate::{Gate, Position};
 use crate::owning::message::{
-    ChangeAnswer, ChangeOutcome, ChangeRequest, IssueAnswer, IssueOutcome, IssueRequest, OwnerCommand, Refusal, Reply, Request, Setback,
+    ChangeAnswer, ChangeOutcome, ChangeRequest, IssueAnswer, IssueOutcome, IssueRequest, OwnerCommand,
+    Refusal, Reply, Request, Setback,
 };
 use crate::store::batch::{BATCH_ROWS_MAX, CouponChange, Entries, Fate, Portion, Settlement};
 use crate::time::{Moment, Now};
@@ -31,12 +34,13 @@ pub enum Effect {
     Answer(Answer),
     /// Store these entries.
     Submit(Portion),
-    /// Send [`OwnerCommand::Submit`] when those just answered have had their turn and who comes meanwhile is decided for.
+    /// Send [`OwnerCommand::Submit`] when those just answered have had their turn and who comes meanwhile is
+    /// decided for.
     Gather,
     /// Tell the doors that the coupon is sold out.
     Post(Arc<Notice>),
-    /// Tell them no more: from this version on something else holds. No door may count what it knows below it, as an administrator's
-    /// change may be stored at any moment from now on.
+    /// Tell them no more: from this version on something else holds. No door may count what it knows below
+    /// it, as an administrator's change may be stored at any moment from now on.
     Withdraw {
         /// The coupon's version after the change that was just decided; `None` if the owner only goes.
         floor: Option<u64>,
@@ -140,7 +144,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The owner of a coupon just loaded under `fence`, to be unloaded after `idle` without requests. With `goes_at_once` entries a portion waits for nobody.
+    /// The owner of a coupon just loaded under `fence`, to be unloaded after `idle` without requests. With
+    /// `goes_at_once` entries a portion waits for nobody.
     pub fn new(ledger: Ledger, fence: Fence, idle: Duration, goes_at_once: usize, now: Moment) -> Self {
         Self {
             shard: ledger.coupon().id.shard(),
@@ -235,7 +240,11 @@ impl Owner {
             Request::Change(request, reply) => self.decide_change(&request, reply, now, effects),
         };
         // A setback rests on nothing that would have to be stored.
-        let free = if answer.is_setback() { Some(answer) } else { self.gate.hold(self.decided, answer) };
+        let free = if answer.is_setback() {
+            Some(answer)
+        } else {
+            self.gate.hold(self.decided, answer)
+        };
         effects.extend(free.map(Effect::Answer));
         self.submit(effects);
     }
@@ -244,8 +253,11 @@ impl Owner {
         let outcome = match self.ledger.judge(now.timestamp, &request.user, &request.key) {
             Verdict::Replay(issuance) => IssueOutcome::Replayed(issuance),
             Verdict::Refuse(refusal @ Refusal::AlreadyIssued(_)) => IssueOutcome::Refused(refusal),
-            // Nothing was decided for this one, and what a refusal rests on cannot be confirmed now: better told so than left waiting.
-            Verdict::Refuse(_) | Verdict::Grant if self.delayed => return Answer::Issue(reply, Err(Setback::StoreUnavailable)),
+            // Nothing was decided for this one, and what a refusal rests on cannot be confirmed now: better
+            // told so than left waiting.
+            Verdict::Refuse(_) | Verdict::Grant if self.delayed => {
+                return Answer::Issue(reply, Err(Setback::StoreUnavailable));
+            }
             Verdict::Refuse(refusal) => IssueOutcome::Refused(refusal),
             Verdict::Grant => {
                 let issuance = self.ledger.issue(now.timestamp, &request.user, &request.key);
@@ -256,16 +268,30 @@ impl Owner {
         Answer::Issue(reply, Ok(outcome))
     }
 
-    fn decide_change(&mut self, request: &ChangeRequest, reply: Reply<ChangeAnswer>, now: Now, effects: &mut Vec<Effect>) -> Answer {
+    fn decide_change(
+        &mut self,
+        request: &ChangeRequest,
+        reply: Reply<ChangeAnswer>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Answer {
         if self.delayed {
             return Answer::Change(reply, Err(Setback::StoreUnavailable));
         }
-        let outcome = match self.ledger.change(now.timestamp, &request.change, request.if_version) {
+        let outcome = match self
+            .ledger
+            .change(now.timestamp, &request.change, request.if_version)
+        {
             Changed::Kept(outcome) => outcome,
             Changed::Made(done) => {
-                self.append(Entry::Change(Arc::new(CouponChange { coupon: done.coupon.clone(), issued: done.issued })));
+                self.append(Entry::Change(Arc::new(CouponChange {
+                    coupon: done.coupon.clone(),
+                    issued: done.issued,
+                })));
                 self.posted = None;
-                effects.push(Effect::Withdraw { floor: Some(done.coupon.version) });
+                effects.push(Effect::Withdraw {
+                    floor: Some(done.coupon.version),
+                });
                 ChangeOutcome::Done(Box::new(done))
             }
         };
@@ -277,24 +303,35 @@ impl Owner {
         self.decided = self.decided.plus(1);
     }
 
-    /// Hands over what is undelivered, if nothing is out and it does not gather: so batches grow with load, and an idle coupon waits for nothing.
-    /// All of it was decided under a lease; that it may still be stored, the fence says.
+    /// Hands over what is undelivered, if nothing is out and it does not gather: so batches grow with load,
+    /// and an idle coupon waits for nothing. All of it was decided under a lease; that it may still be
+    /// stored, the fence says.
     fn submit(&mut self, effects: &mut Vec<Effect>) {
         self.gathering = self.gathering && self.may_grow();
         if self.out.is_some() || self.gathering || self.standing == Standing::Stopped {
             return;
         }
-        let Some(entries) = self.next_entries() else { return };
+        let Some(entries) = self.next_entries() else {
+            return;
+        };
         let rows = entries.len();
         effects.push(Effect::Submit(self.portion(entries.clone())));
-        self.out = Some(Out { entries, rows, fenced: false });
+        self.out = Some(Out {
+            entries,
+            rows,
+            fenced: false,
+        });
     }
 
-    /// Whether the next portion is small, and who comes may join it: a change goes by itself, and nobody joins where there is nothing left.
+    /// Whether the next portion is small, and who comes may join it: a change goes by itself, and nobody
+    /// joins where there is nothing left.
     fn may_grow(&self) -> bool {
         self.standing == Standing::Serving
             && self.undelivered.len() < self.goes_at_once
-            && self.undelivered.iter().all(|entry| matches!(entry, Entry::Issuance(_)))
+            && self
+                .undelivered
+                .iter()
+                .all(|entry| matches!(entry, Entry::Issuance(_)))
             && !self.ledger.is_sold_out()
     }
 
@@ -320,7 +357,12 @@ impl Owner {
     }
 
     fn portion(&self, entries: Entries) -> Portion {
-        Portion { coupon: self.ledger.coupon().id, shard: self.shard, fence: self.fence, entries }
+        Portion {
+            coupon: self.ledger.coupon().id,
+            shard: self.shard,
+            fence: self.fence,
+            entries,
+        }
     }
 
     fn settle(&mut self, settlement: Settlement, lease_holds: bool, effects: &mut Vec<Effect>) {
@@ -374,10 +416,18 @@ impl Owner {
 
     fn post_if_sold_out(&mut self, effects: &mut Vec<Effect>) {
         let all_stored = self.gate.stored() == self.decided;
-        if self.posted.is_some() || !all_stored || !self.ledger.is_sold_out() || self.standing != Standing::Serving {
+        if self.posted.is_some()
+            || !all_stored
+            || !self.ledger.is_sold_out()
+            || self.standing != Standing::Serving
+        {
             return;
         }
-        let notice = Arc::new(Notice::new(self.ledger.coupon().clone(), self.ledger.last(), self.ledger.users()));
+        let notice = Arc::new(Notice::new(
+            self.ledger.coupon().clone(),
+            self.ledger.last(),
+            self.ledger.users(),
+        ));
         self.posted = Some(Arc::clone(&notice));
         effects.push(Effect::Post(notice));
     }
@@ -418,7 +468,11 @@ impl Owner {
         if self.posted.take().is_some() {
             effects.push(Effect::Withdraw { floor: None });
         }
-        effects.extend(self.gate.abandon().map(|answer| Effect::Answer(answer.abandoned())));
+        effects.extend(
+            self.gate
+                .abandon()
+                .map(|answer| Effect::Answer(answer.abandoned())),
+        );
         let unsettled = self.gate.stored() != self.decided;
         effects.push(Effect::Stop { unsettled });
     }

@@ -1,6 +1,8 @@
-//! The shard's actor: it activates, passivates and drains the owners of one shard, and is their supervisor. The shell around [`lifecycle::Life`].
+//! The shard's actor: it activates, passivates and drains the owners of one shard, and is their supervisor.
+//! The shell around [`lifecycle::Life`].
 //!
-//! Requests for an active owner go past it, straight into the owner's mailbox ([`ShardHandle::ask`]); all others come here and wait for the owner.
+//! Requests for an active owner go past it, straight into the owner's mailbox ([`ShardHandle::ask`]); all
+//! others come here and wait for the owner.
 
 mod handle;
 pub mod lifecycle;
@@ -29,8 +31,9 @@ use crate::owning::shard::load::{Ahead, Loaded, Readied};
 use crate::store::Store;
 use crate::time::{self, Moment};
 
-/// Most coupons of a node that are read or wait to be: more than are read in the time that people wait, four at a time at a millisecond each. Ids
-/// that nobody ever made count too, as only reading tells. More are told `OVERLOADED`.
+/// Most coupons of a node that are read or wait to be: more than are read in the time that people wait, four
+/// at a time at a millisecond each. Ids that nobody ever made count too, as only reading tells. More are told
+/// `OVERLOADED`.
 pub const LOADS_WAITING_MAX: usize = 16_384;
 
 /// Pause before the epoch is raised again after a failure.
@@ -134,14 +137,34 @@ impl Actor for ShardActor {
     type State = State;
     type Arguments = (ShardId, ShardSurroundings, Arc<Shared>);
 
-    async fn pre_start(&self, _myself: ActorRef<ShardCommand>, arguments: Self::Arguments) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<ShardCommand>,
+        arguments: Self::Arguments,
+    ) -> Result<State, ActorProcessingErr> {
         let (id, surroundings, shared) = arguments;
         let (life, ahead, drained) = (Life::default(), HashMap::new(), Vec::new());
         let (announced_by, closed_at, not_made) = (None, None, None);
-        Ok(State { id, surroundings, shared, life, ahead, drained, announced_by, closed_at, not_made, metrics: handles() })
+        Ok(State {
+            id,
+            surroundings,
+            shared,
+            life,
+            ahead,
+            drained,
+            announced_by,
+            closed_at,
+            not_made,
+            metrics: handles(),
+        })
     }
 
-    async fn handle(&self, myself: ActorRef<ShardCommand>, command: ShardCommand, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<ShardCommand>,
+        command: ShardCommand,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         let mut read = Read::Nothing;
         let turns = command.turns();
         let event = match command {
@@ -153,11 +176,20 @@ impl Actor for ShardActor {
                 read = made.map_or(Read::Nothing, Read::Whole);
                 Event::Loaded(coupon, load)
             }
-            ShardCommand::OwnerStopped { coupon, actor, epoch, unsettled } => {
+            ShardCommand::OwnerStopped {
+                coupon,
+                actor,
+                epoch,
+                unsettled,
+            } => {
                 if !state.forget(coupon, actor) {
                     return Ok(());
                 }
-                Event::Stopped { coupon, epoch, unsettled }
+                Event::Stopped {
+                    coupon,
+                    epoch,
+                    unsettled,
+                }
             }
             ShardCommand::Fenced(epoch) => Event::Fenced(epoch),
             ShardCommand::Raised(from, raise) => Event::Raised { from, raise },
@@ -192,7 +224,8 @@ impl Actor for ShardActor {
         Ok(())
     }
 
-    /// Owners that stop by themselves say so; one that panicked cannot, and is noticed here. The shard outlives both.
+    /// Owners that stop by themselves say so; one that panicked cannot, and is noticed here. The shard
+    /// outlives both.
     async fn handle_supervisor_evt(
         &self,
         myself: ActorRef<ShardCommand>,
@@ -201,7 +234,10 @@ impl Actor for ShardActor {
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(cell, error) = event {
             let panicked = state.shared.with_owners(|owners| {
-                let coupon = owners.iter().find(|(_, owner)| owner.is(cell.get_id())).map(|(coupon, _)| *coupon);
+                let coupon = owners
+                    .iter()
+                    .find(|(_, owner)| owner.is(cell.get_id()))
+                    .map(|(coupon, _)| *coupon);
                 coupon.inspect(|coupon| {
                     owners.remove(coupon);
                 })
@@ -235,7 +271,12 @@ impl State {
         self.show();
     }
 
-    async fn carry_out(&mut self, effect: Effect, read: &mut Read, myself: &ActorRef<ShardCommand>) -> Option<Event> {
+    async fn carry_out(
+        &mut self,
+        effect: Effect,
+        read: &mut Read,
+        myself: &ActorRef<ShardCommand>,
+    ) -> Option<Event> {
         match effect {
             Effect::Load(coupon) => return self.load(coupon, myself),
             Effect::Preload(coupon) => self.preload(coupon, myself),
@@ -251,7 +292,9 @@ impl State {
             }
             Effect::LoadTail(coupon) => return self.load_tail(coupon, myself),
             Effect::Forget(coupon) => drop(self.ahead.remove(&coupon)),
-            Effect::Activate(coupon, fence) => return self.activate(coupon, fence, std::mem::take(read), myself).await,
+            Effect::Activate(coupon, fence) => {
+                return self.activate(coupon, fence, std::mem::take(read), myself).await;
+            }
             Effect::Deliver(coupon, request) => return self.deliver(coupon, request),
             Effect::SetBack(request, setback) => {
                 // The queues that a life knows: places for owners, and who waits for one to be loaded.
@@ -272,8 +315,14 @@ impl State {
     }
 
     fn load(&self, coupon: CouponId, myself: &ActorRef<ShardCommand>) -> Option<Event> {
-        let Ok(waiting) = self.surroundings.loads_waiting.admit() else { return Some(Event::Loaded(coupon, Load::NoPlace)) };
-        let (store, loads, shard) = (Arc::clone(&self.surroundings.store), Arc::clone(&self.surroundings.loads), myself.clone());
+        let Ok(waiting) = self.surroundings.loads_waiting.admit() else {
+            return Some(Event::Loaded(coupon, Load::NoPlace));
+        };
+        let (store, loads, shard) = (
+            Arc::clone(&self.surroundings.store),
+            Arc::clone(&self.surroundings.loads),
+            myself.clone(),
+        );
         let places = self.surroundings.places.clone();
         tokio::spawn(async move {
             // A task of its own, so that its panic is an answer too.
@@ -286,7 +335,11 @@ impl State {
     }
 
     fn preload(&self, coupon: CouponId, myself: &ActorRef<ShardCommand>) {
-        let (store, loads, shard) = (Arc::clone(&self.surroundings.store), Arc::clone(&self.surroundings.loads_ahead), myself.clone());
+        let (store, loads, shard) = (
+            Arc::clone(&self.surroundings.store),
+            Arc::clone(&self.surroundings.loads_ahead),
+            myself.clone(),
+        );
         let places = self.surroundings.places.clone();
         tokio::spawn(async move {
             let loading = tokio::spawn(async move { load::preload(store, &loads, &places, coupon).await });
@@ -295,19 +348,36 @@ impl State {
     }
 
     fn load_tail(&mut self, coupon: CouponId, myself: &ActorRef<ShardCommand>) -> Option<Event> {
-        let Some(ahead) = self.ahead.remove(&coupon) else { return self.load(coupon, myself) };
-        let (store, loads, shard) = (Arc::clone(&self.surroundings.store), Arc::clone(&self.surroundings.loads), myself.clone());
+        let Some(ahead) = self.ahead.remove(&coupon) else {
+            return self.load(coupon, myself);
+        };
+        let (store, loads, shard) = (
+            Arc::clone(&self.surroundings.store),
+            Arc::clone(&self.surroundings.loads),
+            myself.clone(),
+        );
         tokio::spawn(async move {
             let loading = tokio::spawn(async move { load::load_tail(store, &loads, coupon, ahead).await });
-            let _ = shard.cast(ShardCommand::Loaded(coupon, loading.await.unwrap_or(Loaded::Failed)));
+            let _ = shard.cast(ShardCommand::Loaded(
+                coupon,
+                loading.await.unwrap_or(Loaded::Failed),
+            ));
         });
         None
     }
 
-    async fn activate(&mut self, coupon: CouponId, fence: Fence, read: Read, myself: &ActorRef<ShardCommand>) -> Option<Event> {
+    async fn activate(
+        &mut self,
+        coupon: CouponId,
+        fence: Fence,
+        read: Read,
+        myself: &ActorRef<ShardCommand>,
+    ) -> Option<Event> {
         let spawned = match read {
             Read::Whole(Readied { ledger, place }) => {
-                coupon::spawn(*ledger, place, fence, self.surroundings.owners.clone(), myself).await.map_err(|error| error.to_string())
+                coupon::spawn(*ledger, place, fence, self.surroundings.owners.clone(), myself)
+                    .await
+                    .map_err(|error| error.to_string())
             }
             Read::Nothing | Read::Ahead(_) => Err("nothing was read".to_owned()),
         };
@@ -321,7 +391,11 @@ impl State {
             Err(error) => {
                 tracing::error!(%coupon, shard = %self.id, %error, "an owner did not start");
                 self.not_made = Some(coupon);
-                Some(Event::Stopped { coupon, epoch: fence.epoch, unsettled: false })
+                Some(Event::Stopped {
+                    coupon,
+                    epoch: fence.epoch,
+                    unsettled: false,
+                })
             }
         }
     }
@@ -351,7 +425,14 @@ impl State {
     }
 
     fn tell_active(&self, whom: impl Fn(&OwnerHandle) -> bool, command: impl Fn() -> OwnerCommand) {
-        for owner in self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).values().filter(|owner| whom(owner)) {
+        for owner in self
+            .shared
+            .owners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .filter(|owner| whom(owner))
+        {
             owner.tell(command());
         }
     }
@@ -369,14 +450,21 @@ impl State {
 
     fn raise(&self, from: Fence, pause: bool, myself: &ActorRef<ShardCommand>) {
         let (id, store, shard) = (self.id, Arc::clone(&self.surroundings.store), myself.clone());
-        let (ownership, peers) = (self.surroundings.ownership.clone(), Arc::clone(&self.surroundings.peers));
+        let (ownership, peers) = (
+            self.surroundings.ownership.clone(),
+            Arc::clone(&self.surroundings.peers),
+        );
         tokio::spawn(async move {
             if pause {
                 tokio::time::sleep(RAISE_PAUSE).await;
             }
             let raising = tokio::spawn(async move { statements::raise(store.as_ref(), id, from).await });
             let raised = raising.await.unwrap_or(Raise::Failed);
-            let fence = if let Raise::Ours(fence) = &raised { Some(*fence) } else { None };
+            let fence = if let Raise::Ours(fence) = &raised {
+                Some(*fence)
+            } else {
+                None
+            };
             let _ = shard.cast(ShardCommand::Raised(from, raised));
             // After that, so that whoever asks in the new epoch finds it served.
             if let Some(fence) = fence {
@@ -388,7 +476,10 @@ impl State {
 
     fn give(&self, from: Fence, to: Option<Incarnation>, myself: &ActorRef<ShardCommand>) {
         let (id, store, shard) = (self.id, Arc::clone(&self.surroundings.store), myself.clone());
-        let (ownership, peers) = (self.surroundings.ownership.clone(), Arc::clone(&self.surroundings.peers));
+        let (ownership, peers) = (
+            self.surroundings.ownership.clone(),
+            Arc::clone(&self.surroundings.peers),
+        );
         let closed_at = self.closed_at;
         tokio::spawn(async move {
             let giving = tokio::spawn(async move { statements::give(store.as_ref(), id, from, to).await });
@@ -396,12 +487,17 @@ impl State {
             if let Some(row) = given
                 && let Some(owner) = row.owner
             {
-                let fence = Fence { epoch: row.epoch, owner };
+                let fence = Fence {
+                    epoch: row.epoch,
+                    owner,
+                };
                 // In this order: the next owner hears of it before the first request that follows.
                 peers.moved(id, fence);
                 ownership.learn(id, fence);
                 if let Some(closed_at) = closed_at.filter(|_| Some(owner) == to) {
-                    handles().hand_over_seconds.record(time::moment().since(closed_at).as_secs_f64());
+                    handles()
+                        .hand_over_seconds
+                        .record(time::moment().since(closed_at).as_secs_f64());
                 }
             }
             let _ = shard.cast(ShardCommand::Given(from, given.is_some()));
@@ -409,7 +505,11 @@ impl State {
     }
 
     fn release(&mut self, fence: Option<Fence>) {
-        let (id, store, drained) = (self.id, Arc::clone(&self.surroundings.store), std::mem::take(&mut self.drained));
+        let (id, store, drained) = (
+            self.id,
+            Arc::clone(&self.surroundings.store),
+            std::mem::take(&mut self.drained),
+        );
         tokio::spawn(async move {
             if let Some(fence) = fence {
                 statements::give(store.as_ref(), id, fence, None).await;

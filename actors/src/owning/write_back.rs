@@ -1,7 +1,7 @@
 //! Lanes: the tasks that turn what is decided into what is stored.
 //!
-//! A shard always writes through the same lane, so a coupon's portions cannot overtake each other. The task here only carries out what
-//! [`lane::Lane`] says: it calls the store, pauses, and tells owners.
+//! A shard always writes through the same lane, so a coupon's portions cannot overtake each other. The task
+//! here only carries out what [`lane::Lane`] says: it calls the store, pauses, and tells owners.
 
 pub mod lane;
 
@@ -36,7 +36,8 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Starts so many lanes. `owners_max`, the most owners that are active, bounds their queues: an owner has at most one portion out. They end when the last clone is dropped.
+    /// Starts so many lanes. `owners_max`, the most owners that are active, bounds their queues: an owner has
+    /// at most one portion out. They end when the last clone is dropped.
     pub fn start(count: usize, owners_max: usize, store: &Arc<dyn Store>, lease: &Lease) -> Self {
         let delayed = Arc::new(AtomicUsize::new(0));
         let start = |_| {
@@ -54,10 +55,14 @@ impl Lanes {
             tokio::spawn(critical("a lane", shell.run(submissions)));
             sender
         };
-        Self { lanes: (0..count.max(1)).map(start).collect(), delayed: Arc::clone(&delayed) }
+        Self {
+            lanes: (0..count.max(1)).map(start).collect(),
+            delayed: Arc::clone(&delayed),
+        }
     }
 
-    /// Hands over a portion. It comes back to `home` as [`OwnerCommand::Settle`]. False: the lane is gone or its queue is full.
+    /// Hands over a portion. It comes back to `home` as [`OwnerCommand::Settle`]. False: the lane is gone or
+    /// its queue is full.
     pub fn submit(&self, portion: Portion, home: ActorRef<OwnerMail>) -> bool {
         let lane = usize::from(portion.shard.get()) % self.lanes.len();
         self.lanes[lane].try_send(Submission { portion, home }).is_ok()
@@ -128,7 +133,13 @@ impl Shell {
             Effect::Settle(Submission { portion, home }, fate) => {
                 show_fate(&portion, fate, metrics);
                 // An owner that is gone has answered everybody already.
-                let _ = home.cast(OwnerCommand::Settle(Settlement { fence: portion.fence, fate }).into());
+                let _ = home.cast(
+                    OwnerCommand::Settle(Settlement {
+                        fence: portion.fence,
+                        fate,
+                    })
+                    .into(),
+                );
             }
             Effect::Delay(submission) => {
                 let _ = submission.home.cast(OwnerCommand::Delayed.into());
@@ -152,11 +163,17 @@ impl Shell {
 }
 
 fn write(store: Arc<dyn Store>, batch: Batch) -> Call {
-    Call { begun: Instant::now(), returns: Box::pin(async move { Event::Written(limited(store.write(&batch)).await) }) }
+    Call {
+        begun: Instant::now(),
+        returns: Box::pin(async move { Event::Written(limited(store.write(&batch)).await) }),
+    }
 }
 
 fn read_back(store: Arc<dyn Store>, batch: Batch) -> Call {
-    Call { begun: Instant::now(), returns: Box::pin(async move { Event::ReadBack(limited(store.read_back(&batch)).await) }) }
+    Call {
+        begun: Instant::now(),
+        returns: Box::pin(async move { Event::ReadBack(limited(store.read_back(&batch)).await) }),
+    }
 }
 
 /// The result of a call to the store; its panic is one too.
@@ -168,14 +185,19 @@ async fn limited<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     }
 }
 
-/// The event of the call under way coming back; never, if there is none. Cancel safe: the call stays where it is.
+/// The event of the call under way coming back; never, if there is none. Cancel safe: the call stays where it
+/// is.
 async fn call_returns(call: &mut Option<Call>, metrics: &Handles) -> Event<ActorRef<OwnerMail>> {
-    let Some(under_way) = call else { return std::future::pending().await };
+    let Some(under_way) = call else {
+        return std::future::pending().await;
+    };
     let event = (&mut under_way.returns).await;
     match &event {
         Event::Written(Ok(rows)) => {
             metrics.batch_rows.record(*rows as f64);
-            metrics.commit_seconds.record(under_way.begun.elapsed().as_secs_f64());
+            metrics
+                .commit_seconds
+                .record(under_way.begun.elapsed().as_secs_f64());
         }
         Event::Written(Err(error)) => show_failure(error, metrics),
         Event::ReadBack(_) | Event::Submitted(_) | Event::RetryDue { .. } => {}
@@ -212,6 +234,8 @@ fn show_fate(portion: &Portion, fate: Fate, metrics: &Handles) {
             metrics.contradictions.increment(1);
             tracing::error!(%coupon, %shard, %epoch, "contradiction: the store holds other rows, or none that can be read, or its guards refuse; loading the coupon anew");
         }
-        Fate::Unknown => tracing::warn!(%coupon, %shard, %epoch, "the lease ended before a portion was known to be stored"),
+        Fate::Unknown => {
+            tracing::warn!(%coupon, %shard, %epoch, "the lease ended before a portion was known to be stored")
+        }
     }
 }

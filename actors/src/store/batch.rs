@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::coupon::offer::{Coupon, Issuance};
 use crate::ids::{CouponId, Fence, Sequence, ShardId};
 
-/// Most rows in one batch. Beyond some thousands a commit only takes longer (2,048 rows: 45 ms on MySQL 9); and with the longest ids and keys
-/// this many rows still are a twentieth of the smallest default packet (16 MiB).
+/// Most rows in one batch. Beyond some thousands a commit only takes longer (2,048 rows: 45 ms on MySQL 9);
+/// and with the longest ids and keys this many rows still are a twentieth of the smallest default packet (16
+/// MiB).
 pub const BATCH_ROWS_MAX: usize = 2_048;
 
 /// Entries of one coupon that commit together, under one fence.
@@ -101,7 +102,8 @@ pub enum Fate {
     Stored,
     /// The shard has another epoch or owner: what is not stored by now never will be.
     Fenced,
-    /// The store contradicts the owner: it holds other rows, or none that can be read, or its guards refuse. The owner must be loaded anew.
+    /// The store contradicts the owner: it holds other rows, or none that can be read, or its guards refuse.
+    /// The owner must be loaded anew.
     Contradicted,
     /// The lease ended before it was known.
     Unknown,

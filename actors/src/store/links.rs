@@ -2,12 +2,17 @@
 
 use crate::ids::Incarnation;
 
-/// Most links that a row names. The mesh is full, so this bounds a cluster to 65 nodes; a shard each would take four times as many.
+/// Most links that a row names. The mesh is full, so this bounds a cluster to 65 nodes; a shard each would
+/// take four times as many.
 pub const LINKS_MAX: usize = 64;
 
 /// Incarnations in decimal, separated by commas; of more than [`LINKS_MAX`], the first so many.
 pub fn text_of(links: &[Incarnation]) -> String {
-    let numbers: Vec<String> = links.iter().take(LINKS_MAX).map(|link| link.get().to_string()).collect();
+    let numbers: Vec<String> = links
+        .iter()
+        .take(LINKS_MAX)
+        .map(|link| link.get().to_string())
+        .collect();
     numbers.join(",")
 }
 
@@ -16,7 +21,9 @@ pub fn parse(text: &str) -> Option<Vec<Incarnation>> {
     if text.is_empty() {
         return Some(Vec::new());
     }
-    text.split(',').map(|number| number.parse().ok().and_then(Incarnation::new)).collect()
+    text.split(',')
+        .map(|number| number.parse().ok().and_then(Incarnation::new))
+        .collect()
 }
 
 #[cfg(test)]

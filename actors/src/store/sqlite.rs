@@ -1,9 +1,11 @@
 //! The embedded store: one SQLite file, one process.
 //!
-//! One connection writes, so statements that change anything stand in line, in the order in which they came; a few read-only ones read
-//! beside it (WAL). Every commit is synced before it is answered (`synchronous=FULL`).
+//! One connection writes, so statements that change anything stand in line, in the order in which they came;
+//! a few read-only ones read beside it (WAL). Every commit is synced before it is answered
+//! (`synchronous=FULL`).
 //!
-//! Cancel safety: work on the database is never cut off halfway (`uncut.rs`); what a caller drops, or stops waiting for, is only the answer.
+//! Cancel safety: work on the database is never cut off halfway (`uncut.rs`); what a caller drops, or stops
+//! waiting for, is only the answer.
 
 mod checkpoint;
 pub(crate) mod cluster;
@@ -22,7 +24,8 @@ use tokio::time::timeout;
 
 use super::uninterrupted::uncut;
 use super::{
-    Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError, UserCursor,
+    Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store,
+    StoreError, UserCursor,
 };
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
 use crate::coupon::rows::sqlite::{load, read_back, reads as people, write};
@@ -35,11 +38,13 @@ pub use open::OpenError;
 /// A read that takes longer is given up: pages are small, so the disk or the machine is stuck.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// A write that takes longer is of unknown outcome. Longer than the waits for our turn and for SQLite's lock together, so that waiting for our own
-/// writers, or for another program with the file open, ends as *not stored*, and only a stuck disk as *unknown*.
+/// A write that takes longer is of unknown outcome. Longer than the waits for our turn and for SQLite's lock
+/// together, so that waiting for our own writers, or for another program with the file open, ends as *not
+/// stored*, and only a stuck disk as *unknown*.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a statement waits for a connection before it is surely not begun. Shorter than people wait, so that they are told so.
+/// How long a statement waits for a connection before it is surely not begun. Shorter than people wait, so
+/// that they are told so.
 const QUEUE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Connections that read coupons for their owners.
@@ -51,22 +56,29 @@ const BUSY_LIMIT: Duration = Duration::from_secs(1);
 /// Where the database is, and how much of the machine it may use.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The database file. It, its directory, and beside it `-wal`, `-shm` and `.lock` files are made where they are missing.
+    /// The database file. It, its directory, and beside it `-wal`, `-shm` and `.lock` files are made where
+    /// they are missing.
     pub path: PathBuf,
     /// Connections that read, at least 1.
     pub readers: u32,
-    /// An operator's quota: the database grows to so many pages of 4 KiB, then writes are refused as on a full disk. `None`: no quota.
+    /// An operator's quota: the database grows to so many pages of 4 KiB, then writes are refused as on a
+    /// full disk. `None`: no quota.
     pub page_count_max: Option<u32>,
 }
 
 impl Options {
     /// The database in this file, with four readers and no quota.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), readers: 4, page_count_max: None }
+        Self {
+            path: path.into(),
+            readers: 4,
+            page_count_max: None,
+        }
     }
 }
 
-/// The store; cheap to clone. Dropping the last clone frees the file, [`Self::close`] does so in an orderly way.
+/// The store; cheap to clone. Dropping the last clone frees the file, [`Self::close`] does so in an orderly
+/// way.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     inner: Arc<Inner>,
@@ -97,8 +109,22 @@ impl SqliteStore {
         let readers = open::readers(options.readers.max(1), &path).await?;
         let cluster_reader = open::readers(1, &path).await?;
         let loader = open::readers(LOADERS, &path).await?;
-        let checkpoints = Checkpoints::new(open::mover(&path).await?, open::hurried_mover(&path).await?, open::file(&path)?);
-        Ok(Self { inner: Arc::new(Inner { path, readers, cluster_reader, loader, writer, checkpoints, lock }) })
+        let checkpoints = Checkpoints::new(
+            open::mover(&path).await?,
+            open::hurried_mover(&path).await?,
+            open::file(&path)?,
+        );
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path,
+                readers,
+                cluster_reader,
+                loader,
+                writer,
+                checkpoints,
+                lock,
+            }),
+        })
     }
 
     /// Makes or migrates the database and does nothing else, under the same lock as [`Self::open`].
@@ -110,7 +136,8 @@ impl SqliteStore {
         migrated
     }
 
-    /// Finishes what is being done, moves the log into the database file, and frees it for others. Calls after this are refused.
+    /// Finishes what is being done, moves the log into the database file, and frees it for others. Calls
+    /// after this are refused.
     pub async fn close(&self) {
         // The writer last: the last connection to leave moves the log, and readers cannot.
         self.inner.readers.close().await;
@@ -129,13 +156,20 @@ impl SqliteStore {
         &self.inner.path
     }
 
-    /// The journal mode and the level of `synchronous` that the writing connection works with, for those who would rather look than believe.
+    /// The journal mode and the level of `synchronous` that the writing connection works with, for those who
+    /// would rather look than believe.
     pub async fn durability(&self) -> Result<(String, u8)> {
         let inner = self.inner.clone();
         read_limited(async move {
             let mut writer = inner.writer().await?;
-            let journal_mode = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writer).await.map_err(on_read)?;
-            let synchronous = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *writer).await.map_err(on_read)?;
+            let journal_mode = sqlx::query_scalar("PRAGMA journal_mode")
+                .fetch_one(&mut *writer)
+                .await
+                .map_err(on_read)?;
+            let synchronous = sqlx::query_scalar("PRAGMA synchronous")
+                .fetch_one(&mut *writer)
+                .await
+                .map_err(on_read)?;
             Ok((journal_mode, synchronous))
         })
         .await
@@ -145,11 +179,19 @@ impl SqliteStore {
     pub async fn set_page_count_max(&self, pages: u32) -> Result<()> {
         let writer = &self.inner.writer;
         // For the connection after this one too, should this one break.
-        writer.set_connect_options((*writer.connect_options()).clone().pragma("max_page_count", pages.to_string()));
+        writer.set_connect_options(
+            (*writer.connect_options())
+                .clone()
+                .pragma("max_page_count", pages.to_string()),
+        );
         let inner = self.inner.clone();
         write_limited(async move {
             let pragma = AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-            sqlx::raw_sql(pragma).execute(&mut *inner.writer().await?).await.map(drop).map_err(on_write)
+            sqlx::raw_sql(pragma)
+                .execute(&mut *inner.writer().await?)
+                .await
+                .map(drop)
+                .map_err(on_write)
         })
         .await
     }
@@ -159,7 +201,10 @@ impl Inner {
     /// The one connection that writes, when all that came before are done with it.
     async fn writer(&self) -> Result<PoolConnection<Sqlite>> {
         // Nothing was begun, so nothing is in doubt.
-        self.writer.acquire().await.map_err(|error| StoreError::NotStored(error.to_string()))
+        self.writer
+            .acquire()
+            .await
+            .map_err(|error| StoreError::NotStored(error.to_string()))
     }
 
     /// A connection that reads for people.
@@ -179,21 +224,30 @@ impl Inner {
 }
 
 /// Runs work that changes something, and waits for it for [`WRITE_LIMIT`].
-async fn write_limited<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+async fn write_limited<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
     within(WRITE_LIMIT, work).await
 }
 
 /// Runs work that only reads, and waits for it for [`READ_LIMIT`].
-async fn read_limited<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+async fn read_limited<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
     within(READ_LIMIT, work).await.map_err(error::changed_nothing)
 }
 
 /// Runs work, which goes on when nobody waits for it any more.
-async fn within<T: Send + 'static>(limit: Duration, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+async fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
     match timeout(limit, uncut(work)).await {
         Ok(Err(StoreError::Fatal(why))) => super::end_process(&why),
         Ok(result) => result,
-        Err(_) => Err(StoreError::Unknown(format!("the disk did not answer within {limit:?}"))),
+        Err(_) => Err(StoreError::Unknown(format!(
+            "the disk did not answer within {limit:?}"
+        ))),
     }
 }
 
@@ -218,7 +272,9 @@ impl Store for SqliteStore {
         framed!(write_limited, writer, self, cluster::make)?;
         match framed!(read_limited, cluster_reader, self, cluster::is_made)? {
             true => Ok(()),
-            false => Err(StoreError::Unreadable("the cluster's rows are not as they were just made".to_owned())),
+            false => Err(StoreError::Unreadable(
+                "the cluster's rows are not as they were just made".to_owned(),
+            )),
         }
     }
 
@@ -227,9 +283,24 @@ impl Store for SqliteStore {
         framed!(write_limited, writer, self, cluster::join, &node, replaces)
     }
 
-    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>> {
+    async fn beat(
+        &self,
+        id: &NodeId,
+        incarnation: Incarnation,
+        state: NodeState,
+        links: &[Incarnation],
+    ) -> Result<Option<u64>> {
         let (id, links) = (id.clone(), links.to_vec());
-        let beat = framed!(write_limited, writer, self, cluster::beat, &id, incarnation, state, &links)?;
+        let beat = framed!(
+            write_limited,
+            writer,
+            self,
+            cluster::beat,
+            &id,
+            incarnation,
+            state,
+            &links
+        )?;
         checkpoint::wrote(&self.inner, 1);
         Ok(beat)
     }
@@ -264,7 +335,14 @@ impl Store for SqliteStore {
 
     async fn write(&self, batch: &Batch) -> Result<u64> {
         match batch.portions.as_slice() {
-            [Portion { shard, fence, entries: Entries::Change(change), .. }] => {
+            [
+                Portion {
+                    shard,
+                    fence,
+                    entries: Entries::Change(change),
+                    ..
+                },
+            ] => {
                 let (shard, fence, change) = (*shard, *fence, change.clone());
                 let written = framed!(write_limited, writer, self, write::change, shard, fence, &change)?;
                 checkpoint::wrote(&self.inner, written);
@@ -273,21 +351,30 @@ impl Store for SqliteStore {
             portions => {
                 let json = write::portions_json(portions)?;
                 let written = framed!(write_limited, writer, self, write::issuances, json)?;
-                // As users come in no order, each row is on a page of its own of the index by user; a portion's rows are mostly on one of the table.
+                // As users come in no order, each row is on a page of its own of the index by user; a
+                // portion's rows are mostly on one of the table.
                 checkpoint::wrote(&self.inner, written + portions.len() as u64);
                 Ok(written)
             }
         }
     }
 
-    /// On the writing connection: a write that this process began earlier, and stopped waiting for, has ended when this reads.
+    /// On the writing connection: a write that this process began earlier, and stopped waiting for, has ended
+    /// when this reads.
     async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>> {
         let batch = batch.clone();
         framed!(write_limited, writer, self, read_back::read_back, &batch).map_err(error::changed_nothing)
     }
 
-    async fn load(&self, coupon: CouponId, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Coupon>> {
-        let Some(found) = framed!(read_limited, loader, self, load::coupon, coupon)? else { return Ok(None) };
+    async fn load(
+        &self,
+        coupon: CouponId,
+        after: Sequence,
+        issuances: LoadSink<'_>,
+    ) -> Result<Option<Coupon>> {
+        let Some(found) = framed!(read_limited, loader, self, load::coupon, coupon)? else {
+            return Ok(None);
+        };
         let mut after = Some(after);
         while let Some(start) = after {
             let page = framed!(read_limited, loader, self, load::page, coupon, start)?;
@@ -317,14 +404,42 @@ impl Store for SqliteStore {
         framed!(read_limited, reader, self, people::issuance, id)
     }
 
-    async fn issuances_of_user(&self, user: &UserId, after: Option<UserCursor>, limit: u32) -> Result<Vec<Issuance>> {
+    async fn issuances_of_user(
+        &self,
+        user: &UserId,
+        after: Option<UserCursor>,
+        limit: u32,
+    ) -> Result<Vec<Issuance>> {
         let user = user.clone();
-        framed!(read_limited, reader, self, people::issuances_of_user, &user, after, limit)
+        framed!(
+            read_limited,
+            reader,
+            self,
+            people::issuances_of_user,
+            &user,
+            after,
+            limit
+        )
     }
 
-    async fn issuances_of_coupon(&self, coupon: CouponId, user: Option<&UserId>, after: Sequence, limit: u32) -> Result<Vec<Issuance>> {
+    async fn issuances_of_coupon(
+        &self,
+        coupon: CouponId,
+        user: Option<&UserId>,
+        after: Sequence,
+        limit: u32,
+    ) -> Result<Vec<Issuance>> {
         let user = user.cloned();
-        framed!(read_limited, reader, self, people::issuances_of_coupon, coupon, user.as_ref(), after, limit)
+        framed!(
+            read_limited,
+            reader,
+            self,
+            people::issuances_of_coupon,
+            coupon,
+            user.as_ref(),
+            after,
+            limit
+        )
     }
 }
 
@@ -340,10 +455,15 @@ mod tests {
         let (go, wait) = oneshot::channel();
         let (done, finished) = oneshot::channel();
         let work = async move {
-            wait.await.map_err(|_| StoreError::NotStored("cancelled".to_owned()))?;
-            done.send(()).map_err(|()| StoreError::NotStored("nobody looks".to_owned()))
+            wait.await
+                .map_err(|_| StoreError::NotStored("cancelled".to_owned()))?;
+            done.send(())
+                .map_err(|()| StoreError::NotStored("nobody looks".to_owned()))
         };
-        assert!(matches!(within(Duration::from_millis(1), work).await, Err(StoreError::Unknown(_))));
+        assert!(matches!(
+            within(Duration::from_millis(1), work).await,
+            Err(StoreError::Unknown(_))
+        ));
         go.send(()).unwrap();
         finished.await.unwrap();
     }
@@ -352,12 +472,21 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn locks(path: &Path) -> usize {
         use std::os::unix::fs::MetadataExt;
-        let (process, file) = (std::process::id().to_string(), format!(":{}", std::fs::metadata(path).unwrap().ino()));
+        let (process, file) = (
+            std::process::id().to_string(),
+            format!(":{}", std::fs::metadata(path).unwrap().ino()),
+        );
         let is_ours = |line: &&str| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            words.contains(&"POSIX") && words.contains(&process.as_str()) && words.iter().any(|word| word.ends_with(&file))
+            words.contains(&"POSIX")
+                && words.contains(&process.as_str())
+                && words.iter().any(|word| word.ends_with(&file))
         };
-        std::fs::read_to_string("/proc/locks").unwrap_or_default().lines().filter(is_ours).count()
+        std::fs::read_to_string("/proc/locks")
+            .unwrap_or_default()
+            .lines()
+            .filter(is_ours)
+            .count()
     }
 
     #[cfg(target_os = "linux")]
@@ -378,7 +507,10 @@ mod tests {
         assert_eq!(locks(&path), held, "its successor's");
         let mut connection = second.inner.readers.acquire().await.unwrap();
         // From its first read to its end a connection has a lock.
-        sqlx::query("SELECT count(*) FROM coupons").execute(&mut *connection).await.unwrap();
+        sqlx::query("SELECT count(*) FROM coupons")
+            .execute(&mut *connection)
+            .await
+            .unwrap();
         drop(second);
         assert_eq!(locks(&path), held, "one of its own that ends later");
         drop(connection);
@@ -387,10 +519,15 @@ mod tests {
     #[tokio::test]
     async fn beats_count_for_the_log_as_well() {
         let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&Options::new(folder.path().join("test.db"))).await.unwrap();
+        let store = SqliteStore::open(&Options::new(folder.path().join("test.db")))
+            .await
+            .unwrap();
         let before = store.inner.checkpoints.unmoved();
         for _ in 0..3 {
-            store.beat(&NodeId::random(), Incarnation::random(), NodeState::Ready, &[]).await.unwrap();
+            store
+                .beat(&NodeId::random(), Incarnation::random(), NodeState::Ready, &[])
+                .await
+                .unwrap();
         }
         assert_eq!(store.inner.checkpoints.unmoved() - before, 3);
     }
@@ -400,7 +537,13 @@ mod tests {
         async fn broken() -> Result<()> {
             panic!("on purpose")
         }
-        assert!(matches!(write_limited(broken()).await, Err(StoreError::Unknown(_))));
-        assert!(matches!(read_limited(broken()).await, Err(StoreError::NotStored(_))));
+        assert!(matches!(
+            write_limited(broken()).await,
+            Err(StoreError::Unknown(_))
+        ));
+        assert!(matches!(
+            read_limited(broken()).await,
+            Err(StoreError::NotStored(_))
+        ));
     }
 }

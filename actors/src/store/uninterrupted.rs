@@ -10,13 +10,17 @@ use tokio::runtime::Handle;
 
 use super::{Result, StoreError};
 
-/// Runs work where it is waited for. If nobody waits any more, it goes on in a task of its own: a statement cut off halfway would leave its connection in
-/// doubt. Its panic is an error, and its outcome then unknown.
+/// Runs work where it is waited for. If nobody waits any more, it goes on in a task of its own: a statement
+/// cut off halfway would leave its connection in doubt. Its panic is an error, and its outcome then unknown.
 ///
 /// A task from the start would do as well, for two wake-ups more.
-pub(super) async fn uncut<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+pub(super) async fn uncut<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
     let panicked = |_| Err(StoreError::Unknown("the call panicked".to_owned()));
-    Uncut(Some(AssertUnwindSafe(work).catch_unwind().boxed())).await.unwrap_or_else(panicked)
+    Uncut(Some(AssertUnwindSafe(work).catch_unwind().boxed()))
+        .await
+        .unwrap_or_else(panicked)
 }
 
 struct Uncut<T: Send + 'static>(Option<BoxFuture<'static, T>>);
@@ -25,7 +29,9 @@ impl<T: Send + 'static> Future for Uncut<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let Some(work) = &mut self.0 else { return Poll::Pending };
+        let Some(work) = &mut self.0 else {
+            return Poll::Pending;
+        };
         let output = std::task::ready!(work.poll_unpin(context));
         self.0 = None;
         Poll::Ready(output)
@@ -55,8 +61,10 @@ mod tests {
         let (go, wait) = oneshot::channel();
         let (done, finished) = oneshot::channel();
         let work = uncut(async move {
-            wait.await.map_err(|_| StoreError::NotStored("cut off".to_owned()))?;
-            done.send(()).map_err(|()| StoreError::NotStored("nobody looks".to_owned()))
+            wait.await
+                .map_err(|_| StoreError::NotStored("cut off".to_owned()))?;
+            done.send(())
+                .map_err(|()| StoreError::NotStored("nobody looks".to_owned()))
         });
         assert!(timeout(Duration::from_millis(1), work).await.is_err());
         go.send(()).unwrap();

@@ -1,4 +1,5 @@
-//! A node of the tests: an engine in a process of its own. It does what its standard input says, and answers each line.
+//! A node of the tests: an engine in a process of its own. It does what its standard input says, and answers
+//! each line.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,12 +26,18 @@ const BEAT: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
 pub async fn run(configuration: &str) {
-    tracing_subscriber::fmt().with_env_filter("warn,actors=info,ractor_cluster=error").with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter("warn,actors=info,ractor_cluster=error")
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let metrics = PrometheusBuilder::new().install_recorder().unwrap();
     let configuration: Value = serde_json::from_str(configuration).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let advertise = listener.local_addr().unwrap().to_string();
-    let store = MySqlStore::open(&mysql::Options::new(configuration["url"].as_str().unwrap())).await.unwrap();
+    let store = MySqlStore::open(&mysql::Options::new(configuration["url"].as_str().unwrap()))
+        .await
+        .unwrap();
     let cluster = ClusterOptions {
         name: "test".to_owned(),
         listener: Arc::new(listener),
@@ -50,10 +57,17 @@ pub async fn run(configuration: &str) {
         lanes: 2,
         cluster: Some(cluster),
     };
-    let engine = Engine::start(options, Arc::new(store) as Arc<dyn Store>).await.unwrap();
+    let engine = Engine::start(options, Arc::new(store) as Arc<dyn Store>)
+        .await
+        .unwrap();
     println!("{MARK}{}", json!({"started": true}));
     let (heard, mut lines) = tokio::sync::mpsc::unbounded_channel();
-    std::thread::spawn(move || std::io::stdin().lines().map_while(Result::ok).try_for_each(|line| heard.send(line)));
+    std::thread::spawn(move || {
+        std::io::stdin()
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| heard.send(line))
+    });
     // The parent's end, however it comes, is ours.
     while let Some(line) = lines.recv().await {
         let (engine, metrics) = (engine.clone(), metrics.clone());
@@ -71,7 +85,10 @@ async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle)
     let coupon = || CouponId::new(command["coupon"].as_u64().unwrap()).unwrap();
     match text("do") {
         "issue" => {
-            let (user, key) = (UserId::parse(text("user")).unwrap(), RequestKey::parse(text("key")).unwrap());
+            let (user, key) = (
+                UserId::parse(text("user")).unwrap(),
+                RequestKey::parse(text("key")).unwrap(),
+            );
             match engine.issue(coupon(), user, key, limit).await {
                 Ok(IssueOutcome::Issued(issuance)) => json!({"issued": issuance.id.sequence.get()}),
                 Ok(IssueOutcome::Replayed(issuance)) => json!({"replayed": issuance.id.sequence.get()}),
@@ -81,7 +98,10 @@ async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle)
         }
         "change" => {
             let change = match command["total"].as_u64() {
-                Some(total) => Change::Patch(Box::new(OfferPatch { total_quantity: Some(Some(total)), ..OfferPatch::default() })),
+                Some(total) => Change::Patch(Box::new(OfferPatch {
+                    total_quantity: Some(Some(total)),
+                    ..OfferPatch::default()
+                })),
                 None if command["pause"] == true => Change::Pause,
                 None => Change::Resume,
             };
@@ -95,7 +115,10 @@ async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle)
         "metric" => {
             let rendered = metrics.render();
             let lines = rendered.lines().filter(|line| line.starts_with(text("name")));
-            lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>().into()
+            lines
+                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+                .sum::<f64>()
+                .into()
         }
         "hand_over" => engine.hand_over(limit).await.into(),
         "stop" => engine.stop(limit).await.into(),

@@ -33,10 +33,18 @@ pub struct Crowd {
 impl Crowd {
     /// Each asks one of the nodes for one of the coupons, again and again as somebody else.
     pub fn start(coupons: Vec<u64>) -> Self {
-        let (nodes, told) = (watch::Sender::new(Vec::<Arc<Node>>::new()), Arc::new(Mutex::new(Vec::new())));
+        let (nodes, told) = (
+            watch::Sender::new(Vec::<Arc<Node>>::new()),
+            Arc::new(Mutex::new(Vec::new())),
+        );
         let (stopping, numbers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let one = |_| {
-            let (mut nodes, told, stopping, numbers) = (nodes.subscribe(), Arc::clone(&told), Arc::clone(&stopping), Arc::clone(&numbers));
+            let (mut nodes, told, stopping, numbers) = (
+                nodes.subscribe(),
+                Arc::clone(&told),
+                Arc::clone(&stopping),
+                Arc::clone(&numbers),
+            );
             let coupons = coupons.clone();
             tokio::spawn(async move {
                 while !stopping.load(Ordering::Relaxed) {
@@ -45,7 +53,10 @@ impl Crowd {
                         Ok(nodes) => Arc::clone(&nodes[number as usize % nodes.len()]),
                         Err(_it_is_over) => return,
                     };
-                    let (coupon, user) = (coupons[number as usize / 7 % coupons.len()], format!("user-{number}"));
+                    let (coupon, user) = (
+                        coupons[number as usize / 7 % coupons.len()],
+                        format!("user-{number}"),
+                    );
                     let answer =
                         node.try_ask(json!({"do": "issue", "coupon": coupon, "user": user, "key": user, "limit_ms": 10_000})).await;
                     told.lock().unwrap().push(Told { coupon, user, answer });
@@ -53,12 +64,18 @@ impl Crowd {
             })
         };
         let users = (0..USERS).map(one).collect();
-        Self { nodes, told, stopping, users }
+        Self {
+            nodes,
+            told,
+            stopping,
+            users,
+        }
     }
 
     /// From now on these are asked.
     pub fn ask(&self, nodes: &[&Arc<Node>]) {
-        self.nodes.send_replace(nodes.iter().map(|node| Arc::clone(node)).collect());
+        self.nodes
+            .send_replace(nodes.iter().map(|node| Arc::clone(node)).collect());
     }
 
     pub fn told(&self) -> usize {
@@ -77,17 +94,29 @@ impl Crowd {
     }
 }
 
-/// Holds what was told against the rows: every issuance told is stored under that number, and nobody has one who was told otherwise.
+/// Holds what was told against the rows: every issuance told is stored under that number, and nobody has one
+/// who was told otherwise.
 pub async fn check(house: &House, coupons: &[u64], told: &[Told]) {
     for coupon in coupons {
         let holders = house.holders(*coupon).await;
-        assert_eq!(holders.iter().collect::<HashSet<_>>().len(), holders.len(), "twice the same user has coupon {coupon}");
+        assert_eq!(
+            holders.iter().collect::<HashSet<_>>().len(),
+            holders.len(),
+            "twice the same user has coupon {coupon}"
+        );
         for Told { user, answer, .. } in told.iter().filter(|told| told.coupon == *coupon) {
             let Some(answer) = answer else { continue };
             match answer["issued"].as_u64().or_else(|| answer["replayed"].as_u64()) {
-                Some(sequence) => assert_eq!(holders.get(sequence as usize - 1), Some(user), "coupon {coupon}: {answer}"),
+                Some(sequence) => assert_eq!(
+                    holders.get(sequence as usize - 1),
+                    Some(user),
+                    "coupon {coupon}: {answer}"
+                ),
                 None if answer["setback"] == "Unknown" => {}
-                None => assert!(!holders.contains(user), "{user} has coupon {coupon} and was told {answer}"),
+                None => assert!(
+                    !holders.contains(user),
+                    "{user} has coupon {coupon} and was told {answer}"
+                ),
             }
         }
     }

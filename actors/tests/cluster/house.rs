@@ -29,18 +29,36 @@ impl House {
         let server = Server::shared(kind)?;
         let turn = TURN.lock().await;
         let name = Server::fresh_name();
-        let admin = MySqlConnectOptions::new().socket(server.socket()).username("root").ssl_mode(MySqlSslMode::Disabled);
+        let admin = MySqlConnectOptions::new()
+            .socket(server.socket())
+            .username("root")
+            .ssl_mode(MySqlSslMode::Disabled);
         let made = format!("CREATE DATABASE {name}");
-        sqlx::raw_sql(AssertSqlSafe(made)).execute(&mut admin.connect().await.unwrap()).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(made))
+            .execute(&mut admin.connect().await.unwrap())
+            .await
+            .unwrap();
         let url = server.url(&name, None);
         let store = MySqlStore::open(&Options::new(url.clone())).await.unwrap();
         store.check().await.unwrap();
-        Some(Self { store, url, _turn: turn })
+        Some(Self {
+            store,
+            url,
+            _turn: turn,
+        })
     }
 
     pub async fn coupon(&self, key: &str, total: Option<u64>) -> u64 {
-        let offer = Offer { total_quantity: total, ..Offer::titled("test") };
-        let new = NewCoupon { key: RequestKey::parse(key).unwrap(), offer, status: Status::Open, created_at: timestamp() };
+        let offer = Offer {
+            total_quantity: total,
+            ..Offer::titled("test")
+        };
+        let new = NewCoupon {
+            key: RequestKey::parse(key).unwrap(),
+            offer,
+            status: Status::Open,
+            created_at: timestamp(),
+        };
         match self.store.create_coupon(&new).await.unwrap() {
             Created::New(coupon) => coupon.id.get(),
             other => panic!("{other:?}"),
@@ -49,8 +67,17 @@ impl House {
 
     /// Keeps all shards' rows locked, and so whatever rests on them from being stored, until it is dropped.
     pub async fn lock_shards(&self) -> MySqlConnection {
-        let mut connection = self.url.parse::<MySqlConnectOptions>().unwrap().connect().await.unwrap();
-        sqlx::raw_sql("BEGIN; SELECT * FROM shards FOR UPDATE").execute(&mut connection).await.unwrap();
+        let mut connection = self
+            .url
+            .parse::<MySqlConnectOptions>()
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        sqlx::raw_sql("BEGIN; SELECT * FROM shards FOR UPDATE")
+            .execute(&mut connection)
+            .await
+            .unwrap();
         connection
     }
 
@@ -64,8 +91,11 @@ impl House {
     /// How many shards each of these has by the rows; `None` while one has another owner, or none.
     pub async fn shares(&self, names: &[&str]) -> Option<HashMap<String, usize>> {
         let nodes = self.store.nodes().await.unwrap();
-        let living: HashMap<_, _> =
-            nodes.iter().filter(|node| node.state != NodeState::Ended).map(|node| (node.incarnation, node.id.to_string())).collect();
+        let living: HashMap<_, _> = nodes
+            .iter()
+            .filter(|node| node.state != NodeState::Ended)
+            .map(|node| (node.incarnation, node.id.to_string()))
+            .collect();
         let mut shares = HashMap::new();
         for row in self.store.shards().await.unwrap() {
             let owner = living.get(&row.owner?)?;
@@ -77,15 +107,24 @@ impl House {
 
     /// Waits until all shards are spread over just these nodes.
     pub async fn spread_over(&self, names: &[&str]) {
-        eventually("shards are spread", async || self.shares(names).await.is_some_and(|shares| shares.len() == names.len())).await;
+        eventually("shards are spread", async || {
+            self.shares(names)
+                .await
+                .is_some_and(|shares| shares.len() == names.len())
+        })
+        .await;
     }
 
-    /// Waits until no shard moves any more: none has while every node beat so often that it would have given one up.
+    /// Waits until no shard moves any more: none has while every node beat so often that it would have given
+    /// one up.
     pub async fn at_rest(&self) {
         const BEATS: u64 = 5;
         let seen = Mutex::new((Vec::new(), HashMap::new()));
         let rested = async || {
-            let (shards, nodes) = (self.store.shards().await.unwrap(), self.store.nodes().await.unwrap());
+            let (shards, nodes) = (
+                self.store.shards().await.unwrap(),
+                self.store.nodes().await.unwrap(),
+            );
             let nodes = nodes.into_iter().filter(|node| node.state != NodeState::Ended);
             let beats: HashMap<_, _> = nodes.map(|node| (node.incarnation, node.beat)).collect();
             let mut seen = seen.lock().unwrap();
@@ -93,7 +132,9 @@ impl House {
                 *seen = (shards, beats);
                 return false;
             }
-            seen.1.iter().all(|(node, before)| beats.get(node).is_some_and(|beat| *beat >= before + BEATS))
+            seen.1
+                .iter()
+                .all(|(node, before)| beats.get(node).is_some_and(|beat| *beat >= before + BEATS))
         };
         eventually("shards are at rest", rested).await;
     }
@@ -101,9 +142,18 @@ impl House {
     /// Which of these nodes has the coupon's shard.
     pub async fn owner_of(&self, coupon: u64) -> Option<String> {
         let shard = CouponId::new(coupon).unwrap().shard();
-        let row = self.store.shards().await.unwrap().into_iter().find(|row| row.id == shard)?;
+        let row = self
+            .store
+            .shards()
+            .await
+            .unwrap()
+            .into_iter()
+            .find(|row| row.id == shard)?;
         let nodes = self.store.nodes().await.unwrap();
-        nodes.into_iter().find(|node| Some(node.incarnation) == row.owner).map(|node| node.id.to_string())
+        nodes
+            .into_iter()
+            .find(|node| Some(node.incarnation) == row.owner)
+            .map(|node| node.id.to_string())
     }
 
     /// The users who have the coupon by sequence, which runs 1, 2, 3 … without a gap.
@@ -112,12 +162,20 @@ impl House {
         let mut holders = Vec::new();
         loop {
             let after = Sequence::new(holders.len() as u64);
-            let page = self.store.issuances_of_coupon(coupon, None, after, 200).await.unwrap();
+            let page = self
+                .store
+                .issuances_of_coupon(coupon, None, after, 200)
+                .await
+                .unwrap();
             if page.is_empty() {
                 return holders;
             }
             for issuance in page {
-                assert_eq!(issuance.id.sequence.get(), holders.len() as u64 + 1, "a gap in {coupon}");
+                assert_eq!(
+                    issuance.id.sequence.get(),
+                    holders.len() as u64 + 1,
+                    "a gap in {coupon}"
+                );
                 holders.push(issuance.user.to_string());
             }
         }

@@ -1,4 +1,5 @@
-//! Whole engines in processes of their own, linked on loopback, on a real database: whichever is asked, they answer like one.
+//! Whole engines in processes of their own, linked on loopback, on a real database: whichever is asked, they
+//! answer like one.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -13,14 +14,19 @@ mod node;
 #[test]
 fn a_node() {
     if let Ok(configuration) = std::env::var(child::CONFIGURATION) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(child::run(&configuration));
         // Standard input is read by a thread that would wait for it for ever.
         std::process::exit(0);
     }
 }
 
-/// On each kind of server, in modules of their own. A server that is not there is passed over, unless it is required.
+/// On each kind of server, in modules of their own. A server that is not there is passed over, unless it is
+/// required.
 macro_rules! on_both {
     ($($module:ident { $($test:ident)* })*) => {
         on_both!(MariaDb on_mariadb $($module { $($test)* })*);

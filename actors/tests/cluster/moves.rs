@@ -39,7 +39,10 @@ pub async fn whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fai
     crowd.ask(&[&a, &b, &c]);
     house.spread_over(&["a", "b", "c"]).await;
     go_on(&crowd).await;
-    assert!(a.metric("coupon_requests_forwarded_total").await > 0.0, "nothing went over a link");
+    assert!(
+        a.metric("coupon_requests_forwarded_total").await > 0.0,
+        "nothing went over a link"
+    );
     // The first of all leaves: it hands everything over, and is asked on.
     let leaving = a.ask(json!({"do": "hand_over", "limit_ms": 20_000})).await;
     assert_eq!(leaving, true, "it did not hand over");
@@ -52,15 +55,29 @@ pub async fn whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fai
     let told = crowd.end().await;
     let failed: Vec<&Told> = told
         .iter()
-        .filter(|told| told.answer.as_ref().is_none_or(|answer| answer["issued"].is_null() && answer["replayed"].is_null()))
+        .filter(|told| {
+            told.answer
+                .as_ref()
+                .is_none_or(|answer| answer["issued"].is_null() && answer["replayed"].is_null())
+        })
         .collect();
-    assert!(failed.is_empty(), "{} of {} failed: {:?}", failed.len(), told.len(), &failed[..failed.len().min(5)]);
+    assert!(
+        failed.is_empty(),
+        "{} of {} failed: {:?}",
+        failed.len(),
+        told.len(),
+        &failed[..failed.len().min(5)]
+    );
     crowd::check(&house, &coupons, &told).await;
     for node in [&b, &c] {
         let received = node.metric("coupon_shard_moves_total{kind=\"received\"}").await;
         let claimed = node.metric("coupon_shard_moves_total{kind=\"claimed\"}").await;
         // One may be found in the rows before the news of it come; not all of them.
-        assert!(received > 2.0 * claimed, "{}: {received} were handed over and {claimed} claimed", node.name);
+        assert!(
+            received > 2.0 * claimed,
+            "{}: {received} were handed over and {claimed} claimed",
+            node.name
+        );
     }
 }
 
@@ -76,12 +93,23 @@ pub async fn a_node_that_is_killed_takes_nothing_with_it_that_was_told(house: Ho
     house.spread_over(&["a", "b"]).await;
     go_on(&crowd).await;
     let told = crowd.end().await;
-    // Whoever asked a node that lives was answered by the next owner, also where the first answer was lost with the old one.
+    // Whoever asked a node that lives was answered by the next owner, also where the first answer was lost
+    // with the old one.
     let failed: Vec<&Told> = told
         .iter()
-        .filter(|told| told.answer.as_ref().is_some_and(|answer| answer["issued"].is_null() && answer["replayed"].is_null()))
+        .filter(|told| {
+            told.answer
+                .as_ref()
+                .is_some_and(|answer| answer["issued"].is_null() && answer["replayed"].is_null())
+        })
         .collect();
-    assert!(failed.is_empty(), "{} of {} failed: {:?}", failed.len(), told.len(), &failed[..failed.len().min(5)]);
+    assert!(
+        failed.is_empty(),
+        "{} of {} failed: {:?}",
+        failed.len(),
+        told.len(),
+        &failed[..failed.len().min(5)]
+    );
     crowd::check(&house, &coupons, &told).await;
 }
 
@@ -89,12 +117,20 @@ pub async fn an_ended_node_joins_anew_and_is_linked_again(house: House) {
     let (a, b) = tokio::join!(house.start("a"), house.start("b"));
     house.spread_over(&["a", "b"]).await;
     let nodes = house.store.nodes().await.unwrap();
-    let row = |name: &str| nodes.iter().find(|node| node.id.to_string() == name).unwrap().clone();
+    let row = |name: &str| {
+        nodes
+            .iter()
+            .find(|node| node.id.to_string() == name)
+            .unwrap()
+            .clone()
+    };
     let by = row("b").incarnation;
     // Its beat goes on between reading and ending: again until both are of one moment.
     eventually("a is ended", async || {
         let nodes = house.store.nodes().await.unwrap();
-        let row = nodes.into_iter().find(|node| node.incarnation == row("a").incarnation && node.state != NodeState::Ended);
+        let row = nodes
+            .into_iter()
+            .find(|node| node.incarnation == row("a").incarnation && node.state != NodeState::Ended);
         match row {
             Some(row) => house.store.end(by, &row).await.unwrap(),
             None => true,
@@ -103,7 +139,11 @@ pub async fn an_ended_node_joins_anew_and_is_linked_again(house: House) {
     .await;
     eventually("a lives as another", async || {
         let nodes = house.store.nodes().await.unwrap();
-        nodes.iter().any(|node| node.id.to_string() == "a" && node.incarnation != row("a").incarnation && node.state == NodeState::Ready)
+        nodes.iter().any(|node| {
+            node.id.to_string() == "a"
+                && node.incarnation != row("a").incarnation
+                && node.state == NodeState::Ready
+        })
     })
     .await;
     house.spread_over(&["a", "b"]).await;
@@ -115,20 +155,36 @@ pub async fn an_ended_node_joins_anew_and_is_linked_again(house: House) {
             assert!(answer["issued"].is_u64(), "{answer}");
         }
     }
-    assert!(a.metric("coupon_requests_forwarded_total").await > 0.0 && b.metric("coupon_requests_forwarded_total").await > 0.0);
+    assert!(
+        a.metric("coupon_requests_forwarded_total").await > 0.0
+            && b.metric("coupon_requests_forwarded_total").await > 0.0
+    );
 }
 
 pub async fn a_node_that_is_stopped_hands_over_what_it_has(house: House) {
     let (a, b) = tokio::join!(house.start("a"), house.start("b"));
     house.spread_over(&["a", "b"]).await;
-    let moves = async |kind: &str| a.metric(&format!("coupon_shard_moves_total{{kind=\"{kind}\"}}")).await;
+    let moves = async |kind: &str| {
+        a.metric(&format!("coupon_shard_moves_total{{kind=\"{kind}\"}}"))
+            .await
+    };
     let before = (moves("received").await, moves("claimed").await);
     assert!(b.stop().await);
-    // Its process goes on, its links do not: and not only because nobody names its peers any more, which takes twice as long.
-    within(Duration::from_secs(5), "its links end", async || b.metric("coupon_peers_up").await == 0.0).await;
+    // Its process goes on, its links do not: and not only because nobody names its peers any more, which
+    // takes twice as long.
+    within(Duration::from_secs(5), "its links end", async || {
+        b.metric("coupon_peers_up").await == 0.0
+    })
+    .await;
     house.spread_over(&["a"]).await;
-    let (received, claimed) = (moves("received").await - before.0, moves("claimed").await - before.1);
-    assert!(received > 2.0 * claimed, "{received} were handed over and {claimed} claimed");
+    let (received, claimed) = (
+        moves("received").await - before.0,
+        moves("claimed").await - before.1,
+    );
+    assert!(
+        received > 2.0 * claimed,
+        "{received} were handed over and {claimed} claimed"
+    );
 }
 
 pub async fn nodes_that_are_all_stopped_wait_for_nobody(house: House) {
@@ -157,11 +213,22 @@ pub async fn a_node_that_can_store_nothing_stops_within_its_limit(house: House) 
         let a = Arc::clone(&a);
         async move { a.issue(coupon, "second").await }
     });
-    eventually("it is decided", async || a.metric("coupon_entries_unstored").await > 0.0).await;
+    eventually("it is decided", async || {
+        a.metric("coupon_entries_unstored").await > 0.0
+    })
+    .await;
     let begun = Instant::now();
-    assert_eq!(a.ask(json!({"do": "stop", "limit_ms": LIMIT.as_millis() as u64})).await, false);
+    assert_eq!(
+        a.ask(json!({"do": "stop", "limit_ms": LIMIT.as_millis() as u64}))
+            .await,
+        false
+    );
     // It leaves within a second more; half of the limit is what it would have waited for others besides.
-    assert!(begun.elapsed() < LIMIT + LIMIT / 2 - Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < LIMIT + LIMIT / 2 - Duration::from_millis(500),
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(waiting.await.unwrap()["setback"], "Unknown");
     drop(locked);
     house.spread_over(&["b"]).await;

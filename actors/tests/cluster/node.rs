@@ -56,12 +56,17 @@ impl Node {
         let (mut started, waiting) = (Some(started), Arc::clone(&answers));
         tokio::spawn(async move {
             while let Ok(Some(line)) = output.next_line().await {
-                let Some(line) = line.split_once(MARK).map(|(_, line)| line) else { continue };
+                let Some(line) = line.split_once(MARK).map(|(_, line)| line) else {
+                    continue;
+                };
                 let mut said: Value = serde_json::from_str(line).unwrap();
                 if let Some(started) = started.take() {
                     started.send(()).unwrap();
-                } else if let Some(asker) =
-                    waiting.lock().unwrap().as_mut().and_then(|waiting| waiting.remove(&said["id"].as_u64().unwrap()))
+                } else if let Some(asker) = waiting
+                    .lock()
+                    .unwrap()
+                    .as_mut()
+                    .and_then(|waiting| waiting.remove(&said["id"].as_u64().unwrap()))
                 {
                     let _ = asker.send(said["answer"].take());
                 }
@@ -74,7 +79,13 @@ impl Node {
             let input = process.stdin.take().unwrap();
             (tokio::sync::Mutex::new(process), tokio::sync::Mutex::new(input))
         };
-        Arc::new(Self { name: name.to_owned(), process, input, answers, commands: AtomicU64::new(1) })
+        Arc::new(Self {
+            name: name.to_owned(),
+            process,
+            input,
+            answers,
+            commands: AtomicU64::new(1),
+        })
     }
 
     /// Says something, and waits for the answer; `None` if the node died before it gave one.
@@ -83,13 +94,23 @@ impl Node {
         command["id"] = id.into();
         let (asker, answer) = oneshot::channel();
         self.answers.lock().unwrap().as_mut()?.insert(id, asker);
-        self.input.lock().await.write_all(format!("{command}\n").as_bytes()).await.ok()?;
-        tokio::time::timeout(LIMIT, answer).await.unwrap_or_else(|_| panic!("{}: no answer: {command}", self.name)).ok()
+        self.input
+            .lock()
+            .await
+            .write_all(format!("{command}\n").as_bytes())
+            .await
+            .ok()?;
+        tokio::time::timeout(LIMIT, answer)
+            .await
+            .unwrap_or_else(|_| panic!("{}: no answer: {command}", self.name))
+            .ok()
     }
 
     /// The same of a node that lives.
     pub async fn ask(&self, command: Value) -> Value {
-        self.try_ask(command).await.unwrap_or_else(|| panic!("{} died", self.name))
+        self.try_ask(command)
+            .await
+            .unwrap_or_else(|| panic!("{} died", self.name))
     }
 
     pub async fn is_ready(&self) -> bool {
@@ -98,12 +119,16 @@ impl Node {
 
     /// Asks for a coupon, as a user whose name is the key too.
     pub async fn issue(&self, coupon: u64, user: &str) -> Value {
-        self.ask(json!({"do": "issue", "coupon": coupon, "user": user, "key": user})).await
+        self.ask(json!({"do": "issue", "coupon": coupon, "user": user, "key": user}))
+            .await
     }
 
     /// The value of the series that begin so, together.
     pub async fn metric(&self, name: &str) -> f64 {
-        self.ask(json!({"do": "metric", "name": name})).await.as_f64().unwrap()
+        self.ask(json!({"do": "metric", "name": name}))
+            .await
+            .as_f64()
+            .unwrap()
     }
 
     /// kill -9.
@@ -111,9 +136,12 @@ impl Node {
         self.process.lock().await.kill().await.unwrap();
     }
 
-    /// Leaves as a node that was told to end does; whether it stored, answered and handed over everything in time.
+    /// Leaves as a node that was told to end does; whether it stored, answered and handed over everything in
+    /// time.
     pub async fn stop(&self) -> bool {
-        self.ask(json!({"do": "stop", "limit_ms": STOP_LIMIT.as_millis() as u64})).await == true
+        self.ask(json!({"do": "stop", "limit_ms": STOP_LIMIT.as_millis() as u64}))
+            .await
+            == true
     }
 }
 
@@ -129,5 +157,8 @@ pub async fn within(limit: Duration, what: &str, condition: impl AsyncFn() -> bo
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    assert!(tokio::time::timeout(limit, polls).await.is_ok(), "not within {limit:?}: {what}");
+    assert!(
+        tokio::time::timeout(limit, polls).await.is_ok(),
+        "not within {limit:?}: {what}"
+    );
 }

@@ -19,17 +19,25 @@ async fn more_coupons_than_may_wait_to_be_read_are_refused_although_nobody_waits
             tokio::spawn(async move { engine.issue(unknown(number), user(1), key(1), LONG).await })
         })
         .collect();
-    eventually("all are admitted", async || house.engine.admitted() == LOADS_WAITING_MAX).await;
+    eventually("all are admitted", async || {
+        house.engine.admitted() == LOADS_WAITING_MAX
+    })
+    .await;
     asked.iter().for_each(tokio::task::JoinHandle::abort);
     eventually("nobody waits", async || house.engine.admitted() == 0).await;
     let short = Duration::from_secs(1);
     eventually("one more is refused", async || {
-        house.engine.issue(unknown(LOADS_WAITING_MAX as u64), user(1), key(1), short).await == Err(Setback::Overloaded)
+        house
+            .engine
+            .issue(unknown(LOADS_WAITING_MAX as u64), user(1), key(1), short)
+            .await
+            == Err(Setback::Overloaded)
     })
     .await;
     house.faults.hold_loads(false);
     eventually("there is room again", async || {
-        house.engine.issue(unknown(0), user(1), key(1), DEADLINE).await == Ok(IssueOutcome::Refused(Refusal::UnknownCoupon))
+        house.engine.issue(unknown(0), user(1), key(1), DEADLINE).await
+            == Ok(IssueOutcome::Refused(Refusal::UnknownCoupon))
     })
     .await;
 }
@@ -45,13 +53,19 @@ async fn a_full_queue_answers_at_once_and_takes_more_when_there_is_room() {
             tokio::spawn(async move { engine.issue(coupon, user(number), key(number), LONG).await })
         })
         .collect();
-    eventually("all places are taken", async || house.engine.admitted() == OWNER_PLACES).await;
+    eventually("all places are taken", async || {
+        house.engine.admitted() == OWNER_PLACES
+    })
+    .await;
     assert_eq!(house.issue(coupon, 1_000_000, 1).await, Err(Setback::Overloaded));
     house.faults.hold_writes(false);
     for answer in asked {
         assert!(matches!(answer.await.unwrap(), Ok(IssueOutcome::Issued(_))));
     }
-    assert!(matches!(house.issue(coupon, 1_000_000, 1).await, Ok(IssueOutcome::Issued(_))));
+    assert!(matches!(
+        house.issue(coupon, 1_000_000, 1).await,
+        Ok(IssueOutcome::Issued(_))
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,5 +80,8 @@ async fn callers_that_gave_up_give_their_places_back() {
     eventually("its place is given back", async || house.engine.admitted() == 0).await;
     house.faults.hold_writes(false);
     // What was decided is stored all the same.
-    assert!(matches!(house.issue(coupon, 1, 1).await, Ok(IssueOutcome::Replayed(_))));
+    assert!(matches!(
+        house.issue(coupon, 1, 1).await,
+        Ok(IssueOutcome::Replayed(_))
+    ));
 }

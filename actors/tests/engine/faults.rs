@@ -10,8 +10,8 @@ use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, Sh
 use actors::store::batch::{Batch, Found};
 use actors::store::sqlite::SqliteStore;
 use actors::store::{
-    Claim, CouponQuery, Created, HandOver, LoadSink, LoadedIssuance, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store, StoreError,
-    UserCursor,
+    Claim, CouponQuery, Created, HandOver, LoadSink, LoadedIssuance, NewCoupon, NodeRow, NodeState, Result,
+    ShardRow, Store, StoreError, UserCursor,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -126,7 +126,10 @@ impl Faults {
 
     fn spoils(&self, batch: &Batch) -> bool {
         let spoilt = *self.unreadable.lock().unwrap();
-        batch.portions.iter().any(|portion| Some(portion.coupon) == spoilt)
+        batch
+            .portions
+            .iter()
+            .any(|portion| Some(portion.coupon) == spoilt)
     }
 
     /// Lets reads of coupons for their owners wait before they reach the store, until this is taken back.
@@ -178,7 +181,13 @@ impl Store for Faulty {
         self.store.join(node, replaces).await
     }
 
-    async fn beat(&self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Result<Option<u64>> {
+    async fn beat(
+        &self,
+        id: &NodeId,
+        incarnation: Incarnation,
+        state: NodeState,
+        links: &[Incarnation],
+    ) -> Result<Option<u64>> {
         if self.faults.no_beats.load(Ordering::SeqCst) {
             return refused();
         }
@@ -207,7 +216,12 @@ impl Store for Faulty {
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
         if *self.faults.claims_held.borrow() {
             self.faults.claims_waiting.fetch_add(1, Ordering::SeqCst);
-            self.faults.claims_held.subscribe().wait_for(|held| !held).await.unwrap();
+            self.faults
+                .claims_held
+                .subscribe()
+                .wait_for(|held| !held)
+                .await
+                .unwrap();
         }
         let claimed = self.store.claim(claims).await;
         let each = *self.faults.claim_takes.lock().unwrap();
@@ -248,18 +262,36 @@ impl Store for Faulty {
     }
 
     async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>> {
-        if self.faults.spoils(batch) { unreadable() } else { self.store.read_back(batch).await }
+        if self.faults.spoils(batch) {
+            unreadable()
+        } else {
+            self.store.read_back(batch).await
+        }
     }
 
-    async fn load(&self, coupon: CouponId, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Coupon>> {
+    async fn load(
+        &self,
+        coupon: CouponId,
+        after: Sequence,
+        issuances: LoadSink<'_>,
+    ) -> Result<Option<Coupon>> {
         self.faults.loads.fetch_add(1, Ordering::SeqCst);
-        self.faults.loads_held.subscribe().wait_for(|held| !held).await.unwrap();
+        self.faults
+            .loads_held
+            .subscribe()
+            .wait_for(|held| !held)
+            .await
+            .unwrap();
         if *self.faults.unreadable.lock().unwrap() == Some(coupon) {
             return unreadable();
         }
         let hidden = self.faults.no_first_issuance.load(Ordering::SeqCst);
         let mut visible = |issuance: LoadedIssuance<'_>| {
-            if hidden && issuance.sequence == Sequence::new(1) { Ok(()) } else { issuances(issuance) }
+            if hidden && issuance.sequence == Sequence::new(1) {
+                Ok(())
+            } else {
+                issuances(issuance)
+            }
         };
         self.store.load(coupon, after, &mut visible).await
     }
@@ -280,11 +312,22 @@ impl Store for Faulty {
         self.store.issuance(id).await
     }
 
-    async fn issuances_of_user(&self, user: &UserId, after: Option<UserCursor>, limit: u32) -> Result<Vec<Issuance>> {
+    async fn issuances_of_user(
+        &self,
+        user: &UserId,
+        after: Option<UserCursor>,
+        limit: u32,
+    ) -> Result<Vec<Issuance>> {
         self.store.issuances_of_user(user, after, limit).await
     }
 
-    async fn issuances_of_coupon(&self, coupon: CouponId, user: Option<&UserId>, after: Sequence, limit: u32) -> Result<Vec<Issuance>> {
+    async fn issuances_of_coupon(
+        &self,
+        coupon: CouponId,
+        user: Option<&UserId>,
+        after: Sequence,
+        limit: u32,
+    ) -> Result<Vec<Issuance>> {
         self.store.issuances_of_coupon(coupon, user, after, limit).await
     }
 }

@@ -7,7 +7,8 @@ use super::house::{DEADLINE, House, key, user};
 const CROWD: u32 = 8;
 const TIMES: u32 = 40;
 
-/// On one thread, so that everybody asks again within one turn. Without gathering one half waits while the other is stored: two batches for everybody's one.
+/// On one thread, so that everybody asks again within one turn. Without gathering one half waits while the
+/// other is stored: two batches for everybody's one.
 #[tokio::test(flavor = "current_thread")]
 async fn a_small_crowd_that_asks_again_is_stored_by_one_batch_and_not_by_two_in_turn() {
     let house = House::new().await;
@@ -27,5 +28,8 @@ async fn a_small_crowd_that_asks_again_is_stored_by_one_batch_and_not_by_two_in_
         one.await.unwrap();
     }
     let batches = house.faults.writes();
-    assert!(batches < TIMES as usize * 3 / 2, "{batches} batches for {CROWD} who asked {TIMES} times each");
+    assert!(
+        batches < TIMES as usize * 3 / 2,
+        "{batches} batches for {CROWD} who asked {TIMES} times each"
+    );
 }

@@ -43,7 +43,10 @@ pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(60), polls).await.is_ok(), "never: {what}");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(60), polls).await.is_ok(),
+        "never: {what}"
+    );
 }
 
 impl House {
@@ -61,7 +64,10 @@ impl House {
 
     async fn build(lease: Duration, idle: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = SqliteOptions { readers: 1, ..SqliteOptions::new(folder.path().join("test.db")) };
+        let file = SqliteOptions {
+            readers: 1,
+            ..SqliteOptions::new(folder.path().join("test.db"))
+        };
         let node = NodeId::parse("test").unwrap();
         let options = Options {
             node,
@@ -76,7 +82,14 @@ impl House {
         };
         let faults = Arc::new(Faults::default());
         let (store, engine) = start(&file, &options, &faults).await;
-        Self { engine, store, faults, options, file, _folder: folder }
+        Self {
+            engine,
+            store,
+            faults,
+            options,
+            file,
+            _folder: folder,
+        }
     }
 
     /// Stops the engine, and starts another over the same file.
@@ -87,8 +100,18 @@ impl House {
     }
 
     pub async fn coupon(&self, total_quantity: Option<u64>, per_user_limit: u8) -> CouponId {
-        let offer = Offer { total_quantity, per_user_limit, use_within_days: Some(30), ..Offer::titled("test") };
-        let new = NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at: actors::time::timestamp() };
+        let offer = Offer {
+            total_quantity,
+            per_user_limit,
+            use_within_days: Some(30),
+            ..Offer::titled("test")
+        };
+        let new = NewCoupon {
+            key: RequestKey::random(),
+            offer,
+            status: Status::Open,
+            created_at: actors::time::timestamp(),
+        };
         match self.store.create_coupon(&new).await.unwrap() {
             Created::New(coupon) => coupon.id,
             other => panic!("{other:?}"),
@@ -96,11 +119,16 @@ impl House {
     }
 
     pub async fn issue(&self, coupon: CouponId, user_number: u32, key_number: u32) -> IssueAnswer {
-        self.engine.issue(coupon, user(user_number), key(key_number), DEADLINE).await
+        self.engine
+            .issue(coupon, user(user_number), key(key_number), DEADLINE)
+            .await
     }
 
     pub async fn issuances(&self, coupon: CouponId) -> Vec<Issuance> {
-        self.store.issuances_of_coupon(coupon, None, Sequence::NONE, 100_000).await.unwrap()
+        self.store
+            .issuances_of_coupon(coupon, None, Sequence::NONE, 100_000)
+            .await
+            .unwrap()
     }
 }
 

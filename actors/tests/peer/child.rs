@@ -1,4 +1,5 @@
-//! A node of the tests: a process of its own, as its actors are statics of a process. It does what its standard input says, and answers each line.
+//! A node of the tests: a process of its own, as its actors are statics of a process. It does what its
+//! standard input says, and answers each line.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -25,21 +26,36 @@ pub const MARK: &str = "@@ ";
 pub const EPOCH: u64 = 7;
 
 pub async fn run(configuration: &str) {
-    tracing_subscriber::fmt().with_env_filter("warn,actors=info,ractor_cluster=error").with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter("warn,actors=info,ractor_cluster=error")
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let metrics = PrometheusBuilder::new().install_recorder().unwrap();
     let configuration: Value = serde_json::from_str(configuration).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let owners = Arc::new(Owners::default());
     let options = options(&configuration);
-    let links = Links::start(options, Arc::new(listener), Arc::clone(&owners) as _, Arc::clone(&owners) as _).await;
+    let links = Links::start(
+        options,
+        Arc::new(listener),
+        Arc::clone(&owners) as _,
+        Arc::clone(&owners) as _,
+    )
+    .await;
     let links = match links {
         Ok(links) => links,
         Err(error) => return println!("{MARK}{}", json!({"error": error.to_string()})),
     };
     println!("{MARK}{}", json!({"port": port}));
     let (heard, mut lines) = tokio::sync::mpsc::unbounded_channel();
-    std::thread::spawn(move || std::io::stdin().lines().map_while(Result::ok).try_for_each(|line| heard.send(line)));
+    std::thread::spawn(move || {
+        std::io::stdin()
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| heard.send(line))
+    });
     // The parent's end, however it comes, is ours.
     while let Some(line) = lines.recv().await {
         let (links, owners, metrics) = (links.clone(), Arc::clone(&owners), metrics.clone());
@@ -62,7 +78,10 @@ fn options(configuration: &Value) -> Options {
         hello.shards = u32::try_from(shards).unwrap();
     }
     if let Some(versions) = configuration["versions"].as_array() {
-        hello.versions = versions.iter().map(|version| u32::try_from(version.as_u64().unwrap()).unwrap()).collect();
+        hello.versions = versions
+            .iter()
+            .map(|version| u32::try_from(version.as_u64().unwrap()).unwrap())
+            .collect();
     }
     let mut options = Options::new(hello, text("cookie").to_owned(), Admission::new(100_000));
     // Who has no turn on a busy machine for four of them is taken for silent.
@@ -72,7 +91,11 @@ fn options(configuration: &Value) -> Options {
     }
     options.tls = configuration["tls"].as_array().map(|files| {
         let path = |place: usize| files[place].as_str().unwrap().into();
-        TlsFiles { authority: path(0), certificate: path(1), key: path(2) }
+        TlsFiles {
+            authority: path(0),
+            certificate: path(1),
+            key: path(2),
+        }
     });
     options
 }
@@ -94,7 +117,12 @@ fn coupon(command: &Value) -> CouponId {
     CouponId::new(command["coupon"].as_u64().unwrap()).unwrap()
 }
 
-async fn carry_out(command: &Value, links: &Links, owners: &Arc<Owners>, metrics: &PrometheusHandle) -> Value {
+async fn carry_out(
+    command: &Value,
+    links: &Links,
+    owners: &Arc<Owners>,
+    metrics: &PrometheusHandle,
+) -> Value {
     let limit = Duration::from_millis(command["limit_ms"].as_u64().unwrap_or(15_000));
     match command["do"].as_str().unwrap() {
         "linked" => links.linked().into_iter().map(Incarnation::get).collect(),
@@ -107,13 +135,26 @@ async fn carry_out(command: &Value, links: &Links, owners: &Arc<Owners>, metrics
             Value::Null
         }
         "release" => owners.release(coupon(command)).into(),
-        "asked" => owners.asked.lock().unwrap().get(command["key"].as_str().unwrap()).copied().unwrap_or(0).into(),
+        "asked" => owners
+            .asked
+            .lock()
+            .unwrap()
+            .get(command["key"].as_str().unwrap())
+            .copied()
+            .unwrap_or(0)
+            .into(),
         "tell_all" => {
-            let heard = links.tell_all(command["news"].as_str().unwrap().as_bytes(), limit).await;
+            let heard = links
+                .tell_all(command["news"].as_str().unwrap().as_bytes(), limit)
+                .await;
             heard.into_iter().map(Incarnation::get).collect()
         }
         "preload" => {
-            links.preload(incarnation(command), ShardId::new(3).unwrap(), vec![coupon(command)]);
+            links.preload(
+                incarnation(command),
+                ShardId::new(3).unwrap(),
+                vec![coupon(command)],
+            );
             Value::Null
         }
         "send_bytes" => {
@@ -124,13 +165,22 @@ async fn carry_out(command: &Value, links: &Links, owners: &Arc<Owners>, metrics
         "send_frame" => {
             let number = |key: &str| command[key].as_u64().unwrap();
             let [from, to] = ["from", "to"].map(|key| Incarnation::new(number(key)).unwrap());
-            let header = Header { version: 1, from, to, generation: number("generation"), number: number("number") };
+            let header = Header {
+                version: 1,
+                from,
+                to,
+                generation: number("generation"),
+                number: number("number"),
+            };
             send(Writer::new(header).finish());
             Value::Null
         }
         "kill_hub" => {
             let ingresses = ractor::pg::get_scoped_members(&"firstcome".to_owned(), &"ingress".to_owned());
-            let ours = ingresses.iter().find(|ingress| ingress.get_id().is_local()).unwrap();
+            let ours = ingresses
+                .iter()
+                .find(|ingress| ingress.get_id().is_local())
+                .unwrap();
             ours.try_get_supervisor().unwrap().kill();
             Value::Null
         }
@@ -147,25 +197,35 @@ async fn carry_out(command: &Value, links: &Links, owners: &Arc<Owners>, metrics
 /// Sends bytes to one of the peer's ingresses, past the link.
 fn send(bytes: Vec<u8>) {
     let ingresses = ractor::pg::get_scoped_members(&"firstcome".to_owned(), &"ingress".to_owned());
-    let theirs = ingresses.iter().find(|ingress| !ingress.get_id().is_local()).unwrap();
+    let theirs = ingresses
+        .iter()
+        .find(|ingress| !ingress.get_id().is_local())
+        .unwrap();
     theirs.send_message(bytes).unwrap();
 }
 
 /// The value of the series that begin so, together.
 fn metric(rendered: &str, name: &str) -> f64 {
     let lines = rendered.lines().filter(|line| line.starts_with(name));
-    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    lines
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
 }
 
 async fn ask(command: &Value, links: &Links, limit: Duration) -> Value {
-    let (user, key) = (UserId::parse("alice").unwrap(), RequestKey::parse(command["key"].as_str().unwrap()).unwrap());
+    let (user, key) = (
+        UserId::parse("alice").unwrap(),
+        RequestKey::parse(command["key"].as_str().unwrap()).unwrap(),
+    );
     let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
     let expires = moment() + Duration::from_millis(command["expires_ms"].as_u64().unwrap_or(60_000));
     let request = Request::Issue(IssueRequest { user, key, expires }, reply);
     let epoch = Epoch::new(command["epoch"].as_u64().unwrap_or(EPOCH));
     links.ask(incarnation(command), epoch, coupon(command), request);
     match tokio::time::timeout(limit, answer).await {
-        Ok(Ok(Ok(IssueOutcome::Issued(issuance)))) => json!({"sequence": issuance.id.sequence.get(), "key": issuance.key.as_str()}),
+        Ok(Ok(Ok(IssueOutcome::Issued(issuance)))) => {
+            json!({"sequence": issuance.id.sequence.get(), "key": issuance.key.as_str()})
+        }
         Ok(Ok(other)) => format!("{other:?}").into(),
         Ok(Err(_)) => "dropped".into(),
         Err(_) => "nothing".into(),
@@ -191,8 +251,17 @@ async fn crowd(command: &Value, links: &Links, limit: Duration) -> Value {
 
 async fn change(command: &Value, links: &Links, limit: Duration) -> Value {
     let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
-    let request = ChangeRequest { change: Change::Pause, if_version: Some(2), expires: moment() + limit };
-    links.ask(incarnation(command), Epoch::new(EPOCH), coupon(command), Request::Change(request, reply));
+    let request = ChangeRequest {
+        change: Change::Pause,
+        if_version: Some(2),
+        expires: moment() + limit,
+    };
+    links.ask(
+        incarnation(command),
+        Epoch::new(EPOCH),
+        coupon(command),
+        Request::Change(request, reply),
+    );
     format!("{:?}", tokio::time::timeout(limit, answer).await).into()
 }
 
@@ -252,7 +321,12 @@ impl Requests for Owners {
             return request.set_back(Setback::Moved);
         }
         if let Request::Issue(issue, _) = &request {
-            *self.asked.lock().unwrap().entry(issue.key.as_str().to_owned()).or_default() += 1;
+            *self
+                .asked
+                .lock()
+                .unwrap()
+                .entry(issue.key.as_str().to_owned())
+                .or_default() += 1;
         }
         let request = match self.held.lock().unwrap().get_mut(&coupon) {
             Some(held) => return held.push(request),

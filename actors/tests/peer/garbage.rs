@@ -11,7 +11,12 @@ use super::node::{Node, both_linked, eventually, link, linked_pair};
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_on_the_port_disturbs_nobody() {
     let (a, b) = linked_pair().await;
-    for garbage in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 100_000], vec![0; 100_000], vec![0, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3]] {
+    for garbage in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0xff; 100_000],
+        vec![0; 100_000],
+        vec![0, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3],
+    ] {
         let mut stream = TcpStream::connect(("127.0.0.1", b.port)).await.unwrap();
         // It may hang up before all of it is written.
         let _ = stream.write_all(&garbage).await;
@@ -53,9 +58,13 @@ async fn connections_that_stall_do_not_keep_peers_out() {
 async fn frames_that_nobody_can_read_are_refused_and_nothing_else() {
     let (a, b) = linked_pair().await;
     for _ in 0..3 {
-        a.ask(json!({"do": "send_bytes", "bytes": [255, 255, 255, 1, 2, 3]})).await;
+        a.ask(json!({"do": "send_bytes", "bytes": [255, 255, 255, 1, 2, 3]}))
+            .await;
     }
-    eventually("they are counted", async || b.metric("coupon_peer_refused_total{reason=\"unreadable\"}").await == 3.0).await;
+    eventually("they are counted", async || {
+        b.metric("coupon_peer_refused_total{reason=\"unreadable\"}").await == 3.0
+    })
+    .await;
     assert_eq!(b.logged("a frame was refused"), 1);
     assert_eq!(a.issue(&b, 1, "key").await["sequence"], 1);
     assert!(a.is_linked(&b).await && b.is_linked(&a).await);
@@ -67,12 +76,18 @@ async fn an_older_link_is_not_heard_and_a_missing_frame_makes_the_link_anew() {
     let (a, b) = linked_pair().await;
     let frame = |generation: u64, number: u64| json!({"do": "send_frame", "from": 1, "to": 2, "generation": generation, "number": number});
     a.ask(frame(0, 1)).await;
-    eventually("it is dropped", async || b.metric("coupon_peer_refused_total{reason=\"generation\"}").await == 1.0).await;
+    eventually("it is dropped", async || {
+        b.metric("coupon_peer_refused_total{reason=\"generation\"}").await == 1.0
+    })
+    .await;
     assert_eq!(a.issue(&b, 1, "key").await["sequence"], 1);
     assert_eq!(a.metric("coupon_peer_redials_total").await, 0.0);
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let miss = async {
-        eventually("b has it", async || b.ask(json!({"do": "asked", "key": "lost"})).await == 1).await;
+        eventually("b has it", async || {
+            b.ask(json!({"do": "asked", "key": "lost"})).await == 1
+        })
+        .await;
         a.ask(frame(1, 1_000_000)).await;
     };
     let (answer, ()) = tokio::join!(a.issue(&b, 1, "lost"), miss);

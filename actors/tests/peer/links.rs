@@ -12,11 +12,20 @@ use super::proxy::Proxy;
 async fn two_nodes_link_and_ask_each_other() {
     let (a, b) = linked_pair().await;
     for (asker, owner) in [(&a, &b), (&b, &a)] {
-        assert_eq!(asker.issue(owner, 1, "first").await, json!({"sequence": 1, "key": "first"}));
-        assert_eq!(asker.issue(owner, 1, "second").await, json!({"sequence": 2, "key": "second"}));
-        let other_epoch = json!({"do": "ask", "incarnation": owner.incarnation, "coupon": 1, "key": "third", "epoch": 6});
+        assert_eq!(
+            asker.issue(owner, 1, "first").await,
+            json!({"sequence": 1, "key": "first"})
+        );
+        assert_eq!(
+            asker.issue(owner, 1, "second").await,
+            json!({"sequence": 2, "key": "second"})
+        );
+        let other_epoch =
+            json!({"do": "ask", "incarnation": owner.incarnation, "coupon": 1, "key": "third", "epoch": 6});
         assert_eq!(asker.ask(other_epoch).await, "Err(Moved)");
-        let change = asker.ask(json!({"do": "change", "incarnation": owner.incarnation, "coupon": 1})).await;
+        let change = asker
+            .ask(json!({"do": "change", "incarnation": owner.incarnation, "coupon": 1}))
+            .await;
         assert_eq!(change, "Ok(Ok(Err(StoreUnavailable)))");
         assert!(!asker.refuses(owner).await);
     }
@@ -50,12 +59,29 @@ async fn a_crowd_travels_together_and_each_gets_its_own_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_news_and_hints_reach_the_handlers() {
     let (a, b) = linked_pair().await;
-    assert_eq!(a.ask(json!({"do": "tell_all", "news": "wider"})).await, json!([2]));
+    assert_eq!(
+        a.ask(json!({"do": "tell_all", "news": "wider"})).await,
+        json!([2])
+    );
     // Whoever was told nonsense has not heard it: what was to be known is not.
-    assert_eq!(a.ask(json!({"do": "tell_all", "news": "nonsense", "limit_ms": 500})).await, json!([]));
-    a.ask(json!({"do": "preload", "incarnation": 2, "coupon": 42})).await;
-    let said = async |node: &Node, what: &str| node.ask(json!({"do": "said"})).await.as_array().unwrap().contains(&what.into());
-    eventually("b heard of it", async || said(&b, "1 has news: wider").await && said(&b, "1 hands over 3: [CouponId(42)]").await).await;
+    assert_eq!(
+        a.ask(json!({"do": "tell_all", "news": "nonsense", "limit_ms": 500}))
+            .await,
+        json!([])
+    );
+    a.ask(json!({"do": "preload", "incarnation": 2, "coupon": 42}))
+        .await;
+    let said = async |node: &Node, what: &str| {
+        node.ask(json!({"do": "said"}))
+            .await
+            .as_array()
+            .unwrap()
+            .contains(&what.into())
+    };
+    eventually("b heard of it", async || {
+        said(&b, "1 has news: wider").await && said(&b, "1 hands over 3: [CouponId(42)]").await
+    })
+    .await;
     eventually("both answered heartbeats", async || {
         said(&a, "1 asked: what is new for 2").await && said(&b, "2 asked: what is new for 1").await
     })
@@ -65,14 +91,23 @@ async fn heartbeats_news_and_hints_reach_the_handlers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_coupon_holds_up_none_but_its_own() {
-    let (a, b) = tokio::join!(Node::start_with("a", 1, json!({"coupon_places": 1_000})), Node::start("b", 2));
+    let (a, b) = tokio::join!(
+        Node::start_with("a", 1, json!({"coupon_places": 1_000})),
+        Node::start("b", 2)
+    );
     link(&a, &b).await;
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let crowd = json!({"do": "crowd", "incarnation": b.incarnation, "coupon": 1, "key": "slow", "size": 1_500, "limit_ms": 15_000});
     let others = async {
-        eventually("its window is full", async || a.metric("coupon_peer_windows_full_total").await >= 500.0).await;
+        eventually("its window is full", async || {
+            a.metric("coupon_peer_windows_full_total").await >= 500.0
+        })
+        .await;
         for number in 0..100 {
-            assert_eq!(a.issue(&b, 2, &format!("quick-{number}")).await["sequence"], number + 1);
+            assert_eq!(
+                a.issue(&b, 2, &format!("quick-{number}")).await["sequence"],
+                number + 1
+            );
         }
         assert_eq!(b.ask(json!({"do": "release", "coupon": 1})).await, 1_000);
     };
@@ -88,7 +123,10 @@ async fn what_was_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
     both_linked(&a, &b).await;
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let cut = async {
-        eventually("b has it", async || b.ask(json!({"do": "asked", "key": "sent"})).await == 1).await;
+        eventually("b has it", async || {
+            b.ask(json!({"do": "asked", "key": "sent"})).await == 1
+        })
+        .await;
         proxy.cut_for_good();
     };
     let (answer, ()) = tokio::join!(a.issue(&b, 1, "sent"), cut);
@@ -100,7 +138,10 @@ async fn what_was_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
     both_linked(&a, &b).await;
     // The late answer of the older link finds nobody.
     assert_eq!(b.ask(json!({"do": "release", "coupon": 1})).await, 1);
-    assert_eq!(a.issue(&b, 1, "again").await, json!({"sequence": 2, "key": "again"}));
+    assert_eq!(
+        a.issue(&b, 1, "again").await,
+        json!({"sequence": 2, "key": "again"})
+    );
     assert!(a.metric("coupon_peer_redials_total").await >= 1.0);
 }
 
@@ -116,7 +157,8 @@ async fn a_silent_peer_is_given_up_and_may_return() {
     // Nothing told either of them that the old connection is gone, and it never will.
     both_linked(&a, &b).await;
     eventually("both gave the old one up", async || {
-        a.logged("the peer is silent") == 1 && b.logged("the peer is silent") + b.logged("the session ended") == 1
+        a.logged("the peer is silent") == 1
+            && b.logged("the peer is silent") + b.logged("the session ended") == 1
     })
     .await;
     both_linked(&a, &b).await;
@@ -127,7 +169,10 @@ async fn a_silent_peer_is_given_up_and_may_return() {
 async fn a_killed_peer_refuses_connections_and_its_next_life_is_linked() {
     let (mut a, b) = linked_pair().await;
     a.kill().await;
-    eventually("the system refuses", async || !b.is_linked(&a).await && b.refuses(&a).await).await;
+    eventually("the system refuses", async || {
+        !b.is_linked(&a).await && b.refuses(&a).await
+    })
+    .await;
     assert_eq!(b.issue(&a, 1, "key").await, "Err(Moved)");
     let next = Node::start("a", 3).await;
     next.know(&[(&b, b.port)]).await;
@@ -141,7 +186,10 @@ async fn a_killed_peer_refuses_connections_and_its_next_life_is_linked() {
 async fn a_peer_that_hangs_is_silent_but_refuses_nothing() {
     let (a, b) = linked_pair().await;
     let signal = async |name: &str| {
-        let sent = tokio::process::Command::new("kill").args([name, &b.pid().to_string()]).status().await;
+        let sent = tokio::process::Command::new("kill")
+            .args([name, &b.pid().to_string()])
+            .status()
+            .await;
         assert!(sent.unwrap().success());
     };
     signal("-STOP").await;
@@ -160,7 +208,10 @@ async fn a_node_that_stops_answers_everybody() {
     let (a, b) = linked_pair().await;
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let stop = async {
-        eventually("b has it", async || b.ask(json!({"do": "asked", "key": "sent"})).await == 1).await;
+        eventually("b has it", async || {
+            b.ask(json!({"do": "asked", "key": "sent"})).await == 1
+        })
+        .await;
         a.ask(json!({"do": "stop"})).await;
     };
     let (answer, ()) = tokio::join!(a.issue(&b, 1, "sent"), stop);
@@ -168,7 +219,10 @@ async fn a_node_that_stops_answers_everybody() {
     assert_eq!(a.issue(&b, 1, "late").await, "Err(Moved)");
     eventually("b knows", async || !b.is_linked(&a).await).await;
     // Nothing is left of it that would take what comes in for its next life.
-    eventually("nobody accepts there", async || TcpStream::connect(("127.0.0.1", a.port)).await.is_err()).await;
+    eventually("nobody accepts there", async || {
+        TcpStream::connect(("127.0.0.1", a.port)).await.is_err()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

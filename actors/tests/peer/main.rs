@@ -14,7 +14,11 @@ mod secrets;
 #[test]
 fn a_node() {
     if let Ok(configuration) = std::env::var(child::CONFIGURATION) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(child::run(&configuration));
         // Standard input is read by a thread that would wait for it for ever.
         std::process::exit(0);

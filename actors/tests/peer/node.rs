@@ -37,8 +37,12 @@ impl Node {
 
     /// The same with some of its configuration otherwise.
     pub async fn start_with(name: &str, incarnation: u64, other: Value) -> Self {
-        let mut configuration = json!({"node": name, "incarnation": incarnation, "cluster": "test", "cookie": "crumbs"});
-        configuration.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        let mut configuration =
+            json!({"node": name, "incarnation": incarnation, "cluster": "test", "cookie": "crumbs"});
+        configuration
+            .as_object_mut()
+            .unwrap()
+            .extend(other.as_object().unwrap().clone());
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "a_node", "--nocapture", "--test-threads=1"])
             .env(CONFIGURATION, configuration.to_string())
@@ -64,7 +68,9 @@ impl Node {
         let (mut port, waiting) = (Some(port), Arc::clone(&answers));
         tokio::spawn(async move {
             while let Ok(Some(line)) = output.next_line().await {
-                let Some(line) = line.split_once(MARK).map(|(_, line)| line) else { continue };
+                let Some(line) = line.split_once(MARK).map(|(_, line)| line) else {
+                    continue;
+                };
                 let mut said: Value = serde_json::from_str(line).unwrap();
                 if let Some(port) = port.take() {
                     port.send(said).unwrap();
@@ -76,7 +82,16 @@ impl Node {
         let started = tokio::time::timeout(LIMIT, started).await.unwrap().unwrap();
         let port = u16::try_from(started["port"].as_u64().unwrap_or_else(|| panic!("{started}"))).unwrap();
         let input = tokio::sync::Mutex::new(process.stdin.take().unwrap());
-        Self { name: name.to_owned(), incarnation, port, process, input, answers, log, commands: AtomicU64::new(1) }
+        Self {
+            name: name.to_owned(),
+            incarnation,
+            port,
+            process,
+            input,
+            answers,
+            log,
+            commands: AtomicU64::new(1),
+        }
     }
 
     /// Says that these are its peers, each at its own port or at another.
@@ -99,30 +114,48 @@ impl Node {
         let (asker, answer) = oneshot::channel();
         self.answers.lock().unwrap().insert(id, asker);
         self.say(&command).await;
-        tokio::time::timeout(LIMIT, answer).await.unwrap_or_else(|_| panic!("no answer: {command}")).unwrap()
+        tokio::time::timeout(LIMIT, answer)
+            .await
+            .unwrap_or_else(|_| panic!("no answer: {command}"))
+            .unwrap()
     }
 
     /// Asks for a coupon of an owner at the peer.
     pub async fn issue(&self, peer: &Node, coupon: u64, key: &str) -> Value {
-        self.ask(json!({"do": "ask", "incarnation": peer.incarnation, "coupon": coupon, "key": key})).await
+        self.ask(json!({"do": "ask", "incarnation": peer.incarnation, "coupon": coupon, "key": key}))
+            .await
     }
 
     pub async fn is_linked(&self, peer: &Node) -> bool {
-        self.ask(json!({"do": "linked"})).await.as_array().unwrap().contains(&peer.incarnation.into())
+        self.ask(json!({"do": "linked"}))
+            .await
+            .as_array()
+            .unwrap()
+            .contains(&peer.incarnation.into())
     }
 
     pub async fn refuses(&self, peer: &Node) -> bool {
-        self.ask(json!({"do": "refuses", "incarnation": peer.incarnation})).await == true
+        self.ask(json!({"do": "refuses", "incarnation": peer.incarnation}))
+            .await
+            == true
     }
 
     /// The value of the series that begin so, together.
     pub async fn metric(&self, name: &str) -> f64 {
-        self.ask(json!({"do": "metric", "name": name})).await.as_f64().unwrap()
+        self.ask(json!({"do": "metric", "name": name}))
+            .await
+            .as_f64()
+            .unwrap()
     }
 
     /// How many lines of its log hold this.
     pub fn logged(&self, what: &str) -> usize {
-        self.log.lock().unwrap().iter().filter(|line| line.contains(what)).count()
+        self.log
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|line| line.contains(what))
+            .count()
     }
 
     /// kill -9.
@@ -132,7 +165,11 @@ impl Node {
 
     /// With which status it ends by itself.
     pub async fn ends(&mut self) -> Option<i32> {
-        tokio::time::timeout(LIMIT, self.process.wait()).await.expect("it ends").unwrap().code()
+        tokio::time::timeout(LIMIT, self.process.wait())
+            .await
+            .expect("it ends")
+            .unwrap()
+            .code()
     }
 
     /// The process, for signals.
@@ -166,5 +203,8 @@ pub async fn link(a: &Node, b: &Node) {
 }
 
 pub async fn both_linked(a: &Node, b: &Node) {
-    eventually("both are linked", async || a.is_linked(b).await && b.is_linked(a).await).await;
+    eventually("both are linked", async || {
+        a.is_linked(b).await && b.is_linked(a).await
+    })
+    .await;
 }

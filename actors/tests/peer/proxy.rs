@@ -1,4 +1,5 @@
-//! A proxy between two nodes that cuts, or lets nothing pass and cuts nothing: a partition that nobody is told of.
+//! A proxy between two nodes that cuts, or lets nothing pass and cuts nothing: a partition that nobody is
+//! told of.
 
 use std::sync::Arc;
 
@@ -35,8 +36,11 @@ impl Proxy {
                 if *accepting.borrow() == Mode::Cut {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
-                let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
+                    continue;
+                };
+                let ((from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), server.into_split());
                 tokio::spawn(carry(number, from_client, to_server, accepting.subscribe()));
                 tokio::spawn(carry(number, from_server, to_client, accepting.subscribe()));
             }
@@ -60,7 +64,12 @@ impl Proxy {
     }
 }
 
-async fn carry(number: u64, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
+async fn carry(
+    number: u64,
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut mode: watch::Receiver<Mode>,
+) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = tokio::select! {

@@ -1,4 +1,5 @@
-//! Nodes that do not fit each other: refused, said once, counted, not dialled again and again; and nobody else is disturbed.
+//! Nodes that do not fit each other: refused, said once, counted, not dialled again and again; and nobody
+//! else is disturbed.
 
 use std::time::Duration;
 
@@ -6,9 +7,14 @@ use serde_json::{Value, json};
 
 use super::node::{Node, both_linked, eventually};
 
-/// A node that fits, and one that is otherwise; both know each other, and a third that fits both tells that nothing else is disturbed.
+/// A node that fits, and one that is otherwise; both know each other, and a third that fits both tells that
+/// nothing else is disturbed.
 async fn misfits(otherwise: Value) -> (Node, Node, Node) {
-    let (a, b, c) = tokio::join!(Node::start("a", 1), Node::start_with("b", 2, otherwise), Node::start("c", 3));
+    let (a, b, c) = tokio::join!(
+        Node::start("a", 1),
+        Node::start_with("b", 2, otherwise),
+        Node::start("c", 3)
+    );
     a.know(&[(&b, b.port), (&c, c.port)]).await;
     b.know(&[(&a, a.port)]).await;
     c.know(&[(&a, a.port)]).await;
@@ -18,8 +24,16 @@ async fn misfits(otherwise: Value) -> (Node, Node, Node) {
 async fn are_refused(otherwise: Value, reason: &str, line: &str) {
     let (a, b, c) = misfits(otherwise).await;
     both_linked(&a, &c).await;
-    eventually("it is refused", async || b.metric(&format!("coupon_peer_refused_total{{reason=\"{reason}\"}}")).await == 1.0).await;
-    eventually("the other side knows", async || a.metric("coupon_peer_refused_total{reason=\"by_peer\"}").await == 1.0).await;
+    eventually("it is refused", async || {
+        b.metric(&format!("coupon_peer_refused_total{{reason=\"{reason}\"}}"))
+            .await
+            == 1.0
+    })
+    .await;
+    eventually("the other side knows", async || {
+        a.metric("coupon_peer_refused_total{reason=\"by_peer\"}").await == 1.0
+    })
+    .await;
     // Long enough for an impatient dialler to come again many times.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((a.logged(line), b.logged(line)), (1, 1));
@@ -42,7 +56,12 @@ async fn another_cluster_with_the_same_cookie() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_common_version() {
-    are_refused(json!({"versions": [3, 2]}), "versions", "it speaks the link versions").await;
+    are_refused(
+        json!({"versions": [3, 2]}),
+        "versions",
+        "it speaks the link versions",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +77,10 @@ async fn another_cookie() {
     let (a, b, c) = misfits(json!({"cookie": "stones"})).await;
     both_linked(&a, &c).await;
     let refused = "coupon_peer_refused_total{reason=\"not_let_in\"}";
-    eventually("both noticed", async || a.metric(refused).await >= 1.0 && b.metric(refused).await >= 1.0).await;
+    eventually("both noticed", async || {
+        a.metric(refused).await >= 1.0 && b.metric(refused).await >= 1.0
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let redials = a.metric("coupon_peer_redials_total").await;
     assert!((1.0..12.0).contains(&redials), "{redials} redials in two seconds");
@@ -72,7 +94,10 @@ async fn another_node_than_the_row_says() {
     let (a, b, c) = tokio::join!(Node::start("a", 1), Node::start("b", 2), Node::start("c", 3));
     // The row of b is of a life that is over: another incarnation answers at its address.
     a.know(&[(&c, b.port)]).await;
-    eventually("it is refused", async || a.metric("coupon_peer_refused_total{reason=\"identity\"}").await >= 1.0).await;
+    eventually("it is refused", async || {
+        a.metric("coupon_peer_refused_total{reason=\"identity\"}").await >= 1.0
+    })
+    .await;
     assert!(!a.is_linked(&c).await && !a.is_linked(&b).await);
     a.know(&[(&b, b.port), (&c, c.port)]).await;
     both_linked(&a, &b).await;

@@ -16,13 +16,20 @@ fn authority(folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let node = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let node = CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .unwrap()
+        .signed_by(&key, &authority)
+        .unwrap();
     let write = |what: &str, pem: String| {
         let path = folder.join(format!("{name}-{what}.pem"));
         std::fs::write(&path, pem).unwrap();
         path
     };
-    (write("authority", authority.pem()), write("node", node.pem()), write("key", key.serialize_pem()))
+    (
+        write("authority", authority.pem()),
+        write("node", node.pem()),
+        write("key", key.serialize_pem()),
+    )
 }
 
 fn tls((authority, certificate, key): (&Path, &Path, &Path)) -> Value {
@@ -32,12 +39,18 @@ fn tls((authority, certificate, key): (&Path, &Path, &Path)) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_nodes_of_one_authority_are_linked() {
     let folder = tempfile::tempdir().unwrap();
-    let (ours, theirs) = (authority(folder.path(), "ours"), authority(folder.path(), "theirs"));
+    let (ours, theirs) = (
+        authority(folder.path(), "ours"),
+        authority(folder.path(), "theirs"),
+    );
     let right = tls((&ours.0, &ours.1, &ours.2));
     // It trusts our authority, and so would let us in; what it shows is of another.
     let wrong = tls((&ours.0, &theirs.1, &theirs.2));
-    let (a, b, c) =
-        tokio::join!(Node::start_with("a", 1, right.clone()), Node::start_with("b", 2, right.clone()), Node::start_with("c", 3, wrong));
+    let (a, b, c) = tokio::join!(
+        Node::start_with("a", 1, right.clone()),
+        Node::start_with("b", 2, right.clone()),
+        Node::start_with("c", 3, wrong)
+    );
     link(&a, &b).await;
     assert_eq!(a.issue(&b, 1, "key").await["sequence"], 1);
     a.know(&[(&b, b.port), (&c, c.port)]).await;
@@ -56,7 +69,10 @@ async fn a_handshake_that_stalls_keeps_nobody_out() {
     let folder = tempfile::tempdir().unwrap();
     let ours = authority(folder.path(), "ours");
     let right = tls((&ours.0, &ours.1, &ours.2));
-    let (a, b) = tokio::join!(Node::start_with("a", 1, right.clone()), Node::start_with("b", 2, right));
+    let (a, b) = tokio::join!(
+        Node::start_with("a", 1, right.clone()),
+        Node::start_with("b", 2, right)
+    );
     let mut stalled = TcpStream::connect(("127.0.0.1", b.port)).await.unwrap();
     // The first byte of a TLS record, and no more.
     stalled.write_all(&[22]).await.unwrap();

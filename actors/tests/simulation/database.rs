@@ -31,11 +31,18 @@ pub struct Database {
 
 impl Database {
     pub fn new(shard: ShardId, coupons: Vec<Coupon>) -> Self {
-        let history = coupons.iter().map(|coupon| (coupon.id, vec![coupon.clone()])).collect();
+        let history = coupons
+            .iter()
+            .map(|coupon| (coupon.id, vec![coupon.clone()]))
+            .collect();
         let issuances = coupons.iter().map(|coupon| (coupon.id, Vec::new())).collect();
         let coupons = coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect();
         Self {
-            shard: ShardRow { id: shard, epoch: Epoch::new(0), owner: None },
+            shard: ShardRow {
+                id: shard,
+                epoch: Epoch::new(0),
+                owner: None,
+            },
             nodes: Vec::new(),
             owners: HashMap::new(),
             broken: None,
@@ -69,16 +76,25 @@ impl Database {
     }
 
     fn own(&mut self, epoch: Epoch, owner: Incarnation) {
-        self.shard = ShardRow { epoch, owner: Some(owner), ..self.shard };
+        self.shard = ShardRow {
+            epoch,
+            owner: Some(owner),
+            ..self.shard
+        };
         if let Some(before) = self.owners.insert(epoch, owner)
             && before != owner
         {
-            self.broken = Some(format!("epoch {epoch} had {before} for its owner, and has {owner}"));
+            self.broken = Some(format!(
+                "epoch {epoch} had {before} for its owner, and has {owner}"
+            ));
         }
     }
 
     fn fence(&self) -> Option<Fence> {
-        self.shard.owner.map(|owner| Fence { epoch: self.shard.epoch, owner })
+        self.shard.owner.map(|owner| Fence {
+            epoch: self.shard.epoch,
+            owner,
+        })
     }
 
     /// Puts a node's row in place of the one of its name.
@@ -88,16 +104,30 @@ impl Database {
         self.nodes.sort_by(|one, other| one.id.cmp(&other.id));
     }
 
-    pub fn beat(&mut self, id: &NodeId, incarnation: Incarnation, state: NodeState, links: &[Incarnation]) -> Option<u64> {
-        let row = self.nodes.iter_mut().find(|node| node.id == *id && node.incarnation == incarnation && node.state != NodeState::Ended)?;
+    pub fn beat(
+        &mut self,
+        id: &NodeId,
+        incarnation: Incarnation,
+        state: NodeState,
+        links: &[Incarnation],
+    ) -> Option<u64> {
+        let row = self.nodes.iter_mut().find(|node| {
+            node.id == *id && node.incarnation == incarnation && node.state != NodeState::Ended
+        })?;
         (row.beat, row.state, row.links) = (row.beat + 1, state, links.to_vec());
         Some(row.beat)
     }
 
     pub fn end(&mut self, by: Incarnation, dead: &NodeRow) -> bool {
-        let lives = self.nodes.iter().any(|node| node.incarnation == by && node.state != NodeState::Ended);
+        let lives = self
+            .nodes
+            .iter()
+            .any(|node| node.incarnation == by && node.state != NodeState::Ended);
         let blindly = self.ends_blindly;
-        let row = self.nodes.iter_mut().find(|node| node.incarnation == dead.incarnation && (blindly || node.beat == dead.beat));
+        let row = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.incarnation == dead.incarnation && (blindly || node.beat == dead.beat));
         match row.filter(|row| lives && row.state != NodeState::Ended) {
             Some(row) => {
                 row.state = NodeState::Ended;
@@ -109,7 +139,11 @@ impl Database {
 
     /// One guarded statement.
     pub fn write(&mut self, batch: &Batch) -> Result<u64, StoreError> {
-        let passing: Vec<&Portion> = batch.portions.iter().filter(|portion| self.passes(portion)).collect();
+        let passing: Vec<&Portion> = batch
+            .portions
+            .iter()
+            .filter(|portion| self.passes(portion))
+            .collect();
         if passing.iter().any(|portion| self.clashes(portion)) {
             return Err(StoreError::Clash("a row is there".to_owned()));
         }
@@ -118,10 +152,15 @@ impl Database {
         for portion in passing {
             rows += portion.entries.len() as u64;
             match portion.entries {
-                Entries::Issuances(issuances) => self.stored(portion.coupon).extend(issuances.iter().cloned()),
+                Entries::Issuances(issuances) => {
+                    self.stored(portion.coupon).extend(issuances.iter().cloned())
+                }
                 Entries::Change(change) => {
                     self.coupons.insert(portion.coupon, change.coupon.clone());
-                    self.history.entry(portion.coupon).or_default().push(change.coupon.clone());
+                    self.history
+                        .entry(portion.coupon)
+                        .or_default()
+                        .push(change.coupon.clone());
                 }
             }
         }
@@ -129,7 +168,14 @@ impl Database {
     }
 
     pub fn read_back(&self, batch: &Batch) -> Vec<Found> {
-        batch.portions.iter().map(|portion| Found { fence_holds: Some(portion.fence) == self.fence(), rows: self.find(portion) }).collect()
+        batch
+            .portions
+            .iter()
+            .map(|portion| Found {
+                fence_holds: Some(portion.fence) == self.fence(),
+                rows: self.find(portion),
+            })
+            .collect()
     }
 
     fn stored(&mut self, coupon: CouponId) -> &mut Vec<Issuance> {
@@ -140,12 +186,19 @@ impl Database {
         let coupon = &self.coupons[&portion.coupon];
         let guards = match &portion.entries {
             Entries::Issuances(issuances) => issuances.iter().all(|issuance| {
-                let within = coupon.offer.total_quantity.is_none_or(|total| issuance.id.sequence.get() <= total);
+                let within = coupon
+                    .offer
+                    .total_quantity
+                    .is_none_or(|total| issuance.id.sequence.get() <= total);
                 within && issuance.nth <= coupon.offer.per_user_limit
             }),
             Entries::Change(change) => {
                 let issued = self.issuances[&portion.coupon].len() as u64;
-                let enough = change.coupon.offer.total_quantity.is_none_or(|total| total >= issued);
+                let enough = change
+                    .coupon
+                    .offer
+                    .total_quantity
+                    .is_none_or(|total| total >= issued);
                 change.coupon.version == coupon.version + 1 && enough
             }
         };
@@ -153,11 +206,15 @@ impl Database {
     }
 
     fn clashes(&self, portion: &Portion) -> bool {
-        let Entries::Issuances(issuances) = &portion.entries else { return false };
+        let Entries::Issuances(issuances) = &portion.entries else {
+            return false;
+        };
         let stored = &self.issuances[&portion.coupon];
-        issuances
-            .iter()
-            .any(|new| stored.iter().any(|old| old.id.sequence == new.id.sequence || (old.user == new.user && old.nth == new.nth)))
+        issuances.iter().any(|new| {
+            stored
+                .iter()
+                .any(|old| old.id.sequence == new.id.sequence || (old.user == new.user && old.nth == new.nth))
+        })
     }
 
     fn find(&self, portion: &Portion) -> FoundRows {

@@ -1,4 +1,5 @@
-//! What goes wrong: owners panic and are unloaded; nodes hang, die, leave, are cut from the database, lose a link; statements go on by themselves.
+//! What goes wrong: owners panic and are unloaded; nodes hang, die, leave, are cut from the database, lose a
+//! link; statements go on by themselves.
 
 use actors::owning::message::OwnerCommand;
 use actors::owning::shard::lifecycle::Event;
@@ -33,7 +34,9 @@ impl World {
     pub(super) fn step_fate(&mut self) {
         let n = self.rng.random_range(0..NODES);
         let micros = self.micros;
-        let Some(node) = self.nodes[n].as_mut() else { return self.start(n) };
+        let Some(node) = self.nodes[n].as_mut() else {
+            return self.start(n);
+        };
         match self.rng.random_range(0..10) {
             // Up to three leases: what it does after that it does as one that was ended.
             0..2 => node.hangs_until = micros + self.rng.random_range(10..200),
@@ -42,7 +45,11 @@ impl World {
             5 => node.member.leaving = true,
             6..8 => {
                 let other = (n + 1) % NODES;
-                self.link_down = if self.link_down.is_some() { None } else { Some((n.min(other), n.max(other))) };
+                self.link_down = if self.link_down.is_some() {
+                    None
+                } else {
+                    Some((n.min(other), n.max(other)))
+                };
             }
             _ => {
                 node.hangs_until = 0;

@@ -1,4 +1,5 @@
-//! A node as a member: the shell around its life and its judge, one statement at a time, so that whatever the others do comes in between.
+//! A node as a member: the shell around its life and its judge, one statement at a time, so that whatever the
+//! others do comes in between.
 
 use std::time::Duration;
 
@@ -22,10 +23,26 @@ pub(super) const LEASE: Duration = Duration::from_millis(1_200);
 /// What a beat has come to.
 enum Stage {
     Idle,
-    Sent { sent_at: Moment, state: NodeState, links: Vec<Incarnation> },
-    Counted { sent_at: Moment },
-    Read { sent_at: Moment, shard: ShardRow, changes: u64 },
-    Ending { sent_at: Moment, shard: ShardRow, changes: u64, nodes: Vec<NodeRow>, dead: Vec<NodeRow> },
+    Sent {
+        sent_at: Moment,
+        state: NodeState,
+        links: Vec<Incarnation>,
+    },
+    Counted {
+        sent_at: Moment,
+    },
+    Read {
+        sent_at: Moment,
+        shard: ShardRow,
+        changes: u64,
+    },
+    Ending {
+        sent_at: Moment,
+        shard: ShardRow,
+        changes: u64,
+        nodes: Vec<NodeRow>,
+        dead: Vec<NodeRow>,
+    },
     Claiming(Vec<Claim>),
 }
 
@@ -57,13 +74,33 @@ impl World {
         let id = NodeId::parse(&format!("node-{place}")).unwrap();
         let cluster = format!("10.0.0.{place}:1");
         let before = self.db.nodes.iter().find(|row| row.id == id);
-        assert_ne!(Predecessor::of(before, &cluster), Predecessor::Elsewhere, "names are told apart");
+        assert_ne!(
+            Predecessor::of(before, &cluster),
+            Predecessor::Elsewhere,
+            "names are told apart"
+        );
         let (http, state, links) = (String::new(), NodeState::Joining, Vec::new());
-        self.db.join(NodeRow { id: id.clone(), incarnation, beat: 0, state, http, cluster, links });
+        self.db.join(NodeRow {
+            id: id.clone(),
+            incarnation,
+            beat: 0,
+            state,
+            http,
+            cluster,
+            links,
+        });
         let mut life = Life::new(incarnation, LEASE, BEAT);
         life.grouped(now, Group::of(&self.db.nodes).has(incarnation));
         let (judge, stage) = (Judge::new(LEASE, BEAT), Stage::Idle);
-        Member { id, life, judge, stage, next_beat: now, lease_until: Moment::ORIGIN, leaving: false }
+        Member {
+            id,
+            life,
+            judge,
+            stage,
+            next_beat: now,
+            lease_until: Moment::ORIGIN,
+            leaving: false,
+        }
     }
 
     pub(super) fn start(&mut self, place: usize) {
@@ -74,7 +111,11 @@ impl World {
 
     /// What comes next of this node's beat.
     pub(super) fn step_member(&mut self, n: usize) {
-        let (now, cut, lost) = (self.now().moment, self.node(n).cut, self.faults && self.rng.random_ratio(1, 40));
+        let (now, cut, lost) = (
+            self.now().moment,
+            self.node(n).cut,
+            self.faults && self.rng.random_ratio(1, 40),
+        );
         let links = self.linked(n);
         let member = &mut self.node(n).member;
         match std::mem::replace(&mut member.stage, Stage::Idle) {
@@ -82,35 +123,76 @@ impl World {
             Stage::Idle if member.life.is_over() => self.join_anew(n, cut),
             Stage::Idle => {
                 member.next_beat = now + BEAT;
-                member.stage = Stage::Sent { sent_at: now, state: member.life.state(member.leaving), links };
+                member.stage = Stage::Sent {
+                    sent_at: now,
+                    state: member.life.state(member.leaving),
+                    links,
+                };
             }
             Stage::Sent { .. } if cut => self.beat_failed(n),
-            Stage::Sent { sent_at, state, links } => {
+            Stage::Sent {
+                sent_at,
+                state,
+                links,
+            } => {
                 let (id, incarnation) = (member.id.clone(), member.life.incarnation());
                 let counted = self.db.beat(&id, incarnation, state, &links);
-                if lost { self.beat_failed(n) } else { self.beaten(n, sent_at, counted) }
+                if lost {
+                    self.beat_failed(n)
+                } else {
+                    self.beaten(n, sent_at, counted)
+                }
             }
             // Reading fails, and so does whatever comes of it: the next beat reads again.
-            Stage::Counted { .. } | Stage::Read { .. } | Stage::Ending { .. } | Stage::Claiming(_) if cut || lost => {}
+            Stage::Counted { .. } | Stage::Read { .. } | Stage::Ending { .. } | Stage::Claiming(_)
+                if cut || lost => {}
             Stage::Counted { sent_at } => {
                 let shard = self.db.shard;
                 let node = self.node(n);
-                node.member.stage = Stage::Read { sent_at, shard, changes: node.changes };
+                node.member.stage = Stage::Read {
+                    sent_at,
+                    shard,
+                    changes: node.changes,
+                };
             }
-            Stage::Read { sent_at, shard, changes } => {
+            Stage::Read {
+                sent_at,
+                shard,
+                changes,
+            } => {
                 let (nodes, running) = (self.db.nodes.clone(), self.running());
                 let member = &mut self.node(n).member;
-                let dead = member.life.observed(sent_at, now, &nodes, |peer| !running.contains(&peer));
-                member.stage = Stage::Ending { sent_at, shard, changes, nodes, dead };
+                let dead = member
+                    .life
+                    .observed(sent_at, now, &nodes, |peer| !running.contains(&peer));
+                member.stage = Stage::Ending {
+                    sent_at,
+                    shard,
+                    changes,
+                    nodes,
+                    dead,
+                };
             }
-            Stage::Ending { sent_at, shard, changes, mut nodes, dead } => {
+            Stage::Ending {
+                sent_at,
+                shard,
+                changes,
+                mut nodes,
+                dead,
+            } => {
                 let me = member.life.incarnation();
                 for dead in dead {
                     if self.db.end(me, &dead) {
-                        nodes.iter_mut().filter(|row| row.incarnation == dead.incarnation).for_each(|row| row.state = NodeState::Ended);
+                        nodes
+                            .iter_mut()
+                            .filter(|row| row.incarnation == dead.incarnation)
+                            .for_each(|row| row.state = NodeState::Ended);
                     }
                 }
-                self.node(n).member.life.grouped(sent_at, Group::of(&nodes).has(me));
+                self.node(n)
+                    .member
+                    .life
+                    .grouped(sent_at, Group::of(&nodes).has(me));
                 let (shard, changes) = match self.breakage {
                     Breakage::NodesReadFirst => (self.db.shard, self.node(n).changes),
                     _ => (shard, changes),
@@ -165,16 +247,40 @@ impl World {
         let (me, id) = (node.member.incarnation(), node.member.id.clone());
         node.ownership.publish(me, nodes, &rows);
         let member = &mut node.member;
-        let judge = claim::Member { id: &id, incarnation: me, ready: member.life.is_ready(), leaving: member.leaving };
-        let Steps { claim, drop, announce, give_up } = member.judge.steps(judge, sent_at, nodes, &rows, |_| here, |_, _| loaded);
-        member.stage = if claim.is_empty() { Stage::Idle } else { Stage::Claiming(claim) };
+        let judge = claim::Member {
+            id: &id,
+            incarnation: me,
+            ready: member.life.is_ready(),
+            leaving: member.leaving,
+        };
+        let Steps {
+            claim,
+            drop,
+            announce,
+            give_up,
+        } = member
+            .judge
+            .steps(judge, sent_at, nodes, &rows, |_| here, |_, _| loaded);
+        member.stage = if claim.is_empty() {
+            Stage::Idle
+        } else {
+            Stage::Claiming(claim)
+        };
         node.shard_mailbox.extend(drop.iter().map(|_| Event::Lost));
-        node.shard_mailbox.extend(give_up.iter().map(|GiveUp { from, to, .. }| Event::GiveUp { from: *from, to: *to }));
+        node.shard_mailbox.extend(
+            give_up
+                .iter()
+                .map(|GiveUp { from, to, .. }| Event::GiveUp { from: *from, to: *to }),
+        );
         let coupons: Vec<_> = node.homes.keys().copied().collect();
         for (_, to) in announce {
             // A hint by a link, which may be lost.
             if self.rng.random_ratio(3, 4)
-                && let Some(peer) = self.nodes.iter_mut().flatten().find(|node| node.member.incarnation() == to)
+                && let Some(peer) = self
+                    .nodes
+                    .iter_mut()
+                    .flatten()
+                    .find(|node| node.member.incarnation() == to)
             {
                 peer.shard_mailbox.push_back(Event::Expect(coupons.clone()));
             }
@@ -185,7 +291,10 @@ impl World {
         for claim in claims {
             let row = self.db.claim(claim.seen, claim.claimant);
             if row.owner == Some(claim.claimant) && row.epoch > claim.seen.epoch {
-                let fence = Fence { epoch: row.epoch, owner: claim.claimant };
+                let fence = Fence {
+                    epoch: row.epoch,
+                    owner: claim.claimant,
+                };
                 self.node(n).ownership.learn(row.id, fence);
                 self.node(n).shard_mailbox.push_back(Event::Claimed(fence));
             }
@@ -216,7 +325,11 @@ impl World {
 
     /// Processes that run, be it without doing anything: their system refuses nobody.
     fn running(&self) -> Vec<Incarnation> {
-        self.nodes.iter().flatten().map(|node| node.member.incarnation()).collect()
+        self.nodes
+            .iter()
+            .flatten()
+            .map(|node| node.member.incarnation())
+            .collect()
     }
 
     /// Whom this node is linked to.
@@ -224,6 +337,10 @@ impl World {
         let down = self.link_down;
         let is_up = |place: &usize| *place != n && down != Some((n.min(*place), n.max(*place)));
         let places: Vec<usize> = (0..self.nodes.len()).filter(is_up).collect();
-        places.into_iter().filter_map(|place| self.nodes[place].as_ref()).map(|node| node.member.incarnation()).collect()
+        places
+            .into_iter()
+            .filter_map(|place| self.nodes[place].as_ref())
+            .map(|node| node.member.incarnation())
+            .collect()
     }
 }

@@ -122,7 +122,9 @@ impl Node {
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        self.homes.values().all(|home| home.mailbox.is_empty() && home.owner.unstored() == 0)
+        self.homes
+            .values()
+            .all(|home| home.mailbox.is_empty() && home.owner.unstored() == 0)
             && self.shard_mailbox.is_empty()
             && self.call.is_none()
             && self.raises.is_empty()
@@ -147,9 +149,16 @@ impl Node {
 impl World {
     pub(super) fn step_owner(&mut self, n: usize) -> Result<(), String> {
         let node = self.node(n);
-        let mut ready: Vec<CouponId> = node.homes.iter().filter(|(_, home)| !home.mailbox.is_empty()).map(|(id, _)| *id).collect();
+        let mut ready: Vec<CouponId> = node
+            .homes
+            .iter()
+            .filter(|(_, home)| !home.mailbox.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
         ready.sort_unstable();
-        let Some(&id) = ready.choose(&mut self.rng) else { return Ok(()) };
+        let Some(&id) = ready.choose(&mut self.rng) else {
+            return Ok(());
+        };
         let (now, mut effects) = (self.now(), Vec::new());
         let incarnation = self.node(n).homes[&id].owner.incarnation();
         let holds = self.lease_holds(n, incarnation);
@@ -158,23 +167,38 @@ impl World {
         if let Some(command) = home.mailbox.pop_front() {
             let (decides, unstored) = (matches!(command, OwnerCommand::Decide(_)), home.owner.unstored());
             home.owner.handle(command, now, holds, &mut effects);
-            let told = home.owner.unstored() > unstored || effects.iter().any(|effect| matches!(effect, owner::Effect::Answer(_)));
-            // Only the owner gives a living shard up, and who is ended has no lease any more: so whoever decides owns by the row too.
+            let told = home.owner.unstored() > unstored
+                || effects
+                    .iter()
+                    .any(|effect| matches!(effect, owner::Effect::Answer(_)));
+            // Only the owner gives a living shard up, and who is ended has no lease any more: so whoever
+            // decides owns by the row too.
             if decides && holds && told && owner_by_row != Some(incarnation) && !home.draining {
-                return Err(format!("{incarnation} decides, and the shard is {owner_by_row:?}'s"));
+                return Err(format!(
+                    "{incarnation} decides, and the shard is {owner_by_row:?}'s"
+                ));
             }
         }
         self.carry_out_owner(n, id, incarnation, effects)
     }
 
-    fn carry_out_owner(&mut self, n: usize, id: CouponId, incarnation: Incarnation, effects: Vec<owner::Effect>) -> Result<(), String> {
+    fn carry_out_owner(
+        &mut self,
+        n: usize,
+        id: CouponId,
+        incarnation: Incarnation,
+        effects: Vec<owner::Effect>,
+    ) -> Result<(), String> {
         for effect in effects {
             match effect {
                 owner::Effect::Answer(answer) => answer.send(),
                 owner::Effect::Submit(portion) => {
                     let home = (id, self.node(n).homes[&id].number);
                     if self.breakage == Breakage::AnswersBeforeStored {
-                        let settlement = Settlement { fence: portion.fence, fate: Fate::Stored };
+                        let settlement = Settlement {
+                            fence: portion.fence,
+                            fate: Fate::Stored,
+                        };
                         if let Some(home) = self.node(n).homes.get_mut(&id) {
                             home.mailbox.push_front(OwnerCommand::Settle(settlement));
                         }
@@ -194,7 +218,10 @@ impl World {
                         self.tell_doors(id, version);
                     }
                 }
-                owner::Effect::ReportFenced(epoch) => self.node(n).shard_mailbox.push_back(lifecycle::Event::Fenced(epoch)),
+                owner::Effect::ReportFenced(epoch) => self
+                    .node(n)
+                    .shard_mailbox
+                    .push_back(lifecycle::Event::Fenced(epoch)),
                 owner::Effect::CloseIfEmpty => {
                     if let Some(home) = self.node(n).homes.get_mut(&id)
                         && home.mailbox.is_empty()
@@ -210,11 +237,20 @@ impl World {
     }
 
     fn stop_home(&mut self, n: usize, id: CouponId, unsettled: bool) {
-        let Some(mut home) = self.node(n).homes.remove(&id) else { return };
-        self.node(n).shard_mailbox.push_back(lifecycle::Event::Stopped { coupon: id, epoch: home.owner.epoch(), unsettled });
+        let Some(mut home) = self.node(n).homes.remove(&id) else {
+            return;
+        };
+        self.node(n).shard_mailbox.push_back(lifecycle::Event::Stopped {
+            coupon: id,
+            epoch: home.owner.epoch(),
+            unsettled,
+        });
         // As a drained mailbox: whoever is in it is sent on.
         let mut rest = Vec::new();
-        let never = Now { moment: Moment::ORIGIN, timestamp: Timestamp::from_micros(0).unwrap() };
+        let never = Now {
+            moment: Moment::ORIGIN,
+            timestamp: Timestamp::from_micros(0).unwrap(),
+        };
         for command in home.mailbox.drain(..) {
             home.owner.handle(command, never, false, &mut rest);
         }
@@ -226,13 +262,18 @@ impl World {
     }
 
     pub(super) fn step_shard(&mut self, n: usize) {
-        let Some(event) = self.node(n).shard_mailbox.pop_front() else { return };
+        let Some(event) = self.node(n).shard_mailbox.pop_front() else {
+            return;
+        };
         self.shard_event(n, event, Read::Nothing);
     }
 
     fn shard_event(&mut self, n: usize, event: lifecycle::Event, mut read: Read) {
         let before = self.node(n).life.shown();
-        let turns = matches!(event, lifecycle::Event::Claimed(_) | lifecycle::Event::Lost | lifecycle::Event::GiveUp { .. });
+        let turns = matches!(
+            event,
+            lifecycle::Event::Claimed(_) | lifecycle::Event::Lost | lifecycle::Event::GiveUp { .. }
+        );
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let mut effects = Vec::new();
@@ -245,7 +286,12 @@ impl World {
         node.changes += u64::from(turns || node.life.shown() != before);
     }
 
-    fn carry_out_shard(&mut self, n: usize, effect: lifecycle::Effect, read: &mut Read) -> Option<lifecycle::Event> {
+    fn carry_out_shard(
+        &mut self,
+        n: usize,
+        effect: lifecycle::Effect,
+        read: &mut Read,
+    ) -> Option<lifecycle::Event> {
         self.homes_made += 1;
         let number = self.homes_made;
         // Portions that never gather, some that do, and all.
@@ -266,10 +312,20 @@ impl World {
             }
             lifecycle::Effect::Forget(id) => drop(node.ahead.remove(&id)),
             lifecycle::Effect::Activate(id, fence) => {
-                let Read::Whole(ledger) = std::mem::replace(read, Read::Nothing) else { panic!("only what was read is activated") };
+                let Read::Whole(ledger) = std::mem::replace(read, Read::Nothing) else {
+                    panic!("only what was read is activated")
+                };
                 let owner = Owner::new(ledger, fence, Duration::ZERO, goes_at_once, Moment::ORIGIN);
                 let mailbox = VecDeque::from([OwnerCommand::Announce]);
-                node.homes.insert(id, Home { owner, mailbox, draining: false, number });
+                node.homes.insert(
+                    id,
+                    Home {
+                        owner,
+                        mailbox,
+                        draining: false,
+                        number,
+                    },
+                );
             }
             lifecycle::Effect::Deliver(id, request) => match node.homes.get_mut(&id) {
                 Some(home) if !home.draining => home.mailbox.push_back(OwnerCommand::Decide(request)),
@@ -286,7 +342,10 @@ impl World {
                 if self.breakage == Breakage::HandedOverBeforeStored
                     && let Some(owner) = to
                 {
-                    self.hear_of_hand_over(Fence { epoch: from.epoch.next(), owner });
+                    self.hear_of_hand_over(Fence {
+                        epoch: from.epoch.next(),
+                        owner,
+                    });
                 }
             }
             lifecycle::Effect::Drained(fence) => {
@@ -303,8 +362,12 @@ impl World {
         let (cut, goes_on) = (self.node(n).cut, self.rng.random());
         if !self.node(n).done.is_empty() && goes_on {
             match self.node(n).done.remove(0) {
-                Done::Loaded(id, ledger) => self.shard_event(n, lifecycle::Event::Loaded(id, Load::Read), Read::Whole(ledger)),
-                Done::Ahead(id, issued) => self.shard_event(n, lifecycle::Event::Preloaded(id, true), Read::Ahead(issued)),
+                Done::Loaded(id, ledger) => {
+                    self.shard_event(n, lifecycle::Event::Loaded(id, Load::Read), Read::Whole(ledger))
+                }
+                Done::Ahead(id, issued) => {
+                    self.shard_event(n, lifecycle::Event::Preloaded(id, true), Read::Ahead(issued))
+                }
             }
         } else if !self.node(n).readings.is_empty() {
             let reading = self.node(n).readings.remove(0);
@@ -316,9 +379,14 @@ impl World {
                 return self.shard_event(n, failed, Read::Nothing);
             }
             let done = match reading {
-                Reading::Whole(id) => Done::Loaded(id, Ledger::new(self.db.coupons[&id].clone(), self.issued(id))),
+                Reading::Whole(id) => {
+                    Done::Loaded(id, Ledger::new(self.db.coupons[&id].clone(), self.issued(id)))
+                }
                 Reading::Ahead(id) => Done::Ahead(id, self.issued(id)),
-                Reading::Tail(id, issued) => Done::Loaded(id, Ledger::new(self.db.coupons[&id].clone(), self.completed(id, issued))),
+                Reading::Tail(id, issued) => Done::Loaded(
+                    id,
+                    Ledger::new(self.db.coupons[&id].clone(), self.completed(id, issued)),
+                ),
             };
             self.node(n).done.push(done);
         }
@@ -326,7 +394,9 @@ impl World {
 
     fn issued(&self, id: CouponId) -> Issued {
         let mut issued = Issued::new(id);
-        self.db.issuances[&id].iter().for_each(|row| issued.push(&loaded(row)).expect("the database is dense"));
+        self.db.issuances[&id]
+            .iter()
+            .for_each(|row| issued.push(&loaded(row)).expect("the database is dense"));
         issued
     }
 
@@ -336,7 +406,10 @@ impl World {
         }
         let mut tail = Tail::of(ahead);
         let after = usize::try_from(tail.after().get()).unwrap();
-        self.db.issuances[&id].iter().skip(after).for_each(|row| tail.take(&loaded(row)).expect("the database is dense"));
+        self.db.issuances[&id]
+            .iter()
+            .skip(after)
+            .for_each(|row| tail.take(&loaded(row)).expect("the database is dense"));
         tail.complete().expect("this database never goes back")
     }
 
@@ -345,16 +418,32 @@ impl World {
             return;
         }
         let from = self.node(n).raises.remove(0);
-        let seen = ShardRow { epoch: from.epoch, owner: Some(from.owner), ..self.db.shard };
+        let seen = ShardRow {
+            epoch: from.epoch,
+            owner: Some(from.owner),
+            ..self.db.shard
+        };
         let (cut, lost) = (self.node(n).cut, self.faults && self.rng.random_ratio(1, 4));
         if self.breakage == Breakage::LoadBeforeClaim {
             // Committed only after the coupon may have been read.
-            let fence = Fence { epoch: from.epoch.next(), ..from };
-            self.shard_event(n, lifecycle::Event::Raised { from, raise: Raise::Ours(fence) }, Read::Nothing);
+            let fence = Fence {
+                epoch: from.epoch.next(),
+                ..from
+            };
+            self.shard_event(
+                n,
+                lifecycle::Event::Raised {
+                    from,
+                    raise: Raise::Ours(fence),
+                },
+                Read::Nothing,
+            );
             while !self.node(n).readings.is_empty() {
                 self.step_read(n);
             }
-            self.zombies.drain(..).for_each(|batch| drop(self.db.write(&batch)));
+            self.zombies
+                .drain(..)
+                .for_each(|batch| drop(self.db.write(&batch)));
             self.db.claim(seen, from.owner);
             return;
         }
@@ -366,7 +455,11 @@ impl World {
             Raise::Failed
         } else {
             match self.db.claim(seen, from.owner) {
-                ShardRow { owner: Some(owner), epoch, .. } if owner == from.owner => Raise::Ours(Fence { epoch, owner }),
+                ShardRow {
+                    owner: Some(owner),
+                    epoch,
+                    ..
+                } if owner == from.owner => Raise::Ours(Fence { epoch, owner }),
                 _ => Raise::Lost,
             }
         };
@@ -379,7 +472,11 @@ impl World {
             return;
         }
         let (from, to) = self.node(n).gives.remove(0);
-        let fault = if self.faults { self.rng.random_range(0..6) } else { 9 };
+        let fault = if self.faults {
+            self.rng.random_range(0..6)
+        } else {
+            9
+        };
         let given = match fault {
             _ if self.node(n).cut => false,
             0 => false,
@@ -400,13 +497,21 @@ impl World {
         if let (true, Some(owner)) = (given, self.db.shard.owner)
             && self.rng.random()
         {
-            self.hear_of_hand_over(Fence { epoch: self.db.shard.epoch, owner });
+            self.hear_of_hand_over(Fence {
+                epoch: self.db.shard.epoch,
+                owner,
+            });
         }
     }
 
     /// Its new owner hears of it by a link.
     fn hear_of_hand_over(&mut self, fence: Fence) {
-        for node in self.nodes.iter_mut().flatten().filter(|node| node.member.incarnation() == fence.owner) {
+        for node in self
+            .nodes
+            .iter_mut()
+            .flatten()
+            .filter(|node| node.member.incarnation() == fence.owner)
+        {
             node.ownership.learn(self.db.shard.id, fence);
             node.shard_mailbox.push_back(lifecycle::Event::Claimed(fence));
         }
@@ -422,9 +527,14 @@ impl World {
                 lane::Effect::Write(batch) => node.call = Some(Call::Write(batch)),
                 lane::Effect::ReadBack(batch) => node.call = Some(Call::ReadBack(batch)),
                 lane::Effect::Pause(_) => node.call = Some(Call::Pause),
-                lane::Effect::Settle(submission, Fate::Contradicted) => return Err(format!("contradicted: {:?}", submission.portion)),
+                lane::Effect::Settle(submission, Fate::Contradicted) => {
+                    return Err(format!("contradicted: {:?}", submission.portion));
+                }
                 lane::Effect::Settle(submission, fate) => {
-                    let settlement = Settlement { fence: submission.portion.fence, fate };
+                    let settlement = Settlement {
+                        fence: submission.portion.fence,
+                        fate,
+                    };
                     if breakage != Breakage::AnswersBeforeStored {
                         node.tell_home(submission.home, OwnerCommand::Settle(settlement));
                     }
@@ -437,11 +547,15 @@ impl World {
     }
 
     pub(super) fn step_call(&mut self, n: usize) -> Result<(), String> {
-        let Some(call) = self.node(n).call.take() else { return Ok(()) };
+        let Some(call) = self.node(n).call.take() else {
+            return Ok(());
+        };
         let event = match call {
             Call::Pause => {
                 let incarnation = self.node(n).member.incarnation();
-                lane::Event::RetryDue { lease_holds: self.lease_holds(n, incarnation) }
+                lane::Event::RetryDue {
+                    lease_holds: self.lease_holds(n, incarnation),
+                }
             }
             Call::Write(batch) => lane::Event::Written(self.answer_write(n, batch)),
             Call::ReadBack(batch) => lane::Event::ReadBack(self.answer_read_back(n, &batch)),
@@ -482,7 +596,10 @@ impl World {
     pub(super) fn shown(&mut self, n: usize, changes: u64) -> Option<Shown> {
         let node = self.node(n);
         let is_turn = |event: &lifecycle::Event| {
-            matches!(event, lifecycle::Event::Claimed(_) | lifecycle::Event::Lost | lifecycle::Event::GiveUp { .. })
+            matches!(
+                event,
+                lifecycle::Event::Claimed(_) | lifecycle::Event::Lost | lifecycle::Event::GiveUp { .. }
+            )
         };
         let settled = node.changes == changes && !node.shard_mailbox.iter().any(is_turn);
         Some(node.life.shown()).filter(|shown| settled || *shown == Shown::Moving)
@@ -491,6 +608,18 @@ impl World {
 
 fn loaded(row: &Issuance) -> LoadedIssuance<'_> {
     let (user, key) = (row.user.as_str(), row.key.as_str());
-    let Issuance { nth, issued_at, expires_at, .. } = *row;
-    LoadedIssuance { sequence: row.id.sequence, user, nth, key, issued_at, expires_at }
+    let Issuance {
+        nth,
+        issued_at,
+        expires_at,
+        ..
+    } = *row;
+    LoadedIssuance {
+        sequence: row.id.sequence,
+        user,
+        nth,
+        key,
+        issued_at,
+        expires_at,
+    }
 }

@@ -1,4 +1,5 @@
-//! Some nodes with one shard between them, their clients, the database and everything between them, stepped by a seed.
+//! Some nodes with one shard between them, their clients, the database and everything between them, stepped
+//! by a seed.
 
 use std::time::Duration;
 
@@ -54,8 +55,15 @@ pub(super) struct Client {
 }
 
 pub(super) enum Want {
-    Issue { user: UserId, key: RequestKey, answer: oneshot::Receiver<IssueAnswer> },
-    Change { change: Change, answer: oneshot::Receiver<ChangeAnswer> },
+    Issue {
+        user: UserId,
+        key: RequestKey,
+        answer: oneshot::Receiver<IssueAnswer>,
+    },
+    Change {
+        change: Change,
+        answer: oneshot::Receiver<ChangeAnswer>,
+    },
 }
 
 pub struct World {
@@ -95,7 +103,10 @@ impl World {
     pub fn new(seed: u64, breakage: Breakage) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let shard = CouponId::new(1).unwrap().shard();
-        let ids = (1..).filter_map(CouponId::new).filter(|id| id.shard() == shard).take(COUPONS);
+        let ids = (1..)
+            .filter_map(CouponId::new)
+            .filter(|id| id.shard() == shard)
+            .take(COUPONS);
         let coupons = ids.map(|id| Coupon {
             id,
             offer: offer(rng.random_range(1..=8), rng.random_range(1..=2)),
@@ -142,12 +153,27 @@ impl World {
             }
             self.step()?;
         }
-        let lives: Vec<_> = self.nodes.iter().flatten().map(|node| (&node.life, &node.lane)).collect();
-        Err(format!("not at rest: {} clients wait; {:?}; {:?}; {lives:?}", self.clients.len(), self.db.shard, self.db.nodes))
+        let lives: Vec<_> = self
+            .nodes
+            .iter()
+            .flatten()
+            .map(|node| (&node.life, &node.lane))
+            .collect();
+        Err(format!(
+            "not at rest: {} clients wait; {:?}; {:?}; {lives:?}",
+            self.clients.len(),
+            self.db.shard,
+            self.db.nodes
+        ))
     }
 
     fn is_at_rest(&self) -> bool {
-        self.clients.is_empty() && self.nodes.iter().flatten().all(|node| node.is_quiet() && node.member.is_idle())
+        self.clients.is_empty()
+            && self
+                .nodes
+                .iter()
+                .flatten()
+                .all(|node| node.is_quiet() && node.member.is_idle())
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -196,7 +222,9 @@ impl World {
 
     /// Its process is there, and does something.
     fn runs(&self, n: usize) -> bool {
-        self.nodes[n].as_ref().is_some_and(|node| node.hangs_until <= self.micros)
+        self.nodes[n]
+            .as_ref()
+            .is_some_and(|node| node.hangs_until <= self.micros)
     }
 
     /// A node whose process is there.
@@ -206,6 +234,9 @@ impl World {
 
     pub(super) fn now(&self) -> Now {
         let moment = Moment::at(STEP * u32::try_from(self.micros).unwrap());
-        Now { moment, timestamp: Timestamp::from_micros(self.micros).unwrap() }
+        Now {
+            moment,
+            timestamp: Timestamp::from_micros(self.micros).unwrap(),
+        }
     }
 }

@@ -27,27 +27,56 @@ fn shard(number: u16) -> ShardId {
 pub async fn checking_again_changes_nothing(database: &impl Database) {
     let store = database.store();
     let rows = store.shards().await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), ShardId::all().collect::<Vec<_>>());
-    assert!(rows.iter().all(|row| row.epoch == Epoch::new(0) && row.owner.is_none()));
+    assert_eq!(
+        rows.iter().map(|row| row.id).collect::<Vec<_>>(),
+        ShardId::all().collect::<Vec<_>>()
+    );
+    assert!(
+        rows.iter()
+            .all(|row| row.epoch == Epoch::new(0) && row.owner.is_none())
+    );
     let fence = claim(&*store, shard(7)).await;
     store.check().await.unwrap();
-    assert_eq!(shard_row(&*store, shard(7)).await, ShardRow { id: shard(7), epoch: fence.epoch, owner: Some(fence.owner) });
+    assert_eq!(
+        shard_row(&*store, shard(7)).await,
+        ShardRow {
+            id: shard(7),
+            epoch: fence.epoch,
+            owner: Some(fence.owner)
+        }
+    );
 }
 
 pub async fn of_two_claimants_one_wins_each_shard(database: &impl Database) {
     let store = database.store();
     let seen = store.shards().await.unwrap();
     let claimants: Vec<Incarnation> = (0..2).map(|_| Incarnation::random()).collect();
-    let claims = |claimant: Incarnation| seen.iter().map(|&seen| Claim { seen, claimant }).collect::<Vec<_>>();
+    let claims = |claimant: Incarnation| {
+        seen.iter()
+            .map(|&seen| Claim { seen, claimant })
+            .collect::<Vec<_>>()
+    };
     let sent: Vec<_> = claimants.iter().map(|&claimant| claims(claimant)).collect();
     let answers = join_all(sent.iter().map(|claims| store.claim(claims))).await;
     let rows = store.shards().await.unwrap();
-    assert!(rows.iter().all(|row| row.epoch == Epoch::new(1) && row.owner.is_some_and(|owner| claimants.contains(&owner))));
-    let told = answers.into_iter().map(|answer| answer.unwrap()).collect::<Vec<_>>();
+    assert!(
+        rows.iter().all(
+            |row| row.epoch == Epoch::new(1) && row.owner.is_some_and(|owner| claimants.contains(&owner))
+        )
+    );
+    let told = answers
+        .into_iter()
+        .map(|answer| answer.unwrap())
+        .collect::<Vec<_>>();
     for (claimant, told) in claimants.iter().zip(&told) {
         for row in told {
             let owned = rows[usize::from(row.id.get())].owner == Some(*claimant);
-            assert_eq!(row.owner == Some(*claimant), owned, "what a claimant is told of {} is true", row.id);
+            assert_eq!(
+                row.owner == Some(*claimant),
+                owned,
+                "what a claimant is told of {} is true",
+                row.id
+            );
         }
     }
 }
@@ -57,13 +86,31 @@ pub async fn claims_answer_in_their_order_each_for_itself(database: &impl Databa
     let stale = shard_row(&*store, shard(3)).await;
     let taken = claim(&*store, shard(3)).await;
     let claimant = Incarnation::random();
-    let free = [shard_row(&*store, shard(200)).await, shard_row(&*store, shard(1)).await];
-    let mistaken = ShardRow { owner: Some(Incarnation::random()), ..shard_row(&*store, shard(9)).await };
+    let free = [
+        shard_row(&*store, shard(200)).await,
+        shard_row(&*store, shard(1)).await,
+    ];
+    let mistaken = ShardRow {
+        owner: Some(Incarnation::random()),
+        ..shard_row(&*store, shard(9)).await
+    };
     let claims = [free[0], stale, mistaken, free[1]].map(|seen| Claim { seen, claimant });
     let rows = store.claim(&claims).await.unwrap();
-    let mine = |number| ShardRow { id: shard(number), epoch: Epoch::new(1), owner: Some(claimant) };
-    let theirs = ShardRow { id: shard(3), epoch: taken.epoch, owner: Some(taken.owner) };
-    let nobodys = ShardRow { id: shard(9), epoch: Epoch::new(0), owner: None };
+    let mine = |number| ShardRow {
+        id: shard(number),
+        epoch: Epoch::new(1),
+        owner: Some(claimant),
+    };
+    let theirs = ShardRow {
+        id: shard(3),
+        epoch: taken.epoch,
+        owner: Some(taken.owner),
+    };
+    let nobodys = ShardRow {
+        id: shard(9),
+        epoch: Epoch::new(0),
+        owner: None,
+    };
     assert_eq!(rows, [mine(200), theirs, nobodys, mine(1)]);
     assert_eq!(store.claim(&[]).await.unwrap(), []);
 }
@@ -71,25 +118,61 @@ pub async fn claims_answer_in_their_order_each_for_itself(database: &impl Databa
 pub async fn only_the_fence_gives_a_shard_up(database: &impl Database) {
     let store = database.store();
     let (one, other) = (claim(&*store, shard(1)).await, claim(&*store, shard(2)).await);
-    let wrong = Fence { owner: Incarnation::random(), ..other };
-    store.release(&[(shard(1), one), (shard(2), wrong)]).await.unwrap();
-    assert_eq!(shard_row(&*store, shard(1)).await, ShardRow { id: shard(1), epoch: one.epoch, owner: None });
+    let wrong = Fence {
+        owner: Incarnation::random(),
+        ..other
+    };
+    store
+        .release(&[(shard(1), one), (shard(2), wrong)])
+        .await
+        .unwrap();
+    assert_eq!(
+        shard_row(&*store, shard(1)).await,
+        ShardRow {
+            id: shard(1),
+            epoch: one.epoch,
+            owner: None
+        }
+    );
     assert_eq!(shard_row(&*store, shard(2)).await.owner, Some(other.owner));
     assert_eq!(claim(&*store, shard(1)).await.epoch, one.epoch.next());
 }
 
 pub async fn only_the_fence_hands_a_shard_over(database: &impl Database) {
     let store = database.store();
-    let held = [claim(&*store, shard(9)).await, claim(&*store, shard(2)).await, claim(&*store, shard(5)).await];
+    let held = [
+        claim(&*store, shard(9)).await,
+        claim(&*store, shard(2)).await,
+        claim(&*store, shard(5)).await,
+    ];
     let to = Incarnation::random();
-    let older = Fence { epoch: Epoch::new(0), ..held[1] };
-    let anothers = Fence { owner: Incarnation::random(), ..held[2] };
-    let asked = [(shard(9), held[0]), (shard(2), older), (shard(5), anothers)].map(|(shard, from)| HandOver { shard, from, to });
+    let older = Fence {
+        epoch: Epoch::new(0),
+        ..held[1]
+    };
+    let anothers = Fence {
+        owner: Incarnation::random(),
+        ..held[2]
+    };
+    let asked = [(shard(9), held[0]), (shard(2), older), (shard(5), anothers)]
+        .map(|(shard, from)| HandOver { shard, from, to });
     let rows = store.hand_over(&asked).await.unwrap();
-    let kept = |number, fence: Fence| ShardRow { id: shard(number), epoch: fence.epoch, owner: Some(fence.owner) };
-    let given = ShardRow { id: shard(9), epoch: held[0].epoch.next(), owner: Some(to) };
+    let kept = |number, fence: Fence| ShardRow {
+        id: shard(number),
+        epoch: fence.epoch,
+        owner: Some(fence.owner),
+    };
+    let given = ShardRow {
+        id: shard(9),
+        epoch: held[0].epoch.next(),
+        owner: Some(to),
+    };
     assert_eq!(rows, [given, kept(2, held[1]), kept(5, held[2])]);
-    assert_eq!(store.hand_over(&asked).await.unwrap(), rows, "asked again it finds its own success, and gives nothing twice");
+    assert_eq!(
+        store.hand_over(&asked).await.unwrap(),
+        rows,
+        "asked again it finds its own success, and gives nothing twice"
+    );
     assert_eq!(store.hand_over(&[]).await.unwrap(), []);
 }
 
@@ -98,16 +181,35 @@ pub async fn a_batch_before_a_hand_over_is_stored_and_one_after_it_is_not(databa
     let mut owned = Owned::make(&*store, Some(10), 1).await;
     assert_eq!(store.write(&batch([owned.strangers(1..=3)])).await.unwrap(), 3);
     let (shard, to) = (owned.id().shard(), Incarnation::random());
-    let row = store.hand_over(&[HandOver { shard, from: owned.fence, to }]).await.unwrap()[0];
+    let row = store
+        .hand_over(&[HandOver {
+            shard,
+            from: owned.fence,
+            to,
+        }])
+        .await
+        .unwrap()[0];
     let late = batch([owned.strangers(4..=6)]);
     assert_eq!(store.write(&late).await.unwrap(), 0);
     assert_eq!(found(&*store, &late).await, (false, FoundRows::Absent));
     // Neither half of the new fence is enough.
-    for half in [Fence { epoch: row.epoch, ..owned.fence }, Fence { owner: to, ..owned.fence }] {
+    for half in [
+        Fence {
+            epoch: row.epoch,
+            ..owned.fence
+        },
+        Fence {
+            owner: to,
+            ..owned.fence
+        },
+    ] {
         owned.fence = half;
         assert_eq!(store.write(&batch([owned.strangers(4..=6)])).await.unwrap(), 0);
     }
-    owned.fence = Fence { epoch: row.epoch, owner: to };
+    owned.fence = Fence {
+        epoch: row.epoch,
+        owner: to,
+    };
     assert_eq!(store.write(&batch([owned.strangers(4..=6)])).await.unwrap(), 3);
     assert_eq!(loaded(&*store, owned.id(), 3).await.len(), 3, "the tail alone");
 }
@@ -115,26 +217,49 @@ pub async fn a_batch_before_a_hand_over_is_stored_and_one_after_it_is_not(databa
 pub async fn a_row_says_whom_its_node_is_linked_to(database: &impl Database) {
     let store = database.store();
     let most: Vec<Incarnation> = (0..LINKS_MAX).map(|_| Incarnation::random()).collect();
-    let first = NodeRow { links: most[..2].to_vec(), ..node("a") };
+    let first = NodeRow {
+        links: most[..2].to_vec(),
+        ..node("a")
+    };
     store.join(&first, None).await.unwrap();
     assert_eq!(store.nodes().await.unwrap()[0].links, most[..2]);
     for links in [&most[..], &most[..1], &[]] {
-        store.beat(&first.id, first.incarnation, NodeState::Ready, links).await.unwrap().unwrap();
+        store
+            .beat(&first.id, first.incarnation, NodeState::Ready, links)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(store.nodes().await.unwrap()[0].links, links);
     }
-    let second = NodeRow { links: most[1..4].to_vec(), ..node("a") };
+    let second = NodeRow {
+        links: most[1..4].to_vec(),
+        ..node("a")
+    };
     store.join(&second, Some(first.incarnation)).await.unwrap();
     assert_eq!(store.nodes().await.unwrap(), [second]);
 }
 
 pub async fn a_node_joins_in_place_of_the_incarnation_it_saw(database: &impl Database) {
     let store = database.store();
-    let (first, second, third) = (node("a"), NodeRow { http: "other:1".to_owned(), ..node("a") }, node("a"));
+    let (first, second, third) = (
+        node("a"),
+        NodeRow {
+            http: "other:1".to_owned(),
+            ..node("a")
+        },
+        node("a"),
+    );
     assert!(store.join(&first, None).await.unwrap());
     assert!(!store.join(&second, None).await.unwrap(), "there is one already");
-    assert!(!store.join(&second, Some(third.incarnation)).await.unwrap(), "it is another");
+    assert!(
+        !store.join(&second, Some(third.incarnation)).await.unwrap(),
+        "it is another"
+    );
     assert!(store.join(&second, Some(first.incarnation)).await.unwrap());
-    assert!(!store.join(&third, Some(first.incarnation)).await.unwrap(), "somebody was there first");
+    assert!(
+        !store.join(&third, Some(first.incarnation)).await.unwrap(),
+        "somebody was there first"
+    );
     let neighbour = node("A");
     assert!(store.join(&neighbour, None).await.unwrap(), "case counts");
     assert_eq!(store.nodes().await.unwrap(), [neighbour, second]);
@@ -143,17 +268,62 @@ pub async fn a_node_joins_in_place_of_the_incarnation_it_saw(database: &impl Dat
 pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Database) {
     let store = database.store();
     let first = node("a");
-    assert_eq!(store.beat(&first.id, first.incarnation, NodeState::Joining, &[]).await.unwrap(), None, "not joined");
+    assert_eq!(
+        store
+            .beat(&first.id, first.incarnation, NodeState::Joining, &[])
+            .await
+            .unwrap(),
+        None,
+        "not joined"
+    );
     store.join(&first, None).await.unwrap();
-    for (beat, state) in [(1, NodeState::Joining), (2, NodeState::Ready), (3, NodeState::Leaving), (4, NodeState::Ended)] {
-        assert_eq!(store.beat(&first.id, first.incarnation, state, &[]).await.unwrap(), Some(beat));
-        assert_eq!(store.nodes().await.unwrap(), [NodeRow { beat, state, ..first.clone() }]);
+    for (beat, state) in [
+        (1, NodeState::Joining),
+        (2, NodeState::Ready),
+        (3, NodeState::Leaving),
+        (4, NodeState::Ended),
+    ] {
+        assert_eq!(
+            store
+                .beat(&first.id, first.incarnation, state, &[])
+                .await
+                .unwrap(),
+            Some(beat)
+        );
+        assert_eq!(
+            store.nodes().await.unwrap(),
+            [NodeRow {
+                beat,
+                state,
+                ..first.clone()
+            }]
+        );
     }
-    assert_eq!(store.beat(&first.id, first.incarnation, NodeState::Ready, &[]).await.unwrap(), None, "the ended never return");
+    assert_eq!(
+        store
+            .beat(&first.id, first.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        None,
+        "the ended never return"
+    );
     let second = node("a");
     store.join(&second, Some(first.incarnation)).await.unwrap();
-    assert_eq!(store.beat(&first.id, first.incarnation, NodeState::Ready, &[]).await.unwrap(), None, "replaced");
-    assert_eq!(store.beat(&second.id, second.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(1));
+    assert_eq!(
+        store
+            .beat(&first.id, first.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        None,
+        "replaced"
+    );
+    assert_eq!(
+        store
+            .beat(&second.id, second.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        Some(1)
+    );
 }
 
 pub async fn opening_again_finds_everything(database: &mut impl Database) {
@@ -163,12 +333,21 @@ pub async fn opening_again_finds_everything(database: &mut impl Database) {
     store.write(&sent).await.unwrap();
     let joined = node("a");
     store.join(&joined, None).await.unwrap();
-    let before = (store.coupon(owned.id()).await.unwrap(), store.shards().await.unwrap());
+    let before = (
+        store.coupon(owned.id()).await.unwrap(),
+        store.shards().await.unwrap(),
+    );
     drop(store);
     database.reopen().await;
     let store = database.store();
     store.check().await.unwrap();
-    assert_eq!((store.coupon(owned.id()).await.unwrap(), store.shards().await.unwrap()), before);
+    assert_eq!(
+        (
+            store.coupon(owned.id()).await.unwrap(),
+            store.shards().await.unwrap()
+        ),
+        before
+    );
     assert_eq!(before.1.len(), usize::from(SHARDS));
     assert_eq!(found(&*store, &sent).await, (true, FoundRows::Stored));
     assert_eq!(loaded(&*store, owned.id(), 0).await.len(), 7);
@@ -181,12 +360,39 @@ pub async fn the_dead_are_ended_by_the_living_and_only_while_they_stand_still(da
     for row in [&living, &dead] {
         assert!(store.join(row, None).await.unwrap());
     }
-    assert_eq!(store.beat(&dead.id, dead.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(1));
-    assert!(!store.end(living.incarnation, &dead).await.unwrap(), "it has beaten since it was seen");
-    let seen = NodeRow { beat: 1, ..dead.clone() };
-    assert!(!store.end(Incarnation::random(), &seen).await.unwrap(), "nobody who does not live ends another");
+    assert_eq!(
+        store
+            .beat(&dead.id, dead.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        Some(1)
+    );
+    assert!(
+        !store.end(living.incarnation, &dead).await.unwrap(),
+        "it has beaten since it was seen"
+    );
+    let seen = NodeRow {
+        beat: 1,
+        ..dead.clone()
+    };
+    assert!(
+        !store.end(Incarnation::random(), &seen).await.unwrap(),
+        "nobody who does not live ends another"
+    );
     assert!(store.end(living.incarnation, &seen).await.unwrap());
     assert!(!store.end(living.incarnation, &seen).await.unwrap(), "once");
-    assert_eq!(store.beat(&dead.id, dead.incarnation, NodeState::Ready, &[]).await.unwrap(), None);
-    assert!(!store.end(dead.incarnation, &NodeRow { beat: 0, ..living }).await.unwrap(), "the dead end nobody");
+    assert_eq!(
+        store
+            .beat(&dead.id, dead.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        None
+    );
+    assert!(
+        !store
+            .end(dead.incarnation, &NodeRow { beat: 0, ..living })
+            .await
+            .unwrap(),
+        "the dead end nobody"
+    );
 }

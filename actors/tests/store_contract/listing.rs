@@ -24,14 +24,27 @@ async fn coupons(store: &dyn Store) -> Vec<CouponView> {
 
 pub async fn coupons_come_newest_first_with_what_is_issued_of_them(database: &impl Database) {
     let store = database.store();
-    let windows = [(None, None), (Some(10), None), (None, Some(10)), (Some(10), Some(20)), (Some(-5), Some(30))];
+    let windows = [
+        (None, None),
+        (Some(10), None),
+        (None, Some(10)),
+        (Some(10), Some(20)),
+        (Some(-5), Some(30)),
+    ];
     let mut all = Vec::new();
     for status in [Status::Open, Status::Paused, Status::Closed] {
         for (starts, ends) in windows {
             for (quantity, issued) in [(None, 0), (Some(2), 1), (Some(2), 2)] {
-                let offer = Offer { starts_at: starts.map(after_noon), ends_at: ends.map(after_noon), ..offer(quantity, 1) };
+                let offer = Offer {
+                    starts_at: starts.map(after_noon),
+                    ends_at: ends.map(after_noon),
+                    ..offer(quantity, 1)
+                };
                 let coupon = create(&*store, offer).await;
-                let mut owned = Owned { fence: claim(&*store, coupon.id.shard()).await, coupon };
+                let mut owned = Owned {
+                    fence: claim(&*store, coupon.id.shard()).await,
+                    coupon,
+                };
                 if issued > 0 {
                     store.write(&batch([owned.strangers(1..=issued)])).await.unwrap();
                 }
@@ -42,7 +55,10 @@ pub async fn coupons_come_newest_first_with_what_is_issued_of_them(database: &im
                 }
                 all.push(store.coupon(owned.id()).await.unwrap().unwrap());
                 let (last, status_fits) = (all.last().unwrap(), owned.coupon.status == status);
-                assert!(status_fits && last.issued == Sequence::new(issued) && last.coupon.status == status, "{last:?}");
+                assert!(
+                    status_fits && last.issued == Sequence::new(issued) && last.coupon.status == status,
+                    "{last:?}"
+                );
             }
         }
     }
@@ -50,13 +66,16 @@ pub async fn coupons_come_newest_first_with_what_is_issued_of_them(database: &im
     assert_eq!(coupons(&*store).await, all);
 }
 
-/// The price of no index by time: every page reads and sorts all that the user has. It is said here, and bounded, so that it does not grow unseen.
+/// The price of no index by time: every page reads and sorts all that the user has. It is said here, and
+/// bounded, so that it does not grow unseen.
 pub async fn a_user_with_ten_thousand_issuances_is_listed_page_by_page(database: &impl Database) {
     const PAGE_MAX: Duration = Duration::from_millis(500);
     let store = database.store();
     for _ in 0..100 {
         let owned = Owned::make(&*store, None, 100).await;
-        let rows = (1..=100).map(|nth| owned.issuance(nth, "ann", u8::try_from(nth).unwrap())).collect();
+        let rows = (1..=100)
+            .map(|nth| owned.issuance(nth, "ann", u8::try_from(nth).unwrap()))
+            .collect();
         assert_eq!(store.write(&batch([owned.portion(rows)])).await.unwrap(), 100);
     }
     let (mut read, mut after, mut took) = (Vec::new(), None, Vec::new());
@@ -65,11 +84,16 @@ pub async fn a_user_with_ten_thousand_issuances_is_listed_page_by_page(database:
         let page = store.issuances_of_user(&user("ann"), after, 200).await.unwrap();
         took.push(begun.elapsed());
         let Some(last) = page.last() else { break };
-        after = Some(UserCursor { issued_at: last.issued_at, id: last.id });
+        after = Some(UserCursor {
+            issued_at: last.issued_at,
+            id: last.id,
+        });
         read.extend(page.into_iter().map(|row| (row.issued_at, row.id)));
     }
     assert_eq!(read.len(), 10_000);
-    assert!(read.is_sorted_by(|one, next| (one.0, one.1.coupon, one.1.sequence) > (next.0, next.1.coupon, next.1.sequence)));
+    assert!(read.is_sorted_by(
+        |one, next| (one.0, one.1.coupon, one.1.sequence) > (next.0, next.1.coupon, next.1.sequence)
+    ));
     took.sort();
     let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
     println!("a page of 200 of 10,000 issuances: median {median:?}, longest {longest:?}");
@@ -82,8 +106,12 @@ pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl 
     for number in 0..4 {
         let owned = Owned::make(&*store, None, 3).await;
         // Times repeat within a coupon and across coupons.
-        let mut rows =
-            vec![owned.issuance(1, "ann", 1), owned.issuance(2, "bob", 1), owned.issuance(3, "ann", 2), owned.issuance(4, "ann", 3)];
+        let mut rows = vec![
+            owned.issuance(1, "ann", 1),
+            owned.issuance(2, "bob", 1),
+            owned.issuance(3, "ann", 2),
+            owned.issuance(4, "ann", 3),
+        ];
         for (row, micros) in rows.iter_mut().zip([5, 5, 5, 6 + number % 2]) {
             row.issued_at = after_noon(micros);
         }
@@ -97,7 +125,10 @@ pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl 
             let page = store.issuances_of_user(&user("ann"), after, limit).await.unwrap();
             assert!(page.len() <= limit as usize);
             let Some(last) = page.last() else { break };
-            after = Some(UserCursor { issued_at: last.issued_at, id: last.id });
+            after = Some(UserCursor {
+                issued_at: last.issued_at,
+                id: last.id,
+            });
             read.extend(page);
         }
         assert_eq!(read, expected, "by {limit}");
@@ -109,7 +140,12 @@ pub async fn a_coupons_issuances_come_by_sequence_and_by_user(database: &impl Da
     let store = database.store();
     let owned = Owned::make(&*store, None, 2).await;
     let other = Owned::make(&*store, None, 2).await;
-    let rows = vec![owned.issuance(1, "ann", 1), owned.issuance(2, "bob", 1), owned.issuance(3, "ann", 2), owned.issuance(4, "cid", 1)];
+    let rows = vec![
+        owned.issuance(1, "ann", 1),
+        owned.issuance(2, "bob", 1),
+        owned.issuance(3, "ann", 2),
+        owned.issuance(4, "cid", 1),
+    ];
     let fence = claim(&*store, owned.id().shard()).await;
     let owned = Owned { fence, ..owned };
     store.write(&batch([owned.portion(rows)])).await.unwrap();
@@ -118,7 +154,10 @@ pub async fn a_coupons_issuances_come_by_sequence_and_by_user(database: &impl Da
     store.write(&batch([other.strangers(1..=2)])).await.unwrap();
     let page = async |name: Option<&str>, after: u64, limit: u32| -> Vec<u64> {
         let user = name.map(user);
-        let page = store.issuances_of_coupon(owned.id(), user.as_ref(), Sequence::new(after), limit).await.unwrap();
+        let page = store
+            .issuances_of_coupon(owned.id(), user.as_ref(), Sequence::new(after), limit)
+            .await
+            .unwrap();
         page.iter().map(|row| row.id.sequence.get()).collect()
     };
     assert_eq!(page(None, 0, 10).await, [1, 2, 3, 4]);
@@ -136,8 +175,32 @@ pub async fn what_is_not_there_is_none(database: &impl Database) {
     let unknown = CouponId::new(actors::ids::ID_MAX).unwrap();
     assert_eq!(store.coupon(unknown).await.unwrap(), None);
     for coupon in [owned.id(), unknown] {
-        assert_eq!(store.issuance(IssuanceId { coupon, sequence: Sequence::new(1) }).await.unwrap(), None);
-        assert_eq!(store.issuances_of_coupon(coupon, None, Sequence::NONE, 10).await.unwrap(), []);
+        assert_eq!(
+            store
+                .issuance(IssuanceId {
+                    coupon,
+                    sequence: Sequence::new(1)
+                })
+                .await
+                .unwrap(),
+            None
+        );
+        assert_eq!(
+            store
+                .issuances_of_coupon(coupon, None, Sequence::NONE, 10)
+                .await
+                .unwrap(),
+            []
+        );
     }
-    assert_eq!(store.coupons(&CouponQuery { before: Some(owned.id()), limit: 10 }).await.unwrap(), []);
+    assert_eq!(
+        store
+            .coupons(&CouponQuery {
+                before: Some(owned.id()),
+                limit: 10
+            })
+            .await
+            .unwrap(),
+        []
+    );
 }

@@ -36,10 +36,25 @@ struct Part {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let row = (0..6_u8, prop_oneof![6 => Just(None), 1 => (1..=4_u8).prop_map(Some)]);
+    let row = (
+        0..6_u8,
+        prop_oneof![6 => Just(None), 1 => (1..=4_u8).prop_map(Some)],
+    );
     let offset = prop_oneof![8 => Just(0_i8), 1 => -2..=2_i8];
-    let part = (0..COUPONS.len(), offset, prop::collection::vec(row, 1..6), any::<bool>(), prop::bool::weighted(0.1))
-        .prop_map(|(coupon, offset, rows, do_expire, forged)| Part { coupon, offset, rows, do_expire, forged });
+    let part = (
+        0..COUPONS.len(),
+        offset,
+        prop::collection::vec(row, 1..6),
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(coupon, offset, rows, do_expire, forged)| Part {
+            coupon,
+            offset,
+            rows,
+            do_expire,
+            forged,
+        });
     let write = prop::collection::vec(part, 1..4).prop_map(Step::Write);
     let claim = (0..COUPONS.len(), any::<bool>()).prop_map(|(coupon, told)| Step::Claim { coupon, told });
     prop::collection::vec(prop_oneof![6 => write, 1 => claim], 1..20)
@@ -59,17 +74,27 @@ impl Model {
     fn guards_hold(&self, owned: &Owned, portion: &Portion, rows: &[Issuance]) -> bool {
         let last = rows.iter().map(|row| row.id.sequence.get()).max().unwrap_or(0);
         self.fences.get(&portion.shard.get()) == Some(&portion.fence)
-            && owned.coupon.offer.total_quantity.is_none_or(|total| last <= total)
-            && rows.iter().all(|row| row.nth <= owned.coupon.offer.per_user_limit)
+            && owned
+                .coupon
+                .offer
+                .total_quantity
+                .is_none_or(|total| last <= total)
+            && rows
+                .iter()
+                .all(|row| row.nth <= owned.coupon.offer.per_user_limit)
     }
 
     fn clashes(&self, rows: &[Issuance]) -> bool {
         let mut seen: Vec<&Issuance> = Vec::new();
         rows.iter().any(|row| {
-            let stored = self.rows.get(&row.id.coupon).into_iter().flat_map(BTreeMap::values);
-            let clash = stored
-                .chain(seen.iter().copied())
-                .any(|other| other.id.sequence == row.id.sequence || (&other.user, other.nth) == (&row.user, row.nth));
+            let stored = self
+                .rows
+                .get(&row.id.coupon)
+                .into_iter()
+                .flat_map(BTreeMap::values);
+            let clash = stored.chain(seen.iter().copied()).any(|other| {
+                other.id.sequence == row.id.sequence || (&other.user, other.nth) == (&row.user, row.nth)
+            });
             seen.push(row);
             clash
         })
@@ -81,7 +106,11 @@ impl Model {
     }
 
     fn rows_of(&self, owned: &Owned, part: &Part) -> Vec<Issuance> {
-        let highest = self.rows.get(&owned.id()).and_then(|rows| rows.keys().last().copied()).unwrap_or(0);
+        let highest = self
+            .rows
+            .get(&owned.id())
+            .and_then(|rows| rows.keys().last().copied())
+            .unwrap_or(0);
         let first = highest.saturating_add_signed(i64::from(part.offset)) + 1;
         let mut given: HashMap<u8, u8> = HashMap::new();
         (first..)
@@ -92,7 +121,10 @@ impl Model {
                 *before += 1;
                 let nth = nth.unwrap_or(self.count(owned.id(), &user) + *before);
                 let issuance = owned.issuance(sequence, &user, nth);
-                Issuance { expires_at: issuance.expires_at.filter(|_| part.do_expire), ..issuance }
+                Issuance {
+                    expires_at: issuance.expires_at.filter(|_| part.do_expire),
+                    ..issuance
+                }
             })
             .collect()
     }
@@ -100,9 +132,17 @@ impl Model {
 
 /// Whatever is sent, and under whatever fence, what is stored is what the model says.
 pub fn random_batches_store_what_the_model_says<D: Database>() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     // A failing case prints its steps, which is all it takes to repeat it.
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    };
     // All shards of one owner, as on a node, or each of another.
     let result = TestRunner::new(config).run(&(any::<bool>(), steps()), |(is_one_owner, steps)| {
         let one = Incarnation::random();
@@ -117,7 +157,11 @@ pub fn random_batches_store_what_the_model_says<D: Database>() {
     }
 }
 
-async fn follow(store: &dyn Store, claimant: impl Fn() -> Incarnation, steps: &[Step]) -> Result<(), TestCaseError> {
+async fn follow(
+    store: &dyn Store,
+    claimant: impl Fn() -> Incarnation,
+    steps: &[Step],
+) -> Result<(), TestCaseError> {
     let mut model = Model::default();
     let mut coupons = Vec::new();
     for (quantity, limit) in COUPONS {
@@ -132,19 +176,32 @@ async fn follow(store: &dyn Store, claimant: impl Fn() -> Incarnation, steps: &[
                 let shard = coupons[*coupon].id().shard();
                 let fence = claim_by(store, shard, claimant()).await;
                 model.fences.insert(shard.get(), fence);
-                coupons.iter_mut().filter(|owned| *told && owned.id().shard() == shard).for_each(|owned| owned.fence = fence);
+                coupons
+                    .iter_mut()
+                    .filter(|owned| *told && owned.id().shard() == shard)
+                    .for_each(|owned| owned.fence = fence);
             }
             Step::Write(parts) => write(store, &mut model, &coupons, parts).await?,
         }
     }
     for owned in &coupons {
-        let expected: Vec<Issuance> = model.rows.remove(&owned.id()).unwrap_or_default().into_values().collect();
+        let expected: Vec<Issuance> = model
+            .rows
+            .remove(&owned.id())
+            .unwrap_or_default()
+            .into_values()
+            .collect();
         prop_assert_eq!(loaded(store, owned.id(), 0).await, expected);
     }
     Ok(())
 }
 
-async fn write(store: &dyn Store, model: &mut Model, coupons: &[Owned], parts: &[Part]) -> Result<(), TestCaseError> {
+async fn write(
+    store: &dyn Store,
+    model: &mut Model,
+    coupons: &[Owned],
+    parts: &[Part],
+) -> Result<(), TestCaseError> {
     let mut portions: Vec<Portion> = Vec::new();
     let (mut passing, mut clash) = (Vec::new(), false);
     for part in parts {
@@ -169,7 +226,11 @@ async fn write(store: &dyn Store, model: &mut Model, coupons: &[Owned], parts: &
             prop_assert!(!clash, "a clash was stored: {:?}", sent);
             prop_assert_eq!(stored, passing.len() as u64);
             for row in passing {
-                model.rows.entry(row.id.coupon).or_default().insert(row.id.sequence.get(), row);
+                model
+                    .rows
+                    .entry(row.id.coupon)
+                    .or_default()
+                    .insert(row.id.sequence.get(), row);
             }
         }
         Err(StoreError::Clash(_)) => prop_assert!(clash, "no clash was expected: {:?}", sent),

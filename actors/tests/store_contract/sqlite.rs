@@ -27,7 +27,11 @@ impl SqliteFile {
 
     /// A connection of another program.
     async fn shell(&self) -> SqliteConnection {
-        SqliteConnectOptions::new().filename(self.store.path()).connect().await.unwrap()
+        SqliteConnectOptions::new()
+            .filename(self.store.path())
+            .connect()
+            .await
+            .unwrap()
     }
 
     async fn open(&self) -> Result<SqliteStore, OpenError> {
@@ -41,7 +45,10 @@ impl Database for SqliteFile {
         let directory = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&Self::options(&directory)).await.unwrap();
         store.check().await.unwrap();
-        Self { directory, store: Arc::new(store) }
+        Self {
+            directory,
+            store: Arc::new(store),
+        }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -58,10 +65,21 @@ impl Database for SqliteFile {
 async fn a_second_open_is_refused_until_the_first_is_closed() {
     let file = SqliteFile::new().await;
     let refused = file.open().await.unwrap_err();
-    assert!(refused.to_string().ends_with("firstcome.db is in use by another process"), "{refused}");
-    assert!(matches!(SqliteStore::migrate(&SqliteFile::options(&file.directory)).await, Err(OpenError::InUse(_))));
+    assert!(
+        refused
+            .to_string()
+            .ends_with("firstcome.db is in use by another process"),
+        "{refused}"
+    );
+    assert!(matches!(
+        SqliteStore::migrate(&SqliteFile::options(&file.directory)).await,
+        Err(OpenError::InUse(_))
+    ));
     file.store.close().await;
-    assert!(matches!(file.store.check().await, Err(StoreError::NotStored(_))), "closed");
+    assert!(
+        matches!(file.store.check().await, Err(StoreError::NotStored(_))),
+        "closed"
+    );
     file.open().await.unwrap();
 }
 
@@ -71,7 +89,10 @@ async fn one_database_has_one_lock_by_whatever_name() {
     let file = SqliteFile::new().await;
     let link = file.directory.path().join("link.db");
     std::os::unix::fs::symlink(file.store.path(), &link).unwrap();
-    assert!(matches!(SqliteStore::open(&Options::new(link)).await, Err(OpenError::InUse(_))));
+    assert!(matches!(
+        SqliteStore::open(&Options::new(link)).await,
+        Err(OpenError::InUse(_))
+    ));
 }
 
 #[tokio::test]
@@ -95,7 +116,10 @@ async fn a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all() {
     drop(write.await);
     file.reopen().await;
     let rows = loaded(&*file.store, owned.id(), 0).await.len();
-    assert!(rows == 0 || rows == 1_000, "{rows} rows: neither whole nor nothing");
+    assert!(
+        rows == 0 || rows == 1_000,
+        "{rows} rows: neither whole nor nothing"
+    );
 }
 
 #[tokio::test]
@@ -109,13 +133,20 @@ async fn commits_are_synced_before_they_are_answered() {
 /// Users come in no order, so almost every row changes a page of its own.
 #[tokio::test]
 async fn the_log_is_moved_while_rows_come_and_begins_anew() {
-    /// Twice what is let come before it is moved, and what a log that was longer is cut to when it begins anew; all of it would be half as much again.
+    /// Twice what is let come before it is moved, and what a log that was longer is cut to when it begins
+    /// anew; all of it would be half as much again.
     const LOG_BYTES: u64 = 256 << 20;
     const ROWS: u64 = 130_000;
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
     let log = format!("{}-wal", file.store.path().display());
-    let stranger = |sequence: u64| owned.issuance(sequence, &format!("{:016x}", sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)), 1);
+    let stranger = |sequence: u64| {
+        owned.issuance(
+            sequence,
+            &format!("{:016x}", sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            1,
+        )
+    };
     for first in (1..ROWS).step_by(500) {
         let sent = batch([owned.portion((first..first + 500).map(stranger).collect())]);
         assert_eq!(file.store.write(&sent).await.unwrap(), 500);
@@ -129,7 +160,13 @@ async fn the_log_is_moved_while_rows_come_and_begins_anew() {
 async fn a_log_that_a_crash_left_is_moved_before_anything_else() {
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
-    assert_eq!(file.store.write(&batch([owned.strangers(1..=1_000)])).await.unwrap(), 1_000);
+    assert_eq!(
+        file.store
+            .write(&batch([owned.strangers(1..=1_000)]))
+            .await
+            .unwrap(),
+        1_000
+    );
     // What a crash leaves: database and log, and nobody who has them open.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("firstcome.db");
@@ -146,7 +183,10 @@ async fn a_log_that_a_crash_left_is_moved_before_anything_else() {
 async fn a_full_disk_refuses_and_loses_nothing() {
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
-    assert_eq!(file.store.write(&batch([owned.strangers(1..=10)])).await.unwrap(), 10);
+    assert_eq!(
+        file.store.write(&batch([owned.strangers(1..=10)])).await.unwrap(),
+        10
+    );
     // Lower than it is: SQLite keeps what it has and grows no more.
     file.store.set_page_count_max(1).await.unwrap();
     let mut stored = 10;
@@ -163,7 +203,10 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     assert_eq!(loaded(&*file.store, owned.id(), 0).await.len() as u64, stored);
     file.store.set_page_count_max(1_000_000).await.unwrap();
     assert_eq!(file.store.write(&refused).await.unwrap(), 500);
-    assert_eq!(loaded(&*file.store, owned.id(), 0).await.len() as u64, stored + 500);
+    assert_eq!(
+        loaded(&*file.store, owned.id(), 0).await.len() as u64,
+        stored + 500
+    );
 }
 
 #[tokio::test]
@@ -171,10 +214,19 @@ async fn a_database_locked_by_another_program_refuses_and_recovers() {
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
     let mut shell = file.shell().await;
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut shell).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut shell)
+        .await
+        .unwrap();
     let sent = batch([owned.strangers(1..=3)]);
-    assert!(matches!(file.store.write(&sent).await, Err(StoreError::NotStored(_))));
-    assert!(file.store.coupon(owned.id()).await.unwrap().is_some(), "reading goes on");
+    assert!(matches!(
+        file.store.write(&sent).await,
+        Err(StoreError::NotStored(_))
+    ));
+    assert!(
+        file.store.coupon(owned.id()).await.unwrap().is_some(),
+        "reading goes on"
+    );
     sqlx::raw_sql("ROLLBACK").execute(&mut shell).await.unwrap();
     assert_eq!(file.store.write(&sent).await.unwrap(), 3);
 }
@@ -202,7 +254,10 @@ async fn opened_with_newer_schema(versions: i64) -> Result<(), OpenError> {
 #[tokio::test]
 async fn a_schema_newer_by_one_is_taken_and_by_two_refused() {
     opened_with_newer_schema(1).await.unwrap();
-    assert!(matches!(opened_with_newer_schema(2).await, Err(OpenError::TooNew { found: 4, known: 2 })));
+    assert!(matches!(
+        opened_with_newer_schema(2).await,
+        Err(OpenError::TooNew { found: 4, known: 2 })
+    ));
 }
 
 #[tokio::test]
@@ -210,7 +265,10 @@ async fn a_schema_that_is_not_ours_is_refused() {
     let file = SqliteFile::new().await;
     file.store.close().await;
     let mut shell = file.shell().await;
-    sqlx::raw_sql("UPDATE _sqlx_migrations SET checksum = x'00'").execute(&mut shell).await.unwrap();
+    sqlx::raw_sql("UPDATE _sqlx_migrations SET checksum = x'00'")
+        .execute(&mut shell)
+        .await
+        .unwrap();
     assert!(matches!(file.open().await, Err(OpenError::Migrate(_))));
 }
 
@@ -218,9 +276,16 @@ async fn a_schema_that_is_not_ours_is_refused() {
 async fn a_cluster_made_otherwise_is_unreadable() {
     let file = SqliteFile::new().await;
     let mut shell = file.shell().await;
-    for spoil in ["UPDATE cluster SET shards = 128", "UPDATE cluster SET shards = 256, hash = 'fnv'", "DROP TABLE cluster"] {
+    for spoil in [
+        "UPDATE cluster SET shards = 128",
+        "UPDATE cluster SET shards = 256, hash = 'fnv'",
+        "DROP TABLE cluster",
+    ] {
         sqlx::raw_sql(spoil).execute(&mut shell).await.unwrap();
-        assert!(matches!(file.store.check().await, Err(StoreError::Unreadable(_))), "{spoil}");
+        assert!(
+            matches!(file.store.check().await, Err(StoreError::Unreadable(_))),
+            "{spoil}"
+        );
     }
 }
 
@@ -231,12 +296,22 @@ async fn rows_that_make_no_sense_are_unreadable() {
     let sent = batch([owned.strangers(1..=2)]);
     file.store.write(&sent).await.unwrap();
     let mut shell = file.shell().await;
-    sqlx::raw_sql("UPDATE issuances SET user_id = 'two words' WHERE sequence = 2").execute(&mut shell).await.unwrap();
+    sqlx::raw_sql("UPDATE issuances SET user_id = 'two words' WHERE sequence = 2")
+        .execute(&mut shell)
+        .await
+        .unwrap();
     let result = file.store.load(owned.id(), Sequence::NONE, &mut |_| Ok(())).await;
     assert!(matches!(result, Err(StoreError::Unreadable(_))));
-    assert_eq!(found(&*file.store, &sent).await, (true, FoundRows::Different), "this coupon's trouble alone");
+    assert_eq!(
+        found(&*file.store, &sent).await,
+        (true, FoundRows::Different),
+        "this coupon's trouble alone"
+    );
     let change = batch([owned.change(2, |coupon| coupon.status = Status::Paused)]);
-    sqlx::raw_sql("UPDATE coupons SET created_at = 9223372036854775807").execute(&mut shell).await.unwrap();
+    sqlx::raw_sql("UPDATE coupons SET created_at = 9223372036854775807")
+        .execute(&mut shell)
+        .await
+        .unwrap();
     assert_eq!(found(&*file.store, &change).await, (true, FoundRows::Different));
 }
 
@@ -244,6 +319,10 @@ async fn rows_that_make_no_sense_are_unreadable() {
 async fn a_file_that_is_no_database_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("text.db");
-    std::fs::write(&path, "not a database, by any means, however long one reads in it").unwrap();
+    std::fs::write(
+        &path,
+        "not a database, by any means, however long one reads in it",
+    )
+    .unwrap();
     assert!(SqliteStore::open(&Options::new(path)).await.is_err());
 }

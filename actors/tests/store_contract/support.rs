@@ -64,7 +64,12 @@ pub fn offer(total_quantity: Option<u64>, per_user_limit: u8) -> Offer {
 }
 
 pub async fn create(store: &dyn Store, offer: Offer) -> Coupon {
-    let new = NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at: noon() };
+    let new = NewCoupon {
+        key: RequestKey::random(),
+        offer,
+        status: Status::Open,
+        created_at: noon(),
+    };
     match store.create_coupon(&new).await.unwrap() {
         Created::New(coupon) => coupon,
         other => panic!("a fresh key gave {other:?}"),
@@ -84,8 +89,18 @@ pub async fn claim(store: &dyn Store, shard: ShardId) -> Fence {
 pub async fn claim_by(store: &dyn Store, shard: ShardId, claimant: Incarnation) -> Fence {
     let seen = shard_row(store, shard).await;
     let rows = store.claim(&[Claim { seen, claimant }]).await.unwrap();
-    assert_eq!(rows, [ShardRow { id: shard, epoch: seen.epoch.next(), owner: Some(claimant) }]);
-    Fence { epoch: rows[0].epoch, owner: claimant }
+    assert_eq!(
+        rows,
+        [ShardRow {
+            id: shard,
+            epoch: seen.epoch.next(),
+            owner: Some(claimant)
+        }]
+    );
+    Fence {
+        epoch: rows[0].epoch,
+        owner: claimant,
+    }
 }
 
 /// A coupon, and the right to write to it.
@@ -108,7 +123,10 @@ impl Owned {
     pub fn issuance(&self, sequence: u64, user_id: &str, nth: u8) -> Issuance {
         let issued_at = after_noon(sequence as i64);
         Issuance {
-            id: IssuanceId { coupon: self.id(), sequence: Sequence::new(sequence) },
+            id: IssuanceId {
+                coupon: self.id(),
+                sequence: Sequence::new(sequence),
+            },
             user: user(user_id),
             nth,
             key: key(&format!("key-{sequence}")),
@@ -119,12 +137,21 @@ impl Owned {
 
     /// Issuances to these users, a first one each, from this sequence on.
     pub fn run(&self, first: u64, users: &[&str]) -> Portion {
-        self.portion((first..).zip(users).map(|(sequence, user)| self.issuance(sequence, user, 1)).collect())
+        self.portion(
+            (first..)
+                .zip(users)
+                .map(|(sequence, user)| self.issuance(sequence, user, 1))
+                .collect(),
+        )
     }
 
     /// Issuances to users nobody else has, of these sequences.
     pub fn strangers(&self, sequences: std::ops::RangeInclusive<u64>) -> Portion {
-        self.portion(sequences.map(|sequence| self.issuance(sequence, &format!("user-{sequence}"), 1)).collect())
+        self.portion(
+            sequences
+                .map(|sequence| self.issuance(sequence, &format!("user-{sequence}"), 1))
+                .collect(),
+        )
     }
 
     pub fn portion(&self, issuances: Vec<Issuance>) -> Portion {
@@ -137,11 +164,19 @@ impl Owned {
         coupon.version += 1;
         coupon.updated_at = after_noon(77);
         edit(&mut coupon);
-        self.of(Entries::Change(Arc::new(CouponChange { coupon, issued: Sequence::new(issued) })))
+        self.of(Entries::Change(Arc::new(CouponChange {
+            coupon,
+            issued: Sequence::new(issued),
+        })))
     }
 
     fn of(&self, entries: Entries) -> Portion {
-        Portion { coupon: self.id(), shard: self.id().shard(), fence: self.fence, entries }
+        Portion {
+            coupon: self.id(),
+            shard: self.id().shard(),
+            fence: self.fence,
+            entries,
+        }
     }
 }
 
@@ -150,7 +185,10 @@ pub async fn on_different_shards(store: &dyn Store, count: usize) -> Vec<Owned> 
     let mut coupons: Vec<Owned> = Vec::new();
     while coupons.len() < count {
         let coupon = create(store, offer(None, 1)).await;
-        if coupons.iter().all(|other| other.id().shard() != coupon.id.shard()) {
+        if coupons
+            .iter()
+            .all(|other| other.id().shard() != coupon.id.shard())
+        {
             let fence = claim(store, coupon.id.shard()).await;
             coupons.push(Owned { coupon, fence });
         }
@@ -159,7 +197,9 @@ pub async fn on_different_shards(store: &dyn Store, count: usize) -> Vec<Owned> 
 }
 
 pub fn batch(portions: impl Into<Vec<Portion>>) -> Batch {
-    Batch { portions: portions.into() }
+    Batch {
+        portions: portions.into(),
+    }
 }
 
 pub fn issuances(portion: &Portion) -> Vec<Issuance> {
@@ -175,7 +215,10 @@ pub async fn loaded(store: &dyn Store, coupon: CouponId, after: u64) -> Vec<Issu
     let found = store
         .load(coupon, Sequence::new(after), &mut |loaded| {
             all.push(Issuance {
-                id: IssuanceId { coupon, sequence: loaded.sequence },
+                id: IssuanceId {
+                    coupon,
+                    sequence: loaded.sequence,
+                },
                 user: user(loaded.user),
                 nth: loaded.nth,
                 key: key(loaded.key),

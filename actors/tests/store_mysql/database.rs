@@ -24,16 +24,26 @@ impl OnServer {
         let server = Server::shared(kind).expect("asked before");
         let name = Server::fresh_name();
         let mut admin = admin(server).await;
-        run(&mut admin, &format!("CREATE DATABASE {name} CHARACTER SET latin1")).await;
+        run(
+            &mut admin,
+            &format!("CREATE DATABASE {name} CHARACTER SET latin1"),
+        )
+        .await;
         (server, name)
     }
 
     /// A database with a store on it, reached through another port if one is given.
     pub async fn through(kind: Kind, port: Option<u16>) -> Self {
         let (server, name) = Self::empty(kind).await;
-        let store = MySqlStore::open(&Options::new(server.url(&name, port))).await.unwrap();
+        let store = MySqlStore::open(&Options::new(server.url(&name, port)))
+            .await
+            .unwrap();
         store.check().await.unwrap();
-        Self { server, name, store: Arc::new(store) }
+        Self {
+            server,
+            name,
+            store: Arc::new(store),
+        }
     }
 
     pub async fn open(&self) -> Result<MySqlStore, OpenError> {
@@ -50,13 +60,19 @@ impl OnServer {
 
 /// A connection with all rights.
 pub async fn admin(server: &Server) -> MySqlConnection {
-    let options = MySqlConnectOptions::new().socket(server.socket()).username("root").ssl_mode(sqlx::mysql::MySqlSslMode::Disabled);
+    let options = MySqlConnectOptions::new()
+        .socket(server.socket())
+        .username("root")
+        .ssl_mode(sqlx::mysql::MySqlSslMode::Disabled);
     options.connect().await.unwrap()
 }
 
 /// Runs statements as text.
 pub async fn run(connection: &mut MySqlConnection, statements: &str) {
-    sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(connection).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
+        .execute(connection)
+        .await
+        .unwrap();
 }
 
 /// Makes a [`Database`] of each server.

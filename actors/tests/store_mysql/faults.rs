@@ -66,7 +66,10 @@ pub async fn a_connection_cut_after_the_batch_is_sent_leaves_it_whole_or_absent(
 pub async fn a_connection_cut_after_the_commit_leaves_it_stored(kind: Kind) {
     let (database, owned, sent) = a_batch_that_is_cut(kind, Mode::CutAfterAnswer).await;
     assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Stored));
-    assert!(matches!(database.store.write(&sent).await, Err(StoreError::Clash(_))));
+    assert!(matches!(
+        database.store.write(&sent).await,
+        Err(StoreError::Clash(_))
+    ));
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
 }
 
@@ -87,66 +90,140 @@ pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_retur
     let (store, node) = (&*database.store, node());
     assert!(store.join(&node, None).await.unwrap());
     proxy.set(Mode::Refuse);
-    // The first to be asked on a connection that was up learns of it by its end; all after that by being refused.
+    // The first to be asked on a connection that was up learns of it by its end; all after that by being
+    // refused.
     until("refusing", async || {
-        let results = [store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.map(drop), store.check().await];
-        results.iter().all(|result| matches!(result, Err(StoreError::NotStored(_))))
+        let results = [
+            store
+                .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+                .await
+                .map(drop),
+            store.check().await,
+        ];
+        results
+            .iter()
+            .all(|result| matches!(result, Err(StoreError::NotStored(_))))
     })
     .await;
     let sent = batch([owned.strangers(1..=5)]);
-    assert!(matches!(store.write(&sent).await, Err(StoreError::NotStored(_) | StoreError::Unknown(_))));
+    assert!(matches!(
+        store.write(&sent).await,
+        Err(StoreError::NotStored(_) | StoreError::Unknown(_))
+    ));
     assert!(matches!(store.write(&sent).await, Err(StoreError::NotStored(_))));
-    assert!(matches!(store.coupon(owned.id()).await, Err(StoreError::NotStored(_))));
+    assert!(matches!(
+        store.coupon(owned.id()).await,
+        Err(StoreError::NotStored(_))
+    ));
     proxy.set(Mode::Pass);
     assert_eq!(store.write(&sent).await.unwrap(), 5);
     store.check().await.unwrap();
-    assert!(store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap().is_some());
+    assert!(
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
     let (proxy, database, owned) = through_a_proxy(kind).await;
     let (store, node) = (&*database.store, node());
     assert!(store.join(&node, None).await.unwrap());
-    assert!(store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap().is_some());
+    assert!(
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap()
+            .is_some()
+    );
     proxy.set(Mode::Hold);
     let begun = Instant::now();
     let sent = batch([owned.strangers(1..=5)]);
     let (beat, write, nodes) = tokio::join!(
-        async { (store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await, begun.elapsed()) },
+        async {
+            (
+                store
+                    .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+                    .await,
+                begun.elapsed(),
+            )
+        },
         async { (store.write(&sent).await, begun.elapsed()) },
         async { (store.nodes().await, begun.elapsed()) },
     );
-    assert!(beat.0.is_err() && beat.1 < Duration::from_millis(2_500), "{beat:?}");
-    assert!(write.0.is_err() && write.1 < Duration::from_millis(5_000), "{write:?}");
-    assert!(matches!(nodes.0, Err(StoreError::NotStored(_))) && nodes.1 < Duration::from_millis(2_500), "{nodes:?}");
+    assert!(
+        beat.0.is_err() && beat.1 < Duration::from_millis(2_500),
+        "{beat:?}"
+    );
+    assert!(
+        write.0.is_err() && write.1 < Duration::from_millis(5_000),
+        "{write:?}"
+    );
+    assert!(
+        matches!(nodes.0, Err(StoreError::NotStored(_))) && nodes.1 < Duration::from_millis(2_500),
+        "{nodes:?}"
+    );
     proxy.set(Mode::Pass);
     send(store, &sent).await;
-    assert!(store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap().is_some());
+    assert!(
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 /// Its lane waits for 5 s in all, and would ask again while this still had its connection.
 pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
-    let proxy = Proxy::with_habit(Server::shared(kind).unwrap().port(), Habit::MuteAt("shard_id, epoch, owner FROM shards")).await;
+    let proxy = Proxy::with_habit(
+        Server::shared(kind).unwrap().port(),
+        Habit::MuteAt("shard_id, epoch, owner FROM shards"),
+    )
+    .await;
     let database = OnServer::through(kind, Some(proxy.port())).await;
     let coupon = create(&*database.store, offer(None, 1)).await;
-    let owned = Owned { coupon, fence: Fence { epoch: Epoch::new(1), owner: Incarnation::random() } };
+    let owned = Owned {
+        coupon,
+        fence: Fence {
+            epoch: Epoch::new(1),
+            owner: Incarnation::random(),
+        },
+    };
     let sent = batch([owned.strangers(1..=5)]);
     let begun = Instant::now();
     let result = database.store.read_back(&sent).await;
     assert!(matches!(result, Err(StoreError::NotStored(_))), "{result:?}");
-    assert!(begun.elapsed() < Duration::from_millis(4_500), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_millis(4_500),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
-/// What is wrong with a server is no coupon's fault: a lane would give up what its coupons have out, as rows that make no sense.
+/// What is wrong with a server is no coupon's fault: a lane would give up what its coupons have out, as rows
+/// that make no sense.
 pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let sent = batch([owned.strangers(1..=5)]);
-    run(&mut admin(database.server).await, &format!("DROP DATABASE {}", database.name)).await;
+    run(
+        &mut admin(database.server).await,
+        &format!("DROP DATABASE {}", database.name),
+    )
+    .await;
     // Connections from before are told so by their first statement, and closed.
     drop(database.store.write(&sent).await);
-    for result in [database.store.write(&sent).await.map(drop), database.store.read_back(&sent).await.map(drop)] {
-        assert!(matches!(&result, Err(StoreError::NotStored(why)) if why.contains("1049")), "{result:?}");
+    for result in [
+        database.store.write(&sent).await.map(drop),
+        database.store.read_back(&sent).await.map(drop),
+    ] {
+        assert!(
+            matches!(&result, Err(StoreError::NotStored(why)) if why.contains("1049")),
+            "{result:?}"
+        );
     }
 }
 
@@ -155,11 +232,22 @@ pub async fn a_full_table_refuses_and_recovers(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let mut shell = database.shell().await;
-    run(&mut shell, "SET SESSION max_heap_table_size = 16384; ALTER TABLE issuances ENGINE = MEMORY").await;
+    run(
+        &mut shell,
+        "SET SESSION max_heap_table_size = 16384; ALTER TABLE issuances ENGINE = MEMORY",
+    )
+    .await;
     let sent = batch([owned.strangers(1..=2_000)]);
     let result = database.store.write(&sent).await;
-    assert!(matches!(&result, Err(StoreError::NotStored(why)) if why.contains("1114")), "{result:?}");
-    run(&mut shell, "TRUNCATE TABLE issuances; ALTER TABLE issuances ENGINE = InnoDB").await;
+    assert!(
+        matches!(&result, Err(StoreError::NotStored(why)) if why.contains("1114")),
+        "{result:?}"
+    );
+    run(
+        &mut shell,
+        "TRUNCATE TABLE issuances; ALTER TABLE issuances ENGINE = InnoDB",
+    )
+    .await;
     assert_eq!(database.store.write(&sent).await.unwrap(), 2_000);
 }
 
@@ -168,11 +256,25 @@ pub async fn a_beat_that_went_back_shows(kind: Kind) {
     let node = node();
     database.store.join(&node, None).await.unwrap();
     for beat in 1..=5 {
-        assert_eq!(database.store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(beat));
+        assert_eq!(
+            database
+                .store
+                .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+                .await
+                .unwrap(),
+            Some(beat)
+        );
     }
     // As after a restore, or a fail-over to a server that had less.
     run(&mut database.shell().await, "UPDATE nodes SET beat = 2").await;
-    assert_eq!(database.store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(3));
+    assert_eq!(
+        database
+            .store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        Some(3)
+    );
 }
 
 pub async fn a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all(kind: Kind) {
@@ -185,7 +287,10 @@ pub async fn a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all(kind: Ki
     write.abort();
     drop(write.await);
     let rows = loaded(&*database.store, owned.id(), 0).await.len();
-    assert!(rows == 0 || rows == 1_000, "{rows} rows: neither whole nor nothing");
+    assert!(
+        rows == 0 || rows == 1_000,
+        "{rows} rows: neither whole nor nothing"
+    );
     send(&*database.store, &sent).await;
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 1_000);
 }
@@ -194,8 +299,14 @@ pub async fn a_closed_store_refuses(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     database.store.close().await;
-    assert!(matches!(database.store.check().await, Err(StoreError::NotStored(_))));
-    assert!(matches!(database.store.write(&batch([owned.strangers(1..=1)])).await, Err(StoreError::NotStored(_))));
+    assert!(matches!(
+        database.store.check().await,
+        Err(StoreError::NotStored(_))
+    ));
+    assert!(matches!(
+        database.store.write(&batch([owned.strangers(1..=1)])).await,
+        Err(StoreError::NotStored(_))
+    ));
 }
 
 pub async fn two_nodes_make_one_coupon_of_one_key(kind: Kind) {
@@ -203,9 +314,20 @@ pub async fn two_nodes_make_one_coupon_of_one_key(kind: Kind) {
     let other = one.open().await.unwrap();
     for round in 0..10 {
         let key = RequestKey::parse(&format!("round-{round}")).unwrap();
-        let new = NewCoupon { key, offer: offer(Some(5), 1), status: Status::Open, created_at: noon() };
-        let answers =
-            join_all((0..8).map(|turn| if turn % 2 == 0 { one.store.create_coupon(&new) } else { other.create_coupon(&new) })).await;
+        let new = NewCoupon {
+            key,
+            offer: offer(Some(5), 1),
+            status: Status::Open,
+            created_at: noon(),
+        };
+        let answers = join_all((0..8).map(|turn| {
+            if turn % 2 == 0 {
+                one.store.create_coupon(&new)
+            } else {
+                other.create_coupon(&new)
+            }
+        }))
+        .await;
         let mut ids = Vec::new();
         let mut made = 0;
         for answer in answers {
@@ -241,7 +363,10 @@ pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(
     let results = [
         store.write(&refused).await.map(drop),
         store.write(&refused).await.map(drop),
-        store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.map(drop),
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .map(drop),
         store.check().await,
         // What a demoted server tells may be old.
         store.coupon(owned.id()).await.map(drop),
@@ -253,7 +378,13 @@ pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(
         assert!(matches!(result, Err(StoreError::NotStored(_))), "{result:?}");
     }
     assert_eq!(store.write(&refused).await.unwrap(), 1);
-    assert_eq!(store.beat(&node.id, node.incarnation, NodeState::Ready, &[]).await.unwrap(), Some(1));
+    assert_eq!(
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        Some(1)
+    );
     store.check().await.unwrap();
 }
 
@@ -282,12 +413,20 @@ pub async fn a_killed_server_keeps_what_was_told_and_is_used_when_it_returns(kin
             }
         };
         killing.await.unwrap();
-        assert!(matches!(store.write(&unsettled).await, Err(StoreError::NotStored(_))), "nobody is there");
+        assert!(
+            matches!(store.write(&unsettled).await, Err(StoreError::NotStored(_))),
+            "nobody is there"
+        );
         assert!(store.check().await.is_err());
-        tokio::task::spawn_blocking(|| database.server.resume().unwrap()).await.unwrap();
+        tokio::task::spawn_blocking(|| database.server.resume().unwrap())
+            .await
+            .unwrap();
         send(&*store, &unsettled).await;
         let told = told.load(Ordering::Relaxed);
-        let rows = store.issuances_of_coupon(owned.id(), None, actors::ids::Sequence::new(first - 1), 1_000_000).await.unwrap();
+        let rows = store
+            .issuances_of_coupon(owned.id(), None, actors::ids::Sequence::new(first - 1), 1_000_000)
+            .await
+            .unwrap();
         let sequences: Vec<u64> = rows.iter().map(|row| row.id.sequence.get()).collect();
         assert_eq!(sequences, (first..first + told + 10).collect::<Vec<_>>());
     }

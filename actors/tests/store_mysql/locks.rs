@@ -12,20 +12,29 @@ use sqlx::{AssertSqlSafe, Row};
 use tokio::task::JoinHandle;
 
 use crate::database::{OnServer, run};
-use crate::support::{Owned, batch, claim, claim_by, found, issuances, loaded, on_different_shards, shard_row, user};
+use crate::support::{
+    Owned, batch, claim, claim_by, found, issuances, loaded, on_different_shards, shard_row, user,
+};
 use crate::until;
 use bench::servers::proxy::{Habit, Mode, Proxy};
 use bench::servers::{Kind, Server};
 
-/// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more than ten times a second.)
+/// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more
+/// than ten times a second.)
 async fn waiting(shell: &mut MySqlConnection) -> i64 {
-    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'").fetch_one(shell).await.unwrap();
+    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
+        .fetch_one(shell)
+        .await
+        .unwrap();
     row.try_get::<String, _>(1).unwrap().parse().unwrap()
 }
 
-/// What is said behind the question for a session's settings: its statements wait for locks far longer than the store has them do, so that it can be seen
-/// who waits for whom, however busy the machine is.
-const PATIENCE: Habit = Habit::Append("SHOW VARIABLES WHERE", "; SET SESSION innodb_lock_wait_timeout = 120");
+/// What is said behind the question for a session's settings: its statements wait for locks far longer than
+/// the store has them do, so that it can be seen who waits for whom, however busy the machine is.
+const PATIENCE: Habit = Habit::Append(
+    "SHOW VARIABLES WHERE",
+    "; SET SESSION innodb_lock_wait_timeout = 120",
+);
 
 /// A database, with a store on it whose statements are patient, through a proxy.
 async fn patient(kind: Kind) -> (Proxy, OnServer) {
@@ -34,7 +43,8 @@ async fn patient(kind: Kind) -> (Proxy, OnServer) {
     (proxy, database)
 }
 
-/// How many rows a batch has stored, as it is told; nothing if the store did not wait for it to the end. It goes on at the server all the same.
+/// How many rows a batch has stored, as it is told; nothing if the store did not wait for it to the end. It
+/// goes on at the server all the same.
 async fn told(write: JoinHandle<Result<u64, StoreError>>) -> Option<u64> {
     match write.await.unwrap() {
         Ok(rows) => Some(rows),
@@ -45,10 +55,19 @@ async fn told(write: JoinHandle<Result<u64, StoreError>>) -> Option<u64> {
 
 /// Waits until a batch is seen to be stored, whatever is told of it.
 async fn stored(store: &MySqlStore, sent: &Batch) {
-    until("storing", async || store.read_back(sent).await.unwrap().iter().all(|found| found.rows == FoundRows::Stored)).await;
+    until("storing", async || {
+        store
+            .read_back(sent)
+            .await
+            .unwrap()
+            .iter()
+            .all(|found| found.rows == FoundRows::Stored)
+    })
+    .await;
 }
 
-/// A batch for two or more shards that has stored its first portions and waits for the last shard, which `holder` has locked.
+/// A batch for two or more shards that has stored its first portions and waits for the last shard, which
+/// `holder` has locked.
 struct Stuck {
     database: OnServer,
     holder: MySqlConnection,
@@ -77,13 +96,33 @@ impl Stuck {
     async fn with(database: OnServer, coupons: Vec<Owned>, do_expire: bool) -> Self {
         let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
         let last = coupons.last().unwrap().id().shard();
-        run(&mut holder, &format!("BEGIN; SELECT * FROM shards WHERE shard_id = {last} FOR UPDATE")).await;
-        let of = |owned: &Owned| if do_expire { owned.strangers(1..=3) } else { endless(owned) };
+        run(
+            &mut holder,
+            &format!("BEGIN; SELECT * FROM shards WHERE shard_id = {last} FOR UPDATE"),
+        )
+        .await;
+        let of = |owned: &Owned| {
+            if do_expire {
+                owned.strangers(1..=3)
+            } else {
+                endless(owned)
+            }
+        };
         let sent = batch(coupons.iter().map(of).collect::<Vec<_>>());
         let write = write(&database.store, &sent);
         // One that is not patient may have waited already.
-        until("waiting", async || write.is_finished() || waiting(&mut watcher).await == 1).await;
-        Self { database, holder, watcher, coupons, sent, write }
+        until("waiting", async || {
+            write.is_finished() || waiting(&mut watcher).await == 1
+        })
+        .await;
+        Self {
+            database,
+            holder,
+            watcher,
+            coupons,
+            sent,
+            write,
+        }
     }
 
     async fn let_go(&mut self) {
@@ -93,8 +132,16 @@ impl Stuck {
 
 /// Issuances 1 to 3 of the coupon, which do not end.
 fn endless(owned: &Owned) -> Portion {
-    let endless = |issuance: Issuance| Issuance { expires_at: None, ..issuance };
-    owned.portion(issuances(&owned.strangers(1..=3)).into_iter().map(endless).collect())
+    let endless = |issuance: Issuance| Issuance {
+        expires_at: None,
+        ..issuance
+    };
+    owned.portion(
+        issuances(&owned.strangers(1..=3))
+            .into_iter()
+            .map(endless)
+            .collect(),
+    )
 }
 
 fn write(store: &Arc<MySqlStore>, sent: &Batch) -> JoinHandle<Result<u64, StoreError>> {
@@ -119,21 +166,37 @@ async fn has_locked_what_it_names(kind: Kind, mut stuck: Stuck) {
           WHERE p.DB = '{}' AND t.trx_state = 'LOCK WAIT'",
         stuck.database.name
     );
-    let row = sqlx::raw_sql(AssertSqlSafe(counts)).fetch_one(&mut stuck.watcher).await.unwrap();
+    let row = sqlx::raw_sql(AssertSqlSafe(counts))
+        .fetch_one(&mut stuck.watcher)
+        .await
+        .unwrap();
     let counts: Vec<u64> = (0..3).map(|column| row.try_get(column).unwrap()).collect();
-    let locks = if kind == Kind::MySql { Some(data_locks(&mut stuck.watcher, &stuck.database.name).await) } else { None };
-    // Whatever it did not name is free: to be claimed, to be changed, to be written to. Most of all what is beside.
+    let locks = if kind == Kind::MySql {
+        Some(data_locks(&mut stuck.watcher, &stuck.database.name).await)
+    } else {
+        None
+    };
+    // Whatever it did not name is free: to be claimed, to be changed, to be written to. Most of all what is
+    // beside.
     let named: Vec<_> = stuck.coupons.iter().map(|owned| owned.id().shard()).collect();
     claim_beside(&stuck.database.store, &named, 2).await;
     stuck.let_go().await;
     assert!(told(stuck.write).await.is_none_or(|rows| rows == 15));
     stored(&stuck.database.store, &stuck.sent).await;
-    // Five shards, of which it waits for the last, and four coupons. What it has inserted is locked without counting.
+    // Five shards, of which it waits for the last, and four coupons. What it has inserted is locked without
+    // counting.
     assert_eq!(counts, [9, 3, 12], "rows locked, tables locked, rows modified");
     if let Some(locks) = locks {
-        let mut expected: Vec<_> = named.iter().map(|shard| format!("shards S,REC_NOT_GAP GRANTED {shard}")).collect();
+        let mut expected: Vec<_> = named
+            .iter()
+            .map(|shard| format!("shards S,REC_NOT_GAP GRANTED {shard}"))
+            .collect();
         expected[4] = expected[4].replace("GRANTED", "WAITING");
-        expected.extend(stuck.coupons[..4].iter().map(|owned| format!("coupons S,REC_NOT_GAP GRANTED {}", owned.id())));
+        expected.extend(
+            stuck.coupons[..4]
+                .iter()
+                .map(|owned| format!("coupons S,REC_NOT_GAP GRANTED {}", owned.id())),
+        );
         expected.sort();
         assert_eq!(locks, expected);
     }
@@ -141,11 +204,34 @@ async fn has_locked_what_it_names(kind: Kind, mut stuck: Stuck) {
 
 /// Claims those shards that are so close to some that are locked, and are not.
 async fn claim_beside(store: &MySqlStore, locked: &[ShardId], distance: u16) {
-    let is_beside = |id: ShardId| locked.iter().any(|shard| shard.get().abs_diff(id.get()) <= distance);
-    let free = store.shards().await.unwrap().into_iter().filter(|row| is_beside(row.id) && !locked.contains(&row.id));
-    let claims: Vec<_> = free.map(|seen| Claim { seen, claimant: Incarnation::random() }).collect();
-    let claimed = store.claim(&claims).await.expect("no shard is locked that was not named");
-    assert!(claims.iter().zip(claimed).all(|(claim, row)| row.owner == Some(claim.claimant)), "a shard that was not named is locked");
+    let is_beside = |id: ShardId| {
+        locked
+            .iter()
+            .any(|shard| shard.get().abs_diff(id.get()) <= distance)
+    };
+    let free = store
+        .shards()
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|row| is_beside(row.id) && !locked.contains(&row.id));
+    let claims: Vec<_> = free
+        .map(|seen| Claim {
+            seen,
+            claimant: Incarnation::random(),
+        })
+        .collect();
+    let claimed = store
+        .claim(&claims)
+        .await
+        .expect("no shard is locked that was not named");
+    assert!(
+        claims
+            .iter()
+            .zip(claimed)
+            .all(|(claim, row)| row.owner == Some(claim.claimant)),
+        "a shard that was not named is locked"
+    );
 }
 
 /// Locks on rows of the transaction that waits, as MySQL tells them.
@@ -157,7 +243,10 @@ async fn data_locks(watcher: &mut MySqlConnection, database: &str) -> Vec<String
                    JOIN performance_schema.data_locks AS l ON l.ENGINE_LOCK_ID = w.REQUESTING_ENGINE_LOCK_ID
                   WHERE l.OBJECT_SCHEMA = '{database}')"
     );
-    let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(watcher).await.unwrap();
+    let rows = sqlx::raw_sql(AssertSqlSafe(query))
+        .fetch_all(watcher)
+        .await
+        .unwrap();
     let mut told: Vec<String> = rows.iter().map(|row| row.try_get("told").unwrap()).collect();
     told.sort();
     told
@@ -170,14 +259,27 @@ pub async fn a_take_over_waits_for_a_batch_in_progress(kind: Kind) {
     let claimant = Incarnation::random();
     let claiming = tokio::spawn(async move { store.claim(&[Claim { seen, claimant }]).await });
     until("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
-    assert_eq!(shard_row(&*stuck.database.store, seen.id).await, seen, "nobody has it yet");
+    assert_eq!(
+        shard_row(&*stuck.database.store, seen.id).await,
+        seen,
+        "nobody has it yet"
+    );
     stuck.let_go().await;
     let rows = claiming.await.unwrap().unwrap();
     assert_eq!(rows[0].owner, Some(claimant));
     // Who has claimed reads all that the one before has stored.
     assert_eq!(loaded(&*stuck.database.store, first.id(), 0).await.len(), 3);
     assert!(told(stuck.write).await.is_none_or(|rows| rows == 6));
-    assert_eq!(stuck.database.store.write(&batch([first.strangers(4..=4)])).await.unwrap(), 0, "fenced from now on");
+    assert_eq!(
+        stuck
+            .database
+            .store
+            .write(&batch([first.strangers(4..=4)]))
+            .await
+            .unwrap(),
+        0,
+        "fenced from now on"
+    );
 }
 
 pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind) {
@@ -185,11 +287,18 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     let owned = Owned::make(&*database.store, Some(10), 1).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
     let (coupon, shard) = (owned.id(), owned.id().shard());
-    run(&mut holder, &format!("BEGIN; SELECT * FROM coupons WHERE id = {coupon} FOR UPDATE")).await;
+    run(
+        &mut holder,
+        &format!("BEGIN; SELECT * FROM coupons WHERE id = {coupon} FOR UPDATE"),
+    )
+    .await;
     let writing = write(&database.store, &batch([endless(&owned)]));
     until("waiting", async || waiting(&mut watcher).await == 1).await;
     if kind == Kind::MySql {
-        let expected = [format!("coupons S,REC_NOT_GAP WAITING {coupon}"), format!("shards S,REC_NOT_GAP GRANTED {shard}")];
+        let expected = [
+            format!("coupons S,REC_NOT_GAP WAITING {coupon}"),
+            format!("shards S,REC_NOT_GAP GRANTED {shard}"),
+        ];
         assert_eq!(data_locks(&mut watcher, &database.name).await, expected);
     }
     let store = database.store.clone();
@@ -199,23 +308,57 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     run(&mut holder, "ROLLBACK").await;
     claiming.await.unwrap();
     assert!(told(writing).await.is_none_or(|rows| rows == 3));
-    assert_eq!(loaded(&*database.store, coupon, 0).await.len(), 3, "who has claimed reads all that was stored before");
-    assert_eq!(database.store.write(&batch([owned.strangers(4..=4)])).await.unwrap(), 0, "fenced from now on");
+    assert_eq!(
+        loaded(&*database.store, coupon, 0).await.len(),
+        3,
+        "who has claimed reads all that was stored before"
+    );
+    assert_eq!(
+        database
+            .store
+            .write(&batch([owned.strangers(4..=4)]))
+            .await
+            .unwrap(),
+        0,
+        "fenced from now on"
+    );
 }
 
 pub async fn a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone(kind: Kind) {
     let mut stuck = Stuck::new(patient(kind).await.1, 2).await;
     let (store, first) = (stuck.database.store.clone(), stuck.coupons.remove(0));
-    let asked = HandOver { shard: first.id().shard(), from: first.fence, to: Incarnation::random() };
+    let asked = HandOver {
+        shard: first.id().shard(),
+        from: first.fence,
+        to: Incarnation::random(),
+    };
     let giving = tokio::spawn(async move { store.hand_over(&[asked]).await });
     until("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
     // While it waits, the shards that the batch did not name are free.
-    claim_beside(&stuck.database.store, &[asked.shard, stuck.coupons[0].id().shard()], 16).await;
+    claim_beside(
+        &stuck.database.store,
+        &[asked.shard, stuck.coupons[0].id().shard()],
+        16,
+    )
+    .await;
     stuck.let_go().await;
     assert_eq!(giving.await.unwrap().unwrap()[0].owner, Some(asked.to));
-    assert_eq!(loaded(&*stuck.database.store, first.id(), 0).await.len(), 3, "the new owner reads all that the old one stored");
+    assert_eq!(
+        loaded(&*stuck.database.store, first.id(), 0).await.len(),
+        3,
+        "the new owner reads all that the old one stored"
+    );
     assert!(told(stuck.write).await.is_none_or(|rows| rows == 6));
-    assert_eq!(stuck.database.store.write(&batch([first.strangers(4..=4)])).await.unwrap(), 0, "fenced from now on");
+    assert_eq!(
+        stuck
+            .database
+            .store
+            .write(&batch([first.strangers(4..=4)]))
+            .await
+            .unwrap(),
+        0,
+        "fenced from now on"
+    );
 }
 
 pub async fn a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored(kind: Kind) {
@@ -223,7 +366,11 @@ pub async fn a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored(kind: K
     let owned = Owned::make(&*database.store, Some(10), 1).await;
     let (mut giver, mut watcher) = (database.shell().await, database.shell().await);
     let (shard, to) = (owned.id().shard(), Incarnation::random().get());
-    run(&mut giver, &format!("BEGIN; UPDATE shards SET epoch = epoch + 1, owner = {to} WHERE shard_id = {shard}")).await;
+    run(
+        &mut giver,
+        &format!("BEGIN; UPDATE shards SET epoch = epoch + 1, owner = {to} WHERE shard_id = {shard}"),
+    )
+    .await;
     let sent = batch([owned.strangers(1..=3)]);
     let writing = write(&database.store, &sent);
     until("waiting", async || waiting(&mut watcher).await == 1).await;
@@ -236,8 +383,18 @@ pub async fn a_take_over_waits_for_a_change_in_progress(kind: Kind) {
     let (_, database) = patient(kind).await;
     let owned = Owned::make(&*database.store, Some(10), 1).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
-    run(&mut holder, &format!("BEGIN; SELECT * FROM coupons WHERE id = {} FOR UPDATE", owned.id())).await;
-    let changing = write(&database.store, &batch([owned.change(0, |coupon| coupon.status = Status::Paused)]));
+    run(
+        &mut holder,
+        &format!(
+            "BEGIN; SELECT * FROM coupons WHERE id = {} FOR UPDATE",
+            owned.id()
+        ),
+    )
+    .await;
+    let changing = write(
+        &database.store,
+        &batch([owned.change(0, |coupon| coupon.status = Status::Paused)]),
+    );
     until("waiting", async || waiting(&mut watcher).await == 1).await;
     let store = database.store.clone();
     let shard = owned.id().shard();
@@ -246,14 +403,30 @@ pub async fn a_take_over_waits_for_a_change_in_progress(kind: Kind) {
     run(&mut holder, "ROLLBACK").await;
     claiming.await.unwrap();
     assert!(told(changing).await.is_none_or(|rows| rows == 1));
-    assert_eq!(database.store.coupon(owned.id()).await.unwrap().unwrap().coupon.status, Status::Paused);
+    assert_eq!(
+        database
+            .store
+            .coupon(owned.id())
+            .await
+            .unwrap()
+            .unwrap()
+            .coupon
+            .status,
+        Status::Paused
+    );
 }
 
 pub async fn a_batch_that_waits_too_long_is_not_stored(kind: Kind) {
     let mut stuck = Stuck::new(OnServer::through(kind, None).await, 2).await;
-    assert!(matches!((&mut stuck.write).await.unwrap(), Err(StoreError::NotStored(why)) if why.contains("1205")));
+    assert!(
+        matches!((&mut stuck.write).await.unwrap(), Err(StoreError::NotStored(why)) if why.contains("1205"))
+    );
     let read = stuck.database.store.read_back(&stuck.sent).await.unwrap();
-    assert!(read.iter().all(|found| found.fence_holds && found.rows == FoundRows::Absent), "{read:?}");
+    assert!(
+        read.iter()
+            .all(|found| found.fence_holds && found.rows == FoundRows::Absent),
+        "{read:?}"
+    );
     stuck.let_go().await;
     assert_eq!(stuck.database.store.write(&stuck.sent).await.unwrap(), 6);
 }
@@ -264,11 +437,24 @@ pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: Kind) {
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
     let (first, last) = (coupons[0].id().shard(), coupons[1].id().shard());
     has_changed_much(&mut holder).await;
-    run(&mut holder, &format!("SELECT * FROM shards WHERE shard_id = {last} FOR UPDATE")).await;
-    let sent = batch(coupons.iter().map(|owned| owned.strangers(1..=3)).collect::<Vec<_>>());
+    run(
+        &mut holder,
+        &format!("SELECT * FROM shards WHERE shard_id = {last} FOR UPDATE"),
+    )
+    .await;
+    let sent = batch(
+        coupons
+            .iter()
+            .map(|owned| owned.strangers(1..=3))
+            .collect::<Vec<_>>(),
+    );
     let writing = write(&database.store, &sent);
     until("waiting", async || waiting(&mut watcher).await == 1).await;
-    run(&mut holder, &format!("SELECT * FROM shards WHERE shard_id = {first} FOR UPDATE")).await;
+    run(
+        &mut holder,
+        &format!("SELECT * FROM shards WHERE shard_id = {first} FOR UPDATE"),
+    )
+    .await;
     assert!(matches!(writing.await.unwrap(), Err(StoreError::NotStored(why)) if why.contains("1213")));
     run(&mut holder, "ROLLBACK").await;
     assert_eq!(database.store.write(&sent).await.unwrap(), 6);
@@ -278,9 +464,18 @@ pub async fn a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_no
     let impatient = OnServer::through(kind, None).await;
     let owned = Owned::make(&*impatient.store, Some(10), 1).await;
     let mut holder = impatient.shell().await;
-    run(&mut holder, &format!("BEGIN; SELECT * FROM shards WHERE shard_id = {} FOR UPDATE", owned.id().shard())).await;
+    run(
+        &mut holder,
+        &format!(
+            "BEGIN; SELECT * FROM shards WHERE shard_id = {} FOR UPDATE",
+            owned.id().shard()
+        ),
+    )
+    .await;
     let sent = batch([endless(&owned)]);
-    assert!(matches!(impatient.store.write(&sent).await, Err(StoreError::NotStored(why)) if why.contains("1205")));
+    assert!(
+        matches!(impatient.store.write(&sent).await, Err(StoreError::NotStored(why)) if why.contains("1205"))
+    );
     assert_eq!(found(&*impatient.store, &sent).await, (true, FoundRows::Absent));
     run(&mut holder, "ROLLBACK").await;
     assert_eq!(impatient.store.write(&sent).await.unwrap(), 3);
@@ -289,11 +484,22 @@ pub async fn a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_no
     let owned = Owned::make(&*database.store, Some(10), 1).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
     has_changed_much(&mut holder).await;
-    run(&mut holder, &format!("SELECT * FROM coupons WHERE id = {} FOR UPDATE", owned.id())).await;
+    run(
+        &mut holder,
+        &format!("SELECT * FROM coupons WHERE id = {} FOR UPDATE", owned.id()),
+    )
+    .await;
     let sent = batch([endless(&owned)]);
     let writing = write(&database.store, &sent);
     until("waiting", async || waiting(&mut watcher).await == 1).await;
-    run(&mut holder, &format!("SELECT * FROM shards WHERE shard_id = {} FOR UPDATE", owned.id().shard())).await;
+    run(
+        &mut holder,
+        &format!(
+            "SELECT * FROM shards WHERE shard_id = {} FOR UPDATE",
+            owned.id().shard()
+        ),
+    )
+    .await;
     assert!(matches!(writing.await.unwrap(), Err(StoreError::NotStored(why)) if why.contains("1213")));
     run(&mut holder, "ROLLBACK").await;
     assert_eq!(database.store.write(&sent).await.unwrap(), 3);
@@ -301,26 +507,56 @@ pub async fn a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_no
 
 /// Begins a transaction that no deadlock ends: who has changed the most rows is spared.
 async fn has_changed_much(shell: &mut MySqlConnection) {
-    let many = (0..500).map(|number| format!("({number})")).collect::<Vec<_>>().join(",");
-    run(shell, &format!("CREATE TABLE ballast (number INT PRIMARY KEY); BEGIN; INSERT INTO ballast VALUES {many}")).await;
+    let many = (0..500)
+        .map(|number| format!("({number})"))
+        .collect::<Vec<_>>()
+        .join(",");
+    run(
+        shell,
+        &format!("CREATE TABLE ballast (number INT PRIMARY KEY); BEGIN; INSERT INTO ballast VALUES {many}"),
+    )
+    .await;
 }
 
 pub async fn a_statement_goes_on_without_its_client_and_the_same_again_finds_it(kind: Kind) {
     let (proxy, database) = patient(kind).await;
     let coupons = on_different_shards(&*database.store, 2).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
-    run(&mut holder, &format!("BEGIN; SELECT * FROM shards WHERE shard_id = {} FOR UPDATE", coupons[1].id().shard())).await;
-    let sent = batch(coupons.iter().map(|owned| owned.strangers(1..=3)).collect::<Vec<_>>());
+    run(
+        &mut holder,
+        &format!(
+            "BEGIN; SELECT * FROM shards WHERE shard_id = {} FOR UPDATE",
+            coupons[1].id().shard()
+        ),
+    )
+    .await;
+    let sent = batch(
+        coupons
+            .iter()
+            .map(|owned| owned.strangers(1..=3))
+            .collect::<Vec<_>>(),
+    );
     proxy.set(Mode::CutAfterSending);
-    assert!(matches!(database.store.write(&sent).await, Err(StoreError::Unknown(_))));
+    assert!(matches!(
+        database.store.write(&sent).await,
+        Err(StoreError::Unknown(_))
+    ));
     until("going on", async || waiting(&mut watcher).await == 1).await;
-    assert_eq!(database.store.read_back(&sent).await.unwrap()[0].rows, FoundRows::Absent, "nothing is committed");
+    assert_eq!(
+        database.store.read_back(&sent).await.unwrap()[0].rows,
+        FoundRows::Absent,
+        "nothing is committed"
+    );
     let again = write(&database.store, &sent);
     until("waiting for the keys", async || waiting(&mut watcher).await == 2).await;
     run(&mut holder, "ROLLBACK").await;
     assert!(matches!(again.await.unwrap(), Err(StoreError::Clash(_))));
     let read = database.store.read_back(&sent).await.unwrap();
-    assert!(read.iter().all(|found| found.fence_holds && found.rows == FoundRows::Stored), "{read:?}");
+    assert!(
+        read.iter()
+            .all(|found| found.fence_holds && found.rows == FoundRows::Stored),
+        "{read:?}"
+    );
 }
 
 pub async fn ending_a_node_keeps_no_other_from_beating(kind: Kind) {
@@ -339,44 +575,83 @@ pub async fn ending_a_node_keeps_no_other_from_beating(kind: Kind) {
         database.store.join(row, None).await.unwrap();
     }
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
-    run(&mut holder, "BEGIN; SELECT * FROM nodes WHERE node_id = 'dead' FOR UPDATE").await;
+    run(
+        &mut holder,
+        "BEGIN; SELECT * FROM nodes WHERE node_id = 'dead' FOR UPDATE",
+    )
+    .await;
     let (store, by, seen) = (database.store.clone(), living.incarnation, dead.clone());
     let ending = tokio::spawn(async move { store.end(by, &seen).await });
     until("waiting", async || waiting(&mut watcher).await == 1).await;
     // A busy machine may take longer for one than a beat is waited for.
-    until("beating", async || matches!(database.store.beat(&other.id, other.incarnation, NodeState::Ready, &[]).await, Ok(Some(_)))).await;
+    until("beating", async || {
+        matches!(
+            database
+                .store
+                .beat(&other.id, other.incarnation, NodeState::Ready, &[])
+                .await,
+            Ok(Some(_))
+        )
+    })
+    .await;
     run(&mut holder, "ROLLBACK").await;
     assert!(ending.await.unwrap().unwrap());
 }
 
 /// Statements so far, of all sessions.
 async fn statements(shell: &mut MySqlConnection) -> u64 {
-    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Questions'").fetch_one(shell).await.unwrap();
+    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Questions'")
+        .fetch_one(shell)
+        .await
+        .unwrap();
     row.try_get::<String, _>(1).unwrap().parse().unwrap()
 }
 
-/// One statement for each coupon would not end in time where the server is a millisecond away, and be tried again for ever.
+/// One statement for each coupon would not end in time where the server is a millisecond away, and be tried
+/// again for ever.
 pub async fn a_batch_of_many_coupons_is_read_back_in_few_statements(kind: Kind) {
     const COUPONS: usize = 60;
     let database = OnServer::through(kind, None).await;
     let coupons = on_different_shards(&*database.store, COUPONS).await;
     let mut shell = database.shell().await;
-    let batch_of = |coupons: &[Owned]| batch(coupons.iter().map(|owned| owned.strangers(1..=2)).collect::<Vec<_>>());
-    database.store.write(&batch_of(&coupons[..COUPONS / 2])).await.unwrap();
+    let batch_of = |coupons: &[Owned]| {
+        batch(
+            coupons
+                .iter()
+                .map(|owned| owned.strangers(1..=2))
+                .collect::<Vec<_>>(),
+        )
+    };
+    database
+        .store
+        .write(&batch_of(&coupons[..COUPONS / 2]))
+        .await
+        .unwrap();
     let sent = batch_of(&coupons);
     let before = statements(&mut shell).await;
     let found = database.store.read_back(&sent).await.unwrap();
     let taken = statements(&mut shell).await - before;
-    let rows = |of: FoundRows| found.iter().filter(|found| found.fence_holds && found.rows == of).count();
-    assert_eq!((rows(FoundRows::Stored), rows(FoundRows::Absent)), (COUPONS / 2, COUPONS / 2));
+    let rows = |of: FoundRows| {
+        found
+            .iter()
+            .filter(|found| found.fence_holds && found.rows == of)
+            .count()
+    };
+    assert_eq!(
+        (rows(FoundRows::Stored), rows(FoundRows::Absent)),
+        (COUPONS / 2, COUPONS / 2)
+    );
     assert!(taken < 20, "{taken} statements");
 }
 
 /// Steps along an index, of all sessions.
 async fn steps(shell: &mut MySqlConnection) -> u64 {
-    let rows = sqlx::raw_sql("SHOW GLOBAL STATUS WHERE Variable_name IN ('Handler_read_next', 'Handler_read_prev')");
+    let rows =
+        sqlx::raw_sql("SHOW GLOBAL STATUS WHERE Variable_name IN ('Handler_read_next', 'Handler_read_prev')");
     let rows = rows.fetch_all(shell).await.unwrap();
-    rows.iter().map(|row| row.try_get::<String, _>(1).unwrap().parse::<u64>().unwrap()).sum()
+    rows.iter()
+        .map(|row| row.try_get::<String, _>(1).unwrap().parse::<u64>().unwrap())
+        .sum()
 }
 
 pub async fn nothing_that_people_read_goes_through_a_whole_coupon(kind: Kind) {
@@ -384,20 +659,51 @@ pub async fn nothing_that_people_read_goes_through_a_whole_coupon(kind: Kind) {
     let store = &*database.store;
     let owned = Owned::make(store, Some(5_000), 1).await;
     for first in (1..=4_000).step_by(2_000) {
-        store.write(&batch([owned.strangers(first..=first + 1_999)])).await.unwrap();
+        store
+            .write(&batch([owned.strangers(first..=first + 1_999)]))
+            .await
+            .unwrap();
     }
     let mut shell = database.shell().await;
     run(&mut shell, "ANALYZE TABLE issuances, coupons").await;
     let (id, ann) = (owned.id(), user("user-1234"));
-    let query = CouponQuery { before: None, limit: 10 };
+    let query = CouponQuery {
+        before: None,
+        limit: 10,
+    };
     let before = steps(&mut shell).await;
     assert_eq!(store.coupon(id).await.unwrap().unwrap().issued.get(), 4_000);
     assert_eq!(store.coupons(&query).await.unwrap()[0].issued.get(), 4_000);
     assert_eq!(store.issuances_of_user(&ann, None, 10).await.unwrap().len(), 1);
-    assert_eq!(store.issuances_of_coupon(id, Some(&ann), Sequence::NONE, 10).await.unwrap().len(), 1);
-    assert_eq!(store.issuances_of_coupon(id, None, Sequence::new(2_000), 10).await.unwrap().len(), 10);
-    assert_eq!(store.write(&batch([owned.change(4_000, |coupon| coupon.offer.total_quantity = Some(4_500))])).await.unwrap(), 1);
-    assert_eq!(found(store, &batch([owned.strangers(4_001..=4_010)])).await.1, FoundRows::Absent);
+    assert_eq!(
+        store
+            .issuances_of_coupon(id, Some(&ann), Sequence::NONE, 10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        store
+            .issuances_of_coupon(id, None, Sequence::new(2_000), 10)
+            .await
+            .unwrap()
+            .len(),
+        10
+    );
+    assert_eq!(
+        store
+            .write(&batch([
+                owned.change(4_000, |coupon| coupon.offer.total_quantity = Some(4_500))
+            ]))
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        found(store, &batch([owned.strangers(4_001..=4_010)])).await.1,
+        FoundRows::Absent
+    );
     let taken = steps(&mut shell).await - before;
     // Reading back goes through the 256 shards once.
     assert!(taken < 456, "{taken} steps");
@@ -405,14 +711,24 @@ pub async fn nothing_that_people_read_goes_through_a_whole_coupon(kind: Kind) {
 
 /// What the server was told to execute since its log was last emptied.
 async fn logged(shell: &mut MySqlConnection, of: &str) -> String {
-    let rows = sqlx::raw_sql("SELECT CAST(argument AS CHAR) FROM mysql.general_log WHERE command_type = 'Execute' ORDER BY event_time");
-    let texts = rows.fetch_all(shell).await.unwrap().into_iter().map(|row| row.try_get::<String, _>(0).unwrap());
-    let fitting: Vec<String> = texts.filter(|text| text.trim_start().starts_with("SELECT") && text.contains(of)).collect();
+    let rows = sqlx::raw_sql(
+        "SELECT CAST(argument AS CHAR) FROM mysql.general_log WHERE command_type = 'Execute' ORDER BY event_time",
+    );
+    let texts = rows
+        .fetch_all(shell)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| row.try_get::<String, _>(0).unwrap());
+    let fitting: Vec<String> = texts
+        .filter(|text| text.trim_start().starts_with("SELECT") && text.contains(of))
+        .collect();
     assert_eq!(fitting.len(), 1, "{fitting:?}");
     fitting[0].clone()
 }
 
-/// The very statements that people's reads send, explained: which index each table is read by, and never all of a table or of an index.
+/// The very statements that people's reads send, explained: which index each table is read by, and never all
+/// of a table or of an index.
 pub async fn every_list_has_its_index(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let store = &*database.store;
@@ -426,8 +742,16 @@ pub async fn every_list_has_its_index(kind: Kind) {
     run(&mut shell, "ANALYZE TABLE issuances, coupons").await;
     run(&mut shell, "SET GLOBAL log_output = 'TABLE'").await;
     let ann = user("user-12");
-    let after = store.issuances_of_user(&ann, None, 1).await.unwrap().pop().unwrap();
-    let after = UserCursor { issued_at: after.issued_at, id: after.id };
+    let after = store
+        .issuances_of_user(&ann, None, 1)
+        .await
+        .unwrap()
+        .pop()
+        .unwrap();
+    let after = UserCursor {
+        issued_at: after.issued_at,
+        id: after.id,
+    };
     for (list, table, index, sorts) in [
         ("coupons", "coupons", "PRIMARY", false),
         ("older coupons", "coupons", "PRIMARY", false),
@@ -436,36 +760,97 @@ pub async fn every_list_has_its_index(kind: Kind) {
         ("of a user", "issuances", "by_user", true),
         ("older of a user", "issuances", "by_user", true),
     ] {
-        run(&mut shell, "SET GLOBAL general_log = OFF; TRUNCATE TABLE mysql.general_log; SET GLOBAL general_log = ON").await;
+        run(
+            &mut shell,
+            "SET GLOBAL general_log = OFF; TRUNCATE TABLE mysql.general_log; SET GLOBAL general_log = ON",
+        )
+        .await;
         let rows = match list {
-            "coupons" => store.coupons(&CouponQuery { before: None, limit: 10 }).await.unwrap().len(),
-            "older coupons" => store.coupons(&CouponQuery { before: Some(ids[15]), limit: 10 }).await.unwrap().len(),
-            "of a coupon" => store.issuances_of_coupon(ids[3], None, Sequence::new(50), 10).await.unwrap().len(),
-            "of a coupon and a user" => store.issuances_of_coupon(ids[3], Some(&ann), Sequence::NONE, 10).await.unwrap().len(),
+            "coupons" => store
+                .coupons(&CouponQuery {
+                    before: None,
+                    limit: 10,
+                })
+                .await
+                .unwrap()
+                .len(),
+            "older coupons" => store
+                .coupons(&CouponQuery {
+                    before: Some(ids[15]),
+                    limit: 10,
+                })
+                .await
+                .unwrap()
+                .len(),
+            "of a coupon" => store
+                .issuances_of_coupon(ids[3], None, Sequence::new(50), 10)
+                .await
+                .unwrap()
+                .len(),
+            "of a coupon and a user" => store
+                .issuances_of_coupon(ids[3], Some(&ann), Sequence::NONE, 10)
+                .await
+                .unwrap()
+                .len(),
             "of a user" => store.issuances_of_user(&ann, None, 10).await.unwrap().len(),
-            _ => store.issuances_of_user(&ann, Some(after), 10).await.unwrap().len(),
+            _ => store
+                .issuances_of_user(&ann, Some(after), 10)
+                .await
+                .unwrap()
+                .len(),
         };
         run(&mut shell, "SET GLOBAL general_log = OFF").await;
         assert!(rows > 0, "{list}");
         let statement = logged(&mut shell, &format!("FROM {table}")).await;
         // MySQL would draw a tree; MariaDB knows only the table. MariaDB's log leaves places of values open.
-        let explain = if kind == Kind::MySql { "EXPLAIN FORMAT=TRADITIONAL" } else { "EXPLAIN" };
+        let explain = if kind == Kind::MySql {
+            "EXPLAIN FORMAT=TRADITIONAL"
+        } else {
+            "EXPLAIN"
+        };
         let values = match list {
             "of a user" => vec!["'user-12'".to_owned(), "10".to_owned()],
             "older of a user" => {
-                let (micros, coupon, sequence) = (after.issued_at.as_micros(), after.id.coupon, after.id.sequence);
-                vec!["'user-12'".to_owned(), micros.to_string(), coupon.to_string(), sequence.to_string(), "10".to_owned()]
+                let (micros, coupon, sequence) =
+                    (after.issued_at.as_micros(), after.id.coupon, after.id.sequence);
+                vec![
+                    "'user-12'".to_owned(),
+                    micros.to_string(),
+                    coupon.to_string(),
+                    sequence.to_string(),
+                    "10".to_owned(),
+                ]
             }
-            "of a coupon and a user" => vec![ids[3].to_string(), "0".to_owned(), "'user-12'".to_owned(), "10".to_owned()],
+            "of a coupon and a user" => vec![
+                ids[3].to_string(),
+                "0".to_owned(),
+                "'user-12'".to_owned(),
+                "10".to_owned(),
+            ],
             "of a coupon" => vec![ids[3].to_string(), "50".to_owned(), "10".to_owned()],
             _ => vec![ids[15].to_string(), "10".to_owned()],
         };
-        let statement = values.iter().fold(statement, |statement, value| statement.replacen('?', value, 1));
-        let plan = sqlx::raw_sql(AssertSqlSafe(format!("{explain} {statement}"))).fetch_all(&mut shell).await.unwrap();
-        let text = |row: &MySqlRow, column: &str| row.try_get::<Option<String>, _>(column).unwrap().unwrap_or_default();
-        let steps: Vec<[String; 4]> = plan.iter().map(|row| ["table", "type", "key", "Extra"].map(|column| text(row, column))).collect();
+        let statement = values
+            .iter()
+            .fold(statement, |statement, value| statement.replacen('?', value, 1));
+        let plan = sqlx::raw_sql(AssertSqlSafe(format!("{explain} {statement}")))
+            .fetch_all(&mut shell)
+            .await
+            .unwrap();
+        let text = |row: &MySqlRow, column: &str| {
+            row.try_get::<Option<String>, _>(column)
+                .unwrap()
+                .unwrap_or_default()
+        };
+        let steps: Vec<[String; 4]> = plan
+            .iter()
+            .map(|row| ["table", "type", "key", "Extra"].map(|column| text(row, column)))
+            .collect();
         for [_, kind_of_read, key, extra] in &steps {
-            assert!(["range", "ref", "eq_ref", "const"].contains(&kind_of_read.as_str()) && !key.is_empty(), "{list}: {steps:?}");
+            assert!(
+                ["range", "ref", "eq_ref", "const"].contains(&kind_of_read.as_str()) && !key.is_empty(),
+                "{list}: {steps:?}"
+            );
             assert!(sorts || !extra.contains("filesort"), "{list}: {steps:?}");
         }
         assert_eq!(steps[0][2], index, "{list}: {steps:?}");
@@ -477,13 +862,23 @@ pub async fn batches_of_all_sizes_leave_no_prepared_statements(kind: Kind) {
     let owned = Owned::make(&*database.store, None, 1).await;
     let mut shell = database.shell().await;
     let mut prepared = async || -> u64 {
-        let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'").fetch_one(&mut shell).await.unwrap();
+        let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'")
+            .fetch_one(&mut shell)
+            .await
+            .unwrap();
         row.try_get::<String, _>(1).unwrap().parse().unwrap()
     };
     let before = prepared().await;
     let mut first = 1;
     for size in 1..=60 {
-        assert_eq!(database.store.write(&batch([owned.strangers(first..=first + size - 1)])).await.unwrap(), size);
+        assert_eq!(
+            database
+                .store
+                .write(&batch([owned.strangers(first..=first + size - 1)]))
+                .await
+                .unwrap(),
+            size
+        );
         first += size;
     }
     assert!(prepared().await <= before);

@@ -31,13 +31,18 @@ impl<'h> Case<'h> {
 
     /// Where the row with this sequence is.
     pub(super) fn position(&self, sequence: Sequence) -> Option<usize> {
-        self.rows.binary_search_by_key(&sequence, |row| row.id.sequence).ok()
+        self.rows
+            .binary_search_by_key(&sequence, |row| row.id.sequence)
+            .ok()
     }
 
     /// The rows of this user, by sequence.
     pub(super) fn positions_of(&self, user: u32) -> impl Iterator<Item = usize> + use<'_, 'h> {
         let begin = self.rows_by_user.partition_point(|(other, _)| *other < user);
-        self.rows_by_user[begin..].iter().take_while(move |(other, _)| *other == user).map(|(_, position)| *position)
+        self.rows_by_user[begin..]
+            .iter()
+            .take_while(move |(other, _)| *other == user)
+            .map(|(_, position)| *position)
     }
 
     /// Finds the request of every row.
@@ -47,7 +52,9 @@ impl<'h> Case<'h> {
             for request in of_user.chunk_by(same_request) {
                 let attempts = self.read(request, reporter);
                 match attempts.given {
-                    Some((sequence, place)) => self.give(request[0], sequence, place, &attempts, foreign, reporter),
+                    Some((sequence, place)) => {
+                        self.give(request[0], sequence, place, &attempts, foreign, reporter)
+                    }
                     None if attempts.unknown => open.extend(attempts.maker),
                     None => {}
                 }
@@ -57,8 +64,19 @@ impl<'h> Case<'h> {
         if foreign {
             return;
         }
-        for (row, _) in self.rows.iter().zip(&self.facts).filter(|(_, facts)| !facts.explained) {
-            reporter.find(Kind::UnaskedRow, self.coupon.id, || format!("nobody asked for {} as {}", row.id, row.user), &[], &[row]);
+        for (row, _) in self
+            .rows
+            .iter()
+            .zip(&self.facts)
+            .filter(|(_, facts)| !facts.explained)
+        {
+            reporter.find(
+                Kind::UnaskedRow,
+                self.coupon.id,
+                || format!("nobody asked for {} as {}", row.id, row.user),
+                &[],
+                &[row],
+            );
         }
     }
 
@@ -66,7 +84,9 @@ impl<'h> Case<'h> {
     fn read(&mut self, request: &[Entry], reporter: &mut Reporter<'_>) -> Attempts {
         let mut attempts = Attempts::default();
         for entry in request {
-            let Some(issue) = self.issue(entry.place) else { continue };
+            let Some(issue) = self.issue(entry.place) else {
+                continue;
+            };
             let called = (issue.span.call.as_micros(), entry.place);
             match &issue.answer {
                 IssueAnswer::Issued { issuance, replayed } => {
@@ -101,20 +121,43 @@ impl<'h> Case<'h> {
     ) {
         let coupon = self.coupon.id;
         if issuance.id.coupon != coupon || issuance.user != issue.user {
-            reporter.find(Kind::ToldOtherwise, coupon, || "the answer is not what was asked for".to_owned(), &[place], &[]);
+            reporter.find(
+                Kind::ToldOtherwise,
+                coupon,
+                || "the answer is not what was asked for".to_owned(),
+                &[place],
+                &[],
+            );
             return;
         }
         match self.position(issuance.id.sequence) {
-            None => reporter.find(Kind::ToldNotStored, coupon, || format!("{} is not stored", issuance.id), &[place], &[]),
+            None => reporter.find(
+                Kind::ToldNotStored,
+                coupon,
+                || format!("{} is not stored", issuance.id),
+                &[place],
+                &[],
+            ),
             Some(position) if self.rows[position] != issuance => {
                 let message = || format!("{} is stored otherwise", issuance.id);
-                reporter.find(Kind::ToldOtherwise, coupon, message, &[place], &[self.rows[position]]);
+                reporter.find(
+                    Kind::ToldOtherwise,
+                    coupon,
+                    message,
+                    &[place],
+                    &[self.rows[position]],
+                );
             }
             Some(position) => self.decided_before(position, issue, place),
         }
         match attempts.given {
             Some((sequence, first)) if sequence != issuance.id.sequence => {
-                let message = || format!("the same request was given {sequence} and {}", issuance.id.sequence);
+                let message = || {
+                    format!(
+                        "the same request was given {sequence} and {}",
+                        issuance.id.sequence
+                    )
+                };
                 reporter.find(Kind::ReplayDiffers, coupon, message, &[first, place], &[]);
             }
             Some(_) => {}
@@ -135,15 +178,31 @@ impl<'h> Case<'h> {
     }
 
     /// Notes that a request was given a row.
-    fn give(&mut self, entry: Entry, sequence: Sequence, place: usize, attempts: &Attempts, foreign: bool, reporter: &mut Reporter<'_>) {
-        let Some(position) = self.position(sequence) else { return };
+    fn give(
+        &mut self,
+        entry: Entry,
+        sequence: Sequence,
+        place: usize,
+        attempts: &Attempts,
+        foreign: bool,
+        reporter: &mut Reporter<'_>,
+    ) {
+        let Some(position) = self.position(sequence) else {
+            return;
+        };
         let Some(issue) = self.issue(place) else { return };
         if self.rows[position].user != issue.user {
             return;
         }
         if let Some(other) = self.facts[position].given_to {
             let message = || format!("two requests were given sequence {sequence}");
-            reporter.find(Kind::ToldTwice, self.coupon.id, message, &[other.place, place], &[]);
+            reporter.find(
+                Kind::ToldTwice,
+                self.coupon.id,
+                message,
+                &[other.place, place],
+                &[],
+            );
             return;
         }
         let facts = &mut self.facts[position];
@@ -155,9 +214,19 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// The user's other rows must be of requests that nobody was answered about, each called before its row was made.
-    fn attribute_rest(&mut self, of_user: &[Entry], mut open: Vec<(i64, usize)>, foreign: bool, reporter: &mut Reporter<'_>) {
-        let mut rest: Vec<usize> = self.positions_of(of_user[0].user).filter(|position| !self.facts[*position].explained).collect();
+    /// The user's other rows must be of requests that nobody was answered about, each called before its row
+    /// was made.
+    fn attribute_rest(
+        &mut self,
+        of_user: &[Entry],
+        mut open: Vec<(i64, usize)>,
+        foreign: bool,
+        reporter: &mut Reporter<'_>,
+    ) {
+        let mut rest: Vec<usize> = self
+            .positions_of(of_user[0].user)
+            .filter(|position| !self.facts[*position].explained)
+            .collect();
         if rest.is_empty() {
             return;
         }
@@ -168,7 +237,8 @@ impl<'h> Case<'h> {
         for position in rest {
             let row = self.rows[position];
             self.facts[position].explained = true;
-            let called = open.partition_point(|(call, _)| *call <= row.issued_at.as_micros().saturating_add(tolerance));
+            let called = open
+                .partition_point(|(call, _)| *call <= row.issued_at.as_micros().saturating_add(tolerance));
             if taken < called {
                 taken += 1;
                 // Which of them it was is not known: it was not before the first.
@@ -177,7 +247,12 @@ impl<'h> Case<'h> {
                 }
             } else if !foreign {
                 let places: Vec<usize> = of_user.iter().map(|entry| entry.place).collect();
-                let message = || format!("{} is stored, and no request of {} can have made it", row.id, row.user);
+                let message = || {
+                    format!(
+                        "{} is stored, and no request of {} can have made it",
+                        row.id, row.user
+                    )
+                };
                 reporter.find(Kind::RefusedButStored, self.coupon.id, message, &places, &[row]);
             }
         }
@@ -195,8 +270,17 @@ impl<'h> Case<'h> {
             {
                 let (first, second) = (self.rows[position], self.rows[before]);
                 let message = || format!("{} was answered before {} was asked for", first.id, second.id);
-                let places: Vec<usize> = [facts.answerer, self.facts[before].caller].into_iter().flatten().collect();
-                reporter.find(Kind::OutOfOrder, self.coupon.id, message, &places, &[first, second]);
+                let places: Vec<usize> = [facts.answerer, self.facts[before].caller]
+                    .into_iter()
+                    .flatten()
+                    .collect();
+                reporter.find(
+                    Kind::OutOfOrder,
+                    self.coupon.id,
+                    message,
+                    &places,
+                    &[first, second],
+                );
             }
             if latest_call.is_none_or(|before| self.facts[before].called < facts.called) {
                 latest_call = Some(position);

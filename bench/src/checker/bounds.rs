@@ -1,4 +1,5 @@
-//! When each issuance was decided, at the earliest and at the latest, and what the versions of the coupon allowed then.
+//! When each issuance was decided, at the earliest and at the latest, and what the versions of the coupon
+//! allowed then.
 
 use super::report::{Kind, Reporter};
 use super::timeline::Version;
@@ -7,13 +8,17 @@ use crate::rows::IssuanceRow;
 use actors::coupon::offer::Status;
 
 impl Case<'_> {
-    /// Bounds every decision by its calls and answers and by `issued_at`; then each by those before and after it.
+    /// Bounds every decision by its calls and answers and by `issued_at`; then each by those before and after
+    /// it.
     pub(super) fn bound(&mut self, reporter: &mut Reporter<'_>) {
         let tolerance = micros(self.options.clock_tolerance);
         self.bounds = Vec::with_capacity(self.rows.len());
         for (row, facts) in self.rows.iter().zip(&self.facts) {
             let issued_at = row.issued_at.as_micros();
-            let (from, to) = (issued_at.saturating_sub(tolerance), issued_at.saturating_add(tolerance));
+            let (from, to) = (
+                issued_at.saturating_sub(tolerance),
+                issued_at.saturating_add(tolerance),
+            );
             if to < facts.called || from > facts.answered {
                 let places: Vec<usize> = [facts.caller, facts.answerer].into_iter().flatten().collect();
                 let message = || format!("{} is not issued between its call and its answer", row.id);
@@ -47,11 +52,23 @@ impl Case<'_> {
     pub(super) fn check_quantities(&self, reporter: &mut Reporter<'_>) {
         for pair in self.timeline.versions.windows(2) {
             let [version, next] = pair else { continue };
-            let Some(quantity) = version.quantity_max() else { continue };
-            let Some(position) = usize::try_from(quantity).ok().filter(|position| *position < self.rows.len()) else { continue };
+            let Some(quantity) = version.quantity_max() else {
+                continue;
+            };
+            let Some(position) = usize::try_from(quantity)
+                .ok()
+                .filter(|position| *position < self.rows.len())
+            else {
+                continue;
+            };
             if self.bounds[position].1 < next.earliest {
                 let row = self.rows[position];
-                let message = || format!("{} was issued while version {} had {quantity}", row.id, version.number);
+                let message = || {
+                    format!(
+                        "{} was issued while version {} had {quantity}",
+                        row.id, version.number
+                    )
+                };
                 let places: Vec<usize> = self.facts[position].answerer.into_iter().collect();
                 reporter.find(Kind::OverQuantity, self.coupon.id, message, &places, &[row]);
             }
@@ -68,7 +85,10 @@ impl Case<'_> {
             }
             let mut versions = self.timeline.versions[self.timeline.in_force(from, to)].iter();
             if !versions.any(|version| allows(version, row, position as u64 + 1)) {
-                let places: Vec<usize> = [self.facts[position].caller, self.facts[position].answerer].into_iter().flatten().collect();
+                let places: Vec<usize> = [self.facts[position].caller, self.facts[position].answerer]
+                    .into_iter()
+                    .flatten()
+                    .collect();
                 let message = || format!("no version that may have been in force allows {}", row.id);
                 reporter.find(Kind::AgainstTerms, self.coupon.id, message, &places, &[row]);
             }
@@ -76,11 +96,20 @@ impl Case<'_> {
     }
 }
 
-/// Whether the version may have given this row as its `count`th. `issued_at` is what the owner compared with the window, so no tolerance is due.
+/// Whether the version may have given this row as its `count`th. `issued_at` is what the owner compared with
+/// the window, so no tolerance is due.
 fn allows(version: &Version, row: &IssuanceRow, count: u64) -> bool {
     version.status.may(|status| status == Status::Open)
-        && version.starts_at.may(|starts_at| starts_at.is_none_or(|starts_at| starts_at <= row.issued_at))
-        && version.ends_at.may(|ends_at| ends_at.is_none_or(|ends_at| row.issued_at < ends_at))
-        && version.quantity.may(|quantity| quantity.is_none_or(|quantity| count <= quantity))
-        && version.days.may(|days| days.map(|days| row.issued_at.plus_days(days)) == row.expires_at)
+        && version
+            .starts_at
+            .may(|starts_at| starts_at.is_none_or(|starts_at| starts_at <= row.issued_at))
+        && version
+            .ends_at
+            .may(|ends_at| ends_at.is_none_or(|ends_at| row.issued_at < ends_at))
+        && version
+            .quantity
+            .may(|quantity| quantity.is_none_or(|quantity| count <= quantity))
+        && version
+            .days
+            .may(|days| days.map(|days| row.issued_at.plus_days(days)) == row.expires_at)
 }

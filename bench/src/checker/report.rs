@@ -102,7 +102,9 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: coupon {}: {}", self.kind, self.coupon, self.message)?;
-        self.evidence.iter().try_for_each(|line| write!(f, "\n    {line}"))
+        self.evidence
+            .iter()
+            .try_for_each(|line| write!(f, "\n    {line}"))
     }
 }
 
@@ -146,7 +148,11 @@ const EVIDENCE_MAX: usize = 6;
 
 impl<'h> Reporter<'h> {
     pub(super) fn new(history: &'h [Operation], shown_max: u64) -> Self {
-        Self { history, shown_max, report: Report::default() }
+        Self {
+            history,
+            shown_max,
+            report: Report::default(),
+        }
     }
 
     /// Takes one finding, shown by these operations (by their place in the history) and rows.
@@ -165,10 +171,21 @@ impl<'h> Reporter<'h> {
         }
         let mut operations = operations.to_vec();
         operations.dedup();
-        let operations = operations.iter().take(EVIDENCE_MAX).map(|place| format!("line {}: {}", place + 1, self.history[*place]));
-        let rows = rows.iter().take(EVIDENCE_MAX).map(|row| format!("row: {}", Written(*row)));
+        let operations = operations
+            .iter()
+            .take(EVIDENCE_MAX)
+            .map(|place| format!("line {}: {}", place + 1, self.history[*place]));
+        let rows = rows
+            .iter()
+            .take(EVIDENCE_MAX)
+            .map(|row| format!("row: {}", Written(*row)));
         let evidence = operations.chain(rows).collect();
-        self.report.findings.push(Finding { kind, coupon, message: message(), evidence });
+        self.report.findings.push(Finding {
+            kind,
+            coupon,
+            message: message(),
+            evidence,
+        });
     }
 }
 

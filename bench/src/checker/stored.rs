@@ -18,21 +18,41 @@ pub(super) fn check<'h>(
         if let Some(last) = last
             && last.id == row.id
         {
-            reporter.find(Kind::SequenceTwice, coupon.id, || format!("sequence {} is stored twice", row.id.sequence), &[], &[last, row]);
+            reporter.find(
+                Kind::SequenceTwice,
+                coupon.id,
+                || format!("sequence {} is stored twice", row.id.sequence),
+                &[],
+                &[last, row],
+            );
             continue;
         }
         if row.id.sequence.get() != expected {
             let message = || format!("sequence {} follows where {expected} should", row.id.sequence);
-            reporter.find(Kind::SequenceGap, coupon.id, message, &[], &last.into_iter().chain([row]).collect::<Vec<_>>());
+            reporter.find(
+                Kind::SequenceGap,
+                coupon.id,
+                message,
+                &[],
+                &last.into_iter().chain([row]).collect::<Vec<_>>(),
+            );
         }
         users.push((user, rows.len()));
         rows.push(row);
     }
     let count = sorted.len() as u64;
     if let Some(quantity) = coupon.terms.total_quantity.filter(|quantity| count > *quantity) {
-        let over = sorted.get(usize::try_from(quantity).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let over = sorted
+            .get(usize::try_from(quantity).unwrap_or(usize::MAX)..)
+            .unwrap_or_default();
         let over: Vec<&IssuanceRow> = over.iter().map(|(row, _)| *row).collect();
-        reporter.find(Kind::OverQuantity, coupon.id, || format!("{count} issued of {quantity}"), &[], &over);
+        reporter.find(
+            Kind::OverQuantity,
+            coupon.id,
+            || format!("{count} issued of {quantity}"),
+            &[],
+            &over,
+        );
     }
     if coupon.issued != count {
         let message = || format!("the coupon says {} issued, and {count} are stored", coupon.issued);
@@ -43,12 +63,23 @@ pub(super) fn check<'h>(
 }
 
 fn check_users(coupon: &CouponRow, sorted: &[(&IssuanceRow, u32)], reporter: &mut Reporter<'_>) {
-    let mut by_user: Vec<(u32, usize)> = sorted.iter().enumerate().map(|(place, (_, user))| (*user, place)).collect();
+    let mut by_user: Vec<(u32, usize)> = sorted
+        .iter()
+        .enumerate()
+        .map(|(place, (_, user))| (*user, place))
+        .collect();
     by_user.sort_unstable();
     for of_user in by_user.chunk_by(|one, other| one.0 == other.0) {
         if of_user.len() > coupon.per_user_limit as usize {
             let rows: Vec<&IssuanceRow> = of_user.iter().map(|(_, place)| sorted[*place].0).collect();
-            let message = || format!("{} has {} where {} are allowed", rows[0].user, rows.len(), coupon.per_user_limit);
+            let message = || {
+                format!(
+                    "{} has {} where {} are allowed",
+                    rows[0].user,
+                    rows.len(),
+                    coupon.per_user_limit
+                )
+            };
             reporter.find(Kind::OverUserLimit, coupon.id, message, &[], &rows);
         }
     }

@@ -192,11 +192,25 @@ fn an_issuance_while_paused_or_outside_the_window_or_with_a_strange_expiry_is_fo
     world.issued(20, 24, "alice", None, 1);
     finds(&world, Kind::AgainstTerms);
     let mut world = World::new(None, LIMIT);
-    world.change(10, 14, Change::Patch(Patch { starts_at: Some(Some(at(30))), ..Patch::default() }));
+    world.change(
+        10,
+        14,
+        Change::Patch(Patch {
+            starts_at: Some(Some(at(30))),
+            ..Patch::default()
+        }),
+    );
     world.issued(20, 24, "alice", None, 1);
     finds(&world, Kind::AgainstTerms);
     let mut world = World::new(None, LIMIT);
-    world.change(10, 14, Change::Patch(Patch { use_within_days: Some(Some(3)), ..Patch::default() }));
+    world.change(
+        10,
+        14,
+        Change::Patch(Patch {
+            use_within_days: Some(Some(3)),
+            ..Patch::default()
+        }),
+    );
     world.issued(20, 24, "alice", None, 1);
     finds(&world, Kind::AgainstTerms);
 }
@@ -267,8 +281,14 @@ fn paused_closed_and_the_window_must_have_been_so() {
     for refusal in [
         Refusal::Paused,
         Refusal::Closed,
-        Refusal::NotStarted { starts_at: at(100), server_time: at(11) },
-        Refusal::Ended { ends_at: at(5), server_time: at(11) },
+        Refusal::NotStarted {
+            starts_at: at(100),
+            server_time: at(11),
+        },
+        Refusal::Ended {
+            ends_at: at(5),
+            server_time: at(11),
+        },
     ] {
         let mut world = World::new(Some(3), LIMIT);
         world.refused(10, 14, "alice", refusal);
@@ -278,12 +298,27 @@ fn paused_closed_and_the_window_must_have_been_so() {
 
 #[test]
 fn a_window_is_told_at_the_time_it_was() {
-    let window = Change::Patch(Patch { starts_at: Some(Some(at(500))), ends_at: Some(Some(at(2_000))), ..Patch::default() });
-    let told = |server_time| Refusal::NotStarted { starts_at: at(500), server_time: at(server_time) };
+    let window = Change::Patch(Patch {
+        starts_at: Some(Some(at(500))),
+        ends_at: Some(Some(at(2_000))),
+        ..Patch::default()
+    });
+    let told = |server_time| Refusal::NotStarted {
+        starts_at: at(500),
+        server_time: at(server_time),
+    };
     let mut world = World::new(Some(3), LIMIT);
     world.change(10, 14, window);
     world.refused(20, 24, "alice", told(22));
-    world.refused(2_010, 2_014, "alice", Refusal::Ended { ends_at: at(2_000), server_time: at(2_011) });
+    world.refused(
+        2_010,
+        2_014,
+        "alice",
+        Refusal::Ended {
+            ends_at: at(2_000),
+            server_time: at(2_011),
+        },
+    );
     is_clean(&world);
     let mut late = world.clone();
     late.refused(600, 604, "bob", told(601));
@@ -347,7 +382,10 @@ fn already_issued_names_the_users_stored_and_latest_issuance() {
     other.refused(50, 54, "alice", Refusal::AlreadyIssued(Box::new(rows[1].clone())));
     finds(&other, Kind::UntrueAlreadyIssued);
     let mut absent = sale();
-    let row = IssuanceRow { issued_at: at(1), ..rows[0].clone() };
+    let row = IssuanceRow {
+        issued_at: at(1),
+        ..rows[0].clone()
+    };
     absent.refused(50, 54, "alice", Refusal::AlreadyIssued(Box::new(row)));
     finds(&absent, Kind::UntrueAlreadyIssued);
     let mut early = sale();
@@ -418,7 +456,12 @@ fn a_version_that_nobody_asked_for_is_found() {
 
 #[test]
 fn a_change_refused_without_reason_is_found() {
-    for code in ["CLOSED", "VERSION_MISMATCH", "QUANTITY_BELOW_ISSUED", "UNKNOWN_COUPON"] {
+    for code in [
+        "CLOSED",
+        "VERSION_MISMATCH",
+        "QUANTITY_BELOW_ISSUED",
+        "UNKNOWN_COUPON",
+    ] {
         let mut world = sale();
         world.refused_change(50, 54, patch(Some(3)), Some(1), code);
         finds(&world, Kind::UntrueChangeRefusal);
@@ -436,5 +479,12 @@ fn findings_beyond_the_cap_are_counted() {
     }
     let report = world.report();
     assert_eq!(report.counts[&Kind::UnaskedRow], 50);
-    assert_eq!(report.findings.iter().filter(|finding| finding.kind == Kind::UnaskedRow).count(), 10);
+    assert_eq!(
+        report
+            .findings
+            .iter()
+            .filter(|finding| finding.kind == Kind::UnaskedRow)
+            .count(),
+        10
+    );
 }

@@ -1,8 +1,9 @@
 //! The versions of one coupon, and when each may have been in force.
 //!
-//! A change takes effect at one moment between its call and its answer; one without an answer at any moment after its call, or never.
-//! Every version that an answer or the final row shows is known whole. Versions that nobody saw can only be made by changes
-//! without an answer; they stand in one *gap*, in which each part of the offer may have any value that those changes set.
+//! A change takes effect at one moment between its call and its answer; one without an answer at any moment
+//! after its call, or never. Every version that an answer or the final row shows is known whole. Versions
+//! that nobody saw can only be made by changes without an answer; they stand in one *gap*, in which each part
+//! of the offer may have any value that those changes set.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -75,7 +76,17 @@ impl Version {
     }
 
     fn known(number: u64, known: &Known<'_>) -> Self {
-        let CouponRow { terms: Terms { total_quantity, starts_at, ends_at, use_within_days }, status, .. } = *known.row;
+        let CouponRow {
+            terms:
+                Terms {
+                    total_quantity,
+                    starts_at,
+                    ends_at,
+                    use_within_days,
+                },
+            status,
+            ..
+        } = *known.row;
         Self {
             number,
             is_gap: false,
@@ -91,7 +102,12 @@ impl Version {
 
     /// What may follow this version by changes that nobody was answered about.
     fn gap<'c>(&self, lost: impl Iterator<Item = &'c ChangeCall>, latest: i64) -> Self {
-        let mut gap = Self { number: self.number + 1, is_gap: true, latest, ..self.clone() };
+        let mut gap = Self {
+            number: self.number + 1,
+            is_gap: true,
+            latest,
+            ..self.clone()
+        };
         let mut first = NEVER.end;
         for call in lost {
             first = first.min(call.span.call.as_micros());
@@ -107,7 +123,9 @@ impl Version {
                 Change::Close => gap.status.add(Some(Status::Closed)),
             }
         }
-        gap.earliest = self.earliest.max(if first == NEVER.end { NEVER.start } else { first });
+        gap.earliest = self
+            .earliest
+            .max(if first == NEVER.end { NEVER.start } else { first });
         gap
     }
 
@@ -115,27 +133,44 @@ impl Version {
     pub(super) fn quantity_max(&self) -> Option<u64> {
         match &self.quantity {
             Choice::Any => None,
-            Choice::Of(values) => values.iter().copied().collect::<Option<Vec<u64>>>()?.into_iter().max(),
+            Choice::Of(values) => values
+                .iter()
+                .copied()
+                .collect::<Option<Vec<u64>>>()?
+                .into_iter()
+                .max(),
         }
     }
 
     /// Whether somebody may be given the coupon by this version who was refused by the one before.
     pub(super) fn may_widen(&self, before: &Self) -> bool {
-        let opens = self.status.may(|status| status == Status::Open) && before.status.may(|status| status != Status::Open);
-        let more = |new: Option<u64>, old: Option<u64>| old.is_some_and(|old| new.is_none_or(|new| new > old));
-        let earlier = |new: Option<Timestamp>, old: Option<Timestamp>| old.is_some_and(|old| new.is_none_or(|new| new < old));
-        let later = |new: Option<Timestamp>, old: Option<Timestamp>| old.is_some_and(|old| new.is_none_or(|new| new > old));
+        let opens = self.status.may(|status| status == Status::Open)
+            && before.status.may(|status| status != Status::Open);
+        let more =
+            |new: Option<u64>, old: Option<u64>| old.is_some_and(|old| new.is_none_or(|new| new > old));
+        let earlier = |new: Option<Timestamp>, old: Option<Timestamp>| {
+            old.is_some_and(|old| new.is_none_or(|new| new < old))
+        };
+        let later = |new: Option<Timestamp>, old: Option<Timestamp>| {
+            old.is_some_and(|old| new.is_none_or(|new| new > old))
+        };
         opens
             || self.quantity.may(|new| before.quantity.may(|old| more(new, old)))
-            || self.starts_at.may(|new| before.starts_at.may(|old| earlier(new, old)))
+            || self
+                .starts_at
+                .may(|new| before.starts_at.may(|old| earlier(new, old)))
             || self.ends_at.may(|new| before.ends_at.may(|old| later(new, old)))
     }
 
     /// Whether it may be open, and its window hold some moment from `from` to `to`.
     pub(super) fn may_be_live(&self, from: i64, to: i64) -> bool {
         self.status.may(|status| status == Status::Open)
-            && self.starts_at.may(|starts| starts.is_none_or(|starts| starts.as_micros() <= to))
-            && self.ends_at.may(|ends| ends.is_none_or(|ends| ends.as_micros() > from))
+            && self
+                .starts_at
+                .may(|starts| starts.is_none_or(|starts| starts.as_micros() <= to))
+            && self
+                .ends_at
+                .may(|ends| ends.is_none_or(|ends| ends.as_micros() > from))
     }
 }
 
@@ -170,10 +205,27 @@ impl Timeline {
     }
 
     /// From what administrators asked and were answered about this coupon, and from its final row.
-    pub(super) fn of(row: &CouponRow, operations: &[usize], history: &[Operation], foreign: bool, reporter: &mut Reporter<'_>) -> Self {
-        let mut building = Building { row, history, known: BTreeMap::new(), lost: Vec::new(), reporter };
+    pub(super) fn of(
+        row: &CouponRow,
+        operations: &[usize],
+        history: &[Operation],
+        foreign: bool,
+        reporter: &mut Reporter<'_>,
+    ) -> Self {
+        let mut building = Building {
+            row,
+            history,
+            known: BTreeMap::new(),
+            lost: Vec::new(),
+            reporter,
+        };
         building.read(operations);
-        let created_by = building.known.values().map(|known| known.latest).min().unwrap_or(NEVER.end);
+        let created_by = building
+            .known
+            .values()
+            .map(|known| known.latest)
+            .min()
+            .unwrap_or(NEVER.end);
         building.read_final_row(foreign);
         let mut versions = building.versions(foreign);
         building.narrow(&mut versions);
@@ -199,7 +251,11 @@ impl<'h> Building<'_, 'h, '_> {
             match &self.history[*place] {
                 Operation::Create(create) => {
                     if let CreateAnswer::Created { coupon, replayed } = &create.answer {
-                        let earliest = if *replayed { NEVER.start } else { span.call.as_micros() };
+                        let earliest = if *replayed {
+                            NEVER.start
+                        } else {
+                            span.call.as_micros()
+                        };
                         self.see(coupon, earliest, latest, Some(*place));
                     }
                 }
@@ -208,7 +264,8 @@ impl<'h> Building<'_, 'h, '_> {
                         self.see(coupon, span.call.as_micros(), latest, Some(*place));
                         if !shows(&call.change, coupon) {
                             let message = || "the answer to a change does not show it".to_owned();
-                            self.reporter.find(Kind::ChangeNotMade, coupon.id, message, &[*place], &[]);
+                            self.reporter
+                                .find(Kind::ChangeNotMade, coupon.id, message, &[*place], &[]);
                         }
                     }
                     ChangeAnswer::Unknown => self.lost.push((*place, call)),
@@ -219,7 +276,10 @@ impl<'h> Building<'_, 'h, '_> {
         }
         // A version shown by one answer may have been made by a change that got none.
         for (number, known) in self.known.iter_mut().filter(|(number, _)| **number > 1) {
-            let makers = self.lost.iter().filter(|(_, call)| call.if_match.is_none_or(|version| version + 1 == *number));
+            let makers = self
+                .lost
+                .iter()
+                .filter(|(_, call)| call.if_match.is_none_or(|version| version + 1 == *number));
             let fitting = makers.filter(|(_, call)| shows(&call.change, known.row));
             let first = fitting.map(|(_, call)| call.span.call.as_micros()).min();
             known.earliest = known.earliest.min(first.unwrap_or(NEVER.end));
@@ -227,13 +287,26 @@ impl<'h> Building<'_, 'h, '_> {
     }
 
     fn see(&mut self, row: &'h CouponRow, earliest: i64, latest: i64, operation: Option<usize>) {
-        let known = self.known.entry(row.version).or_insert(Known { row, earliest, latest, operation });
+        let known = self.known.entry(row.version).or_insert(Known {
+            row,
+            earliest,
+            latest,
+            operation,
+        });
         known.earliest = known.earliest.min(earliest);
         known.latest = known.latest.min(latest);
-        if (known.row.terms, known.row.status, known.row.per_user_limit) != (row.terms, row.status, row.per_user_limit) {
+        if (known.row.terms, known.row.status, known.row.per_user_limit)
+            != (row.terms, row.status, row.per_user_limit)
+        {
             let places: Vec<usize> = [known.operation, operation].into_iter().flatten().collect();
-            let message = || format!("version {} is shown differently: in the end {:?}, {:?}", row.version, row.status, row.terms);
-            self.reporter.find(Kind::VersionsConflict, row.id, message, &places, &[]);
+            let message = || {
+                format!(
+                    "version {} is shown differently: in the end {:?}, {:?}",
+                    row.version, row.status, row.terms
+                )
+            };
+            self.reporter
+                .find(Kind::VersionsConflict, row.id, message, &places, &[]);
         }
     }
 
@@ -244,15 +317,29 @@ impl<'h> Building<'_, 'h, '_> {
             && *last > row.version
         {
             let (last, place) = (*last, known.operation);
-            let message = || format!("version {} is stored in the end, though version {last} was answered", row.version);
-            self.reporter.find(Kind::ChangeLost, row.id, message, place.as_slice(), &[]);
+            let message = || {
+                format!(
+                    "version {} is stored in the end, though version {last} was answered",
+                    row.version
+                )
+            };
+            self.reporter
+                .find(Kind::ChangeLost, row.id, message, place.as_slice(), &[]);
         }
         let unseen = !self.known.contains_key(&row.version);
-        let calls = self.lost.iter().filter(|(_, call)| shows(&call.change, row)).map(|(_, call)| call.span.call.as_micros());
+        let calls = self
+            .lost
+            .iter()
+            .filter(|(_, call)| shows(&call.change, row))
+            .map(|(_, call)| call.span.call.as_micros());
         let first = calls.min();
         if unseen && row.version > 1 && first.is_none() && !foreign && !self.known.is_empty() {
-            let message =
-                || format!("the stored version {}, {:?}, {:?}, was made by no change in the history", row.version, row.status, row.terms);
+            let message = || {
+                format!(
+                    "the stored version {}, {:?}, {:?}, was made by no change in the history",
+                    row.version, row.status, row.terms
+                )
+            };
             self.reporter.find(Kind::UnaskedChange, row.id, message, &[], &[]);
         }
         if !unseen {
@@ -260,7 +347,11 @@ impl<'h> Building<'_, 'h, '_> {
         }
         // Of a coupon that nobody in the history made or changed, this was always the version.
         let always = row.version == 1 || (!foreign && self.known.is_empty() && self.lost.is_empty());
-        let (earliest, latest) = if always { (NEVER.start, NEVER.start) } else { (first.unwrap_or(NEVER.start), NEVER.end) };
+        let (earliest, latest) = if always {
+            (NEVER.start, NEVER.start)
+        } else {
+            (first.unwrap_or(NEVER.start), NEVER.end)
+        };
         self.see(row, earliest, latest, None);
     }
 
@@ -272,14 +363,32 @@ impl<'h> Building<'_, 'h, '_> {
             match versions.last() {
                 None if *number > 1 => versions.push(Version::any(1)),
                 Some(before) if number - before.number > 1 => {
-                    let lost = || self.lost.iter().map(|(_, call)| *call).filter(|call| call.span.call.as_micros() <= next.latest);
+                    let lost = || {
+                        self.lost
+                            .iter()
+                            .map(|(_, call)| *call)
+                            .filter(|call| call.span.call.as_micros() <= next.latest)
+                    };
                     let missing = number - before.number - 1;
                     if missing > lost().count() as u64 && !foreign {
-                        let message = || format!("{missing} versions before version {number} were made by no change in the history");
-                        self.reporter.find(Kind::UnaskedChange, self.row.id, message, known.operation.as_slice(), &[]);
+                        let message = || {
+                            format!(
+                                "{missing} versions before version {number} were made by no change in the history"
+                            )
+                        };
+                        self.reporter.find(
+                            Kind::UnaskedChange,
+                            self.row.id,
+                            message,
+                            known.operation.as_slice(),
+                            &[],
+                        );
                     }
                     versions.push(if foreign {
-                        Version { latest: next.latest, ..Version::any(before.number + 1) }
+                        Version {
+                            latest: next.latest,
+                            ..Version::any(before.number + 1)
+                        }
                     } else {
                         before.gap(lost(), next.latest)
                     });
@@ -303,9 +412,20 @@ impl<'h> Building<'_, 'h, '_> {
             latest = latest.min(version.latest);
             version.latest = latest;
             if version.earliest > latest {
-                let places: Vec<usize> = self.known.get(&version.number).and_then(|known| known.operation).into_iter().collect();
-                let message = || format!("version {} was answered before it, or one before it, was asked for", version.number);
-                self.reporter.find(Kind::VersionsConflict, self.row.id, message, &places, &[]);
+                let places: Vec<usize> = self
+                    .known
+                    .get(&version.number)
+                    .and_then(|known| known.operation)
+                    .into_iter()
+                    .collect();
+                let message = || {
+                    format!(
+                        "version {} was answered before it, or one before it, was asked for",
+                        version.number
+                    )
+                };
+                self.reporter
+                    .find(Kind::VersionsConflict, self.row.id, message, &places, &[]);
             }
         }
     }
@@ -315,10 +435,14 @@ impl<'h> Building<'_, 'h, '_> {
 pub(super) fn shows(change: &Change, row: &CouponRow) -> bool {
     match change {
         Change::Patch(patch) => {
-            patch.total_quantity.is_none_or(|quantity| quantity == row.terms.total_quantity)
+            patch
+                .total_quantity
+                .is_none_or(|quantity| quantity == row.terms.total_quantity)
                 && patch.starts_at.is_none_or(|time| time == row.terms.starts_at)
                 && patch.ends_at.is_none_or(|time| time == row.terms.ends_at)
-                && patch.use_within_days.is_none_or(|days| days == row.terms.use_within_days)
+                && patch
+                    .use_within_days
+                    .is_none_or(|days| days == row.terms.use_within_days)
         }
         Change::Pause => row.status == Status::Paused,
         Change::Resume => row.status == Status::Open,

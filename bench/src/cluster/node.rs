@@ -1,7 +1,8 @@
 //! One node as a child process.
 //!
-//! It is in a process group of its own, so that Ctrl-C in a terminal reaches this program alone, which then stops nodes in order. Should this program end
-//! without that, a shell that waits on a pipe of ours tells the node to stop.
+//! It is in a process group of its own, so that Ctrl-C in a terminal reaches this program alone, which then
+//! stops nodes in order. Should this program end without that, a shell that waits on a pipe of ours tells the
+//! node to stop.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -24,7 +25,8 @@ const SHOWN_LINES: usize = 10;
 /// The file with what a node is told.
 const CONFIGURATION: &str = "node.toml";
 
-/// Reads until its input ends, which it does with the process that holds it; a word means that there is nothing to do.
+/// Reads until its input ends, which it does with the process that holds it; a word means that there is
+/// nothing to do.
 const GUARD: &str = r#"read -r word || kill -TERM "$1""#;
 
 /// A node.
@@ -50,12 +52,26 @@ pub(crate) struct Ended {
 
 impl Node {
     /// Starts the program with a configuration file of these keys in this new directory; `more` goes over it.
-    pub(crate) fn start(name: &str, program: &Path, directory: &Path, keys: &[(&str, String)], more: &[String]) -> Result<Self, Failed> {
+    pub(crate) fn start(
+        name: &str,
+        program: &Path,
+        directory: &Path,
+        keys: &[(&str, String)],
+        more: &[String],
+    ) -> Result<Self, Failed> {
         fs::create_dir(directory)?;
         let file = directory.join(CONFIGURATION);
         // Secrets are in it.
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?.write_all(configuration(keys).as_bytes())?;
-        let http = keys.iter().find_map(|(key, value)| (*key == "http.listen").then_some(value)).ok_or("a node without an address")?;
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file)?
+            .write_all(configuration(keys).as_bytes())?;
+        let http = keys
+            .iter()
+            .find_map(|(key, value)| (*key == "http.listen").then_some(value))
+            .ok_or("a node without an address")?;
         let (child, ready) = spawn(program, directory, more)?;
         let mut node = Self {
             name: name.to_owned(),
@@ -83,8 +99,15 @@ impl Node {
 
     fn guarded(&self) -> Result<(Child, ChildStdin), Failed> {
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "sh"]).arg(self.process().to_string()).process_group(0);
-        let mut guard = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        command
+            .args(["-c", GUARD, "sh"])
+            .arg(self.process().to_string())
+            .process_group(0);
+        let mut guard = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
         let input = guard.stdin.take().ok_or("a guard without its input")?;
         Ok((guard, input))
     }
@@ -130,7 +153,10 @@ impl Node {
             return Ok(None);
         }
         let how = self.status.map_or_else(String::new, |status| status.to_string());
-        Ok(Some(Ended { how, last_lines: self.last_lines() }))
+        Ok(Some(Ended {
+            how,
+            last_lines: self.last_lines(),
+        }))
     }
 
     /// The last lines of its log.
@@ -141,7 +167,8 @@ impl Node {
         lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
     }
 
-    /// Asks it to stop, and waits until it has; after the limit it is killed. The error is what was wrong with how it ended.
+    /// Asks it to stop, and waits until it has; after the limit it is killed. The error is what was wrong
+    /// with how it ended.
     ///
     /// Cancel safety: dropped midway, it has been asked.
     pub(crate) async fn stop(&mut self, limit: Duration, poll: Duration) -> Result<(), String> {
@@ -181,7 +208,10 @@ impl Node {
 
     /// Nobody but this waits for the process, so its number is its own until it is seen to have ended.
     fn tell(&self, signal: Signal) {
-        if let (true, Some(process)) = (self.lives(), i32::try_from(self.process()).ok().and_then(Pid::from_raw)) {
+        if let (true, Some(process)) = (
+            self.lives(),
+            i32::try_from(self.process()).ok().and_then(Pid::from_raw),
+        ) {
             let _ = kill_process(process, signal);
         }
     }
@@ -207,9 +237,20 @@ fn spawn(program: &Path, directory: &Path, more: &[String]) -> Result<(Child, Ar
     for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("FIRSTCOME__")) {
         command.env_remove(key);
     }
-    command.args(["--config", CONFIGURATION]).args(more.iter().flat_map(|key| ["--set", key])).current_dir(directory).process_group(0);
-    let log = OpenOptions::new().create(true).append(true).open(directory.join("log"))?;
-    let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
+    command
+        .args(["--config", CONFIGURATION])
+        .args(more.iter().flat_map(|key| ["--set", key]))
+        .current_dir(directory)
+        .process_group(0);
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(directory.join("log"))?;
+    let started = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn();
     let mut child = started.map_err(|error| format!("{}: {error}", program.display()))?;
     let ready = Arc::new(AtomicBool::new(false));
     if let Some(output) = child.stdout.take() {
@@ -233,5 +274,7 @@ fn listen(output: ChildStdout, ready: &AtomicBool) {
 /// As a TOML file.
 fn configuration(keys: &[(&str, String)]) -> String {
     // A text in JSON is one in TOML, and keys may be written with dots.
-    keys.iter().map(|(key, value)| format!("{key} = {}\n", serde_json::Value::from(value.as_str()))).collect()
+    keys.iter()
+        .map(|(key, value)| format!("{key} = {}\n", serde_json::Value::from(value.as_str())))
+        .collect()
 }

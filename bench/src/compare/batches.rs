@@ -1,4 +1,5 @@
-//! How batches grow with load: rows of a batch and times of a commit, as the node counts them, by connections.
+//! How batches grow with load: rows of a batch and times of a commit, as the node counts them, by
+//! connections.
 
 use std::fmt::Write as _;
 
@@ -33,7 +34,11 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let server = match &stocked.store {
             Ok(server) => server,
             Err(why) => {
-                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – |", stocked.name);
+                let _ = writeln!(
+                    text,
+                    "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – |",
+                    stocked.name
+                );
                 continue;
             }
         };
@@ -52,21 +57,50 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 row.rate.add(run.rate());
                 row.p50.add(p50);
                 row.p99.add(millis(run.percentile(99.0)));
-                row.rows.add(prometheus::mean(&before, &after, BATCH_ROWS).ok_or("the node counted no batch")?);
-                row.commit.add(1_000.0 * prometheus::mean(&before, &after, COMMIT_SECONDS).ok_or("the node timed no commit")?);
+                row.rows
+                    .add(prometheus::mean(&before, &after, BATCH_ROWS).ok_or("the node counted no batch")?);
+                row.commit.add(
+                    1_000.0
+                        * prometheus::mean(&before, &after, COMMIT_SECONDS)
+                            .ok_or("the node timed no commit")?,
+                );
                 row.lone.add(p50 / lone);
             }
         }
         for (connections, row) in CONNECTIONS.into_iter().zip(&rows) {
-            let Row { rate, p50, p99, rows, commit, lone } = row;
-            let (rate, rows, commit, lone_shown) = (rate.shown(0), rows.shown(1), commit.shown(1), lone.shown(1));
+            let Row {
+                rate,
+                p50,
+                p99,
+                rows,
+                commit,
+                lone,
+            } = row;
+            let (rate, rows, commit, lone_shown) =
+                (rate.shown(0), rows.shown(1), commit.shown(1), lone.shown(1));
             let (p50, p99) = (p50.shown(1), p99.shown(1));
-            let _ = writeln!(text, "| {} | {connections} | {rate} | {p50} | {p99} | {rows} | {commit} | {lone_shown} |", stocked.name);
+            let _ = writeln!(
+                text,
+                "| {} | {connections} | {rate} | {p50} | {p99} | {rows} | {commit} | {lone_shown} |",
+                stocked.name
+            );
             if connections == FEW.0 {
-                let _ = write!(targets, " {}: {:.1}, {}.", stocked.name, lone.median(), verdict(lone.median() <= FEW.1));
+                let _ = write!(
+                    targets,
+                    " {}: {:.1}, {}.",
+                    stocked.name,
+                    lone.median(),
+                    verdict(lone.median() <= FEW.1)
+                );
             }
         }
     }
-    let _ = write!(text, "\nTarget: at {} connections a median of at most {} lone commits.{targets} {}", FEW.0, FEW.1, bench.settings());
+    let _ = write!(
+        text,
+        "\nTarget: at {} connections a median of at most {} lone commits.{targets} {}",
+        FEW.0,
+        FEW.1,
+        bench.settings()
+    );
     Ok(text)
 }

@@ -28,14 +28,29 @@ pub(super) async fn filled(url: &str, issued: u64) -> Result<CouponId, Failed> {
 
 /// With users and keys as the load has them.
 async fn fill_store(store: &dyn Store, issued: u64) -> Result<CouponId, Failed> {
-    let crowd = Crowd { name: Bench::name(), repeats_ppm: 0, users: None, seed: 0 };
+    let crowd = Crowd {
+        name: Bench::name(),
+        repeats_ppm: 0,
+        users: None,
+        seed: 0,
+    };
     let coupon = OwnedCoupon::make(store).await?;
     let who = |number: u64| -> Asker {
-        let (asked, mut user, mut key) = (crowd::Asked { user: number, key: number }, Vec::new(), Vec::new());
+        let (asked, mut user, mut key) = (
+            crowd::Asked {
+                user: number,
+                key: number,
+            },
+            Vec::new(),
+            Vec::new(),
+        );
         crowd.write_user(asked, &mut user);
         crowd.write_key(asked, &mut key);
         // Both are ASCII.
-        Ok((UserId::parse(&String::from_utf8_lossy(&user))?, RequestKey::parse(&String::from_utf8_lossy(&key))?))
+        Ok((
+            UserId::parse(&String::from_utf8_lossy(&user))?,
+            RequestKey::parse(&String::from_utf8_lossy(&key))?,
+        ))
     };
     coupon.fill(store, issued, BATCH_ROWS_MAX, who).await?;
     Ok(coupon.id)

@@ -11,23 +11,37 @@ use crate::load::arrivals::Pace;
 const P99_MS: f64 = 15.0;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
-    let mut text =
-        format!("| store | peak per second | offered per second | p50 ms | p99 ms | target ≤ {P99_MS} ms |\n|---|---|---|---|---|---|\n");
+    let mut text = format!(
+        "| store | peak per second | offered per second | p50 ms | p99 ms | target ≤ {P99_MS} ms |\n|---|---|---|---|---|---|\n"
+    );
     for stocked in &bench.stores {
         let server = match &stocked.store {
             Ok(server) => server,
             Err(why) => {
-                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – | – |", stocked.name);
+                let _ = writeln!(
+                    text,
+                    "| {}: NOT MEASURED: {why} | – | – | – | – | – |",
+                    stocked.name
+                );
                 continue;
             }
         };
         let node = bench.node(&server.fresh(bench).await?)?;
         let [mut peak, mut offered, mut p50, mut p99]: [Series; 4] = Default::default();
         for _ in 0..bench.flags.rounds {
-            let rate = bench.issue(&node, 1, Pace::Closed, bench.connections()).await?.rate();
-            let run = bench.issue(&node, 1, Pace::Rate(rate / 2.0), bench.connections()).await?;
+            let rate = bench
+                .issue(&node, 1, Pace::Closed, bench.connections())
+                .await?
+                .rate();
+            let run = bench
+                .issue(&node, 1, Pace::Rate(rate / 2.0), bench.connections())
+                .await?;
             if run.unsent > 0 {
-                return Err(format!("{}: at half its rate {} requests were never sent", stocked.name, run.unsent).into());
+                return Err(format!(
+                    "{}: at half its rate {} requests were never sent",
+                    stocked.name, run.unsent
+                )
+                .into());
             }
             peak.add(rate);
             offered.add(rate / 2.0);
@@ -36,7 +50,13 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         }
         let met = verdict(p99.median() <= P99_MS);
         let (peak, offered) = (peak.shown(0), offered.shown(0));
-        let _ = writeln!(text, "| {} | {peak} | {offered} | {} | {} | {met} |", stocked.name, p50.shown(1), p99.shown(1));
+        let _ = writeln!(
+            text,
+            "| {} | {peak} | {offered} | {} | {} | {met} |",
+            stocked.name,
+            p50.shown(1),
+            p99.shown(1)
+        );
     }
     let _ = write!(text, "\n{}", bench.settings());
     Ok(text)

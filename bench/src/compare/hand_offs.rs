@@ -1,7 +1,8 @@
-//! How long a coupon is not issued while it is handed over: three nodes, of which one after the other is restarted under load.
+//! How long a coupon is not issued while it is handed over: three nodes, of which one after the other is
+//! restarted under load.
 //!
-//! Each coupon has one user after the other who asks for it at nodes that stay. The pause of a move is the longest that any of them waited while the shards
-//! moved, so it has the usual time of a request in it.
+//! Each coupon has one user after the other who asks for it at nodes that stay. The pause of a move is the
+//! longest that any of them waited while the shards moved, so it has the usual time of a request in it.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +27,8 @@ const P95_MAX: Duration = Duration::from_millis(250);
 const COUPONS: usize = 12;
 /// Issuances that each of them has, unless fewer are wished: what its next owner has to read.
 const ISSUED_MAX: u64 = 100_000;
-/// How long a coupon's users think: so that the machine is busy, and not so busy that every request waits for others.
+/// How long a coupon's users think: so that the machine is busy, and not so busy that every request waits for
+/// others.
 const PACE: Duration = Duration::from_millis(20);
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
@@ -38,17 +40,33 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let server = match &stocked.store {
             Ok(server) => server,
             Err(why) => {
-                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – | – | – |", stocked.name);
+                let _ = writeln!(
+                    text,
+                    "| {}: NOT MEASURED: {why} | – | – | – | – | – | – |",
+                    stocked.name
+                );
                 continue;
             }
         };
-        let (mut pauses, requests) = measure(bench, server).await.map_err(|error| format!("{}: {error}", stocked.name))?;
+        let (mut pauses, requests) = measure(bench, server)
+            .await
+            .map_err(|error| format!("{}: {error}", stocked.name))?;
         pauses.sort();
-        let at = |percent: usize| pauses.get((pauses.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
+        let at = |percent: usize| {
+            pauses
+                .get((pauses.len() * percent).div_ceil(100).saturating_sub(1))
+                .copied()
+                .unwrap_or_default()
+        };
         let (p95, moves) = (at(95), pauses.len());
         let met = verdict(moves > 0 && p95 <= P95_MAX);
         let (half, all) = (millis(at(50)), millis(at(100)));
-        let _ = writeln!(text, "| {} | {moves} | {half:.1} | {:.1} | {all:.1} | {requests} | {met} |", stocked.name, millis(p95));
+        let _ = writeln!(
+            text,
+            "| {} | {moves} | {half:.1} | {:.1} | {all:.1} | {requests} | {met} |",
+            stocked.name,
+            millis(p95)
+        );
     }
     let _ = write!(
         text,
@@ -86,21 +104,29 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
             three.at_rest().await?;
             asking.all_answered().await?;
             let between = three.owners(three.node(place + 1)).await?;
-            pauses.extend(asking.longest_of(|coupon| before.get(&coupon.shard().get()) != between.get(&coupon.shard().get())));
+            pauses.extend(asking.longest_of(|coupon| {
+                before.get(&coupon.shard().get()) != between.get(&coupon.shard().get())
+            }));
             asking.begin_phase();
             three.start_again(place)?;
             three.settled().await?;
             three.at_rest().await?;
             asking.all_answered().await?;
             let after = three.owners(three.node(place)).await?;
-            pauses.extend(asking.longest_of(|coupon| between.get(&coupon.shard().get()) != after.get(&coupon.shard().get())));
+            pauses.extend(
+                asking.longest_of(|coupon| {
+                    between.get(&coupon.shard().get()) != after.get(&coupon.shard().get())
+                }),
+            );
         }
     }
     let (requests, expected) = (asking.end().await?, 2 * COUPONS * usize::from(bench.flags.rounds));
     if pauses.len() != expected {
-        return Err(
-            format!("{} moves were seen, and each coupon leaves its node and comes back in each round: {expected}", pauses.len()).into()
-        );
+        return Err(format!(
+            "{} moves were seen, and each coupon leaves its node and comes back in each round: {expected}",
+            pauses.len()
+        )
+        .into());
     }
     three.stop_all().await?;
     Ok((pauses, requests))
@@ -129,13 +155,22 @@ impl Asking {
     fn begin(coupons: &[CouponId], client: &Client, nodes: Vec<String>) -> Self {
         let longest_us = coupons.iter().map(|_| AtomicU64::new(0)).collect();
         let answered = coupons.iter().map(|_| AtomicU64::new(0)).collect();
-        let shared = Arc::new(Shared { longest_us, answered, ..Shared::default() });
+        let shared = Arc::new(Shared {
+            longest_us,
+            answered,
+            ..Shared::default()
+        });
         let (nodes, at) = watch::channel(nodes);
         let task = |(place, coupon): (usize, &CouponId)| {
             tokio::spawn(Arc::clone(&shared).ask_until_it_is_over(place, *coupon, client.clone(), at.clone()))
         };
         let tasks = coupons.iter().enumerate().map(task).collect();
-        Self { coupons: coupons.to_vec(), shared, nodes, tasks }
+        Self {
+            coupons: coupons.to_vec(),
+            shared,
+            nodes,
+            tasks,
+        }
     }
 
     fn ask_at(&self, nodes: Vec<String>) {
@@ -144,7 +179,12 @@ impl Asking {
 
     /// Waits until somebody more was answered for each coupon.
     async fn all_answered(&self) -> Result<(), Failed> {
-        let answered = || self.shared.answered.iter().map(|answered| answered.load(Ordering::Relaxed));
+        let answered = || {
+            self.shared
+                .answered
+                .iter()
+                .map(|answered| answered.load(Ordering::Relaxed))
+        };
         let (begun, before) = (Instant::now(), answered().collect::<Vec<_>>());
         while answered().zip(&before).any(|(now, before)| now == *before) {
             if begun.elapsed() > ANSWER_LIMIT {
@@ -156,13 +196,22 @@ impl Asking {
     }
 
     fn begin_phase(&self) {
-        self.shared.longest_us.iter().for_each(|longest| longest.store(0, Ordering::Relaxed));
+        self.shared
+            .longest_us
+            .iter()
+            .for_each(|longest| longest.store(0, Ordering::Relaxed));
     }
 
     /// The longest waits since the phase began, for the coupons that are meant.
     fn longest_of(&self, is_meant: impl Fn(CouponId) -> bool) -> Vec<Duration> {
-        let meant = self.coupons.iter().zip(&self.shared.longest_us).filter(|(coupon, _)| is_meant(**coupon));
-        meant.map(|(_, longest)| Duration::from_micros(longest.load(Ordering::Relaxed))).collect()
+        let meant = self
+            .coupons
+            .iter()
+            .zip(&self.shared.longest_us)
+            .filter(|(coupon, _)| is_meant(**coupon));
+        meant
+            .map(|(_, longest)| Duration::from_micros(longest.load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// How many requests were answered, if all were as they should be.
@@ -171,15 +220,32 @@ impl Asking {
         for task in self.tasks {
             task.await?;
         }
-        match self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match self
+            .shared
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             Some(failed) => Err(format!("a request failed: {failed}").into()),
-            None => Ok(self.shared.answered.iter().map(|answered| answered.load(Ordering::Relaxed)).sum()),
+            None => Ok(self
+                .shared
+                .answered
+                .iter()
+                .map(|answered| answered.load(Ordering::Relaxed))
+                .sum()),
         }
     }
 }
 
 impl Shared {
-    async fn ask_until_it_is_over(self: Arc<Self>, place: usize, coupon: CouponId, client: Client, nodes: watch::Receiver<Vec<String>>) {
+    async fn ask_until_it_is_over(
+        self: Arc<Self>,
+        place: usize,
+        coupon: CouponId,
+        client: Client,
+        nodes: watch::Receiver<Vec<String>>,
+    ) {
         for number in 0_u64.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
@@ -189,19 +255,30 @@ impl Shared {
                 nodes[number as usize % nodes.len()].clone()
             };
             let begun = Instant::now();
-            let answer =
-                client.post(format!("{url}/v1/coupons/{coupon}/issuances")).header("X-User-Id", format!("user-{number}")).send().await;
+            let answer = client
+                .post(format!("{url}/v1/coupons/{coupon}/issuances"))
+                .header("X-User-Id", format!("user-{number}"))
+                .send()
+                .await;
             let waited = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.longest_us[place].fetch_max(waited, Ordering::Relaxed);
             let failure = match answer {
                 Ok(answer) if answer.status() == StatusCode::CREATED => None,
-                Ok(answer) => Some(format!("{} {}", answer.status(), answer.text().await.unwrap_or_default())),
+                Ok(answer) => Some(format!(
+                    "{} {}",
+                    answer.status(),
+                    answer.text().await.unwrap_or_default()
+                )),
                 Err(error) => Some(error.to_string()),
             };
             match failure {
                 None => drop(self.answered[place].fetch_add(1, Ordering::Relaxed)),
                 Some(failure) => {
-                    let _ = self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+                    let _ = self
+                        .failed
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .get_or_insert(failure);
                 }
             }
             tokio::time::sleep(PACE).await;

@@ -13,8 +13,9 @@ const COUPONS: u64 = 1_000;
 const SHARE: f64 = 0.8;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
-    let mut text =
-        format!("| store | per second, one coupon | per second, {COUPONS} coupons | share | target ≥ {SHARE} |\n|---|---|---|---|---|\n");
+    let mut text = format!(
+        "| store | per second, one coupon | per second, {COUPONS} coupons | share | target ≥ {SHARE} |\n|---|---|---|---|---|\n"
+    );
     for stocked in &bench.stores {
         let server = match &stocked.store {
             Ok(server) => server,
@@ -26,14 +27,27 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let node = bench.node(&server.fresh(bench).await?)?;
         let [mut one, mut many, mut share]: [Series; 3] = Default::default();
         for _ in 0..bench.flags.rounds {
-            let of_one = bench.issue(&node, 1, Pace::Closed, bench.connections()).await?.rate();
-            let of_many = bench.issue(&node, COUPONS, Pace::Closed, bench.connections()).await?.rate();
+            let of_one = bench
+                .issue(&node, 1, Pace::Closed, bench.connections())
+                .await?
+                .rate();
+            let of_many = bench
+                .issue(&node, COUPONS, Pace::Closed, bench.connections())
+                .await?
+                .rate();
             one.add(of_one);
             many.add(of_many);
             share.add(of_many / of_one);
         }
         let met = verdict(share.median() >= SHARE);
-        let _ = writeln!(text, "| {} | {} | {} | {} | {met} |", stocked.name, one.shown(0), many.shown(0), share.shown(2));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {met} |",
+            stocked.name,
+            one.shown(0),
+            many.shown(0),
+            share.shown(2)
+        );
     }
     let _ = write!(text, "\n{}", bench.settings());
     Ok(text)

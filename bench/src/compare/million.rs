@@ -1,4 +1,5 @@
-//! Issuing with a million issued, against issuing with none: in databases of their own on the same server, in turn.
+//! Issuing with a million issued, against issuing with none: in databases of their own on the same server, in
+//! turn.
 
 use std::fmt::Write as _;
 
@@ -13,8 +14,9 @@ const SHARE: f64 = 0.9;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let issued = bench.flags.issued;
-    let mut text =
-        format!("| store | per second, none issued | per second, {issued} issued | share | target ≥ {SHARE} |\n|---|---|---|---|---|\n");
+    let mut text = format!(
+        "| store | per second, none issued | per second, {issued} issued | share | target ≥ {SHARE} |\n|---|---|---|---|---|\n"
+    );
     for stocked in &bench.stores {
         let server = match &stocked.store {
             Ok(server) => server,
@@ -31,12 +33,21 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         for _ in 0..bench.flags.rounds {
             // A new one each time, as a round leaves many rows.
             let empty = bench.node(&server.fresh(bench).await?)?;
-            let at_none = bench.issue(&empty, 1, Pace::Closed, bench.connections()).await?.rate();
+            let at_none = bench
+                .issue(&empty, 1, Pace::Closed, bench.connections())
+                .await?
+                .rate();
             drop(empty);
             let name = Bench::name();
             let pace = Pace::Closed;
-            let asked =
-                Asked { urls: vec![full.url()], coupons: vec![coupon], users: None, name: &name, pace, connections: bench.connections() };
+            let asked = Asked {
+                urls: vec![full.url()],
+                coupons: vec![coupon],
+                users: None,
+                name: &name,
+                pace,
+                connections: bench.connections(),
+            };
             let run = bench.measure(asked).await?;
             super::expect(&run, "issued")?;
             none.add(at_none);
@@ -44,7 +55,14 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             share.add(run.rate() / at_none);
         }
         let met = verdict(share.median() >= SHARE);
-        let _ = writeln!(text, "| {} | {} | {} | {} | {met} |", stocked.name, none.shown(0), million.shown(0), share.shown(2));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {met} |",
+            stocked.name,
+            none.shown(0),
+            million.shown(0),
+            share.shown(2)
+        );
     }
     let _ = write!(text, "\n{}", bench.settings());
     Ok(text)

@@ -1,7 +1,8 @@
-//! Three nodes of one cluster: asking a node that does not own the coupon, against asking its owner; and what the link between the two costs.
+//! Three nodes of one cluster: asking a node that does not own the coupon, against asking its owner; and what
+//! the link between the two costs.
 //!
-//! Every measurement has coupons of its own. That requests went the way that is measured is held against what the nodes count: a figure of another way
-//! would be worse than none.
+//! Every measurement has coupons of its own. That requests went the way that is measured is held against what
+//! the nodes count: a figure of another way would be worse than none.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -26,7 +27,8 @@ const COUPONS: u64 = 100;
 const FORWARDED_SHARE: f64 = 0.6;
 /// The same, where its door answers.
 const DOOR_SHARE: f64 = 0.9;
-/// This share of the requests must have gone the way that is measured: the first few may find a door that knows nothing yet, or an owner that is not loaded.
+/// This share of the requests must have gone the way that is measured: the first few may find a door that
+/// knows nothing yet, or an owner that is not loaded.
 const WAY_SHARE: f64 = 0.95;
 /// How long doors may take to hear that a coupon is sold out; they ask with every heartbeat, each second.
 const DOOR_LIMIT: Duration = Duration::from_secs(10);
@@ -84,12 +86,17 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let server = match &stocked.store {
             Ok(server) => server,
             Err(why) => {
-                let _ = writeln!(loads, "| {name}: NOT MEASURED: {why} | – | – | – | – | – | – | – |");
+                let _ = writeln!(
+                    loads,
+                    "| {name}: NOT MEASURED: {why} | – | – | – | – | – | – | – |"
+                );
                 let _ = writeln!(links, "| {name}: NOT MEASURED: {why} | – | – | – | – | – |");
                 continue;
             }
         };
-        let figures = measure(bench, server).await.map_err(|error| format!("{name}: {error}"))?;
+        let figures = measure(bench, server)
+            .await
+            .map_err(|error| format!("{name}: {error}"))?;
         figures.write_loads(name, &mut loads);
         figures.link.write(name, &mut links);
     }
@@ -132,9 +139,18 @@ struct Pair<'a> {
 impl<'a> Pair<'a> {
     async fn of(coupon: CouponId, three: &'a Three) -> Result<Self, Failed> {
         let owners = three.owners(three.node(0)).await?;
-        let name = owners.get(&coupon.shard().get()).cloned().flatten().ok_or("a coupon has no owner")?;
-        let place = three.place(&name).ok_or("a coupon's owner is none of the nodes")?;
-        Ok(Self { owner: three.node(place), other: three.node(place + 1) })
+        let name = owners
+            .get(&coupon.shard().get())
+            .cloned()
+            .flatten()
+            .ok_or("a coupon has no owner")?;
+        let place = three
+            .place(&name)
+            .ok_or("a coupon's owner is none of the nodes")?;
+        Ok(Self {
+            owner: three.node(place),
+            other: three.node(place + 1),
+        })
     }
 
     fn at(&self, at: At) -> &'a Node {
@@ -175,7 +191,11 @@ impl Seen {
         };
         let run = bench.measure(asked).await?;
         let (used, after) = (pair.processor_time()? - used_before, prometheus::read(url).await?);
-        Ok(Self { run, metrics: [before, after], used })
+        Ok(Self {
+            run,
+            metrics: [before, after],
+            used,
+        })
     }
 
     /// Everything that was sent, also to warm up.
@@ -234,15 +254,28 @@ async fn hears(node: &Node, client: &reqwest::Client, coupon: CouponId) -> Resul
     let begun = Instant::now();
     loop {
         let before = prometheus::read(node.url()).await?;
-        let answer = client.post(&url).header("X-User-Id", Bench::name()).send().await?;
+        let answer = client
+            .post(&url)
+            .header("X-User-Id", Bench::name())
+            .send()
+            .await?;
         if answer.status() != StatusCode::CONFLICT {
-            return Err(format!("a coupon that is sold out: {} {}", answer.status(), answer.text().await?).into());
+            return Err(format!(
+                "a coupon that is sold out: {} {}",
+                answer.status(),
+                answer.text().await?
+            )
+            .into());
         }
         if prometheus::since(&before, &prometheus::read(node.url()).await?, DOOR_ANSWERS) > 0.0 {
             return Ok(());
         }
         if begun.elapsed() > DOOR_LIMIT {
-            return Err(format!("the door of {} has not heard within {DOOR_LIMIT:?} that a coupon is sold out", node.name()).into());
+            return Err(format!(
+                "the door of {} has not heard within {DOOR_LIMIT:?} that a coupon is sold out",
+                node.name()
+            )
+            .into());
         }
         tokio::time::sleep(POLL).await;
     }
@@ -253,7 +286,14 @@ async fn issued_everywhere(bench: &Bench<'_>, three: &Three) -> Result<Run, Fail
     let coupons = bench.make(three.node(0).url(), COUPONS, None).await?;
     let (urls, name) = (three.urls(None), Bench::name());
     let urls = urls.iter().map(String::as_str).collect();
-    let asked = Asked { urls, coupons, users: None, name: &name, pace: Pace::Closed, connections: bench.connections() };
+    let asked = Asked {
+        urls,
+        coupons,
+        users: None,
+        name: &name,
+        pace: Pace::Closed,
+        connections: bench.connections(),
+    };
     let run = bench.measure(asked).await?;
     expect(&run, "issued")?;
     Ok(run)
@@ -279,14 +319,24 @@ impl Link {
         }
         self.at_owner.add(local.used_us());
         self.at_other.add(forwarded.used_us());
-        self.cores.add((forwarded.used_us() - local.used_us()) * forwarded.run.rate() / 1e6);
+        self.cores
+            .add((forwarded.used_us() - local.used_us()) * forwarded.run.rate() / 1e6);
     }
 
     fn write(&self, store: &str, text: &mut String) {
-        let Self { frame, round_trip, at_owner, at_other, cores } = self;
+        let Self {
+            frame,
+            round_trip,
+            at_owner,
+            at_other,
+            cores,
+        } = self;
         let (frame, round_trip) = (frame.shown(1), round_trip.shown(1));
         let (at_owner, at_other, cores) = (at_owner.shown(1), at_other.shown(1), cores.shown(2));
-        let _ = writeln!(text, "| {store} | {frame} | {round_trip} | {at_owner} | {at_other} | {cores} |");
+        let _ = writeln!(
+            text,
+            "| {store} | {frame} | {round_trip} | {at_owner} | {at_other} | {cores} |"
+        );
     }
 }
 
@@ -294,16 +344,46 @@ impl Figures {
     fn write_loads(&self, store: &str, text: &mut String) {
         let many = format!("issued and committed, {COUPONS} coupons");
         let rows = [
-            ("issued and committed", "at its owner", &self.issued_at_owner, None),
-            ("issued and committed", "at another", &self.issued_at_other, Some(FORWARDED_SHARE)),
+            (
+                "issued and committed",
+                "at its owner",
+                &self.issued_at_owner,
+                None,
+            ),
+            (
+                "issued and committed",
+                "at another",
+                &self.issued_at_other,
+                Some(FORWARDED_SHARE),
+            ),
             (many.as_str(), "at all three", &self.issued_everywhere, None),
-            ("sold out, answered by the door", "at its owner", &self.door_at_owner, None),
-            ("sold out, answered by the door", "at another", &self.door_at_other, Some(DOOR_SHARE)),
+            (
+                "sold out, answered by the door",
+                "at its owner",
+                &self.door_at_owner,
+                None,
+            ),
+            (
+                "sold out, answered by the door",
+                "at another",
+                &self.door_at_other,
+                Some(DOOR_SHARE),
+            ),
         ];
         for (answer, asked, load, target) in rows {
-            let met = target.map_or("–".to_owned(), |share| format!("≥ {share}: {}", verdict(load.share.median() >= share)));
-            let (rate, share, p50, p99) = (load.rate.shown(0), load.share.shown(2), load.p50.shown(1), load.p99.shown(1));
-            let _ = writeln!(text, "| {store} | {answer} | {asked} | {rate} | {share} | {met} | {p50} | {p99} |");
+            let met = target.map_or("–".to_owned(), |share| {
+                format!("≥ {share}: {}", verdict(load.share.median() >= share))
+            });
+            let (rate, share, p50, p99) = (
+                load.rate.shown(0),
+                load.share.shown(2),
+                load.p50.shown(1),
+                load.p99.shown(1),
+            );
+            let _ = writeln!(
+                text,
+                "| {store} | {answer} | {asked} | {rate} | {share} | {met} | {p50} | {p99} |"
+            );
         }
     }
 }

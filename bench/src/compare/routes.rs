@@ -33,13 +33,22 @@ struct Target {
 }
 
 /// For what the door answers: no actor is asked, and so little may come on top of the route.
-const DOOR: Target = Target { share: Some(0.85), spread: None };
+const DOOR: Target = Target {
+    share: Some(0.85),
+    spread: None,
+};
 
 /// For what is issued and committed there.
 fn issuing(store: &StoreServer) -> Target {
     match store {
-        StoreServer::Embedded => Target { share: Some(0.5), spread: None },
-        StoreServer::Server(server) if server.kind() == Kind::MySql => Target { share: Some(0.33), spread: Some(3.0) },
+        StoreServer::Embedded => Target {
+            share: Some(0.5),
+            spread: None,
+        },
+        StoreServer::Server(server) if server.kind() == Kind::MySql => Target {
+            share: Some(0.33),
+            spread: Some(3.0),
+        },
         StoreServer::Server(_) => Target::default(),
     }
 }
@@ -71,20 +80,40 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             Ok(store) => {
                 let node = bench.node(&store.fresh(bench).await?)?;
                 if children.len() == 1 {
-                    rows.push(row("sold out, answered by the door", Question::Door(bench.sold_out(node.url()).await?), DOOR, 1));
+                    rows.push(row(
+                        "sold out, answered by the door",
+                        Question::Door(bench.sold_out(node.url()).await?),
+                        DOOR,
+                        1,
+                    ));
                     let (coupon, name) = given(bench, &node).await?;
-                    rows.push(row("`ALREADY_ISSUED`, answered by the owner", Question::Owner(coupon, name), Target::default(), 1));
+                    rows.push(row(
+                        "`ALREADY_ISSUED`, answered by the owner",
+                        Question::Owner(coupon, name),
+                        Target::default(),
+                        1,
+                    ));
                 }
-                rows.push(row(&format!("issued and committed, {}", stocked.name), Question::Issue, issuing(store), children.len()));
+                rows.push(row(
+                    &format!("issued and committed, {}", stocked.name),
+                    Question::Issue,
+                    issuing(store),
+                    children.len(),
+                ));
                 children.push(node);
             }
-            Err(why) => absent.push(format!("| {}: NOT MEASURED: {why} | – | – | – | – | – | – |", stocked.name)),
+            Err(why) => absent.push(format!(
+                "| {}: NOT MEASURED: {why} | – | – | – | – | – | – |",
+                stocked.name
+            )),
         }
     }
     for _ in 0..bench.flags.rounds {
         let mut bare = f64::NAN;
         for row in &mut rows {
-            let run = ask(bench, &children[row.child], &row.question).await.map_err(|error| format!("{}: {error}", row.name))?;
+            let run = ask(bench, &children[row.child], &row.question)
+                .await
+                .map_err(|error| format!("{}: {error}", row.name))?;
             if matches!(row.question, Question::Bare) {
                 bare = run.rate();
             }
@@ -92,16 +121,31 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             row.ratio.add(run.rate() / bare);
             row.p50.add(millis(run.percentile(50.0)));
             row.p99.add(millis(run.percentile(99.0)));
-            row.spread.add(millis(run.percentile(99.0)) / millis(run.percentile(50.0)));
+            row.spread
+                .add(millis(run.percentile(99.0)) / millis(run.percentile(50.0)));
         }
     }
     let mut text =
         "| answer | per second | of the bare route | target | p50 ms | p99 ms | p99 / p50 |\n|---|---|---|---|---|---|---|\n".to_owned();
     for row in &rows {
-        let (rate, ratio, p50, p99) = (row.rate.shown(0), row.ratio.shown(2), row.p50.shown(1), row.p99.shown(1));
-        let share = row.target.share.map_or("–".to_owned(), |share| format!("≥ {share}: {}", verdict(row.ratio.median() >= share)));
-        let limit = row.target.spread.map_or(String::new(), |spread| format!(", ≤ {spread}: {}", verdict(row.spread.median() <= spread)));
-        let _ = writeln!(text, "| {} | {rate} | {ratio} | {share} | {p50} | {p99} | {}{limit} |", row.name, row.spread.shown(1));
+        let (rate, ratio, p50, p99) = (
+            row.rate.shown(0),
+            row.ratio.shown(2),
+            row.p50.shown(1),
+            row.p99.shown(1),
+        );
+        let share = row.target.share.map_or("–".to_owned(), |share| {
+            format!("≥ {share}: {}", verdict(row.ratio.median() >= share))
+        });
+        let limit = row.target.spread.map_or(String::new(), |spread| {
+            format!(", ≤ {spread}: {}", verdict(row.spread.median() <= spread))
+        });
+        let _ = writeln!(
+            text,
+            "| {} | {rate} | {ratio} | {share} | {p50} | {p99} | {}{limit} |",
+            row.name,
+            row.spread.shown(1)
+        );
     }
     for line in absent {
         let _ = writeln!(text, "{line}");
@@ -112,7 +156,17 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
 
 fn row(name: &str, question: Question, target: Target, child: usize) -> Row {
     let [rate, ratio, p50, p99, spread] = Default::default();
-    Row { name: name.to_owned(), question, target, child, rate, ratio, p50, p99, spread }
+    Row {
+        name: name.to_owned(),
+        question,
+        target,
+        child,
+        rate,
+        ratio,
+        p50,
+        p99,
+        spread,
+    }
 }
 
 async fn ask(bench: &Bench<'_>, child: &Child, question: &Question) -> Result<Run, Failed> {
@@ -123,8 +177,19 @@ async fn ask(bench: &Bench<'_>, child: &Child, question: &Question) -> Result<Ru
         Question::Door(coupon) => (*coupon, None, &name, "SOLD_OUT"),
         Question::Owner(coupon, name) => (*coupon, Some(OWNERS_USERS), name, "ALREADY_ISSUED"),
     };
-    let before = if expected == "issued" { 0.0 } else { child.door_answers().await? };
-    let asked = Asked { urls: vec![child.url()], coupons: vec![coupon], users, name, pace: Pace::Closed, connections: bench.connections() };
+    let before = if expected == "issued" {
+        0.0
+    } else {
+        child.door_answers().await?
+    };
+    let asked = Asked {
+        urls: vec![child.url()],
+        coupons: vec![coupon],
+        users,
+        name,
+        pace: Pace::Closed,
+        connections: bench.connections(),
+    };
     let run = bench.measure(asked).await?;
     expect(&run, expected)?;
     if expected != "issued" {

@@ -28,7 +28,10 @@ impl Series {
         match self.0.len() {
             0 => "–".to_owned(),
             1 => format!("{:.decimals$}", self.median()),
-            _ => format!("{:.decimals$} ({least:.decimals$}–{most:.decimals$})", self.median()),
+            _ => format!(
+                "{:.decimals$} ({least:.decimals$}–{most:.decimals$})",
+                self.median()
+            ),
         }
     }
 }
@@ -48,6 +51,9 @@ mod tests {
         assert_eq!(series(&[3.0, 1.0, 2.0]).median(), 2.0);
         assert_eq!(series(&[4.0, 1.0, 2.0, 3.0]).median(), 2.5);
         assert_eq!(series(&[3.0, 1.0, 2.0]).shown(1), "2.0 (1.0–3.0)");
-        assert_eq!((series(&[7.0]).shown(0), series(&[]).shown(0)), ("7".to_owned(), "–".to_owned()));
+        assert_eq!(
+            (series(&[7.0]).shown(0), series(&[]).shown(0)),
+            ("7".to_owned(), "–".to_owned())
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A hundred thousand coupons that sleep: they should cost nothing. And what one costs that is awake: its owner's memory.
+//! A hundred thousand coupons that sleep: they should cost nothing. And what one costs that is awake: its
+//! owner's memory.
 
 use std::fmt::Write as _;
 
@@ -22,7 +23,11 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let server = match &stocked.store {
             Ok(server) => server,
             Err(why) => {
-                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – |", stocked.name);
+                let _ = writeln!(
+                    text,
+                    "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – |",
+                    stocked.name
+                );
                 continue;
             }
         };
@@ -37,10 +42,17 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         for node in [&alone, &crowded] {
             node.issues(bench.make_one(node.url(), None).await?).await?;
         }
-        let [mut without, mut with, mut share, mut memory, mut crowded_memory]: [Series; 5] = Default::default();
+        let [mut without, mut with, mut share, mut memory, mut crowded_memory]: [Series; 5] =
+            Default::default();
         for round in 0..bench.flags.rounds {
-            let rate = bench.issue(&alone, 1, Pace::Closed, bench.connections()).await?.rate();
-            let crowded_rate = bench.issue(&crowded, 1, Pace::Closed, bench.connections()).await?.rate();
+            let rate = bench
+                .issue(&alone, 1, Pace::Closed, bench.connections())
+                .await?
+                .rate();
+            let crowded_rate = bench
+                .issue(&crowded, 1, Pace::Closed, bench.connections())
+                .await?
+                .rate();
             without.add(rate);
             with.add(crowded_rate);
             share.add(crowded_rate / rate);
@@ -53,14 +65,24 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let before = crowded.resident_bytes()?;
         let coupons = coupons.into_iter().take(usize::try_from(awake)?).collect();
         let name = Bench::name();
-        let asked =
-            Asked { urls: vec![crowded.url()], coupons, users: None, name: &name, pace: Pace::Closed, connections: bench.connections() };
+        let asked = Asked {
+            urls: vec![crowded.url()],
+            coupons,
+            users: None,
+            name: &name,
+            pace: Pace::Closed,
+            connections: bench.connections(),
+        };
         expect(&bench.send(asked, awake).await?, "issued")?;
         let bytes = crowded.resident_bytes()?.saturating_sub(before) / awake;
         let met = verdict(share.median() >= SHARE);
         let (without, with, share) = (without.shown(0), with.shown(0), share.shown(2));
         let (memory, crowded_memory) = (memory.shown(0), crowded_memory.shown(0));
-        let _ = writeln!(text, "| {} | {without} | {with} | {share} | {met} | {memory} | {crowded_memory} | {bytes} |", stocked.name);
+        let _ = writeln!(
+            text,
+            "| {} | {without} | {with} | {share} | {met} | {memory} | {crowded_memory} | {bytes} |",
+            stocked.name
+        );
     }
     let _ = write!(
         text,

@@ -31,13 +31,23 @@ pub(super) enum StoreServer {
 }
 
 impl Compare {
-    /// All stores that were wished. A server that is not there is said; with `FIRSTCOME_REQUIRE_DATABASES=1` that is an error.
+    /// All stores that were wished. A server that is not there is said; with `FIRSTCOME_REQUIRE_DATABASES=1`
+    /// that is an error.
     pub(super) async fn start_stores(&self) -> Result<Vec<Stocked>, Failed> {
         let mut stores = Vec::new();
         for kind in &self.stores {
             stores.push(match kind {
-                StoreKind::Sqlite => Stocked { name: "SQLite".to_owned(), store: Ok(StoreServer::Embedded) },
-                StoreKind::Mysql => self.server(Kind::MySql, &["--log-bin=binlog", "--sync-binlog=1", "--server-id=1"]).await,
+                StoreKind::Sqlite => Stocked {
+                    name: "SQLite".to_owned(),
+                    store: Ok(StoreServer::Embedded),
+                },
+                StoreKind::Mysql => {
+                    self.server(
+                        Kind::MySql,
+                        &["--log-bin=binlog", "--sync-binlog=1", "--server-id=1"],
+                    )
+                    .await
+                }
                 StoreKind::Mariadb => self.server(Kind::MariaDb, &[]).await,
             });
         }
@@ -59,14 +69,23 @@ impl Compare {
         arguments.extend(redo_log.as_deref());
         arguments.extend(more);
         let started = match Server::start(kind, &arguments) {
-            Ok(server) => version(&server).await.map(|version| (version, server)).map_err(|error| error.to_string()),
+            Ok(server) => version(&server)
+                .await
+                .map(|version| (version, server))
+                .map_err(|error| error.to_string()),
             Err(why) => Err(why),
         };
         match started {
-            Ok((version, server)) => Stocked { name: format!("{} {version}", kind.name()), store: Ok(StoreServer::Server(server)) },
+            Ok((version, server)) => Stocked {
+                name: format!("{} {version}", kind.name()),
+                store: Ok(StoreServer::Server(server)),
+            },
             Err(why) => {
                 eprintln!("NOT MEASURED: {}: {why}", kind.name());
-                Stocked { name: kind.name().to_owned(), store: Err(why) }
+                Stocked {
+                    name: kind.name().to_owned(),
+                    store: Err(why),
+                }
             }
         }
     }
@@ -75,12 +94,18 @@ impl Compare {
 impl Bench<'_> {
     /// The same without the embedded one.
     pub(super) fn servers(&self) -> impl Iterator<Item = &Stocked> {
-        self.stores.iter().filter(|stocked| !matches!(stocked.store, Ok(StoreServer::Embedded)))
+        self.stores
+            .iter()
+            .filter(|stocked| !matches!(stocked.store, Ok(StoreServer::Embedded)))
     }
 
     /// What the settings of the servers are, for below a table.
     pub(super) fn settings(&self) -> String {
-        let redo_log = self.flags.redo_log_mib.map(|mib| format!(", a redo log of {mib} MiB")).unwrap_or_default();
+        let redo_log = self
+            .flags
+            .redo_log_mib
+            .map(|mib| format!(", a redo log of {mib} MiB"))
+            .unwrap_or_default();
         format!(
             "SQLite: WAL, `synchronous=FULL`. MySQL and MariaDB: `innodb_flush_log_at_trx_commit=1`, a buffer pool of {} MiB{redo_log}; MySQL with its binary \
              log and `sync_binlog=1`, MariaDB without one.",
@@ -94,7 +119,10 @@ impl StoreServer {
     pub(super) async fn fresh(&self, bench: &Bench<'_>) -> Result<String, Failed> {
         match self {
             Self::Embedded => {
-                let directory = tempfile::Builder::new().prefix("sqlite-").tempdir_in(bench.scratch)?.keep();
+                let directory = tempfile::Builder::new()
+                    .prefix("sqlite-")
+                    .tempdir_in(bench.scratch)?
+                    .keep();
                 Ok(format!("sqlite://{}", directory.join("firstcome.db").display()))
             }
             Self::Server(server) => Ok(server.fresh_database().await?),
@@ -104,7 +132,9 @@ impl StoreServer {
 
 async fn version(server: &Server) -> Result<String, Failed> {
     let mut connection = server.administrator().connect().await?;
-    let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut connection).await?;
+    let version: String = sqlx::query_scalar("SELECT VERSION()")
+        .fetch_one(&mut connection)
+        .await?;
     connection.close().await?;
     Ok(version.split('-').next().unwrap_or_default().to_owned())
 }

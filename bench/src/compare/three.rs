@@ -45,7 +45,10 @@ impl Three {
     /// Starts them, and waits until they share the shards and none moves.
     pub(super) async fn start(bench: &Bench<'_>, store_url: &str) -> Result<Self, Failed> {
         let program = beside(bench.flags.firstcome.as_deref(), "firstcome")?.canonicalize()?;
-        let directory = tempfile::Builder::new().prefix("three-").tempdir_in(bench.scratch)?.keep();
+        let directory = tempfile::Builder::new()
+            .prefix("three-")
+            .tempdir_in(bench.scratch)?
+            .keep();
         let mut nodes = Vec::new();
         for number in 1..=NODES {
             let name = format!("node-{number}");
@@ -63,7 +66,10 @@ impl Three {
             ];
             nodes.push(Node::start(&name, &program, &directory.join(&name), &keys, &[])?);
         }
-        let three = Self { nodes, client: Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()? };
+        let three = Self {
+            nodes,
+            client: Client::builder().timeout(ANSWER_LIMIT).no_proxy().build()?,
+        };
         three.settled().await?;
         three.at_rest().await?;
         Ok(three)
@@ -85,15 +91,26 @@ impl Three {
 
     /// Where the nodes are that run, but for one.
     pub(super) fn urls(&self, but: Option<usize>) -> Vec<String> {
-        let others = self.nodes.iter().enumerate().filter(|(place, node)| node.lives() && Some(*place) != but);
+        let others = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(place, node)| node.lives() && Some(*place) != but);
         others.map(|(_, node)| node.url().to_owned()).collect()
     }
 
     /// Who owns what, as this node knows it.
     pub(super) async fn owners(&self, node: &Node) -> Result<Owners, Failed> {
-        let request = self.client.get(format!("{}/v1/cluster", node.url())).bearer_auth(ADMIN_TOKEN);
+        let request = self
+            .client
+            .get(format!("{}/v1/cluster", node.url()))
+            .bearer_auth(ADMIN_TOKEN);
         let view: View = request.send().await?.error_for_status()?.json().await?;
-        Ok(view.shards.into_iter().map(|shard| (shard.id, shard.owner)).collect())
+        Ok(view
+            .shards
+            .into_iter()
+            .map(|shard| (shard.id, shard.owner))
+            .collect())
     }
 
     /// Waits until all that run are ready, and share the shards: each has half of an equal share or more.
@@ -104,29 +121,52 @@ impl Three {
         loop {
             let mut all = true;
             for node in &running {
-                let ready =
-                    self.client.get(format!("{}/readyz", node.url())).send().await.is_ok_and(|answer| answer.status() == StatusCode::OK);
-                let owners = if ready { self.owners(node).await.unwrap_or_default() } else { HashMap::new() };
-                let of = |name: &str| owners.values().filter(|owner| owner.as_deref() == Some(name)).count();
+                let ready = self
+                    .client
+                    .get(format!("{}/readyz", node.url()))
+                    .send()
+                    .await
+                    .is_ok_and(|answer| answer.status() == StatusCode::OK);
+                let owners = if ready {
+                    self.owners(node).await.unwrap_or_default()
+                } else {
+                    HashMap::new()
+                };
+                let of = |name: &str| {
+                    owners
+                        .values()
+                        .filter(|owner| owner.as_deref() == Some(name))
+                        .count()
+                };
                 let shares: Vec<usize> = running.iter().map(|node| of(node.name())).collect();
-                all &= shares.iter().all(|has| *has >= share) && shares.iter().sum::<usize>() == usize::from(SHARDS);
+                all &= shares.iter().all(|has| *has >= share)
+                    && shares.iter().sum::<usize>() == usize::from(SHARDS);
             }
             if all {
                 return Ok(());
             }
             if begun.elapsed() > LIMIT {
                 let log: Vec<String> = running.iter().map(|node| node.last_lines()).collect();
-                return Err(format!("the nodes do not share the shards within {LIMIT:?}\n{}", log.join("\n")).into());
+                return Err(format!(
+                    "the nodes do not share the shards within {LIMIT:?}\n{}",
+                    log.join("\n")
+                )
+                .into());
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Waits until no shard moves any more: none has for longer than one waits for its next owner to load ahead, which is five beats.
+    /// Waits until no shard moves any more: none has for longer than one waits for its next owner to load
+    /// ahead, which is five beats.
     pub(super) async fn at_rest(&self) -> Result<(), Failed> {
         const REST: Duration = Duration::from_millis(2_400);
         let begun = Instant::now();
-        let node = self.nodes.iter().find(|node| node.lives()).ok_or("no node runs")?;
+        let node = self
+            .nodes
+            .iter()
+            .find(|node| node.lives())
+            .ok_or("no node runs")?;
         loop {
             let before = self.owners(node).await?;
             tokio::time::sleep(REST).await;
@@ -142,7 +182,9 @@ impl Three {
     /// Stops one (SIGTERM).
     pub(super) async fn stop(&mut self, place: usize) -> Result<(), Failed> {
         let node = &mut self.nodes[place];
-        node.stop(LIMIT, POLL).await.map_err(|how| format!("{} did not stop as it should: {how}", node.name()).into())
+        node.stop(LIMIT, POLL)
+            .await
+            .map_err(|how| format!("{} did not stop as it should: {how}", node.name()).into())
     }
 
     /// Stops all, one after the other.

@@ -8,7 +8,10 @@ use actors::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Change, ChangeAnswer, ChangeCall, Create, CreateAnswer, Issue, IssueAnswer, Operation, Patch, Refusal, Span};
+use super::{
+    Change, ChangeAnswer, ChangeCall, Create, CreateAnswer, Issue, IssueAnswer, Operation, Patch, Refusal,
+    Span,
+};
 use crate::rows::{CouponRow, IssuanceRow, coupon_id, time};
 
 /// Reads a line.
@@ -89,7 +92,8 @@ struct AnswerJson<B> {
     body: Option<B>,
 }
 
-/// An issuance or a problem: the fields of both, as telling them apart first would take a second reading of each of a million lines.
+/// An issuance or a problem: the fields of both, as telling them apart first would take a second reading of
+/// each of a million lines.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct IssueBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,35 +136,68 @@ enum ChangeJson {
 /// What was sent; fields that decide nothing are let pass.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct PatchJson {
-    #[serde(default, deserialize_with = "clearable", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "clearable",
+        skip_serializing_if = "Option::is_none"
+    )]
     total_quantity: Option<Option<u64>>,
-    #[serde(default, deserialize_with = "clearable", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "clearable",
+        skip_serializing_if = "Option::is_none"
+    )]
     starts_at: Option<Option<String>>,
-    #[serde(default, deserialize_with = "clearable", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "clearable",
+        skip_serializing_if = "Option::is_none"
+    )]
     ends_at: Option<Option<String>>,
-    #[serde(default, deserialize_with = "clearable", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "clearable",
+        skip_serializing_if = "Option::is_none"
+    )]
     use_within_days: Option<Option<u16>>,
 }
 
 /// Tells *absent* (kept) from *null* (cleared).
-fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
 impl CreateLine {
     fn of(create: &Create) -> Self {
         let answer = match &create.answer {
-            CreateAnswer::Created { coupon, replayed } => Some(AnswerJson { status: 201, replayed: *replayed, body: Some(json(coupon)) }),
+            CreateAnswer::Created { coupon, replayed } => Some(AnswerJson {
+                status: 201,
+                replayed: *replayed,
+                body: Some(json(coupon)),
+            }),
             CreateAnswer::NotApplied(code) => Some(not_applied(code)),
             CreateAnswer::Unknown => None,
         };
-        Self { call_us: create.span.call.as_micros(), answer_us: create.span.answer.map(Timestamp::as_micros), answer }
+        Self {
+            call_us: create.span.call.as_micros(),
+            answer_us: create.span.answer.map(Timestamp::as_micros),
+            answer,
+        }
     }
 
     fn read(self) -> Result<Create, String> {
         let span = span(self.call_us, self.answer_us, self.answer.is_some())?;
         let answer = match self.answer {
-            Some(AnswerJson { status: 201, replayed, body }) => CreateAnswer::Created { coupon: coupon(body)?, replayed },
+            Some(AnswerJson {
+                status: 201,
+                replayed,
+                body,
+            }) => CreateAnswer::Created {
+                coupon: coupon(body)?,
+                replayed,
+            },
             other => match not_done(other)? {
                 Some(code) => CreateAnswer::NotApplied(code),
                 None => CreateAnswer::Unknown,
@@ -173,7 +210,11 @@ impl CreateLine {
 impl ChangeLine {
     fn of(call: &ChangeCall) -> Self {
         let answer = match &call.answer {
-            ChangeAnswer::Done(coupon) => Some(AnswerJson { status: 200, replayed: false, body: Some(json(coupon)) }),
+            ChangeAnswer::Done(coupon) => Some(AnswerJson {
+                status: 200,
+                replayed: false,
+                body: Some(json(coupon)),
+            }),
             ChangeAnswer::NotApplied(code) => Some(not_applied(code)),
             ChangeAnswer::Unknown => None,
         };
@@ -190,7 +231,9 @@ impl ChangeLine {
     fn read(self) -> Result<ChangeCall, String> {
         let span = span(self.call_us, self.answer_us, self.answer.is_some())?;
         let answer = match self.answer {
-            Some(AnswerJson { status: 200, body, .. }) => ChangeAnswer::Done(coupon(body)?),
+            Some(AnswerJson {
+                status: 200, body, ..
+            }) => ChangeAnswer::Done(coupon(body)?),
             other => match not_done(other)? {
                 Some(code) => ChangeAnswer::NotApplied(code),
                 None => ChangeAnswer::Unknown,
@@ -199,7 +242,13 @@ impl ChangeLine {
         if matches!(&answer, ChangeAnswer::Done(coupon) if coupon.id.get() != self.coupon) {
             return Err("the answer shows another coupon than the one to be changed".to_owned());
         }
-        Ok(ChangeCall { span, coupon: coupon_id(self.coupon)?, change: self.change.read()?, if_match: self.if_match, answer })
+        Ok(ChangeCall {
+            span,
+            coupon: coupon_id(self.coupon)?,
+            change: self.change.read()?,
+            if_match: self.if_match,
+            answer,
+        })
     }
 }
 
@@ -220,7 +269,10 @@ impl ChangeJson {
     }
 
     fn read(self) -> Result<Change, String> {
-        let read = |field, text: Option<Option<String>>| text.map(|text| text.map(|text| time(field, &text)).transpose()).transpose();
+        let read = |field, text: Option<Option<String>>| {
+            text.map(|text| text.map(|text| time(field, &text)).transpose())
+                .transpose()
+        };
         Ok(match self {
             Self::Patch(patch) => Change::Patch(Patch {
                 total_quantity: patch.total_quantity,
@@ -238,13 +290,23 @@ impl ChangeJson {
 impl<'a> IssueLine<'a> {
     fn of(issue: &'a Issue) -> Self {
         let answer = match &issue.answer {
-            IssueAnswer::Issued { issuance, replayed } => {
-                Some(AnswerJson { status: 201, replayed: *replayed, body: Some(IssueBody::issued(issuance)) })
-            }
+            IssueAnswer::Issued { issuance, replayed } => Some(AnswerJson {
+                status: 201,
+                replayed: *replayed,
+                body: Some(IssueBody::issued(issuance)),
+            }),
             IssueAnswer::Refused(refusal) => Some(IssueBody::refused(refusal)),
             IssueAnswer::NotApplied(code) => {
-                let body = IssueBody { code: Some(code.clone()), applied: Some(false), ..IssueBody::default() };
-                Some(AnswerJson { status: 503, replayed: false, body: Some(body) })
+                let body = IssueBody {
+                    code: Some(code.clone()),
+                    applied: Some(false),
+                    ..IssueBody::default()
+                };
+                Some(AnswerJson {
+                    status: 503,
+                    replayed: false,
+                    body: Some(body),
+                })
             }
             IssueAnswer::Unknown => None,
         };
@@ -265,7 +327,11 @@ impl<'a> IssueLine<'a> {
             span,
             coupon: coupon_id(self.coupon)?,
             user: UserId::parse(&self.user).map_err(|error| error.to_string())?,
-            key: self.key.map(|key| RequestKey::parse(&key)).transpose().map_err(|error| error.to_string())?,
+            key: self
+                .key
+                .map(|key| RequestKey::parse(&key))
+                .transpose()
+                .map_err(|error| error.to_string())?,
             answer,
         })
     }
@@ -285,10 +351,16 @@ impl IssueBody {
     }
 
     fn refused(refusal: &Refusal) -> AnswerJson<Self> {
-        let mut body = Self { code: Some(refusal.code().to_owned()), ..Self::default() };
+        let mut body = Self {
+            code: Some(refusal.code().to_owned()),
+            ..Self::default()
+        };
         match refusal {
             Refusal::AlreadyIssued(row) => body.issuance = Some(row.clone()),
-            Refusal::NotStarted { starts_at, server_time } => {
+            Refusal::NotStarted {
+                starts_at,
+                server_time,
+            } => {
                 body.starts_at = Some(starts_at.to_string());
                 body.server_time = Some(server_time.to_string());
             }
@@ -299,8 +371,16 @@ impl IssueBody {
             Refusal::SoldOut { total_quantity } => body.total_quantity = Some(*total_quantity),
             Refusal::UnknownCoupon | Refusal::Closed | Refusal::Paused => {}
         }
-        let status = if *refusal == Refusal::UnknownCoupon { 404 } else { 409 };
-        AnswerJson { status, replayed: false, body: Some(body) }
+        let status = if *refusal == Refusal::UnknownCoupon {
+            404
+        } else {
+            409
+        };
+        AnswerJson {
+            status,
+            replayed: false,
+            body: Some(body),
+        }
     }
 
     fn issuance(self) -> Result<IssuanceRow, String> {
@@ -323,22 +403,35 @@ impl IssueBody {
             "ALREADY_ISSUED" => Refusal::AlreadyIssued(self.issuance.ok_or_else(lacks("issuance"))?),
             "CLOSED" => Refusal::Closed,
             "PAUSED" => Refusal::Paused,
-            "NOT_STARTED" => {
-                Refusal::NotStarted { starts_at: read("starts_at", self.starts_at)?, server_time: read("server_time", self.server_time)? }
-            }
-            "ENDED" => Refusal::Ended { ends_at: read("ends_at", self.ends_at)?, server_time: read("server_time", self.server_time)? },
-            "SOLD_OUT" => Refusal::SoldOut { total_quantity: self.total_quantity.ok_or_else(lacks("total_quantity"))? },
+            "NOT_STARTED" => Refusal::NotStarted {
+                starts_at: read("starts_at", self.starts_at)?,
+                server_time: read("server_time", self.server_time)?,
+            },
+            "ENDED" => Refusal::Ended {
+                ends_at: read("ends_at", self.ends_at)?,
+                server_time: read("server_time", self.server_time)?,
+            },
+            "SOLD_OUT" => Refusal::SoldOut {
+                total_quantity: self.total_quantity.ok_or_else(lacks("total_quantity"))?,
+            },
             _ => return Err(format!("{code:?} is no refusal of a request for a coupon")),
         })
     }
 }
 
 fn issue_answer(answer: AnswerJson<IssueBody>) -> Result<IssueAnswer, String> {
-    let AnswerJson { status, replayed, body } = answer;
+    let AnswerJson {
+        status,
+        replayed,
+        body,
+    } = answer;
     let mut body = body.unwrap_or_default();
     let code = body.code.take();
     match (status, code) {
-        (201, _) => Ok(IssueAnswer::Issued { issuance: body.issuance()?, replayed }),
+        (201, _) => Ok(IssueAnswer::Issued {
+            issuance: body.issuance()?,
+            replayed,
+        }),
         (409, Some(code)) => body.refusal(&code).map(IssueAnswer::Refused),
         (404, Some(code)) if code == "UNKNOWN_COUPON" => Ok(IssueAnswer::Refused(Refusal::UnknownCoupon)),
         (status, code) => Ok(match unanswered(status, code, body.applied)? {
@@ -359,14 +452,27 @@ fn unanswered(status: u16, code: Option<String>, applied: Option<bool>) -> Resul
 
 /// The same of an administrator's operation, or of none that came.
 fn not_done(answer: Option<AnswerJson<serde_json::Value>>) -> Result<Option<String>, String> {
-    let Some(AnswerJson { status, body, .. }) = answer else { return Ok(None) };
+    let Some(AnswerJson { status, body, .. }) = answer else {
+        return Ok(None);
+    };
     let body = body.unwrap_or_default();
-    let code = body.get("code").and_then(serde_json::Value::as_str).map(str::to_owned);
-    unanswered(status, code, body.get("applied").and_then(serde_json::Value::as_bool))
+    let code = body
+        .get("code")
+        .and_then(serde_json::Value::as_str)
+        .map(str::to_owned);
+    unanswered(
+        status,
+        code,
+        body.get("applied").and_then(serde_json::Value::as_bool),
+    )
 }
 
 fn not_applied(code: &str) -> AnswerJson<serde_json::Value> {
-    AnswerJson { status: 503, replayed: false, body: Some(serde_json::json!({"code": code, "applied": false})) }
+    AnswerJson {
+        status: 503,
+        replayed: false,
+        body: Some(serde_json::json!({"code": code, "applied": false})),
+    }
 }
 
 fn coupon(body: Option<serde_json::Value>) -> Result<CouponRow, String> {
@@ -380,8 +486,13 @@ fn json(coupon: &CouponRow) -> serde_json::Value {
 }
 
 fn span(call_us: i64, answer_us: Option<i64>, answered: bool) -> Result<Span, String> {
-    let read = |micros: i64| Timestamp::from_micros(micros).ok_or_else(|| format!("{micros} us is outside the years 1000 to 9999"));
-    let span = Span { call: read(call_us)?, answer: answer_us.map(read).transpose()? };
+    let read = |micros: i64| {
+        Timestamp::from_micros(micros).ok_or_else(|| format!("{micros} us is outside the years 1000 to 9999"))
+    };
+    let span = Span {
+        call: read(call_us)?,
+        answer: answer_us.map(read).transpose()?,
+    };
     match span.answer {
         Some(answer) if answer < span.call => Err("answer_us is before call_us".to_owned()),
         None if answered => Err("an answer lacks answer_us".to_owned()),

@@ -34,7 +34,13 @@ fn answers_mean_what_the_contract_says() {
             Operation::Create(_) | Operation::Change(_) => None,
         })
         .collect();
-    for (meaning, beginning) in meanings.iter().zip(["Issued", "Refused(SoldOut", "Unknown", "Unknown", "NotApplied(\"OVERLOADED\")"]) {
+    for (meaning, beginning) in meanings.iter().zip([
+        "Issued",
+        "Refused(SoldOut",
+        "Unknown",
+        "Unknown",
+        "NotApplied(\"OVERLOADED\")",
+    ]) {
         assert!(meaning.starts_with(beginning), "{meaning}");
     }
 }
@@ -46,20 +52,44 @@ fn what_makes_no_sense_is_named_with_its_line() {
         ("", "EOF"),
         ("{\"issue\":{\"call_us\":1", "EOF"),
         (r#"{"take":{}}"#, "unknown variant"),
-        (r#"{"issue":{"call_us":1,"coupon":1,"user":"a b"}}"#, "a user id must be"),
+        (
+            r#"{"issue":{"call_us":1,"coupon":1,"user":"a b"}}"#,
+            "a user id must be",
+        ),
         (r#"{"issue":{"call_us":1,"coupon":0,"user":"a"}}"#, "no coupon id"),
-        (r#"{"issue":{"call_us":1,"coupon":1,"user":"a","extra":1}}"#, "unknown field"),
-        (r#"{"issue":{"call_us":1,"coupon":1,"user":"a","answer":{"status":503,"body":null}}}"#, "lacks answer_us"),
-        (r#"{"issue":{"call_us":2,"answer_us":1,"coupon":1,"user":"a"}}"#, "before call_us"),
+        (
+            r#"{"issue":{"call_us":1,"coupon":1,"user":"a","extra":1}}"#,
+            "unknown field",
+        ),
+        (
+            r#"{"issue":{"call_us":1,"coupon":1,"user":"a","answer":{"status":503,"body":null}}}"#,
+            "lacks answer_us",
+        ),
+        (
+            r#"{"issue":{"call_us":2,"answer_us":1,"coupon":1,"user":"a"}}"#,
+            "before call_us",
+        ),
         (
             r#"{"issue":{"call_us":1,"answer_us":2,"coupon":1,"user":"a","answer":{"status":409,"body":{"code":"SOLD_OUT"}}}}"#,
             "lacks total_quantity",
         ),
-        (r#"{"issue":{"call_us":1,"answer_us":2,"coupon":1,"user":"a","answer":{"status":201,"body":{"id":"1-2"}}}}"#, "lacks coupon_id"),
-        (r#"{"issue":{"call_us":1,"answer_us":2,"coupon":1,"user":"a","answer":{"status":200,"body":null}}}"#, "status 200 is no answer"),
-        (r#"{"create":{"call_us":1,"answer_us":2,"answer":{"status":201,"body":{"id":1}}}}"#, "missing field"),
+        (
+            r#"{"issue":{"call_us":1,"answer_us":2,"coupon":1,"user":"a","answer":{"status":201,"body":{"id":"1-2"}}}}"#,
+            "lacks coupon_id",
+        ),
+        (
+            r#"{"issue":{"call_us":1,"answer_us":2,"coupon":1,"user":"a","answer":{"status":200,"body":null}}}"#,
+            "status 200 is no answer",
+        ),
+        (
+            r#"{"create":{"call_us":1,"answer_us":2,"answer":{"status":201,"body":{"id":1}}}}"#,
+            "missing field",
+        ),
     ] {
-        let error = read(format!("{good}\n{bad}\n").as_bytes()).nth(1).unwrap().unwrap_err();
+        let error = read(format!("{good}\n{bad}\n").as_bytes())
+            .nth(1)
+            .unwrap()
+            .unwrap_err();
         assert_eq!(error.line, 2);
         assert!(error.reason.contains(reason), "{bad}: {error}");
     }

@@ -1,8 +1,9 @@
 //! When requests are meant to be sent.
 //!
-//! In a closed loop each connection sends as soon as it was answered, so a slow service is asked less. In an open loop people come when they come: each
-//! arrival has an intended moment, whoever finds no free connection waits, and that wait is part of its latency. Without it a pause of a second would show
-//! as one slow answer a connection (*coordinated omission*, <https://www.youtube.com/watch?v=lJ8ydIuPFeU>).
+//! In a closed loop each connection sends as soon as it was answered, so a slow service is asked less. In an
+//! open loop people come when they come: each arrival has an intended moment, whoever finds no free
+//! connection waits, and that wait is part of its latency. Without it a pause of a second would show as one
+//! slow answer a connection (*coordinated omission*, <https://www.youtube.com/watch?v=lJ8ydIuPFeU>).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,8 +31,8 @@ pub struct Bounds {
     pub requests: Option<u64>,
 }
 
-/// Shortest sleep between two looks at the clock: arrivals are let go up to so much late, which counts as their latency. Shorter ones cost more of the
-/// machine, which the service needs.
+/// Shortest sleep between two looks at the clock: arrivals are let go up to so much late, which counts as
+/// their latency. Shorter ones cost more of the machine, which the service needs.
 const TICK: Duration = Duration::from_micros(200);
 /// Longest sleep, so that a stop is noticed.
 const TICK_MAX: Duration = Duration::from_millis(20);
@@ -59,7 +60,14 @@ pub struct Arrivals {
 impl Arrivals {
     /// Arrivals from this moment on. With a [`Pace::Rate`], somebody must [`pace`](Self::pace) them.
     pub fn new(pace: Pace, bounds: Bounds, start: Instant) -> Self {
-        Self { pace, bounds, start, next: AtomicU64::new(0), due: Semaphore::new(0), stopped: AtomicBool::new(false) }
+        Self {
+            pace,
+            bounds,
+            start,
+            next: AtomicU64::new(0),
+            due: Semaphore::new(0),
+            stopped: AtomicBool::new(false),
+        }
     }
 
     /// Nobody is sent any more.
@@ -73,7 +81,8 @@ impl Arrivals {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// The next one, when it is due; `None`: there are no more. Cancel safe: what is dropped has taken nothing.
+    /// The next one, when it is due; `None`: there are no more. Cancel safe: what is dropped has taken
+    /// nothing.
     pub async fn next(&self) -> Option<Arrival> {
         match self.pace {
             Pace::Rate(_) => {
@@ -84,7 +93,11 @@ impl Arrivals {
             Pace::Spike => self.take(None),
             Pace::Closed => {
                 let now = Instant::now();
-                if self.bounds.duration.is_some_and(|duration| now >= self.start + duration) {
+                if self
+                    .bounds
+                    .duration
+                    .is_some_and(|duration| now >= self.start + duration)
+                {
                     return None;
                 }
                 self.take(Some(now))
@@ -107,7 +120,8 @@ impl Arrivals {
         Some(Arrival { number, intended })
     }
 
-    /// How many arrivals there have been so far, whether sent or not; `None` in a closed loop, which has no others than those sent.
+    /// How many arrivals there have been so far, whether sent or not; `None` in a closed loop, which has no
+    /// others than those sent.
     pub fn arrived(&self, now: Instant) -> Option<u64> {
         let most = self.bounds.requests.unwrap_or(u64::MAX);
         match self.pace {
@@ -124,11 +138,13 @@ impl Arrivals {
 
     /// How many of them a connection has taken.
     pub fn taken(&self) -> u64 {
-        self.next.load(Ordering::Relaxed).min(self.bounds.requests.unwrap_or(u64::MAX))
+        self.next
+            .load(Ordering::Relaxed)
+            .min(self.bounds.requests.unwrap_or(u64::MAX))
     }
 
-    /// Lets arrivals go as they fall due, in a thread of its own: a thread sleeps for microseconds, the runtime's timer for milliseconds. Ends with the
-    /// bounds, or when stopped.
+    /// Lets arrivals go as they fall due, in a thread of its own: a thread sleeps for microseconds, the
+    /// runtime's timer for milliseconds. Ends with the bounds, or when stopped.
     pub fn pace(self: &Arc<Self>) -> Option<std::thread::JoinHandle<()>> {
         let Pace::Rate(rate) = self.pace else { return None };
         let arrivals = Arc::clone(self);
@@ -140,25 +156,38 @@ impl Arrivals {
         std::thread::sleep(self.start.saturating_duration_since(Instant::now()));
         while !self.stopped() {
             let now = Instant::now();
-            let over = self.bounds.duration.is_some_and(|duration| now >= self.start + duration);
+            let over = self
+                .bounds
+                .duration
+                .is_some_and(|duration| now >= self.start + duration);
             // One that falls due now is number 0 after no time: so one more than whole intervals.
-            let arrived = if over { self.arrived(now) } else { self.arrived(now).map(|arrived| arrived.max(1)) }.unwrap_or(0);
+            let arrived = if over {
+                self.arrived(now)
+            } else {
+                self.arrived(now).map(|arrived| arrived.max(1))
+            }
+            .unwrap_or(0);
             if arrived > released {
-                // A run cannot have so many arrivals due at once that this is not a usize within the semaphore's bound.
+                // A run cannot have so many arrivals due at once that this is not a usize within the
+                // semaphore's bound.
                 let more = usize::try_from(arrived - released).unwrap_or(usize::MAX);
-                self.due.add_permits(more.min(Semaphore::MAX_PERMITS - self.due.available_permits()));
+                self.due
+                    .add_permits(more.min(Semaphore::MAX_PERMITS - self.due.available_permits()));
                 released = arrived;
             }
             if over || self.bounds.requests.is_some_and(|requests| released >= requests) {
                 return self.drain(released);
             }
             let next = self.start + Duration::from_secs_f64(released as f64 / rate);
-            std::thread::sleep(next.saturating_duration_since(Instant::now()).clamp(TICK, TICK_MAX));
+            std::thread::sleep(
+                next.saturating_duration_since(Instant::now())
+                    .clamp(TICK, TICK_MAX),
+            );
         }
     }
 
-    /// All have arrived. Whoever waits for one that will not come must be told, but only when the last was taken: closing also turns away those who were
-    /// given one and have not run since.
+    /// All have arrived. Whoever waits for one that will not come must be told, but only when the last was
+    /// taken: closing also turns away those who were given one and have not run since.
     fn drain(&self, released: u64) {
         while self.taken() < released && !self.stopped() {
             std::thread::sleep(TICK_MAX);
@@ -184,7 +213,10 @@ mod tests {
     #[tokio::test]
     async fn an_open_loop_means_moments_that_nothing_moves() {
         let start = Instant::now();
-        let bounds = Bounds { duration: Some(Duration::from_millis(100)), requests: None };
+        let bounds = Bounds {
+            duration: Some(Duration::from_millis(100)),
+            requests: None,
+        };
         let arrivals = Arc::new(Arrivals::new(Pace::Rate(1_000.0), bounds, start));
         let pacer = arrivals.pace().unwrap();
         // Nobody comes to take them for longer than the whole run.
@@ -192,16 +224,29 @@ mod tests {
         let all = all(&arrivals).await;
         assert_eq!(all.len(), 100);
         for (number, arrival) in (0..).zip(&all) {
-            assert_eq!((arrival.number, arrival.intended), (number, start + Duration::from_secs_f64(number as f64 / 1_000.0)));
+            assert_eq!(
+                (arrival.number, arrival.intended),
+                (number, start + Duration::from_secs_f64(number as f64 / 1_000.0))
+            );
         }
         pacer.join().unwrap();
-        assert_eq!((arrivals.taken(), arrivals.arrived(Instant::now())), (100, Some(100)));
+        assert_eq!(
+            (arrivals.taken(), arrivals.arrived(Instant::now())),
+            (100, Some(100))
+        );
     }
 
     #[tokio::test]
     async fn nobody_is_let_go_before_their_moment() {
         let start = Instant::now() + Duration::from_millis(20);
-        let arrivals = Arc::new(Arrivals::new(Pace::Rate(500.0), Bounds { duration: None, requests: Some(50) }, start));
+        let arrivals = Arc::new(Arrivals::new(
+            Pace::Rate(500.0),
+            Bounds {
+                duration: None,
+                requests: Some(50),
+            },
+            start,
+        ));
         let pacer = arrivals.pace().unwrap();
         let mut taken = 0;
         while let Some(arrival) = tokio::time::timeout(LIMIT, arrivals.next()).await.unwrap() {
@@ -215,7 +260,14 @@ mod tests {
     #[tokio::test]
     async fn in_a_spike_everybody_is_meant_to_come_at_once() {
         let start = Instant::now();
-        let arrivals = Arrivals::new(Pace::Spike, Bounds { duration: None, requests: Some(30) }, start);
+        let arrivals = Arrivals::new(
+            Pace::Spike,
+            Bounds {
+                duration: None,
+                requests: Some(30),
+            },
+            start,
+        );
         let all = all(&arrivals).await;
         assert_eq!(all.len(), 30);
         assert!(all.iter().all(|arrival| arrival.intended == start));
@@ -223,9 +275,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_ends_those_who_wait() {
-        let arrivals = Arc::new(Arrivals::new(Pace::Rate(0.001), Bounds { duration: None, requests: None }, Instant::now()));
+        let arrivals = Arc::new(Arrivals::new(
+            Pace::Rate(0.001),
+            Bounds {
+                duration: None,
+                requests: None,
+            },
+            Instant::now(),
+        ));
         let pacer = arrivals.pace().unwrap();
-        assert_eq!(tokio::time::timeout(LIMIT, arrivals.next()).await.unwrap().unwrap().number, 0);
+        assert_eq!(
+            tokio::time::timeout(LIMIT, arrivals.next())
+                .await
+                .unwrap()
+                .unwrap()
+                .number,
+            0
+        );
         let waiting = tokio::spawn({
             let arrivals = Arc::clone(&arrivals);
             async move { arrivals.next().await.is_none() }
@@ -238,7 +304,10 @@ mod tests {
     #[tokio::test]
     async fn whoever_was_given_the_last_arrival_has_it_however_late_they_run() {
         let start = Instant::now() + Duration::from_millis(20);
-        let bounds = Bounds { duration: None, requests: Some(1) };
+        let bounds = Bounds {
+            duration: None,
+            requests: Some(1),
+        };
         let arrivals = Arc::new(Arrivals::new(Pace::Rate(1_000.0), bounds, start));
         let waiting = tokio::spawn({
             let arrivals = Arc::clone(&arrivals);
@@ -246,7 +315,8 @@ mod tests {
         });
         tokio::task::yield_now().await;
         let pacer = arrivals.pace().unwrap();
-        // The one thread of this runtime is busy, as it is under load, until the pacer has long done its part.
+        // The one thread of this runtime is busy, as it is under load, until the pacer has long done its
+        // part.
         std::thread::sleep(Duration::from_millis(200));
         assert!(tokio::time::timeout(LIMIT, waiting).await.unwrap().unwrap());
         pacer.join().unwrap();

@@ -1,4 +1,5 @@
-//! How fast this tool could go at most: its own loop against a server that does nothing but answer, on the same machine with as many connections.
+//! How fast this tool could go at most: its own loop against a server that does nothing but answer, on the
+//! same machine with as many connections.
 //!
 //! Figures near the ceiling are figures of the tool, not of the service, so both are shown together.
 
@@ -28,19 +29,30 @@ const ANSWER: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r
 /// Measures it for this long in a closed loop, with the connections and threads of this plan.
 pub async fn measure(plan: &Plan, duration: Duration) -> Result<f64, Failed> {
     let server = Server::start(plan.threads)?;
-    let target = Target { address: server.address, host: server.address.to_string() };
+    let target = Target {
+        address: server.address,
+        host: server.address.to_string(),
+    };
     let plan = Plan {
         targets: vec![target],
         coupons: CouponId::new(42).into_iter().collect(),
         pace: Pace::Closed,
-        bounds: Bounds { duration: Some(WARM_UP + duration), requests: None },
+        bounds: Bounds {
+            duration: Some(WARM_UP + duration),
+            requests: None,
+        },
         warm_up: WARM_UP,
         ..plan.clone()
     };
     let run = drive(plan, None, |_| ()).await?;
     // A ceiling out of errors would be none.
     if run.tally.errors() > 0 || run.tally.ended() == 0 {
-        return Err(format!("the ceiling cannot be measured: {} errors among {} answers", run.tally.errors(), run.tally.ended()).into());
+        return Err(format!(
+            "the ceiling cannot be measured: {} errors among {} answers",
+            run.tally.errors(),
+            run.tally.ended()
+        )
+        .into());
     }
     Ok(run.rate())
 }
@@ -53,7 +65,10 @@ struct Server {
 
 impl Server {
     fn start(threads: usize) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads.max(1)).enable_io().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .enable_io()
+            .build()?;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -66,7 +81,10 @@ impl Server {
                 tokio::spawn(answer(stream));
             }
         });
-        Ok(Self { address, runtime: Some(runtime) })
+        Ok(Self {
+            address,
+            runtime: Some(runtime),
+        })
     }
 }
 
@@ -107,9 +125,17 @@ mod tests {
         let plan = Plan {
             targets: Vec::new(),
             coupons: Vec::new(),
-            crowd: Crowd { name: "x".into(), repeats_ppm: 0, users: None, seed: 0 },
+            crowd: Crowd {
+                name: "x".into(),
+                repeats_ppm: 0,
+                users: None,
+                seed: 0,
+            },
             pace: Pace::Spike,
-            bounds: Bounds { duration: None, requests: None },
+            bounds: Bounds {
+                duration: None,
+                requests: None,
+            },
             warm_up: Duration::ZERO,
             connections: 4,
             threads: 2,
@@ -122,7 +148,10 @@ mod tests {
     #[test]
     fn the_server_that_does_nothing_gives_whole_answers() {
         let response = parse(ANSWER, false, &mut Vec::new()).unwrap().unwrap();
-        assert_eq!((response.status, response.length, response.keep_alive), (201, ANSWER.len(), true));
+        assert_eq!(
+            (response.status, response.length, response.keep_alive),
+            (201, ANSWER.len(), true)
+        );
         let body: serde_json::Value = serde_json::from_slice(response.body(ANSWER, &[])).unwrap();
         assert_eq!(body["sequence"], 17);
     }

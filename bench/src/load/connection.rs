@@ -23,7 +23,8 @@ use super::tally::Failure;
 
 /// Bytes read at once; an answer of the service is a fraction of it.
 const READ_BYTES: usize = 8 << 10;
-/// A server may close what was idle so long; that is looked for before the next request, as afterwards nobody could tell what became of it.
+/// A server may close what was idle so long; that is looked for before the next request, as afterwards nobody
+/// could tell what became of it.
 const STALE: Duration = Duration::from_secs(1);
 /// First and longest wait before the next try to connect, so that a server that is gone is not stormed.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -47,7 +48,8 @@ pub struct Connection {
     scratch: Vec<u8>,
     limit: Duration,
     deadline: tokio::time::Instant,
-    /// Wakes at some deadline that is not after the present one: moving it for each request would cost more than waking once a limit.
+    /// Wakes at some deadline that is not after the present one: moving it for each request would cost more
+    /// than waking once a limit.
     alarm: Pin<Box<Sleep>>,
     used: Instant,
 }
@@ -80,7 +82,9 @@ impl Connection {
         }
         self.stream = None;
         let connected = tokio::time::timeout(self.limit, TcpStream::connect(self.target.address)).await;
-        let stream = connected.map_err(|_| Failure::Connect)?.map_err(|_| Failure::Connect)?;
+        let stream = connected
+            .map_err(|_| Failure::Connect)?
+            .map_err(|_| Failure::Connect)?;
         // Requests are small and written whole; waiting to fill a packet would only delay them.
         stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
         self.stream = Some(stream);
@@ -103,7 +107,9 @@ impl Connection {
         self.deadline = tokio::time::Instant::now() + self.limit;
         let answered = self.answer(request).await;
         match &answered {
-            Ok(response) if response.keep_alive && response.length == self.filled => self.used = Instant::now(),
+            Ok(response) if response.keep_alive && response.length == self.filled => {
+                self.used = Instant::now()
+            }
             // More than the answer came: whose would it be?
             Ok(_) | Err(_) => self.stream = None,
         }
@@ -194,13 +200,21 @@ pub(super) async fn serve(worker: Rc<Worker>, mut connection: Connection) {
 }
 
 /// Sends one request, and counts and records what came of it.
-async fn ask(worker: &Worker, connection: &mut Connection, arrival: Arrival, request: &mut Vec<u8>) -> Result<(), Failure> {
+async fn ask(
+    worker: &Worker,
+    connection: &mut Connection,
+    arrival: Arrival,
+    request: &mut Vec<u8>,
+) -> Result<(), Failure> {
     let asked = worker.plan.crowd.asked(arrival.number);
     let coupon = worker.plan.coupons[Crowd::coupon(asked, worker.plan.coupons.len())];
     let mut called = Instant::now();
     let outcome = match connection.connect().await {
         Ok(()) => {
-            worker.plan.crowd.write_request(asked, coupon, &connection.target().host, request);
+            worker
+                .plan
+                .crowd
+                .write_request(asked, coupon, &connection.target().host, request);
             called = Instant::now();
             connection.exchange(request).await
         }
@@ -218,8 +232,21 @@ async fn ask(worker: &Worker, connection: &mut Connection, arrival: Arrival, req
         let (mut user, mut key) = (Vec::new(), Vec::new());
         worker.plan.crowd.write_user(asked, &mut user);
         worker.plan.crowd.write_key(asked, &mut key);
-        recorder.borrow_mut().issue(called, coupon, &user, &key, answer.map(|answer| (answered, answer)));
+        recorder.borrow_mut().issue(
+            called,
+            coupon,
+            &user,
+            &key,
+            answer.map(|answer| (answered, answer)),
+        );
     }
-    worker.count(arrival, answered, outcome.as_ref().map(|response| (response, connection.body(response))).map_err(|failure| *failure));
+    worker.count(
+        arrival,
+        answered,
+        outcome
+            .as_ref()
+            .map(|response| (response, connection.body(response)))
+            .map_err(|failure| *failure),
+    );
     outcome.map(|_| ())
 }

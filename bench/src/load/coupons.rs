@@ -50,7 +50,12 @@ struct Made {
 }
 
 /// Makes them, in the right of an administrator, and records that. Not cancel safe: some may be made.
-pub async fn make(url: &str, admin_token: &str, wanted: Wanted<'_>, mut recorder: Option<Recorder>) -> Result<Vec<CouponId>, MakeError> {
+pub async fn make(
+    url: &str,
+    admin_token: &str,
+    wanted: Wanted<'_>,
+    mut recorder: Option<Recorder>,
+) -> Result<Vec<CouponId>, MakeError> {
     let client = Client::builder().timeout(CALL_LIMIT).no_proxy().build()?;
     let url = format!("{}/v1/coupons", url.trim_end_matches('/'));
     let mut made = Vec::new();
@@ -59,24 +64,46 @@ pub async fn make(url: &str, admin_token: &str, wanted: Wanted<'_>, mut recorder
     while next < wanted.count || !calls.is_empty() {
         while next < wanted.count && (calls.len() as u64) < CALLS {
             let body = serde_json::json!({"title": format!("{} {next}", wanted.name), "total_quantity": wanted.quantity});
-            let request =
-                client.post(&url).bearer_auth(admin_token).header("Idempotency-Key", format!("{}.{next}", wanted.name)).json(&body);
+            let request = client
+                .post(&url)
+                .bearer_auth(admin_token)
+                .header("Idempotency-Key", format!("{}.{next}", wanted.name))
+                .json(&body);
             calls.spawn(call(request));
             next += 1;
         }
-        let Some(called) = calls.join_next().await else { break };
+        let Some(called) = calls.join_next().await else {
+            break;
+        };
         let (at, answered, status, body) = called??;
         if let Some(recorder) = &mut recorder {
-            recorder.create(at, Some((answered, Answer { status: status.as_u16(), replayed: false, body: body.as_bytes() })));
+            recorder.create(
+                at,
+                Some((
+                    answered,
+                    Answer {
+                        status: status.as_u16(),
+                        replayed: false,
+                        body: body.as_bytes(),
+                    },
+                )),
+            );
         }
-        let id = serde_json::from_str::<Made>(&body).ok().and_then(|made| CouponId::new(made.id));
-        made.push(id.filter(|_| status == StatusCode::CREATED).ok_or(MakeError::Refused { status, body })?);
+        let id = serde_json::from_str::<Made>(&body)
+            .ok()
+            .and_then(|made| CouponId::new(made.id));
+        made.push(
+            id.filter(|_| status == StatusCode::CREATED)
+                .ok_or(MakeError::Refused { status, body })?,
+        );
     }
     made.sort_unstable();
     Ok(made)
 }
 
-async fn call(request: reqwest::RequestBuilder) -> Result<(Instant, Instant, StatusCode, String), reqwest::Error> {
+async fn call(
+    request: reqwest::RequestBuilder,
+) -> Result<(Instant, Instant, StatusCode, String), reqwest::Error> {
     let called = Instant::now();
     let response = request.send().await?;
     let status = response.status();

@@ -1,5 +1,5 @@
-//! Who asks for what: from the number of a request, and a seed, to its user, its key and its coupon. Pure, and without memory: a repeat need not look
-//! up whom it repeats.
+//! Who asks for what: from the number of a request, and a seed, to its user, its key and its coupon. Pure,
+//! and without memory: a repeat need not look up whom it repeats.
 
 use std::io::Write as _;
 
@@ -34,12 +34,19 @@ impl Crowd {
     /// The request of this number.
     pub fn asked(&self, number: u64) -> Asked {
         if let Some(users) = self.users {
-            return Asked { user: number % users.max(1), key: number };
+            return Asked {
+                user: number % users.max(1),
+                key: number,
+            };
         }
         let (user, repeated) = self.first(number);
-        // Half of those who ask again do not know that they were answered, and replay; the other half hope for a second one.
+        // Half of those who ask again do not know that they were answered, and replay; the other half hope
+        // for a second one.
         let replays = repeated && mix(self.seed ^ 1, number) & 1 == 0;
-        Asked { user, key: if replays { user } else { number } }
+        Asked {
+            user,
+            key: if replays { user } else { number },
+        }
     }
 
     /// The number of the user's first request, and whether this one is a repeat.
@@ -80,7 +87,10 @@ impl Crowd {
     pub fn write_request(&self, asked: Asked, coupon: CouponId, host: &str, out: &mut Vec<u8>) {
         out.clear();
         // Writing to a Vec does not fail.
-        let _ = write!(out, "POST /v1/coupons/{coupon}/issuances HTTP/1.1\r\nHost: {host}\r\nX-User-Id: ");
+        let _ = write!(
+            out,
+            "POST /v1/coupons/{coupon}/issuances HTTP/1.1\r\nHost: {host}\r\nX-User-Id: "
+        );
         self.write_user(asked, out);
         out.extend_from_slice(b"\r\nIdempotency-Key: ");
         self.write_key(asked, out);
@@ -90,12 +100,18 @@ impl Crowd {
 
 /// Sixteen digits.
 fn write_hex(number: u64, out: &mut Vec<u8>) {
-    out.extend((0..16).rev().map(|place| b"0123456789abcdef"[(number >> (4 * place)) as usize & 15]));
+    out.extend(
+        (0..16)
+            .rev()
+            .map(|place| b"0123456789abcdef"[(number >> (4 * place)) as usize & 15]),
+    );
 }
 
 /// A number that looks like chance, from a seed and a number: SplitMix64, which maps each number to another.
 fn mix(seed: u64, number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(seed.wrapping_mul(0xd134_2543_de82_ef95)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = number
+        .wrapping_add(seed.wrapping_mul(0xd134_2543_de82_ef95))
+        .wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
@@ -109,14 +125,25 @@ mod tests {
     use actors::ids::{RequestKey, UserId};
 
     fn crowd(repeats_ppm: u32, users: Option<u64>) -> Crowd {
-        Crowd { name: "0123456789abcdef".repeat(2), repeats_ppm, users, seed: 7 }
+        Crowd {
+            name: "0123456789abcdef".repeat(2),
+            repeats_ppm,
+            users,
+            seed: 7,
+        }
     }
 
     #[test]
     fn without_repeats_everybody_is_somebody_else() {
         let crowd = crowd(0, None);
         for number in 0..1_000 {
-            assert_eq!(crowd.asked(number), Asked { user: number, key: number });
+            assert_eq!(
+                crowd.asked(number),
+                Asked {
+                    user: number,
+                    key: number
+                }
+            );
         }
     }
 
@@ -137,15 +164,32 @@ mod tests {
             assert!(asked.key == before || asked.key == number);
         }
         assert!((4_500..5_500).contains(&repeats), "{repeats}");
-        assert!((repeats * 2 / 5..repeats * 3 / 5).contains(&replays), "{replays} of {repeats}");
+        assert!(
+            (repeats * 2 / 5..repeats * 3 / 5).contains(&replays),
+            "{replays} of {repeats}"
+        );
     }
 
     #[test]
     fn a_closed_crowd_has_so_many_users_and_never_the_same_key() {
         let crowd = crowd(50_000, Some(3));
         let asked: Vec<Asked> = (0..99).map(|number| crowd.asked(number)).collect();
-        assert_eq!(asked.iter().map(|asked| asked.user).collect::<HashSet<u64>>().len(), 3);
-        assert_eq!(asked.iter().map(|asked| asked.key).collect::<HashSet<u64>>().len(), 99);
+        assert_eq!(
+            asked
+                .iter()
+                .map(|asked| asked.user)
+                .collect::<HashSet<u64>>()
+                .len(),
+            3
+        );
+        assert_eq!(
+            asked
+                .iter()
+                .map(|asked| asked.key)
+                .collect::<HashSet<u64>>()
+                .len(),
+            99
+        );
     }
 
     #[test]
@@ -154,17 +198,39 @@ mod tests {
         let mut seen = HashSet::new();
         for number in (0..1_000).chain([u64::MAX]) {
             let (mut user, mut key) = (Vec::new(), Vec::new());
-            crowd.write_user(Asked { user: number, key: number }, &mut user);
-            crowd.write_key(Asked { user: number, key: number }, &mut key);
+            crowd.write_user(
+                Asked {
+                    user: number,
+                    key: number,
+                },
+                &mut user,
+            );
+            crowd.write_key(
+                Asked {
+                    user: number,
+                    key: number,
+                },
+                &mut key,
+            );
             let (user, key) = (String::from_utf8(user).unwrap(), String::from_utf8(key).unwrap());
             UserId::parse(&user).unwrap();
             RequestKey::parse(&key).unwrap();
             assert!(seen.insert(user) && seen.insert(key));
         }
         let mut request = b"what was there".to_vec();
-        crowd.write_request(Asked { user: 1, key: 1 }, CouponId::new(42).unwrap(), "a:1", &mut request);
+        crowd.write_request(
+            Asked { user: 1, key: 1 },
+            CouponId::new(42).unwrap(),
+            "a:1",
+            &mut request,
+        );
         let request = String::from_utf8(request).unwrap();
-        assert!(request.starts_with("POST /v1/coupons/42/issuances HTTP/1.1\r\nHost: a:1\r\nX-User-Id: 9e3779b97f4a7c15."), "{request}");
+        assert!(
+            request.starts_with(
+                "POST /v1/coupons/42/issuances HTTP/1.1\r\nHost: a:1\r\nX-User-Id: 9e3779b97f4a7c15."
+            ),
+            "{request}"
+        );
         assert!(request.ends_with("\r\nContent-Length: 0\r\n\r\n"), "{request}");
     }
 

@@ -1,4 +1,5 @@
-//! Runs a load: threads with a runtime each, their connections, and one look at all of them ten times a second.
+//! Runs a load: threads with a runtime each, their connections, and one look at all of them ten times a
+//! second.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -26,7 +27,8 @@ const GIVE_UP: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// Connections of one thread that are being made at a time: more would overflow the queue of a listener, and wait a second for the system's next try.
+/// Connections of one thread that are being made at a time: more would overflow the queue of a listener, and
+/// wait a second for the system's next try.
 const DIALS: usize = 32;
 
 /// What to do.
@@ -84,7 +86,11 @@ impl Run {
     /// Answers a second, without errors' share.
     pub fn rate(&self) -> f64 {
         let answered = self.tally.ended() - self.tally.errors();
-        if self.measured.is_zero() { 0.0 } else { answered as f64 / self.measured.as_secs_f64() }
+        if self.measured.is_zero() {
+            0.0
+        } else {
+            answered as f64 / self.measured.as_secs_f64()
+        }
     }
 
     /// A percentile of all latencies.
@@ -127,7 +133,11 @@ struct Counts {
 impl Worker {
     /// Takes in what came of an arrival.
     pub(super) fn count(&self, arrival: Arrival, now: Instant, outcome: Result<(&Response, &[u8]), Failure>) {
-        let count = if outcome.is_ok() { &self.counts.answered } else { &self.counts.failed };
+        let count = if outcome.is_ok() {
+            &self.counts.answered
+        } else {
+            &self.counts.failed
+        };
         count.fetch_add(1, Ordering::Relaxed);
         let mut tally = self.tally.borrow_mut();
         if arrival.intended < self.measured_from {
@@ -157,10 +167,15 @@ enum Report {
     Done(Tally),
 }
 
-/// Does it. `progress` is told ten times a second. Ctrl-C ends the run as its bounds would, a second one the process.
+/// Does it. `progress` is told ten times a second. Ctrl-C ends the run as its bounds would, a second one the
+/// process.
 ///
 /// Cancel safety: dropped midway, the threads go on to the run's bounds.
-pub async fn drive(plan: Plan, history: Option<&HistoryFile>, mut progress: impl FnMut(Progress)) -> Result<Run, DriveError> {
+pub async fn drive(
+    plan: Plan,
+    history: Option<&HistoryFile>,
+    mut progress: impl FnMut(Progress),
+) -> Result<Run, DriveError> {
     let plan = Arc::new(plan);
     let threads = plan.threads.clamp(1, plan.connections.max(1));
     let (reports, mut reported) = mpsc::channel(2 * threads);
@@ -168,10 +183,17 @@ pub async fn drive(plan: Plan, history: Option<&HistoryFile>, mut progress: impl
     for thread in 0..threads {
         let (start, started) = std_mpsc::sync_channel::<Start>(1);
         let counted = Arc::new(Counts::default());
-        let job =
-            Job { thread, threads, plan: Arc::clone(&plan), counts: Arc::clone(&counted), recorder: history.map(HistoryFile::recorder) };
+        let job = Job {
+            thread,
+            threads,
+            plan: Arc::clone(&plan),
+            counts: Arc::clone(&counted),
+            recorder: history.map(HistoryFile::recorder),
+        };
         let reports = reports.clone();
-        let spawned = std::thread::Builder::new().name(format!("load-{thread}")).spawn(move || job.run(&reports, &started));
+        let spawned = std::thread::Builder::new()
+            .name(format!("load-{thread}"))
+            .spawn(move || job.run(&reports, &started));
         spawned.map_err(DriveError::Thread)?;
         starts.push(start);
         counts.push(counted);
@@ -193,10 +215,22 @@ pub async fn drive(plan: Plan, history: Option<&HistoryFile>, mut progress: impl
     let measured_from = start + plan.warm_up;
     for waiting in starts {
         // A thread that is gone has reported nothing, and is missed below.
-        let _ = waiting.send(Start { arrivals: Arc::clone(&arrivals), measured_from });
+        let _ = waiting.send(Start {
+            arrivals: Arc::clone(&arrivals),
+            measured_from,
+        });
     }
     let _pacer = arrivals.pace();
-    watch(&plan, &arrivals, start, measured_from, &counts, reported, &mut progress).await
+    watch(
+        &plan,
+        &arrivals,
+        start,
+        measured_from,
+        &counts,
+        reported,
+        &mut progress,
+    )
+    .await
 }
 
 /// Waits for the threads, and stops them where they would not stop themselves.
@@ -212,7 +246,11 @@ async fn watch(
     let mut looks = tokio::time::interval(LOOK);
     let mut interrupts = signal(SignalKind::interrupt()).map_err(DriveError::Thread)?;
     let (mut tally, mut gave_up, mut interrupted) = (Tally::new(), false, false);
-    let mut life = Life { answered: 0, failed: 0, since: start };
+    let mut life = Life {
+        answered: 0,
+        failed: 0,
+        since: start,
+    };
     let mut stopped: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -252,9 +290,22 @@ async fn watch(
         }
     }
     let now = Instant::now();
-    let unsent = if interrupted { 0 } else { arrivals.arrived(now).unwrap_or(0).saturating_sub(arrivals.taken()) };
+    let unsent = if interrupted {
+        0
+    } else {
+        arrivals
+            .arrived(now)
+            .unwrap_or(0)
+            .saturating_sub(arrivals.taken())
+    };
     let measured = tally.last.unwrap_or(now).saturating_duration_since(measured_from);
-    Ok(Run { tally, measured, unsent, gave_up, interrupted })
+    Ok(Run {
+        tally,
+        measured,
+        unsent,
+        gave_up,
+        interrupted,
+    })
 }
 
 /// When something was answered last.
@@ -268,7 +319,11 @@ impl Life {
     /// Whether nothing was answered for long, though there were requests.
     fn is_gone(&mut self, answered: u64, failed: u64, now: Instant) -> bool {
         if answered > self.answered {
-            *self = Self { answered, failed, since: now };
+            *self = Self {
+                answered,
+                failed,
+                since: now,
+            };
         }
         failed > self.failed && now.saturating_duration_since(self.since) > GIVE_UP
     }
@@ -289,7 +344,9 @@ impl Job {
             scheduling::give_way();
         }
         // Without a runtime the thread is missed by whoever counts the reports.
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return;
+        };
         let local = LocalSet::new();
         let connections = runtime.block_on(local.run_until(self.connect()));
         let up = connections.iter().filter(|(up, _)| *up).count();
@@ -297,14 +354,34 @@ impl Job {
             return;
         }
         // Nobody starts it if there was no connection at all.
-        let Ok(Start { arrivals, measured_from }) = started.recv() else { return };
-        let Self { plan, counts, recorder, .. } = self;
+        let Ok(Start {
+            arrivals,
+            measured_from,
+        }) = started.recv()
+        else {
+            return;
+        };
+        let Self {
+            plan,
+            counts,
+            recorder,
+            ..
+        } = self;
         let recorder = recorder.map(RefCell::new);
-        let worker = Rc::new(Worker { plan, arrivals, recorder, measured_from, tally: RefCell::new(Tally::new()), counts });
+        let worker = Rc::new(Worker {
+            plan,
+            arrivals,
+            recorder,
+            measured_from,
+            tally: RefCell::new(Tally::new()),
+            counts,
+        });
         runtime.block_on(local.run_until(async {
             tokio::time::sleep_until((measured_from - worker.plan.warm_up).into()).await;
-            let serving: Vec<_> =
-                connections.into_iter().map(|(_, connection)| tokio::task::spawn_local(serve(Rc::clone(&worker), connection))).collect();
+            let serving: Vec<_> = connections
+                .into_iter()
+                .map(|(_, connection)| tokio::task::spawn_local(serve(Rc::clone(&worker), connection)))
+                .collect();
             for connection in serving {
                 let _ = connection.await;
             }
@@ -325,7 +402,8 @@ impl Job {
             let dials: Vec<_> = some
                 .iter()
                 .map(|place| {
-                    let mut connection = Connection::new(targets[place % targets.len()].clone(), self.plan.limit);
+                    let mut connection =
+                        Connection::new(targets[place % targets.len()].clone(), self.plan.limit);
                     tokio::task::spawn_local(async move { (connection.connect().await.is_ok(), connection) })
                 })
                 .collect();

@@ -45,7 +45,8 @@ pub struct Load {
     /// Threads that share the connections; as many as there are processors by default.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     threads: Option<u16>,
-    /// Open loop: so many requests arrive a second, whatever the answers do. Latencies count from the intended start.
+    /// Open loop: so many requests arrive a second, whatever the answers do. Latencies count from the
+    /// intended start.
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
     /// Nothing, then all --requests arrive at the same moment.
@@ -104,12 +105,25 @@ pub struct Load {
 impl Load {
     /// What to do, without the coupons.
     pub(super) fn plan(&self) -> Result<Plan, Failed> {
-        let targets = self.url.iter().map(|url| target(url)).collect::<Result<Vec<Target>, Failed>>()?;
+        let targets = self
+            .url
+            .iter()
+            .map(|url| target(url))
+            .collect::<Result<Vec<Target>, Failed>>()?;
         let bounds = match (self.duration, self.requests) {
-            (None, None) => Bounds { duration: Some(self.warm_up + DURATION), requests: None },
-            (duration, requests) => Bounds { duration: duration.map(|duration| self.warm_up + duration), requests },
+            (None, None) => Bounds {
+                duration: Some(self.warm_up + DURATION),
+                requests: None,
+            },
+            (duration, requests) => Bounds {
+                duration: duration.map(|duration| self.warm_up + duration),
+                requests,
+            },
         };
-        let name = self.name.clone().unwrap_or_else(|| format!("{:08x}", rand::random::<u32>()));
+        let name = self
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("{:08x}", rand::random::<u32>()));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let pace = match self.rate {
             Some(rate) => Pace::Rate(rate),
@@ -137,12 +151,17 @@ impl Load {
 
     /// What must not be missed.
     pub(super) fn slo(&self) -> Slo {
-        Slo { p99: self.slo_p99, rate: self.slo_rate, errors: self.slo_errors }
+        Slo {
+            p99: self.slo_p99,
+            rate: self.slo_rate,
+            errors: self.slo_errors,
+        }
     }
 
     pub(super) fn admin_token(&self) -> Result<String, Failed> {
-        admin_token(self.admin_token.as_ref())
-            .ok_or_else(|| "making coupons and --check need --admin-token or the environment's ADMIN_TOKEN".into())
+        admin_token(self.admin_token.as_ref()).ok_or_else(|| {
+            "making coupons and --check need --admin-token or the environment's ADMIN_TOKEN".into()
+        })
     }
 
     /// The node that makes coupons and tells what is stored.
@@ -153,20 +172,34 @@ impl Load {
 
 /// What was given, or the environment's ADMIN_TOKEN.
 pub(crate) fn admin_token(given: Option<&String>) -> Option<String> {
-    given.cloned().or_else(|| std::env::var("ADMIN_TOKEN").ok()).filter(|token| !token.is_empty())
+    given
+        .cloned()
+        .or_else(|| std::env::var("ADMIN_TOKEN").ok())
+        .filter(|token| !token.is_empty())
 }
 
 /// The socket of a base URL.
 pub(crate) fn target(url: &str) -> Result<Target, Failed> {
     let parsed = reqwest::Url::parse(url).map_err(|error| format!("--url {url:?}: {error}"))?;
-    let (Some(host), Some(port), "http", "/", None) =
-        (parsed.host_str(), parsed.port_or_known_default(), parsed.scheme(), parsed.path(), parsed.query())
-    else {
+    let (Some(host), Some(port), "http", "/", None) = (
+        parsed.host_str(),
+        parsed.port_or_known_default(),
+        parsed.scheme(),
+        parsed.path(),
+        parsed.query(),
+    ) else {
         return Err(format!("--url {url:?}: must be like http://host:port, without a path").into());
     };
-    let mut found = (host.trim_matches(['[', ']']), port).to_socket_addrs().map_err(|error| format!("--url {url:?}: {error}"))?;
-    let address = found.next().ok_or_else(|| format!("--url {url:?}: no such host"))?;
-    Ok(Target { address, host: format!("{host}:{port}") })
+    let mut found = (host.trim_matches(['[', ']']), port)
+        .to_socket_addrs()
+        .map_err(|error| format!("--url {url:?}: {error}"))?;
+    let address = found
+        .next()
+        .ok_or_else(|| format!("--url {url:?}: no such host"))?;
+    Ok(Target {
+        address,
+        host: format!("{host}:{port}"),
+    })
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -175,7 +208,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// A duration in which something can happen.
 fn limit(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|limit| if limit.is_zero() { Err("must be more than nothing".to_owned()) } else { Ok(limit) })
+    duration(text).and_then(|limit| {
+        if limit.is_zero() {
+            Err("must be more than nothing".to_owned())
+        } else {
+            Ok(limit)
+        }
+    })
 }
 
 fn coupon(text: &str) -> Result<CouponId, String> {
@@ -197,12 +236,19 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "must be from 0 to 1".to_owned())
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "must be from 0 to 1".to_owned())
 }
 
 fn name(text: &str) -> Result<String, String> {
-    let fits = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    fits.then(|| text.to_owned()).ok_or_else(|| format!("must be 1 to {NAME_BYTES_MAX} letters, digits, - or _"))
+    let fits = (1..=NAME_BYTES_MAX).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| format!("must be 1 to {NAME_BYTES_MAX} letters, digits, - or _"))
 }
 
 #[cfg(test)]
@@ -213,10 +259,20 @@ mod tests {
     fn a_url_is_a_socket_and_nothing_more() {
         assert_eq!(
             target("http://127.0.0.1:8080").unwrap(),
-            Target { address: ([127, 0, 0, 1], 8080).into(), host: "127.0.0.1:8080".into() }
+            Target {
+                address: ([127, 0, 0, 1], 8080).into(),
+                host: "127.0.0.1:8080".into()
+            }
         );
         assert_eq!(target("http://[::1]:80/").unwrap().host, "[::1]:80");
-        for wrong in ["127.0.0.1:8080", "https://127.0.0.1", "http://127.0.0.1/v1", "http://127.0.0.1/?x", "x", ""] {
+        for wrong in [
+            "127.0.0.1:8080",
+            "https://127.0.0.1",
+            "http://127.0.0.1/v1",
+            "http://127.0.0.1/?x",
+            "x",
+            "",
+        ] {
             assert!(target(wrong).is_err(), "{wrong}");
         }
     }

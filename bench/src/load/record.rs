@@ -1,7 +1,8 @@
 //! Writes what clients saw as a history ([`crate::history`]), from many threads into one file.
 //!
-//! Lines are put together from the answer's own bytes, as reading and writing each body would cost more than the request. A thread in front of a slow disk
-//! waits with its next request, so that what waits here is bounded.
+//! Lines are put together from the answer's own bytes, as reading and writing each body would cost more than
+//! the request. A thread in front of a slow disk waits with its next request, so that what waits here is
+//! bounded.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -28,12 +29,19 @@ pub struct Clock {
 impl Clock {
     /// From now on.
     pub fn new() -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { micros: i64::try_from(since.as_micros()).unwrap_or(i64::MAX), at: Instant::now() }
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            micros: i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+            at: Instant::now(),
+        }
     }
 
     fn micros(&self, at: Instant) -> i64 {
-        self.micros.saturating_add(i64::try_from(at.saturating_duration_since(self.at).as_micros()).unwrap_or(i64::MAX))
+        self.micros.saturating_add(
+            i64::try_from(at.saturating_duration_since(self.at).as_micros()).unwrap_or(i64::MAX),
+        )
     }
 }
 
@@ -67,18 +75,28 @@ impl HistoryFile {
     pub fn create(path: &Path) -> std::io::Result<Self> {
         let file = File::create(path)?;
         let (sender, receiver) = sync_channel(CHUNKS_MAX);
-        Ok(Self { sender, writer: std::thread::spawn(move || write(file, &receiver)), clock: Clock::new() })
+        Ok(Self {
+            sender,
+            writer: std::thread::spawn(move || write(file, &receiver)),
+            clock: Clock::new(),
+        })
     }
 
     /// A recorder for one thread.
     pub fn recorder(&self) -> Recorder {
-        Recorder { sender: self.sender.clone(), buffer: Vec::with_capacity(CHUNK_BYTES), clock: self.clock }
+        Recorder {
+            sender: self.sender.clone(),
+            buffer: Vec::with_capacity(CHUNK_BYTES),
+            clock: self.clock,
+        }
     }
 
     /// Waits until everything is written. All recorders must be gone.
     pub fn finish(self) -> std::io::Result<()> {
         drop(self.sender);
-        self.writer.join().unwrap_or_else(|_| Err(std::io::Error::other("the writer panicked")))
+        self.writer
+            .join()
+            .unwrap_or_else(|_| Err(std::io::Error::other("the writer panicked")))
     }
 }
 
@@ -99,10 +117,22 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A user's request, and its answer if one came whole. User and key are such that JSON writes them as they are.
-    pub fn issue(&mut self, called: Instant, coupon: CouponId, user: &[u8], key: &[u8], answer: Option<(Instant, Answer<'_>)>) {
+    /// A user's request, and its answer if one came whole. User and key are such that JSON writes them as
+    /// they are.
+    pub fn issue(
+        &mut self,
+        called: Instant,
+        coupon: CouponId,
+        user: &[u8],
+        key: &[u8],
+        answer: Option<(Instant, Answer<'_>)>,
+    ) {
         // Writing to a Vec does not fail.
-        let _ = write!(self.buffer, "{{\"issue\":{{\"call_us\":{},\"coupon\":{coupon},\"user\":\"", self.clock.micros(called));
+        let _ = write!(
+            self.buffer,
+            "{{\"issue\":{{\"call_us\":{},\"coupon\":{coupon},\"user\":\"",
+            self.clock.micros(called)
+        );
         self.buffer.extend_from_slice(user);
         self.buffer.extend_from_slice(b"\",\"key\":\"");
         self.buffer.extend_from_slice(key);
@@ -112,12 +142,24 @@ impl Recorder {
 
     /// An administrator's request for a coupon, and its answer if one came whole.
     pub fn create(&mut self, called: Instant, answer: Option<(Instant, Answer<'_>)>) {
-        let _ = write!(self.buffer, "{{\"create\":{{\"call_us\":{}", self.clock.micros(called));
+        let _ = write!(
+            self.buffer,
+            "{{\"create\":{{\"call_us\":{}",
+            self.clock.micros(called)
+        );
         self.end(answer);
     }
 
     fn end(&mut self, answer: Option<(Instant, Answer<'_>)>) {
-        let Some((at, Answer { status, replayed, body })) = answer else {
+        let Some((
+            at,
+            Answer {
+                status,
+                replayed,
+                body,
+            },
+        )) = answer
+        else {
             self.buffer.extend_from_slice(b",\"answer\":null}}\n");
             return self.hand_over(CHUNK_BYTES);
         };
@@ -187,7 +229,20 @@ mod tests {
                 let mut recorder = file.recorder();
                 std::thread::spawn(move || {
                     for (status, body) in answers {
-                        recorder.issue(called, coupon, b"alice", b"k", Some((at, Answer { status, replayed: false, body })));
+                        recorder.issue(
+                            called,
+                            coupon,
+                            b"alice",
+                            b"k",
+                            Some((
+                                at,
+                                Answer {
+                                    status,
+                                    replayed: false,
+                                    body,
+                                },
+                            )),
+                        );
                     }
                     recorder.issue(called, coupon, b"alice", b"k", None);
                 })
@@ -195,7 +250,9 @@ mod tests {
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         file.finish().unwrap();
-        let read: Vec<Operation> = history::read(BufReader::new(File::open(&path).unwrap())).map(Result::unwrap).collect();
+        let read: Vec<Operation> = history::read(BufReader::new(File::open(&path).unwrap()))
+            .map(Result::unwrap)
+            .collect();
         let mut codes: Vec<&str> = read
             .iter()
             .map(|operation| match operation {
@@ -212,7 +269,12 @@ mod tests {
         codes.sort_unstable();
         assert_eq!(
             codes,
-            ["OVERLOADED"; 3].into_iter().chain(["SOLD_OUT"; 3]).chain(["issued"; 3]).chain(["unknown"; 6]).collect::<Vec<_>>()
+            ["OVERLOADED"; 3]
+                .into_iter()
+                .chain(["SOLD_OUT"; 3])
+                .chain(["issued"; 3])
+                .chain(["unknown"; 6])
+                .collect::<Vec<_>>()
         );
     }
 }

@@ -47,7 +47,14 @@ impl Latency {
     }
 
     fn columns(&self) -> [f64; 6] {
-        [self.p50_ms, self.p90_ms, self.p99_ms, self.p99_9_ms, self.p99_99_ms, self.max_ms]
+        [
+            self.p50_ms,
+            self.p90_ms,
+            self.p99_ms,
+            self.p99_9_ms,
+            self.p99_99_ms,
+            self.max_ms,
+        ]
     }
 }
 
@@ -79,7 +86,8 @@ pub struct Figures {
     pub errors: u64,
     /// Requests that arrived and were never sent.
     pub unsent: u64,
-    /// The rate at which requests arrived; null in a closed loop, where that is the rate of answers, and in a spike.
+    /// The rate at which requests arrived; null in a closed loop, where that is the rate of answers, and in a
+    /// spike.
     pub offered_per_second: Option<f64>,
     /// Answers a second, without errors.
     pub achieved_per_second: f64,
@@ -107,7 +115,11 @@ impl Figures {
                 outcome: outcome.name.clone(),
                 error: outcome.error,
                 count: outcome.latency.len(),
-                per_second: if seconds > 0.0 { outcome.latency.len() as f64 / seconds } else { 0.0 },
+                per_second: if seconds > 0.0 {
+                    outcome.latency.len() as f64 / seconds
+                } else {
+                    0.0
+                },
                 latency: Latency::of(&outcome.latency),
             })
             .collect();
@@ -118,7 +130,11 @@ impl Figures {
             requests: run.tally.ended(),
             errors: run.tally.errors(),
             unsent: run.unsent,
-            offered_per_second: if let Pace::Rate(rate) = plan.pace { Some(rate) } else { None },
+            offered_per_second: if let Pace::Rate(rate) = plan.pace {
+                Some(rate)
+            } else {
+                None
+            },
             achieved_per_second: run.rate(),
             measured_seconds: seconds,
             connections: plan.connections,
@@ -140,15 +156,24 @@ impl Figures {
         }
         let p99 = slo.p99.map(|p99| p99.as_secs_f64() * 1_000.0);
         if let Some(p99) = p99.filter(|p99| self.latency.p99_ms > *p99) {
-            missed.push(format!("p99 is {:.2} ms, more than {p99:.2} ms", self.latency.p99_ms));
+            missed.push(format!(
+                "p99 is {:.2} ms, more than {p99:.2} ms",
+                self.latency.p99_ms
+            ));
         }
         if let Some(rate) = slo.rate.filter(|rate| self.achieved_per_second < *rate) {
-            missed.push(format!("{:.0} answers a second, fewer than {rate:.0}", self.achieved_per_second));
+            missed.push(format!(
+                "{:.0} answers a second, fewer than {rate:.0}",
+                self.achieved_per_second
+            ));
         }
         let failed = self.errors + self.unsent;
         let share = failed as f64 / (self.requests + self.unsent).max(1) as f64;
         if share > slo.errors {
-            missed.push(format!("{failed} errors or never sent, a share of {share:.6}, more than {}", slo.errors));
+            missed.push(format!(
+                "{failed} errors or never sent, a share of {share:.6}, more than {}",
+                slo.errors
+            ));
         }
         missed
     }
@@ -163,18 +188,39 @@ impl Figures {
         }
         text.push('\n');
         for outcome in &self.outcomes {
-            row(&mut text, &outcome.outcome, outcome.count, outcome.per_second, &outcome.latency);
+            row(
+                &mut text,
+                &outcome.outcome,
+                outcome.count,
+                outcome.per_second,
+                &outcome.latency,
+            );
         }
         let seconds = self.measured_seconds;
-        let rate = if seconds > 0.0 { self.requests as f64 / seconds } else { 0.0 };
+        let rate = if seconds > 0.0 {
+            self.requests as f64 / seconds
+        } else {
+            0.0
+        };
         row(&mut text, "all", self.requests, rate, &self.latency);
         text.push('\n');
         if let Some(offered) = self.offered_per_second {
-            let _ = writeln!(text, "offered {offered:.0}/s; latencies count from the intended start");
+            let _ = writeln!(
+                text,
+                "offered {offered:.0}/s; latencies count from the intended start"
+            );
         }
-        let _ = writeln!(text, "achieved {:.0}/s in {seconds:.1} s over {} connections", self.achieved_per_second, self.connections);
+        let _ = writeln!(
+            text,
+            "achieved {:.0}/s in {seconds:.1} s over {} connections",
+            self.achieved_per_second, self.connections
+        );
         if self.unsent > 0 {
-            let _ = writeln!(text, "{} requests arrived and were never sent: no connection was free", self.unsent);
+            let _ = writeln!(
+                text,
+                "{} requests arrived and were never sent: no connection was free",
+                self.unsent
+            );
         }
         if let Some(ceiling) = self.ceiling_per_second {
             let share = self.achieved_per_second / ceiling.max(1.0);
@@ -213,15 +259,27 @@ mod tests {
     use crate::load::response::parse;
     use crate::load::tally::{Failure, Tally};
 
-    const NONE: Slo = Slo { p99: None, rate: None, errors: 1.0 };
+    const NONE: Slo = Slo {
+        p99: None,
+        rate: None,
+        errors: 1.0,
+    };
 
     fn plan() -> Plan {
         Plan {
             targets: Vec::new(),
             coupons: Vec::new(),
-            crowd: Crowd { name: "x".into(), repeats_ppm: 0, users: None, seed: 0 },
+            crowd: Crowd {
+                name: "x".into(),
+                repeats_ppm: 0,
+                users: None,
+                seed: 0,
+            },
             pace: Pace::Rate(200.0),
-            bounds: Bounds { duration: None, requests: None },
+            bounds: Bounds {
+                duration: None,
+                requests: None,
+            },
             warm_up: Duration::ZERO,
             connections: 7,
             threads: 1,
@@ -233,14 +291,22 @@ mod tests {
     /// A hundred answers of 1 to 100 ms in two seconds, and some failures.
     fn run(failures: u64) -> Run {
         let mut tally = Tally::new();
-        let answer = parse(b"HTTP/1.1 201 x\r\n\r\n", true, &mut Vec::new()).unwrap().unwrap();
+        let answer = parse(b"HTTP/1.1 201 x\r\n\r\n", true, &mut Vec::new())
+            .unwrap()
+            .unwrap();
         for millis in 1..=100 {
             tally.answered(&answer, b"", Duration::from_millis(millis));
         }
         for _ in 0..failures {
             tally.failed(Failure::Cut, Duration::from_millis(1));
         }
-        Run { tally, measured: Duration::from_secs(2), unsent: 0, gave_up: false, interrupted: false }
+        Run {
+            tally,
+            measured: Duration::from_secs(2),
+            unsent: 0,
+            gave_up: false,
+            interrupted: false,
+        }
     }
 
     fn missed(run: &Run, slo: &Slo) -> Vec<String> {
@@ -249,15 +315,58 @@ mod tests {
 
     #[test]
     fn each_demand_is_missed_by_itself() {
-        assert_eq!(missed(&run(0), &Slo { p99: Some(Duration::from_millis(100)), rate: Some(50.0), errors: 0.0 }), [""; 0]);
-        assert!(missed(&run(0), &Slo { p99: Some(Duration::from_millis(98)), ..NONE })[0].contains("p99"));
-        assert!(missed(&run(0), &Slo { rate: Some(50.1), ..NONE })[0].contains("a second"));
+        assert_eq!(
+            missed(
+                &run(0),
+                &Slo {
+                    p99: Some(Duration::from_millis(100)),
+                    rate: Some(50.0),
+                    errors: 0.0
+                }
+            ),
+            [""; 0]
+        );
+        assert!(
+            missed(
+                &run(0),
+                &Slo {
+                    p99: Some(Duration::from_millis(98)),
+                    ..NONE
+                }
+            )[0]
+            .contains("p99")
+        );
+        assert!(
+            missed(
+                &run(0),
+                &Slo {
+                    rate: Some(50.1),
+                    ..NONE
+                }
+            )[0]
+            .contains("a second")
+        );
         assert!(missed(&run(1), &Slo { errors: 0.0, ..NONE })[0].contains("1 errors"));
         assert_eq!(missed(&run(1), &Slo { errors: 0.01, ..NONE }), [""; 0]);
-        let unsent = Run { unsent: 100, ..run(0) };
+        let unsent = Run {
+            unsent: 100,
+            ..run(0)
+        };
         assert!(missed(&unsent, &Slo { errors: 0.4, ..NONE })[0].contains("100 errors"));
-        assert!(missed(&Run { gave_up: true, ..run(0) }, &NONE)[0].contains("no more"));
-        let nothing = Run { tally: Tally::new(), ..run(0) };
+        assert!(
+            missed(
+                &Run {
+                    gave_up: true,
+                    ..run(0)
+                },
+                &NONE
+            )[0]
+            .contains("no more")
+        );
+        let nothing = Run {
+            tally: Tally::new(),
+            ..run(0)
+        };
         assert!(missed(&nothing, &NONE)[0].contains("nothing"));
     }
 

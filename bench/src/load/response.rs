@@ -1,7 +1,9 @@
-//! An HTTP/1.1 answer from the bytes that have come so far. Pure: it reads nothing itself, and allocates only where a body comes in chunks.
+//! An HTTP/1.1 answer from the bytes that have come so far. Pure: it reads nothing itself, and allocates only
+//! where a body comes in chunks.
 //!
-//! Bodies end as RFC 9112 says: none for 1xx, 204 and 304; chunks; `Content-Length`; else the end of the connection. What contradicts itself is an
-//! error, never a guess: a generator that misreads where an answer ends would go on to measure nonsense.
+//! Bodies end as RFC 9112 says: none for 1xx, 204 and 304; chunks; `Content-Length`; else the end of the
+//! connection. What contradicts itself is an error, never a guess: a generator that misreads where an answer
+//! ends would go on to measure nonsense.
 
 use std::ops::Range;
 
@@ -78,19 +80,32 @@ pub fn parse(bytes: &[u8], ended: bool, scratch: &mut Vec<u8>) -> Result<Option<
     loop {
         let Some(head) = Head::parse(&bytes[begin..])? else {
             let too_long = bytes.len() - begin > HEAD_BYTES_MAX || begin > HEAD_BYTES_MAX;
-            return if too_long { Err(Malformed::TooLong) } else { partial(ended) };
+            return if too_long {
+                Err(Malformed::TooLong)
+            } else {
+                partial(ended)
+            };
         };
         begin += head.length;
-        // An interim answer; the one that counts comes after it. 101 would end HTTP on the connection, and nobody asked for it.
+        // An interim answer; the one that counts comes after it. 101 would end HTTP on the connection, and
+        // nobody asked for it.
         if (100..200).contains(&head.status) {
             if head.status == 101 {
                 return Err(Malformed::Head);
             }
             continue;
         }
-        let Some((body, end)) = head.body(bytes, begin, ended, scratch)? else { return partial(ended) };
+        let Some((body, end)) = head.body(bytes, begin, ended, scratch)? else {
+            return partial(ended);
+        };
         let keep_alive = head.keep_alive && !(head.framing == Framing::UntilEnd);
-        return Ok(Some(Response { status: head.status, replayed: head.replayed, keep_alive, length: end, body }));
+        return Ok(Some(Response {
+            status: head.status,
+            replayed: head.replayed,
+            keep_alive,
+            length: end,
+            body,
+        }));
     }
 }
 
@@ -118,8 +133,12 @@ impl Head {
     fn parse(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
         let mut headers = [EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
-        let Status::Complete(length) = response.parse(bytes).map_err(|_| Malformed::Head)? else { return Ok(None) };
-        let (Some(status), Some(version)) = (response.code, response.version) else { return Err(Malformed::Head) };
+        let Status::Complete(length) = response.parse(bytes).map_err(|_| Malformed::Head)? else {
+            return Ok(None);
+        };
+        let (Some(status), Some(version)) = (response.code, response.version) else {
+            return Err(Malformed::Head);
+        };
         let fields = Fields::of(response.headers)?;
         let framing = match (status, fields.coded, fields.content_length) {
             (100..=199 | 204 | 304, ..) => Framing::Length(0),
@@ -127,16 +146,31 @@ impl Head {
             (_, false, Some(length)) => Framing::Length(length),
             (_, false, None) => Framing::UntilEnd,
         };
-        // Both framings at once may be an attack on a proxy: the chunks count, and the connection is not used again.
+        // Both framings at once may be an attack on a proxy: the chunks count, and the connection is not used
+        // again.
         let ambiguous = fields.coded && fields.content_length.is_some();
         let keep_alive = !fields.close && !ambiguous && (version == 1 || fields.keep);
-        Ok(Some(Self { status, replayed: fields.replayed, keep_alive, framing, length }))
+        Ok(Some(Self {
+            status,
+            replayed: fields.replayed,
+            keep_alive,
+            framing,
+            length,
+        }))
     }
 
     /// The body and the place after it.
-    fn body(&self, bytes: &[u8], begin: usize, ended: bool, scratch: &mut Vec<u8>) -> Result<Option<(Body, usize)>, Malformed> {
+    fn body(
+        &self,
+        bytes: &[u8],
+        begin: usize,
+        ended: bool,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<(Body, usize)>, Malformed> {
         match self.framing {
-            Framing::Length(length) if bytes.len() - begin >= length => Ok(Some((Body::Plain(begin..begin + length), begin + length))),
+            Framing::Length(length) if bytes.len() - begin >= length => {
+                Ok(Some((Body::Plain(begin..begin + length), begin + length)))
+            }
             Framing::Length(_) => Ok(None),
             Framing::Chunked => Ok(join(bytes, begin, scratch)?.map(|end| (Body::Joined, end))),
             Framing::UntilEnd if bytes.len() - begin > BODY_BYTES_MAX => Err(Malformed::TooLong),
@@ -186,12 +220,19 @@ impl Fields {
     fn length(&mut self, value: &[u8]) -> Result<(), Malformed> {
         for text in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-            let length = str::from_utf8(text).ok().filter(|_| digits).ok_or(Malformed::Length)?;
+            let length = str::from_utf8(text)
+                .ok()
+                .filter(|_| digits)
+                .ok_or(Malformed::Length)?;
             let length: usize = length.parse().map_err(|_| Malformed::TooLong)?;
             if length > BODY_BYTES_MAX {
                 return Err(Malformed::TooLong);
             }
-            if self.content_length.replace(length).is_some_and(|before| before != length) {
+            if self
+                .content_length
+                .replace(length)
+                .is_some_and(|before| before != length)
+            {
                 return Err(Malformed::Length);
             }
         }
@@ -205,9 +246,14 @@ fn join(bytes: &[u8], begin: usize, scratch: &mut Vec<u8>) -> Result<Option<usiz
     let mut at = begin;
     loop {
         let size = httparse::parse_chunk_size(&bytes[at..]).map_err(|_| Malformed::Chunk)?;
-        let Status::Complete((line, size)) = size else { return unfinished(&bytes[at..]) };
+        let Status::Complete((line, size)) = size else {
+            return unfinished(&bytes[at..]);
+        };
         at += line;
-        let size = usize::try_from(size).ok().filter(|size| scratch.len() + size <= BODY_BYTES_MAX).ok_or(Malformed::TooLong)?;
+        let size = usize::try_from(size)
+            .ok()
+            .filter(|size| scratch.len() + size <= BODY_BYTES_MAX)
+            .ok_or(Malformed::TooLong)?;
         if size == 0 {
             let mut headers = [EMPTY_HEADER; HEADERS_MAX];
             return match httparse::parse_headers(&bytes[at..], &mut headers).map_err(|_| Malformed::Chunk)? {
@@ -215,7 +261,9 @@ fn join(bytes: &[u8], begin: usize, scratch: &mut Vec<u8>) -> Result<Option<usiz
                 Status::Partial => unfinished(&bytes[at..]),
             };
         }
-        let Some(chunk) = bytes.get(at..at + size) else { return Ok(None) };
+        let Some(chunk) = bytes.get(at..at + size) else {
+            return Ok(None);
+        };
         match &bytes[at + size..] {
             [b'\r', b'\n', ..] => {}
             [] | [b'\r'] => return Ok(None),
@@ -228,7 +276,11 @@ fn join(bytes: &[u8], begin: usize, scratch: &mut Vec<u8>) -> Result<Option<usiz
 
 /// A line or trailer of which more must come, if it is not too long already.
 fn unfinished<T>(bytes: &[u8]) -> Result<Option<T>, Malformed> {
-    if bytes.len() > HEAD_BYTES_MAX { Err(Malformed::TooLong) } else { Ok(None) }
+    if bytes.len() > HEAD_BYTES_MAX {
+        Err(Malformed::TooLong)
+    } else {
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,19 @@
 #[cfg(target_os = "linux")]
 use rustix::process::{getpriority_process, setpriority_process};
 #[cfg(target_os = "linux")]
-use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
 
-/// Keeps this thread from interrupting others when it wakes (`SCHED_BATCH`), as clients on machines of their own interrupt nobody there.
+/// Keeps this thread from interrupting others when it wakes (`SCHED_BATCH`), as clients on machines of their
+/// own interrupt nobody there.
 ///
-/// With the usual policy each answer wakes the thread that waits for it, and that may take the processor from the service in the middle of the next ones.
+/// With the usual policy each answer wakes the thread that waits for it, and that may take the processor from
+/// the service in the middle of the next ones.
 ///
-/// On Linux alone, and best effort: whoever may not do it goes on as before. The niceness stays, unless it is below 0 and may not be set.
+/// On Linux alone, and best effort: whoever may not do it goes on as before. The niceness stays, unless it is
+/// below 0 and may not be set.
 pub(super) fn give_way() {
     #[cfg(target_os = "linux")]
     {
@@ -44,9 +50,15 @@ mod tests {
             let nicer = (getpriority_process(None).unwrap() + 7).min(19);
             setpriority_process(None, nicer).unwrap();
             give_way();
-            (thread_schedule_policy().unwrap(), getpriority_process(None).unwrap() - nicer)
+            (
+                thread_schedule_policy().unwrap(),
+                getpriority_process(None).unwrap() - nicer,
+            )
         });
-        assert_eq!(giving_way.join().unwrap(), (ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch), 0));
+        assert_eq!(
+            giving_way.join().unwrap(),
+            (ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch), 0)
+        );
         assert_eq!(thread_schedule_policy().unwrap(), before);
     }
 }

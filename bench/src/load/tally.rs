@@ -11,7 +11,8 @@ use super::response::Response;
 
 /// Longest time that is told apart, in microseconds: an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
-/// Most outcomes that are told apart. The service has about twenty; a server that makes up codes shares the last.
+/// Most outcomes that are told apart. The service has about twenty; a server that makes up codes shares the
+/// last.
 const OUTCOMES_MAX: usize = 64;
 
 /// Why there is no whole answer.
@@ -54,7 +55,8 @@ pub fn histogram() -> Histogram<u64> {
 /// All requests of one outcome.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The code of a refusal or setback, `issued`, `replayed`, the status of any other answer, or why none came.
+    /// The code of a refusal or setback, `issued`, `replayed`, the status of any other answer, or why none
+    /// came.
     pub name: String,
     /// Whether it is an error: no whole answer, or a status from 500 on.
     pub error: bool,
@@ -76,7 +78,11 @@ pub struct Tally {
 impl Tally {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { outcomes: Vec::new(), warm_up: 0, last: None }
+        Self {
+            outcomes: Vec::new(),
+            warm_up: 0,
+            last: None,
+        }
     }
 
     /// Takes in an answer.
@@ -100,13 +106,24 @@ impl Tally {
     }
 
     fn add(&mut self, name: &[u8], error: bool, latency: Duration) {
-        let known = self.outcomes.iter().position(|outcome| outcome.name.as_bytes() == name && outcome.error == error);
+        let known = self
+            .outcomes
+            .iter()
+            .position(|outcome| outcome.name.as_bytes() == name && outcome.error == error);
         let place = known.unwrap_or_else(|| {
             if self.outcomes.len() == OUTCOMES_MAX {
                 return OUTCOMES_MAX - 1;
             }
-            let name = if self.outcomes.len() == OUTCOMES_MAX - 1 { "other".into() } else { String::from_utf8_lossy(name) };
-            self.outcomes.push(Outcome { name: name.into_owned(), error, latency: histogram() });
+            let name = if self.outcomes.len() == OUTCOMES_MAX - 1 {
+                "other".into()
+            } else {
+                String::from_utf8_lossy(name)
+            };
+            self.outcomes.push(Outcome {
+                name: name.into_owned(),
+                error,
+                latency: histogram(),
+            });
             self.outcomes.len() - 1
         });
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
@@ -116,7 +133,11 @@ impl Tally {
     /// Adds what another thread has seen.
     pub fn merge(&mut self, other: Self) {
         for outcome in other.outcomes {
-            match self.outcomes.iter_mut().find(|known| known.name == outcome.name && known.error == outcome.error) {
+            match self
+                .outcomes
+                .iter_mut()
+                .find(|known| known.name == outcome.name && known.error == outcome.error)
+            {
                 Some(known) => known.latency += outcome.latency,
                 None => self.outcomes.push(outcome),
             }
@@ -132,7 +153,11 @@ impl Tally {
 
     /// How many of them in an error.
     pub fn errors(&self) -> u64 {
-        self.outcomes.iter().filter(|outcome| outcome.error).map(|outcome| outcome.latency.len()).sum()
+        self.outcomes
+            .iter()
+            .filter(|outcome| outcome.error)
+            .map(|outcome| outcome.latency.len())
+            .sum()
     }
 
     /// All latencies; of errors too, as who waited for one has waited.
@@ -151,13 +176,15 @@ impl Default for Tally {
     }
 }
 
-/// The `code` of a problem. Not a JSON parser, as that would cost more than the rest of the loop: the service's codes stand in no other text.
+/// The `code` of a problem. Not a JSON parser, as that would cost more than the rest of the loop: the
+/// service's codes stand in no other text.
 fn code(body: &[u8]) -> Option<&[u8]> {
     static NAME: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\"code\":\""));
     let begin = NAME.find(body)? + NAME.needle().len();
     let length = memchr(b'"', &body[begin..])?;
     let code = &body[begin..begin + length];
-    let is_one = (1..=40).contains(&length) && code.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_');
+    let is_one =
+        (1..=40).contains(&length) && code.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_');
     is_one.then_some(code)
 }
 
@@ -171,13 +198,21 @@ mod tests {
         for answer in answers {
             let mut scratch = Vec::new();
             let response = parse(answer.as_bytes(), true, &mut scratch).unwrap().unwrap();
-            tally.answered(&response, response.body(answer.as_bytes(), &scratch), Duration::from_millis(2));
+            tally.answered(
+                &response,
+                response.body(answer.as_bytes(), &scratch),
+                Duration::from_millis(2),
+            );
         }
         tally
     }
 
     fn counts(tally: &Tally) -> Vec<(&str, u64, bool)> {
-        tally.outcomes.iter().map(|outcome| (outcome.name.as_str(), outcome.latency.len(), outcome.error)).collect()
+        tally
+            .outcomes
+            .iter()
+            .map(|outcome| (outcome.name.as_str(), outcome.latency.len(), outcome.error))
+            .collect()
     }
 
     #[test]
@@ -212,13 +247,18 @@ mod tests {
         one.warm_up = 2;
         let other = seen(&["HTTP/1.1 404 x\r\n\r\n", "HTTP/1.1 201 x\r\n\r\n"]);
         one.merge(other);
-        assert_eq!((counts(&one), one.warm_up), (vec![("issued", 2, false), ("404", 1, false)], 2));
+        assert_eq!(
+            (counts(&one), one.warm_up),
+            (vec![("issued", 2, false), ("404", 1, false)], 2)
+        );
     }
 
     #[test]
     fn a_server_that_makes_up_codes_takes_no_memory_without_end() {
         let code = |n: u8| format!("{}{}", char::from(b'A' + n % 26), "B".repeat(usize::from(n / 26)));
-        let answers: Vec<String> = (0..=255).map(|n| format!("HTTP/1.1 409 x\r\n\r\n{{\"code\":\"{}\"}}", code(n))).collect();
+        let answers: Vec<String> = (0..=255)
+            .map(|n| format!("HTTP/1.1 409 x\r\n\r\n{{\"code\":\"{}\"}}", code(n)))
+            .collect();
         let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
         let tally = seen(&answers);
         assert_eq!((tally.outcomes.len(), tally.ended()), (OUTCOMES_MAX, 256));

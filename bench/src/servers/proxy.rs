@@ -1,4 +1,5 @@
-//! A proxy between a store and its server that cuts, refuses or holds up connections on command, at a moment that counts.
+//! A proxy between a store and its server that cuts, refuses or holds up connections on command, at a moment
+//! that counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,7 +34,8 @@ pub enum Habit {
     None,
     /// Says something else to the server, of the same length: as one with rules of its own for sessions.
     Replace(&'static str, &'static str),
-    /// Says more to the server at the end of a statement that holds this, which must be short enough to come in one piece.
+    /// Says more to the server at the end of a statement that holds this, which must be short enough to come
+    /// in one piece.
     Append(&'static str, &'static str),
     /// Lets nothing more pass on a connection that says this to the server, and does not cut it.
     MuteAt(&'static str),
@@ -68,10 +70,23 @@ impl Proxy {
     /// # Panics
     /// If loopback has no free port, or what is said instead is of another length.
     pub async fn with_habit(server: u16, habit: Habit) -> Self {
-        assert!(!matches!(habit, Habit::Replace(said, instead) if said.len() != instead.len()), "a packet says how long it is");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
-        let port = listener.local_addr().expect("a bound socket has an address").port();
-        let proxy = Self { port, habit, mode: Arc::new(watch::Sender::new(Mode::Pass)), cuts: Arc::default() };
+        assert!(
+            !matches!(habit, Habit::Replace(said, instead) if said.len() != instead.len()),
+            "a packet says how long it is"
+        );
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
+        let port = listener
+            .local_addr()
+            .expect("a bound socket has an address")
+            .port();
+        let proxy = Self {
+            port,
+            habit,
+            mode: Arc::new(watch::Sender::new(Mode::Pass)),
+            cuts: Arc::default(),
+        };
         let accepting = proxy.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -100,7 +115,10 @@ impl Proxy {
     /// What is to be done to this batch. A cut is for one batch.
     fn fate_of_batch(&self) -> Mode {
         let mode = *self.mode.borrow();
-        if matches!(mode, Mode::CutBeforeSending | Mode::CutAfterSending | Mode::CutAfterAnswer | Mode::KeepAnswer) {
+        if matches!(
+            mode,
+            Mode::CutBeforeSending | Mode::CutAfterSending | Mode::CutAfterAnswer | Mode::KeepAnswer
+        ) {
             self.cuts.fetch_add(1, Ordering::Relaxed);
             self.set(Mode::Pass);
         }
@@ -123,17 +141,24 @@ impl Proxy {
 
     /// What it always says behind these bytes, counted in the length of their packet; mostly nothing.
     fn more_behind(&self, bytes: &mut [u8]) -> &'static [u8] {
-        let Habit::Append(said, more) = self.habit else { return &[] };
+        let Habit::Append(said, more) = self.habit else {
+            return &[];
+        };
         if position(bytes, said.as_bytes()).is_none() {
             return &[];
         }
-        assert_eq!(bytes.len(), packet_bytes(bytes) + HEAD_BYTES, "one packet, and all of it");
+        assert_eq!(
+            bytes.len(),
+            packet_bytes(bytes) + HEAD_BYTES,
+            "one packet, and all of it"
+        );
         let length = (packet_bytes(bytes) + more.len()).to_le_bytes();
         bytes[..3].copy_from_slice(&length[..3]);
         more.as_bytes()
     }
 
-    /// Carries one connection until either side ends it, or this proxy does: both ends are closed when this returns.
+    /// Carries one connection until either side ends it, or this proxy does: both ends are closed when this
+    /// returns.
     async fn carry(&self, mut client: TcpStream, server: u16) -> Option<()> {
         let mut mode = self.mode.subscribe();
         let mut server = TcpStream::connect(("127.0.0.1", server)).await.ok()?;
@@ -192,7 +217,9 @@ fn packet_bytes(packet: &[u8]) -> usize {
 
 /// Where these bytes stand in others.
 fn position(bytes: &[u8], searched: &[u8]) -> Option<usize> {
-    bytes.windows(searched.len()).position(|window| window == searched)
+    bytes
+        .windows(searched.len())
+        .position(|window| window == searched)
 }
 
 /// Reads a connection until its client ends it, and answers nothing.

@@ -29,8 +29,12 @@ impl TryFrom<String> for AccessLog {
             "errors" => Ok(Self::Errors),
             "all" => Ok(Self::All),
             text => {
-                let one_in = text.strip_prefix("sample:").and_then(|number| number.parse().ok());
-                one_in.map(Self::Sample).ok_or("must be off, errors, all, or sample:N with N from 1 on")
+                let one_in = text
+                    .strip_prefix("sample:")
+                    .and_then(|number| number.parse().ok());
+                one_in
+                    .map(Self::Sample)
+                    .ok_or("must be off, errors, all, or sample:N with N from 1 on")
             }
         }
     }

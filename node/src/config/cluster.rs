@@ -13,7 +13,8 @@ use url::Host;
 use super::value::{self, HIDDEN};
 use super::{InvalidConfig, StoreUrl};
 
-/// Shortest cookie: whoever listens in on a handshake can try as many as he likes, and 16 characters of chance are too many to try.
+/// Shortest cookie: whoever listens in on a handshake can try as many as he likes, and 16 characters of
+/// chance are too many to try.
 const COOKIE_BYTES_MIN: usize = 16;
 /// Longest: more says nothing more.
 const COOKIE_BYTES_MAX: usize = 512;
@@ -28,11 +29,13 @@ const ADDRESS_BYTES_MAX: usize = 255;
 pub struct Cluster {
     /// Its name: of use where two clusters share a cookie by mistake.
     pub name: String,
-    /// Where to listen for links of other nodes; without it this node is the only one. Port 0 takes a free one.
+    /// Where to listen for links of other nodes; without it this node is the only one. Port 0 takes a free
+    /// one.
     pub listen: Option<SocketAddr>,
     /// Where others reach that; by default the same.
     pub advertise: Option<HostPort>,
-    /// Where other nodes are to be reached, to find out at the start whether they can be. Who is a member, the database says.
+    /// Where other nodes are to be reached, to find out at the start whether they can be. Who is a member,
+    /// the database says.
     #[serde(deserialize_with = "value::addresses")]
     pub peers: Vec<HostPort>,
     /// What all nodes of the cluster know, and nobody else.
@@ -54,7 +57,8 @@ pub struct Cluster {
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterTls {
-    /// This node's certificate and what leads up to its root, in PEM. It names the host in `cluster.advertise`.
+    /// This node's certificate and what leads up to its root, in PEM. It names the host in
+    /// `cluster.advertise`.
     pub certificate_file: Option<PathBuf>,
     /// Its key, in PEM.
     pub key_file: Option<PathBuf>,
@@ -81,7 +85,9 @@ impl Default for Cluster {
 impl Cluster {
     /// Where others reach this node's links, which listen here.
     pub fn advertised(&self, bound: SocketAddr) -> String {
-        self.advertise.as_ref().map_or_else(|| bound.to_string(), ToString::to_string)
+        self.advertise
+            .as_ref()
+            .map_or_else(|| bound.to_string(), ToString::to_string)
     }
 
     /// Whether what is set makes sense together.
@@ -91,10 +97,18 @@ impl Cluster {
         if self.lease < self.beat * 3 {
             return fail("cluster.lease must be at least three times cluster.beat".to_owned());
         }
-        if !(1..=NAME_BYTES_MAX).contains(&self.name.len()) || !self.name.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return fail(format!("cluster.name must be 1 to {NAME_BYTES_MAX} visible ASCII characters without spaces"));
+        if !(1..=NAME_BYTES_MAX).contains(&self.name.len())
+            || !self.name.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return fail(format!(
+                "cluster.name must be 1 to {NAME_BYTES_MAX} visible ASCII characters without spaces"
+            ));
         }
-        let ClusterTls { certificate_file, key_file, ca_file } = &self.tls;
+        let ClusterTls {
+            certificate_file,
+            key_file,
+            ca_file,
+        } = &self.tls;
         let tls = [certificate_file, key_file, ca_file].map(Option::is_some);
         let Some(listen) = self.listen else {
             let alone = [
@@ -104,12 +118,16 @@ impl Cluster {
                 ("tls", tls.contains(&true)),
             ];
             return match alone.iter().find(|(_, is_set)| *is_set) {
-                Some((key, _)) => fail(format!("cluster.{key} is set, but without cluster.listen this node is the only one")),
+                Some((key, _)) => fail(format!(
+                    "cluster.{key} is set, but without cluster.listen this node is the only one"
+                )),
                 None => Ok(()),
             };
         };
         if self.lease > LEASE_MAX {
-            return fail(format!("cluster.lease must be at most {LEASE_MAX:?} where cluster.listen is set: others wait for as long"));
+            return fail(format!(
+                "cluster.lease must be at most {LEASE_MAX:?} where cluster.listen is set: others wait for as long"
+            ));
         }
         if matches!(store, StoreUrl::Sqlite(_)) {
             return fail(
@@ -144,7 +162,9 @@ impl Cluster {
 
 fn is_cookie(cookie: &SecretString) -> bool {
     let cookie = cookie.expose_secret();
-    (COOKIE_BYTES_MIN..=COOKIE_BYTES_MAX).contains(&cookie.len()) && cookie.bytes().all(|byte| byte.is_ascii_graphic()) && cookie != HIDDEN
+    (COOKIE_BYTES_MIN..=COOKIE_BYTES_MAX).contains(&cookie.len())
+        && cookie.bytes().all(|byte| byte.is_ascii_graphic())
+        && cookie != HIDDEN
 }
 
 /// Where a node is reached: `node-1.internal:7400`, `10.0.0.1:7400`, `[fd00::1]:7400`.
@@ -166,7 +186,11 @@ impl HostPort {
         if port == 0 || ip.is_some_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
             return Err(format!("{text:?} is nowhere that others could connect to"));
         }
-        if text.len() > ADDRESS_BYTES_MAX { Err(wrong()) } else { Ok(Self(text.to_owned())) }
+        if text.len() > ADDRESS_BYTES_MAX {
+            Err(wrong())
+        } else {
+            Ok(Self(text.to_owned()))
+        }
     }
 
     /// As it was written.

@@ -10,13 +10,20 @@ use url::Url;
 pub struct Origin(String);
 
 impl Origin {
-    /// Reads an origin. It must be written as browsers write it, for theirs is compared letter by letter; and `*` is none: whoever means
-    /// everybody has not thought of whom.
+    /// Reads an origin. It must be written as browsers write it, for theirs is compared letter by letter; and
+    /// `*` is none: whoever means everybody has not thought of whom.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not an origin like https://shop.example");
-        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()).ok_or_else(wrong)?;
+        let url = Url::parse(text)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(wrong)?;
         let written = url.origin().ascii_serialization();
-        if written == text { Ok(Self(written)) } else { Err(format!("{}; browsers would write {written}", wrong())) }
+        if written == text {
+            Ok(Self(written))
+        } else {
+            Err(format!("{}; browsers would write {written}", wrong()))
+        }
     }
 
     /// As browsers write it.
@@ -72,7 +79,12 @@ mod tests {
             "https://bücher.example",
             "https://shop.example?x",
         ] {
-            assert!(Origin::parse(text).unwrap_err().contains("browsers would write https://"), "{text}");
+            assert!(
+                Origin::parse(text)
+                    .unwrap_err()
+                    .contains("browsers would write https://"),
+                "{text}"
+            );
         }
     }
 }

@@ -50,7 +50,15 @@ pub enum JwtAlgorithm {
 impl Default for Jwt {
     /// A minute of leeway, as is usual.
     fn default() -> Self {
-        Self { algorithm: None, key: None, key_file: None, jwks_file: None, issuer: None, audience: None, leeway: Duration::from_secs(60) }
+        Self {
+            algorithm: None,
+            key: None,
+            key_file: None,
+            jwks_file: None,
+            issuer: None,
+            audience: None,
+            leeway: Duration::from_secs(60),
+        }
     }
 }
 
@@ -64,19 +72,35 @@ impl Jwt {
         }
         if mode == AuthMode::Header {
             // Whoever sets a key believes that tokens are checked.
-            let set = has_key || self.jwks_file.is_some() || self.algorithm.is_some() || self.issuer.is_some() || self.audience.is_some();
+            let set = has_key
+                || self.jwks_file.is_some()
+                || self.algorithm.is_some()
+                || self.issuer.is_some()
+                || self.audience.is_some();
             return if set {
-                fail("auth.jwt is set, but auth.mode is header, which looks at no token; set auth.mode to jwt")
+                fail(
+                    "auth.jwt is set, but auth.mode is header, which looks at no token; set auth.mode to jwt",
+                )
             } else {
                 Ok(())
             };
         }
         match (has_key, &self.jwks_file, self.algorithm) {
-            (false, None, _) => fail("auth.jwt.key, auth.jwt.key_file or auth.jwt.jwks_file must be set when auth.mode is jwt"),
-            (true, Some(_), _) => fail("auth.jwt.key (or auth.jwt.key_file) and auth.jwt.jwks_file are both set; one of them must go"),
-            (true, None, None) => fail("auth.jwt.algorithm must say what the key is for: HS256, RS256, ES256 or EdDSA"),
-            (false, Some(_), Some(_)) => fail("auth.jwt.algorithm is for one key; in auth.jwt.jwks_file each key has its own"),
-            _ if self.key.as_ref().is_some_and(|key| key.expose_secret() == HIDDEN) => fail("auth.jwt.key must not be [hidden]"),
+            (false, None, _) => fail(
+                "auth.jwt.key, auth.jwt.key_file or auth.jwt.jwks_file must be set when auth.mode is jwt",
+            ),
+            (true, Some(_), _) => fail(
+                "auth.jwt.key (or auth.jwt.key_file) and auth.jwt.jwks_file are both set; one of them must go",
+            ),
+            (true, None, None) => {
+                fail("auth.jwt.algorithm must say what the key is for: HS256, RS256, ES256 or EdDSA")
+            }
+            (false, Some(_), Some(_)) => {
+                fail("auth.jwt.algorithm is for one key; in auth.jwt.jwks_file each key has its own")
+            }
+            _ if self.key.as_ref().is_some_and(|key| key.expose_secret() == HIDDEN) => {
+                fail("auth.jwt.key must not be [hidden]")
+            }
             _ => Ok(()),
         }
     }

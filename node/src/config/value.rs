@@ -21,10 +21,13 @@ pub enum StoreUrl {
 }
 
 impl StoreUrl {
-    /// Reads `sqlite://<path>`, where the path may be relative, or `mysql://user:password@host:port/database`.
+    /// Reads `sqlite://<path>`, where the path may be relative, or
+    /// `mysql://user:password@host:port/database`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text.split_once("://") {
-            Some(("sqlite", path)) if !path.is_empty() && !path.contains('?') => Ok(Self::Sqlite(PathBuf::from(path))),
+            Some(("sqlite", path)) if !path.is_empty() && !path.contains('?') => {
+                Ok(Self::Sqlite(PathBuf::from(path)))
+            }
             // What else is wrong with it is said by the driver, when it is opened.
             Some(("mysql" | "mariadb", server)) if server.contains('/') => Ok(Self::MySql(text.to_owned())),
             _ => Err("must be sqlite://<path> or mysql://user:password@host:port/database".to_owned()),
@@ -43,9 +46,14 @@ impl fmt::Display for StoreUrl {
 
 /// The URL with [`HIDDEN`] in place of its password.
 fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return HIDDEN.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return HIDDEN.to_owned();
+    };
     // A password may hold an @; a host does not.
-    match rest.rsplit_once('@').map(|(credentials, server)| (credentials.split_once(':'), server)) {
+    match rest
+        .rsplit_once('@')
+        .map(|(credentials, server)| (credentials.split_once(':'), server))
+    {
         Some((Some((user, _)), server)) => format!("{scheme}://{user}:{HIDDEN}@{server}"),
         _ => url.to_owned(),
     }
@@ -65,17 +73,26 @@ pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S
 
 /// Reads networks from a list, or from one text with commas, as the environment has it.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    deserializer.deserialize_any(Several { what: "networks like 10.0.0.0/8", one: network })
+    deserializer.deserialize_any(Several {
+        what: "networks like 10.0.0.0/8",
+        one: network,
+    })
 }
 
 /// Reads origins the same way.
 pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Origin>, D::Error> {
-    deserializer.deserialize_any(Several { what: "origins like https://shop.example", one: Origin::parse })
+    deserializer.deserialize_any(Several {
+        what: "origins like https://shop.example",
+        one: Origin::parse,
+    })
 }
 
 /// Reads addresses the same way.
 pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostPort>, D::Error> {
-    deserializer.deserialize_any(Several { what: "addresses like node-1.internal:7400", one: HostPort::parse })
+    deserializer.deserialize_any(Several {
+        what: "addresses like node-1.internal:7400",
+        one: HostPort::parse,
+    })
 }
 
 /// Several of what one text each says.
@@ -92,7 +109,11 @@ impl<'de, T> Visitor<'de> for Several<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| (self.one)(part).map_err(E::custom)).collect()
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(|part| (self.one)(part).map_err(E::custom))
+            .collect()
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
@@ -107,5 +128,7 @@ impl<'de, T> Visitor<'de> for Several<T> {
 /// One network; an address alone is a network of one.
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse().or_else(|_| address()).map_err(|_| format!("{text:?} is not a network like 10.0.0.0/8"))
+    text.parse()
+        .or_else(|_| address())
+        .map_err(|_| format!("{text:?} is not a network like 10.0.0.0/8"))
 }

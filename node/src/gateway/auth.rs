@@ -66,7 +66,8 @@ struct Identity {
 }
 
 impl Users {
-    /// Reads the keys, if there are to be any. What is wrong with them is said by the name of the key that has them.
+    /// Reads the keys, if there are to be any. What is wrong with them is said by the name of the key that
+    /// has them.
     pub(crate) fn new(auth: &Auth) -> Result<Self, InvalidConfig> {
         match auth.mode {
             AuthMode::Header => Ok(Self::Named(Proxies::new(auth.trusted_proxies.clone()))),
@@ -78,28 +79,53 @@ impl Users {
 impl Recogniser {
     /// Takes the administrators' token, and how users are known.
     pub(crate) fn new(admin_token: &SecretString, users: Users) -> Self {
-        Self { admin_token: AdminToken::new(admin_token), users }
+        Self {
+            admin_token: AdminToken::new(admin_token),
+            users,
+        }
     }
 
-    /// Looks at the credentials. What cannot be read as such (two users, two tokens, a user id that is none) is an error.
+    /// Looks at the credentials. What cannot be read as such (two users, two tokens, a user id that is none)
+    /// is an error.
     pub(crate) fn recognise(&self, head: &Head) -> Result<Caller, Problem> {
         let shown = bearer::shown(head)?;
         let is_admin = shown.as_ref().is_some_and(|shown| self.admin_token.is(shown));
-        let unknown = |user| Caller { user, role: Role::User, unknown_token: shown.is_some() };
+        let unknown = |user| Caller {
+            user,
+            role: Role::User,
+            unknown_token: shown.is_some(),
+        };
         match &self.users {
             Users::Named(proxies) => {
                 let user = proxies.user(head)?;
-                Ok(if is_admin { Caller { user, role: Role::Admin, unknown_token: false } } else { unknown(user) })
+                Ok(if is_admin {
+                    Caller {
+                        user,
+                        role: Role::Admin,
+                        unknown_token: false,
+                    }
+                } else {
+                    unknown(user)
+                })
             }
-            Users::Signed(_) if is_admin => Ok(Caller { user: None, role: Role::Admin, unknown_token: false }),
+            Users::Signed(_) if is_admin => Ok(Caller {
+                user: None,
+                role: Role::Admin,
+                unknown_token: false,
+            }),
             Users::Signed(verifier) => Ok(match shown.as_ref().and_then(|shown| identify(verifier, shown)) {
-                Some(Identity { user, role }) => Caller { user: Some(user), role, unknown_token: false },
+                Some(Identity { user, role }) => Caller {
+                    user: Some(user),
+                    role,
+                    unknown_token: false,
+                },
                 None => unknown(None),
             }),
         }
     }
 
-    /// Reads keys again when their file changes, for as long as it is polled. Cancel safe: a change that is missed is seen by the next call.
+    /// Reads keys again when their file changes, for as long as it is polled. Cancel safe: a change that is
+    /// missed is seen by the next call.
     pub(crate) async fn follow_keys(&self) {
         if let Users::Signed(verifier) = &self.users {
             verifier.follow_file().await;
@@ -116,7 +142,9 @@ fn identify(verifier: &Verifier, shown: &Shown) -> Option<Identity> {
 
 /// Seconds since 1970, as tokens count time.
 fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
 }
 
 impl Caller {
@@ -124,7 +152,9 @@ impl Caller {
     pub(crate) fn user(&self) -> Result<&UserId, Problem> {
         match &self.user {
             Some(user) => Ok(user),
-            None if self.role == Role::Admin => Err(Problem::Forbidden("only users have coupons; an administrator is none")),
+            None if self.role == Role::Admin => Err(Problem::Forbidden(
+                "only users have coupons; an administrator is none",
+            )),
             None => Err(self.unrecognised()),
         }
     }
@@ -140,12 +170,20 @@ impl Caller {
 
     /// Passes for whoever may name the user to issue for: services, and nobody else.
     pub(crate) fn service(&self) -> Result<(), Problem> {
-        if self.role == Role::Service { Ok(()) } else { Err(Problem::Forbidden("only services may name the user to issue for")) }
+        if self.role == Role::Service {
+            Ok(())
+        } else {
+            Err(Problem::Forbidden("only services may name the user to issue for"))
+        }
     }
 
     /// Passes for whoever is recognised.
     pub(crate) fn anybody(&self) -> Result<(), Problem> {
-        if self.role == Role::Admin || self.user.is_some() { Ok(()) } else { Err(self.unrecognised()) }
+        if self.role == Role::Admin || self.user.is_some() {
+            Ok(())
+        } else {
+            Err(self.unrecognised())
+        }
     }
 
     /// Whether something of this user's may be shown.
@@ -154,7 +192,11 @@ impl Caller {
     }
 
     fn unrecognised(&self) -> Problem {
-        if self.unknown_token { Problem::InvalidToken } else { Problem::Unauthenticated }
+        if self.unknown_token {
+            Problem::InvalidToken
+        } else {
+            Problem::Unauthenticated
+        }
     }
 }
 

@@ -22,8 +22,8 @@ use super::route::Route;
 /// Largest body there is reason for: a coupon with the longest title is a tenth of it.
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// How much of a body that is too large is read and thrown away. A client that is still sending when the connection
-/// closes sees a reset, not our answer; beyond this that is its own fault.
+/// How much of a body that is too large is read and thrown away. A client that is still sending when the
+/// connection closes sees a reset, not our answer; beyond this that is its own fault.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// A request without its body.
@@ -76,17 +76,22 @@ impl Head {
         self.route.get().copied().unwrap_or(Route::Unmatched)
     }
 
-    /// Whether more of the request may come in than was read, because its body was given up or no route of ours looked at it.
+    /// Whether more of the request may come in than was read, because its body was given up or no route of
+    /// ours looked at it.
     pub(crate) fn has_left_unread(&self) -> bool {
         self.left_unread.load(Ordering::Relaxed) || self.route() == Route::Unmatched
     }
 
-    /// A header that may be there once, as text. Twice is a contradiction, and nothing we take is anything but ASCII.
+    /// A header that may be there once, as text. Twice is a contradiction, and nothing we take is anything
+    /// but ASCII.
     pub(crate) fn text(&self, name: &HeaderName) -> Result<Option<&str>, Problem> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {
             (None, _) => Ok(None),
-            (Some(value), None) => value.to_str().map(Some).map_err(|_| Problem::Malformed(format!("{name} must be ASCII"))),
+            (Some(value), None) => value
+                .to_str()
+                .map(Some)
+                .map_err(|_| Problem::Malformed(format!("{name} must be ASCII"))),
             (Some(_), Some(_)) => Err(Problem::Malformed(format!("{name} must be there once"))),
         }
     }
@@ -94,7 +99,9 @@ impl Head {
     /// The client's `Idempotency-Key`.
     pub(crate) fn request_key(&self) -> Result<Option<RequestKey>, Problem> {
         let key = self.text(&IDEMPOTENCY_KEY)?.map(RequestKey::parse).transpose();
-        key.map_err(|_| Problem::Malformed("Idempotency-Key must be 1 to 64 visible ASCII characters".to_owned()))
+        key.map_err(|_| {
+            Problem::Malformed("Idempotency-Key must be 1 to 64 visible ASCII characters".to_owned())
+        })
     }
 }
 
@@ -126,7 +133,11 @@ impl Call {
 
     /// Reads the body of a request that needs no data: nothing counts as an empty object.
     pub(crate) fn json_or_nothing<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
-        if self.body()?.is_empty() { Ok(T::default()) } else { self.json() }
+        if self.body()?.is_empty() {
+            Ok(T::default())
+        } else {
+            self.json()
+        }
     }
 
     fn body(&self) -> Result<&Bytes, Problem> {
@@ -140,21 +151,38 @@ impl Call {
 
     /// JSON, or a merge patch in JSON; a body that does not say what it is gets the benefit of the doubt.
     fn check_media_type(&self) -> Result<(), Problem> {
-        let Some(value) = self.head.headers.get(CONTENT_TYPE) else { return Ok(()) };
-        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let Some(value) = self.head.headers.get(CONTENT_TYPE) else {
+            return Ok(());
+        };
+        let essence = value
+            .to_str()
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim();
         let known = ["application/json", "application/merge-patch+json"];
-        if known.iter().any(|known| essence.eq_ignore_ascii_case(known)) { Ok(()) } else { Err(Problem::UnsupportedMediaType) }
+        if known.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
+            Ok(())
+        } else {
+            Err(Problem::UnsupportedMediaType)
+        }
     }
 }
 
 /// Takes any request whose path has been matched.
 pub(crate) fn call() -> impl Filter<Extract = (Call,), Error = Rejection> + Copy {
-    warp::ext::get::<Arc<Head>>().and(warp::body::stream()).then(|head: Arc<Head>, stream| async move {
-        let body = read_in_time(&head, stream).await;
-        // Whatever is answered then: also that whoever asks may not.
-        head.left_unread.store(matches!(body, Err(Unread::TooLarge | Unread::Late)), Ordering::Relaxed);
-        Call { head, body }
-    })
+    warp::ext::get::<Arc<Head>>()
+        .and(warp::body::stream())
+        .then(|head: Arc<Head>, stream| async move {
+            let body = read_in_time(&head, stream).await;
+            // Whatever is answered then: also that whoever asks may not.
+            head.left_unread.store(
+                matches!(body, Err(Unread::TooLarge | Unread::Late)),
+                Ordering::Relaxed,
+            );
+            Call { head, body }
+        })
 }
 
 /// How long clients may take for a body: in all and not by byte, and less once the node stops.
@@ -186,7 +214,10 @@ impl Patience {
 }
 
 /// Reads a body for as long as there is patience.
-async fn read_in_time<B: Buf>(head: &Head, stream: impl Stream<Item = Result<B, warp::Error>>) -> Result<Bytes, Unread> {
+async fn read_in_time<B: Buf>(
+    head: &Head,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Bytes, Unread> {
     let mut reading = std::pin::pin!(read(head, stream));
     // Most bodies are here with their heads, and need no clock.
     match (reading.as_mut().now_or_never(), &head.patience) {
@@ -197,8 +228,14 @@ async fn read_in_time<B: Buf>(head: &Head, stream: impl Stream<Item = Result<B, 
 }
 
 /// Reads a body of up to [`BODY_BYTES_MAX`], however it is framed.
-async fn read<B: Buf>(head: &Head, stream: impl Stream<Item = Result<B, warp::Error>>) -> Result<Bytes, Unread> {
-    let declared = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+async fn read<B: Buf>(
+    head: &Head,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Bytes, Unread> {
+    let declared = head
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let declared_too_large = declared.is_some_and(|length| length > BODY_BYTES_MAX);
     // A client that asks first, or means to send more than we would throw away, is answered before it sends.
     if declared_too_large && (head.headers.contains_key(EXPECT) || declared > Some(DISCARDED_BYTES_MAX)) {
@@ -217,5 +254,9 @@ async fn read<B: Buf>(head: &Head, stream: impl Stream<Item = Result<B, warp::Er
             body.extend_from_slice(&part.copy_to_bytes(part.remaining()));
         }
     }
-    if total > BODY_BYTES_MAX { Err(Unread::TooLarge) } else { Ok(body.freeze()) }
+    if total > BODY_BYTES_MAX {
+        Err(Unread::TooLarge)
+    } else {
+        Ok(body.freeze())
+    }
 }

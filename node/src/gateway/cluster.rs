@@ -61,7 +61,12 @@ pub(crate) async fn all(app: &App, call: &Call) -> Answer {
     let engine = app.engine()?.clone();
     let view = app.read(async move { engine.cluster().await }).await?;
     let owners = Owners::new(&view.nodes);
-    let shards_of = |node: &NodeRow| view.shards.iter().filter(|shard| owners.name(shard) == Some(node.id.as_str())).count();
+    let shards_of = |node: &NodeRow| {
+        view.shards
+            .iter()
+            .filter(|shard| owners.name(shard) == Some(node.id.as_str()))
+            .count()
+    };
     let nodes = view.nodes.iter().map(|node| NodeBody {
         id: node.id.as_str(),
         incarnation: Text(node.incarnation),
@@ -70,8 +75,16 @@ pub(crate) async fn all(app: &App, call: &Call) -> Answer {
         state: node.state.as_str(),
         shards: shards_of(node),
     });
-    let shards = view.shards.iter().map(|shard| ShardBody { id: shard.id.get(), epoch: shard.epoch.get(), owner: owners.name(shard) });
-    let body = ClusterBody { node: app.node.as_str(), nodes: nodes.collect(), shards: shards.collect() };
+    let shards = view.shards.iter().map(|shard| ShardBody {
+        id: shard.id.get(),
+        epoch: shard.epoch.get(),
+        owner: owners.name(shard),
+    });
+    let body = ClusterBody {
+        node: app.node.as_str(),
+        nodes: nodes.collect(),
+        shards: shards.collect(),
+    };
     Ok(json::response(StatusCode::OK, &body))
 }
 
@@ -89,7 +102,12 @@ pub(crate) async fn coupon(app: &App, id: &str, call: &Call) -> Answer {
     };
     let (shard, nodes) = app.read(reading).await?.ok_or(Refusal::UnknownCoupon)?;
     let owner = Owners::new(&nodes).name(&shard);
-    let body = PlaceBody { coupon_id: coupon.get(), shard: shard.id.get(), owner, epoch: shard.epoch.get() };
+    let body = PlaceBody {
+        coupon_id: coupon.get(),
+        shard: shard.id.get(),
+        owner,
+        epoch: shard.epoch.get(),
+    };
     Ok(json::response(StatusCode::OK, &body))
 }
 

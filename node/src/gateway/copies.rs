@@ -1,8 +1,9 @@
 //! Copies of what many read at once, so that a crowd that looks does not disturb the crowd that takes.
 //!
-//! What is asked for a thousand times at the same moment is read once, and what was read serves for [`AGE_MAX`]. That something does not exist is
-//! never remembered: only those are told so who asked before that read began. A change that this node answers makes it forget its copy first, and a
-//! read that began before the change is forgotten with it, so nobody who asks after the answer sees anything older.
+//! What is asked for a thousand times at the same moment is read once, and what was read serves for
+//! [`AGE_MAX`]. That something does not exist is never remembered: only those are told so who asked before
+//! that read began. A change that this node answers makes it forget its copy first, and a read that began
+//! before the change is forgotten with it, so nobody who asks after the answer sees anything older.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -22,7 +23,8 @@ use super::NotDone;
 /// How old a copy may be: what the contract allows. It counts from before its read began.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(1);
 
-/// How often old copies are looked for once there are as many as there may be: each time costs a walk over all of them.
+/// How often old copies are looked for once there are as many as there may be: each time costs a walk over
+/// all of them.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// What a read came to. Shared by all who waited for it.
@@ -56,7 +58,10 @@ struct Flight<V> {
 
 impl<V> Clone for Flight<V> {
     fn clone(&self) -> Self {
-        Self { began: self.began, landing: self.landing.clone() }
+        Self {
+            began: self.began,
+            landing: self.landing.clone(),
+        }
     }
 }
 
@@ -82,7 +87,13 @@ where
     /// No copies yet, and never more than `most`. `what` is their name in the metrics.
     pub(crate) fn new(what: &'static str, most: usize) -> Self {
         let counter = |from: &'static str| metrics::counter!(READS, "what" => what, "from" => from);
-        Self { slots: RwLock::default(), most, swept_at: AtomicU64::new(0), from_copy: counter("copy"), from_store: counter("store") }
+        Self {
+            slots: RwLock::default(),
+            most,
+            swept_at: AtomicU64::new(0),
+            from_copy: counter("copy"),
+            from_store: counter("store"),
+        }
     }
 
     /// A copy that is young enough, or what a read gives.
@@ -97,18 +108,26 @@ where
             let Some(slot) = self.slot(key) else {
                 // As many as there may be, all of them young: this one is read as if there were no copies.
                 self.from_store.increment(1);
-                return read().await.map(|value| value.map(|value| Seen { value, issued: 0 }));
+                return read()
+                    .await
+                    .map(|value| value.map(|value| Seen { value, issued: 0 }));
             };
             let flight = match slot.look(asked, || self.depart(&slot, read())) {
                 Look::Found(value) => {
                     self.from_copy.increment(1);
-                    return Ok(Some(Seen { value, issued: slot.issued.load(Ordering::Relaxed) }));
+                    return Ok(Some(Seen {
+                        value,
+                        issued: slot.issued.load(Ordering::Relaxed),
+                    }));
                 }
                 Look::Wait(flight) => flight,
             };
             match flight.landing.await {
                 Ok(Some(value)) if asked.since(flight.began) <= AGE_MAX => {
-                    return Ok(Some(Seen { value, issued: slot.issued.load(Ordering::Relaxed) }));
+                    return Ok(Some(Seen {
+                        value,
+                        issued: slot.issued.load(Ordering::Relaxed),
+                    }));
                 }
                 Ok(None) if flight.began >= asked => {
                     self.drop_empty(key, &slot);
@@ -126,7 +145,10 @@ where
 
     /// From now on nobody is shown what was read, or is being read, for this key.
     pub(crate) fn forget(&self, key: K) {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.slots
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
     }
 
     /// The same for all keys.
@@ -136,21 +158,39 @@ where
 
     /// This node answered that so many are issued: a copy that is shown from now on says no less.
     pub(crate) fn raise(&self, key: K, issued: u64) {
-        if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(slot) = self
+            .slots
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+        {
             slot.issued.fetch_max(issued, Ordering::Relaxed);
         }
     }
 
     /// The slot of this key, made if there is room for one.
     fn slot(&self, key: K) -> Option<Arc<Slot<V>>> {
-        if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(slot) = self
+            .slots
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+        {
             return Some(Arc::clone(slot));
         }
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= self.most && !slots.contains_key(&key) && !self.sweep(&mut slots) {
             return None;
         }
-        let new = || Arc::new(Slot { state: Mutex::new(State { copy: None, flight: None }), issued: AtomicU64::new(0) });
+        let new = || {
+            Arc::new(Slot {
+                state: Mutex::new(State {
+                    copy: None,
+                    flight: None,
+                }),
+                issued: AtomicU64::new(0),
+            })
+        };
         Some(Arc::clone(slots.entry(key).or_insert_with(new)))
     }
 
@@ -192,9 +232,14 @@ where
         });
         let landing = task.map(|ended| match ended {
             Ok(outcome) => outcome,
-            Err(panicked) => Err(NotDone::Failed(Arc::new(StoreError::Unknown(panicked.to_string())))),
+            Err(panicked) => Err(NotDone::Failed(Arc::new(StoreError::Unknown(
+                panicked.to_string(),
+            )))),
         });
-        Flight { began, landing: landing.boxed().shared() }
+        Flight {
+            began,
+            landing: landing.boxed().shared(),
+        }
     }
 }
 
@@ -211,14 +256,23 @@ impl<V: Clone> Slot<V> {
             _ => state.copy = None,
         }
         // One that ended without landing in its slot panicked.
-        let under_way = state.flight.take().filter(|flight| flight.landing.peek().is_none());
+        let under_way = state
+            .flight
+            .take()
+            .filter(|flight| flight.landing.peek().is_none());
         Look::Wait(state.flight.insert(under_way.unwrap_or_else(depart)).clone())
     }
 
     fn is_of_use(&self, now: Moment) -> bool {
         let state = self.state();
-        state.copy.as_ref().is_some_and(|(_, began)| now.since(*began) <= AGE_MAX)
-            || state.flight.as_ref().is_some_and(|flight| flight.landing.peek().is_none())
+        state
+            .copy
+            .as_ref()
+            .is_some_and(|(_, began)| now.since(*began) <= AGE_MAX)
+            || state
+                .flight
+                .as_ref()
+                .is_some_and(|flight| flight.landing.peek().is_none())
     }
 }
 
@@ -237,11 +291,18 @@ mod tests {
 
     impl Source {
         fn gated() -> Arc<Self> {
-            Arc::new(Self { gate: Some(Semaphore::new(0)), value: AtomicU64::new(1), ..Self::default() })
+            Arc::new(Self {
+                gate: Some(Semaphore::new(0)),
+                value: AtomicU64::new(1),
+                ..Self::default()
+            })
         }
 
         fn open() -> Arc<Self> {
-            Arc::new(Self { value: AtomicU64::new(1), ..Self::default() })
+            Arc::new(Self {
+                value: AtomicU64::new(1),
+                ..Self::default()
+            })
         }
 
         /// The value as it is when the read begins; 0 is none.
@@ -285,7 +346,9 @@ mod tests {
     }
 
     async fn value(asked: Asked) -> Option<u64> {
-        let answer = tokio::time::timeout(10 * AGE_MAX, asked).await.expect("it is answered");
+        let answer = tokio::time::timeout(10 * AGE_MAX, asked)
+            .await
+            .expect("it is answered");
         answer.unwrap().unwrap().map(|seen| seen.value)
     }
 
@@ -358,7 +421,10 @@ mod tests {
             panic!("on purpose")
         }
         let (copies, source) = (copies(1), Source::open());
-        assert!(matches!(copies.get(7, || async { Err(NotDone::NoPlace) }).await, Err(NotDone::NoPlace)));
+        assert!(matches!(
+            copies.get(7, || async { Err(NotDone::NoPlace) }).await,
+            Err(NotDone::NoPlace)
+        ));
         assert!(copies.slots.read().unwrap().is_empty());
         assert!(matches!(copies.get(7, panics).await, Err(NotDone::Failed(_))));
         assert!(copies.slots.read().unwrap().is_empty());
@@ -399,7 +465,10 @@ mod tests {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        assert!(changed >= AGE_MAX - Duration::from_millis(100), "{changed:?}: it was not kept");
+        assert!(
+            changed >= AGE_MAX - Duration::from_millis(100),
+            "{changed:?}: it was not kept"
+        );
         assert_eq!(source.reads(), 2);
     }
 
@@ -407,7 +476,11 @@ mod tests {
     async fn what_this_node_answered_is_in_every_copy_after_it() {
         let (copies, source) = (copies(10), Source::open());
         copies.raise(7, 5);
-        assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().issued, 0, "nobody looked yet, so the store knows");
+        assert_eq!(
+            copies.get(7, || source.read()).await.unwrap().unwrap().issued,
+            0,
+            "nobody looked yet, so the store knows"
+        );
         copies.raise(7, 5);
         copies.raise(7, 4);
         assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().issued, 5);

@@ -63,7 +63,11 @@ async fn list(app: &App, call: &Call) -> Answer {
     app.recogniser.recognise(&call.head)?;
     let query = Query::of(&call.head);
     let limit = query.limit()?;
-    let phase = query.get("phase", "must be scheduled, live, sold_out, paused, ended or closed", Phase::parse)?;
+    let phase = query.get(
+        "phase",
+        "must be scheduled, live, sold_out, paused, ended or closed",
+        Phase::parse,
+    )?;
     let before = query.cursor::<CouponId>()?;
     let listed = app.copies.list(app, phase, before, limit).await?;
     Ok(json::response(StatusCode::OK, &listed.page(limit)))
@@ -73,20 +77,40 @@ async fn create(app: &App, call: &Call) -> Answer {
     app.recogniser.recognise(&call.head)?.admin()?;
     let key = call.head.request_key()?.unwrap_or_else(RequestKey::random);
     let (offer, status) = call.json::<CreateBody>()?.into_offer()?;
-    let new = NewCoupon { key, offer, status, created_at: time::timestamp() };
+    let new = NewCoupon {
+        key,
+        offer,
+        status,
+        created_at: time::timestamp(),
+    };
     let store = Arc::clone(app.engine()?.store());
-    let making = taking_a_place(app.store_calls.clone(), async move { store.create_coupon(&new).await });
+    let making = taking_a_place(
+        app.store_calls.clone(),
+        async move { store.create_coupon(&new).await },
+    );
     let made = within(app.change_deadline, making).await;
     let (view, replayed) = match made.ok_or(Setback::Unknown)?.map_err(|error| failed(&error))? {
-        Created::New(coupon) => (CouponView { coupon, issued: Sequence::NONE }, false),
+        Created::New(coupon) => (
+            CouponView {
+                coupon,
+                issued: Sequence::NONE,
+            },
+            false,
+        ),
         Created::Before(view) => (view, true),
         Created::KeyReused => return Err(Problem::invalid("Idempotency-Key", "was used for another coupon")),
     };
     app.copies.forget_lists();
     let mut response = shown(StatusCode::CREATED, &view.coupon, view.issued);
-    super::set_header(&mut response, LOCATION, format_args!("/v1/coupons/{}", view.coupon.id));
+    super::set_header(
+        &mut response,
+        LOCATION,
+        format_args!("/v1/coupons/{}", view.coupon.id),
+    );
     if replayed {
-        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        response
+            .headers_mut()
+            .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
 }
@@ -125,7 +149,10 @@ async fn patch(app: &App, id: &str, call: &Call) -> Answer {
 
 async fn make_change(app: &App, coupon: CouponId, call: &Call, change: Change) -> Answer {
     let if_version = expected_version(&call.head)?;
-    let answer = app.engine()?.change(coupon, change, if_version, app.change_deadline).await;
+    let answer = app
+        .engine()?
+        .change(coupon, change, if_version, app.change_deadline)
+        .await;
     // Whatever came of it, nobody sees what was before it once it is answered.
     app.copies.forget(coupon);
     match answer? {
@@ -143,18 +170,27 @@ fn shown(status: StatusCode, coupon: &Coupon, issued: Sequence) -> Response {
 
 /// The version that `If-Match` demands.
 ///
-/// A tag that none of ours can equal (weak, or no number) demands a version that no coupon has. Of several tags we could
-/// demand only one, so more than one is refused rather than misread.
+/// A tag that none of ours can equal (weak, or no number) demands a version that no coupon has. Of several
+/// tags we could demand only one, so more than one is refused rather than misread.
 fn expected_version(head: &Head) -> Result<Option<u64>, Problem> {
-    let Some(text) = head.text(&IF_MATCH)?.map(str::trim) else { return Ok(None) };
+    let Some(text) = head.text(&IF_MATCH)?.map(str::trim) else {
+        return Ok(None);
+    };
     if text == "*" {
         return Ok(None);
     }
     let (weak, quoted) = text.strip_prefix("W/").map_or((false, text), |rest| (true, rest));
-    let tag = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|tag| !tag.contains('"'));
+    let tag = quoted
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .filter(|tag| !tag.contains('"'));
     match tag {
-        Some(tag) => Ok(Some(page::whole_number(tag).filter(|_| !weak).unwrap_or(NO_VERSION))),
-        None => Err(Problem::Malformed("If-Match must be one version in quotes, like \"3\"".to_owned())),
+        Some(tag) => Ok(Some(
+            page::whole_number(tag).filter(|_| !weak).unwrap_or(NO_VERSION),
+        )),
+        None => Err(Problem::Malformed(
+            "If-Match must be one version in quotes, like \"3\"".to_owned(),
+        )),
     }
 }
 
@@ -174,7 +210,12 @@ mod tests {
 
     fn expected(value: &str) -> Result<Option<u64>, Problem> {
         let headers = HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_str(value).unwrap())]);
-        expected_version(&Head::new(Method::PATCH, String::new(), headers, Ipv4Addr::LOCALHOST.into()))
+        expected_version(&Head::new(
+            Method::PATCH,
+            String::new(),
+            headers,
+            Ipv4Addr::LOCALHOST.into(),
+        ))
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `/docs`: the contract for people. Swagger UI, whose files are in the binary: no page asks any other server for anything.
+//! `/docs`: the contract for people. Swagger UI, whose files are in the binary: no page asks any other server
+//! for anything.
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -13,7 +14,8 @@ use super::problem::Problem;
 use super::{Answer, only_reads};
 
 /// Where the document is, seen from the page. No validator elsewhere is told about it.
-static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("openapi.json").validator_url("none")));
+static CONFIG: LazyLock<Arc<Config<'static>>> =
+    LazyLock::new(|| Arc::new(Config::from("openapi.json").validator_url("none")));
 
 /// The page asks this server alone, and whatever it shows cannot make it ask another.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
@@ -23,10 +25,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 pub(crate) fn page(path: &str, call: &Call) -> Answer {
     only_reads(call)?;
     let file = find("index.html")?;
-    // The page is written to live in a directory. Its links are relative, as a proxy in front may have put us below a path of its own that
-    // we do not know.
-    let text = String::from_utf8_lossy(&file.bytes).replace("\"./", "\"docs/").replace("href=\"index.css", "href=\"docs/index.css");
-    let text = if path.ends_with('/') { text.replacen("<head>", "<head><base href=\"../\">", 1) } else { text };
+    // The page is written to live in a directory. Its links are relative, as a proxy in front may have put us
+    // below a path of its own that we do not know.
+    let text = String::from_utf8_lossy(&file.bytes)
+        .replace("\"./", "\"docs/")
+        .replace("href=\"index.css", "href=\"docs/index.css");
+    let text = if path.ends_with('/') {
+        text.replacen("<head>", "<head><base href=\"../\">", 1)
+    } else {
+        text
+    };
     Ok(show(text.into_bytes(), &file.content_type))
 }
 
@@ -47,12 +55,17 @@ fn find(name: &str) -> Result<SwaggerFile<'static>, Problem> {
 
 fn show(bytes: Vec<u8>, content_type: &str) -> Response {
     let mut response = Response::new(bytes.into());
-    let with_charset =
-        if content_type.starts_with("text/") { Cow::Owned(format!("{content_type}; charset=utf-8")) } else { content_type.into() };
+    let with_charset = if content_type.starts_with("text/") {
+        Cow::Owned(format!("{content_type}; charset=utf-8"))
+    } else {
+        content_type.into()
+    };
     // Media types are ASCII.
     if let Ok(value) = HeaderValue::from_str(&with_charset) {
         response.headers_mut().insert(CONTENT_TYPE, value);
     }
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    response
+        .headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     response
 }

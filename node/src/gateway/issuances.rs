@@ -101,16 +101,24 @@ async fn issue(app: &App, id: &str, call: &Call) -> Answer {
 
 /// The user that a service names.
 fn user_named(value: &Value) -> Result<UserId, Problem> {
-    let text = value.as_str().ok_or_else(|| Problem::invalid("user_id", "must be a text"))?;
+    let text = value
+        .as_str()
+        .ok_or_else(|| Problem::invalid("user_id", "must be a text"))?;
     UserId::parse(text).map_err(|error| Problem::invalid("user_id", error.to_string()))
 }
 
 /// The answer to whoever has the coupon, now or since an earlier request with the same key.
 fn issued(issuance: &Issuance, replayed: bool) -> Answer {
     let mut response = json::response(StatusCode::CREATED, &IssuanceBody::from(issuance));
-    super::set_header(&mut response, LOCATION, format_args!("/v1/issuances/{}", issuance.id));
+    super::set_header(
+        &mut response,
+        LOCATION,
+        format_args!("/v1/issuances/{}", issuance.id),
+    );
     if replayed {
-        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        response
+            .headers_mut()
+            .insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
 }
@@ -124,11 +132,15 @@ async fn list_of_coupon(app: &App, id: &str, call: &Call) -> Answer {
     let query = Query::of(&call.head);
     let limit = query.limit()?;
     let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok())?;
-    let after = query.get("after_sequence", "must be a whole number", whole_number)?.map(Sequence::new);
+    let after = query
+        .get("after_sequence", "must be a whole number", whole_number)?
+        .map(Sequence::new);
     let after = query.cursor::<Sequence>()?.or(after).unwrap_or(Sequence::NONE);
     let store = Arc::clone(app.engine()?.store());
     let reading = async move {
-        let rows = store.issuances_of_coupon(coupon, user.as_ref(), after, limit + 1).await?;
+        let rows = store
+            .issuances_of_coupon(coupon, user.as_ref(), after, limit + 1)
+            .await?;
         let is_known = !rows.is_empty() || store.coupon(coupon).await?.is_some();
         Ok(is_known.then_some(rows))
     };
@@ -146,9 +158,17 @@ pub(crate) async fn mine(app: &App, call: &Call) -> Answer {
     let limit = query.limit()?;
     let after = query.cursor::<UserCursor>()?;
     let store = Arc::clone(app.engine()?.store());
-    let rows = app.read(async move { store.issuances_of_user(&user, after, limit + 1).await }).await?;
-    let cursor = |row: &Issuance| UserCursor { issued_at: row.issued_at, id: row.id };
-    Ok(json::response(StatusCode::OK, &page::page(&rows, limit, cursor, IssuanceBody::from)))
+    let rows = app
+        .read(async move { store.issuances_of_user(&user, after, limit + 1).await })
+        .await?;
+    let cursor = |row: &Issuance| UserCursor {
+        issued_at: row.issued_at,
+        id: row.id,
+    };
+    Ok(json::response(
+        StatusCode::OK,
+        &page::page(&rows, limit, cursor, IssuanceBody::from),
+    ))
 }
 
 /// `/v1/issuances/{id}`: for its user and administrators; to others it is as if there were none.
@@ -159,7 +179,9 @@ pub(crate) async fn one(app: &App, id: &str, call: &Call) -> Answer {
     let id = IssuanceId::parse(id).map_err(|error| Problem::Malformed(error.to_string()))?;
     let store = Arc::clone(app.engine()?.store());
     match app.read(async move { store.issuance(id).await }).await? {
-        Some(issuance) if caller.sees(&issuance.user) => Ok(json::response(StatusCode::OK, &IssuanceBody::from(&issuance))),
+        Some(issuance) if caller.sees(&issuance.user) => {
+            Ok(json::response(StatusCode::OK, &IssuanceBody::from(&issuance)))
+        }
         _ => Err(Problem::UnknownIssuance),
     }
 }

@@ -43,7 +43,11 @@ pub(crate) fn response(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// A response with this text, of a media type that is JSON; an empty 500 if it was not written.
-pub(crate) fn response_of_text(media_type: &'static str, status: StatusCode, written: serde_json::Result<Written>) -> Response {
+pub(crate) fn response_of_text(
+    media_type: &'static str,
+    status: StatusCode,
+    written: serde_json::Result<Written>,
+) -> Response {
     let text = match written {
         Ok(text) if text.spilled() => Bytes::from(text.into_vec()),
         Ok(text) => Bytes::copy_from_slice(&text),
@@ -57,17 +61,21 @@ pub(crate) fn response_of_text(media_type: &'static str, status: StatusCode, wri
     };
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
 
-/// An answer's text while it is written: on the stack, where there is room for a usual answer to an issue request; lists grow beyond it.
+/// An answer's text while it is written: on the stack, where there is room for a usual answer to an issue
+/// request; lists grow beyond it.
 pub(crate) type Written = SmallVec<[u8; 384]>;
 
 /// Reads a body: 400 if it is no JSON object, 422 with the field's path if it is one that does not fit.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let no_json = |error: &serde_json::Error| Problem::Malformed(format!("the body is not JSON: {error}"));
-    // Whether it is JSON at all comes first, or half an object with a wrong field would be called a whole one.
+    // Whether it is JSON at all comes first, or half an object with a wrong field would be called a whole
+    // one.
     serde_json::from_slice::<IgnoredAny>(body).map_err(|error| no_json(&error))?;
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(Problem::Malformed("the body is not a JSON object".to_owned()));
@@ -85,9 +93,12 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// The field that is meant. The path of one that is missing, or there twice, ends at what it is (not) in; the message has its name.
+/// The field that is meant. The path of one that is missing, or there twice, ends at what it is (not) in; the
+/// message has its name.
 fn field(path: String, message: &str) -> String {
-    let named = message.strip_prefix("missing field `").or_else(|| message.strip_prefix("duplicate field `"));
+    let named = message
+        .strip_prefix("missing field `")
+        .or_else(|| message.strip_prefix("duplicate field `"));
     match named.and_then(|rest| rest.strip_suffix('`')) {
         Some(name) if path == "." => name.to_owned(),
         Some(name) => format!("{path}.{name}"),
@@ -99,14 +110,20 @@ fn field(path: String, message: &str) -> String {
 fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let end = text.rfind(" at line ").unwrap_or(text.len());
-    text.chars().take(MESSAGE_CHARS_MAX).take(text[..end].chars().count()).collect()
+    text.chars()
+        .take(MESSAGE_CHARS_MAX)
+        .take(text[..end].chars().count())
+        .collect()
 }
 
 /// Messages may quote the client's own text, which can be as long as the body.
 const MESSAGE_CHARS_MAX: usize = 200;
 
-/// Tells *absent* (keep) from *null* (clear) in a merge patch: an absent field is never asked, and stays `None` by default.
-pub(crate) fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+/// Tells *absent* (keep) from *null* (clear) in a merge patch: an absent field is never asked, and stays
+/// `None` by default.
+pub(crate) fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -147,7 +164,9 @@ impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let timestamp = Timestamp::parse(&text);
-        timestamp.map(Self).ok_or_else(|| serde::de::Error::custom("must be a time in RFC 3339, like 2026-11-27T00:00:00Z"))
+        timestamp
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom("must be a time in RFC 3339, like 2026-11-27T00:00:00Z"))
     }
 }
 
@@ -174,17 +193,51 @@ mod tests {
     #[test]
     fn absent_null_and_a_value_are_three_things() {
         assert!(parse::<Outer>(b"{}").unwrap().inner.is_none());
-        assert!(parse::<Outer>(br#"{"inner": null}"#).unwrap().inner.unwrap().is_none());
-        assert!(parse::<Outer>(br#"{"inner": {"value": 1}}"#).unwrap().inner.unwrap().is_some());
-        assert!(parse::<Outer>(br#"{"at": "2026-11-27T09:00:00+09:00"}"#).unwrap().at.is_some());
+        assert!(
+            parse::<Outer>(br#"{"inner": null}"#)
+                .unwrap()
+                .inner
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            parse::<Outer>(br#"{"inner": {"value": 1}}"#)
+                .unwrap()
+                .inner
+                .unwrap()
+                .is_some()
+        );
+        assert!(
+            parse::<Outer>(br#"{"at": "2026-11-27T09:00:00+09:00"}"#)
+                .unwrap()
+                .at
+                .is_some()
+        );
     }
 
     #[test]
     fn what_is_no_json_object_is_malformed() {
-        for body in ["", "nonsense", "[]", "1", "null", "\"x\"", "{", "{} {}", r#"{"other": 1"#, r#"{"inner": 1} x"#] {
-            assert!(matches!(parse::<Outer>(body.as_bytes()), Err(Problem::Malformed(_))), "{body}");
+        for body in [
+            "",
+            "nonsense",
+            "[]",
+            "1",
+            "null",
+            "\"x\"",
+            "{",
+            "{} {}",
+            r#"{"other": 1"#,
+            r#"{"inner": 1} x"#,
+        ] {
+            assert!(
+                matches!(parse::<Outer>(body.as_bytes()), Err(Problem::Malformed(_))),
+                "{body}"
+            );
         }
-        assert!(matches!(parse::<Outer>(b"{\"at\": \"\xff\"}"), Err(Problem::Malformed(_))));
+        assert!(matches!(
+            parse::<Outer>(b"{\"at\": \"\xff\"}"),
+            Err(Problem::Malformed(_))
+        ));
     }
 
     #[test]
@@ -200,7 +253,9 @@ mod tests {
             (r#"{"at": 5}"#, "at"),
             (r#"{"at": null, "at": null}"#, "at"),
         ] {
-            let Err(Problem::Invalid(errors)) = parse::<Outer>(body.as_bytes()) else { panic!("{body}") };
+            let Err(Problem::Invalid(errors)) = parse::<Outer>(body.as_bytes()) else {
+                panic!("{body}")
+            };
             assert_eq!(errors[0].field, path, "{body}: {}", errors[0].message);
             assert!(!errors[0].message.contains(" at line "), "{}", errors[0].message);
         }

@@ -1,10 +1,13 @@
-//! The listener: an accept loop that can stand on the open internet. Everything it waits for has a limit, everything it holds a bound.
+//! The listener: an accept loop that can stand on the open internet. Everything it waits for has a limit,
+//! everything it holds a bound.
 //!
-//! Ours rather than warp's, which has none of that. `accept` gives places, as many as `files` has room for; `connection` serves one client, `pace` is its
-//! patience, `stream` its bytes, `tls` encrypts them; `request` is around every request, with `client` and `trace`; `refuse` speaks where no route does.
+//! Ours rather than warp's, which has none of that. `accept` gives places, as many as `files` has room for;
+//! `connection` serves one client, `pace` is its patience, `stream` its bytes, `tls` encrypts them; `request`
+//! is around every request, with `client` and `trace`; `refuse` speaks where no route does.
 //!
-//! Decided: a client that has sent its request and closes its side is answered all the same, as what it asked for may have been done. Answers go out
-//! as soon as they are made: with hyper's `pipeline_flush` one would wait for the rest of a next request that may never come.
+//! Decided: a client that has sent its request and closes its side is answered all the same, as what it asked
+//! for may have been done. Answers go out as soon as they are made: with hyper's `pipeline_flush` one would
+//! wait for the rest of a next request that may never come.
 
 mod accept;
 mod client;
@@ -39,7 +42,8 @@ use crate::config::{AccessLog, Config, Origin};
 /// Most connections, unless it is said otherwise: about 16 KiB each, so 256 MiB.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
-/// Connections that the system holds until they are accepted: a burst within one turn of a busy loop. It may allow fewer (`net.core.somaxconn`).
+/// Connections that the system holds until they are accepted: a burst within one turn of a busy loop. It may
+/// allow fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
 /// Largest head of a request: browsers with all their cookies stay below half of it.
@@ -112,7 +116,11 @@ pub enum Error {
 
 /// Binds a socket that can hold a burst.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     // A restart need not wait for connections of its predecessor.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -138,17 +146,32 @@ impl Listener {
         let (stage, receiver) = watch::channel(Stage::Serving);
         let mut http = http1::Builder::new();
         // As many headers as hyper takes by itself (100): to name a number costs an allocation a request.
-        http.half_close(true).max_header_size(HEADER_BYTES_MAX).max_buf_size(BUFFER_BYTES_MAX);
-        let limits = pace::Limits { header: options.header_timeout, idle: options.idle_timeout, write: options.write_timeout };
+        http.half_close(true)
+            .max_header_size(HEADER_BYTES_MAX)
+            .max_buf_size(BUFFER_BYTES_MAX);
+        let limits = pace::Limits {
+            header: options.header_timeout,
+            idle: options.idle_timeout,
+            write: options.write_timeout,
+        };
         let shared = Shared {
             http,
             limits,
             trusted_proxies: options.trusted_proxies,
             patience: Arc::new(Patience::new(options.body_timeout, receiver.clone())),
-            leaving: request::Leaving { access: options.access, cors: Cors::new(&options.cors_origins).map(Arc::new) },
+            leaving: request::Leaving {
+                access: options.access,
+                cors: Cors::new(&options.cors_origins).map(Arc::new),
+            },
             tls: options.tls.map(tls::Tls::start).transpose()?,
         };
-        tokio::spawn(accept::accept(socket, routes, connections_max, Arc::new(shared), receiver));
+        tokio::spawn(accept::accept(
+            socket,
+            routes,
+            connections_max,
+            Arc::new(shared),
+            receiver,
+        ));
         Ok(Self { address, stage })
     }
 
@@ -157,8 +180,8 @@ impl Listener {
         self.address
     }
 
-    /// Accepts nobody any more, closes idle connections, and finishes the requests that are in progress. False if they were
-    /// not finished within `limit`; their connections are cut then.
+    /// Accepts nobody any more, closes idle connections, and finishes the requests that are in progress.
+    /// False if they were not finished within `limit`; their connections are cut then.
     pub async fn stop(self, limit: Duration) -> bool {
         self.stage.send_replace(Stage::Stopping);
         // The accept loop and every connection hold a receiver until they end.
@@ -186,16 +209,29 @@ mod tests {
     {
         let flags = vec![("http.cors_origins".to_owned(), "https://shop.example".to_owned())];
         let options = Sources { file: None, flags }.load().unwrap().listener();
-        Listener::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), routes, options).unwrap()
+        Listener::serve(
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(),
+            routes,
+            options,
+        )
+        .unwrap()
     }
 
     async fn ask(stream: &mut TcpStream) {
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\nX-Request-Id: r-1\r\n\r\n").await.unwrap();
+        stream
+            .write_all(
+                b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\nX-Request-Id: r-1\r\n\r\n",
+            )
+            .await
+            .unwrap();
     }
 
     async fn rest(mut stream: TcpStream) -> String {
         let mut answer = String::new();
-        tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
         answer.to_lowercase()
     }
 
@@ -206,16 +242,22 @@ mod tests {
         for _ in 0..2 {
             ask(&mut stream).await;
             let mut answer = vec![0; 1024];
-            let read = tokio::time::timeout(LIMIT, stream.read(&mut answer)).await.unwrap().unwrap();
+            let read = tokio::time::timeout(LIMIT, stream.read(&mut answer))
+                .await
+                .unwrap()
+                .unwrap();
             let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
             assert!(
-                answer.starts_with("http/1.1 500 ") && answer.contains("x-request-id: r-1") && answer.contains("\"internal\""),
+                answer.starts_with("http/1.1 500 ")
+                    && answer.contains("x-request-id: r-1")
+                    && answer.contains("\"internal\""),
                 "{answer}"
             );
             assert!(!answer.contains("on purpose"), "{answer}");
             // The page that asked may know it, too.
             assert!(
-                answer.contains("access-control-allow-origin: https://shop.example\r\n") && answer.contains("vary: origin"),
+                answer.contains("access-control-allow-origin: https://shop.example\r\n")
+                    && answer.contains("vary: origin"),
                 "{answer}"
             );
         }
@@ -246,7 +288,12 @@ mod tests {
         assert!(TcpStream::connect(address).await.is_err());
         released.notify_one();
         let answer = rest(busy).await;
-        assert!(answer.starts_with("http/1.1 200 ") && answer.contains("connection: close") && answer.ends_with("done"), "{answer}");
+        assert!(
+            answer.starts_with("http/1.1 200 ")
+                && answer.contains("connection: close")
+                && answer.ends_with("done"),
+            "{answer}"
+        );
         assert!(stopped.await.unwrap());
     }
 

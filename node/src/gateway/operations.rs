@@ -24,7 +24,10 @@ pub(crate) fn readyz(app: &App, call: &Call) -> Answer {
         return Ok(body::response(StatusCode::OK, &json!({"ready": true})));
     }
     let reasons: Vec<&str> = reasons.into_iter().map(reason).collect();
-    Ok(body::response(StatusCode::SERVICE_UNAVAILABLE, &json!({"ready": false, "reasons": reasons})))
+    Ok(body::response(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &json!({"ready": false, "reasons": reasons}),
+    ))
 }
 
 /// The reason's name in the API.
@@ -42,6 +45,9 @@ const fn reason(not_ready: NotReady) -> &'static str {
 pub(crate) fn metrics(call: &Call) -> Answer {
     only_reads(call)?;
     let mut response = Response::new(telemetry::metrics().render().into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    );
     Ok(response)
 }

@@ -22,24 +22,40 @@ pub(crate) struct Query(Vec<(String, String)>);
 impl Query {
     /// The query of this request.
     pub(crate) fn of(head: &Head) -> Self {
-        Self(form_urlencoded::parse(head.query.as_bytes()).into_owned().collect())
+        Self(
+            form_urlencoded::parse(head.query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     /// A parameter, read by `parse`; `message` says what it must be.
-    pub(crate) fn get<T>(&self, name: &str, message: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+    pub(crate) fn get<T>(
+        &self,
+        name: &str,
+        message: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
         let mut values = self.0.iter().filter(|(known, _)| known == name);
         match (values.next(), values.next()) {
             (None, _) => Ok(None),
-            (Some((_, value)), None) => parse(value).map(Some).ok_or_else(|| Problem::invalid(name, message)),
+            (Some((_, value)), None) => parse(value)
+                .map(Some)
+                .ok_or_else(|| Problem::invalid(name, message)),
             (Some(_), Some(_)) => Err(Problem::invalid(name, "must be there once")),
         }
     }
 
     /// How many items the page is to have.
     pub(crate) fn limit(&self) -> Result<u32, Problem> {
-        let within =
-            |text: &str| whole_number(text).and_then(|limit| u32::try_from(limit).ok()).filter(|limit| (1..=LIMIT_MAX).contains(limit));
-        Ok(self.get("limit", "must be a whole number from 1 to 200", within)?.unwrap_or(LIMIT_DEFAULT))
+        let within = |text: &str| {
+            whole_number(text)
+                .and_then(|limit| u32::try_from(limit).ok())
+                .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+        };
+        Ok(self
+            .get("limit", "must be a whole number from 1 to 200", within)?
+            .unwrap_or(LIMIT_DEFAULT))
     }
 
     /// Where the page begins.
@@ -52,11 +68,19 @@ impl Query {
 }
 
 /// The page of `rows`, which were asked for with one more than `limit` to learn whether there are more.
-pub(crate) fn page<'r, R, T, C: Cursor>(rows: &'r [R], limit: u32, cursor: impl FnOnce(&R) -> C, item: impl FnMut(&'r R) -> T) -> Page<T> {
+pub(crate) fn page<'r, R, T, C: Cursor>(
+    rows: &'r [R],
+    limit: u32,
+    cursor: impl FnOnce(&R) -> C,
+    item: impl FnMut(&'r R) -> T,
+) -> Page<T> {
     let limit = limit as usize;
     let shown = &rows[..rows.len().min(limit)];
     let last = shown.last().filter(|_| rows.len() > limit);
-    Page { items: shown.iter().map(item).collect(), next_cursor: last.map(|last| cursor(last).lead_on()) }
+    Page {
+        items: shown.iter().map(item).collect(),
+        next_cursor: last.map(|last| cursor(last).lead_on()),
+    }
 }
 
 /// A place in a list. Clients get it in a form that invites nobody to make one up.
@@ -112,14 +136,19 @@ impl Cursor for UserCursor {
 
     fn read(text: &str) -> Option<Self> {
         let (micros, id) = text.split_once(':')?;
-        Some(Self { issued_at: Timestamp::from_micros(micros.parse().ok()?)?, id: IssuanceId::parse(id).ok()? })
+        Some(Self {
+            issued_at: Timestamp::from_micros(micros.parse().ok()?)?,
+            id: IssuanceId::parse(id).ok()?,
+        })
     }
 }
 
 /// Digits alone, at most what every JSON client reads exactly.
 pub(crate) fn whole_number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|number| digits && *number <= actors::ids::ID_MAX)
+    text.parse()
+        .ok()
+        .filter(|number| digits && *number <= actors::ids::ID_MAX)
 }
 
 #[cfg(test)]
@@ -129,14 +158,27 @@ mod tests {
     use std::net::Ipv4Addr;
 
     fn query(text: &str) -> Query {
-        Query::of(&Head::new(Method::GET, text.to_owned(), HeaderMap::new(), Ipv4Addr::LOCALHOST.into()))
+        Query::of(&Head::new(
+            Method::GET,
+            text.to_owned(),
+            HeaderMap::new(),
+            Ipv4Addr::LOCALHOST.into(),
+        ))
     }
 
     #[test]
     fn limits_are_within_bounds() {
         assert_eq!(query("").limit().unwrap(), 50);
         assert_eq!(query("limit=200&utm=x").limit().unwrap(), 200);
-        for text in ["limit=0", "limit=201", "limit=-1", "limit=", "limit=ten", "limit=1&limit=2", "limit=99999999999"] {
+        for text in [
+            "limit=0",
+            "limit=201",
+            "limit=-1",
+            "limit=",
+            "limit=ten",
+            "limit=1&limit=2",
+            "limit=99999999999",
+        ] {
             assert!(matches!(query(text).limit(), Err(Problem::Invalid(_))), "{text}");
         }
     }
@@ -160,7 +202,10 @@ mod tests {
 
     #[test]
     fn a_users_cursor_keeps_time_and_place() {
-        let cursor = UserCursor { issued_at: Timestamp::from_micros(-5).unwrap(), id: IssuanceId::parse("42-17").unwrap() };
+        let cursor = UserCursor {
+            issued_at: Timestamp::from_micros(-5).unwrap(),
+            id: IssuanceId::parse("42-17").unwrap(),
+        };
         assert_eq!(UserCursor::read(&cursor.write()), Some(cursor));
     }
 }

@@ -1,6 +1,8 @@
-//! Everything the API says no with, and the one place that knows how: status, code, and what goes with it (RFC 9457).
+//! Everything the API says no with, and the one place that knows how: status, code, and what goes with it
+//! (RFC 9457).
 //!
-//! Nothing internal passes here: what a store or a library said goes to the log, the client gets a name and a number.
+//! Nothing internal passes here: what a store or a library said goes to the log, the client gets a name and a
+//! number.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -73,7 +75,10 @@ pub(crate) struct FieldError {
 impl FieldError {
     /// A field by name, and what it must be.
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -87,7 +92,9 @@ impl Problem {
     pub(crate) fn reading(error: &StoreError) -> Self {
         match error {
             StoreError::NotStored(_) | StoreError::Unknown(_) => Self::SetBack(Setback::StoreUnavailable),
-            StoreError::Clash(_) | StoreError::Unreadable(_) | StoreError::Fatal(_) => Self::Internal { applied: Some(false) },
+            StoreError::Clash(_) | StoreError::Unreadable(_) | StoreError::Fatal(_) => {
+                Self::Internal { applied: Some(false) }
+            }
         }
     }
 
@@ -115,39 +122,68 @@ impl Problem {
     fn say(self) -> Said {
         use StatusCode as S;
         match self {
-            Self::Malformed(detail) => said(S::BAD_REQUEST, "MALFORMED", "The request cannot be read").detail(detail),
+            Self::Malformed(detail) => {
+                said(S::BAD_REQUEST, "MALFORMED", "The request cannot be read").detail(detail)
+            }
             Self::Unauthenticated => unauthenticated(r#"Bearer realm="firstcome""#),
             // What is wrong with it is for whoever made it, not for whoever tries.
             Self::InvalidToken => unauthenticated(r#"Bearer realm="firstcome", error="invalid_token""#),
             Self::Forbidden(detail) => said(S::FORBIDDEN, "FORBIDDEN", "Not allowed for whoever asks")
                 .detail(detail)
-                .header(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="firstcome", error="insufficient_scope""#)),
+                .header(
+                    WWW_AUTHENTICATE,
+                    HeaderValue::from_static(r#"Bearer realm="firstcome", error="insufficient_scope""#),
+                ),
             Self::NotFound => said(S::NOT_FOUND, "NOT_FOUND", "There is no such page"),
             Self::UnknownIssuance => said(S::NOT_FOUND, "UNKNOWN_ISSUANCE", "There is no such issuance"),
-            Self::MethodNotAllowed(allow) => said(S::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "The page does not take this method")
-                .header(ALLOW, HeaderValue::from_static(allow)),
+            Self::MethodNotAllowed(allow) => said(
+                S::METHOD_NOT_ALLOWED,
+                "METHOD_NOT_ALLOWED",
+                "The page does not take this method",
+            )
+            .header(ALLOW, HeaderValue::from_static(allow)),
             Self::TooLarge => said(S::PAYLOAD_TOO_LARGE, "TOO_LARGE", "The body is too large")
                 .detail(format!("at most {} bytes", super::call::BODY_BYTES_MAX)),
-            Self::HeaderTooLarge => said(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEADER_TOO_LARGE", "The head of the request is too large"),
-            Self::RequestTimeout => said(S::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "The request was not sent in time"),
-            Self::UnsupportedMediaType => said(S::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON")
-                .detail("Content-Type must be application/json"),
-            Self::Invalid(errors) => {
-                said(S::UNPROCESSABLE_ENTITY, "INVALID", "Some fields make no sense").with(Extension::Errors { errors })
-            }
+            Self::HeaderTooLarge => said(
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "HEADER_TOO_LARGE",
+                "The head of the request is too large",
+            ),
+            Self::RequestTimeout => said(
+                S::REQUEST_TIMEOUT,
+                "REQUEST_TIMEOUT",
+                "The request was not sent in time",
+            ),
+            Self::UnsupportedMediaType => said(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "UNSUPPORTED_MEDIA_TYPE",
+                "The body must be JSON",
+            )
+            .detail("Content-Type must be application/json"),
+            Self::Invalid(errors) => said(S::UNPROCESSABLE_ENTITY, "INVALID", "Some fields make no sense")
+                .with(Extension::Errors { errors }),
             Self::Refused(refusal) => refused(refusal),
             Self::ChangeRefused(refusal) => change_refused(refusal),
             Self::SetBack(setback) => set_back(setback),
             Self::RateLimited(wait) => rate_limited(wait),
-            Self::Internal { applied } => said(S::INTERNAL_SERVER_ERROR, "INTERNAL", "Something is wrong on our side").applied(applied),
+            Self::Internal { applied } => said(
+                S::INTERNAL_SERVER_ERROR,
+                "INTERNAL",
+                "Something is wrong on our side",
+            )
+            .applied(applied),
         }
     }
 }
 
 /// Nobody is recognised; the challenge is as RFC 6750 has it.
 fn unauthenticated(challenge: &'static str) -> Said {
-    said(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", "Nobody is recognised in the request")
-        .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+    said(
+        StatusCode::UNAUTHORIZED,
+        "UNAUTHENTICATED",
+        "Nobody is recognised in the request",
+    )
+    .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 /// The part of the match about issue requests.
@@ -160,11 +196,21 @@ fn refused(refusal: Refusal) -> Said {
         }
         Refusal::Closed => closed(),
         Refusal::Paused => conflict("PAUSED", "The coupon is paused"),
-        Refusal::NotStarted { starts_at, server_time } => conflict("NOT_STARTED", "The coupon is not issued yet")
-            .with(Extension::Start { starts_at: Text(starts_at), server_time: Text(server_time) }),
+        Refusal::NotStarted {
+            starts_at,
+            server_time,
+        } => conflict("NOT_STARTED", "The coupon is not issued yet").with(Extension::Start {
+            starts_at: Text(starts_at),
+            server_time: Text(server_time),
+        }),
         Refusal::Ended { ends_at, server_time } => conflict("ENDED", "The coupon is not issued any more")
-            .with(Extension::End { ends_at: Text(ends_at), server_time: Text(server_time) }),
-        Refusal::SoldOut { total_quantity } => conflict("SOLD_OUT", "All are given out").with(Extension::Quantity { total_quantity }),
+            .with(Extension::End {
+                ends_at: Text(ends_at),
+                server_time: Text(server_time),
+            }),
+        Refusal::SoldOut { total_quantity } => {
+            conflict("SOLD_OUT", "All are given out").with(Extension::Quantity { total_quantity })
+        }
     }
 }
 
@@ -172,13 +218,19 @@ fn refused(refusal: Refusal) -> Said {
 fn change_refused(refusal: ChangeRefusal) -> Said {
     match refusal {
         ChangeRefusal::UnknownCoupon => unknown_coupon(),
-        ChangeRefusal::VersionMismatch { version } => {
-            said(StatusCode::PRECONDITION_FAILED, "VERSION_MISMATCH", "The coupon has another version").with(Extension::Version { version })
-        }
+        ChangeRefusal::VersionMismatch { version } => said(
+            StatusCode::PRECONDITION_FAILED,
+            "VERSION_MISMATCH",
+            "The coupon has another version",
+        )
+        .with(Extension::Version { version }),
         ChangeRefusal::Closed => closed(),
-        ChangeRefusal::QuantityBelowIssued { issued } => {
-            said(StatusCode::CONFLICT, "QUANTITY_BELOW_ISSUED", "More are given out than there would be").with(Extension::Count { issued })
-        }
+        ChangeRefusal::QuantityBelowIssued { issued } => said(
+            StatusCode::CONFLICT,
+            "QUANTITY_BELOW_ISSUED",
+            "More are given out than there would be",
+        )
+        .with(Extension::Count { issued }),
         ChangeRefusal::Invalid(fields) => {
             let error = |InvalidField { field, message }| FieldError::new(field, message);
             Problem::Invalid(fields.into_iter().map(error).collect()).say()
@@ -193,18 +245,31 @@ fn set_back(setback: Setback) -> Said {
         Setback::Overloaded | Setback::Expired => ("OVERLOADED", "Too much is asked at once", Some(false)),
         Setback::Moved => ("OWNER_MOVING", "The coupon is changing nodes", Some(false)),
         Setback::StoreUnavailable => ("STORE_UNAVAILABLE", "The database does not answer", Some(false)),
-        Setback::Unknown => ("OUTCOME_UNKNOWN", "It may have been done; asking again with the same key tells", None),
+        Setback::Unknown => (
+            "OUTCOME_UNKNOWN",
+            "It may have been done; asking again with the same key tells",
+            None,
+        ),
     };
     // Jitter, or all who were turned away together come back together.
     let seconds = rand::rng().random_range(RETRY_AFTER_SECONDS);
-    said(StatusCode::SERVICE_UNAVAILABLE, code, title).applied(applied).header(RETRY_AFTER, HeaderValue::from(seconds))
+    said(StatusCode::SERVICE_UNAVAILABLE, code, title)
+        .applied(applied)
+        .header(RETRY_AFTER, HeaderValue::from(seconds))
 }
 
 /// The user may ask again after this time; with jitter, as those who began together are refused together.
 fn rate_limited(wait: Duration) -> Said {
     let seconds = wait.as_nanos().div_ceil(1_000_000_000).max(1);
-    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).saturating_add(rand::rng().random_range(RATE_JITTER_SECONDS));
-    said(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "The user asks too much").header(RETRY_AFTER, HeaderValue::from(seconds))
+    let seconds = u64::try_from(seconds)
+        .unwrap_or(u64::MAX)
+        .saturating_add(rand::rng().random_range(RATE_JITTER_SECONDS));
+    said(
+        StatusCode::TOO_MANY_REQUESTS,
+        "RATE_LIMITED",
+        "The user asks too much",
+    )
+    .header(RETRY_AFTER, HeaderValue::from(seconds))
 }
 
 /// How much longer some are told to wait than they must: enough to spread them out, too little to be felt.
@@ -235,8 +300,18 @@ struct Said {
 
 /// A problem with nothing more to it.
 fn said(status: StatusCode, code: &'static str, title: &'static str) -> Said {
-    debug_assert!([code, title].iter().all(|text| text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && !b"\"\\".contains(&byte))));
-    Said { status, code, title, applied: Some(false), extension: None, header: None }
+    debug_assert!([code, title].iter().all(|text| {
+        text.bytes()
+            .all(|byte| (b' '..=b'~').contains(&byte) && !b"\"\\".contains(&byte))
+    }));
+    Said {
+        status,
+        code,
+        title,
+        applied: Some(false),
+        extension: None,
+        header: None,
+    }
 }
 
 impl Said {
@@ -245,21 +320,31 @@ impl Said {
     }
 
     fn detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.with(Extension::Detail { detail: detail.into() })
+        self.with(Extension::Detail {
+            detail: detail.into(),
+        })
     }
 
     fn with(self, extension: Extension) -> Self {
-        Self { extension: Some(extension), ..self }
+        Self {
+            extension: Some(extension),
+            ..self
+        }
     }
 
     fn header(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), ..self }
+        Self {
+            header: Some((name, value)),
+            ..self
+        }
     }
 
-    /// The body. What all problems have is put together as it is, being ours and plain: a serializer looks at each of its characters, and there is no
-    /// answer that is given more often.
+    /// The body. What all problems have is put together as it is, being ours and plain: a serializer looks at
+    /// each of its characters, and there is no answer that is given more often.
     fn written(&self) -> serde_json::Result<Written> {
-        let applied = self.applied.map_or("null", |applied| if applied { "true" } else { "false" });
+        let applied = self
+            .applied
+            .map_or("null", |applied| if applied { "true" } else { "false" });
         let mut text = Written::new();
         for part in [
             r#"{"type":"urn:firstcome:problem:"#,
@@ -356,9 +441,13 @@ mod tests {
     async fn answer(problem: Problem) -> (u16, Value, Option<u64>) {
         let response = problem.into_response();
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
-        let retry_after = response.headers().get(RETRY_AFTER).map(|seconds| seconds.to_str().unwrap().parse().unwrap());
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .map(|seconds| seconds.to_str().unwrap().parse().unwrap());
         let status = response.status().as_u16();
-        let body: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        let body: Value =
+            serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
         assert_eq!(body["status"], status);
         (status, body, retry_after)
     }
@@ -378,41 +467,85 @@ mod tests {
         let refused = Problem::Refused;
         let change_refused = Problem::ChangeRefused;
         for (problem, code, with) in [
-            (Problem::Malformed("a \"quoted\" \\ word\n".into()), "MALFORMED", json!({"detail": "a \"quoted\" \\ word\n"})),
+            (
+                Problem::Malformed("a \"quoted\" \\ word\n".into()),
+                "MALFORMED",
+                json!({"detail": "a \"quoted\" \\ word\n"}),
+            ),
             (Problem::Unauthenticated, "UNAUTHENTICATED", json!({})),
             (Problem::InvalidToken, "UNAUTHENTICATED", json!({})),
             (Problem::Forbidden("no"), "FORBIDDEN", json!({"detail": "no"})),
             (Problem::NotFound, "NOT_FOUND", json!({})),
             (Problem::UnknownIssuance, "UNKNOWN_ISSUANCE", json!({})),
             (Problem::MethodNotAllowed("GET"), "METHOD_NOT_ALLOWED", json!({})),
-            (Problem::TooLarge, "TOO_LARGE", json!({"detail": "at most 16384 bytes"})),
+            (
+                Problem::TooLarge,
+                "TOO_LARGE",
+                json!({"detail": "at most 16384 bytes"}),
+            ),
             (Problem::HeaderTooLarge, "HEADER_TOO_LARGE", json!({})),
             (Problem::RequestTimeout, "REQUEST_TIMEOUT", json!({})),
-            (Problem::UnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", json!({"detail": "Content-Type must be application/json"})),
-            (Problem::invalid("title", "is missing"), "INVALID", json!({"errors": [{"field": "title", "message": "is missing"}]})),
+            (
+                Problem::UnsupportedMediaType,
+                "UNSUPPORTED_MEDIA_TYPE",
+                json!({"detail": "Content-Type must be application/json"}),
+            ),
+            (
+                Problem::invalid("title", "is missing"),
+                "INVALID",
+                json!({"errors": [{"field": "title", "message": "is missing"}]}),
+            ),
             (refused(Refusal::UnknownCoupon), "UNKNOWN_COUPON", json!({})),
             (refused(Refusal::Closed), "CLOSED", json!({})),
             (refused(Refusal::Paused), "PAUSED", json!({})),
-            (refused(Refusal::SoldOut { total_quantity: 500 }), "SOLD_OUT", json!({"total_quantity": 500})),
             (
-                refused(Refusal::NotStarted { starts_at: at, server_time: at }),
+                refused(Refusal::SoldOut { total_quantity: 500 }),
+                "SOLD_OUT",
+                json!({"total_quantity": 500}),
+            ),
+            (
+                refused(Refusal::NotStarted {
+                    starts_at: at,
+                    server_time: at,
+                }),
                 "NOT_STARTED",
                 json!({"starts_at": time, "server_time": time}),
             ),
-            (refused(Refusal::Ended { ends_at: at, server_time: at }), "ENDED", json!({"ends_at": time, "server_time": time})),
+            (
+                refused(Refusal::Ended {
+                    ends_at: at,
+                    server_time: at,
+                }),
+                "ENDED",
+                json!({"ends_at": time, "server_time": time}),
+            ),
             (
                 refused(Refusal::AlreadyIssued(issuance.clone().into())),
                 "ALREADY_ISSUED",
                 json!({"issuance": serde_json::to_value(IssuanceBody::from(&issuance)).unwrap()}),
             ),
-            (change_refused(ChangeRefusal::VersionMismatch { version: 3 }), "VERSION_MISMATCH", json!({"version": 3})),
-            (change_refused(ChangeRefusal::QuantityBelowIssued { issued: 9 }), "QUANTITY_BELOW_ISSUED", json!({"issued": 9})),
+            (
+                change_refused(ChangeRefusal::VersionMismatch { version: 3 }),
+                "VERSION_MISMATCH",
+                json!({"version": 3}),
+            ),
+            (
+                change_refused(ChangeRefusal::QuantityBelowIssued { issued: 9 }),
+                "QUANTITY_BELOW_ISSUED",
+                json!({"issued": 9}),
+            ),
         ] {
             let (status, mut body, _) = answer(problem).await;
             let title = body.as_object_mut().unwrap().remove("title");
-            assert!(title.is_some_and(|title| title.as_str().is_some_and(|title| !title.is_empty())), "{code}");
+            assert!(
+                title.is_some_and(|title| title.as_str().is_some_and(|title| !title.is_empty())),
+                "{code}"
+            );
             let mut expected = json!({"type": format!("urn:firstcome:problem:{code}"), "status": status, "code": code, "applied": false});
-            expected.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+            expected
+                .as_object_mut()
+                .unwrap()
+                .extend(with.as_object().unwrap().clone());
             assert_eq!(body, expected);
         }
     }
@@ -457,8 +590,12 @@ mod tests {
         for (wait, shortest) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_999, 60)] {
             let mut waits = std::collections::BTreeSet::new();
             for _ in 0..200 {
-                let (status, body, retry_after) = answer(Problem::RateLimited(Duration::from_millis(wait))).await;
-                assert_eq!((status, &body["code"], &body["applied"]), (429, &json!("RATE_LIMITED"), &json!(false)));
+                let (status, body, retry_after) =
+                    answer(Problem::RateLimited(Duration::from_millis(wait))).await;
+                assert_eq!(
+                    (status, &body["code"], &body["applied"]),
+                    (429, &json!("RATE_LIMITED"), &json!(false))
+                );
                 waits.insert(retry_after.unwrap());
             }
             assert_eq!(Vec::from_iter(waits), [shortest, shortest + 1, shortest + 2]);
@@ -470,18 +607,41 @@ mod tests {
         let errors = || {
             let text = || "SELECT secret FROM /var/lib".to_owned();
             [
-                (StoreError::NotStored(text()), "STORE_UNAVAILABLE", "STORE_UNAVAILABLE", json!(false)),
-                (StoreError::Unknown(text()), "STORE_UNAVAILABLE", "OUTCOME_UNKNOWN", Value::Null),
+                (
+                    StoreError::NotStored(text()),
+                    "STORE_UNAVAILABLE",
+                    "STORE_UNAVAILABLE",
+                    json!(false),
+                ),
+                (
+                    StoreError::Unknown(text()),
+                    "STORE_UNAVAILABLE",
+                    "OUTCOME_UNKNOWN",
+                    Value::Null,
+                ),
                 (StoreError::Clash(text()), "INTERNAL", "INTERNAL", json!(false)),
-                (StoreError::Unreadable(text()), "INTERNAL", "INTERNAL", Value::Null),
+                (
+                    StoreError::Unreadable(text()),
+                    "INTERNAL",
+                    "INTERNAL",
+                    Value::Null,
+                ),
                 (StoreError::Fatal(text()), "INTERNAL", "INTERNAL", Value::Null),
             ]
         };
         for (error, reading, making, applied) in errors() {
             let (_, read, _) = answer(Problem::reading(&error)).await;
             let (_, made, _) = answer(Problem::making(&error)).await;
-            assert_eq!((&read["code"], &read["applied"]), (&json!(reading), &json!(false)), "{error}");
-            assert_eq!((&made["code"], &made["applied"]), (&json!(making), &applied), "{error}");
+            assert_eq!(
+                (&read["code"], &read["applied"]),
+                (&json!(reading), &json!(false)),
+                "{error}"
+            );
+            assert_eq!(
+                (&made["code"], &made["applied"]),
+                (&json!(making), &applied),
+                "{error}"
+            );
             assert!(!read.to_string().contains("secret") && !made.to_string().contains("secret"));
         }
     }

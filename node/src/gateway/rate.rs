@@ -21,12 +21,13 @@ use metrics::Counter;
 use super::problem::Problem;
 use crate::config::Limits;
 
-/// Most users that are remembered: a million who press the button together, at about 17 bytes each. Whoever comes beyond them is let pass
-/// uncounted, for the limit is there against a few who ask too much, and nobody is to pay for how many others there are.
+/// Most users that are remembered: a million who press the button together, at about 17 bytes each. Whoever
+/// comes beyond them is let pass uncounted, for the limit is there against a few who ask too much, and nobody
+/// is to pay for how many others there are.
 const USERS_MAX: usize = 1 << 20;
 
-/// How often those are forgotten who may send as many as if they had never sent any: seldom enough that looking at a million costs little,
-/// often enough that they do not fill the table.
+/// How often those are forgotten who may send as many as if they had never sent any: seldom enough that
+/// looking at a million costs little, often enough that they do not fill the table.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 /// The limit of one user's issue requests.
@@ -57,7 +58,10 @@ impl UserLimit {
         loop {
             ticks.tick().await;
             if self.limiter.len() >= USERS_MAX {
-                tracing::warn!(users = USERS_MAX, "more users ask than limits.user_rate remembers; some were not counted");
+                tracing::warn!(
+                    users = USERS_MAX,
+                    "more users ask than limits.user_rate remembers; some were not counted"
+                );
             }
             let limiter = Arc::clone(&self.limiter);
             // It only fails if it panics, which would be a mistake here.
@@ -72,7 +76,11 @@ impl<C: Clock + Clone> UserLimit<C> {
     fn with(rate: f64, burst: NonZeroU32, users_max: usize, clock: C) -> Option<Self> {
         let quota = Quota::with_period(Duration::from_secs_f64(rate.recip()))?.allow_burst(burst);
         let limiter = Arc::new(RateLimiter::new(quota, Users::new(users_max), clock.clone()));
-        Some(Self { limiter, clock, hasher: RandomState::new() })
+        Some(Self {
+            limiter,
+            clock,
+            hasher: RandomState::new(),
+        })
     }
 
     /// Passes, and counts, unless the user has asked too much.
@@ -87,7 +95,9 @@ impl<C: Clock + Clone> UserLimit<C> {
 
 impl<C: Clock> std::fmt::Debug for UserLimit<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserLimit").field("users", &self.limiter.len()).finish()
+        f.debug_struct("UserLimit")
+            .field("users", &self.limiter.len())
+            .finish()
     }
 }
 
@@ -100,13 +110,19 @@ struct Users {
 
 impl Users {
     fn new(users_max: usize) -> Self {
-        Self { asked: DashMap::new(), count: AtomicUsize::new(0), users_max }
+        Self {
+            asked: DashMap::new(),
+            count: AtomicUsize::new(0),
+            users_max,
+        }
     }
 
     /// Whether there was room for one more, which is taken.
     fn reserve(&self) -> bool {
         let one_more = |count: usize| (count < self.users_max).then_some(count + 1);
-        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        self.count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
     }
 }
 
@@ -162,7 +178,10 @@ mod tests {
 
     fn limit(rate: f64, burst: u32, users_max: usize) -> (UserLimit<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
-        (UserLimit::with(rate, NonZeroU32::new(burst).unwrap(), users_max, clock.clone()).unwrap(), clock)
+        (
+            UserLimit::with(rate, NonZeroU32::new(burst).unwrap(), users_max, clock.clone()).unwrap(),
+            clock,
+        )
     }
 
     fn admitted(limit: &UserLimit<FakeRelativeClock>, user: &str) -> bool {
@@ -172,10 +191,15 @@ mod tests {
     #[test]
     fn a_user_may_send_a_burst_and_then_so_many_a_second() {
         let (limit, clock) = limit(2.0, 3, 10);
-        assert_eq!([(); 5].map(|()| admitted(&limit, "alice")), [true, true, true, false, false]);
+        assert_eq!(
+            [(); 5].map(|()| admitted(&limit, "alice")),
+            [true, true, true, false, false]
+        );
         assert!(admitted(&limit, "bob"));
         clock.advance(Duration::from_millis(499));
-        let Err(Problem::RateLimited(wait)) = limit.admit(&UserId::parse("alice").unwrap()) else { panic!("admitted") };
+        let Err(Problem::RateLimited(wait)) = limit.admit(&UserId::parse("alice").unwrap()) else {
+            panic!("admitted")
+        };
         assert_eq!(wait, Duration::from_millis(1));
         clock.advance(wait);
         assert!(admitted(&limit, "alice") && !admitted(&limit, "alice"));
@@ -209,7 +233,11 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_could_have_sent_nothing_is_forgotten_without_being_asked_for() {
-        let limit = UserLimit::new(&Limits { user_rate: Some(1_000_000.0), user_burst: None }).unwrap();
+        let limit = UserLimit::new(&Limits {
+            user_rate: Some(1_000_000.0),
+            user_burst: None,
+        })
+        .unwrap();
         assert!(limit.admit(&UserId::parse("alice").unwrap()).is_ok());
         let forgotten = async {
             while !limit.limiter.is_empty() {

@@ -34,7 +34,13 @@ pub(crate) enum Route {
 const ROUTES: usize = Route::Unmatched as usize + 1;
 
 /// Methods with a label of their own; all others share one, as clients may send any word.
-static METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE];
+static METHODS: [Method; 5] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PATCH,
+    Method::DELETE,
+];
 
 /// Statuses are three digits.
 const STATUSES: usize = 1000;
@@ -92,12 +98,18 @@ struct Handles {
 }
 
 /// By route, then method; one row more for all other methods.
-static HANDLES: LazyLock<Vec<OnceLock<Handles>>> =
-    LazyLock::new(|| std::iter::repeat_with(OnceLock::new).take(ROUTES * (METHODS.len() + 1)).collect());
+static HANDLES: LazyLock<Vec<OnceLock<Handles>>> = LazyLock::new(|| {
+    std::iter::repeat_with(OnceLock::new)
+        .take(ROUTES * (METHODS.len() + 1))
+        .collect()
+});
 
 /// Counts one request answered.
 pub(crate) fn answered(route: Route, method: &Method, status: StatusCode, took: Duration) {
-    let method_index = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
+    let method_index = METHODS
+        .iter()
+        .position(|known| known == method)
+        .unwrap_or(METHODS.len());
     let method = || METHODS.get(method_index).map_or("other", Method::as_str);
     let handles = HANDLES[route as usize * (METHODS.len() + 1) + method_index].get_or_init(|| Handles {
         seconds: metrics::histogram!(HTTP_SECONDS, "route" => route.template(), "method" => method()),

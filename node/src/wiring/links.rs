@@ -1,4 +1,5 @@
-//! What a node of several has beside one that is alone: a socket for links, and peers that should be within reach.
+//! What a node of several has beside one that is alone: a socket for links, and peers that should be within
+//! reach.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use super::StartError;
 use crate::config::{Config, HostPort};
 use crate::gateway::listener;
 
-/// For how long peers are tried: as long as nodes that are started together take to bind their sockets, several times over.
+/// For how long peers are tried: as long as nodes that are started together take to bind their sockets,
+/// several times over.
 const TRY_FOR: Duration = Duration::from_secs(10);
 /// How long one attempt may take. A network that drops packets answers nothing.
 const TRY_LIMIT: Duration = Duration::from_secs(2);
@@ -24,19 +26,31 @@ const TRY_EVERY: Duration = Duration::from_millis(500);
 /// Binds the socket for links, and says how others reach it; nothing of a node that is alone.
 pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError> {
     let cluster = &config.cluster;
-    let (Some(listen), Some(cookie)) = (cluster.listen, &cluster.cookie) else { return Ok(None) };
+    let (Some(listen), Some(cookie)) = (cluster.listen, &cluster.cookie) else {
+        return Ok(None);
+    };
     let failed = |error| StartError::LinkListen(listen, error);
     let listener = listener::bind(listen).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let advertise = cluster.advertised(bound);
-    let files = (cluster.tls.ca_file.clone(), cluster.tls.certificate_file.clone(), cluster.tls.key_file.clone());
+    let files = (
+        cluster.tls.ca_file.clone(),
+        cluster.tls.certificate_file.clone(),
+        cluster.tls.key_file.clone(),
+    );
     let tls = match files {
-        (Some(authority), Some(certificate), Some(key)) => Some(TlsFiles { authority, certificate, key }),
+        (Some(authority), Some(certificate), Some(key)) => Some(TlsFiles {
+            authority,
+            certificate,
+            key,
+        }),
         _ => None,
     };
     tracing::info!(address = %bound, advertise, tls = tls.is_some(), "listening for links");
     if tls.is_none() && !bound.ip().is_loopback() {
-        tracing::warn!("links are not encrypted (cluster.tls): who listens on their network can read and change what nodes say");
+        tracing::warn!(
+            "links are not encrypted (cluster.tls): who listens on their network can read and change what nodes say"
+        );
     }
     if config.http.change_deadline <= cluster.lease + DOOR_TTL {
         tracing::warn!(
@@ -44,10 +58,18 @@ pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError
         );
     }
     let (name, cookie) = (cluster.name.clone(), cookie.expose_secret().to_owned());
-    Ok(Some(ClusterOptions { name, listener: Arc::new(listener), advertise, cookie, tls, heartbeat: HEARTBEAT }))
+    Ok(Some(ClusterOptions {
+        name,
+        listener: Arc::new(listener),
+        advertise,
+        cookie,
+        tls,
+        heartbeat: HEARTBEAT,
+    }))
 }
 
-/// Tries whether these peers can be reached, and warns of those that cannot: a firewall, or a name that leads nowhere, is seen here first.
+/// Tries whether these peers can be reached, and warns of those that cannot: a firewall, or a name that leads
+/// nowhere, is seen here first.
 ///
 /// Cancel safe: nothing depends on it.
 pub(super) async fn try_peers(peers: &[HostPort]) {

@@ -23,9 +23,20 @@ impl Balancer {
         Self(tokio::spawn(async move {
             loop {
                 // All at once: one that is slow to answer must not keep what another says.
-                let answers = join_all(nodes.iter().map(|node| client.get(format!("http://{node}/readyz")).send())).await;
-                let is_ready = |answer: &reqwest::Result<Response>| answer.as_ref().is_ok_and(|answer| answer.status() == 200);
-                let ready = nodes.iter().zip(&answers).filter(|(_, answer)| is_ready(answer)).map(|(node, _)| node.clone());
+                let answers = join_all(
+                    nodes
+                        .iter()
+                        .map(|node| client.get(format!("http://{node}/readyz")).send()),
+                )
+                .await;
+                let is_ready = |answer: &reqwest::Result<Response>| {
+                    answer.as_ref().is_ok_and(|answer| answer.status() == 200)
+                };
+                let ready = nodes
+                    .iter()
+                    .zip(&answers)
+                    .filter(|(_, answer)| is_ready(answer))
+                    .map(|(node, _)| node.clone());
                 let ready: Vec<String> = ready.collect();
                 people.send_if_modified(|before| {
                     let changes = !ready.is_empty() && *before != ready;

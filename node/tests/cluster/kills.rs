@@ -1,4 +1,5 @@
-//! kill -9 of the owner, of another, and of two at once. What is promised of a take-over where the system refuses connections to who is gone is measured.
+//! kill -9 of the owner, of another, and of two at once. What is promised of a take-over where the system
+//! refuses connections to who is gone is measured.
 
 use std::time::Duration;
 
@@ -10,11 +11,14 @@ use crate::stage::Stage;
 
 /// The longest that a coupon is not issued whose owner is gone, and nobody listens there.
 const TAKE_OVER_MAX: Duration = Duration::from_millis(1_500);
-/// So long that nobody is taken over from because of it: it is by refused connections that who is gone is known in time.
+/// So long that nobody is taken over from because of it: it is by refused connections that who is gone is
+/// known in time.
 const LEASE: &str = "cluster.lease=15s";
 
 async fn whoever_is_killed_others_take_over(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let mut stage = Stage::on(server, &[LEASE], false).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
@@ -41,7 +45,10 @@ async fn whoever_is_killed_others_take_over(kind: Kind) {
         let coupons = [stage.coupon_of(0).await, stage.coupon_of(1).await];
         stage.members[0].kill();
         stage.members[1].kill();
-        let (first, second) = tokio::join!(stage.until_issued(2, coupons[0]), stage.until_issued(2, coupons[1]));
+        let (first, second) = tokio::join!(
+            stage.until_issued(2, coupons[0]),
+            stage.until_issued(2, coupons[1])
+        );
         println!("two were killed: taken over after {first:?} and {second:?}");
         stage.settled().await;
         stage.start(&[0, 1]);

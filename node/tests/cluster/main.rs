@@ -1,6 +1,8 @@
-//! Three nodes, as processes, over one database: they answer like one, whatever happens to a node, to the links between them, or to the database.
+//! Three nodes, as processes, over one database: they answer like one, whatever happens to a node, to the
+//! links between them, or to the database.
 //!
-//! Clients ask at any node, and an administrator changes what they ask for. In the end the checker judges all that anybody saw.
+//! Clients ask at any node, and an administrator changes what they ask for. In the end the checker judges all
+//! that anybody saw.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,5 @@
-//! One node of several: its process, its place on loopback, and what lies between it and its database and its peers.
+//! One node of several: its process, its place on loopback, and what lies between it and its database and its
+//! peers.
 
 use std::time::Duration;
 
@@ -39,7 +40,11 @@ impl Member {
     pub async fn new(number: usize, server: &Server, database: &str, keys: &[&str], has_wire: bool) -> Self {
         let (name, http, port) = (format!("node-{number}"), free_port(), free_port());
         let proxy = Proxy::before(server.port()).await;
-        let wire = if has_wire { Some(Wire::before(port).await) } else { None };
+        let wire = if has_wire {
+            Some(Wire::before(port).await)
+        } else {
+            None
+        };
         let links = format!("127.0.0.1:{}", wire.as_ref().map_or(port, Wire::port));
         let mut all = vec![
             format!("node.id={name}"),
@@ -52,7 +57,16 @@ impl Member {
         ];
         all.extend(keys.iter().map(|key| (*key).to_owned()));
         let address = format!("127.0.0.1:{http}");
-        Self { name, address, links, database: proxy, wire, keys: all, process: None, data: tempfile::tempdir().unwrap() }
+        Self {
+            name,
+            address,
+            links,
+            database: proxy,
+            wire,
+            keys: all,
+            process: None,
+            data: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// Starts it, and returns once it is ready. Blocks.
@@ -68,7 +82,12 @@ impl Member {
     /// Asks it to stop, and returns once it has, which must go well. Blocks.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("a node that runs");
-        assert!(process.stop(STOP_LIMIT), "{} did not stop well: {}", self.name, process.log());
+        assert!(
+            process.stop(STOP_LIMIT),
+            "{} did not stop well: {}",
+            self.name,
+            process.log()
+        );
     }
 
     /// As by `kill -9`.

@@ -1,7 +1,7 @@
 //! Links that are cut, silent, slow or half-open while every node reaches the database.
 //!
-//! The node with the smaller name dials. So what lies before the third node's links is between it and both others, and what lies before the second's
-//! between it and the first.
+//! The node with the smaller name dials. So what lies before the third node's links is between it and both
+//! others, and what lies before the second's between it and the first.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ impl Stage {
         self.members[before].wire.as_ref().expect("a wire").set(mode);
     }
 
-    /// The links before this node are as the mode has it: this node is left out, and the others go on without it. Then they are mended.
+    /// The links before this node are as the mode has it: this node is left out, and the others go on without
+    /// it. Then they are mended.
     async fn without(&self, before: usize, mode: Mode, left_out: usize) {
         let others: Vec<usize> = (0..3).filter(|number| *number != left_out).collect();
         let coupon = self.coupon_of(left_out).await;
@@ -35,7 +36,10 @@ impl Stage {
         self.not_ready(left_out, &LEFT_OUT).await;
         self.settled_among(&others).await;
         let took = self.until_issued(others[0], coupon).await;
-        println!("{mode:?} before {}: its coupon is issued by others, in {took:?}", self.members[before].name);
+        println!(
+            "{mode:?} before {}: its coupon is issued by others, in {took:?}",
+            self.members[before].name
+        );
         self.goes_on().await;
         self.set(before, Mode::Pass);
         self.settled().await;
@@ -44,7 +48,9 @@ impl Stage {
 }
 
 async fn links_fail_and_the_group_goes_on(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let stage = Stage::on(server, &KEYS, true).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
@@ -57,7 +63,9 @@ async fn links_fail_and_the_group_goes_on(kind: Kind) {
 }
 
 async fn slow_and_half_open_links_delay_answers_and_nothing_else(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     // Long enough that no shard moves on a busy machine: the way over the slow link is asked for.
     let stage = Stage::on(server, &["cluster.lease=5s", "cluster.beat=150ms"], true).await;
     let (clients, _) = stage.clients().await;
@@ -68,11 +76,18 @@ async fn slow_and_half_open_links_delay_answers_and_nothing_else(kind: Kind) {
         took.push(stage.until_issued(0, coupon).await);
     }
     took.sort_unstable();
-    assert!(took[0] >= DELAY * 2 && took[5] <= DELAYED_MAX, "{took:?} over a slow link");
+    assert!(
+        took[0] >= DELAY * 2 && took[5] <= DELAYED_MAX,
+        "{took:?} over a slow link"
+    );
     stage.goes_on().await;
     stage.set(2, Mode::Pass);
     // The connections that are there say nothing more and are not cut; new ones pass.
-    stage.members[2].wire.as_ref().expect("a wire").silence_what_is_there();
+    stage.members[2]
+        .wire
+        .as_ref()
+        .expect("a wire")
+        .silence_what_is_there();
     let took = stage.until_issued(0, coupon).await;
     println!("half-open: issued again after {took:?}");
     stage.settled().await;

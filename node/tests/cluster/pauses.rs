@@ -1,4 +1,5 @@
-//! A node that stands still for longer than its lease, as a virtual machine that is moved, and then goes on as if nothing had been.
+//! A node that stands still for longer than its lease, as a virtual machine that is moved, and then goes on
+//! as if nothing had been.
 
 use std::time::Duration;
 
@@ -14,22 +15,34 @@ const LEASE: Duration = Duration::from_millis(1_500);
 const SLACK: Duration = Duration::from_secs(1);
 
 async fn whoever_stood_still_tells_nothing_that_is_not_so(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let stage = Stage::on(server, &["cluster.lease=1500ms", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
     for owner in [2, 0] {
         least_of_three(LEASE + SLACK, async || {
             let asked = (owner + 1) % 3;
-            let (coupon, before) = (stage.coupon_of(owner).await, stage.incarnation(asked, owner).await);
+            let (coupon, before) = (
+                stage.coupon_of(owner).await,
+                stage.incarnation(asked, owner).await,
+            );
             stage.members[owner].suspend();
             let took = stage.until_issued(asked, coupon).await;
-            println!("{} stands still: taken over after {took:?}", stage.members[owner].name);
-            // Not before: most clients by then wait for the one that stands still, and perhaps the administrator who would resume what is paused.
+            println!(
+                "{} stands still: taken over after {took:?}",
+                stage.members[owner].name
+            );
+            // Not before: most clients by then wait for the one that stands still, and perhaps the
+            // administrator who would resume what is paused.
             stage.members[owner].resume();
             // Whatever it is asked from now on it answers as the others do.
             stage.until_issued(owner, coupon).await;
-            eventually("it has joined anew", async || stage.incarnation(asked, owner).await != before).await;
+            eventually("it has joined anew", async || {
+                stage.incarnation(asked, owner).await != before
+            })
+            .await;
             stage.settled().await;
             stage.goes_on().await;
             took

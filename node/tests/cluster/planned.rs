@@ -1,4 +1,5 @@
-//! What operators do to a cluster that works: nodes join, leave, and are restarted one after the other. Nobody notices.
+//! What operators do to a cluster that works: nodes join, leave, and are restarted one after the other.
+//! Nobody notices.
 
 use bench::servers::{Kind, Server};
 
@@ -6,13 +7,16 @@ use crate::balancer::Balancer;
 use crate::on_both;
 use crate::stage::{NODES, Stage};
 
-/// How long a node goes on serving after it has said that it is not ready: far longer than the balancer takes to hear it, also from one that is slow to
-/// answer.
+/// How long a node goes on serving after it has said that it is not ready: far longer than the balancer takes
+/// to hear it, also from one that is slow to answer.
 const DELAY: &str = "shutdown.delay=2s";
 
-/// Under load, with changes: the third node joins, each is restarted, and one leaves. Not a single request fails.
+/// Under load, with changes: the third node joins, each is restarted, and one leaves. Not a single request
+/// fails.
 async fn nodes_come_and_go_and_no_request_fails(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let mut stage = Stage::unstarted(server, NODES, &[DELAY], false).await;
     stage.start(&[0, 1]);
     stage.settled().await;
@@ -35,19 +39,29 @@ async fn nodes_come_and_go_and_no_request_fails(kind: Kind) {
     clients.end().await;
     drop(balancer);
     let failures = stage.history.failures();
-    assert!(failures.is_empty(), "{} requests failed, like {}", failures.len(), failures[0]);
+    assert!(
+        failures.is_empty(),
+        "{} requests failed, like {}",
+        failures.len(),
+        failures[0]
+    );
     stage.judge().await;
 }
 
 /// The first node, before others are started.
 async fn a_node_alone_is_the_cluster(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let mut stage = Stage::unstarted(server, NODES, &[], false).await;
     stage.start(&[0]);
     stage.settled().await;
     let (clients, coupons) = stage.clients().await;
     stage.goes_on().await;
-    assert_eq!(stage.owner(0, coupons[0]).await.as_ref(), Some(&stage.members[0].name));
+    assert_eq!(
+        stage.owner(0, coupons[0]).await.as_ref(),
+        Some(&stage.members[0].name)
+    );
     stage.members[0].kill();
     stage.start(&[0]);
     stage.settled().await;

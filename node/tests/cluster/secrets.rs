@@ -23,8 +23,16 @@ fn files(folder: &Path) -> [(&'static str, PathBuf); 3] {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let node = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-    [("ca_file", authority.pem()), ("certificate_file", node.pem()), ("key_file", key.serialize_pem())].map(|(name, pem)| {
+    let node = CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .unwrap()
+        .signed_by(&key, &authority)
+        .unwrap();
+    [
+        ("ca_file", authority.pem()),
+        ("certificate_file", node.pem()),
+        ("key_file", key.serialize_pem()),
+    ]
+    .map(|(name, pem)| {
         let path = folder.join(name);
         std::fs::write(&path, pem).unwrap();
         (name, path)
@@ -32,7 +40,9 @@ fn files(folder: &Path) -> [(&'static str, PathBuf); 3] {
 }
 
 async fn nodes_with_certificates_answer_like_one(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let keys = files(folder.path()).map(|(name, path)| format!("cluster.tls.{name}={}", path.display()));
     let stage = Stage::on(server, &keys.each_ref().map(String::as_str), false).await;
@@ -43,8 +53,13 @@ async fn nodes_with_certificates_answer_like_one(kind: Kind) {
         }
     }
     let mut stranger = TcpStream::connect(&stage.members[0].links).await.unwrap();
-    stranger.write_all(b"in plain text, longer than a record's head").await.unwrap();
-    let answer = tokio::time::timeout(LIMIT, stranger.read_u8()).await.expect("an answer");
+    stranger
+        .write_all(b"in plain text, longer than a record's head")
+        .await
+        .unwrap();
+    let answer = tokio::time::timeout(LIMIT, stranger.read_u8())
+        .await
+        .expect("an answer");
     assert_eq!(answer.unwrap(), ALERT, "links speak TLS");
     stage.judge().await;
 }

@@ -22,11 +22,13 @@ use crate::process::ADMIN_TOKEN;
 /// How many nodes there are where nothing else is said.
 pub const NODES: usize = 3;
 
-/// Clients, and how long each thinks between requests: enough to meet whatever happens, and little enough for all these processes on two processors.
+/// Clients, and how long each thinks between requests: enough to meet whatever happens, and little enough for
+/// all these processes on two processors.
 const CLIENTS: u64 = 12;
 const PACE: Duration = Duration::from_millis(10);
 
-/// Longer than a request takes at a node that is ready and stays so, and than it may take until there is an answer of whatever kind.
+/// Longer than a request takes at a node that is ready and stays so, and than it may take until there is an
+/// answer of whatever kind.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Nodes before their database.
@@ -46,7 +48,12 @@ impl Stage {
             members.push(Member::new(number, server, &name, keys, has_wires).await);
         }
         let client = Client::builder().timeout(ANSWER_LIMIT).build().unwrap();
-        Self { members, client, history: Arc::default(), next: AtomicU64::new(1) }
+        Self {
+            members,
+            client,
+            history: Arc::default(),
+            next: AtomicU64::new(1),
+        }
     }
 
     /// Three that are ready and share the shards as the plan has it.
@@ -59,7 +66,11 @@ impl Stage {
 
     /// Starts these nodes, at once; they are ready then.
     pub fn start(&mut self, which: &[usize]) {
-        let members = self.members.iter_mut().enumerate().filter(|(number, _)| which.contains(number));
+        let members = self
+            .members
+            .iter_mut()
+            .enumerate()
+            .filter(|(number, _)| which.contains(number));
         tokio::task::block_in_place(|| {
             std::thread::scope(|scope| members.for_each(|(_, member)| drop(scope.spawn(|| member.start()))));
         });
@@ -80,19 +91,33 @@ impl Stage {
         self.members.iter().map(|member| member.address.clone()).collect()
     }
 
-    /// Clients and an administrator at work on two coupons, at all nodes that run now, and from then on wherever they are sent.
+    /// Clients and an administrator at work on two coupons, at all nodes that run now, and from then on
+    /// wherever they are sent.
     pub async fn clients(&self) -> (Clients, [u64; 2]) {
         let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
         println!("FIRSTCOME_SEED={seed}");
         let coupons = [self.coupon(Some(TOTAL)).await, self.coupon(None).await];
         let addresses: Vec<String> = self.living().map(|member| member.address.clone()).collect();
-        (Clients::begin(CLIENTS, PACE, seed, &self.client, &addresses, &self.history, coupons), coupons)
+        (
+            Clients::begin(
+                CLIENTS,
+                PACE,
+                seed,
+                &self.client,
+                &addresses,
+                &self.history,
+                coupons,
+            ),
+            coupons,
+        )
     }
 
     /// A coupon of which a user may have one.
     pub async fn coupon(&self, total_quantity: Option<u64>) -> u64 {
         let somebody = self.living().next().expect("a node that runs");
-        self.history.create(&self.client, &somebody.address, total_quantity, 1).await
+        self.history
+            .create(&self.client, &somebody.address, total_quantity, 1)
+            .await
     }
 
     /// A coupon without a limit that this node owns.
@@ -109,7 +134,9 @@ impl Stage {
 
     /// The node that owns the coupon, as this one says.
     pub async fn owner(&self, asked: usize, coupon: u64) -> Option<String> {
-        let (status, body) = self.operator(asked, &format!("/v1/cluster/coupons/{coupon}")).await?;
+        let (status, body) = self
+            .operator(asked, &format!("/v1/cluster/coupons/{coupon}"))
+            .await?;
         assert_eq!(status, 200, "{body}");
         body["owner"].as_str().map(str::to_owned)
     }
@@ -118,24 +145,40 @@ impl Stage {
     pub async fn incarnation(&self, asked: usize, of: usize) -> String {
         let (status, view) = self.operator(asked, "/v1/cluster").await.expect("an answer");
         assert_eq!(status, 200, "{view}");
-        let node = view["nodes"].as_array().unwrap().iter().find(|node| node["id"] == self.members[of].name.as_str());
-        node.expect("a node with a row")["incarnation"].as_str().unwrap().to_owned()
+        let node = view["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|node| node["id"] == self.members[of].name.as_str());
+        node.expect("a node with a row")["incarnation"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// What a node answers to an administrator; nothing if it does not.
     pub async fn operator(&self, asked: usize, path: &str) -> Option<(u16, Value)> {
-        let request = self.client.get(format!("http://{}{path}", self.members[asked].address)).bearer_auth(ADMIN_TOKEN);
+        let request = self
+            .client
+            .get(format!("http://{}{path}", self.members[asked].address))
+            .bearer_auth(ADMIN_TOKEN);
         let response = request.send().await.ok()?;
         Some((response.status().as_u16(), response.json().await.ok()?))
     }
 
-    /// Asks this node for the coupon, as one user with one key, until it is issued to him; how long that took.
+    /// Asks this node for the coupon, as one user with one key, until it is issued to him; how long that
+    /// took.
     pub async fn until_issued(&self, asked: usize, coupon: u64) -> Duration {
         let (number, begun) = (self.next.fetch_add(1, Ordering::Relaxed), Instant::now());
         let (user, key) = (format!("prober-{number}"), format!("probe-{number}"));
         let address = &self.members[asked].address;
         eventually("the coupon is issued", async || {
-            matches!(self.history.issue(&self.client, address, coupon, &user, &key).await, Some((201, _)))
+            matches!(
+                self.history
+                    .issue(&self.client, address, coupon, &user, &key)
+                    .await,
+                Some((201, _))
+            )
         })
         .await;
         begun.elapsed()
@@ -144,16 +187,26 @@ impl Stage {
     /// Waits until clients have been given so many more.
     pub async fn goes_on(&self) {
         let before = self.history.issued();
-        eventually("coupons are issued", async || self.history.issued() > before + CLIENTS).await;
+        eventually("coupons are issued", async || {
+            self.history.issued() > before + CLIENTS
+        })
+        .await;
     }
 
     /// Why a node is not ready; nothing if it is.
     pub async fn reasons(&self, asked: usize) -> Vec<String> {
-        let Ok(response) = self.client.get(format!("http://{}/readyz", self.members[asked].address)).send().await else {
+        let Ok(response) = self
+            .client
+            .get(format!("http://{}/readyz", self.members[asked].address))
+            .send()
+            .await
+        else {
             return vec!["no answer".to_owned()];
         };
         let (is_ready, body) = (response.status() == 200, response.json::<Value>().await.unwrap());
-        let reasons: Vec<String> = body.get("reasons").map_or(Vec::new(), |reasons| serde_json::from_value(reasons.clone()).unwrap());
+        let reasons: Vec<String> = body.get("reasons").map_or(Vec::new(), |reasons| {
+            serde_json::from_value(reasons.clone()).unwrap()
+        });
         assert_eq!(is_ready, reasons.is_empty(), "{body}");
         reasons
     }
@@ -161,14 +214,19 @@ impl Stage {
     /// Waits until a node says that it is not ready, for one of these reasons.
     pub async fn not_ready(&self, asked: usize, reasons: &[&str]) {
         eventually(&format!("/readyz says one of {reasons:?}"), async || {
-            self.reasons(asked).await.iter().any(|said| reasons.contains(&said.as_str()))
+            self.reasons(asked)
+                .await
+                .iter()
+                .any(|said| reasons.contains(&said.as_str()))
         })
         .await;
     }
 
     /// Waits until all that run are ready, and they alone share all shards, none of which will move any more.
     pub async fn settled(&self) {
-        let all: Vec<usize> = (0..self.members.len()).filter(|number| self.members[*number].lives()).collect();
+        let all: Vec<usize> = (0..self.members.len())
+            .filter(|number| self.members[*number].lives())
+            .collect();
         self.settled_among(&all).await;
     }
 
@@ -187,31 +245,61 @@ impl Stage {
 
     /// Whether this node sees that each shard is where the plan over those nodes has it.
     async fn sees_shared(&self, asked: usize, which: &[usize]) -> bool {
-        let Some((200, view)) = self.operator(asked, "/v1/cluster").await else { return false };
+        let Some((200, view)) = self.operator(asked, "/v1/cluster").await else {
+            return false;
+        };
         let shards = view["shards"].as_array().unwrap();
         assert_eq!(shards.len(), usize::from(SHARDS));
-        let plan = Plan::new(which.iter().map(|number| NodeId::parse(&self.members[*number].name).unwrap()));
-        ShardId::all().zip(shards).all(|(id, shard)| shard["owner"].as_str() == plan.owner_of(id).map(NodeId::as_str))
+        let plan = Plan::new(
+            which
+                .iter()
+                .map(|number| NodeId::parse(&self.members[*number].name).unwrap()),
+        );
+        ShardId::all()
+            .zip(shards)
+            .all(|(id, shard)| shard["owner"].as_str() == plan.owner_of(id).map(NodeId::as_str))
     }
 
     /// A metric of a node, by its name and labels as they are shown; 0 where it is not there.
     pub async fn metric(&self, asked: usize, name: &str) -> f64 {
-        let response = self.client.get(format!("http://{}/metrics", self.members[asked].address)).send().await.unwrap();
+        let response = self
+            .client
+            .get(format!("http://{}/metrics", self.members[asked].address))
+            .send()
+            .await
+            .unwrap();
         let text = response.text().await.unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Holds all that anybody saw against what is stored, as it is read at one of the nodes; and no node found what it never expects.
+    /// Holds all that anybody saw against what is stored, as it is read at one of the nodes; and no node
+    /// found what it never expects.
     pub async fn judge(&self) -> Report {
-        for (number, member) in self.members.iter().enumerate().filter(|(_, member)| member.lives()) {
+        for (number, member) in self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.lives())
+        {
             for never in ["coupon_contradictions_total", "coupon_owner_panics_total"] {
-                assert_eq!(self.metric(number, never).await, 0.0, "{never} at {}", member.name);
+                assert_eq!(
+                    self.metric(number, never).await,
+                    0.0,
+                    "{never} at {}",
+                    member.name
+                );
             }
         }
         let somebody = self.living().last().expect("a node that runs");
-        // A change that does not widen is not waited for: doors of other nodes may know the version before it for so long.
-        let options = Options { narrowing_lag: DOOR_TTL, ..Options::default() };
+        // A change that does not widen is not waited for: doors of other nodes may know the version before it
+        // for so long.
+        let options = Options {
+            narrowing_lag: DOOR_TTL,
+            ..Options::default()
+        };
         self.history.judge_by(&somebody.address, &options).await
     }
 }

@@ -15,7 +15,9 @@ const LEASE: Duration = Duration::from_millis(1_500);
 const SLACK: Duration = Duration::from_secs(1);
 
 async fn a_node_without_its_database_is_replaced_and_comes_back(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let stage = Stage::on(server, &["cluster.lease=1500ms", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
@@ -25,7 +27,10 @@ async fn a_node_without_its_database_is_replaced_and_comes_back(kind: Kind) {
             let coupon = stage.coupon_of(cut_off).await;
             stage.members[cut_off].database.set(mode);
             let took = stage.until_issued(asked, coupon).await;
-            println!("{mode:?} before the database of {}: taken over after {took:?}", stage.members[cut_off].name);
+            println!(
+                "{mode:?} before the database of {}: taken over after {took:?}",
+                stage.members[cut_off].name
+            );
             stage.not_ready(cut_off, &["no_lease"]).await;
             let others: Vec<usize> = (0..3).filter(|number| *number != cut_off).collect();
             stage.settled_among(&others).await;
@@ -43,7 +48,9 @@ async fn a_node_without_its_database_is_replaced_and_comes_back(kind: Kind) {
 
 /// With a server of its own, that is away for longer than a lease.
 async fn a_database_that_was_away_finds_the_nodes_as_they_were(kind: Kind) {
-    let Some(server) = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]) else { return };
+    let Some(server) = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]) else {
+        return;
+    };
     // A node that has no turn on this machine for a lease is ended, and that is not asked for here.
     let stage = Stage::on(&server, &["cluster.lease=5s", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;

@@ -8,7 +8,9 @@ use crate::on_both;
 use crate::stage::Stage;
 
 async fn every_node_shows_the_same_cluster(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let mut stage = Stage::on(server, &[], false).await;
     let mut coupons = Vec::new();
     for member in 0..3 {
@@ -17,37 +19,64 @@ async fn every_node_shows_the_same_cluster(kind: Kind) {
     let mut views = Vec::new();
     for (asked, member) in stage.members.iter().enumerate() {
         let (status, mut view) = stage.operator(asked, "/v1/cluster").await.unwrap();
-        assert_eq!((status, view["node"].as_str()), (200, Some(member.name.as_str())), "{view}");
+        assert_eq!(
+            (status, view["node"].as_str()),
+            (200, Some(member.name.as_str())),
+            "{view}"
+        );
         view["node"] = "".into();
         views.push(view);
     }
     assert!(views.iter().all(|view| *view == views[0]), "{views:?}");
     let nodes = views[0]["nodes"].as_array().unwrap();
-    let incarnations: HashSet<&str> = nodes.iter().map(|node| node["incarnation"].as_str().unwrap()).collect();
+    let incarnations: HashSet<&str> = nodes
+        .iter()
+        .map(|node| node["incarnation"].as_str().unwrap())
+        .collect();
     assert_eq!((nodes.len(), incarnations.len()), (3, 3));
     for (node, member) in nodes.iter().zip(&stage.members) {
         let seen = ["id", "http", "cluster", "state"].map(|field| node[field].as_str().unwrap());
         assert_eq!(seen, [&member.name, &member.address, &member.links, "ready"]);
-        let shards = views[0]["shards"].as_array().unwrap().iter().filter(|shard| shard["owner"] == member.name.as_str()).count();
+        let shards = views[0]["shards"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|shard| shard["owner"] == member.name.as_str())
+            .count();
         assert_eq!(node["shards"].as_u64(), Some(shards as u64));
     }
     for (owner, coupon) in coupons.iter().enumerate() {
         let path = format!("/v1/cluster/coupons/{coupon}");
         let (_, place) = stage.operator(0, &path).await.unwrap();
-        assert_eq!(place["owner"].as_str(), Some(stage.members[owner].name.as_str()), "{place}");
+        assert_eq!(
+            place["owner"].as_str(),
+            Some(stage.members[owner].name.as_str()),
+            "{place}"
+        );
         for asked in 1..3 {
             assert_eq!(stage.operator(asked, &path).await.unwrap(), (200, place.clone()));
         }
         let shard = &views[0]["shards"][place["shard"].as_u64().unwrap() as usize];
-        assert_eq!((&shard["owner"], &shard["epoch"]), (&place["owner"], &place["epoch"]));
+        assert_eq!(
+            (&shard["owner"], &shard["epoch"]),
+            (&place["owner"], &place["epoch"])
+        );
     }
     // Who has left owns nothing, and is shown so by those who stay.
     stage.stop(2);
     stage.settled().await;
     for asked in 0..2 {
         let (_, view) = stage.operator(asked, "/v1/cluster").await.unwrap();
-        let states: Vec<&str> = view["nodes"].as_array().unwrap().iter().map(|node| node["state"].as_str().unwrap()).collect();
-        assert_eq!((states, view["nodes"][2]["shards"].as_u64()), (vec!["ready", "ready", "ended"], Some(0)));
+        let states: Vec<&str> = view["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| node["state"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            (states, view["nodes"][2]["shards"].as_u64()),
+            (vec!["ready", "ready", "ended"], Some(0))
+        );
         let owner = stage.owner(asked, coupons[2]).await;
         assert!(owner.is_some_and(|owner| owner != stage.members[2].name));
     }

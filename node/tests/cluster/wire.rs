@@ -1,4 +1,5 @@
-//! What lies between a node's links and those who dial them: a proxy that cuts, delays, or lets nothing pass and cuts nothing.
+//! What lies between a node's links and those who dial them: a proxy that cuts, delays, or lets nothing pass
+//! and cuts nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +23,8 @@ pub enum Mode {
     Cut,
     /// Nothing passes and nothing is cut: a silent partition.
     Silent,
-    /// Nothing passes ever again on those of the first so many connections; others pass. Half-open: one side may have forgotten it.
+    /// Nothing passes ever again on those of the first so many connections; others pass. Half-open: one side
+    /// may have forgotten it.
     SilentBefore(u64),
     /// It arrives so much later.
     Delayed(Duration),
@@ -39,8 +41,11 @@ impl Wire {
     /// Before whoever listens, or will, at this port of loopback.
     pub async fn before(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire =
-            Self { port: listener.local_addr().unwrap().port(), mode: Arc::new(watch::Sender::new(Mode::Pass)), opened: Arc::default() };
+        let wire = Self {
+            port: listener.local_addr().unwrap().port(),
+            mode: Arc::new(watch::Sender::new(Mode::Pass)),
+            opened: Arc::default(),
+        };
         let (mode, opened) = (Arc::clone(&wire.mode), Arc::clone(&wire.opened));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -72,7 +77,9 @@ async fn connect(client: TcpStream, target: u16, number: u64, mode: Arc<watch::S
     if *mode.borrow() == Mode::Cut {
         return;
     }
-    let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+    let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
+        return;
+    };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     // Whichever ends first ends the other: a connection is cut as a whole.
@@ -92,11 +99,17 @@ async fn carry(number: u64, from: OwnedReadHalf, to: OwnedWriteHalf, mode: watch
 }
 
 /// Reads, and says when each piece is to arrive.
-async fn take(number: u64, mut from: OwnedReadHalf, pieces: mpsc::Sender<(Instant, Vec<u8>)>, mut modes: watch::Receiver<Mode>) {
+async fn take(
+    number: u64,
+    mut from: OwnedReadHalf,
+    pieces: mpsc::Sender<(Instant, Vec<u8>)>,
+    mut modes: watch::Receiver<Mode>,
+) {
     let mut buffer = vec![0; 1 << 16];
     let mut mode = *modes.borrow_and_update();
     loop {
-        let silent = matches!(mode, Mode::Silent) || matches!(mode, Mode::SilentBefore(before) if number < before);
+        let silent =
+            matches!(mode, Mode::Silent) || matches!(mode, Mode::SilentBefore(before) if number < before);
         tokio::select! {
             // What is read after the mode was changed is treated by it.
             biased;

@@ -1,4 +1,5 @@
-//! Clients as they are: they ask again with the same key until they are answered. Beside them an administrator who changes the coupons.
+//! Clients as they are: they ask again with the same key until they are answered. Beside them an
+//! administrator who changes the coupons.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,12 +17,15 @@ use crate::history::History;
 /// What the first of the two coupons begins with. The other has no limit.
 pub const TOTAL: u64 = 1_000;
 
-/// How long whoever has asked may take until an answer says what became of it, once there is nothing in its way.
+/// How long whoever has asked may take until an answer says what became of it, once there is nothing in its
+/// way.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A number that somebody set, for the seed of a run or its length.
 pub fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 #[derive(Clone)]
@@ -47,8 +51,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// So many clients begin to ask the processes at these addresses, whichever comes to their mind, for two coupons, one of [`TOTAL`] and one without a
-    /// limit.
+    /// So many clients begin to ask the processes at these addresses, whichever comes to their mind, for two
+    /// coupons, one of [`TOTAL`] and one without a limit.
     pub fn begin(
         number: u64,
         pace: Duration,
@@ -59,13 +63,38 @@ impl Clients {
         coupons: [u64; 2],
     ) -> Self {
         let (sender, addresses) = watch::channel(addresses.to_vec());
-        let (next, over, desk) = (Arc::default(), Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(())));
+        let (next, over, desk) = (
+            Arc::default(),
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(Mutex::new(())),
+        );
         let (client, history) = (client.clone(), Arc::clone(history));
-        let one = OneOfThem { client, addresses, history, coupons, next, over: Arc::clone(&over), pace, desk: Arc::clone(&desk) };
-        let ask = |number| tokio::spawn(one.clone().ask_until_it_is_over(StdRng::seed_from_u64(seed ^ number)));
+        let one = OneOfThem {
+            client,
+            addresses,
+            history,
+            coupons,
+            next,
+            over: Arc::clone(&over),
+            pace,
+            desk: Arc::clone(&desk),
+        };
+        let ask = |number| {
+            tokio::spawn(
+                one.clone()
+                    .ask_until_it_is_over(StdRng::seed_from_u64(seed ^ number)),
+            )
+        };
         let mut tasks: Vec<_> = (1..=number).map(ask).collect();
-        tasks.push(tokio::spawn(one.change_until_it_is_over(StdRng::seed_from_u64(!seed))));
-        Self { over, addresses: sender, desk, tasks }
+        tasks.push(tokio::spawn(
+            one.change_until_it_is_over(StdRng::seed_from_u64(!seed)),
+        ));
+        Self {
+            over,
+            addresses: sender,
+            desk,
+            tasks,
+        }
     }
 
     /// From now on they ask there.
@@ -103,7 +132,9 @@ impl Clients {
                 task.await.unwrap();
             }
         };
-        tokio::time::timeout(ANSWERED_WITHIN, all).await.expect("everybody is answered");
+        tokio::time::timeout(ANSWERED_WITHIN, all)
+            .await
+            .expect("everybody is answered");
     }
 }
 
@@ -112,9 +143,19 @@ impl OneOfThem {
     async fn ask_until_it_is_over(mut self, mut rng: StdRng) {
         while !self.over.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let user = if rng.random_ratio(1, 5) { rng.random_range(0..=number) } else { number };
+            let user = if rng.random_ratio(1, 5) {
+                rng.random_range(0..=number)
+            } else {
+                number
+            };
             let coupon = self.coupons[rng.random_range(0..2)];
-            self.ask(&mut rng, coupon, &format!("user-{user}"), &format!("key-{number}")).await;
+            self.ask(
+                &mut rng,
+                coupon,
+                &format!("user-{user}"),
+                &format!("key-{number}"),
+            )
+            .await;
             if !self.pace.is_zero() {
                 tokio::time::sleep(self.pace).await;
             }
@@ -125,9 +166,14 @@ impl OneOfThem {
     async fn ask(&mut self, rng: &mut StdRng, coupon: u64, user: &str, key: &str) {
         loop {
             let address = self.somewhere(rng);
-            match self.history.issue(&self.client, &address, coupon, user, key).await {
+            match self
+                .history
+                .issue(&self.client, &address, coupon, user, key)
+                .await
+            {
                 Some((status, _)) if status != 503 => return,
-                // The process is gone, or says that it does not know: asked again when there is another, or in a moment.
+                // The process is gone, or says that it does not know: asked again when there is another, or
+                // in a moment.
                 _ => drop(tokio::time::timeout(Duration::from_millis(50), self.addresses.changed()).await),
             }
         }
@@ -139,8 +185,8 @@ impl OneOfThem {
         addresses[rng.random_range(0..addresses.len())].clone()
     }
 
-    /// The administrator: pauses, resumes, and puts more on offer. Always of the first coupon: the other stays open, so that whoever asks for it is given it as
-    /// long as anybody decides.
+    /// The administrator: pauses, resumes, and puts more on offer. Always of the first coupon: the other
+    /// stays open, so that whoever asks for it is given it as long as anybody decides.
     async fn change_until_it_is_over(mut self, mut rng: StdRng) {
         let mut total = TOTAL;
         while !self.over.load(Ordering::Relaxed) {
@@ -160,7 +206,11 @@ impl OneOfThem {
             }
             self.history.change(&self.client, &address, coupon, change).await;
             drop(at_the_desk);
-            let _ = tokio::time::timeout(Duration::from_millis(rng.random_range(1..40)), self.addresses.changed()).await;
+            let _ = tokio::time::timeout(
+                Duration::from_millis(rng.random_range(1..40)),
+                self.addresses.changed(),
+            )
+            .await;
         }
     }
 }

@@ -12,8 +12,13 @@ pub async fn database(server: &Server) -> String {
     let create = format!("CREATE DATABASE {name}");
     // A server of a group takes writes some time after connections.
     eventually("the server takes writes", async || {
-        let Ok(mut shell) = administrator(server).await else { return false };
-        sqlx::raw_sql(AssertSqlSafe(create.clone())).execute(&mut shell).await.is_ok()
+        let Ok(mut shell) = administrator(server).await else {
+            return false;
+        };
+        sqlx::raw_sql(AssertSqlSafe(create.clone()))
+            .execute(&mut shell)
+            .await
+            .is_ok()
     })
     .await;
     name
@@ -26,10 +31,18 @@ pub async fn administrator(server: &Server) -> sqlx::Result<MySqlConnection> {
 
 /// Runs statements as text.
 pub async fn run(shell: &mut MySqlConnection, statements: &str) {
-    sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(shell).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
+        .execute(shell)
+        .await
+        .unwrap();
 }
 
 /// One number.
 pub async fn number(shell: &mut MySqlConnection, query: &str) -> i64 {
-    sqlx::raw_sql(AssertSqlSafe(query.to_owned())).fetch_one(shell).await.unwrap().try_get(0).unwrap()
+    sqlx::raw_sql(AssertSqlSafe(query.to_owned()))
+        .fetch_one(shell)
+        .await
+        .unwrap()
+        .try_get(0)
+        .unwrap()
 }

@@ -27,20 +27,48 @@ pub struct History {
 
 impl History {
     /// Makes a coupon.
-    pub async fn create(&self, client: &Client, address: &str, total_quantity: Option<u64>, per_user_limit: u8) -> u64 {
+    pub async fn create(
+        &self,
+        client: &Client,
+        address: &str,
+        total_quantity: Option<u64>,
+        per_user_limit: u8,
+    ) -> u64 {
         let body = json!({"title": "test", "total_quantity": total_quantity, "per_user_limit": per_user_limit, "use_within_days": 30});
-        let request = client.post(format!("http://{address}/v1/coupons")).bearer_auth(ADMIN_TOKEN).json(&body);
-        let (_, coupon) = self.send("create", json!({}), request).await.expect("a coupon is made");
+        let request = client
+            .post(format!("http://{address}/v1/coupons"))
+            .bearer_auth(ADMIN_TOKEN)
+            .json(&body);
+        let (_, coupon) = self
+            .send("create", json!({}), request)
+            .await
+            .expect("a coupon is made");
         let id = coupon["id"].as_u64().unwrap();
         self.coupons.lock().unwrap().insert(CouponId::new(id).unwrap());
         id
     }
 
     /// A user asks for the coupon; `None` if no answer came.
-    pub async fn issue(&self, client: &Client, address: &str, coupon: u64, user: &str, key: &str) -> Option<Answer> {
+    pub async fn issue(
+        &self,
+        client: &Client,
+        address: &str,
+        coupon: u64,
+        user: &str,
+        key: &str,
+    ) -> Option<Answer> {
         let url = format!("http://{address}/v1/coupons/{coupon}/issuances");
-        let request = client.post(url).header("X-User-Id", user).header("Idempotency-Key", key);
-        let answer = self.send("issue", json!({"coupon": coupon, "user": user, "key": key}), request).await;
+        let request = client
+            .post(url)
+            .header("X-User-Id", user)
+            .header("Idempotency-Key", key);
+        let answer = self
+            .send(
+                "issue",
+                json!({"coupon": coupon, "user": user, "key": key}),
+                request,
+            )
+            .await;
         if matches!(answer, Some((201, _))) {
             self.issued.fetch_add(1, Ordering::Relaxed);
         }
@@ -57,7 +85,10 @@ impl History {
         let lines = self.lines.lock().unwrap().clone();
         let failed = |line: &&str| {
             let line: Value = serde_json::from_str(line).unwrap();
-            let answer = line.as_object().and_then(|line| line.values().next()).map(|operation| &operation["answer"]["status"]);
+            let answer = line
+                .as_object()
+                .and_then(|line| line.values().next())
+                .map(|operation| &operation["answer"]["status"]);
             answer.and_then(Value::as_u64).is_none_or(|status| status >= 500)
         };
         lines.lines().filter(failed).map(str::to_owned).collect()
@@ -71,7 +102,12 @@ impl History {
             (Value::String(name), _) => client.post(format!("{url}/{name}")),
             other => panic!("{other:?} is no change"),
         };
-        self.send("change", json!({"coupon": coupon, "change": change}), request.bearer_auth(ADMIN_TOKEN)).await
+        self.send(
+            "change",
+            json!({"coupon": coupon, "change": change}),
+            request.bearer_auth(ADMIN_TOKEN),
+        )
+        .await
     }
 
     async fn send(&self, kind: &str, mut operation: Value, request: RequestBuilder) -> Option<Answer> {
@@ -97,24 +133,43 @@ impl History {
         let lines = self.lines.lock().unwrap().clone();
         let operations: Vec<Operation> = history::read(lines.as_bytes()).collect::<Result<_, _>>().unwrap();
         let coupons = self.coupons.lock().unwrap().clone();
-        let rows = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN).rows(&coupons).await.unwrap();
+        let rows = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN)
+            .rows(&coupons)
+            .await
+            .unwrap();
         clean(checker::check(&operations, &rows, options))
     }
 
-    /// Holds what users were told of these coupons, as far as they asked since then, against what is stored now: for a database that has lost what
-    /// was before. Nobody may have changed the coupons meanwhile.
+    /// Holds what users were told of these coupons, as far as they asked since then, against what is stored
+    /// now: for a database that has lost what was before. Nobody may have changed the coupons meanwhile.
     pub async fn judge_issues(&self, address: &str, coupons: &[u64], since: Timestamp) -> Report {
         let lines = self.lines.lock().unwrap().clone();
         let is_meant = |line: &&str| {
             let line: Value = serde_json::from_str(line).unwrap();
             let issue = &line["issue"];
-            coupons.iter().any(|coupon| issue["coupon"] == *coupon) && issue["call_us"].as_i64() >= Some(since.as_micros())
+            coupons.iter().any(|coupon| issue["coupon"] == *coupon)
+                && issue["call_us"].as_i64() >= Some(since.as_micros())
         };
         let lines: Vec<&str> = lines.lines().filter(is_meant).collect();
-        let operations: Vec<Operation> = history::read(lines.join("\n").as_bytes()).collect::<Result<_, _>>().unwrap();
-        let coupons = coupons.iter().map(|coupon| CouponId::new(*coupon).unwrap()).collect();
-        let rows = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN).rows(&coupons).await.unwrap();
-        clean(checker::check(&operations, &rows, &Options { foreign: true, ..Options::default() }))
+        let operations: Vec<Operation> = history::read(lines.join("\n").as_bytes())
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let coupons = coupons
+            .iter()
+            .map(|coupon| CouponId::new(*coupon).unwrap())
+            .collect();
+        let rows = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN)
+            .rows(&coupons)
+            .await
+            .unwrap();
+        clean(checker::check(
+            &operations,
+            &rows,
+            &Options {
+                foreign: true,
+                ..Options::default()
+            },
+        ))
     }
 }
 
@@ -127,6 +182,9 @@ fn clean(report: Report) -> Report {
 
 async fn read(request: RequestBuilder) -> Option<(u16, bool, Value)> {
     let answer = request.send().await.ok()?;
-    let (status, replayed) = (answer.status().as_u16(), answer.headers().contains_key("idempotent-replayed"));
+    let (status, replayed) = (
+        answer.status().as_u16(),
+        answer.headers().contains_key("idempotent-replayed"),
+    );
     Some((status, replayed, answer.json().await.ok()?))
 }

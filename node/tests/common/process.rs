@@ -33,7 +33,11 @@ fn program(data: &Path, arguments: &[&str]) -> (Command, PathBuf) {
         command.env_remove(key);
     }
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
-    command.args(["--set", &token, "--set", "log.level=warn"]).args(arguments).current_dir(data).stdin(Stdio::null());
+    command
+        .args(["--set", &token, "--set", "log.level=warn"])
+        .args(arguments)
+        .current_dir(data)
+        .stdin(Stdio::null());
     let log = data.join("stderr");
     command.stderr(OpenOptions::new().create(true).append(true).open(&log).unwrap());
     (command, log)
@@ -43,7 +47,8 @@ fn set(keys: &[String]) -> impl Iterator<Item = &str> {
     keys.iter().flat_map(|key| ["--set", key])
 }
 
-/// Runs a command of the program that ends by itself, within a limit: whether it went well, and what it logged.
+/// Runs a command of the program that ends by itself, within a limit: whether it went well, and what it
+/// logged.
 pub fn run(data: &Path, command: &str, keys: &[String], limit: Duration) -> (bool, String) {
     let arguments: Vec<&str> = std::iter::once(command).chain(set(keys)).collect();
     let (mut command, log) = program(data, &arguments);
@@ -55,7 +60,12 @@ pub fn run(data: &Path, command: &str, keys: &[String], limit: Duration) -> (boo
     }
     let said = std::fs::read_to_string(&log).unwrap();
     std::fs::remove_file(log).unwrap();
-    (status.unwrap_or_else(|| panic!("it does not end within {limit:?}: {said}")).success(), said)
+    (
+        status
+            .unwrap_or_else(|| panic!("it does not end within {limit:?}: {said}"))
+            .success(),
+        said,
+    )
 }
 
 /// How a process ended, if it did within the limit.
@@ -87,7 +97,11 @@ impl Process {
         let (mut command, log) = program(data, &arguments);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let (output, (sender, said)) = (child.stdout.take().unwrap(), mpsc::channel());
-        let mut process = Self { child, address: String::new(), log };
+        let mut process = Self {
+            child,
+            address: String::new(),
+            log,
+        };
         std::thread::spawn(move || {
             let mut welcome = String::new();
             BufReader::new(output).read_line(&mut welcome).unwrap();
@@ -95,7 +109,10 @@ impl Process {
             let _ = sender.send(welcome);
         });
         let welcome = said.recv_timeout(START_LIMIT).unwrap_or_default();
-        let address = welcome.split("http://").nth(1).map(|address| address.trim().to_owned());
+        let address = welcome
+            .split("http://")
+            .nth(1)
+            .map(|address| address.trim().to_owned());
         process.address = address.unwrap_or_else(|| panic!("it says where it is ready: {}", process.log()));
         process
     }
@@ -108,19 +125,28 @@ impl Process {
     /// Bytes of memory that are its own.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_raw(self.child.id().try_into().unwrap()).unwrap(), signal).unwrap();
+        kill_process(
+            Pid::from_raw(self.child.id().try_into().unwrap()).unwrap(),
+            signal,
+        )
+        .unwrap();
     }
 
     /// Asks it to stop; whether it did so well, within the limit.
     pub fn stop(&mut self, limit: Duration) -> bool {
         self.signal(Signal::TERM);
-        ended(&mut self.child, limit).unwrap_or_else(|| panic!("it does not stop within {limit:?}")).success()
+        ended(&mut self.child, limit)
+            .unwrap_or_else(|| panic!("it does not stop within {limit:?}"))
+            .success()
     }
 
     /// As by `kill -9`: nothing is finished.

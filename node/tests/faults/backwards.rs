@@ -1,4 +1,5 @@
-//! A database that has forgotten what it confirmed: its server comes back on older data, while the node still has its lease and batches to store.
+//! A database that has forgotten what it confirmed: its server comes back on older data, while the node still
+//! has its lease and batches to store.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +13,8 @@ use crate::stage::Stage;
 
 const CLIENTS: u64 = 16;
 
-/// A lease that outlasts a server's restart, so that owners go on with what they hold and nothing but the lost beat can give it away.
+/// A lease that outlasts a server's restart, so that owners go on with what they hold and nothing but the
+/// lost beat can give it away.
 const LONG_LEASE: &str = "cluster.lease=60s";
 
 const ALARM: &str = "coupon_database_went_backwards_total";
@@ -23,13 +25,20 @@ const INCARNATION: &str = "SELECT incarnation FROM nodes";
 
 /// Copies the data of a server that does not run.
 fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to).status().unwrap();
+    let copied = Command::new("cp")
+        .args(["-a", "--reflink=auto"])
+        .arg(from)
+        .arg(to)
+        .status()
+        .unwrap();
     assert!(copied.success());
 }
 
 /// The server is restarted under load, which harms nothing; and then on the data that it had in between.
 async fn a_database_that_went_backwards(kind: Kind) {
-    let Some(server) = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]) else { return };
+    let Some(server) = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]) else {
+        return;
+    };
     let stage = Stage::on(&server, &[LONG_LEASE]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;
     stage.goes_on().await;
@@ -48,12 +57,21 @@ async fn a_database_that_went_backwards(kind: Kind) {
     // It is by a beat that what was kept is known to be older.
     let beat = "SELECT beat FROM nodes";
     let kept_beat = number(&mut stage.shell().await, beat).await;
-    eventually("it beats on", async || number(&mut stage.shell().await, beat).await > kept_beat + 1).await;
+    eventually("it beats on", async || {
+        number(&mut stage.shell().await, beat).await > kept_beat + 1
+    })
+    .await;
     // Sold out, as its owner and the door have it. In what was kept it was never made.
     let gone = stage.coupon(Some(1)).await;
     assert_eq!(stage.issue(gone, "winner", "key").await.0.0, 201);
-    eventually("the door knows", async || stage.metric("coupon_door_notices").await > 0.0).await;
-    let (before, given_up) = (number(&mut stage.shell().await, INCARNATION).await, stage.logged(GIVEN_UP));
+    eventually("the door knows", async || {
+        stage.metric("coupon_door_notices").await > 0.0
+    })
+    .await;
+    let (before, given_up) = (
+        number(&mut stage.shell().await, INCARNATION).await,
+        stage.logged(GIVEN_UP),
+    );
     tokio::task::block_in_place(|| server.kill());
     // Batches are out, and owners would have them stored.
     stage.not_ready("no_store").await;
@@ -71,10 +89,17 @@ async fn a_database_that_went_backwards(kind: Kind) {
     stage.goes_on().await;
     clients.end_without_changes(quiet).await;
     assert!(stage.logged(GIVEN_UP) > given_up, "nothing was given up");
-    assert_ne!(number(&mut stage.shell().await, INCARNATION).await, before, "it lives on as it was");
+    assert_ne!(
+        number(&mut stage.shell().await, INCARNATION).await,
+        before,
+        "it lives on as it was"
+    );
     assert_eq!(stage.metric(ALARM).await, 1.0, "once is enough");
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
-    let report = stage.history.judge_issues(&stage.process.address, &coupons, alarm).await;
+    let report = stage
+        .history
+        .judge_issues(&stage.process.address, &coupons, alarm)
+        .await;
     assert!(report.issuances > CLIENTS, "there was no load to speak of");
 }
 

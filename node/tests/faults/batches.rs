@@ -1,5 +1,6 @@
-//! Every row of the table of failed batches, under load, on a server that is there: deadlocks, locks held too long, connections refused, cut at each
-//! moment or never answered, statements that go on without their client. In the end the checker judges all that anybody saw.
+//! Every row of the table of failed batches, under load, on a server that is there: deadlocks, locks held too
+//! long, connections refused, cut at each moment or never answered, statements that go on without their
+//! client. In the end the checker judges all that anybody saw.
 //!
 //! `FIRSTCOME_FAULT_ROUNDS` gives a run its length.
 
@@ -21,23 +22,30 @@ const CLIENTS: u64 = 24;
 const NOT_STORED: &str = r#"coupon_write_retries_total{reason="not_stored"}"#;
 const CLASHED: &str = r#"coupon_write_retries_total{reason="clash"}"#;
 
-/// How long it is waited for what must come soon or not at all: shorter than a lease, after which nothing is tried, and longer than a batch waits for a
-/// lock.
+/// How long it is waited for what must come soon or not at all: shorter than a lease, after which nothing is
+/// tried, and longer than a batch waits for a lock.
 const SOON: Duration = Duration::from_secs(2);
 
 async fn whatever_becomes_of_a_batch(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let stage = Stage::on(server, &[]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;
     stage.goes_on().await;
     for round in 1..=from_environment("FIRSTCOME_FAULT_ROUNDS").unwrap_or(1) {
         println!("round {round}");
-        for mode in [Mode::CutBeforeSending, Mode::CutAfterSending, Mode::CutAfterAnswer] {
+        for mode in [
+            Mode::CutBeforeSending,
+            Mode::CutAfterSending,
+            Mode::CutAfterAnswer,
+        ] {
             a_connection_is_cut(&stage, mode).await;
         }
         connections_are_refused(&stage).await;
         a_statement_is_never_answered(&stage).await;
-        // What follows is about issuances: a change would stand before them at the head of a lane, or have paused them.
+        // What follows is about issuances: a change would stand before them at the head of a lane, or have
+        // paused them.
         let _quiet = stage.without_changes(&clients, coupons).await;
         a_batch_loses_a_deadlock(&stage, coupons[1]).await;
         a_batch_waits_too_long_for_a_lock(&stage).await;
@@ -61,12 +69,14 @@ async fn a_connection_is_cut(stage: &Stage<'_>, mode: Mode) {
 
 async fn connections_are_refused(stage: &Stage<'_>) {
     let before = stage.metric(NOT_STORED).await;
-    // A batch that is at the server at that moment is one nobody knows of, and its lane sends no other before that is known: once more. Nor must any be
-    // unknown before, of which nothing could be read either.
+    // A batch that is at the server at that moment is one nobody knows of, and its lane sends no other before
+    // that is known: once more. Nor must any be unknown before, of which nothing could be read either.
     eventually("a batch is not stored", async || {
         stage.ready().await;
         stage.proxy.set(Mode::Refuse);
-        let refused = eventually("a batch comes back", async || stage.metric(NOT_STORED).await > before);
+        let refused = eventually("a batch comes back", async || {
+            stage.metric(NOT_STORED).await > before
+        });
         let _ = timeout(SOON, refused).await;
         stage.proxy.set(Mode::Pass);
         stage.goes_on().await;
@@ -80,9 +90,17 @@ async fn a_batch_loses_a_deadlock(stage: &Stage<'_>, coupon: u64) {
     let (mut holder, mut watcher, before) = (stage.shell().await, stage.shell().await, stage.logged("1213"));
     let shard = CouponId::new(coupon).unwrap().shard();
     // Who has changed the most rows is spared.
-    let many = (0..500).map(|number| format!("({number})")).collect::<Vec<_>>().join(",");
-    run(&mut holder, "DROP TABLE IF EXISTS ballast; CREATE TABLE ballast (number INT PRIMARY KEY)").await;
-    // On a slow machine a batch may have waited too long for the coupon before its shard is asked for: once more.
+    let many = (0..500)
+        .map(|number| format!("({number})"))
+        .collect::<Vec<_>>()
+        .join(",");
+    run(
+        &mut holder,
+        "DROP TABLE IF EXISTS ballast; CREATE TABLE ballast (number INT PRIMARY KEY)",
+    )
+    .await;
+    // On a slow machine a batch may have waited too long for the coupon before its shard is asked for: once
+    // more.
     eventually("a batch loses a deadlock", async || {
         run(&mut holder, &format!("BEGIN; INSERT INTO ballast VALUES {many}; SELECT * FROM coupons WHERE id = {coupon} FOR UPDATE")).await;
         eventually("a batch waits", async || waiting(&mut watcher).await > 0).await;
@@ -103,9 +121,13 @@ async fn a_batch_waits_too_long_for_a_lock(stage: &Stage<'_>) {
     stage.goes_on().await;
 }
 
-/// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more than ten times a second.)
+/// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more
+/// than ten times a second.)
 async fn waiting(shell: &mut MySqlConnection) -> u64 {
-    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'").fetch_one(shell).await.unwrap();
+    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
+        .fetch_one(shell)
+        .await
+        .unwrap();
     row.try_get::<String, _>(1).unwrap().parse().unwrap()
 }
 
@@ -121,13 +143,20 @@ async fn running_twice(shell: &mut MySqlConnection, database: &str) -> i64 {
 async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     let (mut holder, mut watcher) = (stage.shell().await, stage.shell().await);
     let clashed = stage.metric(CLASHED).await;
-    // On a slow machine both may have waited too long for the lock before it is let go, and then neither is stored: once more.
+    // On a slow machine both may have waited too long for the lock before it is let go, and then neither is
+    // stored: once more.
     eventually("it is found to be stored", async || {
         let cuts = stage.proxy.cuts();
         run(&mut holder, "BEGIN; SELECT * FROM coupons FOR UPDATE").await;
         stage.proxy.set(Mode::CutAfterSending);
         eventually("a batch is cut", async || stage.proxy.cuts() > cuts).await;
-        let _ = timeout(SOON, eventually("it runs twice", async || running_twice(&mut watcher, &stage.database).await > 0)).await;
+        let _ = timeout(
+            SOON,
+            eventually("it runs twice", async || {
+                running_twice(&mut watcher, &stage.database).await > 0
+            }),
+        )
+        .await;
         run(&mut holder, "ROLLBACK").await;
         stage.goes_on().await;
         stage.metric(CLASHED).await > clashed
@@ -135,9 +164,14 @@ async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     .await;
 }
 
-/// As where the server waits for room to log the commit: the statement is done, or will be, and nobody says so.
+/// As where the server waits for room to log the commit: the statement is done, or will be, and nobody says
+/// so.
 async fn a_statement_is_never_answered(stage: &Stage<'_>) {
-    let (cuts, before, begun) = (stage.proxy.cuts(), stage.logged("the database did not answer within"), Instant::now());
+    let (cuts, before, begun) = (
+        stage.proxy.cuts(),
+        stage.logged("the database did not answer within"),
+        Instant::now(),
+    );
     stage.proxy.set(Mode::KeepAnswer);
     eventually("an answer is kept", async || stage.proxy.cuts() > cuts).await;
     stage.logs("the database did not answer within", before).await;

@@ -29,11 +29,24 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
         keys.push(format!("store.url={}", server.url(&database(server).await, None)));
     }
     let mut process = Process::start_with(data.path(), &keys);
-    let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+    let client = Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .unwrap();
     let history = Arc::new(History::default());
-    let coupons =
-        [history.create(&client, &process.address, Some(TOTAL), 1).await, history.create(&client, &process.address, None, 1).await];
-    let clients = Clients::begin(CLIENTS, Duration::ZERO, seed, &client, std::slice::from_ref(&process.address), &history, coupons);
+    let coupons = [
+        history.create(&client, &process.address, Some(TOTAL), 1).await,
+        history.create(&client, &process.address, None, 1).await,
+    ];
+    let clients = Clients::begin(
+        CLIENTS,
+        Duration::ZERO,
+        seed,
+        &client,
+        std::slice::from_ref(&process.address),
+        &history,
+        coupons,
+    );
     for round in 0..rounds {
         // The fault itself: a moment that nobody chose.
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..300))).await;

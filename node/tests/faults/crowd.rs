@@ -15,10 +15,18 @@ const USERS: u64 = 4_000;
 async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) {
     let data = tempfile::tempdir().unwrap();
     // Far longer than the crowd takes: what is asked for here is how many there are, not how soon.
-    let process = Process::start_with(data.path(), &["http.deadline=15s".to_owned(), "cluster.lease=15s".to_owned()]);
-    let client = Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+    let process = Process::start_with(
+        data.path(),
+        &["http.deadline=15s".to_owned(), "cluster.lease=15s".to_owned()],
+    );
+    let client = Client::builder()
+        .timeout(Duration::from_secs(20))
+        .build()
+        .unwrap();
     let history = Arc::new(History::default());
-    let coupon = history.create(&client, &process.address, Some(total_quantity), per_user_limit).await;
+    let coupon = history
+        .create(&client, &process.address, Some(total_quantity), per_user_limit)
+        .await;
     let next = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
@@ -32,7 +40,9 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
                     }
                     // A user's requests stand side by side, so that they meet each other.
                     let user = format!("user-{}", number / requests_per_user);
-                    let answer = history.issue(&client, &address, coupon, &user, &format!("key-{number}")).await;
+                    let answer = history
+                        .issue(&client, &address, coupon, &user, &format!("key-{number}"))
+                        .await;
                     assert!(matches!(answer, Some((201 | 409, _))), "{answer:?}");
                 }
             })
@@ -43,7 +53,11 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
     }
     let report = history.judge(&process.address).await;
     let wanted = USERS * u64::from(per_user_limit).min(requests_per_user);
-    assert_eq!(report.issuances, total_quantity.min(wanted), "exactly what there is");
+    assert_eq!(
+        report.issuances,
+        total_quantity.min(wanted),
+        "exactly what there is"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! What a process must survive: kills at random moments under load, crowds, and everything that a database server does to it.
+//! What a process must survive: kills at random moments under load, crowds, and everything that a database
+//! server does to it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -25,60 +25,113 @@ impl Opening {
         let name = database(server).await;
         let mut shell = administrator(server).await.unwrap();
         run(&mut shell, &format!("USE {name}")).await;
-        Self { url: format!("store.url={}", server.url(&name, port)), shell, folder: tempfile::tempdir().unwrap() }
+        Self {
+            url: format!("store.url={}", server.url(&name, port)),
+            shell,
+            folder: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// On one that a node has worked with.
     async fn used(server: &Server) -> Self {
         let opening = Self::empty(server, None).await;
-        drop(tokio::task::block_in_place(|| Process::start_with(opening.folder.path(), std::slice::from_ref(&opening.url))));
+        drop(tokio::task::block_in_place(|| {
+            Process::start_with(opening.folder.path(), std::slice::from_ref(&opening.url))
+        }));
         opening
     }
 
     /// A command of the program does not go well, in time, and says why.
     fn refused(&self, command: &str, why: &[&str]) {
-        let keys = [self.url.clone(), "http.listen=127.0.0.1:0".to_owned(), "store.migration_wait=1s".to_owned()];
-        let (went_well, log) = tokio::task::block_in_place(|| run_program(self.folder.path(), command, &keys, LIMIT));
+        let keys = [
+            self.url.clone(),
+            "http.listen=127.0.0.1:0".to_owned(),
+            "store.migration_wait=1s".to_owned(),
+        ];
+        let (went_well, log) =
+            tokio::task::block_in_place(|| run_program(self.folder.path(), command, &keys, LIMIT));
         assert!(!went_well, "{command} went well: {log}");
         let last = log.lines().last().unwrap_or_default();
-        assert!(last.starts_with("firstcome: ") && why.iter().all(|why| last.contains(why)), "{why:?} is not said: {log}");
-        assert!(!log.contains("panicked") && !log.contains(bench::servers::PASSWORD), "{log}");
+        assert!(
+            last.starts_with("firstcome: ") && why.iter().all(|why| last.contains(why)),
+            "{why:?} is not said: {log}"
+        );
+        assert!(
+            !log.contains("panicked") && !log.contains(bench::servers::PASSWORD),
+            "{log}"
+        );
     }
 }
 
 async fn what_is_refused(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let mut opening = Opening::used(server).await;
     let newer = "INSERT INTO _sqlx_migrations VALUES (100, 'newer', NOW(), TRUE, x'00', 0), (101, 'newer', NOW(), TRUE, x'00', 0)";
     run(&mut opening.shell, newer).await;
-    opening.refused("serve", &["the database has schema 101", "this program knows up to"]);
+    opening.refused(
+        "serve",
+        &["the database has schema 101", "this program knows up to"],
+    );
     opening.refused("migrate", &["the database has schema 101"]);
-    run(&mut opening.shell, "DELETE FROM _sqlx_migrations WHERE version >= 100; UPDATE cluster SET shards = 128").await;
-    opening.refused("serve", &["the cluster was made with 128 shards", "this program has 256"]);
+    run(
+        &mut opening.shell,
+        "DELETE FROM _sqlx_migrations WHERE version >= 100; UPDATE cluster SET shards = 128",
+    )
+    .await;
+    opening.refused(
+        "serve",
+        &["the cluster was made with 128 shards", "this program has 256"],
+    );
     run(&mut opening.shell, "UPDATE cluster SET shards = 256").await;
     // And with all of that mended it starts.
-    drop(tokio::task::block_in_place(|| Process::start_with(opening.folder.path(), std::slice::from_ref(&opening.url))));
+    drop(tokio::task::block_in_place(|| {
+        Process::start_with(opening.folder.path(), std::slice::from_ref(&opening.url))
+    }));
 }
 
 /// What stands between says something else to the server: as a proxy with rules of its own for sessions.
 async fn an_isolation_that_cannot_be_set(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
-    let proxy = Proxy::with_habit(server.port(), Habit::Replace("LEVEL REPEATABLE READ", "LEVEL READ COMMITTED ")).await;
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
+    let proxy = Proxy::with_habit(
+        server.port(),
+        Habit::Replace("LEVEL REPEATABLE READ", "LEVEL READ COMMITTED "),
+    )
+    .await;
     let opening = Opening::empty(server, Some(proxy.port())).await;
     opening.refused("serve", &["the isolation of a session stays \"READ-COMMITTED\""]);
 }
 
 /// A lock that somebody holds, and servers that say nothing more at some point of the way.
 async fn nothing_is_waited_for_without_end(kind: Kind) {
-    let Some(server) = Server::shared(kind) else { return };
+    let Some(server) = Server::shared(kind) else {
+        return;
+    };
     let mut opening = Opening::empty(server, None).await;
-    run(&mut opening.shell, "DO GET_LOCK(CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32)), 0)").await;
+    run(
+        &mut opening.shell,
+        "DO GET_LOCK(CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32)), 0)",
+    )
+    .await;
     let begun = Instant::now();
-    opening.refused("migrate", &["another migration of this database did not end within 1s"]);
+    opening.refused(
+        "migrate",
+        &["another migration of this database did not end within 1s"],
+    );
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    opening.refused("serve", &["another migration of this database did not end within 1s"]);
+    opening.refused(
+        "serve",
+        &["another migration of this database did not end within 1s"],
+    );
     let mut muted = Vec::new();
-    for said in ["SHOW GLOBAL VARIABLES", "GET_LOCK", "CREATE TABLE IF NOT EXISTS coupons"] {
+    for said in [
+        "SHOW GLOBAL VARIABLES",
+        "GET_LOCK",
+        "CREATE TABLE IF NOT EXISTS coupons",
+    ] {
         let proxy = Proxy::with_habit(server.port(), Habit::MuteAt(said)).await;
         muted.push((Opening::empty(server, Some(proxy.port())).await, proxy));
     }
@@ -94,16 +147,33 @@ async fn nothing_is_waited_for_without_end(kind: Kind) {
 
 /// With a server of its own: read-only, and with settings that do not keep commits.
 async fn a_server_that_cannot_keep_what_is_told(kind: Kind) {
-    let Some(server) = Server::own(kind, &["--log-bin=binlog", "--server-id=1", "--sync-binlog=0"]) else { return };
+    let Some(server) = Server::own(kind, &["--log-bin=binlog", "--server-id=1", "--sync-binlog=0"]) else {
+        return;
+    };
     let mut opening = Opening::empty(&server, None).await;
-    let process = tokio::task::block_in_place(|| Process::start_with(opening.folder.path(), std::slice::from_ref(&opening.url)));
-    for warning in ["innodb_flush_log_at_trx_commit = 2: commits are lost with power", "sync_binlog = 0: commits are lost"] {
-        assert!(process.log().contains(warning), "{warning} is not in {}", process.log());
+    let process = tokio::task::block_in_place(|| {
+        Process::start_with(opening.folder.path(), std::slice::from_ref(&opening.url))
+    });
+    for warning in [
+        "innodb_flush_log_at_trx_commit = 2: commits are lost with power",
+        "sync_binlog = 0: commits are lost",
+    ] {
+        assert!(
+            process.log().contains(warning),
+            "{warning} is not in {}",
+            process.log()
+        );
     }
     drop(process);
     let quiet = Opening::empty(&server, None).await;
-    run(&mut opening.shell, "SET GLOBAL innodb_flush_log_at_trx_commit = 1; SET GLOBAL sync_binlog = 1").await;
-    let process = tokio::task::block_in_place(|| Process::start_with(quiet.folder.path(), std::slice::from_ref(&quiet.url)));
+    run(
+        &mut opening.shell,
+        "SET GLOBAL innodb_flush_log_at_trx_commit = 1; SET GLOBAL sync_binlog = 1",
+    )
+    .await;
+    let process = tokio::task::block_in_place(|| {
+        Process::start_with(quiet.folder.path(), std::slice::from_ref(&quiet.url))
+    });
     assert!(!process.log().contains("commits are lost"), "{}", process.log());
     drop(process);
     run(&mut opening.shell, "SET GLOBAL read_only = 1").await;

@@ -1,5 +1,5 @@
-//! What becomes of a server while a node works with it: demoted and promoted, and full. Each has a server of its own, and clients that
-//! go on asking.
+//! What becomes of a server while a node works with it: demoted and promoted, and full. Each has a server of
+//! its own, and clients that go on asking.
 
 use std::time::Duration;
 
@@ -17,18 +17,20 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// How far from it an answer comes on a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Longer than by default, and more than twice what a batch waits for a server that does not answer: without a lease nothing is tried, and nobody
-/// would see that the store takes nothing.
+/// Longer than by default, and more than twice what a batch waits for a server that does not answer: without
+/// a lease nothing is tried, and nobody would see that the store takes nothing.
 const LEASE: &str = "cluster.lease=6s";
 
-/// Takes a server from the node and gives it back, under load: the node says so, tells nobody anything untrue, and goes on by itself.
+/// Takes a server from the node and gives it back, under load: the node says so, tells nobody anything
+/// untrue, and goes on by itself.
 async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&str]) {
     let (clients, coupons) = stage.clients(CLIENTS).await;
     let mut shell = stage.shell().await;
     for round in 1..=2 {
         stage.goes_on().await;
         let quiet = stage.without_changes(&clients, coupons).await;
-        // At once: a server may take as long for it as a lease lasts, and without a lease nothing is tried that it could refuse.
+        // At once: a server may take as long for it as a lease lasts, and without a lease nothing is tried
+        // that it could refuse.
         let taken = async {
             for statement in take {
                 run(&mut shell, statement).await;
@@ -36,9 +38,20 @@ async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&st
         };
         tokio::join!(taken, stage.not_ready("no_store"));
         stage.not_ready("no_lease").await;
-        assert_eq!(answered_in_time(stage, coupons[1], &format!("late-{round}")).await, 503);
+        assert_eq!(
+            answered_in_time(stage, coupons[1], &format!("late-{round}")).await,
+            503
+        );
         // A demoted server may have less than the one that took its place: nothing is read from it either.
-        let read = stage.client.get(format!("http://{}/v1/coupons/{}", stage.process.address, coupons[1])).send().await.unwrap();
+        let read = stage
+            .client
+            .get(format!(
+                "http://{}/v1/coupons/{}",
+                stage.process.address, coupons[1]
+            ))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(read.status(), 503);
         for statement in give_back {
             run(&mut shell, statement).await;
@@ -60,14 +73,23 @@ async fn answered_in_time(stage: &Stage<'_>, coupon: u64, user: &str) -> u16 {
 }
 
 async fn a_demoted_server(kind: Kind) {
-    let Some(server) = Server::own(kind, &[]) else { return };
+    let Some(server) = Server::own(kind, &[]) else {
+        return;
+    };
     let stage = Stage::on(&server, &[LEASE]).await;
     match kind {
         Kind::MySql => {
             let promoted = ["SET GLOBAL super_read_only = 0", "SET GLOBAL read_only = 0"];
             taken_and_given_back(&stage, &["SET GLOBAL super_read_only = 1"], &promoted).await;
         }
-        Kind::MariaDb => taken_and_given_back(&stage, &["SET GLOBAL read_only = 1"], &["SET GLOBAL read_only = 0"]).await,
+        Kind::MariaDb => {
+            taken_and_given_back(
+                &stage,
+                &["SET GLOBAL read_only = 1"],
+                &["SET GLOBAL read_only = 0"],
+            )
+            .await
+        }
     }
 }
 
@@ -95,24 +117,41 @@ async fn a_member_that_leaves_its_group_stores_nothing_and_is_used_when_it_is_pr
         "--group-replication-start-on-boot=ON",
         &address,
     ];
-    let Some(server) = Server::own(Kind::MySql, &arguments) else { return };
+    let Some(server) = Server::own(Kind::MySql, &arguments) else {
+        return;
+    };
     let stage = Stage::on(&server, &[LEASE]).await;
     taken_and_given_back(&stage, &["STOP GROUP_REPLICATION"], &["START GROUP_REPLICATION"]).await;
 }
 
 /// All tables share two files that do not grow. Somebody else's table takes what room there is.
 async fn a_full_disk(kind: Kind) {
-    let arguments = ["--innodb-data-file-path=ibdata1:12M;ibdata2:24M", "--innodb-file-per-table=0"];
-    let Some(server) = Server::own(kind, &arguments) else { return };
+    let arguments = [
+        "--innodb-data-file-path=ibdata1:12M;ibdata2:24M",
+        "--innodb-file-per-table=0",
+    ];
+    let Some(server) = Server::own(kind, &arguments) else {
+        return;
+    };
     let stage = Stage::on(&server, &[LEASE]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;
     stage.goes_on().await;
     let quiet = stage.without_changes(&clients, coupons).await;
     let mut shell = stage.shell().await;
-    run(&mut shell, "CREATE TABLE filler (number INT AUTO_INCREMENT PRIMARY KEY, filling LONGBLOB)").await;
+    run(
+        &mut shell,
+        "CREATE TABLE filler (number INT AUTO_INCREMENT PRIMARY KEY, filling LONGBLOB)",
+    )
+    .await;
     for bytes in [100_000, 4_000] {
         let fill = format!("INSERT INTO filler (filling) VALUES (REPEAT('x', {bytes}))");
-        eventually("the disk is full", async || sqlx::raw_sql(AssertSqlSafe(fill.clone())).execute(&mut shell).await.is_err()).await;
+        eventually("the disk is full", async || {
+            sqlx::raw_sql(AssertSqlSafe(fill.clone()))
+                .execute(&mut shell)
+                .await
+                .is_err()
+        })
+        .await;
     }
     // The last pages are filled by what is issued.
     stage.logs("is full", 0).await;
@@ -127,11 +166,19 @@ async fn a_full_disk(kind: Kind) {
     // MySQL has room of its own for what it takes to drop a table. MariaDB has not, and gets another file.
     match kind {
         Kind::MySql => {
-            eventually("there is room", async || sqlx::raw_sql("DROP TABLE filler").execute(&mut shell).await.is_ok()).await;
+            eventually("there is room", async || {
+                sqlx::raw_sql("DROP TABLE filler")
+                    .execute(&mut shell)
+                    .await
+                    .is_ok()
+            })
+            .await;
         }
         Kind::MariaDb => tokio::task::block_in_place(|| {
             server.kill();
-            server.resume_with(&["--innodb-data-file-path=ibdata1:12M;ibdata2:24M;ibdata3:24M"]).unwrap();
+            server
+                .resume_with(&["--innodb-data-file-path=ibdata1:12M;ibdata2:24M;ibdata3:24M"])
+                .unwrap();
         }),
     }
     stage.ready().await;

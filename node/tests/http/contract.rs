@@ -1,4 +1,5 @@
-//! Holds `/openapi.json` against what a node really answers: every reply that any test here gets is looked at by [`check`].
+//! Holds `/openapi.json` against what a node really answers: every reply that any test here gets is looked at
+//! by [`check`].
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};
@@ -19,8 +20,16 @@ static DOCUMENT: OnceLock<Document> = OnceLock::new();
 /// Takes the document from a node, once.
 pub async fn learn(address: std::net::SocketAddr) {
     if DOCUMENT.get().is_none() {
-        let root: Value = reqwest::get(format!("http://{address}/openapi.json")).await.unwrap().json().await.unwrap();
-        let _ = DOCUMENT.set(Document { root, validators: Mutex::default() });
+        let root: Value = reqwest::get(format!("http://{address}/openapi.json"))
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        let _ = DOCUMENT.set(Document {
+            root,
+            validators: Mutex::default(),
+        });
     }
 }
 
@@ -33,32 +42,60 @@ pub fn check(method: &Method, path: &str, request: Option<&[u8]>, reply: &Reply)
     let document = DOCUMENT.get().unwrap();
     let said = format!("{method} {path}: {reply:?}");
     let known_template = document.template(path);
-    let name = if *method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
+    let name = if *method == Method::HEAD {
+        "get".to_owned()
+    } else {
+        method.as_str().to_lowercase()
+    };
     let responses = match known_template {
         None => "/components/responses/NotFound".to_owned(),
-        Some(template) if document.root["paths"][template].get(&name).is_none() => "/components/responses/MethodNotAllowed".to_owned(),
+        Some(template) if document.root["paths"][template].get(&name).is_none() => {
+            "/components/responses/MethodNotAllowed".to_owned()
+        }
         Some(template) => format!("/paths/{}/{name}/responses/{}", escape(template), reply.status),
     };
-    let response = document.root.pointer(&responses).unwrap_or_else(|| panic!("not in the document: {said}"));
+    let response = document
+        .root
+        .pointer(&responses)
+        .unwrap_or_else(|| panic!("not in the document: {said}"));
     let headers = response["headers"].as_object().unwrap();
-    for known in ["etag", "location", "idempotent-replayed", "retry-after", "allow", "www-authenticate", "x-request-id"] {
+    for known in [
+        "etag",
+        "location",
+        "idempotent-replayed",
+        "retry-after",
+        "allow",
+        "www-authenticate",
+        "x-request-id",
+    ] {
         let described = headers.keys().any(|name| name.eq_ignore_ascii_case(known));
         // One header says what there is not: that this was not a repetition.
         let may_lack = known == "idempotent-replayed";
         let is_there = reply.headers.contains_key(known);
-        assert!(described == is_there || described && may_lack, "{known} of {said}");
+        assert!(
+            described == is_there || described && may_lack,
+            "{known} of {said}"
+        );
     }
     for (name, header) in headers {
         let value = reply.header(name);
-        assert!(value.is_empty() || document.validator(&header["schema"]).is_valid(&json!(value)), "{name} of {said}");
+        assert!(
+            value.is_empty() || document.validator(&header["schema"]).is_valid(&json!(value)),
+            "{name} of {said}"
+        );
     }
     if *method != Method::HEAD {
         document.check_body(response, reply, &said);
     }
     // What was taken, the document allows to be sent.
-    if let (Some(body), Some(template), 200..300) = (request.filter(|body| !body.is_empty()), known_template, reply.status) {
+    if let (Some(body), Some(template), 200..300) = (
+        request.filter(|body| !body.is_empty()),
+        known_template,
+        reply.status,
+    ) {
         let body: Value = serde_json::from_slice(body).unwrap();
-        let schema = &document.root["paths"][template][&name]["requestBody"]["content"]["application/json"]["schema"];
+        let schema =
+            &document.root["paths"][template][&name]["requestBody"]["content"]["application/json"]["schema"];
         document.assert_valid(schema, &body, &format!("the body {body} of {said}"));
     }
 }
@@ -68,16 +105,26 @@ impl Document {
     fn template(&self, path: &str) -> Option<&str> {
         let fits = |template: &str| {
             // A slash at the end changes nothing.
-            let (mut wanted, mut given) = (template.split('/'), path.strip_suffix('/').unwrap_or(path).split('/'));
+            let (mut wanted, mut given) = (
+                template.split('/'),
+                path.strip_suffix('/').unwrap_or(path).split('/'),
+            );
             loop {
                 match (wanted.next(), given.next()) {
                     (None, None) => return true,
-                    (Some(wanted), Some(given)) if wanted == given || wanted.starts_with('{') && !given.is_empty() => {}
+                    (Some(wanted), Some(given))
+                        if wanted == given || wanted.starts_with('{') && !given.is_empty() => {}
                     _ => return false,
                 }
             }
         };
-        let mut fitting: Vec<&str> = self.root["paths"].as_object().unwrap().keys().map(String::as_str).filter(|path| fits(path)).collect();
+        let mut fitting: Vec<&str> = self.root["paths"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .filter(|path| fits(path))
+            .collect();
         fitting.sort_by_key(|template| template.contains('{'));
         fitting.first().copied()
     }
@@ -85,15 +132,21 @@ impl Document {
     fn check_body(&self, response: &Value, reply: &Reply, said: &str) {
         let content = response["content"].as_object().unwrap();
         let given = reply.header("content-type").split(';').next().unwrap();
-        let (_, content) = content.iter().find(|(name, _)| *name == given || *name == "*/*").unwrap_or_else(|| panic!("{said}"));
+        let (_, content) = content
+            .iter()
+            .find(|(name, _)| *name == given || *name == "*/*")
+            .unwrap_or_else(|| panic!("{said}"));
         if given.ends_with("json") {
             self.assert_valid(&content["schema"], &reply.body, said);
         }
     }
 
     fn assert_valid(&self, schema: &Value, value: &Value, said: &str) {
-        let errors: Vec<String> =
-            self.validator(schema).iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        let errors: Vec<String> = self
+            .validator(schema)
+            .iter_errors(value)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
         assert!(errors.is_empty(), "{errors:?} in {said}");
     }
 
@@ -104,13 +157,17 @@ impl Document {
             root.insert("allOf".to_owned(), json!([schema]));
             let mut root = Value::Object(root);
             close(&mut root);
-            let validator = jsonschema::options().should_validate_formats(true).build(&root).unwrap();
+            let validator = jsonschema::options()
+                .should_validate_formats(true)
+                .build(&root)
+                .unwrap();
             Box::leak(Box::new(validator))
         })
     }
 }
 
-/// Lets objects have no fields besides those that are described: clients ignore new ones, but here none may be forgotten.
+/// Lets objects have no fields besides those that are described: clients ignore new ones, but here none may
+/// be forgotten.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -147,19 +204,32 @@ async fn an_answer_that_is_not_as_described_is_noticed() {
     for (method, path, good) in &cases {
         assert!(!is_noticed(method, path, good));
         let spoilt = |spoil: &dyn Fn(&mut Reply)| {
-            let mut reply = Reply { status: good.status, headers: good.headers.clone(), body: good.body.clone() };
+            let mut reply = Reply {
+                status: good.status,
+                headers: good.headers.clone(),
+                body: good.body.clone(),
+            };
             spoil(&mut reply);
             is_noticed(method, path, &reply)
         };
-        assert!(spoilt(&|reply| reply.body["more"] = json!(1)), "a field more: {path}");
+        assert!(
+            spoilt(&|reply| reply.body["more"] = json!(1)),
+            "a field more: {path}"
+        );
         for field in good.body.as_object().unwrap().keys() {
             // This one is there where it helps.
             let is_lacking = spoilt(&|reply| drop(reply.body.as_object_mut().unwrap().remove(field)));
             assert!(is_lacking || field == "detail", "without {field}: {path}");
         }
         assert!(spoilt(&|reply| reply.status = 418), "another status: {path}");
-        assert!(spoilt(&|reply| drop(reply.headers.insert("retry-after", "1".parse().unwrap()))), "a header more: {path}");
-        assert!(spoilt(&|reply| drop(reply.headers.remove("x-request-id"))), "a header less: {path}");
+        assert!(
+            spoilt(&|reply| drop(reply.headers.insert("retry-after", "1".parse().unwrap()))),
+            "a header more: {path}"
+        );
+        assert!(
+            spoilt(&|reply| drop(reply.headers.remove("x-request-id"))),
+            "a header less: {path}"
+        );
     }
     // Inside of others as well.
     let mut list = node.get("/v1/coupons").await;
@@ -177,25 +247,42 @@ async fn every_operation_of_the_document_is_answered_as_it_says() {
             // One of its own for each, as some are closed.
             let id = node.coupon(json!({})).await;
             node.issue("alice", id).await;
-            let place = if template.starts_with("/v1/issuances") { format!("{id}-1") } else { id.to_string() };
-            let path = template.replace("{id}", &place).replace("{file}", "swagger-ui.css");
+            let place = if template.starts_with("/v1/issuances") {
+                format!("{id}-1")
+            } else {
+                id.to_string()
+            };
+            let path = template
+                .replace("{id}", &place)
+                .replace("{file}", "swagger-ui.css");
             let method: Method = method.to_uppercase().parse().unwrap();
-            let wanted: Vec<&String> =
-                operation["security"].as_array().unwrap().iter().flat_map(|scheme| scheme.as_object().unwrap().keys()).collect();
+            let wanted: Vec<&String> = operation["security"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(|scheme| scheme.as_object().unwrap().keys())
+                .collect();
             let mut request = node.request(method.clone(), &path);
             if operation["requestBody"]["required"] == true {
                 request = request.json(&json!({"title": "T"}));
             }
             // Without credentials, where they are wanted, and with those of the first scheme that is named.
             let bare = send(request.try_clone().unwrap()).await;
-            assert_eq!(bare.status == 401, !wanted.is_empty(), "{method} {path}: {bare:?}");
+            assert_eq!(
+                bare.status == 401,
+                !wanted.is_empty(),
+                "{method} {path}: {bare:?}"
+            );
             let request = match wanted.first().map(|name| name.as_str()) {
                 Some("user_id") => request.header("X-User-Id", "bob"),
                 Some("admin_token") => request.bearer_auth(crate::support::ADMIN_TOKEN),
                 _ => request,
             };
             let status = send(request).await.status;
-            assert!((200..300).contains(&status) || path.ends_with("-1") && status == 404, "{method} {path}: {status}");
+            assert!(
+                (200..300).contains(&status) || path.ends_with("-1") && status == 404,
+                "{method} {path}: {status}"
+            );
             asked += 1;
         }
     }
@@ -207,9 +294,16 @@ async fn the_document_names_everybody_who_can_ask() {
     let node = TestNode::start().await;
     let document = node.get("/openapi.json").await.body;
     let schemes = &document["components"]["securitySchemes"];
-    assert_eq!((&schemes["user_id"]["in"], &schemes["user_id"]["name"]), (&json!("header"), &json!("X-User-Id")));
+    assert_eq!(
+        (&schemes["user_id"]["in"], &schemes["user_id"]["name"]),
+        (&json!("header"), &json!("X-User-Id"))
+    );
     for name in ["jwt", "admin_token"] {
-        assert_eq!((&schemes[name]["type"], &schemes[name]["scheme"]), (&json!("http"), &json!("bearer")), "{name}");
+        assert_eq!(
+            (&schemes[name]["type"], &schemes[name]["scheme"]),
+            (&json!("http"), &json!("bearer")),
+            "{name}"
+        );
     }
     assert_eq!(document["openapi"], "3.1.0");
 }
@@ -219,19 +313,41 @@ async fn the_page_for_people_needs_nothing_but_this_server() {
     let node = TestNode::start().await;
     // What a browser makes of a link, where a proxy has put the page below a path of its own.
     let follow = |page: &str, text: &str, link: &str| {
-        let mut base = reqwest::Url::parse("https://shop.example/behind/a/path").unwrap().join(&format!("/behind/a/path{page}")).unwrap();
+        let mut base = reqwest::Url::parse("https://shop.example/behind/a/path")
+            .unwrap()
+            .join(&format!("/behind/a/path{page}"))
+            .unwrap();
         if text.contains("<head><base href=\"../\">") {
             base = base.join("../").unwrap();
         }
-        base.join(link).unwrap().path().strip_prefix("/behind/a/path").unwrap_or_else(|| panic!("{link} leads out")).to_owned()
+        base.join(link)
+            .unwrap()
+            .path()
+            .strip_prefix("/behind/a/path")
+            .unwrap_or_else(|| panic!("{link} leads out"))
+            .to_owned()
     };
     for path in ["/docs", "/docs/"] {
         let page = node.get(path).await;
-        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
-        assert!(page.header("content-security-policy").contains("default-src 'none'"), "{page:?}");
+        assert_eq!(
+            (page.status, page.header("content-type")),
+            (200, "text/html; charset=utf-8")
+        );
+        assert!(
+            page.header("content-security-policy")
+                .contains("default-src 'none'"),
+            "{page:?}"
+        );
         let text = page.body.as_str().unwrap();
-        let marks = ["script src=\"", "link rel=\"icon\" type=\"image/png\" href=\"", "link rel=\"stylesheet\" type=\"text/css\" href=\""];
-        let links = marks.iter().flat_map(|mark| text.split(mark).skip(1)).map(|rest| rest.split('"').next().unwrap());
+        let marks = [
+            "script src=\"",
+            "link rel=\"icon\" type=\"image/png\" href=\"",
+            "link rel=\"stylesheet\" type=\"text/css\" href=\"",
+        ];
+        let links = marks
+            .iter()
+            .flat_map(|mark| text.split(mark).skip(1))
+            .map(|rest| rest.split('"').next().unwrap());
         let links: Vec<String> = links.map(|link| follow(path, text, link)).collect();
         assert!(links.len() >= 6, "{links:?}");
         assert_eq!(follow(path, text, "openapi.json"), "/openapi.json");
@@ -252,7 +368,12 @@ async fn the_page_for_people_needs_nothing_but_this_server() {
     }
     let begin = node.get("/docs/swagger-initializer.js").await.body;
     let begin = begin.as_str().unwrap();
-    assert!(begin.contains("\"openapi.json\"") && begin.contains("\"validatorUrl\": \"none\"") && !begin.contains("{{"), "{begin}");
+    assert!(
+        begin.contains("\"openapi.json\"")
+            && begin.contains("\"validatorUrl\": \"none\"")
+            && !begin.contains("{{"),
+        "{begin}"
+    );
     for path in ["/docs/nothing.js", "/docs/..%2fCargo.toml", "/docs/x/y"] {
         node.get(path).await.assert_refused(404, "NOT_FOUND");
     }

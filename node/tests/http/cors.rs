@@ -10,11 +10,17 @@ const SHOP: &str = "https://shop.example";
 const KEYS: [(&str, &str); 1] = [("http.cors_origins", "https://shop.example,http://localhost:3000")];
 
 fn about_origins(headers: &HeaderMap) -> Vec<&HeaderName> {
-    headers.keys().filter(|name| name.as_str().starts_with("access-control-")).collect()
+    headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("access-control-"))
+        .collect()
 }
 
 async fn preflight(node: &TestNode, path: &str, origin: &str, method: &str) -> Reply {
-    let request = node.request(Method::OPTIONS, path).header("Origin", origin).header("Access-Control-Request-Method", method);
+    let request = node
+        .request(Method::OPTIONS, path)
+        .header("Origin", origin)
+        .header("Access-Control-Request-Method", method);
     send(request.header("Access-Control-Request-Headers", "authorization,idempotency-key")).await
 }
 
@@ -38,17 +44,35 @@ async fn a_preflight_is_told_the_methods_of_its_route() {
     ] {
         for origin in [SHOP, "http://localhost:3000"] {
             let reply = preflight(&node, path, origin, "POST").await;
-            assert_eq!((reply.status, reply.header("access-control-allow-methods")), (204, methods), "{path}");
-            assert_eq!((reply.header("access-control-allow-origin"), reply.header("vary")), (origin, "origin"), "{path}");
+            assert_eq!(
+                (reply.status, reply.header("access-control-allow-methods")),
+                (204, methods),
+                "{path}"
+            );
+            assert_eq!(
+                (reply.header("access-control-allow-origin"), reply.header("vary")),
+                (origin, "origin"),
+                "{path}"
+            );
             assert_eq!(reply.header("access-control-max-age"), "600");
             let allowed = reply.header("access-control-allow-headers");
-            for header in ["authorization", "content-type", "idempotency-key", "if-match", "traceparent", "x-request-id", "x-user-id"] {
+            for header in [
+                "authorization",
+                "content-type",
+                "idempotency-key",
+                "if-match",
+                "traceparent",
+                "x-request-id",
+                "x-user-id",
+            ] {
                 assert!(allowed.split(", ").any(|name| name == header), "{allowed}");
             }
             assert!(reply.body.is_null() && reply.header("content-type").is_empty());
         }
     }
-    preflight(&node, "/nowhere", SHOP, "GET").await.assert_refused(404, "NOT_FOUND");
+    preflight(&node, "/nowhere", SHOP, "GET")
+        .await
+        .assert_refused(404, "NOT_FOUND");
 }
 
 #[tokio::test]
@@ -57,7 +81,10 @@ async fn answers_and_refusals_may_be_read_by_pages_of_the_origins() {
     let id = node.coupon(json!({})).await;
     let ask = |request: reqwest::RequestBuilder| send(request.header("Origin", SHOP));
     let replies = [
-        (200, ask(node.request(Method::GET, &format!("/v1/coupons/{id}"))).await),
+        (
+            200,
+            ask(node.request(Method::GET, &format!("/v1/coupons/{id}"))).await,
+        ),
         (201, ask(node.issue_request("alice", id)).await),
         (409, ask(node.issue_request("alice", id)).await),
         (401, ask(node.request(Method::GET, "/v1/me/issuances")).await),
@@ -65,14 +92,29 @@ async fn answers_and_refusals_may_be_read_by_pages_of_the_origins() {
         (405, ask(node.request(Method::DELETE, "/v1/coupons")).await),
         // No preflight: it names no method.
         (405, ask(node.request(Method::OPTIONS, "/v1/coupons")).await),
-        (413, ask(node.admin(Method::POST, "/v1/coupons").body("x".repeat(20_000))).await),
+        (
+            413,
+            ask(node.admin(Method::POST, "/v1/coupons").body("x".repeat(20_000))).await,
+        ),
         (404, ask(node.request(Method::GET, "/nowhere")).await),
     ];
     for (status, reply) in replies {
         assert_eq!(reply.status, status, "{reply:?}");
-        assert_eq!((reply.header("access-control-allow-origin"), reply.header("vary")), (SHOP, "origin"), "{reply:?}");
+        assert_eq!(
+            (reply.header("access-control-allow-origin"), reply.header("vary")),
+            (SHOP, "origin"),
+            "{reply:?}"
+        );
         let exposed = reply.header("access-control-expose-headers");
-        for header in ["etag", "idempotent-replayed", "location", "retry-after", "traceresponse", "www-authenticate", "x-request-id"] {
+        for header in [
+            "etag",
+            "idempotent-replayed",
+            "location",
+            "retry-after",
+            "traceresponse",
+            "www-authenticate",
+            "x-request-id",
+        ] {
             assert!(exposed.split(", ").any(|name| name == header), "{exposed}");
         }
     }
@@ -81,15 +123,33 @@ async fn answers_and_refusals_may_be_read_by_pages_of_the_origins() {
 #[tokio::test]
 async fn pages_of_other_origins_are_told_nothing() {
     let node = TestNode::start_with(&KEYS).await;
-    for origin in ["https://shop.example.evil", "http://shop.example", "https://Shop.example", "null", "https://shop.example:8443", "*"] {
+    for origin in [
+        "https://shop.example.evil",
+        "http://shop.example",
+        "https://Shop.example",
+        "null",
+        "https://shop.example:8443",
+        "*",
+    ] {
         let reply = preflight(&node, "/v1/coupons", origin, "POST").await;
         reply.assert_refused(405, "METHOD_NOT_ALLOWED");
-        assert_eq!((about_origins(&reply.headers), reply.header("vary")), (vec![], "origin"), "{origin}");
+        assert_eq!(
+            (about_origins(&reply.headers), reply.header("vary")),
+            (vec![], "origin"),
+            "{origin}"
+        );
         let reply = send(node.request(Method::GET, "/v1/coupons").header("Origin", origin)).await;
-        assert_eq!((reply.status, about_origins(&reply.headers), reply.header("vary")), (200, vec![], "origin"), "{origin}");
+        assert_eq!(
+            (reply.status, about_origins(&reply.headers), reply.header("vary")),
+            (200, vec![], "origin"),
+            "{origin}"
+        );
     }
     let reply = node.get("/v1/coupons").await;
-    assert_eq!((about_origins(&reply.headers), reply.header("vary")), (vec![], "origin"));
+    assert_eq!(
+        (about_origins(&reply.headers), reply.header("vary")),
+        (vec![], "origin")
+    );
 }
 
 #[tokio::test]
@@ -97,7 +157,13 @@ async fn without_origins_nothing_is_said_of_them() {
     let node = TestNode::start().await;
     let reply = preflight(&node, "/v1/coupons", SHOP, "POST").await;
     reply.assert_refused(405, "METHOD_NOT_ALLOWED");
-    assert_eq!((about_origins(&reply.headers), reply.header("vary")), (vec![], ""));
+    assert_eq!(
+        (about_origins(&reply.headers), reply.header("vary")),
+        (vec![], "")
+    );
     let reply = send(node.request(Method::GET, "/v1/coupons").header("Origin", SHOP)).await;
-    assert_eq!((about_origins(&reply.headers), reply.header("vary")), (vec![], ""));
+    assert_eq!(
+        (about_origins(&reply.headers), reply.header("vary")),
+        (vec![], "")
+    );
 }

@@ -17,9 +17,15 @@ async fn a_new_coupon_is_answered_whole() {
     assert_eq!(reply.status, 201, "{reply:?}");
     let id = reply.body["id"].as_u64().unwrap();
     assert_eq!(reply.header("location"), format!("/v1/coupons/{id}"));
-    assert_eq!((reply.header("etag"), reply.header("content-type")), ("\"1\"", "application/json"));
+    assert_eq!(
+        (reply.header("etag"), reply.header("content-type")),
+        ("\"1\"", "application/json")
+    );
     let created_at = reply.body["created_at"].as_str().unwrap();
-    assert!(created_at.len() == "2026-11-21T03:00:00.000000Z".len() && created_at.ends_with('Z'), "{created_at}");
+    assert!(
+        created_at.len() == "2026-11-21T03:00:00.000000Z".len() && created_at.ends_with('Z'),
+        "{created_at}"
+    );
     let phase = reply.body["phase"].as_str().unwrap();
     assert!(["scheduled", "live"].contains(&phase), "{phase}");
     let whole = json!({
@@ -30,7 +36,10 @@ async fn a_new_coupon_is_answered_whole() {
     });
     assert_eq!(reply.body, whole);
     let read = node.get(&format!("/v1/coupons/{id}")).await;
-    assert_eq!((read.status, read.header("etag"), &read.body), (200, "\"1\"", &whole));
+    assert_eq!(
+        (read.status, read.header("etag"), &read.body),
+        (200, "\"1\"", &whole)
+    );
 }
 
 #[tokio::test]
@@ -38,10 +47,25 @@ async fn what_is_not_said_of_a_coupon_is_null() {
     let node = TestNode::start().await;
     let body =
         node.create(json!({"title": "T", "total_quantity": null, "discount": null, "starts_at": null, "status": "paused"})).await.body;
-    for field in ["discount", "min_order_amount", "total_quantity", "starts_at", "ends_at", "use_within_days", "remaining"] {
-        assert_eq!(body.as_object().unwrap().get(field), Some(&Value::Null), "{field}");
+    for field in [
+        "discount",
+        "min_order_amount",
+        "total_quantity",
+        "starts_at",
+        "ends_at",
+        "use_within_days",
+        "remaining",
+    ] {
+        assert_eq!(
+            body.as_object().unwrap().get(field),
+            Some(&Value::Null),
+            "{field}"
+        );
     }
-    assert_eq!((&body["per_user_limit"], &body["status"], &body["phase"]), (&json!(1), &json!("paused"), &json!("paused")));
+    assert_eq!(
+        (&body["per_user_limit"], &body["status"], &body["phase"]),
+        (&json!(1), &json!("paused"), &json!("paused"))
+    );
 }
 
 #[tokio::test]
@@ -55,35 +79,98 @@ async fn a_coupon_that_makes_no_sense_is_refused_by_its_fields() {
         (json!({"title": long}), vec!["title"]),
         (json!({"title": 5}), vec!["title"]),
         (json!({"title": "T", "total_quantity": 0}), vec!["total_quantity"]),
-        (json!({"title": "T", "total_quantity": 1_000_000_001}), vec!["total_quantity"]),
-        (json!({"title": "T", "total_quantity": -1}), vec!["total_quantity"]),
-        (json!({"title": "T", "total_quantity": 1.5}), vec!["total_quantity"]),
-        (json!({"title": "T", "total_quantity": "5"}), vec!["total_quantity"]),
+        (
+            json!({"title": "T", "total_quantity": 1_000_000_001}),
+            vec!["total_quantity"],
+        ),
+        (
+            json!({"title": "T", "total_quantity": -1}),
+            vec!["total_quantity"],
+        ),
+        (
+            json!({"title": "T", "total_quantity": 1.5}),
+            vec!["total_quantity"],
+        ),
+        (
+            json!({"title": "T", "total_quantity": "5"}),
+            vec!["total_quantity"],
+        ),
         (json!({"title": "T", "per_user_limit": 0}), vec!["per_user_limit"]),
-        (json!({"title": "T", "per_user_limit": 101}), vec!["per_user_limit"]),
-        (json!({"title": "T", "per_user_limit": 257}), vec!["per_user_limit"]),
-        (json!({"title": "T", "use_within_days": 0}), vec!["use_within_days"]),
-        (json!({"title": "T", "use_within_days": 3651}), vec!["use_within_days"]),
-        (json!({"title": "T", "use_within_days": 65537}), vec!["use_within_days"]),
-        (json!({"title": "T", "min_order_amount": -1}), vec!["min_order_amount"]),
-        (json!({"title": "T", "min_order_amount": 9_007_199_254_740_992_u64}), vec!["min_order_amount"]),
-        (json!({"title": "T", "discount": {"kind": "amount", "value": 9_007_199_254_740_992_u64}}), vec!["discount.value"]),
+        (
+            json!({"title": "T", "per_user_limit": 101}),
+            vec!["per_user_limit"],
+        ),
+        (
+            json!({"title": "T", "per_user_limit": 257}),
+            vec!["per_user_limit"],
+        ),
+        (
+            json!({"title": "T", "use_within_days": 0}),
+            vec!["use_within_days"],
+        ),
+        (
+            json!({"title": "T", "use_within_days": 3651}),
+            vec!["use_within_days"],
+        ),
+        (
+            json!({"title": "T", "use_within_days": 65537}),
+            vec!["use_within_days"],
+        ),
+        (
+            json!({"title": "T", "min_order_amount": -1}),
+            vec!["min_order_amount"],
+        ),
+        (
+            json!({"title": "T", "min_order_amount": 9_007_199_254_740_992_u64}),
+            vec!["min_order_amount"],
+        ),
+        (
+            json!({"title": "T", "discount": {"kind": "amount", "value": 9_007_199_254_740_992_u64}}),
+            vec!["discount.value"],
+        ),
         (json!({"title": "a\0b"}), vec!["title"]),
-        (json!({"title": "T", "discount": {"kind": "rate", "value": 0}}), vec!["discount.value"]),
-        (json!({"title": "T", "discount": {"kind": "rate", "value": 101}}), vec!["discount.value"]),
-        (json!({"title": "T", "discount": {"kind": "rate", "value": 257}}), vec!["discount.value"]),
-        (json!({"title": "T", "discount": {"kind": "amount", "value": 0}}), vec!["discount.value"]),
-        (json!({"title": "T", "discount": {"kind": "gift", "value": 1}}), vec!["discount.kind"]),
-        (json!({"title": "T", "discount": {"kind": "rate"}}), vec!["discount.value"]),
-        (json!({"title": "T", "discount": {"kind": "rate", "value": 1, "unit": "%"}}), vec!["discount.unit"]),
+        (
+            json!({"title": "T", "discount": {"kind": "rate", "value": 0}}),
+            vec!["discount.value"],
+        ),
+        (
+            json!({"title": "T", "discount": {"kind": "rate", "value": 101}}),
+            vec!["discount.value"],
+        ),
+        (
+            json!({"title": "T", "discount": {"kind": "rate", "value": 257}}),
+            vec!["discount.value"],
+        ),
+        (
+            json!({"title": "T", "discount": {"kind": "amount", "value": 0}}),
+            vec!["discount.value"],
+        ),
+        (
+            json!({"title": "T", "discount": {"kind": "gift", "value": 1}}),
+            vec!["discount.kind"],
+        ),
+        (
+            json!({"title": "T", "discount": {"kind": "rate"}}),
+            vec!["discount.value"],
+        ),
+        (
+            json!({"title": "T", "discount": {"kind": "rate", "value": 1, "unit": "%"}}),
+            vec!["discount.unit"],
+        ),
         (json!({"title": "T", "discount": ["rate", 1]}), vec!["discount"]),
         (json!({"title": "T", "starts_at": "tomorrow"}), vec!["starts_at"]),
-        (json!({"title": "T", "starts_at": "2026-01-02T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"}), vec!["ends_at"]),
+        (
+            json!({"title": "T", "starts_at": "2026-01-02T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"}),
+            vec!["ends_at"],
+        ),
         (json!({"title": "T", "status": "closed"}), vec!["status"]),
         (json!({"title": "T", "status": "shut"}), vec!["status"]),
         (json!({"title": "T", "quantity": 5}), vec!["quantity"]),
         (json!({"title": "T", "id": 5}), vec!["id"]),
-        (json!({"title": "", "status": "shut", "total_quantity": 0}), vec!["status", "title", "total_quantity"]),
+        (
+            json!({"title": "", "status": "shut", "total_quantity": 0}),
+            vec!["status", "title", "total_quantity"],
+        ),
     ] {
         node.create(body).await.assert_invalid(&fields);
     }
@@ -106,17 +193,31 @@ async fn bounds_themselves_are_within() {
 async fn the_same_key_makes_one_coupon() {
     let node = TestNode::start().await;
     let create = |key: &str, title: &str| {
-        send(node.admin(Method::POST, "/v1/coupons").header("Idempotency-Key", key).json(&json!({"title": title})))
+        send(
+            node.admin(Method::POST, "/v1/coupons")
+                .header("Idempotency-Key", key)
+                .json(&json!({"title": title})),
+        )
     };
     let first = create("k-1", "One").await;
     let again = create("k-1", "One").await;
     assert_eq!((first.status, again.status), (201, 201));
     assert_eq!(first.body, again.body);
-    assert_eq!((first.header("idempotent-replayed"), again.header("idempotent-replayed")), ("", "true"));
+    assert_eq!(
+        (
+            first.header("idempotent-replayed"),
+            again.header("idempotent-replayed")
+        ),
+        ("", "true")
+    );
     create("k-1", "Two").await.assert_invalid(&["Idempotency-Key"]);
     create("k 1", "One").await.assert_refused(400, "MALFORMED");
-    create(&"k".repeat(65), "One").await.assert_refused(400, "MALFORMED");
-    node.get("/v1/coupons").await.assert_list("id", &[first.body["id"].clone()], false);
+    create(&"k".repeat(65), "One")
+        .await
+        .assert_refused(400, "MALFORMED");
+    node.get("/v1/coupons")
+        .await
+        .assert_list("id", &[first.body["id"].clone()], false);
 }
 
 #[tokio::test]
@@ -136,9 +237,19 @@ async fn only_administrators_make_and_change_coupons() {
     for (method, path) in calls {
         let request = || node.request(method.clone(), &path);
         send(request()).await.assert_refused(401, "UNAUTHENTICATED");
-        send(request().bearer_auth("something-else")).await.assert_refused(401, "UNAUTHENTICATED");
-        send(request().header("X-User-Id", "alice")).await.assert_refused(403, "FORBIDDEN");
-        send(request().header("X-User-Id", "alice").bearer_auth("something-else")).await.assert_refused(403, "FORBIDDEN");
+        send(request().bearer_auth("something-else"))
+            .await
+            .assert_refused(401, "UNAUTHENTICATED");
+        send(request().header("X-User-Id", "alice"))
+            .await
+            .assert_refused(403, "FORBIDDEN");
+        send(
+            request()
+                .header("X-User-Id", "alice")
+                .bearer_auth("something-else"),
+        )
+        .await
+        .assert_refused(403, "FORBIDDEN");
     }
     assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["version"], 1);
 }
@@ -146,12 +257,24 @@ async fn only_administrators_make_and_change_coupons() {
 #[tokio::test]
 async fn a_patch_keeps_sets_and_clears() {
     let node = TestNode::start().await;
-    let id = node.coupon(json!({"total_quantity": 5, "use_within_days": 30, "discount": {"kind": "rate", "value": 15}})).await;
-    let reply = node.patch(id, json!({"total_quantity": 6, "use_within_days": null})).await;
+    let id = node
+        .coupon(
+            json!({"total_quantity": 5, "use_within_days": 30, "discount": {"kind": "rate", "value": 15}}),
+        )
+        .await;
+    let reply = node
+        .patch(id, json!({"total_quantity": 6, "use_within_days": null}))
+        .await;
     assert_eq!((reply.status, reply.header("etag")), (200, "\"2\""), "{reply:?}");
     let body = &reply.body;
-    assert_eq!((&body["title"], &body["total_quantity"], &body["use_within_days"]), (&json!("Black Friday"), &json!(6), &Value::Null));
-    assert_eq!((&body["discount"], &body["version"]), (&json!({"kind": "rate", "value": 15}), &json!(2)));
+    assert_eq!(
+        (&body["title"], &body["total_quantity"], &body["use_within_days"]),
+        (&json!("Black Friday"), &json!(6), &Value::Null)
+    );
+    assert_eq!(
+        (&body["discount"], &body["version"]),
+        (&json!({"kind": "rate", "value": 15}), &json!(2))
+    );
     assert!(body["updated_at"].as_str().unwrap() > body["created_at"].as_str().unwrap());
     // Never older than a change that this node answered.
     assert_eq!(&node.get(&format!("/v1/coupons/{id}")).await.body, body);
@@ -159,10 +282,18 @@ async fn a_patch_keeps_sets_and_clears() {
     let all = json!({"title": "New", "total_quantity": null, "discount": null, "min_order_amount": 5, "use_within_days": 7,
         "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2096-01-01T00:00:00Z"});
     let body = node.patch(id, all).await.body;
-    assert_eq!((&body["title"], &body["remaining"], &body["discount"]), (&json!("New"), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&body["title"], &body["remaining"], &body["discount"]),
+        (&json!("New"), &Value::Null, &Value::Null)
+    );
     assert_eq!(body["starts_at"], "2026-01-01T00:00:00.000000Z");
-    let merge = node.admin(Method::PATCH, &format!("/v1/coupons/{id}")).header("Content-Type", "application/merge-patch+json");
-    assert_eq!(send(merge.body(r#"{"min_order_amount": null}"#)).await.body["min_order_amount"], Value::Null);
+    let merge = node
+        .admin(Method::PATCH, &format!("/v1/coupons/{id}"))
+        .header("Content-Type", "application/merge-patch+json");
+    assert_eq!(
+        send(merge.body(r#"{"min_order_amount": null}"#)).await.body["min_order_amount"],
+        Value::Null
+    );
 }
 
 #[tokio::test]
@@ -176,14 +307,19 @@ async fn a_patch_that_makes_no_sense_is_refused_by_its_fields() {
         (json!({"per_user_limit": 2}), "per_user_limit"),
         (json!({"total_quantity": 0}), "total_quantity"),
         (json!({"use_within_days": 65537}), "use_within_days"),
-        (json!({"discount": {"kind": "rate", "value": 101}}), "discount.value"),
+        (
+            json!({"discount": {"kind": "rate", "value": 101}}),
+            "discount.value",
+        ),
         (json!({"discount": {"value": 1}}), "discount.kind"),
         (json!({"ends_at": "2026-01-01T00:00:00Z"}), "ends_at"),
         (json!({"version": 7}), "version"),
     ] {
         node.patch(id, body).await.assert_invalid(&[field]);
     }
-    node.patch(id + 1, json!({"title": "New"})).await.assert_refused(404, "UNKNOWN_COUPON");
+    node.patch(id + 1, json!({"title": "New"}))
+        .await
+        .assert_refused(404, "UNKNOWN_COUPON");
     let empty = send(node.admin(Method::PATCH, &format!("/v1/coupons/{id}"))).await;
     empty.assert_refused(400, "MALFORMED");
     assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["version"], 1);
@@ -194,7 +330,11 @@ async fn if_match_lets_only_its_version_be_changed() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let patch = |tag: &str, title: &str| {
-        send(node.admin(Method::PATCH, &format!("/v1/coupons/{id}")).header("If-Match", tag).json(&json!({"title": title})))
+        send(
+            node.admin(Method::PATCH, &format!("/v1/coupons/{id}"))
+                .header("If-Match", tag)
+                .json(&json!({"title": title})),
+        )
     };
     assert_eq!(patch("\"1\"", "A").await.body["version"], 2);
     let stale = patch("\"1\"", "B").await;
@@ -207,7 +347,10 @@ async fn if_match_lets_only_its_version_be_changed() {
         patch(tag, "B").await.assert_refused(400, "MALFORMED");
     }
     assert_eq!(patch("*", "C").await.body["version"], 3);
-    let nobody = node.admin(Method::PATCH, "/v1/coupons/999").header("If-Match", "\"two\"").json(&json!({}));
+    let nobody = node
+        .admin(Method::PATCH, "/v1/coupons/999")
+        .header("If-Match", "\"two\"")
+        .json(&json!({}));
     send(nobody).await.assert_refused(404, "UNKNOWN_COUPON");
 }
 
@@ -222,7 +365,10 @@ async fn a_quantity_below_what_is_issued_is_refused() {
     reply.assert_refused(409, "QUANTITY_BELOW_ISSUED");
     assert_eq!(reply.body["issued"], 3);
     let body = node.patch(id, json!({"total_quantity": 3})).await.body;
-    assert_eq!((&body["phase"], &body["issued"], &body["remaining"]), (&json!("sold_out"), &json!(3), &json!(0)));
+    assert_eq!(
+        (&body["phase"], &body["issued"], &body["remaining"]),
+        (&json!("sold_out"), &json!(3), &json!(0))
+    );
 }
 
 #[tokio::test]
@@ -230,27 +376,51 @@ async fn status_is_changed_once_and_repeating_changes_nothing() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let act = async |action: &str| node.admin_post(&format!("/v1/coupons/{id}/{action}")).await;
-    for (action, status, phase, version) in
-        [("pause", "paused", "paused", 2), ("pause", "paused", "paused", 2), ("resume", "open", "live", 3), ("resume", "open", "live", 3)]
-    {
+    for (action, status, phase, version) in [
+        ("pause", "paused", "paused", 2),
+        ("pause", "paused", "paused", 2),
+        ("resume", "open", "live", 3),
+        ("resume", "open", "live", 3),
+    ] {
         let reply = act(action).await;
-        assert_eq!((reply.status, reply.header("etag")), (200, format!("\"{version}\"").as_str()), "{reply:?}");
-        assert_eq!((&reply.body["status"], &reply.body["phase"], &reply.body["version"]), (&json!(status), &json!(phase), &json!(version)));
+        assert_eq!(
+            (reply.status, reply.header("etag")),
+            (200, format!("\"{version}\"").as_str()),
+            "{reply:?}"
+        );
+        assert_eq!(
+            (
+                &reply.body["status"],
+                &reply.body["phase"],
+                &reply.body["version"]
+            ),
+            (&json!(status), &json!(phase), &json!(version))
+        );
     }
     for _ in 0..2 {
         let reply = act("close").await;
-        assert_eq!((reply.status, &reply.body["status"], &reply.body["version"]), (200, &json!("closed"), &json!(4)));
+        assert_eq!(
+            (reply.status, &reply.body["status"], &reply.body["version"]),
+            (200, &json!("closed"), &json!(4))
+        );
     }
     act("pause").await.assert_refused(409, "CLOSED");
     act("resume").await.assert_refused(409, "CLOSED");
-    node.admin_post(&format!("/v1/coupons/{}/pause", id + 1)).await.assert_refused(404, "UNKNOWN_COUPON");
+    node.admin_post(&format!("/v1/coupons/{}/pause", id + 1))
+        .await
+        .assert_refused(404, "UNKNOWN_COUPON");
 }
 
 #[tokio::test]
 async fn if_match_guards_changes_of_status_too() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
-    let act = |action: &str, tag: &str| send(node.admin(Method::POST, &format!("/v1/coupons/{id}/{action}")).header("If-Match", tag));
+    let act = |action: &str, tag: &str| {
+        send(
+            node.admin(Method::POST, &format!("/v1/coupons/{id}/{action}"))
+                .header("If-Match", tag),
+        )
+    };
     assert_eq!(act("pause", "\"1\"").await.body["version"], 2);
     for action in ["pause", "resume", "close"] {
         act(action, "\"1\"").await.assert_refused(412, "VERSION_MISMATCH");
@@ -266,9 +436,18 @@ async fn changes_of_status_take_nothing_or_an_empty_object() {
     let id = node.coupon(json!({})).await;
     let pause = || node.admin(Method::POST, &format!("/v1/coupons/{id}/pause"));
     assert_eq!(send(pause().json(&json!({}))).await.status, 200);
-    assert_eq!(send(pause().header("Content-Type", "text/plain").body("")).await.status, 200);
-    send(pause().json(&json!({"reason": "rain"}))).await.assert_invalid(&["reason"]);
-    send(pause().json(&json!([]))).await.assert_refused(400, "MALFORMED");
+    assert_eq!(
+        send(pause().header("Content-Type", "text/plain").body(""))
+            .await
+            .status,
+        200
+    );
+    send(pause().json(&json!({"reason": "rain"})))
+        .await
+        .assert_invalid(&["reason"]);
+    send(pause().json(&json!([])))
+        .await
+        .assert_refused(400, "MALFORMED");
 }
 
 #[tokio::test]
@@ -285,9 +464,14 @@ async fn a_coupon_is_there_after_a_restart() {
 #[tokio::test]
 async fn a_patch_of_the_discount_is_merged_into_it() {
     let node = TestNode::start().await;
-    let id = node.coupon(json!({"discount": {"kind": "rate", "value": 15}})).await;
+    let id = node
+        .coupon(json!({"discount": {"kind": "rate", "value": 15}}))
+        .await;
     let merged = node.patch(id, json!({"discount": {"value": 20}})).await.body;
-    assert_eq!((&merged["discount"], &merged["version"]), (&json!({"kind": "rate", "value": 20}), &json!(2)));
+    assert_eq!(
+        (&merged["discount"], &merged["version"]),
+        (&json!({"kind": "rate", "value": 20}), &json!(2))
+    );
     let merged = node.patch(id, json!({"discount": {"kind": "amount"}})).await.body;
     assert_eq!(merged["discount"], json!({"kind": "amount", "value": 20}));
 }

@@ -1,4 +1,5 @@
-//! Requests that nobody in their right mind sends: every answer is one of the contract's, none is a 500, and nothing hangs.
+//! Requests that nobody in their right mind sends: every answer is one of the contract's, none is a 500, and
+//! nothing hangs.
 //!
 //! What is sent is picked by a seed, which is printed; `FIRSTCOME_SEED=<number>` gives it back.
 
@@ -62,10 +63,28 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn query() -> impl Strategy<Value = String> {
-    let name = prop::sample::select(vec!["limit", "cursor", "phase", "user_id", "after_sequence", "other"]);
-    let value =
-        prop_oneof!["[0-9]{0,25}", "[A-Za-z0-9%+._-]{0,60}", "(%[0-9a-f]{2}){0,20}", Just("live".to_owned()), Just("alice".to_owned())];
-    vec((name, value), 0..4).prop_map(|pairs| pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"))
+    let name = prop::sample::select(vec![
+        "limit",
+        "cursor",
+        "phase",
+        "user_id",
+        "after_sequence",
+        "other",
+    ]);
+    let value = prop_oneof![
+        "[0-9]{0,25}",
+        "[A-Za-z0-9%+._-]{0,60}",
+        "(%[0-9a-f]{2}){0,20}",
+        Just("live".to_owned()),
+        Just("alice".to_owned())
+    ];
+    vec((name, value), 0..4).prop_map(|pairs| {
+        pairs
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join("&")
+    })
 }
 
 fn headers() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
@@ -110,8 +129,15 @@ fn json_value() -> impl Strategy<Value = Value> {
         any::<u64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         ".{0,20}".prop_map(Value::from),
-        prop::sample::select(vec!["open", "paused", "rate", "2026-11-27T00:00:00Z", "9999-12-31T23:59:60+23:59", "\0"])
-            .prop_map(Value::from),
+        prop::sample::select(vec![
+            "open",
+            "paused",
+            "rate",
+            "2026-11-27T00:00:00Z",
+            "9999-12-31T23:59:60+23:59",
+            "\0"
+        ])
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 40, 5, |inner| {
         prop_oneof![
@@ -170,7 +196,11 @@ fn shot() -> impl Strategy<Value = Shot> {
 
 impl Shot {
     fn bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("{} {}?{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", self.method, self.path, self.query).into_bytes();
+        let mut bytes = format!(
+            "{} {}?{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n",
+            self.method, self.path, self.query
+        )
+        .into_bytes();
         for (name, value) in &self.headers {
             bytes.extend_from_slice(name.as_bytes());
             bytes.extend_from_slice(b": ");
@@ -183,7 +213,8 @@ impl Shot {
     }
 }
 
-/// Sends these bytes and reads all that comes back. Of what may be half a request, the server is told that no more comes.
+/// Sends these bytes and reads all that comes back. Of what may be half a request, the server is told that no
+/// more comes.
 async fn exchange(node: &TestNode, bytes: &[u8], is_whole: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
     let mut answer = Vec::new();
@@ -195,30 +226,55 @@ async fn exchange(node: &TestNode, bytes: &[u8], is_whole: bool) -> Vec<u8> {
         }
         let _ = stream.read_to_end(&mut answer).await;
     };
-    tokio::time::timeout(LIMIT, both).await.expect("an answer in time, or an end");
+    tokio::time::timeout(LIMIT, both)
+        .await
+        .expect("an answer in time, or an end");
     answer
 }
 
 /// The response in these bytes.
 fn parse(answer: &[u8]) -> Reply {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("a head");
     let (head, body) = (std::str::from_utf8(&answer[..end]).unwrap(), &answer[end + 4..]);
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers = lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+    let headers = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
     let text = String::from_utf8_lossy(body).into_owned();
-    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
-    Reply { status, headers: headers.collect(), body }
+    let body = if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).unwrap_or(Value::String(text))
+    };
+    Reply {
+        status,
+        headers: headers.collect(),
+        body,
+    }
 }
 
 /// Runs the test on what the seed picks.
 fn with_seed(test: impl FnOnce(&mut TestRunner)) {
-    let seed = std::env::var("FIRSTCOME_SEED").ok().map_or(20_261_121, |seed| seed.parse::<u64>().unwrap());
+    let seed = std::env::var("FIRSTCOME_SEED")
+        .ok()
+        .map_or(20_261_121, |seed| seed.parse::<u64>().unwrap());
     println!("FIRSTCOME_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = Config { cases: SHOTS, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
-    test(&mut TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes)));
+    let config = Config {
+        cases: SHOTS,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..Config::default()
+    };
+    test(&mut TestRunner::new_with_rng(
+        config,
+        TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
+    ));
 }
 
 #[test]
@@ -233,12 +289,26 @@ fn whatever_is_asked_the_answer_is_one_of_the_contract() {
     with_seed(|runner| {
         let outcome = runner.run(&shot(), |shot| {
             let reply = parse(&runtime.block_on(exchange(&node, &shot.bytes(), true)));
-            assert!(reply.status != 500 && (1..=64).contains(&reply.header("x-request-id").len()), "{reply:?}");
+            assert!(
+                reply.status != 500 && (1..=64).contains(&reply.header("x-request-id").len()),
+                "{reply:?}"
+            );
             let method: Method = shot.method.parse().unwrap();
             contract::check(&method, &shot.path, None, &reply);
-            let text = if reply.status >= 400 { reply.body.to_string() } else { String::new() };
+            let text = if reply.status >= 400 {
+                reply.body.to_string()
+            } else {
+                String::new()
+            };
             for trace in ["Some(", "Err(", "SELECT", "sqlx", ".rs:", "panicked", ADMIN_TOKEN] {
-                assert!(!text.contains(trace) || shot.bytes().windows(trace.len()).any(|part| part == trace.as_bytes()), "{text}");
+                assert!(
+                    !text.contains(trace)
+                        || shot
+                            .bytes()
+                            .windows(trace.len())
+                            .any(|part| part == trace.as_bytes()),
+                    "{text}"
+                );
             }
             Ok(())
         });
@@ -267,8 +337,15 @@ fn what_is_no_request_at_all_is_refused_or_dropped() {
     with_seed(|runner| {
         let outcome = runner.run(&pieces, |bytes| {
             let answer = runtime.block_on(exchange(&node, &bytes, false));
-            assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 ") || answer.starts_with(b"HTTP/1.0 "), "{answer:?}");
-            assert!(!answer.starts_with(b"HTTP/1.1 500"), "{}", String::from_utf8_lossy(&answer));
+            assert!(
+                answer.is_empty() || answer.starts_with(b"HTTP/1.1 ") || answer.starts_with(b"HTTP/1.0 "),
+                "{answer:?}"
+            );
+            assert!(
+                !answer.starts_with(b"HTTP/1.1 500"),
+                "{}",
+                String::from_utf8_lossy(&answer)
+            );
             Ok(())
         });
         outcome.unwrap();

@@ -14,16 +14,30 @@ async fn exchange(node: &TestNode, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
-    tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test]
 async fn unknown_paths_are_not_found() {
     let node = TestNode::start().await;
-    for path in ["/", "/v1", "/v2/coupons", "/v1/coupons/1/unknown", "/v1/coupons/1/issuances/2", "/v1/issuances", "/v1/me", "/livez/x"] {
+    for path in [
+        "/",
+        "/v1",
+        "/v2/coupons",
+        "/v1/coupons/1/unknown",
+        "/v1/coupons/1/issuances/2",
+        "/v1/issuances",
+        "/v1/me",
+        "/livez/x",
+    ] {
         for method in [Method::GET, Method::POST, Method::DELETE] {
-            send(node.admin(method, path)).await.assert_refused(404, "NOT_FOUND");
+            send(node.admin(method, path))
+                .await
+                .assert_refused(404, "NOT_FOUND");
         }
     }
 }
@@ -59,11 +73,21 @@ async fn wrong_methods_are_told_the_right_ones() {
 async fn ids_that_are_none_are_malformed() {
     let node = TestNode::start().await;
     for id in ["0", "-1", "x", "1.0", "01", "9007199254740992", "%31"] {
-        node.get(&format!("/v1/coupons/{id}")).await.assert_refused(400, "MALFORMED");
-        node.admin_post(&format!("/v1/coupons/{id}/pause")).await.assert_refused(400, "MALFORMED");
-        node.admin_get(&format!("/v1/coupons/{id}/issuances")).await.assert_refused(400, "MALFORMED");
-        node.admin_get(&format!("/v1/cluster/coupons/{id}")).await.assert_refused(400, "MALFORMED");
-        let issue = node.request(Method::POST, &format!("/v1/coupons/{id}/issuances")).header("X-User-Id", "alice");
+        node.get(&format!("/v1/coupons/{id}"))
+            .await
+            .assert_refused(400, "MALFORMED");
+        node.admin_post(&format!("/v1/coupons/{id}/pause"))
+            .await
+            .assert_refused(400, "MALFORMED");
+        node.admin_get(&format!("/v1/coupons/{id}/issuances"))
+            .await
+            .assert_refused(400, "MALFORMED");
+        node.admin_get(&format!("/v1/cluster/coupons/{id}"))
+            .await
+            .assert_refused(400, "MALFORMED");
+        let issue = node
+            .request(Method::POST, &format!("/v1/coupons/{id}/issuances"))
+            .header("X-User-Id", "alice");
         send(issue).await.assert_refused(400, "MALFORMED");
     }
 }
@@ -71,10 +95,20 @@ async fn ids_that_are_none_are_malformed() {
 #[tokio::test]
 async fn every_response_has_the_clients_sane_request_id_or_a_new_one() {
     let node = TestNode::start().await;
-    let with_id = async |path: &str, id: &str| send(node.request(Method::GET, path).header("X-Request-Id", id)).await;
-    for path in ["/livez", "/v1/coupons", "/nowhere", "/v1/me/issuances", "/metrics"] {
+    let with_id =
+        async |path: &str, id: &str| send(node.request(Method::GET, path).header("X-Request-Id", id)).await;
+    for path in [
+        "/livez",
+        "/v1/coupons",
+        "/nowhere",
+        "/v1/me/issuances",
+        "/metrics",
+    ] {
         assert_eq!(with_id(path, "r-1").await.header("x-request-id"), "r-1");
-        assert_eq!(with_id(path, &"r".repeat(64)).await.header("x-request-id").len(), 64);
+        assert_eq!(
+            with_id(path, &"r".repeat(64)).await.header("x-request-id").len(),
+            64
+        );
         for insane in [String::new(), "r".repeat(65), "r 1".to_owned(), "ü".to_owned()] {
             let reply = with_id(path, &insane).await;
             assert_ne!(reply.header("x-request-id"), insane);
@@ -87,23 +121,55 @@ async fn every_response_has_the_clients_sane_request_id_or_a_new_one() {
 #[tokio::test]
 async fn bodies_that_are_no_json_objects_are_malformed() {
     let node = TestNode::start().await;
-    for body in ["", "nonsense", "[]", "null", "\"title\"", "1", "{", r#"{"title": "T"} {}"#, r#"{"title": "T",}"#] {
-        let request = node.admin(Method::POST, "/v1/coupons").header("Content-Type", "application/json").body(body);
+    for body in [
+        "",
+        "nonsense",
+        "[]",
+        "null",
+        "\"title\"",
+        "1",
+        "{",
+        r#"{"title": "T"} {}"#,
+        r#"{"title": "T",}"#,
+    ] {
+        let request = node
+            .admin(Method::POST, "/v1/coupons")
+            .header("Content-Type", "application/json")
+            .body(body);
         send(request).await.assert_refused(400, "MALFORMED");
     }
-    let binary = node.admin(Method::POST, "/v1/coupons").header("Content-Type", "application/json").body(vec![b'{', 0xff, b'}']);
+    let binary = node
+        .admin(Method::POST, "/v1/coupons")
+        .header("Content-Type", "application/json")
+        .body(vec![b'{', 0xff, b'}']);
     send(binary).await.assert_refused(400, "MALFORMED");
 }
 
 #[tokio::test]
 async fn bodies_that_say_to_be_something_else_than_json_are_refused() {
     let node = TestNode::start().await;
-    let create =
-        |content_type: &str| send(node.admin(Method::POST, "/v1/coupons").header("Content-Type", content_type).body(r#"{"title": "T"}"#));
-    for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "json"] {
-        create(content_type).await.assert_refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    let create = |content_type: &str| {
+        send(
+            node.admin(Method::POST, "/v1/coupons")
+                .header("Content-Type", content_type)
+                .body(r#"{"title": "T"}"#),
+        )
+    };
+    for content_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonp",
+        "json",
+    ] {
+        create(content_type)
+            .await
+            .assert_refused(415, "UNSUPPORTED_MEDIA_TYPE");
     }
-    for content_type in ["application/json", "application/json; charset=utf-8", "Application/JSON"] {
+    for content_type in [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON",
+    ] {
         assert_eq!(create(content_type).await.status, 201);
     }
 }
@@ -112,41 +178,80 @@ async fn bodies_that_say_to_be_something_else_than_json_are_refused() {
 async fn bodies_above_sixteen_kib_are_refused_however_they_are_framed() {
     let node = TestNode::start().await;
     let body = |bytes: usize| format!("{}{}", r#"{"title": "T"}"#, " ".repeat(bytes - 14));
-    let create = |body: String| send(node.admin(Method::POST, "/v1/coupons").header("Content-Type", "application/json").body(body));
+    let create = |body: String| {
+        send(
+            node.admin(Method::POST, "/v1/coupons")
+                .header("Content-Type", "application/json")
+                .body(body),
+        )
+    };
     assert_eq!(create(body(16 * 1024)).await.status, 201);
     create(body(16 * 1024 + 1)).await.assert_refused(413, "TOO_LARGE");
     create(body(500_000)).await.assert_refused(413, "TOO_LARGE");
 
     let chunked = |bytes: usize| {
-        let head = format!("POST /v1/coupons HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n");
+        let head = format!(
+            "POST /v1/coupons HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n"
+        );
         let body = body(bytes);
-        let chunks: String = [&body[..10_000], &body[10_000..]].iter().map(|part| format!("{:x}\r\n{part}\r\n", part.len())).collect();
+        let chunks: String = [&body[..10_000], &body[10_000..]]
+            .iter()
+            .map(|part| format!("{:x}\r\n{part}\r\n", part.len()))
+            .collect();
         format!("{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
     };
-    assert!(exchange(&node, chunked(16 * 1024).as_bytes()).await.starts_with("HTTP/1.1 201 "));
+    assert!(
+        exchange(&node, chunked(16 * 1024).as_bytes())
+            .await
+            .starts_with("HTTP/1.1 201 ")
+    );
     let refused = exchange(&node, chunked(16 * 1024 + 1).as_bytes()).await;
-    assert!(refused.starts_with("HTTP/1.1 413 ") && refused.contains("TOO_LARGE"), "{refused}");
+    assert!(
+        refused.starts_with("HTTP/1.1 413 ") && refused.contains("TOO_LARGE"),
+        "{refused}"
+    );
     // Announced and not sent: answered without waiting for it.
     let announced = "POST /v1/coupons HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 20000";
-    let refused = exchange(&node, format!("{announced}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\r\n").as_bytes()).await;
+    let refused = exchange(
+        &node,
+        format!("{announced}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\r\n").as_bytes(),
+    )
+    .await;
     assert!(refused.starts_with("HTTP/1.1 413 "), "{refused}");
 }
 
 #[tokio::test]
 async fn who_asks_is_settled_before_what_is_asked() {
     let node = TestNode::start().await;
-    send(node.request(Method::POST, "/v1/coupons").body("nonsense")).await.assert_refused(401, "UNAUTHENTICATED");
-    send(node.request(Method::POST, "/v1/coupons/x/issuances")).await.assert_refused(401, "UNAUTHENTICATED");
-    node.get_as("not a user", "/v1/coupons").await.assert_refused(400, "MALFORMED");
+    send(node.request(Method::POST, "/v1/coupons").body("nonsense"))
+        .await
+        .assert_refused(401, "UNAUTHENTICATED");
+    send(node.request(Method::POST, "/v1/coupons/x/issuances"))
+        .await
+        .assert_refused(401, "UNAUTHENTICATED");
+    node.get_as("not a user", "/v1/coupons")
+        .await
+        .assert_refused(400, "MALFORMED");
 }
 
 #[tokio::test]
 async fn head_is_get_without_the_body() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
-    for path in [format!("/v1/coupons/{id}"), "/v1/coupons".to_owned(), "/livez".to_owned(), "/readyz".to_owned()] {
-        let (head, get) = (send(node.request(Method::HEAD, &path)).await, node.get(&path).await);
-        assert_eq!((head.status, head.header("etag"), head.body.is_null()), (get.status, get.header("etag"), true));
+    for path in [
+        format!("/v1/coupons/{id}"),
+        "/v1/coupons".to_owned(),
+        "/livez".to_owned(),
+        "/readyz".to_owned(),
+    ] {
+        let (head, get) = (
+            send(node.request(Method::HEAD, &path)).await,
+            node.get(&path).await,
+        );
+        assert_eq!(
+            (head.status, head.header("etag"), head.body.is_null()),
+            (get.status, get.header("etag"), true)
+        );
         assert_eq!(head.header("content-length"), get.header("content-length"));
     }
 }
@@ -174,10 +279,19 @@ async fn connections_serve_many_requests() {
     let node = TestNode::start().await;
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
     for _ in 0..3 {
-        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = vec![0; 1024];
-        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await.unwrap().unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
         let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
-        assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.to_lowercase().contains("connection: close"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && !answer.to_lowercase().contains("connection: close"),
+            "{answer}"
+        );
     }
 }

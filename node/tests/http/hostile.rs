@@ -11,7 +11,8 @@ use crate::support::{ADMIN_TOKEN, LIMIT, TestNode, eventually};
 /// The hostile ones at the same time: many more than the node has threads.
 const CROWD: usize = 64;
 
-/// What anybody else's request may take meanwhile: a fraction of every limit that is set here, so whoever waits for a hostile one is seen.
+/// What anybody else's request may take meanwhile: a fraction of every limit that is set here, so whoever
+/// waits for a hostile one is seen.
 const UNDISTURBED: Duration = Duration::from_millis(2_500);
 
 /// Does something hostile while somebody else goes on asking, on one connection and on new ones.
@@ -19,9 +20,16 @@ async fn while_others_go_on<T>(node: &TestNode, hostile: impl Future<Output = T>
     let others = async {
         for asked in 0_u32.. {
             let started = Instant::now();
-            let reply = if asked % 2 == 0 { node.get("/v1/coupons").await } else { fresh(node).await };
+            let reply = if asked % 2 == 0 {
+                node.get("/v1/coupons").await
+            } else {
+                fresh(node).await
+            };
             let took = started.elapsed();
-            assert!(reply.status == 200 && took < UNDISTURBED, "request {asked} took {took:?}: {reply:?}");
+            assert!(
+                reply.status == 200 && took < UNDISTURBED,
+                "request {asked} took {took:?}: {reply:?}"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -41,7 +49,10 @@ async fn fresh(node: &TestNode) -> crate::support::Reply {
 }
 
 /// Many at the same time; what each comes to.
-async fn crowd<F: Future<Output = String> + Send + 'static>(node: &TestNode, client: impl Fn(TcpStream) -> F) -> Vec<String> {
+async fn crowd<F: Future<Output = String> + Send + 'static>(
+    node: &TestNode,
+    client: impl Fn(TcpStream) -> F,
+) -> Vec<String> {
     let mut clients = JoinSet::new();
     for _ in 0..CROWD {
         clients.spawn(client(TcpStream::connect(node.service.address()).await.unwrap()));
@@ -77,15 +88,31 @@ async fn flood(stream: TcpStream, bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Is the one and last response on its connection: a problem with this code, and with all that responses have.
+/// Is the one and last response on its connection: a problem with this code, and with all that responses
+/// have.
 fn assert_last(answer: &str, status: u16, code: &str) {
     let lower = answer.to_lowercase();
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
-    assert!(answer.contains(&format!("\"code\":\"{code}\"")) && answer.contains("\"applied\":false"), "{answer}");
-    for header in ["x-request-id: ", "content-type: application/problem+json", "date: "] {
-        assert_eq!(lower.matches(&format!("\r\n{header}")).count(), 1, "{header} of {answer}");
+    assert!(
+        answer.contains(&format!("\"code\":\"{code}\"")) && answer.contains("\"applied\":false"),
+        "{answer}"
+    );
+    for header in [
+        "x-request-id: ",
+        "content-type: application/problem+json",
+        "date: ",
+    ] {
+        assert_eq!(
+            lower.matches(&format!("\r\n{header}")).count(),
+            1,
+            "{header} of {answer}"
+        );
     }
-    assert_eq!(lower.matches("http/1.1").count() - lower.matches("of http/1.1").count(), 1, "{answer}");
+    assert_eq!(
+        lower.matches("http/1.1").count() - lower.matches("of http/1.1").count(),
+        1,
+        "{answer}"
+    );
 }
 
 /// The number that this line of the metrics has, if it is there.
@@ -95,7 +122,9 @@ pub async fn metric(node: &TestNode, line: &str) -> f64 {
 
 /// The same in metrics that were read.
 pub fn metric_in(text: &str, line: &str) -> f64 {
-    let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    let value = text
+        .lines()
+        .find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
     value.map_or(0.0, |value| value.parse().unwrap())
 }
 
@@ -134,13 +163,20 @@ async fn a_byte_now_and_then_does_not_keep_a_body_going() {
         assert_last(&answer, 408, "REQUEST_TIMEOUT");
         assert!(answer.contains("x-request-id: slow-1\r\n"), "{answer}");
     }
-    assert!(node.get("/v1/coupons").await.body["items"].as_array().unwrap().is_empty());
+    assert!(
+        node.get("/v1/coupons").await.body["items"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_never_reads_the_answers_is_cut_off() {
     let node = TestNode::start_with(&[("http.write_timeout", "3s")]).await;
-    let requests = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4096).into_bytes();
+    let requests = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+        .repeat(4096)
+        .into_bytes();
     let outcomes = while_others_go_on(
         &node,
         crowd(&node, |mut stream| {
@@ -155,7 +191,10 @@ async fn who_never_reads_the_answers_is_cut_off() {
     .await;
     assert_eq!(outcomes.len(), CROWD);
     assert!(metric(&node, r#"coupon_http_connections_cut_total{reason="write"}"#).await >= CROWD as f64);
-    eventually("only the asker's connection is left", async || metric(&node, "coupon_http_connections").await <= 2.0).await;
+    eventually("only the asker's connection is left", async || {
+        metric(&node, "coupon_http_connections").await <= 2.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,23 +206,43 @@ async fn who_closes_one_side_is_answered_on_the_other() {
         stream.write_all(bytes.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = String::new();
-        tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
         answer
     };
     let issue = format!("POST /v1/coupons/{id}/issuances HTTP/1.1\r\nHost: x\r\nX-User-Id: alice\r\n");
     // What was asked for is done and told, and so is what was asked for behind it.
-    let answer = while_others_go_on(&node, half_closed(format!("{issue}\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n"))).await;
-    assert!(answer.starts_with("HTTP/1.1 201 ") && answer.ends_with("{\"live\":true}"), "{answer}");
+    let answer = while_others_go_on(
+        &node,
+        half_closed(format!("{issue}\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n")),
+    )
+    .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 201 ") && answer.ends_with("{\"live\":true}"),
+        "{answer}"
+    );
     // Half a body is not a body; half a head is no request.
-    assert_last(&half_closed(format!("{issue}Content-Length: 10\r\n\r\n{{")).await, 400, "MALFORMED");
+    assert_last(
+        &half_closed(format!("{issue}Content-Length: 10\r\n\r\n{{")).await,
+        400,
+        "MALFORMED",
+    );
     assert_eq!(half_closed(issue).await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_is_told_what_it_is() {
     let node = TestNode::start().await;
-    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".iter().copied().chain(0..=255).collect::<Vec<u8>>();
-    let noise: Vec<u8> = (0..100_000_u32).map(|byte| (byte.wrapping_mul(2_654_435_761) >> 13) as u8 | 0x80).collect();
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+        .iter()
+        .copied()
+        .chain(0..=255)
+        .collect::<Vec<u8>>();
+    let noise: Vec<u8> = (0..100_000_u32)
+        .map(|byte| (byte.wrapping_mul(2_654_435_761) >> 13) as u8 | 0x80)
+        .collect();
     for garbage in [
         hello,
         noise,
@@ -196,16 +255,24 @@ async fn garbage_is_told_what_it_is() {
             assert_last(&answer, 400, "MALFORMED");
         }
     }
-    assert!(metric(&node, r#"coupon_http_connections_cut_total{reason="malformed"}"#).await >= (5 * CROWD) as f64);
+    assert!(
+        metric(&node, r#"coupon_http_connections_cut_total{reason="malformed"}"#).await >= (5 * CROWD) as f64
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_behind_a_request_does_not_spoil_its_answer() {
     let node = TestNode::start().await;
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
-    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n\x00\x01garbage\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n\x00\x01garbage\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = String::new();
-    tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
     let end = answer.find("{\"live\":true}").expect("the request is answered") + "{\"live\":true}".len();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert_last(&answer[end..], 400, "MALFORMED");
@@ -214,17 +281,30 @@ async fn garbage_behind_a_request_does_not_spoil_its_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_above_sixteen_kib_or_a_hundred_headers_are_too_large() {
     let node = TestNode::start().await;
-    let wide = format!("GET /livez HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "c".repeat(2_000_000));
+    let wide = format!(
+        "GET /livez HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n",
+        "c".repeat(2_000_000)
+    );
     let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "p".repeat(200_000));
-    let many = format!("GET /livez HTTP/1.1\r\nHost: x\r\n{}\r\n", "X-More: y\r\n".repeat(200));
+    let many = format!(
+        "GET /livez HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "X-More: y\r\n".repeat(200)
+    );
     for head in [wide, long, many] {
-        let answers = while_others_go_on(&node, crowd(&node, |stream| flood(stream, head.clone().into_bytes()))).await;
+        let answers = while_others_go_on(
+            &node,
+            crowd(&node, |stream| flood(stream, head.clone().into_bytes())),
+        )
+        .await;
         for answer in answers {
             assert_last(&answer, 431, "HEADER_TOO_LARGE");
         }
     }
     let mut fits = TcpStream::connect(node.service.address()).await.unwrap();
-    let head = format!("GET /livez HTTP/1.1\r\nConnection: close\r\nCookie: {}\r\n\r\n", "c".repeat(15_000));
+    let head = format!(
+        "GET /livez HTTP/1.1\r\nConnection: close\r\nCookie: {}\r\n\r\n",
+        "c".repeat(15_000)
+    );
     fits.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
     fits.read_to_string(&mut answer).await.unwrap();
@@ -234,7 +314,9 @@ async fn heads_above_sixteen_kib_or_a_hundred_headers_are_too_large() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_without_end_is_refused() {
     let node = TestNode::start_with(&[("http.body_timeout", "10s")]).await;
-    let head = format!("POST /v1/coupons HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = format!(
+        "POST /v1/coupons HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
     let answers = while_others_go_on(
         &node,
         crowd(&node, |stream| {
@@ -271,15 +353,23 @@ async fn who_sends_a_body_nowhere_is_told_and_not_cut_off() {
     told_and_not_cut_off(&node, "/v1/coupons", 3_000_000, (401, "UNAUTHENTICATED")).await;
 }
 
-async fn told_and_not_cut_off(node: &TestNode, path: &'static str, length: usize, (status, code): (u16, &str)) {
+async fn told_and_not_cut_off(
+    node: &TestNode,
+    path: &'static str,
+    length: usize,
+    (status, code): (u16, &str),
+) {
     let answers = while_others_go_on(
         node,
         crowd(node, |mut stream| async move {
-            let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            );
             stream.write_all(head.as_bytes()).await.unwrap();
             let mut answer = vec![0; 8192];
             let read = stream.read(&mut answer).await.unwrap();
-            // It is answered, and still sending: whoever looks at answers only when all is sent must get as far.
+            // It is answered, and still sending: whoever looks at answers only when all is sent must get as
+            // far.
             for _ in 0..10 {
                 stream.write_all(&[b'z'; 10_000]).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -14,37 +14,62 @@ async fn an_issuance_is_answered_whole() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"use_within_days": 30})).await;
     let reply = node.issue("alice", id).await;
-    assert_eq!((reply.status, reply.header("location")), (201, format!("/v1/issuances/{id}-1").as_str()), "{reply:?}");
+    assert_eq!(
+        (reply.status, reply.header("location")),
+        (201, format!("/v1/issuances/{id}-1").as_str()),
+        "{reply:?}"
+    );
     assert_eq!(reply.header("idempotent-replayed"), "");
     let (issued_at, expires_at) = (reply.body["issued_at"].clone(), reply.body["expires_at"].clone());
     assert!(expires_at.as_str().unwrap() > issued_at.as_str().unwrap());
     let whole = json!({"id": format!("{id}-1"), "coupon_id": id, "user_id": "alice", "sequence": 1, "status": "issued",
         "issued_at": issued_at, "expires_at": expires_at});
     assert_eq!(reply.body, whole);
-    assert_eq!(node.get_as("alice", &format!("/v1/issuances/{id}-1")).await.body, whole);
+    assert_eq!(
+        node.get_as("alice", &format!("/v1/issuances/{id}-1")).await.body,
+        whole
+    );
 
     let lasting = node.coupon(json!({})).await;
-    assert_eq!(node.issue("alice", lasting).await.body.as_object().unwrap()["expires_at"], Value::Null);
+    assert_eq!(
+        node.issue("alice", lasting).await.body.as_object().unwrap()["expires_at"],
+        Value::Null
+    );
 }
 
 #[tokio::test]
 async fn an_unknown_coupon_is_said_to_be_unknown() {
     let node = TestNode::start().await;
-    node.issue("alice", 42).await.assert_refused(404, "UNKNOWN_COUPON");
-    node.get("/v1/coupons/42").await.assert_refused(404, "UNKNOWN_COUPON");
+    node.issue("alice", 42)
+        .await
+        .assert_refused(404, "UNKNOWN_COUPON");
+    node.get("/v1/coupons/42")
+        .await
+        .assert_refused(404, "UNKNOWN_COUPON");
 }
 
 #[tokio::test]
 async fn the_same_key_gives_the_first_issuance_whatever_became_of_the_coupon() {
     let node = TestNode::start().await;
-    let id = node.coupon(json!({"total_quantity": 1, "per_user_limit": 2})).await;
+    let id = node
+        .coupon(json!({"total_quantity": 1, "per_user_limit": 2}))
+        .await;
     let issue = async |key: &str| send(node.issue_request("alice", id).header("Idempotency-Key", key)).await;
     let first = issue("k-1").await;
     let again = issue("k-1").await;
-    assert_eq!((first.status, again.status, again.header("idempotent-replayed")), (201, 201, "true"));
-    assert_eq!((&first.body, first.header("location")), (&again.body, again.header("location")));
+    assert_eq!(
+        (first.status, again.status, again.header("idempotent-replayed")),
+        (201, 201, "true")
+    );
+    assert_eq!(
+        (&first.body, first.header("location")),
+        (&again.body, again.header("location"))
+    );
     issue("k-2").await.assert_refused(409, "SOLD_OUT");
-    assert_eq!(node.admin_post(&format!("/v1/coupons/{id}/close")).await.status, 200);
+    assert_eq!(
+        node.admin_post(&format!("/v1/coupons/{id}/close")).await.status,
+        200
+    );
     assert_eq!(issue("k-1").await.body, first.body);
     issue("k-2").await.assert_refused(409, "CLOSED");
     issue("k 3").await.assert_refused(400, "MALFORMED");
@@ -57,7 +82,10 @@ async fn refusals_are_not_remembered() {
     let id = node.coupon(json!({"status": "paused"})).await;
     let issue = || send(node.issue_request("alice", id).header("Idempotency-Key", "k-1"));
     issue().await.assert_refused(409, "PAUSED");
-    assert_eq!(node.admin_post(&format!("/v1/coupons/{id}/resume")).await.status, 200);
+    assert_eq!(
+        node.admin_post(&format!("/v1/coupons/{id}/resume")).await.status,
+        200
+    );
     let reply = issue().await;
     assert_eq!((reply.status, reply.header("idempotent-replayed")), (201, ""));
 }
@@ -81,13 +109,21 @@ async fn already_issued_comes_before_all_that_became_of_the_coupon() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 1})).await;
     assert_eq!(node.issue("alice", id).await.status, 201);
-    node.issue("alice", id).await.assert_refused(409, "ALREADY_ISSUED");
+    node.issue("alice", id)
+        .await
+        .assert_refused(409, "ALREADY_ISSUED");
     node.patch(id, json!({"ends_at": PAST})).await;
-    node.issue("alice", id).await.assert_refused(409, "ALREADY_ISSUED");
+    node.issue("alice", id)
+        .await
+        .assert_refused(409, "ALREADY_ISSUED");
     node.admin_post(&format!("/v1/coupons/{id}/pause")).await;
-    node.issue("alice", id).await.assert_refused(409, "ALREADY_ISSUED");
+    node.issue("alice", id)
+        .await
+        .assert_refused(409, "ALREADY_ISSUED");
     node.admin_post(&format!("/v1/coupons/{id}/close")).await;
-    node.issue("alice", id).await.assert_refused(409, "ALREADY_ISSUED");
+    node.issue("alice", id)
+        .await
+        .assert_refused(409, "ALREADY_ISSUED");
 }
 
 #[tokio::test]
@@ -123,15 +159,21 @@ async fn a_rush_gets_exactly_what_there_is_in_an_unbroken_sequence() {
     let id = node.coupon(json!({"total_quantity": 20})).await;
     let users: Vec<String> = (0..60).map(|number| format!("user-{number}")).collect();
     let replies = join_all(users.iter().map(|user| node.issue(user, id))).await;
-    let mut sequences: Vec<u64> =
-        replies.iter().filter(|reply| reply.status == 201).map(|reply| reply.body["sequence"].as_u64().unwrap()).collect();
+    let mut sequences: Vec<u64> = replies
+        .iter()
+        .filter(|reply| reply.status == 201)
+        .map(|reply| reply.body["sequence"].as_u64().unwrap())
+        .collect();
     sequences.sort_unstable();
     assert_eq!(sequences, (1..=20).collect::<Vec<_>>());
     for reply in replies.iter().filter(|reply| reply.status != 201) {
         reply.assert_refused(409, "SOLD_OUT");
     }
     let coupon = node.get(&format!("/v1/coupons/{id}")).await.body;
-    assert_eq!((&coupon["issued"], &coupon["remaining"], &coupon["phase"]), (&json!(20), &json!(0), &json!("sold_out")));
+    assert_eq!(
+        (&coupon["issued"], &coupon["remaining"], &coupon["phase"]),
+        (&json!(20), &json!(0), &json!("sold_out"))
+    );
 }
 
 #[tokio::test]
@@ -149,8 +191,12 @@ async fn who_asks_for_a_coupon_must_be_a_user() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let path = format!("/v1/coupons/{id}/issuances");
-    send(node.request(Method::POST, &path)).await.assert_refused(401, "UNAUTHENTICATED");
-    send(node.request(Method::POST, &path).bearer_auth("something-else")).await.assert_refused(401, "UNAUTHENTICATED");
+    send(node.request(Method::POST, &path))
+        .await
+        .assert_refused(401, "UNAUTHENTICATED");
+    send(node.request(Method::POST, &path).bearer_auth("something-else"))
+        .await
+        .assert_refused(401, "UNAUTHENTICATED");
     node.admin_post(&path).await.assert_refused(403, "FORBIDDEN");
     let long = "u".repeat(65);
     for user in ["", "al ice", "al/ice", "alice,bob", long.as_str()] {
@@ -166,8 +212,12 @@ async fn who_asks_for_a_coupon_must_be_a_user() {
 async fn untrusted_peers_name_nobody() {
     let node = TestNode::start_with(&[("auth.trusted_proxies", "10.0.0.0/8")]).await;
     let id = node.coupon(json!({})).await;
-    node.issue("alice", id).await.assert_refused(401, "UNAUTHENTICATED");
-    node.get_as("alice", "/v1/me/issuances").await.assert_refused(401, "UNAUTHENTICATED");
+    node.issue("alice", id)
+        .await
+        .assert_refused(401, "UNAUTHENTICATED");
+    node.get_as("alice", "/v1/me/issuances")
+        .await
+        .assert_refused(401, "UNAUTHENTICATED");
     let node = TestNode::start_with(&[("auth.trusted_proxies", "10.0.0.0/8,127.0.0.0/8")]).await;
     let id = node.coupon(json!({})).await;
     assert_eq!(node.issue("alice", id).await.status, 201);
@@ -182,11 +232,21 @@ async fn the_body_of_an_issue_request_is_nothing_or_an_empty_object() {
     assert_eq!(send(issue().body("")).await.status, 201);
     assert_eq!(send(issue().json(&json!({}))).await.status, 201);
     assert_eq!(send(issue().body("{}")).await.status, 201);
-    send(issue().json(&json!({"user_id": "bob"}))).await.assert_refused(403, "FORBIDDEN");
-    send(issue().json(&json!({"user_id": null}))).await.assert_refused(403, "FORBIDDEN");
-    send(issue().json(&json!({"count": 2}))).await.assert_invalid(&["count"]);
-    send(issue().json(&json!([]))).await.assert_refused(400, "MALFORMED");
+    send(issue().json(&json!({"user_id": "bob"})))
+        .await
+        .assert_refused(403, "FORBIDDEN");
+    send(issue().json(&json!({"user_id": null})))
+        .await
+        .assert_refused(403, "FORBIDDEN");
+    send(issue().json(&json!({"count": 2})))
+        .await
+        .assert_invalid(&["count"]);
+    send(issue().json(&json!([])))
+        .await
+        .assert_refused(400, "MALFORMED");
     send(issue().body("{")).await.assert_refused(400, "MALFORMED");
-    send(issue().header("Content-Type", "text/plain").body("{}")).await.assert_refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    send(issue().header("Content-Type", "text/plain").body("{}"))
+        .await
+        .assert_refused(415, "UNSUPPORTED_MEDIA_TYPE");
     assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["issued"], 4);
 }

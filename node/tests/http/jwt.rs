@@ -9,7 +9,11 @@ use serde_json::{Value, json};
 use crate::support::{ADMIN_TOKEN, LIMIT, Reply, TestNode, eventually, send};
 use crate::tokens::{self, SECRET, key_file, token};
 
-const HS256: [(&str, &str); 3] = [("auth.mode", "jwt"), ("auth.jwt.algorithm", "HS256"), ("auth.jwt.key", SECRET)];
+const HS256: [(&str, &str); 3] = [
+    ("auth.mode", "jwt"),
+    ("auth.jwt.algorithm", "HS256"),
+    ("auth.jwt.key", SECRET),
+];
 
 /// What a 401 says to whoever showed a token, and to whoever showed none.
 const INVALID: &str = r#"Bearer realm="firstcome", error="invalid_token""#;
@@ -39,12 +43,21 @@ async fn a_user_is_the_subject_of_the_token_and_no_header() {
     assert_unauthenticated(&node.issue("bob", id).await, MISSING);
     // Twice, as the second time it is looked up.
     for _ in 0..2 {
-        issue_with(&node, id, &alice).await.assert_refused(409, "ALREADY_ISSUED");
+        issue_with(&node, id, &alice)
+            .await
+            .assert_refused(409, "ALREADY_ISSUED");
         let mine = send(node.request(Method::GET, "/v1/me/issuances").bearer_auth(&alice)).await;
         mine.assert_list("user_id", &[json!("alice")], false);
         let issuance = node.request(Method::GET, &format!("/v1/issuances/{id}-1"));
-        assert_eq!(send(issuance.try_clone().unwrap().bearer_auth(&alice)).await.status, 200);
-        send(issuance.bearer_auth(token("bob", json!({})))).await.assert_refused(404, "UNKNOWN_ISSUANCE");
+        assert_eq!(
+            send(issuance.try_clone().unwrap().bearer_auth(&alice))
+                .await
+                .status,
+            200
+        );
+        send(issuance.bearer_auth(token("bob", json!({}))))
+            .await
+            .assert_refused(404, "UNKNOWN_ISSUANCE");
     }
 }
 
@@ -67,11 +80,24 @@ async fn a_token_that_does_not_count_is_told_so_and_not_why() {
     ] {
         assert_unauthenticated(&issue_with(&node, id, wrong).await, INVALID);
         // What is open to anyone is open to whoever shows it, too.
-        assert_eq!(send(node.request(Method::GET, &format!("/v1/coupons/{id}")).bearer_auth(wrong)).await.status, 200);
+        assert_eq!(
+            send(
+                node.request(Method::GET, &format!("/v1/coupons/{id}"))
+                    .bearer_auth(wrong)
+            )
+            .await
+            .status,
+            200
+        );
     }
     assert_unauthenticated(&send(issue(&node, id)).await, MISSING);
-    assert_unauthenticated(&send(issue(&node, id).header("Authorization", format!("Basic {good}"))).await, MISSING);
-    let twice = issue(&node, id).bearer_auth(&good).header("Authorization", "Bearer other");
+    assert_unauthenticated(
+        &send(issue(&node, id).header("Authorization", format!("Basic {good}"))).await,
+        MISSING,
+    );
+    let twice = issue(&node, id)
+        .bearer_auth(&good)
+        .header("Authorization", "Bearer other");
     send(twice).await.assert_refused(400, "MALFORMED");
     assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["issued"], 0);
     assert_eq!(issue_with(&node, id, &good).await.status, 201);
@@ -79,7 +105,11 @@ async fn a_token_that_does_not_count_is_told_so_and_not_why() {
 
 #[tokio::test]
 async fn a_token_that_was_taken_is_refused_once_it_has_expired() {
-    let keys = HS256.iter().copied().chain([("auth.jwt.leeway", "0s")]).collect::<Vec<_>>();
+    let keys = HS256
+        .iter()
+        .copied()
+        .chain([("auth.jwt.leeway", "0s")])
+        .collect::<Vec<_>>();
     let node = TestNode::start_with(&keys).await;
     let brief = token("alice", json!({"exp": tokens::now() + 2}));
     let mine = async || send(node.request(Method::GET, "/v1/me/issuances").bearer_auth(&brief)).await;
@@ -99,12 +129,22 @@ async fn administrators_show_their_token_or_one_with_the_role() {
     for role in [json!("service"), json!("user"), json!(["admin"]), Value::Null] {
         let refused = list(&token("alice", json!({"role": role}))).await;
         refused.assert_refused(403, "FORBIDDEN");
-        assert_eq!(refused.header("www-authenticate"), r#"Bearer realm="firstcome", error="insufficient_scope""#);
+        assert_eq!(
+            refused.header("www-authenticate"),
+            r#"Bearer realm="firstcome", error="insufficient_scope""#
+        );
     }
     assert_unauthenticated(&list(&ADMIN_TOKEN[1..]).await, INVALID);
     // The static token is no user; one with the role has a subject.
-    issue_with(&node, id, ADMIN_TOKEN).await.assert_refused(403, "FORBIDDEN");
-    assert_eq!(issue_with(&node, id, &token("root", json!({"role": "admin"}))).await.body["user_id"], "root");
+    issue_with(&node, id, ADMIN_TOKEN)
+        .await
+        .assert_refused(403, "FORBIDDEN");
+    assert_eq!(
+        issue_with(&node, id, &token("root", json!({"role": "admin"})))
+            .await
+            .body["user_id"],
+        "root"
+    );
 }
 
 #[tokio::test]
@@ -115,30 +155,51 @@ async fn only_services_issue_for_others() {
     let as_service = |body: Value| send(issue(&node, id).bearer_auth(&service).json(&body));
     let issued = as_service(json!({"user_id": "alice"})).await;
     assert_eq!((issued.status, &issued.body["user_id"]), (201, &json!("alice")));
-    as_service(json!({"user_id": "alice"})).await.assert_refused(409, "ALREADY_ISSUED");
+    as_service(json!({"user_id": "alice"}))
+        .await
+        .assert_refused(409, "ALREADY_ISSUED");
     // It is alice's, not the service's, which sees only its own.
-    let alice = send(node.request(Method::GET, "/v1/me/issuances").bearer_auth(token("alice", json!({})))).await;
+    let alice = send(
+        node.request(Method::GET, "/v1/me/issuances")
+            .bearer_auth(token("alice", json!({}))),
+    )
+    .await;
     alice.assert_list("user_id", &[json!("alice")], false);
     let path = format!("/v1/issuances/{id}-1");
-    send(node.request(Method::GET, &path).bearer_auth(&service)).await.assert_refused(404, "UNKNOWN_ISSUANCE");
+    send(node.request(Method::GET, &path).bearer_auth(&service))
+        .await
+        .assert_refused(404, "UNKNOWN_ISSUANCE");
     for user in [json!(""), json!("al ice"), json!(null), json!(5), json!({})] {
-        as_service(json!({"user_id": user})).await.assert_invalid(&["user_id"]);
+        as_service(json!({"user_id": user}))
+            .await
+            .assert_invalid(&["user_id"]);
     }
     assert_eq!(as_service(json!({})).await.body["user_id"], "checkout");
     for other in [token("bob", json!({})), token("root", json!({"role": "admin"}))] {
         for user in [json!("bob"), json!("root"), json!("carol"), json!(null)] {
-            let request = issue(&node, id).bearer_auth(&other).json(&json!({"user_id": user}));
+            let request = issue(&node, id)
+                .bearer_auth(&other)
+                .json(&json!({"user_id": user}));
             send(request).await.assert_refused(403, "FORBIDDEN");
         }
     }
-    send(issue(&node, id).bearer_auth(ADMIN_TOKEN).json(&json!({"user_id": "carol"}))).await.assert_refused(403, "FORBIDDEN");
+    send(
+        issue(&node, id)
+            .bearer_auth(ADMIN_TOKEN)
+            .json(&json!({"user_id": "carol"})),
+    )
+    .await
+    .assert_refused(403, "FORBIDDEN");
 }
 
 #[tokio::test]
 async fn nobody_issues_for_others_where_users_are_named_by_a_header() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
-    for request in [node.issue_request("alice", id), node.issue_request("alice", id).bearer_auth(ADMIN_TOKEN)] {
+    for request in [
+        node.issue_request("alice", id),
+        node.issue_request("alice", id).bearer_auth(ADMIN_TOKEN),
+    ] {
         for user in [json!("alice"), json!("bob"), json!(null)] {
             let request = request.try_clone().unwrap().json(&json!({"user_id": user}));
             send(request).await.assert_refused(403, "FORBIDDEN");
@@ -150,14 +211,25 @@ async fn nobody_issues_for_others_where_users_are_named_by_a_header() {
 
 #[tokio::test]
 async fn every_algorithm_verifies_with_its_public_key() {
-    for (algorithm, name, text) in
-        [(Algorithm::RS256, "rs256", "RS256"), (Algorithm::ES256, "es256", "ES256"), (Algorithm::EdDSA, "eddsa", "EdDSA")]
-    {
+    for (algorithm, name, text) in [
+        (Algorithm::RS256, "rs256", "RS256"),
+        (Algorithm::ES256, "es256", "ES256"),
+        (Algorithm::EdDSA, "eddsa", "EdDSA"),
+    ] {
         let file = key_file(&format!("{name}.public"));
-        let keys = [("auth.mode", "jwt"), ("auth.jwt.algorithm", text), ("auth.jwt.key_file", file.to_str().unwrap())];
+        let keys = [
+            ("auth.mode", "jwt"),
+            ("auth.jwt.algorithm", text),
+            ("auth.jwt.key_file", file.to_str().unwrap()),
+        ];
         let node = TestNode::start_with(&keys).await;
         let id = node.coupon(json!({})).await;
-        let token = tokens::signed(algorithm, "any", &tokens::private(&format!("{name}.private")), "alice");
+        let token = tokens::signed(
+            algorithm,
+            "any",
+            &tokens::private(&format!("{name}.private")),
+            "alice",
+        );
         assert_eq!(issue_with(&node, id, &token).await.status, 201, "{text}");
         // The public key is no secret to sign with.
         let public = jsonwebtoken::EncodingKey::from_secret(&std::fs::read(&file).unwrap());
@@ -176,17 +248,39 @@ async fn keys_are_changed_while_the_node_runs() {
         std::fs::write(&draft, text).unwrap();
         std::fs::rename(&draft, &file).unwrap();
     };
-    let (old, new, next) = (tokens::private("eddsa.other.private"), tokens::private("eddsa.private"), tokens::private("es256.private"));
-    let (old_key, new_key, next_key) =
-        ((Algorithm::EdDSA, "old", &old), (Algorithm::EdDSA, "new", &new), (Algorithm::ES256, "next", &next));
+    let (old, new, next) = (
+        tokens::private("eddsa.other.private"),
+        tokens::private("eddsa.private"),
+        tokens::private("es256.private"),
+    );
+    let (old_key, new_key, next_key) = (
+        (Algorithm::EdDSA, "old", &old),
+        (Algorithm::EdDSA, "new", &new),
+        (Algorithm::ES256, "next", &next),
+    );
     write(&tokens::jwks(&[old_key]));
-    let node = TestNode::start_with(&[("auth.mode", "jwt"), ("auth.jwt.jwks_file", file.to_str().unwrap())]).await;
+    let node = TestNode::start_with(&[
+        ("auth.mode", "jwt"),
+        ("auth.jwt.jwks_file", file.to_str().unwrap()),
+    ])
+    .await;
     let taken = async |(algorithm, kid, key): (Algorithm, &str, &jsonwebtoken::EncodingKey)| {
         let token = tokens::signed(algorithm, kid, key, "alice");
-        send(node.request(Method::GET, "/v1/me/issuances").bearer_auth(token)).await.status == 200
+        send(node.request(Method::GET, "/v1/me/issuances").bearer_auth(token))
+            .await
+            .status
+            == 200
     };
     let old_token = tokens::signed(Algorithm::EdDSA, "old", &old, "alice");
-    let old_token_taken = async || send(node.request(Method::GET, "/v1/me/issuances").bearer_auth(&old_token)).await.status == 200;
+    let old_token_taken = async || {
+        send(
+            node.request(Method::GET, "/v1/me/issuances")
+                .bearer_auth(&old_token),
+        )
+        .await
+        .status
+            == 200
+    };
     assert!(taken(old_key).await && !taken(new_key).await && old_token_taken().await);
 
     write(&tokens::jwks(&[old_key, new_key]));

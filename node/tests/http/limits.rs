@@ -1,4 +1,5 @@
-//! Bounds and time limits of the listener, over real sockets: what happens at each, and that stopping waits for no client.
+//! Bounds and time limits of the listener, over real sockets: what happens at each, and that stopping waits
+//! for no client.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -17,21 +18,35 @@ const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 async fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
     stream.write_all(request).await.unwrap();
     let mut answer = vec![0; 8192];
-    let read = tokio::time::timeout(LIMIT, stream.read(&mut answer)).await.unwrap().unwrap();
+    let read = tokio::time::timeout(LIMIT, stream.read(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
     String::from_utf8_lossy(&answer[..read]).into_owned()
 }
 
 /// What comes until the other side hangs up.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 fn assert_refused(answer: &str) {
     let lower = answer.to_lowercase();
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"code\":\"OVERLOADED\""), "{answer:?}");
-    for header in ["x-request-id: ", "retry-after: ", "connection: close\r\n", "content-type: application/problem+json"] {
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"code\":\"OVERLOADED\""),
+        "{answer:?}"
+    );
+    for header in [
+        "x-request-id: ",
+        "retry-after: ",
+        "connection: close\r\n",
+        "content-type: application/problem+json",
+    ] {
         assert!(lower.contains(&format!("\r\n{header}")), "{header} of {answer}");
     }
 }
@@ -49,11 +64,22 @@ async fn one_connection_too_many_is_told_so_until_there_is_room() {
     let mut third = connect().await;
     third.write_all(LIVEZ).await.unwrap();
     assert_refused(&rest(&mut third).await);
-    assert!(ask(&mut first, LIVEZ).await.starts_with("HTTP/1.1 200 "), "who has a place keeps it");
+    assert!(
+        ask(&mut first, LIVEZ).await.starts_with("HTTP/1.1 200 "),
+        "who has a place keeps it"
+    );
     drop(second);
-    eventually("the place is free", async || ask(&mut connect().await, LIVEZ).await.starts_with("HTTP/1.1 200 ")).await;
+    eventually("the place is free", async || {
+        ask(&mut connect().await, LIVEZ)
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    })
+    .await;
     drop(first);
-    eventually("refusals are counted", async || metric(&node, "coupon_http_connections_refused_total").await >= 2.0).await;
+    eventually("refusals are counted", async || {
+        metric(&node, "coupon_http_connections_refused_total").await >= 2.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,26 +95,46 @@ async fn refusals_take_no_more_places_than_there_are_and_miss_nobody() {
     }
     for stream in &mut streams {
         let mut answer = vec![0; 8192];
-        let read = tokio::time::timeout(LIMIT, stream.read(&mut answer)).await.unwrap().unwrap();
+        let read = tokio::time::timeout(LIMIT, stream.read(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
         assert_refused(&String::from_utf8_lossy(&answer[..read]));
     }
     // 256 a second: the last of them wait for the first.
-    assert!(started.elapsed() > Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() > Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
     assert!(ask(&mut only, LIVEZ).await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_silent_one_too() {
-    let node = TestNode::start_with(&[("http.idle_timeout", "300ms"), ("http.header_timeout", "600ms")]).await;
+    let node =
+        TestNode::start_with(&[("http.idle_timeout", "300ms"), ("http.header_timeout", "600ms")]).await;
     let mut idle = TcpStream::connect(node.service.address()).await.unwrap();
     assert!(ask(&mut idle, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     let started = Instant::now();
     assert_eq!(rest(&mut idle).await, "");
-    assert!((Duration::from_millis(200)..Duration::from_secs(3)).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert!(
+        (Duration::from_millis(200)..Duration::from_secs(3)).contains(&started.elapsed()),
+        "{:?}",
+        started.elapsed()
+    );
     let mut silent = TcpStream::connect(node.service.address()).await.unwrap();
     assert_eq!(rest(&mut silent).await, "");
     for reason in ["idle", "silent"] {
-        assert!(metric(&node, &format!("coupon_http_connections_cut_total{{reason=\"{reason}\"}}")).await >= 1.0, "{reason}");
+        assert!(
+            metric(
+                &node,
+                &format!("coupon_http_connections_cut_total{{reason=\"{reason}\"}}")
+            )
+            .await
+                >= 1.0,
+            "{reason}"
+        );
     }
 }
 
@@ -98,7 +144,11 @@ async fn an_answer_does_not_wait_for_the_rest_of_the_next_request() {
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
     let answer = ask(&mut stream, &[LIVEZ, b"GET /livez HT"].concat()).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(ask(&mut stream, b"TP/1.1\r\nHost: x\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
+    assert!(
+        ask(&mut stream, b"TP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,19 +156,28 @@ async fn stopping_waits_for_no_client_that_stalls() {
     // All limits are at their defaults, many seconds; stopping does not take them.
     let node = TestNode::start().await;
     let connect = async || TcpStream::connect(node.service.address()).await.unwrap();
-    let (mut head, mut body, mut deaf, mut idle) = (connect().await, connect().await, connect().await, connect().await);
+    let (mut head, mut body, mut deaf, mut idle) =
+        (connect().await, connect().await, connect().await, connect().await);
     head.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
-    let post = format!("POST /v1/coupons HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nContent-Length: 10\r\n\r\n{{");
+    let post = format!(
+        "POST /v1/coupons HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nContent-Length: 10\r\n\r\n{{"
+    );
     body.write_all(post.as_bytes()).await.unwrap();
     assert!(ask(&mut idle, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     let requests = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4096);
     // Until nothing is taken any more: then answers do not go out either.
-    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(500), deaf.write_all(requests.as_bytes())).await {
+    while let Ok(sent) =
+        tokio::time::timeout(Duration::from_millis(500), deaf.write_all(requests.as_bytes())).await
+    {
         sent.unwrap();
     }
     let started = Instant::now();
     node.service.stop().await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(rest(&mut idle).await, "");
     assert!(rest(&mut head).await.starts_with("HTTP/1.1 408 "));
     assert!(rest(&mut body).await.starts_with("HTTP/1.1 408 "));
@@ -127,23 +186,46 @@ async fn stopping_waits_for_no_client_that_stalls() {
 /// Open files that this process may have.
 fn open_files_max() -> u64 {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    line.split_whitespace().nth(3).unwrap().parse().unwrap_or(u64::MAX)
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(3)
+        .unwrap()
+        .parse()
+        .unwrap_or(u64::MAX)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_connections_hold_nobody_up() {
     const CONNECTIONS: usize = 10_000;
     if open_files_max() < 12_000 {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: 12,000 open files are not allowed here, so nobody opened ten thousand connections");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: 12,000 open files are not allowed here, so nobody opened ten thousand connections"
+        );
         return;
     }
     let data = tempfile::tempdir().unwrap();
     // A process of its own, as both ends would not fit into one.
-    let serving = Serving::start(&data, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}"), "--set", "http.header_timeout=60s"]);
+    let serving = Serving::start(
+        &data,
+        &[
+            "--set",
+            &format!("auth.admin_token={ADMIN_TOKEN}"),
+            "--set",
+            "http.header_timeout=60s",
+        ],
+    );
     let mut streams = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
-        streams.push(tokio::time::timeout(LIMIT, TcpStream::connect(&serving.address)).await.unwrap().unwrap());
+        streams.push(
+            tokio::time::timeout(LIMIT, TcpStream::connect(&serving.address))
+                .await
+                .unwrap()
+                .unwrap(),
+        );
     }
     let mut slowest = Duration::ZERO;
     for _ in 0..50 {
@@ -153,8 +235,16 @@ async fn ten_thousand_connections_hold_nobody_up() {
         slowest = slowest.max(started.elapsed());
     }
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
-    let metrics = reqwest::get(format!("http://{}/metrics", serving.address)).await.unwrap().text().await.unwrap();
-    let open = metrics.lines().find_map(|line| line.strip_prefix("coupon_http_connections ")).unwrap();
+    let metrics = reqwest::get(format!("http://{}/metrics", serving.address))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let open = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("coupon_http_connections "))
+        .unwrap();
     assert!(open.parse::<f64>().unwrap() >= CONNECTIONS as f64, "{open}");
     drop(streams);
 }
@@ -174,16 +264,26 @@ async fn a_cap_that_does_not_fit_the_systems_limit_is_said_and_lowered() {
     assert_refused(&rest(&mut more).await);
     drop(streams);
     let log = serving.end().await;
-    assert!(log.contains("http.connections_max") && log.contains("fit=188"), "{log}");
+    assert!(
+        log.contains("http.connections_max") && log.contains("fit=188"),
+        "{log}"
+    );
 }
 
 #[tokio::test]
 async fn the_nodes_queue_and_an_owners_queue_are_bounded_and_say_so() {
-    for (key, bound) in [("http.requests_max", "node"), ("http.coupon_requests_max", "owner")] {
+    for (key, bound) in [
+        ("http.requests_max", "node"),
+        ("http.coupon_requests_max", "owner"),
+    ] {
         let node = TestNode::start_with(&[(key, "1"), ("http.deadline", "5s")]).await;
         let id = node.coupon(json!({})).await;
         assert_eq!(node.issue("early", id).await.status, 201);
-        let before = metric(&node, &format!("coupon_requests_refused_total{{bound=\"{bound}\"}}")).await;
+        let before = metric(
+            &node,
+            &format!("coupon_requests_refused_total{{bound=\"{bound}\"}}"),
+        )
+        .await;
         let lock = crate::setbacks::lock(&node).await;
         let mut asked = [
             tokio::spawn(crate::support::send(node.issue_request("alice", id))),
@@ -194,9 +294,20 @@ async fn the_nodes_queue_and_an_owners_queue_are_bounded_and_say_so() {
             reply = &mut *alice => (reply.unwrap(), bob),
             reply = &mut *bob => (reply.unwrap(), alice),
         };
-        assert_eq!((told.status, told.body["code"].as_str()), (503, Some("OVERLOADED")), "{bound}: {told:?}");
-        assert!(!told.header("retry-after").is_empty() && told.body["applied"] == json!(false), "{told:?}");
-        let after = metric(&node, &format!("coupon_requests_refused_total{{bound=\"{bound}\"}}")).await;
+        assert_eq!(
+            (told.status, told.body["code"].as_str()),
+            (503, Some("OVERLOADED")),
+            "{bound}: {told:?}"
+        );
+        assert!(
+            !told.header("retry-after").is_empty() && told.body["applied"] == json!(false),
+            "{told:?}"
+        );
+        let after = metric(
+            &node,
+            &format!("coupon_requests_refused_total{{bound=\"{bound}\"}}"),
+        )
+        .await;
         assert!(after > before, "{bound}: {before} {after}");
         crate::setbacks::unlock(lock).await;
         assert_eq!(held.await.unwrap().status, 201, "{bound}");

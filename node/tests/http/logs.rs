@@ -1,4 +1,5 @@
-//! What the log says about requests: the access log, the request's id in every line, who the client is, and the trace.
+//! What the log says about requests: the access log, the request's id in every line, who the client is, and
+//! the trace.
 
 use serde_json::Value;
 
@@ -11,35 +12,60 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 /// A process that logs in JSON.
 fn serving(data: &tempfile::TempDir, settings: &[&str]) -> Serving {
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
-    let settings = ["log.format=json", &token].into_iter().chain(settings.iter().copied());
+    let settings = ["log.format=json", &token]
+        .into_iter()
+        .chain(settings.iter().copied());
     let arguments: Vec<&str> = settings.flat_map(|setting| ["--set", setting]).collect();
     Serving::start(data, &arguments)
 }
 
 /// The lines about a request with this id.
 fn about<'a>(log: &'a str, id: &str) -> Vec<Value> {
-    let lines = log.lines().map(|line: &'a str| serde_json::from_str::<Value>(line).expect(line));
+    let lines = log
+        .lines()
+        .map(|line: &'a str| serde_json::from_str::<Value>(line).expect(line));
     lines.filter(|line| line["span"]["id"] == id).collect()
 }
 
 /// A read with these headers.
 async fn get(serving: &Serving, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
     let request = reqwest::Client::new().get(format!("http://{}{path}", serving.address));
-    headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap()
+    headers
+        .iter()
+        .fold(request, |request, (name, value)| request.header(*name, *value))
+        .send()
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
 async fn the_access_log_has_a_line_for_every_request_that_it_is_to_have() {
     for (access, lines) in [("off", 0), ("all", 40), ("errors", 0), ("sample:2", 20)] {
         let data = tempfile::tempdir().unwrap();
-        let serving = serving(&data, &[&format!("log.access={access}"), "auth.trusted_proxies=127.0.0.0/8"]);
+        let serving = serving(
+            &data,
+            &[
+                &format!("log.access={access}"),
+                "auth.trusted_proxies=127.0.0.0/8",
+            ],
+        );
         for _ in 0..40 {
-            let headers = [("X-Request-Id", "r-1"), ("X-Forwarded-For", "203.0.113.9, 198.51.100.7")];
-            assert_eq!(get(&serving, "/v1/coupons/7?secret=1", &headers).await.status(), 404);
+            let headers = [
+                ("X-Request-Id", "r-1"),
+                ("X-Forwarded-For", "203.0.113.9, 198.51.100.7"),
+            ];
+            assert_eq!(
+                get(&serving, "/v1/coupons/7?secret=1", &headers).await.status(),
+                404
+            );
         }
         let log = serving.end().await;
         let found = about(&log, "r-1");
-        let is_as_many = if access == "sample:2" { (3..=37).contains(&found.len()) } else { found.len() == lines };
+        let is_as_many = if access == "sample:2" {
+            (3..=37).contains(&found.len())
+        } else {
+            found.len() == lines
+        };
         assert!(is_as_many, "{access}: {} lines\n{log}", found.len());
         for line in found {
             assert_eq!(
@@ -47,9 +73,20 @@ async fn the_access_log_has_a_line_for_every_request_that_it_is_to_have() {
                 (&"access".into(), &"INFO".into(), &"answered".into()),
                 "{line}"
             );
-            assert_eq!((&line["route"], &line["status"]), (&"/v1/coupons/{id}".into(), &404.into()), "{line}");
-            assert_eq!((&line["span"]["client"], &line["span"]["method"]), (&"198.51.100.7".into(), &"GET".into()), "{line}");
-            assert!(line["took"].is_string() && !line.to_string().contains("secret"), "{line}");
+            assert_eq!(
+                (&line["route"], &line["status"]),
+                (&"/v1/coupons/{id}".into(), &404.into()),
+                "{line}"
+            );
+            assert_eq!(
+                (&line["span"]["client"], &line["span"]["method"]),
+                (&"198.51.100.7".into(), &"GET".into()),
+                "{line}"
+            );
+            assert!(
+                line["took"].is_string() && !line.to_string().contains("secret"),
+                "{line}"
+            );
         }
     }
 }
@@ -59,16 +96,38 @@ async fn a_request_that_fails_here_is_in_every_line_about_it() {
     let data = tempfile::tempdir().unwrap();
     let serving = serving(&data, &["log.access=errors"]);
     hide_tables(&data.path().join("data/firstcome.db")).await;
-    let headers = [("X-Request-Id", "r-2"), ("X-User-Id", "alice"), ("X-Forwarded-For", "203.0.113.9")];
-    let headers: Vec<_> = headers.into_iter().chain([("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]).collect();
+    let headers = [
+        ("X-Request-Id", "r-2"),
+        ("X-User-Id", "alice"),
+        ("X-Forwarded-For", "203.0.113.9"),
+    ];
+    let headers: Vec<_> = headers
+        .into_iter()
+        .chain([(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        )])
+        .collect();
     let response = get(&serving, "/v1/me/issuances", &headers).await;
-    assert!(response.status().is_server_error() && response.headers()["x-request-id"] == "r-2", "{response:?}");
+    assert!(
+        response.status().is_server_error() && response.headers()["x-request-id"] == "r-2",
+        "{response:?}"
+    );
     let log = serving.end().await;
     let lines = about(&log, "r-2");
     let levels: Vec<&str> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
-    assert_eq!(levels, ["WARN", "INFO"], "what went wrong, and the answer:\n{log}");
+    assert_eq!(
+        levels,
+        ["WARN", "INFO"],
+        "what went wrong, and the answer:\n{log}"
+    );
     // Nobody is trusted, so whom the header names is nobody.
-    assert!(lines.iter().all(|line| line["span"]["client"] == "127.0.0.1" && line["span"]["trace_id"] == TRACE), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["span"]["client"] == "127.0.0.1" && line["span"]["trace_id"] == TRACE),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]
@@ -78,12 +137,25 @@ async fn a_trace_is_answered_and_a_malformed_one_ignored() {
     let good = format!("00-{TRACE}-00f067aa0ba902b7-01");
     let answer = get(&serving, "/livez", &[("traceparent", &good)]).await;
     let response = answer.headers()["traceresponse"].to_str().unwrap();
-    assert!(response.starts_with(&format!("00-{TRACE}-")) && response.ends_with("-01") && response.len() == good.len(), "{response}");
+    assert!(
+        response.starts_with(&format!("00-{TRACE}-"))
+            && response.ends_with("-01")
+            && response.len() == good.len(),
+        "{response}"
+    );
     assert_ne!(response, good);
     for bad in ["", "00", "00-0-0-0", &good.to_uppercase()] {
         let answer = get(&serving, "/livez", &[("traceparent", bad)]).await;
-        assert!(answer.status() == 200 && !answer.headers().contains_key("traceresponse"), "{bad}");
+        assert!(
+            answer.status() == 200 && !answer.headers().contains_key("traceresponse"),
+            "{bad}"
+        );
     }
-    let twice = get(&serving, "/livez", &[("traceparent", &good), ("traceparent", &good)]).await;
+    let twice = get(
+        &serving,
+        "/livez",
+        &[("traceparent", &good), ("traceparent", &good)],
+    )
+    .await;
     assert!(!twice.headers().contains_key("traceresponse"));
 }

@@ -23,36 +23,70 @@ async fn metrics_are_what_the_table_says() {
     node.issue("alice", id).await;
     node.issue("bob", id).await;
     let reply = node.get("/metrics").await;
-    assert_eq!((reply.status, reply.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(
+        (reply.status, reply.header("content-type")),
+        (200, "text/plain; version=0.0.4; charset=utf-8")
+    );
     let text = reply.body.as_str().unwrap();
     for line in text.lines().filter(|line| line.starts_with("coupon_")) {
         let name = line.split(['{', ' ']).next().unwrap();
-        let name = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        let name = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(name);
         assert!(METRICS.iter().any(|metric| metric.name == name), "{line}");
     }
-    for metric in METRICS.iter().filter(|metric| text.contains(&format!("# TYPE {} ", metric.name))) {
-        assert!(text.contains(&format!("# HELP {} ", metric.name)), "{}", metric.name);
+    for metric in METRICS
+        .iter()
+        .filter(|metric| text.contains(&format!("# TYPE {} ", metric.name)))
+    {
+        assert!(
+            text.contains(&format!("# HELP {} ", metric.name)),
+            "{}",
+            metric.name
+        );
     }
-    for name in ["coupon_build_info", "coupon_http_connections", "coupon_runtime_workers", "process_cpu_seconds_total"] {
+    for name in [
+        "coupon_build_info",
+        "coupon_http_connections",
+        "coupon_runtime_workers",
+        "process_cpu_seconds_total",
+    ] {
         assert!(text.contains(&format!("\n{name}")), "{name}");
     }
-    let issued = r#"coupon_http_requests_total{route="/v1/coupons/{id}/issuances",method="POST",status="201"}"#;
+    let issued =
+        r#"coupon_http_requests_total{route="/v1/coupons/{id}/issuances",method="POST",status="201"}"#;
     assert!(text.contains(issued), "{text}");
-    assert!(text.contains("coupon_http_request_duration_seconds_bucket{route=\"/v1/coupons/{id}/issuances\""), "{text}");
+    assert!(
+        text.contains("coupon_http_request_duration_seconds_bucket{route=\"/v1/coupons/{id}/issuances\""),
+        "{text}"
+    );
     assert_promtool_is_content(text);
 }
 
-/// Prometheus' own tool finds nothing to say. Where it is not installed, that is said past the capture of tests that pass; `.ci/run` has it.
+/// Prometheus' own tool finds nothing to say. Where it is not installed, that is said past the capture of
+/// tests that pass; `.ci/run` has it.
 fn assert_promtool_is_content(text: &str) {
-    let command =
-        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let command = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let Ok(mut promtool) = command else {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: promtool is not installed, so nobody checked the metrics");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: promtool is not installed, so nobody checked the metrics"
+        );
         return;
     };
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
@@ -62,12 +96,22 @@ async fn administrators_see_nodes_and_shards() {
     let body = node.admin_get("/v1/cluster").await.body;
     assert_eq!(body["node"], "node-a");
     let own = &body["nodes"][0];
-    assert_eq!((&own["id"], &own["state"], &own["shards"]), (&json!("node-a"), &json!("ready"), &json!(256)));
+    assert_eq!(
+        (&own["id"], &own["state"], &own["shards"]),
+        (&json!("node-a"), &json!("ready"), &json!(256))
+    );
     assert_eq!(own["http"], node.service.address().to_string());
-    assert!(own["incarnation"].is_string() && own["cluster"].is_string(), "{own}");
+    assert!(
+        own["incarnation"].is_string() && own["cluster"].is_string(),
+        "{own}"
+    );
     let shards = body["shards"].as_array().unwrap();
     assert_eq!(shards.len(), 256);
-    assert!(shards.iter().all(|shard| shard["owner"] == "node-a" && shard["epoch"].as_u64() > Some(0)));
+    assert!(
+        shards
+            .iter()
+            .all(|shard| shard["owner"] == "node-a" && shard["epoch"].as_u64() > Some(0))
+    );
 }
 
 #[tokio::test]
@@ -77,6 +121,11 @@ async fn administrators_see_where_a_coupon_is() {
     let body = node.admin_get(&format!("/v1/cluster/coupons/{id}")).await.body;
     let shard = body["shard"].as_u64().unwrap();
     assert!(shard < 256);
-    assert_eq!(body, json!({"coupon_id": id, "shard": shard, "owner": "node-a", "epoch": 1}));
-    node.admin_get(&format!("/v1/cluster/coupons/{}", id + 1)).await.assert_refused(404, "UNKNOWN_COUPON");
+    assert_eq!(
+        body,
+        json!({"coupon_id": id, "shard": shard, "owner": "node-a", "epoch": 1})
+    );
+    node.admin_get(&format!("/v1/cluster/coupons/{}", id + 1))
+        .await
+        .assert_refused(404, "UNKNOWN_COUPON");
 }

@@ -13,7 +13,12 @@ use crate::tokens::{SECRET, jwks, key_file};
 
 fn firstcome(data: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));
-    command.args(arguments).current_dir(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .current_dir(data.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("FIRSTCOME__")) {
         command.env_remove(key);
     }
@@ -21,8 +26,16 @@ fn firstcome(data: &TempDir, arguments: &[&str]) -> Command {
 }
 
 pub fn run(data: &TempDir, arguments: &[&str]) -> (bool, String, String) {
-    let Output { status, stdout, stderr } = firstcome(data, arguments).output().unwrap();
-    (status.success(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = firstcome(data, arguments).output().unwrap();
+    (
+        status.success(),
+        String::from_utf8(stdout).unwrap(),
+        String::from_utf8(stderr).unwrap(),
+    )
 }
 
 /// A serving process, ended with the test.
@@ -46,7 +59,11 @@ impl Serving {
             .args(["-c", &format!("ulimit -n {open_files_max}; exec \"$0\" \"$@\"")])
             .arg(program.get_program())
             .args(program.get_args());
-        command.current_dir(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .current_dir(data.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         Self::started(command, arguments)
     }
 
@@ -55,7 +72,12 @@ impl Serving {
         self.signal("TERM");
         assert_eq!(self.exit_code().await, Some(0));
         let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
         log
     }
 
@@ -71,16 +93,33 @@ impl Serving {
                 break;
             }
         }
-        let address = welcome.first().and_then(|line| line.split("://").nth(1)).expect("an address is printed").to_owned();
-        Self { child, welcome, address }
+        let address = welcome
+            .first()
+            .and_then(|line| line.split("://").nth(1))
+            .expect("an address is printed")
+            .to_owned();
+        Self {
+            child,
+            welcome,
+            address,
+        }
     }
 
     fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &self.child.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     async fn exit_code(&mut self) -> Option<i32> {
-        eventually("the process ends", async || self.child.try_wait().unwrap().is_some()).await;
+        eventually("the process ends", async || {
+            self.child.try_wait().unwrap().is_some()
+        })
+        .await;
         self.child.wait().unwrap().code()
     }
 }
@@ -96,18 +135,31 @@ impl Drop for Serving {
 async fn what_a_first_start_prints_works() {
     let data = tempfile::tempdir().unwrap();
     let mut serving = Serving::start(&data, &[]);
-    let lines: Vec<&String> = serving.welcome.iter().filter(|line| line.starts_with("curl ")).collect();
+    let lines: Vec<&String> = serving
+        .welcome
+        .iter()
+        .filter(|line| line.starts_with("curl "))
+        .collect();
     let outputs: Vec<String> = lines
         .iter()
         .map(|line| {
-            let output = Command::new("sh").args(["-c", &format!("{line} --fail --silent --show-error")]).output().unwrap();
-            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+            let output = Command::new("sh")
+                .args(["-c", &format!("{line} --fail --silent --show-error")])
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{line}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             String::from_utf8(output.stdout).unwrap()
         })
         .collect();
     assert_eq!(outputs.len(), 3, "{:?}", serving.welcome);
     assert!(
-        outputs[0].contains("\"id\":1,") && outputs[1].contains("\"id\":\"1-1\"") && outputs[2].contains("\"id\":\"1-1\""),
+        outputs[0].contains("\"id\":1,")
+            && outputs[1].contains("\"id\":\"1-1\"")
+            && outputs[2].contains("\"id\":\"1-1\""),
         "{outputs:?}"
     );
     serving.signal("TERM");
@@ -117,7 +169,8 @@ async fn what_a_first_start_prints_works() {
     let again = Serving::start(&data, &[]);
     let token = std::fs::read_to_string(data.path().join("data/admin_token")).unwrap();
     assert!(
-        again.welcome.iter().any(|line| line.contains(token.trim())) && again.welcome.iter().any(|line| line.contains("/v1/coupons/2/"))
+        again.welcome.iter().any(|line| line.contains(token.trim()))
+            && again.welcome.iter().any(|line| line.contains("/v1/coupons/2/"))
     );
 }
 
@@ -128,8 +181,17 @@ async fn a_token_that_was_brought_along_is_not_printed() {
     serving.signal("INT");
     assert_eq!(serving.exit_code().await, Some(0));
     let mut log = String::new();
-    serving.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    assert!(!serving.welcome.join("\n").contains(ADMIN_TOKEN) && !log.contains(ADMIN_TOKEN), "{log}");
+    serving
+        .child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .unwrap();
+    assert!(
+        !serving.welcome.join("\n").contains(ADMIN_TOKEN) && !log.contains(ADMIN_TOKEN),
+        "{log}"
+    );
     assert!(!data.path().join("data/admin_token").exists());
 }
 
@@ -139,11 +201,19 @@ async fn a_leaving_node_serves_for_the_delay_and_says_that_it_is_not_ready() {
     let mut serving = Serving::start(&data, &["--set", "shutdown.delay=1s"]);
     serving.signal("TERM");
     let get = async |path: &str| {
-        let response = reqwest::get(format!("http://{}{path}", serving.address)).await.unwrap();
+        let response = reqwest::get(format!("http://{}{path}", serving.address))
+            .await
+            .unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     };
-    eventually("/readyz says that it drains", async || get("/readyz").await.0 == 503).await;
-    assert_eq!(get("/readyz").await.1, r#"{"ready":false,"reasons":["draining"]}"#);
+    eventually("/readyz says that it drains", async || {
+        get("/readyz").await.0 == 503
+    })
+    .await;
+    assert_eq!(
+        get("/readyz").await.1,
+        r#"{"ready":false,"reasons":["draining"]}"#
+    );
     assert_eq!(get("/livez").await.0, 200);
     assert_eq!(get("/v1/coupons").await.0, 200);
     assert_eq!(serving.exit_code().await, Some(0));
@@ -155,7 +225,10 @@ async fn a_second_signal_ends_the_process_at_once() {
     let mut serving = Serving::start(&data, &["--set", "shutdown.delay=60s"]);
     serving.signal("TERM");
     let url = format!("http://{}/readyz", serving.address);
-    eventually("the first signal is noticed", async || reqwest::get(&url).await.unwrap().status() == 503).await;
+    eventually("the first signal is noticed", async || {
+        reqwest::get(&url).await.unwrap().status() == 503
+    })
+    .await;
     let started = Instant::now();
     serving.signal("TERM");
     assert_eq!(serving.exit_code().await, Some(1));
@@ -168,24 +241,44 @@ async fn a_killed_node_starts_again_with_all_it_told() {
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
     let mut serving = Serving::start(&data, &["--set", &token]);
     let client = reqwest::Client::new();
-    let create =
-        client.post(format!("http://{}/v1/coupons", serving.address)).bearer_auth(ADMIN_TOKEN).header("Content-Type", "application/json");
-    assert_eq!(create.body(r#"{"title": "T"}"#).send().await.unwrap().status(), 201);
-    let issue =
-        |address: &str, user: &str| client.post(format!("http://{address}/v1/coupons/1/issuances")).header("X-User-Id", user).send();
+    let create = client
+        .post(format!("http://{}/v1/coupons", serving.address))
+        .bearer_auth(ADMIN_TOKEN)
+        .header("Content-Type", "application/json");
+    assert_eq!(
+        create.body(r#"{"title": "T"}"#).send().await.unwrap().status(),
+        201
+    );
+    let issue = |address: &str, user: &str| {
+        client
+            .post(format!("http://{address}/v1/coupons/1/issuances"))
+            .header("X-User-Id", user)
+            .send()
+    };
     assert_eq!(issue(&serving.address, "alice").await.unwrap().status(), 201);
     serving.child.kill().unwrap();
     serving.child.wait().unwrap();
     let serving = Serving::start(&data, &["--set", &token]);
     assert_eq!(issue(&serving.address, "alice").await.unwrap().status(), 409);
-    assert!(issue(&serving.address, "bob").await.unwrap().text().await.unwrap().contains("\"1-2\""));
+    assert!(
+        issue(&serving.address, "bob")
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+            .contains("\"1-2\"")
+    );
 }
 
 #[tokio::test]
 async fn a_second_process_on_the_same_data_refuses_to_start() {
     let data = tempfile::tempdir().unwrap();
     let _serving = Serving::start(&data, &[]);
-    for command in [["serve", "--listen=127.0.0.1:0"], ["migrate", "--listen=127.0.0.1:0"]] {
+    for command in [
+        ["serve", "--listen=127.0.0.1:0"],
+        ["migrate", "--listen=127.0.0.1:0"],
+    ] {
         let (ok, _, stderr) = run(&data, &command);
         assert!(!ok && stderr.contains("in use by another process"), "{stderr}");
     }
@@ -215,10 +308,29 @@ fn migrate_makes_the_database() {
 #[test]
 fn config_check_prints_what_is_in_effect_and_no_secret() {
     let data = tempfile::tempdir().unwrap();
-    std::fs::write(data.path().join("node.toml"), "[http]\ndeadline = \"2s\"\n[auth]\nadmin_token = \"very-secret-token\"\n").unwrap();
-    let (ok, stdout, stderr) = run(&data, &["config", "check", "--config", "node.toml", "--set", "log.format=json"]);
+    std::fs::write(
+        data.path().join("node.toml"),
+        "[http]\ndeadline = \"2s\"\n[auth]\nadmin_token = \"very-secret-token\"\n",
+    )
+    .unwrap();
+    let (ok, stdout, stderr) = run(
+        &data,
+        &[
+            "config",
+            "check",
+            "--config",
+            "node.toml",
+            "--set",
+            "log.format=json",
+        ],
+    );
     assert!(ok, "{stderr}");
-    assert!(stdout.contains("deadline = \"2s\"") && stdout.contains("format = \"json\"") && stdout.contains("[hidden]"), "{stdout}");
+    assert!(
+        stdout.contains("deadline = \"2s\"")
+            && stdout.contains("format = \"json\"")
+            && stdout.contains("[hidden]"),
+        "{stdout}"
+    );
     assert!(!stdout.contains("very-secret-token"));
     assert!(!data.path().join("data").exists());
 }
@@ -232,17 +344,27 @@ fn the_configuration_that_comes_along_is_what_is_in_effect_without_it() {
     assert_eq!(with, run(&data, &["config", "check"]).1);
     // And it leaves out no key that has a default.
     let text = std::fs::read_to_string(file).unwrap();
-    for key in with.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key) {
-        assert!(text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = "))), "{key}");
+    for key in with
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(key, _)| key)
+    {
+        assert!(
+            text.lines()
+                .any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = "))),
+            "{key}"
+        );
     }
 }
 
 #[test]
 fn what_is_wrong_with_the_configuration_is_said_before_anything_is_started() {
     let data = tempfile::tempdir().unwrap();
-    for (setting, name) in
-        [("http.lsten=127.0.0.1:0", "lsten"), ("http.listen=0.0.0.0:0", "auth.trusted_proxies"), ("store.url=postgres://x/y", "mysql://")]
-    {
+    for (setting, name) in [
+        ("http.lsten=127.0.0.1:0", "lsten"),
+        ("http.listen=0.0.0.0:0", "auth.trusted_proxies"),
+        ("store.url=postgres://x/y", "mysql://"),
+    ] {
         let (ok, _, stderr) = run(&data, &["serve", "--set", setting]);
         assert!(!ok && stderr.contains(name), "{stderr}");
     }
@@ -254,15 +376,38 @@ fn keys_that_are_none_are_named_before_anything_is_started() {
     let data = tempfile::tempdir().unwrap();
     std::fs::write(data.path().join("jwks.json"), "{\"keys\": []}").unwrap();
     for (keys, name) in [
-        (["auth.jwt.algorithm=HS256", "auth.jwt.key=short"], "auth.jwt.key is a secret of less than 32 bytes"),
-        (["auth.jwt.algorithm=ES256", "auth.jwt.key=nonsense"], "auth.jwt.key is not a public key for ES256"),
-        (["auth.jwt.leeway=1s", "auth.jwt.jwks_file=jwks.json"], "auth.jwt.jwks_file: jwks.json: holds no key"),
-        (["auth.jwt.leeway=1s", "auth.jwt.jwks_file=missing.json"], "auth.jwt.jwks_file: missing.json: "),
+        (
+            ["auth.jwt.algorithm=HS256", "auth.jwt.key=short"],
+            "auth.jwt.key is a secret of less than 32 bytes",
+        ),
+        (
+            ["auth.jwt.algorithm=ES256", "auth.jwt.key=nonsense"],
+            "auth.jwt.key is not a public key for ES256",
+        ),
+        (
+            ["auth.jwt.leeway=1s", "auth.jwt.jwks_file=jwks.json"],
+            "auth.jwt.jwks_file: jwks.json: holds no key",
+        ),
+        (
+            ["auth.jwt.leeway=1s", "auth.jwt.jwks_file=missing.json"],
+            "auth.jwt.jwks_file: missing.json: ",
+        ),
     ] {
-        for command in [&["serve"][..], &["config", "check"], &["token", "--user", "alice"]] {
-            let arguments = [command, &["--set", "auth.mode=jwt", "--set", keys[0], "--set", keys[1]]].concat();
+        for command in [
+            &["serve"][..],
+            &["config", "check"],
+            &["token", "--user", "alice"],
+        ] {
+            let arguments = [
+                command,
+                &["--set", "auth.mode=jwt", "--set", keys[0], "--set", keys[1]],
+            ]
+            .concat();
             let (ok, stdout, stderr) = run(&data, &arguments);
-            assert!(!ok && stderr.contains(name) && stdout.is_empty(), "{stdout}{stderr}");
+            assert!(
+                !ok && stderr.contains(name) && stdout.is_empty(),
+                "{stdout}{stderr}"
+            );
         }
     }
     assert!(!data.path().join("data").exists());
@@ -271,54 +416,141 @@ fn keys_that_are_none_are_named_before_anything_is_started() {
 /// Runs `firstcome token` and asks a node of the same configuration with what it printed.
 async fn token_answers(keys: &[(&str, &str)], arguments: &[&str], path: &str) -> (String, u16) {
     let data = tempfile::tempdir().unwrap();
-    let settings: Vec<String> = keys.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]).collect();
-    let all: Vec<&str> = ["token"].into_iter().chain(arguments.iter().copied()).chain(settings.iter().map(String::as_str)).collect();
+    let settings: Vec<String> = keys
+        .iter()
+        .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
+        .collect();
+    let all: Vec<&str> = ["token"]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .chain(settings.iter().map(String::as_str))
+        .collect();
     let (ok, stdout, stderr) = run(&data, &all);
     assert!(ok && stderr.is_empty(), "{stderr}");
     let token = stdout.strip_suffix('\n').unwrap().to_owned();
     assert!(!token.contains(char::is_whitespace), "{stdout}");
     let node = TestNode::start_with(keys).await;
-    let status = send(node.request(reqwest::Method::GET, path).bearer_auth(&token)).await.status;
+    let status = send(node.request(reqwest::Method::GET, path).bearer_auth(&token))
+        .await
+        .status;
     (token, status)
 }
 
 #[tokio::test]
 async fn a_minted_token_is_taken_by_the_node_it_is_for() {
-    let secret = [("auth.mode", "jwt"), ("auth.jwt.algorithm", "HS256"), ("auth.jwt.key", SECRET)];
-    let strict: Vec<_> = secret.into_iter().chain([("auth.jwt.issuer", "https://id.example"), ("auth.jwt.audience", "coupons")]).collect();
+    let secret = [
+        ("auth.mode", "jwt"),
+        ("auth.jwt.algorithm", "HS256"),
+        ("auth.jwt.key", SECRET),
+    ];
+    let strict: Vec<_> = secret
+        .into_iter()
+        .chain([
+            ("auth.jwt.issuer", "https://id.example"),
+            ("auth.jwt.audience", "coupons"),
+        ])
+        .collect();
     let (mine, list) = ("/v1/me/issuances", "/v1/cluster");
     assert_eq!(token_answers(&secret, &["--user", "alice"], mine).await.1, 200);
-    assert_eq!(token_answers(&strict, &["--user", "alice", "--expires-in", "2m"], mine).await.1, 200);
-    assert_eq!(token_answers(&secret, &["--user", "alice", "--role", "service"], list).await.1, 403);
-    assert_eq!(token_answers(&secret, &["--user", "root", "--role", "admin"], list).await.1, 200);
+    assert_eq!(
+        token_answers(&strict, &["--user", "alice", "--expires-in", "2m"], mine)
+            .await
+            .1,
+        200
+    );
+    assert_eq!(
+        token_answers(&secret, &["--user", "alice", "--role", "service"], list)
+            .await
+            .1,
+        403
+    );
+    assert_eq!(
+        token_answers(&secret, &["--user", "root", "--role", "admin"], list)
+            .await
+            .1,
+        200
+    );
 
     let (public, private) = (key_file("es256.public"), key_file("es256.private"));
     let private = private.to_str().unwrap();
-    let one = [("auth.mode", "jwt"), ("auth.jwt.algorithm", "ES256"), ("auth.jwt.key_file", public.to_str().unwrap())];
-    assert_eq!(token_answers(&one, &["--user", "alice", "--private-key-file", private], mine).await.1, 200);
+    let one = [
+        ("auth.mode", "jwt"),
+        ("auth.jwt.algorithm", "ES256"),
+        ("auth.jwt.key_file", public.to_str().unwrap()),
+    ];
+    assert_eq!(
+        token_answers(&one, &["--user", "alice", "--private-key-file", private], mine)
+            .await
+            .1,
+        200
+    );
     // Of several keys it names the one that fits.
     let directory = tempfile::tempdir().unwrap();
     let set = directory.path().join("jwks.json");
-    let (first, second) = (crate::tokens::private("eddsa.private"), crate::tokens::private("eddsa.other.private"));
-    std::fs::write(&set, jwks(&[(Algorithm::EdDSA, "a", &first), (Algorithm::EdDSA, "b", &second)])).unwrap();
-    let several = [("auth.mode", "jwt"), ("auth.jwt.jwks_file", set.to_str().unwrap())];
+    let (first, second) = (
+        crate::tokens::private("eddsa.private"),
+        crate::tokens::private("eddsa.other.private"),
+    );
+    std::fs::write(
+        &set,
+        jwks(&[(Algorithm::EdDSA, "a", &first), (Algorithm::EdDSA, "b", &second)]),
+    )
+    .unwrap();
+    let several = [
+        ("auth.mode", "jwt"),
+        ("auth.jwt.jwks_file", set.to_str().unwrap()),
+    ];
     let other = key_file("eddsa.other.private");
-    let (token, status) = token_answers(&several, &["--user", "alice", "--private-key-file", other.to_str().unwrap()], mine).await;
-    assert_eq!((status, jsonwebtoken::decode_header(token).unwrap().kid.as_deref()), (200, Some("b")));
+    let (token, status) = token_answers(
+        &several,
+        &["--user", "alice", "--private-key-file", other.to_str().unwrap()],
+        mine,
+    )
+    .await;
+    assert_eq!(
+        (status, jsonwebtoken::decode_header(token).unwrap().kid.as_deref()),
+        (200, Some("b"))
+    );
 }
 
 #[test]
 fn what_cannot_be_minted_is_said() {
     let data = tempfile::tempdir().unwrap();
     let (public, stranger) = (key_file("eddsa.public"), key_file("eddsa.other.private"));
-    let (file, stranger) = (format!("auth.jwt.key_file={}", public.display()), stranger.to_str().unwrap());
-    let keys = ["--set", "auth.mode=jwt", "--set", "auth.jwt.algorithm=EdDSA", "--set", &file];
+    let (file, stranger) = (
+        format!("auth.jwt.key_file={}", public.display()),
+        stranger.to_str().unwrap(),
+    );
+    let keys = [
+        "--set",
+        "auth.mode=jwt",
+        "--set",
+        "auth.jwt.algorithm=EdDSA",
+        "--set",
+        &file,
+    ];
     for (arguments, message) in [
         (vec!["--user", "alice"], "auth.mode is header"),
-        ([&["--user", "alice"][..], &keys].concat(), "only public keys are configured"),
-        ([&["--user", "alice", "--private-key-file", stranger][..], &keys].concat(), "public half"),
-        ([&["--user", "alice", "--private-key-file", public.to_str().unwrap()][..], &keys].concat(), "not a private key"),
-        ([&["--user", "alice", "--private-key-file", "/nowhere"][..], &keys].concat(), "/nowhere"),
+        (
+            [&["--user", "alice"][..], &keys].concat(),
+            "only public keys are configured",
+        ),
+        (
+            [&["--user", "alice", "--private-key-file", stranger][..], &keys].concat(),
+            "public half",
+        ),
+        (
+            [
+                &["--user", "alice", "--private-key-file", public.to_str().unwrap()][..],
+                &keys,
+            ]
+            .concat(),
+            "not a private key",
+        ),
+        (
+            [&["--user", "alice", "--private-key-file", "/nowhere"][..], &keys].concat(),
+            "/nowhere",
+        ),
         (vec!["--user", "al ice"], "--user"),
         (vec!["--user", "alice", "--role", "root"], "--role"),
         (vec!["--user", "alice", "--expires-in", "0s"], "--expires-in"),
@@ -326,7 +558,10 @@ fn what_cannot_be_minted_is_said() {
         (vec![], "--user"),
     ] {
         let (ok, stdout, stderr) = run(&data, &[&["token"][..], &arguments].concat());
-        assert!(!ok && stdout.is_empty() && stderr.contains(message), "{arguments:?}: {stdout}{stderr}");
+        assert!(
+            !ok && stdout.is_empty() && stderr.contains(message),
+            "{arguments:?}: {stdout}{stderr}"
+        );
     }
 }
 
@@ -337,7 +572,8 @@ fn the_version_names_the_commit() {
     let is_checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.git").exists();
     assert!(!is_checkout || !stdout.contains("unknown"), "{stdout}");
     assert!(
-        ok && stdout.starts_with(concat!("firstcome ", env!("CARGO_PKG_VERSION"), " (")) && stdout.trim_end().ends_with(')'),
+        ok && stdout.starts_with(concat!("firstcome ", env!("CARGO_PKG_VERSION"), " ("))
+            && stdout.trim_end().ends_with(')'),
         "{stdout}"
     );
 }

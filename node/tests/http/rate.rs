@@ -8,7 +8,10 @@ use crate::tokens::{SECRET, token};
 
 fn refused_so_far(metrics: &Value) -> f64 {
     let lines = metrics.as_str().unwrap().lines();
-    lines.filter_map(|line| line.strip_prefix("coupon_rate_limited_total ")).map(|count| count.parse::<f64>().unwrap()).sum()
+    lines
+        .filter_map(|line| line.strip_prefix("coupon_rate_limited_total "))
+        .map(|count| count.parse::<f64>().unwrap())
+        .sum()
 }
 
 #[tokio::test]
@@ -18,32 +21,50 @@ async fn a_user_who_asks_too_much_waits_and_nobody_else() {
     let before = refused_so_far(&node.get("/metrics").await.body);
     assert_eq!(node.issue("alice", id).await.status, 201);
     // Whatever came of it, it was asked.
-    node.issue("alice", id).await.assert_refused(409, "ALREADY_ISSUED");
-    node.issue("alice", id + 1).await.assert_refused(404, "UNKNOWN_COUPON");
+    node.issue("alice", id)
+        .await
+        .assert_refused(409, "ALREADY_ISSUED");
+    node.issue("alice", id + 1)
+        .await
+        .assert_refused(404, "UNKNOWN_COUPON");
     let refused = node.issue("alice", id).await;
     refused.assert_refused(429, "RATE_LIMITED");
     // Up to eight seconds until the next is free, and up to two of jitter.
-    assert!((1..=10).contains(&refused.header("retry-after").parse::<u64>().unwrap()), "{refused:?}");
+    assert!(
+        (1..=10).contains(&refused.header("retry-after").parse::<u64>().unwrap()),
+        "{refused:?}"
+    );
     assert!(refused_so_far(&node.get("/metrics").await.body) >= before + 1.0);
 
     // Reads are not counted, nor what is not even a request; and others have their own.
     assert_eq!(node.get_as("alice", "/v1/me/issuances").await.status, 200);
-    send(node.issue_request("alice", id).body("nonsense")).await.assert_refused(400, "MALFORMED");
+    send(node.issue_request("alice", id).body("nonsense"))
+        .await
+        .assert_refused(400, "MALFORMED");
     assert_eq!(node.issue("bob", id).await.status, 201);
     assert_eq!(node.issue("Alice", id).await.status, 201);
 
-    eventually("alice may ask again", async || node.issue("alice", id).await.status == 409).await;
+    eventually("alice may ask again", async || {
+        node.issue("alice", id).await.status == 409
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_service_is_not_counted_but_whom_it_issues_for() {
-    let jwt = [("auth.mode", "jwt"), ("auth.jwt.algorithm", "HS256"), ("auth.jwt.key", SECRET)];
+    let jwt = [
+        ("auth.mode", "jwt"),
+        ("auth.jwt.algorithm", "HS256"),
+        ("auth.jwt.key", SECRET),
+    ];
     let keys: Vec<_> = jwt.into_iter().chain([("limits.user_rate", "0.001")]).collect();
     let node = TestNode::start_with(&keys).await;
     let id = node.coupon(json!({})).await;
     let service = token("checkout", json!({"role": "service"}));
     let issue = |user: &str| {
-        let request = node.request(Method::POST, &format!("/v1/coupons/{id}/issuances")).bearer_auth(&service);
+        let request = node
+            .request(Method::POST, &format!("/v1/coupons/{id}/issuances"))
+            .bearer_auth(&service);
         send(request.json(&json!({"user_id": user})))
     };
     for user in ["alice", "bob", "carol"] {
@@ -52,7 +73,9 @@ async fn a_service_is_not_counted_but_whom_it_issues_for() {
     issue("alice").await.assert_refused(429, "RATE_LIMITED");
     // Administrators' changes are never counted.
     for _ in 0..3 {
-        let pause = node.request(Method::POST, &format!("/v1/coupons/{id}/pause")).bearer_auth(ADMIN_TOKEN);
+        let pause = node
+            .request(Method::POST, &format!("/v1/coupons/{id}/pause"))
+            .bearer_auth(ADMIN_TOKEN);
         assert_eq!(send(pause).await.status, 200);
     }
 }

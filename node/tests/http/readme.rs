@@ -10,7 +10,11 @@ fn flatten(prefix: &str, value: &Value, keys: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                let key = if prefix.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{prefix}.{name}")
+                };
                 flatten(&key, value, keys);
             }
         }
@@ -30,11 +34,20 @@ fn the_readme_lists_every_key_with_its_default_and_no_other() {
     let mut keys = BTreeMap::new();
     flatten("", &serde_json::to_value(Config::default()).unwrap(), &mut keys);
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-    let section = readme.split("\n## Configuration\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let section = readme
+        .split("\n## Configuration\n")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
     let mut listed = Vec::new();
     for row in section.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+        assert!(
+            cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()),
+            "{row}"
+        );
         for key in quoted(cells[0]) {
             listed.push(key.to_owned());
             let default = match keys.get(key).unwrap_or_else(|| panic!("no such key: {key}")) {

@@ -1,4 +1,5 @@
-//! Whoever looks does not disturb whoever takes: copies, how old they may be, and how much one request may go through.
+//! Whoever looks does not disturb whoever takes: copies, how old they may be, and how much one request may go
+//! through.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,8 +29,16 @@ impl Alone {
     async fn with_a_coupon() -> Self {
         let data = tempfile::tempdir().unwrap();
         let serving = Serving::start(&data, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
-        let alone = Self { serving, client: reqwest::Client::new(), _data: data };
-        let create = alone.client.post(alone.url("/v1/coupons")).bearer_auth(ADMIN_TOKEN).json(&json!({"title": "T"}));
+        let alone = Self {
+            serving,
+            client: reqwest::Client::new(),
+            _data: data,
+        };
+        let create = alone
+            .client
+            .post(alone.url("/v1/coupons"))
+            .bearer_auth(ADMIN_TOKEN)
+            .json(&json!({"title": "T"}));
         assert_eq!(create.send().await.unwrap().status(), 201);
         alone
     }
@@ -40,9 +49,18 @@ impl Alone {
 
     /// How often a coupon was read from the store.
     async fn reads(&self) -> u64 {
-        let text = self.client.get(self.url("/metrics")).send().await.unwrap().text().await.unwrap();
-        let line =
-            text.lines().find(|line| line.starts_with("coupon_reads_total{") && line.contains("coupon\"") && line.contains("\"store\""));
+        let text = self
+            .client
+            .get(self.url("/metrics"))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        let line = text.lines().find(|line| {
+            line.starts_with("coupon_reads_total{") && line.contains("coupon\"") && line.contains("\"store\"")
+        });
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
@@ -57,7 +75,10 @@ impl Alone {
         let lookers = async {
             join_all((0..LOOKERS).map(|_| async {
                 while !over.load(Ordering::Relaxed) {
-                    assert_eq!(self.client.get(self.url(path)).send().await.unwrap().status(), 200);
+                    assert_eq!(
+                        self.client.get(self.url(path)).send().await.unwrap().status(),
+                        200
+                    );
                     looked.fetch_add(1, Ordering::Relaxed);
                 }
             }))
@@ -66,7 +87,10 @@ impl Alone {
         let takers = async {
             join_all((0..TAKERS).map(|_| async {
                 while !over.load(Ordering::Relaxed) {
-                    let issue = self.client.post(self.url("/v1/coupons/1/issuances")).header("X-User-Id", newcomer());
+                    let issue = self
+                        .client
+                        .post(self.url("/v1/coupons/1/issuances"))
+                        .header("X-User-Id", newcomer());
                     assert_eq!(issue.send().await.unwrap().status(), 201);
                     taken.fetch_add(1, Ordering::Relaxed);
                 }
@@ -88,15 +112,21 @@ fn newcomer() -> String {
 async fn a_storm_of_reads_is_one_read_a_second_and_issuing_keeps_its_pace() {
     let alone = Alone::with_a_coupon().await;
     let mut paces = Vec::new();
-    // A page that reads nothing costs as much HTTP: what is missing against it is what reading takes from issuing. Other programs run beside.
+    // A page that reads nothing costs as much HTTP: what is missing against it is what reading takes from
+    // issuing. Other programs run beside.
     for _ in 0..5 {
         let (_, beside_livez) = alone.storm("/livez").await;
         let (before, begun) = (alone.reads().await, Instant::now());
         let (looked, beside_reads) = alone.storm("/v1/coupons/1").await;
         let reads = alone.reads().await - before;
         let most = begun.elapsed().as_secs() + 2;
-        println!("{looked} looked and {beside_reads} took, with {reads} reads; {beside_livez} took beside a page that reads nothing");
-        assert!(looked > 50 && (1..=most).contains(&reads), "{reads} reads for {looked} who looked");
+        println!(
+            "{looked} looked and {beside_reads} took, with {reads} reads; {beside_livez} took beside a page that reads nothing"
+        );
+        assert!(
+            looked > 50 && (1..=most).contains(&reads),
+            "{reads} reads for {looked} who looked"
+        );
         paces.push(beside_reads as f64 / beside_livez as f64);
         if paces.iter().any(|pace| *pace > 0.7) {
             return;
@@ -143,14 +173,26 @@ async fn what_this_node_issued_and_made_is_seen_at_once() {
         assert_eq!(node.issue(&format!("user-{issued}"), id).await.status, 201);
     }
     let body = node.get(&path).await.body;
-    assert_eq!((&body["issued"], &body["remaining"], &body["phase"]), (&json!(3), &json!(0), &json!("sold_out")));
+    assert_eq!(
+        (&body["issued"], &body["remaining"], &body["phase"]),
+        (&json!(3), &json!(0), &json!("sold_out"))
+    );
     // Asked for before it is made, and found at once when it is.
     let next = format!("/v1/coupons/{}", id + 1);
     node.get(&next).await.assert_refused(404, "UNKNOWN_COUPON");
-    let listed = node.get("/v1/coupons").await.body["items"].as_array().unwrap().len();
+    let listed = node.get("/v1/coupons").await.body["items"]
+        .as_array()
+        .unwrap()
+        .len();
     assert_eq!(node.coupon(json!({})).await, id + 1);
     assert_eq!(node.get(&next).await.status, 200);
-    assert_eq!(node.get("/v1/coupons").await.body["items"].as_array().unwrap().len(), listed + 1);
+    assert_eq!(
+        node.get("/v1/coupons").await.body["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        listed + 1
+    );
 }
 
 #[tokio::test]
@@ -158,7 +200,11 @@ async fn a_phase_that_few_are_in_is_looked_for_page_by_page() {
     const CLOSED: usize = 5_000;
     let node = TestNode::start().await;
     let live = node.coupon(json!({})).await;
-    let mut shell = SqliteConnectOptions::new().filename(node.database()).connect().await.unwrap();
+    let mut shell = SqliteConnectOptions::new()
+        .filename(node.database())
+        .connect()
+        .await
+        .unwrap();
     sqlx::query(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
          INSERT INTO coupons (title, per_user_limit, status, version, created_at, updated_at, creation_key, creation_body)
@@ -175,7 +221,13 @@ async fn a_phase_that_few_are_in_is_looked_for_page_by_page() {
         let body = node.get(&format!("/v1/coupons?phase=live{cursor}")).await.body;
         println!("a page that looked at 2,000 coupons: {:?}", begun.elapsed());
         pages += 1;
-        found.extend(body["items"].as_array().unwrap().iter().map(|item| item["id"].clone()));
+        found.extend(
+            body["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["id"].clone()),
+        );
         match &body["next_cursor"] {
             Value::String(next) => cursor = format!("&cursor={next}"),
             _ => break,
@@ -186,12 +238,25 @@ async fn a_phase_that_few_are_in_is_looked_for_page_by_page() {
     // Whoever looks for what most are finds full pages, and everything once.
     let (mut ids, mut cursor) = (Vec::new(), String::new());
     loop {
-        let body = node.get(&format!("/v1/coupons?phase=closed&limit=199{cursor}")).await.body;
-        ids.extend(body["items"].as_array().unwrap().iter().map(|item| item["id"].as_u64().unwrap()));
+        let body = node
+            .get(&format!("/v1/coupons?phase=closed&limit=199{cursor}"))
+            .await
+            .body;
+        ids.extend(
+            body["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["id"].as_u64().unwrap()),
+        );
         match &body["next_cursor"] {
             Value::String(next) => cursor = format!("&cursor={next}"),
             _ => break,
         }
     }
-    assert!(ids.is_sorted_by(|one, next| one > next) && ids.len() == CLOSED, "{}", ids.len());
+    assert!(
+        ids.is_sorted_by(|one, next| one > next) && ids.len() == CLOSED,
+        "{}",
+        ids.len()
+    );
 }

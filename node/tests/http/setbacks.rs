@@ -1,4 +1,5 @@
-//! What is answered when nothing can be decided, over real sockets, with another program holding the database's lock, or another node the shards.
+//! What is answered when nothing can be decided, over real sockets, with another program holding the
+//! database's lock, or another node the shards.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,7 +10,11 @@ use crate::support::{Reply, TestNode, eventually, send};
 
 /// A connection of somebody else's to the node's database.
 async fn other_program(node: &TestNode) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(node.database()).connect().await.unwrap()
+    SqliteConnectOptions::new()
+        .filename(node.database())
+        .connect()
+        .await
+        .unwrap()
 }
 
 /// Takes the lock that nothing is stored without.
@@ -26,7 +31,11 @@ pub async fn unlock(mut other: SqliteConnection) {
 
 /// Makes reads fail, as a damaged database would.
 pub async fn hide_tables(database: &std::path::Path) {
-    let mut other = SqliteConnectOptions::new().filename(database).connect().await.unwrap();
+    let mut other = SqliteConnectOptions::new()
+        .filename(database)
+        .connect()
+        .await
+        .unwrap();
     execute(&mut other, "ALTER TABLE issuances RENAME TO hidden").await;
 }
 
@@ -36,22 +45,43 @@ async fn execute(connection: &mut SqliteConnection, statement: &'static str) {
 
 /// A 503 with this code, and with when to try again.
 fn assert_set_back(reply: &Reply, code: &str, applied: Option<bool>) {
-    assert_eq!((reply.status, reply.body["code"].as_str()), (503, Some(code)), "{reply:?}");
-    assert_eq!(reply.body.get("applied"), Some(&applied.map_or(Value::Null, Value::Bool)), "{reply:?}");
-    assert!((1..=60).contains(&reply.header("retry-after").parse::<u32>().unwrap()), "{reply:?}");
+    assert_eq!(
+        (reply.status, reply.body["code"].as_str()),
+        (503, Some(code)),
+        "{reply:?}"
+    );
+    assert_eq!(
+        reply.body.get("applied"),
+        Some(&applied.map_or(Value::Null, Value::Bool)),
+        "{reply:?}"
+    );
+    assert!(
+        (1..=60).contains(&reply.header("retry-after").parse::<u32>().unwrap()),
+        "{reply:?}"
+    );
 }
 
 async fn reasons(node: &TestNode) -> Vec<String> {
     let reply = node.get("/readyz").await;
     reply.body["reasons"]
         .as_array()
-        .map(|reasons| reasons.iter().map(|reason| reason.as_str().unwrap().to_owned()).collect())
+        .map(|reasons| {
+            reasons
+                .iter()
+                .map(|reason| reason.as_str().unwrap().to_owned())
+                .collect()
+        })
         .unwrap_or_default()
 }
 
 #[tokio::test]
 async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards_all_is_well() {
-    let keys = [("http.deadline", "1500ms"), ("http.change_deadline", "1500ms"), ("http.requests_max", "2"), ("cluster.lease", "5s")];
+    let keys = [
+        ("http.deadline", "1500ms"),
+        ("http.change_deadline", "1500ms"),
+        ("http.requests_max", "2"),
+        ("cluster.lease", "5s"),
+    ];
     let node = TestNode::start_with(&keys).await;
     let id = node.coupon(json!({"total_quantity": 5})).await;
     assert_eq!(node.issue("early", id).await.status, 201);
@@ -60,19 +90,40 @@ async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards
     // Decided, and not known to be stored in time.
     let keyed = |user| node.issue_request(user, id).header("Idempotency-Key", "k");
     assert_set_back(&send(keyed("alice")).await, "OUTCOME_UNKNOWN", None);
-    eventually("/readyz says that the store takes nothing", async || reasons(&node).await.iter().any(|reason| reason == "no_store")).await;
+    eventually("/readyz says that the store takes nothing", async || {
+        reasons(&node).await.iter().any(|reason| reason == "no_store")
+    })
+    .await;
     // From then on nothing is decided.
     assert_set_back(&node.issue("bob", id).await, "STORE_UNAVAILABLE", Some(false));
-    assert_set_back(&node.patch(id, json!({"total_quantity": 9})).await, "STORE_UNAVAILABLE", Some(false));
-    assert_set_back(&node.admin_post(&format!("/v1/coupons/{id}/pause")).await, "STORE_UNAVAILABLE", Some(false));
+    assert_set_back(
+        &node.patch(id, json!({"total_quantity": 9})).await,
+        "STORE_UNAVAILABLE",
+        Some(false),
+    );
+    assert_set_back(
+        &node.admin_post(&format!("/v1/coupons/{id}/pause")).await,
+        "STORE_UNAVAILABLE",
+        Some(false),
+    );
     assert_eq!(node.create(json!({"title": "T"})).await.status, 503);
-    assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["issued"], 1, "reads go on");
+    assert_eq!(
+        node.get(&format!("/v1/coupons/{id}")).await.body["issued"],
+        1,
+        "reads go on"
+    );
 
-    eventually("/readyz says that the lease is over", async || reasons(&node).await.iter().any(|reason| reason == "no_lease")).await;
+    eventually("/readyz says that the lease is over", async || {
+        reasons(&node).await.iter().any(|reason| reason == "no_lease")
+    })
+    .await;
     assert_set_back(&node.issue("bob", id).await, "STORE_UNAVAILABLE", Some(false));
 
     unlock(other).await;
-    eventually("it is ready again", async || node.get("/readyz").await.status == 200).await;
+    eventually("it is ready again", async || {
+        node.get("/readyz").await.status == 200
+    })
+    .await;
     let again = send(keyed("alice")).await;
     assert_eq!(again.status, 201, "{again:?}");
     assert_eq!(node.issue("bob", id).await.status, 201);
@@ -87,7 +138,11 @@ async fn what_is_stored_and_makes_no_sense_is_our_fault_and_nothing_of_it_is_sho
     let mut other = other_program(&node).await;
     execute(&mut other, "PRAGMA ignore_check_constraints = ON").await;
     execute(&mut other, "UPDATE coupons SET status = 'odd'").await;
-    for path in [format!("/v1/coupons/{id}"), "/v1/coupons".to_owned(), "/v1/coupons?phase=live".to_owned()] {
+    for path in [
+        format!("/v1/coupons/{id}"),
+        "/v1/coupons".to_owned(),
+        "/v1/coupons?phase=live".to_owned(),
+    ] {
         let reply = node.get(&path).await;
         reply.assert_refused(500, "INTERNAL");
         assert!(!reply.body.to_string().contains("odd"), "{reply:?}");
@@ -101,14 +156,21 @@ async fn a_full_queue_says_so_at_once() {
     assert_eq!(node.issue("early", id).await.status, 201);
     let other = lock(&node).await;
     // One of the two is in, and waits; the other is told at once.
-    let mut asked = [tokio::spawn(send(node.issue_request("alice", id))), tokio::spawn(send(node.issue_request("bob", id)))];
+    let mut asked = [
+        tokio::spawn(send(node.issue_request("alice", id))),
+        tokio::spawn(send(node.issue_request("bob", id))),
+    ];
     let [alice, bob] = &mut asked;
     let (told, held) = tokio::select! {
         reply = &mut *alice => (reply, bob),
         reply = &mut *bob => (reply, alice),
     };
     assert_set_back(&told.unwrap(), "OVERLOADED", Some(false));
-    assert_set_back(&node.patch(id, json!({"title": "New"})).await, "OVERLOADED", Some(false));
+    assert_set_back(
+        &node.patch(id, json!({"title": "New"})).await,
+        "OVERLOADED",
+        Some(false),
+    );
     unlock(other).await;
     assert_eq!(held.await.unwrap().status, 201);
     assert_eq!(node.patch(id, json!({"title": "New"})).await.status, 200);
@@ -131,22 +193,52 @@ async fn while_another_node_owns_the_coupon_its_owner_is_said_to_be_moving() {
         }
     };
     eventually("the shard is seen to be another's", moving).await;
-    assert_set_back(&node.patch(id, json!({"title": "New"})).await, "OWNER_MOVING", Some(false));
+    assert_set_back(
+        &node.patch(id, json!({"title": "New"})).await,
+        "OWNER_MOVING",
+        Some(false),
+    );
     // The other does not beat: it is ended, and its shards are claimed.
-    eventually("the shard is back", async || node.issue("alice", id).await.status == 201).await;
+    eventually("the shard is back", async || {
+        node.issue("alice", id).await.status == 201
+    })
+    .await;
     let request = node.admin(Method::GET, "/v1/cluster");
     let nodes = send(request).await.body["nodes"].clone();
-    assert!(nodes.as_array().unwrap().iter().any(|row| row["id"] == "other" && row["state"] == "ended"), "{nodes}");
+    assert!(
+        nodes
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["id"] == "other" && row["state"] == "ended"),
+        "{nodes}"
+    );
 }
 
 #[tokio::test]
 async fn who_makes_a_coupon_waits_no_longer_than_the_deadline_and_finds_it_by_its_key() {
     let node = TestNode::start_with(&[("http.change_deadline", "100ms")]).await;
-    let create = || send(node.admin(Method::POST, "/v1/coupons").header("Idempotency-Key", "key").json(&json!({"title": "T"})));
+    let create = || {
+        send(
+            node.admin(Method::POST, "/v1/coupons")
+                .header("Idempotency-Key", "key")
+                .json(&json!({"title": "T"})),
+        )
+    };
     let lock = lock(&node).await;
     let told = create().await;
-    assert_eq!((told.status, told.body["code"].as_str(), &told.body["applied"]), (503, Some("OUTCOME_UNKNOWN"), &Value::Null), "{told:?}");
+    assert_eq!(
+        (told.status, told.body["code"].as_str(), &told.body["applied"]),
+        (503, Some("OUTCOME_UNKNOWN"), &Value::Null),
+        "{told:?}"
+    );
     unlock(lock).await;
     eventually("it is made", async || create().await.status == 201).await;
-    assert_eq!(node.get("/v1/coupons").await.body["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        node.get("/v1/coupons").await.body["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
 }

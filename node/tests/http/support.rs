@@ -45,9 +45,15 @@ impl TestNode {
     async fn start_in(data: TempDir, keys: &[(&str, &str)]) -> Self {
         let config = config(&data, keys);
         let service = Service::start(&config).await.unwrap();
-        tokio::time::timeout(LIMIT, service.ready()).await.expect("the node is ready in time");
+        tokio::time::timeout(LIMIT, service.ready())
+            .await
+            .expect("the node is ready in time");
         contract::learn(service.address()).await;
-        Self { service, client: Client::new(), data }
+        Self {
+            service,
+            client: Client::new(),
+            data,
+        }
     }
 
     /// Stops the node and starts another over the same data.
@@ -63,7 +69,8 @@ impl TestNode {
 
     /// A request to the node.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("http://{}{path}", self.service.address()))
+        self.client
+            .request(method, format!("http://{}{path}", self.service.address()))
     }
 
     /// Anybody's read.
@@ -106,12 +113,17 @@ impl TestNode {
 
     /// A change of a coupon.
     pub async fn patch(&self, coupon: u64, body: Value) -> Reply {
-        send(self.admin(Method::PATCH, &format!("/v1/coupons/{coupon}")).json(&body)).await
+        send(
+            self.admin(Method::PATCH, &format!("/v1/coupons/{coupon}"))
+                .json(&body),
+        )
+        .await
     }
 
     /// A user's request for a coupon.
     pub fn issue_request(&self, user: &str, coupon: u64) -> RequestBuilder {
-        self.request(Method::POST, &format!("/v1/coupons/{coupon}/issuances")).header("X-User-Id", user)
+        self.request(Method::POST, &format!("/v1/coupons/{coupon}/issuances"))
+            .header("X-User-Id", user)
     }
 
     /// The same, sent.
@@ -122,8 +134,16 @@ impl TestNode {
 
 /// The configuration of a test node.
 pub fn config(data: &TempDir, keys: &[(&str, &str)]) -> Config {
-    let own = [("data_dir", data.path().to_str().unwrap()), ("http.listen", "127.0.0.1:0"), ("auth.admin_token", ADMIN_TOKEN)];
-    let flags = own.iter().chain(keys).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let own = [
+        ("data_dir", data.path().to_str().unwrap()),
+        ("http.listen", "127.0.0.1:0"),
+        ("auth.admin_token", ADMIN_TOKEN),
+    ];
+    let flags = own
+        .iter()
+        .chain(keys)
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
     Sources { file: None, flags }.load().unwrap()
 }
 
@@ -132,13 +152,27 @@ pub async fn send(request: RequestBuilder) -> Reply {
     let (client, request) = request.timeout(LIMIT).build_split();
     let request = request.unwrap();
     let (method, path) = (request.method().clone(), request.url().path().to_owned());
-    let sent = request.body().and_then(|body| body.as_bytes()).map(<[u8]>::to_vec);
+    let sent = request
+        .body()
+        .and_then(|body| body.as_bytes())
+        .map(<[u8]>::to_vec);
     let response = client.execute(request).await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.unwrap();
-    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
-    let reply = Reply { status, headers, body };
-    assert!((1..=64).contains(&reply.header("x-request-id").len()), "{reply:?}");
+    let body = if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).unwrap_or(Value::String(text))
+    };
+    let reply = Reply {
+        status,
+        headers,
+        body,
+    };
+    assert!(
+        (1..=64).contains(&reply.header("x-request-id").len()),
+        "{reply:?}"
+    );
     if status >= 400 && reply.header("content-type") != "application/json" {
         reply.assert_is_problem();
     }
@@ -154,25 +188,48 @@ impl Reply {
 
     /// Says no with this status and code, having changed nothing.
     pub fn assert_refused(&self, status: u16, code: &str) {
-        assert_eq!((self.status, self.body["code"].as_str()), (status, Some(code)), "{self:?}");
+        assert_eq!(
+            (self.status, self.body["code"].as_str()),
+            (status, Some(code)),
+            "{self:?}"
+        );
         assert_eq!(self.body.get("applied"), Some(&Value::Bool(false)), "{self:?}");
     }
 
     /// Says no to these fields.
     pub fn assert_invalid(&self, fields: &[&str]) {
         self.assert_refused(422, "INVALID");
-        let named: Vec<&str> = self.body["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
+        let named: Vec<&str> = self.body["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|error| error["field"].as_str().unwrap())
+            .collect();
         assert_eq!(named, fields, "{self:?}");
-        assert!(self.body["errors"].as_array().unwrap().iter().all(|error| !error["message"].as_str().unwrap().is_empty()));
+        assert!(
+            self.body["errors"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|error| !error["message"].as_str().unwrap().is_empty())
+        );
     }
 
     /// Is a list with these values of a field, and leads on or not.
     pub fn assert_list(&self, field: &str, values: &[Value], leads_on: bool) {
         assert_eq!(self.status, 200, "{self:?}");
-        let items: Vec<Value> = self.body["items"].as_array().unwrap().iter().map(|item| item[field].clone()).collect();
+        let items: Vec<Value> = self.body["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item[field].clone())
+            .collect();
         assert_eq!(items, values, "{self:?}");
         assert_eq!(self.body["next_cursor"].is_string(), leads_on, "{self:?}");
-        assert!(leads_on || self.body.as_object().unwrap()["next_cursor"].is_null(), "{self:?}");
+        assert!(
+            leads_on || self.body.as_object().unwrap()["next_cursor"].is_null(),
+            "{self:?}"
+        );
     }
 
     /// The cursor of the next page.
@@ -181,7 +238,11 @@ impl Reply {
     }
 
     fn assert_is_problem(&self) {
-        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            "application/problem+json",
+            "{self:?}"
+        );
         for field in ["type", "title", "code"] {
             assert!(self.body[field].is_string(), "{field} of {self:?}");
         }

@@ -43,14 +43,17 @@ impl Files {
 
     fn settings(&self) -> Vec<String> {
         let files = [("certificate_file", "tls.crt"), ("key_file", "tls.key")];
-        let files = files.map(|(key, name)| format!("--set=http.tls.{key}={}", self.folder.path().join(name).display()));
-        let more = ["http.tls.reload_every=50ms", "http.tls.handshake_timeout=10s"].map(|setting| format!("--set={setting}"));
+        let files = files
+            .map(|(key, name)| format!("--set=http.tls.{key}={}", self.folder.path().join(name).display()));
+        let more = ["http.tls.reload_every=50ms", "http.tls.handshake_timeout=10s"]
+            .map(|setting| format!("--set={setting}"));
         files.into_iter().chain(more).collect()
     }
 }
 
 fn write(folder: &TempDir) -> CertificateDer<'static> {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["shop.example".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["shop.example".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     std::fs::write(folder.path().join("tls.crt"), cert.pem()).unwrap();
     std::fs::write(folder.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
     cert.der().clone()
@@ -58,26 +61,47 @@ fn write(folder: &TempDir) -> CertificateDer<'static> {
 
 fn start(data: &TempDir, files: &Files, more: &[&str]) -> Serving {
     let settings = files.settings();
-    let arguments: Vec<&str> = settings.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    let arguments: Vec<&str> = settings
+        .iter()
+        .map(String::as_str)
+        .chain(more.iter().copied())
+        .collect();
     Serving::start(data, &arguments)
 }
 
 /// A connection that trusts this certificate alone.
-async fn connect(serving: &Serving, certificate: &CertificateDer<'static>) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(
+    serving: &Serving,
+    certificate: &CertificateDer<'static>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions().unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let stream = TcpStream::connect(&serving.address).await?;
-    TlsConnector::from(Arc::new(config)).connect("shop.example".try_into().unwrap(), stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect("shop.example".try_into().unwrap(), stream)
+        .await
 }
 
 /// Asks on a connection of its own; the whole answer.
-async fn ask(serving: &Serving, certificate: &CertificateDer<'static>, path: &str) -> std::io::Result<String> {
+async fn ask(
+    serving: &Serving,
+    certificate: &CertificateDer<'static>,
+    path: &str,
+) -> std::io::Result<String> {
     let mut stream = connect(serving, certificate).await?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    stream
+        .write_all(
+            format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n").as_bytes(),
+        )
+        .await?;
     let mut answer = String::new();
-    tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap()?;
+    tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer))
+        .await
+        .unwrap()?;
     Ok(answer)
 }
 
@@ -85,16 +109,35 @@ async fn ask(serving: &Serving, certificate: &CertificateDer<'static>, path: &st
 async fn with_a_certificate_https_is_served_and_all_that_goes_with_a_node_works() {
     let (data, files) = (tempfile::tempdir().unwrap(), Files::new());
     let serving = start(&data, &files, &[]);
-    assert!(ask(&serving, &files.certificate, "/livez").await.unwrap().starts_with("HTTP/1.1 200 "));
-    let lines: Vec<&String> = serving.welcome.iter().filter(|line| line.starts_with("curl ")).collect();
+    assert!(
+        ask(&serving, &files.certificate, "/livez")
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 200 ")
+    );
+    let lines: Vec<&String> = serving
+        .welcome
+        .iter()
+        .filter(|line| line.starts_with("curl "))
+        .collect();
     assert_eq!(lines.len(), 3, "{:?}", serving.welcome);
     for line in lines {
-        let output = Command::new("sh").args(["-c", &format!("{line} --fail --silent --show-error")]).output().unwrap();
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new("sh")
+            .args(["-c", &format!("{line} --fail --silent --show-error")])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{line}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let settings = files.settings();
     let listen = format!("--listen={}", serving.address);
-    let arguments: Vec<&str> = ["healthcheck", &listen].into_iter().chain(settings.iter().map(String::as_str)).collect();
+    let arguments: Vec<&str> = ["healthcheck", &listen]
+        .into_iter()
+        .chain(settings.iter().map(String::as_str))
+        .collect();
     let (ok, _, stderr) = crate::process::run(&data, &arguments);
     assert!(ok, "{stderr}");
     // Whoever speaks without it is not served.
@@ -105,13 +148,23 @@ async fn with_a_certificate_https_is_served_and_all_that_goes_with_a_node_works(
 #[tokio::test]
 async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
     let (data, mut files) = (tempfile::tempdir().unwrap(), Files::new());
-    let serving = start(&data, &files, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
+    let serving = start(
+        &data,
+        &files,
+        &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")],
+    );
     let mut before = connect(&serving, &files.certificate).await.unwrap();
     let old = files.replace();
-    eventually("the new certificate is served", async || ask(&serving, &files.certificate, "/livez").await.is_ok()).await;
+    eventually("the new certificate is served", async || {
+        ask(&serving, &files.certificate, "/livez").await.is_ok()
+    })
+    .await;
     assert!(connect(&serving, &old).await.is_err());
     // A connection from before goes on.
-    before.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    before
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = [0; 12];
     before.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
@@ -122,23 +175,43 @@ async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
         metric_in(&metrics, r#"coupon_tls_reloads_total{result="refused"}"#)
     };
     eventually("the broken file is noticed", async || refused().await >= 1.0).await;
-    assert!(ask(&serving, &files.certificate, "/livez").await.unwrap().starts_with("HTTP/1.1 200 "));
+    assert!(
+        ask(&serving, &files.certificate, "/livez")
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 200 ")
+    );
     // Certificate and key that do not go together are no better.
     let before_it = refused().await;
     let other = tempfile::tempdir().unwrap();
     write(&other);
     std::fs::copy(other.path().join("tls.crt"), files.certificate_path()).unwrap();
-    eventually("the strange certificate is noticed", async || refused().await > before_it).await;
-    assert!(ask(&serving, &files.certificate, "/livez").await.unwrap().starts_with("HTTP/1.1 200 "));
+    eventually("the strange certificate is noticed", async || {
+        refused().await > before_it
+    })
+    .await;
+    assert!(
+        ask(&serving, &files.certificate, "/livez")
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 200 ")
+    );
     drop(before);
     let log = serving.end().await;
-    assert!(log.contains("the new TLS certificate cannot be used; the old one stays"), "{log}");
+    assert!(
+        log.contains("the new TLS certificate cannot be used; the old one stays"),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_that_stall_hold_nobody_up_and_end() {
     let (data, files) = (tempfile::tempdir().unwrap(), Files::new());
-    let serving = start(&data, &files, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
+    let serving = start(
+        &data,
+        &files,
+        &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")],
+    );
     let mut stalled = Vec::new();
     for _ in 0..64 {
         let mut stream = TcpStream::connect(&serving.address).await.unwrap();
@@ -147,16 +220,33 @@ async fn handshakes_that_stall_hold_nobody_up_and_end() {
         stalled.push(stream);
     }
     let started = Instant::now();
-    assert!(ask(&serving, &files.certificate, "/livez").await.unwrap().starts_with("HTTP/1.1 200 "));
-    assert!(started.elapsed() < Duration::from_secs(5), "nobody waits for their time-out: {:?}", started.elapsed());
+    assert!(
+        ask(&serving, &files.certificate, "/livez")
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 200 ")
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "nobody waits for their time-out: {:?}",
+        started.elapsed()
+    );
     for mut stream in stalled {
         let mut rest = Vec::new();
         // A close or a reset: an end either way.
-        let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut rest)).await.unwrap();
+        let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut rest))
+            .await
+            .unwrap();
         assert!(rest.is_empty(), "{rest:?}");
     }
     let metrics = ask(&serving, &files.certificate, "/metrics").await.unwrap();
-    assert!(metric_in(&metrics, r#"coupon_http_connections_cut_total{reason="handshake"}"#) >= 64.0, "{metrics}");
+    assert!(
+        metric_in(
+            &metrics,
+            r#"coupon_http_connections_cut_total{reason="handshake"}"#
+        ) >= 64.0,
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -165,12 +255,22 @@ async fn who_is_refused_over_tls_can_read_why() {
     let token = format!("--set=auth.admin_token={ADMIN_TOKEN}");
     let serving = start(&data, &files, &[&token, "--set=http.connections_max=1"]);
     let mut only = connect(&serving, &files.certificate).await.unwrap();
-    only.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    only.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
     only.read_u8().await.unwrap();
     let mut more = connect(&serving, &files.certificate).await.unwrap();
     let mut answer = String::new();
-    tokio::time::timeout(LIMIT, more.read_to_string(&mut answer)).await.unwrap().unwrap();
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("OVERLOADED") && answer.contains("retry-after"), "{answer}");
+    tokio::time::timeout(LIMIT, more.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ")
+            && answer.contains("OVERLOADED")
+            && answer.contains("retry-after"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -179,7 +279,10 @@ fn files_that_make_no_certificate_are_refused_at_the_start() {
     let path = files.certificate_path();
     let settings = files.settings();
     let refused = |settings: &[&str]| {
-        let arguments: Vec<&str> = ["serve", "--listen=127.0.0.1:0"].into_iter().chain(settings.iter().copied()).collect();
+        let arguments: Vec<&str> = ["serve", "--listen=127.0.0.1:0"]
+            .into_iter()
+            .chain(settings.iter().copied())
+            .collect();
         let (ok, _, stderr) = crate::process::run(&data, &arguments);
         assert!(!ok, "{stderr}");
         stderr
@@ -188,12 +291,19 @@ fn files_that_make_no_certificate_are_refused_at_the_start() {
     assert!(refused(&both[..1]).contains("http.tls.key_file"));
     let (certificate, key_path) = (std::fs::read(&path).unwrap(), files.folder.path().join("tls.key"));
     let key = std::fs::read(&key_path).unwrap();
-    for text in ["-----BEGIN CERTIFICATE-----\nbroken", "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"] {
+    for text in [
+        "-----BEGIN CERTIFICATE-----\nbroken",
+        "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n",
+    ] {
         std::fs::write(&path, text).unwrap();
         assert!(refused(&both).contains("tls.crt: "), "{text}");
     }
     // In PEM, and no certificate all the same.
-    std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    std::fs::write(
+        &path,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
     assert!(refused(&both).contains("certificate and key: "));
     std::fs::write(&path, "nothing").unwrap();
     assert!(refused(&both).contains("no certificate"));

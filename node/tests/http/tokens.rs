@@ -19,29 +19,45 @@ pub fn key_file(name: &str) -> PathBuf {
 pub fn private(name: &str) -> EncodingKey {
     let pem = std::fs::read(key_file(name)).unwrap();
     let rsa = EncodingKey::from_rsa_pem(&pem);
-    rsa.or_else(|_| EncodingKey::from_ec_pem(&pem)).or_else(|_| EncodingKey::from_ed_pem(&pem)).unwrap()
+    rsa.or_else(|_| EncodingKey::from_ec_pem(&pem))
+        .or_else(|_| EncodingKey::from_ed_pem(&pem))
+        .unwrap()
 }
 
 /// Seconds since 1970.
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 /// What a user's token says, and this besides.
 pub fn claims(user: &str, more: Value) -> Value {
     let mut claims = json!({"sub": user, "exp": now() + 3600});
-    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    claims
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     claims
 }
 
 /// A token signed with [`SECRET`].
 pub fn token(user: &str, more: Value) -> String {
-    encode(&Header::new(Algorithm::HS256), &claims(user, more), &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+    encode(
+        &Header::new(Algorithm::HS256),
+        &claims(user, more),
+        &EncodingKey::from_secret(SECRET.as_bytes()),
+    )
+    .unwrap()
 }
 
 /// A token signed with a private key.
 pub fn signed(algorithm: Algorithm, kid: &str, key: &EncodingKey, user: &str) -> String {
-    let header = Header { kid: Some(kid.to_owned()), ..Header::new(algorithm) };
+    let header = Header {
+        kid: Some(kid.to_owned()),
+        ..Header::new(algorithm)
+    };
     encode(&header, &claims(user, json!({})), key).unwrap()
 }
 

@@ -20,13 +20,19 @@ use process::Process;
 
 const MILLION: u64 = 1_000_000;
 const BYTES_MAX: u64 = 100_000_000;
-/// Several times what it takes where nothing else runs: nobody is promised how long, but it must not grow with the square of what is loaded.
+/// Several times what it takes where nothing else runs: nobody is promised how long, but it must not grow
+/// with the square of what is loaded.
 const LOADED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A million issuances, stored as owners store them.
 async fn fill(store: &SqliteStore) -> CouponId {
     let coupon = OwnedCoupon::make(store).await.unwrap();
-    let who = |number: u64| -> Asker { Ok((UserId::parse(&format!("user-{number:011}"))?, RequestKey::random())) };
+    let who = |number: u64| -> Asker {
+        Ok((
+            UserId::parse(&format!("user-{number:011}"))?,
+            RequestKey::random(),
+        ))
+    };
     coupon.fill(store, MILLION, BATCH_ROWS_MAX, who).await.unwrap();
     coupon.id
 }
@@ -34,15 +40,21 @@ async fn fill(store: &SqliteStore) -> CouponId {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_issuances_cost_a_hundred_megabytes_and_are_loaded_in_seconds() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&Options::new(folder.path().join("data/firstcome.db"))).await.unwrap();
+    let store = SqliteStore::open(&Options::new(folder.path().join("data/firstcome.db")))
+        .await
+        .unwrap();
     let coupon = fill(&store).await;
     store.close().await;
 
     let (mut least, mut fastest) = (u64::MAX, Duration::MAX);
-    // The machine is shared, and whether the system gives the allocator huge pages is chance: the least and the quickest of six is what the program takes.
+    // The machine is shared, and whether the system gives the allocator huge pages is chance: the least and
+    // the quickest of six is what the program takes.
     for start in 1..=6 {
         let (bytes, took) = activate(folder.path(), coupon, MILLION + start).await;
-        println!("a million issuances: {} MB, loaded in {took:?}", bytes / 1_000_000);
+        println!(
+            "a million issuances: {} MB, loaded in {took:?}",
+            bytes / 1_000_000
+        );
         (least, fastest) = (least.min(bytes), fastest.min(took));
         if least <= BYTES_MAX && fastest <= LOADED_WITHIN {
             return;
@@ -68,7 +80,13 @@ async fn activate(folder: &Path, coupon: CouponId, sequence: u64) -> (u64, Durat
     let answer = issue(coupon.get()).await.unwrap();
     let took = begun.elapsed();
     assert_eq!(answer.status(), 201);
-    assert!(answer.text().await.unwrap().contains(&format!("\"sequence\":{sequence},")));
+    assert!(
+        answer
+            .text()
+            .await
+            .unwrap()
+            .contains(&format!("\"sequence\":{sequence},"))
+    );
     let grown = process.memory() - empty;
     process.kill();
     (grown, took)
@@ -77,6 +95,14 @@ async fn activate(folder: &Path, coupon: CouponId, sequence: u64) -> (u64, Durat
 /// Makes a coupon; its id.
 async fn coupon_of_one(client: &reqwest::Client, address: &str) -> u64 {
     let body = serde_json::json!({"title": "one", "total_quantity": 1});
-    let made = client.post(format!("http://{address}/v1/coupons")).bearer_auth(process::ADMIN_TOKEN).json(&body).send().await.unwrap();
-    made.json::<serde_json::Value>().await.unwrap()["id"].as_u64().unwrap()
+    let made = client
+        .post(format!("http://{address}/v1/coupons"))
+        .bearer_auth(process::ADMIN_TOKEN)
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    made.json::<serde_json::Value>().await.unwrap()["id"]
+        .as_u64()
+        .unwrap()
 }

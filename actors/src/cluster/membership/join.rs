@@ -20,7 +20,8 @@ pub enum Predecessor {
 }
 
 impl Predecessor {
-    /// What this row is to a node whose links are reached at `cluster`. Nodes without links are told apart by nothing but their name.
+    /// What this row is to a node whose links are reached at `cluster`. Nodes without links are told apart by
+    /// nothing but their name.
     pub fn of(row: Option<&NodeRow>, cluster: &str) -> Self {
         match row {
             Some(row) if row.state != NodeState::Ended && row.cluster == cluster => Self::Restarted,
@@ -30,11 +31,14 @@ impl Predecessor {
     }
 }
 
-/// Puts this node's row in place with a fresh incarnation, and so ends a predecessor of the same name. With the rows as they are then.
+/// Puts this node's row in place with a fresh incarnation, and so ends a predecessor of the same name. With
+/// the rows as they are then.
 pub(super) async fn join(options: &Options, store: &dyn Store) -> Result<(Incarnation, Vec<NodeRow>)> {
     for _ in 0..JOIN_ATTEMPTS {
         let mut predecessor = find(&options.node, store).await?;
-        if Predecessor::of(predecessor.as_ref(), &options.cluster) == Predecessor::Elsewhere && !store.is_exclusive() {
+        if Predecessor::of(predecessor.as_ref(), &options.cluster) == Predecessor::Elsewhere
+            && !store.is_exclusive()
+        {
             predecessor = watch(options, store, predecessor).await?;
         }
         let incarnation = Incarnation::random();
@@ -53,7 +57,10 @@ pub(super) async fn join(options: &Options, store: &dyn Store) -> Result<(Incarn
             return Ok((incarnation, store.nodes().await?));
         }
     }
-    Err(StoreError::NotStored(format!("another node keeps joining as {}", options.node)))
+    Err(StoreError::NotStored(format!(
+        "another node keeps joining as {}",
+        options.node
+    )))
 }
 
 async fn find(id: &NodeId, store: &dyn Store) -> Result<Option<NodeRow>> {
@@ -70,11 +77,16 @@ async fn watch(options: &Options, store: &dyn Store, seen: Option<NodeRow>) -> R
         let asked_at = time::moment();
         let now = find(&options.node, store).await?;
         let stands_still = match (&now, &seen) {
-            (Some(now), Some(seen)) => now.state == NodeState::Ended || (now.incarnation, now.beat) == (seen.incarnation, seen.beat),
+            (Some(now), Some(seen)) => {
+                now.state == NodeState::Ended || (now.incarnation, now.beat) == (seen.incarnation, seen.beat)
+            }
             _ => true,
         };
         if !stands_still {
-            return Err(StoreError::NotStored(format!("a node named {} lives at {address}: names must differ", options.node)));
+            return Err(StoreError::NotStored(format!(
+                "a node named {} lives at {address}: names must differ",
+                options.node
+            )));
         }
         if asked_at.since(begun) >= options.lease {
             return Ok(now);
@@ -82,7 +94,8 @@ async fn watch(options: &Options, store: &dyn Store, seen: Option<NodeRow>) -> R
     }
 }
 
-/// Where nobody else can have the store open, all other rows are those of nodes that died: none needs to be watched for a lease.
+/// Where nobody else can have the store open, all other rows are those of nodes that died: none needs to be
+/// watched for a lease.
 async fn end_the_dead(me: Incarnation, store: &dyn Store) -> Result<()> {
     if !store.is_exclusive() {
         return Ok(());

@@ -1,4 +1,5 @@
-//! A node's own life and its view of others', as a state machine: what each beat's answer means, and who has stopped beating.
+//! A node's own life and its view of others', as a state machine: what each beat's answer means, and who has
+//! stopped beating.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,8 +24,9 @@ pub enum Beaten {
     },
 }
 
-/// At how many of our successful beats another must stand still while its address refuses new connections, to be ended: then no process listens
-/// there, and the second only rules out that it was seen while it restarted.
+/// At how many of our successful beats another must stand still while its address refuses new connections, to
+/// be ended: then no process listens there, and the second only rules out that it was seen while it
+/// restarted.
 const REFUSED_BEATS: u32 = 2;
 
 /// One incarnation's life; see the module.
@@ -56,7 +58,17 @@ impl Life {
     /// The life of an incarnation that has joined and not beaten yet.
     pub fn new(incarnation: Incarnation, lease: Duration, beat: Duration) -> Self {
         let others = HashMap::new();
-        Self { incarnation, lease, beat, confirmed: 0, last_sent: None, over: false, others, ready: false, outside_since: None }
+        Self {
+            incarnation,
+            lease,
+            beat,
+            confirmed: 0,
+            last_sent: None,
+            over: false,
+            others,
+            ready: false,
+            outside_since: None,
+        }
     }
 
     /// Which incarnation.
@@ -93,14 +105,21 @@ impl Life {
         }
     }
 
-    /// A beat sent after `sent_at` was answered: by the count it has now, or by nothing where the row lives no more.
+    /// A beat sent after `sent_at` was answered: by the count it has now, or by nothing where the row lives
+    /// no more.
     pub fn beaten(&mut self, sent_at: Moment, counted: Option<u64>) -> Beaten {
-        let Some(counted) = counted else { return Beaten::Ended };
+        let Some(counted) = counted else {
+            return Beaten::Ended;
+        };
         if counted <= self.confirmed {
-            return Beaten::WentBackwards { confirmed: self.confirmed, counted };
+            return Beaten::WentBackwards {
+                confirmed: self.confirmed,
+                counted,
+            };
         }
         self.confirmed = counted;
-        // Beats far apart prove nothing about others in between, nor about the group: they are watched from here on.
+        // Beats far apart prove nothing about others in between, nor about the group: they are watched from
+        // here on.
         if are_far_apart(self.last_sent, sent_at, self.beat) {
             self.others.clear();
             self.outside_since = None;
@@ -109,20 +128,44 @@ impl Life {
         Beaten::Alive(sent_at + self.lease)
     }
 
-    /// The nodes' rows, read by `read_at` after a beat sent at `sent_at`: those to be ended, as their beat stood still over a lease of beats of ours,
-    /// or over two of them at which their address refused new connections (`refuses`).
+    /// The nodes' rows, read by `read_at` after a beat sent at `sent_at`: those to be ended, as their beat
+    /// stood still over a lease of beats of ours, or over two of them at which their address refused new
+    /// connections (`refuses`).
     ///
-    /// The lease counts from when they were read to when the beat was sent: whatever another last beat, it had sent before it was read.
-    pub fn observed(&mut self, sent_at: Moment, read_at: Moment, nodes: &[NodeRow], refuses: impl Fn(Incarnation) -> bool) -> Vec<NodeRow> {
+    /// The lease counts from when they were read to when the beat was sent: whatever another last beat, it
+    /// had sent before it was read.
+    pub fn observed(
+        &mut self,
+        sent_at: Moment,
+        read_at: Moment,
+        nodes: &[NodeRow],
+        refuses: impl Fn(Incarnation) -> bool,
+    ) -> Vec<NodeRow> {
         let living = |node: &&NodeRow| node.incarnation != self.incarnation && node.state != NodeState::Ended;
         let present: Vec<&NodeRow> = nodes.iter().filter(living).collect();
-        self.others.retain(|incarnation, _| present.iter().any(|node| node.incarnation == *incarnation));
+        self.others
+            .retain(|incarnation, _| present.iter().any(|node| node.incarnation == *incarnation));
         let is_dead = |node: &&NodeRow| {
-            let Some(watched) = self.others.get_mut(&node.incarnation).filter(|watched| watched.beat == node.beat) else {
-                self.others.insert(node.incarnation, Watched { beat: node.beat, since: read_at, refused: 0 });
+            let Some(watched) = self
+                .others
+                .get_mut(&node.incarnation)
+                .filter(|watched| watched.beat == node.beat)
+            else {
+                self.others.insert(
+                    node.incarnation,
+                    Watched {
+                        beat: node.beat,
+                        since: read_at,
+                        refused: 0,
+                    },
+                );
                 return false;
             };
-            watched.refused = if refuses(node.incarnation) { watched.refused + 1 } else { 0 };
+            watched.refused = if refuses(node.incarnation) {
+                watched.refused + 1
+            } else {
+                0
+            };
             sent_at.since(watched.since) >= self.lease || watched.refused >= REFUSED_BEATS
         };
         present.into_iter().filter(is_dead).cloned().collect()
@@ -130,12 +173,20 @@ impl Life {
 
     /// Those watched so far who live no more by these rows, and when their last beat was seen first.
     pub fn silenced<'a>(&'a self, nodes: &'a [NodeRow]) -> impl Iterator<Item = (Incarnation, Moment)> + 'a {
-        let lives = |incarnation| nodes.iter().any(|node| node.incarnation == incarnation && node.state != NodeState::Ended);
-        let watched = self.others.iter().map(|(incarnation, watched)| (*incarnation, watched.since));
+        let lives = |incarnation| {
+            nodes
+                .iter()
+                .any(|node| node.incarnation == incarnation && node.state != NodeState::Ended)
+        };
+        let watched = self
+            .others
+            .iter()
+            .map(|(incarnation, watched)| (*incarnation, watched.since));
         watched.filter(move |(incarnation, _)| !lives(*incarnation))
     }
 
-    /// Whether the group that follows from the rows has this node; they were read after a beat sent at `sent_at`, or after joining then.
+    /// Whether the group that follows from the rows has this node; they were read after a beat sent at
+    /// `sent_at`, or after joining then.
     pub fn grouped(&mut self, sent_at: Moment, inside: bool) {
         if inside {
             self.outside_since = None;
@@ -199,7 +250,13 @@ mod tests {
     fn an_ended_row_ends_the_life_and_a_lower_beat_raises_the_alarm() {
         let mut life = life();
         assert_eq!(life.beaten(at(0), Some(5)), Beaten::Alive(at(3_000)));
-        assert_eq!(life.beaten(at(300), Some(5)), Beaten::WentBackwards { confirmed: 5, counted: 5 });
+        assert_eq!(
+            life.beaten(at(300), Some(5)),
+            Beaten::WentBackwards {
+                confirmed: 5,
+                counted: 5
+            }
+        );
         assert_eq!(life.beaten(at(600), None), Beaten::Ended);
     }
 
@@ -209,7 +266,11 @@ mod tests {
         for beat in 0..=10 {
             let sent_at = at(beat * 300);
             life.beaten(sent_at, Some(beat + 1));
-            assert_eq!(life.observed(sent_at, sent_at, &[other(7)], never).len(), usize::from(beat == 10), "after beat {beat}");
+            assert_eq!(
+                life.observed(sent_at, sent_at, &[other(7)], never).len(),
+                usize::from(beat == 10),
+                "after beat {beat}"
+            );
         }
     }
 
@@ -221,7 +282,8 @@ mod tests {
             life.beaten(sent_at, Some(beat + 1));
             // Its last beat may have been sent up to 200 ms after ours was.
             assert_eq!(
-                life.observed(sent_at, at(beat * 300 + 200), &[other(7)], never).len(),
+                life.observed(sent_at, at(beat * 300 + 200), &[other(7)], never)
+                    .len(),
                 usize::from(beat == 11),
                 "after beat {beat}"
             );
@@ -234,7 +296,10 @@ mod tests {
         for beat in 0..=30 {
             let sent_at = at(beat * 300);
             life.beaten(sent_at, Some(beat + 1));
-            assert!(life.observed(sent_at, sent_at, &[other(beat / 5)], never).is_empty());
+            assert!(
+                life.observed(sent_at, sent_at, &[other(beat / 5)], never)
+                    .is_empty()
+            );
         }
     }
 
@@ -244,7 +309,10 @@ mod tests {
         life.beaten(at(0), Some(1));
         assert!(life.observed(at(0), at(0), &[other(7)], never).is_empty());
         life.beaten(at(10_000), Some(2));
-        assert!(life.observed(at(10_000), at(10_000), &[other(7)], never).is_empty());
+        assert!(
+            life.observed(at(10_000), at(10_000), &[other(7)], never)
+                .is_empty()
+        );
     }
 
     #[test]
@@ -253,12 +321,20 @@ mod tests {
         for beat in 0..=2 {
             let sent_at = at(beat * 300);
             life.beaten(sent_at, Some(beat + 1));
-            assert_eq!(life.observed(sent_at, sent_at, &[other(7)], always).len(), usize::from(beat == 2), "after beat {beat}");
+            assert_eq!(
+                life.observed(sent_at, sent_at, &[other(7)], always).len(),
+                usize::from(beat == 2),
+                "after beat {beat}"
+            );
         }
         for beat in 3..=30 {
             let sent_at = at(beat * 300);
             life.beaten(sent_at, Some(beat + 1));
-            assert!(life.observed(sent_at, sent_at, &[other(7 + beat)], always).is_empty(), "it beats");
+            assert!(
+                life.observed(sent_at, sent_at, &[other(7 + beat)], always)
+                    .is_empty(),
+                "it beats"
+            );
         }
     }
 
@@ -268,7 +344,11 @@ mod tests {
         for beat in 0..10 {
             let sent_at = at(beat * 300);
             life.beaten(sent_at, Some(beat + 1));
-            assert!(life.observed(sent_at, sent_at, &[other(7)], |_| beat % 2 == 0).is_empty(), "after beat {beat}");
+            assert!(
+                life.observed(sent_at, sent_at, &[other(7)], |_| beat % 2 == 0)
+                    .is_empty(),
+                "after beat {beat}"
+            );
         }
     }
 
@@ -277,7 +357,11 @@ mod tests {
         let mut life = life();
         for (beat, millis) in [0, 300, 1_000, 1_300].into_iter().enumerate() {
             life.beaten(at(millis), Some(beat as u64 + 1));
-            assert!(life.observed(at(millis), at(millis), &[other(7)], always).is_empty(), "at {millis}");
+            assert!(
+                life.observed(at(millis), at(millis), &[other(7)], always)
+                    .is_empty(),
+                "at {millis}"
+            );
         }
     }
 
@@ -286,7 +370,10 @@ mod tests {
         let mut life = life();
         assert_eq!((life.state(false), life.is_inside()), (NodeState::Joining, false));
         life.grouped(at(0), true);
-        assert_eq!((life.state(false), life.state(true)), (NodeState::Ready, NodeState::Leaving));
+        assert_eq!(
+            (life.state(false), life.state(true)),
+            (NodeState::Ready, NodeState::Leaving)
+        );
         for beat in 0..=20 {
             let sent_at = at(300 + beat * 300);
             life.beaten(sent_at, Some(beat + 1));

@@ -1,4 +1,5 @@
-//! The ledger against a model that keeps a plain list and reads the API's table of outcomes from top to bottom.
+//! The ledger against a model that keeps a plain list and reads the API's table of outcomes from top to
+//! bottom.
 
 use proptest::prelude::*;
 
@@ -10,8 +11,19 @@ fn at(micros: i64) -> Timestamp {
 }
 
 fn coupon(total_quantity: Option<u64>, per_user_limit: u8) -> Coupon {
-    let offer = Offer { total_quantity, per_user_limit, ..Offer::titled("test") };
-    Coupon { id: CouponId::new(1).unwrap(), offer, status: Status::Open, version: 1, created_at: at(0), updated_at: at(0) }
+    let offer = Offer {
+        total_quantity,
+        per_user_limit,
+        ..Offer::titled("test")
+    };
+    Coupon {
+        id: CouponId::new(1).unwrap(),
+        offer,
+        status: Status::Open,
+        version: 1,
+        created_at: at(0),
+        updated_at: at(0),
+    }
 }
 
 fn ledger(coupon: Coupon) -> Ledger {
@@ -65,15 +77,30 @@ fn table(given: &[Issuance], coupon: &Coupon, now: Timestamp, user: &UserId, key
         return Verdict::Replay((*same).clone());
     }
     if of_user.len() >= usize::from(coupon.offer.per_user_limit) {
-        return Verdict::Refuse(Refusal::AlreadyIssued(Box::new((*of_user.last().unwrap()).clone())));
+        return Verdict::Refuse(Refusal::AlreadyIssued(Box::new(
+            (*of_user.last().unwrap()).clone(),
+        )));
     }
     let offer = &coupon.offer;
-    match (coupon.status, offer.starts_at, offer.ends_at, offer.total_quantity) {
+    match (
+        coupon.status,
+        offer.starts_at,
+        offer.ends_at,
+        offer.total_quantity,
+    ) {
         (Status::Closed, ..) => Verdict::Refuse(Refusal::Closed),
         (Status::Paused, ..) => Verdict::Refuse(Refusal::Paused),
-        (_, Some(starts_at), ..) if now < starts_at => Verdict::Refuse(Refusal::NotStarted { starts_at, server_time: now }),
-        (_, _, Some(ends_at), _) if now >= ends_at => Verdict::Refuse(Refusal::Ended { ends_at, server_time: now }),
-        (.., Some(total_quantity)) if given.len() as u64 >= total_quantity => Verdict::Refuse(Refusal::SoldOut { total_quantity }),
+        (_, Some(starts_at), ..) if now < starts_at => Verdict::Refuse(Refusal::NotStarted {
+            starts_at,
+            server_time: now,
+        }),
+        (_, _, Some(ends_at), _) if now >= ends_at => Verdict::Refuse(Refusal::Ended {
+            ends_at,
+            server_time: now,
+        }),
+        (.., Some(total_quantity)) if given.len() as u64 >= total_quantity => {
+            Verdict::Refuse(Refusal::SoldOut { total_quantity })
+        }
         _ => Verdict::Grant,
     }
 }
@@ -120,8 +147,16 @@ proptest! {
 fn a_change_of_another_version_is_refused() {
     let mut ledger = ledger(coupon(Some(5), 1));
     let refused = ledger.change(at(0), &Change::Pause, Some(2));
-    assert_eq!(refused, Changed::Kept(ChangeOutcome::Refused(ChangeRefusal::VersionMismatch { version: 1 })));
-    assert!(matches!(ledger.change(at(0), &Change::Pause, Some(1)), Changed::Made(_)));
+    assert_eq!(
+        refused,
+        Changed::Kept(ChangeOutcome::Refused(ChangeRefusal::VersionMismatch {
+            version: 1
+        }))
+    );
+    assert!(matches!(
+        ledger.change(at(0), &Change::Pause, Some(1)),
+        Changed::Made(_)
+    ));
 }
 
 #[test]
@@ -130,9 +165,19 @@ fn the_quantity_cannot_fall_below_what_is_decided() {
     for name in 0..3 {
         ledger.issue(at(0), &user(name), &key(0));
     }
-    let lower = |total| Change::Patch(Box::new(OfferPatch { total_quantity: Some(Some(total)), ..OfferPatch::default() }));
+    let lower = |total| {
+        Change::Patch(Box::new(OfferPatch {
+            total_quantity: Some(Some(total)),
+            ..OfferPatch::default()
+        }))
+    };
     let refused = ledger.change(at(0), &lower(2), None);
-    assert_eq!(refused, Changed::Kept(ChangeOutcome::Refused(ChangeRefusal::QuantityBelowIssued { issued: 3 })));
+    assert_eq!(
+        refused,
+        Changed::Kept(ChangeOutcome::Refused(ChangeRefusal::QuantityBelowIssued {
+            issued: 3
+        }))
+    );
     assert!(matches!(ledger.change(at(0), &lower(3), None), Changed::Made(_)));
     assert!(ledger.is_sold_out());
 }
@@ -140,8 +185,17 @@ fn the_quantity_cannot_fall_below_what_is_decided() {
 #[test]
 fn closing_is_for_ever_and_repeating_it_changes_nothing() {
     let mut ledger = ledger(coupon(Some(5), 1));
-    assert!(matches!(ledger.change(at(0), &Change::Close, None), Changed::Made(_)));
-    assert_eq!(ledger.change(at(0), &Change::Resume, None), Changed::Kept(ChangeOutcome::Refused(ChangeRefusal::Closed)));
-    assert!(matches!(ledger.change(at(0), &Change::Close, None), Changed::Kept(ChangeOutcome::Done(_))));
+    assert!(matches!(
+        ledger.change(at(0), &Change::Close, None),
+        Changed::Made(_)
+    ));
+    assert_eq!(
+        ledger.change(at(0), &Change::Resume, None),
+        Changed::Kept(ChangeOutcome::Refused(ChangeRefusal::Closed))
+    );
+    assert!(matches!(
+        ledger.change(at(0), &Change::Close, None),
+        Changed::Kept(ChangeOutcome::Done(_))
+    ));
     assert_eq!(ledger.coupon().version, 2);
 }

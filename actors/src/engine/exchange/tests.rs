@@ -64,7 +64,11 @@ struct House {
 impl House {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&Options::new(folder.path().join("test.db"))).await.unwrap());
+        let store: Arc<dyn Store> = Arc::new(
+            SqliteStore::open(&Options::new(folder.path().join("test.db")))
+                .await
+                .unwrap(),
+        );
         let (lease, ownership) = (Lease::default(), Ownership::default());
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
         let (hears, loaded_ahead) = mpsc::unbounded_channel();
@@ -94,28 +98,68 @@ impl House {
         let mut acquaintances = Acquaintances::new(LEASE);
         acquaintances.know(moment(), moment(), vec![incarnation(2)]);
         let doors = (door, Arc::clone(&board));
-        let talk = Talk::new(shards.into(), ownership.clone(), doors, lease.clone(), acquaintances);
-        Self { talk, lease, ownership, board, store, loaded_ahead, _folder: folder }
+        let talk = Talk::new(
+            shards.into(),
+            ownership.clone(),
+            doors,
+            lease.clone(),
+            acquaintances,
+        );
+        Self {
+            talk,
+            lease,
+            ownership,
+            board,
+            store,
+            loaded_ahead,
+            _folder: folder,
+        }
     }
 
     /// Asks for a coupon that there is not: only who serves its shard can say so.
     async fn ask(&self, epoch: u64) -> IssueAnswer {
-        let (reply, answer): (_, oneshot::Receiver<IssueAnswer>) = Reply::new(Admission::new(1).admit().unwrap());
+        let (reply, answer): (_, oneshot::Receiver<IssueAnswer>) =
+            Reply::new(Admission::new(1).admit().unwrap());
         let (user, key) = (UserId::parse("alice").unwrap(), RequestKey::parse("key").unwrap());
-        let request = Request::Issue(IssueRequest { user, key, expires: moment() + LIMIT }, reply);
+        let request = Request::Issue(
+            IssueRequest {
+                user,
+                key,
+                expires: moment() + LIMIT,
+            },
+            reply,
+        );
         self.talk.ask(coupon(), Epoch::new(epoch), request);
         tokio::time::timeout(LIMIT, answer).await.unwrap().unwrap()
     }
 
     fn hear_of_a_hand_over(&self, epoch: u64, owner: u64) {
-        let to = Fence { epoch: Epoch::new(epoch), owner: incarnation(owner) };
-        assert!(self.talk.news(incarnation(2), News::Moved { shard: coupon().shard(), to }.write()));
+        let to = Fence {
+            epoch: Epoch::new(epoch),
+            owner: incarnation(owner),
+        };
+        assert!(
+            self.talk.news(
+                incarnation(2),
+                News::Moved {
+                    shard: coupon().shard(),
+                    to
+                }
+                .write()
+            )
+        );
     }
 
     /// How many notices a peer is told that knows none; nothing, if it is told nothing.
     fn told(&self, peer: u64) -> Option<usize> {
-        let answer = self.talk.answer(incarnation(peer), Question { upto: 0 }.encode_to_vec());
-        if answer.is_empty() { None } else { Some(Told::decode(answer.as_slice()).unwrap().posted.len()) }
+        let answer = self
+            .talk
+            .answer(incarnation(peer), Question { upto: 0 }.encode_to_vec());
+        if answer.is_empty() {
+            None
+        } else {
+            Some(Told::decode(answer.as_slice()).unwrap().posted.len())
+        }
     }
 }
 
@@ -135,25 +179,46 @@ async fn a_shard_is_served_from_the_news_of_its_hand_over_on_and_in_that_epoch_a
     // There was no beat, and there is none.
     assert_eq!(house.ask(3).await, served());
     for another in [2, 4] {
-        assert_eq!(house.ask(another).await, Err(Setback::Moved), "asked in epoch {another}");
+        assert_eq!(
+            house.ask(another).await,
+            Err(Setback::Moved),
+            "asked in epoch {another}"
+        );
     }
     // Late news of before take nothing back.
     house.hear_of_a_hand_over(2, 2);
     assert_eq!(house.ask(3).await, served());
     house.hear_of_a_hand_over(4, 2);
-    assert_eq!([house.ask(3).await, house.ask(4).await], [Err(Setback::Moved), Err(Setback::Moved)]);
+    assert_eq!(
+        [house.ask(3).await, house.ask(4).await],
+        [Err(Setback::Moved), Err(Setback::Moved)]
+    );
     assert_eq!(house.ownership.entry(coupon().shard()).epoch, Epoch::new(4));
 }
 
 #[tokio::test]
 async fn a_shard_says_when_it_is_loaded_ahead_and_knows_who_has_loaded_its_own() {
     let mut house = House::new().await;
-    let offer = Offer { total_quantity: Some(1), ..Offer::titled("test") };
+    let offer = Offer {
+        total_quantity: Some(1),
+        ..Offer::titled("test")
+    };
     let created_at = Timestamp::from_micros(0).unwrap();
-    house.store.create_coupon(&NewCoupon { key: RequestKey::random(), offer, status: Status::Open, created_at }).await.unwrap();
+    house
+        .store
+        .create_coupon(&NewCoupon {
+            key: RequestKey::random(),
+            offer,
+            status: Status::Open,
+            created_at,
+        })
+        .await
+        .unwrap();
     let shard = coupon().shard();
     house.talk.preload(incarnation(2), shard, vec![coupon()]);
-    let said = tokio::time::timeout(LIMIT, house.loaded_ahead.recv()).await.unwrap();
+    let said = tokio::time::timeout(LIMIT, house.loaded_ahead.recv())
+        .await
+        .unwrap();
     assert_eq!(said, Some((incarnation(2), shard)));
     // Now it is ours, and about to be handed to 2. Its owner is made of what was loaded ahead.
     house.hear_of_a_hand_over(3, 1);
@@ -164,11 +229,24 @@ async fn a_shard_says_when_it_is_loaded_ahead_and_knows_who_has_loaded_its_own()
         }
     };
     tokio::time::timeout(LIMIT, has_an_owner).await.unwrap();
-    assert_eq!((ours.announced(), ours.is_loaded_ahead(incarnation(2))), (vec![coupon()], false));
-    assert!(house.talk.news(incarnation(2), News::LoadedAhead { shard }.write()));
-    assert_eq!([2, 3].map(|peer| ours.is_loaded_ahead(incarnation(peer))), [true, false]);
+    assert_eq!(
+        (ours.announced(), ours.is_loaded_ahead(incarnation(2))),
+        (vec![coupon()], false)
+    );
+    assert!(
+        house
+            .talk
+            .news(incarnation(2), News::LoadedAhead { shard }.write())
+    );
+    assert_eq!(
+        [2, 3].map(|peer| ours.is_loaded_ahead(incarnation(peer))),
+        [true, false]
+    );
     ours.announced();
-    assert!(!ours.is_loaded_ahead(incarnation(2)), "that was said of what was announced before");
+    assert!(
+        !ours.is_loaded_ahead(incarnation(2)),
+        "that was said of what was announced before"
+    );
 }
 
 #[tokio::test]
@@ -183,17 +261,39 @@ async fn whoever_asks_an_owner_without_a_lease_is_sent_on_to_the_next() {
 #[tokio::test]
 async fn news_that_make_no_sense_are_not_heard() {
     let house = House::new().await;
-    assert!(house.talk.news(incarnation(2), News::Widened { coupon: coupon(), version: 3 }.write()));
+    assert!(
+        house.talk.news(
+            incarnation(2),
+            News::Widened {
+                coupon: coupon(),
+                version: 3
+            }
+            .write()
+        )
+    );
     assert!(!house.talk.news(incarnation(2), vec![0xff; 40]) && !house.talk.news(incarnation(2), Vec::new()));
 }
 
 #[tokio::test]
 async fn nothing_is_confirmed_without_a_lease_nor_to_whom_the_rows_do_not_name() {
     let house = House::new().await;
-    let offer = Offer { total_quantity: Some(1), ..Offer::titled("test") };
+    let offer = Offer {
+        total_quantity: Some(1),
+        ..Offer::titled("test")
+    };
     let at = Timestamp::from_micros(0).unwrap();
-    let row = Coupon { id: coupon(), offer, status: Status::Open, version: 1, created_at: at, updated_at: at };
-    house.board.post(incarnation(1), Arc::new(Notice::new(row, Sequence::new(1), ["alice"].into_iter())));
+    let row = Coupon {
+        id: coupon(),
+        offer,
+        status: Status::Open,
+        version: 1,
+        created_at: at,
+        updated_at: at,
+    };
+    house.board.post(
+        incarnation(1),
+        Arc::new(Notice::new(row, Sequence::new(1), ["alice"].into_iter())),
+    );
     assert_eq!((house.told(2), house.told(3)), (Some(1), None), "3 is nobody");
     house.lease.end();
     assert_eq!(house.told(2), None, "the lease is over");
@@ -206,18 +306,59 @@ async fn nothing_is_confirmed_without_a_lease_nor_to_whom_the_rows_do_not_name()
 
 #[test]
 fn news_are_read_as_they_were_written_and_nothing_else_is_news() {
-    let to = Fence { epoch: Epoch::new(9), owner: Incarnation::new(7).unwrap() };
-    let moved = News::Moved { shard: ShardId::new(255).unwrap(), to };
-    let widened = News::Widened { coupon: CouponId::new(1 << 52).unwrap(), version: 3 };
-    let loaded = [0, 255].map(|shard| News::LoadedAhead { shard: ShardId::new(shard).unwrap() });
+    let to = Fence {
+        epoch: Epoch::new(9),
+        owner: Incarnation::new(7).unwrap(),
+    };
+    let moved = News::Moved {
+        shard: ShardId::new(255).unwrap(),
+        to,
+    };
+    let widened = News::Widened {
+        coupon: CouponId::new(1 << 52).unwrap(),
+        version: 3,
+    };
+    let loaded = [0, 255].map(|shard| News::LoadedAhead {
+        shard: ShardId::new(shard).unwrap(),
+    });
     for news in [moved, widened, loaded[0], loaded[1]] {
         assert_eq!(News::read(&news.write()), Ok(news));
     }
-    assert!(News::read(&WireNews { kind: Some(Kind::LoadedAhead(256)) }.encode_to_vec()).is_err());
-    for wrong in
-        [Moved { shard: 256, epoch: 1, owner: 1 }, Moved { shard: 70_000, epoch: 1, owner: 1 }, Moved { shard: 1, epoch: 1, owner: 0 }]
-    {
-        assert!(News::read(&WireNews { kind: Some(Kind::Moved(wrong)) }.encode_to_vec()).is_err());
+    assert!(
+        News::read(
+            &WireNews {
+                kind: Some(Kind::LoadedAhead(256))
+            }
+            .encode_to_vec()
+        )
+        .is_err()
+    );
+    for wrong in [
+        Moved {
+            shard: 256,
+            epoch: 1,
+            owner: 1,
+        },
+        Moved {
+            shard: 70_000,
+            epoch: 1,
+            owner: 1,
+        },
+        Moved {
+            shard: 1,
+            epoch: 1,
+            owner: 0,
+        },
+    ] {
+        assert!(
+            News::read(
+                &WireNews {
+                    kind: Some(Kind::Moved(wrong))
+                }
+                .encode_to_vec()
+            )
+            .is_err()
+        );
     }
     assert!(News::read(&[]).is_err() && News::read(&[0xff; 40]).is_err());
 }

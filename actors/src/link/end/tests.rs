@@ -19,18 +19,32 @@ fn at(millis: u64) -> Moment {
 }
 
 fn hello(incarnation: u64) -> Hello {
-    Hello::new("test", NodeId::parse("node").unwrap(), Incarnation::new(incarnation).unwrap())
+    Hello::new(
+        "test",
+        NodeId::parse("node").unwrap(),
+        Incarnation::new(incarnation).unwrap(),
+    )
 }
 
 fn terms(role: Role, hello: Hello, peer: u64) -> Terms {
     let peer = Incarnation::new(peer).unwrap();
-    Terms { role, hello, peer, heartbeat: HEARTBEAT, silent_after: SILENT_AFTER, coupon_places: 3 }
+    Terms {
+        role,
+        hello,
+        peer,
+        heartbeat: HEARTBEAT,
+        silent_after: SILENT_AFTER,
+        coupon_places: 3,
+    }
 }
 
 /// The dialler is incarnation 1, the acceptor 2.
 fn ends(generation: u64) -> (Link, Link) {
     let dialler = Link::new(terms(Role::Dialler { generation }, hello(1), 2));
-    (dialler, Link::new(terms(Role::Acceptor { above: 0 }, hello(2), 1)))
+    (
+        dialler,
+        Link::new(terms(Role::Acceptor { above: 0 }, hello(2), 1)),
+    )
 }
 
 fn sent(effects: &mut Effects) -> Vec<Frame> {
@@ -53,14 +67,23 @@ fn settle(now: Moment, one: &mut Link, other: &mut Link) -> (Effects, Effects) {
         if from_one.is_empty() && from_other.is_empty() {
             return (at_one, at_other);
         }
-        from_one.into_iter().for_each(|frame| other.arrived(now, frame, &mut at_other));
-        from_other.into_iter().for_each(|frame| one.arrived(now, frame, &mut at_one));
+        from_one
+            .into_iter()
+            .for_each(|frame| other.arrived(now, frame, &mut at_other));
+        from_other
+            .into_iter()
+            .for_each(|frame| one.arrived(now, frame, &mut at_one));
     }
 }
 
 /// What a shell does with heartbeats, and the frames that leave.
 fn drain(now: Moment, link: &mut Link, effects: &mut Effects) -> Vec<Frame> {
-    for effect in effects.extract_if(.., |effect| matches!(effect, Effect::BeatDue | Effect::HeartbeatAsked(_))).collect::<Vec<_>>() {
+    for effect in effects
+        .extract_if(.., |effect| {
+            matches!(effect, Effect::BeatDue | Effect::HeartbeatAsked(_))
+        })
+        .collect::<Vec<_>>()
+    {
         match effect {
             Effect::HeartbeatAsked(notice) => link.answer_heartbeat(notice.id, notice.content),
             _ => link.beat(now, b"beat".to_vec()),
@@ -152,20 +175,39 @@ fn hello_is_said_until_it_is_answered_and_not_too_often() {
 #[test]
 fn what_does_not_fit_is_refused_and_both_know_why() {
     let mut dialler = Link::new(terms(Role::Dialler { generation: 1 }, hello(1), 2));
-    let theirs = Hello { shards: 128, ..hello(2) };
+    let theirs = Hello {
+        shards: 128,
+        ..hello(2)
+    };
     let mut acceptor = Link::new(terms(Role::Acceptor { above: 0 }, theirs, 1));
     let (at_dialler, mut at_acceptor) = settle(at(0), &mut dialler, &mut acceptor);
-    assert!(matches!(at_dialler.as_slice(), [Effect::Reset(Reason::Refused(why))] if why.contains("256 shards")));
+    assert!(
+        matches!(at_dialler.as_slice(), [Effect::Reset(Reason::Refused(why))] if why.contains("256 shards"))
+    );
     // It leaves the peer time to read why; that the peer goes then is not the reason.
-    let mut left = Link::new(terms(Role::Acceptor { above: 0 }, Hello { shards: 128, ..hello(2) }, 1));
-    settle(at(0), &mut Link::new(terms(Role::Dialler { generation: 1 }, hello(1), 2)), &mut left);
+    let mut left = Link::new(terms(
+        Role::Acceptor { above: 0 },
+        Hello {
+            shards: 128,
+            ..hello(2)
+        },
+        1,
+    ));
+    settle(
+        at(0),
+        &mut Link::new(terms(Role::Dialler { generation: 1 }, hello(1), 2)),
+        &mut left,
+    );
     let mut at_left = Effects::new();
     left.reset(Reason::Lost, &mut at_left);
     assert!(matches!(at_left.as_slice(), [Effect::Reset(Reason::Mismatch(_))]));
     acceptor.tick(at(400), &mut at_acceptor);
     assert!(at_acceptor.is_empty());
     acceptor.tick(at(600), &mut at_acceptor);
-    assert!(matches!(at_acceptor.as_slice(), [Effect::Reset(Reason::Mismatch(Mismatch::Shards { .. }))]));
+    assert!(matches!(
+        at_acceptor.as_slice(),
+        [Effect::Reset(Reason::Mismatch(Mismatch::Shards { .. }))]
+    ));
 }
 
 #[test]
@@ -180,19 +222,58 @@ fn a_hello_of_an_older_generation_makes_no_link() {
 #[test]
 fn frames_of_others_and_of_older_links_are_dropped() {
     let (mut dialler, mut acceptor) = linked();
-    let header =
-        Header { version: 1, from: acceptor.terms.hello.incarnation, to: dialler.terms.hello.incarnation, generation: 1, number: 9 };
+    let header = Header {
+        version: 1,
+        from: acceptor.terms.hello.incarnation,
+        to: dialler.terms.hello.incarnation,
+        generation: 1,
+        number: 9,
+    };
     let strangers = [
-        (Header { from: Incarnation::new(9).unwrap(), ..header }, "stranger"),
-        (Header { to: Incarnation::new(9).unwrap(), ..header }, "stranger"),
-        (Header { generation: 0, ..header }, "generation"),
-        (Header { generation: 2, ..header }, "generation"),
+        (
+            Header {
+                from: Incarnation::new(9).unwrap(),
+                ..header
+            },
+            "stranger",
+        ),
+        (
+            Header {
+                to: Incarnation::new(9).unwrap(),
+                ..header
+            },
+            "stranger",
+        ),
+        (
+            Header {
+                generation: 0,
+                ..header
+            },
+            "generation",
+        ),
+        (
+            Header {
+                generation: 2,
+                ..header
+            },
+            "generation",
+        ),
         (Header { number: 0, ..header }, "out_of_place"),
     ];
     for (header, reason) in strangers {
         let mut effects = Effects::new();
-        dialler.arrived(at(1), Frame { header, items: Vec::new() }, &mut effects);
-        assert!(matches!(effects.as_slice(), [Effect::Dropped(why)] if *why == reason), "{effects:?}");
+        dialler.arrived(
+            at(1),
+            Frame {
+                header,
+                items: Vec::new(),
+            },
+            &mut effects,
+        );
+        assert!(
+            matches!(effects.as_slice(), [Effect::Dropped(why)] if *why == reason),
+            "{effects:?}"
+        );
     }
     let (at_dialler, _) = settle(at(2), &mut dialler, &mut acceptor);
     assert!(dialler.is_up() && !at_dialler.iter().any(|effect| matches!(effect, Effect::Reset(_))));
@@ -211,7 +292,10 @@ fn a_missing_frame_resets_the_link() {
     }
     let mut effects = Effects::new();
     acceptor.arrived(at(2), frames.pop().unwrap(), &mut effects);
-    assert!(matches!(effects.as_slice(), [Effect::Reset(Reason::Missing { .. })]), "{effects:?}");
+    assert!(
+        matches!(effects.as_slice(), [Effect::Reset(Reason::Missing { .. })]),
+        "{effects:?}"
+    );
     assert!(!acceptor.is_up());
 }
 
@@ -244,7 +328,12 @@ fn silence_in_either_direction_ends_the_link() {
         }
     }
     for effects in [at_dialler, at_acceptor] {
-        assert!(effects.iter().any(|effect| matches!(effect, Effect::Reset(Reason::Silent))), "{effects:?}");
+        assert!(
+            effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Reset(Reason::Silent))),
+            "{effects:?}"
+        );
     }
 }
 
@@ -254,7 +343,10 @@ fn heartbeats_that_are_answered_keep_a_link_up() {
     let mut answered = 0;
     for millis in (1_000..60_000).step_by(250) {
         let (effects, _) = settle(at(millis), &mut dialler, &mut acceptor);
-        answered += effects.iter().filter(|effect| matches!(effect, Effect::HeartbeatAnswered { .. })).count();
+        answered += effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::HeartbeatAnswered { .. }))
+            .count();
     }
     assert!(dialler.is_up() && acceptor.is_up());
     assert_eq!(answered, 59);
@@ -276,7 +368,13 @@ fn what_waits_travels_in_as_few_frames_as_hold_it() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert!(frames.len() < 3 && frames.iter().all(|(bytes, _)| *bytes <= crate::link::frame::FRAME_BYTES_MAX), "{frames:?}");
+    assert!(
+        frames.len() < 3
+            && frames
+                .iter()
+                .all(|(bytes, _)| *bytes <= crate::link::frame::FRAME_BYTES_MAX),
+        "{frames:?}"
+    );
     assert_eq!(frames.iter().map(|(_, requests)| requests).sum::<usize>(), 10_000);
     assert_eq!(dialler.in_flight(), 10_000);
 }
@@ -301,14 +399,24 @@ fn an_expired_request_is_not_sent_and_not_asked() {
 fn a_request_that_is_never_answered_gives_its_place_back() {
     let (mut dialler, mut acceptor) = linked();
     let mut answers: Vec<_> = (0..3).map(|_| ask(&mut dialler, 1, at(2_000))).collect();
-    assert_eq!(ask(&mut dialler, 1, at(2_000)).try_recv(), Ok(Err(Setback::Overloaded)));
+    assert_eq!(
+        ask(&mut dialler, 1, at(2_000)).try_recv(),
+        Ok(Err(Setback::Overloaded))
+    );
     for millis in (100..4_500).step_by(100) {
         let (effects, _) = settle(at(millis), &mut dialler, &mut acceptor);
         answer(effects);
     }
-    assert!(answers.iter_mut().all(|answer| answer.try_recv() == Ok(Err(Setback::Unknown))));
+    assert!(
+        answers
+            .iter_mut()
+            .all(|answer| answer.try_recv() == Ok(Err(Setback::Unknown)))
+    );
     assert_eq!(dialler.in_flight(), 0);
-    assert_eq!(ask(&mut dialler, 1, at(9_000)).try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(
+        ask(&mut dialler, 1, at(9_000)).try_recv(),
+        Err(TryRecvError::Empty)
+    );
 }
 
 /// One step of the model.
@@ -341,7 +449,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 }
 
 proptest! {
-    /// Whatever happens, every request has exactly one answer in the end, and *moved* means that the peer never had it.
+    /// Whatever happens, every request has exactly one answer in the end, and *moved* means that the peer
+    /// never had it.
     #[test]
     fn every_request_has_one_answer(moves in moves()) {
         let (mut dialler, mut acceptor) = linked();

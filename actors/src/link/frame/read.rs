@@ -1,4 +1,5 @@
-//! Bytes to values, every one of them checked: what a peer sends is believed as little as what a client sends.
+//! Bytes to values, every one of them checked: what a peer sends is believed as little as what a client
+//! sends.
 
 use std::time::Duration;
 
@@ -7,13 +8,21 @@ use prost::bytes::Bytes;
 
 use super::wire;
 use super::{
-    Answer, Asked, FRAME_BYTES_MAX, Frame, Header, INVALID_MAX, ITEM_BYTES_MAX, ITEMS_MAX, Item, NOTICE_BYTES_MAX, Notice, PRELOAD_MAX,
-    REMAINING_MAX, RemoteRequest, TEXT_BYTES_MAX, VERSION_OF_HELLO, VERSIONS_MAX,
+    Answer, Asked, FRAME_BYTES_MAX, Frame, Header, INVALID_MAX, ITEM_BYTES_MAX, ITEMS_MAX, Item,
+    NOTICE_BYTES_MAX, Notice, PRELOAD_MAX, REMAINING_MAX, RemoteRequest, TEXT_BYTES_MAX, VERSION_OF_HELLO,
+    VERSIONS_MAX,
 };
-use crate::coupon::offer::{Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status};
-use crate::ids::{CouponId, Epoch, ID_MAX, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId};
+use crate::coupon::offer::{
+    Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
+};
+use crate::ids::{
+    CouponId, Epoch, ID_MAX, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId,
+};
 use crate::link::hello::{Hello, VERSIONS};
-use crate::owning::message::{Change, ChangeAnswer, ChangeDone, ChangeOutcome, ChangeRefusal, IssueAnswer, IssueOutcome, Refusal, Setback};
+use crate::owning::message::{
+    Change, ChangeAnswer, ChangeDone, ChangeOutcome, ChangeRefusal, IssueAnswer, IssueOutcome, Refusal,
+    Setback,
+};
 use crate::time::Timestamp;
 
 /// Why bytes are no frame.
@@ -80,7 +89,11 @@ pub(super) fn frame(bytes: Vec<u8>) -> Result<Frame> {
         generation: envelope.generation,
         number: envelope.number,
     };
-    let items = envelope.items.into_iter().map(|bytes| item(wire::Item::decode(bytes)?)).collect::<Result<_>>()?;
+    let items = envelope
+        .items
+        .into_iter()
+        .map(|bytes| item(wire::Item::decode(bytes)?))
+        .collect::<Result<_>>()?;
     Ok(Frame { header, items })
 }
 
@@ -114,14 +127,24 @@ fn greeting(hello: wire::Hello) -> Result<Hello> {
 
 fn notice(notice: wire::Notice) -> Result<Notice> {
     let fits = notice.content.len() <= NOTICE_BYTES_MAX;
-    fits.then_some(Notice { id: notice.id, content: notice.content }).must("length of a notice")
+    fits.then_some(Notice {
+        id: notice.id,
+        content: notice.content,
+    })
+    .must("length of a notice")
 }
 
 fn preload(preload: wire::Preload) -> Result<Item> {
-    let shard = u16::try_from(preload.shard).ok().and_then(ShardId::new).must("shard")?;
+    let shard = u16::try_from(preload.shard)
+        .ok()
+        .and_then(ShardId::new)
+        .must("shard")?;
     let few = preload.coupons.len() <= PRELOAD_MAX;
     let coupons = few.then_some(preload.coupons).must("list of coupons")?;
-    Ok(Item::Preload(shard, coupons.into_iter().map(coupon_id).collect::<Result<_>>()?))
+    Ok(Item::Preload(
+        shard,
+        coupons.into_iter().map(coupon_id).collect::<Result<_>>()?,
+    ))
 }
 
 fn coupon_id(number: u64) -> Result<CouponId> {
@@ -147,7 +170,9 @@ fn number(number: u64) -> Result<u64> {
 
 fn remaining(micros: u64) -> Result<Duration> {
     let remaining = Duration::from_micros(micros);
-    (remaining <= REMAINING_MAX).then_some(remaining).must("remaining time")
+    (remaining <= REMAINING_MAX)
+        .then_some(remaining)
+        .must("remaining time")
 }
 
 fn issue(issue: wire::Issue) -> Result<RemoteRequest> {
@@ -175,7 +200,10 @@ fn change(change: wire::Change) -> Result<RemoteRequest> {
         coupon: coupon_id(change.coupon)?,
         epoch: Epoch::new(number(change.epoch)?),
         remaining: remaining(change.remaining_micros)?,
-        what: Asked::Change { change: wanted, if_version: change.if_version },
+        what: Asked::Change {
+            change: wanted,
+            if_version: change.if_version,
+        },
     })
 }
 
@@ -193,7 +221,11 @@ fn patch(patch: wire::Patch) -> Result<OfferPatch> {
             }
         }};
     }
-    let use_within_days = patch.use_within_days.map(u16::try_from).transpose().must("number of days")?;
+    let use_within_days = patch
+        .use_within_days
+        .map(u16::try_from)
+        .transpose()
+        .must("number of days")?;
     let patch = OfferPatch {
         title: patch.title.map(|title| text(title, "title")).transpose()?,
         discount: part!(patch.discount.map(discount_patch).transpose()?, 3),
@@ -207,8 +239,14 @@ fn patch(patch: wire::Patch) -> Result<OfferPatch> {
 }
 
 fn discount_patch(patch: wire::DiscountPatch) -> Result<DiscountPatch> {
-    let kind = patch.kind.map(|kind| discount_kind(kind)?.must("discount")).transpose()?;
-    Ok(DiscountPatch { kind, value: patch.value })
+    let kind = patch
+        .kind
+        .map(|kind| discount_kind(kind)?.must("discount"))
+        .transpose()?;
+    Ok(DiscountPatch {
+        kind,
+        value: patch.value,
+    })
 }
 
 fn discount_kind(code: i32) -> Result<Option<DiscountKind>> {
@@ -241,26 +279,39 @@ fn issue_answer(answer: wire::IssueAnswer) -> Result<IssueAnswer> {
         wire::IssueVerdict::Issued => IssueOutcome::Issued(issuance.must("issuance")?),
         wire::IssueVerdict::Replayed => IssueOutcome::Replayed(issuance.must("issuance")?),
         wire::IssueVerdict::UnknownCoupon => IssueOutcome::Refused(Refusal::UnknownCoupon),
-        wire::IssueVerdict::AlreadyIssued => IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(issuance.must("issuance")?))),
+        wire::IssueVerdict::AlreadyIssued => {
+            IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(issuance.must("issuance")?)))
+        }
         wire::IssueVerdict::Closed => IssueOutcome::Refused(Refusal::Closed),
         wire::IssueVerdict::Paused => IssueOutcome::Refused(Refusal::Paused),
         wire::IssueVerdict::NotStarted => {
             let (starts_at, server_time) = window()?;
-            IssueOutcome::Refused(Refusal::NotStarted { starts_at, server_time })
+            IssueOutcome::Refused(Refusal::NotStarted {
+                starts_at,
+                server_time,
+            })
         }
         wire::IssueVerdict::Ended => {
             let (ends_at, server_time) = window()?;
             IssueOutcome::Refused(Refusal::Ended { ends_at, server_time })
         }
-        wire::IssueVerdict::SoldOut => IssueOutcome::Refused(Refusal::SoldOut { total_quantity: number(answer.total_quantity)? }),
+        wire::IssueVerdict::SoldOut => IssueOutcome::Refused(Refusal::SoldOut {
+            total_quantity: number(answer.total_quantity)?,
+        }),
         wire::IssueVerdict::None => return Err(Unreadable::Wrong("verdict")),
     }))
 }
 
 fn issuance(issuance: wire::Issuance) -> Result<Issuance> {
-    let sequence = (1..=ID_MAX).contains(&issuance.sequence).then_some(issuance.sequence).must("sequence")?;
+    let sequence = (1..=ID_MAX)
+        .contains(&issuance.sequence)
+        .then_some(issuance.sequence)
+        .must("sequence")?;
     Ok(Issuance {
-        id: IssuanceId { coupon: coupon_id(issuance.coupon)?, sequence: Sequence::new(sequence) },
+        id: IssuanceId {
+            coupon: coupon_id(issuance.coupon)?,
+            sequence: Sequence::new(sequence),
+        },
         user: UserId::parse(&issuance.user).must("user")?,
         nth: u8::try_from(issuance.nth).must("place among a user's")?,
         key: RequestKey::parse(&issuance.key).must("request key")?,
@@ -278,23 +329,34 @@ fn change_answer(answer: wire::ChangeAnswer) -> Result<ChangeAnswer> {
     Ok(Ok(ChangeOutcome::Refused(match verdict {
         wire::ChangeVerdict::Done => {
             let coupon = coupon(answer.coupon.must("coupon")?)?;
-            return Ok(Ok(ChangeOutcome::Done(Box::new(ChangeDone { coupon, issued: Sequence::new(issued) }))));
+            return Ok(Ok(ChangeOutcome::Done(Box::new(ChangeDone {
+                coupon,
+                issued: Sequence::new(issued),
+            }))));
         }
         wire::ChangeVerdict::UnknownCoupon => ChangeRefusal::UnknownCoupon,
-        wire::ChangeVerdict::VersionMismatch => ChangeRefusal::VersionMismatch { version: answer.version },
+        wire::ChangeVerdict::VersionMismatch => ChangeRefusal::VersionMismatch {
+            version: answer.version,
+        },
         wire::ChangeVerdict::Closed => ChangeRefusal::Closed,
         wire::ChangeVerdict::QuantityBelowIssued => ChangeRefusal::QuantityBelowIssued { issued },
         wire::ChangeVerdict::Invalid => {
             let few = answer.invalid.len() <= INVALID_MAX;
             let fields = few.then_some(answer.invalid).must("list of invalid fields")?;
-            ChangeRefusal::Invalid(fields.iter().map(|wrong| InvalidField::named(&wrong.field, &wrong.message)).collect())
+            ChangeRefusal::Invalid(
+                fields
+                    .iter()
+                    .map(|wrong| InvalidField::named(&wrong.field, &wrong.message))
+                    .collect(),
+            )
         }
         wire::ChangeVerdict::None => return Err(Unreadable::Wrong("verdict")),
     })))
 }
 
 pub(crate) fn coupon(coupon: wire::Coupon) -> Result<Coupon> {
-    let discount = discount_kind(coupon.discount_kind)?.map(|kind| Discount::new(kind, coupon.discount_value));
+    let discount =
+        discount_kind(coupon.discount_kind)?.map(|kind| Discount::new(kind, coupon.discount_value));
     let offer = Offer {
         title: text(coupon.title, "title")?,
         discount,
@@ -303,7 +365,11 @@ pub(crate) fn coupon(coupon: wire::Coupon) -> Result<Coupon> {
         per_user_limit: u8::try_from(coupon.per_user_limit).must("limit of a user")?,
         starts_at: maybe_timestamp(coupon.starts_at)?,
         ends_at: maybe_timestamp(coupon.ends_at)?,
-        use_within_days: coupon.use_within_days.map(u16::try_from).transpose().must("number of days")?,
+        use_within_days: coupon
+            .use_within_days
+            .map(u16::try_from)
+            .transpose()
+            .must("number of days")?,
     };
     let status = match wire::Status::try_from(coupon.status).must("status")? {
         wire::Status::Open => Status::Open,

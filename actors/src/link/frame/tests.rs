@@ -5,7 +5,9 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::coupon::offer::{Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status};
+use crate::coupon::offer::{
+    Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
+};
 use crate::ids::{ID_MAX, IssuanceId, NodeId, SHARDS, Sequence};
 use crate::owning::message::{ChangeDone, ChangeOutcome, ChangeRefusal, IssueOutcome, Refusal, Setback};
 use crate::time::Timestamp;
@@ -27,7 +29,8 @@ fn key() -> impl Strategy<Value = RequestKey> {
 }
 
 fn timestamp() -> impl Strategy<Value = Timestamp> {
-    (-30_610_224_000_000_000_i64..=253_402_207_199_999_999).prop_map(|micros| Timestamp::from_micros(micros).unwrap())
+    (-30_610_224_000_000_000_i64..=253_402_207_199_999_999)
+        .prop_map(|micros| Timestamp::from_micros(micros).unwrap())
 }
 
 fn setback() -> impl Strategy<Value = Setback> {
@@ -36,9 +39,26 @@ fn setback() -> impl Strategy<Value = Setback> {
 }
 
 fn issuance() -> impl Strategy<Value = Issuance> {
-    let id = (coupon_id(), 1..=ID_MAX).prop_map(|(coupon, sequence)| IssuanceId { coupon, sequence: Sequence::new(sequence) });
-    (id, user(), any::<u8>(), key(), timestamp(), option::of(timestamp()))
-        .prop_map(|(id, user, nth, key, issued_at, expires_at)| Issuance { id, user, nth, key, issued_at, expires_at })
+    let id = (coupon_id(), 1..=ID_MAX).prop_map(|(coupon, sequence)| IssuanceId {
+        coupon,
+        sequence: Sequence::new(sequence),
+    });
+    (
+        id,
+        user(),
+        any::<u8>(),
+        key(),
+        timestamp(),
+        option::of(timestamp()),
+    )
+        .prop_map(|(id, user, nth, key, issued_at, expires_at)| Issuance {
+            id,
+            user,
+            nth,
+            key,
+            issued_at,
+            expires_at,
+        })
 }
 
 fn issue_answer() -> impl Strategy<Value = IssueAnswer> {
@@ -46,7 +66,10 @@ fn issue_answer() -> impl Strategy<Value = IssueAnswer> {
     let refusal = prop_oneof![
         prop::sample::select(vec![Refusal::UnknownCoupon, Refusal::Closed, Refusal::Paused]),
         issuance().prop_map(|issuance| Refusal::AlreadyIssued(Box::new(issuance))),
-        window().prop_map(|(starts_at, server_time)| Refusal::NotStarted { starts_at, server_time }),
+        window().prop_map(|(starts_at, server_time)| Refusal::NotStarted {
+            starts_at,
+            server_time
+        }),
         window().prop_map(|(ends_at, server_time)| Refusal::Ended { ends_at, server_time }),
         (0..=ID_MAX).prop_map(|total_quantity| Refusal::SoldOut { total_quantity }),
     ];
@@ -59,7 +82,10 @@ fn issue_answer() -> impl Strategy<Value = IssueAnswer> {
 }
 
 fn discount() -> impl Strategy<Value = Discount> {
-    prop_oneof![any::<u64>().prop_map(Discount::Amount), any::<u8>().prop_map(Discount::Rate)]
+    prop_oneof![
+        any::<u64>().prop_map(Discount::Amount),
+        any::<u8>().prop_map(Discount::Rate)
+    ]
 }
 
 fn coupon() -> impl Strategy<Value = Coupon> {
@@ -73,19 +99,38 @@ fn coupon() -> impl Strategy<Value = Coupon> {
         option::of(timestamp()),
         option::of(any::<u16>()),
     )
-        .prop_map(|(title, discount, min_order_amount, total_quantity, per_user_limit, starts_at, ends_at, use_within_days)| Offer {
-            title,
-            discount,
-            min_order_amount,
-            total_quantity,
-            per_user_limit,
-            starts_at,
-            ends_at,
-            use_within_days,
-        });
+        .prop_map(
+            |(
+                title,
+                discount,
+                min_order_amount,
+                total_quantity,
+                per_user_limit,
+                starts_at,
+                ends_at,
+                use_within_days,
+            )| Offer {
+                title,
+                discount,
+                min_order_amount,
+                total_quantity,
+                per_user_limit,
+                starts_at,
+                ends_at,
+                use_within_days,
+            },
+        );
     let status = prop::sample::select(vec![Status::Open, Status::Paused, Status::Closed]);
-    (coupon_id(), offer, status, any::<u64>(), timestamp(), timestamp())
-        .prop_map(|(id, offer, status, version, created_at, updated_at)| Coupon { id, offer, status, version, created_at, updated_at })
+    (coupon_id(), offer, status, any::<u64>(), timestamp(), timestamp()).prop_map(
+        |(id, offer, status, version, created_at, updated_at)| Coupon {
+            id,
+            offer,
+            status,
+            version,
+            created_at,
+            updated_at,
+        },
+    )
 }
 
 fn change_answer() -> impl Strategy<Value = ChangeAnswer> {
@@ -96,7 +141,10 @@ fn change_answer() -> impl Strategy<Value = ChangeAnswer> {
         (0..=ID_MAX).prop_map(|issued| ChangeRefusal::QuantityBelowIssued { issued }),
         (0..9_usize).prop_map(move |count| ChangeRefusal::Invalid(vec![wrong.clone(); count])),
     ];
-    let done = (coupon(), 0..=ID_MAX).prop_map(|(coupon, issued)| ChangeDone { coupon, issued: Sequence::new(issued) });
+    let done = (coupon(), 0..=ID_MAX).prop_map(|(coupon, issued)| ChangeDone {
+        coupon,
+        issued: Sequence::new(issued),
+    });
     prop_oneof![
         done.prop_map(|done| Ok(ChangeOutcome::Done(Box::new(done)))),
         refusal.prop_map(|refusal| Ok(ChangeOutcome::Refused(refusal))),
@@ -106,7 +154,8 @@ fn change_answer() -> impl Strategy<Value = ChangeAnswer> {
 
 fn patch() -> impl Strategy<Value = OfferPatch> {
     let kind = prop::sample::select(vec![DiscountKind::Amount, DiscountKind::Rate]);
-    let discount = (option::of(kind), option::of(any::<u64>())).prop_map(|(kind, value)| DiscountPatch { kind, value });
+    let discount =
+        (option::of(kind), option::of(any::<u64>())).prop_map(|(kind, value)| DiscountPatch { kind, value });
     fn maybe<T: std::fmt::Debug>(part: impl Strategy<Value = T>) -> impl Strategy<Value = Option<Option<T>>> {
         option::of(option::of(part))
     }
@@ -119,15 +168,19 @@ fn patch() -> impl Strategy<Value = OfferPatch> {
         maybe(timestamp()),
         maybe(any::<u16>()),
     )
-        .prop_map(|(title, discount, min_order_amount, total_quantity, starts_at, ends_at, use_within_days)| OfferPatch {
-            title,
-            discount,
-            min_order_amount,
-            total_quantity,
-            starts_at,
-            ends_at,
-            use_within_days,
-        })
+        .prop_map(
+            |(title, discount, min_order_amount, total_quantity, starts_at, ends_at, use_within_days)| {
+                OfferPatch {
+                    title,
+                    discount,
+                    min_order_amount,
+                    total_quantity,
+                    starts_at,
+                    ends_at,
+                    use_within_days,
+                }
+            },
+        )
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
@@ -137,24 +190,42 @@ fn asked() -> impl Strategy<Value = Asked> {
     ];
     prop_oneof![
         (user(), key()).prop_map(|(user, key)| Asked::Issue { user, key }),
-        (change, option::of(any::<u64>())).prop_map(|(change, if_version)| Asked::Change { change, if_version }),
+        (change, option::of(any::<u64>()))
+            .prop_map(|(change, if_version)| Asked::Change { change, if_version }),
     ]
 }
 
 fn item() -> impl Strategy<Value = Item> {
-    let hello = (vec(any::<u32>(), 0..=VERSIONS_MAX), ".{0,64}", "[a-z]{1,64}", incarnation(), any::<u32>(), ".{0,20}").prop_map(
-        |(versions, cluster, node, incarnation, shards, hash)| Hello {
+    let hello = (
+        vec(any::<u32>(), 0..=VERSIONS_MAX),
+        ".{0,64}",
+        "[a-z]{1,64}",
+        incarnation(),
+        any::<u32>(),
+        ".{0,20}",
+    )
+        .prop_map(|(versions, cluster, node, incarnation, shards, hash)| Hello {
             versions,
             cluster,
             node: NodeId::parse(&node).unwrap(),
             incarnation,
             shards,
             hash,
-        },
-    );
-    let request = (any::<u64>(), coupon_id(), 0..=ID_MAX, 0..=3_600_000_000_u64, asked()).prop_map(|(id, coupon, epoch, micros, what)| {
-        RemoteRequest { id, coupon, epoch: Epoch::new(epoch), remaining: Duration::from_micros(micros), what }
-    });
+        });
+    let request = (
+        any::<u64>(),
+        coupon_id(),
+        0..=ID_MAX,
+        0..=3_600_000_000_u64,
+        asked(),
+    )
+        .prop_map(|(id, coupon, epoch, micros, what)| RemoteRequest {
+            id,
+            coupon,
+            epoch: Epoch::new(epoch),
+            remaining: Duration::from_micros(micros),
+            what,
+        });
     let notice = || (any::<u64>(), vec(any::<u8>(), 0..200)).prop_map(|(id, content)| Notice { id, content });
     let shard = (0..SHARDS).prop_map(|number| ShardId::new(number).unwrap());
     prop_oneof![
@@ -172,8 +243,20 @@ fn item() -> impl Strategy<Value = Item> {
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
-    let header = (prop::sample::select(vec![0, 1]), incarnation(), incarnation(), any::<u64>(), any::<u64>())
-        .prop_map(|(version, from, to, generation, number)| Header { version, from, to, generation, number });
+    let header = (
+        prop::sample::select(vec![0, 1]),
+        incarnation(),
+        incarnation(),
+        any::<u64>(),
+        any::<u64>(),
+    )
+        .prop_map(|(version, from, to, generation, number)| Header {
+            version,
+            from,
+            to,
+            generation,
+            number,
+        });
     (header, vec(item(), 0..8)).prop_map(|(header, items)| Frame { header, items })
 }
 
@@ -219,7 +302,13 @@ proptest! {
 
 fn header() -> Header {
     let [from, to] = [1, 2].map(|number| Incarnation::new(number).unwrap());
-    Header { version: 1, from, to, generation: 1, number: 1 }
+    Header {
+        version: 1,
+        from,
+        to,
+        generation: 1,
+        number: 1,
+    }
 }
 
 /// Fields of a protocol buffer: an item of these bytes.
@@ -235,23 +324,66 @@ fn with_item(count: usize, item: &[u8]) -> Vec<u8> {
 
 #[test]
 fn frames_have_bounds() {
-    assert_eq!(Frame::read(vec![0; FRAME_BYTES_MAX + 1]), Err(Unreadable::TooLong(FRAME_BYTES_MAX + 1)));
-    assert_eq!(Frame::read(with_item(ITEMS_MAX + 1, &[])), Err(Unreadable::TooMany(ITEMS_MAX + 1)));
-    assert_eq!(Frame::read(with_item(1, &vec![0; ITEM_BYTES_MAX + 1])), Err(Unreadable::TooMany(1)));
+    assert_eq!(
+        Frame::read(vec![0; FRAME_BYTES_MAX + 1]),
+        Err(Unreadable::TooLong(FRAME_BYTES_MAX + 1))
+    );
+    assert_eq!(
+        Frame::read(with_item(ITEMS_MAX + 1, &[])),
+        Err(Unreadable::TooMany(ITEMS_MAX + 1))
+    );
+    assert_eq!(
+        Frame::read(with_item(1, &vec![0; ITEM_BYTES_MAX + 1])),
+        Err(Unreadable::TooMany(1))
+    );
     assert_eq!(Frame::read(with_item(1, &[])), Err(Unreadable::Wrong("item")));
-    assert!(Written::new(Item::News(Notice { id: 1, content: vec![0; NOTICE_BYTES_MAX] })).is_some());
-    assert!(Written::new(Item::News(Notice { id: 1, content: vec![0; ITEM_BYTES_MAX] })).is_none());
-    let versions = Hello { versions: vec![1; VERSIONS_MAX + 1], ..Hello::new("c", NodeId::parse("n").unwrap(), header().from) };
-    let frame = Frame { header: header(), items: vec![Item::Hello(versions)] };
-    assert_eq!(Frame::read(write(&frame)), Err(Unreadable::Wrong("list of versions")));
+    assert!(
+        Written::new(Item::News(Notice {
+            id: 1,
+            content: vec![0; NOTICE_BYTES_MAX]
+        }))
+        .is_some()
+    );
+    assert!(
+        Written::new(Item::News(Notice {
+            id: 1,
+            content: vec![0; ITEM_BYTES_MAX]
+        }))
+        .is_none()
+    );
+    let versions = Hello {
+        versions: vec![1; VERSIONS_MAX + 1],
+        ..Hello::new("c", NodeId::parse("n").unwrap(), header().from)
+    };
+    let frame = Frame {
+        header: header(),
+        items: vec![Item::Hello(versions)],
+    };
+    assert_eq!(
+        Frame::read(write(&frame)),
+        Err(Unreadable::Wrong("list of versions"))
+    );
     let shard = ShardId::new(1).unwrap();
-    let frame = Frame { header: header(), items: vec![Item::Preload(shard, vec![CouponId::new(1).unwrap(); PRELOAD_MAX + 1])] };
-    assert_eq!(Frame::read(write(&frame)), Err(Unreadable::Wrong("list of coupons")));
+    let frame = Frame {
+        header: header(),
+        items: vec![Item::Preload(
+            shard,
+            vec![CouponId::new(1).unwrap(); PRELOAD_MAX + 1],
+        )],
+    };
+    assert_eq!(
+        Frame::read(write(&frame)),
+        Err(Unreadable::Wrong("list of coupons"))
+    );
 }
 
 #[test]
 fn a_full_frame_is_one_that_can_be_read() {
-    let largest = Written::new(Item::News(Notice { id: u64::MAX, content: vec![7; NOTICE_BYTES_MAX] })).unwrap();
+    let largest = Written::new(Item::News(Notice {
+        id: u64::MAX,
+        content: vec![7; NOTICE_BYTES_MAX],
+    }))
+    .unwrap();
     let mut writer = Writer::new(header());
     while !writer.is_full() {
         writer.add(&largest);
@@ -263,20 +395,40 @@ fn a_full_frame_is_one_that_can_be_read() {
 
 #[test]
 fn versions_that_this_release_does_not_speak_are_refused() {
-    let frame = Writer::new(Header { version: 2, ..header() }).finish();
+    let frame = Writer::new(Header {
+        version: 2,
+        ..header()
+    })
+    .finish();
     assert_eq!(Frame::read(frame), Err(Unreadable::Version(2)));
 }
 
-/// The bytes of a request and its answer as the first release wrote them: a later one that speaks version 1 must read them so.
+/// The bytes of a request and its answer as the first release wrote them: a later one that speaks version 1
+/// must read them so.
 #[test]
 fn version_1_is_pinned() {
-    let issue = Asked::Issue { user: UserId::parse("alice").unwrap(), key: RequestKey::parse("k1").unwrap() };
+    let issue = Asked::Issue {
+        user: UserId::parse("alice").unwrap(),
+        key: RequestKey::parse("k1").unwrap(),
+    };
     let coupon = CouponId::new(42).unwrap();
-    let request = RemoteRequest { id: 9, coupon, epoch: Epoch::new(3), remaining: Duration::from_millis(5), what: issue };
-    let answer = Answer::Issue(Ok(IssueOutcome::Refused(Refusal::SoldOut { total_quantity: 500 })));
-    let frame = Frame { header: header(), items: vec![Item::Request(request), Item::Answer(9, answer)] };
+    let request = RemoteRequest {
+        id: 9,
+        coupon,
+        epoch: Epoch::new(3),
+        remaining: Duration::from_millis(5),
+        what: issue,
+    };
+    let answer = Answer::Issue(Ok(IssueOutcome::Refused(Refusal::SoldOut {
+        total_quantity: 500,
+    })));
+    let frame = Frame {
+        header: header(),
+        items: vec![Item::Request(request), Item::Answer(9, answer)],
+    };
     let bytes: String = write(&frame).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(bytes, PINNED);
 }
 
-const PINNED: &str = "0801100118022001280132161a140809102a18032088272a05616c69636532026b3132092a070809180938f403";
+const PINNED: &str =
+    "0801100118022001280132161a140809102a18032088272a05616c69636532026b3132092a070809180938f403";

@@ -1,10 +1,13 @@
-//! The shape of frames on the wire, as protocol buffers: field tags stay what they are for ever, so that two releases understand each other.
+//! The shape of frames on the wire, as protocol buffers: field tags stay what they are for ever, so that two
+//! releases understand each other.
 //!
-//! Nothing here is checked; [`super::read`] turns it into values that are, and [`super::write`] makes it of such values.
+//! Nothing here is checked; [`super::read`] turns it into values that are, and [`super::write`] makes it of
+//! such values.
 
 use prost::bytes::Bytes;
 
-/// What is around the items of a frame. Items are fields of their own, so that they can be counted before one is looked at.
+/// What is around the items of a frame. Items are fields of their own, so that they can be counted before one
+/// is looked at.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Envelope {
     #[prost(uint32, tag = "1")]

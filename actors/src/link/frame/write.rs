@@ -6,10 +6,15 @@ use prost::Message;
 use prost::encoding::{encoded_len_varint, key_len};
 
 use super::wire;
-use super::{Answer, Asked, FRAME_BYTES_TARGET, Header, ITEM_BYTES_MAX, ITEMS_MAX, Item, Notice, REMAINING_MAX, RemoteRequest};
+use super::{
+    Answer, Asked, FRAME_BYTES_TARGET, Header, ITEM_BYTES_MAX, ITEMS_MAX, Item, Notice, REMAINING_MAX,
+    RemoteRequest,
+};
 use crate::coupon::offer::{Coupon, Discount, DiscountKind, Issuance, OfferPatch, Status};
 use crate::link::hello::Hello;
-use crate::owning::message::{Change, ChangeAnswer, ChangeOutcome, ChangeRefusal, IssueAnswer, IssueOutcome, Refusal, Setback};
+use crate::owning::message::{
+    Change, ChangeAnswer, ChangeOutcome, ChangeRefusal, IssueAnswer, IssueOutcome, Refusal, Setback,
+};
 
 /// Gathers items into one frame.
 #[derive(Debug)]
@@ -25,7 +30,9 @@ pub struct Written(wire::Item);
 impl Written {
     /// The item; `None` if it is longer than any frame carries.
     pub fn new(item: Item) -> Option<Self> {
-        let item = wire::Item { kind: Some(kind(item)) };
+        let item = wire::Item {
+            kind: Some(kind(item)),
+        };
         (item.encoded_len() <= ITEM_BYTES_MAX).then_some(Self(item))
     }
 }
@@ -33,9 +40,25 @@ impl Written {
 impl Writer {
     /// A frame without items.
     pub fn new(header: Header) -> Self {
-        let Header { version, from, to, generation, number } = header;
-        let envelope = wire::Envelope { version, from: from.get(), to: to.get(), generation, number, items: Vec::new() };
-        Self { bytes: envelope.encode_to_vec(), items: 0 }
+        let Header {
+            version,
+            from,
+            to,
+            generation,
+            number,
+        } = header;
+        let envelope = wire::Envelope {
+            version,
+            from: from.get(),
+            to: to.get(),
+            generation,
+            number,
+            items: Vec::new(),
+        };
+        Self {
+            bytes: envelope.encode_to_vec(),
+            items: 0,
+        }
     }
 
     /// Whether it is to be sent before anything else goes in.
@@ -47,7 +70,8 @@ impl Writer {
     pub fn add(&mut self, Written(item): &Written) {
         debug_assert!(!self.is_full());
         let length = item.encoded_len();
-        self.bytes.reserve(key_len(wire::ITEM_TAG) + encoded_len_varint(length as u64) + length);
+        self.bytes
+            .reserve(key_len(wire::ITEM_TAG) + encoded_len_varint(length as u64) + length);
         prost::encoding::message::encode(wire::ITEM_TAG, item, &mut self.bytes);
         self.items += 1;
     }
@@ -68,7 +92,10 @@ fn kind(item: Item) -> wire::Kind {
         Item::Heartbeat(notice) => wire::Kind::Heartbeat(self::notice(notice)),
         Item::HeartbeatAnswer(notice) => wire::Kind::HeartbeatAnswer(self::notice(notice)),
         Item::News(notice) => wire::Kind::News(self::notice(notice)),
-        Item::Heard(id) => wire::Kind::Heard(wire::Notice { id, content: Vec::new() }),
+        Item::Heard(id) => wire::Kind::Heard(wire::Notice {
+            id,
+            content: Vec::new(),
+        }),
         Item::Preload(shard, coupons) => wire::Kind::Preload(wire::Preload {
             shard: u32::from(shard.get()),
             coupons: coupons.into_iter().map(crate::ids::CouponId::get).collect(),
@@ -88,11 +115,20 @@ fn greeting(hello: Hello) -> wire::Hello {
 }
 
 fn notice(notice: Notice) -> wire::Notice {
-    wire::Notice { id: notice.id, content: notice.content }
+    wire::Notice {
+        id: notice.id,
+        content: notice.content,
+    }
 }
 
 fn request(request: RemoteRequest) -> wire::Kind {
-    let RemoteRequest { id, coupon, epoch, remaining, what } = request;
+    let RemoteRequest {
+        id,
+        coupon,
+        epoch,
+        remaining,
+        what,
+    } = request;
     let (coupon, epoch, remaining_micros) = (coupon.get(), epoch.get(), micros(remaining));
     match what {
         Asked::Issue { user, key } => wire::Kind::Issue(wire::Issue {
@@ -110,7 +146,15 @@ fn request(request: RemoteRequest) -> wire::Kind {
                 Change::Resume => (wire::ChangeKind::Resume, None),
                 Change::Close => (wire::ChangeKind::Close, None),
             };
-            wire::Kind::Change(wire::Change { id, coupon, epoch, remaining_micros, if_version, kind: kind.into(), patch })
+            wire::Kind::Change(wire::Change {
+                id,
+                coupon,
+                epoch,
+                remaining_micros,
+                if_version,
+                kind: kind.into(),
+                patch,
+            })
         }
     }
 }
@@ -132,9 +176,12 @@ fn patch(patch: OfferPatch) -> wire::Patch {
             })
         };
     }
-    let discount = part!(patch.discount, 3)
-        .map(|discount| wire::DiscountPatch { kind: discount.kind.map(|kind| discount_kind(kind).into()), value: discount.value });
-    let (min_order_amount, total_quantity) = (part!(patch.min_order_amount, 4), part!(patch.total_quantity, 5));
+    let discount = part!(patch.discount, 3).map(|discount| wire::DiscountPatch {
+        kind: discount.kind.map(|kind| discount_kind(kind).into()),
+        value: discount.value,
+    });
+    let (min_order_amount, total_quantity) =
+        (part!(patch.min_order_amount, 4), part!(patch.total_quantity, 5));
     let (starts_at, ends_at) = (part!(patch.starts_at, 6), part!(patch.ends_at, 7));
     let use_within_days = part!(patch.use_within_days, 8);
     wire::Patch {
@@ -168,7 +215,10 @@ fn setback(setback: Setback) -> i32 {
 }
 
 fn issue_answer(id: u64, answer: IssueAnswer) -> wire::IssueAnswer {
-    let mut wire = wire::IssueAnswer { id, ..wire::IssueAnswer::default() };
+    let mut wire = wire::IssueAnswer {
+        id,
+        ..wire::IssueAnswer::default()
+    };
     let verdict = match answer {
         Err(setback) => {
             wire.setback = self::setback(setback);
@@ -190,7 +240,10 @@ fn issue_answer(id: u64, answer: IssueAnswer) -> wire::IssueAnswer {
             }
             Refusal::Closed => wire::IssueVerdict::Closed,
             Refusal::Paused => wire::IssueVerdict::Paused,
-            Refusal::NotStarted { starts_at, server_time } => {
+            Refusal::NotStarted {
+                starts_at,
+                server_time,
+            } => {
                 (wire.edge, wire.server_time) = (starts_at.as_micros(), server_time.as_micros());
                 wire::IssueVerdict::NotStarted
             }
@@ -221,7 +274,10 @@ fn issuance(issuance: Issuance) -> wire::Issuance {
 }
 
 fn change_answer(id: u64, answer: ChangeAnswer) -> wire::ChangeAnswer {
-    let mut wire = wire::ChangeAnswer { id, ..wire::ChangeAnswer::default() };
+    let mut wire = wire::ChangeAnswer {
+        id,
+        ..wire::ChangeAnswer::default()
+    };
     let verdict = match answer {
         Err(setback) => {
             wire.setback = self::setback(setback);

@@ -5,8 +5,15 @@ fn at(millis: u64) -> Moment {
 }
 
 fn peer(node: &str, incarnation: u64) -> PeerAddress {
-    let (node, incarnation) = (NodeId::parse(node).unwrap(), Incarnation::new(incarnation).unwrap());
-    PeerAddress { address: format!("{node}:7000"), node, incarnation }
+    let (node, incarnation) = (
+        NodeId::parse(node).unwrap(),
+        Incarnation::new(incarnation).unwrap(),
+    );
+    PeerAddress {
+        address: format!("{node}:7000"),
+        node,
+        incarnation,
+    }
 }
 
 fn mesh() -> Mesh {
@@ -89,7 +96,11 @@ fn nodes_that_do_not_fit_are_left_alone_for_long() {
         assert!(dials(&mesh.tick(at(now))).is_empty());
     }
     mesh.know(at(46_000), vec![z, peer("z", 3)]);
-    assert_eq!(dials(&mesh.tick(at(46_000))).len(), 2, "its next life is another peer");
+    assert_eq!(
+        dials(&mesh.tick(at(46_000))).len(),
+        2,
+        "its next life is another peer"
+    );
 }
 
 #[test]
@@ -139,12 +150,19 @@ fn who_is_not_named_any_more_is_neither_dialled_nor_probed() {
     mesh.up(at(100), before.incarnation);
     mesh.down(at(5_000), before.incarnation, Cause::Failed);
     mesh.know(at(5_100), vec![after.clone()]);
-    assert_eq!(dials(&mesh.tick(at(5_100))), [("z".to_owned(), 2)], "its next life alone");
+    assert_eq!(
+        dials(&mesh.tick(at(5_100))),
+        [("z".to_owned(), 2)],
+        "its next life alone"
+    );
     mesh.up(at(5_200), after.incarnation);
     for now in (5_200..20_000).step_by(100) {
         mesh.know(at(now), vec![after.clone()]);
         let steps = mesh.tick(at(now));
-        assert!(steps.iter().all(|step| *step == Step::Forget(before.incarnation)), "{steps:?}");
+        assert!(
+            steps.iter().all(|step| *step == Step::Forget(before.incarnation)),
+            "{steps:?}"
+        );
     }
     assert_eq!(mesh.view().linked, [after.incarnation]);
 }
@@ -152,7 +170,12 @@ fn who_is_not_named_any_more_is_neither_dialled_nor_probed() {
 #[test]
 fn a_large_cluster_is_not_dialled_in_one_wave() {
     let mut mesh = mesh();
-    mesh.know(at(0), (1..=300).map(|number| peer(&format!("z{number}"), number)).collect());
+    mesh.know(
+        at(0),
+        (1..=300)
+            .map(|number| peer(&format!("z{number}"), number))
+            .collect(),
+    );
     assert_eq!(dials(&mesh.tick(at(0))).len(), DIALS_MAX);
     assert_eq!(mesh.peers.len(), PEERS_MAX);
 }

@@ -70,27 +70,51 @@ impl Posted {
 impl Posted {
     /// What changed since this change but for what was posted, and that, oldest first.
     fn since(&self, of: Incarnation, since: u64) -> (Changes, Vec<(u64, Arc<Notice>)>) {
-        let since = if since < self.forgotten || since > self.changes { 0 } else { since };
+        let since = if since < self.forgotten || since > self.changes {
+            0
+        } else {
+            since
+        };
         let withdrawn = match since {
             0 => Vec::new(),
-            _ => self.withdrawn.iter().filter(|(change, _)| *change > since).map(|(_, coupon)| *coupon).collect(),
+            _ => self
+                .withdrawn
+                .iter()
+                .filter(|(change, _)| *change > since)
+                .map(|(_, coupon)| *coupon)
+                .collect(),
         };
-        let news = self.notices.values().filter(|post| post.by == of && post.change > since);
-        let mut news: Vec<(u64, Arc<Notice>)> = news.map(|post| (post.change, Arc::clone(&post.notice))).collect();
+        let news = self
+            .notices
+            .values()
+            .filter(|post| post.by == of && post.change > since);
+        let mut news: Vec<(u64, Arc<Notice>)> =
+            news.map(|post| (post.change, Arc::clone(&post.notice))).collect();
         news.sort_unstable_by_key(|(change, _)| *change);
-        (Changes { since, upto: self.changes, withdrawn, posted: Vec::new() }, news)
+        (
+            Changes {
+                since,
+                upto: self.changes,
+                withdrawn,
+                posted: Vec::new(),
+            },
+            news,
+        )
     }
 }
 
 impl Board {
-    /// Posts a notice of an owner of this incarnation in place of the coupon's former; not one more than [`NOTICES_MAX`].
+    /// Posts a notice of an owner of this incarnation in place of the coupon's former; not one more than
+    /// [`NOTICES_MAX`].
     pub fn post(&self, by: Incarnation, notice: Arc<Notice>) {
         let mut posted = self.posted();
         posted.withdraw(notice.coupon());
         if posted.notices.len() < NOTICES_MAX {
             posted.changes += 1;
             let change = posted.changes;
-            posted.notices.insert(notice.coupon(), Post { by, change, notice });
+            posted
+                .notices
+                .insert(notice.coupon(), Post { by, change, notice });
             self.changed.notify_one();
         }
     }
@@ -114,16 +138,24 @@ impl Board {
         posted.forgotten = posted.changes;
     }
 
-    /// All that is posted now by owners of this incarnation. What those of an ended one posted, others may have made untrue since.
+    /// All that is posted now by owners of this incarnation. What those of an ended one posted, others may
+    /// have made untrue since.
     pub fn read(&self, of: Incarnation) -> Vec<Arc<Notice>> {
-        self.posted().notices.values().filter(|post| post.by == of).map(|post| Arc::clone(&post.notice)).collect()
+        self.posted()
+            .notices
+            .values()
+            .filter(|post| post.by == of)
+            .map(|post| Arc::clone(&post.notice))
+            .collect()
     }
 
-    /// What changed since this change for who reads what owners of this incarnation post: everything that was taken down, and as much of what was posted as
-    /// has room in so many bytes, in the order in which it was. Whoever takes it knows nothing that is not posted now.
+    /// What changed since this change for who reads what owners of this incarnation post: everything that was
+    /// taken down, and as much of what was posted as has room in so many bytes, in the order in which it was.
+    /// Whoever takes it knows nothing that is not posted now.
     pub fn changes(&self, of: Incarnation, since: u64, bytes_max: usize) -> Changes {
         let (mut changes, news) = self.posted().since(of, since);
-        // Without the lock: a notice is written for the first who asks, one of a million winners takes its time, and owners post meanwhile.
+        // Without the lock: a notice is written for the first who asks, one of a million winners takes its
+        // time, and owners post meanwhile.
         let mut room = bytes_max;
         for (change, notice) in news {
             let bytes = notice.written().len() + NOTICE_AROUND_BYTES;

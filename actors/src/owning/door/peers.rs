@@ -1,4 +1,5 @@
-//! Which peers there are and were: to whom owners confirm what is sold out, and how long one who is gone may still refuse by it.
+//! Which peers there are and were: to whom owners confirm what is sold out, and how long one who is gone may
+//! still refuse by it.
 
 use std::time::Duration;
 
@@ -22,12 +23,19 @@ pub struct Acquaintances {
 impl Acquaintances {
     /// Of a node in a cluster with this lease, that has read nothing yet.
     pub fn new(lease: Duration) -> Self {
-        Self { lease, living: Vec::new(), asked_at: None, seen_since: None, departed_at: None }
+        Self {
+            lease,
+            living: Vec::new(),
+            asked_at: None,
+            seen_since: None,
+            departed_at: None,
+        }
     }
 
     /// These are the peers that live, by rows read after `asked_at` and by `now`.
     ///
-    /// Who is gone is so since `now` at the latest, who lives did so at `asked_at` at the least: whichever of them is counted from, nobody waits too short.
+    /// Who is gone is so since `now` at the latest, who lives did so at `asked_at` at the least: whichever of
+    /// them is counted from, nobody waits too short.
     pub fn know(&mut self, asked_at: Moment, now: Moment, living: Vec<Incarnation>) {
         if self.asked_at.is_none_or(|before| now.since(before) > self.lease) {
             self.seen_since = Some(now);
@@ -39,13 +47,17 @@ impl Acquaintances {
         self.asked_at = Some(asked_at);
     }
 
-    /// Whether what owners say may be confirmed to this peer: it lived a lease ago at the most. So one that was ended hears no confirmation a lease after.
+    /// Whether what owners say may be confirmed to this peer: it lived a lease ago at the most. So one that
+    /// was ended hears no confirmation a lease after.
     pub fn may_confirm(&self, now: Moment, peer: Incarnation) -> bool {
-        self.asked_at.is_some_and(|asked_at| now.since(asked_at) < self.lease) && self.living.contains(&peer)
+        self.asked_at
+            .is_some_and(|asked_at| now.since(asked_at) < self.lease)
+            && self.living.contains(&peer)
     }
 
-    /// Until when one who lives and was not heard to forget may refuse by what a change made untrue, that was made by `done_at`: owners that were ended confirm
-    /// until their leases end, and what they confirm counts for its time.
+    /// Until when one who lives and was not heard to forget may refuse by what a change made untrue, that was
+    /// made by `done_at`: owners that were ended confirm until their leases end, and what they confirm counts
+    /// for its time.
     pub fn unheard_until(&self, done_at: Moment) -> Moment {
         done_at + self.lease + DOOR_TTL
     }
@@ -83,7 +95,10 @@ mod tests {
         // Reading took its time: whoever lived may have been ended right after it was asked.
         peers.know(at(0), at(900), vec![peer(1)]);
         assert!(peers.may_confirm(at(2_999), peer(1)) && !peers.may_confirm(at(0), peer(2)));
-        assert!(!peers.may_confirm(at(3_000), peer(1)), "the rows were not read since");
+        assert!(
+            !peers.may_confirm(at(3_000), peer(1)),
+            "the rows were not read since"
+        );
         peers.know(at(3_100), at(3_100), vec![peer(2)]);
         assert!(!peers.may_confirm(at(3_100), peer(1)) && peers.may_confirm(at(3_100), peer(2)));
     }
@@ -93,7 +108,15 @@ mod tests {
         let mut peers = Acquaintances::new(LEASE);
         assert_eq!(peers.departed_until(at(0)), Some(at(5_000)), "nothing is known");
         for beat in 0..=40 {
-            peers.know(at(beat * 300), at(beat * 300), if beat < 30 { vec![peer(1), peer(2)] } else { vec![peer(2)] });
+            peers.know(
+                at(beat * 300),
+                at(beat * 300),
+                if beat < 30 {
+                    vec![peer(1), peer(2)]
+                } else {
+                    vec![peer(2)]
+                },
+            );
             let (now, until) = (at(beat * 300), peers.departed_until(at(beat * 300)));
             match beat {
                 0..=16 => assert_eq!(until, Some(at(5_000)), "who went before is not known"),

@@ -1,4 +1,5 @@
-//! The door against the truth: an owner whose coupon sells out, is changed and changed back, and heartbeats that arrive late and out of order.
+//! The door against the truth: an owner whose coupon sells out, is changed and changed back, and heartbeats
+//! that arrive late and out of order.
 
 use proptest::prelude::*;
 
@@ -12,13 +13,29 @@ fn at(millis: u64) -> Moment {
 }
 
 fn now(millis: u64) -> Now {
-    Now { moment: at(millis), timestamp: Timestamp::from_micros(millis as i64 * 1_000).unwrap() }
+    Now {
+        moment: at(millis),
+        timestamp: Timestamp::from_micros(millis as i64 * 1_000).unwrap(),
+    }
 }
 
 fn coupon(total: u64, version: u64, status: Status) -> Coupon {
-    let offer = Offer { total_quantity: Some(total), ..Offer::titled("test") };
-    let (created_at, updated_at) = (Timestamp::from_micros(0).unwrap(), Timestamp::from_micros(0).unwrap());
-    Coupon { id: CouponId::new(1).unwrap(), offer, status, version, created_at, updated_at }
+    let offer = Offer {
+        total_quantity: Some(total),
+        ..Offer::titled("test")
+    };
+    let (created_at, updated_at) = (
+        Timestamp::from_micros(0).unwrap(),
+        Timestamp::from_micros(0).unwrap(),
+    );
+    Coupon {
+        id: CouponId::new(1).unwrap(),
+        offer,
+        status,
+        version,
+        created_at,
+        updated_at,
+    }
 }
 
 fn user(number: u64) -> UserId {
@@ -27,7 +44,11 @@ fn user(number: u64) -> UserId {
 
 fn notice(total: u64, version: u64, status: Status) -> Arc<Notice> {
     let winners: Vec<String> = (0..total).map(|number| format!("user-{number}")).collect();
-    Arc::new(Notice::new(coupon(total, version, status), Sequence::new(total), winners.iter().map(String::as_str)))
+    Arc::new(Notice::new(
+        coupon(total, version, status),
+        Sequence::new(total),
+        winners.iter().map(String::as_str),
+    ))
 }
 
 #[test]
@@ -36,7 +57,10 @@ fn whoever_has_a_coupon_is_sent_on_to_the_owner() {
     door.hear(at(0), [notice(100, 1, Status::Open)]);
     let id = CouponId::new(1).unwrap();
     assert!((0..100).all(|winner| door.answer(id, &user(winner), now(1)).is_none()));
-    assert_eq!(door.answer(id, &user(1_000), now(1)), Some(Refusal::SoldOut { total_quantity: 100 }));
+    assert_eq!(
+        door.answer(id, &user(1_000), now(1)),
+        Some(Refusal::SoldOut { total_quantity: 100 })
+    );
 }
 
 #[test]
@@ -52,7 +76,10 @@ fn what_was_heard_counts_for_its_time_from_before_it_was_asked() {
 fn the_door_answers_in_the_owners_order_of_precedence() {
     let mut door = Knowledge::default();
     door.hear(at(0), [notice(1, 2, Status::Paused)]);
-    assert_eq!(door.answer(CouponId::new(1).unwrap(), &user(7), now(0)), Some(Refusal::Paused));
+    assert_eq!(
+        door.answer(CouponId::new(1).unwrap(), &user(7), now(0)),
+        Some(Refusal::Paused)
+    );
 }
 
 #[test]
@@ -74,7 +101,8 @@ enum Step {
     Ask,
     /// One of those under way arrives.
     Arrive(usize),
-    /// An administrator raises the quantity by one: the owner takes the notice down, the door's floor is raised, then he is answered.
+    /// An administrator raises the quantity by one: the owner takes the notice down, the door's floor is
+    /// raised, then he is answered.
     Widen,
     /// The last one goes, and the owner posts.
     SellOut,
@@ -126,10 +154,23 @@ proptest! {
 #[test]
 fn winners_are_told_apart_by_case() {
     let mut door = Knowledge::default();
-    door.hear(at(0), [Arc::new(Notice::new(coupon(1, 1, Status::Open), Sequence::new(1), ["Alice"].into_iter()))]);
+    door.hear(
+        at(0),
+        [Arc::new(Notice::new(
+            coupon(1, 1, Status::Open),
+            Sequence::new(1),
+            ["Alice"].into_iter(),
+        ))],
+    );
     let id = CouponId::new(1).unwrap();
-    assert!(door.answer(id, &UserId::parse("Alice").unwrap(), now(0)).is_none());
-    assert!(door.answer(id, &UserId::parse("alice").unwrap(), now(0)).is_some());
+    assert!(
+        door.answer(id, &UserId::parse("Alice").unwrap(), now(0))
+            .is_none()
+    );
+    assert!(
+        door.answer(id, &UserId::parse("alice").unwrap(), now(0))
+            .is_some()
+    );
 }
 
 #[test]
@@ -147,7 +188,11 @@ fn what_was_asked_for_before_the_database_went_backwards_is_neither_kept_nor_lea
 
 #[test]
 fn what_an_ended_incarnation_posted_is_not_told_under_its_successors_lease() {
-    let (board, before, after) = (Board::default(), Incarnation::new(1).unwrap(), Incarnation::new(2).unwrap());
+    let (board, before, after) = (
+        Board::default(),
+        Incarnation::new(1).unwrap(),
+        Incarnation::new(2).unwrap(),
+    );
     board.post(before, notice(1, 1, Status::Open));
     assert_eq!((board.read(before).len(), board.read(after).len()), (1, 0));
     board.post(after, notice(1, 2, Status::Open));
@@ -159,28 +204,60 @@ fn peer(number: u64) -> Incarnation {
 }
 
 fn of_coupon(id: u64, version: u64) -> Arc<Notice> {
-    let coupon = Coupon { id: CouponId::new(id).unwrap(), ..coupon(1, version, Status::Open) };
+    let coupon = Coupon {
+        id: CouponId::new(id).unwrap(),
+        ..coupon(1, version, Status::Open)
+    };
     Arc::new(Notice::new(coupon, Sequence::new(1), ["user-0"].into_iter()))
 }
 
 /// The versions of these coupons by which the door refuses at that time.
 fn refused(door: &Knowledge, ids: std::ops::RangeInclusive<u64>, millis: u64) -> Vec<u64> {
-    let answers = |id: &u64| door.answer(CouponId::new(*id).unwrap(), &user(9), now(millis)).is_some();
+    let answers = |id: &u64| {
+        door.answer(CouponId::new(*id).unwrap(), &user(9), now(millis))
+            .is_some()
+    };
     ids.filter(answers).collect()
 }
 
 #[test]
 fn a_peer_confirms_all_it_told_with_each_answer_and_nothing_after() {
     let mut door = Knowledge::default();
-    let all = |upto| Changes { since: 0, upto, withdrawn: Vec::new(), posted: vec![of_coupon(1, 1), of_coupon(2, 1)] };
+    let all = |upto| Changes {
+        since: 0,
+        upto,
+        withdrawn: Vec::new(),
+        posted: vec![of_coupon(1, 1), of_coupon(2, 1)],
+    };
     door.hear_peer(peer(1), at(0), all(2));
-    assert_eq!((refused(&door, 1..=3, 1_999), door.upto(peer(1))), (vec![1, 2], 2));
-    door.hear_peer(peer(1), at(1_500), Changes { since: 2, upto: 3, withdrawn: vec![CouponId::new(1).unwrap()], posted: vec![] });
+    assert_eq!(
+        (refused(&door, 1..=3, 1_999), door.upto(peer(1))),
+        (vec![1, 2], 2)
+    );
+    door.hear_peer(
+        peer(1),
+        at(1_500),
+        Changes {
+            since: 2,
+            upto: 3,
+            withdrawn: vec![CouponId::new(1).unwrap()],
+            posted: vec![],
+        },
+    );
     assert_eq!(refused(&door, 1..=3, 3_499), [2]);
     assert_eq!(refused(&door, 1..=3, 3_500), [0; 0]);
     // An answer to an older question, and changes to what is not known.
     door.hear_peer(peer(1), at(1_000), all(9));
-    door.hear_peer(peer(1), at(1_600), Changes { since: 2, upto: 9, withdrawn: vec![], posted: vec![of_coupon(3, 1)] });
+    door.hear_peer(
+        peer(1),
+        at(1_600),
+        Changes {
+            since: 2,
+            upto: 9,
+            withdrawn: vec![],
+            posted: vec![of_coupon(3, 1)],
+        },
+    );
     assert_eq!((refused(&door, 1..=3, 1_700), door.upto(peer(1))), (vec![2], 3));
     // Nobody confirmed it for too long: all must be told anew.
     door.hear(at(4_000), []);
@@ -190,10 +267,24 @@ fn a_peer_confirms_all_it_told_with_each_answer_and_nothing_after() {
 #[test]
 fn of_two_who_tell_of_a_coupon_the_newer_version_counts_and_each_withdraws_only_its_own() {
     let mut door = Knowledge::default();
-    let told = |id, version| Changes { since: 0, upto: 1, withdrawn: vec![], posted: vec![of_coupon(id, version)] };
+    let told = |id, version| Changes {
+        since: 0,
+        upto: 1,
+        withdrawn: vec![],
+        posted: vec![of_coupon(id, version)],
+    };
     door.hear_peer(peer(2), at(0), told(1, 5));
     door.hear_peer(peer(1), at(1), told(1, 4));
-    door.hear_peer(peer(1), at(2), Changes { since: 1, upto: 2, withdrawn: vec![CouponId::new(1).unwrap()], posted: vec![] });
+    door.hear_peer(
+        peer(1),
+        at(2),
+        Changes {
+            since: 1,
+            upto: 2,
+            withdrawn: vec![CouponId::new(1).unwrap()],
+            posted: vec![],
+        },
+    );
     assert_eq!(refused(&door, 1..=1, 3), [1]);
     door.raise_floor(CouponId::new(1).unwrap(), 6, at(4));
     door.hear_peer(peer(2), at(5), told(1, 5));
@@ -223,7 +314,8 @@ fn a_reader_who_knows_another_board_or_too_old_a_one_is_told_everything() {
 }
 
 proptest! {
-    /// However little is told at a time: a door that has just heard knows nothing that is not posted, and in the end everything that is.
+    /// However little is told at a time: a door that has just heard knows nothing that is not posted, and in
+    /// the end everything that is.
     #[test]
     fn a_door_follows_a_board(steps in prop::collection::vec((0..4_u8, 1..6_u64, 1..9_u64), 1..60)) {
         let (board, mut door, me) = (Board::default(), Knowledge::default(), peer(1));
@@ -262,12 +354,16 @@ proptest! {
     }
 }
 
-/// How long a notice of many winners takes to be written, and how long an owner waited at most who took another's down meanwhile.
+/// How long a notice of many winners takes to be written, and how long an owner waited at most who took
+/// another's down meanwhile.
 fn written_and_waited() -> (Duration, Duration) {
     let board = Board::default();
     let (owner, other) = (Incarnation::new(1).unwrap(), CouponId::new(99).unwrap());
     board.post(owner, notice(400_000, 1, Status::Open));
-    let (begin, written) = (std::sync::Barrier::new(2), std::sync::atomic::AtomicBool::new(false));
+    let (begin, written) = (
+        std::sync::Barrier::new(2),
+        std::sync::atomic::AtomicBool::new(false),
+    );
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
             begin.wait();
@@ -291,6 +387,7 @@ fn written_and_waited() -> (Duration, Duration) {
 fn a_notice_that_is_written_keeps_no_owner_waiting() {
     // Once is enough, on a machine that may be busy: where it does it always does.
     let rounds = std::iter::repeat_with(written_and_waited).take(10);
-    let mut rounds = rounds.inspect(|(written, waited)| println!("written in {written:?}, waited for {waited:?}"));
+    let mut rounds =
+        rounds.inspect(|(written, waited)| println!("written in {written:?}, waited for {waited:?}"));
     assert!(rounds.any(|(written, waited)| waited < written / 4));
 }

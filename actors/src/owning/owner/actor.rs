@@ -1,7 +1,9 @@
-//! The owner of one coupon: the shell around [`owner::Owner`]. Its mailbox is the queue, and it is the only one who decides for its coupon.
+//! The owner of one coupon: the shell around [`super::Owner`]. Its mailbox is the queue, and it is the only
+//! one who decides for its coupon.
 //!
-//! This actor reads the clocks, feeds the state machine and carries out what it says: sends answers, hands portions to a lane, tells the shard.
-//! It never waits for anything but its turn, so no coupon holds up another.
+//! This actor reads the clocks, feeds the state machine and carries out what it says: sends answers, hands
+//! portions to a lane, tells the shard. It never waits for anything but its turn, so no coupon holds up
+//! another.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,18 +24,22 @@ use crate::owning::shard::ShardCommand;
 use crate::owning::write_back::Lanes;
 use crate::time;
 
-/// Most requests that are in an owner's mailbox or wait for its answers, unless it is said otherwise: about two seconds of its work, which is what callers wait for.
+/// Most requests that are in an owner's mailbox or wait for its answers, unless it is said otherwise: about
+/// two seconds of its work, which is what callers wait for.
 pub const OWNER_PLACES: usize = 65_536;
 
-/// Most requests that are decided without a look at what else is in the mailbox: a tenth of a millisecond's, so that what was stored is not told late.
+/// Most requests that are decided without a look at what else is in the mailbox: a tenth of a millisecond's,
+/// so that what was stored is not told late.
 const DECIDED_AT_ONCE: usize = 128;
 
-/// With so many entries a portion waits for nobody: what a commit costs by itself, some 0.5 ms, is by then no more for each than its own row costs a server.
+/// With so many entries a portion waits for nobody: what a commit costs by itself, some 0.5 ms, is by then no
+/// more for each than its own row costs a server.
 const GOES_AT_ONCE: usize = 16;
 
-/// How often others have their turn while an owner gathers. A turn is what is ready on its thread, 61 ticks of the runtime at most, and mostly a look at the
-/// sockets; an idle node is through with all of them within microseconds. Two are too few for those who were answered to come again; more than four help
-/// little, and on a busy node they take longer.
+/// How often others have their turn while an owner gathers. A turn is what is ready on its thread, 61 ticks
+/// of the runtime at most, and mostly a look at the sockets; an idle node is through with all of them within
+/// microseconds. Two are too few for those who were answered to come again; more than four help little, and
+/// on a busy node they take longer.
 const TURNS: usize = 4;
 
 /// An owner, as others hold it.
@@ -45,8 +51,8 @@ pub struct OwnerHandle {
 }
 
 impl OwnerHandle {
-    /// Puts a request into the mailbox, or gives it back with the reason why not; then it was not and will not be decided.
-    /// One that an owner let in just before its end is told so.
+    /// Puts a request into the mailbox, or gives it back with the reason why not; then it was not and will
+    /// not be decided. One that an owner let in just before its end is told so.
     pub fn decide(&self, mut request: Request) -> Result<(), (Request, NotAdmitted)> {
         match self.admission.admit() {
             Ok(place) => request.admitted(place),
@@ -58,8 +64,12 @@ impl OwnerHandle {
             }
         }
         if self.inbox.put(request) && self.actor.cast(OwnerMail::Requests).is_err() {
-            // It ended since it let this one in, and with it those who came meanwhile and rely on this one to wake it.
-            self.inbox.take().into_iter().for_each(|request| request.set_back(Setback::Moved));
+            // It ended since it let this one in, and with it those who came meanwhile and rely on this one to
+            // wake it.
+            self.inbox
+                .take()
+                .into_iter()
+                .for_each(|request| request.set_back(Setback::Moved));
         }
         Ok(())
     }
@@ -97,7 +107,8 @@ pub struct Surroundings {
     pub requests_max: usize,
 }
 
-/// Makes the owner of a coupon that was loaded under `fence`, as a child of its shard. `place` is its place among the owners of the node.
+/// Makes the owner of a coupon that was loaded under `fence`, as a child of its shard. `place` is its place
+/// among the owners of the node.
 pub async fn spawn(
     ledger: Ledger,
     place: Permit,
@@ -108,9 +119,20 @@ pub async fn spawn(
     let admission = Admission::new(surroundings.requests_max);
     let owner = Owner::new(ledger, fence, surroundings.idle, GOES_AT_ONCE, time::moment());
     let inbox = Inbox::default();
-    let arguments = Arguments { owner, surroundings, shard: shard.clone(), inbox: inbox.clone(), admission: admission.clone(), place };
+    let arguments = Arguments {
+        owner,
+        surroundings,
+        shard: shard.clone(),
+        inbox: inbox.clone(),
+        admission: admission.clone(),
+        place,
+    };
     let (actor, _task) = CouponActor::spawn_linked(None, CouponActor, arguments, shard.get_cell()).await?;
-    Ok(OwnerHandle { actor, inbox, admission })
+    Ok(OwnerHandle {
+        actor,
+        inbox,
+        admission,
+    })
 }
 
 struct CouponActor;
@@ -151,11 +173,15 @@ struct Shown {
 impl Shown {
     fn update(&mut self, waiting: usize, unstored: u64) {
         if waiting != self.waiting {
-            self.metrics.waiting.increment(waiting as f64 - self.waiting as f64);
+            self.metrics
+                .waiting
+                .increment(waiting as f64 - self.waiting as f64);
             self.waiting = waiting;
         }
         if unstored != self.unstored {
-            self.metrics.unstored.increment(unstored as f64 - self.unstored as f64);
+            self.metrics
+                .unstored
+                .increment(unstored as f64 - self.unstored as f64);
             self.unstored = unstored;
         }
     }
@@ -173,19 +199,51 @@ impl Actor for CouponActor {
     type State = State;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<OwnerMail>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { owner, surroundings, shard, inbox, admission, place } = arguments;
+    async fn pre_start(
+        &self,
+        myself: ActorRef<OwnerMail>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let Arguments {
+            owner,
+            surroundings,
+            shard,
+            inbox,
+            admission,
+            place,
+        } = arguments;
         let metrics = handles();
         metrics.owners_active.increment(1.0);
-        let shown = Shown { metrics, waiting: 0, unstored: 0 };
+        let shown = Shown {
+            metrics,
+            waiting: 0,
+            unstored: 0,
+        };
         let coupon = owner.coupon();
         // Not here: the shard waits for this to return, and a notice of a million winners takes its time.
         let _ = myself.cast(OwnerCommand::Announce.into());
         let next = VecDeque::new();
-        Ok(State { owner, coupon, surroundings, shard, inbox, next, admission, _place: place, effects: Vec::new(), gathers: false, shown })
+        Ok(State {
+            owner,
+            coupon,
+            surroundings,
+            shard,
+            inbox,
+            next,
+            admission,
+            _place: place,
+            effects: Vec::new(),
+            gathers: false,
+            shown,
+        })
     }
 
-    async fn handle(&self, myself: ActorRef<OwnerMail>, mail: OwnerMail, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<OwnerMail>,
+        mail: OwnerMail,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         match mail {
             OwnerMail::Requests => state.decide(&myself),
             OwnerMail::Command(command) => state.handle(command),
@@ -203,7 +261,9 @@ impl State {
     fn decide(&mut self, myself: &ActorRef<OwnerMail>) {
         self.next.extend(self.inbox.take());
         for _ in 0..DECIDED_AT_ONCE {
-            let Some(request) = self.next.pop_front() else { return };
+            let Some(request) = self.next.pop_front() else {
+                return;
+            };
             self.handle(OwnerCommand::Decide(request));
         }
         if !self.next.is_empty() && myself.cast(OwnerMail::Requests).is_err() {
@@ -230,7 +290,10 @@ impl State {
 
     fn handle(&mut self, command: OwnerCommand) {
         let now = time::now();
-        let lease_holds = self.surroundings.lease.holds_for(self.owner.incarnation(), now.moment);
+        let lease_holds = self
+            .surroundings
+            .lease
+            .holds_for(self.owner.incarnation(), now.moment);
         self.owner.handle(command, now, lease_holds, &mut self.effects);
     }
 
@@ -241,7 +304,8 @@ impl State {
                 Effect::Answer(answer) => answer.send(),
                 Effect::Submit(portion) => {
                     if !self.surroundings.lanes.submit(portion, myself.clone()) {
-                        // Lanes end after owners and have a place for each: only a mistake leads here, and stopping loses nothing.
+                        // Lanes end after owners and have a place for each: only a mistake leads here, and
+                        // stopping loses nothing.
                         tracing::error!(coupon = %self.coupon, "no lane takes what was decided");
                         self.tell(myself, OwnerCommand::Stop);
                     }
@@ -251,7 +315,9 @@ impl State {
                 Effect::Withdraw { floor } => {
                     self.surroundings.board.withdraw(self.coupon);
                     if let Some(version) = floor {
-                        self.surroundings.door.raise_floor(self.coupon, version, time::moment());
+                        self.surroundings
+                            .door
+                            .raise_floor(self.coupon, version, time::moment());
                     }
                 }
                 Effect::ReportFenced(epoch) => {
@@ -273,11 +339,17 @@ impl State {
         let _ = myself.cast(command.into());
     }
 
-    /// Takes nobody more, lets those in the mailbox be sent on, and ends. The shard may load the coupon again at once.
+    /// Takes nobody more, lets those in the mailbox be sent on, and ends. The shard may load the coupon again
+    /// at once.
     fn stop(&self, myself: &ActorRef<OwnerMail>, unsettled: bool) {
         self.admission.close();
         let _ = myself.drain();
-        let stopped = ShardCommand::OwnerStopped { coupon: self.coupon, actor: myself.get_id(), epoch: self.owner.epoch(), unsettled };
+        let stopped = ShardCommand::OwnerStopped {
+            coupon: self.coupon,
+            actor: myself.get_id(),
+            epoch: self.owner.epoch(),
+            unsettled,
+        };
         let _ = self.shard.cast(stopped);
     }
 }

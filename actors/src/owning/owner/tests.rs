@@ -1,4 +1,5 @@
-//! Whom an owner waits for, and how it ends. What it decides is the ledger's, and all of it together the simulation's.
+//! Whom an owner waits for, and how it ends. What it decides is the ledger's, and all of it together the
+//! simulation's.
 
 use super::*;
 use crate::coupon::issued::Issued;
@@ -9,11 +10,17 @@ use crate::owning::message::Change;
 use crate::time::Timestamp;
 
 fn now() -> Now {
-    Now { moment: Moment::ORIGIN, timestamp: Timestamp::from_micros(0).unwrap() }
+    Now {
+        moment: Moment::ORIGIN,
+        timestamp: Timestamp::from_micros(0).unwrap(),
+    }
 }
 
 fn fence() -> Fence {
-    Fence { epoch: Epoch::new(1), owner: Incarnation::new(1).unwrap() }
+    Fence {
+        epoch: Epoch::new(1),
+        owner: Incarnation::new(1).unwrap(),
+    }
 }
 
 /// It gathers up to three.
@@ -21,13 +28,22 @@ fn owner(total_quantity: Option<u64>) -> Owner {
     let (id, at) = (CouponId::new(1).unwrap(), Timestamp::from_micros(0).unwrap());
     let coupon = Coupon {
         id,
-        offer: Offer { total_quantity, ..Offer::titled("test") },
+        offer: Offer {
+            total_quantity,
+            ..Offer::titled("test")
+        },
         status: Status::Open,
         version: 1,
         created_at: at,
         updated_at: at,
     };
-    Owner::new(Ledger::new(coupon, Issued::new(id)), fence(), Duration::ZERO, 4, Moment::ORIGIN)
+    Owner::new(
+        Ledger::new(coupon, Issued::new(id)),
+        fence(),
+        Duration::ZERO,
+        4,
+        Moment::ORIGIN,
+    )
 }
 
 /// So many more users ask.
@@ -35,8 +51,18 @@ fn ask(owner: &mut Owner, users: std::ops::Range<u32>) -> Vec<Effect> {
     let mut effects = Vec::new();
     for user in users {
         let (reply, _answer) = Reply::new(Admission::new(1).admit().unwrap());
-        let (user, key) = (UserId::parse(&format!("user-{user}")).unwrap(), RequestKey::parse("key").unwrap());
-        let request = Request::Issue(IssueRequest { user, key, expires: Moment::at(Duration::from_secs(1)) }, reply);
+        let (user, key) = (
+            UserId::parse(&format!("user-{user}")).unwrap(),
+            RequestKey::parse("key").unwrap(),
+        );
+        let request = Request::Issue(
+            IssueRequest {
+                user,
+                key,
+                expires: Moment::at(Duration::from_secs(1)),
+            },
+            reply,
+        );
         owner.handle(OwnerCommand::Decide(request), now(), true, &mut effects);
     }
     effects
@@ -75,14 +101,26 @@ fn fenced() -> Owner {
 #[test]
 fn a_few_wait_for_those_just_answered_and_go_with_them() {
     let mut owner = owner(None);
-    assert_eq!(done(&ask(&mut owner, 0..3)), "s1", "an idle owner waits for nobody");
+    assert_eq!(
+        done(&ask(&mut owner, 0..3)),
+        "s1",
+        "an idle owner waits for nobody"
+    );
     assert_eq!(done(&settled(&mut owner, Fate::Stored)), "ag");
     assert_eq!(done(&ask(&mut owner, 3..4)), "");
     assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "s3");
-    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "aaag", "all of three that were answered may come again");
+    assert_eq!(
+        done(&settled(&mut owner, Fate::Stored)),
+        "aaag",
+        "all of three that were answered may come again"
+    );
     assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "", "and need not");
     assert_eq!(done(&ask(&mut owner, 5..6)), "s1");
-    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "a", "who is alone waits for nobody");
+    assert_eq!(
+        done(&settled(&mut owner, Fate::Stored)),
+        "a",
+        "who is alone waits for nobody"
+    );
     assert_eq!(done(&ask(&mut owner, 6..7)), "s1");
 }
 
@@ -103,14 +141,26 @@ fn nobody_is_waited_for_when_there_are_enough_or_nobody_can_join() {
 
     let mut sold_out = owner(Some(3));
     ask(&mut sold_out, 0..3);
-    assert_eq!(done(&settled(&mut sold_out, Fate::Stored)), "s2a", "none are left");
+    assert_eq!(
+        done(&settled(&mut sold_out, Fate::Stored)),
+        "s2a",
+        "none are left"
+    );
 
     let mut changed = owner(None);
     ask(&mut changed, 0..1);
     let (reply, _answer) = Reply::new(Admission::new(1).admit().unwrap());
-    let change = ChangeRequest { change: Change::Pause, if_version: None, expires: Moment::at(Duration::from_secs(1)) };
+    let change = ChangeRequest {
+        change: Change::Pause,
+        if_version: None,
+        expires: Moment::at(Duration::from_secs(1)),
+    };
     told(&mut changed, OwnerCommand::Decide(Request::Change(change, reply)));
-    assert_eq!(done(&settled(&mut changed, Fate::Stored)), "s1a", "a change goes by itself");
+    assert_eq!(
+        done(&settled(&mut changed, Fate::Stored)),
+        "s1a",
+        "a change goes by itself"
+    );
 }
 
 #[test]
@@ -130,17 +180,26 @@ fn one_told_to_drain_while_it_gathers_stores_all_before_it_stops() {
     assert_eq!(done(&told(&mut owner, OwnerCommand::Drain)), "");
     assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "s2");
     let effects = settled(&mut owner, Fate::Stored);
-    assert!(matches!(effects.last(), Some(Effect::Stop { unsettled: false })), "{effects:?}");
+    assert!(
+        matches!(effects.last(), Some(Effect::Stop { unsettled: false })),
+        "{effects:?}"
+    );
 }
 
 #[test]
 fn what_waits_for_the_next_epoch_goes_out_under_it() {
     let effects = told(&mut fenced(), OwnerCommand::Refence(Epoch::new(2)));
-    assert!(matches!(&effects[..], [Effect::Submit(portion)] if portion.fence.epoch == Epoch::new(2)), "{effects:?}");
+    assert!(
+        matches!(&effects[..], [Effect::Submit(portion)] if portion.fence.epoch == Epoch::new(2)),
+        "{effects:?}"
+    );
 }
 
 #[test]
 fn a_draining_owner_does_not_wait_for_an_epoch_that_never_comes() {
     let effects = told(&mut fenced(), OwnerCommand::Drain);
-    assert!(matches!(effects.last(), Some(Effect::Stop { unsettled: true })), "{effects:?}");
+    assert!(
+        matches!(effects.last(), Some(Effect::Stop { unsettled: true })),
+        "{effects:?}"
+    );
 }

@@ -7,13 +7,15 @@ use backon::ExponentialBackoff;
 use crate::backoff::pauses;
 use crate::owning::message::Setback;
 
-/// Pause before the second attempt; it doubles, with jitter. An owner that stopped is loaded again within some milliseconds.
+/// Pause before the second attempt; it doubles, with jitter. An owner that stopped is loaded again within
+/// some milliseconds.
 const PAUSE_FIRST: Duration = Duration::from_millis(2);
 /// Longest pause between attempts.
 const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 
-/// How often a request is asked again after nobody knew what became of it. Owners go once in a while; a request whose owner goes each time may well
-/// be what makes it go, and is not to take the others down with it.
+/// How often a request is asked again after nobody knew what became of it. Owners go once in a while; a
+/// request whose owner goes each time may well be what makes it go, and is not to take the others down with
+/// it.
 const UNKNOWNS_MAX: u32 = 3;
 
 /// The attempts of one request so far.
@@ -38,12 +40,20 @@ pub enum Step<T> {
 impl Attempts {
     /// Of a request that may be asked again.
     pub fn repeatable() -> Self {
-        Self { repeatable: true, unknowns: 0, pauses: None }
+        Self {
+            repeatable: true,
+            unknowns: 0,
+            pauses: None,
+        }
     }
 
     /// Of a request that may be asked again only if it was surely not decided.
     pub fn once() -> Self {
-        Self { repeatable: false, unknowns: 0, pauses: None }
+        Self {
+            repeatable: false,
+            unknowns: 0,
+            pauses: None,
+        }
     }
 
     /// Whether some attempt may have been decided.
@@ -62,24 +72,38 @@ impl Attempts {
             }
             Err(Setback::Unknown) => Step::Answer(Err(Setback::Unknown)),
             // These say only that nothing was decided *this* time.
-            Err(Setback::Overloaded | Setback::StoreUnavailable) if self.is_uncertain() => Step::AskAgain(self.next_pause()),
+            Err(Setback::Overloaded | Setback::StoreUnavailable) if self.is_uncertain() => {
+                Step::AskAgain(self.next_pause())
+            }
             Err(Setback::Expired) if self.is_uncertain() => Step::Answer(Err(Setback::Unknown)),
-            Err(setback @ (Setback::Overloaded | Setback::StoreUnavailable | Setback::Expired)) => Step::Answer(Err(setback)),
+            Err(setback @ (Setback::Overloaded | Setback::StoreUnavailable | Setback::Expired)) => {
+                Step::Answer(Err(setback))
+            }
         }
     }
 
     /// The answer when no time is left for another attempt.
     pub fn out_of_time(&self) -> Setback {
-        if self.is_uncertain() { Setback::Unknown } else { Setback::Moved }
+        if self.is_uncertain() {
+            Setback::Unknown
+        } else {
+            Setback::Moved
+        }
     }
 
     /// The answer when there is no place to wait for another attempt.
     pub fn turned_away(&self) -> Setback {
-        if self.is_uncertain() { Setback::Unknown } else { Setback::Overloaded }
+        if self.is_uncertain() {
+            Setback::Unknown
+        } else {
+            Setback::Overloaded
+        }
     }
 
     fn next_pause(&mut self) -> Duration {
-        let pauses = self.pauses.get_or_insert_with(|| pauses(PAUSE_FIRST, PAUSE_LONGEST));
+        let pauses = self
+            .pauses
+            .get_or_insert_with(|| pauses(PAUSE_FIRST, PAUSE_LONGEST));
         pauses.next().unwrap_or(PAUSE_LONGEST)
     }
 }
@@ -99,18 +123,35 @@ mod tests {
     fn what_was_surely_not_decided_is_asked_again_and_stays_certain() {
         let mut attempts = Attempts::repeatable();
         assert_eq!(answer(attempts.after(Err(Setback::Moved))), None);
-        assert_eq!((attempts.out_of_time(), attempts.turned_away()), (Setback::Moved, Setback::Overloaded));
-        assert_eq!(answer(attempts.after(Err(Setback::Overloaded))), Some(Err(Setback::Overloaded)));
+        assert_eq!(
+            (attempts.out_of_time(), attempts.turned_away()),
+            (Setback::Moved, Setback::Overloaded)
+        );
+        assert_eq!(
+            answer(attempts.after(Err(Setback::Overloaded))),
+            Some(Err(Setback::Overloaded))
+        );
     }
 
     #[test]
     fn after_an_unknown_attempt_only_a_decision_settles_it() {
         let mut attempts = Attempts::repeatable();
-        for setback in [Setback::Unknown, Setback::Overloaded, Setback::StoreUnavailable, Setback::Moved] {
+        for setback in [
+            Setback::Unknown,
+            Setback::Overloaded,
+            Setback::StoreUnavailable,
+            Setback::Moved,
+        ] {
             assert_eq!(answer(attempts.after(Err(setback))), None);
-            assert_eq!((attempts.out_of_time(), attempts.turned_away()), (Setback::Unknown, Setback::Unknown));
+            assert_eq!(
+                (attempts.out_of_time(), attempts.turned_away()),
+                (Setback::Unknown, Setback::Unknown)
+            );
         }
-        assert_eq!(answer(attempts.after(Err(Setback::Expired))), Some(Err(Setback::Unknown)));
+        assert_eq!(
+            answer(attempts.after(Err(Setback::Expired))),
+            Some(Err(Setback::Unknown))
+        );
         assert_eq!(answer(attempts.after(Ok(()))), Some(Ok(())));
     }
 
@@ -131,6 +172,9 @@ mod tests {
     fn a_change_that_may_have_been_made_is_not_asked_for_again() {
         let mut attempts = Attempts::once();
         assert_eq!(answer(attempts.after(Err(Setback::Moved))), None);
-        assert_eq!(answer(attempts.after(Err(Setback::Unknown))), Some(Err(Setback::Unknown)));
+        assert_eq!(
+            answer(attempts.after(Err(Setback::Unknown))),
+            Some(Err(Setback::Unknown))
+        );
     }
 }

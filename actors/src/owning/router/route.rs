@@ -18,10 +18,14 @@ pub enum Way {
 }
 
 impl Way {
-    /// To whoever has the shard. A shard that nobody is known to have may have just been claimed here, and else answers *moved*.
+    /// To whoever has the shard. A shard that nobody is known to have may have just been claimed here, and
+    /// else answers *moved*.
     pub fn of(entry: Entry) -> Self {
         match entry.owner {
-            Owner::Elsewhere(to) => Self::Peer { to, epoch: entry.epoch },
+            Owner::Elsewhere(to) => Self::Peer {
+                to,
+                epoch: entry.epoch,
+            },
             Owner::Here | Owner::Nobody => Self::Here,
         }
     }

@@ -31,8 +31,14 @@ struct Peers {
 
 impl Peers {
     fn with(script: impl IntoIterator<Item = (u64, Vec<Does>)>) -> Arc<Self> {
-        let script = script.into_iter().map(|(peer, does)| (peer, does.into())).collect();
-        Arc::new(Self { script: Mutex::new(script), ..Self::default() })
+        let script = script
+            .into_iter()
+            .map(|(peer, does)| (peer, does.into()))
+            .collect();
+        Arc::new(Self {
+            script: Mutex::new(script),
+            ..Self::default()
+        })
     }
 
     fn asked(&self) -> Vec<(u64, u64)> {
@@ -46,7 +52,11 @@ impl Remote for Peers {
         let does = {
             let mut script = self.script.lock().unwrap();
             let does = &mut script.iter_mut().find(|(peer, _)| *peer == to.get()).unwrap().1;
-            if does.len() > 1 { does.pop_front().unwrap() } else { does[0] }
+            if does.len() > 1 {
+                does.pop_front().unwrap()
+            } else {
+                does[0]
+            }
         };
         self.carry_out(does, coupon, request);
     }
@@ -57,8 +67,18 @@ impl Peers {
         match (does, request) {
             (Does::SetBack(setback), request) => request.set_back(setback),
             (Does::Replay, Request::Issue(IssueRequest { user, key, .. }, reply)) => {
-                let id = IssuanceId { coupon, sequence: Sequence::new(1) };
-                reply.send(Ok(IssueOutcome::Replayed(Issuance { id, user, nth: 1, key, issued_at: timestamp(), expires_at: None })));
+                let id = IssuanceId {
+                    coupon,
+                    sequence: Sequence::new(1),
+                };
+                reply.send(Ok(IssueOutcome::Replayed(Issuance {
+                    id,
+                    user,
+                    nth: 1,
+                    key,
+                    issued_at: timestamp(),
+                    expires_at: None,
+                })));
             }
             (Does::Nothing, request) => self.unanswered.lock().unwrap().push(request),
             (Does::Replay, Request::Change(..)) => panic!("nobody replays a change"),
@@ -67,7 +87,10 @@ impl Peers {
 }
 
 fn fence(owner: u64, epoch: u64) -> Fence {
-    Fence { epoch: Epoch::new(epoch), owner: Incarnation::new(owner).unwrap() }
+    Fence {
+        epoch: Epoch::new(epoch),
+        owner: Incarnation::new(owner).unwrap(),
+    }
 }
 
 fn coupon() -> CouponId {
@@ -92,12 +115,25 @@ fn router(peers: &Arc<Peers>) -> (Router, Ownership) {
     ownership.learn(coupon().shard(), fence(2, 5));
     let (remote, lease) = (Arc::clone(peers) as Arc<dyn Remote>, Lease::default());
     lease.set(me, time::moment() + 10 * LIMIT);
-    (Router::new(Arc::new([]), ownership.clone(), remote, lease, Admission::new(100)), ownership)
+    (
+        Router::new(
+            Arc::new([]),
+            ownership.clone(),
+            remote,
+            lease,
+            Admission::new(100),
+        ),
+        ownership,
+    )
 }
 
 async fn issue(router: &Router, limit: Duration) -> IssueAnswer {
     let (user, key) = (UserId::parse("alice").unwrap(), RequestKey::parse("key").unwrap());
-    let request = IssueRequest { user, key, expires: time::moment() + limit };
+    let request = IssueRequest {
+        user,
+        key,
+        expires: time::moment() + limit,
+    };
     router.issue(coupon(), request, Instant::now() + limit).await
 }
 
@@ -128,7 +164,10 @@ async fn a_peer_that_stands_still_is_not_waited_for_once_its_shard_has_another_o
         tokio::task::yield_now().await;
     }
     ownership.learn(coupon().shard(), fence(3, 6));
-    let answer = tokio::time::timeout(LIMIT / 2, asking).await.expect("it is asked for elsewhere").unwrap();
+    let answer = tokio::time::timeout(LIMIT / 2, asking)
+        .await
+        .expect("it is asked for elsewhere")
+        .unwrap();
     assert!(matches!(answer, Ok(IssueOutcome::Replayed(_))));
     assert_eq!(peers.asked(), [(2, 5), (3, 6)]);
 }
@@ -180,25 +219,56 @@ async fn whoever_waits_for_a_shard_goes_on_at_the_news_of_its_next_owner_and_not
 
 #[tokio::test]
 async fn whoever_may_have_been_decided_for_is_settled_by_an_owner_alone() {
-    let setbacks = [Setback::Unknown, Setback::Overloaded, Setback::StoreUnavailable, Setback::Moved].map(Does::SetBack);
+    let setbacks = [
+        Setback::Unknown,
+        Setback::Overloaded,
+        Setback::StoreUnavailable,
+        Setback::Moved,
+    ]
+    .map(Does::SetBack);
     let peers = Peers::with([(2, [&setbacks[..], &[Does::Replay]].concat())]);
-    assert!(matches!(issue(&router(&peers).0, LIMIT).await, Ok(IssueOutcome::Replayed(_))));
+    assert!(matches!(
+        issue(&router(&peers).0, LIMIT).await,
+        Ok(IssueOutcome::Replayed(_))
+    ));
     assert_eq!(peers.asked().len(), 5);
     // Not settled in time, it stays unknown whatever came last.
-    for last in [Setback::Overloaded, Setback::StoreUnavailable, Setback::Moved, Setback::Expired] {
+    for last in [
+        Setback::Overloaded,
+        Setback::StoreUnavailable,
+        Setback::Moved,
+        Setback::Expired,
+    ] {
         let peers = Peers::with([(2, vec![Does::SetBack(Setback::Unknown), Does::SetBack(last)])]);
-        assert_eq!(issue(&router(&peers).0, Duration::from_millis(300)).await, Err(Setback::Unknown), "{last:?}");
+        assert_eq!(
+            issue(&router(&peers).0, Duration::from_millis(300)).await,
+            Err(Setback::Unknown),
+            "{last:?}"
+        );
     }
     // And what nobody can have decided is said to be so.
     let peers = Peers::with([(2, vec![Does::SetBack(Setback::Moved)])]);
-    assert_eq!(issue(&router(&peers).0, Duration::from_millis(300)).await, Err(Setback::Moved));
+    assert_eq!(
+        issue(&router(&peers).0, Duration::from_millis(300)).await,
+        Err(Setback::Moved)
+    );
 }
 
 #[tokio::test]
 async fn a_change_that_may_have_been_made_is_not_asked_for_again() {
-    let peers = Peers::with([(2, vec![Does::SetBack(Setback::Moved), Does::SetBack(Setback::Unknown)])]);
-    let request = ChangeRequest { change: Change::Pause, if_version: None, expires: time::moment() + LIMIT };
-    let answer = router(&peers).0.change(coupon(), request, Instant::now() + LIMIT).await;
+    let peers = Peers::with([(
+        2,
+        vec![Does::SetBack(Setback::Moved), Does::SetBack(Setback::Unknown)],
+    )]);
+    let request = ChangeRequest {
+        change: Change::Pause,
+        if_version: None,
+        expires: time::moment() + LIMIT,
+    };
+    let answer = router(&peers)
+        .0
+        .change(coupon(), request, Instant::now() + LIMIT)
+        .await;
     assert_eq!(answer, Err(Setback::Unknown));
     assert_eq!(peers.asked().len(), 2);
 }
@@ -216,9 +286,15 @@ async fn who_reads_no_rows_any_more_does_not_wait_for_a_shard_that_moves() {
 #[tokio::test]
 async fn no_more_wait_for_a_shard_than_there_are_places() {
     let peers = Peers::with([(2, vec![Does::SetBack(Setback::Moved)])]);
-    let router = Router { waiting: Admission::new(1), ..router(&peers).0 };
+    let router = Router {
+        waiting: Admission::new(1),
+        ..router(&peers).0
+    };
     let place = router.waiting.admit().unwrap();
     assert_eq!(issue(&router, LIMIT).await, Err(Setback::Overloaded));
     drop(place);
-    assert_eq!(issue(&router, Duration::from_millis(100)).await, Err(Setback::Moved));
+    assert_eq!(
+        issue(&router, Duration::from_millis(100)).await,
+        Err(Setback::Moved)
+    );
 }

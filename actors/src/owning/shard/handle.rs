@@ -39,13 +39,22 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn owner(&self, coupon: CouponId) -> Option<OwnerHandle> {
-        self.owners.read().unwrap_or_else(PoisonError::into_inner).get(&coupon).cloned()
+        self.owners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&coupon)
+            .cloned()
     }
 
-    /// Puts a request into the mailbox of the coupon's owner; one that is not loaded takes nobody. Its handle is not copied: every request of a crowd would
-    /// count the same references up and down.
+    /// Puts a request into the mailbox of the coupon's owner; one that is not loaded takes nobody. Its handle
+    /// is not copied: every request of a crowd would count the same references up and down.
     fn decide(&self, coupon: CouponId, request: Request) -> Result<(), (Request, NotAdmitted)> {
-        match self.owners.read().unwrap_or_else(PoisonError::into_inner).get(&coupon) {
+        match self
+            .owners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&coupon)
+        {
             Some(owner) => owner.decide(request),
             None => Err((request, NotAdmitted::Closed)),
         }
@@ -72,26 +81,31 @@ impl ShardHandle {
         Ok(Self { actor, shared })
     }
 
-    /// Brings a request to the coupon's owner, which is loaded if it is not there. The answer comes by the request's own way back.
+    /// Brings a request to the coupon's owner, which is loaded if it is not there. The answer comes by the
+    /// request's own way back.
     pub fn ask(&self, coupon: CouponId, request: Request) {
         let request = match self.shared.decide(coupon, request) {
             Ok(()) => return,
             Err((request, NotAdmitted::Full)) => return request.set_back(Setback::Overloaded),
             Err((request, NotAdmitted::Closed)) => request,
         };
-        if let Err(ractor::MessagingErr::SendErr(ShardCommand::Ask(_, request))) = self.actor.cast(ShardCommand::Ask(coupon, request)) {
+        if let Err(ractor::MessagingErr::SendErr(ShardCommand::Ask(_, request))) =
+            self.actor.cast(ShardCommand::Ask(coupon, request))
+        {
             request.set_back(Setback::Moved);
         }
     }
 
     /// It was claimed for this node, under this fence.
     ///
-    /// That another handed it to us may also be heard of late, or twice: a fence that is not news changes nothing.
+    /// That another handed it to us may also be heard of late, or twice: a fence that is not news changes
+    /// nothing.
     pub fn claimed(&self, fence: Fence) {
         self.turn(ShardCommand::Claimed(fence));
     }
 
-    /// Gives it to this node, or to nobody, if it is ours under this fence: stops admitting, stores everything, stops its owners, names the next owner.
+    /// Gives it to this node, or to nobody, if it is ours under this fence: stops admitting, stores
+    /// everything, stops its owners, names the next owner.
     pub fn give_up(&self, from: Fence, to: Option<Incarnation>) {
         self.turn(ShardCommand::GiveUp(from, to));
     }
@@ -99,7 +113,14 @@ impl ShardHandle {
     /// This node is about to hand it over: these coupons are loaded, as many as whoever gets it loads ahead.
     pub fn announced(&self) -> Vec<CouponId> {
         self.shared.loaded_ahead_by.store(0, Ordering::Release);
-        self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).keys().copied().take(EXPECTED_MAX).collect()
+        self.shared
+            .owners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .copied()
+            .take(EXPECTED_MAX)
+            .collect()
     }
 
     /// This node has loaded ahead what was announced.
@@ -112,8 +133,8 @@ impl ShardHandle {
         self.shared.loaded_ahead_by.load(Ordering::Acquire) == by.get() || self.owners() == 0
     }
 
-    /// It is about to be handed to this node, by that one: loads these coupons ahead, the first so many, and says so. Nothing is decided upon them before
-    /// it came.
+    /// It is about to be handed to this node, by that one: loads these coupons ahead, the first so many, and
+    /// says so. Nothing is decided upon them before it came.
     pub fn expect(&self, from: Incarnation, coupons: Vec<CouponId>) {
         let _ = self.actor.cast(ShardCommand::Expect(from, coupons));
     }
@@ -141,7 +162,8 @@ impl ShardHandle {
         let _ = self.actor.cast(ShardCommand::Sweep);
     }
 
-    /// How often it has changed how it stands. Taken before rows are read, it tells [`Self::here`] whether they may be older than what is so now.
+    /// How often it has changed how it stands. Taken before rows are read, it tells [`Self::here`] whether
+    /// they may be older than what is so now.
     pub fn changes(&self) -> u64 {
         self.shared.standing.changes()
     }
@@ -159,15 +181,23 @@ impl ShardHandle {
     /// Tells the coupon's owner something, if it is loaded.
     #[cfg(test)]
     pub(crate) fn tell_owner(&self, coupon: CouponId, command: OwnerCommand) -> bool {
-        self.shared.owner(coupon).map(|owner| owner.tell(command)).is_some()
+        self.shared
+            .owner(coupon)
+            .map(|owner| owner.tell(command))
+            .is_some()
     }
 
     /// How many owners are loaded.
     pub fn owners(&self) -> usize {
-        self.shared.owners.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.shared
+            .owners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
-    /// Stores everything, stops all owners, and gives the shard up. Without a limit of its own: the caller sets one.
+    /// Stores everything, stops all owners, and gives the shard up. Without a limit of its own: the caller
+    /// sets one.
     pub async fn drain(&self) {
         let (done, is_done) = oneshot::channel();
         if self.actor.cast(ShardCommand::Drain(done)).is_ok() {

@@ -1,8 +1,10 @@
-//! The life of a shard as a state machine: claimed, served, raised, given up; and in it each coupon's owner: loading, active, stopping. `event → effects`.
+//! The life of a shard as a state machine: claimed, served, raised, given up; and in it each coupon's owner:
+//! loading, active, stopping. `event → effects`.
 //!
-//! Two rules. A coupon is loaded only under a fence of ours; what is loaded ahead is completed under one before anybody decides upon it. And where an
-//! owner stopped with anything unsettled, the epoch is raised, and that is committed, before the coupon is read again: whatever the stopped one still
-//! has under way is then void.
+//! Two rules. A coupon is loaded only under a fence of ours; what is loaded ahead is completed under one
+//! before anybody decides upon it. And where an owner stopped with anything unsettled, the epoch is raised,
+//! and that is committed, before the coupon is read again: whatever the stopped one still has under way is
+//! then void.
 //!
 //! ```text
 //! unserved ──claimed──► serving ◄──► raising
@@ -25,7 +27,8 @@ use crate::owning::shard::lifecycle::slot::{Expected, Loading, Seat};
 /// Most requests that wait for one owner to be loaded. As many as its mailbox takes, as they all go there.
 pub const WAITING_MAX: usize = crate::owning::owner::actor::OWNER_PLACES;
 
-/// Most coupons of a shard that are loaded ahead: a shard has some that are asked for at a time, and the rest is loaded when it is.
+/// Most coupons of a shard that are loaded ahead: a shard has some that are asked for at a time, and the rest
+/// is loaded when it is.
 pub const EXPECTED_MAX: usize = 64;
 
 /// What happens to a shard.
@@ -41,7 +44,8 @@ pub enum Event {
     Bounced(CouponId, Request),
     /// Loading ended.
     Loaded(CouponId, Load),
-    /// The owner stopped, having been of this epoch; `unsettled` if something it decided may yet be stored or not.
+    /// The owner stopped, having been of this epoch; `unsettled` if something it decided may yet be stored or
+    /// not.
     Stopped {
         /// Whose owner.
         coupon: CouponId,
@@ -61,7 +65,8 @@ pub enum Event {
         /// How it ended.
         raise: Raise,
     },
-    /// Store everything, stop everybody, and then give the shard to another, or to nobody. It may be claimed again.
+    /// Store everything, stop everybody, and then give the shard to another, or to nobody. It may be claimed
+    /// again.
     GiveUp {
         /// The fence under which it is ours: if it is served under another by now, nothing happens.
         from: Fence,
@@ -120,11 +125,13 @@ pub enum Effect {
     Keep(CouponId),
     /// Say that nothing is being read ahead any more.
     LoadedAhead,
-    /// Read the coupon itself, and what is missing to what was read ahead; the fence is committed. Ends as [`Self::Load`] does.
+    /// Read the coupon itself, and what is missing to what was read ahead; the fence is committed. Ends as
+    /// [`Self::Load`] does.
     LoadTail(CouponId),
     /// Drop what was kept.
     Forget(CouponId),
-    /// Make the owner of the coupon just read, under this fence. Whatever was read and is not activated by the time the effects are carried out is dropped.
+    /// Make the owner of the coupon just read, under this fence. Whatever was read and is not activated by
+    /// the time the effects are carried out is dropped.
     Activate(CouponId, Fence),
     /// Put a request into the owner's mailbox.
     Deliver(CouponId, Request),
@@ -169,7 +176,8 @@ enum Standing {
     },
     /// The compare-and-set is under way.
     Giving(Fence),
-    /// It was not heard of: it may yet be done. The epoch is raised, which makes it void, or shows that it was done.
+    /// It was not heard of: it may yet be done. The epoch is raised, which makes it void, or shows that it
+    /// was done.
     Regaining(Fence),
     Draining(Option<Fence>),
     /// For good: the node is stopping.
@@ -193,7 +201,8 @@ pub enum Shown {
 #[derive(Debug)]
 pub struct Life {
     standing: Standing,
-    /// The last fence of ours that was heard of: one that is not newer was given up since, and is heard of late.
+    /// The last fence of ours that was heard of: one that is not newer was given up since, and is heard of
+    /// late.
     last: Option<Fence>,
     /// In order, so that the same events have the same effects.
     seats: BTreeMap<CouponId, Seat>,
@@ -201,7 +210,11 @@ pub struct Life {
 
 impl Default for Life {
     fn default() -> Self {
-        Self { standing: Standing::Unserved, last: None, seats: BTreeMap::new() }
+        Self {
+            standing: Standing::Unserved,
+            last: None,
+            seats: BTreeMap::new(),
+        }
     }
 }
 
@@ -224,14 +237,20 @@ impl Life {
         match self.standing {
             Standing::Unserved => Shown::Unserved,
             Standing::Serving(fence) | Standing::Raising(fence) => Shown::Serving(fence.epoch),
-            Standing::GivingUp { .. } | Standing::Giving(_) | Standing::Regaining(_) | Standing::Draining(_) => Shown::Moving,
+            Standing::GivingUp { .. }
+            | Standing::Giving(_)
+            | Standing::Regaining(_)
+            | Standing::Draining(_) => Shown::Moving,
             Standing::Drained => Shown::Drained,
         }
     }
 
     /// Coupons whose owner is active.
     pub fn active(&self) -> impl Iterator<Item = CouponId> {
-        self.seats.iter().filter(|(_, seat)| matches!(seat, Seat::Active)).map(|(coupon, _)| *coupon)
+        self.seats
+            .iter()
+            .filter(|(_, seat)| matches!(seat, Seat::Active))
+            .map(|(coupon, _)| *coupon)
     }
 
     /// Takes an event.
@@ -247,13 +266,18 @@ impl Life {
                 self.asked(coupon, request, effects);
             }
             Event::Loaded(coupon, load) => self.loaded(coupon, load, effects),
-            Event::Stopped { coupon, epoch, unsettled } => {
+            Event::Stopped {
+                coupon,
+                epoch,
+                unsettled,
+            } => {
                 let void_already = self.fence().is_some_and(|fence| fence.epoch > epoch);
                 self.gone(coupon, unsettled && !void_already, effects);
             }
             Event::Panicked(coupon) => self.gone(coupon, true, effects),
             Event::Fenced(epoch) => {
-                // While a raise is under way the owner was fenced by ourselves, and is told the new epoch after it.
+                // While a raise is under way the owner was fenced by ourselves, and is told the new epoch
+                // after it.
                 if self.standing_is_serving_at(epoch) {
                     self.lost(effects);
                 }
@@ -288,7 +312,8 @@ impl Life {
 
     /// Whether a later fence of the same incarnation was heard of.
     fn is_known_beyond(&self, fence: Fence) -> bool {
-        self.last.is_some_and(|last| last.owner == fence.owner && last.epoch > fence.epoch)
+        self.last
+            .is_some_and(|last| last.owner == fence.owner && last.epoch > fence.epoch)
     }
 
     fn standing_is_serving_at(&self, epoch: Epoch) -> bool {
@@ -302,7 +327,8 @@ impl Life {
         }
     }
 
-    /// Serves under a fence that was just committed: those who are active take it, those who wait for it are read.
+    /// Serves under a fence that was just committed: those who are active take it, those who wait for it are
+    /// read.
     fn serve(&mut self, fence: Fence, effects: &mut Vec<Effect>) {
         self.standing = Standing::Serving(fence);
         self.last = Some(fence);
@@ -351,11 +377,16 @@ impl Life {
 
     fn drain(&mut self, effects: &mut Vec<Effect>) {
         self.standing = match self.standing {
-            // Ours still, but with a raise under way the epoch is not known: it is left to whoever claims next. So is what is being given.
-            Standing::Unserved | Standing::Raising(_) | Standing::Giving(_) | Standing::Regaining(_) | Standing::Drained => {
-                Standing::Draining(None)
+            // Ours still, but with a raise under way the epoch is not known: it is left to whoever claims
+            // next. So is what is being given.
+            Standing::Unserved
+            | Standing::Raising(_)
+            | Standing::Giving(_)
+            | Standing::Regaining(_)
+            | Standing::Drained => Standing::Draining(None),
+            Standing::Serving(fence) | Standing::GivingUp { from: fence, .. } => {
+                Standing::Draining(Some(fence))
             }
-            Standing::Serving(fence) | Standing::GivingUp { from: fence, .. } => Standing::Draining(Some(fence)),
             Standing::Draining(fence) => Standing::Draining(fence),
         };
         self.clear(effects, Effect::Drain);
@@ -385,7 +416,10 @@ impl Life {
                 }
             }
         });
-        effects.extend(away.into_iter().map(|request| Effect::SetBack(request, Setback::Moved)));
+        effects.extend(
+            away.into_iter()
+                .map(|request| Effect::SetBack(request, Setback::Moved)),
+        );
     }
 
     fn asked(&mut self, coupon: CouponId, request: Request, effects: &mut Vec<Effect>) {
@@ -397,15 +431,18 @@ impl Life {
             Some(Seat::Active) => effects.push(Effect::Deliver(coupon, request)),
             // One that was not read ahead in time is read now: nobody waits behind what nobody asks for.
             None | Some(Seat::Expected(_)) => {
-                self.seats.insert(coupon, Loading::of(present, VecDeque::from([request])));
+                self.seats
+                    .insert(coupon, Loading::of(present, VecDeque::from([request])));
                 effects.push(Effect::Load(coupon));
             }
-            Some(Seat::Loading(Loading { requests, .. }) | Seat::Stopping(requests) | Seat::AwaitingRaise(requests)) => {
-                match requests.len() < WAITING_MAX {
-                    true => requests.push_back(request),
-                    false => effects.push(Effect::SetBack(request, Setback::Overloaded)),
-                }
-            }
+            Some(
+                Seat::Loading(Loading { requests, .. })
+                | Seat::Stopping(requests)
+                | Seat::AwaitingRaise(requests),
+            ) => match requests.len() < WAITING_MAX {
+                true => requests.push_back(request),
+                false => effects.push(Effect::SetBack(request, Setback::Overloaded)),
+            },
         }
     }
 
@@ -413,21 +450,44 @@ impl Life {
         if !matches!(self.seats.get(&coupon), Some(Seat::Loading(_))) {
             return;
         }
-        let Some(Seat::Loading(Loading { under, mut requests, before })) = self.seats.remove(&coupon) else { return };
+        let Some(Seat::Loading(Loading {
+            under,
+            mut requests,
+            before,
+        })) = self.seats.remove(&coupon)
+        else {
+            return;
+        };
         match (load, self.fence()) {
             (Load::Read, Some(present)) if present == under => {
                 self.seats.insert(coupon, Seat::Active);
                 effects.push(Effect::Activate(coupon, present));
-                effects.extend(requests.into_iter().map(|request| Effect::Deliver(coupon, request)));
+                effects.extend(
+                    requests
+                        .into_iter()
+                        .map(|request| Effect::Deliver(coupon, request)),
+                );
                 return;
             }
             // It was read under a fence that is not ours any more: others may have written since.
             (Load::Read, Some(_)) => {}
             (Load::NoSuchCoupon, _) => {
-                effects.extend(requests.drain(..before.min(requests.len())).map(Effect::UnknownCoupon));
+                effects.extend(
+                    requests
+                        .drain(..before.min(requests.len()))
+                        .map(Effect::UnknownCoupon),
+                );
             }
-            (Load::Failed, _) => effects.extend(requests.drain(..).map(|request| Effect::SetBack(request, Setback::StoreUnavailable))),
-            (Load::NoPlace, _) => effects.extend(requests.drain(..).map(|request| Effect::SetBack(request, Setback::Overloaded))),
+            (Load::Failed, _) => effects.extend(
+                requests
+                    .drain(..)
+                    .map(|request| Effect::SetBack(request, Setback::StoreUnavailable)),
+            ),
+            (Load::NoPlace, _) => effects.extend(
+                requests
+                    .drain(..)
+                    .map(|request| Effect::SetBack(request, Setback::Overloaded)),
+            ),
             (Load::Read, None) => {}
         }
         match self.fence() {
@@ -435,7 +495,11 @@ impl Life {
                 self.seats.insert(coupon, Loading::of(present, requests));
                 effects.push(Effect::Load(coupon));
             }
-            _ => effects.extend(requests.into_iter().map(|request| Effect::SetBack(request, Setback::Moved))),
+            _ => effects.extend(
+                requests
+                    .into_iter()
+                    .map(|request| Effect::SetBack(request, Setback::Moved)),
+            ),
         }
     }
 
@@ -454,7 +518,10 @@ impl Life {
             Standing::Serving(fence) if unsettled => {
                 self.standing = Standing::Raising(fence);
                 self.seats.insert(coupon, Seat::AwaitingRaise(requests));
-                effects.push(Effect::Raise { from: fence, pause: false });
+                effects.push(Effect::Raise {
+                    from: fence,
+                    pause: false,
+                });
             }
             Standing::Raising(_) if unsettled => {
                 // Its portions carry the epoch that the raise under way makes void.
@@ -471,7 +538,11 @@ impl Life {
             | Standing::Regaining(_)
             | Standing::Draining(_)
             | Standing::Drained => {
-                effects.extend(requests.into_iter().map(|request| Effect::SetBack(request, Setback::Moved)));
+                effects.extend(
+                    requests
+                        .into_iter()
+                        .map(|request| Effect::SetBack(request, Setback::Moved)),
+                );
             }
         }
     }

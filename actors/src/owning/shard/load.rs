@@ -1,4 +1,5 @@
-//! Reading a coupon from the store into a ledger: whole, or its issuances ahead and the rest when its shard is ours.
+//! Reading a coupon from the store into a ledger: whole, or its issuances ahead and the rest when its shard
+//! is ours.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,16 +58,31 @@ impl Loaded {
 }
 
 /// Reads a coupon, once one of `loads` is free, if the node has a place for one more owner.
-pub(super) async fn load(store: Arc<dyn Store>, loads: &Semaphore, places: &Admission, coupon: CouponId) -> Loaded {
-    let Ok(_free) = loads.acquire().await else { return Loaded::Failed };
-    let Ok(place) = places.admit() else { return Loaded::NoPlace };
+pub(super) async fn load(
+    store: Arc<dyn Store>,
+    loads: &Semaphore,
+    places: &Admission,
+    coupon: CouponId,
+) -> Loaded {
+    let Ok(_free) = loads.acquire().await else {
+        return Loaded::Failed;
+    };
+    let Ok(place) = places.admit() else {
+        return Loaded::NoPlace;
+    };
     let begun = Instant::now();
     let read = whole(store.as_ref(), coupon).await;
     ended(coupon, read, place, begun)
 }
 
-/// Reads a coupon's issuances ahead of its shard, once one of `loads` is free. `None` where that does not work: it is read whole when it is asked for.
-pub(super) async fn preload(store: Arc<dyn Store>, loads: &Semaphore, places: &Admission, coupon: CouponId) -> Option<Ahead> {
+/// Reads a coupon's issuances ahead of its shard, once one of `loads` is free. `None` where that does not
+/// work: it is read whole when it is asked for.
+pub(super) async fn preload(
+    store: Arc<dyn Store>,
+    loads: &Semaphore,
+    places: &Admission,
+    coupon: CouponId,
+) -> Option<Ahead> {
     let _free = loads.acquire().await.ok()?;
     let place = places.admit().ok()?;
     match whole(store.as_ref(), coupon).await {
@@ -78,12 +94,24 @@ pub(super) async fn preload(store: Arc<dyn Store>, loads: &Semaphore, places: &A
     }
 }
 
-/// Reads the coupon itself, and the issuances that are missing to those read ahead. Only once the fence is committed.
-pub(super) async fn load_tail(store: Arc<dyn Store>, loads: &Semaphore, coupon: CouponId, ahead: Ahead) -> Loaded {
-    let Ok(_free) = loads.acquire().await else { return Loaded::Failed };
+/// Reads the coupon itself, and the issuances that are missing to those read ahead. Only once the fence is
+/// committed.
+pub(super) async fn load_tail(
+    store: Arc<dyn Store>,
+    loads: &Semaphore,
+    coupon: CouponId,
+    ahead: Ahead,
+) -> Loaded {
+    let Ok(_free) = loads.acquire().await else {
+        return Loaded::Failed;
+    };
     let (begun, Ahead { issued, place }) = (Instant::now(), ahead);
     let mut tail = Tail::of(issued);
-    let found = store.load(coupon, tail.after(), &mut |issuance| tail.take(&issuance).map_err(|error| unreadable(coupon, &error))).await;
+    let found = store
+        .load(coupon, tail.after(), &mut |issuance| {
+            tail.take(&issuance).map_err(|error| unreadable(coupon, &error))
+        })
+        .await;
     let read = match (found, tail.complete()) {
         (Ok(Some(row)), Some(issued)) => Ok(Some((row, issued))),
         (Ok(Some(_)), None) => {
@@ -98,7 +126,8 @@ pub(super) async fn load_tail(store: Arc<dyn Store>, loads: &Semaphore, coupon: 
 
 async fn whole(store: &dyn Store, coupon: CouponId) -> Result<Option<(Coupon, Issued)>> {
     let mut issued = Issued::new(coupon);
-    let mut take = |issuance: LoadedIssuance<'_>| issued.push(&issuance).map_err(|error| unreadable(coupon, &error));
+    let mut take =
+        |issuance: LoadedIssuance<'_>| issued.push(&issuance).map_err(|error| unreadable(coupon, &error));
     let found = store.load(coupon, Sequence::NONE, &mut take).await?;
     Ok(found.map(|row| (row, issued)))
 }
@@ -113,7 +142,10 @@ fn ended(coupon: CouponId, read: Result<Option<(Coupon, Issued)>>, place: Permit
             let seconds = begun.elapsed().as_secs_f64();
             handles().owner_activation_seconds.record(seconds);
             tracing::debug!(%coupon, issued = %issued.last(), seconds, "loaded");
-            Loaded::Read(Readied { ledger: Box::new(Ledger::new(row, issued)), place })
+            Loaded::Read(Readied {
+                ledger: Box::new(Ledger::new(row, issued)),
+                place,
+            })
         }
         Ok(None) => Loaded::NoSuchCoupon,
         Err(error) => {

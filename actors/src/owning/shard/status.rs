@@ -1,4 +1,5 @@
-//! How a shard stands, for those who look from outside, and whether that changed while they were looking elsewhere.
+//! How a shard stands, for those who look from outside, and whether that changed while they were looking
+//! elsewhere.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -90,7 +91,11 @@ mod tests {
         let read = standing.changes();
         assert_eq!(standing.here(read), Here::Serving(Epoch::new(4)));
         standing.show(Shown::Serving(Epoch::new(5)));
-        assert_eq!(standing.here(read), Here::Unjudged, "it raised its epoch by itself");
+        assert_eq!(
+            standing.here(read),
+            Here::Unjudged,
+            "it raised its epoch by itself"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A lane as a state machine: it joins portions into batches, one batch at a time, and brings every portion to one fate. `event → effects`.
+//! A lane as a state machine: it joins portions into batches, one batch at a time, and brings every portion
+//! to one fate. `event → effects`.
 //!
 //! ```text
 //! stored whole ──────────────► stored
@@ -8,7 +9,8 @@
 //! lease over ────────────────► unknown
 //! ```
 //!
-//! Sending a batch again does no harm: rows that are there already clash, and reading back shows that they are the same.
+//! Sending a batch again does no harm: rows that are there already clash, and reading back shows that they
+//! are the same.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -99,7 +101,11 @@ pub struct Lane<H> {
 
 impl<H> Default for Lane<H> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), alone: VecDeque::new(), out: None }
+        Self {
+            queue: VecDeque::new(),
+            alone: VecDeque::new(),
+            out: None,
+        }
     }
 }
 
@@ -114,7 +120,12 @@ impl<H: Clone> Lane<H> {
                 self.queue.push_back(submission);
             }
             Event::Written(result) => self.written(result, effects),
-            Event::ReadBack(Ok(found)) if self.out.as_ref().is_some_and(|out| out.submissions.len() == found.len()) => {
+            Event::ReadBack(Ok(found))
+                if self
+                    .out
+                    .as_ref()
+                    .is_some_and(|out| out.submissions.len() == found.len()) =>
+            {
                 self.read_back(&found, effects);
             }
             Event::ReadBack(Err(StoreError::Fatal(why))) => effects.push(Effect::Die(why)),
@@ -128,7 +139,8 @@ impl<H: Clone> Lane<H> {
         }
     }
 
-    /// The incarnations that decided what is out: what one left behind is not tried under the lease of its successor.
+    /// The incarnations that decided what is out: what one left behind is not tried under the lease of its
+    /// successor.
     pub fn incarnations(&self) -> impl Iterator<Item = Incarnation> {
         let out = self.out.iter().flat_map(|out| &out.submissions);
         out.map(|submission| submission.portion.fence.owner)
@@ -145,13 +157,18 @@ impl<H: Clone> Lane<H> {
             Ok(rows) if rows == rows_of(&out.submissions) => {
                 let stored = std::mem::take(&mut out.submissions);
                 self.out = None;
-                effects.extend(stored.into_iter().map(|submission| Effect::Settle(submission, Fate::Stored)));
+                effects.extend(
+                    stored
+                        .into_iter()
+                        .map(|submission| Effect::Settle(submission, Fate::Stored)),
+                );
             }
             Ok(_fewer) => {
                 out.clashed = false;
                 self.look(effects);
             }
-            // What makes no sense today makes none tomorrow: sent again and again it would only keep the others of this lane waiting.
+            // What makes no sense today makes none tomorrow: sent again and again it would only keep the
+            // others of this lane waiting.
             Err(StoreError::Clash(_) | StoreError::Unreadable(_)) => {
                 out.clashed = true;
                 self.look(effects);
@@ -181,19 +198,24 @@ impl<H: Clone> Lane<H> {
                     self.alone.push_back(submission);
                     continue;
                 }
-                // Its fence holds and its place is free, and yet the store refused it: only a guard does that.
+                // Its fence holds and its place is free, and yet the store refused it: only a guard does
+                // that.
                 (FoundRows::Absent, true) => Fate::Contradicted,
             };
             effects.push(Effect::Settle(submission, fate));
         }
     }
 
-    /// The rows cannot be read back, and trying again is vain: each portion goes by itself, and of one that is by itself already, only loading its
-    /// coupon anew, above a raised epoch, can tell.
+    /// The rows cannot be read back, and trying again is vain: each portion goes by itself, and of one that
+    /// is by itself already, only loading its coupon anew, above a raised epoch, can tell.
     fn cannot_tell(&mut self, effects: &mut Vec<Effect<H>>) {
         let Some(out) = self.out.take() else { return };
         if out.alone {
-            effects.extend(out.submissions.into_iter().map(|submission| Effect::Settle(submission, Fate::Contradicted)));
+            effects.extend(
+                out.submissions
+                    .into_iter()
+                    .map(|submission| Effect::Settle(submission, Fate::Contradicted)),
+            );
         } else {
             self.alone.extend(out.submissions);
         }
@@ -223,7 +245,10 @@ impl<H: Clone> Lane<H> {
     /// The lease is over: what is out may be stored or not, and only raising the epoch and reading tells.
     fn give_up(&mut self, effects: &mut Vec<Effect<H>>) {
         let out = self.out.take().map(|out| out.submissions).unwrap_or_default();
-        let all = out.into_iter().chain(self.alone.drain(..)).chain(self.queue.drain(..));
+        let all = out
+            .into_iter()
+            .chain(self.alone.drain(..))
+            .chain(self.queue.drain(..));
         effects.extend(all.map(|submission| Effect::Settle(submission, Fate::Unknown)));
     }
 
@@ -237,10 +262,18 @@ impl<H: Clone> Lane<H> {
         }
         effects.push(Effect::Write(batch_of(&submissions)));
         let pauses = pauses(RETRY_FIRST, RETRY_LONGEST);
-        self.out = Some(Out { submissions, next: Next::Write, clashed: false, alone, delayed: false, pauses });
+        self.out = Some(Out {
+            submissions,
+            next: Next::Write,
+            clashed: false,
+            alone,
+            delayed: false,
+            pauses,
+        });
     }
 
-    /// The run of portions at the front that fit into one statement: a change by itself, or issuances up to the most rows.
+    /// The run of portions at the front that fit into one statement: a change by itself, or issuances up to
+    /// the most rows.
     fn join(&mut self) -> Vec<Submission<H>> {
         let mut joined: Vec<Submission<H>> = Vec::new();
         let mut rows = 0;
@@ -261,11 +294,19 @@ impl<H: Clone> Lane<H> {
 
 /// How many rows they store if all pass their guards.
 fn rows_of<H>(submissions: &[Submission<H>]) -> u64 {
-    submissions.iter().map(|submission| submission.portion.entries.len() as u64).sum()
+    submissions
+        .iter()
+        .map(|submission| submission.portion.entries.len() as u64)
+        .sum()
 }
 
 fn batch_of<H>(submissions: &[Submission<H>]) -> Batch {
-    Batch { portions: submissions.iter().map(|submission| submission.portion.clone()).collect() }
+    Batch {
+        portions: submissions
+            .iter()
+            .map(|submission| submission.portion.clone())
+            .collect(),
+    }
 }
 
 #[cfg(test)]

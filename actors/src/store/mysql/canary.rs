@@ -1,9 +1,10 @@
-//! The canary: the last beat that the database confirmed. A database that has forgotten it went backwards (a restore, a fail-over to a server that
-//! had less), and must be given no batch before the node has noticed and joined anew: in the rows as they were, the old fence still holds, and
-//! what was decided after rows that are gone would leave a gap.
+//! The canary: the last beat that the database confirmed. A database that has forgotten it went backwards (a
+//! restore, a fail-over to a server that had less), and must be given no batch before the node has noticed
+//! and joined anew: in the rows as they were, the old fence still holds, and what was decided after rows that
+//! are gone would leave a gap.
 //!
-//! A server goes back only between connections. So each new connection of a lane looks for the beat, and a batch looks whether its incarnation is
-//! one for which a beat has shown it.
+//! A server goes back only between connections. So each new connection of a lane looks for the beat, and a
+//! batch looks whether its incarnation is one for which a beat has shown it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -40,11 +41,18 @@ impl Canary {
     /// The database has counted a beat.
     pub(crate) fn counted(&self, node: &NodeId, incarnation: Incarnation, beat: u64) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = remembered.confirmed.as_ref().filter(|confirmed| confirmed.incarnation == incarnation);
+        let before = remembered
+            .confirmed
+            .as_ref()
+            .filter(|confirmed| confirmed.incarnation == incarnation);
         if before.is_some_and(|confirmed| beat <= confirmed.beat) {
             remembered.void.push(incarnation);
         } else {
-            remembered.confirmed = Some(Confirmed { node: node.clone(), incarnation, beat });
+            remembered.confirmed = Some(Confirmed {
+                node: node.clone(),
+                incarnation,
+                beat,
+            });
         }
     }
 
@@ -53,14 +61,28 @@ impl Canary {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         match remembered.void.contains(&incarnation) {
             false => Ok(()),
-            true => Err(StoreError::NotStored("decided before the database went backwards".to_owned())),
+            true => Err(StoreError::NotStored(
+                "decided before the database went backwards".to_owned(),
+            )),
         }
     }
 
     /// Whether a new connection reaches a database that still has what it confirmed.
     pub(crate) async fn look(&self, connection: &mut MySqlConnection) -> Result<()> {
-        let confirmed = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).confirmed.clone();
-        let Some(Confirmed { node, incarnation, beat }) = confirmed else { return Ok(()) };
+        let confirmed = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .confirmed
+            .clone();
+        let Some(Confirmed {
+            node,
+            incarnation,
+            beat,
+        }) = confirmed
+        else {
+            return Ok(());
+        };
         let found: Option<i64> = sqlx::query_scalar(BEAT)
             .bind(node.as_str())
             .bind(integer(incarnation.get()))
@@ -69,7 +91,9 @@ impl Canary {
             .map_err(on_connect)?;
         match found.is_some_and(|found| found >= integer(beat)) {
             true => Ok(()),
-            false => Err(StoreError::NotStored("the database has not the last beat that it confirmed".to_owned())),
+            false => Err(StoreError::NotStored(
+                "the database has not the last beat that it confirmed".to_owned(),
+            )),
         }
     }
 }

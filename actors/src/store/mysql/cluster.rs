@@ -10,18 +10,22 @@ use crate::coupon::rows::mysql::columns::{get, integer, number, readable};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
 use crate::store::{Claim, HandOver, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
-/// No further claim or hand-over is begun after this, so that the rows can still be read within the call's limit.
+/// No further claim or hand-over is begun after this, so that the rows can still be read within the call's
+/// limit.
 const STATEMENTS_LIMIT: Duration = Duration::from_secs(3);
 
 const CLUSTER: &str = "SELECT shards, hash, (SELECT COUNT(*) FROM shards) AS row_count FROM cluster";
 
-const CLAIM: &str = "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner <=> ?";
+const CLAIM: &str =
+    "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner <=> ?";
 
-const HAND_OVER: &str = "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner = ?";
+const HAND_OVER: &str =
+    "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner = ?";
 
 const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE shard_id = ? AND epoch = ? AND owner = ?";
 
-/// A node has no two rows, so this locks two rows at most: that of who ends, which must live, and that of who is ended.
+/// A node has no two rows, so this locks two rows at most: that of who ends, which must live, and that of who
+/// is ended.
 const END: &str = "
 UPDATE nodes AS living FORCE INDEX (by_incarnation)
   STRAIGHT_JOIN nodes AS dead FORCE INDEX (PRIMARY) ON dead.node_id = ? AND dead.incarnation = ? AND dead.beat = ? AND dead.state <> 'ended'
@@ -29,15 +33,26 @@ UPDATE nodes AS living FORCE INDEX (by_incarnation)
  WHERE living.incarnation = ? AND living.state <> 'ended'";
 
 /// The new beat comes back with the acknowledgement, as the id of an inserted row would.
-const BEAT: &str =
-    "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ?, links = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
+const BEAT: &str = "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ?, links = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
 
 /// Whether the cluster's rows are there, and made as this program would make them.
 pub(crate) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
-    let Some(row) = sqlx::query(CLUSTER).fetch_optional(connection).await.map_err(on_read)? else { return Ok(false) };
-    let (shards, hash, row_count) = (number(&row, "shards")?, get::<&str>(&row, "hash")?, number(&row, "row_count")?);
+    let Some(row) = sqlx::query(CLUSTER)
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?
+    else {
+        return Ok(false);
+    };
+    let (shards, hash, row_count) = (
+        number(&row, "shards")?,
+        get::<&str>(&row, "hash")?,
+        number(&row, "row_count")?,
+    );
     if shards != u64::from(SHARDS) || hash != SHARD_HASH {
-        let why = format!("the cluster was made with {shards} shards by {hash}, this program has {SHARDS} by {SHARD_HASH}");
+        let why = format!(
+            "the cluster was made with {shards} shards by {hash}, this program has {SHARDS} by {SHARD_HASH}"
+        );
         return Err(StoreError::Unreadable(why));
     }
     Ok(row_count == shards)
@@ -45,10 +60,18 @@ pub(crate) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
 
 /// Makes the cluster's rows where they are missing.
 pub(crate) async fn make(connection: &mut MySqlConnection) -> Result<()> {
-    let rows = ShardId::all().map(|shard| format!("({shard}, 0)")).collect::<Vec<_>>().join(", ");
+    let rows = ShardId::all()
+        .map(|shard| format!("({shard}, 0)"))
+        .collect::<Vec<_>>()
+        .join(", ");
     // Unlike IGNORE, this hides no other error.
-    let shards = format!("INSERT INTO shards (shard_id, epoch) VALUES {rows} ON DUPLICATE KEY UPDATE shards.shard_id = shards.shard_id");
-    sqlx::raw_sql(AssertSqlSafe(shards)).execute(&mut *connection).await.map_err(on_write)?;
+    let shards = format!(
+        "INSERT INTO shards (shard_id, epoch) VALUES {rows} ON DUPLICATE KEY UPDATE shards.shard_id = shards.shard_id"
+    );
+    sqlx::raw_sql(AssertSqlSafe(shards))
+        .execute(&mut *connection)
+        .await
+        .map_err(on_write)?;
     sqlx::query("INSERT INTO cluster (id, shards, hash) VALUES (1, ?, ?) ON DUPLICATE KEY UPDATE cluster.id = cluster.id")
         .bind(SHARDS)
         .bind(SHARD_HASH)
@@ -59,9 +82,15 @@ pub(crate) async fn make(connection: &mut MySqlConnection) -> Result<()> {
 }
 
 /// Puts a node's row in place of one incarnation's, or of none.
-pub(crate) async fn join(connection: &mut MySqlConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
+pub(crate) async fn join(
+    connection: &mut MySqlConnection,
+    node: &NodeRow,
+    replaces: Option<Incarnation>,
+) -> Result<bool> {
     let statement = match replaces {
-        None => "INSERT INTO nodes (incarnation, beat, state, http, cluster, links, node_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        None => {
+            "INSERT INTO nodes (incarnation, beat, state, http, cluster, links, node_id) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        }
         Some(_) => {
             "UPDATE nodes SET incarnation = ?, beat = ?, state = ?, http = ?, cluster = ?, links = ? WHERE node_id = ? AND incarnation = ?"
         }
@@ -118,10 +147,12 @@ pub(crate) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead:
 
 /// All nodes' rows.
 pub(crate) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRow>> {
-    let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id")
-        .fetch_all(connection)
-        .await
-        .map_err(on_read)?;
+    let rows = sqlx::query(
+        "SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(on_read)?;
     let node = |row| {
         Ok(NodeRow {
             id: readable(NodeId::parse(get(row, "node_id")?).ok(), "node_id")?,
@@ -138,7 +169,10 @@ pub(crate) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRo
 
 /// All shards' rows.
 pub(crate) async fn shards(connection: &mut MySqlConnection) -> Result<Vec<ShardRow>> {
-    let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id").fetch_all(connection).await.map_err(on_read)?;
+    let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id")
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?;
     rows.iter().map(shard).collect()
 }
 
@@ -146,7 +180,12 @@ fn shard(row: &MySqlRow) -> Result<ShardRow> {
     let owner = get::<Option<i64>>(row, "owner")?;
     let owner = owner.map(|owner| readable(u64::try_from(owner).ok().and_then(Incarnation::new), "owner"));
     Ok(ShardRow {
-        id: readable(u16::try_from(number(row, "shard_id")?).ok().and_then(ShardId::new), "shard_id")?,
+        id: readable(
+            u16::try_from(number(row, "shard_id")?)
+                .ok()
+                .and_then(ShardId::new),
+            "shard_id",
+        )?,
         epoch: Epoch::new(number(row, "epoch")?),
         owner: owner.transpose()?,
     })
@@ -165,7 +204,10 @@ pub(crate) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) ->
 }
 
 /// Hands shards over, a statement and so a commit each, then reads their rows.
-pub(crate) async fn hand_over(connection: &mut MySqlConnection, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+pub(crate) async fn hand_over(
+    connection: &mut MySqlConnection,
+    hand_overs: &[HandOver],
+) -> Result<Vec<ShardRow>> {
     let moves = hand_overs.iter().map(|HandOver { shard, from, to }| Move {
         statement: HAND_OVER,
         shard: *shard,
@@ -188,7 +230,17 @@ struct Move {
 /// A shard that is locked for too long is left as it is, as its row then says.
 async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result<Vec<ShardRow>> {
     let begun = Instant::now();
-    for (index, Move { statement, shard, epoch, from, to }) in moves.iter().enumerate() {
+    for (
+        index,
+        Move {
+            statement,
+            shard,
+            epoch,
+            from,
+            to,
+        },
+    ) in moves.iter().enumerate()
+    {
         if begun.elapsed() > STATEMENTS_LIMIT {
             break;
         }
@@ -202,11 +254,15 @@ async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result
         match moved.map_err(on_write) {
             Ok(_) => {}
             // Its row says so; whether the others fare better, their own statements tell.
-            Err(StoreError::NotStored(why)) => tracing::warn!(%shard, %why, "the owner of a shard was not changed"),
+            Err(StoreError::NotStored(why)) => {
+                tracing::warn!(%shard, %why, "the owner of a shard was not changed")
+            }
             Err(error) => return Err(after(index, error)),
         }
     }
-    let rows = shards(connection).await.map_err(|error| after(moves.len(), error))?;
+    let rows = shards(connection)
+        .await
+        .map_err(|error| after(moves.len(), error))?;
     let row_of = |moved: &Move| readable(rows.iter().find(|row| row.id == moved.shard).copied(), "shards");
     moves.iter().map(row_of).collect()
 }

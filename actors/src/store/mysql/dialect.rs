@@ -16,13 +16,20 @@ pub(crate) struct Version(u32, u32, u32);
 impl Dialect {
     /// The dialect and version behind a server's `@@version`, like `9.7.4` or `10.11.19-MariaDB-0+deb12u1`.
     pub(crate) fn of(version: &str) -> Option<(Self, Version)> {
-        let dialect = if version.to_ascii_lowercase().contains("mariadb") { Self::MariaDb } else { Self::MySql };
-        let mut numbers = version.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
+        let dialect = if version.to_ascii_lowercase().contains("mariadb") {
+            Self::MariaDb
+        } else {
+            Self::MySql
+        };
+        let mut numbers = version
+            .split(|character: char| !character.is_ascii_digit())
+            .map(str::parse::<u32>);
         let mut next = || numbers.next()?.ok();
         Some((dialect, Version(next()?, next()?, next()?)))
     }
 
-    /// The first version that has what we use: `VALUES ROW(…)` came to MySQL with 8.0.19; older MariaDB than 10.6 is out of support.
+    /// The first version that has what we use: `VALUES ROW(…)` came to MySQL with 8.0.19; older MariaDB than
+    /// 10.6 is out of support.
     pub(crate) const fn first_version(self) -> Version {
         match self {
             Self::MySql => Version(8, 0, 19),
@@ -61,8 +68,14 @@ mod tests {
     fn servers_name_themselves() {
         assert_eq!(Dialect::of("9.7.4-2"), Some((Dialect::MySql, Version(9, 7, 4))));
         assert_eq!(Dialect::of("8.0.43"), Some((Dialect::MySql, Version(8, 0, 43))));
-        assert_eq!(Dialect::of("10.11.19-MariaDB-0+deb12u1"), Some((Dialect::MariaDb, Version(10, 11, 19))));
-        assert_eq!(Dialect::of("11.4.2-MariaDB-log"), Some((Dialect::MariaDb, Version(11, 4, 2))));
+        assert_eq!(
+            Dialect::of("10.11.19-MariaDB-0+deb12u1"),
+            Some((Dialect::MariaDb, Version(10, 11, 19)))
+        );
+        assert_eq!(
+            Dialect::of("11.4.2-MariaDB-log"),
+            Some((Dialect::MariaDb, Version(11, 4, 2)))
+        );
         assert_eq!(Dialect::of("a fork"), None);
     }
 

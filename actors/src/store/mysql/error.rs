@@ -1,12 +1,14 @@
 //! What a server's errors mean for what was to be stored: the one place that knows its numbers.
 //!
-//! Nothing here is [`StoreError::Fatal`]: a server whose disk lost writes ends itself, and recovers, or is failed over, without us.
+//! Nothing here is [`StoreError::Fatal`]: a server whose disk lost writes ends itself, and recovers, or is
+//! failed over, without us.
 
 use sqlx::mysql::MySqlDatabaseError;
 
 use crate::store::StoreError;
 
-// https://dev.mysql.com/doc/mysql-errors/9.0/en/server-error-reference.html and https://mariadb.com/kb/en/mariadb-error-codes/
+// https://dev.mysql.com/doc/mysql-errors/9.0/en/server-error-reference.html and
+// https://mariadb.com/kb/en/mariadb-error-codes/
 const DISK_FULL: u16 = 1021;
 const CHECKREAD: u16 = 1020;
 const DUPLICATE_KEY_NAME: u16 = 1022;
@@ -67,8 +69,8 @@ pub(crate) fn on_read(error: sqlx::Error) -> StoreError {
     changed_nothing(on_write(error))
 }
 
-/// An error of making a connection: nothing was asked of the server yet. A server without our database says so of itself, and of no coupon: it may
-/// be the wrong one, or be restored just now.
+/// An error of making a connection: nothing was asked of the server yet. A server without our database says
+/// so of itself, and of no coupon: it may be the wrong one, or be restored just now.
 pub(crate) fn on_connect(error: sqlx::Error) -> StoreError {
     match changed_nothing(on_write(error)) {
         StoreError::Unreadable(why) => StoreError::NotStored(why),
@@ -87,18 +89,24 @@ pub(crate) fn changed_nothing(error: StoreError) -> StoreError {
 /// The server's number for an error, if it is the server's.
 pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
     let database = error.as_database_error()?;
-    database.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
+    database
+        .try_downcast_ref::<MySqlDatabaseError>()
+        .map(MySqlDatabaseError::number)
 }
 
-/// What is not named here is of unknown outcome, above all statements that were killed (1053, 1317, 1927) and errors around the commit itself
-/// (1026, 1180, 3100): a replica may have it, or the log.
+/// What is not named here is of unknown outcome, above all statements that were killed (1053, 1317, 1927) and
+/// errors around the commit itself (1026, 1180, 3100): a replica may have it, or the log.
 fn of_number(number: u16, why: String) -> StoreError {
     match number {
-        DEADLOCK | LOCK_WAIT_TIMEOUT | CHECKREAD | DISK_FULL | TABLE_FULL | ROLLED_BACK_DURING_COMMIT => StoreError::NotStored(why),
-        OPTION_PREVENTS_STATEMENT | READ_ONLY_MODE | READ_ONLY_TRANSACTION => StoreError::NotStored(why),
-        TOO_MANY_CONNECTIONS | TOO_MANY_USER_CONNECTIONS | USER_LIMIT_REACHED | HOST_BLOCKED | HOST_NOT_PRIVILEGED => {
+        DEADLOCK | LOCK_WAIT_TIMEOUT | CHECKREAD | DISK_FULL | TABLE_FULL | ROLLED_BACK_DURING_COMMIT => {
             StoreError::NotStored(why)
         }
+        OPTION_PREVENTS_STATEMENT | READ_ONLY_MODE | READ_ONLY_TRANSACTION => StoreError::NotStored(why),
+        TOO_MANY_CONNECTIONS
+        | TOO_MANY_USER_CONNECTIONS
+        | USER_LIMIT_REACHED
+        | HOST_BLOCKED
+        | HOST_NOT_PRIVILEGED => StoreError::NotStored(why),
         ACCESS_DENIED | ACCESS_DENIED_TO_DATABASE | TABLE_ACCESS_DENIED => StoreError::NotStored(why),
         UNKNOWN_COMMAND | CLOSED_FOR_INACTIVITY | PACKET_TOO_LARGE => StoreError::NotStored(why),
         // Another row stands there, or this one can stand nowhere: trying again is vain.
@@ -126,12 +134,18 @@ mod tests {
 
     #[test]
     fn locks_full_disks_and_demoted_servers_stored_nothing() {
-        assert_eq!([1205, 1213, 1021, 1114, 1290, 1836, 1792, 3101, 1040].map(kind), ["not stored"; 9]);
+        assert_eq!(
+            [1205, 1213, 1021, 1114, 1290, 1836, 1792, 3101, 1040].map(kind),
+            ["not stored"; 9]
+        );
     }
 
     #[test]
     fn what_was_killed_or_failed_around_the_commit_is_unknown() {
-        assert_eq!([1053, 1317, 1927, 1026, 1180, 3100, 3169].map(kind), ["unknown"; 7]);
+        assert_eq!(
+            [1053, 1317, 1927, 1026, 1180, 3100, 3169].map(kind),
+            ["unknown"; 7]
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `TCP_NODELAY` for connections to the database.
 //!
-//! sqlx 0.9.0 leaves Nagle's algorithm on and shows nobody its sockets (<https://github.com/transact-rs/sqlx/issues/4335>, mended there and not published
-//! yet). Over TLS a batch beyond 16 KiB is written in two parts, and the second waits until the server acknowledges the first: 40 ms, beside the 4
-//! that a commit takes. So the sockets are found by the port that they are connected to, whatever else is there too. With the next sqlx this file can go.
+//! sqlx 0.9.0 leaves Nagle's algorithm on and shows nobody its sockets
+//! (<https://github.com/transact-rs/sqlx/issues/4335>, mended there and not published yet). Over TLS a batch
+//! beyond 16 KiB is written in two parts, and the second waits until the server acknowledges the first: 40
+//! ms, beside the 4 that a commit takes. So the sockets are found by the port that they are connected to,
+//! whatever else is there too. With the next sqlx this file can go.
 
 use std::os::fd::RawFd;
 
@@ -11,13 +13,17 @@ use nix::sys::socket::{SockaddrStorage, getpeername, setsockopt, sockopt};
 /// Where a process finds its own open files, by number.
 const OPEN_FILES: &str = "/dev/fd";
 
-/// Has every TCP connection of this process to a port send at once; how many there are. Without the list of open files, or where a socket does not
-/// take it, all stays as it was: slower.
+/// Has every TCP connection of this process to a port send at once; how many there are. Without the list of
+/// open files, or where a socket does not take it, all stays as it was: slower.
 pub(super) async fn set_nodelay(port: u16) -> usize {
     // Behind thousands of connections of clients the list takes milliseconds.
-    tokio::task::spawn_blocking(move || sockets().filter(|socket| peer_port(*socket) == Some(port) && without_delay(*socket)).count())
-        .await
-        .unwrap_or(0)
+    tokio::task::spawn_blocking(move || {
+        sockets()
+            .filter(|socket| peer_port(*socket) == Some(port) && without_delay(*socket))
+            .count()
+    })
+    .await
+    .unwrap_or(0)
 }
 
 fn sockets() -> impl Iterator<Item = RawFd> {
@@ -25,7 +31,8 @@ fn sockets() -> impl Iterator<Item = RawFd> {
     files.filter_map(|file| file.file_name().to_str()?.parse().ok())
 }
 
-/// The port of whoever is at the other end, if this is a connection by TCP. A number that was closed meanwhile is none.
+/// The port of whoever is at the other end, if this is a connection by TCP. A number that was closed
+/// meanwhile is none.
 fn peer_port(socket: RawFd) -> Option<u16> {
     let peer: SockaddrStorage = getpeername(socket).ok()?;
     let v4 = peer.as_sockaddr_in().map(|peer| peer.port());
@@ -44,7 +51,10 @@ mod tests {
 
     #[tokio::test]
     async fn connections_to_that_port_without_delay_and_no_others_are_touched() {
-        let (ours, another) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("[::1]:0").await.unwrap());
+        let (ours, another) = (
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            TcpListener::bind("[::1]:0").await.unwrap(),
+        );
         let stream = TcpStream::connect(ours.local_addr().unwrap()).await.unwrap();
         let other = TcpStream::connect(another.local_addr().unwrap()).await.unwrap();
         assert_eq!(set_nodelay(ours.local_addr().unwrap().port()).await, 1);

@@ -19,7 +19,8 @@ static MIGRATOR: Migrator = sqlx::migrate!("src/coupon/migrations/mysql");
 /// How long opening waits for the server, handshake and settings together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// A migration may take this many times what it may wait for others: a table of millions is altered in seconds, but not in none.
+/// A migration may take this many times what it may wait for others: a table of millions is altered in
+/// seconds, but not in none.
 const WAITS_MAX: u32 = 10;
 
 /// Names of locks are the server's, not a database's, and may have 64 characters.
@@ -31,7 +32,8 @@ pub enum OpenError {
     /// The URL says nothing that can be connected to, or names no database.
     #[error("the database's URL: {0}")]
     Url(String),
-    /// It cannot be reached, does not let us in, is read-only, or its sessions do not take the settings that the promises rest on.
+    /// It cannot be reached, does not let us in, is read-only, or its sessions do not take the settings that
+    /// the promises rest on.
     #[error("opening the database: {0}")]
     Refused(StoreError),
     /// The server is of a version without what this program uses.
@@ -71,7 +73,9 @@ pub enum OpenError {
 pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection, OpenError> {
     let connected = timeout(CONNECT_LIMIT, session::connect(options)).await;
     let late = || StoreError::NotStored(format!("the server did not answer within {CONNECT_LIMIT:?}"));
-    connected.unwrap_or_else(|_| Err(late())).map_err(OpenError::Refused)
+    connected
+        .unwrap_or_else(|_| Err(late()))
+        .map_err(OpenError::Refused)
 }
 
 /// Whose SQL the server speaks, if it can serve at all. Settings that do not keep commits are warned about.
@@ -80,8 +84,15 @@ pub(super) async fn look(connection: &mut MySqlConnection) -> Result<Dialect, Op
 }
 
 /// A server that says nothing more is not waited for without end.
-async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {
-    let late = || OpenError::Refused(StoreError::NotStored(format!("the server did not answer within {limit:?}")));
+async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, OpenError>>,
+) -> Result<T, OpenError> {
+    let late = || {
+        OpenError::Refused(StoreError::NotStored(format!(
+            "the server did not answer within {limit:?}"
+        )))
+    };
     timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
 }
 
@@ -91,9 +102,16 @@ async fn settings(connection: &mut MySqlConnection) -> Result<Dialect, OpenError
     let version = settings.get("version");
     let dialect = match Dialect::of(version) {
         Some((dialect, version)) if version >= dialect.first_version() => dialect,
-        _ => return Err(OpenError::Version { found: version.to_owned() }),
+        _ => {
+            return Err(OpenError::Version {
+                found: version.to_owned(),
+            });
+        }
     };
-    let (found, needed) = (settings.number("max_allowed_packet").unwrap_or(0), STATEMENT_BYTES_MAX as u64);
+    let (found, needed) = (
+        settings.number("max_allowed_packet").unwrap_or(0),
+        STATEMENT_BYTES_MAX as u64,
+    );
     if found < needed {
         return Err(OpenError::Packet { found, needed });
     }
@@ -112,14 +130,20 @@ enum Need {
     Repair(i64),
 }
 
-/// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring releases agree on, and an upgrade can
-/// be taken back. Where there is nothing to do, no lock is taken and no right to alter tables is needed.
+/// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring
+/// releases agree on, and an upgrade can be taken back. Where there is nothing to do, no lock is taken and no
+/// right to alter tables is needed.
 pub(super) async fn migrate(connection: &mut MySqlConnection, wait: Duration) -> Result<(), OpenError> {
     if matches!(in_time(CONNECT_LIMIT, need(connection)).await?, Need::Nothing) {
         return Ok(());
     }
-    // The wait for the lock, and that of each statement for its table, are the server's; this is for one that has forgotten us.
-    in_time(wait * WAITS_MAX + CONNECT_LIMIT, migrate_one_at_a_time(connection, wait)).await
+    // The wait for the lock, and that of each statement for its table, are the server's; this is for one that
+    // has forgotten us.
+    in_time(
+        wait * WAITS_MAX + CONNECT_LIMIT,
+        migrate_one_at_a_time(connection, wait),
+    )
+    .await
 }
 
 async fn migrate_one_at_a_time(connection: &mut MySqlConnection, wait: Duration) -> Result<(), OpenError> {
@@ -132,7 +156,9 @@ async fn migrate_one_at_a_time(connection: &mut MySqlConnection, wait: Duration)
     }
     let migrated = migrate_locked(connection, seconds).await;
     // The lock goes with the connection in any case.
-    let _ = sqlx::raw_sql(AssertSqlSafe(format!("DO RELEASE_LOCK({LOCK_NAME})"))).execute(connection).await;
+    let _ = sqlx::raw_sql(AssertSqlSafe(format!("DO RELEASE_LOCK({LOCK_NAME})")))
+        .execute(connection)
+        .await;
     migrated
 }
 
@@ -143,22 +169,35 @@ async fn migrate_locked(connection: &mut MySqlConnection, seconds: u64) -> Resul
     match need(connection).await? {
         Need::Nothing => return Ok(()),
         Need::Migration => {}
-        // What was cut short is run again from its top, which every migration here bears. Nobody else is at it: we have the lock.
+        // What was cut short is run again from its top, which every migration here bears. Nobody else is at
+        // it: we have the lock.
         Need::Repair(version) => {
             tracing::warn!(version, "a migration was cut short and is run again");
             let forget = "DELETE FROM _sqlx_migrations WHERE version = ? AND NOT success";
-            sqlx::query(forget).bind(version).execute(&mut *connection).await?;
+            sqlx::query(forget)
+                .bind(version)
+                .execute(&mut *connection)
+                .await?;
         }
     }
-    let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
+    let mut migrator = Migrator {
+        migrations: MIGRATOR.migrations.clone(),
+        ..Migrator::DEFAULT
+    };
     migrator.set_locking(false);
     // `run` would do, but the compiler does not see that its future can be sent between threads.
     Ok(migrator.run_direct(None, connection, false).await?)
 }
 
 async fn need(connection: &mut MySqlConnection) -> Result<Need, OpenError> {
-    let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-    let asked = sqlx::query_as::<_, (i64, Vec<u8>, bool)>("SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version");
+    let known = MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
+    let asked = sqlx::query_as::<_, (i64, Vec<u8>, bool)>(
+        "SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version",
+    );
     let applied = match asked.fetch_all(connection).await {
         Ok(applied) => applied,
         Err(error) if number(&error) == Some(NO_SUCH_TABLE) => return Ok(Need::Migration),

@@ -1,5 +1,5 @@
-//! One connection: how it is made, and every session setting that a promise rests on, set and then read back, as what stands between (a proxy, a
-//! server's own rules) might not pass it on.
+//! One connection: how it is made, and every session setting that a promise rests on, set and then read back,
+//! as what stands between (a proxy, a server's own rules) might not pass it on.
 
 use std::time::Duration;
 
@@ -10,10 +10,12 @@ use super::error::on_connect;
 use super::nodelay::set_nodelay;
 use crate::store::{Result, StoreError};
 
-/// Statements that are prepared on a connection and kept: more than this program has, so that none is prepared twice.
+/// Statements that are prepared on a connection and kept: more than this program has, so that none is
+/// prepared twice.
 const STATEMENTS_MAX: usize = 64;
 
-/// - `innodb_lock_wait_timeout`: a lane would rather hear soon that it waits, as then nothing is stored and it knows.
+/// - `innodb_lock_wait_timeout`: a lane would rather hear soon that it waits, as then nothing is stored and
+///   it knows.
 /// - `lock_wait_timeout`: waiting for a table that is being altered; the default is a year.
 /// - `sql_mode`: an error where a value does not fit, never another value. Backslashes are themselves.
 /// - Isolation: at READ COMMITTED the statement that stores a batch would not lock the shards it read.
@@ -23,14 +25,18 @@ SET NAMES utf8mb4 COLLATE utf8mb4_bin, SESSION time_zone = '+00:00', SESSION aut
     SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1;
 SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE";
 
-/// The isolation goes by either name. `read_only` is here because a server that was demoted does not always hang up.
+/// The isolation goes by either name. `read_only` is here because a server that was demoted does not always
+/// hang up.
 const SHOW: &str = "
 SHOW VARIABLES WHERE Variable_name IN
     ('transaction_isolation', 'tx_isolation', 'autocommit', 'sql_mode', 'innodb_lock_wait_timeout', 'time_zone', 'read_only', 'innodb_read_only')";
 
 /// Options from a URL, with nothing left to what sqlx would set by itself; or what is wrong with it.
 pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOptions, String> {
-    if !["mysql://", "mariadb://"].iter().any(|scheme| url.starts_with(scheme)) {
+    if !["mysql://", "mariadb://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
         return Err("it does not begin with mysql:// or mariadb://".to_owned());
     }
     let options: MySqlConnectOptions = url.parse().map_err(|error: sqlx::Error| error.to_string())?;
@@ -59,9 +65,19 @@ pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnec
             tracing::debug!("no connection to the database was found to set TCP_NODELAY on");
         }
     }
-    sqlx::raw_sql(SET).execute(&mut connection).await.map_err(on_connect)?;
-    let rows = sqlx::raw_sql(SHOW).fetch_all(&mut connection).await.map_err(on_connect)?;
-    let settings = rows.iter().map(setting).collect::<sqlx::Result<Vec<_>>>().map_err(on_connect)?;
+    sqlx::raw_sql(SET)
+        .execute(&mut connection)
+        .await
+        .map_err(on_connect)?;
+    let rows = sqlx::raw_sql(SHOW)
+        .fetch_all(&mut connection)
+        .await
+        .map_err(on_connect)?;
+    let settings = rows
+        .iter()
+        .map(setting)
+        .collect::<sqlx::Result<Vec<_>>>()
+        .map_err(on_connect)?;
     match wrong(&settings) {
         None => Ok(connection),
         Some(why) => Err(StoreError::NotStored(why)),
@@ -93,20 +109,36 @@ pub(super) fn is_on(value: &str) -> bool {
 
 /// What is wrong with a session's settings, if anything.
 fn wrong(settings: &[(String, String)]) -> Option<String> {
-    let value = |name: &str| settings.iter().find(|(setting, _)| setting == name).map_or("", |(_, value)| value.as_str());
+    let value = |name: &str| {
+        settings
+            .iter()
+            .find(|(setting, _)| setting == name)
+            .map_or("", |(_, value)| value.as_str())
+    };
     if is_on(value("read_only")) || is_on(value("innodb_read_only")) {
         return Some(READ_ONLY.to_owned());
     }
     let isolation = format!("{}{}", value("transaction_isolation"), value("tx_isolation"));
-    let strict = value("sql_mode").contains("STRICT_ALL_TABLES") && value("sql_mode").contains("NO_BACKSLASH_ESCAPES");
+    let strict =
+        value("sql_mode").contains("STRICT_ALL_TABLES") && value("sql_mode").contains("NO_BACKSLASH_ESCAPES");
     let must = [
-        (isolation.starts_with("REPEATABLE-READ"), "the isolation", isolation.as_str()),
+        (
+            isolation.starts_with("REPEATABLE-READ"),
+            "the isolation",
+            isolation.as_str(),
+        ),
         (is_on(value("autocommit")), "autocommit", value("autocommit")),
         (strict, "sql_mode", value("sql_mode")),
-        (value("innodb_lock_wait_timeout") == "1", "innodb_lock_wait_timeout", value("innodb_lock_wait_timeout")),
+        (
+            value("innodb_lock_wait_timeout") == "1",
+            "innodb_lock_wait_timeout",
+            value("innodb_lock_wait_timeout"),
+        ),
         (value("time_zone") == "+00:00", "time_zone", value("time_zone")),
     ];
-    must.iter().find(|(holds, ..)| !holds).map(|(_, what, is)| format!("{what} of a session stays {is:?} whatever is set"))
+    must.iter()
+        .find(|(holds, ..)| !holds)
+        .map(|(_, what, is)| format!("{what} of a session stays {is:?} whatever is set"))
 }
 
 #[cfg(test)]
@@ -123,8 +155,16 @@ mod tests {
             ("read_only", "OFF"),
             ("innodb_read_only", "OFF"),
         ];
-        let value = |name: &str, value: &str| changed.iter().find(|(changed, _)| *changed == name).map_or(value, |(_, new)| new).to_owned();
-        good.iter().map(|(name, is)| ((*name).to_owned(), value(name, is))).collect()
+        let value = |name: &str, value: &str| {
+            changed
+                .iter()
+                .find(|(changed, _)| *changed == name)
+                .map_or(value, |(_, new)| new)
+                .to_owned()
+        };
+        good.iter()
+            .map(|(name, is)| ((*name).to_owned(), value(name, is)))
+            .collect()
     }
 
     #[test]

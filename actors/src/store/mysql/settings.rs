@@ -13,13 +13,17 @@ SHOW GLOBAL VARIABLES WHERE Variable_name IN
 #[derive(Debug)]
 pub(super) struct Settings(pub(super) Vec<(String, String)>);
 
-/// A stop of replicas longer than this many milliseconds is taken to mean that semi-synchronous replication never falls back.
+/// A stop of replicas longer than this many milliseconds is taken to mean that semi-synchronous replication
+/// never falls back.
 const NEVER_MS: u64 = 3_600_000;
 
 impl Settings {
     /// One setting; empty where the server does not have it.
     pub(super) fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(setting, _)| setting == name).map_or("", |(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(setting, _)| setting == name)
+            .map_or("", |(_, value)| value.as_str())
     }
 
     /// A setting that is a number.
@@ -46,7 +50,11 @@ impl Settings {
             "sync_binlog",
             "commits are lost, or differ on replicas, with power; set it to 1",
         );
-        warn(!is_on(self.get("innodb_doublewrite")), "innodb_doublewrite", "a page torn by a power cut cannot be mended");
+        warn(
+            !is_on(self.get("innodb_doublewrite")),
+            "innodb_doublewrite",
+            "a page torn by a power cut cannot be mended",
+        );
         warn(
             is_on(self.get("wsrep_on")),
             "wsrep_on",
@@ -54,9 +62,16 @@ impl Settings {
         );
         if !self.get("group_replication_group_name").is_empty() {
             let one_writer = is_on(self.get("group_replication_single_primary_mode"));
-            warn(!one_writer, "group_replication_single_primary_mode", "fences do not hold between several primaries");
+            warn(
+                !one_writer,
+                "group_replication_single_primary_mode",
+                "fences do not hold between several primaries",
+            );
             let consistency = self.get("group_replication_consistency");
-            let waits = matches!(consistency, "BEFORE_ON_PRIMARY_FAILOVER" | "BEFORE" | "AFTER" | "BEFORE_AND_AFTER");
+            let waits = matches!(
+                consistency,
+                "BEFORE_ON_PRIMARY_FAILOVER" | "BEFORE" | "AFTER" | "BEFORE_AND_AFTER"
+            );
             warn(
                 !waits,
                 "group_replication_consistency",
@@ -64,9 +79,16 @@ impl Settings {
             );
         }
         for role in ["source", "master"] {
-            let (enabled, limit) = (format!("rpl_semi_sync_{role}_enabled"), format!("rpl_semi_sync_{role}_timeout"));
+            let (enabled, limit) = (
+                format!("rpl_semi_sync_{role}_enabled"),
+                format!("rpl_semi_sync_{role}_timeout"),
+            );
             let falls_back = self.number(&limit).is_some_and(|limit| limit < NEVER_MS);
-            warn(is_on(self.get(&enabled)) && falls_back, &limit, "beyond it replication is asynchronous, and a fail-over loses commits");
+            warn(
+                is_on(self.get(&enabled)) && falls_back,
+                &limit,
+                "beyond it replication is asynchronous, and a fail-over loses commits",
+            );
         }
         warnings
     }
@@ -77,16 +99,35 @@ mod tests {
     use super::*;
 
     fn settings(changed: &[(&str, &str)]) -> Settings {
-        let good = [("innodb_flush_log_at_trx_commit", "1"), ("log_bin", "ON"), ("sync_binlog", "1"), ("innodb_doublewrite", "ON")];
-        let all = changed.iter().chain(&good).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let good = [
+            ("innodb_flush_log_at_trx_commit", "1"),
+            ("log_bin", "ON"),
+            ("sync_binlog", "1"),
+            ("innodb_doublewrite", "ON"),
+        ];
+        let all = changed
+            .iter()
+            .chain(&good)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Settings(all.collect())
     }
 
     #[test]
     fn what_keeps_commits_is_not_warned_about() {
         assert_eq!(settings(&[]).warnings(), Vec::<String>::new());
-        assert_eq!(settings(&[("log_bin", "OFF"), ("sync_binlog", "0")]).warnings(), Vec::<String>::new());
-        assert_eq!(settings(&[("rpl_semi_sync_source_enabled", "ON"), ("rpl_semi_sync_source_timeout", "4294967295")]).warnings().len(), 0);
+        assert_eq!(
+            settings(&[("log_bin", "OFF"), ("sync_binlog", "0")]).warnings(),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            settings(&[
+                ("rpl_semi_sync_source_enabled", "ON"),
+                ("rpl_semi_sync_source_timeout", "4294967295")
+            ])
+            .warnings()
+            .len(),
+            0
+        );
     }
 
     #[test]
@@ -97,9 +138,20 @@ mod tests {
             &[("sync_binlog", "0")],
             &[("innodb_doublewrite", "OFF")],
             &[("wsrep_on", "ON")],
-            &[group, ("group_replication_single_primary_mode", "OFF"), ("group_replication_consistency", "BEFORE")],
-            &[group, ("group_replication_single_primary_mode", "ON"), ("group_replication_consistency", "EVENTUAL")],
-            &[("rpl_semi_sync_master_enabled", "ON"), ("rpl_semi_sync_master_timeout", "10000")],
+            &[
+                group,
+                ("group_replication_single_primary_mode", "OFF"),
+                ("group_replication_consistency", "BEFORE"),
+            ],
+            &[
+                group,
+                ("group_replication_single_primary_mode", "ON"),
+                ("group_replication_consistency", "EVENTUAL"),
+            ],
+            &[
+                ("rpl_semi_sync_master_enabled", "ON"),
+                ("rpl_semi_sync_master_timeout", "10000"),
+            ],
         ] {
             assert_eq!(settings(changed).warnings().len(), 1, "{changed:?}");
         }

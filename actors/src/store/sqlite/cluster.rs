@@ -1,4 +1,5 @@
-//! The cluster's rows. One node uses them as many do elsewhere, so that a promise kept here is kept by the same code there.
+//! The cluster's rows. One node uses them as many do elsewhere, so that a promise kept here is kept by the
+//! same code there.
 
 use std::fmt::Write;
 
@@ -42,10 +43,22 @@ const BEAT: &str = "UPDATE nodes SET beat = beat + 1, state = ?3, links = ?4 WHE
 
 /// Whether the cluster's rows are there, and made as this program would make them.
 pub(crate) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
-    let Some(row) = sqlx::query(CLUSTER).fetch_optional(connection).await.map_err(on_read)? else { return Ok(false) };
-    let (shards, hash, row_count) = (number(&row, "shards")?, get::<&str>(&row, "hash")?, number(&row, "row_count")?);
+    let Some(row) = sqlx::query(CLUSTER)
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?
+    else {
+        return Ok(false);
+    };
+    let (shards, hash, row_count) = (
+        number(&row, "shards")?,
+        get::<&str>(&row, "hash")?,
+        number(&row, "row_count")?,
+    );
     if shards != u64::from(SHARDS) || hash != SHARD_HASH {
-        let why = format!("the cluster was made with {shards} shards by {hash}, this program has {SHARDS} by {SHARD_HASH}");
+        let why = format!(
+            "the cluster was made with {shards} shards by {hash}, this program has {SHARDS} by {SHARD_HASH}"
+        );
         return Err(StoreError::Unreadable(why));
     }
     Ok(row_count == shards)
@@ -53,7 +66,11 @@ pub(crate) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
 
 /// Makes the cluster's rows where they are missing.
 pub(crate) async fn make(connection: &mut SqliteConnection) -> Result<()> {
-    sqlx::query(MAKE_SHARDS).bind(SHARDS).execute(&mut *connection).await.map_err(on_write)?;
+    sqlx::query(MAKE_SHARDS)
+        .bind(SHARDS)
+        .execute(&mut *connection)
+        .await
+        .map_err(on_write)?;
     sqlx::query("INSERT INTO cluster (id, shards, hash) VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING")
         .bind(SHARDS)
         .bind(SHARD_HASH)
@@ -64,7 +81,11 @@ pub(crate) async fn make(connection: &mut SqliteConnection) -> Result<()> {
 }
 
 /// Puts a node's row in place of one incarnation's, or of none.
-pub(crate) async fn join(connection: &mut SqliteConnection, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool> {
+pub(crate) async fn join(
+    connection: &mut SqliteConnection,
+    node: &NodeRow,
+    replaces: Option<Incarnation>,
+) -> Result<bool> {
     let statement = match replaces {
         None => {
             "INSERT INTO nodes (node_id, incarnation, beat, state, http, cluster, links) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -108,7 +129,11 @@ pub(crate) async fn beat(
     if counted.rows_affected() == 0 {
         return Ok(None);
     }
-    let row = sqlx::query("SELECT beat FROM nodes WHERE node_id = ?1").bind(id.as_str()).fetch_one(connection).await.map_err(on_write)?;
+    let row = sqlx::query("SELECT beat FROM nodes WHERE node_id = ?1")
+        .bind(id.as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(on_write)?;
     number(&row, "beat").map(Some)
 }
 
@@ -131,10 +156,12 @@ pub(crate) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead
 
 /// All nodes' rows.
 pub(crate) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeRow>> {
-    let rows = sqlx::query("SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id")
-        .fetch_all(connection)
-        .await
-        .map_err(on_read)?;
+    let rows = sqlx::query(
+        "SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(on_read)?;
     let node = |row| {
         Ok(NodeRow {
             id: readable(NodeId::parse(get(row, "node_id")?).ok(), "node_id")?,
@@ -151,10 +178,14 @@ pub(crate) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeR
 
 /// All shards' rows.
 pub(crate) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<ShardRow>> {
-    let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id").fetch_all(connection).await.map_err(on_read)?;
+    let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id")
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?;
     let shard = |row| {
         let owner = get::<Option<i64>>(row, "owner")?;
-        let owner = owner.map(|owner| readable(u64::try_from(owner).ok().and_then(Incarnation::new), "owner"));
+        let owner =
+            owner.map(|owner| readable(u64::try_from(owner).ok().and_then(Incarnation::new), "owner"));
         Ok(ShardRow {
             id: readable(ShardId::new(get(row, "shard_id")?), "shard_id")?,
             epoch: Epoch::new(number(row, "epoch")?),
@@ -167,33 +198,63 @@ pub(crate) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<Shar
 /// Claims shards in one statement, then reads their rows; nobody else writes between.
 pub(crate) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
     let json = json_rows(claims.iter().map(|claim| {
-        let owner = claim.seen.owner.map_or_else(|| "null".to_owned(), |owner| owner.get().to_string());
-        format!("{},{},{owner},{}", claim.seen.id, claim.seen.epoch, claim.claimant.get())
+        let owner = claim
+            .seen
+            .owner
+            .map_or_else(|| "null".to_owned(), |owner| owner.get().to_string());
+        format!(
+            "{},{},{owner},{}",
+            claim.seen.id,
+            claim.seen.epoch,
+            claim.claimant.get()
+        )
     }));
-    sqlx::query(CLAIM).bind(json).execute(&mut *connection).await.map_err(on_write)?;
+    sqlx::query(CLAIM)
+        .bind(json)
+        .execute(&mut *connection)
+        .await
+        .map_err(on_write)?;
     rows_of(connection, claims.iter().map(|claim| claim.seen.id)).await
 }
 
 /// Hands shards over in one statement, then reads their rows.
-pub(crate) async fn hand_over(connection: &mut SqliteConnection, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
+pub(crate) async fn hand_over(
+    connection: &mut SqliteConnection,
+    hand_overs: &[HandOver],
+) -> Result<Vec<ShardRow>> {
     let json = json_rows(hand_overs.iter().map(|given| {
         let HandOver { shard, from, to } = given;
         format!("{shard},{},{},{}", from.epoch, from.owner.get(), to.get())
     }));
-    sqlx::query(HAND_OVER).bind(json).execute(&mut *connection).await.map_err(on_write)?;
+    sqlx::query(HAND_OVER)
+        .bind(json)
+        .execute(&mut *connection)
+        .await
+        .map_err(on_write)?;
     rows_of(connection, hand_overs.iter().map(|given| given.shard)).await
 }
 
 /// The rows of these shards, in this order.
-async fn rows_of(connection: &mut SqliteConnection, ids: impl Iterator<Item = ShardId>) -> Result<Vec<ShardRow>> {
+async fn rows_of(
+    connection: &mut SqliteConnection,
+    ids: impl Iterator<Item = ShardId>,
+) -> Result<Vec<ShardRow>> {
     let rows = shards(connection).await?;
-    ids.map(|id| readable(rows.iter().find(|row| row.id == id).copied(), "shards")).collect()
+    ids.map(|id| readable(rows.iter().find(|row| row.id == id).copied(), "shards"))
+        .collect()
 }
 
 /// Gives shards up.
 pub(crate) async fn release(connection: &mut SqliteConnection, held: &[(ShardId, Fence)]) -> Result<()> {
-    let json = json_rows(held.iter().map(|(shard, fence)| format!("{shard},{},{}", fence.epoch, fence.owner.get())));
-    sqlx::query(RELEASE).bind(json).execute(connection).await.map_err(on_write)?;
+    let json = json_rows(
+        held.iter()
+            .map(|(shard, fence)| format!("{shard},{},{}", fence.epoch, fence.owner.get())),
+    );
+    sqlx::query(RELEASE)
+        .bind(json)
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
     Ok(())
 }
 

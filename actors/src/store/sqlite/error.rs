@@ -60,17 +60,22 @@ pub(crate) fn changed_nothing(error: StoreError) -> StoreError {
 
 fn of_code(code: u32, why: String) -> StoreError {
     match code {
-        // The kernel drops what it could not write and says so once: nothing written since the last good sync can be trusted.
+        // The kernel drops what it could not write and says so once: nothing written since the last good sync
+        // can be trusted.
         IOERR_FSYNC | IOERR_DIR_FSYNC => StoreError::Fatal(why),
-        // The log's index is written after the log is synced. This process takes the commit back, but after a crash the log has it.
+        // The log's index is written after the log is synced. This process takes the commit back, but after a
+        // crash the log has it.
         IOERR_SHMOPEN | IOERR_SHMSIZE | IOERR_SHMLOCK | IOERR_SHMMAP => StoreError::Unknown(why),
         IOERR_DATA | IOERR_CORRUPTFS => StoreError::Unreadable(why),
         extended => match extended & 0xff {
             // Memory can run out at that index, too.
             NOMEM => StoreError::Unknown(why),
             // An error of writing comes before the commit's last page is whole, and SQLite rolls back.
-            BUSY | LOCKED | FULL | IOERR | CANTOPEN | PROTOCOL | PERM | READONLY | INTERRUPT | ABORT => StoreError::NotStored(why),
-            // A row that breaks a CHECK can never be stored either: trying again is as vain as when another row stands there.
+            BUSY | LOCKED | FULL | IOERR | CANTOPEN | PROTOCOL | PERM | READONLY | INTERRUPT | ABORT => {
+                StoreError::NotStored(why)
+            }
+            // A row that breaks a CHECK can never be stored either: trying again is as vain as when another
+            // row stands there.
             CONSTRAINT => StoreError::Clash(why),
             // CORRUPT, NOTADB, SCHEMA, MISMATCH, and ERROR, which is what a missing table gives.
             _ => StoreError::Unreadable(why),
@@ -95,7 +100,17 @@ mod tests {
     #[test]
     fn only_a_failed_sync_is_fatal() {
         let kinds = [1034, 1290, 266, 522, 778, 1546].map(kind);
-        assert_eq!(kinds, ["fatal", "fatal", "not stored", "not stored", "not stored", "not stored"]);
+        assert_eq!(
+            kinds,
+            [
+                "fatal",
+                "fatal",
+                "not stored",
+                "not stored",
+                "not stored",
+                "not stored"
+            ]
+        );
     }
 
     #[test]

@@ -16,20 +16,23 @@ use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/coupon/migrations/sqlite");
 
-/// Pages of the log at which a commit moves it into the database itself: 512 MiB, four times what [`super::checkpoint`] lets it grow to where it keeps
-/// up and no reader is in its way. SQLite keeps an error of that move to itself, and may: the log stays whole.
+/// Pages of the log at which a commit moves it into the database itself: 512 MiB, four times what
+/// [`super::checkpoint`] lets it grow to where it keeps up and no reader is in its way. SQLite keeps an error
+/// of that move to itself, and may: the log stays whole.
 const CHECKPOINT_PAGES: &str = "131072";
 
-/// The log file shrinks to this after it grew beyond, under a long read. Below it the file stays as large as it was: to write over what is there is
-/// quicker than to make it longer.
+/// The log file shrinks to this after it grew beyond, under a long read. Below it the file stays as large as
+/// it was: to write over what is there is quicker than to make it longer.
 const LOG_BYTES_MAX: &str = "268435456";
 
-/// How much nicer than others the thread is that moves the log, so that it has a tenth of the share of those who answer people, and all that they leave. A
-/// move then takes longer, while the log has room for it; [`super::checkpoint`] sees when it takes too long.
+/// How much nicer than others the thread is that moves the log, so that it has a tenth of the share of those
+/// who answer people, and all that they leave. A move then takes longer, while the log has room for it;
+/// [`super::checkpoint`] sees when it takes too long.
 #[cfg(target_os = "linux")]
 const MOVER_NICENESS: i32 = 10;
 
-/// How long reading and moving a log that a crash left may take: the log rarely has more than 512 MiB, and disks are slow after a crash.
+/// How long reading and moving a log that a crash left may take: the log rarely has more than 512 MiB, and
+/// disks are slow after a crash.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A statement slower than this is worth a line in our log.
@@ -74,21 +77,36 @@ pub(super) fn locked(path: &Path) -> Result<(PathBuf, File), OpenError> {
     let absolute = std::path::absolute(path).map_err(at(path))?;
     let directory = absolute.parent().unwrap_or(&absolute);
     make_directory(directory).map_err(at(directory))?;
-    let path = if absolute.exists() { fs::canonicalize(&absolute).map_err(at(&absolute))? } else { absolute.clone() };
+    let path = if absolute.exists() {
+        fs::canonicalize(&absolute).map_err(at(&absolute))?
+    } else {
+        absolute.clone()
+    };
     let mut lock_path = path.clone().into_os_string();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(at(&lock_path))?;
     match lock.try_lock() {
         Ok(()) => Ok((path, lock)),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path)),
-        Err(TryLockError::Error(source)) => Err(OpenError::File { path: lock_path, source }),
+        Err(TryLockError::Error(source)) => Err(OpenError::File {
+            path: lock_path,
+            source,
+        }),
     }
 }
 
 /// Makes a directory and syncs the entries that lead to it: what is told must be found after a power cut.
 fn make_directory(directory: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = directory.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    let missing: Vec<&Path> = directory
+        .ancestors()
+        .take_while(|ancestor| !ancestor.exists())
+        .collect();
     fs::create_dir_all(directory)?;
     if cfg!(unix) {
         for parent in missing.iter().filter_map(|made| made.parent()) {
@@ -104,8 +122,8 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
     let mut connect = durable(path)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_MAX)
-        // What a batch changes stays in memory until its commit, which writes each page once. Beyond that SQLite's usual 2 MiB of pages: it looks at all of
-        // them in every commit in which pages were divided.
+        // What a batch changes stays in memory until its commit, which writes each page once. Beyond that
+        // SQLite's usual 2 MiB of pages: it looks at all of them in every commit in which pages were divided.
         .pragma("cache_spill", "false");
     if let Some(pages) = options.page_count_max {
         connect = connect.pragma("max_page_count", pages.to_string());
@@ -113,19 +131,24 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
     pool_options(1).connect_with(connect).await
 }
 
-/// Reads the log that a crash may have left, and moves it: the first connection does so when it opens the database, and as the last one when it closes it.
-/// A pool gives it less time.
+/// Reads the log that a crash may have left, and moves it: the first connection does so when it opens the
+/// database, and as the last one when it closes it. A pool gives it less time.
 async fn recover(path: &Path) -> Result<(), sqlx::Error> {
     let recovering = async { durable(path).connect().await?.close().await };
-    tokio::time::timeout(RECOVERY_LIMIT, recovering).await.unwrap_or_else(|_late| {
-        let why = format!("the log that was left is not read and moved within {RECOVERY_LIMIT:?}");
-        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
-    })
+    tokio::time::timeout(RECOVERY_LIMIT, recovering)
+        .await
+        .unwrap_or_else(|_late| {
+            let why = format!("the log that was left is not read and moved within {RECOVERY_LIMIT:?}");
+            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
+        })
 }
 
 /// How a connection that writes is opened.
 fn durable(path: &Path) -> SqliteConnectOptions {
-    connect_options(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
+    connect_options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
 }
 
 /// The pool of the one connection that moves the log while there is time; its thread gives way to others.
@@ -148,7 +171,8 @@ fn move_options(path: &Path) -> SqliteConnectOptions {
     connect_options(path).synchronous(SqliteSynchronous::Full)
 }
 
-/// Makes a connection's thread nicer than this one, by [`MOVER_NICENESS`]. Best effort, and on Linux alone, where threads have a niceness of their own.
+/// Makes a connection's thread nicer than this one, by [`MOVER_NICENESS`]. Best effort, and on Linux alone,
+/// where threads have a niceness of their own.
 async fn give_way(connection: &mut SqliteConnection) {
     #[cfg(target_os = "linux")]
     if let Ok(niceness) = getpriority_process(None) {
@@ -163,9 +187,13 @@ async fn give_way(connection: &mut SqliteConnection) {
     let _ = connection;
 }
 
-/// Has a connection's thread do something, at least once. SQLite alone runs there, and what it calls back: so this asks it how it gets on with a statement.
+/// Has a connection's thread do something, at least once. SQLite alone runs there, and what it calls back: so
+/// this asks it how it gets on with a statement.
 #[cfg(target_os = "linux")]
-async fn in_thread_of(connection: &mut SqliteConnection, mut work: impl FnMut() + Send + 'static) -> Result<(), sqlx::Error> {
+async fn in_thread_of(
+    connection: &mut SqliteConnection,
+    mut work: impl FnMut() + Send + 'static,
+) -> Result<(), sqlx::Error> {
     let goes_on = move || {
         work();
         true
@@ -176,14 +204,23 @@ async fn in_thread_of(connection: &mut SqliteConnection, mut work: impl FnMut() 
     done.map(drop)
 }
 
-/// The database file itself, which is there by now. To be synced, which some systems allow those alone who may write.
+/// The database file itself, which is there by now. To be synced, which some systems allow those alone who
+/// may write.
 pub(super) fn file(path: &Path) -> Result<File, OpenError> {
-    OpenOptions::new().write(true).open(path).map_err(|source| OpenError::File { path: path.to_path_buf(), source })
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(|source| OpenError::File {
+            path: path.to_path_buf(),
+            source,
+        })
 }
 
 /// The pool of connections that read.
 pub(super) async fn readers(count: u32, path: &Path) -> Result<SqlitePool, sqlx::Error> {
-    pool_options(count).connect_with(connect_options(path).read_only(true)).await
+    pool_options(count)
+        .connect_with(connect_options(path).read_only(true))
+        .await
 }
 
 fn connect_options(path: &Path) -> SqliteConnectOptions {
@@ -204,20 +241,33 @@ fn pool_options(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
 }
 
-/// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring releases agree on, and an upgrade can
-/// be taken back.
+/// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring
+/// releases agree on, and an upgrade can be taken back.
 pub(super) async fn migrate(writer: &SqlitePool) -> Result<(), OpenError> {
-    let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
     let made: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')").fetch_one(writer).await?;
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')")
+            .fetch_one(writer)
+            .await?;
     let found: i64 = match made {
-        true => sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(writer).await?,
+        true => {
+            sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
+                .fetch_one(writer)
+                .await?
+        }
         false => 0,
     };
     if found > known + 1 {
         return Err(OpenError::TooNew { found, known });
     }
-    let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
+    let mut migrator = Migrator {
+        migrations: MIGRATOR.migrations.clone(),
+        ..Migrator::DEFAULT
+    };
     migrator.set_ignore_missing(found == known + 1);
     Ok(migrator.run(writer).await?)
 }
@@ -234,7 +284,9 @@ mod tests {
         let tell = move || {
             let _ = sender.send(getpriority_process(None).unwrap());
         };
-        in_thread_of(&mut pool.acquire().await.unwrap(), tell).await.unwrap();
+        in_thread_of(&mut pool.acquire().await.unwrap(), tell)
+            .await
+            .unwrap();
         niceness.recv_timeout(Duration::from_secs(5)).unwrap()
     }
 
@@ -242,7 +294,10 @@ mod tests {
     async fn who_moves_the_log_gives_way_to_who_writes_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("firstcome.db");
-        let (writer, mover) = (writer(&Options::new(&path), &path).await.unwrap(), mover(&path).await.unwrap());
+        let (writer, mover) = (
+            writer(&Options::new(&path), &path).await.unwrap(),
+            mover(&path).await.unwrap(),
+        );
         let usual = getpriority_process(None).unwrap();
         assert_eq!(niceness_of(&writer).await, usual);
         assert_eq!(niceness_of(&mover).await, (usual + MOVER_NICENESS).min(19));
@@ -253,11 +308,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("firstcome.db");
         let writer = writer(&Options::new(&path), &path).await.unwrap();
-        let built: Vec<String> = sqlx::query_scalar("PRAGMA compile_options").fetch_all(&writer).await.unwrap();
+        let built: Vec<String> = sqlx::query_scalar("PRAGMA compile_options")
+            .fetch_all(&writer)
+            .await
+            .unwrap();
         assert!(
             built.contains(&"DEFAULT_MEMSTATUS=0".to_owned()),
             "without .cargo/config.toml, which cargo reads from where it is called: {built:?}"
         );
-        assert!(!built.contains(&"ENABLE_MEMORY_MANAGEMENT".to_owned()), "{built:?}");
+        assert!(
+            !built.contains(&"ENABLE_MEMORY_MANAGEMENT".to_owned()),
+            "{built:?}"
+        );
     }
 }

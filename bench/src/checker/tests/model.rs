@@ -1,4 +1,5 @@
-//! Random runs of a tiny service that keeps its promises: nothing may be found. With one thing changed, something must be.
+//! Random runs of a tiny service that keeps its promises: nothing may be found. With one thing changed,
+//! something must be.
 
 use actors::coupon::issued::Issued;
 use actors::coupon::ledger::{Changed, Ledger, Verdict};
@@ -60,13 +61,15 @@ fn step() -> impl Strategy<Value = Step> {
     let fate = prop_oneof![
         12 => Just(Fate::Answered), 1 => Just(Fate::DecidedAndLost), 1 => Just(Fate::NeverDecided), 1 => Just(Fate::NotApplied)
     ];
-    (0..3_000_i64, 0..20_000_i64, 0..=100_i64, what, fate).prop_map(|(gap_us, takes_us, decided_percent, what, fate)| Step {
-        gap_us,
-        takes_us,
-        decided_percent,
-        what,
-        fate,
-    })
+    (0..3_000_i64, 0..20_000_i64, 0..=100_i64, what, fate).prop_map(
+        |(gap_us, takes_us, decided_percent, what, fate)| Step {
+            gap_us,
+            takes_us,
+            decided_percent,
+            what,
+            fate,
+        },
+    )
 }
 
 fn patch(patch: &Patch) -> OfferPatch {
@@ -80,14 +83,30 @@ fn patch(patch: &Patch) -> OfferPatch {
 }
 
 fn row(issuance: &Issuance) -> IssuanceRow {
-    IssuanceRow { id: issuance.id, user: issuance.user.clone(), issued_at: issuance.issued_at, expires_at: issuance.expires_at }
+    IssuanceRow {
+        id: issuance.id,
+        user: issuance.user.clone(),
+        issued_at: issuance.issued_at,
+        expires_at: issuance.expires_at,
+    }
 }
 
 fn coupon_row(coupon: &Coupon, issued: u64) -> CouponRow {
-    let Offer { total_quantity, starts_at, ends_at, use_within_days, .. } = coupon.offer;
+    let Offer {
+        total_quantity,
+        starts_at,
+        ends_at,
+        use_within_days,
+        ..
+    } = coupon.offer;
     CouponRow {
         id: coupon.id,
-        terms: Terms { total_quantity, starts_at, ends_at, use_within_days },
+        terms: Terms {
+            total_quantity,
+            starts_at,
+            ends_at,
+            use_within_days,
+        },
         per_user_limit: u32::from(coupon.offer.per_user_limit),
         status: coupon.status,
         version: coupon.version,
@@ -102,7 +121,13 @@ fn refusal(refusal: message::Refusal) -> Refusal {
         message::Refusal::AlreadyIssued(issuance) => Refusal::AlreadyIssued(Box::new(row(&issuance))),
         message::Refusal::Closed => Refusal::Closed,
         message::Refusal::Paused => Refusal::Paused,
-        message::Refusal::NotStarted { starts_at, server_time } => Refusal::NotStarted { starts_at, server_time },
+        message::Refusal::NotStarted {
+            starts_at,
+            server_time,
+        } => Refusal::NotStarted {
+            starts_at,
+            server_time,
+        },
         message::Refusal::Ended { ends_at, server_time } => Refusal::Ended { ends_at, server_time },
         message::Refusal::SoldOut { total_quantity } => Refusal::SoldOut { total_quantity },
     }
@@ -116,20 +141,40 @@ struct Service {
 
 impl Service {
     fn new(quantity: Option<u64>, per_user_limit: u8) -> Self {
-        let offer = Offer { total_quantity: quantity, per_user_limit, ..Offer::titled("model") };
-        let coupon = Coupon { id: coupon_id(), offer, status: Status::Open, version: 1, created_at: at(1), updated_at: at(1) };
-        Self { ledger: Ledger::new(coupon, Issued::new(coupon_id())), rows: Rows::default() }
+        let offer = Offer {
+            total_quantity: quantity,
+            per_user_limit,
+            ..Offer::titled("model")
+        };
+        let coupon = Coupon {
+            id: coupon_id(),
+            offer,
+            status: Status::Open,
+            version: 1,
+            created_at: at(1),
+            updated_at: at(1),
+        };
+        Self {
+            ledger: Ledger::new(coupon, Issued::new(coupon_id())),
+            rows: Rows::default(),
+        }
     }
 
     fn issue(&mut self, now: Timestamp, name: u8, key: Option<u8>) -> IssueAnswer {
         let key = key.map_or_else(RequestKey::random, request_key);
         match self.ledger.judge(now, &user_id(name), &key) {
-            Verdict::Replay(issuance) => IssueAnswer::Issued { issuance: row(&issuance), replayed: true },
+            Verdict::Replay(issuance) => IssueAnswer::Issued {
+                issuance: row(&issuance),
+                replayed: true,
+            },
             Verdict::Refuse(told) => IssueAnswer::Refused(refusal(told)),
             Verdict::Grant => {
                 let issuance = row(&self.ledger.issue(now, &user_id(name), &key));
                 self.rows.issuances.push(issuance.clone());
-                IssueAnswer::Issued { issuance, replayed: false }
+                IssueAnswer::Issued {
+                    issuance,
+                    replayed: false,
+                }
             }
         }
     }
@@ -144,7 +189,9 @@ impl Service {
         let refused = |code: &str| ChangeAnswer::NotApplied(code.to_owned());
         match self.ledger.change(now, &change, None) {
             Changed::Made(done) => ChangeAnswer::Done(coupon_row(&done.coupon, done.issued.get())),
-            Changed::Kept(ChangeOutcome::Done(done)) => ChangeAnswer::Done(coupon_row(&done.coupon, done.issued.get())),
+            Changed::Kept(ChangeOutcome::Done(done)) => {
+                ChangeAnswer::Done(coupon_row(&done.coupon, done.issued.get()))
+            }
             Changed::Kept(ChangeOutcome::Refused(refusal)) => match refusal {
                 ChangeRefusal::UnknownCoupon => refused("UNKNOWN_COUPON"),
                 ChangeRefusal::VersionMismatch { .. } => refused("VERSION_MISMATCH"),
@@ -169,26 +216,49 @@ fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: 
     let time = |micros: i64| Timestamp::from_micros(at(3).as_micros() + micros).unwrap();
     let is_decided = matches!(step.fate, Fate::Answered | Fate::DecidedAndLost);
     let is_answered = matches!(step.fate, Fate::Answered | Fate::NotApplied);
-    let span = Span { call: time(call), answer: is_answered.then(|| time(call + step.takes_us)) };
+    let span = Span {
+        call: time(call),
+        answer: is_answered.then(|| time(call + step.takes_us)),
+    };
     let now = time(decided + skew);
     match &step.what {
         What::Issue { user, key } => {
-            let told = if is_decided { service.issue(now, *user, *key) } else { IssueAnswer::Unknown };
+            let told = if is_decided {
+                service.issue(now, *user, *key)
+            } else {
+                IssueAnswer::Unknown
+            };
             let answer = match step.fate {
                 Fate::Answered => told,
                 Fate::DecidedAndLost | Fate::NeverDecided => IssueAnswer::Unknown,
                 Fate::NotApplied => IssueAnswer::NotApplied("OVERLOADED".to_owned()),
             };
-            Operation::Issue(Issue { span, coupon: coupon_id(), user: user_id(*user), key: key.map(request_key), answer })
+            Operation::Issue(Issue {
+                span,
+                coupon: coupon_id(),
+                user: user_id(*user),
+                key: key.map(request_key),
+                answer,
+            })
         }
         What::Change(change) => {
-            let told = if is_decided { service.change(now, change) } else { ChangeAnswer::Unknown };
+            let told = if is_decided {
+                service.change(now, change)
+            } else {
+                ChangeAnswer::Unknown
+            };
             let answer = match step.fate {
                 Fate::Answered => told,
                 Fate::DecidedAndLost | Fate::NeverDecided => ChangeAnswer::Unknown,
                 Fate::NotApplied => ChangeAnswer::NotApplied("OVERLOADED".to_owned()),
             };
-            Operation::Change(ChangeCall { span, coupon: coupon_id(), change: change.clone(), if_match: None, answer })
+            Operation::Change(ChangeCall {
+                span,
+                coupon: coupon_id(),
+                change: change.clone(),
+                if_match: None,
+                answer,
+            })
         }
     }
 }
@@ -197,8 +267,17 @@ fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: 
 fn run(steps: &[Step], quantity: Option<u64>, limit: u8, skew: i64) -> (Vec<Operation>, Rows) {
     let mut service = Service::new(quantity, limit);
     let coupon = coupon_row(service.ledger.coupon(), 0);
-    let made = CreateAnswer::Created { coupon, replayed: false };
-    let mut history = vec![Operation::Create(Create { span: Span { call: at(0), answer: Some(at(2)) }, answer: made })];
+    let made = CreateAnswer::Created {
+        coupon,
+        replayed: false,
+    };
+    let mut history = vec![Operation::Create(Create {
+        span: Span {
+            call: at(0),
+            answer: Some(at(2)),
+        },
+        answer: made,
+    })];
     let mut call = 0;
     let mut timed: Vec<(i64, i64, &Step)> = Vec::new();
     for step in steps {
@@ -206,9 +285,16 @@ fn run(steps: &[Step], quantity: Option<u64>, limit: u8, skew: i64) -> (Vec<Oper
         timed.push((call + step.takes_us * step.decided_percent / 100, call, step));
     }
     timed.sort_by_key(|(decided, ..)| *decided);
-    history.extend(timed.into_iter().map(|(decided, call, step)| carry_out(&mut service, step, call, decided, skew)));
+    history.extend(
+        timed
+            .into_iter()
+            .map(|(decided, call, step)| carry_out(&mut service, step, call, decided, skew)),
+    );
     let issued = service.ledger.last().get();
-    service.rows.coupons.push(coupon_row(service.ledger.coupon(), issued));
+    service
+        .rows
+        .coupons
+        .push(coupon_row(service.ledger.coupon(), issued));
     (history, service.rows)
 }
 
@@ -218,8 +304,12 @@ fn break_one(history: &mut [Operation], rows: &mut Rows, which: u8, chosen: usiz
         .filter(|place| matches!(&history[*place], Operation::Issue(issue) if matches!(issue.answer, IssueAnswer::Issued { .. })))
         .collect();
     let place = *told.get(chosen % told.len().max(1))?;
-    let Operation::Issue(issue) = &mut history[place] else { return None };
-    let IssueAnswer::Issued { issuance, .. } = &mut issue.answer else { return None };
+    let Operation::Issue(issue) = &mut history[place] else {
+        return None;
+    };
+    let IssueAnswer::Issued { issuance, .. } = &mut issue.answer else {
+        return None;
+    };
     let stored = rows.issuances.iter().position(|row| row == issuance)?;
     match which {
         0 => drop(rows.issuances.remove(stored)),
@@ -227,14 +317,25 @@ fn break_one(history: &mut [Operation], rows: &mut Rows, which: u8, chosen: usiz
         2 => issuance.id.sequence = issuance.id.sequence.next(),
         3 => issuance.issued_at = Timestamp::from_micros(issuance.issued_at.as_micros() + 1)?,
         4 => {
-            let id = actors::ids::IssuanceId { coupon: coupon_id(), sequence: service_next(rows) };
-            rows.issuances.push(IssuanceRow { id, user: user("mallory"), issued_at: at(50), expires_at: None });
+            let id = actors::ids::IssuanceId {
+                coupon: coupon_id(),
+                sequence: service_next(rows),
+            };
+            rows.issuances.push(IssuanceRow {
+                id,
+                user: user("mallory"),
+                issued_at: at(50),
+                expires_at: None,
+            });
         }
         5 => rows.coupons[0].version += 1_000,
         6 => issue.user = user("mallory"),
         _ => {
             let late = Timestamp::from_micros(at(1_000_000).as_micros())?;
-            issue.span = Span { call: late, answer: Some(late) };
+            issue.span = Span {
+                call: late,
+                answer: Some(late),
+            };
             issue.key = None;
             if let IssueAnswer::Issued { replayed, .. } = &mut issue.answer {
                 *replayed = false;

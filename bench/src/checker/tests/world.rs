@@ -20,11 +20,17 @@ pub(super) fn coupon_id() -> CouponId {
 }
 
 pub(super) fn patch(total_quantity: Option<u64>) -> Change {
-    Change::Patch(Patch { total_quantity: Some(total_quantity), ..Patch::default() })
+    Change::Patch(Patch {
+        total_quantity: Some(total_quantity),
+        ..Patch::default()
+    })
 }
 
 fn span(call: i64, answer: Option<i64>) -> Span {
-    Span { call: at(call), answer: answer.map(at) }
+    Span {
+        call: at(call),
+        answer: answer.map(at),
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -40,18 +46,47 @@ pub(super) struct World {
 impl World {
     /// With a coupon made from 0 to 2 ms.
     pub(super) fn new(total_quantity: Option<u64>, per_user_limit: u32) -> Self {
-        let terms = Terms { total_quantity, starts_at: None, ends_at: None, use_within_days: None };
+        let terms = Terms {
+            total_quantity,
+            starts_at: None,
+            ends_at: None,
+            use_within_days: None,
+        };
         let id = coupon_id();
-        let coupon = CouponRow { id, terms, per_user_limit, status: Status::Open, version: 1, issued: 0, created_at: at(1) };
-        let answer = CreateAnswer::Created { coupon: coupon.clone(), replayed: false };
-        let history = vec![Operation::Create(Create { span: span(0, Some(2)), answer })];
-        Self { coupon, history, rows: Rows::default(), options: Options::default(), issued_offset: 0, lost: false }
+        let coupon = CouponRow {
+            id,
+            terms,
+            per_user_limit,
+            status: Status::Open,
+            version: 1,
+            issued: 0,
+            created_at: at(1),
+        };
+        let answer = CreateAnswer::Created {
+            coupon: coupon.clone(),
+            replayed: false,
+        };
+        let history = vec![Operation::Create(Create {
+            span: span(0, Some(2)),
+            answer,
+        })];
+        Self {
+            coupon,
+            history,
+            rows: Rows::default(),
+            options: Options::default(),
+            issued_offset: 0,
+            lost: false,
+        }
     }
 
     pub(super) fn report(&self) -> Report {
         let mut rows = self.rows.clone();
         if !self.lost {
-            rows.coupons.push(CouponRow { issued: rows.issuances.len() as u64 + self.issued_offset, ..self.coupon.clone() });
+            rows.coupons.push(CouponRow {
+                issued: rows.issuances.len() as u64 + self.issued_offset,
+                ..self.coupon.clone()
+            });
         }
         check(&self.history, &rows, &self.options)
     }
@@ -60,15 +95,39 @@ impl World {
         self.lost = true;
     }
 
-    fn issue(&mut self, call: i64, answered: Option<i64>, user: &str, key: Option<&str>, answer: IssueAnswer) {
-        let (user, key) = (UserId::parse(user).unwrap(), key.map(|key| RequestKey::parse(key).unwrap()));
-        self.history.push(Operation::Issue(Issue { span: span(call, answered), coupon: coupon_id(), user, key, answer }));
+    fn issue(
+        &mut self,
+        call: i64,
+        answered: Option<i64>,
+        user: &str,
+        key: Option<&str>,
+        answer: IssueAnswer,
+    ) {
+        let (user, key) = (
+            UserId::parse(user).unwrap(),
+            key.map(|key| RequestKey::parse(key).unwrap()),
+        );
+        self.history.push(Operation::Issue(Issue {
+            span: span(call, answered),
+            coupon: coupon_id(),
+            user,
+            key,
+            answer,
+        }));
     }
 
     /// A stored row.
     pub(super) fn row(&mut self, name: &str, sequence: u64, issued_at: i64) {
-        let id = IssuanceId { coupon: coupon_id(), sequence: Sequence::new(sequence) };
-        self.rows.issuances.push(IssuanceRow { id, user: user(name), issued_at: at(issued_at), expires_at: None });
+        let id = IssuanceId {
+            coupon: coupon_id(),
+            sequence: Sequence::new(sequence),
+        };
+        self.rows.issuances.push(IssuanceRow {
+            id,
+            user: user(name),
+            issued_at: at(issued_at),
+            expires_at: None,
+        });
     }
 
     /// Given, stored and told.
@@ -78,16 +137,43 @@ impl World {
     }
 
     /// Told what is stored.
-    pub(super) fn told(&mut self, call: i64, answer: i64, user: &str, key: Option<&str>, sequence: u64, replayed: bool) {
-        let issuance = self.rows.issuances.iter().find(|row| row.id.sequence.get() == sequence).unwrap().clone();
-        self.issue(call, Some(answer), user, key, IssueAnswer::Issued { issuance, replayed });
+    pub(super) fn told(
+        &mut self,
+        call: i64,
+        answer: i64,
+        user: &str,
+        key: Option<&str>,
+        sequence: u64,
+        replayed: bool,
+    ) {
+        let issuance = self
+            .rows
+            .issuances
+            .iter()
+            .find(|row| row.id.sequence.get() == sequence)
+            .unwrap()
+            .clone();
+        self.issue(
+            call,
+            Some(answer),
+            user,
+            key,
+            IssueAnswer::Issued { issuance, replayed },
+        );
     }
 
     pub(super) fn refused(&mut self, call: i64, answer: i64, user: &str, refusal: Refusal) {
         self.refused_with(call, answer, user, None, refusal);
     }
 
-    pub(super) fn refused_with(&mut self, call: i64, answer: i64, user: &str, key: Option<&str>, refusal: Refusal) {
+    pub(super) fn refused_with(
+        &mut self,
+        call: i64,
+        answer: i64,
+        user: &str,
+        key: Option<&str>,
+        refusal: Refusal,
+    ) {
         self.issue(call, Some(answer), user, key, IssueAnswer::Refused(refusal));
     }
 
@@ -96,22 +182,50 @@ impl World {
     }
 
     pub(super) fn not_applied(&mut self, call: i64, answer: i64, user: &str, key: Option<&str>) {
-        self.issue(call, Some(answer), user, key, IssueAnswer::NotApplied("OVERLOADED".to_owned()));
+        self.issue(
+            call,
+            Some(answer),
+            user,
+            key,
+            IssueAnswer::NotApplied("OVERLOADED".to_owned()),
+        );
     }
 
     /// Another time for a row and for whoever was told it.
     pub(super) fn restamp(&mut self, sequence: u64, time: Timestamp) {
         let told = self.history.iter_mut().filter_map(|operation| match operation {
-            Operation::Issue(Issue { answer: IssueAnswer::Issued { issuance, .. }, .. }) => Some(issuance),
+            Operation::Issue(Issue {
+                answer: IssueAnswer::Issued { issuance, .. },
+                ..
+            }) => Some(issuance),
             Operation::Create(_) | Operation::Change(_) | Operation::Issue(_) => None,
         });
-        for row in self.rows.issuances.iter_mut().chain(told).filter(|row| row.id.sequence.get() == sequence) {
+        for row in self
+            .rows
+            .issuances
+            .iter_mut()
+            .chain(told)
+            .filter(|row| row.id.sequence.get() == sequence)
+        {
             row.issued_at = time;
         }
     }
 
-    fn changed(&mut self, call: i64, answered: Option<i64>, change: Change, if_match: Option<u64>, answer: ChangeAnswer) {
-        let call = ChangeCall { span: span(call, answered), coupon: coupon_id(), change, if_match, answer };
+    fn changed(
+        &mut self,
+        call: i64,
+        answered: Option<i64>,
+        change: Change,
+        if_match: Option<u64>,
+        answer: ChangeAnswer,
+    ) {
+        let call = ChangeCall {
+            span: span(call, answered),
+            coupon: coupon_id(),
+            change,
+            if_match,
+            answer,
+        };
         self.history.push(Operation::Change(call));
     }
 
@@ -151,7 +265,20 @@ impl World {
         self.changed(call, None, change, None, ChangeAnswer::Unknown);
     }
 
-    pub(super) fn refused_change(&mut self, call: i64, answer: i64, change: Change, if_match: Option<u64>, code: &str) {
-        self.changed(call, Some(answer), change, if_match, ChangeAnswer::NotApplied(code.to_owned()));
+    pub(super) fn refused_change(
+        &mut self,
+        call: i64,
+        answer: i64,
+        change: Change,
+        if_match: Option<u64>,
+        code: &str,
+    ) {
+        self.changed(
+            call,
+            Some(answer),
+            change,
+            if_match,
+            ChangeAnswer::NotApplied(code.to_owned()),
+        );
     }
 }

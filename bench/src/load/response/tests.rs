@@ -13,21 +13,34 @@ fn error(bytes: &[u8]) -> Malformed {
     parse(bytes, false, &mut Vec::new()).unwrap_err()
 }
 
-/// Each prefix is unfinished, and the whole is what it is; so wherever packets are cut, the reading is the same.
+/// Each prefix is unfinished, and the whole is what it is; so wherever packets are cut, the reading is the
+/// same.
 fn holds_at_every_cut(bytes: &[u8]) {
     let mut scratch = Vec::new();
     for cut in 0..bytes.len() {
-        assert_eq!(parse(&bytes[..cut], false, &mut scratch), Ok(None), "cut at {cut}");
-        assert_eq!(parse(&bytes[..cut], true, &mut scratch), Err(Malformed::Cut), "ended at {cut}");
+        assert_eq!(
+            parse(&bytes[..cut], false, &mut scratch),
+            Ok(None),
+            "cut at {cut}"
+        );
+        assert_eq!(
+            parse(&bytes[..cut], true, &mut scratch),
+            Err(Malformed::Cut),
+            "ended at {cut}"
+        );
     }
     assert_eq!(whole(bytes).0.length, bytes.len());
 }
 
 #[test]
 fn an_answer_is_whole_at_its_last_byte_and_not_before() {
-    holds_at_every_cut(b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\nIdempotent-Replayed: true\r\n\r\n{\"a\"}");
+    holds_at_every_cut(
+        b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\nIdempotent-Replayed: true\r\n\r\n{\"a\"}",
+    );
     holds_at_every_cut(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n10;x=y\r\n0123456789abcdef\r\n0\r\n\r\n");
-    holds_at_every_cut(b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\nX-More: 2\r\n\r\n");
+    holds_at_every_cut(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\nX-More: 2\r\n\r\n",
+    );
     holds_at_every_cut(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
 }
 
@@ -36,20 +49,28 @@ fn the_next_answer_is_left_alone() {
     let one = b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}";
     let two = [one.as_slice(), one].concat();
     let (response, body) = whole(&two);
-    assert_eq!((response.length, body.as_slice(), response.status), (one.len(), b"{}".as_slice(), 409));
+    assert_eq!(
+        (response.length, body.as_slice(), response.status),
+        (one.len(), b"{}".as_slice(), 409)
+    );
     let chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
     assert_eq!(whole(&[chunks.as_slice(), one].concat()).0.length, chunks.len());
 }
 
 #[test]
 fn the_connection_is_kept_or_not_as_both_sides_understand_it() {
-    let kept = |head: &str| whole(format!("{head}\r\nContent-Length: 0\r\n\r\n").as_bytes()).0.keep_alive;
+    let kept = |head: &str| {
+        whole(format!("{head}\r\nContent-Length: 0\r\n\r\n").as_bytes())
+            .0
+            .keep_alive
+    };
     assert!(kept("HTTP/1.1 200 OK"));
     assert!(!kept("HTTP/1.1 200 OK\r\nConnection: Close"));
     assert!(!kept("HTTP/1.1 200 OK\r\nConnection: x, close"));
     assert!(!kept("HTTP/1.0 200 OK"));
     assert!(kept("HTTP/1.0 200 OK\r\nconnection: keep-alive"));
-    let both = whole(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").0;
+    let both =
+        whole(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").0;
     assert!(!both.keep_alive, "two framings at once");
 }
 
@@ -59,52 +80,76 @@ fn without_a_length_the_body_ends_with_the_connection() {
     let mut scratch = Vec::new();
     assert_eq!(parse(bytes, false, &mut scratch), Ok(None));
     let response = parse(bytes, true, &mut scratch).unwrap().unwrap();
-    assert_eq!((response.body(bytes, &scratch), response.keep_alive), (b"all there is".as_slice(), false));
+    assert_eq!(
+        (response.body(bytes, &scratch), response.keep_alive),
+        (b"all there is".as_slice(), false)
+    );
 }
 
 #[test]
 fn what_contradicts_itself_is_no_answer() {
     let field = |field: &str| error(format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n").as_bytes());
     assert_eq!(error(b"SSH-2.0-x\r\n\r\n"), Malformed::Head);
-    assert_eq!(error(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), Malformed::Head);
+    assert_eq!(
+        error(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
+        Malformed::Head
+    );
     assert_eq!(field("Content-Length: 1\r\nContent-Length: 2"), Malformed::Length);
     assert_eq!(field("Content-Length: +1"), Malformed::Length);
     assert_eq!(field("Content-Length:"), Malformed::Length);
     assert_eq!(field("Content-Length: 1048577"), Malformed::TooLong);
-    assert_eq!(field("Content-Length: 99999999999999999999999"), Malformed::TooLong);
+    assert_eq!(
+        field("Content-Length: 99999999999999999999999"),
+        Malformed::TooLong
+    );
     assert_eq!(field("Transfer-Encoding: gzip, chunked"), Malformed::Coding);
-    assert_eq!(whole(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\nContent-Length: 1\r\n\r\nx").1, b"x");
-    let chunks = |chunks: &str| error(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}").as_bytes());
+    assert_eq!(
+        whole(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\nContent-Length: 1\r\n\r\nx").1,
+        b"x"
+    );
+    let chunks = |chunks: &str| {
+        error(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}").as_bytes())
+    };
     assert_eq!(chunks("2\r\nabc\r\n"), Malformed::Chunk);
     assert_eq!(chunks("x\r\n"), Malformed::Chunk);
     assert_eq!(chunks("fffffff\r\n"), Malformed::TooLong);
-    assert_eq!(error(format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(HEAD_BYTES_MAX)).as_bytes()), Malformed::TooLong);
+    assert_eq!(
+        error(format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(HEAD_BYTES_MAX)).as_bytes()),
+        Malformed::TooLong
+    );
 }
 
 /// An answer as a server may write it, and its body.
 fn answers() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, u16)> {
     let chunks = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..6);
-    (200_u16..600, chunks, any::<bool>(), any::<bool>()).prop_filter_map("a body where none may be", |(status, chunks, chunked, hinted)| {
-        if matches!(status, 204 | 304) {
-            return None;
-        }
-        let body = chunks.concat();
-        let mut bytes = if hinted { b"HTTP/1.1 100 Continue\r\n\r\n".to_vec() } else { Vec::new() };
-        bytes.extend_from_slice(format!("HTTP/1.1 {status} Some Words\r\nServer: x\r\n").as_bytes());
-        if chunked {
-            bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
-            for chunk in &chunks {
-                bytes.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
-                bytes.extend_from_slice(chunk);
-                bytes.extend_from_slice(b"\r\n");
+    (200_u16..600, chunks, any::<bool>(), any::<bool>()).prop_filter_map(
+        "a body where none may be",
+        |(status, chunks, chunked, hinted)| {
+            if matches!(status, 204 | 304) {
+                return None;
             }
-            bytes.extend_from_slice(b"0\r\n\r\n");
-        } else {
-            bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
-            bytes.extend_from_slice(&body);
-        }
-        Some((bytes, body, status))
-    })
+            let body = chunks.concat();
+            let mut bytes = if hinted {
+                b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()
+            } else {
+                Vec::new()
+            };
+            bytes.extend_from_slice(format!("HTTP/1.1 {status} Some Words\r\nServer: x\r\n").as_bytes());
+            if chunked {
+                bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+                for chunk in &chunks {
+                    bytes.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
+                    bytes.extend_from_slice(chunk);
+                    bytes.extend_from_slice(b"\r\n");
+                }
+                bytes.extend_from_slice(b"0\r\n\r\n");
+            } else {
+                bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+                bytes.extend_from_slice(&body);
+            }
+            Some((bytes, body, status))
+        },
+    )
 }
 
 proptest! {

@@ -13,27 +13,41 @@ const COOKIE: (&str, &str) = ("CLUSTER__COOKIE", "0123456789abcdef");
 
 /// What this environment comes to.
 fn load(pairs: &[(&str, &str)]) -> Result<Config, String> {
-    let pairs: HashMap<String, String> = pairs.iter().map(|(key, value)| (format!("FIRSTCOME__{key}"), (*value).to_owned())).collect();
+    let pairs: HashMap<String, String> = pairs
+        .iter()
+        .map(|(key, value)| (format!("FIRSTCOME__{key}"), (*value).to_owned()))
+        .collect();
     let environment = Environment::with_prefix("FIRSTCOME").source(Some(pairs));
-    Sources::default().load_over(environment).map_err(|error| error.to_string())
+    Sources::default()
+        .load_over(environment)
+        .map_err(|error| error.to_string())
 }
 
 #[test]
 fn a_node_of_several_has_a_server_a_cookie_and_an_address() {
     let config = load(&[SERVER, LISTEN, COOKIE]).unwrap();
-    assert_eq!(config.cluster.advertised(config.cluster.listen.unwrap()), "10.0.0.1:7400");
+    assert_eq!(
+        config.cluster.advertised(config.cluster.listen.unwrap()),
+        "10.0.0.1:7400"
+    );
     let all = [
         SERVER,
         COOKIE,
         ("CLUSTER__LISTEN", "0.0.0.0:7400"),
         ("CLUSTER__ADVERTISE", "node-1.internal:7400"),
-        ("CLUSTER__PEERS", "node-2.internal:7400, 10.0.0.3:7400,[fd00::4]:7400"),
+        (
+            "CLUSTER__PEERS",
+            "node-2.internal:7400, 10.0.0.3:7400,[fd00::4]:7400",
+        ),
         ("CLUSTER__TLS__CERTIFICATE_FILE", "node.crt"),
         ("CLUSTER__TLS__KEY_FILE", "node.key"),
         ("CLUSTER__TLS__CA_FILE", "ca.crt"),
     ];
     let config = load(&all).unwrap();
-    assert_eq!(config.cluster.advertised(config.cluster.listen.unwrap()), "node-1.internal:7400");
+    assert_eq!(
+        config.cluster.advertised(config.cluster.listen.unwrap()),
+        "node-1.internal:7400"
+    );
     let peers: Vec<&str> = config.cluster.peers.iter().map(HostPort::as_str).collect();
     assert_eq!(peers, ["node-2.internal:7400", "10.0.0.3:7400", "[fd00::4]:7400"]);
 }
@@ -42,27 +56,86 @@ fn a_node_of_several_has_a_server_a_cookie_and_an_address() {
 fn what_does_not_make_a_node_of_several_is_named_by_its_key() {
     for (pairs, name) in [
         (vec![LISTEN, COOKIE], "store.url must be mysql://"),
-        (vec![LISTEN, COOKIE, ("STORE__URL", "sqlite://x.db")], "store.url must be mysql://"),
+        (
+            vec![LISTEN, COOKIE, ("STORE__URL", "sqlite://x.db")],
+            "store.url must be mysql://",
+        ),
         (vec![SERVER, LISTEN], "cluster.cookie"),
-        (vec![SERVER, LISTEN, ("CLUSTER__COOKIE", "0123456789abcde")], "cluster.cookie must be 16"),
-        (vec![SERVER, LISTEN, ("CLUSTER__COOKIE", "0123456789 abcdef")], "cluster.cookie must be 16"),
-        (vec![SERVER, LISTEN, COOKIE, ("CLUSTER__COOKIE_FILE", "/nowhere")], "cluster.cookie and cluster.cookie_file are both set"),
-        (vec![SERVER, LISTEN, ("CLUSTER__COOKIE_FILE", "/nowhere")], "cluster.cookie_file: /nowhere"),
-        (vec![SERVER, COOKIE, ("CLUSTER__LISTEN", "0.0.0.0:7400")], "cluster.advertise must say"),
-        (vec![SERVER, COOKIE, ("CLUSTER__LISTEN", "[::]:7400")], "cluster.advertise must say"),
-        (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "0.0.0.0:7400")], "cluster.advertise: \"0.0.0.0:7400\" is nowhere"),
-        (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "[::]:7400")], "cluster.advertise: \"[::]:7400\" is nowhere"),
-        (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "10.0.0.1:0")], "cluster.advertise: \"10.0.0.1:0\" is nowhere"),
-        (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "10.0.0.1")], "cluster.advertise: \"10.0.0.1\" is not"),
-        (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__PEERS", "10.0.0.2:7400,node 3:7400")], "cluster.peers: \"node 3:7400\" is not"),
-        (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__TLS__CA_FILE", "ca.crt")], "cluster.tls.certificate_file"),
-        (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__NAME", "a shop")], "cluster.name"),
-        (vec![SERVER, COOKIE, LISTEN, ("CLUSTER__LEASE", "31s")], "cluster.lease must be at most 30s"),
+        (
+            vec![SERVER, LISTEN, ("CLUSTER__COOKIE", "0123456789abcde")],
+            "cluster.cookie must be 16",
+        ),
+        (
+            vec![SERVER, LISTEN, ("CLUSTER__COOKIE", "0123456789 abcdef")],
+            "cluster.cookie must be 16",
+        ),
+        (
+            vec![SERVER, LISTEN, COOKIE, ("CLUSTER__COOKIE_FILE", "/nowhere")],
+            "cluster.cookie and cluster.cookie_file are both set",
+        ),
+        (
+            vec![SERVER, LISTEN, ("CLUSTER__COOKIE_FILE", "/nowhere")],
+            "cluster.cookie_file: /nowhere",
+        ),
+        (
+            vec![SERVER, COOKIE, ("CLUSTER__LISTEN", "0.0.0.0:7400")],
+            "cluster.advertise must say",
+        ),
+        (
+            vec![SERVER, COOKIE, ("CLUSTER__LISTEN", "[::]:7400")],
+            "cluster.advertise must say",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "0.0.0.0:7400")],
+            "cluster.advertise: \"0.0.0.0:7400\" is nowhere",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "[::]:7400")],
+            "cluster.advertise: \"[::]:7400\" is nowhere",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "10.0.0.1:0")],
+            "cluster.advertise: \"10.0.0.1:0\" is nowhere",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "10.0.0.1")],
+            "cluster.advertise: \"10.0.0.1\" is not",
+        ),
+        (
+            vec![
+                SERVER,
+                COOKIE,
+                LISTEN,
+                ("CLUSTER__PEERS", "10.0.0.2:7400,node 3:7400"),
+            ],
+            "cluster.peers: \"node 3:7400\" is not",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__TLS__CA_FILE", "ca.crt")],
+            "cluster.tls.certificate_file",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__NAME", "a shop")],
+            "cluster.name",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__LEASE", "31s")],
+            "cluster.lease must be at most 30s",
+        ),
         // Whoever sets one of these believes that there are others.
         (vec![SERVER, COOKIE], "without cluster.listen"),
-        (vec![SERVER, ("CLUSTER__PEERS", "10.0.0.2:7400")], "without cluster.listen"),
-        (vec![SERVER, ("CLUSTER__ADVERTISE", "10.0.0.1:7400")], "without cluster.listen"),
-        (vec![SERVER, ("CLUSTER__TLS__CA_FILE", "ca.crt")], "without cluster.listen"),
+        (
+            vec![SERVER, ("CLUSTER__PEERS", "10.0.0.2:7400")],
+            "without cluster.listen",
+        ),
+        (
+            vec![SERVER, ("CLUSTER__ADVERTISE", "10.0.0.1:7400")],
+            "without cluster.listen",
+        ),
+        (
+            vec![SERVER, ("CLUSTER__TLS__CA_FILE", "ca.crt")],
+            "without cluster.listen",
+        ),
     ] {
         let error = load(&pairs).unwrap_err();
         assert!(error.contains(name), "{pairs:?}: {error}");
@@ -74,11 +147,20 @@ fn the_cookie_is_a_secret_and_may_stand_in_a_file() {
     let mut secret = tempfile::NamedTempFile::new().unwrap();
     secret.write_all(b"from-a-file-0123456789\n").unwrap();
     let path = secret.path().to_str().unwrap();
-    for cookie in [("CLUSTER__COOKIE", "from-a-file-0123456789"), ("CLUSTER__COOKIE_FILE", path)] {
+    for cookie in [
+        ("CLUSTER__COOKIE", "from-a-file-0123456789"),
+        ("CLUSTER__COOKIE_FILE", path),
+    ] {
         let config = load(&[SERVER, LISTEN, cookie]).unwrap();
-        assert_eq!(config.cluster.cookie.as_ref().unwrap().expose_secret(), "from-a-file-0123456789");
+        assert_eq!(
+            config.cluster.cookie.as_ref().unwrap().expose_secret(),
+            "from-a-file-0123456789"
+        );
         let printed = config.to_toml().unwrap();
-        assert!(!printed.contains("6789") && !format!("{config:?}").contains("6789"), "{printed}");
+        assert!(
+            !printed.contains("6789") && !format!("{config:?}").contains("6789"),
+            "{printed}"
+        );
     }
     // What is printed in its place is no cookie.
     let error = load(&[SERVER, LISTEN, ("CLUSTER__COOKIE", "[hidden]")]).unwrap_err();
@@ -87,10 +169,28 @@ fn the_cookie_is_a_secret_and_may_stand_in_a_file() {
 
 #[test]
 fn an_address_is_one_that_others_can_reach() {
-    for text in ["node-1:7400", "node-1.internal:7400", "10.0.0.1:1", "[fd00::1]:65535", "127.0.0.1:7400"] {
+    for text in [
+        "node-1:7400",
+        "node-1.internal:7400",
+        "10.0.0.1:1",
+        "[fd00::1]:65535",
+        "127.0.0.1:7400",
+    ] {
         assert_eq!(HostPort::parse(text).unwrap().as_str(), text);
     }
-    for text in ["", "7400", ":7400", "node-1:", "node-1:x", "node-1:65536", "fd00::1:7400", "a b:1", "node/1:1", "224.0.0.1:1", "0:1"] {
+    for text in [
+        "",
+        "7400",
+        ":7400",
+        "node-1:",
+        "node-1:x",
+        "node-1:65536",
+        "fd00::1:7400",
+        "a b:1",
+        "node/1:1",
+        "224.0.0.1:1",
+        "0:1",
+    ] {
         assert!(HostPort::parse(text).is_err(), "{text}");
     }
 }

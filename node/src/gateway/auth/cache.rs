@@ -7,8 +7,8 @@ use quick_cache::sync::Cache;
 use super::Identity;
 use super::bearer::Digest;
 
-/// Most tokens that are remembered: as many people as come in one rush, at about 150 bytes each 15 MB. Beyond it those not used lately are
-/// forgotten, and verified again.
+/// Most tokens that are remembered: as many people as come in one rush, at about 150 bytes each 15 MB. Beyond
+/// it those not used lately are forgotten, and verified again.
 const TOKENS_MAX: usize = 100_000;
 
 /// Tokens known to be good, by digest: a copy of the memory gives none away.
@@ -61,7 +61,10 @@ mod tests {
     use super::super::Role;
 
     fn alice() -> Identity {
-        Identity { user: UserId::parse("alice").unwrap(), role: Role::User }
+        Identity {
+            user: UserId::parse("alice").unwrap(),
+            role: Role::User,
+        }
     }
 
     #[test]

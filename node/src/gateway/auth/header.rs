@@ -16,14 +16,19 @@ pub(crate) const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 pub(crate) struct Proxies(Vec<IpNet>);
 
 impl Proxies {
-    /// These networks'. Without any all are believed: such a node listens on loopback only, as the configuration sees to.
+    /// These networks'. Without any all are believed: such a node listens on loopback only, as the
+    /// configuration sees to.
     pub(super) fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
     /// The user that a believed peer names.
     pub(super) fn user(&self, head: &Head) -> Result<Option<UserId>, Problem> {
-        let user = if self.believes(head.peer) { head.text(&X_USER_ID)? } else { None };
+        let user = if self.believes(head.peer) {
+            head.text(&X_USER_ID)?
+        } else {
+            None
+        };
         let user = user.map(UserId::parse).transpose();
         user.map_err(|error| Problem::Malformed(format!("X-User-Id: {error}")))
     }

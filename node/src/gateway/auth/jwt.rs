@@ -1,7 +1,7 @@
 //! Signed tokens (RFC 7519): whether one counts, and who it is.
 //!
-//! A token that does not count is told nothing about why. Its header is believed in nothing but which of our keys to try, and that key says
-//! by itself what it may be used for.
+//! A token that does not count is told nothing about why. Its header is believed in nothing but which of our
+//! keys to try, and that key says by itself what it may be used for.
 
 use std::path::PathBuf;
 
@@ -35,7 +35,10 @@ struct Current {
 
 impl Current {
     fn new(keys: Keys) -> Self {
-        Self { keys, verified: Verified::new() }
+        Self {
+            keys,
+            verified: Verified::new(),
+        }
     }
 }
 
@@ -54,10 +57,15 @@ impl Verifier {
     pub(super) fn new(config: &Jwt) -> Result<Self, InvalidConfig> {
         let rules = Rules::new(config);
         let keys = jwks::keys(config, &rules)?;
-        Ok(Self { rules, current: ArcSwap::from_pointee(Current::new(keys)), file: config.jwks_file.clone() })
+        Ok(Self {
+            rules,
+            current: ArcSwap::from_pointee(Current::new(keys)),
+            file: config.jwks_file.clone(),
+        })
     }
 
-    /// Who the token is, if it counts now (seconds since 1970). One that was verified before is only looked up.
+    /// Who the token is, if it counts now (seconds since 1970). One that was verified before is only looked
+    /// up.
     pub(super) fn identify(&self, token: &str, digest: &Digest, now: u64) -> Option<Identity> {
         let current = self.current.load();
         if let Some(identity) = current.verified.get(digest, now) {
@@ -71,7 +79,10 @@ impl Verifier {
     /// Reads the file again when it changes, for as long as it is polled; without one there is nothing to do.
     pub(super) async fn follow_file(&self) {
         if let Some(path) = &self.file {
-            jwks::follow(path, &self.rules, |keys| self.current.store(Current::new(keys).into())).await;
+            jwks::follow(path, &self.rules, |keys| {
+                self.current.store(Current::new(keys).into())
+            })
+            .await;
         }
     }
 }
@@ -79,7 +90,8 @@ impl Verifier {
 /// Who the token is, and the last second in which it counts. At most one signature is checked.
 pub(super) fn verify(token: &str, keys: &Keys, rules: &Rules) -> Option<(Identity, u64)> {
     let header = decode_header(token).ok()?;
-    // Whoever marks something as critical wants it refused by those who do not know it (RFC 7515, 4.1.11), and we know nothing.
+    // Whoever marks something as critical wants it refused by those who do not know it (RFC 7515, 4.1.11),
+    // and we know nothing.
     if header.crit.is_some() {
         return None;
     }

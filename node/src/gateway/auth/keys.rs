@@ -30,7 +30,11 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn new(config: &Jwt) -> Self {
-        Self { issuer: config.issuer.clone(), audience: config.audience.clone(), leeway_seconds: config.leeway.as_secs() }
+        Self {
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            leeway_seconds: config.leeway.as_secs(),
+        }
     }
 
     /// How far clocks may be apart.
@@ -69,7 +73,9 @@ pub(super) struct Key {
 impl Key {
     /// What the token claims, if this key signed it and it counts now.
     pub(super) fn decode<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
-        decode(token, &self.decoding, &self.validation).ok().map(|token| token.claims)
+        decode(token, &self.decoding, &self.validation)
+            .ok()
+            .map(|token| token.claims)
     }
 
     /// Its `kid`.
@@ -83,7 +89,11 @@ impl Key {
 
     /// The secret, if it is one: then it signs as well.
     pub(super) fn secret(&self) -> Option<&[u8]> {
-        if self.algorithm == Algorithm::HS256 { self.decoding.try_get_as_bytes().ok() } else { None }
+        if self.algorithm == Algorithm::HS256 {
+            self.decoding.try_get_as_bytes().ok()
+        } else {
+            None
+        }
     }
 }
 
@@ -102,25 +112,34 @@ impl Keys {
         };
         let decoding = decoding.map_err(|_| format!("is not a public key for {algorithm:?} in PEM"))?;
         // A PEM says what kind of key it is, not whether it is a good one: looked at as a JWK it tells.
-        let jwk = Jwk::from_decoding_key(&decoding, None).map_err(|_| format!("is not a public key for {algorithm:?} in PEM"))?;
+        let jwk = Jwk::from_decoding_key(&decoding, None)
+            .map_err(|_| format!("is not a public key for {algorithm:?} in PEM"))?;
         check(&jwk, algorithm)?;
-        Ok(Self(vec![Key { id: None, algorithm, decoding, validation: rules.validation(algorithm) }]))
+        Ok(Self(vec![Key {
+            id: None,
+            algorithm,
+            decoding,
+            validation: rules.validation(algorithm),
+        }]))
     }
 
-    /// The keys of a JWK set (RFC 7517) that can verify tokens, and what is to be said of the others. A set without any that can, or one
-    /// where a token could mean two, is none.
+    /// The keys of a JWK set (RFC 7517) that can verify tokens, and what is to be said of the others. A set
+    /// without any that can, or one where a token could mean two, is none.
     pub(super) fn set(text: &[u8], rules: &Rules) -> Result<(Self, Vec<String>), String> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Value>,
         }
-        let set: Set = serde_json::from_slice(text).map_err(|_| "is not a JWK set: {\"keys\": […]}".to_owned())?;
+        let set: Set =
+            serde_json::from_slice(text).map_err(|_| "is not a JWK set: {\"keys\": […]}".to_owned())?;
         if set.keys.len() > KEYS_MAX {
             return Err(format!("holds more than {KEYS_MAX} keys"));
         }
         let (mut keys, mut passed_over) = (Vec::new(), Vec::new());
         for (index, value) in set.keys.into_iter().enumerate() {
-            let name = value["kid"].as_str().map_or_else(|| format!("key {index}"), |id| format!("key {id:?}"));
+            let name = value["kid"]
+                .as_str()
+                .map_or_else(|| format!("key {index}"), |id| format!("key {id:?}"));
             match key(value, rules) {
                 Ok(key) => keys.push(key),
                 Err(reason) => passed_over.push(format!("{name} {reason}")),
@@ -129,23 +148,36 @@ impl Keys {
         if keys.is_empty() {
             return Err(format!(
                 "holds no key that can verify tokens{}",
-                passed_over.iter().map(|line| format!("; {line}")).collect::<String>()
+                passed_over
+                    .iter()
+                    .map(|line| format!("; {line}"))
+                    .collect::<String>()
             ));
         }
         let same = |one: &Key, other: &Key| one.algorithm == other.algorithm && one.id == other.id;
-        let twice = keys.iter().enumerate().find(|(index, key)| keys[..*index].iter().any(|earlier| same(earlier, key)));
+        let twice = keys
+            .iter()
+            .enumerate()
+            .find(|(index, key)| keys[..*index].iter().any(|earlier| same(earlier, key)));
         match twice {
-            Some((_, key)) => Err(format!("holds two keys for {:?} with the same kid, or without one", key.algorithm)),
+            Some((_, key)) => Err(format!(
+                "holds two keys for {:?} with the same kid, or without one",
+                key.algorithm
+            )),
             None => Ok((Self(keys), passed_over)),
         }
     }
 
-    /// The key to try a token with. Its `kid` chooses; a key without one fits where none has it, and a token without one where there is no
-    /// choice. There is never more than one to try, so a token costs one check of a signature at most.
+    /// The key to try a token with. Its `kid` chooses; a key without one fits where none has it, and a token
+    /// without one where there is no choice. There is never more than one to try, so a token costs one check
+    /// of a signature at most.
     pub(super) fn choose(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let mut fitting = self.0.iter().filter(|key| key.algorithm == algorithm);
         match id {
-            Some(id) => fitting.clone().find(|key| key.id() == Some(id)).or_else(|| fitting.find(|key| key.id.is_none())),
+            Some(id) => fitting
+                .clone()
+                .find(|key| key.id() == Some(id))
+                .or_else(|| fitting.find(|key| key.id.is_none())),
             None => fitting.next().filter(|_| fitting.next().is_none()),
         }
     }
@@ -173,14 +205,26 @@ fn key(value: Value, rules: &Rules) -> Result<Key, String> {
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
         _ => return Err("is of a kind that we do not verify".to_owned()),
     };
-    if jwk.common.key_algorithm.is_some_and(|said| said != KeyAlgorithm::from(algorithm)) {
-        return Err(format!("is not for {algorithm:?}, the one algorithm that we take its kind for"));
+    if jwk
+        .common
+        .key_algorithm
+        .is_some_and(|said| said != KeyAlgorithm::from(algorithm))
+    {
+        return Err(format!(
+            "is not for {algorithm:?}, the one algorithm that we take its kind for"
+        ));
     }
     let decoding = check(&jwk, algorithm)?;
-    Ok(Key { id: jwk.common.key_id, algorithm, decoding, validation: rules.validation(algorithm) })
+    Ok(Key {
+        id: jwk.common.key_id,
+        algorithm,
+        decoding,
+        validation: rules.validation(algorithm),
+    })
 }
 
-/// Whether the key is one, and strong enough. The library does not look until it verifies, and may panic at what is too short.
+/// Whether the key is one, and strong enough. The library does not look until it verifies, and may panic at
+/// what is too short.
 fn check(jwk: &Jwk, algorithm: Algorithm) -> Result<DecodingKey, String> {
     let wrong = || format!("is not a key for {algorithm:?}");
     let decoding = DecodingKey::from_jwk(jwk).map_err(|_| wrong())?;
@@ -188,19 +232,25 @@ fn check(jwk: &Jwk, algorithm: Algorithm) -> Result<DecodingKey, String> {
         Algorithm::HS256 => {
             let secret = decoding.try_get_as_bytes().map_err(|_| wrong())?;
             if secret.len() < SECRET_BYTES_MIN {
-                return Err(format!("is a secret of less than {SECRET_BYTES_MIN} bytes, which can be guessed from a token"));
+                return Err(format!(
+                    "is a secret of less than {SECRET_BYTES_MIN} bytes, which can be guessed from a token"
+                ));
             }
             true
         }
         Algorithm::RS256 => {
-            let jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. } = decoding.kind() else { return Err(wrong()) };
+            let jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. } = decoding.kind() else {
+                return Err(wrong());
+            };
             let bytes = n.iter().skip_while(|byte| **byte == 0).count();
             if !MODULUS_BYTES.contains(&bytes) {
                 return Err("is an RSA key of less than 2048 or more than 4096 bits".to_owned());
             }
             true
         }
-        Algorithm::EdDSA => decoding.try_get_as_bytes().is_ok_and(|key| key.len() == ED25519_BYTES),
+        Algorithm::EdDSA => decoding
+            .try_get_as_bytes()
+            .is_ok_and(|key| key.len() == ED25519_BYTES),
         _ => true,
     };
     // A verifier is only made from a point that is on the curve.

@@ -35,7 +35,9 @@ pub(crate) enum MintError {
     #[error("auth.mode is header, which looks at no token: set auth.mode to jwt")]
     NoTokens,
     /// Whoever checks signatures with a public key cannot make any.
-    #[error("only public keys are configured, and those make no token: give the private one with --private-key-file")]
+    #[error(
+        "only public keys are configured, and those make no token: give the private one with --private-key-file"
+    )]
     PublicKeysOnly,
     /// The private key cannot be read.
     #[error("--private-key-file: {0}: {1}")]
@@ -79,10 +81,16 @@ pub(crate) fn mint(auth: &Auth, request: &Request) -> Result<String, MintError> 
         iss: auth.jwt.issuer.as_deref(),
         aud: auth.jwt.audience.as_deref(),
     };
-    let mut tokens = keys.iter().filter(|key| key.algorithm() == algorithm).filter_map(|key| {
-        let header = Header { kid: key.id().map(str::to_owned), ..Header::new(algorithm) };
-        encode(&header, &claims, &signing).ok()
-    });
+    let mut tokens = keys
+        .iter()
+        .filter(|key| key.algorithm() == algorithm)
+        .filter_map(|key| {
+            let header = Header {
+                kid: key.id().map(str::to_owned),
+                ..Header::new(algorithm)
+            };
+            encode(&header, &claims, &signing).ok()
+        });
     let taken = tokens.find(|token| jwt::verify(token, &keys, &rules).is_some());
     taken.ok_or_else(|| MintError::StrangeKey(request.private_key_file.clone().unwrap_or_default()))
 }
@@ -91,7 +99,9 @@ pub(crate) fn mint(auth: &Auth, request: &Request) -> Result<String, MintError> 
 fn signer(keys: &Keys, request: &Request) -> Result<(Algorithm, EncodingKey), MintError> {
     let Some(path) = &request.private_key_file else {
         let secret = keys.iter().find_map(|key| key.secret());
-        return secret.map(|secret| (Algorithm::HS256, EncodingKey::from_secret(secret))).ok_or(MintError::PublicKeysOnly);
+        return secret
+            .map(|secret| (Algorithm::HS256, EncodingKey::from_secret(secret)))
+            .ok_or(MintError::PublicKeysOnly);
     };
     let wrong = |reason: String| MintError::PrivateKey(path.clone(), reason);
     let pem = fs::read(path).map_err(|error| wrong(error.to_string()))?;
@@ -99,5 +109,7 @@ fn signer(keys: &Keys, request: &Request) -> Result<(Algorithm, EncodingKey), Mi
     let ec = || EncodingKey::from_ec_pem(&pem).map(|key| (Algorithm::ES256, key));
     let ed = || EncodingKey::from_ed_pem(&pem).map(|key| (Algorithm::EdDSA, key));
     let key = rsa.or_else(|_| ec()).or_else(|_| ed());
-    key.map_err(|_| wrong("is not a private key in PEM (PKCS #8: `openssl pkcs8 -topk8 -nodes` makes one)".to_owned()))
+    key.map_err(|_| {
+        wrong("is not a private key in PEM (PKCS #8: `openssl pkcs8 -topk8 -nodes` makes one)".to_owned())
+    })
 }

@@ -1,6 +1,8 @@
 //! A coupon as the API writes and reads it.
 
-use actors::coupon::offer::{Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Offer, OfferPatch, Status};
+use actors::coupon::offer::{
+    Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Offer, OfferPatch, Status,
+};
 use actors::ids::Sequence;
 use actors::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -70,7 +72,9 @@ impl<'a> CouponBody<'a> {
             status: coupon.status.as_str(),
             phase: coupon.phase(now, issued).as_str(),
             issued: issued.get(),
-            remaining: offer.total_quantity.map(|total| total.saturating_sub(issued.get())),
+            remaining: offer
+                .total_quantity
+                .map(|total| total.saturating_sub(issued.get())),
             version: coupon.version,
             created_at: Text(coupon.created_at),
             updated_at: Text(coupon.updated_at),
@@ -129,12 +133,15 @@ struct DiscountPatchBody {
 
 impl From<DiscountPatchBody> for DiscountPatch {
     fn from(body: DiscountPatchBody) -> Self {
-        Self { kind: body.kind.map(DiscountKind::from), value: body.value }
+        Self {
+            kind: body.kind.map(DiscountKind::from),
+            value: body.value,
+        }
     }
 }
 
-// Numbers come in as wide as JSON has them. What does not fit its narrower home becomes the largest that does, and all
-// of these lie outside what `Offer::check` lets pass; so one place says what a field must be.
+// Numbers come in as wide as JSON has them. What does not fit its narrower home becomes the largest that
+// does, and all of these lie outside what `Offer::check` lets pass; so one place says what a field must be.
 
 fn narrow_limit(value: u64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
@@ -176,7 +183,10 @@ impl CreateBody {
     /// The offer, and the status it begins with; or all that is wrong with it.
     pub(super) fn into_offer(self) -> Result<(Offer, Status), Problem> {
         let mut errors = Vec::new();
-        let status = self.status.as_deref().map_or(Some(Status::Open), super::initial_status);
+        let status = self
+            .status
+            .as_deref()
+            .map_or(Some(Status::Open), super::initial_status);
         if status.is_none() {
             errors.push(FieldError::new("status", "must be open or paused"));
         }
@@ -190,7 +200,12 @@ impl CreateBody {
             ends_at: self.ends_at.map(|Time(time)| time),
             use_within_days: self.use_within_days.map(narrow_days),
         };
-        errors.extend(offer.check().into_iter().map(|InvalidField { field, message }| FieldError::new(field, message)));
+        errors.extend(
+            offer
+                .check()
+                .into_iter()
+                .map(|InvalidField { field, message }| FieldError::new(field, message)),
+        );
         match status {
             Some(status) if errors.is_empty() => Ok((offer, status)),
             _ => Err(Problem::Invalid(errors)),
@@ -229,7 +244,8 @@ pub(in crate::gateway) struct PatchBody {
 }
 
 impl PatchBody {
-    /// The patch. Whether the offer makes sense with it on is for the coupon's owner to say, who knows the rest of it.
+    /// The patch. Whether the offer makes sense with it on is for the coupon's owner to say, who knows the
+    /// rest of it.
     pub(super) fn into_patch(self) -> Result<OfferPatch, Problem> {
         let time = |field: Option<Option<Time>>| field.map(|value| value.map(|Time(time)| time));
         Ok(OfferPatch {
@@ -238,7 +254,9 @@ impl PatchBody {
                 Some(title) => title,
                 None => None,
             },
-            discount: self.discount.map(|value| value.map(|Object(discount)| discount.into())),
+            discount: self
+                .discount
+                .map(|value| value.map(|Object(discount)| discount.into())),
             min_order_amount: self.min_order_amount,
             total_quantity: self.total_quantity,
             starts_at: time(self.starts_at),

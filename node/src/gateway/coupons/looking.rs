@@ -1,4 +1,5 @@
-//! What anybody may look at, from copies: one coupon, and the first page of each list. Later pages are read for each who turns to them.
+//! What anybody may look at, from copies: one coupon, and the first page of each list. Later pages are read
+//! for each who turns to them.
 
 use std::sync::Arc;
 
@@ -13,17 +14,19 @@ use super::super::page::{Cursor, LIMIT_MAX};
 use super::super::problem::Problem;
 use super::super::{App, coupons::CouponBody, taking_a_place};
 
-/// Most coupons of which copies are kept: more than a crowd looks at within a second. The longest title makes one about 1 KiB, so 10 MiB.
-/// Beyond them a coupon is read for each who asks.
+/// Most coupons of which copies are kept: more than a crowd looks at within a second. The longest title makes
+/// one about 1 KiB, so 10 MiB. Beyond them a coupon is read for each who asks.
 const COUPONS_MAX: usize = 10_000;
 
 /// One for each phase, and one for all of them.
 const LISTS_MAX: usize = Phase::ALL.len() + 1;
 
-/// Most coupons that one request goes through in search of a phase; what it has by then is a page, even an empty one, that leads on.
+/// Most coupons that one request goes through in search of a phase; what it has by then is a page, even an
+/// empty one, that leads on.
 const LOOKED_AT_MAX: u32 = 2_000;
 
-/// How many of them are read at a time: lists that are mostly of the phase need one statement, and no statement takes long.
+/// How many of them are read at a time: lists that are mostly of the phase need one statement, and no
+/// statement takes long.
 const STEP: u32 = 500;
 
 /// What is kept.
@@ -40,7 +43,10 @@ impl std::fmt::Debug for Copies {
 
 impl Default for Copies {
     fn default() -> Self {
-        Self { coupons: copies::Copies::new("coupon", COUPONS_MAX), lists: copies::Copies::new("list", LISTS_MAX) }
+        Self {
+            coupons: copies::Copies::new("coupon", COUPONS_MAX),
+            lists: copies::Copies::new("list", LISTS_MAX),
+        }
     }
 }
 
@@ -53,24 +59,41 @@ impl Copies {
             taking_a_place(places, async move { Ok(store.coupon(id).await?.map(Arc::new)) })
         };
         let seen = app.read_with_others(self.coupons.get(id, read)).await?;
-        Ok(seen.map(|seen| CouponView { coupon: seen.value.coupon.clone(), issued: seen.value.issued.max(Sequence::new(seen.issued)) }))
+        Ok(seen.map(|seen| CouponView {
+            coupon: seen.value.coupon.clone(),
+            issued: seen.value.issued.max(Sequence::new(seen.issued)),
+        }))
     }
 
     /// Coupons of a phase, or all, from the newest or from before one.
-    pub(super) async fn list(&self, app: &App, phase: Option<Phase>, before: Option<CouponId>, limit: u32) -> Result<Arc<Listed>, Problem> {
+    pub(super) async fn list(
+        &self,
+        app: &App,
+        phase: Option<Phase>,
+        before: Option<CouponId>,
+        limit: u32,
+    ) -> Result<Arc<Listed>, Problem> {
         let store = app.engine()?.store();
         if before.is_some() {
             let store = Arc::clone(store);
-            return app.read(async move { look_through(&*store, phase, before, limit).await }).await.map(Arc::new);
+            return app
+                .read(async move { look_through(&*store, phase, before, limit).await })
+                .await
+                .map(Arc::new);
         }
         // As long as a page can be, so that all limits share it.
         let read = || {
             let (store, places) = (Arc::clone(store), app.store_calls.clone());
-            taking_a_place(places, async move { look_through(&*store, phase, None, LIMIT_MAX).await.map(|listed| Some(Arc::new(listed))) })
+            taking_a_place(places, async move {
+                look_through(&*store, phase, None, LIMIT_MAX)
+                    .await
+                    .map(|listed| Some(Arc::new(listed)))
+            })
         };
         let seen = app.read_with_others(self.lists.get(phase, read)).await?;
         // A list is always there, if empty.
-        seen.map(|seen| seen.value).ok_or(Problem::Internal { applied: Some(false) })
+        seen.map(|seen| seen.value)
+            .ok_or(Problem::Internal { applied: Some(false) })
     }
 
     /// A coupon was changed: nobody sees it as it was before.
@@ -104,15 +127,30 @@ impl Listed {
     /// The first so many.
     pub(super) fn page(&self, limit: u32) -> Page<CouponBody<'_>> {
         let shown = &self.rows[..self.rows.len().min(limit as usize)];
-        let more = shown.last().filter(|_| self.rows.len() > shown.len()).map(|view| view.coupon.id);
-        let items = shown.iter().map(|view| CouponBody::new(&view.coupon, view.issued, self.now)).collect();
-        Page { items, next_cursor: more.or(self.given_up_at).map(|place| place.lead_on()) }
+        let more = shown
+            .last()
+            .filter(|_| self.rows.len() > shown.len())
+            .map(|view| view.coupon.id);
+        let items = shown
+            .iter()
+            .map(|view| CouponBody::new(&view.coupon, view.issued, self.now))
+            .collect();
+        Page {
+            items,
+            next_cursor: more.or(self.given_up_at).map(|place| place.lead_on()),
+        }
     }
 }
 
-/// Reads on and on until there are one more than `limit`, until there are no more coupons, or until it looked at [`LOOKED_AT_MAX`]. Phases are told
-/// here and nowhere else: a phase depends on the clock and on what is issued, so that no index could keep it.
-async fn look_through(store: &dyn Store, phase: Option<Phase>, mut before: Option<CouponId>, limit: u32) -> store::Result<Listed> {
+/// Reads on and on until there are one more than `limit`, until there are no more coupons, or until it looked
+/// at [`LOOKED_AT_MAX`]. Phases are told here and nowhere else: a phase depends on the clock and on what is
+/// issued, so that no index could keep it.
+async fn look_through(
+    store: &dyn Store,
+    phase: Option<Phase>,
+    mut before: Option<CouponId>,
+    limit: u32,
+) -> store::Result<Listed> {
     let now = time::timestamp();
     let wanted = limit as usize + 1;
     let (mut rows, mut looked_at) = (Vec::new(), 0);
@@ -122,11 +160,18 @@ async fn look_through(store: &dyn Store, phase: Option<Phase>, mut before: Optio
         let is_end = read.len() < step as usize;
         before = read.last().map(|view| view.coupon.id);
         looked_at += step;
-        rows.extend(read.into_iter().filter(|view| phase.is_none_or(|phase| view.coupon.phase(now, view.issued) == phase)));
+        rows.extend(
+            read.into_iter()
+                .filter(|view| phase.is_none_or(|phase| view.coupon.phase(now, view.issued) == phase)),
+        );
         if rows.len() >= wanted || is_end || looked_at >= LOOKED_AT_MAX {
             let given_up_at = before.filter(|_| rows.len() < wanted && !is_end);
             rows.truncate(wanted);
-            return Ok(Listed { rows, given_up_at, now });
+            return Ok(Listed {
+                rows,
+                given_up_at,
+                now,
+            });
         }
     }
 }

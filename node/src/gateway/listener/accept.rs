@@ -31,7 +31,8 @@ enum Place {
 }
 
 impl Places {
-    /// A place to be served in if there is one, else one to be refused in; while there is neither, this waits for whichever comes first.
+    /// A place to be served in if there is one, else one to be refused in; while there is neither, this waits
+    /// for whichever comes first.
     ///
     /// Cancel safety: nothing is taken by a call that was dropped.
     async fn take(&self) -> Place {
@@ -65,7 +66,10 @@ pub(super) async fn accept<F>(
     F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
 {
-    let places = Places { served: Arc::new(Semaphore::new(connections_max)), refused: Arc::new(Semaphore::new(refuse::REFUSALS_MAX)) };
+    let places = Places {
+        served: Arc::new(Semaphore::new(connections_max)),
+        refused: Arc::new(Semaphore::new(refuse::REFUSALS_MAX)),
+    };
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -80,7 +84,9 @@ pub(super) async fn accept<F>(
                 admit(stream, peer.ip(), place, &routes, &shared, &stage);
             }
             // Whoever hung up before it was their turn holds up nobody else.
-            Err(error) if is_theirs(&error) => tracing::debug!(%error, "a connection ended before it was accepted"),
+            Err(error) if is_theirs(&error) => {
+                tracing::debug!(%error, "a connection ended before it was accepted")
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -91,12 +97,21 @@ pub(super) async fn accept<F>(
 
 /// Whether this is about one connection, and not about the system or the socket.
 fn is_theirs(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// Serves or refuses whoever has a place.
-fn admit<F>(stream: TcpStream, peer: IpAddr, place: Place, routes: &F, shared: &Arc<Shared>, stage: &watch::Receiver<Stage>)
-where
+fn admit<F>(
+    stream: TcpStream,
+    peer: IpAddr,
+    place: Place,
+    routes: &F,
+    shared: &Arc<Shared>,
+    stage: &watch::Receiver<Stage>,
+) where
     F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
 {
@@ -116,7 +131,12 @@ where
                     let mut transport = open(stream, &shared).await.ok()?;
                     refuse::dismiss(&mut transport, refuse::full()).await.ok()
                 };
-                if tokio::time::timeout(refuse::REFUSAL_LIMIT, refusing).await.ok().flatten().is_none() {
+                if tokio::time::timeout(refuse::REFUSAL_LIMIT, refusing)
+                    .await
+                    .ok()
+                    .flatten()
+                    .is_none()
+                {
                     tracing::debug!(%peer, "a client did not stay to hear that there are too many");
                 }
                 drop((permit, stage));

@@ -1,7 +1,7 @@
 //! Who a client is: the address that the last proxy we trust saw.
 //!
-//! `X-Forwarded-For` alone. A proxy that writes one of it and RFC 7239's `Forwarded` lets the other pass as the client sent it, so whoever believes
-//! both believes the client.
+//! `X-Forwarded-For` alone. A proxy that writes one of it and RFC 7239's `Forwarded` lets the other pass as
+//! the client sent it, so whoever believes both believes the client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The client behind this peer: the first address from the right that is no trusted proxy's, or the last that can be read.
-/// What anybody says whom we do not trust is ignored.
+/// The client behind this peer: the first address from the right that is no trusted proxy's, or the last that
+/// can be read. What anybody says whom we do not trust is ignored.
 pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     let trusts = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
@@ -48,7 +48,10 @@ mod tests {
     use http::HeaderValue;
 
     fn seen(peer: &str, forwarded: &[&str]) -> String {
-        let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"].iter().map(|network| network.parse().unwrap()).collect();
+        let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"]
+            .iter()
+            .map(|network| network.parse().unwrap())
+            .collect();
         let mut headers = HeaderMap::new();
         for value in forwarded {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
@@ -65,12 +68,23 @@ mod tests {
     #[test]
     fn the_client_is_whom_the_last_trusted_proxy_saw() {
         assert_eq!(seen("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
-        assert_eq!(seen("10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.0.0.2"]), "198.51.100.1", "1.1.1.1 is what the client says of itself");
-        assert_eq!(seen("10.0.0.1", &["1.1.1.1", "198.51.100.1,10.0.0.2", " 10.0.0.3 "]), "198.51.100.1");
+        assert_eq!(
+            seen("10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.0.0.2"]),
+            "198.51.100.1",
+            "1.1.1.1 is what the client says of itself"
+        );
+        assert_eq!(
+            seen("10.0.0.1", &["1.1.1.1", "198.51.100.1,10.0.0.2", " 10.0.0.3 "]),
+            "198.51.100.1"
+        );
         assert_eq!(seen("::ffff:10.0.0.1", &["::ffff:198.51.100.1"]), "198.51.100.1");
         assert_eq!(seen("fd00::1", &["[2001:db8::7]:4711"]), "2001:db8::7");
         assert_eq!(seen("10.0.0.1", &["198.51.100.1:4711"]), "198.51.100.1");
-        assert_eq!(seen("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3", "all are ours");
+        assert_eq!(
+            seen("10.0.0.1", &["10.0.0.3, 10.0.0.2"]),
+            "10.0.0.3",
+            "all are ours"
+        );
     }
 
     #[test]

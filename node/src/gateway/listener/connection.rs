@@ -37,8 +37,13 @@ enum End {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve<F>(stream: TcpStream, peer: IpAddr, routes: F, shared: Arc<Shared>, mut stage: watch::Receiver<Stage>)
-where
+pub(super) async fn serve<F>(
+    stream: TcpStream,
+    peer: IpAddr,
+    routes: F,
+    shared: Arc<Shared>,
+    mut stage: watch::Receiver<Stage>,
+) where
     F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
 {
@@ -71,9 +76,17 @@ where
             }
         })
     };
-    let mut connection = shared.http.serve_connection(TokioIo::new(Stream::new(transport, pace.clone())), respond);
+    let mut connection = shared
+        .http
+        .serve_connection(TokioIo::new(Stream::new(transport, pace.clone())), respond);
     let end = watch(&mut connection, &pace, &mut stage).await;
-    finish(end, peer, &pace, connection.into_parts().io.into_inner().into_transport()).await;
+    finish(
+        end,
+        peer,
+        &pace,
+        connection.into_parts().io.into_inner().into_transport(),
+    )
+    .await;
 }
 
 /// The connection as bytes of HTTP.
@@ -89,7 +102,11 @@ pub(super) async fn open(stream: TcpStream, shared: &Shared) -> Result<Transport
 }
 
 /// Drives the connection to its end, and looks at the clock and at the node's stage meanwhile.
-async fn watch<S, B>(connection: &mut Connection<TokioIo<Stream>, S>, pace: &SharedPace, stage: &mut watch::Receiver<Stage>) -> End
+async fn watch<S, B>(
+    connection: &mut Connection<TokioIo<Stream>, S>,
+    pace: &SharedPace,
+    stage: &mut watch::Receiver<Stage>,
+) -> End
 where
     S: HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -116,7 +133,8 @@ where
     }
 }
 
-/// Ready when patience ends. The clock is set anew only when it must ring earlier, or rang too early: most requests set none.
+/// Ready when patience ends. The clock is set anew only when it must ring earlier, or rang too early: most
+/// requests set none.
 fn overdue(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Late> {
     loop {
         let Some((at, late)) = pace.lock().deadline() else {
@@ -144,7 +162,11 @@ async fn finish(end: End, peer: IpAddr, pace: &SharedPace, mut transport: Transp
         End::Closed(Err(error)) => {
             tracing::debug!(%peer, %error, "a connection broke");
             if error.is_parse() {
-                cut(if error.is_parse_too_large() { "header_too_large" } else { "malformed" });
+                cut(if error.is_parse_too_large() {
+                    "header_too_large"
+                } else {
+                    "malformed"
+                });
                 // hyper has answered, and hung up its side.
                 refuse::linger(&mut transport).await;
             }

@@ -4,13 +4,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::refuse::REFUSALS_MAX;
 
-/// Open files that are not connections: the database and its connections, links, logs, whatever libraries open.
+/// Open files that are not connections: the database and its connections, links, logs, whatever libraries
+/// open.
 const OTHER_FILES: u64 = 256;
 
 /// Raises this process's limit to the most it may have, and says how many connections fit if `wanted` do not.
 pub(super) fn make_room(wanted: usize) -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
         tracing::warn!(%error, "the limit of open files was not raised");
     }
     let limit = getrlimit(Resource::Nofile).current;

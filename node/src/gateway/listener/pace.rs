@@ -1,12 +1,14 @@
-//! How long a connection may keep us waiting: a state machine that is told what happens and says when patience ends.
+//! How long a connection may keep us waiting: a state machine that is told what happens and says when
+//! patience ends.
 //!
-//! One clock for a connection, armed only while we wait for the client: a request that comes whole, and an answer that is taken at
-//! once, set no timer. hyper's own limit for heads sets one for every request, counts idle time as part of it, and answers nobody.
+//! One clock for a connection, armed only while we wait for the client: a request that comes whole, and an
+//! answer that is taken at once, set no timer. hyper's own limit for heads sets one for every request, counts
+//! idle time as part of it, and answers nobody.
 
 use std::time::{Duration, Instant};
 
-/// How many bytes of answers a client must take within the limit for it. In all and not by byte, or a trickle would hold a connection for ever;
-/// a larger answer has that much longer.
+/// How many bytes of answers a client must take within the limit for it. In all and not by byte, or a trickle
+/// would hold a connection for ever; a larger answer has that much longer.
 const TAKEN_BYTES_MIN: u64 = 16 * 1024;
 
 /// How long clients that keep a stopping node waiting still have: a request on its way arrives in less.
@@ -71,7 +73,14 @@ pub(super) struct Pace {
 impl Pace {
     /// A connection that starts now.
     pub(super) fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, phase: Phase::Silent, since: now, stall: None, stopping_since: None, left_unread: false }
+        Self {
+            limits,
+            phase: Phase::Silent,
+            since: now,
+            stall: None,
+            stopping_since: None,
+            left_unread: false,
+        }
     }
 
     /// Bytes came in. The time is asked for only where it counts.
@@ -101,7 +110,10 @@ impl Pace {
 
     /// The system takes no more of what is to be written.
     pub(super) fn stalled(&mut self, now: impl FnOnce() -> Instant) {
-        self.stall.get_or_insert_with(|| Stall { since: now(), taken_bytes: 0 });
+        self.stall.get_or_insert_with(|| Stall {
+            since: now(),
+            taken_bytes: 0,
+        });
     }
 
     /// It took so much.
@@ -109,7 +121,10 @@ impl Pace {
         if let Some(stall) = &mut self.stall {
             stall.taken_bytes += bytes as u64;
             if stall.taken_bytes >= TAKEN_BYTES_MIN {
-                *stall = Stall { since: now(), taken_bytes: 0 };
+                *stall = Stall {
+                    since: now(),
+                    taken_bytes: 0,
+                };
             }
         }
     }
@@ -137,7 +152,9 @@ impl Pace {
             Phase::Idle => Some((self.since + self.limits.idle, Late::Idle)),
             Phase::Busy => None,
         };
-        let to_write = self.stall.map(|stall| (stall.since + self.limits.write, Late::Write));
+        let to_write = self
+            .stall
+            .map(|stall| (stall.since + self.limits.write, Late::Write));
         let (at, late) = waits_for.into_iter().chain(to_write).min_by_key(|(at, _)| *at)?;
         let stopping = self.stopping_since.map(|since| since + STOPPING_PATIENCE);
         Some((stopping.map_or(at, |stopping| stopping.min(at)), late))
@@ -148,7 +165,11 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { header: Duration::from_secs(10), idle: Duration::from_secs(75), write: Duration::from_secs(20) };
+    const LIMITS: Limits = Limits {
+        header: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        write: Duration::from_secs(20),
+    };
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -196,11 +217,18 @@ mod tests {
         let mut pace = Pace::new(LIMITS, start);
         pace.received(|| start);
         pace.stop(at(start, 1));
-        assert_eq!(pace.deadline(), Some((at(start, 1) + STOPPING_PATIENCE, Late::Header)));
+        assert_eq!(
+            pace.deadline(),
+            Some((at(start, 1) + STOPPING_PATIENCE, Late::Header))
+        );
         pace.asked();
         assert_eq!(pace.deadline(), None);
         let mut overdue = Pace::new(LIMITS, start);
         overdue.stop(at(start, 9) + Duration::from_millis(500));
-        assert_eq!(overdue.deadline(), Some((at(start, 10), Late::Silent)), "stopping gives nobody more time");
+        assert_eq!(
+            overdue.deadline(),
+            Some((at(start, 10), Late::Silent)),
+            "stopping gives nobody more time"
+        );
     }
 }

@@ -59,15 +59,32 @@ pub(super) fn behead(
 }
 
 /// Waits for the answer and completes it.
-pub(super) async fn respond(head: &Head, leaving: Leaving, answer: impl Future<Output = Result<Response, Infallible>>) -> Response {
+pub(super) async fn respond(
+    head: &Head,
+    leaving: Leaving,
+    answer: impl Future<Output = Result<Response, Infallible>>,
+) -> Response {
     let started = Instant::now();
     let id = id(&head.headers);
     let trace = Trace::of(&head.headers);
-    // A span costs as much as all else that is done for a sold-out coupon. An issue request says nothing on its way unless somebody debugs, so it
-    // has one only for what is said of it in the end.
-    let early = if head.is_issue && !tracing::enabled!(Level::DEBUG) { Span::none() } else { span(head, &id, trace) };
-    let answered = AssertUnwindSafe(answer).catch_unwind().instrument(early.clone()).await;
-    let span = || if early.is_none() { span(head, &id, trace) } else { early };
+    // A span costs as much as all else that is done for a sold-out coupon. An issue request says nothing on
+    // its way unless somebody debugs, so it has one only for what is said of it in the end.
+    let early = if head.is_issue && !tracing::enabled!(Level::DEBUG) {
+        Span::none()
+    } else {
+        span(head, &id, trace)
+    };
+    let answered = AssertUnwindSafe(answer)
+        .catch_unwind()
+        .instrument(early.clone())
+        .await;
+    let span = || {
+        if early.is_none() {
+            span(head, &id, trace)
+        } else {
+            early
+        }
+    };
     let (mut response, span) = match answered {
         Ok(Ok(response)) => (response, LazyCell::new(span)),
         Err(panic) => {
@@ -92,15 +109,23 @@ pub(super) async fn respond(head: &Head, leaving: Leaving, answer: impl Future<O
 /// What everything that is logged of a request stands in.
 fn span(head: &Head, id: &HeaderValue, trace: Option<Trace<'_>>) -> Span {
     let id = id.to_str().unwrap_or_default();
-    let span = tracing::error_span!("request", id, client = %head.client, method = %head.method, trace_id = Empty);
+    let span =
+        tracing::error_span!("request", id, client = %head.client, method = %head.method, trace_id = Empty);
     if let Some(trace) = trace {
         span.record("trace_id", trace.trace_id);
     }
     span
 }
 
-/// One line for the access log where it is wanted, else one for whoever debugs. The span has id, client, method and trace.
-fn log(head: &Head, status: StatusCode, took: Duration, access: AccessLog, span: LazyCell<Span, impl FnOnce() -> Span>) {
+/// One line for the access log where it is wanted, else one for whoever debugs. The span has id, client,
+/// method and trace.
+fn log(
+    head: &Head,
+    status: StatusCode,
+    took: Duration,
+    access: AccessLog,
+    span: LazyCell<Span, impl FnOnce() -> Span>,
+) {
     let is_wanted = match access {
         AccessLog::Off => false,
         AccessLog::Errors => status.is_server_error(),
@@ -117,8 +142,14 @@ fn log(head: &Head, status: StatusCode, took: Duration, access: AccessLog, span:
 
 /// The client's id for the request if it is a sane one, else a new one.
 fn id(headers: &HeaderMap) -> HeaderValue {
-    let sane = |id: &&HeaderValue| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    headers.get(X_REQUEST_ID).filter(sane).cloned().unwrap_or_else(new_id)
+    let sane = |id: &&HeaderValue| {
+        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    headers
+        .get(X_REQUEST_ID)
+        .filter(sane)
+        .cloned()
+        .unwrap_or_else(new_id)
 }
 
 /// An id for a request without one.
@@ -132,5 +163,6 @@ pub(super) fn new_id() -> HeaderValue {
 /// What a panic said, if it said it in words.
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }

@@ -1,4 +1,5 @@
-//! A connection's bytes, with or without TLS: tells [`Pace`] what comes and goes, and puts our words in place of hyper's.
+//! A connection's bytes, with or without TLS: tells [`Pace`] what comes and goes, and puts our words in place
+//! of hyper's.
 
 use std::io;
 use std::pin::Pin;
@@ -44,7 +45,11 @@ macro_rules! either {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         either!(self.get_mut(), poll_read, cx, buffer)
     }
 }
@@ -92,7 +97,12 @@ pub(super) struct Stream {
 impl Stream {
     /// Over this transport.
     pub(super) fn new(transport: Transport, pace: SharedPace) -> Self {
-        Self { transport, pace, words: Vec::new(), written: 0 }
+        Self {
+            transport,
+            pace,
+            words: Vec::new(),
+            written: 0,
+        }
     }
 
     /// The transport, without what is still to be written.
@@ -127,7 +137,11 @@ impl Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.transport).poll_read(cx, buffer);
         if read.is_ready() && buffer.filled().len() > before {
@@ -175,8 +189,8 @@ impl AsyncWrite for Stream {
 
 /// Where in these bytes a response begins that hyper made itself, and what to say in its place.
 ///
-/// hyper offers no hook for them. They are the last that it writes, have no body, and no request id, which all of ours have; and no body of
-/// ours ends as a head does, so most writes are told by their last bytes.
+/// hyper offers no hook for them. They are the last that it writes, have no body, and no request id, which
+/// all of ours have; and no body of ours ends as a head does, so most writes are told by their last bytes.
 fn hypers_own(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     const HEAD_END: &[u8] = b"\r\n\r\n";
     const START: &[u8] = b"HTTP/1.";
@@ -184,7 +198,10 @@ fn hypers_own(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     let text = bytes.strip_suffix(HEAD_END)?;
     let at = text.windows(START.len()).rposition(|window| window == START)?;
     let head = &text[at..];
-    if head.windows(ID.len()).any(|window| window.eq_ignore_ascii_case(ID)) {
+    if head
+        .windows(ID.len())
+        .any(|window| window.eq_ignore_ascii_case(ID))
+    {
         return None;
     }
     let status = StatusCode::from_bytes(head.get(START.len() + 2..START.len() + 5)?).ok()?;
@@ -208,7 +225,9 @@ mod tests {
             assert!(hypers_own(ours.as_bytes()).is_none(), "{ours}");
         }
         let own = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        assert!(matches!(hypers_own(own.as_bytes()), Some((0, words)) if String::from_utf8_lossy(&words).contains("MALFORMED")));
+        assert!(
+            matches!(hypers_own(own.as_bytes()), Some((0, words)) if String::from_utf8_lossy(&words).contains("MALFORMED"))
+        );
         let both = format!("HTTP/1.1 200 OK\r\nx-request-id: r\r\ncontent-length: 2\r\n\r\n{{}}{own}");
         assert!(matches!(hypers_own(both.as_bytes()), Some((at, _)) if &both[at..] == own));
     }

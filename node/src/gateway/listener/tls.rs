@@ -74,7 +74,10 @@ impl Tls {
     /// Reads the files, and goes on reading them for as long as this lives.
     pub(super) fn start(options: Options) -> Result<Arc<Self>, Error> {
         let files = read(&options)?;
-        let tls = Arc::new(Self { current: ArcSwap::from(server_config(&options, &files)?), handshake_timeout: options.handshake_timeout });
+        let tls = Arc::new(Self {
+            current: ArcSwap::from(server_config(&options, &files)?),
+            handshake_timeout: options.handshake_timeout,
+        });
         tokio::spawn(reload(Arc::downgrade(&tls), options, files));
         Ok(tls)
     }
@@ -87,7 +90,8 @@ impl Tls {
     }
 }
 
-/// Looks at the files from time to time. By content and not by time, as files are also changed through links, and within a clock's tick.
+/// Looks at the files from time to time. By content and not by time, as files are also changed through links,
+/// and within a clock's tick.
 async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
     loop {
         tokio::time::sleep(options.reload_every).await;
@@ -123,7 +127,10 @@ async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
 
 fn read(options: &Options) -> Result<Files, Error> {
     let read = |path: &PathBuf| std::fs::read(path).map_err(|error| Error::Read(path.clone(), error));
-    Ok(Files { certificates: read(&options.certificate_file)?, key: read(&options.key_file)? })
+    Ok(Files {
+        certificates: read(&options.certificate_file)?,
+        key: read(&options.key_file)?,
+    })
 }
 
 fn server_config(options: &Options, files: &Files) -> Result<Arc<ServerConfig>, Error> {
@@ -133,8 +140,10 @@ fn server_config(options: &Options, files: &Files) -> Result<Arc<ServerConfig>, 
     if certificates.is_empty() {
         return Err(Error::NoCertificate(options.certificate_file.clone()));
     }
-    let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|error| Error::Pem(options.key_file.clone(), error))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions()?;
+    let key = PrivateKeyDer::from_pem_slice(&files.key)
+        .map_err(|error| Error::Pem(options.key_file.clone(), error))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?;
     let mut config = config.with_no_client_auth().with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

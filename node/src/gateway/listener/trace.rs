@@ -1,7 +1,7 @@
 //! W3C Trace Context: a trace that a request belongs to, named in our log and in the answer.
 //!
-//! The answer has `traceresponse`, as the working group's draft has it: same trace, our own span, same flags. `traceparent` is a
-//! request's header alone. What is malformed is ignored, as the recommendation wants it.
+//! The answer has `traceresponse`, as the working group's draft has it: same trace, our own span, same flags.
+//! `traceparent` is a request's header alone. What is malformed is ignored, as the recommendation wants it.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -34,12 +34,23 @@ impl<'a> Trace<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let known = text.get(..VALUE_BYTES)?;
         let mut fields = known.split('-');
-        let (version, trace_id, parent_id, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let is_hex = |field: &str, digits| field.len() == digits && field.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let (version, trace_id, parent_id, flags) =
+            (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let is_hex = |field: &str, digits| {
+            field.len() == digits
+                && field
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
         let is_id = |field: &str, digits| is_hex(field, digits) && field.bytes().any(|byte| byte != b'0');
-        let ends_well = text.len() == VALUE_BYTES || (version != "00" && text.as_bytes()[VALUE_BYTES] == b'-');
-        let is_valid =
-            is_hex(version, 2) && version != "ff" && is_id(trace_id, 32) && is_id(parent_id, 16) && is_hex(flags, 2) && ends_well;
+        let ends_well =
+            text.len() == VALUE_BYTES || (version != "00" && text.as_bytes()[VALUE_BYTES] == b'-');
+        let is_valid = is_hex(version, 2)
+            && version != "ff"
+            && is_id(trace_id, 32)
+            && is_id(parent_id, 16)
+            && is_hex(flags, 2)
+            && ends_well;
         is_valid.then_some(Self { trace_id, flags })
     }
 
@@ -62,9 +73,11 @@ mod tests {
 
     #[test]
     fn a_valid_trace_is_known_also_of_later_versions() {
-        for text in
-            [format!("00-{ID}-00f067aa0ba902b7-01"), format!("01-{ID}-00f067aa0ba902b7-00"), format!("cc-{ID}-00f067aa0ba902b7-01-more")]
-        {
+        for text in [
+            format!("00-{ID}-00f067aa0ba902b7-01"),
+            format!("01-{ID}-00f067aa0ba902b7-00"),
+            format!("cc-{ID}-00f067aa0ba902b7-01-more"),
+        ] {
             assert_eq!(parse(&text).as_deref(), Some(ID), "{text}");
         }
     }
@@ -96,6 +109,9 @@ mod tests {
         let answer = Trace::parse(&text).unwrap().response().unwrap();
         let answer = answer.to_str().unwrap();
         assert_eq!(parse(answer).as_deref(), Some(ID), "{answer}");
-        assert!(answer.ends_with("-01") && !answer.contains("00f067aa0ba902b7"), "{answer}");
+        assert!(
+            answer.ends_with("-01") && !answer.contains("00f067aa0ba902b7"),
+            "{answer}"
+        );
     }
 }

@@ -40,11 +40,21 @@ pub(super) struct Answer {
 }
 
 const fn json(status: u16, schema: &'static str, headers: &'static [&'static str]) -> Answer {
-    Answer { status, media_type: "application/json", schema: Some(schema), headers }
+    Answer {
+        status,
+        media_type: "application/json",
+        schema: Some(schema),
+        headers,
+    }
 }
 
 const fn text(media_type: &'static str) -> Answer {
-    Answer { status: 200, media_type, schema: None, headers: &[] }
+    Answer {
+        status: 200,
+        media_type,
+        schema: None,
+        headers: &[],
+    }
 }
 
 /// Page after page of something.
@@ -93,7 +103,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: PAGE,
         body: None,
         answer: json(200, "IssuancePage", &[]),
-        problems: &["MALFORMED", "UNAUTHENTICATED", "FORBIDDEN", "INVALID", "INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"],
+        problems: &[
+            "MALFORMED",
+            "UNAUTHENTICATED",
+            "FORBIDDEN",
+            "INVALID",
+            "INTERNAL",
+            "OVERLOADED",
+            "STORE_UNAVAILABLE",
+        ],
     },
     Operation {
         route: Route::Issuance,
@@ -104,7 +122,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &[],
         body: None,
         answer: json(200, "Issuance", &[]),
-        problems: &["MALFORMED", "UNAUTHENTICATED", "UNKNOWN_ISSUANCE", "INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"],
+        problems: &[
+            "MALFORMED",
+            "UNAUTHENTICATED",
+            "UNKNOWN_ISSUANCE",
+            "INTERNAL",
+            "OVERLOADED",
+            "STORE_UNAVAILABLE",
+        ],
     },
     Operation {
         route: Route::Coupons,
@@ -115,7 +140,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &["phase", "limit", "cursor"],
         body: None,
         answer: json(200, "CouponPage", &[]),
-        problems: &["MALFORMED", "INVALID", "INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"],
+        problems: &[
+            "MALFORMED",
+            "INVALID",
+            "INTERNAL",
+            "OVERLOADED",
+            "STORE_UNAVAILABLE",
+        ],
     },
     Operation {
         route: Route::Coupons,
@@ -149,7 +180,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &[],
         body: None,
         answer: json(200, "Coupon", &["ETag"]),
-        problems: &["MALFORMED", "UNKNOWN_COUPON", "INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"],
+        problems: &[
+            "MALFORMED",
+            "UNKNOWN_COUPON",
+            "INTERNAL",
+            "OVERLOADED",
+            "STORE_UNAVAILABLE",
+        ],
     },
     Operation {
         route: Route::Coupon,
@@ -210,7 +247,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &[],
         body: None,
         answer: json(200, "Cluster", &[]),
-        problems: &["MALFORMED", "UNAUTHENTICATED", "FORBIDDEN", "INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"],
+        problems: &[
+            "MALFORMED",
+            "UNAUTHENTICATED",
+            "FORBIDDEN",
+            "INTERNAL",
+            "OVERLOADED",
+            "STORE_UNAVAILABLE",
+        ],
     },
     Operation {
         route: Route::ClusterCoupon,
@@ -221,14 +265,58 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &[],
         body: None,
         answer: json(200, "Place", &[]),
-        problems: &["MALFORMED", "UNAUTHENTICATED", "FORBIDDEN", "UNKNOWN_COUPON", "INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"],
+        problems: &[
+            "MALFORMED",
+            "UNAUTHENTICATED",
+            "FORBIDDEN",
+            "UNKNOWN_COUPON",
+            "INTERNAL",
+            "OVERLOADED",
+            "STORE_UNAVAILABLE",
+        ],
     },
-    open(Route::Livez, "livez", "200 while the process works", json(200, "Alive", &[]), &[]),
-    open(Route::Readyz, "readyz", "Whether a balancer should send people here", json(200, "Ready", &[]), &[]),
-    open(Route::Metrics, "metrics", "Prometheus text", text("text/plain"), &[]),
-    open(Route::OpenApi, "openapi", "This document", json(200, "Anything", &[]), &[]),
-    open(Route::Docs, "docs", "This document, for people", text("text/html"), &[]),
-    open(Route::DocsFile, "docs_file", "A file that the page for people is made of", text("*/*"), &["NOT_FOUND"]),
+    open(
+        Route::Livez,
+        "livez",
+        "200 while the process works",
+        json(200, "Alive", &[]),
+        &[],
+    ),
+    open(
+        Route::Readyz,
+        "readyz",
+        "Whether a balancer should send people here",
+        json(200, "Ready", &[]),
+        &[],
+    ),
+    open(
+        Route::Metrics,
+        "metrics",
+        "Prometheus text",
+        text("text/plain"),
+        &[],
+    ),
+    open(
+        Route::OpenApi,
+        "openapi",
+        "This document",
+        json(200, "Anything", &[]),
+        &[],
+    ),
+    open(
+        Route::Docs,
+        "docs",
+        "This document, for people",
+        text("text/html"),
+        &[],
+    ),
+    open(
+        Route::DocsFile,
+        "docs_file",
+        "A file that the page for people is made of",
+        text("*/*"),
+        &["NOT_FOUND"],
+    ),
 ];
 
 const fn status_change(route: Route, name: &'static str, summary: &'static str) -> Operation {
@@ -261,6 +349,22 @@ const fn status_change(route: Route, name: &'static str, summary: &'static str) 
     }
 }
 
-const fn open(route: Route, name: &'static str, summary: &'static str, answer: Answer, problems: &'static [&'static str]) -> Operation {
-    Operation { route, method: HttpMethod::Get, name, summary, who: Who::Anyone, parameters: &[], body: None, answer, problems }
+const fn open(
+    route: Route,
+    name: &'static str,
+    summary: &'static str,
+    answer: Answer,
+    problems: &'static [&'static str],
+) -> Operation {
+    Operation {
+        route,
+        method: HttpMethod::Get,
+        name,
+        summary,
+        who: Who::Anyone,
+        parameters: &[],
+        body: None,
+        answer,
+        problems,
+    }
 }

@@ -1,4 +1,5 @@
-//! Every problem by its code: its status, what it says about having been applied, and the extras that go with it.
+//! Every problem by its code: its status, what it says about having been applied, and the extras that go with
+//! it.
 
 use serde_json::Value;
 use utoipa::openapi::schema::{Array, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
@@ -41,39 +42,123 @@ enum Extra {
 }
 
 const fn kind(code: &'static str, status: u16, meaning: &'static str, extras: &'static [Extra]) -> Kind {
-    Kind { code, status, meaning, applied: Applied::No, extras }
+    Kind {
+        code,
+        status,
+        meaning,
+        applied: Applied::No,
+        extras,
+    }
 }
 
 /// All of them.
 pub(super) const KINDS: &[Kind] = &[
-    kind("MALFORMED", 400, "not JSON, not an object, a header or an id that is none", &[]),
+    kind(
+        "MALFORMED",
+        400,
+        "not JSON, not an object, a header or an id that is none",
+        &[],
+    ),
     kind("UNAUTHENTICATED", 401, "nobody is recognised", &[]),
     kind("FORBIDDEN", 403, "whoever is recognised may not", &[]),
     kind("NOT_FOUND", 404, "no such page", &[]),
     kind("UNKNOWN_COUPON", 404, "no such coupon", &[]),
-    kind("UNKNOWN_ISSUANCE", 404, "no such issuance, or it is none of the asker's business", &[]),
-    kind("METHOD_NOT_ALLOWED", 405, "the page does not take this method; Allow names those that it takes", &[]),
-    kind("REQUEST_TIMEOUT", 408, "the request did not come to its end in time", &[]),
-    kind("ALREADY_ISSUED", 409, "the user has as many as allowed; this is the latest", &[Extra::Issuance]),
+    kind(
+        "UNKNOWN_ISSUANCE",
+        404,
+        "no such issuance, or it is none of the asker's business",
+        &[],
+    ),
+    kind(
+        "METHOD_NOT_ALLOWED",
+        405,
+        "the page does not take this method; Allow names those that it takes",
+        &[],
+    ),
+    kind(
+        "REQUEST_TIMEOUT",
+        408,
+        "the request did not come to its end in time",
+        &[],
+    ),
+    kind(
+        "ALREADY_ISSUED",
+        409,
+        "the user has as many as allowed; this is the latest",
+        &[Extra::Issuance],
+    ),
     kind("CLOSED", 409, "the coupon is closed", &[]),
     kind("PAUSED", 409, "the coupon is paused", &[]),
-    kind("NOT_STARTED", 409, "before the window", &[Extra::StartsAt, Extra::ServerTime]),
-    kind("ENDED", 409, "after the window", &[Extra::EndsAt, Extra::ServerTime]),
+    kind(
+        "NOT_STARTED",
+        409,
+        "before the window",
+        &[Extra::StartsAt, Extra::ServerTime],
+    ),
+    kind(
+        "ENDED",
+        409,
+        "after the window",
+        &[Extra::EndsAt, Extra::ServerTime],
+    ),
     kind("SOLD_OUT", 409, "all are given out", &[Extra::TotalQuantity]),
-    kind("QUANTITY_BELOW_ISSUED", 409, "more are decided than there would be", &[Extra::Issued]),
-    kind("VERSION_MISMATCH", 412, "the coupon has another version than If-Match demands", &[Extra::Version]),
+    kind(
+        "QUANTITY_BELOW_ISSUED",
+        409,
+        "more are decided than there would be",
+        &[Extra::Issued],
+    ),
+    kind(
+        "VERSION_MISMATCH",
+        412,
+        "the coupon has another version than If-Match demands",
+        &[Extra::Version],
+    ),
     kind("TOO_LARGE", 413, "the body is above 16 KiB", &[]),
-    kind("UNSUPPORTED_MEDIA_TYPE", 415, "the body is not said to be JSON", &[]),
-    kind("INVALID", 422, "fields that make no sense, each by name", &[Extra::Errors]),
+    kind(
+        "UNSUPPORTED_MEDIA_TYPE",
+        415,
+        "the body is not said to be JSON",
+        &[],
+    ),
+    kind(
+        "INVALID",
+        422,
+        "fields that make no sense, each by name",
+        &[Extra::Errors],
+    ),
     kind("RATE_LIMITED", 429, "too many requests from this user", &[]),
-    kind("HEADER_TOO_LARGE", 431, "the head of the request is above 16 KiB, or has more than 100 headers", &[]),
-    Kind { applied: Applied::NoOrUnknown, ..kind("INTERNAL", 500, "something is wrong on our side", &[]) },
+    kind(
+        "HEADER_TOO_LARGE",
+        431,
+        "the head of the request is above 16 KiB, or has more than 100 headers",
+        &[],
+    ),
+    Kind {
+        applied: Applied::NoOrUnknown,
+        ..kind("INTERNAL", 500, "something is wrong on our side", &[])
+    },
     kind("OVERLOADED", 503, "a queue is full", &[]),
-    kind("OWNER_MOVING", 503, "ownership is moving, longer than we wait", &[]),
-    kind("STORE_UNAVAILABLE", 503, "the database does not answer, nothing was decided", &[]),
+    kind(
+        "OWNER_MOVING",
+        503,
+        "ownership is moving, longer than we wait",
+        &[],
+    ),
+    kind(
+        "STORE_UNAVAILABLE",
+        503,
+        "the database does not answer, nothing was decided",
+        &[],
+    ),
     Kind {
         applied: Applied::Unknown,
-        ..kind("OUTCOME_UNKNOWN", 503, "the deadline passed, and it may have been decided: asking again with the same key tells", &[])
+        ..kind(
+            "OUTCOME_UNKNOWN",
+            503,
+            "the deadline passed, and it may have been decided: asking again with the same key tells",
+            &[],
+        )
     },
 ];
 
@@ -99,7 +184,10 @@ impl Kind {
         let mut object = ObjectBuilder::new()
             .schema_type(Type::Object)
             .description(Some(self.meaning))
-            .property("type", constant(Type::String, format!("urn:firstcome:problem:{}", self.code)))
+            .property(
+                "type",
+                constant(Type::String, format!("urn:firstcome:problem:{}", self.code)),
+            )
             .property("title", ObjectBuilder::new().schema_type(Type::String))
             .property("status", constant(Type::Integer, self.status))
             .property("code", constant(Type::String, self.code))
@@ -108,7 +196,10 @@ impl Kind {
         for extra in self.extras {
             object = object.property(extra.name(), extra.schema());
         }
-        for field in required.into_iter().chain(self.extras.iter().map(|extra| extra.name())) {
+        for field in required
+            .into_iter()
+            .chain(self.extras.iter().map(|extra| extra.name()))
+        {
             object = object.required(field);
         }
         object.into()
@@ -144,17 +235,24 @@ impl Extra {
         match self {
             Self::Errors => Array::new(Ref::from_schema_name("FieldError")).into(),
             Self::Issuance => Ref::from_schema_name("Issuance").into(),
-            Self::StartsAt | Self::EndsAt | Self::ServerTime => {
-                ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))).into()
-            }
-            Self::TotalQuantity | Self::Issued | Self::Version => ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).into(),
+            Self::StartsAt | Self::EndsAt | Self::ServerTime => ObjectBuilder::new()
+                .schema_type(Type::String)
+                .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+                .into(),
+            Self::TotalQuantity | Self::Issued | Self::Version => ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .minimum(Some(0))
+                .into(),
         }
     }
 }
 
 /// A value that is always the same.
 fn constant(schema_type: Type, value: impl Into<Value>) -> Object {
-    ObjectBuilder::new().schema_type(schema_type).enum_values(Some([value.into()])).build()
+    ObjectBuilder::new()
+        .schema_type(schema_type)
+        .enum_values(Some([value.into()]))
+        .build()
 }
 
 #[cfg(test)]
@@ -166,7 +264,9 @@ mod tests {
     fn every_code_that_is_ever_said_is_here() {
         let source = include_str!("../problem.rs");
         let said = source.split("#[cfg(test)]").next().unwrap();
-        let is_code = |text: &&str| text.len() > 3 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let is_code = |text: &&str| {
+            text.len() > 3 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+        };
         // Every second piece between quotes is a literal.
         let said: BTreeSet<&str> = said.split('"').skip(1).step_by(2).filter(is_code).collect();
         let here: BTreeSet<&str> = KINDS.iter().map(|kind| kind.code).collect();

@@ -1,9 +1,12 @@
-//! The schemas of bodies, by name. Those of coupons, issuances and the cluster come from the types that are written and read.
+//! The schemas of bodies, by name. Those of coupons, issuances and the cluster come from the types that are
+//! written and read.
 
 use actors::coupon::offer::{AMOUNT_MAX, Phase, Status};
 use actors::ids::ID_MAX;
 use serde_json::Value;
-use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, SchemaType, Type,
+};
 use utoipa::openapi::{OneOfBuilder, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -42,7 +45,10 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
 
 /// A whole number within these bounds.
 pub(super) fn whole_number(least: u64, most: u64) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(number(least))).maximum(Some(number(most)))
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(number(least)))
+        .maximum(Some(number(most)))
 }
 
 fn number(value: u64) -> utoipa::Number {
@@ -51,32 +57,52 @@ fn number(value: u64) -> utoipa::Number {
 
 /// Whoever has coupons.
 pub(super) fn user_id() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Za-z0-9._:@-]{1,64}$"))
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^[A-Za-z0-9._:@-]{1,64}$"))
 }
 
 fn page(item: &str) -> RefOr<Schema> {
-    let items = ArrayBuilder::new().items(Ref::from_schema_name(item)).max_items(Some(LIMIT_MAX as usize));
+    let items = ArrayBuilder::new()
+        .items(Ref::from_schema_name(item))
+        .max_items(Some(LIMIT_MAX as usize));
     let cursor = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
-    let object = ObjectBuilder::new().schema_type(Type::Object).property("items", items).property("next_cursor", cursor);
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("items", items)
+        .property("next_cursor", cursor);
     object.required("items").required("next_cursor").into()
 }
 
 fn issue_request() -> RefOr<Schema> {
     let user = user_id().description(Some("whom to issue for: only services may say so"));
-    let object = ObjectBuilder::new().schema_type(Type::Object).property("user_id", user);
-    object.additional_properties(Some(AdditionalProperties::FreeForm(false))).into()
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("user_id", user);
+    object
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        .into()
 }
 
 fn truth(name: &str, value: bool) -> ObjectBuilder {
-    let constant = ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([Value::Bool(value)]));
-    ObjectBuilder::new().schema_type(Type::Object).property(name, constant).required(name)
+    let constant = ObjectBuilder::new()
+        .schema_type(Type::Boolean)
+        .enum_values(Some([Value::Bool(value)]));
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property(name, constant)
+        .required(name)
 }
 
 fn not_ready() -> RefOr<Schema> {
-    let reason =
-        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["starting", "draining", "no_lease", "no_group", "no_store"]));
+    let reason = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["starting", "draining", "no_lease", "no_group", "no_store"]));
     let reasons = ArrayBuilder::new().items(reason).min_items(Some(1));
-    truth("ready", false).property("reasons", reasons).required("reasons").into()
+    truth("ready", false)
+        .property("reasons", reasons)
+        .required("reasons")
+        .into()
 }
 
 /// Stands for a type with names of its own that are written as text.
@@ -127,16 +153,33 @@ named_schema! {
 }
 
 fn names<const N: usize>(names: [&str; N], description: &str) -> RefOr<Schema> {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).description(Some(description)).into()
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(names))
+        .description(Some(description))
+        .into()
 }
 
 fn discount(kind: &str, most: u64) -> ObjectBuilder {
-    let kind = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([kind]));
-    let object = ObjectBuilder::new().schema_type(Type::Object).property("kind", kind).property("value", whole_number(1, most));
-    object.required("kind").required("value").additional_properties(Some(AdditionalProperties::FreeForm(false)))
+    let kind = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some([kind]));
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("kind", kind)
+        .property("value", whole_number(1, most));
+    object
+        .required("kind")
+        .required("value")
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
 }
 
 // The bounds in the attributes of the types are literals; this is where a change of one is noticed.
 const _: () = assert!(ID_MAX == 9_007_199_254_740_991 && AMOUNT_MAX == ID_MAX);
-const _: () = assert!(actors::coupon::offer::TITLE_CHARS_MAX == 200 && actors::coupon::offer::TOTAL_QUANTITY_MAX == 1_000_000_000);
-const _: () = assert!(actors::coupon::offer::PER_USER_LIMIT_MAX == 100 && actors::coupon::offer::USE_WITHIN_DAYS_MAX == 3650);
+const _: () = assert!(
+    actors::coupon::offer::TITLE_CHARS_MAX == 200
+        && actors::coupon::offer::TOTAL_QUANTITY_MAX == 1_000_000_000
+);
+const _: () = assert!(
+    actors::coupon::offer::PER_USER_LIMIT_MAX == 100 && actors::coupon::offer::USE_WITHIN_DAYS_MAX == 3650
+);

@@ -1,11 +1,14 @@
-//! The text that stores issuances: one statement, guarded by shard, epoch, owner, quantity and limit per user.
+//! The text that stores issuances: one statement, guarded by shard, epoch, owner, quantity and limit per
+//! user.
 //!
-//! Values stand in the text: one statement prepared for each size would fill the server's and our caches, and one that is not kept costs a round trip
-//! more. They are numbers and checked ASCII. A server takes most of a microsecond for each, so what rows share is said once where that can be.
+//! Values stand in the text: one statement prepared for each size would fill the server's and our caches, and
+//! one that is not kept costs a round trip more. They are numbers and checked ASCII. A server takes most of a
+//! microsecond for each, so what rows share is said once where that can be.
 //!
-//! `STRAIGHT_JOIN` keeps the order and `FORCE INDEX` the access by key (over few rows MariaDB would rather read a whole table), so that just the rows of
-//! `shards` and `coupons` that are named are read, a shard's before its coupons', and locked until the commit: who wants one of these shards waits for
-//! this batch, and nobody else does.
+//! `STRAIGHT_JOIN` keeps the order and `FORCE INDEX` the access by key (over few rows MariaDB would rather
+//! read a whole table), so that just the rows of `shards` and `coupons` that are named are read, a shard's
+//! before its coupons', and locked until the commit: who wants one of these shards waits for this batch, and
+//! nobody else does.
 
 use std::fmt::{Result as Written, Write};
 
@@ -15,8 +18,8 @@ use crate::store::batch::{Entries, Portion};
 use crate::store::mysql::dialect::Dialect;
 use crate::store::{Result, StoreError};
 
-/// Most bytes of one statement: what [`crate::store::batch::BATCH_ROWS_MAX`] rows with the longest ids, and keys that all need hexadecimal,
-/// take, and half as much again. A server must take packets of this size.
+/// Most bytes of one statement: what [`crate::store::batch::BATCH_ROWS_MAX`] rows with the longest ids, and
+/// keys that all need hexadecimal, take, and half as much again. A server must take packets of this size.
 pub(crate) const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
 /// What a row of usual ids and keys takes; the text grows beyond it where it must.
@@ -27,7 +30,10 @@ const FRAME_BYTES: usize = 768;
 
 /// The statement that stores portions of issuances; an error if one holds a change.
 pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
-    let portions: Vec<_> = portions.iter().map(|portion| Ok((portion, issuances_of(portion)?))).collect::<Result<_>>()?;
+    let portions: Vec<_> = portions
+        .iter()
+        .map(|portion| Ok((portion, issuances_of(portion)?)))
+        .collect::<Result<_>>()?;
     let rows: usize = portions.iter().map(|(_, issuances)| issuances.len()).sum();
     let mut text = String::with_capacity(FRAME_BYTES + rows * ROW_BYTES);
     let shared = Shared::by(&portions);
@@ -42,7 +48,9 @@ pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
 fn issuances_of(portion: &Portion) -> Result<&[Issuance]> {
     match &portion.entries {
         Entries::Issuances(issuances) => Ok(issuances),
-        Entries::Change(_) => Err(StoreError::Unreadable("a batch holds a change beside something else".to_owned())),
+        Entries::Change(_) => Err(StoreError::Unreadable(
+            "a batch holds a change beside something else".to_owned(),
+        )),
     }
 }
 
@@ -67,7 +75,8 @@ impl Shared {
         }
     }
 
-    /// Opens the statement, with the columns of [`Self::push_issuance`]: sequence, user, key, issued at; nth and expires at where they differ.
+    /// Opens the statement, with the columns of [`Self::push_issuance`]: sequence, user, key, issued at; nth
+    /// and expires at where they differ.
     fn push_insert(&self, text: &mut String) {
         text.push_str("INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at, expires_at) WITH v (q, u, k, t");
         text.push_str(if self.are_first { "" } else { ", n" });
@@ -96,14 +105,29 @@ impl Shared {
     }
 }
 
-/// The last sequence and the highest nth of a portion, which all its rows are held against: they are stored all or none.
+/// The last sequence and the highest nth of a portion, which all its rows are held against: they are stored
+/// all or none.
 fn highest(issuances: &[Issuance]) -> (u64, u8) {
-    let last = issuances.iter().map(|issuance| issuance.id.sequence.get()).max().unwrap_or(0);
-    (last, issuances.iter().map(|issuance| issuance.nth).max().unwrap_or(0))
+    let last = issuances
+        .iter()
+        .map(|issuance| issuance.id.sequence.get())
+        .max()
+        .unwrap_or(0);
+    (
+        last,
+        issuances.iter().map(|issuance| issuance.nth).max().unwrap_or(0),
+    )
 }
 
-/// One coupon, as when everybody wants the same. Its guards are constants, so the server reads and locks the shard and the coupon before any row.
-fn push_one(text: &mut String, dialect: Dialect, shared: &Shared, portion: &Portion, issuances: &[Issuance]) -> Written {
+/// One coupon, as when everybody wants the same. Its guards are constants, so the server reads and locks the
+/// shard and the coupon before any row.
+fn push_one(
+    text: &mut String,
+    dialect: Dialect,
+    shared: &Shared,
+    portion: &Portion,
+    issuances: &[Issuance],
+) -> Written {
     shared.push_insert(text);
     text.push_str(") AS (VALUES ");
     for (index, issuance) in issuances.iter().enumerate() {
@@ -126,9 +150,14 @@ SELECT c.id, {selected}
     )
 }
 
-/// Several coupons: each row bears its shard, epoch, coupon and the coupon's last sequence in this batch; the owner too unless all have one, and the
-/// coupon's highest nth unless all are first.
-fn push_many(text: &mut String, dialect: Dialect, shared: &Shared, portions: &[(&Portion, &[Issuance])]) -> Written {
+/// Several coupons: each row bears its shard, epoch, coupon and the coupon's last sequence in this batch; the
+/// owner too unless all have one, and the coupon's highest nth unless all are first.
+fn push_many(
+    text: &mut String,
+    dialect: Dialect,
+    shared: &Shared,
+    portions: &[(&Portion, &[Issuance])],
+) -> Written {
     shared.push_insert(text);
     text.push_str(", s, e, c, l");
     text.push_str(if shared.owner.is_some() { "" } else { ", o" });
@@ -150,7 +179,9 @@ fn push_many(text: &mut String, dialect: Dialect, shared: &Shared, portions: &[(
             text.push(')');
         }
     }
-    let owner = shared.owner.map_or_else(|| "v.o".to_owned(), |owner| owner.get().to_string());
+    let owner = shared
+        .owner
+        .map_or_else(|| "v.o".to_owned(), |owner| owner.get().to_string());
     let (selected, nth_max) = (shared.selected(), if shared.are_first { "1" } else { "v.h" });
     write!(
         text,
@@ -163,7 +194,8 @@ SELECT v.c, {selected}
     )
 }
 
-/// Visible ASCII as a literal that means the same under every SQL mode: hexadecimal where a character could end it or escape another.
+/// Visible ASCII as a literal that means the same under every SQL mode: hexadecimal where a character could
+/// end it or escape another.
 fn push_text(text: &mut String, value: &str) -> Written {
     if !value.contains(['\'', '\\']) {
         return write!(text, "'{value}'");
@@ -181,7 +213,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ids::{CouponId, Epoch, ID_MAX, IssuanceId, RequestKey, Sequence, ShardId, TEXT_ID_BYTES_MAX, UserId};
+    use crate::ids::{
+        CouponId, Epoch, ID_MAX, IssuanceId, RequestKey, Sequence, ShardId, TEXT_ID_BYTES_MAX, UserId,
+    };
     use crate::store::batch::BATCH_ROWS_MAX;
     use crate::time::Timestamp;
 
@@ -190,7 +224,10 @@ mod tests {
         let coupon = CouponId::new(ID_MAX).unwrap();
         let time = Timestamp::parse("1000-01-01T00:00:00Z").unwrap();
         let issuance = Issuance {
-            id: IssuanceId { coupon, sequence: Sequence::new(1_000_000_000) },
+            id: IssuanceId {
+                coupon,
+                sequence: Sequence::new(1_000_000_000),
+            },
             user: UserId::parse(&"u".repeat(TEXT_ID_BYTES_MAX)).unwrap(),
             nth: 100,
             key: RequestKey::parse(&"'".repeat(TEXT_ID_BYTES_MAX)).unwrap(),
@@ -200,7 +237,10 @@ mod tests {
         let of_rows = |rows, owner| Portion {
             coupon,
             shard: ShardId::new(255).unwrap(),
-            fence: Fence { epoch: Epoch::new(ID_MAX), owner: Incarnation::new(owner).unwrap() },
+            fence: Fence {
+                epoch: Epoch::new(ID_MAX),
+                owner: Incarnation::new(owner).unwrap(),
+            },
             entries: Entries::Issuances(Arc::from(vec![issuance.clone(); rows])),
         };
         let of_one = vec![of_rows(BATCH_ROWS_MAX, ID_MAX)];

@@ -23,7 +23,9 @@ SELECT sequence, user_id, nth, request_key, issued_at, expires_at
 
 /// The coupon itself, read before its issuances.
 pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<Coupon>> {
-    Ok(super::reads::coupon(connection, id).await?.map(|view| view.coupon))
+    Ok(super::reads::coupon(connection, id)
+        .await?
+        .map(|view| view.coupon))
 }
 
 /// The rows of one page, as they came.
@@ -34,8 +36,15 @@ pub(crate) struct Page {
 }
 
 /// Reads the page after a sequence.
-pub(crate) async fn page(connection: &mut MySqlConnection, coupon: CouponId, after: Sequence) -> Result<Page> {
-    let query = sqlx::query(PAGE).bind(integer(coupon.get())).bind(integer(after.get())).bind(PAGE_ROWS);
+pub(crate) async fn page(
+    connection: &mut MySqlConnection,
+    coupon: CouponId,
+    after: Sequence,
+) -> Result<Page> {
+    let query = sqlx::query(PAGE)
+        .bind(integer(coupon.get()))
+        .bind(integer(after.get()))
+        .bind(PAGE_ROWS);
     let rows = query.fetch_all(connection).await.map_err(on_read)?;
     let next = match rows.last() {
         Some(last) if rows.len() == PAGE_ROWS as usize => Some(issuance(last)?.sequence),
@@ -60,6 +69,10 @@ fn issuance(row: &MySqlRow) -> Result<LoadedIssuance<'_>> {
         nth: readable(u8::try_from(number(2)?).ok(), "nth")?,
         key: row.try_get(3).map_err(on_read)?,
         issued_at: time(number(4)?)?,
-        expires_at: row.try_get::<Option<i64>, _>(5).map_err(on_read)?.map(time).transpose()?,
+        expires_at: row
+            .try_get::<Option<i64>, _>(5)
+            .map_err(on_read)?
+            .map(time)
+            .transpose()?,
     })
 }

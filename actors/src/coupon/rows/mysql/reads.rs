@@ -9,8 +9,8 @@ use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
 use crate::store::mysql::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 use crate::store::{CouponQuery, Created, NewCoupon, Result, UserCursor};
 
-/// A coupon's columns, and how many of it are issued: its highest sequence. Both databases find that at once by the end of the primary key if
-/// they are told to, and go through all the coupon's rows if not.
+/// A coupon's columns, and how many of it are issued: its highest sequence. Both databases find that at once
+/// by the end of the primary key if they are told to, and go through all the coupon's rows if not.
 macro_rules! view_columns {
     () => {
         concat!(
@@ -26,13 +26,25 @@ INSERT INTO coupons (title, discount_kind, discount_value, min_order_amount, tot
                      use_within_days, status, version, created_at, updated_at, creation_key, creation_body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)";
 
-const CREATED_BEFORE: &str = concat!("SELECT ", view_columns!(), ", c.creation_body FROM coupons AS c WHERE c.creation_key = ?");
+const CREATED_BEFORE: &str = concat!(
+    "SELECT ",
+    view_columns!(),
+    ", c.creation_body FROM coupons AS c WHERE c.creation_key = ?"
+);
 
 const COUPON: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id = ?");
 
-const COUPONS: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id < ? ORDER BY c.id DESC LIMIT ?");
+const COUPONS: &str = concat!(
+    "SELECT ",
+    view_columns!(),
+    " FROM coupons AS c WHERE c.id < ? ORDER BY c.id DESC LIMIT ?"
+);
 
-const ISSUANCE: &str = concat!("SELECT ", issuance_columns!(), " FROM issuances WHERE coupon_id = ? AND sequence = ?");
+const ISSUANCE: &str = concat!(
+    "SELECT ",
+    issuance_columns!(),
+    " FROM issuances WHERE coupon_id = ? AND sequence = ?"
+);
 
 const ISSUANCES_OF_USER: &str = concat!(
     "SELECT ",
@@ -48,8 +60,11 @@ const ISSUANCES_OF_USER_AFTER: &str = concat!(
  ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?"
 );
 
-const ISSUANCES_OF_COUPON: &str =
-    concat!("SELECT ", issuance_columns!(), " FROM issuances WHERE coupon_id = ? AND sequence > ? ORDER BY sequence LIMIT ?");
+const ISSUANCES_OF_COUPON: &str = concat!(
+    "SELECT ",
+    issuance_columns!(),
+    " FROM issuances WHERE coupon_id = ? AND sequence > ? ORDER BY sequence LIMIT ?"
+);
 
 /// Found by user: one has few issuances, and a coupon may have a million.
 const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
@@ -83,33 +98,68 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
         Ok(made) => {
             let id = rows::readable(CouponId::new(made.last_insert_id()), "id")?;
             let (offer, status, created_at) = (offer.clone(), new.status, new.created_at);
-            return Ok(Created::New(Coupon { id, offer, status, version: 1, created_at, updated_at: created_at }));
+            return Ok(Created::New(Coupon {
+                id,
+                offer,
+                status,
+                version: 1,
+                created_at,
+                updated_at: created_at,
+            }));
         }
-        // The key is the only one that the caller chose. Whoever made it first has committed, or this would still wait.
+        // The key is the only one that the caller chose. Whoever made it first has committed, or this would
+        // still wait.
         Err(error) if error_number(&error) == Some(DUPLICATE_ENTRY) => {}
         Err(error) => return Err(on_write(error)),
     }
-    let row = sqlx::query(CREATED_BEFORE).bind(new.key.as_str()).fetch_one(connection).await.map_err(on_read)?;
-    if get::<&str>(&row, "creation_body")? == body { view(&row).map(Created::Before) } else { Ok(Created::KeyReused) }
+    let row = sqlx::query(CREATED_BEFORE)
+        .bind(new.key.as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(on_read)?;
+    if get::<&str>(&row, "creation_body")? == body {
+        view(&row).map(Created::Before)
+    } else {
+        Ok(Created::KeyReused)
+    }
 }
 
 /// One coupon.
 pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<CouponView>> {
-    let row = sqlx::query(COUPON).bind(integer(id.get())).fetch_optional(connection).await.map_err(on_read)?;
+    let row = sqlx::query(COUPON)
+        .bind(integer(id.get()))
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?;
     row.as_ref().map(view).transpose()
 }
 
 /// A page of coupons.
-pub(crate) async fn coupons(connection: &mut MySqlConnection, query: &CouponQuery) -> Result<Vec<CouponView>> {
+pub(crate) async fn coupons(
+    connection: &mut MySqlConnection,
+    query: &CouponQuery,
+) -> Result<Vec<CouponView>> {
     let before = query.before.map_or(i64::MAX, |id| integer(id.get()));
-    let rows = sqlx::query(COUPONS).bind(before).bind(query.limit).fetch_all(connection).await;
+    let rows = sqlx::query(COUPONS)
+        .bind(before)
+        .bind(query.limit)
+        .fetch_all(connection)
+        .await;
     rows.map_err(on_read)?.iter().map(view).collect()
 }
 
 /// One issuance.
 pub(crate) async fn issuance(connection: &mut MySqlConnection, id: IssuanceId) -> Result<Option<Issuance>> {
-    let query = sqlx::query(ISSUANCE).bind(integer(id.coupon.get())).bind(integer(id.sequence.get()));
-    query.fetch_optional(connection).await.map_err(on_read)?.as_ref().map(rows::issuance).transpose()
+    let query = sqlx::query(ISSUANCE)
+        .bind(integer(id.coupon.get()))
+        .bind(integer(id.sequence.get()));
+    query
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?
+        .as_ref()
+        .map(rows::issuance)
+        .transpose()
 }
 
 /// A page of a user's issuances.
@@ -120,7 +170,13 @@ pub(crate) async fn issuances_of_user(
     limit: u32,
 ) -> Result<Vec<Issuance>> {
     let rows = match after {
-        None => sqlx::query(ISSUANCES_OF_USER).bind(user.as_str()).bind(limit).fetch_all(connection).await,
+        None => {
+            sqlx::query(ISSUANCES_OF_USER)
+                .bind(user.as_str())
+                .bind(limit)
+                .fetch_all(connection)
+                .await
+        }
         Some(after) => {
             sqlx::query(ISSUANCES_OF_USER_AFTER)
                 .bind(user.as_str())
@@ -143,8 +199,14 @@ pub(crate) async fn issuances_of_coupon(
     after: Sequence,
     limit: u32,
 ) -> Result<Vec<Issuance>> {
-    let statement = if user.is_some() { ISSUANCES_OF_COUPON_AND_USER } else { ISSUANCES_OF_COUPON };
-    let mut query = sqlx::query(statement).bind(integer(coupon.get())).bind(integer(after.get()));
+    let statement = if user.is_some() {
+        ISSUANCES_OF_COUPON_AND_USER
+    } else {
+        ISSUANCES_OF_COUPON
+    };
+    let mut query = sqlx::query(statement)
+        .bind(integer(coupon.get()))
+        .bind(integer(after.get()));
     if let Some(user) = user {
         query = query.bind(user.as_str());
     }
@@ -154,6 +216,11 @@ pub(crate) async fn issuances_of_coupon(
 }
 
 fn view(row: &MySqlRow) -> Result<CouponView> {
-    let issued = get::<Option<i64>>(row, "issued")?.map_or(Ok(0), |issued| rows::readable(u64::try_from(issued).ok(), "issued"))?;
-    Ok(CouponView { coupon: rows::coupon(row)?, issued: Sequence::new(issued) })
+    let issued = get::<Option<i64>>(row, "issued")?.map_or(Ok(0), |issued| {
+        rows::readable(u64::try_from(issued).ok(), "issued")
+    })?;
+    Ok(CouponView {
+        coupon: rows::coupon(row)?,
+        issued: Sequence::new(issued),
+    })
 }

@@ -1,4 +1,5 @@
-//! Storing a batch: one guarded autocommit statement, so that no lock outlives a round trip, and a cut connection leaves no transaction open.
+//! Storing a batch: one guarded autocommit statement, so that no lock outlives a round trip, and a cut
+//! connection leaves no transaction open.
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
@@ -19,11 +20,21 @@ UPDATE shards AS s FORCE INDEX (PRIMARY)
    AND c.version = ?
    AND (? IS NULL OR ? >= GREATEST(?, COALESCE((SELECT MAX(sequence) FROM issuances WHERE coupon_id = ?), 0)))";
 
-/// Stores the issuances of portions of these incarnations, given as [`statement`](super::insert::statement); how many rows.
-pub(crate) async fn issuances(connection: &mut MySqlConnection, canary: &Canary, owners: &[Incarnation], statement: String) -> Result<u64> {
-    // After the wait for a connection, which may have been one for a database that went backwards and is served again.
+/// Stores the issuances of portions of these incarnations, given as [`statement`](super::insert::statement);
+/// how many rows.
+pub(crate) async fn issuances(
+    connection: &mut MySqlConnection,
+    canary: &Canary,
+    owners: &[Incarnation],
+    statement: String,
+) -> Result<u64> {
+    // After the wait for a connection, which may have been one for a database that went backwards and is
+    // served again.
     owners.iter().try_for_each(|owner| canary.lives(*owner))?;
-    let stored = sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map_err(on_write)?;
+    let stored = sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
     Ok(stored.rows_affected())
 }
 

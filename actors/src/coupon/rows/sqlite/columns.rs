@@ -50,7 +50,9 @@ pub(crate) fn readable<T>(value: Option<T>, what: &str) -> Result<T> {
 }
 
 fn numeric<T: TryFrom<i64>>(row: &SqliteRow, column: &str) -> Result<Option<T>> {
-    get::<Option<i64>>(row, column)?.map(|value| readable(T::try_from(value).ok(), column)).transpose()
+    get::<Option<i64>>(row, column)?
+        .map(|value| readable(T::try_from(value).ok(), column))
+        .transpose()
 }
 
 fn time(row: &SqliteRow, column: &str) -> Result<Timestamp> {
@@ -58,7 +60,9 @@ fn time(row: &SqliteRow, column: &str) -> Result<Timestamp> {
 }
 
 fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>> {
-    get::<Option<i64>>(row, column)?.map(|micros| readable(Timestamp::from_micros(micros), column)).transpose()
+    get::<Option<i64>>(row, column)?
+        .map(|micros| readable(Timestamp::from_micros(micros), column))
+        .transpose()
 }
 
 /// The coupon in a row of [`coupon_columns`].
@@ -67,7 +71,10 @@ pub(crate) fn coupon(row: &SqliteRow) -> Result<Coupon> {
     let discount = match (get::<Option<&str>>(row, "discount_kind")?, value) {
         (None, None) => None,
         (Some("amount"), Some(value)) => Some(Discount::Amount(value)),
-        (Some("rate"), Some(value)) => Some(Discount::Rate(readable(u8::try_from(value).ok(), "discount_value")?)),
+        (Some("rate"), Some(value)) => Some(Discount::Rate(readable(
+            u8::try_from(value).ok(),
+            "discount_value",
+        )?)),
         _ => return readable(None, "discount_kind"),
     };
     Ok(Coupon {

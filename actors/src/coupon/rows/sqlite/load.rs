@@ -1,4 +1,5 @@
-//! Reading an owner's million issuances: by pages that SQLite joins into one text each, as a row at a time costs a hand-over between threads.
+//! Reading an owner's million issuances: by pages that SQLite joins into one text each, as a row at a time
+//! costs a hand-over between threads.
 
 use sqlx::{Row, SqliteConnection};
 
@@ -23,7 +24,9 @@ SELECT count(*) AS row_count, group_concat(line, char(10)) AS lines
 
 /// The coupon itself, read before its issuances.
 pub(crate) async fn coupon(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<Coupon>> {
-    Ok(super::reads::coupon(connection, id).await?.map(|view| view.coupon))
+    Ok(super::reads::coupon(connection, id)
+        .await?
+        .map(|view| view.coupon))
 }
 
 /// The rows of one page.
@@ -33,7 +36,11 @@ pub(crate) struct Page {
 }
 
 /// Reads the page after a sequence.
-pub(crate) async fn page(connection: &mut SqliteConnection, coupon: CouponId, after: Sequence) -> Result<Page> {
+pub(crate) async fn page(
+    connection: &mut SqliteConnection,
+    coupon: CouponId,
+    after: Sequence,
+) -> Result<Page> {
     let row = sqlx::query(PAGE)
         .bind(integer(coupon.get()))
         .bind(integer(after.get()))
@@ -42,7 +49,10 @@ pub(crate) async fn page(connection: &mut SqliteConnection, coupon: CouponId, af
         .await
         .map_err(on_read)?;
     let lines: Option<String> = row.try_get("lines").map_err(on_read)?;
-    Ok(Page { row_count: row.try_get("row_count").map_err(on_read)?, lines: lines.unwrap_or_default() })
+    Ok(Page {
+        row_count: row.try_get("row_count").map_err(on_read)?,
+        lines: lines.unwrap_or_default(),
+    })
 }
 
 impl Page {
@@ -53,7 +63,9 @@ impl Page {
             let issuance = readable(parse(line), "issuances")?;
             // That SQLite joins the lines in the order in which it read them is its habit, not its promise.
             if issuance.sequence <= last {
-                return Err(StoreError::Unreadable(format!("issuances came out of order after {last}")));
+                return Err(StoreError::Unreadable(format!(
+                    "issuances came out of order after {last}"
+                )));
             }
             last = issuance.sequence;
             issuances(issuance)?;

@@ -11,8 +11,11 @@ use crate::store::sqlite::error::on_read;
 
 const FENCE: &str = "SELECT EXISTS (SELECT 1 FROM shards WHERE shard_id = ?1 AND epoch = ?2 AND owner = ?3)";
 
-const ROWS: &str =
-    concat!("SELECT ", issuance_columns!(), " FROM issuances WHERE coupon_id = ?1 AND sequence BETWEEN ?2 AND ?3 ORDER BY sequence");
+const ROWS: &str = concat!(
+    "SELECT ",
+    issuance_columns!(),
+    " FROM issuances WHERE coupon_id = ?1 AND sequence BETWEEN ?2 AND ?3 ORDER BY sequence"
+);
 
 /// `?1` is the [`portions_json`] of one portion.
 const IN_THEIR_PLACE: &str = "
@@ -28,7 +31,8 @@ const COUPON: &str = concat!("SELECT ", coupon_columns!(), " FROM coupons AS c W
 pub(crate) async fn read_back(connection: &mut SqliteConnection, batch: &Batch) -> Result<Vec<Found>> {
     let mut found = Vec::with_capacity(batch.portions.len());
     for portion in &batch.portions {
-        // The fence first: once it is lost, nothing under it is stored any more, so what the rows say then is final.
+        // The fence first: once it is lost, nothing under it is stored any more, so what the rows say then is
+        // final.
         let fence_holds = fence_holds(connection, portion).await?;
         let rows = match &portion.entries {
             Entries::Issuances(issuances) => issuances_stand(connection, portion, issuances).await?,
@@ -49,9 +53,14 @@ async fn fence_holds(connection: &mut SqliteConnection, portion: &Portion) -> Re
         .map_err(on_read)
 }
 
-async fn issuances_stand(connection: &mut SqliteConnection, portion: &Portion, issuances: &[Issuance]) -> Result<FoundRows> {
+async fn issuances_stand(
+    connection: &mut SqliteConnection,
+    portion: &Portion,
+    issuances: &[Issuance],
+) -> Result<FoundRows> {
     let coupon = integer(portion.coupon.get());
-    let sequence = |issuance: Option<&Issuance>| issuance.map_or(0, |issuance| integer(issuance.id.sequence.get()));
+    let sequence =
+        |issuance: Option<&Issuance>| issuance.map_or(0, |issuance| integer(issuance.id.sequence.get()));
     let rows = sqlx::query(ROWS)
         .bind(coupon)
         .bind(sequence(issuances.first()))
@@ -60,18 +69,38 @@ async fn issuances_stand(connection: &mut SqliteConnection, portion: &Portion, i
         .await
         .map_err(on_read)?;
     if !rows.is_empty() {
-        // A row that cannot be read is none of these: it is this coupon's trouble alone, and no reason to keep others waiting.
+        // A row that cannot be read is none of these: it is this coupon's trouble alone, and no reason to
+        // keep others waiting.
         let stored = rows.iter().map(rows::issuance).collect::<Result<Vec<_>>>();
-        return Ok(if stored.is_ok_and(|stored| stored == issuances) { FoundRows::Stored } else { FoundRows::Different });
+        return Ok(if stored.is_ok_and(|stored| stored == issuances) {
+            FoundRows::Stored
+        } else {
+            FoundRows::Different
+        });
     }
     let json = portions_json(std::slice::from_ref(portion))?;
-    let displaced: bool = sqlx::query_scalar(IN_THEIR_PLACE).bind(json).bind(coupon).fetch_one(connection).await.map_err(on_read)?;
-    Ok(if displaced { FoundRows::Different } else { FoundRows::Absent })
+    let displaced: bool = sqlx::query_scalar(IN_THEIR_PLACE)
+        .bind(json)
+        .bind(coupon)
+        .fetch_one(connection)
+        .await
+        .map_err(on_read)?;
+    Ok(if displaced {
+        FoundRows::Different
+    } else {
+        FoundRows::Absent
+    })
 }
 
 async fn change_stands(connection: &mut SqliteConnection, change: &CouponChange) -> Result<FoundRows> {
-    let row = sqlx::query(COUPON).bind(integer(change.coupon.id.get())).fetch_optional(connection).await.map_err(on_read)?;
-    let Some(Ok(stored)) = row.as_ref().map(rows::coupon) else { return Ok(FoundRows::Different) };
+    let row = sqlx::query(COUPON)
+        .bind(integer(change.coupon.id.get()))
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?;
+    let Some(Ok(stored)) = row.as_ref().map(rows::coupon) else {
+        return Ok(FoundRows::Different);
+    };
     Ok(if stored == change.coupon {
         FoundRows::Stored
     } else if stored.version + 1 == change.coupon.version {

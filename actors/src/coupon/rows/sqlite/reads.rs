@@ -3,16 +3,22 @@
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::columns::{self as rows, coupon_columns, discount_columns, get, integer, issuance_columns, number};
+use super::columns::{
+    self as rows, coupon_columns, discount_columns, get, integer, issuance_columns, number,
+};
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
 use crate::store::sqlite::error::{on_read, on_write};
 use crate::store::{CouponQuery, Created, NewCoupon, Result, UserCursor};
 
-/// A coupon's columns, and how many of it are issued: its highest sequence, which the primary key finds at once.
+/// A coupon's columns, and how many of it are issued: its highest sequence, which the primary key finds at
+/// once.
 macro_rules! view_columns {
     () => {
-        concat!(coupon_columns!(), ", coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = c.id), 0) AS issued")
+        concat!(
+            coupon_columns!(),
+            ", coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = c.id), 0) AS issued"
+        )
     };
 }
 
@@ -22,13 +28,25 @@ INSERT INTO coupons (title, discount_kind, discount_value, min_order_amount, tot
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 1, ?11, ?11, ?12, ?13)
     ON CONFLICT (creation_key) DO NOTHING";
 
-const CREATED_BEFORE: &str = concat!("SELECT ", view_columns!(), ", c.creation_body FROM coupons AS c WHERE c.creation_key = ?1");
+const CREATED_BEFORE: &str = concat!(
+    "SELECT ",
+    view_columns!(),
+    ", c.creation_body FROM coupons AS c WHERE c.creation_key = ?1"
+);
 
 const COUPON: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id = ?1");
 
-const COUPONS: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id < ?1 ORDER BY c.id DESC LIMIT ?2");
+const COUPONS: &str = concat!(
+    "SELECT ",
+    view_columns!(),
+    " FROM coupons AS c WHERE c.id < ?1 ORDER BY c.id DESC LIMIT ?2"
+);
 
-const ISSUANCE: &str = concat!("SELECT ", issuance_columns!(), " FROM issuances WHERE coupon_id = ?1 AND sequence = ?2");
+const ISSUANCE: &str = concat!(
+    "SELECT ",
+    issuance_columns!(),
+    " FROM issuances WHERE coupon_id = ?1 AND sequence = ?2"
+);
 
 const ISSUANCES_OF_USER: &str = concat!(
     "SELECT ",
@@ -38,8 +56,11 @@ const ISSUANCES_OF_USER: &str = concat!(
  ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?5"
 );
 
-const ISSUANCES_OF_COUPON: &str =
-    concat!("SELECT ", issuance_columns!(), " FROM issuances WHERE coupon_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3");
+const ISSUANCES_OF_COUPON: &str = concat!(
+    "SELECT ",
+    issuance_columns!(),
+    " FROM issuances WHERE coupon_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
+);
 
 /// With `+`, so that it is found by user: one has few issuances, and a coupon may have a million.
 const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
@@ -70,22 +91,49 @@ pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCo
         .await
         .map_err(on_write)?;
     if made.rows_affected() == 1 {
-        let id = rows::readable(u64::try_from(made.last_insert_rowid()).ok().and_then(CouponId::new), "id")?;
+        let id = rows::readable(
+            u64::try_from(made.last_insert_rowid())
+                .ok()
+                .and_then(CouponId::new),
+            "id",
+        )?;
         let (offer, status, created_at) = (offer.clone(), new.status, new.created_at);
-        return Ok(Created::New(Coupon { id, offer, status, version: 1, created_at, updated_at: created_at }));
+        return Ok(Created::New(Coupon {
+            id,
+            offer,
+            status,
+            version: 1,
+            created_at,
+            updated_at: created_at,
+        }));
     }
-    let row = sqlx::query(CREATED_BEFORE).bind(new.key.as_str()).fetch_one(connection).await.map_err(on_write)?;
-    if get::<&str>(&row, "creation_body")? == body { view(&row).map(Created::Before) } else { Ok(Created::KeyReused) }
+    let row = sqlx::query(CREATED_BEFORE)
+        .bind(new.key.as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(on_write)?;
+    if get::<&str>(&row, "creation_body")? == body {
+        view(&row).map(Created::Before)
+    } else {
+        Ok(Created::KeyReused)
+    }
 }
 
 /// One coupon.
 pub(crate) async fn coupon(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<CouponView>> {
-    let row = sqlx::query(COUPON).bind(integer(id.get())).fetch_optional(connection).await.map_err(on_read)?;
+    let row = sqlx::query(COUPON)
+        .bind(integer(id.get()))
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?;
     row.as_ref().map(view).transpose()
 }
 
 /// A page of coupons.
-pub(crate) async fn coupons(connection: &mut SqliteConnection, query: &CouponQuery) -> Result<Vec<CouponView>> {
+pub(crate) async fn coupons(
+    connection: &mut SqliteConnection,
+    query: &CouponQuery,
+) -> Result<Vec<CouponView>> {
     let rows = sqlx::query(COUPONS)
         .bind(query.before.map_or(i64::MAX, |id| integer(id.get())))
         .bind(query.limit)
@@ -97,8 +145,16 @@ pub(crate) async fn coupons(connection: &mut SqliteConnection, query: &CouponQue
 
 /// One issuance.
 pub(crate) async fn issuance(connection: &mut SqliteConnection, id: IssuanceId) -> Result<Option<Issuance>> {
-    let query = sqlx::query(ISSUANCE).bind(integer(id.coupon.get())).bind(integer(id.sequence.get()));
-    query.fetch_optional(connection).await.map_err(on_read)?.as_ref().map(rows::issuance).transpose()
+    let query = sqlx::query(ISSUANCE)
+        .bind(integer(id.coupon.get()))
+        .bind(integer(id.sequence.get()));
+    query
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?
+        .as_ref()
+        .map(rows::issuance)
+        .transpose()
 }
 
 /// A page of a user's issuances.
@@ -128,8 +184,15 @@ pub(crate) async fn issuances_of_coupon(
     after: Sequence,
     limit: u32,
 ) -> Result<Vec<Issuance>> {
-    let statement = if user.is_some() { ISSUANCES_OF_COUPON_AND_USER } else { ISSUANCES_OF_COUPON };
-    let mut query = sqlx::query(statement).bind(integer(coupon.get())).bind(integer(after.get())).bind(limit);
+    let statement = if user.is_some() {
+        ISSUANCES_OF_COUPON_AND_USER
+    } else {
+        ISSUANCES_OF_COUPON
+    };
+    let mut query = sqlx::query(statement)
+        .bind(integer(coupon.get()))
+        .bind(integer(after.get()))
+        .bind(limit);
     if let Some(user) = user {
         query = query.bind(user.as_str());
     }
@@ -138,7 +201,10 @@ pub(crate) async fn issuances_of_coupon(
 }
 
 fn view(row: &SqliteRow) -> Result<CouponView> {
-    Ok(CouponView { coupon: rows::coupon(row)?, issued: Sequence::new(number(row, "issued")?) })
+    Ok(CouponView {
+        coupon: rows::coupon(row)?,
+        issued: Sequence::new(number(row, "issued")?),
+    })
 }
 
 #[cfg(test)]
@@ -151,13 +217,19 @@ mod tests {
     async fn plan(connection: &mut SqliteConnection, statement: &str) -> String {
         let explained = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
         let rows = sqlx::query(explained).fetch_all(connection).await.unwrap();
-        rows.iter().map(|row| get::<String>(row, "detail").unwrap()).collect::<Vec<_>>().join("; ")
+        rows.iter()
+            .map(|row| get::<String>(row, "detail").unwrap())
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     #[tokio::test]
     async fn nothing_that_people_read_goes_through_a_whole_coupon() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        sqlx::raw_sql(include_str!("../../migrations/sqlite/0001_first.sql")).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(include_str!("../../migrations/sqlite/0001_first.sql"))
+            .execute(&mut connection)
+            .await
+            .unwrap();
         for (statement, search) in [
             (COUPON, "PRIMARY KEY (coupon_id=?)"),
             (COUPONS, "SEARCH c USING INTEGER PRIMARY KEY (rowid<?)"),
@@ -167,9 +239,15 @@ mod tests {
             (ISSUANCES_OF_COUPON_AND_USER, "(user_id=?)"),
         ] {
             let plan = plan(&mut connection, statement).await;
-            assert!(plan.contains(search) && !plan.contains("SCAN"), "{statement}: {plan}");
+            assert!(
+                plan.contains(search) && !plan.contains("SCAN"),
+                "{statement}: {plan}"
+            );
             // Sorted is only what one user has.
-            assert!(!plan.contains("TEMP B-TREE") || search == "(user_id=?)", "{statement}: {plan}");
+            assert!(
+                !plan.contains("TEMP B-TREE") || search == "(user_id=?)",
+                "{statement}: {plan}"
+            );
         }
     }
 }

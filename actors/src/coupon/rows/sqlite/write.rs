@@ -11,7 +11,8 @@ use crate::store::batch::{CouponChange, Entries, Portion};
 use crate::store::sqlite::error::on_write;
 use crate::store::{Result, StoreError};
 
-/// `?1` is [`portions_json`]. `CROSS JOIN` keeps the order: each portion meets its guards once, before any of its rows.
+/// `?1` is [`portions_json`]. `CROSS JOIN` keeps the order: each portion meets its guards once, before any of
+/// its rows.
 const INSERT: &str = "
 INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at, expires_at)
 SELECT c.id, row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3, row.value ->> 4, row.value ->> 5
@@ -35,13 +36,23 @@ UPDATE coupons
 
 /// Stores the issuances of portions given as [`portions_json`]; how many rows.
 pub(crate) async fn issuances(connection: &mut SqliteConnection, portions_json: String) -> Result<u64> {
-    // `execute` steps to the statement's end, where it commits. A statement that returned rows could be left before.
-    let stored = sqlx::query(INSERT).bind(portions_json).execute(connection).await.map_err(on_write)?;
+    // `execute` steps to the statement's end, where it commits. A statement that returned rows could be left
+    // before.
+    let stored = sqlx::query(INSERT)
+        .bind(portions_json)
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
     Ok(stored.rows_affected())
 }
 
 /// Stores a change; 1 if its guards hold, else 0.
-pub(crate) async fn change(connection: &mut SqliteConnection, shard: ShardId, fence: Fence, change: &CouponChange) -> Result<u64> {
+pub(crate) async fn change(
+    connection: &mut SqliteConnection,
+    shard: ShardId,
+    fence: Fence,
+    change: &CouponChange,
+) -> Result<u64> {
     let (coupon, offer) = (&change.coupon, &change.coupon.offer);
     let (kind, value) = discount_columns(offer.discount);
     let stored = sqlx::query(UPDATE)
@@ -67,8 +78,8 @@ pub(crate) async fn change(connection: &mut SqliteConnection, shard: ShardId, fe
     Ok(stored.rows_affected())
 }
 
-/// Portions of issuances as an array of
-/// `[shard, epoch, owner, coupon, last sequence, highest nth, [[sequence, user, nth, key, issued_at, expires_at], …]]`.
+/// Portions of issuances as an array of `[shard, epoch, owner, coupon, last sequence, highest nth,
+/// [[sequence, user, nth, key, issued_at, expires_at], …]]`.
 pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
     /// What a row of usual ids and keys takes; the text grows beyond it where it must.
     const ROW_BYTES: usize = 112;
@@ -77,25 +88,42 @@ pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
     let mut json = String::with_capacity(rows * ROW_BYTES + portions.len() * ROW_BYTES);
     for portion in portions {
         let Entries::Issuances(issuances) = &portion.entries else {
-            return Err(StoreError::Unreadable("a batch holds a change beside something else".to_owned()));
+            return Err(StoreError::Unreadable(
+                "a batch holds a change beside something else".to_owned(),
+            ));
         };
         json.push(if json.is_empty() { '[' } else { ',' });
-        push_portion(&mut json, portion, issuances).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        push_portion(&mut json, portion, issuances)
+            .map_err(|error| StoreError::Unreadable(error.to_string()))?;
     }
     json.push(']');
     Ok(json)
 }
 
 fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) -> std::fmt::Result {
-    let last = issuances.iter().map(|issuance| issuance.id.sequence.get()).max().unwrap_or(0);
+    let last = issuances
+        .iter()
+        .map(|issuance| issuance.id.sequence.get())
+        .max()
+        .unwrap_or(0);
     let nth_max = issuances.iter().map(|issuance| issuance.nth).max().unwrap_or(0);
     let Fence { epoch, owner } = portion.fence;
-    write!(json, "[{},{epoch},{},{},{last},{nth_max},[", portion.shard, owner.get(), portion.coupon)?;
+    write!(
+        json,
+        "[{},{epoch},{},{},{last},{nth_max},[",
+        portion.shard,
+        owner.get(),
+        portion.coupon
+    )?;
     for (index, issuance) in issuances.iter().enumerate() {
         if index > 0 {
             json.push(',');
         }
-        write!(json, "[{},\"{}\",{},\"", issuance.id.sequence, issuance.user, issuance.nth)?;
+        write!(
+            json,
+            "[{},\"{}\",{},\"",
+            issuance.id.sequence, issuance.user, issuance.nth
+        )?;
         push_escaped(json, &issuance.key);
         write!(json, "\",{},", issuance.issued_at.as_micros())?;
         match issuance.expires_at {

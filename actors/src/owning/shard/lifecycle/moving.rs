@@ -10,7 +10,8 @@ impl Life {
     pub(super) fn give_up(&mut self, from: Fence, to: Option<Incarnation>, effects: &mut Vec<Effect>) {
         match self.standing {
             Standing::Serving(fence) if fence == from => {}
-            // Ours by its row alone. An owner of before that has not stopped yet may still decide: it is waited for too.
+            // Ours by its row alone. An owner of before that has not stopped yet may still decide: it is
+            // waited for too.
             Standing::Unserved if !self.is_known_beyond(from) => self.last = Some(from),
             // Served in another epoch, or given up already.
             Standing::Unserved
@@ -42,7 +43,12 @@ impl Life {
         if self.standing != Standing::Unserved {
             return;
         }
-        let mut room = EXPECTED_MAX.saturating_sub(self.seats.values().filter(|seat| matches!(seat, Seat::Expected(_))).count());
+        let mut room = EXPECTED_MAX.saturating_sub(
+            self.seats
+                .values()
+                .filter(|seat| matches!(seat, Seat::Expected(_)))
+                .count(),
+        );
         for coupon in coupons {
             if room > 0 && !self.seats.contains_key(&coupon) {
                 room -= 1;
@@ -54,14 +60,21 @@ impl Life {
 
     /// Whoever is about to hand it to us waits for that.
     pub(super) fn say_if_loaded_ahead(&self, effects: &mut Vec<Effect>) {
-        if !self.seats.values().any(|seat| matches!(seat, Seat::Expected(Expected { read: false, .. }))) {
+        if !self
+            .seats
+            .values()
+            .any(|seat| matches!(seat, Seat::Expected(Expected { read: false, .. })))
+        {
             effects.push(Effect::LoadedAhead);
         }
     }
 
     pub(super) fn preloaded(&mut self, coupon: CouponId, read: bool, effects: &mut Vec<Effect>) {
         let present = self.fence();
-        let Some(Seat::Expected(expected @ Expected { read: false, .. })) = self.seats.get_mut(&coupon) else { return };
+        let Some(Seat::Expected(expected @ Expected { read: false, .. })) = self.seats.get_mut(&coupon)
+        else {
+            return;
+        };
         match present {
             None if read => {
                 expected.read = true;

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use crate::ids::Fence;
 use crate::owning::message::Request;
 
-/// How many sweeps a coupon that was loaded ahead is kept for, if its shard does not come: a hand-over follows its announcement within some beats.
+/// How many sweeps a coupon that was loaded ahead is kept for, if its shard does not come: a hand-over
+/// follows its announcement within some beats.
 const EXPECTED_SWEEPS: u8 = 10;
 
 /// A coupon's place in the shard.
@@ -35,7 +36,11 @@ pub(super) struct Loading {
 impl Loading {
     pub(super) fn of(under: Fence, requests: VecDeque<Request>) -> Seat {
         let before = requests.len();
-        Seat::Loading(Self { under, requests, before })
+        Seat::Loading(Self {
+            under,
+            requests,
+            before,
+        })
     }
 
     fn sweep(&mut self) {
@@ -64,7 +69,9 @@ impl Seat {
         match self {
             Self::Active => {}
             Self::Loading(loading) => loading.sweep(),
-            Self::Stopping(requests) | Self::AwaitingRaise(requests) => requests.retain(Request::is_waited_for),
+            Self::Stopping(requests) | Self::AwaitingRaise(requests) => {
+                requests.retain(Request::is_waited_for)
+            }
             Self::Expected(expected) => {
                 expected.sweeps = expected.sweeps.saturating_add(1);
                 return is_served || expected.sweeps < EXPECTED_SWEEPS;
@@ -77,7 +84,9 @@ impl Seat {
     pub(super) fn waiting(&mut self) -> Option<&mut VecDeque<Request>> {
         match self {
             Self::Active | Self::Expected(_) => None,
-            Self::Loading(Loading { requests, .. }) | Self::Stopping(requests) | Self::AwaitingRaise(requests) => Some(requests),
+            Self::Loading(Loading { requests, .. })
+            | Self::Stopping(requests)
+            | Self::AwaitingRaise(requests) => Some(requests),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The shard's life against a model that keeps, for each coupon, whether an owner lives and from which epoch on it may be read again.
+//! The shard's life against a model that keeps, for each coupon, whether an owner lives and from which epoch
+//! on it may be read again.
 
 mod ahead;
 
@@ -92,7 +93,8 @@ struct World {
     kept: HashSet<CouponId>,
     owners: HashMap<CouponId, Living>,
     reading: HashMap<CouponId, usize>,
-    /// Whatever was decided in this epoch may still be stored: the coupon may be read only under a higher one.
+    /// Whatever was decided in this epoch may still be stored: the coupon may be read only under a higher
+    /// one.
     unsettled: HashMap<CouponId, Epoch>,
     raising: Vec<Fence>,
     waiting: Vec<oneshot::Receiver<IssueAnswer>>,
@@ -108,7 +110,10 @@ fn id(number: u64) -> CouponId {
 
 impl World {
     fn fence(&self) -> Fence {
-        Fence { epoch: Epoch::new(self.committed), owner: Incarnation::new(1).unwrap() }
+        Fence {
+            epoch: Epoch::new(self.committed),
+            owner: Incarnation::new(1).unwrap(),
+        }
     }
 
     fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
@@ -118,19 +123,29 @@ impl World {
                 self.take(Event::Asked(id(coupon), request))
             }
             Step::Read(coupon, load) => {
-                let Some(reads) = self.reading.get_mut(&id(coupon)).filter(|reads| **reads > 0) else { return Ok(()) };
+                let Some(reads) = self.reading.get_mut(&id(coupon)).filter(|reads| **reads > 0) else {
+                    return Ok(());
+                };
                 *reads -= 1;
                 self.take(Event::Loaded(id(coupon), load))
             }
             Step::Stop { coupon, unsettled } => {
-                let Some(owner) = self.owners.remove(&id(coupon)) else { return Ok(()) };
+                let Some(owner) = self.owners.remove(&id(coupon)) else {
+                    return Ok(());
+                };
                 if unsettled {
                     self.unsettled.insert(id(coupon), owner.epoch);
                 }
-                self.take(Event::Stopped { coupon: id(coupon), epoch: owner.epoch, unsettled })
+                self.take(Event::Stopped {
+                    coupon: id(coupon),
+                    epoch: owner.epoch,
+                    unsettled,
+                })
             }
             Step::Panic(coupon) => {
-                let Some(owner) = self.owners.remove(&id(coupon)) else { return Ok(()) };
+                let Some(owner) = self.owners.remove(&id(coupon)) else {
+                    return Ok(());
+                };
                 self.unsettled.insert(id(coupon), owner.epoch);
                 self.take(Event::Panicked(id(coupon)))
             }
@@ -162,11 +177,18 @@ impl World {
             }
             Step::ClaimAgain(before) => {
                 let epoch = Epoch::new(self.committed.saturating_sub(before));
-                self.take(Event::Claimed(Fence { epoch, ..self.fence() }))
+                self.take(Event::Claimed(Fence {
+                    epoch,
+                    ..self.fence()
+                }))
             }
             Step::GiveUp { to } => {
                 let (from, to) = (self.fence(), to.then(|| Incarnation::new(2).unwrap()));
-                if self.ours { self.take(Event::GiveUp { from, to }) } else { Ok(()) }
+                if self.ours {
+                    self.take(Event::GiveUp { from, to })
+                } else {
+                    Ok(())
+                }
             }
             Step::Give { done, answered } => {
                 if self.giving.is_empty() {
@@ -178,11 +200,20 @@ impl World {
                     self.committed += u64::from(to.is_some());
                 }
                 let is_ours = self.ours && self.fence() == from;
-                self.take(Event::Given { from, given: answered && !is_ours })
+                self.take(Event::Given {
+                    from,
+                    given: answered && !is_ours,
+                })
             }
             Step::Expect(coupon) => self.take(Event::Expect(vec![id(coupon)])),
             Step::ReadAhead(coupon, read) => {
-                let Some(reads) = self.reading_ahead.get_mut(&id(coupon)).filter(|reads| **reads > 0) else { return Ok(()) };
+                let Some(reads) = self
+                    .reading_ahead
+                    .get_mut(&id(coupon))
+                    .filter(|reads| **reads > 0)
+                else {
+                    return Ok(());
+                };
                 *reads -= 1;
                 self.take(Event::Preloaded(id(coupon), read))
             }
@@ -202,11 +233,16 @@ impl World {
         Request::Issue(request, reply)
     }
 
-    /// Reading and deciding need a fence under which the shard was not given away, as far as anybody can know.
+    /// Reading and deciding need a fence under which the shard was not given away, as far as anybody can
+    /// know.
     fn check_fence(&self) -> Result<(), TestCaseError> {
         let fence = self.life.fence();
         prop_assert!(fence.is_some(), "without a fence");
-        prop_assert!(self.given.is_none_or(|given| fence.is_some_and(|fence| fence.epoch > given)), "it may have been given away");
+        prop_assert!(
+            self.given
+                .is_none_or(|given| fence.is_some_and(|fence| fence.epoch > given)),
+            "it may have been given away"
+        );
         Ok(())
     }
 
@@ -219,7 +255,10 @@ impl World {
                 Effect::Preload(coupon) => *self.reading_ahead.entry(coupon).or_default() += 1,
                 Effect::LoadedAhead => self.loaded_ahead += 1,
                 Effect::Keep(coupon) => {
-                    prop_assert!(was_read_ahead && self.kept.insert(coupon), "what was not read is not kept");
+                    prop_assert!(
+                        was_read_ahead && self.kept.insert(coupon),
+                        "what was not read is not kept"
+                    );
                 }
                 Effect::Forget(coupon) => {
                     self.kept.remove(&coupon);
@@ -247,7 +286,12 @@ impl World {
                     self.check_fence()?;
                     let void_below = self.unsettled.remove(&coupon);
                     prop_assert!(void_below.is_none_or(|epoch| fence.epoch > epoch));
-                    prop_assert!(self.owners.insert(coupon, Living { epoch: fence.epoch }).is_none(), "two owners");
+                    prop_assert!(
+                        self.owners
+                            .insert(coupon, Living { epoch: fence.epoch })
+                            .is_none(),
+                        "two owners"
+                    );
                 }
                 Effect::Deliver(coupon, request) => {
                     if self.owners.contains_key(&coupon) {
@@ -267,9 +311,13 @@ impl World {
                     prop_assert!(self.owners.contains_key(&coupon), "told an owner that is gone");
                 }
                 Effect::Raise { from, .. } => {
-                    // One that was lost while it was regained may be given up, and so regained, once more: the second raise finds the first one's.
+                    // One that was lost while it was regained may be given up, and so regained, once more:
+                    // the second raise finds the first one's.
                     let is_regained = self.given >= Some(from.epoch);
-                    prop_assert!(is_regained || !self.raising.contains(&from), "raised twice at once");
+                    prop_assert!(
+                        is_regained || !self.raising.contains(&from),
+                        "raised twice at once"
+                    );
                     self.raising.push(from);
                 }
                 Effect::Drained(_) => self.drained += 1,
@@ -288,11 +336,17 @@ impl World {
             || !self.owners.is_empty()
         {
             self.step(Step::Raise { answered: true })?;
-            self.step(Step::Give { done: true, answered: true })?;
+            self.step(Step::Give {
+                done: true,
+                answered: true,
+            })?;
             for coupon in 1..4 {
                 self.step(Step::ReadAhead(coupon, true))?;
                 self.step(Step::Read(coupon, Load::Read))?;
-                self.step(Step::Stop { coupon, unsettled: false })?;
+                self.step(Step::Stop {
+                    coupon,
+                    unsettled: false,
+                })?;
             }
         }
         Ok(())
@@ -340,7 +394,14 @@ fn whoever_asked_after_the_read_began_is_not_told_by_it_that_there_is_no_coupon(
     }
     world.step(Step::Read(1, Load::NoSuchCoupon)).unwrap();
     // The first was there before, the second was not: for it the coupon is read again, and there it is.
-    assert_eq!(world.waiting.iter_mut().filter_map(|answer| answer.try_recv().ok()).count(), 1);
+    assert_eq!(
+        world
+            .waiting
+            .iter_mut()
+            .filter_map(|answer| answer.try_recv().ok())
+            .count(),
+        1
+    );
     world.step(Step::Read(1, Load::Read)).unwrap();
     assert_eq!(world.delivered.len(), 1);
 }
@@ -349,11 +410,22 @@ fn whoever_asked_after_the_read_began_is_not_told_by_it_that_there_is_no_coupon(
 fn a_read_of_before_the_shard_was_away_tells_nobody_that_there_is_no_coupon() {
     let mut world = World::default();
     // The coupon may be made while the shard is away, and the read still be under way when it is back.
-    for step in [Step::Claim, Step::Ask(1), Step::Lose, Step::Claim, Step::Ask(1), Step::Read(1, Load::NoSuchCoupon)] {
+    for step in [
+        Step::Claim,
+        Step::Ask(1),
+        Step::Lose,
+        Step::Claim,
+        Step::Ask(1),
+        Step::Read(1, Load::NoSuchCoupon),
+    ] {
         world.step(step).unwrap();
     }
     let mut answers = world.waiting.iter_mut().map(|answer| answer.try_recv().ok());
-    assert_eq!((answers.next(), answers.next()), (Some(Some(Err(Setback::Moved))), Some(None)), "the second waits for a read of its own");
+    assert_eq!(
+        (answers.next(), answers.next()),
+        (Some(Some(Err(Setback::Moved))), Some(None)),
+        "the second waits for a read of its own"
+    );
 }
 
 #[test]
@@ -372,33 +444,77 @@ fn a_request_that_nobody_waits_for_is_forgotten() {
 #[test]
 fn a_shard_is_given_once_all_is_stored_and_may_be_claimed_again() {
     let mut world = World::default();
-    for step in [Step::Claim, Step::Ask(1), Step::Read(1, Load::Read), Step::Ask(2), Step::GiveUp { to: true }, Step::Ask(1)] {
+    for step in [
+        Step::Claim,
+        Step::Ask(1),
+        Step::Read(1, Load::Read),
+        Step::Ask(2),
+        Step::GiveUp { to: true },
+        Step::Ask(1),
+    ] {
         world.step(step).unwrap();
     }
     // Nobody is admitted, whoever waited is sent on, and the owner stores first.
-    let sent_on = |world: &mut World| world.waiting.iter_mut().filter_map(|answer| answer.try_recv().ok()).collect::<Vec<_>>();
+    let sent_on = |world: &mut World| {
+        world
+            .waiting
+            .iter_mut()
+            .filter_map(|answer| answer.try_recv().ok())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(sent_on(&mut world), [Err(Setback::Moved), Err(Setback::Moved)]);
-    assert_eq!((world.life.shown(), world.giving.len(), world.delivered.len()), (Shown::Moving, 0, 1));
-    world.step(Step::Stop { coupon: 1, unsettled: false }).unwrap();
+    assert_eq!(
+        (world.life.shown(), world.giving.len(), world.delivered.len()),
+        (Shown::Moving, 0, 1)
+    );
+    world
+        .step(Step::Stop {
+            coupon: 1,
+            unsettled: false,
+        })
+        .unwrap();
     assert_eq!(world.giving.len(), 0, "a coupon is still being read");
     world.step(Step::Read(2, Load::Read)).unwrap();
     assert_eq!(world.giving.len(), 1);
-    world.step(Step::Give { done: true, answered: true }).unwrap();
+    world
+        .step(Step::Give {
+            done: true,
+            answered: true,
+        })
+        .unwrap();
     assert_eq!((world.life.shown(), world.ours), (Shown::Unserved, false));
     for step in [Step::Claim, Step::Ask(1), Step::Read(1, Load::Read)] {
         world.step(step).unwrap();
     }
-    assert_eq!((world.life.shown(), world.delivered.len()), (Shown::Serving(Epoch::new(3)), 2));
+    assert_eq!(
+        (world.life.shown(), world.delivered.len()),
+        (Shown::Serving(Epoch::new(3)), 2)
+    );
 }
 
 #[test]
 fn a_shard_that_is_ours_by_its_row_alone_is_given_after_owners_of_before_have_stopped() {
     let mut world = World::default();
-    for step in [Step::Claim, Step::Ask(1), Step::Read(1, Load::Read), Step::Lose, Step::GiveUp { to: true }] {
+    for step in [
+        Step::Claim,
+        Step::Ask(1),
+        Step::Read(1, Load::Read),
+        Step::Lose,
+        Step::GiveUp { to: true },
+    ] {
         world.step(step).unwrap();
     }
-    assert_eq!((world.owners.len(), world.giving.len()), (1, 0), "the owner has not heard yet that it is to stop");
-    world.step(Step::Stop { coupon: 1, unsettled: false }).unwrap();
+    assert_eq!(
+        (world.owners.len(), world.giving.len()),
+        (1, 0),
+        "the owner has not heard yet that it is to stop"
+    );
+    world
+        .step(Step::Stop {
+            coupon: 1,
+            unsettled: false,
+        })
+        .unwrap();
     assert_eq!(world.giving.len(), 1);
 }
 
@@ -406,12 +522,24 @@ fn a_shard_that_is_ours_by_its_row_alone_is_given_after_owners_of_before_have_st
 fn what_may_have_been_given_away_is_served_again_only_under_a_higher_epoch() {
     for done in [true, false] {
         let mut world = World::default();
-        for step in [Step::Claim, Step::GiveUp { to: true }, Step::Give { done, answered: false }, Step::Ask(1)] {
+        for step in [
+            Step::Claim,
+            Step::GiveUp { to: true },
+            Step::Give {
+                done,
+                answered: false,
+            },
+            Step::Ask(1),
+        ] {
             world.step(step).unwrap();
         }
         assert_eq!((world.life.shown(), world.reading.len()), (Shown::Moving, 0));
         world.step(Step::Raise { answered: true }).unwrap();
-        let expected = if done { Shown::Unserved } else { Shown::Serving(Epoch::new(2)) };
+        let expected = if done {
+            Shown::Unserved
+        } else {
+            Shown::Serving(Epoch::new(2))
+        };
         assert_eq!(world.life.shown(), expected);
     }
 }
@@ -419,14 +547,32 @@ fn what_may_have_been_given_away_is_served_again_only_under_a_higher_epoch() {
 #[test]
 fn a_claim_that_is_heard_of_after_it_was_given_away_is_no_news() {
     let mut world = World::default();
-    for step in [Step::Claim, Step::GiveUp { to: true }, Step::Give { done: true, answered: true }] {
+    for step in [
+        Step::Claim,
+        Step::GiveUp { to: true },
+        Step::Give {
+            done: true,
+            answered: true,
+        },
+    ] {
         world.step(step).unwrap();
     }
     world.step(Step::ClaimAgain(1)).unwrap();
     assert_eq!(world.life.fence(), None);
     // One that is ours by its row alone can be given away too, and is not served by a late word of it either.
-    let mut world = World { committed: 7, ours: true, ..World::default() };
-    for step in [Step::GiveUp { to: false }, Step::Give { done: true, answered: true }, Step::ClaimAgain(0)] {
+    let mut world = World {
+        committed: 7,
+        ours: true,
+        ..World::default()
+    };
+    for step in [
+        Step::GiveUp { to: false },
+        Step::Give {
+            done: true,
+            answered: true,
+        },
+        Step::ClaimAgain(0),
+    ] {
         world.step(step).unwrap();
     }
     assert_eq!((world.life.fence(), world.ours), (None, false));
@@ -438,7 +584,10 @@ fn a_drained_shard_stays_so() {
     for step in [Step::Drain, Step::Claim, Step::Ask(1)] {
         world.step(step).unwrap();
     }
-    assert_eq!((world.drained, world.life.fence(), world.reading.len()), (1, None, 0));
+    assert_eq!(
+        (world.drained, world.life.fence(), world.reading.len()),
+        (1, None, 0)
+    );
 }
 
 #[test]
@@ -450,5 +599,13 @@ fn that_a_coupon_does_not_exist_is_not_remembered() {
         world.step(Step::Read(1, Load::NoSuchCoupon)).unwrap();
     }
     assert!(world.life.seats.is_empty());
-    assert_eq!(world.waiting.iter_mut().filter_map(|answer| answer.try_recv().ok()).filter(Result::is_ok).count(), 2);
+    assert_eq!(
+        world
+            .waiting
+            .iter_mut()
+            .filter_map(|answer| answer.try_recv().ok())
+            .filter(Result::is_ok)
+            .count(),
+        2
+    );
 }

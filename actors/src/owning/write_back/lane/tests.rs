@@ -32,8 +32,8 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let submit =
-        (1..5_u64, 1..1_500_usize, prop::bool::weighted(0.2)).prop_map(|(coupon, rows, stale)| Step::Submit { coupon, rows, stale });
+    let submit = (1..5_u64, 1..1_500_usize, prop::bool::weighted(0.2))
+        .prop_map(|(coupon, rows, stale)| Step::Submit { coupon, rows, stale });
     let call = prop_oneof![5 => Just(Call::Answers), 1 => Just(Call::NotStored), 1 => Just(Call::LostAfter), 1 => Just(Call::LostBefore), 1 => Just(Call::Unreadable)];
     prop::collection::vec(prop_oneof![1 => submit, 2 => call.prop_map(Step::Go)], 1..60)
 }
@@ -49,9 +49,20 @@ const EPOCH: Epoch = Epoch::new(5);
 impl Model {
     fn write(&mut self, batch: &Batch) -> Result<u64, StoreError> {
         let mut new = Vec::new();
-        for portion in batch.portions.iter().filter(|portion| portion.fence.epoch == EPOCH) {
-            let Entries::Issuances(issuances) = &portion.entries else { unreachable!("no changes here") };
-            new.extend(issuances.iter().map(|row| ((portion.coupon.get(), row.id.sequence.get()), row.user.as_str().to_owned())));
+        for portion in batch
+            .portions
+            .iter()
+            .filter(|portion| portion.fence.epoch == EPOCH)
+        {
+            let Entries::Issuances(issuances) = &portion.entries else {
+                unreachable!("no changes here")
+            };
+            new.extend(issuances.iter().map(|row| {
+                (
+                    (portion.coupon.get(), row.id.sequence.get()),
+                    row.user.as_str().to_owned(),
+                )
+            }));
         }
         if new.iter().any(|(place, _)| self.rows.contains_key(place)) {
             return Err(StoreError::Clash("taken".to_owned()));
@@ -63,9 +74,14 @@ impl Model {
 
     fn read_back(&self, batch: &Batch) -> Vec<Found> {
         let of = |portion: &Portion| {
-            let Entries::Issuances(issuances) = &portion.entries else { unreachable!("no changes here") };
+            let Entries::Issuances(issuances) = &portion.entries else {
+                unreachable!("no changes here")
+            };
             let at = |row: &Issuance| self.rows.get(&(portion.coupon.get(), row.id.sequence.get()));
-            if issuances.iter().all(|row| at(row).is_some_and(|user| user == row.user.as_str())) {
+            if issuances
+                .iter()
+                .all(|row| at(row).is_some_and(|user| user == row.user.as_str()))
+            {
                 FoundRows::Stored
             } else if issuances.iter().any(|row| at(row).is_some()) {
                 FoundRows::Different
@@ -73,14 +89,24 @@ impl Model {
                 FoundRows::Absent
             }
         };
-        batch.portions.iter().map(|portion| Found { fence_holds: portion.fence.epoch == EPOCH, rows: of(portion) }).collect()
+        batch
+            .portions
+            .iter()
+            .map(|portion| Found {
+                fence_holds: portion.fence.epoch == EPOCH,
+                rows: of(portion),
+            })
+            .collect()
     }
 }
 
 fn portion(coupon: u64, first: u64, rows: usize, stale: bool) -> Portion {
     let coupon = CouponId::new(coupon).unwrap();
     let issuance = |sequence| Issuance {
-        id: IssuanceId { coupon, sequence: Sequence::new(sequence) },
+        id: IssuanceId {
+            coupon,
+            sequence: Sequence::new(sequence),
+        },
         user: UserId::parse(&format!("u{sequence}")).unwrap(),
         nth: 1,
         key: RequestKey::parse("k").unwrap(),
@@ -92,7 +118,10 @@ fn portion(coupon: u64, first: u64, rows: usize, stale: bool) -> Portion {
     Portion {
         coupon,
         shard: coupon.shard(),
-        fence: Fence { epoch, owner: Incarnation::new(1).unwrap() },
+        fence: Fence {
+            epoch,
+            owner: Incarnation::new(1).unwrap(),
+        },
         entries: Entries::Issuances(issuances),
     }
 }
@@ -115,7 +144,10 @@ impl World {
             return Ok(());
         }
         let first = *self.next_sequence.entry(coupon).or_insert(1);
-        let submission = Submission { portion: portion(coupon, first, rows, stale), home: coupon };
+        let submission = Submission {
+            portion: portion(coupon, first, rows, stale),
+            home: coupon,
+        };
         self.take(Event::Submitted(submission))
     }
 
@@ -125,13 +157,17 @@ impl World {
             (None, _) => return Ok(()),
             (Some(Effect::Pause(_)), _) => Event::RetryDue { lease_holds: true },
             (Some(Effect::Write(batch)), Call::Answers) => Event::Written(self.store.write(&batch)),
-            (Some(Effect::Write(_)), Call::NotStored) => Event::Written(Err(StoreError::NotStored("locked".to_owned()))),
+            (Some(Effect::Write(_)), Call::NotStored) => {
+                Event::Written(Err(StoreError::NotStored("locked".to_owned())))
+            }
             (Some(Effect::Write(batch)), Call::LostAfter) => {
                 drop(self.store.write(&batch));
                 Event::Written(Err(lost()))
             }
             (Some(Effect::Write(_)), Call::LostBefore) => Event::Written(Err(lost())),
-            (Some(Effect::ReadBack(batch)), Call::Answers) => Event::ReadBack(Ok(self.store.read_back(&batch))),
+            (Some(Effect::ReadBack(batch)), Call::Answers) => {
+                Event::ReadBack(Ok(self.store.read_back(&batch)))
+            }
             (Some(Effect::Write(_)), Call::Unreadable) => {
                 self.made_no_sense = true;
                 Event::Written(Err(StoreError::Unreadable("no sense".to_owned())))
@@ -166,11 +202,14 @@ impl World {
 
     fn settle(&mut self, submission: &Submission<u64>, fate: Fate) -> Result<(), TestCaseError> {
         prop_assert!(self.out.remove(&submission.home), "settled once");
-        let found = self.store.read_back(&Batch { portions: vec![submission.portion.clone()] })[0];
+        let found = self.store.read_back(&Batch {
+            portions: vec![submission.portion.clone()],
+        })[0];
         match fate {
             Fate::Stored => {
                 prop_assert_eq!(found.rows, FoundRows::Stored);
-                *self.next_sequence.entry(submission.home).or_default() += submission.portion.entries.len() as u64;
+                *self.next_sequence.entry(submission.home).or_default() +=
+                    submission.portion.entries.len() as u64;
             }
             Fate::Fenced => prop_assert!(!found.fence_holds && found.rows == FoundRows::Absent),
             Fate::Contradicted if self.made_no_sense => prop_assert_eq!(found.rows, FoundRows::Absent),
@@ -208,7 +247,13 @@ fn settled(effects: &[Effect<u64>]) -> Vec<(u64, Fate)> {
 fn lane_with(portions: &[(u64, usize)]) -> (Lane<u64>, Vec<Effect<u64>>) {
     let (mut lane, mut effects) = (Lane::default(), Vec::new());
     for (coupon, rows) in portions {
-        lane.handle(Event::Submitted(Submission { portion: portion(*coupon, 1, *rows, false), home: *coupon }), &mut effects);
+        lane.handle(
+            Event::Submitted(Submission {
+                portion: portion(*coupon, 1, *rows, false),
+                home: *coupon,
+            }),
+            &mut effects,
+        );
     }
     (lane, effects)
 }
@@ -219,7 +264,9 @@ fn what_waits_while_a_batch_is_out_goes_together_in_the_next() {
     assert!(matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 1));
     effects.clear();
     lane.handle(Event::Written(Ok(1)), &mut effects);
-    assert!(matches!(&effects[..], [Effect::Settle(_, Fate::Stored), Effect::Write(batch)] if batch.rows() == 7));
+    assert!(
+        matches!(&effects[..], [Effect::Settle(_, Fate::Stored), Effect::Write(batch)] if batch.rows() == 7)
+    );
 }
 
 #[test]
@@ -227,7 +274,13 @@ fn a_guard_that_refuses_is_a_contradiction() {
     let (mut lane, mut effects) = lane_with(&[(1, 2)]);
     lane.handle(Event::Written(Ok(0)), &mut effects);
     effects.clear();
-    lane.handle(Event::ReadBack(Ok(vec![Found { fence_holds: true, rows: FoundRows::Absent }])), &mut effects);
+    lane.handle(
+        Event::ReadBack(Ok(vec![Found {
+            fence_holds: true,
+            rows: FoundRows::Absent,
+        }])),
+        &mut effects,
+    );
     assert_eq!(settled(&effects), [(1, Fate::Contradicted)]);
 }
 
@@ -235,10 +288,19 @@ fn a_guard_that_refuses_is_a_contradiction() {
 fn only_the_portion_that_clashed_is_contradicted() {
     let (mut lane, mut effects) = lane_with(&[(9, 1), (1, 2), (2, 2)]);
     lane.handle(Event::Written(Ok(1)), &mut effects);
-    lane.handle(Event::Written(Err(StoreError::Clash("taken".to_owned()))), &mut effects);
+    lane.handle(
+        Event::Written(Err(StoreError::Clash("taken".to_owned()))),
+        &mut effects,
+    );
     effects.clear();
-    let found = |rows| Found { fence_holds: true, rows };
-    lane.handle(Event::ReadBack(Ok(vec![found(FoundRows::Different), found(FoundRows::Absent)])), &mut effects);
+    let found = |rows| Found {
+        fence_holds: true,
+        rows,
+    };
+    lane.handle(
+        Event::ReadBack(Ok(vec![found(FoundRows::Different), found(FoundRows::Absent)])),
+        &mut effects,
+    );
     assert_eq!(settled(&effects), [(1, Fate::Contradicted)]);
     effects.clear();
     lane.handle(Event::Written(Ok(2)), &mut effects);
@@ -252,10 +314,16 @@ fn a_portion_that_cannot_be_read_is_contradicted_and_keeps_no_other_waiting() {
     lane.handle(Event::Written(Ok(1)), &mut effects);
     effects.clear();
     lane.handle(Event::Written(Err(unreadable())), &mut effects);
-    assert!(matches!(&effects[..], [Effect::ReadBack(batch)] if batch.rows() == 4), "it may be stored: {effects:?}");
+    assert!(
+        matches!(&effects[..], [Effect::ReadBack(batch)] if batch.rows() == 4),
+        "it may be stored: {effects:?}"
+    );
     effects.clear();
     lane.handle(Event::ReadBack(Err(unreadable())), &mut effects);
-    assert!(matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 2), "each by itself: {effects:?}");
+    assert!(
+        matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 2),
+        "each by itself: {effects:?}"
+    );
     lane.handle(Event::Written(Err(unreadable())), &mut effects);
     effects.clear();
     lane.handle(Event::ReadBack(Err(unreadable())), &mut effects);
@@ -268,9 +336,18 @@ fn a_portion_that_cannot_be_read_is_contradicted_and_keeps_no_other_waiting() {
 #[test]
 fn when_the_lease_is_over_everything_is_unknown() {
     let (mut lane, mut effects) = lane_with(&[(1, 1), (2, 3)]);
-    lane.handle(Event::Written(Err(StoreError::Unknown("cut off".to_owned()))), &mut effects);
+    lane.handle(
+        Event::Written(Err(StoreError::Unknown("cut off".to_owned()))),
+        &mut effects,
+    );
     assert!(lane.is_delayed());
-    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Delay(_))).count(), 2);
+    assert_eq!(
+        effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Delay(_)))
+            .count(),
+        2
+    );
     effects.clear();
     lane.handle(Event::RetryDue { lease_holds: false }, &mut effects);
     assert_eq!(settled(&effects), [(1, Fate::Unknown), (2, Fate::Unknown)]);
@@ -281,6 +358,9 @@ fn when_the_lease_is_over_everything_is_unknown() {
 fn a_disk_that_lost_writes_ends_the_process() {
     let (mut lane, mut effects) = lane_with(&[(1, 1)]);
     effects.clear();
-    lane.handle(Event::Written(Err(StoreError::Fatal("fsync".to_owned()))), &mut effects);
+    lane.handle(
+        Event::Written(Err(StoreError::Fatal("fsync".to_owned()))),
+        &mut effects,
+    );
     assert!(matches!(&effects[..], [Effect::Die(_)]));
 }

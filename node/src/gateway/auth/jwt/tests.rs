@@ -65,12 +65,18 @@ fn is(claims: &Value, rules: &Rules) -> Option<Identity> {
 
 #[test]
 fn each_algorithm_takes_its_own_key_and_no_other() {
-    let all = PUBLIC.iter().map(|(name, algorithm, key)| (*algorithm, Keys::one(*name, key, &rules()).unwrap()));
+    let all = PUBLIC
+        .iter()
+        .map(|(name, algorithm, key)| (*algorithm, Keys::one(*name, key, &rules()).unwrap()));
     let all: Vec<(Algorithm, Keys)> = all.chain([(Algorithm::HS256, hmac())]).collect();
     for (signs, _) in &all {
         let token = signed(&Header::new(*signs), &claims());
         for (verifies, keys) in &all {
-            assert_eq!(verify(&token, keys, &rules()).is_some(), signs == verifies, "{signs:?} by {verifies:?}");
+            assert_eq!(
+                verify(&token, keys, &rules()).is_some(),
+                signs == verifies,
+                "{signs:?} by {verifies:?}"
+            );
         }
     }
 }
@@ -99,7 +105,12 @@ fn a_public_key_is_nobodys_secret() {
     for (name, _, key) in PUBLIC {
         let keys = Keys::one(name, key, &rules()).unwrap();
         for secret in [key.as_bytes(), key.trim_end().as_bytes()] {
-            let token = encode(&Header::new(Algorithm::HS256), &claims(), &EncodingKey::from_secret(secret)).unwrap();
+            let token = encode(
+                &Header::new(Algorithm::HS256),
+                &claims(),
+                &EncodingKey::from_secret(secret),
+            )
+            .unwrap();
             assert_eq!(verify(&token, &keys, &rules()), None, "{name:?}");
         }
     }
@@ -127,9 +138,18 @@ fn a_token_must_be_signed_by_the_key_and_as_it_stands() {
         format!("{header}.{payload}.{signature}="),
         format!("{header}.{payload}.{}", &signature[1..]),
         format!(".{payload}.{signature}"),
-        encode(&Header::new(Algorithm::HS256), &claims(), &EncodingKey::from_secret(b"another secret of more than thirty-two bytes"))
-            .unwrap(),
-        encode(&Header::new(Algorithm::HS512), &claims(), &private(Algorithm::HS256)).unwrap(),
+        encode(
+            &Header::new(Algorithm::HS256),
+            &claims(),
+            &EncodingKey::from_secret(b"another secret of more than thirty-two bytes"),
+        )
+        .unwrap(),
+        encode(
+            &Header::new(Algorithm::HS512),
+            &claims(),
+            &private(Algorithm::HS256),
+        )
+        .unwrap(),
     ] {
         assert_eq!(verify(&wrong, &hmac(), &rules()), None, "{wrong}");
     }
@@ -138,36 +158,68 @@ fn a_token_must_be_signed_by_the_key_and_as_it_stands() {
 #[test]
 fn what_a_token_says_of_keys_is_not_believed() {
     let jwk = serde_json::from_value(json!({"kty": "oct", "k": "c2VjcmV0"})).unwrap();
-    let header = Header { jwk: Some(jwk), jku: Some("https://mallory.example".to_owned()), ..Header::new(Algorithm::HS256) };
+    let header = Header {
+        jwk: Some(jwk),
+        jku: Some("https://mallory.example".to_owned()),
+        ..Header::new(Algorithm::HS256)
+    };
     let token = encode(&header, &claims(), &EncodingKey::from_secret(b"secret")).unwrap();
     assert_eq!(verify(&token, &hmac(), &rules()), None);
-    let critical = Header { crit: Some(vec!["b64".to_owned()]), ..Header::new(Algorithm::HS256) };
+    let critical = Header {
+        crit: Some(vec!["b64".to_owned()]),
+        ..Header::new(Algorithm::HS256)
+    };
     assert_eq!(verify(&signed(&critical, &claims()), &hmac(), &rules()), None);
 }
 
 #[test]
 fn a_token_counts_from_nbf_to_exp_and_the_leeway_beyond() {
-    let rules = Rules::new(&Jwt { leeway: std::time::Duration::from_secs(60), ..Jwt::default() });
+    let rules = Rules::new(&Jwt {
+        leeway: std::time::Duration::from_secs(60),
+        ..Jwt::default()
+    });
     let counts = |claims: &Value| is(claims, &rules).is_some();
     assert!(counts(&with("exp", json!(now() - 50))) && !counts(&with("exp", json!(now() - 70))));
     assert!(counts(&with("nbf", json!(now() + 50))) && !counts(&with("nbf", json!(now() + 70))));
     assert!(counts(&with("exp", json!(now() as f64 + 0.5))));
-    for exp in [Value::Null, json!("tomorrow"), json!((now() + 3600).to_string()), json!(-1), json!([now() + 3600]), json!(1e30)] {
+    for exp in [
+        Value::Null,
+        json!("tomorrow"),
+        json!((now() + 3600).to_string()),
+        json!(-1),
+        json!([now() + 3600]),
+        json!(1e30),
+    ] {
         assert!(!counts(&with("exp", exp.clone())), "{exp}");
     }
     assert!(!counts(&with("nbf", json!("now"))));
     assert!(!counts(&json!({"sub": "alice"})));
     let exp = now() + 3600;
-    assert_eq!(verify(&hs256(&with("exp", json!(exp))), &hmac(), &rules).unwrap().1, exp + 60);
+    assert_eq!(
+        verify(&hs256(&with("exp", json!(exp))), &hmac(), &rules)
+            .unwrap()
+            .1,
+        exp + 60
+    );
 }
 
 #[test]
 fn issuer_and_audience_are_required_where_they_are_configured() {
-    let config = Jwt { issuer: Some("https://id.example".to_owned()), audience: Some("coupons".to_owned()), ..Jwt::default() };
+    let config = Jwt {
+        issuer: Some("https://id.example".to_owned()),
+        audience: Some("coupons".to_owned()),
+        ..Jwt::default()
+    };
     let strict = Rules::new(&config);
     let of = |iss: Value, aud: Value| json!({"sub": "alice", "exp": now() + 3600, "iss": iss, "aud": aud});
     assert!(is(&of(json!("https://id.example"), json!("coupons")), &strict).is_some());
-    assert!(is(&of(json!("https://id.example"), json!(["shop", "coupons"])), &strict).is_some());
+    assert!(
+        is(
+            &of(json!("https://id.example"), json!(["shop", "coupons"])),
+            &strict
+        )
+        .is_some()
+    );
     for claims in [
         of(json!("https://mallory.example"), json!("coupons")),
         of(Value::Null, json!("coupons")),
@@ -194,10 +246,26 @@ fn the_subject_is_a_user_and_the_role_one_word() {
         (json!(true), Role::User),
         (Value::Null, Role::User),
     ] {
-        assert_eq!(is(&with("role", role.clone()), &rules()).unwrap().role, known, "{role}");
+        assert_eq!(
+            is(&with("role", role.clone()), &rules()).unwrap().role,
+            known,
+            "{role}"
+        );
     }
-    assert_eq!(is(&claims(), &rules()).unwrap(), Identity { user: UserId::parse("alice").unwrap(), role: Role::User });
-    for sub in [json!(""), json!("al ice"), json!("u".repeat(65)), json!(5), Value::Null] {
+    assert_eq!(
+        is(&claims(), &rules()).unwrap(),
+        Identity {
+            user: UserId::parse("alice").unwrap(),
+            role: Role::User
+        }
+    );
+    for sub in [
+        json!(""),
+        json!("al ice"),
+        json!("u".repeat(65)),
+        json!(5),
+        Value::Null,
+    ] {
         assert_eq!(is(&with("sub", sub.clone()), &rules()), None, "{sub}");
     }
 }
@@ -205,7 +273,8 @@ fn the_subject_is_a_user_and_the_role_one_word() {
 /// A JWK set of the public keys, with these ids.
 fn jwks(ids: &[(Algorithm, Option<&str>)]) -> Value {
     let key = |(algorithm, id): &(Algorithm, Option<&str>)| {
-        let mut jwk = json!(jsonwebtoken::jwk::Jwk::from_encoding_key(&private(*algorithm), *algorithm).unwrap());
+        let mut jwk =
+            json!(jsonwebtoken::jwk::Jwk::from_encoding_key(&private(*algorithm), *algorithm).unwrap());
         jwk["kid"] = json!(id);
         jwk
     };
@@ -217,16 +286,28 @@ fn set(set: &Value) -> Result<Keys, String> {
 }
 
 fn taken(keys: &Keys, algorithm: Algorithm, id: Option<&str>) -> bool {
-    let header = Header { kid: id.map(str::to_owned), ..Header::new(algorithm) };
+    let header = Header {
+        kid: id.map(str::to_owned),
+        ..Header::new(algorithm)
+    };
     verify(&signed(&header, &claims()), keys, &rules()).is_some()
 }
 
 #[test]
 fn the_kid_chooses_the_key() {
     use Algorithm::{ES256, EdDSA, HS256, RS256};
-    let keys = set(&jwks(&[(RS256, Some("a")), (ES256, Some("b")), (EdDSA, None), (HS256, Some("d"))])).unwrap();
+    let keys = set(&jwks(&[
+        (RS256, Some("a")),
+        (ES256, Some("b")),
+        (EdDSA, None),
+        (HS256, Some("d")),
+    ]))
+    .unwrap();
     for (algorithm, id) in [(RS256, "a"), (ES256, "b"), (HS256, "d")] {
-        assert!(taken(&keys, algorithm, Some(id)) && !taken(&keys, algorithm, Some("other")), "{algorithm:?}");
+        assert!(
+            taken(&keys, algorithm, Some(id)) && !taken(&keys, algorithm, Some("other")),
+            "{algorithm:?}"
+        );
         // There is one for the algorithm, so there is no choice.
         assert!(taken(&keys, algorithm, None), "{algorithm:?}");
     }
@@ -239,7 +320,8 @@ fn the_kid_chooses_the_key() {
 fn a_token_without_a_kid_is_refused_where_there_is_a_choice() {
     let mut two = jwks(&[(Algorithm::EdDSA, Some("new")), (Algorithm::EdDSA, Some("old"))]);
     let other = EncodingKey::from_ed_pem(pem!("eddsa.other.private").as_bytes()).unwrap();
-    two["keys"][1]["x"] = json!(jsonwebtoken::jwk::Jwk::from_encoding_key(&other, Algorithm::EdDSA).unwrap())["x"].clone();
+    two["keys"][1]["x"] =
+        json!(jsonwebtoken::jwk::Jwk::from_encoding_key(&other, Algorithm::EdDSA).unwrap())["x"].clone();
     let keys = set(&two).unwrap();
     assert!(taken(&keys, Algorithm::EdDSA, Some("new")) && !taken(&keys, Algorithm::EdDSA, Some("old")));
     assert!(!taken(&keys, Algorithm::EdDSA, None));
@@ -273,11 +355,20 @@ fn keys_of_a_set_that_are_none_of_ours_are_passed_over() {
         json!("a"),
         json!(null),
     ] {
-        let (keys, passed_over) = Keys::set(json!({"keys": [other, ed]}).to_string().as_bytes(), &rules()).unwrap();
-        assert_eq!((keys.iter().count(), passed_over.len()), (1, 1), "{passed_over:?}");
+        let (keys, passed_over) =
+            Keys::set(json!({"keys": [other, ed]}).to_string().as_bytes(), &rules()).unwrap();
+        assert_eq!(
+            (keys.iter().count(), passed_over.len()),
+            (1, 1),
+            "{passed_over:?}"
+        );
         assert!(set(&json!({"keys": [other]})).is_err());
     }
-    for good in [changed(rsa, "use", json!("sig")), changed(rsa, "key_ops", json!(["verify"])), changed(rsa, "alg", json!("RS256"))] {
+    for good in [
+        changed(rsa, "use", json!("sig")),
+        changed(rsa, "key_ops", json!(["verify"])),
+        changed(rsa, "alg", json!("RS256")),
+    ] {
         assert!(set(&json!({"keys": [good]})).is_ok());
     }
 }
@@ -287,12 +378,22 @@ fn a_set_where_a_token_could_mean_two_keys_is_none() {
     let ed = |id| jwks(&[(Algorithm::EdDSA, id)])["keys"][0].clone();
     assert!(set(&json!({"keys": [ed(Some("a")), ed(Some("b"))]})).is_ok());
     assert!(set(&json!({"keys": [ed(Some("a")), ed(None)]})).is_ok());
-    for keys in [json!([ed(Some("a")), ed(Some("a"))]), json!([ed(None), ed(None)]), json!([]), json!({}), json!(null)] {
+    for keys in [
+        json!([ed(Some("a")), ed(Some("a"))]),
+        json!([ed(None), ed(None)]),
+        json!([]),
+        json!({}),
+        json!(null),
+    ] {
         assert!(set(&json!({"keys": keys})).is_err(), "{keys}");
     }
     let many = |keys: usize| {
         let ids: Vec<String> = (0..keys).map(|key| format!("key-{key}")).collect();
-        jwks(&ids.iter().map(|id| (Algorithm::EdDSA, Some(id.as_str()))).collect::<Vec<_>>())
+        jwks(
+            &ids.iter()
+                .map(|id| (Algorithm::EdDSA, Some(id.as_str())))
+                .collect::<Vec<_>>(),
+        )
     };
     assert!(set(&many(100)).is_ok() && set(&many(101)).is_err());
     for text in ["", "{", "[]", "{}"] {
@@ -368,15 +469,27 @@ proptest! {
 
 #[test]
 fn a_verified_token_is_looked_up_and_forgotten_with_its_keys() {
-    let config = |secret: &str| Jwt { algorithm: Some(JwtAlgorithm::HS256), key: Some(secret.into()), ..Jwt::default() };
+    let config = |secret: &str| Jwt {
+        algorithm: Some(JwtAlgorithm::HS256),
+        key: Some(secret.into()),
+        ..Jwt::default()
+    };
     let verifier = Verifier::new(&config(SECRET)).unwrap();
     let (token, digest) = (hs256(&claims()), [7; 32]);
     assert!(verifier.identify(&token, &digest, now()).is_some());
     // It is known by its digest, so what is said with it is not even read.
     assert!(verifier.identify("not looked at", &digest, now()).is_some());
     assert!(verifier.identify("looked at", &[8; 32], now()).is_none());
-    verifier
-        .current
-        .store(Current::new(Keys::one(JwtAlgorithm::HS256, "another secret of more than thirty-two bytes", &rules()).unwrap()).into());
+    verifier.current.store(
+        Current::new(
+            Keys::one(
+                JwtAlgorithm::HS256,
+                "another secret of more than thirty-two bytes",
+                &rules(),
+            )
+            .unwrap(),
+        )
+        .into(),
+    );
     assert!(verifier.identify(&token, &digest, now()).is_none());
 }

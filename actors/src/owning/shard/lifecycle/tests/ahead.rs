@@ -5,22 +5,39 @@ use super::*;
 #[test]
 fn what_was_read_ahead_is_completed_under_the_fence_before_anybody_is_heard() {
     let mut world = World::default();
-    for step in [Step::Expect(1), Step::Expect(2), Step::ReadAhead(1, true), Step::Ask(1)] {
+    for step in [
+        Step::Expect(1),
+        Step::Expect(2),
+        Step::ReadAhead(1, true),
+        Step::Ask(1),
+    ] {
         world.step(step).unwrap();
     }
-    assert_eq!((world.kept.len(), world.reading.len(), world.delivered.len()), (1, 0, 0), "nothing is decided yet");
+    assert_eq!(
+        (world.kept.len(), world.reading.len(), world.delivered.len()),
+        (1, 0, 0),
+        "nothing is decided yet"
+    );
     world.step(Step::Claim).unwrap();
-    assert_eq!((world.kept.len(), world.reading[&id(1)]), (0, 1), "its tail is read though nobody asked");
+    assert_eq!(
+        (world.kept.len(), world.reading[&id(1)]),
+        (0, 1),
+        "its tail is read though nobody asked"
+    );
     for step in [Step::Ask(1), Step::Ask(2), Step::Read(1, Load::Read)] {
         world.step(step).unwrap();
     }
     assert_eq!((world.owners.len(), world.delivered.len()), (1, 1));
-    // The other was not read ahead by then, and whoever asks for it does not wait for that. What comes of it late is not kept.
+    // The other was not read ahead by then, and whoever asks for it does not wait for that. What comes of it
+    // late is not kept.
     assert_eq!(world.reading[&id(2)], 1);
     for step in [Step::ReadAhead(2, true), Step::Read(2, Load::Read)] {
         world.step(step).unwrap();
     }
-    assert_eq!((world.owners.len(), world.delivered.len(), world.kept.len()), (2, 2, 0));
+    assert_eq!(
+        (world.owners.len(), world.delivered.len(), world.kept.len()),
+        (2, 2, 0)
+    );
 }
 
 #[test]
