@@ -1,14 +1,16 @@
 //! What can be asked of the program.
 
+mod token;
+
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::token::Token;
 use crate::config::{Config, Sources};
 use crate::signals::Signals;
-use crate::token::Token;
 use crate::wiring::{self, Service};
 use crate::{healthcheck, telemetry, welcome};
 

@@ -27,7 +27,7 @@ pub use origin::Origin;
 pub use users::{Jwt, JwtAlgorithm};
 pub use value::StoreUrl;
 
-use crate::gateway::listener;
+use crate::http::listener;
 
 /// Longest time that can be set: whoever means more has made a mistake.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
@@ -334,7 +334,7 @@ impl Config {
                 reload_every,
                 ..
             } = *tls;
-            listener::tls::Options {
+            crate::http::tls::Options {
                 certificate_file,
                 key_file,
                 handshake_timeout,

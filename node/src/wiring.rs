@@ -21,11 +21,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use tokio::task::AbortHandle;
 
+use crate::api::{App, routes};
 use crate::config::{Config, InvalidConfig, StoreUrl};
-use crate::gateway::auth::{Recogniser, Users};
-use crate::gateway::listener::{self, Listener};
-use crate::gateway::{App, routes};
-use crate::kept::kept;
+use crate::data_file::kept;
+use crate::http::listener::{self, Listener};
+use crate::service::auth::{Recogniser, Users};
 use crate::telemetry;
 
 /// An owner that nobody asked for so long is unloaded: longer than a rush pauses, short enough that

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::StartError;
 use crate::config::{Config, HostPort};
-use crate::gateway::listener;
+use crate::http::listener;
 
 /// For how long peers are tried: as long as nodes that are started together take to bind their sockets,
 /// several times over.

@@ -1,0 +1,272 @@
+//! A coupon as the API writes and reads it.
+
+use actors::coupon::offer::{
+    Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Offer, OfferPatch, Status,
+};
+use actors::ids::Sequence;
+use actors::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::openapi::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
+use crate::http::json::{Object, Text, Time, clearable};
+use crate::http::problem::{FieldError, Problem};
+
+/// A coupon as it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CouponBody<'a> {
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
+    id: u64,
+    #[schema(min_length = 1, max_length = 200)]
+    title: &'a str,
+    #[schema(required, value_type = Option<DiscountSchema>)]
+    discount: Option<DiscountBody>,
+    #[schema(required, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    min_order_amount: Option<u64>,
+    /// Null: unlimited.
+    #[schema(required, minimum = 1, maximum = 1_000_000_000)]
+    total_quantity: Option<u64>,
+    #[schema(minimum = 1, maximum = 100)]
+    per_user_limit: u8,
+    /// Inclusive.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    starts_at: Option<Text<Timestamp>>,
+    /// Exclusive.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    ends_at: Option<Text<Timestamp>>,
+    #[schema(required, minimum = 1, maximum = 3650)]
+    use_within_days: Option<u16>,
+    #[schema(value_type = StatusSchema)]
+    status: &'static str,
+    #[schema(value_type = PhaseSchema)]
+    phase: &'static str,
+    /// Stored issuances.
+    #[schema(minimum = 0)]
+    issued: u64,
+    /// Null: unlimited.
+    #[schema(required, minimum = 0)]
+    remaining: Option<u64>,
+    /// Counts administrators' changes.
+    #[schema(minimum = 1)]
+    version: u64,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Text<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Text<Timestamp>,
+}
+
+impl<'a> CouponBody<'a> {
+    /// The coupon as it stands at `now` with `issued` given out.
+    pub(crate) fn new(coupon: &'a Coupon, issued: Sequence, now: Timestamp) -> Self {
+        let offer = &coupon.offer;
+        Self {
+            id: coupon.id.get(),
+            title: &offer.title,
+            discount: offer.discount.map(DiscountBody::from),
+            min_order_amount: offer.min_order_amount,
+            total_quantity: offer.total_quantity,
+            per_user_limit: offer.per_user_limit,
+            starts_at: offer.starts_at.map(Text),
+            ends_at: offer.ends_at.map(Text),
+            use_within_days: offer.use_within_days,
+            status: coupon.status.as_str(),
+            phase: coupon.phase(now, issued).as_str(),
+            issued: issued.get(),
+            remaining: offer
+                .total_quantity
+                .map(|total| total.saturating_sub(issued.get())),
+            version: coupon.version,
+            created_at: Text(coupon.created_at),
+            updated_at: Text(coupon.updated_at),
+        }
+    }
+}
+
+/// `{"kind": "amount", "value": 10000}`
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct DiscountBody {
+    kind: KindBody,
+    value: u64,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum KindBody {
+    Amount,
+    Rate,
+}
+
+impl From<KindBody> for DiscountKind {
+    fn from(body: KindBody) -> Self {
+        match body {
+            KindBody::Amount => Self::Amount,
+            KindBody::Rate => Self::Rate,
+        }
+    }
+}
+
+impl From<Discount> for DiscountBody {
+    fn from(discount: Discount) -> Self {
+        let (kind, value) = discount.parts();
+        let kind = match kind {
+            DiscountKind::Amount => KindBody::Amount,
+            DiscountKind::Rate => KindBody::Rate,
+        };
+        Self { kind, value }
+    }
+}
+
+impl From<DiscountBody> for Discount {
+    fn from(body: DiscountBody) -> Self {
+        Self::new(body.kind.into(), body.value)
+    }
+}
+
+/// A change of a discount, merged into what is there.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiscountPatchBody {
+    kind: Option<KindBody>,
+    value: Option<u64>,
+}
+
+impl From<DiscountPatchBody> for DiscountPatch {
+    fn from(body: DiscountPatchBody) -> Self {
+        Self {
+            kind: body.kind.map(DiscountKind::from),
+            value: body.value,
+        }
+    }
+}
+
+// Numbers come in as wide as JSON has them. What does not fit its narrower home becomes the largest that
+// does, and all of these lie outside what `Offer::check` lets pass; so one place says what a field must be.
+
+fn narrow_limit(value: u64) -> u8 {
+    u8::try_from(value).unwrap_or(u8::MAX)
+}
+
+fn narrow_days(value: u64) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
+/// What makes a coupon.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateBody {
+    #[schema(required, value_type = String, min_length = 1, max_length = 200, pattern = "^[^\\u0000]*$")]
+    title: Option<String>,
+    /// Null or absent: unlimited.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    total_quantity: Option<u64>,
+    #[schema(minimum = 1, maximum = 100, default = 1)]
+    per_user_limit: Option<u64>,
+    /// Inclusive; any offset.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    starts_at: Option<Time>,
+    /// Exclusive, after `starts_at`.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ends_at: Option<Time>,
+    #[schema(value_type = Option<DiscountSchema>)]
+    discount: Option<Object<DiscountBody>>,
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    min_order_amount: Option<u64>,
+    #[schema(minimum = 1, maximum = 3650)]
+    use_within_days: Option<u64>,
+    /// `open` or `paused`.
+    #[schema(pattern = "^(open|paused)$", default = "open")]
+    status: Option<String>,
+}
+
+impl CreateBody {
+    /// The offer, and the status it begins with; or all that is wrong with it.
+    pub(super) fn into_offer(self) -> Result<(Offer, Status), Problem> {
+        let mut errors = Vec::new();
+        let status = self
+            .status
+            .as_deref()
+            .map_or(Some(Status::Open), super::initial_status);
+        if status.is_none() {
+            errors.push(FieldError::new("status", "must be open or paused"));
+        }
+        let offer = Offer {
+            title: self.title.unwrap_or_default(),
+            discount: self.discount.map(|Object(discount)| discount.into()),
+            min_order_amount: self.min_order_amount,
+            total_quantity: self.total_quantity,
+            per_user_limit: self.per_user_limit.map_or(1, narrow_limit),
+            starts_at: self.starts_at.map(|Time(time)| time),
+            ends_at: self.ends_at.map(|Time(time)| time),
+            use_within_days: self.use_within_days.map(narrow_days),
+        };
+        errors.extend(
+            offer
+                .check()
+                .into_iter()
+                .map(|InvalidField { field, message }| FieldError::new(field, message)),
+        );
+        match status {
+            Some(status) if errors.is_empty() => Ok((offer, status)),
+            _ => Err(Problem::Invalid(errors)),
+        }
+    }
+}
+
+/// What changes a coupon: a merge patch, where null clears.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PatchBody {
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = "^[^\\u0000]*$")]
+    title: Option<Option<String>>,
+    /// Not below what is decided.
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000)]
+    total_quantity: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    starts_at: Option<Option<Time>>,
+    /// After `starts_at`.
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ends_at: Option<Option<Time>>,
+    /// Merged into what there is.
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<DiscountPatchSchema>)]
+    discount: Option<Option<Object<DiscountPatchBody>>>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    min_order_amount: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 3650)]
+    use_within_days: Option<Option<u64>>,
+}
+
+impl PatchBody {
+    /// The patch. Whether the offer makes sense with it on is for the coupon's owner to say, who knows the
+    /// rest of it.
+    pub(super) fn into_patch(self) -> Result<OfferPatch, Problem> {
+        let time = |field: Option<Option<Time>>| field.map(|value| value.map(|Time(time)| time));
+        Ok(OfferPatch {
+            title: match self.title {
+                Some(None) => return Err(Problem::invalid("title", "must not be null")),
+                Some(title) => title,
+                None => None,
+            },
+            discount: self
+                .discount
+                .map(|value| value.map(|Object(discount)| discount.into())),
+            min_order_amount: self.min_order_amount,
+            total_quantity: self.total_quantity,
+            starts_at: time(self.starts_at),
+            ends_at: time(self.ends_at),
+            use_within_days: self.use_within_days.map(|value| value.map(narrow_days)),
+        })
+    }
+}
+
+/// What changes of status carry: nothing.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NothingBody {}

@@ -1,0 +1,185 @@
+//! The schemas of bodies, by name. Those of coupons, issuances and the cluster come from the types that are
+//! written and read.
+
+use actors::coupon::offer::{AMOUNT_MAX, Phase, Status};
+use actors::ids::ID_MAX;
+use serde_json::Value;
+use utoipa::openapi::schema::{
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, SchemaType, Type,
+};
+use utoipa::openapi::{OneOfBuilder, Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::api::cluster::{ClusterBody, NodeBody, PlaceBody, ShardBody};
+use crate::api::coupons::{CouponBody, CreateBody, NothingBody, PatchBody};
+use crate::api::issuances::IssuanceBody;
+use crate::http::problem::FieldError;
+use crate::http::query::LIMIT_MAX;
+
+/// All of them.
+pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
+    vec![
+        ("Coupon", CouponBody::schema()),
+        ("CouponPage", page("Coupon")),
+        ("CreateCoupon", CreateBody::schema()),
+        ("PatchCoupon", PatchBody::schema()),
+        ("Discount", DiscountSchema::schema()),
+        ("DiscountPatch", DiscountPatchSchema::schema()),
+        ("Phase", PhaseSchema::schema()),
+        ("Status", StatusSchema::schema()),
+        ("Nothing", NothingBody::schema()),
+        ("Issuance", IssuanceBody::schema()),
+        ("IssuancePage", page("Issuance")),
+        ("IssueRequest", issue_request()),
+        ("Cluster", ClusterBody::schema()),
+        ("Node", NodeBody::schema()),
+        ("Shard", ShardBody::schema()),
+        ("Place", PlaceBody::schema()),
+        ("Alive", truth("live", true).into()),
+        ("Ready", truth("ready", true).into()),
+        ("NotReady", not_ready()),
+        ("FieldError", FieldError::schema()),
+        ("Anything", ObjectBuilder::new().schema_type(Type::Object).into()),
+    ]
+}
+
+/// A whole number within these bounds.
+pub(super) fn whole_number(least: u64, most: u64) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(number(least)))
+        .maximum(Some(number(most)))
+}
+
+fn number(value: u64) -> utoipa::Number {
+    utoipa::Number::UInt(usize::try_from(value).unwrap_or(usize::MAX))
+}
+
+/// Whoever has coupons.
+pub(super) fn user_id() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^[A-Za-z0-9._:@-]{1,64}$"))
+}
+
+fn page(item: &str) -> RefOr<Schema> {
+    let items = ArrayBuilder::new()
+        .items(Ref::from_schema_name(item))
+        .max_items(Some(LIMIT_MAX as usize));
+    let cursor = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("items", items)
+        .property("next_cursor", cursor);
+    object.required("items").required("next_cursor").into()
+}
+
+fn issue_request() -> RefOr<Schema> {
+    let user = user_id().description(Some("whom to issue for: only services may say so"));
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("user_id", user);
+    object
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        .into()
+}
+
+fn truth(name: &str, value: bool) -> ObjectBuilder {
+    let constant = ObjectBuilder::new()
+        .schema_type(Type::Boolean)
+        .enum_values(Some([Value::Bool(value)]));
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property(name, constant)
+        .required(name)
+}
+
+fn not_ready() -> RefOr<Schema> {
+    let reason = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["starting", "draining", "no_lease", "no_group", "no_store"]));
+    let reasons = ArrayBuilder::new().items(reason).min_items(Some(1));
+    truth("ready", false)
+        .property("reasons", reasons)
+        .required("reasons")
+        .into()
+}
+
+/// Stands for a type with names of its own that are written as text.
+macro_rules! named_schema {
+    ($(#[$doc:meta])* $type:ident, $name:literal, $schema:expr) => {
+        $(#[$doc])*
+        pub(crate) struct $type;
+
+        impl PartialSchema for $type {
+            fn schema() -> RefOr<Schema> {
+                $schema
+            }
+        }
+
+        impl ToSchema for $type {
+            fn name() -> std::borrow::Cow<'static, str> {
+                $name.into()
+            }
+        }
+    };
+}
+
+named_schema! {
+    /// What a request would meet.
+    PhaseSchema, "Phase", names(Phase::ALL.map(Phase::as_str), "what a request would meet now")
+}
+
+named_schema! {
+    /// What administrators said.
+    StatusSchema, "Status", names([Status::Open, Status::Paused, Status::Closed].map(Status::as_str), "what administrators set")
+}
+
+named_schema! {
+    /// What a coupon takes off.
+    DiscountSchema, "Discount", OneOfBuilder::new().item(discount("amount", AMOUNT_MAX)).item(discount("rate", 100)).into()
+}
+
+named_schema! {
+    /// What is changed of it.
+    DiscountPatchSchema, "DiscountPatch", {
+        let part = |kind: &str, most: u64| {
+            let kind = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([kind]));
+            let object = ObjectBuilder::new().schema_type(Type::Object).property("kind", kind).property("value", whole_number(1, most));
+            object.additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        };
+        AnyOfBuilder::new().item(part("amount", AMOUNT_MAX)).item(part("rate", 100)).into()
+    }
+}
+
+fn names<const N: usize>(names: [&str; N], description: &str) -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(names))
+        .description(Some(description))
+        .into()
+}
+
+fn discount(kind: &str, most: u64) -> ObjectBuilder {
+    let kind = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some([kind]));
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("kind", kind)
+        .property("value", whole_number(1, most));
+    object
+        .required("kind")
+        .required("value")
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+}
+
+// The bounds in the attributes of the types are literals; this is where a change of one is noticed.
+const _: () = assert!(ID_MAX == 9_007_199_254_740_991 && AMOUNT_MAX == ID_MAX);
+const _: () = assert!(
+    actors::coupon::offer::TITLE_CHARS_MAX == 200
+        && actors::coupon::offer::TOTAL_QUANTITY_MAX == 1_000_000_000
+);
+const _: () = assert!(
+    actors::coupon::offer::PER_USER_LIMIT_MAX == 100 && actors::coupon::offer::USE_WITHIN_DAYS_MAX == 3650
+);
