@@ -1,7 +1,7 @@
-//! Tells the program which commit it was built from, as `FIRSTCOME_COMMIT`.
+//! Sets `FIRSTCOME_COMMIT` to the commit that the program is built from.
 //!
-//! Without git (a source archive, a container build) the same variable of the builder's environment says it,
-//! else it is `unknown`.
+//! Without git (a source archive, a container build) it is taken from the environment of the build, else it is
+//! `unknown`.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-env-changed=FIRSTCOME_COMMIT");
     println!("cargo::rerun-if-changed=build.rs");
-    // The log of HEAD grows with every commit and every checkout, and with nothing else.
+    // The log of HEAD changes with every commit and checkout, and with nothing else.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
         println!("cargo::rerun-if-changed={log}");
     }
@@ -22,7 +22,7 @@ fn main() {
     println!("cargo::rustc-env=FIRSTCOME_COMMIT={commit}");
 }
 
-/// What git says, if there is a git and it knows.
+/// The output of a git command, if git is installed and the command succeeds.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git")
         .args(arguments)

@@ -1,12 +1,13 @@
-//! Every metric of the service: its name, its kind, its unit and its help, in one table; and the handles that
-//! the hot path keeps.
+//! Every metric of the engine: its name, its kind, its unit and its help, in one table; and the handles that
+//! the hot path keeps. The node has a table of its own.
 //!
 //! Handles are looked up once, here. A metric that is not in [`METRICS`] does not exist: tests hold the table
 //! against what a running node shows.
 
 use std::sync::LazyLock;
 
-use metrics::{Counter, Gauge, Histogram, Unit};
+pub use metrics::Unit;
+use metrics::{Counter, Gauge, Histogram};
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -41,29 +42,23 @@ pub const ROWS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0,
 ];
 
+/// Declares a constant for each metric's name, and `METRICS` with all of them.
+#[macro_export]
 macro_rules! metric_table {
     ($($constant:ident = $name:literal, $kind:expr, $unit:ident, $help:literal;)*) => {
         $(#[doc = $help] pub const $constant: &str = $name;)*
 
-        /// All of them.
-        pub const METRICS: &[Metric] = &[$(Metric { name: $name, kind: $kind, unit: Unit::$unit, help: $help },)*];
+        /// All metrics of this table.
+        pub const METRICS: &[$crate::metrics::Metric] = &[$($crate::metrics::Metric {
+            name: $name,
+            kind: $kind,
+            unit: $crate::metrics::Unit::$unit,
+            help: $help,
+        },)*];
     };
 }
 
 metric_table! {
-    BUILD_INFO = "coupon_build_info", Kind::Gauge, Count, "Always 1; the version and the commit are its labels.";
-    HTTP_REQUESTS = "coupon_http_requests_total", Kind::Counter, Count, "HTTP requests answered, by route and status.";
-    HTTP_SECONDS = "coupon_http_request_duration_seconds", Kind::Histogram(SECONDS), Seconds,
-        "Time from the request's head to its answer, by route.";
-    READS = "coupon_reads_total", Kind::Counter, Count,
-        "Coupons and lists of coupons that were asked for and answered from a copy, or read from the store.";
-    HTTP_CONNECTIONS = "coupon_http_connections", Kind::Gauge, Count, "HTTP connections open now.";
-    RATE_LIMITED = "coupon_rate_limited_total", Kind::Counter, Count, "Issue requests refused because their user sent too many.";
-    HTTP_CONNECTIONS_REFUSED = "coupon_http_connections_refused_total", Kind::Counter, Count,
-        "HTTP connections that were told that there are too many.";
-    HTTP_CONNECTIONS_CUT = "coupon_http_connections_cut_total", Kind::Counter, Count,
-        "HTTP connections that were ended from our side, by the reason: what their clients did not do in time, or did wrong.";
-    TLS_RELOADS = "coupon_tls_reloads_total", Kind::Counter, Count, "Changes of the TLS certificate's files, by result.";
     ISSUES = "coupon_issue_total", Kind::Counter, Count, "Issue requests answered, by outcome.";
     CHANGES = "coupon_change_total", Kind::Counter, Count, "Administrators' changes answered, by outcome.";
     DOOR_ANSWERS = "coupon_door_answers_total", Kind::Counter, Count,
@@ -111,17 +106,11 @@ metric_table! {
     PEER_IN_FLIGHT = "coupon_peer_requests_in_flight", Kind::Gauge, Count, "Requests sent to peers and not answered yet.";
     PEER_WINDOWS_FULL = "coupon_peer_windows_full_total", Kind::Counter, Count,
         "Requests refused because too many were on their way, to the peer or to the coupon.";
-    RUNTIME_WORKERS = "coupon_runtime_workers", Kind::Gauge, Count, "Worker threads of the runtime.";
-    RUNTIME_TASKS = "coupon_runtime_live_tasks", Kind::Gauge, Count, "Tasks of the runtime that live now.";
-    RUNTIME_QUEUE = "coupon_runtime_global_queue_depth", Kind::Gauge, Count, "Tasks waiting in the runtime's global queue.";
-    RUNTIME_BUSY = "coupon_runtime_busy_seconds_total", Kind::Counter, Seconds, "Time the runtime's workers were busy, all together.";
-    RUNTIME_PARKS = "coupon_runtime_parks_total", Kind::Counter, Count, "How often the runtime's workers went to sleep.";
 }
 
-/// Tells the recorder units and help of everything in [`METRICS`]. Call it once, after the recorder is
-/// installed.
-pub fn describe() {
-    for metric in METRICS {
+/// Tells the recorder the units and the help of these metrics. Call it once, after the recorder is installed.
+pub fn describe(table: &[Metric]) {
+    for metric in table {
         match metric.kind {
             Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
             Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),

@@ -1,4 +1,4 @@
-//! What can be asked of the program.
+//! The command line.
 
 mod token;
 
@@ -9,17 +9,17 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use self::token::Token;
-use crate::config::{Config, Sources};
+use crate::config::{Config, Sources, keys};
 use crate::signals::Signals;
-use crate::wiring::{self, Service};
+use crate::wiring::{self, RunningNode};
 use crate::{healthcheck, telemetry, welcome};
 
 /// The version and the commit it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FIRSTCOME_COMMIT"), ")");
 
-/// What no option shows.
-const ENVIRONMENT: &str = "Every key can come from the environment as well: FIRSTCOME__HTTP__LISTEN is http.listen. Options go over the environment, and the \
-    environment over the file. `firstcome config check` prints all keys.";
+/// Help after the options.
+const ENVIRONMENT: &str = "The environment sets keys as well: FIRSTCOME__HTTP__LISTEN is http.listen. \
+    Options override the environment, which overrides the file. `firstcome config check` prints the effective configuration.";
 
 /// Limited coupons, first come, first served.
 #[derive(Debug, Parser)]
@@ -31,17 +31,17 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-/// Where the configuration comes from, besides the environment.
+/// Sources of the configuration, besides the environment.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Configuration")]
 struct Settings {
     /// A configuration file (TOML)
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to listen (http.listen)
+    /// Address to listen on (http.listen)
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Where to keep data (data_dir)
+    /// Directory for data (data_dir)
     #[arg(long, global = true, value_name = "DIRECTORY")]
     data_dir: Option<String>,
     /// Any other key, like http.deadline=1s; may be given several times
@@ -51,12 +51,12 @@ struct Settings {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve (what happens without a command)
+    /// Serve (the default)
     Serve,
-    /// Look at the configuration
+    /// Check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Bring the database's schema up to date, and exit
+    /// Migrate the schema of the database, and exit
     Migrate,
     /// Mint a token (JWT) for development, and print it
     Token(Token),
@@ -66,18 +66,29 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check it and print what is in effect, with secrets hidden
+    /// Check the configuration and print what is in effect, with secrets hidden
     Check,
+    /// Print the table of all keys in Markdown
+    #[command(hide = true)]
+    Table,
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     pub async fn run(self) -> Result<(), Box<dyn Error>> {
+        let command = self.command.unwrap_or(Command::Serve);
+        if let Command::Config(ConfigCommand::Table) = command {
+            print!("{}", keys::markdown());
+            return Ok(());
+        }
         let config = self.settings.sources().load()?;
-        match self.command.unwrap_or(Command::Serve) {
+        match command {
             Command::Serve => serve(&config).await,
-            Command::Config(ConfigCommand::Check) => {
+            Command::Config(_) => {
                 wiring::check(&config)?;
+                for warning in config.warnings() {
+                    eprintln!("firstcome: {warning}");
+                }
                 print!("{}", config.to_toml()?);
                 Ok(())
             }
@@ -89,31 +100,34 @@ impl Cli {
                 println!("{}", token.mint(&config.auth)?);
                 Ok(())
             }
-            Command::Healthcheck => Ok(healthcheck::ask(&config.http).await?),
+            Command::Healthcheck => Ok(healthcheck::check(&config.http).await?),
         }
     }
 }
 
-/// Runs a node until a signal; a second one ends the process at once.
+/// Runs a node until a signal; a second signal ends the process at once.
 async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     telemetry::log(&config.log);
+    for warning in config.warnings() {
+        tracing::warn!("configuration: {warning}");
+    }
     let mut signals = Signals::listen()?;
-    let service = tokio::select! {
-        started = Service::start(config) => started?,
+    let node = tokio::select! {
+        started = RunningNode::start(config) => started?,
         () = signals.next() => return Ok(()),
     };
     tokio::select! {
-        () = service.ready() => {
+        () = node.ready() => {
             tracing::info!("ready");
-            welcome::print(&service, config).await;
+            welcome::print(&node, config).await;
             signals.next().await;
         }
         () = signals.next() => {}
     }
     tracing::info!("stopping");
     tokio::select! {
-        stopped = service.stop() => Ok(stopped?),
-        () = signals.next() => Err("ended by a second signal before everything was stopped".into()),
+        stopped = node.stop() => Ok(stopped?),
+        () = signals.next() => Err("ended by a second signal before the node had stopped".into()),
     }
 }
 

@@ -1,14 +1,17 @@
 //! Configuration: defaults < file < environment (`FIRSTCOME__HTTP__LISTEN`) < flags.
 //!
-//! A key that nobody knows is an error, and so is a value that makes no sense: whatever is wrong is said
-//! before anything is started. Secrets never leave through `Debug` or [`Config::to_toml`].
+//! Keys are declared in sections, which [`keys`] collects into one table. An unknown key is an error, and so
+//! is a value that is not allowed: errors are reported before anything is started. Secrets are hidden in
+//! `Debug` and in [`Config::to_toml`].
 
-mod access;
+mod access_log;
+mod check;
 mod cluster;
+mod jwt;
+pub mod keys;
 mod limits;
 mod load;
 mod origin;
-mod users;
 mod value;
 
 use std::net::SocketAddr;
@@ -19,247 +22,207 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-pub use access::AccessLog;
+pub use access_log::AccessLog;
 pub use cluster::{Cluster, ClusterTls, HostPort};
+pub use jwt::{Jwt, JwtAlgorithm};
 pub use limits::Limits;
 pub use load::Sources;
 pub use origin::Origin;
-pub use users::{Jwt, JwtAlgorithm};
 pub use value::StoreUrl;
 
+use self::check::{at_most_an_hour, between, positive_and_at_most_an_hour};
+use self::keys::section;
 use crate::http::listener;
 
-/// Longest time that can be set: whoever means more has made a mistake.
-const DURATION_MAX: Duration = Duration::from_secs(3600);
-
-/// Most lanes of a node: a shard writes through one lane, and a lane that has few of them has small batches.
+/// Most lanes of a node. A shard writes through one lane, and a lane with few shards has small batches.
 const LANES_MAX: u32 = 64;
 
-/// Most connections that can be set: as many as a process can have open files on a usual Linux
+/// Most connections that can be configured: the usual maximum of open files of a process on Linux
 /// (`fs.nr_open`).
 const CONNECTIONS_LIMIT: usize = 1_048_576;
 
-/// Why a configuration cannot stand; the message names the key.
+/// Why a configuration is not valid; the message names the key.
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {0}")]
 pub struct InvalidConfig(pub(crate) String);
 
-/// Everything that can be set.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Where this node keeps what it must not forget: its name, the admin token it made, the embedded
-    /// database.
-    pub data_dir: PathBuf,
-    /// Who this node is.
-    pub node: Node,
-    /// The HTTP side.
-    pub http: Http,
-    /// How the node stops.
-    pub shutdown: Shutdown,
-    /// Where coupons are stored.
-    pub store: Store,
-    /// How it is one of several nodes, and how they know that the others live.
-    pub cluster: Cluster,
-    /// Who may do what.
-    pub auth: Auth,
-    /// How much one user may ask.
-    pub limits: Limits,
-    /// What is logged.
-    pub log: Log,
+section! {
+    /// The whole configuration.
+    pub struct Config in "" {
+        /// Directory for what the node must not lose: its id, the admin token that it created, the embedded
+        /// database.
+        data_dir: PathBuf = PathBuf::from("./data"), "path";
+    }
+    sections {
+        /// The identity of this node.
+        node: Node;
+        /// HTTP.
+        http: Http;
+        /// Bounds of queues and rates.
+        limits: Limits;
+        /// Stopping.
+        shutdown: Shutdown;
+        /// The database.
+        store: Store;
+        /// The cluster and its heartbeats.
+        cluster: Cluster;
+        /// Authentication.
+        auth: Auth;
+        /// Logging.
+        log: Log;
+    }
+    not_keys {
+        /// Former keys that were used, each with the present one.
+        former_keys: Vec<(&'static str, &'static str)>;
+    }
 }
 
-/// `node.…`
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Node {
-    /// The node's name; by default one that is made once and kept in the data directory.
-    pub id: Option<String>,
+section! {
+    /// `node.…`
+    pub struct Node in "node." {
+        /// The id of this node.
+        id: Option<String> = None, "1 to 64 characters", check = check::node_id,
+            unset = "created once and stored in `data_dir`";
+    }
 }
 
-/// `http.…`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Http {
-    /// Where to listen; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// How long an issue request, or a read, may take.
-    #[serde(with = "humantime_serde")]
-    pub deadline: Duration,
-    /// How long a change by an administrator may take: longer, as every node may have to hear of it first.
-    #[serde(with = "humantime_serde")]
-    pub change_deadline: Duration,
-    /// Most requests in this node's queues together; more are told `OVERLOADED`.
-    pub requests_max: usize,
-    /// Pages of which sites may read our answers in a browser.
-    #[serde(deserialize_with = "value::origins")]
-    pub cors_origins: Vec<Origin>,
-    /// Most requests in one coupon's queue; more are told `OVERLOADED`.
-    pub coupon_requests_max: usize,
-    /// Most connections; more are told `OVERLOADED` and closed.
-    pub connections_max: usize,
-    /// How long a client may take to send the head of a request.
-    #[serde(with = "humantime_serde")]
-    pub header_timeout: Duration,
-    /// How long a client may take to send the body, in all.
-    #[serde(with = "humantime_serde")]
-    pub body_timeout: Duration,
-    /// How long a connection may stay open between requests.
-    #[serde(with = "humantime_serde")]
-    pub idle_timeout: Duration,
-    /// How long a client may take to read the next 16 KiB of answers.
-    #[serde(with = "humantime_serde")]
-    pub write_timeout: Duration,
-    /// TLS, if it has files.
-    pub tls: Tls,
+section! {
+    /// `http.…`
+    pub struct Http in "http." {
+        /// Address to listen on; port 0 takes a free one.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), "address";
+        /// Time for an issue request or a read.
+        #[serde(with = "humantime_serde")]
+        deadline: Duration = Duration::from_secs(3), "duration", check = positive_and_at_most_an_hour;
+        /// Time for a change by an administrator: longer, as all nodes may have to acknowledge it first.
+        #[serde(with = "humantime_serde")]
+        change_deadline: Duration = Duration::from_secs(10), "duration", check = positive_and_at_most_an_hour;
+        /// Most open connections; more are answered `OVERLOADED` and closed.
+        connections_max: usize = listener::CONNECTIONS_MAX, "number",
+            check = |max| between(*max, 1..=CONNECTIONS_LIMIT);
+        /// Time for a client to send the head of a request.
+        #[serde(with = "humantime_serde")]
+        header_timeout: Duration = Duration::from_secs(10), "duration", check = positive_and_at_most_an_hour;
+        /// Time for a client to send the whole body.
+        #[serde(with = "humantime_serde")]
+        body_timeout: Duration = Duration::from_secs(10), "duration", check = positive_and_at_most_an_hour;
+        /// Time that a connection may stay open between requests. The default exceeds the 60 s after which
+        /// balancers usually close connections, so that they never send into a closed one.
+        #[serde(with = "humantime_serde")]
+        idle_timeout: Duration = Duration::from_secs(75), "duration", check = positive_and_at_most_an_hour;
+        /// Time for a client to read the next 16 KiB of responses.
+        #[serde(with = "humantime_serde")]
+        write_timeout: Duration = Duration::from_secs(20), "duration", check = positive_and_at_most_an_hour;
+        /// Origins whose pages may read responses, like `https://shop.example`.
+        #[serde(deserialize_with = "value::origins")]
+        cors_origins: Vec<Origin> = Vec::new(), "list of origins";
+    }
+    sections {
+        /// TLS, if it has files.
+        tls: Tls;
+    }
 }
 
-/// `http.tls.…`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tls {
-    /// The certificate and what leads up to its root, in PEM; with it and its key, HTTPS is served in place
-    /// of HTTP.
-    pub certificate_file: Option<PathBuf>,
-    /// Its key, in PEM.
-    pub key_file: Option<PathBuf>,
-    /// How long a client may take for its handshake.
-    #[serde(with = "humantime_serde")]
-    pub handshake_timeout: Duration,
-    /// How often to look whether the files have changed.
-    #[serde(with = "humantime_serde")]
-    pub reload_every: Duration,
+section! {
+    /// `http.tls.…`
+    pub struct Tls in "http.tls." {
+        /// The certificate and its chain, in PEM. With it and its key the node serves HTTPS in place of HTTP.
+        certificate_file: Option<PathBuf> = None, "path";
+        /// The key of the certificate, in PEM.
+        key_file: Option<PathBuf> = None, "path";
+        /// Timeout of a handshake.
+        #[serde(with = "humantime_serde")]
+        handshake_timeout: Duration = Duration::from_secs(10), "duration",
+            check = positive_and_at_most_an_hour;
+        /// Interval between checks whether the files have changed.
+        #[serde(with = "humantime_serde")]
+        reload_every: Duration = Duration::from_secs(10), "duration", check = positive_and_at_most_an_hour;
+    }
 }
 
-/// `shutdown.…`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Shutdown {
-    /// How long to go on serving after `/readyz` says 503, so that balancers notice. Default: 5 s, and 0 on
-    /// loopback.
-    #[serde(with = "humantime_serde")]
-    pub delay: Option<Duration>,
-    /// How long finishing may take after that.
-    #[serde(with = "humantime_serde")]
-    pub limit: Duration,
+section! {
+    /// `shutdown.…`. Both together stay below the 30 s after which orchestrators usually kill a process.
+    pub struct Shutdown in "shutdown." {
+        /// Time for which the node keeps serving after `/readyz` responds 503, so that balancers notice.
+        #[serde(with = "humantime_serde")]
+        delay: Option<Duration> = None, "duration", check = check::optional_at_most_an_hour,
+            unset = "`\"5s\"`; `\"0s\"` on loopback";
+        /// Time for finishing requests and storing everything after that.
+        #[serde(with = "humantime_serde")]
+        limit: Duration = Duration::from_secs(20), "duration", check = at_most_an_hour;
+    }
 }
 
-/// `store.…`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Store {
-    /// `sqlite://<path>`, or `mysql://user:password@host:port/database`; by default a file in the data
-    /// directory.
-    pub url: Option<String>,
-    /// A file that holds it.
-    pub url_file: Option<PathBuf>,
-    /// How long starting and migrating wait for another node's migration, and for whoever uses a table that
-    /// is to be altered. Servers only.
-    #[serde(with = "humantime_serde")]
-    pub migration_wait: Duration,
-    /// How many batches a node stores at the same time, each on a connection of its own. Servers only: SQLite
-    /// takes one at a time.
-    pub lanes: u32,
+section! {
+    /// `store.…`
+    pub struct Store in "store." {
+        /// The database: `sqlite://<path>`, or `mysql://user:password@host:port/database`.
+        url: Option<String> = None, "URL", unset = "SQLite in `data_dir`";
+        /// A file with the URL.
+        url_file: Option<PathBuf> = None, "path";
+        /// Time that starting and migrating wait for the migration of another node, and for clients of a
+        /// table that is to be altered. Servers only.
+        #[serde(with = "humantime_serde")]
+        migration_wait: Duration = Duration::from_secs(30), "duration", check = positive_and_at_most_an_hour;
+        /// Number of batches that the node stores at the same time, each on a connection of its own. Servers
+        /// only: SQLite stores one at a time.
+        lanes: u32 = 4, "number", check = |lanes| between(*lanes, 1..=LANES_MAX);
+    }
 }
 
-/// `auth.…`
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Auth {
-    /// How users are recognised.
-    pub mode: AuthMode,
-    /// What administrators show; by default one that is made once and kept in the data directory.
-    #[serde(serialize_with = "value::hidden")]
-    pub admin_token: Option<SecretString>,
-    /// A file that holds it.
-    pub admin_token_file: Option<PathBuf>,
-    /// Networks whose `X-User-Id` and `X-Forwarded-For` are believed.
-    #[serde(deserialize_with = "value::networks")]
-    pub trusted_proxies: Vec<IpNet>,
-    /// What a user's token must be, where `mode` is `jwt`.
-    pub jwt: Jwt,
+section! {
+    /// `auth.…`
+    pub struct Auth in "auth." {
+        /// How users are authenticated: `header` by `X-User-Id`, `jwt` by a signed token.
+        mode: AuthMode = AuthMode::Header, "`header` or `jwt`";
+        /// The token of administrators.
+        #[serde(serialize_with = "value::hidden")]
+        admin_token: Option<SecretString> = None, "secret", check = check::admin_token,
+            unset = "created once and stored in `data_dir`";
+        /// A file with the admin token.
+        admin_token_file: Option<PathBuf> = None, "path";
+        /// Networks whose `X-User-Id` and `X-Forwarded-For` are trusted, like `10.0.0.0/8`.
+        #[serde(deserialize_with = "value::networks")]
+        trusted_proxies: Vec<IpNet> = Vec::new(), "list of networks";
+    }
+    sections {
+        /// Requirements for users' tokens, if `mode` is `jwt`.
+        jwt: Jwt;
+    }
 }
 
-/// How users are recognised.
+/// How users are authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMode {
-    /// By the header `X-User-Id`, which a gateway in front has checked.
+    /// By the header `X-User-Id`, which a gateway sets.
     #[default]
     Header,
     /// By a signed token (JWT) in `Authorization`.
     Jwt,
 }
 
-/// `log.…`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// For people or for machines.
-    pub format: LogFormat,
-    /// A level, or several by module: `info`, `info,node=debug`.
-    pub level: String,
-    /// Which requests get a line, at level `info`.
-    pub access: AccessLog,
+section! {
+    /// `log.…`
+    pub struct Log in "log." {
+        /// The format of lines: `text` for a terminal, `json` for programs.
+        format: LogFormat = LogFormat::Text, "`text` or `json`";
+        /// A level, or several by module: `info`, `info,node=debug`.
+        level: String = "info".to_owned(), "levels", check = |level| check::log_level(level);
+        /// Requests that are logged, at level `info`.
+        access: AccessLog = AccessLog::Off, "`off`, `errors`, `all` or `sample:N`";
+    }
 }
 
-/// How a line of the log looks.
+/// The format of a line of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for a terminal.
     #[default]
     Text,
     /// One JSON object a line.
     Json,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            data_dir: PathBuf::from("./data"),
-            node: Node::default(),
-            http: Http::default(),
-            shutdown: Shutdown::default(),
-            store: Store::default(),
-            cluster: Cluster::default(),
-            auth: Auth::default(),
-            limits: Limits::default(),
-            log: Log::default(),
-        }
-    }
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            url: None,
-            url_file: None,
-            migration_wait: Duration::from_secs(30),
-            lanes: 4,
-        }
-    }
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            deadline: Duration::from_secs(3),
-            change_deadline: Duration::from_secs(10),
-            requests_max: actors::owning::router::REQUESTS_MAX,
-            cors_origins: Vec::new(),
-            coupon_requests_max: actors::owning::owner::actor::OWNER_PLACES,
-            connections_max: listener::CONNECTIONS_MAX,
-            header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(10),
-            // Longer than the 60 s that balancers commonly keep connections, so that they close first and
-            // never send into a closed one.
-            idle_timeout: Duration::from_secs(75),
-            write_timeout: Duration::from_secs(20),
-            tls: Tls::default(),
-        }
-    }
 }
 
 impl Http {
@@ -273,40 +236,15 @@ impl Http {
     }
 }
 
-impl Default for Tls {
-    fn default() -> Self {
-        Self {
-            certificate_file: None,
-            key_file: None,
-            handshake_timeout: Duration::from_secs(10),
-            // Certificates are replaced days before they end.
-            reload_every: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Default for Shutdown {
-    /// Delay and limit together stay below the 30 s that orchestrators commonly wait before they kill.
-    fn default() -> Self {
-        Self {
-            delay: None,
-            limit: Duration::from_secs(20),
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            level: "info".to_owned(),
-            access: AccessLog::Off,
-        }
-    }
-}
-
 impl Config {
-    /// Where coupons are stored.
+    /// Warnings about keys that were renamed and are set by their former names.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.former_keys
+            .iter()
+            .map(|(former, present)| format!("{former} is now {present}; the former name will be removed"))
+    }
+
+    /// The database.
     pub fn store_url(&self) -> Result<StoreUrl, InvalidConfig> {
         match &self.store.url {
             Some(url) => {
@@ -316,57 +254,40 @@ impl Config {
         }
     }
 
-    /// How the socket is served.
+    /// The options of the HTTP listener.
     pub(crate) fn listener(&self) -> listener::Options {
-        let Http {
-            connections_max,
-            header_timeout,
-            body_timeout,
-            idle_timeout,
-            write_timeout,
-            ref tls,
-            ..
-        } = self.http;
-        let files = tls.certificate_file.clone().zip(tls.key_file.clone());
-        let tls = files.map(|(certificate_file, key_file)| {
-            let Tls {
-                handshake_timeout,
-                reload_every,
-                ..
-            } = *tls;
-            crate::http::tls::Options {
-                certificate_file,
-                key_file,
-                handshake_timeout,
-                reload_every,
-            }
+        let http = &self.http;
+        let files = http.tls.certificate_file.clone().zip(http.tls.key_file.clone());
+        let tls = files.map(|(certificate_file, key_file)| crate::http::tls::Options {
+            certificate_file,
+            key_file,
+            handshake_timeout: http.tls.handshake_timeout,
+            reload_every: http.tls.reload_every,
         });
-        let (trusted_proxies, access) = (self.auth.trusted_proxies.clone(), self.log.access);
-        let cors_origins = self.http.cors_origins.clone();
         listener::Options {
-            connections_max,
-            header_timeout,
-            body_timeout,
-            idle_timeout,
-            write_timeout,
-            trusted_proxies,
-            access,
-            cors_origins,
+            connections_max: http.connections_max,
+            header_timeout: http.header_timeout,
+            body_timeout: http.body_timeout,
+            idle_timeout: http.idle_timeout,
+            write_timeout: http.write_timeout,
+            trusted_proxies: self.auth.trusted_proxies.clone(),
+            access: self.log.access,
+            cors_origins: http.cors_origins.clone(),
             tls,
         }
     }
 
-    /// How long to go on serving after `/readyz` says 503.
+    /// Time for which the node keeps serving after `/readyz` responds 503.
     pub fn shutdown_delay(&self) -> Duration {
-        let usual = if self.http.listen.ip().is_loopback() {
+        let default = if self.http.listen.ip().is_loopback() {
             Duration::ZERO
         } else {
             Duration::from_secs(5)
         };
-        self.shutdown.delay.unwrap_or(usual)
+        self.shutdown.delay.unwrap_or(default)
     }
 
-    /// The configuration as a file would have it, with defaults filled in and secrets hidden.
+    /// The effective configuration as a file, with defaults filled in and secrets hidden.
     pub fn to_toml(&self) -> Result<String, InvalidConfig> {
         let mut effective = self.clone();
         effective.store.url = Some(self.store_url()?.to_string());
@@ -383,64 +304,22 @@ impl Config {
         toml::to_string(&effective).map_err(|error| InvalidConfig(error.to_string()))
     }
 
-    /// Everything that no single value shows to be wrong.
+    /// Checks each value, and then the values together.
     fn check(&self) -> Result<(), InvalidConfig> {
         let fail = |message: &str| Err(InvalidConfig(message.to_owned()));
+        self.check_values()?;
         self.cluster.check(&self.store_url()?)?;
         self.auth.jwt.check(self.auth.mode)?;
         self.limits.check()?;
-        for (key, duration) in [
-            ("http.deadline", self.http.deadline),
-            ("http.change_deadline", self.http.change_deadline),
-            ("http.header_timeout", self.http.header_timeout),
-            ("http.body_timeout", self.http.body_timeout),
-            ("http.idle_timeout", self.http.idle_timeout),
-            ("http.write_timeout", self.http.write_timeout),
-            ("http.tls.handshake_timeout", self.http.tls.handshake_timeout),
-            ("http.tls.reload_every", self.http.tls.reload_every),
-            ("cluster.beat", self.cluster.beat),
-            ("store.migration_wait", self.store.migration_wait),
-        ] {
-            if duration.is_zero() || duration > DURATION_MAX {
-                return Err(InvalidConfig(format!(
-                    "{key} must be longer than 0 and at most an hour"
-                )));
-            }
-        }
-        for (key, duration) in [
-            ("cluster.lease", self.cluster.lease),
-            ("shutdown.delay", self.shutdown_delay()),
-            ("shutdown.limit", self.shutdown.limit),
-        ] {
-            if duration > DURATION_MAX {
-                return Err(InvalidConfig(format!("{key} must be at most an hour")));
-            }
-        }
-        if !(1..=LANES_MAX).contains(&self.store.lanes) {
-            return Err(InvalidConfig(format!("store.lanes must be 1 to {LANES_MAX}")));
-        }
-        if self.http.requests_max == 0 || self.http.coupon_requests_max == 0 {
-            return fail("http.requests_max and http.coupon_requests_max must be at least 1");
-        }
-        if self.http.connections_max == 0 || self.http.connections_max > CONNECTIONS_LIMIT {
-            return Err(InvalidConfig(format!(
-                "http.connections_max must be 1 to {CONNECTIONS_LIMIT}"
-            )));
-        }
         if self.http.tls.certificate_file.is_some() != self.http.tls.key_file.is_some() {
             return fail("http.tls.certificate_file and http.tls.key_file must both be set, or neither");
         }
-        if let Some(id) = &self.node.id {
-            actors::ids::NodeId::parse(id).map_err(|error| InvalidConfig(format!("node.id: {error}")))?;
-        }
-        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&self.log.level) {
-            return Err(InvalidConfig(format!("log.level: {error}")));
-        }
-        let open_to_others = !self.http.listen.ip().is_loopback();
-        if self.auth.mode == AuthMode::Header && open_to_others && self.auth.trusted_proxies.is_empty() {
+        let is_loopback = self.http.listen.ip().is_loopback();
+        if self.auth.mode == AuthMode::Header && !is_loopback && self.auth.trusted_proxies.is_empty() {
             return fail(
-                "auth.trusted_proxies must name the networks of the gateway that sets X-User-Id (like 10.0.0.0/8) when auth.mode is header \
-                 and http.listen is not a loopback address: without it anybody could be anyone",
+                "auth.trusted_proxies must name the networks of the gateway that sets X-User-Id (like 10.0.0.0/8) \
+                 when auth.mode is header and http.listen is not a loopback address: \
+                 otherwise any client could act as any user",
             );
         }
         Ok(())

@@ -1,15 +1,19 @@
-//! Small secrets and names that are made once and kept in the data directory.
+//! Small files in the data directory: secrets and names that are created once.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The text kept under this name, or a new one that is kept from now on.
+/// Returns the text of a file, and creates the file if it does not exist.
 ///
-/// The file appears whole or not at all, synced, readable by its owner alone; of several processes that make
-/// it at once, one wins and all read the same.
-pub(crate) fn kept(directory: &Path, name: &str, make: impl FnOnce() -> String) -> io::Result<String> {
+/// The file appears complete or not at all, synced, and readable by its owner alone. If several processes
+/// create it at once, one of them wins and all read the same.
+pub(crate) fn read_or_create(
+    directory: &Path,
+    name: &str,
+    create: impl FnOnce() -> String,
+) -> io::Result<String> {
     let path = directory.join(name);
     match read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -21,11 +25,11 @@ pub(crate) fn kept(directory: &Path, name: &str, make: impl FnOnce() -> String) 
         std::process::id(),
         rand::random::<u32>()
     ));
-    let written = write(&draft, &make()).and_then(|()| match fs::hard_link(&draft, &path) {
+    let written = write(&draft, &create()).and_then(|()| match fs::hard_link(&draft, &path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         linked => linked,
     });
-    // Left behind after a crash it does no harm.
+    // One that is left behind by a crash does no harm.
     let _ = fs::remove_file(&draft);
     written?;
     File::open(directory)?.sync_all()?;
@@ -37,7 +41,7 @@ fn read(path: &Path) -> io::Result<String> {
     if text.is_empty() {
         Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "the file is empty; remove it, and a new one is made",
+            "the file is empty; remove it, and the node creates a new one",
         ))
     } else {
         Ok(text)
@@ -61,20 +65,26 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn what_is_kept_is_made_once_and_private() {
+    fn a_file_is_created_once_and_private() {
         let directory = tempfile::tempdir().unwrap();
         let nested = directory.path().join("data");
-        assert_eq!(kept(&nested, "token", || "one".to_owned()).unwrap(), "one");
-        assert_eq!(kept(&nested, "token", || "two".to_owned()).unwrap(), "one");
+        assert_eq!(
+            read_or_create(&nested, "token", || "one".to_owned()).unwrap(),
+            "one"
+        );
+        assert_eq!(
+            read_or_create(&nested, "token", || "two".to_owned()).unwrap(),
+            "one"
+        );
         let mode = fs::metadata(nested.join("token")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(&nested).unwrap().count(), 1);
     }
 
     #[test]
-    fn an_empty_file_is_not_taken_for_a_secret() {
+    fn an_empty_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("token"), "\n").unwrap();
-        assert!(kept(directory.path(), "token", || "one".to_owned()).is_err());
+        assert!(read_or_create(directory.path(), "token", || "one".to_owned()).is_err());
     }
 }

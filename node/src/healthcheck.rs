@@ -1,4 +1,4 @@
-//! Asks a node whether it is ready, for containers that have no shell and no curl.
+//! Checks whether a node is ready, for containers without a shell or curl.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,30 +14,29 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, Signature
 
 use crate::config::Http;
 
-/// How long the node may take: orchestrators' own limits are about as long, and this message is better than
-/// theirs.
-const LIMIT: Duration = Duration::from_secs(3);
+/// Timeout of the check: about that of orchestrators, so that this message is seen rather than theirs.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why a node does not count as ready.
+/// Why a node is not ready.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unhealthy {
-    /// It cannot be reached, or hung up.
+    /// It cannot be reached, or closed the connection.
     #[error("{0}: {1}")]
     Unreachable(SocketAddr, std::io::Error),
-    /// It did not answer in time.
-    #[error("{0}: no answer within {LIMIT:?}")]
-    Late(SocketAddr),
-    /// It answered something else than 200.
+    /// It did not respond in time.
+    #[error("{0}: no response within {TIMEOUT:?}")]
+    TimedOut(SocketAddr),
+    /// Its response is not 200.
     #[error("{0}: not ready: {1}")]
     NotReady(SocketAddr, String),
 }
 
-/// Passes if the node that listens here answers `GET /readyz` with 200.
-pub(crate) async fn ask(http: &Http) -> Result<(), Unhealthy> {
+/// Succeeds if the node responds to `GET /readyz` with 200.
+pub(crate) async fn check(http: &Http) -> Result<(), Unhealthy> {
     let address = reachable(http.listen);
-    let status = tokio::time::timeout(LIMIT, status_line(address, http.scheme() == "https")).await;
+    let status = tokio::time::timeout(TIMEOUT, status_line(address, http.scheme() == "https")).await;
     let status = status
-        .map_err(|_| Unhealthy::Late(address))?
+        .map_err(|_| Unhealthy::TimedOut(address))?
         .map_err(|error| Unhealthy::Unreachable(address, error))?;
     if status.split(' ').nth(1) == Some("200") {
         Ok(())
@@ -46,7 +45,7 @@ pub(crate) async fn ask(http: &Http) -> Result<(), Unhealthy> {
     }
 }
 
-/// An address that reaches whoever listens at this one: who listens everywhere is also on loopback.
+/// An address to connect to a node that listens at `listen`: loopback, if it listens on all addresses.
 pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         ip if !ip.is_unspecified() => ip,
@@ -56,7 +55,7 @@ pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// The first line of the answer.
+/// The first line of the response.
 async fn status_line(address: SocketAddr, tls: bool) -> std::io::Result<String> {
     let stream = TcpStream::connect(address).await?;
     if tls {
@@ -93,8 +92,8 @@ fn client_config() -> std::io::Result<ClientConfig> {
         .with_no_client_auth())
 }
 
-/// Takes any certificate: no name in it fits a loopback address, nothing secret is said, and whoever could
-/// stand in for the node on this machine could as well replace this program.
+/// Accepts any certificate: certificates do not name loopback addresses, nothing secret is sent, and a
+/// process that could impersonate the node on this machine could replace this program as well.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -1,19 +1,28 @@
-//! HTTP without coupons: the accept loop and its connections, requests as they come in, answers as they leave.
+//! HTTP without coupons: the accept loop and its connections, requests as they arrive, responses as they
+//! leave.
+//!
+//! [`listener`] starts the accept loop. `accept` admits connections up to the number for which `open_files`
+//! has room; `connection` serves one client, with its timeouts in `pace`, its bytes in `stream` and its
+//! encryption in `tls`. `request` surrounds each request, with `client_address` and `trace`; `head`, `body`
+//! and `call` are what a handler sees of it; `refuse` responds where no route does.
 
-pub(crate) mod accept;
+mod accept;
+pub(crate) mod body;
 pub(crate) mod call;
-pub(crate) mod client_address;
-pub(crate) mod connection;
-pub(crate) mod cors;
+mod client_address;
+mod connection;
+mod cors;
+pub(crate) mod head;
 pub(crate) mod json;
 pub mod listener;
-pub(crate) mod open_files;
-pub(crate) mod pace;
+mod open_files;
+mod pace;
 pub(crate) mod problem;
 pub(crate) mod query;
-pub(crate) mod refuse;
-pub(crate) mod request;
-pub(crate) mod route;
-pub(crate) mod stream;
+mod refuse;
+mod request;
+pub(crate) mod route_metrics;
+mod stream;
+pub(crate) mod template;
 pub mod tls;
-pub(crate) mod trace;
+mod trace;

@@ -1,7 +1,7 @@
-//! One node of Firstcome: configuration, wiring, and the HTTP gateway before the engine.
+//! One node of Firstcome: configuration, wiring, and the HTTP API in front of the engine.
 //!
-//! `cli` says what can be asked of the program, [`wiring`] puts a node together and takes it apart, `http` and
-//! `api` answer requests.
+//! [`cli`] parses commands, [`wiring`] starts and stops a node, `http` serves sockets, `api` maps requests to
+//! calls of `service`.
 
 mod api;
 pub mod cli;
@@ -9,6 +9,7 @@ pub mod config;
 mod data_file;
 mod healthcheck;
 mod http;
+pub mod metrics;
 mod service;
 mod signals;
 pub mod telemetry;

@@ -6,7 +6,7 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use node::cli::Cli;
 
-/// Many small things are made and dropped for a request, often on another thread than the one that made them.
+/// A request makes many small allocations, often freed on another thread.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,6 +1,165 @@
-//! What handlers share: who asks, copies of what many read, and how much one user may ask.
+//! The service without HTTP: what an API, a console and a test call.
+//!
+//! [`Service`] holds the engine and everything that stands before it: [`auth`] says who asks, `issuances` and
+//! `coupons` issue, change and read, with short-lived [`copies`] of what many read at once, [`list`] cuts
+//! pages, [`user_limit`] limits a user's rate, `cluster` shows nodes and shards. All calls of the engine and
+//! its store go through [`engine`].
 
 pub(crate) mod auth;
+pub(crate) mod cluster;
 pub(crate) mod copies;
-pub(crate) mod coupon_copies;
+pub(crate) mod coupons;
+pub(crate) mod engine;
+pub(crate) mod issuances;
+pub(crate) mod list;
+pub(crate) mod store;
+pub(crate) mod store_calls;
 pub(crate) mod user_limit;
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use actors::ids::NodeId;
+
+use self::auth::Authenticator;
+use self::coupons::CouponCopies;
+use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
+use self::store_calls::{StoreCallError, StoreCalls};
+use self::user_limit::UserLimit;
+use crate::config::Config;
+
+/// Why a call of the service failed.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// The request has no credentials.
+    Unauthenticated,
+    /// The token is unknown, expired or not valid.
+    InvalidToken,
+    /// The id of the user is not one; says why.
+    InvalidUser(String),
+    /// The principal lacks the right; says which.
+    Forbidden(&'static str),
+    /// The issuance does not exist, or the principal may not see it.
+    UnknownIssuance,
+    /// The key has been used to create another coupon.
+    KeyReused,
+    /// The owner refused to issue.
+    Refused(Refusal),
+    /// The owner refused a change.
+    ChangeRefused(ChangeRefusal),
+    /// There is no decision.
+    Setback(Setback),
+    /// The user sends too many requests; the next is admitted after this time.
+    RateLimited(Duration),
+    /// A fault of ours. `applied` is `None` if something may have been changed.
+    Internal {
+        /// `Some(false)` if nothing was changed.
+        applied: Option<bool>,
+    },
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ChangeRefusal> for Error {
+    fn from(refusal: ChangeRefusal) -> Self {
+        Self::ChangeRefused(refusal)
+    }
+}
+
+impl From<Setback> for Error {
+    fn from(setback: Setback) -> Self {
+        Self::Setback(setback)
+    }
+}
+
+/// The service of one node.
+#[derive(Debug)]
+pub(crate) struct Service {
+    node: NodeId,
+    authenticator: Authenticator,
+    user_limit: Option<UserLimit>,
+    deadline: Duration,
+    change_deadline: Duration,
+    engine: OnceLock<CouponEngine>,
+    copies: CouponCopies,
+    store_calls: StoreCalls,
+}
+
+impl Service {
+    /// A service whose engine is not running yet.
+    pub(crate) fn new(node: NodeId, authenticator: Authenticator, config: &Config) -> Self {
+        Self {
+            node,
+            authenticator,
+            user_limit: UserLimit::new(&config.limits),
+            deadline: config.http.deadline,
+            change_deadline: config.http.change_deadline,
+            engine: OnceLock::new(),
+            copies: CouponCopies::default(),
+            store_calls: StoreCalls::default(),
+        }
+    }
+
+    /// Sends requests to this engine from now on. Only the first call counts.
+    pub(crate) fn set_engine(&self, engine: CouponEngine) {
+        let _ = self.engine.set(engine);
+    }
+
+    /// Authenticates principals.
+    pub(crate) fn authenticator(&self) -> &Authenticator {
+        &self.authenticator
+    }
+
+    /// Reloads keys and evicts idle users, for as long as it is polled.
+    pub(crate) async fn maintain(&self) {
+        let evict_users = async {
+            if let Some(limit) = &self.user_limit {
+                limit.evict_idle().await;
+            }
+        };
+        tokio::join!(self.authenticator.reload_keys(), evict_users);
+    }
+
+    /// Why the node is not ready; empty if it is.
+    pub(crate) fn not_ready(&self) -> Vec<NotReady> {
+        self.engine
+            .get()
+            .map_or_else(|| vec![NotReady::Starting], CouponEngine::not_ready)
+    }
+
+    /// The engine, once it runs.
+    fn engine(&self) -> Result<&CouponEngine, Error> {
+        self.engine.get().ok_or(Error::Setback(Setback::StoreUnavailable))
+    }
+
+    /// Runs a read of the store within the deadline.
+    async fn read<T: Send + 'static>(
+        &self,
+        reading: impl Future<Output = engine::StoreResult<T>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.await_read(self.store_calls.run(reading)).await
+    }
+
+    /// Waits for a read within the deadline. Several requests may share the read and its failure.
+    async fn await_read<T>(
+        &self,
+        reading: impl Future<Output = Result<T, StoreCallError>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(self.deadline, reading).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(StoreCallError::Full)) => Err(Setback::Overloaded.into()),
+            Ok(Err(StoreCallError::Failed(error))) => {
+                tracing::warn!(%error, "failed to read from the store");
+                Err(store_calls::read_error(&error))
+            }
+            Err(_) => Err(Setback::StoreUnavailable.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

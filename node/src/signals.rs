@@ -1,10 +1,10 @@
-//! The signals that ask the process to end: SIGTERM, and SIGINT from a terminal.
+//! The signals that end the process: SIGTERM, and SIGINT from a terminal.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Both of them. From [`Signals::listen`] on they end the process no more by themselves.
+/// Receives both signals. From [`Signals::listen`] on they no longer end the process by themselves.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: Signal,
@@ -12,7 +12,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Catches them from now on.
+    /// Receives them from now on.
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -22,7 +22,7 @@ impl Signals {
 
     /// Waits for the next of either.
     ///
-    /// Cancel safety: a signal that came while nobody waited is the next.
+    /// Cancel safety: a signal that arrives between two calls is returned by the second.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

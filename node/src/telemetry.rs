@@ -1,11 +1,10 @@
-//! What the node says about itself: logs, and metrics of the process and the runtime. What is counted where
-//! it happens is in [`actors::metrics`].
+//! Logs, and the recorder of metrics with those of the process and the runtime.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use actors::metrics::{self as table, Kind};
+use actors::metrics::{self as engine, Kind, Metric};
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
@@ -13,23 +12,24 @@ use tokio::runtime::Handle;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+use crate::metrics as node;
 
 /// The commit this program was built from.
 pub const COMMIT: &str = env!("FIRSTCOME_COMMIT");
 
-/// How often the exporter tidies up its histograms, which grow until then.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// Interval at which the exporter compacts its histograms, which grow until then.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Logs to the standard error from now on, so that the standard output stays free for people. Only the first
-/// call counts.
+/// Logs to the standard error from now on; the standard output is for [`crate::cli`]. Only the first call
+/// counts.
 pub fn log(log: &Log) {
-    // The configuration has checked the directives.
+    // The configuration has checked the levels.
     let filter = EnvFilter::builder().parse_lossy(&log.level);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // Whoever set a subscriber before (a test) keeps it.
+    // A test may have set a subscriber before.
     let _ = match log.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -53,18 +53,23 @@ pub(crate) fn metrics() -> &'static Metrics {
     METRICS.get_or_init(Metrics::install)
 }
 
-/// Tidies up from time to time, for as long as it is polled.
+/// Compacts histograms, for as long as it is polled.
 pub(crate) async fn upkeep() {
-    let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         ticks.tick().await;
         metrics().recorder.run_upkeep();
     }
 }
 
+/// All metrics: the node's and the engine's.
+fn tables() -> impl Iterator<Item = &'static [Metric]> {
+    [node::METRICS, engine::METRICS].into_iter()
+}
+
 impl Metrics {
     fn install() -> Self {
-        let buckets = table::METRICS.iter().filter_map(|metric| match metric.kind {
+        let buckets = tables().flatten().filter_map(|metric| match metric.kind {
             Kind::Histogram(bounds) => Some((metric.name, bounds)),
             Kind::Counter | Kind::Gauge => None,
         });
@@ -76,25 +81,25 @@ impl Metrics {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
-            tracing::error!("another recorder is installed; /metrics will be empty");
+            tracing::error!("another metrics recorder is installed; /metrics will be empty");
         }
-        table::describe();
+        tables().for_each(engine::describe);
         let process = Collector::default();
         process.describe();
-        metrics::gauge!(table::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT)
+        metrics::gauge!(node::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT)
             .set(1.0);
         Self {
             recorder: handle,
             process,
-            workers: metrics::gauge!(table::RUNTIME_WORKERS),
-            tasks: metrics::gauge!(table::RUNTIME_TASKS),
-            queue: metrics::gauge!(table::RUNTIME_QUEUE),
-            busy: metrics::counter!(table::RUNTIME_BUSY),
-            parks: metrics::counter!(table::RUNTIME_PARKS),
+            workers: metrics::gauge!(node::RUNTIME_WORKERS),
+            tasks: metrics::gauge!(node::RUNTIME_TASKS),
+            queue: metrics::gauge!(node::RUNTIME_QUEUE),
+            busy: metrics::counter!(node::RUNTIME_BUSY),
+            parks: metrics::counter!(node::RUNTIME_PARKS),
         }
     }
 
-    /// Everything, in Prometheus' text format.
+    /// All metrics, in the text format of Prometheus.
     pub(crate) fn render(&self) -> String {
         self.process.collect();
         self.collect_runtime();

@@ -1,60 +1,57 @@
-//! What a started node tells whoever started it: where it is, and three lines to try.
+//! What a node prints once it is ready: its address, and three commands to try.
 
 use std::io::Write;
 
-use actors::store::CouponQuery;
 use secrecy::ExposeSecret;
 
 use crate::config::{AuthMode, Config};
 use crate::healthcheck::reachable;
-use crate::wiring::{Service, admin_token_path};
+use crate::wiring::{RunningNode, admin_token_path};
 
-/// Prints it. An operator who brought a token along is not shown it again.
-pub(crate) async fn print(service: &Service, config: &Config) {
+/// Prints the address, and commands with the admin token if the node created it.
+pub(crate) async fn print(node: &RunningNode, config: &Config) {
     let scheme = config.http.scheme();
-    let address = format!("{scheme}://{}", reachable(service.address()));
-    // The certificate has the service's name in it, hardly this address.
+    let address = format!("{scheme}://{}", reachable(node.address()));
+    // The certificate names the service, hardly ever this address.
     let curl = if scheme == "https" {
         "curl --insecure"
     } else {
         "curl"
     };
-    let text = match service.made_admin_token() {
+    let text = match node.created_admin_token() {
         None => format!("Firstcome is ready at {address}\n"),
         Some(token) => {
             let token = token.expose_secret();
-            let kept = admin_token_path(config);
-            let next = next_coupon(service).await;
+            let path = admin_token_path(config);
+            let next = next_coupon(node).await;
             let (note, user) = match config.auth.mode {
                 AuthMode::Header => ("", "-H 'X-User-Id: alice'"),
                 AuthMode::Jwt => (
-                    " TOKEN is a user's token, like `firstcome token --user alice` mints.",
+                    " TOKEN is a user's token: `firstcome token --user alice` mints one.",
                     "-H \"Authorization: Bearer $TOKEN\"",
                 ),
             };
             format!(
                 "Firstcome is ready at {address}\n\
-                 The admin token is kept in {kept}. To try it: make a coupon, take it as a user, see what the user has.{note}\n\n\
-                 {curl} -X POST {address}/v1/coupons -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \
+                 The admin token is kept in {path}. To try it: \
+                 create a coupon, issue it to a user, list the user's issuances.{note}\n\n\
+                 {curl} -X POST {address}/v1/coupons -H 'Authorization: Bearer {token}' \
+                 -H 'Content-Type: application/json' \
                  -d '{{\"title\": \"Black Friday\", \"total_quantity\": 500}}'\n\
                  {curl} -X POST {address}/v1/coupons/{next}/issuances {user}\n\
                  {curl} {address}/v1/me/issuances {user}\n\n",
-                kept = kept.display()
+                path = path.display()
             )
         }
     };
     let mut stdout = std::io::stdout().lock();
-    // Whoever closed the standard output does not want to read it.
+    // A closed standard output is not an error.
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// The id that the next coupon will most likely have, so that the second line fits the first.
-async fn next_coupon(service: &Service) -> u64 {
-    let query = CouponQuery {
-        before: None,
-        limit: 1,
-    };
-    let newest = service.store().coupons(&query).await;
+/// The id that the next coupon will most likely have, for the second command.
+async fn next_coupon(node: &RunningNode) -> u64 {
+    let newest = node.engine().coupons(None, 1).await;
     newest
         .ok()
         .and_then(|page| page.first().map(|view| view.coupon.id.get()))

@@ -1,7 +1,7 @@
-//! Puts a node together from its configuration, and takes it apart in the right order.
+//! Starts a node from its configuration, and stops it in the right order.
 //!
-//! The socket is bound first and answers from then on: alive, not ready. Only then is the store opened and
-//! the engine started.
+//! The socket is bound first and answers from then on: the node is alive, not ready. Then the store is opened
+//! and the engine started.
 
 mod links;
 
@@ -11,114 +11,109 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::engine::{self, Engine};
+use actors::engine;
 use actors::ids::{InvalidId, NodeId};
-use actors::store::Store;
-use actors::store::mysql::{self, MySqlStore};
-use actors::store::sqlite::{self, OpenError, SqliteStore};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use tokio::task::AbortHandle;
 
-use crate::api::{App, routes};
-use crate::config::{Config, InvalidConfig, StoreUrl};
-use crate::data_file::kept;
+use crate::api::routes;
+use crate::config::{Config, InvalidConfig};
+use crate::data_file;
 use crate::http::listener::{self, Listener};
-use crate::service::auth::{Recogniser, Users};
+use crate::service::Service;
+use crate::service::auth::{Authenticator, UserSource};
+use crate::service::engine::CouponEngine;
+use crate::service::store::{Database, OpenError};
 use crate::telemetry;
 
-/// An owner that nobody asked for so long is unloaded: longer than a rush pauses, short enough that
-/// yesterday's coupons cost no memory.
+/// Time after which an idle owner is passivated: longer than a rush pauses, short enough that yesterday's
+/// coupons use no memory.
 const OWNER_IDLE: Duration = Duration::from_secs(300);
 
-/// How often to look whether the node is ready; claims take a beat or two.
+/// Interval between checks whether the node is ready; claims take a beat or two.
 const READY_POLL: Duration = Duration::from_millis(10);
 
-/// The file in the data directory that keeps the admin token.
+/// The file in the data directory with the admin token.
 const ADMIN_TOKEN_FILE: &str = "admin_token";
-/// The file in the data directory that keeps the node's name.
+/// The file in the data directory with the node's id.
 const NODE_ID_FILE: &str = "node_id";
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration cannot stand.
+    /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
-    /// The socket cannot be had.
+    /// The HTTP socket cannot be bound.
     #[error("http.listen: {0}: {1}")]
     Listen(SocketAddr, io::Error),
-    /// The socket for links cannot be had.
+    /// The socket for links cannot be bound.
     #[error("cluster.listen: {0}: {1}")]
     LinkListen(SocketAddr, io::Error),
-    /// The socket cannot be served.
+    /// The HTTP socket cannot be served.
     #[error("http: {0}")]
     Http(#[from] listener::Error),
-    /// A file in the data directory cannot be read or made.
+    /// A file in the data directory cannot be read or created.
     #[error("{}: {error}", path.display())]
-    Kept {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: io::Error,
-    },
-    /// The name kept in the data directory is none.
-    #[error("{}: {error}", path.display())]
-    NodeId {
+    DataFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
+        error: io::Error,
+    },
+    /// The node's id is not valid.
+    #[error("{}: {error}", path.display())]
+    NodeId {
+        /// The file that holds it.
+        path: PathBuf,
+        /// The reason.
         error: InvalidId,
     },
     /// The store cannot be opened.
     #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The database server cannot be used.
-    #[error("the database server: {0}")]
-    Server(#[from] mysql::OpenError),
+    Store(#[from] OpenError),
     /// The engine did not start.
     #[error(transparent)]
     Engine(#[from] engine::StartError),
 }
 
-/// Why a node did not stop as it should. What was told is stored all the same.
+/// A node did not finish stopping in time. Everything that was answered is stored nevertheless.
 #[derive(Debug, thiserror::Error)]
 #[error("not everything was finished within {0:?} (shutdown.limit)")]
 pub struct StopError(Duration);
 
 /// A running node.
-pub struct Service {
+pub struct RunningNode {
     listener: Listener,
-    engine: Engine,
+    engine: CouponEngine,
     database: Database,
-    made_admin_token: Option<SecretString>,
-    upkeep: AbortHandle,
+    created_admin_token: Option<SecretString>,
+    maintenance: AbortHandle,
     shutdown_delay: Duration,
     shutdown_limit: Duration,
 }
 
-impl Service {
-    /// Starts a node: it serves, and [`Self::ready`] waits until it serves everything.
+impl RunningNode {
+    /// Starts a node. It answers from then on; [`Self::ready`] waits until it is ready.
     ///
-    /// Cancel safety: dropped midway, the listener and the engine may be left running. Only a process that
-    /// ends may do so.
+    /// Cancel safety: dropped midway, the listener and the engine may keep running, so only a process that
+    /// ends may do that.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         // Before the engine, which takes its handles from the recorder.
         telemetry::metrics();
-        let users = Users::new(&config.auth)?;
+        let users = UserSource::new(&config.auth)?;
         let node = node_id(config)?;
-        let (admin_token, made_admin_token) = admin_token(config)?;
+        let (admin_token, created_admin_token) = admin_token(config)?;
         let socket = listener::bind(config.http.listen)
             .map_err(|error| StartError::Listen(config.http.listen, error))?;
-        let app = Arc::new(App::new(
-            node.clone(),
-            Recogniser::new(&admin_token, users),
-            config,
-        ));
-        let listener = Listener::serve(socket, routes(Arc::clone(&app)), config.listener())?;
-        tracing::info!(address = %listener.address(), %node, commit = telemetry::COMMIT, "listening");
-        // Bound before this node has a row that says where it is.
+        let authenticator = Authenticator::new(&admin_token, users);
+        let service = Arc::new(Service::new(node.clone(), authenticator, config));
+        let listener = Listener::serve(socket, routes(Arc::clone(&service)), config.listener())?;
+        let address = listener.address();
+        tracing::info!(%address, %node, commit = telemetry::COMMIT, "listening for HTTP");
+        // Bound before this node has a row with its addresses.
         let cluster = links::bind(config)?;
 
         let database = Database::open(config).await?;
@@ -128,29 +123,33 @@ impl Service {
             lease: config.cluster.lease,
             beat: config.cluster.beat,
             idle: OWNER_IDLE,
-            requests_max: config.http.requests_max,
-            coupon_requests_max: config.http.coupon_requests_max,
+            requests_max: config.limits.requests_max,
+            coupon_requests_max: config.limits.coupon_requests_max,
             lanes: database.lanes(config),
             cluster,
         };
-        let engine = Engine::start(options, database.store()).await?;
-        app.started(engine.clone());
+        let engine = CouponEngine::start(options, database.store()).await?;
+        service.set_engine(engine.clone());
         let peers = config.cluster.peers.clone();
+        let maintenance = tokio::spawn(async move {
+            tokio::join!(
+                telemetry::upkeep(),
+                service.maintain(),
+                links::check_peers(&peers)
+            )
+        });
         Ok(Self {
             listener,
             engine,
             database,
-            made_admin_token,
-            upkeep: tokio::spawn(async move {
-                tokio::join!(telemetry::upkeep(), app.upkeep(), links::try_peers(&peers))
-            })
-            .abort_handle(),
+            created_admin_token,
+            maintenance: maintenance.abort_handle(),
             shutdown_delay: config.shutdown_delay(),
             shutdown_limit: config.shutdown.limit,
         })
     }
 
-    /// Where it listens.
+    /// The address of its HTTP socket.
     pub fn address(&self) -> SocketAddr {
         self.listener.address()
     }
@@ -162,48 +161,38 @@ impl Service {
         }
     }
 
-    /// The store that it serves.
-    pub fn store(&self) -> &Arc<dyn Store> {
-        self.engine.store()
+    /// The engine.
+    pub(crate) fn engine(&self) -> &CouponEngine {
+        &self.engine
     }
 
-    /// The admin token, if the node made it itself.
-    pub fn made_admin_token(&self) -> Option<&SecretString> {
-        self.made_admin_token.as_ref()
+    /// The admin token, if the node created it.
+    pub fn created_admin_token(&self) -> Option<&SecretString> {
+        self.created_admin_token.as_ref()
     }
 
-    /// Stops: says that it is not ready, hands its shards to others and goes on serving for a while, finishes
-    /// requests, stores everything, leaves.
+    /// Stops the node: hands its shards over while it keeps serving, finishes requests, stores everything and
+    /// leaves the cluster.
     pub async fn stop(self) -> Result<(), StopError> {
         let deadline = Instant::now() + self.shutdown_delay + self.shutdown_limit;
-        // Others have the shards before anything else ends, so that nobody waits for more than the moves.
-        // What nobody takes is given up in the end.
+        let left = || deadline.saturating_duration_since(Instant::now());
+        // Other nodes own the shards before anything else ends, so requests wait for no more than the moves.
+        // A shard that no node accepts is released at the end.
         tokio::join!(
             self.engine.hand_over(self.shutdown_limit / 2),
             tokio::time::sleep(self.shutdown_delay)
         );
         tracing::debug!("shards are handed over");
-        // Requests get half of what is left: whoever holds one open must not keep the engine from storing
-        // what others were told.
-        let requests_finished = self
-            .listener
-            .stop(deadline.saturating_duration_since(Instant::now()) / 2)
-            .await;
-        if !requests_finished {
-            tracing::warn!("connections are still open; they are cut");
+        // Requests get half of the time that is left: a client that holds one open must not keep the engine
+        // from storing what was answered.
+        if !self.listener.stop(left() / 2).await {
+            tracing::warn!("cutting connections that are still open");
         }
         tracing::debug!("requests are finished");
-        let engine_finished = self
-            .engine
-            .stop(deadline.saturating_duration_since(Instant::now()))
-            .await;
+        let engine_finished = self.engine.stop(left()).await;
         tracing::debug!("the engine has stopped");
-        self.upkeep.abort();
-        let closed = tokio::time::timeout(
-            deadline.saturating_duration_since(Instant::now()),
-            self.database.close(),
-        )
-        .await;
+        self.maintenance.abort();
+        let closed = tokio::time::timeout(left(), self.database.close()).await;
         tracing::debug!("the store is closed");
         if engine_finished && closed.is_ok() {
             Ok(())
@@ -213,97 +202,47 @@ impl Service {
     }
 }
 
-/// Whether the configuration can stand, with what it points at: keys are read here.
+/// Checks what the configuration refers to: reads the keys of tokens.
 pub fn check(config: &Config) -> Result<(), InvalidConfig> {
-    Users::new(&config.auth).map(|_| ())
+    UserSource::new(&config.auth).map(|_| ())
 }
 
-/// Brings the database's schema up to date.
+/// Brings the schema of the database up to date.
 pub async fn migrate(config: &Config) -> Result<(), StartError> {
-    match config.store_url()? {
-        StoreUrl::Sqlite(path) => Ok(SqliteStore::migrate(&sqlite::Options::new(path)).await?),
-        StoreUrl::MySql(url) => Ok(MySqlStore::migrate(&server_options(config, url)).await?),
-    }
+    Ok(Database::migrate(config).await?)
 }
 
-fn server_options(config: &Config, url: String) -> mysql::Options {
-    let store = &config.store;
-    mysql::Options {
-        lanes: store.lanes,
-        migration_wait: store.migration_wait,
-        ..mysql::Options::new(url)
-    }
-}
-
-/// The database that was configured.
-enum Database {
-    Sqlite(SqliteStore),
-    MySql(MySqlStore),
-}
-
-impl Database {
-    async fn open(config: &Config) -> Result<Self, StartError> {
-        match config.store_url()? {
-            StoreUrl::Sqlite(path) => Ok(Self::Sqlite(
-                SqliteStore::open(&sqlite::Options::new(path)).await?,
-            )),
-            StoreUrl::MySql(url) => Ok(Self::MySql(MySqlStore::open(&server_options(config, url)).await?)),
-        }
-    }
-
-    fn store(&self) -> Arc<dyn Store> {
-        match self {
-            Self::Sqlite(store) => Arc::new(store.clone()),
-            Self::MySql(store) => Arc::new(store.clone()),
-        }
-    }
-
-    /// How many batches it stores at the same time.
-    fn lanes(&self, config: &Config) -> usize {
-        match self {
-            Self::Sqlite(_) => 1,
-            Self::MySql(_) => config.store.lanes as usize,
-        }
-    }
-
-    async fn close(&self) {
-        match self {
-            Self::Sqlite(store) => store.close().await,
-            Self::MySql(store) => store.close().await,
-        }
-    }
-}
-
-/// Where an admin token that the node made is kept.
+/// The file of an admin token that the node created.
 pub(crate) fn admin_token_path(config: &Config) -> PathBuf {
     config.data_dir.join(ADMIN_TOKEN_FILE)
 }
 
-/// The administrators' token, and the same once more if the node made it itself.
+/// The admin token, and again if the node created it.
 fn admin_token(config: &Config) -> Result<(SecretString, Option<SecretString>), StartError> {
     if let Some(token) = &config.auth.admin_token {
         return Ok((token.clone(), None));
     }
-    let make = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let token = kept(&config.data_dir, ADMIN_TOKEN_FILE, make).map_err(|error| StartError::Kept {
-        path: admin_token_path(config),
-        error,
-    })?;
-    let token = SecretString::from(token);
+    let create = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let token = SecretString::from(data_file(config, ADMIN_TOKEN_FILE, create)?);
     Ok((token.clone(), Some(token)))
 }
 
-/// The node's name.
+/// The node's id.
 fn node_id(config: &Config) -> Result<NodeId, StartError> {
-    let path = config.data_dir.join(NODE_ID_FILE);
     let text = match &config.node.id {
         Some(id) => id.clone(),
-        None => kept(&config.data_dir, NODE_ID_FILE, || NodeId::random().to_string()).map_err(|error| {
-            StartError::Kept {
-                path: path.clone(),
-                error,
-            }
-        })?,
+        None => data_file(config, NODE_ID_FILE, || NodeId::random().to_string())?,
     };
-    NodeId::parse(&text).map_err(|error| StartError::NodeId { path, error })
+    NodeId::parse(&text).map_err(|error| StartError::NodeId {
+        path: config.data_dir.join(NODE_ID_FILE),
+        error,
+    })
+}
+
+/// The text of a file in the data directory, which is created if it does not exist.
+fn data_file(config: &Config, name: &str, create: impl FnOnce() -> String) -> Result<String, StartError> {
+    data_file::read_or_create(&config.data_dir, name, create).map_err(|error| StartError::DataFile {
+        path: config.data_dir.join(name),
+        error,
+    })
 }

@@ -1,5 +1,5 @@
-//! `/docs`: the contract for people. Swagger UI, whose files are in the binary: no page asks any other server
-//! for anything.
+//! `/docs`: the HTTP contract as a page. Swagger UI, with its files in the binary: the page uses no other
+//! server.
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -9,24 +9,25 @@ use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use utoipa_swagger_ui::{Config, SwaggerFile};
 use warp::reply::Response;
 
-use super::{Answer, only_reads};
-use crate::http::call::Call;
-use crate::http::problem::Problem;
+use super::Answer;
+use super::error::Error;
+use crate::http::problem::RequestError;
+use crate::service;
 
-/// Where the document is, seen from the page. No validator elsewhere is told about it.
+/// Where the document is, relative to the page. No validator on another server gets it.
 static CONFIG: LazyLock<Arc<Config<'static>>> =
     LazyLock::new(|| Arc::new(Config::from("openapi.json").validator_url("none")));
 
-/// The page asks this server alone, and whatever it shows cannot make it ask another.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
+/// Restricts the page to this server, whatever the document contains.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; connect-src 'self'; \
     base-uri 'self'; frame-ancestors 'none'";
 
-/// `/docs`
-pub(crate) fn page(path: &str, call: &Call) -> Answer {
-    only_reads(call)?;
+/// `GET /docs`
+pub(super) fn page(path: &str) -> Answer {
     let file = find("index.html")?;
-    // The page is written to live in a directory. Its links are relative, as a proxy in front may have put us
-    // below a path of its own that we do not know.
+    // The page expects to be in a directory. Its links stay relative, as a proxy may serve this node below a
+    // path that the node does not know.
     let text = String::from_utf8_lossy(&file.bytes)
         .replace("\"./", "\"docs/")
         .replace("href=\"index.css", "href=\"docs/index.css");
@@ -35,25 +36,24 @@ pub(crate) fn page(path: &str, call: &Call) -> Answer {
     } else {
         text
     };
-    Ok(show(text.into_bytes(), &file.content_type))
+    Ok(response(text.into_bytes(), &file.content_type))
 }
 
-/// `/docs/{file}`
-pub(crate) fn file(name: &str, call: &Call) -> Answer {
-    only_reads(call)?;
+/// `GET /docs/{file}`
+pub(super) fn file(name: &str) -> Answer {
     let file = find(name)?;
-    Ok(show(file.bytes.into_owned(), &file.content_type))
+    Ok(response(file.bytes.into_owned(), &file.content_type))
 }
 
-fn find(name: &str) -> Result<SwaggerFile<'static>, Problem> {
+fn find(name: &str) -> Result<SwaggerFile<'static>, Error> {
     let found = utoipa_swagger_ui::serve(name, Arc::clone(&CONFIG)).map_err(|error| {
-        tracing::error!(%error, name, "a file of the documentation cannot be written");
-        Problem::Internal { applied: Some(false) }
+        tracing::error!(%error, name, "failed to render a file of the API page");
+        service::Error::Internal { applied: Some(false) }
     })?;
-    found.ok_or(Problem::NotFound)
+    found.ok_or(RequestError::NotFound.into())
 }
 
-fn show(bytes: Vec<u8>, content_type: &str) -> Response {
+fn response(bytes: Vec<u8>, content_type: &str) -> Response {
     let mut response = Response::new(bytes.into());
     let with_charset = if content_type.starts_with("text/") {
         Cow::Owned(format!("{content_type}; charset=utf-8"))

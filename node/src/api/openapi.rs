@@ -1,8 +1,7 @@
-//! `/openapi.json`: the contract for machines. What bodies look like comes from the types that read and write
-//! them; what operations take and answer is the table in `openapi/operations.rs`. Tests hold it against the
-//! routes, the problems, and every answer that they see.
+//! `/openapi.json`: the HTTP contract for programs. Schemas of bodies come from the types that read and write
+//! them, operations from the table of routes. Tests compare the document with every response that they get.
 
-mod operations;
+mod parameters;
 mod problem_schemas;
 mod schemas;
 
@@ -13,9 +12,8 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use utoipa::openapi::content::ContentBuilder;
-use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathsBuilder};
-use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::path::{OperationBuilder, PathsBuilder};
+use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
@@ -26,36 +24,36 @@ use utoipa::openapi::{
 };
 use warp::reply::Response as HttpResponse;
 
-use super::{Answer, only_reads};
-use crate::http::call::Call;
-pub(crate) use schemas::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
+pub(super) use self::schemas::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
 
-use operations::{OPERATIONS, Operation, Who};
-use problem_schemas::KINDS;
+use self::parameters::{header, parameter, path_parameter};
+use self::problem_schemas::KINDS;
+use super::routes::{Access, Body, Operation, ROUTES, Route};
 
-/// `/openapi.json`
-pub(crate) fn document(call: &Call) -> Answer {
-    only_reads(call)?;
+/// `GET /openapi.json`
+pub(super) fn document() -> HttpResponse {
     let mut response = HttpResponse::new(DOCUMENT.clone().into());
     *response.status_mut() = StatusCode::OK;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
 }
 
-/// Written once: it is the same for all.
+/// The document, serialized once.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-    // Names and numbers only, which always have a JSON form.
+    // It has string keys only, so serializing cannot fail.
     Bytes::from(open_api().to_pretty_json().unwrap_or_default())
 });
 
 const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
-    Errors are `application/problem+json` (RFC 9457); `code` is the name to program against, and `applied` says whether the request changed \
-    anything (`null`: not known). Paths that are not here are 404 `NOT_FOUND`; methods that a path does not take are 405 \
-    `METHOD_NOT_ALLOWED` with `Allow`; heads above 16 KiB, or with more than 100 headers, are 431 `HEADER_TOO_LARGE`; requests that do not \
-    come to their end in time are 408 `REQUEST_TIMEOUT`; `HEAD` is `GET` without the body. Every answer has `X-Request-Id`: the request's own, if it sent 1 to 64 \
-    visible ASCII characters. Fields may be added to answers; requests with fields that are not known are refused.";
+    Errors are `application/problem+json` (RFC 9457). Program against `code`; `applied` says whether the \
+    request changed anything (`null`: not known). Paths that are not in this document are 404 `NOT_FOUND`; \
+    methods that a path does not accept are 405 `METHOD_NOT_ALLOWED` with `Allow`; a head above 16 KiB, or \
+    with more than 100 headers, is 431 `HEADER_TOO_LARGE`; a request that is not sent in time is 408 \
+    `REQUEST_TIMEOUT`; `HEAD` is `GET` without the body. Every response has `X-Request-Id`: that of the \
+    request, if it has one of 1 to 64 visible ASCII characters. Fields may be added to responses; requests \
+    with unknown fields are refused.";
 
 fn open_api() -> OpenApi {
     let license = LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build();
@@ -74,12 +72,12 @@ fn open_api() -> OpenApi {
 
 fn paths() -> Paths {
     let mut items: BTreeMap<&str, PathItem> = BTreeMap::new();
-    for operation in OPERATIONS {
-        let item = PathItem::new(operation.method.clone(), describe(operation));
-        items
-            .entry(operation.route.template())
-            .or_default()
-            .merge_operations(item);
+    for route in &ROUTES {
+        let item = items.entry(route.template()).or_default();
+        for operation in route.operations {
+            let described = describe(route, operation);
+            item.merge_operations(PathItem::new(operation.method.openapi(), described));
+        }
     }
     items
         .into_iter()
@@ -87,31 +85,20 @@ fn paths() -> Paths {
         .build()
 }
 
-fn describe(operation: &Operation) -> utoipa::openapi::path::Operation {
+fn describe(route: &Route, operation: &Operation) -> utoipa::openapi::path::Operation {
     let mut described = OperationBuilder::new()
         .operation_id(Some(operation.name))
         .summary(Some(operation.summary))
-        .tag(operation.tag())
-        .securities(Some(securities(operation.who)));
-    if let Some(parameter) = path_parameter(operation) {
+        .tag(tag(route))
+        .securities(Some(securities(operation.access)));
+    if let Some(parameter) = path_parameter(route.template()) {
         described = described.parameter(parameter);
     }
     for name in operation.parameters {
         described = described.parameter(parameter(name));
     }
-    if let Some((schema, required)) = operation.body {
-        let content = || {
-            ContentBuilder::new()
-                .schema(Some(Ref::from_schema_name(schema)))
-                .build()
-        };
-        let mut body =
-            RequestBodyBuilder::new().required(Some(if required { Required::True } else { Required::False }));
-        body = body.content("application/json", content());
-        if schema == "PatchCoupon" {
-            body = body.content("application/merge-patch+json", content());
-        }
-        described = described.request_body(Some(body.build()));
+    if let Some(body) = operation.body {
+        described = described.request_body(Some(request_body(body)));
     }
     for (status, response) in responses(operation) {
         described = described.response(status.to_string(), response);
@@ -119,42 +106,61 @@ fn describe(operation: &Operation) -> utoipa::openapi::path::Operation {
     described.build()
 }
 
-impl Operation {
-    fn tag(&self) -> &'static str {
-        match self.route.template().split('/').nth(2) {
-            _ if self.route.template().ends_with("/issuances") => "issuing",
-            Some("issuances") => "issuing",
-            Some("coupons") => "coupons",
-            _ => "operations",
-        }
+fn request_body(body: Body) -> RequestBody {
+    let content = || {
+        ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name(body.schema)))
+            .build()
+    };
+    let required = if body.required {
+        Required::True
+    } else {
+        Required::False
+    };
+    let mut described = RequestBodyBuilder::new()
+        .required(Some(required))
+        .content("application/json", content());
+    if body.schema == "PatchCoupon" {
+        described = described.content("application/merge-patch+json", content());
+    }
+    described.build()
+}
+
+/// The group of the route in the page.
+fn tag(route: &Route) -> &'static str {
+    match route.template().split('/').nth(2) {
+        _ if route.template().ends_with("/issuances") => "issuing",
+        Some("issuances") => "issuing",
+        Some("coupons") => "coupons",
+        _ => "operations",
     }
 }
 
-/// Each alone suffices. Who sends none where none is needed is served as well.
-fn securities(who: Who) -> Vec<SecurityRequirement> {
+/// The credentials of which one suffices.
+fn securities(access: Access) -> Vec<SecurityRequirement> {
     let scheme = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
-    match who {
-        Who::Anyone => vec![SecurityRequirement::default()],
-        Who::User => vec![scheme("user_id"), scheme("jwt")],
-        Who::Admin => vec![scheme("admin_token"), scheme("jwt")],
-        Who::UserOrAdmin => vec![scheme("user_id"), scheme("admin_token"), scheme("jwt")],
+    match access {
+        Access::Anyone => vec![SecurityRequirement::default()],
+        Access::User => vec![scheme("user_id"), scheme("jwt")],
+        Access::Admin => vec![scheme("admin_token"), scheme("jwt")],
+        Access::UserOrAdmin => vec![scheme("user_id"), scheme("admin_token"), scheme("jwt")],
     }
 }
 
-/// The answer when all is well, and the problems, by status.
+/// The response of success, and the problems, by status.
 fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
-    let answer = &operation.answer;
-    let schema: RefOr<Schema> = match answer.schema {
+    let success = &operation.success;
+    let schema: RefOr<Schema> = match success.schema {
         Some(name) => Ref::from_schema_name(name).into(),
         None => ObjectBuilder::new().schema_type(Type::String).into(),
     };
     let content = ContentBuilder::new().schema(Some(schema)).build();
-    let mut good = response(operation.summary).content(answer.media_type, content);
-    for name in answer.headers {
-        good = good.header(*name, header(name));
+    let mut succeeded = response(operation.summary).content(success.media_type, content);
+    for name in success.headers {
+        succeeded = succeeded.header(*name, header(name));
     }
-    let mut responses = BTreeMap::from([(answer.status, good.build())]);
-    if answer.schema == Some("Ready") {
+    let mut responses = BTreeMap::from([(success.status, succeeded.build())]);
+    if success.schema == Some("Ready") {
         let content = ContentBuilder::new()
             .schema(Some(Ref::from_schema_name("NotReady")))
             .build();
@@ -166,7 +172,7 @@ fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
         );
     }
     let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
-    for code in operation.problems {
+    for code in operation.problems.iter().copied().flatten() {
         by_status
             .entry(problem_schemas::of(code).status)
             .or_default()
@@ -180,7 +186,7 @@ fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
     responses
 }
 
-/// What is answered with any of these codes, which share a status.
+/// The response with one of these codes, which share a status.
 fn problem_response(codes: &[&str]) -> Response {
     let kinds = codes.iter().map(|code| problem_schemas::of(code));
     let lines: Vec<String> = kinds
@@ -204,7 +210,7 @@ fn problem_response(codes: &[&str]) -> Response {
     response.build()
 }
 
-/// The header that goes with problems of a status.
+/// The header of problems of a status.
 fn problem_header(status: u16) -> Option<&'static str> {
     match status {
         401 | 403 => Some("WWW-Authenticate"),
@@ -220,99 +226,6 @@ fn response(description: &str) -> ResponseBuilder {
         .header("X-Request-Id", header("X-Request-Id"))
 }
 
-/// A header of answers.
-fn header(name: &str) -> utoipa::openapi::Header {
-    let text = ObjectBuilder::new().schema_type(Type::String);
-    let (schema, description) = match name {
-        "X-Request-Id" => (
-            text.pattern(Some("^[!-~]{1,64}$")),
-            "the request's own, if it sent a sane one, else a new one",
-        ),
-        "Location" => (text.pattern(Some("^/v1/")), "where it is from now on"),
-        "ETag" => (
-            text.pattern(Some("^\"[0-9]+\"$")),
-            "the coupon's version, for If-Match",
-        ),
-        "Idempotent-Replayed" => (
-            text.enum_values(Some(["true"])),
-            "there if the same key did this before",
-        ),
-        "Retry-After" => (text.pattern(Some("^[0-9]+$")), "seconds"),
-        "Allow" => (text, "the methods that the page takes"),
-        _ => (text, "how to say who asks"),
-    };
-    HeaderBuilder::new()
-        .schema(Some(schema))
-        .description(Some(description))
-        .build()
-}
-
-/// What stands in the path.
-fn path_parameter(operation: &Operation) -> Option<Parameter> {
-    let template = operation.route.template();
-    let (name, schema) = match template {
-        "/v1/issuances/{id}" => (
-            "id",
-            ObjectBuilder::new()
-                .schema_type(Type::String)
-                .pattern(Some("^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")),
-        ),
-        "/docs/{file}" => ("file", ObjectBuilder::new().schema_type(Type::String)),
-        _ if template.contains("{id}") => ("id", schemas::whole_number(1, actors::ids::ID_MAX)),
-        _ => return None,
-    };
-    let parameter = ParameterBuilder::new()
-        .name(name)
-        .parameter_in(ParameterIn::Path)
-        .required(Required::True);
-    Some(parameter.schema(Some(schema)).build())
-}
-
-/// A parameter in the query or the head.
-fn parameter(name: &str) -> Parameter {
-    let text = ObjectBuilder::new().schema_type(Type::String);
-    let (place, schema, description): (_, RefOr<Schema>, _) = match name {
-        "limit" => (
-            ParameterIn::Query,
-            schemas::whole_number(1, 200).default(Some(50.into())).into(),
-            "items on the page",
-        ),
-        "cursor" => (
-            ParameterIn::Query,
-            text.pattern(Some("^[A-Za-z0-9_-]+$")).into(),
-            "a next_cursor of this list",
-        ),
-        "phase" => (
-            ParameterIn::Query,
-            Ref::from_schema_name("Phase").into(),
-            "only coupons in this phase",
-        ),
-        "user_id" => (ParameterIn::Query, schemas::user_id().into(), "only this user's"),
-        "after_sequence" => (
-            ParameterIn::Query,
-            schemas::whole_number(0, actors::ids::ID_MAX).into(),
-            "only those after it; a cursor goes over it",
-        ),
-        "If-Match" => (
-            ParameterIn::Header,
-            text.pattern(Some("^([*]|(W/)?\"[^\"]*\")$")).into(),
-            "only if the coupon has this version: one ETag, or *",
-        ),
-        _ => (
-            ParameterIn::Header,
-            text.pattern(Some("^[!-~]{1,64}$")).into(),
-            "the same again is the same request",
-        ),
-    };
-    ParameterBuilder::new()
-        .name(name)
-        .parameter_in(place)
-        .required(Required::False)
-        .schema(Some(schema))
-        .description(Some(description))
-        .build()
-}
-
 fn components() -> Components {
     let mut components = schemas::all()
         .into_iter()
@@ -322,14 +235,14 @@ fn components() -> Components {
     for kind in KINDS {
         components = components.schema(kind.schema_name(), kind.schema());
     }
-    // What paths and methods that are not in this document are answered.
+    // Responses to paths and methods that are not in this document.
     components = components.response("NotFound", problem_response(&["NOT_FOUND"]));
     components = components.response("MethodNotAllowed", problem_response(&["METHOD_NOT_ALLOWED"]));
-    // What any request is answered whose head is too large.
+    // The response to any request with too large a head.
     components = components.response("HeaderTooLarge", problem_response(&["HEADER_TOO_LARGE"]));
     let user = ApiKeyValue::with_description(
         "X-User-Id",
-        "auth.mode = header: the user, as a gateway in front has recognised them",
+        "auth.mode = header: the user, as the gateway in front has authenticated it",
     );
     let bearer = |description: &str| {
         HttpBuilder::new()
@@ -337,14 +250,15 @@ fn components() -> Components {
             .description(Some(description.to_owned()))
     };
     let jwt = bearer(
-        "auth.mode = jwt: the user is sub; \"role\": \"admin\" for administrators, \"service\" for who issues for others",
+        "auth.mode = jwt: the user is sub; \"role\" is \"admin\" for administrators, \"service\" for services, \
+         which may issue for others",
     );
     components
         .security_scheme("user_id", SecurityScheme::ApiKey(ApiKey::Header(user)))
         .security_scheme("jwt", SecurityScheme::Http(jwt.bearer_format("JWT").build()))
         .security_scheme(
             "admin_token",
-            SecurityScheme::Http(bearer("the administrators' token, in both modes").build()),
+            SecurityScheme::Http(bearer("the admin token, in both modes").build()),
         )
         .build()
 }
@@ -352,44 +266,43 @@ fn components() -> Components {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::route::Route;
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_document_has_every_route_and_no_other() {
+    fn the_document_has_the_operations_of_the_table_and_no_others() {
         let document: serde_json::Value = serde_json::from_slice(&DOCUMENT).unwrap();
-        let described: BTreeSet<&str> = document["paths"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let routes: BTreeSet<&str> = Route::ALL.iter().map(|route| route.template()).collect();
-        assert_eq!(described, routes);
-    }
-
-    #[test]
-    fn every_problem_of_an_operation_is_one_and_each_is_met_somewhere() {
-        let met: BTreeSet<&str> = OPERATIONS
-            .iter()
-            .flat_map(|operation| operation.problems)
-            .copied()
-            .chain(["METHOD_NOT_ALLOWED", "HEADER_TOO_LARGE"])
-            .collect();
-        assert_eq!(met, KINDS.iter().map(|kind| kind.code).collect());
-        for operation in OPERATIONS {
-            let codes: BTreeSet<&&str> = operation.problems.iter().collect();
-            assert_eq!(
-                codes.len(),
-                operation.problems.len(),
-                "{} names one twice",
-                operation.name
-            );
+        let mut described = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let name = operation["operationId"].as_str().unwrap();
+                described.insert((path.clone(), method.clone(), name.to_owned()));
+            }
         }
+        let mut routed = BTreeSet::new();
+        for route in &ROUTES {
+            for operation in route.operations {
+                let method = format!("{:?}", operation.method).to_lowercase();
+                routed.insert((route.template().to_owned(), method, operation.name.to_owned()));
+            }
+        }
+        assert_eq!(described, routed);
     }
 
     #[test]
-    fn every_reference_leads_somewhere() {
+    fn every_problem_of_an_operation_is_known_and_every_known_problem_is_used() {
+        let general = ["METHOD_NOT_ALLOWED", "HEADER_TOO_LARGE"];
+        let mut used = BTreeSet::from(general);
+        for operation in ROUTES.iter().flat_map(|route| route.operations) {
+            let codes: Vec<&str> = operation.problems.concat();
+            let distinct = BTreeSet::from_iter(codes.iter().copied());
+            assert_eq!(distinct.len(), codes.len(), "{} repeats one", operation.name);
+            used.extend(codes);
+        }
+        assert_eq!(used, KINDS.iter().map(|kind| kind.code).collect());
+    }
+
+    #[test]
+    fn every_reference_has_a_target() {
         let document: serde_json::Value = serde_json::from_slice(&DOCUMENT).unwrap();
         let text = document.to_string();
         let references: BTreeSet<&str> = text

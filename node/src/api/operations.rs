@@ -1,34 +1,31 @@
-//! What operators and their machines ask: alive, ready, metrics.
+//! `/livez`, `/readyz` and `/metrics`, for orchestrators, balancers and monitoring.
 
-use actors::engine::NotReady;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 use warp::reply::Response;
 
-use super::{Answer, App, only_reads};
-use crate::http::call::Call;
 use crate::http::json as body;
+use crate::service::Service;
+use crate::service::engine::NotReady;
 use crate::telemetry;
 
-/// `/livez`: whoever answers lives.
-pub(crate) fn livez(call: &Call) -> Answer {
-    only_reads(call)?;
-    Ok(body::response(StatusCode::OK, &json!({"live": true})))
+/// `GET /livez`: the process works.
+pub(super) fn livez() -> Response {
+    body::response(StatusCode::OK, &json!({"live": true}))
 }
 
-/// `/readyz`: whether a balancer should send people here.
-pub(crate) fn readyz(app: &App, call: &Call) -> Answer {
-    only_reads(call)?;
-    let reasons = app.not_ready();
+/// `GET /readyz`: 200 if a balancer may send requests here, else 503 with the reasons.
+pub(super) fn readyz(service: &Service) -> Response {
+    let reasons = service.not_ready();
     if reasons.is_empty() {
-        return Ok(body::response(StatusCode::OK, &json!({"ready": true})));
+        return body::response(StatusCode::OK, &json!({"ready": true}));
     }
     let reasons: Vec<&str> = reasons.into_iter().map(reason).collect();
-    Ok(body::response(
+    body::response(
         StatusCode::SERVICE_UNAVAILABLE,
         &json!({"ready": false, "reasons": reasons}),
-    ))
+    )
 }
 
 /// The reason's name in the API.
@@ -42,13 +39,12 @@ const fn reason(not_ready: NotReady) -> &'static str {
     }
 }
 
-/// `/metrics`
-pub(crate) fn metrics(call: &Call) -> Answer {
-    only_reads(call)?;
+/// `GET /metrics`: all metrics, in the text format of Prometheus.
+pub(super) fn metrics() -> Response {
     let mut response = Response::new(telemetry::metrics().render().into());
     response.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
     );
-    Ok(response)
+    response
 }

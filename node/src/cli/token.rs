@@ -1,4 +1,4 @@
-//! `firstcome token`: what is asked of it.
+//! The arguments of `firstcome token`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use crate::config::Auth;
 use crate::service::auth::Role;
 use crate::service::auth::mint::{self, MintError};
 
-/// Longest that a token may count: whoever means more forgets it.
+/// Longest validity: a token that lives longer is forgotten.
 const EXPIRES_IN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Whose token, and for how long.
+/// Arguments of the command.
 #[derive(Debug, Args)]
 pub(crate) struct Token {
-    /// Whose it is (`sub`)
+    /// The user (`sub`)
     #[arg(long, value_name = "USER", value_parser = user)]
     user: UserId,
-    /// What they may do besides what every user may
+    /// Rights beyond those of every user
     #[arg(long, value_enum)]
     role: Option<TokenRole>,
-    /// How long it counts, like 15m or 7d
+    /// How long it is valid, like 15m or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = expires_in)]
     expires_in: Duration,
     /// The private key that signs it (PEM, PKCS #8), where only public ones are configured
@@ -30,17 +30,17 @@ pub(crate) struct Token {
     private_key_file: Option<PathBuf>,
 }
 
-/// Roles by the names that tokens have for them.
+/// Roles, by their names in tokens.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum TokenRole {
-    /// Makes and changes coupons
+    /// Creates and changes coupons
     Admin,
     /// Issues for others
     Service,
 }
 
 impl Token {
-    /// Makes it.
+    /// Mints the token.
     pub(crate) fn mint(self, auth: &Auth) -> Result<String, MintError> {
         let role = match self.role {
             None => Role::User,
@@ -49,7 +49,7 @@ impl Token {
         };
         mint::mint(
             auth,
-            &mint::Request {
+            &mint::TokenRequest {
                 user: self.user,
                 role,
                 expires_in: self.expires_in,
@@ -65,10 +65,10 @@ fn user(text: &str) -> Result<UserId, String> {
 
 fn expires_in(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    let sane = Duration::from_secs(1)..=EXPIRES_IN_MAX;
-    if sane.contains(&time) {
+    let allowed = Duration::from_secs(1)..=EXPIRES_IN_MAX;
+    if allowed.contains(&time) {
         Ok(time)
     } else {
-        Err("must be a second to a year".to_owned())
+        Err("must be between a second and a year".to_owned())
     }
 }

@@ -1,44 +1,50 @@
-//! How much one user may ask.
+//! Bounds of queues and rates.
 
 use std::num::NonZeroU32;
-
-use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
 use super::InvalidConfig;
+use super::check::{at_least_one, between};
+use super::keys::section;
 
-/// `limits.…`
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Issue requests a second that a user may send in the long run, like 5 or 0.2; by default there is no
-    /// limit.
-    pub user_rate: Option<f64>,
-    /// How many a user may send at once; by default as many as in one second, and at least one.
-    pub user_burst: Option<NonZeroU32>,
+/// Slowest and fastest rate: one request in a quarter of an hour, and more than a node serves.
+const RATES: RangeInclusive<f64> = 0.001..=1_000_000.0;
+
+section! {
+    /// `limits.…`
+    pub struct Limits in "limits." {
+        /// Most requests in all queues of the node; more are answered `OVERLOADED` at once.
+        requests_max: usize = actors::owning::router::REQUESTS_MAX, "number", check = at_least_one;
+        /// Most requests in the queue of one coupon, about two seconds of its owner's work; more are answered
+        /// `OVERLOADED` at once.
+        coupon_requests_max: usize = actors::owning::owner::actor::OWNER_PLACES, "number",
+            check = at_least_one;
+        /// Issue requests a second that each user may send on average, like 5 or 0.2; more are answered
+        /// `RATE_LIMITED`.
+        user_rate: Option<f64> = None, "number",
+            check = |rate| rate.map_or(Ok(()), |rate| between(rate, RATES)),
+            unset = "no limit";
+        /// Issue requests that each user may send at once.
+        user_burst: Option<NonZeroU32> = None, "number", unset = "those of one second, at least 1";
+    }
 }
 
 impl Limits {
-    /// Slowest and fastest rate there is reason for: one request in a quarter of an hour, and more than a
-    /// node serves.
-    const RATES: std::ops::RangeInclusive<f64> = 0.001..=1_000_000.0;
-
-    /// How many a user may send at once where there is a rate.
+    /// Requests that a user may send at once at this rate.
     pub(crate) fn burst(&self, rate: f64) -> NonZeroU32 {
-        // A rate is within bounds that fit.
+        // The bounds of a rate fit.
         self.user_burst
             .or_else(|| NonZeroU32::new(rate.ceil() as u32))
             .unwrap_or(NonZeroU32::MIN)
     }
 
+    /// Checks the values together.
     pub(super) fn check(&self) -> Result<(), InvalidConfig> {
-        match self.user_rate {
-            None if self.user_burst.is_some() => Err(InvalidConfig(
-                "limits.user_burst says nothing without limits.user_rate".to_owned(),
-            )),
-            Some(rate) if !Self::RATES.contains(&rate) => Err(InvalidConfig(
-                "limits.user_rate must be 0.001 to 1000000 requests a second".to_owned(),
-            )),
-            _ => Ok(()),
+        if self.user_rate.is_none() && self.user_burst.is_some() {
+            return Err(InvalidConfig(
+                "limits.user_burst has no effect without limits.user_rate".to_owned(),
+            ));
         }
+        Ok(())
     }
 }

@@ -5,13 +5,13 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use url::Url;
 
-/// Where a web page comes from, as browsers write it: `https://shop.example`.
+/// The origin of a web page, as browsers write it: `https://shop.example`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin(String);
 
 impl Origin {
-    /// Reads an origin. It must be written as browsers write it, for theirs is compared letter by letter; and
-    /// `*` is none: whoever means everybody has not thought of whom.
+    /// Parses an origin. It must be written as browsers write it, as it is compared byte by byte. `*` is not
+    /// accepted.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not an origin like https://shop.example");
         let url = Url::parse(text)
@@ -26,7 +26,7 @@ impl Origin {
         }
     }
 
-    /// As browsers write it.
+    /// The origin as browsers write it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_what_a_browser_writes() {
+    fn an_origin_is_written_as_browsers_write_it() {
         for text in [
             "https://shop.example",
             "http://localhost:3000",

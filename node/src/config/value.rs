@@ -1,4 +1,4 @@
-//! Values that are more than a text or a number.
+//! Values that are parsed: URLs, lists, secrets.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,24 +11,24 @@ use serde::ser::Serializer;
 
 use super::{HostPort, Origin};
 
-/// Where coupons are stored.
+/// The URL of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// The embedded database, in this file.
+    /// A file of the embedded database.
     Sqlite(PathBuf),
-    /// A MySQL or MariaDB server: the URL as it was given, with its password.
+    /// The URL of a MySQL or MariaDB server, with its password.
     MySql(String),
 }
 
 impl StoreUrl {
-    /// Reads `sqlite://<path>`, where the path may be relative, or
+    /// Parses `sqlite://<path>`, where the path may be relative, or
     /// `mysql://user:password@host:port/database`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text.split_once("://") {
             Some(("sqlite", path)) if !path.is_empty() && !path.contains('?') => {
                 Ok(Self::Sqlite(PathBuf::from(path)))
             }
-            // What else is wrong with it is said by the driver, when it is opened.
+            // The driver checks the rest when it connects.
             Some(("mysql" | "mariadb", server)) if server.contains('/') => Ok(Self::MySql(text.to_owned())),
             _ => Err("must be sqlite://<path> or mysql://user:password@host:port/database".to_owned()),
         }
@@ -59,10 +59,10 @@ fn without_password(url: &str) -> String {
     }
 }
 
-/// What is shown in place of a secret.
+/// Printed in place of a secret.
 pub(super) const HIDDEN: &str = "[hidden]";
 
-/// Writes that there is a secret, not which.
+/// Writes [`HIDDEN`] for a secret.
 #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
 pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
     match secret {
@@ -71,7 +71,7 @@ pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S
     }
 }
 
-/// Reads networks from a list, or from one text with commas, as the environment has it.
+/// Parses a list of networks, or a string with commas between them, as the environment has it.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     deserializer.deserialize_any(Several {
         what: "networks like 10.0.0.0/8",
@@ -79,7 +79,7 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
     })
 }
 
-/// Reads origins the same way.
+/// Parses origins in the same way.
 pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Origin>, D::Error> {
     deserializer.deserialize_any(Several {
         what: "origins like https://shop.example",
@@ -87,7 +87,7 @@ pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
     })
 }
 
-/// Reads addresses the same way.
+/// Parses addresses in the same way.
 pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostPort>, D::Error> {
     deserializer.deserialize_any(Several {
         what: "addresses like node-1.internal:7400",
@@ -95,7 +95,7 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
     })
 }
 
-/// Several of what one text each says.
+/// Parses several values, each from a string.
 struct Several<T> {
     what: &'static str,
     one: fn(&str) -> Result<T, String>,
@@ -125,7 +125,7 @@ impl<'de, T> Visitor<'de> for Several<T> {
     }
 }
 
-/// One network; an address alone is a network of one.
+/// Parses a network; a single address is a network as well.
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse()

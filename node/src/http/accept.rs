@@ -1,4 +1,5 @@
-//! The accept loop: who gets a place, who is refused, and who waits in the system's queue.
+//! The accept loop: serves connections up to a limit, refuses a bounded number beyond it, and leaves the rest
+//! in the system's queue.
 
 use std::convert::Infallible;
 use std::io;
@@ -6,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::metrics::HTTP_CONNECTIONS_REFUSED;
+use crate::metrics::HTTP_CONNECTIONS_REFUSED;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use warp::Filter;
@@ -14,49 +15,49 @@ use warp::reply::Response;
 
 use super::connection::{open, serve};
 use super::listener::{Shared, Stage};
+use super::problem::Problem;
 use super::refuse;
 
-/// How long to wait when the system has no more sockets to give; others may close meanwhile.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after the system had no socket to give; others may close meanwhile.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Places that connections take until they end.
-struct Places {
+/// Permits of connections, held until they end.
+struct Permits {
     served: Arc<Semaphore>,
     refused: Arc<Semaphore>,
 }
 
-/// A place.
-enum Place {
+/// The permit of one connection.
+enum Permit {
     Served(OwnedSemaphorePermit),
     Refused(OwnedSemaphorePermit),
 }
 
-impl Places {
-    /// A place to be served in if there is one, else one to be refused in; while there is neither, this waits
-    /// for whichever comes first.
+impl Permits {
+    /// Returns a permit to be served, else one to be refused; waits while there is neither.
     ///
-    /// Cancel safety: nothing is taken by a call that was dropped.
-    async fn take(&self) -> Place {
+    /// Cancel safety: a dropped call takes no permit.
+    async fn acquire(&self) -> Permit {
         if let Ok(permit) = Arc::clone(&self.served).try_acquire_owned() {
-            return Place::Served(permit);
+            return Permit::Served(permit);
         }
         let served = Arc::clone(&self.served).acquire_owned();
         let refused = Arc::clone(&self.refused).acquire_owned();
         let permit = tokio::select! {
             biased;
-            Ok(permit) = served => Some(Place::Served(permit)),
-            Ok(permit) = refused => Some(Place::Refused(permit)),
+            Ok(permit) = served => Some(Permit::Served(permit)),
+            Ok(permit) = refused => Some(Permit::Refused(permit)),
             else => None,
         };
         match permit {
-            Some(place) => place,
+            Some(permit) => permit,
             // The semaphores are never closed.
             None => std::future::pending().await,
         }
     }
 }
 
-/// Accepts until told to stop. Whoever was accepted holds a receiver of the stage until the end.
+/// Accepts connections until the stage changes. Each connection holds a receiver of the stage until it ends.
 pub(super) async fn accept<F>(
     socket: TcpListener,
     routes: F,
@@ -67,7 +68,7 @@ pub(super) async fn accept<F>(
     F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
 {
-    let places = Places {
+    let permits = Permits {
         served: Arc::new(Semaphore::new(connections_max)),
         refused: Arc::new(Semaphore::new(refuse::REFUSALS_MAX)),
     };
@@ -78,37 +79,36 @@ pub(super) async fn accept<F>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let place = tokio::select! {
-                    place = places.take() => place,
+                let permit = tokio::select! {
+                    permit = permits.acquire() => permit,
                     _ = stage.changed() => return,
                 };
-                admit(stream, peer.ip(), place, &routes, &shared, &stage);
+                admit(stream, peer.ip(), permit, &routes, &shared, &stage);
             }
-            // Whoever hung up before it was their turn holds up nobody else.
-            Err(error) if is_theirs(&error) => {
-                tracing::debug!(%error, "a connection ended before it was accepted")
+            Err(error) if is_about_one_connection(&error) => {
+                tracing::debug!(%error, "connection ended before it was accepted")
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
 }
 
-/// Whether this is about one connection, and not about the system or the socket.
-fn is_theirs(error: &io::Error) -> bool {
+/// True if the error is about one connection, not about the system or the socket.
+fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
 }
 
-/// Serves or refuses whoever has a place.
+/// Serves or refuses a connection, by its permit.
 fn admit<F>(
     stream: TcpStream,
     peer: IpAddr,
-    place: Place,
+    permit: Permit,
     routes: &F,
     shared: &Arc<Shared>,
     stage: &watch::Receiver<Stage>,
@@ -117,28 +117,30 @@ fn admit<F>(
     F::Future: Send,
 {
     let (shared, stage) = (Arc::clone(shared), stage.clone());
-    match place {
-        Place::Served(permit) => {
+    match permit {
+        Permit::Served(permit) => {
             let serving = serve(stream, peer, routes.clone(), shared, stage);
             tokio::spawn(async move {
                 serving.await;
                 drop(permit);
             });
         }
-        Place::Refused(permit) => {
+        Permit::Refused(permit) => {
             metrics::counter!(HTTP_CONNECTIONS_REFUSED).increment(1);
             tokio::spawn(async move {
                 let refusing = async {
                     let mut transport = open(stream, &shared).await.ok()?;
-                    refuse::dismiss(&mut transport, refuse::full()).await.ok()
+                    refuse::dismiss(&mut transport, Problem::overloaded().into_response())
+                        .await
+                        .ok()
                 };
-                if tokio::time::timeout(refuse::REFUSAL_LIMIT, refusing)
+                if tokio::time::timeout(refuse::REFUSAL_TIMEOUT, refusing)
                     .await
                     .ok()
                     .flatten()
                     .is_none()
                 {
-                    tracing::debug!(%peer, "a client did not stay to hear that there are too many");
+                    tracing::debug!(%peer, "client closed a connection before it was refused");
                 }
                 drop((permit, stage));
             });
@@ -151,9 +153,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_concerns_all_makes_all_wait() {
+    fn only_errors_of_the_system_pause_the_loop() {
         // ECONNABORTED and ECONNRESET; then EMFILE, ENFILE, ENOBUFS and ENOMEM.
-        let is_theirs = |number| is_theirs(&io::Error::from_raw_os_error(number));
-        assert!([103, 104].into_iter().all(is_theirs) && ![24, 23, 105, 12].into_iter().any(is_theirs));
+        let is_about_one = |number| is_about_one_connection(&io::Error::from_raw_os_error(number));
+        assert!([103, 104].into_iter().all(is_about_one) && ![24, 23, 105, 12].into_iter().any(is_about_one));
     }
 }

@@ -1,7 +1,7 @@
-//! Who a client is: the address that the last proxy we trust saw.
+//! The client's address behind trusted proxies.
 //!
-//! `X-Forwarded-For` alone. A proxy that writes one of it and RFC 7239's `Forwarded` lets the other pass as
-//! the client sent it, so whoever believes both believes the client.
+//! Only `X-Forwarded-For` is read. A proxy that writes either it or RFC 7239's `Forwarded` passes the other
+//! on as the client sent it, so reading both would trust the client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,15 +10,15 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The client behind this peer: the first address from the right that is no trusted proxy's, or the last that
-/// can be read. What anybody says whom we do not trust is ignored.
-pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+/// Returns the first address from the right that is not a trusted proxy, or the last one that can be parsed.
+/// The header of a peer that is not trusted is ignored.
+pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     let trusts = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     if !trusts(&client) {
         return client;
     }
-    // Several headers are one list; each proxy writes whom it saw at its end.
+    // Several headers form one list; each proxy appends the address that it saw.
     for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
         for hop in value.as_bytes().rsplit(|byte| *byte == b',') {
             match address(hop) {
@@ -33,7 +33,7 @@ pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Ip
     client
 }
 
-/// An address, with or without a port, as proxies write it.
+/// Parses an address with or without a port, as proxies write it.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
@@ -56,22 +56,22 @@ mod tests {
         for value in forwarded {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
         }
-        client(peer.parse().unwrap(), &headers, &trusted).to_string()
+        client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
     }
 
     #[test]
-    fn whoever_is_not_trusted_names_nobody() {
+    fn the_header_of_an_untrusted_peer_is_ignored() {
         assert_eq!(seen("203.0.113.9", &["198.51.100.1"]), "203.0.113.9");
         assert_eq!(seen("203.0.113.9", &["10.0.0.1"]), "203.0.113.9");
     }
 
     #[test]
-    fn the_client_is_whom_the_last_trusted_proxy_saw() {
+    fn the_client_is_the_address_that_the_last_trusted_proxy_saw() {
         assert_eq!(seen("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(
             seen("10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.0.0.2"]),
             "198.51.100.1",
-            "1.1.1.1 is what the client says of itself"
+            "1.1.1.1 is written by the client"
         );
         assert_eq!(
             seen("10.0.0.1", &["1.1.1.1", "198.51.100.1,10.0.0.2", " 10.0.0.3 "]),
@@ -83,12 +83,12 @@ mod tests {
         assert_eq!(
             seen("10.0.0.1", &["10.0.0.3, 10.0.0.2"]),
             "10.0.0.3",
-            "all are ours"
+            "all are trusted"
         );
     }
 
     #[test]
-    fn what_cannot_be_read_ends_the_walk() {
+    fn an_unreadable_address_ends_the_search() {
         assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["unknown"]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["1.1.1.1, _hidden, 10.0.0.2"]), "10.0.0.2");

@@ -1,14 +1,15 @@
-//! One connection, from the handshake to its end.
+//! Serves one connection, from the handshake to its end.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use actors::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_CUT};
+use crate::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_CUT};
 use http::Request;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::Connection;
@@ -22,18 +23,18 @@ use warp::Filter;
 use warp::reply::Response;
 
 use super::listener::{Shared, Stage};
-use super::pace::{Late, Pace};
-use super::problem::Problem;
+use super::pace::{Pace, Timeout};
+use super::problem::RequestError;
 use super::stream::{SharedPace, Stream, Transport};
 use super::{refuse, request, tls};
 
-/// How a connection came to its end.
+/// How a connection ended.
 enum End {
-    /// By itself.
+    /// The client or hyper closed it.
     Closed(hyper::Result<()>),
-    /// We waited long enough.
-    Late(Late),
-    /// The node has stopped.
+    /// The client was too slow.
+    TimedOut(Timeout),
+    /// The node stops, and does not wait any longer.
     Cut,
 }
 
@@ -48,16 +49,16 @@ pub(super) async fn serve<F>(
     F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
 {
-    let _counted = Counted::new();
+    let _open = OpenConnection::new();
     let opened = tokio::select! {
         opened = open(stream, &shared) => opened,
-        // Nobody has asked for anything yet.
+        // No request has begun.
         _ = stage.changed() => return,
     };
     let transport = match opened {
         Ok(transport) => transport,
         Err(error) => {
-            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            tracing::debug!(%peer, %error, "TLS handshake failed");
             return cut("handshake");
         }
     };
@@ -66,13 +67,13 @@ pub(super) async fn serve<F>(
     let respond = {
         let (shared, pace) = (Arc::clone(&shared), pace.clone());
         service_fn(move |request: Request<Incoming>| {
-            pace.lock().asked();
-            let (head, request) = request::behead(request, peer, &shared.trusted_proxies, &shared.patience);
-            let answer = tower_service::Service::call(&mut *service.borrow_mut(), request);
-            let (pace, leaving) = (pace.clone(), shared.leaving.clone());
+            pace.lock().request_began();
+            let (head, request) = request::split(request, peer, &shared);
+            let response = tower_service::Service::call(&mut *service.borrow_mut(), request);
+            let (pace, options) = (pace.clone(), shared.responses.clone());
             async move {
-                let response = request::respond(&head, leaving, answer).await;
-                pace.lock().answered(head.has_left_unread(), Instant::now());
+                let response = request::respond(&head, options, response).await;
+                pace.lock().responded(head.has_left_unread(), Instant::now());
                 Ok::<_, Infallible>(response)
             }
         })
@@ -90,11 +91,11 @@ pub(super) async fn serve<F>(
     .await;
 }
 
-/// The connection as bytes of HTTP.
+/// Prepares a connection for HTTP: makes the TLS handshake if TLS is configured.
 pub(super) async fn open(stream: TcpStream, shared: &Shared) -> Result<Transport, tls::HandshakeError> {
-    // Answers are small and written whole; waiting to fill a packet would only delay them.
+    // Responses are small and written at once; waiting to fill a packet would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was not set");
+        tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
     match &shared.tls {
         None => Ok(Transport::Plain(stream)),
@@ -102,7 +103,7 @@ pub(super) async fn open(stream: TcpStream, shared: &Shared) -> Result<Transport
     }
 }
 
-/// Drives the connection to its end, and looks at the clock and at the node's stage meanwhile.
+/// Drives the connection to its end, within its timeouts and the stage of the node.
 async fn watch<S, B>(
     connection: &mut Connection<TokioIo<Stream>, S>,
     pace: &SharedPace,
@@ -121,7 +122,7 @@ where
             biased;
             closed = &mut *connection => return End::Closed(closed),
             changed = stage.changed() => match (changed, *stage.borrow_and_update()) {
-                // The listener was dropped, not stopped: nobody will ever tell more.
+                // The listener was dropped without being stopped: the stage will not change again.
                 (Err(_), _) | (Ok(()), Stage::Cut) => return End::Cut,
                 (Ok(()), Stage::Stopping) => {
                     pace.lock().stop(Instant::now());
@@ -129,17 +130,17 @@ where
                 }
                 (Ok(()), Stage::Serving) => {}
             },
-            late = std::future::poll_fn(|cx| overdue(pace, clock.as_mut(), cx)) => return End::Late(late),
+            timeout = poll_fn(|cx| poll_timeout(pace, clock.as_mut(), cx)) => return End::TimedOut(timeout),
         }
     }
 }
 
-/// Ready when patience ends. The clock is set anew only when it must ring earlier, or rang too early: most
-/// requests set none.
-fn overdue(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Late> {
+/// Ready when the connection has timed out. The timer is reset only if it must fire earlier, or fired too
+/// early: most requests set none.
+fn poll_timeout(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Timeout> {
     loop {
-        let Some((at, late)) = pace.lock().deadline() else {
-            // The client waits for us, so this is polled again when there is something to wait for.
+        let Some((at, timeout)) = pace.lock().deadline() else {
+            // The client waits for a response; this is polled again when that changes.
             return Poll::Pending;
         };
         if clock.deadline() > at.into() {
@@ -149,61 +150,62 @@ fn overdue(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) 
             return Poll::Pending;
         }
         if Instant::now() >= at {
-            return Poll::Ready(late);
+            return Poll::Ready(timeout);
         }
         clock.as_mut().reset(at.into());
     }
 }
 
-/// Says the last word where there is one, and counts.
+/// Sends a last response if there is one, and counts the connection.
 async fn finish(end: End, peer: IpAddr, pace: &SharedPace, mut transport: Transport) {
     match end {
         End::Closed(Ok(())) if pace.lock().has_left_unread() => refuse::linger(&mut transport).await,
         End::Closed(Ok(())) => {}
         End::Closed(Err(error)) => {
-            tracing::debug!(%peer, %error, "a connection broke");
+            tracing::debug!(%peer, %error, "connection failed");
             if error.is_parse() {
                 cut(if error.is_parse_too_large() {
                     "header_too_large"
                 } else {
                     "malformed"
                 });
-                // hyper has answered, and hung up its side.
+                // hyper has responded and closed its side.
                 refuse::linger(&mut transport).await;
             }
         }
-        End::Late(late) => {
-            tracing::debug!(%peer, ?late, "a connection is closed");
-            cut(reason(late));
-            match late {
-                // Words would not be taken either, or come between an answer and its end.
-                Late::Write => reset(&transport),
-                Late::Header if pace.lock().is_stalled() => reset(&transport),
-                Late::Header => {
-                    let dismissed = refuse::dismiss(&mut transport, Problem::RequestTimeout);
-                    // A client that is gone does not hear why.
-                    let _ = tokio::time::timeout(refuse::REFUSAL_LIMIT, dismissed).await;
+        End::TimedOut(timeout) => {
+            tracing::debug!(%peer, ?timeout, "connection timed out");
+            cut(reason(timeout));
+            match timeout {
+                // The client would not read this response either, or it would interrupt another.
+                Timeout::Write => reset(&transport),
+                Timeout::Header if pace.lock().is_stalled() => reset(&transport),
+                Timeout::Header => {
+                    let response = RequestError::TimedOut.into_response();
+                    let dismissed = refuse::dismiss(&mut transport, response);
+                    // The client may be gone.
+                    let _ = tokio::time::timeout(refuse::REFUSAL_TIMEOUT, dismissed).await;
                 }
-                Late::Silent | Late::Idle => {}
+                Timeout::Silent | Timeout::Idle => {}
             }
         }
         End::Cut => cut("stopping"),
     }
 }
 
-/// Lets the system forget what was not sent, too: else it would go on offering it.
+/// Makes the system discard what was not sent.
 fn reset(transport: &Transport) {
-    // Without it the system gives up later.
+    // If this fails, the system discards it later.
     let _ = transport.socket().set_zero_linger();
 }
 
-/// The reason's name in metrics.
-const fn reason(late: Late) -> &'static str {
-    match late {
-        Late::Silent => "silent",
-        Late::Header => "header",
-        Late::Idle => "idle",
-        Late::Write => "write",
+/// The label of the reason in metrics.
+const fn reason(timeout: Timeout) -> &'static str {
+    match timeout {
+        Timeout::Silent => "silent",
+        Timeout::Header => "header",
+        Timeout::Idle => "idle",
+        Timeout::Write => "write",
     }
 }
 
@@ -211,19 +213,19 @@ fn cut(reason: &'static str) {
     metrics::counter!(HTTP_CONNECTIONS_CUT, "reason" => reason).increment(1);
 }
 
-/// One open connection, in the gauge.
-struct Counted;
+/// Counts one open connection until it is dropped.
+struct OpenConnection;
 
 static CONNECTIONS: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!(HTTP_CONNECTIONS));
 
-impl Counted {
+impl OpenConnection {
     fn new() -> Self {
         CONNECTIONS.increment(1.0);
         Self
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         CONNECTIONS.decrement(1.0);
     }

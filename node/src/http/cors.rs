@@ -1,9 +1,8 @@
-//! What browsers must be told before they show our answers to a page of another origin (the CORS protocol of
-//! the Fetch standard).
+//! CORS (Fetch standard): the headers that let pages of other origins read responses.
 //!
-//! It stands where answers leave, so that refusals carry it as well, and also what is said of a handler that
-//! panicked: a page must be able to read a 409 and a 500. What is said before a request is understood (400,
-//! 408, 431, and 503 at the door) has no origin to name.
+//! They are added where responses leave, so that refusals and the response to a panic have them as well: a
+//! page must be able to read a 409 and a 500. Responses before a request is parsed (400, 408, 431, and 503 in
+//! place of a connection) have none, as the origin is not known.
 
 use std::collections::HashSet;
 
@@ -15,31 +14,31 @@ use http::header::{
 use http::{HeaderValue, Method, StatusCode};
 use warp::reply::Response;
 
-use super::call::Head;
+use super::head::Head;
 use crate::config::Origin;
 
-/// What requests may carry besides what every page may send.
+/// Request headers that pages may send, besides those that every page may.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "authorization, content-type, idempotency-key, if-match, traceparent, tracestate, x-request-id, x-user-id",
+    "authorization, content-type, idempotency-key, if-match, traceparent, tracestate, x-request-id, \
+     x-user-id",
 );
 
-/// What pages may read of answers besides what every page may read.
+/// Response headers that pages may read, besides those that every page may.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "etag, idempotent-replayed, location, retry-after, traceresponse, www-authenticate, x-request-id",
 );
 
-/// How long a browser need not ask again, in seconds: ten minutes, so that an origin that was taken out is
-/// soon forgotten.
+/// Seconds for which browsers cache a preflight: ten minutes, so that a removed origin is soon refused.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Origins whose pages may read our answers.
+/// Origins whose pages may read responses.
 #[derive(Debug)]
 pub(crate) struct Cors(HashSet<HeaderValue>);
 
 impl Cors {
-    /// None, where there are no such origins: then answers stay as they are.
+    /// `None` without origins: responses stay as they are.
     pub(crate) fn new(origins: &[Origin]) -> Option<Self> {
-        // Origins are ASCII, which is what a header value must be.
+        // Origins are ASCII, which is valid in a header.
         let origins: HashSet<HeaderValue> = origins
             .iter()
             .filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok())
@@ -47,15 +46,14 @@ impl Cors {
         (!origins.is_empty()).then_some(Self(origins))
     }
 
-    /// Completes an answer that is about to leave.
+    /// Adds the headers to a response.
     ///
-    /// A question whether a request may be sent (a preflight) has been answered by its route like any method
-    /// that it does not take: 405, with those that it takes. That is all there is to tell, so the routes need
-    /// not know of such questions.
+    /// Routes do not know preflights: they respond 405 with the methods that they accept, as to any other
+    /// method. That is all a preflight asks for.
     pub(crate) fn complete(&self, head: &Head, mut response: Response) -> Response {
         let origin = head.headers.get(ORIGIN).filter(|origin| self.0.contains(*origin));
         if let Some(origin) = origin {
-            if let Some(methods) = asked_before(head, &response) {
+            if let Some(methods) = preflight_methods(head, &response) {
                 response = Response::default();
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 let headers = response.headers_mut();
@@ -71,7 +69,7 @@ impl Cors {
                 .headers_mut()
                 .insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         }
-        // Whatever keeps answers must not give one origin's to another, or one without an origin to any.
+        // Caches must not use a response to one origin for another, or for none.
         response
             .headers_mut()
             .append(VARY, HeaderValue::from_static("origin"));
@@ -79,9 +77,10 @@ impl Cors {
     }
 }
 
-/// The methods of the route, if it was asked whether a request may be sent.
-fn asked_before(head: &Head, response: &Response) -> Option<HeaderValue> {
-    let asked = head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let refused = asked && response.status() == StatusCode::METHOD_NOT_ALLOWED;
+/// The methods of the route, if the request is a preflight.
+fn preflight_methods(head: &Head, response: &Response) -> Option<HeaderValue> {
+    let is_preflight =
+        head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let refused = is_preflight && response.status() == StatusCode::METHOD_NOT_ALLOWED;
     refused.then(|| response.headers().get(ALLOW).cloned()).flatten()
 }

@@ -1,4 +1,4 @@
-//! JSON in and out. Strict in: what a client sends and we do not know is a mistake that it wants to hear of.
+//! Reads and writes JSON. Reading is strict: an unknown field is an error, as it is a mistake of the client.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,9 +14,9 @@ use serde_json::Value;
 use smallvec::SmallVec;
 use warp::reply::Response;
 
-use super::problem::Problem;
+use super::problem::RequestError;
 
-/// Anything that is written as its text.
+/// Serializes a value as the string that `Display` makes of it.
 #[derive(Debug)]
 pub(crate) struct Text<T>(pub(crate) T);
 
@@ -26,34 +26,25 @@ impl<T: fmt::Display> Serialize for Text<T> {
     }
 }
 
-/// One page of a list.
-#[derive(Debug, Serialize)]
-pub(crate) struct Page<T> {
-    /// What is on it.
-    pub(crate) items: Vec<T>,
-    /// Where the next one begins, if there is one.
-    pub(crate) next_cursor: Option<String>,
-}
-
 /// A response with this body.
 pub(crate) fn response(status: StatusCode, body: &impl Serialize) -> Response {
-    let mut text = Written::new();
+    let mut text = JsonText::new();
     let written = serde_json::to_writer(&mut text, body).map(|()| text);
     response_of_text("application/json", status, written)
 }
 
-/// A response with this text, of a media type that is JSON; an empty 500 if it was not written.
+/// A response with this JSON text; an empty 500 if the text could not be written.
 pub(crate) fn response_of_text(
     media_type: &'static str,
     status: StatusCode,
-    written: serde_json::Result<Written>,
+    written: serde_json::Result<JsonText>,
 ) -> Response {
     let text = match written {
         Ok(text) if text.spilled() => Bytes::from(text.into_vec()),
         Ok(text) => Bytes::copy_from_slice(&text),
         Err(error) => {
-            // Our bodies have text keys only, so this would be a mistake in a `Serialize`.
-            tracing::error!(%error, "an answer cannot be written");
+            // All bodies have string keys, so this would be a bug in a `Serialize`.
+            tracing::error!(%error, "failed to serialize a response");
             let mut response = Response::default();
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             return response;
@@ -67,18 +58,21 @@ pub(crate) fn response_of_text(
     response
 }
 
-/// An answer's text while it is written: on the stack, where there is room for a usual answer to an issue
-/// request; lists grow beyond it.
-pub(crate) type Written = SmallVec<[u8; 384]>;
+/// The text of a response while it is written. The response to an issue request fits on the stack; a list
+/// moves to the heap.
+pub(crate) type JsonText = SmallVec<[u8; 384]>;
 
-/// Reads a body: 400 if it is no JSON object, 422 with the field's path if it is one that does not fit.
-pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let no_json = |error: &serde_json::Error| Problem::Malformed(format!("the body is not JSON: {error}"));
-    // Whether it is JSON at all comes first, or half an object with a wrong field would be called a whole
-    // one.
-    serde_json::from_slice::<IgnoredAny>(body).map_err(|error| no_json(&error))?;
+/// Parses a body: `MALFORMED` if it is not a JSON object, `INVALID` with the path of a field that does not
+/// fit.
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestError> {
+    let not_json =
+        |error: &serde_json::Error| RequestError::Malformed(format!("the body is not JSON: {error}"));
+    // The syntax is checked first: half an object with a wrong field is malformed, not invalid.
+    serde_json::from_slice::<IgnoredAny>(body).map_err(|error| not_json(&error))?;
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Problem::Malformed("the body is not a JSON object".to_owned()));
+        return Err(RequestError::Malformed(
+            "the body is not a JSON object".to_owned(),
+        ));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -86,15 +80,15 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         match error.into_inner() {
             error if error.is_data() => {
                 let message = message(&error);
-                Problem::invalid(field(path, &message), message)
+                RequestError::invalid(field(path, &message), message)
             }
-            error => no_json(&error),
+            error => not_json(&error),
         }
     })
 }
 
-/// The field that is meant. The path of one that is missing, or there twice, ends at what it is (not) in; the
-/// message has its name.
+/// The path of the field. For a missing or duplicate field serde reports the path of its object, and names
+/// the field in the message.
 fn field(path: String, message: &str) -> String {
     let named = message
         .strip_prefix("missing field `")
@@ -106,7 +100,7 @@ fn field(path: String, message: &str) -> String {
     }
 }
 
-/// What is wrong, without the place in the text, which the field's path tells better.
+/// The error without its position in the text: the path of the field says more.
 fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let end = text.rfind(" at line ").unwrap_or(text.len());
@@ -116,23 +110,23 @@ fn message(error: &serde_json::Error) -> String {
         .collect()
 }
 
-/// Messages may quote the client's own text, which can be as long as the body.
+/// Most characters of a message. It may quote the client's text, which can be as long as the body.
 const MESSAGE_CHARS_MAX: usize = 200;
 
-/// Tells *absent* (keep) from *null* (clear) in a merge patch: an absent field is never asked, and stays
-/// `None` by default.
+/// Tells an absent field (`None`, by the default) from null (`Some(None)`): in a merge patch absent keeps and
+/// null clears.
 pub(crate) fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A field that is there, whatever it holds; also null.
+/// Reads a field that is present with any value, also null.
 pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
 
-/// A `T` written as an object: what is derived would take a list of its values as well.
+/// Accepts a `T` only as an object: a derived `Deserialize` would also accept an array of its fields.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -156,7 +150,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A time as clients write it.
+/// A time in RFC 3339.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Time(pub(crate) Timestamp);
 
@@ -177,7 +171,7 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Inner {
-        #[expect(dead_code, reason = "only that it is read matters")]
+        #[expect(dead_code, reason = "the test only reads it")]
         value: u64,
     }
 
@@ -191,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_null_and_a_value_are_three_things() {
+    fn absent_null_and_a_value_are_told_apart() {
         assert!(parse::<Outer>(b"{}").unwrap().inner.is_none());
         assert!(
             parse::<Outer>(br#"{"inner": null}"#)
@@ -216,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_object_is_malformed() {
+    fn a_body_that_is_not_a_json_object_is_malformed() {
         for body in [
             "",
             "nonsense",
@@ -230,18 +224,18 @@ mod tests {
             r#"{"inner": 1} x"#,
         ] {
             assert!(
-                matches!(parse::<Outer>(body.as_bytes()), Err(Problem::Malformed(_))),
+                matches!(parse::<Outer>(body.as_bytes()), Err(RequestError::Malformed(_))),
                 "{body}"
             );
         }
         assert!(matches!(
             parse::<Outer>(b"{\"at\": \"\xff\"}"),
-            Err(Problem::Malformed(_))
+            Err(RequestError::Malformed(_))
         ));
     }
 
     #[test]
-    fn what_does_not_fit_is_named_by_its_path() {
+    fn an_invalid_field_is_named_by_its_path() {
         for (body, path) in [
             (r#"{"other": 1}"#, "other"),
             (r#"{"inner": {"value": -1}}"#, "inner.value"),
@@ -253,7 +247,7 @@ mod tests {
             (r#"{"at": 5}"#, "at"),
             (r#"{"at": null, "at": null}"#, "at"),
         ] {
-            let Err(Problem::Invalid(errors)) = parse::<Outer>(body.as_bytes()) else {
+            let Err(RequestError::Invalid(errors)) = parse::<Outer>(body.as_bytes()) else {
                 panic!("{body}")
             };
             assert_eq!(errors[0].field, path, "{body}: {}", errors[0].message);

@@ -1,13 +1,9 @@
-//! The listener: an accept loop that can stand on the open internet. Everything it waits for has a limit,
-//! everything it holds a bound.
+//! The listener: an accept loop for the open internet. Everything it waits for has a timeout, everything it
+//! holds a bound; the server that warp brings has neither.
 //!
-//! Ours rather than warp's, which has none of that. `accept` gives places, as many as `files` has room for;
-//! `connection` serves one client, `pace` is its patience, `stream` its bytes, `tls` encrypts them; `request`
-//! is around every request, with `client` and `trace`; `refuse` speaks where no route does.
-//!
-//! Decided: a client that has sent its request and closes its side is answered all the same, as what it asked
-//! for may have been done. Answers go out as soon as they are made: with hyper's `pipeline_flush` one would
-//! wait for the rest of a next request that may never come.
+//! A client that closes its side after its request still gets the response, as the request may have been
+//! executed. Responses are sent at once: with hyper's `pipeline_flush` one would wait for the rest of a next
+//! request that may never come.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,44 +18,44 @@ use tokio::sync::watch;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::call::Patience;
+use super::body::BodyDeadline;
 use super::cors::Cors;
 use super::{accept, open_files, pace, request, tls};
 use crate::config::{AccessLog, Config, Origin};
 
-/// Most connections, unless it is said otherwise: about 16 KiB each, so 256 MiB.
+/// Default of the most connections: about 16 KiB each, so 256 MiB.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
-/// Connections that the system holds until they are accepted: a burst within one turn of a busy loop. It may
-/// allow fewer (`net.core.somaxconn`).
+/// Connections that the system holds until they are accepted: a burst within one turn of a busy loop. The
+/// system may hold fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
-/// Largest head of a request: browsers with all their cookies stay below half of it.
+/// Largest head of a request: twice that of a browser with all its cookies.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// Most that a connection buffers each way: a head, or the answers to what is pipelined.
+/// Largest buffer of a connection in each direction: for a head, or responses to pipelined requests.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// How a socket is served.
+/// Options of a listener.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Most connections at the same time.
+    /// Most open connections.
     pub connections_max: usize,
-    /// How long a client may take to send the head of a request.
+    /// Time for a client to send the head of a request.
     pub header_timeout: Duration,
-    /// How long a client may take to send the body, in all.
+    /// Time for a client to send the whole body.
     pub body_timeout: Duration,
-    /// How long a connection may stay open between requests.
+    /// Time that a connection may stay open between requests.
     pub idle_timeout: Duration,
-    /// How long a client may take to read the next 16 KiB of answers.
+    /// Time for a client to read the next 16 KiB of responses.
     pub write_timeout: Duration,
-    /// Networks of proxies that are believed whom they forward for.
+    /// Networks of proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Which requests are logged.
+    /// Requests that are logged.
     pub access: AccessLog,
-    /// Origins whose pages may read the answers.
+    /// Origins whose pages may read responses.
     pub cors_origins: Vec<Origin>,
-    /// With TLS, or without.
+    /// TLS, if it is configured.
     pub tls: Option<tls::Options>,
 }
 
@@ -69,53 +65,53 @@ impl Default for Options {
     }
 }
 
-/// What a listener is about to do.
+/// Stage of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Serve.
+    /// Accepts connections and serves requests.
     Serving,
-    /// Finish requests, and take no more.
+    /// Finishes requests and accepts no more.
     Stopping,
-    /// End connections as they are.
+    /// Closes connections as they are.
     Cut,
 }
 
-/// What all connections share.
+/// State that all connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) http: http1::Builder,
     pub(super) limits: pace::Limits,
     pub(super) trusted_proxies: Vec<IpNet>,
-    pub(super) patience: Arc<Patience>,
-    pub(super) leaving: request::Leaving,
+    pub(super) body_deadline: Arc<BodyDeadline>,
+    pub(super) responses: request::ResponseOptions,
     pub(super) tls: Option<Arc<tls::Tls>>,
 }
 
-/// Why a socket is not served.
+/// Why a socket cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket is broken.
+    /// The socket failed.
     #[error(transparent)]
     Socket(#[from] io::Error),
-    /// TLS was wanted, and cannot be had.
+    /// TLS is configured and cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
 }
 
-/// Binds a socket that can hold a burst.
+/// Binds a socket whose queue can hold a burst.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
         TcpSocket::new_v6()
     }?;
-    // A restart need not wait for connections of its predecessor.
+    // A restarted node need not wait for connections of its predecessor.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// A socket that is being served.
+/// A listener that serves a socket.
 #[derive(Debug)]
 pub struct Listener {
     address: SocketAddr,
@@ -123,7 +119,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Serves what comes in at this socket.
+    /// Serves requests of this socket.
     pub fn serve<F>(socket: TcpListener, routes: F, options: Options) -> Result<Self, Error>
     where
         F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
@@ -133,7 +129,7 @@ impl Listener {
         let connections_max = open_files::make_room(options.connections_max);
         let (stage, receiver) = watch::channel(Stage::Serving);
         let mut http = http1::Builder::new();
-        // As many headers as hyper takes by itself (100): to name a number costs an allocation a request.
+        // The number of headers stays at hyper's default (100): setting it costs an allocation a request.
         http.half_close(true)
             .max_header_size(HEADER_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX);
@@ -146,8 +142,8 @@ impl Listener {
             http,
             limits,
             trusted_proxies: options.trusted_proxies,
-            patience: Arc::new(Patience::new(options.body_timeout, receiver.clone())),
-            leaving: request::Leaving {
+            body_deadline: BodyDeadline::new(options.body_timeout, receiver.clone()),
+            responses: request::ResponseOptions {
                 access: options.access,
                 cors: Cors::new(&options.cors_origins).map(Arc::new),
             },
@@ -163,13 +159,13 @@ impl Listener {
         Ok(Self { address, stage })
     }
 
-    /// Where it listens.
+    /// The address of the socket.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Accepts nobody any more, closes idle connections, and finishes the requests that are in progress.
-    /// False if they were not finished within `limit`; their connections are cut then.
+    /// Stops accepting, closes idle connections and finishes requests. False if some were not finished within
+    /// `limit`; their connections are cut then.
     pub async fn stop(self, limit: Duration) -> bool {
         self.stage.send_replace(Stage::Stopping);
         // The accept loop and every connection hold a receiver until they end.
@@ -205,7 +201,7 @@ mod tests {
         .unwrap()
     }
 
-    async fn ask(stream: &mut TcpStream) {
+    async fn send_request(stream: &mut TcpStream) {
         stream
             .write_all(
                 b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\nX-Request-Id: r-1\r\n\r\n",
@@ -214,7 +210,7 @@ mod tests {
             .unwrap();
     }
 
-    async fn rest(mut stream: TcpStream) -> String {
+    async fn read_to_end(mut stream: TcpStream) -> String {
         let mut answer = String::new();
         tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer))
             .await
@@ -224,11 +220,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_answered_and_costs_nobody_the_connection() {
+    async fn a_panic_is_answered_and_the_connection_stays_open() {
         let listener = serve(warp::any().map(|| -> Response { panic!("on purpose") })).await;
         let mut stream = TcpStream::connect(listener.address()).await.unwrap();
         for _ in 0..2 {
-            ask(&mut stream).await;
+            send_request(&mut stream).await;
             let mut answer = vec![0; 1024];
             let read = tokio::time::timeout(LIMIT, stream.read(&mut answer))
                 .await
@@ -242,7 +238,7 @@ mod tests {
                 "{answer}"
             );
             assert!(!answer.contains("on purpose"), "{answer}");
-            // The page that asked may know it, too.
+            // The page may read it.
             assert!(
                 answer.contains("access-control-allow-origin: https://shop.example\r\n")
                     && answer.contains("vary: origin"),
@@ -253,13 +249,13 @@ mod tests {
 
     #[tokio::test]
     async fn stopping_closes_idle_connections_and_finishes_requests() {
-        let (asked, released) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (started, released) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let route = {
-            let (asked, released) = (Arc::clone(&asked), Arc::clone(&released));
+            let (started, released) = (Arc::clone(&started), Arc::clone(&released));
             warp::any().then(move || {
-                let (asked, released) = (Arc::clone(&asked), Arc::clone(&released));
+                let (started, released) = (Arc::clone(&started), Arc::clone(&released));
                 async move {
-                    asked.notify_one();
+                    started.notify_one();
                     released.notified().await;
                     Response::new("done".into())
                 }
@@ -269,13 +265,13 @@ mod tests {
         let address = listener.address();
         let idle = TcpStream::connect(address).await.unwrap();
         let mut busy = TcpStream::connect(address).await.unwrap();
-        ask(&mut busy).await;
-        tokio::time::timeout(LIMIT, asked.notified()).await.unwrap();
+        send_request(&mut busy).await;
+        tokio::time::timeout(LIMIT, started.notified()).await.unwrap();
         let stopped = tokio::spawn(listener.stop(LIMIT));
-        assert_eq!(rest(idle).await, "");
+        assert_eq!(read_to_end(idle).await, "");
         assert!(TcpStream::connect(address).await.is_err());
         released.notify_one();
-        let answer = rest(busy).await;
+        let answer = read_to_end(busy).await;
         assert!(
             answer.starts_with("http/1.1 200 ")
                 && answer.contains("connection: close")
@@ -286,20 +282,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stopping_waits_no_longer_than_the_limit() {
-        let asked = Arc::new(Notify::new());
+    async fn stopping_takes_no_longer_than_the_limit() {
+        let started = Arc::new(Notify::new());
         let route = {
-            let asked = Arc::clone(&asked);
+            let started = Arc::clone(&started);
             warp::any().then(move || {
-                asked.notify_one();
+                started.notify_one();
                 std::future::pending::<Response>()
             })
         };
         let listener = serve(route).await;
         let mut stream = TcpStream::connect(listener.address()).await.unwrap();
-        ask(&mut stream).await;
-        tokio::time::timeout(LIMIT, asked.notified()).await.unwrap();
+        send_request(&mut stream).await;
+        tokio::time::timeout(LIMIT, started.notified()).await.unwrap();
         assert!(!listener.stop(Duration::from_millis(50)).await);
-        assert_eq!(rest(stream).await, "", "it is cut");
+        assert_eq!(read_to_end(stream).await, "", "it is cut");
     }
 }

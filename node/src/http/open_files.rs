@@ -1,14 +1,13 @@
-//! How many connections the system lets us have: each is an open file.
+//! The number of connections that the system allows: each is an open file.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::refuse::REFUSALS_MAX;
 
-/// Open files that are not connections: the database and its connections, links, logs, whatever libraries
-/// open.
+/// Open files that are not HTTP connections: the database, links, logs, and files of libraries.
 const OTHER_FILES: u64 = 256;
 
-/// Raises this process's limit to the most it may have, and says how many connections fit if `wanted` do not.
+/// Raises the limit of this process to its maximum. Returns `wanted`, or the number of connections that fit.
 pub(super) fn make_room(wanted: usize) -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(
@@ -18,7 +17,7 @@ pub(super) fn make_room(wanted: usize) -> usize {
             maximum,
         },
     ) {
-        tracing::warn!(%error, "the limit of open files was not raised");
+        tracing::warn!(%error, "failed to raise the limit of open files");
     }
     let limit = getrlimit(Resource::Nofile).current;
     let fit = fit(wanted, limit);
@@ -27,13 +26,13 @@ pub(super) fn make_room(wanted: usize) -> usize {
             open_files_max = limit,
             connections_max = wanted,
             fit,
-            "the system allows fewer open files than http.connections_max needs (ulimit -n, LimitNOFILE=); serving as many connections as fit"
+            "http.connections_max exceeds the limit of open files (ulimit -n); serving fewer connections"
         );
     }
     fit
 }
 
-/// How many of the wanted connections fit below this limit; none is no limit. One always does.
+/// The number of connections that fit below a limit of open files, at least one; `None` is no limit.
 fn fit(wanted: usize, limit: Option<u64>) -> usize {
     let Some(limit) = limit else { return wanted };
     let room = limit.saturating_sub(OTHER_FILES + REFUSALS_MAX as u64).max(1);

@@ -1,61 +1,60 @@
-//! How long a connection may keep us waiting: a state machine that is told what happens and says when
-//! patience ends.
+//! Timeouts of a connection: a state machine that is fed with events and knows the next deadline.
 //!
-//! One clock for a connection, armed only while we wait for the client: a request that comes whole, and an
-//! answer that is taken at once, set no timer. hyper's own limit for heads sets one for every request, counts
-//! idle time as part of it, and answers nobody.
+//! A connection has one timer, set only while it waits for the client: a request that arrives complete and a
+//! response that is taken at once need none. hyper's own timeout for heads sets a timer for every request,
+//! includes idle time, and sends no response.
 
 use std::time::{Duration, Instant};
 
-/// How many bytes of answers a client must take within the limit for it. In all and not by byte, or a trickle
-/// would hold a connection for ever; a larger answer has that much longer.
-const TAKEN_BYTES_MIN: u64 = 16 * 1024;
+/// Bytes of responses that a client must read within `write`. A limit for each single byte would let a
+/// trickle hold a connection for ever.
+const WRITTEN_BYTES_MIN: u64 = 16 * 1024;
 
-/// How long clients that keep a stopping node waiting still have: a request on its way arrives in less.
-pub(crate) const STOPPING_PATIENCE: Duration = Duration::from_secs(1);
+/// Timeout of everything a stopping node waits for: a request on its way arrives in less.
+pub(crate) const STOPPING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The limits of a connection.
+/// The timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// From the first byte of a head (of the first one: from the connection's start) to its last.
+    /// From the first byte of a head to its last; for the first head from the start of the connection.
     pub(super) header: Duration,
-    /// Between an answer and the next request.
+    /// Between a response and the next request.
     pub(super) idle: Duration,
-    /// For taking [`TAKEN_BYTES_MIN`] of answers.
+    /// For reading [`WRITTEN_BYTES_MIN`] of responses.
     pub(super) write: Duration,
 }
 
-/// Why a connection ends before its client wants it to.
+/// What a client was too slow at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
-    /// Nothing was sent on it, ever.
+pub(super) enum Timeout {
+    /// It never sent a byte.
     Silent,
-    /// A head was begun, and not ended in time.
+    /// It began a head and did not finish it.
     Header,
-    /// No request for too long, which is nobody's fault.
+    /// It sent no further request, which is not an error.
     Idle,
-    /// Answers are not taken.
+    /// It did not read responses.
     Write,
 }
 
-/// Whom a connection waits for.
+/// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// For the first byte.
+    /// The first byte.
     Silent,
-    /// For the rest of a head.
+    /// The rest of a head.
     Head,
-    /// For us: a request is being answered. Its body has a limit of its own, which its handler keeps.
+    /// The handler. The body of the request has a timeout of its own.
     Busy,
-    /// For the next request.
+    /// The next request.
     Idle,
 }
 
-/// Answers that the system does not take, as the client does not.
+/// Bytes that the system does not accept because the client does not read.
 #[derive(Debug, Clone, Copy)]
 struct Stall {
     since: Instant,
-    taken_bytes: u64,
+    written_bytes: u64,
 }
 
 /// The state machine.
@@ -66,7 +65,7 @@ pub(super) struct Pace {
     since: Instant,
     stall: Option<Stall>,
     stopping_since: Option<Instant>,
-    /// A body may still be coming in that nobody waited for.
+    /// A body may still arrive that is not read.
     left_unread: bool,
 }
 
@@ -83,7 +82,7 @@ impl Pace {
         }
     }
 
-    /// Bytes came in. The time is asked for only where it counts.
+    /// Bytes arrived. `now` is only called if the time matters.
     pub(super) fn received(&mut self, now: impl FnOnce() -> Instant) {
         match self.phase {
             Phase::Silent => self.phase = Phase::Head,
@@ -93,71 +92,71 @@ impl Pace {
     }
 
     /// A head is complete.
-    pub(super) fn asked(&mut self) {
+    pub(super) fn request_began(&mut self) {
         self.phase = Phase::Busy;
     }
 
-    /// The answer is on its way, to a request whose body was read or not.
-    pub(super) fn answered(&mut self, left_unread: bool, now: Instant) {
+    /// The response was made, after reading the whole body or not.
+    pub(super) fn responded(&mut self, left_unread: bool, now: Instant) {
         (self.phase, self.since) = (Phase::Idle, now);
         self.left_unread |= left_unread;
     }
 
-    /// Whether a client may be sending what nobody reads any more.
+    /// True if the client may still be sending a body that is not read.
     pub(super) fn has_left_unread(&self) -> bool {
         self.left_unread
     }
 
-    /// The system takes no more of what is to be written.
+    /// The system accepts no more bytes.
     pub(super) fn stalled(&mut self, now: impl FnOnce() -> Instant) {
         self.stall.get_or_insert_with(|| Stall {
             since: now(),
-            taken_bytes: 0,
+            written_bytes: 0,
         });
     }
 
-    /// It took so much.
+    /// The system accepted bytes.
     pub(super) fn wrote(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
         if let Some(stall) = &mut self.stall {
-            stall.taken_bytes += bytes as u64;
-            if stall.taken_bytes >= TAKEN_BYTES_MIN {
+            stall.written_bytes += bytes as u64;
+            if stall.written_bytes >= WRITTEN_BYTES_MIN {
                 *stall = Stall {
                     since: now(),
-                    taken_bytes: 0,
+                    written_bytes: 0,
                 };
             }
         }
     }
 
-    /// It took everything.
+    /// The system accepted all bytes.
     pub(super) fn flushed(&mut self) {
         self.stall = None;
     }
 
-    /// Whether answers wait for the client to take them.
+    /// True if responses wait for the client to read them.
     pub(super) fn is_stalled(&self) -> bool {
         self.stall.is_some()
     }
 
-    /// The node stops.
+    /// The node is stopping.
     pub(super) fn stop(&mut self, now: Instant) {
         self.stopping_since.get_or_insert(now);
     }
 
-    /// When patience ends, and with what; none while the client waits for us.
-    pub(super) fn deadline(&self) -> Option<(Instant, Late)> {
+    /// The next deadline, and what has timed out then; `None` while the connection waits for the handler.
+    pub(super) fn deadline(&self) -> Option<(Instant, Timeout)> {
         let waits_for = match self.phase {
-            Phase::Silent => Some((self.since + self.limits.header, Late::Silent)),
-            Phase::Head => Some((self.since + self.limits.header, Late::Header)),
-            Phase::Idle => Some((self.since + self.limits.idle, Late::Idle)),
+            Phase::Silent => Some((self.since + self.limits.header, Timeout::Silent)),
+            Phase::Head => Some((self.since + self.limits.header, Timeout::Header)),
+            Phase::Idle => Some((self.since + self.limits.idle, Timeout::Idle)),
             Phase::Busy => None,
         };
         let to_write = self
             .stall
-            .map(|stall| (stall.since + self.limits.write, Late::Write));
-        let (at, late) = waits_for.into_iter().chain(to_write).min_by_key(|(at, _)| *at)?;
-        let stopping = self.stopping_since.map(|since| since + STOPPING_PATIENCE);
-        Some((stopping.map_or(at, |stopping| stopping.min(at)), late))
+            .map(|stall| (stall.since + self.limits.write, Timeout::Write));
+        let (at, timeout) = waits_for.into_iter().chain(to_write).min_by_key(|(at, _)| *at)?;
+        let stopping = self.stopping_since.map(|since| since + STOPPING_TIMEOUT);
+        Some((stopping.map_or(at, |stopping| stopping.min(at)), timeout))
     }
 }
 
@@ -176,59 +175,59 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_its_time_in_all_and_not_by_byte() {
+    fn the_timeout_of_a_head_is_for_the_whole_head() {
         let start = Instant::now();
         let mut pace = Pace::new(LIMITS, start);
-        assert_eq!(pace.deadline(), Some((at(start, 10), Late::Silent)));
+        assert_eq!(pace.deadline(), Some((at(start, 10), Timeout::Silent)));
         for seconds in 1..10 {
             pace.received(|| at(start, seconds));
-            assert_eq!(pace.deadline(), Some((at(start, 10), Late::Header)));
+            assert_eq!(pace.deadline(), Some((at(start, 10), Timeout::Header)));
         }
-        pace.asked();
+        pace.request_began();
         pace.received(|| at(start, 11));
         assert_eq!(pace.deadline(), None);
-        pace.answered(false, at(start, 12));
-        assert_eq!(pace.deadline(), Some((at(start, 87), Late::Idle)));
+        pace.responded(false, at(start, 12));
+        assert_eq!(pace.deadline(), Some((at(start, 87), Timeout::Idle)));
         pace.received(|| at(start, 80));
-        assert_eq!(pace.deadline(), Some((at(start, 90), Late::Header)));
+        assert_eq!(pace.deadline(), Some((at(start, 90), Timeout::Header)));
     }
 
     #[test]
-    fn a_trickle_does_not_count_as_taking_answers() {
+    fn a_trickle_does_not_count_as_reading_responses() {
         let start = Instant::now();
         let mut pace = Pace::new(LIMITS, start);
         pace.received(|| start);
-        pace.asked();
+        pace.request_began();
         pace.stalled(|| start);
         for seconds in 1..20 {
             pace.wrote(100, || at(start, seconds));
             pace.stalled(|| at(start, seconds));
         }
-        assert_eq!(pace.deadline(), Some((at(start, 20), Late::Write)));
-        pace.wrote(TAKEN_BYTES_MIN as usize, || at(start, 19));
-        assert_eq!(pace.deadline(), Some((at(start, 39), Late::Write)));
+        assert_eq!(pace.deadline(), Some((at(start, 20), Timeout::Write)));
+        pace.wrote(WRITTEN_BYTES_MIN as usize, || at(start, 19));
+        assert_eq!(pace.deadline(), Some((at(start, 39), Timeout::Write)));
         pace.flushed();
         assert_eq!(pace.deadline(), None);
     }
 
     #[test]
-    fn a_stopping_node_waits_for_nobody_long_and_for_its_own_answers_as_ever() {
+    fn a_stopping_node_shortens_waits_for_clients_and_not_for_handlers() {
         let start = Instant::now();
         let mut pace = Pace::new(LIMITS, start);
         pace.received(|| start);
         pace.stop(at(start, 1));
         assert_eq!(
             pace.deadline(),
-            Some((at(start, 1) + STOPPING_PATIENCE, Late::Header))
+            Some((at(start, 1) + STOPPING_TIMEOUT, Timeout::Header))
         );
-        pace.asked();
+        pace.request_began();
         assert_eq!(pace.deadline(), None);
-        let mut overdue = Pace::new(LIMITS, start);
-        overdue.stop(at(start, 9) + Duration::from_millis(500));
+        let mut late = Pace::new(LIMITS, start);
+        late.stop(at(start, 9) + Duration::from_millis(500));
         assert_eq!(
-            overdue.deadline(),
-            Some((at(start, 10), Late::Silent)),
-            "stopping gives nobody more time"
+            late.deadline(),
+            Some((at(start, 10), Timeout::Silent)),
+            "stopping does not extend a deadline"
         );
     }
 }

@@ -1,54 +1,48 @@
-//! What is said outside of any route: refusals at the door of the socket, and the words that replace hyper's
-//! own bare ones.
+//! Responses outside of any route: refused connections, timeouts, and replacements of hyper's own responses.
 //!
-//! Every response of ours is a problem with a request id, also where no request was understood.
+//! Each is a problem with a request id, even if no request could be parsed.
 
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use actors::owning::message::Setback;
 use futures_util::FutureExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::problem::Problem;
+use super::problem::RequestError;
 use super::request;
+use warp::reply::Response;
 
-/// Connections being refused at the same time. Each lasts a round trip, or [`REFUSAL_LIMIT`]; while all are
-/// taken nobody is accepted, and the system's queue holds who comes.
+/// Most connections that are being refused. Each takes a round trip, or [`REFUSAL_TIMEOUT`]; beyond them no
+/// connection is accepted and the system's queue holds them.
 pub(super) const REFUSALS_MAX: usize = 256;
 
-/// How long refusing somebody may take in all: long enough for a handshake and a round trip on a bad line.
-pub(super) const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+/// Timeout of a refusal: enough for a handshake and a round trip on a bad line.
+pub(super) const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long to listen to whoever was told to go away, as closing while bytes still come in would take our
-/// words back.
-const LINGER_LIMIT: Duration = Duration::from_secs(1);
+/// Time to keep reading after the last response: closing while bytes still arrive would reset the connection,
+/// and the client might lose the response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much to throw away meanwhile.
+/// Most bytes that are read and discarded meanwhile.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
-/// The problem behind a status that hyper answers by itself, if it is one.
-pub(super) fn in_place_of(status: StatusCode) -> Option<Problem> {
+/// The error behind a response that hyper makes itself.
+pub(super) fn request_error(status: StatusCode) -> Option<RequestError> {
     match status {
-        StatusCode::BAD_REQUEST => Some(Problem::Malformed("not a request of HTTP/1.1".to_owned())),
+        StatusCode::BAD_REQUEST => Some(RequestError::Malformed("not an HTTP/1.1 request".to_owned())),
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => {
-            Some(Problem::HeaderTooLarge)
+            Some(RequestError::HeaderTooLarge)
         }
         _ => None,
     }
 }
 
-/// There are as many connections as there may be.
-pub(super) fn full() -> Problem {
-    Problem::SetBack(Setback::Overloaded)
-}
-
-/// A problem as the last response of a connection, with a request id of its own, byte by byte.
-pub(super) fn last_response(problem: Problem) -> Vec<u8> {
-    let (mut head, body) = problem.into_response().into_parts();
-    // Bodies of problems are whole from the beginning, so there is nothing to wait for.
+/// Serializes the last response of a connection, with a new request id.
+pub(super) fn last_response(response: Response) -> Vec<u8> {
+    let (mut head, body) = response.into_parts();
+    // Bodies of problems are complete, so there is nothing to wait for.
     let body = body
         .collect()
         .now_or_never()
@@ -81,18 +75,18 @@ pub(super) fn last_response(problem: Problem) -> Vec<u8> {
     bytes
 }
 
-/// Says it, and hangs up so that it is heard. The caller sets a limit.
+/// Sends a last response and closes the connection so that the client gets it. The caller sets a timeout.
 pub(super) async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    problem: Problem,
+    response: Response,
 ) -> io::Result<()> {
-    stream.write_all(&last_response(problem)).await?;
+    stream.write_all(&last_response(response)).await?;
     stream.shutdown().await?;
     linger(stream).await;
     Ok(())
 }
 
-/// Reads on for a moment after the last word, until the client hangs up as well.
+/// Reads and discards for a moment after the last response, until the client closes its side as well.
 pub(super) async fn linger<S: AsyncRead + Unpin>(stream: &mut S) {
     let discard = async {
         let mut bytes = [0; 4096];
@@ -104,17 +98,18 @@ pub(super) async fn linger<S: AsyncRead + Unpin>(stream: &mut S) {
             }
         }
     };
-    // Whoever is still sending then has had the time to listen.
-    let _ = tokio::time::timeout(LINGER_LIMIT, discard).await;
+    // A client that is still sending then has had time to read the response.
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, discard).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::problem::Problem;
 
     #[test]
-    fn a_last_response_is_a_problem_with_all_that_responses_have() {
-        let text = String::from_utf8(last_response(full())).unwrap();
+    fn a_last_response_is_a_problem_with_the_headers_of_all_responses() {
+        let text = String::from_utf8(last_response(Problem::overloaded().into_response())).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         for header in [

@@ -1,5 +1,4 @@
-//! A connection's bytes, with or without TLS: tells [`Pace`] what comes and goes, and puts our words in place
-//! of hyper's.
+//! The bytes of a connection, with or without TLS: feeds [`Pace`], and replaces hyper's own responses.
 
 use std::io;
 use std::pin::Pin;
@@ -15,12 +14,12 @@ use tokio_rustls::server::TlsStream;
 use super::pace::Pace;
 use super::refuse;
 
-/// What carries the bytes.
+/// A connection below HTTP.
 #[derive(Debug)]
 pub(super) enum Transport {
-    /// As they are.
+    /// Without encryption.
     Plain(TcpStream),
-    /// Encrypted.
+    /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -34,7 +33,7 @@ impl Transport {
     }
 }
 
-/// Calls a method of whichever it is.
+/// Calls a method of either transport.
 macro_rules! either {
     ($transport:expr, $method:ident, $($argument:expr),*) => {
         match $transport {
@@ -68,12 +67,12 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// A connection's pace, shared by all that happens on it. It is one task, so nobody ever waits for the lock.
+/// The pace of a connection, shared within its one task, so the lock is always free.
 #[derive(Debug, Clone)]
 pub(super) struct SharedPace(Arc<Mutex<Pace>>);
 
 impl SharedPace {
-    /// Shares it.
+    /// A pace to share.
     pub(super) fn new(pace: Pace) -> Self {
         Self(Arc::new(Mutex::new(pace)))
     }
@@ -84,13 +83,13 @@ impl SharedPace {
     }
 }
 
-/// What hyper reads from and writes to.
+/// The stream that hyper reads and writes.
 #[derive(Debug)]
 pub(super) struct Stream {
     transport: Transport,
     pace: SharedPace,
-    /// Our own words that are still to be written.
-    words: Vec<u8>,
+    /// A response that replaces one of hyper's, while it is written.
+    replacement: Vec<u8>,
     written: usize,
 }
 
@@ -100,7 +99,7 @@ impl Stream {
         Self {
             transport,
             pace,
-            words: Vec::new(),
+            replacement: Vec::new(),
             written: 0,
         }
     }
@@ -110,7 +109,7 @@ impl Stream {
         self.transport
     }
 
-    /// Writes to the transport, and notes whether the client takes it.
+    /// Writes to the transport, and records whether the client reads.
     fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.transport).poll_write(cx, bytes);
         match &wrote {
@@ -121,12 +120,12 @@ impl Stream {
         wrote
     }
 
-    /// Writes what is left of our own words.
-    fn speak(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.words.len() {
-            let words = std::mem::take(&mut self.words);
-            let wrote = self.write(cx, &words[self.written..]);
-            self.words = words;
+    /// Writes the rest of a replacement.
+    fn write_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.replacement.len() {
+            let bytes = std::mem::take(&mut self.replacement);
+            let wrote = self.write(cx, &bytes[self.written..]);
+            self.replacement = bytes;
             match ready!(wrote)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 wrote => self.written += wrote,
@@ -153,20 +152,20 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.speak(cx))?;
-        match hypers_own(bytes) {
+        ready!(self.write_replacement(cx))?;
+        match replace(bytes) {
             None => self.write(cx, bytes),
-            // Answers to earlier requests go first.
+            // Responses to earlier requests go first.
             Some((at @ 1.., _)) => self.write(cx, &bytes[..at]),
-            Some((0, words)) => {
-                (self.words, self.written) = (words, 0);
+            Some((0, replacement)) => {
+                (self.replacement, self.written) = (replacement, 0);
                 Poll::Ready(Ok(bytes.len()))
             }
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.speak(cx))?;
+        ready!(self.write_replacement(cx))?;
         let flushed = Pin::new(&mut self.transport).poll_flush(cx);
         let mut pace = self.pace.lock();
         match &flushed {
@@ -178,7 +177,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.speak(cx))?;
+        ready!(self.write_replacement(cx))?;
         let shut = Pin::new(&mut self.transport).poll_shutdown(cx);
         if shut.is_pending() {
             self.pace.lock().stalled(Instant::now);
@@ -187,11 +186,12 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Where in these bytes a response begins that hyper made itself, and what to say in its place.
+/// The place of a response that hyper made itself, and its replacement.
 ///
-/// hyper offers no hook for them. They are the last that it writes, have no body, and no request id, which
-/// all of ours have; and no body of ours ends as a head does, so most writes are told by their last bytes.
-fn hypers_own(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
+/// hyper has no hook for them. They are the last bytes of a connection, and have neither a body nor a request
+/// id, which all other responses have. No body of ours ends as a head does, so the last bytes of most writes
+/// tell that they are not one.
+fn replace(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     const HEAD_END: &[u8] = b"\r\n\r\n";
     const START: &[u8] = b"HTTP/1.";
     const ID: &[u8] = b"x-request-id: ";
@@ -205,7 +205,10 @@ fn hypers_own(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
         return None;
     }
     let status = StatusCode::from_bytes(head.get(START.len() + 2..START.len() + 5)?).ok()?;
-    Some((at, refuse::last_response(refuse::in_place_of(status)?)))
+    Some((
+        at,
+        refuse::last_response(refuse::request_error(status)?.into_response()),
+    ))
 }
 
 #[cfg(test)]
@@ -213,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_hyper_says_itself_is_replaced() {
+    fn only_responses_of_hyper_are_replaced() {
         for ours in [
             "HTTP/1.1 400 Bad Request\r\nx-request-id: r\r\n\r\n",
             "HTTP/1.1 400 Bad Request\r\nX-Request-Id: r\r\ncontent-length: 0\r\n\r\n",
@@ -222,13 +225,13 @@ mod tests {
             "{}",
             "",
         ] {
-            assert!(hypers_own(ours.as_bytes()).is_none(), "{ours}");
+            assert!(replace(ours.as_bytes()).is_none(), "{ours}");
         }
         let own = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        assert!(
-            matches!(hypers_own(own.as_bytes()), Some((0, words)) if String::from_utf8_lossy(&words).contains("MALFORMED"))
-        );
+        assert!(replace(own.as_bytes()).is_some_and(|(at, replacement)| {
+            at == 0 && String::from_utf8_lossy(&replacement).contains("MALFORMED")
+        }));
         let both = format!("HTTP/1.1 200 OK\r\nx-request-id: r\r\ncontent-length: 2\r\n\r\n{{}}{own}");
-        assert!(matches!(hypers_own(both.as_bytes()), Some((at, _)) if &both[at..] == own));
+        assert!(matches!(replace(both.as_bytes()), Some((at, _)) if &both[at..] == own));
     }
 }

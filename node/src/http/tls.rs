@@ -1,11 +1,11 @@
-//! TLS, optional: certificate and key from files, read anew when they change.
+//! Optional TLS, with certificate and key from files that are reloaded when they change.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::metrics::TLS_RELOADS;
+use crate::metrics::TLS_RELOADS;
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -15,55 +15,55 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
-/// Where certificate and key are, and how patient to be.
+/// Options of TLS.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The certificate and what leads up to its root, in PEM.
+    /// The certificate and its chain, in PEM.
     pub certificate_file: PathBuf,
     /// Its key, in PEM.
     pub key_file: PathBuf,
-    /// How long a client may take for its handshake.
+    /// Timeout of a handshake.
     pub handshake_timeout: Duration,
-    /// How often to look whether the files have changed.
+    /// Interval between checks whether the files have changed.
     pub reload_every: Duration,
 }
 
-/// Why there is no TLS.
+/// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     Read(PathBuf, io::Error),
-    /// A file holds something else.
+    /// A file is not in PEM.
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     Pem(PathBuf, pem::Error),
-    /// There is no certificate in its file.
+    /// The file has no certificate.
     #[error("{}: no certificate", .0.display())]
     NoCertificate(PathBuf),
-    /// They do not go together, or are none that can be used.
+    /// Certificate and key do not match, or cannot be used.
     #[error("certificate and key: {0}")]
     Unusable(#[from] tokio_rustls::rustls::Error),
 }
 
-/// Why a handshake came to nothing.
+/// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
-    /// The client does not speak TLS, or none of ours, or hung up.
+    /// The client does not speak TLS, has no version or cipher in common, or closed the connection.
     #[error("{0}")]
     Failed(#[from] io::Error),
     /// It took too long.
-    #[error("not done within {0:?}")]
+    #[error("not finished within {0:?}")]
     Late(Duration),
 }
 
-/// What handshakes are made with; replaced while they go on.
+/// The configuration of handshakes, which can be replaced at any time.
 #[derive(Debug)]
 pub(super) struct Tls {
     current: ArcSwap<ServerConfig>,
     handshake_timeout: Duration,
 }
 
-/// What both files held.
+/// The content of both files.
 #[derive(PartialEq, Eq)]
 struct Files {
     certificates: Vec<u8>,
@@ -71,7 +71,7 @@ struct Files {
 }
 
 impl Tls {
-    /// Reads the files, and goes on reading them for as long as this lives.
+    /// Reads the files, and reloads them until this is dropped.
     pub(super) fn start(options: Options) -> Result<Arc<Self>, Error> {
         let files = read(&options)?;
         let tls = Arc::new(Self {
@@ -82,7 +82,7 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Makes the handshake, each connection on its own.
+    /// Makes the handshake of one connection.
     pub(super) async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, HandshakeError> {
         let acceptor = TlsAcceptor::from(self.current.load_full());
         let accepted = tokio::time::timeout(self.handshake_timeout, acceptor.accept(stream)).await;
@@ -90,8 +90,8 @@ impl Tls {
     }
 }
 
-/// Looks at the files from time to time. By content and not by time, as files are also changed through links,
-/// and within a clock's tick.
+/// Reloads the files when they change. Compares contents, not times: files are also changed through links,
+/// and within the resolution of a time.
 async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
     loop {
         tokio::time::sleep(options.reload_every).await;
@@ -99,7 +99,7 @@ async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
         let now = match tokio::task::spawn_blocking(move || read(&reading)).await {
             Ok(Ok(now)) => now,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the TLS certificate was not read; the old one stays");
+                tracing::warn!(%error, "failed to read the TLS certificate; the old one stays");
                 continue;
             }
             Err(_panicked) => continue,
@@ -111,16 +111,16 @@ async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
         let result = match server_config(&options, &now) {
             Ok(config) => {
                 tls.current.store(config);
-                tracing::info!(file = %options.certificate_file.display(), "the TLS certificate was replaced");
+                tracing::info!(file = %options.certificate_file.display(), "TLS certificate replaced");
                 "replaced"
             }
             Err(error) => {
-                tracing::error!(%error, "the new TLS certificate cannot be used; the old one stays");
+                tracing::error!(%error, "new TLS certificate cannot be used; the old one stays");
                 "refused"
             }
         };
         metrics::counter!(TLS_RELOADS, "result" => result).increment(1);
-        // Said once for each change.
+        // Reported once for each change.
         files = now;
     }
 }

@@ -1,15 +1,15 @@
-//! W3C Trace Context: a trace that a request belongs to, named in our log and in the answer.
+//! W3C Trace Context: the trace of a request, for the log and the response.
 //!
-//! The answer has `traceresponse`, as the working group's draft has it: same trace, our own span, same flags.
-//! `traceparent` is a request's header alone. What is malformed is ignored, as the recommendation wants it.
+//! The response has `traceresponse` after the working group's draft: the same trace and flags, with a span of
+//! this node. A malformed `traceparent` is ignored, as the recommendation requires.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// What the answer carries.
+/// Header of responses.
 pub(super) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// Bytes of version, trace id, parent id and flags, with the dashes between them.
+/// Length of version, trace id, parent id and flags, with the dashes between them.
 const VALUE_BYTES: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
 
 /// A request's place in a trace.
@@ -21,7 +21,7 @@ pub(super) struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// The trace that these headers name, if they do so once and well.
+    /// The trace of these headers, if they have exactly one that is valid.
     pub(super) fn of(headers: &'a HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         match (values.next(), values.next()) {
@@ -30,7 +30,7 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Later versions may have more to say, behind one dash more; what we know of them is the same.
+    /// Parses a value of any version: later ones may append fields after another dash.
     fn parse(text: &'a str) -> Option<Self> {
         let known = text.get(..VALUE_BYTES)?;
         let mut fields = known.split('-');
@@ -54,7 +54,7 @@ impl<'a> Trace<'a> {
         is_valid.then_some(Self { trace_id, flags })
     }
 
-    /// What the answer says: the trace, and our span in it.
+    /// The header of the response: the trace, and a new span.
     pub(super) fn response(&self) -> Option<HeaderValue> {
         let span = rand::random::<u64>().max(1);
         HeaderValue::try_from(format!("00-{}-{span:016x}-{}", self.trace_id, self.flags)).ok()
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_trace_is_known_also_of_later_versions() {
+    fn a_valid_trace_is_parsed_in_later_versions_too() {
         for text in [
             format!("00-{ID}-00f067aa0ba902b7-01"),
             format!("01-{ID}-00f067aa0ba902b7-00"),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_ignored() {
+    fn a_malformed_trace_is_ignored() {
         for text in [
             String::new(),
             "00".to_owned(),
@@ -104,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_names_the_trace_and_a_span_of_ours() {
+    fn the_response_names_the_trace_and_a_new_span() {
         let text = format!("00-{ID}-00f067aa0ba902b7-01");
-        let answer = Trace::parse(&text).unwrap().response().unwrap();
-        let answer = answer.to_str().unwrap();
-        assert_eq!(parse(answer).as_deref(), Some(ID), "{answer}");
+        let response = Trace::parse(&text).unwrap().response().unwrap();
+        let response = response.to_str().unwrap();
+        assert_eq!(parse(response).as_deref(), Some(ID), "{response}");
         assert!(
-            answer.ends_with("-01") && !answer.contains("00f067aa0ba902b7"),
-            "{answer}"
+            response.ends_with("-01") && !response.contains("00f067aa0ba902b7"),
+            "{response}"
         );
     }
 }

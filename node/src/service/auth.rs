@@ -1,204 +1,199 @@
-//! Who is asking: a user by header or by token, a service, an administrator.
+//! Authenticates principals: users by header or by token, services, administrators.
 //!
-//! Credentials that we do not know are nobody's, and what is open to anyone stays open to whoever shows them.
+//! A request with an unknown token is not refused as such: what is open to anyone stays open to it.
 
-mod bearer;
 mod jwks;
 mod jwt;
 mod keys;
 pub(crate) mod mint;
+mod token;
 mod trusted_proxies;
 mod verified_tokens;
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use actors::ids::UserId;
 use secrecy::SecretString;
 
-use self::bearer::{AdminToken, Shown};
 use self::jwt::Verifier;
-use self::trusted_proxies::Proxies;
+use self::token::{AdminToken, BearerToken};
+use self::trusted_proxies::TrustedProxies;
+use super::Error;
 use crate::config::{Auth, AuthMode, InvalidConfig};
-use crate::http::call::Head;
-use crate::http::problem::Problem;
 
-/// Knows callers by what they send.
+/// Authenticates the principal of a request.
 #[derive(Debug)]
-pub(crate) struct Recogniser {
+pub(crate) struct Authenticator {
     admin_token: AdminToken,
-    users: Users,
+    users: UserSource,
 }
 
-/// How users are known.
+/// Where the user of a request is named.
 #[derive(Debug)]
-pub(crate) enum Users {
-    /// By a header that a gateway in front has checked.
-    Named(Proxies),
-    /// By a signed token.
-    Signed(Box<Verifier>),
+pub(crate) enum UserSource {
+    /// In a header that a gateway sets.
+    Header(TrustedProxies),
+    /// In a signed token.
+    Token(Box<Verifier>),
 }
 
-/// What is known of a caller.
+/// The principal of a request.
 #[derive(Debug)]
-pub(crate) struct Caller {
+pub(crate) struct Principal {
     user: Option<UserId>,
     role: Role,
-    /// Whether a token was shown that is nobody's.
-    unknown_token: bool,
+    /// True if the request has a token that is not known or not valid.
+    has_unknown_token: bool,
 }
 
-/// What somebody may do besides what everybody may.
+/// Rights beyond those of every user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Nothing.
+    /// None.
     User,
-    /// Issue for others.
+    /// Issues for others.
     Service,
-    /// Make and change coupons, and see everything.
+    /// Creates and changes coupons, and reads everything.
     Admin,
 }
 
-/// Who a token is.
+/// What a verified token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Identity {
     user: UserId,
     role: Role,
 }
 
-impl Users {
-    /// Reads the keys, if there are to be any. What is wrong with them is said by the name of the key that
-    /// has them.
+impl UserSource {
+    /// Reads the keys of tokens, if `auth.mode` is `jwt`. An error names the configuration key.
     pub(crate) fn new(auth: &Auth) -> Result<Self, InvalidConfig> {
         match auth.mode {
-            AuthMode::Header => Ok(Self::Named(Proxies::new(auth.trusted_proxies.clone()))),
-            AuthMode::Jwt => Ok(Self::Signed(Box::new(Verifier::new(&auth.jwt)?))),
+            AuthMode::Header => Ok(Self::Header(TrustedProxies::new(auth.trusted_proxies.clone()))),
+            AuthMode::Jwt => Ok(Self::Token(Box::new(Verifier::new(&auth.jwt)?))),
         }
     }
 }
 
-impl Recogniser {
-    /// Takes the administrators' token, and how users are known.
-    pub(crate) fn new(admin_token: &SecretString, users: Users) -> Self {
+impl Authenticator {
+    /// An authenticator with this admin token and this source of users.
+    pub(crate) fn new(admin_token: &SecretString, users: UserSource) -> Self {
         Self {
             admin_token: AdminToken::new(admin_token),
             users,
         }
     }
 
-    /// Looks at the credentials. What cannot be read as such (two users, two tokens, a user id that is none)
-    /// is an error.
-    pub(crate) fn recognise(&self, head: &Head) -> Result<Caller, Problem> {
-        let shown = bearer::shown(head)?;
-        let is_admin = shown.as_ref().is_some_and(|shown| self.admin_token.is(shown));
-        let unknown = |user| Caller {
+    /// Authenticates by a bearer token and by the user that the peer names. `named_user` is only called if
+    /// the peer is trusted to name one; its errors are returned.
+    pub(crate) fn authenticate<'a, E: From<Error>>(
+        &self,
+        peer: IpAddr,
+        bearer: Option<&str>,
+        named_user: impl FnOnce() -> Result<Option<&'a str>, E>,
+    ) -> Result<Principal, E> {
+        let token = bearer.map(BearerToken::new);
+        let is_admin = token.as_ref().is_some_and(|token| self.admin_token.is(token));
+        let principal = |user, role| Principal {
             user,
-            role: Role::User,
-            unknown_token: shown.is_some(),
+            role,
+            has_unknown_token: role == Role::User && token.is_some(),
         };
         match &self.users {
-            Users::Named(proxies) => {
-                let user = proxies.user(head)?;
-                Ok(if is_admin {
-                    Caller {
-                        user,
-                        role: Role::Admin,
-                        unknown_token: false,
-                    }
-                } else {
-                    unknown(user)
+            UserSource::Header(proxies) => {
+                let named = if proxies.trust(peer) { named_user()? } else { None };
+                let user = named.map(UserId::parse).transpose();
+                let user = user.map_err(|error| Error::InvalidUser(error.to_string()))?;
+                let role = if is_admin { Role::Admin } else { Role::User };
+                Ok(principal(user, role))
+            }
+            UserSource::Token(_) if is_admin => Ok(principal(None, Role::Admin)),
+            UserSource::Token(verifier) => {
+                Ok(match token.as_ref().and_then(|token| identify(verifier, token)) {
+                    Some(Identity { user, role }) => Principal {
+                        user: Some(user),
+                        role,
+                        has_unknown_token: false,
+                    },
+                    None => principal(None, Role::User),
                 })
             }
-            Users::Signed(_) if is_admin => Ok(Caller {
-                user: None,
-                role: Role::Admin,
-                unknown_token: false,
-            }),
-            Users::Signed(verifier) => Ok(match shown.as_ref().and_then(|shown| identify(verifier, shown)) {
-                Some(Identity { user, role }) => Caller {
-                    user: Some(user),
-                    role,
-                    unknown_token: false,
-                },
-                None => unknown(None),
-            }),
         }
     }
 
-    /// Reads keys again when their file changes, for as long as it is polled. Cancel safe: a change that is
-    /// missed is seen by the next call.
-    pub(crate) async fn follow_keys(&self) {
-        if let Users::Signed(verifier) = &self.users {
-            verifier.follow_file().await;
+    /// Reloads the key file when it changes, for as long as it is polled.
+    ///
+    /// Cancel safe: the next call sees a change that this one missed.
+    pub(crate) async fn reload_keys(&self) {
+        if let UserSource::Token(verifier) = &self.users {
+            verifier.reload_keys().await;
         }
     }
 }
 
-fn identify(verifier: &Verifier, shown: &Shown) -> Option<Identity> {
-    match shown {
-        Shown::TooLong => None,
-        Shown::Token { text, digest } => verifier.identify(text, digest, now()),
+fn identify(verifier: &Verifier, token: &BearerToken<'_>) -> Option<Identity> {
+    match token {
+        BearerToken::TooLong => None,
+        BearerToken::Token { text, digest } => verifier.identify(text, digest, unix_seconds()),
     }
 }
 
-/// Seconds since 1970, as tokens count time.
-fn now() -> u64 {
+/// Seconds since 1970, the unit of times in tokens.
+fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_secs())
 }
 
-impl Caller {
-    /// The user, for what only users do.
-    pub(crate) fn user(&self) -> Result<&UserId, Problem> {
+impl Principal {
+    /// The user; an error if the principal is none.
+    pub(crate) fn require_user(&self) -> Result<&UserId, Error> {
         match &self.user {
             Some(user) => Ok(user),
-            None if self.role == Role::Admin => Err(Problem::Forbidden(
-                "only users have coupons; an administrator is none",
+            None if self.role == Role::Admin => Err(Error::Forbidden(
+                "only users have coupons; an administrator is not a user",
             )),
-            None => Err(self.unrecognised()),
+            None => Err(self.unauthenticated()),
         }
     }
 
-    /// Passes for administrators.
-    pub(crate) fn admin(&self) -> Result<(), Problem> {
+    /// Fails unless the principal is an administrator.
+    pub(crate) fn require_admin(&self) -> Result<(), Error> {
         match &self.user {
             _ if self.role == Role::Admin => Ok(()),
-            Some(_) => Err(Problem::Forbidden("only administrators may")),
-            None => Err(self.unrecognised()),
+            Some(_) => Err(Error::Forbidden("only administrators may do this")),
+            None => Err(self.unauthenticated()),
         }
     }
 
-    /// Passes for whoever may name the user to issue for: services, and nobody else.
-    pub(crate) fn service(&self) -> Result<(), Problem> {
+    /// Fails unless the principal is a service, which may issue for others.
+    pub(crate) fn require_service(&self) -> Result<(), Error> {
         if self.role == Role::Service {
             Ok(())
         } else {
-            Err(Problem::Forbidden("only services may name the user to issue for"))
+            Err(Error::Forbidden("only services may issue for another user"))
         }
     }
 
-    /// Passes for whoever is recognised.
-    pub(crate) fn anybody(&self) -> Result<(), Problem> {
+    /// Fails if the principal is unknown.
+    pub(crate) fn require_known(&self) -> Result<(), Error> {
         if self.role == Role::Admin || self.user.is_some() {
             Ok(())
         } else {
-            Err(self.unrecognised())
+            Err(self.unauthenticated())
         }
     }
 
-    /// Whether something of this user's may be shown.
-    pub(crate) fn sees(&self, user: &UserId) -> bool {
+    /// True if the principal may see what belongs to this user.
+    pub(crate) fn may_see(&self, user: &UserId) -> bool {
         self.role == Role::Admin || self.user.as_ref() == Some(user)
     }
 
-    fn unrecognised(&self) -> Problem {
-        if self.unknown_token {
-            Problem::InvalidToken
+    fn unauthenticated(&self) -> Error {
+        if self.has_unknown_token {
+            Error::InvalidToken
         } else {
-            Problem::Unauthenticated
+            Error::Unauthenticated
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

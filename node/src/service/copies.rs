@@ -1,9 +1,9 @@
-//! Copies of what many read at once, so that a crowd that looks does not disturb the crowd that takes.
+//! Copies of what many clients read at once, so that a crowd of readers does not slow down issuing.
 //!
-//! What is asked for a thousand times at the same moment is read once, and what was read serves for
-//! [`AGE_MAX`]. That something does not exist is never remembered: only those are told so who asked before
-//! that read began. A change that this node answers makes it forget its copy first, and a read that began
-//! before the change is forgotten with it, so nobody who asks after the answer sees anything older.
+//! Simultaneous reads of one key share one read of the store, and its result serves for [`AGE_MAX`]. That
+//! something does not exist is never cached: it is only answered to requests that came before the read began.
+//! A change that this node answers first forgets the copy and any read in progress, so no request after the
+//! response to the change gets anything older.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,35 +11,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use actors::metrics::READS;
 use actors::store::StoreError;
 use actors::time::{Moment, moment};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use metrics::Counter;
 
-use crate::api::NotDone;
+use super::store_calls::StoreCallError;
+use crate::metrics::READS;
 
-/// How old a copy may be: what the contract allows. It counts from before its read began.
+/// Maximum age of a copy, as the HTTP contract allows. It counts from the beginning of its read.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(1);
 
-/// How often old copies are looked for once there are as many as there may be: each time costs a walk over
-/// all of them.
-const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// Interval between evictions of old copies while all slots are taken: each eviction visits all slots.
+const EVICT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What a read came to. Shared by all who waited for it.
-type Outcome<V> = Result<Option<V>, NotDone>;
+/// The result of a read, shared by all requests that waited for it.
+type ReadResult<V> = Result<Option<V>, StoreCallError>;
 
-/// Copies by key.
+/// Copies by key, in a bounded number of slots.
 pub(crate) struct Copies<K, V> {
     slots: RwLock<HashMap<K, Arc<Slot<V>>>>,
-    most: usize,
-    swept_at: AtomicU64,
+    slots_max: usize,
+    evicted_at: AtomicU64,
     from_copy: Counter,
     from_store: Counter,
 }
 
-/// The place of one copy. Forgotten, it leaves the map; whatever is still being read for it goes nowhere.
+/// The place of one copy. A forgotten slot leaves the map, and a read in progress for it has no effect.
 struct Slot<V> {
     state: Mutex<State<V>>,
     issued: AtomicU64,
@@ -47,36 +46,28 @@ struct Slot<V> {
 
 struct State<V> {
     copy: Option<(V, Moment)>,
-    flight: Option<Flight<V>>,
+    pending: Option<PendingRead<V>>,
 }
 
-/// A read under way.
-struct Flight<V> {
+/// A read in progress.
+struct PendingRead<V> {
     began: Moment,
-    landing: Shared<BoxFuture<'static, Outcome<V>>>,
+    result: Shared<BoxFuture<'static, ReadResult<V>>>,
 }
 
-impl<V> Clone for Flight<V> {
+impl<V> Clone for PendingRead<V> {
     fn clone(&self) -> Self {
         Self {
             began: self.began,
-            landing: self.landing.clone(),
+            result: self.result.clone(),
         }
     }
 }
 
-/// What was found for somebody who asked.
-#[derive(Debug)]
-pub(crate) struct Seen<V> {
-    /// The copy.
-    pub(crate) value: V,
-    /// The highest sequence that this node is known to have answered for it; the copy may be older.
-    pub(crate) issued: u64,
-}
-
-enum Look<V> {
-    Found(V),
-    Wait(Flight<V>),
+/// What a slot has for a request.
+enum Lookup<V> {
+    Copy(V),
+    Pending(PendingRead<V>),
 }
 
 impl<K, V> Copies<K, V>
@@ -84,66 +75,63 @@ where
     K: Copy + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// No copies yet, and never more than `most`. `what` is their name in the metrics.
-    pub(crate) fn new(what: &'static str, most: usize) -> Self {
+    /// No copies, and never more than `slots_max` of them. `what` is their label in metrics.
+    pub(crate) fn new(what: &'static str, slots_max: usize) -> Self {
         let counter = |from: &'static str| metrics::counter!(READS, "what" => what, "from" => from);
         Self {
             slots: RwLock::default(),
-            most,
-            swept_at: AtomicU64::new(0),
+            slots_max,
+            evicted_at: AtomicU64::new(0),
             from_copy: counter("copy"),
             from_store: counter("store"),
         }
     }
 
-    /// A copy that is young enough, or what a read gives.
+    /// Returns a copy that is recent enough, or the result of a read, with the highest sequence that this
+    /// node has issued for the key: the copy may be older than that.
     ///
-    /// Cancel safety: a read that was begun goes on for the others.
-    pub(crate) async fn get<R>(&self, key: K, read: impl Fn() -> R) -> Result<Option<Seen<V>>, NotDone>
+    /// Cancel safety: a read that has begun continues for the other requests.
+    pub(crate) async fn get<R>(
+        &self,
+        key: K,
+        read: impl Fn() -> R,
+    ) -> Result<Option<(V, u64)>, StoreCallError>
     where
-        R: Future<Output = Outcome<V>> + Send + 'static,
+        R: Future<Output = ReadResult<V>> + Send + 'static,
     {
-        let asked = moment();
+        let now = moment();
         loop {
             let Some(slot) = self.slot(key) else {
-                // As many as there may be, all of them young: this one is read as if there were no copies.
+                // All slots hold recent copies: this request reads for itself.
                 self.from_store.increment(1);
-                return read()
-                    .await
-                    .map(|value| value.map(|value| Seen { value, issued: 0 }));
+                return read().await.map(|value| value.map(|value| (value, 0)));
             };
-            let flight = match slot.look(asked, || self.depart(&slot, read())) {
-                Look::Found(value) => {
+            let pending = match slot.lookup(now, || self.start_read(&slot, read())) {
+                Lookup::Copy(value) => {
                     self.from_copy.increment(1);
-                    return Ok(Some(Seen {
-                        value,
-                        issued: slot.issued.load(Ordering::Relaxed),
-                    }));
+                    return Ok(Some((value, slot.issued.load(Ordering::Relaxed))));
                 }
-                Look::Wait(flight) => flight,
+                Lookup::Pending(pending) => pending,
             };
-            match flight.landing.await {
-                Ok(Some(value)) if asked.since(flight.began) <= AGE_MAX => {
-                    return Ok(Some(Seen {
-                        value,
-                        issued: slot.issued.load(Ordering::Relaxed),
-                    }));
+            match pending.result.await {
+                Ok(Some(value)) if now.since(pending.began) <= AGE_MAX => {
+                    return Ok(Some((value, slot.issued.load(Ordering::Relaxed))));
                 }
-                Ok(None) if flight.began >= asked => {
-                    self.drop_empty(key, &slot);
+                Ok(None) if pending.began >= now => {
+                    self.remove_unused(key, &slot);
                     return Ok(None);
                 }
-                // What began too long before we asked is read again; that read begins after it.
-                Ok(_) => self.drop_empty(key, &slot),
+                // That read began too long before this request. The next one begins after it.
+                Ok(_) => self.remove_unused(key, &slot),
                 Err(error) => {
-                    self.drop_empty(key, &slot);
+                    self.remove_unused(key, &slot);
                     return Err(error);
                 }
             }
         }
     }
 
-    /// From now on nobody is shown what was read, or is being read, for this key.
+    /// Drops the copy of this key, and the effect of a read in progress.
     pub(crate) fn forget(&self, key: K) {
         self.slots
             .write()
@@ -151,13 +139,13 @@ where
             .remove(&key);
     }
 
-    /// The same for all keys.
+    /// Drops all copies, and the effects of reads in progress.
     pub(crate) fn forget_all(&self) {
         self.slots.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// This node answered that so many are issued: a copy that is shown from now on says no less.
-    pub(crate) fn raise(&self, key: K, issued: u64) {
+    /// Makes [`Self::get`] return at least this sequence for the key from now on.
+    pub(crate) fn raise_issued(&self, key: K, issued: u64) {
         if let Some(slot) = self
             .slots
             .read()
@@ -168,7 +156,7 @@ where
         }
     }
 
-    /// The slot of this key, made if there is room for one.
+    /// The slot of this key, created if there is room for it.
     fn slot(&self, key: K) -> Option<Arc<Slot<V>>> {
         if let Some(slot) = self
             .slots
@@ -179,14 +167,14 @@ where
             return Some(Arc::clone(slot));
         }
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= self.most && !slots.contains_key(&key) && !self.sweep(&mut slots) {
+        if slots.len() >= self.slots_max && !slots.contains_key(&key) && !self.evict(&mut slots) {
             return None;
         }
         let new = || {
             Arc::new(Slot {
                 state: Mutex::new(State {
                     copy: None,
-                    flight: None,
+                    pending: None,
                 }),
                 issued: AtomicU64::new(0),
             })
@@ -194,51 +182,51 @@ where
         Some(Arc::clone(slots.entry(key).or_insert_with(new)))
     }
 
-    /// Makes room, if it is time to look for it. False if there is none.
-    fn sweep(&self, slots: &mut HashMap<K, Arc<Slot<V>>>) -> bool {
+    /// Evicts unused slots, if the last eviction is long enough ago. True if there is room then.
+    fn evict(&self, slots: &mut HashMap<K, Arc<Slot<V>>>) -> bool {
         let now = moment();
-        if now.since(Moment::from_nanos(self.swept_at.load(Ordering::Relaxed))) < SWEEP_EVERY {
+        if now.since(Moment::from_nanos(self.evicted_at.load(Ordering::Relaxed))) < EVICT_INTERVAL {
             return false;
         }
-        self.swept_at.store(now.as_nanos(), Ordering::Relaxed);
-        slots.retain(|_, slot| slot.is_of_use(now));
-        slots.len() < self.most
+        self.evicted_at.store(now.as_nanos(), Ordering::Relaxed);
+        slots.retain(|_, slot| slot.is_used(now));
+        slots.len() < self.slots_max
     }
 
-    /// A slot that holds nothing takes no place.
-    fn drop_empty(&self, key: K, slot: &Arc<Slot<V>>) {
+    /// Removes a slot that holds nothing.
+    fn remove_unused(&self, key: K, slot: &Arc<Slot<V>>) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        if slots.get(&key).is_some_and(|held| Arc::ptr_eq(held, slot)) && !slot.is_of_use(moment()) {
+        if slots.get(&key).is_some_and(|held| Arc::ptr_eq(held, slot)) && !slot.is_used(moment()) {
             slots.remove(&key);
         }
     }
 
-    /// Begins a read, in a task of its own, which puts what it finds into the slot.
-    fn depart<R>(&self, slot: &Arc<Slot<V>>, read: R) -> Flight<V>
+    /// Starts a read in a task of its own, which puts its result into the slot.
+    fn start_read<R>(&self, slot: &Arc<Slot<V>>, read: R) -> PendingRead<V>
     where
-        R: Future<Output = Outcome<V>> + Send + 'static,
+        R: Future<Output = ReadResult<V>> + Send + 'static,
     {
         self.from_store.increment(1);
         let (began, slot) = (moment(), Arc::clone(slot));
         let task = tokio::spawn(async move {
             let outcome = read.await;
             let mut state = slot.state();
-            state.flight = None;
+            state.pending = None;
             if let Ok(Some(value)) = &outcome {
                 state.copy = Some((value.clone(), began));
             }
             drop(state);
             outcome
         });
-        let landing = task.map(|ended| match ended {
+        let result = task.map(|ended| match ended {
             Ok(outcome) => outcome,
-            Err(panicked) => Err(NotDone::Failed(Arc::new(StoreError::Unknown(
+            Err(panicked) => Err(StoreCallError::Failed(Arc::new(StoreError::Unknown(
                 panicked.to_string(),
             )))),
         });
-        Flight {
+        PendingRead {
             began,
-            landing: landing.boxed().shared(),
+            result: result.boxed().shared(),
         }
     }
 }
@@ -248,31 +236,36 @@ impl<V: Clone> Slot<V> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The copy, the read that is under way, or a new one.
-    fn look(&self, asked: Moment, depart: impl FnOnce() -> Flight<V>) -> Look<V> {
+    /// The copy if it is recent, else the read in progress or a new one.
+    fn lookup(&self, now: Moment, start_read: impl FnOnce() -> PendingRead<V>) -> Lookup<V> {
         let mut state = self.state();
         match &state.copy {
-            Some((value, began)) if asked.since(*began) <= AGE_MAX => return Look::Found(value.clone()),
+            Some((value, began)) if now.since(*began) <= AGE_MAX => return Lookup::Copy(value.clone()),
             _ => state.copy = None,
         }
-        // One that ended without landing in its slot panicked.
-        let under_way = state
-            .flight
+        // A read that ended and is still in the slot has panicked.
+        let in_progress = state
+            .pending
             .take()
-            .filter(|flight| flight.landing.peek().is_none());
-        Look::Wait(state.flight.insert(under_way.unwrap_or_else(depart)).clone())
+            .filter(|pending| pending.result.peek().is_none());
+        Lookup::Pending(
+            state
+                .pending
+                .insert(in_progress.unwrap_or_else(start_read))
+                .clone(),
+        )
     }
 
-    fn is_of_use(&self, now: Moment) -> bool {
+    fn is_used(&self, now: Moment) -> bool {
         let state = self.state();
         state
             .copy
             .as_ref()
             .is_some_and(|(_, began)| now.since(*began) <= AGE_MAX)
             || state
-                .flight
+                .pending
                 .as_ref()
-                .is_some_and(|flight| flight.landing.peek().is_none())
+                .is_some_and(|pending| pending.result.peek().is_none())
     }
 }
 
@@ -281,7 +274,7 @@ mod tests {
     use super::*;
     use tokio::sync::{Semaphore, oneshot};
 
-    /// A store that holds back its answers and counts reads.
+    /// A store that counts reads, and whose results a test can hold back.
     #[derive(Default)]
     struct Source {
         reads: AtomicU64,
@@ -305,8 +298,8 @@ mod tests {
             })
         }
 
-        /// The value as it is when the read begins; 0 is none.
-        fn read(self: &Arc<Self>) -> BoxFuture<'static, Outcome<u64>> {
+        /// Reads the value as it is when the read begins; 0 is none.
+        fn read(self: &Arc<Self>) -> BoxFuture<'static, ReadResult<u64>> {
             let source = Arc::clone(self);
             async move {
                 source.reads.fetch_add(1, Ordering::SeqCst);
@@ -323,116 +316,119 @@ mod tests {
             self.reads.load(Ordering::SeqCst)
         }
 
-        fn let_through(&self, reads: usize) {
+        fn release(&self, reads: usize) {
             self.gate.as_ref().unwrap().add_permits(reads);
         }
     }
 
-    fn copies(most: usize) -> Arc<Copies<u32, u64>> {
-        Arc::new(Copies::new("test", most))
+    fn copies(slots_max: usize) -> Arc<Copies<u32, u64>> {
+        Arc::new(Copies::new("test", slots_max))
     }
 
-    type Asked = oneshot::Receiver<Result<Option<Seen<u64>>, NotDone>>;
+    type Response = oneshot::Receiver<Result<Option<(u64, u64)>, StoreCallError>>;
 
-    /// Asks in a task of its own, and returns once it waits.
-    async fn ask(copies: &Arc<Copies<u32, u64>>, source: &Arc<Source>) -> Asked {
-        let (answer, asked) = oneshot::channel();
+    /// Starts a request in a task of its own, and returns once it waits.
+    async fn request(copies: &Arc<Copies<u32, u64>>, source: &Arc<Source>) -> Response {
+        let (sender, response) = oneshot::channel();
         let (copies, source) = (Arc::clone(copies), Arc::clone(source));
-        tokio::spawn(async move { answer.send(copies.get(7, || source.read()).await) });
+        tokio::spawn(async move { sender.send(copies.get(7, || source.read()).await) });
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-        asked
+        response
     }
 
-    async fn value(asked: Asked) -> Option<u64> {
-        let answer = tokio::time::timeout(10 * AGE_MAX, asked)
+    async fn value(response: Response) -> Option<u64> {
+        let result = tokio::time::timeout(10 * AGE_MAX, response)
             .await
-            .expect("it is answered");
-        answer.unwrap().unwrap().map(|seen| seen.value)
+            .expect("a response in time");
+        result.unwrap().unwrap().map(|(value, _)| value)
     }
 
     #[tokio::test]
-    async fn a_thousand_who_ask_at_once_make_one_read() {
+    async fn simultaneous_requests_share_one_read() {
         let (copies, source) = (copies(10), Source::gated());
-        let mut asked = Vec::new();
+        let mut responses = Vec::new();
         for _ in 0..1_000 {
-            asked.push(ask(&copies, &source).await);
+            responses.push(request(&copies, &source).await);
         }
-        source.let_through(1);
-        for asked in asked {
-            assert_eq!(value(asked).await, Some(1));
+        source.release(1);
+        for response in responses {
+            assert_eq!(value(response).await, Some(1));
         }
         assert_eq!(source.reads(), 1);
-        assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().value, 1);
-        assert_eq!(source.reads(), 1, "the copy is young");
+        assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().0, 1);
+        assert_eq!(source.reads(), 1, "the copy is recent");
     }
 
     #[tokio::test]
-    async fn a_read_begun_before_a_change_puts_no_old_copy_in_after_it() {
+    async fn a_read_from_before_a_change_leaves_no_copy_after_it() {
         let (copies, source) = (copies(10), Source::gated());
-        let before = ask(&copies, &source).await;
+        let before = request(&copies, &source).await;
         source.value.store(2, Ordering::SeqCst);
         copies.forget(7);
-        // The old read ends only now, and nobody who asks from here on sees it.
-        source.let_through(1);
+        // The old read ends only now; no later request gets its result.
+        source.release(1);
         assert_eq!(value(before).await, Some(1));
-        let after = ask(&copies, &source).await;
-        source.let_through(1);
+        let after = request(&copies, &source).await;
+        source.release(1);
         assert_eq!(value(after).await, Some(2));
         assert_eq!(source.reads(), 2);
     }
 
     #[tokio::test]
-    async fn that_something_does_not_exist_is_told_only_to_those_who_asked_before_the_read() {
+    async fn a_read_answers_not_found_only_to_requests_before_it() {
         let (copies, source) = (copies(10), Source::gated());
         source.value.store(0, Ordering::SeqCst);
-        let before = ask(&copies, &source).await;
-        // It is made while that read is under way, and whoever asks now must find it.
+        let before = request(&copies, &source).await;
+        // It is created while that read is in progress, and a request that comes now must find it.
         source.value.store(1, Ordering::SeqCst);
-        let after = ask(&copies, &source).await;
-        source.let_through(1);
+        let after = request(&copies, &source).await;
+        source.release(1);
         assert_eq!(value(before).await, None);
-        source.let_through(1);
+        source.release(1);
         assert_eq!(value(after).await, Some(1));
         assert_eq!(source.reads(), 2);
     }
 
     #[tokio::test]
-    async fn who_asks_when_a_read_has_taken_too_long_is_not_told_what_it_finds() {
+    async fn a_request_ignores_the_result_of_a_read_that_began_too_long_before_it() {
         let (copies, source) = (copies(10), Source::gated());
-        let begun = moment();
-        let before = ask(&copies, &source).await;
+        let began = moment();
+        let before = request(&copies, &source).await;
         source.value.store(2, Ordering::SeqCst);
-        while moment().since(begun) <= AGE_MAX + Duration::from_millis(100) {
+        while moment().since(began) <= AGE_MAX + Duration::from_millis(100) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let after = ask(&copies, &source).await;
-        assert_eq!(source.reads(), 1, "it waits for the read that is under way");
-        source.let_through(1);
+        let after = request(&copies, &source).await;
+        assert_eq!(source.reads(), 1, "it waits for the read in progress");
+        source.release(1);
         assert_eq!(value(before).await, Some(1));
-        source.let_through(1);
+        source.release(1);
         assert_eq!(value(after).await, Some(2));
     }
 
     #[tokio::test]
-    async fn a_read_that_fails_or_panics_takes_no_place_and_is_made_again() {
-        async fn panics() -> Outcome<u64> {
+    async fn a_failed_or_panicked_read_takes_no_slot_and_is_repeated() {
+        async fn panics() -> ReadResult<u64> {
             panic!("on purpose")
         }
         let (copies, source) = (copies(1), Source::open());
         assert!(matches!(
-            copies.get(7, || async { Err(NotDone::NoPlace) }).await,
-            Err(NotDone::NoPlace)
+            copies.get(7, || async { Err(StoreCallError::Full) }).await,
+            Err(StoreCallError::Full)
         ));
         assert!(copies.slots.read().unwrap().is_empty());
-        assert!(matches!(copies.get(7, panics).await, Err(NotDone::Failed(_))));
+        assert!(matches!(
+            copies.get(7, panics).await,
+            Err(StoreCallError::Failed(_))
+        ));
         assert!(copies.slots.read().unwrap().is_empty());
-        assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().value, 1);
+        assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().0, 1);
     }
 
     #[tokio::test]
-    async fn what_does_not_exist_takes_no_place() {
+    async fn a_missing_value_takes_no_slot() {
         let (copies, source) = (copies(1), Source::open());
         source.value.store(0, Ordering::SeqCst);
         for key in 0..100 {
@@ -442,24 +438,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_are_never_more_than_there_may_be() {
+    async fn the_number_of_slots_is_bounded() {
         let (copies, source) = (copies(3), Source::open());
         for key in 0..100 {
-            assert_eq!(copies.get(key, || source.read()).await.unwrap().unwrap().value, 1);
+            assert_eq!(copies.get(key, || source.read()).await.unwrap().unwrap().0, 1);
             assert!(copies.slots.read().unwrap().len() <= 3);
         }
     }
 
     #[tokio::test]
-    async fn an_old_copy_is_read_anew() {
+    async fn an_old_copy_is_read_again() {
         let (copies, source) = (copies(10), Source::open());
         copies.get(7, || source.read()).await.unwrap();
         let made = moment();
         source.value.store(2, Ordering::SeqCst);
         let changed = loop {
-            let seen = copies.get(7, || source.read()).await.unwrap().unwrap().value;
+            let seen = copies.get(7, || source.read()).await.unwrap().unwrap().0;
             let age = moment().since(made);
-            assert!(age <= AGE_MAX * 20, "the copy is never read anew");
+            assert!(age <= AGE_MAX * 20, "the copy is never read again");
             if seen == 2 {
                 break age;
             }
@@ -467,22 +463,22 @@ mod tests {
         };
         assert!(
             changed >= AGE_MAX - Duration::from_millis(100),
-            "{changed:?}: it was not kept"
+            "{changed:?}: there was no copy"
         );
         assert_eq!(source.reads(), 2);
     }
 
     #[tokio::test]
-    async fn what_this_node_answered_is_in_every_copy_after_it() {
+    async fn every_copy_shows_what_this_node_has_issued() {
         let (copies, source) = (copies(10), Source::open());
-        copies.raise(7, 5);
+        copies.raise_issued(7, 5);
         assert_eq!(
-            copies.get(7, || source.read()).await.unwrap().unwrap().issued,
+            copies.get(7, || source.read()).await.unwrap().unwrap().1,
             0,
-            "nobody looked yet, so the store knows"
+            "without a slot, the store knows"
         );
-        copies.raise(7, 5);
-        copies.raise(7, 4);
-        assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().issued, 5);
+        copies.raise_issued(7, 5);
+        copies.raise_issued(7, 4);
+        assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().1, 5);
     }
 }

@@ -1,4 +1,4 @@
-//! How many issue requests one user may send.
+//! Limits the rate of issue requests of each user.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::metrics::RATE_LIMITED;
 use actors::ids::UserId;
-use actors::metrics::RATE_LIMITED;
 use dashmap::{DashMap, Entry};
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
@@ -18,23 +18,23 @@ use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::{Quota, RateLimiter};
 use metrics::Counter;
 
+use super::Error;
 use crate::config::Limits;
-use crate::http::problem::Problem;
 
-/// Most users that are remembered: a million who press the button together, at about 17 bytes each. Whoever
-/// comes beyond them is let pass uncounted, for the limit is there against a few who ask too much, and nobody
-/// is to pay for how many others there are.
+/// Most users that are counted: a rush of a million, at about 17 bytes each. Users beyond them are admitted
+/// without being counted: the limit is against a few users with many requests, and the number of other users
+/// must not matter.
 const USERS_MAX: usize = 1 << 20;
 
-/// How often those are forgotten who may send as many as if they had never sent any: seldom enough that
-/// looking at a million costs little, often enough that they do not fill the table.
-const FORGET_EVERY: Duration = Duration::from_secs(5);
+/// Interval between evictions of users whose full burst is available again: rare enough to visit a million
+/// users, frequent enough that they do not fill the table.
+const EVICT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The limit of one user's issue requests.
+/// The limit on each user's issue requests.
 pub(crate) struct UserLimit<C: Clock = DefaultClock> {
     limiter: Arc<Limiter<C>>,
     clock: C,
-    /// Of this process alone, so that nobody can choose names that share a place.
+    /// Random for each process, so that clients cannot choose ids with equal hashes.
     hasher: RandomState,
 }
 
@@ -43,30 +43,30 @@ type Limiter<C> = RateLimiter<u64, Users, C, NoOpMiddleware<<C as Clock>::Instan
 static REFUSED: LazyLock<Counter> = LazyLock::new(|| metrics::counter!(RATE_LIMITED));
 
 impl UserLimit {
-    /// The limit that is configured, if there is one.
+    /// The configured limit, if there is one.
     pub(crate) fn new(limits: &Limits) -> Option<Self> {
         let rate = limits.user_rate?;
-        // So that it is shown before anybody is refused.
+        // Shows the metric before the first refusal.
         LazyLock::force(&REFUSED);
         Self::with(rate, limits.burst(rate), USERS_MAX, DefaultClock::default())
     }
 
-    /// Forgets whom it need not remember, for as long as it is polled.
-    pub(crate) async fn forget_idle(&self) {
-        let mut ticks = tokio::time::interval(FORGET_EVERY);
+    /// Evicts idle users, for as long as it is polled.
+    pub(crate) async fn evict_idle(&self) {
+        let mut ticks = tokio::time::interval(EVICT_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             if self.limiter.len() >= USERS_MAX {
                 tracing::warn!(
                     users = USERS_MAX,
-                    "more users ask than limits.user_rate remembers; some were not counted"
+                    "too many users for limits.user_rate; some were not counted"
                 );
             }
             let limiter = Arc::clone(&self.limiter);
-            // It only fails if it panics, which would be a mistake here.
+            // It only fails if it panics, which would be a bug.
             if let Err(error) = tokio::task::spawn_blocking(move || limiter.retain_recent()).await {
-                tracing::error!(%error, "users who ask no more are not forgotten");
+                tracing::error!(%error, "failed to evict idle users");
             }
         }
     }
@@ -83,12 +83,12 @@ impl<C: Clock + Clone> UserLimit<C> {
         })
     }
 
-    /// Passes, and counts, unless the user has asked too much.
-    pub(crate) fn admit(&self, user: &UserId) -> Result<(), Problem> {
+    /// Counts a request; an error if the user has sent too many.
+    pub(crate) fn admit(&self, user: &UserId) -> Result<(), Error> {
         let admitted = self.limiter.check_key(&self.hasher.hash_one(user.as_str()));
         admitted.map_err(|until| {
             REFUSED.increment(1);
-            Problem::RateLimited(until.wait_time_from(self.clock.now()))
+            Error::RateLimited(until.wait_time_from(self.clock.now()))
         })
     }
 }
@@ -101,9 +101,9 @@ impl<C: Clock> std::fmt::Debug for UserLimit<C> {
     }
 }
 
-/// How much each user has asked, for so many users and no more. Users are known by a hash of 64 bits.
+/// The state of each user, by a hash of 64 bits, for a bounded number of users.
 struct Users {
-    asked: DashMap<u64, Nanos>,
+    states: DashMap<u64, Nanos>,
     count: AtomicUsize,
     users_max: usize,
 }
@@ -111,13 +111,13 @@ struct Users {
 impl Users {
     fn new(users_max: usize) -> Self {
         Self {
-            asked: DashMap::new(),
+            states: DashMap::new(),
             count: AtomicUsize::new(0),
             users_max,
         }
     }
 
-    /// Whether there was room for one more, which is taken.
+    /// Reserves room for one more user. False if there is none.
     fn reserve(&self) -> bool {
         let one_more = |count: usize| (count < self.users_max).then_some(count + 1);
         self.count
@@ -133,17 +133,17 @@ impl StateStore for Users {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        // The entry holds its part of the table, so nobody measures the same user meanwhile.
-        match self.asked.entry(*user) {
-            Entry::Occupied(mut asked) => {
-                let (outcome, now_asked) = measure(Some(*asked.get()))?;
-                asked.insert(now_asked);
+        // The entry locks its part of the table, so each user is measured by one request at a time.
+        match self.states.entry(*user) {
+            Entry::Occupied(mut state) => {
+                let (outcome, new_state) = measure(Some(*state.get()))?;
+                state.insert(new_state);
                 Ok(outcome)
             }
             Entry::Vacant(place) => {
-                let (outcome, now_asked) = measure(None)?;
+                let (outcome, new_state) = measure(None)?;
                 if self.reserve() {
-                    place.insert(now_asked);
+                    place.insert(new_state);
                 }
                 Ok(outcome)
             }
@@ -153,8 +153,8 @@ impl StateStore for Users {
 
 impl ShrinkableKeyedStateStore<u64> for Users {
     fn retain_recent(&self, drop_below: Nanos) {
-        self.asked.retain(|_, asked| {
-            let recent = *asked > drop_below;
+        self.states.retain(|_, state| {
+            let recent = *state > drop_below;
             if !recent {
                 self.count.fetch_sub(1, Ordering::Relaxed);
             }
@@ -197,7 +197,7 @@ mod tests {
         );
         assert!(admitted(&limit, "bob"));
         clock.advance(Duration::from_millis(499));
-        let Err(Problem::RateLimited(wait)) = limit.admit(&UserId::parse("alice").unwrap()) else {
+        let Err(Error::RateLimited(wait)) = limit.admit(&UserId::parse("alice").unwrap()) else {
             panic!("admitted")
         };
         assert_eq!(wait, Duration::from_millis(1));
@@ -216,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_neither_grows_nor_punishes_whoever_is_not_in_it() {
+    fn a_full_table_neither_grows_nor_refuses_other_users() {
         let (limit, clock) = limit(1.0, 1, 2);
         assert!(admitted(&limit, "alice") && admitted(&limit, "bob"));
-        // Carol is not counted, and those who are stay limited.
+        // Carol is not counted; alice and bob are, and stay limited.
         assert!(admitted(&limit, "carol") && admitted(&limit, "carol"));
         assert!(!admitted(&limit, "alice") && !admitted(&limit, "bob"));
         assert_eq!((limit.limiter.len(), limit.limiter.is_empty()), (2, false));
-        // Whoever could have sent nothing is forgotten, and there is room again.
+        // Idle users are evicted, and there is room again.
         clock.advance(Duration::from_secs(3));
         limit.limiter.retain_recent();
         assert_eq!(limit.limiter.len(), 0);
@@ -232,26 +232,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_could_have_sent_nothing_is_forgotten_without_being_asked_for() {
+    async fn idle_users_are_evicted() {
         let limit = UserLimit::new(&Limits {
             user_rate: Some(1_000_000.0),
-            user_burst: None,
+            ..Limits::default()
         })
         .unwrap();
         assert!(limit.admit(&UserId::parse("alice").unwrap()).is_ok());
-        let forgotten = async {
+        let evicted = async {
             while !limit.limiter.is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::select! {
-            () = limit.forget_idle() => unreachable!("it goes on for as long as it is polled"),
-            forgotten = tokio::time::timeout(2 * FORGET_EVERY, forgotten) => forgotten.expect("forgotten in time"),
+            () = limit.evict_idle() => unreachable!("it does not end"),
+            evicted = tokio::time::timeout(2 * EVICT_INTERVAL, evicted) => evicted.expect("evicted in time"),
         }
     }
 
     #[test]
-    fn whoever_asked_lately_is_not_forgotten() {
+    fn a_recent_user_is_not_evicted() {
         let (limit, _) = limit(1.0, 1, 2);
         assert!(admitted(&limit, "alice"));
         limit.limiter.retain_recent();

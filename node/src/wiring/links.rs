@@ -1,5 +1,4 @@
-//! What a node of several has beside one that is alone: a socket for links, and peers that should be within
-//! reach.
+//! What a node of a cluster has in addition: a socket for links, and a check that its peers can be reached.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +14,15 @@ use super::StartError;
 use crate::config::{Config, HostPort};
 use crate::http::listener;
 
-/// For how long peers are tried: as long as nodes that are started together take to bind their sockets,
-/// several times over.
-const TRY_FOR: Duration = Duration::from_secs(10);
-/// How long one attempt may take. A network that drops packets answers nothing.
-const TRY_LIMIT: Duration = Duration::from_secs(2);
-/// Time between two attempts.
-const TRY_EVERY: Duration = Duration::from_millis(500);
+/// Time after which an unreachable peer is reported: several times what nodes that start together need to
+/// bind their sockets.
+const CHECK_FOR: Duration = Duration::from_secs(10);
+/// Timeout of one attempt, for networks that drop packets.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Interval between two attempts.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Binds the socket for links, and says how others reach it; nothing of a node that is alone.
+/// Binds the socket for links. `None` for a single node.
 pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError> {
     let cluster = &config.cluster;
     let (Some(listen), Some(cookie)) = (cluster.listen, &cluster.cookie) else {
@@ -49,12 +48,13 @@ pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError
     tracing::info!(address = %bound, advertise, tls = tls.is_some(), "listening for links");
     if tls.is_none() && !bound.ip().is_loopback() {
         tracing::warn!(
-            "links are not encrypted (cluster.tls): who listens on their network can read and change what nodes say"
+            "links between nodes are not encrypted; set cluster.tls unless their network is trusted"
         );
     }
     if config.http.change_deadline <= cluster.lease + DOOR_TTL {
         tracing::warn!(
-            "http.change_deadline is no longer than cluster.lease and {DOOR_TTL:?}: after a node was lost, a change that widens a coupon is told OUTCOME_UNKNOWN"
+            "http.change_deadline is not longer than cluster.lease plus {DOOR_TTL:?}: after the loss of a node, \
+             a change that widens a coupon is answered OUTCOME_UNKNOWN"
         );
     }
     let (name, cookie) = (cluster.name.clone(), cookie.expose_secret().to_owned());
@@ -68,26 +68,26 @@ pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError
     }))
 }
 
-/// Tries whether these peers can be reached, and warns of those that cannot: a firewall, or a name that leads
-/// nowhere, is seen here first.
+/// Connects to these peers once, and warns of those that cannot be reached: so a firewall or a wrong name is
+/// noticed at the start.
 ///
 /// Cancel safe: nothing depends on it.
-pub(super) async fn try_peers(peers: &[HostPort]) {
-    let tried = peers.iter().map(async |peer| {
-        let begun = Instant::now();
+pub(super) async fn check_peers(peers: &[HostPort]) {
+    let checks = peers.iter().map(async |peer| {
+        let began = Instant::now();
         loop {
-            let attempt = tokio::time::timeout(TRY_LIMIT, TcpStream::connect(peer.as_str())).await;
-            let why = match attempt {
+            let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, TcpStream::connect(peer.as_str())).await;
+            let reason = match attempt {
                 Ok(Ok(_)) => return,
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {TRY_LIMIT:?}"),
+                Err(_) => format!("no connection within {ATTEMPT_TIMEOUT:?}"),
             };
-            if begun.elapsed() >= TRY_FOR {
-                tracing::warn!(%peer, why, "a node named in cluster.peers cannot be reached");
+            if began.elapsed() >= CHECK_FOR {
+                tracing::warn!(%peer, reason, "a peer of cluster.peers cannot be reached");
                 return;
             }
-            tokio::time::sleep(TRY_EVERY).await;
+            tokio::time::sleep(ATTEMPT_INTERVAL).await;
         }
     });
-    futures_util::future::join_all(tried).await;
+    futures_util::future::join_all(checks).await;
 }

@@ -1,5 +1,4 @@
-//! Holds `/openapi.json` against what a node really answers: every reply that any test here gets is looked at
-//! by [`check`].
+//! Compares `/openapi.json` with the responses of a node: [`check`] examines every response that a test gets.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};
@@ -9,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::support::{Reply, TestNode, send};
 
-/// The document, and the validators made of parts of it.
+/// The document, and validators of its schemas.
 struct Document {
     root: Value,
     validators: Mutex<HashMap<String, &'static jsonschema::Validator>>,
@@ -17,7 +16,7 @@ struct Document {
 
 static DOCUMENT: OnceLock<Document> = OnceLock::new();
 
-/// Takes the document from a node, once.
+/// Reads the document from a node, once.
 pub async fn learn(address: std::net::SocketAddr) {
     if DOCUMENT.get().is_none() {
         let root: Value = reqwest::get(format!("http://{address}/openapi.json"))
@@ -33,9 +32,9 @@ pub async fn learn(address: std::net::SocketAddr) {
     }
 }
 
-/// The reply to this request must be one that the document has, in status, headers and every field.
+/// Asserts that the document has this response, with its status, headers and fields.
 pub fn check(method: &Method, path: &str, request: Option<&[u8]>, reply: &Reply) {
-    // A page that asks whether it may send a request sends none yet.
+    // Preflights are not in the document.
     if *method == Method::OPTIONS && reply.status == 204 {
         return;
     }
@@ -69,7 +68,7 @@ pub fn check(method: &Method, path: &str, request: Option<&[u8]>, reply: &Reply)
         "x-request-id",
     ] {
         let described = headers.keys().any(|name| name.eq_ignore_ascii_case(known));
-        // One header says what there is not: that this was not a repetition.
+        // This header is only present in responses to retries.
         let may_lack = known == "idempotent-replayed";
         let is_there = reply.headers.contains_key(known);
         assert!(
@@ -87,7 +86,7 @@ pub fn check(method: &Method, path: &str, request: Option<&[u8]>, reply: &Reply)
     if *method != Method::HEAD {
         document.check_body(response, reply, &said);
     }
-    // What was taken, the document allows to be sent.
+    // A body that was accepted matches its schema.
     if let (Some(body), Some(template), 200..300) = (
         request.filter(|body| !body.is_empty()),
         known_template,
@@ -101,10 +100,10 @@ pub fn check(method: &Method, path: &str, request: Option<&[u8]>, reply: &Reply)
 }
 
 impl Document {
-    /// The path of the document that takes this one.
+    /// The template in the document that matches this path.
     fn template(&self, path: &str) -> Option<&str> {
         let fits = |template: &str| {
-            // A slash at the end changes nothing.
+            // A slash at the end is ignored.
             let (mut wanted, mut given) = (
                 template.split('/'),
                 path.strip_suffix('/').unwrap_or(path).split('/'),
@@ -166,8 +165,8 @@ impl Document {
     }
 }
 
-/// Lets objects have no fields besides those that are described: clients ignore new ones, but here none may
-/// be forgotten.
+/// Forbids fields that the schema does not have: clients ignore new ones, but the document must have them
+/// all.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -181,13 +180,13 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// As a JSON pointer has it.
+/// Escapes a part of a JSON pointer.
 fn escape(text: &str) -> String {
     text.replace('~', "~0").replace('/', "~1")
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_as_described_is_noticed() {
+async fn a_response_that_differs_from_the_document_is_noticed() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     node.issue("alice", id).await;
@@ -217,7 +216,7 @@ async fn an_answer_that_is_not_as_described_is_noticed() {
             "a field more: {path}"
         );
         for field in good.body.as_object().unwrap().keys() {
-            // This one is there where it helps.
+            // This member is optional.
             let is_lacking = spoilt(&|reply| drop(reply.body.as_object_mut().unwrap().remove(field)));
             assert!(is_lacking || field == "detail", "without {field}: {path}");
         }
@@ -231,7 +230,7 @@ async fn an_answer_that_is_not_as_described_is_noticed() {
             "a header less: {path}"
         );
     }
-    // Inside of others as well.
+    // In nested objects as well.
     let mut list = node.get("/v1/coupons").await;
     list.body["items"][0]["discount"] = json!({"kind": "amount", "value": 1, "more": 1});
     assert!(is_noticed(&Method::GET, "/v1/coupons", &list));
@@ -244,7 +243,7 @@ async fn every_operation_of_the_document_is_answered_as_it_says() {
     let mut asked = 0;
     for (template, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            // One of its own for each, as some are closed.
+            // A new coupon for each operation, as some close it.
             let id = node.coupon(json!({})).await;
             node.issue("alice", id).await;
             let place = if template.starts_with("/v1/issuances") {
@@ -266,7 +265,7 @@ async fn every_operation_of_the_document_is_answered_as_it_says() {
             if operation["requestBody"]["required"] == true {
                 request = request.json(&json!({"title": "T"}));
             }
-            // Without credentials, where they are wanted, and with those of the first scheme that is named.
+            // Once without credentials, and once with those of the first scheme.
             let bare = send(request.try_clone().unwrap()).await;
             assert_eq!(
                 bare.status == 401,
@@ -290,7 +289,7 @@ async fn every_operation_of_the_document_is_answered_as_it_says() {
 }
 
 #[tokio::test]
-async fn the_document_names_everybody_who_can_ask() {
+async fn the_document_names_all_credentials() {
     let node = TestNode::start().await;
     let document = node.get("/openapi.json").await.body;
     let schemes = &document["components"]["securitySchemes"];
@@ -309,9 +308,9 @@ async fn the_document_names_everybody_who_can_ask() {
 }
 
 #[tokio::test]
-async fn the_page_for_people_needs_nothing_but_this_server() {
+async fn the_page_of_the_document_uses_no_other_server() {
     let node = TestNode::start().await;
-    // What a browser makes of a link, where a proxy has put the page below a path of its own.
+    // Resolves a link as a browser does, behind a proxy that serves the node below a path.
     let follow = |page: &str, text: &str, link: &str| {
         let mut base = reqwest::Url::parse("https://shop.example/behind/a/path")
             .unwrap()

@@ -1,4 +1,4 @@
-//! What browsers are told about pages of other origins.
+//! CORS: which pages may read responses.
 
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName};
@@ -9,7 +9,7 @@ use crate::support::{Reply, TestNode, send};
 const SHOP: &str = "https://shop.example";
 const KEYS: [(&str, &str); 1] = [("http.cors_origins", "https://shop.example,http://localhost:3000")];
 
-fn about_origins(headers: &HeaderMap) -> Vec<&HeaderName> {
+fn cors_headers(headers: &HeaderMap) -> Vec<&HeaderName> {
     headers
         .keys()
         .filter(|name| name.as_str().starts_with("access-control-"))
@@ -25,7 +25,7 @@ async fn preflight(node: &TestNode, path: &str, origin: &str, method: &str) -> R
 }
 
 #[tokio::test]
-async fn a_preflight_is_told_the_methods_of_its_route() {
+async fn a_preflight_gets_the_methods_of_its_route() {
     let node = TestNode::start_with(&KEYS).await;
     for (path, methods) in [
         ("/v1/coupons", "GET, HEAD, POST"),
@@ -76,7 +76,7 @@ async fn a_preflight_is_told_the_methods_of_its_route() {
 }
 
 #[tokio::test]
-async fn answers_and_refusals_may_be_read_by_pages_of_the_origins() {
+async fn pages_of_allowed_origins_may_read_responses_and_refusals() {
     let node = TestNode::start_with(&KEYS).await;
     let id = node.coupon(json!({})).await;
     let ask = |request: reqwest::RequestBuilder| send(request.header("Origin", SHOP));
@@ -90,7 +90,7 @@ async fn answers_and_refusals_may_be_read_by_pages_of_the_origins() {
         (401, ask(node.request(Method::GET, "/v1/me/issuances")).await),
         (400, ask(node.request(Method::GET, "/v1/coupons/x")).await),
         (405, ask(node.request(Method::DELETE, "/v1/coupons")).await),
-        // No preflight: it names no method.
+        // Not a preflight, as it names no method.
         (405, ask(node.request(Method::OPTIONS, "/v1/coupons")).await),
         (
             413,
@@ -121,7 +121,7 @@ async fn answers_and_refusals_may_be_read_by_pages_of_the_origins() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_are_told_nothing() {
+async fn pages_of_other_origins_get_no_headers() {
     let node = TestNode::start_with(&KEYS).await;
     for origin in [
         "https://shop.example.evil",
@@ -134,36 +134,30 @@ async fn pages_of_other_origins_are_told_nothing() {
         let reply = preflight(&node, "/v1/coupons", origin, "POST").await;
         reply.assert_refused(405, "METHOD_NOT_ALLOWED");
         assert_eq!(
-            (about_origins(&reply.headers), reply.header("vary")),
+            (cors_headers(&reply.headers), reply.header("vary")),
             (vec![], "origin"),
             "{origin}"
         );
         let reply = send(node.request(Method::GET, "/v1/coupons").header("Origin", origin)).await;
         assert_eq!(
-            (reply.status, about_origins(&reply.headers), reply.header("vary")),
+            (reply.status, cors_headers(&reply.headers), reply.header("vary")),
             (200, vec![], "origin"),
             "{origin}"
         );
     }
     let reply = node.get("/v1/coupons").await;
     assert_eq!(
-        (about_origins(&reply.headers), reply.header("vary")),
+        (cors_headers(&reply.headers), reply.header("vary")),
         (vec![], "origin")
     );
 }
 
 #[tokio::test]
-async fn without_origins_nothing_is_said_of_them() {
+async fn without_configured_origins_responses_have_no_headers() {
     let node = TestNode::start().await;
     let reply = preflight(&node, "/v1/coupons", SHOP, "POST").await;
     reply.assert_refused(405, "METHOD_NOT_ALLOWED");
-    assert_eq!(
-        (about_origins(&reply.headers), reply.header("vary")),
-        (vec![], "")
-    );
+    assert_eq!((cors_headers(&reply.headers), reply.header("vary")), (vec![], ""));
     let reply = send(node.request(Method::GET, "/v1/coupons").header("Origin", SHOP)).await;
-    assert_eq!(
-        (about_origins(&reply.headers), reply.header("vary")),
-        (vec![], "")
-    );
+    assert_eq!((cors_headers(&reply.headers), reply.header("vary")), (vec![], ""));
 }

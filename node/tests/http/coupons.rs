@@ -1,4 +1,4 @@
-//! Coupons: made, shown and changed.
+//! Creates, reads and changes coupons.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{TestNode, send};
 
 #[tokio::test]
-async fn a_new_coupon_is_answered_whole() {
+async fn a_new_coupon_is_returned_with_all_fields() {
     let node = TestNode::start().await;
     let reply = node
         .create(json!({
@@ -43,7 +43,7 @@ async fn a_new_coupon_is_answered_whole() {
 }
 
 #[tokio::test]
-async fn what_is_not_said_of_a_coupon_is_null() {
+async fn omitted_fields_of_a_coupon_are_null() {
     let node = TestNode::start().await;
     let body =
         node.create(json!({"title": "T", "total_quantity": null, "discount": null, "starts_at": null, "status": "paused"})).await.body;
@@ -69,7 +69,7 @@ async fn what_is_not_said_of_a_coupon_is_null() {
 }
 
 #[tokio::test]
-async fn a_coupon_that_makes_no_sense_is_refused_by_its_fields() {
+async fn invalid_fields_of_a_new_coupon_are_named() {
     let node = TestNode::start().await;
     let long = "가".repeat(201);
     for (body, fields) in [
@@ -178,7 +178,7 @@ async fn a_coupon_that_makes_no_sense_is_refused_by_its_fields() {
 }
 
 #[tokio::test]
-async fn bounds_themselves_are_within() {
+async fn bounds_are_inclusive() {
     let node = TestNode::start().await;
     for body in [
         json!({"title": "가".repeat(200), "total_quantity": 1_000_000_000, "per_user_limit": 100, "use_within_days": 3650}),
@@ -190,7 +190,7 @@ async fn bounds_themselves_are_within() {
 }
 
 #[tokio::test]
-async fn the_same_key_makes_one_coupon() {
+async fn the_same_key_creates_one_coupon() {
     let node = TestNode::start().await;
     let create = |key: &str, title: &str| {
         send(
@@ -221,7 +221,7 @@ async fn the_same_key_makes_one_coupon() {
 }
 
 #[tokio::test]
-async fn only_administrators_make_and_change_coupons() {
+async fn only_administrators_create_and_change_coupons() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let calls = [
@@ -276,7 +276,7 @@ async fn a_patch_keeps_sets_and_clears() {
         (&json!({"kind": "rate", "value": 15}), &json!(2))
     );
     assert!(body["updated_at"].as_str().unwrap() > body["created_at"].as_str().unwrap());
-    // Never older than a change that this node answered.
+    // A read is never older than a change that this node answered.
     assert_eq!(&node.get(&format!("/v1/coupons/{id}")).await.body, body);
 
     let all = json!({"title": "New", "total_quantity": null, "discount": null, "min_order_amount": 5, "use_within_days": 7,
@@ -297,7 +297,7 @@ async fn a_patch_keeps_sets_and_clears() {
 }
 
 #[tokio::test]
-async fn a_patch_that_makes_no_sense_is_refused_by_its_fields() {
+async fn invalid_fields_of_a_patch_are_named() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"starts_at": "2026-01-02T00:00:00Z"})).await;
     for (body, field) in [
@@ -326,7 +326,7 @@ async fn a_patch_that_makes_no_sense_is_refused_by_its_fields() {
 }
 
 #[tokio::test]
-async fn if_match_lets_only_its_version_be_changed() {
+async fn if_match_allows_changes_of_its_version_only() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let patch = |tag: &str, title: &str| {
@@ -355,7 +355,7 @@ async fn if_match_lets_only_its_version_be_changed() {
 }
 
 #[tokio::test]
-async fn a_quantity_below_what_is_issued_is_refused() {
+async fn a_quantity_below_the_number_issued_is_refused() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 5})).await;
     for user in ["a", "b", "c"] {
@@ -372,7 +372,7 @@ async fn a_quantity_below_what_is_issued_is_refused() {
 }
 
 #[tokio::test]
-async fn status_is_changed_once_and_repeating_changes_nothing() {
+async fn repeating_a_change_of_status_changes_nothing() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let act = async |action: &str| node.admin_post(&format!("/v1/coupons/{id}/{action}")).await;
@@ -431,7 +431,7 @@ async fn if_match_guards_changes_of_status_too() {
 }
 
 #[tokio::test]
-async fn changes_of_status_take_nothing_or_an_empty_object() {
+async fn changes_of_status_accept_no_body_or_an_empty_object() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let pause = || node.admin(Method::POST, &format!("/v1/coupons/{id}/pause"));
@@ -451,7 +451,7 @@ async fn changes_of_status_take_nothing_or_an_empty_object() {
 }
 
 #[tokio::test]
-async fn a_coupon_is_there_after_a_restart() {
+async fn a_coupon_survives_a_restart() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 2})).await;
     assert_eq!(node.issue("alice", id).await.status, 201);

@@ -1,7 +1,6 @@
-//! Requests that nobody in their right mind sends: every answer is one of the contract's, none is a 500, and
-//! nothing hangs.
+//! Random requests: every response is in the contract, none is a 500, and none is missing.
 //!
-//! What is sent is picked by a seed, which is printed; `FIRSTCOME_SEED=<number>` gives it back.
+//! Requests are generated from a seed, which is printed; `FIRSTCOME_SEED=<number>` replays it.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,7 +14,7 @@ use tokio::runtime::Runtime;
 use crate::contract;
 use crate::support::{ADMIN_TOKEN, LIMIT, Reply, TestNode};
 
-/// How many requests each test sends.
+/// Number of requests in each test.
 const SHOTS: u32 = 1_500;
 
 #[derive(Debug, Clone)]
@@ -213,13 +212,12 @@ impl Shot {
     }
 }
 
-/// Sends these bytes and reads all that comes back. Of what may be half a request, the server is told that no
-/// more comes.
+/// Sends bytes and reads the response to its end. If the request may be incomplete, closes the sending side.
 async fn exchange(node: &TestNode, bytes: &[u8], is_whole: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
     let mut answer = Vec::new();
     let both = async {
-        // A server that has seen enough may close first.
+        // The server may close first.
         let _ = stream.write_all(bytes).await;
         if !is_whole {
             let _ = stream.shutdown().await;
@@ -232,7 +230,7 @@ async fn exchange(node: &TestNode, bytes: &[u8], is_whole: bool) -> Vec<u8> {
     answer
 }
 
-/// The response in these bytes.
+/// Parses a response.
 fn parse(answer: &[u8]) -> Reply {
     let end = answer
         .windows(4)
@@ -257,7 +255,7 @@ fn parse(answer: &[u8]) -> Reply {
     }
 }
 
-/// Runs the test on what the seed picks.
+/// Runs a test with the values of the seed.
 fn with_seed(test: impl FnOnce(&mut TestRunner)) {
     let seed = std::env::var("FIRSTCOME_SEED")
         .ok()
@@ -278,7 +276,7 @@ fn with_seed(test: impl FnOnce(&mut TestRunner)) {
 }
 
 #[test]
-fn whatever_is_asked_the_answer_is_one_of_the_contract() {
+fn every_response_to_a_random_request_is_in_the_contract() {
     let runtime = Runtime::new().unwrap();
     let node = runtime.block_on(async {
         let node = TestNode::start().await;
@@ -318,7 +316,7 @@ fn whatever_is_asked_the_answer_is_one_of_the_contract() {
 }
 
 #[test]
-fn what_is_no_request_at_all_is_refused_or_dropped() {
+fn random_bytes_are_refused_or_dropped() {
     let runtime = Runtime::new().unwrap();
     let node = runtime.block_on(TestNode::start());
     let pieces = prop_oneof![

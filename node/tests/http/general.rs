@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{ADMIN_TOKEN, LIMIT, TestNode, send};
 
-/// Sends these bytes on a connection of their own and reads all that comes back.
+/// Sends bytes on a new connection and reads the response to its end.
 async fn exchange(node: &TestNode, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -43,7 +43,7 @@ async fn unknown_paths_are_not_found() {
 }
 
 #[tokio::test]
-async fn wrong_methods_are_told_the_right_ones() {
+async fn a_wrong_method_gets_the_allowed_ones() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     for (path, allow) in [
@@ -70,7 +70,7 @@ async fn wrong_methods_are_told_the_right_ones() {
 }
 
 #[tokio::test]
-async fn ids_that_are_none_are_malformed() {
+async fn invalid_ids_are_malformed() {
     let node = TestNode::start().await;
     for id in ["0", "-1", "x", "1.0", "01", "9007199254740992", "%31"] {
         node.get(&format!("/v1/coupons/{id}"))
@@ -93,7 +93,7 @@ async fn ids_that_are_none_are_malformed() {
 }
 
 #[tokio::test]
-async fn every_response_has_the_clients_sane_request_id_or_a_new_one() {
+async fn every_response_has_the_valid_request_id_of_the_client_or_a_new_one() {
     let node = TestNode::start().await;
     let with_id =
         async |path: &str, id: &str| send(node.request(Method::GET, path).header("X-Request-Id", id)).await;
@@ -109,9 +109,9 @@ async fn every_response_has_the_clients_sane_request_id_or_a_new_one() {
             with_id(path, &"r".repeat(64)).await.header("x-request-id").len(),
             64
         );
-        for insane in [String::new(), "r".repeat(65), "r 1".to_owned(), "ü".to_owned()] {
-            let reply = with_id(path, &insane).await;
-            assert_ne!(reply.header("x-request-id"), insane);
+        for invalid in [String::new(), "r".repeat(65), "r 1".to_owned(), "ü".to_owned()] {
+            let reply = with_id(path, &invalid).await;
+            assert_ne!(reply.header("x-request-id"), invalid);
         }
         let (one, other) = (node.get(path).await, node.get(path).await);
         assert_ne!(one.header("x-request-id"), other.header("x-request-id"));
@@ -119,7 +119,7 @@ async fn every_response_has_the_clients_sane_request_id_or_a_new_one() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_json_objects_are_malformed() {
+async fn bodies_that_are_not_json_objects_are_malformed() {
     let node = TestNode::start().await;
     for body in [
         "",
@@ -146,7 +146,7 @@ async fn bodies_that_are_no_json_objects_are_malformed() {
 }
 
 #[tokio::test]
-async fn bodies_that_say_to_be_something_else_than_json_are_refused() {
+async fn bodies_of_other_media_types_are_refused() {
     let node = TestNode::start().await;
     let create = |content_type: &str| {
         send(
@@ -175,7 +175,7 @@ async fn bodies_that_say_to_be_something_else_than_json_are_refused() {
 }
 
 #[tokio::test]
-async fn bodies_above_sixteen_kib_are_refused_however_they_are_framed() {
+async fn bodies_above_sixteen_kib_are_refused_with_a_length_or_in_chunks() {
     let node = TestNode::start().await;
     let body = |bytes: usize| format!("{}{}", r#"{"title": "T"}"#, " ".repeat(bytes - 14));
     let create = |body: String| {
@@ -210,7 +210,7 @@ async fn bodies_above_sixteen_kib_are_refused_however_they_are_framed() {
         refused.starts_with("HTTP/1.1 413 ") && refused.contains("TOO_LARGE"),
         "{refused}"
     );
-    // Announced and not sent: answered without waiting for it.
+    // A body that is declared and not sent is refused at once.
     let announced = "POST /v1/coupons HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 20000";
     let refused = exchange(
         &node,
@@ -221,7 +221,7 @@ async fn bodies_above_sixteen_kib_are_refused_however_they_are_framed() {
 }
 
 #[tokio::test]
-async fn who_asks_is_settled_before_what_is_asked() {
+async fn credentials_are_checked_before_the_request() {
     let node = TestNode::start().await;
     send(node.request(Method::POST, "/v1/coupons").body("nonsense"))
         .await

@@ -1,4 +1,4 @@
-//! Clients that mean ill, or are ill, over real sockets: each is dealt with in time, and nobody else notices.
+//! Hostile and broken clients, over real sockets: each is ended in time, and other clients do not notice.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use tokio::task::JoinSet;
 
 use crate::support::{ADMIN_TOKEN, LIMIT, TestNode, eventually};
 
-/// The hostile ones at the same time: many more than the node has threads.
+/// Number of hostile clients at the same time: many more than the node has threads.
 const CROWD: usize = 64;
 
-/// What anybody else's request may take meanwhile: a fraction of every limit that is set here, so whoever
-/// waits for a hostile one is seen.
+/// Time that a request of another client may take meanwhile: a fraction of all timeouts that tests set, so
+/// one that waits for a hostile client is noticed.
 const UNDISTURBED: Duration = Duration::from_millis(2_500);
 
-/// Does something hostile while somebody else goes on asking, on one connection and on new ones.
-async fn while_others_go_on<T>(node: &TestNode, hostile: impl Future<Output = T>) -> T {
+/// Runs hostile clients while another client sends requests, on one connection and on new ones.
+async fn while_others_are_served<T>(node: &TestNode, hostile: impl Future<Output = T>) -> T {
     let others = async {
         for asked in 0_u32.. {
             let started = Instant::now();
@@ -42,13 +42,13 @@ async fn while_others_go_on<T>(node: &TestNode, hostile: impl Future<Output = T>
     done.await.expect("the hostile ones are dealt with in time")
 }
 
-/// A read on a connection of its own.
+/// Sends a read on a new connection.
 async fn fresh(node: &TestNode) -> crate::support::Reply {
     let client = reqwest::Client::new();
     crate::support::send(client.get(format!("http://{}/livez", node.service.address()))).await
 }
 
-/// Many at the same time; what each comes to.
+/// Runs many clients at the same time, and returns their results.
 async fn crowd<F: Future<Output = String> + Send + 'static>(
     node: &TestNode,
     client: impl Fn(TcpStream) -> F,
@@ -60,7 +60,7 @@ async fn crowd<F: Future<Output = String> + Send + 'static>(
     clients.join_all().await
 }
 
-/// Sends this byte by byte for as long as it is taken, and reads all that comes back.
+/// Sends bytes one by one until that fails, and reads the response to its end.
 async fn trickle(stream: TcpStream, bytes: Vec<u8>) -> String {
     let (mut reading, mut writing) = stream.into_split();
     let sending = tokio::spawn(async move {
@@ -72,13 +72,13 @@ async fn trickle(stream: TcpStream, bytes: Vec<u8>) -> String {
         }
     });
     let mut answer = Vec::new();
-    // Who goes on sending into a connection that was ended may see it reset behind the answer.
+    // A client that keeps sending into a closed connection may see a reset after the response.
     let _ = reading.read_to_end(&mut answer).await;
     sending.abort();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Sends this as fast as it is taken, and reads all that comes back.
+/// Sends bytes as fast as possible, and reads the response to its end.
 async fn flood(stream: TcpStream, bytes: Vec<u8>) -> String {
     let (mut reading, mut writing) = stream.into_split();
     let sending = tokio::spawn(async move { writing.write_all(&bytes).await });
@@ -88,8 +88,7 @@ async fn flood(stream: TcpStream, bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Is the one and last response on its connection: a problem with this code, and with all that responses
-/// have.
+/// Asserts the only response of a connection: a problem with this code and all general headers.
 fn assert_last(answer: &str, status: u16, code: &str) {
     let lower = answer.to_lowercase();
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
@@ -115,12 +114,12 @@ fn assert_last(answer: &str, status: u16, code: &str) {
     );
 }
 
-/// The number that this line of the metrics has, if it is there.
+/// The value of a line of the metrics; 0 if it is missing.
 pub async fn metric(node: &TestNode, line: &str) -> f64 {
     metric_in(node.get("/metrics").await.body.as_str().unwrap(), line)
 }
 
-/// The same in metrics that were read.
+/// The same in metrics that have been read.
 pub fn metric_in(text: &str, line: &str) -> f64 {
     let value = text
         .lines()
@@ -129,11 +128,11 @@ pub fn metric_in(text: &str, line: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_byte_now_and_then_does_not_keep_a_head_going() {
+async fn a_trickle_does_not_extend_the_timeout_of_a_head() {
     let node = TestNode::start_with(&[("http.header_timeout", "3s")]).await;
     let started = Instant::now();
     let head = || b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ".to_vec();
-    let answers = while_others_go_on(&node, crowd(&node, |stream| trickle(stream, head()))).await;
+    let answers = while_others_are_served(&node, crowd(&node, |stream| trickle(stream, head()))).await;
     let took = started.elapsed();
     for answer in answers {
         assert_last(&answer, 408, "REQUEST_TIMEOUT");
@@ -143,12 +142,12 @@ async fn a_byte_now_and_then_does_not_keep_a_head_going() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_byte_now_and_then_does_not_keep_a_body_going() {
+async fn a_trickle_does_not_extend_the_timeout_of_a_body() {
     let node = TestNode::start_with(&[("http.body_timeout", "3s")]).await;
     let head = format!(
         "POST /v1/coupons HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nX-Request-Id: slow-1\r\nContent-Length: 9000\r\n\r\n"
     );
-    let answers = while_others_go_on(
+    let answers = while_others_are_served(
         &node,
         crowd(&node, |mut stream| {
             let head = head.clone();
@@ -172,17 +171,17 @@ async fn a_byte_now_and_then_does_not_keep_a_body_going() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_never_reads_the_answers_is_cut_off() {
+async fn a_client_that_never_reads_responses_is_cut() {
     let node = TestNode::start_with(&[("http.write_timeout", "3s")]).await;
     let requests = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
         .repeat(4096)
         .into_bytes();
-    let outcomes = while_others_go_on(
+    let outcomes = while_others_are_served(
         &node,
         crowd(&node, |mut stream| {
             let requests = requests.clone();
             async move {
-                // Never reads, and goes on asking until the connection is gone.
+                // Never reads, and sends requests until the connection is closed.
                 while stream.write_all(&requests).await.is_ok() {}
                 "cut".to_owned()
             }
@@ -198,7 +197,7 @@ async fn who_never_reads_the_answers_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_closes_one_side_is_answered_on_the_other() {
+async fn a_client_that_closes_its_sending_side_gets_its_responses() {
     let node = TestNode::start().await;
     let id = node.coupon(serde_json::json!({})).await;
     let half_closed = async |bytes: String| {
@@ -213,8 +212,8 @@ async fn who_closes_one_side_is_answered_on_the_other() {
         answer
     };
     let issue = format!("POST /v1/coupons/{id}/issuances HTTP/1.1\r\nHost: x\r\nX-User-Id: alice\r\n");
-    // What was asked for is done and told, and so is what was asked for behind it.
-    let answer = while_others_go_on(
+    // The request is executed and answered, and so is the one after it.
+    let answer = while_others_are_served(
         &node,
         half_closed(format!("{issue}\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n")),
     )
@@ -223,7 +222,7 @@ async fn who_closes_one_side_is_answered_on_the_other() {
         answer.starts_with("HTTP/1.1 201 ") && answer.ends_with("{\"live\":true}"),
         "{answer}"
     );
-    // Half a body is not a body; half a head is no request.
+    // An incomplete body is malformed; an incomplete head is not a request.
     assert_last(
         &half_closed(format!("{issue}Content-Length: 10\r\n\r\n{{")).await,
         400,
@@ -233,7 +232,7 @@ async fn who_closes_one_side_is_answered_on_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_is_told_what_it_is() {
+async fn garbage_is_answered_malformed() {
     let node = TestNode::start().await;
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
         .iter()
@@ -250,7 +249,8 @@ async fn garbage_is_told_what_it_is() {
         b"GET\0/ HTTP/1.1\r\n\r\n".to_vec(),
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n".to_vec(),
     ] {
-        let answers = while_others_go_on(&node, crowd(&node, |stream| flood(stream, garbage.clone()))).await;
+        let answers =
+            while_others_are_served(&node, crowd(&node, |stream| flood(stream, garbage.clone()))).await;
         for answer in answers {
             assert_last(&answer, 400, "MALFORMED");
         }
@@ -261,7 +261,7 @@ async fn garbage_is_told_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_behind_a_request_does_not_spoil_its_answer() {
+async fn garbage_after_a_request_does_not_affect_its_response() {
     let node = TestNode::start().await;
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
     stream
@@ -291,7 +291,7 @@ async fn heads_above_sixteen_kib_or_a_hundred_headers_are_too_large() {
         "X-More: y\r\n".repeat(200)
     );
     for head in [wide, long, many] {
-        let answers = while_others_go_on(
+        let answers = while_others_are_served(
             &node,
             crowd(&node, |stream| flood(stream, head.clone().into_bytes())),
         )
@@ -317,7 +317,7 @@ async fn a_body_without_end_is_refused() {
     let head = format!(
         "POST /v1/coupons HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
-    let answers = while_others_go_on(
+    let answers = while_others_are_served(
         &node,
         crowd(&node, |stream| {
             let head = head.clone();
@@ -346,20 +346,20 @@ async fn a_body_without_end_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_sends_a_body_nowhere_is_told_and_not_cut_off() {
+async fn a_body_that_is_not_read_does_not_reset_the_response() {
     let node = TestNode::start().await;
-    // To no page of ours, and more than we read before we say that nobody is recognised.
-    told_and_not_cut_off(&node, "/nowhere", 100_000, (404, "NOT_FOUND")).await;
-    told_and_not_cut_off(&node, "/v1/coupons", 3_000_000, (401, "UNAUTHENTICATED")).await;
+    // To an unknown path, and larger than what is read before a 401.
+    assert_answered_without_reset(&node, "/nowhere", 100_000, (404, "NOT_FOUND")).await;
+    assert_answered_without_reset(&node, "/v1/coupons", 3_000_000, (401, "UNAUTHENTICATED")).await;
 }
 
-async fn told_and_not_cut_off(
+async fn assert_answered_without_reset(
     node: &TestNode,
     path: &'static str,
     length: usize,
     (status, code): (u16, &str),
 ) {
-    let answers = while_others_go_on(
+    let answers = while_others_are_served(
         node,
         crowd(node, |mut stream| async move {
             let head = format!(
@@ -368,8 +368,8 @@ async fn told_and_not_cut_off(
             stream.write_all(head.as_bytes()).await.unwrap();
             let mut answer = vec![0; 8192];
             let read = stream.read(&mut answer).await.unwrap();
-            // It is answered, and still sending: whoever looks at answers only when all is sent must get as
-            // far.
+            // The response arrives while the client still sends; one that reads only afterwards must be able
+            // to send everything.
             for _ in 0..10 {
                 stream.write_all(&[b'z'; 10_000]).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,4 +1,4 @@
-//! Issuing: every row of the table, and who takes precedence.
+//! Issuing: each outcome, and their precedence.
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -10,7 +10,7 @@ const PAST: &str = "2001-01-01T00:00:00Z";
 const FUTURE: &str = "2096-01-01T00:00:00Z";
 
 #[tokio::test]
-async fn an_issuance_is_answered_whole() {
+async fn an_issuance_is_returned_with_all_fields() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"use_within_days": 30})).await;
     let reply = node.issue("alice", id).await;
@@ -38,7 +38,7 @@ async fn an_issuance_is_answered_whole() {
 }
 
 #[tokio::test]
-async fn an_unknown_coupon_is_said_to_be_unknown() {
+async fn an_unknown_coupon_is_refused() {
     let node = TestNode::start().await;
     node.issue("alice", 42)
         .await
@@ -49,7 +49,7 @@ async fn an_unknown_coupon_is_said_to_be_unknown() {
 }
 
 #[tokio::test]
-async fn the_same_key_gives_the_first_issuance_whatever_became_of_the_coupon() {
+async fn the_same_key_returns_the_first_issuance_whatever_the_state_of_the_coupon() {
     let node = TestNode::start().await;
     let id = node
         .coupon(json!({"total_quantity": 1, "per_user_limit": 2}))
@@ -77,7 +77,7 @@ async fn the_same_key_gives_the_first_issuance_whatever_became_of_the_coupon() {
 }
 
 #[tokio::test]
-async fn refusals_are_not_remembered() {
+async fn refusals_are_not_stored() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"status": "paused"})).await;
     let issue = || send(node.issue_request("alice", id).header("Idempotency-Key", "k-1"));
@@ -91,7 +91,7 @@ async fn refusals_are_not_remembered() {
 }
 
 #[tokio::test]
-async fn a_user_with_as_many_as_allowed_finds_the_latest() {
+async fn a_refused_user_gets_the_latest_issuance() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"per_user_limit": 2})).await;
     assert_eq!(node.issue("alice", id).await.body["sequence"], 1);
@@ -100,12 +100,12 @@ async fn a_user_with_as_many_as_allowed_finds_the_latest() {
     let refused = node.issue("alice", id).await;
     refused.assert_refused(409, "ALREADY_ISSUED");
     assert_eq!(refused.body["issuance"], latest.body);
-    // Case counts.
+    // User ids are case-sensitive.
     assert_eq!(node.issue("Alice", id).await.status, 201);
 }
 
 #[tokio::test]
-async fn already_issued_comes_before_all_that_became_of_the_coupon() {
+async fn already_issued_takes_precedence_over_the_state_of_the_coupon() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 1})).await;
     assert_eq!(node.issue("alice", id).await.status, 201);
@@ -127,7 +127,7 @@ async fn already_issued_comes_before_all_that_became_of_the_coupon() {
 }
 
 #[tokio::test]
-async fn closed_and_paused_come_before_the_window_and_that_before_sold_out() {
+async fn closed_and_paused_take_precedence_over_the_window_and_that_over_sold_out() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 1})).await;
     assert_eq!(node.issue("alice", id).await.status, 201);
@@ -154,7 +154,7 @@ async fn closed_and_paused_come_before_the_window_and_that_before_sold_out() {
 }
 
 #[tokio::test]
-async fn a_rush_gets_exactly_what_there_is_in_an_unbroken_sequence() {
+async fn a_rush_gets_exactly_the_quantity_in_an_unbroken_sequence() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 20})).await;
     let users: Vec<String> = (0..60).map(|number| format!("user-{number}")).collect();
@@ -177,7 +177,7 @@ async fn a_rush_gets_exactly_what_there_is_in_an_unbroken_sequence() {
 }
 
 #[tokio::test]
-async fn a_raise_reopens_what_was_sold_out() {
+async fn a_raised_quantity_reopens_a_sold_out_coupon() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 1})).await;
     node.issue("alice", id).await;
@@ -187,7 +187,7 @@ async fn a_raise_reopens_what_was_sold_out() {
 }
 
 #[tokio::test]
-async fn who_asks_for_a_coupon_must_be_a_user() {
+async fn only_users_get_coupons() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let path = format!("/v1/coupons/{id}/issuances");
@@ -209,7 +209,7 @@ async fn who_asks_for_a_coupon_must_be_a_user() {
 }
 
 #[tokio::test]
-async fn untrusted_peers_name_nobody() {
+async fn untrusted_peers_cannot_name_users() {
     let node = TestNode::start_with(&[("auth.trusted_proxies", "10.0.0.0/8")]).await;
     let id = node.coupon(json!({})).await;
     node.issue("alice", id)
@@ -224,7 +224,7 @@ async fn untrusted_peers_name_nobody() {
 }
 
 #[tokio::test]
-async fn the_body_of_an_issue_request_is_nothing_or_an_empty_object() {
+async fn the_body_of_an_issue_request_is_absent_or_an_empty_object() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"per_user_limit": 10})).await;
     let issue = || node.issue_request("alice", id);

@@ -1,4 +1,4 @@
-//! Who is asking, where users show tokens.
+//! Authentication by signed tokens.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const HS256: [(&str, &str); 3] = [
     ("auth.jwt.key", SECRET),
 ];
 
-/// What a 401 says to whoever showed a token, and to whoever showed none.
+/// Challenges of a 401, to a request with a token and to one without.
 const INVALID: &str = r#"Bearer realm="firstcome", error="invalid_token""#;
 const MISSING: &str = r#"Bearer realm="firstcome""#;
 
@@ -34,14 +34,14 @@ fn assert_unauthenticated(reply: &Reply, challenge: &str) {
 }
 
 #[tokio::test]
-async fn a_user_is_the_subject_of_the_token_and_no_header() {
+async fn the_user_is_the_subject_of_the_token_and_not_the_header() {
     let node = TestNode::start_with(&HS256).await;
     let id = node.coupon(json!({})).await;
     let alice = token("alice", json!({}));
     let issued = send(issue(&node, id).bearer_auth(&alice).header("X-User-Id", "bob")).await;
     assert_eq!((issued.status, &issued.body["user_id"]), (201, &json!("alice")));
     assert_unauthenticated(&node.issue("bob", id).await, MISSING);
-    // Twice, as the second time it is looked up.
+    // Twice, as the second time it is in the cache.
     for _ in 0..2 {
         issue_with(&node, id, &alice)
             .await
@@ -62,7 +62,7 @@ async fn a_user_is_the_subject_of_the_token_and_no_header() {
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_count_is_told_so_and_not_why() {
+async fn an_invalid_token_is_refused_without_a_reason() {
     let node = TestNode::start_with(&HS256).await;
     let id = node.coupon(json!({})).await;
     let good = token("alice", json!({}));
@@ -79,7 +79,7 @@ async fn a_token_that_does_not_count_is_told_so_and_not_why() {
         &tokens::signed(Algorithm::EdDSA, "a", &tokens::private("eddsa.private"), "alice"),
     ] {
         assert_unauthenticated(&issue_with(&node, id, wrong).await, INVALID);
-        // What is open to anyone is open to whoever shows it, too.
+        // What is open to anyone is open to it as well.
         assert_eq!(
             send(
                 node.request(Method::GET, &format!("/v1/coupons/{id}"))
@@ -104,7 +104,7 @@ async fn a_token_that_does_not_count_is_told_so_and_not_why() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_taken_is_refused_once_it_has_expired() {
+async fn an_accepted_token_is_refused_once_it_has_expired() {
     let keys = HS256
         .iter()
         .copied()
@@ -119,7 +119,7 @@ async fn a_token_that_was_taken_is_refused_once_it_has_expired() {
 }
 
 #[tokio::test]
-async fn administrators_show_their_token_or_one_with_the_role() {
+async fn administrators_send_the_admin_token_or_one_with_the_role() {
     let node = TestNode::start_with(&HS256).await;
     let id = node.coupon(json!({})).await;
     let path = format!("/v1/coupons/{id}/issuances");
@@ -135,7 +135,7 @@ async fn administrators_show_their_token_or_one_with_the_role() {
         );
     }
     assert_unauthenticated(&list(&ADMIN_TOKEN[1..]).await, INVALID);
-    // The static token is no user; one with the role has a subject.
+    // The admin token is not a user; one with the role has a subject.
     issue_with(&node, id, ADMIN_TOKEN)
         .await
         .assert_refused(403, "FORBIDDEN");
@@ -158,7 +158,7 @@ async fn only_services_issue_for_others() {
     as_service(json!({"user_id": "alice"}))
         .await
         .assert_refused(409, "ALREADY_ISSUED");
-    // It is alice's, not the service's, which sees only its own.
+    // It belongs to alice, not to the service, which sees only its own.
     let alice = send(
         node.request(Method::GET, "/v1/me/issuances")
             .bearer_auth(token("alice", json!({}))),
@@ -193,7 +193,7 @@ async fn only_services_issue_for_others() {
 }
 
 #[tokio::test]
-async fn nobody_issues_for_others_where_users_are_named_by_a_header() {
+async fn in_header_mode_no_principal_issues_for_others() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     for request in [
@@ -205,7 +205,7 @@ async fn nobody_issues_for_others_where_users_are_named_by_a_header() {
             send(request).await.assert_refused(403, "FORBIDDEN");
         }
     }
-    // A token is nobody's there, whoever signed it.
+    // A signed token is not known in that mode.
     assert_unauthenticated(&issue_with(&node, id, &token("alice", json!({}))).await, INVALID);
 }
 
@@ -231,7 +231,7 @@ async fn every_algorithm_verifies_with_its_public_key() {
             "alice",
         );
         assert_eq!(issue_with(&node, id, &token).await.status, 201, "{text}");
-        // The public key is no secret to sign with.
+        // The public key is not accepted as a secret.
         let public = jsonwebtoken::EncodingKey::from_secret(&std::fs::read(&file).unwrap());
         let forged = tokens::signed(Algorithm::HS256, "any", &public, "mallory");
         assert_unauthenticated(&issue_with(&node, id, &forged).await, INVALID);
@@ -239,11 +239,11 @@ async fn every_algorithm_verifies_with_its_public_key() {
 }
 
 #[tokio::test]
-async fn keys_are_changed_while_the_node_runs() {
+async fn keys_are_reloaded_while_the_node_runs() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("jwks.json");
     let write = |text: &str| {
-        // Appears whole, as whoever changes keys must see to.
+        // The file is replaced at once, as operators must do.
         let draft = data.path().join("draft");
         std::fs::write(&draft, text).unwrap();
         std::fs::rename(&draft, &file).unwrap();
@@ -287,11 +287,11 @@ async fn keys_are_changed_while_the_node_runs() {
     eventually("the new key is taken", async || taken(new_key).await).await;
     assert!(taken(old_key).await && old_token_taken().await);
 
-    // Broken: both stay. The next change is seen, so the broken one was looked at before.
+    // An invalid file: the old keys stay. The next change is noticed, so the invalid one was read before.
     write("{\"keys\": [");
     tokio::time::timeout(LIMIT, async {
         let started = std::time::Instant::now();
-        // Longer than the period at which the file is read.
+        // Longer than the interval at which the file is read.
         while started.elapsed() < Duration::from_secs(3) {
             assert!(taken(old_key).await && taken(new_key).await && old_token_taken().await);
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -302,6 +302,6 @@ async fn keys_are_changed_while_the_node_runs() {
 
     write(&tokens::jwks(&[new_key, next_key]));
     eventually("the next key is taken", async || taken(next_key).await).await;
-    // Also the very token that was verified before.
+    // So is the token that was verified before.
     assert!(!taken(old_key).await && !old_token_taken().await && taken(new_key).await);
 }

@@ -1,5 +1,4 @@
-//! Bounds and time limits of the listener, over real sockets: what happens at each, and that stopping waits
-//! for no client.
+//! Bounds and timeouts of the listener, over real sockets, and stopping with slow clients.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use crate::support::{ADMIN_TOKEN, LIMIT, TestNode, eventually};
 
 const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// Asks, and reads what comes at once.
+/// Sends a request, and reads the first bytes of the response.
 async fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
     stream.write_all(request).await.unwrap();
     let mut answer = vec![0; 8192];
@@ -25,7 +24,7 @@ async fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer[..read]).into_owned()
 }
 
-/// What comes until the other side hangs up.
+/// Reads until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer))
@@ -52,14 +51,14 @@ fn assert_refused(answer: &str) {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so_until_there_is_room() {
+async fn a_connection_beyond_the_limit_is_refused_until_there_is_room() {
     let node = TestNode::start_with(&[("http.connections_max", "2"), ("http.idle_timeout", "60s")]).await;
     let connect = async || TcpStream::connect(node.service.address()).await.unwrap();
     let (mut first, mut second) = (connect().await, connect().await);
     for stream in [&mut first, &mut second] {
         assert!(ask(stream, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     }
-    // Also to whoever says nothing, and also to many who do not listen.
+    // Also a silent client, and many that do not read.
     assert_refused(&rest(&mut connect().await).await);
     let mut third = connect().await;
     third.write_all(LIVEZ).await.unwrap();
@@ -83,12 +82,12 @@ async fn one_connection_too_many_is_told_so_until_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_take_no_more_places_than_there_are_and_miss_nobody() {
+async fn refusals_are_bounded_and_reach_every_client() {
     let node = TestNode::start_with(&[("http.connections_max", "1"), ("http.idle_timeout", "60s")]).await;
     let mut only = TcpStream::connect(node.service.address()).await.unwrap();
     assert!(ask(&mut only, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     let started = Instant::now();
-    // More than are refused at the same time, and none of them hangs up.
+    // More than are refused at the same time, and none closes its connection.
     let mut streams = Vec::new();
     for _ in 0..600 {
         streams.push(TcpStream::connect(node.service.address()).await.unwrap());
@@ -101,7 +100,7 @@ async fn refusals_take_no_more_places_than_there_are_and_miss_nobody() {
             .unwrap();
         assert_refused(&String::from_utf8_lossy(&answer[..read]));
     }
-    // 256 a second: the last of them wait for the first.
+    // 256 a second: the last wait for the first.
     assert!(
         started.elapsed() > Duration::from_secs(1),
         "{:?}",
@@ -139,7 +138,7 @@ async fn an_idle_connection_is_closed_and_a_silent_one_too() {
 }
 
 #[tokio::test]
-async fn an_answer_does_not_wait_for_the_rest_of_the_next_request() {
+async fn a_response_does_not_wait_for_the_rest_of_the_next_request() {
     let node = TestNode::start().await;
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
     let answer = ask(&mut stream, &[LIVEZ, b"GET /livez HT"].concat()).await;
@@ -152,8 +151,8 @@ async fn an_answer_does_not_wait_for_the_rest_of_the_next_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopping_waits_for_no_client_that_stalls() {
-    // All limits are at their defaults, many seconds; stopping does not take them.
+async fn stopping_does_not_wait_for_stalled_clients() {
+    // All timeouts have their defaults of many seconds; stopping takes less.
     let node = TestNode::start().await;
     let connect = async || TcpStream::connect(node.service.address()).await.unwrap();
     let (mut head, mut body, mut deaf, mut idle) =
@@ -165,7 +164,7 @@ async fn stopping_waits_for_no_client_that_stalls() {
     body.write_all(post.as_bytes()).await.unwrap();
     assert!(ask(&mut idle, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     let requests = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4096);
-    // Until nothing is taken any more: then answers do not go out either.
+    // Until the server reads no more, as it cannot send responses.
     while let Ok(sent) =
         tokio::time::timeout(Duration::from_millis(500), deaf.write_all(requests.as_bytes())).await
     {
@@ -183,7 +182,7 @@ async fn stopping_waits_for_no_client_that_stalls() {
     assert!(rest(&mut body).await.starts_with("HTTP/1.1 408 "));
 }
 
-/// Open files that this process may have.
+/// The limit of open files of this process.
 fn open_files_max() -> u64 {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let line = limits
@@ -198,7 +197,7 @@ fn open_files_max() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_connections_hold_nobody_up() {
+async fn ten_thousand_connections_do_not_delay_requests() {
     const CONNECTIONS: usize = 10_000;
     if open_files_max() < 12_000 {
         let _ = writeln!(
@@ -208,7 +207,7 @@ async fn ten_thousand_connections_hold_nobody_up() {
         return;
     }
     let data = tempfile::tempdir().unwrap();
-    // A process of its own, as both ends would not fit into one.
+    // A separate process, as both ends would not fit into one.
     let serving = Serving::start(
         &data,
         &[
@@ -250,10 +249,10 @@ async fn ten_thousand_connections_hold_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_cap_that_does_not_fit_the_systems_limit_is_said_and_lowered() {
+async fn connections_max_beyond_the_limit_of_the_system_is_logged_and_lowered() {
     let data = tempfile::tempdir().unwrap();
     let serving = Serving::start_below(&data, 700, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
-    // 700 less 256 for the database and such, less 256 for refusals.
+    // 700 less 256 for other files and 256 for refusals.
     let mut streams = Vec::new();
     for _ in 0..188 {
         let mut stream = TcpStream::connect(&serving.address).await.unwrap();
@@ -271,10 +270,10 @@ async fn a_cap_that_does_not_fit_the_systems_limit_is_said_and_lowered() {
 }
 
 #[tokio::test]
-async fn the_nodes_queue_and_an_owners_queue_are_bounded_and_say_so() {
+async fn a_full_queue_of_the_node_or_of_an_owner_is_answered_overloaded() {
     for (key, bound) in [
-        ("http.requests_max", "node"),
-        ("http.coupon_requests_max", "owner"),
+        ("limits.requests_max", "node"),
+        ("limits.coupon_requests_max", "owner"),
     ] {
         let node = TestNode::start_with(&[(key, "1"), ("http.deadline", "5s")]).await;
         let id = node.coupon(json!({})).await;

@@ -1,4 +1,4 @@
-//! Lists and single issuances: order, pages, and who may look.
+//! Lists and single issuances: order, pages and rights.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ async fn coupons_are_listed_newest_first_page_by_page() {
         .get(&format!("/v1/coupons?limit=2&cursor={}", first.next_cursor()))
         .await;
     second.assert_list("id", &ids[2..4], true);
-    // A newer coupon does not move pages.
+    // A newer coupon does not shift pages.
     node.coupon(json!({})).await;
     node.get(&format!("/v1/coupons?limit=2&cursor={}", second.next_cursor()))
         .await
@@ -66,7 +66,7 @@ async fn coupons_are_listed_by_phase() {
 }
 
 #[tokio::test]
-async fn limits_and_cursors_that_make_no_sense_are_refused_in_every_list() {
+async fn invalid_limits_and_cursors_are_refused_in_every_list() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     for path in [
@@ -124,7 +124,7 @@ async fn a_users_issuances_are_listed_newest_first_page_by_page() {
 }
 
 #[tokio::test]
-async fn an_issuance_is_shown_to_its_user_and_administrators() {
+async fn an_issuance_is_visible_to_its_user_and_administrators() {
     let node = TestNode::start().await;
     let coupon = node.coupon(json!({})).await;
     let issuance = node.issue("alice", coupon).await.body;

@@ -1,5 +1,4 @@
-//! What the log says about requests: the access log, the request's id in every line, who the client is, and
-//! the trace.
+//! Logs about requests: access log, request id, client address and trace.
 
 use serde_json::Value;
 
@@ -9,7 +8,7 @@ use crate::support::ADMIN_TOKEN;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// A process that logs in JSON.
+/// Starts a process that logs in JSON.
 fn serving(data: &tempfile::TempDir, settings: &[&str]) -> Serving {
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
     let settings = ["log.format=json", &token]
@@ -19,7 +18,7 @@ fn serving(data: &tempfile::TempDir, settings: &[&str]) -> Serving {
     Serving::start(data, &arguments)
 }
 
-/// The lines about a request with this id.
+/// The lines with this request id.
 fn about<'a>(log: &'a str, id: &str) -> Vec<Value> {
     let lines = log
         .lines()
@@ -27,7 +26,7 @@ fn about<'a>(log: &'a str, id: &str) -> Vec<Value> {
     lines.filter(|line| line["span"]["id"] == id).collect()
 }
 
-/// A read with these headers.
+/// Sends a read with these headers.
 async fn get(serving: &Serving, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
     let request = reqwest::Client::new().get(format!("http://{}{path}", serving.address));
     headers
@@ -39,7 +38,7 @@ async fn get(serving: &Serving, path: &str, headers: &[(&str, &str)]) -> reqwest
 }
 
 #[tokio::test]
-async fn the_access_log_has_a_line_for_every_request_that_it_is_to_have() {
+async fn the_access_log_has_a_line_for_each_selected_request() {
     for (access, lines) in [("off", 0), ("all", 40), ("errors", 0), ("sample:2", 20)] {
         let data = tempfile::tempdir().unwrap();
         let serving = serving(
@@ -92,7 +91,7 @@ async fn the_access_log_has_a_line_for_every_request_that_it_is_to_have() {
 }
 
 #[tokio::test]
-async fn a_request_that_fails_here_is_in_every_line_about_it() {
+async fn every_line_about_a_failed_request_has_its_id() {
     let data = tempfile::tempdir().unwrap();
     let serving = serving(&data, &["log.access=errors"]);
     hide_tables(&data.path().join("data/firstcome.db")).await;
@@ -121,7 +120,7 @@ async fn a_request_that_fails_here_is_in_every_line_about_it() {
         ["WARN", "INFO"],
         "what went wrong, and the answer:\n{log}"
     );
-    // Nobody is trusted, so whom the header names is nobody.
+    // No proxy is trusted, so the header is ignored.
     assert!(
         lines
             .iter()

@@ -1,7 +1,8 @@
-//! The HTTP contract, over real sockets: one test and more for every row of its tables.
+//! Tests of the HTTP contract, over real sockets.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod configuration;
 mod contract;
 mod cors;
 mod coupons;
@@ -13,10 +14,11 @@ mod jwt;
 mod limits;
 mod lists;
 mod logs;
+mod mint;
 mod operations;
 mod process;
 mod rate;
-mod readme;
+
 mod reads;
 mod setbacks;
 mod support;

@@ -1,15 +1,13 @@
-//! The program as a process: what it prints, what signals do to it, what it refuses to start with.
+//! The program as a process: output, signals, and errors at the start.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::Algorithm;
 use tempfile::TempDir;
 
 use crate::support::{ADMIN_TOKEN, TestNode, eventually, send};
-use crate::tokens::{SECRET, jwks, key_file};
 
 fn firstcome(data: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));
@@ -38,10 +36,10 @@ pub fn run(data: &TempDir, arguments: &[&str]) -> (bool, String, String) {
     )
 }
 
-/// A serving process, ended with the test.
+/// A serving process, killed when dropped.
 pub struct Serving {
     child: Child,
-    /// What it printed up to and with the last line to try.
+    /// What it printed up to and including the last command to try.
     pub welcome: Vec<String>,
     pub address: String,
 }
@@ -51,7 +49,7 @@ impl Serving {
         Self::started(firstcome(data, arguments), arguments)
     }
 
-    /// The same with so many open files at most.
+    /// The same with a limit of open files.
     pub fn start_below(data: &TempDir, open_files_max: u32, arguments: &[&str]) -> Self {
         let program = firstcome(data, arguments);
         let mut command = Command::new("sh");
@@ -67,7 +65,7 @@ impl Serving {
         Self::started(command, arguments)
     }
 
-    /// Ends it as orchestrators do, and gives back its log.
+    /// Ends it as orchestrators do, and returns its log.
     pub async fn end(mut self) -> String {
         self.signal("TERM");
         assert_eq!(self.exit_code().await, Some(0));
@@ -132,7 +130,7 @@ impl Drop for Serving {
 }
 
 #[tokio::test]
-async fn what_a_first_start_prints_works() {
+async fn the_commands_that_a_first_start_prints_work() {
     let data = tempfile::tempdir().unwrap();
     let mut serving = Serving::start(&data, &[]);
     let lines: Vec<&String> = serving
@@ -165,7 +163,7 @@ async fn what_a_first_start_prints_works() {
     serving.signal("TERM");
     assert_eq!(serving.exit_code().await, Some(0));
 
-    // The token and the name are kept, and the lines fit the next coupon.
+    // Token and id are stored, and the commands fit the next coupon.
     let again = Serving::start(&data, &[]);
     let token = std::fs::read_to_string(data.path().join("data/admin_token")).unwrap();
     assert!(
@@ -175,7 +173,7 @@ async fn what_a_first_start_prints_works() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_brought_along_is_not_printed() {
+async fn a_configured_token_is_not_printed() {
     let data = tempfile::tempdir().unwrap();
     let mut serving = Serving::start(&data, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
     serving.signal("INT");
@@ -196,7 +194,7 @@ async fn a_token_that_was_brought_along_is_not_printed() {
 }
 
 #[tokio::test]
-async fn a_leaving_node_serves_for_the_delay_and_says_that_it_is_not_ready() {
+async fn a_leaving_node_serves_for_the_delay_and_is_not_ready() {
     let data = tempfile::tempdir().unwrap();
     let mut serving = Serving::start(&data, &["--set", "shutdown.delay=1s"]);
     serving.signal("TERM");
@@ -236,7 +234,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[tokio::test]
-async fn a_killed_node_starts_again_with_all_it_told() {
+async fn a_killed_node_restarts_with_everything_it_answered() {
     let data = tempfile::tempdir().unwrap();
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
     let mut serving = Serving::start(&data, &["--set", &token]);
@@ -285,7 +283,7 @@ async fn a_second_process_on_the_same_data_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn healthcheck_asks_the_configured_address() {
+async fn healthcheck_connects_to_the_configured_address() {
     let data = tempfile::tempdir().unwrap();
     let mut serving = Serving::start(&data, &[]);
     let listen = format!("--listen={}", serving.address);
@@ -298,7 +296,7 @@ async fn healthcheck_asks_the_configured_address() {
 }
 
 #[test]
-fn migrate_makes_the_database() {
+fn migrate_creates_the_database() {
     let data = tempfile::tempdir().unwrap();
     let (ok, _, stderr) = run(&data, &["migrate"]);
     assert!(ok, "{stderr}");
@@ -306,7 +304,7 @@ fn migrate_makes_the_database() {
 }
 
 #[test]
-fn config_check_prints_what_is_in_effect_and_no_secret() {
+fn config_check_prints_what_is_in_effect_without_secrets() {
     let data = tempfile::tempdir().unwrap();
     std::fs::write(
         data.path().join("node.toml"),
@@ -336,13 +334,13 @@ fn config_check_prints_what_is_in_effect_and_no_secret() {
 }
 
 #[test]
-fn the_configuration_that_comes_along_is_what_is_in_effect_without_it() {
+fn the_sample_configuration_equals_the_defaults() {
     let data = tempfile::tempdir().unwrap();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../cluster-config/node.toml");
     let (ok, with, stderr) = run(&data, &["config", "check", "--config", file]);
     assert!(ok, "{stderr}");
     assert_eq!(with, run(&data, &["config", "check"]).1);
-    // And it leaves out no key that has a default.
+    // And it has every key with a default.
     let text = std::fs::read_to_string(file).unwrap();
     for key in with
         .lines()
@@ -358,7 +356,7 @@ fn the_configuration_that_comes_along_is_what_is_in_effect_without_it() {
 }
 
 #[test]
-fn what_is_wrong_with_the_configuration_is_said_before_anything_is_started() {
+fn an_invalid_configuration_is_reported_before_anything_is_started() {
     let data = tempfile::tempdir().unwrap();
     for (setting, name) in [
         ("http.lsten=127.0.0.1:0", "lsten"),
@@ -372,7 +370,7 @@ fn what_is_wrong_with_the_configuration_is_said_before_anything_is_started() {
 }
 
 #[test]
-fn keys_that_are_none_are_named_before_anything_is_started() {
+fn invalid_keys_are_reported_before_anything_is_started() {
     let data = tempfile::tempdir().unwrap();
     std::fs::write(data.path().join("jwks.json"), "{\"keys\": []}").unwrap();
     for (keys, name) in [
@@ -411,158 +409,6 @@ fn keys_that_are_none_are_named_before_anything_is_started() {
         }
     }
     assert!(!data.path().join("data").exists());
-}
-
-/// Runs `firstcome token` and asks a node of the same configuration with what it printed.
-async fn token_answers(keys: &[(&str, &str)], arguments: &[&str], path: &str) -> (String, u16) {
-    let data = tempfile::tempdir().unwrap();
-    let settings: Vec<String> = keys
-        .iter()
-        .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
-        .collect();
-    let all: Vec<&str> = ["token"]
-        .into_iter()
-        .chain(arguments.iter().copied())
-        .chain(settings.iter().map(String::as_str))
-        .collect();
-    let (ok, stdout, stderr) = run(&data, &all);
-    assert!(ok && stderr.is_empty(), "{stderr}");
-    let token = stdout.strip_suffix('\n').unwrap().to_owned();
-    assert!(!token.contains(char::is_whitespace), "{stdout}");
-    let node = TestNode::start_with(keys).await;
-    let status = send(node.request(reqwest::Method::GET, path).bearer_auth(&token))
-        .await
-        .status;
-    (token, status)
-}
-
-#[tokio::test]
-async fn a_minted_token_is_taken_by_the_node_it_is_for() {
-    let secret = [
-        ("auth.mode", "jwt"),
-        ("auth.jwt.algorithm", "HS256"),
-        ("auth.jwt.key", SECRET),
-    ];
-    let strict: Vec<_> = secret
-        .into_iter()
-        .chain([
-            ("auth.jwt.issuer", "https://id.example"),
-            ("auth.jwt.audience", "coupons"),
-        ])
-        .collect();
-    let (mine, list) = ("/v1/me/issuances", "/v1/cluster");
-    assert_eq!(token_answers(&secret, &["--user", "alice"], mine).await.1, 200);
-    assert_eq!(
-        token_answers(&strict, &["--user", "alice", "--expires-in", "2m"], mine)
-            .await
-            .1,
-        200
-    );
-    assert_eq!(
-        token_answers(&secret, &["--user", "alice", "--role", "service"], list)
-            .await
-            .1,
-        403
-    );
-    assert_eq!(
-        token_answers(&secret, &["--user", "root", "--role", "admin"], list)
-            .await
-            .1,
-        200
-    );
-
-    let (public, private) = (key_file("es256.public"), key_file("es256.private"));
-    let private = private.to_str().unwrap();
-    let one = [
-        ("auth.mode", "jwt"),
-        ("auth.jwt.algorithm", "ES256"),
-        ("auth.jwt.key_file", public.to_str().unwrap()),
-    ];
-    assert_eq!(
-        token_answers(&one, &["--user", "alice", "--private-key-file", private], mine)
-            .await
-            .1,
-        200
-    );
-    // Of several keys it names the one that fits.
-    let directory = tempfile::tempdir().unwrap();
-    let set = directory.path().join("jwks.json");
-    let (first, second) = (
-        crate::tokens::private("eddsa.private"),
-        crate::tokens::private("eddsa.other.private"),
-    );
-    std::fs::write(
-        &set,
-        jwks(&[(Algorithm::EdDSA, "a", &first), (Algorithm::EdDSA, "b", &second)]),
-    )
-    .unwrap();
-    let several = [
-        ("auth.mode", "jwt"),
-        ("auth.jwt.jwks_file", set.to_str().unwrap()),
-    ];
-    let other = key_file("eddsa.other.private");
-    let (token, status) = token_answers(
-        &several,
-        &["--user", "alice", "--private-key-file", other.to_str().unwrap()],
-        mine,
-    )
-    .await;
-    assert_eq!(
-        (status, jsonwebtoken::decode_header(token).unwrap().kid.as_deref()),
-        (200, Some("b"))
-    );
-}
-
-#[test]
-fn what_cannot_be_minted_is_said() {
-    let data = tempfile::tempdir().unwrap();
-    let (public, stranger) = (key_file("eddsa.public"), key_file("eddsa.other.private"));
-    let (file, stranger) = (
-        format!("auth.jwt.key_file={}", public.display()),
-        stranger.to_str().unwrap(),
-    );
-    let keys = [
-        "--set",
-        "auth.mode=jwt",
-        "--set",
-        "auth.jwt.algorithm=EdDSA",
-        "--set",
-        &file,
-    ];
-    for (arguments, message) in [
-        (vec!["--user", "alice"], "auth.mode is header"),
-        (
-            [&["--user", "alice"][..], &keys].concat(),
-            "only public keys are configured",
-        ),
-        (
-            [&["--user", "alice", "--private-key-file", stranger][..], &keys].concat(),
-            "public half",
-        ),
-        (
-            [
-                &["--user", "alice", "--private-key-file", public.to_str().unwrap()][..],
-                &keys,
-            ]
-            .concat(),
-            "not a private key",
-        ),
-        (
-            [&["--user", "alice", "--private-key-file", "/nowhere"][..], &keys].concat(),
-            "/nowhere",
-        ),
-        (vec!["--user", "al ice"], "--user"),
-        (vec!["--user", "alice", "--role", "root"], "--role"),
-        (vec!["--user", "alice", "--expires-in", "0s"], "--expires-in"),
-        (vec!["--user", "alice", "--expires-in", "soon"], "--expires-in"),
-        (vec![], "--user"),
-    ] {
-        let (ok, stdout, stderr) = run(&data, &[&["token"][..], &arguments].concat());
-        assert!(
-            !ok && stdout.is_empty() && stderr.contains(message),
-            "{arguments:?}: {stdout}{stderr}"
-        );
-    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How much one user may ask.
+//! The rate limit of users.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,12 +15,12 @@ fn refused_so_far(metrics: &Value) -> f64 {
 }
 
 #[tokio::test]
-async fn a_user_who_asks_too_much_waits_and_nobody_else() {
+async fn a_user_beyond_the_rate_is_refused_and_others_are_not() {
     let node = TestNode::start_with(&[("limits.user_rate", "0.125"), ("limits.user_burst", "3")]).await;
     let id = node.coupon(json!({})).await;
     let before = refused_so_far(&node.get("/metrics").await.body);
     assert_eq!(node.issue("alice", id).await.status, 201);
-    // Whatever came of it, it was asked.
+    // A refused request counts as well.
     node.issue("alice", id)
         .await
         .assert_refused(409, "ALREADY_ISSUED");
@@ -29,14 +29,14 @@ async fn a_user_who_asks_too_much_waits_and_nobody_else() {
         .assert_refused(404, "UNKNOWN_COUPON");
     let refused = node.issue("alice", id).await;
     refused.assert_refused(429, "RATE_LIMITED");
-    // Up to eight seconds until the next is free, and up to two of jitter.
+    // Up to eight seconds until the next is admitted, and up to two of jitter.
     assert!(
         (1..=10).contains(&refused.header("retry-after").parse::<u64>().unwrap()),
         "{refused:?}"
     );
     assert!(refused_so_far(&node.get("/metrics").await.body) >= before + 1.0);
 
-    // Reads are not counted, nor what is not even a request; and others have their own.
+    // Reads and malformed requests are not counted, and each user has a limit of its own.
     assert_eq!(node.get_as("alice", "/v1/me/issuances").await.status, 200);
     send(node.issue_request("alice", id).body("nonsense"))
         .await
@@ -51,7 +51,7 @@ async fn a_user_who_asks_too_much_waits_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_service_is_not_counted_but_whom_it_issues_for() {
+async fn requests_of_a_service_count_for_the_user_they_name() {
     let jwt = [
         ("auth.mode", "jwt"),
         ("auth.jwt.algorithm", "HS256"),
@@ -71,7 +71,7 @@ async fn a_service_is_not_counted_but_whom_it_issues_for() {
         assert_eq!(issue(user).await.status, 201);
     }
     issue("alice").await.assert_refused(429, "RATE_LIMITED");
-    // Administrators' changes are never counted.
+    // Changes by administrators are not counted.
     for _ in 0..3 {
         let pause = node
             .request(Method::POST, &format!("/v1/coupons/{id}/pause"))
@@ -81,7 +81,7 @@ async fn a_service_is_not_counted_but_whom_it_issues_for() {
 }
 
 #[tokio::test]
-async fn without_a_rate_nobody_is_counted() {
+async fn without_a_rate_there_is_no_limit() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"per_user_limit": 100})).await;
     for _ in 0..100 {

@@ -1,5 +1,4 @@
-//! Whoever looks does not disturb whoever takes: copies, how old they may be, and how much one request may go
-//! through.
+//! Reads do not slow down issuing: copies, their age, and the bound on what one request examines.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,13 +11,13 @@ use sqlx::sqlite::SqliteConnectOptions;
 use crate::process::Serving;
 use crate::support::{ADMIN_TOKEN, TestNode};
 
-/// How long each storm lasts.
+/// Duration of a storm.
 const STORM: Duration = Duration::from_secs(2);
-/// Who looks and who takes at the same time.
+/// Numbers of clients that read and that issue at the same time.
 const LOOKERS: usize = 32;
 const TAKERS: usize = 16;
 
-/// A process of its own, so that its counters count nobody else.
+/// A separate process, so that its counters count this test alone.
 struct Alone {
     serving: Serving,
     client: reqwest::Client,
@@ -47,7 +46,7 @@ impl Alone {
         format!("http://{}{path}", self.serving.address)
     }
 
-    /// How often a coupon was read from the store.
+    /// Number of reads of a coupon from the store.
     async fn reads(&self) -> u64 {
         let text = self
             .client
@@ -64,7 +63,7 @@ impl Alone {
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
-    /// How often the path was read, and how many coupons were taken meanwhile.
+    /// Returns how often the path was read, and how many coupons were issued meanwhile.
     async fn storm(&self, path: &str) -> (u64, u64) {
         let over = AtomicBool::new(false);
         let (looked, taken) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -102,18 +101,18 @@ impl Alone {
     }
 }
 
-/// Somebody who has nothing yet.
+/// A user without issuances.
 fn newcomer() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("user-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_reads_is_one_read_a_second_and_issuing_keeps_its_pace() {
+async fn a_storm_of_reads_is_one_read_a_second_and_does_not_slow_down_issuing() {
     let alone = Alone::with_a_coupon().await;
     let mut paces = Vec::new();
-    // A page that reads nothing costs as much HTTP: what is missing against it is what reading takes from
-    // issuing. Other programs run beside.
+    // A page without reads costs as much HTTP: the difference is what reads take from issuing. Other programs
+    // run at the same time.
     for _ in 0..5 {
         let (_, beside_livez) = alone.storm("/livez").await;
         let (before, begun) = (alone.reads().await, Instant::now());
@@ -136,7 +135,7 @@ async fn a_storm_of_reads_is_one_read_a_second_and_issuing_keeps_its_pace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_is_seen_at_once_however_many_look() {
+async fn a_change_is_visible_at_once_during_a_storm_of_reads() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let path = format!("/v1/coupons/{id}");
@@ -153,10 +152,10 @@ async fn a_change_is_seen_at_once_however_many_look() {
         }
         over.store(true, Ordering::Relaxed);
     };
-    tokio::join!(change, join_all((0..8).map(|_| look_until(&over, &node, &path))));
+    tokio::join!(change, join_all((0..8).map(|_| read_until(&over, &node, &path))));
 }
 
-async fn look_until(over: &AtomicBool, node: &TestNode, path: &str) {
+async fn read_until(over: &AtomicBool, node: &TestNode, path: &str) {
     while !over.load(Ordering::Relaxed) {
         assert_eq!(node.get(path).await.status, 200);
         node.get("/v1/coupons?limit=1").await;
@@ -164,7 +163,7 @@ async fn look_until(over: &AtomicBool, node: &TestNode, path: &str) {
 }
 
 #[tokio::test]
-async fn what_this_node_issued_and_made_is_seen_at_once() {
+async fn what_this_node_issued_and_created_is_visible_at_once() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 3})).await;
     let path = format!("/v1/coupons/{id}");
@@ -177,7 +176,7 @@ async fn what_this_node_issued_and_made_is_seen_at_once() {
         (&body["issued"], &body["remaining"], &body["phase"]),
         (&json!(3), &json!(0), &json!("sold_out"))
     );
-    // Asked for before it is made, and found at once when it is.
+    // Read before it is created, and found at once afterwards.
     let next = format!("/v1/coupons/{}", id + 1);
     node.get(&next).await.assert_refused(404, "UNKNOWN_COUPON");
     let listed = node.get("/v1/coupons").await.body["items"]
@@ -196,7 +195,7 @@ async fn what_this_node_issued_and_made_is_seen_at_once() {
 }
 
 #[tokio::test]
-async fn a_phase_that_few_are_in_is_looked_for_page_by_page() {
+async fn a_rare_phase_is_searched_page_by_page() {
     const CLOSED: usize = 5_000;
     let node = TestNode::start().await;
     let live = node.coupon(json!({})).await;
@@ -214,7 +213,7 @@ async fn a_phase_that_few_are_in_is_looked_for_page_by_page() {
     .execute(&mut shell)
     .await
     .unwrap();
-    // Empty pages lead on, and each looks at 2,000.
+    // Empty pages have a cursor, and each examines 2,000 coupons.
     let (mut pages, mut found, mut cursor) = (0, Vec::new(), String::new());
     loop {
         let begun = Instant::now();
@@ -235,7 +234,7 @@ async fn a_phase_that_few_are_in_is_looked_for_page_by_page() {
         assert!(pages < 10);
     }
     assert_eq!((pages, found), (3, vec![json!(live)]));
-    // Whoever looks for what most are finds full pages, and everything once.
+    // A frequent phase has full pages, and each coupon once.
     let (mut ids, mut cursor) = (Vec::new(), String::new());
     loop {
         let body = node

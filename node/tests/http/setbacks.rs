@@ -1,5 +1,5 @@
-//! What is answered when nothing can be decided, over real sockets, with another program holding the
-//! database's lock, or another node the shards.
+//! Responses when nothing can be decided: another program holds the lock of the database, or another node the
+//! shards.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::support::{Reply, TestNode, eventually, send};
 
-/// A connection of somebody else's to the node's database.
+/// A connection of another program to the node's database.
 async fn other_program(node: &TestNode) -> SqliteConnection {
     SqliteConnectOptions::new()
         .filename(node.database())
@@ -17,14 +17,14 @@ async fn other_program(node: &TestNode) -> SqliteConnection {
         .unwrap()
 }
 
-/// Takes the lock that nothing is stored without.
+/// Takes the lock for writing.
 pub async fn lock(node: &TestNode) -> SqliteConnection {
     let mut other = other_program(node).await;
     execute(&mut other, "BEGIN IMMEDIATE").await;
     other
 }
 
-/// Gives it back.
+/// Releases the lock.
 pub async fn unlock(mut other: SqliteConnection) {
     execute(&mut other, "ROLLBACK").await;
 }
@@ -43,8 +43,8 @@ async fn execute(connection: &mut SqliteConnection, statement: &'static str) {
     sqlx::query(statement).execute(connection).await.unwrap();
 }
 
-/// A 503 with this code, and with when to try again.
-fn assert_set_back(reply: &Reply, code: &str, applied: Option<bool>) {
+/// Asserts a 503 with this code and `Retry-After`.
+fn assert_setback(reply: &Reply, code: &str, applied: Option<bool>) {
     assert_eq!(
         (reply.status, reply.body["code"].as_str()),
         (503, Some(code)),
@@ -75,11 +75,11 @@ async fn reasons(node: &TestNode) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards_all_is_well() {
+async fn responses_are_true_while_the_database_is_locked_and_the_node_recovers() {
     let keys = [
         ("http.deadline", "1500ms"),
         ("http.change_deadline", "1500ms"),
-        ("http.requests_max", "2"),
+        ("limits.requests_max", "2"),
         ("cluster.lease", "5s"),
     ];
     let node = TestNode::start_with(&keys).await;
@@ -87,21 +87,21 @@ async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards
     assert_eq!(node.issue("early", id).await.status, 201);
     let other = lock(&node).await;
 
-    // Decided, and not known to be stored in time.
+    // Decided, but not known to be stored in time.
     let keyed = |user| node.issue_request(user, id).header("Idempotency-Key", "k");
-    assert_set_back(&send(keyed("alice")).await, "OUTCOME_UNKNOWN", None);
-    eventually("/readyz says that the store takes nothing", async || {
+    assert_setback(&send(keyed("alice")).await, "OUTCOME_UNKNOWN", None);
+    eventually("/readyz has no_store", async || {
         reasons(&node).await.iter().any(|reason| reason == "no_store")
     })
     .await;
-    // From then on nothing is decided.
-    assert_set_back(&node.issue("bob", id).await, "STORE_UNAVAILABLE", Some(false));
-    assert_set_back(
+    // From now on nothing is decided.
+    assert_setback(&node.issue("bob", id).await, "STORE_UNAVAILABLE", Some(false));
+    assert_setback(
         &node.patch(id, json!({"total_quantity": 9})).await,
         "STORE_UNAVAILABLE",
         Some(false),
     );
-    assert_set_back(
+    assert_setback(
         &node.admin_post(&format!("/v1/coupons/{id}/pause")).await,
         "STORE_UNAVAILABLE",
         Some(false),
@@ -113,14 +113,14 @@ async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards
         "reads go on"
     );
 
-    eventually("/readyz says that the lease is over", async || {
+    eventually("/readyz has no_lease", async || {
         reasons(&node).await.iter().any(|reason| reason == "no_lease")
     })
     .await;
-    assert_set_back(&node.issue("bob", id).await, "STORE_UNAVAILABLE", Some(false));
+    assert_setback(&node.issue("bob", id).await, "STORE_UNAVAILABLE", Some(false));
 
     unlock(other).await;
-    eventually("it is ready again", async || {
+    eventually("the node is ready again", async || {
         node.get("/readyz").await.status == 200
     })
     .await;
@@ -132,7 +132,7 @@ async fn while_the_database_is_locked_everybody_is_told_the_truth_and_afterwards
 }
 
 #[tokio::test]
-async fn what_is_stored_and_makes_no_sense_is_our_fault_and_nothing_of_it_is_shown() {
+async fn invalid_rows_are_an_internal_error_and_are_not_shown() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let mut other = other_program(&node).await;
@@ -150,12 +150,12 @@ async fn what_is_stored_and_makes_no_sense_is_our_fault_and_nothing_of_it_is_sho
 }
 
 #[tokio::test]
-async fn a_full_queue_says_so_at_once() {
-    let node = TestNode::start_with(&[("http.requests_max", "1"), ("http.deadline", "5s")]).await;
+async fn a_full_queue_is_answered_at_once() {
+    let node = TestNode::start_with(&[("limits.requests_max", "1"), ("http.deadline", "5s")]).await;
     let id = node.coupon(json!({})).await;
     assert_eq!(node.issue("early", id).await.status, 201);
     let other = lock(&node).await;
-    // One of the two is in, and waits; the other is told at once.
+    // One of the two is admitted and waits; the other is refused at once.
     let mut asked = [
         tokio::spawn(send(node.issue_request("alice", id))),
         tokio::spawn(send(node.issue_request("bob", id))),
@@ -165,8 +165,8 @@ async fn a_full_queue_says_so_at_once() {
         reply = &mut *alice => (reply, bob),
         reply = &mut *bob => (reply, alice),
     };
-    assert_set_back(&told.unwrap(), "OVERLOADED", Some(false));
-    assert_set_back(
+    assert_setback(&told.unwrap(), "OVERLOADED", Some(false));
+    assert_setback(
         &node.patch(id, json!({"title": "New"})).await,
         "OVERLOADED",
         Some(false),
@@ -177,7 +177,7 @@ async fn a_full_queue_says_so_at_once() {
 }
 
 #[tokio::test]
-async fn while_another_node_owns_the_coupon_its_owner_is_said_to_be_moving() {
+async fn a_coupon_of_another_node_is_answered_owner_moving() {
     let node = TestNode::start_with(&[("http.deadline", "500ms"), ("http.change_deadline", "500ms")]).await;
     let id = node.coupon(json!({})).await;
     assert_eq!(node.issue("early", id).await.status, 201);
@@ -188,17 +188,17 @@ async fn while_another_node_owns_the_coupon_its_owner_is_said_to_be_moving() {
     let moving = async || {
         let reply = node.issue("alice", id).await;
         reply.body["code"] == "OWNER_MOVING" && {
-            assert_set_back(&reply, "OWNER_MOVING", Some(false));
+            assert_setback(&reply, "OWNER_MOVING", Some(false));
             true
         }
     };
     eventually("the shard is seen to be another's", moving).await;
-    assert_set_back(
+    assert_setback(
         &node.patch(id, json!({"title": "New"})).await,
         "OWNER_MOVING",
         Some(false),
     );
-    // The other does not beat: it is ended, and its shards are claimed.
+    // The other node does not beat: it is ended, and its shards are claimed.
     eventually("the shard is back", async || {
         node.issue("alice", id).await.status == 201
     })
@@ -216,7 +216,7 @@ async fn while_another_node_owns_the_coupon_its_owner_is_said_to_be_moving() {
 }
 
 #[tokio::test]
-async fn who_makes_a_coupon_waits_no_longer_than_the_deadline_and_finds_it_by_its_key() {
+async fn creating_a_coupon_waits_no_longer_than_the_deadline_and_its_key_finds_it() {
     let node = TestNode::start_with(&[("http.change_deadline", "100ms")]).await;
     let create = || {
         send(

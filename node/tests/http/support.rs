@@ -1,29 +1,29 @@
-//! A whole node in this process, on a port of its own, over a data directory that goes with it.
+//! A node in this process, on a free port, with a data directory that is removed with it.
 
 use std::time::{Duration, Instant};
 
 use node::config::{Config, Sources};
-use node::wiring::Service;
+use node::wiring::RunningNode;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::contract;
 
-/// What administrators of test nodes show.
+/// The admin token of test nodes.
 pub const ADMIN_TOKEN: &str = "token-of-the-administrators";
 
-/// Longer than anything here takes, shorter than patience.
+/// Timeout of everything that a test waits for.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
-/// A node that is ready.
+/// A ready node.
 pub struct TestNode {
-    pub service: Service,
+    pub service: RunningNode,
     client: Client,
     data: TempDir,
 }
 
-/// A response, read.
+/// A response with its body.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -32,22 +32,22 @@ pub struct Reply {
 }
 
 impl TestNode {
-    /// A node with nothing in it.
+    /// Starts an empty node.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// The same with these keys set.
+    /// Starts an empty node with these keys set.
     pub async fn start_with(keys: &[(&str, &str)]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), keys).await
     }
 
     async fn start_in(data: TempDir, keys: &[(&str, &str)]) -> Self {
         let config = config(&data, keys);
-        let service = Service::start(&config).await.unwrap();
+        let service = RunningNode::start(&config).await.unwrap();
         tokio::time::timeout(LIMIT, service.ready())
             .await
-            .expect("the node is ready in time");
+            .expect("the node is ready within the limit");
         contract::learn(service.address()).await;
         Self {
             service,
@@ -62,7 +62,7 @@ impl TestNode {
         Self::start_in(self.data, &[]).await
     }
 
-    /// Its database.
+    /// The file of its database.
     pub fn database(&self) -> std::path::PathBuf {
         self.data.path().join("firstcome.db")
     }
@@ -73,37 +73,37 @@ impl TestNode {
             .request(method, format!("http://{}{path}", self.service.address()))
     }
 
-    /// Anybody's read.
+    /// Sends a read without credentials.
     pub async fn get(&self, path: &str) -> Reply {
         send(self.request(Method::GET, path)).await
     }
 
-    /// A user's read.
+    /// Sends a read as a user.
     pub async fn get_as(&self, user: &str, path: &str) -> Reply {
         send(self.request(Method::GET, path).header("X-User-Id", user)).await
     }
 
-    /// An administrator's request.
+    /// A request of an administrator.
     pub fn admin(&self, method: Method, path: &str) -> RequestBuilder {
         self.request(method, path).bearer_auth(ADMIN_TOKEN)
     }
 
-    /// An administrator's read.
+    /// Sends a read as an administrator.
     pub async fn admin_get(&self, path: &str) -> Reply {
         send(self.admin(Method::GET, path)).await
     }
 
-    /// An administrator's `POST` without a body.
+    /// Sends a `POST` without a body as an administrator.
     pub async fn admin_post(&self, path: &str) -> Reply {
         send(self.admin(Method::POST, path)).await
     }
 
-    /// An attempt to make a coupon.
+    /// Sends a request to create a coupon.
     pub async fn create(&self, body: Value) -> Reply {
         send(self.admin(Method::POST, "/v1/coupons").json(&body)).await
     }
 
-    /// A coupon with this body besides its title; its id.
+    /// Creates a coupon with this body and a title, and returns its id.
     pub async fn coupon(&self, mut body: Value) -> u64 {
         body["title"] = json!("Black Friday");
         let reply = self.create(body).await;
@@ -111,7 +111,7 @@ impl TestNode {
         reply.body["id"].as_u64().unwrap()
     }
 
-    /// A change of a coupon.
+    /// Sends a patch of a coupon.
     pub async fn patch(&self, coupon: u64, body: Value) -> Reply {
         send(
             self.admin(Method::PATCH, &format!("/v1/coupons/{coupon}"))
@@ -120,13 +120,13 @@ impl TestNode {
         .await
     }
 
-    /// A user's request for a coupon.
+    /// An issue request of a user.
     pub fn issue_request(&self, user: &str, coupon: u64) -> RequestBuilder {
         self.request(Method::POST, &format!("/v1/coupons/{coupon}/issuances"))
             .header("X-User-Id", user)
     }
 
-    /// The same, sent.
+    /// Sends an issue request of a user.
     pub async fn issue(&self, user: &str, coupon: u64) -> Reply {
         send(self.issue_request(user, coupon)).await
     }
@@ -147,7 +147,7 @@ pub fn config(data: &TempDir, keys: &[(&str, &str)]) -> Config {
     Sources { file: None, flags }.load().unwrap()
 }
 
-/// Sends the request and reads the response, and looks at what every response must have.
+/// Sends a request, reads the response, and checks what every response must have.
 pub async fn send(request: RequestBuilder) -> Reply {
     let (client, request) = request.timeout(LIMIT).build_split();
     let request = request.unwrap();
@@ -181,12 +181,12 @@ pub async fn send(request: RequestBuilder) -> Reply {
 }
 
 impl Reply {
-    /// A header, or nothing.
+    /// The value of a header; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Says no with this status and code, having changed nothing.
+    /// Asserts a problem with this status and code that changed nothing.
     pub fn assert_refused(&self, status: u16, code: &str) {
         assert_eq!(
             (self.status, self.body["code"].as_str()),
@@ -196,7 +196,7 @@ impl Reply {
         assert_eq!(self.body.get("applied"), Some(&Value::Bool(false)), "{self:?}");
     }
 
-    /// Says no to these fields.
+    /// Asserts that these fields are named as invalid.
     pub fn assert_invalid(&self, fields: &[&str]) {
         self.assert_refused(422, "INVALID");
         let named: Vec<&str> = self.body["errors"]
@@ -215,8 +215,8 @@ impl Reply {
         );
     }
 
-    /// Is a list with these values of a field, and leads on or not.
-    pub fn assert_list(&self, field: &str, values: &[Value], leads_on: bool) {
+    /// Asserts a list with these values of a field, with or without a next page.
+    pub fn assert_list(&self, field: &str, values: &[Value], has_next: bool) {
         assert_eq!(self.status, 200, "{self:?}");
         let items: Vec<Value> = self.body["items"]
             .as_array()
@@ -225,9 +225,9 @@ impl Reply {
             .map(|item| item[field].clone())
             .collect();
         assert_eq!(items, values, "{self:?}");
-        assert_eq!(self.body["next_cursor"].is_string(), leads_on, "{self:?}");
+        assert_eq!(self.body["next_cursor"].is_string(), has_next, "{self:?}");
         assert!(
-            leads_on || self.body.as_object().unwrap()["next_cursor"].is_null(),
+            has_next || self.body.as_object().unwrap()["next_cursor"].is_null(),
             "{self:?}"
         );
     }
@@ -250,7 +250,7 @@ impl Reply {
     }
 }
 
-/// Looks until it holds, within a limit.
+/// Polls a condition until it holds, within [`LIMIT`].
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {

@@ -1,4 +1,4 @@
-//! HTTPS, over real sockets: served, replaced, refused, and not held up by handshakes that stall.
+//! HTTPS, over real sockets: certificates, their replacement, and stalled handshakes.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -69,7 +69,7 @@ fn start(data: &TempDir, files: &Files, more: &[&str]) -> Serving {
     Serving::start(data, &arguments)
 }
 
-/// A connection that trusts this certificate alone.
+/// A connection that trusts only this certificate.
 async fn connect(
     serving: &Serving,
     certificate: &CertificateDer<'static>,
@@ -86,7 +86,7 @@ async fn connect(
         .await
 }
 
-/// Asks on a connection of its own; the whole answer.
+/// Sends a request on a new connection, and returns the whole response.
 async fn ask(
     serving: &Serving,
     certificate: &CertificateDer<'static>,
@@ -106,7 +106,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn with_a_certificate_https_is_served_and_all_that_goes_with_a_node_works() {
+async fn a_node_with_a_certificate_serves_https() {
     let (data, files) = (tempfile::tempdir().unwrap(), Files::new());
     let serving = start(&data, &files, &[]);
     assert!(
@@ -140,13 +140,13 @@ async fn with_a_certificate_https_is_served_and_all_that_goes_with_a_node_works(
         .collect();
     let (ok, _, stderr) = crate::process::run(&data, &arguments);
     assert!(ok, "{stderr}");
-    // Whoever speaks without it is not served.
+    // A client without TLS is not served.
     let (ok, _, stderr) = crate::process::run(&data, &["healthcheck", &listen]);
     assert!(!ok, "{stderr}");
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
+async fn a_new_certificate_is_loaded_and_an_invalid_one_is_not() {
     let (data, mut files) = (tempfile::tempdir().unwrap(), Files::new());
     let serving = start(
         &data,
@@ -160,7 +160,7 @@ async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
     })
     .await;
     assert!(connect(&serving, &old).await.is_err());
-    // A connection from before goes on.
+    // A connection from before stays open.
     before
         .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         .await
@@ -181,7 +181,7 @@ async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
             .unwrap()
             .starts_with("HTTP/1.1 200 ")
     );
-    // Certificate and key that do not go together are no better.
+    // A certificate and key that do not match are refused as well.
     let before_it = refused().await;
     let other = tempfile::tempdir().unwrap();
     write(&other);
@@ -205,7 +205,7 @@ async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn handshakes_that_stall_hold_nobody_up_and_end() {
+async fn stalled_handshakes_time_out_and_delay_no_other_client() {
     let (data, files) = (tempfile::tempdir().unwrap(), Files::new());
     let serving = start(
         &data,
@@ -215,7 +215,7 @@ async fn handshakes_that_stall_hold_nobody_up_and_end() {
     let mut stalled = Vec::new();
     for _ in 0..64 {
         let mut stream = TcpStream::connect(&serving.address).await.unwrap();
-        // The beginning of a handshake, and no more.
+        // The beginning of a handshake only.
         stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00").await.unwrap();
         stalled.push(stream);
     }
@@ -233,7 +233,7 @@ async fn handshakes_that_stall_hold_nobody_up_and_end() {
     );
     for mut stream in stalled {
         let mut rest = Vec::new();
-        // A close or a reset: an end either way.
+        // The connection is closed or reset.
         let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut rest))
             .await
             .unwrap();
@@ -250,7 +250,7 @@ async fn handshakes_that_stall_hold_nobody_up_and_end() {
 }
 
 #[tokio::test]
-async fn who_is_refused_over_tls_can_read_why() {
+async fn a_client_refused_over_tls_can_read_the_response() {
     let (data, files) = (tempfile::tempdir().unwrap(), Files::new());
     let token = format!("--set=auth.admin_token={ADMIN_TOKEN}");
     let serving = start(&data, &files, &[&token, "--set=http.connections_max=1"]);
@@ -274,7 +274,7 @@ async fn who_is_refused_over_tls_can_read_why() {
 }
 
 #[test]
-fn files_that_make_no_certificate_are_refused_at_the_start() {
+fn invalid_certificate_files_are_refused_at_the_start() {
     let (data, files) = (tempfile::tempdir().unwrap(), Files::new());
     let path = files.certificate_path();
     let settings = files.settings();
@@ -298,7 +298,7 @@ fn files_that_make_no_certificate_are_refused_at_the_start() {
         std::fs::write(&path, text).unwrap();
         assert!(refused(&both).contains("tls.crt: "), "{text}");
     }
-    // In PEM, and no certificate all the same.
+    // PEM without a certificate.
     std::fs::write(
         &path,
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
@@ -318,7 +318,7 @@ fn files_that_make_no_certificate_are_refused_at_the_start() {
     write(&other);
     std::fs::copy(other.path().join("tls.key"), &key_path).unwrap();
     assert!(refused(&both).contains("certificate and key: "));
-    // And it was not for anything else.
+    // The errors were about the files.
     std::fs::write(&key_path, key).unwrap();
     drop(start(&data, &files, &[]));
 }

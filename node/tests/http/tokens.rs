@@ -1,4 +1,4 @@
-//! Tokens for test nodes, and the keys they are signed with.
+//! Tokens for test nodes, and the keys that sign them.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -7,15 +7,15 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-/// The secret of nodes whose tokens are signed with one.
+/// The secret of nodes with symmetric keys.
 pub const SECRET: &str = "a secret of more than thirty-two bytes";
 
-/// Where the keys of tests are.
+/// The path of a test key.
 pub fn key_file(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys")).join(format!("{name}.pem"))
 }
 
-/// A private key of tests.
+/// Reads a private test key.
 pub fn private(name: &str) -> EncodingKey {
     let pem = std::fs::read(key_file(name)).unwrap();
     let rsa = EncodingKey::from_rsa_pem(&pem);
@@ -32,7 +32,7 @@ pub fn now() -> u64 {
         .as_secs()
 }
 
-/// What a user's token says, and this besides.
+/// Claims of a user's token, with additional ones.
 pub fn claims(user: &str, more: Value) -> Value {
     let mut claims = json!({"sub": user, "exp": now() + 3600});
     claims
@@ -61,7 +61,7 @@ pub fn signed(algorithm: Algorithm, kid: &str, key: &EncodingKey, user: &str) ->
     encode(&header, &claims(user, json!({})), key).unwrap()
 }
 
-/// A JWK set of these keys' public halves.
+/// A JWK set of the public halves of these keys.
 pub fn jwks(keys: &[(Algorithm, &str, &EncodingKey)]) -> String {
     let key = |(algorithm, kid, key): &(Algorithm, &str, &EncodingKey)| {
         let mut jwk = json!(Jwk::from_encoding_key(key, *algorithm).unwrap());

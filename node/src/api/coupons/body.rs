@@ -1,20 +1,18 @@
-//! A coupon as the API writes and reads it.
+//! Coupons as the API writes and reads them.
 
-use actors::coupon::offer::{
-    Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Offer, OfferPatch, Status,
-};
-use actors::ids::Sequence;
+use actors::coupon::offer::{CouponView, Discount, DiscountKind, DiscountPatch, Offer, OfferPatch, Status};
 use actors::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::openapi::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
+use crate::api::error::field_error;
+use crate::api::openapi::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
 use crate::http::json::{Object, Text, Time, clearable};
-use crate::http::problem::{FieldError, Problem};
+use crate::http::problem::{FieldError, RequestError};
 
-/// A coupon as it is shown.
+/// A coupon in a response.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct CouponBody<'a> {
+pub(in crate::api) struct CouponBody<'a> {
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
     id: u64,
     #[schema(min_length = 1, max_length = 200)]
@@ -40,13 +38,13 @@ pub(crate) struct CouponBody<'a> {
     status: &'static str,
     #[schema(value_type = PhaseSchema)]
     phase: &'static str,
-    /// Stored issuances.
+    /// Number of stored issuances.
     #[schema(minimum = 0)]
     issued: u64,
     /// Null: unlimited.
     #[schema(required, minimum = 0)]
     remaining: Option<u64>,
-    /// Counts administrators' changes.
+    /// Counts changes by administrators.
     #[schema(minimum = 1)]
     version: u64,
     #[schema(value_type = String, format = DateTime)]
@@ -56,9 +54,10 @@ pub(crate) struct CouponBody<'a> {
 }
 
 impl<'a> CouponBody<'a> {
-    /// The coupon as it stands at `now` with `issued` given out.
-    pub(crate) fn new(coupon: &'a Coupon, issued: Sequence, now: Timestamp) -> Self {
-        let offer = &coupon.offer;
+    /// The coupon as it is at `now`.
+    pub(in crate::api) fn new(view: &'a CouponView, now: Timestamp) -> Self {
+        let CouponView { coupon, issued } = view;
+        let (offer, issued) = (&coupon.offer, *issued);
         Self {
             id: coupon.id.get(),
             title: &offer.title,
@@ -123,7 +122,7 @@ impl From<DiscountBody> for Discount {
     }
 }
 
-/// A change of a discount, merged into what is there.
+/// A change of a discount, merged into the present one.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DiscountPatchBody {
@@ -140,8 +139,8 @@ impl From<DiscountPatchBody> for DiscountPatch {
     }
 }
 
-// Numbers come in as wide as JSON has them. What does not fit its narrower home becomes the largest that
-// does, and all of these lie outside what `Offer::check` lets pass; so one place says what a field must be.
+// Numbers are read as wide as JSON has them. One that does not fit its narrower type becomes the largest
+// value of that type, which `Offer::check` refuses: so one place says what a field must be.
 
 fn narrow_limit(value: u64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
@@ -151,10 +150,10 @@ fn narrow_days(value: u64) -> u16 {
     u16::try_from(value).unwrap_or(u16::MAX)
 }
 
-/// What makes a coupon.
+/// A request to create a coupon.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CreateBody {
+pub(in crate::api) struct CreateBody {
     #[schema(required, value_type = String, min_length = 1, max_length = 200, pattern = "^[^\\u0000]*$")]
     title: Option<String>,
     /// Null or absent: unlimited.
@@ -180,8 +179,8 @@ pub(crate) struct CreateBody {
 }
 
 impl CreateBody {
-    /// The offer, and the status it begins with; or all that is wrong with it.
-    pub(super) fn into_offer(self) -> Result<(Offer, Status), Problem> {
+    /// The offer and the initial status, or all errors.
+    pub(super) fn into_offer(self) -> Result<(Offer, Status), RequestError> {
         let mut errors = Vec::new();
         let status = self
             .status
@@ -200,27 +199,22 @@ impl CreateBody {
             ends_at: self.ends_at.map(|Time(time)| time),
             use_within_days: self.use_within_days.map(narrow_days),
         };
-        errors.extend(
-            offer
-                .check()
-                .into_iter()
-                .map(|InvalidField { field, message }| FieldError::new(field, message)),
-        );
+        errors.extend(offer.check().into_iter().map(field_error));
         match status {
             Some(status) if errors.is_empty() => Ok((offer, status)),
-            _ => Err(Problem::Invalid(errors)),
+            _ => Err(RequestError::Invalid(errors)),
         }
     }
 }
 
-/// What changes a coupon: a merge patch, where null clears.
+/// A change of a coupon: a merge patch, where null clears.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PatchBody {
+pub(in crate::api) struct PatchBody {
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = "^[^\\u0000]*$")]
     title: Option<Option<String>>,
-    /// Not below what is decided.
+    /// Not below the number already decided.
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000)]
     total_quantity: Option<Option<u64>>,
@@ -231,7 +225,7 @@ pub(crate) struct PatchBody {
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<String>, format = DateTime)]
     ends_at: Option<Option<Time>>,
-    /// Merged into what there is.
+    /// Merged into the present discount.
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<DiscountPatchSchema>)]
     discount: Option<Option<Object<DiscountPatchBody>>>,
@@ -244,13 +238,12 @@ pub(crate) struct PatchBody {
 }
 
 impl PatchBody {
-    /// The patch. Whether the offer makes sense with it on is for the coupon's owner to say, who knows the
-    /// rest of it.
-    pub(super) fn into_patch(self) -> Result<OfferPatch, Problem> {
+    /// The patch. The coupon's owner checks the patched offer, as it has the rest of it.
+    pub(super) fn into_patch(self) -> Result<OfferPatch, RequestError> {
         let time = |field: Option<Option<Time>>| field.map(|value| value.map(|Time(time)| time));
         Ok(OfferPatch {
             title: match self.title {
-                Some(None) => return Err(Problem::invalid("title", "must not be null")),
+                Some(None) => return Err(RequestError::invalid("title", "must not be null")),
                 Some(title) => title,
                 None => None,
             },
@@ -266,7 +259,7 @@ impl PatchBody {
     }
 }
 
-/// What changes of status carry: nothing.
+/// The body of a request that needs no data.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct NothingBody {}
+pub(in crate::api) struct EmptyBody {}

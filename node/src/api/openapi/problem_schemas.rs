@@ -1,34 +1,33 @@
-//! Every problem by its code: its status, what it says about having been applied, and the extras that go with
-//! it.
+//! The problems by code: status, the value of `applied`, and extra members.
 
 use serde_json::Value;
 use utoipa::openapi::schema::{Array, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
-/// One code.
+/// A kind of problem.
 pub(super) struct Kind {
     /// The stable name.
     pub(super) code: &'static str,
     /// Its status.
     pub(super) status: u16,
-    /// When it is said.
+    /// When it is the response.
     pub(super) meaning: &'static str,
     applied: Applied,
     extras: &'static [Extra],
 }
 
-/// What a problem says about whether anything was changed.
+/// The value of `applied`.
 #[derive(Clone, Copy)]
 enum Applied {
-    /// Nothing was.
+    /// `false`.
     No,
-    /// It is not known.
+    /// `null`.
     Unknown,
-    /// One of the two.
+    /// `false` or `null`.
     NoOrUnknown,
 }
 
-/// What goes with a problem.
+/// An extra member.
 #[derive(Clone, Copy)]
 enum Extra {
     Errors,
@@ -51,40 +50,35 @@ const fn kind(code: &'static str, status: u16, meaning: &'static str, extras: &'
     }
 }
 
-/// All of them.
+/// All kinds.
 pub(super) const KINDS: &[Kind] = &[
     kind(
         "MALFORMED",
         400,
-        "not JSON, not an object, a header or an id that is none",
+        "not JSON, not an object, or a header or an id that is not valid",
         &[],
     ),
-    kind("UNAUTHENTICATED", 401, "nobody is recognised", &[]),
-    kind("FORBIDDEN", 403, "whoever is recognised may not", &[]),
-    kind("NOT_FOUND", 404, "no such page", &[]),
-    kind("UNKNOWN_COUPON", 404, "no such coupon", &[]),
+    kind("UNAUTHENTICATED", 401, "no valid credentials", &[]),
+    kind("FORBIDDEN", 403, "the principal lacks the right", &[]),
+    kind("NOT_FOUND", 404, "the path does not exist", &[]),
+    kind("UNKNOWN_COUPON", 404, "the coupon does not exist", &[]),
     kind(
         "UNKNOWN_ISSUANCE",
         404,
-        "no such issuance, or it is none of the asker's business",
+        "the issuance does not exist, or the principal may not see it",
         &[],
     ),
     kind(
         "METHOD_NOT_ALLOWED",
         405,
-        "the page does not take this method; Allow names those that it takes",
+        "the path does not accept this method; Allow names those that it accepts",
         &[],
     ),
-    kind(
-        "REQUEST_TIMEOUT",
-        408,
-        "the request did not come to its end in time",
-        &[],
-    ),
+    kind("REQUEST_TIMEOUT", 408, "the request was not sent in time", &[]),
     kind(
         "ALREADY_ISSUED",
         409,
-        "the user has as many as allowed; this is the latest",
+        "the user has as many as allowed; the latest is in it",
         &[Extra::Issuance],
     ),
     kind("CLOSED", 409, "the coupon is closed", &[]),
@@ -101,11 +95,11 @@ pub(super) const KINDS: &[Kind] = &[
         "after the window",
         &[Extra::EndsAt, Extra::ServerTime],
     ),
-    kind("SOLD_OUT", 409, "all are given out", &[Extra::TotalQuantity]),
+    kind("SOLD_OUT", 409, "all are issued", &[Extra::TotalQuantity]),
     kind(
         "QUANTITY_BELOW_ISSUED",
         409,
-        "more are decided than there would be",
+        "total_quantity is below the number already decided",
         &[Extra::Issued],
     ),
     kind(
@@ -118,13 +112,13 @@ pub(super) const KINDS: &[Kind] = &[
     kind(
         "UNSUPPORTED_MEDIA_TYPE",
         415,
-        "the body is not said to be JSON",
+        "the media type of the body is not JSON",
         &[],
     ),
     kind(
         "INVALID",
         422,
-        "fields that make no sense, each by name",
+        "fields that are not valid, each by name",
         &[Extra::Errors],
     ),
     kind("RATE_LIMITED", 429, "too many requests from this user", &[]),
@@ -136,19 +130,19 @@ pub(super) const KINDS: &[Kind] = &[
     ),
     Kind {
         applied: Applied::NoOrUnknown,
-        ..kind("INTERNAL", 500, "something is wrong on our side", &[])
+        ..kind("INTERNAL", 500, "a fault of the server", &[])
     },
     kind("OVERLOADED", 503, "a queue is full", &[]),
     kind(
         "OWNER_MOVING",
         503,
-        "ownership is moving, longer than we wait",
+        "ownership of the coupon moves, for longer than a request waits",
         &[],
     ),
     kind(
         "STORE_UNAVAILABLE",
         503,
-        "the database does not answer, nothing was decided",
+        "the database does not respond; nothing was decided",
         &[],
     ),
     Kind {
@@ -156,7 +150,7 @@ pub(super) const KINDS: &[Kind] = &[
         ..kind(
             "OUTCOME_UNKNOWN",
             503,
-            "the deadline passed, and it may have been decided: asking again with the same key tells",
+            "the deadline passed, and the request may have been executed; a retry with the same key tells",
             &[],
         )
     },
@@ -164,7 +158,7 @@ pub(super) const KINDS: &[Kind] = &[
 
 /// The kind with this code.
 pub(super) fn of(code: &str) -> &'static Kind {
-    // Codes come from the table of operations, which a test holds against this one.
+    // Codes come from the table of routes, and a test compares it with this one.
     KINDS.iter().find(|kind| kind.code == code).unwrap_or(&KINDS[0])
 }
 
@@ -178,7 +172,7 @@ impl Kind {
         format!("Problem{}", self.code.split('_').map(word).collect::<String>())
     }
 
-    /// What its body looks like.
+    /// The schema of its body.
     pub(super) fn schema(&self) -> Schema {
         let required = ["type", "title", "status", "code", "applied"];
         let mut object = ObjectBuilder::new()
@@ -247,7 +241,7 @@ impl Extra {
     }
 }
 
-/// A value that is always the same.
+/// The schema of a constant.
 fn constant(schema_type: Type, value: impl Into<Value>) -> Object {
     ObjectBuilder::new()
         .schema_type(schema_type)
@@ -261,16 +255,19 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_code_that_is_ever_said_is_here() {
-        let source = include_str!("../../http/problem.rs");
-        let said = source.split("#[cfg(test)]").next().unwrap();
+    fn every_code_of_the_source_is_in_the_table() {
+        let sources = [include_str!("../../http/problem.rs"), include_str!("../error.rs")];
         let is_code = |text: &&str| {
             text.len() > 3 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
         };
-        // Every second piece between quotes is a literal.
-        let said: BTreeSet<&str> = said.split('"').skip(1).step_by(2).filter(is_code).collect();
-        let here: BTreeSet<&str> = KINDS.iter().map(|kind| kind.code).collect();
-        assert!(said.len() > 20 && here.len() == KINDS.len());
-        assert_eq!(said.difference(&here).collect::<Vec<_>>(), Vec::<&&str>::new());
+        let mut written = BTreeSet::new();
+        for source in sources {
+            let source = source.split("#[cfg(test)]").next().unwrap();
+            // Every second piece between quotes is a literal.
+            written.extend(source.split('"').skip(1).step_by(2).filter(is_code));
+        }
+        let known: BTreeSet<&str> = KINDS.iter().map(|kind| kind.code).collect();
+        assert_eq!(known.len(), KINDS.len());
+        assert_eq!(written, known);
     }
 }

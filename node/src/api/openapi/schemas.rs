@@ -1,4 +1,4 @@
-//! The schemas of bodies, by name. Those of coupons, issuances and the cluster come from the types that are
+//! Schemas of bodies, by name. Those of coupons, issuances and the cluster come from the types that are
 //! written and read.
 
 use actors::coupon::offer::{AMOUNT_MAX, Phase, Status};
@@ -11,12 +11,12 @@ use utoipa::openapi::{OneOfBuilder, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::cluster::{ClusterBody, NodeBody, PlaceBody, ShardBody};
-use crate::api::coupons::{CouponBody, CreateBody, NothingBody, PatchBody};
+use crate::api::coupons::{CouponBody, CreateBody, EmptyBody, PatchBody};
 use crate::api::issuances::IssuanceBody;
 use crate::http::problem::FieldError;
-use crate::http::query::LIMIT_MAX;
+use crate::service::list::LIMIT_MAX;
 
-/// All of them.
+/// All schemas.
 pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
     vec![
         ("Coupon", CouponBody::schema()),
@@ -27,7 +27,7 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("DiscountPatch", DiscountPatchSchema::schema()),
         ("Phase", PhaseSchema::schema()),
         ("Status", StatusSchema::schema()),
-        ("Nothing", NothingBody::schema()),
+        ("Nothing", EmptyBody::schema()),
         ("Issuance", IssuanceBody::schema()),
         ("IssuancePage", page("Issuance")),
         ("IssueRequest", issue_request()),
@@ -55,7 +55,7 @@ fn number(value: u64) -> utoipa::Number {
     utoipa::Number::UInt(usize::try_from(value).unwrap_or(usize::MAX))
 }
 
-/// Whoever has coupons.
+/// The id of a user.
 pub(super) fn user_id() -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::String)
@@ -75,7 +75,7 @@ fn page(item: &str) -> RefOr<Schema> {
 }
 
 fn issue_request() -> RefOr<Schema> {
-    let user = user_id().description(Some("whom to issue for: only services may say so"));
+    let user = user_id().description(Some("the user to issue for; only services may send it"));
     let object = ObjectBuilder::new()
         .schema_type(Type::Object)
         .property("user_id", user);
@@ -105,7 +105,7 @@ fn not_ready() -> RefOr<Schema> {
         .into()
 }
 
-/// Stands for a type with names of its own that are written as text.
+/// Declares a schema for a type of another crate.
 macro_rules! named_schema {
     ($(#[$doc:meta])* $type:ident, $name:literal, $schema:expr) => {
         $(#[$doc])*
@@ -126,26 +126,31 @@ macro_rules! named_schema {
 }
 
 named_schema! {
-    /// What a request would meet.
+    /// What a request would meet now.
     PhaseSchema, "Phase", names(Phase::ALL.map(Phase::as_str), "what a request would meet now")
 }
 
 named_schema! {
-    /// What administrators said.
-    StatusSchema, "Status", names([Status::Open, Status::Paused, Status::Closed].map(Status::as_str), "what administrators set")
+    /// What administrators set.
+    StatusSchema, "Status",
+    names([Status::Open, Status::Paused, Status::Closed].map(Status::as_str), "what administrators set")
 }
 
 named_schema! {
-    /// What a coupon takes off.
-    DiscountSchema, "Discount", OneOfBuilder::new().item(discount("amount", AMOUNT_MAX)).item(discount("rate", 100)).into()
+    /// A discount.
+    DiscountSchema, "Discount",
+    OneOfBuilder::new().item(discount("amount", AMOUNT_MAX)).item(discount("rate", 100)).into()
 }
 
 named_schema! {
-    /// What is changed of it.
+    /// A change of a discount.
     DiscountPatchSchema, "DiscountPatch", {
         let part = |kind: &str, most: u64| {
             let kind = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([kind]));
-            let object = ObjectBuilder::new().schema_type(Type::Object).property("kind", kind).property("value", whole_number(1, most));
+            let object = ObjectBuilder::new()
+                .schema_type(Type::Object)
+                .property("kind", kind)
+                .property("value", whole_number(1, most));
             object.additional_properties(Some(AdditionalProperties::FreeForm(false)))
         };
         AnyOfBuilder::new().item(part("amount", AMOUNT_MAX)).item(part("rate", 100)).into()
@@ -174,7 +179,7 @@ fn discount(kind: &str, most: u64) -> ObjectBuilder {
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
 }
 
-// The bounds in the attributes of the types are literals; this is where a change of one is noticed.
+// The bounds in the attributes of the types are literals, and must equal these constants.
 const _: () = assert!(ID_MAX == 9_007_199_254_740_991 && AMOUNT_MAX == ID_MAX);
 const _: () = assert!(
     actors::coupon::offer::TITLE_CHARS_MAX == 200

@@ -1,4 +1,4 @@
-//! Where keys come from: the configuration itself, or a file that is read again when it changes.
+//! Reads keys from the configuration, or from a file that is reloaded when it changes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,26 +8,25 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use sha2::{Digest as _, Sha256};
 
-use super::bearer::Digest;
 use super::keys::{Keys, Rules};
+use super::token::Digest;
 use crate::config::{InvalidConfig, Jwt};
 
-/// How often the file is read. A key that was taken out counts no longer than this; and reading a few
-/// kilobytes costs nothing. All of it is read each time: the time of a change is too coarse to go by, and
-/// mounted secrets change by a link.
-const READ_EVERY: Duration = Duration::from_secs(2);
+/// Interval between reads of the file; a removed key is valid for that much longer. The whole file is read
+/// each time: times of changes are too coarse, and mounted secrets change through a link.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Largest file: a hundred keys are a tenth of it.
+/// Largest file: ten times one with a hundred keys.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The keys that are configured.
+/// Reads the configured keys.
 pub(super) fn keys(config: &Jwt, rules: &Rules) -> Result<Keys, InvalidConfig> {
     if let Some(path) = &config.jwks_file {
         let wrong =
             |reason: String| InvalidConfig(format!("auth.jwt.jwks_file: {}: {reason}", path.display()));
         let text = read(path).map_err(|error| wrong(error.to_string()))?;
-        let (keys, passed_over) = Keys::set(&text, rules).map_err(wrong)?;
-        mention(&passed_over);
+        let (keys, skipped) = Keys::set(&text, rules).map_err(wrong)?;
+        warn_of(&skipped);
         return Ok(keys);
     }
     // The configuration has checked that both are there.
@@ -42,53 +41,53 @@ pub(super) fn keys(config: &Jwt, rules: &Rules) -> Result<Keys, InvalidConfig> {
         .map_err(|reason| InvalidConfig(format!("{name} {reason}")))
 }
 
-/// Reads the file every [`READ_EVERY`] and hands over its keys when they changed, for as long as it is
-/// polled. A file that is broken or gone changes nothing but the log, and that once.
-pub(super) async fn follow(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
-    let mut last = Seen::Nothing;
-    let mut ticks = tokio::time::interval(READ_EVERY);
+/// Reads the file every [`RELOAD_INTERVAL`] and passes its keys on when they changed, for as long as it is
+/// polled. A missing or invalid file is logged once, and the old keys stay.
+pub(super) async fn reload(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
+    let mut last = Content::None;
+    let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let owned = path.to_owned();
-        // A panic there would be a mistake in `read`.
+        // A panic there would be a bug in `read`.
         let text = tokio::task::spawn_blocking(move || read(&owned))
             .await
             .unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        let seen = Seen::of(&text);
-        if seen == last {
+        let content = Content::of(&text);
+        if content == last {
             continue;
         }
-        let first = last == Seen::Nothing;
-        last = seen;
+        let is_first = last == Content::None;
+        last = content;
         match text
             .map_err(|error| error.to_string())
             .and_then(|text| Keys::set(&text, rules))
         {
-            Ok((keys, passed_over)) => {
+            Ok((keys, skipped)) => {
                 changed(keys);
-                // What was read at the start was told then.
-                if !first {
-                    tracing::info!(path = %path.display(), "the keys that verify tokens were read again");
-                    mention(&passed_over);
+                // The first read was logged at the start.
+                if !is_first {
+                    tracing::info!(path = %path.display(), "reloaded the keys of tokens");
+                    warn_of(&skipped);
                 }
             }
             Err(reason) => {
-                tracing::error!(path = %path.display(), reason, "the keys that verify tokens cannot be read; the old ones stay")
+                tracing::error!(path = %path.display(), reason, "failed to reload the keys of tokens; the old ones stay")
             }
         }
     }
 }
 
-/// What was last found in the file.
+/// The content of the file at the last read.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
-    Nothing,
+enum Content {
+    None,
     Unreadable(io::ErrorKind),
     Text(Digest),
 }
 
-impl Seen {
+impl Content {
     fn of(text: &io::Result<Vec<u8>>) -> Self {
         match text {
             Ok(text) => Self::Text(Sha256::digest(text).into()),
@@ -97,9 +96,9 @@ impl Seen {
     }
 }
 
-fn mention(passed_over: &[String]) {
-    for line in passed_over {
-        tracing::warn!("auth.jwt.jwks_file: {line}; it is passed over");
+fn warn_of(skipped: &[String]) {
+    for key in skipped {
+        tracing::warn!("auth.jwt.jwks_file: {key}; skipped");
     }
 }
 
@@ -120,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_something_else_is_not_read_to_its_end() {
+    fn a_file_that_is_too_large_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(FILE_BYTES_MAX).unwrap();
         assert_eq!(read(file.path()).unwrap().len() as u64, FILE_BYTES_MAX);

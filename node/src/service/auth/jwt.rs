@@ -1,7 +1,7 @@
-//! Signed tokens (RFC 7519): whether one counts, and who it is.
+//! Verifies signed tokens (RFC 7519).
 //!
-//! A token that does not count is told nothing about why. Its header is believed in nothing but which of our
-//! keys to try, and that key says by itself what it may be used for.
+//! The reason why a token is not valid is not returned. Of its header only the id of the key is used; each
+//! key has its own algorithm.
 
 use std::path::PathBuf;
 
@@ -11,42 +11,42 @@ use jsonwebtoken::decode_header;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::bearer::Digest;
 use super::jwks;
 use super::keys::{Keys, Rules};
-use super::verified_tokens::Verified;
+use super::token::Digest;
+use super::verified_tokens::VerifiedTokens;
 use super::{Identity, Role};
 use crate::config::{InvalidConfig, Jwt};
 
-/// Knows whose a token is.
+/// Verifies tokens.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     rules: Rules,
-    current: ArcSwap<Current>,
+    current: ArcSwap<KeySet>,
     file: Option<PathBuf>,
 }
 
-/// The keys, and what they verified: replaced together, so that what old keys said is forgotten with them.
+/// The keys and the tokens that they verified. Both are replaced together, so that no token outlives its key.
 #[derive(Debug)]
-struct Current {
+struct KeySet {
     keys: Keys,
-    verified: Verified,
+    verified: VerifiedTokens,
 }
 
-impl Current {
+impl KeySet {
     fn new(keys: Keys) -> Self {
         Self {
             keys,
-            verified: Verified::new(),
+            verified: VerifiedTokens::new(),
         }
     }
 }
 
-/// What we read of a token's claims; `nbf`, `iss` and `aud` are looked at by the library.
+/// Claims that are read here; the library checks `nbf`, `iss` and `aud`.
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: String,
-    /// Seconds, of which there may be a fraction.
+    /// Seconds since 1970, possibly with a fraction.
     exp: f64,
     #[serde(default)]
     role: Value,
@@ -59,13 +59,13 @@ impl Verifier {
         let keys = jwks::keys(config, &rules)?;
         Ok(Self {
             rules,
-            current: ArcSwap::from_pointee(Current::new(keys)),
+            current: ArcSwap::from_pointee(KeySet::new(keys)),
             file: config.jwks_file.clone(),
         })
     }
 
-    /// Who the token is, if it counts now (seconds since 1970). One that was verified before is only looked
-    /// up.
+    /// Returns the identity of a token that is valid at `now` (seconds since 1970). One that was verified
+    /// before is only looked up.
     pub(super) fn identify(&self, token: &str, digest: &Digest, now: u64) -> Option<Identity> {
         let current = self.current.load();
         if let Some(identity) = current.verified.get(digest, now) {
@@ -76,22 +76,22 @@ impl Verifier {
         Some(identity)
     }
 
-    /// Reads the file again when it changes, for as long as it is polled; without one there is nothing to do.
-    pub(super) async fn follow_file(&self) {
+    /// Reloads the file when it changes, for as long as it is polled. Returns at once without one.
+    pub(super) async fn reload_keys(&self) {
         if let Some(path) = &self.file {
-            jwks::follow(path, &self.rules, |keys| {
-                self.current.store(Current::new(keys).into())
+            jwks::reload(path, &self.rules, |keys| {
+                self.current.store(KeySet::new(keys).into())
             })
             .await;
         }
     }
 }
 
-/// Who the token is, and the last second in which it counts. At most one signature is checked.
+/// Returns the identity of a token, and the last second in which it is valid. Checks at most one signature.
 pub(super) fn verify(token: &str, keys: &Keys, rules: &Rules) -> Option<(Identity, u64)> {
     let header = decode_header(token).ok()?;
-    // Whoever marks something as critical wants it refused by those who do not know it (RFC 7515, 4.1.11),
-    // and we know nothing.
+    // A token with critical extensions must be refused unless all are known (RFC 7515, 4.1.11), and none is
+    // known here.
     if header.crit.is_some() {
         return None;
     }
@@ -103,7 +103,7 @@ pub(super) fn verify(token: &str, keys: &Keys, rules: &Rules) -> Option<(Identit
         Some("service") => Role::Service,
         _ => Role::User,
     };
-    // The library has seen that it is a number of seconds.
+    // The library has checked that it is a number of seconds.
     let until = (claims.exp.round() as u64).saturating_add(rules.leeway_seconds());
     Some((Identity { user, role }, until))
 }

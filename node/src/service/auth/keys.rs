@@ -1,4 +1,4 @@
-//! The keys that tokens are verified with, each pinned to one algorithm.
+//! Keys that verify tokens, each for one algorithm.
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
@@ -8,19 +8,19 @@ use serde_json::Value;
 
 use crate::config::{Jwt, JwtAlgorithm};
 
-/// Most keys in a set. While keys are changed there are two or three; this is a file of something else.
+/// Most keys in a set: a rotation has two or three, so a file with more is something else.
 const KEYS_MAX: usize = 100;
 
-/// Fewest bytes of a secret for HMAC-SHA-256 (RFC 7518, 3.2): whoever has a token can try secrets at leisure.
+/// Shortest secret for HMAC-SHA-256 (RFC 7518, 3.2): the holder of a token can guess secrets offline.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// Sizes of an RSA modulus: 2048 bits or more (RFC 7518, 3.3), and no more than the library takes.
+/// Sizes of an RSA modulus: 2048 bits or more (RFC 7518, 3.3), and no more than the library accepts.
 const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 
-/// Bytes of a public key of Ed25519.
+/// Length of a public key of Ed25519.
 const ED25519_BYTES: usize = 32;
 
-/// What holds for every token, whatever key it is signed with.
+/// Requirements for tokens of all keys.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     issuer: Option<String>,
@@ -37,12 +37,12 @@ impl Rules {
         }
     }
 
-    /// How far clocks may be apart.
+    /// Tolerated difference of clocks.
     pub(super) fn leeway_seconds(&self) -> u64 {
         self.leeway_seconds
     }
 
-    /// The same in the library's words. What is configured is required, not only looked at where it is there.
+    /// The requirements as the library has them. Configured claims are required, not only checked if present.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.leeway = self.leeway_seconds;
@@ -61,7 +61,7 @@ impl Rules {
     }
 }
 
-/// One key, and the one algorithm it is for.
+/// A key with its algorithm.
 #[derive(Debug)]
 pub(super) struct Key {
     id: Option<String>,
@@ -71,7 +71,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// What the token claims, if this key signed it and it counts now.
+    /// Returns the claims of a token that this key signed and that is valid now.
     pub(super) fn decode<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
         decode(token, &self.decoding, &self.validation)
             .ok()
@@ -87,7 +87,7 @@ impl Key {
         self.algorithm
     }
 
-    /// The secret, if it is one: then it signs as well.
+    /// The secret of a symmetric key, which signs as well.
     pub(super) fn secret(&self) -> Option<&[u8]> {
         if self.algorithm == Algorithm::HS256 {
             self.decoding.try_get_as_bytes().ok()
@@ -97,12 +97,12 @@ impl Key {
     }
 }
 
-/// All keys there are.
+/// The keys of a configuration.
 #[derive(Debug)]
 pub(super) struct Keys(Vec<Key>);
 
 impl Keys {
-    /// The one key of a configuration: a secret, or a public key in PEM.
+    /// Parses a single key: a secret, or a public key in PEM.
     pub(super) fn one(algorithm: JwtAlgorithm, text: &str, rules: &Rules) -> Result<Self, String> {
         let (algorithm, decoding) = match algorithm {
             JwtAlgorithm::HS256 => (Algorithm::HS256, Ok(DecodingKey::from_secret(text.as_bytes()))),
@@ -111,7 +111,7 @@ impl Keys {
             JwtAlgorithm::EdDSA => (Algorithm::EdDSA, DecodingKey::from_ed_pem(text.as_bytes())),
         };
         let decoding = decoding.map_err(|_| format!("is not a public key for {algorithm:?} in PEM"))?;
-        // A PEM says what kind of key it is, not whether it is a good one: looked at as a JWK it tells.
+        // A PEM only tells the kind of the key. Its strength is checked as a JWK.
         let jwk = Jwk::from_decoding_key(&decoding, None)
             .map_err(|_| format!("is not a public key for {algorithm:?} in PEM"))?;
         check(&jwk, algorithm)?;
@@ -123,8 +123,8 @@ impl Keys {
         }]))
     }
 
-    /// The keys of a JWK set (RFC 7517) that can verify tokens, and what is to be said of the others. A set
-    /// without any that can, or one where a token could mean two, is none.
+    /// Parses a JWK set (RFC 7517). Returns the keys that can verify tokens, and why others were skipped. An
+    /// error if no key can, or if two keys fit the same tokens.
     pub(super) fn set(text: &[u8], rules: &Rules) -> Result<(Self, Vec<String>), String> {
         #[derive(Deserialize)]
         struct Set {
@@ -135,23 +135,20 @@ impl Keys {
         if set.keys.len() > KEYS_MAX {
             return Err(format!("holds more than {KEYS_MAX} keys"));
         }
-        let (mut keys, mut passed_over) = (Vec::new(), Vec::new());
+        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
         for (index, value) in set.keys.into_iter().enumerate() {
             let name = value["kid"]
                 .as_str()
                 .map_or_else(|| format!("key {index}"), |id| format!("key {id:?}"));
             match key(value, rules) {
                 Ok(key) => keys.push(key),
-                Err(reason) => passed_over.push(format!("{name} {reason}")),
+                Err(reason) => skipped.push(format!("{name} {reason}")),
             }
         }
         if keys.is_empty() {
             return Err(format!(
                 "holds no key that can verify tokens{}",
-                passed_over
-                    .iter()
-                    .map(|line| format!("; {line}"))
-                    .collect::<String>()
+                skipped.iter().map(|line| format!("; {line}")).collect::<String>()
             ));
         }
         let same = |one: &Key, other: &Key| one.algorithm == other.algorithm && one.id == other.id;
@@ -164,13 +161,12 @@ impl Keys {
                 "holds two keys for {:?} with the same kid, or without one",
                 key.algorithm
             )),
-            None => Ok((Self(keys), passed_over)),
+            None => Ok((Self(keys), skipped)),
         }
     }
 
-    /// The key to try a token with. Its `kid` chooses; a key without one fits where none has it, and a token
-    /// without one where there is no choice. There is never more than one to try, so a token costs one check
-    /// of a signature at most.
+    /// Returns the key for a token: the one with its `kid`, else the one without a `kid`; for a token without
+    /// `kid` the only key of its algorithm. So a token costs at most one check of a signature.
     pub(super) fn choose(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let mut fitting = self.0.iter().filter(|key| key.algorithm == algorithm);
         match id {
@@ -187,7 +183,7 @@ impl Keys {
     }
 }
 
-/// One key of a set, or why it is none for us.
+/// Parses one key of a set; an error says why it cannot be used.
 fn key(value: Value, rules: &Rules) -> Result<Key, String> {
     let jwk: Jwk = serde_json::from_value(value).map_err(|_| "is not a JWK".to_owned())?;
     let to_verify = match (&jwk.common.public_key_use, &jwk.common.key_operations) {
@@ -203,7 +199,7 @@ fn key(value: Value, rules: &Rules) -> Result<Key, String> {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
-        _ => return Err("is of a kind that we do not verify".to_owned()),
+        _ => return Err("is of an unsupported kind".to_owned()),
     };
     if jwk
         .common
@@ -211,7 +207,7 @@ fn key(value: Value, rules: &Rules) -> Result<Key, String> {
         .is_some_and(|said| said != KeyAlgorithm::from(algorithm))
     {
         return Err(format!(
-            "is not for {algorithm:?}, the one algorithm that we take its kind for"
+            "is not for {algorithm:?}, the only supported algorithm of its kind"
         ));
     }
     let decoding = check(&jwk, algorithm)?;
@@ -223,8 +219,8 @@ fn key(value: Value, rules: &Rules) -> Result<Key, String> {
     })
 }
 
-/// Whether the key is one, and strong enough. The library does not look until it verifies, and may panic at
-/// what is too short.
+/// Checks that a key is valid and strong enough. The library checks keys only when it verifies, and may panic
+/// at one that is too short.
 fn check(jwk: &Jwk, algorithm: Algorithm) -> Result<DecodingKey, String> {
     let wrong = || format!("is not a key for {algorithm:?}");
     let decoding = DecodingKey::from_jwk(jwk).map_err(|_| wrong())?;
@@ -253,7 +249,7 @@ fn check(jwk: &Jwk, algorithm: Algorithm) -> Result<DecodingKey, String> {
             .is_ok_and(|key| key.len() == ED25519_BYTES),
         _ => true,
     };
-    // A verifier is only made from a point that is on the curve.
+    // The library refuses points that are not on the curve.
     let usable = strong && jsonwebtoken::crypto::verify("", b"", &decoding, algorithm).is_ok();
     if usable { Ok(decoding) } else { Err(wrong()) }
 }

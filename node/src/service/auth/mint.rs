@@ -1,4 +1,4 @@
-//! Makes tokens, for whoever develops against a node without an identity provider at hand.
+//! Mints tokens for development without an identity provider.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,34 +9,34 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 
 use super::keys::{Keys, Rules};
-use super::{Role, jwks, jwt, now};
+use super::{Role, jwks, jwt, unix_seconds};
 use crate::config::{Auth, AuthMode, InvalidConfig};
 
-/// What the token is to say.
+/// The content of a token.
 #[derive(Debug)]
-pub(crate) struct Request {
-    /// Whose it is.
+pub(crate) struct TokenRequest {
+    /// The user.
     pub(crate) user: UserId,
-    /// What they may do.
+    /// The role.
     pub(crate) role: Role,
-    /// For how long.
+    /// How long it is valid.
     pub(crate) expires_in: Duration,
-    /// The private key that signs, in PEM; else the configured secret does.
+    /// The private key that signs it, in PEM; else the configured secret does.
     pub(crate) private_key_file: Option<PathBuf>,
 }
 
-/// Why there is no token.
+/// Why no token was minted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MintError {
     /// The keys cannot be read.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
-    /// Nobody would look at it.
-    #[error("auth.mode is header, which looks at no token: set auth.mode to jwt")]
+    /// The node would not read it.
+    #[error("auth.mode is header, which ignores tokens: set auth.mode to jwt")]
     NoTokens,
-    /// Whoever checks signatures with a public key cannot make any.
+    /// Public keys cannot sign.
     #[error(
-        "only public keys are configured, and those make no token: give the private one with --private-key-file"
+        "only public keys are configured, which cannot sign: pass the private key with --private-key-file"
     )]
     PublicKeysOnly,
     /// The private key cannot be read.
@@ -44,7 +44,7 @@ pub(crate) enum MintError {
     PrivateKey(PathBuf, String),
     /// The node would refuse it.
     #[error("--private-key-file: {0}: no configured key is the public half of this one")]
-    StrangeKey(PathBuf),
+    UnknownKey(PathBuf),
 }
 
 #[derive(Serialize)]
@@ -60,15 +60,15 @@ struct Claims<'a> {
     aud: Option<&'a str>,
 }
 
-/// Makes a token that a node of this configuration takes: that is seen before it is given out.
-pub(crate) fn mint(auth: &Auth, request: &Request) -> Result<String, MintError> {
+/// Mints a token, and checks that a node with this configuration accepts it.
+pub(crate) fn mint(auth: &Auth, request: &TokenRequest) -> Result<String, MintError> {
     if auth.mode != AuthMode::Jwt {
         return Err(MintError::NoTokens);
     }
     let rules = Rules::new(&auth.jwt);
     let keys = jwks::keys(&auth.jwt, &rules)?;
     let (algorithm, signing) = signer(&keys, request)?;
-    let issued_at = now();
+    let issued_at = unix_seconds();
     let claims = Claims {
         sub: request.user.as_str(),
         iat: issued_at,
@@ -91,12 +91,12 @@ pub(crate) fn mint(auth: &Auth, request: &Request) -> Result<String, MintError> 
             };
             encode(&header, &claims, &signing).ok()
         });
-    let taken = tokens.find(|token| jwt::verify(token, &keys, &rules).is_some());
-    taken.ok_or_else(|| MintError::StrangeKey(request.private_key_file.clone().unwrap_or_default()))
+    let accepted = tokens.find(|token| jwt::verify(token, &keys, &rules).is_some());
+    accepted.ok_or_else(|| MintError::UnknownKey(request.private_key_file.clone().unwrap_or_default()))
 }
 
-/// The key that signs: the private one that was given, or a configured secret.
-fn signer(keys: &Keys, request: &Request) -> Result<(Algorithm, EncodingKey), MintError> {
+/// The key that signs: the private key of the request, or a configured secret.
+fn signer(keys: &Keys, request: &TokenRequest) -> Result<(Algorithm, EncodingKey), MintError> {
     let Some(path) = &request.private_key_file else {
         let secret = keys.iter().find_map(|key| key.secret());
         return secret
@@ -110,6 +110,6 @@ fn signer(keys: &Keys, request: &Request) -> Result<(Algorithm, EncodingKey), Mi
     let ed = || EncodingKey::from_ed_pem(&pem).map(|key| (Algorithm::EdDSA, key));
     let key = rsa.or_else(|_| ec()).or_else(|_| ed());
     key.map_err(|_| {
-        wrong("is not a private key in PEM (PKCS #8: `openssl pkcs8 -topk8 -nodes` makes one)".to_owned())
+        wrong("is not a private key in PEM (PKCS #8: `openssl pkcs8 -topk8 -nodes` converts one)".to_owned())
     })
 }

@@ -1,40 +1,23 @@
-//! Users by `X-User-Id`, which a gateway in front has checked.
+//! Proxies whose user header is trusted.
 
 use std::net::IpAddr;
 
-use actors::ids::UserId;
-use http::HeaderName;
 use ipnet::IpNet;
 
-use crate::http::call::Head;
-use crate::http::problem::Problem;
-
-pub(crate) const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
-
-/// Whose `X-User-Id` is believed.
+/// Networks of the gateways that authenticate users and set `X-User-Id`.
 #[derive(Debug)]
-pub(crate) struct Proxies(Vec<IpNet>);
+pub(crate) struct TrustedProxies(Vec<IpNet>);
 
-impl Proxies {
-    /// These networks'. Without any all are believed: such a node listens on loopback only, as the
-    /// configuration sees to.
+impl TrustedProxies {
+    /// Trusts these networks. Without any, all peers are trusted: the configuration allows that only if the
+    /// node listens on loopback.
     pub(super) fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
-    /// The user that a believed peer names.
-    pub(super) fn user(&self, head: &Head) -> Result<Option<UserId>, Problem> {
-        let user = if self.believes(head.peer) {
-            head.text(&X_USER_ID)?
-        } else {
-            None
-        };
-        let user = user.map(UserId::parse).transpose();
-        user.map_err(|error| Problem::Malformed(format!("X-User-Id: {error}")))
-    }
-
-    fn believes(&self, peer: IpAddr) -> bool {
-        // A socket that listens on both families shows IPv4 peers as IPv6.
+    /// True if the user header of this peer is trusted.
+    pub(super) fn trust(&self, peer: IpAddr) -> bool {
+        // A socket of both families shows IPv4 peers as IPv6.
         let peer = peer.to_canonical();
         self.0.is_empty() || self.0.iter().any(|network| network.contains(&peer))
     }

@@ -1,55 +1,55 @@
-//! Tokens that were verified, so that a signature is checked once a token and not once a request.
+//! Caches verified tokens, so that a signature is checked once a token, not once a request.
 //!
-//! A cache belongs to the keys that verified what is in it, and goes with them.
+//! A cache belongs to the keys that verified its tokens, and is dropped with them.
 
 use quick_cache::sync::Cache;
 
 use super::Identity;
-use super::bearer::Digest;
+use super::token::Digest;
 
-/// Most tokens that are remembered: as many people as come in one rush, at about 150 bytes each 15 MB. Beyond
-/// it those not used lately are forgotten, and verified again.
+/// Most tokens in the cache: one for each user of a rush, at about 150 bytes, so 15 MB. Beyond it the least
+/// recently used are evicted, and verified again.
 const TOKENS_MAX: usize = 100_000;
 
-/// Tokens known to be good, by digest: a copy of the memory gives none away.
-pub(super) struct Verified(Cache<Digest, Known>);
+/// Verified tokens by digest, so that the memory does not contain them.
+pub(super) struct VerifiedTokens(Cache<Digest, Entry>);
 
 #[derive(Clone)]
-struct Known {
+struct Entry {
     identity: Identity,
-    /// The last second in which the token counts.
+    /// The last second in which the token is valid.
     until: u64,
 }
 
-impl Verified {
-    /// None yet.
+impl VerifiedTokens {
+    /// An empty cache.
     pub(super) fn new() -> Self {
-        Self::holding(TOKENS_MAX)
+        Self::with_capacity(TOKENS_MAX)
     }
 
-    fn holding(tokens_max: usize) -> Self {
+    fn with_capacity(tokens_max: usize) -> Self {
         Self(Cache::new(tokens_max))
     }
 
-    /// Who a token is, if it is known and still counts.
+    /// Returns the identity of a token that is in the cache and still valid.
     pub(super) fn get(&self, digest: &Digest, now: u64) -> Option<Identity> {
-        let known = self.0.get(digest)?;
-        if now <= known.until {
-            return Some(known.identity);
+        let entry = self.0.get(digest)?;
+        if now <= entry.until {
+            return Some(entry.identity);
         }
         self.0.remove(digest);
         None
     }
 
-    /// Remembers a token up to and with the second `until`.
+    /// Adds a token that is valid up to and including the second `until`.
     pub(super) fn insert(&self, digest: Digest, identity: Identity, until: u64) {
-        self.0.insert(digest, Known { identity, until });
+        self.0.insert(digest, Entry { identity, until });
     }
 }
 
-impl std::fmt::Debug for Verified {
+impl std::fmt::Debug for VerifiedTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Verified").field(&self.0.len()).finish()
+        f.debug_tuple("VerifiedTokens").field(&self.0.len()).finish()
     }
 }
 
@@ -68,19 +68,19 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_known_until_it_does_not_count_any_more() {
-        let verified = Verified::new();
+    fn a_token_is_cached_until_it_expires() {
+        let verified = VerifiedTokens::new();
         verified.insert([1; 32], alice(), 100);
         assert_eq!(verified.get(&[1; 32], 100), Some(alice()));
         assert_eq!(verified.get(&[2; 32], 100), None);
         assert_eq!(verified.get(&[1; 32], 101), None);
-        // And is gone, whatever the clock says later.
+        // It was removed, so a clock that goes back does not revive it.
         assert_eq!((verified.get(&[1; 32], 100), verified.0.len()), (None, 0));
     }
 
     #[test]
-    fn however_many_tokens_there_are_so_many_are_remembered() {
-        let verified = Verified::holding(1000);
+    fn the_number_of_cached_tokens_is_bounded() {
+        let verified = VerifiedTokens::with_capacity(1000);
         for number in 0..20_000_u32 {
             let mut digest = [0; 32];
             digest[..4].copy_from_slice(&number.to_le_bytes());

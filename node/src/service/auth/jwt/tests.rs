@@ -37,7 +37,7 @@ fn hmac() -> Keys {
 }
 
 fn now() -> u64 {
-    super::super::now()
+    super::super::unix_seconds()
 }
 
 fn claims() -> Value {
@@ -481,7 +481,7 @@ fn a_verified_token_is_looked_up_and_forgotten_with_its_keys() {
     assert!(verifier.identify("not looked at", &digest, now()).is_some());
     assert!(verifier.identify("looked at", &[8; 32], now()).is_none());
     verifier.current.store(
-        Current::new(
+        KeySet::new(
             Keys::one(
                 JwtAlgorithm::HS256,
                 "another secret of more than thirty-two bytes",

@@ -1,22 +1,22 @@
-//! Which requests are logged.
+//! The access log.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-/// Which requests get a line in the log: `off`, `errors`, `all`, or `sample:N`.
+/// The requests that are logged: `off`, `errors`, `all`, or `sample:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum AccessLog {
     /// None.
     #[default]
     Off,
-    /// Those answered with a status from 500 on.
+    /// Requests answered with a status of 500 or above.
     Errors,
-    /// Every one.
+    /// All.
     All,
-    /// One in so many, by chance.
+    /// One of this many, at random.
     Sample(NonZeroU32),
 }
 
@@ -34,7 +34,7 @@ impl TryFrom<String> for AccessLog {
                     .and_then(|number| number.parse().ok());
                 one_in
                     .map(Self::Sample)
-                    .ok_or("must be off, errors, all, or sample:N with N from 1 on")
+                    .ok_or("must be off, errors, all, or sample:N with N of at least 1")
             }
         }
     }

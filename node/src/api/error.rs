@@ -1,0 +1,236 @@
+//! Errors of the API, and the one place that maps the service's errors to status, code and extra members.
+
+use std::time::Duration;
+
+use actors::coupon::offer::InvalidField;
+use actors::time::Timestamp;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use rand::Rng;
+use serde::{Serialize, Serializer};
+use warp::reply::Response;
+
+use super::issuances::IssuanceBody;
+use crate::http::json::Text;
+use crate::http::problem::{FieldError, Problem, RequestError};
+use crate::service;
+use crate::service::engine::{ChangeRefusal, Issuance, Refusal, Setback};
+
+/// Seconds added to the `Retry-After` of a rate limit: enough to spread out users that were refused together,
+/// too few to matter to one of them.
+const RATE_JITTER_SECONDS: std::ops::RangeInclusive<u64> = 0..=2;
+
+/// Why a handler refuses a request.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// The request is not valid.
+    Request(RequestError),
+    /// The service refused it or failed.
+    Service(service::Error),
+}
+
+impl From<RequestError> for Error {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl From<service::Error> for Error {
+    fn from(error: service::Error) -> Self {
+        Self::Service(error)
+    }
+}
+
+impl Error {
+    /// The response.
+    pub(crate) fn into_response(self) -> Response {
+        match self {
+            Self::Request(error) => error.into_response(),
+            Self::Service(error) => service_error(error),
+        }
+    }
+}
+
+fn service_error(error: service::Error) -> Response {
+    use service::Error as E;
+    match error {
+        E::Unauthenticated => unauthenticated(r#"Bearer realm="firstcome""#),
+        // The reason is not said: it would help to forge one.
+        E::InvalidToken => unauthenticated(r#"Bearer realm="firstcome", error="invalid_token""#),
+        E::InvalidUser(reason) => RequestError::Malformed(format!("X-User-Id: {reason}")).into_response(),
+        E::Forbidden(detail) => {
+            let challenge =
+                HeaderValue::from_static(r#"Bearer realm="firstcome", error="insufficient_scope""#);
+            Problem::new(StatusCode::FORBIDDEN, "FORBIDDEN", "Not allowed")
+                .header(WWW_AUTHENTICATE, challenge)
+                .into_response_with_detail(detail)
+        }
+        E::UnknownIssuance => Problem::new(
+            StatusCode::NOT_FOUND,
+            "UNKNOWN_ISSUANCE",
+            "The issuance does not exist",
+        )
+        .into_response(),
+        E::KeyReused => {
+            RequestError::invalid("Idempotency-Key", "was used for another coupon").into_response()
+        }
+        E::Refused(refusal) => refused(refusal),
+        E::ChangeRefused(refusal) => change_refused(refusal),
+        E::Setback(setback) => without_decision(setback).into_response(),
+        E::RateLimited(wait) => rate_limited(wait).into_response(),
+        E::Internal { applied } => Problem::internal(applied).into_response(),
+    }
+}
+
+/// The challenge is as RFC 6750 has it.
+fn unauthenticated(challenge: &'static str) -> Response {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "UNAUTHENTICATED",
+        "Valid credentials are required",
+    )
+    .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+    .into_response()
+}
+
+fn conflict(code: &'static str, title: &'static str) -> Problem {
+    Problem::new(StatusCode::CONFLICT, code, title)
+}
+
+fn unknown_coupon() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "UNKNOWN_COUPON",
+        "The coupon does not exist",
+    )
+}
+
+fn closed() -> Problem {
+    conflict("CLOSED", "The coupon is closed")
+}
+
+/// Refusals to issue.
+fn refused(refusal: Refusal) -> Response {
+    match refusal {
+        Refusal::UnknownCoupon => unknown_coupon().into_response(),
+        Refusal::AlreadyIssued(issuance) => {
+            conflict("ALREADY_ISSUED", "The user has as many of this coupon as allowed")
+                .into_response_with(&Existing { issuance })
+        }
+        Refusal::Closed => closed().into_response(),
+        Refusal::Paused => conflict("PAUSED", "The coupon is paused").into_response(),
+        Refusal::NotStarted {
+            starts_at,
+            server_time,
+        } => conflict("NOT_STARTED", "The coupon is not issued yet").into_response_with(&Start {
+            starts_at: Text(starts_at),
+            server_time: Text(server_time),
+        }),
+        Refusal::Ended { ends_at, server_time } => conflict("ENDED", "The coupon is no longer issued")
+            .into_response_with(&End {
+                ends_at: Text(ends_at),
+                server_time: Text(server_time),
+            }),
+        Refusal::SoldOut { total_quantity } => {
+            conflict("SOLD_OUT", "The coupon is sold out").into_response_with(&Quantity { total_quantity })
+        }
+    }
+}
+
+/// Refusals of changes.
+fn change_refused(refusal: ChangeRefusal) -> Response {
+    match refusal {
+        ChangeRefusal::UnknownCoupon => unknown_coupon().into_response(),
+        ChangeRefusal::VersionMismatch { version } => Problem::new(
+            StatusCode::PRECONDITION_FAILED,
+            "VERSION_MISMATCH",
+            "The coupon has another version",
+        )
+        .into_response_with(&Version { version }),
+        ChangeRefusal::Closed => closed().into_response(),
+        ChangeRefusal::QuantityBelowIssued { issued } => conflict(
+            "QUANTITY_BELOW_ISSUED",
+            "total_quantity is below the number already issued",
+        )
+        .into_response_with(&Count { issued }),
+        ChangeRefusal::Invalid(fields) => {
+            RequestError::Invalid(fields.into_iter().map(field_error).collect()).into_response()
+        }
+    }
+}
+
+/// The error of one field of an offer.
+pub(super) fn field_error(InvalidField { field, message }: InvalidField) -> FieldError {
+    FieldError::new(field, message)
+}
+
+/// Setbacks: each says whether there may be a decision, and when to retry.
+fn without_decision(setback: Setback) -> Problem {
+    match setback {
+        // A queue that is too long makes requests expire in it.
+        Setback::Overloaded | Setback::Expired => Problem::overloaded(),
+        Setback::Moved => Problem::unavailable("OWNER_MOVING", "The coupon is moving to another node"),
+        Setback::StoreUnavailable => {
+            Problem::unavailable("STORE_UNAVAILABLE", "The database does not respond")
+        }
+        Setback::Unknown => Problem::unavailable(
+            "OUTCOME_UNKNOWN",
+            "The outcome is unknown; a retry with the same Idempotency-Key returns it",
+        )
+        .applied(None),
+    }
+}
+
+fn rate_limited(wait: Duration) -> Problem {
+    let seconds = wait.as_nanos().div_ceil(1_000_000_000).max(1);
+    let seconds = u64::try_from(seconds)
+        .unwrap_or(u64::MAX)
+        .saturating_add(rand::rng().random_range(RATE_JITTER_SECONDS));
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "RATE_LIMITED",
+        "The user sends too many requests",
+    )
+    .header(RETRY_AFTER, HeaderValue::from(seconds))
+}
+
+#[derive(Serialize)]
+struct Existing {
+    #[serde(serialize_with = "as_body")]
+    issuance: Box<Issuance>,
+}
+
+#[derive(Serialize)]
+struct Start {
+    starts_at: Text<Timestamp>,
+    server_time: Text<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct End {
+    ends_at: Text<Timestamp>,
+    server_time: Text<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Quantity {
+    total_quantity: u64,
+}
+
+#[derive(Serialize)]
+struct Count {
+    issued: u64,
+}
+
+#[derive(Serialize)]
+struct Version {
+    version: u64,
+}
+
+/// The whole issuance, as everywhere in the API.
+fn as_body<S: Serializer>(issuance: &Issuance, serializer: S) -> Result<S::Ok, S::Error> {
+    IssuanceBody::from(issuance).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests;

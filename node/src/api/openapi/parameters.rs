@@ -1,0 +1,107 @@
+//! Parameters and headers of the OpenAPI document.
+
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{Ref, RefOr, Required, Schema};
+
+use super::schemas;
+use crate::service::list::{LIMIT_DEFAULT, LIMIT_MAX};
+
+/// A header of responses.
+pub(super) fn header(name: &str) -> utoipa::openapi::Header {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    let (schema, description) = match name {
+        "X-Request-Id" => (
+            text.pattern(Some("^[!-~]{1,64}$")),
+            "that of the request if it is valid, else a new one",
+        ),
+        "Location" => (text.pattern(Some("^/v1/")), "the path of what was created"),
+        "ETag" => (
+            text.pattern(Some("^\"[0-9]+\"$")),
+            "the coupon's version, for If-Match",
+        ),
+        "Idempotent-Replayed" => (
+            text.enum_values(Some(["true"])),
+            "present if an earlier request with the same key did this",
+        ),
+        "Retry-After" => (text.pattern(Some("^[0-9]+$")), "seconds to wait before a retry"),
+        "Allow" => (text, "the methods that the path accepts"),
+        _ => (text, "the credentials that are needed"),
+    };
+    HeaderBuilder::new()
+        .schema(Some(schema))
+        .description(Some(description))
+        .build()
+}
+
+/// The parameter of a path.
+pub(super) fn path_parameter(template: &str) -> Option<Parameter> {
+    let (name, schema) = match template {
+        "/v1/issuances/{id}" => (
+            "id",
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .pattern(Some("^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")),
+        ),
+        "/docs/{file}" => ("file", ObjectBuilder::new().schema_type(Type::String)),
+        _ if template.contains("{id}") => ("id", schemas::whole_number(1, actors::ids::ID_MAX)),
+        _ => return None,
+    };
+    let parameter = ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True);
+    Some(parameter.schema(Some(schema)).build())
+}
+
+/// A parameter of the query or a header, by name.
+pub(super) fn parameter(name: &str) -> Parameter {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    let (place, schema, description): (_, RefOr<Schema>, _) = match name {
+        "limit" => (
+            ParameterIn::Query,
+            schemas::whole_number(1, LIMIT_MAX.into())
+                .default(Some(LIMIT_DEFAULT.into()))
+                .into(),
+            "items on the page",
+        ),
+        "cursor" => (
+            ParameterIn::Query,
+            text.pattern(Some("^[A-Za-z0-9_-]+$")).into(),
+            "a next_cursor of this list",
+        ),
+        "phase" => (
+            ParameterIn::Query,
+            Ref::from_schema_name("Phase").into(),
+            "only coupons in this phase",
+        ),
+        "user_id" => (
+            ParameterIn::Query,
+            schemas::user_id().into(),
+            "only those of this user",
+        ),
+        "after_sequence" => (
+            ParameterIn::Query,
+            schemas::whole_number(0, actors::ids::ID_MAX).into(),
+            "only those after this sequence; a cursor takes precedence",
+        ),
+        "If-Match" => (
+            ParameterIn::Header,
+            text.pattern(Some("^([*]|(W/)?\"[^\"]*\")$")).into(),
+            "only if the coupon has this version: one ETag, or *",
+        ),
+        _ => (
+            ParameterIn::Header,
+            text.pattern(Some("^[!-~]{1,64}$")).into(),
+            "identifies the request: a retry with the same key is not executed twice",
+        ),
+    };
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(Required::False)
+        .schema(Some(schema))
+        .description(Some(description))
+        .build()
+}

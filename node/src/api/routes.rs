@@ -1,0 +1,223 @@
+//! Routes: dispatches requests by the one [`table`], which is also the source of the OpenAPI document, of the
+//! `Allow` header and of the labels of metrics.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use http::Method;
+use utoipa::openapi::HttpMethod;
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+mod table;
+
+pub(super) use self::table::ROUTES;
+
+use super::Answer;
+use super::error::Error;
+use crate::http::call::Call;
+use crate::http::head::Head;
+use crate::http::problem::RequestError;
+use crate::http::route_metrics::RouteMetrics;
+use crate::http::template;
+use crate::service::Service;
+
+/// One path with its operations.
+pub(super) struct Route {
+    /// Label of metrics and logs: the template of the path.
+    pub(super) metrics: RouteMetrics,
+    /// One operation a method; `GET` also answers `HEAD`.
+    pub(super) operations: &'static [Operation],
+}
+
+/// One method of a path.
+pub(super) struct Operation {
+    /// The method.
+    pub(super) method: Verb,
+    /// Handles the request.
+    pub(super) handler: Handler,
+    /// Its id in the OpenAPI document.
+    pub(super) name: &'static str,
+    /// What it does.
+    pub(super) summary: &'static str,
+    /// The credentials that it needs.
+    pub(super) access: Access,
+    /// Parameters of the query and the header, by name.
+    pub(super) parameters: &'static [&'static str],
+    /// The body that it accepts.
+    pub(super) body: Option<Body>,
+    /// The response if it succeeds.
+    pub(super) success: Success,
+    /// Codes of the problems that it responds with, in groups that operations share.
+    pub(super) problems: &'static [&'static [&'static str]],
+}
+
+/// Handles one request. Boxed, as the filters around it and the connection move it several times.
+pub(super) type Handler = for<'a> fn(&'a Service, &'a Call) -> BoxFuture<'a, Answer>;
+
+/// Methods that operations have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Post,
+    Patch,
+}
+
+/// The credentials that an operation needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Anyone,
+    User,
+    Admin,
+    UserOrAdmin,
+}
+
+/// The body that an operation accepts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Body {
+    /// Name of its schema.
+    pub(super) schema: &'static str,
+    /// True if it must be there.
+    pub(super) required: bool,
+}
+
+/// The response of an operation that succeeds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Success {
+    pub(super) status: u16,
+    pub(super) media_type: &'static str,
+    /// Name of its schema; `None` for text.
+    pub(super) schema: Option<&'static str>,
+    /// Headers besides `X-Request-Id`.
+    pub(super) headers: &'static [&'static str],
+}
+
+impl Verb {
+    fn accepts(self, method: &Method) -> bool {
+        match self {
+            Self::Get => method == Method::GET || method == Method::HEAD,
+            Self::Post => method == Method::POST,
+            Self::Patch => method == Method::PATCH,
+        }
+    }
+
+    const fn allow(self) -> &'static str {
+        match self {
+            Self::Get => "GET, HEAD",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+        }
+    }
+
+    /// The method in the OpenAPI document.
+    pub(super) const fn openapi(self) -> HttpMethod {
+        match self {
+            Self::Get => HttpMethod::Get,
+            Self::Post => HttpMethod::Post,
+            Self::Patch => HttpMethod::Patch,
+        }
+    }
+}
+
+impl Route {
+    /// The template of its path.
+    pub(super) const fn template(&self) -> &'static str {
+        self.metrics.label()
+    }
+
+    /// The value of `Allow`.
+    fn allow(&self) -> String {
+        let verbs: Vec<&str> = self
+            .operations
+            .iter()
+            .map(|operation| operation.method.allow())
+            .collect();
+        verbs.join(", ")
+    }
+
+    /// Calls the handler for the method.
+    async fn handle(&self, service: &Service, call: &Call) -> Answer {
+        let method = &call.head.method;
+        let operation = self
+            .operations
+            .iter()
+            .find(|operation| operation.method.accepts(method));
+        match operation {
+            Some(operation) => (operation.handler)(service, call).await,
+            None => Err(RequestError::MethodNotAllowed(self.allow()).into()),
+        }
+    }
+}
+
+/// The filter that answers all requests.
+///
+/// Paths are compared with the table from its first entry, which is the hot one; the body is read only if one
+/// matches.
+pub(crate) fn routes(
+    service: Arc<Service>,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    warp::path::full()
+        .and(warp::ext::get::<Arc<Head>>())
+        .and(warp::body::stream())
+        .then(move |path: FullPath, head: Arc<Head>, stream| {
+            let service = Arc::clone(&service);
+            async move {
+                let matched = ROUTES.iter().find_map(|route| {
+                    let parameter = template::matches(route.template(), path.as_str())?;
+                    Some((route, parameter))
+                });
+                let Some((route, parameter)) = matched else {
+                    return RequestError::NotFound.into_response();
+                };
+                head.set_route(&route.metrics);
+                let call = Call::read(head, path, parameter, stream).await;
+                route
+                    .handle(&service, &call)
+                    .await
+                    .unwrap_or_else(Error::into_response)
+            }
+        })
+        .recover(|_: Rejection| async { Ok::<_, Infallible>(RequestError::NotFound.into_response()) })
+        .unify()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_route_is_reached_by_its_own_path() {
+        let first = |path: &str| {
+            ROUTES
+                .iter()
+                .position(|route| template::matches(route.template(), path).is_some())
+        };
+        for (index, route) in ROUTES.iter().enumerate() {
+            let path = route
+                .template()
+                .replace("{id}", "7")
+                .replace("{file}", "index.css");
+            assert_eq!(first(&path), Some(index), "{path}");
+        }
+    }
+
+    #[test]
+    fn operations_have_distinct_names_and_methods() {
+        let mut names = BTreeSet::new();
+        for route in &ROUTES {
+            let mut methods = BTreeSet::new();
+            for operation in route.operations {
+                assert!(names.insert(operation.name), "{}", operation.name);
+                assert!(methods.insert(operation.method.allow()), "{}", operation.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_hot_route_is_first() {
+        assert_eq!(ROUTES[0].template(), "/v1/coupons/{id}/issuances");
+    }
+}

@@ -1,0 +1,329 @@
+//! The table of routes. The hot route is first, as paths are compared in this order.
+
+use super::{Access, Body, Operation, Route, Success, Verb};
+use crate::api::{cluster, coupons, docs, issuances, me, openapi, operations};
+use crate::http::route_metrics::RouteMetrics;
+use crate::service::engine::Change;
+
+/// Problems of every operation that needs credentials.
+const CREDENTIALS: &[&str] = &["MALFORMED", "UNAUTHENTICATED", "FORBIDDEN"];
+/// Problems of every operation that reads the store.
+const STORE: &[&str] = &["INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"];
+/// Problems of every operation with a body.
+const BODY: &[&str] = &[
+    "REQUEST_TIMEOUT",
+    "TOO_LARGE",
+    "UNSUPPORTED_MEDIA_TYPE",
+    "INVALID",
+];
+/// Problems of every operation that an owner decides.
+const OWNER: &[&str] = &["UNKNOWN_COUPON", "OWNER_MOVING", "OUTCOME_UNKNOWN"];
+
+/// Parameters of every list.
+const PAGE: &[&str] = &["limit", "cursor"];
+
+const fn json(status: u16, schema: &'static str, headers: &'static [&'static str]) -> Success {
+    Success {
+        status,
+        media_type: "application/json",
+        schema: Some(schema),
+        headers,
+    }
+}
+
+const fn text(media_type: &'static str) -> Success {
+    Success {
+        status: 200,
+        media_type,
+        schema: None,
+        headers: &[],
+    }
+}
+
+/// All routes.
+pub(in crate::api) static ROUTES: [Route; 16] = [
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}/issuances"),
+        operations: &[
+            Operation {
+                method: Verb::Get,
+                handler: |service, call| Box::pin(issuances::list(service, call)),
+                name: "coupon_issuances",
+                summary: "Lists the issuances of a coupon, by sequence",
+                access: Access::Admin,
+                parameters: &["user_id", "after_sequence", "limit", "cursor"],
+                body: None,
+                success: json(200, "IssuancePage", &[]),
+                problems: &[CREDENTIALS, &["UNKNOWN_COUPON", "INVALID"], STORE],
+            },
+            Operation {
+                method: Verb::Post,
+                handler: |service, call| Box::pin(issuances::issue(service, call)),
+                name: "issue",
+                summary: "Issues the coupon to the user; the first refusal that applies is the response",
+                access: Access::User,
+                parameters: &["Idempotency-Key"],
+                body: Some(Body {
+                    schema: "IssueRequest",
+                    required: false,
+                }),
+                success: json(201, "Issuance", &["Location", "Idempotent-Replayed"]),
+                problems: &[
+                    CREDENTIALS,
+                    OWNER,
+                    &[
+                        "ALREADY_ISSUED",
+                        "CLOSED",
+                        "PAUSED",
+                        "NOT_STARTED",
+                        "ENDED",
+                        "SOLD_OUT",
+                        "RATE_LIMITED",
+                    ],
+                    BODY,
+                    STORE,
+                ],
+            },
+        ],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}"),
+        operations: &[
+            Operation {
+                method: Verb::Get,
+                handler: |service, call| Box::pin(coupons::read(service, call)),
+                name: "coupon",
+                summary: "Reads a coupon, up to 1 s old, but not from before a change that the node answered",
+                access: Access::Anyone,
+                parameters: &[],
+                body: None,
+                success: json(200, "Coupon", &["ETag"]),
+                problems: &[&["MALFORMED", "UNKNOWN_COUPON"], STORE],
+            },
+            Operation {
+                method: Verb::Patch,
+                handler: |service, call| Box::pin(coupons::patch(service, call)),
+                name: "patch_coupon",
+                summary: "Changes a coupon by a merge patch: null clears a field",
+                access: Access::Admin,
+                parameters: &["If-Match"],
+                body: Some(Body {
+                    schema: "PatchCoupon",
+                    required: true,
+                }),
+                success: json(200, "Coupon", &["ETag"]),
+                problems: &[
+                    CREDENTIALS,
+                    OWNER,
+                    &["QUANTITY_BELOW_ISSUED", "VERSION_MISMATCH"],
+                    BODY,
+                    STORE,
+                ],
+            },
+        ],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons"),
+        operations: &[
+            Operation {
+                method: Verb::Get,
+                handler: |service, call| Box::pin(coupons::list(service, call)),
+                name: "coupons",
+                summary: "Lists coupons, newest first, up to 1 s old. A page of a phase that is not full \
+                          may have a next page",
+                access: Access::Anyone,
+                parameters: &["phase", "limit", "cursor"],
+                body: None,
+                success: json(200, "CouponPage", &[]),
+                problems: &[&["MALFORMED", "INVALID"], STORE],
+            },
+            Operation {
+                method: Verb::Post,
+                handler: |service, call| Box::pin(coupons::create(service, call)),
+                name: "create_coupon",
+                summary: "Creates a coupon; a retry with the same key returns it, and with another body 422",
+                access: Access::Admin,
+                parameters: &["Idempotency-Key"],
+                body: Some(Body {
+                    schema: "CreateCoupon",
+                    required: true,
+                }),
+                success: json(201, "Coupon", &["Location", "ETag", "Idempotent-Replayed"]),
+                problems: &[CREDENTIALS, &["OUTCOME_UNKNOWN"], BODY, STORE],
+            },
+        ],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/me/issuances"),
+        operations: &[Operation {
+            method: Verb::Get,
+            handler: |service, call| Box::pin(me::issuances(service, call)),
+            name: "my_issuances",
+            summary: "Lists the user's issuances, newest first; one that was answered 201 is in it at once",
+            access: Access::User,
+            parameters: PAGE,
+            body: None,
+            success: json(200, "IssuancePage", &[]),
+            problems: &[CREDENTIALS, &["INVALID"], STORE],
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/issuances/{id}"),
+        operations: &[Operation {
+            method: Verb::Get,
+            handler: |service, call| Box::pin(issuances::read(service, call)),
+            name: "issuance",
+            summary: "Reads an issuance, as its user or an administrator",
+            access: Access::UserOrAdmin,
+            parameters: &[],
+            body: None,
+            success: json(200, "Issuance", &[]),
+            problems: &[&["MALFORMED", "UNAUTHENTICATED", "UNKNOWN_ISSUANCE"], STORE],
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}/pause"),
+        operations: &[Operation {
+            handler: |service, call| Box::pin(coupons::change_status(service, call, Change::Pause)),
+            name: "pause_coupon",
+            summary: "Stops issuing until the coupon is resumed",
+            ..STATUS_CHANGE
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}/resume"),
+        operations: &[Operation {
+            handler: |service, call| Box::pin(coupons::change_status(service, call, Change::Resume)),
+            name: "resume_coupon",
+            summary: "Issues a paused coupon again",
+            ..STATUS_CHANGE
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}/close"),
+        operations: &[Operation {
+            handler: |service, call| Box::pin(coupons::change_status(service, call, Change::Close)),
+            name: "close_coupon",
+            summary: "Stops issuing for ever",
+            ..STATUS_CHANGE
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/cluster"),
+        operations: &[Operation {
+            method: Verb::Get,
+            handler: |service, call| Box::pin(cluster::read(service, call)),
+            name: "cluster",
+            summary: "Lists nodes and shards",
+            access: Access::Admin,
+            parameters: &[],
+            body: None,
+            success: json(200, "Cluster", &[]),
+            problems: &[CREDENTIALS, STORE],
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/cluster/coupons/{id}"),
+        operations: &[Operation {
+            method: Verb::Get,
+            handler: |service, call| Box::pin(cluster::place(service, call)),
+            name: "cluster_coupon",
+            summary: "Reads the shard of a coupon and the node that owns it",
+            access: Access::Admin,
+            parameters: &[],
+            body: None,
+            success: json(200, "Place", &[]),
+            problems: &[CREDENTIALS, &["UNKNOWN_COUPON"], STORE],
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/livez"),
+        operations: &[Operation {
+            handler: |_, _| Box::pin(async move { Ok(operations::livez()) }),
+            name: "livez",
+            summary: "200 while the process works",
+            success: json(200, "Alive", &[]),
+            ..OPEN
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/readyz"),
+        operations: &[Operation {
+            handler: |service, _| Box::pin(async move { Ok(operations::readyz(service)) }),
+            name: "readyz",
+            summary: "200 if a balancer may send requests here",
+            success: json(200, "Ready", &[]),
+            ..OPEN
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/metrics"),
+        operations: &[Operation {
+            handler: |_, _| Box::pin(async move { Ok(operations::metrics()) }),
+            name: "metrics",
+            summary: "Metrics, in the text format of Prometheus",
+            success: text("text/plain"),
+            ..OPEN
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/openapi.json"),
+        operations: &[Operation {
+            handler: |_, _| Box::pin(async move { Ok(openapi::document()) }),
+            name: "openapi",
+            summary: "This document",
+            success: json(200, "Anything", &[]),
+            ..OPEN
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/docs"),
+        operations: &[Operation {
+            handler: |_, call| Box::pin(async move { docs::page(call.path()) }),
+            name: "docs",
+            summary: "This document as a page",
+            success: text("text/html"),
+            ..OPEN
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/docs/{file}"),
+        operations: &[Operation {
+            handler: |_, call| Box::pin(async move { docs::file(call.parameter()) }),
+            name: "docs_file",
+            summary: "A file of the page",
+            success: text("*/*"),
+            problems: &[&["NOT_FOUND"]],
+            ..OPEN
+        }],
+    },
+];
+
+/// What changes of status have in common.
+const STATUS_CHANGE: Operation = Operation {
+    method: Verb::Post,
+    handler: |service, call| Box::pin(coupons::change_status(service, call, Change::Pause)),
+    name: "",
+    summary: "",
+    access: Access::Admin,
+    parameters: &["If-Match"],
+    body: Some(Body {
+        schema: "Nothing",
+        required: false,
+    }),
+    success: json(200, "Coupon", &["ETag"]),
+    problems: &[CREDENTIALS, OWNER, &["CLOSED", "VERSION_MISMATCH"], BODY, STORE],
+};
+
+/// What operations without credentials and parameters have in common.
+const OPEN: Operation = Operation {
+    method: Verb::Get,
+    handler: |_, _| Box::pin(async move { Ok(operations::livez()) }),
+    name: "",
+    summary: "",
+    access: Access::Anyone,
+    parameters: &[],
+    body: None,
+    success: json(200, "Anything", &[]),
+    problems: &[],
+};

@@ -1,0 +1,107 @@
+//! Reads the body of a request within its limits of size and time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{FutureExt, Stream, StreamExt};
+use http::header::{CONTENT_LENGTH, EXPECT};
+use tokio::sync::watch;
+
+use super::head::Head;
+use super::listener::Stage;
+use super::pace::STOPPING_TIMEOUT;
+
+/// Largest body: ten times a coupon with the longest title.
+pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// How much of a body that is too large is read and discarded. A client that is still sending when the
+/// connection closes sees a reset in place of the response; up to this size it sees the response.
+const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
+
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum BodyError {
+    /// It exceeds [`BODY_BYTES_MAX`].
+    TooLarge,
+    /// The connection failed before its end.
+    Incomplete,
+    /// It did not arrive in time.
+    TimedOut,
+}
+
+/// The limit of time for a whole body, which is shorter once the node stops.
+#[derive(Debug)]
+pub(crate) struct BodyDeadline {
+    timeout: Duration,
+    stage: watch::Receiver<Stage>,
+}
+
+impl BodyDeadline {
+    /// A limit of `timeout` while the listener serves.
+    pub(super) fn new(timeout: Duration, stage: watch::Receiver<Stage>) -> Arc<Self> {
+        Arc::new(Self { timeout, stage })
+    }
+
+    /// The result of `reading`, or `None` if it is late.
+    async fn limit<T>(&self, reading: impl Future<Output = T>) -> Option<T> {
+        let mut stage = self.stage.clone();
+        let stopping = async {
+            // An error means that the listener is gone.
+            let _ = stage.wait_for(|stage| *stage != Stage::Serving).await;
+            tokio::time::sleep(STOPPING_TIMEOUT).await;
+        };
+        tokio::select! {
+            read = tokio::time::timeout(self.timeout, reading) => read.ok(),
+            () = stopping => None,
+        }
+    }
+}
+
+/// Reads the body within the deadline of the request.
+pub(super) async fn read_in_time<B: Buf>(
+    head: &Head,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Bytes, BodyError> {
+    let mut reading = std::pin::pin!(read(head, stream));
+    // Most bodies arrive with their heads, and need no timer.
+    match (reading.as_mut().now_or_never(), &head.body_deadline) {
+        (Some(body), _) => body,
+        (None, Some(deadline)) => deadline.limit(reading).await.unwrap_or(Err(BodyError::TimedOut)),
+        (None, None) => reading.await,
+    }
+}
+
+/// Reads a body of up to [`BODY_BYTES_MAX`], with a declared length or in chunks.
+async fn read<B: Buf>(
+    head: &Head,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Bytes, BodyError> {
+    let declared = head
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let declared_too_large = declared.is_some_and(|length| length > BODY_BYTES_MAX);
+    // A client that expects 100, or declares more than would be discarded, is answered before it sends.
+    if declared_too_large && (head.headers.contains_key(EXPECT) || declared > Some(DISCARDED_BYTES_MAX)) {
+        return Err(BodyError::TooLarge);
+    }
+    let mut stream = std::pin::pin!(stream);
+    let mut body = BytesMut::new();
+    let mut total: usize = 0;
+    while let Some(part) = stream.next().await {
+        let mut part = part.map_err(|_| BodyError::Incomplete)?;
+        total = total.saturating_add(part.remaining());
+        if total > DISCARDED_BYTES_MAX {
+            break;
+        }
+        if total <= BODY_BYTES_MAX {
+            body.extend_from_slice(&part.copy_to_bytes(part.remaining()));
+        }
+    }
+    if total > BODY_BYTES_MAX {
+        Err(BodyError::TooLarge)
+    } else {
+        Ok(body.freeze())
+    }
+}

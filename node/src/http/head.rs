@@ -1,0 +1,84 @@
+//! The head of a request, shared by its handler and its connection.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use http::header::HeaderName;
+use http::{HeaderMap, Method};
+
+use super::body::BodyDeadline;
+use super::problem::RequestError;
+use super::route_metrics::{RouteMetrics, UNMATCHED};
+
+/// A request without its body.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The method.
+    pub(crate) method: Method,
+    /// The query, as it was sent.
+    pub(crate) query: String,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
+    /// The address at the other end of the connection.
+    pub(crate) peer: IpAddr,
+    /// The client's address: the peer, or the address that trusted proxies forward for.
+    pub(crate) client: IpAddr,
+    /// The limit for reading the body; `None` is no limit.
+    pub(crate) body_deadline: Option<Arc<BodyDeadline>>,
+    /// True if this looks like the most frequent request, the one that issues a coupon.
+    pub(crate) is_issue: bool,
+    route: OnceLock<&'static RouteMetrics>,
+    body_left_unread: AtomicBool,
+}
+
+impl Head {
+    /// The head of a request from this peer.
+    pub(crate) fn new(method: Method, query: String, headers: HeaderMap, peer: IpAddr) -> Self {
+        Self {
+            method,
+            query,
+            headers,
+            peer,
+            client: peer,
+            body_deadline: None,
+            is_issue: false,
+            route: OnceLock::new(),
+            body_left_unread: AtomicBool::new(false),
+        }
+    }
+
+    /// Records the route that handles the request.
+    pub(crate) fn set_route(&self, route: &'static RouteMetrics) {
+        // A request is matched once.
+        let _ = self.route.set(route);
+    }
+
+    /// The route that handles the request.
+    pub(crate) fn route(&self) -> &'static RouteMetrics {
+        self.route.get().copied().unwrap_or(&UNMATCHED)
+    }
+
+    /// Records whether reading the body ended before the body did.
+    pub(crate) fn set_body_left_unread(&self, left_unread: bool) {
+        self.body_left_unread.store(left_unread, Ordering::Relaxed);
+    }
+
+    /// True if more of the request may arrive: reading its body was given up, or no route matched.
+    pub(crate) fn has_left_unread(&self) -> bool {
+        self.body_left_unread.load(Ordering::Relaxed) || self.route.get().is_none()
+    }
+
+    /// A header that may occur once, as text. All headers that are read here are ASCII.
+    pub(crate) fn text(&self, name: &HeaderName) -> Result<Option<&str>, RequestError> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => value
+                .to_str()
+                .map(Some)
+                .map_err(|_| RequestError::Malformed(format!("{name} must be ASCII"))),
+            (Some(_), Some(_)) => Err(RequestError::Malformed(format!("{name} must occur only once"))),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Metrics of the node: HTTP, TLS, reads, limits and the runtime, in one table. Those of the engine are in
+//! [`actors::metrics`].
+
+use actors::metric_table;
+use actors::metrics::{Kind, SECONDS};
+
+metric_table! {
+    BUILD_INFO = "coupon_build_info", Kind::Gauge, Count, "Always 1; version and commit are labels.";
+    HTTP_REQUESTS = "coupon_http_requests_total", Kind::Counter, Count,
+        "HTTP requests answered, by route, method and status.";
+    HTTP_SECONDS = "coupon_http_request_duration_seconds", Kind::Histogram(SECONDS), Seconds,
+        "Time from the head of a request to its response, by route and method.";
+    HTTP_CONNECTIONS = "coupon_http_connections", Kind::Gauge, Count, "Open HTTP connections.";
+    HTTP_CONNECTIONS_REFUSED = "coupon_http_connections_refused_total", Kind::Counter, Count,
+        "HTTP connections refused because http.connections_max were open.";
+    HTTP_CONNECTIONS_CUT = "coupon_http_connections_cut_total", Kind::Counter, Count,
+        "HTTP connections closed by the server, by reason: a timeout, a bad request or handshake, a stop.";
+    TLS_RELOADS = "coupon_tls_reloads_total", Kind::Counter, Count,
+        "Changes of the TLS certificate files, by result: replaced or refused.";
+    READS = "coupon_reads_total", Kind::Counter, Count,
+        "Reads of coupons and lists of coupons, by what was read and from where: a copy or the store.";
+    RATE_LIMITED = "coupon_rate_limited_total", Kind::Counter, Count,
+        "Issue requests refused because their user sent too many.";
+    RUNTIME_WORKERS = "coupon_runtime_workers", Kind::Gauge, Count, "Worker threads of the runtime.";
+    RUNTIME_TASKS = "coupon_runtime_live_tasks", Kind::Gauge, Count, "Live tasks of the runtime.";
+    RUNTIME_QUEUE = "coupon_runtime_global_queue_depth", Kind::Gauge, Count,
+        "Tasks waiting in the global queue of the runtime.";
+    RUNTIME_BUSY = "coupon_runtime_busy_seconds_total", Kind::Counter, Seconds,
+        "Busy time of all workers of the runtime.";
+    RUNTIME_PARKS = "coupon_runtime_parks_total", Kind::Counter, Count,
+        "Times that a worker of the runtime went to sleep.";
+}

@@ -1,0 +1,159 @@
+//! The only place that calls the engine and its store: adapts them to what the service needs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::engine::{Engine, Options, StartError};
+use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, ShardId, UserId};
+use actors::owning::message::{ChangeDone, ChangeOutcome, IssueOutcome};
+use actors::store::{CouponQuery, Store};
+
+pub(crate) use actors::coupon::offer::{CouponView, Issuance};
+pub(crate) use actors::engine::{ClusterView, NotReady};
+pub(crate) use actors::owning::message::{Change, ChangeRefusal, Refusal, Setback};
+pub(crate) use actors::store::{
+    Created, NewCoupon, NodeRow, NodeState, Result as StoreResult, ShardRow, UserCursor,
+};
+
+use super::Error;
+
+/// An issuance, and whether an earlier request with the same key made it.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    /// The issuance.
+    pub(crate) issuance: Issuance,
+    /// True if it was issued before.
+    pub(crate) replayed: bool,
+}
+
+/// A running engine. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct CouponEngine(Engine);
+
+impl fmt::Debug for CouponEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CouponEngine")
+    }
+}
+
+impl CouponEngine {
+    /// Starts an engine over a store.
+    pub(crate) async fn start(options: Options, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        Ok(Self(Engine::start(options, store).await?))
+    }
+
+    /// Why the node is not ready; empty if it is.
+    pub(crate) fn not_ready(&self) -> Vec<NotReady> {
+        self.0.not_ready()
+    }
+
+    /// Hands all shards over to other nodes, within the limit.
+    pub(crate) async fn hand_over(&self, limit: Duration) {
+        self.0.hand_over(limit).await;
+    }
+
+    /// Stores everything and leaves the cluster. False if that took longer than the limit.
+    pub(crate) async fn stop(&self, limit: Duration) -> bool {
+        self.0.stop(limit).await
+    }
+
+    /// Asks the coupon's owner to issue. The engine resolves an unknown outcome within the deadline if it
+    /// can.
+    pub(super) async fn issue(
+        &self,
+        coupon: CouponId,
+        user: UserId,
+        key: RequestKey,
+        deadline: Duration,
+    ) -> Result<Issued, Error> {
+        match self.0.issue(coupon, user, key, deadline).await? {
+            IssueOutcome::Issued(issuance) => Ok(Issued {
+                issuance,
+                replayed: false,
+            }),
+            IssueOutcome::Replayed(issuance) => Ok(Issued {
+                issuance,
+                replayed: true,
+            }),
+            IssueOutcome::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Asks the coupon's owner for a change, if the coupon has this version.
+    pub(super) async fn change(
+        &self,
+        coupon: CouponId,
+        change: Change,
+        if_version: Option<u64>,
+        deadline: Duration,
+    ) -> Result<CouponView, Error> {
+        match self.0.change(coupon, change, if_version, deadline).await? {
+            ChangeOutcome::Done(done) => {
+                let ChangeDone { coupon, issued } = *done;
+                Ok(CouponView { coupon, issued })
+            }
+            ChangeOutcome::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Creates a coupon.
+    pub(super) async fn create_coupon(self, new: NewCoupon) -> StoreResult<Created> {
+        self.0.store().create_coupon(&new).await
+    }
+
+    /// Reads a coupon.
+    pub(super) async fn coupon(self, id: CouponId) -> StoreResult<Option<CouponView>> {
+        self.0.store().coupon(id).await
+    }
+
+    /// Reads up to `limit` coupons, newest first, from before this one or from the newest.
+    pub(crate) async fn coupons(&self, before: Option<CouponId>, limit: u32) -> StoreResult<Vec<CouponView>> {
+        self.0.store().coupons(&CouponQuery { before, limit }).await
+    }
+
+    /// Reads up to `limit` issuances of a coupon, by sequence; `None` if the coupon does not exist.
+    pub(super) async fn issuances_of_coupon(
+        self,
+        coupon: CouponId,
+        user: Option<UserId>,
+        after: Sequence,
+        limit: u32,
+    ) -> StoreResult<Option<Vec<Issuance>>> {
+        let store = self.0.store();
+        let rows = store
+            .issuances_of_coupon(coupon, user.as_ref(), after, limit)
+            .await?;
+        let exists = !rows.is_empty() || store.coupon(coupon).await?.is_some();
+        Ok(exists.then_some(rows))
+    }
+
+    /// Reads up to `limit` issuances of a user, newest first.
+    pub(super) async fn issuances_of_user(
+        self,
+        user: UserId,
+        after: Option<UserCursor>,
+        limit: u32,
+    ) -> StoreResult<Vec<Issuance>> {
+        self.0.store().issuances_of_user(&user, after, limit).await
+    }
+
+    /// Reads an issuance.
+    pub(super) async fn issuance(self, id: IssuanceId) -> StoreResult<Option<Issuance>> {
+        self.0.store().issuance(id).await
+    }
+
+    /// Reads nodes and shards.
+    pub(super) async fn cluster(self) -> StoreResult<ClusterView> {
+        self.0.cluster().await
+    }
+
+    /// Reads the shard of a coupon, and the nodes; `None` if the coupon does not exist.
+    pub(super) async fn place(self, coupon: CouponId) -> StoreResult<Option<(ShardRow, Vec<NodeRow>)>> {
+        if self.0.store().coupon(coupon).await?.is_none() {
+            return Ok(None);
+        }
+        let shard: ShardId = coupon.shard();
+        Ok(Some(self.0.place(shard).await?))
+    }
+}

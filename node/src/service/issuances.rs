@@ -1,0 +1,69 @@
+//! Issues coupons, and reads issuances.
+
+use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+
+use super::auth::Principal;
+use super::engine::{Issuance, Issued, Refusal, UserCursor};
+use super::list::Page;
+use super::{Error, Service};
+
+impl Service {
+    /// Issues the coupon to the user, within the user's rate.
+    pub(crate) async fn issue(
+        &self,
+        coupon: CouponId,
+        user: UserId,
+        key: RequestKey,
+    ) -> Result<Issued, Error> {
+        if let Some(limit) = &self.user_limit {
+            limit.admit(&user)?;
+        }
+        let issued = self.engine()?.issue(coupon, user, key, self.deadline).await?;
+        if !issued.replayed {
+            self.copies.raise_issued(issued.issuance.id);
+        }
+        Ok(issued)
+    }
+
+    /// Reads a page of a coupon's issuances, by sequence; only those of `user` if there is one.
+    pub(crate) async fn issuances_of_coupon(
+        &self,
+        coupon: CouponId,
+        user: Option<UserId>,
+        after: Sequence,
+        limit: u32,
+    ) -> Result<Page<Issuance, Sequence>, Error> {
+        let engine = self.engine()?.clone();
+        let rows = self
+            .read(engine.issuances_of_coupon(coupon, user, after, limit + 1))
+            .await?
+            .ok_or(Refusal::UnknownCoupon)?;
+        Ok(Page::cut(rows, limit, |row| row.id.sequence))
+    }
+
+    /// Reads a page of a user's issuances, newest first.
+    pub(crate) async fn issuances_of_user(
+        &self,
+        user: UserId,
+        after: Option<UserCursor>,
+        limit: u32,
+    ) -> Result<Page<Issuance, UserCursor>, Error> {
+        let engine = self.engine()?.clone();
+        let rows = self
+            .read(engine.issuances_of_user(user, after, limit + 1))
+            .await?;
+        Ok(Page::cut(rows, limit, |row| UserCursor {
+            issued_at: row.issued_at,
+            id: row.id,
+        }))
+    }
+
+    /// Reads an issuance that the principal may see.
+    pub(crate) async fn issuance(&self, id: IssuanceId, principal: &Principal) -> Result<Issuance, Error> {
+        let engine = self.engine()?.clone();
+        self.read(engine.issuance(id))
+            .await?
+            .filter(|issuance| principal.may_see(&issuance.user))
+            .ok_or(Error::UnknownIssuance)
+    }
+}

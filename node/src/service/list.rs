@@ -1,0 +1,142 @@
+//! Pages of lists, and the cursors between them.
+
+use actors::ids::{CouponId, IssuanceId, Sequence};
+use actors::time::Timestamp;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::engine::UserCursor;
+
+/// Items on a page if the request does not say.
+pub(crate) const LIMIT_DEFAULT: u32 = 50;
+/// Most items on a page: as many as are read and written quickly.
+pub(crate) const LIMIT_MAX: u32 = 200;
+
+/// One page of a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Page<T, C = CouponId> {
+    /// The items.
+    pub(crate) items: Vec<T>,
+    /// Where the next page begins; `None` at the end of the list.
+    pub(crate) next: Option<C>,
+}
+
+impl<T, C> Page<T, C> {
+    /// A page that is continued at `next`.
+    pub(crate) fn new(items: Vec<T>, next: Option<C>) -> Self {
+        Self { items, next }
+    }
+
+    /// Cuts rows to `limit`. One row more must have been read, to learn whether there are more.
+    pub(super) fn cut(mut rows: Vec<T>, limit: u32, cursor: impl FnOnce(&T) -> C) -> Self {
+        let limit = limit as usize;
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| has_more).map(cursor);
+        Self { items: rows, next }
+    }
+}
+
+/// A place in a list. Encoded for clients, so that they do not construct one.
+pub(crate) trait Cursor: Sized {
+    /// Prefix of all cursors of this list, so that no list accepts a cursor of another.
+    const LIST: &'static str;
+
+    /// The place as text.
+    fn write(&self) -> String;
+
+    /// Parses what [`Self::write`] wrote.
+    fn read(text: &str) -> Option<Self>;
+
+    /// The cursor as clients get it.
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(format!("{}{}", Self::LIST, self.write()))
+    }
+
+    /// Parses a client's cursor.
+    fn decode(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        Self::read(std::str::from_utf8(&bytes).ok()?.strip_prefix(Self::LIST)?)
+    }
+}
+
+/// Coupons, by falling id.
+impl Cursor for CouponId {
+    const LIST: &'static str = "coupons:";
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        Self::parse(text).ok()
+    }
+}
+
+/// Issuances of a coupon, by rising sequence.
+impl Cursor for Sequence {
+    const LIST: &'static str = "issuances:";
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        whole_number(text).map(Self::new)
+    }
+}
+
+/// Issuances of a user, newest first.
+impl Cursor for UserCursor {
+    const LIST: &'static str = "mine:";
+
+    fn write(&self) -> String {
+        format!("{}:{}", self.issued_at.as_micros(), self.id)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (micros, id) = text.split_once(':')?;
+        Some(Self {
+            issued_at: Timestamp::from_micros(micros.parse().ok()?)?,
+            id: IssuanceId::parse(id).ok()?,
+        })
+    }
+}
+
+/// Parses a number of digits alone, up to what every JSON client reads exactly.
+pub(crate) fn whole_number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|number| digits && *number <= actors::ids::ID_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_accepted_by_its_own_list_only() {
+        let page = Page::cut(vec![1_u64, 2, 3], 2, |row| Sequence::new(*row));
+        assert_eq!(page.items, [1, 2]);
+        let text = page.next.unwrap().encode();
+        assert_eq!(Sequence::decode(&text), Some(Sequence::new(2)));
+        assert!(CouponId::decode(&text).is_none() && UserCursor::decode(&text).is_none());
+        assert!(Sequence::decode("2").is_none());
+    }
+
+    #[test]
+    fn the_last_page_has_no_cursor() {
+        let page = Page::cut(vec![1_u64, 2], 2, |row| Sequence::new(*row));
+        assert_eq!((page.items, page.next), (vec![1, 2], None));
+    }
+
+    #[test]
+    fn a_users_cursor_preserves_time_and_place() {
+        let cursor = UserCursor {
+            issued_at: Timestamp::from_micros(-5).unwrap(),
+            id: IssuanceId::parse("42-17").unwrap(),
+        };
+        assert_eq!(UserCursor::decode(&cursor.encode()), Some(cursor));
+    }
+}

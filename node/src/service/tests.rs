@@ -1,0 +1,190 @@
+use super::*;
+
+use std::sync::Arc;
+
+use actors::engine::Options;
+use actors::ids::CouponId;
+use actors::store::sqlite::{self, SqliteStore};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use tokio::net::TcpListener;
+
+use super::auth::UserSource;
+use super::store_calls::STORE_CALLS_MAX;
+use crate::api::routes;
+use crate::http::listener::{self, Listener};
+
+fn service(config: &Config) -> Arc<Service> {
+    let users = UserSource::new(&config.auth).unwrap();
+    let authenticator = Authenticator::new(&SecretString::from("token"), users);
+    Arc::new(Service::new(NodeId::random(), authenticator, config))
+}
+
+async fn listen(service: &Arc<Service>) -> Listener {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    Listener::serve(socket, routes(Arc::clone(service)), listener::Options::default()).unwrap()
+}
+
+/// Sends a request as an administrator and as a user.
+async fn send(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let response = request
+        .bearer_auth("token")
+        .header("X-User-Id", "alice")
+        .send()
+        .await
+        .unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn reads_beyond_the_limit_are_refused_until_one_ends() {
+    let config = Config::default();
+    let service = service(&config);
+    let (release, released) = tokio::sync::watch::channel(false);
+    let blocked = |_| {
+        let (service, mut released) = (Arc::clone(&service), released.clone());
+        let reading = async move {
+            released
+                .wait_for(|released| *released)
+                .await
+                .map(drop)
+                .map_err(|_| unreachable!())
+        };
+        tokio::spawn(async move { service.read(reading).await })
+    };
+    let waiting: Vec<_> = (0..STORE_CALLS_MAX).map(blocked).collect();
+    let full = async {
+        while service.store_calls.0.taken() < STORE_CALLS_MAX {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(config.http.deadline / 2, full)
+        .await
+        .expect("each takes a permit");
+    let is_overloaded = |result| matches!(result, Err(Error::Setback(Setback::Overloaded)));
+    assert!(is_overloaded(service.read(async { Ok(()) }).await));
+    let shared = service.store_calls.run(async { Ok(()) });
+    assert!(is_overloaded(service.await_read(shared).await));
+    release.send_replace(true);
+    for waiting in waiting {
+        assert!(waiting.await.unwrap().is_ok());
+    }
+    assert!(service.read(async { Ok(()) }).await.is_ok());
+    assert!(service.store_calls.run(async { Ok(()) }).await.is_ok());
+    assert_eq!(service.store_calls.0.taken(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_of_the_store_is_refused_at_the_limit() {
+    let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
+    let service = service(&config);
+    let options = Options {
+        node: service.node.clone(),
+        http: String::new(),
+        lease: config.cluster.lease,
+        beat: config.cluster.beat,
+        idle: Duration::from_secs(300),
+        requests_max: config.limits.requests_max,
+        coupon_requests_max: config.limits.coupon_requests_max,
+        lanes: 1,
+        cluster: None,
+    };
+    let store = SqliteStore::open(&sqlite::Options::new(folder.path().join("test.db")))
+        .await
+        .unwrap();
+    service.set_engine(CouponEngine::start(options, Arc::new(store)).await.unwrap());
+    let listener = listen(&service).await;
+    let permits: Vec<_> = (0..STORE_CALLS_MAX)
+        .map(|_| service.store_calls.0.admit().unwrap())
+        .collect();
+    let client = reqwest::Client::new();
+    let second_page = format!("coupons?cursor={}", {
+        use super::list::Cursor;
+        CouponId::parse("5").unwrap().encode()
+    });
+    for path in [
+        "coupons",
+        &second_page,
+        "coupons/1",
+        "coupons/1/issuances",
+        "me/issuances",
+        "issuances/1-1",
+        "cluster",
+        "cluster/coupons/1",
+    ] {
+        let (status, body) = send(client.get(format!("http://{}/v1/{path}", listener.address()))).await;
+        assert_eq!(
+            (status, &body["code"], &body["applied"]),
+            (503, &json!("OVERLOADED"), &json!(false)),
+            "{path}"
+        );
+    }
+    let create = || {
+        client
+            .post(format!("http://{}/v1/coupons", listener.address()))
+            .json(&json!({"title": "T"}))
+    };
+    let (status, body) = send(create()).await;
+    assert_eq!(
+        (status, &body["code"], &body["applied"]),
+        (503, &json!("OVERLOADED"), &json!(false))
+    );
+    drop(permits);
+    assert_eq!(send(create()).await.0, 201);
+}
+
+#[tokio::test]
+async fn an_abandoned_read_counts_until_it_ends() {
+    let mut config = Config::default();
+    config.http.deadline = Duration::from_millis(10);
+    let service = service(&config);
+    let (release, mut released) = tokio::sync::watch::channel(false);
+    let blocked = async move {
+        released
+            .wait_for(|released| *released)
+            .await
+            .map(drop)
+            .map_err(|_| unreachable!())
+    };
+    let result = tokio::time::timeout(Duration::from_secs(10), service.read(blocked))
+        .await
+        .expect("it waits no longer than the deadline");
+    assert!(matches!(result, Err(Error::Setback(Setback::StoreUnavailable))));
+    assert_eq!(service.store_calls.0.taken(), 1, "the store still works on it");
+    release.send_replace(true);
+    while service.store_calls.0.taken() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_starting_node_is_alive_and_responds_that_it_cannot_serve() {
+    let service = service(&Config::default());
+    let listener = listen(&service).await;
+    let get = async |path: &str| {
+        let request = reqwest::Client::new().get(format!("http://{}{path}", listener.address()));
+        send(request).await
+    };
+    assert_eq!(get("/livez").await.0, 200);
+    assert_eq!(
+        get("/readyz").await,
+        (503, json!({"ready": false, "reasons": ["starting"]}))
+    );
+    for path in [
+        "/v1/coupons",
+        "/v1/coupons/1",
+        "/v1/coupons/1/issuances",
+        "/v1/me/issuances",
+        "/v1/issuances/1-1",
+        "/v1/cluster",
+    ] {
+        let (status, body) = get(path).await;
+        assert_eq!(
+            (status, &body["code"], &body["applied"]),
+            (503, &json!("STORE_UNAVAILABLE"), &json!(false)),
+            "{path}"
+        );
+    }
+    assert_eq!(get("/v1/coupons/x").await.0, 400);
+}
