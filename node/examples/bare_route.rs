@@ -1,6 +1,6 @@
-//! The bare route: warp behind the node's own accept loop, answering an issue request at once with as many
-//! bytes as a real answer has. Nothing is decided and nothing stored, so its rate is what HTTP alone costs
-//! here; `firstcome-bench compare` holds everything else against it.
+//! The bare route: warp behind the accept loop of the node, which answers an issue request at once with as many
+//! bytes as a real response has. Nothing is decided or stored, so its rate is that of HTTP alone;
+//! `firstcome-bench compare` compares other figures with it.
 //!
 //! ```sh
 //! cargo run --release -p firstcome-node --example bare_route -- --listen 127.0.0.1:8081 --body-bytes 190
@@ -24,10 +24,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
-    /// The length of the answer's body.
+    /// The length of the body.
     #[arg(long, default_value_t = 190, value_parser = clap::value_parser!(u32).range(..=65_536))]
     body_bytes: u32,
 }
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// With the fields that a real answer has.
+/// A response with the headers of a real one.
 fn answer(body: bytes::Bytes) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::CREATED;

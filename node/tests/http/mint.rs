@@ -63,7 +63,11 @@ async fn a_node_accepts_a_token_minted_with_its_configuration() {
             .1,
         200
     );
+}
 
+#[tokio::test]
+async fn a_node_accepts_a_token_signed_with_a_private_key() {
+    let mine = "/v1/me/issuances";
     let (public, private) = (key_file("es256.public"), key_file("es256.private"));
     let private = private.to_str().unwrap();
     let one = [

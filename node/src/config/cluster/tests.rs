@@ -11,7 +11,7 @@ const SERVER: (&str, &str) = ("STORE__URL", "mysql://user:password@db/firstcome"
 const LISTEN: (&str, &str) = ("CLUSTER__LISTEN", "10.0.0.1:7400");
 const COOKIE: (&str, &str) = ("CLUSTER__COOKIE", "0123456789abcdef");
 
-/// What this environment comes to.
+/// Loads the configuration with this environment.
 fn load(pairs: &[(&str, &str)]) -> Result<Config, String> {
     let pairs: HashMap<String, String> = pairs
         .iter()
@@ -24,7 +24,7 @@ fn load(pairs: &[(&str, &str)]) -> Result<Config, String> {
 }
 
 #[test]
-fn a_node_of_several_has_a_server_a_cookie_and_an_address() {
+fn a_cluster_needs_a_server_a_cookie_and_an_address() {
     let config = load(&[SERVER, LISTEN, COOKIE]).unwrap();
     assert_eq!(
         config.cluster.advertised(config.cluster.listen.unwrap()),
@@ -52,9 +52,17 @@ fn a_node_of_several_has_a_server_a_cookie_and_an_address() {
     assert_eq!(peers, ["node-2.internal:7400", "10.0.0.3:7400", "[fd00::4]:7400"]);
 }
 
+/// Asserts that each of these configurations is refused, with this text.
+fn assert_refused<const N: usize>(cases: [(Vec<(&str, &str)>, &str); N]) {
+    for (pairs, text) in cases {
+        let error = load(&pairs).unwrap_err();
+        assert!(error.contains(text), "{pairs:?}: {error}");
+    }
+}
+
 #[test]
-fn what_does_not_make_a_node_of_several_is_named_by_its_key() {
-    for (pairs, name) in [
+fn an_invalid_configuration_of_a_cluster_is_named_by_its_key() {
+    assert_refused([
         (vec![LISTEN, COOKIE], "store.url must be mysql://"),
         (
             vec![LISTEN, COOKIE, ("STORE__URL", "sqlite://x.db")],
@@ -79,23 +87,41 @@ fn what_does_not_make_a_node_of_several_is_named_by_its_key() {
         ),
         (
             vec![SERVER, COOKIE, ("CLUSTER__LISTEN", "0.0.0.0:7400")],
-            "cluster.advertise must say",
+            "cluster.advertise must be the address",
         ),
         (
             vec![SERVER, COOKIE, ("CLUSTER__LISTEN", "[::]:7400")],
-            "cluster.advertise must say",
+            "cluster.advertise must be the address",
         ),
         (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__TLS__CA_FILE", "ca.crt")],
+            "cluster.tls.certificate_file",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__NAME", "a shop")],
+            "cluster.name",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__LEASE", "31s")],
+            "cluster.lease must be at most 30s",
+        ),
+    ]);
+}
+
+#[test]
+fn an_invalid_address_of_a_cluster_is_named_by_its_key() {
+    assert_refused([
+        (
             vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "0.0.0.0:7400")],
-            "cluster.advertise: \"0.0.0.0:7400\" is nowhere",
+            "cluster.advertise: \"0.0.0.0:7400\" is not an address to connect to",
         ),
         (
             vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "[::]:7400")],
-            "cluster.advertise: \"[::]:7400\" is nowhere",
+            "cluster.advertise: \"[::]:7400\" is not an address to connect to",
         ),
         (
             vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "10.0.0.1:0")],
-            "cluster.advertise: \"10.0.0.1:0\" is nowhere",
+            "cluster.advertise: \"10.0.0.1:0\" is not an address to connect to",
         ),
         (
             vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "10.0.0.1")],
@@ -110,19 +136,12 @@ fn what_does_not_make_a_node_of_several_is_named_by_its_key() {
             ],
             "cluster.peers: \"node 3:7400\" is not",
         ),
-        (
-            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__TLS__CA_FILE", "ca.crt")],
-            "cluster.tls.certificate_file",
-        ),
-        (
-            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__NAME", "a shop")],
-            "cluster.name",
-        ),
-        (
-            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__LEASE", "31s")],
-            "cluster.lease must be at most 30s",
-        ),
-        // Whoever sets one of these believes that there are others.
+    ]);
+}
+
+#[test]
+fn keys_of_a_cluster_are_refused_without_cluster_listen() {
+    assert_refused([
         (vec![SERVER, COOKIE], "without cluster.listen"),
         (
             vec![SERVER, ("CLUSTER__PEERS", "10.0.0.2:7400")],
@@ -136,14 +155,11 @@ fn what_does_not_make_a_node_of_several_is_named_by_its_key() {
             vec![SERVER, ("CLUSTER__TLS__CA_FILE", "ca.crt")],
             "without cluster.listen",
         ),
-    ] {
-        let error = load(&pairs).unwrap_err();
-        assert!(error.contains(name), "{pairs:?}: {error}");
-    }
+    ]);
 }
 
 #[test]
-fn the_cookie_is_a_secret_and_may_stand_in_a_file() {
+fn the_cookie_is_hidden_and_may_come_from_a_file() {
     let mut secret = tempfile::NamedTempFile::new().unwrap();
     secret.write_all(b"from-a-file-0123456789\n").unwrap();
     let path = secret.path().to_str().unwrap();

@@ -64,7 +64,7 @@ fn is(claims: &Value, rules: &Rules) -> Option<Identity> {
 }
 
 #[test]
-fn each_algorithm_takes_its_own_key_and_no_other() {
+fn each_algorithm_verifies_with_its_own_key_only() {
     let all = PUBLIC
         .iter()
         .map(|(name, algorithm, key)| (*algorithm, Keys::one(*name, key, &rules()).unwrap()));
@@ -82,8 +82,8 @@ fn each_algorithm_takes_its_own_key_and_no_other() {
 }
 
 #[test]
-fn a_key_takes_one_algorithm_of_its_kind_and_no_other() {
-    // Each is a true signature by the very key, made in a way that it is not for.
+fn a_key_verifies_one_algorithm_of_its_kind_only() {
+    // Each is a valid signature by the same key, with an algorithm that the key is not for.
     let rsa = Keys::one(PUBLIC[0].0, PUBLIC[0].2, &rules()).unwrap();
     let rsa_key = private(Algorithm::RS256);
     let (secret, secret_key) = (hmac(), private(Algorithm::HS256));
@@ -100,8 +100,8 @@ fn a_key_takes_one_algorithm_of_its_kind_and_no_other() {
 }
 
 #[test]
-fn a_public_key_is_nobodys_secret() {
-    // Whoever knows the public key signs with it as if it were a secret, and says so.
+fn a_public_key_is_not_accepted_as_a_secret() {
+    // An attacker signs with the public key as if it were a secret.
     for (name, _, key) in PUBLIC {
         let keys = Keys::one(name, key, &rules()).unwrap();
         for secret in [key.as_bytes(), key.trim_end().as_bytes()] {
@@ -117,7 +117,7 @@ fn a_public_key_is_nobodys_secret() {
 }
 
 #[test]
-fn a_token_must_be_signed_by_the_key_and_as_it_stands() {
+fn a_token_must_be_signed_by_the_key_and_unchanged() {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
     let token = hs256(&claims());
@@ -156,7 +156,7 @@ fn a_token_must_be_signed_by_the_key_and_as_it_stands() {
 }
 
 #[test]
-fn what_a_token_says_of_keys_is_not_believed() {
+fn keys_in_the_header_of_a_token_are_ignored() {
     let jwk = serde_json::from_value(json!({"kty": "oct", "k": "c2VjcmV0"})).unwrap();
     let header = Header {
         jwk: Some(jwk),
@@ -173,7 +173,7 @@ fn what_a_token_says_of_keys_is_not_believed() {
 }
 
 #[test]
-fn a_token_counts_from_nbf_to_exp_and_the_leeway_beyond() {
+fn a_token_is_valid_from_nbf_to_exp_plus_leeway() {
     let rules = Rules::new(&Jwt {
         leeway: std::time::Duration::from_secs(60),
         ..Jwt::default()
@@ -204,7 +204,7 @@ fn a_token_counts_from_nbf_to_exp_and_the_leeway_beyond() {
 }
 
 #[test]
-fn issuer_and_audience_are_required_where_they_are_configured() {
+fn configured_issuer_and_audience_are_required() {
     let config = Jwt {
         issuer: Some("https://id.example".to_owned()),
         audience: Some("coupons".to_owned()),
@@ -231,12 +231,12 @@ fn issuer_and_audience_are_required_where_they_are_configured() {
     ] {
         assert_eq!(is(&claims, &strict), None, "{claims}");
     }
-    // Where they are not, they may be there.
+    // Without configuration they are allowed.
     assert!(is(&of(json!("anybody"), json!("anything")), &rules()).is_some());
 }
 
 #[test]
-fn the_subject_is_a_user_and_the_role_one_word() {
+fn the_subject_is_a_user_and_the_role_a_known_string() {
     for (role, known) in [
         (json!("admin"), Role::Admin),
         (json!("service"), Role::Service),
@@ -285,7 +285,7 @@ fn set(set: &Value) -> Result<Keys, String> {
     Keys::set(set.to_string().as_bytes(), &rules()).map(|(keys, _)| keys)
 }
 
-fn taken(keys: &Keys, algorithm: Algorithm, id: Option<&str>) -> bool {
+fn accepts(keys: &Keys, algorithm: Algorithm, id: Option<&str>) -> bool {
     let header = Header {
         kid: id.map(str::to_owned),
         ..Header::new(algorithm)
@@ -305,30 +305,30 @@ fn the_kid_chooses_the_key() {
     .unwrap();
     for (algorithm, id) in [(RS256, "a"), (ES256, "b"), (HS256, "d")] {
         assert!(
-            taken(&keys, algorithm, Some(id)) && !taken(&keys, algorithm, Some("other")),
+            accepts(&keys, algorithm, Some(id)) && !accepts(&keys, algorithm, Some("other")),
             "{algorithm:?}"
         );
-        // There is one for the algorithm, so there is no choice.
-        assert!(taken(&keys, algorithm, None), "{algorithm:?}");
+        // There is one key for the algorithm.
+        assert!(accepts(&keys, algorithm, None), "{algorithm:?}");
     }
-    assert!(!taken(&keys, RS256, Some("b")));
-    // A key without a name fits whatever name a token has.
-    assert!(taken(&keys, EdDSA, Some("whatever")) && taken(&keys, EdDSA, None));
+    assert!(!accepts(&keys, RS256, Some("b")));
+    // A key without a kid verifies tokens with any kid.
+    assert!(accepts(&keys, EdDSA, Some("whatever")) && accepts(&keys, EdDSA, None));
 }
 
 #[test]
-fn a_token_without_a_kid_is_refused_where_there_is_a_choice() {
+fn a_token_without_a_kid_is_refused_if_several_keys_fit() {
     let mut two = jwks(&[(Algorithm::EdDSA, Some("new")), (Algorithm::EdDSA, Some("old"))]);
     let other = EncodingKey::from_ed_pem(pem!("eddsa.other.private").as_bytes()).unwrap();
     two["keys"][1]["x"] =
         json!(jsonwebtoken::jwk::Jwk::from_encoding_key(&other, Algorithm::EdDSA).unwrap())["x"].clone();
     let keys = set(&two).unwrap();
-    assert!(taken(&keys, Algorithm::EdDSA, Some("new")) && !taken(&keys, Algorithm::EdDSA, Some("old")));
-    assert!(!taken(&keys, Algorithm::EdDSA, None));
+    assert!(accepts(&keys, Algorithm::EdDSA, Some("new")) && !accepts(&keys, Algorithm::EdDSA, Some("old")));
+    assert!(!accepts(&keys, Algorithm::EdDSA, None));
 }
 
 #[test]
-fn keys_of_a_set_that_are_none_of_ours_are_passed_over() {
+fn unusable_keys_of_a_set_are_skipped() {
     let rsa = &jwks(&[(Algorithm::RS256, Some("a"))])["keys"][0];
     let ed = &jwks(&[(Algorithm::EdDSA, Some("a"))])["keys"][0];
     let changed = |key: &Value, field: &str, value: Value| {
@@ -374,7 +374,7 @@ fn keys_of_a_set_that_are_none_of_ours_are_passed_over() {
 }
 
 #[test]
-fn a_set_where_a_token_could_mean_two_keys_is_none() {
+fn an_ambiguous_set_of_keys_is_refused() {
     let ed = |id| jwks(&[(Algorithm::EdDSA, id)])["keys"][0].clone();
     assert!(set(&json!({"keys": [ed(Some("a")), ed(Some("b"))]})).is_ok());
     assert!(set(&json!({"keys": [ed(Some("a")), ed(None)]})).is_ok());
@@ -423,12 +423,12 @@ fn a_key_that_is_weak_private_or_of_another_kind_is_refused() {
 
 proptest! {
     #[test]
-    fn hostile_tokens_are_refused_and_nothing_else(token in ".{0,200}") {
+    fn hostile_tokens_are_refused_without_a_panic(token in ".{0,200}") {
         prop_assert_eq!(verify(&token, &hmac(), &rules()), None);
     }
 
     #[test]
-    fn hostile_headers_and_claims_are_refused_and_nothing_else(
+    fn hostile_headers_and_claims_are_refused_without_a_panic(
         header in prop_oneof![Just(r#"{"alg":"HS256"}"#.to_owned()), Just(r#"{"alg":"EdDSA","kid":5}"#.to_owned()), r#"[{}\[\]":,a-z0-9]{0,60}"#],
         payload in prop_oneof!["[\\x00-\\x7f]{0,60}", Just("[".repeat(4000)), Just(r#"{"a":"#.repeat(1000))],
         signature in proptest::collection::vec(any::<u8>(), 0..80),
@@ -457,18 +457,18 @@ proptest! {
     }
 
     #[test]
-    fn a_token_with_any_letter_changed_is_another(position in 0..1000_usize, letter in "[A-Za-z0-9_.-]") {
+    fn a_token_with_any_character_changed_is_refused(position in 0..1000_usize, letter in "[A-Za-z0-9_.-]") {
         let token = hs256(&claims());
         let position = position % token.len();
         let changed = format!("{}{letter}{}", &token[..position], &token[position + 1..]);
         prop_assume!(changed != token);
-        // Also in the last letter, whose bits that mean nothing must be zero.
+        // Also the last character: its unused bits must be zero.
         prop_assert_eq!(verify(&changed, &hmac(), &rules()), None);
     }
 }
 
 #[test]
-fn a_verified_token_is_looked_up_and_forgotten_with_its_keys() {
+fn a_verified_token_is_cached_until_its_keys_are_replaced() {
     let config = |secret: &str| Jwt {
         algorithm: Some(JwtAlgorithm::HS256),
         key: Some(secret.into()),
@@ -477,7 +477,7 @@ fn a_verified_token_is_looked_up_and_forgotten_with_its_keys() {
     let verifier = Verifier::new(&config(SECRET)).unwrap();
     let (token, digest) = (hs256(&claims()), [7; 32]);
     assert!(verifier.identify(&token, &digest, now()).is_some());
-    // It is known by its digest, so what is said with it is not even read.
+    // It is known by its digest, so its text is not read.
     assert!(verifier.identify("not looked at", &digest, now()).is_some());
     assert!(verifier.identify("looked at", &[8; 32], now()).is_none());
     verifier.current.store(
