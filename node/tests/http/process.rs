@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::{ADMIN_TOKEN, TestNode, eventually, send};
+use crate::support::{ADMIN_TOKEN, eventually};
 
 fn firstcome(data: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));

@@ -199,7 +199,7 @@ async fn a_new_certificate_is_loaded_and_an_invalid_one_is_not() {
     drop(before);
     let log = serving.end().await;
     assert!(
-        log.contains("the new TLS certificate cannot be used; the old one stays"),
+        log.contains("new TLS certificate cannot be used; the old one stays"),
         "{log}"
     );
 }
