@@ -6,6 +6,7 @@ mod configuration;
 mod contract;
 mod cors;
 mod coupons;
+mod documents;
 mod fuzz;
 mod general;
 mod hostile;
@@ -18,7 +19,6 @@ mod mint;
 mod operations;
 mod process;
 mod rate;
-
 mod reads;
 mod setbacks;
 mod support;
