@@ -42,8 +42,8 @@ macro_rules! on_both {
     ($kind:ident $turn:ident $module:ident $test:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            let kind = bench::servers::Kind::$kind;
-            if bench::servers::Server::shared(kind).is_none() {
+            let kind = testkit::servers::Kind::$kind;
+            if testkit::servers::Server::shared(kind).is_none() {
                 return;
             }
             let _turn = crate::SERVERS[kind as usize].$turn().await;

@@ -16,9 +16,9 @@ use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::load::Failed;
-use crate::servers::{Kind, Server};
 use crate::verify::{BAD_INPUT, CLEAN, FINDINGS};
 use node::{Ended, Node};
+use testkit::servers::{Kind, Server};
 
 /// How long nodes may take until they are ready; a new database has its schema made in this time.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -14,8 +14,8 @@
 //! cargo run --release -p firstcome-bench --example check_million
 //! ```
 //!
-//! Beside them are private database [`servers`] to run all that on, coupons that are [`owned`] here, to be
-//! filled without a node, and [`cluster`], which starts several nodes to try and to break.
+//! Beside them are coupons that are [`owned`] here, to be filled without a node, and [`cluster`], which starts
+//! several nodes to try and to break.
 
 pub mod checker;
 pub mod cluster;
@@ -25,7 +25,6 @@ pub mod history;
 pub mod load;
 pub mod owned;
 pub mod rows;
-pub mod servers;
 pub mod verify;
 
 use std::path::{Path, PathBuf};

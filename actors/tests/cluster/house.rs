@@ -8,9 +8,9 @@ use actors::ids::{CouponId, RequestKey, Sequence};
 use actors::store::mysql::{MySqlStore, Options};
 use actors::store::{Created, NewCoupon, NodeState, Store};
 use actors::time::timestamp;
-use bench::servers::{Kind, Server};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions};
+use testkit::servers::{Kind, Server};
 
 use super::node::{Node, eventually};
 

@@ -37,7 +37,7 @@ macro_rules! on_both {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
-                    if let Some(house) = crate::house::House::new(bench::servers::Kind::$kind).await {
+                    if let Some(house) = crate::house::House::new(testkit::servers::Kind::$kind).await {
                         crate::$module::$test(house).await;
                     }
                 }

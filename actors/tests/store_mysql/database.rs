@@ -9,7 +9,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
 use crate::support::Database;
-use bench::servers::{Kind, Server};
+use testkit::servers::{Kind, Server};
 
 /// A database on the shared server of one kind.
 pub struct OnServer {

@@ -13,8 +13,8 @@ use futures_util::future::join_all;
 use crate::database::{OnServer, admin, run};
 use crate::support::{Owned, batch, create, found, loaded, noon, offer};
 use crate::until;
-use bench::servers::proxy::{Habit, Mode, Proxy};
-use bench::servers::{Kind, Server};
+use testkit::proxy::{Habit, Mode, Proxy};
+use testkit::servers::{Kind, Server};
 
 /// A store that reaches its server through a proxy, and a coupon in it.
 async fn through_a_proxy(kind: Kind) -> (Proxy, OnServer, Owned) {

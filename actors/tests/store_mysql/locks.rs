@@ -16,8 +16,8 @@ use crate::support::{
     Owned, batch, claim, claim_by, found, issuances, loaded, on_different_shards, shard_row, user,
 };
 use crate::until;
-use bench::servers::proxy::{Habit, Mode, Proxy};
-use bench::servers::{Kind, Server};
+use testkit::proxy::{Habit, Mode, Proxy};
+use testkit::servers::{Kind, Server};
 
 /// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more
 /// than ten times a second.)

@@ -12,7 +12,7 @@ use sqlx::mysql::MySqlConnection;
 
 use crate::database::{OnServer, admin, run};
 use crate::support::{Owned, batch, found};
-use bench::servers::{Kind, PASSWORD, Server};
+use testkit::servers::{Kind, PASSWORD, Server};
 
 async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenError> {
     let database = OnServer::through(kind, None).await;

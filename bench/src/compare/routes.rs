@@ -11,7 +11,7 @@ use super::{Asked, Bench, expect, millis};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 use crate::load::drive::Run;
-use crate::servers::Kind;
+use testkit::servers::Kind;
 
 /// What a row asks.
 enum Question {

@@ -5,7 +5,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::{Bench, Compare};
 use crate::load::Failed;
-use crate::servers::{Kind, Server};
+use testkit::servers::{Kind, Server};
 
 /// Which store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

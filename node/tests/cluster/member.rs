@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use bench::servers::proxy::Proxy;
-use bench::servers::{Server, free_port};
 use rustix::process::Signal;
 use tempfile::TempDir;
+use testkit::proxy::Proxy;
+use testkit::servers::{Server, free_port};
 
 use crate::process::Process;
 use crate::wire::Wire;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bench::servers::{Kind, Server};
+use testkit::servers::{Kind, Server};
 
 use crate::on_both;
 use crate::stage::Stage;

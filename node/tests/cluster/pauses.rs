@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bench::servers::{Kind, Server};
+use testkit::servers::{Kind, Server};
 
 use crate::eventually::eventually;
 use crate::least_of_three::least_of_three;

@@ -1,7 +1,7 @@
 //! What operators do to a cluster that works: nodes join, leave, and are restarted one after the other.
 //! Nobody notices.
 
-use bench::servers::{Kind, Server};
+use testkit::servers::{Kind, Server};
 
 use crate::balancer::Balancer;
 use crate::on_both;

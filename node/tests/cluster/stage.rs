@@ -8,9 +8,9 @@ use actors::cluster::placement::Plan;
 use actors::ids::{NodeId, SHARDS, ShardId};
 use actors::owning::door::DOOR_TTL;
 use bench::checker::{Options, Report};
-use bench::servers::Server;
 use reqwest::Client;
 use serde_json::Value;
+use testkit::servers::Server;
 
 use crate::clients::{Clients, TOTAL, from_environment};
 use crate::database::database;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bench::servers::proxy::Mode;
-use bench::servers::{Kind, Server};
+use testkit::proxy::Mode;
+use testkit::servers::{Kind, Server};
 
 use crate::eventually::eventually;
 use crate::least_of_three::least_of_three;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bench::servers::{Kind, Server};
+use testkit::servers::{Kind, Server};
 
 use crate::on_both;
 use crate::stage::Stage;

@@ -1,8 +1,8 @@
 //! What an administrator of a database server may do.
 
-use bench::servers::Server;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
+use testkit::servers::Server;
 
 use crate::eventually::eventually;
 

@@ -4,10 +4,10 @@
 macro_rules! on_both {
     ($($test:ident)*) => {
         mod on_mysql {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(bench::servers::Kind::MySql).await })*
+            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(testkit::servers::Kind::MySql).await })*
         }
         mod on_mariadb {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(bench::servers::Kind::MariaDb).await })*
+            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(testkit::servers::Kind::MariaDb).await })*
         }
     };
 }

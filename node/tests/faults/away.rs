@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actors::owning::door::DOOR_TTL;
-use bench::servers::proxy::Mode;
-use bench::servers::{Kind, Server};
 use reqwest::Client;
 use serde_json::{Value, json};
+use testkit::proxy::Mode;
+use testkit::servers::{Kind, Server};
 
 use crate::clients::from_environment;
 use crate::eventually::eventually;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use actors::time::timestamp;
-use bench::servers::{Kind, Server};
+use testkit::servers::{Kind, Server};
 
 use crate::database::number;
 use crate::eventually::eventually;

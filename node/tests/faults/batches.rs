@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 use actors::ids::CouponId;
-use bench::servers::proxy::Mode;
-use bench::servers::{Kind, Server};
 use sqlx::Row;
 use sqlx::mysql::MySqlConnection;
+use testkit::proxy::Mode;
+use testkit::servers::{Kind, Server};
 use tokio::time::timeout;
 
 use crate::clients::from_environment;

@@ -13,7 +13,7 @@ use crate::clients::{Clients, TOTAL, from_environment};
 use crate::database::database;
 use crate::history::History;
 use crate::process::Process;
-use bench::servers::{Kind, Server};
+use testkit::servers::{Kind, Server};
 
 const CLIENTS: u64 = 48;
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use bench::servers::proxy::{Habit, Proxy};
-use bench::servers::{Kind, Server};
 use sqlx::mysql::MySqlConnection;
+use testkit::proxy::{Habit, Proxy};
+use testkit::servers::{Kind, Server};
 
 use crate::database::{administrator, database, run};
 use crate::process::{Process, run as run_program};
@@ -57,7 +57,7 @@ impl Opening {
             "{why:?} is not said: {log}"
         );
         assert!(
-            !log.contains("panicked") && !log.contains(bench::servers::PASSWORD),
+            !log.contains("panicked") && !log.contains(testkit::servers::PASSWORD),
             "{log}"
         );
     }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use bench::servers::{Kind, Server, free_port};
 use sqlx::AssertSqlSafe;
+use testkit::servers::{Kind, Server, free_port};
 
 use crate::database::run;
 use crate::eventually::eventually;

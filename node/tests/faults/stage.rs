@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bench::servers::Server;
-use bench::servers::proxy::Proxy;
 use reqwest::Client;
 use serde_json::Value;
 use sqlx::mysql::MySqlConnection;
 use tempfile::TempDir;
+use testkit::proxy::Proxy;
+use testkit::servers::Server;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::clients::{Clients, TOTAL, from_environment};

@@ -5,8 +5,6 @@
 //! which makes a database of its own. A server dies with the program that started it, however that ends: a
 //! shell holds the server and waits on a pipe that only this process has open.
 
-pub mod proxy;
-
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
