@@ -1,5 +1,4 @@
-//! A node of the tests: an engine in a process of its own. It does what its standard input says, and answers
-//! each line.
+//! A node of the tests: an engine in a process of its own, which carries out the commands of its parent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +13,20 @@ use actors::store::Store;
 use actors::store::mysql::{self, MySqlStore};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
+use testkit::{prometheus, worker};
 use tokio::net::TcpListener;
-
-/// Set to the configuration of a child.
-pub const CONFIGURATION: &str = "FIRSTCOME_TEST_CLUSTER";
-/// What comes before each line that is meant for the parent.
-pub const MARK: &str = "@@ ";
 
 pub const LEASE: Duration = Duration::from_secs(3);
 const BEAT: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
-pub async fn run(configuration: &str) {
+pub async fn run(configuration: &Value) {
     tracing_subscriber::fmt()
         .with_env_filter("warn,actors=info,ractor_cluster=error")
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
     let metrics = PrometheusBuilder::new().install_recorder().unwrap();
-    let configuration: Value = serde_json::from_str(configuration).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let advertise = listener.local_addr().unwrap().to_string();
     let store = MySqlStore::open(&mysql::Options::new(configuration["url"].as_str().unwrap()))
@@ -60,23 +54,12 @@ pub async fn run(configuration: &str) {
     let engine = Engine::start(options, Arc::new(store) as Arc<dyn Store>)
         .await
         .unwrap();
-    println!("{MARK}{}", json!({"started": true}));
-    let (heard, mut lines) = tokio::sync::mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        std::io::stdin()
-            .lines()
-            .map_while(Result::ok)
-            .try_for_each(|line| heard.send(line))
-    });
-    // The parent's end, however it comes, is ours.
-    while let Some(line) = lines.recv().await {
+    worker::started(&json!({}));
+    worker::serve(|command| {
         let (engine, metrics) = (engine.clone(), metrics.clone());
-        let command: Value = serde_json::from_str(&line).unwrap();
-        tokio::spawn(async move {
-            let answer = carry_out(&command, &engine, &metrics).await;
-            println!("{MARK}{}", json!({"id": command["id"], "answer": answer}));
-        });
-    }
+        async move { carry_out(&command, &engine, &metrics).await }
+    })
+    .await;
 }
 
 async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle) -> Value {
@@ -112,14 +95,7 @@ async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle)
         }
         "ready" => engine.not_ready().is_empty().into(),
         "door" => engine.door_notices().into(),
-        "metric" => {
-            let rendered = metrics.render();
-            let lines = rendered.lines().filter(|line| line.starts_with(text("name")));
-            lines
-                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-                .sum::<f64>()
-                .into()
-        }
+        "metric" => prometheus::value(&metrics.render(), text("name")).into(),
         "hand_over" => engine.hand_over(limit).await.into(),
         "stop" => engine.stop(limit).await.into(),
         other => panic!("{other}"),

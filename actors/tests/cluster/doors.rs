@@ -1,9 +1,9 @@
 //! What doors know of owners elsewhere.
 
 use serde_json::json;
+use testkit::poll::eventually;
 
 use super::house::House;
-use super::node::eventually;
 
 pub async fn every_door_learns_what_is_sold_out_and_none_refuses_once_that_was_widened(house: House) {
     let (a, b, c) = tokio::join!(house.start("a"), house.start("b"), house.start("c"));

@@ -8,11 +8,12 @@ use actors::ids::{CouponId, RequestKey, Sequence};
 use actors::store::mysql::{MySqlStore, Options};
 use actors::store::{Created, NewCoupon, NodeState, Store};
 use actors::time::timestamp;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions};
+use sqlx::ConnectOptions;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use testkit::poll::eventually;
 use testkit::servers::{Kind, Server};
 
-use super::node::{Node, eventually};
+use super::node::Node;
 
 /// Processes of one test are many already.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -24,28 +25,18 @@ pub struct House {
 }
 
 impl House {
-    /// Nothing, if there is no such server and none is required.
-    pub async fn new(kind: Kind) -> Option<Self> {
-        let server = Server::shared(kind)?;
+    /// Makes a database on the shared server of this kind.
+    pub async fn new(kind: Kind) -> Self {
+        let server = Server::shared(kind);
         let turn = TURN.lock().await;
-        let name = Server::fresh_name();
-        let admin = MySqlConnectOptions::new()
-            .socket(server.socket())
-            .username("root")
-            .ssl_mode(MySqlSslMode::Disabled);
-        let made = format!("CREATE DATABASE {name}");
-        sqlx::raw_sql(AssertSqlSafe(made))
-            .execute(&mut admin.connect().await.unwrap())
-            .await
-            .unwrap();
-        let url = server.url(&name, None);
+        let url = server.url(&server.make_database("").await.unwrap(), None);
         let store = MySqlStore::open(&Options::new(url.clone())).await.unwrap();
         store.check().await.unwrap();
-        Some(Self {
+        Self {
             store,
             url,
             _turn: turn,
-        })
+        }
     }
 
     pub async fn coupon(&self, key: &str, total: Option<u64>) -> u64 {

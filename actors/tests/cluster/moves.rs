@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::crowd::{self, Crowd, Told};
 use super::house::House;
-use super::node::{STOP_LIMIT, eventually, within};
+use super::node::STOP_LIMIT;
 use actors::store::{NodeState, Store};
+use testkit::poll::{eventually, within};
 
 /// As many as that every node has some.
 async fn coupons(house: &House) -> Vec<u64> {

@@ -6,7 +6,9 @@ use actors::owning::message::{IssueOutcome, Refusal, Setback};
 use actors::owning::owner::actor::OWNER_PLACES;
 use actors::owning::shard::LOADS_WAITING_MAX;
 
-use super::house::{DEADLINE, House, LONG, eventually, key, user};
+use testkit::poll::eventually;
+
+use super::house::{DEADLINE, House, LONG, key, user};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_coupons_than_may_wait_to_be_read_are_refused_although_nobody_waits_for_them_any_more() {

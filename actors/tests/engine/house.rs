@@ -12,6 +12,8 @@ use actors::owning::router::REQUESTS_MAX;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
 use actors::store::{Created, NewCoupon, Store};
 
+use testkit::poll::eventually;
+
 use super::faults::{Faults, Faulty};
 
 /// For requests that wait until a test lets them go.
@@ -34,19 +36,6 @@ pub fn user(number: u32) -> UserId {
 
 pub fn key(number: u32) -> RequestKey {
     RequestKey::parse(&format!("key-{number}")).unwrap()
-}
-
-/// Polls until it is so; a test that waits in vain says for what.
-pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    let polls = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(
-        tokio::time::timeout(Duration::from_secs(60), polls).await.is_ok(),
-        "never: {what}"
-    );
 }
 
 impl House {

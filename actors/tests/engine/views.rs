@@ -6,7 +6,8 @@ use actors::engine::NotReady;
 use actors::ids::{Incarnation, NodeId, ShardId};
 use actors::store::{Claim, NodeRow, NodeState, ShardRow, Store};
 
-use super::house::{House, eventually};
+use super::house::House;
+use testkit::poll::eventually;
 
 /// A node joins, and claims the shard, between the two reads that a view is made of.
 async fn joins_meanwhile(house: &House, number: u64, shard: ShardId) {

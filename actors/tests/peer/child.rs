@@ -1,5 +1,5 @@
-//! A node of the tests: a process of its own, as its actors are statics of a process. It does what its
-//! standard input says, and answers each line.
+//! A node of the tests: a process of its own, as its actors are statics of a process. It carries out the
+//! commands of its parent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,28 +15,23 @@ use actors::owning::message::{Change, ChangeRequest, IssueOutcome, IssueRequest,
 use actors::time::{Moment, moment, timestamp};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
+use testkit::{prometheus, worker};
 use tokio::net::TcpListener;
-
-/// Set to the configuration of a child.
-pub const CONFIGURATION: &str = "FIRSTCOME_TEST_PEER";
-/// What comes before each line that is meant for the parent.
-pub const MARK: &str = "@@ ";
 
 /// The epoch that owners of these tests have.
 pub const EPOCH: u64 = 7;
 
-pub async fn run(configuration: &str) {
+pub async fn run(configuration: &Value) {
     tracing_subscriber::fmt()
         .with_env_filter("warn,actors=info,ractor_cluster=error")
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
     let metrics = PrometheusBuilder::new().install_recorder().unwrap();
-    let configuration: Value = serde_json::from_str(configuration).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let owners = Arc::new(Owners::default());
-    let options = options(&configuration);
+    let options = options(configuration);
     let links = Links::start(
         options,
         Arc::new(listener),
@@ -46,28 +41,24 @@ pub async fn run(configuration: &str) {
     .await;
     let links = match links {
         Ok(links) => links,
-        Err(error) => return println!("{MARK}{}", json!({"error": error.to_string()})),
+        Err(error) => return worker::started(&json!({"error": error.to_string()})),
     };
-    println!("{MARK}{}", json!({"port": port}));
-    let (heard, mut lines) = tokio::sync::mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        std::io::stdin()
-            .lines()
-            .map_while(Result::ok)
-            .try_for_each(|line| heard.send(line))
-    });
-    // The parent's end, however it comes, is ours.
-    while let Some(line) = lines.recv().await {
-        let (links, owners, metrics) = (links.clone(), Arc::clone(&owners), metrics.clone());
-        let command: Value = serde_json::from_str(&line).unwrap();
-        match command["do"].as_str().unwrap() {
-            "know" => links.know(peers(&command["peers"])),
-            _ => drop(tokio::spawn(async move {
-                let answer = carry_out(&command, &links, &owners, &metrics).await;
-                println!("{MARK}{}", json!({"id": command["id"], "answer": answer}));
-            })),
+    worker::started(&json!({"port": port}));
+    worker::serve(|command| {
+        // At once, so that the peers of the last command are the ones that count.
+        let is_done = command["do"] == "know";
+        if is_done {
+            links.know(peers(&command["peers"]));
         }
-    }
+        let (links, owners, metrics) = (links.clone(), Arc::clone(&owners), metrics.clone());
+        async move {
+            if is_done {
+                return Value::Null;
+            }
+            carry_out(&command, &links, &owners, &metrics).await
+        }
+    })
+    .await;
 }
 
 fn options(configuration: &Value) -> Options {
@@ -185,7 +176,7 @@ async fn carry_out(
             Value::Null
         }
         "said" => owners.said.lock().unwrap().clone().into(),
-        "metric" => metric(&metrics.render(), command["name"].as_str().unwrap()).into(),
+        "metric" => prometheus::value(&metrics.render(), command["name"].as_str().unwrap()).into(),
         "stop" => {
             links.stop().await;
             Value::Null
@@ -202,14 +193,6 @@ fn send(bytes: Vec<u8>) {
         .find(|ingress| !ingress.get_id().is_local())
         .unwrap();
     theirs.send_message(bytes).unwrap();
-}
-
-/// The value of the series that begin so, together.
-fn metric(rendered: &str, name: &str) -> f64 {
-    let lines = rendered.lines().filter(|line| line.starts_with(name));
-    lines
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-        .sum()
 }
 
 async fn ask(command: &Value, links: &Links, limit: Duration) -> Value {

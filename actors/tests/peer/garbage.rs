@@ -6,7 +6,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::node::{Node, both_linked, eventually, link, linked_pair};
+use testkit::poll::eventually;
+
+use super::node::{Node, both_linked, link, linked_pair};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_on_the_port_disturbs_nobody() {

@@ -5,8 +5,11 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use super::node::{Node, both_linked, eventually, link, linked_pair};
-use super::proxy::Proxy;
+use testkit::link_proxy::{LinkMode, LinkProxy};
+use testkit::poll::eventually;
+use testkit::process::Signal;
+
+use super::node::{Node, both_linked, link, linked_pair};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_link_and_ask_each_other() {
@@ -118,8 +121,8 @@ async fn a_slow_coupon_holds_up_none_but_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
     let (a, b) = tokio::join!(Node::start("a", 1), Node::start("b", 2));
-    let proxy = Proxy::before(b.port).await;
-    a.know(&[(&b, proxy.port)]).await;
+    let proxy = LinkProxy::before(b.port).await;
+    a.know(&[(&b, proxy.port())]).await;
     both_linked(&a, &b).await;
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let cut = async {
@@ -127,14 +130,14 @@ async fn what_was_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
             b.ask(json!({"do": "asked", "key": "sent"})).await == 1
         })
         .await;
-        proxy.cut_for_good();
+        proxy.set(LinkMode::Cut);
     };
     let (answer, ()) = tokio::join!(a.issue(&b, 1, "sent"), cut);
     assert_eq!(answer, "Err(Unknown)");
     eventually("a knows", async || !a.is_linked(&b).await).await;
     assert_eq!(a.issue(&b, 1, "unsent").await, "Err(Moved)");
     assert_eq!(b.ask(json!({"do": "asked", "key": "unsent"})).await, 0);
-    proxy.pass();
+    proxy.set(LinkMode::Pass);
     both_linked(&a, &b).await;
     // The late answer of the older link finds nobody.
     assert_eq!(b.ask(json!({"do": "release", "coupon": 1})).await, 1);
@@ -148,10 +151,10 @@ async fn what_was_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_peer_is_given_up_and_may_return() {
     let (a, b) = tokio::join!(Node::start("a", 1), Node::start("b", 2));
-    let proxy = Proxy::before(b.port).await;
-    a.know(&[(&b, proxy.port)]).await;
+    let proxy = LinkProxy::before(b.port).await;
+    a.know(&[(&b, proxy.port())]).await;
     both_linked(&a, &b).await;
-    proxy.silence();
+    proxy.silence_existing();
     let answer = a.issue(&b, 1, "into-the-void").await;
     assert_eq!(answer, "Err(Unknown)");
     // Nothing told either of them that the old connection is gone, and it never will.
@@ -185,21 +188,14 @@ async fn a_killed_peer_refuses_connections_and_its_next_life_is_linked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_hangs_is_silent_but_refuses_nothing() {
     let (a, b) = linked_pair().await;
-    let signal = async |name: &str| {
-        let sent = tokio::process::Command::new("kill")
-            .args([name, &b.pid().to_string()])
-            .status()
-            .await;
-        assert!(sent.unwrap().success());
-    };
-    signal("-STOP").await;
+    b.signal(Signal::STOP);
     eventually("a gave it up", async || !a.is_linked(&b).await).await;
     // Its system still accepts: that is not a dead node.
     for _ in 0..20 {
         assert!(!a.refuses(&b).await);
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    signal("-CONT").await;
+    b.signal(Signal::CONT);
     both_linked(&a, &b).await;
 }
 

@@ -1,36 +1,19 @@
-//! A child process, as its parent holds it.
-
-use std::collections::HashMap;
-use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+//! A node in a process of its own, as a test sees it.
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::oneshot;
-
-use super::child::{CONFIGURATION, MARK};
-
-/// How long anything may take that is to happen.
-const LIMIT: Duration = Duration::from_secs(60);
-
-type Answers = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
+use testkit::poll::{LIMIT, eventually};
+use testkit::process::Signal;
+use testkit::worker::Worker;
 
 pub struct Node {
     pub name: String,
     pub incarnation: u64,
     pub port: u16,
-    process: Child,
-    input: tokio::sync::Mutex<ChildStdin>,
-    answers: Answers,
-    log: Arc<Mutex<Vec<String>>>,
-    commands: AtomicU64,
+    worker: Worker,
 }
 
 impl Node {
-    /// A node of this name and incarnation, otherwise as all are.
+    /// Starts a node of this name and incarnation, otherwise as all are.
     pub async fn start(name: &str, incarnation: u64) -> Self {
         Self::start_with(name, incarnation, json!({})).await
     }
@@ -43,54 +26,14 @@ impl Node {
             .as_object_mut()
             .unwrap()
             .extend(other.as_object().unwrap().clone());
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_node", "--nocapture", "--test-threads=1"])
-            .env(CONFIGURATION, configuration.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let mut errors = BufReader::new(process.stderr.take().unwrap()).lines();
-        let (kept, label) = (Arc::clone(&log), format!("{name}/{incarnation}"));
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = errors.next_line().await {
-                // Shown if the test fails.
-                eprintln!("{label}: {line}");
-                kept.lock().unwrap().push(line);
-            }
-        });
-        let answers = Answers::default();
-        let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
-        let (port, started) = oneshot::channel();
-        let (mut port, waiting) = (Some(port), Arc::clone(&answers));
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = output.next_line().await {
-                let Some(line) = line.split_once(MARK).map(|(_, line)| line) else {
-                    continue;
-                };
-                let mut said: Value = serde_json::from_str(line).unwrap();
-                if let Some(port) = port.take() {
-                    port.send(said).unwrap();
-                } else if let Some(asker) = waiting.lock().unwrap().remove(&said["id"].as_u64().unwrap()) {
-                    let _ = asker.send(said["answer"].take());
-                }
-            }
-        });
-        let started = tokio::time::timeout(LIMIT, started).await.unwrap().unwrap();
-        let port = u16::try_from(started["port"].as_u64().unwrap_or_else(|| panic!("{started}"))).unwrap();
-        let input = tokio::sync::Mutex::new(process.stdin.take().unwrap());
+        let label = format!("{name}-{incarnation}");
+        let (worker, started) = Worker::start("a_node", &label, &configuration).await;
+        let port = started["port"].as_u64().unwrap_or_else(|| panic!("{started}"));
         Self {
             name: name.to_owned(),
             incarnation,
-            port,
-            process,
-            input,
-            answers,
-            log,
-            commands: AtomicU64::new(1),
+            port: u16::try_from(port).unwrap(),
+            worker,
         }
     }
 
@@ -101,23 +44,15 @@ impl Node {
         self.say(&json!({"do": "know", "peers": peers})).await;
     }
 
-    /// Says something that has no answer.
+    /// Sends a command that has no answer.
     pub async fn say(&self, command: &Value) {
-        let line = format!("{command}\n");
-        self.input.lock().await.write_all(line.as_bytes()).await.unwrap();
+        self.worker.send(command);
     }
 
-    /// Says something, and waits for the answer.
-    pub async fn ask(&self, mut command: Value) -> Value {
-        let id = self.commands.fetch_add(1, Ordering::Relaxed);
-        command["id"] = id.into();
-        let (asker, answer) = oneshot::channel();
-        self.answers.lock().unwrap().insert(id, asker);
-        self.say(&command).await;
-        tokio::time::timeout(LIMIT, answer)
-            .await
-            .unwrap_or_else(|_| panic!("no answer: {command}"))
-            .unwrap()
+    /// Sends a command and waits for the answer.
+    pub async fn ask(&self, command: Value) -> Value {
+        let answer = self.worker.request(command).await;
+        answer.unwrap_or_else(|| panic!("{} died", self.name))
     }
 
     /// Asks for a coupon of an owner at the peer.
@@ -140,7 +75,7 @@ impl Node {
             == true
     }
 
-    /// The value of the series that begin so, together.
+    /// Returns the value of a metric, over all its labels unless the name has some.
     pub async fn metric(&self, name: &str) -> f64 {
         self.ask(json!({"do": "metric", "name": name}))
             .await
@@ -148,44 +83,27 @@ impl Node {
             .unwrap()
     }
 
-    /// How many lines of its log hold this.
+    /// Returns how many lines of its log hold this.
     pub fn logged(&self, what: &str) -> usize {
-        self.log
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|line| line.contains(what))
-            .count()
+        let log = self.worker.process().log();
+        log.lines().filter(|line| line.contains(what)).count()
     }
 
     /// kill -9.
     pub async fn kill(&mut self) {
-        self.process.kill().await.unwrap();
+        self.worker.process().kill();
     }
 
-    /// With which status it ends by itself.
+    /// Waits until it ends by itself, and returns its exit code.
     pub async fn ends(&mut self) -> Option<i32> {
-        tokio::time::timeout(LIMIT, self.process.wait())
-            .await
-            .expect("it ends")
-            .unwrap()
-            .code()
+        let status = self.worker.process().ended(LIMIT).await.unwrap();
+        status.expect("the node ends").code()
     }
 
-    /// The process, for signals.
-    pub fn pid(&self) -> u32 {
-        self.process.id().unwrap()
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.worker.process().signal(signal).unwrap();
     }
-}
-
-/// Polls until it is so; a test that waits in vain says for what.
-pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    let polls = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(tokio::time::timeout(LIMIT, polls).await.is_ok(), "never: {what}");
 }
 
 /// Two nodes that know each other, linked.

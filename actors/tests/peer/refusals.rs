@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::node::{Node, both_linked, eventually};
+use testkit::poll::eventually;
+
+use super::node::{Node, both_linked};
 
 /// A node that fits, and one that is otherwise; both know each other, and a third that fits both tells that
 /// nothing else is disturbed.

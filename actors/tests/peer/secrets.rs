@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::node::{Node, eventually, link};
+use testkit::poll::eventually;
+
+use super::node::{Node, link};
 
 /// An authority, with its certificate and one that it signed for nodes on loopback, as files.
 fn authority(folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {

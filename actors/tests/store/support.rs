@@ -12,8 +12,8 @@ use async_trait::async_trait;
 /// An empty database of one kind, of its own for each test.
 #[async_trait]
 pub trait Database: Send + Sync {
-    /// Whether this machine has what it takes; else its tests are skipped, and say so.
-    fn is_there() -> bool
+    /// True if this machine has what it takes; else its tests are skipped visibly.
+    fn is_available() -> bool
     where
         Self: Sized,
     {

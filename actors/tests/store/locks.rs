@@ -11,13 +11,13 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row};
 use tokio::task::JoinHandle;
 
-use crate::database::{OnServer, run};
+use crate::database::OnServer;
 use crate::support::{
     Owned, batch, claim, claim_by, found, issuances, loaded, on_different_shards, shard_row, user,
 };
-use crate::until;
-use testkit::proxy::{Habit, Mode, Proxy};
-use testkit::servers::{Kind, Server};
+use testkit::database_proxy::{DatabaseMode, DatabaseProxy, Rule};
+use testkit::poll::eventually;
+use testkit::servers::{Kind, Server, run};
 
 /// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more
 /// than ten times a second.)
@@ -31,14 +31,14 @@ async fn waiting(shell: &mut MySqlConnection) -> i64 {
 
 /// What is said behind the question for a session's settings: its statements wait for locks far longer than
 /// the store has them do, so that it can be seen who waits for whom, however busy the machine is.
-const PATIENCE: Habit = Habit::Append(
+const PATIENCE: Rule = Rule::Append(
     "SHOW VARIABLES WHERE",
     "; SET SESSION innodb_lock_wait_timeout = 120",
 );
 
 /// A database, with a store on it whose statements are patient, through a proxy.
-async fn patient(kind: Kind) -> (Proxy, OnServer) {
-    let proxy = Proxy::with_habit(Server::shared(kind).unwrap().port(), PATIENCE).await;
+async fn patient(kind: Kind) -> (DatabaseProxy, OnServer) {
+    let proxy = DatabaseProxy::with_rule(Server::shared(kind).port(), PATIENCE).await;
     let database = OnServer::through(kind, Some(proxy.port())).await;
     (proxy, database)
 }
@@ -55,7 +55,7 @@ async fn told(write: JoinHandle<Result<u64, StoreError>>) -> Option<u64> {
 
 /// Waits until a batch is seen to be stored, whatever is told of it.
 async fn stored(store: &MySqlStore, sent: &Batch) {
-    until("storing", async || {
+    eventually("storing", async || {
         store
             .read_back(sent)
             .await
@@ -111,7 +111,7 @@ impl Stuck {
         let sent = batch(coupons.iter().map(of).collect::<Vec<_>>());
         let write = write(&database.store, &sent);
         // One that is not patient may have waited already.
-        until("waiting", async || {
+        eventually("waiting", async || {
             write.is_finished() || waiting(&mut watcher).await == 1
         })
         .await;
@@ -258,7 +258,7 @@ pub async fn a_take_over_waits_for_a_batch_in_progress(kind: Kind) {
     let seen = shard_row(&*store, first.id().shard()).await;
     let claimant = Incarnation::random();
     let claiming = tokio::spawn(async move { store.claim(&[Claim { seen, claimant }]).await });
-    until("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
+    eventually("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
     assert_eq!(
         shard_row(&*stuck.database.store, seen.id).await,
         seen,
@@ -293,7 +293,7 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     )
     .await;
     let writing = write(&database.store, &batch([endless(&owned)]));
-    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
     if kind == Kind::MySql {
         let expected = [
             format!("coupons S,REC_NOT_GAP WAITING {coupon}"),
@@ -303,7 +303,7 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     }
     let store = database.store.clone();
     let claiming = tokio::spawn(async move { claim(&*store, shard).await });
-    until("waiting", async || waiting(&mut watcher).await == 2).await;
+    eventually("waiting", async || waiting(&mut watcher).await == 2).await;
     claim_beside(&database.store, &[shard], 2).await;
     run(&mut holder, "ROLLBACK").await;
     claiming.await.unwrap();
@@ -333,7 +333,7 @@ pub async fn a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone(k
         to: Incarnation::random(),
     };
     let giving = tokio::spawn(async move { store.hand_over(&[asked]).await });
-    until("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
+    eventually("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
     // While it waits, the shards that the batch did not name are free.
     claim_beside(
         &stuck.database.store,
@@ -373,7 +373,7 @@ pub async fn a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored(kind: K
     .await;
     let sent = batch([owned.strangers(1..=3)]);
     let writing = write(&database.store, &sent);
-    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
     run(&mut giver, "COMMIT").await;
     assert!(told(writing).await.is_none_or(|rows| rows == 0));
     assert_eq!(found(&*database.store, &sent).await, (false, FoundRows::Absent));
@@ -395,11 +395,11 @@ pub async fn a_take_over_waits_for_a_change_in_progress(kind: Kind) {
         &database.store,
         &batch([owned.change(0, |coupon| coupon.status = Status::Paused)]),
     );
-    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
     let store = database.store.clone();
     let shard = owned.id().shard();
     let claiming = tokio::spawn(async move { claim(&*store, shard).await });
-    until("waiting", async || waiting(&mut watcher).await == 2).await;
+    eventually("waiting", async || waiting(&mut watcher).await == 2).await;
     run(&mut holder, "ROLLBACK").await;
     claiming.await.unwrap();
     assert!(told(changing).await.is_none_or(|rows| rows == 1));
@@ -449,7 +449,7 @@ pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: Kind) {
             .collect::<Vec<_>>(),
     );
     let writing = write(&database.store, &sent);
-    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
     run(
         &mut holder,
         &format!("SELECT * FROM shards WHERE shard_id = {first} FOR UPDATE"),
@@ -491,7 +491,7 @@ pub async fn a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_no
     .await;
     let sent = batch([endless(&owned)]);
     let writing = write(&database.store, &sent);
-    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
     run(
         &mut holder,
         &format!(
@@ -536,19 +536,19 @@ pub async fn a_statement_goes_on_without_its_client_and_the_same_again_finds_it(
             .map(|owned| owned.strangers(1..=3))
             .collect::<Vec<_>>(),
     );
-    proxy.set(Mode::CutAfterSending);
+    proxy.set(DatabaseMode::CutAfterSending);
     assert!(matches!(
         database.store.write(&sent).await,
         Err(StoreError::Unknown(_))
     ));
-    until("going on", async || waiting(&mut watcher).await == 1).await;
+    eventually("going on", async || waiting(&mut watcher).await == 1).await;
     assert_eq!(
         database.store.read_back(&sent).await.unwrap()[0].rows,
         FoundRows::Absent,
         "nothing is committed"
     );
     let again = write(&database.store, &sent);
-    until("waiting for the keys", async || waiting(&mut watcher).await == 2).await;
+    eventually("waiting for the keys", async || waiting(&mut watcher).await == 2).await;
     run(&mut holder, "ROLLBACK").await;
     assert!(matches!(again.await.unwrap(), Err(StoreError::Clash(_))));
     let read = database.store.read_back(&sent).await.unwrap();
@@ -582,9 +582,9 @@ pub async fn ending_a_node_keeps_no_other_from_beating(kind: Kind) {
     .await;
     let (store, by, seen) = (database.store.clone(), living.incarnation, dead.clone());
     let ending = tokio::spawn(async move { store.end(by, &seen).await });
-    until("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
     // A busy machine may take longer for one than a beat is waited for.
-    until("beating", async || {
+    eventually("beating", async || {
         matches!(
             database
                 .store

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use actors::store::Store;
 use actors::store::mysql::{MySqlStore, OpenError, Options};
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions};
+use sqlx::mysql::MySqlConnection;
+use testkit::servers::{Kind, Server};
+use tokio::sync::RwLockReadGuard;
 
 use crate::support::Database;
-use testkit::servers::{Kind, Server};
 
 /// A database on the shared server of one kind.
 pub struct OnServer {
@@ -21,14 +21,8 @@ pub struct OnServer {
 impl OnServer {
     /// An empty database; the server must be there.
     pub async fn empty(kind: Kind) -> (&'static Server, String) {
-        let server = Server::shared(kind).expect("asked before");
-        let name = Server::fresh_name();
-        let mut admin = admin(server).await;
-        run(
-            &mut admin,
-            &format!("CREATE DATABASE {name} CHARACTER SET latin1"),
-        )
-        .await;
+        let server = Server::shared(kind);
+        let name = server.make_database("CHARACTER SET latin1").await.unwrap();
         (server, name)
     }
 
@@ -52,52 +46,38 @@ impl OnServer {
 
     /// A connection of an administrator, in this database.
     pub async fn shell(&self) -> MySqlConnection {
-        let mut admin = admin(self.server).await;
-        run(&mut admin, &format!("USE {}", self.name)).await;
-        admin
+        self.server.shell(&self.name).await.unwrap()
     }
-}
-
-/// A connection with all rights.
-pub async fn admin(server: &Server) -> MySqlConnection {
-    let options = MySqlConnectOptions::new()
-        .socket(server.socket())
-        .username("root")
-        .ssl_mode(sqlx::mysql::MySqlSslMode::Disabled);
-    options.connect().await.unwrap()
-}
-
-/// Runs statements as text.
-pub async fn run(connection: &mut MySqlConnection, statements: &str) {
-    sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
-        .execute(connection)
-        .await
-        .unwrap();
 }
 
 /// Makes a [`Database`] of each server.
 macro_rules! database {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        pub struct $name(pub OnServer);
+        pub struct $name {
+            database: OnServer,
+            _beside: RwLockReadGuard<'static, ()>,
+        }
 
         #[async_trait]
         impl Database for $name {
-            fn is_there() -> bool {
-                Server::shared(Kind::$name).is_some()
+            fn is_available() -> bool {
+                Kind::$name.is_available()
             }
 
             async fn new() -> Self {
-                Self(OnServer::through(Kind::$name, None).await)
+                let _beside = crate::beside(Kind::$name).await;
+                let database = OnServer::through(Kind::$name, None).await;
+                Self { database, _beside }
             }
 
             fn store(&self) -> Arc<dyn Store> {
-                self.0.store.clone()
+                self.database.store.clone()
             }
 
             async fn reopen(&mut self) {
-                self.0.store.close().await;
-                self.0.store = Arc::new(self.0.open().await.unwrap());
+                self.database.store.close().await;
+                self.database.store = Arc::new(self.database.open().await.unwrap());
             }
         }
     };

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
-mod engine {
-    mod bounds;
-    #[allow(dead_code, reason = "each test program uses its part")]
-    pub mod faults;
-    mod gathering;
-    pub mod house;
-    mod views;
-}
+mod bounds;
+mod faults;
+mod gathering;
+mod house;
+mod membership;
+mod views;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,10 +19,11 @@ use actors::engine::NotReady;
 use actors::ids::{Incarnation, Sequence};
 use actors::owning::message::{Change, ChangeOutcome, IssueOutcome, Refusal, Setback};
 use actors::store::{Claim, CouponQuery, Store};
-use engine::faults::Fault;
-use engine::house::{DEADLINE, House, LONG, eventually, key, user};
+use faults::Fault;
+use house::{DEADLINE, House, LONG, key, user};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
+use testkit::poll::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_gets_exactly_what_there_is_in_order_and_one_each() {

@@ -10,15 +10,15 @@ use actors::store::batch::{Batch, FoundRows};
 use actors::store::{Created, NewCoupon, NodeRow, NodeState, Store, StoreError};
 use futures_util::future::join_all;
 
-use crate::database::{OnServer, admin, run};
+use crate::database::OnServer;
 use crate::support::{Owned, batch, create, found, loaded, noon, offer};
-use crate::until;
-use testkit::proxy::{Habit, Mode, Proxy};
-use testkit::servers::{Kind, Server};
+use testkit::database_proxy::{DatabaseMode, DatabaseProxy, Rule};
+use testkit::poll::eventually;
+use testkit::servers::{Kind, Server, run};
 
 /// A store that reaches its server through a proxy, and a coupon in it.
-async fn through_a_proxy(kind: Kind) -> (Proxy, OnServer, Owned) {
-    let proxy = Proxy::before(Server::shared(kind).unwrap().port()).await;
+async fn through_a_proxy(kind: Kind) -> (DatabaseProxy, OnServer, Owned) {
+    let proxy = DatabaseProxy::before(Server::shared(kind).port()).await;
     let database = OnServer::through(kind, Some(proxy.port())).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     (proxy, database, owned)
@@ -26,7 +26,7 @@ async fn through_a_proxy(kind: Kind) -> (Proxy, OnServer, Owned) {
 
 /// Sends a batch as a lane would: until it is stored, or found so.
 async fn send(store: &dyn Store, sent: &Batch) {
-    until("storing", async || match store.write(sent).await {
+    eventually("storing", async || match store.write(sent).await {
         Ok(rows) => {
             assert_eq!(rows, sent.rows() as u64);
             true
@@ -38,7 +38,7 @@ async fn send(store: &dyn Store, sent: &Batch) {
     .await;
 }
 
-async fn a_batch_that_is_cut(kind: Kind, mode: Mode) -> (OnServer, Owned, Batch) {
+async fn a_batch_that_is_cut(kind: Kind, mode: DatabaseMode) -> (OnServer, Owned, Batch) {
     let (proxy, database, owned) = through_a_proxy(kind).await;
     let sent = batch([owned.strangers(1..=600)]);
     proxy.set(mode);
@@ -49,14 +49,14 @@ async fn a_batch_that_is_cut(kind: Kind, mode: Mode) -> (OnServer, Owned, Batch)
 }
 
 pub async fn a_connection_cut_before_the_batch_is_sent_stores_nothing(kind: Kind) {
-    let (database, owned, sent) = a_batch_that_is_cut(kind, Mode::CutBeforeSending).await;
+    let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutBeforeSending).await;
     assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Absent));
     assert_eq!(database.store.write(&sent).await.unwrap(), 600);
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
 }
 
 pub async fn a_connection_cut_after_the_batch_is_sent_leaves_it_whole_or_absent(kind: Kind) {
-    let (database, owned, sent) = a_batch_that_is_cut(kind, Mode::CutAfterSending).await;
+    let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutAfterSending).await;
     let rows = loaded(&*database.store, owned.id(), 0).await.len();
     assert!(rows == 0 || rows == 600, "{rows} rows: neither whole nor nothing");
     send(&*database.store, &sent).await;
@@ -64,7 +64,7 @@ pub async fn a_connection_cut_after_the_batch_is_sent_leaves_it_whole_or_absent(
 }
 
 pub async fn a_connection_cut_after_the_commit_leaves_it_stored(kind: Kind) {
-    let (database, owned, sent) = a_batch_that_is_cut(kind, Mode::CutAfterAnswer).await;
+    let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutAfterAnswer).await;
     assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Stored));
     assert!(matches!(
         database.store.write(&sent).await,
@@ -89,10 +89,10 @@ pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_retur
     let (proxy, database, owned) = through_a_proxy(kind).await;
     let (store, node) = (&*database.store, node());
     assert!(store.join(&node, None).await.unwrap());
-    proxy.set(Mode::Refuse);
+    proxy.set(DatabaseMode::Refuse);
     // The first to be asked on a connection that was up learns of it by its end; all after that by being
     // refused.
-    until("refusing", async || {
+    eventually("refusing", async || {
         let results = [
             store
                 .beat(&node.id, node.incarnation, NodeState::Ready, &[])
@@ -115,7 +115,7 @@ pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_retur
         store.coupon(owned.id()).await,
         Err(StoreError::NotStored(_))
     ));
-    proxy.set(Mode::Pass);
+    proxy.set(DatabaseMode::Pass);
     assert_eq!(store.write(&sent).await.unwrap(), 5);
     store.check().await.unwrap();
     assert!(
@@ -138,7 +138,7 @@ pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
             .unwrap()
             .is_some()
     );
-    proxy.set(Mode::Hold);
+    proxy.set(DatabaseMode::Hold);
     let begun = Instant::now();
     let sent = batch([owned.strangers(1..=5)]);
     let (beat, write, nodes) = tokio::join!(
@@ -165,7 +165,7 @@ pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
         matches!(nodes.0, Err(StoreError::NotStored(_))) && nodes.1 < Duration::from_millis(2_500),
         "{nodes:?}"
     );
-    proxy.set(Mode::Pass);
+    proxy.set(DatabaseMode::Pass);
     send(store, &sent).await;
     assert!(
         store
@@ -178,9 +178,9 @@ pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
 
 /// Its lane waits for 5 s in all, and would ask again while this still had its connection.
 pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
-    let proxy = Proxy::with_habit(
-        Server::shared(kind).unwrap().port(),
-        Habit::MuteAt("shard_id, epoch, owner FROM shards"),
+    let proxy = DatabaseProxy::with_rule(
+        Server::shared(kind).port(),
+        Rule::MuteAt("shard_id, epoch, owner FROM shards"),
     )
     .await;
     let database = OnServer::through(kind, Some(proxy.port())).await;
@@ -210,7 +210,7 @@ pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
     let owned = Owned::make(&*database.store, None, 1).await;
     let sent = batch([owned.strangers(1..=5)]);
     run(
-        &mut admin(database.server).await,
+        &mut database.server.shell("mysql").await.unwrap(),
         &format!("DROP DATABASE {}", database.name),
     )
     .await;
@@ -350,7 +350,7 @@ pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(
     let (store, node) = (&*database.store, node());
     let owned = Owned::make(store, None, 1).await;
     assert!(store.join(&node, None).await.unwrap());
-    let mut shell = admin(database.server).await;
+    let mut shell = database.server.shell("mysql").await.unwrap();
     let next = AtomicU64::new(1);
     let batch_of_one = || {
         let sequence = next.fetch_add(1, Ordering::Relaxed);

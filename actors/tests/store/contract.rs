@@ -1,26 +1,6 @@
 //! The contract of a store, in code: every database runs the same tests.
 //!
-//! To add a database, implement [`support::Database`] for it and name it under `contract!`.
-
-#![allow(unreachable_pub, clippy::unwrap_used, reason = "the crate is a test")]
-
-#[path = "store_contract/changing.rs"]
-mod changing;
-#[path = "store_contract/cluster.rs"]
-mod cluster;
-#[allow(dead_code, reason = "each test program uses its part")]
-#[path = "store_mysql/database.rs"]
-mod database;
-#[path = "store_contract/issuing.rs"]
-mod issuing;
-#[path = "store_contract/listing.rs"]
-mod listing;
-#[path = "store_contract/model.rs"]
-mod model;
-#[path = "store_contract/sqlite.rs"]
-mod sqlite;
-#[path = "store_contract/support.rs"]
-mod support;
+//! To add a database, implement [`Database`](crate::support::Database) for it and name it under `contract!`.
 
 /// Makes a test of each function of the contract.
 macro_rules! contract {
@@ -77,7 +57,7 @@ macro_rules! contract {
 
         #[test]
         fn random_batches_store_what_the_model_says() {
-            if !<$database as crate::support::Database>::is_there() {
+            if !<$database as crate::support::Database>::is_available() {
                 return;
             }
             crate::model::random_batches_store_what_the_model_says::<$database>();
@@ -87,7 +67,7 @@ macro_rules! contract {
         $(
             #[tokio::test]
             async fn $test() {
-                if !<$database as crate::support::Database>::is_there() {
+                if !<$database as crate::support::Database>::is_available() {
                     return;
                 }
                 let mut database = <$database as crate::support::Database>::new().await;

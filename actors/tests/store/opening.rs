@@ -10,9 +10,9 @@ use actors::store::{Store, StoreError};
 use futures_util::future::join_all;
 use sqlx::mysql::MySqlConnection;
 
-use crate::database::{OnServer, admin, run};
+use crate::database::OnServer;
 use crate::support::{Owned, batch, found};
-use testkit::servers::{Kind, PASSWORD, Server};
+use testkit::servers::{Kind, PASSWORD, Server, run};
 
 async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenError> {
     let database = OnServer::through(kind, None).await;
@@ -66,7 +66,7 @@ pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
 
 pub async fn a_migration_under_way_is_not_waited_for_without_end(kind: Kind) {
     let (server, name) = OnServer::empty(kind).await;
-    let mut other: MySqlConnection = admin(server).await;
+    let mut other: MySqlConnection = server.shell("mysql").await.unwrap();
     run(
         &mut other,
         &format!("USE {name}; DO GET_LOCK(CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32)), 0)"),
@@ -126,7 +126,7 @@ pub async fn a_cluster_made_otherwise_is_unreadable(kind: Kind) {
 }
 
 pub async fn a_database_that_is_not_there_is_refused(kind: Kind) {
-    let server = Server::shared(kind).unwrap();
+    let server = Server::shared(kind);
     for (url, why) in [
         (server.url("fc_nowhere", None), "1049"),
         (server.url("", None), "names no database"),

@@ -1,59 +1,41 @@
-//! What a database that is a server has to keep besides the contract: its locks, its faults, its start. On
-//! MySQL and on MariaDB.
+//! Stores: the contract that every database keeps, and what a database server has to keep besides: its locks,
+//! its faults, its start.
 
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "the crate is a test")]
 
-#[allow(dead_code, reason = "each test program uses its part")]
-#[path = "store_mysql/database.rs"]
+mod changing;
+mod cluster;
+mod contract;
 mod database;
-#[path = "store_mysql/faults.rs"]
 mod faults;
-#[path = "store_mysql/locks.rs"]
+mod issuing;
+mod listing;
 mod locks;
-#[path = "store_mysql/opening.rs"]
+mod model;
 mod opening;
-#[allow(dead_code, reason = "each test program uses its part")]
-#[path = "store_contract/support.rs"]
+mod sqlite;
 mod support;
 
-use std::time::{Duration, Instant};
+use testkit::on_each_server;
+use testkit::servers::Kind;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Tests share a server. Most let each other be (`beside`); those that change it as a whole, or count what it
-/// does, have it `alone`.
-static SERVERS: [tokio::sync::RwLock<()>; 2] = [const { tokio::sync::RwLock::const_new(()) }; 2];
+/// Tests share a server of each kind. Most run side by side; those that change the server as a whole, or count
+/// what it does, run alone on it.
+static SERVERS: [RwLock<()>; 2] = [const { RwLock::const_new(()) }; 2];
 
-/// Makes a test on each server of each function.
-macro_rules! on_both {
-    ($($module:ident $with:ident { $($test:ident)* })*) => {
-        mod on_mysql {
-            $($(on_both!(MySql $module $with $test);)*)*
-        }
-
-        mod on_mariadb {
-            $($(on_both!(MariaDb $module $with $test);)*)*
-        }
-    };
-    ($kind:ident $module:ident beside $test:ident) => {
-        on_both!($kind read $module $test);
-    };
-    ($kind:ident $module:ident alone $test:ident) => {
-        on_both!($kind write $module $test);
-    };
-    ($kind:ident $turn:ident $module:ident $test:ident) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $test() {
-            let kind = testkit::servers::Kind::$kind;
-            if testkit::servers::Server::shared(kind).is_none() {
-                return;
-            }
-            let _turn = crate::SERVERS[kind as usize].$turn().await;
-            crate::$module::$test(kind).await;
-        }
-    };
+/// Waits for a server without a test that runs alone.
+pub async fn beside(kind: Kind) -> RwLockReadGuard<'static, ()> {
+    SERVERS[kind as usize].read().await
 }
 
-on_both! {
-    locks alone {
+/// Waits for a server without any other test.
+pub async fn alone(kind: Kind) -> RwLockWriteGuard<'static, ()> {
+    SERVERS[kind as usize].write().await
+}
+
+on_each_server! {
+    holding(crate::alone) locks {
         a_waiting_batch_has_locked_the_rows_it_names_and_no_others
         a_waiting_batch_of_one_owner_has_locked_the_rows_it_names_and_no_others
         a_take_over_waits_for_a_batch_in_progress
@@ -71,7 +53,7 @@ on_both! {
         every_list_has_its_index
         batches_of_all_sizes_leave_no_prepared_statements
     }
-    faults beside {
+    holding(crate::beside) faults {
         a_connection_cut_before_the_batch_is_sent_stores_nothing
         a_connection_cut_after_the_batch_is_sent_leaves_it_whole_or_absent
         a_connection_cut_after_the_commit_leaves_it_stored
@@ -85,11 +67,11 @@ on_both! {
         a_closed_store_refuses
         two_nodes_make_one_coupon_of_one_key
     }
-    faults alone {
+    holding(crate::alone) faults {
         a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes
         a_killed_server_keeps_what_was_told_and_is_used_when_it_returns
     }
-    opening beside {
+    holding(crate::beside) opening {
         a_schema_newer_by_one_is_taken_and_by_two_refused
         a_schema_that_is_not_ours_is_refused
         a_migration_cut_short_is_run_again
@@ -101,19 +83,7 @@ on_both! {
         secrets_are_not_shown
         passwords_go_by_tls_where_the_server_has_it
     }
-    opening alone {
+    holding(crate::alone) opening {
         a_packet_that_no_batch_fits_into_is_refused
-    }
-}
-
-/// Waits for something to become so.
-pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so().await {
-        assert!(
-            begun.elapsed() < Duration::from_secs(120),
-            "{what} does not happen"
-        );
-        tokio::time::sleep(Duration::from_millis(3)).await;
     }
 }

@@ -1,5 +1,5 @@
-//! What lies between a node's links and those who dial them: a proxy that cuts, delays, or lets nothing pass
-//! and cuts nothing.
+//! A proxy in front of a node's link listener: it cuts connections, delays them, or lets nothing pass without
+//! cutting anything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,70 +11,77 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// Pieces that are on their way: what a long line holds.
+/// Pieces of a connection that are on their way.
 const PIECES_MAX: usize = 1_024;
 
-/// What becomes of the traffic.
+/// What the proxy does with connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// It passes.
+pub enum LinkMode {
+    /// Passes everything on.
     Pass,
-    /// It is cut, also what is to come.
+    /// Cuts all connections and closes new ones at once.
     Cut,
-    /// Nothing passes and nothing is cut: a silent partition.
+    /// Passes nothing and cuts nothing: a silent partition.
     Silent,
-    /// Nothing passes ever again on those of the first so many connections; others pass. Half-open: one side
-    /// may have forgotten it.
+    /// Passes nothing on the first connections, as many as this says, and treats later ones as [`Self::Pass`]
+    /// does: half-open connections, which one side may have given up. Any later mode cuts them.
     SilentBefore(u64),
-    /// It arrives so much later.
+    /// Passes everything on after this delay.
     Delayed(Duration),
 }
 
 /// A proxy; it ends with its runtime.
-pub struct Wire {
+#[derive(Debug)]
+pub struct LinkProxy {
     port: u16,
-    mode: Arc<watch::Sender<Mode>>,
+    mode: Arc<watch::Sender<LinkMode>>,
     opened: Arc<AtomicU64>,
 }
 
-impl Wire {
-    /// Before whoever listens, or will, at this port of loopback.
+impl LinkProxy {
+    /// Starts a proxy in front of this port of loopback, where something listens, or will.
+    ///
+    /// # Panics
+    /// If loopback has no free port.
     pub async fn before(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Self {
-            port: listener.local_addr().unwrap().port(),
-            mode: Arc::new(watch::Sender::new(Mode::Pass)),
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let proxy = Self {
+            port: address.port(),
+            mode: Arc::new(watch::Sender::new(LinkMode::Pass)),
             opened: Arc::default(),
         };
-        let (mode, opened) = (Arc::clone(&wire.mode), Arc::clone(&wire.opened));
+        let (mode, opened) = (Arc::clone(&proxy.mode), Arc::clone(&proxy.opened));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = opened.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(connect(client, target, number, Arc::clone(&mode)));
             }
         });
-        wire
+        proxy
     }
 
-    /// Where it listens on loopback.
+    /// Returns the port of loopback where it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// From now on this becomes of the traffic.
-    pub fn set(&self, mode: Mode) {
+    /// Changes what it does from now on.
+    pub fn set(&self, mode: LinkMode) {
         self.mode.send_replace(mode);
     }
 
-    /// Nothing passes any more on the connections that are there now.
-    pub fn silence_what_is_there(&self) {
-        self.set(Mode::SilentBefore(self.opened.load(Ordering::SeqCst)));
+    /// Passes nothing more on the connections that exist now.
+    pub fn silence_existing(&self) {
+        self.set(LinkMode::SilentBefore(self.opened.load(Ordering::SeqCst)));
     }
 }
 
 /// Carries one connection both ways.
-async fn connect(client: TcpStream, target: u16, number: u64, mode: Arc<watch::Sender<Mode>>) {
-    if *mode.borrow() == Mode::Cut {
+async fn connect(client: TcpStream, target: u16, number: u64, mode: Arc<watch::Sender<LinkMode>>) {
+    if *mode.borrow() == LinkMode::Cut {
         return;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
@@ -82,15 +89,15 @@ async fn connect(client: TcpStream, target: u16, number: u64, mode: Arc<watch::S
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    // Whichever ends first ends the other: a connection is cut as a whole.
+    // The direction that ends first ends the other: a connection is cut as a whole.
     tokio::select! {
         () = carry(number, from_client, to_server, mode.subscribe()) => {}
         () = carry(number, from_server, to_client, mode.subscribe()) => {}
     }
 }
 
-/// Carries one way until it ends or is cut.
-async fn carry(number: u64, from: OwnedReadHalf, to: OwnedWriteHalf, mode: watch::Receiver<Mode>) {
+/// Carries one direction until it ends or is cut.
+async fn carry(number: u64, from: OwnedReadHalf, to: OwnedWriteHalf, mode: watch::Receiver<LinkMode>) {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
     tokio::select! {
         () = take(number, from, sender, mode) => {}
@@ -98,32 +105,32 @@ async fn carry(number: u64, from: OwnedReadHalf, to: OwnedWriteHalf, mode: watch
     }
 }
 
-/// Reads, and says when each piece is to arrive.
+/// Reads pieces and determines when each is due at the other end.
 async fn take(
     number: u64,
     mut from: OwnedReadHalf,
     pieces: mpsc::Sender<(Instant, Vec<u8>)>,
-    mut modes: watch::Receiver<Mode>,
+    mut modes: watch::Receiver<LinkMode>,
 ) {
     let mut buffer = vec![0; 1 << 16];
     let mut mode = *modes.borrow_and_update();
     loop {
-        let silent =
-            matches!(mode, Mode::Silent) || matches!(mode, Mode::SilentBefore(before) if number < before);
+        let silent = matches!(mode, LinkMode::Silent)
+            || matches!(mode, LinkMode::SilentBefore(before) if number < before);
         tokio::select! {
-            // What is read after the mode was changed is treated by it.
+            // A piece that is read after a change of mode is subject to the new mode.
             biased;
             changed = modes.changed() => {
                 let before = std::mem::replace(&mut mode, *modes.borrow_and_update());
-                // What was forgotten on one side is refused there when it speaks again.
-                let forgotten = matches!(before, Mode::SilentBefore(before) if number < before);
-                if changed.is_err() || mode == Mode::Cut || forgotten {
+                // One side has given this connection up, and would refuse what comes over it.
+                let given_up = matches!(before, LinkMode::SilentBefore(before) if number < before);
+                if changed.is_err() || mode == LinkMode::Cut || given_up {
                     return;
                 }
             }
             read = from.read(&mut buffer), if !silent => {
                 let Ok(read @ 1..) = read else { return };
-                let delay = if let Mode::Delayed(delay) = mode { delay } else { Duration::ZERO };
+                let delay = if let LinkMode::Delayed(delay) = mode { delay } else { Duration::ZERO };
                 if pieces.send((Instant::now() + delay, buffer[..read].to_vec())).await.is_err() {
                     return;
                 }

@@ -1,12 +1,6 @@
 //! Members over one database, with the links told by the test: what the tasks and actors around the pure
 //! parts do.
 
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-#[path = "engine/faults.rs"]
-#[allow(dead_code, reason = "each test program uses its part")]
-mod faults;
-
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,9 +18,10 @@ use actors::owning::write_back::Lanes;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
 use actors::store::{NodeState, ShardRow, Store, StoreError};
 use actors::time::{self, Moment};
+use testkit::poll::eventually;
 use tokio::sync::Semaphore;
 
-use faults::{Faults, Faulty};
+use super::faults::{Faults, Faulty};
 
 const LEASE: Duration = Duration::from_millis(1_500);
 const BEAT: Duration = Duration::from_millis(100);
@@ -232,19 +227,6 @@ impl Cluster {
         }
         nodes.iter().all(|node| node.membership.is_ready())
     }
-}
-
-/// Polls until it is so; a test that waits in vain says for what.
-async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    let polls = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(
-        tokio::time::timeout(Duration::from_secs(60), polls).await.is_ok(),
-        "never: {what}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

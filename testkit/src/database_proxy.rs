@@ -1,0 +1,231 @@
+//! A proxy between a store and its database server: it cuts, refuses or holds up connections on command, at
+//! the moments of a batch that make a difference.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What the proxy does with connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseMode {
+    /// Passes everything on.
+    Pass,
+    /// Cuts the connection of the next batch before the server has received any of it; then passes on.
+    CutBeforeSending,
+    /// Cuts it once the server has received all of it.
+    CutAfterSending,
+    /// Cuts it once the server has answered, and drops the answer.
+    CutAfterAnswer,
+    /// Drops the answer without cutting the connection, like a server that waits for room to log the commit.
+    KeepAnswer,
+    /// Cuts all connections and closes new ones at once.
+    Refuse,
+    /// Passes nothing and cuts nothing: a silent partition.
+    Hold,
+}
+
+/// What the proxy does with certain statements, in every mode.
+#[derive(Debug, Clone, Copy)]
+pub enum Rule {
+    /// Nothing.
+    None,
+    /// Replaces the first text by the second, of the same length.
+    Replace(&'static str, &'static str),
+    /// Appends the second text to a statement that contains the first. The statement must fit into one read.
+    Append(&'static str, &'static str),
+    /// Passes nothing more on a connection that sends this text, and does not cut it.
+    MuteAt(&'static str),
+}
+
+/// Bytes of a packet's head: the length of its body and a number.
+const HEAD_BYTES: usize = 4;
+
+/// The beginning of every batch of issuances.
+const BATCH: &[u8] = b"INSERT INTO issuances (";
+
+/// A proxy; it ends with its runtime.
+#[derive(Debug, Clone)]
+pub struct DatabaseProxy {
+    port: u16,
+    rule: Rule,
+    mode: Arc<watch::Sender<DatabaseMode>>,
+    cuts: Arc<AtomicU32>,
+}
+
+impl DatabaseProxy {
+    /// Starts a proxy in front of a server on this port of loopback.
+    ///
+    /// # Panics
+    /// If loopback has no free port.
+    pub async fn before(server: u16) -> Self {
+        Self::with_rule(server, Rule::None).await
+    }
+
+    /// The same with a rule.
+    ///
+    /// # Panics
+    /// If loopback has no free port, or a replacement has another length.
+    pub async fn with_rule(server: u16, rule: Rule) -> Self {
+        assert!(
+            !matches!(rule, Rule::Replace(text, other) if text.len() != other.len()),
+            "a replacement changes the length of a packet"
+        );
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
+        let port = listener
+            .local_addr()
+            .expect("a bound socket has an address")
+            .port();
+        let proxy = Self {
+            port,
+            rule,
+            mode: Arc::new(watch::Sender::new(DatabaseMode::Pass)),
+            cuts: Arc::default(),
+        };
+        let accepting = proxy.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let proxy = accepting.clone();
+                tokio::spawn(async move { proxy.carry(client, server).await });
+            }
+        });
+        proxy
+    }
+
+    /// Returns the port of loopback where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes what it does from now on.
+    pub fn set(&self, mode: DatabaseMode) {
+        self.mode.send_replace(mode);
+    }
+
+    /// Returns how many batches were cut or lost their answers.
+    pub fn cuts(&self) -> u32 {
+        self.cuts.load(Ordering::Relaxed)
+    }
+
+    /// Takes the mode for one batch. A mode that concerns a batch ends with it.
+    fn take_mode_of_batch(&self) -> DatabaseMode {
+        let mode = *self.mode.borrow();
+        if matches!(
+            mode,
+            DatabaseMode::CutBeforeSending
+                | DatabaseMode::CutAfterSending
+                | DatabaseMode::CutAfterAnswer
+                | DatabaseMode::KeepAnswer
+        ) {
+            self.cuts.fetch_add(1, Ordering::Relaxed);
+            self.set(DatabaseMode::Pass);
+        }
+        mode
+    }
+
+    /// Applies a rule that leaves lengths alone. Returns true if nothing more may pass.
+    fn mutes(&self, bytes: &mut [u8]) -> bool {
+        match self.rule {
+            Rule::None | Rule::Append(..) => false,
+            Rule::Replace(text, other) => {
+                if let Some(at) = position(bytes, text.as_bytes()) {
+                    bytes[at..at + text.len()].copy_from_slice(other.as_bytes());
+                }
+                false
+            }
+            Rule::MuteAt(text) => position(bytes, text.as_bytes()).is_some(),
+        }
+    }
+
+    /// Returns what a rule appends to this packet, and corrects the packet's length.
+    fn appended(&self, bytes: &mut [u8]) -> &'static [u8] {
+        let Rule::Append(text, more) = self.rule else {
+            return &[];
+        };
+        if position(bytes, text.as_bytes()).is_none() {
+            return &[];
+        }
+        assert_eq!(
+            bytes.len(),
+            packet_bytes(bytes) + HEAD_BYTES,
+            "the statement is one whole packet"
+        );
+        let length = (packet_bytes(bytes) + more.len()).to_le_bytes();
+        bytes[..3].copy_from_slice(&length[..3]);
+        more.as_bytes()
+    }
+
+    /// Carries one connection until either side or this proxy ends it. Both sides are closed when this returns.
+    async fn carry(&self, mut client: TcpStream, server: u16) -> Option<()> {
+        let mut mode = self.mode.subscribe();
+        let mut server = TcpStream::connect(("127.0.0.1", server)).await.ok()?;
+        let (mut sent, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        loop {
+            let now = *mode.borrow_and_update();
+            match now {
+                DatabaseMode::Refuse => return None,
+                DatabaseMode::Hold => {
+                    mode.changed().await.ok()?;
+                    continue;
+                }
+                _ => {}
+            }
+            tokio::select! {
+                _ = mode.changed() => {}
+                read = client.read(&mut sent) => {
+                    let bytes = &mut sent[..read.ok().filter(|read| *read > 0)?];
+                    if self.mutes(bytes) {
+                        return until_it_ends(&mut client).await;
+                    }
+                    let is_batch = position(bytes, BATCH).is_some();
+                    let mode = if is_batch { self.take_mode_of_batch() } else { DatabaseMode::Pass };
+                    if mode == DatabaseMode::CutBeforeSending {
+                        return None;
+                    }
+                    let more = self.appended(bytes);
+                    server.write_all(bytes).await.ok()?;
+                    server.write_all(more).await.ok()?;
+                    if matches!(mode, DatabaseMode::CutAfterSending | DatabaseMode::CutAfterAnswer | DatabaseMode::KeepAnswer) {
+                        let mut rest = vec![0; (packet_bytes(bytes) + HEAD_BYTES).saturating_sub(bytes.len())];
+                        client.read_exact(&mut rest).await.ok()?;
+                        server.write_all(&rest).await.ok()?;
+                        if mode == DatabaseMode::CutAfterAnswer {
+                            server.readable().await.ok()?;
+                        }
+                        if mode == DatabaseMode::KeepAnswer {
+                            return until_it_ends(&mut client).await;
+                        }
+                        return None;
+                    }
+                }
+                read = server.read(&mut answered) => {
+                    let bytes = &answered[..read.ok().filter(|read| *read > 0)?];
+                    client.write_all(bytes).await.ok()?;
+                }
+            }
+        }
+    }
+}
+
+/// Returns the length of a packet's body, from the first three bytes of its head.
+fn packet_bytes(packet: &[u8]) -> usize {
+    usize::from(packet[0]) | usize::from(packet[1]) << 8 | usize::from(packet[2]) << 16
+}
+
+/// Returns where bytes occur in others.
+fn position(bytes: &[u8], searched: &[u8]) -> Option<usize> {
+    bytes
+        .windows(searched.len())
+        .position(|window| window == searched)
+}
+
+/// Reads a connection until its client ends it, and sends nothing.
+async fn until_it_ends(client: &mut TcpStream) -> Option<()> {
+    let mut ignored = [0; 1024];
+    while client.read(&mut ignored).await.ok()? > 0 {}
+    None
+}

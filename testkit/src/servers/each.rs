@@ -1,0 +1,64 @@
+//! Tests on each kind of database server.
+
+/// Makes a test of each function on each kind of server, in modules `on_mysql` and `on_mariadb`. A test is
+/// skipped where there is no such server ([`Kind::is_available`](crate::servers::Kind::is_available)).
+///
+/// A list of names takes functions `async fn(Kind)` beside the macro:
+///
+/// ```ignore
+/// on_each_server! { a_batch_is_stored a_fenced_batch_is_not }
+/// ```
+///
+/// Groups take functions of modules of the crate. `holding(guard)` holds what `guard(kind).await` returns while
+/// the test runs; `given(setup)` passes the test what `setup(kind).await` returns in place of the kind. Paths
+/// begin with `crate`.
+///
+/// ```ignore
+/// on_each_server! {
+///     holding(crate::alone) locks { a_claim_waits_for_a_batch }
+///     given(crate::cluster::Cluster::new) moves { a_stopped_node_hands_its_shards_off }
+/// }
+/// ```
+#[macro_export]
+macro_rules! on_each_server {
+    (@kind $kind:ident $($how:ident($with:path) $module:ident { $($test:ident)* })+) => {
+        $($($crate::on_each_server! { @test $kind $how($with) $module $test })*)+
+    };
+    (@kind $kind:ident $($test:ident)*) => {
+        $($crate::on_each_server! { @test $kind $test })*
+    };
+    (@test $kind:ident $test:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            if $crate::servers::Kind::$kind.is_available() {
+                super::$test($crate::servers::Kind::$kind).await;
+            }
+        }
+    };
+    (@test $kind:ident holding($guard:path) $module:ident $test:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            if $crate::servers::Kind::$kind.is_available() {
+                let _held = $guard($crate::servers::Kind::$kind).await;
+                crate::$module::$test($crate::servers::Kind::$kind).await;
+            }
+        }
+    };
+    (@test $kind:ident given($setup:path) $module:ident $test:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            if $crate::servers::Kind::$kind.is_available() {
+                crate::$module::$test($setup($crate::servers::Kind::$kind).await).await;
+            }
+        }
+    };
+    ($($tests:tt)*) => {
+        mod on_mysql {
+            $crate::on_each_server! { @kind MySql $($tests)* }
+        }
+
+        mod on_mariadb {
+            $crate::on_each_server! { @kind MariaDb $($tests)* }
+        }
+    };
+}
