@@ -7,15 +7,15 @@
 use std::io::BufReader;
 use std::time::{Duration, Instant};
 
-use actors::coupon::offer::Status;
-use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
-use actors::time::Timestamp;
-use bench::checker::{Options, check};
-use bench::history::{
+use testkit::checker::{Options, check};
+use testkit::history::{
     self, Change, ChangeAnswer, ChangeCall, Create, CreateAnswer, Issue, IssueAnswer, Operation, Patch,
     Refusal, Span, Writer,
 };
-use bench::rows::{CouponRow, IssuanceRow, Rows, Terms};
+use testkit::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use testkit::rows::Status;
+use testkit::rows::{CouponRow, IssuanceRow, Rows, Terms};
+use testkit::time::Timestamp;
 
 /// 2027-01-15, when the made-up run begins.
 const BEGIN_US: i64 = 1_800_000_000_000_000;

@@ -1,4 +1,4 @@
-//! How long a store takes, on this machine: `cargo run --release -p firstcome-actors --example store_figures
+//! How long a store takes, on this machine: `cargo run --release -p firstcome-bench --example store_figures
 //! [directory | mysql://…]`.
 //!
 //! Batches of several sizes, each timed to its commit; then loading an owner with a million issuances. For
@@ -12,7 +12,7 @@ use actors::ids::{RequestKey, Sequence, UserId};
 use actors::store::Store;
 use actors::store::mysql::{self, MySqlStore};
 use actors::store::sqlite::{self, SqliteStore};
-use bench::owned::OwnedCoupon;
+use bench::prefilled::PrefilledCoupon;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -39,7 +39,7 @@ async fn main() -> Result<()> {
 
 async fn measure(store: &dyn Store) -> Result<()> {
     for rows in [1, 32, 128, 512, 1_024, 2_048] {
-        let coupon = OwnedCoupon::make(store).await?;
+        let coupon = PrefilledCoupon::make(store).await?;
         let times = fill(store, &coupon, rows, 65_536.min(rows * 400)).await?;
         println!(
             "batch of {rows:5} rows: median {:?}, 99 % {:?}, {} batches",
@@ -48,7 +48,7 @@ async fn measure(store: &dyn Store) -> Result<()> {
             times.len()
         );
     }
-    let coupon = OwnedCoupon::make(store).await?;
+    let coupon = PrefilledCoupon::make(store).await?;
     let started = Instant::now();
     let times = fill(store, &coupon, 2_000, MILLION).await?;
     println!(
@@ -74,7 +74,12 @@ async fn measure(store: &dyn Store) -> Result<()> {
 }
 
 /// Stores so many rows by batches of one size; how long each took, in order of length.
-async fn fill(store: &dyn Store, coupon: &OwnedCoupon, batch_rows: u64, rows: u64) -> Result<Vec<Duration>> {
+async fn fill(
+    store: &dyn Store,
+    coupon: &PrefilledCoupon,
+    batch_rows: u64,
+    rows: u64,
+) -> Result<Vec<Duration>> {
     // Sixteen bytes that come in no order, as users do.
     let user = |number: u64| UserId::parse(&format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let mut times = Vec::new();

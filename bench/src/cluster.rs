@@ -117,7 +117,7 @@ impl Cluster {
         let stopped_well = stop(&mut nodes, &mut signals).await;
         if let Some(server) = server {
             println!("stopping {}", server.kind().name());
-            tokio::task::block_in_place(|| server.stop());
+            tokio::task::block_in_place(|| drop(server));
         }
         Ok(went_well? && stopped_well)
     }
@@ -137,7 +137,7 @@ impl Cluster {
             println!("starting {}", kind.name());
             match tokio::task::block_in_place(|| Server::start(kind, &["--innodb-flush-log-at-trx-commit=1"]))
             {
-                Ok(server) => return Ok((server.fresh_database().await?, Some(server))),
+                Ok(server) => return Ok((server.url(&server.make_database("").await?, None), Some(server))),
                 Err(why) => reasons.push(format!("{}: {why}", kind.name())),
             }
         }

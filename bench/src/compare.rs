@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use actors::ids::CouponId;
 use clap::{Args, ValueEnum};
+use testkit::ids::CouponId;
 
 use crate::load::arrivals::{Bounds, Pace};
 use crate::load::coupons::{self, Wanted};
@@ -362,4 +362,9 @@ fn processors() -> usize {
 /// Milliseconds, for tables.
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
+}
+
+/// Returns the number of the shard that places a coupon.
+fn shard_of(coupon: CouponId) -> u16 {
+    actors::ids::CouponId::new(coupon.get()).map_or(0, |coupon| coupon.shard().get())
 }

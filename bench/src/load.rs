@@ -3,7 +3,7 @@
 //!
 //! [`crowd`] says who asks for what and [`arrivals`] when; both are pure but for the clock. [`mod@drive`]
 //! runs threads of [`connection`]s, which read answers with [`response`] and count them in [`tally`];
-//! [`record`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is how fast all that
+//! [`testkit::history::file`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is how fast all that
 //! goes at most, and `scheduling` keeps it from interrupting what it measures.
 
 pub mod arrivals;
@@ -13,7 +13,6 @@ pub mod coupons;
 pub mod crowd;
 pub mod drive;
 pub(crate) mod flags;
-pub mod record;
 pub mod report;
 pub mod response;
 mod scheduling;
@@ -25,17 +24,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use actors::ids::CouponId;
 use indicatif::{ProgressBar, ProgressStyle};
+use testkit::ids::CouponId;
 
-use crate::checker::{self, Options, Report};
-use crate::fetch::Fetch;
-use crate::history::{self, InputError, Operation};
 use crate::verify::{BAD_INPUT, CLEAN, FINDINGS, rendered};
 use coupons::Wanted;
 use drive::{Plan, Progress, drive};
-use record::HistoryFile;
 use report::Figures;
+use testkit::checker::{self, Options, Report};
+use testkit::fetch::Fetch;
+use testkit::history::file::HistoryFile;
+use testkit::history::{self, InputError, Operation};
 
 pub use flags::Load;
 

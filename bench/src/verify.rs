@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use actors::ids::CouponId;
 use clap::Args;
+use testkit::ids::CouponId;
 
-use crate::checker::{self, Options, Report};
-use crate::fetch::{Fetch, FetchError};
-use crate::history::{self, InputError, Operation};
 use crate::load::flags::admin_token;
-use crate::rows::Rows;
+use testkit::checker::{self, Options, Report};
+use testkit::fetch::{Fetch, FetchError};
+use testkit::history::{self, InputError, Operation};
+use testkit::rows::Rows;
 
 /// Every promise was kept.
 pub const CLEAN: u8 = 0;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use actors::time::timestamp;
-use bench::history::{self, IssueAnswer, Operation};
+use testkit::history::{self, IssueAnswer, Operation};
+use testkit::time::Timestamp;
 
 /// How long any of these runs may take on a machine that is busy with others.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -293,7 +293,7 @@ fn storing(forgets: usize) -> Service {
             shown.join(",")
         } else {
             let told = issued(stored.len() as u64 + 1, request)
-                .replace("2026-11-21T03:00:01.000500Z", &timestamp().to_string());
+                .replace("2026-11-21T03:00:01.000500Z", &Timestamp::now().to_string());
             stored.push(told.split("\r\n\r\n").nth(1).unwrap().to_owned());
             return told;
         };

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
+use crate::poll::eventually;
 use crate::ports::free_port;
 use crate::process::{Process, Spawn};
 
@@ -279,6 +280,23 @@ impl Server {
             .await?;
         connection.close().await?;
         Ok(name)
+    }
+}
+
+impl Server {
+    /// Makes an empty database and returns its name. Waits for a server that takes writes some time after
+    /// connections, as one of a replication group does.
+    ///
+    /// # Panics
+    /// If the server takes no writes in time.
+    pub async fn make_writable_database(&self) -> String {
+        let mut name = None;
+        eventually("the server takes writes", async || {
+            name = self.make_database("").await.ok();
+            name.is_some()
+        })
+        .await;
+        name.expect("a name, as the wait has ended")
     }
 }
 

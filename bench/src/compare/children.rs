@@ -6,8 +6,8 @@ use std::process::{Child as Process, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use actors::ids::CouponId;
 use reqwest::StatusCode;
+use testkit::ids::CouponId;
 
 use super::{ANSWER_LIMIT, Bench, prometheus};
 use crate::beside;

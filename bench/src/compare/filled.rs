@@ -1,17 +1,19 @@
-//! Coupons with many issuances, made in a database that no node has open: filling is not what is measured.
+//! Coupons with many issuances, made in a database that no node uses, as filling is not what is measured.
 
-use actors::ids::{CouponId, RequestKey, UserId};
+use actors::ids::{RequestKey, UserId};
 use actors::store::Store;
 use actors::store::batch::BATCH_ROWS_MAX;
 use actors::store::mysql::{self, MySqlStore};
 use actors::store::sqlite::{self, SqliteStore};
 
+use testkit::ids::CouponId;
+
 use super::Bench;
 use crate::load::Failed;
 use crate::load::crowd::{self, Crowd};
-use crate::owned::{Asker, OwnedCoupon};
+use crate::prefilled::{PrefilledCoupon, Requester};
 
-/// Makes one, in this database.
+/// Makes a coupon with so many issuances in this database.
 pub(super) async fn filled(url: &str, issued: u64) -> Result<CouponId, Failed> {
     if let Some(path) = url.strip_prefix("sqlite://") {
         let store = SqliteStore::open(&sqlite::Options::new(path)).await?;
@@ -26,7 +28,7 @@ pub(super) async fn filled(url: &str, issued: u64) -> Result<CouponId, Failed> {
     }
 }
 
-/// With users and keys as the load has them.
+/// Uses users and keys of the form that the load uses.
 async fn fill_store(store: &dyn Store, issued: u64) -> Result<CouponId, Failed> {
     let crowd = Crowd {
         name: Bench::name(),
@@ -34,8 +36,8 @@ async fn fill_store(store: &dyn Store, issued: u64) -> Result<CouponId, Failed> 
         users: None,
         seed: 0,
     };
-    let coupon = OwnedCoupon::make(store).await?;
-    let who = |number: u64| -> Asker {
+    let coupon = PrefilledCoupon::make(store).await?;
+    let requester = |number: u64| -> Requester {
         let (asked, mut user, mut key) = (
             crowd::Asked {
                 user: number,
@@ -52,6 +54,6 @@ async fn fill_store(store: &dyn Store, issued: u64) -> Result<CouponId, Failed> 
             RequestKey::parse(&String::from_utf8_lossy(&key))?,
         ))
     };
-    coupon.fill(store, issued, BATCH_ROWS_MAX, who).await?;
-    Ok(coupon.id)
+    coupon.fill(store, issued, BATCH_ROWS_MAX, requester).await?;
+    Ok(CouponId::new(coupon.id.get()).ok_or("a coupon without an id")?)
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use actors::ids::CouponId;
 use reqwest::{Client, StatusCode};
+use testkit::ids::CouponId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -105,7 +105,7 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
             asking.all_answered().await?;
             let between = three.owners(three.node(place + 1)).await?;
             pauses.extend(asking.longest_of(|coupon| {
-                before.get(&coupon.shard().get()) != between.get(&coupon.shard().get())
+                before.get(&super::shard_of(coupon)) != between.get(&super::shard_of(coupon))
             }));
             asking.begin_phase();
             three.start_again(place)?;
@@ -113,11 +113,9 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
             three.at_rest().await?;
             asking.all_answered().await?;
             let after = three.owners(three.node(place)).await?;
-            pauses.extend(
-                asking.longest_of(|coupon| {
-                    between.get(&coupon.shard().get()) != after.get(&coupon.shard().get())
-                }),
-            );
+            pauses.extend(asking.longest_of(|coupon| {
+                between.get(&super::shard_of(coupon)) != after.get(&super::shard_of(coupon))
+            }));
         }
     }
     let (requests, expected) = (asking.end().await?, 2 * COUPONS * usize::from(bench.flags.rounds));

@@ -7,9 +7,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use actors::ids::CouponId;
 use actors::metrics::{DOOR_ANSWERS, FORWARDED, PEER_FRAME_REQUESTS, PEER_ROUND_TRIP};
 use reqwest::StatusCode;
+use testkit::ids::CouponId;
 
 use super::children::processor_time;
 use super::series::{Series, verdict};
@@ -140,7 +140,7 @@ impl<'a> Pair<'a> {
     async fn of(coupon: CouponId, three: &'a Three) -> Result<Self, Failed> {
         let owners = three.owners(three.node(0)).await?;
         let name = owners
-            .get(&coupon.shard().get())
+            .get(&super::shard_of(coupon))
             .cloned()
             .flatten()
             .ok_or("a coupon has no owner")?;

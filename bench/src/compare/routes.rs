@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use actors::ids::CouponId;
+use testkit::ids::CouponId;
 
 use super::children::Child;
 use super::series::{Series, verdict};

@@ -125,7 +125,7 @@ impl StoreServer {
                     .keep();
                 Ok(format!("sqlite://{}", directory.join("firstcome.db").display()))
             }
-            Self::Server(server) => Ok(server.fresh_database().await?),
+            Self::Server(server) => Ok(server.url(&server.make_database("").await?, None)),
         }
     }
 }

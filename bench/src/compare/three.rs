@@ -12,7 +12,7 @@ use super::{ANSWER_LIMIT, Bench};
 use crate::beside;
 use crate::cluster::node::Node;
 use crate::load::Failed;
-use testkit::servers::free_port;
+use testkit::ports::free_port;
 
 /// Nodes.
 pub(super) const NODES: usize = 3;

@@ -17,9 +17,9 @@ use tokio::time::Sleep;
 use super::arrivals::Arrival;
 use super::crowd::Crowd;
 use super::drive::Worker;
-use super::record::Answer;
 use super::response::{self, ANSWER_BYTES_MAX, Response};
 use super::tally::Failure;
+use testkit::history::file::{Answer, Request};
 
 /// Bytes read at once; an answer of the service is a fraction of it.
 const READ_BYTES: usize = 8 << 10;
@@ -232,11 +232,9 @@ async fn ask(
         let (mut user, mut key) = (Vec::new(), Vec::new());
         worker.plan.crowd.write_user(asked, &mut user);
         worker.plan.crowd.write_key(asked, &mut key);
-        recorder.borrow_mut().issue(
+        recorder.borrow_mut().record(
+            Request::Issue(coupon, &user, &key),
             called,
-            coupon,
-            &user,
-            &key,
             answer.map(|answer| (answered, answer)),
         );
     }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use actors::ids::CouponId;
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
+use testkit::ids::CouponId;
 use tokio::task::JoinSet;
 
-use super::record::{Answer, Recorder};
+use testkit::history::file::{Answer, Recorder, Request};
 
 /// Coupons that are being made at a time: enough that their commits travel together.
 const CALLS: u64 = 64;
@@ -77,7 +77,8 @@ pub async fn make(
         };
         let (at, answered, status, body) = called??;
         if let Some(recorder) = &mut recorder {
-            recorder.create(
+            recorder.record(
+                Request::Create,
                 at,
                 Some((
                     answered,

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use actors::ids::CouponId;
+use testkit::ids::CouponId;
 
 /// Longest name of a run: with the number before it a user id stays within its 64 bytes.
 pub const NAME_BYTES_MAX: usize = 32;
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use std::collections::{HashMap, HashSet};
 
-    use actors::ids::{RequestKey, UserId};
+    use testkit::ids::{RequestKey, UserId};
 
     fn crowd(repeats_ppm: u32, users: Option<u64>) -> Crowd {
         Crowd {

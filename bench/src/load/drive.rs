@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
-use actors::ids::CouponId;
+use testkit::ids::CouponId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -16,10 +16,10 @@ use tokio::task::LocalSet;
 use super::arrivals::{Arrival, Arrivals, Bounds, Pace};
 use super::connection::{Connection, Target, serve};
 use super::crowd::Crowd;
-use super::record::{HistoryFile, Recorder};
 use super::response::Response;
 use super::scheduling;
 use super::tally::{Failure, Tally};
+use testkit::history::file::{HistoryFile, Recorder};
 
 /// A run in which nothing was answered for so long, while requests failed, is over: the service is gone.
 const GIVE_UP: Duration = Duration::from_secs(5);

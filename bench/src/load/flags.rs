@@ -4,8 +4,8 @@ use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use actors::ids::CouponId;
 use clap::Args;
+use testkit::ids::CouponId;
 
 use super::Failed;
 use super::arrivals::{Bounds, Pace};

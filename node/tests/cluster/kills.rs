@@ -2,11 +2,11 @@
 //! refuses connections to who is gone is measured.
 
 use std::time::Duration;
+use testkit::on_each_server;
+use testkit::poll::least_of_three;
 
 use testkit::servers::{Kind, Server};
 
-use crate::least_of_three::least_of_three;
-use crate::on_both;
 use crate::stage::Stage;
 
 /// The longest that a coupon is not issued whose owner is gone, and nobody listens there.
@@ -15,10 +15,8 @@ const TAKE_OVER_MAX: Duration = Duration::from_millis(1_500);
 /// known in time.
 const LEASE: &str = "cluster.lease=15s";
 
-async fn whoever_is_killed_others_take_over(kind: Kind) {
-    let Some(server) = Server::shared(kind) else {
-        return;
-    };
+async fn the_other_nodes_take_over_from_a_killed_one(kind: Kind) {
+    let server = Server::shared(kind);
     let mut stage = Stage::on(server, &[LEASE], false).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
@@ -61,4 +59,4 @@ async fn whoever_is_killed_others_take_over(kind: Kind) {
     stage.judge().await;
 }
 
-on_both! { whoever_is_killed_others_take_over }
+on_each_server! { the_other_nodes_take_over_from_a_killed_one }

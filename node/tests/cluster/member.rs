@@ -1,15 +1,17 @@
 //! One node of several: its process, its place on loopback, and what lies between it and its database and its
 //! peers.
 
+use crate::FIRSTCOME;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tempfile::TempDir;
-use testkit::proxy::Proxy;
-use testkit::servers::{Server, free_port};
+use testkit::database_proxy::DatabaseProxy;
+use testkit::ports::free_port;
+use testkit::process::Signal;
+use testkit::servers::Server;
 
-use crate::process::Process;
-use crate::wire::Wire;
+use testkit::link_proxy::LinkProxy;
+use testkit::node::Node;
 
 /// What all nodes know, and nobody else.
 const COOKIE: &str = "a-cookie-of-these-tests";
@@ -26,12 +28,12 @@ pub struct Member {
     /// Where its peers are told to reach it.
     pub links: String,
     /// Between it and its database.
-    pub database: Proxy,
+    pub database: DatabaseProxy,
     /// Between it and those who dial it, if there is anything.
-    pub wire: Option<Wire>,
+    pub wire: Option<LinkProxy>,
     keys: Vec<String>,
     /// Before its data, so that it ends while that is there.
-    process: Option<Process>,
+    process: Option<Node>,
     data: TempDir,
 }
 
@@ -39,13 +41,13 @@ impl Member {
     /// The node of this number, from 1, that does not run yet.
     pub async fn new(number: usize, server: &Server, database: &str, keys: &[&str], has_wire: bool) -> Self {
         let (name, http, port) = (format!("node-{number}"), free_port(), free_port());
-        let proxy = Proxy::before(server.port()).await;
+        let proxy = DatabaseProxy::before(server.port()).await;
         let wire = if has_wire {
-            Some(Wire::before(port).await)
+            Some(LinkProxy::before(port).await)
         } else {
             None
         };
-        let links = format!("127.0.0.1:{}", wire.as_ref().map_or(port, Wire::port));
+        let links = format!("127.0.0.1:{}", wire.as_ref().map_or(port, LinkProxy::port));
         let mut all = vec![
             format!("node.id={name}"),
             format!("store.url={}", server.url(database, Some(proxy.port()))),
@@ -71,7 +73,12 @@ impl Member {
 
     /// Starts it, and returns once it is ready. Blocks.
     pub fn start(&mut self) {
-        self.process = Some(Process::start_at(&self.address, self.data.path(), &self.keys));
+        self.process = Some(Node::start_at(
+            &self.address,
+            FIRSTCOME,
+            self.data.path(),
+            &self.keys,
+        ));
     }
 
     /// Whether there is a process.
@@ -81,7 +88,7 @@ impl Member {
 
     /// Asks it to stop, and returns once it has, which must go well. Blocks.
     pub fn stop(&mut self) {
-        let mut process = self.process.take().expect("a node that runs");
+        let process = self.process.take().expect("a node that runs");
         assert!(
             process.stop(STOP_LIMIT),
             "{} did not stop well: {}",

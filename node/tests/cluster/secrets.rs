@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use testkit::on_each_server;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use testkit::servers::{Kind, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::on_both;
 use crate::stage::Stage;
 
 /// What a server of TLS begins its answer with, when it is spoken to in plain text: an alert.
@@ -39,10 +39,8 @@ fn files(folder: &Path) -> [(&'static str, PathBuf); 3] {
     })
 }
 
-async fn nodes_with_certificates_answer_like_one(kind: Kind) {
-    let Some(server) = Server::shared(kind) else {
-        return;
-    };
+async fn nodes_with_certificates_form_one_cluster(kind: Kind) {
+    let server = Server::shared(kind);
     let folder = tempfile::tempdir().unwrap();
     let keys = files(folder.path()).map(|(name, path)| format!("cluster.tls.{name}={}", path.display()));
     let stage = Stage::on(server, &keys.each_ref().map(String::as_str), false).await;
@@ -64,4 +62,4 @@ async fn nodes_with_certificates_answer_like_one(kind: Kind) {
     stage.judge().await;
 }
 
-on_both! { nodes_with_certificates_answer_like_one }
+on_each_server! { nodes_with_certificates_form_one_cluster }

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use testkit::poll::eventually;
 
 use actors::cluster::placement::Plan;
 use actors::ids::{NodeId, SHARDS, ShardId};
 use actors::owning::door::DOOR_TTL;
-use bench::checker::{Options, Report};
 use reqwest::Client;
 use serde_json::Value;
+use testkit::checker::{Options, Report};
 use testkit::servers::Server;
 
-use crate::clients::{Clients, TOTAL, from_environment};
-use crate::database::database;
-use crate::eventually::eventually;
-use crate::history::History;
 use crate::member::Member;
-use crate::process::ADMIN_TOKEN;
+use testkit::clients::{Clients, TOTAL, from_environment};
+use testkit::node::ADMIN_TOKEN;
+use testkit::recorder::HttpRecorder;
 
 /// How many nodes there are where nothing else is said.
 pub const NODES: usize = 3;
@@ -35,14 +34,14 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 pub struct Stage {
     pub members: Vec<Member>,
     pub client: Client,
-    pub history: Arc<History>,
+    pub history: Arc<HttpRecorder>,
     next: AtomicU64,
 }
 
 impl Stage {
     /// So many nodes that do not run yet, with these keys, over an empty database of the server.
     pub async fn unstarted(server: &Server, nodes: usize, keys: &[&str], has_wires: bool) -> Self {
-        let name = database(server).await;
+        let name = server.make_writable_database().await;
         let mut members = Vec::new();
         for number in 1..=nodes {
             members.push(Member::new(number, server, &name, keys, has_wires).await);

@@ -1,27 +1,24 @@
 //! Databases that go away: for one node, refused and silent, and for all of them.
 
 use std::time::Duration;
+use testkit::on_each_server;
+use testkit::poll::{eventually, least_of_three};
 
-use testkit::proxy::Mode;
+use testkit::database_proxy::DatabaseMode;
 use testkit::servers::{Kind, Server};
 
-use crate::eventually::eventually;
-use crate::least_of_three::least_of_three;
-use crate::on_both;
 use crate::stage::Stage;
 
 const LEASE: Duration = Duration::from_millis(1_500);
 /// Beyond a lease, until somebody else has the shards and serves them.
 const SLACK: Duration = Duration::from_secs(1);
 
-async fn a_node_without_its_database_is_replaced_and_comes_back(kind: Kind) {
-    let Some(server) = Server::shared(kind) else {
-        return;
-    };
+async fn a_node_without_its_database_is_replaced_and_joins_again(kind: Kind) {
+    let server = Server::shared(kind);
     let stage = Stage::on(server, &["cluster.lease=1500ms", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
-    for (cut_off, mode) in [(2, Mode::Refuse), (0, Mode::Hold)] {
+    for (cut_off, mode) in [(2, DatabaseMode::Refuse), (0, DatabaseMode::Hold)] {
         least_of_three(LEASE + SLACK, async || {
             let asked = (cut_off + 1) % 3;
             let coupon = stage.coupon_of(cut_off).await;
@@ -35,7 +32,7 @@ async fn a_node_without_its_database_is_replaced_and_comes_back(kind: Kind) {
             let others: Vec<usize> = (0..3).filter(|number| *number != cut_off).collect();
             stage.settled_among(&others).await;
             stage.goes_on().await;
-            stage.members[cut_off].database.set(Mode::Pass);
+            stage.members[cut_off].database.set(DatabaseMode::Pass);
             stage.settled().await;
             stage.until_issued(cut_off, coupon).await;
             took
@@ -47,10 +44,8 @@ async fn a_node_without_its_database_is_replaced_and_comes_back(kind: Kind) {
 }
 
 /// With a server of its own, that is away for longer than a lease.
-async fn a_database_that_was_away_finds_the_nodes_as_they_were(kind: Kind) {
-    let Some(server) = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]) else {
-        return;
-    };
+async fn nodes_keep_their_incarnations_while_the_database_is_away(kind: Kind) {
+    let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     // A node that has no turn on this machine for a lease is ended, and that is not asked for here.
     let stage = Stage::on(&server, &["cluster.lease=5s", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;
@@ -82,7 +77,7 @@ async fn a_database_that_was_away_finds_the_nodes_as_they_were(kind: Kind) {
     stage.judge().await;
 }
 
-on_both! {
-    a_node_without_its_database_is_replaced_and_comes_back
-    a_database_that_was_away_finds_the_nodes_as_they_were
+on_each_server! {
+    a_node_without_its_database_is_replaced_and_joins_again
+    nodes_keep_their_incarnations_while_the_database_is_away
 }

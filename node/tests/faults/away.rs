@@ -6,17 +6,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use testkit::on_each_server;
+use testkit::poll::eventually;
 
 use actors::owning::door::DOOR_TTL;
 use reqwest::Client;
 use serde_json::{Value, json};
-use testkit::proxy::Mode;
+use testkit::database_proxy::DatabaseMode;
 use testkit::servers::{Kind, Server};
 
-use crate::clients::from_environment;
-use crate::eventually::eventually;
-use crate::history::History;
 use crate::stage::Stage;
+use testkit::clients::from_environment;
+use testkit::recorder::HttpRecorder;
 
 /// Clients that ask, and who ask about what there is not to be decided.
 const CLIENTS: u64 = 16;
@@ -47,7 +48,7 @@ struct Told {
 struct Asking {
     client: Client,
     address: String,
-    history: Arc<History>,
+    history: Arc<HttpRecorder>,
     coupons: [u64; 2],
     next: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
@@ -99,7 +100,7 @@ impl Asking {
 }
 
 /// Takes the database away for a while; what those were told who asked meanwhile.
-async fn away(stage: &Stage<'_>, mode: Mode, coupons: [u64; 2], next: &Arc<AtomicU64>) -> Vec<Told> {
+async fn away(stage: &Stage<'_>, mode: DatabaseMode, coupons: [u64; 2], next: &Arc<AtomicU64>) -> Vec<Told> {
     let over = Arc::new(AtomicBool::new(false));
     stage.proxy.set(mode);
     let away = Instant::now();
@@ -131,17 +132,15 @@ async fn away(stage: &Stage<'_>, mode: Mode, coupons: [u64; 2], next: &Arc<Atomi
     told
 }
 
-async fn a_database_that_is_away(kind: Kind) {
-    let Some(server) = Server::shared(kind) else {
-        return;
-    };
+async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind) {
+    let server = Server::shared(kind);
     let stage = Stage::on(server, &["http.deadline=1500ms", "cluster.lease=6s"]).await;
     let sold_out = stage.coupon(Some(1)).await;
     assert_eq!(stage.issue(sold_out, "winner", "key").await.0.0, 201);
     let (clients, coupons) = stage.clients(CLIENTS).await;
     stage.goes_on().await;
     let next = Arc::default();
-    for (total, mode) in [(2, Mode::Refuse), (3, Mode::Hold)] {
+    for (total, mode) in [(2, DatabaseMode::Refuse), (3, DatabaseMode::Hold)] {
         eventually("the door knows", async || {
             stage.metric("coupon_door_notices").await > 0.0
         })
@@ -173,7 +172,7 @@ async fn a_database_that_is_away(kind: Kind) {
             after < before + GROWTH_BYTES_MAX,
             "{before} bytes before, {after} after"
         );
-        stage.proxy.set(Mode::Pass);
+        stage.proxy.set(DatabaseMode::Pass);
         stage.ready().await;
         // What was true before is not told when it is no more.
         stage
@@ -195,12 +194,4 @@ async fn a_database_that_is_away(kind: Kind) {
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn while_mysql_is_away_everybody_is_answered_in_time_and_afterwards_it_goes_on() {
-    a_database_that_is_away(Kind::MySql).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn while_mariadb_is_away_everybody_is_answered_in_time_and_afterwards_it_goes_on() {
-    a_database_that_is_away(Kind::MariaDb).await;
-}
+on_each_server! { every_request_is_answered_in_time_while_the_database_is_away }

@@ -5,18 +5,19 @@
 //! `FIRSTCOME_FAULT_ROUNDS` gives a run its length.
 
 use std::time::{Duration, Instant};
+use testkit::on_each_server;
+use testkit::poll::eventually;
 
 use actors::ids::CouponId;
 use sqlx::Row;
 use sqlx::mysql::MySqlConnection;
-use testkit::proxy::Mode;
-use testkit::servers::{Kind, Server};
+use testkit::database_proxy::DatabaseMode;
+use testkit::servers::{Kind, Server, run};
 use tokio::time::timeout;
 
-use crate::clients::from_environment;
-use crate::database::{number, run};
-use crate::eventually::eventually;
+use crate::database::number;
 use crate::stage::Stage;
+use testkit::clients::from_environment;
 
 const CLIENTS: u64 = 24;
 const NOT_STORED: &str = r#"coupon_write_retries_total{reason="not_stored"}"#;
@@ -26,19 +27,17 @@ const CLASHED: &str = r#"coupon_write_retries_total{reason="clash"}"#;
 /// tried, and longer than a batch waits for a lock.
 const SOON: Duration = Duration::from_secs(2);
 
-async fn whatever_becomes_of_a_batch(kind: Kind) {
-    let Some(server) = Server::shared(kind) else {
-        return;
-    };
+async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
+    let server = Server::shared(kind);
     let stage = Stage::on(server, &[]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;
     stage.goes_on().await;
     for round in 1..=from_environment("FIRSTCOME_FAULT_ROUNDS").unwrap_or(1) {
         println!("round {round}");
         for mode in [
-            Mode::CutBeforeSending,
-            Mode::CutAfterSending,
-            Mode::CutAfterAnswer,
+            DatabaseMode::CutBeforeSending,
+            DatabaseMode::CutAfterSending,
+            DatabaseMode::CutAfterAnswer,
         ] {
             a_connection_is_cut(&stage, mode).await;
         }
@@ -59,7 +58,7 @@ async fn whatever_becomes_of_a_batch(kind: Kind) {
     assert_eq!(stage.metric("coupon_owner_panics_total").await, 0.0);
 }
 
-async fn a_connection_is_cut(stage: &Stage<'_>, mode: Mode) {
+async fn a_connection_is_cut(stage: &Stage<'_>, mode: DatabaseMode) {
     let (cuts, unknown) = (stage.proxy.cuts(), stage.logged("outcome unknown"));
     stage.proxy.set(mode);
     eventually("a batch is cut", async || stage.proxy.cuts() > cuts).await;
@@ -73,12 +72,12 @@ async fn connections_are_refused(stage: &Stage<'_>) {
     // that is known: once more. Nor must any be unknown before, of which nothing could be read either.
     eventually("a batch is not stored", async || {
         stage.ready().await;
-        stage.proxy.set(Mode::Refuse);
+        stage.proxy.set(DatabaseMode::Refuse);
         let refused = eventually("a batch comes back", async || {
             stage.metric(NOT_STORED).await > before
         });
         let _ = timeout(SOON, refused).await;
-        stage.proxy.set(Mode::Pass);
+        stage.proxy.set(DatabaseMode::Pass);
         stage.goes_on().await;
         stage.metric(NOT_STORED).await > before
     })
@@ -148,7 +147,7 @@ async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     eventually("it is found to be stored", async || {
         let cuts = stage.proxy.cuts();
         run(&mut holder, "BEGIN; SELECT * FROM coupons FOR UPDATE").await;
-        stage.proxy.set(Mode::CutAfterSending);
+        stage.proxy.set(DatabaseMode::CutAfterSending);
         eventually("a batch is cut", async || stage.proxy.cuts() > cuts).await;
         let _ = timeout(
             SOON,
@@ -172,19 +171,11 @@ async fn a_statement_is_never_answered(stage: &Stage<'_>) {
         stage.logged("the database did not answer within"),
         Instant::now(),
     );
-    stage.proxy.set(Mode::KeepAnswer);
+    stage.proxy.set(DatabaseMode::KeepAnswer);
     eventually("an answer is kept", async || stage.proxy.cuts() > cuts).await;
     stage.logs("the database did not answer within", before).await;
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     stage.goes_on().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_becomes_of_a_batch_on_mysql_every_promise_holds() {
-    whatever_becomes_of_a_batch(Kind::MySql).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_becomes_of_a_batch_on_mariadb_every_promise_holds() {
-    whatever_becomes_of_a_batch(Kind::MariaDb).await;
-}
+on_each_server! { every_promise_holds_whatever_happens_to_a_batch }

@@ -2,17 +2,18 @@
 //!
 //! `FIRSTCOME_SEED` gives a run's moments again, `FIRSTCOME_CRASH_ROUNDS` its length.
 
+use crate::FIRSTCOME;
 use std::sync::Arc;
 use std::time::Duration;
+use testkit::on_each_server;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::Client;
 
-use crate::clients::{Clients, TOTAL, from_environment};
-use crate::database::database;
-use crate::history::History;
-use crate::process::Process;
+use testkit::clients::{Clients, TOTAL, from_environment};
+use testkit::node::Node;
+use testkit::recorder::HttpRecorder;
 use testkit::servers::{Kind, Server};
 
 const CLIENTS: u64 = 48;
@@ -26,14 +27,17 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
     let data = tempfile::tempdir().unwrap();
     let mut keys = Vec::new();
     if let Some(server) = server {
-        keys.push(format!("store.url={}", server.url(&database(server).await, None)));
+        keys.push(format!(
+            "store.url={}",
+            server.url(&server.make_writable_database().await, None)
+        ));
     }
-    let mut process = Process::start_with(data.path(), &keys);
+    let mut process = Node::start(FIRSTCOME, data.path(), &keys);
     let client = Client::builder()
         .timeout(Duration::from_secs(10))
         .build()
         .unwrap();
-    let history = Arc::new(History::default());
+    let history = Arc::new(HttpRecorder::default());
     let coupons = [
         history.create(&client, &process.address, Some(TOTAL), 1).await,
         history.create(&client, &process.address, None, 1).await,
@@ -58,7 +62,7 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
             }),
             _ => {
                 process.kill();
-                process = Process::start_with(data.path(), &keys);
+                process = Node::start(FIRSTCOME, data.path(), &keys);
                 clients.turn_to(std::slice::from_ref(&process.address));
             }
         }
@@ -69,23 +73,14 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_told_is_lost_however_often_the_process_is_killed() {
+async fn no_answered_issuance_is_lost_when_the_node_is_killed() {
     rounds_of_kills(None, 20).await;
 }
 
 /// With durable commits, and rounds that last longer: a server takes seconds to come back.
-async fn rounds_on(kind: Kind) {
-    if let Some(server) = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]) {
-        rounds_of_kills(Some(&server), 6).await;
-    }
+async fn no_answered_issuance_is_lost_when_node_and_server_are_killed(kind: Kind) {
+    let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
+    rounds_of_kills(Some(&server), 6).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_told_is_lost_however_often_the_process_or_mysql_is_killed() {
-    rounds_on(Kind::MySql).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_told_is_lost_however_often_the_process_or_mariadb_is_killed() {
-    rounds_on(Kind::MariaDb).await;
-}
+on_each_server! { no_answered_issuance_is_lost_when_node_and_server_are_killed }

@@ -1,13 +1,14 @@
 //! Crowds over real sockets: thousands of users and as many repetitions at once.
 
+use crate::FIRSTCOME;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::Client;
 
-use crate::history::History;
-use crate::process::Process;
+use testkit::node::Node;
+use testkit::recorder::HttpRecorder;
 
 const CONNECTIONS: usize = 128;
 const USERS: u64 = 4_000;
@@ -15,7 +16,8 @@ const USERS: u64 = 4_000;
 async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) {
     let data = tempfile::tempdir().unwrap();
     // Far longer than the crowd takes: what is asked for here is how many there are, not how soon.
-    let process = Process::start_with(
+    let process = Node::start(
+        FIRSTCOME,
         data.path(),
         &["http.deadline=15s".to_owned(), "cluster.lease=15s".to_owned()],
     );
@@ -23,7 +25,7 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
         .timeout(Duration::from_secs(20))
         .build()
         .unwrap();
-    let history = Arc::new(History::default());
+    let history = Arc::new(HttpRecorder::default());
     let coupon = history
         .create(&client, &process.address, Some(total_quantity), per_user_limit)
         .await;

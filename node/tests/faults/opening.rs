@@ -1,13 +1,14 @@
 //! What a node refuses to start on, what it warns of, and that it waits for nothing without end.
 
+use crate::FIRSTCOME;
 use std::time::{Duration, Instant};
+use testkit::on_each_server;
 
 use sqlx::mysql::MySqlConnection;
-use testkit::proxy::{Habit, Proxy};
-use testkit::servers::{Kind, Server};
+use testkit::database_proxy::{DatabaseProxy, Rule};
+use testkit::servers::{Kind, Server, run};
 
-use crate::database::{administrator, database, run};
-use crate::process::{Process, run as run_program};
+use testkit::node::{self, Node};
 
 /// Longer than any refusal takes.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,9 +23,8 @@ struct Opening {
 impl Opening {
     /// On an empty database, through another port if one is given.
     async fn empty(server: &Server, port: Option<u16>) -> Self {
-        let name = database(server).await;
-        let mut shell = administrator(server).await.unwrap();
-        run(&mut shell, &format!("USE {name}")).await;
+        let name = server.make_writable_database().await;
+        let shell = server.shell(&name).await.unwrap();
         Self {
             url: format!("store.url={}", server.url(&name, port)),
             shell,
@@ -36,7 +36,11 @@ impl Opening {
     async fn used(server: &Server) -> Self {
         let opening = Self::empty(server, None).await;
         drop(tokio::task::block_in_place(|| {
-            Process::start_with(opening.folder.path(), std::slice::from_ref(&opening.url))
+            Node::start(
+                FIRSTCOME,
+                opening.folder.path(),
+                std::slice::from_ref(&opening.url),
+            )
         }));
         opening
     }
@@ -49,7 +53,7 @@ impl Opening {
             "store.migration_wait=1s".to_owned(),
         ];
         let (went_well, log) =
-            tokio::task::block_in_place(|| run_program(self.folder.path(), command, &keys, LIMIT));
+            tokio::task::block_in_place(|| node::run(FIRSTCOME, self.folder.path(), command, &keys, LIMIT));
         assert!(!went_well, "{command} went well: {log}");
         let last = log.lines().last().unwrap_or_default();
         assert!(
@@ -63,10 +67,8 @@ impl Opening {
     }
 }
 
-async fn what_is_refused(kind: Kind) {
-    let Some(server) = Server::shared(kind) else {
-        return;
-    };
+async fn an_incompatible_database_is_refused(kind: Kind) {
+    let server = Server::shared(kind);
     let mut opening = Opening::used(server).await;
     let newer = "INSERT INTO _sqlx_migrations VALUES (100, 'newer', NOW(), TRUE, x'00', 0), (101, 'newer', NOW(), TRUE, x'00', 0)";
     run(&mut opening.shell, newer).await;
@@ -87,18 +89,20 @@ async fn what_is_refused(kind: Kind) {
     run(&mut opening.shell, "UPDATE cluster SET shards = 256").await;
     // And with all of that mended it starts.
     drop(tokio::task::block_in_place(|| {
-        Process::start_with(opening.folder.path(), std::slice::from_ref(&opening.url))
+        Node::start(
+            FIRSTCOME,
+            opening.folder.path(),
+            std::slice::from_ref(&opening.url),
+        )
     }));
 }
 
 /// What stands between says something else to the server: as a proxy with rules of its own for sessions.
-async fn an_isolation_that_cannot_be_set(kind: Kind) {
-    let Some(server) = Server::shared(kind) else {
-        return;
-    };
-    let proxy = Proxy::with_habit(
+async fn a_session_without_the_required_isolation_is_refused(kind: Kind) {
+    let server = Server::shared(kind);
+    let proxy = DatabaseProxy::with_rule(
         server.port(),
-        Habit::Replace("LEVEL REPEATABLE READ", "LEVEL READ COMMITTED "),
+        Rule::Replace("LEVEL REPEATABLE READ", "LEVEL READ COMMITTED "),
     )
     .await;
     let opening = Opening::empty(server, Some(proxy.port())).await;
@@ -106,10 +110,8 @@ async fn an_isolation_that_cannot_be_set(kind: Kind) {
 }
 
 /// A lock that somebody holds, and servers that say nothing more at some point of the way.
-async fn nothing_is_waited_for_without_end(kind: Kind) {
-    let Some(server) = Server::shared(kind) else {
-        return;
-    };
+async fn every_wait_at_the_start_has_a_limit(kind: Kind) {
+    let server = Server::shared(kind);
     let mut opening = Opening::empty(server, None).await;
     run(
         &mut opening.shell,
@@ -132,7 +134,7 @@ async fn nothing_is_waited_for_without_end(kind: Kind) {
         "GET_LOCK",
         "CREATE TABLE IF NOT EXISTS coupons",
     ] {
-        let proxy = Proxy::with_habit(server.port(), Habit::MuteAt(said)).await;
+        let proxy = DatabaseProxy::with_rule(server.port(), Rule::MuteAt(said)).await;
         muted.push((Opening::empty(server, Some(proxy.port())).await, proxy));
     }
     // Each waits for its limit, and so all at once.
@@ -146,13 +148,15 @@ async fn nothing_is_waited_for_without_end(kind: Kind) {
 }
 
 /// With a server of its own: read-only, and with settings that do not keep commits.
-async fn a_server_that_cannot_keep_what_is_told(kind: Kind) {
-    let Some(server) = Server::own(kind, &["--log-bin=binlog", "--server-id=1", "--sync-binlog=0"]) else {
-        return;
-    };
+async fn a_server_that_may_lose_commits_is_warned_about_and_a_read_only_one_refused(kind: Kind) {
+    let server = Server::own(kind, &["--log-bin=binlog", "--server-id=1", "--sync-binlog=0"]);
     let mut opening = Opening::empty(&server, None).await;
     let process = tokio::task::block_in_place(|| {
-        Process::start_with(opening.folder.path(), std::slice::from_ref(&opening.url))
+        Node::start(
+            FIRSTCOME,
+            opening.folder.path(),
+            std::slice::from_ref(&opening.url),
+        )
     });
     for warning in [
         "innodb_flush_log_at_trx_commit = 2: commits are lost with power",
@@ -172,7 +176,7 @@ async fn a_server_that_cannot_keep_what_is_told(kind: Kind) {
     )
     .await;
     let process = tokio::task::block_in_place(|| {
-        Process::start_with(quiet.folder.path(), std::slice::from_ref(&quiet.url))
+        Node::start(FIRSTCOME, quiet.folder.path(), std::slice::from_ref(&quiet.url))
     });
     assert!(!process.log().contains("commits are lost"), "{}", process.log());
     drop(process);
@@ -181,4 +185,9 @@ async fn a_server_that_cannot_keep_what_is_told(kind: Kind) {
     opening.refused("migrate", &["the server is read-only"]);
 }
 
-crate::on_both::on_both! { what_is_refused an_isolation_that_cannot_be_set nothing_is_waited_for_without_end a_server_that_cannot_keep_what_is_told }
+on_each_server! {
+    an_incompatible_database_is_refused
+    a_session_without_the_required_isolation_is_refused
+    every_wait_at_the_start_has_a_limit
+    a_server_that_may_lose_commits_is_warned_about_and_a_read_only_one_refused
+}

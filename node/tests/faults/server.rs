@@ -2,12 +2,13 @@
 //! its own, and clients that go on asking.
 
 use std::time::Duration;
+use testkit::on_each_server;
+use testkit::poll::eventually;
 
 use sqlx::AssertSqlSafe;
-use testkit::servers::{Kind, Server, free_port};
+use testkit::ports::free_port;
+use testkit::servers::{Kind, Server, run};
 
-use crate::database::run;
-use crate::eventually::eventually;
 use crate::stage::Stage;
 
 const CLIENTS: u64 = 16;
@@ -72,10 +73,8 @@ async fn answered_in_time(stage: &Stage<'_>, coupon: u64, user: &str) -> u16 {
     answer.0
 }
 
-async fn a_demoted_server(kind: Kind) {
-    let Some(server) = Server::own(kind, &[]) else {
-        return;
-    };
+async fn a_demoted_server_stores_nothing_and_is_used_again_once_promoted(kind: Kind) {
+    let server = Server::own(kind, &[]);
     let stage = Stage::on(&server, &[LEASE]).await;
     match kind {
         Kind::MySql => {
@@ -94,17 +93,10 @@ async fn a_demoted_server(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_demoted_mysql_stores_nothing_and_is_used_when_it_is_promoted() {
-    a_demoted_server(Kind::MySql).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_demoted_mariadb_stores_nothing_and_is_used_when_it_is_promoted() {
-    a_demoted_server(Kind::MariaDb).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_leaves_its_group_stores_nothing_and_is_used_when_it_is_primary_again() {
+async fn a_member_outside_its_group_stores_nothing_and_is_used_again_as_primary() {
+    if !Kind::MySql.is_available() {
+        return;
+    }
     let address = format!("--group-replication-local-address=127.0.0.1:{}", free_port());
     let arguments = [
         "--log-bin=binlog",
@@ -117,22 +109,18 @@ async fn a_member_that_leaves_its_group_stores_nothing_and_is_used_when_it_is_pr
         "--group-replication-start-on-boot=ON",
         &address,
     ];
-    let Some(server) = Server::own(Kind::MySql, &arguments) else {
-        return;
-    };
+    let server = Server::own(Kind::MySql, &arguments);
     let stage = Stage::on(&server, &[LEASE]).await;
     taken_and_given_back(&stage, &["STOP GROUP_REPLICATION"], &["START GROUP_REPLICATION"]).await;
 }
 
 /// All tables share two files that do not grow. Somebody else's table takes what room there is.
-async fn a_full_disk(kind: Kind) {
+async fn a_full_server_refuses_and_stores_what_was_decided_once_there_is_room(kind: Kind) {
     let arguments = [
         "--innodb-data-file-path=ibdata1:12M;ibdata2:24M",
         "--innodb-file-per-table=0",
     ];
-    let Some(server) = Server::own(kind, &arguments) else {
-        return;
-    };
+    let server = Server::own(kind, &arguments);
     let stage = Stage::on(&server, &[LEASE]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;
     stage.goes_on().await;
@@ -189,12 +177,7 @@ async fn a_full_disk(kind: Kind) {
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_mysql_refuses_and_what_was_decided_is_stored_when_there_is_room() {
-    a_full_disk(Kind::MySql).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_mariadb_refuses_and_what_was_decided_is_stored_when_there_is_room() {
-    a_full_disk(Kind::MariaDb).await;
+on_each_server! {
+    a_demoted_server_stores_nothing_and_is_used_again_once_promoted
+    a_full_server_refuses_and_stores_what_was_decided_once_there_is_room
 }

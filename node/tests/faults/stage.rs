@@ -1,30 +1,30 @@
 //! A node as a child process, a proxy between it and its database server, and clients.
 
+use crate::FIRSTCOME;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use testkit::poll::eventually;
 
 use reqwest::Client;
 use serde_json::Value;
 use sqlx::mysql::MySqlConnection;
 use tempfile::TempDir;
-use testkit::proxy::Proxy;
+use testkit::database_proxy::DatabaseProxy;
 use testkit::servers::Server;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::clients::{Clients, TOTAL, from_environment};
-use crate::database::{administrator, database, run};
-use crate::eventually::eventually;
-use crate::history::{Answer, History};
-use crate::process::Process;
+use testkit::clients::{Clients, TOTAL, from_environment};
+use testkit::node::Node;
+use testkit::recorder::{Answer, HttpRecorder};
 
 /// A node before its database.
 pub struct Stage<'s> {
     pub server: &'s Server,
     pub database: String,
-    pub proxy: Proxy,
-    pub process: Process,
+    pub proxy: DatabaseProxy,
+    pub process: Node,
     pub client: Client,
-    pub history: Arc<History>,
+    pub history: Arc<HttpRecorder>,
     _data: TempDir,
 }
 
@@ -32,13 +32,13 @@ impl<'s> Stage<'s> {
     /// A node that is ready, with these keys, on an empty database of the server.
     pub async fn on(server: &'s Server, keys: &[&str]) -> Self {
         let (proxy, database, data) = (
-            Proxy::before(server.port()).await,
-            database(server).await,
+            DatabaseProxy::before(server.port()).await,
+            server.make_writable_database().await,
             tempfile::tempdir().unwrap(),
         );
         let mut all = vec![format!("store.url={}", server.url(&database, Some(proxy.port())))];
         all.extend(keys.iter().map(|key| (*key).to_owned()));
-        let process = tokio::task::block_in_place(|| Process::start_with(data.path(), &all));
+        let process = tokio::task::block_in_place(|| Node::start(FIRSTCOME, data.path(), &all));
         let client = Client::builder()
             .timeout(Duration::from_secs(10))
             .build()
@@ -108,9 +108,7 @@ impl<'s> Stage<'s> {
 
     /// A connection of the server's administrator, in the node's database, past the proxy.
     pub async fn shell(&self) -> MySqlConnection {
-        let mut shell = administrator(self.server).await.unwrap();
-        run(&mut shell, &format!("USE {}", self.database)).await;
-        shell
+        self.server.shell(&self.database).await.unwrap()
     }
 
     /// Why it is not ready; nothing if it is.

@@ -1,54 +1,59 @@
-//! A million issued to one coupon: what its owner costs in memory, and how long it takes to come.
+//! The memory and the loading time of an owner with a million issuances.
 //!
-//! A program of its own: tests of one program run side by side, and this one looks at the clock.
+//! This is a program of its own because the tests of a program run side by side, and this one measures time.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[allow(dead_code, reason = "another test program uses the rest of it")]
-#[path = "../common/process.rs"]
-mod process;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use actors::ids::{CouponId, RequestKey, UserId};
-use actors::store::batch::BATCH_ROWS_MAX;
-use actors::store::sqlite::{Options, SqliteStore};
-use bench::owned::{Asker, OwnedCoupon};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use testkit::node::{ADMIN_TOKEN, Node};
 
-use process::Process;
+/// The program under test.
+const FIRSTCOME: &str = env!("CARGO_BIN_EXE_firstcome");
 
 const MILLION: u64 = 1_000_000;
 const BYTES_MAX: u64 = 100_000_000;
-/// Several times what it takes where nothing else runs: nobody is promised how long, but it must not grow
-/// with the square of what is loaded.
+/// Several times what loading takes on an idle machine. No time is promised, but it must not grow with the
+/// square of what is loaded.
 const LOADED_WITHIN: Duration = Duration::from_secs(10);
 
-/// A million issuances, stored as owners store them.
-async fn fill(store: &SqliteStore) -> CouponId {
-    let coupon = OwnedCoupon::make(store).await.unwrap();
-    let who = |number: u64| -> Asker {
-        Ok((
-            UserId::parse(&format!("user-{number:011}"))?,
-            RequestKey::random(),
-        ))
-    };
-    coupon.fill(store, MILLION, BATCH_ROWS_MAX, who).await.unwrap();
-    coupon.id
+/// How long a node may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// The time of all issuances, in microseconds since 1970.
+const ISSUED_AT: u64 = 1_795_737_600_000_000;
+
+/// Makes a coupon and stores a million issuances of it, with user ids and keys of the usual
+/// length. Returns its id.
+async fn fill(folder: &Path) -> u64 {
+    let node = Node::start(FIRSTCOME, folder, &[]);
+    let coupon = make_coupon(&reqwest::Client::new(), &node.address, None).await;
+    assert!(node.stop(STOP_LIMIT), "{}", node.log());
+    let file = SqliteConnectOptions::new().filename(folder.join("data/firstcome.db"));
+    let statement = format!(
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {MILLION})
+         INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
+         SELECT {coupon}, n, printf('user-%011d', n), 1, substr(hex(randomblob(11)), 1, 21), {ISSUED_AT} FROM numbers"
+    );
+    let mut database = file.connect().await.unwrap();
+    let stored = sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(&mut database)
+        .await;
+    assert_eq!(stored.unwrap().rows_affected(), MILLION);
+    coupon
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_million_issuances_cost_a_hundred_megabytes_and_are_loaded_in_seconds() {
+async fn a_million_issuances_take_a_hundred_megabytes_and_load_in_seconds() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&Options::new(folder.path().join("data/firstcome.db")))
-        .await
-        .unwrap();
-    let coupon = fill(&store).await;
-    store.close().await;
+    let coupon = fill(folder.path()).await;
 
     let (mut least, mut fastest) = (u64::MAX, Duration::MAX);
-    // The machine is shared, and whether the system gives the allocator huge pages is chance: the least and
-    // the quickest of six is what the program takes.
+    // Other programs run on the machine, and the system gives the allocator huge pages or not: the least of six
+    // attempts is what the program itself takes.
     for start in 1..=6 {
         let (bytes, took) = activate(folder.path(), coupon, MILLION + start).await;
         println!(
@@ -63,21 +68,21 @@ async fn a_million_issuances_cost_a_hundred_megabytes_and_are_loaded_in_seconds(
     panic!("{least} bytes, {fastest:?}");
 }
 
-/// Starts a node and asks for one more; what it grew by, and how long that took.
-async fn activate(folder: &Path, coupon: CouponId, sequence: u64) -> (u64, Duration) {
-    // Whoever asks is to wait for it, however long it takes.
-    let mut process = Process::start_with(folder, &["http.deadline=60s".to_owned()]);
+/// Starts a node and requests one more issuance. Returns by how much the node grew and how long that took.
+async fn activate(folder: &Path, coupon: u64, sequence: u64) -> (u64, Duration) {
+    // The request waits for loading, however long that takes.
+    let node = Node::start(FIRSTCOME, folder, &["http.deadline=60s".to_owned()]);
     let (client, user) = (reqwest::Client::new(), format!("late-{sequence}"));
     let issue = |id: u64| {
-        let url = format!("http://{}/v1/coupons/{id}/issuances", process.address);
+        let url = format!("http://{}/v1/coupons/{id}/issuances", node.address);
         client.post(url).header("X-User-Id", &user).send()
     };
-    // Warm: the connection and everything else that the first request of a node makes.
-    let other = coupon_of_one(&client, &process.address).await;
+    // The first request opens the connection and whatever else a node makes once.
+    let other = make_coupon(&client, &node.address, Some(1)).await;
     assert_eq!(issue(other).await.unwrap().status(), 201);
-    let empty = process.memory();
+    let empty = node.memory();
     let begun = Instant::now();
-    let answer = issue(coupon.get()).await.unwrap();
+    let answer = issue(coupon).await.unwrap();
     let took = begun.elapsed();
     assert_eq!(answer.status(), 201);
     assert!(
@@ -87,17 +92,17 @@ async fn activate(folder: &Path, coupon: CouponId, sequence: u64) -> (u64, Durat
             .unwrap()
             .contains(&format!("\"sequence\":{sequence},"))
     );
-    let grown = process.memory() - empty;
-    process.kill();
+    let grown = node.memory() - empty;
+    node.kill();
     (grown, took)
 }
 
-/// Makes a coupon; its id.
-async fn coupon_of_one(client: &reqwest::Client, address: &str) -> u64 {
-    let body = serde_json::json!({"title": "one", "total_quantity": 1});
+/// Makes a coupon and returns its id.
+async fn make_coupon(client: &reqwest::Client, address: &str, total_quantity: Option<u64>) -> u64 {
+    let body = serde_json::json!({"title": "test", "total_quantity": total_quantity});
     let made = client
         .post(format!("http://{address}/v1/coupons"))
-        .bearer_auth(process::ADMIN_TOKEN)
+        .bearer_auth(ADMIN_TOKEN)
         .json(&body)
         .send()
         .await

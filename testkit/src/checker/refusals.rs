@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use actors::coupon::offer::Status;
+use crate::rows::Status;
 
 use super::attribution::same_request;
 use super::report::{Kind, Reporter};

@@ -1,17 +1,13 @@
-//! Random runs of a tiny service that keeps its promises: nothing may be found. With one thing changed,
-//! something must be.
+//! Random runs of a small service that keeps its promises, in which nothing may be found. With one thing
+//! changed, something must be.
 
-use actors::coupon::issued::Issued;
-use actors::coupon::ledger::{Changed, Ledger, Verdict};
-use actors::coupon::offer::{Coupon, Issuance, Offer, OfferPatch, Status};
-use actors::ids::RequestKey;
-use actors::owning::message::{self, ChangeOutcome, ChangeRefusal};
 use proptest::prelude::*;
 
 use super::super::*;
 use super::world::{at, coupon_id, user};
 use crate::history::{Change, ChangeAnswer, ChangeCall, Create, Issue, Patch, Span};
-use crate::rows::Terms;
+use crate::ids::{IssuanceId, RequestKey, Sequence, UserId};
+use crate::rows::{Status, Terms};
 
 /// What a client does.
 #[derive(Debug, Clone)]
@@ -72,138 +68,132 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
-fn patch(patch: &Patch) -> OfferPatch {
-    OfferPatch {
-        total_quantity: patch.total_quantity,
-        starts_at: patch.starts_at,
-        ends_at: patch.ends_at,
-        use_within_days: patch.use_within_days,
-        ..OfferPatch::default()
-    }
-}
-
-fn row(issuance: &Issuance) -> IssuanceRow {
-    IssuanceRow {
-        id: issuance.id,
-        user: issuance.user.clone(),
-        issued_at: issuance.issued_at,
-        expires_at: issuance.expires_at,
-    }
-}
-
-fn coupon_row(coupon: &Coupon, issued: u64) -> CouponRow {
-    let Offer {
-        total_quantity,
-        starts_at,
-        ends_at,
-        use_within_days,
-        ..
-    } = coupon.offer;
-    CouponRow {
-        id: coupon.id,
-        terms: Terms {
-            total_quantity,
-            starts_at,
-            ends_at,
-            use_within_days,
-        },
-        per_user_limit: u32::from(coupon.offer.per_user_limit),
-        status: coupon.status,
-        version: coupon.version,
-        issued,
-        created_at: coupon.created_at,
-    }
-}
-
-fn refusal(refusal: message::Refusal) -> Refusal {
-    match refusal {
-        message::Refusal::UnknownCoupon => Refusal::UnknownCoupon,
-        message::Refusal::AlreadyIssued(issuance) => Refusal::AlreadyIssued(Box::new(row(&issuance))),
-        message::Refusal::Closed => Refusal::Closed,
-        message::Refusal::Paused => Refusal::Paused,
-        message::Refusal::NotStarted {
-            starts_at,
-            server_time,
-        } => Refusal::NotStarted {
-            starts_at,
-            server_time,
-        },
-        message::Refusal::Ended { ends_at, server_time } => Refusal::Ended { ends_at, server_time },
-        message::Refusal::SoldOut { total_quantity } => Refusal::SoldOut { total_quantity },
-    }
-}
-
-/// The service, and what it has stored.
+/// A service of one coupon that keeps its promises, as simple as can be.
 struct Service {
-    ledger: Ledger,
+    coupon: CouponRow,
     rows: Rows,
+    /// Each request's user and key, with the place of its row.
+    requests: Vec<(u8, u8, usize)>,
 }
 
 impl Service {
-    fn new(quantity: Option<u64>, per_user_limit: u8) -> Self {
-        let offer = Offer {
-            total_quantity: quantity,
-            per_user_limit,
-            ..Offer::titled("model")
-        };
-        let coupon = Coupon {
-            id: coupon_id(),
-            offer,
-            status: Status::Open,
-            version: 1,
-            created_at: at(1),
-            updated_at: at(1),
+    fn new(total_quantity: Option<u64>, per_user_limit: u8) -> Self {
+        let terms = Terms {
+            total_quantity,
+            starts_at: None,
+            ends_at: None,
+            use_within_days: None,
         };
         Self {
-            ledger: Ledger::new(coupon, Issued::new(coupon_id())),
+            coupon: CouponRow {
+                id: coupon_id(),
+                terms,
+                per_user_limit: u32::from(per_user_limit),
+                status: Status::Open,
+                version: 1,
+                issued: 0,
+                created_at: at(1),
+            },
             rows: Rows::default(),
+            requests: Vec::new(),
         }
     }
 
     fn issue(&mut self, now: Timestamp, name: u8, key: Option<u8>) -> IssueAnswer {
-        let key = key.map_or_else(RequestKey::random, request_key);
-        match self.ledger.judge(now, &user_id(name), &key) {
-            Verdict::Replay(issuance) => IssueAnswer::Issued {
-                issuance: row(&issuance),
+        let known = |(user, known, _): &&(u8, u8, usize)| (*user, Some(*known)) == (name, key);
+        if let Some((.., place)) = self.requests.iter().find(known) {
+            return IssueAnswer::Issued {
+                issuance: self.rows.issuances[*place].clone(),
                 replayed: true,
+            };
+        }
+        if let Some(refusal) = self.refusal(now, &user_id(name)) {
+            return IssueAnswer::Refused(refusal);
+        }
+        self.coupon.issued += 1;
+        let issuance = IssuanceRow {
+            id: IssuanceId {
+                coupon: coupon_id(),
+                sequence: Sequence::new(self.coupon.issued),
             },
-            Verdict::Refuse(told) => IssueAnswer::Refused(refusal(told)),
-            Verdict::Grant => {
-                let issuance = row(&self.ledger.issue(now, &user_id(name), &key));
-                self.rows.issuances.push(issuance.clone());
-                IssueAnswer::Issued {
-                    issuance,
-                    replayed: false,
-                }
-            }
+            user: user_id(name),
+            issued_at: now,
+            expires_at: self.coupon.terms.use_within_days.map(|days| now.plus_days(days)),
+        };
+        self.requests
+            .extend(key.map(|key| (name, key, self.rows.issuances.len())));
+        self.rows.issuances.push(issuance.clone());
+        IssueAnswer::Issued {
+            issuance,
+            replayed: false,
         }
     }
 
-    fn change(&mut self, now: Timestamp, change: &Change) -> ChangeAnswer {
-        let change = match change {
-            Change::Patch(set) => message::Change::Patch(Box::new(patch(set))),
-            Change::Pause => message::Change::Pause,
-            Change::Resume => message::Change::Resume,
-            Change::Close => message::Change::Close,
-        };
-        let refused = |code: &str| ChangeAnswer::NotApplied(code.to_owned());
-        match self.ledger.change(now, &change, None) {
-            Changed::Made(done) => ChangeAnswer::Done(coupon_row(&done.coupon, done.issued.get())),
-            Changed::Kept(ChangeOutcome::Done(done)) => {
-                ChangeAnswer::Done(coupon_row(&done.coupon, done.issued.get()))
-            }
-            Changed::Kept(ChangeOutcome::Refused(refusal)) => match refusal {
-                ChangeRefusal::UnknownCoupon => refused("UNKNOWN_COUPON"),
-                ChangeRefusal::VersionMismatch { .. } => refused("VERSION_MISMATCH"),
-                ChangeRefusal::Closed => refused("CLOSED"),
-                ChangeRefusal::QuantityBelowIssued { .. } => refused("QUANTITY_BELOW_ISSUED"),
-                ChangeRefusal::Invalid(_) => refused("INVALID"),
-            },
+    fn refusal(&self, now: Timestamp, user: &UserId) -> Option<Refusal> {
+        let terms = self.coupon.terms;
+        let mut own = self.rows.issuances.iter().filter(|row| row.user == *user);
+        if own.clone().count() >= self.coupon.per_user_limit as usize {
+            return own
+                .next_back()
+                .map(|row| Refusal::AlreadyIssued(Box::new(row.clone())));
         }
+        match self.coupon.status {
+            Status::Closed => return Some(Refusal::Closed),
+            Status::Paused => return Some(Refusal::Paused),
+            Status::Open => {}
+        }
+        if let Some(starts_at) = terms.starts_at.filter(|starts_at| now < *starts_at) {
+            let server_time = now;
+            return Some(Refusal::NotStarted {
+                starts_at,
+                server_time,
+            });
+        }
+        if let Some(ends_at) = terms.ends_at.filter(|ends_at| now >= *ends_at) {
+            let server_time = now;
+            return Some(Refusal::Ended { ends_at, server_time });
+        }
+        let total_quantity = terms
+            .total_quantity
+            .filter(|total| self.coupon.issued >= *total)?;
+        Some(Refusal::SoldOut { total_quantity })
+    }
+
+    fn change(&mut self, change: &Change) -> ChangeAnswer {
+        let refused = |code: &str| ChangeAnswer::NotApplied(code.to_owned());
+        let mut next = self.coupon.clone();
+        match change {
+            Change::Patch(patch) => {
+                let terms = &mut next.terms;
+                terms.total_quantity = patch.total_quantity.unwrap_or(terms.total_quantity);
+                terms.starts_at = patch.starts_at.unwrap_or(terms.starts_at);
+                terms.ends_at = patch.ends_at.unwrap_or(terms.ends_at);
+                terms.use_within_days = patch.use_within_days.unwrap_or(terms.use_within_days);
+            }
+            Change::Pause => next.status = Status::Paused,
+            Change::Resume => next.status = Status::Open,
+            Change::Close => next.status = Status::Closed,
+        }
+        if next == self.coupon {
+            return ChangeAnswer::Done(next);
+        }
+        if self.coupon.status == Status::Closed {
+            return refused("CLOSED");
+        }
+        if next.terms.total_quantity.is_some_and(|total| total < next.issued) {
+            return refused("QUANTITY_BELOW_ISSUED");
+        }
+        let window = next.terms.starts_at.zip(next.terms.ends_at);
+        if window.is_some_and(|(starts_at, ends_at)| starts_at >= ends_at) {
+            return refused("INVALID");
+        }
+        next.version += 1;
+        self.coupon = next.clone();
+        ChangeAnswer::Done(next)
     }
 }
 
-fn user_id(number: u8) -> actors::ids::UserId {
+fn user_id(number: u8) -> UserId {
     user(&format!("user-{number}"))
 }
 
@@ -243,7 +233,7 @@ fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: 
         }
         What::Change(change) => {
             let told = if is_decided {
-                service.change(now, change)
+                service.change(change)
             } else {
                 ChangeAnswer::Unknown
             };
@@ -266,7 +256,7 @@ fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: 
 /// Runs the steps, decided in the order of their moments of decision.
 fn run(steps: &[Step], quantity: Option<u64>, limit: u8, skew: i64) -> (Vec<Operation>, Rows) {
     let mut service = Service::new(quantity, limit);
-    let coupon = coupon_row(service.ledger.coupon(), 0);
+    let coupon = service.coupon.clone();
     let made = CreateAnswer::Created {
         coupon,
         replayed: false,
@@ -290,11 +280,7 @@ fn run(steps: &[Step], quantity: Option<u64>, limit: u8, skew: i64) -> (Vec<Oper
             .into_iter()
             .map(|(decided, call, step)| carry_out(&mut service, step, call, decided, skew)),
     );
-    let issued = service.ledger.last().get();
-    service
-        .rows
-        .coupons
-        .push(coupon_row(service.ledger.coupon(), issued));
+    service.rows.coupons.push(service.coupon);
     (history, service.rows)
 }
 
@@ -314,10 +300,10 @@ fn break_one(history: &mut [Operation], rows: &mut Rows, which: u8, chosen: usiz
     match which {
         0 => drop(rows.issuances.remove(stored)),
         1 => rows.issuances[stored].user = user("mallory"),
-        2 => issuance.id.sequence = issuance.id.sequence.next(),
+        2 => issuance.id.sequence = Sequence::new(issuance.id.sequence.get() + 1),
         3 => issuance.issued_at = Timestamp::from_micros(issuance.issued_at.as_micros() + 1)?,
         4 => {
-            let id = actors::ids::IssuanceId {
+            let id = IssuanceId {
                 coupon: coupon_id(),
                 sequence: service_next(rows),
             };
@@ -345,8 +331,8 @@ fn break_one(history: &mut [Operation], rows: &mut Rows, which: u8, chosen: usiz
     Some(())
 }
 
-fn service_next(rows: &Rows) -> actors::ids::Sequence {
-    actors::ids::Sequence::new(rows.issuances.len() as u64 + 1)
+fn service_next(rows: &Rows) -> Sequence {
+    Sequence::new(rows.issuances.len() as u64 + 1)
 }
 
 proptest! {

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 
-use crate::history::History;
+use crate::recorder::HttpRecorder;
 
 /// What the first of the two coupons begins with. The other has no limit.
 pub const TOTAL: u64 = 1_000;
@@ -32,7 +32,7 @@ pub fn from_environment(name: &str) -> Option<u64> {
 struct OneOfThem {
     client: Client,
     addresses: watch::Receiver<Vec<String>>,
-    history: Arc<History>,
+    history: Arc<HttpRecorder>,
     coupons: [u64; 2],
     next: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
@@ -59,7 +59,7 @@ impl Clients {
         seed: u64,
         client: &Client,
         addresses: &[String],
-        history: &Arc<History>,
+        history: &Arc<HttpRecorder>,
         coupons: [u64; 2],
     ) -> Self {
         let (sender, addresses) = watch::channel(addresses.to_vec());

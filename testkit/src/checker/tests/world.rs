@@ -1,7 +1,7 @@
 //! A history and its rows, made by hand. Times are milliseconds after an hour that is long past.
 
-use actors::coupon::offer::Status;
-use actors::ids::{IssuanceId, RequestKey, Sequence, UserId};
+use crate::ids::{IssuanceId, RequestKey, Sequence, UserId};
+use crate::rows::Status;
 
 use super::super::*;
 use crate::history::{Change, ChangeAnswer, ChangeCall, Create, Issue, Patch, Span};

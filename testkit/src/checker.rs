@@ -23,8 +23,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use actors::ids::CouponId;
-use actors::time::Timestamp;
+use crate::ids::CouponId;
+use crate::time::Timestamp;
 use hashbrown::HashMap;
 
 use crate::history::{CreateAnswer, IssueAnswer, Operation, Refusal};

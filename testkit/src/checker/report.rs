@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use actors::ids::CouponId;
+use crate::ids::CouponId;
 use serde::Serialize;
 
 use crate::history::Operation;

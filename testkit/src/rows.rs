@@ -5,12 +5,40 @@
 
 use std::io::{BufRead, Write};
 
-use actors::coupon::offer::Status;
-use actors::ids::{CouponId, IssuanceId, UserId};
-use actors::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::history::InputError;
+use crate::ids::{CouponId, IssuanceId, UserId};
+use crate::time::Timestamp;
+
+/// What administrators allow for a coupon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It is issued.
+    Open,
+    /// It is not issued until it is resumed.
+    Paused,
+    /// It is never issued again.
+    Closed,
+}
+
+impl Status {
+    /// Reads its name in JSON.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Open, Self::Paused, Self::Closed]
+            .into_iter()
+            .find(|status| status.as_str() == name)
+    }
+
+    /// Returns its name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Paused => "paused",
+            Self::Closed => "closed",
+        }
+    }
+}
 
 /// The parts of an offer that decide who is given a coupon and what is written about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use actors::coupon::offer::Status;
-use actors::time::Timestamp;
+use crate::rows::Status;
+use crate::time::Timestamp;
 
 use super::report::{Kind, Reporter};
 use crate::history::{Change, ChangeAnswer, ChangeCall, CreateAnswer, Operation};

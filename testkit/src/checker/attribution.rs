@@ -1,6 +1,6 @@
 //! Which request each row belongs to, and what that says about when it was decided.
 
-use actors::ids::Sequence;
+use crate::ids::Sequence;
 
 use super::report::{Kind, Reporter};
 use super::{Case, Entry, KEYLESS, answered, micros};

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use actors::ids::{RequestKey, UserId};
-use actors::time::Timestamp;
+use crate::ids::{RequestKey, UserId};
+use crate::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -5,7 +5,7 @@ use super::report::{Kind, Reporter};
 use super::timeline::Version;
 use super::{Case, micros};
 use crate::rows::IssuanceRow;
-use actors::coupon::offer::Status;
+use crate::rows::Status;
 
 impl Case<'_> {
     /// Bounds every decision by its calls and answers and by `issued_at`; then each by those before and after

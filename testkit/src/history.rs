@@ -23,11 +23,12 @@
 use std::fmt;
 use std::io::{BufRead, Write};
 
-use actors::ids::{CouponId, RequestKey, UserId};
-use actors::time::Timestamp;
+use crate::ids::{CouponId, RequestKey, UserId};
+use crate::time::Timestamp;
 
 use crate::rows::{CouponRow, IssuanceRow};
 
+pub mod file;
 mod line;
 
 /// A line that cannot be read.

@@ -1,5 +1,5 @@
-//! A coupon that this program itself owns, so that issuances can be stored as owners store them, but without
-//! the way there: for tests and measurements of what comes after.
+//! A coupon with issuances that this program stores itself, in the batches of an owner but without a node, to
+//! measure what many issuances cost later.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,37 +10,37 @@ use actors::store::batch::{Batch, Entries, Portion};
 use actors::store::{Claim, Created, NewCoupon, Store, StoreError};
 use actors::time::timestamp;
 
-/// Why a database of our own does not do as it should.
+/// A coupon that could not be filled.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnedError {
+pub enum PrefillError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A user or a key is none.
+    /// A text is not a user id or a request key.
     #[error(transparent)]
     Id(#[from] InvalidId),
-    /// Something was in the way that only another program can have put there.
-    #[error("the database is not this program's alone: {0}")]
+    /// Another program uses the database.
+    #[error("another program uses the database: {0}")]
     Shared(&'static str),
 }
 
 /// The user of an issuance, and the key of the request for it.
-pub type Asker = Result<(UserId, RequestKey), InvalidId>;
+pub type Requester = Result<(UserId, RequestKey), InvalidId>;
 
-/// A coupon without a limit of quantity, one for each user. Whoever serves it later claims its shard from an
-/// owner that never lived.
+/// A coupon without a limit of quantity, one for each user. A node that serves it later claims its shard from an
+/// incarnation that never ran.
 #[derive(Debug, Clone, Copy)]
-pub struct OwnedCoupon {
-    /// Which one.
+pub struct PrefilledCoupon {
+    /// Its id.
     pub id: CouponId,
     fence: Fence,
 }
 
-impl OwnedCoupon {
-    /// Makes it, in a database that no node has open, and claims its shard.
-    pub async fn make(store: &dyn Store) -> Result<Self, OwnedError> {
+impl PrefilledCoupon {
+    /// Makes a coupon in a database that no node uses, and claims its shard.
+    pub async fn make(store: &dyn Store) -> Result<Self, PrefillError> {
         store.check().await?;
-        let offer = Offer::titled("owned");
+        let offer = Offer::titled("prefilled");
         let new = NewCoupon {
             key: RequestKey::random(),
             offer,
@@ -48,7 +48,7 @@ impl OwnedCoupon {
             created_at: timestamp(),
         };
         let Created::New(coupon) = store.create_coupon(&new).await? else {
-            return Err(OwnedError::Shared("a new coupon was there before"));
+            return Err(PrefillError::Shared("a new coupon was there before"));
         };
         let shard = coupon.id.shard();
         let seen = store
@@ -56,12 +56,12 @@ impl OwnedCoupon {
             .await?
             .into_iter()
             .find(|row| row.id == shard)
-            .ok_or(OwnedError::Shared("a shard has no row"))?;
+            .ok_or(PrefillError::Shared("a shard has no row"))?;
         let claimant = Incarnation::random();
         let claimed = store.claim(&[Claim { seen, claimant }]).await?;
         let epoch = claimed
             .first()
-            .ok_or(OwnedError::Shared("a shard was not claimed"))?
+            .ok_or(PrefillError::Shared("a shard was not claimed"))?
             .epoch;
         Ok(Self {
             id: coupon.id,
@@ -72,15 +72,15 @@ impl OwnedCoupon {
         })
     }
 
-    /// What stores these sequences, each for the user and with the key that `who` gives it: one batch.
+    /// Returns one batch that stores these sequences, each with the user and the key that `requester` returns.
     pub fn batch(
         &self,
         sequences: RangeInclusive<u64>,
-        mut who: impl FnMut(u64) -> Asker,
-    ) -> Result<Batch, OwnedError> {
+        mut requester: impl FnMut(u64) -> Requester,
+    ) -> Result<Batch, PrefillError> {
         let issued_at = timestamp();
         let issuance = |sequence: u64| -> Result<Issuance, InvalidId> {
-            let (user, key) = who(sequence)?;
+            let (user, key) = requester(sequence)?;
             let id = IssuanceId {
                 coupon: self.id,
                 sequence: Sequence::new(sequence),
@@ -105,26 +105,27 @@ impl OwnedCoupon {
         })
     }
 
-    /// Stores so many issuances, by batches of `rows`.
+    /// Stores the first `issued` issuances in batches of `rows`.
     pub async fn fill(
         &self,
         store: &dyn Store,
         issued: u64,
         rows: usize,
-        mut who: impl FnMut(u64) -> Asker,
-    ) -> Result<(), OwnedError> {
+        mut requester: impl FnMut(u64) -> Requester,
+    ) -> Result<(), PrefillError> {
         for first in (1..=issued).step_by(rows) {
             let last = issued.min(first + rows as u64 - 1);
-            self.write(store, &self.batch(first..=last, &mut who)?).await?;
+            self.write(store, &self.batch(first..=last, &mut requester)?)
+                .await?;
         }
         Ok(())
     }
 
-    /// Stores a batch of this coupon, whole.
-    pub async fn write(&self, store: &dyn Store, batch: &Batch) -> Result<(), OwnedError> {
+    /// Stores a batch of this coupon, requesterle.
+    pub async fn write(&self, store: &dyn Store, batch: &Batch) -> Result<(), PrefillError> {
         match store.write(batch).await? == batch.rows() as u64 {
             true => Ok(()),
-            false => Err(OwnedError::Shared("rows were not stored")),
+            false => Err(PrefillError::Shared("rows were not stored")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writes what clients saw as a history ([`crate::history`]), from many threads into one file.
+//! Writes a history from many threads into one file.
 //!
 //! Lines are put together from the answer's own bytes, as reading and writing each body would cost more than
 //! the request. A thread in front of a slow disk waits with its next request, so that what waits here is
@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use actors::ids::CouponId;
+use crate::ids::CouponId;
 use serde::de::IgnoredAny;
 
 /// Bytes that are handed to the writer together.
@@ -19,7 +19,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that may wait for the disk.
 const CHUNKS_MAX: usize = 64;
 
-/// Wall-clock microseconds that never step back: the time at one moment, and the steady clock since.
+/// Wall-clock microseconds that never step back: one reading of the wall clock, and the monotonic clock since.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     micros: i64,
@@ -27,7 +27,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// From now on.
+    /// Reads both clocks.
     pub fn new() -> Self {
         let since = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -58,7 +58,7 @@ pub struct Answer<'a> {
     pub status: u16,
     /// Whether it carried `Idempotent-Replayed: true`.
     pub replayed: bool,
-    /// What it said.
+    /// Its body.
     pub body: &'a [u8],
 }
 
@@ -71,7 +71,7 @@ pub struct HistoryFile {
 }
 
 impl HistoryFile {
-    /// Makes the file, over what was there.
+    /// Makes the file, or empties it.
     pub fn create(path: &Path) -> std::io::Result<Self> {
         let file = File::create(path)?;
         let (sender, receiver) = sync_channel(CHUNKS_MAX);
@@ -82,7 +82,7 @@ impl HistoryFile {
         })
     }
 
-    /// A recorder for one thread.
+    /// Returns a recorder for one thread.
     pub fn recorder(&self) -> Recorder {
         Recorder {
             sender: self.sender.clone(),
@@ -91,7 +91,7 @@ impl HistoryFile {
         }
     }
 
-    /// Waits until everything is written. All recorders must be gone.
+    /// Waits until everything is written. All recorders must have been dropped.
     pub fn finish(self) -> std::io::Result<()> {
         drop(self.sender);
         self.writer
@@ -100,7 +100,7 @@ impl HistoryFile {
     }
 }
 
-/// Writes until nobody is left who could send more.
+/// Writes until all recorders are dropped.
 fn write(mut file: File, chunks: &Receiver<Vec<u8>>) -> std::io::Result<()> {
     for chunk in chunks {
         file.write_all(&chunk)?;
@@ -108,7 +108,67 @@ fn write(mut file: File, chunks: &Receiver<Vec<u8>>) -> std::io::Result<()> {
     file.flush()
 }
 
-/// What one thread records.
+/// A request, as its line names it.
+#[derive(Debug, Clone, Copy)]
+pub enum Request<'a> {
+    /// An administrator's request to make a coupon.
+    Create,
+    /// An administrator's request to change one: `"pause"`, `"resume"`, `"close"` or `{"patch": {…}}`.
+    Change(CouponId, &'a serde_json::Value),
+    /// A user's request for a coupon, with its key. JSON must write user and key as they are.
+    Issue(CouponId, &'a [u8], &'a [u8]),
+}
+
+/// Appends the line of one request and its answer, if one came whole, to a buffer. Times are in microseconds.
+pub fn append(buffer: &mut Vec<u8>, request: Request<'_>, call_us: i64, answer: Option<(i64, Answer<'_>)>) {
+    // Writing to a Vec does not fail.
+    let _ = match request {
+        Request::Create => write!(buffer, "{{\"create\":{{\"call_us\":{call_us}"),
+        Request::Change(coupon, change) => write!(
+            buffer,
+            "{{\"change\":{{\"call_us\":{call_us},\"coupon\":{coupon},\"change\":{change}"
+        ),
+        Request::Issue(coupon, user, key) => {
+            let _ = write!(
+                buffer,
+                "{{\"issue\":{{\"call_us\":{call_us},\"coupon\":{coupon},\"user\":\""
+            );
+            buffer.extend_from_slice(user);
+            buffer.extend_from_slice(b"\",\"key\":\"");
+            buffer.extend_from_slice(key);
+            buffer.extend_from_slice(b"\"");
+            Ok(())
+        }
+    };
+    let Some((answer_us, answer)) = answer else {
+        return buffer.extend_from_slice(b",\"answer\":null}}\n");
+    };
+    let Answer {
+        status,
+        replayed,
+        body,
+    } = answer;
+    let _ = write!(
+        buffer,
+        ",\"answer_us\":{answer_us},\"answer\":{{\"status\":{status},\"replayed\":{replayed},\"body\":"
+    );
+    append_body(buffer, body);
+    buffer.extend_from_slice(b"}}}\n");
+}
+
+/// Appends the body as it came if that is JSON on one line, else as JSON on one line, or null if it is not JSON.
+fn append_body(buffer: &mut Vec<u8>, body: &[u8]) {
+    if serde_json::from_slice::<IgnoredAny>(body).is_err() {
+        buffer.extend_from_slice(b"null");
+    } else if body.contains(&b'\n') {
+        let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let _ = write!(buffer, "{value}");
+    } else {
+        buffer.extend_from_slice(body);
+    }
+}
+
+/// Records the requests of one thread.
 #[derive(Debug)]
 pub struct Recorder {
     sender: SyncSender<Vec<u8>>,
@@ -117,78 +177,17 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A user's request, and its answer if one came whole. User and key are such that JSON writes them as
-    /// they are.
-    pub fn issue(
-        &mut self,
-        called: Instant,
-        coupon: CouponId,
-        user: &[u8],
-        key: &[u8],
-        answer: Option<(Instant, Answer<'_>)>,
-    ) {
-        // Writing to a Vec does not fail.
-        let _ = write!(
-            self.buffer,
-            "{{\"issue\":{{\"call_us\":{},\"coupon\":{coupon},\"user\":\"",
-            self.clock.micros(called)
-        );
-        self.buffer.extend_from_slice(user);
-        self.buffer.extend_from_slice(b"\",\"key\":\"");
-        self.buffer.extend_from_slice(key);
-        self.buffer.push(b'"');
-        self.end(answer);
-    }
-
-    /// An administrator's request for a coupon, and its answer if one came whole.
-    pub fn create(&mut self, called: Instant, answer: Option<(Instant, Answer<'_>)>) {
-        let _ = write!(
-            self.buffer,
-            "{{\"create\":{{\"call_us\":{}",
-            self.clock.micros(called)
-        );
-        self.end(answer);
-    }
-
-    fn end(&mut self, answer: Option<(Instant, Answer<'_>)>) {
-        let Some((
-            at,
-            Answer {
-                status,
-                replayed,
-                body,
-            },
-        )) = answer
-        else {
-            self.buffer.extend_from_slice(b",\"answer\":null}}\n");
-            return self.hand_over(CHUNK_BYTES);
-        };
-        let _ = write!(
-            self.buffer,
-            ",\"answer_us\":{},\"answer\":{{\"status\":{status},\"replayed\":{replayed},\"body\":",
-            self.clock.micros(at)
-        );
-        self.body(body);
-        self.buffer.extend_from_slice(b"}}}\n");
+    /// Records a request and its answer, if one came whole.
+    pub fn record(&mut self, request: Request<'_>, called: Instant, answer: Option<(Instant, Answer<'_>)>) {
+        let answer = answer.map(|(at, answer)| (self.clock.micros(at), answer));
+        append(&mut self.buffer, request, self.clock.micros(called), answer);
         self.hand_over(CHUNK_BYTES);
-    }
-
-    /// The body as it came if that is JSON on one line, and else as JSON on one line, or null if it is none.
-    fn body(&mut self, body: &[u8]) {
-        if serde_json::from_slice::<IgnoredAny>(body).is_err() {
-            self.buffer.extend_from_slice(b"null");
-        } else if body.contains(&b'\n') {
-            let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-            let _ = write!(self.buffer, "{value}");
-        } else {
-            self.buffer.extend_from_slice(body);
-        }
     }
 
     fn hand_over(&mut self, at_least: usize) {
         if self.buffer.len() >= at_least {
             let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
-            // A writer that failed is gone, and says why when all is over.
+            // A writer that failed is gone; `HistoryFile::finish` returns its error.
             let _ = self.sender.send(chunk);
         }
     }
@@ -211,7 +210,7 @@ mod tests {
         b"{\"id\":\"42-1\",\"coupon_id\":42,\"user_id\":\"alice\",\n \"sequence\":1,\"issued_at\":\"2026-11-21T03:00:01.000500Z\",\"expires_at\":null}";
 
     #[test]
-    fn what_is_recorded_is_a_history() {
+    fn recorded_requests_are_read_as_a_history() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history.jsonl");
         let file = HistoryFile::create(&path).unwrap();
@@ -229,11 +228,9 @@ mod tests {
                 let mut recorder = file.recorder();
                 std::thread::spawn(move || {
                     for (status, body) in answers {
-                        recorder.issue(
+                        recorder.record(
+                            Request::Issue(coupon, b"alice", b"k"),
                             called,
-                            coupon,
-                            b"alice",
-                            b"k",
                             Some((
                                 at,
                                 Answer {
@@ -244,7 +241,7 @@ mod tests {
                             )),
                         );
                     }
-                    recorder.issue(called, coupon, b"alice", b"k", None);
+                    recorder.record(Request::Issue(coupon, b"alice", b"k"), called, None);
                 })
             })
             .collect();

@@ -1,0 +1,207 @@
+//! Sends clients' requests over HTTP and records them with their answers, for the checker.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::checker::{self, Options, Report};
+use crate::fetch::Fetch;
+use crate::history::file::{self, Request};
+use crate::history::{self, Operation};
+use crate::ids::CouponId;
+use crate::node::ADMIN_TOKEN;
+use crate::time::Timestamp;
+
+/// An answer: its status and body.
+pub type Answer = (u16, Value);
+
+/// Records a history while it sends requests.
+#[derive(Debug, Default)]
+pub struct HttpRecorder {
+    lines: Mutex<Vec<u8>>,
+    coupons: Mutex<HashSet<CouponId>>,
+    issued: AtomicU64,
+}
+
+impl HttpRecorder {
+    /// Makes a coupon and returns its id.
+    ///
+    /// # Panics
+    /// If it is not made.
+    pub async fn create(
+        &self,
+        client: &Client,
+        address: &str,
+        total_quantity: Option<u64>,
+        per_user_limit: u8,
+    ) -> u64 {
+        let body = json!({"title": "test", "total_quantity": total_quantity, "per_user_limit": per_user_limit, "use_within_days": 30});
+        let request = client
+            .post(format!("http://{address}/v1/coupons"))
+            .bearer_auth(ADMIN_TOKEN)
+            .json(&body);
+        let (_, coupon) = self.send(Request::Create, request).await.expect("an answer");
+        let id = coupon["id"].as_u64().and_then(CouponId::new).expect("a coupon");
+        self.coupons().insert(id);
+        id.get()
+    }
+
+    /// Requests the coupon for a user. Returns the answer, or `None` if none came.
+    pub async fn issue(
+        &self,
+        client: &Client,
+        address: &str,
+        coupon: u64,
+        user: &str,
+        key: &str,
+    ) -> Option<Answer> {
+        let request = client
+            .post(format!("http://{address}/v1/coupons/{coupon}/issuances"))
+            .header("X-User-Id", user)
+            .header("Idempotency-Key", key);
+        let issue = Request::Issue(coupon_id(coupon), user.as_bytes(), key.as_bytes());
+        let answer = self.send(issue, request).await;
+        if matches!(answer, Some((201, _))) {
+            self.issued.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Returns how many requests were answered with an issuance.
+    pub fn issued(&self) -> u64 {
+        self.issued.load(Ordering::Relaxed)
+    }
+
+    /// Returns the operations without an answer and those answered with a status of 500 or more, as lines.
+    pub fn failures(&self) -> Vec<String> {
+        let failed = |line: &&str| {
+            let line: Value = serde_json::from_str(line).expect("a recorded line is JSON");
+            let operation = line.as_object().and_then(|line| line.values().next());
+            let status = operation.and_then(|operation| operation["answer"]["status"].as_u64());
+            status.is_none_or(|status| status >= 500)
+        };
+        self.text().lines().filter(failed).map(str::to_owned).collect()
+    }
+
+    /// Changes the coupon as an administrator: `"pause"`, `"resume"`, or `{"patch": {…}}`. Returns the answer, or
+    /// `None` if none came.
+    ///
+    /// # Panics
+    /// If the change is none of these.
+    pub async fn change(&self, client: &Client, address: &str, coupon: u64, change: Value) -> Option<Answer> {
+        let url = format!("http://{address}/v1/coupons/{coupon}");
+        let request = match (&change, change.get("patch")) {
+            (_, Some(patch)) => client.patch(url).json(patch),
+            (Value::String(name), _) => client.post(format!("{url}/{name}")),
+            other => panic!("{other:?} is no change"),
+        };
+        self.send(
+            Request::Change(coupon_id(coupon), &change),
+            request.bearer_auth(ADMIN_TOKEN),
+        )
+        .await
+    }
+
+    /// Sends a request and records it.
+    async fn send(&self, what: Request<'_>, request: RequestBuilder) -> Option<Answer> {
+        let call_us = Timestamp::now().as_micros();
+        let read = read(request).await;
+        let answer_us = Timestamp::now().as_micros();
+        let (body, answer) = match &read {
+            Some((status, replayed, body)) => (body.to_string(), Some((*status, *replayed))),
+            None => (String::new(), None),
+        };
+        let answer = answer.map(|(status, replayed)| {
+            let body = body.as_bytes();
+            (
+                answer_us,
+                file::Answer {
+                    status,
+                    replayed,
+                    body,
+                },
+            )
+        });
+        file::append(&mut self.lines(), what, call_us, answer);
+        read.map(|(status, _, body)| (status, body))
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn coupons(&self) -> MutexGuard<'_, HashSet<CouponId>> {
+        self.coupons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.lines()).into_owned()
+    }
+
+    /// Checks the history against the rows that are stored now.
+    ///
+    /// # Panics
+    /// If a promise was broken; the message holds the findings.
+    pub async fn judge(&self, address: &str) -> Report {
+        self.judge_by(address, &Options::default()).await
+    }
+
+    /// The same with other options.
+    ///
+    /// # Panics
+    /// If a promise was broken; the message holds the findings.
+    pub async fn judge_by(&self, address: &str, options: &Options) -> Report {
+        let coupons = self.coupons().clone();
+        judge(&self.text(), address, &coupons, options).await
+    }
+
+    /// Checks the requests for these coupons since a moment against the rows that are stored now, for a database
+    /// that has lost earlier rows. No administrator may have changed the coupons since then.
+    ///
+    /// # Panics
+    /// If a promise was broken; the message holds the findings.
+    pub async fn judge_issues(&self, address: &str, coupons: &[u64], since: Timestamp) -> Report {
+        let text = self.text();
+        let is_meant = |line: &&str| {
+            let line: Value = serde_json::from_str(line).expect("a recorded line is JSON");
+            let issue = &line["issue"];
+            coupons.iter().any(|coupon| issue["coupon"] == *coupon)
+                && issue["call_us"].as_i64() >= Some(since.as_micros())
+        };
+        let lines: Vec<&str> = text.lines().filter(is_meant).collect();
+        let coupons = coupons.iter().map(|coupon| coupon_id(*coupon)).collect();
+        let options = Options {
+            foreign: true,
+            ..Options::default()
+        };
+        judge(&lines.join("\n"), address, &coupons, &options).await
+    }
+}
+
+async fn judge(lines: &str, address: &str, coupons: &HashSet<CouponId>, options: &Options) -> Report {
+    let operations: Result<Vec<Operation>, _> = history::read(lines.as_bytes()).collect();
+    let operations = operations.expect("recorded lines are a history");
+    let fetch = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN);
+    let rows = fetch.rows(coupons).await.expect("rows are read");
+    let report = checker::check(&operations, &rows, options);
+    let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(report.is_clean(), "{}", findings.join("\n"));
+    println!("{} issuances; answers: {:?}", report.issuances, report.answers);
+    report
+}
+
+fn coupon_id(coupon: u64) -> CouponId {
+    CouponId::new(coupon).expect("a coupon id")
+}
+
+async fn read(request: RequestBuilder) -> Option<(u16, bool, Value)> {
+    let answer = request.send().await.ok()?;
+    let (status, replayed) = (
+        answer.status().as_u16(),
+        answer.headers().contains_key("idempotent-replayed"),
+    );
+    Some((status, replayed, answer.json().await.ok()?))
+}
