@@ -6,7 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{ADMIN_TOKEN, LIMIT, TestNode, eventually};
+use testkit::poll::eventually;
+
+use crate::support::{ADMIN_TOKEN, LIMIT, TestNode};
 
 /// Number of hostile clients at the same time: many more than the node has threads.
 const CROWD: usize = 64;

@@ -6,7 +6,9 @@ use jsonwebtoken::Algorithm;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_TOKEN, LIMIT, Reply, TestNode, eventually, send};
+use testkit::poll::eventually;
+
+use crate::support::{ADMIN_TOKEN, LIMIT, Reply, TestNode, send};
 use crate::tokens::{self, SECRET, key_file, token};
 
 const HS256: [(&str, &str); 3] = [

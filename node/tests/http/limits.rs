@@ -9,7 +9,9 @@ use tokio::net::TcpStream;
 
 use crate::hostile::metric;
 use crate::process::Serving;
-use crate::support::{ADMIN_TOKEN, LIMIT, TestNode, eventually};
+use testkit::poll::eventually;
+
+use crate::support::{ADMIN_TOKEN, LIMIT, TestNode};
 
 const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 

@@ -1,25 +1,25 @@
 //! The program as a process: output, signals, and errors at the start.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use testkit::poll::eventually;
+use testkit::process::{Process, Signal, without_settings};
 
-use crate::support::{ADMIN_TOKEN, eventually};
+use crate::support::ADMIN_TOKEN;
+
+/// How long a process may take to start or to stop.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 fn firstcome(data: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));
-    command
+    without_settings(&mut command)
         .args(arguments)
         .current_dir(data.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("FIRSTCOME__")) {
-        command.env_remove(key);
-    }
+        .stdin(Stdio::null());
     command
 }
 
@@ -36,17 +36,17 @@ pub fn run(data: &TempDir, arguments: &[&str]) -> (bool, String, String) {
     )
 }
 
-/// A serving process, killed when dropped.
+/// A serving process; it ends with the test.
 pub struct Serving {
-    child: Child,
-    /// What it printed up to and including the last command to try.
+    process: Process,
+    /// The lines that it printed, up to the last one to try.
     pub welcome: Vec<String>,
     pub address: String,
 }
 
 impl Serving {
     pub fn start(data: &TempDir, arguments: &[&str]) -> Self {
-        Self::started(firstcome(data, arguments), arguments)
+        Self::started(data, firstcome(data, arguments), arguments)
     }
 
     /// The same with a limit of open files.
@@ -56,83 +56,50 @@ impl Serving {
         command
             .args(["-c", &format!("ulimit -n {open_files_max}; exec \"$0\" \"$@\"")])
             .arg(program.get_program())
-            .args(program.get_args());
-        command
-            .current_dir(data.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        Self::started(command, arguments)
+            .args(program.get_args())
+            .current_dir(data.path());
+        Self::started(data, command, arguments)
     }
 
     /// Ends it as orchestrators do, and returns its log.
-    pub async fn end(mut self) -> String {
-        self.signal("TERM");
+    pub async fn end(self) -> String {
+        self.signal(Signal::TERM);
         assert_eq!(self.exit_code().await, Some(0));
-        let mut log = String::new();
-        self.child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut log)
-            .unwrap();
-        log
+        self.process.log()
     }
 
-    fn started(mut command: Command, arguments: &[&str]) -> Self {
-        let mut child = command.arg("--listen=127.0.0.1:0").spawn().unwrap();
-        let mut welcome = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            let last = line.contains("/v1/me/issuances")
-                || line.contains("is ready at") && arguments.iter().any(|text| text.contains(ADMIN_TOKEN));
-            welcome.push(line);
-            if last {
-                break;
-            }
-        }
-        let address = welcome
-            .first()
-            .and_then(|line| line.split("://").nth(1))
-            .expect("an address is printed")
-            .to_owned();
+    fn started(data: &TempDir, mut command: Command, arguments: &[&str]) -> Self {
+        // Processes that are started one after the other over one directory have a log each.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let log = format!("log-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        command.arg("--listen=127.0.0.1:0");
+        let process = Process::start(command, data.path().join(log)).unwrap();
+        let has_own_token = arguments.iter().any(|text| text.contains(ADMIN_TOKEN));
+        let is_last =
+            |line: &str| line.contains("/v1/me/issuances") || line.contains("is ready at") && has_own_token;
+        let welcome = process.lines_until(START_LIMIT, is_last).unwrap();
+        let address = welcome.first().and_then(|line| line.split("://").nth(1));
         Self {
-            child,
+            address: address.expect("an address is printed").to_owned(),
+            process,
             welcome,
-            address,
         }
     }
 
-    fn signal(&self, name: &str) {
-        assert!(
-            Command::new("kill")
-                .args([&format!("-{name}"), &self.child.id().to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
+    fn signal(&self, signal: Signal) {
+        self.process.signal(signal).unwrap();
     }
 
-    async fn exit_code(&mut self) -> Option<i32> {
-        eventually("the process ends", async || {
-            self.child.try_wait().unwrap().is_some()
-        })
-        .await;
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    async fn exit_code(&self) -> Option<i32> {
+        let status = self.process.ended(START_LIMIT).await.unwrap();
+        status.expect("the process ends").code()
     }
 }
 
 #[tokio::test]
 async fn the_commands_that_a_first_start_prints_work() {
     let data = tempfile::tempdir().unwrap();
-    let mut serving = Serving::start(&data, &[]);
+    let serving = Serving::start(&data, &[]);
     let lines: Vec<&String> = serving
         .welcome
         .iter()
@@ -160,7 +127,7 @@ async fn the_commands_that_a_first_start_prints_work() {
             && outputs[2].contains("\"id\":\"1-1\""),
         "{outputs:?}"
     );
-    serving.signal("TERM");
+    serving.signal(Signal::TERM);
     assert_eq!(serving.exit_code().await, Some(0));
 
     // Token and id are stored, and the commands fit the next coupon.
@@ -175,17 +142,10 @@ async fn the_commands_that_a_first_start_prints_work() {
 #[tokio::test]
 async fn a_configured_token_is_not_printed() {
     let data = tempfile::tempdir().unwrap();
-    let mut serving = Serving::start(&data, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
-    serving.signal("INT");
+    let serving = Serving::start(&data, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
+    serving.signal(Signal::INT);
     assert_eq!(serving.exit_code().await, Some(0));
-    let mut log = String::new();
-    serving
-        .child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut log)
-        .unwrap();
+    let log = serving.process.log();
     assert!(
         !serving.welcome.join("\n").contains(ADMIN_TOKEN) && !log.contains(ADMIN_TOKEN),
         "{log}"
@@ -196,8 +156,8 @@ async fn a_configured_token_is_not_printed() {
 #[tokio::test]
 async fn a_leaving_node_serves_for_the_delay_and_is_not_ready() {
     let data = tempfile::tempdir().unwrap();
-    let mut serving = Serving::start(&data, &["--set", "shutdown.delay=1s"]);
-    serving.signal("TERM");
+    let serving = Serving::start(&data, &["--set", "shutdown.delay=1s"]);
+    serving.signal(Signal::TERM);
     let get = async |path: &str| {
         let response = reqwest::get(format!("http://{}{path}", serving.address))
             .await
@@ -220,15 +180,15 @@ async fn a_leaving_node_serves_for_the_delay_and_is_not_ready() {
 #[tokio::test]
 async fn a_second_signal_ends_the_process_at_once() {
     let data = tempfile::tempdir().unwrap();
-    let mut serving = Serving::start(&data, &["--set", "shutdown.delay=60s"]);
-    serving.signal("TERM");
+    let serving = Serving::start(&data, &["--set", "shutdown.delay=60s"]);
+    serving.signal(Signal::TERM);
     let url = format!("http://{}/readyz", serving.address);
     eventually("the first signal is noticed", async || {
         reqwest::get(&url).await.unwrap().status() == 503
     })
     .await;
     let started = Instant::now();
-    serving.signal("TERM");
+    serving.signal(Signal::TERM);
     assert_eq!(serving.exit_code().await, Some(1));
     assert!(started.elapsed() < Duration::from_secs(10));
 }
@@ -237,7 +197,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 async fn a_killed_node_restarts_with_everything_it_answered() {
     let data = tempfile::tempdir().unwrap();
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
-    let mut serving = Serving::start(&data, &["--set", &token]);
+    let serving = Serving::start(&data, &["--set", &token]);
     let client = reqwest::Client::new();
     let create = client
         .post(format!("http://{}/v1/coupons", serving.address))
@@ -254,8 +214,7 @@ async fn a_killed_node_restarts_with_everything_it_answered() {
             .send()
     };
     assert_eq!(issue(&serving.address, "alice").await.unwrap().status(), 201);
-    serving.child.kill().unwrap();
-    serving.child.wait().unwrap();
+    serving.process.kill();
     let serving = Serving::start(&data, &["--set", &token]);
     assert_eq!(issue(&serving.address, "alice").await.unwrap().status(), 409);
     assert!(
@@ -285,11 +244,11 @@ async fn a_second_process_on_the_same_data_refuses_to_start() {
 #[tokio::test]
 async fn healthcheck_connects_to_the_configured_address() {
     let data = tempfile::tempdir().unwrap();
-    let mut serving = Serving::start(&data, &[]);
+    let serving = Serving::start(&data, &[]);
     let listen = format!("--listen={}", serving.address);
     let (ok, _, stderr) = run(&data, &["healthcheck", &listen]);
     assert!(ok, "{stderr}");
-    serving.signal("TERM");
+    serving.signal(Signal::TERM);
     assert_eq!(serving.exit_code().await, Some(0));
     let (ok, _, stderr) = run(&data, &["healthcheck", &listen]);
     assert!(!ok && stderr.contains(&serving.address), "{stderr}");

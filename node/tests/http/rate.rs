@@ -3,7 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_TOKEN, TestNode, eventually, send};
+use testkit::poll::eventually;
+
+use crate::support::{ADMIN_TOKEN, TestNode, send};
 use crate::tokens::{SECRET, token};
 
 fn refused_so_far(metrics: &Value) -> f64 {

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use crate::support::{Reply, TestNode, eventually, send};
+use testkit::poll::eventually;
+
+use crate::support::{Reply, TestNode, send};
 
 /// A connection of another program to the node's database.
 async fn other_program(node: &TestNode) -> SqliteConnection {

@@ -1,6 +1,6 @@
 //! A node in this process, on a free port, with a data directory that is removed with it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use node::config::{Config, Sources};
 use node::wiring::RunningNode;
@@ -247,14 +247,5 @@ impl Reply {
             assert!(self.body[field].is_string(), "{field} of {self:?}");
         }
         assert_eq!(self.body["status"], self.status, "{self:?}");
-    }
-}
-
-/// Polls a condition until it holds, within [`LIMIT`].
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    while !holds().await {
-        assert!(started.elapsed() < LIMIT, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -17,7 +17,9 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::hostile::metric_in;
 use crate::process::Serving;
-use crate::support::{ADMIN_TOKEN, LIMIT, eventually};
+use testkit::poll::eventually;
+
+use crate::support::{ADMIN_TOKEN, LIMIT};
 
 /// A certificate and its key, in files.
 struct Files {
