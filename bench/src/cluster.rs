@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::load::Failed;
 use crate::verify::{BAD_INPUT, CLEAN, FINDINGS};
-use node::{Ended, Node};
+use node::{ClusterNode, Ended};
 use testkit::servers::{Kind, Server};
 
 /// How long nodes may take until they are ready; a new database has its schema made in this time.
@@ -150,7 +150,7 @@ impl Cluster {
 
     fn start(
         &self,
-        nodes: &mut Vec<Node>,
+        nodes: &mut Vec<ClusterNode>,
         program: &Path,
         scratch: &TempDir,
         url: &str,
@@ -175,7 +175,7 @@ impl Cluster {
                 ("cluster.cookie", cookie.clone()),
                 ("auth.admin_token", token.to_owned()),
             ];
-            nodes.push(Node::start(
+            nodes.push(ClusterNode::start(
                 &name,
                 program,
                 &scratch.path().join(&name),
@@ -188,7 +188,12 @@ impl Cluster {
 
     /// Says where the nodes are once they are ready, and then what becomes of them, until it is told to stop.
     /// False if one ended by itself.
-    async fn watch(&self, nodes: &mut [Node], signals: &mut Signals, token: &str) -> Result<bool, Failed> {
+    async fn watch(
+        &self,
+        nodes: &mut [ClusterNode],
+        signals: &mut Signals,
+        token: &str,
+    ) -> Result<bool, Failed> {
         tokio::select! {
             ready = all_ready(nodes) => ready?,
             () = signals.next() => return Ok(true),
@@ -201,17 +206,17 @@ impl Cluster {
                 () = tokio::time::sleep(POLL) => {}
             }
             for node in nodes.iter_mut() {
-                let Some(Ended { how, last_lines }) = node.ended_by_itself()? else {
+                let Some(Ended { status, last_lines }) = node.ended_by_itself()? else {
                     continue;
                 };
                 all_live = false;
                 let again = node.command();
                 println!(
-                    "{} ended by itself: {how}\n{last_lines}\nto start it again: {again}\n",
+                    "{} ended by itself: {status}\n{last_lines}\nto start it again: {again}\n",
                     node.name()
                 );
             }
-            if nodes.iter().all(|node| !node.lives()) {
+            if nodes.iter().all(|node| !node.is_running()) {
                 println!("no node is left");
                 return Ok(false);
             }
@@ -219,7 +224,7 @@ impl Cluster {
     }
 
     /// Where everything is, and lines to copy, each for another node.
-    async fn welcome(&self, nodes: &[Node], token: &str) -> String {
+    async fn welcome(&self, nodes: &[ClusterNode], token: &str) -> String {
         let mut text = format!(
             "\n{} nodes are one cluster. The admin token is {token}\n\n",
             nodes.len()
@@ -229,7 +234,7 @@ impl Cluster {
                 "  {}  {}  process {}  log {}\n",
                 node.name(),
                 node.url(),
-                node.process(),
+                node.process_id(),
                 node.log().display()
             );
         }
@@ -253,12 +258,16 @@ impl Cluster {
 }
 
 /// Waits until all say that they are ready.
-async fn all_ready(nodes: &mut [Node]) -> Result<(), Failed> {
+async fn all_ready(nodes: &mut [ClusterNode]) -> Result<(), Failed> {
     let begun = tokio::time::Instant::now();
-    while !nodes.iter().all(Node::is_ready) {
+    while !nodes.iter().all(ClusterNode::is_ready) {
         for node in nodes.iter_mut() {
-            if let Some(Ended { how, last_lines }) = node.ended_by_itself()? {
-                return Err(format!("{} ended before it was ready: {how}\n{last_lines}", node.name()).into());
+            if let Some(Ended { status, last_lines }) = node.ended_by_itself()? {
+                return Err(format!(
+                    "{} ended before it was ready: {status}\n{last_lines}",
+                    node.name()
+                )
+                .into());
             }
             if begun.elapsed() > START_LIMIT && !node.is_ready() {
                 return Err(format!(
@@ -276,18 +285,18 @@ async fn all_ready(nodes: &mut [Node]) -> Result<(), Failed> {
 
 /// Stops those that live one after the other, so that each hands over to those that stay. A second signal
 /// ends all at once. False if one did not stop as it should.
-async fn stop(nodes: &mut [Node], signals: &mut Signals) -> bool {
+async fn stop(nodes: &mut [ClusterNode], signals: &mut Signals) -> bool {
     let mut all_well = true;
     for place in 0..nodes.len() {
-        if !nodes[place].lives() {
+        if !nodes[place].is_running() {
             continue;
         }
         println!("stopping {}", nodes[place].name());
         let stopped = tokio::select! {
-            stopped = nodes[place].stop(STOP_LIMIT, POLL) => stopped,
+            stopped = nodes[place].stop(STOP_LIMIT) => stopped,
             () = signals.next() => {
                 println!("ending all at once");
-                nodes.iter_mut().for_each(Node::kill);
+                nodes.iter_mut().for_each(ClusterNode::kill);
                 return false;
             }
         };

@@ -34,7 +34,7 @@ use crate::load::drive::{Plan, Run, drive};
 use crate::load::flags::{duration, target};
 use crate::load::{Failed, ceiling};
 use crate::verify::{BAD_INPUT, CLEAN};
-use children::Child;
+use children::Service;
 use stores::{Stocked, StoreKind};
 
 /// Sent before each measured time: until connections, caches and the loop have their pace.
@@ -237,7 +237,13 @@ impl Bench<'_> {
     }
 
     /// Issues from new coupons to users who are all different.
-    async fn issue(&self, node: &Child, coupons: u64, pace: Pace, connections: usize) -> Result<Run, Failed> {
+    async fn issue(
+        &self,
+        node: &Service,
+        coupons: u64,
+        pace: Pace,
+        connections: usize,
+    ) -> Result<Run, Failed> {
         let coupons = self.make(node.url(), coupons, None).await?;
         let asked = Asked {
             urls: vec![node.url()],

@@ -1,13 +1,12 @@
-//! The programs that are measured, as child processes that end with this one's measurements.
+//! The programs that are measured, as child processes that end with their measurement.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child as Process, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use testkit::ids::CouponId;
+use testkit::process::{Process, without_settings};
 
 use super::{ANSWER_LIMIT, Bench, prometheus};
 use crate::beside;
@@ -21,18 +20,16 @@ const POLL: Duration = Duration::from_millis(50);
 /// What administrators of the nodes show.
 pub(super) const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// A program that serves.
+/// A program that serves: a node or the bare route. It is killed when this is dropped, as its data is not kept.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(super) struct Service {
     process: Process,
     url: String,
-    /// Held open, as the program may say more.
-    _output: BufReader<ChildStdout>,
 }
 
 impl Bench<'_> {
     /// A node over this store, with a name of its own.
-    pub(super) fn node(&self, store_url: &str) -> Result<Child, Failed> {
+    pub(super) fn node(&self, store_url: &str) -> Result<Service, Failed> {
         self.node_in(&self.node_data()?, store_url)
     }
 
@@ -47,14 +44,10 @@ impl Bench<'_> {
     /// A node over this store, with the name that is kept there: it ends its predecessor at once. One with
     /// another name would see a neighbour who has the shards, call itself ready, and serve nothing until a
     /// lease is over.
-    pub(super) fn node_in(&self, data: &Path, store_url: &str) -> Result<Child, Failed> {
+    pub(super) fn node_in(&self, data: &Path, store_url: &str) -> Result<Service, Failed> {
         let program = beside(self.flags.firstcome.as_deref(), "firstcome")?;
         let mut command = Command::new(&program);
-        for (key, _) in
-            std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("FIRSTCOME__"))
-        {
-            command.env_remove(key);
-        }
+        without_settings(&mut command);
         let token = format!("auth.admin_token={ADMIN_TOKEN}");
         let store = format!("store.url={store_url}");
         command
@@ -69,59 +62,26 @@ impl Bench<'_> {
             ])
             .arg("--data-dir")
             .arg(data);
-        Child::start(&program, command)
+        Service::start(command, &data.join("log"))
     }
 
     /// The bare route.
-    pub(super) fn bare_route(&self) -> Result<Child, Failed> {
+    pub(super) fn bare_route(&self) -> Result<Service, Failed> {
         let program = beside(self.flags.bare_route.as_deref(), "examples/bare_route")?;
         let mut command = Command::new(&program);
         command.args(["--listen", "127.0.0.1:0"]);
-        Child::start(&program, command)
+        Service::start(command, &self.scratch.join("bare_route.log"))
     }
 }
 
-impl Child {
-    fn start(program: &Path, mut command: Command) -> Result<Self, Failed> {
-        let mut process = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{}: {error}", program.display()))?;
-        let output = process
-            .stdout
-            .take()
-            .map(BufReader::new)
-            .ok_or("a child without its output")?;
-        let (sender, ready) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut output = output;
-            let mut line = String::new();
-            let read = output.read_line(&mut line);
-            // Nobody waits any more if it took too long.
-            let _ = sender.send((read.is_ok(), line, output));
-        });
-        let said = ready.recv_timeout(START_LIMIT);
-        let address = said
-            .as_ref()
-            .ok()
-            .and_then(|(_, line, _)| Some(line.split("http://").nth(1)?.trim().to_owned()));
-        match (said, address) {
-            (Ok((_, _, output)), Some(address)) => Ok(Self {
-                process,
-                url: format!("http://{address}"),
-                _output: output,
-            }),
-            _ => {
-                let _ = process.kill();
-                let _ = process.wait();
-                Err(format!(
-                    "{} does not say within {START_LIMIT:?} where it is ready",
-                    program.display()
-                )
-                .into())
-            }
-        }
+impl Service {
+    fn start(command: Command, log: &Path) -> Result<Self, Failed> {
+        let process = Process::start(command, log)?;
+        let address = tokio::task::block_in_place(|| process.address(START_LIMIT))?;
+        Ok(Self {
+            url: format!("http://{address}"),
+            process,
+        })
     }
 
     /// Where it serves.
@@ -178,25 +138,9 @@ impl Child {
         ))
     }
 
-    /// The memory that is its own now, in bytes.
+    /// Returns its resident memory in bytes.
     pub(super) fn resident_bytes(&self) -> Result<u64, Failed> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let kib = status.lines().find_map(|line| {
-            line.strip_prefix("VmRSS:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse::<u64>()
-                .ok()
-        });
-        Ok(kib.ok_or("the system does not tell its memory")? * 1_024)
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        // Its data is thrown away; there is nothing to finish.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        Ok(self.process.memory("VmRSS")?)
     }
 }
 

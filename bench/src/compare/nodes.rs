@@ -16,7 +16,7 @@ use super::series::{Series, verdict};
 use super::stores::StoreServer;
 use super::three::Three;
 use super::{Asked, Bench, expect, millis, prometheus};
-use crate::cluster::node::Node;
+use crate::cluster::node::ClusterNode;
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 use crate::load::drive::Run;
@@ -132,8 +132,8 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<Figures, Fai
 
 /// A coupon's owner, and a node that does not own it.
 struct Pair<'a> {
-    owner: &'a Node,
-    other: &'a Node,
+    owner: &'a ClusterNode,
+    other: &'a ClusterNode,
 }
 
 impl<'a> Pair<'a> {
@@ -153,7 +153,7 @@ impl<'a> Pair<'a> {
         })
     }
 
-    fn at(&self, at: At) -> &'a Node {
+    fn at(&self, at: At) -> &'a ClusterNode {
         match at {
             At::Owner => self.owner,
             At::Other => self.other,
@@ -162,7 +162,7 @@ impl<'a> Pair<'a> {
 
     /// What both have used of processors.
     fn processor_time(&self) -> Result<Duration, Failed> {
-        Ok(processor_time(self.owner.process())? + processor_time(self.other.process())?)
+        Ok(processor_time(self.owner.process_id())? + processor_time(self.other.process_id())?)
     }
 }
 
@@ -249,7 +249,7 @@ async fn answered_by_doors(bench: &Bench<'_>, three: &Three, at: At) -> Result<S
 }
 
 /// Returns once the node's door has answered for this coupon.
-async fn hears(node: &Node, client: &reqwest::Client, coupon: CouponId) -> Result<(), Failed> {
+async fn hears(node: &ClusterNode, client: &reqwest::Client, coupon: CouponId) -> Result<(), Failed> {
     let url = format!("{}/v1/coupons/{coupon}/issuances", node.url());
     let begun = Instant::now();
     loop {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use testkit::ids::CouponId;
 
-use super::children::Child;
+use super::children::Service;
 use super::series::{Series, verdict};
 use super::stores::StoreServer;
 use super::{Asked, Bench, expect, millis};
@@ -169,7 +169,7 @@ fn row(name: &str, question: Question, target: Target, child: usize) -> Row {
     }
 }
 
-async fn ask(bench: &Bench<'_>, child: &Child, question: &Question) -> Result<Run, Failed> {
+async fn ask(bench: &Bench<'_>, child: &Service, question: &Question) -> Result<Run, Failed> {
     let name = Bench::name();
     let (coupon, users, name, expected) = match question {
         Question::Issue => return bench.issue(child, 1, Pace::Closed, bench.connections()).await,
@@ -203,7 +203,7 @@ async fn ask(bench: &Bench<'_>, child: &Child, question: &Question) -> Result<Ru
 }
 
 /// A coupon that the users of this name have.
-async fn given(bench: &Bench<'_>, node: &Child) -> Result<(CouponId, String), Failed> {
+async fn given(bench: &Bench<'_>, node: &Service) -> Result<(CouponId, String), Failed> {
     let coupon = bench.make_one(node.url(), None).await?;
     let name = Bench::name();
     let asked = Asked {

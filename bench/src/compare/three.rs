@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::children::ADMIN_TOKEN;
 use super::{ANSWER_LIMIT, Bench};
 use crate::beside;
-use crate::cluster::node::Node;
+use crate::cluster::node::ClusterNode;
 use crate::load::Failed;
 use testkit::ports::free_port;
 
@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// The nodes, each known by its place.
 pub(super) struct Three {
-    nodes: Vec<Node>,
+    nodes: Vec<ClusterNode>,
     client: Client,
 }
 
@@ -64,7 +64,13 @@ impl Three {
                 // Time for those who ask to turn to others.
                 ("shutdown.delay", "200ms".to_owned()),
             ];
-            nodes.push(Node::start(&name, &program, &directory.join(&name), &keys, &[])?);
+            nodes.push(ClusterNode::start(
+                &name,
+                &program,
+                &directory.join(&name),
+                &keys,
+                &[],
+            )?);
         }
         let three = Self {
             nodes,
@@ -80,7 +86,7 @@ impl Three {
         &self.client
     }
 
-    pub(super) fn node(&self, place: usize) -> &Node {
+    pub(super) fn node(&self, place: usize) -> &ClusterNode {
         &self.nodes[place % NODES]
     }
 
@@ -95,12 +101,12 @@ impl Three {
             .nodes
             .iter()
             .enumerate()
-            .filter(|(place, node)| node.lives() && Some(*place) != but);
+            .filter(|(place, node)| node.is_running() && Some(*place) != but);
         others.map(|(_, node)| node.url().to_owned()).collect()
     }
 
     /// Who owns what, as this node knows it.
-    pub(super) async fn owners(&self, node: &Node) -> Result<Owners, Failed> {
+    pub(super) async fn owners(&self, node: &ClusterNode) -> Result<Owners, Failed> {
         let request = self
             .client
             .get(format!("{}/v1/cluster", node.url()))
@@ -116,7 +122,7 @@ impl Three {
     /// Waits until all that run are ready, and share the shards: each has half of an equal share or more.
     pub(super) async fn settled(&self) -> Result<(), Failed> {
         let begun = Instant::now();
-        let running: Vec<&Node> = self.nodes.iter().filter(|node| node.lives()).collect();
+        let running: Vec<&ClusterNode> = self.nodes.iter().filter(|node| node.is_running()).collect();
         let share = usize::from(SHARDS) / running.len() / 2;
         loop {
             let mut all = true;
@@ -165,7 +171,7 @@ impl Three {
         let node = self
             .nodes
             .iter()
-            .find(|node| node.lives())
+            .find(|node| node.is_running())
             .ok_or("no node runs")?;
         loop {
             let before = self.owners(node).await?;
@@ -182,7 +188,7 @@ impl Three {
     /// Stops one (SIGTERM).
     pub(super) async fn stop(&mut self, place: usize) -> Result<(), Failed> {
         let node = &mut self.nodes[place];
-        node.stop(LIMIT, POLL)
+        node.stop(LIMIT)
             .await
             .map_err(|how| format!("{} did not stop as it should: {how}", node.name()).into())
     }
