@@ -1,4 +1,4 @@
-//! What a load balancer does: asks every node whether it is ready, and sends people to those that are.
+//! A load balancer: it polls the readiness of every node and sends clients to those that are ready.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use reqwest::{Client, Response};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Time between two questions: far below the time for which a node goes on serving after it has said no.
+/// Time between two polls, far below the time for which a node serves after it said that it is not ready.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How long a node may take to answer.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// Sends people to nodes that are ready; until it is dropped.
+/// Sends clients to ready nodes until it is dropped.
 pub struct Balancer(JoinHandle<()>);
 
 impl Balancer {
-    /// Over these nodes. While none is ready, people go where they went before.
-    pub fn over(nodes: Vec<String>, people: watch::Sender<Vec<String>>) -> Self {
-        // Connections of its own: it must not wait for anybody else.
+    /// Polls these nodes. While none is ready, clients use the former addresses.
+    pub fn over(nodes: Vec<String>, clients: watch::Sender<Vec<String>>) -> Self {
+        // It has connections of its own, so that it waits for no other request.
         let client = Client::builder().timeout(LIMIT).build().unwrap();
         Self(tokio::spawn(async move {
             loop {
-                // All at once: one that is slow to answer must not keep what another says.
+                // All at once, so that a slow answer does not delay the others.
                 let answers = join_all(
                     nodes
                         .iter()
@@ -38,7 +38,7 @@ impl Balancer {
                     .filter(|(_, answer)| is_ready(answer))
                     .map(|(node, _)| node.clone());
                 let ready: Vec<String> = ready.collect();
-                people.send_if_modified(|before| {
+                clients.send_if_modified(|before| {
                     let changes = !ready.is_empty() && *before != ready;
                     if changes {
                         *before = ready;

@@ -1,5 +1,4 @@
-//! One node of several: its process, its place on loopback, and what lies between it and its database and its
-//! peers.
+//! One node of several: its process, its addresses, and the proxies in front of its database and its links.
 
 use crate::FIRSTCOME;
 use std::time::Duration;
@@ -13,48 +12,54 @@ use testkit::servers::Server;
 use testkit::link_proxy::LinkProxy;
 use testkit::node::Node;
 
-/// What all nodes know, and nobody else.
+/// The secret that the nodes share.
 const COOKIE: &str = "a-cookie-of-these-tests";
 
-/// How long stopping may take: longer than it is allowed by default, so that the node says what was wrong.
+/// How long stopping may take: longer than the node's own limit, so that the node logs what was wrong.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A node, running or not.
 pub struct Member {
     /// Its name. Of two nodes the one with the smaller name dials.
     pub name: String,
-    /// Where its HTTP is.
+    /// The address of its HTTP listener.
     pub address: String,
-    /// Where its peers are told to reach it.
+    /// The address that its peers use.
     pub links: String,
-    /// Between it and its database.
+    /// The proxy in front of its database.
     pub database: DatabaseProxy,
-    /// Between it and those who dial it, if there is anything.
-    pub wire: Option<LinkProxy>,
+    /// The proxy in front of its link listener, if it has one.
+    pub link_proxy: Option<LinkProxy>,
     keys: Vec<String>,
-    /// Before its data, so that it ends while that is there.
+    /// Declared before its data, so that it ends before that is removed.
     process: Option<Node>,
     data: TempDir,
 }
 
 impl Member {
-    /// The node of this number, from 1, that does not run yet.
-    pub async fn new(number: usize, server: &Server, database: &str, keys: &[&str], has_wire: bool) -> Self {
+    /// Prepares the node of this number, from 1, without starting it.
+    pub async fn new(
+        number: usize,
+        server: &Server,
+        database: &str,
+        keys: &[&str],
+        has_link_proxy: bool,
+    ) -> Self {
         let (name, http, port) = (format!("node-{number}"), free_port(), free_port());
         let proxy = DatabaseProxy::before(server.port()).await;
-        let wire = if has_wire {
+        let link_proxy = if has_link_proxy {
             Some(LinkProxy::before(port).await)
         } else {
             None
         };
-        let links = format!("127.0.0.1:{}", wire.as_ref().map_or(port, LinkProxy::port));
+        let links = format!("127.0.0.1:{}", link_proxy.as_ref().map_or(port, LinkProxy::port));
         let mut all = vec![
             format!("node.id={name}"),
             format!("store.url={}", server.url(database, Some(proxy.port()))),
             format!("cluster.listen=127.0.0.1:{port}"),
             format!("cluster.advertise={links}"),
             format!("cluster.cookie={COOKIE}"),
-            // Who owned what, for whoever looks into a failure.
+            // The log then says which node owned what, for the analysis of a failure.
             "log.level=info".to_owned(),
         ];
         all.extend(keys.iter().map(|key| (*key).to_owned()));
@@ -64,7 +69,7 @@ impl Member {
             address,
             links,
             database: proxy,
-            wire,
+            link_proxy,
             keys: all,
             process: None,
             data: tempfile::tempdir().unwrap(),
@@ -81,38 +86,38 @@ impl Member {
         ));
     }
 
-    /// Whether there is a process.
-    pub fn lives(&self) -> bool {
+    /// True if it has a process.
+    pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Asks it to stop, and returns once it has, which must go well. Blocks.
+    /// Asks it to stop, and returns once it has stopped with success. Blocks.
     pub fn stop(&mut self) {
-        let process = self.process.take().expect("a node that runs");
+        let process = self.process.take().expect("a running node");
         assert!(
             process.stop(STOP_LIMIT),
-            "{} did not stop well: {}",
+            "{} did not stop with success: {}",
             self.name,
             process.log()
         );
     }
 
-    /// As by `kill -9`.
+    /// Kills it, as `kill -9` does.
     pub fn kill(&mut self) {
-        self.process.take().expect("a node that runs").kill();
+        self.process.take().expect("a running node").kill();
     }
 
-    /// Nothing of it runs until it is resumed, and nobody is told.
+    /// Suspends its process until it is resumed.
     pub fn suspend(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Goes on as if nothing had been.
+    /// Resumes its process.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {
-        self.process.as_ref().expect("a node that runs").signal(signal);
+        self.process.as_ref().expect("a running node").signal(signal);
     }
 }

@@ -1,7 +1,7 @@
 //! Links that are cut, silent, slow or half-open while every node reaches the database.
 //!
-//! The node with the smaller name dials. So what lies before the third node's links is between it and both
-//! others, and what lies before the second's between it and the first.
+//! The node with the smaller name dials. So the proxy in front of the third node's links is between that node and
+//! both others, and the one in front of the second node's links is between that node and the first.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -11,24 +11,28 @@ use testkit::servers::{Kind, Server};
 use crate::stage::Stage;
 use testkit::link_proxy::LinkMode;
 
-/// Shorter than by default: a node outside the group gives its shards up after two.
+/// A lease shorter than the default, as a node outside the group releases its shards after two leases.
 const KEYS: [&str; 2] = ["cluster.lease=1500ms", "cluster.beat=150ms"];
 
-/// What a node says that the others go on without.
+/// The reason of a node outside the group for not being ready.
 const LEFT_OUT: [&str; 1] = ["no_group"];
 
-/// Each way; a link across a continent.
+/// Delay in each direction, as of a link across a continent.
 const DELAY: Duration = Duration::from_millis(40);
-/// Far longer than four times that; half of all take less.
+/// Far longer than four delays. Half of all requests take less.
 const DELAYED_MAX: Duration = Duration::from_secs(1);
 
 impl Stage {
     fn set(&self, before: usize, mode: LinkMode) {
-        self.members[before].wire.as_ref().expect("a wire").set(mode);
+        self.members[before]
+            .link_proxy
+            .as_ref()
+            .expect("a link proxy")
+            .set(mode);
     }
 
-    /// The links before this node are as the mode has it: this node is left out, and the others go on without
-    /// it. Then they are mended.
+    /// Applies a mode to the links of one node, by which another or the same node leaves the group and the others
+    /// go on. Then restores the links.
     async fn without(&self, before: usize, mode: LinkMode, left_out: usize) {
         let others: Vec<usize> = (0..3).filter(|number| *number != left_out).collect();
         let coupon = self.coupon_of(left_out).await;
@@ -53,7 +57,7 @@ async fn links_fail_and_the_group_goes_on(kind: Kind) {
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
     stage.without(2, LinkMode::Cut, 2).await;
-    // Of two that do not reach each other, the one with the smaller name stays.
+    // Of two nodes that do not reach each other, the one with the smaller name stays in the group.
     stage.without(1, LinkMode::Cut, 1).await;
     stage.without(2, LinkMode::Silent, 2).await;
     clients.end().await;
@@ -62,7 +66,7 @@ async fn links_fail_and_the_group_goes_on(kind: Kind) {
 
 async fn slow_and_half_open_links_delay_answers_and_nothing_else(kind: Kind) {
     let server = Server::shared(kind);
-    // Long enough that no shard moves on a busy machine: the way over the slow link is asked for.
+    // Long enough that no shard moves on a busy machine, so that requests cross the slow link.
     let stage = Stage::on(server, &["cluster.lease=5s", "cluster.beat=150ms"], true).await;
     let (clients, _) = stage.clients().await;
     let coupon = stage.coupon_of(2).await;
@@ -78,8 +82,12 @@ async fn slow_and_half_open_links_delay_answers_and_nothing_else(kind: Kind) {
     );
     stage.goes_on().await;
     stage.set(2, LinkMode::Pass);
-    // The connections that are there say nothing more and are not cut; new ones pass.
-    stage.members[2].wire.as_ref().expect("a wire").silence_existing();
+    // Existing connections pass nothing and are not cut; new ones pass.
+    stage.members[2]
+        .link_proxy
+        .as_ref()
+        .expect("a link proxy")
+        .silence_existing();
     let took = stage.until_issued(0, coupon).await;
     println!("half-open: issued again after {took:?}");
     stage.settled().await;

@@ -1,5 +1,4 @@
-//! A node that stands still for longer than its lease, as a virtual machine that is moved, and then goes on
-//! as if nothing had been.
+//! A node that is suspended for longer than its lease, like a virtual machine that is migrated, and then goes on.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -10,7 +9,7 @@ use testkit::servers::{Kind, Server};
 use crate::stage::Stage;
 
 const LEASE: Duration = Duration::from_millis(1_500);
-/// Beyond a lease, until somebody else has the shards and serves them.
+/// Time beyond a lease until another node serves the shards.
 const SLACK: Duration = Duration::from_secs(1);
 
 async fn a_suspended_node_gives_no_wrong_answer(kind: Kind) {
@@ -31,12 +30,12 @@ async fn a_suspended_node_gives_no_wrong_answer(kind: Kind) {
                 "{} stands still: taken over after {took:?}",
                 stage.members[owner].name
             );
-            // Not before: most clients by then wait for the one that stands still, and perhaps the
-            // administrator who would resume what is paused.
+            // Not earlier: most clients wait for the suspended node by then, and perhaps the administrator who
+            // would resume a paused coupon.
             stage.members[owner].resume();
-            // Whatever it is asked from now on it answers as the others do.
+            // From now on it answers as the others do.
             stage.until_issued(owner, coupon).await;
-            eventually("it has joined anew", async || {
+            eventually("it has joined again", async || {
                 stage.incarnation(asked, owner).await != before
             })
             .await;

@@ -1,5 +1,5 @@
-//! What operators do to a cluster that works: nodes join, leave, and are restarted one after the other.
-//! Nobody notices.
+//! Planned changes of a healthy cluster: nodes join, leave, and are restarted one after the other. No client
+//! notices.
 
 use testkit::on_each_server;
 use testkit::servers::{Kind, Server};
@@ -7,12 +7,11 @@ use testkit::servers::{Kind, Server};
 use crate::balancer::Balancer;
 use crate::stage::{NODES, Stage};
 
-/// How long a node goes on serving after it has said that it is not ready: far longer than the balancer takes
-/// to hear it, also from one that is slow to answer.
+/// How long a node serves after it said that it is not ready: far longer than the balancer needs to see that,
+/// even from a slow node.
 const DELAY: &str = "shutdown.delay=2s";
 
-/// Under load, with changes: the third node joins, each is restarted, and one leaves. Not a single request
-/// fails.
+/// Under load and changes, the third node joins, each node is restarted, and one leaves.
 async fn no_request_fails_while_nodes_join_and_leave(kind: Kind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, NODES, &[DELAY], false).await;
@@ -46,7 +45,7 @@ async fn no_request_fails_while_nodes_join_and_leave(kind: Kind) {
     stage.judge().await;
 }
 
-/// The first node, before others are started.
+/// The first node runs before others are started.
 async fn a_single_node_is_the_whole_cluster(kind: Kind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, NODES, &[], false).await;

@@ -1,4 +1,4 @@
-//! Links in TLS: both sides show a certificate of one authority.
+//! Links over TLS: both sides present certificates of one authority.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio::net::TcpStream;
 
 use crate::stage::Stage;
 
-/// What a server of TLS begins its answer with, when it is spoken to in plain text: an alert.
+/// The first byte of a TLS server's answer to plain text: an alert.
 const ALERT: u8 = 0x15;
 
 /// Far longer than an answer takes.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The certificate of an authority, one that it signed for nodes on loopback, and its key, as files.
+/// Makes files of an authority's certificate, and of a certificate for nodes on loopback with its key.
 fn files(folder: &Path) -> [(&'static str, PathBuf); 3] {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

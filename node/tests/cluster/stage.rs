@@ -1,4 +1,4 @@
-//! Several nodes over one database, clients who ask at any of them, and what an operator sees.
+//! Several nodes over one database, clients of all of them, and an operator's view.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,19 +18,18 @@ use testkit::clients::{Clients, TOTAL, from_environment};
 use testkit::node::ADMIN_TOKEN;
 use testkit::recorder::HttpRecorder;
 
-/// How many nodes there are where nothing else is said.
+/// Number of nodes unless a test needs another.
 pub const NODES: usize = 3;
 
-/// Clients, and how long each thinks between requests: enough to meet whatever happens, and little enough for
-/// all these processes on two processors.
+/// Clients, and the pause of each between requests: enough load to meet every fault, and little enough for all
+/// these processes on two processors.
 const CLIENTS: u64 = 12;
 const PACE: Duration = Duration::from_millis(10);
 
-/// Longer than a request takes at a node that is ready and stays so, and than it may take until there is an
-/// answer of whatever kind.
+/// Longer than any request takes until it is answered.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// Nodes before their database.
+/// Nodes with their database.
 pub struct Stage {
     pub members: Vec<Member>,
     pub client: Client,
@@ -39,12 +38,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// So many nodes that do not run yet, with these keys, over an empty database of the server.
-    pub async fn unstarted(server: &Server, nodes: usize, keys: &[&str], has_wires: bool) -> Self {
+    /// Prepares so many nodes with these keys over an empty database of the server, without starting them.
+    pub async fn unstarted(server: &Server, nodes: usize, keys: &[&str], has_link_proxies: bool) -> Self {
         let name = server.make_writable_database().await;
         let mut members = Vec::new();
         for number in 1..=nodes {
-            members.push(Member::new(number, server, &name, keys, has_wires).await);
+            members.push(Member::new(number, server, &name, keys, has_link_proxies).await);
         }
         let client = Client::builder().timeout(ANSWER_LIMIT).build().unwrap();
         Self {
@@ -55,15 +54,15 @@ impl Stage {
         }
     }
 
-    /// Three that are ready and share the shards as the plan has it.
-    pub async fn on(server: &Server, keys: &[&str], has_wires: bool) -> Self {
-        let mut stage = Self::unstarted(server, NODES, keys, has_wires).await;
+    /// Starts three nodes. Returns once they are ready and share the shards as planned.
+    pub async fn on(server: &Server, keys: &[&str], has_link_proxies: bool) -> Self {
+        let mut stage = Self::unstarted(server, NODES, keys, has_link_proxies).await;
         stage.start(&[0, 1, 2]);
         stage.settled().await;
         stage
     }
 
-    /// Starts these nodes, at once; they are ready then.
+    /// Starts these nodes at the same time. Returns once they are ready.
     pub fn start(&mut self, which: &[usize]) {
         let members = self
             .members
@@ -75,28 +74,27 @@ impl Stage {
         });
     }
 
-    /// Asks a node to stop; it has then.
+    /// Asks a node to stop. Returns once it has stopped.
     pub fn stop(&mut self, which: usize) {
         tokio::task::block_in_place(|| self.members[which].stop());
     }
 
-    /// The nodes that have a process.
-    pub fn living(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(|member| member.lives())
+    /// Returns the nodes that run.
+    pub fn running(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.is_running())
     }
 
-    /// Where they all are, running or not.
+    /// Returns the addresses of all nodes, running or not.
     pub fn addresses(&self) -> Vec<String> {
         self.members.iter().map(|member| member.address.clone()).collect()
     }
 
-    /// Clients and an administrator at work on two coupons, at all nodes that run now, and from then on
-    /// wherever they are sent.
+    /// Starts clients and an administrator of two coupons, at the nodes that run now.
     pub async fn clients(&self) -> (Clients, [u64; 2]) {
         let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
         println!("FIRSTCOME_SEED={seed}");
         let coupons = [self.coupon(Some(TOTAL)).await, self.coupon(None).await];
-        let addresses: Vec<String> = self.living().map(|member| member.address.clone()).collect();
+        let addresses: Vec<String> = self.running().map(|member| member.address.clone()).collect();
         (
             Clients::begin(
                 CLIENTS,
@@ -111,17 +109,17 @@ impl Stage {
         )
     }
 
-    /// A coupon of which a user may have one.
+    /// Makes a coupon of which a user may have one.
     pub async fn coupon(&self, total_quantity: Option<u64>) -> u64 {
-        let somebody = self.living().next().expect("a node that runs");
+        let somebody = self.running().next().expect("a running node");
         self.history
             .create(&self.client, &somebody.address, total_quantity, 1)
             .await
     }
 
-    /// A coupon without a limit that this node owns.
+    /// Makes a coupon without a limit that this node owns.
     pub async fn coupon_of(&self, which: usize) -> u64 {
-        // A third of all coupons is.
+        // A third of all coupons are.
         for _ in 0..100 {
             let coupon = self.coupon(None).await;
             if self.owner(which, coupon).await.as_deref() == Some(&self.members[which].name) {
@@ -131,7 +129,7 @@ impl Stage {
         panic!("{} owns nothing", self.members[which].name);
     }
 
-    /// The node that owns the coupon, as this one says.
+    /// Returns the name of the coupon's owner, as a node sees it.
     pub async fn owner(&self, asked: usize, coupon: u64) -> Option<String> {
         let (status, body) = self
             .operator(asked, &format!("/v1/cluster/coupons/{coupon}"))
@@ -140,7 +138,7 @@ impl Stage {
         body["owner"].as_str().map(str::to_owned)
     }
 
-    /// Which life of a node it is, as this one says.
+    /// Returns the incarnation of a node, as another sees it.
     pub async fn incarnation(&self, asked: usize, of: usize) -> String {
         let (status, view) = self.operator(asked, "/v1/cluster").await.expect("an answer");
         assert_eq!(status, 200, "{view}");
@@ -155,7 +153,7 @@ impl Stage {
             .to_owned()
     }
 
-    /// What a node answers to an administrator; nothing if it does not.
+    /// Returns a node's answer to an administrator; `None` if there is none.
     pub async fn operator(&self, asked: usize, path: &str) -> Option<(u16, Value)> {
         let request = self
             .client
@@ -165,8 +163,7 @@ impl Stage {
         Some((response.status().as_u16(), response.json().await.ok()?))
     }
 
-    /// Asks this node for the coupon, as one user with one key, until it is issued to him; how long that
-    /// took.
+    /// Requests the coupon at a node, for one user with one key, until it is issued. Returns how long that took.
     pub async fn until_issued(&self, asked: usize, coupon: u64) -> Duration {
         let (number, begun) = (self.next.fetch_add(1, Ordering::Relaxed), Instant::now());
         let (user, key) = (format!("prober-{number}"), format!("probe-{number}"));
@@ -183,7 +180,7 @@ impl Stage {
         begun.elapsed()
     }
 
-    /// Waits until clients have been given so many more.
+    /// Waits until more coupons have been issued.
     pub async fn goes_on(&self) {
         let before = self.history.issued();
         eventually("coupons are issued", async || {
@@ -192,7 +189,7 @@ impl Stage {
         .await;
     }
 
-    /// Why a node is not ready; nothing if it is.
+    /// Returns a node's reasons for not being ready; none if it is.
     pub async fn reasons(&self, asked: usize) -> Vec<String> {
         let Ok(response) = self
             .client
@@ -221,15 +218,15 @@ impl Stage {
         .await;
     }
 
-    /// Waits until all that run are ready, and they alone share all shards, none of which will move any more.
+    /// Waits until all running nodes are ready and share all shards as planned.
     pub async fn settled(&self) {
         let all: Vec<usize> = (0..self.members.len())
-            .filter(|number| self.members[*number].lives())
+            .filter(|number| self.members[*number].is_running())
             .collect();
         self.settled_among(&all).await;
     }
 
-    /// Waits until these are ready, and they alone share all shards, none of which will move any more.
+    /// Waits until these nodes are ready and share all shards as planned.
     pub async fn settled_among(&self, which: &[usize]) {
         eventually(&format!("nodes {which:?} share all shards"), async || {
             for number in which {
@@ -242,7 +239,7 @@ impl Stage {
         .await;
     }
 
-    /// Whether this node sees that each shard is where the plan over those nodes has it.
+    /// True if a node sees every shard at its planned owner among these nodes.
     async fn sees_shared(&self, asked: usize, which: &[usize]) -> bool {
         let Some((200, view)) = self.operator(asked, "/v1/cluster").await else {
             return false;
@@ -259,7 +256,7 @@ impl Stage {
             .all(|(id, shard)| shard["owner"].as_str() == plan.owner_of(id).map(NodeId::as_str))
     }
 
-    /// A metric of a node, by its name and labels as they are shown; 0 where it is not there.
+    /// Returns the value of a node's metric, by its name and labels as they are written; 0 if it is missing.
     pub async fn metric(&self, asked: usize, name: &str) -> f64 {
         let response = self
             .client
@@ -268,20 +265,17 @@ impl Stage {
             .await
             .unwrap();
         let text = response.text().await.unwrap();
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        testkit::prometheus::value(&text, name)
     }
 
-    /// Holds all that anybody saw against what is stored, as it is read at one of the nodes; and no node
-    /// found what it never expects.
+    /// Checks what clients saw against the stored rows, as one of the nodes shows them, and that no node counted a
+    /// contradiction or a panic.
     pub async fn judge(&self) -> Report {
         for (number, member) in self
             .members
             .iter()
             .enumerate()
-            .filter(|(_, member)| member.lives())
+            .filter(|(_, member)| member.is_running())
         {
             for never in ["coupon_contradictions_total", "coupon_owner_panics_total"] {
                 assert_eq!(
@@ -292,9 +286,8 @@ impl Stage {
                 );
             }
         }
-        let somebody = self.living().last().expect("a node that runs");
-        // A change that does not widen is not waited for: doors of other nodes may know the version before it
-        // for so long.
+        let somebody = self.running().last().expect("a running node");
+        // A change that does not widen waits for no door: other nodes may use the former version for so long.
         let options = Options {
             narrowing_lag: DOOR_TTL,
             ..Options::default()

@@ -1,4 +1,4 @@
-//! Databases that go away: for one node, refused and silent, and for all of them.
+//! A database that goes away, by refusing or by silence, for one node and for all.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -10,7 +10,7 @@ use testkit::servers::{Kind, Server};
 use crate::stage::Stage;
 
 const LEASE: Duration = Duration::from_millis(1_500);
-/// Beyond a lease, until somebody else has the shards and serves them.
+/// Time beyond a lease until another node serves the shards.
 const SLACK: Duration = Duration::from_secs(1);
 
 async fn a_node_without_its_database_is_replaced_and_joins_again(kind: Kind) {
@@ -43,10 +43,10 @@ async fn a_node_without_its_database_is_replaced_and_joins_again(kind: Kind) {
     stage.judge().await;
 }
 
-/// With a server of its own, that is away for longer than a lease.
+/// The server is away for longer than a lease.
 async fn nodes_keep_their_incarnations_while_the_database_is_away(kind: Kind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
-    // A node that has no turn on this machine for a lease is ended, and that is not asked for here.
+    // A node that does not run for a lease on a busy machine would be ended, which is not the subject here.
     let stage = Stage::on(&server, &["cluster.lease=5s", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
@@ -71,7 +71,7 @@ async fn nodes_keep_their_incarnations_while_the_database_is_away(kind: Kind) {
     for member in 0..3 {
         after.push(stage.incarnation(0, member).await);
     }
-    assert_eq!(before, after, "nobody is ended because the database was away");
+    assert_eq!(before, after, "no node is ended because the database was away");
     stage.goes_on().await;
     clients.end().await;
     stage.judge().await;

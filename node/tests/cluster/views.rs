@@ -1,4 +1,4 @@
-//! What operators are shown is the same at every node, and is so.
+//! Operators see the same at every node, and it is correct.
 
 use std::collections::HashSet;
 use testkit::on_each_server;
@@ -60,7 +60,7 @@ async fn every_node_shows_the_same_cluster(kind: Kind) {
             (&place["owner"], &place["epoch"])
         );
     }
-    // Who has left owns nothing, and is shown so by those who stay.
+    // A node that has left owns nothing, and the others show that.
     stage.stop(2);
     stage.settled().await;
     for asked in 0..2 {

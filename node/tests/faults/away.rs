@@ -1,7 +1,7 @@
-//! A database that goes away under load and returns: refused, and silent. Everybody is answered in time and
-//! truly, memory stays bounded, and afterwards the node goes on without a restart.
+//! A database that goes away under load, by refusing or by silence, and returns. Every answer is correct and in
+//! time, memory stays bounded, and the node goes on without a restart.
 //!
-//! `FIRSTCOME_AWAY_SECONDS` says how long it is away each time.
+//! `FIRSTCOME_AWAY_SECONDS` sets how long it is away each time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,27 +19,26 @@ use crate::stage::Stage;
 use testkit::clients::from_environment;
 use testkit::recorder::HttpRecorder;
 
-/// Clients that ask, and who ask about what there is not to be decided.
+/// Number of clients, and of those that request coupons without a decision to make.
 const CLIENTS: u64 = 16;
 const DEADLINE: Duration = Duration::from_millis(1_500);
-/// More than twice what a batch waits for a database that says nothing: without a lease nothing is tried, and
-/// nobody would see that the store takes nothing.
+/// More than twice what a batch waits for a silent database. Without a lease nothing would be tried, and the
+/// node would not notice that the store takes no writes.
 const LEASE: Duration = Duration::from_secs(6);
-/// How far from its moment something is noticed on a busy machine.
+/// Delay with which a busy machine notices something.
 const SLACK: Duration = Duration::from_secs(2);
-/// Long enough for the lease and the door's knowledge to be over.
+/// Long enough for the lease and the door's knowledge to end.
 const AWAY_SECONDS: u64 = 11;
 
-/// What a process may take more while its database is away. Whoever waits does so for the deadline at the
-/// most, and there are no more of them than connections; all else is refused before anything is kept. So it
-/// is the coupons asked for while the lease lasts, each a small record until its read has failed, and what
-/// the allocator does not give back.
+/// Growth of a process while its database is away. Requests wait for the deadline at most, and there are no more
+/// of them than connections; all others are refused before anything is stored for them. What grows is the records
+/// of coupons requested during the lease, until their reads fail, and what the allocator keeps.
 const GROWTH_BYTES_MAX: u64 = 48 << 20;
 
-/// What one of those who ask meanwhile was told.
-struct Told {
+/// An answer during the absence.
+struct TimedAnswer {
     coupon: u64,
-    /// From when the database went away.
+    /// Time since the database went away.
     asked: Duration,
     took: Duration,
     code: String,
@@ -56,9 +55,9 @@ struct Asking {
 }
 
 impl Asking {
-    /// Always another user; for what there is, for what is sold out, and for what there never was.
-    async fn ask_until_it_is_over(self) -> Vec<Told> {
-        let mut told = Vec::new();
+    /// Requests an open coupon, a sold-out one and one that does not exist, each time for another user.
+    async fn ask_until_it_is_over(self) -> Vec<TimedAnswer> {
+        let mut answers = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let (asked, begun, user) = (self.away.elapsed(), Instant::now(), format!("other-{number}"));
@@ -85,9 +84,9 @@ impl Asking {
                     response.json::<Value>().await.unwrap(),
                 ))
             };
-            let (_, body) = answer.expect("the process answers");
+            let (_, body) = answer.expect("the node answers");
             let code = body["code"].as_str().unwrap_or("issued").to_owned();
-            told.push(Told {
+            answers.push(TimedAnswer {
                 coupon,
                 asked,
                 took: begun.elapsed(),
@@ -95,18 +94,23 @@ impl Asking {
             });
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        told
+        answers
     }
 }
 
-/// Takes the database away for a while; what those were told who asked meanwhile.
-async fn away(stage: &Stage<'_>, mode: DatabaseMode, coupons: [u64; 2], next: &Arc<AtomicU64>) -> Vec<Told> {
+/// Takes the database away for a while. Returns the answers during that time.
+async fn away(
+    stage: &Stage<'_>,
+    mode: DatabaseMode,
+    coupons: [u64; 2],
+    next: &Arc<AtomicU64>,
+) -> Vec<TimedAnswer> {
     let over = Arc::new(AtomicBool::new(false));
     stage.proxy.set(mode);
     let away = Instant::now();
     let asking = (0..CLIENTS).map(|_| Asking {
         client: stage.client.clone(),
-        address: stage.process.address.clone(),
+        address: stage.node.address.clone(),
         history: Arc::clone(&stage.history),
         coupons,
         next: Arc::clone(next),
@@ -119,17 +123,17 @@ async fn away(stage: &Stage<'_>, mode: DatabaseMode, coupons: [u64; 2], next: &A
     stage.not_ready("no_store").await;
     stage.not_ready("no_lease").await;
     let seconds = from_environment("FIRSTCOME_AWAY_SECONDS").unwrap_or(AWAY_SECONDS);
-    eventually("the time is over", async || {
+    eventually("the time has passed", async || {
         away.elapsed() > Duration::from_secs(seconds)
     })
     .await;
     assert!(stage.reasons().await.contains(&"no_lease".to_owned()));
     over.store(true, Ordering::Relaxed);
-    let mut told = Vec::new();
+    let mut answers = Vec::new();
     for one in asking {
-        told.extend(one.await.unwrap());
+        answers.extend(one.await.unwrap());
     }
-    told
+    answers
 }
 
 async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind) {
@@ -146,35 +150,39 @@ async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind
         })
         .await;
         let quiet = stage.without_changes(&clients, coupons).await;
-        let before = stage.process.memory();
-        let told = away(&stage, mode, [coupons[1], sold_out], &next).await;
-        let after = stage.process.memory();
-        let longest = told.iter().map(|told| told.took).max().unwrap();
+        let before = stage.node.memory();
+        let answers = away(&stage, mode, [coupons[1], sold_out], &next).await;
+        let after = stage.node.memory();
+        let longest = answers.iter().map(|answer| answer.took).max().unwrap();
         println!(
             "{mode:?}: {} answers, the longest after {longest:?}; {before} bytes before, {after} after",
-            told.len()
+            answers.len()
         );
         assert!(longest < DEADLINE + SLACK, "an answer after {longest:?}");
-        let refused_as_sold_out: Vec<&Told> = told.iter().filter(|told| told.code == "SOLD_OUT").collect();
+        let refused_as_sold_out: Vec<&TimedAnswer> = answers
+            .iter()
+            .filter(|answer| answer.code == "SOLD_OUT")
+            .collect();
         assert!(
             refused_as_sold_out
                 .iter()
-                .all(|told| told.coupon == sold_out && told.asked + told.took < LEASE + DOOR_TTL + SLACK)
+                .all(|answer| answer.coupon == sold_out
+                    && answer.asked + answers.took < LEASE + DOOR_TTL + SLACK)
         );
         assert!(
             !refused_as_sold_out.is_empty(),
             "nobody asked while the door knew"
         );
-        assert!(told.iter().any(|told| told.coupon == sold_out
-            && told.asked > LEASE + DOOR_TTL
-            && told.code == "STORE_UNAVAILABLE"));
+        assert!(answers.iter().any(|answer| answer.coupon == sold_out
+            && answer.asked > LEASE + DOOR_TTL
+            && answer.code == "STORE_UNAVAILABLE"));
         assert!(
             after < before + GROWTH_BYTES_MAX,
             "{before} bytes before, {after} after"
         );
         stage.proxy.set(DatabaseMode::Pass);
         stage.ready().await;
-        // What was true before is not told when it is no more.
+        // Refusals that were true before are not repeated.
         stage
             .change(sold_out, json!({"patch": {"total_quantity": total}}))
             .await;
@@ -190,7 +198,7 @@ async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind
         stage.goes_on().await;
     }
     clients.end().await;
-    stage.history.judge(&stage.process.address).await;
+    stage.history.judge(&stage.node.address).await;
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 

@@ -1,5 +1,5 @@
-//! A database that has forgotten what it confirmed: its server comes back on older data, while the node still
-//! has its lease and batches to store.
+//! A database that has lost what it confirmed: its server restarts on older data, while the node still has its
+//! lease and batches to store.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,8 +14,8 @@ use crate::stage::Stage;
 
 const CLIENTS: u64 = 16;
 
-/// A lease that outlasts a server's restart, so that owners go on with what they hold and nothing but the
-/// lost beat can give it away.
+/// A lease that outlasts a server's restart, so that owners go on with their state and only the lost beat reveals
+/// the restore.
 const LONG_LEASE: &str = "cluster.lease=60s";
 
 const ALARM: &str = "coupon_database_went_backwards_total";
@@ -35,13 +35,13 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-/// The server is restarted under load, which harms nothing; and then on the data that it had in between.
+/// Restarts the server under load, which does no harm, and then on the data that it had in between.
 async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer_is_wrong(kind: Kind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     let stage = Stage::on(&server, &[LONG_LEASE]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;
     stage.goes_on().await;
-    // Offers stay as they are, so that the answers from the alarm on can be judged without those before.
+    // Offers do not change, so that the answers after the alarm can be judged without the earlier ones.
     let quiet = stage.without_changes(&clients, coupons).await;
     let kept = tempfile::tempdir().unwrap();
     let kept = kept.path().join("data");
@@ -52,18 +52,18 @@ async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer
     });
     stage.ready().await;
     stage.goes_on().await;
-    assert_eq!(stage.metric(ALARM).await, 0.0, "a restart is no step back");
-    // It is by a beat that what was kept is known to be older.
+    assert_eq!(stage.metric(ALARM).await, 0.0, "a restart is not a restore");
+    // The copy is known to be older by a beat.
     let beat = "SELECT beat FROM nodes";
     let kept_beat = number(&mut stage.shell().await, beat).await;
-    eventually("it beats on", async || {
+    eventually("the node beats", async || {
         number(&mut stage.shell().await, beat).await > kept_beat + 1
     })
     .await;
-    // Sold out, as its owner and the door have it. In what was kept it was never made.
+    // The owner and the door know this coupon as sold out. In the copy it does not exist.
     let gone = stage.coupon(Some(1)).await;
     assert_eq!(stage.issue(gone, "winner", "key").await.0.0, 201);
-    eventually("the door knows", async || {
+    eventually("the door knows that the coupon is sold out", async || {
         stage.metric("coupon_door_notices").await > 0.0
     })
     .await;
@@ -72,7 +72,7 @@ async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer
         stage.logged(GIVEN_UP),
     );
     tokio::task::block_in_place(|| server.kill());
-    // Batches are out, and owners would have them stored.
+    // Batches are in progress, and owners retry them.
     stage.not_ready("no_store").await;
     tokio::task::block_in_place(|| {
         std::fs::remove_dir_all(server.data()).unwrap();
@@ -93,13 +93,13 @@ async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer
         before,
         "it lives on as it was"
     );
-    assert_eq!(stage.metric(ALARM).await, 1.0, "once is enough");
+    assert_eq!(stage.metric(ALARM).await, 1.0, "it is counted once");
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
     let report = stage
         .history
-        .judge_issues(&stage.process.address, &coupons, alarm)
+        .judge_issues(&stage.node.address, &coupons, alarm)
         .await;
-    assert!(report.issuances > CLIENTS, "there was no load to speak of");
+    assert!(report.issuances > CLIENTS, "there was hardly any load");
 }
 
 on_each_server! { a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer_is_wrong }

@@ -1,8 +1,8 @@
-//! Every row of the table of failed batches, under load, on a server that is there: deadlocks, locks held too
-//! long, connections refused, cut at each moment or never answered, statements that go on without their
-//! client. In the end the checker judges all that anybody saw.
+//! Every kind of failed batch under load on a running server: deadlocks, long locks, connections that are refused,
+//! cut at each moment or never answered, statements that go on without their client. In the end the checker
+//! judges everything that clients saw.
 //!
-//! `FIRSTCOME_FAULT_ROUNDS` gives a run its length.
+//! `FIRSTCOME_FAULT_ROUNDS` sets the length of a run.
 
 use std::time::{Duration, Instant};
 use testkit::on_each_server;
@@ -23,8 +23,8 @@ const CLIENTS: u64 = 24;
 const NOT_STORED: &str = r#"coupon_write_retries_total{reason="not_stored"}"#;
 const CLASHED: &str = r#"coupon_write_retries_total{reason="clash"}"#;
 
-/// How long it is waited for what must come soon or not at all: shorter than a lease, after which nothing is
-/// tried, and longer than a batch waits for a lock.
+/// Limit for what happens soon or not at all: shorter than a lease, after which nothing is tried, and longer than
+/// a batch waits for a lock.
 const SOON: Duration = Duration::from_secs(2);
 
 async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
@@ -43,8 +43,7 @@ async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
         }
         connections_are_refused(&stage).await;
         a_statement_is_never_answered(&stage).await;
-        // What follows is about issuances: a change would stand before them at the head of a lane, or have
-        // paused them.
+        // The next faults concern issuances. A change would stand before them in a lane, or pause them.
         let _quiet = stage.without_changes(&clients, coupons).await;
         a_batch_loses_a_deadlock(&stage, coupons[1]).await;
         a_batch_waits_too_long_for_a_lock(&stage).await;
@@ -52,8 +51,8 @@ async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
     }
     clients.end().await;
     stage.ready().await;
-    let report = stage.history.judge(&stage.process.address).await;
-    assert!(report.issuances > CLIENTS, "there was no load to speak of");
+    let report = stage.history.judge(&stage.node.address).await;
+    assert!(report.issuances > CLIENTS, "there was hardly any load");
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
     assert_eq!(stage.metric("coupon_owner_panics_total").await, 0.0);
 }
@@ -68,14 +67,12 @@ async fn a_connection_is_cut(stage: &Stage<'_>, mode: DatabaseMode) {
 
 async fn connections_are_refused(stage: &Stage<'_>) {
     let before = stage.metric(NOT_STORED).await;
-    // A batch that is at the server at that moment is one nobody knows of, and its lane sends no other before
-    // that is known: once more. Nor must any be unknown before, of which nothing could be read either.
+    // The outcome of a batch that is at the server at that moment is unknown, and its lane sends no other until it
+    // is known: again then. No outcome may be unknown before either, as it could not be read back.
     eventually("a batch is not stored", async || {
         stage.ready().await;
         stage.proxy.set(DatabaseMode::Refuse);
-        let refused = eventually("a batch comes back", async || {
-            stage.metric(NOT_STORED).await > before
-        });
+        let refused = eventually("a batch fails", async || stage.metric(NOT_STORED).await > before);
         let _ = timeout(SOON, refused).await;
         stage.proxy.set(DatabaseMode::Pass);
         stage.goes_on().await;
@@ -84,11 +81,11 @@ async fn connections_are_refused(stage: &Stage<'_>) {
     .await;
 }
 
-/// Both wait for a row of the other: a batch has its shard and wants its coupon.
+/// The batch holds its shard's row and waits for its coupon's, and the other transaction the reverse.
 async fn a_batch_loses_a_deadlock(stage: &Stage<'_>, coupon: u64) {
     let (mut holder, mut watcher, before) = (stage.shell().await, stage.shell().await, stage.logged("1213"));
     let shard = CouponId::new(coupon).unwrap().shard();
-    // Who has changed the most rows is spared.
+    // The transaction that has changed more rows survives.
     let many = (0..500)
         .map(|number| format!("({number})"))
         .collect::<Vec<_>>()
@@ -98,8 +95,7 @@ async fn a_batch_loses_a_deadlock(stage: &Stage<'_>, coupon: u64) {
         "DROP TABLE IF EXISTS ballast; CREATE TABLE ballast (number INT PRIMARY KEY)",
     )
     .await;
-    // On a slow machine a batch may have waited too long for the coupon before its shard is asked for: once
-    // more.
+    // On a slow machine a batch may time out on the coupon before its shard is locked: again then.
     eventually("a batch loses a deadlock", async || {
         run(&mut holder, &format!("BEGIN; INSERT INTO ballast VALUES {many}; SELECT * FROM coupons WHERE id = {coupon} FOR UPDATE")).await;
         eventually("a batch waits", async || waiting(&mut watcher).await > 0).await;
@@ -120,7 +116,7 @@ async fn a_batch_waits_too_long_for_a_lock(stage: &Stage<'_>) {
     stage.goes_on().await;
 }
 
-/// Statements that wait for a row at this moment. (`INNODB_TRX` shows it too, but not to those who ask more
+/// Returns the number of statements that wait for a row now. (`INNODB_TRX` is not up to date if it is read more
 /// than ten times a second.)
 async fn waiting(shell: &mut MySqlConnection) -> u64 {
     let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
@@ -130,7 +126,7 @@ async fn waiting(shell: &mut MySqlConnection) -> u64 {
     row.try_get::<String, _>(1).unwrap().parse().unwrap()
 }
 
-/// How many batches run at the server twice at once.
+/// Returns how many batches run twice at the server at the same time.
 async fn running_twice(shell: &mut MySqlConnection, database: &str) -> i64 {
     let query = format!(
         "SELECT COUNT(*) FROM (SELECT INFO FROM information_schema.PROCESSLIST
@@ -142,9 +138,9 @@ async fn running_twice(shell: &mut MySqlConnection, database: &str) -> i64 {
 async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     let (mut holder, mut watcher) = (stage.shell().await, stage.shell().await);
     let clashed = stage.metric(CLASHED).await;
-    // On a slow machine both may have waited too long for the lock before it is let go, and then neither is
-    // stored: once more.
-    eventually("it is found to be stored", async || {
+    // On a slow machine both may time out on the lock before it is released, and then neither is stored: again
+    // then.
+    eventually("the batch is found stored", async || {
         let cuts = stage.proxy.cuts();
         run(&mut holder, "BEGIN; SELECT * FROM coupons FOR UPDATE").await;
         stage.proxy.set(DatabaseMode::CutAfterSending);
@@ -163,8 +159,7 @@ async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     .await;
 }
 
-/// As where the server waits for room to log the commit: the statement is done, or will be, and nobody says
-/// so.
+/// The statement is done or will be, but there is no answer, as where the server waits for room to log a commit.
 async fn a_statement_is_never_answered(stage: &Stage<'_>) {
     let (cuts, before, begun) = (
         stage.proxy.cuts(),
@@ -172,7 +167,7 @@ async fn a_statement_is_never_answered(stage: &Stage<'_>) {
         Instant::now(),
     );
     stage.proxy.set(DatabaseMode::KeepAnswer);
-    eventually("an answer is kept", async || stage.proxy.cuts() > cuts).await;
+    eventually("an answer is dropped", async || stage.proxy.cuts() > cuts).await;
     stage.logs("the database did not answer within", before).await;
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     stage.goes_on().await;

@@ -1,6 +1,6 @@
-//! kill -9 at random moments under load, many rounds. In the end the checker judges all that anybody saw.
+//! Many rounds of kill -9 at random moments under load. In the end the checker judges everything that clients saw.
 //!
-//! `FIRSTCOME_SEED` gives a run's moments again, `FIRSTCOME_CRASH_ROUNDS` its length.
+//! `FIRSTCOME_SEED` repeats the moments of a run, `FIRSTCOME_CRASH_ROUNDS` sets its length.
 
 use crate::FIRSTCOME;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use testkit::servers::{Kind, Server};
 
 const CLIENTS: u64 = 48;
 
-/// Kills the process, and the database server if there is one, at moments that nobody chose.
+/// Kills the node, and the database server if there is one, at random moments.
 async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
     let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
     let rounds = from_environment("FIRSTCOME_CRASH_ROUNDS").unwrap_or(rounds);
@@ -52,10 +52,10 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
         coupons,
     );
     for round in 0..rounds {
-        // The fault itself: a moment that nobody chose.
+        // The fault itself: a random moment.
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..300))).await;
         match server {
-            // The process stays, and must find its way back by itself.
+            // The node keeps running and must recover by itself.
             Some(server) if round % 3 == 1 => tokio::task::block_in_place(|| {
                 server.kill();
                 server.resume().unwrap();
@@ -69,7 +69,7 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
     }
     clients.end().await;
     let report = history.judge(&process.address).await;
-    assert!(report.issuances > rounds, "there was no load to speak of");
+    assert!(report.issuances > rounds, "there was hardly any load");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +77,7 @@ async fn no_answered_issuance_is_lost_when_the_node_is_killed() {
     rounds_of_kills(None, 20).await;
 }
 
-/// With durable commits, and rounds that last longer: a server takes seconds to come back.
+/// Commits are durable here, and there are fewer rounds, as a server takes seconds to restart.
 async fn no_answered_issuance_is_lost_when_node_and_server_are_killed(kind: Kind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     rounds_of_kills(Some(&server), 6).await;

@@ -1,4 +1,4 @@
-//! Crowds over real sockets: thousands of users and as many repetitions at once.
+//! Crowds over real sockets: thousands of users at once, each with several requests.
 
 use crate::FIRSTCOME;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ const USERS: u64 = 4_000;
 
 async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) {
     let data = tempfile::tempdir().unwrap();
-    // Far longer than the crowd takes: what is asked for here is how many there are, not how soon.
+    // Far longer than the crowd takes, as this test is about the number of issuances and not about time.
     let process = Node::start(
         FIRSTCOME,
         data.path(),
@@ -40,7 +40,7 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
                     if number >= USERS * requests_per_user {
                         break;
                     }
-                    // A user's requests stand side by side, so that they meet each other.
+                    // A user's requests follow one another, so that they overlap.
                     let user = format!("user-{}", number / requests_per_user);
                     let answer = history
                         .issue(&client, &address, coupon, &user, &format!("key-{number}"))
@@ -58,16 +58,16 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
     assert_eq!(
         report.issuances,
         total_quantity.min(wanted),
-        "exactly what there is"
+        "exactly the quantity, or the demand"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_ask_twice_for_five_hundred() {
+async fn exactly_the_quantity_is_issued_to_a_crowd_that_requests_twice() {
     crowd(500, 1, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_gets_as_many_as_allowed_where_there_is_enough() {
+async fn every_user_gets_the_limit_per_user_while_there_are_enough() {
     crowd(1_000_000, 2, 3).await;
 }

@@ -1,4 +1,4 @@
-//! What a node refuses to start on, what it warns of, and that it waits for nothing without end.
+//! Databases on which a node refuses to start or warns, and the limits of all waits at its start.
 
 use crate::FIRSTCOME;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use testkit::node::{self, Node};
 /// Longer than any refusal takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A database on a server, and where a node starts.
+/// A database on a server, and the directory of a node.
 struct Opening {
     url: String,
     shell: MySqlConnection,
@@ -21,7 +21,7 @@ struct Opening {
 }
 
 impl Opening {
-    /// On an empty database, through another port if one is given.
+    /// Makes an empty database, reached through another port if one is given.
     async fn empty(server: &Server, port: Option<u16>) -> Self {
         let name = server.make_writable_database().await;
         let shell = server.shell(&name).await.unwrap();
@@ -32,7 +32,7 @@ impl Opening {
         }
     }
 
-    /// On one that a node has worked with.
+    /// Makes a database that a node has used.
     async fn used(server: &Server) -> Self {
         let opening = Self::empty(server, None).await;
         drop(tokio::task::block_in_place(|| {
@@ -45,16 +45,16 @@ impl Opening {
         opening
     }
 
-    /// A command of the program does not go well, in time, and says why.
+    /// Checks that a command of the program fails in time and says why.
     fn refused(&self, command: &str, why: &[&str]) {
         let keys = [
             self.url.clone(),
             "http.listen=127.0.0.1:0".to_owned(),
             "store.migration_wait=1s".to_owned(),
         ];
-        let (went_well, log) =
+        let (succeeded, log) =
             tokio::task::block_in_place(|| node::run(FIRSTCOME, self.folder.path(), command, &keys, LIMIT));
-        assert!(!went_well, "{command} went well: {log}");
+        assert!(!succeeded, "{command} succeeded: {log}");
         let last = log.lines().last().unwrap_or_default();
         assert!(
             last.starts_with("firstcome: ") && why.iter().all(|why| last.contains(why)),
@@ -87,7 +87,7 @@ async fn an_incompatible_database_is_refused(kind: Kind) {
         &["the cluster was made with 128 shards", "this program has 256"],
     );
     run(&mut opening.shell, "UPDATE cluster SET shards = 256").await;
-    // And with all of that mended it starts.
+    // Once all of that is corrected it starts.
     drop(tokio::task::block_in_place(|| {
         Node::start(
             FIRSTCOME,
@@ -97,7 +97,7 @@ async fn an_incompatible_database_is_refused(kind: Kind) {
     }));
 }
 
-/// What stands between says something else to the server: as a proxy with rules of its own for sessions.
+/// A proxy that has rules for sessions changes the statement that sets the isolation.
 async fn a_session_without_the_required_isolation_is_refused(kind: Kind) {
     let server = Server::shared(kind);
     let proxy = DatabaseProxy::with_rule(
@@ -109,7 +109,7 @@ async fn a_session_without_the_required_isolation_is_refused(kind: Kind) {
     opening.refused("serve", &["the isolation of a session stays \"READ-COMMITTED\""]);
 }
 
-/// A lock that somebody holds, and servers that say nothing more at some point of the way.
+/// Another session holds the migration's lock, and servers become silent at different moments.
 async fn every_wait_at_the_start_has_a_limit(kind: Kind) {
     let server = Server::shared(kind);
     let mut opening = Opening::empty(server, None).await;
@@ -137,7 +137,7 @@ async fn every_wait_at_the_start_has_a_limit(kind: Kind) {
         let proxy = DatabaseProxy::with_rule(server.port(), Rule::MuteAt(said)).await;
         muted.push((Opening::empty(server, Some(proxy.port())).await, proxy));
     }
-    // Each waits for its limit, and so all at once.
+    // Each waits until its limit, so all run at once.
     tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
             for (opening, _proxy) in &muted {
@@ -147,7 +147,7 @@ async fn every_wait_at_the_start_has_a_limit(kind: Kind) {
     });
 }
 
-/// With a server of its own: read-only, and with settings that do not keep commits.
+/// The server has settings that may lose commits, and then is read-only.
 async fn a_server_that_may_lose_commits_is_warned_about_and_a_read_only_one_refused(kind: Kind) {
     let server = Server::own(kind, &["--log-bin=binlog", "--server-id=1", "--sync-binlog=0"]);
     let mut opening = Opening::empty(&server, None).await;

@@ -1,5 +1,5 @@
-//! What becomes of a server while a node works with it: demoted and promoted, and full. Each has a server of
-//! its own, and clients that go on asking.
+//! Servers that are demoted and promoted, or full, while a node uses them. Each test has a server of its own, and
+//! clients that keep sending requests.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -13,25 +13,25 @@ use crate::stage::Stage;
 
 const CLIENTS: u64 = 16;
 
-/// What users wait at the most, by default.
+/// The default deadline of a request.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// How far from it an answer comes on a busy machine.
+/// Delay of an answer on a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Longer than by default, and more than twice what a batch waits for a server that does not answer: without
-/// a lease nothing is tried, and nobody would see that the store takes nothing.
+/// Longer than the default, and more than twice what a batch waits for a silent server. Without a lease nothing
+/// would be tried, and the node would not notice that the store takes no writes.
 const LEASE: &str = "cluster.lease=6s";
 
-/// Takes a server from the node and gives it back, under load: the node says so, tells nobody anything
-/// untrue, and goes on by itself.
+/// Takes a server from the node under load and gives it back. The node is not ready meanwhile, answers nothing
+/// wrong, and recovers by itself.
 async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&str]) {
     let (clients, coupons) = stage.clients(CLIENTS).await;
     let mut shell = stage.shell().await;
     for round in 1..=2 {
         stage.goes_on().await;
         let quiet = stage.without_changes(&clients, coupons).await;
-        // At once: a server may take as long for it as a lease lasts, and without a lease nothing is tried
-        // that it could refuse.
+        // At the same time: the server may take as long as a lease, and without a lease the node sends nothing
+        // that the server could refuse.
         let taken = async {
             for statement in take {
                 run(&mut shell, statement).await;
@@ -43,13 +43,10 @@ async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&st
             answered_in_time(stage, coupons[1], &format!("late-{round}")).await,
             503
         );
-        // A demoted server may have less than the one that took its place: nothing is read from it either.
+        // A demoted server may lack rows of the new primary, so the node does not read from it either.
         let read = stage
             .client
-            .get(format!(
-                "http://{}/v1/coupons/{}",
-                stage.process.address, coupons[1]
-            ))
+            .get(format!("http://{}/v1/coupons/{}", stage.node.address, coupons[1]))
             .send()
             .await
             .unwrap();
@@ -62,11 +59,11 @@ async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&st
     }
     stage.goes_on().await;
     clients.end().await;
-    stage.history.judge(&stage.process.address).await;
+    stage.history.judge(&stage.node.address).await;
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 
-/// A user asks, and is answered before the deadline, whatever there is to say; the status.
+/// Requests the coupon for a user. Checks that there is an answer before the deadline, and returns its status.
 async fn answered_in_time(stage: &Stage<'_>, coupon: u64, user: &str) -> u16 {
     let (answer, took) = stage.issue(coupon, user, "late").await;
     assert!(took < DEADLINE + SLACK, "{answer:?} after {took:?}");
@@ -114,7 +111,7 @@ async fn a_member_outside_its_group_stores_nothing_and_is_used_again_as_primary(
     taken_and_given_back(&stage, &["STOP GROUP_REPLICATION"], &["START GROUP_REPLICATION"]).await;
 }
 
-/// All tables share two files that do not grow. Somebody else's table takes what room there is.
+/// All tables share two files that do not grow, and a table of another program fills them.
 async fn a_full_server_refuses_and_stores_what_was_decided_once_there_is_room(kind: Kind) {
     let arguments = [
         "--innodb-data-file-path=ibdata1:12M;ibdata2:24M",
@@ -141,17 +138,17 @@ async fn a_full_server_refuses_and_stores_what_was_decided_once_there_is_room(ki
         })
         .await;
     }
-    // The last pages are filled by what is issued.
+    // Issuances fill the last pages.
     stage.logs("is full", 0).await;
     stage.not_ready("no_store").await;
-    // One more batch or two may find room where a full server tidies up.
+    // A full server may free pages for another batch or two.
     let mut asked = 0;
     eventually("nothing is decided", async || {
         asked += 1;
         answered_in_time(&stage, coupons[1], &format!("late-{asked}")).await == 503
     })
     .await;
-    // MySQL has room of its own for what it takes to drop a table. MariaDB has not, and gets another file.
+    // MySQL reserves room for dropping a table. MariaDB does not, and gets another file.
     match kind {
         Kind::MySql => {
             eventually("there is room", async || {
@@ -173,7 +170,7 @@ async fn a_full_server_refuses_and_stores_what_was_decided_once_there_is_room(ki
     drop(quiet);
     stage.goes_on().await;
     clients.end().await;
-    stage.history.judge(&stage.process.address).await;
+    stage.history.judge(&stage.node.address).await;
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 

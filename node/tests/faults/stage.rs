@@ -1,4 +1,4 @@
-//! A node as a child process, a proxy between it and its database server, and clients.
+//! A node, the proxy in front of its database server, and clients.
 
 use crate::FIRSTCOME;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use testkit::clients::{Clients, TOTAL, from_environment};
 use testkit::node::Node;
 use testkit::recorder::{Answer, HttpRecorder};
 
-/// A node before its database.
+/// A node with its database.
 pub struct Stage<'s> {
     pub server: &'s Server,
     pub database: String,
     pub proxy: DatabaseProxy,
-    pub process: Node,
+    pub node: Node,
     pub client: Client,
     pub history: Arc<HttpRecorder>,
     _data: TempDir,
 }
 
 impl<'s> Stage<'s> {
-    /// A node that is ready, with these keys, on an empty database of the server.
+    /// Starts a node with these keys on an empty database of the server. Returns once it is ready.
     pub async fn on(server: &'s Server, keys: &[&str]) -> Self {
         let (proxy, database, data) = (
             DatabaseProxy::before(server.port()).await,
@@ -38,7 +38,7 @@ impl<'s> Stage<'s> {
         );
         let mut all = vec![format!("store.url={}", server.url(&database, Some(proxy.port())))];
         all.extend(keys.iter().map(|key| (*key).to_owned()));
-        let process = tokio::task::block_in_place(|| Node::start(FIRSTCOME, data.path(), &all));
+        let node = tokio::task::block_in_place(|| Node::start(FIRSTCOME, data.path(), &all));
         let client = Client::builder()
             .timeout(Duration::from_secs(10))
             .build()
@@ -47,14 +47,14 @@ impl<'s> Stage<'s> {
             server,
             database,
             proxy,
-            process,
+            node,
             client,
             history: Arc::default(),
             _data: data,
         }
     }
 
-    /// So many clients and an administrator at work on two coupons.
+    /// Starts so many clients and an administrator of two coupons.
     pub async fn clients(&self, number: u64) -> (Clients, [u64; 2]) {
         let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
         println!("FIRSTCOME_SEED={seed}");
@@ -64,40 +64,40 @@ impl<'s> Stage<'s> {
             Duration::ZERO,
             seed,
             &self.client,
-            std::slice::from_ref(&self.process.address),
+            std::slice::from_ref(&self.node.address),
             &self.history,
             coupons,
         );
         (clients, coupons)
     }
 
-    /// A coupon of which a user may have one.
+    /// Makes a coupon of which a user may have one.
     pub async fn coupon(&self, total_quantity: Option<u64>) -> u64 {
         self.history
-            .create(&self.client, &self.process.address, total_quantity, 1)
+            .create(&self.client, &self.node.address, total_quantity, 1)
             .await
     }
 
-    /// A user asks, on record; the answer, and how long it took.
+    /// Requests the coupon for a user. Returns the answer and how long it took.
     pub async fn issue(&self, coupon: u64, user: &str, key: &str) -> (Answer, Duration) {
         let begun = Instant::now();
         let answer = self
             .history
-            .issue(&self.client, &self.process.address, coupon, user, key)
+            .issue(&self.client, &self.node.address, coupon, user, key)
             .await;
-        (answer.expect("the process answers"), begun.elapsed())
+        (answer.expect("the node answers"), begun.elapsed())
     }
 
-    /// An administrator changes a coupon, on record.
+    /// Changes a coupon as an administrator.
     pub async fn change(&self, coupon: u64, change: impl Into<Value>) {
         let answer = self
             .history
-            .change(&self.client, &self.process.address, coupon, change.into())
+            .change(&self.client, &self.node.address, coupon, change.into())
             .await;
         assert!(matches!(answer, Some((200, _))), "{answer:?}");
     }
 
-    /// Both coupons are open, and the administrator leaves them so until what this gives is dropped.
+    /// Opens both coupons and keeps the administrator from changing them until the guard is dropped.
     pub async fn without_changes(&self, clients: &Clients, coupons: [u64; 2]) -> OwnedMutexGuard<()> {
         let quiet = clients.without_changes().await;
         for coupon in coupons {
@@ -106,16 +106,16 @@ impl<'s> Stage<'s> {
         quiet
     }
 
-    /// A connection of the server's administrator, in the node's database, past the proxy.
+    /// Connects to the node's database as the server's administrator, past the proxy.
     pub async fn shell(&self) -> MySqlConnection {
         self.server.shell(&self.database).await.unwrap()
     }
 
-    /// Why it is not ready; nothing if it is.
+    /// Returns the reasons for not being ready; none if the node is ready.
     pub async fn reasons(&self) -> Vec<String> {
         let response = self
             .client
-            .get(format!("http://{}/readyz", self.process.address))
+            .get(format!("http://{}/readyz", self.node.address))
             .send()
             .await
             .unwrap();
@@ -127,7 +127,7 @@ impl<'s> Stage<'s> {
         reasons
     }
 
-    /// Waits until it says of itself that it is not ready, and why.
+    /// Waits until the node is not ready for this reason.
     pub async fn not_ready(&self, reason: &str) {
         eventually(&format!("/readyz says {reason}"), async || {
             self.reasons().await.iter().any(|said| said == reason)
@@ -140,29 +140,26 @@ impl<'s> Stage<'s> {
         eventually("/readyz says 200", async || self.reasons().await.is_empty()).await;
     }
 
-    /// A metric, by its name and labels as they are shown; 0 where it is not there.
+    /// Returns the value of a metric, by its name and labels as they are written; 0 if it is missing.
     pub async fn metric(&self, name: &str) -> f64 {
         let response = self
             .client
-            .get(format!("http://{}/metrics", self.process.address))
+            .get(format!("http://{}/metrics", self.node.address))
             .send()
             .await
             .unwrap();
         let text = response.text().await.unwrap();
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        testkit::prometheus::value(&text, name)
     }
 
-    /// Waits until coupons are issued, from now on.
+    /// Waits until another coupon is issued.
     pub async fn goes_on(&self) {
         let issued = r#"coupon_issue_total{outcome="issued"}"#;
         let before = self.metric(issued).await;
         eventually("coupons are issued", async || self.metric(issued).await > before).await;
     }
 
-    /// Waits until the log says this once more than it did before.
+    /// Waits until the log contains this text more often than before.
     pub async fn logs(&self, what: &str, before: usize) {
         eventually(&format!("the log says {what}"), async || {
             self.logged(what) > before
@@ -170,8 +167,8 @@ impl<'s> Stage<'s> {
         .await;
     }
 
-    /// How often the log has said this.
+    /// Returns how often the log contains this text.
     pub fn logged(&self, what: &str) -> usize {
-        self.process.log().matches(what).count()
+        self.node.log().matches(what).count()
     }
 }
