@@ -83,7 +83,7 @@ fn findings_exit_with_1_and_show_what_offends() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("FOUND: told not stored")
+        text.contains("FOUND: answered not stored")
             && text.contains("line 2: {\"issue\"")
             && text.contains("\"42-1\""),
         "{text}"

@@ -1,24 +1,22 @@
-//! Decides whether what clients saw and what is stored can be of one service that keeps its promises.
+//! Decides whether what clients saw and what is stored can come from one service that keeps its promises.
 //!
-//! Pure: from a history, the final rows and [`Options`] to a [`Report`]. It knows nothing of how the service
-//! works, only what it promises:
+//! It is a function of a history, the final rows and [`Options`] to a [`Report`]. It does not know how the
+//! service works, only what the service promises:
 //! - `stored`: the rows alone — sequences 1…n, the quantity, the per-user limit;
-//! - `attribution`: every 201 stored as it was told, every row asked for, replays equal, and the order of
-//!   arrival;
-//! - `timeline`: which versions of the coupon may have been in force when, from administrators' calls and
-//!   answers;
-//! - `bounds`: when each issuance was decided at the earliest and at the latest, and that some version
-//!   allowed it then;
-//! - `refusals`: each true at some moment between its call and its answer.
+//! - `attribution`: every 201 is stored as it was answered, every row was requested, replays are equal,
+//!   and sequences are in the order of arrival;
+//! - `timeline`: the versions of the coupon and when each may have been in force, from administrators'
+//!   calls and answers;
+//! - `bounds`: the earliest and the latest time of each decision, and that some version allowed it then;
+//! - `refusals`: each was true at some moment between its call and its answer.
 //!
-//! Whatever is not known is taken in the service's favour, so that a finding is always a fault: of the
-//! service, or of the clocks ([`Options::clock_tolerance`]), or of the record. What is *not* seen is
-//! therefore part of the contract of this module: a fault inside the width of overlapping calls, and one that
-//! an operation without an answer could explain.
+//! Whatever is unknown is decided in the service's favour, so that a finding is always a fault of the service,
+//! of the clocks ([`Options::clock_tolerance`]) or of the record. Two kinds of faults are therefore *not* found:
+//! those within overlapping calls, and those that an operation without an answer could explain.
 //!
-//! Client times bound decisions exactly; `issued_at` bounds them by the tolerance. Everything is sorted once,
-//! so the cost is n log n; a refusal is also held against every version that may have been in force during
-//! it, of which there are few.
+//! Client times bound decisions exactly, and `issued_at` bounds them within the tolerance. Everything is sorted
+//! once, so the cost is n log n. A refusal is also compared with every version that may have been in force
+//! during it, of which there are few.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,18 +40,18 @@ pub use report::{Finding, Kind, Report};
 use report::Reporter;
 use timeline::Timeline;
 
-/// What is to be believed.
+/// What the checker assumes.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How far the service's clocks and the clients' may be apart, either way.
+    /// Largest difference between the service's clocks and the clients', in either direction.
     pub clock_tolerance: Duration,
-    /// How long after a change that does not widen was answered a refusal may still be in the words of the
-    /// version before it. Zero is the contract; doors of other nodes, which are waited for only where a
-    /// change widens, keep it to their `door_ttl`.
+    /// How long a refusal may follow the former version after a change that does not widen was answered. The
+    /// contract is zero on one node. Doors of other nodes may take their `door_ttl`, as only a change that
+    /// widens waits for them.
     pub narrowing_lag: Duration,
-    /// Others used the coupons too: rows and versions need no request in the history.
+    /// True if other clients used the coupons too: rows and versions need no request in the history.
     pub foreign: bool,
-    /// Findings of one kind that are shown; the others are counted.
+    /// Most findings of one kind that are shown. The others are counted.
     pub shown_max: u64,
 }
 
@@ -68,45 +66,45 @@ impl Default for Options {
     }
 }
 
-/// In place of a request key: none was sent, so the request is one of its own.
+/// Stands for a request key where none was sent, so that no two requests are the same.
 const KEYLESS: u32 = u32::MAX;
 
-/// A request for a coupon, sortable: all of a coupon, in it all of a user, in them all of a key.
+/// One attempt of a request for a coupon, sorted by coupon, user, key and place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+struct Attempt {
     coupon: CouponId,
     user: u32,
     key: u32,
-    /// Its place in the history.
+    /// The place of its operation in the history.
     place: usize,
 }
 
-/// One coupon, with all that is known of it.
+/// One coupon, with all that is known about it.
 #[derive(Debug)]
 struct Case<'h> {
     history: &'h [Operation],
     options: &'h Options,
     coupon: &'h CouponRow,
     timeline: Timeline,
-    /// Its rows, by sequence and each sequence once.
+    /// Its rows by sequence, one for each sequence.
     rows: Vec<&'h IssuanceRow>,
-    /// The users of its rows, and the places of these in `rows`.
+    /// The users of its rows, with the rows' places in `rows`.
     rows_by_user: Vec<(u32, usize)>,
-    /// What requests tell about each row.
+    /// What requests say about each row.
     facts: Vec<Facts>,
-    /// When each row was decided, at the earliest and at the latest.
+    /// The earliest and the latest time at which each row was decided.
     bounds: Vec<(i64, i64)>,
 }
 
-/// What requests tell about a row: it was decided after `called`, and before `answered`.
+/// What requests say about a row: it was decided after `called` and before `answered`.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
     called: i64,
     caller: Option<usize>,
     answered: i64,
     answerer: Option<usize>,
-    /// The request that was given it.
-    given_to: Option<Entry>,
+    /// The request that was answered with it.
+    given_to: Option<Attempt>,
     explained: bool,
 }
 
@@ -121,7 +119,7 @@ impl Facts {
     };
 }
 
-/// Everything that is wrong with this history and these rows.
+/// Finds everything that is wrong with a history and the final rows.
 pub fn check(history: &[Operation], rows: &Rows, options: &Options) -> Report {
     let mut reporter = Reporter::new(history, options.shown_max);
     let sorted = Sorted::of(history, rows);
@@ -153,8 +151,8 @@ pub fn check(history: &[Operation], rows: &Rows, options: &Options) -> Report {
 /// The history and the rows, by coupon.
 #[derive(Debug)]
 struct Sorted<'h> {
-    entries: Vec<Entry>,
-    /// Operations of administrators.
+    attempts: Vec<Attempt>,
+    /// Places of administrators' operations.
     changes: HashMap<CouponId, Vec<usize>>,
     rows: Vec<(&'h IssuanceRow, u32)>,
 }
@@ -162,7 +160,7 @@ struct Sorted<'h> {
 impl<'h> Sorted<'h> {
     fn of(history: &'h [Operation], rows: &'h Rows) -> Self {
         let (mut users, mut keys) = (Numbers::default(), Numbers::default());
-        let mut entries = Vec::new();
+        let mut attempts = Vec::new();
         let mut changes: HashMap<CouponId, Vec<usize>> = HashMap::new();
         for (place, operation) in history.iter().enumerate() {
             match operation {
@@ -171,7 +169,7 @@ impl<'h> Sorted<'h> {
                         .key
                         .as_ref()
                         .map_or(KEYLESS, |key| keys.number(key.as_str()));
-                    entries.push(Entry {
+                    attempts.push(Attempt {
                         coupon: issue.coupon,
                         user: users.number(issue.user.as_str()),
                         key,
@@ -185,7 +183,7 @@ impl<'h> Sorted<'h> {
                 }
             }
         }
-        entries.sort_unstable();
+        attempts.sort_unstable();
         let mut rows: Vec<_> = rows
             .issuances
             .iter()
@@ -193,16 +191,16 @@ impl<'h> Sorted<'h> {
             .collect();
         rows.sort_by_key(|(row, _)| (row.id.coupon, row.id.sequence));
         Self {
-            entries,
+            attempts,
             changes,
             rows,
         }
     }
 
-    fn entries_of(&self, coupon: CouponId) -> &[Entry] {
-        let begin = self.entries.partition_point(|entry| entry.coupon < coupon);
-        let end = self.entries.partition_point(|entry| entry.coupon <= coupon);
-        &self.entries[begin..end]
+    fn attempts_of(&self, coupon: CouponId) -> &[Attempt] {
+        let begin = self.attempts.partition_point(|attempt| attempt.coupon < coupon);
+        let end = self.attempts.partition_point(|attempt| attempt.coupon <= coupon);
+        &self.attempts[begin..end]
     }
 
     fn rows_of(&self, coupon: CouponId) -> &[(&'h IssuanceRow, u32)] {
@@ -212,7 +210,7 @@ impl<'h> Sorted<'h> {
     }
 }
 
-/// Numbers for texts, so that they are compared once.
+/// Numbers for texts, which are compared once and not again.
 #[derive(Debug, Default)]
 struct Numbers<'h>(HashMap<&'h str, u32>);
 
@@ -231,9 +229,9 @@ fn check_coupon<'h>(
     reporter: &mut Reporter<'h>,
 ) {
     let changes = sorted.changes.get(&coupon.id).map_or(&[][..], Vec::as_slice);
-    let entries = sorted.entries_of(coupon.id);
-    // What the history does not mention was not its clients' doing.
-    let foreign = options.foreign || (changes.is_empty() && entries.is_empty());
+    let attempts = sorted.attempts_of(coupon.id);
+    // Other clients made what the history does not mention.
+    let foreign = options.foreign || (changes.is_empty() && attempts.is_empty());
     let timeline = Timeline::of(coupon, changes, history, foreign, reporter);
     let (rows, mut rows_by_user) = stored::check(coupon, sorted.rows_of(coupon.id), reporter);
     rows_by_user.sort_unstable();
@@ -248,16 +246,16 @@ fn check_coupon<'h>(
         facts,
         bounds: Vec::new(),
     };
-    case.attribute(entries, foreign, reporter);
+    case.attribute(attempts, foreign, reporter);
     case.check_order(reporter);
     case.bound(reporter);
     case.check_quantities(reporter);
     case.check_terms(reporter);
-    case.check_refusals(entries, reporter);
+    case.check_refusals(attempts, reporter);
     case.check_change_refusals(changes, reporter);
 }
 
-/// What was told of coupons that are not stored.
+/// Finds answers and rows of coupons that are not stored.
 fn check_missing(
     history: &[Operation],
     coupons: &BTreeMap<CouponId, &CouponRow>,
@@ -275,19 +273,19 @@ fn check_missing(
                 reporter.find(
                     Kind::CouponLost,
                     *coupon,
-                    || "its creation was answered, and it is not stored".to_owned(),
+                    || "its creation was answered, but it is not stored".to_owned(),
                     &[*place],
                     &[],
                 );
             }
         }
     }
-    for entry in sorted
-        .entries
+    for attempt in sorted
+        .attempts
         .iter()
-        .filter(|entry| !coupons.contains_key(&entry.coupon))
+        .filter(|attempt| !coupons.contains_key(&attempt.coupon))
     {
-        let Operation::Issue(issue) = &history[entry.place] else {
+        let Operation::Issue(issue) = &history[attempt.place] else {
             continue;
         };
         if matches!(
@@ -296,7 +294,7 @@ fn check_missing(
         ) && issue.answer != IssueAnswer::Refused(Refusal::UnknownCoupon)
         {
             let message = || "an answer is about a coupon that is not stored".to_owned();
-            reporter.find(Kind::NoSuchCoupon, entry.coupon, message, &[entry.place], &[]);
+            reporter.find(Kind::NoSuchCoupon, attempt.coupon, message, &[attempt.place], &[]);
         }
     }
     for (row, _) in sorted
@@ -314,7 +312,7 @@ fn check_missing(
     }
 }
 
-/// Counts answers, for the summary.
+/// Counts answers by their codes.
 fn tally(history: &[Operation], reporter: &mut Reporter<'_>) {
     let mut answers: HashMap<&str, u64> = HashMap::new();
     for operation in history {
@@ -329,12 +327,12 @@ fn tally(history: &[Operation], reporter: &mut Reporter<'_>) {
         .collect();
 }
 
-/// A duration in the unit of every time here.
+/// Returns a duration in microseconds, the unit of all times here.
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// When an answer came, or never.
+/// Returns the time of an answer, or the end of time if there was none.
 fn answered(answer: Option<Timestamp>) -> i64 {
     answer.map_or(i64::MAX, Timestamp::as_micros)
 }

@@ -1,5 +1,5 @@
-//! Clients as they are: they ask again with the same key until they are answered. Beside them an
-//! administrator who changes the coupons.
+//! Clients that retry a request with the same key until they get a definite answer, and an administrator who
+//! changes the coupons meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,45 +14,47 @@ use tokio::task::JoinHandle;
 
 use crate::recorder::HttpRecorder;
 
-/// What the first of the two coupons begins with. The other has no limit.
+/// The first quantity of the first of the two coupons. The other has no limit.
 pub const TOTAL: u64 = 1_000;
 
-/// How long whoever has asked may take until an answer says what became of it, once there is nothing in its
-/// way.
+/// How long a request may take to get a definite answer once no fault is in its way.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
-/// A number that somebody set, for the seed of a run or its length.
+/// Reads a number from the environment, such as the seed of a run or its length.
+///
+/// # Panics
+/// If the variable is set to something else.
 pub fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
 #[derive(Clone)]
-struct OneOfThem {
+struct ClientTask {
     client: Client,
     addresses: watch::Receiver<Vec<String>>,
     history: Arc<HttpRecorder>,
     coupons: [u64; 2],
     next: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
-    /// How long a client thinks between two requests.
+    /// Time between two requests of a client.
     pace: Duration,
     /// Held during a change.
-    desk: Arc<Mutex<()>>,
+    changing: Arc<Mutex<()>>,
 }
 
-/// Clients and an administrator at work.
+/// Clients and an administrator that send requests until they are ended.
 pub struct Clients {
     over: Arc<AtomicBool>,
     addresses: watch::Sender<Vec<String>>,
-    desk: Arc<Mutex<()>>,
+    changing: Arc<Mutex<()>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Clients {
-    /// So many clients begin to ask the processes at these addresses, whichever comes to their mind, for two
-    /// coupons, one of [`TOTAL`] and one without a limit.
+    /// Starts so many clients. Each sends its requests to any of these addresses, for any of the two coupons; the
+    /// first has [`TOTAL`], the second no limit.
     pub fn begin(
         number: u64,
         pace: Duration,
@@ -63,13 +65,13 @@ impl Clients {
         coupons: [u64; 2],
     ) -> Self {
         let (sender, addresses) = watch::channel(addresses.to_vec());
-        let (next, over, desk) = (
+        let (next, over, changing) = (
             Arc::default(),
             Arc::new(AtomicBool::new(false)),
             Arc::new(Mutex::new(())),
         );
         let (client, history) = (client.clone(), Arc::clone(history));
-        let one = OneOfThem {
+        let one = ClientTask {
             client,
             addresses,
             history,
@@ -77,51 +79,55 @@ impl Clients {
             next,
             over: Arc::clone(&over),
             pace,
-            desk: Arc::clone(&desk),
+            changing: Arc::clone(&changing),
         };
-        let ask = |number| {
+        let client_task = |number| {
             tokio::spawn(
                 one.clone()
-                    .ask_until_it_is_over(StdRng::seed_from_u64(seed ^ number)),
+                    .request_until_over(StdRng::seed_from_u64(seed ^ number)),
             )
         };
-        let mut tasks: Vec<_> = (1..=number).map(ask).collect();
-        tasks.push(tokio::spawn(
-            one.change_until_it_is_over(StdRng::seed_from_u64(!seed)),
-        ));
+        let mut tasks: Vec<_> = (1..=number).map(client_task).collect();
+        tasks.push(tokio::spawn(one.change_until_over(StdRng::seed_from_u64(!seed))));
         Self {
             over,
             addresses: sender,
-            desk,
+            changing,
             tasks,
         }
     }
 
-    /// From now on they ask there.
+    /// Changes the addresses that requests are sent to.
     pub fn turn_to(&self, addresses: &[String]) {
         self.addresses.send_replace(addresses.to_vec());
     }
 
-    /// Where they ask, for whoever keeps an eye on that.
+    /// Returns the sender of addresses, for a load balancer.
     pub fn addresses(&self) -> watch::Sender<Vec<String>> {
         self.addresses.clone()
     }
 
-    /// The administrator changes nothing until this is dropped.
+    /// Keeps the administrator from changing anything until the guard is dropped.
     pub async fn without_changes(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.desk).lock_owned().await
+        Arc::clone(&self.changing).lock_owned().await
     }
 
-    /// Lets everybody come to an end: whoever has asked is answered.
+    /// Sends no new requests, and waits until all that were sent have a definite answer.
+    ///
+    /// # Panics
+    /// If they have none in time.
     pub async fn end(self) {
         self.over.store(true, Ordering::Relaxed);
         self.wait().await;
     }
 
-    /// The same, with no change after [`Self::without_changes`].
+    /// The same without another change, given the guard of [`Self::without_changes`].
+    ///
+    /// # Panics
+    /// If they have none in time.
     pub async fn end_without_changes(self, quiet: OwnedMutexGuard<()>) {
         self.over.store(true, Ordering::Relaxed);
-        // The administrator waits for it, and finds that it is over.
+        // The administrator waits for the guard, and then finds that the run is over.
         drop(quiet);
         self.wait().await;
     }
@@ -129,18 +135,18 @@ impl Clients {
     async fn wait(self) {
         let all = async {
             for task in self.tasks {
-                task.await.unwrap();
+                task.await.expect("a client does not panic");
             }
         };
         tokio::time::timeout(ANSWERED_WITHIN, all)
             .await
-            .expect("everybody is answered");
+            .expect("every request gets a definite answer");
     }
 }
 
-impl OneOfThem {
-    /// One client: asks for one coupon or the other, now and then as a user who has asked before.
-    async fn ask_until_it_is_over(mut self, mut rng: StdRng) {
+impl ClientTask {
+    /// Requests one coupon or the other, sometimes for an earlier user.
+    async fn request_until_over(mut self, mut rng: StdRng) {
         while !self.over.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let user = if rng.random_ratio(1, 5) {
@@ -149,7 +155,7 @@ impl OneOfThem {
                 number
             };
             let coupon = self.coupons[rng.random_range(0..2)];
-            self.ask(
+            self.request(
                 &mut rng,
                 coupon,
                 &format!("user-{user}"),
@@ -162,8 +168,8 @@ impl OneOfThem {
         }
     }
 
-    /// Asks with one key until there is an answer that says what became of it.
-    async fn ask(&mut self, rng: &mut StdRng, coupon: u64, user: &str, key: &str) {
+    /// Sends a request, and sends it again with the same key until there is a definite answer.
+    async fn request(&mut self, rng: &mut StdRng, coupon: u64, user: &str, key: &str) {
         loop {
             let address = self.somewhere(rng);
             match self
@@ -172,22 +178,21 @@ impl OneOfThem {
                 .await
             {
                 Some((status, _)) if status != 503 => return,
-                // The process is gone, or says that it does not know: asked again when there is another, or
-                // in a moment.
+                // The process is gone or does not know the outcome: again at another address, or in a moment.
                 _ => drop(tokio::time::timeout(Duration::from_millis(50), self.addresses.changed()).await),
             }
         }
     }
 
-    /// One of the addresses.
+    /// Returns one of the addresses.
     fn somewhere(&mut self, rng: &mut StdRng) -> String {
         let addresses = self.addresses.borrow_and_update();
         addresses[rng.random_range(0..addresses.len())].clone()
     }
 
-    /// The administrator: pauses, resumes, and puts more on offer. Always of the first coupon: the other
-    /// stays open, so that whoever asks for it is given it as long as anybody decides.
-    async fn change_until_it_is_over(mut self, mut rng: StdRng) {
+    /// Pauses and resumes the first coupon and raises its quantity. The second stays open, so that requests for
+    /// it succeed as long as an owner decides.
+    async fn change_until_over(mut self, mut rng: StdRng) {
         let mut total = TOTAL;
         while !self.over.load(Ordering::Relaxed) {
             let coupon = self.coupons[0];
@@ -200,12 +205,12 @@ impl OneOfThem {
                 }
             };
             let address = self.somewhere(&mut rng);
-            let at_the_desk = self.desk.lock().await;
+            let changing = self.changing.lock().await;
             if self.over.load(Ordering::Relaxed) {
                 return;
             }
             self.history.change(&self.client, &address, coupon, change).await;
-            drop(at_the_desk);
+            drop(changing);
             let _ = tokio::time::timeout(
                 Duration::from_millis(rng.random_range(1..40)),
                 self.addresses.changed(),

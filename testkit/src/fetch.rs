@@ -1,4 +1,4 @@
-//! The final rows over HTTP, through the pages that administrators have.
+//! Reads the final rows over HTTP, from the lists for administrators.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,36 +12,36 @@ use crate::rows::{CouponRow, IssuanceRow, Rows};
 
 /// Most items the service puts on a page.
 const PAGE_ITEMS_MAX: u32 = 200;
-/// Lists of coupons may be this old, so that much must pass before what is read is the end.
+/// Lists of coupons may be this old, so a reader waits for so long before it reads the final state.
 const STALENESS: Duration = Duration::from_millis(1_100);
-/// How long a page may take to come, so that a service that hangs is an error.
+/// How long a page may take; after that a service that hangs is an error.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// Why the rows cannot be read.
+/// Rows that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No whole answer in time.
+    /// There was no whole answer in time.
     #[error("{url}: {error}")]
     Http {
-        /// What was asked for.
+        /// The URL of the request.
         url: String,
-        /// What happened.
+        /// The error of the request.
         error: reqwest::Error,
     },
-    /// An answer that is no page.
+    /// An answer is not a page.
     #[error("{url}: status {status}: {body}")]
     Status {
-        /// What was asked for.
+        /// The URL of the request.
         url: String,
         /// Its status.
         status: StatusCode,
-        /// What it says.
+        /// Its body.
         body: String,
     },
-    /// A page that leads nowhere new.
+    /// A page is followed by itself.
     #[error("{url}: the page after this one is this one")]
     Circle {
-        /// What was asked for.
+        /// The URL of the request.
         url: String,
     },
 }
@@ -52,7 +52,7 @@ struct Page<T> {
     next_cursor: Option<String>,
 }
 
-/// Reads a service that is quiet.
+/// Reads the rows of a service that has no requests in progress.
 #[derive(Debug)]
 pub struct Fetch {
     client: Client,
@@ -61,7 +61,7 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// From the service at this base URL, in the right of its administrators.
+    /// Reads from the service at this base URL, with the token of its administrators.
     pub fn new(url: &str, admin_token: &str) -> Self {
         Self {
             client: Client::new(),
@@ -70,8 +70,8 @@ impl Fetch {
         }
     }
 
-    /// Reads these coupons, as far as they are stored, and all their issuances. Waits first for lists to be
-    /// up to date.
+    /// Reads those of these coupons that are stored, and all their issuances. Waits first until lists are up to
+    /// date.
     ///
     /// Cancel safe: it only reads.
     pub async fn rows(&self, coupons: &HashSet<CouponId>) -> Result<Rows, FetchError> {

@@ -1,10 +1,10 @@
-//! What clients saw: every operation with the time it was called and the time its answer came, and its file.
+//! What clients saw: every operation with the times of its call and its answer, and the file format.
 //!
 //! The file is JSON Lines: one operation a line, in any order. All times are of one clock that never steps
 //! back, in microseconds since 1970 UTC. `call_us` is read before the request is sent, `answer_us` after the
-//! whole answer has come. An `answer` is the HTTP answer: `status`, `replayed` (whether it carried
-//! `Idempotent-Replayed: true`), and the JSON `body` as it came. It is null, or absent, where none came in
-//! time or whole.
+//! whole answer was received. An `answer` is the HTTP answer: `status`, `replayed` (true if it carried
+//! `Idempotent-Replayed: true`), and the JSON `body` as received. It is null or absent if no whole answer came
+//! in time.
 //!
 //! ```json
 //! {"create":{"call_us":1000,"answer_us":3000,"answer":{"status":201,"body":{"id":42,"total_quantity":500,"per_user_limit":1,…}}}}
@@ -16,9 +16,9 @@
 //! ```
 //!
 //! Other changes are `"resume"` and `"close"`; a patch holds what was sent. A request without `key` was sent
-//! without `Idempotency-Key`. What an answer means is decided here, and strictly: a 503 with `applied:
-//! false`, a 429 and any other 4xx without a refusal changed nothing; a 5xx without `applied: false` is as
-//! unknown as no answer.
+//! without `Idempotency-Key`. This module decides strictly what an answer means: a 503 with `applied: false`, a
+//! 429 and any other 4xx without a refusal changed nothing; the outcome of a 5xx without `applied: false` is as
+//! unknown as that of no answer.
 
 use std::fmt;
 use std::io::{BufRead, Write};
@@ -35,9 +35,9 @@ mod line;
 #[derive(Debug, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct InputError {
-    /// Its number, from 1.
+    /// Number of the line, from 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// What is wrong with the line.
     pub reason: String,
 }
 
@@ -50,52 +50,53 @@ impl InputError {
     }
 }
 
-/// From the call to the answer, by the clients' clock.
+/// The times of a call and its answer, by the clients' clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Before the request was sent.
+    /// Time before the request was sent.
     pub call: Timestamp,
-    /// After the answer came; `None` if none did.
+    /// Time after the answer was received; `None` if there was none.
     pub answer: Option<Timestamp>,
 }
 
-/// One thing that a client did.
+/// One request of a client, with its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// An administrator made a coupon.
+    /// An administrator's request to make a coupon.
     Create(Create),
-    /// An administrator changed one.
+    /// An administrator's request to change one.
     Change(ChangeCall),
-    /// A user asked for one.
+    /// A user's request for one.
     Issue(Issue),
 }
 
-/// A coupon made, or perhaps.
+/// A request to make a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Create {
-    /// When.
+    /// Its times.
     pub span: Span,
-    /// What came of it.
+    /// Its answer.
     pub answer: CreateAnswer,
 }
 
-/// What came of making a coupon.
+/// The answer to a request to make a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateAnswer {
-    /// There is this coupon; `replayed`: since an earlier request with the same key.
+    /// The coupon exists.
     Created {
         /// The coupon.
         coupon: CouponRow,
-        /// Whether an earlier request made it.
+        /// True if an earlier request with the same key made it.
         replayed: bool,
     },
-    /// Nothing was made; the code, or the status.
+    /// Nothing was made, with the code or the status.
     NotApplied(String),
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown,
 }
 
-/// What an administrator set, as far as it decides who is given a coupon; within `Some`, `None` clears.
+/// The part of an administrator's patch that decides whether a coupon is issued. Within `Some`, `None` clears a
+/// field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Patch {
     /// New or no quantity.
@@ -108,80 +109,80 @@ pub struct Patch {
     pub use_within_days: Option<Option<u16>>,
 }
 
-/// What an administrator wanted of a coupon.
+/// A change of a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Set these parts of the offer.
+    /// Sets parts of the offer.
     Patch(Patch),
-    /// Issue no more until resumed.
+    /// Stops issuing until it is resumed.
     Pause,
-    /// Issue again.
+    /// Issues again.
     Resume,
-    /// Issue no more, for ever.
+    /// Stops issuing for good.
     Close,
 }
 
-/// A change by an administrator.
+/// An administrator's request to change a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeCall {
-    /// When.
+    /// Its times.
     pub span: Span,
-    /// Of which coupon.
+    /// The coupon.
     pub coupon: CouponId,
-    /// What was wanted.
+    /// The requested change.
     pub change: Change,
-    /// Only if the coupon had this version.
+    /// The version that the coupon must have, if one was required.
     pub if_match: Option<u64>,
-    /// What came of it.
+    /// Its answer.
     pub answer: ChangeAnswer,
 }
 
-/// What came of a change.
+/// The answer to a request to change a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeAnswer {
-    /// The coupon as it was then, changed or as before.
+    /// The coupon after the change, which may have changed nothing.
     Done(CouponRow),
-    /// Nothing was changed; the code, or the status.
+    /// Nothing was changed, with the code or the status.
     NotApplied(String),
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown,
 }
 
 /// A user's request for a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issue {
-    /// When.
+    /// Its times.
     pub span: Span,
-    /// Which coupon.
+    /// The coupon.
     pub coupon: CouponId,
-    /// Who asked.
+    /// The user.
     pub user: UserId,
     /// The `Idempotency-Key`, if one was sent.
     pub key: Option<RequestKey>,
-    /// What came of it.
+    /// Its answer.
     pub answer: IssueAnswer,
 }
 
-/// What came of a request for a coupon.
+/// The answer to a request for a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IssueAnswer {
-    /// It was given.
+    /// The coupon was issued.
     Issued {
-        /// What was given.
+        /// The issuance.
         issuance: IssuanceRow,
-        /// Whether an earlier request with the same key was given it.
+        /// True if an earlier request with the same key obtained it.
         replayed: bool,
     },
-    /// It was not.
+    /// The coupon was refused.
     Refused(Refusal),
-    /// Nothing was decided; the code, or the status.
+    /// Nothing was decided, with the code or the status.
     NotApplied(String),
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown,
 }
 
 impl IssueAnswer {
-    /// What it is counted as: the code of a refusal or setback, else `issued`, `replayed` or `unknown`.
+    /// Returns what it is counted as: the code of a refusal or failure, else `issued`, `replayed` or `unknown`.
     pub fn code(&self) -> &str {
         match self {
             Self::Issued { replayed: false, .. } => "issued",
@@ -193,12 +194,12 @@ impl IssueAnswer {
     }
 }
 
-/// Why a coupon was not given, with what the answer told of it.
+/// A refusal, with the fields of its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no such coupon.
     UnknownCoupon,
-    /// The user has as many as allowed; this is the latest.
+    /// The user has as many as allowed. The issuance is the latest of them.
     AlreadyIssued(Box<IssuanceRow>),
     /// Closed by an administrator.
     Closed,
@@ -206,27 +207,27 @@ pub enum Refusal {
     Paused,
     /// The window has not begun.
     NotStarted {
-        /// When it begins.
+        /// Beginning of the window.
         starts_at: Timestamp,
-        /// The service's clock.
+        /// Time by the service's clock.
         server_time: Timestamp,
     },
-    /// The window is over.
+    /// The window has ended.
     Ended {
-        /// When it ended.
+        /// End of the window.
         ends_at: Timestamp,
-        /// The service's clock.
+        /// Time by the service's clock.
         server_time: Timestamp,
     },
-    /// All are given out.
+    /// All are issued.
     SoldOut {
-        /// How many there were.
+        /// The quantity.
         total_quantity: u64,
     },
 }
 
 impl Refusal {
-    /// Its stable name.
+    /// Returns its code.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownCoupon => "UNKNOWN_COUPON",
@@ -240,7 +241,7 @@ impl Refusal {
     }
 }
 
-/// Reads a history one operation at a time; the first error ends it.
+/// Reads a history one operation at a time. The first error ends it.
 pub fn read(input: impl BufRead) -> impl Iterator<Item = Result<Operation, InputError>> {
     (1..).zip(input.lines()).map(|(number, line)| {
         let line = line.map_err(|error| InputError::new(number, error))?;
@@ -248,13 +249,13 @@ pub fn read(input: impl BufRead) -> impl Iterator<Item = Result<Operation, Input
     })
 }
 
-/// Writes a history one operation at a time. What is not flushed when the process is killed is lost: a line
-/// written in part is an error to [`read`].
+/// Writes a history one operation at a time. Lines that are not flushed when the process is killed are lost, and
+/// [`read`] fails on a partial line.
 #[derive(Debug)]
 pub struct Writer<W>(W);
 
 impl<W: Write> Writer<W> {
-    /// A writer to this file, which should be buffered.
+    /// Writes to this output, which should be buffered.
     pub fn new(output: W) -> Self {
         Self(output)
     }
@@ -265,19 +266,19 @@ impl<W: Write> Writer<W> {
         self.0.write_all(b"\n")
     }
 
-    /// What was written to.
+    /// Returns the output.
     pub fn into_inner(self) -> W {
         self.0
     }
 
-    /// Hands on what is buffered.
+    /// Flushes the output.
     pub fn flush(&mut self) -> std::io::Result<()> {
         self.0.flush()
     }
 }
 
 impl Operation {
-    /// When it was called and answered.
+    /// Returns the times of its call and answer.
     pub fn span(&self) -> Span {
         match self {
             Self::Create(create) => create.span,
@@ -286,7 +287,7 @@ impl Operation {
         }
     }
 
-    /// The coupon it is about, if that is known.
+    /// Returns its coupon, if that is known.
     pub fn coupon(&self) -> Option<CouponId> {
         match self {
             Self::Create(Create {
@@ -300,7 +301,7 @@ impl Operation {
     }
 }
 
-/// As its line in the file, which says everything.
+/// The line of the file.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Vec::new();

@@ -1,7 +1,6 @@
 //! The final rows, as the API returns them: coupons and issuances, one JSON object a line, in any order.
 //!
-//! A line is an issuance if it has a `coupon_id`, else a coupon. Fields that are not needed here are let
-//! pass.
+//! A line is an issuance if it has a `coupon_id`, else a coupon. Other fields are ignored.
 
 use std::io::{BufRead, Write};
 
@@ -40,10 +39,10 @@ impl Status {
     }
 }
 
-/// The parts of an offer that decide who is given a coupon and what is written about it.
+/// The parts of an offer that decide whether a coupon is issued and when it expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// How many there are; `None`: unlimited.
+    /// How many may be issued; `None` means no limit.
     pub total_quantity: Option<u64>,
     /// The first moment at which it is issued.
     pub starts_at: Option<Timestamp>,
@@ -56,36 +55,36 @@ pub struct Terms {
 /// A coupon as an answer or the final rows show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CouponRow {
-    /// Which one.
+    /// Its id.
     pub id: CouponId,
-    /// What it offers.
+    /// Its terms.
     pub terms: Terms,
-    /// How many one user may have.
+    /// How many of it one user may have.
     pub per_user_limit: u32,
-    /// What administrators said may happen.
+    /// What administrators allow.
     pub status: Status,
-    /// Counts administrators' changes, from 1.
+    /// Number of administrators' changes, from 1.
     pub version: u64,
-    /// How many are stored, as the service says.
+    /// How many are issued, as the service says.
     pub issued: u64,
-    /// When it was made, by the clock of the node that made it.
+    /// Time of its creation, by the clock of the node that made it.
     pub created_at: Timestamp,
 }
 
 /// An issuance as an answer or the final rows show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuanceRow {
-    /// Which coupon, and its place in it.
+    /// The coupon, and the place in it.
     pub id: IssuanceId,
-    /// Who has it.
+    /// The user who has it.
     pub user: UserId,
-    /// When it was decided, by the clock of the owner.
+    /// Time of the decision, by the clock of the owner.
     pub issued_at: Timestamp,
-    /// Until when it can be used.
+    /// Time from which it cannot be used.
     pub expires_at: Option<Timestamp>,
 }
 
-/// Everything that is stored in the end.
+/// All rows that are stored in the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {
     /// All coupons.
@@ -190,7 +189,7 @@ impl<'de> Deserialize<'de> for IssuanceRow {
     }
 }
 
-/// A coupon's JSON, as far as it is needed.
+/// The part of a coupon's JSON that is needed.
 #[derive(Debug, Serialize, Deserialize)]
 struct CouponJson {
     id: u64,
@@ -263,10 +262,10 @@ impl<'de> Deserialize<'de> for CouponRow {
 
 /// A coupon id from its JSON number.
 pub(crate) fn coupon_id(number: u64) -> Result<CouponId, String> {
-    CouponId::new(number).ok_or_else(|| format!("{number} is no coupon id"))
+    CouponId::new(number).ok_or_else(|| format!("{number} is not a coupon id"))
 }
 
 /// A time from its JSON text.
 pub(crate) fn time(field: &str, text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text).ok_or_else(|| format!("{field} {text:?} is no time in RFC 3339"))
+    Timestamp::parse(text).ok_or_else(|| format!("{field} {text:?} is not a time in RFC 3339"))
 }

@@ -1,27 +1,27 @@
-//! Which request each row belongs to, and what that says about when it was decided.
+//! Finds the request of each row, and what that says about the time of the row's decision.
 
 use crate::ids::Sequence;
 
 use super::report::{Kind, Reporter};
-use super::{Case, Entry, KEYLESS, answered, micros};
+use super::{Attempt, Case, KEYLESS, answered, micros};
 use crate::history::{Issue, IssueAnswer, Operation, Refusal};
 use crate::rows::IssuanceRow;
 
-/// What all attempts of one request say.
+/// What the answers to all attempts of one request say.
 #[derive(Debug, Default)]
-struct Attempts {
-    /// The row that it was given, by the first answer read.
+struct RequestOutcome {
+    /// The row that the first answer names, and the place of that attempt.
     given: Option<(Sequence, usize)>,
-    /// An answer that did not say that it was a replay.
+    /// An attempt whose answer was not marked as a replay.
     fresh: Option<usize>,
-    /// The first attempt that may have decided, and when it was called.
+    /// The time and place of the first attempt that may have been decided.
     maker: Option<(i64, usize)>,
-    /// Whether some attempt was not answered.
+    /// True if the outcome of an attempt is unknown.
     unknown: bool,
 }
 
 impl<'h> Case<'h> {
-    /// The request at this place; entries are made of requests only.
+    /// Returns the request at the place of an attempt.
     pub(super) fn issue(&self, place: usize) -> Option<&'h Issue> {
         match &self.history[place] {
             Operation::Issue(issue) => Some(issue),
@@ -29,14 +29,14 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// Where the row with this sequence is.
+    /// Returns the place of the row with this sequence.
     pub(super) fn position(&self, sequence: Sequence) -> Option<usize> {
         self.rows
             .binary_search_by_key(&sequence, |row| row.id.sequence)
             .ok()
     }
 
-    /// The rows of this user, by sequence.
+    /// Returns the places of this user's rows, by sequence.
     pub(super) fn positions_of(&self, user: u32) -> impl Iterator<Item = usize> + use<'_, 'h> {
         let begin = self.rows_by_user.partition_point(|(other, _)| *other < user);
         self.rows_by_user[begin..]
@@ -46,16 +46,16 @@ impl<'h> Case<'h> {
     }
 
     /// Finds the request of every row.
-    pub(super) fn attribute(&mut self, entries: &[Entry], foreign: bool, reporter: &mut Reporter<'_>) {
-        for of_user in entries.chunk_by(|one, other| one.user == other.user) {
+    pub(super) fn attribute(&mut self, attempts: &[Attempt], foreign: bool, reporter: &mut Reporter<'_>) {
+        for of_user in attempts.chunk_by(|one, other| one.user == other.user) {
             let mut open = Vec::new();
             for request in of_user.chunk_by(same_request) {
-                let attempts = self.read(request, reporter);
-                match attempts.given {
+                let outcome = self.read(request, reporter);
+                match outcome.given {
                     Some((sequence, place)) => {
-                        self.give(request[0], sequence, place, &attempts, foreign, reporter)
+                        self.assign(request[0], sequence, place, &outcome, foreign, reporter)
                     }
-                    None if attempts.unknown => open.extend(attempts.maker),
+                    None if outcome.unknown => open.extend(outcome.maker),
                     None => {}
                 }
             }
@@ -71,43 +71,43 @@ impl<'h> Case<'h> {
             .filter(|(_, facts)| !facts.explained)
         {
             reporter.find(
-                Kind::UnaskedRow,
+                Kind::RowWithoutRequest,
                 self.coupon.id,
-                || format!("nobody asked for {} as {}", row.id, row.user),
+                || format!("no request asked for {} as {}", row.id, row.user),
                 &[],
                 &[row],
             );
         }
     }
 
-    /// Takes every attempt of one request.
-    fn read(&mut self, request: &[Entry], reporter: &mut Reporter<'_>) -> Attempts {
-        let mut attempts = Attempts::default();
-        for entry in request {
-            let Some(issue) = self.issue(entry.place) else {
+    /// Reads every attempt of one request.
+    fn read(&mut self, request: &[Attempt], reporter: &mut Reporter<'_>) -> RequestOutcome {
+        let mut outcome = RequestOutcome::default();
+        for attempt in request {
+            let Some(issue) = self.issue(attempt.place) else {
                 continue;
             };
-            let called = (issue.span.call.as_micros(), entry.place);
+            let called = (issue.span.call.as_micros(), attempt.place);
             match &issue.answer {
                 IssueAnswer::Issued { issuance, replayed } => {
-                    attempts.maker = Some(attempts.maker.map_or(called, |maker| maker.min(called)));
-                    self.read_issued(issue, issuance, *replayed, entry.place, &mut attempts, reporter);
+                    outcome.maker = Some(outcome.maker.map_or(called, |maker| maker.min(called)));
+                    self.read_issued(issue, issuance, *replayed, attempt.place, &mut outcome, reporter);
                 }
                 IssueAnswer::Unknown => {
-                    attempts.maker = Some(attempts.maker.map_or(called, |maker| maker.min(called)));
-                    attempts.unknown = true;
+                    outcome.maker = Some(outcome.maker.map_or(called, |maker| maker.min(called)));
+                    outcome.unknown = true;
                 }
                 IssueAnswer::Refused(Refusal::AlreadyIssued(issuance)) => {
                     if let Some(position) = self.position(issuance.id.sequence)
                         && *self.rows[position] == **issuance
                     {
-                        self.decided_before(position, issue, entry.place);
+                        self.decided_before(position, issue, attempt.place);
                     }
                 }
                 IssueAnswer::Refused(_) | IssueAnswer::NotApplied(_) => {}
             }
         }
-        attempts
+        outcome
     }
 
     fn read_issued(
@@ -116,15 +116,15 @@ impl<'h> Case<'h> {
         issuance: &IssuanceRow,
         replayed: bool,
         place: usize,
-        attempts: &mut Attempts,
+        outcome: &mut RequestOutcome,
         reporter: &mut Reporter<'_>,
     ) {
         let coupon = self.coupon.id;
         if issuance.id.coupon != coupon || issuance.user != issue.user {
             reporter.find(
-                Kind::ToldOtherwise,
+                Kind::AnswerDiffers,
                 coupon,
-                || "the answer is not what was asked for".to_owned(),
+                || "the answer is about another coupon or user than the request".to_owned(),
                 &[place],
                 &[],
             );
@@ -132,16 +132,16 @@ impl<'h> Case<'h> {
         }
         match self.position(issuance.id.sequence) {
             None => reporter.find(
-                Kind::ToldNotStored,
+                Kind::AnsweredNotStored,
                 coupon,
                 || format!("{} is not stored", issuance.id),
                 &[place],
                 &[],
             ),
             Some(position) if self.rows[position] != issuance => {
-                let message = || format!("{} is stored otherwise", issuance.id);
+                let message = || format!("{} is stored differently", issuance.id);
                 reporter.find(
-                    Kind::ToldOtherwise,
+                    Kind::AnswerDiffers,
                     coupon,
                     message,
                     &[place],
@@ -150,21 +150,21 @@ impl<'h> Case<'h> {
             }
             Some(position) => self.decided_before(position, issue, place),
         }
-        match attempts.given {
+        match outcome.given {
             Some((sequence, first)) if sequence != issuance.id.sequence => {
                 let message = || {
                     format!(
-                        "the same request was given {sequence} and {}",
+                        "one request was answered with {sequence} and with {}",
                         issuance.id.sequence
                     )
                 };
                 reporter.find(Kind::ReplayDiffers, coupon, message, &[first, place], &[]);
             }
             Some(_) => {}
-            None => attempts.given = Some((issuance.id.sequence, place)),
+            None => outcome.given = Some((issuance.id.sequence, place)),
         }
-        if !replayed && let Some(first) = attempts.fresh.replace(place) {
-            let message = || "the same request was told twice to be the first".to_owned();
+        if !replayed && let Some(first) = outcome.fresh.replace(place) {
+            let message = || "two answers to one request are not marked as replays".to_owned();
             reporter.find(Kind::ReplayUnmarked, coupon, message, &[first, place], &[]);
         }
     }
@@ -177,13 +177,13 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// Notes that a request was given a row.
-    fn give(
+    /// Notes that a request was answered with a row.
+    fn assign(
         &mut self,
-        entry: Entry,
+        attempt: Attempt,
         sequence: Sequence,
         place: usize,
-        attempts: &Attempts,
+        outcome: &RequestOutcome,
         foreign: bool,
         reporter: &mut Reporter<'_>,
     ) {
@@ -195,9 +195,9 @@ impl<'h> Case<'h> {
             return;
         }
         if let Some(other) = self.facts[position].given_to {
-            let message = || format!("two requests were given sequence {sequence}");
+            let message = || format!("two requests were answered with sequence {sequence}");
             reporter.find(
-                Kind::ToldTwice,
+                Kind::AnsweredTwice,
                 self.coupon.id,
                 message,
                 &[other.place, place],
@@ -206,19 +206,18 @@ impl<'h> Case<'h> {
             return;
         }
         let facts = &mut self.facts[position];
-        facts.given_to = Some(Entry { place, ..entry });
+        facts.given_to = Some(Attempt { place, ..attempt });
         facts.explained = true;
-        // A replay may be of a request that others made.
-        if let Some((called, caller)) = attempts.maker.filter(|_| !foreign || attempts.fresh.is_some()) {
+        // A replay may be of another client's request.
+        if let Some((called, caller)) = outcome.maker.filter(|_| !foreign || outcome.fresh.is_some()) {
             (facts.called, facts.caller) = (called, Some(caller));
         }
     }
 
-    /// The user's other rows must be of requests that nobody was answered about, each called before its row
-    /// was made.
+    /// Assigns the user's other rows to requests with unknown outcomes, each called before its row was decided.
     fn attribute_rest(
         &mut self,
-        of_user: &[Entry],
+        of_user: &[Attempt],
         mut open: Vec<(i64, usize)>,
         foreign: bool,
         reporter: &mut Reporter<'_>,
@@ -241,15 +240,15 @@ impl<'h> Case<'h> {
                 .partition_point(|(call, _)| *call <= row.issued_at.as_micros().saturating_add(tolerance));
             if taken < called {
                 taken += 1;
-                // Which of them it was is not known: it was not before the first.
+                // It is unknown which request it was, but none was called before the first.
                 if !foreign {
                     (self.facts[position].called, self.facts[position].caller) = (open[0].0, Some(open[0].1));
                 }
             } else if !foreign {
-                let places: Vec<usize> = of_user.iter().map(|entry| entry.place).collect();
+                let places: Vec<usize> = of_user.iter().map(|attempt| attempt.place).collect();
                 let message = || {
                     format!(
-                        "{} is stored, and no request of {} can have made it",
+                        "{} is stored, but no request of {} can have made it",
                         row.id, row.user
                     )
                 };
@@ -258,10 +257,10 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// A request that was answered before another was sent has the smaller sequence.
+    /// Checks that a request answered before another was sent has the smaller sequence.
     pub(super) fn check_order(&self, reporter: &mut Reporter<'_>) {
         let mut latest_call: Option<usize> = None;
-        // One that was overtaken by everybody is one finding.
+        // A request that many others overtook is one finding.
         let mut found: Option<usize> = None;
         for (position, facts) in self.facts.iter().enumerate() {
             if let Some(before) = latest_call
@@ -269,7 +268,7 @@ impl<'h> Case<'h> {
                 && found.replace(before) != Some(before)
             {
                 let (first, second) = (self.rows[position], self.rows[before]);
-                let message = || format!("{} was answered before {} was asked for", first.id, second.id);
+                let message = || format!("{} was answered before {} was requested", first.id, second.id);
                 let places: Vec<usize> = [facts.answerer, self.facts[before].caller]
                     .into_iter()
                     .flatten()
@@ -289,7 +288,7 @@ impl<'h> Case<'h> {
     }
 }
 
-/// Whether two entries of one user are attempts of one request.
-pub(super) fn same_request(one: &Entry, other: &Entry) -> bool {
+/// True if two attempts of one user belong to one request.
+pub(super) fn same_request(one: &Attempt, other: &Attempt) -> bool {
     one.key == other.key && one.key != KEYLESS
 }

@@ -1,4 +1,4 @@
-//! When each issuance was decided, at the earliest and at the latest, and what the versions of the coupon
+//! The earliest and the latest time at which each issuance was decided, and what the versions of the coupon
 //! allowed then.
 
 use super::report::{Kind, Reporter};
@@ -8,8 +8,8 @@ use crate::rows::IssuanceRow;
 use crate::rows::Status;
 
 impl Case<'_> {
-    /// Bounds every decision by its calls and answers and by `issued_at`; then each by those before and after
-    /// it.
+    /// Bounds every decision by its calls, its answers and `issued_at`, and then by the decisions before and
+    /// after it.
     pub(super) fn bound(&mut self, reporter: &mut Reporter<'_>) {
         let tolerance = micros(self.options.clock_tolerance);
         self.bounds = Vec::with_capacity(self.rows.len());
@@ -40,7 +40,7 @@ impl Case<'_> {
         }
     }
 
-    /// The first moment at which this many may have been issued; `None` if they never were.
+    /// Returns the first moment at which this many may have been issued; `None` if they never were.
     pub(super) fn may_have_issued(&self, count: u64) -> Option<i64> {
         match usize::try_from(count).ok()?.checked_sub(1) {
             None => Some(i64::MIN),
@@ -48,7 +48,7 @@ impl Case<'_> {
         }
     }
 
-    /// What exceeds a version's quantity was not decided before a later version.
+    /// Checks that no row beyond a version's quantity was decided before the next version.
     pub(super) fn check_quantities(&self, reporter: &mut Reporter<'_>) {
         for pair in self.timeline.versions.windows(2) {
             let [version, next] = pair else { continue };
@@ -75,7 +75,7 @@ impl Case<'_> {
         }
     }
 
-    /// Every row was allowed by a version that may have been in force when it was decided.
+    /// Checks that a version that may have been in force at the decision of a row allows the row.
     pub(super) fn check_terms(&self, reporter: &mut Reporter<'_>) {
         for (position, row) in self.rows.iter().enumerate() {
             let (from, to) = self.bounds[position];
@@ -96,8 +96,8 @@ impl Case<'_> {
     }
 }
 
-/// Whether the version may have given this row as its `count`th. `issued_at` is what the owner compared with
-/// the window, so no tolerance is due.
+/// True if the version allows this row as the `count`th. The owner compared `issued_at` with the window, so there
+/// is no tolerance.
 fn allows(version: &Version, row: &IssuanceRow, count: u64) -> bool {
     version.status.may(|status| status == Status::Open)
         && version

@@ -1,4 +1,4 @@
-//! Whether each refusal was true at some moment between its call and its answer.
+//! Checks that each refusal was true at some moment between its call and its answer.
 
 use std::ops::Range;
 
@@ -6,13 +6,13 @@ use crate::rows::Status;
 
 use super::attribution::same_request;
 use super::report::{Kind, Reporter};
-use super::{Case, Entry, answered, micros};
+use super::{Attempt, Case, answered, micros};
 use crate::history::{Change, ChangeAnswer, Issue, IssueAnswer, Operation, Refusal};
 use crate::rows::IssuanceRow;
 
-/// A refusal that is looked at.
+/// A refused request.
 #[derive(Debug, Clone, Copy)]
-struct Told<'h> {
+struct RefusedIssue<'h> {
     issue: &'h Issue,
     refusal: &'h Refusal,
     place: usize,
@@ -23,95 +23,103 @@ struct Told<'h> {
 
 impl<'h> Case<'h> {
     /// Checks every refusal.
-    pub(super) fn check_refusals(&self, entries: &[Entry], reporter: &mut Reporter<'_>) {
-        for request in entries.chunk_by(|one, other| one.user == other.user && same_request(one, other)) {
-            let attempts = || {
+    pub(super) fn check_refusals(&self, attempts: &[Attempt], reporter: &mut Reporter<'_>) {
+        for request in attempts.chunk_by(|one, other| one.user == other.user && same_request(one, other)) {
+            let issues = || {
                 request
                     .iter()
-                    .filter_map(|entry| Some((entry, self.issue(entry.place)?)))
+                    .filter_map(|attempt| Some((attempt, self.issue(attempt.place)?)))
             };
-            let issued = attempts().filter(|(_, issue)| matches!(issue.answer, IssueAnswer::Issued { .. }));
+            let issued = issues().filter(|(_, issue)| matches!(issue.answer, IssueAnswer::Issued { .. }));
             let first = issued
-                .map(|(entry, issue)| (answered(issue.span.answer), entry.place))
+                .map(|(attempt, issue)| (answered(issue.span.answer), attempt.place))
                 .min();
-            for (entry, issue) in attempts() {
+            for (attempt, issue) in issues() {
                 let IssueAnswer::Refused(refusal) = &issue.answer else {
                     continue;
                 };
                 let (call, answer) = (issue.span.call.as_micros(), answered(issue.span.answer));
-                let told = Told {
+                let refused = RefusedIssue {
                     issue,
                     refusal,
-                    place: entry.place,
-                    user: entry.user,
+                    place: attempt.place,
+                    user: attempt.user,
                     call,
                     answer,
                 };
                 if let Some((_, place)) = first.filter(|(answer, _)| *answer < call) {
-                    let message = || "the same request had been given a coupon".to_owned();
+                    let message = || "the same request had been answered with an issuance".to_owned();
                     reporter.find(
                         Kind::Precedence,
                         self.coupon.id,
                         message,
-                        &[place, told.place],
+                        &[place, refused.place],
                         &[],
                     );
                 }
-                self.check_refusal(told, reporter);
+                self.check_refusal(refused, reporter);
             }
         }
     }
 
-    fn check_refusal(&self, told: Told<'h>, reporter: &mut Reporter<'_>) {
-        match told.refusal {
+    fn check_refusal(&self, refused: RefusedIssue<'h>, reporter: &mut Reporter<'_>) {
+        match refused.refusal {
             Refusal::UnknownCoupon => {
                 let by_row = self
                     .coupon
                     .created_at
                     .as_micros()
                     .saturating_add(micros(self.options.clock_tolerance));
-                if self.timeline.created_by.min(by_row) < told.call {
-                    let message = || "it existed before it was said not to".to_owned();
+                if self.timeline.created_by.min(by_row) < refused.call {
+                    let message = || "the coupon existed before the call".to_owned();
                     reporter.find(
                         Kind::UntrueUnknownCoupon,
                         self.coupon.id,
                         message,
-                        &[told.place],
+                        &[refused.place],
                         &[],
                     );
                 }
             }
-            Refusal::AlreadyIssued(issuance) => self.check_already_issued(told, issuance, reporter),
+            Refusal::AlreadyIssued(issuance) => self.check_already_issued(refused, issuance, reporter),
             Refusal::Closed
             | Refusal::Paused
             | Refusal::NotStarted { .. }
             | Refusal::Ended { .. }
             | Refusal::SoldOut { .. } => {
-                self.check_by_version(told, reporter);
-                self.check_precedence(told, reporter);
+                self.check_by_version(refused, reporter);
+                self.check_precedence(refused, reporter);
             }
         }
     }
 
-    fn check_already_issued(&self, told: Told<'h>, issuance: &IssuanceRow, reporter: &mut Reporter<'_>) {
+    fn check_already_issued(
+        &self,
+        refused: RefusedIssue<'h>,
+        issuance: &IssuanceRow,
+        reporter: &mut Reporter<'_>,
+    ) {
         let position = self
             .position(issuance.id.sequence)
             .filter(|position| self.rows[*position] == issuance);
         let decided = self
-            .positions_of(told.user)
-            .filter(|position| self.bounds[*position].0 <= told.answer)
+            .positions_of(refused.user)
+            .filter(|position| self.bounds[*position].0 <= refused.answer)
             .count();
         let later = |position: usize| {
-            self.positions_of(told.user)
-                .find(|other| *other > position && self.facts[*other].answered < told.call)
+            self.positions_of(refused.user)
+                .find(|other| *other > position && self.facts[*other].answered < refused.call)
         };
         let (message, row) = match position {
-            None => ("the issuance it names is not stored so", None),
-            Some(position) if issuance.user != told.issue.user => {
-                ("the issuance it names is another user's", Some(position))
+            None => (
+                "the issuance that it names is stored differently or not at all",
+                None,
+            ),
+            Some(position) if issuance.user != refused.issue.user => {
+                ("the issuance that it names is another user's", Some(position))
             }
-            Some(position) if self.bounds[position].0 > told.answer => {
-                ("the issuance it names was decided later", Some(position))
+            Some(position) if self.bounds[position].0 > refused.answer => {
+                ("the issuance that it names was decided later", Some(position))
             }
             Some(position) if decided < self.coupon.per_user_limit as usize => {
                 ("the user had fewer than allowed", Some(position))
@@ -126,36 +134,39 @@ impl<'h> Case<'h> {
             Kind::UntrueAlreadyIssued,
             self.coupon.id,
             || message.to_owned(),
-            &[told.place],
+            &[refused.place],
             &rows,
         );
     }
 
-    /// Some version that may have been in force between call and answer must give this refusal.
-    fn check_by_version(&self, told: Told<'h>, reporter: &mut Reporter<'_>) {
-        if let Refusal::SoldOut { total_quantity } = told.refusal
+    /// Checks that a version that may have been in force between call and answer gives this refusal.
+    fn check_by_version(&self, refused: RefusedIssue<'h>, reporter: &mut Reporter<'_>) {
+        if let Refusal::SoldOut { total_quantity } = refused.refusal
             && *total_quantity > self.rows.len() as u64
         {
             let message = || {
                 format!(
-                    "{total_quantity} were said to be given out, and {} are",
+                    "{total_quantity} were issued according to the answer, but {} are stored",
                     self.rows.len()
                 )
             };
-            return reporter.find(Kind::NotExhausted, self.coupon.id, message, &[told.place], &[]);
+            return reporter.find(Kind::NotExhausted, self.coupon.id, message, &[refused.place], &[]);
         }
-        let mut range = self.with_lag(self.timeline.in_force(told.call, told.answer), told.call);
-        if range.clone().any(|index| self.gives(index, told, true)) {
+        let mut range = self.with_lag(self.timeline.in_force(refused.call, refused.answer), refused.call);
+        if range.clone().any(|index| self.gives(index, refused, true)) {
             return;
         }
-        if (0..range.start).rev().any(|index| self.gives(index, told, false)) {
+        if (0..range.start)
+            .rev()
+            .any(|index| self.gives(index, refused, false))
+        {
             let message =
                 || "refused by a version that a later one had surely replaced before the call".to_owned();
-            return reporter.find(Kind::StaleRefusal, self.coupon.id, message, &[told.place], &[]);
+            return reporter.find(Kind::StaleRefusal, self.coupon.id, message, &[refused.place], &[]);
         }
-        let early = matches!(told.refusal, Refusal::SoldOut { .. })
-            && range.any(|index| self.gives(index, told, false));
-        if early && let Refusal::SoldOut { total_quantity } = told.refusal {
+        let early = matches!(refused.refusal, Refusal::SoldOut { .. })
+            && range.any(|index| self.gives(index, refused, false));
+        if early && let Refusal::SoldOut { total_quantity } = refused.refusal {
             let row: Vec<&IssuanceRow> = self
                 .rows
                 .get((*total_quantity as usize).saturating_sub(1))
@@ -167,14 +178,26 @@ impl<'h> Case<'h> {
                     "the {total_quantity}th was decided after the answer, or after that quantity was in force"
                 )
             };
-            return reporter.find(Kind::SoldOutTooSoon, self.coupon.id, message, &[told.place], &row);
+            return reporter.find(
+                Kind::SoldOutTooSoon,
+                self.coupon.id,
+                message,
+                &[refused.place],
+                &row,
+            );
         }
         let message =
             || "no version that may have been in force between call and answer refuses so".to_owned();
-        reporter.find(Kind::UntrueRefusal, self.coupon.id, message, &[told.place], &[]);
+        reporter.find(
+            Kind::UntrueRefusal,
+            self.coupon.id,
+            message,
+            &[refused.place],
+            &[],
+        );
     }
 
-    /// The range with those before it that may still be told by [`super::Options::narrowing_lag`].
+    /// Extends the range by earlier versions that may still be in use by [`super::Options::narrowing_lag`].
     fn with_lag(&self, range: Range<usize>, call: i64) -> Range<usize> {
         let lag = micros(self.options.narrowing_lag);
         let versions = &self.timeline.versions;
@@ -189,16 +212,16 @@ impl<'h> Case<'h> {
         start..range.end
     }
 
-    /// Whether this version may give the refusal; `timely`: and at a moment that fits.
-    fn gives(&self, index: usize, told: Told<'h>, timely: bool) -> bool {
+    /// True if this version gives the refusal, and if `timely`, at a moment between call and answer.
+    fn gives(&self, index: usize, refused: RefusedIssue<'h>, timely: bool) -> bool {
         let version = &self.timeline.versions[index];
         let tolerance = micros(self.options.clock_tolerance);
         let fits = |time: i64| {
             !timely
-                || (told.call.saturating_sub(tolerance)..=told.answer.saturating_add(tolerance))
+                || (refused.call.saturating_sub(tolerance)..=refused.answer.saturating_add(tolerance))
                     .contains(&time)
         };
-        match told.refusal {
+        match refused.refusal {
             Refusal::Closed => version.status.may(|status| status == Status::Closed),
             Refusal::Paused => version.status.may(|status| status == Status::Paused),
             Refusal::NotStarted {
@@ -215,7 +238,7 @@ impl<'h> Case<'h> {
                     && fits(server_time.as_micros())
             }
             Refusal::SoldOut { total_quantity } => {
-                let latest = told.answer.min(self.timeline.ended(index));
+                let latest = refused.answer.min(self.timeline.ended(index));
                 version.quantity.may(|quantity| quantity == Some(*total_quantity))
                     && self
                         .may_have_issued(*total_quantity)
@@ -226,10 +249,10 @@ impl<'h> Case<'h> {
     }
 
     /// No answer that comes first in the contract's table was surely due.
-    fn check_precedence(&self, told: Told<'h>, reporter: &mut Reporter<'_>) {
+    fn check_precedence(&self, refused: RefusedIssue<'h>, reporter: &mut Reporter<'_>) {
         let had: Vec<usize> = self
-            .positions_of(told.user)
-            .filter(|position| self.facts[*position].answered < told.call)
+            .positions_of(refused.user)
+            .filter(|position| self.facts[*position].answered < refused.call)
             .collect();
         if had.len() >= self.coupon.per_user_limit as usize {
             let rows: Vec<&IssuanceRow> = had.iter().map(|position| self.rows[*position]).collect();
@@ -237,17 +260,17 @@ impl<'h> Case<'h> {
                 "the user had as many as allowed before the call, and was refused for another reason"
                     .to_owned()
             };
-            reporter.find(Kind::Precedence, self.coupon.id, message, &[told.place], &rows);
+            reporter.find(Kind::Precedence, self.coupon.id, message, &[refused.place], &rows);
         }
         let tolerance = micros(self.options.clock_tolerance);
         let (from, to) = (
-            told.call.saturating_sub(tolerance),
-            told.answer.saturating_add(tolerance),
+            refused.call.saturating_sub(tolerance),
+            refused.answer.saturating_add(tolerance),
         );
         let mut versions = self
-            .with_lag(self.timeline.in_force(told.call, told.answer), told.call)
+            .with_lag(self.timeline.in_force(refused.call, refused.answer), refused.call)
             .map(|index| &self.timeline.versions[index]);
-        let due = match told.refusal {
+        let due = match refused.refusal {
             Refusal::NotStarted { .. } | Refusal::Ended { .. } => {
                 versions.any(|version| version.status.may(|status| status == Status::Open))
             }
@@ -256,10 +279,10 @@ impl<'h> Case<'h> {
         };
         if !due {
             let message = || {
-                "the coupon was not open, or outside its window, all the while: that is to be told first"
+                "the coupon was not open, or outside its window, all the while: that is to be refused first"
                     .to_owned()
             };
-            reporter.find(Kind::Precedence, self.coupon.id, message, &[told.place], &[]);
+            reporter.find(Kind::Precedence, self.coupon.id, message, &[refused.place], &[]);
         }
     }
 

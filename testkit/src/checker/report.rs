@@ -1,4 +1,4 @@
-//! What the checker found, capped in what is shown and exact in what is counted.
+//! Findings of the checker: all are counted, and the first of each kind are shown.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,43 +18,43 @@ pub enum Kind {
     OverUserLimit,
     /// A sequence is missing.
     SequenceGap,
-    /// A sequence is there twice.
+    /// A sequence is stored twice.
     SequenceTwice,
     /// The coupon's `issued` is not the number of its rows.
     IssuedDiffers,
     /// A 201 names a row that is not stored.
-    ToldNotStored,
-    /// A 201 says something else than the row, or than was asked.
-    ToldOtherwise,
-    /// Two requests with different keys were given the same issuance.
-    ToldTwice,
-    /// The same user, coupon and key were given two issuances.
+    AnsweredNotStored,
+    /// A 201 differs from the row or from the request.
+    AnswerDiffers,
+    /// Two requests with different keys were answered with the same issuance.
+    AnsweredTwice,
+    /// Requests with the same user, coupon and key were answered with two issuances.
     ReplayDiffers,
-    /// The same user, coupon and key were told twice to be the first.
+    /// Two answers for the same user, coupon and key are not marked as replays.
     ReplayUnmarked,
     /// A request answered before another was sent has the larger sequence.
     OutOfOrder,
     /// A row belongs to no request in the history.
-    UnaskedRow,
-    /// A row belongs to a user whose requests were all told that nothing was issued for them.
+    RowWithoutRequest,
+    /// A row belongs to a user whose requests were all refused.
     RefusedButStored,
     /// `issued_at` is not between the call and the answer.
     TimeOutside,
-    /// Issued while no version of the coupon allowed it, or with another expiry than any gave.
+    /// An issuance, or its expiry, that no version of the coupon in force at that time allowed.
     AgainstTerms,
     /// `SOLD_OUT` when that many cannot have been issued yet.
     SoldOutTooSoon,
-    /// `SOLD_OUT`, but in the end fewer are issued than there were.
+    /// `SOLD_OUT` although fewer than the quantity are issued in the end.
     NotExhausted,
     /// A refusal that no version of the coupon between call and answer gives.
     UntrueRefusal,
-    /// A refusal that only an earlier version gives, though a later one was surely in force.
+    /// A refusal that only an earlier version gives, although a later one was certainly in force.
     StaleRefusal,
-    /// A refusal though another answer takes precedence.
+    /// A refusal although another answer takes precedence.
     Precedence,
     /// `ALREADY_ISSUED` without the user having as many as allowed, or naming the wrong issuance.
     UntrueAlreadyIssued,
-    /// `UNKNOWN_COUPON` though its creation had been answered.
+    /// `UNKNOWN_COUPON` although the creation of the coupon had been answered.
     UntrueUnknownCoupon,
     /// An answer or a row of a coupon that is not stored.
     NoSuchCoupon,
@@ -67,12 +67,12 @@ pub enum Kind {
     /// Answers show one version differently, or versions in another order than they were made.
     VersionsConflict,
     /// A version that no change in the history made.
-    UnaskedChange,
-    /// A change was refused for a reason that was not there.
+    ChangeWithoutRequest,
+    /// A change was refused for a reason that did not hold.
     UntrueChangeRefusal,
 }
 
-/// In the words of the report: `over quantity`.
+/// The words of the report: `over quantity`.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
@@ -86,12 +86,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One broken promise, with what shows it.
+/// One broken promise, with its evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Which promise.
+    /// The kind of promise.
     pub kind: Kind,
-    /// Of which coupon.
+    /// The coupon.
     pub coupon: CouponId,
     /// What is wrong.
     pub message: String,
@@ -111,31 +111,31 @@ impl fmt::Display for Finding {
 /// Everything found.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// How many findings there are of each kind.
+    /// Number of findings of each kind.
     pub counts: BTreeMap<Kind, u64>,
     /// The first of each kind, up to [`Options::shown_max`](super::Options::shown_max).
     pub findings: Vec<Finding>,
-    /// How many requests got which answer.
+    /// Number of requests by their answers.
     pub answers: BTreeMap<String, u64>,
-    /// How many coupons were looked at.
+    /// Number of coupons that were checked.
     pub coupons: u64,
-    /// How many issuances were.
+    /// Number of issuances that were checked.
     pub issuances: u64,
 }
 
 impl Report {
-    /// Whether every promise was kept.
+    /// True if every promise was kept.
     pub fn is_clean(&self) -> bool {
         self.counts.is_empty()
     }
 
-    /// Whether there is a finding of this kind.
+    /// True if there is a finding of this kind.
     pub fn has(&self, kind: Kind) -> bool {
         self.counts.contains_key(&kind)
     }
 }
 
-/// Takes findings; those beyond the cap are counted and never written out.
+/// Collects findings. Those beyond the maximum are counted and not written.
 #[derive(Debug)]
 pub(super) struct Reporter<'h> {
     history: &'h [Operation],
@@ -143,7 +143,7 @@ pub(super) struct Reporter<'h> {
     pub(super) report: Report,
 }
 
-/// Operations shown for one finding: enough to see it.
+/// Most operations and rows that are shown for one finding.
 const EVIDENCE_MAX: usize = 6;
 
 impl<'h> Reporter<'h> {
@@ -155,7 +155,7 @@ impl<'h> Reporter<'h> {
         }
     }
 
-    /// Takes one finding, shown by these operations (by their place in the history) and rows.
+    /// Adds a finding with its evidence: operations, by their places in the history, and rows.
     pub(super) fn find(
         &mut self,
         kind: Kind,

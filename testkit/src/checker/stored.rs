@@ -1,4 +1,4 @@
-//! What the rows of a coupon must be, whoever asked for them.
+//! Conditions on the rows of a coupon that do not depend on requests.
 
 use super::report::{Kind, Reporter};
 use crate::rows::{CouponRow, IssuanceRow};
@@ -28,7 +28,7 @@ pub(super) fn check<'h>(
             continue;
         }
         if row.id.sequence.get() != expected {
-            let message = || format!("sequence {} follows where {expected} should", row.id.sequence);
+            let message = || format!("sequence {} follows where {expected} should be", row.id.sequence);
             reporter.find(
                 Kind::SequenceGap,
                 coupon.id,
@@ -55,7 +55,7 @@ pub(super) fn check<'h>(
         );
     }
     if coupon.issued != count {
-        let message = || format!("the coupon says {} issued, and {count} are stored", coupon.issued);
+        let message = || format!("the coupon says {} issued, but {count} are stored", coupon.issued);
         reporter.find(Kind::IssuedDiffers, coupon.id, message, &[], &[]);
     }
     check_users(coupon, sorted, reporter);

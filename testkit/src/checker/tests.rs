@@ -1,4 +1,4 @@
-//! Each fault alone, in an otherwise clean history; and clean ones.
+//! Each fault alone in an otherwise clean history, and clean histories.
 
 use super::*;
 use crate::history::{Change, Patch};
@@ -9,7 +9,7 @@ mod world;
 
 const LIMIT: u32 = 1;
 
-/// Three coupons, all given out, and a refusal.
+/// Three coupons, all issued, and a refusal.
 fn sale() -> World {
     let mut world = World::new(Some(3), LIMIT);
     world.issued(10, 14, "alice", Some("a"), 1);
@@ -65,7 +65,7 @@ fn a_gap_is_found() {
     let mut world = sale();
     world.rows.issuances.remove(1);
     finds(&world, Kind::SequenceGap);
-    finds(&world, Kind::ToldNotStored);
+    finds(&world, Kind::AnsweredNotStored);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_coupon_that_counts_otherwise_is_found() {
 fn a_told_issuance_that_is_not_stored_is_found() {
     let mut world = sale();
     world.rows.issuances.pop();
-    finds(&world, Kind::ToldNotStored);
+    finds(&world, Kind::AnsweredNotStored);
     finds(&world, Kind::NotExhausted);
 }
 
@@ -94,29 +94,29 @@ fn a_told_issuance_that_is_not_stored_is_found() {
 fn a_told_issuance_of_another_user_time_or_expiry_is_found() {
     let mut world = sale();
     world.rows.issuances[1].user = world::user("mallory");
-    finds(&world, Kind::ToldOtherwise);
+    finds(&world, Kind::AnswerDiffers);
     let mut world = sale();
     world.rows.issuances[1].issued_at = at(23);
-    finds(&world, Kind::ToldOtherwise);
+    finds(&world, Kind::AnswerDiffers);
     let mut world = sale();
     world.rows.issuances[1].expires_at = Some(at(1_000));
-    finds(&world, Kind::ToldOtherwise);
+    finds(&world, Kind::AnswerDiffers);
 }
 
 #[test]
 fn one_issuance_told_to_two_requests_is_found() {
     let mut world = World::new(Some(3), 2);
     world.issued(10, 14, "alice", Some("a"), 1);
-    world.told(20, 24, "alice", Some("b"), 1, false);
-    finds(&world, Kind::ToldTwice);
+    world.answered(20, 24, "alice", Some("b"), 1, false);
+    finds(&world, Kind::AnsweredTwice);
 }
 
 #[test]
 fn replays_are_equal_and_marked() {
     let mut world = sale();
-    world.told(50, 54, "alice", Some("a"), 1, true);
+    world.answered(50, 54, "alice", Some("a"), 1, true);
     is_clean(&world);
-    world.told(60, 64, "alice", Some("a"), 1, false);
+    world.answered(60, 64, "alice", Some("a"), 1, false);
     finds(&world, Kind::ReplayUnmarked);
     let mut world = World::new(Some(3), 2);
     world.issued(10, 14, "alice", Some("a"), 1);
@@ -149,7 +149,7 @@ fn an_unanswered_request_that_overtook_backwards_in_time_is_found() {
 fn a_row_that_nobody_asked_for_is_found_unless_others_may_have() {
     let mut world = World::new(None, LIMIT);
     world.row("mallory", 1, 15);
-    finds(&world, Kind::UnaskedRow);
+    finds(&world, Kind::RowWithoutRequest);
     world.options.foreign = true;
     is_clean(&world);
 }
@@ -451,7 +451,7 @@ fn a_version_that_nobody_asked_for_is_found() {
     let mut world = sale();
     world.coupon.version = 2;
     world.coupon.terms.total_quantity = Some(6);
-    finds(&world, Kind::UnaskedChange);
+    finds(&world, Kind::ChangeWithoutRequest);
 }
 
 #[test]
@@ -478,12 +478,12 @@ fn findings_beyond_the_cap_are_counted() {
         world.row("mallory", sequence, 15);
     }
     let report = world.report();
-    assert_eq!(report.counts[&Kind::UnaskedRow], 50);
+    assert_eq!(report.counts[&Kind::RowWithoutRequest], 50);
     assert_eq!(
         report
             .findings
             .iter()
-            .filter(|finding| finding.kind == Kind::UnaskedRow)
+            .filter(|finding| finding.kind == Kind::RowWithoutRequest)
             .count(),
         10
     );

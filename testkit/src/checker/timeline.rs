@@ -1,9 +1,9 @@
 //! The versions of one coupon, and when each may have been in force.
 //!
-//! A change takes effect at one moment between its call and its answer; one without an answer at any moment
-//! after its call, or never. Every version that an answer or the final row shows is known whole. Versions
-//! that nobody saw can only be made by changes without an answer; they stand in one *gap*, in which each part
-//! of the offer may have any value that those changes set.
+//! A change takes effect at one moment between its call and its answer. One without an answer takes effect at
+//! any moment after its call, or never. A version in an answer or in the final row is known completely. Other
+//! versions can only come from changes without an answer. They form one *gap*, in which each part of the offer
+//! may have any value that those changes set.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use super::report::{Kind, Reporter};
 use crate::history::{Change, ChangeAnswer, ChangeCall, CreateAnswer, Operation};
 use crate::rows::{CouponRow, Terms};
 
-/// Before everything and after everything, in microseconds.
+/// The beginning and the end of time, in microseconds.
 pub(super) const NEVER: Range<i64> = i64::MIN..i64::MAX;
 
 /// The values that a part of an offer may have.
@@ -42,21 +42,21 @@ impl<T: Copy + PartialEq> Choice<T> {
     }
 }
 
-/// A version, or a gap between two that are known.
+/// A version, or a gap between two known versions.
 #[derive(Debug, Clone)]
 pub(super) struct Version {
-    /// Its number; of a gap the first.
+    /// Its number; the first number of a gap.
     pub(super) number: u64,
-    /// Whether it is a gap, or nothing is known about it.
+    /// True if it is a gap or nothing is known about it.
     pub(super) is_gap: bool,
     pub(super) quantity: Choice<Option<u64>>,
     pub(super) starts_at: Choice<Option<Timestamp>>,
     pub(super) ends_at: Choice<Option<Timestamp>>,
     pub(super) days: Choice<Option<u16>>,
     pub(super) status: Choice<Status>,
-    /// It came into force at this moment at the earliest.
+    /// The earliest moment at which it came into force.
     pub(super) earliest: i64,
-    /// And at this one at the latest.
+    /// The latest moment at which it came into force.
     pub(super) latest: i64,
 }
 
@@ -100,7 +100,7 @@ impl Version {
         }
     }
 
-    /// What may follow this version by changes that nobody was answered about.
+    /// Returns the gap that may follow this version, by changes without an answer.
     fn gap<'c>(&self, lost: impl Iterator<Item = &'c ChangeCall>, latest: i64) -> Self {
         let mut gap = Self {
             number: self.number + 1,
@@ -129,7 +129,7 @@ impl Version {
         gap
     }
 
-    /// The most that may be issued in it; `None` if there is no limit, or none is known.
+    /// Returns how many may be issued in it at most; `None` if there is no limit, or none is known.
     pub(super) fn quantity_max(&self) -> Option<u64> {
         match &self.quantity {
             Choice::Any => None,
@@ -142,7 +142,7 @@ impl Version {
         }
     }
 
-    /// Whether somebody may be given the coupon by this version who was refused by the one before.
+    /// True if this version may issue the coupon to a user whom the former version refuses.
     pub(super) fn may_widen(&self, before: &Self) -> bool {
         let opens = self.status.may(|status| status == Status::Open)
             && before.status.may(|status| status != Status::Open);
@@ -162,7 +162,7 @@ impl Version {
             || self.ends_at.may(|new| before.ends_at.may(|old| later(new, old)))
     }
 
-    /// Whether it may be open, and its window hold some moment from `from` to `to`.
+    /// True if it may be open with a window that includes some moment from `from` to `to`.
     pub(super) fn may_be_live(&self, from: i64, to: i64) -> bool {
         self.status.may(|status| status == Status::Open)
             && self
@@ -174,7 +174,7 @@ impl Version {
     }
 }
 
-/// What an answer or the final row shows of a version.
+/// A version in an answer or in the final row.
 #[derive(Debug)]
 struct Known<'h> {
     row: &'h CouponRow,
@@ -187,24 +187,24 @@ struct Known<'h> {
 #[derive(Debug)]
 pub(super) struct Timeline {
     pub(super) versions: Vec<Version>,
-    /// The coupon surely existed from here on.
+    /// Time from which the coupon certainly existed.
     pub(super) created_by: i64,
 }
 
 impl Timeline {
-    /// The versions that may have been in force at some moment from `from` to `to`.
+    /// Returns the versions that may have been in force at some moment from `from` to `to`.
     pub(super) fn in_force(&self, from: i64, to: i64) -> Range<usize> {
         let begun = self.versions.partition_point(|version| version.latest < from);
         let end = self.versions.partition_point(|version| version.earliest <= to);
         begun.saturating_sub(1)..end.max(begun.saturating_sub(1))
     }
 
-    /// When this version ended, at the latest.
+    /// Returns the latest moment at which this version was replaced.
     pub(super) fn ended(&self, index: usize) -> i64 {
         self.versions.get(index + 1).map_or(NEVER.end, |next| next.latest)
     }
 
-    /// From what administrators asked and were answered about this coupon, and from its final row.
+    /// Builds the versions from administrators' operations on this coupon and from its final row.
     pub(super) fn of(
         row: &CouponRow,
         operations: &[usize],
@@ -243,7 +243,7 @@ struct Building<'a, 'h, 'r> {
 }
 
 impl<'h> Building<'_, 'h, '_> {
-    /// Takes every answer.
+    /// Reads every answer.
     fn read(&mut self, operations: &[usize]) {
         for place in operations {
             let span = self.history[*place].span();
@@ -274,7 +274,7 @@ impl<'h> Building<'_, 'h, '_> {
                 Operation::Issue(_) => {}
             }
         }
-        // A version shown by one answer may have been made by a change that got none.
+        // A version that one answer shows may have been made by a change without an answer.
         for (number, known) in self.known.iter_mut().filter(|(number, _)| **number > 1) {
             let makers = self
                 .lost
@@ -310,7 +310,7 @@ impl<'h> Building<'_, 'h, '_> {
         }
     }
 
-    /// The final row is the last version; it may be one that nobody was answered about.
+    /// Reads the final row, which is the last version and may be in no answer.
     fn read_final_row(&mut self, foreign: bool) {
         let row = self.row;
         if let Some((last, known)) = self.known.last_key_value()
@@ -340,12 +340,13 @@ impl<'h> Building<'_, 'h, '_> {
                     row.version, row.status, row.terms
                 )
             };
-            self.reporter.find(Kind::UnaskedChange, row.id, message, &[], &[]);
+            self.reporter
+                .find(Kind::ChangeWithoutRequest, row.id, message, &[], &[]);
         }
         if !unseen {
             return self.see(row, NEVER.end, NEVER.end, None);
         }
-        // Of a coupon that nobody in the history made or changed, this was always the version.
+        // A coupon that no request in the history made or changed always had this version.
         let always = row.version == 1 || (!foreign && self.known.is_empty() && self.lost.is_empty());
         let (earliest, latest) = if always {
             (NEVER.start, NEVER.start)
@@ -377,7 +378,7 @@ impl<'h> Building<'_, 'h, '_> {
                             )
                         };
                         self.reporter.find(
-                            Kind::UnaskedChange,
+                            Kind::ChangeWithoutRequest,
                             self.row.id,
                             message,
                             known.operation.as_slice(),
@@ -400,7 +401,7 @@ impl<'h> Building<'_, 'h, '_> {
         versions
     }
 
-    /// Versions follow one another, so each bounds those before and after it.
+    /// Bounds each version by those before and after it.
     fn narrow(&mut self, versions: &mut [Version]) {
         let mut earliest = NEVER.start;
         for version in versions.iter_mut() {
@@ -420,7 +421,7 @@ impl<'h> Building<'_, 'h, '_> {
                     .collect();
                 let message = || {
                     format!(
-                        "version {} was answered before it, or one before it, was asked for",
+                        "version {} was answered before it, or a former one, was requested",
                         version.number
                     )
                 };
@@ -431,7 +432,7 @@ impl<'h> Building<'_, 'h, '_> {
     }
 }
 
-/// Whether this coupon is as the change would have it.
+/// True if this coupon is as the change demands.
 pub(super) fn shows(change: &Change, row: &CouponRow) -> bool {
     match change {
         Change::Patch(patch) => {

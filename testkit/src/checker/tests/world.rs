@@ -130,14 +130,14 @@ impl World {
         });
     }
 
-    /// Given, stored and told.
+    /// Adds an issuance that is stored and answered.
     pub(super) fn issued(&mut self, call: i64, answer: i64, user: &str, key: Option<&str>, sequence: u64) {
         self.row(user, sequence, i64::midpoint(call, answer));
-        self.told(call, answer, user, key, sequence, false);
+        self.answered(call, answer, user, key, sequence, false);
     }
 
-    /// Told what is stored.
-    pub(super) fn told(
+    /// Adds an answer with a stored issuance.
+    pub(super) fn answered(
         &mut self,
         call: i64,
         answer: i64,
@@ -191,7 +191,7 @@ impl World {
         );
     }
 
-    /// Another time for a row and for whoever was told it.
+    /// Changes the time of a row and of the answers with it.
     pub(super) fn restamp(&mut self, sequence: u64, time: Timestamp) {
         let told = self.history.iter_mut().filter_map(|operation| match operation {
             Operation::Issue(Issue {
@@ -245,19 +245,19 @@ impl World {
         }
     }
 
-    /// Made and told.
+    /// Adds a change that is made and answered.
     pub(super) fn change(&mut self, call: i64, answer: i64, change: Change) {
         self.make(&change);
         self.done(call, answer, change);
     }
 
-    /// Told to be made.
+    /// Adds the answer of a change.
     pub(super) fn done(&mut self, call: i64, answer: i64, change: Change) {
         let done = ChangeAnswer::Done(self.coupon.clone());
         self.changed(call, Some(answer), change, None, done);
     }
 
-    /// Made or not, and not told.
+    /// Adds a change without an answer, made or not.
     pub(super) fn lost_change(&mut self, call: i64, change: Change, made: bool) {
         if made {
             self.make(&change);
