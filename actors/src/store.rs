@@ -1,7 +1,7 @@
 //! The store: what the engine asks of a database, and what every database must promise.
 //!
 //! Whatever changes something is one statement or one short transaction, and every call has a limit in time,
-//! loading one a page. The contract suite (`tests/store_contract`) says in code what is said here in words;
+//! loading one a page. The contract suite (`tests/store`) says in code what is said here in words;
 //! every store passes it.
 
 pub mod batch;

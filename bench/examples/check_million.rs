@@ -1,8 +1,8 @@
-//! Times the checker on a correct history of a million operations (or as many as the first argument says):
+//! Times the checker on a correct history of a million operations, or as many as the first argument says:
 //! writes it, reads it and checks it.
 //!
-//! A tenth of the requests is given the coupon, of which a tenth gets no answer, and the rest is refused; the
-//! quantity is raised nineteen times.
+//! A tenth of the requests are issued the coupon, of which a tenth get no answer, and the rest are refused.
+//! The quantity is raised nineteen times.
 
 use std::io::BufReader;
 use std::time::{Duration, Instant};
@@ -78,107 +78,131 @@ fn span(step: u64, answered: bool) -> Option<Span> {
     })
 }
 
-/// A history of `count` operations and the rows that it ends in.
+/// A history that grows, with the rows that it ends in.
+struct Run {
+    history: Vec<Operation>,
+    rows: Rows,
+    coupon: CouponRow,
+    /// The quantity of the first version; each raise adds as much.
+    share: u64,
+    step: u64,
+}
+
+/// Makes a history of `count` operations and its rows.
 fn run(count: u64) -> Option<(Vec<Operation>, Rows)> {
-    let id = CouponId::new(42)?;
-    let share = count / 10 / RAISES;
-    let terms = Terms {
-        total_quantity: Some(share),
-        starts_at: None,
-        ends_at: None,
-        use_within_days: None,
-    };
-    let created_at = Timestamp::from_micros(BEGIN_US)?;
-    let mut coupon = CouponRow {
-        id,
-        terms,
-        per_user_limit: 1,
-        status: Status::Open,
-        version: 1,
-        issued: 0,
-        created_at,
-    };
-    let mut history = Vec::new();
-    history.push(Operation::Create(Create {
-        span: span(0, true)?,
-        answer: CreateAnswer::Created {
-            coupon: coupon.clone(),
-            replayed: false,
-        },
-    }));
-    let mut rows = Rows::default();
-    // What overlaps is let pass, so that what is true when a request is made is true for all of it.
+    let mut run = Run::new(count / 10 / RAISES)?;
+    // Overlaps are avoided, so that what is true when a request is made is true until its answer.
     let settle = 2 * TAKES_US.unsigned_abs() / GAP_US.unsigned_abs();
-    let mut step = settle;
+    run.step = settle;
     for raise in 1..=RAISES {
         for number in 0..count / RAISES {
-            step += 1;
-            let issued = rows.issuances.len() as u64;
-            if issued == raise * share && number == share {
-                step += settle;
+            run.step += 1;
+            if run.issued() == raise * run.share && number == run.share {
+                run.step += settle;
             }
-            let is_given = issued < raise * share;
-            let name = if is_given {
-                format!("winner-{issued}")
-            } else {
-                format!("user-{}", number % (count / 100).max(1))
-            };
-            let key = RequestKey::parse(&format!("key-{step}")).ok()?;
-            let at = span(step, true)?;
-            let answer = if is_given {
-                let id = IssuanceId {
-                    coupon: id,
-                    sequence: Sequence::new(issued + 1),
-                };
-                let row = IssuanceRow {
-                    id,
-                    user: UserId::parse(&name).ok()?,
-                    issued_at: at.call,
-                    expires_at: None,
-                };
-                rows.issuances.push(row.clone());
-                if number % 10 == 3 {
-                    IssueAnswer::Unknown
-                } else {
-                    IssueAnswer::Issued {
-                        issuance: row,
-                        replayed: false,
-                    }
-                }
-            } else {
-                IssueAnswer::Refused(Refusal::SoldOut {
-                    total_quantity: raise * share,
-                })
-            };
-            let at = span(step, answer != IssueAnswer::Unknown)?;
-            history.push(Operation::Issue(Issue {
-                span: at,
-                coupon: id,
-                user: UserId::parse(&name).ok()?,
-                key: Some(key),
-                answer,
-            }));
+            run.issue(number, raise * run.share, count)?;
         }
         if raise < RAISES {
-            step += settle;
-            coupon.version += 1;
-            coupon.terms.total_quantity = Some((raise + 1) * share);
-            let change = Change::Patch(Patch {
-                total_quantity: Some(coupon.terms.total_quantity),
-                ..Patch::default()
-            });
-            let answer = ChangeAnswer::Done(coupon.clone());
-            history.push(Operation::Change(ChangeCall {
-                span: span(step, true)?,
-                coupon: id,
-                change,
-                if_match: None,
-                answer,
-            }));
-            step += settle;
+            run.step += settle;
+            run.raise((raise + 1) * run.share)?;
+            run.step += settle;
         }
     }
-    coupon.issued = rows.issuances.len() as u64;
-    rows.coupons.push(coupon);
-    Some((history, rows))
+    run.coupon.issued = run.issued();
+    run.rows.coupons.push(run.coupon);
+    Some((run.history, run.rows))
+}
+
+impl Run {
+    fn new(share: u64) -> Option<Self> {
+        let coupon = CouponRow {
+            id: CouponId::new(42)?,
+            terms: Terms {
+                total_quantity: Some(share),
+                starts_at: None,
+                ends_at: None,
+                use_within_days: None,
+            },
+            per_user_limit: 1,
+            status: Status::Open,
+            version: 1,
+            issued: 0,
+            created_at: Timestamp::from_micros(BEGIN_US)?,
+        };
+        let create = Create {
+            span: span(0, true)?,
+            answer: CreateAnswer::Created {
+                coupon: coupon.clone(),
+                replayed: false,
+            },
+        };
+        Some(Self {
+            history: vec![Operation::Create(create)],
+            rows: Rows::default(),
+            coupon,
+            share,
+            step: 0,
+        })
+    }
+
+    fn issued(&self) -> u64 {
+        self.rows.issuances.len() as u64
+    }
+
+    /// Adds a request, which is issued the coupon while fewer than `total_quantity` are.
+    fn issue(&mut self, number: u64, total_quantity: u64, count: u64) -> Option<()> {
+        let issued = self.issued();
+        let name = match issued < total_quantity {
+            true => format!("winner-{issued}"),
+            false => format!("user-{}", number % (count / 100).max(1)),
+        };
+        let user = UserId::parse(&name).ok()?;
+        let answer = if issued < total_quantity {
+            let issuance = IssuanceRow {
+                id: IssuanceId {
+                    coupon: self.coupon.id,
+                    sequence: Sequence::new(issued + 1),
+                },
+                user: user.clone(),
+                issued_at: span(self.step, true)?.call,
+                expires_at: None,
+            };
+            self.rows.issuances.push(issuance.clone());
+            match number % 10 == 3 {
+                true => IssueAnswer::Unknown,
+                false => IssueAnswer::Issued {
+                    issuance,
+                    replayed: false,
+                },
+            }
+        } else {
+            IssueAnswer::Refused(Refusal::SoldOut { total_quantity })
+        };
+        self.history.push(Operation::Issue(Issue {
+            span: span(self.step, answer != IssueAnswer::Unknown)?,
+            coupon: self.coupon.id,
+            user,
+            key: Some(RequestKey::parse(&format!("key-{}", self.step)).ok()?),
+            answer,
+        }));
+        Some(())
+    }
+
+    /// Adds a change of the quantity.
+    fn raise(&mut self, total_quantity: u64) -> Option<()> {
+        self.coupon.version += 1;
+        self.coupon.terms.total_quantity = Some(total_quantity);
+        let change = Change::Patch(Patch {
+            total_quantity: Some(Some(total_quantity)),
+            ..Patch::default()
+        });
+        self.history.push(Operation::Change(ChangeCall {
+            span: span(self.step, true)?,
+            coupon: self.coupon.id,
+            change,
+            if_match: None,
+            answer: ChangeAnswer::Done(self.coupon.clone()),
+        }));
+        Some(())
+    }
 }

@@ -1,9 +1,9 @@
-//! How long a store takes, on this machine: `cargo run --release -p firstcome-bench --example store_figures
+//! How long a store takes on this machine: `cargo run --release -p firstcome-bench --example store_figures
 //! [directory | mysql://…]`.
 //!
-//! Batches of several sizes, each timed to its commit; then loading an owner with a million issuances. For
-//! the embedded store everything is made in a fresh directory below the given one (the system's for temporary
-//! files by default) and removed; a database that a URL names keeps it.
+//! Times batches of several sizes to their commits, and then the loading of an owner with a million
+//! issuances. For the embedded store everything is made in a new directory below the given one (by default
+//! the system's for temporary files) and removed. A database that a URL names keeps it.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -73,14 +73,14 @@ async fn measure(store: &dyn Store) -> Result<()> {
     Ok(())
 }
 
-/// Stores so many rows by batches of one size; how long each took, in order of length.
+/// Stores so many rows in batches of one size. Returns the times of the batches in ascending order.
 async fn fill(
     store: &dyn Store,
     coupon: &PrefilledCoupon,
     batch_rows: u64,
     rows: u64,
 ) -> Result<Vec<Duration>> {
-    // Sixteen bytes that come in no order, as users do.
+    // Sixteen bytes in no order, as real user ids.
     let user = |number: u64| UserId::parse(&format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let mut times = Vec::new();
     for first in (1..=rows).step_by(usize::try_from(batch_rows)?) {

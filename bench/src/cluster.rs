@@ -1,7 +1,7 @@
-//! `firstcome-bench cluster`: several nodes on this machine over one database, to try and to break.
+//! `firstcome-bench cluster`: several nodes on this machine over one database, to try out and to break.
 //!
-//! Each node is the program `firstcome` with a configuration file of its own. What they leave behind is
-//! removed in the end.
+//! Each node is the program `firstcome` with a configuration file of its own. Their files are removed in the
+//! end.
 
 pub(crate) mod node;
 
@@ -20,44 +20,44 @@ use crate::verify::{BAD_INPUT, CLEAN, FINDINGS};
 use node::{ClusterNode, Ended};
 use testkit::servers::{Kind, Server};
 
-/// How long nodes may take until they are ready; a new database has its schema made in this time.
+/// How long nodes may take until they are ready, including the schema of a new database.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a node may take to stop: beyond its own limit (`shutdown.limit`), so that it can say itself what
+/// How long a node may take to stop: longer than its own limit (`shutdown.limit`), so that it can log what
 /// was not finished.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// Time between two looks at the nodes.
+/// Time between two checks of the nodes.
 const POLL: Duration = Duration::from_millis(50);
-/// How long a node may take to say which coupon is its newest.
+/// How long a node may take to return its newest coupon.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// What to start.
+/// The cluster to start.
 #[derive(Debug, Clone, Args)]
 pub struct Cluster {
     /// How many nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: u16,
-    /// The database server to start; by default whichever is on this machine, MySQL first. MYSQLD and
-    /// MARIADBD name programs that are not on the PATH.
+    /// The database server to start; by default the first that this machine has of MySQL and MariaDB. MYSQLD
+    /// and MARIADBD name programs that are not on the PATH.
     #[arg(long, value_enum, conflicts_with = "url")]
     server: Option<ServerKind>,
-    /// A database of a server that runs already, `mysql://user:password@host:port/database`.
+    /// The URL of a database on a running server, `mysql://user:password@host:port/database`.
     #[arg(long)]
     url: Option<String>,
-    /// The port of the first node; the others take the next ones.
+    /// The HTTP port of the first node; the others use the next ports.
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     http_port: u16,
-    /// The port of the first node's links; the others take the next ones.
+    /// The link port of the first node; the others use the next ports.
     #[arg(long, default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     link_port: u16,
-    /// Any key of the nodes' configuration, like http.deadline=1s; may be given several times.
+    /// A key of the nodes' configuration, like http.deadline=1s; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<String>,
-    /// The program that serves; beside this one by default.
+    /// The program `firstcome`; by default the one beside this program.
     #[arg(long)]
     firstcome: Option<PathBuf>,
 }
 
-/// Which server.
+/// A kind of database server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ServerKind {
     /// MySQL.
@@ -80,7 +80,7 @@ impl Signals {
         })
     }
 
-    /// The next of them. Cancel safe.
+    /// Waits for the next signal. Cancel safe.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -90,8 +90,8 @@ impl Signals {
 }
 
 impl Cluster {
-    /// Does it until it is told to stop (Ctrl-C, SIGTERM). The exit status is 0 if every node stopped as it
-    /// should, 1 if one did not or ended by itself, 2 if nothing was started.
+    /// Runs the cluster until Ctrl-C or SIGTERM. The exit status is 0 if every node stopped with success, 1
+    /// if one did not or ended by itself, 2 if nothing was started.
     pub async fn run(&self) -> ExitCode {
         match self.serve().await {
             Ok(true) => ExitCode::from(CLEAN),
@@ -122,7 +122,7 @@ impl Cluster {
         Ok(went_well? && stopped_well)
     }
 
-    /// The URL of the database, and the server if it is one of ours.
+    /// Returns the URL of the database, and the server if this program started it.
     async fn database(&self) -> Result<(String, Option<Server>), Failed> {
         if let Some(url) = &self.url {
             return Ok((url.clone(), None));
@@ -186,8 +186,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Says where the nodes are once they are ready, and then what becomes of them, until it is told to stop.
-    /// False if one ended by itself.
+    /// Prints the nodes' addresses once they are ready, and then every node that ends, until a signal.
+    /// Returns false if a node ended by itself.
     async fn watch(
         &self,
         nodes: &mut [ClusterNode],
@@ -223,7 +223,7 @@ impl Cluster {
         }
     }
 
-    /// Where everything is, and lines to copy, each for another node.
+    /// Returns the nodes' addresses, and commands to try them, each for another node.
     async fn welcome(&self, nodes: &[ClusterNode], token: &str) -> String {
         let mut text = format!(
             "\n{} nodes are one cluster. The admin token is {token}\n\n",
@@ -257,7 +257,7 @@ impl Cluster {
     }
 }
 
-/// Waits until all say that they are ready.
+/// Waits until all nodes are ready.
 async fn all_ready(nodes: &mut [ClusterNode]) -> Result<(), Failed> {
     let begun = tokio::time::Instant::now();
     while !nodes.iter().all(ClusterNode::is_ready) {
@@ -283,8 +283,8 @@ async fn all_ready(nodes: &mut [ClusterNode]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Stops those that live one after the other, so that each hands over to those that stay. A second signal
-/// ends all at once. False if one did not stop as it should.
+/// Stops the running nodes one after the other, so that each hands its shards off to the others. A second
+/// signal kills all at once. Returns false if one did not stop with success.
 async fn stop(nodes: &mut [ClusterNode], signals: &mut Signals) -> bool {
     let mut all_well = true;
     for place in 0..nodes.len() {
@@ -312,7 +312,7 @@ async fn stop(nodes: &mut [ClusterNode], signals: &mut Signals) -> bool {
     all_well
 }
 
-/// The id that the next coupon will most likely have, so that the second line fits the first.
+/// Returns the id that the next coupon will most likely have, for the commands.
 async fn next_coupon(url: &str) -> u64 {
     let newest = async {
         let client = Client::builder().timeout(ANSWER_LIMIT).no_proxy().build().ok()?;

@@ -1,9 +1,9 @@
-//! `firstcome-bench compare`: starts everything itself, on loopback with temporary data, and measures it side
+//! `firstcome-bench compare`: starts services itself, on loopback with temporary data, and measures them side
 //! by side.
 //!
-//! A figure alone says as much about the machine and its other users as about the service. So whatever is
-//! compared is measured in turn, round after round, each round has its own ratios, and medians are shown with
-//! the least and the most of all rounds.
+//! A single figure depends as much on the machine and its other users as on the service. So services are
+//! measured in turn, round after round. Each round has its own ratios, and medians are shown with the minimum
+//! and the maximum of all rounds.
 
 mod batches;
 mod children;
@@ -35,32 +35,32 @@ use crate::load::flags::{duration, target};
 use crate::load::{Failed, ceiling};
 use crate::verify::{BAD_INPUT, CLEAN};
 use children::Service;
-use stores::{Stocked, StoreKind};
+use stores::{MeasuredStore, StoreKind};
 
-/// Sent before each measured time: until connections, caches and the loop have their pace.
+/// Load before each measured time, until connections, caches and the rate are steady.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// How long an answer may take; the service gives up after three seconds.
+/// How long an answer may take; the service's own limit is three seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// What to measure, and how.
+/// The measurements to make.
 #[derive(Debug, Clone, Args)]
 pub struct Compare {
-    /// What to measure; several with commas.
+    /// The tables to measure, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "routes")]
     what: Vec<What>,
-    /// Which stores; those that are not on this machine are named in the table.
+    /// The stores to measure; the tables name those that this machine does not have.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [StoreKind::Sqlite, StoreKind::Mysql, StoreKind::Mariadb])]
     stores: Vec<StoreKind>,
-    /// How often each is measured.
+    /// Number of rounds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     rounds: u16,
-    /// How long each measurement takes.
+    /// Duration of each measurement.
     #[arg(long, default_value = "5s", value_parser = duration)]
     duration: Duration,
     /// Connections, each with one request at a time.
     #[arg(long, short, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: u16,
-    /// The program that serves; beside this one by default.
+    /// The program `firstcome`; by default the one beside this program.
     #[arg(long)]
     firstcome: Option<PathBuf>,
     /// The bare route, an example of the same build; beside this program in `examples` by default.
@@ -69,14 +69,14 @@ pub struct Compare {
     /// The buffer pool of database servers, in MiB.
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(32..))]
     buffer_pool_mib: u32,
-    /// The redo log of database servers, in MiB; their own default otherwise, which is some 100 MiB.
+    /// The redo log of database servers, in MiB; by default their own, which is about 100 MiB.
     #[arg(long, value_parser = clap::value_parser!(u32).range(64..=65_536))]
     redo_log_mib: Option<u32>,
-    /// How many issuances `million` stores beforehand. `hand-offs` stores as many for each coupon, up to
-    /// 100,000.
+    /// Number of issuances that `million` stores beforehand. `hand-offs` stores as many for each coupon, up
+    /// to 100,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     issued: u64,
-    /// How many coupons `sleeping` makes.
+    /// Number of coupons that `sleeping` makes.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     coupons: u64,
 }
@@ -84,26 +84,26 @@ pub struct Compare {
 /// One table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// The bare route, the door, a refusal of an owner, and issuing on each store.
+    /// The bare route, the door, an owner's refusal, and issuing on each store.
     Routes,
     /// Rows of a batch and times of a commit, by connections.
     Batches,
-    /// Issuing with a million issued, against issuing with none.
+    /// Issuing with a million issued before, compared with none.
     Million,
-    /// A thousand coupons at once, against one.
+    /// A thousand coupons at once, compared with one.
     Many,
-    /// A hundred thousand coupons that sleep, and what one costs that is awake.
+    /// A hundred thousand passive coupons, and the memory of an active one.
     Sleeping,
     /// Latency at half the peak rate, in an open loop.
     HalfPeak,
-    /// How long a coupon is not issued while it is handed over to another node.
+    /// How long issuing pauses while a coupon's shard is handed off to another node.
     HandOffs,
-    /// Asking a node that does not own the coupon, against asking its owner; what the link costs.
+    /// Requests at a node that does not own the coupon, compared with its owner, and the cost of the link.
     Nodes,
 }
 
 impl What {
-    /// What stands above the table.
+    /// Returns the heading of the table.
     const fn title(self) -> &'static str {
         match self {
             Self::Routes => "Side by side",
@@ -119,8 +119,8 @@ impl What {
 }
 
 impl Compare {
-    /// Does it, prints the tables as Markdown, and returns the exit status: 0, or 2 if something could not be
-    /// measured.
+    /// Measures, prints the tables as Markdown, and returns the exit status: 0, or 2 if something could not
+    /// be measured.
     pub async fn run(&self) -> ExitCode {
         match self.tables().await {
             Ok(()) => ExitCode::from(CLEAN),
@@ -156,20 +156,20 @@ impl Compare {
     }
 }
 
-/// What all tables share.
+/// The setting of all tables.
 struct Bench<'a> {
     flags: &'a Compare,
-    /// For data; removed at the end.
+    /// The directory of data, which is removed at the end.
     scratch: &'a Path,
-    stores: Vec<Stocked>,
+    stores: Vec<MeasuredStore>,
 }
 
 /// One measurement.
-struct Asked<'a> {
-    /// Where to; connections are shared out among them.
+struct Measurement<'a> {
+    /// The targets, which share the connections.
     urls: Vec<&'a str>,
     coupons: Vec<CouponId>,
-    /// Only so many users.
+    /// Number of users, if it is limited.
     users: Option<u64>,
     name: &'a str,
     pace: Pace,
@@ -177,24 +177,24 @@ struct Asked<'a> {
 }
 
 impl Bench<'_> {
-    /// A name that no run had before.
+    /// Returns a name that no run had before.
     fn name() -> String {
         format!("{:08x}", rand::random::<u32>())
     }
 
-    /// Measures for the duration that was wished.
-    async fn measure(&self, asked: Asked<'_>) -> Result<Run, Failed> {
+    /// Measures for the duration of the flags.
+    async fn measure(&self, measurement: Measurement<'_>) -> Result<Run, Failed> {
         let bounds = Bounds {
             duration: Some(WARM_UP + self.flags.duration),
             requests: None,
         };
-        self.drive(asked, bounds, WARM_UP).await
+        self.drive(measurement, bounds, WARM_UP).await
     }
 
-    /// Sends so many requests, as fast as they are answered.
-    async fn send(&self, asked: Asked<'_>, requests: u64) -> Result<Run, Failed> {
+    /// Sends so many requests in a closed loop.
+    async fn send(&self, measurement: Measurement<'_>, requests: u64) -> Result<Run, Failed> {
         self.drive(
-            asked,
+            measurement,
             Bounds {
                 duration: None,
                 requests: Some(requests),
@@ -204,39 +204,44 @@ impl Bench<'_> {
         .await
     }
 
-    async fn drive(&self, asked: Asked<'_>, bounds: Bounds, warm_up: Duration) -> Result<Run, Failed> {
+    async fn drive(
+        &self,
+        measurement: Measurement<'_>,
+        bounds: Bounds,
+        warm_up: Duration,
+    ) -> Result<Run, Failed> {
         let plan = Plan {
-            targets: asked
+            targets: measurement
                 .urls
                 .iter()
                 .map(|url| target(url))
                 .collect::<Result<_, _>>()?,
-            coupons: asked.coupons,
+            coupons: measurement.coupons,
             crowd: Crowd {
-                name: asked.name.to_owned(),
+                name: measurement.name.to_owned(),
                 repeats_ppm: 0,
-                users: asked.users,
+                users: measurement.users,
                 seed: 0,
             },
-            pace: asked.pace,
+            pace: measurement.pace,
             bounds,
             warm_up,
-            connections: asked.connections,
+            connections: measurement.connections,
             threads: processors(),
             limit: ANSWER_LIMIT,
-            gives_way: asked.pace == Pace::Closed,
+            gives_way: measurement.pace == Pace::Closed,
         };
         let run = drive(plan, None, |_| ()).await?;
         if run.interrupted {
             return Err("interrupted".into());
         }
         if run.gave_up {
-            return Err(format!("{} answers no more", asked.urls.join(", ")).into());
+            return Err(format!("{} stopped answering", measurement.urls.join(", ")).into());
         }
         Ok(run)
     }
 
-    /// Issues from new coupons to users who are all different.
+    /// Issues new coupons to a new user each time.
     async fn issue(
         &self,
         node: &Service,
@@ -245,7 +250,7 @@ impl Bench<'_> {
         connections: usize,
     ) -> Result<Run, Failed> {
         let coupons = self.make(node.url(), coupons, None).await?;
-        let asked = Asked {
+        let measurement = Measurement {
             urls: vec![node.url()],
             coupons,
             users: None,
@@ -253,7 +258,7 @@ impl Bench<'_> {
             pace,
             connections,
         };
-        let run = self.measure(asked).await?;
+        let run = self.measure(measurement).await?;
         expect(&run, "issued")?;
         Ok(run)
     }
@@ -275,10 +280,10 @@ impl Bench<'_> {
             .ok_or_else(|| "no coupon was made".into())
     }
 
-    /// A coupon that is sold out.
+    /// Makes a coupon that is sold out.
     async fn sold_out(&self, url: &str) -> Result<CouponId, Failed> {
         let coupon = self.make_one(url, Some(10)).await?;
-        let asked = Asked {
+        let measurement = Measurement {
             urls: vec![url],
             coupons: vec![coupon],
             users: None,
@@ -286,7 +291,7 @@ impl Bench<'_> {
             pace: Pace::Closed,
             connections: 8,
         };
-        expect(&self.send(asked, 1_000).await?, "SOLD_OUT")?;
+        expect(&self.send(measurement, 1_000).await?, "SOLD_OUT")?;
         Ok(coupon)
     }
 
@@ -294,7 +299,7 @@ impl Bench<'_> {
         usize::from(self.flags.connections)
     }
 
-    /// On what, and how, it is measured; with this tool's own ceiling.
+    /// Returns a description of the machine and the method, with this tool's own ceiling.
     async fn machine(&self) -> Result<String, Failed> {
         let plan = Plan {
             targets: Vec::new(),
@@ -333,8 +338,8 @@ impl Bench<'_> {
     }
 }
 
-/// Fails unless nearly all answers are what the measurement is about: a figure of something else would be
-/// worse than none.
+/// Fails unless nearly all answers are those that the measurement is about, as a figure of something else
+/// would be worse than none.
 fn expect(run: &Run, outcome: &str) -> Result<(), Failed> {
     let count = |name: &str| {
         run.tally
@@ -365,7 +370,7 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Milliseconds, for tables.
+/// Returns a duration in milliseconds.
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
 }

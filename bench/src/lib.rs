@@ -1,9 +1,9 @@
 //! Measures a Firstcome service, and judges it by what its clients saw.
 //!
-//! [`load`] drives a service, reports how fast it answered, and records what it saw. [`compare`] starts services
-//! itself and measures them side by side. [`verify`] is [`testkit::checker`] as a command. [`cluster`] starts
-//! several nodes to try them out and to break them. [`prefilled`] makes coupons with many issuances without a
-//! node.
+//! [`load`] drives a service, reports how fast it answered, and records what it saw. [`compare`] starts
+//! services itself and measures them side by side. [`verify`] is [`testkit::checker`] as a command.
+//! [`cluster`] starts several nodes to try them out and to break them. [`prefilled`] makes coupons with many
+//! issuances without a node.
 //!
 //! Time and memory of the checker grow with n log n. An example times it over a million operations:
 //!

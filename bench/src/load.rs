@@ -1,10 +1,10 @@
-//! `firstcome-bench load`: drives a service over HTTP, says how fast it answered what, and holds that against
-//! what was demanded.
+//! `firstcome-bench load`: drives a service over HTTP, reports how fast it answered, and compares that with
+//! objectives.
 //!
-//! [`crowd`] says who asks for what and [`arrivals`] when; both are pure but for the clock. [`mod@drive`]
-//! runs threads of [`connection`]s, which read answers with [`response`] and count them in [`tally`];
-//! [`testkit::history::file`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is how fast all that
-//! goes at most, and `scheduling` keeps it from interrupting what it measures.
+//! [`crowd`] determines user, key and coupon of each request, and [`arrivals`] its time. [`mod@drive`] runs
+//! threads of [`connection`]s, which read answers with [`response`] and count them in [`tally`].
+//! [`testkit::history::file`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is the
+//! highest rate of this tool itself, and `scheduling` keeps it from interrupting the service.
 
 pub mod arrivals;
 pub mod ceiling;
@@ -41,12 +41,12 @@ pub use flags::Load;
 /// How long reading the stored rows may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(600);
 
-/// Why there are no figures.
+/// A run without figures.
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Load {
-    /// Does it, prints the figures, and returns the exit status: 0 if nothing was missed, 1 if something was,
-    /// or the checker found something, 2 if there was no run.
+    /// Runs the load, prints the figures, and returns the exit status: 0 if all objectives were met, 1 if one
+    /// was missed or the checker found something, 2 if there was no run.
     pub async fn run(&self) -> ExitCode {
         match self.measured().await {
             Ok(true) => ExitCode::from(CLEAN),
@@ -94,7 +94,7 @@ impl Load {
         Ok(figures.missed.is_empty() && verdict.is_none_or(|report| report.is_clean()))
     }
 
-    /// The coupons to ask for: given, or made now.
+    /// Returns the coupons of the run, which are given by flags or made now.
     async fn coupons(&self, plan: &Plan, file: Option<&HistoryFile>) -> Result<Vec<CouponId>, Failed> {
         if !self.coupon.is_empty() {
             return Ok(self.coupon.clone());
@@ -108,7 +108,7 @@ impl Load {
         Ok(coupons::make(self.first_url(), &token, wanted, file.map(HistoryFile::recorder)).await?)
     }
 
-    /// Holds what was seen against what is stored.
+    /// Checks what clients saw against the stored rows.
     async fn judge(&self, history: &Path) -> Result<Report, Failed> {
         let operations = history::read(BufReader::new(File::open(history)?))
             .collect::<Result<Vec<Operation>, InputError>>();
@@ -120,7 +120,7 @@ impl Load {
         )
         .await;
         let rows = rows.map_err(|_| format!("the rows were not read within {FETCH_LIMIT:?}"))??;
-        // A coupon that was there before may have been asked for by others.
+        // Other clients may have requested a coupon that existed before.
         let options = Options {
             foreign: !self.coupon.is_empty(),
             ..Options::default()
@@ -140,13 +140,13 @@ impl Load {
             let verdict = verdict.map(|report| format!("\n{}", rendered(report)));
             format!("{}{}", figures.table(), verdict.unwrap_or_default())
         };
-        // Whoever stops reading has seen enough; the exit status is still the verdict.
+        // The reader may close the pipe early; the exit status is still the verdict.
         let _ = std::io::stdout().write_all(text.as_bytes());
         Ok(())
     }
 }
 
-/// A bar towards the bound of the run; nothing where nobody looks.
+/// Returns a progress bar up to the bound of the run; hidden where standard error is not a terminal.
 fn bar(plan: &Plan) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

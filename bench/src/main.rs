@@ -19,24 +19,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Asks a running service for coupons, and says how fast it answered what.
+    /// Sends requests for coupons to a running service, and reports how fast it answered.
     ///
-    /// Exits with 0 if nothing was missed, 1 if an SLO was missed, the service went away, or the checker
-    /// found something, 2 if there was no run.
+    /// Exits with 0 if all SLOs were met, 1 if one was missed, the service went away or the checker found
+    /// something, 2 if there was no run.
     Load(Box<Load>),
     /// Starts the bare route, nodes and databases itself, measures them side by side, and prints Markdown
     /// tables.
     ///
     /// Exits with 0, or 2 if something could not be measured.
     Compare(Box<Compare>),
-    /// Holds a history of requests and answers against the stored rows.
+    /// Checks a history of requests and answers against the stored rows.
     ///
     /// Exits with 0 if all promises were kept, 1 with findings, 2 if the input cannot be read.
     Verify(Verify),
-    /// Starts three nodes of one cluster on this machine, over a database server of its own, and stops them
+    /// Starts three nodes of one cluster on this machine, with a database server of their own, and stops them
     /// on Ctrl-C.
     ///
-    /// Exits with 0 if all nodes stopped as they should, 1 if one did not or ended by itself, 2 if they were
+    /// Exits with 0 if all nodes stopped with success, 1 if one did not or ended by itself, 2 if they were
     /// not started.
     Cluster(Box<Cluster>),
 }

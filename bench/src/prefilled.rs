@@ -27,8 +27,8 @@ pub enum PrefillError {
 /// The user of an issuance, and the key of the request for it.
 pub type Requester = Result<(UserId, RequestKey), InvalidId>;
 
-/// A coupon without a limit of quantity, one for each user. A node that serves it later claims its shard from an
-/// incarnation that never ran.
+/// A coupon without a limit of quantity, one for each user. A node that serves it later claims its shard from
+/// an incarnation that never ran.
 #[derive(Debug, Clone, Copy)]
 pub struct PrefilledCoupon {
     /// Its id.
@@ -72,7 +72,8 @@ impl PrefilledCoupon {
         })
     }
 
-    /// Returns one batch that stores these sequences, each with the user and the key that `requester` returns.
+    /// Returns one batch that stores these sequences, each with the user and the key that `requester`
+    /// returns.
     pub fn batch(
         &self,
         sequences: RangeInclusive<u64>,

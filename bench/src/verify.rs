@@ -1,4 +1,4 @@
-//! `firstcome-bench verify`: reads a history and the rows, has them checked, and says what was found.
+//! `firstcome-bench verify`: reads a history and rows, and prints what the checker finds.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -19,36 +19,36 @@ use testkit::rows::Rows;
 
 /// Every promise was kept.
 pub const CLEAN: u8 = 0;
-/// Some was not.
+/// A promise was broken.
 pub const FINDINGS: u8 = 1;
-/// The input cannot be read, so nothing is known.
+/// The input cannot be read.
 pub const BAD_INPUT: u8 = 2;
 
-/// What to hold against what.
+/// The history and the rows to check.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// What clients saw, JSON Lines.
+    /// What clients saw, as JSON Lines.
     #[arg(long)]
     history: PathBuf,
-    /// What is stored: coupons and issuances as the API returns them, JSON Lines.
+    /// What is stored: coupons and issuances as the API returns them, as JSON Lines.
     #[arg(long, conflicts_with = "url", required_unless_present = "url")]
     rows: Option<PathBuf>,
-    /// The service to read what is stored from; it should be quiet.
+    /// The service to read stored rows from, which should have no requests in progress.
     #[arg(long)]
     url: Option<String>,
-    /// The right to read it; else the environment's ADMIN_TOKEN.
+    /// The admin token to read them; by default the environment's ADMIN_TOKEN.
     #[arg(long)]
     admin_token: Option<String>,
     /// How long all reading over HTTP may take, in seconds.
     #[arg(long, default_value_t = 600)]
     fetch_seconds_max: u64,
-    /// How far the clocks of clients and service may be apart, in milliseconds.
+    /// Largest difference between the clocks of clients and service, in milliseconds.
     #[arg(long, default_value_t = 250)]
     clock_tolerance_ms: u64,
     /// How long refusals may lag behind changes that do not widen, in milliseconds.
     #[arg(long, default_value_t = 0)]
     narrowing_lag_ms: u64,
-    /// Others used the coupons too, so rows need no request in the history.
+    /// Other clients used the coupons too, so rows need no request in the history.
     #[arg(long)]
     foreign: bool,
     /// Findings of each kind to print; all are counted.
@@ -56,7 +56,7 @@ pub struct Verify {
     shown_max: u64,
 }
 
-/// Why nothing can be said.
+/// Input that cannot be read.
 #[derive(Debug, thiserror::Error)]
 enum VerifyError {
     #[error("{path}: {error}")]
@@ -74,11 +74,11 @@ enum VerifyError {
 }
 
 impl Verify {
-    /// Does it, prints the report, and returns the exit status.
+    /// Checks, prints the report, and returns the exit status.
     pub async fn run(&self) -> ExitCode {
         match self.report().await {
             Ok(report) => {
-                // Whoever stops reading has seen enough; the exit status is still the verdict.
+                // The reader may close the pipe early; the exit status is still the verdict.
                 let _ = std::io::stdout().write_all(rendered(&report).as_bytes());
                 ExitCode::from(if report.is_clean() { CLEAN } else { FINDINGS })
             }
@@ -129,7 +129,7 @@ fn open(path: &Path) -> Result<BufReader<File>, VerifyError> {
     Ok(BufReader::with_capacity(1 << 20, file))
 }
 
-/// The report for people: what there was, then what is wrong.
+/// Returns the report as text: the counts, then the findings.
 pub fn rendered(report: &Report) -> String {
     let mut text = String::new();
     let mut line = |name: &str, count: u64| {

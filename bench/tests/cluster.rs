@@ -1,5 +1,5 @@
-//! The program `firstcome-bench cluster` as others run it: how it starts, watches and stops nodes. These are
-//! stand-ins that write down what is done to them.
+//! The program `firstcome-bench cluster` from outside: how it starts, watches and stops nodes. The nodes are
+//! stand-ins that write down what happens to them.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a machine that is busy with others.
+/// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Says that it is ready, and stops when it is asked to; `HABIT` has it do otherwise.
+/// Prints that it is ready and stops when it is asked to. `HABIT` changes that.
 const STAND_IN: &str = r#"#!/bin/sh
 name=$(sed -n 's/^node.id = "\(.*\)"$/\1/p' "$2")
 note() { echo "$name $1" >>"$NOTES"; }
@@ -35,7 +35,7 @@ while :; do
 done
 "#;
 
-/// The program over stand-ins, in a process group of its own as in a terminal.
+/// The program with stand-ins, in a process group of its own as in a terminal.
 struct Run {
     directory: TempDir,
     child: Child,
@@ -123,7 +123,7 @@ impl Run {
         Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
     }
 
-    /// As Ctrl-C in a terminal: everybody in the group is told.
+    /// Like Ctrl-C in a terminal, it reaches all processes of the group.
     fn interrupt(&self) {
         kill_process_group(self.pid(), Signal::INT).unwrap();
     }
@@ -139,7 +139,7 @@ impl Run {
         }
     }
 
-    /// Folders that it made and did not remove.
+    /// Returns folders that it made and did not remove.
     fn left_behind(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.directory.path())
             .unwrap()

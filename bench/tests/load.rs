@@ -1,4 +1,4 @@
-//! The program `firstcome-bench load` as others run it, against a service that does as it is told.
+//! The program `firstcome-bench load` from outside, against a service with prescribed answers.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use testkit::history::{self, IssueAnswer, Operation};
 use testkit::time::Timestamp;
 
-/// How long any of these runs may take on a machine that is busy with others.
+/// How long any of these runs may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// A service whose answers are a function of how many requests came before.
@@ -54,7 +54,7 @@ impl Service {
         service
     }
 
-    /// The process is gone: connections break, and nobody listens.
+    /// The process is gone: connections break, and nothing listens.
     fn die(&self) {
         self.gone.store(true, Ordering::Relaxed);
         // The accept loop notices with the next connection.
@@ -230,8 +230,8 @@ fn a_service_that_hangs_is_a_table_and_a_failure() {
 
 #[test]
 fn a_pause_of_the_service_is_in_every_latency_that_it_delayed() {
-    // One pause of half a second. A closed loop would show one slow answer a connection; of 1,000 arrivals a
-    // second, 500 fall into it.
+    // One pause of half a second. A closed loop would show one slow answer for each connection; of 1,000
+    // arrivals a second, 500 fall into it.
     let service = Service::start(|n, request| {
         if n == 200 {
             thread::sleep(Duration::from_millis(500));
@@ -278,7 +278,7 @@ fn what_is_demanded_and_missed_is_said_and_fails() {
     );
 }
 
-/// A service that stores what it issues, and shows all of that, or all but the last.
+/// A service that stores what it issues, and shows all of it or all but the last.
 fn storing(forgets: usize) -> Service {
     let stored: Mutex<Vec<String>> = Mutex::default();
     Service::start(move |_, request| {

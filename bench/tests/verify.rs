@@ -1,4 +1,4 @@
-//! The program `firstcome-bench verify` as others run it: files in, exit status and report out; and rows over
+//! The program `firstcome-bench verify` from outside: files in, exit status and report out, and rows over
 //! HTTP.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -193,7 +193,7 @@ fn rows_come_over_http_page_by_page() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("401"), "{text}");
-    // As `load` does, it takes the environment's where none is given.
+    // Like `load`, it uses the environment's token by default.
     let output = command(directory.path(), &history(), &["--url", &url])
         .env("ADMIN_TOKEN", "secret")
         .output()

@@ -10,13 +10,13 @@
 //! - `bounds`: the earliest and the latest time of each decision, and that some version allowed it then;
 //! - `refusals`: each was true at some moment between its call and its answer.
 //!
-//! Whatever is unknown is decided in the service's favour, so that a finding is always a fault of the service,
-//! of the clocks ([`Options::clock_tolerance`]) or of the record. Two kinds of faults are therefore *not* found:
-//! those within overlapping calls, and those that an operation without an answer could explain.
+//! Whatever is unknown is decided in the service's favour, so that a finding is always a fault of the
+//! service, of the clocks ([`Options::clock_tolerance`]) or of the record. Two kinds of faults are therefore
+//! *not* found: those within overlapping calls, and those that an operation without an answer could explain.
 //!
-//! Client times bound decisions exactly, and `issued_at` bounds them within the tolerance. Everything is sorted
-//! once, so the cost is n log n. A refusal is also compared with every version that may have been in force
-//! during it, of which there are few.
+//! Client times bound decisions exactly, and `issued_at` bounds them within the tolerance. Everything is
+//! sorted once, so the cost is n log n. A refusal is also compared with every version that may have been in
+//! force during it, of which there are few.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -53,8 +53,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts so many clients. Each sends its requests to any of these addresses, for any of the two coupons; the
-    /// first has [`TOTAL`], the second no limit.
+    /// Starts so many clients. Each sends its requests to any of these addresses, for any of the two coupons;
+    /// the first has [`TOTAL`], the second no limit.
     pub fn begin(
         number: u64,
         pace: Duration,
@@ -190,8 +190,8 @@ impl ClientTask {
         addresses[rng.random_range(0..addresses.len())].clone()
     }
 
-    /// Pauses and resumes the first coupon and raises its quantity. The second stays open, so that requests for
-    /// it succeed as long as an owner decides.
+    /// Pauses and resumes the first coupon and raises its quantity. The second stays open, so that requests
+    /// for it succeed as long as an owner decides.
     async fn change_until_over(mut self, mut rng: StdRng) {
         let mut total = TOTAL;
         while !self.over.load(Ordering::Relaxed) {

@@ -159,7 +159,8 @@ impl DatabaseProxy {
         more.as_bytes()
     }
 
-    /// Carries one connection until either side or this proxy ends it. Both sides are closed when this returns.
+    /// Carries one connection until either side or this proxy ends it. Both sides are closed when this
+    /// returns.
     async fn carry(&self, mut client: TcpStream, server: u16) -> Option<()> {
         let mut mode = self.mode.subscribe();
         let mut server = TcpStream::connect(("127.0.0.1", server)).await.ok()?;

@@ -70,8 +70,8 @@ impl Fetch {
         }
     }
 
-    /// Reads those of these coupons that are stored, and all their issuances. Waits first until lists are up to
-    /// date.
+    /// Reads those of these coupons that are stored, and all their issuances. Waits first until lists are up
+    /// to date.
     ///
     /// Cancel safe: it only reads.
     pub async fn rows(&self, coupons: &HashSet<CouponId>) -> Result<Rows, FetchError> {

@@ -3,8 +3,8 @@
 //! The file is JSON Lines: one operation a line, in any order. All times are of one clock that never steps
 //! back, in microseconds since 1970 UTC. `call_us` is read before the request is sent, `answer_us` after the
 //! whole answer was received. An `answer` is the HTTP answer: `status`, `replayed` (true if it carried
-//! `Idempotent-Replayed: true`), and the JSON `body` as received. It is null or absent if no whole answer came
-//! in time.
+//! `Idempotent-Replayed: true`), and the JSON `body` as received. It is null or absent if no whole answer
+//! came in time.
 //!
 //! ```json
 //! {"create":{"call_us":1000,"answer_us":3000,"answer":{"status":201,"body":{"id":42,"total_quantity":500,"per_user_limit":1,…}}}}
@@ -16,9 +16,9 @@
 //! ```
 //!
 //! Other changes are `"resume"` and `"close"`; a patch holds what was sent. A request without `key` was sent
-//! without `Idempotency-Key`. This module decides strictly what an answer means: a 503 with `applied: false`, a
-//! 429 and any other 4xx without a refusal changed nothing; the outcome of a 5xx without `applied: false` is as
-//! unknown as that of no answer.
+//! without `Idempotency-Key`. This module decides strictly what an answer means: a 503 with `applied: false`,
+//! a 429 and any other 4xx without a refusal changed nothing; the outcome of a 5xx without `applied: false`
+//! is as unknown as that of no answer.
 
 use std::fmt;
 use std::io::{BufRead, Write};
@@ -95,8 +95,8 @@ pub enum CreateAnswer {
     Unknown,
 }
 
-/// The part of an administrator's patch that decides whether a coupon is issued. Within `Some`, `None` clears a
-/// field.
+/// The part of an administrator's patch that decides whether a coupon is issued. Within `Some`, `None` clears
+/// a field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Patch {
     /// New or no quantity.
@@ -182,7 +182,8 @@ pub enum IssueAnswer {
 }
 
 impl IssueAnswer {
-    /// Returns what it is counted as: the code of a refusal or failure, else `issued`, `replayed` or `unknown`.
+    /// Returns what it is counted as: the code of a refusal or failure, else `issued`, `replayed` or
+    /// `unknown`.
     pub fn code(&self) -> &str {
         match self {
             Self::Issued { replayed: false, .. } => "issued",
@@ -249,8 +250,8 @@ pub fn read(input: impl BufRead) -> impl Iterator<Item = Result<Operation, Input
     })
 }
 
-/// Writes a history one operation at a time. Lines that are not flushed when the process is killed are lost, and
-/// [`read`] fails on a partial line.
+/// Writes a history one operation at a time. Lines that are not flushed when the process is killed are lost,
+/// and [`read`] fails on a partial line.
 #[derive(Debug)]
 pub struct Writer<W>(W);
 

@@ -1,7 +1,7 @@
 //! The identities in requests and answers, checked as the HTTP contract has them.
 //!
-//! They are written anew here and not taken from the service, so that a mistake in the service's own checks is
-//! found.
+//! They are written anew here and not taken from the service, so that a mistake in the service's own checks
+//! is found.
 
 use std::fmt;
 

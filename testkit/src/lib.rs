@@ -1,7 +1,7 @@
 //! What tests and measurements share, and nothing that depends on the crates that they test.
 //!
-//! - [`process`]: child processes; [`node`]: the program `firstcome` as one; [`worker`]: a test program that is
-//!   its own child and carries out commands.
+//! - [`process`]: child processes; [`node`]: the program `firstcome` as one; [`worker`]: a test program that
+//!   is its own child and carries out commands.
 //! - [`servers`]: private MySQL and MariaDB servers, and [`on_each_server`] for tests on both.
 //! - [`database_proxy`], [`link_proxy`]: faults of connections. [`ports`]: free ports of loopback.
 //! - [`poll`]: waiting for a condition, with a limit. [`prometheus`]: values of metrics.

@@ -32,7 +32,8 @@ fn program(program: &str, directory: &Path, arguments: &[&str], keys: &[String])
     (command, directory.join("stderr"))
 }
 
-/// Runs a command of the program that ends by itself. Returns whether it succeeded, and what it logged. Blocks.
+/// Runs a command of the program that ends by itself. Returns whether it succeeded, and what it logged.
+/// Blocks.
 ///
 /// # Panics
 /// If it does not end within the limit.

@@ -23,8 +23,8 @@ const TAIL_LINES: usize = 30;
 const INTERVAL: Duration = Duration::from_millis(5);
 
 /// Waits for its input to end, which it does with the program that holds it. Then sends a signal to a process
-/// and, if a directory is given, removes that once the process has ended. A line on the input means that there
-/// is nothing to do.
+/// and, if a directory is given, removes that once the process has ended. A line on the input means that
+/// there is nothing to do.
 const GUARD: &str = r#"read -r line && exit
 kill -"$1" "$2"
 [ -n "$3" ] || exit

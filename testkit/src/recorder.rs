@@ -86,8 +86,8 @@ impl HttpRecorder {
         self.text().lines().filter(failed).map(str::to_owned).collect()
     }
 
-    /// Changes the coupon as an administrator: `"pause"`, `"resume"`, or `{"patch": {…}}`. Returns the answer, or
-    /// `None` if none came.
+    /// Changes the coupon as an administrator: `"pause"`, `"resume"`, or `{"patch": {…}}`. Returns the
+    /// answer, or `None` if none came.
     ///
     /// # Panics
     /// If the change is none of these.
@@ -158,8 +158,8 @@ impl HttpRecorder {
         judge(&self.text(), address, &coupons, options).await
     }
 
-    /// Checks the requests for these coupons since a moment against the rows that are stored now, for a database
-    /// that has lost earlier rows. No administrator may have changed the coupons since then.
+    /// Checks the requests for these coupons since a moment against the rows that are stored now, for a
+    /// database that has lost earlier rows. No administrator may have changed the coupons since then.
     ///
     /// # Panics
     /// If a promise was broken; the message holds the findings.

@@ -1,9 +1,9 @@
 //! Private database servers: a real `mysqld` or `mariadbd` on a free port of loopback, with its data in a
 //! temporary directory.
 //!
-//! The programs are found by `MYSQLD` and `MARIADBD`, or on the `PATH`. The tests of a program share one server
-//! of each kind, and each test makes a database of its own. A server and its data never outlive the program
-//! that started it ([`crate::process`]).
+//! The programs are found by `MYSQLD` and `MARIADBD`, or on the `PATH`. The tests of a program share one
+//! server of each kind, and each test makes a database of its own. A server and its data never outlive the
+//! program that started it ([`crate::process`]).
 
 mod each;
 
@@ -71,8 +71,8 @@ impl Kind {
         }
     }
 
-    /// True if this machine has a program for it. Where it has not, tests are skipped: a line on standard error
-    /// says so, once for each kind.
+    /// True if this machine has a program for it. Where it has not, tests are skipped: a line on standard
+    /// error says so, once for each kind.
     ///
     /// # Panics
     /// If there is none and `FIRSTCOME_REQUIRE_DATABASES` is 1.

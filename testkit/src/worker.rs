@@ -1,8 +1,8 @@
 //! A test program that runs again as a child process and carries out commands of its parent.
 //!
 //! Some code keeps its state in statics of the process, so that a test of several nodes needs a process each.
-//! The parent starts its own program with the name of one test, which calls [`run`]. Commands are JSON objects
-//! on the child's standard input, one a line; an answer is a marked line on its standard output.
+//! The parent starts its own program with the name of one test, which calls [`run`]. Commands are JSON
+//! objects on the child's standard input, one a line; an answer is a marked line on its standard output.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -101,8 +101,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the test of this name, of the program that calls this, as a worker. Returns it with what it told
-    /// by [`started`].
+    /// Starts the test of this name, of the program that calls this, as a worker. Returns it with what it
+    /// told by [`started`].
     ///
     /// # Panics
     /// If the worker does not start in time.

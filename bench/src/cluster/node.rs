@@ -1,7 +1,7 @@
 //! One node as a child process, with its configuration in a file.
 //!
-//! Ctrl-C in a terminal does not reach it, so that this program can stop nodes in order. Should this program end
-//! without that, the node is told to stop ([`testkit::process`]).
+//! Ctrl-C in a terminal does not reach it, so that this program can stop nodes in order. Should this program
+//! end without that, the node is told to stop ([`testkit::process`]).
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -132,8 +132,8 @@ impl ClusterNode {
         self.process.log_tail()
     }
 
-    /// Asks it to stop and waits until it has. After the limit it is killed. The error says what was wrong with
-    /// its end.
+    /// Asks it to stop and waits until it has. After the limit it is killed. The error says what was wrong
+    /// with its end.
     ///
     /// Cancel safety: if this is dropped midway, the node has been asked.
     pub(crate) async fn stop(&mut self, limit: Duration) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! How batches grow with load: rows of a batch and times of a commit, as the node counts them, by
+//! How batches grow with load: rows of a batch and times of a commit, from the node's metrics, by
 //! connections.
 
 use std::fmt::Write as _;
@@ -6,13 +6,14 @@ use std::fmt::Write as _;
 use actors::metrics::{BATCH_ROWS, COMMIT_SECONDS};
 
 use super::series::{Series, verdict};
+use super::stores::StoreServer;
 use super::{Bench, millis, prometheus};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 
-/// The first is the lone commit that others are held against.
+/// The first measures a single commit, with which the others are compared.
 const CONNECTIONS: [usize; 5] = [1, 16, 64, 256, 1_024];
-/// At these connections the median may take so many lone commits: the one in progress, and the own.
+/// At these connections the median may take so many single commits: the one in progress, and its own.
 const FEW: (usize, f64) = (16, 2.5);
 
 #[derive(Default)]
@@ -42,31 +43,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 continue;
             }
         };
-        let node = bench.node(&server.fresh(bench).await?)?;
-        let mut rows: [Row; CONNECTIONS.len()] = Default::default();
-        for _ in 0..bench.flags.rounds {
-            let mut lone = f64::NAN;
-            for (connections, row) in CONNECTIONS.into_iter().zip(&mut rows) {
-                let before = node.metrics().await?;
-                let run = bench.issue(&node, 1, Pace::Closed, connections).await?;
-                let after = node.metrics().await?;
-                let p50 = millis(run.percentile(50.0));
-                if connections == 1 {
-                    lone = p50;
-                }
-                row.rate.add(run.rate());
-                row.p50.add(p50);
-                row.p99.add(millis(run.percentile(99.0)));
-                row.rows
-                    .add(prometheus::mean(&before, &after, BATCH_ROWS).ok_or("the node counted no batch")?);
-                row.commit.add(
-                    1_000.0
-                        * prometheus::mean(&before, &after, COMMIT_SECONDS)
-                            .ok_or("the node timed no commit")?,
-                );
-                row.lone.add(p50 / lone);
-            }
-        }
+        let rows = measure(bench, server).await?;
         for (connections, row) in CONNECTIONS.into_iter().zip(&rows) {
             let Row {
                 rate,
@@ -103,4 +80,33 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         bench.settings()
     );
     Ok(text)
+}
+
+/// Measures each number of connections on a node over a new database.
+async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<[Row; CONNECTIONS.len()], Failed> {
+    let node = bench.node(&server.fresh(bench).await?)?;
+    let mut rows: [Row; CONNECTIONS.len()] = Default::default();
+    for _ in 0..bench.flags.rounds {
+        let mut lone = f64::NAN;
+        for (connections, row) in CONNECTIONS.into_iter().zip(&mut rows) {
+            let before = node.metrics().await?;
+            let run = bench.issue(&node, 1, Pace::Closed, connections).await?;
+            let after = node.metrics().await?;
+            let p50 = millis(run.percentile(50.0));
+            if connections == 1 {
+                lone = p50;
+            }
+            row.rate.add(run.rate());
+            row.p50.add(p50);
+            row.p99.add(millis(run.percentile(99.0)));
+            row.rows
+                .add(prometheus::mean(&before, &after, BATCH_ROWS).ok_or("the node counted no batch")?);
+            row.commit.add(
+                1_000.0
+                    * prometheus::mean(&before, &after, COMMIT_SECONDS).ok_or("the node timed no commit")?,
+            );
+            row.lone.add(p50 / lone);
+        }
+    }
+    Ok(rows)
 }

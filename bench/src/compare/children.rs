@@ -12,15 +12,15 @@ use super::{ANSWER_LIMIT, Bench, prometheus};
 use crate::beside;
 use crate::load::Failed;
 
-/// How long a program may take until it says where it is ready; a new database has its schema made in this
-/// time.
+/// How long a program may take until it is ready, including the schema of a new database.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Time between two questions whether it serves.
+/// Time between two attempts.
 const POLL: Duration = Duration::from_millis(50);
-/// What administrators of the nodes show.
+/// The nodes' admin token.
 pub(super) const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// A program that serves: a node or the bare route. It is killed when this is dropped, as its data is not kept.
+/// A program that serves: a node or the bare route. It is killed when this is dropped, as its data is not
+/// kept.
 #[derive(Debug)]
 pub(super) struct Service {
     process: Process,
@@ -28,12 +28,12 @@ pub(super) struct Service {
 }
 
 impl Bench<'_> {
-    /// A node over this store, with a name of its own.
+    /// Starts a node over this store with a name of its own.
     pub(super) fn node(&self, store_url: &str) -> Result<Service, Failed> {
         self.node_in(&self.node_data()?, store_url)
     }
 
-    /// Where a node keeps its name.
+    /// Makes a data directory, where a node keeps its name.
     pub(super) fn node_data(&self) -> Result<PathBuf, Failed> {
         Ok(tempfile::Builder::new()
             .prefix("node-")
@@ -41,9 +41,9 @@ impl Bench<'_> {
             .keep())
     }
 
-    /// A node over this store, with the name that is kept there: it ends its predecessor at once. One with
-    /// another name would see a neighbour who has the shards, call itself ready, and serve nothing until a
-    /// lease is over.
+    /// Starts a node over this store with the name in this data directory, which ends its predecessor at
+    /// once. A node with another name would see a peer that owns the shards, be ready, and serve nothing
+    /// until a lease has passed.
     pub(super) fn node_in(&self, data: &Path, store_url: &str) -> Result<Service, Failed> {
         let program = beside(self.flags.firstcome.as_deref(), "firstcome")?;
         let mut command = Command::new(&program);
@@ -84,13 +84,13 @@ impl Service {
         })
     }
 
-    /// Where it serves.
+    /// Returns its URL.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Returns once the node says that it is ready, and has issued one of this coupon. An owner with a
-    /// million issuances takes seconds to load, longer than a request waits: so it is asked again.
+    /// Returns once the node is ready and has issued one of this coupon. An owner with a million issuances
+    /// loads for seconds, longer than a request waits, so the request is repeated.
     pub(super) async fn issues(&self, coupon: CouponId) -> Result<(), Failed> {
         let client = reqwest::Client::builder()
             .timeout(ANSWER_LIMIT)
@@ -125,12 +125,12 @@ impl Service {
         }
     }
 
-    /// Its metrics, as Prometheus reads them.
+    /// Returns its metrics in Prometheus' text format.
     pub(super) async fn metrics(&self) -> Result<String, Failed> {
         prometheus::read(&self.url).await
     }
 
-    /// How many requests its door has answered.
+    /// Returns how many requests its door has answered.
     pub(super) async fn door_answers(&self) -> Result<f64, Failed> {
         Ok(prometheus::value(
             &self.metrics().await?,
@@ -144,8 +144,8 @@ impl Service {
     }
 }
 
-/// What this process has used of processors until now, all its threads together, as user and in the system:
-/// to a hundredth of a second, which is how the system tells it. Its metrics count whole seconds.
+/// Returns the processor time of a process until now, all its threads together, in user and system mode, to a
+/// hundredth of a second, which is the system's unit. Its metrics count whole seconds.
 pub(super) fn processor_time(process: u32) -> Result<Duration, Failed> {
     let ticks = ticks(&std::fs::read_to_string(format!("/proc/{process}/stat"))?)
         .ok_or("the system does not tell a process' time")?;
@@ -154,8 +154,8 @@ pub(super) fn processor_time(process: u32) -> Result<Duration, Failed> {
     ))
 }
 
-/// Columns 14 and 15 of the line. The second is the program's name in parentheses, which may have anything in
-/// it.
+/// Reads columns 14 and 15 of the line. The second column is the program's name in parentheses, which may
+/// contain anything.
 fn ticks(stat: &str) -> Option<u64> {
     let mut columns = stat.rsplit_once(") ")?.1.split_ascii_whitespace().skip(11);
     Some(columns.next()?.parse::<u64>().ok()? + columns.next()?.parse::<u64>().ok()?)
@@ -174,8 +174,8 @@ mod tests {
         let before = processor_time(own).unwrap();
         while begun.elapsed() < Duration::from_millis(300) {}
         let used = processor_time(own).unwrap() - before;
-        // Others may have the processors for most of that time, but it cannot have used none; nor more than
-        // all.
+        // Other programs may use the processors most of that time, but the used time cannot be zero, nor more
+        // than all processors offer.
         assert!(used > Duration::ZERO && used < 100 * begun.elapsed(), "{used:?}");
     }
 }

@@ -39,7 +39,7 @@ async fn fill_store(store: &dyn Store, issued: u64) -> Result<CouponId, Failed> 
     let coupon = PrefilledCoupon::make(store).await?;
     let requester = |number: u64| -> Requester {
         let (asked, mut user, mut key) = (
-            crowd::Asked {
+            crowd::UserRequest {
                 user: number,
                 key: number,
             },

@@ -1,4 +1,4 @@
-//! Latency at half the peak rate, in an open loop: what people feel while nothing is wrong.
+//! Latency at half the peak rate, in an open loop: the latency that users see in normal operation.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::{Bench, millis};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 
-/// The 99th percentile may be so long.
+/// Target of the 99th percentile.
 const P99_MS: f64 = 15.0;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {

@@ -1,8 +1,7 @@
-//! How long a coupon is not issued while it is handed over: three nodes, of which one after the other is
-//! restarted under load.
+//! How long issuing pauses during a hand-off: three nodes are restarted one after the other under load.
 //!
-//! Each coupon has one user after the other who asks for it at nodes that stay. The pause of a move is the
-//! longest that any of them waited while the shards moved, so it has the usual time of a request in it.
+//! For each coupon, one user after the other sends a request to the nodes that stay. The pause of a move is
+//! the longest wait of a user while shards moved, so it includes the usual time of a request.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,14 +20,13 @@ use super::three::{NODES, Three};
 use super::{ANSWER_LIMIT, Bench, millis};
 use crate::load::Failed;
 
-/// The 95th percentile of all pauses may be so long.
+/// Target of the 95th percentile of all pauses.
 const P95_MAX: Duration = Duration::from_millis(250);
-/// Coupons that are asked for. A third of them moves with each node that goes, and with each that comes.
+/// Number of requested coupons. A third of them move when a node leaves and when one joins.
 const COUPONS: usize = 12;
-/// Issuances that each of them has, unless fewer are wished: what its next owner has to read.
+/// Issuances of each coupon unless flags say fewer, which the next owner has to read.
 const ISSUED_MAX: u64 = 100_000;
-/// How long a coupon's users think: so that the machine is busy, and not so busy that every request waits for
-/// others.
+/// Pause between requests for a coupon, so that the machine is busy but requests do not wait for each other.
 const PACE: Duration = Duration::from_millis(20);
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
@@ -77,12 +75,12 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     Ok(text)
 }
 
-/// How many issuances each coupon has before it is asked for.
+/// Returns the number of issuances that each coupon has before it is requested.
 fn issued(bench: &Bench<'_>) -> u64 {
     bench.flags.issued.min(ISSUED_MAX)
 }
 
-/// The pause of every move, and how many requests were answered.
+/// Returns the pause of every move, and how many requests were answered.
 async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duration>, u64), Failed> {
     let url = server.fresh(bench).await?;
     let mut coupons = Vec::new();
@@ -90,8 +88,8 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
         coupons.push(filled(&url, issued(bench)).await?);
     }
     let mut three = Three::start(bench, &url).await?;
-    let asking = Asking::begin(&coupons, three.client(), three.urls(None));
-    // The first who asks waits until his coupon is read: that is no move.
+    let asking = PauseProbe::begin(&coupons, three.client(), three.urls(None));
+    // The first request waits until its coupon is loaded, which is not a move.
     asking.all_answered().await?;
     let mut pauses = Vec::new();
     for _ in 0..bench.flags.rounds {
@@ -130,8 +128,8 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
     Ok((pauses, requests))
 }
 
-/// Users who ask, one after the other for each coupon.
-struct Asking {
+/// Requests of users, one after the other for each coupon.
+struct PauseProbe {
     coupons: Vec<CouponId>,
     shared: Arc<Shared>,
     nodes: watch::Sender<Vec<String>>,
@@ -140,16 +138,16 @@ struct Asking {
 
 #[derive(Default)]
 struct Shared {
-    /// The longest that anybody waited since the phase began, in microseconds, for each coupon.
+    /// The longest wait since the phase began in microseconds, for each coupon.
     longest_us: Vec<AtomicU64>,
-    /// How many were answered, for each coupon.
+    /// Number of answers for each coupon.
     answered: Vec<AtomicU64>,
     over: AtomicBool,
     /// The first request that was not answered with an issuance.
     failed: Mutex<Option<String>>,
 }
 
-impl Asking {
+impl PauseProbe {
     fn begin(coupons: &[CouponId], client: &Client, nodes: Vec<String>) -> Self {
         let longest_us = coupons.iter().map(|_| AtomicU64::new(0)).collect();
         let answered = coupons.iter().map(|_| AtomicU64::new(0)).collect();
@@ -175,7 +173,7 @@ impl Asking {
         self.nodes.send_replace(nodes);
     }
 
-    /// Waits until somebody more was answered for each coupon.
+    /// Waits until another request was answered for each coupon.
     async fn all_answered(&self) -> Result<(), Failed> {
         let answered = || {
             self.shared
@@ -200,7 +198,7 @@ impl Asking {
             .for_each(|longest| longest.store(0, Ordering::Relaxed));
     }
 
-    /// The longest waits since the phase began, for the coupons that are meant.
+    /// Returns the longest waits since the phase began, for the selected coupons.
     fn longest_of(&self, is_meant: impl Fn(CouponId) -> bool) -> Vec<Duration> {
         let meant = self
             .coupons
@@ -212,7 +210,7 @@ impl Asking {
             .collect()
     }
 
-    /// How many requests were answered, if all were as they should be.
+    /// Returns how many requests were answered; an error if one was not issued.
     async fn end(self) -> Result<u64, Failed> {
         self.shared.over.store(true, Ordering::Relaxed);
         for task in self.tasks {

@@ -1,4 +1,4 @@
-//! A thousand coupons at once, against one: each has its own owner, and their batches travel together.
+//! A thousand coupons at once, compared with one. Each has its own owner, and their batches are joined.
 
 use std::fmt::Write as _;
 
@@ -7,9 +7,9 @@ use super::series::{Series, verdict};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 
-/// How many at once.
+/// Number of coupons.
 const COUPONS: u64 = 1_000;
-/// They must reach this share of one coupon's rate.
+/// Target share of one coupon's rate.
 const SHARE: f64 = 0.8;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {

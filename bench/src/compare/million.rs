@@ -1,15 +1,14 @@
-//! Issuing with a million issued, against issuing with none: in databases of their own on the same server, in
-//! turn.
+//! Issuing with a million issued before, compared with none, in two databases of one server, in turn.
 
 use std::fmt::Write as _;
 
 use super::filled::filled;
 use super::series::{Series, verdict};
-use super::{Asked, Bench};
+use super::{Bench, Measurement};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 
-/// The full one must reach this share of the empty one's rate.
+/// Target share of the rate in the empty database.
 const SHARE: f64 = 0.9;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
@@ -31,7 +30,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         full.issues(coupon).await?;
         let [mut none, mut million, mut share]: [Series; 3] = Default::default();
         for _ in 0..bench.flags.rounds {
-            // A new one each time, as a round leaves many rows.
+            // A new database for each round, as a round leaves many rows.
             let empty = bench.node(&server.fresh(bench).await?)?;
             let at_none = bench
                 .issue(&empty, 1, Pace::Closed, bench.connections())
@@ -40,7 +39,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             drop(empty);
             let name = Bench::name();
             let pace = Pace::Closed;
-            let asked = Asked {
+            let measurement = Measurement {
                 urls: vec![full.url()],
                 coupons: vec![coupon],
                 users: None,
@@ -48,7 +47,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 pace,
                 connections: bench.connections(),
             };
-            let run = bench.measure(asked).await?;
+            let run = bench.measure(measurement).await?;
             super::expect(&run, "issued")?;
             none.add(at_none);
             million.add(run.rate());

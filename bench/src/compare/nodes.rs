@@ -1,8 +1,8 @@
-//! Three nodes of one cluster: asking a node that does not own the coupon, against asking its owner; and what
-//! the link between the two costs.
+//! Three nodes of one cluster: requests at a node that does not own the coupon, compared with its owner, and
+//! the cost of the link between the two.
 //!
-//! Every measurement has coupons of its own. That requests went the way that is measured is held against what
-//! the nodes count: a figure of another way would be worse than none.
+//! Every measurement has coupons of its own. The nodes' metrics must show that the requests took the measured
+//! path, as a figure of another path would be worse than none.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -15,35 +15,35 @@ use super::children::processor_time;
 use super::series::{Series, verdict};
 use super::stores::StoreServer;
 use super::three::Three;
-use super::{Asked, Bench, expect, millis, prometheus};
+use super::{Bench, Measurement, expect, millis, prometheus};
 use crate::cluster::node::ClusterNode;
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 use crate::load::drive::Run;
 
-/// Coupons at once, where not one alone is asked for: each node owns about a third.
+/// Number of coupons in the measurement with several, of which each node owns about a third.
 const COUPONS: u64 = 100;
-/// What a node that is not the owner must reach of the owner's rate, where it forwards.
+/// Target share of the owner's rate for a node that forwards.
 const FORWARDED_SHARE: f64 = 0.6;
-/// The same, where its door answers.
+/// Target share of the owner's rate for a node whose door answers.
 const DOOR_SHARE: f64 = 0.9;
-/// This share of the requests must have gone the way that is measured: the first few may find a door that
-/// knows nothing yet, or an owner that is not loaded.
+/// Share of the requests that must have taken the measured path. The first few may find a door without
+/// knowledge, or an owner that is not loaded.
 const WAY_SHARE: f64 = 0.95;
-/// How long doors may take to hear that a coupon is sold out; they ask with every heartbeat, each second.
+/// How long doors may take to learn that a coupon is sold out. They ask with every heartbeat, each second.
 const DOOR_LIMIT: Duration = Duration::from_secs(10);
-/// Time between two questions whether a door has heard.
+/// Time between two checks of a door.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Which node is asked.
+/// The node that gets the requests.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
     Owner,
-    /// One that does not own the coupon.
+    /// A node that does not own the coupon.
     Other,
 }
 
-/// What came of one kind of load in all rounds.
+/// The results of one kind of load in all rounds.
 #[derive(Default)]
 struct Load {
     rate: Series,
@@ -52,14 +52,14 @@ struct Load {
     p99: Series,
 }
 
-/// What came of the link in all rounds, while the other node was asked.
+/// The link's figures in all rounds with requests at the other node.
 #[derive(Default)]
 struct Link {
     frame: Series,
     round_trip: Series,
-    /// Microseconds of a processor that a request costs both nodes together, asked at its owner.
+    /// Processor time of both nodes for a request at the owner, in microseconds.
     at_owner: Series,
-    /// The same, asked at the other.
+    /// The same for a request at the other node.
     at_other: Series,
     cores: Series,
 }
@@ -76,9 +76,9 @@ struct Figures {
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let mut loads =
-        "| store | answer | asked | per second | of the owner's | target | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|---|\n"
+        "| store | answer | node | per second | of the owner's | target | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|---|\n"
             .to_owned();
-    let mut links = "| store | requests a frame | round trip ms | µs a request, asked at its owner | at another | cores for the link |\n\
+    let mut links = "| store | requests a frame | round trip ms | µs a request, at its owner | at another | cores for the link |\n\
                      |---|---|---|---|---|---|\n"
         .to_owned();
     for stocked in bench.servers() {
@@ -103,7 +103,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     Ok(format!(
         "{loads}\n{links}\nThree nodes over one database. One coupon, all connections at its owner, or all at one node that does not own it; or {COUPONS} coupons, \
          connections and coupons shared out among the three. Shares are those of the same round.\n\n\
-         The link, while the other node is asked: requests in the frames that it sends, and its heartbeats' round trips. A request's microseconds are what the \
+         The link, with requests at the other node: requests in the frames that it sends, and its heartbeats' round trips. A request's microseconds are what the \
          processes of both nodes use of processors (user and system time; not the client, not the database), by the requests that were sent meanwhile. Cores for the \
          link: the second less the first, times the rate of the forwarded: so also what smaller batches and a second node's waking cost. {}",
         bench.settings()
@@ -160,28 +160,28 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// What both have used of processors.
+    /// Returns the processor time of both nodes.
     fn processor_time(&self) -> Result<Duration, Failed> {
         Ok(processor_time(self.owner.process_id())? + processor_time(self.other.process_id())?)
     }
 }
 
-/// A run, with what happened around it.
+/// A run, with metrics and processor time before and after.
 struct Seen {
     run: Run,
-    /// Of the node that was asked, before and after.
+    /// Metrics of the node with the requests, before and after.
     metrics: [String; 2],
-    /// What both nodes used of processors meanwhile.
+    /// Processor time of both nodes during the run.
     used: Duration,
 }
 
 impl Seen {
-    /// All connections ask one node for one coupon.
+    /// Measures with all connections at one node and for one coupon.
     async fn of(bench: &Bench<'_>, pair: &Pair<'_>, at: At, coupon: CouponId) -> Result<Self, Failed> {
         let url = pair.at(at).url();
         let name = Bench::name();
         let (before, used_before) = (prometheus::read(url).await?, pair.processor_time()?);
-        let asked = Asked {
+        let measurement = Measurement {
             urls: vec![url],
             coupons: vec![coupon],
             users: None,
@@ -189,7 +189,7 @@ impl Seen {
             pace: Pace::Closed,
             connections: bench.connections(),
         };
-        let run = bench.measure(asked).await?;
+        let run = bench.measure(measurement).await?;
         let (used, after) = (pair.processor_time()? - used_before, prometheus::read(url).await?);
         Ok(Self {
             run,
@@ -198,17 +198,17 @@ impl Seen {
         })
     }
 
-    /// Everything that was sent, also to warm up.
+    /// Returns the number of requests, including the warm-up.
     fn requests(&self) -> f64 {
         (self.run.tally.ended() + self.run.tally.warm_up) as f64
     }
 
-    /// Microseconds of a processor for each request.
+    /// Returns the processor time of each request in microseconds.
     fn used_us(&self) -> f64 {
         self.used.as_secs_f64() * 1e6 / self.requests()
     }
 
-    /// Which share of the requests the node counted here.
+    /// Returns the share of the requests that this metric counted.
     fn share_of(&self, counter: &str) -> f64 {
         prometheus::since(&self.metrics[0], &self.metrics[1], counter) / self.requests()
     }
@@ -218,7 +218,7 @@ impl Seen {
     }
 }
 
-/// Issues from a new coupon, asked for at this node.
+/// Issues a new coupon by requests at this node.
 async fn issued(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed> {
     let coupon = bench.make_one(three.node(0).url(), None).await?;
     let seen = Seen::of(bench, &Pair::of(coupon, three).await?, at, coupon).await?;
@@ -229,16 +229,16 @@ async fn issued(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed
         At::Other => forwarded,
     };
     if went < WAY_SHARE {
-        return Err(format!("the node that was asked forwarded a share of {forwarded:.2}").into());
+        return Err(format!("the node forwarded a share of {forwarded:.2}").into());
     }
     Ok(seen)
 }
 
-/// Asks this node for a coupon that is sold out, as its door knows.
+/// Requests a sold-out coupon at this node, whose door knows that.
 async fn answered_by_doors(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed> {
     let coupon = bench.sold_out(three.node(0).url()).await?;
     let pair = Pair::of(coupon, three).await?;
-    hears(pair.at(at), three.client(), coupon).await?;
+    wait_for_door(pair.at(at), three.client(), coupon).await?;
     let seen = Seen::of(bench, &pair, at, coupon).await?;
     expect(&seen.run, "SOLD_OUT")?;
     let by_door = seen.share_of(DOOR_ANSWERS);
@@ -249,7 +249,7 @@ async fn answered_by_doors(bench: &Bench<'_>, three: &Three, at: At) -> Result<S
 }
 
 /// Returns once the node's door has answered for this coupon.
-async fn hears(node: &ClusterNode, client: &reqwest::Client, coupon: CouponId) -> Result<(), Failed> {
+async fn wait_for_door(node: &ClusterNode, client: &reqwest::Client, coupon: CouponId) -> Result<(), Failed> {
     let url = format!("{}/v1/coupons/{coupon}/issuances", node.url());
     let begun = Instant::now();
     loop {
@@ -281,12 +281,12 @@ async fn hears(node: &ClusterNode, client: &reqwest::Client, coupon: CouponId) -
     }
 }
 
-/// Issues from many new coupons, asked for at all nodes alike.
+/// Issues many new coupons by requests at all nodes.
 async fn issued_everywhere(bench: &Bench<'_>, three: &Three) -> Result<Run, Failed> {
     let coupons = bench.make(three.node(0).url(), COUPONS, None).await?;
     let (urls, name) = (three.urls(None), Bench::name());
     let urls = urls.iter().map(String::as_str).collect();
-    let asked = Asked {
+    let measurement = Measurement {
         urls,
         coupons,
         users: None,
@@ -294,7 +294,7 @@ async fn issued_everywhere(bench: &Bench<'_>, three: &Three) -> Result<Run, Fail
         pace: Pace::Closed,
         connections: bench.connections(),
     };
-    let run = bench.measure(asked).await?;
+    let run = bench.measure(measurement).await?;
     expect(&run, "issued")?;
     Ok(run)
 }
@@ -310,7 +310,7 @@ impl Load {
 
 impl Link {
     fn add(&mut self, local: &Seen, forwarded: &Seen) {
-        // A short run may have no heartbeat in it.
+        // A short run may include no heartbeat.
         if let Some(seconds) = forwarded.mean(PEER_ROUND_TRIP) {
             self.round_trip.add(1_000.0 * seconds);
         }

@@ -7,38 +7,38 @@ use testkit::ids::CouponId;
 use super::children::Service;
 use super::series::{Series, verdict};
 use super::stores::StoreServer;
-use super::{Asked, Bench, expect, millis};
+use super::{Bench, Measurement, expect, millis};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 use crate::load::drive::Run;
 use testkit::servers::Kind;
 
-/// What a row asks.
-enum Question {
+/// The request of a row.
+enum RowRequest {
     Bare,
-    /// A sold-out coupon; the node's door knows.
+    /// A sold-out coupon, which the node's door knows.
     Door(CouponId),
-    /// A coupon that every asker has already.
+    /// A coupon that every user has already.
     Owner(CouponId, String),
     Issue,
 }
 
-/// What a row must reach, at 256 connections.
+/// The target of a row, at 256 connections.
 #[derive(Clone, Copy, Default)]
 struct Target {
-    /// This share of the bare route's rate.
+    /// A share of the bare route's rate.
     share: Option<f64>,
-    /// A p99 of at most so many times its p50.
+    /// A p99 of at most so many times the p50.
     spread: Option<f64>,
 }
 
-/// For what the door answers: no actor is asked, and so little may come on top of the route.
+/// For answers of the door, which involve no actor and so cost little more than the bare route.
 const DOOR: Target = Target {
     share: Some(0.85),
     spread: None,
 };
 
-/// For what is issued and committed there.
+/// For issuances, which are committed.
 fn issuing(store: &StoreServer) -> Target {
     match store {
         StoreServer::Embedded => Target {
@@ -53,27 +53,27 @@ fn issuing(store: &StoreServer) -> Target {
     }
 }
 
-/// A row, and what came of it so far.
+/// A row with its results so far.
 struct Row {
     name: String,
-    question: Question,
+    question: RowRequest,
     target: Target,
-    /// Which of the programs.
+    /// The index of its program.
     child: usize,
     rate: Series,
     ratio: Series,
     p50: Series,
     p99: Series,
-    /// p99 in p50s.
+    /// The ratio of p99 to p50.
     spread: Series,
 }
 
-/// How many different users ask for what they have already.
+/// Number of users who request the coupon again.
 const OWNERS_USERS: u64 = 1_000;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let mut children = vec![bench.bare_route()?];
-    let mut rows = vec![row("the bare route", Question::Bare, Target::default(), 0)];
+    let mut rows = vec![row("the bare route", RowRequest::Bare, Target::default(), 0)];
     let mut absent = Vec::new();
     for stocked in &bench.stores {
         match &stocked.store {
@@ -82,21 +82,21 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 if children.len() == 1 {
                     rows.push(row(
                         "sold out, answered by the door",
-                        Question::Door(bench.sold_out(node.url()).await?),
+                        RowRequest::Door(bench.sold_out(node.url()).await?),
                         DOOR,
                         1,
                     ));
-                    let (coupon, name) = given(bench, &node).await?;
+                    let (coupon, name) = issued_coupon(bench, &node).await?;
                     rows.push(row(
                         "`ALREADY_ISSUED`, answered by the owner",
-                        Question::Owner(coupon, name),
+                        RowRequest::Owner(coupon, name),
                         Target::default(),
                         1,
                     ));
                 }
                 rows.push(row(
                     &format!("issued and committed, {}", stocked.name),
-                    Question::Issue,
+                    RowRequest::Issue,
                     issuing(store),
                     children.len(),
                 ));
@@ -108,13 +108,28 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             )),
         }
     }
+    measure(bench, &children, &mut rows).await?;
+    let mut text =
+        "| answer | per second | of the bare route | target | p50 ms | p99 ms | p99 / p50 |\n|---|---|---|---|---|---|---|\n".to_owned();
+    for row in &rows {
+        write_row(&mut text, row);
+    }
+    for line in absent {
+        let _ = writeln!(text, "{line}");
+    }
+    let _ = write!(text, "\n{}", bench.settings());
+    Ok(text)
+}
+
+/// Measures all rows in turn, round after round.
+async fn measure(bench: &Bench<'_>, children: &[Service], rows: &mut [Row]) -> Result<(), Failed> {
     for _ in 0..bench.flags.rounds {
         let mut bare = f64::NAN;
-        for row in &mut rows {
+        for row in &mut *rows {
             let run = ask(bench, &children[row.child], &row.question)
                 .await
                 .map_err(|error| format!("{}: {error}", row.name))?;
-            if matches!(row.question, Question::Bare) {
+            if matches!(row.question, RowRequest::Bare) {
                 bare = run.rate();
             }
             row.rate.add(run.rate());
@@ -125,36 +140,32 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 .add(millis(run.percentile(99.0)) / millis(run.percentile(50.0)));
         }
     }
-    let mut text =
-        "| answer | per second | of the bare route | target | p50 ms | p99 ms | p99 / p50 |\n|---|---|---|---|---|---|---|\n".to_owned();
-    for row in &rows {
-        let (rate, ratio, p50, p99) = (
-            row.rate.shown(0),
-            row.ratio.shown(2),
-            row.p50.shown(1),
-            row.p99.shown(1),
-        );
-        let share = row.target.share.map_or("–".to_owned(), |share| {
-            format!("≥ {share}: {}", verdict(row.ratio.median() >= share))
-        });
-        let limit = row.target.spread.map_or(String::new(), |spread| {
-            format!(", ≤ {spread}: {}", verdict(row.spread.median() <= spread))
-        });
-        let _ = writeln!(
-            text,
-            "| {} | {rate} | {ratio} | {share} | {p50} | {p99} | {}{limit} |",
-            row.name,
-            row.spread.shown(1)
-        );
-    }
-    for line in absent {
-        let _ = writeln!(text, "{line}");
-    }
-    let _ = write!(text, "\n{}", bench.settings());
-    Ok(text)
+    Ok(())
 }
 
-fn row(name: &str, question: Question, target: Target, child: usize) -> Row {
+/// Writes a row of the table.
+fn write_row(text: &mut String, row: &Row) {
+    let (rate, ratio, p50, p99) = (
+        row.rate.shown(0),
+        row.ratio.shown(2),
+        row.p50.shown(1),
+        row.p99.shown(1),
+    );
+    let share = row.target.share.map_or("–".to_owned(), |share| {
+        format!("≥ {share}: {}", verdict(row.ratio.median() >= share))
+    });
+    let limit = row.target.spread.map_or(String::new(), |spread| {
+        format!(", ≤ {spread}: {}", verdict(row.spread.median() <= spread))
+    });
+    let _ = writeln!(
+        text,
+        "| {} | {rate} | {ratio} | {share} | {p50} | {p99} | {}{limit} |",
+        row.name,
+        row.spread.shown(1)
+    );
+}
+
+fn row(name: &str, question: RowRequest, target: Target, child: usize) -> Row {
     let [rate, ratio, p50, p99, spread] = Default::default();
     Row {
         name: name.to_owned(),
@@ -169,20 +180,20 @@ fn row(name: &str, question: Question, target: Target, child: usize) -> Row {
     }
 }
 
-async fn ask(bench: &Bench<'_>, child: &Service, question: &Question) -> Result<Run, Failed> {
+async fn ask(bench: &Bench<'_>, child: &Service, question: &RowRequest) -> Result<Run, Failed> {
     let name = Bench::name();
     let (coupon, users, name, expected) = match question {
-        Question::Issue => return bench.issue(child, 1, Pace::Closed, bench.connections()).await,
-        Question::Bare => (CouponId::new(1).ok_or("no id")?, None, &name, "issued"),
-        Question::Door(coupon) => (*coupon, None, &name, "SOLD_OUT"),
-        Question::Owner(coupon, name) => (*coupon, Some(OWNERS_USERS), name, "ALREADY_ISSUED"),
+        RowRequest::Issue => return bench.issue(child, 1, Pace::Closed, bench.connections()).await,
+        RowRequest::Bare => (CouponId::new(1).ok_or("no id")?, None, &name, "issued"),
+        RowRequest::Door(coupon) => (*coupon, None, &name, "SOLD_OUT"),
+        RowRequest::Owner(coupon, name) => (*coupon, Some(OWNERS_USERS), name, "ALREADY_ISSUED"),
     };
     let before = if expected == "issued" {
         0.0
     } else {
         child.door_answers().await?
     };
-    let asked = Asked {
+    let measurement = Measurement {
         urls: vec![child.url()],
         coupons: vec![coupon],
         users,
@@ -190,7 +201,7 @@ async fn ask(bench: &Bench<'_>, child: &Service, question: &Question) -> Result<
         pace: Pace::Closed,
         connections: bench.connections(),
     };
-    let run = bench.measure(asked).await?;
+    let run = bench.measure(measurement).await?;
     expect(&run, expected)?;
     if expected != "issued" {
         let by_door = child.door_answers().await? - before;
@@ -202,11 +213,11 @@ async fn ask(bench: &Bench<'_>, child: &Service, question: &Question) -> Result<
     Ok(run)
 }
 
-/// A coupon that the users of this name have.
-async fn given(bench: &Bench<'_>, node: &Service) -> Result<(CouponId, String), Failed> {
+/// Makes a coupon that the users of this name have.
+async fn issued_coupon(bench: &Bench<'_>, node: &Service) -> Result<(CouponId, String), Failed> {
     let coupon = bench.make_one(node.url(), None).await?;
     let name = Bench::name();
-    let asked = Asked {
+    let measurement = Measurement {
         urls: vec![node.url()],
         coupons: vec![coupon],
         users: Some(OWNERS_USERS),
@@ -214,7 +225,7 @@ async fn given(bench: &Bench<'_>, node: &Service) -> Result<(CouponId, String), 
         pace: Pace::Closed,
         connections: 64,
     };
-    let run = bench.send(asked, OWNERS_USERS).await?;
+    let run = bench.send(measurement, OWNERS_USERS).await?;
     expect(&run, "issued")?;
     Ok((coupon, name))
 }

@@ -1,6 +1,6 @@
 //! One figure in several rounds.
 
-/// What came of the rounds.
+/// The figures of the rounds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Series(Vec<f64>);
 
@@ -9,7 +9,7 @@ impl Series {
         self.0.push(value);
     }
 
-    /// The middle one, or between the two in the middle; zero if there is none.
+    /// Returns the median; zero if there is no figure.
     pub(super) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -21,7 +21,7 @@ impl Series {
         }
     }
 
-    /// The median, with the least and the most, all with so many decimals.
+    /// Returns the median with minimum and maximum, with so many decimals.
     pub(super) fn shown(&self, decimals: usize) -> String {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -36,7 +36,7 @@ impl Series {
     }
 }
 
-/// Whether a target is met, in words.
+/// Returns in words if a target is met.
 pub(super) fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "missed" }
 }

@@ -1,16 +1,16 @@
-//! A hundred thousand coupons that sleep: they should cost nothing. And what one costs that is awake: its
-//! owner's memory.
+//! A hundred thousand passive coupons, which should cost nothing, and the memory of an active one's owner.
 
 use std::fmt::Write as _;
 
 use super::series::{Series, verdict};
-use super::{Asked, Bench, expect};
+use super::stores::StoreServer;
+use super::{Bench, Measurement, expect};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 
-/// With them asleep it must reach this share of the rate without.
+/// Target share of the rate without them.
 const SHARE: f64 = 0.9;
-/// Most owners that are woken to be weighed.
+/// Most owners that are activated to measure their memory.
 const AWAKE_MAX: u64 = 20_000;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
@@ -31,58 +31,8 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 continue;
             }
         };
-        let alone = bench.node(&server.fresh(bench).await?)?;
-        let url = server.fresh(bench).await?;
-        let data = bench.node_data()?;
-        let maker = bench.node_in(&data, &url)?;
-        let coupons = bench.make(maker.url(), count, None).await?;
-        drop(maker);
-        // A new process, which has not seen them.
-        let crowded = bench.node_in(&data, &url)?;
-        for node in [&alone, &crowded] {
-            node.issues(bench.make_one(node.url(), None).await?).await?;
-        }
-        let [mut without, mut with, mut share, mut memory, mut crowded_memory]: [Series; 5] =
-            Default::default();
-        for round in 0..bench.flags.rounds {
-            let rate = bench
-                .issue(&alone, 1, Pace::Closed, bench.connections())
-                .await?
-                .rate();
-            let crowded_rate = bench
-                .issue(&crowded, 1, Pace::Closed, bench.connections())
-                .await?
-                .rate();
-            without.add(rate);
-            with.add(crowded_rate);
-            share.add(crowded_rate / rate);
-            if round == 0 {
-                memory.add(mib(alone.resident_bytes()?));
-                crowded_memory.add(mib(crowded.resident_bytes()?));
-            }
-        }
-        let awake = count.min(AWAKE_MAX);
-        let before = crowded.resident_bytes()?;
-        let coupons = coupons.into_iter().take(usize::try_from(awake)?).collect();
-        let name = Bench::name();
-        let asked = Asked {
-            urls: vec![crowded.url()],
-            coupons,
-            users: None,
-            name: &name,
-            pace: Pace::Closed,
-            connections: bench.connections(),
-        };
-        expect(&bench.send(asked, awake).await?, "issued")?;
-        let bytes = crowded.resident_bytes()?.saturating_sub(before) / awake;
-        let met = verdict(share.median() >= SHARE);
-        let (without, with, share) = (without.shown(0), with.shown(0), share.shown(2));
-        let (memory, crowded_memory) = (memory.shown(0), crowded_memory.shown(0));
-        let _ = writeln!(
-            text,
-            "| {} | {without} | {with} | {share} | {met} | {memory} | {crowded_memory} | {bytes} |",
-            stocked.name
-        );
+        let cells = measure(bench, server).await?;
+        let _ = writeln!(text, "| {} | {cells} |", stocked.name);
     }
     let _ = write!(
         text,
@@ -91,6 +41,60 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         bench.settings()
     );
     Ok(text)
+}
+
+/// Measures one store, and returns the cells of its row.
+async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<String, Failed> {
+    let count = bench.flags.coupons;
+    let alone = bench.node(&server.fresh(bench).await?)?;
+    let url = server.fresh(bench).await?;
+    let data = bench.node_data()?;
+    let maker = bench.node_in(&data, &url)?;
+    let coupons = bench.make(maker.url(), count, None).await?;
+    drop(maker);
+    // A new process, in which none of them is active.
+    let crowded = bench.node_in(&data, &url)?;
+    for node in [&alone, &crowded] {
+        node.issues(bench.make_one(node.url(), None).await?).await?;
+    }
+    let [mut without, mut with, mut share, mut memory, mut crowded_memory]: [Series; 5] = Default::default();
+    for round in 0..bench.flags.rounds {
+        let rate = bench
+            .issue(&alone, 1, Pace::Closed, bench.connections())
+            .await?
+            .rate();
+        let crowded_rate = bench
+            .issue(&crowded, 1, Pace::Closed, bench.connections())
+            .await?
+            .rate();
+        without.add(rate);
+        with.add(crowded_rate);
+        share.add(crowded_rate / rate);
+        if round == 0 {
+            memory.add(mib(alone.resident_bytes()?));
+            crowded_memory.add(mib(crowded.resident_bytes()?));
+        }
+    }
+    let awake = count.min(AWAKE_MAX);
+    let before = crowded.resident_bytes()?;
+    let coupons = coupons.into_iter().take(usize::try_from(awake)?).collect();
+    let name = Bench::name();
+    let measurement = Measurement {
+        urls: vec![crowded.url()],
+        coupons,
+        users: None,
+        name: &name,
+        pace: Pace::Closed,
+        connections: bench.connections(),
+    };
+    expect(&bench.send(measurement, awake).await?, "issued")?;
+    let bytes = crowded.resident_bytes()?.saturating_sub(before) / awake;
+    let met = verdict(share.median() >= SHARE);
+    let (without, with, share) = (without.shown(0), with.shown(0), share.shown(2));
+    let (memory, crowded_memory) = (memory.shown(0), crowded_memory.shown(0));
+    Ok(format!(
+        "{without} | {with} | {share} | {met} | {memory} | {crowded_memory} | {bytes}"
+    ))
 }
 
 fn mib(bytes: u64) -> f64 {

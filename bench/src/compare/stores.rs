@@ -7,7 +7,7 @@ use super::{Bench, Compare};
 use crate::load::Failed;
 use testkit::servers::{Kind, Server};
 
-/// Which store.
+/// A store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum StoreKind {
     /// Embedded.
@@ -18,26 +18,26 @@ pub(super) enum StoreKind {
     Mariadb,
 }
 
-/// A store that is there, or why it is not.
-pub(super) struct Stocked {
+/// A store, or the reason why this machine does not have it.
+pub(super) struct MeasuredStore {
     pub(super) name: String,
     pub(super) store: Result<StoreServer, String>,
 }
 
-/// Where databases are made.
+/// The place where databases are made.
 pub(super) enum StoreServer {
     Embedded,
     Server(Server),
 }
 
 impl Compare {
-    /// All stores that were wished. A server that is not there is said; with `FIRSTCOME_REQUIRE_DATABASES=1`
-    /// that is an error.
-    pub(super) async fn start_stores(&self) -> Result<Vec<Stocked>, Failed> {
+    /// Returns the stores of the flags. A missing server is reported; with `FIRSTCOME_REQUIRE_DATABASES=1` it
+    /// is an error.
+    pub(super) async fn start_stores(&self) -> Result<Vec<MeasuredStore>, Failed> {
         let mut stores = Vec::new();
         for kind in &self.stores {
             stores.push(match kind {
-                StoreKind::Sqlite => Stocked {
+                StoreKind::Sqlite => MeasuredStore {
                     name: "SQLite".to_owned(),
                     store: Ok(StoreServer::Embedded),
                 },
@@ -58,7 +58,7 @@ impl Compare {
         }
     }
 
-    async fn server(&self, kind: Kind, more: &[&str]) -> Stocked {
+    async fn server(&self, kind: Kind, more: &[&str]) -> MeasuredStore {
         let pool = format!("--innodb-buffer-pool-size={}M", self.buffer_pool_mib);
         let option = match kind {
             Kind::MySql => "--innodb-redo-log-capacity",
@@ -76,13 +76,13 @@ impl Compare {
             Err(why) => Err(why),
         };
         match started {
-            Ok((version, server)) => Stocked {
+            Ok((version, server)) => MeasuredStore {
                 name: format!("{} {version}", kind.name()),
                 store: Ok(StoreServer::Server(server)),
             },
             Err(why) => {
                 eprintln!("NOT MEASURED: {}: {why}", kind.name());
-                Stocked {
+                MeasuredStore {
                     name: kind.name().to_owned(),
                     store: Err(why),
                 }
@@ -92,14 +92,14 @@ impl Compare {
 }
 
 impl Bench<'_> {
-    /// The same without the embedded one.
-    pub(super) fn servers(&self) -> impl Iterator<Item = &Stocked> {
+    /// Returns the stores without the embedded one.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &MeasuredStore> {
         self.stores
             .iter()
             .filter(|stocked| !matches!(stocked.store, Ok(StoreServer::Embedded)))
     }
 
-    /// What the settings of the servers are, for below a table.
+    /// Returns the settings of the servers, as a note below a table.
     pub(super) fn settings(&self) -> String {
         let redo_log = self
             .flags
@@ -115,7 +115,7 @@ impl Bench<'_> {
 }
 
 impl StoreServer {
-    /// The URL of a new and empty database.
+    /// Makes an empty database and returns its URL.
     pub(super) async fn fresh(&self, bench: &Bench<'_>) -> Result<String, Failed> {
         match self {
             Self::Embedded => {

@@ -14,20 +14,20 @@ use crate::cluster::node::ClusterNode;
 use crate::load::Failed;
 use testkit::ports::free_port;
 
-/// Nodes.
+/// Number of nodes.
 pub(super) const NODES: usize = 3;
 /// How long nodes may take to start, to stop, or to share the shards.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Time between two looks.
+/// Time between two checks.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The nodes, each known by its place.
+/// The nodes, by their places.
 pub(super) struct Three {
     nodes: Vec<ClusterNode>,
     client: Client,
 }
 
-/// Who owns which shard, by its number.
+/// The owner of each shard, by its number.
 pub(super) type Owners = HashMap<u16, Option<String>>;
 
 #[derive(Debug, Deserialize)]
@@ -42,7 +42,7 @@ struct Shard {
 }
 
 impl Three {
-    /// Starts them, and waits until they share the shards and none moves.
+    /// Starts them, and waits until they share the shards and no shard moves.
     pub(super) async fn start(bench: &Bench<'_>, store_url: &str) -> Result<Self, Failed> {
         let program = beside(bench.flags.firstcome.as_deref(), "firstcome")?.canonicalize()?;
         let directory = tempfile::Builder::new()
@@ -61,7 +61,7 @@ impl Three {
                 ("cluster.cookie", "a-cookie-of-no-importance".to_owned()),
                 ("auth.admin_token", ADMIN_TOKEN.to_owned()),
                 ("log.level", "error".to_owned()),
-                // Time for those who ask to turn to others.
+                // Time for clients to turn to other nodes.
                 ("shutdown.delay", "200ms".to_owned()),
             ];
             nodes.push(ClusterNode::start(
@@ -81,7 +81,7 @@ impl Three {
         Ok(three)
     }
 
-    /// For whatever is asked of them beside the load.
+    /// Returns a client for requests that are not part of the load.
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
@@ -90,12 +90,12 @@ impl Three {
         &self.nodes[place % NODES]
     }
 
-    /// Where the node of this name is.
+    /// Returns the place of the node with this name.
     pub(super) fn place(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name() == name)
     }
 
-    /// Where the nodes are that run, but for one.
+    /// Returns the URLs of the running nodes except one.
     pub(super) fn urls(&self, but: Option<usize>) -> Vec<String> {
         let others = self
             .nodes
@@ -105,7 +105,7 @@ impl Three {
         others.map(|(_, node)| node.url().to_owned()).collect()
     }
 
-    /// Who owns what, as this node knows it.
+    /// Returns the shards' owners, as this node sees them.
     pub(super) async fn owners(&self, node: &ClusterNode) -> Result<Owners, Failed> {
         let request = self
             .client
@@ -119,7 +119,8 @@ impl Three {
             .collect())
     }
 
-    /// Waits until all that run are ready, and share the shards: each has half of an equal share or more.
+    /// Waits until all running nodes are ready and share the shards: each has at least half of an equal
+    /// share.
     pub(super) async fn settled(&self) -> Result<(), Failed> {
         let begun = Instant::now();
         let running: Vec<&ClusterNode> = self.nodes.iter().filter(|node| node.is_running()).collect();
@@ -163,8 +164,8 @@ impl Three {
         }
     }
 
-    /// Waits until no shard moves any more: none has for longer than one waits for its next owner to load
-    /// ahead, which is five beats.
+    /// Waits until no shard has moved for longer than a hand-off waits for the next owner to load ahead,
+    /// which is five beats.
     pub(super) async fn at_rest(&self) -> Result<(), Failed> {
         const REST: Duration = Duration::from_millis(2_400);
         let begun = Instant::now();
@@ -185,7 +186,7 @@ impl Three {
         }
     }
 
-    /// Stops one (SIGTERM).
+    /// Stops a node with SIGTERM.
     pub(super) async fn stop(&mut self, place: usize) -> Result<(), Failed> {
         let node = &mut self.nodes[place];
         node.stop(LIMIT)
@@ -193,7 +194,7 @@ impl Three {
             .map_err(|how| format!("{} did not stop as it should: {how}", node.name()).into())
     }
 
-    /// Stops all, one after the other.
+    /// Stops all nodes one after the other.
     pub(super) async fn stop_all(&mut self) -> Result<(), Failed> {
         for place in 0..NODES {
             self.stop(place).await?;
@@ -201,13 +202,13 @@ impl Three {
         Ok(())
     }
 
-    /// Starts one again that was stopped.
+    /// Starts a stopped node again.
     pub(super) fn start_again(&mut self, place: usize) -> Result<(), Failed> {
         self.nodes[place].start_again()
     }
 }
 
-/// An address that is free now, and that the system gives to nobody before its node is there.
+/// Returns a free address, which the system gives to no connection before the node listens there.
 fn free_address() -> String {
     format!("127.0.0.1:{}", free_port())
 }

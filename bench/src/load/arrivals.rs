@@ -1,9 +1,9 @@
-//! When requests are meant to be sent.
+//! The intended times of requests.
 //!
-//! In a closed loop each connection sends as soon as it was answered, so a slow service is asked less. In an
-//! open loop people come when they come: each arrival has an intended moment, whoever finds no free
-//! connection waits, and that wait is part of its latency. Without it a pause of a second would show as one
-//! slow answer a connection (*coordinated omission*, <https://www.youtube.com/watch?v=lJ8ydIuPFeU>).
+//! In a closed loop each connection sends its next request after an answer, so a slow service gets fewer
+//! requests. In an open loop each arrival has an intended time. An arrival that finds no free connection
+//! waits, and that wait is part of its latency. Without it a pause of a second would show as one slow answer
+//! a connection (*coordinated omission*, <https://www.youtube.com/watch?v=lJ8ydIuPFeU>).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,42 +11,42 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-/// How requests follow each other.
+/// The pace of requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
-    /// Each connection sends when it was answered.
+    /// Each connection sends its next request after an answer.
     Closed,
-    /// So many a second, whatever the answers do.
+    /// So many requests a second, independent of answers.
     Rate(f64),
-    /// Everyone at once.
+    /// All requests at the same time.
     Spike,
 }
 
-/// What ends the run.
+/// The bounds of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// No arrival after this, counted from the beginning.
+    /// Time from the beginning after which nothing arrives.
     pub duration: Option<Duration>,
-    /// No more arrivals than this.
+    /// Number of arrivals.
     pub requests: Option<u64>,
 }
 
-/// Shortest sleep between two looks at the clock: arrivals are let go up to so much late, which counts as
-/// their latency. Shorter ones cost more of the machine, which the service needs.
+/// Shortest sleep between two readings of the clock. Arrivals are released late by so much at most, which
+/// counts as their latency. Shorter sleeps would take more of the processors that the service needs.
 const TICK: Duration = Duration::from_micros(200);
 /// Longest sleep, so that a stop is noticed.
 const TICK_MAX: Duration = Duration::from_millis(20);
 
-/// One request that is due.
+/// A request that is due.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
     /// Its number, from 0.
     pub number: u64,
-    /// When it was meant to be sent.
+    /// Its intended time.
     pub intended: Instant,
 }
 
-/// Hands out arrivals, to all connections of a run.
+/// Distributes arrivals to all connections of a run.
 #[derive(Debug)]
 pub struct Arrivals {
     pace: Pace,
@@ -58,7 +58,7 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// Arrivals from this moment on. With a [`Pace::Rate`], somebody must [`pace`](Self::pace) them.
+    /// Begins arrivals now. With a [`Pace::Rate`], a thread must [`pace`](Self::pace) them.
     pub fn new(pace: Pace, bounds: Bounds, start: Instant) -> Self {
         Self {
             pace,
@@ -70,23 +70,23 @@ impl Arrivals {
         }
     }
 
-    /// Nobody is sent any more.
+    /// Ends all arrivals.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         self.due.close();
     }
 
-    /// Whether nobody is sent any more.
+    /// True if arrivals have ended.
     pub fn stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// The next one, when it is due; `None`: there are no more. Cancel safe: what is dropped has taken
+    /// Waits for the next arrival; `None` if there are no more. Cancel safe: a dropped call has taken
     /// nothing.
     pub async fn next(&self) -> Option<Arrival> {
         match self.pace {
             Pace::Rate(_) => {
-                // Closed when all is over; what was let go until then is still taken.
+                // Closed at the end; arrivals that were released before are still taken.
                 self.due.acquire().await.ok()?.forget();
                 self.take(None)
             }
@@ -120,8 +120,8 @@ impl Arrivals {
         Some(Arrival { number, intended })
     }
 
-    /// How many arrivals there have been so far, whether sent or not; `None` in a closed loop, which has no
-    /// others than those sent.
+    /// Returns the number of arrivals so far, sent or not; `None` in a closed loop, where all arrivals are
+    /// sent.
     pub fn arrived(&self, now: Instant) -> Option<u64> {
         let most = self.bounds.requests.unwrap_or(u64::MAX);
         match self.pace {
@@ -130,21 +130,21 @@ impl Arrivals {
             Pace::Rate(rate) => {
                 let since = now.saturating_duration_since(self.start);
                 let since = self.bounds.duration.map_or(since, |duration| since.min(duration));
-                // The one at the very end of the duration is beyond it.
+                // An arrival exactly at the end of the duration does not count.
                 Some(((since.as_secs_f64() * rate).ceil() as u64).min(most))
             }
         }
     }
 
-    /// How many of them a connection has taken.
+    /// Returns how many of them connections have taken.
     pub fn taken(&self) -> u64 {
         self.next
             .load(Ordering::Relaxed)
             .min(self.bounds.requests.unwrap_or(u64::MAX))
     }
 
-    /// Lets arrivals go as they fall due, in a thread of its own: a thread sleeps for microseconds, the
-    /// runtime's timer for milliseconds. Ends with the bounds, or when stopped.
+    /// Releases arrivals when they are due, in a thread of its own: a thread sleeps for microseconds, the
+    /// runtime's timer for milliseconds. Ends with the bounds or when stopped.
     pub fn pace(self: &Arc<Self>) -> Option<std::thread::JoinHandle<()>> {
         let Pace::Rate(rate) = self.pace else { return None };
         let arrivals = Arc::clone(self);
@@ -160,7 +160,7 @@ impl Arrivals {
                 .bounds
                 .duration
                 .is_some_and(|duration| now >= self.start + duration);
-            // One that falls due now is number 0 after no time: so one more than whole intervals.
+            // Arrival 0 is due at time zero, so there is one more than whole intervals.
             let arrived = if over {
                 self.arrived(now)
             } else {
@@ -168,8 +168,7 @@ impl Arrivals {
             }
             .unwrap_or(0);
             if arrived > released {
-                // A run cannot have so many arrivals due at once that this is not a usize within the
-                // semaphore's bound.
+                // The number of due arrivals always fits into a usize and the semaphore's bound.
                 let more = usize::try_from(arrived - released).unwrap_or(usize::MAX);
                 self.due
                     .add_permits(more.min(Semaphore::MAX_PERMITS - self.due.available_permits()));
@@ -186,8 +185,8 @@ impl Arrivals {
         }
     }
 
-    /// All have arrived. Whoever waits for one that will not come must be told, but only when the last was
-    /// taken: closing also turns away those who were given one and have not run since.
+    /// Ends the waits for arrivals that will not come, once the last one was taken: closing the semaphore
+    /// earlier would also turn away tasks that have a permit and have not run since.
     fn drain(&self, released: u64) {
         while self.taken() < released && !self.stopped() {
             std::thread::sleep(TICK_MAX);
@@ -219,7 +218,7 @@ mod tests {
         };
         let arrivals = Arc::new(Arrivals::new(Pace::Rate(1_000.0), bounds, start));
         let pacer = arrivals.pace().unwrap();
-        // Nobody comes to take them for longer than the whole run.
+        // No task takes them for longer than the whole run.
         tokio::time::sleep(Duration::from_millis(150)).await;
         let all = all(&arrivals).await;
         assert_eq!(all.len(), 100);
@@ -315,8 +314,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         let pacer = arrivals.pace().unwrap();
-        // The one thread of this runtime is busy, as it is under load, until the pacer has long done its
-        // part.
+        // The only thread of this runtime is busy, as under load, until after the pacer has ended.
         std::thread::sleep(Duration::from_millis(200));
         assert!(tokio::time::timeout(LIMIT, waiting).await.unwrap().unwrap());
         pacer.join().unwrap();

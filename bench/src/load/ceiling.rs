@@ -1,7 +1,7 @@
-//! How fast this tool could go at most: its own loop against a server that does nothing but answer, on the
-//! same machine with as many connections.
+//! The highest rate of this tool: its own loop against a server that only answers, on the same machine with
+//! as many connections.
 //!
-//! Figures near the ceiling are figures of the tool, not of the service, so both are shown together.
+//! Figures near the ceiling measure the tool and not the service, so both are shown together.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,16 +17,16 @@ use super::arrivals::{Bounds, Pace};
 use super::connection::Target;
 use super::drive::{Plan, drive};
 
-/// A figure above this share of the ceiling is rather the tool's.
+/// A figure above this share of the ceiling measures the tool more than the service.
 pub const SUSPECT_SHARE: f64 = 0.8;
-/// Until the loop has its pace.
+/// Time until the rate is steady.
 const WARM_UP: Duration = Duration::from_millis(200);
-/// Longest request of ours that the server takes.
+/// Longest request that the server reads.
 const REQUEST_BYTES_MAX: usize = 4 << 10;
-/// An answer as the service gives it for an issuance.
+/// The service's answer for an issuance.
 const ANSWER: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nlocation: /v1/issuances/42-17\r\nx-request-id: 0123456789abcdef0123456789abcdef\r\ncontent-length: 188\r\ndate: Sat, 21 Nov 2026 03:00:00 GMT\r\n\r\n{\"id\":\"42-17\",\"coupon_id\":42,\"user_id\":\"0123456789abcdef.01234567\",\"sequence\":17,\"status\":\"issued\",\"issued_at\":\"2026-11-27T00:00:00.012345Z\",\"expires_at\":\"2026-12-27T00:00:00.012345Z\"}    ";
 
-/// Measures it for this long in a closed loop, with the connections and threads of this plan.
+/// Measures for this long in a closed loop, with the connections and threads of this plan.
 pub async fn measure(plan: &Plan, duration: Duration) -> Result<f64, Failed> {
     let server = Server::start(plan.threads)?;
     let target = Target {
@@ -45,7 +45,7 @@ pub async fn measure(plan: &Plan, duration: Duration) -> Result<f64, Failed> {
         ..plan.clone()
     };
     let run = drive(plan, None, |_| ()).await?;
-    // A ceiling out of errors would be none.
+    // Errors make no ceiling.
     if run.tally.errors() > 0 || run.tally.ended() == 0 {
         return Err(format!(
             "the ceiling cannot be measured: {} errors among {} answers",
@@ -57,7 +57,7 @@ pub async fn measure(plan: &Plan, duration: Duration) -> Result<f64, Failed> {
     Ok(run.rate())
 }
 
-/// Answers everything, at once, with the same.
+/// A server that gives every request the same answer at once.
 struct Server {
     address: SocketAddr,
     runtime: Option<Runtime>,
@@ -90,7 +90,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its threads only wait for requests that will not come.
+        // Its threads only wait for requests, of which there are no more.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,6 +1,7 @@
 //! One keep-alive connection, and the loop that sends requests over it, one at a time.
 //!
-//! Nothing here allocates for a request once the buffers have their size, and every wait has the run's limit.
+//! Nothing here allocates for a request once the buffers are large enough, and every wait has the run's
+//! limit.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -21,20 +22,20 @@ use super::response::{self, ANSWER_BYTES_MAX, Response};
 use super::tally::Failure;
 use testkit::history::file::{Answer, Request};
 
-/// Bytes read at once; an answer of the service is a fraction of it.
+/// Bytes that one read takes, several answers of the service.
 const READ_BYTES: usize = 8 << 10;
-/// A server may close what was idle so long; that is looked for before the next request, as afterwards nobody
-/// could tell what became of it.
+/// Idle time after which a server may have closed the connection. That is checked before the next request, as
+/// afterwards the outcome of the request would be unknown.
 const STALE: Duration = Duration::from_secs(1);
-/// First and longest wait before the next try to connect, so that a server that is gone is not stormed.
+/// First and longest wait before the next attempt to connect, so that a server that is gone is not flooded.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Where requests go.
+/// The target of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The socket.
     pub address: SocketAddr,
-    /// What `Host` says.
+    /// The value of `Host`.
     pub host: String,
 }
 
@@ -48,14 +49,14 @@ pub struct Connection {
     scratch: Vec<u8>,
     limit: Duration,
     deadline: tokio::time::Instant,
-    /// Wakes at some deadline that is not after the present one: moving it for each request would cost more
-    /// than waking once a limit.
+    /// Wakes at a deadline that is not after the present one: changing the timer for each request would cost
+    /// more than waking once a limit.
     alarm: Pin<Box<Sleep>>,
     used: Instant,
 }
 
 impl Connection {
-    /// A connection that is down. Must be made within the runtime that will use it.
+    /// Makes a connection that is down. It must be made within the runtime that will use it.
     pub fn new(target: Target, limit: Duration) -> Self {
         Self {
             target,
@@ -70,7 +71,7 @@ impl Connection {
         }
     }
 
-    /// Where it goes.
+    /// Returns its target.
     pub fn target(&self) -> &Target {
         &self.target
     }
@@ -85,14 +86,14 @@ impl Connection {
         let stream = connected
             .map_err(|_| Failure::Connect)?
             .map_err(|_| Failure::Connect)?;
-        // Requests are small and written whole; waiting to fill a packet would only delay them.
+        // Requests are small and written whole, so waiting to fill a packet would only delay them.
         stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
         self.stream = Some(stream);
         self.used = Instant::now();
         Ok(())
     }
 
-    /// Whether the other side has left it open, and said nothing unasked.
+    /// True if the other side has neither closed it nor sent anything without a request.
     fn is_open(&self) -> bool {
         let mut unasked = [0];
         self.stream
@@ -102,7 +103,7 @@ impl Connection {
 
     /// Sends a request and waits for its whole answer. After a failure the connection is down.
     ///
-    /// Not cancel safe: dropped midway, the rest of an answer may be taken for the next one.
+    /// Not cancel safe: if it is dropped midway, the rest of an answer may be taken for the next one.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Response, Failure> {
         self.deadline = tokio::time::Instant::now() + self.limit;
         let answered = self.answer(request).await;
@@ -110,7 +111,7 @@ impl Connection {
             Ok(response) if response.keep_alive && response.length == self.filled => {
                 self.used = Instant::now()
             }
-            // More than the answer came: whose would it be?
+            // Bytes after the answer belong to no request.
             Ok(_) | Err(_) => self.stream = None,
         }
         answered
@@ -184,7 +185,7 @@ impl Connection {
     }
 }
 
-/// Sends what arrives until nothing more does.
+/// Sends arrivals until there are no more.
 pub(super) async fn serve(worker: Rc<Worker>, mut connection: Connection) {
     let mut request = Vec::with_capacity(512);
     let mut redial = REDIAL.0;
@@ -199,7 +200,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut connection: Connection) {
     }
 }
 
-/// Sends one request, and counts and records what came of it.
+/// Sends one request, and counts and records its outcome.
 async fn ask(
     worker: &Worker,
     connection: &mut Connection,

@@ -9,38 +9,38 @@ use tokio::task::JoinSet;
 
 use testkit::history::file::{Answer, Recorder, Request};
 
-/// Coupons that are being made at a time: enough that their commits travel together.
+/// Coupons made at a time: enough that they are committed together.
 const CALLS: u64 = 64;
-/// How long making one may take; the service's own limit for changes is 10 s.
+/// How long making one may take. The service's limit for changes is 10 s.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 
-/// Why there are no coupons.
+/// Coupons that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
     /// No whole answer.
     #[error("a coupon was not made: {0}")]
     Http(#[from] reqwest::Error),
-    /// Another answer than a coupon.
+    /// The answer was not a coupon.
     #[error("a coupon was not made: {status}: {body}")]
     Refused {
         /// Its status.
         status: StatusCode,
-        /// What it says.
+        /// Its body.
         body: String,
     },
-    /// A task did not end as it should.
+    /// A task panicked.
     #[error("a coupon was not made: {0}")]
     Lost(#[from] tokio::task::JoinError),
 }
 
-/// Which coupons to make.
+/// The coupons to make.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// How many.
     pub count: u64,
-    /// How many issuances each has; `None`: without end.
+    /// The quantity of each; `None` means no limit.
     pub quantity: Option<u64>,
-    /// The name of the run: the same coupon of the same run is made once.
+    /// The name of the run, in which each coupon is made once.
     pub name: &'a str,
 }
 
@@ -49,7 +49,7 @@ struct Made {
     id: u64,
 }
 
-/// Makes them, in the right of an administrator, and records that. Not cancel safe: some may be made.
+/// Makes coupons with the token of administrators, and records that. Not cancel safe: some may be made.
 pub async fn make(
     url: &str,
     admin_token: &str,

@@ -1,5 +1,5 @@
-//! Who asks for what: from the number of a request, and a seed, to its user, its key and its coupon. Pure,
-//! and without memory: a repeat need not look up whom it repeats.
+//! Derives user, key and coupon of a request from its number and a seed. It is pure and keeps no state: a
+//! repeat need not look up the request that it repeats.
 
 use std::io::Write as _;
 
@@ -8,48 +8,48 @@ use testkit::ids::CouponId;
 /// Longest name of a run: with the number before it a user id stays within its 64 bytes.
 pub const NAME_BYTES_MAX: usize = 32;
 
-/// Those who ask.
+/// The users of a run.
 #[derive(Debug, Clone)]
 pub struct Crowd {
-    /// What makes the users and keys of this run different from those of all others.
+    /// The name of the run, which makes its users and keys different from those of other runs.
     pub name: String,
-    /// Requests in a million that come from somebody who has asked before.
+    /// Requests in a million that come from earlier users.
     pub repeats_ppm: u32,
-    /// Only so many users, who ask again and again with new keys; `None`: each is another.
+    /// Number of users, each of whom sends many requests with new keys; `None` if each request has a new
+    /// user.
     pub users: Option<u64>,
-    /// What chance is drawn from.
+    /// The seed of random choices.
     pub seed: u64,
 }
 
 /// One request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+pub struct UserRequest {
     /// The number of the user.
     pub user: u64,
-    /// The number of the key: the same user with the same key is a replay.
+    /// The number of the key. The same user with the same key makes a replay.
     pub key: u64,
 }
 
 impl Crowd {
-    /// The request of this number.
-    pub fn asked(&self, number: u64) -> Asked {
+    /// Returns the request of this number.
+    pub fn asked(&self, number: u64) -> UserRequest {
         if let Some(users) = self.users {
-            return Asked {
+            return UserRequest {
                 user: number % users.max(1),
                 key: number,
             };
         }
         let (user, repeated) = self.first(number);
-        // Half of those who ask again do not know that they were answered, and replay; the other half hope
-        // for a second one.
+        // Half of the repeats replay a request whose answer got lost; the other half want a second coupon.
         let replays = repeated && mix(self.seed ^ 1, number) & 1 == 0;
-        Asked {
+        UserRequest {
             user,
             key: if replays { user } else { number },
         }
     }
 
-    /// The number of the user's first request, and whether this one is a repeat.
+    /// Returns the number of the user's first request, and true if this one is a repeat.
     fn first(&self, number: u64) -> (u64, bool) {
         let mut first = number;
         loop {
@@ -57,34 +57,34 @@ impl Crowd {
             if first == 0 || chance % 1_000_000 >= u64::from(self.repeats_ppm) {
                 return (first, first != number);
             }
-            // Any earlier request, also one that is still on its way.
+            // Any earlier request, even one without an answer yet.
             first = (chance >> 20) % first;
         }
     }
 
-    /// Which of so many coupons this user wants: each user always the same.
-    pub fn coupon(asked: Asked, coupons: usize) -> usize {
+    /// Returns which of so many coupons this user wants, always the same.
+    pub fn coupon(asked: UserRequest, coupons: usize) -> usize {
         // The remainder is below a usize.
         usize::try_from(asked.user % coupons.max(1) as u64).unwrap_or(0)
     }
 
     /// Writes the user's id.
-    pub fn write_user(&self, asked: Asked, out: &mut Vec<u8>) {
-        // Real ids come in no order; ordered ones would always be appended to the same page of an index.
+    pub fn write_user(&self, asked: UserRequest, out: &mut Vec<u8>) {
+        // Real ids come in no order. Ordered ones would always be appended to the same page of an index.
         write_hex(asked.user.wrapping_mul(0x9e37_79b9_7f4a_7c15), out);
         out.push(b'.');
         out.extend_from_slice(self.name.as_bytes());
     }
 
     /// Writes the `Idempotency-Key`.
-    pub fn write_key(&self, asked: Asked, out: &mut Vec<u8>) {
+    pub fn write_key(&self, asked: UserRequest, out: &mut Vec<u8>) {
         write_hex(mix(0, asked.key), out);
         out.push(b'.');
         out.extend_from_slice(self.name.as_bytes());
     }
 
-    /// Writes the whole request over what is in the buffer, which is enough memory after the first.
-    pub fn write_request(&self, asked: Asked, coupon: CouponId, host: &str, out: &mut Vec<u8>) {
+    /// Writes the whole request into the buffer, which is large enough after the first.
+    pub fn write_request(&self, asked: UserRequest, coupon: CouponId, host: &str, out: &mut Vec<u8>) {
         out.clear();
         // Writing to a Vec does not fail.
         let _ = write!(
@@ -107,7 +107,7 @@ fn write_hex(number: u64, out: &mut Vec<u8>) {
     );
 }
 
-/// A number that looks like chance, from a seed and a number: SplitMix64, which maps each number to another.
+/// Returns a pseudo-random number from a seed and a number: SplitMix64, which maps numbers one to one.
 fn mix(seed: u64, number: u64) -> u64 {
     let mut mixed = number
         .wrapping_add(seed.wrapping_mul(0xd134_2543_de82_ef95))
@@ -139,7 +139,7 @@ mod tests {
         for number in 0..1_000 {
             assert_eq!(
                 crowd.asked(number),
-                Asked {
+                UserRequest {
                     user: number,
                     key: number
                 }
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_closed_crowd_has_so_many_users_and_never_the_same_key() {
         let crowd = crowd(50_000, Some(3));
-        let asked: Vec<Asked> = (0..99).map(|number| crowd.asked(number)).collect();
+        let asked: Vec<UserRequest> = (0..99).map(|number| crowd.asked(number)).collect();
         assert_eq!(
             asked
                 .iter()
@@ -199,14 +199,14 @@ mod tests {
         for number in (0..1_000).chain([u64::MAX]) {
             let (mut user, mut key) = (Vec::new(), Vec::new());
             crowd.write_user(
-                Asked {
+                UserRequest {
                     user: number,
                     key: number,
                 },
                 &mut user,
             );
             crowd.write_key(
-                Asked {
+                UserRequest {
                     user: number,
                     key: number,
                 },
@@ -219,7 +219,7 @@ mod tests {
         }
         let mut request = b"what was there".to_vec();
         crowd.write_request(
-            Asked { user: 1, key: 1 },
+            UserRequest { user: 1, key: 1 },
             CouponId::new(42).unwrap(),
             "a:1",
             &mut request,

@@ -1,4 +1,4 @@
-//! Runs a load: threads with a runtime each, their connections, and one look at all of them ten times a
+//! Runs a load: threads with a runtime each, their connections, and a check of all of them ten times a
 //! second.
 
 use std::cell::RefCell;
@@ -21,30 +21,30 @@ use super::scheduling;
 use super::tally::{Failure, Tally};
 use testkit::history::file::{HistoryFile, Recorder};
 
-/// A run in which nothing was answered for so long, while requests failed, is over: the service is gone.
+/// Time without answers, while requests fail, after which a run ends because the service is gone.
 const GIVE_UP: Duration = Duration::from_secs(5);
 /// How long threads may take to end after the last limit of a request.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often progress is looked at.
+/// Time between two checks of progress.
 const LOOK: Duration = Duration::from_millis(100);
-/// Connections of one thread that are being made at a time: more would overflow the queue of a listener, and
-/// wait a second for the system's next try.
+/// Connections that one thread makes at a time. More would overflow the queue of a listener and wait a second
+/// for the system's next attempt.
 const DIALS: usize = 32;
 
-/// What to do.
+/// A load to run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where to; connections are shared out among them.
+    /// The targets, which share the connections.
     pub targets: Vec<Target>,
-    /// What is asked for.
+    /// The requested coupons.
     pub coupons: Vec<CouponId>,
-    /// By whom.
+    /// The users.
     pub crowd: Crowd,
-    /// How fast.
+    /// The pace.
     pub pace: Pace,
-    /// Until when, with the warm-up.
+    /// The bounds, including the warm-up.
     pub bounds: Bounds,
-    /// What arrives in this time is sent, and not counted.
+    /// Time in which requests are sent and not counted.
     pub warm_up: Duration,
     /// Connections, each with one request at a time.
     pub connections: usize,
@@ -52,38 +52,39 @@ pub struct Plan {
     pub threads: usize,
     /// How long an answer may take.
     pub limit: Duration,
-    /// Whether the threads interrupt nobody on this machine. Not for whoever must send when it is time.
+    /// True if the threads must not preempt other threads of this machine. Not for a load that must send at
+    /// exact times.
     pub gives_way: bool,
 }
 
-/// How far it is.
+/// Progress of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// Since the beginning.
+    /// Time since the beginning.
     pub elapsed: Duration,
-    /// Requests that came to an end, also in the warm-up.
+    /// Requests that ended, including the warm-up.
     pub ended: u64,
-    /// Those of them without an answer.
+    /// Those of them that got no answer.
     pub failed: u64,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Run {
-    /// What was seen in the measured time.
+    /// Outcomes in the measured time.
     pub tally: Tally,
-    /// From the end of the warm-up to the last answer.
+    /// Time from the end of the warm-up to the last answer.
     pub measured: Duration,
-    /// Requests that arrived and were never sent, as no connection was free before the run was over.
+    /// Requests that arrived and were not sent, as no connection was free before the end.
     pub unsent: u64,
-    /// Whether it ended because nothing was answered any more.
+    /// True if it ended because there were no answers any more.
     pub gave_up: bool,
-    /// Whether it ended by Ctrl-C.
+    /// True if it ended by Ctrl-C.
     pub interrupted: bool,
 }
 
 impl Run {
-    /// Answers a second, without errors' share.
+    /// Returns answers a second without errors.
     pub fn rate(&self) -> f64 {
         let answered = self.tally.ended() - self.tally.errors();
         if self.measured.is_zero() {
@@ -93,16 +94,16 @@ impl Run {
         }
     }
 
-    /// A percentile of all latencies.
+    /// Returns a percentile of all latencies.
     pub fn percentile(&self, percent: f64) -> Duration {
         Duration::from_micros(self.tally.latency().value_at_percentile(percent))
     }
 }
 
-/// Why there was no run.
+/// A run that did not take place.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
-    /// Nobody is there.
+    /// Nothing listens there.
     #[error("no connection to {0}")]
     NoConnection(String),
     /// The system gives no threads or runtimes.
@@ -131,7 +132,7 @@ struct Counts {
 }
 
 impl Worker {
-    /// Takes in what came of an arrival.
+    /// Adds the outcome of an arrival.
     pub(super) fn count(&self, arrival: Arrival, now: Instant, outcome: Result<(&Response, &[u8]), Failure>) {
         let count = if outcome.is_ok() {
             &self.counts.answered
@@ -153,7 +154,7 @@ impl Worker {
     }
 }
 
-/// What a thread waits for when it is connected.
+/// The start of a connected thread.
 struct Start {
     arrivals: Arc<Arrivals>,
     measured_from: Instant,
@@ -161,16 +162,16 @@ struct Start {
 
 /// What a thread reports.
 enum Report {
-    /// So many of its connections are up.
+    /// So many connections are up.
     Connected(usize),
-    /// It is done.
+    /// The thread has ended.
     Done(Tally),
 }
 
-/// Does it. `progress` is told ten times a second. Ctrl-C ends the run as its bounds would, a second one the
-/// process.
+/// Runs the plan and calls `progress` ten times a second. Ctrl-C ends the run as its bounds would, and a
+/// second one ends the process.
 ///
-/// Cancel safety: dropped midway, the threads go on to the run's bounds.
+/// Cancel safety: if it is dropped midway, the threads go on to the run's bounds.
 pub async fn drive(
     plan: Plan,
     history: Option<&HistoryFile>,
@@ -214,7 +215,7 @@ pub async fn drive(
     let arrivals = Arc::new(Arrivals::new(plan.pace, plan.bounds, start));
     let measured_from = start + plan.warm_up;
     for waiting in starts {
-        // A thread that is gone has reported nothing, and is missed below.
+        // A thread that is gone has reported nothing, which is noticed below.
         let _ = waiting.send(Start {
             arrivals: Arc::clone(&arrivals),
             measured_from,
@@ -233,7 +234,22 @@ pub async fn drive(
     .await
 }
 
-/// Waits for the threads, and stops them where they would not stop themselves.
+/// Returns how many requests were answered and how many failed, over all threads.
+fn ended(counts: &[Arc<Counts>]) -> (u64, u64) {
+    let sum = |count: fn(&Counts) -> &AtomicU64| {
+        let counts = counts.iter().map(|counts| count(counts).load(Ordering::Relaxed));
+        counts.sum()
+    };
+    (sum(|counts| &counts.answered), sum(|counts| &counts.failed))
+}
+
+/// Returns how many requests arrived and were not sent.
+fn unsent(arrivals: &Arrivals, now: Instant) -> u64 {
+    let arrived = arrivals.arrived(now).unwrap_or(0);
+    arrived.saturating_sub(arrivals.taken())
+}
+
+/// Waits for the threads, and stops those that would not stop by themselves.
 async fn watch(
     plan: &Plan,
     arrivals: &Arrivals,
@@ -261,7 +277,7 @@ async fn watch(
             },
             _ = interrupts.recv() => {
                 if interrupted {
-                    // Whoever asks twice does not want to wait for the table.
+                    // A second Ctrl-C does not wait for the table.
                     std::process::exit(130);
                 }
                 interrupted = true;
@@ -269,14 +285,13 @@ async fn watch(
             }
             _ = looks.tick() => {
                 let now = Instant::now();
-                let sum = |count: fn(&Counts) -> &AtomicU64| counts.iter().map(|counts| count(counts).load(Ordering::Relaxed)).sum::<u64>();
-                let (answered, failed) = (sum(|counts| &counts.answered), sum(|counts| &counts.failed));
+                let (answered, failed) = ended(counts);
                 progress(Progress { elapsed: now.saturating_duration_since(start), ended: answered + failed, failed });
                 if life.is_gone(answered, failed, now) {
                     gave_up = true;
                     arrivals.stop();
                 }
-                // What has arrived by the end may still be sent as long as a request may take.
+                // Requests that arrived before the end may still be sent for as long as a request may take.
                 if plan.bounds.duration.is_some_and(|duration| now > start + duration + plan.limit) {
                     arrivals.stop();
                 }
@@ -290,14 +305,8 @@ async fn watch(
         }
     }
     let now = Instant::now();
-    let unsent = if interrupted {
-        0
-    } else {
-        arrivals
-            .arrived(now)
-            .unwrap_or(0)
-            .saturating_sub(arrivals.taken())
-    };
+    // A run that was interrupted had more to come.
+    let unsent = if interrupted { 0 } else { unsent(arrivals, now) };
     let measured = tally.last.unwrap_or(now).saturating_duration_since(measured_from);
     Ok(Run {
         tally,
@@ -308,7 +317,7 @@ async fn watch(
     })
 }
 
-/// When something was answered last.
+/// The time of the last answer.
 struct Life {
     answered: u64,
     failed: u64,
@@ -316,7 +325,7 @@ struct Life {
 }
 
 impl Life {
-    /// Whether nothing was answered for long, though there were requests.
+    /// True if there were requests but no answers for too long.
     fn is_gone(&mut self, answered: u64, failed: u64, now: Instant) -> bool {
         if answered > self.answered {
             *self = Self {
@@ -343,7 +352,7 @@ impl Job {
         if self.plan.gives_way {
             scheduling::give_way();
         }
-        // Without a runtime the thread is missed by whoever counts the reports.
+        // A thread without a runtime sends no report, which the receiver notices.
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
             return;
         };
@@ -353,7 +362,7 @@ impl Job {
         if reports.blocking_send(Report::Connected(up)).is_err() {
             return;
         }
-        // Nobody starts it if there was no connection at all.
+        // It is not started if there was no connection at all.
         let Ok(Start {
             arrivals,
             measured_from,
@@ -387,12 +396,13 @@ impl Job {
             }
         }));
         let tally = std::mem::take(&mut *worker.tally.borrow_mut());
-        // The recorder hands over its rest before the run is said to be done.
+        // The recorder sends its rest before the thread reports its end.
         drop(worker);
         let _ = reports.blocking_send(Report::Done(tally));
     }
 
-    /// Its connections, and whether they are up; those that are not are tried again with their first request.
+    /// Returns its connections and how many are up. Those that are down are connected with their first
+    /// request.
     async fn connect(&self) -> Vec<(bool, Connection)> {
         let mine = (self.thread..self.plan.connections).step_by(self.threads);
         let targets = &self.plan.targets;

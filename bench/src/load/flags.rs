@@ -1,4 +1,4 @@
-//! What can be asked of `firstcome-bench load`.
+//! Flags of `firstcome-bench load`.
 
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
@@ -14,28 +14,28 @@ use super::crowd::{Crowd, NAME_BYTES_MAX};
 use super::drive::Plan;
 use super::report::Slo;
 
-/// How long a run takes where nothing else bounds it.
+/// Duration of a run without other bounds.
 const DURATION: Duration = Duration::from_secs(10);
 /// Most connections: each has a buffer, and takes one of the ports between this machine and a service.
 const CONNECTIONS_MAX: usize = 25_000;
 
-/// Whom to ask, for what, how often and for how long.
+/// The load: targets, coupons, pace and duration.
 #[derive(Debug, Clone, Args)]
 pub struct Load {
-    /// A node; may be given several times, and connections are shared out among them.
+    /// A node; may be given several times, and the nodes share the connections.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: Vec<String>,
-    /// The right to make coupons and to read what is stored; else the environment's ADMIN_TOKEN.
+    /// The admin token, to make coupons and to read stored rows; by default the environment's ADMIN_TOKEN.
     #[arg(long)]
     admin_token: Option<String>,
 
-    /// Ask for this coupon; may be given several times. Without it, coupons are made.
+    /// Request this coupon; may be given several times. Without it, coupons are made.
     #[arg(long, value_parser = coupon, conflicts_with_all = ["coupons", "quantity"])]
     pub(super) coupon: Vec<CouponId>,
-    /// Make so many coupons and ask for all of them.
+    /// Make so many coupons and request all of them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(super) coupons: u64,
-    /// How many issuances each coupon that is made has; without it, no end of them.
+    /// The quantity of each coupon that is made; without it, no limit.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub(super) quantity: Option<u64>,
 
@@ -45,11 +45,11 @@ pub struct Load {
     /// Threads that share the connections; as many as there are processors by default.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     threads: Option<u16>,
-    /// Open loop: so many requests arrive a second, whatever the answers do. Latencies count from the
-    /// intended start.
+    /// Open loop: so many requests arrive a second, independent of answers. Latencies count from the intended
+    /// start.
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
-    /// Nothing, then all --requests arrive at the same moment.
+    /// Spike: all --requests arrive at the same moment.
     #[arg(long, requires = "requests", conflicts_with_all = ["rate", "warm_up"])]
     spike: bool,
     /// Requests that arrive in this time are sent and not measured.
@@ -58,36 +58,36 @@ pub struct Load {
     /// How long requests arrive after the warm-up; 10s where --requests is not given.
     #[arg(long, short, value_parser = duration)]
     duration: Option<Duration>,
-    /// At most so many requests, those of the warm-up among them.
+    /// At most so many requests, including the warm-up.
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(1..))]
     requests: Option<u64>,
     /// How long an answer may take.
     #[arg(long, default_value = "10s", value_parser = limit)]
     timeout: Duration,
 
-    /// The share of requests of users who ask again, half of them with the same Idempotency-Key.
+    /// The share of requests that come from earlier users, half of them with the same Idempotency-Key.
     #[arg(long, default_value = "0", value_parser = share)]
     repeats: f64,
-    /// Only so many users, who ask again and again with new keys.
+    /// Only so many users, each of whom sends many requests with new keys.
     #[arg(long, conflicts_with = "repeats", value_parser = clap::value_parser!(u64).range(1..))]
     users: Option<u64>,
-    /// Who repeats whom is drawn from this.
+    /// The seed of random choices.
     #[arg(long)]
     seed: Option<u64>,
-    /// Ends every user id and key of this run; a new one by default.
+    /// The suffix of every user id and key of this run; a new one by default.
     #[arg(long, value_parser = name)]
     name: Option<String>,
 
     /// Write what clients saw to this file, for `firstcome-bench verify`.
     #[arg(long)]
     pub(super) history: Option<PathBuf>,
-    /// Hold what clients saw against what is stored, when the run is over.
+    /// Check what clients saw against the stored rows after the run.
     #[arg(long)]
     pub(super) check: bool,
-    /// Figures as JSON.
+    /// Print figures as JSON.
     #[arg(long)]
     pub(super) json: bool,
-    /// How long to measure this tool's own ceiling first; 0s: not at all.
+    /// How long to measure this tool's own ceiling first; 0s skips that.
     #[arg(long, default_value = "1s", value_parser = duration)]
     pub(super) ceiling: Duration,
 
@@ -97,13 +97,13 @@ pub struct Load {
     /// Exit with 1 if there are fewer answers a second.
     #[arg(long, value_parser = rate)]
     slo_rate: Option<f64>,
-    /// Exit with 1 if a larger share has no answer, or one with a status from 500 on.
+    /// Exit with 1 if a larger share has no answer or a status of 500 or more.
     #[arg(long, default_value = "0", value_parser = share)]
     slo_errors: f64,
 }
 
 impl Load {
-    /// What to do, without the coupons.
+    /// Returns the plan without coupons.
     pub(super) fn plan(&self) -> Result<Plan, Failed> {
         let targets = self
             .url
@@ -149,7 +149,7 @@ impl Load {
         })
     }
 
-    /// What must not be missed.
+    /// The objectives of a run.
     pub(super) fn slo(&self) -> Slo {
         Slo {
             p99: self.slo_p99,
@@ -164,13 +164,13 @@ impl Load {
         })
     }
 
-    /// The node that makes coupons and tells what is stored.
+    /// Returns the node that makes coupons and shows stored rows.
     pub(super) fn first_url(&self) -> &str {
         self.url.first().map_or("", String::as_str)
     }
 }
 
-/// What was given, or the environment's ADMIN_TOKEN.
+/// Returns the given token, or the environment's ADMIN_TOKEN.
 pub(crate) fn admin_token(given: Option<&String>) -> Option<String> {
     given
         .cloned()
@@ -178,7 +178,7 @@ pub(crate) fn admin_token(given: Option<&String>) -> Option<String> {
         .filter(|token| !token.is_empty())
 }
 
-/// The socket of a base URL.
+/// Returns the socket address of a base URL.
 pub(crate) fn target(url: &str) -> Result<Target, Failed> {
     let parsed = reqwest::Url::parse(url).map_err(|error| format!("--url {url:?}: {error}"))?;
     let (Some(host), Some(port), "http", "/", None) = (
@@ -206,7 +206,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; for example 500ms, 10s or 2m"))
 }
 
-/// A duration in which something can happen.
+/// Reads a duration above zero.
 fn limit(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|limit| {
         if limit.is_zero() {

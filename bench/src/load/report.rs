@@ -1,4 +1,4 @@
-//! The figures of a run: as a table for people, as JSON for programs, and held against what was demanded.
+//! The figures of a run: as a table, as JSON, and compared with objectives.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::arrivals::Pace;
 use super::ceiling::SUSPECT_SHARE;
 use super::drive::{Plan, Run};
 
-/// What must not be missed.
+/// The objectives of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Slo {
     /// Longest 99th percentile of all latencies.
@@ -61,50 +61,50 @@ impl Latency {
 /// All requests of one outcome.
 #[derive(Debug, Serialize)]
 pub struct OutcomeFigures {
-    /// The code, or what else it is counted as.
+    /// The code, or another name of the outcome.
     pub outcome: String,
-    /// Whether it is an error.
+    /// True if it is an error.
     pub error: bool,
     /// How many.
     pub count: u64,
-    /// How many a second.
+    /// Number a second.
     pub per_second: f64,
-    /// How long they took.
+    /// Their latencies.
     pub latency: Latency,
 }
 
-/// All that is told of a run.
+/// The figures of a run.
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    /// By outcome, the most first.
+    /// Requests by outcome, the most frequent first.
     pub outcomes: Vec<OutcomeFigures>,
-    /// How long all together took, errors too.
+    /// Latencies of all requests, including errors.
     pub latency: Latency,
-    /// Requests that came to an end in the measured time.
+    /// Requests that ended in the measured time.
     pub requests: u64,
-    /// How many of them without a whole answer, or with a status from 500 on.
+    /// Those of them without a whole answer or with a status of 500 or more.
     pub errors: u64,
-    /// Requests that arrived and were never sent.
+    /// Requests that arrived and were not sent.
     pub unsent: u64,
     /// The rate at which requests arrived; null in a closed loop, where that is the rate of answers, and in a
     /// spike.
     pub offered_per_second: Option<f64>,
     /// Answers a second, without errors.
     pub achieved_per_second: f64,
-    /// From the end of the warm-up to the last answer.
+    /// Time from the end of the warm-up to the last answer.
     pub measured_seconds: f64,
-    /// With so many connections.
+    /// Number of connections.
     pub connections: usize,
-    /// What this tool reaches against a server that does nothing; null if that was not measured.
+    /// This tool's rate against a server that only answers; null if that was not measured.
     pub ceiling_per_second: Option<f64>,
-    /// Whether it ended by Ctrl-C.
+    /// True if it ended by Ctrl-C.
     pub interrupted: bool,
-    /// What was demanded and missed, in words.
+    /// Objectives that were missed, in words.
     pub missed: Vec<String>,
 }
 
 impl Figures {
-    /// The figures of this run, which was to keep this.
+    /// Returns the figures of a run with these objectives.
     pub fn of(plan: &Plan, run: &Run, ceiling: Option<f64>, slo: &Slo) -> Self {
         let seconds = run.measured.as_secs_f64();
         let mut outcomes: Vec<OutcomeFigures> = run
@@ -178,7 +178,7 @@ impl Figures {
         missed
     }
 
-    /// The table for people.
+    /// Returns the table.
     pub fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a String does not fail.

@@ -1,9 +1,9 @@
-//! An HTTP/1.1 answer from the bytes that have come so far. Pure: it reads nothing itself, and allocates only
-//! where a body comes in chunks.
+//! Parses an HTTP/1.1 answer from the bytes received so far. It reads nothing itself, and allocates only for
+//! a body in chunks.
 //!
 //! Bodies end as RFC 9112 says: none for 1xx, 204 and 304; chunks; `Content-Length`; else the end of the
-//! connection. What contradicts itself is an error, never a guess: a generator that misreads where an answer
-//! ends would go on to measure nonsense.
+//! connection. Contradictions are errors and never guessed away: a generator that misreads the end of an
+//! answer would measure nonsense from then on.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// Longest run of bytes that can be one answer: chunks of one byte are five bytes too many each.
 pub const ANSWER_BYTES_MAX: usize = HEAD_BYTES_MAX + 6 * BODY_BYTES_MAX;
 
-/// What is not an answer.
+/// Bytes that are not an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The head is not HTTP/1.
@@ -27,7 +27,7 @@ pub enum Malformed {
     /// The lengths of the body are not one number.
     #[error("the length of the body is not one number")]
     Length,
-    /// The body is in a coding that nobody asked for.
+    /// The body has a transfer coding that was not requested.
     #[error("the body is in a coding that was not asked for")]
     Coding,
     /// A chunk does not end where it says.
@@ -41,12 +41,12 @@ pub enum Malformed {
     Cut,
 }
 
-/// Where the body is.
+/// The place of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Body {
-    /// In the bytes, at this place.
+    /// In the received bytes.
     Plain(Range<usize>),
-    /// In the scratch, out of its chunks.
+    /// In the scratch buffer, joined from chunks.
     Joined,
 }
 
@@ -55,17 +55,17 @@ enum Body {
 pub struct Response {
     /// Its status.
     pub status: u16,
-    /// Whether it carries `Idempotent-Replayed: true`.
+    /// True if it carries `Idempotent-Replayed: true`.
     pub replayed: bool,
-    /// Whether the connection serves another request after it.
+    /// True if the connection may be used for another request.
     pub keep_alive: bool,
-    /// How many bytes it took.
+    /// Its length in bytes.
     pub length: usize,
     body: Body,
 }
 
 impl Response {
-    /// Its body, out of what it was parsed from.
+    /// Returns its body, from the bytes that it was parsed from.
     pub fn body<'b>(&self, bytes: &'b [u8], scratch: &'b [u8]) -> &'b [u8] {
         match &self.body {
             Body::Plain(place) => &bytes[place.clone()],
@@ -74,7 +74,8 @@ impl Response {
     }
 }
 
-/// The first answer in these bytes; `None` if more must come. `ended`: no more will.
+/// Parses the first answer in these bytes; `None` if it is not complete. `ended` is true if no more bytes
+/// will come.
 pub fn parse(bytes: &[u8], ended: bool, scratch: &mut Vec<u8>) -> Result<Option<Response>, Malformed> {
     let mut begin = 0;
     loop {
@@ -87,8 +88,8 @@ pub fn parse(bytes: &[u8], ended: bool, scratch: &mut Vec<u8>) -> Result<Option<
             };
         };
         begin += head.length;
-        // An interim answer; the one that counts comes after it. 101 would end HTTP on the connection, and
-        // nobody asked for it.
+        // An interim answer, which the final one follows. 101 would end HTTP on the connection, and was not
+        // requested.
         if (100..200).contains(&head.status) {
             if head.status == 101 {
                 return Err(Malformed::Head);
@@ -113,7 +114,7 @@ fn partial<T>(ended: bool) -> Result<Option<T>, Malformed> {
     if ended { Err(Malformed::Cut) } else { Ok(None) }
 }
 
-/// How the end of a body is known.
+/// How the end of a body is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Length(usize),
@@ -146,8 +147,8 @@ impl Head {
             (_, false, Some(length)) => Framing::Length(length),
             (_, false, None) => Framing::UntilEnd,
         };
-        // Both framings at once may be an attack on a proxy: the chunks count, and the connection is not used
-        // again.
+        // Both framings at once may be an attack on a proxy: chunks take precedence, and the connection is
+        // not used again.
         let ambiguous = fields.coded && fields.content_length.is_some();
         let keep_alive = !fields.close && !ambiguous && (version == 1 || fields.keep);
         Ok(Some(Self {
@@ -159,7 +160,7 @@ impl Head {
         }))
     }
 
-    /// The body and the place after it.
+    /// Returns the body and the place after it.
     fn body(
         &self,
         bytes: &[u8],
@@ -179,7 +180,7 @@ impl Head {
     }
 }
 
-/// What the header fields say, as far as it matters here.
+/// The header fields that matter here.
 #[derive(Default)]
 struct Fields {
     content_length: Option<usize>,
@@ -216,7 +217,7 @@ impl Fields {
         Ok(fields)
     }
 
-    /// Takes in a `Content-Length`, which may be there twice and may be a list, if all say the same.
+    /// Adds a `Content-Length`, which may be repeated or a list if all values are equal.
     fn length(&mut self, value: &[u8]) -> Result<(), Malformed> {
         for text in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
@@ -240,7 +241,8 @@ impl Fields {
     }
 }
 
-/// Joins the chunks that begin here in the scratch; the place after the last one and its trailer.
+/// Joins the chunks that begin here in the scratch buffer. Returns the place after the last one and its
+/// trailer.
 fn join(bytes: &[u8], begin: usize, scratch: &mut Vec<u8>) -> Result<Option<usize>, Malformed> {
     scratch.clear();
     let mut at = begin;
@@ -274,7 +276,7 @@ fn join(bytes: &[u8], begin: usize, scratch: &mut Vec<u8>) -> Result<Option<usiz
     }
 }
 
-/// A line or trailer of which more must come, if it is not too long already.
+/// Reports an incomplete line or trailer, or an error if it is too long already.
 fn unfinished<T>(bytes: &[u8]) -> Result<Option<T>, Malformed> {
     if bytes.len() > HEAD_BYTES_MAX {
         Err(Malformed::TooLong)

@@ -1,4 +1,4 @@
-//! How the threads that ask share processors with what they ask.
+//! How the threads of the load share processors with the service.
 
 #[cfg(target_os = "linux")]
 use rustix::process::{getpriority_process, setpriority_process};
@@ -8,13 +8,13 @@ use thread_priority::{
     thread_native_id,
 };
 
-/// Keeps this thread from interrupting others when it wakes (`SCHED_BATCH`), as clients on machines of their
-/// own interrupt nobody there.
+/// Keeps this thread from preempting others when it wakes (`SCHED_BATCH`), as clients on machines of their
+/// own do not preempt the service.
 ///
-/// With the usual policy each answer wakes the thread that waits for it, and that may take the processor from
-/// the service in the middle of the next ones.
+/// With the usual policy each answer wakes a waiting thread, which may take the processor from the service in
+/// the middle of the next answers.
 ///
-/// On Linux alone, and best effort: whoever may not do it goes on as before. The niceness stays, unless it is
+/// On Linux only, and best effort: without the permission nothing changes. The niceness stays, unless it is
 /// below 0 and may not be set.
 pub(super) fn give_way() {
     #[cfg(target_os = "linux")]
@@ -33,7 +33,7 @@ pub(super) fn give_way() {
     }
 }
 
-/// What the library calls a niceness of 0: it spreads 0 to 99 over 20 to -19.
+/// The library's value of niceness 0, as it maps 0 to 99 to 20 to -19.
 #[cfg(target_os = "linux")]
 const NICENESS_ZERO: u8 = 48;
 
@@ -46,7 +46,7 @@ mod tests {
     fn a_thread_gives_way_as_nice_as_it_was_and_no_other_does() {
         let before = thread_schedule_policy().unwrap();
         let giving_way = std::thread::spawn(|| {
-            // Nicer than before: that everybody may.
+            // A higher niceness needs no permission.
             let nicer = (getpriority_process(None).unwrap() + 7).min(19);
             setpriority_process(None, nicer).unwrap();
             give_way();

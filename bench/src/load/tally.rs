@@ -1,4 +1,4 @@
-//! What came of the requests: how many of each outcome, and how long they took.
+//! Outcomes of requests: how many of each, and how long they took.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use memchr::memmem::Finder;
 
 use super::response::Response;
 
-/// Longest time that is told apart, in microseconds: an hour.
+/// Longest recorded time in microseconds, an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
-/// Most outcomes that are told apart. The service has about twenty; a server that makes up codes shares the
-/// last.
+/// Most outcomes that are counted separately. The service has about twenty; all further codes of a server
+/// share the last.
 const OUTCOMES_MAX: usize = 64;
 
-/// Why there is no whole answer.
+/// A request without a whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// No connection.
@@ -27,7 +27,7 @@ pub enum Failure {
     /// No whole answer in time.
     #[error("no answer in time")]
     TimeOut,
-    /// What came is no HTTP answer.
+    /// The bytes are not an HTTP answer.
     #[error("no HTTP answer")]
     Malformed,
 }
@@ -55,28 +55,28 @@ pub fn histogram() -> Histogram<u64> {
 /// All requests of one outcome.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The code of a refusal or setback, `issued`, `replayed`, the status of any other answer, or why none
-    /// came.
+    /// The code of a refusal or failure, `issued`, `replayed`, the status of any other answer, or the reason
+    /// why there was none.
     pub name: String,
-    /// Whether it is an error: no whole answer, or a status from 500 on.
+    /// True if it is an error: no whole answer, or a status of 500 or more.
     pub error: bool,
     /// Latencies in microseconds.
     pub latency: Histogram<u64>,
 }
 
-/// What one thread, or all together, have seen.
+/// Outcomes that one thread or all threads counted.
 #[derive(Debug)]
 pub struct Tally {
     /// By outcome, in the order in which they were first seen.
     pub outcomes: Vec<Outcome>,
     /// Requests before the measured time began.
     pub warm_up: u64,
-    /// When the last answer came, or failed to.
+    /// The time of the last answer or failure.
     pub last: Option<Instant>,
 }
 
 impl Tally {
-    /// Nothing yet.
+    /// Makes an empty tally.
     pub fn new() -> Self {
         Self {
             outcomes: Vec::new(),
@@ -85,7 +85,7 @@ impl Tally {
         }
     }
 
-    /// Takes in an answer.
+    /// Adds an answer.
     pub fn answered(&mut self, response: &Response, body: &[u8], latency: Duration) {
         let mut status = [0; 3];
         let name = match response.status {
@@ -100,7 +100,7 @@ impl Tally {
         self.add(name, response.status >= 500, latency);
     }
 
-    /// Takes in that no answer came.
+    /// Adds a failure.
     pub fn failed(&mut self, failure: Failure, latency: Duration) {
         self.add(failure.name().as_bytes(), true, latency);
     }
@@ -130,7 +130,7 @@ impl Tally {
         self.outcomes[place].latency.saturating_record(micros.max(1));
     }
 
-    /// Adds what another thread has seen.
+    /// Adds the tally of another thread.
     pub fn merge(&mut self, other: Self) {
         for outcome in other.outcomes {
             match self
@@ -146,12 +146,12 @@ impl Tally {
         self.last = self.last.max(other.last);
     }
 
-    /// How many requests came to an end in the measured time.
+    /// Returns how many requests ended in the measured time.
     pub fn ended(&self) -> u64 {
         self.outcomes.iter().map(|outcome| outcome.latency.len()).sum()
     }
 
-    /// How many of them in an error.
+    /// Returns how many of them ended with an error.
     pub fn errors(&self) -> u64 {
         self.outcomes
             .iter()
@@ -160,7 +160,7 @@ impl Tally {
             .sum()
     }
 
-    /// All latencies; of errors too, as who waited for one has waited.
+    /// Returns all latencies, including those of errors, as a client waited for them too.
     pub fn latency(&self) -> Histogram<u64> {
         let mut all = histogram();
         for outcome in &self.outcomes {
@@ -176,8 +176,8 @@ impl Default for Tally {
     }
 }
 
-/// The `code` of a problem. Not a JSON parser, as that would cost more than the rest of the loop: the
-/// service's codes stand in no other text.
+/// Returns the `code` of a problem without parsing JSON, which would cost more than the rest of the loop. The
+/// service's codes occur in no other text.
 fn code(body: &[u8]) -> Option<&[u8]> {
     static NAME: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\"code\":\""));
     let begin = NAME.find(body)? + NAME.needle().len();

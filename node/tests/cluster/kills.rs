@@ -1,5 +1,5 @@
-//! kill -9 of the owner, of another node, and of two nodes at once. Measures how long a take-over lasts where the
-//! system refuses connections to a killed node.
+//! kill -9 of the owner, of another node, and of two nodes at once. Measures how long a take-over lasts where
+//! the system refuses connections to a killed node.
 
 use std::time::Duration;
 use testkit::on_each_server;

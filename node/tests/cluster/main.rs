@@ -1,8 +1,8 @@
 //! Three nodes, as processes, over one database. They act as one service, whatever happens to a node, to the
 //! links between nodes, or to the database.
 //!
-//! Clients send requests to all nodes while an administrator changes the coupons. In the end the checker judges
-//! everything that they saw.
+//! Clients send requests to all nodes while an administrator changes the coupons. In the end the checker
+//! judges everything that they saw.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,7 +1,7 @@
 //! Links that are cut, silent, slow or half-open while every node reaches the database.
 //!
-//! The node with the smaller name dials. So the proxy in front of the third node's links is between that node and
-//! both others, and the one in front of the second node's links is between that node and the first.
+//! The node with the smaller name dials. So the proxy in front of the third node's links is between that node
+//! and both others, and the one in front of the second node's links is between that node and the first.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -31,8 +31,8 @@ impl Stage {
             .set(mode);
     }
 
-    /// Applies a mode to the links of one node, by which another or the same node leaves the group and the others
-    /// go on. Then restores the links.
+    /// Applies a mode to the links of one node, by which another or the same node leaves the group and the
+    /// others go on. Then restores the links.
     async fn without(&self, before: usize, mode: LinkMode, left_out: usize) {
         let others: Vec<usize> = (0..3).filter(|number| *number != left_out).collect();
         let coupon = self.coupon_of(left_out).await;

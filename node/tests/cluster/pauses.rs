@@ -1,4 +1,5 @@
-//! A node that is suspended for longer than its lease, like a virtual machine that is migrated, and then goes on.
+//! A node that is suspended for longer than its lease, like a virtual machine that is migrated, and then goes
+//! on.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -30,8 +31,8 @@ async fn a_suspended_node_gives_no_wrong_answer(kind: Kind) {
                 "{} stands still: taken over after {took:?}",
                 stage.members[owner].name
             );
-            // Not earlier: most clients wait for the suspended node by then, and perhaps the administrator who
-            // would resume a paused coupon.
+            // Not earlier: most clients wait for the suspended node by then, and perhaps the administrator
+            // who would resume a paused coupon.
             stage.members[owner].resume();
             // From now on it answers as the others do.
             stage.until_issued(owner, coupon).await;

@@ -21,8 +21,8 @@ use testkit::recorder::HttpRecorder;
 /// Number of nodes unless a test needs another.
 pub const NODES: usize = 3;
 
-/// Clients, and the pause of each between requests: enough load to meet every fault, and little enough for all
-/// these processes on two processors.
+/// Clients, and the pause of each between requests: enough load to meet every fault, and little enough for
+/// all these processes on two processors.
 const CLIENTS: u64 = 12;
 const PACE: Duration = Duration::from_millis(10);
 
@@ -163,7 +163,8 @@ impl Stage {
         Some((response.status().as_u16(), response.json().await.ok()?))
     }
 
-    /// Requests the coupon at a node, for one user with one key, until it is issued. Returns how long that took.
+    /// Requests the coupon at a node, for one user with one key, until it is issued. Returns how long that
+    /// took.
     pub async fn until_issued(&self, asked: usize, coupon: u64) -> Duration {
         let (number, begun) = (self.next.fetch_add(1, Ordering::Relaxed), Instant::now());
         let (user, key) = (format!("prober-{number}"), format!("probe-{number}"));
@@ -268,8 +269,8 @@ impl Stage {
         testkit::prometheus::value(&text, name)
     }
 
-    /// Checks what clients saw against the stored rows, as one of the nodes shows them, and that no node counted a
-    /// contradiction or a panic.
+    /// Checks what clients saw against the stored rows, as one of the nodes shows them, and that no node
+    /// counted a contradiction or a panic.
     pub async fn judge(&self) -> Report {
         for (number, member) in self
             .members

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use testkit::on_each_server;
 
+use serde_json::Value;
 use testkit::servers::{Kind, Server};
 
 use crate::stage::Stage;
@@ -14,52 +15,9 @@ async fn every_node_shows_the_same_cluster(kind: Kind) {
     for member in 0..3 {
         coupons.push(stage.coupon_of(member).await);
     }
-    let mut views = Vec::new();
-    for (asked, member) in stage.members.iter().enumerate() {
-        let (status, mut view) = stage.operator(asked, "/v1/cluster").await.unwrap();
-        assert_eq!(
-            (status, view["node"].as_str()),
-            (200, Some(member.name.as_str())),
-            "{view}"
-        );
-        view["node"] = "".into();
-        views.push(view);
-    }
-    assert!(views.iter().all(|view| *view == views[0]), "{views:?}");
-    let nodes = views[0]["nodes"].as_array().unwrap();
-    let incarnations: HashSet<&str> = nodes
-        .iter()
-        .map(|node| node["incarnation"].as_str().unwrap())
-        .collect();
-    assert_eq!((nodes.len(), incarnations.len()), (3, 3));
-    for (node, member) in nodes.iter().zip(&stage.members) {
-        let seen = ["id", "http", "cluster", "state"].map(|field| node[field].as_str().unwrap());
-        assert_eq!(seen, [&member.name, &member.address, &member.links, "ready"]);
-        let shards = views[0]["shards"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|shard| shard["owner"] == member.name.as_str())
-            .count();
-        assert_eq!(node["shards"].as_u64(), Some(shards as u64));
-    }
-    for (owner, coupon) in coupons.iter().enumerate() {
-        let path = format!("/v1/cluster/coupons/{coupon}");
-        let (_, place) = stage.operator(0, &path).await.unwrap();
-        assert_eq!(
-            place["owner"].as_str(),
-            Some(stage.members[owner].name.as_str()),
-            "{place}"
-        );
-        for asked in 1..3 {
-            assert_eq!(stage.operator(asked, &path).await.unwrap(), (200, place.clone()));
-        }
-        let shard = &views[0]["shards"][place["shard"].as_u64().unwrap() as usize];
-        assert_eq!(
-            (&shard["owner"], &shard["epoch"]),
-            (&place["owner"], &place["epoch"])
-        );
-    }
+    let view = common_view(&stage).await;
+    check_nodes(&stage, &view);
+    check_coupons(&stage, &view, &coupons).await;
     // A node that has left owns nothing, and the others show that.
     stage.stop(2);
     stage.settled().await;
@@ -77,6 +35,65 @@ async fn every_node_shows_the_same_cluster(kind: Kind) {
         );
         let owner = stage.owner(asked, coupons[2]).await;
         assert!(owner.is_some_and(|owner| owner != stage.members[2].name));
+    }
+}
+
+/// Returns the view that all nodes show.
+async fn common_view(stage: &Stage) -> Value {
+    let mut views = Vec::new();
+    for (asked, member) in stage.members.iter().enumerate() {
+        let (status, mut view) = stage.operator(asked, "/v1/cluster").await.unwrap();
+        assert_eq!(
+            (status, view["node"].as_str()),
+            (200, Some(member.name.as_str())),
+            "{view}"
+        );
+        view["node"] = "".into();
+        views.push(view);
+    }
+    assert!(views.iter().all(|view| *view == views[0]), "{views:?}");
+    views.swap_remove(0)
+}
+
+/// Checks the rows of the nodes in a view.
+fn check_nodes(stage: &Stage, view: &Value) {
+    let nodes = view["nodes"].as_array().unwrap();
+    let incarnations: HashSet<&str> = nodes
+        .iter()
+        .map(|node| node["incarnation"].as_str().unwrap())
+        .collect();
+    assert_eq!((nodes.len(), incarnations.len()), (3, 3));
+    for (node, member) in nodes.iter().zip(&stage.members) {
+        let seen = ["id", "http", "cluster", "state"].map(|field| node[field].as_str().unwrap());
+        assert_eq!(seen, [&member.name, &member.address, &member.links, "ready"]);
+        let shards = view["shards"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|shard| shard["owner"] == member.name.as_str())
+            .count();
+        assert_eq!(node["shards"].as_u64(), Some(shards as u64));
+    }
+}
+
+/// Checks the owners of coupons, as all nodes show them, against a view.
+async fn check_coupons(stage: &Stage, view: &Value, coupons: &[u64]) {
+    for (owner, coupon) in coupons.iter().enumerate() {
+        let path = format!("/v1/cluster/coupons/{coupon}");
+        let (_, place) = stage.operator(0, &path).await.unwrap();
+        assert_eq!(
+            place["owner"].as_str(),
+            Some(stage.members[owner].name.as_str()),
+            "{place}"
+        );
+        for asked in 1..3 {
+            assert_eq!(stage.operator(asked, &path).await.unwrap(), (200, place.clone()));
+        }
+        let shard = &view["shards"][place["shard"].as_u64().unwrap() as usize];
+        assert_eq!(
+            (&shard["owner"], &shard["epoch"]),
+            (&place["owner"], &place["epoch"])
+        );
     }
 }
 

@@ -1,5 +1,5 @@
-//! A database that has lost what it confirmed: its server restarts on older data, while the node still has its
-//! lease and batches to store.
+//! A database that has lost what it confirmed: its server restarts on older data, while the node still has
+//! its lease and batches to store.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,8 +14,8 @@ use crate::stage::Stage;
 
 const CLIENTS: u64 = 16;
 
-/// A lease that outlasts a server's restart, so that owners go on with their state and only the lost beat reveals
-/// the restore.
+/// A lease that outlasts a server's restart, so that owners go on with their state and only the lost beat
+/// reveals the restore.
 const LONG_LEASE: &str = "cluster.lease=60s";
 
 const ALARM: &str = "coupon_database_went_backwards_total";

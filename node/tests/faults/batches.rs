@@ -1,6 +1,6 @@
-//! Every kind of failed batch under load on a running server: deadlocks, long locks, connections that are refused,
-//! cut at each moment or never answered, statements that go on without their client. In the end the checker
-//! judges everything that clients saw.
+//! Every kind of failed batch under load on a running server: deadlocks, long locks, connections that are
+//! refused, cut at each moment or never answered, statements that go on without their client. In the end the
+//! checker judges everything that clients saw.
 //!
 //! `FIRSTCOME_FAULT_ROUNDS` sets the length of a run.
 
@@ -23,8 +23,8 @@ const CLIENTS: u64 = 24;
 const NOT_STORED: &str = r#"coupon_write_retries_total{reason="not_stored"}"#;
 const CLASHED: &str = r#"coupon_write_retries_total{reason="clash"}"#;
 
-/// Limit for what happens soon or not at all: shorter than a lease, after which nothing is tried, and longer than
-/// a batch waits for a lock.
+/// Limit for what happens soon or not at all: shorter than a lease, after which nothing is tried, and longer
+/// than a batch waits for a lock.
 const SOON: Duration = Duration::from_secs(2);
 
 async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
@@ -67,8 +67,8 @@ async fn a_connection_is_cut(stage: &Stage<'_>, mode: DatabaseMode) {
 
 async fn connections_are_refused(stage: &Stage<'_>) {
     let before = stage.metric(NOT_STORED).await;
-    // The outcome of a batch that is at the server at that moment is unknown, and its lane sends no other until it
-    // is known: again then. No outcome may be unknown before either, as it could not be read back.
+    // The outcome of a batch that is at the server at that moment is unknown, and its lane sends no other
+    // until it is known: again then. No outcome may be unknown before either, as it could not be read back.
     eventually("a batch is not stored", async || {
         stage.ready().await;
         stage.proxy.set(DatabaseMode::Refuse);
@@ -116,8 +116,8 @@ async fn a_batch_waits_too_long_for_a_lock(stage: &Stage<'_>) {
     stage.goes_on().await;
 }
 
-/// Returns the number of statements that wait for a row now. (`INNODB_TRX` is not up to date if it is read more
-/// than ten times a second.)
+/// Returns the number of statements that wait for a row now. (`INNODB_TRX` is not up to date if it is read
+/// more than ten times a second.)
 async fn waiting(shell: &mut MySqlConnection) -> u64 {
     let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
         .fetch_one(shell)
@@ -138,8 +138,8 @@ async fn running_twice(shell: &mut MySqlConnection, database: &str) -> i64 {
 async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     let (mut holder, mut watcher) = (stage.shell().await, stage.shell().await);
     let clashed = stage.metric(CLASHED).await;
-    // On a slow machine both may time out on the lock before it is released, and then neither is stored: again
-    // then.
+    // On a slow machine both may time out on the lock before it is released, and then neither is stored:
+    // again then.
     eventually("the batch is found stored", async || {
         let cuts = stage.proxy.cuts();
         run(&mut holder, "BEGIN; SELECT * FROM coupons FOR UPDATE").await;
@@ -159,7 +159,8 @@ async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     .await;
 }
 
-/// The statement is done or will be, but there is no answer, as where the server waits for room to log a commit.
+/// The statement is done or will be, but there is no answer, as where the server waits for room to log a
+/// commit.
 async fn a_statement_is_never_answered(stage: &Stage<'_>) {
     let (cuts, before, begun) = (
         stage.proxy.cuts(),

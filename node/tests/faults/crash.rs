@@ -1,4 +1,5 @@
-//! Many rounds of kill -9 at random moments under load. In the end the checker judges everything that clients saw.
+//! Many rounds of kill -9 at random moments under load. In the end the checker judges everything that clients
+//! saw.
 //!
 //! `FIRSTCOME_SEED` repeats the moments of a run, `FIRSTCOME_CRASH_ROUNDS` sets its length.
 

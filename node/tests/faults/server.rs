@@ -1,5 +1,5 @@
-//! Servers that are demoted and promoted, or full, while a node uses them. Each test has a server of its own, and
-//! clients that keep sending requests.
+//! Servers that are demoted and promoted, or full, while a node uses them. Each test has a server of its own,
+//! and clients that keep sending requests.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -18,20 +18,20 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Delay of an answer on a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Longer than the default, and more than twice what a batch waits for a silent server. Without a lease nothing
-/// would be tried, and the node would not notice that the store takes no writes.
+/// Longer than the default, and more than twice what a batch waits for a silent server. Without a lease
+/// nothing would be tried, and the node would not notice that the store takes no writes.
 const LEASE: &str = "cluster.lease=6s";
 
-/// Takes a server from the node under load and gives it back. The node is not ready meanwhile, answers nothing
-/// wrong, and recovers by itself.
+/// Takes a server from the node under load and gives it back. The node is not ready meanwhile, answers
+/// nothing wrong, and recovers by itself.
 async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&str]) {
     let (clients, coupons) = stage.clients(CLIENTS).await;
     let mut shell = stage.shell().await;
     for round in 1..=2 {
         stage.goes_on().await;
         let quiet = stage.without_changes(&clients, coupons).await;
-        // At the same time: the server may take as long as a lease, and without a lease the node sends nothing
-        // that the server could refuse.
+        // At the same time: the server may take as long as a lease, and without a lease the node sends
+        // nothing that the server could refuse.
         let taken = async {
             for statement in take {
                 run(&mut shell, statement).await;
@@ -63,7 +63,8 @@ async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&st
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 
-/// Requests the coupon for a user. Checks that there is an answer before the deadline, and returns its status.
+/// Requests the coupon for a user. Checks that there is an answer before the deadline, and returns its
+/// status.
 async fn answered_in_time(stage: &Stage<'_>, coupon: u64, user: &str) -> u16 {
     let (answer, took) = stage.issue(coupon, user, "late").await;
     assert!(took < DEADLINE + SLACK, "{answer:?} after {took:?}");

@@ -52,8 +52,8 @@ async fn a_million_issuances_take_a_hundred_megabytes_and_load_in_seconds() {
     let coupon = fill(folder.path()).await;
 
     let (mut least, mut fastest) = (u64::MAX, Duration::MAX);
-    // Other programs run on the machine, and the system gives the allocator huge pages or not: the least of six
-    // attempts is what the program itself takes.
+    // Other programs run on the machine, and the system gives the allocator huge pages or not: the least of
+    // six attempts is what the program itself takes.
     for start in 1..=6 {
         let (bytes, took) = activate(folder.path(), coupon, MILLION + start).await;
         println!(

@@ -214,7 +214,8 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// Assigns the user's other rows to requests with unknown outcomes, each called before its row was decided.
+    /// Assigns the user's other rows to requests with unknown outcomes, each called before its row was
+    /// decided.
     fn attribute_rest(
         &mut self,
         of_user: &[Attempt],

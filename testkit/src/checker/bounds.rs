@@ -96,8 +96,8 @@ impl Case<'_> {
     }
 }
 
-/// True if the version allows this row as the `count`th. The owner compared `issued_at` with the window, so there
-/// is no tolerance.
+/// True if the version allows this row as the `count`th. The owner compared `issued_at` with the window, so
+/// there is no tolerance.
 fn allows(version: &Version, row: &IssuanceRow, count: u64) -> bool {
     version.status.may(|status| status == Status::Open)
         && version

@@ -2,8 +2,8 @@
 //!
 //! A change takes effect at one moment between its call and its answer. One without an answer takes effect at
 //! any moment after its call, or never. A version in an answer or in the final row is known completely. Other
-//! versions can only come from changes without an answer. They form one *gap*, in which each part of the offer
-//! may have any value that those changes set.
+//! versions can only come from changes without an answer. They form one *gap*, in which each part of the
+//! offer may have any value that those changes set.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

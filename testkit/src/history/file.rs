@@ -19,7 +19,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that may wait for the disk.
 const CHUNKS_MAX: usize = 64;
 
-/// Wall-clock microseconds that never step back: one reading of the wall clock, and the monotonic clock since.
+/// Wall-clock microseconds that never step back: one reading of the wall clock, and the monotonic clock
+/// since.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     micros: i64,
@@ -156,7 +157,8 @@ pub fn append(buffer: &mut Vec<u8>, request: Request<'_>, call_us: i64, answer: 
     buffer.extend_from_slice(b"}}}\n");
 }
 
-/// Appends the body as it came if that is JSON on one line, else as JSON on one line, or null if it is not JSON.
+/// Appends the body as it came if that is JSON on one line, else as JSON on one line, or null if it is not
+/// JSON.
 fn append_body(buffer: &mut Vec<u8>, body: &[u8]) {
     if serde_json::from_slice::<IgnoredAny>(body).is_err() {
         buffer.extend_from_slice(b"null");

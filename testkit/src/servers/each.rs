@@ -9,9 +9,9 @@
 /// on_each_server! { a_batch_is_stored a_fenced_batch_is_not }
 /// ```
 ///
-/// Groups take functions of modules of the crate. `holding(guard)` holds what `guard(kind).await` returns while
-/// the test runs; `given(setup)` passes the test what `setup(kind).await` returns in place of the kind. Paths
-/// begin with `crate`.
+/// Groups take functions of modules of the crate. `holding(guard)` holds what `guard(kind).await` returns
+/// while the test runs; `given(setup)` passes the test what `setup(kind).await` returns in place of the kind.
+/// Paths begin with `crate`.
 ///
 /// ```ignore
 /// on_each_server! {
