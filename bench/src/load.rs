@@ -77,7 +77,7 @@ impl Load {
         }
         let bar = bar(&plan);
         let run = drive(plan.clone(), file.as_ref(), |progress| {
-            show(&bar, &plan, progress)
+            show(&bar, &plan, progress);
         })
         .await;
         bar.finish_and_clear();

@@ -27,7 +27,7 @@ pub(super) struct MeasuredStore {
 /// The place where databases are made.
 pub(super) enum StoreServer {
     Embedded,
-    Server(Server),
+    Server(Box<Server>),
 }
 
 impl Compare {
@@ -78,7 +78,7 @@ impl Compare {
         match started {
             Ok((version, server)) => MeasuredStore {
                 name: format!("{} {version}", kind.name()),
-                store: Ok(StoreServer::Server(server)),
+                store: Ok(StoreServer::Server(Box::new(server))),
             },
             Err(why) => {
                 eprintln!("NOT MEASURED: {}: {why}", kind.name());

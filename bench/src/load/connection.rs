@@ -109,7 +109,7 @@ impl Connection {
         let answered = self.answer(request).await;
         match &answered {
             Ok(response) if response.keep_alive && response.length == self.filled => {
-                self.used = Instant::now()
+                self.used = Instant::now();
             }
             // Bytes after the answer belong to no request.
             Ok(_) | Err(_) => self.stream = None,

@@ -136,6 +136,23 @@ async fn away(
     answers
 }
 
+/// Checks that the door refuses the sold-out coupon as long as its knowledge counts, and the store from then on.
+fn check_refusals(answers: &[TimedAnswer], sold_out: u64) {
+    let refused_as_sold_out: Vec<&TimedAnswer> = answers
+        .iter()
+        .filter(|answer| answer.code == "SOLD_OUT")
+        .collect();
+    assert!(
+        refused_as_sold_out
+            .iter()
+            .all(|answer| answer.coupon == sold_out && answer.asked + answer.took < LEASE + DOOR_TTL + SLACK)
+    );
+    assert!(!refused_as_sold_out.is_empty(), "no request met the door");
+    assert!(answers.iter().any(|answer| answer.coupon == sold_out
+        && answer.asked > LEASE + DOOR_TTL
+        && answer.code == "STORE_UNAVAILABLE"));
+}
+
 async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &["http.deadline=1500ms", "cluster.lease=6s"]).await;
@@ -159,20 +176,7 @@ async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind
             answers.len()
         );
         assert!(longest < DEADLINE + SLACK, "an answer after {longest:?}");
-        let refused_as_sold_out: Vec<&TimedAnswer> = answers
-            .iter()
-            .filter(|answer| answer.code == "SOLD_OUT")
-            .collect();
-        assert!(
-            refused_as_sold_out
-                .iter()
-                .all(|answer| answer.coupon == sold_out
-                    && answer.asked + answer.took < LEASE + DOOR_TTL + SLACK)
-        );
-        assert!(!refused_as_sold_out.is_empty(), "no request met the door");
-        assert!(answers.iter().any(|answer| answer.coupon == sold_out
-            && answer.asked > LEASE + DOOR_TTL
-            && answer.code == "STORE_UNAVAILABLE"));
+        check_refusals(&answers, sold_out);
         assert!(
             after < before + GROWTH_BYTES_MAX,
             "{before} bytes before, {after} after"

@@ -91,14 +91,12 @@ async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer
     assert_ne!(
         number(&mut stage.shell().await, INCARNATION).await,
         before,
-        "it lives on as it was"
+        "the node has not joined again"
     );
     assert_eq!(stage.metric(ALARM).await, 1.0, "it is counted once");
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
-    let report = stage
-        .history
-        .judge_issues(&stage.node.address, &coupons, alarm)
-        .await;
+    let address = &stage.node.address;
+    let report = stage.history.judge_issues(address, &coupons, alarm).await;
     assert!(report.issuances > CLIENTS, "there was hardly any load");
 }
 

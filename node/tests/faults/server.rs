@@ -85,7 +85,7 @@ async fn a_demoted_server_stores_nothing_and_is_used_again_once_promoted(kind: K
                 &["SET GLOBAL read_only = 1"],
                 &["SET GLOBAL read_only = 0"],
             )
-            .await
+            .await;
         }
     }
 }

@@ -53,7 +53,7 @@ impl<'h> Case<'h> {
                 let outcome = self.read(request, reporter);
                 match outcome.given {
                     Some((sequence, place)) => {
-                        self.assign(request[0], sequence, place, &outcome, foreign, reporter)
+                        self.assign(request[0], sequence, place, &outcome, foreign, reporter);
                     }
                     None if outcome.unknown => open.extend(outcome.maker),
                     None => {}

@@ -19,6 +19,7 @@
 ///     given(crate::cluster::Cluster::new) moves { a_stopped_node_hands_its_shards_off }
 /// }
 /// ```
+#[allow(clippy::crate_in_macro_def, reason = "the modules are those of the tests")]
 #[macro_export]
 macro_rules! on_each_server {
     (@kind $kind:ident $($how:ident($with:path) $module:ident { $($test:ident)* })+) => {
