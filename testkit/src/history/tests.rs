@@ -54,9 +54,12 @@ fn what_makes_no_sense_is_named_with_its_line() {
         (r#"{"take":{}}"#, "unknown variant"),
         (
             r#"{"issue":{"call_us":1,"coupon":1,"user":"a b"}}"#,
-            "a user id must be",
+            "is not a user id",
         ),
-        (r#"{"issue":{"call_us":1,"coupon":0,"user":"a"}}"#, "no coupon id"),
+        (
+            r#"{"issue":{"call_us":1,"coupon":0,"user":"a"}}"#,
+            "not a coupon id",
+        ),
         (
             r#"{"issue":{"call_us":1,"coupon":1,"user":"a","extra":1}}"#,
             "unknown field",
