@@ -9,18 +9,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::coupon::entry::CouponRun;
+use actors::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use actors::coupon::issued::Issued;
-use actors::coupon::ledger::{Ledger, Verdict};
+use actors::coupon::ledger::Ledger;
+use actors::coupon::notice::SoldOutNotice;
 use actors::coupon::offer::{Coupon, Issuance, Offer, Status};
+use actors::coupon::rows::mysql::statement;
+use actors::coupon::{Ask, CouponKind, Outcome};
 use actors::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
-use actors::owning::door::{Door, Notice};
-use actors::owning::message::Refusal;
+use actors::owning::kind::{Kind, Verdict};
 use actors::owning::write_back::lane::{Effect, Event, Lane, Submission};
-use actors::store::batch::{BATCH_ROWS_MAX, Entries, Portion};
-use actors::store::mysql::{Dialect, statement};
+use actors::store::batch::{self, BATCH_ROWS_MAX};
+use actors::store::mysql::Dialect;
 use actors::time::{Moment, Now, Timestamp};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+
+type Door = actors::owning::door::Door<CouponKind>;
+type Notice = actors::owning::door::Notice<CouponKind>;
+type Portion = batch::Portion<CouponKind>;
 
 /// How many a coupon that is in demand has given.
 const ISSUED: u64 = 100_000;
@@ -42,6 +50,22 @@ fn user(number: u64) -> UserId {
 
 fn key(number: u64) -> RequestKey {
     RequestKey::parse(&format!("{number:036}")).unwrap()
+}
+
+fn ask(user: UserId, key: RequestKey) -> Ask {
+    IssueRequest { user, key }.into()
+}
+
+/// Decides as an owner does.
+fn decide(ledger: &mut Ledger, ask: &Ask) -> Outcome {
+    match CouponKind::judge(ledger, at(), ask) {
+        Verdict::Enter(entry) => CouponKind::apply(ledger, &entry),
+        Verdict::Known(outcome) | Verdict::Refused(outcome) => outcome,
+    }
+}
+
+fn sold_out(total_quantity: u64) -> Outcome {
+    Outcome::Issue(IssueOutcome::Refused(Refusal::SoldOut { total_quantity }))
 }
 
 fn coupon(id: u64, total_quantity: Option<u64>) -> Coupon {
@@ -66,7 +90,7 @@ fn ledger(total_quantity: Option<u64>) -> Ledger {
     let issued = Issued::new(coupon.id);
     let mut ledger = Ledger::new(coupon, issued);
     for number in 0..ISSUED {
-        ledger.issue(at(), &user(number), &key(number));
+        decide(&mut ledger, &ask(user(number), key(number)));
     }
     ledger
 }
@@ -80,32 +104,32 @@ mod ledger {
         let mut next = ISSUED;
         let newcomer = || {
             next += 1;
-            (user(next), key(next))
+            ask(user(next), key(next))
         };
-        bencher.with_inputs(newcomer).bench_local_values(|(user, key)| {
-            assert_eq!(ledger.judge(at(), &user, &key), Verdict::Grant);
-            ledger.issue(at(), &user, &key)
+        bencher.with_inputs(newcomer).bench_local_values(|ask| {
+            let Verdict::Enter(entry) = CouponKind::judge(&ledger, at(), &ask) else {
+                panic!("not issued")
+            };
+            CouponKind::apply(&mut ledger, &entry)
         });
     }
 
     #[divan::bench]
     fn sold_out(bencher: Bencher<'_, '_>) {
-        let (ledger, user, key) = (ledger(Some(ISSUED)), user(ISSUED), key(ISSUED));
-        let told = Verdict::Refuse(Refusal::SoldOut {
-            total_quantity: ISSUED,
-        });
-        assert_eq!(ledger.judge(at(), &user, &key), told);
-        bencher.bench_local(|| ledger.judge(at(), black_box(&user), &key));
+        let (ledger, ask) = (ledger(Some(ISSUED)), ask(user(ISSUED), key(ISSUED)));
+        let refused = Verdict::Refused(super::sold_out(ISSUED));
+        assert_eq!(CouponKind::judge(&ledger, at(), &ask), refused);
+        bencher.bench_local(|| CouponKind::judge(&ledger, at(), black_box(&ask)));
     }
 
     #[divan::bench]
     fn already_issued(bencher: Bencher<'_, '_>) {
-        let (ledger, user, key) = (ledger(Some(ISSUED)), user(ISSUED / 2), key(ISSUED));
+        let (ledger, ask) = (ledger(Some(ISSUED)), ask(user(ISSUED / 2), key(ISSUED)));
         assert!(matches!(
-            ledger.judge(at(), &user, &key),
-            Verdict::Refuse(Refusal::AlreadyIssued(_))
+            CouponKind::judge(&ledger, at(), &ask),
+            Verdict::Known(Outcome::Issue(IssueOutcome::Refused(Refusal::AlreadyIssued(_))))
         ));
-        bencher.bench_local(|| ledger.judge(at(), black_box(&user), &key));
+        bencher.bench_local(|| CouponKind::judge(&ledger, at(), black_box(&ask)));
     }
 }
 
@@ -128,10 +152,10 @@ fn portion(coupon: u64, rows: u64) -> Portion {
         owner: Incarnation::new(1 << 50).unwrap(),
     };
     Portion {
-        coupon,
+        id: coupon,
         shard: coupon.shard(),
         fence,
-        entries: Entries::Issuances((1..=rows).map(issuance).collect()),
+        run: CouponRun::Issuances((1..=rows).map(issuance).collect()),
     }
 }
 
@@ -185,11 +209,11 @@ mod door {
                 &winners[..1]
             };
             let issued = winners.len() as u64;
-            Arc::new(Notice::new(
+            Arc::new(Notice::new(SoldOutNotice::new(
                 coupon(id, Some(issued)),
                 Sequence::new(issued),
                 winners.iter().map(UserId::as_str),
-            ))
+            )))
         };
         door.hear(Moment::ORIGIN, (1..=SOLD_OUT).map(notice));
         (door, CouponId::new(1).unwrap())
@@ -204,28 +228,24 @@ mod door {
 
     #[divan::bench]
     fn hit(bencher: Bencher<'_, '_>) {
-        let ((door, coupon), user) = (door(), user(ISSUED + 1));
-        assert_eq!(
-            door.answer(coupon, &user, now),
-            Some(Refusal::SoldOut {
-                total_quantity: ISSUED
-            })
-        );
-        bencher.bench_local(|| door.answer(coupon, black_box(&user), now));
+        let ((door, coupon), ask) = (door(), ask(user(ISSUED + 1), key(1)));
+        assert_eq!(door.refusal(coupon, &ask, now), Some(sold_out(ISSUED)));
+        bencher.bench_local(|| door.refusal(coupon, black_box(&ask), now));
     }
 
     #[divan::bench]
     fn miss(bencher: Bencher<'_, '_>) {
-        let ((door, _), user, unknown) = (door(), user(ISSUED + 1), CouponId::new(SOLD_OUT + 1).unwrap());
-        assert_eq!(door.answer(unknown, &user, now), None);
-        bencher.bench_local(|| door.answer(unknown, black_box(&user), now));
+        let ((door, _), ask) = (door(), ask(user(ISSUED + 1), key(1)));
+        let unknown = CouponId::new(SOLD_OUT + 1).unwrap();
+        assert_eq!(door.refusal(unknown, &ask, now), None);
+        bencher.bench_local(|| door.refusal(unknown, black_box(&ask), now));
     }
 
     #[divan::bench]
     fn winner(bencher: Bencher<'_, '_>) {
-        let ((door, coupon), user) = (door(), user(ISSUED / 2));
-        assert_eq!(door.answer(coupon, &user, now), None);
-        bencher.bench_local(|| door.answer(coupon, black_box(&user), now));
+        let ((door, coupon), ask) = (door(), ask(user(ISSUED / 2), key(1)));
+        assert_eq!(door.refusal(coupon, &ask, now), None);
+        bencher.bench_local(|| door.refusal(coupon, black_box(&ask), now));
     }
 }
 

@@ -10,16 +10,24 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::ids::{CouponId, Epoch, Incarnation, NodeId, RequestKey, ShardId, UserId};
+use actors::admission::Admission;
+use actors::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
+use actors::coupon::{CouponKind, Outcome};
+use actors::engine::payload::{OwnerPayload, RemoteAsk};
+use actors::ids::{CouponId, Epoch, Incarnation, NodeId, PeerAddress, RequestKey, UserId};
 use actors::link::hello::Hello;
-use actors::link::{Links, Notices, Options, PeerAddress, Requests};
-use actors::owning::admission::Admission;
-use actors::owning::message::{IssueOutcome, IssueRequest, Refusal, Reply, Request};
+use actors::link::payload::Outgoing;
+use actors::link::{AnswerPath, Handler, Options};
+use actors::owning::kind::Kind;
+use actors::owning::request::Reply;
 use actors::time::{Moment, moment};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpListener;
 
+/// What these links carry.
+type Payload = OwnerPayload<CouponKind>;
+type Links = actors::link::Links<Payload>;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Set for the child, to the port of its parent.
@@ -44,8 +52,8 @@ fn incarnation(number: u64) -> Result<Incarnation> {
 /// Node `a` is the asker and dials, node `b` has the owners.
 async fn start(name: &str, number: u64, listener: TcpListener) -> Result<Links> {
     let hello = Hello::new("figures", NodeId::parse(name)?, incarnation(number)?);
-    let options = Options::new(hello, "crumbs".to_owned(), Admission::new(1_000_000));
-    Ok(Links::start(options, Arc::new(listener), Arc::new(SoldOut), Arc::new(SoldOut)).await?)
+    let options = Options::new(hello, "crumbs".to_owned());
+    Ok(Links::start(options, Arc::new(listener), Arc::new(SoldOut)).await?)
 }
 
 /// Lets a node know its peer until the process ends.
@@ -142,9 +150,19 @@ async fn call(links: Links, caller: u32, until: Instant) -> std::result::Result<
         let request = IssueRequest {
             user: user.clone(),
             key: RequestKey::random(),
-            expires: moment() + DEADLINE,
         };
-        links.ask(peer, Epoch::new(1), coupon, Request::Issue(request, reply));
+        let ask = RemoteAsk {
+            id: coupon,
+            epoch: Epoch::new(1),
+            ask: request.into(),
+        };
+        let request = Outgoing {
+            flow: CouponKind::flow(coupon),
+            expires: moment() + DEADLINE,
+            ask,
+            reply,
+        };
+        links.send(peer, request);
         answer
             .await
             .map_err(|error| error.to_string())?
@@ -215,30 +233,24 @@ impl Drop for Peer {
 /// Owners of sold-out coupons, who have nothing to do.
 struct SoldOut;
 
-impl Requests for SoldOut {
-    fn ask(&self, _coupon: CouponId, _epoch: Epoch, request: Request) {
-        if let Request::Issue(_, reply) = request {
-            reply.send(Ok(IssueOutcome::Refused(Refusal::SoldOut {
-                total_quantity: 500,
-            })));
-        }
+impl Handler<Payload> for SoldOut {
+    fn handle(&self, _ask: RemoteAsk<CouponKind>, _expires: Moment, path: AnswerPath<Payload>) {
+        path.send(Ok(Outcome::Issue(IssueOutcome::Refused(Refusal::SoldOut {
+            total_quantity: 500,
+        }))));
     }
-}
 
-impl Notices for SoldOut {
     fn heartbeat(&self, _peer: Incarnation) -> Vec<u8> {
         Vec::new()
     }
 
-    fn answer(&self, _peer: Incarnation, _asked: Vec<u8>) -> Vec<u8> {
+    fn heartbeat_answer(&self, _peer: Incarnation, _asked: Vec<u8>) -> Vec<u8> {
         Vec::new()
     }
 
-    fn answered(&self, _peer: Incarnation, _sent_at: Moment, _answer: Vec<u8>) {}
+    fn heartbeat_answered(&self, _peer: Incarnation, _sent_at: Moment, _answer: Vec<u8>) {}
 
     fn news(&self, _peer: Incarnation, _news: Vec<u8>) -> bool {
         true
     }
-
-    fn preload(&self, _peer: Incarnation, _shard: ShardId, _coupons: Vec<CouponId>) {}
 }

@@ -1,12 +1,11 @@
-//! Pauses between tries: each twice as long as the one before, up to a longest, without end, and never quite
-//! the same for two who began together.
+//! Pauses between attempts: each twice as long as the one before, up to a longest, without end, with jitter.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Pauses that begin with `first`.
-pub(crate) fn pauses(first: Duration, longest: Duration) -> ExponentialBackoff {
+/// Returns pauses that begin with `first` and grow to `longest`.
+pub(crate) fn backoff(first: Duration, longest: Duration) -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(first)
         .with_max_delay(longest)

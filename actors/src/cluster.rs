@@ -3,6 +3,7 @@
 pub mod claim;
 pub mod group;
 pub mod lease;
+pub mod local;
 pub mod membership;
 pub mod ownership;
 pub mod peers;

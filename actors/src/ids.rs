@@ -21,6 +21,10 @@ pub const SHARDS: u16 = 256;
 /// refuses to start.
 pub const SHARD_HASH: &str = "xxh3-64";
 
+/// Most peers of a node: as many as its row can name as linked. The mesh is full, so this bounds a cluster to 65
+/// nodes.
+pub const PEERS_MAX: usize = 64;
+
 /// Why a text is not the identity it was taken for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be {rule}")]
@@ -310,6 +314,17 @@ fn parse_number(text: &str) -> Option<u64> {
     let canonical =
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     if canonical { text.parse().ok() } else { None }
+}
+
+/// Another node that lives, as its row says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Its name.
+    pub node: NodeId,
+    /// Its present incarnation.
+    pub incarnation: Incarnation,
+    /// Where its links are reached.
+    pub address: String,
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! Links: sessions between this node and every other of its cluster, over which requests go to owners
-//! elsewhere and answers come back.
+//! Links: sessions between this node and every other of its cluster, over which requests go to their owners and
+//! answers come back. This is transport alone: what is carried is a [`payload::Payload`].
 //!
 //! ```text
-//!   Links::ask ──► egress ──► frame ──► ingress ──► the peer's egress ──► Requests::ask ──► owner
-//!       answer ◄── egress ◄── ingress ◄── frame ◄── the peer's egress ◄────────────────────── answer
+//!   Links::send ──► egress ──► frame ──► the peer's ingress ──► its egress ──► Handler::handle
+//!         reply ◄── egress ◄── ingress ◄── frame ◄── the peer's egress ◄── AnswerPath::send
 //! ```
 //!
-//! [`mesh`] says whom to dial, [`hello`] what two nodes must agree on, [`end`] is one session from hello to
-//! its loss, [`window`] what may be on its way, [`frame`] what travels. These decide and do no IO. The hub,
-//! an egress for each link and a few ingresses are actors around them, on sessions of `ractor_cluster`, whose
-//! sockets are ours: so that every handshake has a limit, and every connection can be cut.
+//! [`mesh`] decides which peers to dial, [`hello`] says what two nodes must agree on, [`end`] is one end of a link
+//! from hello to its loss, [`window`] bounds what is on its way, [`frame`] is what travels. These decide and do no
+//! IO. The hub, an egress for each link and a few ingresses are actors around them, on sessions of
+//! `ractor_cluster` whose sockets are our own, so that every handshake has a limit and every connection can be cut.
 //!
-//! A request that is taken gets exactly one answer. Its remaining time is what was left when it was sent: the
-//! way itself is not taken off.
+//! A request that is taken gets exactly one answer. Its remaining time is what was left when it was sent: the time
+//! on the way is not subtracted.
 //!
 //! One process has links once at a time: the library keeps its actors in statics of the process.
 
@@ -23,10 +23,14 @@ pub mod hello;
 mod hub;
 mod ingress;
 pub mod mesh;
+pub mod payload;
+#[cfg(test)]
+pub(crate) mod probe;
 mod socket;
 pub(crate) mod tls;
 pub mod window;
 
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,80 +42,102 @@ use ractor::{Actor, ActorRef};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-pub use crate::cluster::peers::PeerAddress;
 use crate::critical::end_process;
-use crate::ids::{CouponId, Epoch, Incarnation, ShardId};
+use crate::ids::{Incarnation, PeerAddress};
 use crate::link::egress::EgressCommand;
-use crate::link::frame::{NOTICE_BYTES_MAX, PRELOAD_MAX};
+use crate::link::frame::MESSAGE_BYTES_MAX;
 use crate::link::hello::Hello;
 use crate::link::hub::{Hub, HubCommand, Shared};
+use crate::link::payload::{Outgoing, Payload, Undelivered};
 use crate::link::tls::Tls;
-use crate::link::window::{COUPON_PLACES, PEER_PLACES};
-use crate::owning::admission::Admission;
-use crate::owning::message::{Request, Setback};
+use crate::link::window::{FLOW_PLACES, PEER_PLACES};
 use crate::time::{self, Moment};
 
 pub use tls::TlsFiles;
 
-/// Time between heartbeats, unless it is said otherwise: four missed ones, and a link is given up.
+/// Default time between heartbeats. After four that are missed a link is given up.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long stopping waits for each link to answer its requests.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Who takes the requests of peers.
-pub trait Requests: Send + Sync + 'static {
-    /// Hands a request to the coupon's owner, if the shard is served here in that epoch, and under a lease;
-    /// else answers [`Setback::Moved`]. Must not wait: a slow owner would hold up all others.
-    fn ask(&self, coupon: CouponId, epoch: Epoch, request: Request);
+/// What handles the requests and messages of peers. No call may wait: a slow one would hold up all others. What it
+/// says is bounded by [`MESSAGE_BYTES_MAX`].
+pub trait Handler<P: Payload>: Send + Sync + 'static {
+    /// Handles a request, which expires at that moment. `path` is the way of the answer.
+    fn handle(&self, ask: P::Ask, expires: Moment, path: AnswerPath<P>);
+
+    /// Returns the content of the heartbeat that goes to the peer now.
+    fn heartbeat(&self, peer: Incarnation) -> Vec<u8>;
+
+    /// Returns the answer to the content of a heartbeat of the peer.
+    fn heartbeat_answer(&self, peer: Incarnation, content: Vec<u8>) -> Vec<u8>;
+
+    /// Takes the peer's answer to a heartbeat that was not sent before `sent_at`, so that the answer was true at
+    /// some moment after it.
+    fn heartbeat_answered(&self, peer: Incarnation, sent_at: Moment, content: Vec<u8>);
+
+    /// Takes news of the peer. They are acknowledged if this returns true; news that cannot be read are not.
+    fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool;
 }
 
-/// Who speaks to peers besides: doors, changes, hand-offs. None of these may wait. What they say is bounded
-/// by [`NOTICE_BYTES_MAX`].
-pub trait Notices: Send + Sync + 'static {
-    /// What to ask the peer with the heartbeat that goes now.
-    fn heartbeat(&self, peer: Incarnation) -> Vec<u8>;
-    /// What to answer to what the peer asked with its heartbeat.
-    fn answer(&self, peer: Incarnation, asked: Vec<u8>) -> Vec<u8>;
-    /// The peer answered; the heartbeat was not sent before `sent_at`, so the answer was true at some moment
-    /// after it.
-    fn answered(&self, peer: Incarnation, sent_at: Moment, answer: Vec<u8>);
-    /// The peer has news. They count as heard when this returns that they were; news that make no sense are
-    /// not.
-    fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool;
-    /// The shard will be handed to this node: these coupons of it are worth loading ahead.
-    fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>);
+/// The way of one answer to a peer. Its answer goes into the mailbox of the link's egress and leaves with whatever
+/// else waits there. Dropped, it sends nothing.
+#[derive(Debug)]
+pub struct AnswerPath<P: Payload> {
+    egress: ActorRef<EgressCommand<P>>,
+    id: u64,
+    expires: Moment,
+    gone: Arc<AtomicBool>,
+}
+
+impl<P: Payload> AnswerPath<P> {
+    fn new(egress: ActorRef<EgressCommand<P>>, id: u64, expires: Moment, gone: Arc<AtomicBool>) -> Self {
+        Self {
+            egress,
+            id,
+            expires,
+            gone,
+        }
+    }
+
+    /// Returns true if the peer may still wait.
+    pub fn is_waiting(&self) -> bool {
+        !self.gone.load(Ordering::Acquire) && time::moment() < self.expires
+    }
+
+    /// Sends the answer. A link that is gone needs none.
+    pub fn send(self, answer: P::Answer) {
+        let _ = self.egress.cast(EgressCommand::Answer(self.id, answer));
+    }
 }
 
 /// How a node is linked.
 #[derive(Clone)]
 pub struct Options {
-    /// Who it is.
+    /// What it says of itself.
     pub hello: Hello,
-    /// What all nodes of the cluster know, and nobody else.
+    /// What all nodes of the cluster know, and nothing else does.
     pub cookie: String,
-    /// Mutual TLS. Without it, whoever can listen on the network can read and change what nodes say.
+    /// Mutual TLS. Without it, anything on the network can read and change what nodes say.
     pub tls: Option<TlsFiles>,
     /// Time between heartbeats; [`HEARTBEAT`] is a good one.
     pub heartbeat: Duration,
-    /// The queue of this node in which requests of peers take places as well.
-    pub places: Admission,
     /// Most requests of this node on their way to one peer.
     pub peer_places: usize,
-    /// Most of them for one coupon.
-    pub coupon_places: usize,
+    /// Most of them of one flow.
+    pub flow_places: usize,
 }
 
 impl Options {
-    /// With the usual bounds and no TLS.
-    pub fn new(hello: Hello, cookie: String, places: Admission) -> Self {
+    /// Makes options with the usual bounds and no TLS.
+    pub fn new(hello: Hello, cookie: String) -> Self {
         Self {
             hello,
             cookie,
             tls: None,
             heartbeat: HEARTBEAT,
-            places,
             peer_places: PEER_PLACES,
-            coupon_places: COUPON_PLACES,
+            flow_places: FLOW_PLACES,
         }
     }
 }
@@ -119,10 +145,10 @@ impl Options {
 /// Why there are no links.
 #[derive(Debug, thiserror::Error)]
 pub enum LinksError {
-    /// A file for TLS is of no use.
+    /// A file for TLS cannot be used.
     #[error("{path}: {error}", path = path.display())]
     Tls {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why.
         error: String,
@@ -134,24 +160,26 @@ pub enum LinksError {
 
 /// The links of this node; cheap to clone.
 #[derive(Clone)]
-pub struct Links {
-    shared: Arc<Shared>,
+pub struct Links<P: Payload> {
+    shared: Arc<Shared<P>>,
     hub: ActorRef<HubCommand>,
 }
 
-impl Links {
-    /// Accepts peers on this socket, and dials those it is told of.
+impl<P: Payload> Links<P> {
+    /// Accepts peers on this socket, and dials those named by [`Self::know`].
+    ///
+    /// # Errors
+    ///
+    /// If a file for TLS cannot be used, or the actors do not start.
     pub async fn start(
         options: Options,
         listener: Arc<TcpListener>,
-        requests: Arc<dyn Requests>,
-        notices: Arc<dyn Notices>,
+        handler: Arc<dyn Handler<P>>,
     ) -> Result<Self, LinksError> {
         let tls = options.tls.as_ref().map(Tls::load).transpose()?;
         let shared = Arc::new(Shared {
             options,
-            requests,
-            notices,
+            handler,
             routes: Arc::default(),
             links: Arc::default(),
             view: ArcSwap::default(),
@@ -162,13 +190,12 @@ impl Links {
             listener,
             tls,
         };
-        let started = Hub::spawn(None, Hub, arguments).await;
+        let started = Hub::spawn(None, Hub(PhantomData), arguments).await;
         let (hub, task) = started.map_err(|error| LinksError::NotStarted(error.to_string()))?;
         let stopping = Arc::clone(&shared);
         tokio::spawn(async move {
             let _ = task.await;
-            // Without it nobody dials, and nobody is let in: a node that the others go on without, for as
-            // long as it lives.
+            // Without it no peer is dialled or accepted: the node would be outside for as long as it lives.
             if !stopping.stopping.load(Ordering::Acquire) {
                 end_process("links to peers");
             }
@@ -176,81 +203,65 @@ impl Links {
         Ok(Self { shared, hub })
     }
 
-    /// These are the peers there are: all live ones but this node. Who is not named for a while is not linked
-    /// any more.
+    /// Names all the peers there are: every live node but this one. A peer that is not named for a while loses its
+    /// link.
     pub fn know(&self, peers: Vec<PeerAddress>) {
         let _ = self.hub.cast(HubCommand::Know(peers));
     }
 
-    /// To whom there is a link on which both have heard each other.
+    /// Returns the peers with a link on which both ends have received something.
     pub fn linked(&self) -> Vec<Incarnation> {
         self.shared.view.load().linked.clone()
     }
 
-    /// Whether the system of this peer, which is not linked, refused a new connection within the last second.
+    /// Returns true if the system of this peer, which is not linked, refused a new connection within the last
+    /// second.
     pub fn refuses(&self, peer: Incarnation) -> bool {
         self.shared.view.load().refuses(time::moment(), peer)
     }
 
-    /// Asks an owner on another node. The request is answered in any case: [`Setback::Moved`] if there is no
-    /// link.
-    pub fn ask(&self, to: Incarnation, epoch: Epoch, coupon: CouponId, request: Request) {
+    /// Sends a request to a peer. It is answered in any case: [`Undelivered::NotSent`] if there is no link.
+    pub fn send(&self, to: Incarnation, request: Outgoing<P>) {
         match self.shared.links.load().get(&to) {
-            Some(link) => link.ask(coupon, epoch, request),
-            None => request.set_back(Setback::Moved),
+            Some(link) => link.send(request),
+            None => request.undelivered(Undelivered::NotSent),
         }
     }
 
-    /// Tells a peer news, and whether it is known to have heard them within `limit`. Cancel safe: it is told
-    /// all the same.
+    /// Tells a peer news, and returns true if it acknowledged them within `limit`.
+    ///
+    /// Cancel safe: it is told all the same.
     pub async fn tell(&self, to: Incarnation, news: Vec<u8>, limit: Duration) -> bool {
-        debug_assert!(news.len() <= NOTICE_BYTES_MAX);
-        let (heard, hearing) = oneshot::channel();
+        debug_assert!(news.len() <= MESSAGE_BYTES_MAX);
+        let (sender, acknowledged) = oneshot::channel();
         match self.shared.links.load().get(&to) {
-            Some(link) => link.tell(EgressCommand::Tell(news, heard)),
+            Some(link) => link.command(EgressCommand::Tell(news, sender)),
             None => return false,
         }
-        matches!(tokio::time::timeout(limit, hearing).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(limit, acknowledged).await, Ok(Ok(())))
     }
 
-    /// Tells all linked peers news, and who is known to have heard them within `limit`. Cancel safe: they are
-    /// told all the same.
-    pub async fn tell_all(&self, news: &[u8], limit: Duration) -> Vec<Incarnation> {
-        let told = self
-            .linked()
-            .into_iter()
-            .map(async |peer| self.tell(peer, news.to_vec(), limit).await.then_some(peer));
-        join_all(told).await.into_iter().flatten().collect()
-    }
-
-    /// Tells all linked peers news, whoever hears them. They arrive before all requests that are asked later.
+    /// Tells all linked peers news, without waiting. They arrive before all requests that are sent later.
     pub fn say(&self, news: &[u8]) {
         for link in self.shared.links.load().values() {
-            link.tell(EgressCommand::Tell(news.to_vec(), oneshot::channel().0));
+            link.command(EgressCommand::Tell(news.to_vec(), oneshot::channel().0));
         }
     }
 
-    /// Tells one of them news, if it is linked, whether it hears them or not.
+    /// Tells one peer news, if it is linked, without waiting.
     pub fn say_to(&self, to: Incarnation, news: Vec<u8>) {
         if let Some(link) = self.shared.links.load().get(&to) {
-            link.tell(EgressCommand::Tell(news, oneshot::channel().0));
+            link.command(EgressCommand::Tell(news, oneshot::channel().0));
         }
     }
 
-    /// Hints at the first [`PRELOAD_MAX`] of these coupons of a shard that will be handed over. Nothing rests
-    /// on its arrival.
-    pub fn preload(&self, to: Incarnation, shard: ShardId, mut coupons: Vec<CouponId>) {
-        coupons.truncate(PRELOAD_MAX);
-        if let Some(link) = self.shared.links.load().get(&to) {
-            link.tell(EgressCommand::Preload(shard, coupons));
-        }
-    }
-
-    /// Ends all links, and answers their requests; accepts nobody more.
+    /// Ends all links, answers their requests, and accepts no peer any more.
     pub async fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         let links: Vec<_> = self.shared.routes.load().values().cloned().collect();
-        links.iter().for_each(|link| link.tell(EgressCommand::Lost));
+        for link in &links {
+            link.command(EgressCommand::Lost);
+        }
         let ends = links
             .iter()
             .map(|link| async { link.actor.get_cell().wait(Some(STOP_LIMIT)).await });

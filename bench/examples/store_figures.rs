@@ -8,10 +8,12 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use actors::ids::{RequestKey, Sequence, UserId};
-use actors::store::Store;
+use actors::coupon::CouponKind;
+use actors::coupon::rows::CouponRows;
+use actors::ids::{RequestKey, UserId};
 use actors::store::mysql::{self, MySqlStore};
 use actors::store::sqlite::{self, SqliteStore};
+use actors::store::{EntryStore, Loaded, Store};
 use bench::prefilled::PrefilledCoupon;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -37,7 +39,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn measure(store: &dyn Store) -> Result<()> {
+async fn measure(store: &(impl Store<CouponKind> + CouponRows)) -> Result<()> {
     for rows in [1, 32, 128, 512, 1_024, 2_048] {
         let coupon = PrefilledCoupon::make(store).await?;
         let times = fill(store, &coupon, rows, 65_536.min(rows * 400)).await?;
@@ -57,30 +59,28 @@ async fn measure(store: &dyn Store) -> Result<()> {
         times[times.len() / 2]
     );
     for _ in 0..3 {
-        let (started, mut loaded, mut bytes) = (Instant::now(), 0_u64, 0_usize);
-        store
-            .load(coupon.id, Sequence::NONE, &mut |issuance| {
-                loaded += 1;
-                bytes += issuance.user.len() + issuance.key.len();
-                Ok(())
-            })
-            .await?;
+        let started = Instant::now();
+        let Loaded::Read(_, issued) = store.load(coupon.id, None).await? else {
+            return Err("the coupon is gone".into());
+        };
         println!(
-            "load {loaded} issuances ({bytes} bytes of ids and keys): {:?}",
+            "load {} issuances ({} bytes in memory): {:?}",
+            issued.last(),
+            issued.bytes(),
             started.elapsed()
         );
     }
     Ok(())
 }
 
-/// Stores so many rows in batches of one size. Returns the times of the batches in ascending order.
+/// Stores so many rows by batches of one size; how long each took, in order of length.
 async fn fill(
-    store: &dyn Store,
+    store: &dyn EntryStore<CouponKind>,
     coupon: &PrefilledCoupon,
     batch_rows: u64,
     rows: u64,
 ) -> Result<Vec<Duration>> {
-    // Sixteen bytes in no order, as real user ids.
+    // Sixteen bytes that come in no order, as users do.
     let user = |number: u64| UserId::parse(&format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let mut times = Vec::new();
     for first in (1..=rows).step_by(usize::try_from(batch_rows)?) {

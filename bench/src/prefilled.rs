@@ -4,10 +4,13 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use actors::coupon::CouponKind;
+use actors::coupon::entry::CouponRun;
 use actors::coupon::offer::{Issuance, Offer, Status};
+use actors::coupon::rows::{CouponRows, Created, NewCoupon};
 use actors::ids::{CouponId, Fence, Incarnation, InvalidId, IssuanceId, RequestKey, Sequence, UserId};
-use actors::store::batch::{Batch, Entries, Portion};
-use actors::store::{Claim, Created, NewCoupon, Store, StoreError};
+use actors::store::batch::{Batch, Portion};
+use actors::store::{Claim, ClusterStore, EntryStore, StoreError};
 use actors::time::timestamp;
 
 /// A coupon that could not be filled.
@@ -37,8 +40,8 @@ pub struct PrefilledCoupon {
 }
 
 impl PrefilledCoupon {
-    /// Makes a coupon in a database that no node uses, and claims its shard.
-    pub async fn make(store: &dyn Store) -> Result<Self, PrefillError> {
+    /// Makes it, in a database that no node has open, and claims its shard.
+    pub async fn make(store: &(impl ClusterStore + CouponRows)) -> Result<Self, PrefillError> {
         store.check().await?;
         let offer = Offer::titled("prefilled");
         let new = NewCoupon {
@@ -78,7 +81,7 @@ impl PrefilledCoupon {
         &self,
         sequences: RangeInclusive<u64>,
         mut requester: impl FnMut(u64) -> Requester,
-    ) -> Result<Batch, PrefillError> {
+    ) -> Result<Batch<CouponKind>, PrefillError> {
         let issued_at = timestamp();
         let issuance = |sequence: u64| -> Result<Issuance, InvalidId> {
             let (user, key) = requester(sequence)?;
@@ -95,13 +98,13 @@ impl PrefilledCoupon {
                 expires_at: None,
             })
         };
-        let entries = Entries::Issuances(sequences.map(issuance).collect::<Result<Arc<[Issuance]>, _>>()?);
+        let run = CouponRun::Issuances(sequences.map(issuance).collect::<Result<Arc<[Issuance]>, _>>()?);
         Ok(Batch {
             portions: vec![Portion {
-                coupon: self.id,
+                id: self.id,
                 shard: self.id.shard(),
                 fence: self.fence,
-                entries,
+                run,
             }],
         })
     }
@@ -109,7 +112,7 @@ impl PrefilledCoupon {
     /// Stores the first `issued` issuances in batches of `rows`.
     pub async fn fill(
         &self,
-        store: &dyn Store,
+        store: &dyn EntryStore<CouponKind>,
         issued: u64,
         rows: usize,
         mut requester: impl FnMut(u64) -> Requester,
@@ -122,8 +125,12 @@ impl PrefilledCoupon {
         Ok(())
     }
 
-    /// Stores a batch of this coupon, requesterle.
-    pub async fn write(&self, store: &dyn Store, batch: &Batch) -> Result<(), PrefillError> {
+    /// Stores a batch of this coupon, whole.
+    pub async fn write(
+        &self,
+        store: &dyn EntryStore<CouponKind>,
+        batch: &Batch<CouponKind>,
+    ) -> Result<(), PrefillError> {
         match store.write(batch).await? == batch.rows() as u64 {
             true => Ok(()),
             false => Err(PrefillError::Shared("rows were not stored")),

@@ -124,11 +124,12 @@ impl RunningNode {
             beat: config.cluster.beat,
             idle: OWNER_IDLE,
             requests_max: config.limits.requests_max,
-            coupon_requests_max: config.limits.coupon_requests_max,
+            owner_requests_max: config.limits.coupon_requests_max,
             lanes: database.lanes(config),
             cluster,
         };
-        let engine = CouponEngine::start(options, database.store()).await?;
+        let (store, rows) = database.store();
+        let engine = CouponEngine::start(options, store, rows).await?;
         service.set_engine(engine.clone());
         let peers = config.cluster.peers.clone();
         let maintenance = tokio::spawn(async move {
@@ -179,7 +180,7 @@ impl RunningNode {
         // Other nodes own the shards before anything else ends, so requests wait for no more than the moves.
         // A shard that no node accepts is released at the end.
         tokio::join!(
-            self.engine.hand_over(self.shutdown_limit / 2),
+            self.engine.hand_off(self.shutdown_limit / 2),
             tokio::time::sleep(self.shutdown_delay)
         );
         tracing::debug!("shards are handed over");

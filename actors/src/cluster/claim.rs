@@ -26,7 +26,7 @@ const AHEAD_BEATS: u32 = 5;
 
 /// How a shard stands on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Here {
+pub enum LocalState {
     /// It is not served.
     Unserved,
     /// It is served under this epoch.
@@ -39,7 +39,7 @@ pub enum Here {
 
 /// Who judges.
 #[derive(Debug, Clone, Copy)]
-pub struct Member<'a> {
+pub struct Placed<'a> {
     /// Its name.
     pub id: &'a NodeId,
     /// Its present life.
@@ -52,7 +52,7 @@ pub struct Member<'a> {
 
 /// A shard of ours to be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GiveUp {
+pub struct HandOffPlan {
     /// Which.
     pub shard: ShardId,
     /// The fence under which it is ours.
@@ -63,38 +63,38 @@ pub struct GiveUp {
 
 /// What to do about the shards after reading the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Steps {
+pub struct ShardSteps {
     /// To be claimed, and served once they are.
     pub claim: Vec<Claim>,
     /// Served here, and another's.
     pub drop: Vec<ShardId>,
     /// To be handed to this node once it has loaded ahead or has had five beats for it, if then it still
     /// should have it.
-    pub announce: Vec<(ShardId, Incarnation)>,
+    pub load_ahead: Vec<(ShardId, Incarnation)>,
     /// To be handed over, or given up to nobody.
-    pub give_up: Vec<GiveUp>,
+    pub hand_off: Vec<HandOffPlan>,
 }
 
-/// Judges the rows of each beat of one incarnation.
+/// Plans, after each beat of one incarnation, what to do about the shards.
 #[derive(Debug)]
-pub struct Judge {
+pub struct ClaimPlanner {
     lease: Duration,
     beat: Duration,
     last_sent: Option<Moment>,
     /// Shards that nobody who lives owns, and since when their rows have been the same.
     free: HashMap<ShardId, (ShardRow, Moment)>,
     /// To whom shards are about to be handed.
-    announced: HashMap<ShardId, Announced>,
+    loading_ahead: HashMap<ShardId, LoadingAhead>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Announced {
+struct LoadingAhead {
     to: Incarnation,
     /// How many beats ago.
     beats: u32,
 }
 
-impl Judge {
+impl ClaimPlanner {
     /// Of an incarnation that has read nothing yet.
     pub fn new(lease: Duration, beat: Duration) -> Self {
         Self {
@@ -102,7 +102,7 @@ impl Judge {
             beat,
             last_sent: None,
             free: HashMap::new(),
-            announced: HashMap::new(),
+            loading_ahead: HashMap::new(),
         }
     }
 
@@ -114,52 +114,54 @@ impl Judge {
     /// after a lease; and those that are this node's own by the row but not served: the epoch is raised
     /// before they are, so that nothing of an earlier service of theirs can still be stored.
     ///
-    /// `has_loaded` says whether a node that a shard was announced to has loaded ahead what is to be loaded
-    /// of it.
+    /// `has_loaded` returns true if a node that was to load a shard ahead has done so.
     pub fn steps(
         &mut self,
-        member: Member<'_>,
+        member: Placed<'_>,
         sent_at: Moment,
         nodes: &[NodeRow],
         shards: &[ShardRow],
-        here: impl Fn(ShardId) -> Here,
+        local_state: impl Fn(ShardId) -> LocalState,
         has_loaded: impl Fn(ShardId, Incarnation) -> bool,
-    ) -> Steps {
+    ) -> ShardSteps {
         if are_far_apart(self.last_sent, sent_at, self.beat) {
             self.free.clear();
         }
         self.last_sent = Some(sent_at);
-        let view = View::new(member, nodes);
-        let standings: Vec<(&ShardRow, Here)> = shards.iter().map(|row| (row, here(row.id))).collect();
-        let moving = standings.iter().filter(|(_, here)| *here == Here::Moving).count();
-        let mut steps = Steps::default();
+        let view = RowsView::new(member, nodes);
+        let states: Vec<(&ShardRow, LocalState)> =
+            shards.iter().map(|row| (row, local_state(row.id))).collect();
+        let moving = states
+            .iter()
+            .filter(|(_, state)| *state == LocalState::Moving)
+            .count();
+        let mut steps = ShardSteps::default();
         let mut room = MOVING_MAX.saturating_sub(moving);
-        let mut announced = HashMap::new();
-        for (row, here) in standings {
+        let mut loading_ahead = HashMap::new();
+        for (row, state) in states {
             let free_since = self.free_since(row, &view, sent_at);
-            match view.judge(row, here, sent_at.since(free_since) >= self.lease) {
-                Verdict::Leave => {}
-                Verdict::Claim => steps.claim.push(Claim {
+            match view.judge(row, state, sent_at.since(free_since) >= self.lease) {
+                Step::Leave => {}
+                Step::Claim => steps.claim.push(Claim {
                     seen: *row,
                     claimant: member.incarnation,
                 }),
-                Verdict::Drop => steps.drop.push(row.id),
-                // One that is served is announced first, so that its successor can load ahead; one that is
-                // not has nothing to load.
-                Verdict::GiveUp(Some(to))
-                    if here != Here::Unserved && self.beats_since(row.id, to).is_none() =>
+                Step::Drop => steps.drop.push(row.id),
+                // The successor loads a served shard ahead first. One that is not served has nothing to load.
+                Step::HandOff(Some(to))
+                    if state != LocalState::Unserved && self.beats_since(row.id, to).is_none() =>
                 {
-                    if announced.len() < MOVING_MAX {
-                        announced.insert(row.id, Announced { to, beats: 0 });
-                        steps.announce.push((row.id, to));
+                    if loading_ahead.len() < MOVING_MAX {
+                        loading_ahead.insert(row.id, LoadingAhead { to, beats: 0 });
+                        steps.load_ahead.push((row.id, to));
                     }
                 }
-                Verdict::GiveUp(to) => {
+                Step::HandOff(to) => {
                     let beats = to
                         .and_then(|to| self.beats_since(row.id, to))
                         .map_or(0, |beats| beats + 1);
                     let is_due = to.is_none_or(|to| {
-                        here == Here::Unserved || beats >= AHEAD_BEATS || has_loaded(row.id, to)
+                        state == LocalState::Unserved || beats >= AHEAD_BEATS || has_loaded(row.id, to)
                     });
                     if is_due && room > 0 {
                         room -= 1;
@@ -167,31 +169,31 @@ impl Judge {
                             epoch: row.epoch,
                             owner: member.incarnation,
                         };
-                        steps.give_up.push(GiveUp {
+                        steps.hand_off.push(HandOffPlan {
                             shard: row.id,
                             from,
                             to,
                         });
                     } else {
-                        announced.extend(to.map(|to| (row.id, Announced { to, beats })));
+                        loading_ahead.extend(to.map(|to| (row.id, LoadingAhead { to, beats })));
                     }
                 }
             }
         }
-        self.announced = announced;
+        self.loading_ahead = loading_ahead;
         steps
     }
 
-    /// How many beats lay between the shard's announcement to this node, if there was one, and the last beat.
+    /// Returns how many beats ago this node was first to load the shard ahead; `None` if it was not.
     fn beats_since(&self, shard: ShardId, to: Incarnation) -> Option<u32> {
-        self.announced
+        self.loading_ahead
             .get(&shard)
-            .filter(|announced| announced.to == to)
-            .map(|announced| announced.beats)
+            .filter(|loading_ahead| loading_ahead.to == to)
+            .map(|loading_ahead| loading_ahead.beats)
     }
 
     /// Since when the shard has been without a living owner, unchanged.
-    fn free_since(&mut self, row: &ShardRow, view: &View<'_>, sent_at: Moment) -> Moment {
+    fn free_since(&mut self, row: &ShardRow, view: &RowsView<'_>, sent_at: Moment) -> Moment {
         if row.owner.is_some_and(|owner| view.lives(owner)) {
             self.free.remove(&row.id);
             return sent_at;
@@ -205,16 +207,16 @@ impl Judge {
 }
 
 /// What to do about one shard.
-enum Verdict {
+enum Step {
     Leave,
     Claim,
     Drop,
-    GiveUp(Option<Incarnation>),
+    HandOff(Option<Incarnation>),
 }
 
 /// The nodes' rows, and what follows from them.
-struct View<'a> {
-    member: Member<'a>,
+struct RowsView<'a> {
+    member: Placed<'a>,
     nodes: &'a [NodeRow],
     ready: Vec<&'a NodeRow>,
     plan: Plan,
@@ -224,8 +226,8 @@ struct View<'a> {
     may_claim: bool,
 }
 
-impl<'a> View<'a> {
-    fn new(member: Member<'a>, nodes: &'a [NodeRow]) -> Self {
+impl<'a> RowsView<'a> {
+    fn new(member: Placed<'a>, nodes: &'a [NodeRow]) -> Self {
         let group = Group::of(nodes);
         let ready: Vec<&NodeRow> = group.ready().collect();
         let plan = Plan::new(ready.iter().map(|node| node.id.clone()));
@@ -255,44 +257,46 @@ impl<'a> View<'a> {
         self.ready.iter().copied().find(|node| node.id == *id)
     }
 
-    fn judge(&self, row: &ShardRow, here: Here, free_for_a_lease: bool) -> Verdict {
+    fn judge(&self, row: &ShardRow, state: LocalState, free_for_a_lease: bool) -> Step {
         let mine = row.owner == Some(self.member.incarnation);
-        match here {
-            Here::Moving | Here::Unjudged => Verdict::Leave,
-            Here::Serving(epoch) if !mine && epoch <= row.epoch => Verdict::Drop,
-            Here::Serving(epoch) if mine && epoch == row.epoch => self.keep_or_give_up(row.id),
+        match state {
+            LocalState::Moving | LocalState::Unjudged => Step::Leave,
+            LocalState::Serving(epoch) if !mine && epoch <= row.epoch => Step::Drop,
+            LocalState::Serving(epoch) if mine && epoch == row.epoch => self.keep_or_hand_off(row.id),
             // The rows are older than what is served, or it learns of its own raise in a moment.
-            Here::Serving(_) => Verdict::Leave,
-            Here::Unserved if mine && self.member.ready && !self.member.leaving => Verdict::Claim,
-            Here::Unserved if mine => Verdict::GiveUp(self.successor(row.id).filter(|_| self.member.ready)),
-            Here::Unserved if !self.may_claim || row.owner.is_some_and(|owner| self.lives(owner)) => {
-                Verdict::Leave
+            LocalState::Serving(_) => Step::Leave,
+            LocalState::Unserved if mine && self.member.ready && !self.member.leaving => Step::Claim,
+            LocalState::Unserved if mine => {
+                Step::HandOff(self.successor(row.id).filter(|_| self.member.ready))
             }
-            Here::Unserved => {
+            LocalState::Unserved if !self.may_claim || row.owner.is_some_and(|owner| self.lives(owner)) => {
+                Step::Leave
+            }
+            LocalState::Unserved => {
                 let planned = self
                     .planned(row.id)
                     .is_some_and(|node| node.incarnation == self.member.incarnation);
                 if planned || free_for_a_lease {
-                    Verdict::Claim
+                    Step::Claim
                 } else {
-                    Verdict::Leave
+                    Step::Leave
                 }
             }
         }
     }
 
     /// About a shard that is ours and served.
-    fn keep_or_give_up(&self, shard: ShardId) -> Verdict {
+    fn keep_or_hand_off(&self, shard: ShardId) -> Step {
         if !self.member.ready {
             // Those who can reach each other cannot reach us: whoever of them claims it can be reached.
-            return Verdict::GiveUp(None);
+            return Step::HandOff(None);
         }
         // Whoever is outside may be inside again with the next beat. And one that leaves serves what nobody
         // takes until it stops.
         let may_move = self.inside || self.member.leaving;
         self.successor(shard)
             .filter(|_| may_move)
-            .map_or(Verdict::Leave, |to| Verdict::GiveUp(Some(to)))
+            .map_or(Step::Leave, |to| Step::HandOff(Some(to)))
     }
 
     /// To whom a shard of ours is to be handed, if to anybody.

@@ -2,7 +2,7 @@
 //! claiming what is ours, dropping what is not, handing over what others should have.
 //!
 //! All of ownership lives in the database; this task only keeps pace with it. The shell around
-//! [`member::Life`], [`crate::cluster::group::Group`] and [`crate::cluster::claim::Judge`].
+//! [`member::MemberLifecycle`], [`crate::cluster::group::Group`] and [`crate::cluster::claim::ClaimPlanner`].
 
 mod join;
 pub mod member;
@@ -16,20 +16,19 @@ use backon::ExponentialBackoff;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::backoff::pauses;
-use crate::cluster::claim::{GiveUp, Judge, Member, Steps};
+use crate::backoff::backoff;
+use crate::cluster::claim::{ClaimPlanner, HandOffPlan, Placed, ShardSteps};
 use crate::cluster::group::Group;
 use crate::cluster::lease::Lease;
+use crate::cluster::local::LocalShards;
 pub use crate::cluster::membership::join::Predecessor;
-use crate::cluster::membership::member::{Beaten, Life};
-use crate::cluster::ownership::{Entry, Ownership};
-use crate::cluster::peers::{PeerAddress, Peers};
+use crate::cluster::membership::member::{Beaten, MemberLifecycle};
+use crate::cluster::ownership::{Ownership, ShardLocation};
+use crate::cluster::peers::Peers;
 use crate::critical::critical;
-use crate::ids::{Fence, Incarnation, NodeId, SHARDS, ShardId};
+use crate::ids::{Fence, Incarnation, NodeId, PeerAddress, SHARDS, ShardId};
 use crate::metrics::{handles, shard_moved};
-use crate::owning::door::{Board, Door};
-use crate::owning::shard::ShardHandle;
-use crate::store::{Claim, NodeRow, NodeState, Result, Store};
+use crate::store::{Claim, ClusterStore, NodeRow, NodeState, Result};
 use crate::time::{self, Moment};
 
 /// For how long it is remembered when a node that died was heard last: its shards are taken over long before.
@@ -57,21 +56,17 @@ pub struct Options {
 
 /// What membership needs of its node.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct MembershipContext {
     /// Where all of it lives.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn ClusterStore>,
     /// The node's leave to decide.
     pub lease: Lease,
-    /// By number.
-    pub shards: Arc<[ShardHandle]>,
+    /// What this node serves.
+    pub local: Arc<dyn LocalShards>,
     /// Where it publishes who owns what.
     pub ownership: Ownership,
     /// The node's links.
     pub peers: Arc<dyn Peers>,
-    /// What this node's door knows; emptied should the database go backwards.
-    pub door: Arc<Door>,
-    /// What its owners posted; emptied with it.
-    pub board: Arc<Board>,
 }
 
 /// The membership task, as others hold it.
@@ -82,13 +77,11 @@ pub struct Membership {
 
 struct Shared {
     options: Options,
-    store: Arc<dyn Store>,
+    store: Arc<dyn ClusterStore>,
     lease: Lease,
-    shards: Arc<[ShardHandle]>,
+    local: Arc<dyn LocalShards>,
     ownership: Ownership,
     peers: Arc<dyn Peers>,
-    door: Arc<Door>,
-    board: Arc<Board>,
     /// It has once claimed, in this life, all that was its to claim, and as of the last beat the group has
     /// it.
     ready: AtomicBool,
@@ -106,25 +99,21 @@ struct Shared {
 
 impl Membership {
     /// Joins, and begins to beat and to claim.
-    pub async fn start(options: Options, surroundings: Surroundings) -> Result<Self> {
-        let Surroundings {
+    pub async fn start(options: Options, context: MembershipContext) -> Result<Self> {
+        let MembershipContext {
             store,
             lease,
-            shards,
+            local,
             ownership,
             peers,
-            door,
-            board,
-        } = surroundings;
+        } = context;
         let shared = Arc::new(Shared {
             options,
             store,
             lease,
-            shards,
+            local,
             ownership,
             peers,
-            door,
-            board,
             ready: AtomicBool::new(false),
             was_ready: AtomicBool::new(false),
             outside: AtomicBool::new(false),
@@ -183,12 +172,12 @@ impl Membership {
 
 /// One incarnation: its life, and what it makes of the rows.
 struct Living {
-    life: Life,
-    judge: Judge,
+    lifecycle: MemberLifecycle,
+    planner: ClaimPlanner,
     /// Others who died lately, and when their last beat was seen.
     silent: HashMap<Incarnation, Moment>,
     /// Pauses before joining anew, the longer the sooner lives end.
-    pauses: ExponentialBackoff,
+    backoff: ExponentialBackoff,
     /// Not to be tried before.
     rejoin_at: Moment,
     joined_at: Moment,
@@ -206,7 +195,7 @@ impl Shared {
             if self.stopping.load(Ordering::Acquire) {
                 break;
             }
-            if living.life.is_over() {
+            if living.lifecycle.is_over() {
                 self.join_anew(&mut living).await;
             } else {
                 self.beat(&mut living).await;
@@ -219,7 +208,7 @@ impl Shared {
             .store
             .beat(
                 &self.options.node,
-                living.life.incarnation(),
+                living.lifecycle.incarnation(),
                 NodeState::Ended,
                 &[],
             )
@@ -233,32 +222,32 @@ impl Shared {
     /// One beat, and what follows from its answer.
     async fn beat(&self, living: &mut Living) {
         let sent_at = time::moment();
-        let life = &mut living.life;
-        let state = life.state(self.leaving.load(Ordering::Acquire));
+        let lifecycle = &mut living.lifecycle;
+        let state = lifecycle.state(self.leaving.load(Ordering::Acquire));
         let counted = self
             .store
             .beat(
                 &self.options.node,
-                life.incarnation(),
+                lifecycle.incarnation(),
                 state,
                 &self.peers.linked(),
             )
             .await;
-        match counted.map(|counted| life.beaten(sent_at, counted)) {
+        match counted.map(|counted| lifecycle.beaten(sent_at, counted)) {
             Ok(Beaten::Alive(until)) => {
                 handles().beats_ok.increment(1);
-                self.lease.set(life.incarnation(), until);
+                self.lease.set(lifecycle.incarnation(), until);
                 // Bounded, so that the next beat is in time whatever becomes of this.
                 match tokio::time::timeout(self.options.lease / 3, self.keep_pace(living, sent_at)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "the rows of nodes and shards were not read or not claimed")
+                        tracing::warn!(%error, "the rows of nodes and shards were not read or not claimed");
                     }
                     Err(_limit) => tracing::warn!("reading the rows of nodes and shards took too long"),
                 }
             }
             Ok(Beaten::Ended) => {
-                tracing::error!(incarnation = %life.incarnation(), "this incarnation was ended; joining anew");
+                tracing::error!(incarnation = %lifecycle.incarnation(), "this incarnation was ended; joining anew");
                 // Its row may also be gone because the database is as it was before it joined.
                 self.forget();
                 self.end(living);
@@ -287,23 +276,21 @@ impl Shared {
     /// Forgets what board and door were told, as the database may know nothing of it any more.
     fn forget(&self) {
         self.lease.end();
-        // In this order: whoever reads the board later than this moment finds nothing of before.
-        self.board.clear();
-        self.door.forget(time::moment());
+        self.local.forget_notices();
     }
 
     /// Brings what is served here in line with the rows.
     async fn keep_pace(&self, living: &mut Living, sent_at: Moment) -> Result<()> {
-        let me = living.life.incarnation();
-        let changes: Vec<u64> = self.shards.iter().map(ShardHandle::changes).collect();
+        let me = living.lifecycle.incarnation();
+        let changes: Vec<u64> = ShardId::all().map(|id| self.local.changes(id)).collect();
         // The shards first: then an owner that is not among the nodes is one that was ended, and not one that
         // joined in between.
         let rows = self.store.shards().await?;
         let asked_at = time::moment();
         let mut nodes = self.store.nodes().await?;
-        living.silent.extend(living.life.silenced(&nodes));
+        living.silent.extend(living.lifecycle.silenced(&nodes));
         let dead = living
-            .life
+            .lifecycle
             .observed(sent_at, time::moment(), &nodes, |peer| self.peers.refuses(peer));
         for dead in dead {
             if self.store.end(me, &dead).await? {
@@ -314,34 +301,34 @@ impl Shared {
                     .for_each(|node| node.state = NodeState::Ended);
             }
         }
-        living.silent.extend(living.life.silenced(&nodes));
+        living.silent.extend(living.lifecycle.silenced(&nodes));
         living
             .silent
             .retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
         self.peers.know(asked_at, self.others(me, &nodes));
         let inside = Group::of(&nodes).has(me);
-        living.life.grouped(sent_at, inside);
+        living.lifecycle.grouped(sent_at, inside);
         self.outside.store(!inside, Ordering::Release);
         let stays = |node: &NodeRow| {
             node.incarnation != me && matches!(node.state, NodeState::Joining | NodeState::Ready)
         };
         self.others_stay.store(nodes.iter().any(stays), Ordering::Release);
         self.ownership.publish(me, &nodes, &rows);
-        let member = Member {
+        let member = Placed {
             id: &self.options.node,
             incarnation: me,
-            ready: living.life.is_ready(),
+            ready: living.lifecycle.is_ready(),
             leaving: self.leaving.load(Ordering::Acquire),
         };
-        let here = |id: ShardId| self.shard(id).here(changes[usize::from(id.get())]);
-        let has_loaded = |id: ShardId, to: Incarnation| self.shard(id).is_loaded_ahead(to);
+        let state = |id: ShardId| self.local.state(id, changes[usize::from(id.get())]);
+        let has_loaded = |id: ShardId, to: Incarnation| self.local.is_loaded_ahead(id, to);
         let steps = living
-            .judge
-            .steps(member, sent_at, &nodes, &rows, here, has_loaded);
+            .planner
+            .steps(member, sent_at, &nodes, &rows, state, has_loaded);
         let missing = self.carry_out(me, sent_at, steps, &living.silent).await?;
         // Once it has claimed all, it stays ready while it claims what others left: a balancer that drops
         // whoever takes over would have nobody.
-        let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.life.is_inside();
+        let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.lifecycle.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
         Ok(())
@@ -352,26 +339,26 @@ impl Shared {
         &self,
         me: Incarnation,
         sent_at: Moment,
-        steps: Steps,
+        steps: ShardSteps,
         silent: &HashMap<Incarnation, Moment>,
     ) -> Result<usize> {
-        let Steps {
+        let ShardSteps {
             claim,
             drop,
-            announce,
-            give_up,
+            load_ahead,
+            hand_off,
         } = steps;
         for id in drop {
-            let Entry { epoch, owner } = self.ownership.entry(id);
+            let ShardLocation { epoch, holder } = self.ownership.location(id);
             shard_moved("lost");
-            tracing::warn!(shard = %id, %epoch, ?owner, "another node owns this shard now");
-            self.shard(id).lost();
+            tracing::warn!(shard = %id, %epoch, ?holder, "another node owns this shard now");
+            self.local.lost(id);
         }
-        for (id, to) in announce {
-            self.peers.expect(to, id, self.shard(id).announced());
+        for (id, to) in load_ahead {
+            self.local.ask_to_load_ahead(id, to);
         }
-        for GiveUp { shard, from, to } in give_up {
-            self.shard(shard).give_up(from, to);
+        for HandOffPlan { shard, from, to } in hand_off {
+            self.local.hand_off(shard, from, to);
         }
         let mut missing = claim.len();
         // A node alone claims all: that is one event, and one line of the log for each call.
@@ -398,10 +385,6 @@ impl Shared {
             address: node.cluster.clone(),
         };
         others.map(peer).collect()
-    }
-
-    fn shard(&self, id: ShardId) -> &ShardHandle {
-        &self.shards[usize::from(id.get())]
     }
 
     /// Claims these shards and serves what it got; how many that were. Their mailboxes keep the order:
@@ -432,8 +415,8 @@ impl Shared {
                         .record(time::moment().since(*since).as_secs_f64());
                 }
                 // In this order: whoever reads of it is served.
-                self.shard(row.id).claimed(fence);
-                self.peers.moved(row.id, fence);
+                self.local.claimed(row.id, fence);
+                self.peers.publish(row.id, fence);
                 self.ownership.learn(row.id, fence);
             }
         }
@@ -448,38 +431,38 @@ impl Shared {
         let begun = time::moment();
         let (incarnation, nodes) = join::join(&self.options, self.store.as_ref()).await?;
         let now = time::moment();
-        let mut life = Life::new(incarnation, lease, beat);
+        let mut lifecycle = MemberLifecycle::new(incarnation, lease, beat);
         // Its first beat says so, if it is in the group already: a node alone is ready at once.
-        life.grouped(now, Group::of(&nodes).has(incarnation));
+        lifecycle.grouped(now, Group::of(&nodes).has(incarnation));
         self.ownership.live_as(incarnation);
         self.peers.live_as(incarnation);
         self.peers.know(begun, self.others(incarnation, &nodes));
         Ok(Living {
-            life,
-            judge: Judge::new(lease, beat),
+            lifecycle,
+            planner: ClaimPlanner::new(lease, beat),
             silent: HashMap::new(),
-            pauses: self.pauses(),
+            backoff: self.backoff(),
             rejoin_at: now,
             joined_at: now,
         })
     }
 
-    fn pauses(&self) -> ExponentialBackoff {
+    fn backoff(&self) -> ExponentialBackoff {
         let Options { lease, beat, .. } = self.options;
-        pauses(beat, lease.max(beat))
+        backoff(beat, lease.max(beat))
     }
 
     /// This incarnation is over: everything is dropped, and joined anew after a pause. Two that keep ending
     /// each other come apart that way.
     fn end(&self, living: &mut Living) {
-        living.life.end();
+        living.lifecycle.end();
         self.lease.end();
         self.drop_everything();
         let now = time::moment();
         if now.since(living.joined_at) > 2 * self.options.lease {
-            living.pauses = self.pauses();
+            living.backoff = self.backoff();
         }
-        living.rejoin_at = now + living.pauses.next().unwrap_or(self.options.lease);
+        living.rejoin_at = now + living.backoff.next().unwrap_or(self.options.lease);
     }
 
     async fn join_anew(&self, living: &mut Living) {
@@ -493,12 +476,12 @@ impl Shared {
         };
         match joined {
             Ok(joined) => {
-                let pauses = std::mem::replace(&mut living.pauses, self.pauses());
-                *living = Living { pauses, ..joined };
+                let backoff = std::mem::replace(&mut living.backoff, self.backoff());
+                *living = Living { backoff, ..joined };
             }
             Err(error) => {
                 tracing::error!(%error, "not joined");
-                living.rejoin_at = time::moment() + living.pauses.next().unwrap_or(self.options.lease);
+                living.rejoin_at = time::moment() + living.backoff.next().unwrap_or(self.options.lease);
             }
         }
     }
@@ -507,6 +490,6 @@ impl Shared {
         self.ready.store(false, Ordering::Release);
         self.outside.store(false, Ordering::Release);
         // All of them: one may have been claimed and not know it yet.
-        self.shards.iter().for_each(ShardHandle::lost);
+        ShardId::all().for_each(|id| self.local.lost(id));
     }
 }

@@ -11,22 +11,22 @@ use crate::store::{NodeRow, NodeState, ShardRow};
 
 /// Who has a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum Holder {
     /// This node.
-    Here,
+    Local,
     /// Another that lived as of the last beat.
-    Elsewhere(Incarnation),
+    Peer(Incarnation),
     /// Nobody, or nobody who lives.
-    Nobody,
+    Unowned,
 }
 
 /// One shard in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct ShardLocation {
     /// The epoch that a request for it is sent to.
     pub epoch: Epoch,
     /// Who has it in that epoch.
-    pub owner: Owner,
+    pub holder: Holder,
 }
 
 /// One state of the table: it never changes, the next one takes its place.
@@ -49,14 +49,14 @@ impl Table {
     }
 
     /// Who has this shard.
-    pub fn entry(&self, shard: ShardId) -> Entry {
+    pub fn location(&self, shard: ShardId) -> ShardLocation {
         let (epoch, owner) = self.rows[usize::from(shard.get())];
-        let owner = match owner {
-            Some(owner) if Some(owner) == self.me => Owner::Here,
-            Some(owner) if self.living.contains(&owner) => Owner::Elsewhere(owner),
-            Some(_) | None => Owner::Nobody,
+        let holder = match owner {
+            Some(owner) if Some(owner) == self.me => Holder::Local,
+            Some(owner) if self.living.contains(&owner) => Holder::Peer(owner),
+            Some(_) | None => Holder::Unowned,
         };
-        Entry { epoch, owner }
+        ShardLocation { epoch, holder }
     }
 
     /// Takes what is newer: of an equal epoch too, as a shard that is released keeps its epoch.
@@ -94,8 +94,8 @@ impl Ownership {
     }
 
     /// Who has this shard now.
-    pub fn entry(&self, shard: ShardId) -> Entry {
-        self.table.load().entry(shard)
+    pub fn location(&self, shard: ShardId) -> ShardLocation {
+        self.table.load().location(shard)
     }
 
     /// Whether this node lives as this incarnation.
@@ -104,13 +104,13 @@ impl Ownership {
     }
 
     /// Returns once the shard's entry is another than `seen`. Cancel safe.
-    pub async fn changed(&self, shard: ShardId, seen: Entry) {
+    pub async fn changed(&self, shard: ShardId, seen: ShardLocation) {
         let news = &self.news[usize::from(shard.get())];
         loop {
             let mut told = std::pin::pin!(news.notified());
             // Before the table is read: whatever is published later is heard.
             told.as_mut().enable();
-            if self.entry(shard) != seen {
+            if self.location(shard) != seen {
                 return;
             }
             told.await;
@@ -160,7 +160,7 @@ impl Ownership {
     fn tell(&self, before: &Table) {
         let now = self.table.load();
         for (shard, news) in ShardId::all().zip(self.news.iter()) {
-            if before.entry(shard) != now.entry(shard) {
+            if before.location(shard) != now.location(shard) {
                 news.notify_waiters();
             }
         }
@@ -203,9 +203,9 @@ mod tests {
         }
     }
 
-    fn entry(ownership: &Ownership, id: u16) -> (u64, Owner) {
-        let Entry { epoch, owner } = ownership.entry(ShardId::new(id).unwrap());
-        (epoch.get(), owner)
+    fn location(ownership: &Ownership, id: u16) -> (u64, Holder) {
+        let ShardLocation { epoch, holder } = ownership.location(ShardId::new(id).unwrap());
+        (epoch.get(), holder)
     }
 
     fn nodes() -> [NodeRow; 3] {
@@ -233,20 +233,20 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_here_elsewhere_or_nobodys() {
+    fn a_shard_is_local_a_peers_or_unowned() {
         let ownership = published();
-        assert_eq!(entry(&ownership, 0), (4, Owner::Here));
-        assert_eq!(entry(&ownership, 1), (5, Owner::Elsewhere(incarnation(2))));
-        assert_eq!(entry(&ownership, 2), (6, Owner::Nobody), "its owner is dead");
-        assert_eq!(entry(&ownership, 3), (7, Owner::Nobody));
-        assert_eq!(entry(&ownership, 4), (0, Owner::Nobody), "never heard of");
+        assert_eq!(location(&ownership, 0), (4, Holder::Local));
+        assert_eq!(location(&ownership, 1), (5, Holder::Peer(incarnation(2))));
+        assert_eq!(location(&ownership, 2), (6, Holder::Unowned), "its owner ended");
+        assert_eq!(location(&ownership, 3), (7, Holder::Unowned));
+        assert_eq!(location(&ownership, 4), (0, Holder::Unowned), "it has no row");
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_a_shard_hears_of_its_next_owner_and_nobody_elses() {
+    async fn waiting_for_a_shard_ends_with_its_next_owner_and_with_no_other_shards() {
         let ownership = published();
         let shard = ShardId::new(0).unwrap();
-        let seen = ownership.entry(shard);
+        let seen = ownership.location(shard);
         let mut waiting = std::pin::pin!(ownership.changed(shard, seen));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         ownership.learn(ShardId::new(1).unwrap(), fence(6, 2));
@@ -256,43 +256,43 @@ mod tests {
         tokio::time::timeout(std::time::Duration::from_secs(5), waiting)
             .await
             .unwrap();
-        // What came before one began to wait is not waited for.
+        // A change before the call ends the wait at once.
         ownership.changed(shard, seen).await;
     }
 
     #[test]
-    fn what_was_learned_wins_over_older_rows_and_gives_way_to_newer_ones() {
+    fn a_learned_owner_replaces_older_rows_and_is_replaced_by_newer_ones() {
         let ownership = published();
         let shard = ShardId::new(0).unwrap();
         ownership.learn(shard, fence(5, 2));
-        assert_eq!(entry(&ownership, 0), (5, Owner::Elsewhere(incarnation(2))));
-        // Read before the hand-over, published after it.
+        assert_eq!(location(&ownership, 0), (5, Holder::Peer(incarnation(2))));
+        // Read before the hand-off, published after it.
         ownership.publish(incarnation(1), &nodes(), &[row(0, 4, Some(1))]);
-        assert_eq!(entry(&ownership, 0), (5, Owner::Elsewhere(incarnation(2))));
+        assert_eq!(location(&ownership, 0), (5, Holder::Peer(incarnation(2))));
         ownership.learn(shard, fence(4, 1));
-        assert_eq!(entry(&ownership, 0), (5, Owner::Elsewhere(incarnation(2))));
+        assert_eq!(location(&ownership, 0), (5, Holder::Peer(incarnation(2))));
         ownership.publish(incarnation(1), &nodes(), &[row(0, 6, Some(1))]);
-        assert_eq!(entry(&ownership, 0), (6, Owner::Here));
+        assert_eq!(location(&ownership, 0), (6, Holder::Local));
     }
 
     #[test]
-    fn a_released_shard_is_nobodys_in_the_same_epoch() {
+    fn a_released_shard_is_unowned_in_the_same_epoch() {
         let ownership = published();
         ownership.publish(incarnation(1), &nodes(), &[row(1, 5, None)]);
-        assert_eq!(entry(&ownership, 1), (5, Owner::Nobody));
+        assert_eq!(location(&ownership, 1), (5, Holder::Unowned));
     }
 
     #[test]
-    fn a_fresh_incarnation_begins_with_nothing_and_takes_no_rows_of_its_predecessor() {
+    fn a_fresh_incarnation_begins_with_an_empty_table_and_ignores_rows_of_its_predecessor() {
         let ownership = published();
         let before = ownership.table();
         ownership.live_as(incarnation(9));
         ownership.publish(incarnation(1), &nodes(), &[row(0, 4, Some(1))]);
-        assert_eq!(entry(&ownership, 0), (0, Owner::Nobody));
+        assert_eq!(location(&ownership, 0), (0, Holder::Unowned));
         // A database that went backwards is believed.
         ownership.publish(incarnation(9), &nodes(), &[row(0, 2, Some(9))]);
-        assert_eq!(entry(&ownership, 0), (2, Owner::Here));
-        // Whoever still holds the old table sees it unchanged.
-        assert_eq!(before.entry(ShardId::new(0).unwrap()).owner, Owner::Here);
+        assert_eq!(location(&ownership, 0), (2, Holder::Local));
+        // A table that is still held does not change.
+        assert_eq!(before.location(ShardId::new(0).unwrap()).holder, Holder::Local);
     }
 }

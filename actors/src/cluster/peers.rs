@@ -1,48 +1,33 @@
-//! What membership and links tell each other: membership whom there is, links whom they reach.
+//! What membership and links tell each other: membership which peers there are, links which of them they
+//! reach.
 
-use crate::ids::{CouponId, Fence, Incarnation, NodeId, ShardId};
+use crate::ids::{Fence, Incarnation, PeerAddress, ShardId};
 use crate::time::Moment;
 
-/// Another node that lives, as its row says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// Its name.
-    pub node: NodeId,
-    /// Its present life.
-    pub incarnation: Incarnation,
-    /// Where its links are reached.
-    pub address: String,
-}
-
-/// The links of a node, as membership knows them. Every call returns at once: membership has a beat to keep.
+/// The links of a node, as membership and shards use them. No call waits: membership has a beat to keep.
 pub trait Peers: Send + Sync + 'static {
-    /// This node lives as this incarnation from now on.
+    /// This node is this incarnation from now on.
     fn live_as(&self, me: Incarnation);
 
-    /// These live besides us, by rows read after `asked_at`: there are no others.
+    /// These are all the peers that live, by rows read after `asked_at`.
     fn know(&self, asked_at: Moment, peers: Vec<PeerAddress>);
 
-    /// Whom we are linked to.
+    /// Returns the peers that this node is linked to.
     fn linked(&self) -> Vec<Incarnation>;
 
-    /// Whether the system refuses a new connection to it: nobody listens there any more. A handshake that
-    /// fails is no such refusal.
+    /// Returns true if the system of this peer refuses new connections, so that nothing listens there any more.
+    /// A handshake that fails is no such refusal.
     fn refuses(&self, peer: Incarnation) -> bool;
 
-    /// Tell this peer that a shard is about to be handed to it, so that it loads these coupons ahead. Only a
-    /// hint: it may be lost.
-    fn expect(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>);
-
-    /// Tell this peer that what it wished to be loaded ahead of a shard is, as far as that was possible. Only
-    /// a hint too.
+    /// Tells this peer that what it asked to be loaded ahead of a shard is loaded, as far as that was possible.
+    /// A hint: it may be lost.
     fn loaded_ahead(&self, peer: Incarnation, shard: ShardId);
 
-    /// Tell peers that a shard was handed over, and is owned under this fence now. Only a hint: the rows say
-    /// so too.
-    fn moved(&self, shard: ShardId, to: Fence);
+    /// Tells all peers that a shard is owned under this fence now. A hint: the rows say so too.
+    fn publish(&self, shard: ShardId, fence: Fence);
 }
 
-/// Of a node that has no peers.
+/// The links of a node that has no peers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPeers;
 
@@ -59,9 +44,7 @@ impl Peers for NoPeers {
         false
     }
 
-    fn expect(&self, _peer: Incarnation, _shard: ShardId, _coupons: Vec<CouponId>) {}
-
     fn loaded_ahead(&self, _peer: Incarnation, _shard: ShardId) {}
 
-    fn moved(&self, _shard: ShardId, _to: Fence) {}
+    fn publish(&self, _shard: ShardId, _fence: Fence) {}
 }

@@ -1,9 +1,9 @@
 //! All issuances of one coupon in memory, packed: about 35 bytes each beside the bytes of the user id and the
 //! request key.
 //!
-//! Sequence `n` is record `n - 1`, so nothing is stored to find it. Records stand in blocks that never move;
-//! the texts of a block share one buffer. A user's issuances are chained from the latest back, and an index
-//! that holds only record numbers finds the latest.
+//! Sequence `n` is record `n - 1`, so no index by sequence is needed. Records are in blocks that never move,
+//! and the texts of a block share one buffer. A user's issuances are chained from the latest back, and an
+//! index of record numbers finds the latest.
 
 use std::hash::BuildHasher;
 
@@ -11,37 +11,53 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::coupon::offer::Issuance;
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
-use crate::store::LoadedIssuance;
 use crate::time::{MICROS_PER_DAY, Timestamp};
 
-/// Records in a block: large enough that blocks cost nothing beside records, small enough that a coupon of
-/// ten costs little more than ten.
+/// Records in a block: large enough that the cost of blocks is negligible, small enough that a coupon with
+/// ten issuances does not cost much more than these.
 const BLOCK_RECORDS: usize = 1024;
-/// In place of a record number: there is none.
+/// Stands in place of a record number where there is none.
 const NONE: u32 = u32::MAX;
 
-/// Why an issuance cannot follow those that are here.
+/// An issuance as it is read when its owner is loaded. It is borrowed, as there may be a million.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadedIssuance<'a> {
+    /// Its sequence.
+    pub sequence: Sequence,
+    /// The user that has it, of the form of a [`UserId`].
+    pub user: &'a str,
+    /// Counts the user's issuances of this coupon, from 1.
+    pub nth: u8,
+    /// The key of its request, of the form of a [`RequestKey`].
+    pub key: &'a str,
+    /// When it was decided.
+    pub issued_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Why an issuance cannot be the next one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfLine {
     /// Its sequence is not the next one.
-    #[error("sequence {found} stands where {expected} should")]
+    #[error("found sequence {found}, expected {expected}")]
     Sequence {
-        /// The next one.
+        /// The next sequence.
         expected: Sequence,
-        /// The one it has.
+        /// The issuance's sequence.
         found: Sequence,
     },
-    /// It is not the user's next of this coupon.
-    #[error("sequence {sequence} is the user's number {found} where {expected} should be")]
+    /// Its `nth` is not the next one of its user.
+    #[error("sequence {sequence} has nth {found}, expected {expected}")]
     Nth {
-        /// Whose.
+        /// The issuance's sequence.
         sequence: Sequence,
-        /// The user's next.
+        /// The next `nth` of its user.
         expected: u8,
-        /// The one it has.
+        /// The issuance's `nth`.
         found: u8,
     },
-    /// The user id, the key or the expiry cannot have been written by this program.
+    /// This program cannot have written the user id, the key or the expiry.
     #[error("sequence {0} holds values that no owner writes")]
     Value(Sequence),
 }
@@ -63,8 +79,8 @@ struct Block {
 }
 
 impl Block {
-    /// An empty block with room for as much as this one holds, so that it is allocated once: buffers that
-    /// grow beside a rush of small allocations leave holes behind that are as large as themselves.
+    /// Returns an empty block with room for as much as this one holds, so that it is allocated once. Buffers
+    /// that grow during many small allocations leave holes as large as themselves.
     fn successor(&self) -> Self {
         Self {
             records: Vec::with_capacity(BLOCK_RECORDS),
@@ -76,9 +92,9 @@ impl Block {
 #[derive(Debug, Clone, Copy)]
 struct Record {
     issued_at_micros: i64,
-    /// Where in the block's texts the user id begins; the key follows it.
+    /// Where in the block's texts the user id begins. The key follows it.
     text: u32,
-    /// The user's issuance before this, or [`NONE`].
+    /// The record of the user's previous issuance, or [`NONE`].
     previous: u32,
     /// Days from issuing to expiry; 0 if it does not expire.
     days: u16,
@@ -99,22 +115,27 @@ impl Issued {
         }
     }
 
-    /// The highest sequence.
+    /// Returns the coupon.
+    pub fn coupon(&self) -> CouponId {
+        self.coupon
+    }
+
+    /// Returns the highest sequence.
     pub fn last(&self) -> Sequence {
         Sequence::new(u64::from(self.count))
     }
 
-    /// The user's latest issuance.
+    /// Returns the user's latest issuance.
     pub fn latest(&self, user: &UserId) -> Option<Issuance> {
         self.find(user.as_str()).map(|index| self.issuance(index))
     }
 
-    /// How many the user has.
+    /// Returns how many issuances the user has.
     pub fn count_of(&self, user: &UserId) -> u8 {
         self.find(user.as_str()).map_or(0, |index| self.record(index).nth)
     }
 
-    /// The user's issuance that answered the request with this key.
+    /// Returns the user's issuance whose request had this key.
     pub fn answered(&self, user: &UserId, key: &RequestKey) -> Option<Issuance> {
         let mut next = self.find(user.as_str())?;
         loop {
@@ -128,7 +149,7 @@ impl Issued {
         }
     }
 
-    /// Whether this very issuance is the last.
+    /// Returns true if the last issuance is identical to this one.
     pub fn ends_with(&self, other: &LoadedIssuance<'_>) -> bool {
         let Some(index) = self
             .count
@@ -145,7 +166,11 @@ impl Issued {
             && days_between(other.issued_at, other.expires_at) == Some(record.days)
     }
 
-    /// Takes the next issuance.
+    /// Adds the next issuance.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot follow the last one. Nothing is added then.
     pub fn push(&mut self, next: &LoadedIssuance<'_>) -> Result<(), OutOfLine> {
         let expected = self.last().next();
         if next.sequence != expected {
@@ -184,12 +209,12 @@ impl Issued {
         Ok(())
     }
 
-    /// Every user who has one, each as often as they have, in order of sequence.
+    /// Returns the user of each issuance, in order of sequence.
     pub fn users(&self) -> impl Iterator<Item = &str> {
         (0..self.count).map(|index| as_text(self.user(index)))
     }
 
-    /// Bytes held, for the promise about memory.
+    /// Returns how many bytes it holds.
     pub fn bytes(&self) -> usize {
         let blocks: usize = self
             .blocks
@@ -225,7 +250,7 @@ impl Issued {
         index
     }
 
-    /// Makes the index show `index` as its user's latest.
+    /// Enters `index` as its user's latest issuance.
     fn point(&mut self, index: u32) {
         let Self {
             blocks,
@@ -297,13 +322,14 @@ fn as_text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("taken from a str")
 }
 
-/// Whole days from issuing to expiry, 0 for none; `None` if no offer leads to such an expiry.
+/// Returns the whole days from issuing to expiry, 0 without expiry; `None` if no offer leads to such an
+/// expiry.
 fn days_between(issued_at: Timestamp, expires_at: Option<Timestamp>) -> Option<u16> {
     let Some(expires_at) = expires_at else {
         return Some(0);
     };
     let micros = expires_at.as_micros() - issued_at.as_micros();
-    // Rounded up: an expiry cut off at the end of time is less than its days away.
+    // Rounded up: an expiry that was capped at the last possible time is less than its days away.
     let days = u16::try_from((micros + MICROS_PER_DAY - 1).div_euclid(MICROS_PER_DAY))
         .ok()
         .filter(|&days| days > 0)?;
@@ -330,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_issuances_are_found_by_key_and_from_the_latest() {
+    fn a_users_issuances_are_found_by_key_and_by_being_the_latest() {
         let mut issued = Issued::new(CouponId::new(7).unwrap());
         for (sequence, user, nth, key) in [(1, "alice", 1, "a"), (2, "bob", 1, "a"), (3, "alice", 2, "b")] {
             issued.push(&loaded(sequence, user, nth, key)).unwrap();
@@ -351,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_owner_wrote_is_not_taken() {
+    fn an_issuance_that_no_owner_can_have_written_is_refused() {
         let mut issued = Issued::new(CouponId::new(7).unwrap());
         issued.push(&loaded(1, "alice", 1, "a")).unwrap();
         assert!(matches!(
@@ -384,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_issuances_fit_in_their_memory() {
+    fn a_million_issuances_take_less_than_80_megabytes() {
         let mut issued = Issued::new(CouponId::new(7).unwrap());
         for number in 1..=1_000_000_u64 {
             let (user, key) = (format!("user-{number:011}"), format!("key-{number:018}"));

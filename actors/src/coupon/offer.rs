@@ -1,6 +1,6 @@
-//! What administrators set about a coupon, what a request would meet, and what one issuance is.
+//! What administrators set about a coupon, its phase, and an issuance.
 //!
-//! Plain values: nothing here decides who gets a coupon, nothing here knows how it is stored.
+//! These are plain values. They do not decide which user gets a coupon, and do not know how they are stored.
 
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use crate::time::Timestamp;
@@ -19,34 +19,34 @@ pub const AMOUNT_MAX: u64 = crate::ids::ID_MAX;
 /// What a coupon takes off an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discount {
-    /// So many of the currency's smallest unit, at least 1.
+    /// An amount in the currency's smallest unit, at least 1.
     Amount(u64),
-    /// So many percent, 1 to 100.
+    /// A percentage, 1 to 100.
     Rate(u8),
 }
 
-/// What administrators set; [`Offer::check`] says whether it makes sense.
+/// What administrators set. [`Offer::check`] tells what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// 1 to [`TITLE_CHARS_MAX`] Unicode scalars.
+    /// Its title, 1 to [`TITLE_CHARS_MAX`] Unicode scalar values.
     pub title: String,
-    /// What it takes off, if that is said.
+    /// What it takes off an order, if that is set.
     pub discount: Option<Discount>,
-    /// Smallest order it may be used on, in the currency's smallest unit.
+    /// Smallest order that it may be used on, in the currency's smallest unit.
     pub min_order_amount: Option<u64>,
-    /// How many there are, 1 to [`TOTAL_QUANTITY_MAX`]; `None`: unlimited.
+    /// How many there are, 1 to [`TOTAL_QUANTITY_MAX`]; `None` if unlimited.
     pub total_quantity: Option<u64>,
-    /// How many one user may have, 1 to [`PER_USER_LIMIT_MAX`]. Fixed when the coupon is made.
+    /// How many one user may have, 1 to [`PER_USER_LIMIT_MAX`]. Fixed when the coupon is created.
     pub per_user_limit: u8,
-    /// The first moment at which it is issued.
+    /// The beginning of the window, inclusive.
     pub starts_at: Option<Timestamp>,
-    /// The first moment at which it is not issued any more.
+    /// The end of the window, exclusive.
     pub ends_at: Option<Timestamp>,
     /// Days from issuing to expiry, 1 to [`USE_WITHIN_DAYS_MAX`].
     pub use_within_days: Option<u16>,
 }
 
-/// One thing that is wrong with an offer: the field, and what it must be.
+/// A field of an offer that is wrong, and what it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidField {
     /// Name of the field, as in the API.
@@ -55,7 +55,7 @@ pub struct InvalidField {
     pub message: &'static str,
 }
 
-/// Every field that can be wrong, and what is said of it.
+/// Every message about a field.
 const INVALID_FIELDS: [(&str, &str); 13] = [
     ("title", "must have 1 to 200 characters"),
     ("title", "must not contain U+0000"),
@@ -75,13 +75,13 @@ const INVALID_FIELDS: [(&str, &str); 13] = [
     ("status", UNKNOWN_RULE),
 ];
 
-/// What is said of half a discount.
+/// The message about a discount with only a kind or only a value.
 const MISSING: &str = "is missing, and there was no discount before";
-/// What is said where another node, of a newer release, knows a rule that this one does not.
+/// The message in place of one that only a newer release knows.
 const UNKNOWN_RULE: &str = "is not accepted";
 
 impl InvalidField {
-    /// The same as another node said it.
+    /// Returns the field and message that another node sent, or the nearest that this release knows.
     pub fn named(field: &str, message: &str) -> Self {
         let known = INVALID_FIELDS
             .iter()
@@ -99,7 +99,7 @@ impl InvalidField {
 }
 
 impl Offer {
-    /// An offer without limits, but that a user may have one.
+    /// Makes an offer with this title and no limits, except that a user may have one.
     pub fn titled(title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
@@ -113,7 +113,7 @@ impl Offer {
         }
     }
 
-    /// Everything that is wrong with this offer; empty if it can stand.
+    /// Returns everything that is wrong with this offer; empty if nothing is.
     pub fn check(&self) -> Vec<InvalidField> {
         let mut errors = Vec::new();
         let mut must = |holds: bool, field, message| {
@@ -174,7 +174,7 @@ impl Offer {
     }
 }
 
-/// What administrators said may happen with a coupon.
+/// The status that administrators set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     /// Issued, within its window and quantity.
@@ -186,7 +186,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The name in the API and in rows.
+    /// Returns the name in the API and in rows.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -195,7 +195,7 @@ impl Status {
         }
     }
 
-    /// The inverse of [`Self::as_str`].
+    /// Returns the value with this name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Open, Self::Paused, Self::Closed]
             .into_iter()
@@ -203,7 +203,7 @@ impl Status {
     }
 }
 
-/// What an issue request would meet.
+/// What decides an issue request at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Closed by an administrator.
@@ -214,14 +214,14 @@ pub enum Phase {
     Scheduled,
     /// Its window is over.
     Ended,
-    /// All are given out.
+    /// All are issued.
     SoldOut,
     /// It is issued.
     Live,
 }
 
 impl Phase {
-    /// All of them, in the order in which they take precedence.
+    /// All phases, in order of precedence.
     pub const ALL: [Self; 6] = [
         Self::Closed,
         Self::Paused,
@@ -231,7 +231,7 @@ impl Phase {
         Self::Live,
     ];
 
-    /// The name in the API.
+    /// Returns the name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -243,32 +243,32 @@ impl Phase {
         }
     }
 
-    /// The inverse of [`Self::as_str`].
+    /// Returns the value with this name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|phase| phase.as_str() == text)
     }
 }
 
-/// A coupon: the offer, and what has become of it by administrators' changes.
+/// A coupon: the offer, and what administrators' changes made of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coupon {
-    /// Which one.
+    /// Its id.
     pub id: CouponId,
     /// What administrators set.
     pub offer: Offer,
-    /// What they said may happen.
+    /// The status that they set.
     pub status: Status,
     /// Counts administrators' changes, from 1.
     pub version: u64,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When an administrator last changed it.
     pub updated_at: Timestamp,
 }
 
 impl Coupon {
-    /// What a request would meet at `now` with `issued` given out. The order of the checks is the order of
-    /// precedence of refusals.
+    /// Returns the phase at `now`, with `issued` as the highest sequence. The order of the checks is the
+    /// order of precedence of refusals.
     pub fn phase(&self, now: Timestamp, issued: Sequence) -> Phase {
         match self.status {
             Status::Closed => Phase::Closed,
@@ -280,7 +280,7 @@ impl Coupon {
         }
     }
 
-    /// Whether nothing is left once `issued` are given out.
+    /// Returns true if none is left when `issued` is the highest sequence.
     pub fn is_sold_out(&self, issued: Sequence) -> bool {
         self.offer
             .total_quantity
@@ -288,7 +288,7 @@ impl Coupon {
     }
 }
 
-/// A coupon and how far it has come, as read from the store.
+/// A coupon and its highest sequence, as read from the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CouponView {
     /// The coupon.
@@ -300,21 +300,21 @@ pub struct CouponView {
 /// One coupon given to one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuance {
-    /// Which coupon, and its place in it.
+    /// The coupon, and the sequence.
     pub id: IssuanceId,
-    /// Who has it.
+    /// The user that has it.
     pub user: UserId,
-    /// The user's first, second … of this coupon, from 1.
+    /// Counts the user's issuances of this coupon, from 1.
     pub nth: u8,
-    /// The request it answered.
+    /// The key of its request.
     pub key: RequestKey,
     /// When the owner decided it.
     pub issued_at: Timestamp,
-    /// Until when it can be used: `issued_at` and the offer's days as they were then.
+    /// When it expires: `issued_at` and the offer's days, as they were then.
     pub expires_at: Option<Timestamp>,
 }
 
-/// Of which kind a discount is.
+/// The kind of a discount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiscountKind {
     /// [`Discount::Amount`]
@@ -323,17 +323,17 @@ pub enum DiscountKind {
     Rate,
 }
 
-/// A change of a discount: what is not set stays as it was, if there was a discount.
+/// A change of a discount. What is not set stays as it was, if there was a discount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiscountPatch {
-    /// New kind.
+    /// The new kind.
     pub kind: Option<DiscountKind>,
-    /// New value.
+    /// The new value.
     pub value: Option<u64>,
 }
 
 impl Discount {
-    /// The discount of this kind and value; a value that no discount of the kind has becomes one that
+    /// Makes the discount of this kind and value. A value that the kind cannot hold becomes one that
     /// [`Offer::check`] refuses.
     pub fn new(kind: DiscountKind, value: u64) -> Self {
         match kind {
@@ -342,7 +342,7 @@ impl Discount {
         }
     }
 
-    /// Its kind and value.
+    /// Returns its kind and value.
     pub fn parts(self) -> (DiscountKind, u64) {
         match self {
             Self::Amount(value) => (DiscountKind::Amount, value),
@@ -366,27 +366,31 @@ impl DiscountPatch {
     }
 }
 
-/// A change by an administrator: what is to be set, where `Some` (and within it `None` clears).
+/// A change by an administrator. `Some` sets a field, and `Some(None)` clears it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OfferPatch {
-    /// New title.
+    /// The title.
     pub title: Option<String>,
-    /// What is to be changed of the discount, or no discount.
+    /// Parts of the discount, or no discount.
     pub discount: Option<Option<DiscountPatch>>,
-    /// New or no smallest order.
+    /// The smallest order.
     pub min_order_amount: Option<Option<u64>>,
-    /// New or no quantity.
+    /// The quantity.
     pub total_quantity: Option<Option<u64>>,
-    /// New or no beginning.
+    /// The beginning of the window.
     pub starts_at: Option<Option<Timestamp>>,
-    /// New or no end.
+    /// The end of the window.
     pub ends_at: Option<Option<Timestamp>>,
-    /// New or no expiry.
+    /// Days from issuing to expiry.
     pub use_within_days: Option<Option<u16>>,
 }
 
 impl OfferPatch {
-    /// The offer with this patch on it, not checked further; an error if the patch leaves half a discount.
+    /// Returns the offer with this patch applied. It is not checked further.
+    ///
+    /// # Errors
+    ///
+    /// If the patch leaves a discount without a kind or a value.
     pub fn apply(&self, offer: &Offer) -> Result<Offer, InvalidField> {
         let discount = match self.discount {
             None => offer.discount,
@@ -411,7 +415,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_another_node_finds_wrong_is_said_in_the_same_words() {
+    fn messages_of_another_node_are_kept_word_for_word() {
         let offer = |discount, starts_at: i64| Offer {
             title: "\0".repeat(TITLE_CHARS_MAX + 1),
             discount: Some(discount),

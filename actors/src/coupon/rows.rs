@@ -1,4 +1,139 @@
-//! The rows of coupons and issuances, a folder for each database.
+//! The rows of coupons and issuances: what is created and read without an owner and, in a folder for each
+//! database, how everything is stored.
 
 pub mod mysql;
 pub mod sqlite;
+
+use async_trait::async_trait;
+
+use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Offer, Status};
+use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use crate::store::Result;
+use crate::time::Timestamp;
+
+/// A coupon to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCoupon {
+    /// Identity of the request. The same key again gives the first coupon.
+    pub key: RequestKey,
+    /// The offer, already checked.
+    pub offer: Offer,
+    /// `Open` or `Paused`.
+    pub status: Status,
+    /// When it is created.
+    pub created_at: Timestamp,
+}
+
+impl NewCoupon {
+    /// Returns what the request asks for, in a canonical form. It is stored with the coupon and compared when
+    /// the key is used again, as the coupon itself may have changed since.
+    pub fn body(&self) -> String {
+        let (kind, value) = match self.offer.discount {
+            None => (None, None),
+            Some(Discount::Amount(value)) => (Some("amount"), Some(value)),
+            Some(Discount::Rate(value)) => (Some("rate"), Some(u64::from(value))),
+        };
+        let body = CreationBody {
+            title: &self.offer.title,
+            discount_kind: kind,
+            discount_value: value,
+            min_order_amount: self.offer.min_order_amount,
+            total_quantity: self.offer.total_quantity,
+            per_user_limit: self.offer.per_user_limit,
+            starts_at: self.offer.starts_at.map(Timestamp::as_micros),
+            ends_at: self.offer.ends_at.map(Timestamp::as_micros),
+            use_within_days: self.offer.use_within_days,
+            status: self.status.as_str(),
+        };
+        // Texts and numbers under fixed names always have a JSON form.
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+/// The canonical form is stored. So fields keep their order, and a new field is left out where it is not set:
+/// then it still compares equal to what was stored before.
+#[derive(serde::Serialize)]
+struct CreationBody<'a> {
+    title: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discount_kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discount_value: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_order_amount: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_quantity: Option<u64>,
+    per_user_limit: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starts_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    use_within_days: Option<u16>,
+    status: &'static str,
+}
+
+/// The result of creating a coupon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// It is new.
+    New(Coupon),
+    /// The same request with this key created it before. This is the coupon as it is now.
+    Before(CouponView),
+    /// Another request with this key created a coupon.
+    KeyReused,
+}
+
+/// One page of coupons, newest (highest id) first.
+#[derive(Debug, Clone, Copy)]
+pub struct CouponQuery {
+    /// Only coupons with a lower id.
+    pub before: Option<CouponId>,
+    /// At most so many coupons.
+    pub limit: u32,
+}
+
+/// Where a page of a user's issuances begins: after this issuance, in the order newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserCursor {
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// Its id, which orders issuances of the same microsecond.
+    pub id: IssuanceId,
+}
+
+/// Creating coupons, and reads of coupons and issuances.
+///
+/// Cancel safety: a dropped future may leave its statement running. It takes effect whole or not at all.
+#[async_trait]
+pub trait CouponRows: Send + Sync + 'static {
+    /// Creates a coupon.
+    async fn create_coupon(&self, new: &NewCoupon) -> Result<Created>;
+
+    /// Returns one coupon and its highest stored sequence.
+    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>>;
+
+    /// Returns a page of coupons.
+    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>>;
+
+    /// Returns one issuance.
+    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>>;
+
+    /// Returns a page of a user's issuances, newest first. There is no index in that order, as it would slow
+    /// every issuance down: all issuances of the user are read and sorted for each page.
+    async fn issuances_of_user(
+        &self,
+        user: &UserId,
+        after: Option<UserCursor>,
+        limit: u32,
+    ) -> Result<Vec<Issuance>>;
+
+    /// Returns a page of a coupon's issuances after a sequence, by sequence; of one user if named.
+    async fn issuances_of_coupon(
+        &self,
+        coupon: CouponId,
+        user: Option<&UserId>,
+        after: Sequence,
+        limit: u32,
+    ) -> Result<Vec<Issuance>>;
+}

@@ -1,24 +1,24 @@
-//! Completing what was read ahead of ownership. Issuances are only ever added, in order, and none is changed:
-//! so what was read under no fence is the beginning of what is there, and just the tail is missing. The
-//! coupon itself may be another by now, and is not kept.
+//! Completing issuances that were loaded ahead of ownership. Issuances are only added, in order, and none
+//! changes: so what was read under no fence is the beginning of what is stored, and only the tail is missing.
+//! The coupon's own row may have changed, and is read anew.
 
-use crate::coupon::issued::{Issued, OutOfLine};
-use crate::ids::Sequence;
-use crate::store::LoadedIssuance;
+use crate::coupon::issued::{Issued, LoadedIssuance, OutOfLine};
+use crate::ids::{CouponId, Sequence};
 
-/// Takes what is stored from the last issuance on that was read ahead. That one is read once more: a database
-/// that went back behind it in between, and may have others in its place, is found out.
+/// Issuances loaded ahead, and the tail that is read under a fence. The last issuance that was loaded ahead
+/// is read once more: that shows if the database went back behind it in between, and holds another one or
+/// none in its place.
 #[derive(Debug)]
 pub struct Tail {
     issued: Issued,
-    /// The last one read ahead is there still, or there is none.
+    /// True once the last one loaded ahead was read again, or if there is none.
     begins: bool,
-    /// Another stands in its place.
+    /// True if another issuance is in its place.
     differs: bool,
 }
 
 impl Tail {
-    /// To these.
+    /// Begins with the issuances that were loaded ahead.
     pub fn of(issued: Issued) -> Self {
         let begins = issued.last() == Sequence::NONE;
         Self {
@@ -28,12 +28,21 @@ impl Tail {
         }
     }
 
-    /// After which sequence to read; strictly once the fence is committed.
+    /// Returns the sequence after which to begin to read, once the fence is committed.
     pub fn after(&self) -> Sequence {
         self.issued.last().previous()
     }
 
-    /// Takes the next one that was read.
+    /// Returns the coupon.
+    pub fn coupon(&self) -> CouponId {
+        self.issued.coupon()
+    }
+
+    /// Takes the next issuance that was read.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot follow the one before.
     pub fn take(&mut self, next: &LoadedIssuance<'_>) -> Result<(), OutOfLine> {
         if self.differs {
             return Ok(());
@@ -46,7 +55,8 @@ impl Tail {
         Ok(())
     }
 
-    /// All of them; `None` where what was read ahead is not what is stored, so that it must be read whole.
+    /// Returns all issuances; `None` if what was loaded ahead is not what is stored, so that everything must
+    /// be read.
     pub fn complete(self) -> Option<Issued> {
         (self.begins && !self.differs).then_some(self.issued)
     }
@@ -55,7 +65,6 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::CouponId;
     use crate::time::Timestamp;
 
     fn row(sequence: u64, user: &str) -> LoadedIssuance<'_> {
@@ -88,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_alone_is_read_and_completes_what_was_read_ahead() {
+    fn only_the_tail_is_read_and_completes_what_was_loaded_ahead() {
         assert_eq!(ahead(&["ann", "bob"]).after(), Sequence::new(1));
         assert_eq!(
             completed(ahead(&["ann", "bob"]), &["ann", "bob", "cy"]).unwrap(),
@@ -103,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_went_back_behind_what_was_read_ahead_is_read_whole() {
+    fn a_database_that_went_back_behind_what_was_loaded_ahead_is_read_whole() {
         assert_eq!(completed(ahead(&["ann", "bob"]), &["ann"]), None);
         assert_eq!(completed(ahead(&["ann", "bob"]), &["ann", "cy"]), None);
         assert_eq!(completed(ahead(&["ann", "bob"]), &["ann", "cy", "bob"]), None);
     }
 
     #[test]
-    fn what_does_not_follow_is_not_taken() {
+    fn an_issuance_that_does_not_follow_is_refused() {
         let mut tail = ahead(&["ann"]);
         tail.take(&row(1, "ann")).unwrap();
         assert!(matches!(

@@ -1,207 +1,113 @@
-//! What this node says to peers and hears of them besides requests and answers: what is sold out, what
-//! changes made untrue, who has a shard now.
+//! What this node exchanges with peers: requests and answers, which things are sold out, which changes made that
+//! untrue, and which node owns a shard now.
 //!
-//! Hands requests of peers to the shards here, and what doors and hand-offs have to say to those concerned.
-//! Nothing here waits.
+//! It hands requests of peers to the shards here, and what doors and hand-offs have to say to their parts of the
+//! node. Nothing here waits.
+
+pub(crate) mod news;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
 
+use crate::admission::Admission;
 use crate::cluster::lease::Lease;
-use crate::cluster::ownership::{Entry, Owner, Ownership};
-use crate::ids::{CouponId, Epoch, Fence, Incarnation, ShardId};
-use crate::link::frame::{NOTICE_BYTES_MAX, Unreadable};
-use crate::link::{Notices, Requests};
-use crate::metrics::{peer_handles, shard_moved};
+use crate::cluster::ownership::{Holder, Ownership, ShardLocation};
+use crate::engine::exchange::news::News;
+use crate::engine::payload::{OwnerPayload, RemoteAsk};
+use crate::ids::{Fence, Incarnation, ShardId};
+use crate::link::frame::{MESSAGE_BYTES_MAX, Unreadable};
+use crate::link::{AnswerPath, Handler};
+use crate::metrics::{handles, peer_handles, shard_moved};
 use crate::owning::door::board::{Changes, NOTICE_AROUND_BYTES, WITHDRAWN_MAX};
-use crate::owning::door::notice::WRITTEN_BYTES_MAX;
-use crate::owning::door::peers::Acquaintances;
+use crate::owning::door::notice::NOTICE_BYTES_MAX;
+use crate::owning::door::peers::KnownPeers;
 use crate::owning::door::{Board, Door, Notice};
-use crate::owning::message::{Request, Setback};
+use crate::owning::kind::Kind;
+use crate::owning::request::{Answer, RemoteCaller, Reply, Request, Setback};
 use crate::owning::shard::ShardHandle;
 use crate::time::{self, Moment};
 
 /// Room for notices in an answer: what withdrawals and numbers leave. At least one notice always has room.
-const ANSWER_NOTICES_BYTES_MAX: usize = NOTICE_BYTES_MAX - 10 * WITHDRAWN_MAX - 1024;
-const _: () = assert!(ANSWER_NOTICES_BYTES_MAX > WRITTEN_BYTES_MAX + NOTICE_AROUND_BYTES);
+const ANSWER_NOTICES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - ID_BYTES_MAX * WITHDRAWN_MAX - 1024;
+const _: () = assert!(ANSWER_NOTICES_BYTES_MAX > NOTICE_BYTES_MAX + NOTICE_AROUND_BYTES);
 
-/// News for a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum News {
-    /// The shard is owned under this fence now.
-    Moved {
-        /// Which.
-        shard: ShardId,
-        /// By whom, and in which epoch.
-        to: Fence,
-    },
-    /// What was to be loaded ahead of the shard is.
-    LoadedAhead {
-        /// Of which.
-        shard: ShardId,
-    },
-    /// Nothing below this version of the coupon counts any more.
-    Widened {
-        /// Which.
-        coupon: CouponId,
-        /// Its version since.
-        version: u64,
-    },
-}
-
-impl News {
-    /// As they go to a peer.
-    pub(crate) fn write(&self) -> Vec<u8> {
-        let kind = match *self {
-            Self::Moved { shard, to } => Kind::Moved(Moved {
-                shard: u32::from(shard.get()),
-                epoch: to.epoch.get(),
-                owner: to.owner.get(),
-            }),
-            Self::LoadedAhead { shard } => Kind::LoadedAhead(u32::from(shard.get())),
-            Self::Widened { coupon, version } => Kind::Widened(Widened {
-                coupon: coupon.get(),
-                version,
-            }),
-        };
-        WireNews { kind: Some(kind) }.encode_to_vec()
-    }
-
-    /// What a peer wrote.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let shard_id = |number: u32| {
-            u16::try_from(number)
-                .ok()
-                .and_then(ShardId::new)
-                .ok_or(Unreadable::Wrong("shard"))
-        };
-        match WireNews::decode(bytes)?.kind.ok_or(Unreadable::Wrong("news"))? {
-            Kind::Moved(Moved { shard, epoch, owner }) => {
-                let owner = Incarnation::new(owner).ok_or(Unreadable::Wrong("owner"))?;
-                Ok(Self::Moved {
-                    shard: shard_id(shard)?,
-                    to: Fence {
-                        epoch: Epoch::new(epoch),
-                        owner,
-                    },
-                })
-            }
-            Kind::LoadedAhead(shard) => Ok(Self::LoadedAhead {
-                shard: shard_id(shard)?,
-            }),
-            Kind::Widened(Widened { coupon, version }) => Ok(Self::Widened {
-                coupon: CouponId::new(coupon).ok_or(Unreadable::Wrong("coupon id"))?,
-                version,
-            }),
-        }
-    }
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct WireNews {
-    #[prost(oneof = "Kind", tags = "1, 2, 3")]
-    kind: Option<Kind>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum Kind {
-    #[prost(message, tag = "1")]
-    Moved(Moved),
-    #[prost(message, tag = "2")]
-    Widened(Widened),
-    #[prost(uint32, tag = "3")]
-    LoadedAhead(u32),
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Moved {
-    #[prost(uint32, tag = "1")]
-    shard: u32,
-    #[prost(uint64, tag = "2")]
-    epoch: u64,
-    #[prost(uint64, tag = "3")]
-    owner: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Widened {
-    #[prost(uint64, tag = "1")]
-    coupon: u64,
-    #[prost(uint64, tag = "2")]
-    version: u64,
-}
+/// Longest id of a kind with what is around it.
+const ID_BYTES_MAX: usize = 12;
 
 /// What a door asks with a heartbeat.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Question {
-    /// Up to which of its changes the door knows the peer's board.
+struct WireBoardQuery {
+    /// The last of the peer's changes that the door knows.
     #[prost(uint64, tag = "1")]
     upto: u64,
 }
 
-/// What owners tell it. Empty, if they may not say that what they told still holds.
+/// What a board answers. Empty if this node may not confirm that its notices still hold.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Told {
+struct WireBoardChanges {
     #[prost(uint64, tag = "1")]
     since: u64,
     #[prost(uint64, tag = "2")]
     upto: u64,
-    #[prost(uint64, repeated, tag = "3")]
-    withdrawn: Vec<u64>,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    withdrawn: Vec<Vec<u8>>,
     #[prost(bytes = "vec", repeated, tag = "4")]
     posted: Vec<Vec<u8>>,
 }
 
-impl Told {
-    fn of(changes: &Changes) -> Self {
-        let withdrawn = changes.withdrawn.iter().map(|coupon| coupon.get()).collect();
-        let posted = changes
-            .posted
-            .iter()
-            .map(|notice| notice.written().to_vec())
-            .collect();
+impl WireBoardChanges {
+    fn of<K: Kind>(changes: &Changes<K>) -> Self {
+        let written = |id: &K::Id| {
+            let mut bytes = Vec::with_capacity(8);
+            K::encode_id(*id, &mut bytes);
+            bytes
+        };
+        let posted = changes.posted.iter();
         Self {
             since: changes.since,
             upto: changes.upto,
-            withdrawn,
-            posted,
+            withdrawn: changes.withdrawn.iter().map(written).collect(),
+            posted: posted.map(|notice| notice.encoded().to_vec()).collect(),
         }
     }
 
-    fn changes(self) -> Result<Changes, Unreadable> {
-        let coupon = |number: u64| CouponId::new(number).ok_or(Unreadable::Wrong("coupon id"));
+    fn read<K: Kind>(self) -> Result<Changes<K>, Unreadable> {
+        let ids = self.withdrawn.iter().map(|bytes| Ok(K::decode_id(bytes)?));
+        let posted = self
+            .posted
+            .iter()
+            .map(|bytes| Ok(Arc::new(Notice::decode(bytes)?)));
         Ok(Changes {
             since: self.since,
             upto: self.upto,
-            withdrawn: self.withdrawn.into_iter().map(coupon).collect::<Result<_, _>>()?,
-            posted: self
-                .posted
-                .iter()
-                .map(|bytes| Ok(Arc::new(Notice::read(bytes)?)))
-                .collect::<Result<_, Unreadable>>()?,
+            withdrawn: ids.collect::<Result<_, Unreadable>>()?,
+            posted: posted.collect::<Result<_, Unreadable>>()?,
         })
     }
 }
 
-/// Whom the links of a node talk for.
-pub struct Talk {
-    shards: Arc<[ShardHandle]>,
+/// The parts of a node that peers exchange messages with.
+pub struct Exchange<K: Kind> {
+    shards: Arc<[ShardHandle<K>]>,
     ownership: Ownership,
-    door: Arc<Door>,
-    board: Arc<Board>,
+    door: Arc<Door<K>>,
+    board: Arc<Board<K>>,
     lease: Lease,
-    acquaintances: Mutex<Acquaintances>,
+    /// The node's queue, in which requests of peers take places as well.
+    places: Admission,
+    peers: Mutex<KnownPeers>,
 }
 
-impl Talk {
-    /// For these shards, by number, and this door; `acquaintances` of a node that has read no rows yet.
+impl<K: Kind> Exchange<K> {
+    /// Serves these shards, by number, and this door; `peers` of a node that has read no rows yet.
     pub(crate) fn new(
-        shards: Arc<[ShardHandle]>,
+        shards: Arc<[ShardHandle<K>]>,
         ownership: Ownership,
-        (door, board): (Arc<Door>, Arc<Board>),
+        (door, board): (Arc<Door<K>>, Arc<Board<K>>),
         lease: Lease,
-        acquaintances: Acquaintances,
+        places: Admission,
+        peers: KnownPeers,
     ) -> Self {
         Self {
             shards,
@@ -209,28 +115,29 @@ impl Talk {
             door,
             board,
             lease,
-            acquaintances: Mutex::new(acquaintances),
+            places,
+            peers: Mutex::new(peers),
         }
     }
 
-    /// These are the peers that live, by rows read after `asked_at`.
+    /// Learns which peers live, by rows read after `asked_at`.
     pub(crate) fn know(&self, asked_at: Moment, living: Vec<Incarnation>) {
-        self.with_acquaintances(|acquaintances| acquaintances.know(asked_at, time::moment(), living));
+        self.with_peers(|peers| peers.know(asked_at, time::moment(), living));
     }
 
-    pub(crate) fn with_acquaintances<T>(&self, read: impl FnOnce(&mut Acquaintances) -> T) -> T {
-        read(&mut self.acquaintances.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn with_peers<T>(&self, read: impl FnOnce(&mut KnownPeers) -> T) -> T {
+        read(&mut self.peers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn shard(&self, id: ShardId) -> &ShardHandle {
+    fn shard(&self, id: ShardId) -> &ShardHandle<K> {
         &self.shards[usize::from(id.get())]
     }
 
-    fn moved(&self, peer: Incarnation, shard: ShardId, to: Fence) {
-        if self.ownership.is_of(to.owner) && self.ownership.entry(shard).epoch < to.epoch {
+    fn owned(&self, peer: Incarnation, shard: ShardId, to: Fence) {
+        if self.ownership.is_of(to.owner) && self.ownership.location(shard).epoch < to.epoch {
             shard_moved("received");
-            tracing::info!(%shard, epoch = %to.epoch, from = %peer, "was handed a shard");
-            // Before anybody can read of it: whoever asks is served.
+            tracing::info!(%shard, epoch = %to.epoch, from = %peer, "received a shard");
+            // Before any request can be routed by it: it is served.
             self.shard(shard).claimed(to);
         }
         self.ownership.learn(shard, to);
@@ -238,39 +145,45 @@ impl Talk {
 
     fn unreadable(&self, peer: Incarnation, error: &Unreadable) {
         peer_handles().refuse("notice");
-        tracing::warn!(%peer, %error, "what a peer said makes no sense");
+        tracing::warn!(%peer, %error, "a message of a peer cannot be read");
     }
 }
 
-impl Requests for Talk {
-    fn ask(&self, coupon: CouponId, epoch: Epoch, request: Request) {
-        let shard = coupon.shard();
-        let is_ours = self.ownership.entry(shard)
-            == (Entry {
-                epoch,
-                owner: Owner::Here,
-            });
-        // Without a lease nobody decides here any more, and others are about to: whoever asks waits for them,
-        // rather than hear that the store is away.
-        if is_ours && self.lease.holds(time::moment()) {
-            self.shard(shard).ask(coupon, request);
+impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
+    fn handle(&self, ask: RemoteAsk<K>, expires: Moment, path: AnswerPath<OwnerPayload<K>>) {
+        let RemoteAsk { id, epoch, ask } = ask;
+        let now = time::moment();
+        if now >= expires {
+            return path.send(Err(Setback::Expired));
+        }
+        let Ok(place) = self.places.admit() else {
+            handles().refused_by_node.increment(1);
+            return path.send(Err(Setback::Overloaded));
+        };
+        let reply = Reply::remote(place, Box::new(PeerCaller(Some(path))));
+        let request = Request { ask, expires, reply };
+        let shard = K::shard(id);
+        let here = ShardLocation {
+            epoch,
+            holder: Holder::Local,
+        };
+        // Without a lease nothing is decided here any more, and another node is about to take over: the caller
+        // waits for it, rather than hear that the store is away.
+        if self.ownership.location(shard) == here && self.lease.holds(now) {
+            self.shard(shard).deliver(id, request);
         } else {
             request.set_back(Setback::Moved);
         }
     }
-}
 
-impl Notices for Talk {
     fn heartbeat(&self, peer: Incarnation) -> Vec<u8> {
-        Question {
-            upto: self.door.upto(peer),
-        }
-        .encode_to_vec()
+        let upto = self.door.upto(peer);
+        WireBoardQuery { upto }.encode_to_vec()
     }
 
-    fn answer(&self, peer: Incarnation, asked: Vec<u8>) -> Vec<u8> {
-        let question = match Question::decode(asked.as_slice()) {
-            Ok(question) => question,
+    fn heartbeat_answer(&self, peer: Incarnation, content: Vec<u8>) -> Vec<u8> {
+        let query = match WireBoardQuery::decode(content.as_slice()) {
+            Ok(query) => query,
             Err(error) => {
                 self.unreadable(peer, &error.into());
                 return Vec::new();
@@ -280,43 +193,64 @@ impl Notices for Talk {
         let Some(me) = self.lease.holder(now) else {
             return Vec::new();
         };
-        if !self.with_acquaintances(|acquaintances| acquaintances.may_confirm(now, peer)) {
+        if !self.with_peers(|peers| peers.may_confirm(now, peer)) {
             return Vec::new();
         }
-        let changes = self.board.changes(me, question.upto, ANSWER_NOTICES_BYTES_MAX);
-        // What was read is true only if nobody else could decide meanwhile.
+        let changes = self.board.changes(me, query.upto, ANSWER_NOTICES_BYTES_MAX);
+        // What was read is true only if no other node could decide meanwhile.
         if !self.lease.holds_for(me, time::moment()) {
             return Vec::new();
         }
-        Told::of(&changes).encode_to_vec()
+        WireBoardChanges::of(&changes).encode_to_vec()
     }
 
-    fn answered(&self, peer: Incarnation, sent_at: Moment, answer: Vec<u8>) {
-        if answer.is_empty() {
+    fn heartbeat_answered(&self, peer: Incarnation, sent_at: Moment, content: Vec<u8>) {
+        if content.is_empty() {
             return;
         }
-        match Told::decode(answer.as_slice())
-            .map_err(Unreadable::from)
-            .and_then(Told::changes)
-        {
+        let changes = WireBoardChanges::decode(content.as_slice()).map_err(Unreadable::from);
+        match changes.and_then(WireBoardChanges::read) {
             Ok(changes) => self.door.hear_peer(peer, sent_at, changes),
             Err(error) => self.unreadable(peer, &error),
         }
     }
 
     fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool {
-        let read = News::read(&news);
-        match &read {
-            Ok(News::Moved { shard, to }) => self.moved(peer, *shard, *to),
-            Ok(News::LoadedAhead { shard }) => self.shard(*shard).was_loaded_ahead(peer),
-            Ok(News::Widened { coupon, version }) => self.door.raise_floor(*coupon, *version, time::moment()),
-            Err(error) => self.unreadable(peer, error),
+        match News::<K>::read(&news) {
+            Ok(News::Owned { shard, to }) => self.owned(peer, shard, to),
+            Ok(News::LoadAhead { shard, ids }) => self.shard(shard).load_ahead(peer, ids),
+            Ok(News::LoadedAhead { shard }) => self.shard(shard).was_loaded_ahead(peer),
+            Ok(News::Widened { id, version }) => self.door.raise_floor(id, version, time::moment()),
+            Err(error) => {
+                self.unreadable(peer, &error);
+                return false;
+            }
         }
-        read.is_ok()
+        true
+    }
+}
+
+/// A caller behind a peer.
+#[derive(Debug)]
+struct PeerCaller<K: Kind>(Option<AnswerPath<OwnerPayload<K>>>);
+
+impl<K: Kind> RemoteCaller<K> for PeerCaller<K> {
+    fn is_waiting(&self) -> bool {
+        self.0.as_ref().is_some_and(AnswerPath::is_waiting)
     }
 
-    fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {
-        self.shard(shard).expect(peer, coupons);
+    fn send(mut self: Box<Self>, answer: Answer<K>) {
+        if let Some(path) = self.0.take() {
+            path.send(answer);
+        }
+    }
+}
+
+impl<K: Kind> Drop for PeerCaller<K> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            path.send(Err(Setback::Unknown));
+        }
     }
 }
 

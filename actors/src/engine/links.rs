@@ -1,7 +1,6 @@
-//! A node's links through all its lives: each incarnation has links of its own, on the one socket.
+//! A node's links through all its incarnations: each incarnation has links of its own, on one socket.
 //!
-//! What membership, the router and whoever changes coupons hold of peers. The links themselves come and go
-//! with the incarnation that joined.
+//! Membership, the router and changes hold a [`NodeLinks`]. The links themselves come and go with the incarnation.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,15 +11,18 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::cluster::peers::{PeerAddress, Peers};
+use crate::cluster::peers::Peers;
 use crate::critical::critical;
-use crate::engine::exchange::{News, Talk};
-use crate::ids::{CouponId, Epoch, Fence, Incarnation, NodeId, ShardId};
+use crate::engine::exchange::Exchange;
+use crate::engine::exchange::news::News;
+use crate::engine::payload::{OwnerPayload, RemoteAsk};
+use crate::ids::{Epoch, Fence, Incarnation, NodeId, PeerAddress, ShardId};
 use crate::link::hello::Hello;
+use crate::link::payload::{Outgoing, Undelivered};
 use crate::link::tls::Tls;
-use crate::link::{self, Links, LinksError, Notices, Requests, TlsFiles};
-use crate::owning::admission::Admission;
-use crate::owning::message::{Request, Setback};
+use crate::link::{self, Handler, Links, LinksError, TlsFiles};
+use crate::owning::kind::Kind;
+use crate::owning::request::Request;
 use crate::owning::router::Remote;
 use crate::time::{self, Moment};
 
@@ -30,13 +32,13 @@ const START_PAUSE: Duration = Duration::from_secs(1);
 /// How a node is one of a cluster.
 #[derive(Clone)]
 pub struct Options {
-    /// The cluster's name: two that share a cookie by mistake are kept apart by it.
+    /// The cluster's name. It keeps apart two clusters that share a cookie by mistake.
     pub name: String,
-    /// Where peers reach this node: bound before it joins.
+    /// The socket at which peers reach this node, bound before it joins.
     pub listener: Arc<TcpListener>,
-    /// The `host:port` by which they do, as its row says.
+    /// The `host:port` at which peers reach it, as its row says.
     pub advertise: String,
-    /// What all nodes of the cluster know, and nobody else.
+    /// What all nodes of the cluster know, and nothing else does.
     pub cookie: String,
     /// Mutual TLS.
     pub tls: Option<TlsFiles>,
@@ -55,47 +57,51 @@ impl fmt::Debug for Options {
             heartbeat,
         } = self;
         let mut shown = f.debug_struct("Options");
-        shown
-            .field("name", name)
-            .field("listener", listener)
-            .field("advertise", advertise);
-        shown
-            .field("tls", &tls.is_some())
-            .field("heartbeat", heartbeat)
-            .finish_non_exhaustive()
+        shown.field("name", name).field("listener", listener);
+        shown.field("advertise", advertise).field("tls", &tls.is_some());
+        shown.field("heartbeat", heartbeat).finish_non_exhaustive()
     }
 }
 
-/// The links of a node, whichever incarnation it lives as; cheap to clone.
-#[derive(Clone)]
-pub struct Lives {
-    shared: Arc<Shared>,
+/// The links of a node, in whatever incarnation it is; cheap to clone.
+pub struct NodeLinks<K: Kind> {
+    shared: Arc<Shared<K>>,
 }
 
-struct Shared {
+impl<K: Kind> Clone for NodeLinks<K> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+struct Shared<K: Kind> {
     node: NodeId,
     options: Options,
-    places: Admission,
-    /// Whom they talk for, from [`Lives::start`] on.
-    talk: OnceLock<Arc<Talk>>,
+    /// What handles the messages of peers, from [`NodeLinks::start`] on.
+    exchange: OnceLock<Arc<Exchange<K>>>,
     keeping: OnceLock<AbortHandle>,
-    /// As which incarnation the node lives.
+    /// The node's present incarnation.
     me: watch::Sender<Option<Incarnation>>,
-    /// That incarnation's, once they are there.
-    links: ArcSwapOption<Links>,
+    /// That incarnation's links, once they are there.
+    links: ArcSwapOption<Links<OwnerPayload<K>>>,
     known: Mutex<Vec<PeerAddress>>,
 }
 
-impl Lives {
-    /// Of a node that has no shards yet. Peers' requests will take places in the node's queues too.
-    pub fn new(node: NodeId, options: Options, places: Admission) -> Result<Self, LinksError> {
-        // Said now, and not each time that they do not start.
+impl<K: Kind> NodeLinks<K> {
+    /// Makes the links of a node that has no shards yet.
+    ///
+    /// # Errors
+    ///
+    /// If a file for TLS cannot be used.
+    pub fn new(node: NodeId, options: Options) -> Result<Self, LinksError> {
+        // Checked now, and not only each time that links start.
         options.tls.as_ref().map(Tls::load).transpose()?;
         let shared = Shared {
             node,
             options,
-            places,
-            talk: OnceLock::new(),
+            exchange: OnceLock::new(),
             keeping: OnceLock::new(),
             me: watch::Sender::new(None),
             links: ArcSwapOption::default(),
@@ -106,61 +112,59 @@ impl Lives {
         })
     }
 
-    /// Begins to link, and to talk for this one, as whatever incarnation [`Peers::live_as`] names. Once.
-    pub(crate) fn start(&self, talk: Arc<Talk>) {
-        if self.shared.talk.set(talk).is_ok() {
-            let keeping = tokio::spawn(critical(
-                "the links of a node's lives",
-                Arc::clone(&self.shared).keep(),
-            ));
+    /// Begins to link, as the incarnation that [`Peers::live_as`] names. Once.
+    pub(crate) fn start(&self, exchange: Arc<Exchange<K>>) {
+        if self.shared.exchange.set(exchange).is_ok() {
+            let keep = Arc::clone(&self.shared).keep();
+            let keeping = tokio::spawn(critical("the links of a node", keep));
             // Set here alone, and once.
             let _ = self.shared.keeping.set(keeping.abort_handle());
         }
     }
 
-    /// As whom the node lives.
+    /// Returns the node's present incarnation.
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
         *self.shared.me.borrow()
     }
 
-    /// Where peers reach this node.
+    /// Returns where peers reach this node.
     pub(crate) fn advertised(&self) -> &str {
         &self.shared.options.advertise
     }
 
-    /// These are the peers that live, by rows read after `asked_at`, besides those that membership reads.
-    pub(crate) fn acquainted(&self, asked_at: Moment, living: Vec<Incarnation>) {
-        if let Some(talk) = self.shared.talk.get() {
-            talk.know(asked_at, living);
+    /// Learns which peers live, by rows read after `asked_at`, besides those that membership reads.
+    pub(crate) fn know_living(&self, asked_at: Moment, living: Vec<Incarnation>) {
+        if let Some(exchange) = self.shared.exchange.get() {
+            exchange.know(asked_at, living);
         }
     }
 
-    /// Until when peers that are gone may refuse by what a change made untrue, if any may.
+    /// Returns the latest time at which a peer that is gone may refuse based on what a change made untrue, if any
+    /// may.
     pub(crate) fn departed_until(&self) -> Option<Moment> {
-        self.shared
-            .talk
-            .get()?
-            .with_acquaintances(|acquaintances| acquaintances.departed_until(time::moment()))
+        let exchange = self.shared.exchange.get()?;
+        exchange.with_peers(|peers| peers.departed_until(time::moment()))
     }
 
-    /// The same of a peer that lives and was not heard to forget what a change made untrue, that was made by
-    /// `done_at`.
-    pub(crate) fn unheard_until(&self, done_at: Moment) -> Option<Moment> {
-        Some(
-            self.shared
-                .talk
-                .get()?
-                .with_acquaintances(|acquaintances| acquaintances.unheard_until(done_at)),
-        )
+    /// Returns the same for a live peer that has not acknowledged a change made by `done_at`.
+    pub(crate) fn unacknowledged_until(&self, done_at: Moment) -> Option<Moment> {
+        let exchange = self.shared.exchange.get()?;
+        Some(exchange.with_peers(|peers| peers.unacknowledged_until(done_at)))
     }
 
-    /// Tells a peer news, and whether it is known to have heard them within `limit`. Cancel safe: it is told
-    /// all the same.
-    pub(crate) async fn tell(&self, to: Incarnation, news: &News, limit: Duration) -> bool {
+    /// Tells a peer news, and returns true if it acknowledged them within `limit`.
+    ///
+    /// Cancel safe: it is told all the same.
+    pub(crate) async fn tell(&self, to: Incarnation, news: &News<K>, limit: Duration) -> bool {
         match self.shared.links.load_full() {
             Some(links) => links.tell(to, news.write(), limit).await,
             None => false,
         }
+    }
+
+    /// Tells a peer news, without waiting.
+    pub(crate) fn say_to(&self, to: Incarnation, news: &News<K>) {
+        self.shared.with_links(|links| links.say_to(to, news.write()));
     }
 
     /// Ends all links, and answers their requests; there will be no others.
@@ -174,31 +178,32 @@ impl Lives {
     }
 }
 
-impl Shared {
+impl<K: Kind> Shared<K> {
     /// Keeps the links those of the present incarnation.
     async fn keep(self: Arc<Self>) {
-        let mut lives = self.me.subscribe();
+        let mut incarnations = self.me.subscribe();
         let mut linked_as = None;
         loop {
             // The sender lives in `self`.
-            let Ok(Some(me)) = lives.wait_for(|me| *me != linked_as).await.map(|me| *me) else {
-                return;
-            };
+            let next = incarnations.wait_for(|me| *me != linked_as).await;
+            let Ok(Some(me)) = next.map(|me| *me) else { return };
             if let Some(links) = self.links.swap(None) {
                 links.stop().await;
             }
-            // Set before this task was begun.
-            let Some(talk) = self.talk.get() else { return };
-            match self.link(me, Arc::clone(talk)).await {
+            // Set before this task was started.
+            let Some(exchange) = self.exchange.get() else {
+                return;
+            };
+            match self.link(me, Arc::clone(exchange)).await {
                 Ok(links) => {
                     let links = Arc::new(links);
                     self.links.store(Some(Arc::clone(&links)));
-                    // After that: whatever is known later goes to them by itself.
+                    // After that: what is known later goes to them by itself.
                     links.know(self.known.lock().unwrap_or_else(PoisonError::into_inner).clone());
                     linked_as = Some(me);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "there are no links to peers; trying again");
+                    tracing::error!(%error, "links to peers did not start; trying again");
                     linked_as = None;
                     tokio::time::sleep(START_PAUSE).await;
                 }
@@ -206,7 +211,11 @@ impl Shared {
         }
     }
 
-    async fn link(&self, me: Incarnation, talk: Arc<Talk>) -> Result<Links, LinksError> {
+    async fn link(
+        &self,
+        me: Incarnation,
+        exchange: Arc<Exchange<K>>,
+    ) -> Result<Links<OwnerPayload<K>>, LinksError> {
         let Options {
             name,
             listener,
@@ -215,37 +224,28 @@ impl Shared {
             heartbeat,
             ..
         } = self.options.clone();
-        let options = link::Options::new(
-            Hello::new(&name, self.node.clone(), me),
-            cookie,
-            self.places.clone(),
-        );
+        let hello = Hello::new(&name, self.node.clone(), me);
         let options = link::Options {
             tls,
             heartbeat,
-            ..options
+            ..link::Options::new(hello, cookie)
         };
-        Links::start(
-            options,
-            listener,
-            Arc::clone(&talk) as Arc<dyn Requests>,
-            talk as Arc<dyn Notices>,
-        )
-        .await
+        let handler: Arc<dyn Handler<OwnerPayload<K>>> = exchange;
+        Links::start(options, listener, handler).await
     }
 
-    fn with_links<T>(&self, read: impl FnOnce(&Links) -> T) -> Option<T> {
+    fn with_links<T>(&self, read: impl FnOnce(&Links<OwnerPayload<K>>) -> T) -> Option<T> {
         self.links.load().as_deref().map(read)
     }
 }
 
-impl Peers for Lives {
+impl<K: Kind> Peers for NodeLinks<K> {
     fn live_as(&self, me: Incarnation) {
         self.shared.me.send_replace(Some(me));
     }
 
     fn know(&self, asked_at: Moment, peers: Vec<PeerAddress>) {
-        self.acquainted(asked_at, peers.iter().map(|peer| peer.incarnation).collect());
+        self.know_living(asked_at, peers.iter().map(|peer| peer.incarnation).collect());
         *self.shared.known.lock().unwrap_or_else(PoisonError::into_inner) = peers.clone();
         self.shared.with_links(|links| links.know(peers));
     }
@@ -260,27 +260,28 @@ impl Peers for Lives {
             .unwrap_or(false)
     }
 
-    fn expect(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {
-        self.shared
-            .with_links(|links| links.preload(peer, shard, coupons));
-    }
-
     fn loaded_ahead(&self, peer: Incarnation, shard: ShardId) {
-        let news = News::LoadedAhead { shard }.write();
-        self.shared.with_links(|links| links.say_to(peer, news));
+        self.say_to(peer, &News::LoadedAhead { shard });
     }
 
-    fn moved(&self, shard: ShardId, to: Fence) {
-        let news = News::Moved { shard, to }.write();
+    fn publish(&self, shard: ShardId, fence: Fence) {
+        let news = News::<K>::Owned { shard, to: fence }.write();
         self.shared.with_links(|links| links.say(&news));
     }
 }
 
-impl Remote for Lives {
-    fn ask(&self, to: Incarnation, epoch: Epoch, coupon: CouponId, request: Request) {
+impl<K: Kind> Remote<K> for NodeLinks<K> {
+    fn forward(&self, to: Incarnation, epoch: Epoch, id: K::Id, request: Request<K>) {
+        let Request { ask, expires, reply } = request;
+        let request = Outgoing {
+            flow: K::flow(id),
+            expires,
+            ask: RemoteAsk { id, epoch, ask },
+            reply,
+        };
         match self.shared.links.load().as_deref() {
-            Some(links) => links.ask(to, epoch, coupon, request),
-            None => request.set_back(Setback::Moved),
+            Some(links) => links.send(to, request),
+            None => request.undelivered(Undelivered::NotSent),
         }
     }
 }

@@ -1,11 +1,17 @@
-//! What no store can be made to do: an owner that panics; and what is refused at start. The other tests of
-//! the engine are in `tests/engine.rs`.
+//! What a test outside the crate cannot cause: an owner that panics or stops, and what is refused at start.
+//! Coupons are the sample kind. The other tests of the engine are in `tests/engine.rs`.
 
 use super::*;
+use crate::coupon::CouponKind;
+use crate::coupon::client::Coupons;
+use crate::coupon::issue::IssueOutcome;
 use crate::coupon::offer::{Offer, Status};
-use crate::owning::message::OwnerCommand;
+use crate::coupon::rows::{Created, NewCoupon};
+use crate::ids::{CouponId, RequestKey, UserId};
+use crate::owning::request::OwnerCommand;
 use crate::store::sqlite::{Options as SqliteOptions, SqliteStore};
-use crate::store::{Created, NewCoupon};
+
+type Engine = super::Engine<CouponKind>;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -17,28 +23,30 @@ fn options() -> Options {
         beat: Duration::from_millis(50),
         idle: Duration::from_secs(60),
         requests_max: 10_000,
-        coupon_requests_max: 10_000,
+        owner_requests_max: 10_000,
         lanes: 1,
         cluster: None,
     }
 }
 
-async fn engine(folder: &tempfile::TempDir) -> Engine {
+/// Starts an engine over an empty database, and waits until it is ready.
+async fn coupons(folder: &tempfile::TempDir) -> Coupons {
     let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db")))
         .await
         .unwrap();
-    let engine = Engine::start(options(), Arc::new(store)).await.unwrap();
+    let store = Arc::new(store);
+    let engine = Engine::start(options(), store.clone()).await.unwrap();
     let ready = async {
         while !engine.not_ready().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(DEADLINE, ready).await.unwrap();
-    engine
+    Coupons::new(engine, store)
 }
 
 #[tokio::test]
-async fn a_node_among_others_needs_a_store_that_they_share_and_a_lease_that_ends_in_time() {
+async fn a_node_in_a_cluster_needs_a_shared_store_and_a_lease_below_the_maximum() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db")))
         .await
@@ -65,7 +73,7 @@ async fn a_node_among_others_needs_a_store_that_they_share_and_a_lease_that_ends
         .err()
         .unwrap()
         .to_string();
-    assert!(refused.contains("one node's alone"), "{refused}");
+    assert!(refused.contains("only one node can open this store"), "{refused}");
     let (longest, longer) = (
         options.clone(),
         Options {
@@ -73,10 +81,10 @@ async fn a_node_among_others_needs_a_store_that_they_share_and_a_lease_that_ends
             ..options
         },
     );
-    assert!(check_lease(&longest).is_ok() && check_lease(&longer).is_err());
+    assert!(check_cluster(&longest, false).is_ok() && check_cluster(&longer, false).is_err());
 }
 
-async fn coupon(engine: &Engine) -> CouponId {
+async fn coupon(coupons: &Coupons) -> CouponId {
     let offer = Offer::titled("test");
     let new = NewCoupon {
         key: RequestKey::random(),
@@ -84,7 +92,7 @@ async fn coupon(engine: &Engine) -> CouponId {
         status: Status::Open,
         created_at: time::timestamp(),
     };
-    let Created::New(coupon) = engine.store().create_coupon(&new).await.unwrap() else {
+    let Created::New(coupon) = coupons.rows().create_coupon(&new).await.unwrap() else {
         panic!("it is new")
     };
     coupon.id
@@ -94,24 +102,40 @@ fn user(number: usize) -> UserId {
     UserId::parse(&format!("user-{number}")).unwrap()
 }
 
-/// One thread, so that all of them are in the mailbox before the owner looks.
+/// Issues, and asks again with the same key while the outcome is unknown: the router gives up after a few stops
+/// in a row. A request that is left in a mailbox has no answer within the limit, and so is not asked again.
+async fn issue_again(coupons: &Coupons, coupon: CouponId, user: UserId) -> IssueOutcome {
+    let key = RequestKey::random();
+    let known = async {
+        loop {
+            match coupons
+                .issue(coupon, user.clone(), key.clone(), 2 * DEADLINE)
+                .await
+            {
+                Err(Setback::Unknown) => {}
+                answer => return answer.unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, known)
+        .await
+        .expect("an answer in time")
+}
+
+/// One thread, so that all requests are in the mailbox before the owner takes the first.
 #[tokio::test]
-async fn owners_that_stop_and_come_again_leave_nobody_lying_in_their_mailbox() {
+async fn owners_that_stop_and_are_loaded_again_answer_every_request_in_their_mailboxes() {
     const USERS: usize = 2_000;
     let folder = tempfile::tempdir().unwrap();
-    let engine = engine(&folder).await;
-    let coupon = coupon(&engine).await;
+    let coupons = coupons(&folder).await;
+    let coupon = coupon(&coupons).await;
     let asked: Vec<_> = (0..USERS)
         .map(|number| {
-            let engine = engine.clone();
-            tokio::spawn(async move {
-                engine
-                    .issue(coupon, user(number), RequestKey::random(), DEADLINE)
-                    .await
-            })
+            let coupons = coupons.clone();
+            tokio::spawn(async move { issue_again(&coupons, coupon, user(number)).await })
         })
         .collect();
-    let shard = engine.inner.shards[usize::from(coupon.shard().get())].clone();
+    let shard = coupons.engine().inner.shards[usize::from(coupon.shard().get())].clone();
     let stops = tokio::spawn(async move {
         loop {
             shard.tell_owner(coupon, OwnerCommand::Stop);
@@ -120,9 +144,9 @@ async fn owners_that_stop_and_come_again_leave_nobody_lying_in_their_mailbox() {
     });
     let mut sequences = Vec::new();
     for answer in asked {
-        match answer.await.unwrap().unwrap() {
+        match answer.await.unwrap() {
             IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => {
-                sequences.push(issuance.id.sequence.get())
+                sequences.push(issuance.id.sequence.get());
             }
             IssueOutcome::Refused(refusal) => panic!("{refusal:?}"),
         }
@@ -133,22 +157,22 @@ async fn owners_that_stop_and_come_again_leave_nobody_lying_in_their_mailbox() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_nobody_an_answer() {
+async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_no_request_its_answer() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = engine(&folder).await;
-    let coupon = coupon(&engine).await;
-    let epoch = engine.shard(coupon.shard()).await.unwrap().epoch;
+    let coupons = coupons(&folder).await;
+    let coupon = coupon(&coupons).await;
+    let epoch = coupons.engine().place(coupon.shard()).await.unwrap().0.epoch;
     let asked: Vec<_> = (0..1_000)
         .map(|number| {
-            let engine = engine.clone();
+            let coupons = coupons.clone();
             tokio::spawn(async move {
-                engine
+                coupons
                     .issue(coupon, user(number), RequestKey::random(), DEADLINE)
                     .await
             })
         })
         .collect();
-    let shard = &engine.inner.shards[usize::from(coupon.shard().get())];
+    let shard = &coupons.engine().inner.shards[usize::from(coupon.shard().get())];
     let panics = async {
         while !shard.tell_owner(coupon, OwnerCommand::Panic) {
             tokio::task::yield_now().await;
@@ -158,9 +182,9 @@ async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_nobody_an_answer() {
     let mut sequences = Vec::new();
     for answer in asked {
         match answer.await.unwrap().unwrap() {
-            // Whoever was decided before it went is found by the next owner, under the same key.
+            // What was decided before the panic is found by the next owner, under the same key.
             IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => {
-                sequences.push(issuance.id.sequence.get())
+                sequences.push(issuance.id.sequence.get());
             }
             IssueOutcome::Refused(refusal) => panic!("{refusal:?}"),
         }
@@ -168,7 +192,7 @@ async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_nobody_an_answer() {
     sequences.sort_unstable();
     assert!(sequences.into_iter().eq(1..=1_000));
     assert!(
-        engine.shard(coupon.shard()).await.unwrap().epoch > epoch,
+        coupons.engine().place(coupon.shard()).await.unwrap().0.epoch > epoch,
         "raised before it was read again"
     );
 }

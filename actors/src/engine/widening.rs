@@ -1,63 +1,61 @@
-//! After a change that may widen a coupon: waiting until no door refuses any more by what the coupon was.
+//! After a change that may widen what is owned: waiting until no door refuses any more based on what it was.
 //!
-//! Whoever lives is told, and says that it has heard; whoever does not, or is gone, is waited for as long as
-//! what it knows can count.
+//! Live peers are told, and acknowledge. One that does not, or is gone, is waited for as long as what its door
+//! knows can count.
 
 use std::time::Duration;
 
-use crate::engine::exchange::News;
-use crate::engine::links::Lives;
-use crate::ids::{CouponId, Incarnation};
-use crate::store::{NodeState, Store};
+use crate::engine::exchange::news::News;
+use crate::engine::links::NodeLinks;
+use crate::ids::Incarnation;
+use crate::owning::kind::Kind;
+use crate::store::{ClusterStore, NodeState};
 use crate::time::{self, Moment};
 
-/// How long an answer of a peer is waited for before it is told again: its link may have been lost.
+/// How long a peer's acknowledgement is waited for before it is told again: its link may have been lost.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
 /// Pause before a peer without a link is told again.
 const TELL_PAUSE: Duration = Duration::from_millis(50);
 
-/// Returns once no door refuses by versions of the coupon below this one. Without a limit of its own beyond
-/// what notices count: the caller sets one.
-pub(super) async fn spread(lives: &Lives, store: &dyn Store, coupon: CouponId, version: u64) {
-    let Some(until) = lives.unheard_until(time::moment()) else {
+/// Returns once no door refuses based on a version below this one. Without a limit of its own beyond the time that
+/// notices count: the caller sets one.
+pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterStore, id: K::Id, version: u64) {
+    let Some(until) = links.unacknowledged_until(time::moment()) else {
         return;
     };
-    let (me, asked_at) = (lives.incarnation(), time::moment());
-    // Read after the change: whoever was told before it that the coupon is sold out is among them, or was
-    // ended.
+    let (me, asked_at) = (links.incarnation(), time::moment());
+    // Read after the change: a peer that was told before it that all is given out is among them, or was ended.
     match store.nodes().await {
         Ok(nodes) => {
             let living = nodes
                 .iter()
                 .filter(|node| node.state != NodeState::Ended && Some(node.incarnation) != me);
             let others: Vec<Incarnation> = living.map(|node| node.incarnation).collect();
-            // Whoever was ended since this node's last beat is nobody to be told, and must not be taken for
-            // one that never was either.
-            lives.acquainted(asked_at, others.clone());
+            // A peer that was ended since this node's last beat cannot be told, and must not be taken for one that
+            // never was either.
+            links.know_living(asked_at, others.clone());
             let told = others
                 .into_iter()
-                .map(|peer| tell(lives, peer, coupon, version, until));
+                .map(|peer| tell(links, peer, id, version, until));
             futures_util::future::join_all(told).await;
         }
         Err(error) => {
-            tracing::warn!(%error, %coupon, "nobody knows who may refuse by what the coupon was; waiting until nobody can");
+            tracing::warn!(%error, %id, "the peers that may refuse a change are not known; waiting for all of them");
             sleep_until(until).await;
         }
     }
-    if let Some(until) = lives.departed_until() {
+    if let Some(until) = links.departed_until() {
         sleep_until(until).await;
     }
 }
 
-/// Tells one peer until it has heard, or what it knows counts no more.
-async fn tell(lives: &Lives, peer: Incarnation, coupon: CouponId, version: u64, until: Moment) {
-    let news = News::Widened { coupon, version };
-    while !lives
-        .tell(peer, &news, TELL_LIMIT.min(until.since(time::moment())))
-        .await
-    {
+/// Tells one peer until it acknowledges, or until what it knows counts no more.
+async fn tell<K: Kind>(links: &NodeLinks<K>, peer: Incarnation, id: K::Id, version: u64, until: Moment) {
+    let news = News::Widened { id, version };
+    let limit = || TELL_LIMIT.min(until.since(time::moment()));
+    while !links.tell(peer, &news, limit()).await {
         if time::moment() >= until {
-            tracing::warn!(%peer, %coupon, "a peer was not heard to forget what a change made untrue; it counts there no more");
+            tracing::warn!(%peer, %id, "a peer did not acknowledge the change; what it knew counts no more");
             return;
         }
         tokio::time::sleep(TELL_PAUSE).await;
@@ -73,21 +71,22 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::admission::Admission;
     use crate::cluster::lease::Lease;
     use crate::cluster::ownership::Ownership;
-    use crate::engine::exchange::Talk;
+    use crate::coupon::CouponKind;
+    use crate::engine::exchange::Exchange;
     use crate::engine::links::Options;
-    use crate::ids::NodeId;
-    use crate::owning::admission::Admission;
-    use crate::owning::door::peers::Acquaintances;
+    use crate::ids::{CouponId, NodeId};
+    use crate::owning::door::peers::KnownPeers;
     use crate::owning::door::{Board, DOOR_TTL, Door};
     use crate::store::NodeRow;
     use crate::store::sqlite::{Options as SqliteOptions, SqliteStore};
 
     const LEASE: Duration = Duration::from_millis(200);
 
-    /// A node's links, with nobody at the other ends, that has known these peers for long.
-    async fn lives(peers: &[Incarnation]) -> Lives {
+    /// Makes the links of a node that reaches no peer and has known these for long.
+    async fn node_links(peers: &[Incarnation]) -> NodeLinks<CouponKind> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let options = Options {
             name: "test".to_owned(),
@@ -97,22 +96,23 @@ mod tests {
             tls: None,
             heartbeat: Duration::from_millis(100),
         };
-        let lives = Lives::new(NodeId::parse("me").unwrap(), options, Admission::new(1)).unwrap();
-        let (now, mut known) = (time::moment(), Acquaintances::new(LEASE));
+        let links = NodeLinks::new(NodeId::parse("me").unwrap(), options).unwrap();
+        let (now, mut known) = (time::moment(), KnownPeers::new(LEASE));
         for lease in (0..50).rev() {
             let at = Moment::at(now.since(Moment::ORIGIN) - LEASE * lease);
             known.know(at, at, peers.to_vec());
         }
-        assert_eq!(known.departed_until(now), None, "nobody is gone");
+        assert_eq!(known.departed_until(now), None, "no peer is gone");
         let doors = (Arc::new(Door::default()), Arc::new(Board::default()));
-        lives.start(Arc::new(Talk::new(
+        links.start(Arc::new(Exchange::new(
             Arc::new([]),
             Ownership::default(),
             doors,
             Lease::default(),
+            Admission::new(1),
             known,
         )));
-        lives
+        links
     }
 
     fn node(number: u64, state: NodeState) -> NodeRow {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_was_ended_since_the_last_beat_is_waited_for() {
+    async fn a_peer_that_was_ended_since_the_last_beat_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db")))
             .await
@@ -136,15 +136,15 @@ mod tests {
         store.check().await.unwrap();
         let coupon = CouponId::new(1).unwrap();
         let begun = time::moment();
-        spread(&lives(&[]).await, &store, coupon, 2).await;
+        spread(&node_links(&[]).await, &store, coupon, 2).await;
         assert!(
             time::moment().since(begun) < DOOR_TTL / 2,
-            "nobody is there, or was"
+            "there is no peer, and was none"
         );
         let gone = node(2, NodeState::Ended);
         assert!(store.join(&gone, None).await.unwrap());
         let begun = time::moment();
-        spread(&lives(&[gone.incarnation]).await, &store, coupon, 2).await;
+        spread(&node_links(&[gone.incarnation]).await, &store, coupon, 2).await;
         assert!(
             time::moment().since(begun) >= LEASE + DOOR_TTL,
             "its door may refuse for so long"

@@ -10,7 +10,7 @@
 //! The dialler says hello with the link's generation until it is answered; the acceptor answers with its own,
 //! or says why not. From then on frames are numbered from 1 in both directions, and the dialler's first one
 //! tells the acceptor that its hello arrived. Every request taken gets one answer: its owner's;
-//! [`Setback::Unknown`] if the link goes after it was sent; [`Setback::Moved`] if it goes before, as then
+//! [`Setback::Unknown`] if the link goes after it was sent; [`Undelivered::NotSent`] if it goes before, as then
 //! surely nobody decided.
 
 pub mod effect;
@@ -20,15 +20,14 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::ids::{CouponId, Epoch, ShardId};
+use crate::admission::Permit;
 use crate::link::end::effect::{Effect, Effects, Reason, Role, Terms};
 use crate::link::frame::{
-    Answer, Asked, Frame, Header, Item, NOTICE_BYTES_MAX, Notice, RemoteRequest, VERSION_OF_HELLO, Writer,
-    Written,
+    Frame, Header, Item, MESSAGE_BYTES_MAX, Numbered, RemoteRequest, VERSION_OF_HELLO, Writer, Written,
 };
 use crate::link::hello::{Hello, Mismatch};
+use crate::link::payload::{Outgoing, Payload, Undelivered};
 use crate::link::window::Window;
-use crate::owning::message::{ChangeAnswer, IssueAnswer, Reply, Request, Setback};
 use crate::time::Moment;
 
 /// How often a dialler says hello until it is answered: the first one may arrive before the acceptor has made
@@ -41,7 +40,7 @@ const REFUSAL_LINGERS: Duration = Duration::from_millis(500);
 const OVERDUE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-enum Stage {
+enum LinkStage {
     Greeting,
     Greeted { version: u32 },
     Up { version: u32 },
@@ -50,33 +49,25 @@ enum Stage {
 }
 
 #[derive(Debug)]
-enum Queued {
-    Request {
-        coupon: CouponId,
-        epoch: Epoch,
-        request: Request,
-    },
-    Item(Item),
+enum Queued<P: Payload> {
+    Request(Outgoing<P>, Permit),
+    Item(Item<P>),
 }
 
 #[derive(Debug)]
-enum Waiting {
-    Issue(Reply<IssueAnswer>),
-    Change(Reply<ChangeAnswer>),
-}
-
-#[derive(Debug)]
-struct InFlight {
-    waiting: Waiting,
-    coupon: CouponId,
+struct InFlight<P: Payload> {
+    reply: P::Reply,
+    flow: u64,
     expires: Moment,
+    /// Its place among the requests on their way to the peer.
+    _place: Permit,
 }
 
 /// One end of a link.
 #[derive(Debug)]
-pub struct Link {
+pub struct LinkEnd<P: Payload> {
     terms: Terms,
-    stage: Stage,
+    stage: LinkStage,
     generation: u64,
     next_out: u64,
     next_in: u64,
@@ -86,12 +77,12 @@ pub struct Link {
     beats: VecDeque<(u64, Moment)>,
     beat_at: Option<Moment>,
     next_id: u64,
-    queue: VecDeque<Queued>,
-    in_flight: HashMap<u64, InFlight>,
+    queue: VecDeque<Queued<P>>,
+    in_flight: HashMap<u64, InFlight<P>>,
     window: Window,
 }
 
-impl Link {
+impl<P: Payload> LinkEnd<P> {
     /// A link whose session has just become ready.
     pub fn new(terms: Terms) -> Self {
         let generation = match terms.role {
@@ -99,7 +90,7 @@ impl Link {
             Role::Acceptor { .. } => 0,
         };
         Self {
-            stage: Stage::Greeting,
+            stage: LinkStage::Greeting,
             generation,
             next_out: 1,
             next_in: 1,
@@ -109,14 +100,14 @@ impl Link {
             next_id: 1,
             queue: VecDeque::new(),
             in_flight: HashMap::new(),
-            window: Window::new(terms.coupon_places),
+            window: Window::new(terms.flow_places),
             terms,
         }
     }
 
     /// Whether requests may be sent.
     pub fn is_up(&self) -> bool {
-        matches!(self.stage, Stage::Up { .. })
+        matches!(self.stage, LinkStage::Up { .. })
     }
 
     /// Its generation; 0 while it has none.
@@ -134,23 +125,19 @@ impl Link {
         self.in_flight.len()
     }
 
-    /// A request for an owner at the other end.
-    pub fn ask(&mut self, coupon: CouponId, epoch: Epoch, request: Request, effects: &mut Effects) {
+    /// Takes a request for the peer. `place` is its place among those on their way there.
+    pub fn send(&mut self, request: Outgoing<P>, place: Permit, effects: &mut Effects<P>) {
         if !self.is_up() {
-            effects.push(Effect::SetBack(request, Setback::Moved));
-        } else if self.window.enter(coupon) {
-            self.queue.push_back(Queued::Request {
-                coupon,
-                epoch,
-                request,
-            });
+            effects.push(Effect::Reply(request.reply, Err(Undelivered::NotSent)));
+        } else if self.window.enter(request.flow) {
+            self.queue.push_back(Queued::Request(request, place));
         } else {
             effects.push(Effect::Full(request));
         }
     }
 
-    /// The answer to a request of the peer.
-    pub fn answer(&mut self, id: u64, answer: Answer) {
+    /// Takes the answer to a request of the peer.
+    pub fn answer(&mut self, id: u64, answer: P::Answer) {
         self.say(Item::Answer(id, answer));
     }
 
@@ -159,7 +146,7 @@ impl Link {
         if self.is_up() {
             let id = self.next_id();
             self.beats.push_back((id, now));
-            self.say(Item::Heartbeat(Notice {
+            self.say(Item::Heartbeat(Numbered {
                 id,
                 content: bounded(content),
             }));
@@ -168,7 +155,7 @@ impl Link {
 
     /// What goes with the answer to the heartbeat of this number.
     pub fn answer_heartbeat(&mut self, id: u64, content: Vec<u8>) {
-        self.say(Item::HeartbeatAnswer(Notice {
+        self.say(Item::HeartbeatAnswer(Numbered {
             id,
             content: bounded(content),
         }));
@@ -176,36 +163,31 @@ impl Link {
 
     /// News for the peer: the number by which they will be acknowledged; `None` if there is no telling.
     pub fn tell(&mut self, content: Vec<u8>) -> Option<u64> {
-        if !self.is_up() || content.len() > NOTICE_BYTES_MAX {
+        if !self.is_up() || content.len() > MESSAGE_BYTES_MAX {
             return None;
         }
         let id = self.next_id();
-        self.say(Item::News(Notice { id, content }));
+        self.say(Item::News(Numbered { id, content }));
         Some(id)
     }
 
     /// Acknowledges the peer's news of this number.
-    pub fn heard(&mut self, id: u64) {
-        self.say(Item::Heard(id));
-    }
-
-    /// Hints at coupons that the peer should load ahead.
-    pub fn preload(&mut self, shard: ShardId, coupons: Vec<CouponId>) {
-        self.say(Item::Preload(shard, coupons));
+    pub fn acknowledge(&mut self, id: u64) {
+        self.say(Item::Acknowledgement(id));
     }
 
     /// Time went by.
-    pub fn tick(&mut self, now: Moment, effects: &mut Effects) {
+    pub fn tick(&mut self, now: Moment, effects: &mut Effects<P>) {
         match &self.stage {
-            Stage::Greeting => self.greet(now, effects),
-            Stage::Greeted { .. } | Stage::Closed => {}
-            Stage::Refused { mismatch, since } => {
+            LinkStage::Greeting => self.greet(now, effects),
+            LinkStage::Greeted { .. } | LinkStage::Closed => {}
+            LinkStage::Refused { mismatch, since } => {
                 if now.since(*since) >= REFUSAL_LINGERS {
                     let reason = Reason::Mismatch(mismatch.clone());
                     self.reset(reason, effects);
                 }
             }
-            Stage::Up { .. } => {
+            LinkStage::Up { .. } => {
                 if self
                     .beats
                     .front()
@@ -225,7 +207,7 @@ impl Link {
     }
 
     /// A frame from the peer.
-    pub fn arrived(&mut self, now: Moment, frame: Frame, effects: &mut Effects) {
+    pub fn arrived(&mut self, now: Moment, frame: Frame<P>, effects: &mut Effects<P>) {
         let header = frame.header;
         if (header.from, header.to) != (self.terms.peer, self.terms.hello.incarnation) {
             return effects.push(Effect::Dropped("stranger"));
@@ -233,7 +215,7 @@ impl Link {
         if header.number == 0 {
             return self.greeted(now, header.generation, frame.items, effects);
         }
-        let (Stage::Greeted { version } | Stage::Up { version }) = self.stage else {
+        let (LinkStage::Greeted { version } | LinkStage::Up { version }) = self.stage else {
             return effects.push(Effect::Dropped("early"));
         };
         if header.generation != self.generation {
@@ -264,8 +246,10 @@ impl Link {
     }
 
     /// Makes frames of all that waits.
-    pub fn flush(&mut self, now: Moment, effects: &mut Effects) {
-        let Stage::Up { version } = self.stage else { return };
+    pub fn flush(&mut self, now: Moment, effects: &mut Effects<P>) {
+        let LinkStage::Up { version } = self.stage else {
+            return;
+        };
         while !self.queue.is_empty() {
             let mut frame = Writer::new(self.header(version, self.next_out));
             let (mut items, mut requests) = (0_usize, 0);
@@ -273,7 +257,7 @@ impl Link {
                 let Some(queued) = self.queue.pop_front() else {
                     break;
                 };
-                let is_request = matches!(queued, Queued::Request { .. });
+                let is_request = matches!(queued, Queued::Request(..));
                 if let Some(item) = self.departing(now, queued, effects) {
                     frame.add(&item);
                     items += 1;
@@ -291,19 +275,19 @@ impl Link {
     }
 
     /// Ends the link. What was sent is unknown, what was not is not decided; nothing more is sent or heard.
-    pub fn reset(&mut self, reason: Reason, effects: &mut Effects) {
-        let reason = match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Closed => return,
+    pub fn reset(&mut self, reason: Reason, effects: &mut Effects<P>) {
+        let reason = match std::mem::replace(&mut self.stage, LinkStage::Closed) {
+            LinkStage::Closed => return,
             // That the peer left having read why it was refused is not why.
-            Stage::Refused { mismatch, .. } => Reason::Mismatch(mismatch),
-            Stage::Greeting | Stage::Greeted { .. } | Stage::Up { .. } => reason,
+            LinkStage::Refused { mismatch, .. } => Reason::Mismatch(mismatch),
+            LinkStage::Greeting | LinkStage::Greeted { .. } | LinkStage::Up { .. } => reason,
         };
         for (_, in_flight) in self.in_flight.drain() {
-            effects.push(in_flight.waiting.set_back(Setback::Unknown));
+            effects.push(Effect::Reply(in_flight.reply, Err(Undelivered::Unanswered)));
         }
         for queued in self.queue.drain(..) {
-            if let Queued::Request { request, .. } = queued {
-                effects.push(Effect::SetBack(request, Setback::Moved));
+            if let Queued::Request(request, _place) = queued {
+                effects.push(Effect::Reply(request.reply, Err(Undelivered::NotSent)));
             }
         }
         effects.push(Effect::Reset(reason));
@@ -326,13 +310,13 @@ impl Link {
         }
     }
 
-    fn say(&mut self, item: Item) {
+    fn say(&mut self, item: Item<P>) {
         if self.is_up() {
             self.queue.push_back(Queued::Item(item));
         }
     }
 
-    fn say_unnumbered(&self, item: Item, effects: &mut Effects) {
+    fn say_unnumbered(&self, item: Item<P>, effects: &mut Effects<P>) {
         let mut frame = Writer::new(self.header(VERSION_OF_HELLO, 0));
         if let Some(item) = Written::new(item) {
             frame.add(&item);
@@ -344,7 +328,7 @@ impl Link {
     }
 
     /// A dialler's hello, if it is time for one.
-    fn greet(&mut self, now: Moment, effects: &mut Effects) {
+    fn greet(&mut self, now: Moment, effects: &mut Effects<P>) {
         let due = self.hello_at.is_none_or(|at| now.since(at) >= HELLO_EVERY);
         if due && matches!(self.terms.role, Role::Dialler { .. }) {
             self.hello_at = Some(now);
@@ -353,75 +337,68 @@ impl Link {
     }
 
     /// A frame without number: hello, or the refusal of ours.
-    fn greeted(&mut self, now: Moment, generation: u64, mut items: Vec<Item>, effects: &mut Effects) {
+    fn greeted(&mut self, now: Moment, generation: u64, mut items: Vec<Item<P>>, effects: &mut Effects<P>) {
         match (items.pop(), items.is_empty()) {
             (Some(Item::Hello(hello)), true) => self.greeted_with(now, generation, &hello, effects),
             (Some(Item::Refusal(reason)), true) if generation == self.generation => {
-                self.reset(Reason::Refused(reason), effects)
+                self.reset(Reason::Refused(reason), effects);
             }
             (Some(Item::Refusal(_)), true) => effects.push(Effect::Dropped("generation")),
             _ => effects.push(Effect::Dropped("out_of_place")),
         }
     }
 
-    fn greeted_with(&mut self, now: Moment, generation: u64, hello: &Hello, effects: &mut Effects) {
+    fn greeted_with(&mut self, now: Moment, generation: u64, hello: &Hello, effects: &mut Effects<P>) {
         match (&self.stage, self.terms.role) {
-            (Stage::Greeting, Role::Dialler { generation: ours }) if ours == generation => {
+            (LinkStage::Greeting, Role::Dialler { generation: ours }) if ours == generation => {
                 match self.terms.hello.agree(hello, self.terms.peer) {
                     Ok(version) => self.rise(now, version, effects),
                     Err(mismatch) => self.refuse(now, mismatch, effects),
                 }
             }
-            (Stage::Greeting, Role::Acceptor { above }) if generation > above => {
+            (LinkStage::Greeting, Role::Acceptor { above }) if generation > above => {
                 self.generation = generation;
                 match self.terms.hello.agree(hello, self.terms.peer) {
                     Ok(version) => {
-                        self.stage = Stage::Greeted { version };
+                        self.stage = LinkStage::Greeted { version };
                         self.say_unnumbered(Item::Hello(self.terms.hello.clone()), effects);
                     }
                     Err(mismatch) => self.refuse(now, mismatch, effects),
                 }
             }
             // Said again: our answer came before the dialler's end was found, or is on its way.
-            (Stage::Greeted { .. }, Role::Acceptor { .. }) if generation == self.generation => {
+            (LinkStage::Greeted { .. }, Role::Acceptor { .. }) if generation == self.generation => {
                 self.say_unnumbered(Item::Hello(self.terms.hello.clone()), effects);
             }
-            (Stage::Greeted { .. } | Stage::Up { .. }, _) if generation == self.generation => {}
+            (LinkStage::Greeted { .. } | LinkStage::Up { .. }, _) if generation == self.generation => {}
             _ => effects.push(Effect::Dropped("generation")),
         }
     }
 
-    fn refuse(&mut self, now: Moment, mismatch: Mismatch, effects: &mut Effects) {
+    fn refuse(&mut self, now: Moment, mismatch: Mismatch, effects: &mut Effects<P>) {
         self.say_unnumbered(Item::Refusal(mismatch.to_string()), effects);
-        self.stage = Stage::Refused { mismatch, since: now };
+        self.stage = LinkStage::Refused { mismatch, since: now };
     }
 
-    fn rise(&mut self, now: Moment, version: u32, effects: &mut Effects) {
-        self.stage = Stage::Up { version };
+    fn rise(&mut self, now: Moment, version: u32, effects: &mut Effects<P>) {
+        self.stage = LinkStage::Up { version };
         effects.push(Effect::Up);
         self.beat_due(now, effects);
     }
 
-    fn beat_due(&mut self, now: Moment, effects: &mut Effects) {
+    fn beat_due(&mut self, now: Moment, effects: &mut Effects<P>) {
         self.beat_at = Some(now);
         effects.push(Effect::BeatDue);
     }
 
-    fn take(&mut self, now: Moment, item: Item, effects: &mut Effects) {
+    fn take(&mut self, now: Moment, item: Item<P>, effects: &mut Effects<P>) {
         match item {
-            Item::Request(request) if request.remaining.is_zero() => {
-                let expired = match request.what {
-                    Asked::Issue { .. } => Answer::Issue(Err(Setback::Expired)),
-                    Asked::Change { .. } => Answer::Change(Err(Setback::Expired)),
-                };
-                self.answer(request.id, expired);
-            }
             Item::Request(request) => {
                 let expires = now + request.remaining;
-                effects.push(Effect::Ask(request, expires));
+                effects.push(Effect::Handle(request, expires));
             }
             Item::Answer(id, answer) => self.answered(id, answer, effects),
-            Item::Heartbeat(notice) => effects.push(Effect::HeartbeatAsked(notice)),
+            Item::Heartbeat(notice) => effects.push(Effect::HeartbeatReceived(notice)),
             Item::HeartbeatAnswer(notice) => {
                 // Answers come in order; one that overtook others counts for them as well.
                 while let Some((id, sent_at)) = self.beats.pop_front_if(|(id, _)| *id <= notice.id) {
@@ -435,111 +412,70 @@ impl Link {
                 }
             }
             Item::News(notice) => effects.push(Effect::News(notice)),
-            Item::Heard(id) => effects.push(Effect::Heard(id)),
-            Item::Preload(shard, coupons) => effects.push(Effect::Preload(shard, coupons)),
+            Item::Acknowledgement(id) => effects.push(Effect::Acknowledged(id)),
             Item::Hello(_) | Item::Refusal(_) => {
-                self.reset(Reason::Protocol("hello among numbered frames"), effects)
+                self.reset(Reason::Protocol("hello among numbered frames"), effects);
             }
         }
     }
 
-    /// An answer by the peer. One that nobody waits for any more is no news.
-    fn answered(&mut self, id: u64, answer: Answer, effects: &mut Effects) {
-        let Some(InFlight { waiting, coupon, .. }) = self.in_flight.remove(&id) else {
-            return;
-        };
-        self.window.leave(coupon);
-        match (waiting, answer) {
-            (Waiting::Issue(reply), Answer::Issue(answer)) => effects.push(Effect::Issue(reply, answer)),
-            (Waiting::Change(reply), Answer::Change(answer)) => effects.push(Effect::Change(reply, answer)),
-            (waiting, Answer::Issue(_) | Answer::Change(_)) => {
-                effects.push(waiting.set_back(Setback::Unknown));
-                self.reset(Reason::Protocol("an answer does not fit its request"), effects);
-            }
+    /// Takes an answer of the peer. One that is no longer waited for is dropped.
+    fn answered(&mut self, id: u64, answer: P::Answer, effects: &mut Effects<P>) {
+        if let Some(InFlight { reply, flow, .. }) = self.in_flight.remove(&id) {
+            self.window.leave(flow);
+            effects.push(Effect::Reply(reply, Ok(answer)));
         }
     }
 
-    /// What goes into a frame now; nothing if nobody waits for it any more.
-    fn departing(&mut self, now: Moment, queued: Queued, effects: &mut Effects) -> Option<Written> {
-        let (coupon, epoch, request) = match queued {
+    /// Returns what goes into a frame now; `None` if it is no longer waited for.
+    fn departing(&mut self, now: Moment, queued: Queued<P>, effects: &mut Effects<P>) -> Option<Written> {
+        let (request, place) = match queued {
             Queued::Item(item) => return Written::new(item),
-            Queued::Request {
-                coupon,
-                epoch,
-                request,
-            } => (coupon, epoch, request),
+            Queued::Request(request, place) => (request, place),
         };
-        let (Request::Issue(crate::owning::message::IssueRequest { expires, .. }, _)
-        | Request::Change(crate::owning::message::ChangeRequest { expires, .. }, _)) = &request;
-        let expires = *expires;
-        if now >= expires || !request.is_waited_for() {
-            self.window.leave(coupon);
-            effects.push(Effect::SetBack(request, Setback::Expired));
+        let Outgoing {
+            flow,
+            expires,
+            ask,
+            reply,
+        } = request;
+        if now >= expires || !P::is_waited_for(&reply) {
+            self.window.leave(flow);
+            effects.push(Effect::Reply(reply, Err(Undelivered::Expired)));
             return None;
         }
-        let (what, waiting) = match request {
-            Request::Issue(issue, reply) => (
-                Asked::Issue {
-                    user: issue.user,
-                    key: issue.key,
-                },
-                Waiting::Issue(reply),
-            ),
-            Request::Change(change, reply) => (
-                Asked::Change {
-                    change: change.change,
-                    if_version: change.if_version,
-                },
-                Waiting::Change(reply),
-            ),
-        };
         let id = self.next_id();
-        let Some(written) = Written::new(Item::Request(RemoteRequest {
-            id,
-            coupon,
-            epoch,
-            remaining: expires.since(now),
-            what,
-        })) else {
-            // No gateway takes so long a request: there is no room for it.
-            self.window.leave(coupon);
-            effects.push(waiting.set_back(Setback::Overloaded));
+        let remaining = expires.since(now);
+        let Some(written) = Written::new::<P>(Item::Request(RemoteRequest { id, remaining, ask })) else {
+            // No gateway takes so long a request.
+            self.window.leave(flow);
+            effects.push(Effect::Reply(reply, Err(Undelivered::NoRoom)));
             return None;
         };
-        self.in_flight.insert(
-            id,
-            InFlight {
-                waiting,
-                coupon,
-                expires,
-            },
-        );
+        let in_flight = InFlight {
+            reply,
+            flow,
+            expires,
+            _place: place,
+        };
+        self.in_flight.insert(id, in_flight);
         Some(written)
     }
 
-    fn forget_overdue(&mut self, now: Moment, effects: &mut Effects) {
+    fn forget_overdue(&mut self, now: Moment, effects: &mut Effects<P>) {
         let overdue = self
             .in_flight
             .extract_if(|_, in_flight| now >= in_flight.expires + OVERDUE);
-        for (_, InFlight { waiting, coupon, .. }) in overdue {
-            self.window.leave(coupon);
-            effects.push(waiting.set_back(Setback::Unknown));
-        }
-    }
-}
-
-impl Waiting {
-    fn set_back(self, setback: Setback) -> Effect {
-        match self {
-            Self::Issue(reply) => Effect::Issue(reply, Err(setback)),
-            Self::Change(reply) => Effect::Change(reply, Err(setback)),
+        for (_, InFlight { reply, flow, .. }) in overdue {
+            self.window.leave(flow);
+            effects.push(Effect::Reply(reply, Err(Undelivered::Unanswered)));
         }
     }
 }
 
 /// Nothing, in place of what no frame carries: the handler was told how much fits.
 fn bounded(content: Vec<u8>) -> Vec<u8> {
-    if content.len() <= NOTICE_BYTES_MAX {
+    if content.len() <= MESSAGE_BYTES_MAX {
         return content;
     }
     tracing::error!(

@@ -7,7 +7,7 @@
 use crate::ids::{Incarnation, NodeId, SHARD_HASH, SHARDS};
 
 /// The versions that this release speaks.
-pub const VERSIONS: &[u32] = &[1];
+pub const VERSIONS: &[u32] = &[2];
 
 /// Who a node is, and what it speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,15 +21,16 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::critical::end_process;
-use crate::ids::{Incarnation, NodeId};
+use crate::ids::{Incarnation, NodeId, PeerAddress};
 use crate::link::egress::{self, EgressCommand, EgressHandle};
 use crate::link::end::effect::{Reason, Role, Terms};
 use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::ingress::{self, INGRESSES, Routes};
-use crate::link::mesh::{Cause, Mesh, Step, View};
+use crate::link::mesh::{Cause, Mesh, MeshView, Step};
+use crate::link::payload::Payload;
 use crate::link::socket::{self, Socket};
 use crate::link::tls::{Tls, closed_door};
-use crate::link::{Notices, Options, PeerAddress, Requests};
+use crate::link::{Handler, Options};
 use crate::metrics::{PeerHandles, peer_handles};
 use crate::time::{self, Moment};
 
@@ -75,29 +76,28 @@ pub(super) enum HubCommand {
 impl ractor::Message for HubCommand {}
 
 /// What the hub and those who hold the links share.
-pub(super) struct Shared {
+pub(super) struct Shared<P: Payload> {
     pub(super) options: Options,
-    pub(super) requests: Arc<dyn Requests>,
-    pub(super) notices: Arc<dyn Notices>,
+    pub(super) handler: Arc<dyn Handler<P>>,
     /// Whose frames go where: links and those that are about to be.
-    pub(super) routes: Routes,
+    pub(super) routes: Routes<P>,
     /// Through which requests may be sent.
-    pub(super) links: Routes,
-    pub(super) view: ArcSwap<View>,
+    pub(super) links: Routes<P>,
+    pub(super) view: ArcSwap<MeshView>,
     /// The hub is told to end, and may.
     pub(super) stopping: AtomicBool,
 }
 
-pub(super) struct Hub;
+pub(super) struct Hub<P>(pub(super) std::marker::PhantomData<P>);
 
-pub(super) struct Arguments {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct Arguments<P: Payload> {
+    pub(super) shared: Arc<Shared<P>>,
     pub(super) listener: Arc<TcpListener>,
     pub(super) tls: Option<Tls>,
 }
 
 /// A connection, as far as it came.
-struct Session {
+struct Session<P: Payload> {
     cut: CancellationToken,
     /// Whom it was dialled for, and with which generation.
     to: Option<(Incarnation, u64)>,
@@ -105,33 +105,33 @@ struct Session {
     /// When it is cut; never, once it is a link or told to end.
     deadline: Option<Moment>,
     actor: Option<ActorRef<NodeSessionMessage>>,
-    linked: Option<(Incarnation, EgressHandle)>,
+    linked: Option<(Incarnation, EgressHandle<P>)>,
     greeting: Option<OwnedSemaphorePermit>,
 }
 
-pub(super) struct State {
-    shared: Arc<Shared>,
+pub(super) struct State<P: Payload> {
+    shared: Arc<Shared<P>>,
     tls: Option<Tls>,
     server: ActorRef<NodeServerMessage>,
     ingresses: Vec<ActorCell>,
     accepting: AbortHandle,
     mesh: Mesh,
-    sessions: HashMap<u64, Session>,
+    sessions: HashMap<u64, Session<P>>,
     /// The highest generation of each peer's links so far, of those that the mesh has.
     generations: HashMap<Incarnation, u64>,
     metrics: &'static PeerHandles,
 }
 
-impl Actor for Hub {
+impl<P: Payload> Actor for Hub<P> {
     type Msg = HubCommand;
-    type State = State;
-    type Arguments = Arguments;
+    type State = State<P>;
+    type Arguments = Arguments<P>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<HubCommand>,
-        arguments: Arguments,
-    ) -> Result<State, ActorProcessingErr> {
+        arguments: Arguments<P>,
+    ) -> Result<State<P>, ActorProcessingErr> {
         let Arguments {
             shared,
             listener,
@@ -165,7 +165,7 @@ impl Actor for Hub {
         &self,
         myself: ActorRef<HubCommand>,
         command: HubCommand,
-        state: &mut State,
+        state: &mut State<P>,
     ) -> Result<(), ActorProcessingErr> {
         let now = time::moment();
         match command {
@@ -198,7 +198,7 @@ impl Actor for Hub {
         &self,
         myself: ActorRef<HubCommand>,
         event: SupervisionEvent,
-        state: &mut State,
+        state: &mut State<P>,
     ) -> Result<(), ActorProcessingErr> {
         let (lost, failed) = match event {
             SupervisionEvent::ActorFailed(actor, _) => (actor.get_id(), true),
@@ -223,7 +223,7 @@ impl Actor for Hub {
 }
 
 /// Ends with the hub, however it goes.
-impl Drop for State {
+impl<P: Payload> Drop for State<P> {
     fn drop(&mut self) {
         self.accepting.abort();
         self.sessions.values().for_each(|session| session.cut.cancel());
@@ -297,10 +297,10 @@ fn incarnation(session: &NodeServerSessionInformation) -> Option<Incarnation> {
     Incarnation::new(u64::from_str_radix(incarnation, 16).ok()?)
 }
 
-impl State {
+impl<P: Payload> State<P> {
     fn know(&mut self, now: Moment, peers: Vec<PeerAddress>) {
         self.mesh.know(now, peers);
-        let in_vain = |session: &Session| {
+        let in_vain = |session: &Session<P>| {
             session.linked.is_none() && session.to.is_some_and(|(peer, _)| !self.mesh.is_named(peer))
         };
         let in_vain: Vec<u64> = self
@@ -388,7 +388,7 @@ impl State {
             peer,
             heartbeat: options.heartbeat,
             silent_after: options.heartbeat * HEARTBEATS_MISSED,
-            coupon_places: options.coupon_places,
+            flow_places: options.flow_places,
         };
         let arguments = egress::Arguments {
             terms,
@@ -396,9 +396,7 @@ impl State {
             ingress,
             ticket,
             hub: myself.clone(),
-            requests: Arc::clone(&self.shared.requests),
-            notices: Arc::clone(&self.shared.notices),
-            places: options.places.clone(),
+            handler: Arc::clone(&self.shared.handler),
         };
         match egress::spawn(arguments).await {
             Ok(egress) => {
@@ -406,7 +404,7 @@ impl State {
                 // The library keeps one session a name: what was routed before is of a session that is gone,
                 // or about to be.
                 if let Some(before) = replace(&self.shared.routes, peer, Some(egress)) {
-                    before.tell(EgressCommand::Lost);
+                    before.command(EgressCommand::Lost);
                 }
             }
             Err(error) => {
@@ -466,7 +464,7 @@ impl State {
         };
         match &session.linked {
             // It says itself that it is down, once all its requests are answered.
-            Some((_, egress)) => egress.tell(EgressCommand::Lost),
+            Some((_, egress)) => egress.command(EgressCommand::Lost),
             None => {
                 self.metrics.refuse("not_let_in");
                 tracing::warn!(
@@ -480,7 +478,7 @@ impl State {
 
     /// An egress panicked: its requests answer by themselves that nothing is known of them.
     fn egress_gone(&mut self, now: Moment, actor: ActorId) {
-        let is_it = |session: &Session| {
+        let is_it = |session: &Session<P>| {
             session
                 .linked
                 .as_ref()
@@ -528,7 +526,7 @@ impl State {
 
     /// Cuts connections that are no links in time.
     fn cut_late(&mut self, now: Moment) {
-        let is_late = |session: &Session| session.deadline.is_some_and(|deadline| now >= deadline);
+        let is_late = |session: &Session<P>| session.deadline.is_some_and(|deadline| now >= deadline);
         let late: Vec<u64> = self
             .sessions
             .iter()
@@ -546,7 +544,7 @@ impl State {
                 "a connection was not a link in time, and is cut"
             );
             match &session.linked {
-                Some((_, egress)) => egress.tell(EgressCommand::Lost),
+                Some((_, egress)) => egress.command(EgressCommand::Lost),
                 None => self.end(now, ticket, Cause::Failed),
             }
         }
@@ -589,7 +587,7 @@ impl State {
                 Step::Forget(incarnation) => {
                     self.generations.remove(&incarnation);
                     if let Some(egress) = self.shared.routes.load().get(&incarnation) {
-                        egress.tell(EgressCommand::Lost);
+                        egress.command(EgressCommand::Lost);
                     }
                 }
             }
@@ -598,7 +596,11 @@ impl State {
 }
 
 /// Puts a route in place, and gives back the one before.
-fn replace(routes: &Routes, peer: Incarnation, egress: Option<EgressHandle>) -> Option<EgressHandle> {
+fn replace<P: Payload>(
+    routes: &Routes<P>,
+    peer: Incarnation,
+    egress: Option<EgressHandle<P>>,
+) -> Option<EgressHandle<P>> {
     let mut table = HashMap::clone(&routes.load());
     let before = match egress {
         Some(egress) => table.insert(peer, egress),
@@ -609,7 +611,7 @@ fn replace(routes: &Routes, peer: Incarnation, egress: Option<EgressHandle>) -> 
 }
 
 /// Takes a route away, unless another took its place.
-fn remove(routes: &Routes, peer: Incarnation, egress: &EgressHandle) -> bool {
+fn remove<P: Payload>(routes: &Routes<P>, peer: Incarnation, egress: &EgressHandle<P>) -> bool {
     let is_it = routes
         .load()
         .get(&peer)

@@ -17,6 +17,7 @@ use crate::ids::Incarnation;
 use crate::link::egress::{EgressCommand, EgressHandle};
 use crate::link::frame::Frame;
 use crate::link::hub::HubCommand;
+use crate::link::payload::Payload;
 use crate::metrics::{PeerHandles, peer_handles};
 use crate::time::{self, Moment};
 
@@ -53,16 +54,16 @@ impl ractor::Message for Arrival {
     }
 }
 
-// With clusters every type of message says whether it travels. This one does not: shards are asked through
-// links.
-impl ractor::Message for crate::owning::shard::ShardCommand {}
-
 /// Who is linked, or about to be: whose frames go where.
-pub(super) type Routes = Arc<ArcSwap<HashMap<Incarnation, EgressHandle>>>;
+pub(super) type Routes<P> = Arc<ArcSwap<HashMap<Incarnation, EgressHandle<P>>>>;
 
 /// Makes one, as a child of the hub, where peers find it.
-pub(super) async fn spawn(routes: Routes, hub: &ActorRef<HubCommand>) -> Result<ActorCell, SpawnErr> {
-    let (actor, _task) = Ingress::spawn_linked(None, Ingress, routes, hub.get_cell()).await?;
+pub(super) async fn spawn<P: Payload>(
+    routes: Routes<P>,
+    hub: &ActorRef<HubCommand>,
+) -> Result<ActorCell, SpawnErr> {
+    let (actor, _task) =
+        Ingress::spawn_linked(None, Ingress(std::marker::PhantomData), routes, hub.get_cell()).await?;
     pg::join_scoped(SCOPE.to_owned(), GROUP.to_owned(), vec![actor.get_cell()]);
     Ok(actor.get_cell())
 }
@@ -81,24 +82,24 @@ pub(super) fn of_session(session: u64, from: Incarnation) -> Option<ActorRef<Arr
     Some(theirs.swap_remove(place).into())
 }
 
-struct Ingress;
+struct Ingress<P>(std::marker::PhantomData<P>);
 
-struct State {
-    routes: Routes,
+struct State<P: Payload> {
+    routes: Routes<P>,
     metrics: &'static PeerHandles,
     logged_at: Option<Moment>,
 }
 
-impl Actor for Ingress {
+impl<P: Payload> Actor for Ingress<P> {
     type Msg = Arrival;
-    type State = State;
-    type Arguments = Routes;
+    type State = State<P>;
+    type Arguments = Routes<P>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<Arrival>,
-        routes: Routes,
-    ) -> Result<State, ActorProcessingErr> {
+        routes: Routes<P>,
+    ) -> Result<State<P>, ActorProcessingErr> {
         Ok(State {
             routes,
             metrics: peer_handles(),
@@ -110,13 +111,13 @@ impl Actor for Ingress {
         &self,
         _myself: ActorRef<Arrival>,
         Arrival(bytes): Arrival,
-        state: &mut State,
+        state: &mut State<P>,
     ) -> Result<(), ActorProcessingErr> {
         state.metrics.frames_received.increment(1);
         state.metrics.bytes_received.increment(bytes.len() as u64);
-        match Frame::read(bytes) {
+        match Frame::<P>::read(bytes) {
             Ok(frame) => match state.routes.load().get(&frame.header.from) {
-                Some(egress) => egress.tell(EgressCommand::Arrived(frame)),
+                Some(egress) => egress.command(EgressCommand::Arrived(frame)),
                 None => state.metrics.refuse("no_link"),
             },
             Err(error) => {

@@ -10,10 +10,8 @@ use std::time::Duration;
 use backon::ExponentialBackoff;
 use rand::Rng;
 
-use crate::backoff::pauses;
-use crate::ids::{Incarnation, NodeId};
-use crate::link::PeerAddress;
-use crate::store::links::LINKS_MAX;
+use crate::backoff::backoff;
+use crate::ids::{Incarnation, NodeId, PEERS_MAX, PeerAddress};
 use crate::time::Moment;
 
 /// Pause after the first attempt that fails; it doubles, with jitter, so that nodes cut off together do not
@@ -35,8 +33,6 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
 /// How long a peer that membership does not name is kept: it may have linked before its row was read.
 const UNNAMED_AFTER: Duration = Duration::from_secs(10);
-/// Most peers: as many as a node's row can name as linked. Others would be left out of the group by all.
-const PEERS_MAX: usize = LINKS_MAX;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +62,7 @@ pub enum Cause {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum DialStage {
     Down { dial_at: Moment },
     Dialling,
     Up { since: Moment },
@@ -78,9 +74,9 @@ struct Peer {
     /// it names no more.
     address: Option<PeerAddress>,
     named_at: Moment,
-    stage: Stage,
+    stage: DialStage,
     dialled: bool,
-    pauses: Option<ExponentialBackoff>,
+    backoff: Option<ExponentialBackoff>,
     probing: bool,
     probe_at: Moment,
     refused_at: Option<Moment>,
@@ -138,18 +134,18 @@ impl Mesh {
         let mut dialling = self
             .peers
             .values()
-            .filter(|peer| matches!(peer.stage, Stage::Dialling))
+            .filter(|peer| matches!(peer.stage, DialStage::Dialling))
             .count();
         for peer in self.peers.values_mut() {
             let Some(address) = &peer.address else { continue };
-            if matches!(peer.stage, Stage::Up { .. }) {
+            if matches!(peer.stage, DialStage::Up { .. }) {
                 continue;
             }
             if !peer.probing && now >= peer.probe_at {
                 (peer.probing, peer.probe_at) = (true, now + PROBE_EVERY);
                 steps.push(Step::Probe(address.clone()));
             }
-            let due = matches!(peer.stage, Stage::Down { dial_at } if now >= dial_at);
+            let due = matches!(peer.stage, DialStage::Down { dial_at } if now >= dial_at);
             if due && self.node < address.node && dialling < DIALS_MAX {
                 dialling += 1;
                 self.generation += 1;
@@ -158,7 +154,7 @@ impl Mesh {
                     generation: self.generation,
                     again: peer.dialled,
                 };
-                (peer.stage, peer.dialled) = (Stage::Dialling, true);
+                (peer.stage, peer.dialled) = (DialStage::Dialling, true);
                 steps.push(step);
             }
         }
@@ -168,7 +164,7 @@ impl Mesh {
     /// A link is up.
     pub fn up(&mut self, now: Moment, incarnation: Incarnation) {
         let peer = self.peer(now, incarnation);
-        (peer.stage, peer.refused_at) = (Stage::Up { since: now }, None);
+        (peer.stage, peer.refused_at) = (DialStage::Up { since: now }, None);
     }
 
     /// A link, or the attempt to make one, is over.
@@ -176,14 +172,14 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&incarnation) else {
             return;
         };
-        if matches!(peer.stage, Stage::Up { since } if now.since(since) >= STEADY) {
-            peer.pauses = None;
+        if matches!(peer.stage, DialStage::Up { since } if now.since(since) >= STEADY) {
+            peer.backoff = None;
         }
         let pause = match cause {
             Cause::Failed => peer.next_pause(),
             Cause::Mismatch => PAUSE_MISMATCH.mul_f64(rand::rng().random_range(1.0..1.5)),
         };
-        peer.stage = Stage::Down { dial_at: now + pause };
+        peer.stage = DialStage::Down { dial_at: now + pause };
     }
 
     /// Whether the peer's system refused a connection just now. Anything else than that refusal, a time-out
@@ -191,14 +187,14 @@ impl Mesh {
     pub fn probed(&mut self, now: Moment, incarnation: Incarnation, refused: bool) {
         if let Some(peer) = self.peers.get_mut(&incarnation) {
             peer.probing = false;
-            let down = !matches!(peer.stage, Stage::Up { .. });
+            let down = !matches!(peer.stage, DialStage::Up { .. });
             peer.refused_at = (refused && down).then_some(now);
         }
     }
 
     /// Who is linked, and until when each of the others is known to refuse connections.
-    pub fn view(&self) -> View {
-        let up = |peer: &Peer| matches!(peer.stage, Stage::Up { .. });
+    pub fn view(&self) -> MeshView {
+        let up = |peer: &Peer| matches!(peer.stage, DialStage::Up { .. });
         let linked = self
             .peers
             .iter()
@@ -210,16 +206,16 @@ impl Mesh {
             .iter()
             .filter_map(|(incarnation, peer)| Some((*incarnation, peer.refused_at? + REFUSAL_HOLDS)))
             .collect();
-        View { linked, refusing }
+        MeshView { linked, refusing }
     }
 
     fn peer(&mut self, now: Moment, incarnation: Incarnation) -> &mut Peer {
         self.peers.entry(incarnation).or_insert_with(|| Peer {
             address: None,
             named_at: now,
-            stage: Stage::Down { dial_at: now },
+            stage: DialStage::Down { dial_at: now },
             dialled: false,
-            pauses: None,
+            backoff: None,
             probing: false,
             // A peer that has just been named is likely to be linked at once.
             probe_at: now + PROBE_EVERY,
@@ -230,22 +226,22 @@ impl Mesh {
 
 impl Peer {
     fn next_pause(&mut self) -> Duration {
-        let pauses = self
-            .pauses
-            .get_or_insert_with(|| pauses(PAUSE_FIRST, PAUSE_LONGEST));
-        pauses.next().unwrap_or(PAUSE_LONGEST)
+        let backoff = self
+            .backoff
+            .get_or_insert_with(|| backoff(PAUSE_FIRST, PAUSE_LONGEST));
+        backoff.next().unwrap_or(PAUSE_LONGEST)
     }
 }
 
 /// What others are told of the mesh.
 #[derive(Debug, Clone, Default)]
-pub struct View {
+pub struct MeshView {
     /// To whom there is a link.
     pub linked: Vec<Incarnation>,
     refusing: Vec<(Incarnation, Moment)>,
 }
 
-impl View {
+impl MeshView {
     /// Whether the system of this incarnation refused a connection lately.
     pub fn refuses(&self, now: Moment, incarnation: Incarnation) -> bool {
         self.refusing

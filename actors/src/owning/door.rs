@@ -1,12 +1,14 @@
-//! The door: what this node knows about sold-out coupons, so that a refusal need not travel to the owner.
+//! The door: what this node knows about things whose owners refuse nearly all requests, so that a refusal
+//! need not travel to the owner. A coupon that is sold out is one.
 //!
-//! Owners tell it what is *stored*; what they tell counts for a while from before they were asked. Being sold
-//! out holds until an administrator widens the coupon, and a widening change is answered only once every door
-//! has forgotten what it made untrue: so no refusal is ever untrue. Owners of other nodes tell theirs in the
-//! answers to heartbeats. Whoever may have a coupon (the filter has no false negatives) is sent on to the
-//! owner.
+//! Owners tell it what is *stored*, in notices. A notice counts for a while from before it was asked for.
+//! What it says holds until a change widens what may be had, and such a change is answered only after every
+//! door has forgotten what it made untrue: so no refusal is ever untrue. Owners on other nodes send their
+//! notices in the answers to heartbeats. A request that may be answered otherwise, such as one of a user that
+//! may have a coupon, is left to the owner.
 
 pub mod board;
+pub mod filter;
 pub mod notice;
 pub mod peers;
 
@@ -16,68 +18,78 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
-use crate::ids::{CouponId, Incarnation, UserId};
+use crate::ids::Incarnation;
 pub use crate::owning::door::board::Board;
 use crate::owning::door::board::Changes;
 pub use crate::owning::door::notice::Notice;
-use crate::owning::message::Refusal;
+use crate::owning::kind::Kind;
 use crate::time::{Moment, Now};
 
-/// How long what an owner told counts, from before it was asked.
+/// How long a notice counts, from before it was asked for.
 pub const DOOR_TTL: Duration = Duration::from_secs(2);
 
-/// Most sold-out coupons that doors are told of; beyond it owners answer themselves. At some MB for a million
-/// winners, and a hundred bytes for a few, this bounds the door's memory and the time to copy its table.
+/// Most notices of a node. Beyond it owners answer themselves. A notice takes some megabytes for a million
+/// winners and a hundred bytes for a few, so this bounds the door's memory and the time to copy its table.
 pub const NOTICES_MAX: usize = 10_000;
 
-/// Most sold-out coupons that a door knows, of whatever node: those of a few nodes that have all the notices
-/// they may.
+/// Most notices that a door knows, of all nodes together: those of a few nodes with as many as they may have.
 const KNOWN_MAX: usize = 3 * NOTICES_MAX;
 
-/// For how long versions that were made untrue stay so. Whoever could still tell of them, an owner that was
-/// ended and does not know it yet, has lost its lease long before.
+/// How long a floor is kept. An owner that could still send an older version, as its incarnation was ended
+/// and does not know it yet, has lost its lease long before.
 const FLOORS_KEPT: Duration = Duration::from_secs(60);
 
-/// Longest lease of a node in a cluster, so that this is so.
+/// Longest lease of a node in a cluster. It must be shorter than the time for which floors are kept.
 pub const LEASE_MAX: Duration = Duration::from_secs(30);
 
-/// Who told: an owner of this node, or of that peer.
+/// Where a notice comes from: an owner on this node, or on that peer.
 type Source = Option<Incarnation>;
 
-/// The door's knowledge; a value, cheap to copy but for its tables.
-#[derive(Debug, Clone, Default)]
-pub struct Knowledge {
-    notices: HashMap<CouponId, Known>,
-    sources: HashMap<Source, Asked>,
-    /// What was asked before counts no more: the database went backwards.
+/// The door's knowledge, as a value. Copying it copies its tables.
+#[derive(Debug, Clone)]
+pub struct Knowledge<K: Kind> {
+    notices: HashMap<K::Id, Known<K>>,
+    sources: HashMap<Source, Confirmed>,
+    /// Notices asked for before count no longer, as the database went backwards.
     forgotten_at: Option<Moment>,
-    /// Versions below which nothing counts any more, and when each was raised.
-    floors: HashMap<CouponId, (u64, Moment)>,
+    /// For each id the version below which no notice counts, and when that was raised.
+    floors: HashMap<K::Id, (u64, Moment)>,
 }
 
 #[derive(Debug, Clone)]
-struct Known {
-    notice: Arc<Notice>,
+struct Known<K: Kind> {
+    notice: Arc<Notice<K>>,
     by: Source,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Asked {
-    /// Before when it was asked that told the notices.
+struct Confirmed {
+    /// A moment before the source was asked for its notices.
     at: Moment,
-    /// Up to which of its changes they were told.
+    /// The last change of its board that is known here.
     upto: u64,
 }
 
-impl Knowledge {
-    /// Takes all that the owners of this node tell now, who were asked after `asked_at`.
-    pub fn hear(&mut self, asked_at: Moment, notices: impl IntoIterator<Item = Arc<Notice>>) {
+impl<K: Kind> Default for Knowledge<K> {
+    fn default() -> Self {
+        Self {
+            notices: HashMap::new(),
+            sources: HashMap::new(),
+            forgotten_at: None,
+            floors: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Kind> Knowledge<K> {
+    /// Takes all present notices of this node's owners, which were asked for after `asked_at`.
+    pub fn hear(&mut self, asked_at: Moment, notices: impl IntoIterator<Item = Arc<Notice<K>>>) {
         if self.takes(None, asked_at) {
             self.drop_of(None);
             notices.into_iter().for_each(|notice| self.learn(None, notice));
             self.sources.insert(
                 None,
-                Asked {
+                Confirmed {
                     at: asked_at,
                     upto: 0,
                 },
@@ -86,9 +98,9 @@ impl Knowledge {
         }
     }
 
-    /// Takes what changed on a peer's board, which was asked after `asked_at`. All else that it told holds
-    /// on.
-    pub fn hear_peer(&mut self, peer: Incarnation, asked_at: Moment, changes: Changes) {
+    /// Takes what changed on a peer's board, which was asked for after `asked_at`. This confirms all else
+    /// that the peer told before.
+    pub fn hear_peer(&mut self, peer: Incarnation, asked_at: Moment, changes: Changes<K>) {
         let by = Some(peer);
         let Changes {
             since,
@@ -96,24 +108,25 @@ impl Knowledge {
             withdrawn,
             posted,
         } = changes;
-        // Changes to what is not known any more change nothing; the next question asks for all.
+        // Changes since a state that is not known any more are ignored. The next heartbeat asks for
+        // everything.
         if !self.takes(by, asked_at) || (since != 0 && since != self.upto(peer)) {
             return;
         }
         if since == 0 {
             self.drop_of(by);
         }
-        for coupon in withdrawn {
-            if self.notices.get(&coupon).is_some_and(|known| known.by == by) {
-                self.notices.remove(&coupon);
+        for id in withdrawn {
+            if self.notices.get(&id).is_some_and(|known| known.by == by) {
+                self.notices.remove(&id);
             }
         }
         posted.into_iter().for_each(|notice| self.learn(by, notice));
-        self.sources.insert(by, Asked { at: asked_at, upto });
+        self.sources.insert(by, Confirmed { at: asked_at, upto });
         self.forget_stale(asked_at);
     }
 
-    /// Up to which of its changes this peer's board is known; 0: nothing is.
+    /// Returns the last change of this peer's board that is known; 0 if nothing is.
     pub fn upto(&self, peer: Incarnation) -> u64 {
         self.sources.get(&Some(peer)).map_or(0, |asked| asked.upto)
     }
@@ -123,18 +136,18 @@ impl Knowledge {
             && self.forgotten_at.is_none_or(|forgotten| asked_at > forgotten)
     }
 
-    fn learn(&mut self, by: Source, notice: Arc<Notice>) {
-        let coupon = notice.coupon();
+    fn learn(&mut self, by: Source, notice: Arc<Notice<K>>) {
+        let id = notice.id();
         let is_old = self
             .floors
-            .get(&coupon)
+            .get(&id)
             .is_some_and(|(floor, _)| notice.version() < *floor);
-        let is_known_better = match self.notices.get(&coupon) {
+        let is_known_better = match self.notices.get(&id) {
             Some(known) => known.by != by && known.notice.version() > notice.version(),
             None => self.notices.len() >= KNOWN_MAX,
         };
         if !is_old && !is_known_better {
-            self.notices.insert(coupon, Known { notice, by });
+            self.notices.insert(id, Known { notice, by });
         }
     }
 
@@ -142,7 +155,7 @@ impl Knowledge {
         self.notices.retain(|_, known| known.by != by);
     }
 
-    /// What nobody confirmed in time counts no more, and never again without being told anew.
+    /// Drops what was not confirmed in time. It counts again only if it is told anew.
     fn forget_stale(&mut self, now: Moment) {
         self.floors
             .retain(|_, (_, raised_at)| now.since(*raised_at) < FLOORS_KEPT);
@@ -151,71 +164,81 @@ impl Knowledge {
         self.notices.retain(|_, known| sources.contains_key(&known.by));
     }
 
-    /// Forgets all, and does not learn again what owners were asked for before `now`.
+    /// Forgets everything, and does not learn again what was asked for before `now`.
     pub fn forget(&mut self, now: Moment) {
         self.notices.clear();
         self.sources.clear();
         self.forgotten_at = Some(now);
     }
 
-    /// Forgets everything about the coupon below `version`, and does not learn it again.
-    pub fn raise_floor(&mut self, coupon: CouponId, version: u64, now: Moment) {
-        let floor = self.floors.entry(coupon).or_insert((version, now));
+    /// Forgets what it knows about this id below `version`, and does not learn it again.
+    pub fn raise_floor(&mut self, id: K::Id, version: u64, now: Moment) {
+        let floor = self.floors.entry(id).or_insert((version, now));
         *floor = (floor.0.max(version), now);
         if self
             .notices
-            .get(&coupon)
+            .get(&id)
             .is_some_and(|known| known.notice.version() < version)
         {
-            self.notices.remove(&coupon);
+            self.notices.remove(&id);
         }
     }
 
-    /// The refusal for this user, if the coupon is known to be sold out and the user surely has none.
-    pub fn answer(&self, coupon: CouponId, user: &UserId, now: Now) -> Option<Refusal> {
-        let Known { notice, by } = self.notices.get(&coupon)?;
+    /// Returns the refusal that the owner would give; `None` if only the owner can answer.
+    pub fn refusal(&self, id: K::Id, ask: &K::Ask, now: Now) -> Option<K::Outcome> {
+        let Known { notice, by } = self.notices.get(&id)?;
         let fresh = self
             .sources
             .get(by)
             .is_some_and(|asked| now.moment.since(asked.at) < DOOR_TTL);
         if fresh {
-            notice.answer(user, now.timestamp)
+            notice.refusal(ask, now.timestamp)
         } else {
             None
         }
     }
 
-    /// How many coupons it knows to be sold out.
+    /// Returns how many notices it knows.
     pub fn notices(&self) -> usize {
         self.notices.len()
     }
 }
 
-/// A node's door: read by every request without a lock, written by few.
-#[derive(Debug, Default)]
-pub struct Door {
+/// A node's door. Every request reads it, without a lock. Writes are rare.
+#[derive(Debug)]
+pub struct Door<K: Kind> {
     writing: Mutex<()>,
-    knowledge: ArcSwap<Knowledge>,
+    knowledge: ArcSwap<Knowledge<K>>,
 }
 
-impl Door {
-    /// See [`Knowledge::answer`].
-    pub fn answer(&self, coupon: CouponId, user: &UserId, now: impl FnOnce() -> Now) -> Option<Refusal> {
+impl<K: Kind> Default for Door<K> {
+    fn default() -> Self {
+        Self {
+            writing: Mutex::default(),
+            knowledge: ArcSwap::default(),
+        }
+    }
+}
+
+impl<K: Kind> Door<K> {
+    /// Answers for the owner if it can; see [`Knowledge::refusal`]. Reads the clocks only if there are
+    /// notices.
+    pub fn refusal(&self, id: K::Id, ask: &K::Ask, now: impl FnOnce() -> Now) -> Option<K::Outcome> {
         let knowledge = self.knowledge.load();
         if knowledge.notices.is_empty() {
             None
         } else {
-            knowledge.answer(coupon, user, now())
+            knowledge.refusal(id, ask, now())
         }
     }
 
     /// See [`Knowledge::hear`].
-    pub fn hear(&self, asked_at: Moment, notices: impl IntoIterator<Item = Arc<Notice>>) {
+    pub fn hear(&self, asked_at: Moment, notices: impl IntoIterator<Item = Arc<Notice<K>>>) {
         self.rewrite(|knowledge| knowledge.hear(asked_at, notices));
     }
 
     /// See [`Knowledge::hear_peer`].
-    pub fn hear_peer(&self, peer: Incarnation, asked_at: Moment, changes: Changes) {
+    pub fn hear_peer(&self, peer: Incarnation, asked_at: Moment, changes: Changes<K>) {
         self.rewrite(|knowledge| knowledge.hear_peer(peer, asked_at, changes));
     }
 
@@ -230,16 +253,16 @@ impl Door {
     }
 
     /// See [`Knowledge::raise_floor`].
-    pub fn raise_floor(&self, coupon: CouponId, version: u64, now: Moment) {
-        self.rewrite(|knowledge| knowledge.raise_floor(coupon, version, now));
+    pub fn raise_floor(&self, id: K::Id, version: u64, now: Moment) {
+        self.rewrite(|knowledge| knowledge.raise_floor(id, version, now));
     }
 
-    /// How many coupons it knows to be sold out.
+    /// Returns how many notices it knows.
     pub fn notices(&self) -> usize {
         self.knowledge.load().notices()
     }
 
-    fn rewrite(&self, write: impl FnOnce(&mut Knowledge)) {
+    fn rewrite(&self, write: impl FnOnce(&mut Knowledge<K>)) {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut knowledge = Knowledge::clone(&self.knowledge.load());
         write(&mut knowledge);

@@ -1,21 +1,21 @@
 //! The output gate: an answer waits until everything it rests on is stored.
 //!
-//! Positions only grow, so those who wait stand in order, and raising `stored` lets go a run from the front.
+//! Positions only grow, so waiting answers are in order, and raising `stored` releases a run from the front.
 
 use std::collections::VecDeque;
 
-/// A place in an owner's one list of entries, counted from its activation: 0 is what was loaded, and stored.
+/// A place in an owner's one list of entries, counted from its activation. 0 is everything that was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Position(u64);
 
 impl Position {
-    /// The position this many entries further.
+    /// Returns the position this many entries later.
     #[must_use]
     pub fn plus(self, entries: usize) -> Self {
         Self(self.0 + entries as u64)
     }
 
-    /// How many entries lie between an earlier position and this one.
+    /// Returns how many entries lie between an earlier position and this one.
     pub fn after(self, earlier: Self) -> u64 {
         self.0 - earlier.0
     }
@@ -38,17 +38,17 @@ impl<A> Default for Gate<A> {
 }
 
 impl<A> Gate<A> {
-    /// The position up to which everything is stored.
+    /// Returns the position up to which everything is stored.
     pub fn stored(&self) -> Position {
         self.stored
     }
 
-    /// How many answers wait.
+    /// Returns how many answers wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Holds an answer decided at `position`; gives it back if it need not wait.
+    /// Holds an answer that was decided at `position`, or gives it back if it need not wait.
     pub fn hold(&mut self, position: Position, answer: A) -> Option<A> {
         debug_assert!(
             self.waiting.back().is_none_or(|(last, _)| *last <= position),
@@ -61,7 +61,7 @@ impl<A> Gate<A> {
         None
     }
 
-    /// Everything up to `stored` is: lets go whoever waited for that, in order.
+    /// Raises the stored position, and returns the answers that waited for it, in order.
     pub fn raise(&mut self, stored: Position) -> impl Iterator<Item = A> {
         debug_assert!(stored >= self.stored, "what is stored stays stored");
         self.stored = stored;
@@ -69,12 +69,12 @@ impl<A> Gate<A> {
         self.waiting.drain(..free).map(|(_, answer)| answer)
     }
 
-    /// Forgets those of whom this is not true.
+    /// Drops the answers for which `waits` is false.
     pub fn retain(&mut self, waits: impl Fn(&A) -> bool) {
         self.waiting.retain(|(_, answer)| waits(answer));
     }
 
-    /// Lets go everybody: nothing more will be stored here.
+    /// Returns all answers, as nothing more will be stored here.
     pub fn abandon(&mut self) -> impl Iterator<Item = A> {
         self.waiting.drain(..).map(|(_, answer)| answer)
     }
@@ -99,8 +99,8 @@ mod tests {
     }
 
     proptest! {
-        /// The model is a list of everything that was held: whoever is let go was stored, whoever stays was
-        /// not, and nobody goes twice.
+        /// The model is a list of everything that was held. An answer that left was stored, one that stays
+        /// was not, and none leaves twice.
         #[test]
         fn an_answer_leaves_once_what_it_rests_on_is_stored_and_not_before(steps in steps()) {
             let mut gate = Gate::default();
@@ -118,7 +118,8 @@ mod tests {
                         left.extend(gate.raise(stored));
                     }
                 }
-                let expected: Vec<usize> = held.iter().filter(|(position, _)| *position <= stored).map(|(_, name)| *name).collect();
+                let free = held.iter().filter(|(position, _)| *position <= stored);
+                let expected: Vec<usize> = free.map(|(_, name)| *name).collect();
                 prop_assert_eq!(&left, &expected);
                 prop_assert_eq!(gate.waiting(), held.len() - left.len());
             }

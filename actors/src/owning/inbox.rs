@@ -1,12 +1,12 @@
 //! The requests in an owner's mailbox, in order of arrival.
 //!
-//! A message costs an actor more than a decision does. So requests lie here, and one message to the actor
-//! stands for all that came since it last looked.
+//! A message costs an actor more than a decision does. So requests queue here, and one message to the actor
+//! stands for all that arrived since it last looked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A queue for one reader, who is woken when something comes into it while it is empty; cheap to clone.
-/// Whoever puts things in sees to it that they are bounded in number.
+/// A queue for one reader, which is woken when something arrives while the queue is empty; cheap to clone. It
+/// has no bound: the writers have one.
 #[derive(Debug)]
 pub struct Inbox<T> {
     items: Arc<Mutex<Vec<T>>>,
@@ -29,7 +29,7 @@ impl<T> Default for Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Puts one in. True: nothing was there, so the reader is to be woken.
+    /// Adds an item. Returns true if the queue was empty: the caller must wake the reader.
     #[must_use]
     pub fn put(&self, item: T) -> bool {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +37,7 @@ impl<T> Inbox<T> {
         items.len() == 1
     }
 
-    /// Takes all that is there.
+    /// Takes all items.
     pub fn take(&self) -> Vec<T> {
         std::mem::take(&mut *self.items.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -50,16 +50,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_comes_first_wakes_the_reader_and_nobody_else_does() {
+    fn only_the_first_item_wakes_the_reader() {
         let inbox = Inbox::default();
         assert_eq!((inbox.put(1), inbox.put(2)), (true, false));
         assert_eq!(inbox.take(), [1, 2]);
         assert!(inbox.put(3));
     }
 
-    /// A reader that looks only when it is woken finds everything, each sender's in its order.
+    /// A reader that looks only when it is woken finds every item, and each sender's in its order.
     #[test]
-    fn nothing_is_left_lying_and_nothing_overtakes() {
+    fn no_item_is_left_behind_or_overtaken() {
         const SENDERS: usize = 4;
         const EACH: usize = 20_000;
         let inbox = Inbox::default();

@@ -1,202 +1,164 @@
-//! The owner as a state machine: ledger, entries, gate and fence together. `(command, now) → effects`.
+//! The owner as a state machine: state, entries, gate and fence together. `(command, now) → effects`.
 //!
-//! One rule each: an answer leaves through the gate; at most one portion is out; what is decided is never
-//! taken back. When the owner stops, whoever waits is told that the outcome is unknown, or, where nothing was
+//! Three rules: an answer leaves through the gate; at most one portion is out; what is decided is never taken
+//! back. When the owner stops, callers that wait are told that the outcome is unknown or, where nothing was
 //! decided for them, to ask again.
 //!
-//! When a portion is stored, the next may go before those are answered who waited for the last, or after
-//! them, and then it takes along who comes meanwhile: it *gathers*. With few in it that is better: who is
-//! answered may ask again, for the next user, and one commit for both halves of a small crowd is sooner back
-//! than two in turn. With many it only makes the store wait.
+//! When a portion is stored, the next one may be sent before the callers of the last are answered, or after
+//! them. In the second case the owner *gathers*: the next portion takes along what arrives meanwhile. With few
+//! callers that is better, since those just answered may ask again at once, and one commit for all is sooner
+//! back than two in turn. With many callers it would only keep the store waiting.
 
 pub mod actor;
+pub mod driver;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::coupon::ledger::{Changed, Ledger, Verdict};
-use crate::coupon::offer::Issuance;
-use crate::ids::{CouponId, Epoch, Fence, Incarnation, ShardId};
+use crate::ids::{Epoch, Fence, Incarnation, ShardId};
 use crate::owning::door::Notice;
 use crate::owning::gate::{Gate, Position};
-use crate::owning::message::{
-    ChangeAnswer, ChangeOutcome, ChangeRequest, IssueAnswer, IssueOutcome, IssueRequest, OwnerCommand,
-    Refusal, Reply, Request, Setback,
-};
-use crate::store::batch::{BATCH_ROWS_MAX, CouponChange, Entries, Fate, Portion, Settlement};
+use crate::owning::kind::{Kind, Run, Verdict};
+use crate::owning::request::{Answer, OwnerCommand, Reply, Request, Setback};
+use crate::store::batch::{BATCH_ROWS_MAX, Fate, Portion, Settlement};
 use crate::time::{Moment, Now};
 
 /// What an owner wants done.
 #[derive(Debug)]
-pub enum Effect {
-    /// Tell somebody something.
-    Answer(Answer),
+pub enum Effect<K: Kind> {
+    /// Send an answer.
+    Answer(Reply<K>, Answer<K>),
     /// Store these entries.
-    Submit(Portion),
-    /// Send [`OwnerCommand::Submit`] when those just answered have had their turn and who comes meanwhile is
-    /// decided for.
+    Submit(Portion<K>),
+    /// Send [`OwnerCommand::Submit`] when the callers just answered have had their turn and what arrived
+    /// meanwhile is decided.
     Gather,
-    /// Tell the doors that the coupon is sold out.
-    Post(Arc<Notice>),
-    /// Tell them no more: from this version on something else holds. No door may count what it knows below
-    /// it, as an administrator's change may be stored at any moment from now on.
+    /// Post a notice for doors.
+    Post(Arc<Notice<K>>),
+    /// Take the notice down: from the version given on something else holds. No door may count what it knows
+    /// below it, as the change may be stored at any moment from now on.
     Withdraw {
-        /// The coupon's version after the change that was just decided; `None` if the owner only goes.
+        /// The version after the change that was just decided; `None` if the owner only stops.
         floor: Option<u64>,
     },
-    /// Tell the shard that the store refused this epoch; the owner waits for a new one or for the end.
+    /// Tell the shard that the store refused this epoch. The owner waits for a new one or for its end.
     ReportFenced(Epoch),
-    /// Close the mailbox if nobody is in it, and then send [`OwnerCommand::Stop`].
+    /// Close the mailbox if it is empty, and then send [`OwnerCommand::Stop`].
     CloseIfEmpty,
-    /// Close the mailbox and stop; `unsettled` if something decided may yet be stored or not.
+    /// Close the mailbox and stop.
     Stop {
-        /// Whether the coupon may be loaded again only after its shard's epoch was raised.
+        /// True if something decided may yet be stored or not: it may be loaded again only after the shard's
+        /// epoch was raised.
         unsettled: bool,
     },
 }
 
-/// An answer with its way back.
+/// An answer that waits at the gate, with its way back.
 #[derive(Debug)]
-pub enum Answer {
-    /// To an issue request.
-    Issue(Reply<IssueAnswer>, IssueAnswer),
-    /// To a change.
-    Change(Reply<ChangeAnswer>, ChangeAnswer),
-}
-
-impl Answer {
-    /// Sends it.
-    pub fn send(self) {
-        match self {
-            Self::Issue(reply, answer) => reply.send(answer),
-            Self::Change(reply, answer) => reply.send(answer),
-        }
-    }
-
-    fn is_waited_for(&self) -> bool {
-        match self {
-            Self::Issue(reply, _) => reply.is_waited_for(),
-            Self::Change(reply, _) => reply.is_waited_for(),
-        }
-    }
-
-    fn is_setback(&self) -> bool {
-        matches!(self, Self::Issue(_, Err(_)) | Self::Change(_, Err(_)))
-    }
-
-    /// What is told in its place when what it rests on may never be stored.
-    fn abandoned(self) -> Self {
-        match self {
-            Self::Issue(reply, Ok(IssueOutcome::Refused(_))) => Self::Issue(reply, Err(Setback::Moved)),
-            Self::Issue(reply, _) => Self::Issue(reply, Err(Setback::Unknown)),
-            Self::Change(reply, Ok(ChangeOutcome::Refused(_))) => Self::Change(reply, Err(Setback::Moved)),
-            Self::Change(reply, _) => Self::Change(reply, Err(Setback::Unknown)),
-        }
-    }
-}
-
-/// One decided thing.
-#[derive(Debug)]
-enum Entry {
-    Issuance(Issuance),
-    Change(Arc<CouponChange>),
+struct Held<K: Kind> {
+    reply: Reply<K>,
+    outcome: K::Outcome,
 }
 
 /// The portion that was handed to a lane and has not come back.
 #[derive(Debug)]
-struct Out {
-    entries: Entries,
-    rows: usize,
+struct Out<K: Kind> {
+    run: K::Run,
     /// It came back fenced, and waits for the shard's next epoch.
     fenced: bool,
 }
 
-/// How the owner stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum OwnerStage {
     Serving,
-    /// Stores what is decided, decides nothing more.
+    /// It stores what is decided and decides nothing more.
     Draining,
     Stopped,
 }
 
 /// The state machine; see the module.
 #[derive(Debug)]
-pub struct Owner {
+pub struct Owner<K: Kind> {
     shard: ShardId,
     fence: Fence,
-    ledger: Ledger,
-    gate: Gate<Answer>,
+    state: K::State,
+    gate: Gate<Held<K>>,
     decided: Position,
-    undelivered: VecDeque<Entry>,
-    out: Option<Out>,
-    /// What is undelivered waits for more, until [`OwnerCommand::Submit`] or until nothing more can join it.
+    undelivered: VecDeque<K::Entry>,
+    out: Option<Out<K>>,
+    /// What is undelivered waits for more, until [`OwnerCommand::Submit`] or until nothing can join it.
     gathering: bool,
-    /// With so many entries a portion waits for nobody.
-    goes_at_once: usize,
+    /// A portion with so many entries does not wait for more.
+    gather_below: usize,
     /// The store does not take what is out: nothing new is decided until it does.
     delayed: bool,
-    posted: Option<Arc<Notice>>,
-    standing: Standing,
+    posted: Option<Arc<Notice<K>>>,
+    stage: OwnerStage,
     last_asked: Moment,
     idle: Duration,
 }
 
-impl Owner {
-    /// The owner of a coupon just loaded under `fence`, to be unloaded after `idle` without requests. With
-    /// `goes_at_once` entries a portion waits for nobody.
-    pub fn new(ledger: Ledger, fence: Fence, idle: Duration, goes_at_once: usize, now: Moment) -> Self {
+impl<K: Kind> Owner<K> {
+    /// Makes the owner of a state just loaded under `fence`. It passivates after `idle` without requests. A
+    /// portion of `gather_below` entries does not wait for more.
+    pub fn new(state: K::State, fence: Fence, idle: Duration, gather_below: usize, now: Moment) -> Self {
         Self {
-            shard: ledger.coupon().id.shard(),
+            shard: K::shard(K::id(&state)),
             fence,
-            ledger,
+            state,
             gate: Gate::default(),
             decided: Position::default(),
             undelivered: VecDeque::new(),
             out: None,
             gathering: false,
-            goes_at_once,
+            gather_below,
             delayed: false,
             posted: None,
-            standing: Standing::Serving,
+            stage: OwnerStage::Serving,
             last_asked: now,
             idle,
         }
     }
 
-    /// Whose owner this is.
-    pub fn coupon(&self) -> CouponId {
-        self.ledger.coupon().id
+    /// Returns what it owns.
+    pub fn id(&self) -> K::Id {
+        K::id(&self.state)
     }
 
-    /// The epoch it writes under.
+    /// Returns the epoch that it writes under.
     pub fn epoch(&self) -> Epoch {
         self.fence.epoch
     }
 
-    /// The incarnation it decides for.
+    /// Returns the incarnation that it decides for.
     pub fn incarnation(&self) -> Incarnation {
         self.fence.owner
     }
 
-    /// Answers that wait at the gate.
+    /// Returns how many answers wait at the gate.
     pub fn waiting(&self) -> usize {
         self.gate.waiting()
     }
 
-    /// Entries decided and not stored.
+    /// Returns how many entries are decided and not stored.
     pub fn unstored(&self) -> u64 {
         self.decided.after(self.gate.stored())
     }
 
-    /// Whether it waits for more to hand over, after [`Effect::Gather`].
+    /// Returns true if it waits for more to hand over, after [`Effect::Gather`].
     pub fn is_gathering(&self) -> bool {
         self.gathering
     }
 
     /// Takes a command. `lease_holds`: whether this node may decide and confirm at `now`.
-    pub fn handle(&mut self, command: OwnerCommand, now: Now, lease_holds: bool, effects: &mut Vec<Effect>) {
+    pub fn handle(
+        &mut self,
+        command: OwnerCommand<K>,
+        now: Now,
+        lease_holds: bool,
+        effects: &mut Vec<Effect<K>>,
+    ) {
         match command {
             OwnerCommand::Decide(request) => self.decide(request, now, lease_holds, effects),
             OwnerCommand::Settle(settlement) => self.settle(settlement, lease_holds, effects),
@@ -206,8 +168,8 @@ impl Owner {
             }
             OwnerCommand::Delayed => self.delayed = self.out.is_some(),
             OwnerCommand::Refence(epoch) => self.refence(epoch, effects),
-            OwnerCommand::Announce => self.post_if_sold_out(effects),
-            OwnerCommand::Sweep => self.gate.retain(Answer::is_waited_for),
+            OwnerCommand::Announce => self.post(effects),
+            OwnerCommand::Sweep => self.gate.retain(|held| held.reply.is_waited_for()),
             OwnerCommand::Passivate => self.passivate(now.moment, effects),
             OwnerCommand::Drain => self.drain(effects),
             OwnerCommand::Stop => self.stop(effects),
@@ -216,12 +178,9 @@ impl Owner {
         }
     }
 
-    fn decide(&mut self, request: Request, now: Now, lease_holds: bool, effects: &mut Vec<Effect>) {
-        let expires = match &request {
-            Request::Issue(request, _) => request.expires,
-            Request::Change(request, _) => request.expires,
-        };
-        let setback = if self.standing != Standing::Serving {
+    fn decide(&mut self, request: Request<K>, now: Now, lease_holds: bool, effects: &mut Vec<Effect<K>>) {
+        let Request { ask, expires, reply } = request;
+        let setback = if self.stage != OwnerStage::Serving {
             Some(Setback::Moved)
         } else if now.moment >= expires {
             Some(Setback::Expired)
@@ -231,163 +190,86 @@ impl Owner {
             None
         };
         if let Some(setback) = setback {
-            effects.push(Effect::Answer(set_back(request, setback)));
+            effects.push(Effect::Answer(reply, Err(setback)));
             return;
         }
         self.last_asked = now.moment;
-        let answer = match request {
-            Request::Issue(request, reply) => self.decide_issue(&request, reply, now),
-            Request::Change(request, reply) => self.decide_change(&request, reply, now, effects),
+        let outcome = match K::judge(&self.state, now.timestamp, &ask) {
+            Verdict::Known(outcome) => outcome,
+            // Nothing was decided for this one, and what a refusal rests on cannot be confirmed now: to say so
+            // is better than to keep the caller waiting.
+            Verdict::Refused(_) | Verdict::Enter(_) if self.delayed => {
+                effects.push(Effect::Answer(reply, Err(Setback::StoreUnavailable)));
+                return;
+            }
+            Verdict::Refused(outcome) => outcome,
+            Verdict::Enter(entry) => self.enter(entry, effects),
         };
-        // A setback rests on nothing that would have to be stored.
-        let free = if answer.is_setback() {
-            Some(answer)
-        } else {
-            self.gate.hold(self.decided, answer)
-        };
-        effects.extend(free.map(Effect::Answer));
+        if let Some(Held { reply, outcome }) = self.gate.hold(self.decided, Held { reply, outcome }) {
+            effects.push(Effect::Answer(reply, Ok(outcome)));
+        }
         self.submit(effects);
     }
 
-    fn decide_issue(&mut self, request: &IssueRequest, reply: Reply<IssueAnswer>, now: Now) -> Answer {
-        let outcome = match self.ledger.judge(now.timestamp, &request.user, &request.key) {
-            Verdict::Replay(issuance) => IssueOutcome::Replayed(issuance),
-            Verdict::Refuse(refusal @ Refusal::AlreadyIssued(_)) => IssueOutcome::Refused(refusal),
-            // Nothing was decided for this one, and what a refusal rests on cannot be confirmed now: better
-            // told so than left waiting.
-            Verdict::Refuse(_) | Verdict::Grant if self.delayed => {
-                return Answer::Issue(reply, Err(Setback::StoreUnavailable));
-            }
-            Verdict::Refuse(refusal) => IssueOutcome::Refused(refusal),
-            Verdict::Grant => {
-                let issuance = self.ledger.issue(now.timestamp, &request.user, &request.key);
-                self.append(Entry::Issuance(issuance.clone()));
-                IssueOutcome::Issued(issuance)
-            }
-        };
-        Answer::Issue(reply, Ok(outcome))
-    }
-
-    fn decide_change(
-        &mut self,
-        request: &ChangeRequest,
-        reply: Reply<ChangeAnswer>,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) -> Answer {
-        if self.delayed {
-            return Answer::Change(reply, Err(Setback::StoreUnavailable));
+    fn enter(&mut self, entry: K::Entry, effects: &mut Vec<Effect<K>>) -> K::Outcome {
+        let outcome = K::apply(&mut self.state, &entry);
+        let floor = K::version_of(&entry);
+        if floor.is_some() {
+            self.posted = None;
+            effects.push(Effect::Withdraw { floor });
         }
-        let outcome = match self
-            .ledger
-            .change(now.timestamp, &request.change, request.if_version)
-        {
-            Changed::Kept(outcome) => outcome,
-            Changed::Made(done) => {
-                self.append(Entry::Change(Arc::new(CouponChange {
-                    coupon: done.coupon.clone(),
-                    issued: done.issued,
-                })));
-                self.posted = None;
-                effects.push(Effect::Withdraw {
-                    floor: Some(done.coupon.version),
-                });
-                ChangeOutcome::Done(Box::new(done))
-            }
-        };
-        Answer::Change(reply, Ok(outcome))
-    }
-
-    fn append(&mut self, entry: Entry) {
         self.undelivered.push_back(entry);
         self.decided = self.decided.plus(1);
+        outcome
     }
 
-    /// Hands over what is undelivered, if nothing is out and it does not gather: so batches grow with load,
-    /// and an idle coupon waits for nothing. All of it was decided under a lease; that it may still be
-    /// stored, the fence says.
-    fn submit(&mut self, effects: &mut Vec<Effect>) {
+    /// Hands over what is undelivered, if nothing is out and it does not gather. So batches grow with load, and
+    /// an idle owner's entry does not wait. All of it was decided under a lease; the fence says whether it may
+    /// still be stored.
+    fn submit(&mut self, effects: &mut Vec<Effect<K>>) {
         self.gathering = self.gathering && self.may_grow();
-        if self.out.is_some() || self.gathering || self.standing == Standing::Stopped {
+        if self.out.is_some() || self.gathering || self.stage == OwnerStage::Stopped {
             return;
         }
-        let Some(entries) = self.next_entries() else {
+        let length = K::run_length(self.undelivered.iter(), BATCH_ROWS_MAX);
+        if length == 0 {
             return;
-        };
-        let rows = entries.len();
-        effects.push(Effect::Submit(self.portion(entries.clone())));
-        self.out = Some(Out {
-            entries,
-            rows,
-            fenced: false,
-        });
+        }
+        let run = K::run(self.undelivered.drain(..length));
+        effects.push(Effect::Submit(self.portion(run.clone())));
+        self.out = Some(Out { run, fenced: false });
     }
 
-    /// Whether the next portion is small, and who comes may join it: a change goes by itself, and nobody
-    /// joins where there is nothing left.
+    /// Returns true if the next portion is small and later entries may join it.
     fn may_grow(&self) -> bool {
-        self.standing == Standing::Serving
-            && self.undelivered.len() < self.goes_at_once
-            && self
-                .undelivered
-                .iter()
-                .all(|entry| matches!(entry, Entry::Issuance(_)))
-            && !self.ledger.is_sold_out()
+        self.stage == OwnerStage::Serving
+            && self.undelivered.len() < self.gather_below
+            && self.undelivered.iter().all(K::may_be_joined)
+            && !K::is_exhausted(&self.state)
     }
 
-    /// The next run of entries of one kind.
-    fn next_entries(&mut self) -> Option<Entries> {
-        if let Some(Entry::Change(_)) = self.undelivered.front()
-            && let Some(Entry::Change(change)) = self.undelivered.pop_front()
-        {
-            return Some(Entries::Change(change));
-        }
-        let mut issuances = Vec::new();
-        while issuances.len() < BATCH_ROWS_MAX {
-            match self.undelivered.pop_front() {
-                Some(Entry::Issuance(issuance)) => issuances.push(issuance),
-                Some(change @ Entry::Change(_)) => {
-                    self.undelivered.push_front(change);
-                    break;
-                }
-                None => break,
-            }
-        }
-        (!issuances.is_empty()).then(|| Entries::Issuances(issuances.into()))
-    }
-
-    fn portion(&self, entries: Entries) -> Portion {
+    fn portion(&self, run: K::Run) -> Portion<K> {
         Portion {
-            coupon: self.ledger.coupon().id,
+            id: self.id(),
             shard: self.shard,
             fence: self.fence,
-            entries,
+            run,
         }
     }
 
-    fn settle(&mut self, settlement: Settlement, lease_holds: bool, effects: &mut Vec<Effect>) {
-        if self.standing == Standing::Stopped {
+    fn settle(&mut self, settlement: Settlement, lease_holds: bool, effects: &mut Vec<Effect<K>>) {
+        if self.stage == OwnerStage::Stopped {
             return;
         }
         let Some(out) = self.out.as_mut() else { return };
         match settlement.fate {
             Fate::Stored if lease_holds => {
-                let rows = out.rows;
-                self.out = None;
-                self.delayed = false;
-                // Who was alone waits for nobody.
-                self.gathering = rows + self.undelivered.len() > 1 && self.may_grow();
-                // With many, the next portion first: it is on its way while these are answered.
-                self.submit(effects);
-                let stored = self.gate.stored().plus(rows);
-                effects.extend(self.gate.raise(stored).map(Effect::Answer));
-                effects.extend(self.gathering.then_some(Effect::Gather));
-                self.post_if_sold_out(effects);
-                self.stop_if_drained(effects);
+                let rows = out.run.rows();
+                self.stored(rows, effects);
             }
             Fate::Fenced if settlement.fence != self.fence => self.submit_again(effects),
             // Its shard raises no epoch any more.
-            Fate::Fenced if self.standing == Standing::Draining => self.stop(effects),
+            Fate::Fenced if self.stage == OwnerStage::Draining => self.stop(effects),
             Fate::Fenced => {
                 out.fenced = true;
                 effects.push(Effect::ReportFenced(self.fence.epoch));
@@ -396,16 +278,31 @@ impl Owner {
         }
     }
 
-    /// What was fenced goes out again under the present fence.
-    fn submit_again(&mut self, effects: &mut Vec<Effect>) {
-        let Some(out) = self.out.as_mut() else { return };
-        out.fenced = false;
-        let entries = out.entries.clone();
-        effects.push(Effect::Submit(self.portion(entries)));
+    fn stored(&mut self, rows: usize, effects: &mut Vec<Effect<K>>) {
+        self.out = None;
+        self.delayed = false;
+        // A single caller does not wait for others.
+        self.gathering = rows + self.undelivered.len() > 1 && self.may_grow();
+        // With many callers the next portion goes first: it is on its way while these are answered.
+        self.submit(effects);
+        let stored = self.gate.stored().plus(rows);
+        let answers = self.gate.raise(stored);
+        effects.extend(answers.map(|Held { reply, outcome }| Effect::Answer(reply, Ok(outcome))));
+        effects.extend(self.gathering.then_some(Effect::Gather));
+        self.post(effects);
+        self.stop_if_drained(effects);
     }
 
-    fn refence(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) {
-        if epoch <= self.fence.epoch || self.standing == Standing::Stopped {
+    /// Sends what was fenced again, under the present fence.
+    fn submit_again(&mut self, effects: &mut Vec<Effect<K>>) {
+        let Some(out) = self.out.as_mut() else { return };
+        out.fenced = false;
+        let run = out.run.clone();
+        effects.push(Effect::Submit(self.portion(run)));
+    }
+
+    fn refence(&mut self, epoch: Epoch, effects: &mut Vec<Effect<K>>) {
+        if epoch <= self.fence.epoch || self.stage == OwnerStage::Stopped {
             return;
         }
         self.fence.epoch = epoch;
@@ -414,74 +311,68 @@ impl Owner {
         }
     }
 
-    fn post_if_sold_out(&mut self, effects: &mut Vec<Effect>) {
+    /// Posts a notice for doors, if there is none and everything it would say is stored.
+    fn post(&mut self, effects: &mut Vec<Effect<K>>) {
         let all_stored = self.gate.stored() == self.decided;
-        if self.posted.is_some()
-            || !all_stored
-            || !self.ledger.is_sold_out()
-            || self.standing != Standing::Serving
-        {
+        if self.posted.is_some() || !all_stored || self.stage != OwnerStage::Serving {
             return;
         }
-        let notice = Arc::new(Notice::new(
-            self.ledger.coupon().clone(),
-            self.ledger.last(),
-            self.ledger.users(),
-        ));
-        self.posted = Some(Arc::clone(&notice));
-        effects.push(Effect::Post(notice));
+        if let Some(notice) = K::notice(&self.state) {
+            let notice = Arc::new(Notice::new(notice));
+            self.posted = Some(Arc::clone(&notice));
+            effects.push(Effect::Post(notice));
+        }
     }
 
-    fn passivate(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    fn passivate(&mut self, now: Moment, effects: &mut Vec<Effect<K>>) {
         if self.posted.as_ref().is_some_and(|notice| notice.take_used()) {
             self.last_asked = now;
         }
         let nothing_to_do = self.out.is_none() && self.undelivered.is_empty() && self.gate.waiting() == 0;
-        if self.standing == Standing::Serving && nothing_to_do && now.since(self.last_asked) >= self.idle {
+        let idle = now.since(self.last_asked) >= self.idle;
+        if self.stage == OwnerStage::Serving && nothing_to_do && idle {
             effects.push(Effect::CloseIfEmpty);
         }
     }
 
-    fn drain(&mut self, effects: &mut Vec<Effect>) {
-        if self.standing != Standing::Serving {
+    fn drain(&mut self, effects: &mut Vec<Effect<K>>) {
+        if self.stage != OwnerStage::Serving {
             return;
         }
-        self.standing = Standing::Draining;
-        // What waits for the shard's next epoch waits in vain: a shard that drains raises none.
+        self.stage = OwnerStage::Draining;
+        // A shard that drains raises no epoch: what waits for the next one would wait for ever.
         if self.out.as_ref().is_some_and(|out| out.fenced) {
             self.stop(effects);
         }
         self.stop_if_drained(effects);
     }
 
-    fn stop_if_drained(&mut self, effects: &mut Vec<Effect>) {
-        if self.standing == Standing::Draining && self.gate.stored() == self.decided {
+    fn stop_if_drained(&mut self, effects: &mut Vec<Effect<K>>) {
+        if self.stage == OwnerStage::Draining && self.gate.stored() == self.decided {
             self.stop(effects);
         }
     }
 
-    fn stop(&mut self, effects: &mut Vec<Effect>) {
-        if self.standing == Standing::Stopped {
+    fn stop(&mut self, effects: &mut Vec<Effect<K>>) {
+        if self.stage == OwnerStage::Stopped {
             return;
         }
-        self.standing = Standing::Stopped;
+        self.stage = OwnerStage::Stopped;
         if self.posted.take().is_some() {
             effects.push(Effect::Withdraw { floor: None });
         }
-        effects.extend(
-            self.gate
-                .abandon()
-                .map(|answer| Effect::Answer(answer.abandoned())),
-        );
+        effects.extend(self.gate.abandon().map(|held| {
+            // A refusal changed nothing, so asking the next owner is safe. Anything else may yet be stored.
+            let is_refusal = K::is_refusal(&held.outcome);
+            let setback = if is_refusal {
+                Setback::Moved
+            } else {
+                Setback::Unknown
+            };
+            Effect::Answer(held.reply, Err(setback))
+        }));
         let unsettled = self.gate.stored() != self.decided;
         effects.push(Effect::Stop { unsettled });
-    }
-}
-
-fn set_back(request: Request, setback: Setback) -> Answer {
-    match request {
-        Request::Issue(_, reply) => Answer::Issue(reply, Err(setback)),
-        Request::Change(_, reply) => Answer::Change(reply, Err(setback)),
     }
 }
 

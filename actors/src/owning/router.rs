@@ -1,12 +1,12 @@
-//! The router: coupon → shard → owner, here or at a peer. It asks, and asks again where nothing was decided
-//! or nobody knows, until there is an answer or no time is left.
+//! The router: id → shard → owner, here or at a peer. It sends a request, and sends it again where nothing was
+//! decided or the outcome is unknown, until there is an answer or no time is left.
 //!
-//! While a shard moves, its requests wait here: each holds a place and looks again as soon as the shard has
-//! another owner, or after a pause. Nobody relays: an owner of another epoch answers *moved*, and whoever
-//! asked goes on.
+//! While a shard moves, its requests wait here: each holds a place, and tries again as soon as the shard has
+//! another owner, or after a pause. No node relays: an owner of another epoch answers *moved*, and the router
+//! goes on itself.
 //!
-//! An attempt that may have been decided makes the request *uncertain*: from then on only what an owner says
-//! of its key settles it.
+//! An attempt that may have been decided makes the request *uncertain*: from then on only what an owner says of
+//! its key settles it.
 
 pub mod attempts;
 pub mod route;
@@ -17,66 +17,65 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::admission::Admission;
 use crate::cluster::lease::Lease;
-use crate::cluster::ownership::{Entry, Owner, Ownership};
-use crate::ids::{CouponId, Epoch, Incarnation, ShardId};
+use crate::cluster::ownership::{Holder, Ownership, ShardLocation};
+use crate::ids::{Epoch, Incarnation, ShardId};
 use crate::metrics::handles;
-use crate::owning::admission::Admission;
-use crate::owning::message::{
-    ChangeAnswer, ChangeRequest, IssueAnswer, IssueRequest, Reply, Request, Setback,
-};
+use crate::owning::kind::Kind;
+use crate::owning::request::{Answer, Reply, Request, Setback};
 use crate::owning::router::attempts::{Attempts, Step};
-use crate::owning::router::route::Way;
+use crate::owning::router::route::Route;
 use crate::owning::shard::ShardHandle;
-use crate::time;
+use crate::time::{self, Moment};
 
-/// Most requests in a node's queues together, unless it is said otherwise: four owners' worth, some 100 MB of
-/// requests and waiting connections.
+/// Default for the most requests in a node's queues together: four owners' worth, some 100 MB of requests and
+/// waiting connections.
 pub const REQUESTS_MAX: usize = 262_144;
 
 /// Most requests of a node that wait while their shard moves: those of a second of a busy node. They hold no
 /// place in a queue meanwhile.
 pub const WAITING_MAX: usize = 65_536;
 
-/// How long a peer's answer is waited for after its shard has another owner: an owner that hands over answers
-/// all it holds before the row names the next, so what is not here some round trips later does not come. A
-/// node that stands still, or that nobody reaches, would otherwise be waited for to the end.
+/// How long a peer's answer is waited for after its shard has another owner. An owner that hands off answers
+/// all it holds before the row names the next one, so an answer that is not here some round trips later will
+/// not come. Without this limit a node that is stopped or unreachable would be waited for to the end.
 const OVERDUE: Duration = Duration::from_millis(250);
 
 /// The way to owners on other nodes.
-pub trait Remote: Send + Sync + 'static {
-    /// Asks an owner on this peer, whose shard it has in this epoch. The request is answered in any case.
-    /// Must not wait.
-    fn ask(&self, to: Incarnation, epoch: Epoch, coupon: CouponId, request: Request);
+pub trait Remote<K: Kind>: Send + Sync + 'static {
+    /// Forwards a request to an owner on this peer, which owns the shard in this epoch. The request is answered
+    /// in any case. Must not wait.
+    fn forward(&self, to: Incarnation, epoch: Epoch, id: K::Id, request: Request<K>);
 }
 
-/// Of a node that has no peers.
+/// The way to other nodes for a node that has no peers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoRemote;
 
-impl Remote for NoRemote {
-    fn ask(&self, _to: Incarnation, _epoch: Epoch, _coupon: CouponId, request: Request) {
+impl<K: Kind> Remote<K> for NoRemote {
+    fn forward(&self, _to: Incarnation, _epoch: Epoch, _id: K::Id, request: Request<K>) {
         request.set_back(Setback::Moved);
     }
 }
 
-/// Knows who owns what; cheap to clone.
+/// Routes requests; cheap to clone.
 #[derive(Clone)]
-pub struct Router {
-    shards: Arc<[ShardHandle]>,
+pub struct Router<K: Kind> {
+    shards: Arc<[ShardHandle<K>]>,
     ownership: Ownership,
-    remote: Arc<dyn Remote>,
+    remote: Arc<dyn Remote<K>>,
     lease: Lease,
     places: Admission,
     waiting: Admission,
 }
 
-impl Router {
-    /// Over these shards, by number, with these places in the node's queues.
+impl<K: Kind> Router<K> {
+    /// Routes to these shards, by number, with these places in the node's queues.
     pub fn new(
-        shards: Arc<[ShardHandle]>,
+        shards: Arc<[ShardHandle<K>]>,
         ownership: Ownership,
-        remote: Arc<dyn Remote>,
+        remote: Arc<dyn Remote<K>>,
         lease: Lease,
         places: Admission,
     ) -> Self {
@@ -90,80 +89,70 @@ impl Router {
         }
     }
 
-    /// How many requests are in this node's queues.
+    /// Returns how many requests are in this node's queues.
     pub fn admitted(&self) -> usize {
         self.places.taken()
     }
 
-    /// How many wait while their shard moves.
+    /// Returns how many requests wait while their shard moves.
     pub fn waiting(&self) -> usize {
         self.waiting.taken()
     }
 
-    /// Asks the owner for an issuance until `deadline`.
-    pub async fn issue(&self, coupon: CouponId, request: IssueRequest, deadline: Instant) -> IssueAnswer {
-        self.insist(Attempts::repeatable(), coupon, deadline, |reply| {
-            Request::Issue(request.clone(), reply)
-        })
-        .await
-    }
-
-    /// Asks the owner for a change until `deadline`. One that may have been made is not asked for again.
-    pub async fn change(&self, coupon: CouponId, request: ChangeRequest, deadline: Instant) -> ChangeAnswer {
-        self.insist(Attempts::once(), coupon, deadline, |reply| {
-            Request::Change(request.clone(), reply)
-        })
-        .await
-    }
-
-    async fn insist<T>(
-        &self,
-        mut attempts: Attempts,
-        coupon: CouponId,
-        deadline: Instant,
-        request: impl Fn(Reply<Result<T, Setback>>) -> Request,
-    ) -> Result<T, Setback> {
+    /// Brings a request to its owner and returns the answer, by `deadline`. `expires` is the same time for the
+    /// owner. A request that is not repeatable is not sent again if it may have been decided.
+    ///
+    /// Cancel safety: a dropped future may leave the request decided.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no decision to tell.
+    pub async fn route(&self, id: K::Id, ask: K::Ask, expires: Moment, deadline: Instant) -> Answer<K> {
+        let mut attempts = match K::is_repeatable(&ask) {
+            true => Attempts::repeatable(),
+            false => Attempts::once(),
+        };
+        let shard = K::shard(id);
         loop {
-            let seen = self.ownership.entry(coupon.shard());
-            let answer = self.ask(coupon, seen, deadline, &request).await;
+            let seen = self.ownership.location(shard);
+            let answer = self.attempt(id, seen, ask.clone(), expires, deadline).await;
             match attempts.after(answer) {
                 Step::Answer(answer) => return answer,
-                Step::AskAgain(pause) => {
-                    Box::pin(self.pause(&attempts, coupon.shard(), seen, pause, deadline)).await?
+                Step::TryAgain(pause) => {
+                    Box::pin(self.pause(&attempts, shard, seen, pause, deadline)).await?;
                 }
             }
         }
     }
 
-    /// One attempt, at whoever has the shard by this entry.
-    async fn ask<T>(
+    /// Makes one attempt, at the holder of the shard by this location.
+    async fn attempt(
         &self,
-        coupon: CouponId,
-        entry: Entry,
+        id: K::Id,
+        location: ShardLocation,
+        ask: K::Ask,
+        expires: Moment,
         deadline: Instant,
-        request: impl Fn(Reply<Result<T, Setback>>) -> Request,
-    ) -> Result<T, Setback> {
+    ) -> Answer<K> {
         let place = self.places.admit().map_err(|_full| {
             handles().refused_by_node.increment(1);
             Setback::Overloaded
         })?;
         let (reply, answer) = Reply::new(place);
-        let way = Way::of(entry);
-        match way {
-            Way::Here => self.shard(coupon.shard()).ask(coupon, request(reply)),
-            Way::Peer { to, epoch } => {
-                handles().forwarded.increment(1);
-                self.remote.ask(to, epoch, coupon, request(reply));
+        let request = Request { ask, expires, reply };
+        let answered = match Route::of(location) {
+            Route::Local => {
+                self.shard(K::shard(id)).deliver(id, request);
+                tokio::time::timeout_at(deadline, answer)
+                    .await
+                    .ok()
+                    .and_then(Result::ok)
             }
-        }
-        let answered = match way {
-            Way::Here => tokio::time::timeout_at(deadline, answer)
-                .await
-                .ok()
-                .and_then(Result::ok),
-            // Boxed, as are pauses, so that the many that are asked here need no room for it.
-            Way::Peer { to, .. } => {
-                let answer = self.answer_of_peer(answer, to, coupon.shard(), entry);
+            // Boxed, as pauses are, so that the many local requests need no room for it.
+            Route::Peer { to, epoch } => {
+                handles().forwarded.increment(1);
+                self.remote.forward(to, epoch, id, request);
+                let answer = self.peer_answer(answer, to, K::shard(id), location);
                 Box::pin(tokio::time::timeout_at(deadline, answer))
                     .await
                     .ok()
@@ -171,28 +160,28 @@ impl Router {
             }
         };
         match answered {
-            // Without a lease shards are served by nobody here, and who serves the others is not read: it may
-            // not be so until the store is back.
+            // Without a lease no shard is served here, and the owners of the others are not read: it may be
+            // wrong until the store is back.
             Some(Err(Setback::Moved)) if !self.lease.holds(time::moment()) => Err(Setback::StoreUnavailable),
             Some(answer) => answer,
             None => Err(Setback::Unknown),
         }
     }
 
-    /// The answer to one attempt at a peer; `None` if none will come.
-    async fn answer_of_peer<T>(
+    /// Waits for the answer to one attempt at a peer; `None` if none will come.
+    async fn peer_answer(
         &self,
-        mut answer: oneshot::Receiver<T>,
+        mut answer: oneshot::Receiver<Answer<K>>,
         peer: Incarnation,
         shard: ShardId,
-        seen: Entry,
-    ) -> Option<T> {
+        seen: ShardLocation,
+    ) -> Option<Answer<K>> {
         let moved = async {
             let mut seen = seen;
-            // In a newer epoch of the same owner whoever it holds is answered as before.
-            while seen.owner == Owner::Elsewhere(peer) {
+            // In a newer epoch of the same owner what it holds is answered as before.
+            while seen.holder == Holder::Peer(peer) {
                 self.ownership.changed(shard, seen).await;
-                seen = self.ownership.entry(shard);
+                seen = self.ownership.location(shard);
             }
         };
         tokio::select! {
@@ -201,13 +190,13 @@ impl Router {
         }
     }
 
-    /// Waits before the next attempt, for the shard to have another owner or for `pause`; an error if there
-    /// is no time for one, or no place to wait.
+    /// Waits before the next attempt, until the shard has another owner or for `pause`; an error if there is no
+    /// time for another attempt, or no place to wait.
     async fn pause(
         &self,
         attempts: &Attempts,
         shard: ShardId,
-        seen: Entry,
+        seen: ShardLocation,
         pause: Duration,
         deadline: Instant,
     ) -> Result<(), Setback> {
@@ -224,7 +213,7 @@ impl Router {
         Ok(())
     }
 
-    fn shard(&self, id: ShardId) -> &ShardHandle {
+    fn shard(&self, id: ShardId) -> &ShardHandle<K> {
         &self.shards[usize::from(id.get())]
     }
 }

@@ -1,39 +1,42 @@
-//! The shard's actor: it activates, passivates and drains the owners of one shard, and is their supervisor.
-//! The shell around [`lifecycle::Life`].
+//! The actor of one shard: it activates, passivates and drains the shard's owners, and supervises them. The
+//! shell around [`driver::ShardDriver`] and [`lifecycle::ShardLifecycle`].
 //!
-//! Requests for an active owner go past it, straight into the owner's mailbox ([`ShardHandle::ask`]); all
+//! Requests for an active owner go past it, straight into the owner's queue ([`ShardHandle::deliver`]). All
 //! others come here and wait for the owner.
 
+pub mod driver;
 mod handle;
 pub mod lifecycle;
-mod load;
+pub mod load;
 mod statements;
-mod status;
+pub mod status;
 
-use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::admission::Admission;
 use crate::cluster::ownership::Ownership;
 use crate::cluster::peers::Peers;
-use crate::ids::{CouponId, Epoch, Fence, Incarnation, ShardId};
-use crate::metrics::{Handles, handles};
-use crate::owning::admission::{Admission, NotAdmitted};
-use crate::owning::message::{OwnerCommand, Request, Setback};
-use crate::owning::owner::actor::{self as coupon, OwnerHandle, Surroundings};
+use crate::ids::{Epoch, Fence, Incarnation, ShardId};
+use crate::metrics::handles;
+use crate::owning::kind::Kind;
+use crate::owning::owner::actor::{self, OwnerContext};
+use crate::owning::request::{OwnerCommand, Request};
+use crate::owning::shard::driver::{NotDelivered, ShardDriver, ShardPort};
 pub use crate::owning::shard::handle::ShardHandle;
 use crate::owning::shard::handle::Shared;
-use crate::owning::shard::lifecycle::{Effect, Event, Life, Load, Raise, Shown};
-use crate::owning::shard::load::{Ahead, Loaded, Readied};
+use crate::owning::shard::lifecycle::{Raise, ServingState};
+use crate::owning::shard::load::{AheadRows, LoadResult, OwnerParts};
 use crate::store::Store;
 use crate::time::{self, Moment};
 
-/// Most coupons of a node that are read or wait to be: more than are read in the time that people wait, four
-/// at a time at a millisecond each. Ids that nobody ever made count too, as only reading tells. More are told
-/// `OVERLOADED`.
+/// Most owners of a node that are being loaded or wait to be: more than are loaded in the time that callers
+/// wait, four at a time at a millisecond each. Ids that were never created count too, as only reading tells.
+/// Requests beyond it are answered `OVERLOADED`.
 pub const LOADS_WAITING_MAX: usize = 16_384;
 
 /// Pause before the epoch is raised again after a failure.
@@ -41,450 +44,284 @@ const RAISE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything a shard's mailbox takes.
 #[derive(Debug)]
-pub enum ShardCommand {
+pub enum ShardCommand<K: Kind> {
     /// It was claimed for this node.
     Claimed(Fence),
     /// This node may not serve it any more.
     Lost,
-    /// A request that found no owner taking it.
-    Ask(CouponId, Request),
-    /// Reading a coupon ended.
-    Loaded(CouponId, Loaded),
+    /// Deliver a request that found no owner taking it.
+    Deliver(K::Id, Request<K>),
+    /// Loading ended.
+    Loaded(K::Id, LoadResult<K>),
     /// An owner stopped.
     OwnerStopped {
-        /// Whose.
-        coupon: CouponId,
-        /// Which of that coupon's.
+        /// What it owned.
+        id: K::Id,
+        /// Which of that id's owners.
         actor: ActorId,
         /// The epoch it wrote under.
         epoch: Epoch,
-        /// Whether something it decided may yet be stored or not.
+        /// True if something it decided may yet be stored or not.
         unsettled: bool,
     },
+    /// An owner panicked.
+    OwnerPanicked(K::Id),
     /// The store refused a portion of this epoch.
     Fenced(Epoch),
     /// Raising the epoch from a fence ended.
     Raised(Fence, Raise),
-    /// Give it to this node, or to nobody, if it is ours under this fence.
-    GiveUp(Fence, Option<Incarnation>),
-    /// Giving it up from a fence ended; true: it surely is ours no more.
-    Given(Fence, bool),
-    /// This node is about to hand it to us: load these coupons ahead.
-    Expect(Incarnation, Vec<CouponId>),
+    /// Hand it off to this node, or to none, if it is owned here under this fence.
+    HandOff(Fence, Option<Incarnation>),
+    /// Handing it off from a fence ended; true: it is certainly not owned here any more.
+    HandedOff(Fence, bool),
+    /// This peer is about to hand it to this node: load these ahead.
+    LoadAhead(Incarnation, Vec<K::Id>),
     /// Loading ahead ended.
-    Preloaded(CouponId, Option<Ahead>),
-    /// Unload owners that are idle.
+    LoadedAhead(K::Id, Option<AheadRows<K>>),
+    /// Let idle owners go.
     Passivate,
-    /// Forget requests and answers that nobody waits for any more.
+    /// Drop requests and answers that are no longer waited for.
     Sweep,
-    /// Store everything, stop all owners, give the shard up and tell when it is done.
+    /// Store everything, stop all owners, release the shard, and tell when that is done.
     Drain(oneshot::Sender<()>),
+}
+
+// With clusters every type of message says whether it travels. This one does not: owners are asked through links.
+impl<K: Kind> ractor::Message for ShardCommand<K> {}
+
+impl<K: Kind> ShardCommand<K> {
+    /// Returns true if it was counted as a change of ownership when it was sent.
+    pub fn is_change(&self) -> bool {
+        matches!(self, Self::Claimed(_) | Self::Lost | Self::HandOff(..))
+    }
 }
 
 /// What shards need of their node.
 #[derive(Clone)]
-pub struct ShardSurroundings {
+pub struct ShardContext<K: Kind> {
     /// For loading and claiming.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn Store<K>>,
     /// What their owners need.
-    pub owners: Surroundings,
+    pub owners: OwnerContext<K>,
     /// How many owners are loaded at the same time on this node: more would only wait for the same disk.
     pub loads: Arc<Semaphore>,
-    /// Places for those being loaded and those waiting for it: [`LOADS_WAITING_MAX`].
+    /// Places for those being loaded and those that wait for it: [`LOADS_WAITING_MAX`].
     pub loads_waiting: Admission,
-    /// The same for what is loaded ahead, so that it keeps nobody waiting who asks.
+    /// The same for what is loaded ahead, so that it delays no load that a request waits for.
     pub loads_ahead: Arc<Semaphore>,
     /// How many owners there may be on this node.
     pub places: Admission,
-    /// Learns who has a shard that was handed over.
+    /// Learns the owner of a shard that was handed off.
     pub ownership: Ownership,
-    /// Hear of it too.
+    /// Are told as well.
     pub peers: Arc<dyn Peers>,
 }
 
-struct ShardActor;
+struct ShardActor<K>(PhantomData<K>);
 
-/// What came with an event.
-#[derive(Default)]
-enum Read {
-    #[default]
-    Nothing,
-    /// What an owner is made of.
-    Whole(Readied),
-    /// What is kept until its shard comes.
-    Ahead(Ahead),
+struct State<K: Kind> {
+    driver: ShardDriver<K>,
+    port: Port<K>,
 }
 
-struct State {
-    id: ShardId,
-    surroundings: ShardSurroundings,
-    shared: Arc<Shared>,
-    life: Life,
-    /// What was read ahead.
-    ahead: HashMap<CouponId, Ahead>,
-    drained: Vec<oneshot::Sender<()>>,
-    /// Who is about to hand it to us, and has not heard yet that we are prepared.
-    announced_by: Option<Incarnation>,
-    /// Since when it takes nobody, as it is given up.
-    closed_at: Option<Moment>,
-    /// The owner that could not be made just now.
-    not_made: Option<CouponId>,
-    metrics: &'static Handles,
-}
-
-impl Actor for ShardActor {
-    type Msg = ShardCommand;
-    type State = State;
-    type Arguments = (ShardId, ShardSurroundings, Arc<Shared>);
+impl<K: Kind> Actor for ShardActor<K> {
+    type Msg = ShardCommand<K>;
+    type State = State<K>;
+    type Arguments = (ShardId, ShardContext<K>, Arc<Shared<K>>);
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<ShardCommand>,
-        arguments: Self::Arguments,
-    ) -> Result<State, ActorProcessingErr> {
-        let (id, surroundings, shared) = arguments;
-        let (life, ahead, drained) = (Life::default(), HashMap::new(), Vec::new());
-        let (announced_by, closed_at, not_made) = (None, None, None);
-        Ok(State {
+        myself: ActorRef<ShardCommand<K>>,
+        (id, context, shared): Self::Arguments,
+    ) -> Result<State<K>, ActorProcessingErr> {
+        let driver = ShardDriver::new(id);
+        let port = Port {
             id,
-            surroundings,
+            myself,
+            context,
             shared,
-            life,
-            ahead,
-            drained,
-            announced_by,
-            closed_at,
-            not_made,
-            metrics: handles(),
-        })
+        };
+        Ok(State { driver, port })
     }
 
     async fn handle(
         &self,
-        myself: ActorRef<ShardCommand>,
-        command: ShardCommand,
-        state: &mut State,
+        _myself: ActorRef<ShardCommand<K>>,
+        command: ShardCommand<K>,
+        state: &mut State<K>,
     ) -> Result<(), ActorProcessingErr> {
-        let mut read = Read::Nothing;
-        let turns = command.turns();
-        let event = match command {
-            ShardCommand::Claimed(fence) => Event::Claimed(fence),
-            ShardCommand::Lost => Event::Lost,
-            ShardCommand::Ask(coupon, request) => Event::Asked(coupon, request),
-            ShardCommand::Loaded(coupon, loaded) => {
-                let (load, made) = loaded.split();
-                read = made.map_or(Read::Nothing, Read::Whole);
-                Event::Loaded(coupon, load)
-            }
-            ShardCommand::OwnerStopped {
-                coupon,
-                actor,
-                epoch,
-                unsettled,
-            } => {
-                if !state.forget(coupon, actor) {
-                    return Ok(());
-                }
-                Event::Stopped {
-                    coupon,
-                    epoch,
-                    unsettled,
-                }
-            }
-            ShardCommand::Fenced(epoch) => Event::Fenced(epoch),
-            ShardCommand::Raised(from, raise) => Event::Raised { from, raise },
-            ShardCommand::GiveUp(from, to) => Event::GiveUp { from, to },
-            ShardCommand::Given(from, given) => Event::Given { from, given },
-            ShardCommand::Expect(from, coupons) => {
-                state.announced_by = Some(from);
-                Event::Expect(coupons)
-            }
-            ShardCommand::Preloaded(coupon, ahead) => {
-                let is_read = ahead.is_some();
-                read = ahead.map_or(Read::Nothing, Read::Ahead);
-                Event::Preloaded(coupon, is_read)
-            }
-            ShardCommand::Passivate => {
-                state.tell_active(|_| true, || OwnerCommand::Passivate);
-                return Ok(());
-            }
-            ShardCommand::Sweep => {
-                state.tell_active(OwnerHandle::is_busy, || OwnerCommand::Sweep);
-                Event::Sweep
-            }
-            ShardCommand::Drain(done) => {
-                state.drained.push(done);
-                Event::Drain
-            }
-        };
-        state.take(event, read, &myself).await;
-        if turns {
-            state.shared.standing.end_change();
+        if let ShardCommand::OwnerStopped { id, actor, .. } = &command
+            && !state.port.forget(*id, *actor)
+        {
+            return Ok(());
         }
+        state.driver.handle(command, &mut state.port).await;
         Ok(())
     }
 
-    /// Owners that stop by themselves say so; one that panicked cannot, and is noticed here. The shard
+    /// Owners that stop by themselves report it. One that panicked cannot, and is noticed here. The shard
     /// outlives both.
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<ShardCommand>,
+        _myself: ActorRef<ShardCommand<K>>,
         event: SupervisionEvent,
-        state: &mut State,
+        state: &mut State<K>,
     ) -> Result<(), ActorProcessingErr> {
-        if let SupervisionEvent::ActorFailed(cell, error) = event {
-            let panicked = state.shared.with_owners(|owners| {
-                let coupon = owners
-                    .iter()
-                    .find(|(_, owner)| owner.is(cell.get_id()))
-                    .map(|(coupon, _)| *coupon);
-                coupon.inspect(|coupon| {
-                    owners.remove(coupon);
-                })
-            });
-            if let Some(coupon) = panicked {
-                tracing::error!(%coupon, shard = %state.id, %error, "an owner panicked; loading it anew under the next epoch");
-                state.metrics.owner_panics.increment(1);
-                state.surroundings.owners.board.withdraw(coupon);
-                state.take(Event::Panicked(coupon), Read::Nothing, &myself).await;
-            }
+        if let SupervisionEvent::ActorFailed(cell, error) = event
+            && let Some(id) = state.port.forget_actor(cell.get_id())
+        {
+            tracing::error!(%id, shard = %state.port.id, %error, "an owner panicked; it is loaded anew under the next epoch");
+            handles().owner_panics.increment(1);
+            state.port.context.owners.board.withdraw(id);
+            let panicked = ShardCommand::OwnerPanicked(id);
+            state.driver.handle(panicked, &mut state.port).await;
         }
         Ok(())
     }
 }
 
-impl State {
-    /// Feeds an event and all that follows from it.
-    async fn take(&mut self, event: Event, mut read: Read, myself: &ActorRef<ShardCommand>) {
-        let mut events = vec![event];
-        while let Some(event) = events.pop() {
-            let mut effects = Vec::new();
-            self.life.handle(event, &mut effects);
-            self.closed_at = match self.life.shown() {
-                Shown::Moving => self.closed_at.or_else(|| Some(time::moment())),
-                Shown::Unserved | Shown::Serving(_) | Shown::Drained => None,
-            };
-            for effect in effects {
-                events.extend(self.carry_out(effect, &mut read, myself).await);
-            }
-        }
-        self.show();
-    }
+struct Port<K: Kind> {
+    id: ShardId,
+    myself: ActorRef<ShardCommand<K>>,
+    context: ShardContext<K>,
+    shared: Arc<Shared<K>>,
+}
 
-    async fn carry_out(
-        &mut self,
-        effect: Effect,
-        read: &mut Read,
-        myself: &ActorRef<ShardCommand>,
-    ) -> Option<Event> {
-        match effect {
-            Effect::Load(coupon) => return self.load(coupon, myself),
-            Effect::Preload(coupon) => self.preload(coupon, myself),
-            Effect::Keep(coupon) => {
-                if let Read::Ahead(ahead) = std::mem::take(read) {
-                    self.ahead.insert(coupon, ahead);
-                }
-            }
-            Effect::LoadedAhead => {
-                if let Some(by) = self.announced_by.take() {
-                    self.surroundings.peers.loaded_ahead(by, self.id);
-                }
-            }
-            Effect::LoadTail(coupon) => return self.load_tail(coupon, myself),
-            Effect::Forget(coupon) => drop(self.ahead.remove(&coupon)),
-            Effect::Activate(coupon, fence) => {
-                return self.activate(coupon, fence, std::mem::take(read), myself).await;
-            }
-            Effect::Deliver(coupon, request) => return self.deliver(coupon, request),
-            Effect::SetBack(request, setback) => {
-                // The queues that a life knows: places for owners, and who waits for one to be loaded.
-                if setback == Setback::Overloaded {
-                    self.metrics.refused_by_owners.increment(1);
-                }
-                request.set_back(setback);
-            }
-            Effect::UnknownCoupon(request) => request.unknown_coupon(),
-            Effect::Refence(coupon, epoch) => self.tell(coupon, OwnerCommand::Refence(epoch)),
-            Effect::Stop(coupon) => self.tell(coupon, OwnerCommand::Stop),
-            Effect::Drain(coupon) => self.tell(coupon, OwnerCommand::Drain),
-            Effect::Raise { from, pause } => self.raise(from, pause, myself),
-            Effect::Give { from, to } => self.give(from, to, myself),
-            Effect::Drained(fence) => self.release(fence),
-        }
-        None
-    }
-
-    fn load(&self, coupon: CouponId, myself: &ActorRef<ShardCommand>) -> Option<Event> {
-        let Ok(waiting) = self.surroundings.loads_waiting.admit() else {
-            return Some(Event::Loaded(coupon, Load::NoPlace));
-        };
-        let (store, loads, shard) = (
-            Arc::clone(&self.surroundings.store),
-            Arc::clone(&self.surroundings.loads),
-            myself.clone(),
-        );
-        let places = self.surroundings.places.clone();
-        tokio::spawn(async move {
-            // A task of its own, so that its panic is an answer too.
-            let loading = tokio::spawn(async move { load::load(store, &loads, &places, coupon).await });
-            let loaded = loading.await.unwrap_or(Loaded::Failed);
-            drop(waiting);
-            let _ = shard.cast(ShardCommand::Loaded(coupon, loaded));
-        });
-        None
-    }
-
-    fn preload(&self, coupon: CouponId, myself: &ActorRef<ShardCommand>) {
-        let (store, loads, shard) = (
-            Arc::clone(&self.surroundings.store),
-            Arc::clone(&self.surroundings.loads_ahead),
-            myself.clone(),
-        );
-        let places = self.surroundings.places.clone();
-        tokio::spawn(async move {
-            let loading = tokio::spawn(async move { load::preload(store, &loads, &places, coupon).await });
-            let _ = shard.cast(ShardCommand::Preloaded(coupon, loading.await.unwrap_or(None)));
-        });
-    }
-
-    fn load_tail(&mut self, coupon: CouponId, myself: &ActorRef<ShardCommand>) -> Option<Event> {
-        let Some(ahead) = self.ahead.remove(&coupon) else {
-            return self.load(coupon, myself);
-        };
-        let (store, loads, shard) = (
-            Arc::clone(&self.surroundings.store),
-            Arc::clone(&self.surroundings.loads),
-            myself.clone(),
-        );
-        tokio::spawn(async move {
-            let loading = tokio::spawn(async move { load::load_tail(store, &loads, coupon, ahead).await });
-            let _ = shard.cast(ShardCommand::Loaded(
-                coupon,
-                loading.await.unwrap_or(Loaded::Failed),
-            ));
-        });
-        None
-    }
-
-    async fn activate(
-        &mut self,
-        coupon: CouponId,
-        fence: Fence,
-        read: Read,
-        myself: &ActorRef<ShardCommand>,
-    ) -> Option<Event> {
-        let spawned = match read {
-            Read::Whole(Readied { ledger, place }) => {
-                coupon::spawn(*ledger, place, fence, self.surroundings.owners.clone(), myself)
-                    .await
-                    .map_err(|error| error.to_string())
-            }
-            Read::Nothing | Read::Ahead(_) => Err("nothing was read".to_owned()),
-        };
-        match spawned {
-            Ok(owner) => {
-                self.shared.with_owners(|owners| owners.insert(coupon, owner));
-                self.not_made = None;
-                self.metrics.owner_activations.increment(1);
-                None
-            }
-            Err(error) => {
-                tracing::error!(%coupon, shard = %self.id, %error, "an owner did not start");
-                self.not_made = Some(coupon);
-                Some(Event::Stopped {
-                    coupon,
-                    epoch: fence.epoch,
-                    unsettled: false,
-                })
-            }
-        }
-    }
-
-    fn deliver(&self, coupon: CouponId, request: Request) -> Option<Event> {
-        let Some(owner) = self.shared.owner(coupon) else {
-            if self.not_made != Some(coupon) {
-                return Some(Event::Bounced(coupon, request));
-            }
-            request.set_back(Setback::StoreUnavailable);
-            return None;
-        };
-        match owner.decide(request) {
-            Ok(()) => None,
-            Err((request, NotAdmitted::Closed)) => Some(Event::Bounced(coupon, request)),
-            Err((request, NotAdmitted::Full)) => {
-                request.set_back(Setback::Overloaded);
-                None
-            }
-        }
-    }
-
-    fn tell(&self, coupon: CouponId, command: OwnerCommand) {
-        if let Some(owner) = self.shared.owner(coupon) {
-            owner.tell(command);
-        }
-    }
-
-    fn tell_active(&self, whom: impl Fn(&OwnerHandle) -> bool, command: impl Fn() -> OwnerCommand) {
-        for owner in self
-            .shared
-            .owners
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .filter(|owner| whom(owner))
-        {
-            owner.tell(command());
-        }
-    }
-
+impl<K: Kind> Port<K> {
     /// Takes an owner that is gone out of the table; false if it is not the one that is there.
-    fn forget(&self, coupon: CouponId, actor: ActorId) -> bool {
+    fn forget(&self, id: K::Id, actor: ActorId) -> bool {
         self.shared.with_owners(|owners| {
-            let is_there = owners.get(&coupon).is_some_and(|owner| owner.is(actor));
+            let is_there = owners.get(&id).is_some_and(|owner| owner.is(actor));
             if is_there {
-                owners.remove(&coupon);
+                owners.remove(&id);
             }
             is_there
         })
     }
 
-    fn raise(&self, from: Fence, pause: bool, myself: &ActorRef<ShardCommand>) {
-        let (id, store, shard) = (self.id, Arc::clone(&self.surroundings.store), myself.clone());
-        let (ownership, peers) = (
-            self.surroundings.ownership.clone(),
-            Arc::clone(&self.surroundings.peers),
-        );
+    fn forget_actor(&self, actor: ActorId) -> Option<K::Id> {
+        self.shared.with_owners(|owners| {
+            let id = owners
+                .iter()
+                .find(|(_, owner)| owner.is(actor))
+                .map(|(id, _)| *id);
+            id.inspect(|id| drop(owners.remove(id)))
+        })
+    }
+}
+
+impl<K: Kind> ShardPort<K> for Port<K> {
+    fn moment(&self) -> Moment {
+        time::moment()
+    }
+
+    fn load(&mut self, id: K::Id, ahead: Option<AheadRows<K>>) -> bool {
+        // Rows that were loaded ahead have waited already.
+        let waiting = match &ahead {
+            Some(_) => None,
+            None => match self.context.loads_waiting.admit() {
+                Ok(place) => Some(place),
+                Err(_full) => return false,
+            },
+        };
+        let context = &self.context;
+        let (store, loads) = (Arc::clone(&context.store), Arc::clone(&context.loads));
+        let (places, shard) = (context.places.clone(), self.myself.clone());
+        tokio::spawn(async move {
+            // A task of its own, so that its panic is a result too.
+            let loading = tokio::spawn(async move { load::load(store, &loads, &places, id, ahead).await });
+            let loaded = loading.await.unwrap_or(LoadResult::Failed);
+            drop(waiting);
+            let _ = shard.cast(ShardCommand::Loaded(id, loaded));
+        });
+        true
+    }
+
+    fn load_ahead(&mut self, id: K::Id) {
+        let context = &self.context;
+        let (store, loads) = (Arc::clone(&context.store), Arc::clone(&context.loads_ahead));
+        let (places, shard) = (context.places.clone(), self.myself.clone());
+        tokio::spawn(async move {
+            let loading = tokio::spawn(async move { load::load_ahead(store, &loads, &places, id).await });
+            let _ = shard.cast(ShardCommand::LoadedAhead(id, loading.await.unwrap_or(None)));
+        });
+    }
+
+    fn report_loaded_ahead(&mut self, to: Incarnation) {
+        self.context.peers.loaded_ahead(to, self.id);
+    }
+
+    async fn activate(&mut self, id: K::Id, fence: Fence, parts: OwnerParts<K>) -> Result<(), String> {
+        let OwnerParts { state, place } = parts;
+        let context = self.context.owners.clone();
+        let started = actor::spawn(*state, place, fence, context, &self.myself).await;
+        let owner = started.map_err(|error| error.to_string())?;
+        self.shared.with_owners(|owners| owners.insert(id, owner));
+        Ok(())
+    }
+
+    fn deliver(&mut self, id: K::Id, request: Request<K>) -> Result<(), (Request<K>, NotDelivered)> {
+        match self.shared.owner(id) {
+            Some(owner) => owner
+                .admit(request)
+                .map_err(|(request, reason)| (request, reason.into())),
+            None => Err((request, NotDelivered::NoOwner)),
+        }
+    }
+
+    fn command(&mut self, id: K::Id, command: OwnerCommand<K>) {
+        if let Some(owner) = self.shared.owner(id) {
+            owner.command(command);
+        }
+    }
+
+    fn command_each(&mut self, busy: bool, command: fn() -> OwnerCommand<K>) {
+        let owners = self.shared.owners.read().unwrap_or_else(PoisonError::into_inner);
+        for owner in owners.values().filter(|owner| !busy || owner.is_busy()) {
+            owner.command(command());
+        }
+    }
+
+    fn raise(&mut self, from: Fence, pause: bool) {
+        let (id, shard) = (self.id, self.myself.clone());
+        let ShardContext {
+            store,
+            ownership,
+            peers,
+            ..
+        } = self.context.clone();
         tokio::spawn(async move {
             if pause {
                 tokio::time::sleep(RAISE_PAUSE).await;
             }
             let raising = tokio::spawn(async move { statements::raise(store.as_ref(), id, from).await });
             let raised = raising.await.unwrap_or(Raise::Failed);
-            let fence = if let Raise::Ours(fence) = &raised {
-                Some(*fence)
-            } else {
-                None
+            let fence = match raised {
+                Raise::Ours(fence) => Some(fence),
+                Raise::Lost | Raise::Failed => None,
             };
             let _ = shard.cast(ShardCommand::Raised(from, raised));
-            // After that, so that whoever asks in the new epoch finds it served.
+            // After that, so that requests in the new epoch find it served.
             if let Some(fence) = fence {
-                peers.moved(id, fence);
+                peers.publish(id, fence);
                 ownership.learn(id, fence);
             }
         });
     }
 
-    fn give(&self, from: Fence, to: Option<Incarnation>, myself: &ActorRef<ShardCommand>) {
-        let (id, store, shard) = (self.id, Arc::clone(&self.surroundings.store), myself.clone());
-        let (ownership, peers) = (
-            self.surroundings.ownership.clone(),
-            Arc::clone(&self.surroundings.peers),
-        );
-        let closed_at = self.closed_at;
+    fn hand_off(&mut self, from: Fence, to: Option<Incarnation>, closed_at: Option<Moment>) {
+        let (id, shard) = (self.id, self.myself.clone());
+        let ShardContext {
+            store,
+            ownership,
+            peers,
+            ..
+        } = self.context.clone();
         tokio::spawn(async move {
-            let giving = tokio::spawn(async move { statements::give(store.as_ref(), id, from, to).await });
-            let given = giving.await.unwrap_or(None);
-            if let Some(row) = given
+            let giving =
+                tokio::spawn(async move { statements::hand_off(store.as_ref(), id, from, to).await });
+            let row = giving.await.unwrap_or(None);
+            if let Some(row) = row
                 && let Some(owner) = row.owner
             {
                 let fence = Fence {
@@ -492,27 +329,22 @@ impl State {
                     owner,
                 };
                 // In this order: the next owner hears of it before the first request that follows.
-                peers.moved(id, fence);
+                peers.publish(id, fence);
                 ownership.learn(id, fence);
                 if let Some(closed_at) = closed_at.filter(|_| Some(owner) == to) {
-                    handles()
-                        .hand_over_seconds
-                        .record(time::moment().since(closed_at).as_secs_f64());
+                    let seconds = time::moment().since(closed_at).as_secs_f64();
+                    handles().hand_over_seconds.record(seconds);
                 }
             }
-            let _ = shard.cast(ShardCommand::Given(from, given.is_some()));
+            let _ = shard.cast(ShardCommand::HandedOff(from, row.is_some()));
         });
     }
 
-    fn release(&mut self, fence: Option<Fence>) {
-        let (id, store, drained) = (
-            self.id,
-            Arc::clone(&self.surroundings.store),
-            std::mem::take(&mut self.drained),
-        );
+    fn release(&mut self, fence: Option<Fence>, drained: Vec<oneshot::Sender<()>>) {
+        let (id, store) = (self.id, Arc::clone(&self.context.store));
         tokio::spawn(async move {
             if let Some(fence) = fence {
-                statements::give(store.as_ref(), id, fence, None).await;
+                statements::hand_off(store.as_ref(), id, fence, None).await;
             }
             for done in drained {
                 let _ = done.send(());
@@ -520,20 +352,15 @@ impl State {
         });
     }
 
-    /// Shows the outside what changed.
-    fn show(&self) {
-        let (before, after) = self.shared.standing.show(self.life.shown());
-        match (before, after) {
-            (false, true) => self.metrics.shards_owned.increment(1.0),
-            (true, false) => self.metrics.shards_owned.decrement(1.0),
+    fn show(&mut self, serving: ServingState) {
+        match self.shared.status.show(serving) {
+            (false, true) => handles().shards_owned.increment(1.0),
+            (true, false) => handles().shards_owned.decrement(1.0),
             _ => {}
         }
     }
-}
 
-impl ShardCommand {
-    /// Whether it was counted as a change when it was sent.
-    fn turns(&self) -> bool {
-        matches!(self, Self::Claimed(_) | Self::Lost | Self::GiveUp(..))
+    fn end_change(&mut self) {
+        self.shared.status.end_change();
     }
 }

@@ -1,7 +1,7 @@
 //! Lanes: the tasks that turn what is decided into what is stored.
 //!
-//! A shard always writes through the same lane, so a coupon's portions cannot overtake each other. The task
-//! here only carries out what [`lane::Lane`] says: it calls the store, pauses, and tells owners.
+//! A shard always writes through the same lane, so the portions of one owner cannot overtake each other. The
+//! task here only carries out the effects of [`lane::Lane`]: it calls the store, pauses, and tells owners.
 
 pub mod lane;
 
@@ -19,26 +19,42 @@ use tokio::time::Sleep;
 use crate::cluster::lease::Lease;
 use crate::critical::critical;
 use crate::metrics::{Handles, handles};
-use crate::owning::message::{OwnerCommand, OwnerMail};
+use crate::owning::kind::{Kind, Run};
+use crate::owning::request::{OwnerCommand, OwnerMail};
 use crate::owning::write_back::lane::{Effect, Event, Lane, Submission};
 use crate::store::batch::{Batch, Fate, Portion, Settlement};
 use crate::store::{Result, Store, StoreError};
 use crate::time;
 
-/// How long a call to the store is waited for; beyond it the outcome is unknown.
+/// How long a call to the store may take. Beyond it the outcome is unknown.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
+/// The mailbox of the owner of a portion.
+type Home<K> = ActorRef<OwnerMail<K>>;
+
+/// Where a lane takes submissions.
+type Sender<K> = mpsc::Sender<Submission<K, Home<K>>>;
+
 /// The lanes of a node; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Lanes {
-    lanes: Arc<[mpsc::Sender<Submission<ActorRef<OwnerMail>>>]>,
+#[derive(Debug)]
+pub struct Lanes<K: Kind> {
+    lanes: Arc<[Sender<K>]>,
     delayed: Arc<AtomicUsize>,
 }
 
-impl Lanes {
-    /// Starts so many lanes. `owners_max`, the most owners that are active, bounds their queues: an owner has
-    /// at most one portion out. They end when the last clone is dropped.
-    pub fn start(count: usize, owners_max: usize, store: &Arc<dyn Store>, lease: &Lease) -> Self {
+impl<K: Kind> Clone for Lanes<K> {
+    fn clone(&self) -> Self {
+        Self {
+            lanes: Arc::clone(&self.lanes),
+            delayed: Arc::clone(&self.delayed),
+        }
+    }
+}
+
+impl<K: Kind> Lanes<K> {
+    /// Starts so many lanes. They end when the last clone is dropped. `owners_max`, the most active owners,
+    /// bounds their queues, as an owner has at most one portion out.
+    pub fn start(count: usize, owners_max: usize, store: &Arc<dyn Store<K>>, lease: &Lease) -> Self {
         let delayed = Arc::new(AtomicUsize::new(0));
         let start = |_| {
             let (sender, submissions) = mpsc::channel(owners_max.max(1));
@@ -61,38 +77,38 @@ impl Lanes {
         }
     }
 
-    /// Hands over a portion. It comes back to `home` as [`OwnerCommand::Settle`]. False: the lane is gone or
-    /// its queue is full.
-    pub fn submit(&self, portion: Portion, home: ActorRef<OwnerMail>) -> bool {
+    /// Submits a portion. Its fate goes to `home` as [`OwnerCommand::Settle`]. Returns false if the lane is
+    /// gone or its queue is full.
+    pub fn submit(&self, portion: Portion<K>, home: ActorRef<OwnerMail<K>>) -> bool {
         let lane = usize::from(portion.shard.get()) % self.lanes.len();
         self.lanes[lane].try_send(Submission { portion, home }).is_ok()
     }
 
-    /// Whether the store does not take what some lane sends.
+    /// Returns true if the store does not take the batch of some lane.
     pub fn are_delayed(&self) -> bool {
         self.delayed.load(Ordering::Acquire) > 0
     }
 }
 
-/// A call to the store under way. Dropping it leaves the store to finish it.
-struct Call {
+/// A call to the store that is under way. If it is dropped, the store may still carry it out.
+struct Call<K: Kind> {
     begun: Instant,
-    returns: BoxFuture<'static, Event<ActorRef<OwnerMail>>>,
+    returns: BoxFuture<'static, Event<K, Home<K>>>,
 }
 
-struct Shell {
-    lane: Lane<ActorRef<OwnerMail>>,
-    store: Arc<dyn Store>,
+struct Shell<K: Kind> {
+    lane: Lane<K, Home<K>>,
+    store: Arc<dyn Store<K>>,
     lease: Lease,
     delayed: Arc<AtomicUsize>,
     is_delayed: bool,
-    call: Option<Call>,
+    call: Option<Call<K>>,
     pause: Option<std::pin::Pin<Box<Sleep>>>,
     metrics: &'static Handles,
 }
 
-impl Shell {
-    async fn run(mut self, mut submissions: mpsc::Receiver<Submission<ActorRef<OwnerMail>>>) {
+impl<K: Kind> Shell<K> {
+    async fn run(mut self, mut submissions: mpsc::Receiver<Submission<K, Home<K>>>) {
         let mut effects = Vec::new();
         loop {
             let event = tokio::select! {
@@ -104,8 +120,9 @@ impl Shell {
                 event = call_returns(&mut self.call, self.metrics) => event,
                 () = pause_ends(&mut self.pause) => {
                     self.pause = None;
-                    let now = time::moment();
-                    Event::RetryDue { lease_holds: self.lane.incarnations().all(|incarnation| self.lease.holds_for(incarnation, now)) }
+                    let (now, mut incarnations) = (time::moment(), self.lane.incarnations());
+                    let lease_holds = incarnations.all(|incarnation| self.lease.holds_for(incarnation, now));
+                    Event::RetryDue { lease_holds }
                 }
             };
             self.lane.handle(event, &mut effects);
@@ -120,11 +137,11 @@ impl Shell {
     }
 
     fn carry_out(
-        call: &mut Option<Call>,
+        call: &mut Option<Call<K>>,
         pause: &mut Option<std::pin::Pin<Box<Sleep>>>,
-        store: &Arc<dyn Store>,
+        store: &Arc<dyn Store<K>>,
         metrics: &Handles,
-        effect: Effect<ActorRef<OwnerMail>>,
+        effect: Effect<K, Home<K>>,
     ) {
         match effect {
             Effect::Write(batch) => *call = Some(write(Arc::clone(store), batch)),
@@ -132,7 +149,7 @@ impl Shell {
             Effect::Pause(duration) => *pause = Some(Box::pin(tokio::time::sleep(duration))),
             Effect::Settle(Submission { portion, home }, fate) => {
                 show_fate(&portion, fate, metrics);
-                // An owner that is gone has answered everybody already.
+                // An owner that is gone has answered all its callers already.
                 let _ = home.cast(
                     OwnerCommand::Settle(Settlement {
                         fence: portion.fence,
@@ -162,21 +179,21 @@ impl Shell {
     }
 }
 
-fn write(store: Arc<dyn Store>, batch: Batch) -> Call {
+fn write<K: Kind>(store: Arc<dyn Store<K>>, batch: Batch<K>) -> Call<K> {
     Call {
         begun: Instant::now(),
         returns: Box::pin(async move { Event::Written(limited(store.write(&batch)).await) }),
     }
 }
 
-fn read_back(store: Arc<dyn Store>, batch: Batch) -> Call {
+fn read_back<K: Kind>(store: Arc<dyn Store<K>>, batch: Batch<K>) -> Call<K> {
     Call {
         begun: Instant::now(),
         returns: Box::pin(async move { Event::ReadBack(limited(store.read_back(&batch)).await) }),
     }
 }
 
-/// The result of a call to the store; its panic is one too.
+/// Returns the result of a call to the store; a panic and a time-out are unknown outcomes.
 async fn limited<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::time::timeout(CALL_LIMIT, AssertUnwindSafe(call).catch_unwind()).await {
         Ok(Ok(result)) => result,
@@ -185,9 +202,9 @@ async fn limited<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     }
 }
 
-/// The event of the call under way coming back; never, if there is none. Cancel safe: the call stays where it
-/// is.
-async fn call_returns(call: &mut Option<Call>, metrics: &Handles) -> Event<ActorRef<OwnerMail>> {
+/// Returns the event when the call under way ends; never, if there is none. Cancel safe: the call stays where
+/// it is.
+async fn call_returns<K: Kind>(call: &mut Option<Call<K>>, metrics: &Handles) -> Event<K, Home<K>> {
     let Some(under_way) = call else {
         return std::future::pending().await;
     };
@@ -222,20 +239,20 @@ fn show_failure(error: &StoreError, metrics: &Handles) {
     tracing::warn!(%error, "a batch is not known to be stored yet");
 }
 
-fn show_fate(portion: &Portion, fate: Fate, metrics: &Handles) {
-    let (coupon, shard, epoch) = (portion.coupon, portion.shard, portion.fence.epoch);
+fn show_fate<K: Kind>(portion: &Portion<K>, fate: Fate, metrics: &Handles) {
+    let (id, shard, epoch) = (portion.id, portion.shard, portion.fence.epoch);
     match fate {
         Fate::Stored => {}
         Fate::Fenced => {
-            metrics.fenced_rows.increment(portion.entries.len() as u64);
-            tracing::warn!(%coupon, %shard, %epoch, "fenced: the shard has another owner or epoch");
+            metrics.fenced_rows.increment(portion.run.rows() as u64);
+            tracing::warn!(%id, %shard, %epoch, "a portion was fenced: its shard has another owner or epoch");
         }
         Fate::Contradicted => {
             metrics.contradictions.increment(1);
-            tracing::error!(%coupon, %shard, %epoch, "contradiction: the store holds other rows, or none that can be read, or its guards refuse; loading the coupon anew");
+            tracing::error!(%id, %shard, %epoch, "the store contradicts an owner; it is loaded anew");
         }
         Fate::Unknown => {
-            tracing::warn!(%coupon, %shard, %epoch, "the lease ended before a portion was known to be stored")
+            tracing::warn!(%id, %shard, %epoch, "the lease ended before a portion was known to be stored");
         }
     }
 }

@@ -1,75 +1,43 @@
 //! What a batch holds, and what can come back from storing one.
 
-use std::sync::Arc;
+use crate::ids::{Fence, ShardId};
+use crate::owning::kind::{Kind, Run};
 
-use crate::coupon::offer::{Coupon, Issuance};
-use crate::ids::{CouponId, Fence, Sequence, ShardId};
-
-/// Most rows in one batch. Beyond some thousands a commit only takes longer (2,048 rows: 45 ms on MySQL 9);
-/// and with the longest ids and keys this many rows still are a twentieth of the smallest default packet (16
-/// MiB).
+/// Most rows in one batch. Beyond some thousands a commit only takes longer (2,048 rows: 45 ms on MySQL 9), and
+/// with the longest ids and keys this many rows are a twentieth of the smallest default packet (16 MiB).
 pub const BATCH_ROWS_MAX: usize = 2_048;
 
-/// Entries of one coupon that commit together, under one fence.
+/// Entries of one owner that commit together, under one fence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Portion {
-    /// Whose entries these are.
-    pub coupon: CouponId,
-    /// Where the coupon is placed.
+pub struct Portion<K: Kind> {
+    /// What the entries belong to.
+    pub id: K::Id,
+    /// The shard that places it.
     pub shard: ShardId,
     /// The right to write them.
     pub fence: Fence,
     /// The entries.
-    pub entries: Entries,
+    pub run: K::Run,
 }
 
-/// The entries of a portion: a run of issuances, or one change.
+/// Portions that commit together by one statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entries {
-    /// Issuances with consecutive sequences; never empty.
-    Issuances(Arc<[Issuance]>),
-    /// The coupon as an administrator's change leaves it.
-    Change(Arc<CouponChange>),
+pub struct Batch<K: Kind> {
+    /// At most one portion for each owner, all of one kind of row; never empty.
+    pub portions: Vec<Portion<K>>,
 }
 
-/// A change as it is stored: the guard is the version before and the highest sequence decided before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CouponChange {
-    /// The coupon after the change. Its version is one above the stored one.
-    pub coupon: Coupon,
-    /// The highest sequence decided before the change.
-    pub issued: Sequence,
-}
-
-impl Entries {
-    /// How many entries, and so rows, these are.
-    #[expect(clippy::len_without_is_empty, reason = "never empty")]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Issuances(issuances) => issuances.len(),
-            Self::Change(_) => 1,
-        }
-    }
-}
-
-/// Portions that commit together: either issuances of any number of coupons, or one change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    /// At most one portion a coupon; never empty.
-    pub portions: Vec<Portion>,
-}
-
-impl Batch {
-    /// How many rows it stores if every portion passes its guards.
+impl<K: Kind> Batch<K> {
+    /// Returns how many rows it stores if every portion passes its guards.
     pub fn rows(&self) -> usize {
-        self.portions.iter().map(|portion| portion.entries.len()).sum()
+        self.portions.iter().map(|portion| portion.run.rows()).sum()
     }
 }
 
-/// What the store holds of a portion, by fresh reads after a write of it came back with anything but success.
+/// What the store holds of a portion, by fresh reads after a write of it that did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// Whether the portion's fence is still the shard's.
+    /// True if the portion's fence is still the shard's.
     pub fence_holds: bool,
     /// How the portion's rows stand.
     pub rows: FoundRows,
@@ -82,11 +50,11 @@ pub enum FoundRows {
     Stored,
     /// None is there, and nothing is in their place.
     Absent,
-    /// Something else is in the place of at least one, if only what cannot be read.
+    /// Something else is in the place of at least one, even if it cannot be read.
     Different,
 }
 
-/// How the story of a portion ends.
+/// How the way of a portion ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
     /// The fence it was sent under.
@@ -98,12 +66,12 @@ pub struct Settlement {
 /// What became of a portion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Committed.
+    /// It is committed.
     Stored,
     /// The shard has another epoch or owner: what is not stored by now never will be.
     Fenced,
-    /// The store contradicts the owner: it holds other rows, or none that can be read, or its guards refuse.
-    /// The owner must be loaded anew.
+    /// The store contradicts the owner: it holds other rows, or none that can be read, or its guards refuse. The
+    /// owner must be loaded anew.
     Contradicted,
     /// The lease ended before it was known.
     Unknown,

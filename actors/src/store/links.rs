@@ -1,10 +1,6 @@
 //! How a node's row says whom it is linked to: one text for every database.
 
-use crate::ids::Incarnation;
-
-/// Most links that a row names. The mesh is full, so this bounds a cluster to 65 nodes; a shard each would
-/// take four times as many.
-pub const LINKS_MAX: usize = 64;
+use crate::ids::{Incarnation, PEERS_MAX as LINKS_MAX};
 
 /// Incarnations in decimal, separated by commas; of more than [`LINKS_MAX`], the first so many.
 pub fn text_of(links: &[Incarnation]) -> String {

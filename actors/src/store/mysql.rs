@@ -5,16 +5,18 @@
 //! statement; there are no transactions. A connection that gave an error is closed, never used again. Every
 //! connection is tried for a server that takes writes, so a demoted one serves nothing, not even old rows.
 //!
-//! Cancel safety: work on the database is never cut off halfway (`uncut.rs`); what a caller drops, or stops
+//! Cancel safety: work on the database is never cut off halfway (`uninterrupted.rs`); what a caller drops, or stops
 //! waiting for, is only the answer.
 
 pub(crate) mod canary;
 pub(crate) mod cluster;
-mod connections;
+pub mod columns;
+pub(crate) mod connections;
 pub(crate) mod dialect;
-pub(crate) mod error;
+pub mod error;
 mod nodelay;
 mod open;
+mod rows;
 mod session;
 mod settings;
 
@@ -23,23 +25,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::MySqlConnection;
+use sqlx::migrate::Migration;
 use sqlx::mysql::MySqlConnectOptions;
 use tokio::time::timeout;
 
-use super::uninterrupted::uncut;
 use super::{
-    Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store,
-    StoreError, UserCursor,
+    Claim, ClusterStore, EntryStore, HandOff, Loaded, NodeRow, NodeState, Result, ShardRow, StoreError,
+    migrations,
 };
-use crate::coupon::offer::{Coupon, CouponView, Issuance};
-pub use crate::coupon::rows::mysql::insert::statement;
-use crate::coupon::rows::mysql::{load, read_back, reads as people, write};
-use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
-use crate::store::batch::{Batch, Entries, Found, Portion};
+pub use crate::ids::{Fence, Incarnation, NodeId, ShardId};
+use crate::store::batch::{Batch, Found, Portion};
 use canary::Canary;
 use connections::{Care, Connections};
 pub use dialect::Dialect;
 pub use open::OpenError;
+pub use rows::MySqlRows;
+
+/// Most bytes of one statement: what [`BATCH_ROWS_MAX`](crate::store::batch::BATCH_ROWS_MAX) rows with the
+/// longest ids, and keys that all need hexadecimal, take, and half as much again. A server must take packets of
+/// this size.
+pub(crate) const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
 /// How long it is waited for a connection, made or tried where needed; then nothing was begun. A beat must
 /// not wait long: its lease runs.
@@ -62,6 +68,8 @@ pub struct Options {
     /// How long opening and migrating wait for another node's migration, and for statements that use a table
     /// to be altered.
     pub migration_wait: Duration,
+    /// Migrations that kinds add to the engine's.
+    pub migrations: Vec<Migration>,
 }
 
 impl Options {
@@ -74,7 +82,15 @@ impl Options {
             others: 4,
             readers: 4,
             migration_wait: Duration::from_secs(30),
+            migrations: Vec::new(),
         }
+    }
+
+    /// Adds the tables of a kind.
+    #[must_use]
+    pub fn with_tables_of<K: MySqlRows>(mut self) -> Self {
+        self.migrations.extend(K::mysql_migrations());
+        self
     }
 }
 
@@ -86,6 +102,7 @@ impl fmt::Debug for Options {
             others,
             readers,
             migration_wait,
+            migrations: _,
         } = self;
         let mut shown = f.debug_struct("Options");
         shown
@@ -101,17 +118,17 @@ impl fmt::Debug for Options {
 /// the server.
 #[derive(Debug, Clone)]
 pub struct MySqlStore {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     dialect: Dialect,
     canary: Arc<Canary>,
     lanes: Arc<Connections>,
     beats: Arc<Connections>,
-    others: Arc<Connections>,
-    readers: Arc<Connections>,
+    pub(crate) others: Arc<Connections>,
+    pub(crate) readers: Arc<Connections>,
 }
 
 impl MySqlStore {
@@ -151,7 +168,8 @@ impl MySqlStore {
         let connect_options = session::connect_options(&options.url).map_err(OpenError::Url)?;
         let mut connection = open::connect(&connect_options).await?;
         let dialect = open::look(&mut connection).await?;
-        open::migrate(&mut connection, options.migration_wait).await?;
+        let migrator = migrations::mysql(&options.migrations);
+        open::migrate(&mut connection, &migrator, options.migration_wait).await?;
         open::leave(connection).await;
         Ok((connect_options, dialect))
     }
@@ -170,56 +188,56 @@ impl MySqlStore {
     }
 }
 
-/// A kind of work: what is asked of its connection, how long it may take, and whether it changes anything.
+/// A class of calls: what is asked of its connection, how long it may take, and whether it changes anything.
 #[derive(Debug, Clone, Copy)]
-struct Kind {
-    care: Care,
+pub(crate) struct CallClass {
+    pub(crate) care: Care,
     limit: Duration,
     changes: bool,
 }
 
 /// A batch. With the wait for a connection it is shorter than a lane waits, so that a lane never sends a
 /// batch again while we still try.
-const BATCH: Kind = Kind {
+const BATCH: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_millis(2_500),
     changes: true,
 };
 /// What became of a batch, in the same time.
-const READ_BACK: Kind = Kind {
+const READ_BACK: CallClass = CallClass {
     care: Care::Always,
     changes: false,
     ..BATCH
 };
 /// A beat: in the time of a lease, several must find place.
-const BEAT: Kind = Kind {
+const BEAT: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_secs(1),
     changes: true,
 };
 /// The rows that a beat reads.
-const LOOK: Kind = Kind {
+const LOOK: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_secs(1),
     changes: false,
 };
 /// A change outside of lanes. Many claims are many statements.
-const WRITE: Kind = Kind {
+pub(crate) const WRITE: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_secs(5),
     changes: true,
 };
 /// What is decided upon: the connection is tried, as a demoted server would answer with old rows.
-const READ: Kind = Kind {
+pub(crate) const READ: CallClass = CallClass {
     care: Care::Always,
     limit: Duration::from_secs(5),
     changes: false,
 };
 
-/// Waits for work as long as its kind may take; beyond that its outcome is unknown, and its connection is
+/// Waits for work as long as its class may take; beyond that its outcome is unknown, and its connection is
 /// closed.
-async fn within<T>(kind: Kind, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let limit = kind.limit;
+pub(crate) async fn within<T>(class: CallClass, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = class.limit;
     timeout(limit, work).await.unwrap_or_else(|_| {
         Err(StoreError::Unknown(format!(
             "the database did not answer within {limit:?}"
@@ -227,31 +245,32 @@ async fn within<T>(kind: Kind, work: impl Future<Output = Result<T>>) -> Result<
     })
 }
 
-fn judged<T>(kind: Kind, result: Result<T>) -> Result<T> {
-    if kind.changes {
+pub(crate) fn judged<T>(class: CallClass, result: Result<T>) -> Result<T> {
+    if class.changes {
         result
     } else {
         result.map_err(error::changed_nothing)
     }
 }
 
-/// The frame of every call below: uncut and within a limit, take a connection, do one piece of work on it,
-/// and keep the connection if that went well.
+/// The frame of every call: without interruption and within a limit, take a connection, do one piece of work on
+/// it, and keep the connection if that went well.
 macro_rules! framed {
-    ($kind:ident, $connections:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
+    ($class:ident, $connections:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
-        let result = uncut(async move {
-            let mut taken = inner.$connections.take($kind.care).await?;
-            let result = within($kind, $work(taken.connection() $(, $argument)*)).await;
+        let result = $crate::store::uninterrupted::uninterrupted(async move {
+            let mut taken = inner.$connections.take($class.care).await?;
+            let result = $crate::store::mysql::within($class, $work(taken.connection() $(, $argument)*)).await;
             taken.settle(result)
         })
         .await;
-        judged($kind, result)
+        $crate::store::mysql::judged($class, result)
     }};
 }
+pub(crate) use framed;
 
 #[async_trait]
-impl Store for MySqlStore {
+impl ClusterStore for MySqlStore {
     async fn check(&self) -> Result<()> {
         if framed!(READ, others, self, cluster::is_made)? {
             return Ok(());
@@ -313,121 +332,80 @@ impl Store for MySqlStore {
         framed!(WRITE, others, self, cluster::claim, &claims)
     }
 
-    async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
-        let hand_overs = hand_overs.to_vec();
-        framed!(WRITE, others, self, cluster::hand_over, &hand_overs)
+    async fn hand_off(&self, hand_offs: &[HandOff]) -> Result<Vec<ShardRow>> {
+        let hand_offs = hand_offs.to_vec();
+        framed!(WRITE, others, self, cluster::hand_off, &hand_offs)
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {
         let shards = shards.to_vec();
         framed!(WRITE, others, self, cluster::release, &shards)
     }
+}
 
-    async fn write(&self, batch: &Batch) -> Result<u64> {
-        let canary = Arc::clone(&self.inner.canary);
-        match batch.portions.as_slice() {
-            [
-                Portion {
-                    shard,
-                    fence,
-                    entries: Entries::Change(change),
-                    ..
-                },
-            ] => {
-                let (shard, fence, change) = (*shard, *fence, change.clone());
-                framed!(BATCH, lanes, self, write::change, &canary, shard, fence, &change)
-            }
-            portions => {
-                let statement = statement(self.inner.dialect, portions)?;
-                let owners: Vec<Incarnation> = portions.iter().map(|portion| portion.fence.owner).collect();
-                framed!(BATCH, lanes, self, write::issuances, &canary, &owners, statement)
-            }
-        }
+#[async_trait]
+impl<K: MySqlRows> EntryStore<K> for MySqlStore {
+    async fn write(&self, batch: &Batch<K>) -> Result<u64> {
+        let (canary, dialect) = (Arc::clone(&self.inner.canary), self.inner.dialect);
+        let portions = batch.portions.clone();
+        framed!(BATCH, lanes, self, write, &canary, dialect, portions)
     }
 
-    async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>> {
+    async fn read_back(&self, batch: &Batch<K>) -> Result<Vec<Found>> {
         let (batch, dialect) = (batch.clone(), self.inner.dialect);
-        framed!(READ_BACK, lanes, self, read_back::read_back, dialect, &batch)
+        framed!(READ_BACK, lanes, self, read_back, dialect, &batch)
     }
 
-    async fn load(
-        &self,
-        coupon: CouponId,
-        after: Sequence,
-        issuances: LoadSink<'_>,
-    ) -> Result<Option<Coupon>> {
-        let Some(found) = framed!(READ, others, self, load::coupon, coupon)? else {
-            return Ok(None);
+    async fn load(&self, id: K::Id, ahead: Option<K::Rows>) -> Result<Loaded<K>> {
+        let Some(head) = framed!(READ, others, self, K::mysql_head, id)? else {
+            return Ok(Loaded::Absent);
         };
-        let page = |start: Sequence| {
+        let page = |from: K::MySqlCursor| {
             let store = self.clone();
-            tokio::spawn(async move { framed!(READ, others, store, load::page, coupon, start) })
+            tokio::spawn(async move { framed!(READ, others, store, K::mysql_page, id, from) })
         };
-        let mut coming = Some(page(after));
+        let mut reading = K::reading(id, ahead);
+        let mut coming = Some(page(K::mysql_cursor(&reading)));
         while let Some(asked) = coming {
             let read = asked
                 .await
                 .unwrap_or_else(|panicked| Err(StoreError::NotStored(panicked.to_string())))?;
             // The next page is read while this one is taken in.
-            coming = read.next.map(page);
-            read.feed(issuances)?;
+            coming = K::mysql_next(&read)?.map(page);
+            K::mysql_take(&mut reading, read)?;
         }
-        Ok(Some(found))
+        Ok(K::read(reading).map_or(Loaded::WentBackwards, |rows| Loaded::Read(head, rows)))
     }
+}
 
-    async fn create_coupon(&self, new: &NewCoupon) -> Result<Created> {
-        let new = new.clone();
-        framed!(WRITE, others, self, people::create_coupon, &new)
-    }
+async fn write<K: MySqlRows>(
+    connection: &mut MySqlConnection,
+    canary: &Canary,
+    dialect: Dialect,
+    portions: Vec<Portion<K>>,
+) -> Result<u64> {
+    // After the wait for a connection, which may have been one for a database that went backwards and is served
+    // again.
+    let mut owners = portions.iter().map(|portion| portion.fence.owner);
+    owners.try_for_each(|owner| canary.lives(owner))?;
+    K::mysql_write(connection, dialect, portions).await
+}
 
-    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
-        framed!(READ, readers, self, people::coupon, id)
-    }
-
-    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>> {
-        let query = *query;
-        framed!(READ, readers, self, people::coupons, &query)
-    }
-
-    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
-        framed!(READ, readers, self, people::issuance, id)
-    }
-
-    async fn issuances_of_user(
-        &self,
-        user: &UserId,
-        after: Option<UserCursor>,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        let user = user.clone();
-        framed!(
-            READ,
-            readers,
-            self,
-            people::issuances_of_user,
-            &user,
-            after,
-            limit
-        )
-    }
-
-    async fn issuances_of_coupon(
-        &self,
-        coupon: CouponId,
-        user: Option<&UserId>,
-        after: Sequence,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        let user = user.cloned();
-        framed!(
-            READ,
-            readers,
-            self,
-            people::issuances_of_coupon,
-            coupon,
-            user.as_ref(),
-            after,
-            limit
-        )
-    }
+/// Reads how each portion stands: the fences first. Raising an epoch waited for every statement that had passed
+/// its fence, so once it is lost, what the rows say is final.
+async fn read_back<K: MySqlRows>(
+    connection: &mut MySqlConnection,
+    dialect: Dialect,
+    batch: &Batch<K>,
+) -> Result<Vec<Found>> {
+    let shards = cluster::shards(connection).await?;
+    let rows = K::mysql_read_back(connection, dialect, &batch.portions).await?;
+    let found = batch.portions.iter().zip(rows).map(|(portion, rows)| {
+        let Fence { epoch, owner } = portion.fence;
+        let fence_holds = shards
+            .iter()
+            .any(|row| row.id == portion.shard && row.epoch == epoch && row.owner == Some(owner));
+        Found { fence_holds, rows }
+    });
+    Ok(found.collect())
 }

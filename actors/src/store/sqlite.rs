@@ -7,10 +7,12 @@
 //! Cancel safety: work on the database is never cut off halfway (`uncut.rs`); what a caller drops, or stops
 //! waiting for, is only the answer.
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 pub(crate) mod cluster;
-pub(crate) mod error;
+pub mod columns;
+pub mod error;
 mod open;
+mod rows;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,22 +20,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::migrate::Migration;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Sqlite, SqlitePool};
+use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, SqlitePool};
 use tokio::time::timeout;
 
-use super::uninterrupted::uncut;
+use super::uninterrupted::uninterrupted;
 use super::{
-    Claim, CouponQuery, Created, HandOver, LoadSink, NewCoupon, NodeRow, NodeState, Result, ShardRow, Store,
-    StoreError, UserCursor,
+    Claim, ClusterStore, EntryStore, HandOff, Loaded, NodeRow, NodeState, Result, ShardRow, StoreError,
+    migrations,
 };
-use crate::coupon::offer::{Coupon, CouponView, Issuance};
-use crate::coupon::rows::sqlite::{load, read_back, reads as people, write};
-use crate::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
-use crate::store::batch::{Batch, Entries, Found, Portion};
+use crate::ids::{Fence, Incarnation, NodeId, ShardId};
+use crate::store::batch::{Batch, Found};
 use checkpoint::Checkpoints;
 use error::{on_read, on_write};
 pub use open::OpenError;
+pub use rows::SqliteRows;
 
 /// A read that takes longer is given up: pages are small, so the disk or the machine is stuck.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -64,6 +66,8 @@ pub struct Options {
     /// An operator's quota: the database grows to so many pages of 4 KiB, then writes are refused as on a
     /// full disk. `None`: no quota.
     pub page_count_max: Option<u32>,
+    /// Migrations that kinds add to the engine's.
+    pub migrations: Vec<Migration>,
 }
 
 impl Options {
@@ -73,7 +77,15 @@ impl Options {
             path: path.into(),
             readers: 4,
             page_count_max: None,
+            migrations: Vec::new(),
         }
+    }
+
+    /// Adds the tables of a kind.
+    #[must_use]
+    pub fn with_tables_of<K: SqliteRows>(mut self) -> Self {
+        self.migrations.extend(K::sqlite_migrations());
+        self
     }
 }
 
@@ -81,11 +93,11 @@ impl Options {
 /// way.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     path: PathBuf,
     readers: SqlitePool,
     /// For the rows of nodes and shards alone: who may decide must not depend on how much people read.
@@ -105,7 +117,7 @@ impl SqliteStore {
     pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
         let (path, lock) = open::locked(&options.path)?;
         let writer = open::writer(options, &path).await?;
-        open::migrate(&writer).await?;
+        open::migrate(&writer, migrations::sqlite(&options.migrations)).await?;
         let readers = open::readers(options.readers.max(1), &path).await?;
         let cluster_reader = open::readers(1, &path).await?;
         let loader = open::readers(LOADERS, &path).await?;
@@ -131,7 +143,7 @@ impl SqliteStore {
     pub async fn migrate(options: &Options) -> std::result::Result<(), OpenError> {
         let (path, _lock) = open::locked(&options.path)?;
         let writer = open::writer(options, &path).await?;
-        let migrated = open::migrate(&writer).await;
+        let migrated = open::migrate(&writer, migrations::sqlite(&options.migrations)).await;
         writer.close().await;
         migrated
     }
@@ -199,7 +211,7 @@ impl SqliteStore {
 
 impl Inner {
     /// The one connection that writes, when all that came before are done with it.
-    async fn writer(&self) -> Result<PoolConnection<Sqlite>> {
+    pub(crate) async fn writer(&self) -> Result<PoolConnection<Sqlite>> {
         // Nothing was begun, so nothing is in doubt.
         self.writer
             .acquire()
@@ -208,30 +220,30 @@ impl Inner {
     }
 
     /// A connection that reads for people.
-    async fn reader(&self) -> Result<PoolConnection<Sqlite>> {
+    pub(crate) async fn reader(&self) -> Result<PoolConnection<Sqlite>> {
         self.readers.acquire().await.map_err(on_read)
     }
 
     /// The connection that reads the rows of nodes and shards.
-    async fn cluster_reader(&self) -> Result<PoolConnection<Sqlite>> {
+    pub(crate) async fn cluster_reader(&self) -> Result<PoolConnection<Sqlite>> {
         self.cluster_reader.acquire().await.map_err(on_read)
     }
 
     /// A connection that reads coupons for their owners.
-    async fn loader(&self) -> Result<PoolConnection<Sqlite>> {
+    pub(crate) async fn loader(&self) -> Result<PoolConnection<Sqlite>> {
         self.loader.acquire().await.map_err(on_read)
     }
 }
 
 /// Runs work that changes something, and waits for it for [`WRITE_LIMIT`].
-async fn write_limited<T: Send + 'static>(
+pub(crate) async fn write_limited<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     within(WRITE_LIMIT, work).await
 }
 
 /// Runs work that only reads, and waits for it for [`READ_LIMIT`].
-async fn read_limited<T: Send + 'static>(
+pub(crate) async fn read_limited<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     within(READ_LIMIT, work).await.map_err(error::changed_nothing)
@@ -242,7 +254,7 @@ async fn within<T: Send + 'static>(
     limit: Duration,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    match timeout(limit, uncut(work)).await {
+    match timeout(limit, uninterrupted(work)).await {
         Ok(Err(StoreError::Fatal(why))) => super::end_process(&why),
         Ok(result) => result,
         Err(_) => Err(StoreError::Unknown(format!(
@@ -251,16 +263,18 @@ async fn within<T: Send + 'static>(
     }
 }
 
-/// The frame of every call below: uncut and within a limit, take a connection and do one piece of work on it.
+/// The frame of every call: without interruption and within a limit, take a connection and do one piece of work
+/// on it.
 macro_rules! framed {
     ($limited:ident, $connection:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
         $limited(async move { $work(&mut *inner.$connection().await? $(, $argument)*).await }).await
     }};
 }
+pub(crate) use framed;
 
 #[async_trait]
-impl Store for SqliteStore {
+impl ClusterStore for SqliteStore {
     fn is_exclusive(&self) -> bool {
         true
     }
@@ -323,124 +337,60 @@ impl Store for SqliteStore {
         framed!(write_limited, writer, self, cluster::claim, &claims)
     }
 
-    async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
-        let hand_overs = hand_overs.to_vec();
-        framed!(write_limited, writer, self, cluster::hand_over, &hand_overs)
+    async fn hand_off(&self, hand_offs: &[HandOff]) -> Result<Vec<ShardRow>> {
+        let hand_offs = hand_offs.to_vec();
+        framed!(write_limited, writer, self, cluster::hand_off, &hand_offs)
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {
         let shards = shards.to_vec();
         framed!(write_limited, writer, self, cluster::release, &shards)
     }
+}
 
-    async fn write(&self, batch: &Batch) -> Result<u64> {
-        match batch.portions.as_slice() {
-            [
-                Portion {
-                    shard,
-                    fence,
-                    entries: Entries::Change(change),
-                    ..
-                },
-            ] => {
-                let (shard, fence, change) = (*shard, *fence, change.clone());
-                let written = framed!(write_limited, writer, self, write::change, shard, fence, &change)?;
-                checkpoint::wrote(&self.inner, written);
-                Ok(written)
-            }
-            portions => {
-                let json = write::portions_json(portions)?;
-                let written = framed!(write_limited, writer, self, write::issuances, json)?;
-                // As users come in no order, each row is on a page of its own of the index by user; a
-                // portion's rows are mostly on one of the table.
-                checkpoint::wrote(&self.inner, written + portions.len() as u64);
-                Ok(written)
-            }
-        }
+#[async_trait]
+impl<K: SqliteRows> EntryStore<K> for SqliteStore {
+    async fn write(&self, batch: &Batch<K>) -> Result<u64> {
+        let portions = batch.portions.clone();
+        let pages = portions.len() as u64;
+        let written = framed!(write_limited, writer, self, K::sqlite_write, portions)?;
+        // As users come in no order, each row is on a page of its own of the index by user; a portion's rows are
+        // mostly on one of the table.
+        checkpoint::wrote(&self.inner, written + pages);
+        Ok(written)
     }
 
-    /// On the writing connection: a write that this process began earlier, and stopped waiting for, has ended
-    /// when this reads.
-    async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>> {
+    /// On the writing connection: a write that this process began earlier, and stopped waiting for, has ended when
+    /// this reads.
+    async fn read_back(&self, batch: &Batch<K>) -> Result<Vec<Found>> {
         let batch = batch.clone();
-        framed!(write_limited, writer, self, read_back::read_back, &batch).map_err(error::changed_nothing)
+        framed!(write_limited, writer, self, read_back, &batch).map_err(error::changed_nothing)
     }
 
-    async fn load(
-        &self,
-        coupon: CouponId,
-        after: Sequence,
-        issuances: LoadSink<'_>,
-    ) -> Result<Option<Coupon>> {
-        let Some(found) = framed!(read_limited, loader, self, load::coupon, coupon)? else {
-            return Ok(None);
+    async fn load(&self, id: K::Id, ahead: Option<K::Rows>) -> Result<Loaded<K>> {
+        let Some(head) = framed!(read_limited, loader, self, K::sqlite_head, id)? else {
+            return Ok(Loaded::Absent);
         };
-        let mut after = Some(after);
-        while let Some(start) = after {
-            let page = framed!(read_limited, loader, self, load::page, coupon, start)?;
-            after = page.feed(start, issuances)?;
+        let mut reading = K::reading(id, ahead);
+        let mut next = Some(K::sqlite_cursor(&reading));
+        while let Some(from) = next {
+            let page = framed!(read_limited, loader, self, K::sqlite_page, id, from)?;
+            next = K::sqlite_take(&mut reading, page)?;
         }
-        Ok(Some(found))
+        Ok(K::read(reading).map_or(Loaded::WentBackwards, |rows| Loaded::Read(head, rows)))
     }
+}
 
-    async fn create_coupon(&self, new: &NewCoupon) -> Result<Created> {
-        let new = new.clone();
-        let created = framed!(write_limited, writer, self, people::create_coupon, &new)?;
-        // Of the table, of the index by key, and of the ids given.
-        checkpoint::wrote(&self.inner, 3);
-        Ok(created)
+/// Reads how each portion stands: the fence first. Once it is lost nothing under it is stored any more, so what
+/// the rows say then is final.
+async fn read_back<K: SqliteRows>(connection: &mut SqliteConnection, batch: &Batch<K>) -> Result<Vec<Found>> {
+    let mut found = Vec::with_capacity(batch.portions.len());
+    for portion in &batch.portions {
+        let fence_holds = cluster::fence_holds(connection, portion.shard, portion.fence).await?;
+        let rows = K::sqlite_read_back(connection, portion).await?;
+        found.push(Found { fence_holds, rows });
     }
-
-    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
-        framed!(read_limited, reader, self, people::coupon, id)
-    }
-
-    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>> {
-        let query = *query;
-        framed!(read_limited, reader, self, people::coupons, &query)
-    }
-
-    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
-        framed!(read_limited, reader, self, people::issuance, id)
-    }
-
-    async fn issuances_of_user(
-        &self,
-        user: &UserId,
-        after: Option<UserCursor>,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        let user = user.clone();
-        framed!(
-            read_limited,
-            reader,
-            self,
-            people::issuances_of_user,
-            &user,
-            after,
-            limit
-        )
-    }
-
-    async fn issuances_of_coupon(
-        &self,
-        coupon: CouponId,
-        user: Option<&UserId>,
-        after: Sequence,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        let user = user.cloned();
-        framed!(
-            read_limited,
-            reader,
-            self,
-            people::issuances_of_coupon,
-            coupon,
-            user.as_ref(),
-            after,
-            limit
-        )
-    }
+    Ok(found)
 }
 
 #[cfg(test)]

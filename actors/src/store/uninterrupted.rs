@@ -14,18 +14,18 @@ use super::{Result, StoreError};
 /// cut off halfway would leave its connection in doubt. Its panic is an error, and its outcome then unknown.
 ///
 /// A task from the start would do as well, for two wake-ups more.
-pub(super) async fn uncut<T: Send + 'static>(
+pub(crate) async fn uninterrupted<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     let panicked = |_| Err(StoreError::Unknown("the call panicked".to_owned()));
-    Uncut(Some(AssertUnwindSafe(work).catch_unwind().boxed()))
+    Uninterrupted(Some(AssertUnwindSafe(work).catch_unwind().boxed()))
         .await
         .unwrap_or_else(panicked)
 }
 
-struct Uncut<T: Send + 'static>(Option<BoxFuture<'static, T>>);
+struct Uninterrupted<T: Send + 'static>(Option<BoxFuture<'static, T>>);
 
-impl<T: Send + 'static> Future for Uncut<T> {
+impl<T: Send + 'static> Future for Uninterrupted<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
@@ -38,7 +38,7 @@ impl<T: Send + 'static> Future for Uncut<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Uncut<T> {
+impl<T: Send + 'static> Drop for Uninterrupted<T> {
     fn drop(&mut self) {
         // Without a runtime the process ends, and the connection with it.
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
@@ -60,7 +60,7 @@ mod tests {
     async fn what_nobody_waits_for_goes_on() {
         let (go, wait) = oneshot::channel();
         let (done, finished) = oneshot::channel();
-        let work = uncut(async move {
+        let work = uninterrupted(async move {
             wait.await
                 .map_err(|_| StoreError::NotStored("cut off".to_owned()))?;
             done.send(())
@@ -76,6 +76,9 @@ mod tests {
         async fn broken() -> Result<()> {
             panic!("on purpose")
         }
-        assert!(matches!(uncut(broken()).await, Err(StoreError::Unknown(_))));
+        assert!(matches!(
+            uninterrupted(broken()).await,
+            Err(StoreError::Unknown(_))
+        ));
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::coupon::change::{Change, ChangeOutcome};
+use actors::coupon::client::Coupons;
+use actors::coupon::issue::IssueOutcome;
 use actors::coupon::offer::OfferPatch;
 use actors::engine::{ClusterOptions, Engine, Options};
 use actors::ids::{CouponId, NodeId, RequestKey, UserId};
-use actors::owning::message::{Change, ChangeOutcome, IssueOutcome};
 use actors::owning::owner::actor::OWNER_PLACES;
 use actors::owning::router::REQUESTS_MAX;
-use actors::store::Store;
 use actors::store::mysql::{self, MySqlStore};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
@@ -47,22 +48,23 @@ pub async fn run(configuration: &Value) {
         beat: BEAT,
         idle: Duration::from_secs(60),
         requests_max: REQUESTS_MAX,
-        coupon_requests_max: OWNER_PLACES,
+        owner_requests_max: OWNER_PLACES,
         lanes: 2,
         cluster: Some(cluster),
     };
-    let engine = Engine::start(options, Arc::new(store) as Arc<dyn Store>)
-        .await
-        .unwrap();
+    let store = Arc::new(store);
+    let engine = Engine::start(options, store.clone()).await.unwrap();
+    let coupons = Coupons::new(engine, store);
     worker::started(&json!({}));
     worker::serve(|command| {
-        let (engine, metrics) = (engine.clone(), metrics.clone());
-        async move { carry_out(&command, &engine, &metrics).await }
+        let (coupons, metrics) = (coupons.clone(), metrics.clone());
+        async move { carry_out(&command, &coupons, &metrics).await }
     })
     .await;
 }
 
-async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle) -> Value {
+async fn carry_out(command: &Value, coupons: &Coupons, metrics: &PrometheusHandle) -> Value {
+    let engine = coupons.engine();
     let text = |key: &str| command[key].as_str().unwrap();
     let limit = Duration::from_millis(command["limit_ms"].as_u64().unwrap_or(5_000));
     let coupon = || CouponId::new(command["coupon"].as_u64().unwrap()).unwrap();
@@ -72,7 +74,7 @@ async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle)
                 UserId::parse(text("user")).unwrap(),
                 RequestKey::parse(text("key")).unwrap(),
             );
-            match engine.issue(coupon(), user, key, limit).await {
+            match coupons.issue(coupon(), user, key, limit).await {
                 Ok(IssueOutcome::Issued(issuance)) => json!({"issued": issuance.id.sequence.get()}),
                 Ok(IssueOutcome::Replayed(issuance)) => json!({"replayed": issuance.id.sequence.get()}),
                 Ok(IssueOutcome::Refused(refusal)) => json!({"refused": format!("{refusal:?}")}),
@@ -88,7 +90,7 @@ async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle)
                 None if command["pause"] == true => Change::Pause,
                 None => Change::Resume,
             };
-            match engine.change(coupon(), change, None, limit).await {
+            match coupons.change(coupon(), change, None, limit).await {
                 Ok(ChangeOutcome::Done(done)) => json!({"version": done.coupon.version}),
                 other => format!("{other:?}").into(),
             }
@@ -96,7 +98,7 @@ async fn carry_out(command: &Value, engine: &Engine, metrics: &PrometheusHandle)
         "ready" => engine.not_ready().is_empty().into(),
         "door" => engine.door_notices().into(),
         "metric" => prometheus::value(&metrics.render(), text("name")).into(),
-        "hand_over" => engine.hand_over(limit).await.into(),
+        "hand_off" => engine.hand_off(limit).await.into(),
         "stop" => engine.stop(limit).await.into(),
         other => panic!("{other}"),
     }

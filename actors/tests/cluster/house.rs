@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use actors::coupon::offer::{Offer, Status};
+use actors::coupon::rows::{CouponRows, Created, NewCoupon};
 use actors::ids::{CouponId, RequestKey, Sequence};
 use actors::store::mysql::{MySqlStore, Options};
-use actors::store::{Created, NewCoupon, NodeState, Store};
+use actors::store::{ClusterStore, NodeState};
 use actors::time::timestamp;
 use sqlx::ConnectOptions;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::crowd::{self, Crowd, Told};
 use super::house::House;
 use super::node::STOP_LIMIT;
-use actors::store::{NodeState, Store};
+use actors::store::{ClusterStore, NodeState};
 use testkit::poll::{eventually, within};
 
 /// As many as that every node has some.
@@ -45,7 +45,7 @@ pub async fn whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fai
         "nothing went over a link"
     );
     // The first of all leaves: it hands everything over, and is asked on.
-    let leaving = a.ask(json!({"do": "hand_over", "limit_ms": 20_000})).await;
+    let leaving = a.ask(json!({"do": "hand_off", "limit_ms": 20_000})).await;
     assert_eq!(leaving, true, "it did not hand over");
     house.spread_over(&["b", "c"]).await;
     go_on(&crowd).await;

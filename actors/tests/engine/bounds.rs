@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use actors::owning::message::{IssueOutcome, Refusal, Setback};
+use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::owning::owner::actor::OWNER_PLACES;
+use actors::owning::request::Setback;
 use actors::owning::shard::LOADS_WAITING_MAX;
 
 use testkit::poll::eventually;
@@ -17,8 +18,8 @@ async fn more_coupons_than_may_wait_to_be_read_are_refused_although_nobody_waits
     let unknown = |number: u64| actors::ids::CouponId::new(1_000_000 + number).unwrap();
     let asked: Vec<_> = (0..LOADS_WAITING_MAX as u64)
         .map(|number| {
-            let engine = house.engine.clone();
-            tokio::spawn(async move { engine.issue(unknown(number), user(1), key(1), LONG).await })
+            let coupons = house.coupons.clone();
+            tokio::spawn(async move { coupons.issue(unknown(number), user(1), key(1), LONG).await })
         })
         .collect();
     eventually("all are admitted", async || {
@@ -30,7 +31,7 @@ async fn more_coupons_than_may_wait_to_be_read_are_refused_although_nobody_waits
     let short = Duration::from_secs(1);
     eventually("one more is refused", async || {
         house
-            .engine
+            .coupons
             .issue(unknown(LOADS_WAITING_MAX as u64), user(1), key(1), short)
             .await
             == Err(Setback::Overloaded)
@@ -38,7 +39,7 @@ async fn more_coupons_than_may_wait_to_be_read_are_refused_although_nobody_waits
     .await;
     house.faults.hold_loads(false);
     eventually("there is room again", async || {
-        house.engine.issue(unknown(0), user(1), key(1), DEADLINE).await
+        house.coupons.issue(unknown(0), user(1), key(1), DEADLINE).await
             == Ok(IssueOutcome::Refused(Refusal::UnknownCoupon))
     })
     .await;
@@ -51,8 +52,8 @@ async fn a_full_queue_answers_at_once_and_takes_more_when_there_is_room() {
     house.faults.hold_writes(true);
     let asked: Vec<_> = (0..OWNER_PLACES as u32)
         .map(|number| {
-            let engine = house.engine.clone();
-            tokio::spawn(async move { engine.issue(coupon, user(number), key(number), LONG).await })
+            let coupons = house.coupons.clone();
+            tokio::spawn(async move { coupons.issue(coupon, user(number), key(number), LONG).await })
         })
         .collect();
     eventually("all places are taken", async || {
@@ -75,8 +76,8 @@ async fn callers_that_gave_up_give_their_places_back() {
     let house = House::new().await;
     let coupon = house.coupon(None, 1).await;
     house.faults.hold_writes(true);
-    let engine = house.engine.clone();
-    let asked = tokio::spawn(async move { engine.issue(coupon, user(1), key(1), LONG).await });
+    let coupons = house.coupons.clone();
+    let asked = tokio::spawn(async move { coupons.issue(coupon, user(1), key(1), LONG).await });
     eventually("it is admitted", async || house.engine.admitted() == 1).await;
     asked.abort();
     eventually("its place is given back", async || house.engine.admitted() == 0).await;

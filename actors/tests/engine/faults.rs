@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actors::coupon::offer::{Coupon, CouponView, Issuance};
-use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, NodeId, Sequence, ShardId, UserId};
+use actors::coupon::CouponKind;
+use actors::coupon::issued::Issued;
+use actors::ids::{CouponId, Fence, Incarnation, NodeId, ShardId};
 use actors::store::batch::{Batch, Found};
 use actors::store::sqlite::SqliteStore;
 use actors::store::{
-    Claim, CouponQuery, Created, HandOver, LoadSink, LoadedIssuance, NewCoupon, NodeRow, NodeState, Result,
-    ShardRow, Store, StoreError, UserCursor,
+    Claim, ClusterStore, EntryStore, HandOff, Loaded, NodeRow, NodeState, Result, ShardRow, StoreError,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -31,7 +31,6 @@ pub struct Faults {
     writes: AtomicUsize,
     no_writes: AtomicBool,
     no_beats: AtomicBool,
-    no_first_issuance: AtomicBool,
     others: AtomicBool,
     held: watch::Sender<bool>,
     writes_waiting: AtomicUsize,
@@ -115,21 +114,14 @@ impl Faults {
         }
     }
 
-    pub fn hide_first_issuance(&self, hide: bool) {
-        self.no_first_issuance.store(hide, Ordering::SeqCst);
-    }
-
     /// Nothing of this coupon makes sense from now on, whether it is written or read.
     pub fn spoil(&self, coupon: Option<CouponId>) {
         *self.unreadable.lock().unwrap() = coupon;
     }
 
-    fn spoils(&self, batch: &Batch) -> bool {
+    fn spoils(&self, batch: &Batch<CouponKind>) -> bool {
         let spoilt = *self.unreadable.lock().unwrap();
-        batch
-            .portions
-            .iter()
-            .any(|portion| Some(portion.coupon) == spoilt)
+        batch.portions.iter().any(|portion| Some(portion.id) == spoilt)
     }
 
     /// Lets reads of coupons for their owners wait before they reach the store, until this is taken back.
@@ -168,7 +160,7 @@ fn unreadable<T>() -> Result<T> {
 }
 
 #[async_trait]
-impl Store for Faulty {
+impl ClusterStore for Faulty {
     fn is_exclusive(&self) -> bool {
         self.store.is_exclusive() && !self.faults.others.load(Ordering::SeqCst)
     }
@@ -229,15 +221,18 @@ impl Store for Faulty {
         claimed
     }
 
-    async fn hand_over(&self, hand_overs: &[HandOver]) -> Result<Vec<ShardRow>> {
-        self.store.hand_over(hand_overs).await
+    async fn hand_off(&self, hand_offs: &[HandOff]) -> Result<Vec<ShardRow>> {
+        self.store.hand_off(hand_offs).await
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {
         self.store.release(shards).await
     }
+}
 
-    async fn write(&self, batch: &Batch) -> Result<u64> {
+#[async_trait]
+impl EntryStore<CouponKind> for Faulty {
+    async fn write(&self, batch: &Batch<CouponKind>) -> Result<u64> {
         self.faults.writes.fetch_add(1, Ordering::SeqCst);
         if self.faults.no_writes.load(Ordering::SeqCst) {
             return refused();
@@ -261,7 +256,7 @@ impl Store for Faulty {
         }
     }
 
-    async fn read_back(&self, batch: &Batch) -> Result<Vec<Found>> {
+    async fn read_back(&self, batch: &Batch<CouponKind>) -> Result<Vec<Found>> {
         if self.faults.spoils(batch) {
             unreadable()
         } else {
@@ -269,12 +264,7 @@ impl Store for Faulty {
         }
     }
 
-    async fn load(
-        &self,
-        coupon: CouponId,
-        after: Sequence,
-        issuances: LoadSink<'_>,
-    ) -> Result<Option<Coupon>> {
+    async fn load(&self, coupon: CouponId, ahead: Option<Issued>) -> Result<Loaded<CouponKind>> {
         self.faults.loads.fetch_add(1, Ordering::SeqCst);
         self.faults
             .loads_held
@@ -285,49 +275,6 @@ impl Store for Faulty {
         if *self.faults.unreadable.lock().unwrap() == Some(coupon) {
             return unreadable();
         }
-        let hidden = self.faults.no_first_issuance.load(Ordering::SeqCst);
-        let mut visible = |issuance: LoadedIssuance<'_>| {
-            if hidden && issuance.sequence == Sequence::new(1) {
-                Ok(())
-            } else {
-                issuances(issuance)
-            }
-        };
-        self.store.load(coupon, after, &mut visible).await
-    }
-
-    async fn create_coupon(&self, new: &NewCoupon) -> Result<Created> {
-        self.store.create_coupon(new).await
-    }
-
-    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
-        self.store.coupon(id).await
-    }
-
-    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>> {
-        self.store.coupons(query).await
-    }
-
-    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
-        self.store.issuance(id).await
-    }
-
-    async fn issuances_of_user(
-        &self,
-        user: &UserId,
-        after: Option<UserCursor>,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        self.store.issuances_of_user(user, after, limit).await
-    }
-
-    async fn issuances_of_coupon(
-        &self,
-        coupon: CouponId,
-        user: Option<&UserId>,
-        after: Sequence,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        self.store.issuances_of_coupon(coupon, user, after, limit).await
+        self.store.load(coupon, ahead).await
     }
 }

@@ -1,6 +1,6 @@
 //! A small crowd that asks again as soon as it is answered.
 
-use actors::owning::message::IssueOutcome;
+use actors::coupon::issue::IssueOutcome;
 
 use super::house::{DEADLINE, House, key, user};
 
@@ -15,10 +15,10 @@ async fn a_small_crowd_that_asks_again_is_stored_by_one_batch_and_not_by_two_in_
     let coupon = house.coupon(None, 1).await;
     let crowd: Vec<_> = (0..CROWD)
         .map(|one| {
-            let engine = house.engine.clone();
+            let coupons = house.coupons.clone();
             tokio::spawn(async move {
                 for number in (one * TIMES)..(one + 1) * TIMES {
-                    let answer = engine.issue(coupon, user(number), key(number), DEADLINE).await;
+                    let answer = coupons.issue(coupon, user(number), key(number), DEADLINE).await;
                     assert!(matches!(answer, Ok(IssueOutcome::Issued(_))), "{answer:?}");
                 }
             })

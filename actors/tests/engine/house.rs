@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::coupon::CouponKind;
+use actors::coupon::client::{Coupons, IssueAnswer};
 use actors::coupon::offer::{Issuance, Offer, Status};
+use actors::coupon::rows::{CouponRows, Created, NewCoupon};
 use actors::engine::{Engine, Options};
 use actors::ids::{CouponId, NodeId, RequestKey, Sequence, UserId};
-use actors::owning::message::IssueAnswer;
 use actors::owning::owner::actor::OWNER_PLACES;
 use actors::owning::router::REQUESTS_MAX;
+use actors::store::ShardRow;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
-use actors::store::{Created, NewCoupon, Store};
 
 use testkit::poll::eventually;
 
@@ -22,7 +24,8 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 pub struct House {
-    pub engine: Engine,
+    pub engine: Engine<CouponKind>,
+    pub coupons: Coupons,
     pub store: Arc<SqliteStore>,
     pub faults: Arc<Faults>,
     options: Options,
@@ -65,13 +68,14 @@ impl House {
             beat: Duration::from_millis(50),
             idle,
             requests_max: REQUESTS_MAX,
-            coupon_requests_max: OWNER_PLACES,
+            owner_requests_max: OWNER_PLACES,
             lanes: 1,
             cluster: None,
         };
         let faults = Arc::new(Faults::default());
         let (store, engine) = start(&file, &options, &faults).await;
         Self {
+            coupons: Coupons::new(engine.clone(), store.clone()),
             engine,
             store,
             faults,
@@ -86,6 +90,7 @@ impl House {
         assert!(self.engine.stop(DEADLINE).await);
         self.store.close().await;
         (self.store, self.engine) = start(&self.file, &self.options, &self.faults).await;
+        self.coupons = Coupons::new(self.engine.clone(), self.store.clone());
     }
 
     pub async fn coupon(&self, total_quantity: Option<u64>, per_user_limit: u8) -> CouponId {
@@ -108,9 +113,14 @@ impl House {
     }
 
     pub async fn issue(&self, coupon: CouponId, user_number: u32, key_number: u32) -> IssueAnswer {
-        self.engine
+        self.coupons
             .issue(coupon, user(user_number), key(key_number), DEADLINE)
             .await
+    }
+
+    /// Returns the row of a coupon's shard.
+    pub async fn shard(&self, coupon: CouponId) -> ShardRow {
+        self.engine.place(coupon.shard()).await.unwrap().0
     }
 
     pub async fn issuances(&self, coupon: CouponId) -> Vec<Issuance> {
@@ -121,7 +131,11 @@ impl House {
     }
 }
 
-async fn start(file: &SqliteOptions, options: &Options, faults: &Arc<Faults>) -> (Arc<SqliteStore>, Engine) {
+async fn start(
+    file: &SqliteOptions,
+    options: &Options,
+    faults: &Arc<Faults>,
+) -> (Arc<SqliteStore>, Engine<CouponKind>) {
     let store = Arc::new(SqliteStore::open(file).await.unwrap());
     let faulty = Arc::new(Faulty::new(Arc::clone(&store), Arc::clone(faults)));
     let engine = Engine::start(options.clone(), faulty).await.unwrap();

@@ -14,11 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use actors::coupon::change::{Change, ChangeOutcome};
+use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::coupon::offer::OfferPatch;
+use actors::coupon::rows::{CouponQuery, CouponRows};
 use actors::engine::NotReady;
 use actors::ids::{Incarnation, Sequence};
-use actors::owning::message::{Change, ChangeOutcome, IssueOutcome, Refusal, Setback};
-use actors::store::{Claim, CouponQuery, Store};
+use actors::owning::request::Setback;
+use actors::store::{Claim, ClusterStore};
 use faults::Fault;
 use house::{DEADLINE, House, LONG, key, user};
 use sqlx::ConnectOptions;
@@ -31,10 +34,10 @@ async fn a_crowd_gets_exactly_what_there_is_in_order_and_one_each() {
     let coupon = house.coupon(Some(500), 1).await;
     let asked: Vec<_> = (0..3_000_u32)
         .map(|number| {
-            let engine = house.engine.clone();
+            let coupons = house.coupons.clone();
             // Every user asks twice, with two keys.
             tokio::spawn(async move {
-                engine
+                coupons
                     .issue(coupon, user(number / 2), key(number), DEADLINE)
                     .await
                     .unwrap()
@@ -108,8 +111,8 @@ async fn while_the_store_takes_nothing_nothing_is_decided_and_afterwards_all_tha
     let house = House::new().await;
     let coupon = house.coupon(Some(10), 1).await;
     house.faults.refuse_writes(true);
-    let engine = house.engine.clone();
-    let held = tokio::spawn(async move { engine.issue(coupon, user(1), key(1), DEADLINE).await });
+    let coupons = house.coupons.clone();
+    let held = tokio::spawn(async move { coupons.issue(coupon, user(1), key(1), DEADLINE).await });
     eventually("the store is noticed to take nothing", async || {
         house.engine.not_ready() == [NotReady::NoStore]
     })
@@ -138,7 +141,7 @@ async fn an_answer_that_is_not_known_in_time_is_unknown_and_asking_again_finds_i
     // Long enough to read the coupon and decide.
     let short = Duration::from_secs(1);
     assert_eq!(
-        house.engine.issue(coupon, user(1), key(1), short).await,
+        house.coupons.issue(coupon, user(1), key(1), short).await,
         Err(Setback::Unknown)
     );
     house.faults.refuse_writes(false);
@@ -157,7 +160,7 @@ async fn an_owner_whose_shard_was_taken_is_fenced_and_its_callers_are_answered_b
         Ok(IssueOutcome::Issued(_))
     ));
     // Somebody else claims the shard, and is gone: nobody with this incarnation lives.
-    let seen = house.engine.shard(coupon.shard()).await.unwrap();
+    let seen = house.shard(coupon).await;
     let thief = Incarnation::random();
     house
         .store
@@ -172,7 +175,7 @@ async fn an_owner_whose_shard_was_taken_is_fenced_and_its_callers_are_answered_b
         matches!(&answer, Ok(IssueOutcome::Issued(issuance)) if issuance.id.sequence == Sequence::new(2)),
         "{answer:?}"
     );
-    let row = house.engine.shard(coupon.shard()).await.unwrap();
+    let row = house.shard(coupon).await;
     assert!(
         row.epoch > seen.epoch.next() && row.owner != Some(thief),
         "{row:?}"
@@ -188,7 +191,7 @@ async fn a_coupon_is_not_read_before_its_shard_is_claimed() {
         Ok(IssueOutcome::Issued(_))
     ));
     house.faults.hold_claims(true);
-    let seen = house.engine.shard(coupon.shard()).await.unwrap();
+    let seen = house.shard(coupon).await;
     house
         .store
         .claim(&[Claim {
@@ -197,8 +200,8 @@ async fn a_coupon_is_not_read_before_its_shard_is_claimed() {
         }])
         .await
         .unwrap();
-    let engine = house.engine.clone();
-    let asked = tokio::spawn(async move { engine.issue(coupon, user(2), key(2), LONG).await });
+    let coupons = house.coupons.clone();
+    let asked = tokio::spawn(async move { coupons.issue(coupon, user(2), key(2), LONG).await });
     eventually("the shard is to be claimed", async || {
         house.faults.claims_waiting() > 0 && house.engine.owners_active() == 0
     })
@@ -222,7 +225,7 @@ async fn without_a_lease_nothing_is_decided_and_with_it_again_everything_is_as_i
         house.issue(coupon, 1, 1).await,
         Ok(IssueOutcome::Issued(_))
     ));
-    let epoch = house.engine.shard(coupon.shard()).await.unwrap().epoch;
+    let epoch = house.shard(coupon).await.epoch;
     house.faults.refuse_beats(true);
     eventually("the lease is over", async || {
         house.engine.not_ready().contains(&NotReady::NoLease)
@@ -244,7 +247,7 @@ async fn without_a_lease_nothing_is_decided_and_with_it_again_everything_is_as_i
         Ok(IssueOutcome::Issued(_))
     ));
     assert!(
-        house.engine.shard(coupon.shard()).await.unwrap().epoch > epoch,
+        house.shard(coupon).await.epoch > epoch,
         "claimed before it was read"
     );
 }
@@ -286,7 +289,7 @@ async fn what_one_incarnation_left_out_is_not_tried_under_the_lease_of_the_next(
     let coupon = house.coupon(Some(10), 1).await;
     house.faults.refuse_writes(true);
     let told = house
-        .engine
+        .coupons
         .issue(coupon, user(1), key(1), Duration::from_secs(1))
         .await;
     assert_eq!(told, Err(Setback::Unknown));
@@ -391,7 +394,7 @@ async fn whoever_asks_after_a_raise_was_answered_is_not_told_that_it_is_sold_out
             ..OfferPatch::default()
         };
         let changed = house
-            .engine
+            .coupons
             .change(coupon, Change::Patch(Box::new(patch)), None, DEADLINE)
             .await;
         assert!(matches!(changed, Ok(ChangeOutcome::Done(_))), "{changed:?}");
@@ -443,8 +446,8 @@ async fn stopping_stores_and_answers_everything_that_was_admitted() {
     let coupon = house.coupon(None, 1).await;
     let asked: Vec<_> = (0..2_000_u32)
         .map(|number| {
-            let engine = house.engine.clone();
-            tokio::spawn(async move { engine.issue(coupon, user(number), key(number), DEADLINE).await })
+            let coupons = house.coupons.clone();
+            tokio::spawn(async move { coupons.issue(coupon, user(number), key(number), DEADLINE).await })
         })
         .collect();
     eventually("some are issued", async || {
@@ -507,10 +510,17 @@ async fn a_gap_in_what_is_stored_is_not_served() {
             Ok(IssueOutcome::Issued(_))
         ));
     }
-    house.faults.hide_first_issuance(true);
+    let mut shell = SqliteConnectOptions::new()
+        .filename(house.store.path())
+        .connect()
+        .await
+        .unwrap();
+    let hide = "UPDATE issuances SET sequence = 1000 WHERE sequence = 1";
+    sqlx::raw_sql(hide).execute(&mut shell).await.unwrap();
     house.restart().await;
     assert_eq!(house.issue(coupon, 3, 3).await, Err(Setback::StoreUnavailable));
-    house.faults.hide_first_issuance(false);
+    let put_back = "UPDATE issuances SET sequence = 1 WHERE sequence = 1000";
+    sqlx::raw_sql(put_back).execute(&mut shell).await.unwrap();
     assert!(matches!(
         house.issue(coupon, 3, 3).await,
         Ok(IssueOutcome::Issued(_))
@@ -534,8 +544,8 @@ async fn a_coupon_that_makes_no_sense_keeps_no_other_from_being_issued() {
     // The others come to the lane while it waits for the first, and so go in one batch.
     house.faults.hold_writes(true);
     let ask = |coupon| {
-        let engine = house.engine.clone();
-        tokio::spawn(async move { engine.issue(coupon, user(2), key(2), DEADLINE).await })
+        let coupons = house.coupons.clone();
+        tokio::spawn(async move { coupons.issue(coupon, user(2), key(2), DEADLINE).await })
     };
     let first = ask(front);
     eventually("a batch is out", async || house.faults.writes_waiting() > 0).await;
@@ -571,11 +581,11 @@ async fn stopping_ends_although_what_is_out_comes_back_fenced() {
     let house = House::new().await;
     let coupon = house.coupon(None, 1).await;
     house.faults.hold_writes(true);
-    let engine = house.engine.clone();
-    let asked = tokio::spawn(async move { engine.issue(coupon, user(1), key(1), DEADLINE).await });
+    let coupons = house.coupons.clone();
+    let asked = tokio::spawn(async move { coupons.issue(coupon, user(1), key(1), DEADLINE).await });
     eventually("it is admitted", async || house.engine.admitted() == 1).await;
     house.faults.refuse_beats(true);
-    let seen = house.engine.shard(coupon.shard()).await.unwrap();
+    let seen = house.shard(coupon).await;
     house
         .store
         .claim(&[Claim {
@@ -629,7 +639,7 @@ async fn whoever_reads_lists_takes_nothing_from_those_who_own() {
     let coupon = house.coupon(None, 1).await;
     // Every time the shard is taken away, and comes back: for that the rows of nodes and shards must be read.
     for number in 0..5 {
-        let seen = house.engine.shard(coupon.shard()).await.unwrap();
+        let seen = house.shard(coupon).await;
         house
             .store
             .claim(&[Claim {
@@ -655,11 +665,11 @@ async fn a_full_disk_loses_nothing_and_is_got_over() {
     house.store.set_page_count_max(1).await.unwrap();
     let (mut told, mut held) = (Vec::new(), Vec::new());
     for number in 0..2_000 {
-        let engine = house.engine.clone();
+        let coupons = house.coupons.clone();
         held.push(tokio::spawn(async move {
             (
                 number,
-                engine.issue(coupon, user(number), key(number), LONG).await,
+                coupons.issue(coupon, user(number), key(number), LONG).await,
             )
         }));
         if house.engine.not_ready() == [NotReady::NoStore] {

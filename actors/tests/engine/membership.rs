@@ -1,83 +1,36 @@
 //! Members over one database, with the links told by the test: what the tasks and actors around the pure
 //! parts do.
 
+mod links;
+mod shards;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use actors::admission::Admission;
 use actors::cluster::lease::Lease;
-use actors::cluster::membership::{Membership, Options, Surroundings};
-use actors::cluster::ownership::{Owner, Ownership};
-use actors::cluster::peers::{PeerAddress, Peers};
+use actors::cluster::membership::{Membership, MembershipContext, Options};
+use actors::cluster::ownership::{Holder, Ownership};
+use actors::cluster::peers::Peers;
 use actors::cluster::placement::Plan;
-use actors::ids::{CouponId, Fence, Incarnation, NodeId, SHARDS, ShardId};
-use actors::owning::admission::Admission;
+use actors::coupon::CouponKind;
+use actors::engine::local::EngineShards;
+use actors::ids::{Incarnation, NodeId, PeerAddress, SHARDS, ShardId};
 use actors::owning::door::{Board, Door};
-use actors::owning::owner::actor as coupon;
-use actors::owning::shard::{ShardHandle, ShardSurroundings};
+use actors::owning::owner::actor::OwnerContext;
+use actors::owning::shard::{ShardContext, ShardHandle};
 use actors::owning::write_back::Lanes;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
-use actors::store::{NodeState, ShardRow, Store, StoreError};
-use actors::time::{self, Moment};
+use actors::store::{ClusterStore, NodeState, ShardRow, Store, StoreError};
+use actors::time;
 use testkit::poll::eventually;
 use tokio::sync::Semaphore;
 
+use self::links::{Links, Mesh};
+use self::shards::Shards;
 use super::faults::{Faults, Faulty};
 
 const LEASE: Duration = Duration::from_millis(1_500);
 const BEAT: Duration = Duration::from_millis(100);
-
-/// What all links know of each other.
-#[derive(Default)]
-struct Mesh {
-    nodes: Vec<(usize, Incarnation)>,
-    links_made: usize,
-    /// Who is not reached.
-    cut_off: Option<usize>,
-    expected: Vec<(Incarnation, ShardId)>,
-    moved: Vec<(ShardId, Fence)>,
-}
-
-/// One node's end of it.
-struct Links {
-    mesh: Arc<Mutex<Mesh>>,
-    number: usize,
-    known: Mutex<Vec<PeerAddress>>,
-}
-
-impl Peers for Links {
-    fn live_as(&self, me: Incarnation) {
-        let mut mesh = self.mesh.lock().unwrap();
-        mesh.nodes.retain(|(number, _)| *number != self.number);
-        mesh.nodes.push((self.number, me));
-    }
-
-    fn know(&self, _asked_at: Moment, peers: Vec<PeerAddress>) {
-        *self.known.lock().unwrap() = peers;
-    }
-
-    fn linked(&self) -> Vec<Incarnation> {
-        let mesh = self.mesh.lock().unwrap();
-        let cut_off = mesh.cut_off;
-        let reached = mesh.nodes.iter().filter(|(number, _)| {
-            *number != self.number && ![Some(*number), Some(self.number)].contains(&cut_off)
-        });
-        reached.map(|(_, incarnation)| *incarnation).collect()
-    }
-
-    fn refuses(&self, _peer: Incarnation) -> bool {
-        false
-    }
-
-    fn expect(&self, peer: Incarnation, shard: ShardId, _coupons: Vec<CouponId>) {
-        self.mesh.lock().unwrap().expected.push((peer, shard));
-    }
-
-    fn loaded_ahead(&self, _peer: Incarnation, _shard: ShardId) {}
-
-    fn moved(&self, shard: ShardId, to: Fence) {
-        self.mesh.lock().unwrap().moved.push((shard, to));
-    }
-}
 
 /// A database and who is at it.
 struct Cluster {
@@ -118,7 +71,8 @@ impl Cluster {
     async fn start_with(&self, name: &str, cluster: &str, faults: Faults) -> Result<Node, StoreError> {
         let faults = Arc::new(faults);
         faults.share();
-        let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(&self.store), Arc::clone(&faults)));
+        let store: Arc<dyn Store<CouponKind>> =
+            Arc::new(Faulty::new(Arc::clone(&self.store), Arc::clone(&faults)));
         let number = {
             let mut mesh = self.mesh.lock().unwrap();
             mesh.links_made += 1;
@@ -135,9 +89,9 @@ impl Cluster {
             Arc::clone(&links) as Arc<dyn Peers>,
         );
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
-        let surroundings = ShardSurroundings {
+        let context = ShardContext {
             store: Arc::clone(&store),
-            owners: coupon::Surroundings {
+            owners: OwnerContext {
                 lease: lease.clone(),
                 lanes: Lanes::start(1, 16, &store, &lease),
                 board: Arc::clone(&board),
@@ -154,7 +108,7 @@ impl Cluster {
         };
         let mut shards = Vec::new();
         for id in ShardId::all() {
-            shards.push(ShardHandle::start(id, surroundings.clone()).await.unwrap());
+            shards.push(ShardHandle::start(id, context.clone()).await.unwrap());
         }
         let id = NodeId::parse(name).unwrap();
         let options = Options {
@@ -164,16 +118,23 @@ impl Cluster {
             lease: LEASE,
             beat: BEAT,
         };
-        let around = Surroundings {
-            store,
-            lease: lease.clone(),
+        let shards = EngineShards {
             shards: shards.into(),
-            ownership: ownership.clone(),
-            peers,
             door,
             board,
+            links: None,
         };
-        let membership = Membership::start(options, around).await?;
+        let context = MembershipContext {
+            store,
+            lease: lease.clone(),
+            local: Arc::new(Shards {
+                shards,
+                mesh: Arc::clone(&self.mesh),
+            }),
+            ownership: ownership.clone(),
+            peers,
+        };
+        let membership = Membership::start(options, context).await?;
         Ok(Node {
             id,
             membership,
@@ -216,10 +177,10 @@ impl Cluster {
             for node in nodes {
                 let is_planned = plan.owner_of(row.id) == Some(&node.id);
                 let is_owner = row.owner == Some(self.mesh_incarnation(node));
-                let entry = node.ownership.entry(row.id);
+                let location = node.ownership.location(row.id);
                 if is_planned != is_owner
-                    || is_planned != (entry.owner == Owner::Here)
-                    || entry.epoch != row.epoch
+                    || is_planned != (location.holder == Holder::Local)
+                    || location.epoch != row.epoch
                 {
                     return false;
                 }
@@ -274,16 +235,14 @@ async fn a_second_node_is_handed_its_shards_and_hands_them_back_when_it_leaves()
         told(&cluster.mesh.lock().unwrap()) == moved
     })
     .await;
-    let announced = |shard: &ShardId| {
-        cluster
-            .mesh
-            .lock()
-            .unwrap()
-            .expected
-            .iter()
-            .any(|(_, expected)| expected == shard)
+    let asked_ahead = |shard: &ShardId| {
+        let mesh = cluster.mesh.lock().unwrap();
+        mesh.asked_ahead.iter().any(|(_, asked)| asked == shard)
     };
-    assert!(moved.iter().all(announced), "each was announced before");
+    assert!(
+        moved.iter().all(asked_ahead),
+        "each was to be loaded ahead before"
+    );
     two.membership.begin_leaving();
     eventually("one has all again", async || cluster.is_placed_on(&[&one]).await).await;
     two.membership.leave().await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actors::engine::NotReady;
 use actors::ids::{Incarnation, NodeId, ShardId};
-use actors::store::{Claim, NodeRow, NodeState, ShardRow, Store};
+use actors::store::{Claim, ClusterStore, NodeRow, NodeState, ShardRow};
 
 use super::house::House;
 use testkit::poll::eventually;

@@ -5,18 +5,31 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use actors::admission::Admission;
+use actors::coupon::change::{Change, ChangeRequest};
+use actors::coupon::issue::{IssueOutcome, IssueRequest};
 use actors::coupon::offer::Issuance;
-use actors::ids::{CouponId, Epoch, Incarnation, IssuanceId, NodeId, RequestKey, Sequence, ShardId, UserId};
+use actors::coupon::{Ask, CouponKind, Outcome};
+use actors::engine::payload::{OwnerPayload, RemoteAsk};
+use actors::ids::{
+    CouponId, Epoch, Incarnation, IssuanceId, NodeId, PeerAddress, RequestKey, Sequence, UserId,
+};
 use actors::link::frame::{Header, Writer};
 use actors::link::hello::Hello;
-use actors::link::{Links, Notices, Options, PeerAddress, Requests, TlsFiles};
-use actors::owning::admission::Admission;
-use actors::owning::message::{Change, ChangeRequest, IssueOutcome, IssueRequest, Reply, Request, Setback};
+use actors::link::payload::Outgoing;
+use actors::link::{AnswerPath, Handler, Options, TlsFiles};
+use actors::owning::kind::Kind;
+use actors::owning::request::{Reply, Setback};
 use actors::time::{Moment, moment, timestamp};
+use futures_util::future::join_all;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use testkit::{prometheus, worker};
 use tokio::net::TcpListener;
+
+/// What these links carry.
+type Payload = OwnerPayload<CouponKind>;
+type Links = actors::link::Links<Payload>;
 
 /// The epoch that owners of these tests have.
 pub const EPOCH: u64 = 7;
@@ -32,13 +45,7 @@ pub async fn run(configuration: &Value) {
     let port = listener.local_addr().unwrap().port();
     let owners = Arc::new(Owners::default());
     let options = options(configuration);
-    let links = Links::start(
-        options,
-        Arc::new(listener),
-        Arc::clone(&owners) as _,
-        Arc::clone(&owners) as _,
-    )
-    .await;
+    let links = Links::start(options, Arc::new(listener), Arc::clone(&owners) as _).await;
     let links = match links {
         Ok(links) => links,
         Err(error) => return worker::started(&json!({"error": error.to_string()})),
@@ -74,11 +81,11 @@ fn options(configuration: &Value) -> Options {
             .map(|version| u32::try_from(version.as_u64().unwrap()).unwrap())
             .collect();
     }
-    let mut options = Options::new(hello, text("cookie").to_owned(), Admission::new(100_000));
+    let mut options = Options::new(hello, text("cookie").to_owned());
     // Who has no turn on a busy machine for four of them is taken for silent.
     options.heartbeat = Duration::from_millis(500);
-    if let Some(places) = configuration["coupon_places"].as_u64() {
-        options.coupon_places = usize::try_from(places).unwrap();
+    if let Some(places) = configuration["flow_places"].as_u64() {
+        options.flow_places = usize::try_from(places).unwrap();
     }
     options.tls = configuration["tls"].as_array().map(|files| {
         let path = |place: usize| files[place].as_str().unwrap().into();
@@ -135,17 +142,17 @@ async fn carry_out(
             .unwrap_or(0)
             .into(),
         "tell_all" => {
-            let heard = links
-                .tell_all(command["news"].as_str().unwrap().as_bytes(), limit)
-                .await;
-            heard.into_iter().map(Incarnation::get).collect()
+            let news = command["news"].as_str().unwrap().as_bytes();
+            let told = links
+                .linked()
+                .into_iter()
+                .map(async |peer| links.tell(peer, news.to_vec(), limit).await.then_some(peer));
+            let acknowledged = join_all(told).await.into_iter().flatten();
+            acknowledged.map(Incarnation::get).collect()
         }
-        "preload" => {
-            links.preload(
-                incarnation(command),
-                ShardId::new(3).unwrap(),
-                vec![coupon(command)],
-            );
+        "say_to" => {
+            let news = command["news"].as_str().unwrap();
+            links.say_to(incarnation(command), news.as_bytes().to_vec());
             Value::Null
         }
         "send_bytes" => {
@@ -202,16 +209,28 @@ async fn ask(command: &Value, links: &Links, limit: Duration) -> Value {
     );
     let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
     let expires = moment() + Duration::from_millis(command["expires_ms"].as_u64().unwrap_or(60_000));
-    let request = Request::Issue(IssueRequest { user, key, expires }, reply);
-    let epoch = Epoch::new(command["epoch"].as_u64().unwrap_or(EPOCH));
-    links.ask(incarnation(command), epoch, coupon(command), request);
+    let ask = RemoteAsk {
+        id: coupon(command),
+        epoch: Epoch::new(command["epoch"].as_u64().unwrap_or(EPOCH)),
+        ask: IssueRequest { user, key }.into(),
+    };
+    links.send(incarnation(command), outgoing(ask, expires, reply));
     match tokio::time::timeout(limit, answer).await {
-        Ok(Ok(Ok(IssueOutcome::Issued(issuance)))) => {
+        Ok(Ok(Ok(Outcome::Issue(IssueOutcome::Issued(issuance))))) => {
             json!({"sequence": issuance.id.sequence.get(), "key": issuance.key.as_str()})
         }
         Ok(Ok(other)) => format!("{other:?}").into(),
         Ok(Err(_)) => "dropped".into(),
         Err(_) => "nothing".into(),
+    }
+}
+
+fn outgoing(ask: RemoteAsk<CouponKind>, expires: Moment, reply: Reply<CouponKind>) -> Outgoing<Payload> {
+    Outgoing {
+        flow: CouponKind::flow(ask.id),
+        expires,
+        ask,
+        reply,
     }
 }
 
@@ -237,22 +256,24 @@ async fn change(command: &Value, links: &Links, limit: Duration) -> Value {
     let request = ChangeRequest {
         change: Change::Pause,
         if_version: Some(2),
-        expires: moment() + limit,
     };
-    links.ask(
-        incarnation(command),
-        Epoch::new(EPOCH),
-        coupon(command),
-        Request::Change(request, reply),
-    );
+    let ask = RemoteAsk {
+        id: coupon(command),
+        epoch: Epoch::new(EPOCH),
+        ask: request.into(),
+    };
+    links.send(incarnation(command), outgoing(ask, moment() + limit, reply));
     format!("{:?}", tokio::time::timeout(limit, answer).await).into()
 }
+
+/// A request that is held, and the way of its answer.
+type Held = (Ask, AnswerPath<Payload>);
 
 /// Owners that give everybody the next sequence, unless they are held.
 #[derive(Default)]
 struct Owners {
     sequences: Mutex<HashMap<CouponId, u64>>,
-    held: Mutex<HashMap<CouponId, Vec<Request>>>,
+    held: Mutex<HashMap<CouponId, Vec<Held>>>,
     /// How often each key was asked for.
     asked: Mutex<HashMap<String, u64>>,
     /// What peers said besides.
@@ -267,29 +288,30 @@ impl Owners {
     fn release(&self, coupon: CouponId) -> usize {
         let held = self.held.lock().unwrap().remove(&coupon).unwrap_or_default();
         let count = held.len();
-        held.into_iter().for_each(|request| self.decide(coupon, request));
+        held.into_iter()
+            .for_each(|(ask, path)| self.decide(coupon, ask, path));
         count
     }
 
-    fn decide(&self, coupon: CouponId, request: Request) {
-        match request {
-            Request::Issue(request, reply) => {
+    fn decide(&self, coupon: CouponId, ask: Ask, path: AnswerPath<Payload>) {
+        match ask {
+            Ask::Issue(request) => {
                 let sequence = {
                     let mut sequences = self.sequences.lock().unwrap();
                     let sequence = sequences.entry(coupon).or_default();
                     *sequence += 1;
                     Sequence::new(*sequence)
                 };
-                reply.send(Ok(IssueOutcome::Issued(Issuance {
+                path.send(Ok(Outcome::Issue(IssueOutcome::Issued(Issuance {
                     id: IssuanceId { coupon, sequence },
                     user: request.user,
                     nth: 1,
                     key: request.key,
                     issued_at: timestamp(),
                     expires_at: None,
-                })));
+                }))));
             }
-            request @ Request::Change(..) => request.set_back(Setback::StoreUnavailable),
+            Ask::Change(_) => path.send(Err(Setback::StoreUnavailable)),
         }
     }
 
@@ -298,12 +320,17 @@ impl Owners {
     }
 }
 
-impl Requests for Owners {
-    fn ask(&self, coupon: CouponId, epoch: Epoch, request: Request) {
+impl Handler<Payload> for Owners {
+    fn handle(&self, ask: RemoteAsk<CouponKind>, _expires: Moment, path: AnswerPath<Payload>) {
+        let RemoteAsk {
+            id: coupon,
+            epoch,
+            ask,
+        } = ask;
         if epoch != Epoch::new(EPOCH) {
-            return request.set_back(Setback::Moved);
+            return path.send(Err(Setback::Moved));
         }
-        if let Request::Issue(issue, _) = &request {
+        if let Ask::Issue(issue) = &ask {
             *self
                 .asked
                 .lock()
@@ -311,24 +338,21 @@ impl Requests for Owners {
                 .entry(issue.key.as_str().to_owned())
                 .or_default() += 1;
         }
-        let request = match self.held.lock().unwrap().get_mut(&coupon) {
-            Some(held) => return held.push(request),
-            None => request,
-        };
-        self.decide(coupon, request);
+        if let Some(held) = self.held.lock().unwrap().get_mut(&coupon) {
+            return held.push((ask, path));
+        }
+        self.decide(coupon, ask, path);
     }
-}
 
-impl Notices for Owners {
     fn heartbeat(&self, peer: Incarnation) -> Vec<u8> {
         format!("what is new for {}", peer.get()).into_bytes()
     }
 
-    fn answer(&self, peer: Incarnation, asked: Vec<u8>) -> Vec<u8> {
+    fn heartbeat_answer(&self, peer: Incarnation, asked: Vec<u8>) -> Vec<u8> {
         format!("{} asked: {}", peer.get(), String::from_utf8(asked).unwrap()).into_bytes()
     }
 
-    fn answered(&self, _peer: Incarnation, sent_at: Moment, answer: Vec<u8>) {
+    fn heartbeat_answered(&self, _peer: Incarnation, sent_at: Moment, answer: Vec<u8>) {
         assert!(sent_at <= moment());
         let answer = String::from_utf8(answer).unwrap();
         let mut said = self.said.lock().unwrap();
@@ -342,9 +366,5 @@ impl Notices for Owners {
         let makes_sense = news != "nonsense";
         self.say(format!("{} has news: {news}", peer.get()));
         makes_sense
-    }
-
-    fn preload(&self, peer: Incarnation, shard: ShardId, coupons: Vec<CouponId>) {
-        self.say(format!("{} hands over {shard}: {coupons:?}", peer.get()));
     }
 }

@@ -60,7 +60,7 @@ async fn a_crowd_travels_together_and_each_gets_its_own_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heartbeats_news_and_hints_reach_the_handlers() {
+async fn heartbeats_and_news_reach_the_handlers() {
     let (a, b) = linked_pair().await;
     assert_eq!(
         a.ask(json!({"do": "tell_all", "news": "wider"})).await,
@@ -72,7 +72,7 @@ async fn heartbeats_news_and_hints_reach_the_handlers() {
             .await,
         json!([])
     );
-    a.ask(json!({"do": "preload", "incarnation": 2, "coupon": 42}))
+    a.ask(json!({"do": "say_to", "incarnation": 2, "news": "for b alone"}))
         .await;
     let said = async |node: &Node, what: &str| {
         node.ask(json!({"do": "said"}))
@@ -82,7 +82,7 @@ async fn heartbeats_news_and_hints_reach_the_handlers() {
             .contains(&what.into())
     };
     eventually("b heard of it", async || {
-        said(&b, "1 has news: wider").await && said(&b, "1 hands over 3: [CouponId(42)]").await
+        said(&b, "1 has news: wider").await && said(&b, "1 has news: for b alone").await
     })
     .await;
     eventually("both answered heartbeats", async || {
@@ -95,7 +95,7 @@ async fn heartbeats_news_and_hints_reach_the_handlers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_coupon_holds_up_none_but_its_own() {
     let (a, b) = tokio::join!(
-        Node::start_with("a", 1, json!({"coupon_places": 1_000})),
+        Node::start_with("a", 1, json!({"flow_places": 1_000})),
         Node::start("b", 2)
     );
     link(&a, &b).await;

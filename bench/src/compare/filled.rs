@@ -1,5 +1,7 @@
 //! Coupons with many issuances, made in a database that no node uses, as filling is not what is measured.
 
+use actors::coupon::CouponKind;
+use actors::coupon::rows::CouponRows;
 use actors::ids::{RequestKey, UserId};
 use actors::store::Store;
 use actors::store::batch::BATCH_ROWS_MAX;
@@ -29,7 +31,7 @@ pub(super) async fn filled(url: &str, issued: u64) -> Result<CouponId, Failed> {
 }
 
 /// Uses users and keys of the form that the load uses.
-async fn fill_store(store: &dyn Store, issued: u64) -> Result<CouponId, Failed> {
+async fn fill_store(store: &(impl Store<CouponKind> + CouponRows), issued: u64) -> Result<CouponId, Failed> {
     let crowd = Crowd {
         name: Bench::name(),
         repeats_ppm: 0,

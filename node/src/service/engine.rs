@@ -4,17 +4,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::coupon::CouponKind;
+use actors::coupon::change::{ChangeDone, ChangeOutcome};
+use actors::coupon::client::Coupons;
+use actors::coupon::issue::IssueOutcome;
+use actors::coupon::rows::{CouponQuery, CouponRows};
 use actors::engine::{Engine, Options, StartError};
 use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, ShardId, UserId};
-use actors::owning::message::{ChangeDone, ChangeOutcome, IssueOutcome};
-use actors::store::{CouponQuery, Store};
+use actors::store::Store;
 
+pub(crate) use actors::coupon::change::{Change, ChangeRefusal};
+pub(crate) use actors::coupon::issue::Refusal;
 pub(crate) use actors::coupon::offer::{CouponView, Issuance};
+pub(crate) use actors::coupon::rows::{Created, NewCoupon, UserCursor};
 pub(crate) use actors::engine::{ClusterView, NotReady};
-pub(crate) use actors::owning::message::{Change, ChangeRefusal, Refusal, Setback};
-pub(crate) use actors::store::{
-    Created, NewCoupon, NodeRow, NodeState, Result as StoreResult, ShardRow, UserCursor,
-};
+pub(crate) use actors::owning::request::Setback;
+pub(crate) use actors::store::{NodeRow, NodeState, Result as StoreResult, ShardRow};
 
 use super::Error;
 
@@ -29,7 +34,7 @@ pub(crate) struct Issued {
 
 /// A running engine. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct CouponEngine(Engine);
+pub(crate) struct CouponEngine(Coupons);
 
 impl fmt::Debug for CouponEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,24 +43,29 @@ impl fmt::Debug for CouponEngine {
 }
 
 impl CouponEngine {
-    /// Starts an engine over a store.
-    pub(crate) async fn start(options: Options, store: Arc<dyn Store>) -> Result<Self, StartError> {
-        Ok(Self(Engine::start(options, store).await?))
+    /// Starts an engine over a store, whose rows of coupons are `rows`.
+    pub(crate) async fn start(
+        options: Options,
+        store: Arc<dyn Store<CouponKind>>,
+        rows: Arc<dyn CouponRows>,
+    ) -> Result<Self, StartError> {
+        let engine = Engine::start(options, store).await?;
+        Ok(Self(Coupons::new(engine, rows)))
     }
 
     /// Why the node is not ready; empty if it is.
     pub(crate) fn not_ready(&self) -> Vec<NotReady> {
-        self.0.not_ready()
+        self.0.engine().not_ready()
     }
 
-    /// Hands all shards over to other nodes, within the limit.
-    pub(crate) async fn hand_over(&self, limit: Duration) {
-        self.0.hand_over(limit).await;
+    /// Hands all shards off to other nodes, within the limit.
+    pub(crate) async fn hand_off(&self, limit: Duration) {
+        self.0.engine().hand_off(limit).await;
     }
 
     /// Stores everything and leaves the cluster. False if that took longer than the limit.
     pub(crate) async fn stop(&self, limit: Duration) -> bool {
-        self.0.stop(limit).await
+        self.0.engine().stop(limit).await
     }
 
     /// Asks the coupon's owner to issue. The engine resolves an unknown outcome within the deadline if it
@@ -99,17 +109,17 @@ impl CouponEngine {
 
     /// Creates a coupon.
     pub(super) async fn create_coupon(self, new: NewCoupon) -> StoreResult<Created> {
-        self.0.store().create_coupon(&new).await
+        self.0.rows().create_coupon(&new).await
     }
 
     /// Reads a coupon.
     pub(super) async fn coupon(self, id: CouponId) -> StoreResult<Option<CouponView>> {
-        self.0.store().coupon(id).await
+        self.0.rows().coupon(id).await
     }
 
     /// Reads up to `limit` coupons, newest first, from before this one or from the newest.
     pub(crate) async fn coupons(&self, before: Option<CouponId>, limit: u32) -> StoreResult<Vec<CouponView>> {
-        self.0.store().coupons(&CouponQuery { before, limit }).await
+        self.0.rows().coupons(&CouponQuery { before, limit }).await
     }
 
     /// Reads up to `limit` issuances of a coupon, by sequence; `None` if the coupon does not exist.
@@ -120,7 +130,7 @@ impl CouponEngine {
         after: Sequence,
         limit: u32,
     ) -> StoreResult<Option<Vec<Issuance>>> {
-        let store = self.0.store();
+        let store = self.0.rows();
         let rows = store
             .issuances_of_coupon(coupon, user.as_ref(), after, limit)
             .await?;
@@ -135,25 +145,25 @@ impl CouponEngine {
         after: Option<UserCursor>,
         limit: u32,
     ) -> StoreResult<Vec<Issuance>> {
-        self.0.store().issuances_of_user(&user, after, limit).await
+        self.0.rows().issuances_of_user(&user, after, limit).await
     }
 
     /// Reads an issuance.
     pub(super) async fn issuance(self, id: IssuanceId) -> StoreResult<Option<Issuance>> {
-        self.0.store().issuance(id).await
+        self.0.rows().issuance(id).await
     }
 
     /// Reads nodes and shards.
     pub(super) async fn cluster(self) -> StoreResult<ClusterView> {
-        self.0.cluster().await
+        self.0.engine().cluster().await
     }
 
     /// Reads the shard of a coupon, and the nodes; `None` if the coupon does not exist.
     pub(super) async fn place(self, coupon: CouponId) -> StoreResult<Option<(ShardRow, Vec<NodeRow>)>> {
-        if self.0.store().coupon(coupon).await?.is_none() {
+        if self.0.rows().coupon(coupon).await?.is_none() {
             return Ok(None);
         }
         let shard: ShardId = coupon.shard();
-        Ok(Some(self.0.place(shard).await?))
+        Ok(Some(self.0.engine().place(shard).await?))
     }
 }

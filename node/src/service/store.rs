@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use actors::coupon::CouponKind;
+use actors::coupon::rows::CouponRows;
 use actors::store::Store;
 use actors::store::mysql::{self, MySqlStore};
 use actors::store::sqlite::{self, SqliteStore};
@@ -34,9 +36,7 @@ impl Database {
     /// Opens the database, and migrates it if needed.
     pub(crate) async fn open(config: &Config) -> Result<Self, OpenError> {
         match config.store_url()? {
-            StoreUrl::Sqlite(path) => Ok(Self::Sqlite(
-                SqliteStore::open(&sqlite::Options::new(path)).await?,
-            )),
+            StoreUrl::Sqlite(path) => Ok(Self::Sqlite(SqliteStore::open(&file_options(path)).await?)),
             StoreUrl::MySql(url) => Ok(Self::MySql(MySqlStore::open(&server_options(config, url)).await?)),
         }
     }
@@ -44,16 +44,16 @@ impl Database {
     /// Brings the schema of the database up to date.
     pub(crate) async fn migrate(config: &Config) -> Result<(), OpenError> {
         match config.store_url()? {
-            StoreUrl::Sqlite(path) => Ok(SqliteStore::migrate(&sqlite::Options::new(path)).await?),
+            StoreUrl::Sqlite(path) => Ok(SqliteStore::migrate(&file_options(path)).await?),
             StoreUrl::MySql(url) => Ok(MySqlStore::migrate(&server_options(config, url)).await?),
         }
     }
 
-    /// The store for the engine.
-    pub(crate) fn store(&self) -> Arc<dyn Store> {
+    /// The store for the engine, and its rows of coupons.
+    pub(crate) fn store(&self) -> (Arc<dyn Store<CouponKind>>, Arc<dyn CouponRows>) {
         match self {
-            Self::Sqlite(store) => Arc::new(store.clone()),
-            Self::MySql(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
+            Self::MySql(store) => (Arc::new(store.clone()), Arc::new(store.clone())),
         }
     }
 
@@ -74,11 +74,15 @@ impl Database {
     }
 }
 
+fn file_options(path: std::path::PathBuf) -> sqlite::Options {
+    sqlite::Options::new(path).with_tables_of::<CouponKind>()
+}
+
 fn server_options(config: &Config, url: String) -> mysql::Options {
     let store = &config.store;
     mysql::Options {
         lanes: store.lanes,
         migration_wait: store.migration_wait,
-        ..mysql::Options::new(url)
+        ..mysql::Options::new(url).with_tables_of::<CouponKind>()
     }
 }

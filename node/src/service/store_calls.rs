@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actors::owning::admission::Admission;
+use actors::admission::Admission;
 use actors::store::StoreError;
 
 use super::Error;

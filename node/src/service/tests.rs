@@ -86,14 +86,16 @@ async fn every_call_of_the_store_is_refused_at_the_limit() {
         beat: config.cluster.beat,
         idle: Duration::from_secs(300),
         requests_max: config.limits.requests_max,
-        coupon_requests_max: config.limits.coupon_requests_max,
+        owner_requests_max: config.limits.coupon_requests_max,
         lanes: 1,
         cluster: None,
     };
     let store = SqliteStore::open(&sqlite::Options::new(folder.path().join("test.db")))
         .await
         .unwrap();
-    service.set_engine(CouponEngine::start(options, Arc::new(store)).await.unwrap());
+    let store = Arc::new(store);
+    let engine = CouponEngine::start(options, store.clone(), store).await.unwrap();
+    service.set_engine(engine);
     let listener = listen(&service).await;
     let permits: Vec<_> = (0..STORE_CALLS_MAX)
         .map(|_| service.store_calls.0.admit().unwrap())

@@ -2,7 +2,7 @@
 
 use crate::cluster::membership::Options;
 use crate::ids::{Incarnation, NodeId};
-use crate::store::{NodeRow, NodeState, Result, Store, StoreError};
+use crate::store::{ClusterStore, NodeRow, NodeState, Result, StoreError};
 use crate::time;
 
 /// How often joining is tried against others who write the same row, before it is given up.
@@ -33,7 +33,7 @@ impl Predecessor {
 
 /// Puts this node's row in place with a fresh incarnation, and so ends a predecessor of the same name. With
 /// the rows as they are then.
-pub(super) async fn join(options: &Options, store: &dyn Store) -> Result<(Incarnation, Vec<NodeRow>)> {
+pub(super) async fn join(options: &Options, store: &dyn ClusterStore) -> Result<(Incarnation, Vec<NodeRow>)> {
     for _ in 0..JOIN_ATTEMPTS {
         let mut predecessor = find(&options.node, store).await?;
         if Predecessor::of(predecessor.as_ref(), &options.cluster) == Predecessor::Elsewhere
@@ -63,12 +63,16 @@ pub(super) async fn join(options: &Options, store: &dyn Store) -> Result<(Incarn
     )))
 }
 
-async fn find(id: &NodeId, store: &dyn Store) -> Result<Option<NodeRow>> {
+async fn find(id: &NodeId, store: &dyn ClusterStore) -> Result<Option<NodeRow>> {
     Ok(store.nodes().await?.into_iter().find(|row| row.id == *id))
 }
 
 /// Looks for a lease whether a node of our name lives elsewhere. The row as it is after that, if it does not.
-async fn watch(options: &Options, store: &dyn Store, seen: Option<NodeRow>) -> Result<Option<NodeRow>> {
+async fn watch(
+    options: &Options,
+    store: &dyn ClusterStore,
+    seen: Option<NodeRow>,
+) -> Result<Option<NodeRow>> {
     let begun = time::moment();
     let address = seen.as_ref().map(|row| row.cluster.clone()).unwrap_or_default();
     tracing::warn!(node = %options.node, address, "a node of this name was elsewhere; watching for a lease whether it lives");
@@ -96,7 +100,7 @@ async fn watch(options: &Options, store: &dyn Store, seen: Option<NodeRow>) -> R
 
 /// Where nobody else can have the store open, all other rows are those of nodes that died: none needs to be
 /// watched for a lease.
-async fn end_the_dead(me: Incarnation, store: &dyn Store) -> Result<()> {
+async fn end_the_dead(me: Incarnation, store: &dyn ClusterStore) -> Result<()> {
     if !store.is_exclusive() {
         return Ok(());
     }

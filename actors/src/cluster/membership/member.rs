@@ -31,7 +31,7 @@ const REFUSED_BEATS: u32 = 2;
 
 /// One incarnation's life; see the module.
 #[derive(Debug)]
-pub struct Life {
+pub struct MemberLifecycle {
     incarnation: Incarnation,
     lease: Duration,
     beat: Duration,
@@ -54,7 +54,7 @@ struct Watched {
     refused: u32,
 }
 
-impl Life {
+impl MemberLifecycle {
     /// The life of an incarnation that has joined and not beaten yet.
     pub fn new(incarnation: Incarnation, lease: Duration, beat: Duration) -> Self {
         let others = HashMap::new();
@@ -213,8 +213,8 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(3);
     const BEAT: Duration = Duration::from_millis(300);
 
-    fn life() -> Life {
-        Life::new(Incarnation::new(1).unwrap(), LEASE, BEAT)
+    fn life() -> MemberLifecycle {
+        MemberLifecycle::new(Incarnation::new(1).unwrap(), LEASE, BEAT)
     }
 
     fn at(millis: u64) -> Moment {

@@ -1,10 +1,18 @@
-//! The ledger against a model that keeps a plain list and reads the API's table of outcomes from top to
-//! bottom.
+//! The kind's decisions against a model that keeps a plain list and reads the API's table of outcomes from
+//! top to bottom.
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::coupon::change::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::entry::CouponEntry;
+use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
+use crate::coupon::offer::{Offer, OfferPatch, Status};
+use crate::coupon::{CouponKind, Outcome};
 use crate::ids::CouponId;
+use crate::owning::kind::{self, Kind};
+
+type Verdict = kind::Verdict<CouponKind>;
 
 fn at(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros).unwrap()
@@ -31,12 +39,27 @@ fn ledger(coupon: Coupon) -> Ledger {
     Ledger::new(coupon, issued)
 }
 
-fn user(number: u8) -> UserId {
-    UserId::parse(&format!("user-{number}")).unwrap()
+fn request(user: u8, key: u8) -> IssueRequest {
+    IssueRequest {
+        user: UserId::parse(&format!("user-{user}")).unwrap(),
+        key: RequestKey::parse(&format!("key-{key}")).unwrap(),
+    }
 }
 
-fn key(number: u8) -> RequestKey {
-    RequestKey::parse(&format!("key-{number}")).unwrap()
+fn judge_change(ledger: &Ledger, now: Timestamp, change: Change, if_version: Option<u64>) -> Verdict {
+    CouponKind::judge(ledger, now, &ChangeRequest { change, if_version }.into())
+}
+
+/// Makes the entry of this verdict, and returns the outcome.
+fn enter(ledger: &mut Ledger, verdict: Verdict) -> Outcome {
+    match verdict {
+        Verdict::Enter(entry) => CouponKind::apply(ledger, &entry),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(refusal: ChangeRefusal) -> Verdict {
+    Verdict::Refused(Outcome::Change(ChangeOutcome::Refused(refusal)))
 }
 
 #[derive(Debug, Clone)]
@@ -47,11 +70,19 @@ enum Step {
 }
 
 fn time() -> impl Strategy<Value = Option<Option<Timestamp>>> {
-    prop_oneof![3 => Just(None), 1 => Just(Some(None)), 2 => (0..60_i64).prop_map(|micros| Some(Some(at(micros))))]
+    prop_oneof![
+        3 => Just(None),
+        1 => Just(Some(None)),
+        2 => (0..60_i64).prop_map(|micros| Some(Some(at(micros)))),
+    ]
 }
 
 fn patch() -> impl Strategy<Value = OfferPatch> {
-    let total = prop_oneof![2 => Just(None), 1 => Just(Some(None)), 3 => (1..12_u64).prop_map(|total| Some(Some(total)))];
+    let total = prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(None)),
+        3 => (1..12_u64).prop_map(|total| Some(Some(total))),
+    ];
     (total, time(), time()).prop_map(|(total_quantity, starts_at, ends_at)| OfferPatch {
         total_quantity,
         starts_at,
@@ -70,39 +101,85 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the table says, from a list of what was given.
-fn table(given: &[Issuance], coupon: &Coupon, now: Timestamp, user: &UserId, key: &RequestKey) -> Verdict {
-    let of_user: Vec<&Issuance> = given.iter().filter(|issuance| issuance.user == *user).collect();
-    if let Some(same) = of_user.iter().rev().find(|issuance| issuance.key == *key) {
-        return Verdict::Replay((*same).clone());
+/// Returns what the table says, from a list of what was issued; `None` if the coupon is to be issued.
+fn table(list: &[Issuance], coupon: &Coupon, now: Timestamp, request: &IssueRequest) -> Option<Verdict> {
+    let known = |outcome| Some(Verdict::Known(Outcome::Issue(outcome)));
+    let of_user = list.iter().filter(|issuance| issuance.user == request.user);
+    let of_user: Vec<&Issuance> = of_user.collect();
+    if let Some(same) = of_user.iter().rev().find(|issuance| issuance.key == request.key) {
+        return known(IssueOutcome::Replayed((*same).clone()));
     }
     if of_user.len() >= usize::from(coupon.offer.per_user_limit) {
-        return Verdict::Refuse(Refusal::AlreadyIssued(Box::new(
-            (*of_user.last().unwrap()).clone(),
-        )));
+        let latest = (*of_user.last().unwrap()).clone();
+        return known(IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(latest))));
     }
-    let offer = &coupon.offer;
-    match (
-        coupon.status,
-        offer.starts_at,
-        offer.ends_at,
-        offer.total_quantity,
-    ) {
-        (Status::Closed, ..) => Verdict::Refuse(Refusal::Closed),
-        (Status::Paused, ..) => Verdict::Refuse(Refusal::Paused),
-        (_, Some(starts_at), ..) if now < starts_at => Verdict::Refuse(Refusal::NotStarted {
+    let Offer {
+        starts_at,
+        ends_at,
+        total_quantity,
+        ..
+    } = coupon.offer;
+    let refusal = match (coupon.status, starts_at, ends_at, total_quantity) {
+        (Status::Closed, ..) => Refusal::Closed,
+        (Status::Paused, ..) => Refusal::Paused,
+        (_, Some(starts_at), ..) if now < starts_at => Refusal::NotStarted {
             starts_at,
             server_time: now,
-        }),
-        (_, _, Some(ends_at), _) if now >= ends_at => Verdict::Refuse(Refusal::Ended {
+        },
+        (_, _, Some(ends_at), _) if now >= ends_at => Refusal::Ended {
             ends_at,
             server_time: now,
-        }),
-        (.., Some(total_quantity)) if given.len() as u64 >= total_quantity => {
-            Verdict::Refuse(Refusal::SoldOut { total_quantity })
+        },
+        (.., Some(total_quantity)) if list.len() as u64 >= total_quantity => {
+            Refusal::SoldOut { total_quantity }
         }
-        _ => Verdict::Grant,
+        _ => return None,
+    };
+    Some(Verdict::Refused(Outcome::Issue(IssueOutcome::Refused(refusal))))
+}
+
+/// Judges an issue request, compares the verdict with the table, and issues if it says so.
+fn check_issue(
+    ledger: &mut Ledger,
+    list: &mut Vec<Issuance>,
+    now: Timestamp,
+    request: IssueRequest,
+) -> Result<(), TestCaseError> {
+    let expected = table(list, ledger.coupon(), now, &request);
+    let verdict = CouponKind::judge(ledger, now, &request.clone().into());
+    let entry = match verdict {
+        Verdict::Enter(entry) => entry,
+        other => {
+            prop_assert_eq!(Some(other), expected);
+            return Ok(());
+        }
+    };
+    prop_assert_eq!(None, expected);
+    let CouponEntry::Issuance(issuance) = &entry else {
+        return Err(TestCaseError::fail(format!("{entry:?}")));
+    };
+    prop_assert_eq!(issuance.id.sequence.get(), list.len() as u64 + 1);
+    prop_assert_eq!((&issuance.user, &issuance.key), (&request.user, &request.key));
+    let nth = list.iter().filter(|earlier| earlier.user == request.user).count() + 1;
+    prop_assert_eq!(usize::from(issuance.nth), nth);
+    let told = CouponKind::apply(ledger, &entry);
+    prop_assert_eq!(told, Outcome::Issue(IssueOutcome::Issued(issuance.clone())));
+    list.push(issuance.clone());
+    Ok(())
+}
+
+/// Judges a change, and checks that what it leaves is an offer of the next version.
+fn check_change(ledger: &mut Ledger, now: Timestamp, change: Change) -> Result<(), TestCaseError> {
+    let before = ledger.coupon().clone();
+    let verdict = judge_change(ledger, now, change, None);
+    prop_assert_eq!(ledger.coupon(), &before, "judging changes nothing");
+    let is_entered = matches!(verdict, Verdict::Enter(_));
+    if is_entered {
+        enter(ledger, verdict);
     }
+    prop_assert_eq!(ledger.coupon().version, before.version + u64::from(is_entered));
+    prop_assert!(ledger.coupon().offer.check().is_empty());
+    Ok(())
 }
 
 proptest! {
@@ -113,57 +190,38 @@ proptest! {
         steps in prop::collection::vec(step(), 1..80),
     ) {
         let mut ledger = ledger(coupon(total, limit));
-        let mut given: Vec<Issuance> = Vec::new();
+        let mut list: Vec<Issuance> = Vec::new();
         let mut now = 0;
         for step in steps {
             match step {
                 Step::Pass { micros } => now += micros,
-                Step::Ask { user: name, key: number } => {
-                    let (user, key) = (user(name), key(number));
-                    let verdict = ledger.judge(at(now), &user, &key);
-                    prop_assert_eq!(&verdict, &table(&given, ledger.coupon(), at(now), &user, &key));
-                    if verdict == Verdict::Grant {
-                        let issuance = ledger.issue(at(now), &user, &key);
-                        prop_assert_eq!(issuance.id.sequence.get(), given.len() as u64 + 1);
-                        given.push(issuance);
-                    }
-                }
-                Step::Change(change) => {
-                    let before = ledger.coupon().clone();
-                    let changed = ledger.change(at(now), &change, None);
-                    let made = matches!(changed, Changed::Made(_));
-                    prop_assert_eq!(ledger.coupon().version, before.version + u64::from(made));
-                    prop_assert!(made || *ledger.coupon() == before);
-                    prop_assert!(ledger.coupon().offer.check().is_empty());
-                }
+                Step::Ask { user, key } => check_issue(&mut ledger, &mut list, at(now), request(user, key))?,
+                Step::Change(change) => check_change(&mut ledger, at(now), change)?,
             }
-            prop_assert_eq!(ledger.last().get(), given.len() as u64);
-            prop_assert!(ledger.coupon().offer.total_quantity.is_none_or(|total| given.len() as u64 <= total));
+            prop_assert_eq!(ledger.last().get(), list.len() as u64);
+            let total = ledger.coupon().offer.total_quantity;
+            prop_assert!(total.is_none_or(|total| list.len() as u64 <= total));
         }
     }
 }
 
 #[test]
 fn a_change_of_another_version_is_refused() {
-    let mut ledger = ledger(coupon(Some(5), 1));
-    let refused = ledger.change(at(0), &Change::Pause, Some(2));
+    let ledger = ledger(coupon(Some(5), 1));
     assert_eq!(
-        refused,
-        Changed::Kept(ChangeOutcome::Refused(ChangeRefusal::VersionMismatch {
-            version: 1
-        }))
+        judge_change(&ledger, at(0), Change::Pause, Some(2)),
+        refused(ChangeRefusal::VersionMismatch { version: 1 })
     );
-    assert!(matches!(
-        ledger.change(at(0), &Change::Pause, Some(1)),
-        Changed::Made(_)
-    ));
+    let verdict = judge_change(&ledger, at(0), Change::Pause, Some(1));
+    assert!(matches!(verdict, Verdict::Enter(_)), "{verdict:?}");
 }
 
 #[test]
 fn the_quantity_cannot_fall_below_what_is_decided() {
     let mut ledger = ledger(coupon(Some(5), 1));
-    for name in 0..3 {
-        ledger.issue(at(0), &user(name), &key(0));
+    for user in 0..3 {
+        let verdict = CouponKind::judge(&ledger, at(0), &request(user, 0).into());
+        enter(&mut ledger, verdict);
     }
     let lower = |total| {
         Change::Patch(Box::new(OfferPatch {
@@ -171,31 +229,31 @@ fn the_quantity_cannot_fall_below_what_is_decided() {
             ..OfferPatch::default()
         }))
     };
-    let refused = ledger.change(at(0), &lower(2), None);
     assert_eq!(
-        refused,
-        Changed::Kept(ChangeOutcome::Refused(ChangeRefusal::QuantityBelowIssued {
-            issued: 3
-        }))
+        judge_change(&ledger, at(0), lower(2), None),
+        refused(ChangeRefusal::QuantityBelowIssued { issued: 3 })
     );
-    assert!(matches!(ledger.change(at(0), &lower(3), None), Changed::Made(_)));
+    let verdict = judge_change(&ledger, at(0), lower(3), None);
+    enter(&mut ledger, verdict);
     assert!(ledger.is_sold_out());
 }
 
 #[test]
 fn closing_is_for_ever_and_repeating_it_changes_nothing() {
     let mut ledger = ledger(coupon(Some(5), 1));
-    assert!(matches!(
-        ledger.change(at(0), &Change::Close, None),
-        Changed::Made(_)
-    ));
+    let verdict = judge_change(&ledger, at(0), Change::Close, None);
+    enter(&mut ledger, verdict);
     assert_eq!(
-        ledger.change(at(0), &Change::Resume, None),
-        Changed::Kept(ChangeOutcome::Refused(ChangeRefusal::Closed))
+        judge_change(&ledger, at(0), Change::Resume, None),
+        refused(ChangeRefusal::Closed)
     );
-    assert!(matches!(
-        ledger.change(at(0), &Change::Close, None),
-        Changed::Kept(ChangeOutcome::Done(_))
-    ));
+    let verdict = judge_change(&ledger, at(0), Change::Close, None);
+    assert!(
+        matches!(
+            &verdict,
+            Verdict::Refused(Outcome::Change(ChangeOutcome::Done(_)))
+        ),
+        "{verdict:?}"
+    );
     assert_eq!(ledger.coupon().version, 2);
 }

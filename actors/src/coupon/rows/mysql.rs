@@ -1,8 +1,123 @@
 //! The rows of coupons and issuances in MySQL and MariaDB.
 
 pub(crate) mod columns;
-pub(crate) mod insert;
-pub(crate) mod load;
-pub(crate) mod read_back;
-pub(crate) mod reads;
-pub(crate) mod write;
+mod insert;
+mod load;
+mod read_back;
+mod reads;
+mod write;
+
+use async_trait::async_trait;
+use sqlx::MySqlConnection;
+
+pub use self::insert::statement;
+use crate::coupon::CouponKind;
+use crate::coupon::entry::CouponRun;
+use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::rows::{CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
+use crate::coupon::tail::Tail;
+use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
+use crate::store::Result;
+use crate::store::batch::{FoundRows, Portion};
+use crate::store::mysql::{Dialect, MySqlRows, MySqlStore, READ, WRITE, framed};
+
+impl MySqlRows for CouponKind {
+    type MySqlCursor = Sequence;
+    type MySqlPage = load::Page;
+
+    async fn mysql_write(
+        connection: &mut MySqlConnection,
+        dialect: Dialect,
+        portions: Vec<Portion<Self>>,
+    ) -> Result<u64> {
+        if let [portion] = portions.as_slice()
+            && let CouponRun::Change(change) = &portion.run
+        {
+            return write::change(connection, portion.shard, portion.fence, change).await;
+        }
+        write::issuances(connection, statement(dialect, &portions)?).await
+    }
+
+    async fn mysql_read_back(
+        connection: &mut MySqlConnection,
+        dialect: Dialect,
+        portions: &[Portion<Self>],
+    ) -> Result<Vec<FoundRows>> {
+        read_back::read_back(connection, dialect, portions).await
+    }
+
+    async fn mysql_head(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<Coupon>> {
+        load::coupon(connection, id).await
+    }
+
+    fn mysql_cursor(reading: &Tail) -> Sequence {
+        reading.after()
+    }
+
+    async fn mysql_page(
+        connection: &mut MySqlConnection,
+        id: CouponId,
+        from: Sequence,
+    ) -> Result<load::Page> {
+        load::page(connection, id, from).await
+    }
+
+    fn mysql_next(page: &load::Page) -> Result<Option<Sequence>> {
+        Ok(page.next)
+    }
+
+    fn mysql_take(reading: &mut Tail, page: load::Page) -> Result<()> {
+        page.feed(reading)
+    }
+}
+
+#[async_trait]
+impl CouponRows for MySqlStore {
+    async fn create_coupon(&self, new: &NewCoupon) -> Result<Created> {
+        let new = new.clone();
+        framed!(WRITE, others, self, reads::create_coupon, &new)
+    }
+
+    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
+        framed!(READ, readers, self, reads::coupon, id)
+    }
+
+    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>> {
+        let query = *query;
+        framed!(READ, readers, self, reads::coupons, &query)
+    }
+
+    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
+        framed!(READ, readers, self, reads::issuance, id)
+    }
+
+    async fn issuances_of_user(
+        &self,
+        user: &UserId,
+        after: Option<UserCursor>,
+        limit: u32,
+    ) -> Result<Vec<Issuance>> {
+        let user = user.clone();
+        framed!(READ, readers, self, reads::issuances_of_user, &user, after, limit)
+    }
+
+    async fn issuances_of_coupon(
+        &self,
+        coupon: CouponId,
+        user: Option<&UserId>,
+        after: Sequence,
+        limit: u32,
+    ) -> Result<Vec<Issuance>> {
+        let user = user.cloned();
+        framed!(
+            READ,
+            readers,
+            self,
+            reads::issuances_of_coupon,
+            coupon,
+            user.as_ref(),
+            after,
+            limit
+        )
+    }
+}

@@ -1,7 +1,123 @@
 //! The rows of coupons and issuances in SQLite.
 
 pub(crate) mod columns;
-pub(crate) mod load;
-pub(crate) mod read_back;
-pub(crate) mod reads;
-pub(crate) mod write;
+mod load;
+mod read_back;
+mod reads;
+mod write;
+
+use async_trait::async_trait;
+use sqlx::SqliteConnection;
+
+use crate::coupon::CouponKind;
+use crate::coupon::entry::CouponRun;
+use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::rows::{CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
+use crate::coupon::tail::Tail;
+use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
+use crate::store::Result;
+use crate::store::batch::{FoundRows, Portion};
+use crate::store::sqlite::{SqliteRows, SqliteStore, checkpoint, framed, read_limited, write_limited};
+
+impl SqliteRows for CouponKind {
+    type SqliteCursor = Sequence;
+    type SqlitePage = load::Page;
+
+    async fn sqlite_write(connection: &mut SqliteConnection, portions: Vec<Portion<Self>>) -> Result<u64> {
+        if let [portion] = portions.as_slice()
+            && let CouponRun::Change(change) = &portion.run
+        {
+            return write::change(connection, portion.shard, portion.fence, change).await;
+        }
+        write::issuances(connection, write::portions_json(&portions)?).await
+    }
+
+    async fn sqlite_read_back(
+        connection: &mut SqliteConnection,
+        portion: &Portion<Self>,
+    ) -> Result<FoundRows> {
+        read_back::read_back(connection, portion).await
+    }
+
+    async fn sqlite_head(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<Coupon>> {
+        load::coupon(connection, id).await
+    }
+
+    fn sqlite_cursor(reading: &Tail) -> Sequence {
+        reading.after()
+    }
+
+    async fn sqlite_page(
+        connection: &mut SqliteConnection,
+        id: CouponId,
+        from: Sequence,
+    ) -> Result<load::Page> {
+        load::page(connection, id, from).await
+    }
+
+    fn sqlite_take(reading: &mut Tail, page: load::Page) -> Result<Option<Sequence>> {
+        page.feed(reading)
+    }
+}
+
+#[async_trait]
+impl CouponRows for SqliteStore {
+    async fn create_coupon(&self, new: &NewCoupon) -> Result<Created> {
+        let new = new.clone();
+        let created = framed!(write_limited, writer, self, reads::create_coupon, &new)?;
+        // A page of the table, of the index by key, and of the table of used ids.
+        checkpoint::wrote(&self.inner, 3);
+        Ok(created)
+    }
+
+    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
+        framed!(read_limited, reader, self, reads::coupon, id)
+    }
+
+    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>> {
+        let query = *query;
+        framed!(read_limited, reader, self, reads::coupons, &query)
+    }
+
+    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
+        framed!(read_limited, reader, self, reads::issuance, id)
+    }
+
+    async fn issuances_of_user(
+        &self,
+        user: &UserId,
+        after: Option<UserCursor>,
+        limit: u32,
+    ) -> Result<Vec<Issuance>> {
+        let user = user.clone();
+        framed!(
+            read_limited,
+            reader,
+            self,
+            reads::issuances_of_user,
+            &user,
+            after,
+            limit
+        )
+    }
+
+    async fn issuances_of_coupon(
+        &self,
+        coupon: CouponId,
+        user: Option<&UserId>,
+        after: Sequence,
+        limit: u32,
+    ) -> Result<Vec<Issuance>> {
+        let user = user.cloned();
+        framed!(
+            read_limited,
+            reader,
+            self,
+            reads::issuances_of_coupon,
+            coupon,
+            user.as_ref(),
+            after,
+            limit
+        )
+    }
+}

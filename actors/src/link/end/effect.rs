@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::ids::{CouponId, Incarnation, ShardId};
-use crate::link::frame::{Notice, RemoteRequest};
+use crate::ids::Incarnation;
+use crate::link::frame::{Numbered, RemoteRequest};
 use crate::link::hello::{Hello, Mismatch};
-use crate::owning::message::{ChangeAnswer, IssueAnswer, Reply, Request, Setback};
+use crate::link::payload::{Outgoing, Payload, Undelivered};
 use crate::time::Moment;
 
 /// Which end of the link this is.
@@ -36,8 +36,8 @@ pub struct Terms {
     pub heartbeat: Duration,
     /// A heartbeat unanswered for so long means that the peer is gone, or cannot hear, or cannot speak.
     pub silent_after: Duration,
-    /// Most requests for one coupon on their way.
-    pub coupon_places: usize,
+    /// Most requests of one flow on their way.
+    pub flow_places: usize,
 }
 
 /// Why a link ends.
@@ -70,7 +70,7 @@ pub enum Reason {
 
 /// What is to be done.
 #[derive(Debug)]
-pub enum Effect {
+pub enum Effect<P: Payload> {
     /// Send this frame.
     Send {
         /// The frame.
@@ -78,22 +78,18 @@ pub enum Effect {
         /// How many requests are in it.
         requests: usize,
     },
-    /// Both ends took the other's hello: requests may come.
+    /// Both ends accepted the other's hello: requests may come.
     Up,
-    /// Say with [`super::Link::beat`] what goes with the heartbeat that is due.
+    /// Give [`super::LinkEnd::beat`] the content of the heartbeat that is due.
     BeatDue,
-    /// Hand this to its owner. It expires at that moment.
-    Ask(RemoteRequest, Moment),
-    /// Answer an issue request of this node.
-    Issue(Reply<IssueAnswer>, IssueAnswer),
-    /// Answer a change of this node.
-    Change(Reply<ChangeAnswer>, ChangeAnswer),
-    /// A request of this node was not sent.
-    SetBack(Request, Setback),
-    /// As it is, and because all places of its coupon are taken.
-    Full(Request),
-    /// The peer asks for [`super::Link::answer_heartbeat`].
-    HeartbeatAsked(Notice),
+    /// Handle a request of the peer. It expires at that moment.
+    Handle(RemoteRequest<P>, Moment),
+    /// Answer a caller on this node.
+    Reply(P::Reply, Result<P::Answer, Undelivered>),
+    /// A request of this node was not sent because all places of its flow are taken.
+    Full(Outgoing<P>),
+    /// The peer waits for [`super::LinkEnd::answer_heartbeat`].
+    HeartbeatReceived(Numbered),
     /// The peer answered a heartbeat that was begun at that moment.
     HeartbeatAnswered {
         /// Before it was sent.
@@ -101,12 +97,10 @@ pub enum Effect {
         /// What came with the answer.
         content: Vec<u8>,
     },
-    /// The peer has news; [`super::Link::heard`] acknowledges.
-    News(Notice),
-    /// The peer heard the news of this number.
-    Heard(u64),
-    /// The peer hints at coupons to load ahead.
-    Preload(ShardId, Vec<CouponId>),
+    /// The peer has news; [`super::LinkEnd::acknowledge`] acknowledges them.
+    News(Numbered),
+    /// The peer acknowledged the news of this number.
+    Acknowledged(u64),
     /// A frame was dropped, for this reason.
     Dropped(&'static str),
     /// The link is over, and all its requests are answered.
@@ -114,4 +108,4 @@ pub enum Effect {
 }
 
 /// Everything to be done, in order.
-pub type Effects = Vec<Effect>;
+pub type Effects<P> = Vec<Effect<P>>;

@@ -1,15 +1,22 @@
-//! Two ends of a link and a network between them that loses, repeats and delays, step by step.
+//! Two ends of a link, and between them a network that loses and delays frames.
+
+mod model;
 
 use std::time::Duration;
 
-use proptest::prelude::*;
-use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::oneshot::{self, Receiver};
 
 use super::*;
-use crate::ids::{Incarnation, NodeId, RequestKey, UserId};
-use crate::owning::admission::Admission;
-use crate::owning::message::{IssueOutcome, IssueRequest, Refusal};
+use crate::admission::Admission;
+use crate::ids::{Incarnation, NodeId};
+use crate::link::payload::sample::{Sample, SampleAnswer, SampleAsk};
+
+type Effect = super::Effect<Sample>;
+type Effects = super::Effects<Sample>;
+type Frame = super::Frame<Sample>;
+type LinkEnd = super::LinkEnd<Sample>;
+type Outgoing = super::Outgoing<Sample>;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const SILENT_AFTER: Duration = Duration::from_secs(4);
@@ -34,16 +41,16 @@ fn terms(role: Role, hello: Hello, peer: u64) -> Terms {
         peer,
         heartbeat: HEARTBEAT,
         silent_after: SILENT_AFTER,
-        coupon_places: 3,
+        flow_places: 3,
     }
 }
 
 /// The dialler is incarnation 1, the acceptor 2.
-fn ends(generation: u64) -> (Link, Link) {
-    let dialler = Link::new(terms(Role::Dialler { generation }, hello(1), 2));
+fn ends(generation: u64) -> (LinkEnd, LinkEnd) {
+    let dialler = LinkEnd::new(terms(Role::Dialler { generation }, hello(1), 2));
     (
         dialler,
-        Link::new(terms(Role::Acceptor { above: 0 }, hello(2), 1)),
+        LinkEnd::new(terms(Role::Acceptor { above: 0 }, hello(2), 1)),
     )
 }
 
@@ -57,8 +64,8 @@ fn sent(effects: &mut Effects) -> Vec<Frame> {
         .collect()
 }
 
-/// Carries everything to and fro until nothing is left to carry, answering heartbeats.
-fn settle(now: Moment, one: &mut Link, other: &mut Link) -> (Effects, Effects) {
+/// Carries frames both ways until none is left, and answers heartbeats.
+fn settle(now: Moment, one: &mut LinkEnd, other: &mut LinkEnd) -> (Effects, Effects) {
     let (mut at_one, mut at_other) = (Effects::new(), Effects::new());
     one.tick(now, &mut at_one);
     other.tick(now, &mut at_other);
@@ -76,16 +83,16 @@ fn settle(now: Moment, one: &mut Link, other: &mut Link) -> (Effects, Effects) {
     }
 }
 
-/// What a shell does with heartbeats, and the frames that leave.
-fn drain(now: Moment, link: &mut Link, effects: &mut Effects) -> Vec<Frame> {
+/// Does what a shell does with heartbeats, and returns the frames that leave.
+fn drain(now: Moment, link: &mut LinkEnd, effects: &mut Effects) -> Vec<Frame> {
     for effect in effects
         .extract_if(.., |effect| {
-            matches!(effect, Effect::BeatDue | Effect::HeartbeatAsked(_))
+            matches!(effect, Effect::BeatDue | Effect::HeartbeatReceived(_))
         })
         .collect::<Vec<_>>()
     {
         match effect {
-            Effect::HeartbeatAsked(notice) => link.answer_heartbeat(notice.id, notice.content),
+            Effect::HeartbeatReceived(notice) => link.answer_heartbeat(notice.id, notice.content),
             _ => link.beat(now, b"beat".to_vec()),
         }
     }
@@ -93,47 +100,51 @@ fn drain(now: Moment, link: &mut Link, effects: &mut Effects) -> Vec<Frame> {
     sent(effects)
 }
 
-fn linked() -> (Link, Link) {
+fn linked() -> (LinkEnd, LinkEnd) {
     let (mut dialler, mut acceptor) = ends(1);
     settle(at(0), &mut dialler, &mut acceptor);
     assert!(dialler.is_up() && acceptor.is_up());
     (dialler, acceptor)
 }
 
-fn coupon(number: u64) -> CouponId {
-    CouponId::new(number).unwrap()
+/// Makes a request with this number, which shares its window with those of the same flow.
+fn request(flow: u64, number: u64, expires: Moment) -> (Outgoing, Receiver<SampleAnswer>) {
+    let (reply, receiver) = oneshot::channel();
+    let ask = SampleAsk::numbered(number);
+    let request = Outgoing {
+        flow,
+        expires,
+        ask,
+        reply,
+    };
+    (request, receiver)
 }
 
-fn request(expires: Moment) -> (Request, Receiver<IssueAnswer>) {
-    let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
-    let (user, key) = (UserId::parse("alice").unwrap(), RequestKey::parse("key").unwrap());
-    (Request::Issue(IssueRequest { user, key, expires }, reply), answer)
+/// Returns a place that is of no queue in particular.
+fn place() -> Permit {
+    Admission::new(1).admit().unwrap()
 }
 
-/// Carries out the answers among effects.
-fn answer(effects: Effects) -> Effects {
+/// Carries out the replies among effects, and returns the others.
+fn reply(effects: Effects) -> Effects {
     let mut others = Effects::new();
     for effect in effects {
         match effect {
-            Effect::Issue(reply, answer) => reply.send(answer),
-            Effect::SetBack(request, setback) => request.set_back(setback),
-            Effect::Full(request) => request.set_back(Setback::Overloaded),
+            Effect::Reply(reply, answer) => Sample::reply(reply, answer),
+            Effect::Full(request) => request.undelivered(Undelivered::NoRoom),
             other => others.push(other),
         }
     }
     others
 }
 
-fn ask(link: &mut Link, coupon_number: u64, expires: Moment) -> Receiver<IssueAnswer> {
-    let (request, receiver) = request(expires);
+/// Sends a request of this flow.
+fn send(link: &mut LinkEnd, flow: u64, expires: Moment) -> Receiver<SampleAnswer> {
+    let (request, receiver) = request(flow, flow, expires);
     let mut effects = Effects::new();
-    link.ask(coupon(coupon_number), Epoch::new(5), request, &mut effects);
-    answer(effects);
+    link.send(request, place(), &mut effects);
+    reply(effects);
     receiver
-}
-
-fn sold_out() -> IssueAnswer {
-    Ok(IssueOutcome::Refused(Refusal::SoldOut { total_quantity: 1 }))
 }
 
 #[test]
@@ -144,8 +155,8 @@ fn both_ends_are_up_after_hello_and_the_first_frame() {
     let [hello] = sent(&mut at_dialler).try_into().unwrap();
     acceptor.arrived(at(1), hello.clone(), &mut at_acceptor);
     assert_eq!(acceptor.generation(), 7);
-    assert!(!acceptor.is_up(), "it does not know whether its hello arrives");
-    // Said again, as its answer is late.
+    assert!(!acceptor.is_up(), "its hello may not have arrived");
+    // The dialler repeats its hello, as the answer is late.
     acceptor.arrived(at(2), hello, &mut at_acceptor);
     let answers = sent(&mut at_acceptor);
     assert_eq!(answers.len(), 2, "the first may have come too early");
@@ -161,7 +172,7 @@ fn both_ends_are_up_after_hello_and_the_first_frame() {
 }
 
 #[test]
-fn hello_is_said_until_it_is_answered_and_not_too_often() {
+fn hello_is_repeated_at_an_interval_until_it_is_answered() {
     let (mut dialler, _) = ends(1);
     let mut hellos = 0;
     for millis in 0..1_000 {
@@ -173,19 +184,19 @@ fn hello_is_said_until_it_is_answered_and_not_too_often() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_both_know_why() {
-    let mut dialler = Link::new(terms(Role::Dialler { generation: 1 }, hello(1), 2));
+fn a_mismatch_ends_both_ends_with_its_reason() {
+    let mut dialler = LinkEnd::new(terms(Role::Dialler { generation: 1 }, hello(1), 2));
     let theirs = Hello {
         shards: 128,
         ..hello(2)
     };
-    let mut acceptor = Link::new(terms(Role::Acceptor { above: 0 }, theirs, 1));
+    let mut acceptor = LinkEnd::new(terms(Role::Acceptor { above: 0 }, theirs, 1));
     let (at_dialler, mut at_acceptor) = settle(at(0), &mut dialler, &mut acceptor);
     assert!(
         matches!(at_dialler.as_slice(), [Effect::Reset(Reason::Refused(why))] if why.contains("256 shards"))
     );
-    // It leaves the peer time to read why; that the peer goes then is not the reason.
-    let mut left = Link::new(terms(
+    // The acceptor stays so that the peer can read the refusal. Losing the session then is not the reason.
+    let mut left = LinkEnd::new(terms(
         Role::Acceptor { above: 0 },
         Hello {
             shards: 128,
@@ -195,7 +206,7 @@ fn what_does_not_fit_is_refused_and_both_know_why() {
     ));
     settle(
         at(0),
-        &mut Link::new(terms(Role::Dialler { generation: 1 }, hello(1), 2)),
+        &mut LinkEnd::new(terms(Role::Dialler { generation: 1 }, hello(1), 2)),
         &mut left,
     );
     let mut at_left = Effects::new();
@@ -213,17 +224,17 @@ fn what_does_not_fit_is_refused_and_both_know_why() {
 #[test]
 fn a_hello_of_an_older_generation_makes_no_link() {
     let (mut dialler, _) = ends(4);
-    let mut acceptor = Link::new(terms(Role::Acceptor { above: 4 }, hello(2), 1));
+    let mut acceptor = LinkEnd::new(terms(Role::Acceptor { above: 4 }, hello(2), 1));
     let (_, at_acceptor) = settle(at(0), &mut dialler, &mut acceptor);
     assert!(matches!(at_acceptor.as_slice(), [Effect::Dropped("generation")]));
     assert!(!dialler.is_up() && !acceptor.is_up());
 }
 
 #[test]
-fn frames_of_others_and_of_older_links_are_dropped() {
+fn frames_of_other_incarnations_and_other_generations_are_dropped() {
     let (mut dialler, mut acceptor) = linked();
     let header = Header {
-        version: 1,
+        version: dialler.terms.hello.versions[0],
         from: acceptor.terms.hello.incarnation,
         to: dialler.terms.hello.incarnation,
         generation: 1,
@@ -285,7 +296,7 @@ fn a_missing_frame_resets_the_link() {
     let mut answers = Vec::new();
     let mut frames = Vec::new();
     for _ in 0..2 {
-        answers.push(ask(&mut dialler, 1, at(9_000)));
+        answers.push(send(&mut dialler, 1, at(9_000)));
         let mut effects = Effects::new();
         dialler.flush(at(1), &mut effects);
         frames.extend(sent(&mut effects));
@@ -300,25 +311,25 @@ fn a_missing_frame_resets_the_link() {
 }
 
 #[test]
-fn what_was_sent_is_unknown_and_what_was_not_is_not_decided() {
+fn after_a_loss_sent_requests_are_unanswered_and_queued_ones_not_sent() {
     let (mut dialler, _) = linked();
-    let mut gone = ask(&mut dialler, 1, at(9_000));
+    let mut gone = send(&mut dialler, 1, at(9_000));
     let mut effects = Effects::new();
     dialler.flush(at(1), &mut effects);
-    let mut waiting = ask(&mut dialler, 1, at(9_000));
+    let mut waiting = send(&mut dialler, 1, at(9_000));
     dialler.reset(Reason::Lost, &mut effects);
-    answer(effects);
-    let mut late = ask(&mut dialler, 1, at(9_000));
-    assert_eq!(gone.try_recv(), Ok(Err(Setback::Unknown)));
-    assert_eq!(waiting.try_recv(), Ok(Err(Setback::Moved)));
-    assert_eq!(late.try_recv(), Ok(Err(Setback::Moved)));
+    reply(effects);
+    let mut late = send(&mut dialler, 1, at(9_000));
+    assert_eq!(gone.try_recv(), Ok(Err(Undelivered::Unanswered)));
+    assert_eq!(waiting.try_recv(), Ok(Err(Undelivered::NotSent)));
+    assert_eq!(late.try_recv(), Ok(Err(Undelivered::NotSent)));
 }
 
 #[test]
 fn silence_in_either_direction_ends_the_link() {
     let (mut dialler, mut acceptor) = linked();
     let (mut at_dialler, mut at_acceptor) = (Effects::new(), Effects::new());
-    // The acceptor is heard, but does not hear: its own heartbeats arrive and are answered into the void.
+    // Frames of the acceptor arrive, those of the dialler are lost: both ends miss their answers.
     for millis in (1_000..=6_000).step_by(500) {
         dialler.tick(at(millis), &mut at_dialler);
         acceptor.tick(at(millis), &mut at_acceptor);
@@ -353,11 +364,11 @@ fn heartbeats_that_are_answered_keep_a_link_up() {
 }
 
 #[test]
-fn what_waits_travels_in_as_few_frames_as_hold_it() {
+fn queued_requests_share_as_few_frames_as_hold_them() {
     let (mut dialler, _) = linked();
     let mut receivers = Vec::new();
     for number in 1..=10_000 {
-        receivers.push(ask(&mut dialler, number, at(9_000)));
+        receivers.push(send(&mut dialler, number, at(9_000)));
     }
     let mut effects = Effects::new();
     dialler.flush(at(1), &mut effects);
@@ -380,142 +391,51 @@ fn what_waits_travels_in_as_few_frames_as_hold_it() {
 }
 
 #[test]
-fn an_expired_request_is_not_sent_and_not_asked() {
-    let (mut dialler, mut acceptor) = linked();
-    let (mut here, mut effects) = (ask(&mut dialler, 1, at(100)), Effects::new());
+fn an_expired_request_is_not_sent() {
+    let (mut dialler, _) = linked();
+    let (mut receiver, mut effects) = (send(&mut dialler, 1, at(100)), Effects::new());
     dialler.flush(at(100), &mut effects);
     assert!(sent(&mut effects).is_empty());
-    answer(effects);
-    assert_eq!(here.try_recv(), Ok(Err(Setback::Expired)));
-    // Less than can be told is nothing.
-    let mut there = ask(&mut dialler, 1, at(200) + Duration::from_nanos(10));
-    let (effects, asked) = settle(at(200), &mut dialler, &mut acceptor);
-    answer(effects);
-    assert_eq!(there.try_recv(), Ok(Err(Setback::Expired)));
-    assert!(!asked.iter().any(|effect| matches!(effect, Effect::Ask(..))));
+    reply(effects);
+    assert_eq!(receiver.try_recv(), Ok(Err(Undelivered::Expired)));
+    assert_eq!((dialler.in_flight(), dialler.window.flows()), (0, 0));
+}
+
+/// The handler refuses a request whose time is over when it arrives.
+#[test]
+fn a_request_has_no_more_time_at_the_peer_than_it_had_here() {
+    for (nanos, micros) in [(10, 0), (999, 0), (1_999, 1)] {
+        let (mut dialler, mut acceptor) = linked();
+        let _receiver = send(&mut dialler, 1, at(200) + Duration::from_nanos(nanos));
+        let (_, at_acceptor) = settle(at(200), &mut dialler, &mut acceptor);
+        let handled = at_acceptor.iter().find_map(|effect| match effect {
+            Effect::Handle(_, expires) => Some(*expires),
+            _ => None,
+        });
+        assert_eq!(handled, Some(at(200) + Duration::from_micros(micros)));
+    }
 }
 
 #[test]
-fn a_request_that_is_never_answered_gives_its_place_back() {
+fn an_unanswered_request_frees_its_place_in_the_window() {
     let (mut dialler, mut acceptor) = linked();
-    let mut answers: Vec<_> = (0..3).map(|_| ask(&mut dialler, 1, at(2_000))).collect();
+    let mut answers: Vec<_> = (0..3).map(|_| send(&mut dialler, 1, at(2_000))).collect();
     assert_eq!(
-        ask(&mut dialler, 1, at(2_000)).try_recv(),
-        Ok(Err(Setback::Overloaded))
+        send(&mut dialler, 1, at(2_000)).try_recv(),
+        Ok(Err(Undelivered::NoRoom))
     );
     for millis in (100..4_500).step_by(100) {
         let (effects, _) = settle(at(millis), &mut dialler, &mut acceptor);
-        answer(effects);
+        reply(effects);
     }
     assert!(
         answers
             .iter_mut()
-            .all(|answer| answer.try_recv() == Ok(Err(Setback::Unknown)))
+            .all(|answer| answer.try_recv() == Ok(Err(Undelivered::Unanswered)))
     );
     assert_eq!(dialler.in_flight(), 0);
     assert_eq!(
-        ask(&mut dialler, 1, at(9_000)).try_recv(),
+        send(&mut dialler, 1, at(9_000)).try_recv(),
         Err(TryRecvError::Empty)
     );
-}
-
-/// One step of the model.
-#[derive(Debug, Clone)]
-enum Move {
-    Ask(u64),
-    Flush,
-    /// The network carries the oldest frame.
-    Carry,
-    /// The peer answers the oldest request that it has; twice, if so.
-    Answer {
-        again: bool,
-    },
-    CarryBack,
-    Wait(u64),
-    Lose,
-}
-
-fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let one = prop_oneof![
-        6 => (1..4_u64).prop_map(Move::Ask),
-        4 => Just(Move::Flush),
-        4 => Just(Move::Carry),
-        4 => any::<bool>().prop_map(|again| Move::Answer { again }),
-        4 => Just(Move::CarryBack),
-        2 => (1..600_u64).prop_map(Move::Wait),
-        1 => Just(Move::Lose),
-    ];
-    proptest::collection::vec(one, 1..120)
-}
-
-proptest! {
-    /// Whatever happens, every request has exactly one answer in the end, and *moved* means that the peer
-    /// never had it.
-    #[test]
-    fn every_request_has_one_answer(moves in moves()) {
-        let (mut dialler, mut acceptor) = linked();
-        let (mut there, mut back, mut held) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        let (mut asked, mut seen, mut now) = (Vec::new(), Vec::new(), 10_u64);
-        for step in moves {
-            let (mut at_dialler, mut at_acceptor) = (Effects::new(), Effects::new());
-            match step {
-                Move::Ask(number) => {
-                    let (reply, receiver) = Reply::new(Admission::new(1).admit().unwrap());
-                    let key = RequestKey::parse(&format!("key-{}", asked.len())).unwrap();
-                    let issue = IssueRequest { user: UserId::parse("alice").unwrap(), key: key.clone(), expires: at(now + 3_000) };
-                    dialler.ask(coupon(number), Epoch::new(5), Request::Issue(issue, reply), &mut at_dialler);
-                    asked.push((key, receiver));
-                }
-                Move::Flush => dialler.flush(at(now), &mut at_dialler),
-                Move::Carry => {
-                    if let Some(frame) = there.pop_front() {
-                        acceptor.arrived(at(now), frame, &mut at_acceptor);
-                    }
-                }
-                Move::Answer { again } => {
-                    if let Some(id) = held.pop_front() {
-                        for _ in 0..=usize::from(again) {
-                            acceptor.answer(id, Answer::Issue(sold_out()));
-                        }
-                        acceptor.flush(at(now), &mut at_acceptor);
-                    }
-                }
-                Move::CarryBack => {
-                    if let Some(frame) = back.pop_front() {
-                        dialler.arrived(at(now), frame, &mut at_dialler);
-                    }
-                }
-                Move::Wait(millis) => {
-                    now += millis;
-                    dialler.tick(at(now), &mut at_dialler);
-                    drain(at(now), &mut dialler, &mut at_dialler).into_iter().for_each(|frame| there.push_back(frame));
-                }
-                Move::Lose => dialler.reset(Reason::Lost, &mut at_dialler),
-            }
-            there.extend(sent(&mut at_dialler));
-            answer(at_dialler);
-            back.extend(sent(&mut at_acceptor));
-            for effect in at_acceptor {
-                if let Effect::Ask(RemoteRequest { id, what: Asked::Issue { key, .. }, .. }, _) = effect {
-                    seen.push(key);
-                    held.push_back(id);
-                }
-            }
-        }
-        let mut effects = Effects::new();
-        dialler.reset(Reason::Lost, &mut effects);
-        answer(effects);
-        prop_assert_eq!((dialler.in_flight(), dialler.window.coupons() > 0 && dialler.is_up()), (0, false));
-        for (key, mut receiver) in asked {
-            match receiver.try_recv() {
-                Ok(Err(Setback::Moved | Setback::Overloaded | Setback::Expired)) => prop_assert!(!seen.contains(&key)),
-                Ok(Err(Setback::Unknown)) => {}
-                Ok(answered) => {
-                    prop_assert_eq!(answered, sold_out());
-                    prop_assert!(seen.contains(&key));
-                }
-                Err(nothing) => prop_assert!(false, "{key} was answered {nothing}"),
-            }
-        }
-    }
 }

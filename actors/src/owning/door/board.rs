@@ -1,63 +1,70 @@
-//! The board: where the owners of a node post their notices, and what changed on it since somebody looked.
+//! The board: where the owners of a node post their notices, and what changed on it since a reader last
+//! looked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::ids::{CouponId, Incarnation};
+use crate::ids::Incarnation;
 use crate::owning::door::{NOTICES_MAX, Notice};
+use crate::owning::kind::Kind;
 
-/// Most withdrawals that are remembered; who has not looked since is told everything anew.
+/// Most withdrawals that are remembered. A reader that has not looked since is told everything anew.
 pub const WITHDRAWN_MAX: usize = 4_096;
 
-/// What an answer takes around a notice, at the most: a tag and a length.
+/// Most bytes around a notice in an answer to a heartbeat: a tag and a length.
 pub const NOTICE_AROUND_BYTES: usize = 8;
 
-/// Where the owners of this node post their notices, for the doors to be told.
-#[derive(Debug, Default)]
-pub struct Board {
-    posted: Mutex<Posted>,
+/// Where the owners of this node post their notices for doors.
+#[derive(Debug)]
+pub struct Board<K: Kind> {
+    posted: Mutex<Posted<K>>,
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Posted {
-    /// And who posted it: an owner of an incarnation that is over may not have taken its notice down yet.
-    notices: HashMap<CouponId, Post>,
-    /// What was taken down or replaced, oldest first.
-    withdrawn: VecDeque<(u64, CouponId)>,
+#[derive(Debug)]
+struct Posted<K: Kind> {
+    /// With the incarnation that posted it: an owner of an ended incarnation may not have withdrawn its
+    /// notice yet.
+    notices: HashMap<K::Id, Post<K>>,
+    /// What was withdrawn or replaced, oldest first.
+    withdrawn: VecDeque<(u64, K::Id)>,
     /// The number of the last change.
     changes: u64,
-    /// Withdrawals up to this change are not remembered.
+    /// Withdrawals up to this change are forgotten.
     forgotten: u64,
 }
 
 #[derive(Debug)]
-struct Post {
+struct Post<K: Kind> {
     by: Incarnation,
     change: u64,
-    notice: Arc<Notice>,
+    notice: Arc<Notice<K>>,
 }
+
+/// A notice with the number of the change that posted it.
+type NumberedNotice<K> = (u64, Arc<Notice<K>>);
 
 /// What changed on a board.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// Since which change; 0: this is all there is.
+#[derive(Debug)]
+pub struct Changes<K: Kind> {
+    /// The change since which; 0 if this is all there is.
     pub since: u64,
-    /// Up to which change. What was posted after it comes later, what was taken down is told.
+    /// The change up to which notices are in `posted`. Later ones follow another time; withdrawals are
+    /// complete.
     pub upto: u64,
-    /// Taken down, or replaced. Comes before what is posted.
-    pub withdrawn: Vec<CouponId>,
+    /// Withdrawn or replaced. Applied before what is posted.
+    pub withdrawn: Vec<K::Id>,
     /// Posted, oldest first.
-    pub posted: Vec<Arc<Notice>>,
+    pub posted: Vec<Arc<Notice<K>>>,
 }
 
-impl Posted {
-    fn withdraw(&mut self, coupon: CouponId) {
-        if self.notices.remove(&coupon).is_some() {
+impl<K: Kind> Posted<K> {
+    fn withdraw(&mut self, id: K::Id) {
+        if self.notices.remove(&id).is_some() {
             self.changes += 1;
-            self.withdrawn.push_back((self.changes, coupon));
+            self.withdrawn.push_back((self.changes, id));
             if self.withdrawn.len() > WITHDRAWN_MAX
                 && let Some((change, _)) = self.withdrawn.pop_front()
             {
@@ -67,9 +74,9 @@ impl Posted {
     }
 }
 
-impl Posted {
-    /// What changed since this change but for what was posted, and that, oldest first.
-    fn since(&self, of: Incarnation, since: u64) -> (Changes, Vec<(u64, Arc<Notice>)>) {
+impl<K: Kind> Posted<K> {
+    /// Returns the withdrawals since this change, and the notices posted since, oldest first.
+    fn since(&self, of: Incarnation, since: u64) -> (Changes<K>, Vec<NumberedNotice<K>>) {
         let since = if since < self.forgotten || since > self.changes {
             0
         } else {
@@ -81,14 +88,14 @@ impl Posted {
                 .withdrawn
                 .iter()
                 .filter(|(change, _)| *change > since)
-                .map(|(_, coupon)| *coupon)
+                .map(|(_, id)| *id)
                 .collect(),
         };
         let news = self
             .notices
             .values()
             .filter(|post| post.by == of && post.change > since);
-        let mut news: Vec<(u64, Arc<Notice>)> =
+        let mut news: Vec<NumberedNotice<K>> =
             news.map(|post| (post.change, Arc::clone(&post.notice))).collect();
         news.sort_unstable_by_key(|(change, _)| *change);
         (
@@ -103,33 +110,51 @@ impl Posted {
     }
 }
 
-impl Board {
-    /// Posts a notice of an owner of this incarnation in place of the coupon's former; not one more than
-    /// [`NOTICES_MAX`].
-    pub fn post(&self, by: Incarnation, notice: Arc<Notice>) {
+impl<K: Kind> Default for Board<K> {
+    fn default() -> Self {
+        Self {
+            posted: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl<K: Kind> Default for Posted<K> {
+    fn default() -> Self {
+        Self {
+            notices: HashMap::new(),
+            withdrawn: VecDeque::new(),
+            changes: 0,
+            forgotten: 0,
+        }
+    }
+}
+
+impl<K: Kind> Board<K> {
+    /// Posts a notice of an owner of this incarnation, in place of an earlier one of the same id. If there
+    /// are [`NOTICES_MAX`] already, it is dropped.
+    pub fn post(&self, by: Incarnation, notice: Arc<Notice<K>>) {
         let mut posted = self.posted();
-        posted.withdraw(notice.coupon());
+        posted.withdraw(notice.id());
         if posted.notices.len() < NOTICES_MAX {
             posted.changes += 1;
             let change = posted.changes;
-            posted
-                .notices
-                .insert(notice.coupon(), Post { by, change, notice });
+            posted.notices.insert(notice.id(), Post { by, change, notice });
             self.changed.notify_one();
         }
     }
 
-    /// Returns once something was posted since the last time. Cancel safe.
+    /// Returns once a notice was posted since this last returned. Cancel safe.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Takes the coupon's notice down.
-    pub fn withdraw(&self, coupon: CouponId) {
-        self.posted().withdraw(coupon);
+    /// Withdraws the notice of this id.
+    pub fn withdraw(&self, id: K::Id) {
+        self.posted().withdraw(id);
     }
 
-    /// Takes everything down.
+    /// Withdraws everything.
     pub fn clear(&self) {
         let mut posted = self.posted();
         posted.notices.clear();
@@ -138,9 +163,9 @@ impl Board {
         posted.forgotten = posted.changes;
     }
 
-    /// All that is posted now by owners of this incarnation. What those of an ended one posted, others may
-    /// have made untrue since.
-    pub fn read(&self, of: Incarnation) -> Vec<Arc<Notice>> {
+    /// Returns all notices of owners of this incarnation. Notices of an ended incarnation may have been made
+    /// untrue by owners on other nodes since.
+    pub fn read(&self, of: Incarnation) -> Vec<Arc<Notice<K>>> {
         self.posted()
             .notices
             .values()
@@ -149,16 +174,16 @@ impl Board {
             .collect()
     }
 
-    /// What changed since this change for who reads what owners of this incarnation post: everything that was
-    /// taken down, and as much of what was posted as has room in so many bytes, in the order in which it was.
-    /// Whoever takes it knows nothing that is not posted now.
-    pub fn changes(&self, of: Incarnation, since: u64, bytes_max: usize) -> Changes {
+    /// Returns what changed since this change in the notices of owners of this incarnation: all withdrawals,
+    /// and as many of the posted notices, oldest first, as fit into so many bytes. A reader that applies it
+    /// knows nothing that is not posted now.
+    pub fn changes(&self, of: Incarnation, since: u64, bytes_max: usize) -> Changes<K> {
         let (mut changes, news) = self.posted().since(of, since);
-        // Without the lock: a notice is written for the first who asks, one of a million winners takes its
-        // time, and owners post meanwhile.
+        // Without the lock: a notice is encoded for its first reader, which takes long for a million winners,
+        // and owners post meanwhile.
         let mut room = bytes_max;
         for (change, notice) in news {
-            let bytes = notice.written().len() + NOTICE_AROUND_BYTES;
+            let bytes = notice.encoded().len() + NOTICE_AROUND_BYTES;
             if bytes > room {
                 changes.upto = change - 1;
                 break;
@@ -169,7 +194,7 @@ impl Board {
         changes
     }
 
-    fn posted(&self) -> MutexGuard<'_, Posted> {
+    fn posted(&self) -> MutexGuard<'_, Posted<K>> {
         self.posted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! Which peers there are and were: to whom owners confirm what is sold out, and how long one who is gone may
-//! still refuse by it.
+//! Which peers there are and were: to which of them notices may be confirmed, and how long a peer that is
+//! gone may still refuse based on one.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use crate::ids::Incarnation;
 use crate::owning::door::DOOR_TTL;
 use crate::time::Moment;
 
-/// The peers of a node, as its reads of the rows tell them.
+/// The peers of a node, by its reads of the nodes' rows.
 #[derive(Debug)]
-pub struct Acquaintances {
+pub struct KnownPeers {
     lease: Duration,
     living: Vec<Incarnation>,
-    /// Before the rows that said so were read.
+    /// A moment before the last read of the rows.
     asked_at: Option<Moment>,
-    /// Since when the rows were read often enough that nobody came and went unseen.
+    /// Since this moment the rows were read often enough that no peer can have come and gone unseen.
     seen_since: Option<Moment>,
-    /// When one was seen last to be gone.
+    /// When a peer was last seen to be gone.
     departed_at: Option<Moment>,
 }
 
-impl Acquaintances {
-    /// Of a node in a cluster with this lease, that has read nothing yet.
+impl KnownPeers {
+    /// Makes the peers of a node in a cluster with this lease, before its first read.
     pub fn new(lease: Duration) -> Self {
         Self {
             lease,
@@ -32,10 +32,10 @@ impl Acquaintances {
         }
     }
 
-    /// These are the peers that live, by rows read after `asked_at` and by `now`.
+    /// Takes the live peers, by rows that were read between `asked_at` and `now`.
     ///
-    /// Who is gone is so since `now` at the latest, who lives did so at `asked_at` at the least: whichever of
-    /// them is counted from, nobody waits too short.
+    /// A peer that is gone has been since `now` at the latest. A live one was alive at `asked_at` at least.
+    /// Counting from these moments, no wait is too short.
     pub fn know(&mut self, asked_at: Moment, now: Moment, living: Vec<Incarnation>) {
         if self.asked_at.is_none_or(|before| now.since(before) > self.lease) {
             self.seen_since = Some(now);
@@ -47,22 +47,22 @@ impl Acquaintances {
         self.asked_at = Some(asked_at);
     }
 
-    /// Whether what owners say may be confirmed to this peer: it lived a lease ago at the most. So one that
-    /// was ended hears no confirmation a lease after.
+    /// Returns true if notices may be confirmed to this peer: it was alive within the last lease. So a peer
+    /// that was ended gets no confirmation later than a lease after that.
     pub fn may_confirm(&self, now: Moment, peer: Incarnation) -> bool {
         self.asked_at
             .is_some_and(|asked_at| now.since(asked_at) < self.lease)
             && self.living.contains(&peer)
     }
 
-    /// Until when one who lives and was not heard to forget may refuse by what a change made untrue, that was
-    /// made by `done_at`: owners that were ended confirm until their leases end, and what they confirm counts
-    /// for its time.
-    pub fn unheard_until(&self, done_at: Moment) -> Moment {
+    /// Returns the latest time at which a live peer that has not acknowledged a change may refuse based on
+    /// the old version; the change was made by `done_at`. Owners that were ended confirm until their leases
+    /// end, and a confirmation counts for [`DOOR_TTL`].
+    pub fn unacknowledged_until(&self, done_at: Moment) -> Moment {
         done_at + self.lease + DOOR_TTL
     }
 
-    /// The same of those who are gone; `None`, if nobody went that long ago.
+    /// Returns the same time for peers that are gone; `None` if no peer went within that time.
     pub fn departed_until(&self, now: Moment) -> Option<Moment> {
         let since = match (self.departed_at, self.seen_since) {
             (Some(departed_at), Some(seen_since)) => departed_at.max(seen_since),
@@ -89,10 +89,10 @@ mod tests {
     }
 
     #[test]
-    fn only_who_lived_within_a_lease_hears_confirmations() {
-        let mut peers = Acquaintances::new(LEASE);
+    fn only_a_peer_that_was_alive_within_a_lease_gets_confirmations() {
+        let mut peers = KnownPeers::new(LEASE);
         assert!(!peers.may_confirm(at(0), peer(1)));
-        // Reading took its time: whoever lived may have been ended right after it was asked.
+        // The read took long: a live peer may have been ended right after it began.
         peers.know(at(0), at(900), vec![peer(1)]);
         assert!(peers.may_confirm(at(2_999), peer(1)) && !peers.may_confirm(at(0), peer(2)));
         assert!(
@@ -104,8 +104,8 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_gone_is_waited_for_over_a_lease_and_the_time_that_notices_count() {
-        let mut peers = Acquaintances::new(LEASE);
+    fn a_peer_that_is_gone_may_refuse_for_a_lease_and_the_time_that_notices_count() {
+        let mut peers = KnownPeers::new(LEASE);
         assert_eq!(peers.departed_until(at(0)), Some(at(5_000)), "nothing is known");
         for beat in 0..=40 {
             peers.know(
@@ -119,14 +119,14 @@ mod tests {
             );
             let (now, until) = (at(beat * 300), peers.departed_until(at(beat * 300)));
             match beat {
-                0..=16 => assert_eq!(until, Some(at(5_000)), "who went before is not known"),
+                0..=16 => assert_eq!(until, Some(at(5_000)), "peers that went before are not known"),
                 17..=29 => assert_eq!(until, None),
                 30.. => assert_eq!(until, Some(at(14_000)).filter(|until| *until > now)),
             }
         }
-        // Rows were not read for longer than a lease: somebody may have come and gone.
+        // Rows were not read for longer than a lease: a peer may have come and gone.
         peers.know(at(20_000), at(20_000), vec![peer(2)]);
         assert_eq!(peers.departed_until(at(20_000)), Some(at(25_000)));
-        assert_eq!(peers.unheard_until(at(21_000)), at(26_000));
+        assert_eq!(peers.unacknowledged_until(at(21_000)), at(26_000));
     }
 }

@@ -1,12 +1,20 @@
 //! The door against the truth: an owner whose coupon sells out, is changed and changed back, and heartbeats
-//! that arrive late and out of order.
+//! that arrive late and out of order. Coupons are the sample kind.
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
+use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::offer::{Coupon, Offer, Status};
-use crate::ids::Sequence;
+use crate::coupon::{CouponKind, Outcome};
+use crate::ids::{CouponId, RequestKey, Sequence, UserId};
 use crate::time::Timestamp;
+
+type Knowledge = super::Knowledge<CouponKind>;
+type Notice = super::Notice<CouponKind>;
+type Board = super::Board<CouponKind>;
+type Changes = board::Changes<CouponKind>;
 
 fn at(millis: u64) -> Moment {
     Moment::at(Duration::from_millis(millis))
@@ -29,7 +37,7 @@ fn coupon(total: u64, version: u64, status: Status) -> Coupon {
         Timestamp::from_micros(0).unwrap(),
     );
     Coupon {
-        id: CouponId::new(1).unwrap(),
+        id: id(1),
         offer,
         status,
         version,
@@ -38,57 +46,73 @@ fn coupon(total: u64, version: u64, status: Status) -> Coupon {
     }
 }
 
-fn user(number: u64) -> UserId {
-    UserId::parse(&format!("user-{number}")).unwrap()
+fn id(number: u64) -> CouponId {
+    CouponId::new(number).unwrap()
+}
+
+fn user(number: u64) -> String {
+    format!("user-{number}")
+}
+
+fn notice_of<'a>(coupon: Coupon, issued: u64, winners: impl Iterator<Item = &'a str>) -> Arc<Notice> {
+    let content = SoldOutNotice::new(coupon, Sequence::new(issued), winners);
+    Arc::new(Notice::new(content))
 }
 
 fn notice(total: u64, version: u64, status: Status) -> Arc<Notice> {
-    let winners: Vec<String> = (0..total).map(|number| format!("user-{number}")).collect();
-    Arc::new(Notice::new(
+    let winners: Vec<String> = (0..total).map(user).collect();
+    notice_of(
         coupon(total, version, status),
-        Sequence::new(total),
+        total,
         winners.iter().map(String::as_str),
-    ))
+    )
+}
+
+/// Returns what the door answers when this user asks for the coupon.
+fn refusal(door: &Knowledge, id: CouponId, user: &str, now: Now) -> Option<Refusal> {
+    let request = IssueRequest {
+        user: UserId::parse(user).unwrap(),
+        key: RequestKey::parse("key").unwrap(),
+    };
+    match door.refusal(id, &request.into(), now)? {
+        Outcome::Issue(IssueOutcome::Refused(refusal)) => Some(refusal),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
-fn whoever_has_a_coupon_is_sent_on_to_the_owner() {
+fn a_user_that_has_a_coupon_is_left_to_the_owner() {
     let mut door = Knowledge::default();
     door.hear(at(0), [notice(100, 1, Status::Open)]);
-    let id = CouponId::new(1).unwrap();
-    assert!((0..100).all(|winner| door.answer(id, &user(winner), now(1)).is_none()));
+    assert!((0..100).all(|winner| refusal(&door, id(1), &user(winner), now(1)).is_none()));
     assert_eq!(
-        door.answer(id, &user(1_000), now(1)),
+        refusal(&door, id(1), &user(1_000), now(1)),
         Some(Refusal::SoldOut { total_quantity: 100 })
     );
 }
 
 #[test]
-fn what_was_heard_counts_for_its_time_from_before_it_was_asked() {
+fn a_notice_counts_for_its_time_from_before_it_was_asked_for() {
     let mut door = Knowledge::default();
     door.hear(at(1_000), [notice(1, 1, Status::Open)]);
-    let id = CouponId::new(1).unwrap();
-    assert!(door.answer(id, &user(7), now(2_999)).is_some());
-    assert!(door.answer(id, &user(7), now(3_000)).is_none());
+    assert!(refusal(&door, id(1), &user(7), now(2_999)).is_some());
+    assert!(refusal(&door, id(1), &user(7), now(3_000)).is_none());
 }
 
 #[test]
 fn the_door_answers_in_the_owners_order_of_precedence() {
     let mut door = Knowledge::default();
     door.hear(at(0), [notice(1, 2, Status::Paused)]);
-    assert_eq!(
-        door.answer(CouponId::new(1).unwrap(), &user(7), now(0)),
-        Some(Refusal::Paused)
-    );
+    assert_eq!(refusal(&door, id(1), &user(7), now(0)), Some(Refusal::Paused));
 }
 
 #[test]
-fn answering_marks_the_notice_as_used_once() {
+fn a_refusal_marks_the_notice_as_used_once() {
     let mut door = Knowledge::default();
     let posted = notice(1, 1, Status::Open);
     door.hear(at(0), [Arc::clone(&posted)]);
     assert!(!posted.take_used());
-    door.answer(CouponId::new(1).unwrap(), &user(7), now(0));
+    refusal(&door, id(1), &user(7), now(0));
     assert!(posted.take_used());
     assert!(!posted.take_used());
 }
@@ -97,14 +121,14 @@ fn answering_marks_the_notice_as_used_once() {
 enum Step {
     /// Time passes.
     Pass(u64),
-    /// A heartbeat is sent: it carries what is posted now, and arrives later or never.
+    /// A heartbeat is sent. It carries what is posted now, and arrives later or never.
     Ask,
-    /// One of those under way arrives.
+    /// One of the heartbeats under way arrives.
     Arrive(usize),
     /// An administrator raises the quantity by one: the owner takes the notice down, the door's floor is
-    /// raised, then he is answered.
+    /// raised, then the change is answered.
     Widen,
-    /// The last one goes, and the owner posts.
+    /// The last one is issued, and the owner posts.
     SellOut,
 }
 
@@ -120,9 +144,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn no_refusal_is_told_after_a_widening_change_was_answered(steps in prop::collection::vec(step(), 1..120)) {
+    fn no_door_refuses_after_a_widening_change_was_answered(steps in prop::collection::vec(step(), 1..120)) {
         let (mut door, board, me) = (Knowledge::default(), Board::default(), Incarnation::new(1).unwrap());
-        let id = CouponId::new(1).unwrap();
         let (mut millis, mut total, mut version, mut sold_out) = (0, 3, 1, true);
         board.post(me, notice(total, version, Status::Open));
         let mut under_way: Vec<(Moment, Vec<Arc<Notice>>)> = Vec::new();
@@ -136,16 +159,16 @@ proptest! {
                 }
                 Step::Arrive(_) => {}
                 Step::Widen => {
-                    board.withdraw(id);
+                    board.withdraw(id(1));
                     (total, version, sold_out) = (total + 1, version + 1, false);
-                    door.raise_floor(id, version, at(millis));
+                    door.raise_floor(id(1), version, at(millis));
                 }
                 Step::SellOut => {
                     sold_out = true;
                     board.post(me, notice(total, version, Status::Open));
                 }
             }
-            let told = door.answer(id, &user(1_000), now(millis));
+            let told = refusal(&door, id(1), &user(1_000), now(millis));
             prop_assert!(told.is_none() || sold_out, "told {:?} though {} are on offer", told, total);
         }
     }
@@ -156,38 +179,27 @@ fn winners_are_told_apart_by_case() {
     let mut door = Knowledge::default();
     door.hear(
         at(0),
-        [Arc::new(Notice::new(
-            coupon(1, 1, Status::Open),
-            Sequence::new(1),
-            ["Alice"].into_iter(),
-        ))],
+        [notice_of(coupon(1, 1, Status::Open), 1, ["Alice"].into_iter())],
     );
-    let id = CouponId::new(1).unwrap();
-    assert!(
-        door.answer(id, &UserId::parse("Alice").unwrap(), now(0))
-            .is_none()
-    );
-    assert!(
-        door.answer(id, &UserId::parse("alice").unwrap(), now(0))
-            .is_some()
-    );
+    assert!(refusal(&door, id(1), "Alice", now(0)).is_none());
+    assert!(refusal(&door, id(1), "alice", now(0)).is_some());
 }
 
 #[test]
-fn what_was_asked_for_before_the_database_went_backwards_is_neither_kept_nor_learnt() {
+fn knowledge_asked_for_before_the_database_went_backwards_is_neither_kept_nor_learnt() {
     let mut door = Knowledge::default();
     door.hear(at(100), [notice(1, 1, Status::Open)]);
     assert_eq!(door.notices(), 1);
     door.forget(at(200));
     assert_eq!(door.notices(), 0);
     door.hear(at(200), [notice(1, 1, Status::Open)]);
-    assert_eq!(door.notices(), 0, "asked before, heard after");
+    assert_eq!(door.notices(), 0, "asked for before, heard after");
     door.hear(at(201), [notice(1, 1, Status::Open)]);
     assert_eq!(door.notices(), 1);
 }
 
 #[test]
-fn what_an_ended_incarnation_posted_is_not_told_under_its_successors_lease() {
+fn a_notice_of_an_ended_incarnation_is_not_told_under_its_successors_lease() {
     let (board, before, after) = (
         Board::default(),
         Incarnation::new(1).unwrap(),
@@ -203,90 +215,63 @@ fn peer(number: u64) -> Incarnation {
     Incarnation::new(number).unwrap()
 }
 
-fn of_coupon(id: u64, version: u64) -> Arc<Notice> {
+fn of_coupon(number: u64, version: u64) -> Arc<Notice> {
     let coupon = Coupon {
-        id: CouponId::new(id).unwrap(),
+        id: id(number),
         ..coupon(1, version, Status::Open)
     };
-    Arc::new(Notice::new(coupon, Sequence::new(1), ["user-0"].into_iter()))
+    notice_of(coupon, 1, ["user-0"].into_iter())
 }
 
-/// The versions of these coupons by which the door refuses at that time.
+/// Returns for which of these coupons the door refuses at that time.
 fn refused(door: &Knowledge, ids: std::ops::RangeInclusive<u64>, millis: u64) -> Vec<u64> {
-    let answers = |id: &u64| {
-        door.answer(CouponId::new(*id).unwrap(), &user(9), now(millis))
-            .is_some()
-    };
-    ids.filter(answers).collect()
+    let refuses = |number: &u64| refusal(door, id(*number), &user(9), now(millis)).is_some();
+    ids.filter(refuses).collect()
+}
+
+fn all(upto: u64, posted: Vec<Arc<Notice>>) -> Changes {
+    changes(0, upto, vec![], posted)
+}
+
+fn changes(since: u64, upto: u64, withdrawn: Vec<CouponId>, posted: Vec<Arc<Notice>>) -> Changes {
+    Changes {
+        since,
+        upto,
+        withdrawn,
+        posted,
+    }
 }
 
 #[test]
-fn a_peer_confirms_all_it_told_with_each_answer_and_nothing_after() {
+fn a_peer_confirms_everything_it_told_with_each_answer_and_nothing_after() {
     let mut door = Knowledge::default();
-    let all = |upto| Changes {
-        since: 0,
-        upto,
-        withdrawn: Vec::new(),
-        posted: vec![of_coupon(1, 1), of_coupon(2, 1)],
-    };
-    door.hear_peer(peer(1), at(0), all(2));
+    let both = || vec![of_coupon(1, 1), of_coupon(2, 1)];
+    door.hear_peer(peer(1), at(0), all(2, both()));
     assert_eq!(
         (refused(&door, 1..=3, 1_999), door.upto(peer(1))),
         (vec![1, 2], 2)
     );
-    door.hear_peer(
-        peer(1),
-        at(1_500),
-        Changes {
-            since: 2,
-            upto: 3,
-            withdrawn: vec![CouponId::new(1).unwrap()],
-            posted: vec![],
-        },
-    );
+    door.hear_peer(peer(1), at(1_500), changes(2, 3, vec![id(1)], vec![]));
     assert_eq!(refused(&door, 1..=3, 3_499), [2]);
     assert_eq!(refused(&door, 1..=3, 3_500), [0; 0]);
     // An answer to an older question, and changes to what is not known.
-    door.hear_peer(peer(1), at(1_000), all(9));
-    door.hear_peer(
-        peer(1),
-        at(1_600),
-        Changes {
-            since: 2,
-            upto: 9,
-            withdrawn: vec![],
-            posted: vec![of_coupon(3, 1)],
-        },
-    );
+    door.hear_peer(peer(1), at(1_000), all(9, both()));
+    door.hear_peer(peer(1), at(1_600), changes(2, 9, vec![], vec![of_coupon(3, 1)]));
     assert_eq!((refused(&door, 1..=3, 1_700), door.upto(peer(1))), (vec![2], 3));
-    // Nobody confirmed it for too long: all must be told anew.
+    // It was not confirmed for too long: everything must be told anew.
     door.hear(at(4_000), []);
     assert_eq!((door.notices(), door.upto(peer(1))), (0, 0));
 }
 
 #[test]
-fn of_two_who_tell_of_a_coupon_the_newer_version_counts_and_each_withdraws_only_its_own() {
+fn of_two_notices_of_a_coupon_the_newer_version_counts_and_each_peer_withdraws_only_its_own() {
     let mut door = Knowledge::default();
-    let told = |id, version| Changes {
-        since: 0,
-        upto: 1,
-        withdrawn: vec![],
-        posted: vec![of_coupon(id, version)],
-    };
+    let told = |number, version| all(1, vec![of_coupon(number, version)]);
     door.hear_peer(peer(2), at(0), told(1, 5));
     door.hear_peer(peer(1), at(1), told(1, 4));
-    door.hear_peer(
-        peer(1),
-        at(2),
-        Changes {
-            since: 1,
-            upto: 2,
-            withdrawn: vec![CouponId::new(1).unwrap()],
-            posted: vec![],
-        },
-    );
+    door.hear_peer(peer(1), at(2), changes(1, 2, vec![id(1)], vec![]));
     assert_eq!(refused(&door, 1..=1, 3), [1]);
-    door.raise_floor(CouponId::new(1).unwrap(), 6, at(4));
+    door.raise_floor(id(1), 6, at(4));
     door.hear_peer(peer(2), at(5), told(1, 5));
     assert_eq!(refused(&door, 1..=1, 6), [0; 0], "it is below the floor");
     door.hear_peer(peer(2), at(7), told(1, 6));
@@ -294,7 +279,7 @@ fn of_two_who_tell_of_a_coupon_the_newer_version_counts_and_each_withdraws_only_
 }
 
 #[test]
-fn a_reader_who_knows_another_board_or_too_old_a_one_is_told_everything() {
+fn a_reader_of_another_board_or_of_too_old_a_state_is_told_everything() {
     let board = Board::default();
     let me = peer(1);
     board.post(me, of_coupon(1, 1));
@@ -314,12 +299,12 @@ fn a_reader_who_knows_another_board_or_too_old_a_one_is_told_everything() {
 }
 
 proptest! {
-    /// However little is told at a time: a door that has just heard knows nothing that is not posted, and in
+    /// However little is told at a time, a door that has just heard knows nothing that is not posted, and in
     /// the end everything that is.
     #[test]
     fn a_door_follows_a_board(steps in prop::collection::vec((0..4_u8, 1..6_u64, 1..9_u64), 1..60)) {
         let (board, mut door, me) = (Board::default(), Knowledge::default(), peer(1));
-        let room = of_coupon(1, 1).written().len() + board::NOTICE_AROUND_BYTES;
+        let room = of_coupon(1, 1).encoded().len() + board::NOTICE_AROUND_BYTES;
         let mut posted: HashMap<u64, u64> = HashMap::new();
         let mut millis = 0;
         let mut hear = |board: &Board, door: &mut Knowledge| {
@@ -328,15 +313,15 @@ proptest! {
             door.hear_peer(me, at(millis), changes);
             millis
         };
-        for (step, id, version) in steps {
+        for (step, number, version) in steps {
             match step {
                 0 => {
-                    board.post(me, of_coupon(id, version));
-                    posted.insert(id, version);
+                    board.post(me, of_coupon(number, version));
+                    posted.insert(number, version);
                 }
                 1 => {
-                    board.withdraw(CouponId::new(id).unwrap());
-                    posted.remove(&id);
+                    board.withdraw(id(number));
+                    posted.remove(&number);
                 }
                 _ => {
                     let millis = hear(&board, &mut door);
@@ -354,16 +339,14 @@ proptest! {
     }
 }
 
-/// How long a notice of many winners takes to be written, and how long an owner waited at most who took
-/// another's down meanwhile.
-fn written_and_waited() -> (Duration, Duration) {
+/// Returns how long it takes to write a notice of many winners, and how long another owner waited at most to
+/// withdraw its own meanwhile.
+fn writing_and_waiting() -> (Duration, Duration) {
     let board = Board::default();
-    let (owner, other) = (Incarnation::new(1).unwrap(), CouponId::new(99).unwrap());
+    let (owner, other) = (Incarnation::new(1).unwrap(), id(99));
     board.post(owner, notice(400_000, 1, Status::Open));
-    let (begin, written) = (
-        std::sync::Barrier::new(2),
-        std::sync::atomic::AtomicBool::new(false),
-    );
+    let begin = std::sync::Barrier::new(2);
+    let written = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
             begin.wait();
@@ -384,9 +367,9 @@ fn written_and_waited() -> (Duration, Duration) {
 }
 
 #[test]
-fn a_notice_that_is_written_keeps_no_owner_waiting() {
-    // Once is enough, on a machine that may be busy: where it does it always does.
-    let rounds = std::iter::repeat_with(written_and_waited).take(10);
+fn writing_a_notice_does_not_block_owners() {
+    // Once is enough, as the machine may be busy: a lock held while writing would block every time.
+    let rounds = std::iter::repeat_with(writing_and_waiting).take(10);
     let mut rounds =
         rounds.inspect(|(written, waited)| println!("written in {written:?}, waited for {waited:?}"));
     assert!(rounds.any(|(written, waited)| waited < written / 4));

@@ -1,13 +1,20 @@
-//! Whom an owner waits for, and how it ends. What it decides is the ledger's, and all of it together the
-//! simulation's.
+//! When an owner gathers, and how it ends. Decisions are tested with the ledger, and everything together by
+//! the simulation.
 
 use super::*;
+use crate::admission::Admission;
+use crate::coupon::change::{Change, ChangeRequest};
+use crate::coupon::issue::IssueRequest;
 use crate::coupon::issued::Issued;
+use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, Offer, Status};
-use crate::ids::{RequestKey, UserId};
-use crate::owning::admission::Admission;
-use crate::owning::message::Change;
+use crate::coupon::{Ask, CouponKind};
+use crate::ids::{CouponId, RequestKey, UserId};
 use crate::time::Timestamp;
+
+type Owner = super::Owner<CouponKind>;
+type Effect = super::Effect<CouponKind>;
+type OwnerCommand = super::OwnerCommand<CouponKind>;
 
 fn now() -> Now {
     Now {
@@ -23,7 +30,7 @@ fn fence() -> Fence {
     }
 }
 
-/// It gathers up to three.
+/// Makes an owner that gathers portions of up to three entries.
 fn owner(total_quantity: Option<u64>) -> Owner {
     let (id, at) = (CouponId::new(1).unwrap(), Timestamp::from_micros(0).unwrap());
     let coupon = Coupon {
@@ -37,149 +44,128 @@ fn owner(total_quantity: Option<u64>) -> Owner {
         created_at: at,
         updated_at: at,
     };
-    Owner::new(
-        Ledger::new(coupon, Issued::new(id)),
-        fence(),
-        Duration::ZERO,
-        4,
-        Moment::ORIGIN,
-    )
+    let ledger = Ledger::new(coupon, Issued::new(id));
+    Owner::new(ledger, fence(), Duration::ZERO, 4, Moment::ORIGIN)
 }
 
-/// So many more users ask.
-fn ask(owner: &mut Owner, users: std::ops::Range<u32>) -> Vec<Effect> {
-    let mut effects = Vec::new();
-    for user in users {
-        let (reply, _answer) = Reply::new(Admission::new(1).admit().unwrap());
-        let (user, key) = (
-            UserId::parse(&format!("user-{user}")).unwrap(),
-            RequestKey::parse("key").unwrap(),
-        );
-        let request = Request::Issue(
-            IssueRequest {
-                user,
-                key,
-                expires: Moment::at(Duration::from_secs(1)),
-            },
-            reply,
-        );
-        owner.handle(OwnerCommand::Decide(request), now(), true, &mut effects);
-    }
-    effects
+fn decide(owner: &mut Owner, ask: Ask) -> Vec<Effect> {
+    let (reply, _answer) = Reply::new(Admission::new(1).admit().unwrap());
+    let expires = Moment::at(Duration::from_secs(1));
+    command(owner, OwnerCommand::Decide(Request { ask, expires, reply }))
 }
 
-fn told(owner: &mut Owner, command: OwnerCommand) -> Vec<Effect> {
+/// Has the coupon asked for by these users, each for the first time.
+fn issue(owner: &mut Owner, users: std::ops::Range<u32>) -> Vec<Effect> {
+    let request = |user| IssueRequest {
+        user: UserId::parse(&format!("user-{user}")).unwrap(),
+        key: RequestKey::parse("key").unwrap(),
+    };
+    users
+        .flat_map(|user| decide(owner, request(user).into()))
+        .collect()
+}
+
+fn command(owner: &mut Owner, command: OwnerCommand) -> Vec<Effect> {
     let mut effects = Vec::new();
     owner.handle(command, now(), true, &mut effects);
     effects
 }
 
-fn settled(owner: &mut Owner, fate: Fate) -> Vec<Effect> {
-    told(owner, OwnerCommand::Settle(Settlement { fence: fence(), fate }))
+fn settle(owner: &mut Owner, fate: Fate) -> Vec<Effect> {
+    command(owner, OwnerCommand::Settle(Settlement { fence: fence(), fate }))
 }
 
-/// What is done, in order: `a`nswers, `s`ubmits so many rows, `g`athers.
-fn done(effects: &[Effect]) -> String {
-    let say = |effect: &Effect| match effect {
-        Effect::Answer(_) => "a".to_owned(),
-        Effect::Submit(portion) => format!("s{}", portion.entries.len()),
+/// Returns the effects in order: `a` for an answer, `s` and the number of rows for a submission, `g` for
+/// gathering.
+fn summary(effects: &[Effect]) -> String {
+    let letter = |effect: &Effect| match effect {
+        Effect::Answer(..) => "a".to_owned(),
+        Effect::Submit(portion) => format!("s{}", portion.run.rows()),
         Effect::Gather => "g".to_owned(),
         other => panic!("{other:?}"),
     };
-    effects.iter().map(say).collect()
+    effects.iter().map(letter).collect()
 }
 
-/// An owner that has handed over one issuance, which came back fenced.
+/// Makes an owner whose first issuance came back fenced.
 fn fenced() -> Owner {
     let mut owner = owner(None);
-    ask(&mut owner, 0..1);
-    let effects = settled(&mut owner, Fate::Fenced);
+    issue(&mut owner, 0..1);
+    let effects = settle(&mut owner, Fate::Fenced);
     assert!(matches!(effects[..], [Effect::ReportFenced(_)]), "{effects:?}");
     owner
 }
 
 #[test]
-fn a_few_wait_for_those_just_answered_and_go_with_them() {
+fn a_few_callers_are_gathered_with_the_callers_just_answered() {
     let mut owner = owner(None);
+    let effects = issue(&mut owner, 0..3);
+    assert_eq!(summary(&effects), "s1", "an idle owner does not wait");
+    assert_eq!(summary(&settle(&mut owner, Fate::Stored)), "ag");
+    assert_eq!(summary(&issue(&mut owner, 3..4)), "");
+    assert_eq!(summary(&command(&mut owner, OwnerCommand::Submit)), "s3");
+    let effects = settle(&mut owner, Fate::Stored);
     assert_eq!(
-        done(&ask(&mut owner, 0..3)),
-        "s1",
-        "an idle owner waits for nobody"
-    );
-    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "ag");
-    assert_eq!(done(&ask(&mut owner, 3..4)), "");
-    assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "s3");
-    assert_eq!(
-        done(&settled(&mut owner, Fate::Stored)),
+        summary(&effects),
         "aaag",
-        "all of three that were answered may come again"
+        "the three callers may ask again at once"
     );
-    assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "", "and need not");
-    assert_eq!(done(&ask(&mut owner, 5..6)), "s1");
-    assert_eq!(
-        done(&settled(&mut owner, Fate::Stored)),
-        "a",
-        "who is alone waits for nobody"
-    );
-    assert_eq!(done(&ask(&mut owner, 6..7)), "s1");
+    let effects = command(&mut owner, OwnerCommand::Submit);
+    assert_eq!(summary(&effects), "", "or may not");
+    assert_eq!(summary(&issue(&mut owner, 5..6)), "s1");
+    let effects = settle(&mut owner, Fate::Stored);
+    assert_eq!(summary(&effects), "a", "a single caller does not wait for others");
+    assert_eq!(summary(&issue(&mut owner, 6..7)), "s1");
 }
 
 #[test]
-fn many_go_before_those_are_answered_whom_they_waited_for() {
+fn a_large_portion_is_sent_before_the_callers_of_the_last_are_answered() {
     let mut owner = owner(None);
-    ask(&mut owner, 0..5);
-    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "s4a");
+    issue(&mut owner, 0..5);
+    assert_eq!(summary(&settle(&mut owner, Fate::Stored)), "s4a");
 }
 
 #[test]
-fn nobody_is_waited_for_when_there_are_enough_or_nobody_can_join() {
+fn gathering_ends_when_there_are_enough_entries_or_no_entry_can_join() {
     let mut enough = owner(None);
-    ask(&mut enough, 0..4);
-    assert_eq!(done(&settled(&mut enough, Fate::Stored)), "ag");
-    assert_eq!(done(&ask(&mut enough, 4..5)), "s4", "enough came");
-    assert_eq!(done(&told(&mut enough, OwnerCommand::Submit)), "");
+    issue(&mut enough, 0..4);
+    assert_eq!(summary(&settle(&mut enough, Fate::Stored)), "ag");
+    assert_eq!(summary(&issue(&mut enough, 4..5)), "s4", "there are enough");
+    assert_eq!(summary(&command(&mut enough, OwnerCommand::Submit)), "");
 
     let mut sold_out = owner(Some(3));
-    ask(&mut sold_out, 0..3);
-    assert_eq!(
-        done(&settled(&mut sold_out, Fate::Stored)),
-        "s2a",
-        "none are left"
-    );
+    issue(&mut sold_out, 0..3);
+    let effects = settle(&mut sold_out, Fate::Stored);
+    assert_eq!(summary(&effects), "s2a", "none are left");
 
     let mut changed = owner(None);
-    ask(&mut changed, 0..1);
-    let (reply, _answer) = Reply::new(Admission::new(1).admit().unwrap());
-    let change = ChangeRequest {
+    issue(&mut changed, 0..1);
+    let pause = ChangeRequest {
         change: Change::Pause,
         if_version: None,
-        expires: Moment::at(Duration::from_secs(1)),
     };
-    told(&mut changed, OwnerCommand::Decide(Request::Change(change, reply)));
-    assert_eq!(
-        done(&settled(&mut changed, Fate::Stored)),
-        "s1a",
-        "a change goes by itself"
-    );
+    decide(&mut changed, pause.into());
+    let effects = settle(&mut changed, Fate::Stored);
+    assert_eq!(summary(&effects), "s1a", "a change goes by itself");
 }
 
 #[test]
-fn a_draining_owner_gathers_nobody() {
+fn a_draining_owner_does_not_gather() {
     let mut owner = owner(None);
-    ask(&mut owner, 0..3);
-    told(&mut owner, OwnerCommand::Drain);
-    assert_eq!(done(&settled(&mut owner, Fate::Stored)), "s2a");
+    issue(&mut owner, 0..3);
+    command(&mut owner, OwnerCommand::Drain);
+    assert_eq!(summary(&settle(&mut owner, Fate::Stored)), "s2a");
 }
 
-/// The actor takes no command while it gathers; the simulation's does.
+/// The actor takes no command while its owner gathers; the simulation may send one.
 #[test]
-fn one_told_to_drain_while_it_gathers_stores_all_before_it_stops() {
+fn an_owner_that_is_drained_while_it_gathers_stores_everything_before_it_stops() {
     let mut owner = owner(None);
-    ask(&mut owner, 0..3);
-    settled(&mut owner, Fate::Stored);
-    assert_eq!(done(&told(&mut owner, OwnerCommand::Drain)), "");
-    assert_eq!(done(&told(&mut owner, OwnerCommand::Submit)), "s2");
-    let effects = settled(&mut owner, Fate::Stored);
+    issue(&mut owner, 0..3);
+    settle(&mut owner, Fate::Stored);
+    assert_eq!(summary(&command(&mut owner, OwnerCommand::Drain)), "");
+    assert_eq!(summary(&command(&mut owner, OwnerCommand::Submit)), "s2");
+    let effects = settle(&mut owner, Fate::Stored);
     assert!(
         matches!(effects.last(), Some(Effect::Stop { unsettled: false })),
         "{effects:?}"
@@ -187,8 +173,8 @@ fn one_told_to_drain_while_it_gathers_stores_all_before_it_stops() {
 }
 
 #[test]
-fn what_waits_for_the_next_epoch_goes_out_under_it() {
-    let effects = told(&mut fenced(), OwnerCommand::Refence(Epoch::new(2)));
+fn a_fenced_portion_is_sent_again_under_the_next_epoch() {
+    let effects = command(&mut fenced(), OwnerCommand::Refence(Epoch::new(2)));
     assert!(
         matches!(&effects[..], [Effect::Submit(portion)] if portion.fence.epoch == Epoch::new(2)),
         "{effects:?}"
@@ -197,7 +183,7 @@ fn what_waits_for_the_next_epoch_goes_out_under_it() {
 
 #[test]
 fn a_draining_owner_does_not_wait_for_an_epoch_that_never_comes() {
-    let effects = told(&mut fenced(), OwnerCommand::Drain);
+    let effects = command(&mut fenced(), OwnerCommand::Drain);
     assert!(
         matches!(effects.last(), Some(Effect::Stop { unsettled: true })),
         "{effects:?}"

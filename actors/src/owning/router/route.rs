@@ -1,32 +1,32 @@
-//! Which way a request goes: a function of what is known of its shard.
+//! Where a request goes: a function of what is known of its shard.
 
-use crate::cluster::ownership::{Entry, Owner};
+use crate::cluster::ownership::{Holder, ShardLocation};
 use crate::ids::{Epoch, Incarnation};
 
-/// See the module.
+/// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Route {
     /// To the shard on this node, which knows best whether it serves.
-    Here,
+    Local,
     /// To a peer.
     Peer {
-        /// Which life of it.
+        /// Its incarnation.
         to: Incarnation,
-        /// In which epoch it has the shard.
+        /// The epoch in which it owns the shard.
         epoch: Epoch,
     },
 }
 
-impl Way {
-    /// To whoever has the shard. A shard that nobody is known to have may have just been claimed here, and
-    /// else answers *moved*.
-    pub fn of(entry: Entry) -> Self {
-        match entry.owner {
-            Owner::Elsewhere(to) => Self::Peer {
+impl Route {
+    /// Returns the way to the holder of a shard. A shard without a known owner may have just been claimed
+    /// here; otherwise it answers *moved*.
+    pub fn of(location: ShardLocation) -> Self {
+        match location.holder {
+            Holder::Peer(to) => Self::Peer {
                 to,
-                epoch: entry.epoch,
+                epoch: location.epoch,
             },
-            Owner::Here | Owner::Nobody => Self::Here,
+            Holder::Local | Holder::Unowned => Self::Local,
         }
     }
 }
@@ -36,10 +36,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_peer_has_goes_over_a_link_and_in_the_epoch_in_which_it_has_it() {
+    fn a_request_goes_to_the_peer_that_holds_its_shard_and_to_this_node_otherwise() {
         let (to, epoch) = (Incarnation::new(7).unwrap(), Epoch::new(3));
-        let way = |owner| Way::of(Entry { epoch, owner });
-        assert_eq!(way(Owner::Elsewhere(to)), Way::Peer { to, epoch });
-        assert_eq!([way(Owner::Here), way(Owner::Nobody)], [Way::Here, Way::Here]);
+        let route = |holder| Route::of(ShardLocation { epoch, holder });
+        assert_eq!(route(Holder::Peer(to)), Route::Peer { to, epoch });
+        assert_eq!(
+            [route(Holder::Local), route(Holder::Unowned)],
+            [Route::Local, Route::Local]
+        );
     }
 }

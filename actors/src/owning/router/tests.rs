@@ -1,39 +1,46 @@
-//! The router over peers that answer as they are told to.
+//! The router over peers that answer by a script. Coupons are the sample kind.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
+use crate::coupon::change::{Change, ChangeRequest};
+use crate::coupon::issue::{IssueOutcome, IssueRequest};
 use crate::coupon::offer::Issuance;
-use crate::ids::{Fence, IssuanceId, NodeId, RequestKey, Sequence, UserId};
-use crate::owning::message::{Change, IssueOutcome};
+use crate::coupon::{Ask, CouponKind, Outcome};
+use crate::ids::{CouponId, Fence, IssuanceId, NodeId, RequestKey, Sequence, UserId};
 use crate::store::{NodeRow, NodeState};
 use crate::time::timestamp;
+
+type Router = super::Router<CouponKind>;
+type Request = super::Request<CouponKind>;
+type Answer = super::Answer<CouponKind>;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What a peer does with a request.
 #[derive(Debug, Clone, Copy)]
-enum Does {
+enum Reaction {
     SetBack(Setback),
     Replay,
-    /// It stands still.
+    /// It does not answer.
     Nothing,
 }
 
-/// Peers, each with what it does with one request after the other; the last one stays.
+/// Peers, each with its reactions to one request after the other; the last one repeats.
 #[derive(Default)]
 struct Peers {
-    script: Mutex<Vec<(u64, VecDeque<Does>)>>,
-    asked: Mutex<Vec<(u64, u64)>>,
+    script: Mutex<Vec<(u64, VecDeque<Reaction>)>>,
+    /// The peer and epoch of each request.
+    forwarded: Mutex<Vec<(u64, u64)>>,
     unanswered: Mutex<Vec<Request>>,
 }
 
 impl Peers {
-    fn with(script: impl IntoIterator<Item = (u64, Vec<Does>)>) -> Arc<Self> {
+    fn with(script: impl IntoIterator<Item = (u64, Vec<Reaction>)>) -> Arc<Self> {
         let script = script
             .into_iter()
-            .map(|(peer, does)| (peer, does.into()))
+            .map(|(peer, reactions)| (peer, reactions.into()))
             .collect();
         Arc::new(Self {
             script: Mutex::new(script),
@@ -41,48 +48,50 @@ impl Peers {
         })
     }
 
-    fn asked(&self) -> Vec<(u64, u64)> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn forwarded(&self) -> Vec<(u64, u64)> {
+        let forwarded = self.forwarded.lock().unwrap_or_else(PoisonError::into_inner);
+        forwarded.clone()
     }
-}
 
-impl Remote for Peers {
-    fn ask(&self, to: Incarnation, epoch: Epoch, coupon: CouponId, request: Request) {
-        self.asked.lock().unwrap().push((to.get(), epoch.get()));
-        let does = {
-            let mut script = self.script.lock().unwrap();
-            let does = &mut script.iter_mut().find(|(peer, _)| *peer == to.get()).unwrap().1;
-            if does.len() > 1 {
-                does.pop_front().unwrap()
-            } else {
-                does[0]
-            }
-        };
-        self.carry_out(does, coupon, request);
-    }
-}
-
-impl Peers {
-    fn carry_out(&self, does: Does, coupon: CouponId, request: Request) {
-        match (does, request) {
-            (Does::SetBack(setback), request) => request.set_back(setback),
-            (Does::Replay, Request::Issue(IssueRequest { user, key, .. }, reply)) => {
+    fn react(&self, reaction: Reaction, coupon: CouponId, request: Request) {
+        match (reaction, request.ask.clone()) {
+            (Reaction::SetBack(setback), _) => request.set_back(setback),
+            (Reaction::Replay, Ask::Issue(IssueRequest { user, key })) => {
                 let id = IssuanceId {
                     coupon,
                     sequence: Sequence::new(1),
                 };
-                reply.send(Ok(IssueOutcome::Replayed(Issuance {
+                let issuance = Issuance {
                     id,
                     user,
                     nth: 1,
                     key,
                     issued_at: timestamp(),
                     expires_at: None,
-                })));
+                };
+                request
+                    .reply
+                    .send(Ok(Outcome::Issue(IssueOutcome::Replayed(issuance))));
             }
-            (Does::Nothing, request) => self.unanswered.lock().unwrap().push(request),
-            (Does::Replay, Request::Change(..)) => panic!("nobody replays a change"),
+            (Reaction::Nothing, _) => self.unanswered.lock().unwrap().push(request),
+            (Reaction::Replay, Ask::Change(_)) => panic!("no peer replays a change"),
         }
+    }
+}
+
+impl Remote<CouponKind> for Peers {
+    fn forward(&self, to: Incarnation, epoch: Epoch, coupon: CouponId, request: Request) {
+        self.forwarded.lock().unwrap().push((to.get(), epoch.get()));
+        let reaction = {
+            let mut script = self.script.lock().unwrap();
+            let (_, reactions) = script.iter_mut().find(|(peer, _)| *peer == to.get()).unwrap();
+            if reactions.len() > 1 {
+                reactions.pop_front().unwrap()
+            } else {
+                reactions[0]
+            }
+        };
+        self.react(reaction, coupon, request);
     }
 }
 
@@ -97,7 +106,7 @@ fn coupon() -> CouponId {
     CouponId::new(1).unwrap()
 }
 
-/// A router of the incarnation 1, and what it knows: that the coupon's shard is 2's in epoch 5.
+/// Makes a router of incarnation 1, and what it knows: incarnation 2 owns the coupon's shard in epoch 5.
 fn router(peers: &Arc<Peers>) -> (Router, Ownership) {
     let ownership = Ownership::default();
     let me = Incarnation::new(1).unwrap();
@@ -113,33 +122,32 @@ fn router(peers: &Arc<Peers>) -> (Router, Ownership) {
     ownership.live_as(me);
     ownership.publish(me, &[node(1), node(2), node(3)], &[]);
     ownership.learn(coupon().shard(), fence(2, 5));
-    let (remote, lease) = (Arc::clone(peers) as Arc<dyn Remote>, Lease::default());
+    let (remote, lease) = (Arc::clone(peers) as Arc<dyn Remote<CouponKind>>, Lease::default());
     lease.set(me, time::moment() + 10 * LIMIT);
-    (
-        Router::new(
-            Arc::new([]),
-            ownership.clone(),
-            remote,
-            lease,
-            Admission::new(100),
-        ),
-        ownership,
-    )
+    let shards = Arc::new([]);
+    let router = Router::new(shards, ownership.clone(), remote, lease, Admission::new(100));
+    (router, ownership)
 }
 
-async fn issue(router: &Router, limit: Duration) -> IssueAnswer {
-    let (user, key) = (UserId::parse("alice").unwrap(), RequestKey::parse("key").unwrap());
+async fn issue(router: &Router, limit: Duration) -> Answer {
     let request = IssueRequest {
-        user,
-        key,
-        expires: time::moment() + limit,
+        user: UserId::parse("alice").unwrap(),
+        key: RequestKey::parse("key").unwrap(),
     };
-    router.issue(coupon(), request, Instant::now() + limit).await
+    let (expires, deadline) = (time::moment() + limit, Instant::now() + limit);
+    router.route(coupon(), request.into(), expires, deadline).await
+}
+
+fn is_replayed(answer: &Answer) -> bool {
+    matches!(answer, Ok(Outcome::Issue(IssueOutcome::Replayed(_))))
 }
 
 #[tokio::test]
 async fn a_request_waits_while_its_shard_moves_and_follows_it_to_its_next_owner() {
-    let peers = Peers::with([(2, vec![Does::SetBack(Setback::Moved)]), (3, vec![Does::Replay])]);
+    let peers = Peers::with([
+        (2, vec![Reaction::SetBack(Setback::Moved)]),
+        (3, vec![Reaction::Replay]),
+    ]);
     let (router, ownership) = router(&peers);
     let asking = tokio::spawn({
         let router = router.clone();
@@ -149,105 +157,111 @@ async fn a_request_waits_while_its_shard_moves_and_follows_it_to_its_next_owner(
         tokio::task::yield_now().await;
     }
     ownership.learn(coupon().shard(), fence(3, 6));
-    assert!(matches!(asking.await.unwrap(), Ok(IssueOutcome::Replayed(_))));
-    let asked = peers.asked();
-    assert_eq!((asked.first(), asked.last()), (Some(&(2, 5)), Some(&(3, 6))));
+    assert!(is_replayed(&asking.await.unwrap()));
+    let forwarded = peers.forwarded();
+    assert_eq!(
+        (forwarded.first(), forwarded.last()),
+        (Some(&(2, 5)), Some(&(3, 6)))
+    );
     assert_eq!((router.waiting(), router.admitted()), (0, 0));
 }
 
 #[tokio::test]
-async fn a_peer_that_stands_still_is_not_waited_for_once_its_shard_has_another_owner() {
-    let peers = Peers::with([(2, vec![Does::Nothing]), (3, vec![Does::Replay])]);
+async fn a_request_to_a_peer_that_does_not_answer_goes_to_the_shards_next_owner() {
+    let peers = Peers::with([(2, vec![Reaction::Nothing]), (3, vec![Reaction::Replay])]);
     let (router, ownership) = router(&peers);
     let asking = tokio::spawn(async move { issue(&router, LIMIT).await });
-    while peers.asked().is_empty() {
+    while peers.forwarded().is_empty() {
         tokio::task::yield_now().await;
     }
     ownership.learn(coupon().shard(), fence(3, 6));
     let answer = tokio::time::timeout(LIMIT / 2, asking)
         .await
-        .expect("it is asked for elsewhere")
+        .expect("it is sent to the next owner")
         .unwrap();
-    assert!(matches!(answer, Ok(IssueOutcome::Replayed(_))));
-    assert_eq!(peers.asked(), [(2, 5), (3, 6)]);
+    assert!(is_replayed(&answer));
+    assert_eq!(peers.forwarded(), [(2, 5), (3, 6)]);
 }
 
 #[tokio::test]
-async fn an_owner_that_raised_its_epoch_is_waited_for_as_before() {
-    let peers = Peers::with([(2, vec![Does::Nothing, Does::SetBack(Setback::Unknown)])]);
+async fn a_raised_epoch_of_the_same_owner_ends_no_wait() {
+    let peers = Peers::with([(2, vec![Reaction::Nothing, Reaction::SetBack(Setback::Unknown)])]);
     let (router, ownership) = router(&peers);
     let asking = tokio::spawn(async move { issue(&router, LIMIT).await });
-    while peers.asked().is_empty() {
+    while peers.forwarded().is_empty() {
         tokio::task::yield_now().await;
     }
     ownership.learn(coupon().shard(), fence(2, 6));
     tokio::time::sleep(2 * OVERDUE).await;
     let held = peers.unanswered.lock().unwrap().pop().unwrap();
-    peers.carry_out(Does::Replay, coupon(), held);
-    assert!(matches!(asking.await.unwrap(), Ok(IssueOutcome::Replayed(_))));
-    assert_eq!(peers.asked(), [(2, 5)], "asked once");
+    peers.react(Reaction::Replay, coupon(), held);
+    assert!(is_replayed(&asking.await.unwrap()));
+    assert_eq!(peers.forwarded(), [(2, 5)], "sent once");
 }
 
-/// How long a request that waits is not asked for at its shard's next owner.
-async fn from_news_to_answer() -> Duration {
-    let peers = Peers::with([(2, vec![Does::SetBack(Setback::Moved)]), (3, vec![Does::Replay])]);
+/// Returns how long a waiting request takes to be answered by its shard's next owner, once that is known.
+async fn answer_time_after_news() -> Duration {
+    let peers = Peers::with([
+        (2, vec![Reaction::SetBack(Setback::Moved)]),
+        (3, vec![Reaction::Replay]),
+    ]);
     let (router, ownership) = router(&peers);
     let asking = tokio::spawn({
         let router = router.clone();
         async move { issue(&router, LIMIT).await }
     });
-    // Until its pauses are the longest, and one begins.
-    while peers.asked().len() < 10 || router.waiting() == 0 {
+    // Until its pauses are the longest, and one has begun.
+    while peers.forwarded().len() < 10 || router.waiting() == 0 {
         tokio::task::yield_now().await;
     }
     let told_at = Instant::now();
     ownership.learn(coupon().shard(), fence(3, 6));
-    assert!(matches!(asking.await.unwrap(), Ok(IssueOutcome::Replayed(_))));
+    assert!(is_replayed(&asking.await.unwrap()));
     told_at.elapsed()
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_shard_goes_on_at_the_news_of_its_next_owner_and_not_after_its_pause() {
-    // Once is enough, on a machine that may be busy: without the news it is never that soon.
+async fn news_of_the_next_owner_end_the_pause_of_a_waiting_request() {
+    // Once is enough, as the machine may be busy: without the news it is never that soon.
     for _ in 0..20 {
-        if from_news_to_answer().await < Duration::from_millis(50) {
+        if answer_time_after_news().await < Duration::from_millis(50) {
             return;
         }
     }
-    panic!("the news wake nobody");
+    panic!("the news end no pause");
 }
 
 #[tokio::test]
-async fn whoever_may_have_been_decided_for_is_settled_by_an_owner_alone() {
+async fn only_an_owner_settles_a_request_that_may_have_been_decided() {
     let setbacks = [
         Setback::Unknown,
         Setback::Overloaded,
         Setback::StoreUnavailable,
         Setback::Moved,
     ]
-    .map(Does::SetBack);
-    let peers = Peers::with([(2, [&setbacks[..], &[Does::Replay]].concat())]);
-    assert!(matches!(
-        issue(&router(&peers).0, LIMIT).await,
-        Ok(IssueOutcome::Replayed(_))
-    ));
-    assert_eq!(peers.asked().len(), 5);
-    // Not settled in time, it stays unknown whatever came last.
+    .map(Reaction::SetBack);
+    let peers = Peers::with([(2, [&setbacks[..], &[Reaction::Replay]].concat())]);
+    assert!(is_replayed(&issue(&router(&peers).0, LIMIT).await));
+    assert_eq!(peers.forwarded().len(), 5);
+    // A request that is not settled in time stays unknown, whatever came last.
     for last in [
         Setback::Overloaded,
         Setback::StoreUnavailable,
         Setback::Moved,
         Setback::Expired,
     ] {
-        let peers = Peers::with([(2, vec![Does::SetBack(Setback::Unknown), Does::SetBack(last)])]);
+        let peers = Peers::with([(
+            2,
+            vec![Reaction::SetBack(Setback::Unknown), Reaction::SetBack(last)],
+        )]);
         assert_eq!(
             issue(&router(&peers).0, Duration::from_millis(300)).await,
             Err(Setback::Unknown),
             "{last:?}"
         );
     }
-    // And what nobody can have decided is said to be so.
-    let peers = Peers::with([(2, vec![Does::SetBack(Setback::Moved)])]);
+    // A request that cannot have been decided is not unknown.
+    let peers = Peers::with([(2, vec![Reaction::SetBack(Setback::Moved)])]);
     assert_eq!(
         issue(&router(&peers).0, Duration::from_millis(300)).await,
         Err(Setback::Moved)
@@ -255,37 +269,38 @@ async fn whoever_may_have_been_decided_for_is_settled_by_an_owner_alone() {
 }
 
 #[tokio::test]
-async fn a_change_that_may_have_been_made_is_not_asked_for_again() {
+async fn a_change_that_may_have_been_made_is_not_sent_again() {
     let peers = Peers::with([(
         2,
-        vec![Does::SetBack(Setback::Moved), Does::SetBack(Setback::Unknown)],
+        vec![
+            Reaction::SetBack(Setback::Moved),
+            Reaction::SetBack(Setback::Unknown),
+        ],
     )]);
     let request = ChangeRequest {
         change: Change::Pause,
         if_version: None,
-        expires: time::moment() + LIMIT,
     };
-    let answer = router(&peers)
-        .0
-        .change(coupon(), request, Instant::now() + LIMIT)
-        .await;
+    let (expires, deadline) = (time::moment() + LIMIT, Instant::now() + LIMIT);
+    let (router, _) = router(&peers);
+    let answer = router.route(coupon(), request.into(), expires, deadline).await;
     assert_eq!(answer, Err(Setback::Unknown));
-    assert_eq!(peers.asked().len(), 2);
+    assert_eq!(peers.forwarded().len(), 2);
 }
 
 #[tokio::test]
-async fn who_reads_no_rows_any_more_does_not_wait_for_a_shard_that_moves() {
-    let peers = Peers::with([(2, vec![Does::SetBack(Setback::Moved)])]);
+async fn a_node_without_a_lease_does_not_wait_for_a_shard_that_moves() {
+    let peers = Peers::with([(2, vec![Reaction::SetBack(Setback::Moved)])]);
     let (router, _) = router(&peers);
     router.lease.end();
     let begun = Instant::now();
     assert_eq!(issue(&router, LIMIT).await, Err(Setback::StoreUnavailable));
-    assert!(begun.elapsed() < LIMIT / 2, "told at once");
+    assert!(begun.elapsed() < LIMIT / 2, "answered at once");
 }
 
 #[tokio::test]
-async fn no_more_wait_for_a_shard_than_there_are_places() {
-    let peers = Peers::with([(2, vec![Does::SetBack(Setback::Moved)])]);
+async fn no_more_requests_wait_for_a_shard_than_there_are_places() {
+    let peers = Peers::with([(2, vec![Reaction::SetBack(Setback::Moved)])]);
     let router = Router {
         waiting: Admission::new(1),
         ..router(&peers).0

@@ -1,77 +1,94 @@
-//! A shard as others hold it, and what its actor shows them without being asked.
+//! The handle of a shard, and what its actor shares with all handles.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ractor::{Actor, ActorRef};
 use tokio::sync::oneshot;
 
-use crate::cluster::claim::Here;
+use crate::admission::NotAdmitted;
+use crate::cluster::claim::LocalState;
 use crate::critical;
-use crate::ids::{CouponId, Fence, Incarnation, ShardId};
-use crate::owning::admission::NotAdmitted;
-#[cfg(test)]
-use crate::owning::message::OwnerCommand;
-use crate::owning::message::{Request, Setback};
+use crate::ids::{Fence, Incarnation, ShardId};
+use crate::owning::kind::Kind;
 use crate::owning::owner::actor::OwnerHandle;
-use crate::owning::shard::lifecycle::EXPECTED_MAX;
-use crate::owning::shard::status::Standing;
-use crate::owning::shard::{ShardActor, ShardCommand, ShardSurroundings};
+#[cfg(test)]
+use crate::owning::request::OwnerCommand;
+use crate::owning::request::{Request, Setback};
+use crate::owning::shard::lifecycle::AHEAD_MAX;
+use crate::owning::shard::status::ServingStatus;
+use crate::owning::shard::{ShardActor, ShardCommand, ShardContext};
 
-/// A shard, as others hold it; cheap to clone.
+/// The handle of a shard; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ShardHandle {
-    actor: ActorRef<ShardCommand>,
-    shared: Arc<Shared>,
+pub struct ShardHandle<K: Kind> {
+    actor: ActorRef<ShardCommand<K>>,
+    shared: Arc<Shared<K>>,
 }
 
-/// What the shard's actor shows to the outside without being asked.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) owners: RwLock<HashMap<CouponId, OwnerHandle>>,
-    pub(super) standing: Standing,
-    /// Who said that it has loaded ahead what it was to, since that was announced; 0: nobody.
+/// What the shard's actor shares with its handles.
+#[derive(Debug)]
+pub(super) struct Shared<K: Kind> {
+    pub(super) owners: RwLock<HashMap<K::Id, OwnerHandle<K>>>,
+    pub(super) status: ServingStatus,
+    /// The incarnation that reported to have loaded ahead; 0 if none did since it was last asked to.
     loaded_ahead_by: AtomicU64,
-    /// The actor is told to end, and may.
+    /// True once the actor is meant to end.
     stopping: AtomicBool,
 }
 
-impl Shared {
-    pub(super) fn owner(&self, coupon: CouponId) -> Option<OwnerHandle> {
+impl<K: Kind> Default for Shared<K> {
+    fn default() -> Self {
+        Self {
+            owners: RwLock::default(),
+            status: ServingStatus::default(),
+            loaded_ahead_by: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        }
+    }
+}
+
+impl<K: Kind> Shared<K> {
+    pub(super) fn owner(&self, id: K::Id) -> Option<OwnerHandle<K>> {
         self.owners
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(&coupon)
+            .get(&id)
             .cloned()
     }
 
-    /// Puts a request into the mailbox of the coupon's owner; one that is not loaded takes nobody. Its handle
-    /// is not copied: every request of a crowd would count the same references up and down.
-    fn decide(&self, coupon: CouponId, request: Request) -> Result<(), (Request, NotAdmitted)> {
+    /// Puts a request into the mailbox of the id's owner, or gives it back; `Closed` if there is no owner.
+    /// The owner's handle is not cloned, as all requests would then contend for one reference count.
+    fn admit(&self, id: K::Id, request: Request<K>) -> Result<(), (Request<K>, NotAdmitted)> {
         match self
             .owners
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(&coupon)
+            .get(&id)
         {
-            Some(owner) => owner.decide(request),
+            Some(owner) => owner.admit(request),
             None => Err((request, NotAdmitted::Closed)),
         }
     }
 
-    pub(super) fn with_owners<T>(&self, change: impl FnOnce(&mut HashMap<CouponId, OwnerHandle>) -> T) -> T {
+    pub(super) fn with_owners<T>(&self, change: impl FnOnce(&mut HashMap<K::Id, OwnerHandle<K>>) -> T) -> T {
         change(&mut self.owners.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl ShardHandle {
-    /// Starts a shard that serves nothing yet.
-    pub async fn start(id: ShardId, surroundings: ShardSurroundings) -> Result<Self, ractor::SpawnErr> {
+impl<K: Kind> ShardHandle<K> {
+    /// Starts a shard that is not served yet.
+    ///
+    /// # Errors
+    ///
+    /// If its actor does not start.
+    pub async fn start(id: ShardId, context: ShardContext<K>) -> Result<Self, ractor::SpawnErr> {
         let shared = Arc::new(Shared::default());
-        let arguments = (id, surroundings, Arc::clone(&shared));
+        let arguments = (id, context, Arc::clone(&shared));
         let stopping = Arc::clone(&shared);
-        let (actor, task) = ShardActor::spawn(None, ShardActor, arguments).await?;
+        let (actor, task) = ShardActor::spawn(None, ShardActor(PhantomData), arguments).await?;
         tokio::spawn(async move {
             let _ = task.await;
             if !stopping.stopping.load(Ordering::Acquire) {
@@ -81,37 +98,37 @@ impl ShardHandle {
         Ok(Self { actor, shared })
     }
 
-    /// Brings a request to the coupon's owner, which is loaded if it is not there. The answer comes by the
-    /// request's own way back.
-    pub fn ask(&self, coupon: CouponId, request: Request) {
-        let request = match self.shared.decide(coupon, request) {
+    /// Delivers a request to the id's owner, which is loaded if necessary. The answer goes to the request's
+    /// reply.
+    pub fn deliver(&self, id: K::Id, request: Request<K>) {
+        let request = match self.shared.admit(id, request) {
             Ok(()) => return,
             Err((request, NotAdmitted::Full)) => return request.set_back(Setback::Overloaded),
             Err((request, NotAdmitted::Closed)) => request,
         };
-        if let Err(ractor::MessagingErr::SendErr(ShardCommand::Ask(_, request))) =
-            self.actor.cast(ShardCommand::Ask(coupon, request))
+        if let Err(ractor::MessagingErr::SendErr(ShardCommand::Deliver(_, request))) =
+            self.actor.cast(ShardCommand::Deliver(id, request))
         {
             request.set_back(Setback::Moved);
         }
     }
 
-    /// It was claimed for this node, under this fence.
+    /// Tells the shard that it was claimed for this node, under this fence.
     ///
-    /// That another handed it to us may also be heard of late, or twice: a fence that is not news changes
-    /// nothing.
+    /// A hand-off to this node may be reported late or twice. A fence that is not new changes nothing.
     pub fn claimed(&self, fence: Fence) {
-        self.turn(ShardCommand::Claimed(fence));
+        self.change(ShardCommand::Claimed(fence));
     }
 
-    /// Gives it to this node, or to nobody, if it is ours under this fence: stops admitting, stores
-    /// everything, stops its owners, names the next owner.
-    pub fn give_up(&self, from: Fence, to: Option<Incarnation>) {
-        self.turn(ShardCommand::GiveUp(from, to));
+    /// Hands the shard off to this incarnation, or releases it, if it is served here under this fence. It
+    /// admits no request, stores everything, stops its owners and names the next owner.
+    pub fn hand_off(&self, from: Fence, to: Option<Incarnation>) {
+        self.change(ShardCommand::HandOff(from, to));
     }
 
-    /// This node is about to hand it over: these coupons are loaded, as many as whoever gets it loads ahead.
-    pub fn announced(&self) -> Vec<CouponId> {
+    /// Returns the ids that the next owner of the shard should load ahead, at most [`AHEAD_MAX`], and forgets
+    /// which incarnation has loaded ahead.
+    pub fn ids_to_load_ahead(&self) -> Vec<K::Id> {
         self.shared.loaded_ahead_by.store(0, Ordering::Release);
         self.shared
             .owners
@@ -119,75 +136,76 @@ impl ShardHandle {
             .unwrap_or_else(PoisonError::into_inner)
             .keys()
             .copied()
-            .take(EXPECTED_MAX)
+            .take(AHEAD_MAX)
             .collect()
     }
 
-    /// This node has loaded ahead what was announced.
+    /// Notes that this incarnation has loaded ahead.
     pub fn was_loaded_ahead(&self, by: Incarnation) {
         self.shared.loaded_ahead_by.store(by.get(), Ordering::Release);
     }
 
-    /// Whether this node has, or there is nothing to load.
+    /// Returns true if this incarnation has loaded ahead, or there is nothing to load.
     pub fn is_loaded_ahead(&self, by: Incarnation) -> bool {
         self.shared.loaded_ahead_by.load(Ordering::Acquire) == by.get() || self.owners() == 0
     }
 
-    /// It is about to be handed to this node, by that one: loads these coupons ahead, the first so many, and
-    /// says so. Nothing is decided upon them before it came.
-    pub fn expect(&self, from: Incarnation, coupons: Vec<CouponId>) {
-        let _ = self.actor.cast(ShardCommand::Expect(from, coupons));
+    /// Loads these ids ahead, the first [`AHEAD_MAX`], and reports that to `from`, which is about to hand the
+    /// shard to this node. Nothing is decided from them before the shard has come.
+    pub fn load_ahead(&self, from: Incarnation, ids: Vec<K::Id>) {
+        let _ = self.actor.cast(ShardCommand::LoadAhead(from, ids));
     }
 
-    /// This node may not serve it any more.
+    /// Tells the shard that this node may not serve it any more.
     pub fn lost(&self) {
-        self.turn(ShardCommand::Lost);
+        self.change(ShardCommand::Lost);
     }
 
-    /// Sends what changes how it stands; until that was done, rows say nothing about it.
-    fn turn(&self, command: ShardCommand) {
-        self.shared.standing.begin_change();
+    /// Sends a command that changes the shard's stage. Until it was handled, the shard is not judged by its
+    /// row.
+    fn change(&self, command: ShardCommand<K>) {
+        self.shared.status.begin_change();
         if self.actor.cast(command).is_err() {
-            self.shared.standing.end_change();
+            self.shared.status.end_change();
         }
     }
 
-    /// Lets it unload owners that are idle.
+    /// Passivates owners that are idle.
     pub fn passivate(&self) {
         let _ = self.actor.cast(ShardCommand::Passivate);
     }
 
-    /// Lets it forget whom nobody waits for.
+    /// Drops requests whose callers do not wait any more.
     pub fn sweep(&self) {
         let _ = self.actor.cast(ShardCommand::Sweep);
     }
 
-    /// How often it has changed how it stands. Taken before rows are read, it tells [`Self::here`] whether
-    /// they may be older than what is so now.
+    /// Returns how often the shard's stage has changed. Taken before rows are read, it tells
+    /// [`Self::local_state`] whether they may be older than the stage.
     pub fn changes(&self) -> u64 {
-        self.shared.standing.changes()
+        self.shared.status.changes()
     }
 
-    /// How it stands, if that has not changed since there were so many `changes`.
-    pub fn here(&self, changes: u64) -> Here {
-        self.shared.standing.here(changes)
+    /// Returns the shard's state, if that has not changed since there were so many `changes`.
+    pub fn local_state(&self, changes: u64) -> LocalState {
+        self.shared.status.local_state(changes)
     }
 
-    /// Whether it is served here, or being given up.
+    /// Returns true if it is served here, or is being handed off from here.
     pub fn is_here(&self) -> bool {
-        self.shared.standing.is_here()
+        self.shared.status.is_here()
     }
 
-    /// Tells the coupon's owner something, if it is loaded.
+    /// Sends a command to the id's owner. False if it has none.
     #[cfg(test)]
-    pub(crate) fn tell_owner(&self, coupon: CouponId, command: OwnerCommand) -> bool {
+    pub(crate) fn tell_owner(&self, id: K::Id, command: OwnerCommand<K>) -> bool {
         self.shared
-            .owner(coupon)
-            .map(|owner| owner.tell(command))
+            .owner(id)
+            .map(|owner| owner.command(command))
             .is_some()
     }
 
-    /// How many owners are loaded.
+    /// Returns how many owners are active.
     pub fn owners(&self) -> usize {
         self.shared
             .owners
@@ -196,17 +214,19 @@ impl ShardHandle {
             .len()
     }
 
-    /// Stores everything, stops all owners, and gives the shard up. Without a limit of its own: the caller
+    /// Stores everything, stops all owners and releases the shard. It has no limit of its own: the caller
     /// sets one.
+    ///
+    /// Cancel safe: the shard drains all the same.
     pub async fn drain(&self) {
         let (done, is_done) = oneshot::channel();
         if self.actor.cast(ShardCommand::Drain(done)).is_ok() {
-            // An error means that the shard is gone, and so drained.
+            // An error means that the actor has ended, and so is drained.
             let _ = is_done.await;
         }
     }
 
-    /// Ends the actor. Whoever waits is told that the outcome is unknown.
+    /// Ends the actor. Waiting callers are told that the outcome is unknown.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.actor.stop(None);

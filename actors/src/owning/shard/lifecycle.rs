@@ -1,417 +1,286 @@
-//! The life of a shard as a state machine: claimed, served, raised, given up; and in it each coupon's owner:
-//! loading, active, stopping. `event → effects`.
+//! The life of a shard as a state machine: claimed, served, raised, handed off; and in it the owner of each
+//! id: loading, active, stopping. `event → effects`.
 //!
-//! Two rules. A coupon is loaded only under a fence of ours; what is loaded ahead is completed under one
-//! before anybody decides upon it. And where an owner stopped with anything unsettled, the epoch is raised,
-//! and that is committed, before the coupon is read again: whatever the stopped one still has under way is
-//! then void.
+//! Two rules. An id is loaded only under a committed fence of this node; what is loaded ahead is completed
+//! under one before anything is decided from it. And where an owner stopped with anything unsettled, the
+//! epoch is raised and committed before the id is loaded again: whatever the stopped owner still has under
+//! way is void then.
 //!
 //! ```text
 //! unserved ──claimed──► serving ◄──► raising
 //!     ▲                   │  ▲
-//!     │                give up └──── the epoch raised ── regaining
+//!     │               hand off └── the epoch raised ── reclaiming
 //!     │                   ▼                                 ▲
-//!     └─────given────── giving ◄── all stored ── giving up  │
-//!                         └────── not known to be given ────┘
+//!     │                closing                              │
+//!     │                   │ everything stored               │
+//!     │                   ▼                                 │
+//!     └─ handed off ─ handing off ───── outcome unknown ────┘
 //! ```
 
+mod event;
 mod moving;
 mod slot;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::ids::{CouponId, Epoch, Fence, Incarnation};
-use crate::owning::message::{Request, Setback};
-use crate::owning::shard::lifecycle::slot::{Expected, Loading, Seat};
+use crate::ids::{Epoch, Fence, Incarnation};
+use crate::owning::kind::Kind;
+use crate::owning::request::{Request, Setback};
+pub use crate::owning::shard::lifecycle::event::{Effect, Event, Load, Raise};
+use crate::owning::shard::lifecycle::slot::{Ahead, Loading, Slot};
 
-/// Most requests that wait for one owner to be loaded. As many as its mailbox takes, as they all go there.
+/// Most requests that wait for one owner to be loaded: as many as its mailbox takes, as they all go there.
 pub const WAITING_MAX: usize = crate::owning::owner::actor::OWNER_PLACES;
 
-/// Most coupons of a shard that are loaded ahead: a shard has some that are asked for at a time, and the rest
-/// is loaded when it is.
-pub const EXPECTED_MAX: usize = 64;
+/// Most ids of a shard that are loaded ahead. Few of a shard's ids are asked for at a time, and the rest is
+/// loaded when it is.
+pub const AHEAD_MAX: usize = 64;
 
-/// What happens to a shard.
-#[derive(Debug)]
-pub enum Event {
-    /// The shard was claimed for us.
-    Claimed(Fence),
-    /// We may not serve it any more: the lease is over, or another has it.
-    Lost,
-    /// A request that found no owner, or none that takes it.
-    Asked(CouponId, Request),
-    /// A request could not be put into its owner's mailbox, as that is closed.
-    Bounced(CouponId, Request),
-    /// Loading ended.
-    Loaded(CouponId, Load),
-    /// The owner stopped, having been of this epoch; `unsettled` if something it decided may yet be stored or
-    /// not.
-    Stopped {
-        /// Whose owner.
-        coupon: CouponId,
-        /// The highest epoch it wrote under.
-        epoch: Epoch,
-        /// Whether anything is unsettled.
-        unsettled: bool,
-    },
-    /// The owner panicked.
-    Panicked(CouponId),
-    /// The store refused a portion of this coupon under this epoch.
-    Fenced(Epoch),
-    /// Raising the epoch from a fence ended.
-    Raised {
-        /// The fence it was to be raised from: an answer about an earlier one says nothing about the present.
-        from: Fence,
-        /// How it ended.
-        raise: Raise,
-    },
-    /// Store everything, stop everybody, and then give the shard to another, or to nobody. It may be claimed
-    /// again.
-    GiveUp {
-        /// The fence under which it is ours: if it is served under another by now, nothing happens.
-        from: Fence,
-        /// Who is to own it in the next epoch; `None`: nobody.
-        to: Option<Incarnation>,
-    },
-    /// The attempt to give it up ended.
-    Given {
-        /// The fence under which it was ours.
-        from: Fence,
-        /// It surely is ours no more.
-        given: bool,
-    },
-    /// The shard is about to be handed to us: load these coupons ahead.
-    Expect(Vec<CouponId>),
-    /// Loading ahead ended; false: nothing was read.
-    Preloaded(CouponId, bool),
-    /// Forget requests that nobody waits for any more.
-    Sweep,
-    /// Store everything, stop everybody, for good.
-    Drain,
-}
-
-/// How loading ended.
+/// The stage that the shard is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Load {
-    /// The coupon was read.
-    Read,
-    /// There is no such coupon.
-    NoSuchCoupon,
-    /// The store did not answer, or what it holds makes no sense.
-    Failed,
-    /// The node has as many owners as it takes.
-    NoPlace,
-}
-
-/// How raising the epoch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Raise {
-    /// Ours, with this fence.
-    Ours(Fence),
-    /// Another's.
-    Lost,
-    /// Not known.
-    Failed,
-}
-
-/// What a shard wants done.
-#[derive(Debug)]
-pub enum Effect {
-    /// Read the coupon; the fence is committed.
-    Load(CouponId),
-    /// Read the coupon's issuances under no fence.
-    Preload(CouponId),
-    /// Keep what was just read ahead, until [`Self::LoadTail`] or [`Self::Forget`].
-    Keep(CouponId),
-    /// Say that nothing is being read ahead any more.
-    LoadedAhead,
-    /// Read the coupon itself, and what is missing to what was read ahead; the fence is committed. Ends as
-    /// [`Self::Load`] does.
-    LoadTail(CouponId),
-    /// Drop what was kept.
-    Forget(CouponId),
-    /// Make the owner of the coupon just read, under this fence. Whatever was read and is not activated by
-    /// the time the effects are carried out is dropped.
-    Activate(CouponId, Fence),
-    /// Put a request into the owner's mailbox.
-    Deliver(CouponId, Request),
-    /// Answer that there is no decision.
-    SetBack(Request, Setback),
-    /// Answer that there is no such coupon.
-    UnknownCoupon(Request),
-    /// Tell the owner its shard's new epoch.
-    Refence(CouponId, Epoch),
-    /// Tell the owner to stop at once.
-    Stop(CouponId),
-    /// Tell the owner to store all and stop.
-    Drain(CouponId),
-    /// Raise the epoch from this fence; after a pause, if so said.
-    Raise {
-        /// The present one.
-        from: Fence,
-        /// Whether the last attempt failed.
-        pause: bool,
-    },
-    /// All owners are gone after [`Event::GiveUp`]: name the next owner by compare-and-set.
-    Give {
-        /// The fence under which it is ours.
-        from: Fence,
-        /// Who is to own it in the next epoch; `None`: nobody.
-        to: Option<Incarnation>,
-    },
-    /// All owners are gone after [`Event::Drain`]; the fence is free to be released, if there is one.
-    Drained(Option<Fence>),
-}
-
-/// Whether and how the shard is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum ShardStage {
     Unserved,
     Serving(Fence),
     Raising(Fence),
-    /// Owners store what they decided, and stop; nobody is admitted.
-    GivingUp {
+    /// Owners store what they decided, and stop. No request is admitted.
+    Closing {
         from: Fence,
         to: Option<Incarnation>,
     },
     /// The compare-and-set is under way.
-    Giving(Fence),
-    /// It was not heard of: it may yet be done. The epoch is raised, which makes it void, or shows that it
-    /// was done.
-    Regaining(Fence),
+    HandingOff(Fence),
+    /// The outcome of the compare-and-set is unknown. Raising the epoch makes it void, or shows that it was
+    /// done.
+    Reclaiming(Fence),
     Draining(Option<Fence>),
     /// For good: the node is stopping.
     Drained,
 }
 
-/// How a shard stands, for those outside.
+/// The stage of a shard as the rest of the node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
+pub enum ServingState {
     /// Not served.
     Unserved,
     /// Served under this epoch.
     Serving(Epoch),
-    /// Being given up.
+    /// Being handed off or released.
     Moving,
-    /// Given up for good.
+    /// Not served again.
     Drained,
 }
 
 /// The state machine; see the module.
 #[derive(Debug)]
-pub struct Life {
-    standing: Standing,
-    /// The last fence of ours that was heard of: one that is not newer was given up since, and is heard of
-    /// late.
+pub struct ShardLifecycle<K: Kind> {
+    stage: ShardStage,
+    /// The last fence of this node that was reported. A fence that is not newer was given up since, and is
+    /// reported late.
     last: Option<Fence>,
     /// In order, so that the same events have the same effects.
-    seats: BTreeMap<CouponId, Seat>,
+    slots: BTreeMap<K::Id, Slot<K>>,
 }
 
-impl Default for Life {
+impl<K: Kind> Default for ShardLifecycle<K> {
     fn default() -> Self {
         Self {
-            standing: Standing::Unserved,
+            stage: ShardStage::Unserved,
             last: None,
-            seats: BTreeMap::new(),
+            slots: BTreeMap::new(),
         }
     }
 }
 
-impl Life {
-    /// The fence under which it is served.
+impl<K: Kind> ShardLifecycle<K> {
+    /// Returns the fence under which it is served.
     pub fn fence(&self) -> Option<Fence> {
-        match self.standing {
-            Standing::Serving(fence) | Standing::Raising(fence) => Some(fence),
-            Standing::Unserved
-            | Standing::GivingUp { .. }
-            | Standing::Giving(_)
-            | Standing::Regaining(_)
-            | Standing::Draining(_)
-            | Standing::Drained => None,
+        match self.stage {
+            ShardStage::Serving(fence) | ShardStage::Raising(fence) => Some(fence),
+            ShardStage::Unserved
+            | ShardStage::Closing { .. }
+            | ShardStage::HandingOff(_)
+            | ShardStage::Reclaiming(_)
+            | ShardStage::Draining(_)
+            | ShardStage::Drained => None,
         }
     }
 
-    /// How it stands.
-    pub fn shown(&self) -> Shown {
-        match self.standing {
-            Standing::Unserved => Shown::Unserved,
-            Standing::Serving(fence) | Standing::Raising(fence) => Shown::Serving(fence.epoch),
-            Standing::GivingUp { .. }
-            | Standing::Giving(_)
-            | Standing::Regaining(_)
-            | Standing::Draining(_) => Shown::Moving,
-            Standing::Drained => Shown::Drained,
+    /// Returns its stage for the rest of the node.
+    pub fn serving(&self) -> ServingState {
+        match self.stage {
+            ShardStage::Unserved => ServingState::Unserved,
+            ShardStage::Serving(fence) | ShardStage::Raising(fence) => ServingState::Serving(fence.epoch),
+            ShardStage::Closing { .. }
+            | ShardStage::HandingOff(_)
+            | ShardStage::Reclaiming(_)
+            | ShardStage::Draining(_) => ServingState::Moving,
+            ShardStage::Drained => ServingState::Drained,
         }
     }
 
-    /// Coupons whose owner is active.
-    pub fn active(&self) -> impl Iterator<Item = CouponId> {
-        self.seats
+    /// Returns the ids whose owner is active.
+    pub fn active(&self) -> impl Iterator<Item = K::Id> {
+        self.slots
             .iter()
-            .filter(|(_, seat)| matches!(seat, Seat::Active))
-            .map(|(coupon, _)| *coupon)
+            .filter(|(_, slot)| matches!(slot, Slot::Active))
+            .map(|(id, _)| *id)
     }
 
     /// Takes an event.
-    pub fn handle(&mut self, event: Event, effects: &mut Vec<Effect>) {
+    pub fn handle(&mut self, event: Event<K>, effects: &mut Vec<Effect<K>>) {
         match event {
             Event::Claimed(fence) => self.claimed(fence, effects),
             Event::Lost => self.lost(effects),
-            Event::Asked(coupon, request) => self.asked(coupon, request, effects),
-            Event::Bounced(coupon, request) => {
-                if matches!(self.seats.get(&coupon), Some(Seat::Active)) {
-                    self.seats.insert(coupon, Seat::Stopping(VecDeque::new()));
+            Event::Asked(id, request) => self.asked(id, request, effects),
+            Event::Bounced(id, request) => {
+                if matches!(self.slots.get(&id), Some(Slot::Active)) {
+                    self.slots.insert(id, Slot::Stopping(VecDeque::new()));
                 }
-                self.asked(coupon, request, effects);
+                self.asked(id, request, effects);
             }
-            Event::Loaded(coupon, load) => self.loaded(coupon, load, effects),
-            Event::Stopped {
-                coupon,
-                epoch,
-                unsettled,
-            } => {
+            Event::Loaded(id, load) => self.loaded(id, load, effects),
+            Event::Stopped { id, epoch, unsettled } => {
                 let void_already = self.fence().is_some_and(|fence| fence.epoch > epoch);
-                self.gone(coupon, unsettled && !void_already, effects);
+                self.gone(id, unsettled && !void_already, effects);
             }
-            Event::Panicked(coupon) => self.gone(coupon, true, effects),
+            Event::Panicked(id) => self.gone(id, true, effects),
             Event::Fenced(epoch) => {
-                // While a raise is under way the owner was fenced by ourselves, and is told the new epoch
-                // after it.
-                if self.standing_is_serving_at(epoch) {
+                // While a raise is under way, it is the raise that fenced the owner. The owner is told the
+                // new epoch after it.
+                if self.stage_is_serving_at(epoch) {
                     self.lost(effects);
                 }
             }
             Event::Raised { from, raise } => self.raised(from, raise, effects),
-            Event::GiveUp { from, to } => self.give_up(from, to, effects),
-            Event::Given { from, given } => self.given(from, given, effects),
-            Event::Expect(coupons) => {
-                self.expect(coupons, effects);
-                self.say_if_loaded_ahead(effects);
+            Event::HandOff { from, to } => self.hand_off(from, to, effects),
+            Event::HandedOff { from, done } => self.handed_off(from, done, effects),
+            Event::LoadAhead(ids) => {
+                self.load_ahead(ids, effects);
+                self.report_loaded_ahead(effects);
             }
-            Event::Preloaded(coupon, read) => {
-                self.preloaded(coupon, read, effects);
-                self.say_if_loaded_ahead(effects);
+            Event::LoadedAhead(id, read) => {
+                self.loaded_ahead(id, read, effects);
+                self.report_loaded_ahead(effects);
             }
             Event::Sweep => self.sweep(effects),
             Event::Drain => self.drain(effects),
         }
-        if let Standing::GivingUp { from, to } = self.standing
-            && self.seats.is_empty()
+        if let ShardStage::Closing { from, to } = self.stage
+            && self.slots.is_empty()
         {
-            self.standing = Standing::Giving(from);
-            effects.push(Effect::Give { from, to });
+            self.stage = ShardStage::HandingOff(from);
+            effects.push(Effect::HandOff { from, to });
         }
-        if let Standing::Draining(fence) = self.standing
-            && self.seats.is_empty()
+        if let ShardStage::Draining(fence) = self.stage
+            && self.slots.is_empty()
         {
-            self.standing = Standing::Drained;
+            self.stage = ShardStage::Drained;
             effects.push(Effect::Drained(fence));
         }
     }
 
-    /// Whether a later fence of the same incarnation was heard of.
+    /// Returns true if a later fence of the same incarnation was reported.
     fn is_known_beyond(&self, fence: Fence) -> bool {
         self.last
             .is_some_and(|last| last.owner == fence.owner && last.epoch > fence.epoch)
     }
 
-    fn standing_is_serving_at(&self, epoch: Epoch) -> bool {
-        matches!(self.standing, Standing::Serving(fence) if fence.epoch == epoch)
+    fn stage_is_serving_at(&self, epoch: Epoch) -> bool {
+        matches!(self.stage, ShardStage::Serving(fence) if fence.epoch == epoch)
     }
 
-    fn claimed(&mut self, fence: Fence, effects: &mut Vec<Effect>) {
+    fn claimed(&mut self, fence: Fence, effects: &mut Vec<Effect<K>>) {
         let is_news = self.last != Some(fence) && !self.is_known_beyond(fence);
-        if is_news && !matches!(self.standing, Standing::Draining(_) | Standing::Drained) {
+        if is_news && !matches!(self.stage, ShardStage::Draining(_) | ShardStage::Drained) {
             self.serve(fence, effects);
         }
     }
 
-    /// Serves under a fence that was just committed: those who are active take it, those who wait for it are
-    /// read.
-    fn serve(&mut self, fence: Fence, effects: &mut Vec<Effect>) {
-        self.standing = Standing::Serving(fence);
+    /// Serves under a fence that was just committed: active owners take it, and the ids that wait for it are
+    /// loaded.
+    fn serve(&mut self, fence: Fence, effects: &mut Vec<Effect<K>>) {
+        self.stage = ShardStage::Serving(fence);
         self.last = Some(fence);
-        effects.extend(self.active().map(|coupon| Effect::Refence(coupon, fence.epoch)));
-        self.seats.retain(|coupon, seat| match seat {
-            Seat::AwaitingRaise(requests) if requests.is_empty() => false,
-            Seat::AwaitingRaise(requests) => {
-                effects.push(Effect::Load(*coupon));
-                *seat = Loading::of(fence, std::mem::take(requests));
+        effects.extend(self.active().map(|id| Effect::Refence(id, fence.epoch)));
+        self.slots.retain(|id, slot| match slot {
+            Slot::AwaitingRaise(requests) if requests.is_empty() => false,
+            Slot::AwaitingRaise(requests) => {
+                effects.push(Effect::Load(*id));
+                *slot = Loading::of(fence, std::mem::take(requests));
                 true
             }
-            // It was asked for where the shard was before, so its owner is made without being asked for here.
-            Seat::Expected(Expected { read: true, .. }) => {
-                effects.push(Effect::LoadTail(*coupon));
-                *seat = Loading::of(fence, VecDeque::new());
+            // It was asked for where the shard was before, so its owner is made before the first request
+            // here.
+            Slot::Ahead(Ahead { read: true, .. }) => {
+                effects.push(Effect::LoadRest(*id));
+                *slot = Loading::of(fence, VecDeque::new());
                 true
             }
-            Seat::Expected(_) | Seat::Loading(_) | Seat::Active | Seat::Stopping(_) => true,
+            Slot::Ahead(_) | Slot::Loading(_) | Slot::Active | Slot::Stopping(_) => true,
         });
     }
 
-    fn lost(&mut self, effects: &mut Vec<Effect>) {
-        self.standing = match self.standing {
-            Standing::Draining(_) => Standing::Draining(None),
-            Standing::Drained => Standing::Drained,
-            Standing::Unserved
-            | Standing::Serving(_)
-            | Standing::Raising(_)
-            | Standing::GivingUp { .. }
-            | Standing::Giving(_)
-            | Standing::Regaining(_) => Standing::Unserved,
+    fn lost(&mut self, effects: &mut Vec<Effect<K>>) {
+        self.stage = match self.stage {
+            ShardStage::Draining(_) => ShardStage::Draining(None),
+            ShardStage::Drained => ShardStage::Drained,
+            ShardStage::Unserved
+            | ShardStage::Serving(_)
+            | ShardStage::Raising(_)
+            | ShardStage::Closing { .. }
+            | ShardStage::HandingOff(_)
+            | ShardStage::Reclaiming(_) => ShardStage::Unserved,
         };
         self.clear(effects, Effect::Stop);
     }
 
-    fn sweep(&mut self, effects: &mut Vec<Effect>) {
+    fn sweep(&mut self, effects: &mut Vec<Effect<K>>) {
         let is_served = self.fence().is_some();
-        self.seats.retain(|coupon, seat| {
-            let stays = seat.sweep(is_served);
+        self.slots.retain(|id, slot| {
+            let stays = slot.sweep(is_served);
             if !stays {
-                effects.push(Effect::Forget(*coupon));
+                effects.push(Effect::Forget(*id));
             }
             stays
         });
     }
 
-    fn drain(&mut self, effects: &mut Vec<Effect>) {
-        self.standing = match self.standing {
-            // Ours still, but with a raise under way the epoch is not known: it is left to whoever claims
-            // next. So is what is being given.
-            Standing::Unserved
-            | Standing::Raising(_)
-            | Standing::Giving(_)
-            | Standing::Regaining(_)
-            | Standing::Drained => Standing::Draining(None),
-            Standing::Serving(fence) | Standing::GivingUp { from: fence, .. } => {
-                Standing::Draining(Some(fence))
+    fn drain(&mut self, effects: &mut Vec<Effect<K>>) {
+        self.stage = match self.stage {
+            // With a raise or a hand-off under way the epoch is not known: the row is left to the next claim.
+            ShardStage::Unserved
+            | ShardStage::Raising(_)
+            | ShardStage::HandingOff(_)
+            | ShardStage::Reclaiming(_)
+            | ShardStage::Drained => ShardStage::Draining(None),
+            ShardStage::Serving(fence) | ShardStage::Closing { from: fence, .. } => {
+                ShardStage::Draining(Some(fence))
             }
-            Standing::Draining(fence) => Standing::Draining(fence),
+            ShardStage::Draining(fence) => ShardStage::Draining(fence),
         };
         self.clear(effects, Effect::Drain);
     }
 
-    /// Sends everybody away who waits, and every active owner what ends it.
-    fn clear(&mut self, effects: &mut Vec<Effect>, end: fn(CouponId) -> Effect) {
+    /// Sets back all waiting requests, and tells every active owner to end.
+    fn clear(&mut self, effects: &mut Vec<Effect<K>>, end: fn(K::Id) -> Effect<K>) {
         let mut away = Vec::new();
-        self.seats.retain(|coupon, seat| {
-            away.extend(seat.waiting().map(std::mem::take).unwrap_or_default());
-            match seat {
-                Seat::Active => {
-                    effects.push(end(*coupon));
-                    *seat = Seat::Stopping(VecDeque::new());
+        self.slots.retain(|id, slot| {
+            away.extend(slot.waiting().map(std::mem::take).unwrap_or_default());
+            match slot {
+                Slot::Active => {
+                    effects.push(end(*id));
+                    *slot = Slot::Stopping(VecDeque::new());
                     true
                 }
-                // Whoever asks from now on was not there when the read began.
-                Seat::Loading(loading) => {
+                // Requests from now on were not there when the read began.
+                Slot::Loading(loading) => {
                     loading.before = 0;
                     true
                 }
-                Seat::Stopping(_) => true,
-                Seat::AwaitingRaise(_) => false,
-                Seat::Expected(_) => {
-                    effects.push(Effect::Forget(*coupon));
+                Slot::Stopping(_) => true,
+                Slot::AwaitingRaise(_) => false,
+                Slot::Ahead(_) => {
+                    effects.push(Effect::Forget(*id));
                     false
                 }
             }
@@ -422,23 +291,24 @@ impl Life {
         );
     }
 
-    fn asked(&mut self, coupon: CouponId, request: Request, effects: &mut Vec<Effect>) {
+    fn asked(&mut self, id: K::Id, request: Request<K>, effects: &mut Vec<Effect<K>>) {
         let Some(present) = self.fence() else {
             effects.push(Effect::SetBack(request, Setback::Moved));
             return;
         };
-        match self.seats.get_mut(&coupon) {
-            Some(Seat::Active) => effects.push(Effect::Deliver(coupon, request)),
-            // One that was not read ahead in time is read now: nobody waits behind what nobody asks for.
-            None | Some(Seat::Expected(_)) => {
-                self.seats
-                    .insert(coupon, Loading::of(present, VecDeque::from([request])));
-                effects.push(Effect::Load(coupon));
+        match self.slots.get_mut(&id) {
+            Some(Slot::Active) => effects.push(Effect::Deliver(id, request)),
+            // What was not loaded ahead in time is loaded now, and does not queue behind ids without
+            // requests.
+            None | Some(Slot::Ahead(_)) => {
+                self.slots
+                    .insert(id, Loading::of(present, VecDeque::from([request])));
+                effects.push(Effect::Load(id));
             }
             Some(
-                Seat::Loading(Loading { requests, .. })
-                | Seat::Stopping(requests)
-                | Seat::AwaitingRaise(requests),
+                Slot::Loading(Loading { requests, .. })
+                | Slot::Stopping(requests)
+                | Slot::AwaitingRaise(requests),
             ) => match requests.len() < WAITING_MAX {
                 true => requests.push_back(request),
                 false => effects.push(Effect::SetBack(request, Setback::Overloaded)),
@@ -446,37 +316,29 @@ impl Life {
         }
     }
 
-    fn loaded(&mut self, coupon: CouponId, load: Load, effects: &mut Vec<Effect>) {
-        if !matches!(self.seats.get(&coupon), Some(Seat::Loading(_))) {
+    fn loaded(&mut self, id: K::Id, load: Load, effects: &mut Vec<Effect<K>>) {
+        if !matches!(self.slots.get(&id), Some(Slot::Loading(_))) {
             return;
         }
-        let Some(Seat::Loading(Loading {
+        let Some(Slot::Loading(Loading {
             under,
             mut requests,
             before,
-        })) = self.seats.remove(&coupon)
+        })) = self.slots.remove(&id)
         else {
             return;
         };
         match (load, self.fence()) {
             (Load::Read, Some(present)) if present == under => {
-                self.seats.insert(coupon, Seat::Active);
-                effects.push(Effect::Activate(coupon, present));
-                effects.extend(
-                    requests
-                        .into_iter()
-                        .map(|request| Effect::Deliver(coupon, request)),
-                );
+                self.slots.insert(id, Slot::Active);
+                effects.push(Effect::Activate(id, present));
+                effects.extend(requests.into_iter().map(|request| Effect::Deliver(id, request)));
                 return;
             }
-            // It was read under a fence that is not ours any more: others may have written since.
+            // It was read under an earlier fence: another node may have written since.
             (Load::Read, Some(_)) => {}
-            (Load::NoSuchCoupon, _) => {
-                effects.extend(
-                    requests
-                        .drain(..before.min(requests.len()))
-                        .map(Effect::UnknownCoupon),
-                );
+            (Load::Absent, _) => {
+                effects.extend(requests.drain(..before.min(requests.len())).map(Effect::Absent));
             }
             (Load::Failed, _) => effects.extend(
                 requests
@@ -492,8 +354,8 @@ impl Life {
         }
         match self.fence() {
             Some(present) if !requests.is_empty() => {
-                self.seats.insert(coupon, Loading::of(present, requests));
-                effects.push(Effect::Load(coupon));
+                self.slots.insert(id, Loading::of(present, requests));
+                effects.push(Effect::Load(id));
             }
             _ => effects.extend(
                 requests
@@ -503,41 +365,41 @@ impl Life {
         }
     }
 
-    fn gone(&mut self, coupon: CouponId, unsettled: bool, effects: &mut Vec<Effect>) {
-        let requests = match self.seats.remove(&coupon) {
-            Some(Seat::Stopping(requests)) => requests,
-            Some(Seat::Active) => VecDeque::new(),
-            // It stopped before, and was noticed twice.
+    fn gone(&mut self, id: K::Id, unsettled: bool, effects: &mut Vec<Effect<K>>) {
+        let requests = match self.slots.remove(&id) {
+            Some(Slot::Stopping(requests)) => requests,
+            Some(Slot::Active) => VecDeque::new(),
+            // It stopped before, and was reported twice.
             Some(other) => {
-                self.seats.insert(coupon, other);
+                self.slots.insert(id, other);
                 return;
             }
             None => return,
         };
-        match self.standing {
-            Standing::Serving(fence) if unsettled => {
-                self.standing = Standing::Raising(fence);
-                self.seats.insert(coupon, Seat::AwaitingRaise(requests));
+        match self.stage {
+            ShardStage::Serving(fence) if unsettled => {
+                self.stage = ShardStage::Raising(fence);
+                self.slots.insert(id, Slot::AwaitingRaise(requests));
                 effects.push(Effect::Raise {
                     from: fence,
                     pause: false,
                 });
             }
-            Standing::Raising(_) if unsettled => {
+            ShardStage::Raising(_) if unsettled => {
                 // Its portions carry the epoch that the raise under way makes void.
-                self.seats.insert(coupon, Seat::AwaitingRaise(requests));
+                self.slots.insert(id, Slot::AwaitingRaise(requests));
             }
-            Standing::Serving(fence) | Standing::Raising(fence) if !requests.is_empty() => {
-                self.seats.insert(coupon, Loading::of(fence, requests));
-                effects.push(Effect::Load(coupon));
+            ShardStage::Serving(fence) | ShardStage::Raising(fence) if !requests.is_empty() => {
+                self.slots.insert(id, Loading::of(fence, requests));
+                effects.push(Effect::Load(id));
             }
-            Standing::Serving(_) | Standing::Raising(_) => {}
-            Standing::Unserved
-            | Standing::GivingUp { .. }
-            | Standing::Giving(_)
-            | Standing::Regaining(_)
-            | Standing::Draining(_)
-            | Standing::Drained => {
+            ShardStage::Serving(_) | ShardStage::Raising(_) => {}
+            ShardStage::Unserved
+            | ShardStage::Closing { .. }
+            | ShardStage::HandingOff(_)
+            | ShardStage::Reclaiming(_)
+            | ShardStage::Draining(_)
+            | ShardStage::Drained => {
                 effects.extend(
                     requests
                         .into_iter()
@@ -547,8 +409,8 @@ impl Life {
         }
     }
 
-    fn raised(&mut self, from: Fence, raise: Raise, effects: &mut Vec<Effect>) {
-        if self.standing != Standing::Raising(from) && self.standing != Standing::Regaining(from) {
+    fn raised(&mut self, from: Fence, raise: Raise, effects: &mut Vec<Effect<K>>) {
+        if self.stage != ShardStage::Raising(from) && self.stage != ShardStage::Reclaiming(from) {
             return;
         }
         match raise {

@@ -1,156 +1,129 @@
-//! Reading a coupon from the store into a ledger: whole, or its issuances ahead and the rest when its shard
-//! is ours.
+//! Loading an owner's state from the store: whole, or its rows ahead of the shard and the rest once the shard
+//! is owned here.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-use crate::coupon::issued::{Issued, OutOfLine};
-use crate::coupon::ledger::Ledger;
-use crate::coupon::offer::Coupon;
-use crate::coupon::tail::Tail;
-use crate::ids::{CouponId, Sequence};
+use crate::admission::{Admission, Permit};
 use crate::metrics::handles;
-use crate::owning::admission::{Admission, Permit};
+use crate::owning::kind::Kind;
 use crate::owning::shard::lifecycle::Load;
-use crate::store::{LoadedIssuance, Result, Store, StoreError};
+use crate::store::{Loaded, Result, Store};
 
-/// How reading ended.
+/// How loading ended.
 #[derive(Debug)]
-pub enum Loaded {
-    /// With what an owner is made of.
-    Read(Readied),
-    /// There is no such coupon.
-    NoSuchCoupon,
-    /// The store did not answer, or what it holds makes no sense; said in the log.
+pub enum LoadResult<K: Kind> {
+    /// Everything that an owner is made of was read.
+    Read(OwnerParts<K>),
+    /// It does not exist.
+    Absent,
+    /// The store did not answer, or what it holds cannot be read; the log says which.
     Failed,
-    /// The node has as many owners as it takes.
+    /// The node has as many owners as it may have.
     NoPlace,
 }
 
 /// What an owner is made of.
 #[derive(Debug)]
-pub struct Readied {
-    /// The coupon and its issuances.
-    pub ledger: Box<Ledger>,
-    /// A place among the owners of the node.
+pub struct OwnerParts<K: Kind> {
+    /// What it decides from.
+    pub state: Box<K::State>,
+    /// Its place among the owners of the node.
     pub place: Permit,
 }
 
-/// Issuances that were read under no fence; see [`Tail`].
+/// Rows that were read under no fence. Rows are only added and never changed, so they are the beginning of what
+/// is stored, and only the rest is missing.
 #[derive(Debug)]
-pub struct Ahead {
-    issued: Issued,
-    place: Permit,
+pub struct AheadRows<K: Kind> {
+    /// The rows.
+    pub rows: K::Rows,
+    /// The place of the owner that will be made of them.
+    pub place: Permit,
 }
 
-impl Loaded {
-    /// The event for the shard's life, and beside it what was read.
-    pub(super) fn split(self) -> (Load, Option<Readied>) {
+impl<K: Kind> LoadResult<K> {
+    /// Returns the event for the shard, and what was read.
+    pub(super) fn split(self) -> (Load, Option<OwnerParts<K>>) {
         match self {
-            Self::Read(readied) => (Load::Read, Some(readied)),
-            Self::NoSuchCoupon => (Load::NoSuchCoupon, None),
+            Self::Read(parts) => (Load::Read, Some(parts)),
+            Self::Absent => (Load::Absent, None),
             Self::Failed => (Load::Failed, None),
             Self::NoPlace => (Load::NoPlace, None),
         }
     }
 }
 
-/// Reads a coupon, once one of `loads` is free, if the node has a place for one more owner.
-pub(super) async fn load(
-    store: Arc<dyn Store>,
+/// Loads an owner's state once one of `loads` is free: whole, or what is missing to the rows loaded ahead. Only
+/// after the fence is committed.
+pub(super) async fn load<K: Kind>(
+    store: Arc<dyn Store<K>>,
     loads: &Semaphore,
     places: &Admission,
-    coupon: CouponId,
-) -> Loaded {
+    id: K::Id,
+    ahead: Option<AheadRows<K>>,
+) -> LoadResult<K> {
     let Ok(_free) = loads.acquire().await else {
-        return Loaded::Failed;
+        return LoadResult::Failed;
     };
-    let Ok(place) = places.admit() else {
-        return Loaded::NoPlace;
+    let (place, rows) = match ahead {
+        Some(AheadRows { rows, place }) => (place, Some(rows)),
+        None => match places.admit() {
+            Ok(place) => (place, None),
+            Err(_full) => return LoadResult::NoPlace,
+        },
     };
-    let begun = Instant::now();
-    let read = whole(store.as_ref(), coupon).await;
-    ended(coupon, read, place, begun)
+    let started = Instant::now();
+    let loaded = match store.load(id, rows).await {
+        Ok(Loaded::WentBackwards) => {
+            tracing::error!(%id, "the database went back behind what was loaded ahead; loading everything");
+            store.load(id, None).await
+        }
+        other => other,
+    };
+    finish(id, loaded, place, started)
 }
 
-/// Reads a coupon's issuances ahead of its shard, once one of `loads` is free. `None` where that does not
-/// work: it is read whole when it is asked for.
-pub(super) async fn preload(
-    store: Arc<dyn Store>,
+/// Loads rows ahead of their shard once one of `loads` is free. `None` if that does not work: they are read
+/// when they are asked for.
+pub(super) async fn load_ahead<K: Kind>(
+    store: Arc<dyn Store<K>>,
     loads: &Semaphore,
     places: &Admission,
-    coupon: CouponId,
-) -> Option<Ahead> {
+    id: K::Id,
+) -> Option<AheadRows<K>> {
     let _free = loads.acquire().await.ok()?;
     let place = places.admit().ok()?;
-    match whole(store.as_ref(), coupon).await {
-        Ok(read) => read.map(|(_, issued)| Ahead { issued, place }),
+    match store.load(id, None).await {
+        Ok(Loaded::Read(_, rows)) => Some(AheadRows { rows, place }),
+        Ok(Loaded::Absent | Loaded::WentBackwards) => None,
         Err(error) => {
-            tracing::warn!(%coupon, %error, "a coupon was not loaded ahead");
+            tracing::warn!(%id, %error, "loading ahead failed");
             None
         }
     }
 }
 
-/// Reads the coupon itself, and the issuances that are missing to those read ahead. Only once the fence is
-/// committed.
-pub(super) async fn load_tail(
-    store: Arc<dyn Store>,
-    loads: &Semaphore,
-    coupon: CouponId,
-    ahead: Ahead,
-) -> Loaded {
-    let Ok(_free) = loads.acquire().await else {
-        return Loaded::Failed;
-    };
-    let (begun, Ahead { issued, place }) = (Instant::now(), ahead);
-    let mut tail = Tail::of(issued);
-    let found = store
-        .load(coupon, tail.after(), &mut |issuance| {
-            tail.take(&issuance).map_err(|error| unreadable(coupon, &error))
-        })
-        .await;
-    let read = match (found, tail.complete()) {
-        (Ok(Some(row)), Some(issued)) => Ok(Some((row, issued))),
-        (Ok(Some(_)), None) => {
-            tracing::error!(%coupon, "the database went back behind what was read ahead; reading the coupon whole");
-            whole(store.as_ref(), coupon).await
-        }
-        (Ok(None), _) => Ok(None),
-        (Err(error), _) => Err(error),
-    };
-    ended(coupon, read, place, begun)
-}
-
-async fn whole(store: &dyn Store, coupon: CouponId) -> Result<Option<(Coupon, Issued)>> {
-    let mut issued = Issued::new(coupon);
-    let mut take =
-        |issuance: LoadedIssuance<'_>| issued.push(&issuance).map_err(|error| unreadable(coupon, &error));
-    let found = store.load(coupon, Sequence::NONE, &mut take).await?;
-    Ok(found.map(|row| (row, issued)))
-}
-
-fn unreadable(coupon: CouponId, error: &OutOfLine) -> StoreError {
-    StoreError::Unreadable(format!("coupon {coupon}: {error}"))
-}
-
-fn ended(coupon: CouponId, read: Result<Option<(Coupon, Issued)>>, place: Permit, begun: Instant) -> Loaded {
-    match read {
-        Ok(Some((row, issued))) => {
-            let seconds = begun.elapsed().as_secs_f64();
+fn finish<K: Kind>(id: K::Id, loaded: Result<Loaded<K>>, place: Permit, started: Instant) -> LoadResult<K> {
+    match loaded {
+        Ok(Loaded::Read(head, rows)) => {
+            let state = K::state(head, rows);
+            let seconds = started.elapsed().as_secs_f64();
             handles().owner_activation_seconds.record(seconds);
-            tracing::debug!(%coupon, issued = %issued.last(), seconds, "loaded");
-            Loaded::Read(Readied {
-                ledger: Box::new(Ledger::new(row, issued)),
-                place,
-            })
+            tracing::debug!(%id, entries = K::entries(&state), seconds, "loaded");
+            let state = Box::new(state);
+            LoadResult::Read(OwnerParts { state, place })
         }
-        Ok(None) => Loaded::NoSuchCoupon,
+        Ok(Loaded::Absent) => LoadResult::Absent,
+        Ok(Loaded::WentBackwards) => {
+            tracing::error!(%id, "loading everything found rows of an earlier read");
+            LoadResult::Failed
+        }
         Err(error) => {
-            tracing::error!(%coupon, %error, "a coupon was not loaded");
-            Loaded::Failed
+            tracing::error!(%id, %error, "loading failed");
+            LoadResult::Failed
         }
     }
 }

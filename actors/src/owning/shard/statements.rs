@@ -1,13 +1,13 @@
-//! What a shard asks of the store about its own row.
+//! The compare-and-sets of a shard on its own row.
 
 use crate::ids::{Fence, Incarnation, ShardId};
 use crate::metrics::{handles, shard_moved};
 use crate::owning::shard::lifecycle::Raise;
-use crate::store::{Claim, HandOver, Result, ShardRow, Store};
+use crate::store::{Claim, ClusterStore, HandOff, Result, ShardRow};
 
-/// Raises a shard's epoch from the fence under which it is ours, and commits. Asked again after an unknown
-/// outcome, it finds its own earlier success.
-pub(super) async fn raise(store: &dyn Store, id: ShardId, from: Fence) -> Raise {
+/// Raises a shard's epoch from this fence, and commits. Repeated after an unknown outcome, it finds its own
+/// earlier success.
+pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) -> Raise {
     let seen = ShardRow {
         id,
         epoch: from.epoch,
@@ -23,45 +23,46 @@ pub(super) async fn raise(store: &dyn Store, id: ShardId, from: Fence) -> Raise 
         Ok(rows) => match rows.first() {
             Some(row) if row.owner == Some(from.owner) && row.epoch > from.epoch => {
                 handles().shard_claims.increment(1);
-                tracing::info!(shard = %id, epoch = %row.epoch, "raised the epoch of a shard of ours");
+                tracing::info!(shard = %id, epoch = %row.epoch, "raised the epoch of a shard");
                 Raise::Ours(Fence {
                     epoch: row.epoch,
                     owner: from.owner,
                 })
             }
-            // Not raised, say because its row was locked for too long.
+            // It was not raised, for instance because the row was locked for too long.
             Some(row) if *row == seen => Raise::Failed,
             Some(_) => Raise::Lost,
             None => Raise::Failed,
         },
         Err(error) => {
-            tracing::warn!(shard = %id, %error, "the epoch was not raised yet");
+            tracing::warn!(shard = %id, %error, "the epoch of a shard was not raised yet");
             Raise::Failed
         }
     }
 }
 
-/// Gives a shard up: to this node in the next epoch, or to nobody. The row, if the shard surely is ours no
-/// more.
-pub(super) async fn give(
-    store: &dyn Store,
+/// Hands a shard off to this node in the next epoch, or releases it to none. Returns the row if the shard is
+/// certainly not owned here any more.
+pub(super) async fn hand_off(
+    store: &dyn ClusterStore,
     id: ShardId,
     from: Fence,
     to: Option<Incarnation>,
 ) -> Option<ShardRow> {
-    match given(store, id, from, to).await {
+    match named(store, id, from, to).await {
         Ok(row) if row.is_none_or(|row| (row.epoch, row.owner) == (from.epoch, Some(from.owner))) => {
-            tracing::warn!(shard = %id, "a shard was not given up yet: its row is locked");
+            tracing::warn!(shard = %id, "a shard was not handed off yet: its row is locked");
             None
         }
         Ok(row) => {
             match to {
                 Some(to) if row.is_none_or(|row| row.owner != Some(to)) => {
-                    tracing::warn!(shard = %id, epoch = %from.epoch, %to, "a shard was another's before it was handed over");
+                    let epoch = from.epoch;
+                    tracing::warn!(shard = %id, %epoch, %to, "a shard was lost before its hand-off");
                 }
                 Some(to) => {
                     shard_moved("handed_over");
-                    tracing::info!(shard = %id, epoch = %from.epoch, %to, "handed a shard over");
+                    tracing::info!(shard = %id, epoch = %from.epoch, %to, "handed a shard off");
                 }
                 None => {
                     shard_moved("released");
@@ -71,14 +72,14 @@ pub(super) async fn give(
             row
         }
         Err(error) => {
-            tracing::warn!(shard = %id, %error, "a shard may not have been given up");
+            tracing::warn!(shard = %id, %error, "a shard may not have been handed off");
             None
         }
     }
 }
 
-async fn given(
-    store: &dyn Store,
+async fn named(
+    store: &dyn ClusterStore,
     id: ShardId,
     from: Fence,
     to: Option<Incarnation>,
@@ -92,7 +93,7 @@ async fn given(
         }));
     };
     Ok(store
-        .hand_over(&[HandOver { shard: id, from, to }])
+        .hand_off(&[HandOff { shard: id, from, to }])
         .await?
         .first()
         .copied())

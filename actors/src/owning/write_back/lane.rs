@@ -1,75 +1,77 @@
-//! A lane as a state machine: it joins portions into batches, one batch at a time, and brings every portion
-//! to one fate. `event → effects`.
+//! A lane as a state machine: it joins portions into batches, sends one batch at a time, and brings every
+//! portion to one fate. `event → effects`.
 //!
 //! ```text
 //! stored whole ──────────────► stored
-//! stored fewer, clashed ─────► read back: stored · fenced · contradicted · (clashed, but absent) each alone once more
-//! unreadable ────────────────► read back; what cannot be read either: each alone once more, and then contradicted
+//! stored fewer, clashed ─────► read back: stored · fenced · contradicted;
+//!                              clashed, but absent: each alone once more
+//! unreadable ────────────────► read back; if that is unreadable too: each alone once more, then contradicted
 //! not stored, unknown ───────► the same batch again, after a pause, while the lease holds
 //! lease over ────────────────► unknown
 //! ```
 //!
-//! Sending a batch again does no harm: rows that are there already clash, and reading back shows that they
-//! are the same.
+//! Sending a batch again does no harm: rows that are there already clash, and reading them back shows that
+//! they are the same.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
 
-use crate::backoff::pauses;
+use crate::backoff::backoff;
 use crate::ids::Incarnation;
+use crate::owning::kind::{Kind, Run};
 use crate::store::StoreError;
-use crate::store::batch::{BATCH_ROWS_MAX, Batch, Entries, Fate, Found, FoundRows, Portion};
+use crate::store::batch::{BATCH_ROWS_MAX, Batch, Fate, Found, FoundRows, Portion};
 
-/// First pause before a batch is sent again; it doubles with each.
+/// First pause before a batch is sent again. It doubles each time.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
-/// Longest pause: a store that is back is noticed within this.
+/// Longest pause: within this time it is noticed that the store is back.
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
-/// A portion, and whom to tell (`H`) what becomes of it.
+/// A portion, and where its fate goes (`H`).
 #[derive(Debug, Clone)]
-pub struct Submission<H> {
+pub struct Submission<K: Kind, H> {
     /// The entries.
-    pub portion: Portion,
-    /// Whose they are.
+    pub portion: Portion<K>,
+    /// Where the fate goes: the mailbox of the owner.
     pub home: H,
 }
 
 /// What happens to a lane.
 #[derive(Debug)]
-pub enum Event<H> {
-    /// An owner hands over a portion.
-    Submitted(Submission<H>),
-    /// The write came back.
+pub enum Event<K: Kind, H> {
+    /// An owner submitted a portion.
+    Submitted(Submission<K, H>),
+    /// The write ended.
     Written(Result<u64, StoreError>),
-    /// The reads came back.
+    /// The reads ended.
     ReadBack(Result<Vec<Found>, StoreError>),
     /// The pause is over.
     RetryDue {
-        /// Whether the node may still try, in every incarnation that [`Lane::incarnations`] names.
+        /// True if the lease holds for every incarnation that [`Lane::incarnations`] returns.
         lease_holds: bool,
     },
 }
 
 /// What a lane wants done.
 #[derive(Debug)]
-pub enum Effect<H> {
+pub enum Effect<K: Kind, H> {
     /// Send this batch.
-    Write(Batch),
+    Write(Batch<K>),
     /// Read back what is stored of this batch.
-    ReadBack(Batch),
-    /// Come back after this pause.
+    ReadBack(Batch<K>),
+    /// Send [`Event::RetryDue`] after this pause.
     Pause(Duration),
-    /// Tell the owner the end of its portion's story.
-    Settle(Submission<H>, Fate),
-    /// Tell the owner that the store does not take its portion for now.
-    Delay(Submission<H>),
-    /// The disk lost what it had taken: nothing more may be told.
+    /// Tell the owner the fate of its portion.
+    Settle(Submission<K, H>, Fate),
+    /// Tell the owner that the store does not take its portion at present.
+    Delay(Submission<K, H>),
+    /// End the process: the disk lost what it had taken, and nothing more may be told.
     Die(String),
 }
 
-/// What the lane waits for.
+/// The call to the store that is under way, or that follows the pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Write,
@@ -77,29 +79,29 @@ enum Next {
 }
 
 #[derive(Debug)]
-struct Out<H> {
-    submissions: Vec<Submission<H>>,
-    /// What to do when the pause is over, and what is under way when there is none.
+struct Out<K: Kind, H> {
+    submissions: Vec<Submission<K, H>>,
+    /// The call that is under way, or that follows the pause.
     next: Next,
-    /// The last write clashed: absence does not yet mean that a guard refused.
+    /// The last write clashed, so absent rows do not yet mean that a guard refused.
     clashed: bool,
-    /// It holds one portion, written alone because a batch clashed.
+    /// It is one portion, written alone because its batch clashed.
     alone: bool,
     delayed: bool,
-    pauses: ExponentialBackoff,
+    backoff: ExponentialBackoff,
 }
 
 /// The state machine; see the module.
 #[derive(Debug)]
-pub struct Lane<H> {
-    /// In order of arrival. Bounded, as each owner has at most one portion out.
-    queue: VecDeque<Submission<H>>,
-    /// Portions of a batch that clashed, each to be written by itself first.
-    alone: VecDeque<Submission<H>>,
-    out: Option<Out<H>>,
+pub struct Lane<K: Kind, H> {
+    /// In order of arrival. It is bounded, as each owner has at most one portion out.
+    queue: VecDeque<Submission<K, H>>,
+    /// Portions of a batch that clashed. Each is written alone, before the queue.
+    alone: VecDeque<Submission<K, H>>,
+    out: Option<Out<K, H>>,
 }
 
-impl<H> Default for Lane<H> {
+impl<K: Kind, H> Default for Lane<K, H> {
     fn default() -> Self {
         Self {
             queue: VecDeque::new(),
@@ -109,9 +111,9 @@ impl<H> Default for Lane<H> {
     }
 }
 
-impl<H: Clone> Lane<H> {
+impl<K: Kind, H: Clone> Lane<K, H> {
     /// Takes an event.
-    pub fn handle(&mut self, event: Event<H>, effects: &mut Vec<Effect<H>>) {
+    pub fn handle(&mut self, event: Event<K, H>, effects: &mut Vec<Effect<K, H>>) {
         match event {
             Event::Submitted(submission) => {
                 if self.out.as_ref().is_some_and(|out| out.delayed) {
@@ -139,19 +141,19 @@ impl<H: Clone> Lane<H> {
         }
     }
 
-    /// The incarnations that decided what is out: what one left behind is not tried under the lease of its
-    /// successor.
+    /// Returns the incarnations that decided what is out. What an ended incarnation left behind is not sent
+    /// again under the lease of its successor.
     pub fn incarnations(&self) -> impl Iterator<Item = Incarnation> {
         let out = self.out.iter().flat_map(|out| &out.submissions);
         out.map(|submission| submission.portion.fence.owner)
     }
 
-    /// Whether the store does not take what this lane sends.
+    /// Returns true if the store does not take what this lane sends.
     pub fn is_delayed(&self) -> bool {
         self.out.as_ref().is_some_and(|out| out.delayed)
     }
 
-    fn written(&mut self, result: Result<u64, StoreError>, effects: &mut Vec<Effect<H>>) {
+    fn written(&mut self, result: Result<u64, StoreError>, effects: &mut Vec<Effect<K, H>>) {
         let Some(out) = self.out.as_mut() else { return };
         match result {
             Ok(rows) if rows == rows_of(&out.submissions) => {
@@ -167,8 +169,7 @@ impl<H: Clone> Lane<H> {
                 out.clashed = false;
                 self.look(effects);
             }
-            // What makes no sense today makes none tomorrow: sent again and again it would only keep the
-            // others of this lane waiting.
+            // What is unreadable now stays unreadable. Sending it again would only hold up the lane.
             Err(StoreError::Clash(_) | StoreError::Unreadable(_)) => {
                 out.clashed = true;
                 self.look(effects);
@@ -178,27 +179,27 @@ impl<H: Clone> Lane<H> {
         }
     }
 
-    fn look(&mut self, effects: &mut Vec<Effect<H>>) {
+    fn look(&mut self, effects: &mut Vec<Effect<K, H>>) {
         if let Some(out) = self.out.as_mut() {
             out.next = Next::ReadBack;
             effects.push(Effect::ReadBack(batch_of(&out.submissions)));
         }
     }
 
-    fn read_back(&mut self, found: &[Found], effects: &mut Vec<Effect<H>>) {
+    fn read_back(&mut self, found: &[Found], effects: &mut Vec<Effect<K, H>>) {
         let Some(out) = self.out.take() else { return };
         for (submission, found) in out.submissions.into_iter().zip(found) {
             let fate = match (found.rows, found.fence_holds) {
                 (FoundRows::Stored, _) => Fate::Stored,
-                // Whatever stands there was written by the owner after us.
+                // Rows that are there were written by a later owner.
                 (FoundRows::Absent | FoundRows::Different, false) => Fate::Fenced,
                 (FoundRows::Different, true) => Fate::Contradicted,
-                // Another portion of the batch clashed; this one did nothing wrong and goes by itself.
+                // Another portion of the batch clashed. This one is written alone.
                 (FoundRows::Absent, true) if out.clashed && !out.alone => {
                     self.alone.push_back(submission);
                     continue;
                 }
-                // Its fence holds and its place is free, and yet the store refused it: only a guard does
+                // The fence holds and the place is free, and yet the store refused it: only a guard does
                 // that.
                 (FoundRows::Absent, true) => Fate::Contradicted,
             };
@@ -206,9 +207,9 @@ impl<H: Clone> Lane<H> {
         }
     }
 
-    /// The rows cannot be read back, and trying again is vain: each portion goes by itself, and of one that
-    /// is by itself already, only loading its coupon anew, above a raised epoch, can tell.
-    fn cannot_tell(&mut self, effects: &mut Vec<Effect<H>>) {
+    /// The rows cannot be read back, and a retry would not help. Each portion is written alone. The fate of
+    /// one that was alone already is found only by loading its owner anew, under a raised epoch.
+    fn cannot_tell(&mut self, effects: &mut Vec<Effect<K, H>>) {
         let Some(out) = self.out.take() else { return };
         if out.alone {
             effects.extend(
@@ -221,7 +222,7 @@ impl<H: Clone> Lane<H> {
         }
     }
 
-    fn pause(&mut self, next: Next, effects: &mut Vec<Effect<H>>) {
+    fn pause(&mut self, next: Next, effects: &mut Vec<Effect<K, H>>) {
         let Some(out) = self.out.as_mut() else { return };
         out.next = next;
         if !out.delayed {
@@ -229,10 +230,10 @@ impl<H: Clone> Lane<H> {
             let kept_waiting = out.submissions.iter().chain(&self.alone).chain(&self.queue);
             effects.extend(kept_waiting.map(|submission| Effect::Delay(submission.clone())));
         }
-        effects.push(Effect::Pause(out.pauses.next().unwrap_or(RETRY_LONGEST)));
+        effects.push(Effect::Pause(out.backoff.next().unwrap_or(RETRY_LONGEST)));
     }
 
-    fn go_on(&mut self, effects: &mut Vec<Effect<H>>) {
+    fn go_on(&mut self, effects: &mut Vec<Effect<K, H>>) {
         if let Some(out) = &self.out {
             let batch = batch_of(&out.submissions);
             effects.push(match out.next {
@@ -242,8 +243,8 @@ impl<H: Clone> Lane<H> {
         }
     }
 
-    /// The lease is over: what is out may be stored or not, and only raising the epoch and reading tells.
-    fn give_up(&mut self, effects: &mut Vec<Effect<H>>) {
+    /// The lease is over. What is out may be stored or not; raising the epoch and reading shows which.
+    fn give_up(&mut self, effects: &mut Vec<Effect<K, H>>) {
         let out = self.out.take().map(|out| out.submissions).unwrap_or_default();
         let all = out
             .into_iter()
@@ -252,7 +253,7 @@ impl<H: Clone> Lane<H> {
         effects.extend(all.map(|submission| Effect::Settle(submission, Fate::Unknown)));
     }
 
-    fn start_next(&mut self, effects: &mut Vec<Effect<H>>) {
+    fn start_next(&mut self, effects: &mut Vec<Effect<K, H>>) {
         let (submissions, alone) = match self.alone.pop_front() {
             Some(submission) => (vec![submission], true),
             None => (self.join(), false),
@@ -261,30 +262,33 @@ impl<H: Clone> Lane<H> {
             return;
         }
         effects.push(Effect::Write(batch_of(&submissions)));
-        let pauses = pauses(RETRY_FIRST, RETRY_LONGEST);
+        let backoff = backoff(RETRY_FIRST, RETRY_LONGEST);
         self.out = Some(Out {
             submissions,
             next: Next::Write,
             clashed: false,
             alone,
             delayed: false,
-            pauses,
+            backoff,
         });
     }
 
-    /// The run of portions at the front that fit into one statement: a change by itself, or issuances up to
-    /// the most rows.
-    fn join(&mut self) -> Vec<Submission<H>> {
-        let mut joined: Vec<Submission<H>> = Vec::new();
+    /// Takes the submissions at the front of the queue that fit into one statement.
+    fn join(&mut self) -> Vec<Submission<K, H>> {
+        let mut joined: Vec<Submission<K, H>> = Vec::new();
         let mut rows = 0;
         while let Some(next) = self.queue.front() {
-            let is_change = matches!(next.portion.entries, Entries::Change(_));
-            rows += next.portion.entries.len();
-            if !joined.is_empty() && (is_change || rows > BATCH_ROWS_MAX) {
-                break;
+            let run = &next.portion.run;
+            rows += run.rows();
+            if let Some(first) = joined.first() {
+                let fits = rows <= BATCH_ROWS_MAX && run.is_joinable();
+                if !fits || !first.portion.run.joins(run) {
+                    break;
+                }
             }
+            let is_joinable = run.is_joinable();
             joined.extend(self.queue.pop_front());
-            if is_change {
+            if !is_joinable {
                 break;
             }
         }
@@ -292,15 +296,15 @@ impl<H: Clone> Lane<H> {
     }
 }
 
-/// How many rows they store if all pass their guards.
-fn rows_of<H>(submissions: &[Submission<H>]) -> u64 {
+/// Returns how many rows they store if all pass their guards.
+fn rows_of<K: Kind, H>(submissions: &[Submission<K, H>]) -> u64 {
     submissions
         .iter()
-        .map(|submission| submission.portion.entries.len() as u64)
+        .map(|submission| submission.portion.run.rows() as u64)
         .sum()
 }
 
-fn batch_of<H>(submissions: &[Submission<H>]) -> Batch {
+fn batch_of<K: Kind, H>(submissions: &[Submission<K, H>]) -> Batch<K> {
     Batch {
         portions: submissions
             .iter()

@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use sqlx::MySqlConnection;
 
+use super::columns::integer;
 use super::error::on_connect;
-use crate::coupon::rows::mysql::columns::integer;
 use crate::ids::{Incarnation, NodeId};
 use crate::store::{Result, StoreError};
 

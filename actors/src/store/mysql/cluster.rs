@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
+use super::columns::{get, integer, number, readable};
 use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
-use crate::coupon::rows::mysql::columns::{get, integer, number, readable};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
-use crate::store::{Claim, HandOver, NodeRow, NodeState, Result, ShardRow, StoreError, links};
+use crate::store::{Claim, HandOff, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
 /// No further claim or hand-over is begun after this, so that the rows can still be read within the call's
 /// limit.
@@ -19,7 +19,7 @@ const CLUSTER: &str = "SELECT shards, hash, (SELECT COUNT(*) FROM shards) AS row
 const CLAIM: &str =
     "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner <=> ?";
 
-const HAND_OVER: &str =
+const HAND_OFF: &str =
     "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner = ?";
 
 const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE shard_id = ? AND epoch = ? AND owner = ?";
@@ -204,12 +204,12 @@ pub(crate) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) ->
 }
 
 /// Hands shards over, a statement and so a commit each, then reads their rows.
-pub(crate) async fn hand_over(
+pub(crate) async fn hand_off(
     connection: &mut MySqlConnection,
-    hand_overs: &[HandOver],
+    hand_offs: &[HandOff],
 ) -> Result<Vec<ShardRow>> {
-    let moves = hand_overs.iter().map(|HandOver { shard, from, to }| Move {
-        statement: HAND_OVER,
+    let moves = hand_offs.iter().map(|HandOff { shard, from, to }| Move {
+        statement: HAND_OFF,
         shard: *shard,
         epoch: from.epoch,
         from: Some(from.owner),
@@ -255,7 +255,7 @@ async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result
             Ok(_) => {}
             // Its row says so; whether the others fare better, their own statements tell.
             Err(StoreError::NotStored(why)) => {
-                tracing::warn!(%shard, %why, "the owner of a shard was not changed")
+                tracing::warn!(%shard, %why, "the owner of a shard was not changed");
             }
             Err(error) => return Err(after(index, error)),
         }

@@ -28,7 +28,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How much is asked of a connection before it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Care {
+pub(crate) enum Care {
     /// It is tried if it rested: for work that shows a demoted server by itself.
     IfRested,
     /// It is always tried: for reads, which a demoted server would answer with old rows.
@@ -36,7 +36,7 @@ pub(super) enum Care {
 }
 
 /// The connections of one kind.
-pub(super) struct Connections {
+pub(crate) struct Connections {
     options: MySqlConnectOptions,
     take_limit: Duration,
     most: u32,
@@ -54,7 +54,7 @@ struct Resting {
 
 /// A connection in use. Dropped, it is closed; only [`Self::settle`] with a success keeps it.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     connection: MySqlConnection,
     home: Arc<Connections>,
     _turn: OwnedSemaphorePermit,
@@ -73,7 +73,7 @@ impl fmt::Debug for Connections {
 impl Connections {
     /// At most so many, at least one, made when they are needed. Whoever waits longer than the limit for one
     /// has surely begun nothing.
-    pub(super) fn new(
+    pub(crate) fn new(
         options: MySqlConnectOptions,
         most: u32,
         take_limit: Duration,
@@ -93,7 +93,7 @@ impl Connections {
     /// One that reaches a server which takes writes.
     ///
     /// Cancel safety: a dropped future closes what it was trying.
-    pub(super) async fn take(self: &Arc<Self>, care: Care) -> Result<Taken> {
+    pub(crate) async fn take(self: &Arc<Self>, care: Care) -> Result<Taken> {
         let limit = self.take_limit;
         let taken = timeout(limit, Box::pin(self.take_in_time(care))).await;
         taken.unwrap_or_else(|_| {
@@ -141,7 +141,7 @@ impl Connections {
 
     /// Lets what is under way end, within a limit, and says farewell to the server. Nothing is taken any
     /// more.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         let all = timeout(CLOSE_LIMIT, self.turns.acquire_many(self.most)).await;
         self.turns.close();
         drop(all);
@@ -154,12 +154,12 @@ impl Connections {
 
 impl Taken {
     /// The connection.
-    pub(super) fn connection(&mut self) -> &mut MySqlConnection {
+    pub(crate) fn connection(&mut self) -> &mut MySqlConnection {
         &mut self.connection
     }
 
     /// Keeps the connection if the work on it went well, and closes it otherwise.
-    pub(super) fn settle<T>(self, result: Result<T>) -> Result<T> {
+    pub(crate) fn settle<T>(self, result: Result<T>) -> Result<T> {
         if result.is_ok() && !self.home.turns.is_closed() {
             let resting = Resting {
                 connection: self.connection,

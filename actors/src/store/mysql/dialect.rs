@@ -38,7 +38,7 @@ impl Dialect {
     }
 
     /// The word before each row of a table constructor.
-    pub(crate) const fn row(self) -> &'static str {
+    pub const fn row(self) -> &'static str {
         match self {
             Self::MySql => "ROW",
             Self::MariaDb => "",

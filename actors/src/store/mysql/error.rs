@@ -46,7 +46,7 @@ const CLOSED_FOR_INACTIVITY: u16 = 4031; // said before the statement was read
 
 /// An error of a statement that changes something.
 #[allow(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
-pub(crate) fn on_write(error: sqlx::Error) -> StoreError {
+pub fn on_write(error: sqlx::Error) -> StoreError {
     let why = error.to_string();
     match &error {
         sqlx::Error::Database(_) => match number(&error) {
@@ -65,7 +65,7 @@ pub(crate) fn on_write(error: sqlx::Error) -> StoreError {
 }
 
 /// An error of a statement that only reads.
-pub(crate) fn on_read(error: sqlx::Error) -> StoreError {
+pub fn on_read(error: sqlx::Error) -> StoreError {
     changed_nothing(on_write(error))
 }
 

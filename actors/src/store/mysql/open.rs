@@ -7,14 +7,12 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::time::timeout;
 
+use super::STATEMENT_BYTES_MAX;
 use super::dialect::Dialect;
 use super::error::{NO_SUCH_TABLE, number};
 use super::session::{self, setting};
 use super::settings::{self, Settings};
-use crate::coupon::rows::mysql::insert::STATEMENT_BYTES_MAX;
-use crate::store::StoreError;
-
-static MIGRATOR: Migrator = sqlx::migrate!("src/coupon/migrations/mysql");
+use crate::store::{StoreError, migrations};
 
 /// How long opening waits for the server, handshake and settings together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -133,20 +131,31 @@ enum Need {
 /// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring
 /// releases agree on, and an upgrade can be taken back. Where there is nothing to do, no lock is taken and no
 /// right to alter tables is needed.
-pub(super) async fn migrate(connection: &mut MySqlConnection, wait: Duration) -> Result<(), OpenError> {
-    if matches!(in_time(CONNECT_LIMIT, need(connection)).await?, Need::Nothing) {
+pub(super) async fn migrate(
+    connection: &mut MySqlConnection,
+    migrator: &Migrator,
+    wait: Duration,
+) -> Result<(), OpenError> {
+    if matches!(
+        in_time(CONNECT_LIMIT, need(connection, migrator)).await?,
+        Need::Nothing
+    ) {
         return Ok(());
     }
     // The wait for the lock, and that of each statement for its table, are the server's; this is for one that
     // has forgotten us.
     in_time(
         wait * WAITS_MAX + CONNECT_LIMIT,
-        migrate_one_at_a_time(connection, wait),
+        migrate_one_at_a_time(connection, migrator, wait),
     )
     .await
 }
 
-async fn migrate_one_at_a_time(connection: &mut MySqlConnection, wait: Duration) -> Result<(), OpenError> {
+async fn migrate_one_at_a_time(
+    connection: &mut MySqlConnection,
+    migrator: &Migrator,
+    wait: Duration,
+) -> Result<(), OpenError> {
     // sqlx's own lock is waited for without end.
     let seconds = wait.as_secs().max(1);
     let lock_statement = AssertSqlSafe(format!("SELECT GET_LOCK({LOCK_NAME}, {seconds}) = 1 AS locked"));
@@ -154,7 +163,7 @@ async fn migrate_one_at_a_time(connection: &mut MySqlConnection, wait: Duration)
     if row.try_get::<Option<i64>, _>("locked")? != Some(1) {
         return Err(OpenError::Locked(wait));
     }
-    let migrated = migrate_locked(connection, seconds).await;
+    let migrated = migrate_locked(connection, migrator, seconds).await;
     // The lock goes with the connection in any case.
     let _ = sqlx::raw_sql(AssertSqlSafe(format!("DO RELEASE_LOCK({LOCK_NAME})")))
         .execute(connection)
@@ -162,11 +171,15 @@ async fn migrate_one_at_a_time(connection: &mut MySqlConnection, wait: Duration)
     migrated
 }
 
-async fn migrate_locked(connection: &mut MySqlConnection, seconds: u64) -> Result<(), OpenError> {
+async fn migrate_locked(
+    connection: &mut MySqlConnection,
+    migrator: &Migrator,
+    seconds: u64,
+) -> Result<(), OpenError> {
     let wait = AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {seconds}"));
     sqlx::raw_sql(wait).execute(&mut *connection).await?;
     // Another node may have done it while we waited.
-    match need(connection).await? {
+    match need(connection, migrator).await? {
         Need::Nothing => return Ok(()),
         Need::Migration => {}
         // What was cut short is run again from its top, which every migration here bears. Nobody else is at
@@ -180,21 +193,17 @@ async fn migrate_locked(connection: &mut MySqlConnection, seconds: u64) -> Resul
                 .await?;
         }
     }
-    let mut migrator = Migrator {
-        migrations: MIGRATOR.migrations.clone(),
+    let mut unlocked = Migrator {
+        migrations: migrator.migrations.clone(),
         ..Migrator::DEFAULT
     };
-    migrator.set_locking(false);
+    unlocked.set_locking(false);
     // `run` would do, but the compiler does not see that its future can be sent between threads.
-    Ok(migrator.run_direct(None, connection, false).await?)
+    Ok(unlocked.run_direct(None, connection, false).await?)
 }
 
-async fn need(connection: &mut MySqlConnection) -> Result<Need, OpenError> {
-    let known = MIGRATOR
-        .iter()
-        .map(|migration| migration.version)
-        .max()
-        .unwrap_or(0);
+async fn need(connection: &mut MySqlConnection, migrator: &Migrator) -> Result<Need, OpenError> {
+    let known = migrations::highest(migrator);
     let asked = sqlx::query_as::<_, (i64, Vec<u8>, bool)>(
         "SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version",
     );
@@ -207,7 +216,7 @@ async fn need(connection: &mut MySqlConnection) -> Result<Need, OpenError> {
     if found > known + 1 {
         return Err(OpenError::TooNew { found, known });
     }
-    for migration in MIGRATOR.iter() {
+    for migration in migrator.iter() {
         match applied.iter().find(|(version, ..)| *version == migration.version) {
             None => return Ok(Need::Migration),
             Some((version, _, false)) => return Ok(Need::Repair(*version)),

@@ -120,7 +120,7 @@ impl Checkpoints {
 
 /// Takes note of pages that were written, about so many, and moves the log in a task of its own when it is
 /// time.
-pub(super) fn wrote(inner: &Arc<Inner>, pages: u64) {
+pub(crate) fn wrote(inner: &Arc<Inner>, pages: u64) {
     if inner.checkpoints.wrote(pages) {
         let inner = Arc::clone(inner);
         tokio::spawn(async move {

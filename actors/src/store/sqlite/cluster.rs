@@ -5,10 +5,10 @@ use std::fmt::Write;
 
 use sqlx::SqliteConnection;
 
+use super::columns::{get, integer, number, readable};
 use super::error::{on_read, on_write};
-use crate::coupon::rows::sqlite::columns::{get, integer, number, readable};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
-use crate::store::{Claim, HandOver, NodeRow, NodeState, Result, ShardRow, StoreError, links};
+use crate::store::{Claim, HandOff, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
 const CLUSTER: &str = "SELECT shards, hash, (SELECT count(*) FROM shards) AS row_count FROM cluster";
 
@@ -26,7 +26,7 @@ UPDATE shards
  WHERE shard_id = claim.value ->> 0 AND epoch = claim.value ->> 1 AND owner IS claim.value ->> 2";
 
 /// `?1` is an array of `[shard, epoch, owner, new owner]`.
-const HAND_OVER: &str = "
+const HAND_OFF: &str = "
 UPDATE shards
    SET epoch = epoch + 1, owner = held.value ->> 3
   FROM jsonb_each(?1) AS held
@@ -218,20 +218,20 @@ pub(crate) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -
 }
 
 /// Hands shards over in one statement, then reads their rows.
-pub(crate) async fn hand_over(
+pub(crate) async fn hand_off(
     connection: &mut SqliteConnection,
-    hand_overs: &[HandOver],
+    hand_offs: &[HandOff],
 ) -> Result<Vec<ShardRow>> {
-    let json = json_rows(hand_overs.iter().map(|given| {
-        let HandOver { shard, from, to } = given;
+    let json = json_rows(hand_offs.iter().map(|given| {
+        let HandOff { shard, from, to } = given;
         format!("{shard},{},{},{}", from.epoch, from.owner.get(), to.get())
     }));
-    sqlx::query(HAND_OVER)
+    sqlx::query(HAND_OFF)
         .bind(json)
         .execute(&mut *connection)
         .await
         .map_err(on_write)?;
-    rows_of(connection, hand_overs.iter().map(|given| given.shard)).await
+    rows_of(connection, hand_offs.iter().map(|given| given.shard)).await
 }
 
 /// The rows of these shards, in this order.
@@ -268,4 +268,21 @@ fn json_rows(rows: impl Iterator<Item = String>) -> String {
     }
     json.push(']');
     json
+}
+
+const FENCE: &str = "SELECT EXISTS (SELECT 1 FROM shards WHERE shard_id = ?1 AND epoch = ?2 AND owner = ?3)";
+
+/// Returns true if the shard has this epoch and owner.
+pub(crate) async fn fence_holds(
+    connection: &mut SqliteConnection,
+    shard: ShardId,
+    fence: Fence,
+) -> Result<bool> {
+    sqlx::query_scalar(FENCE)
+        .bind(shard.get())
+        .bind(integer(fence.epoch.get()))
+        .bind(integer(fence.owner.get()))
+        .fetch_one(connection)
+        .await
+        .map_err(on_read)
 }

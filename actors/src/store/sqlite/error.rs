@@ -28,7 +28,7 @@ const IOERR_CORRUPTFS: u32 = IOERR | 33 << 8;
 
 /// An error of a statement that changes something.
 #[allow(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
-pub(crate) fn on_write(error: sqlx::Error) -> StoreError {
+pub fn on_write(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) => match database.code().and_then(|code| code.parse().ok()) {
             Some(code) => of_code(code, error.to_string()),
@@ -46,7 +46,7 @@ pub(crate) fn on_write(error: sqlx::Error) -> StoreError {
 }
 
 /// An error of a statement that only reads.
-pub(crate) fn on_read(error: sqlx::Error) -> StoreError {
+pub fn on_read(error: sqlx::Error) -> StoreError {
     changed_nothing(on_write(error))
 }
 

@@ -13,8 +13,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use tracing::log::LevelFilter;
 
 use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
-
-static MIGRATOR: Migrator = sqlx::migrate!("src/coupon/migrations/sqlite");
+use crate::store::migrations;
 
 /// Pages of the log at which a commit moves it into the database itself: 512 MiB, four times what
 /// [`super::checkpoint`] lets it grow to where it keeps up and no reader is in its way. SQLite keeps an error
@@ -243,12 +242,8 @@ fn pool_options(connections: u32) -> SqlitePoolOptions {
 
 /// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring
 /// releases agree on, and an upgrade can be taken back.
-pub(super) async fn migrate(writer: &SqlitePool) -> Result<(), OpenError> {
-    let known = MIGRATOR
-        .iter()
-        .map(|migration| migration.version)
-        .max()
-        .unwrap_or(0);
+pub(super) async fn migrate(writer: &SqlitePool, mut migrator: Migrator) -> Result<(), OpenError> {
+    let known = migrations::highest(&migrator);
     let made: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')")
             .fetch_one(writer)
@@ -264,10 +259,6 @@ pub(super) async fn migrate(writer: &SqlitePool) -> Result<(), OpenError> {
     if found > known + 1 {
         return Err(OpenError::TooNew { found, known });
     }
-    let mut migrator = Migrator {
-        migrations: MIGRATOR.migrations.clone(),
-        ..Migrator::DEFAULT
-    };
     migrator.set_ignore_missing(found == known + 1);
     Ok(migrator.run(writer).await?)
 }

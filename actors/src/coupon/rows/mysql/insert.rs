@@ -1,34 +1,39 @@
-//! The text that stores issuances: one statement, guarded by shard, epoch, owner, quantity and limit per
+//! The text of the statement that stores issuances, guarded by shard, epoch, owner, quantity and limit per
 //! user.
 //!
-//! Values stand in the text: one statement prepared for each size would fill the server's and our caches, and
-//! one that is not kept costs a round trip more. They are numbers and checked ASCII. A server takes most of a
-//! microsecond for each, so what rows share is said once where that can be.
+//! Values are literals: a prepared statement for each batch size would fill the caches of the server and of
+//! the client, and preparing without caching costs another round trip. They are numbers and checked ASCII. A
+//! server takes most of a microsecond for each literal, so what rows have in common is written once where
+//! possible.
 //!
-//! `STRAIGHT_JOIN` keeps the order and `FORCE INDEX` the access by key (over few rows MariaDB would rather
-//! read a whole table), so that just the rows of `shards` and `coupons` that are named are read, a shard's
-//! before its coupons', and locked until the commit: who wants one of these shards waits for this batch, and
-//! nobody else does.
+//! `STRAIGHT_JOIN` keeps the order, and `FORCE INDEX` the access by key, as MariaDB prefers to read a whole
+//! table of few rows. So only the named rows of `shards` and `coupons` are read, a shard's row before those
+//! of its coupons, and locked until the commit. A claim or hand-off of one of these shards waits for this
+//! batch, and no other does.
 
 use std::fmt::{Result as Written, Write};
 
+use crate::coupon::CouponKind;
+use crate::coupon::entry::CouponRun;
 use crate::coupon::offer::Issuance;
 use crate::ids::{Fence, Incarnation};
-use crate::store::batch::{Entries, Portion};
+use crate::store::batch;
 use crate::store::mysql::dialect::Dialect;
 use crate::store::{Result, StoreError};
 
-/// Most bytes of one statement: what [`crate::store::batch::BATCH_ROWS_MAX`] rows with the longest ids, and
-/// keys that all need hexadecimal, take, and half as much again. A server must take packets of this size.
-pub(crate) const STATEMENT_BYTES_MAX: usize = 1 << 20;
+type Portion = batch::Portion<CouponKind>;
 
-/// What a row of usual ids and keys takes; the text grows beyond it where it must.
+/// Bytes of a row with ids and keys of usual length. The text grows if they are longer.
 const ROW_BYTES: usize = 128;
 
-/// What stands around the rows.
+/// Bytes around the rows.
 const FRAME_BYTES: usize = 768;
 
-/// The statement that stores portions of issuances; an error if one holds a change.
+/// Returns the statement that stores portions of issuances.
+///
+/// # Errors
+///
+/// If one of them holds a change.
 pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
     let portions: Vec<_> = portions
         .iter()
@@ -46,9 +51,9 @@ pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
 }
 
 fn issuances_of(portion: &Portion) -> Result<&[Issuance]> {
-    match &portion.entries {
-        Entries::Issuances(issuances) => Ok(issuances),
-        Entries::Change(_) => Err(StoreError::Unreadable(
+    match &portion.run {
+        CouponRun::Issuances(issuances) => Ok(issuances),
+        CouponRun::Change(_) => Err(StoreError::Unreadable(
             "a batch holds a change beside something else".to_owned(),
         )),
     }
@@ -56,11 +61,11 @@ fn issuances_of(portion: &Portion) -> Result<&[Issuance]> {
 
 /// What all rows of a batch have in common.
 struct Shared {
-    /// The owner, if it is the same for all: more than one there is only after a node has joined anew.
+    /// The owner, if it is the same for all. There is more than one only after a node has joined anew.
     owner: Option<Incarnation>,
-    /// Each is its user's first.
+    /// True if each is its user's first.
     are_first: bool,
-    /// None has an end of use.
+    /// True if none expires.
     are_endless: bool,
 }
 
@@ -75,10 +80,13 @@ impl Shared {
         }
     }
 
-    /// Opens the statement, with the columns of [`Self::push_issuance`]: sequence, user, key, issued at; nth
-    /// and expires at where they differ.
+    /// Writes the beginning of the statement, with the columns of [`Self::push_issuance`]: sequence, user,
+    /// key and time of issue; `nth` and expiry where they differ.
     fn push_insert(&self, text: &mut String) {
-        text.push_str("INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at, expires_at) WITH v (q, u, k, t");
+        text.push_str(
+            "INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at, expires_at) \
+             WITH v (q, u, k, t",
+        );
         text.push_str(if self.are_first { "" } else { ", n" });
         text.push_str(if self.are_endless { "" } else { ", x" });
     }
@@ -97,7 +105,7 @@ impl Shared {
         }
     }
 
-    /// All that is inserted but the coupon, as the statement selects it.
+    /// Returns the selected columns, without the coupon.
     fn selected(&self) -> String {
         let nth = if self.are_first { "1" } else { "v.n" };
         let expires_at = if self.are_endless { "NULL" } else { "v.x" };
@@ -105,8 +113,8 @@ impl Shared {
     }
 }
 
-/// The last sequence and the highest nth of a portion, which all its rows are held against: they are stored
-/// all or none.
+/// Returns the last sequence and the highest `nth` of a portion. All its rows are checked against these, so
+/// that all or none are stored.
 fn highest(issuances: &[Issuance]) -> (u64, u8) {
     let last = issuances
         .iter()
@@ -119,8 +127,8 @@ fn highest(issuances: &[Issuance]) -> (u64, u8) {
     )
 }
 
-/// One coupon, as when everybody wants the same. Its guards are constants, so the server reads and locks the
-/// shard and the coupon before any row.
+/// Writes the statement for one coupon, as when all users want the same one. Its guards are constants, so the
+/// server reads and locks the shard and the coupon before any row.
 fn push_one(
     text: &mut String,
     dialect: Dialect,
@@ -137,21 +145,23 @@ fn push_one(
         text.push(')');
     }
     let (Fence { epoch, owner }, (last, nth_max)) = (portion.fence, highest(issuances));
-    let (coupon, shard, owner, selected) = (portion.coupon, portion.shard, owner.get(), shared.selected());
+    let (coupon, shard, owner, selected) = (portion.id, portion.shard, owner.get(), shared.selected());
     write!(
         text,
         ")
 SELECT c.id, {selected}
   FROM shards AS s FORCE INDEX (PRIMARY)
   STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
-    ON c.id = {coupon} AND (c.total_quantity IS NULL OR {last} <= c.total_quantity) AND {nth_max} <= c.per_user_limit
+    ON c.id = {coupon} AND (c.total_quantity IS NULL OR {last} <= c.total_quantity)
+   AND {nth_max} <= c.per_user_limit
   STRAIGHT_JOIN v
  WHERE s.shard_id = {shard} AND s.epoch = {epoch} AND s.owner = {owner}"
     )
 }
 
-/// Several coupons: each row bears its shard, epoch, coupon and the coupon's last sequence in this batch; the
-/// owner too unless all have one, and the coupon's highest nth unless all are first.
+/// Writes the statement for several coupons. Each row has its shard, epoch, coupon and the coupon's last
+/// sequence in this batch, the owner too unless all have the same, and the coupon's highest `nth` unless all
+/// are first.
 fn push_many(
     text: &mut String,
     dialect: Dialect,
@@ -169,7 +179,7 @@ fn push_many(
             text.push_str(if index + row > 0 { "," } else { "" });
             write!(text, "{}(", dialect.row())?;
             shared.push_issuance(text, issuance)?;
-            write!(text, ",{},{epoch},{},{last}", portion.shard, portion.coupon)?;
+            write!(text, ",{},{epoch},{},{last}", portion.shard, portion.id)?;
             if shared.owner.is_none() {
                 write!(text, ",{}", owner.get())?;
             }
@@ -194,8 +204,8 @@ SELECT v.c, {selected}
     )
 }
 
-/// Visible ASCII as a literal that means the same under every SQL mode: hexadecimal where a character could
-/// end it or escape another.
+/// Writes visible ASCII as a literal that means the same under every SQL mode: in hexadecimal where a
+/// character could end it or escape another.
 fn push_text(text: &mut String, value: &str) -> Written {
     if !value.contains(['\'', '\\']) {
         return write!(text, "'{value}'");
@@ -217,10 +227,11 @@ mod tests {
         CouponId, Epoch, ID_MAX, IssuanceId, RequestKey, Sequence, ShardId, TEXT_ID_BYTES_MAX, UserId,
     };
     use crate::store::batch::BATCH_ROWS_MAX;
+    use crate::store::mysql::STATEMENT_BYTES_MAX;
     use crate::time::Timestamp;
 
     #[test]
-    fn the_largest_batch_fits_into_the_smallest_packet_that_a_server_may_be_set_to() {
+    fn the_largest_batch_fits_into_the_smallest_packet_limit_of_a_server() {
         let coupon = CouponId::new(ID_MAX).unwrap();
         let time = Timestamp::parse("1000-01-01T00:00:00Z").unwrap();
         let issuance = Issuance {
@@ -235,13 +246,13 @@ mod tests {
             expires_at: Some(time),
         };
         let of_rows = |rows, owner| Portion {
-            coupon,
+            id: coupon,
             shard: ShardId::new(255).unwrap(),
             fence: Fence {
                 epoch: Epoch::new(ID_MAX),
                 owner: Incarnation::new(owner).unwrap(),
             },
-            entries: Entries::Issuances(Arc::from(vec![issuance.clone(); rows])),
+            run: CouponRun::Issuances(Arc::from(vec![issuance.clone(); rows])),
         };
         let of_one = vec![of_rows(BATCH_ROWS_MAX, ID_MAX)];
         let mut of_many = vec![of_rows(1, ID_MAX); BATCH_ROWS_MAX];
@@ -253,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_ends_where_it_should() {
+    fn no_character_ends_a_literal_early() {
         let literal = |value| {
             let mut text = String::new();
             push_text(&mut text, value).unwrap();

@@ -1,19 +1,21 @@
-//! Reading an owner's million issuances, by pages.
+//! Loading a coupon and its issuances, of which there may be a million, in pages.
 
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySqlConnection, Row};
 
-use super::columns::{integer, readable};
+use crate::coupon::issued::LoadedIssuance;
 use crate::coupon::offer::Coupon;
+use crate::coupon::tail::Tail;
 use crate::ids::{CouponId, Sequence};
+use crate::store::mysql::columns::{integer, readable};
 use crate::store::mysql::error::on_read;
-use crate::store::{LoadSink, LoadedIssuance, Result};
+use crate::store::{Result, StoreError};
 use crate::time::Timestamp;
 
-/// Rows a page: about a megabyte, and a few milliseconds of a connection.
+/// Rows in a page: about a megabyte, and a few milliseconds of a connection.
 const PAGE_ROWS: u32 = 8_000;
 
-/// [`issuance`] reads these columns by their places.
+/// [`issuance`] reads these columns by their positions.
 const PAGE: &str = "
 SELECT sequence, user_id, nth, request_key, issued_at, expires_at
   FROM issuances
@@ -21,17 +23,17 @@ SELECT sequence, user_id, nth, request_key, issued_at, expires_at
  ORDER BY sequence
  LIMIT ?";
 
-/// The coupon itself, read before its issuances.
+/// Reads the coupon's own row.
 pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<Coupon>> {
     Ok(super::reads::coupon(connection, id)
         .await?
         .map(|view| view.coupon))
 }
 
-/// The rows of one page, as they came.
-pub(crate) struct Page {
+/// The rows of one page, not decoded yet.
+pub struct Page {
     rows: Vec<MySqlRow>,
-    /// Where the next page begins, if there may be one.
+    /// The sequence after which the next page begins, if there may be one.
     pub(crate) next: Option<Sequence>,
 }
 
@@ -54,9 +56,13 @@ pub(crate) async fn page(
 }
 
 impl Page {
-    /// Hands the rows on.
-    pub(crate) fn feed(&self, issuances: LoadSink<'_>) -> Result<()> {
-        self.rows.iter().try_for_each(|row| issuances(issuance(row)?))
+    /// Hands the rows to the tail.
+    pub(crate) fn feed(&self, tail: &mut Tail) -> Result<()> {
+        let coupon = tail.coupon();
+        self.rows.iter().try_for_each(|row| {
+            let unreadable = |error| StoreError::Unreadable(format!("coupon {coupon}: {error}"));
+            tail.take(&issuance(row)?).map_err(unreadable)
+        })
     }
 }
 

@@ -1,77 +1,63 @@
-//! How the rows of a batch stand, asked when storing it came back with anything but success.
+//! Reading back what is stored of a batch, after a write that did not succeed.
 //!
-//! Every read here is an autocommit statement, and so sees all that was committed before it began.
+//! Every read here is an autocommit statement, and so sees everything that was committed before it began.
 
 use std::collections::{HashMap, HashSet};
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
-use super::columns::{self as rows, coupon_columns, integer, issuance_columns, number};
+use super::columns::{self as rows, coupon_columns, issuance_columns};
+use crate::coupon::CouponKind;
+use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
 use crate::ids::CouponId;
 use crate::store::Result;
-use crate::store::batch::{Batch, CouponChange, Entries, Found, FoundRows, Portion};
-use crate::store::mysql::cluster;
+use crate::store::batch::{FoundRows, Portion};
+use crate::store::mysql::columns::{integer, number};
 use crate::store::mysql::dialect::Dialect;
 use crate::store::mysql::error::on_read;
 
 const COUPON: &str = concat!("SELECT ", coupon_columns!(), " FROM coupons AS c WHERE c.id = ?");
 
-/// How each portion stands: by as many statements whatever the batch holds, as one for each of a thousand
-/// coupons would take longer than a call may.
+/// Returns what is stored of each portion. The number of statements does not depend on the number of
+/// portions, as a statement for each of a thousand coupons would take longer than a call may.
 pub(crate) async fn read_back(
     connection: &mut MySqlConnection,
     dialect: Dialect,
-    batch: &Batch,
-) -> Result<Vec<Found>> {
-    // The fences first: raising one waited for every statement that had passed it, so once it is lost, what
-    // the rows say is final.
-    let shards = cluster::shards(connection).await?;
-    let issuances = batch
-        .portions
-        .iter()
-        .filter_map(|portion| match &portion.entries {
-            Entries::Issuances(issuances) => Some((portion.coupon, &issuances[..])),
-            Entries::Change(_) => None,
-        });
+    portions: &[Portion<CouponKind>],
+) -> Result<Vec<FoundRows>> {
+    let issuances = portions.iter().filter_map(|portion| match &portion.run {
+        CouponRun::Issuances(issuances) => Some((portion.id, &issuances[..])),
+        CouponRun::Change(_) => None,
+    });
     let issuances: Vec<(CouponId, &[Issuance])> = issuances.collect();
     let mut stored = stored(connection, dialect, &issuances).await?;
     let absent = issuances
         .into_iter()
         .filter(|(coupon, _)| !stored.contains_key(&coupon.get()));
     let displaced = displaced(connection, dialect, &absent.collect::<Vec<_>>()).await?;
-    let mut found = Vec::with_capacity(batch.portions.len());
-    for Portion {
-        coupon,
-        shard,
-        fence,
-        entries,
-    } in &batch.portions
-    {
-        let fence_holds = shards
-            .iter()
-            .any(|row| row.id == *shard && row.epoch == fence.epoch && row.owner == Some(fence.owner));
-        let rows = match (entries, stored.remove(&coupon.get())) {
-            (Entries::Change(change), _) => change_stands(connection, change).await?,
-            // A row that cannot be read is none of these: it is this coupon's trouble alone, and no reason to
-            // keep others waiting.
-            (Entries::Issuances(sent), Some(rows)) => {
+    let mut found = Vec::with_capacity(portions.len());
+    for Portion { id, run, .. } in portions {
+        found.push(match (run, stored.remove(&id.get())) {
+            (CouponRun::Change(change), _) => change_stands(connection, change).await?,
+            // An unreadable row concerns this coupon alone, and must not hold up the others.
+            (CouponRun::Issuances(sent), Some(rows)) => {
                 let rows = rows.into_iter().collect::<Result<Vec<_>>>();
-                if rows.is_ok_and(|rows| rows[..] == sent[..]) {
+                let is_same = rows.is_ok_and(|rows| rows[..] == sent[..]);
+                if is_same {
                     FoundRows::Stored
                 } else {
                     FoundRows::Different
                 }
             }
-            (Entries::Issuances(_), None) if displaced.contains(&coupon.get()) => FoundRows::Different,
-            (Entries::Issuances(_), None) => FoundRows::Absent,
-        };
-        found.push(Found { fence_holds, rows });
+            (CouponRun::Issuances(_), None) if displaced.contains(&id.get()) => FoundRows::Different,
+            (CouponRun::Issuances(_), None) => FoundRows::Absent,
+        });
     }
     Ok(found)
 }
 
-/// What stands in the places of these issuances, by coupon and in order.
+/// Returns the issuances that are stored with these sequences, by coupon and in order.
 async fn stored(
     connection: &mut MySqlConnection,
     dialect: Dialect,
@@ -102,8 +88,8 @@ async fn stored(
     Ok(stored)
 }
 
-/// The coupons of which one of these users has another in the place of one of these. The names are converted,
-/// not the column: else no index is used.
+/// Returns the coupons of which a user has another issuance with the `nth` of one of these. The literals are
+/// converted, not the column, as otherwise no index is used.
 async fn displaced(
     connection: &mut MySqlConnection,
     dialect: Dialect,
@@ -116,7 +102,8 @@ async fn displaced(
         return Ok(HashSet::new());
     }
     let statement = format!(
-        "WITH v (c, u, n) AS (VALUES {places}) SELECT DISTINCT i.coupon_id FROM v STRAIGHT_JOIN issuances AS i FORCE INDEX (by_user)
+        "WITH v (c, u, n) AS (VALUES {places}) SELECT DISTINCT i.coupon_id
+             FROM v STRAIGHT_JOIN issuances AS i FORCE INDEX (by_user)
              ON i.user_id = CONVERT(v.u USING ascii) COLLATE ascii_bin AND i.coupon_id = v.c AND i.nth = v.n"
     );
     let rows = sqlx::raw_sql(AssertSqlSafe(statement))
@@ -126,7 +113,7 @@ async fn displaced(
     rows.iter().map(|row| number(row, "coupon_id")).collect()
 }
 
-/// All the issuances as rows of a statement.
+/// Returns all the issuances as rows of a `VALUES` list.
 fn values(portions: &[(CouponId, &[Issuance])], row: impl Fn(CouponId, &Issuance) -> String) -> String {
     let rows = portions
         .iter()

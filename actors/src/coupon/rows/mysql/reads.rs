@@ -1,16 +1,18 @@
-//! Making coupons, and what people read.
+//! Creating coupons, and the reads of clients.
 
 use sqlx::MySqlConnection;
 use sqlx::mysql::MySqlRow;
 
-use super::columns::{self as rows, coupon_columns, discount_columns, get, integer, issuance_columns};
+use super::columns::{self as rows, coupon_columns, discount_columns, issuance_columns};
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::rows::{CouponQuery, Created, NewCoupon, UserCursor};
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
+use crate::store::Result;
+use crate::store::mysql::columns::{get, integer, readable};
 use crate::store::mysql::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
-use crate::store::{CouponQuery, Created, NewCoupon, Result, UserCursor};
 
-/// A coupon's columns, and how many of it are issued: its highest sequence. Both databases find that at once
-/// by the end of the primary key if they are told to, and go through all the coupon's rows if not.
+/// A coupon's columns, and its highest sequence. With this hint, MySQL and MariaDB find that at the end of
+/// the coupon's range of the primary key. Without it they read all the coupon's rows.
 macro_rules! view_columns {
     () => {
         concat!(
@@ -22,8 +24,9 @@ macro_rules! view_columns {
 }
 
 const CREATE: &str = "
-INSERT INTO coupons (title, discount_kind, discount_value, min_order_amount, total_quantity, per_user_limit, starts_at, ends_at,
-                     use_within_days, status, version, created_at, updated_at, creation_key, creation_body)
+INSERT INTO coupons (title, discount_kind, discount_value, min_order_amount, total_quantity, per_user_limit,
+                     starts_at, ends_at, use_within_days, status, version, created_at, updated_at,
+                     creation_key, creation_body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)";
 
 const CREATED_BEFORE: &str = concat!(
@@ -49,7 +52,9 @@ const ISSUANCE: &str = concat!(
 const ISSUANCES_OF_USER: &str = concat!(
     "SELECT ",
     issuance_columns!(),
-    " FROM issuances FORCE INDEX (by_user) WHERE user_id = ? ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?"
+    " FROM issuances FORCE INDEX (by_user)
+ WHERE user_id = ?
+ ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?"
 );
 
 const ISSUANCES_OF_USER_AFTER: &str = concat!(
@@ -66,14 +71,16 @@ const ISSUANCES_OF_COUPON: &str = concat!(
     " FROM issuances WHERE coupon_id = ? AND sequence > ? ORDER BY sequence LIMIT ?"
 );
 
-/// Found by user: one has few issuances, and a coupon may have a million.
+/// By the index on users: a user has few issuances, and a coupon may have a million.
 const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
     "SELECT ",
     issuance_columns!(),
-    " FROM issuances FORCE INDEX (by_user) WHERE coupon_id = ? AND sequence > ? AND user_id = ? ORDER BY sequence LIMIT ?"
+    " FROM issuances FORCE INDEX (by_user)
+ WHERE coupon_id = ? AND sequence > ? AND user_id = ?
+ ORDER BY sequence LIMIT ?"
 );
 
-/// Makes a coupon, or finds the one that this key made.
+/// Creates a coupon, or returns the one that this key created before.
 pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCoupon) -> Result<Created> {
     let (offer, body) = (&new.offer, new.body());
     let (kind, value) = discount_columns(offer.discount);
@@ -96,7 +103,7 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
         .await;
     match made {
         Ok(made) => {
-            let id = rows::readable(CouponId::new(made.last_insert_id()), "id")?;
+            let id = readable(CouponId::new(made.last_insert_id()), "id")?;
             let (offer, status, created_at) = (offer.clone(), new.status, new.created_at);
             return Ok(Created::New(Coupon {
                 id,
@@ -107,8 +114,8 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
                 updated_at: created_at,
             }));
         }
-        // The key is the only one that the caller chose. Whoever made it first has committed, or this would
-        // still wait.
+        // The only unique value of the request is its key. The coupon that has it is committed, otherwise
+        // this statement would still wait.
         Err(error) if error_number(&error) == Some(DUPLICATE_ENTRY) => {}
         Err(error) => return Err(on_write(error)),
     }
@@ -124,7 +131,7 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
     }
 }
 
-/// One coupon.
+/// Returns one coupon.
 pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<CouponView>> {
     let row = sqlx::query(COUPON)
         .bind(integer(id.get()))
@@ -134,7 +141,7 @@ pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Re
     row.as_ref().map(view).transpose()
 }
 
-/// A page of coupons.
+/// Returns a page of coupons.
 pub(crate) async fn coupons(
     connection: &mut MySqlConnection,
     query: &CouponQuery,
@@ -148,7 +155,7 @@ pub(crate) async fn coupons(
     rows.map_err(on_read)?.iter().map(view).collect()
 }
 
-/// One issuance.
+/// Returns one issuance.
 pub(crate) async fn issuance(connection: &mut MySqlConnection, id: IssuanceId) -> Result<Option<Issuance>> {
     let query = sqlx::query(ISSUANCE)
         .bind(integer(id.coupon.get()))
@@ -162,7 +169,7 @@ pub(crate) async fn issuance(connection: &mut MySqlConnection, id: IssuanceId) -
         .transpose()
 }
 
-/// A page of a user's issuances.
+/// Returns a page of a user's issuances.
 pub(crate) async fn issuances_of_user(
     connection: &mut MySqlConnection,
     user: &UserId,
@@ -191,7 +198,7 @@ pub(crate) async fn issuances_of_user(
     rows.map_err(on_read)?.iter().map(rows::issuance).collect()
 }
 
-/// A page of a coupon's issuances.
+/// Returns a page of a coupon's issuances.
 pub(crate) async fn issuances_of_coupon(
     connection: &mut MySqlConnection,
     coupon: CouponId,
@@ -216,9 +223,8 @@ pub(crate) async fn issuances_of_coupon(
 }
 
 fn view(row: &MySqlRow) -> Result<CouponView> {
-    let issued = get::<Option<i64>>(row, "issued")?.map_or(Ok(0), |issued| {
-        rows::readable(u64::try_from(issued).ok(), "issued")
-    })?;
+    let issued = get::<Option<i64>>(row, "issued")?
+        .map_or(Ok(0), |issued| readable(u64::try_from(issued).ok(), "issued"))?;
     Ok(CouponView {
         coupon: rows::coupon(row)?,
         issued: Sequence::new(issued),

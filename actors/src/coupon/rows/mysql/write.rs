@@ -3,34 +3,26 @@
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
-use super::columns::{discount_columns, integer};
-use crate::ids::{Fence, Incarnation, ShardId};
+use super::columns::discount_columns;
+use crate::coupon::entry::CouponChange;
+use crate::ids::{Fence, ShardId};
 use crate::store::Result;
-use crate::store::batch::CouponChange;
-use crate::store::mysql::canary::Canary;
+use crate::store::mysql::columns::integer;
 use crate::store::mysql::error::on_write;
 
-/// The shard first, and locked, as in `statement.rs`.
+/// The shard's row comes first, and is locked, as in `insert.rs`.
 const UPDATE: &str = "
 UPDATE shards AS s FORCE INDEX (PRIMARY)
   STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY) ON c.id = ?
-   SET c.title = ?, c.discount_kind = ?, c.discount_value = ?, c.min_order_amount = ?, c.total_quantity = ?, c.starts_at = ?, c.ends_at = ?,
-       c.use_within_days = ?, c.status = ?, c.version = ?, c.updated_at = ?
+   SET c.title = ?, c.discount_kind = ?, c.discount_value = ?, c.min_order_amount = ?, c.total_quantity = ?,
+       c.starts_at = ?, c.ends_at = ?, c.use_within_days = ?, c.status = ?, c.version = ?, c.updated_at = ?
  WHERE s.shard_id = ? AND s.epoch = ? AND s.owner = ?
    AND c.version = ?
-   AND (? IS NULL OR ? >= GREATEST(?, COALESCE((SELECT MAX(sequence) FROM issuances WHERE coupon_id = ?), 0)))";
+   AND (? IS NULL
+        OR ? >= GREATEST(?, COALESCE((SELECT MAX(sequence) FROM issuances WHERE coupon_id = ?), 0)))";
 
-/// Stores the issuances of portions of these incarnations, given as [`statement`](super::insert::statement);
-/// how many rows.
-pub(crate) async fn issuances(
-    connection: &mut MySqlConnection,
-    canary: &Canary,
-    owners: &[Incarnation],
-    statement: String,
-) -> Result<u64> {
-    // After the wait for a connection, which may have been one for a database that went backwards and is
-    // served again.
-    owners.iter().try_for_each(|owner| canary.lives(*owner))?;
+/// Executes a statement that [`statement`](super::insert::statement) made. Returns how many rows it stored.
+pub(crate) async fn issuances(connection: &mut MySqlConnection, statement: String) -> Result<u64> {
     let stored = sqlx::raw_sql(AssertSqlSafe(statement))
         .execute(connection)
         .await
@@ -38,15 +30,13 @@ pub(crate) async fn issuances(
     Ok(stored.rows_affected())
 }
 
-/// Stores a change; 1 if its guards hold, else 0.
+/// Stores a change. Returns 1 if its guards hold, otherwise 0.
 pub(crate) async fn change(
     connection: &mut MySqlConnection,
-    canary: &Canary,
     shard: ShardId,
     fence: Fence,
     change: &CouponChange,
 ) -> Result<u64> {
-    canary.lives(fence.owner)?;
     let (coupon, offer) = (&change.coupon, &change.coupon.offer);
     let (kind, value) = discount_columns(offer.discount);
     let (id, quantity) = (integer(coupon.id.get()), offer.total_quantity.map(integer));

@@ -1,19 +1,18 @@
-//! Between rows and values.
+//! Conversions between rows and values.
 
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
-use crate::store::sqlite::error::on_read;
-use crate::store::{Result, StoreError};
-use crate::time::Timestamp;
+use crate::store::Result;
+use crate::store::sqlite::columns::{get, integer, number, numeric, optional_time, readable, time};
 
 /// The columns that [`coupon`] reads, of `coupons AS c`.
 macro_rules! coupon_columns {
     () => {
-        "c.id, c.title, c.discount_kind, c.discount_value, c.min_order_amount, c.total_quantity, c.per_user_limit, \
-         c.starts_at, c.ends_at, c.use_within_days, c.status, c.version, c.created_at, c.updated_at"
+        "c.id, c.title, c.discount_kind, c.discount_value, c.min_order_amount, c.total_quantity, \
+         c.per_user_limit, c.starts_at, c.ends_at, c.use_within_days, c.status, c.version, c.created_at, \
+         c.updated_at"
     };
 }
 pub(crate) use coupon_columns;
@@ -26,46 +25,7 @@ macro_rules! issuance_columns {
 }
 pub(crate) use issuance_columns;
 
-/// A number as SQLite takes it. Every number here stays below 2^53.
-pub(crate) fn integer(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A column of a row.
-pub(crate) fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    row.try_get(column).map_err(on_read)
-}
-
-/// A column that holds a number that is not negative.
-pub(crate) fn number(row: &SqliteRow, column: &str) -> Result<u64> {
-    readable(u64::try_from(get::<i64>(row, column)?).ok(), column)
-}
-
-/// What was read, if it makes sense.
-pub(crate) fn readable<T>(value: Option<T>, what: &str) -> Result<T> {
-    value.ok_or_else(|| StoreError::Unreadable(format!("{what} holds what this program does not know")))
-}
-
-fn numeric<T: TryFrom<i64>>(row: &SqliteRow, column: &str) -> Result<Option<T>> {
-    get::<Option<i64>>(row, column)?
-        .map(|value| readable(T::try_from(value).ok(), column))
-        .transpose()
-}
-
-fn time(row: &SqliteRow, column: &str) -> Result<Timestamp> {
-    readable(Timestamp::from_micros(get(row, column)?), column)
-}
-
-fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>> {
-    get::<Option<i64>>(row, column)?
-        .map(|micros| readable(Timestamp::from_micros(micros), column))
-        .transpose()
-}
-
-/// The coupon in a row of [`coupon_columns`].
+/// Returns the coupon in a row with [`coupon_columns`].
 pub(crate) fn coupon(row: &SqliteRow) -> Result<Coupon> {
     let value = numeric::<u64>(row, "discount_value")?;
     let discount = match (get::<Option<&str>>(row, "discount_kind")?, value) {
@@ -96,7 +56,7 @@ pub(crate) fn coupon(row: &SqliteRow) -> Result<Coupon> {
     })
 }
 
-/// The issuance in a row of [`issuance_columns`].
+/// Returns the issuance in a row with [`issuance_columns`].
 pub(crate) fn issuance(row: &SqliteRow) -> Result<Issuance> {
     Ok(Issuance {
         id: IssuanceId {
@@ -111,7 +71,7 @@ pub(crate) fn issuance(row: &SqliteRow) -> Result<Issuance> {
     })
 }
 
-/// How a discount stands in its two columns.
+/// Returns a discount as the values of its two columns.
 pub(crate) fn discount_columns(discount: Option<Discount>) -> (Option<&'static str>, Option<i64>) {
     match discount {
         None => (None, None),

@@ -1,28 +1,31 @@
-//! Reading an owner's million issuances: by pages that SQLite joins into one text each, as a row at a time
-//! costs a hand-over between threads.
+//! Loading a coupon and its issuances, of which there may be a million, in pages. SQLite joins each page into
+//! one text, as every row by itself costs a switch between threads.
 
 use sqlx::{Row, SqliteConnection};
 
-use super::columns::{integer, readable};
+use crate::coupon::issued::LoadedIssuance;
 use crate::coupon::offer::Coupon;
+use crate::coupon::tail::Tail;
 use crate::ids::{CouponId, Sequence};
+use crate::store::sqlite::columns::{integer, readable};
 use crate::store::sqlite::error::on_read;
-use crate::store::{LoadSink, LoadedIssuance, Result, StoreError};
+use crate::store::{Result, StoreError};
 use crate::time::Timestamp;
 
-/// Rows a page: about 300 KiB of text, and so short a read that it never keeps the log from being moved.
+/// Rows in a page: about 300 KiB of text, and so short a read that it does not delay checkpoints.
 const PAGE_ROWS: u32 = 2_000;
 
-/// A line a row; user ids and keys hold neither spaces nor line ends.
+/// One line for each row. User ids and keys contain neither spaces nor line breaks.
 const PAGE: &str = "
 SELECT count(*) AS row_count, group_concat(line, char(10)) AS lines
-  FROM (SELECT concat_ws(' ', sequence, nth, issued_at, coalesce(expires_at, '-'), user_id, request_key) AS line
+  FROM (SELECT concat_ws(' ', sequence, nth, issued_at, coalesce(expires_at, '-'), user_id, request_key)
+               AS line
           FROM issuances
          WHERE coupon_id = ?1 AND sequence > ?2
          ORDER BY sequence
          LIMIT ?3)";
 
-/// The coupon itself, read before its issuances.
+/// Reads the coupon's own row.
 pub(crate) async fn coupon(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<Coupon>> {
     Ok(super::reads::coupon(connection, id)
         .await?
@@ -30,7 +33,7 @@ pub(crate) async fn coupon(connection: &mut SqliteConnection, id: CouponId) -> R
 }
 
 /// The rows of one page.
-pub(crate) struct Page {
+pub struct Page {
     row_count: u32,
     lines: String,
 }
@@ -56,19 +59,21 @@ pub(crate) async fn page(
 }
 
 impl Page {
-    /// Hands the rows on; where the next page begins, if there may be one.
-    pub(crate) fn feed(&self, after: Sequence, issuances: LoadSink<'_>) -> Result<Option<Sequence>> {
-        let mut last = after;
+    /// Hands the rows to the tail. Returns the sequence after which the next page begins, if there may be
+    /// one.
+    pub(crate) fn feed(&self, tail: &mut Tail) -> Result<Option<Sequence>> {
+        let coupon = tail.coupon();
+        let unreadable = |error| StoreError::Unreadable(format!("coupon {coupon}: {error}"));
+        let mut last = Sequence::NONE;
         for line in self.lines.lines() {
             let issuance = readable(parse(line), "issuances")?;
-            // That SQLite joins the lines in the order in which it read them is its habit, not its promise.
+            // SQLite does not promise to join the lines in the order in which it read them.
             if issuance.sequence <= last {
-                return Err(StoreError::Unreadable(format!(
-                    "issuances came out of order after {last}"
-                )));
+                let why = format!("issuances came out of order after {last}");
+                return Err(StoreError::Unreadable(why));
             }
             last = issuance.sequence;
-            issuances(issuance)?;
+            tail.take(&issuance).map_err(unreadable)?;
         }
         Ok((self.row_count == PAGE_ROWS).then_some(last))
     }

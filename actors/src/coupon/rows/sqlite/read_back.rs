@@ -1,15 +1,16 @@
-//! How the rows of a batch stand, asked when storing it came back with anything but success.
+//! Reading back what is stored of a batch, after a write that did not succeed.
 
 use sqlx::SqliteConnection;
 
-use super::columns::{self as rows, coupon_columns, integer, issuance_columns};
+use super::columns::{self as rows, coupon_columns, issuance_columns};
 use super::write::portions_json;
+use crate::coupon::CouponKind;
+use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
 use crate::store::Result;
-use crate::store::batch::{Batch, CouponChange, Entries, Found, FoundRows, Portion};
+use crate::store::batch::{FoundRows, Portion};
+use crate::store::sqlite::columns::integer;
 use crate::store::sqlite::error::on_read;
-
-const FENCE: &str = "SELECT EXISTS (SELECT 1 FROM shards WHERE shard_id = ?1 AND epoch = ?2 AND owner = ?3)";
 
 const ROWS: &str = concat!(
     "SELECT ",
@@ -27,38 +28,23 @@ SELECT EXISTS (
 
 const COUPON: &str = concat!("SELECT ", coupon_columns!(), " FROM coupons AS c WHERE c.id = ?1");
 
-/// How each portion stands.
-pub(crate) async fn read_back(connection: &mut SqliteConnection, batch: &Batch) -> Result<Vec<Found>> {
-    let mut found = Vec::with_capacity(batch.portions.len());
-    for portion in &batch.portions {
-        // The fence first: once it is lost, nothing under it is stored any more, so what the rows say then is
-        // final.
-        let fence_holds = fence_holds(connection, portion).await?;
-        let rows = match &portion.entries {
-            Entries::Issuances(issuances) => issuances_stand(connection, portion, issuances).await?,
-            Entries::Change(change) => change_stands(connection, change).await?,
-        };
-        found.push(Found { fence_holds, rows });
+/// Returns what is stored of a portion.
+pub(crate) async fn read_back(
+    connection: &mut SqliteConnection,
+    portion: &Portion<CouponKind>,
+) -> Result<FoundRows> {
+    match &portion.run {
+        CouponRun::Issuances(issuances) => issuances_stand(connection, portion, issuances).await,
+        CouponRun::Change(change) => change_stands(connection, change).await,
     }
-    Ok(found)
-}
-
-async fn fence_holds(connection: &mut SqliteConnection, portion: &Portion) -> Result<bool> {
-    sqlx::query_scalar(FENCE)
-        .bind(portion.shard.get())
-        .bind(integer(portion.fence.epoch.get()))
-        .bind(integer(portion.fence.owner.get()))
-        .fetch_one(connection)
-        .await
-        .map_err(on_read)
 }
 
 async fn issuances_stand(
     connection: &mut SqliteConnection,
-    portion: &Portion,
+    portion: &Portion<CouponKind>,
     issuances: &[Issuance],
 ) -> Result<FoundRows> {
-    let coupon = integer(portion.coupon.get());
+    let coupon = integer(portion.id.get());
     let sequence =
         |issuance: Option<&Issuance>| issuance.map_or(0, |issuance| integer(issuance.id.sequence.get()));
     let rows = sqlx::query(ROWS)
@@ -69,8 +55,8 @@ async fn issuances_stand(
         .await
         .map_err(on_read)?;
     if !rows.is_empty() {
-        // A row that cannot be read is none of these: it is this coupon's trouble alone, and no reason to
-        // keep others waiting.
+        // An unreadable row is a different one. It concerns this coupon alone, and must not hold up the
+        // others.
         let stored = rows.iter().map(rows::issuance).collect::<Result<Vec<_>>>();
         return Ok(if stored.is_ok_and(|stored| stored == issuances) {
             FoundRows::Stored

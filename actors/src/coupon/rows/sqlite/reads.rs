@@ -1,18 +1,17 @@
-//! Making coupons, and what people read.
+//! Creating coupons, and the reads of clients.
 
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::columns::{
-    self as rows, coupon_columns, discount_columns, get, integer, issuance_columns, number,
-};
+use super::columns::{self as rows, coupon_columns, discount_columns, issuance_columns};
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::rows::{CouponQuery, Created, NewCoupon, UserCursor};
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
+use crate::store::Result;
+use crate::store::sqlite::columns::{get, integer, number, readable};
 use crate::store::sqlite::error::{on_read, on_write};
-use crate::store::{CouponQuery, Created, NewCoupon, Result, UserCursor};
 
-/// A coupon's columns, and how many of it are issued: its highest sequence, which the primary key finds at
-/// once.
+/// A coupon's columns, and its highest sequence, which the primary key finds at once.
 macro_rules! view_columns {
     () => {
         concat!(
@@ -23,8 +22,9 @@ macro_rules! view_columns {
 }
 
 const CREATE: &str = "
-INSERT INTO coupons (title, discount_kind, discount_value, min_order_amount, total_quantity, per_user_limit, starts_at, ends_at,
-                     use_within_days, status, version, created_at, updated_at, creation_key, creation_body)
+INSERT INTO coupons (title, discount_kind, discount_value, min_order_amount, total_quantity, per_user_limit,
+                     starts_at, ends_at, use_within_days, status, version, created_at, updated_at,
+                     creation_key, creation_body)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 1, ?11, ?11, ?12, ?13)
     ON CONFLICT (creation_key) DO NOTHING";
 
@@ -62,14 +62,14 @@ const ISSUANCES_OF_COUPON: &str = concat!(
     " FROM issuances WHERE coupon_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
 );
 
-/// With `+`, so that it is found by user: one has few issuances, and a coupon may have a million.
+/// The `+` makes SQLite use the index on users: a user has few issuances, and a coupon may have a million.
 const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
     "SELECT ",
     issuance_columns!(),
     " FROM issuances WHERE user_id = ?4 AND +coupon_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
 );
 
-/// Makes a coupon, or finds the one that this key made.
+/// Creates a coupon, or returns the one that this key created before.
 pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCoupon) -> Result<Created> {
     let (offer, body) = (&new.offer, new.body());
     let (kind, value) = discount_columns(offer.discount);
@@ -91,7 +91,7 @@ pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCo
         .await
         .map_err(on_write)?;
     if made.rows_affected() == 1 {
-        let id = rows::readable(
+        let id = readable(
             u64::try_from(made.last_insert_rowid())
                 .ok()
                 .and_then(CouponId::new),
@@ -119,7 +119,7 @@ pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCo
     }
 }
 
-/// One coupon.
+/// Returns one coupon.
 pub(crate) async fn coupon(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<CouponView>> {
     let row = sqlx::query(COUPON)
         .bind(integer(id.get()))
@@ -129,7 +129,7 @@ pub(crate) async fn coupon(connection: &mut SqliteConnection, id: CouponId) -> R
     row.as_ref().map(view).transpose()
 }
 
-/// A page of coupons.
+/// Returns a page of coupons.
 pub(crate) async fn coupons(
     connection: &mut SqliteConnection,
     query: &CouponQuery,
@@ -143,7 +143,7 @@ pub(crate) async fn coupons(
     rows.iter().map(view).collect()
 }
 
-/// One issuance.
+/// Returns one issuance.
 pub(crate) async fn issuance(connection: &mut SqliteConnection, id: IssuanceId) -> Result<Option<Issuance>> {
     let query = sqlx::query(ISSUANCE)
         .bind(integer(id.coupon.get()))
@@ -157,7 +157,7 @@ pub(crate) async fn issuance(connection: &mut SqliteConnection, id: IssuanceId) 
         .transpose()
 }
 
-/// A page of a user's issuances.
+/// Returns a page of a user's issuances.
 pub(crate) async fn issuances_of_user(
     connection: &mut SqliteConnection,
     user: &UserId,
@@ -176,7 +176,7 @@ pub(crate) async fn issuances_of_user(
     rows.iter().map(rows::issuance).collect()
 }
 
-/// A page of a coupon's issuances.
+/// Returns a page of a coupon's issuances.
 pub(crate) async fn issuances_of_coupon(
     connection: &mut SqliteConnection,
     coupon: CouponId,
@@ -224,9 +224,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_that_people_read_goes_through_a_whole_coupon() {
+    async fn no_read_of_a_client_scans_a_whole_coupon() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        sqlx::raw_sql(include_str!("../../migrations/sqlite/0001_first.sql"))
+        sqlx::raw_sql(include_str!("../../../store/migrations/sqlite/0001_first.sql"))
             .execute(&mut connection)
             .await
             .unwrap();
@@ -243,7 +243,7 @@ mod tests {
                 plan.contains(search) && !plan.contains("SCAN"),
                 "{statement}: {plan}"
             );
-            // Sorted is only what one user has.
+            // Only the issuances of one user are sorted.
             assert!(
                 !plan.contains("TEMP B-TREE") || search == "(user_id=?)",
                 "{statement}: {plan}"

@@ -1,21 +1,28 @@
-//! Storing a batch: one guarded statement, whatever its size, so that one prepared statement serves them all.
+//! Storing a batch: one guarded statement, prepared once for all sizes.
 
 use std::fmt::Write;
 
 use sqlx::SqliteConnection;
 
-use super::columns::{discount_columns, integer};
+use super::columns::discount_columns;
+use crate::coupon::CouponKind;
+use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
 use crate::ids::{Fence, RequestKey, ShardId};
-use crate::store::batch::{CouponChange, Entries, Portion};
+use crate::owning::kind::Run;
+use crate::store::batch;
+use crate::store::sqlite::columns::integer;
 use crate::store::sqlite::error::on_write;
 use crate::store::{Result, StoreError};
 
-/// `?1` is [`portions_json`]. `CROSS JOIN` keeps the order: each portion meets its guards once, before any of
-/// its rows.
+type Portion = batch::Portion<CouponKind>;
+
+/// `?1` is [`portions_json`]. `CROSS JOIN` keeps the order: the guards are checked once for each portion,
+/// before its rows.
 const INSERT: &str = "
 INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at, expires_at)
-SELECT c.id, row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3, row.value ->> 4, row.value ->> 5
+SELECT c.id, row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3, row.value ->> 4,
+       row.value ->> 5
   FROM jsonb_each(?1) AS portion
  CROSS JOIN shards AS s
     ON s.shard_id = portion.value ->> 0 AND s.epoch = portion.value ->> 1 AND s.owner = portion.value ->> 2
@@ -27,17 +34,18 @@ SELECT c.id, row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3,
 
 const UPDATE: &str = "
 UPDATE coupons
-   SET title = ?1, discount_kind = ?2, discount_value = ?3, min_order_amount = ?4, total_quantity = ?5, starts_at = ?6, ends_at = ?7,
-       use_within_days = ?8, status = ?9, version = ?10, updated_at = ?11
+   SET title = ?1, discount_kind = ?2, discount_value = ?3, min_order_amount = ?4, total_quantity = ?5,
+       starts_at = ?6, ends_at = ?7, use_within_days = ?8, status = ?9, version = ?10, updated_at = ?11
  WHERE id = ?12
    AND version = ?10 - 1
    AND EXISTS (SELECT 1 FROM shards WHERE shard_id = ?13 AND epoch = ?14 AND owner = ?15)
-   AND (?5 IS NULL OR ?5 >= max(?16, coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = ?12), 0)))";
+   AND (?5 IS NULL
+        OR ?5 >= max(?16, coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = ?12), 0)))";
 
-/// Stores the issuances of portions given as [`portions_json`]; how many rows.
+/// Stores the issuances of portions given as [`portions_json`]. Returns how many rows it stored.
 pub(crate) async fn issuances(connection: &mut SqliteConnection, portions_json: String) -> Result<u64> {
-    // `execute` steps to the statement's end, where it commits. A statement that returned rows could be left
-    // before.
+    // `execute` steps to the end of the statement, where it commits. A statement that returns rows may be
+    // left before its end.
     let stored = sqlx::query(INSERT)
         .bind(portions_json)
         .execute(connection)
@@ -46,7 +54,7 @@ pub(crate) async fn issuances(connection: &mut SqliteConnection, portions_json: 
     Ok(stored.rows_affected())
 }
 
-/// Stores a change; 1 if its guards hold, else 0.
+/// Stores a change. Returns 1 if its guards hold, otherwise 0.
 pub(crate) async fn change(
     connection: &mut SqliteConnection,
     shard: ShardId,
@@ -78,16 +86,16 @@ pub(crate) async fn change(
     Ok(stored.rows_affected())
 }
 
-/// Portions of issuances as an array of `[shard, epoch, owner, coupon, last sequence, highest nth,
+/// Returns portions of issuances as an array of `[shard, epoch, owner, coupon, last sequence, highest nth,
 /// [[sequence, user, nth, key, issued_at, expires_at], …]]`.
 pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
-    /// What a row of usual ids and keys takes; the text grows beyond it where it must.
+    /// Bytes of a row with ids and keys of usual length. The text grows if they are longer.
     const ROW_BYTES: usize = 112;
 
-    let rows: usize = portions.iter().map(|portion| portion.entries.len()).sum();
+    let rows: usize = portions.iter().map(|portion| portion.run.rows()).sum();
     let mut json = String::with_capacity(rows * ROW_BYTES + portions.len() * ROW_BYTES);
     for portion in portions {
-        let Entries::Issuances(issuances) = &portion.entries else {
+        let CouponRun::Issuances(issuances) = &portion.run else {
             return Err(StoreError::Unreadable(
                 "a batch holds a change beside something else".to_owned(),
             ));
@@ -113,7 +121,7 @@ fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) ->
         "[{},{epoch},{},{},{last},{nth_max},[",
         portion.shard,
         owner.get(),
-        portion.coupon
+        portion.id
     )?;
     for (index, issuance) in issuances.iter().enumerate() {
         if index > 0 {
@@ -135,7 +143,7 @@ fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) ->
     Ok(())
 }
 
-/// A key is visible ASCII, so only these two have a meaning within a JSON text.
+/// Escapes a key. It is visible ASCII, so only two characters are special in a JSON string.
 fn push_escaped(json: &mut String, key: &RequestKey) {
     for character in key.as_str().chars() {
         if matches!(character, '"' | '\\') {

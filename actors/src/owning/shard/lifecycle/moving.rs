@@ -1,92 +1,92 @@
-//! A shard between two nodes: giving it up, and loading ahead where it is expected.
+//! A shard on its way between two nodes: handing it off, and loading ahead on the node that gets it.
 
 use std::collections::VecDeque;
 
-use crate::ids::{CouponId, Fence, Incarnation};
-use crate::owning::shard::lifecycle::slot::{Expected, Loading, Seat};
-use crate::owning::shard::lifecycle::{EXPECTED_MAX, Effect, Life, Standing};
+use crate::ids::{Fence, Incarnation};
+use crate::owning::kind::Kind;
+use crate::owning::shard::lifecycle::slot::{Ahead, Loading, Slot};
+use crate::owning::shard::lifecycle::{AHEAD_MAX, Effect, ShardLifecycle, ShardStage};
 
-impl Life {
-    pub(super) fn give_up(&mut self, from: Fence, to: Option<Incarnation>, effects: &mut Vec<Effect>) {
-        match self.standing {
-            Standing::Serving(fence) if fence == from => {}
-            // Ours by its row alone. An owner of before that has not stopped yet may still decide: it is
-            // waited for too.
-            Standing::Unserved if !self.is_known_beyond(from) => self.last = Some(from),
-            // Served in another epoch, or given up already.
-            Standing::Unserved
-            | Standing::Serving(_)
-            | Standing::Raising(_)
-            | Standing::GivingUp { .. }
-            | Standing::Giving(_)
-            | Standing::Regaining(_)
-            | Standing::Draining(_)
-            | Standing::Drained => return,
+impl<K: Kind> ShardLifecycle<K> {
+    pub(super) fn hand_off(&mut self, from: Fence, to: Option<Incarnation>, effects: &mut Vec<Effect<K>>) {
+        match self.stage {
+            ShardStage::Serving(fence) if fence == from => {}
+            // It is owned here only in the store. An earlier owner that has not stopped yet may still decide,
+            // so it is waited for too.
+            ShardStage::Unserved if !self.is_known_beyond(from) => self.last = Some(from),
+            // It is served in another epoch, or moves already.
+            ShardStage::Unserved
+            | ShardStage::Serving(_)
+            | ShardStage::Raising(_)
+            | ShardStage::Closing { .. }
+            | ShardStage::HandingOff(_)
+            | ShardStage::Reclaiming(_)
+            | ShardStage::Draining(_)
+            | ShardStage::Drained => return,
         }
-        self.standing = Standing::GivingUp { from, to };
+        self.stage = ShardStage::Closing { from, to };
         self.clear(effects, Effect::Drain);
     }
 
-    pub(super) fn given(&mut self, from: Fence, given: bool, effects: &mut Vec<Effect>) {
-        if self.standing != Standing::Giving(from) {
+    pub(super) fn handed_off(&mut self, from: Fence, done: bool, effects: &mut Vec<Effect<K>>) {
+        if self.stage != ShardStage::HandingOff(from) {
             return;
         }
-        if given {
-            self.standing = Standing::Unserved;
+        if done {
+            self.stage = ShardStage::Unserved;
         } else {
-            self.standing = Standing::Regaining(from);
+            self.stage = ShardStage::Reclaiming(from);
             effects.push(Effect::Raise { from, pause: true });
         }
     }
 
-    pub(super) fn expect(&mut self, coupons: Vec<CouponId>, effects: &mut Vec<Effect>) {
-        if self.standing != Standing::Unserved {
+    pub(super) fn load_ahead(&mut self, ids: Vec<K::Id>, effects: &mut Vec<Effect<K>>) {
+        if self.stage != ShardStage::Unserved {
             return;
         }
-        let mut room = EXPECTED_MAX.saturating_sub(
-            self.seats
+        let mut room = AHEAD_MAX.saturating_sub(
+            self.slots
                 .values()
-                .filter(|seat| matches!(seat, Seat::Expected(_)))
+                .filter(|slot| matches!(slot, Slot::Ahead(_)))
                 .count(),
         );
-        for coupon in coupons {
-            if room > 0 && !self.seats.contains_key(&coupon) {
+        for id in ids {
+            if room > 0 && !self.slots.contains_key(&id) {
                 room -= 1;
-                self.seats.insert(coupon, Seat::Expected(Expected::default()));
-                effects.push(Effect::Preload(coupon));
+                self.slots.insert(id, Slot::Ahead(Ahead::default()));
+                effects.push(Effect::LoadAhead(id));
             }
         }
     }
 
-    /// Whoever is about to hand it to us waits for that.
-    pub(super) fn say_if_loaded_ahead(&self, effects: &mut Vec<Effect>) {
+    /// Reports that loading ahead is done, if it is. The node that hands the shard off waits for that.
+    pub(super) fn report_loaded_ahead(&self, effects: &mut Vec<Effect<K>>) {
         if !self
-            .seats
+            .slots
             .values()
-            .any(|seat| matches!(seat, Seat::Expected(Expected { read: false, .. })))
+            .any(|slot| matches!(slot, Slot::Ahead(Ahead { read: false, .. })))
         {
-            effects.push(Effect::LoadedAhead);
+            effects.push(Effect::ReportLoadedAhead);
         }
     }
 
-    pub(super) fn preloaded(&mut self, coupon: CouponId, read: bool, effects: &mut Vec<Effect>) {
+    pub(super) fn loaded_ahead(&mut self, id: K::Id, read: bool, effects: &mut Vec<Effect<K>>) {
         let present = self.fence();
-        let Some(Seat::Expected(expected @ Expected { read: false, .. })) = self.seats.get_mut(&coupon)
-        else {
+        let Some(Slot::Ahead(expected @ Ahead { read: false, .. })) = self.slots.get_mut(&id) else {
             return;
         };
         match present {
             None if read => {
                 expected.read = true;
-                effects.push(Effect::Keep(coupon));
+                effects.push(Effect::Keep(id));
             }
-            // The shard came meanwhile: what is read from now on is read under its fence.
+            // The shard came meanwhile: the rest is read under its fence.
             Some(fence) if read => {
-                self.seats.insert(coupon, Loading::of(fence, VecDeque::new()));
-                effects.extend([Effect::Keep(coupon), Effect::LoadTail(coupon)]);
+                self.slots.insert(id, Loading::of(fence, VecDeque::new()));
+                effects.extend([Effect::Keep(id), Effect::LoadRest(id)]);
             }
             Some(_) | None => {
-                self.seats.remove(&coupon);
+                self.slots.remove(&id);
             }
         }
     }

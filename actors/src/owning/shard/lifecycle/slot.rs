@@ -1,42 +1,44 @@
-//! A coupon's place in its shard, and who waits there.
+//! The state of one id in its shard, and the requests that wait for its owner.
 
 use std::collections::VecDeque;
 
 use crate::ids::Fence;
-use crate::owning::message::Request;
+use crate::owning::kind::Kind;
+use crate::owning::request::Request;
 
-/// How many sweeps a coupon that was loaded ahead is kept for, if its shard does not come: a hand-over
-/// follows its announcement within some beats.
-const EXPECTED_SWEEPS: u8 = 10;
+/// For how many sweeps rows that were loaded ahead are kept if their shard does not come. A hand-off follows
+/// within some beats.
+const AHEAD_SWEEPS: u8 = 10;
 
-/// A coupon's place in the shard.
+/// The state of one id in its shard.
 #[derive(Debug)]
-pub(super) enum Seat {
-    /// Being read.
-    Loading(Loading),
+pub(super) enum Slot<K: Kind> {
+    /// It is being loaded.
+    Loading(Loading<K>),
+    /// It has an owner.
     Active,
-    /// Its owner takes nobody any more, and has not stopped yet.
-    Stopping(VecDeque<Request>),
-    /// Its owner stopped with something unsettled: it is read again once the epoch is raised.
-    AwaitingRaise(VecDeque<Request>),
-    /// Loaded ahead, under no fence: nothing is decided upon it before the rest was read under one.
-    Expected(Expected),
+    /// Its owner admits no request any more, and has not stopped yet.
+    Stopping(VecDeque<Request<K>>),
+    /// Its owner stopped with something unsettled. It is loaded again once the epoch is raised.
+    AwaitingRaise(VecDeque<Request<K>>),
+    /// It is loaded ahead, under no fence. Nothing is decided from it before the rest was read under one.
+    Ahead(Ahead),
 }
 
-/// A read under way.
+/// A load under way.
 #[derive(Debug)]
-pub(super) struct Loading {
+pub(super) struct Loading<K: Kind> {
     /// The fence that was committed before it began.
     pub(super) under: Fence,
-    pub(super) requests: VecDeque<Request>,
-    /// How many of them were there when it began: only to them can it say that there is no such coupon.
+    pub(super) requests: VecDeque<Request<K>>,
+    /// How many of them were there when it began. Only to them can it tell that the id does not exist.
     pub(super) before: usize,
 }
 
-impl Loading {
-    pub(super) fn of(under: Fence, requests: VecDeque<Request>) -> Seat {
+impl<K: Kind> Loading<K> {
+    pub(super) fn of(under: Fence, requests: VecDeque<Request<K>>) -> Slot<K> {
         let before = requests.len();
-        Seat::Loading(Self {
+        Slot::Loading(Self {
             under,
             requests,
             before,
@@ -55,35 +57,35 @@ impl Loading {
     }
 }
 
-/// A coupon whose shard is expected.
+/// What is loaded ahead of its shard.
 #[derive(Debug, Default)]
-pub(super) struct Expected {
-    /// It has been read; else it is being read, or waits for that.
+pub(super) struct Ahead {
+    /// True if it was read; false while it is being read or waits for that.
     pub(super) read: bool,
     sweeps: u8,
 }
 
-impl Seat {
-    /// Forgets requests that nobody waits for any more. False if the seat itself has been kept for nothing.
+impl<K: Kind> Slot<K> {
+    /// Drops requests whose callers do not wait any more. Returns false if the slot itself was kept in vain.
     pub(super) fn sweep(&mut self, is_served: bool) -> bool {
         match self {
             Self::Active => {}
             Self::Loading(loading) => loading.sweep(),
             Self::Stopping(requests) | Self::AwaitingRaise(requests) => {
-                requests.retain(Request::is_waited_for)
+                requests.retain(Request::is_waited_for);
             }
-            Self::Expected(expected) => {
+            Self::Ahead(expected) => {
                 expected.sweeps = expected.sweeps.saturating_add(1);
-                return is_served || expected.sweeps < EXPECTED_SWEEPS;
+                return is_served || expected.sweeps < AHEAD_SWEEPS;
             }
         }
         true
     }
 
-    /// The requests that wait here, unless an owner has them.
-    pub(super) fn waiting(&mut self) -> Option<&mut VecDeque<Request>> {
+    /// Returns the requests that wait here, unless an owner has them.
+    pub(super) fn waiting(&mut self) -> Option<&mut VecDeque<Request<K>>> {
         match self {
-            Self::Active | Self::Expected(_) => None,
+            Self::Active | Self::Ahead(_) => None,
             Self::Loading(Loading { requests, .. })
             | Self::Stopping(requests)
             | Self::AwaitingRaise(requests) => Some(requests),

@@ -1,4 +1,5 @@
-//! The lane against a model store of two shards: every portion comes to one fate, and the fate is true.
+//! The lane against a model store: every portion comes to one fate, and the fate is true. Coupons are the
+//! sample kind.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,26 +7,35 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::coupon::CouponKind;
+use crate::coupon::entry::CouponRun;
 use crate::coupon::offer::Issuance;
 use crate::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
 use crate::time::Timestamp;
+
+type Batch = super::Batch<CouponKind>;
+type Portion = super::Portion<CouponKind>;
+type Submission = super::Submission<CouponKind, u64>;
+type Lane = super::Lane<CouponKind, u64>;
+type Event = super::Event<CouponKind, u64>;
+type Effect = super::Effect<CouponKind, u64>;
 
 /// How the next call to the store goes.
 #[derive(Debug, Clone, Copy)]
 enum Call {
     Answers,
     NotStored,
-    /// Done, and the answer is lost.
+    /// It is stored, and the answer is lost.
     LostAfter,
-    /// Not done, and the answer is lost.
+    /// It is not stored, and the answer is lost.
     LostBefore,
-    /// Not done, as it makes no sense just now.
+    /// It is not stored, and the store finds it unreadable.
     Unreadable,
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A portion of `rows` rows of this coupon; `stale`: under an epoch that is not the shard's any more.
+    /// A portion of `rows` rows of this coupon; `stale`: under an epoch that the shard has no longer.
     Submit { coupon: u64, rows: usize, stale: bool },
     /// The call or the pause that is under way ends.
     Go(Call),
@@ -34,11 +44,17 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let submit = (1..5_u64, 1..1_500_usize, prop::bool::weighted(0.2))
         .prop_map(|(coupon, rows, stale)| Step::Submit { coupon, rows, stale });
-    let call = prop_oneof![5 => Just(Call::Answers), 1 => Just(Call::NotStored), 1 => Just(Call::LostAfter), 1 => Just(Call::LostBefore), 1 => Just(Call::Unreadable)];
+    let call = prop_oneof![
+        5 => Just(Call::Answers),
+        1 => Just(Call::NotStored),
+        1 => Just(Call::LostAfter),
+        1 => Just(Call::LostBefore),
+        1 => Just(Call::Unreadable),
+    ];
     prop::collection::vec(prop_oneof![1 => submit, 2 => call.prop_map(Step::Go)], 1..60)
 }
 
-/// Rows by coupon and sequence; the value says who wrote it.
+/// Rows by coupon and sequence, with the user of each.
 #[derive(Default)]
 struct Model {
     rows: BTreeMap<(u64, u64), String>,
@@ -54,12 +70,9 @@ impl Model {
             .iter()
             .filter(|portion| portion.fence.epoch == EPOCH)
         {
-            let Entries::Issuances(issuances) = &portion.entries else {
-                unreachable!("no changes here")
-            };
-            new.extend(issuances.iter().map(|row| {
+            new.extend(issuances(portion).iter().map(|row| {
                 (
-                    (portion.coupon.get(), row.id.sequence.get()),
+                    (portion.id.get(), row.id.sequence.get()),
                     row.user.as_str().to_owned(),
                 )
             }));
@@ -74,10 +87,8 @@ impl Model {
 
     fn read_back(&self, batch: &Batch) -> Vec<Found> {
         let of = |portion: &Portion| {
-            let Entries::Issuances(issuances) = &portion.entries else {
-                unreachable!("no changes here")
-            };
-            let at = |row: &Issuance| self.rows.get(&(portion.coupon.get(), row.id.sequence.get()));
+            let issuances = issuances(portion);
+            let at = |row: &Issuance| self.rows.get(&(portion.id.get(), row.id.sequence.get()));
             if issuances
                 .iter()
                 .all(|row| at(row).is_some_and(|user| user == row.user.as_str()))
@@ -100,6 +111,13 @@ impl Model {
     }
 }
 
+fn issuances(portion: &Portion) -> &[Issuance] {
+    match &portion.run {
+        CouponRun::Issuances(issuances) => issuances,
+        CouponRun::Change(_) => unreachable!("no changes here"),
+    }
+}
+
 fn portion(coupon: u64, first: u64, rows: usize, stale: bool) -> Portion {
     let coupon = CouponId::new(coupon).unwrap();
     let issuance = |sequence| Issuance {
@@ -116,25 +134,25 @@ fn portion(coupon: u64, first: u64, rows: usize, stale: bool) -> Portion {
     let issuances: Arc<[Issuance]> = (first..first + rows as u64).map(issuance).collect();
     let epoch = if stale { Epoch::new(4) } else { EPOCH };
     Portion {
-        coupon,
+        id: coupon,
         shard: coupon.shard(),
         fence: Fence {
             epoch,
             owner: Incarnation::new(1).unwrap(),
         },
-        entries: Entries::Issuances(issuances),
+        run: CouponRun::Issuances(issuances),
     }
 }
 
 #[derive(Default)]
 struct World {
-    lane: Lane<u64>,
+    lane: Lane,
     store: Model,
-    under_way: Option<Effect<u64>>,
+    under_way: Option<Effect>,
     next_sequence: HashMap<u64, u64>,
     out: BTreeSet<u64>,
-    /// The store could not make sense of something.
-    made_no_sense: bool,
+    /// The store found something unreadable.
+    found_unreadable: bool,
 }
 
 impl World {
@@ -169,16 +187,16 @@ impl World {
                 Event::ReadBack(Ok(self.store.read_back(&batch)))
             }
             (Some(Effect::Write(_)), Call::Unreadable) => {
-                self.made_no_sense = true;
-                Event::Written(Err(StoreError::Unreadable("no sense".to_owned())))
+                self.found_unreadable = true;
+                Event::Written(Err(StoreError::Unreadable("no such status".to_owned())))
             }
             (Some(Effect::ReadBack(_)), _) => Event::ReadBack(Err(lost())),
-            (Some(other), _) => unreachable!("{other:?} is not under way"),
+            (Some(other), _) => unreachable!("not under way: {other:?}"),
         };
         self.take(event)
     }
 
-    fn take(&mut self, event: Event<u64>) -> Result<(), TestCaseError> {
+    fn take(&mut self, event: Event) -> Result<(), TestCaseError> {
         let mut effects = Vec::new();
         self.lane.handle(event, &mut effects);
         for effect in effects {
@@ -200,7 +218,7 @@ impl World {
         Ok(())
     }
 
-    fn settle(&mut self, submission: &Submission<u64>, fate: Fate) -> Result<(), TestCaseError> {
+    fn settle(&mut self, submission: &Submission, fate: Fate) -> Result<(), TestCaseError> {
         prop_assert!(self.out.remove(&submission.home), "settled once");
         let found = self.store.read_back(&Batch {
             portions: vec![submission.portion.clone()],
@@ -209,10 +227,10 @@ impl World {
             Fate::Stored => {
                 prop_assert_eq!(found.rows, FoundRows::Stored);
                 *self.next_sequence.entry(submission.home).or_default() +=
-                    submission.portion.entries.len() as u64;
+                    submission.portion.run.rows() as u64;
             }
             Fate::Fenced => prop_assert!(!found.fence_holds && found.rows == FoundRows::Absent),
-            Fate::Contradicted if self.made_no_sense => prop_assert_eq!(found.rows, FoundRows::Absent),
+            Fate::Contradicted if self.found_unreadable => prop_assert_eq!(found.rows, FoundRows::Absent),
             Fate::Contradicted | Fate::Unknown => prop_assert!(false, "nothing here contradicts: {:?}", fate),
         }
         Ok(())
@@ -236,7 +254,7 @@ proptest! {
     }
 }
 
-fn settled(effects: &[Effect<u64>]) -> Vec<(u64, Fate)> {
+fn settled(effects: &[Effect]) -> Vec<(u64, Fate)> {
     let settled = effects.iter().filter_map(|effect| match effect {
         Effect::Settle(submission, fate) => Some((submission.home, *fate)),
         _ => None,
@@ -244,7 +262,7 @@ fn settled(effects: &[Effect<u64>]) -> Vec<(u64, Fate)> {
     settled.collect()
 }
 
-fn lane_with(portions: &[(u64, usize)]) -> (Lane<u64>, Vec<Effect<u64>>) {
+fn lane_with(portions: &[(u64, usize)]) -> (Lane, Vec<Effect>) {
     let (mut lane, mut effects) = (Lane::default(), Vec::new());
     for (coupon, rows) in portions {
         lane.handle(
@@ -259,7 +277,7 @@ fn lane_with(portions: &[(u64, usize)]) -> (Lane<u64>, Vec<Effect<u64>>) {
 }
 
 #[test]
-fn what_waits_while_a_batch_is_out_goes_together_in_the_next() {
+fn portions_that_wait_while_a_batch_is_out_share_the_next() {
     let (mut lane, mut effects) = lane_with(&[(1, 1), (2, 3), (3, 4)]);
     assert!(matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 1));
     effects.clear();
@@ -308,7 +326,7 @@ fn only_the_portion_that_clashed_is_contradicted() {
 }
 
 #[test]
-fn a_portion_that_cannot_be_read_is_contradicted_and_keeps_no_other_waiting() {
+fn a_portion_that_cannot_be_read_back_is_contradicted_and_holds_up_no_other() {
     let unreadable = || StoreError::Unreadable("no such status".to_owned());
     let (mut lane, mut effects) = lane_with(&[(9, 1), (1, 2), (2, 2)]);
     lane.handle(Event::Written(Ok(1)), &mut effects);
@@ -322,7 +340,7 @@ fn a_portion_that_cannot_be_read_is_contradicted_and_keeps_no_other_waiting() {
     lane.handle(Event::ReadBack(Err(unreadable())), &mut effects);
     assert!(
         matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 2),
-        "each by itself: {effects:?}"
+        "each alone: {effects:?}"
     );
     lane.handle(Event::Written(Err(unreadable())), &mut effects);
     effects.clear();
@@ -334,7 +352,7 @@ fn a_portion_that_cannot_be_read_is_contradicted_and_keeps_no_other_waiting() {
 }
 
 #[test]
-fn when_the_lease_is_over_everything_is_unknown() {
+fn when_the_lease_ends_everything_is_unknown() {
     let (mut lane, mut effects) = lane_with(&[(1, 1), (2, 3)]);
     lane.handle(
         Event::Written(Err(StoreError::Unknown("cut off".to_owned()))),

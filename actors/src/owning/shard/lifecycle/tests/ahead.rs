@@ -1,39 +1,32 @@
-//! What is read ahead of a shard that is about to be handed to us.
+//! Loading ahead of a shard that is about to be handed to this node.
 
 use super::*;
 
 #[test]
-fn what_was_read_ahead_is_completed_under_the_fence_before_anybody_is_heard() {
-    let mut world = World::default();
-    for step in [
-        Step::Expect(1),
-        Step::Expect(2),
-        Step::ReadAhead(1, true),
+fn rows_loaded_ahead_are_completed_under_the_fence_before_a_request_is_delivered() {
+    let mut world = World::after([
+        Step::LoadAhead(1),
+        Step::LoadAhead(2),
+        Step::EndLoadAhead(1, true),
         Step::Ask(1),
-    ] {
-        world.step(step).unwrap();
-    }
+    ]);
     assert_eq!(
-        (world.kept.len(), world.reading.len(), world.delivered.len()),
+        (world.kept.len(), world.loading.len(), world.delivered.len()),
         (1, 0, 0),
         "nothing is decided yet"
     );
-    world.step(Step::Claim).unwrap();
+    world.steps([Step::Claim]);
     assert_eq!(
-        (world.kept.len(), world.reading[&id(1)]),
+        (world.kept.len(), world.loading[&id(1)]),
         (0, 1),
-        "its tail is read though nobody asked"
+        "its rest is loaded without a request"
     );
-    for step in [Step::Ask(1), Step::Ask(2), Step::Read(1, Load::Read)] {
-        world.step(step).unwrap();
-    }
+    world.steps([Step::Ask(1), Step::Ask(2), Step::EndLoad(1, Load::Read)]);
     assert_eq!((world.owners.len(), world.delivered.len()), (1, 1));
-    // The other was not read ahead by then, and whoever asks for it does not wait for that. What comes of it
-    // late is not kept.
-    assert_eq!(world.reading[&id(2)], 1);
-    for step in [Step::ReadAhead(2, true), Step::Read(2, Load::Read)] {
-        world.step(step).unwrap();
-    }
+    // The other was not loaded ahead by then, and its requests do not wait for that. What comes of it late is
+    // not kept.
+    assert_eq!(world.loading[&id(2)], 1);
+    world.steps([Step::EndLoadAhead(2, true), Step::EndLoad(2, Load::Read)]);
     assert_eq!(
         (world.owners.len(), world.delivered.len(), world.kept.len()),
         (2, 2, 0)
@@ -41,46 +34,50 @@ fn what_was_read_ahead_is_completed_under_the_fence_before_anybody_is_heard() {
 }
 
 #[test]
-fn what_is_still_being_read_ahead_when_its_shard_comes_is_completed_after_that() {
-    let mut world = World::default();
-    for step in [Step::Expect(1), Step::Claim] {
-        world.step(step).unwrap();
-    }
-    assert_eq!(world.reading.get(&id(1)), None);
-    for step in [Step::ReadAhead(1, true), Step::Read(1, Load::Read), Step::Ask(1)] {
-        world.step(step).unwrap();
-    }
+fn rows_that_are_still_being_loaded_ahead_when_the_shard_comes_are_completed_after_that() {
+    let mut world = World::after([Step::LoadAhead(1), Step::Claim]);
+    assert_eq!(world.loading.get(&id(1)), None);
+    world.steps([
+        Step::EndLoadAhead(1, true),
+        Step::EndLoad(1, Load::Read),
+        Step::Ask(1),
+    ]);
     assert_eq!((world.owners.len(), world.delivered.len()), (1, 1));
 }
 
 #[test]
-fn that_all_is_loaded_ahead_is_said_once_all_was_read_or_could_not_be() {
+fn loading_ahead_is_reported_once_every_coupon_was_loaded_or_failed() {
     let mut world = World::default();
-    for step in [Step::Expect(1), Step::Expect(2), Step::ReadAhead(1, true)] {
-        world.step(step).unwrap();
-        assert_eq!(world.loaded_ahead, 0);
+    for step in [
+        Step::LoadAhead(1),
+        Step::LoadAhead(2),
+        Step::EndLoadAhead(1, true),
+    ] {
+        world.steps([step]);
+        assert_eq!(world.reported_loaded_ahead, 0);
     }
-    world.step(Step::ReadAhead(2, false)).unwrap();
-    assert_eq!(world.loaded_ahead, 1);
-    world.take(Event::Expect(Vec::new())).unwrap();
-    assert_eq!(world.loaded_ahead, 2, "there is nothing to read");
+    world.steps([Step::EndLoadAhead(2, false)]);
+    assert_eq!(world.reported_loaded_ahead, 1);
+    world.take(Event::LoadAhead(Vec::new())).unwrap();
+    assert_eq!(world.reported_loaded_ahead, 2, "there is nothing to load");
 }
 
 #[test]
-fn what_is_expected_in_vain_is_forgotten() {
-    let mut world = World::default();
-    for step in [Step::Expect(1), Step::ReadAhead(1, true), Step::Expect(2)] {
-        world.step(step).unwrap();
-    }
+fn coupons_loaded_ahead_in_vain_are_dropped() {
+    let mut world = World::after([
+        Step::LoadAhead(1),
+        Step::EndLoadAhead(1, true),
+        Step::LoadAhead(2),
+    ]);
     for _ in 0..10 {
-        assert_eq!((world.kept.len(), world.life.seats.len()), (1, 2));
-        world.step(Step::Sweep).unwrap();
+        assert_eq!((world.kept.len(), world.lifecycle.slots.len()), (1, 2));
+        world.steps([Step::Sweep]);
     }
-    assert_eq!((world.kept.len(), world.life.seats.len()), (0, 0));
-    // Its reading ends late: it is not kept.
-    world.step(Step::ReadAhead(2, true)).unwrap();
-    assert!(world.kept.is_empty() && world.life.seats.is_empty());
+    assert_eq!((world.kept.len(), world.lifecycle.slots.len()), (0, 0));
+    // Its load ends late: it is not kept.
+    world.steps([Step::EndLoadAhead(2, true)]);
+    assert!(world.kept.is_empty() && world.lifecycle.slots.is_empty());
     let many = (1..=200).map(id).collect();
-    world.take(Event::Expect(many)).unwrap();
-    assert_eq!(world.life.seats.len(), EXPECTED_MAX);
+    world.take(Event::LoadAhead(many)).unwrap();
+    assert_eq!(world.lifecycle.slots.len(), AHEAD_MAX);
 }

@@ -1,0 +1,132 @@
+//! Coupons, as a gateway holds them: requests to their owners, and reads of their rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::coupon::change::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
+use crate::coupon::rows::CouponRows;
+use crate::coupon::{CouponKind, Outcome};
+use crate::engine::Engine;
+use crate::ids::{CouponId, RequestKey, UserId};
+use crate::metrics::{self, handles};
+use crate::owning::request::Setback;
+
+/// What comes back for an issue request.
+pub type IssueAnswer = Result<IssueOutcome, Setback>;
+/// What comes back for a change.
+pub type ChangeAnswer = Result<ChangeOutcome, Setback>;
+
+/// The coupons of an engine; cheap to clone.
+#[derive(Clone)]
+pub struct Coupons {
+    engine: Engine<CouponKind>,
+    rows: Arc<dyn CouponRows>,
+}
+
+impl Coupons {
+    /// Makes the client of an engine over the store that has these rows.
+    pub fn new(engine: Engine<CouponKind>, rows: Arc<dyn CouponRows>) -> Self {
+        Self { engine, rows }
+    }
+
+    /// Returns the engine.
+    pub fn engine(&self) -> &Engine<CouponKind> {
+        &self.engine
+    }
+
+    /// Returns the rows, for reads and for creating coupons.
+    pub fn rows(&self) -> &dyn CouponRows {
+        self.rows.as_ref()
+    }
+
+    /// Asks the coupon's owner to issue it to the user. Answers within `deadline`.
+    ///
+    /// Cancel safety: a dropped future may leave the request decided; asking again with the same key finds it.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no decision to tell.
+    pub async fn issue(
+        &self,
+        coupon: CouponId,
+        user: UserId,
+        key: RequestKey,
+        deadline: Duration,
+    ) -> IssueAnswer {
+        let ask = IssueRequest { user, key }.into();
+        let answer = match self.engine.request(coupon, ask, deadline).await {
+            Ok(Outcome::Issue(outcome)) => Ok(outcome),
+            // No owner answers so, and what it did is not known.
+            Ok(Outcome::Change(_)) => Err(Setback::Unknown),
+            Err(setback) => Err(setback),
+        };
+        count_issue(&answer);
+        answer
+    }
+
+    /// Asks the coupon's owner for a change. Answers within `deadline`.
+    ///
+    /// Cancel safety: a dropped future may leave the change made.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no decision to tell.
+    pub async fn change(
+        &self,
+        coupon: CouponId,
+        change: Change,
+        if_version: Option<u64>,
+        deadline: Duration,
+    ) -> ChangeAnswer {
+        let ask = ChangeRequest { change, if_version }.into();
+        let answer = match self.engine.change(coupon, ask, deadline).await {
+            Ok(Outcome::Change(outcome)) => Ok(outcome),
+            Ok(Outcome::Issue(_)) => Err(Setback::Unknown),
+            Err(setback) => Err(setback),
+        };
+        count_change(&answer);
+        answer
+    }
+}
+
+fn count_issue(answer: &IssueAnswer) {
+    let metrics = handles();
+    let counter = match answer {
+        Ok(IssueOutcome::Issued(_)) => &metrics.issued,
+        Ok(IssueOutcome::Replayed(_)) => &metrics.replayed,
+        Ok(IssueOutcome::Refused(refusal)) => match refusal {
+            Refusal::UnknownCoupon => &metrics.unknown_coupon,
+            Refusal::AlreadyIssued(_) => &metrics.already_issued,
+            Refusal::Closed => &metrics.closed,
+            Refusal::Paused => &metrics.paused,
+            Refusal::NotStarted { .. } => &metrics.not_started,
+            Refusal::Ended { .. } => &metrics.ended,
+            Refusal::SoldOut { .. } => &metrics.sold_out,
+        },
+        // Expired: its turn came too late, as too many were before it.
+        Err(Setback::Overloaded | Setback::Expired) => &metrics.overloaded,
+        Err(Setback::Moved) => &metrics.owner_moving,
+        Err(Setback::StoreUnavailable) => &metrics.store_unavailable,
+        Err(Setback::Unknown) => &metrics.outcome_unknown,
+    };
+    counter.increment(1);
+}
+
+fn count_change(answer: &ChangeAnswer) {
+    let outcome = match answer {
+        Ok(ChangeOutcome::Done(_)) => "done",
+        Ok(ChangeOutcome::Refused(refusal)) => match refusal {
+            ChangeRefusal::UnknownCoupon => "unknown_coupon",
+            ChangeRefusal::VersionMismatch { .. } => "version_mismatch",
+            ChangeRefusal::Closed => "closed",
+            ChangeRefusal::QuantityBelowIssued { .. } => "quantity_below_issued",
+            ChangeRefusal::Invalid(_) => "invalid",
+        },
+        Err(Setback::Overloaded | Setback::Expired) => "overloaded",
+        Err(Setback::Moved) => "owner_moving",
+        Err(Setback::StoreUnavailable) => "store_unavailable",
+        Err(Setback::Unknown) => "outcome_unknown",
+    };
+    ::metrics::counter!(metrics::CHANGES, "outcome" => outcome).increment(1);
+}

@@ -1,0 +1,79 @@
+//! What a coupon's owner decides: issuances and changes, each of which is one stored row.
+
+use std::sync::Arc;
+
+use crate::coupon::offer::{Coupon, Issuance};
+use crate::ids::Sequence;
+use crate::owning::kind::Run;
+
+/// One decision about a coupon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CouponEntry {
+    /// The coupon was issued to a user.
+    Issuance(Issuance),
+    /// An administrator changed it.
+    Change(Arc<CouponChange>),
+}
+
+/// A change as it is stored. Its guard is the version before, and the highest sequence decided before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CouponChange {
+    /// The coupon after the change. Its version is one above the stored one.
+    pub coupon: Coupon,
+    /// The highest sequence decided before the change.
+    pub issued: Sequence,
+}
+
+/// Entries of a coupon that go in one statement: consecutive issuances, or one change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CouponRun {
+    /// Issuances with consecutive sequences; never empty.
+    Issuances(Arc<[Issuance]>),
+    /// The coupon as an administrator's change leaves it.
+    Change(Arc<CouponChange>),
+}
+
+impl Run for CouponRun {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Issuances(issuances) => issuances.len(),
+            Self::Change(_) => 1,
+        }
+    }
+
+    fn is_joinable(&self) -> bool {
+        matches!(self, Self::Issuances(_))
+    }
+
+    fn joins(&self, _other: &Self) -> bool {
+        // Issuances of any coupons go together.
+        true
+    }
+}
+
+impl CouponRun {
+    /// Makes a run of entries: issuances, or one change.
+    pub(crate) fn of(entries: impl Iterator<Item = CouponEntry>) -> Self {
+        let mut issuances = Vec::with_capacity(entries.size_hint().0);
+        for entry in entries {
+            match entry {
+                CouponEntry::Issuance(issuance) => issuances.push(issuance),
+                CouponEntry::Change(change) => return Self::Change(change),
+            }
+        }
+        Self::Issuances(issuances.into())
+    }
+
+    /// Returns how many entries the first run takes.
+    pub(crate) fn length<'a>(entries: impl Iterator<Item = &'a CouponEntry>, rows_max: usize) -> usize {
+        let mut length = 0;
+        for entry in entries.take(rows_max) {
+            match entry {
+                CouponEntry::Issuance(_) => length += 1,
+                // A change goes by itself.
+                CouponEntry::Change(_) => return length.max(1),
+            }
+        }
+        length
+    }
+}

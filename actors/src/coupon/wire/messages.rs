@@ -1,0 +1,220 @@
+//! The shape of a coupon's requests and outcomes on a link, as protocol buffers. Field tags never change, so
+//! that two releases understand each other. Nothing here is checked.
+
+/// What is asked of an owner.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Ask {
+    #[prost(oneof = "AskKind", tags = "1, 2")]
+    pub kind: Option<AskKind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum AskKind {
+    #[prost(message, tag = "1")]
+    Issue(Issue),
+    #[prost(message, tag = "2")]
+    Change(Change),
+}
+
+/// What an owner answers.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Outcome {
+    #[prost(oneof = "OutcomeKind", tags = "1, 2")]
+    pub kind: Option<OutcomeKind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum OutcomeKind {
+    #[prost(message, tag = "1")]
+    Issue(IssueOutcome),
+    #[prost(message, tag = "2")]
+    Change(ChangeOutcome),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Issue {
+    #[prost(string, tag = "1")]
+    pub user: String,
+    #[prost(string, tag = "2")]
+    pub key: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Change {
+    #[prost(uint64, optional, tag = "1")]
+    pub if_version: Option<u64>,
+    #[prost(enumeration = "ChangeKind", tag = "2")]
+    pub kind: i32,
+    #[prost(message, optional, tag = "3")]
+    pub patch: Option<Patch>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum ChangeKind {
+    None = 0,
+    Patch = 1,
+    Pause = 2,
+    Resume = 3,
+    Close = 4,
+}
+
+/// A patch. Fields that are present are set. Fields whose tag is a bit in [`Self::cleared`] are cleared.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Patch {
+    #[prost(uint32, tag = "1")]
+    pub cleared: u32,
+    #[prost(string, optional, tag = "2")]
+    pub title: Option<String>,
+    #[prost(message, optional, tag = "3")]
+    pub discount: Option<DiscountPatch>,
+    #[prost(uint64, optional, tag = "4")]
+    pub min_order_amount: Option<u64>,
+    #[prost(uint64, optional, tag = "5")]
+    pub total_quantity: Option<u64>,
+    #[prost(int64, optional, tag = "6")]
+    pub starts_at: Option<i64>,
+    #[prost(int64, optional, tag = "7")]
+    pub ends_at: Option<i64>,
+    #[prost(uint32, optional, tag = "8")]
+    pub use_within_days: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DiscountPatch {
+    #[prost(enumeration = "DiscountKind", optional, tag = "1")]
+    pub kind: Option<i32>,
+    #[prost(uint64, optional, tag = "2")]
+    pub value: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum DiscountKind {
+    None = 0,
+    Amount = 1,
+    Rate = 2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum IssueResult {
+    None = 0,
+    Issued = 1,
+    Replayed = 2,
+    UnknownCoupon = 3,
+    AlreadyIssued = 4,
+    Closed = 5,
+    Paused = 6,
+    NotStarted = 7,
+    Ended = 8,
+    SoldOut = 9,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct IssueOutcome {
+    #[prost(enumeration = "IssueResult", tag = "3")]
+    pub result: i32,
+    #[prost(message, optional, tag = "4")]
+    pub issuance: Option<Issuance>,
+    /// The edge of the window that the refusal rests on.
+    #[prost(int64, tag = "5")]
+    pub edge: i64,
+    #[prost(int64, tag = "6")]
+    pub server_time: i64,
+    #[prost(uint64, tag = "7")]
+    pub total_quantity: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Issuance {
+    #[prost(uint64, tag = "1")]
+    pub coupon: u64,
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    #[prost(string, tag = "3")]
+    pub user: String,
+    #[prost(uint32, tag = "4")]
+    pub nth: u32,
+    #[prost(string, tag = "5")]
+    pub key: String,
+    #[prost(int64, tag = "6")]
+    pub issued_at: i64,
+    #[prost(int64, optional, tag = "7")]
+    pub expires_at: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum ChangeResult {
+    None = 0,
+    Done = 1,
+    UnknownCoupon = 2,
+    VersionMismatch = 3,
+    Closed = 4,
+    QuantityBelowIssued = 5,
+    Invalid = 6,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ChangeOutcome {
+    #[prost(enumeration = "ChangeResult", tag = "3")]
+    pub result: i32,
+    #[prost(message, optional, tag = "4")]
+    pub coupon: Option<Coupon>,
+    #[prost(uint64, tag = "5")]
+    pub issued: u64,
+    #[prost(uint64, tag = "6")]
+    pub version: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub invalid: Vec<InvalidField>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct InvalidField {
+    #[prost(string, tag = "1")]
+    pub field: String,
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Status {
+    None = 0,
+    Open = 1,
+    Paused = 2,
+    Closed = 3,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Coupon {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub title: String,
+    #[prost(enumeration = "DiscountKind", tag = "3")]
+    pub discount_kind: i32,
+    #[prost(uint64, tag = "4")]
+    pub discount_value: u64,
+    #[prost(uint64, optional, tag = "5")]
+    pub min_order_amount: Option<u64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub total_quantity: Option<u64>,
+    #[prost(uint32, tag = "7")]
+    pub per_user_limit: u32,
+    #[prost(int64, optional, tag = "8")]
+    pub starts_at: Option<i64>,
+    #[prost(int64, optional, tag = "9")]
+    pub ends_at: Option<i64>,
+    #[prost(uint32, optional, tag = "10")]
+    pub use_within_days: Option<u32>,
+    #[prost(enumeration = "Status", tag = "11")]
+    pub status: i32,
+    #[prost(uint64, tag = "12")]
+    pub version: u64,
+    #[prost(int64, tag = "13")]
+    pub created_at: i64,
+    #[prost(int64, tag = "14")]
+    pub updated_at: i64,
+}

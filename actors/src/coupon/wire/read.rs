@@ -1,0 +1,250 @@
+//! Bytes to values. Every value is checked: a peer is trusted as little as a client.
+
+use prost::Message;
+
+use super::messages;
+use super::{INVALID_MAX, TEXT_BYTES_MAX};
+use crate::coupon::change::{Change, ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
+use crate::coupon::offer::{
+    Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
+};
+use crate::coupon::{Ask, Outcome};
+use crate::ids::{CouponId, ID_MAX, IssuanceId, RequestKey, Sequence, UserId};
+use crate::owning::kind::Unreadable;
+use crate::time::Timestamp;
+
+type Result<T> = std::result::Result<T, Unreadable>;
+
+/// Turns an absent or wrong value into an error that names the field.
+trait Must<T> {
+    fn must(self, name: &'static str) -> Result<T>;
+}
+
+impl<T> Must<T> for Option<T> {
+    fn must(self, name: &'static str) -> Result<T> {
+        self.ok_or(Unreadable::Wrong(name))
+    }
+}
+
+impl<T, E> Must<T> for std::result::Result<T, E> {
+    fn must(self, name: &'static str) -> Result<T> {
+        self.map_err(|_| Unreadable::Wrong(name))
+    }
+}
+
+/// Reads a request.
+pub(crate) fn ask(bytes: &[u8]) -> Result<Ask> {
+    match messages::Ask::decode(bytes)?.kind.must("request")? {
+        messages::AskKind::Issue(issue) => Ok(Ask::Issue(IssueRequest {
+            user: UserId::parse(&issue.user).must("user")?,
+            key: RequestKey::parse(&issue.key).must("request key")?,
+        })),
+        messages::AskKind::Change(request) => Ok(Ask::Change(change(request)?)),
+    }
+}
+
+/// Reads an outcome.
+pub(crate) fn outcome(bytes: &[u8]) -> Result<Outcome> {
+    match messages::Outcome::decode(bytes)?.kind.must("outcome")? {
+        messages::OutcomeKind::Issue(outcome) => Ok(Outcome::Issue(issue_outcome(outcome)?)),
+        messages::OutcomeKind::Change(outcome) => Ok(Outcome::Change(change_outcome(outcome)?)),
+    }
+}
+
+fn change(request: messages::Change) -> Result<ChangeRequest> {
+    let if_version = request.if_version;
+    let change = match (request.kind(), request.patch) {
+        (messages::ChangeKind::Patch, Some(patch)) => Change::Patch(Box::new(self::patch(patch)?)),
+        (messages::ChangeKind::Pause, None) => Change::Pause,
+        (messages::ChangeKind::Resume, None) => Change::Resume,
+        (messages::ChangeKind::Close, None) => Change::Close,
+        _ => return Err(Unreadable::Wrong("change")),
+    };
+    Ok(ChangeRequest { change, if_version })
+}
+
+fn coupon_id(number: u64) -> Result<CouponId> {
+    CouponId::new(number).must("coupon id")
+}
+
+fn text(text: String, name: &'static str) -> Result<String> {
+    (text.len() <= TEXT_BYTES_MAX).then_some(text).must(name)
+}
+
+fn timestamp(micros: i64) -> Result<Timestamp> {
+    Timestamp::from_micros(micros).must("time")
+}
+
+fn maybe_timestamp(micros: Option<i64>) -> Result<Option<Timestamp>> {
+    micros.map(timestamp).transpose()
+}
+
+/// Checks a number that the store keeps: it is below 2^53.
+fn number(number: u64) -> Result<u64> {
+    (number <= ID_MAX).then_some(number).must("number")
+}
+
+fn patch(patch: messages::Patch) -> Result<OfferPatch> {
+    let mut unused = patch.cleared;
+    macro_rules! part {
+        ($part:expr, $tag:literal) => {{
+            let cleared = patch.cleared & (1 << $tag) != 0;
+            unused &= !(1 << $tag);
+            match ($part, cleared) {
+                (Some(_), true) => return Err(Unreadable::Wrong("patch")),
+                (None, true) => Some(None),
+                (None, false) => None,
+                (Some(value), false) => Some(Some(value)),
+            }
+        }};
+    }
+    let use_within_days = patch
+        .use_within_days
+        .map(u16::try_from)
+        .transpose()
+        .must("number of days")?;
+    let patch = OfferPatch {
+        title: patch.title.map(|title| text(title, "title")).transpose()?,
+        discount: part!(patch.discount.map(discount_patch).transpose()?, 3),
+        min_order_amount: part!(patch.min_order_amount, 4),
+        total_quantity: part!(patch.total_quantity, 5),
+        starts_at: part!(maybe_timestamp(patch.starts_at)?, 6),
+        ends_at: part!(maybe_timestamp(patch.ends_at)?, 7),
+        use_within_days: part!(use_within_days, 8),
+    };
+    (unused == 0).then_some(patch).must("patch")
+}
+
+fn discount_patch(patch: messages::DiscountPatch) -> Result<DiscountPatch> {
+    let kind = patch
+        .kind
+        .map(|kind| discount_kind(kind)?.must("discount"))
+        .transpose()?;
+    Ok(DiscountPatch {
+        kind,
+        value: patch.value,
+    })
+}
+
+fn discount_kind(code: i32) -> Result<Option<DiscountKind>> {
+    Ok(match messages::DiscountKind::try_from(code).must("discount")? {
+        messages::DiscountKind::None => None,
+        messages::DiscountKind::Amount => Some(DiscountKind::Amount),
+        messages::DiscountKind::Rate => Some(DiscountKind::Rate),
+    })
+}
+
+fn issue_outcome(outcome: messages::IssueOutcome) -> Result<IssueOutcome> {
+    let result = messages::IssueResult::try_from(outcome.result).must("result")?;
+    let issuance = outcome.issuance.map(issuance).transpose()?;
+    let window = || -> Result<_> { Ok((timestamp(outcome.edge)?, timestamp(outcome.server_time)?)) };
+    Ok(match result {
+        messages::IssueResult::Issued => IssueOutcome::Issued(issuance.must("issuance")?),
+        messages::IssueResult::Replayed => IssueOutcome::Replayed(issuance.must("issuance")?),
+        messages::IssueResult::UnknownCoupon => IssueOutcome::Refused(Refusal::UnknownCoupon),
+        messages::IssueResult::AlreadyIssued => {
+            IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(issuance.must("issuance")?)))
+        }
+        messages::IssueResult::Closed => IssueOutcome::Refused(Refusal::Closed),
+        messages::IssueResult::Paused => IssueOutcome::Refused(Refusal::Paused),
+        messages::IssueResult::NotStarted => {
+            let (starts_at, server_time) = window()?;
+            IssueOutcome::Refused(Refusal::NotStarted {
+                starts_at,
+                server_time,
+            })
+        }
+        messages::IssueResult::Ended => {
+            let (ends_at, server_time) = window()?;
+            IssueOutcome::Refused(Refusal::Ended { ends_at, server_time })
+        }
+        messages::IssueResult::SoldOut => IssueOutcome::Refused(Refusal::SoldOut {
+            total_quantity: number(outcome.total_quantity)?,
+        }),
+        messages::IssueResult::None => return Err(Unreadable::Wrong("result")),
+    })
+}
+
+fn issuance(issuance: messages::Issuance) -> Result<Issuance> {
+    let sequence = (1..=ID_MAX)
+        .contains(&issuance.sequence)
+        .then_some(issuance.sequence)
+        .must("sequence")?;
+    Ok(Issuance {
+        id: IssuanceId {
+            coupon: coupon_id(issuance.coupon)?,
+            sequence: Sequence::new(sequence),
+        },
+        user: UserId::parse(&issuance.user).must("user")?,
+        nth: u8::try_from(issuance.nth).must("place among a user's")?,
+        key: RequestKey::parse(&issuance.key).must("request key")?,
+        issued_at: timestamp(issuance.issued_at)?,
+        expires_at: maybe_timestamp(issuance.expires_at)?,
+    })
+}
+
+fn change_outcome(outcome: messages::ChangeOutcome) -> Result<ChangeOutcome> {
+    let result = messages::ChangeResult::try_from(outcome.result).must("result")?;
+    let issued = number(outcome.issued)?;
+    Ok(ChangeOutcome::Refused(match result {
+        messages::ChangeResult::Done => {
+            let coupon = coupon(outcome.coupon.must("coupon")?)?;
+            return Ok(ChangeOutcome::Done(Box::new(ChangeDone {
+                coupon,
+                issued: Sequence::new(issued),
+            })));
+        }
+        messages::ChangeResult::UnknownCoupon => ChangeRefusal::UnknownCoupon,
+        messages::ChangeResult::VersionMismatch => ChangeRefusal::VersionMismatch {
+            version: outcome.version,
+        },
+        messages::ChangeResult::Closed => ChangeRefusal::Closed,
+        messages::ChangeResult::QuantityBelowIssued => ChangeRefusal::QuantityBelowIssued { issued },
+        messages::ChangeResult::Invalid => {
+            let few = outcome.invalid.len() <= INVALID_MAX;
+            let fields = few.then_some(outcome.invalid).must("list of invalid fields")?;
+            ChangeRefusal::Invalid(
+                fields
+                    .iter()
+                    .map(|wrong| InvalidField::named(&wrong.field, &wrong.message))
+                    .collect(),
+            )
+        }
+        messages::ChangeResult::None => return Err(Unreadable::Wrong("result")),
+    }))
+}
+
+/// Reads a coupon.
+pub(crate) fn coupon(coupon: messages::Coupon) -> Result<Coupon> {
+    let discount =
+        discount_kind(coupon.discount_kind)?.map(|kind| Discount::new(kind, coupon.discount_value));
+    let offer = Offer {
+        title: text(coupon.title, "title")?,
+        discount,
+        min_order_amount: coupon.min_order_amount,
+        total_quantity: coupon.total_quantity,
+        per_user_limit: u8::try_from(coupon.per_user_limit).must("limit of a user")?,
+        starts_at: maybe_timestamp(coupon.starts_at)?,
+        ends_at: maybe_timestamp(coupon.ends_at)?,
+        use_within_days: coupon
+            .use_within_days
+            .map(u16::try_from)
+            .transpose()
+            .must("number of days")?,
+    };
+    let status = match messages::Status::try_from(coupon.status).must("status")? {
+        messages::Status::Open => Status::Open,
+        messages::Status::Paused => Status::Paused,
+        messages::Status::Closed => Status::Closed,
+        messages::Status::None => return Err(Unreadable::Wrong("status")),
+    };
+    Ok(Coupon {
+        id: coupon_id(coupon.id)?,
+        offer,
+        status,
+        version: coupon.version,
+        created_at: timestamp(coupon.created_at)?,
+        updated_at: timestamp(coupon.updated_at)?,
+    })
+}

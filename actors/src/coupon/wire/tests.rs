@@ -1,0 +1,294 @@
+//! What is written is read back. Bytes that this program did not write do no harm.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+use crate::coupon::change::{Change, ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
+use crate::coupon::offer::{
+    Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
+};
+use crate::coupon::{Ask, CouponKind, Outcome};
+use crate::ids::{CouponId, ID_MAX, IssuanceId, RequestKey, Sequence, UserId};
+use crate::owning::kind::{Kind, Unreadable};
+use crate::time::Timestamp;
+
+fn coupon_id() -> impl Strategy<Value = CouponId> {
+    (1..=ID_MAX).prop_map(|number| CouponId::new(number).unwrap())
+}
+
+fn user() -> impl Strategy<Value = UserId> {
+    "[A-Za-z0-9._:@-]{1,64}".prop_map(|text| UserId::parse(&text).unwrap())
+}
+
+fn key() -> impl Strategy<Value = RequestKey> {
+    "[!-~]{1,64}".prop_map(|text| RequestKey::parse(&text).unwrap())
+}
+
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    (-30_610_224_000_000_000_i64..=253_402_207_199_999_999)
+        .prop_map(|micros| Timestamp::from_micros(micros).unwrap())
+}
+
+fn issuance() -> impl Strategy<Value = Issuance> {
+    let id = (coupon_id(), 1..=ID_MAX).prop_map(|(coupon, sequence)| IssuanceId {
+        coupon,
+        sequence: Sequence::new(sequence),
+    });
+    let times = (timestamp(), option::of(timestamp()));
+    (id, user(), any::<u8>(), key(), times).prop_map(|(id, user, nth, key, (issued_at, expires_at))| {
+        Issuance {
+            id,
+            user,
+            nth,
+            key,
+            issued_at,
+            expires_at,
+        }
+    })
+}
+
+fn issue_outcome() -> impl Strategy<Value = IssueOutcome> {
+    let window = || (timestamp(), timestamp());
+    let refusal = prop_oneof![
+        prop::sample::select(vec![Refusal::UnknownCoupon, Refusal::Closed, Refusal::Paused]),
+        issuance().prop_map(|issuance| Refusal::AlreadyIssued(Box::new(issuance))),
+        window().prop_map(|(starts_at, server_time)| Refusal::NotStarted {
+            starts_at,
+            server_time
+        }),
+        window().prop_map(|(ends_at, server_time)| Refusal::Ended { ends_at, server_time }),
+        (0..=ID_MAX).prop_map(|total_quantity| Refusal::SoldOut { total_quantity }),
+    ];
+    prop_oneof![
+        issuance().prop_map(IssueOutcome::Issued),
+        issuance().prop_map(IssueOutcome::Replayed),
+        refusal.prop_map(IssueOutcome::Refused),
+    ]
+}
+
+fn discount() -> impl Strategy<Value = Discount> {
+    prop_oneof![
+        any::<u64>().prop_map(Discount::Amount),
+        any::<u8>().prop_map(Discount::Rate)
+    ]
+}
+
+fn offer() -> impl Strategy<Value = Offer> {
+    let numbers = (option::of(any::<u64>()), option::of(any::<u64>()), any::<u8>());
+    let times = (
+        option::of(timestamp()),
+        option::of(timestamp()),
+        option::of(any::<u16>()),
+    );
+    (".{0,200}", option::of(discount()), numbers, times).prop_map(|(title, discount, numbers, times)| {
+        let (min_order_amount, total_quantity, per_user_limit) = numbers;
+        let (starts_at, ends_at, use_within_days) = times;
+        Offer {
+            title,
+            discount,
+            min_order_amount,
+            total_quantity,
+            per_user_limit,
+            starts_at,
+            ends_at,
+            use_within_days,
+        }
+    })
+}
+
+fn coupon() -> impl Strategy<Value = Coupon> {
+    let status = prop::sample::select(vec![Status::Open, Status::Paused, Status::Closed]);
+    (
+        coupon_id(),
+        offer(),
+        status,
+        any::<u64>(),
+        timestamp(),
+        timestamp(),
+    )
+        .prop_map(|(id, offer, status, version, created_at, updated_at)| Coupon {
+            id,
+            offer,
+            status,
+            version,
+            created_at,
+            updated_at,
+        })
+}
+
+fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
+    let wrong = InvalidField::named("title", "must have 1 to 200 characters");
+    let refusal = prop_oneof![
+        prop::sample::select(vec![ChangeRefusal::UnknownCoupon, ChangeRefusal::Closed]),
+        any::<u64>().prop_map(|version| ChangeRefusal::VersionMismatch { version }),
+        (0..=ID_MAX).prop_map(|issued| ChangeRefusal::QuantityBelowIssued { issued }),
+        (0..9_usize).prop_map(move |count| ChangeRefusal::Invalid(vec![wrong.clone(); count])),
+    ];
+    let done = (coupon(), 0..=ID_MAX).prop_map(|(coupon, issued)| ChangeDone {
+        coupon,
+        issued: Sequence::new(issued),
+    });
+    prop_oneof![
+        done.prop_map(|done| ChangeOutcome::Done(Box::new(done))),
+        refusal.prop_map(ChangeOutcome::Refused),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        issue_outcome().prop_map(Outcome::Issue),
+        change_outcome().prop_map(Outcome::Change),
+    ]
+}
+
+fn patch() -> impl Strategy<Value = OfferPatch> {
+    fn maybe<T: std::fmt::Debug>(part: impl Strategy<Value = T>) -> impl Strategy<Value = Option<Option<T>>> {
+        option::of(option::of(part))
+    }
+    let kind = prop::sample::select(vec![DiscountKind::Amount, DiscountKind::Rate]);
+    let discount =
+        (option::of(kind), option::of(any::<u64>())).prop_map(|(kind, value)| DiscountPatch { kind, value });
+    let numbers = (maybe(any::<u64>()), maybe(any::<u64>()));
+    let times = (maybe(timestamp()), maybe(timestamp()), maybe(any::<u16>()));
+    (option::of(".{0,200}"), maybe(discount), numbers, times).prop_map(
+        |(title, discount, (min_order_amount, total_quantity), times)| {
+            let (starts_at, ends_at, use_within_days) = times;
+            OfferPatch {
+                title,
+                discount,
+                min_order_amount,
+                total_quantity,
+                starts_at,
+                ends_at,
+                use_within_days,
+            }
+        },
+    )
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let change = prop_oneof![
+        patch().prop_map(|patch| Change::Patch(Box::new(patch))),
+        prop::sample::select(vec![Change::Pause, Change::Resume, Change::Close]),
+    ];
+    prop_oneof![
+        (user(), key()).prop_map(|(user, key)| Ask::Issue(IssueRequest { user, key })),
+        (change, option::of(any::<u64>()))
+            .prop_map(|(change, if_version)| Ask::Change(ChangeRequest { change, if_version })),
+    ]
+}
+
+/// Replaces, inserts or cuts off bytes.
+fn damaged(mut bytes: Vec<u8>, changes: Vec<(prop::sample::Index, u8, u8)>) -> Vec<u8> {
+    for (at, byte, how) in changes {
+        let at = at.index(bytes.len().max(1)).min(bytes.len().saturating_sub(1));
+        match how {
+            0 if !bytes.is_empty() => bytes[at] = byte,
+            1 => bytes.insert(at, byte),
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn an_ask_is_read_as_it_was_written(ask in ask()) {
+        prop_assert_eq!(read_ask(&write_ask(ask.clone())), Ok(ask));
+    }
+
+    #[test]
+    fn an_outcome_is_read_as_it_was_written(outcome in outcome()) {
+        prop_assert_eq!(read_outcome(&write_outcome(outcome.clone())), Ok(outcome));
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_was_written(id in coupon_id()) {
+        let mut bytes = Vec::new();
+        CouponKind::encode_id(id, &mut bytes);
+        prop_assert_eq!(CouponKind::decode_id(&bytes), Ok(id));
+    }
+
+    #[test]
+    fn random_bytes_are_refused_or_read(bytes in vec(any::<u8>(), 0..2_000)) {
+        let _ = read_ask(&bytes);
+        let _ = read_outcome(&bytes);
+        let _ = CouponKind::decode_id(&bytes);
+    }
+
+    /// What was read can be written, and is the same again: nothing is half understood.
+    #[test]
+    fn damaged_bytes_are_refused_or_read_within_bounds(
+        ask in ask(),
+        outcome in outcome(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..6),
+    ) {
+        if let Ok(read) = read_ask(&damaged(write_ask(ask), changes.clone())) {
+            prop_assert_eq!(read_ask(&write_ask(read.clone())), Ok(read));
+        }
+        if let Ok(read) = read_outcome(&damaged(write_outcome(outcome), changes)) {
+            prop_assert_eq!(read_outcome(&write_outcome(read.clone())), Ok(read));
+        }
+    }
+}
+
+#[test]
+fn ids_outside_the_range_and_of_another_length_are_refused() {
+    let bytes = |number: u64| number.to_le_bytes();
+    assert!(CouponKind::decode_id(&bytes(ID_MAX)).is_ok());
+    for number in [0, ID_MAX + 1, u64::MAX] {
+        let read = CouponKind::decode_id(&bytes(number));
+        assert_eq!(read, Err(Unreadable::Wrong("coupon id")));
+    }
+    assert!(CouponKind::decode_id(&bytes(1)[..7]).is_err());
+    assert!(CouponKind::decode_id(&[]).is_err());
+}
+
+#[test]
+fn texts_and_lists_have_bounds() {
+    let patch = |bytes: usize| {
+        let patch = OfferPatch {
+            title: Some("x".repeat(bytes)),
+            ..OfferPatch::default()
+        };
+        let change = Change::Patch(Box::new(patch));
+        read_ask(&write_ask(Ask::Change(ChangeRequest {
+            change,
+            if_version: None,
+        })))
+    };
+    assert!(patch(TEXT_BYTES_MAX).is_ok());
+    assert_eq!(patch(TEXT_BYTES_MAX + 1), Err(Unreadable::Wrong("title")));
+
+    let invalid = |count: usize| {
+        let fields = vec![InvalidField::named("title", "must have 1 to 200 characters"); count];
+        let refusal = ChangeRefusal::Invalid(fields);
+        read_outcome(&write_outcome(Outcome::Change(ChangeOutcome::Refused(refusal))))
+    };
+    assert!(invalid(INVALID_MAX).is_ok());
+    assert_eq!(
+        invalid(INVALID_MAX + 1),
+        Err(Unreadable::Wrong("list of invalid fields"))
+    );
+}
+
+/// The bytes of an id, a request and its outcome as the first release of this form wrote them. Later ones
+/// must read them so.
+#[test]
+fn the_written_form_is_pinned() {
+    let hex = |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let mut id = Vec::new();
+    CouponKind::encode_id(CouponId::new(42).unwrap(), &mut id);
+    let ask = Ask::Issue(IssueRequest {
+        user: UserId::parse("alice").unwrap(),
+        key: RequestKey::parse("k1").unwrap(),
+    });
+    let refusal = Refusal::SoldOut { total_quantity: 500 };
+    let outcome = Outcome::Issue(IssueOutcome::Refused(refusal));
+    assert_eq!(hex(id), "2a00000000000000");
+    assert_eq!(hex(write_ask(ask)), "0a0b0a05616c69636512026b31");
+    assert_eq!(hex(write_outcome(outcome)), "0a05180938f403");
+}

@@ -1,0 +1,197 @@
+//! Values to bytes.
+
+use prost::Message;
+
+use super::messages;
+use crate::coupon::change::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
+use crate::coupon::offer::{Coupon, Discount, DiscountKind, InvalidField, Issuance, OfferPatch, Status};
+use crate::coupon::{Ask, Outcome};
+
+/// Writes a request.
+pub(crate) fn ask(ask: Ask) -> Vec<u8> {
+    let kind = match ask {
+        Ask::Issue(IssueRequest { user, key }) => messages::AskKind::Issue(messages::Issue {
+            user: user.as_str().to_owned(),
+            key: key.as_str().to_owned(),
+        }),
+        Ask::Change(request) => messages::AskKind::Change(change(request)),
+    };
+    messages::Ask { kind: Some(kind) }.encode_to_vec()
+}
+
+/// Writes an outcome.
+pub(crate) fn outcome(outcome: Outcome) -> Vec<u8> {
+    let kind = match outcome {
+        Outcome::Issue(outcome) => messages::OutcomeKind::Issue(issue_outcome(outcome)),
+        Outcome::Change(outcome) => messages::OutcomeKind::Change(change_outcome(outcome)),
+    };
+    messages::Outcome { kind: Some(kind) }.encode_to_vec()
+}
+
+fn change(request: ChangeRequest) -> messages::Change {
+    let (kind, patch) = match request.change {
+        Change::Patch(patch) => (messages::ChangeKind::Patch, Some(self::patch(*patch))),
+        Change::Pause => (messages::ChangeKind::Pause, None),
+        Change::Resume => (messages::ChangeKind::Resume, None),
+        Change::Close => (messages::ChangeKind::Close, None),
+    };
+    messages::Change {
+        if_version: request.if_version,
+        kind: kind.into(),
+        patch,
+    }
+}
+
+fn patch(patch: OfferPatch) -> messages::Patch {
+    let mut cleared = 0;
+    macro_rules! part {
+        ($part:expr, $tag:literal) => {
+            $part.and_then(|value| {
+                if value.is_none() {
+                    cleared |= 1 << $tag;
+                }
+                value
+            })
+        };
+    }
+    let discount = part!(patch.discount, 3).map(|discount| messages::DiscountPatch {
+        kind: discount.kind.map(|kind| discount_kind(kind).into()),
+        value: discount.value,
+    });
+    let (min_order_amount, total_quantity) =
+        (part!(patch.min_order_amount, 4), part!(patch.total_quantity, 5));
+    let (starts_at, ends_at) = (part!(patch.starts_at, 6), part!(patch.ends_at, 7));
+    let use_within_days = part!(patch.use_within_days, 8);
+    messages::Patch {
+        cleared,
+        title: patch.title,
+        discount,
+        min_order_amount,
+        total_quantity,
+        starts_at: starts_at.map(|at| at.as_micros()),
+        ends_at: ends_at.map(|at| at.as_micros()),
+        use_within_days: use_within_days.map(u32::from),
+    }
+}
+
+fn discount_kind(kind: DiscountKind) -> messages::DiscountKind {
+    match kind {
+        DiscountKind::Amount => messages::DiscountKind::Amount,
+        DiscountKind::Rate => messages::DiscountKind::Rate,
+    }
+}
+
+fn issue_outcome(outcome: IssueOutcome) -> messages::IssueOutcome {
+    let mut wire = messages::IssueOutcome::default();
+    let result = match outcome {
+        IssueOutcome::Issued(issuance) => {
+            wire.issuance = Some(self::issuance(issuance));
+            messages::IssueResult::Issued
+        }
+        IssueOutcome::Replayed(issuance) => {
+            wire.issuance = Some(self::issuance(issuance));
+            messages::IssueResult::Replayed
+        }
+        IssueOutcome::Refused(refusal) => match refusal {
+            Refusal::UnknownCoupon => messages::IssueResult::UnknownCoupon,
+            Refusal::AlreadyIssued(issuance) => {
+                wire.issuance = Some(self::issuance(*issuance));
+                messages::IssueResult::AlreadyIssued
+            }
+            Refusal::Closed => messages::IssueResult::Closed,
+            Refusal::Paused => messages::IssueResult::Paused,
+            Refusal::NotStarted {
+                starts_at,
+                server_time,
+            } => {
+                (wire.edge, wire.server_time) = (starts_at.as_micros(), server_time.as_micros());
+                messages::IssueResult::NotStarted
+            }
+            Refusal::Ended { ends_at, server_time } => {
+                (wire.edge, wire.server_time) = (ends_at.as_micros(), server_time.as_micros());
+                messages::IssueResult::Ended
+            }
+            Refusal::SoldOut { total_quantity } => {
+                wire.total_quantity = total_quantity;
+                messages::IssueResult::SoldOut
+            }
+        },
+    };
+    wire.result = result.into();
+    wire
+}
+
+fn issuance(issuance: Issuance) -> messages::Issuance {
+    messages::Issuance {
+        coupon: issuance.id.coupon.get(),
+        sequence: issuance.id.sequence.get(),
+        user: issuance.user.as_str().to_owned(),
+        nth: u32::from(issuance.nth),
+        key: issuance.key.as_str().to_owned(),
+        issued_at: issuance.issued_at.as_micros(),
+        expires_at: issuance.expires_at.map(|at| at.as_micros()),
+    }
+}
+
+fn change_outcome(outcome: ChangeOutcome) -> messages::ChangeOutcome {
+    let mut wire = messages::ChangeOutcome::default();
+    let result = match outcome {
+        ChangeOutcome::Done(done) => {
+            wire.coupon = Some(coupon(done.coupon));
+            wire.issued = done.issued.get();
+            messages::ChangeResult::Done
+        }
+        ChangeOutcome::Refused(refusal) => match refusal {
+            ChangeRefusal::UnknownCoupon => messages::ChangeResult::UnknownCoupon,
+            ChangeRefusal::VersionMismatch { version } => {
+                wire.version = version;
+                messages::ChangeResult::VersionMismatch
+            }
+            ChangeRefusal::Closed => messages::ChangeResult::Closed,
+            ChangeRefusal::QuantityBelowIssued { issued } => {
+                wire.issued = issued;
+                messages::ChangeResult::QuantityBelowIssued
+            }
+            ChangeRefusal::Invalid(fields) => {
+                let text = |field: InvalidField| messages::InvalidField {
+                    field: field.field.to_owned(),
+                    message: field.message.to_owned(),
+                };
+                wire.invalid = fields.into_iter().map(text).collect();
+                messages::ChangeResult::Invalid
+            }
+        },
+    };
+    wire.result = result.into();
+    wire
+}
+
+/// Writes a coupon.
+pub(crate) fn coupon(coupon: Coupon) -> messages::Coupon {
+    let (discount_kind, discount_value) = match coupon.offer.discount.map(Discount::parts) {
+        None => (messages::DiscountKind::None, 0),
+        Some((kind, value)) => (discount_kind(kind), value),
+    };
+    let status = match coupon.status {
+        Status::Open => messages::Status::Open,
+        Status::Paused => messages::Status::Paused,
+        Status::Closed => messages::Status::Closed,
+    };
+    messages::Coupon {
+        id: coupon.id.get(),
+        title: coupon.offer.title,
+        discount_kind: discount_kind.into(),
+        discount_value,
+        min_order_amount: coupon.offer.min_order_amount,
+        total_quantity: coupon.offer.total_quantity,
+        per_user_limit: u32::from(coupon.offer.per_user_limit),
+        starts_at: coupon.offer.starts_at.map(|at| at.as_micros()),
+        ends_at: coupon.offer.ends_at.map(|at| at.as_micros()),
+        use_within_days: coupon.offer.use_within_days.map(u32::from),
+        status: status.into(),
+        version: coupon.version,
+        created_at: coupon.created_at.as_micros(),
+        updated_at: coupon.updated_at.as_micros(),
+    }
+}

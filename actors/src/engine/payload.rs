@@ -1,0 +1,137 @@
+//! What links carry for the engine: requests to owners, and their answers.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+
+use crate::ids::{Epoch, ID_MAX};
+use crate::link::frame::Unreadable;
+use crate::link::payload::{Payload, Undelivered};
+use crate::owning::kind::{self, Kind};
+use crate::owning::request::{Answer, Reply, Setback};
+
+/// The payload of an engine of this kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct OwnerPayload<K>(PhantomData<K>);
+
+/// A request for an owner on another node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoteAsk<K: Kind> {
+    /// Which owner.
+    pub id: K::Id,
+    /// The epoch in which the peer is believed to own the shard.
+    pub epoch: Epoch,
+    /// What is asked.
+    pub ask: K::Ask,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireAsk {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    epoch: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    ask: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireAnswer {
+    #[prost(enumeration = "WireSetback", tag = "1")]
+    setback: i32,
+    #[prost(bytes = "vec", tag = "2")]
+    outcome: Vec<u8>,
+}
+
+/// Why there is no decision. The numbers never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+enum WireSetback {
+    None = 0,
+    Overloaded = 1,
+    Moved = 2,
+    StoreUnavailable = 3,
+    Expired = 4,
+    Unknown = 5,
+}
+
+impl From<kind::Unreadable> for Unreadable {
+    fn from(error: kind::Unreadable) -> Self {
+        Self::Payload(error.to_string())
+    }
+}
+
+impl From<Undelivered> for Setback {
+    fn from(why: Undelivered) -> Self {
+        match why {
+            Undelivered::NotSent => Self::Moved,
+            Undelivered::NoRoom => Self::Overloaded,
+            Undelivered::Expired => Self::Expired,
+            Undelivered::Unanswered => Self::Unknown,
+        }
+    }
+}
+
+impl<K: Kind> Payload for OwnerPayload<K> {
+    type Ask = RemoteAsk<K>;
+    type Answer = Answer<K>;
+    type Reply = Reply<K>;
+
+    fn encode_ask(ask: RemoteAsk<K>) -> Vec<u8> {
+        let mut id = Vec::with_capacity(8);
+        K::encode_id(ask.id, &mut id);
+        let ask = WireAsk {
+            id,
+            epoch: ask.epoch.get(),
+            ask: K::encode_ask(ask.ask),
+        };
+        ask.encode_to_vec()
+    }
+
+    fn decode_ask(bytes: &[u8]) -> Result<RemoteAsk<K>, Unreadable> {
+        let WireAsk { id, epoch, ask } = WireAsk::decode(bytes)?;
+        Ok(RemoteAsk {
+            id: K::decode_id(&id)?,
+            epoch: Epoch::new(
+                (epoch <= ID_MAX)
+                    .then_some(epoch)
+                    .ok_or(Unreadable::Wrong("epoch"))?,
+            ),
+            ask: K::decode_ask(&ask)?,
+        })
+    }
+
+    fn encode_answer(answer: Answer<K>) -> Vec<u8> {
+        let (setback, outcome) = match answer {
+            Ok(outcome) => (WireSetback::None, K::encode_outcome(outcome)),
+            Err(Setback::Overloaded) => (WireSetback::Overloaded, Vec::new()),
+            Err(Setback::Moved) => (WireSetback::Moved, Vec::new()),
+            Err(Setback::StoreUnavailable) => (WireSetback::StoreUnavailable, Vec::new()),
+            Err(Setback::Expired) => (WireSetback::Expired, Vec::new()),
+            Err(Setback::Unknown) => (WireSetback::Unknown, Vec::new()),
+        };
+        let setback = setback.into();
+        WireAnswer { setback, outcome }.encode_to_vec()
+    }
+
+    fn decode_answer(bytes: &[u8]) -> Result<Answer<K>, Unreadable> {
+        let WireAnswer { setback, outcome } = WireAnswer::decode(bytes)?;
+        let setback = WireSetback::try_from(setback).map_err(|_| Unreadable::Wrong("setback"))?;
+        Ok(match setback {
+            WireSetback::None => Ok(K::decode_outcome(&outcome)?),
+            WireSetback::Overloaded => Err(Setback::Overloaded),
+            WireSetback::Moved => Err(Setback::Moved),
+            WireSetback::StoreUnavailable => Err(Setback::StoreUnavailable),
+            WireSetback::Expired => Err(Setback::Expired),
+            WireSetback::Unknown => Err(Setback::Unknown),
+        })
+    }
+
+    fn is_waited_for(reply: &Reply<K>) -> bool {
+        reply.is_waited_for()
+    }
+
+    fn reply(reply: Reply<K>, answer: Result<Answer<K>, Undelivered>) {
+        reply.send(answer.unwrap_or_else(|why| Err(why.into())));
+    }
+}

@@ -1,0 +1,112 @@
+//! A set of users without false negatives, small enough to travel to other nodes.
+
+use roaring::RoaringBitmap;
+
+use crate::owning::kind::Unreadable;
+
+/// By how many bits of a hash users are told apart on another node, the most first. A million of them fill
+/// the last by two thirds.
+const FILTER_BITS: [u8; 3] = [32, 24, 20];
+
+/// Longest filter for another node: one bit for each hash of the fewest bits, and what is around them.
+pub const FILTER_BYTES_MAX: usize = 129 * 1024;
+
+/// Users by the first bits of a stable hash. Never wrong about a user in the set. With 32 bits it is wrong
+/// about one in 4,000 others at a million users.
+#[derive(Debug)]
+pub struct Filter {
+    bits: u8,
+    hashes: RoaringBitmap,
+}
+
+impl Filter {
+    /// Makes the filter of these users.
+    pub fn of<'a>(users: impl Iterator<Item = &'a str>) -> Self {
+        let mut hashes: Vec<u32> = users.map(hash).collect();
+        hashes.sort_unstable();
+        Self {
+            bits: 32,
+            hashes: hashes.into_iter().collect(),
+        }
+    }
+
+    /// Returns true if the user may be in the set, false if it certainly is not.
+    pub fn may_hold(&self, user: &str) -> bool {
+        self.hashes.contains(hash(user) >> (32 - self.bits))
+    }
+
+    /// Writes it with as many bits as there is room for: the fewer, the more users outside the set are taken
+    /// for members. Returns the number of bits, and at most [`FILTER_BYTES_MAX`] bytes.
+    pub fn encode(&self) -> (u8, Vec<u8>) {
+        let mut bytes = Vec::new();
+        for bits in FILTER_BITS {
+            let shift = self.bits - bits.min(self.bits);
+            // Ascending still, so that they need not be sorted.
+            let coarser: RoaringBitmap = self.hashes.iter().map(|hash| hash >> shift).collect();
+            if coarser.serialized_size() <= FILTER_BYTES_MAX {
+                // Writing to memory does not fail.
+                let _ = coarser.serialize_into(&mut bytes);
+                return (bits, bytes);
+            }
+        }
+        // Not reached: the fewest bits have room for all. An empty filter would be wrong; a full one is not.
+        let _ = RoaringBitmap::full().serialize_into(&mut bytes);
+        (32, bytes)
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    ///
+    /// If it did not write this.
+    pub fn decode(bits: u32, bytes: &[u8]) -> Result<Self, Unreadable> {
+        let wrong = Unreadable::Wrong("filter");
+        let bits = u8::try_from(bits).ok().filter(|bits| FILTER_BITS.contains(bits));
+        Ok(Self {
+            bits: bits.ok_or_else(|| wrong.clone())?,
+            hashes: RoaringBitmap::deserialize_from(bytes).map_err(|_| wrong)?,
+        })
+    }
+}
+
+/// The low half of xxh3-64 of the id: the same on every node.
+fn hash(user: &str) -> u32 {
+    xxhash_rust::xxh3::xxh3_64(user.as_bytes()) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decoded_filter_holds_all_its_users_and_few_others_whatever_their_number() {
+        for (users, others_percent) in [(1, 0), (10_000, 0), (50_000, 1), (200_000, 20), (1_000_000, 70)] {
+            let name = |number: u64| format!("user-{number}");
+            let names: Vec<String> = (0..users).map(name).collect();
+            let filter = Filter::of(names.iter().map(String::as_str));
+            let (bits, bytes) = filter.encode();
+            assert!(
+                bytes.len() <= FILTER_BYTES_MAX,
+                "{} bytes for {users}",
+                bytes.len()
+            );
+            let decoded = Filter::decode(u32::from(bits), &bytes).unwrap();
+            assert!(names.iter().step_by(97).all(|user| decoded.may_hold(user)));
+            let others = (users..users + 10_000).filter(|other| decoded.may_hold(&name(*other)));
+            let others = others.count();
+            assert!(
+                others <= others_percent * 100,
+                "{others} of 10,000 others for {users} users"
+            );
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_not_a_filter() {
+        let (bits, bytes) = Filter::of(["alice", "bob"].into_iter()).encode();
+        assert!(Filter::decode(u32::from(bits), &bytes).is_ok());
+        assert!(Filter::decode(33, &bytes).is_err());
+        assert!(Filter::decode(u32::from(bits), &bytes[..bytes.len() - 1]).is_err());
+        assert!(Filter::decode(u32::from(bits), &[]).is_err());
+    }
+}

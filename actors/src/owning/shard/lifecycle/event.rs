@@ -1,0 +1,136 @@
+//! What happens to a shard, and what it wants done.
+
+use crate::ids::{Epoch, Fence, Incarnation};
+use crate::owning::kind::Kind;
+use crate::owning::request::{Request, Setback};
+
+/// What happens to a shard.
+#[derive(Debug)]
+pub enum Event<K: Kind> {
+    /// The shard was claimed for this node, under this fence.
+    Claimed(Fence),
+    /// The shard may not be served any more: the lease is over, or another node has it.
+    Lost,
+    /// A request came that found no owner, or none that admits it.
+    Asked(K::Id, Request<K>),
+    /// A request could not enter its owner's mailbox, as that is closed.
+    Bounced(K::Id, Request<K>),
+    /// Loading ended.
+    Loaded(K::Id, Load),
+    /// An owner stopped.
+    Stopped {
+        /// What it owned.
+        id: K::Id,
+        /// The highest epoch that it wrote under.
+        epoch: Epoch,
+        /// True if something that it decided may yet be stored or not.
+        unsettled: bool,
+    },
+    /// An owner panicked.
+    Panicked(K::Id),
+    /// The store refused a portion that was sent under this epoch.
+    Fenced(Epoch),
+    /// Raising the epoch from a fence ended.
+    Raised {
+        /// The fence before. A result about an earlier fence says nothing about the present one.
+        from: Fence,
+        /// How it ended.
+        raise: Raise,
+    },
+    /// Hand the shard off, or release it: store everything, stop all owners, then name the next owner. The
+    /// shard may be claimed again later.
+    HandOff {
+        /// The fence under which it is served here. If the present fence is another, nothing happens.
+        from: Fence,
+        /// The owner in the next epoch; `None` to release it.
+        to: Option<Incarnation>,
+    },
+    /// The attempt to hand the shard off ended.
+    HandedOff {
+        /// The fence before.
+        from: Fence,
+        /// True if the shard is certainly not owned here any more.
+        done: bool,
+    },
+    /// The shard is about to be handed to this node: load these ids ahead.
+    LoadAhead(Vec<K::Id>),
+    /// Loading ahead ended; false if nothing was read.
+    LoadedAhead(K::Id, bool),
+    /// Drop requests whose callers do not wait any more.
+    Sweep,
+    /// Store everything and stop all owners, for good.
+    Drain,
+}
+
+/// How loading ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// Everything that the owner needs was read.
+    Read,
+    /// It does not exist.
+    Absent,
+    /// The store did not answer, or what it holds cannot be read.
+    Failed,
+    /// The node has as many owners as it may have.
+    NoPlace,
+}
+
+/// How raising the epoch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Raise {
+    /// The shard is owned here, under this fence.
+    Ours(Fence),
+    /// Another incarnation owns the shard, or none.
+    Lost,
+    /// It is not known.
+    Failed,
+}
+
+/// What a shard wants done.
+#[derive(Debug)]
+pub enum Effect<K: Kind> {
+    /// Load this id. The fence is committed.
+    Load(K::Id),
+    /// Load the rows of this id under no fence.
+    LoadAhead(K::Id),
+    /// Keep what was just loaded ahead, until [`Self::LoadRest`] or [`Self::Forget`].
+    Keep(K::Id),
+    /// Report that nothing is being loaded ahead any more.
+    ReportLoadedAhead,
+    /// Load the head of this id, and the rows that follow those loaded ahead. The fence is committed. It ends
+    /// as [`Self::Load`] does.
+    LoadRest(K::Id),
+    /// Drop what was kept.
+    Forget(K::Id),
+    /// Make the owner of the id just loaded, under this fence. What was loaded and is not activated by the
+    /// time the effects are carried out is dropped.
+    Activate(K::Id, Fence),
+    /// Put a request into the owner's mailbox.
+    Deliver(K::Id, Request<K>),
+    /// Answer that there is no decision.
+    SetBack(Request<K>, Setback),
+    /// Answer that what is asked for does not exist.
+    Absent(Request<K>),
+    /// Tell the owner its shard's new epoch.
+    Refence(K::Id, Epoch),
+    /// Tell the owner to stop at once.
+    Stop(K::Id),
+    /// Tell the owner to store everything and stop.
+    Drain(K::Id),
+    /// Raise the epoch.
+    Raise {
+        /// The present fence.
+        from: Fence,
+        /// True to pause before, as the last attempt failed.
+        pause: bool,
+    },
+    /// All owners are gone after [`Event::HandOff`]: name the next owner by compare-and-set.
+    HandOff {
+        /// The present fence.
+        from: Fence,
+        /// The owner in the next epoch; `None` to release the shard.
+        to: Option<Incarnation>,
+    },
+    /// All owners are gone after [`Event::Drain`]. The fence, if there is one, may be released.
+    Drained(Option<Fence>),
+}

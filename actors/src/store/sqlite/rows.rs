@@ -1,0 +1,60 @@
+//! What SQLite needs of a kind: how its rows are written under the fence, read back and loaded.
+
+use sqlx::SqliteConnection;
+use sqlx::migrate::Migration;
+
+use crate::owning::kind::Kind;
+use crate::store::Result;
+use crate::store::batch::{FoundRows, Portion};
+
+/// The rows of a kind in SQLite. Each call does one piece of work on one connection; the store sets the limit in
+/// time and never cuts it off halfway.
+pub trait SqliteRows: Kind {
+    /// Where a page of rows begins.
+    type SqliteCursor: Copy + Send + 'static;
+    /// Rows that were read together.
+    type SqlitePage: Send + 'static;
+
+    /// Returns the migrations of this kind's tables, with versions that no other migration has.
+    fn sqlite_migrations() -> Vec<Migration> {
+        Vec::new()
+    }
+
+    /// Stores portions that join, by one statement that commits by itself. It must store nothing of a portion
+    /// whose shard has another epoch or owner than the portion's fence, and all of the others or fail. Returns
+    /// how many rows it stored.
+    fn sqlite_write(
+        connection: &mut SqliteConnection,
+        portions: Vec<Portion<Self>>,
+    ) -> impl Future<Output = Result<u64>> + Send;
+
+    /// Returns how the rows of this portion stand.
+    fn sqlite_read_back(
+        connection: &mut SqliteConnection,
+        portion: &Portion<Self>,
+    ) -> impl Future<Output = Result<FoundRows>> + Send;
+
+    /// Reads the thing itself.
+    fn sqlite_head(
+        connection: &mut SqliteConnection,
+        id: Self::Id,
+    ) -> impl Future<Output = Result<Option<Self::Head>>> + Send;
+
+    /// Returns where the first page begins.
+    fn sqlite_cursor(reading: &Self::Reading) -> Self::SqliteCursor;
+
+    /// Reads a page of rows, oldest first. The read is to be short: while it lasts the log cannot be moved.
+    fn sqlite_page(
+        connection: &mut SqliteConnection,
+        id: Self::Id,
+        from: Self::SqliteCursor,
+    ) -> impl Future<Output = Result<Self::SqlitePage>> + Send;
+
+    /// Takes the rows of a page, and returns where the next one begins, if there may be one.
+    ///
+    /// # Errors
+    ///
+    /// If a row cannot be read, or does not follow those before it.
+    fn sqlite_take(reading: &mut Self::Reading, page: Self::SqlitePage)
+    -> Result<Option<Self::SqliteCursor>>;
+}

@@ -1,0 +1,56 @@
+//! Links whose reach a test decides.
+
+use std::sync::{Arc, Mutex};
+
+use actors::cluster::peers::Peers;
+use actors::ids::{Fence, Incarnation, PeerAddress, ShardId};
+use actors::time::Moment;
+
+/// What all links know of each other.
+#[derive(Default)]
+pub struct Mesh {
+    pub nodes: Vec<(usize, Incarnation)>,
+    pub links_made: usize,
+    /// Who is not reached.
+    pub cut_off: Option<usize>,
+    pub asked_ahead: Vec<(Incarnation, ShardId)>,
+    pub moved: Vec<(ShardId, Fence)>,
+}
+
+/// One node's end of it.
+pub struct Links {
+    pub mesh: Arc<Mutex<Mesh>>,
+    pub number: usize,
+    pub known: Mutex<Vec<PeerAddress>>,
+}
+
+impl Peers for Links {
+    fn live_as(&self, me: Incarnation) {
+        let mut mesh = self.mesh.lock().unwrap();
+        mesh.nodes.retain(|(number, _)| *number != self.number);
+        mesh.nodes.push((self.number, me));
+    }
+
+    fn know(&self, _asked_at: Moment, peers: Vec<PeerAddress>) {
+        *self.known.lock().unwrap() = peers;
+    }
+
+    fn linked(&self) -> Vec<Incarnation> {
+        let mesh = self.mesh.lock().unwrap();
+        let cut_off = mesh.cut_off;
+        let reached = mesh.nodes.iter().filter(|(number, _)| {
+            *number != self.number && ![Some(*number), Some(self.number)].contains(&cut_off)
+        });
+        reached.map(|(_, incarnation)| *incarnation).collect()
+    }
+
+    fn refuses(&self, _peer: Incarnation) -> bool {
+        false
+    }
+
+    fn loaded_ahead(&self, _peer: Incarnation, _shard: ShardId) {}
+
+    fn publish(&self, shard: ShardId, to: Fence) {
+        self.mesh.lock().unwrap().moved.push((shard, to));
+    }
+}

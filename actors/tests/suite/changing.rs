@@ -1,0 +1,244 @@
+//! Making coupons and changing them.
+
+use actors::coupon::entry::CouponRun;
+use actors::coupon::offer::{Coupon, Discount, Offer, Status};
+use actors::coupon::rows::{CouponRows, Created, NewCoupon};
+use actors::ids::{RequestKey, Sequence};
+use actors::store::batch::FoundRows;
+use actors::store::{ClusterStore, EntryStore};
+use actors::time::Timestamp;
+use futures_util::future::join_all;
+
+use crate::support::{Database, Owned, after_noon, batch, claim, found, loaded, noon, offer};
+
+fn new(key: &str, offer: Offer) -> NewCoupon {
+    NewCoupon {
+        key: RequestKey::parse(key).unwrap(),
+        offer,
+        status: Status::Open,
+        created_at: noon(),
+    }
+}
+
+pub async fn a_coupon_comes_back_as_it_was_made(database: &impl Database) {
+    let store = database.store();
+    let full = Offer {
+        discount: Some(Discount::Rate(100)),
+        min_order_amount: Some(0),
+        total_quantity: Some(1_000_000_000),
+        per_user_limit: 100,
+        starts_at: Timestamp::parse("1000-01-01T00:00:00.000001Z"),
+        ends_at: Timestamp::parse("9999-12-30T21:59:59.999999Z"),
+        use_within_days: Some(3_650),
+        ..Offer::titled("x".repeat(199) + "🎉")
+    };
+    let bare = Offer::titled("'; -- \"\\ \n");
+    let largest = Offer {
+        discount: Some(Discount::Amount(actors::coupon::offer::AMOUNT_MAX)),
+        ..bare.clone()
+    };
+    for (number, offer) in [full, bare, largest].into_iter().enumerate() {
+        let new = NewCoupon {
+            status: Status::Paused,
+            ..new(&format!("key-{number}"), offer.clone())
+        };
+        let Created::New(made) = store.create_coupon(&new).await.unwrap() else {
+            panic!("the key is new")
+        };
+        let id = made.id;
+        let expected = Coupon {
+            id,
+            offer,
+            status: Status::Paused,
+            version: 1,
+            created_at: noon(),
+            updated_at: noon(),
+        };
+        assert_eq!(made, expected);
+        let view = store.coupon(id).await.unwrap().unwrap();
+        assert_eq!((view.coupon, view.issued), (expected, Sequence::NONE));
+    }
+}
+
+pub async fn the_same_key_gives_the_first_coupon_even_after_a_change(database: &impl Database) {
+    let store = database.store();
+    let request = new("once", offer(Some(10), 1));
+    let Created::New(coupon) = store.create_coupon(&request).await.unwrap() else {
+        panic!("the key is new")
+    };
+    let owned = Owned {
+        fence: claim(&*store, coupon.id.shard()).await,
+        coupon,
+    };
+    store.write(&batch([owned.strangers(1..=2)])).await.unwrap();
+    let change = owned.change(2, |coupon| coupon.offer.title = "changed".to_owned());
+    assert_eq!(store.write(&batch([change])).await.unwrap(), 1);
+    let again = NewCoupon {
+        created_at: after_noon(5),
+        ..request.clone()
+    };
+    let Created::Before(view) = store.create_coupon(&again).await.unwrap() else {
+        panic!("the key is not new")
+    };
+    assert_eq!(
+        (
+            view.coupon.id,
+            view.coupon.offer.title.as_str(),
+            view.issued.get()
+        ),
+        (owned.id(), "changed", 2)
+    );
+    // What the coupon has become is another body than what the key came with.
+    let present = NewCoupon {
+        offer: view.coupon.offer,
+        ..request.clone()
+    };
+    assert_eq!(store.create_coupon(&present).await.unwrap(), Created::KeyReused);
+    let paused = NewCoupon {
+        status: Status::Paused,
+        ..request
+    };
+    assert_eq!(store.create_coupon(&paused).await.unwrap(), Created::KeyReused);
+}
+
+pub async fn keys_that_look_alike_make_different_coupons(database: &impl Database) {
+    let store = database.store();
+    for key in ["Key", "key", "KEY", "key."] {
+        assert!(
+            matches!(
+                store.create_coupon(&new(key, offer(None, 1))).await.unwrap(),
+                Created::New(_)
+            ),
+            "{key}"
+        );
+    }
+}
+
+pub async fn many_at_once_with_one_key_make_one_coupon(database: &impl Database) {
+    let store = database.store();
+    let request = new("race", offer(Some(1), 1));
+    let answers = join_all((0..16).map(|_| store.create_coupon(&request))).await;
+    let mut made = 0;
+    let mut ids: Vec<u64> = answers
+        .into_iter()
+        .map(|answer| match answer.unwrap() {
+            Created::New(coupon) => {
+                made += 1;
+                coupon.id.get()
+            }
+            Created::Before(view) => view.coupon.id.get(),
+            Created::KeyReused => panic!("the body is the same"),
+        })
+        .collect();
+    ids.dedup();
+    assert_eq!((made, ids.len()), (1, 1));
+}
+
+pub async fn a_change_is_stored_whole(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, Some(10), 1).await;
+    let change = batch([owned.change(0, |coupon| {
+        coupon.status = Status::Closed;
+        coupon.offer = Offer {
+            discount: Some(Discount::Rate(7)),
+            total_quantity: Some(11),
+            starts_at: Some(after_noon(1)),
+            ends_at: Some(after_noon(2)),
+            ..Offer::titled("other")
+        };
+    })]);
+    assert_eq!(found(&*store, &change).await, (true, FoundRows::Absent));
+    assert_eq!(store.write(&change).await.unwrap(), 1);
+    assert_eq!(found(&*store, &change).await, (true, FoundRows::Stored));
+    let CouponRun::Change(sent) = &change.portions[0].run else {
+        panic!("a change")
+    };
+    assert_eq!(
+        store.coupon(owned.id()).await.unwrap().unwrap().coupon,
+        sent.coupon
+    );
+    // The same again finds another version, changes nothing, and is still found stored.
+    assert_eq!(store.write(&change).await.unwrap(), 0);
+    assert_eq!(found(&*store, &change).await, (true, FoundRows::Stored));
+}
+
+pub async fn a_change_needs_the_version_before_it(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, Some(10), 1).await;
+    let leap = batch([owned.change(0, |coupon| coupon.version = 3)]);
+    assert_eq!(store.write(&leap).await.unwrap(), 0);
+    assert_eq!(found(&*store, &leap).await, (true, FoundRows::Different));
+    let first = batch([owned.change(0, |coupon| coupon.status = Status::Paused)]);
+    assert_eq!(store.write(&first).await.unwrap(), 1);
+    let rival = batch([owned.change(0, |coupon| coupon.status = Status::Closed)]);
+    assert_eq!(store.write(&rival).await.unwrap(), 0);
+    assert_eq!(found(&*store, &rival).await, (true, FoundRows::Different));
+}
+
+pub async fn a_fenced_change_is_not_stored(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, Some(10), 1).await;
+    claim(&*store, owned.id().shard()).await;
+    let late = batch([owned.change(0, |coupon| coupon.status = Status::Paused)]);
+    assert_eq!(store.write(&late).await.unwrap(), 0);
+    assert_eq!(found(&*store, &late).await, (false, FoundRows::Absent));
+}
+
+pub async fn a_quantity_below_what_is_stored_or_decided_is_not_stored(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, Some(10), 1).await;
+    store.write(&batch([owned.strangers(1..=5)])).await.unwrap();
+    let to = |quantity: Option<u64>, issued: u64| {
+        batch([owned.change(issued, |coupon| coupon.offer.total_quantity = quantity)])
+    };
+    assert_eq!(
+        store.write(&to(Some(4), 0)).await.unwrap(),
+        0,
+        "below what is stored"
+    );
+    assert_eq!(
+        store.write(&to(Some(6), 7)).await.unwrap(),
+        0,
+        "below what was decided"
+    );
+    assert_eq!(found(&*store, &to(Some(6), 7)).await, (true, FoundRows::Absent));
+    assert_eq!(
+        store.write(&to(Some(5), 5)).await.unwrap(),
+        1,
+        "just what there is"
+    );
+    assert_eq!(
+        store.write(&batch([owned.strangers(6..=6)])).await.unwrap(),
+        0,
+        "and no more"
+    );
+}
+
+pub async fn lifting_the_quantity_is_stored_and_lets_more_through(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, Some(1), 1).await;
+    assert_eq!(store.write(&batch([owned.strangers(1..=2)])).await.unwrap(), 0);
+    assert_eq!(
+        store
+            .write(&batch([
+                owned.change(0, |coupon| coupon.offer.total_quantity = None)
+            ]))
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(store.write(&batch([owned.strangers(1..=2)])).await.unwrap(), 2);
+}
+
+pub async fn opening_again_finds_the_coupon(database: &mut impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, Some(10), 1).await;
+    store.write(&batch([owned.strangers(1..=7)])).await.unwrap();
+    let before = store.coupon(owned.id()).await.unwrap();
+    drop(store);
+    database.reopen().await;
+    let store = database.store();
+    store.check().await.unwrap();
+    assert_eq!(store.coupon(owned.id()).await.unwrap(), before);
+    assert_eq!(loaded(&*store, owned.id(), 0).await.len(), 7);
+}

@@ -1,0 +1,333 @@
+//! The cluster's rows: nodes, beats, claims.
+
+use actors::ids::{Epoch, Fence, Incarnation, NodeId, PEERS_MAX, ShardId};
+use actors::store::{Claim, ClusterStore, HandOff, NodeRow, NodeState, ShardRow};
+use futures_util::future::join_all;
+
+use crate::support::{Database, claim, shard_row};
+
+pub fn node(name: &str) -> NodeRow {
+    NodeRow {
+        id: NodeId::parse(name).unwrap(),
+        incarnation: Incarnation::random(),
+        beat: 0,
+        state: NodeState::Joining,
+        http: "127.0.0.1:8080".to_owned(),
+        cluster: String::new(),
+        links: Vec::new(),
+    }
+}
+
+fn shard(number: u16) -> ShardId {
+    ShardId::new(number).unwrap()
+}
+
+pub async fn checking_again_changes_nothing(database: &impl Database) {
+    let store = database.store();
+    let rows = store.shards().await.unwrap();
+    assert_eq!(
+        rows.iter().map(|row| row.id).collect::<Vec<_>>(),
+        ShardId::all().collect::<Vec<_>>()
+    );
+    assert!(
+        rows.iter()
+            .all(|row| row.epoch == Epoch::new(0) && row.owner.is_none())
+    );
+    let fence = claim(&*store, shard(7)).await;
+    store.check().await.unwrap();
+    assert_eq!(
+        shard_row(&*store, shard(7)).await,
+        ShardRow {
+            id: shard(7),
+            epoch: fence.epoch,
+            owner: Some(fence.owner)
+        }
+    );
+}
+
+pub async fn of_two_claimants_one_wins_each_shard(database: &impl Database) {
+    let store = database.store();
+    let seen = store.shards().await.unwrap();
+    let claimants: Vec<Incarnation> = (0..2).map(|_| Incarnation::random()).collect();
+    let claims = |claimant: Incarnation| {
+        seen.iter()
+            .map(|&seen| Claim { seen, claimant })
+            .collect::<Vec<_>>()
+    };
+    let sent: Vec<_> = claimants.iter().map(|&claimant| claims(claimant)).collect();
+    let answers = join_all(sent.iter().map(|claims| store.claim(claims))).await;
+    let rows = store.shards().await.unwrap();
+    assert!(
+        rows.iter().all(
+            |row| row.epoch == Epoch::new(1) && row.owner.is_some_and(|owner| claimants.contains(&owner))
+        )
+    );
+    let told = answers
+        .into_iter()
+        .map(|answer| answer.unwrap())
+        .collect::<Vec<_>>();
+    for (claimant, told) in claimants.iter().zip(&told) {
+        for row in told {
+            let owned = rows[usize::from(row.id.get())].owner == Some(*claimant);
+            assert_eq!(
+                row.owner == Some(*claimant),
+                owned,
+                "what a claimant is told of {} is true",
+                row.id
+            );
+        }
+    }
+}
+
+pub async fn claims_answer_in_their_order_each_for_itself(database: &impl Database) {
+    let store = database.store();
+    let stale = shard_row(&*store, shard(3)).await;
+    let taken = claim(&*store, shard(3)).await;
+    let claimant = Incarnation::random();
+    let free = [
+        shard_row(&*store, shard(200)).await,
+        shard_row(&*store, shard(1)).await,
+    ];
+    let mistaken = ShardRow {
+        owner: Some(Incarnation::random()),
+        ..shard_row(&*store, shard(9)).await
+    };
+    let claims = [free[0], stale, mistaken, free[1]].map(|seen| Claim { seen, claimant });
+    let rows = store.claim(&claims).await.unwrap();
+    let mine = |number| ShardRow {
+        id: shard(number),
+        epoch: Epoch::new(1),
+        owner: Some(claimant),
+    };
+    let theirs = ShardRow {
+        id: shard(3),
+        epoch: taken.epoch,
+        owner: Some(taken.owner),
+    };
+    let nobodys = ShardRow {
+        id: shard(9),
+        epoch: Epoch::new(0),
+        owner: None,
+    };
+    assert_eq!(rows, [mine(200), theirs, nobodys, mine(1)]);
+    assert_eq!(store.claim(&[]).await.unwrap(), []);
+}
+
+pub async fn only_the_fence_gives_a_shard_up(database: &impl Database) {
+    let store = database.store();
+    let (one, other) = (claim(&*store, shard(1)).await, claim(&*store, shard(2)).await);
+    let wrong = Fence {
+        owner: Incarnation::random(),
+        ..other
+    };
+    store
+        .release(&[(shard(1), one), (shard(2), wrong)])
+        .await
+        .unwrap();
+    assert_eq!(
+        shard_row(&*store, shard(1)).await,
+        ShardRow {
+            id: shard(1),
+            epoch: one.epoch,
+            owner: None
+        }
+    );
+    assert_eq!(shard_row(&*store, shard(2)).await.owner, Some(other.owner));
+    assert_eq!(claim(&*store, shard(1)).await.epoch, one.epoch.next());
+}
+
+pub async fn only_the_fence_hands_a_shard_off(database: &impl Database) {
+    let store = database.store();
+    let held = [
+        claim(&*store, shard(9)).await,
+        claim(&*store, shard(2)).await,
+        claim(&*store, shard(5)).await,
+    ];
+    let to = Incarnation::random();
+    let older = Fence {
+        epoch: Epoch::new(0),
+        ..held[1]
+    };
+    let anothers = Fence {
+        owner: Incarnation::random(),
+        ..held[2]
+    };
+    let asked = [(shard(9), held[0]), (shard(2), older), (shard(5), anothers)].map(|(shard, from)| HandOff {
+        shard,
+        from,
+        to,
+    });
+    let rows = store.hand_off(&asked).await.unwrap();
+    let kept = |number, fence: Fence| ShardRow {
+        id: shard(number),
+        epoch: fence.epoch,
+        owner: Some(fence.owner),
+    };
+    let given = ShardRow {
+        id: shard(9),
+        epoch: held[0].epoch.next(),
+        owner: Some(to),
+    };
+    assert_eq!(rows, [given, kept(2, held[1]), kept(5, held[2])]);
+    assert_eq!(
+        store.hand_off(&asked).await.unwrap(),
+        rows,
+        "asked again it finds its own success, and gives nothing twice"
+    );
+    assert_eq!(store.hand_off(&[]).await.unwrap(), []);
+}
+
+pub async fn a_row_says_whom_its_node_is_linked_to(database: &impl Database) {
+    let store = database.store();
+    let most: Vec<Incarnation> = (0..PEERS_MAX).map(|_| Incarnation::random()).collect();
+    let first = NodeRow {
+        links: most[..2].to_vec(),
+        ..node("a")
+    };
+    store.join(&first, None).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap()[0].links, most[..2]);
+    for links in [&most[..], &most[..1], &[]] {
+        store
+            .beat(&first.id, first.incarnation, NodeState::Ready, links)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(store.nodes().await.unwrap()[0].links, links);
+    }
+    let second = NodeRow {
+        links: most[1..4].to_vec(),
+        ..node("a")
+    };
+    store.join(&second, Some(first.incarnation)).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap(), [second]);
+}
+
+pub async fn a_node_joins_in_place_of_the_incarnation_it_saw(database: &impl Database) {
+    let store = database.store();
+    let (first, second, third) = (
+        node("a"),
+        NodeRow {
+            http: "other:1".to_owned(),
+            ..node("a")
+        },
+        node("a"),
+    );
+    assert!(store.join(&first, None).await.unwrap());
+    assert!(!store.join(&second, None).await.unwrap(), "there is one already");
+    assert!(
+        !store.join(&second, Some(third.incarnation)).await.unwrap(),
+        "it is another"
+    );
+    assert!(store.join(&second, Some(first.incarnation)).await.unwrap());
+    assert!(
+        !store.join(&third, Some(first.incarnation)).await.unwrap(),
+        "somebody was there first"
+    );
+    let neighbour = node("A");
+    assert!(store.join(&neighbour, None).await.unwrap(), "case counts");
+    assert_eq!(store.nodes().await.unwrap(), [neighbour, second]);
+}
+
+pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Database) {
+    let store = database.store();
+    let first = node("a");
+    assert_eq!(
+        store
+            .beat(&first.id, first.incarnation, NodeState::Joining, &[])
+            .await
+            .unwrap(),
+        None,
+        "not joined"
+    );
+    store.join(&first, None).await.unwrap();
+    for (beat, state) in [
+        (1, NodeState::Joining),
+        (2, NodeState::Ready),
+        (3, NodeState::Leaving),
+        (4, NodeState::Ended),
+    ] {
+        assert_eq!(
+            store
+                .beat(&first.id, first.incarnation, state, &[])
+                .await
+                .unwrap(),
+            Some(beat)
+        );
+        assert_eq!(
+            store.nodes().await.unwrap(),
+            [NodeRow {
+                beat,
+                state,
+                ..first.clone()
+            }]
+        );
+    }
+    assert_eq!(
+        store
+            .beat(&first.id, first.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        None,
+        "the ended never return"
+    );
+    let second = node("a");
+    store.join(&second, Some(first.incarnation)).await.unwrap();
+    assert_eq!(
+        store
+            .beat(&first.id, first.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        None,
+        "replaced"
+    );
+    assert_eq!(
+        store
+            .beat(&second.id, second.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        Some(1)
+    );
+}
+
+pub async fn the_dead_are_ended_by_the_living_and_only_while_they_stand_still(database: &impl Database) {
+    let store = database.store();
+    let (living, dead) = (node("living"), node("dead"));
+    for row in [&living, &dead] {
+        assert!(store.join(row, None).await.unwrap());
+    }
+    assert_eq!(
+        store
+            .beat(&dead.id, dead.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        Some(1)
+    );
+    assert!(
+        !store.end(living.incarnation, &dead).await.unwrap(),
+        "it has beaten since it was seen"
+    );
+    let seen = NodeRow {
+        beat: 1,
+        ..dead.clone()
+    };
+    assert!(
+        !store.end(Incarnation::random(), &seen).await.unwrap(),
+        "nobody who does not live ends another"
+    );
+    assert!(store.end(living.incarnation, &seen).await.unwrap());
+    assert!(!store.end(living.incarnation, &seen).await.unwrap(), "once");
+    assert_eq!(
+        store
+            .beat(&dead.id, dead.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        None
+    );
+    assert!(
+        !store
+            .end(dead.incarnation, &NodeRow { beat: 0, ..living })
+            .await
+            .unwrap(),
+        "the dead end nobody"
+    );
+}

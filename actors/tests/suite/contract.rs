@@ -1,0 +1,134 @@
+//! The contract of a store, in code: every database runs the same tests.
+//!
+//! To add a database, implement [`Database`](crate::support::Database) for it and name it under `contract!`. To
+//! add a kind, implement [`Subject`](crate::subject::Subject) for something of it and name it with each database
+//! under `kind_contract!`.
+
+/// Makes a test of each function of the contract that holds for every kind.
+macro_rules! kind_contract {
+    ($database:ty, $subject:ty) => {
+        contract!($database, $subject: fencing {
+            a_batch_before_a_claim_is_stored_and_one_after_it_is_not
+            epoch_and_owner_must_both_fit
+            a_fenced_shard_does_not_hold_up_the_others
+            the_same_batch_again_clashes_and_is_found_stored
+            other_rows_in_the_place_clash_and_nothing_of_the_batch_is_stored
+            one_field_that_differs_is_different
+            guards_of_one_do_not_hold_up_the_others
+            a_batch_of_many_is_stored
+            what_was_loaded_ahead_is_completed
+            loading_stops_at_what_the_owner_cannot_take
+            a_batch_before_a_hand_off_is_stored_and_one_after_it_is_not
+            opening_again_finds_everything
+        });
+    };
+}
+
+/// Makes a test of each function of the contract.
+macro_rules! contract {
+    ($database:ty) => {
+        kind_contract!($database, crate::support::Owned);
+        contract!($database: issuing {
+            a_batch_is_stored_whole_and_to_the_microsecond
+            ids_that_look_alike_are_different_users
+            keys_of_any_visible_character_come_back_as_they_were
+            beyond_the_quantity_a_portion_is_left_out_whole
+            beyond_the_limit_per_user_a_portion_is_left_out_whole
+            the_largest_batch_with_the_longest_ids_is_stored
+            loading_begins_after_a_sequence_and_pages_are_joined
+            a_coupon_that_does_not_exist_is_absent
+        });
+        contract!($database: changing {
+            a_coupon_comes_back_as_it_was_made
+            the_same_key_gives_the_first_coupon_even_after_a_change
+            keys_that_look_alike_make_different_coupons
+            many_at_once_with_one_key_make_one_coupon
+            a_change_is_stored_whole
+            a_change_needs_the_version_before_it
+            a_fenced_change_is_not_stored
+            a_quantity_below_what_is_stored_or_decided_is_not_stored
+            lifting_the_quantity_is_stored_and_lets_more_through
+            opening_again_finds_the_coupon
+        });
+        contract!($database: listing {
+            coupons_come_newest_first_with_what_is_issued_of_them
+            a_users_issuances_come_newest_first_across_coupons
+            a_user_with_ten_thousand_issuances_is_listed_page_by_page
+            a_coupons_issuances_come_by_sequence_and_by_user
+            what_is_not_there_is_none
+        });
+        contract!($database: cluster {
+            checking_again_changes_nothing
+            of_two_claimants_one_wins_each_shard
+            claims_answer_in_their_order_each_for_itself
+            only_the_fence_gives_a_shard_up
+            only_the_fence_hands_a_shard_off
+            a_row_says_whom_its_node_is_linked_to
+            a_node_joins_in_place_of_the_incarnation_it_saw
+            beats_count_until_the_row_is_replaced_or_ended
+            the_dead_are_ended_by_the_living_and_only_while_they_stand_still
+        });
+
+        #[test]
+        fn random_batches_store_what_the_model_says() {
+            if !<$database as crate::support::Database>::is_available() {
+                return;
+            }
+            crate::model::random_batches_store_what_the_model_says::<$database>();
+        }
+    };
+    ($database:ty: $module:ident { $($test:ident)* }) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                if !<$database as crate::support::Database>::is_available() {
+                    return;
+                }
+                let mut database = <$database as crate::support::Database>::new().await;
+                crate::$module::$test(&mut database).await;
+            }
+        )*
+    };
+    ($database:ty, $subject:ty: $module:ident { $($test:ident)* }) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                if !<$database as crate::support::Database>::is_available() {
+                    return;
+                }
+                let mut database = <$database as crate::support::Database>::new().await;
+                crate::$module::$test::<$database, $subject>(&mut database).await;
+            }
+        )*
+    };
+}
+
+mod on_sqlite {
+    mod tallies {
+        use crate::tally::contract::{ClaimedTally, SqliteTallies};
+
+        kind_contract!(SqliteTallies, ClaimedTally);
+    }
+
+    contract!(crate::sqlite::SqliteFile);
+}
+
+mod on_mysql {
+    mod tallies {
+        use crate::tally::contract::{ClaimedTally, MySql, ServerTallies};
+
+        kind_contract!(ServerTallies<MySql>, ClaimedTally);
+    }
+
+    contract!(crate::database::MySql);
+}
+
+mod on_mariadb {
+    mod tallies {
+        use crate::tally::contract::{ClaimedTally, MariaDb, ServerTallies};
+
+        kind_contract!(ServerTallies<MariaDb>, ClaimedTally);
+    }
+
+    contract!(crate::database::MariaDb);
+}

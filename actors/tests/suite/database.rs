@@ -1,0 +1,95 @@
+//! A database of its own on a shared server, and a store on it.
+
+use std::sync::Arc;
+
+use actors::store::ClusterStore;
+use actors::store::mysql::{MySqlStore, OpenError, Options};
+use async_trait::async_trait;
+use sqlx::mysql::MySqlConnection;
+use testkit::servers::{Kind, Server};
+use tokio::sync::RwLockReadGuard;
+
+use crate::support::Database;
+
+/// A database on the shared server of one kind.
+pub struct OnServer {
+    pub server: &'static Server,
+    pub name: String,
+    pub store: Arc<MySqlStore>,
+}
+
+impl OnServer {
+    /// An empty database; the server must be there.
+    pub async fn empty(kind: Kind) -> (&'static Server, String) {
+        let server = Server::shared(kind);
+        let name = server.make_database("CHARACTER SET latin1").await.unwrap();
+        (server, name)
+    }
+
+    /// A database with a store on it, reached through another port if one is given.
+    pub async fn through(kind: Kind, port: Option<u16>) -> Self {
+        let (server, name) = Self::empty(kind).await;
+        let store = MySqlStore::open(&Options::new(server.url(&name, port)))
+            .await
+            .unwrap();
+        store.check().await.unwrap();
+        Self {
+            server,
+            name,
+            store: Arc::new(store),
+        }
+    }
+
+    pub async fn open(&self) -> Result<MySqlStore, OpenError> {
+        MySqlStore::open(&Options::new(self.server.url(&self.name, None))).await
+    }
+
+    /// A connection of an administrator, in this database.
+    pub async fn shell(&self) -> MySqlConnection {
+        self.server.shell(&self.name).await.unwrap()
+    }
+}
+
+/// Makes a [`Database`] of each server.
+macro_rules! database {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        pub struct $name {
+            database: OnServer,
+            _beside: RwLockReadGuard<'static, ()>,
+        }
+
+        #[async_trait]
+        impl Database for $name {
+            type Store = MySqlStore;
+
+            fn is_available() -> bool {
+                Kind::$name.is_available()
+            }
+
+            async fn new() -> Self {
+                let _beside = crate::beside(Kind::$name).await;
+                let database = OnServer::through(Kind::$name, None).await;
+                Self { database, _beside }
+            }
+
+            fn store(&self) -> Arc<MySqlStore> {
+                self.database.store.clone()
+            }
+
+            async fn reopen(&mut self) {
+                self.database.store.close().await;
+                self.database.store = Arc::new(self.database.open().await.unwrap());
+            }
+        }
+    };
+}
+
+database!(
+    /// A database on MySQL.
+    MySql
+);
+database!(
+    /// A database on MariaDB.
+    MariaDb
+);

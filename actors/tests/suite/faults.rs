@@ -1,0 +1,436 @@
+//! Connections cut, servers killed, demoted, full or gone back in time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use actors::coupon::offer::Status;
+use actors::coupon::rows::{CouponRows, Created, NewCoupon};
+use actors::ids::{Epoch, Fence, Incarnation, NodeId, RequestKey};
+use actors::store::batch::FoundRows;
+use actors::store::{ClusterStore, EntryStore, NodeRow, NodeState, StoreError};
+use futures_util::future::join_all;
+
+use crate::Batch;
+use crate::database::OnServer;
+use crate::support::{CouponStore, Owned, batch, create, found, loaded, noon, offer};
+use testkit::database_proxy::{DatabaseMode, DatabaseProxy, Rule};
+use testkit::poll::eventually;
+use testkit::servers::{Kind, Server, run};
+
+/// A store that reaches its server through a proxy, and a coupon in it.
+async fn through_a_proxy(kind: Kind) -> (DatabaseProxy, OnServer, Owned) {
+    let proxy = DatabaseProxy::before(Server::shared(kind).port()).await;
+    let database = OnServer::through(kind, Some(proxy.port())).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    (proxy, database, owned)
+}
+
+/// Sends a batch as a lane would: until it is stored, or found so.
+async fn send(store: &dyn CouponStore, sent: &Batch) {
+    eventually("storing", async || match store.write(sent).await {
+        Ok(rows) => {
+            assert_eq!(rows, sent.rows() as u64);
+            true
+        }
+        Err(StoreError::Clash(_)) => found(store, sent).await == (true, FoundRows::Stored),
+        Err(StoreError::NotStored(_) | StoreError::Unknown(_)) => false,
+        Err(other) => panic!("{other}"),
+    })
+    .await;
+}
+
+async fn a_batch_that_is_cut(kind: Kind, mode: DatabaseMode) -> (OnServer, Owned, Batch) {
+    let (proxy, database, owned) = through_a_proxy(kind).await;
+    let sent = batch([owned.strangers(1..=600)]);
+    proxy.set(mode);
+    let result = database.store.write(&sent).await;
+    assert!(matches!(result, Err(StoreError::Unknown(_))), "{result:?}");
+    assert_eq!(proxy.cuts(), 1);
+    (database, owned, sent)
+}
+
+pub async fn a_connection_cut_before_the_batch_is_sent_stores_nothing(kind: Kind) {
+    let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutBeforeSending).await;
+    assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Absent));
+    assert_eq!(database.store.write(&sent).await.unwrap(), 600);
+    assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
+}
+
+pub async fn a_connection_cut_after_the_batch_is_sent_leaves_it_whole_or_absent(kind: Kind) {
+    let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutAfterSending).await;
+    let rows = loaded(&*database.store, owned.id(), 0).await.len();
+    assert!(rows == 0 || rows == 600, "{rows} rows: neither whole nor nothing");
+    send(&*database.store, &sent).await;
+    assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
+}
+
+pub async fn a_connection_cut_after_the_commit_leaves_it_stored(kind: Kind) {
+    let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutAfterAnswer).await;
+    assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Stored));
+    assert!(matches!(
+        database.store.write(&sent).await,
+        Err(StoreError::Clash(_))
+    ));
+    assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
+}
+
+fn node() -> NodeRow {
+    NodeRow {
+        id: NodeId::parse("a").unwrap(),
+        incarnation: Incarnation::random(),
+        beat: 0,
+        state: NodeState::Joining,
+        http: String::new(),
+        cluster: String::new(),
+        links: Vec::new(),
+    }
+}
+
+pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_returns(kind: Kind) {
+    let (proxy, database, owned) = through_a_proxy(kind).await;
+    let (store, node) = (&*database.store, node());
+    assert!(store.join(&node, None).await.unwrap());
+    proxy.set(DatabaseMode::Refuse);
+    // The first to be asked on a connection that was up learns of it by its end; all after that by being
+    // refused.
+    eventually("refusing", async || {
+        let results = [
+            store
+                .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+                .await
+                .map(drop),
+            store.check().await,
+        ];
+        results
+            .iter()
+            .all(|result| matches!(result, Err(StoreError::NotStored(_))))
+    })
+    .await;
+    let sent = batch([owned.strangers(1..=5)]);
+    assert!(matches!(
+        store.write(&sent).await,
+        Err(StoreError::NotStored(_) | StoreError::Unknown(_))
+    ));
+    assert!(matches!(store.write(&sent).await, Err(StoreError::NotStored(_))));
+    assert!(matches!(
+        store.coupon(owned.id()).await,
+        Err(StoreError::NotStored(_))
+    ));
+    proxy.set(DatabaseMode::Pass);
+    assert_eq!(store.write(&sent).await.unwrap(), 5);
+    store.check().await.unwrap();
+    assert!(
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
+    let (proxy, database, owned) = through_a_proxy(kind).await;
+    let (store, node) = (&*database.store, node());
+    assert!(store.join(&node, None).await.unwrap());
+    assert!(
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap()
+            .is_some()
+    );
+    proxy.set(DatabaseMode::Hold);
+    let begun = Instant::now();
+    let sent = batch([owned.strangers(1..=5)]);
+    let (beat, write, nodes) = tokio::join!(
+        async {
+            (
+                store
+                    .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+                    .await,
+                begun.elapsed(),
+            )
+        },
+        async { (store.write(&sent).await, begun.elapsed()) },
+        async { (store.nodes().await, begun.elapsed()) },
+    );
+    assert!(
+        beat.0.is_err() && beat.1 < Duration::from_millis(2_500),
+        "{beat:?}"
+    );
+    assert!(
+        write.0.is_err() && write.1 < Duration::from_millis(5_000),
+        "{write:?}"
+    );
+    assert!(
+        matches!(nodes.0, Err(StoreError::NotStored(_))) && nodes.1 < Duration::from_millis(2_500),
+        "{nodes:?}"
+    );
+    proxy.set(DatabaseMode::Pass);
+    send(store, &sent).await;
+    assert!(
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+/// Its lane waits for 5 s in all, and would ask again while this still had its connection.
+pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
+    let proxy = DatabaseProxy::with_rule(
+        Server::shared(kind).port(),
+        Rule::MuteAt("shard_id, epoch, owner FROM shards"),
+    )
+    .await;
+    let database = OnServer::through(kind, Some(proxy.port())).await;
+    let coupon = create(&*database.store, offer(None, 1)).await;
+    let owned = Owned {
+        coupon,
+        fence: Fence {
+            epoch: Epoch::new(1),
+            owner: Incarnation::random(),
+        },
+    };
+    let sent = batch([owned.strangers(1..=5)]);
+    let begun = Instant::now();
+    let result = database.store.read_back(&sent).await;
+    assert!(matches!(result, Err(StoreError::NotStored(_))), "{result:?}");
+    assert!(
+        begun.elapsed() < Duration::from_millis(4_500),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// What is wrong with a server is no coupon's fault: a lane would give up what its coupons have out, as rows
+/// that make no sense.
+pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let sent = batch([owned.strangers(1..=5)]);
+    run(
+        &mut database.server.shell("mysql").await.unwrap(),
+        &format!("DROP DATABASE {}", database.name),
+    )
+    .await;
+    // Connections from before are told so by their first statement, and closed.
+    drop(database.store.write(&sent).await);
+    for result in [
+        database.store.write(&sent).await.map(drop),
+        database.store.read_back(&sent).await.map(drop),
+    ] {
+        assert!(
+            matches!(&result, Err(StoreError::NotStored(why)) if why.contains("1049")),
+            "{result:?}"
+        );
+    }
+}
+
+/// A table in memory is full where one on disk would be on a full disk, with the same error.
+pub async fn a_full_table_refuses_and_recovers(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let mut shell = database.shell().await;
+    run(
+        &mut shell,
+        "SET SESSION max_heap_table_size = 16384; ALTER TABLE issuances ENGINE = MEMORY",
+    )
+    .await;
+    let sent = batch([owned.strangers(1..=2_000)]);
+    let result = database.store.write(&sent).await;
+    assert!(
+        matches!(&result, Err(StoreError::NotStored(why)) if why.contains("1114")),
+        "{result:?}"
+    );
+    run(
+        &mut shell,
+        "TRUNCATE TABLE issuances; ALTER TABLE issuances ENGINE = InnoDB",
+    )
+    .await;
+    assert_eq!(database.store.write(&sent).await.unwrap(), 2_000);
+}
+
+pub async fn a_beat_that_went_back_shows(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let node = node();
+    database.store.join(&node, None).await.unwrap();
+    for beat in 1..=5 {
+        assert_eq!(
+            database
+                .store
+                .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+                .await
+                .unwrap(),
+            Some(beat)
+        );
+    }
+    // As after a restore, or a fail-over to a server that had less.
+    run(&mut database.shell().await, "UPDATE nodes SET beat = 2").await;
+    assert_eq!(
+        database
+            .store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        Some(3)
+    );
+}
+
+pub async fn a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let sent = batch([owned.strangers(1..=1_000)]);
+    let (store, aborted) = (database.store.clone(), sent.clone());
+    let write = tokio::spawn(async move { store.write(&aborted).await });
+    tokio::task::yield_now().await;
+    write.abort();
+    drop(write.await);
+    let rows = loaded(&*database.store, owned.id(), 0).await.len();
+    assert!(
+        rows == 0 || rows == 1_000,
+        "{rows} rows: neither whole nor nothing"
+    );
+    send(&*database.store, &sent).await;
+    assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 1_000);
+}
+
+pub async fn a_closed_store_refuses(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    database.store.close().await;
+    assert!(matches!(
+        database.store.check().await,
+        Err(StoreError::NotStored(_))
+    ));
+    assert!(matches!(
+        database.store.write(&batch([owned.strangers(1..=1)])).await,
+        Err(StoreError::NotStored(_))
+    ));
+}
+
+pub async fn two_nodes_make_one_coupon_of_one_key(kind: Kind) {
+    let one = OnServer::through(kind, None).await;
+    let other = one.open().await.unwrap();
+    for round in 0..10 {
+        let key = RequestKey::parse(&format!("round-{round}")).unwrap();
+        let new = NewCoupon {
+            key,
+            offer: offer(Some(5), 1),
+            status: Status::Open,
+            created_at: noon(),
+        };
+        let answers = join_all((0..8).map(|turn| {
+            if turn % 2 == 0 {
+                one.store.create_coupon(&new)
+            } else {
+                other.create_coupon(&new)
+            }
+        }))
+        .await;
+        let mut ids = Vec::new();
+        let mut made = 0;
+        for answer in answers {
+            match answer.unwrap() {
+                Created::New(coupon) => {
+                    made += 1;
+                    ids.push(coupon.id);
+                }
+                Created::Before(view) => ids.push(view.coupon.id),
+                Created::KeyReused => panic!("the body is the same"),
+            }
+        }
+        ids.dedup();
+        assert_eq!((made, ids.len()), (1, 1));
+    }
+}
+
+pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let (store, node) = (&*database.store, node());
+    let owned = Owned::make(store, None, 1).await;
+    assert!(store.join(&node, None).await.unwrap());
+    let mut shell = database.server.shell("mysql").await.unwrap();
+    let next = AtomicU64::new(1);
+    let batch_of_one = || {
+        let sequence = next.fetch_add(1, Ordering::Relaxed);
+        batch([owned.strangers(sequence..=sequence)])
+    };
+    assert_eq!(store.write(&batch_of_one()).await.unwrap(), 1);
+    run(&mut shell, "SET GLOBAL read_only = 1").await;
+    let refused = batch_of_one();
+    let opened = database.open().await;
+    let results = [
+        store.write(&refused).await.map(drop),
+        store.write(&refused).await.map(drop),
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .map(drop),
+        store.check().await,
+        // What a demoted server tells may be old.
+        store.coupon(owned.id()).await.map(drop),
+        store.read_back(&refused).await.map(drop),
+    ];
+    run(&mut shell, "SET GLOBAL read_only = 0").await;
+    assert!(opened.is_err_and(|refused| refused.to_string().contains("the server is read-only")));
+    for result in results {
+        assert!(matches!(result, Err(StoreError::NotStored(_))), "{result:?}");
+    }
+    assert_eq!(store.write(&refused).await.unwrap(), 1);
+    assert_eq!(
+        store
+            .beat(&node.id, node.incarnation, NodeState::Ready, &[])
+            .await
+            .unwrap(),
+        Some(1)
+    );
+    store.check().await.unwrap();
+}
+
+pub async fn a_killed_server_keeps_what_was_told_and_is_used_when_it_returns(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let store: Arc<dyn CouponStore> = database.store.clone();
+    for round in 0..2 {
+        let first = round * 1_000_000 + 1;
+        let told = Arc::new(AtomicU64::new(0));
+        let (watched, server) = (Arc::clone(&told), database.server);
+        let killing = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            while watched.load(Ordering::Relaxed) < 500 && begun.elapsed() < Duration::from_secs(30) {
+                std::thread::yield_now();
+            }
+            server.kill();
+        });
+        let unsettled = loop {
+            let after = first + told.load(Ordering::Relaxed);
+            let next = batch([owned.strangers(after..=after + 9)]);
+            match store.write(&next).await {
+                Ok(rows) => drop(told.fetch_add(rows, Ordering::Relaxed)),
+                Err(StoreError::NotStored(_) | StoreError::Unknown(_)) => break next,
+                Err(other) => panic!("{other}"),
+            }
+        };
+        killing.await.unwrap();
+        assert!(
+            matches!(store.write(&unsettled).await, Err(StoreError::NotStored(_))),
+            "nobody is there"
+        );
+        assert!(store.check().await.is_err());
+        tokio::task::spawn_blocking(|| database.server.resume().unwrap())
+            .await
+            .unwrap();
+        send(&*store, &unsettled).await;
+        let told = told.load(Ordering::Relaxed);
+        let rows = store
+            .issuances_of_coupon(owned.id(), None, actors::ids::Sequence::new(first - 1), 1_000_000)
+            .await
+            .unwrap();
+        let sequences: Vec<u64> = rows.iter().map(|row| row.id.sequence.get()).collect();
+        assert_eq!(sequences, (first..first + told + 10).collect::<Vec<_>>());
+    }
+    create(&*store, offer(None, 1)).await;
+}

@@ -1,0 +1,207 @@
+//! What people read, page by page.
+
+use std::time::{Duration, Instant};
+
+use actors::coupon::offer::{CouponView, Issuance, Offer, Status};
+use actors::coupon::rows::{CouponQuery, CouponRows, UserCursor};
+use actors::ids::{CouponId, IssuanceId, Sequence};
+use actors::store::EntryStore;
+
+use crate::support::{Database, Owned, after_noon, batch, claim, create, offer, user};
+
+/// All pages of coupons, at most two a page.
+async fn coupons(store: &dyn CouponRows) -> Vec<CouponView> {
+    let (mut views, mut before) = (Vec::new(), None);
+    loop {
+        let page = store.coupons(&CouponQuery { before, limit: 2 }).await.unwrap();
+        assert!(page.len() <= 2);
+        match page.last() {
+            Some(last) => before = Some(last.coupon.id),
+            None => return views,
+        }
+        views.extend(page);
+    }
+}
+
+pub async fn coupons_come_newest_first_with_what_is_issued_of_them(database: &impl Database) {
+    let store = database.store();
+    let windows = [
+        (None, None),
+        (Some(10), None),
+        (None, Some(10)),
+        (Some(10), Some(20)),
+        (Some(-5), Some(30)),
+    ];
+    let mut all = Vec::new();
+    for status in [Status::Open, Status::Paused, Status::Closed] {
+        for (starts, ends) in windows {
+            for (quantity, issued) in [(None, 0), (Some(2), 1), (Some(2), 2)] {
+                let offer = Offer {
+                    starts_at: starts.map(after_noon),
+                    ends_at: ends.map(after_noon),
+                    ..offer(quantity, 1)
+                };
+                let coupon = create(&*store, offer).await;
+                let mut owned = Owned {
+                    fence: claim(&*store, coupon.id.shard()).await,
+                    coupon,
+                };
+                if issued > 0 {
+                    store.write(&batch([owned.strangers(1..=issued)])).await.unwrap();
+                }
+                if status != Status::Open {
+                    let change = owned.change(issued, |coupon| coupon.status = status);
+                    assert_eq!(store.write(&batch([change])).await.unwrap(), 1);
+                    owned.coupon.status = status;
+                }
+                all.push(store.coupon(owned.id()).await.unwrap().unwrap());
+                let (last, status_fits) = (all.last().unwrap(), owned.coupon.status == status);
+                assert!(
+                    status_fits && last.issued == Sequence::new(issued) && last.coupon.status == status,
+                    "{last:?}"
+                );
+            }
+        }
+    }
+    all.reverse();
+    assert_eq!(coupons(&*store).await, all);
+}
+
+/// The price of no index by time: every page reads and sorts all that the user has. It is said here, and
+/// bounded, so that it does not grow unseen.
+pub async fn a_user_with_ten_thousand_issuances_is_listed_page_by_page(database: &impl Database) {
+    const PAGE_MAX: Duration = Duration::from_millis(500);
+    let store = database.store();
+    for _ in 0..100 {
+        let owned = Owned::make(&*store, None, 100).await;
+        let rows = (1..=100)
+            .map(|nth| owned.issuance(nth, "ann", u8::try_from(nth).unwrap()))
+            .collect();
+        assert_eq!(store.write(&batch([owned.portion(rows)])).await.unwrap(), 100);
+    }
+    let (mut read, mut after, mut took) = (Vec::new(), None, Vec::new());
+    loop {
+        let begun = Instant::now();
+        let page = store.issuances_of_user(&user("ann"), after, 200).await.unwrap();
+        took.push(begun.elapsed());
+        let Some(last) = page.last() else { break };
+        after = Some(UserCursor {
+            issued_at: last.issued_at,
+            id: last.id,
+        });
+        read.extend(page.into_iter().map(|row| (row.issued_at, row.id)));
+    }
+    assert_eq!(read.len(), 10_000);
+    assert!(read.is_sorted_by(
+        |one, next| (one.0, one.1.coupon, one.1.sequence) > (next.0, next.1.coupon, next.1.sequence)
+    ));
+    took.sort();
+    let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("a page of 200 of 10,000 issuances: median {median:?}, longest {longest:?}");
+    assert!(median < PAGE_MAX, "{median:?}");
+}
+
+pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl Database) {
+    let store = database.store();
+    let mut expected: Vec<Issuance> = Vec::new();
+    for number in 0..4 {
+        let owned = Owned::make(&*store, None, 3).await;
+        // Times repeat within a coupon and across coupons.
+        let mut rows = vec![
+            owned.issuance(1, "ann", 1),
+            owned.issuance(2, "bob", 1),
+            owned.issuance(3, "ann", 2),
+            owned.issuance(4, "ann", 3),
+        ];
+        for (row, micros) in rows.iter_mut().zip([5, 5, 5, 6 + number % 2]) {
+            row.issued_at = after_noon(micros);
+        }
+        store.write(&batch([owned.portion(rows.clone())])).await.unwrap();
+        expected.extend(rows.into_iter().filter(|row| row.user == user("ann")));
+    }
+    expected.sort_by_key(|row| std::cmp::Reverse((row.issued_at, row.id.coupon, row.id.sequence)));
+    for limit in [1, 2, 5, 12, 200] {
+        let (mut read, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.issuances_of_user(&user("ann"), after, limit).await.unwrap();
+            assert!(page.len() <= limit as usize);
+            let Some(last) = page.last() else { break };
+            after = Some(UserCursor {
+                issued_at: last.issued_at,
+                id: last.id,
+            });
+            read.extend(page);
+        }
+        assert_eq!(read, expected, "by {limit}");
+    }
+    assert_eq!(store.issuances_of_user(&user("Ann"), None, 10).await.unwrap(), []);
+}
+
+pub async fn a_coupons_issuances_come_by_sequence_and_by_user(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 2).await;
+    let other = Owned::make(&*store, None, 2).await;
+    let rows = vec![
+        owned.issuance(1, "ann", 1),
+        owned.issuance(2, "bob", 1),
+        owned.issuance(3, "ann", 2),
+        owned.issuance(4, "cid", 1),
+    ];
+    let fence = claim(&*store, owned.id().shard()).await;
+    let owned = Owned { fence, ..owned };
+    store.write(&batch([owned.portion(rows)])).await.unwrap();
+    let fence = claim(&*store, other.id().shard()).await;
+    let other = Owned { fence, ..other };
+    store.write(&batch([other.strangers(1..=2)])).await.unwrap();
+    let page = async |name: Option<&str>, after: u64, limit: u32| -> Vec<u64> {
+        let user = name.map(user);
+        let page = store
+            .issuances_of_coupon(owned.id(), user.as_ref(), Sequence::new(after), limit)
+            .await
+            .unwrap();
+        page.iter().map(|row| row.id.sequence.get()).collect()
+    };
+    assert_eq!(page(None, 0, 10).await, [1, 2, 3, 4]);
+    assert_eq!(page(None, 1, 2).await, [2, 3]);
+    assert!(page(None, 4, 2).await.is_empty());
+    assert_eq!(page(Some("ann"), 0, 10).await, [1, 3]);
+    assert_eq!(page(Some("ann"), 0, 1).await, [1]);
+    assert_eq!(page(Some("ann"), 1, 10).await, [3]);
+    assert!(page(Some("Ann"), 0, 10).await.is_empty());
+}
+
+pub async fn what_is_not_there_is_none(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 1).await;
+    let unknown = CouponId::new(actors::ids::ID_MAX).unwrap();
+    assert_eq!(store.coupon(unknown).await.unwrap(), None);
+    for coupon in [owned.id(), unknown] {
+        assert_eq!(
+            store
+                .issuance(IssuanceId {
+                    coupon,
+                    sequence: Sequence::new(1)
+                })
+                .await
+                .unwrap(),
+            None
+        );
+        assert_eq!(
+            store
+                .issuances_of_coupon(coupon, None, Sequence::NONE, 10)
+                .await
+                .unwrap(),
+            []
+        );
+    }
+    assert_eq!(
+        store
+            .coupons(&CouponQuery {
+                before: Some(owned.id()),
+                limit: 10
+            })
+            .await
+            .unwrap(),
+        []
+    );
+}

@@ -1,0 +1,100 @@
+//! The engine's tests over kinds: the contract that every database keeps, for coupons and for tallies; what a
+//! database server has to keep besides (its locks, its faults, its start); the simulation; and the order of the
+//! library's rooms.
+
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "the crate is a test")]
+
+mod changing;
+mod cluster;
+mod contract;
+mod database;
+mod faults;
+mod fencing;
+mod issuing;
+mod listing;
+mod locks;
+mod model;
+mod opening;
+mod rooms;
+mod simulation;
+mod sqlite;
+mod subject;
+mod support;
+mod tallies;
+mod tally;
+
+use actors::coupon::CouponKind;
+use testkit::on_each_server;
+use testkit::servers::Kind;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// What is stored by one statement.
+pub type Batch = actors::store::batch::Batch<CouponKind>;
+
+/// Tests share a server of each kind. Most run side by side; those that change the server as a whole, or count
+/// what it does, run alone on it.
+static SERVERS: [RwLock<()>; 2] = [const { RwLock::const_new(()) }; 2];
+
+/// Waits for a server without a test that runs alone.
+pub async fn beside(kind: Kind) -> RwLockReadGuard<'static, ()> {
+    SERVERS[kind as usize].read().await
+}
+
+/// Waits for a server without any other test.
+pub async fn alone(kind: Kind) -> RwLockWriteGuard<'static, ()> {
+    SERVERS[kind as usize].write().await
+}
+
+on_each_server! {
+    holding(crate::alone) locks {
+        a_waiting_batch_has_locked_the_rows_it_names_and_no_others
+        a_waiting_batch_of_one_owner_has_locked_the_rows_it_names_and_no_others
+        a_take_over_waits_for_a_batch_in_progress
+        a_take_over_waits_for_a_batch_of_one_coupon_in_progress
+        a_take_over_waits_for_a_change_in_progress
+        a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone
+        a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored
+        a_batch_that_waits_too_long_is_not_stored
+        a_batch_that_loses_a_deadlock_is_not_stored
+        a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_not_stored
+        a_statement_goes_on_without_its_client_and_the_same_again_finds_it
+        a_batch_of_many_coupons_is_read_back_in_few_statements
+        ending_a_node_keeps_no_other_from_beating
+        nothing_that_people_read_goes_through_a_whole_coupon
+        every_list_has_its_index
+        batches_of_all_sizes_leave_no_prepared_statements
+    }
+    holding(crate::beside) faults {
+        a_connection_cut_before_the_batch_is_sent_stores_nothing
+        a_connection_cut_after_the_batch_is_sent_leaves_it_whole_or_absent
+        a_connection_cut_after_the_commit_leaves_it_stored
+        a_server_that_is_not_there_stores_nothing_and_is_used_when_it_returns
+        a_silent_server_is_given_up_in_time
+        reading_a_batch_back_is_given_up_in_time
+        a_server_without_the_database_stores_nothing
+        a_full_table_refuses_and_recovers
+        a_beat_that_went_back_shows
+        a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all
+        a_closed_store_refuses
+        two_nodes_make_one_coupon_of_one_key
+    }
+    holding(crate::alone) faults {
+        a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes
+        a_killed_server_keeps_what_was_told_and_is_used_when_it_returns
+    }
+    holding(crate::beside) opening {
+        a_schema_newer_by_one_is_taken_and_by_two_refused
+        a_schema_that_is_not_ours_is_refused
+        a_migration_cut_short_is_run_again
+        a_migration_under_way_is_not_waited_for_without_end
+        nodes_that_start_together_make_one_schema
+        a_cluster_made_otherwise_is_unreadable
+        a_database_that_is_not_there_is_refused
+        rows_that_make_no_sense_are_unreadable
+        secrets_are_not_shown
+        passwords_go_by_tls_where_the_server_has_it
+    }
+    holding(crate::alone) opening {
+        a_packet_that_no_batch_fits_into_is_refused
+    }
+}

@@ -1,0 +1,224 @@
+//! What is refused at start, and how schemas come about.
+
+use std::time::{Duration, Instant};
+
+use actors::coupon::CouponKind;
+use actors::coupon::offer::Status;
+use actors::store::batch::FoundRows;
+use actors::store::mysql::{MySqlStore, OpenError, Options};
+use actors::store::{ClusterStore, EntryStore, StoreError};
+use futures_util::future::join_all;
+use sqlx::mysql::MySqlConnection;
+
+use crate::database::OnServer;
+use crate::support::{Owned, batch, found};
+use testkit::servers::{Kind, PASSWORD, Server, run};
+
+async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenError> {
+    let database = OnServer::through(kind, None).await;
+    let mut shell = database.shell().await;
+    for version in 3..3 + versions {
+        run(
+            &mut shell,
+            &format!("INSERT INTO _sqlx_migrations VALUES ({version}, 'newer', NOW(), TRUE, x'00', 0)"),
+        )
+        .await;
+    }
+    database.open().await?.check().await.unwrap();
+    Ok(())
+}
+
+pub async fn a_schema_newer_by_one_is_taken_and_by_two_refused(kind: Kind) {
+    opened_with_newer_schema(kind, 1).await.unwrap();
+    assert!(matches!(
+        opened_with_newer_schema(kind, 2).await,
+        Err(OpenError::TooNew { found: 4, known: 2 })
+    ));
+}
+
+pub async fn a_schema_that_is_not_ours_is_refused(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    run(
+        &mut database.shell().await,
+        "UPDATE _sqlx_migrations SET checksum = x'00'",
+    )
+    .await;
+    assert!(matches!(database.open().await, Err(OpenError::Migrate(_))));
+}
+
+pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let mut shell = database.shell().await;
+    for cut_short in [
+        "DELETE FROM _sqlx_migrations WHERE version > 1; UPDATE _sqlx_migrations SET success = FALSE; DROP TABLE issuances, cluster",
+        "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2; ALTER TABLE nodes DROP COLUMN links",
+        // The column was made, and only that was not said any more.
+        "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2",
+    ] {
+        run(&mut shell, cut_short).await;
+        let store = database.open().await.unwrap();
+        store.check().await.unwrap();
+        assert_eq!(store.nodes().await.unwrap(), []);
+        let owned = Owned::make(&store, None, 1).await;
+        assert_eq!(store.write(&batch([owned.strangers(1..=1)])).await.unwrap(), 1);
+    }
+}
+
+pub async fn a_migration_under_way_is_not_waited_for_without_end(kind: Kind) {
+    let (server, name) = OnServer::empty(kind).await;
+    let mut other: MySqlConnection = server.shell("mysql").await.unwrap();
+    run(
+        &mut other,
+        &format!("USE {name}; DO GET_LOCK(CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32)), 0)"),
+    )
+    .await;
+    let options = Options {
+        migration_wait: Duration::from_secs(1),
+        ..Options::new(server.url(&name, None))
+    };
+    let begun = Instant::now();
+    assert!(matches!(
+        MySqlStore::migrate(&options).await,
+        Err(OpenError::Locked(_))
+    ));
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    run(&mut other, "DO RELEASE_ALL_LOCKS()").await;
+    MySqlStore::migrate(&options).await.unwrap();
+    MySqlStore::migrate(&options).await.unwrap();
+    // What is up to date needs no lock.
+    run(
+        &mut other,
+        "DO GET_LOCK(CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32)), 0)",
+    )
+    .await;
+    MySqlStore::open(&options).await.unwrap().check().await.unwrap();
+}
+
+pub async fn nodes_that_start_together_make_one_schema(kind: Kind) {
+    let (server, name) = OnServer::empty(kind).await;
+    let options = Options::new(server.url(&name, None));
+    let started =
+        join_all((0..4).map(async |_| MySqlStore::open(&options).await.unwrap().check().await)).await;
+    // Who makes the rows at the same moment as another may be told to come again.
+    for result in started {
+        assert!(
+            matches!(result, Ok(()) | Err(StoreError::NotStored(_))),
+            "{result:?}"
+        );
+    }
+    MySqlStore::open(&options).await.unwrap().check().await.unwrap();
+}
+
+pub async fn a_cluster_made_otherwise_is_unreadable(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let mut shell = database.shell().await;
+    for spoil in [
+        "UPDATE cluster SET shards = 128",
+        "UPDATE cluster SET shards = 256, hash = 'fnv'",
+        "DROP TABLE cluster",
+    ] {
+        run(&mut shell, spoil).await;
+        assert!(
+            matches!(database.store.check().await, Err(StoreError::Unreadable(_))),
+            "{spoil}"
+        );
+    }
+}
+
+pub async fn a_database_that_is_not_there_is_refused(kind: Kind) {
+    let server = Server::shared(kind);
+    for (url, why) in [
+        (server.url("fc_nowhere", None), "1049"),
+        (server.url("", None), "names no database"),
+        (
+            "mysql://firstcome:wrong@127.0.0.1/fc_x"
+                .replace("127.0.0.1", &format!("127.0.0.1:{}", server.port())),
+            "1045",
+        ),
+        (
+            "postgres://somewhere/else".to_owned(),
+            "does not begin with mysql://",
+        ),
+    ] {
+        let refused = MySqlStore::open(&Options::new(url))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains(why), "{refused} does not say {why}");
+    }
+}
+
+pub async fn rows_that_make_no_sense_are_unreadable(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let sent = batch([owned.strangers(1..=2)]);
+    database.store.write(&sent).await.unwrap();
+    run(
+        &mut database.shell().await,
+        "UPDATE issuances SET issued_at = 9223372036854775807 WHERE sequence = 2",
+    )
+    .await;
+    let result = EntryStore::<CouponKind>::load(&*database.store, owned.id(), None).await;
+    assert!(matches!(result, Err(StoreError::Unreadable(_))));
+    assert_eq!(
+        found(&*database.store, &sent).await,
+        (true, FoundRows::Different),
+        "this coupon's trouble alone"
+    );
+    let change = batch([owned.change(2, |coupon| coupon.status = Status::Paused)]);
+    run(
+        &mut database.shell().await,
+        "UPDATE coupons SET created_at = 9223372036854775807",
+    )
+    .await;
+    assert_eq!(
+        found(&*database.store, &change).await,
+        (true, FoundRows::Different)
+    );
+}
+
+pub async fn secrets_are_not_shown(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let options = Options::new(database.server.url(&database.name, None));
+    let shown = format!("{options:?} {:?}", database.store);
+    assert!(!shown.contains(PASSWORD) && !shown.contains("%61"), "{shown}");
+}
+
+pub async fn passwords_go_by_tls_where_the_server_has_it(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let url = database
+        .server
+        .url(&database.name, None)
+        .replace("DISABLED", "REQUIRED");
+    let opened = MySqlStore::open(&Options::new(url)).await;
+    match kind {
+        Kind::MySql => opened.unwrap().check().await.unwrap(),
+        // It makes itself no certificates before 11.4, and so nothing is sent.
+        Kind::MariaDb => {
+            assert!(opened.is_ok() || opened.is_err_and(|refused| refused.to_string().contains("TLS")))
+        }
+    }
+}
+
+pub async fn a_packet_that_no_batch_fits_into_is_refused(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let mut shell = database.shell().await;
+    run(
+        &mut shell,
+        "SET @before = @@GLOBAL.max_allowed_packet; SET GLOBAL max_allowed_packet = 524288",
+    )
+    .await;
+    let too_small = database.open().await;
+    run(&mut shell, "SET GLOBAL max_allowed_packet = 1048576").await;
+    let just_enough = database.open().await.unwrap();
+    let owned = Owned::make(&just_enough, None, 1).await;
+    let mut rows = crate::support::issuances(&owned.strangers(1..=2_048));
+    for (number, row) in rows.iter_mut().enumerate() {
+        row.user = crate::support::user(&format!("{number:u>64}"));
+        row.key = crate::support::key(&"'\\".repeat(32));
+    }
+    let stored = just_enough.write(&batch([owned.portion(rows)])).await;
+    run(&mut shell, "SET GLOBAL max_allowed_packet = @before").await;
+    assert!(matches!(too_small, Err(OpenError::Packet { found: 524_288, .. })));
+    assert_eq!(stored.unwrap(), 2_048);
+}

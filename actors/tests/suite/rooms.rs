@@ -1,0 +1,88 @@
+//! The rooms of the library, held to the order of the code map: what owns knows no kind, links know nothing but
+//! transport, and no room imports one above it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room, and the rooms that it may import beside itself. Files beside the rooms (ids, time, metrics and the
+/// like) are for all.
+const MAY_IMPORT: [(&str, &[&str]); 6] = [
+    ("link", &[]),
+    ("store", &["owning::kind", "owning::pair"]),
+    ("cluster", &["store"]),
+    ("owning", &["store", "cluster"]),
+    ("engine", &["owning", "store", "cluster", "link"]),
+    ("coupon", &["owning", "store", "engine"]),
+];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            // Unit tests may use any kind for their sample.
+            if path.file_name().is_none_or(|name| name != "tests") {
+                sources(&path, found);
+            }
+        } else if path.extension().is_some_and(|ending| ending == "rs")
+            && path.file_name().is_none_or(|name| name != "tests.rs")
+        {
+            found.push(path);
+        }
+    }
+}
+
+/// The code of a file, without comments and unit tests.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What follows each `crate::` in this code.
+fn imports(code: &str) -> Vec<&str> {
+    code.split("crate::").skip(1).collect()
+}
+
+fn files_of(room: &str) -> Vec<PathBuf> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = vec![src.join(format!("{room}.rs"))];
+    sources(&src.join(room), &mut found);
+    found
+}
+
+#[test]
+fn no_room_imports_one_that_it_must_not_know() {
+    let rooms = MAY_IMPORT.map(|(room, _)| room);
+    let mut wrong = Vec::new();
+    for (room, may) in MAY_IMPORT {
+        let files = files_of(room);
+        assert!(files.len() > 1, "{room} is empty");
+        for path in files {
+            for import in imports(&code(&path)) {
+                let is_of = |name: &str| {
+                    let rest = import.strip_prefix(name);
+                    rest.is_some_and(|rest| {
+                        !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_')
+                    })
+                };
+                let of_a_room = rooms.iter().any(|other| *other != room && is_of(other));
+                if of_a_room && !may.iter().any(|allowed| is_of(allowed)) {
+                    let shown: String = import.chars().take(40).collect();
+                    wrong.push(format!("{}: crate::{shown}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn only_link_knows_the_cluster_library() {
+    let knows = |path: &PathBuf| code(path).contains("ractor_cluster");
+    for (room, _) in MAY_IMPORT {
+        let files = files_of(room);
+        let some = files.iter().find(|path| knows(path));
+        assert_eq!(some.is_some(), room == "link", "{room}: {some:?}");
+    }
+}

@@ -1,0 +1,96 @@
+//! The state machines of production, wired by hand in one thread, with a scheduler that picks the next step
+//! by a seed. Several nodes have one database: they join, leave, hang beyond their lease, die, are cut off,
+//! lose links, hand the shard over; messages are late, statements go on after their connection is lost,
+//! owners panic.
+//!
+//! What must hold is checked where it is told: at the moment an answer leaves, the database says the same;
+//! and whoever decides owns the shard by its row. `FIRSTCOME_SEED=n` runs one seed again.
+
+mod checks;
+mod clients;
+mod database;
+mod faults;
+mod member;
+mod node;
+mod owner;
+mod shard;
+mod store;
+mod world;
+
+use self::world::{Breakage, World};
+
+/// Seeds run by every `cargo test`; each is some thousand steps.
+const SEEDS: u64 = 3_000;
+
+fn run(seed: u64, breakage: Breakage) -> Result<(), String> {
+    let mut world = World::new(seed, breakage);
+    world.run()
+}
+
+#[test]
+fn every_promise_holds_under_every_fault() {
+    if let Ok(seed) = std::env::var("FIRSTCOME_SEED") {
+        let seed = seed.parse().expect("FIRSTCOME_SEED is a number");
+        run(seed, Breakage::None).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        return;
+    }
+    for seed in 0..SEEDS {
+        run(seed, Breakage::None).unwrap_or_else(|error| panic!("FIRSTCOME_SEED={seed}: {error}"));
+    }
+}
+
+/// Takes one mechanism out and expects the same checks to notice it: otherwise they prove nothing.
+fn is_noticed(breakage: Breakage) {
+    let noticed = (0..SEEDS).any(|seed| run(seed, breakage).is_err());
+    assert!(noticed, "nothing notices {breakage:?} in {SEEDS} seeds");
+}
+
+#[test]
+fn the_simulation_notices_answers_that_do_not_wait_at_the_gate() {
+    is_noticed(Breakage::AnswersBeforeStored);
+}
+
+#[test]
+fn the_simulation_notices_a_store_that_does_not_fence() {
+    is_noticed(Breakage::NoFence);
+}
+
+#[test]
+fn the_simulation_notices_loading_before_the_epoch_is_raised() {
+    is_noticed(Breakage::LoadBeforeClaim);
+}
+
+#[test]
+fn the_simulation_notices_deciding_without_a_lease() {
+    is_noticed(Breakage::NoLease);
+}
+
+#[test]
+fn the_simulation_notices_a_node_that_is_ended_while_it_beats() {
+    is_noticed(Breakage::EndsBlindly);
+}
+
+#[test]
+fn the_simulation_notices_an_owner_that_is_taken_for_dead_as_it_joined_just_now() {
+    is_noticed(Breakage::NodesReadFirst);
+}
+
+#[test]
+fn the_simulation_notices_serving_before_the_hand_over_is_committed() {
+    is_noticed(Breakage::HandedOverBeforeStored);
+}
+
+#[test]
+fn the_simulation_notices_a_coupon_loaded_ahead_without_its_tail() {
+    is_noticed(Breakage::NoTail);
+}
+
+#[test]
+fn the_simulation_notices_a_hand_over_that_keeps_the_epoch() {
+    is_noticed(Breakage::HandOverKeepsEpoch);
+}
+
+#[test]
+fn the_simulation_notices_a_door_that_is_not_told_of_changes() {
+    is_noticed(Breakage::StaleDoor);
+}

@@ -1,0 +1,145 @@
+//! What must be true of an answer when it is told, and of the database in the end.
+
+use std::collections::HashMap;
+
+use actors::coupon::Outcome;
+use actors::coupon::change::ChangeOutcome;
+use actors::coupon::issue::{IssueOutcome, Refusal};
+use actors::coupon::offer::{Coupon, Status};
+use actors::ids::{CouponId, RequestKey, UserId};
+use actors::owning::kind::Kind;
+use actors::owning::pair::Either::{First, Second};
+
+use super::node::Both;
+use super::world::{Want, World};
+use crate::tally::{Add, AddOutcome, TallyId};
+
+impl World {
+    /// Checks an answer to a request that was sent when the coupon had this version.
+    pub(super) fn check(
+        &mut self,
+        since: u64,
+        want: &Want,
+        outcome: <Both as Kind>::Outcome,
+    ) -> Result<(), String> {
+        match (want, outcome) {
+            (Want::Issue { coupon, user, key }, First(Outcome::Issue(outcome))) => {
+                self.check_issue(*coupon, since, user, key, outcome)
+            }
+            (Want::Change { coupon, .. }, First(Outcome::Change(outcome))) => {
+                self.check_change(*coupon, outcome)
+            }
+            (Want::Add { tally, add }, Second(outcome)) => self.check_addition(*tally, add, outcome),
+            (_, outcome) => Err(format!("an answer to another question: {outcome:?}")),
+        }
+    }
+
+    fn check_issue(
+        &mut self,
+        id: CouponId,
+        since: u64,
+        user: &UserId,
+        key: &RequestKey,
+        outcome: IssueOutcome,
+    ) -> Result<(), String> {
+        let stored = &self.db.issuances[&id];
+        let versions = self.db.history[&id].iter();
+        let versions: Vec<&Coupon> = versions.filter(|coupon| coupon.version >= since).collect();
+        let is_true = match &outcome {
+            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => {
+                stored.contains(issuance) && issuance.user == *user && issuance.key == *key
+            }
+            IssueOutcome::Refused(Refusal::AlreadyIssued(latest)) => {
+                stored.contains(latest) && latest.user == *user
+            }
+            IssueOutcome::Refused(Refusal::SoldOut { total_quantity }) => {
+                let total = Some(*total_quantity);
+                let had_it = versions.iter().any(|coupon| coupon.offer.total_quantity == total);
+                stored.len() as u64 >= *total_quantity && had_it
+            }
+            IssueOutcome::Refused(Refusal::Paused) => {
+                versions.iter().any(|coupon| coupon.status == Status::Paused)
+            }
+            IssueOutcome::Refused(_) => false,
+        };
+        if let IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) = &outcome {
+            self.told.push(issuance.clone());
+        }
+        let wrong = || format!("told {outcome:?}; stored: {stored:?}; versions since the call: {versions:?}");
+        if is_true { Ok(()) } else { Err(wrong()) }
+    }
+
+    fn check_change(&self, id: CouponId, outcome: ChangeOutcome) -> Result<(), String> {
+        match outcome {
+            ChangeOutcome::Done(done) if !self.db.history[&id].contains(&done.coupon) => {
+                Err(format!("told of a change that is not stored: {done:?}"))
+            }
+            ChangeOutcome::Done(_) | ChangeOutcome::Refused(_) => Ok(()),
+        }
+    }
+
+    fn check_addition(&mut self, id: TallyId, add: &Add, outcome: AddOutcome) -> Result<(), String> {
+        let stored = &self.db.additions[&id];
+        let total = stored.last().map_or(0, |addition| addition.total);
+        let is_true = match &outcome {
+            AddOutcome::Added(addition) | AddOutcome::Replayed(addition) => {
+                stored.contains(addition) && addition.key == add.key && addition.amount == add.amount
+            }
+            AddOutcome::BeyondBound { bound } => {
+                let is_added = stored.iter().any(|addition| addition.key == add.key);
+                total + add.amount > *bound && !is_added
+            }
+            AddOutcome::UnknownTally => false,
+        };
+        if let AddOutcome::Added(addition) | AddOutcome::Replayed(addition) = &outcome {
+            self.added.push(addition.clone());
+        }
+        let wrong = || format!("told {outcome:?} for {add:?}; stored: {stored:?}");
+        if is_true { Ok(()) } else { Err(wrong()) }
+    }
+
+    pub(super) fn check_end(&self) -> Result<(), String> {
+        for (id, rows) in &self.db.issuances {
+            let offer = &self.db.coupons[id].offer;
+            let mut places = rows.iter().zip(1..);
+            let dense = places.all(|(row, place)| row.id.sequence.get() == place);
+            let within = offer
+                .total_quantity
+                .is_none_or(|total| rows.len() as u64 <= total);
+            let mut counts: HashMap<&UserId, u8> = HashMap::new();
+            rows.iter()
+                .for_each(|row| *counts.entry(&row.user).or_default() += 1);
+            let fair = counts.values().all(|count| *count <= offer.per_user_limit);
+            if !(dense && within && fair) {
+                let found = format!("dense {dense}, within quantity {within}, within limit {fair}");
+                return Err(format!("{found}: {rows:?}"));
+            }
+        }
+        for (id, rows) in &self.db.additions {
+            let mut total = 0;
+            for (row, place) in rows.iter().zip(1..) {
+                total += row.amount;
+                if (row.number, row.total) != (place, total) || total > self.db.tallies[id].bound {
+                    return Err(format!(
+                        "{row:?} at place {place} with a total of {total}: {rows:?}"
+                    ));
+                }
+            }
+        }
+        let lost = self
+            .told
+            .iter()
+            .find(|told| !self.db.issuances[&told.id.coupon].contains(told));
+        if let Some(lost) = lost {
+            return Err(format!("told and not stored: {lost:?}"));
+        }
+        let lost = self
+            .added
+            .iter()
+            .find(|told| !self.db.additions[&told.tally].contains(told));
+        match lost {
+            Some(lost) => Err(format!("told and not stored: {lost:?}")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Owners: the port through which a driver of production acts on the simulated node.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use actors::ids::{Epoch, Incarnation};
+use actors::owning::door::Notice;
+use actors::owning::owner::driver::OwnerPort;
+use actors::owning::request::{Answer, OwnerCommand, OwnerMail, Reply};
+use actors::owning::shard::ShardCommand;
+use actors::owning::write_back::lane::{self, Submission};
+use actors::store::batch::{Fate, Portion, Settlement};
+use actors::time::{Moment, Now};
+use ractor::ActorId;
+use rand::seq::IndexedRandom;
+
+use super::node::{Both, Home, Id};
+use super::world::{Breakage, World};
+
+/// What an owner did that concerns others.
+enum Action {
+    Submit(Portion<Both>),
+    Post(Incarnation, Arc<Notice<Both>>),
+    Withdraw(Id, Option<u64>),
+    Report(ShardCommand<Both>),
+}
+
+struct Port<'a> {
+    now: Now,
+    lease_holds: bool,
+    number: u64,
+    mailbox: &'a mut VecDeque<OwnerMail<Both>>,
+    closed: &'a mut bool,
+    actions: Vec<Action>,
+    /// How many decisions were told.
+    told: usize,
+}
+
+impl OwnerPort<Both> for Port<'_> {
+    fn now(&self) -> Now {
+        self.now
+    }
+
+    fn lease_holds(&self, _incarnation: Incarnation, _now: Moment) -> bool {
+        self.lease_holds
+    }
+
+    fn send_to_self(&mut self, mail: OwnerMail<Both>) -> bool {
+        if !*self.closed {
+            self.mailbox.push_back(mail);
+        }
+        !*self.closed
+    }
+
+    fn close_mailbox(&mut self) {
+        *self.closed = true;
+    }
+
+    fn answer(&mut self, reply: Reply<Both>, answer: Answer<Both>) {
+        self.told += usize::from(answer.is_ok());
+        reply.send(answer);
+    }
+
+    fn submit(&mut self, portion: Portion<Both>) -> bool {
+        self.actions.push(Action::Submit(portion));
+        true
+    }
+
+    fn post(&mut self, by: Incarnation, notice: Arc<Notice<Both>>) {
+        self.actions.push(Action::Post(by, notice));
+    }
+
+    fn withdraw(&mut self, id: Id, floor: Option<u64>) {
+        self.actions.push(Action::Withdraw(id, floor));
+    }
+
+    fn report_fenced(&mut self, epoch: Epoch) {
+        self.actions.push(Action::Report(ShardCommand::Fenced(epoch)));
+    }
+
+    fn report_stopped(&mut self, id: Id, epoch: Epoch, unsettled: bool) {
+        self.actions.push(Action::Report(ShardCommand::OwnerStopped {
+            id,
+            actor: ActorId::Local(self.number),
+            epoch,
+            unsettled,
+        }));
+    }
+}
+
+/// Lets an owner do one thing: its next turn while it gathers, else its next mail.
+fn step(home: &mut Home, now: Now, lease_holds: bool) -> (Vec<Action>, bool) {
+    let mut port = Port {
+        now,
+        lease_holds,
+        number: home.number,
+        mailbox: &mut home.mailbox,
+        closed: &mut home.closed,
+        actions: Vec::new(),
+        told: 0,
+    };
+    let unstored = home.driver.owner().unstored();
+    let mut decides = true;
+    if home.driver.is_gathering() {
+        home.driver.take_turn(&mut port);
+    } else if let Some(mail) = port.mailbox.pop_front() {
+        decides = matches!(mail, OwnerMail::Requests);
+        home.driver.handle(mail, &mut port);
+    }
+    let (actions, told) = (port.actions, port.told);
+    let decided = decides && (told > 0 || home.driver.owner().unstored() > unstored);
+    (actions, decided)
+}
+
+impl World {
+    pub(super) fn step_owner(&mut self, n: usize) -> Result<(), String> {
+        let (now, node) = (self.now(), self.node(n));
+        let busy = node.homes.iter().filter(|(_, home)| home.is_busy());
+        let mut ready: Vec<Id> = busy.map(|(id, _)| *id).collect();
+        ready.sort_unstable();
+        let Some(&id) = ready.choose(&mut self.rng) else {
+            return self.step_stopped(n);
+        };
+        let incarnation = self.node(n).homes[&id].driver.owner().incarnation();
+        let holds = self.lease_holds(n, incarnation);
+        let owner_by_row = self.db.shard.owner;
+        let home = self.node(n).homes.get_mut(&id).expect("it is ready");
+        let (actions, decided) = step(home, now, holds);
+        let number = home.number;
+        // Only the owner hands a live shard off, and an incarnation that was ended has no lease any more: so
+        // what decides also owns by the row.
+        if decided && holds && owner_by_row != Some(incarnation) {
+            return Err(format!(
+                "{incarnation} decides, and the shard's owner is {owner_by_row:?}"
+            ));
+        }
+        self.carry_out(n, (id, number), actions)
+    }
+
+    /// Lets an owner that stopped answer what is left in its mailbox.
+    fn step_stopped(&mut self, n: usize) -> Result<(), String> {
+        let now = self.now();
+        let Some(mut home) = self.node(n).stopped.pop() else {
+            return Ok(());
+        };
+        let (actions, decided) = step(&mut home, now, false);
+        let number = home.number;
+        if decided {
+            return Err("an owner that stopped decides".to_owned());
+        }
+        let id = home.driver.id();
+        if home.is_busy() {
+            self.node(n).stopped.push(home);
+        }
+        self.carry_out(n, (id, number), actions)
+    }
+
+    fn carry_out(&mut self, n: usize, (id, number): (Id, u64), actions: Vec<Action>) -> Result<(), String> {
+        for action in actions {
+            match action {
+                Action::Submit(portion) => {
+                    if self.breakage == Breakage::AnswersBeforeStored {
+                        let settlement = Settlement {
+                            fence: portion.fence,
+                            fate: Fate::Stored,
+                        };
+                        if let Some(home) = self.node(n).homes.get_mut(&id) {
+                            let settle = OwnerCommand::Settle(settlement).into();
+                            home.mailbox.push_front(settle);
+                        }
+                    }
+                    let home = (id, number);
+                    self.lane_event(n, lane::Event::Submitted(Submission { portion, home }))?;
+                }
+                Action::Post(by, notice) => self.node(n).board.post(by, notice),
+                Action::Withdraw(..) if self.breakage == Breakage::StaleDoor => {}
+                Action::Withdraw(id, floor) => {
+                    self.node(n).board.withdraw(id);
+                    if let Some(version) = floor {
+                        self.tell_doors(id, version);
+                    }
+                }
+                Action::Report(command) => self.node(n).send_to_shard(command),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,331 @@
+//! What only a database that is a file has to keep.
+
+use std::sync::Arc;
+
+use actors::coupon::CouponKind;
+use actors::coupon::offer::Status;
+use actors::coupon::rows::CouponRows;
+use actors::store::batch::FoundRows;
+use actors::store::sqlite::{OpenError, Options, SqliteStore};
+use actors::store::{ClusterStore, EntryStore, StoreError};
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tempfile::TempDir;
+
+use crate::support::{Database, Owned, batch, found, loaded};
+
+/// A file in a directory that goes with it.
+pub struct SqliteFile {
+    directory: TempDir,
+    store: Arc<SqliteStore>,
+}
+
+impl SqliteFile {
+    fn options(directory: &TempDir) -> Options {
+        Options::new(directory.path().join("not").join("yet").join("firstcome.db"))
+    }
+
+    /// A connection of another program.
+    async fn shell(&self) -> SqliteConnection {
+        SqliteConnectOptions::new()
+            .filename(self.store.path())
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    async fn open(&self) -> Result<SqliteStore, OpenError> {
+        SqliteStore::open(&Self::options(&self.directory)).await
+    }
+}
+
+#[async_trait]
+impl Database for SqliteFile {
+    type Store = SqliteStore;
+
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&Self::options(&directory)).await.unwrap();
+        store.check().await.unwrap();
+        Self {
+            directory,
+            store: Arc::new(store),
+        }
+    }
+
+    fn store(&self) -> Arc<SqliteStore> {
+        self.store.clone()
+    }
+
+    async fn reopen(&mut self) {
+        self.store.close().await;
+        self.store = Arc::new(self.open().await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_second_open_is_refused_until_the_first_is_closed() {
+    let file = SqliteFile::new().await;
+    let refused = file.open().await.unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .ends_with("firstcome.db is in use by another process"),
+        "{refused}"
+    );
+    assert!(matches!(
+        SqliteStore::migrate(&SqliteFile::options(&file.directory)).await,
+        Err(OpenError::InUse(_))
+    ));
+    file.store.close().await;
+    assert!(
+        matches!(file.store.check().await, Err(StoreError::NotStored(_))),
+        "closed"
+    );
+    file.open().await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn one_database_has_one_lock_by_whatever_name() {
+    let file = SqliteFile::new().await;
+    let link = file.directory.path().join("link.db");
+    std::os::unix::fs::symlink(file.store.path(), &link).unwrap();
+    assert!(matches!(
+        SqliteStore::open(&Options::new(link)).await,
+        Err(OpenError::InUse(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_dropped_store_frees_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteFile::options(&directory);
+    SqliteStore::migrate(&options).await.unwrap();
+    drop(SqliteStore::open(&options).await.unwrap());
+    SqliteStore::open(&options).await.unwrap().check().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all() {
+    let mut file = SqliteFile::new().await;
+    let owned = Owned::make(&*file.store, None, 1).await;
+    let sent = batch([owned.strangers(1..=1_000)]);
+    let store = file.store();
+    let write = tokio::spawn(async move { store.write(&sent).await });
+    tokio::task::yield_now().await;
+    write.abort();
+    drop(write.await);
+    file.reopen().await;
+    let rows = loaded(&*file.store, owned.id(), 0).await.len();
+    assert!(
+        rows == 0 || rows == 1_000,
+        "{rows} rows: neither whole nor nothing"
+    );
+}
+
+#[tokio::test]
+async fn commits_are_synced_before_they_are_answered() {
+    let file = SqliteFile::new().await;
+    let settings = file.store.durability().await.unwrap();
+    // 2 is FULL: https://www.sqlite.org/pragma.html#pragma_synchronous
+    assert_eq!(settings, ("wal".to_owned(), 2));
+}
+
+/// Users come in no order, so almost every row changes a page of its own.
+#[tokio::test]
+async fn the_log_is_moved_while_rows_come_and_begins_anew() {
+    /// Twice what is let come before it is moved, and what a log that was longer is cut to when it begins
+    /// anew; all of it would be half as much again.
+    const LOG_BYTES: u64 = 256 << 20;
+    const ROWS: u64 = 130_000;
+    let file = SqliteFile::new().await;
+    let owned = Owned::make(&*file.store, None, 1).await;
+    let log = format!("{}-wal", file.store.path().display());
+    let stranger = |sequence: u64| {
+        owned.issuance(
+            sequence,
+            &format!("{:016x}", sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            1,
+        )
+    };
+    for first in (1..ROWS).step_by(500) {
+        let sent = batch([owned.portion((first..first + 500).map(stranger).collect())]);
+        assert_eq!(file.store.write(&sent).await.unwrap(), 500);
+    }
+    let bytes = std::fs::metadata(log).unwrap().len();
+    assert!(bytes <= LOG_BYTES, "{bytes} bytes");
+    assert_eq!(loaded(&*file.store, owned.id(), 0).await.len() as u64, ROWS);
+}
+
+#[tokio::test]
+async fn a_log_that_a_crash_left_is_moved_before_anything_else() {
+    let file = SqliteFile::new().await;
+    let owned = Owned::make(&*file.store, None, 1).await;
+    assert_eq!(
+        file.store
+            .write(&batch([owned.strangers(1..=1_000)]))
+            .await
+            .unwrap(),
+        1_000
+    );
+    // What a crash leaves: database and log, and nobody who has them open.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("firstcome.db");
+    let log = |path: &std::path::Path| format!("{}-wal", path.display());
+    std::fs::copy(file.store.path(), &path).unwrap();
+    let left = std::fs::copy(log(file.store.path()), log(&path)).unwrap();
+    let store = SqliteStore::open(&Options::new(&path)).await.unwrap();
+    let bytes = std::fs::metadata(log(&path)).map_or(0, |log| log.len());
+    assert!(bytes < left / 2, "{bytes} of {left} bytes");
+    assert_eq!(loaded(&store, owned.id(), 0).await.len(), 1_000);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_loses_nothing() {
+    let file = SqliteFile::new().await;
+    let owned = Owned::make(&*file.store, None, 1).await;
+    assert_eq!(
+        file.store.write(&batch([owned.strangers(1..=10)])).await.unwrap(),
+        10
+    );
+    // Lower than it is: SQLite keeps what it has and grows no more.
+    file.store.set_page_count_max(1).await.unwrap();
+    let mut stored = 10;
+    let refused = loop {
+        let next = batch([owned.strangers(stored + 1..=stored + 500)]);
+        match file.store.write(&next).await {
+            Ok(rows) => stored += rows,
+            Err(StoreError::NotStored(_)) => break next,
+            Err(other) => panic!("a full disk is a refusal, not {other:?}"),
+        }
+        assert!(stored < 100_000, "the quota is not kept");
+    };
+    assert_eq!(found(&*file.store, &refused).await, (true, FoundRows::Absent));
+    assert_eq!(loaded(&*file.store, owned.id(), 0).await.len() as u64, stored);
+    file.store.set_page_count_max(1_000_000).await.unwrap();
+    assert_eq!(file.store.write(&refused).await.unwrap(), 500);
+    assert_eq!(
+        loaded(&*file.store, owned.id(), 0).await.len() as u64,
+        stored + 500
+    );
+}
+
+#[tokio::test]
+async fn a_database_locked_by_another_program_refuses_and_recovers() {
+    let file = SqliteFile::new().await;
+    let owned = Owned::make(&*file.store, None, 1).await;
+    let mut shell = file.shell().await;
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut shell)
+        .await
+        .unwrap();
+    let sent = batch([owned.strangers(1..=3)]);
+    assert!(matches!(
+        file.store.write(&sent).await,
+        Err(StoreError::NotStored(_))
+    ));
+    assert!(
+        file.store.coupon(owned.id()).await.unwrap().is_some(),
+        "reading goes on"
+    );
+    sqlx::raw_sql("ROLLBACK").execute(&mut shell).await.unwrap();
+    assert_eq!(file.store.write(&sent).await.unwrap(), 3);
+}
+
+/// Opens and checks a database whose schema is so many versions newer than this program's.
+async fn opened_with_newer_schema(versions: i64) -> Result<(), OpenError> {
+    let file = SqliteFile::new().await;
+    file.store.close().await;
+    let mut shell = file.shell().await;
+    for version in 1..=versions {
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             SELECT max(version) + 1, ?1, true, x'00', 0 FROM _sqlx_migrations",
+        )
+        .bind(format!("newer by {version}"))
+        .execute(&mut shell)
+        .await
+        .unwrap();
+    }
+    shell.close().await.unwrap();
+    file.open().await?.check().await.unwrap();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_schema_newer_by_one_is_taken_and_by_two_refused() {
+    opened_with_newer_schema(1).await.unwrap();
+    assert!(matches!(
+        opened_with_newer_schema(2).await,
+        Err(OpenError::TooNew { found: 4, known: 2 })
+    ));
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_ours_is_refused() {
+    let file = SqliteFile::new().await;
+    file.store.close().await;
+    let mut shell = file.shell().await;
+    sqlx::raw_sql("UPDATE _sqlx_migrations SET checksum = x'00'")
+        .execute(&mut shell)
+        .await
+        .unwrap();
+    assert!(matches!(file.open().await, Err(OpenError::Migrate(_))));
+}
+
+#[tokio::test]
+async fn a_cluster_made_otherwise_is_unreadable() {
+    let file = SqliteFile::new().await;
+    let mut shell = file.shell().await;
+    for spoil in [
+        "UPDATE cluster SET shards = 128",
+        "UPDATE cluster SET shards = 256, hash = 'fnv'",
+        "DROP TABLE cluster",
+    ] {
+        sqlx::raw_sql(spoil).execute(&mut shell).await.unwrap();
+        assert!(
+            matches!(file.store.check().await, Err(StoreError::Unreadable(_))),
+            "{spoil}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn rows_that_make_no_sense_are_unreadable() {
+    let file = SqliteFile::new().await;
+    let owned = Owned::make(&*file.store, None, 1).await;
+    let sent = batch([owned.strangers(1..=2)]);
+    file.store.write(&sent).await.unwrap();
+    let mut shell = file.shell().await;
+    sqlx::raw_sql("UPDATE issuances SET user_id = 'two words' WHERE sequence = 2")
+        .execute(&mut shell)
+        .await
+        .unwrap();
+    let result = EntryStore::<CouponKind>::load(&*file.store, owned.id(), None).await;
+    assert!(matches!(result, Err(StoreError::Unreadable(_))));
+    assert_eq!(
+        found(&*file.store, &sent).await,
+        (true, FoundRows::Different),
+        "this coupon's trouble alone"
+    );
+    let change = batch([owned.change(2, |coupon| coupon.status = Status::Paused)]);
+    sqlx::raw_sql("UPDATE coupons SET created_at = 9223372036854775807")
+        .execute(&mut shell)
+        .await
+        .unwrap();
+    assert_eq!(found(&*file.store, &change).await, (true, FoundRows::Different));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("text.db");
+    std::fs::write(
+        &path,
+        "not a database, by any means, however long one reads in it",
+    )
+    .unwrap();
+    assert!(SqliteStore::open(&Options::new(path)).await.is_err());
+}

@@ -1,0 +1,135 @@
+//! A kind under test: what the contract must know to store entries of it.
+
+use std::ops::RangeInclusive;
+
+use actors::coupon::CouponKind;
+use actors::coupon::entry::CouponRun;
+use actors::coupon::issued::Issued;
+use actors::ids::{CouponId, Fence, RequestKey};
+use actors::owning::kind::Kind;
+use actors::store::ClusterStore;
+use actors::store::batch::Portion;
+use async_trait::async_trait;
+
+use crate::support::{CouponStore, Owned, after_noon, claim, user};
+
+/// The rows of a kind as an owner has them once they are loaded.
+pub type Rows<S, T> = <<T as Subject<S>>::Kind as Kind>::Rows;
+
+/// Something that is owned, in a store `S`, and the right to write to it.
+///
+/// To run another kind through the contract, implement it and name both in `kind_contract!`.
+#[async_trait]
+pub trait Subject<S>: Sized + Send + Sync {
+    /// What it is.
+    type Kind: Kind;
+
+    /// Makes a new one that takes at most so many entries, and claims its shard.
+    async fn make(store: &S, entries_max: Option<u64>) -> Self;
+
+    /// Returns which one it is.
+    fn id(&self) -> <Self::Kind as Kind>::Id;
+
+    /// Returns the right to write to it.
+    fn fence(&self) -> Fence;
+
+    /// Takes another right in its place.
+    fn set_fence(&mut self, fence: Fence);
+
+    /// Returns its entries at these positions, which begin with 1; the same at every call.
+    fn run(&self, positions: RangeInclusive<u64>) -> <Self::Kind as Kind>::Run;
+
+    /// Returns runs of which each clashes with the entries at the positions 1 to 3.
+    fn clashing(&self) -> Vec<<Self::Kind as Kind>::Run>;
+
+    /// Returns runs of which each differs from the entries at the positions 1 and 2 in one field of the second.
+    fn differing(&self) -> Vec<<Self::Kind as Kind>::Run>;
+
+    /// Returns how many entries were loaded.
+    fn entries(rows: &Rows<S, Self>) -> u64;
+
+    /// Returns a portion of this run.
+    fn portion_of(&self, run: <Self::Kind as Kind>::Run) -> Portion<Self::Kind> {
+        Portion {
+            id: self.id(),
+            shard: Self::Kind::shard(self.id()),
+            fence: self.fence(),
+            run,
+        }
+    }
+
+    /// Returns a portion of its entries at these positions.
+    fn at(&self, positions: RangeInclusive<u64>) -> Portion<Self::Kind> {
+        self.portion_of(self.run(positions))
+    }
+}
+
+#[async_trait]
+impl<S: CouponStore> Subject<S> for Owned {
+    type Kind = CouponKind;
+
+    async fn make(store: &S, entries_max: Option<u64>) -> Self {
+        Self::make(store, entries_max, 2).await
+    }
+
+    fn id(&self) -> CouponId {
+        self.coupon.id
+    }
+
+    fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    fn set_fence(&mut self, fence: Fence) {
+        self.fence = fence;
+    }
+
+    fn run(&self, positions: RangeInclusive<u64>) -> CouponRun {
+        self.strangers(positions).run
+    }
+
+    fn clashing(&self) -> Vec<CouponRun> {
+        // The place is taken, or the user has this one already.
+        [self.run(3, &["dan", "eve"]), self.run(4, &["dan", "user-2"])]
+            .map(|portion| portion.run)
+            .into()
+    }
+
+    fn differing(&self) -> Vec<CouponRun> {
+        let rows = [self.issuance(1, "user-1", 1), self.issuance(2, "user-2", 1)];
+        let mut others = vec![rows; 5];
+        others[0][1].user = user("another");
+        others[1][1].nth = 2;
+        others[2][1].key = RequestKey::random();
+        others[3][1].issued_at = after_noon(3);
+        others[4][1].expires_at = None;
+        others
+            .into_iter()
+            .map(|rows| CouponRun::Issuances(rows.into()))
+            .collect()
+    }
+
+    fn entries(issued: &Issued) -> u64 {
+        issued.last().get()
+    }
+}
+
+/// Makes so many on different shards.
+pub async fn on_different_shards<S: Sync, T: Subject<S>>(store: &S, count: usize) -> Vec<T> {
+    let mut made: Vec<T> = Vec::new();
+    while made.len() < count {
+        let next = T::make(store, None).await;
+        let shard = T::Kind::shard(next.id());
+        // A claim gives all of the shard a new fence.
+        match made.iter_mut().find(|other| T::Kind::shard(other.id()) == shard) {
+            Some(other) => other.set_fence(next.fence()),
+            None => made.push(next),
+        }
+    }
+    made
+}
+
+/// Takes the shard of this one, as another node does.
+pub async fn take_over<S: ClusterStore, T: Subject<S>>(store: &S, subject: &T) -> Fence {
+    claim(store, T::Kind::shard(subject.id())).await
+}

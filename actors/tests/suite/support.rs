@@ -1,0 +1,258 @@
+//! A database under test, and short ways to say what is stored in it.
+
+use std::sync::Arc;
+
+use actors::coupon::CouponKind;
+use actors::coupon::entry::{CouponChange, CouponRun};
+use actors::coupon::issued::{Issued, LoadedIssuance, OutOfLine};
+use actors::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
+use actors::coupon::rows::{CouponRows, Created, NewCoupon};
+use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, RequestKey, Sequence, ShardId, UserId};
+use actors::owning::kind::Kind;
+use actors::store::batch::{self, Found, FoundRows};
+use actors::store::{Claim, ClusterStore, EntryStore, Loaded, ShardRow, Store};
+use actors::time::Timestamp;
+use async_trait::async_trait;
+
+/// Issuances of one coupon, or a change of it.
+pub type Portion = batch::Portion<CouponKind>;
+
+/// A store that holds coupons.
+pub trait CouponStore: Store<CouponKind> + CouponRows {}
+
+impl<T: Store<CouponKind> + CouponRows> CouponStore for T {}
+
+/// An empty database of one kind, of its own for each test.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// What is tested.
+    type Store: CouponStore;
+
+    /// True if this machine has what it takes; else its tests are skipped visibly.
+    fn is_available() -> bool
+    where
+        Self: Sized,
+    {
+        true
+    }
+
+    /// Makes it, with the cluster's rows.
+    async fn new() -> Self
+    where
+        Self: Sized;
+
+    /// A store on it.
+    fn store(&self) -> Arc<Self::Store>;
+
+    /// Closes the store and opens another on the same database.
+    async fn reopen(&mut self);
+}
+
+/// The time at which everything here begins.
+pub fn noon() -> Timestamp {
+    Timestamp::parse("2026-11-27T12:00:00.000001Z").unwrap()
+}
+
+/// So many microseconds after noon.
+pub fn after_noon(micros: i64) -> Timestamp {
+    Timestamp::from_micros(noon().as_micros() + micros).unwrap()
+}
+
+pub fn key(text: &str) -> RequestKey {
+    RequestKey::parse(text).unwrap()
+}
+
+pub fn user(text: &str) -> UserId {
+    UserId::parse(text).unwrap()
+}
+
+pub fn offer(total_quantity: Option<u64>, per_user_limit: u8) -> Offer {
+    Offer {
+        title: "Black Friday – ブラックフライデー 🎉".to_owned(),
+        discount: Some(Discount::Amount(10_000)),
+        min_order_amount: Some(30_000),
+        total_quantity,
+        per_user_limit,
+        starts_at: None,
+        ends_at: None,
+        use_within_days: Some(30),
+    }
+}
+
+pub async fn create(store: &dyn CouponRows, offer: Offer) -> Coupon {
+    let new = NewCoupon {
+        key: RequestKey::random(),
+        offer,
+        status: Status::Open,
+        created_at: noon(),
+    };
+    match store.create_coupon(&new).await.unwrap() {
+        Created::New(coupon) => coupon,
+        other => panic!("a fresh key gave {other:?}"),
+    }
+}
+
+pub async fn shard_row(store: &dyn ClusterStore, shard: ShardId) -> ShardRow {
+    store.shards().await.unwrap()[usize::from(shard.get())]
+}
+
+/// Takes a shard, whoever has it.
+pub async fn claim(store: &dyn ClusterStore, shard: ShardId) -> Fence {
+    claim_by(store, shard, Incarnation::random()).await
+}
+
+/// The same by this claimant.
+pub async fn claim_by(store: &dyn ClusterStore, shard: ShardId, claimant: Incarnation) -> Fence {
+    let seen = shard_row(store, shard).await;
+    let rows = store.claim(&[Claim { seen, claimant }]).await.unwrap();
+    assert_eq!(
+        rows,
+        [ShardRow {
+            id: shard,
+            epoch: seen.epoch.next(),
+            owner: Some(claimant)
+        }]
+    );
+    Fence {
+        epoch: rows[0].epoch,
+        owner: claimant,
+    }
+}
+
+/// A coupon, and the right to write to it.
+pub struct Owned {
+    pub coupon: Coupon,
+    pub fence: Fence,
+}
+
+impl Owned {
+    pub async fn make(store: &dyn CouponStore, total_quantity: Option<u64>, per_user_limit: u8) -> Self {
+        let coupon = create(store, offer(total_quantity, per_user_limit)).await;
+        let fence = claim(store, coupon.id.shard()).await;
+        Self { coupon, fence }
+    }
+
+    pub fn id(&self) -> CouponId {
+        self.coupon.id
+    }
+
+    pub fn issuance(&self, sequence: u64, user_id: &str, nth: u8) -> Issuance {
+        let issued_at = after_noon(sequence as i64);
+        Issuance {
+            id: IssuanceId {
+                coupon: self.id(),
+                sequence: Sequence::new(sequence),
+            },
+            user: user(user_id),
+            nth,
+            key: key(&format!("key-{sequence}")),
+            issued_at,
+            expires_at: Some(issued_at.plus_days(30)),
+        }
+    }
+
+    /// Issuances to these users, a first one each, from this sequence on.
+    pub fn run(&self, first: u64, users: &[&str]) -> Portion {
+        self.portion(
+            (first..)
+                .zip(users)
+                .map(|(sequence, user)| self.issuance(sequence, user, 1))
+                .collect(),
+        )
+    }
+
+    /// Issuances to users nobody else has, of these sequences.
+    pub fn strangers(&self, sequences: std::ops::RangeInclusive<u64>) -> Portion {
+        self.portion(
+            sequences
+                .map(|sequence| self.issuance(sequence, &format!("user-{sequence}"), 1))
+                .collect(),
+        )
+    }
+
+    pub fn portion(&self, issuances: Vec<Issuance>) -> Portion {
+        self.of(CouponRun::Issuances(issuances.into()))
+    }
+
+    /// The coupon's next version, changed; decided when so many were issued.
+    pub fn change(&self, issued: u64, edit: impl FnOnce(&mut Coupon)) -> Portion {
+        let mut coupon = self.coupon.clone();
+        coupon.version += 1;
+        coupon.updated_at = after_noon(77);
+        edit(&mut coupon);
+        self.of(CouponRun::Change(Arc::new(CouponChange {
+            coupon,
+            issued: Sequence::new(issued),
+        })))
+    }
+
+    fn of(&self, run: CouponRun) -> Portion {
+        Portion {
+            id: self.id(),
+            shard: self.id().shard(),
+            fence: self.fence,
+            run,
+        }
+    }
+}
+
+pub fn batch<K: Kind>(portions: impl Into<Vec<batch::Portion<K>>>) -> batch::Batch<K> {
+    batch::Batch {
+        portions: portions.into(),
+    }
+}
+
+pub fn issuances(portion: &Portion) -> Vec<Issuance> {
+    match &portion.run {
+        CouponRun::Issuances(issuances) => issuances.to_vec(),
+        CouponRun::Change(_) => Vec::new(),
+    }
+}
+
+/// Returns all issuances of a coupon, as they are listed.
+pub async fn listed(store: &dyn CouponRows, coupon: CouponId) -> Vec<Issuance> {
+    store
+        .issuances_of_coupon(coupon, None, Sequence::NONE, 1_000_000)
+        .await
+        .unwrap()
+}
+
+/// Returns these as an owner has them once they are loaded.
+pub fn issued(coupon: CouponId, rows: &[Issuance]) -> Result<Issued, OutOfLine> {
+    let mut issued = Issued::new(coupon);
+    for row in rows {
+        issued.push(&LoadedIssuance {
+            sequence: row.id.sequence,
+            user: row.user.as_str(),
+            nth: row.nth,
+            key: row.key.as_str(),
+            issued_at: row.issued_at,
+            expires_at: row.expires_at,
+        })?;
+    }
+    Ok(issued)
+}
+
+/// Loads a coupon as its next owner would that has loaded its first issuances ahead. Returns the others, after
+/// checking that exactly those that are listed were loaded.
+pub async fn loaded(store: &dyn CouponStore, coupon: CouponId, ahead: usize) -> Vec<Issuance> {
+    let mut rows = listed(store, coupon).await;
+    let rows_ahead = (ahead > 0).then(|| issued(coupon, &rows[..ahead]).unwrap());
+    let Loaded::Read(head, all) = store.load(coupon, rows_ahead).await.unwrap() else {
+        panic!("not loaded after {ahead}")
+    };
+    assert_eq!((head.id, all.coupon()), (coupon, coupon));
+    assert_eq!(all.last(), Sequence::new(rows.len() as u64));
+    for row in &rows {
+        assert_eq!(all.answered(&row.user, &row.key).as_ref(), Some(row));
+    }
+    rows.split_off(ahead)
+}
+
+/// How the only portion of a batch stands.
+pub async fn found<K: Kind>(store: &dyn EntryStore<K>, batch: &batch::Batch<K>) -> (bool, FoundRows) {
+    match store.read_back(batch).await.unwrap().as_slice() {
+        [Found { fence_holds, rows }] => (*fence_holds, *rows),
+        other => panic!("one portion, but {other:?}"),
+    }
+}
