@@ -4,11 +4,10 @@
 mod markdown;
 mod named;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use node::config::Config;
-use serde_json::Value;
 
 use crate::support::TestNode;
 use markdown::{Document, code_spans, section, table_rows};
@@ -58,25 +57,9 @@ fn sources(path: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Every key of the configuration with its default.
-fn keys() -> BTreeMap<String, Value> {
-    fn flatten(prefix: &str, value: &Value, keys: &mut BTreeMap<String, Value>) {
-        let Value::Object(fields) = value else {
-            keys.insert(prefix.to_owned(), value.clone());
-            return;
-        };
-        for (name, value) in fields {
-            let key = if prefix.is_empty() {
-                name.clone()
-            } else {
-                format!("{prefix}.{name}")
-            };
-            flatten(&key, value, keys);
-        }
-    }
-    let mut keys = BTreeMap::new();
-    flatten("", &serde_json::to_value(Config::default()).unwrap(), &mut keys);
-    keys
+/// The names of all keys of the configuration.
+fn keys() -> BTreeSet<&'static str> {
+    Config::keys().map(|key| key.name).collect()
 }
 
 /// Fails with all that is wrong, not only with the first.
@@ -139,32 +122,6 @@ fn every_block_of_code_is_run_by_ci_or_says_why_not() {
         }
     }
     assert_none("blocks that nothing runs", &wrong);
-}
-
-#[test]
-fn the_table_of_keys_has_every_key_with_its_default_and_no_other() {
-    let keys = keys();
-    let document = read("docs/configuration.md");
-    let mut listed = Vec::new();
-    for cells in table_rows(document.between("<!-- keys: begin -->", "<!-- keys: end -->")) {
-        assert!(
-            cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()),
-            "{cells:?}"
-        );
-        for key in code_spans(cells[0]) {
-            listed.push(key.to_owned());
-            let default = match keys.get(key).unwrap_or_else(|| panic!("no such key: {key}")) {
-                // Where nothing is set, the table says in words what then holds.
-                Value::Null => continue,
-                Value::Array(values) if values.is_empty() => "none".to_owned(),
-                Value::String(text) => format!("`{text}`"),
-                value => format!("`{value}`"),
-            };
-            assert_eq!(cells[1], default, "{key}");
-        }
-    }
-    listed.sort();
-    assert_eq!(listed, keys.into_keys().collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -68,12 +68,6 @@ impl Document {
             .map(|(id, _)| id.to_owned());
         headings.chain(by_hand).collect()
     }
-
-    /// The text from one mark to another.
-    pub fn between(&self, from: &str, to: &str) -> &str {
-        let (_, rest) = self.text.split_once(from).unwrap();
-        rest.split_once(to).unwrap().0
-    }
 }
 
 /// The section under this heading, with those below it.
