@@ -1,19 +1,19 @@
-//! Places in a bounded queue, counted before the queue, since a mailbox has no bound of its own.
+//! Places in a bounded queue, which are counted before the queue, as a mailbox has no bound of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Set in the count once the queue takes nobody any more.
+/// The bit of the count that is set once the queue is closed.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// The entrance of a queue: so many places, and whether it is closed.
+/// The entrance of a queue: the number of its places, and whether it is closed.
 #[derive(Debug, Clone)]
 pub struct Admission {
     taken: Arc<AtomicUsize>,
     places: usize,
 }
 
-/// Why nobody is let in.
+/// Reasons why a place is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAdmitted {
     /// All places are taken.
@@ -22,12 +22,12 @@ pub enum NotAdmitted {
     Closed,
 }
 
-/// One place; given back when dropped.
+/// One place, which is returned when dropped.
 #[derive(Debug)]
 pub struct Permit(Arc<AtomicUsize>);
 
 impl Admission {
-    /// A queue of so many places.
+    /// Makes a queue with this many places.
     pub fn new(places: usize) -> Self {
         Self {
             taken: Arc::new(AtomicUsize::new(0)),
@@ -48,19 +48,19 @@ impl Admission {
         }
     }
 
-    /// Closes the queue if nobody is in it. Once this is true, nobody is and nobody will be.
+    /// Closes the queue if it is empty. Once this returns true, the queue is empty and stays so.
     pub fn close_if_empty(&self) -> bool {
         self.taken
             .compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
-    /// Takes nobody any more; whoever is in stays.
+    /// Closes the queue. Places that are taken stay taken.
     pub fn close(&self) {
         self.taken.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
-    /// How many places are taken.
+    /// Returns how many places are taken.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Acquire) & !CLOSED
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_takes_nobody_until_a_place_is_given_back() {
+    fn a_full_queue_admits_nothing_until_a_place_is_returned() {
         let queue = Admission::new(1);
         let place = queue.admit().unwrap();
         assert_eq!(queue.admit().unwrap_err(), NotAdmitted::Full);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_with_somebody_in_it_is_not_closed_as_empty() {
+    fn a_queue_with_a_taken_place_is_not_closed_as_empty() {
         let queue = Admission::new(2);
         let place = queue.admit().unwrap();
         assert!(!queue.close_if_empty());
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_in_a_closed_queue_still_holds_a_place() {
+    fn a_closed_queue_keeps_its_taken_places() {
         let queue = Admission::new(2);
         let place = queue.admit().unwrap();
         queue.close();

@@ -1,10 +1,11 @@
-//! Pauses between attempts: each twice as long as the one before, up to a longest, without end, with jitter.
+//! Pauses between attempts: an endless series with jitter, each twice as long as the previous one up to a
+//! maximum.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Returns pauses that begin with `first` and grow to `longest`.
+/// Returns pauses that begin with `first` and grow up to `longest`.
 pub(crate) fn backoff(first: Duration, longest: Duration) -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(first)

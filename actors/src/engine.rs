@@ -39,53 +39,55 @@ use crate::owning::write_back::Lanes;
 use crate::store::{ClusterStore, NodeRow, Result, ShardRow, Store, StoreError};
 use crate::time;
 
-/// Owners read from the store at the same time.
+/// Maximum number of owners read from the store at the same time.
 const LOADS_MAX: usize = 4;
-/// Of those loaded ahead of their shard: fewer, as no request waits for them yet.
+/// Maximum number of them loaded ahead of their shard: fewer, as no request waits for them yet.
 const LOADS_AHEAD_MAX: usize = 2;
-/// Most owners in memory on a node, however little each holds. A request for another is answered `OVERLOADED` until
-/// others are idle.
+/// Maximum number of owners in memory on a node, however little each holds. A request for another owner is
+/// answered `OVERLOADED` until others are idle.
 const OWNERS_MAX: usize = 131_072;
-/// How often it is checked whether shards are handed off.
+/// Interval of checking whether shards are handed off.
 const HAND_OFF_POLL: Duration = Duration::from_millis(10);
-/// How long leaving may take beyond the limit for stopping, so that others need not wait for a lease to end.
+/// Time that leaving may take beyond the limit for stopping, so that others need not wait for a lease to end.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
-/// How an engine is to run.
+/// Options of an engine.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// This node's name.
     pub node: NodeId,
-    /// Where its HTTP is reached.
+    /// The address at which its HTTP is reached.
     pub http: String,
-    /// How long a node may decide after its last successful beat was sent.
+    /// Time for which a node may decide after its last successful beat was sent.
     pub lease: Duration,
     /// Time between beats. The door asks owners for notices at least as often.
     pub beat: Duration,
-    /// An owner without requests for so long is passivated.
+    /// Time without requests after which an owner is passivated.
     pub idle: Duration,
-    /// Most requests in the node's queues together; [`crate::owning::router::REQUESTS_MAX`] is a good number.
+    /// Maximum number of requests in all queues of the node; [`crate::owning::router::REQUESTS_MAX`] is a
+    /// good number.
     pub requests_max: usize,
-    /// Most requests in one owner's queue; [`crate::owning::owner::actor::OWNER_PLACES`] is a good number.
+    /// Maximum number of requests in one owner's queue; [`crate::owning::owner::actor::OWNER_PLACES`] is a
+    /// good number.
     pub owner_requests_max: usize,
-    /// Lanes, each of which writes one batch at a time. A store with one writer needs no more than one.
+    /// Number of lanes, each of which writes one batch at a time. A store with one writer needs only one.
     pub lanes: usize,
-    /// How it is one of several nodes; `None`: no other node shares its store, and it has no links.
+    /// Options of a node among others. `None` if no other node shares its store; it has no links then.
     pub cluster: Option<ClusterOptions>,
 }
 
-/// Why an engine is not ready, for operators.
+/// Reasons why an engine is not ready, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotReady {
-    /// It has not claimed its shards yet.
+    /// The node has not claimed its shards yet.
     Starting,
-    /// It is stopping.
+    /// The node is stopping.
     Draining,
-    /// Its lease ran out.
+    /// The node's lease ended.
     NoLease,
-    /// The other nodes go on without it: it does not reach all of them, or they do not reach it.
+    /// The other nodes go on without this node: it does not reach all of them, or they do not reach it.
     NoGroup,
-    /// The store does not take what is decided.
+    /// The store does not accept what is decided.
     NoStore,
 }
 
@@ -98,19 +100,19 @@ pub struct ClusterView {
     pub shards: Vec<ShardRow>,
 }
 
-/// Why an engine does not start.
+/// Reasons why an engine does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The store failed or refused.
     #[error("the store: {0}")]
     Store(#[from] StoreError),
-    /// There can be no links to other nodes.
+    /// Links to other nodes cannot start.
     #[error("the links to other nodes: {0}")]
     Links(#[from] LinksError),
     /// A cluster needs a store that several nodes can open.
     #[error("only one node can open this store: a cluster needs MySQL or MariaDB")]
     Exclusive,
-    /// Others would have to wait too long for a node that is gone.
+    /// The lease is too long: others would wait too long for a node that is gone.
     #[error("a lease in a cluster is at most {LEASE_MAX:?}")]
     Lease,
 }
@@ -129,7 +131,7 @@ impl<K: Kind> Clone for Engine<K> {
 }
 
 struct Inner<K: Kind> {
-    /// The links to other nodes, where there may be any.
+    /// The links to other nodes, if the node is in a cluster.
     links: Option<NodeLinks<K>>,
     store: Arc<dyn ClusterStore>,
     lease: Lease,
@@ -246,12 +248,12 @@ impl<K: Kind> Engine<K> {
 
     /// Brings a request to its owner, or answers it at the door. Answers within `deadline`.
     ///
-    /// Cancel safety: a dropped future may leave the request decided. Asking again finds it, if the request is
-    /// repeatable.
+    /// Cancel safety: a dropped future may leave the request decided. A repeatable request can be sent again
+    /// and finds the decision.
     ///
     /// # Errors
     ///
-    /// Why there is no decision to tell.
+    /// If there is no decision to return.
     pub async fn request(&self, id: K::Id, ask: K::Ask, deadline: Duration) -> Answer<K> {
         if let Some(refusal) = self.inner.door.refusal(id, &ask, time::now) {
             handles().door_answers.increment(1);
@@ -264,25 +266,25 @@ impl<K: Kind> Engine<K> {
             .await
     }
 
-    /// Brings a request to its owner that may supersede what doors know, and returns the answer once no door answers
-    /// by it any more. Answers within `deadline`.
+    /// Brings a request that may supersede what doors know to its owner, and returns the answer once no door
+    /// answers based on the old state. Answers within `deadline`.
     ///
     /// Cancel safety: as [`Self::request`].
     ///
     /// # Errors
     ///
-    /// Why there is no decision to tell.
+    /// If there is no decision to return.
     pub async fn change(&self, id: K::Id, ask: K::Ask, deadline: Duration) -> Answer<K> {
         let (until, expires) = (Instant::now() + deadline, time::moment() + deadline);
         let outcome = self.inner.router.route(id, ask.clone(), expires, until).await?;
         if let Some(superseded) = K::superseded(&ask, &outcome) {
             let version = superseded.version;
-            // Before it is answered, no door may know less: neither the owner's, which has learnt, nor this node's,
-            // nor any other.
+            // Before the answer, every door must know of the change: that of the owner's node, which does,
+            // that of this node, and all others.
             self.inner.door.raise_floor(id, version, time::moment());
             if let (true, Some(links)) = (superseded.widens, &self.inner.links) {
                 let spreading = widening::spread(links, self.inner.store.as_ref(), id, version);
-                // It is made; that no node refuses by what was before cannot be promised.
+                // The change is made, but it cannot be promised that no node refuses based on the old state.
                 let spread = tokio::time::timeout_at(until, spreading).await;
                 spread.map_err(|_late| Setback::Unknown)?;
             }
@@ -329,7 +331,7 @@ impl<K: Kind> Engine<K> {
         })
     }
 
-    /// Returns the row of one shard, and the nodes of which one may own it.
+    /// Returns the row of one shard, and the nodes, one of which may own it.
     ///
     /// # Errors
     ///
@@ -357,23 +359,23 @@ impl<K: Kind> Engine<K> {
         self.inner.shards.iter().map(ShardHandle::owners).sum()
     }
 
-    /// Is not ready any more from now on, but serves as before, and begins to hand its shards off.
+    /// Makes the node not ready, and begins to hand its shards off. It serves as before.
     pub fn begin_leaving(&self) {
         self.inner.membership.begin_leaving();
     }
 
-    /// Leaves as [`Self::begin_leaving`] does, and waits until others own all shards of this node; false if some are
-    /// still here after `limit`. Requests go on to the new owners. A node that is alone, or whose peers all leave
-    /// too, keeps its shards until [`Self::stop`].
+    /// Leaves as [`Self::begin_leaving`] does, and waits until others own all shards of this node. Returns
+    /// false if some are still here after `limit`. Requests go on to the new owners. A node without peers, or
+    /// with peers that all leave too, keeps its shards until [`Self::stop`].
     ///
-    /// Cancel safe: it leaves all the same.
+    /// Cancel safe: the node leaves all the same.
     pub async fn hand_off(&self, limit: Duration) -> bool {
         self.begin_leaving();
         let until = Instant::now() + limit;
         while self.inner.shards.iter().any(ShardHandle::is_here) {
             let linked = self.inner.links.as_ref().map(Peers::linked);
             let is_alone = linked.is_none_or(|linked| linked.is_empty());
-            // Nodes that are all stopped at once would wait for each other.
+            // Nodes that all stop at once would wait for each other.
             if Instant::now() >= until || is_alone || !self.inner.membership.do_others_stay() {
                 return false;
             }
@@ -382,9 +384,9 @@ impl<K: Kind> Engine<K> {
         true
     }
 
-    /// Stops: hands its shards off for half of `limit`, stores everything decided, answers everything, releases the
-    /// shards that are left, and leaves. False if that was not done within `limit`; what was told holds all the
-    /// same.
+    /// Stops: hands its shards off for half of `limit`, stores everything decided, answers everything,
+    /// releases the remaining shards, and leaves. Returns false if that was not done within `limit`; all
+    /// answers hold all the same.
     pub async fn stop(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         self.hand_off(limit / 2).await;
@@ -429,7 +431,7 @@ fn member<K: Kind>(options: &Options, links: Option<&NodeLinks<K>>) -> membershi
     }
 }
 
-/// Checks that this can be a node among others.
+/// Checks that this node can be one of several.
 fn check_cluster(options: &Options, is_exclusive: bool) -> std::result::Result<(), StartError> {
     if is_exclusive {
         return Err(StartError::Exclusive);

@@ -1,4 +1,4 @@
-//! The identities of the house: one type each, so that no signature carries a bare integer.
+//! Identities, each with a type of its own, so that no signature has a bare integer.
 //!
 //! Every textual identity is checked when it is made (`parse`), so holding one proves that it is well formed:
 //! ASCII, bounded in length, and safe to compare byte for byte in any database.
@@ -8,24 +8,24 @@ use std::fmt;
 use rand::RngCore;
 use smol_str::SmolStr;
 
-/// Longest user id, request key and node id, in bytes.
+/// Maximum length of a user id, a request key and a node id, in bytes.
 pub const TEXT_ID_BYTES_MAX: usize = 64;
 
 /// The largest id that every JSON client reads exactly: 2^53 − 1.
 pub const ID_MAX: u64 = (1 << 53) - 1;
 
-/// Number of shards a cluster is made with; fixed for its life.
+/// Number of shards with which a cluster is created. It never changes.
 pub const SHARDS: u16 = 256;
 
 /// Name of the hash that maps a coupon to its shard; stored with the cluster, so that a node with another one
 /// refuses to start.
 pub const SHARD_HASH: &str = "xxh3-64";
 
-/// Most peers of a node: as many as its row can name as linked. The mesh is full, so this bounds a cluster to 65
-/// nodes.
+/// Maximum number of peers of a node: as many as its row can name as linked. The mesh is full, so this bounds
+/// a cluster to 65 nodes.
 pub const PEERS_MAX: usize = 64;
 
-/// Why a text is not the identity it was taken for.
+/// The rule that a text breaks, so that it is not an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be {rule}")]
 pub struct InvalidId {
@@ -38,7 +38,7 @@ pub struct InvalidId {
 pub struct CouponId(u64);
 
 impl CouponId {
-    /// The id with this number, if it is within 1..=[`ID_MAX`].
+    /// Returns the id with this number, if it is within 1..=[`ID_MAX`].
     pub fn new(number: u64) -> Option<Self> {
         (1..=ID_MAX).contains(&number).then_some(Self(number))
     }
@@ -52,13 +52,13 @@ impl CouponId {
         parse_number(text).and_then(Self::new).ok_or(error)
     }
 
-    /// The bare number, for storage and for the wire.
+    /// Returns the bare number, for storage and for the wire.
     pub fn get(self) -> u64 {
         self.0
     }
 
-    /// The shard that places this coupon: [`SHARD_HASH`] over the id as eight little-endian bytes, modulo
-    /// [`SHARDS`].
+    /// Returns the shard that places this coupon: [`SHARD_HASH`] over the id as eight little-endian bytes,
+    /// modulo [`SHARDS`].
     pub fn shard(self) -> ShardId {
         let hash = xxhash_rust::xxh3::xxh3_64(&self.0.to_le_bytes());
         ShardId((hash % u64::from(SHARDS)) as u16)
@@ -76,17 +76,17 @@ impl fmt::Display for CouponId {
 pub struct ShardId(u16);
 
 impl ShardId {
-    /// The shard with this number, if the cluster has it.
+    /// Returns the shard with this number, if the cluster has it.
     pub fn new(number: u16) -> Option<Self> {
         (number < SHARDS).then_some(Self(number))
     }
 
-    /// The bare number.
+    /// Returns the bare number.
     pub fn get(self) -> u16 {
         self.0
     }
 
-    /// All shards, in order.
+    /// Returns all shards, in order.
     pub fn all() -> impl ExactSizeIterator<Item = Self> {
         (0..SHARDS).map(Self)
     }
@@ -103,27 +103,27 @@ impl fmt::Display for ShardId {
 pub struct Sequence(u64);
 
 impl Sequence {
-    /// Before the first issuance.
+    /// The sequence before the first issuance.
     pub const NONE: Self = Self(0);
 
-    /// The sequence with this number.
+    /// Returns the sequence with this number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The one after this.
+    /// Returns the next one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 
-    /// The one before this; [`Self::NONE`] has none, and stays.
+    /// Returns the previous one; [`Self::NONE`] for itself.
     #[must_use]
     pub const fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))
     }
 
-    /// The bare number; it is also how many issuances there are up to here.
+    /// Returns the bare number, which is also the number of issuances up to here.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -169,23 +169,23 @@ impl fmt::Display for IssuanceId {
     }
 }
 
-/// Ownership number of a shard, one higher at every claim and hand-off. 0: never claimed.
+/// The number of a shard's ownership, which rises by one at every claim and hand-off. 0 means never claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// The epoch with this number.
+    /// Returns the epoch with this number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The one after this.
+    /// Returns the next one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 
-    /// The bare number.
+    /// Returns the bare number.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -197,22 +197,22 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// One life of a node: random, new at every start and at every re-join. Never 0.
+/// The identity of one run of a node: random, new at every start and at every re-join, and never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(u64);
 
 impl Incarnation {
-    /// A fresh one, within 1..=[`ID_MAX`]: 53 random bits, of which a cluster will not see a repeat.
+    /// Returns a new one, within 1..=[`ID_MAX`]: 53 random bits, which no cluster will see twice.
     pub fn random() -> Self {
         Self((rand::rng().next_u64() & ID_MAX).max(1))
     }
 
-    /// The incarnation with this number, as read from storage.
+    /// Returns the incarnation with this number, as read from storage.
     pub fn new(number: u64) -> Option<Self> {
         (1..=ID_MAX).contains(&number).then_some(Self(number))
     }
 
-    /// The bare number.
+    /// Returns the bare number.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -244,16 +244,20 @@ macro_rules! text_id {
         impl $name {
             #[doc = concat!("Checks that the text is ", $rule, ".")]
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
-                if Self::is_form_of(text) { Ok(Self(SmolStr::new(text))) } else { Err(InvalidId { what: $what, rule: $rule }) }
+                if Self::is_form_of(text) {
+                    Ok(Self(SmolStr::new(text)))
+                } else {
+                    Err(InvalidId { what: $what, rule: $rule })
+                }
             }
 
-            #[doc = concat!("Whether the text is ", $rule, ".")]
+            #[doc = concat!("Returns true if the text is ", $rule, ".")]
             pub fn is_form_of(text: &str) -> bool {
                 let allowed: fn(u8) -> bool = $allowed;
                 (1..=TEXT_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
             }
 
-            /// The text itself.
+            /// Returns the text itself.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -268,7 +272,7 @@ macro_rules! text_id {
 }
 
 text_id!(
-    /// Who is given coupons, named by the shop. Case counts.
+    /// A user to which coupons are issued, named by the shop. Case counts.
     UserId,
     "a user id",
     "1 to 64 of A-Z a-z 0-9 . _ : @ -",
@@ -292,7 +296,7 @@ text_id!(
 );
 
 impl RequestKey {
-    /// A fresh key of 126 random bits. No client sees it, so none can send it by chance.
+    /// Returns a new key of 126 random bits. No client sees it, so no client can send it by chance.
     pub fn random() -> Self {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut bytes = [0_u8; 21];
@@ -303,7 +307,7 @@ impl RequestKey {
 }
 
 impl NodeId {
-    /// A fresh name for a node that was given none.
+    /// Returns a new name for a node without a configured name.
     pub fn random() -> Self {
         Self(smol_str::format_smolstr!("node-{:08x}", rand::rng().next_u32()))
     }
@@ -316,14 +320,14 @@ fn parse_number(text: &str) -> Option<u64> {
     if canonical { text.parse().ok() } else { None }
 }
 
-/// Another node that lives, as its row says.
+/// Another live node, as its row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerAddress {
     /// Its name.
     pub node: NodeId,
     /// Its present incarnation.
     pub incarnation: Incarnation,
-    /// Where its links are reached.
+    /// The address at which its links are reached.
     pub address: String,
 }
 

@@ -1,20 +1,22 @@
-//! Links: sessions between this node and every other of its cluster, over which requests go to their owners and
-//! answers come back. This is transport alone: what is carried is a [`payload::Payload`].
+//! Links: sessions between this node and every other of its cluster, over which requests go to their owners
+//! and answers come back. This is transport only: it carries a [`payload::Payload`].
 //!
 //! ```text
 //!   Links::send ──► egress ──► frame ──► the peer's ingress ──► its egress ──► Handler::handle
 //!         reply ◄── egress ◄── ingress ◄── frame ◄── the peer's egress ◄── AnswerPath::send
 //! ```
 //!
-//! [`mesh`] decides which peers to dial, [`hello`] says what two nodes must agree on, [`end`] is one end of a link
-//! from hello to its loss, [`window`] bounds what is on its way, [`frame`] is what travels. These decide and do no
-//! IO. The hub, an egress for each link and a few ingresses are actors around them, on sessions of
-//! `ractor_cluster` whose sockets are our own, so that every handshake has a limit and every connection can be cut.
+//! [`mesh`] decides which peers to dial, [`hello`] says what two nodes must agree on, [`end`] is one end of a
+//! link from hello to its loss, [`window`] bounds what is in flight, [`frame`] is what travels. These modules
+//! decide and do no IO. The hub, an egress for each link and a few ingresses are actors around them, on
+//! sessions of `ractor_cluster` with sockets of this program's own, so that every handshake has a time limit
+//! and every connection can be cut.
 //!
-//! A request that is taken gets exactly one answer. Its remaining time is what was left when it was sent: the time
-//! on the way is not subtracted.
+//! A request that is accepted gets exactly one answer. Its remaining time is what was left when it was sent:
+//! the time in transit is not subtracted.
 //!
-//! One process has links once at a time: the library keeps its actors in statics of the process.
+//! A process can have only one set of links at a time, as the library keeps its actors in statics of the
+//! process.
 
 mod egress;
 pub mod end;
@@ -55,15 +57,15 @@ use crate::time::{self, Moment};
 
 pub use tls::TlsFiles;
 
-/// Default time between heartbeats. After four that are missed a link is given up.
+/// Default time between heartbeats. A link is closed after four missed heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long stopping waits for each link to answer its requests.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// What handles the requests and messages of peers. No call may wait: a slow one would hold up all others. What it
-/// says is bounded by [`MESSAGE_BYTES_MAX`].
+/// What handles the requests and messages of peers. No call may wait: a slow call would delay all others. The
+/// length of what it returns is bounded by [`MESSAGE_BYTES_MAX`].
 pub trait Handler<P: Payload>: Send + Sync + 'static {
-    /// Handles a request, which expires at that moment. `path` is the way of the answer.
+    /// Handles a request, which expires at that moment. The answer goes to `path`.
     fn handle(&self, ask: P::Ask, expires: Moment, path: AnswerPath<P>);
 
     /// Returns the content of the heartbeat that goes to the peer now.
@@ -72,16 +74,16 @@ pub trait Handler<P: Payload>: Send + Sync + 'static {
     /// Returns the answer to the content of a heartbeat of the peer.
     fn heartbeat_answer(&self, peer: Incarnation, content: Vec<u8>) -> Vec<u8>;
 
-    /// Takes the peer's answer to a heartbeat that was not sent before `sent_at`, so that the answer was true at
-    /// some moment after it.
+    /// Takes the peer's answer to a heartbeat that was not sent before `sent_at`, so that the answer was true
+    /// at some moment after it.
     fn heartbeat_answered(&self, peer: Incarnation, sent_at: Moment, content: Vec<u8>);
 
     /// Takes news of the peer. They are acknowledged if this returns true; news that cannot be read are not.
     fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool;
 }
 
-/// The way of one answer to a peer. Its answer goes into the mailbox of the link's egress and leaves with whatever
-/// else waits there. Dropped, it sends nothing.
+/// The path of one answer to a peer. Its answer goes into the mailbox of the link's egress and leaves with
+/// everything else that waits there. Dropped, it sends nothing.
 #[derive(Debug)]
 pub struct AnswerPath<P: Payload> {
     egress: ActorRef<EgressCommand<P>>,
@@ -111,25 +113,25 @@ impl<P: Payload> AnswerPath<P> {
     }
 }
 
-/// How a node is linked.
+/// Options of a node's links.
 #[derive(Clone)]
 pub struct Options {
-    /// What it says of itself.
+    /// The hello that this node sends.
     pub hello: Hello,
-    /// What all nodes of the cluster know, and nothing else does.
+    /// The secret that all nodes of the cluster share.
     pub cookie: String,
-    /// Mutual TLS. Without it, anything on the network can read and change what nodes say.
+    /// Mutual TLS. Without it, anything on the network can read and change what nodes exchange.
     pub tls: Option<TlsFiles>,
     /// Time between heartbeats; [`HEARTBEAT`] is a good one.
     pub heartbeat: Duration,
-    /// Most requests of this node on their way to one peer.
+    /// Maximum number of requests of this node in flight to one peer.
     pub peer_places: usize,
-    /// Most of them of one flow.
+    /// Maximum number of them in one flow.
     pub flow_places: usize,
 }
 
 impl Options {
-    /// Makes options with the usual bounds and no TLS.
+    /// Returns options with the default bounds and no TLS.
     pub fn new(hello: Hello, cookie: String) -> Self {
         Self {
             hello,
@@ -142,7 +144,7 @@ impl Options {
     }
 }
 
-/// Why there are no links.
+/// Reasons why links cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LinksError {
     /// A file for TLS cannot be used.
@@ -195,7 +197,7 @@ impl<P: Payload> Links<P> {
         let stopping = Arc::clone(&shared);
         tokio::spawn(async move {
             let _ = task.await;
-            // Without it no peer is dialled or accepted: the node would be outside for as long as it lives.
+            // Without the hub no peer is dialled or accepted, and the node would stay outside the cluster.
             if !stopping.stopping.load(Ordering::Acquire) {
                 end_process("links to peers");
             }
@@ -203,24 +205,23 @@ impl<P: Payload> Links<P> {
         Ok(Self { shared, hub })
     }
 
-    /// Names all the peers there are: every live node but this one. A peer that is not named for a while loses its
-    /// link.
+    /// Names all peers: every live node but this one. A peer that is not named for a while loses its link.
     pub fn know(&self, peers: Vec<PeerAddress>) {
         let _ = self.hub.cast(HubCommand::Know(peers));
     }
 
-    /// Returns the peers with a link on which both ends have received something.
+    /// Returns the peers with a link on which both ends have received a frame.
     pub fn linked(&self) -> Vec<Incarnation> {
         self.shared.view.load().linked.clone()
     }
 
-    /// Returns true if the system of this peer, which is not linked, refused a new connection within the last
-    /// second.
+    /// Returns true if the operating system of this peer, which is not linked, refused a new connection
+    /// within the last second.
     pub fn refuses(&self, peer: Incarnation) -> bool {
         self.shared.view.load().refuses(time::moment(), peer)
     }
 
-    /// Sends a request to a peer. It is answered in any case: [`Undelivered::NotSent`] if there is no link.
+    /// Sends a request to a peer. It is always answered: with [`Undelivered::NotSent`] if there is no link.
     pub fn send(&self, to: Incarnation, request: Outgoing<P>) {
         match self.shared.links.load().get(&to) {
             Some(link) => link.send(request),
@@ -228,9 +229,9 @@ impl<P: Payload> Links<P> {
         }
     }
 
-    /// Tells a peer news, and returns true if it acknowledged them within `limit`.
+    /// Sends news to a peer, and returns true if the peer acknowledged them within `limit`.
     ///
-    /// Cancel safe: it is told all the same.
+    /// Cancel safe: the news are sent all the same.
     pub async fn tell(&self, to: Incarnation, news: Vec<u8>, limit: Duration) -> bool {
         debug_assert!(news.len() <= MESSAGE_BYTES_MAX);
         let (sender, acknowledged) = oneshot::channel();
@@ -241,21 +242,21 @@ impl<P: Payload> Links<P> {
         matches!(tokio::time::timeout(limit, acknowledged).await, Ok(Ok(())))
     }
 
-    /// Tells all linked peers news, without waiting. They arrive before all requests that are sent later.
+    /// Sends news to all linked peers, without waiting. They arrive before all requests that are sent later.
     pub fn say(&self, news: &[u8]) {
         for link in self.shared.links.load().values() {
             link.command(EgressCommand::Tell(news.to_vec(), oneshot::channel().0));
         }
     }
 
-    /// Tells one peer news, if it is linked, without waiting.
+    /// Sends news to one peer, if it is linked, without waiting.
     pub fn say_to(&self, to: Incarnation, news: Vec<u8>) {
         if let Some(link) = self.shared.links.load().get(&to) {
             link.command(EgressCommand::Tell(news, oneshot::channel().0));
         }
     }
 
-    /// Ends all links, answers their requests, and accepts no peer any more.
+    /// Ends all links, answers their requests, and stops accepting peers.
     pub async fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         let links: Vec<_> = self.shared.routes.load().values().cloned().collect();

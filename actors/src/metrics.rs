@@ -1,8 +1,8 @@
-//! Every metric of the engine: its name, its kind, its unit and its help, in one table; and the handles that
-//! the hot path keeps. The node has a table of its own.
+//! All metrics of the engine in one table, with name, kind, unit and help, and the handles that the hot path
+//! keeps. The node has a table of its own.
 //!
-//! Handles are looked up once, here. A metric that is not in [`METRICS`] does not exist: tests hold the table
-//! against what a running node shows.
+//! Handles are looked up once, here. A metric that is not in [`METRICS`] does not exist: tests compare the
+//! table with the metrics of a running node.
 
 use std::sync::LazyLock;
 
@@ -14,30 +14,30 @@ use metrics::{Counter, Gauge, Histogram};
 pub struct Metric {
     /// Its name, as Prometheus shows it.
     pub name: &'static str,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// What its numbers count.
+    /// The unit of its numbers.
     pub unit: Unit,
-    /// What it tells an operator.
+    /// Its meaning for an operator.
     pub help: &'static str,
 }
 
-/// What a metric is.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// Only goes up, until the process ends.
+    /// A number that only rises until the process ends.
     Counter,
-    /// Goes up and down.
+    /// A number that rises and falls.
     Gauge,
-    /// Counts observations in the buckets below these bounds.
+    /// Counts of observations in the buckets below these bounds.
     Histogram(&'static [f64]),
 }
 
-/// Bounds for times from a tenth of a millisecond to ten seconds.
+/// Bucket bounds for times from a tenth of a millisecond to ten seconds.
 pub const SECONDS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// Bounds for rows in a batch, up to the most that one holds.
+/// Bucket bounds for rows in a batch, up to the maximum of a batch.
 pub const ROWS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0,
 ];
@@ -65,50 +65,71 @@ metric_table! {
         "Issue requests that the door answered without asking the owner.";
     DOOR_NOTICES = "coupon_door_notices", Kind::Gauge, Count, "Sold-out coupons that the door knows.";
     OWNERS_ACTIVE = "coupon_owners_active", Kind::Gauge, Count, "Owners in memory on this node.";
-    OWNER_ACTIVATIONS = "coupon_owner_activations_total", Kind::Counter, Count, "Owners loaded from the store.";
+    OWNER_ACTIVATIONS = "coupon_owner_activations_total", Kind::Counter, Count,
+        "Owners loaded from the store.";
     OWNER_ACTIVATION_SECONDS = "coupon_owner_activation_duration_seconds", Kind::Histogram(SECONDS), Seconds,
         "Time to load an owner from the store.";
-    OWNER_PANICS = "coupon_owner_panics_total", Kind::Counter, Count, "Owners that panicked and were loaded anew.";
-    ADMITTED = "coupon_requests_admitted", Kind::Gauge, Count, "Requests in this node's queues or waiting for their answer.";
+    OWNER_PANICS = "coupon_owner_panics_total", Kind::Counter, Count,
+        "Owners that panicked and were reloaded.";
+    ADMITTED = "coupon_requests_admitted", Kind::Gauge, Count,
+        "Requests in this node's queues or waiting for their answer.";
     REQUESTS_REFUSED = "coupon_requests_refused_total", Kind::Counter, Count,
-        "Requests refused as a queue was full, by the bound: the node's, an owner's, that of owners and of who waits for one to be loaded, a link's, or that of who waits for a shard that moves.";
-    FORWARDED = "coupon_requests_forwarded_total", Kind::Counter, Count, "Attempts that went to an owner on another node.";
+        "Requests refused because a queue was full, by the bound: of the node, of an owner, of owners in \
+         memory and requests that wait for one to be loaded, of a link, or of requests that wait for a moving \
+         shard.";
+    FORWARDED = "coupon_requests_forwarded_total", Kind::Counter, Count,
+        "Attempts that went to an owner on another node.";
     MOVING_WAITING = "coupon_requests_waiting_for_owner", Kind::Gauge, Count,
         "Requests that wait on this node as their shard moves, has no owner, or did not answer.";
     SHARD_MOVES = "coupon_shard_moves_total", Kind::Counter, Count,
-        "Changes of a shard's owner that this node made or heard of as one side, by kind: handed over, released, received, claimed, lost.";
+        "Changes of a shard's owner to or from this node, by kind: handed over, released, received, \
+         claimed, lost.";
     SHARD_MOVE_SECONDS = "coupon_shard_move_duration_seconds", Kind::Histogram(SECONDS), Seconds,
-        "Time for which a shard was without an owner, by kind: handed over, from closing it to the row that names the next; taken over, from the last beat that was seen of its owner to the claim.";
-    WAITING = "coupon_requests_waiting", Kind::Gauge, Count, "Answers decided here that wait at the output gate.";
-    UNSTORED = "coupon_entries_unstored", Kind::Gauge, Count, "Entries decided minus entries stored, on this node.";
+        "Time for which a shard had no owner, by kind: handed over, from closing it to the row that names \
+         the next owner; taken over, from the last beat seen of its owner to the claim.";
+    WAITING = "coupon_requests_waiting", Kind::Gauge, Count,
+        "Answers decided here that wait at the output gate.";
+    UNSTORED = "coupon_entries_unstored", Kind::Gauge, Count,
+        "Entries decided minus entries stored, on this node.";
     BATCH_ROWS = "coupon_batch_rows", Kind::Histogram(ROWS), Count, "Rows of a committed batch.";
     COMMIT_SECONDS = "coupon_commit_duration_seconds", Kind::Histogram(SECONDS), Seconds,
         "Time from sending a batch to knowing that it is stored.";
-    WRITE_RETRIES = "coupon_write_retries_total", Kind::Counter, Count, "Batches that were not known to be stored when they came back, by the reason: they are sent again, or read back.";
-    FENCED_ROWS = "coupon_fenced_rows_total", Kind::Counter, Count, "Rows the store refused because their shard has another owner or epoch.";
+    WRITE_RETRIES = "coupon_write_retries_total", Kind::Counter, Count,
+        "Batches that came back without being known as stored, by reason: they are sent again, or read back.";
+    FENCED_ROWS = "coupon_fenced_rows_total", Kind::Counter, Count,
+        "Rows that the store refused because their shard has another owner or epoch.";
     CONTRADICTIONS = "coupon_contradictions_total", Kind::Counter, Count,
-        "Portions that the store contradicted: other rows in their place, or guards that refuse. Never expected.";
+        "Portions that the store contradicted: other rows in their place, or guards that refuse. \
+         Never expected.";
     SHARDS_OWNED = "coupon_shards_owned", Kind::Gauge, Count, "Shards this node serves.";
-    SHARD_CLAIMS = "coupon_shard_claims_total", Kind::Counter, Count, "Shard claims that succeeded, also those that raise the epoch of a shard of ours.";
-    LEASE_SECONDS = "coupon_lease_remaining_seconds", Kind::Gauge, Seconds, "Time left in this node's lease; 0 without one.";
+    SHARD_CLAIMS = "coupon_shard_claims_total", Kind::Counter, Count,
+        "Successful shard claims, including those that raise the epoch of a shard of this node.";
+    LEASE_SECONDS = "coupon_lease_remaining_seconds", Kind::Gauge, Seconds,
+        "Time left in this node's lease; 0 without one.";
     BEATS = "coupon_beats_total", Kind::Counter, Count, "Beats in the database, by result.";
     WENT_BACKWARDS = "coupon_database_went_backwards_total", Kind::Counter, Count,
-        "How often the database had lost a beat that it had confirmed: a restore, or a bad fail-over. Never expected.";
+        "Times the database had lost a confirmed beat: a restore, or a bad fail-over. Never expected.";
     PEERS_UP = "coupon_peers_up", Kind::Gauge, Count, "Peers to which this node has a link.";
     PEER_ROUND_TRIP = "coupon_peer_round_trip_seconds", Kind::Histogram(SECONDS), Seconds,
         "Time from a heartbeat to a peer to its answer.";
-    PEER_FRAMES = "coupon_peer_frames_total", Kind::Counter, Count, "Frames sent to and received from peers, by direction.";
-    PEER_BYTES = "coupon_peer_bytes_total", Kind::Counter, Bytes, "Bytes of frames sent to and received from peers, by direction.";
-    PEER_FRAME_REQUESTS = "coupon_peer_frame_requests", Kind::Histogram(ROWS), Count, "Requests that went to a peer in one frame.";
+    PEER_FRAMES = "coupon_peer_frames_total", Kind::Counter, Count,
+        "Frames sent to and received from peers, by direction.";
+    PEER_BYTES = "coupon_peer_bytes_total", Kind::Counter, Bytes,
+        "Bytes of frames sent to and received from peers, by direction.";
+    PEER_FRAME_REQUESTS = "coupon_peer_frame_requests", Kind::Histogram(ROWS), Count,
+        "Requests that went to a peer in one frame.";
     PEER_REFUSED = "coupon_peer_refused_total", Kind::Counter, Count,
         "Frames that were dropped, and connections and links that were refused or given up, by reason.";
-    PEER_REDIALS = "coupon_peer_redials_total", Kind::Counter, Count, "Dials of peers that had been dialled before.";
-    PEER_IN_FLIGHT = "coupon_peer_requests_in_flight", Kind::Gauge, Count, "Requests sent to peers and not answered yet.";
+    PEER_REDIALS = "coupon_peer_redials_total", Kind::Counter, Count,
+        "Dials of peers that had been dialled before.";
+    PEER_IN_FLIGHT = "coupon_peer_requests_in_flight", Kind::Gauge, Count,
+        "Requests sent to peers and not yet answered.";
     PEER_WINDOWS_FULL = "coupon_peer_windows_full_total", Kind::Counter, Count,
-        "Requests refused because too many were on their way, to the peer or to the coupon.";
+        "Requests refused because too many were in flight, to the peer or to the coupon.";
 }
 
-/// Tells the recorder the units and the help of these metrics. Call it once, after the recorder is installed.
+/// Passes the units and the help of these metrics to the recorder. Call it once, after the recorder is
+/// installed.
 pub fn describe(table: &[Metric]) {
     for metric in table {
         match metric.kind {
@@ -167,7 +188,7 @@ pub(crate) struct Handles {
     pub(crate) went_backwards: Counter,
 }
 
-/// Counts a change of a shard's owner. Seldom enough to be looked up each time.
+/// Counts a change of a shard's owner. Such changes are rare enough to look the metric up each time.
 pub(crate) fn shard_moved(kind: &'static str) {
     metrics::counter!(SHARD_MOVES, "kind" => kind).increment(1);
 }
@@ -227,7 +248,7 @@ pub(crate) fn handles() -> &'static Handles {
     &HANDLES
 }
 
-/// The handles of links, looked up once. Apart from [`Handles`], as a node alone has no links.
+/// The handles of links, looked up once. They are separate from [`Handles`], as a single node has no links.
 pub(crate) struct PeerHandles {
     pub(crate) peers_up: Gauge,
     pub(crate) round_trip: Histogram,
@@ -243,7 +264,7 @@ pub(crate) struct PeerHandles {
 }
 
 impl PeerHandles {
-    /// Counts what was refused. Seldom enough to be looked up each time.
+    /// Counts a refusal. Refusals are rare enough to look the metric up each time.
     pub(crate) fn refuse(&self, reason: &'static str) {
         metrics::counter!(PEER_REFUSED, "reason" => reason).increment(1);
     }

@@ -1,6 +1,6 @@
-//! Two clocks, and the pair of readings that every state machine is given instead of them.
+//! Two clocks, and the pair of their readings that every state machine is given.
 //!
-//! [`Timestamp`] is for people and rows; [`Moment`] is for leases and limits, and never steps back.
+//! [`Timestamp`] is for users and rows. [`Moment`] is for leases and limits, and never steps back.
 
 use std::fmt;
 use std::ops::Add;
@@ -17,17 +17,17 @@ pub struct Timestamp(i64);
 const MICROS: std::ops::RangeInclusive<i64> = -30_610_224_000_000_000..=253_402_207_199_999_999;
 
 impl Timestamp {
-    /// The moment this many microseconds after the Unix epoch; `None` outside the years 1000 to 9999.
+    /// Returns the time this many microseconds after the Unix epoch; `None` outside the years 1000 to 9999.
     pub fn from_micros(micros: i64) -> Option<Self> {
         MICROS.contains(&micros).then_some(Self(micros))
     }
 
-    /// Microseconds since the Unix epoch.
+    /// Returns the microseconds since the Unix epoch.
     pub const fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// The same time of day this many days (of 24 hours) later, at most the last time there is.
+    /// Returns the same time of day this many days (of 24 hours) later, at most the last valid time.
     #[must_use]
     pub fn plus_days(self, days: u16) -> Self {
         Self((self.0 + i64::from(days) * MICROS_PER_DAY).min(*MICROS.end()))
@@ -59,25 +59,25 @@ impl fmt::Display for Timestamp {
 pub struct Moment(Duration);
 
 impl Moment {
-    /// The clock's origin: before everything.
+    /// The clock's origin, which is before all readings.
     pub const ORIGIN: Self = Self(Duration::ZERO);
 
-    /// The moment at this distance from the origin.
+    /// Returns the moment at this distance from the origin.
     pub const fn at(since_origin: Duration) -> Self {
         Self(since_origin)
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// Returns the time from `earlier` to this moment; zero if this moment is not later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Nanoseconds since the origin, for an atomic.
+    /// Returns the nanoseconds since the origin, for an atomic.
     pub fn as_nanos(self) -> u64 {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The inverse of [`Self::as_nanos`].
+    /// Returns the moment of [`Self::as_nanos`].
     pub fn from_nanos(nanos: u64) -> Self {
         Self(Duration::from_nanos(nanos))
     }
@@ -91,12 +91,12 @@ impl Add<Duration> for Moment {
     }
 }
 
-/// What the clocks say, as it is handed to a state machine.
+/// The readings of both clocks, as they are handed to a state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// For leases and limits.
+    /// The reading for leases and limits.
     pub moment: Moment,
-    /// For rows and windows.
+    /// The reading for rows and windows.
     pub timestamp: Timestamp,
 }
 

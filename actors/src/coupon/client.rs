@@ -42,7 +42,8 @@ impl Coupons {
 
     /// Asks the coupon's owner to issue it to the user. Answers within `deadline`.
     ///
-    /// Cancel safety: a dropped future may leave the request decided; asking again with the same key finds it.
+    /// Cancel safety: a dropped future may leave the request decided; asking again with the same key finds
+    /// it.
     ///
     /// # Errors
     ///

@@ -86,8 +86,8 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &IssueRequest) -> Verdict
     }
 }
 
-/// Returns why this coupon is issued to no user at `now` with `issued` out, in order of precedence; `None` if it
-/// is issued.
+/// Returns why this coupon is issued to no user at `now` with `issued` out, in order of precedence; `None` if
+/// it is issued.
 ///
 /// Doors answer by this very function, so that they and the owner cannot differ.
 pub fn refusal(coupon: &Coupon, now: Timestamp, issued: Sequence) -> Option<Refusal> {

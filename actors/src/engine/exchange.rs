@@ -1,8 +1,8 @@
-//! What this node exchanges with peers: requests and answers, which things are sold out, which changes made that
-//! untrue, and which node owns a shard now.
+//! The exchange of this node with peers: requests and answers, notices of what is sold out, changes that made
+//! them untrue, and which node owns a shard now.
 //!
-//! It hands requests of peers to the shards here, and what doors and hand-offs have to say to their parts of the
-//! node. Nothing here waits.
+//! It hands requests of peers to the shards here, and the messages of doors and hand-offs to their parts of
+//! the node. Nothing here waits.
 
 pub(crate) mod news;
 
@@ -32,10 +32,10 @@ use crate::time::{self, Moment};
 const ANSWER_NOTICES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - ID_BYTES_MAX * WITHDRAWN_MAX - 1024;
 const _: () = assert!(ANSWER_NOTICES_BYTES_MAX > NOTICE_BYTES_MAX + NOTICE_AROUND_BYTES);
 
-/// Longest id of a kind with what is around it.
+/// Maximum length of a kind's id with its envelope.
 const ID_BYTES_MAX: usize = 12;
 
-/// What a door asks with a heartbeat.
+/// The question of a door in a heartbeat.
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireBoardQuery {
     /// The last of the peer's changes that the door knows.
@@ -43,7 +43,7 @@ struct WireBoardQuery {
     upto: u64,
 }
 
-/// What a board answers. Empty if this node may not confirm that its notices still hold.
+/// The answer of a board. It is empty if this node may not confirm that its notices still hold.
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireBoardChanges {
     #[prost(uint64, tag = "1")]
@@ -100,7 +100,8 @@ pub struct Exchange<K: Kind> {
 }
 
 impl<K: Kind> Exchange<K> {
-    /// Serves these shards, by number, and this door; `peers` of a node that has read no rows yet.
+    /// Makes the exchange for these shards, by number, and this door. `peers` are those of a node that has
+    /// read no rows yet.
     pub(crate) fn new(
         shards: Arc<[ShardHandle<K>]>,
         ownership: Ownership,
@@ -137,7 +138,7 @@ impl<K: Kind> Exchange<K> {
         if self.ownership.is_of(to.owner) && self.ownership.location(shard).epoch < to.epoch {
             shard_moved("received");
             tracing::info!(%shard, epoch = %to.epoch, from = %peer, "received a shard");
-            // Before any request can be routed by it: it is served.
+            // The shard is served before any request can be routed by this knowledge.
             self.shard(shard).claimed(to);
         }
         self.ownership.learn(shard, to);
@@ -145,7 +146,7 @@ impl<K: Kind> Exchange<K> {
 
     fn unreadable(&self, peer: Incarnation, error: &Unreadable) {
         peer_handles().refuse("notice");
-        tracing::warn!(%peer, %error, "a message of a peer cannot be read");
+        tracing::warn!(%peer, %error, "message of a peer cannot be read");
     }
 }
 
@@ -167,8 +168,8 @@ impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
             epoch,
             holder: Holder::Local,
         };
-        // Without a lease nothing is decided here any more, and another node is about to take over: the caller
-        // waits for it, rather than hear that the store is away.
+        // Without a lease nothing is decided here, and another node is about to take over. The caller waits
+        // for that node instead of being told that the store is unavailable.
         if self.ownership.location(shard) == here && self.lease.holds(now) {
             self.shard(shard).deliver(id, request);
         } else {
@@ -197,7 +198,7 @@ impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
             return Vec::new();
         }
         let changes = self.board.changes(me, query.upto, ANSWER_NOTICES_BYTES_MAX);
-        // What was read is true only if no other node could decide meanwhile.
+        // The rows that were read are current only if no other node could decide meanwhile.
         if !self.lease.holds_for(me, time::moment()) {
             return Vec::new();
         }

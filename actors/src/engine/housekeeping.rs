@@ -1,5 +1,5 @@
-//! What is done at every beat and belongs to no other part: owners' notices reach this node's door, idle owners
-//! are passivated, gauges are set.
+//! Work at every beat that belongs to no other part: passing owners' notices to this node's door, passivating
+//! idle owners, setting gauges.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::owning::router::Router;
 use crate::owning::shard::ShardHandle;
 use crate::time;
 
-/// How often requests and answers that are no longer waited for are dropped: at least once in the time that
+/// Interval of dropping requests and answers that no longer have a caller: at least once in the time that
 /// callers wait.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// The task.
+/// Runs the housekeeping task.
 pub(super) struct Housekeeping<K: Kind> {
     pub(super) door: Arc<Door<K>>,
     pub(super) board: Arc<Board<K>>,

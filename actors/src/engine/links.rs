@@ -1,6 +1,7 @@
 //! A node's links through all its incarnations: each incarnation has links of its own, on one socket.
 //!
-//! Membership, the router and changes hold a [`NodeLinks`]. The links themselves come and go with the incarnation.
+//! Membership, the router and changes hold a [`NodeLinks`]. The links themselves come and go with the
+//! incarnation.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -29,16 +30,16 @@ use crate::time::{self, Moment};
 /// Pause before links that did not start are started again.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
-/// How a node is one of a cluster.
+/// Options of a node in a cluster.
 #[derive(Clone)]
 pub struct Options {
-    /// The cluster's name. It keeps apart two clusters that share a cookie by mistake.
+    /// The cluster's name. It separates two clusters that share a cookie by mistake.
     pub name: String,
     /// The socket at which peers reach this node, bound before it joins.
     pub listener: Arc<TcpListener>,
     /// The `host:port` at which peers reach it, as its row says.
     pub advertise: String,
-    /// What all nodes of the cluster know, and nothing else does.
+    /// The secret that all nodes of the cluster share.
     pub cookie: String,
     /// Mutual TLS.
     pub tls: Option<TlsFiles>,
@@ -84,7 +85,7 @@ struct Shared<K: Kind> {
     keeping: OnceLock<AbortHandle>,
     /// The node's present incarnation.
     me: watch::Sender<Option<Incarnation>>,
-    /// That incarnation's links, once they are there.
+    /// The links of that incarnation, once they have started.
     links: ArcSwapOption<Links<OwnerPayload<K>>>,
     known: Mutex<Vec<PeerAddress>>,
 }
@@ -96,7 +97,7 @@ impl<K: Kind> NodeLinks<K> {
     ///
     /// If a file for TLS cannot be used.
     pub fn new(node: NodeId, options: Options) -> Result<Self, LinksError> {
-        // Checked now, and not only each time that links start.
+        // The files are checked now, and not only whenever links start.
         options.tls.as_ref().map(Tls::load).transpose()?;
         let shared = Shared {
             node,
@@ -112,12 +113,12 @@ impl<K: Kind> NodeLinks<K> {
         })
     }
 
-    /// Begins to link, as the incarnation that [`Peers::live_as`] names. Once.
+    /// Begins to link, as the incarnation that [`Peers::live_as`] names. Must be called once.
     pub(crate) fn start(&self, exchange: Arc<Exchange<K>>) {
         if self.shared.exchange.set(exchange).is_ok() {
             let keep = Arc::clone(&self.shared).keep();
             let keeping = tokio::spawn(critical("the links of a node", keep));
-            // Set here alone, and once.
+            // This is set only here, and once.
             let _ = self.shared.keeping.set(keeping.abort_handle());
         }
     }
@@ -127,7 +128,7 @@ impl<K: Kind> NodeLinks<K> {
         *self.shared.me.borrow()
     }
 
-    /// Returns where peers reach this node.
+    /// Returns the address at which peers reach this node.
     pub(crate) fn advertised(&self) -> &str {
         &self.shared.options.advertise
     }
@@ -139,8 +140,8 @@ impl<K: Kind> NodeLinks<K> {
         }
     }
 
-    /// Returns the latest time at which a peer that is gone may refuse based on what a change made untrue, if any
-    /// may.
+    /// Returns the latest time at which a peer that is gone may refuse based on what a change made untrue, if
+    /// any may.
     pub(crate) fn departed_until(&self) -> Option<Moment> {
         let exchange = self.shared.exchange.get()?;
         exchange.with_peers(|peers| peers.departed_until(time::moment()))
@@ -152,9 +153,9 @@ impl<K: Kind> NodeLinks<K> {
         Some(exchange.with_peers(|peers| peers.unacknowledged_until(done_at)))
     }
 
-    /// Tells a peer news, and returns true if it acknowledged them within `limit`.
+    /// Sends news to a peer, and returns true if the peer acknowledged them within `limit`.
     ///
-    /// Cancel safe: it is told all the same.
+    /// Cancel safe: the news are sent all the same.
     pub(crate) async fn tell(&self, to: Incarnation, news: &News<K>, limit: Duration) -> bool {
         match self.shared.links.load_full() {
             Some(links) => links.tell(to, news.write(), limit).await,
@@ -162,12 +163,12 @@ impl<K: Kind> NodeLinks<K> {
         }
     }
 
-    /// Tells a peer news, without waiting.
+    /// Sends news to a peer, without waiting.
     pub(crate) fn say_to(&self, to: Incarnation, news: &News<K>) {
         self.shared.with_links(|links| links.say_to(to, news.write()));
     }
 
-    /// Ends all links, and answers their requests; there will be no others.
+    /// Ends all links, and answers their requests. No other links start after this.
     pub async fn stop(&self) {
         if let Some(keeping) = self.shared.keeping.get() {
             keeping.abort();
@@ -179,12 +180,12 @@ impl<K: Kind> NodeLinks<K> {
 }
 
 impl<K: Kind> Shared<K> {
-    /// Keeps the links those of the present incarnation.
+    /// Replaces the links whenever the incarnation changes.
     async fn keep(self: Arc<Self>) {
         let mut incarnations = self.me.subscribe();
         let mut linked_as = None;
         loop {
-            // The sender lives in `self`.
+            // The sender is held by `self`.
             let next = incarnations.wait_for(|me| *me != linked_as).await;
             let Ok(Some(me)) = next.map(|me| *me) else { return };
             if let Some(links) = self.links.swap(None) {
@@ -198,7 +199,8 @@ impl<K: Kind> Shared<K> {
                 Ok(links) => {
                     let links = Arc::new(links);
                     self.links.store(Some(Arc::clone(&links)));
-                    // After that: what is known later goes to them by itself.
+                    // This comes after publishing the links: peers that become known later are passed to them
+                    // directly.
                     links.know(self.known.lock().unwrap_or_else(PoisonError::into_inner).clone());
                     linked_as = Some(me);
                 }

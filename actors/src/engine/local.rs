@@ -16,11 +16,11 @@ use crate::time;
 pub struct EngineShards<K: Kind> {
     /// The shards.
     pub shards: Arc<[ShardHandle<K>]>,
-    /// What this node's door knows.
+    /// The knowledge of this node's door.
     pub door: Arc<Door<K>>,
-    /// What owners of this node posted.
+    /// The notices posted by owners of this node.
     pub board: Arc<Board<K>>,
-    /// The links to peers, where there are any.
+    /// The links to peers, if the node is in a cluster.
     pub links: Option<NodeLinks<K>>,
 }
 
@@ -63,7 +63,7 @@ impl<K: Kind> LocalShards for EngineShards<K> {
     }
 
     fn forget_notices(&self) {
-        // In this order: a read of the board after this moment finds nothing of before.
+        // The order matters: a read of the board after this moment finds no earlier notice.
         self.board.clear();
         self.door.forget(time::moment());
     }

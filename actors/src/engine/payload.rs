@@ -1,4 +1,4 @@
-//! What links carry for the engine: requests to owners, and their answers.
+//! The payload of the engine's links: requests to owners, and their answers.
 
 use std::marker::PhantomData;
 
@@ -17,11 +17,11 @@ pub struct OwnerPayload<K>(PhantomData<K>);
 /// A request for an owner on another node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RemoteAsk<K: Kind> {
-    /// Which owner.
+    /// The owner's id.
     pub id: K::Id,
     /// The epoch in which the peer is believed to own the shard.
     pub epoch: Epoch,
-    /// What is asked.
+    /// The request itself.
     pub ask: K::Ask,
 }
 
@@ -43,7 +43,7 @@ struct WireAnswer {
     outcome: Vec<u8>,
 }
 
-/// Why there is no decision. The numbers never change.
+/// Reasons for the lack of a decision. The numbers never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 enum WireSetback {

@@ -1,4 +1,4 @@
-//! What a test outside the crate cannot cause: an owner that panics or stops, and what is refused at start.
+//! Tests of what cannot be caused outside the crate: an owner that panics or stops, and refusals at start.
 //! Coupons are the sample kind. The other tests of the engine are in `tests/engine.rs`.
 
 use super::*;
@@ -102,8 +102,9 @@ fn user(number: usize) -> UserId {
     UserId::parse(&format!("user-{number}")).unwrap()
 }
 
-/// Issues, and asks again with the same key while the outcome is unknown: the router gives up after a few stops
-/// in a row. A request that is left in a mailbox has no answer within the limit, and so is not asked again.
+/// Issues, and retries with the same key while the outcome is unknown, as the router gives up after a few
+/// consecutive stops. A request that is left in a mailbox gets no answer within the limit, and so is not
+/// retried.
 async fn issue_again(coupons: &Coupons, coupon: CouponId, user: UserId) -> IssueOutcome {
     let key = RequestKey::random();
     let known = async {
@@ -122,7 +123,7 @@ async fn issue_again(coupons: &Coupons, coupon: CouponId, user: UserId) -> Issue
         .expect("an answer in time")
 }
 
-/// One thread, so that all requests are in the mailbox before the owner takes the first.
+/// The test uses one thread, so that all requests are in the mailbox before the owner takes the first.
 #[tokio::test]
 async fn owners_that_stop_and_are_loaded_again_answer_every_request_in_their_mailboxes() {
     const USERS: usize = 2_000;

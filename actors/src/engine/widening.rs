@@ -1,7 +1,7 @@
-//! After a change that may widen what is owned: waiting until no door refuses any more based on what it was.
+//! After a change that may widen what is owned: waiting until no door refuses based on the old state.
 //!
-//! Live peers are told, and acknowledge. One that does not, or is gone, is waited for as long as what its door
-//! knows can count.
+//! Live peers are told, and acknowledge. For a peer that does not, or is gone, the wait lasts as long as its
+//! door's notices may be valid.
 
 use std::time::Duration;
 
@@ -12,27 +12,28 @@ use crate::owning::kind::Kind;
 use crate::store::{ClusterStore, NodeState};
 use crate::time::{self, Moment};
 
-/// How long a peer's acknowledgement is waited for before it is told again: its link may have been lost.
+/// Time to wait for a peer's acknowledgement before telling it again, as its link may have been lost.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
-/// Pause before a peer without a link is told again.
+/// Pause before telling a peer without a link again.
 const TELL_PAUSE: Duration = Duration::from_millis(50);
 
-/// Returns once no door refuses based on a version below this one. Without a limit of its own beyond the time that
-/// notices count: the caller sets one.
+/// Returns once no door refuses based on a version below this one. It has no limit of its own beyond the
+/// validity of notices: the caller sets one.
 pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterStore, id: K::Id, version: u64) {
     let Some(until) = links.unacknowledged_until(time::moment()) else {
         return;
     };
     let (me, asked_at) = (links.incarnation(), time::moment());
-    // Read after the change: a peer that was told before it that all is given out is among them, or was ended.
+    // The nodes are read after the change: a peer that was told before the change that everything is given
+    // out is among them, or was ended.
     match store.nodes().await {
         Ok(nodes) => {
             let living = nodes
                 .iter()
                 .filter(|node| node.state != NodeState::Ended && Some(node.incarnation) != me);
             let others: Vec<Incarnation> = living.map(|node| node.incarnation).collect();
-            // A peer that was ended since this node's last beat cannot be told, and must not be taken for one that
-            // never was either.
+            // A peer that was ended since this node's last beat cannot be told, but must not be treated as
+            // one that never existed.
             links.know_living(asked_at, others.clone());
             let told = others
                 .into_iter()
@@ -40,7 +41,7 @@ pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterSto
             futures_util::future::join_all(told).await;
         }
         Err(error) => {
-            tracing::warn!(%error, %id, "the peers that may refuse a change are not known; waiting for all of them");
+            tracing::warn!(%error, %id, "reading the nodes failed; waiting until no peer may refuse");
             sleep_until(until).await;
         }
     }
@@ -49,13 +50,13 @@ pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterSto
     }
 }
 
-/// Tells one peer until it acknowledges, or until what it knows counts no more.
+/// Tells one peer until it acknowledges, or until its notices are no longer valid.
 async fn tell<K: Kind>(links: &NodeLinks<K>, peer: Incarnation, id: K::Id, version: u64, until: Moment) {
     let news = News::Widened { id, version };
     let limit = || TELL_LIMIT.min(until.since(time::moment()));
     while !links.tell(peer, &news, limit()).await {
         if time::moment() >= until {
-            tracing::warn!(%peer, %id, "a peer did not acknowledge the change; what it knew counts no more");
+            tracing::warn!(%peer, %id, "peer did not acknowledge the change; its notices ended");
             return;
         }
         tokio::time::sleep(TELL_PAUSE).await;
@@ -85,7 +86,7 @@ mod tests {
 
     const LEASE: Duration = Duration::from_millis(200);
 
-    /// Makes the links of a node that reaches no peer and has known these for long.
+    /// Makes the links of a node that reaches no peer and has known these peers for long.
     async fn node_links(peers: &[Incarnation]) -> NodeLinks<CouponKind> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let options = Options {

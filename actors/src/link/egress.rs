@@ -1,9 +1,9 @@
 //! The egress, one for each link: the shell around [`LinkEnd`]. Requests and answers for one peer meet in its
 //! mailbox and leave together.
 //!
-//! It never waits. What comes in is queued; the first to be queued sends the egress a `Flush`, which arrives behind
-//! everything that was in the mailbox then, and so takes all of it into one frame. There is no timer to tune: an
-//! idle link sends a request at once, a busy one hundreds at a time.
+//! It never waits. Incoming messages are queued; the first one queued sends the egress a `Flush`, which
+//! arrives behind everything that was in the mailbox then, and so puts all of it into one frame. There is no
+//! timer to tune: an idle link sends a request at once, and a busy link sends hundreds at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,31 +25,32 @@ use crate::link::{AnswerPath, Handler};
 use crate::metrics::{PeerHandles, handles, peer_handles};
 use crate::time::{self, Moment};
 
-/// Shortest time between looks at the clock; longest, so that a new link greets soon.
+/// Shortest and longest interval of reading the clock. The longest lets a new link greet soon.
 const TICK: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(25);
 
-/// Everything an egress takes.
+/// The messages of an egress.
 #[derive(Debug)]
 pub(super) enum EgressCommand<P: Payload> {
-    /// Send a request to the peer.
+    /// Sends a request to the peer.
     Send(Outgoing<P>, Permit),
-    /// Answer a request of the peer.
+    /// Answers a request of the peer.
     Answer(u64, P::Answer),
-    /// Take a frame of the peer.
+    /// Handles a frame of the peer.
     Arrived(Frame<P>),
-    /// Tell the peer news. The sender is told when they are acknowledged, and dropped if that will never be known.
+    /// Sends news to the peer. The sender is notified when they are acknowledged, and dropped if that will
+    /// never be known.
     Tell(Vec<u8>, oneshot::Sender<()>),
-    /// Send what waits.
+    /// Sends what waits.
     Flush,
-    /// Look at the clock.
+    /// Reads the clock.
     Tick,
-    /// End: the session is gone, or is to go.
+    /// Ends the link: its session ended, or must end.
     Lost,
 }
 
 impl<P: Payload> ractor::Message for EgressCommand<P> {}
 
-/// A link as those hold it that send through it.
+/// A handle through which requests and commands are sent on a link.
 #[derive(Debug)]
 pub(super) struct EgressHandle<P: Payload> {
     pub(super) actor: ActorRef<EgressCommand<P>>,
@@ -66,7 +67,7 @@ impl<P: Payload> Clone for EgressHandle<P> {
 }
 
 impl<P: Payload> EgressHandle<P> {
-    /// Sends a request on its way; it is answered in any case.
+    /// Sends a request. It is always answered.
     pub(super) fn send(&self, request: Outgoing<P>) {
         let place = match self.places.admit() {
             Ok(place) => place,
@@ -84,21 +85,21 @@ impl<P: Payload> EgressHandle<P> {
         }
     }
 
-    /// Sends a command. An egress that is gone needs none.
+    /// Sends a command. It is dropped if the egress has ended.
     pub(super) fn command(&self, command: EgressCommand<P>) {
         let _ = self.actor.cast(command);
     }
 }
 
-/// What an egress is made of.
+/// The arguments of an egress.
 pub(super) struct Arguments<P: Payload> {
-    /// What its link is to be.
+    /// The terms of its link.
     pub(super) terms: Terms,
-    /// Most requests of this node on their way through it.
+    /// Maximum number of this node's requests in flight through it.
     pub(super) peer_places: usize,
     /// The peer's ingress.
     pub(super) ingress: ActorRef<Arrival>,
-    /// The number by which the hub knows the session.
+    /// The number by which the hub identifies the session.
     pub(super) ticket: u64,
     pub(super) hub: ActorRef<HubCommand>,
     pub(super) handler: Arc<dyn Handler<P>>,
@@ -122,11 +123,11 @@ struct State<P: Payload> {
     ticket: u64,
     hub: ActorRef<HubCommand>,
     handler: Arc<dyn Handler<P>>,
-    /// This node's requests that are on their way, closed with the link.
+    /// Places of this node's requests in flight, closed with the link.
     places: Admission,
-    /// News that are not acknowledged yet.
+    /// News that are not yet acknowledged.
     told: HashMap<u64, oneshot::Sender<()>>,
-    /// Set once answers do not reach the peer any more.
+    /// Set once answers no longer reach the peer.
     gone: Arc<AtomicBool>,
     flushing: bool,
     metrics: &'static PeerHandles,
@@ -152,7 +153,7 @@ impl<P: Payload> Actor for Egress<P> {
             handler,
         } = arguments;
         let tick = (terms.heartbeat / 4).clamp(*TICK.start(), *TICK.end());
-        // It ends with the actor.
+        // The timer ends with the actor.
         myself.send_interval(tick, || EgressCommand::Tick);
         let _ = myself.cast(EgressCommand::Tick);
         Ok(State {
@@ -275,11 +276,11 @@ impl<P: Payload> State<P> {
         if requests > 0 {
             self.metrics.frame_requests.record(requests as f64);
         }
-        // A session that is gone says so to the hub, and the hub to this egress.
+        // The library reports the end of a session to the hub, and the hub tells this egress.
         let _ = self.ingress.cast(Arrival(bytes));
     }
 
-    /// Admits nothing more, lets what is in the mailbox be answered, and ends.
+    /// Admits nothing more, answers what is in the mailbox, and ends.
     fn end(&mut self, myself: &ActorRef<EgressCommand<P>>, reason: Reason) {
         self.gone.store(true, Ordering::Release);
         self.places.close();

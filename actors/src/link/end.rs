@@ -1,5 +1,5 @@
-//! One link, from hello to its loss, as a state machine: generation and numbers, what waits to be sent and
-//! who waits for an answer, heartbeats.
+//! One link, from hello to its loss, as a state machine: generation and numbers, what waits to be sent, which
+//! requests wait for an answer, and heartbeats.
 //!
 //! ```text
 //! dialler   Greeting ── their hello fits ─────────────► Up ──┐
@@ -7,11 +7,11 @@
 //!              └── it does not: refusal ──► Refused ──────────┘
 //! ```
 //!
-//! The dialler says hello with the link's generation until it is answered; the acceptor answers with its own,
-//! or says why not. From then on frames are numbered from 1 in both directions, and the dialler's first one
-//! tells the acceptor that its hello arrived. Every request taken gets one answer: its owner's;
-//! [`Setback::Unknown`] if the link goes after it was sent; [`Undelivered::NotSent`] if it goes before, as then
-//! surely nobody decided.
+//! The dialler sends hello with the link's generation until it is answered. The acceptor answers with its own
+//! hello, or with the reason for a refusal. From then on frames are numbered from 1 in both directions, and
+//! the dialler's first one tells the acceptor that its hello arrived. Every accepted request gets one answer:
+//! its owner's; [`Setback::Unknown`] if the link goes after it was sent; [`Undelivered::NotSent`] if the link
+//! goes before, as the request was certainly not decided then.
 
 pub mod effect;
 
@@ -30,13 +30,13 @@ use crate::link::payload::{Outgoing, Payload, Undelivered};
 use crate::link::window::Window;
 use crate::time::Moment;
 
-/// How often a dialler says hello until it is answered: the first one may arrive before the acceptor has made
-/// its end of the link.
+/// Interval at which a dialler repeats hello until it is answered. The first one may arrive before the
+/// acceptor has made its end of the link.
 const HELLO_EVERY: Duration = Duration::from_millis(25);
-/// How long an acceptor that refused leaves the link open, so that the peer reads why.
+/// Time for which an acceptor that refused leaves the link open, so that the peer can read the reason.
 const REFUSAL_LINGERS: Duration = Duration::from_millis(500);
-/// How long after its time a request that nobody answers keeps its place. Its asker has gone; an answer that
-/// is just late finds its place still.
+/// Time for which an unanswered request keeps its place after it expired. Its caller has gone, but a slightly
+/// late answer still finds the place.
 const OVERDUE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ struct InFlight<P: Payload> {
     reply: P::Reply,
     flow: u64,
     expires: Moment,
-    /// Its place among the requests on their way to the peer.
+    /// Its place among the requests in flight to the peer.
     _place: Permit,
 }
 
@@ -73,7 +73,7 @@ pub struct LinkEnd<P: Payload> {
     next_in: u64,
     hello_at: Option<Moment>,
     /// Heartbeats without an answer, oldest first: at most as many as fit in the time after which the link is
-    /// given up.
+    /// closed.
     beats: VecDeque<(u64, Moment)>,
     beat_at: Option<Moment>,
     next_id: u64,
@@ -83,7 +83,7 @@ pub struct LinkEnd<P: Payload> {
 }
 
 impl<P: Payload> LinkEnd<P> {
-    /// A link whose session has just become ready.
+    /// Makes the end of a link whose session has just become ready.
     pub fn new(terms: Terms) -> Self {
         let generation = match terms.role {
             Role::Dialler { generation } => generation,
@@ -105,27 +105,27 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// Whether requests may be sent.
+    /// Returns true if requests may be sent.
     pub fn is_up(&self) -> bool {
         matches!(self.stage, LinkStage::Up { .. })
     }
 
-    /// Its generation; 0 while it has none.
+    /// Returns the link's generation; 0 while it has none.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Whether there is something to [`Self::flush`].
+    /// Returns true if there is something to [`Self::flush`].
     pub fn has_queued(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// How many requests were sent and have no answer yet.
+    /// Returns how many requests were sent and have no answer yet.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Takes a request for the peer. `place` is its place among those on their way there.
+    /// Queues a request for the peer. `place` is its place among the requests in flight to the peer.
     pub fn send(&mut self, request: Outgoing<P>, place: Permit, effects: &mut Effects<P>) {
         if !self.is_up() {
             effects.push(Effect::Reply(request.reply, Err(Undelivered::NotSent)));
@@ -136,12 +136,12 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// Takes the answer to a request of the peer.
+    /// Queues the answer to a request of the peer.
     pub fn answer(&mut self, id: u64, answer: P::Answer) {
         self.say(Item::Answer(id, answer));
     }
 
-    /// What goes with the heartbeat that is due. `now` is read before `content` was made.
+    /// Queues the heartbeat that is due with its content. `now` was read before `content` was made.
     pub fn beat(&mut self, now: Moment, content: Vec<u8>) {
         if self.is_up() {
             let id = self.next_id();
@@ -153,7 +153,7 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// What goes with the answer to the heartbeat of this number.
+    /// Queues the answer to the heartbeat of this number with its content.
     pub fn answer_heartbeat(&mut self, id: u64, content: Vec<u8>) {
         self.say(Item::HeartbeatAnswer(Numbered {
             id,
@@ -161,7 +161,8 @@ impl<P: Payload> LinkEnd<P> {
         }));
     }
 
-    /// News for the peer: the number by which they will be acknowledged; `None` if there is no telling.
+    /// Queues news for the peer, and returns the number by which they will be acknowledged; `None` if they
+    /// cannot be sent.
     pub fn tell(&mut self, content: Vec<u8>) -> Option<u64> {
         if !self.is_up() || content.len() > MESSAGE_BYTES_MAX {
             return None;
@@ -176,7 +177,7 @@ impl<P: Payload> LinkEnd<P> {
         self.say(Item::Acknowledgement(id));
     }
 
-    /// Time went by.
+    /// Handles the passing of time.
     pub fn tick(&mut self, now: Moment, effects: &mut Effects<P>) {
         match &self.stage {
             LinkStage::Greeting => self.greet(now, effects),
@@ -206,7 +207,7 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// A frame from the peer.
+    /// Handles a frame from the peer.
     pub fn arrived(&mut self, now: Moment, frame: Frame<P>, effects: &mut Effects<P>) {
         let header = frame.header;
         if (header.from, header.to) != (self.terms.peer, self.terms.hello.incarnation) {
@@ -245,7 +246,7 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// Makes frames of all that waits.
+    /// Makes frames of everything that waits.
     pub fn flush(&mut self, now: Moment, effects: &mut Effects<P>) {
         let LinkStage::Up { version } = self.stage else {
             return;
@@ -274,11 +275,12 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// Ends the link. What was sent is unknown, what was not is not decided; nothing more is sent or heard.
+    /// Ends the link. The outcome of requests that were sent is unknown; requests that were not sent are not
+    /// decided. Nothing more is sent or received.
     pub fn reset(&mut self, reason: Reason, effects: &mut Effects<P>) {
         let reason = match std::mem::replace(&mut self.stage, LinkStage::Closed) {
             LinkStage::Closed => return,
-            // That the peer left having read why it was refused is not why.
+            // If the peer left after reading a refusal, the refusal is the reason and not the loss.
             LinkStage::Refused { mismatch, .. } => Reason::Mismatch(mismatch),
             LinkStage::Greeting | LinkStage::Greeted { .. } | LinkStage::Up { .. } => reason,
         };
@@ -327,7 +329,7 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// A dialler's hello, if it is time for one.
+    /// Sends a dialler's hello, if it is due.
     fn greet(&mut self, now: Moment, effects: &mut Effects<P>) {
         let due = self.hello_at.is_none_or(|at| now.since(at) >= HELLO_EVERY);
         if due && matches!(self.terms.role, Role::Dialler { .. }) {
@@ -336,7 +338,7 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// A frame without number: hello, or the refusal of ours.
+    /// Handles a frame without number: hello, or the refusal of this node's hello.
     fn greeted(&mut self, now: Moment, generation: u64, mut items: Vec<Item<P>>, effects: &mut Effects<P>) {
         match (items.pop(), items.is_empty()) {
             (Some(Item::Hello(hello)), true) => self.greeted_with(now, generation, &hello, effects),
@@ -366,7 +368,7 @@ impl<P: Payload> LinkEnd<P> {
                     Err(mismatch) => self.refuse(now, mismatch, effects),
                 }
             }
-            // Said again: our answer came before the dialler's end was found, or is on its way.
+            // A repeated hello: this node's answer came before the dialler's end was found, or is in transit.
             (LinkStage::Greeted { .. }, Role::Acceptor { .. }) if generation == self.generation => {
                 self.say_unnumbered(Item::Hello(self.terms.hello.clone()), effects);
             }
@@ -400,7 +402,7 @@ impl<P: Payload> LinkEnd<P> {
             Item::Answer(id, answer) => self.answered(id, answer, effects),
             Item::Heartbeat(notice) => effects.push(Effect::HeartbeatReceived(notice)),
             Item::HeartbeatAnswer(notice) => {
-                // Answers come in order; one that overtook others counts for them as well.
+                // Answers come in order. An answer that overtook others counts for them as well.
                 while let Some((id, sent_at)) = self.beats.pop_front_if(|(id, _)| *id <= notice.id) {
                     if id == notice.id {
                         effects.push(Effect::HeartbeatAnswered {
@@ -419,7 +421,7 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// Takes an answer of the peer. One that is no longer waited for is dropped.
+    /// Handles an answer of the peer. It is dropped if its request no longer waits.
     fn answered(&mut self, id: u64, answer: P::Answer, effects: &mut Effects<P>) {
         if let Some(InFlight { reply, flow, .. }) = self.in_flight.remove(&id) {
             self.window.leave(flow);
@@ -427,7 +429,7 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// Returns what goes into a frame now; `None` if it is no longer waited for.
+    /// Returns the item that goes into a frame now; `None` if the request or answer is no longer needed.
     fn departing(&mut self, now: Moment, queued: Queued<P>, effects: &mut Effects<P>) -> Option<Written> {
         let (request, place) = match queued {
             Queued::Item(item) => return Written::new(item),
@@ -447,7 +449,7 @@ impl<P: Payload> LinkEnd<P> {
         let id = self.next_id();
         let remaining = expires.since(now);
         let Some(written) = Written::new::<P>(Item::Request(RemoteRequest { id, remaining, ask })) else {
-            // No gateway takes so long a request.
+            // No gateway accepts a request of this length.
             self.window.leave(flow);
             effects.push(Effect::Reply(reply, Err(Undelivered::NoRoom)));
             return None;
@@ -473,7 +475,7 @@ impl<P: Payload> LinkEnd<P> {
     }
 }
 
-/// Nothing, in place of what no frame carries: the handler was told how much fits.
+/// Returns nothing in place of a message that no frame can carry. The handler knows how much fits.
 fn bounded(content: Vec<u8>) -> Vec<u8> {
     if content.len() <= MESSAGE_BYTES_MAX {
         return content;

@@ -1,8 +1,8 @@
-//! Frames: everything that two nodes say to each other, gathered, bounded and numbered.
+//! Frames: everything that two nodes exchange, gathered, bounded and numbered.
 //!
-//! A frame names both incarnations, the generation of their link and its own number in it. What is read is
-//! checked to the last field before any of it is used: a frame is taken whole or not at all. Reading takes at most
-//! some forty times the frame's own bytes of memory and never panics.
+//! A frame names both incarnations, the generation of their link and its own number in it. Every field is
+//! checked before any of them is used: a frame is accepted whole or not at all. Reading takes at most some
+//! forty times the frame's own bytes of memory and never panics.
 
 mod read;
 mod wire;
@@ -17,28 +17,29 @@ use crate::link::payload::Payload;
 pub use read::Unreadable;
 pub use write::{Writer, Written};
 
-/// A frame that has so many bytes is full: large enough to share the cost of a message among a thousand requests,
-/// small enough not to hold up a heartbeat.
+/// Size from which a frame is full: large enough to share the cost of a message among a thousand requests,
+/// small enough not to delay a heartbeat.
 pub const FRAME_BYTES_TARGET: usize = 256 * 1024;
-/// No frame has more bytes: the last item may go beyond the target.
+/// Maximum size of a frame: the last item may go beyond the target.
 pub const FRAME_BYTES_MAX: usize = FRAME_BYTES_TARGET + ITEM_BYTES_MAX + 1024;
-/// Most items in a frame; the shortest real ones, refusals, are about 15 bytes.
+/// Maximum number of items in a frame. The shortest real ones, refusals, are about 15 bytes.
 pub const ITEMS_MAX: usize = 16_384;
-/// Longest item. A gateway takes bodies of at most 16 KiB, so only messages of doors come near it.
+/// Maximum length of an item. A gateway accepts bodies of at most 16 KiB, so only messages of doors come near
+/// it.
 pub const ITEM_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64;
-/// Longest content of a heartbeat, an answer to one, or news.
+/// Maximum length of the content of a heartbeat, of an answer to one, or of news.
 pub const MESSAGE_BYTES_MAX: usize = 192 * 1024;
-/// Longest text in a hello or a refusal.
+/// Maximum length of a text in a hello or a refusal.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
-/// Most versions that a hello names.
+/// Maximum number of versions that a hello names.
 pub const VERSIONS_MAX: usize = 16;
-/// No request waits longer.
+/// Maximum time for which a request waits.
 pub const REMAINING_MAX: Duration = Duration::from_secs(3_600);
 
 /// The version of frames that carry hello or a refusal: understood by all releases.
 pub const VERSION_OF_HELLO: u32 = 0;
 
-/// Where a frame comes from and where it belongs.
+/// The sender and receiver of a frame, and its place in their link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// The version in which its items are written.
@@ -56,9 +57,9 @@ pub struct Header {
 /// A frame, read and checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame<P: Payload> {
-    /// Where it belongs.
+    /// Its sender, receiver and place.
     pub header: Header,
-    /// What it says, in order.
+    /// Its items, in order.
     pub items: Vec<Item<P>>,
 }
 
@@ -67,18 +68,18 @@ impl<P: Payload> Frame<P> {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// If the bytes are not a valid frame.
     pub fn read(bytes: Vec<u8>) -> Result<Self, Unreadable> {
         read::frame(bytes)
     }
 }
 
-/// One thing said.
+/// One item of a frame.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item<P: Payload> {
-    /// What the sender is and which versions it speaks.
+    /// The sender's identity and the versions that it speaks.
     Hello(Hello),
-    /// The sender will have no link, for this reason.
+    /// The sender refuses the link, for this reason.
     Refusal(String),
     /// A request for the peer.
     Request(RemoteRequest<P>),
@@ -90,11 +91,11 @@ pub enum Item<P: Payload> {
     HeartbeatAnswer(Numbered),
     /// News for the peer, to be acknowledged.
     News(Numbered),
-    /// The news of this number were taken.
+    /// The acknowledgement of the news of this number.
     Acknowledgement(u64),
 }
 
-/// Bytes that mean nothing to the link, under a number of its sender's.
+/// Bytes that the link does not interpret, under a number of the sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbered {
     /// The number by which it is answered.
@@ -108,9 +109,9 @@ pub struct Numbered {
 pub struct RemoteRequest<P: Payload> {
     /// The number by which it is answered.
     pub id: u64,
-    /// How much longer its caller waited when it was sent.
+    /// Remaining time for which its caller waited when it was sent.
     pub remaining: Duration,
-    /// What is asked.
+    /// The request itself.
     pub ask: P::Ask,
 }
 

@@ -1,51 +1,53 @@
-//! Hello: what two nodes must agree on before they speak, and the version in which they do.
+//! Hello: what two nodes must agree on before they exchange frames, and the version of those frames.
 //!
-//! Each release speaks its own version and the one before, so that nodes are replaced one by one. To bring in
-//! a version 2, put it in front of [`VERSIONS`], and let items that only it has be sent where
-//! [`Hello::agree`] said 2; once no release speaks 1 any more, take 1 away.
+//! Each release speaks its own version and that of the release before, so that nodes can be replaced one by
+//! one. This release speaks version 2 only: no release spoke version 1. To introduce version 3, put it in
+//! front of [`VERSIONS`], and send items that only version 3 has where [`Hello::agree`] returned 3. Once no
+//! supported release speaks 2, remove 2.
 
 use crate::ids::{Incarnation, NodeId, SHARD_HASH, SHARDS};
 
-/// The versions that this release speaks.
+/// The versions that this release speaks, newest first.
 pub const VERSIONS: &[u32] = &[2];
 
-/// Who a node is, and what it speaks.
+/// A node's identity and the versions that it speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The versions of frames that it reads and writes.
+    /// The versions of frames that the node reads and writes.
     pub versions: Vec<u32>,
-    /// Of which cluster it is a member; two clusters may by mistake share a cookie.
+    /// The cluster of which the node is a member. Two clusters may share a cookie by mistake.
     pub cluster: String,
     /// Its name.
     pub node: NodeId,
-    /// Which life of it.
+    /// The node's present incarnation.
     pub incarnation: Incarnation,
-    /// How many shards its cluster was made with.
+    /// The number of shards with which its cluster was created.
     pub shards: u32,
-    /// How it maps coupons to shards.
+    /// The name of the hash that maps coupons to shards.
     pub hash: String,
 }
 
-/// Why two nodes have no link. None of it heals while both live, so they need not try soon again.
+/// Reasons why two nodes cannot have a link. None of them goes away while both processes live, so a soon
+/// retry is useless.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// They speak no common version.
+    /// The nodes have no version in common.
     #[error("it speaks the link versions {theirs:?}, this node {ours:?}")]
     Versions {
-        /// What this node speaks.
+        /// The versions that this node speaks.
         ours: Vec<u32>,
-        /// What the peer speaks.
+        /// The versions that the peer speaks.
         theirs: Vec<u32>,
     },
-    /// They are of different clusters.
+    /// The nodes are members of different clusters.
     #[error("it is of the cluster {theirs:?}, this node of {ours:?}")]
     Cluster {
-        /// This node's.
+        /// The cluster of this node.
         ours: String,
         /// The peer's.
         theirs: String,
     },
-    /// They place coupons differently.
+    /// The nodes map coupons to shards differently.
     #[error("it has {theirs_shards} shards by {theirs_hash:?}, this node {ours_shards} by {ours_hash:?}")]
     Shards {
         /// This node's number of shards.
@@ -57,18 +59,18 @@ pub enum Mismatch {
         /// The peer's.
         theirs_hash: String,
     },
-    /// It is not who its session says it is.
+    /// The peer's incarnation is not that of its session.
     #[error("it says that it is {said}, but its session is of {expected}")]
     Identity {
-        /// As its hello has it.
+        /// The incarnation in its hello.
         said: Incarnation,
-        /// As its session has it.
+        /// The incarnation in its session.
         expected: Incarnation,
     },
 }
 
 impl Mismatch {
-    /// Its name among the reasons of refused frames.
+    /// Returns the name by which metrics count this reason.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Versions { .. } => "versions",
@@ -80,7 +82,7 @@ impl Mismatch {
 }
 
 impl Hello {
-    /// What this release says.
+    /// Returns the hello of a node of this release.
     pub fn new(cluster: &str, node: NodeId, incarnation: Incarnation) -> Self {
         let (shards, hash) = (u32::from(SHARDS), SHARD_HASH.to_owned());
         Self {
@@ -93,9 +95,10 @@ impl Hello {
         }
     }
 
-    /// The version in which this node and that one speak, which both compute alike; or why they do not.
+    /// Returns the version that both nodes speak, which both compute alike; otherwise why they cannot have a
+    /// link.
     pub fn agree(&self, theirs: &Self, expected: Incarnation) -> Result<u32, Mismatch> {
-        // First, as all else may mean something new in a version that we do not know.
+        // The version is checked first, as an unknown version may change the meaning of all other fields.
         let common = self
             .versions
             .iter()

@@ -1,9 +1,9 @@
-//! The ingress: a few fixed actors, the only ones that peers can reach. One of them takes all frames of a
+//! The ingress: a few fixed actors, the only ones that peers can reach. One of them receives all frames of a
 //! peer, reads them, and hands them to its link.
 //!
 //! They are few and fixed because every actor whose messages can travel is announced to every peer, and
-//! monitored by every session. They hold no state but who is linked, so that one that is lost is made anew:
-//! its peers miss its answers, and link again.
+//! monitored by every session. Their only state is which peers are linked, so an ingress that failed can be
+//! started again: its peers miss answers, and link again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,10 @@ use crate::link::payload::Payload;
 use crate::metrics::{PeerHandles, peer_handles};
 use crate::time::{self, Moment};
 
-/// As many as read frames at the same time: the cores of a large machine have other things to do as well.
+/// Number of ingresses, which read frames at the same time. The cores of a large machine have other work as
+/// well.
 pub(super) const INGRESSES: usize = 4;
-/// How often each says in the log that frames are refused; all are counted.
+/// Interval at which each ingress logs that frames are refused. All of them are counted.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// The process group by which peers find each other's ingresses.
@@ -54,10 +55,10 @@ impl ractor::Message for Arrival {
     }
 }
 
-/// Who is linked, or about to be: whose frames go where.
+/// The egress for the frames of each peer that is linked or about to be.
 pub(super) type Routes<P> = Arc<ArcSwap<HashMap<Incarnation, EgressHandle<P>>>>;
 
-/// Makes one, as a child of the hub, where peers find it.
+/// Starts an ingress as a child of the hub, where peers find it.
 pub(super) async fn spawn<P: Payload>(
     routes: Routes<P>,
     hub: &ActorRef<HubCommand>,
@@ -68,7 +69,7 @@ pub(super) async fn spawn<P: Payload>(
     Ok(actor.get_cell())
 }
 
-/// The ingress, at the other end of this session, that takes the frames of `from`.
+/// Returns the ingress at the other end of this session that receives the frames of `from`.
 pub(super) fn of_session(session: u64, from: Incarnation) -> Option<ActorRef<Arrival>> {
     let members = pg::get_scoped_members(&SCOPE.to_owned(), &GROUP.to_owned());
     let mut theirs: Vec<ActorCell> = members
@@ -125,7 +126,7 @@ impl<P: Payload> Actor for Ingress<P> {
                 let now = time::moment();
                 if state.logged_at.is_none_or(|at| now.since(at) >= LOG_EVERY) {
                     state.logged_at = Some(now);
-                    tracing::warn!(%error, "a frame was refused; its link will miss it and be made anew");
+                    tracing::warn!(%error, "a frame was refused; its link will miss it and be replaced");
                 }
             }
         }

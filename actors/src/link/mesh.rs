@@ -1,7 +1,7 @@
-//! Whom to dial, and when: a state machine over the peers that membership names.
+//! The peers to dial, and when: a state machine over the peers that membership names.
 //!
-//! Of two nodes the one with the smaller id dials. Were both to dial, each pair would make two sessions at
-//! once and have to choose between them, on both sides alike and while either may be lost; with one fixed
+//! Of two nodes the one with the smaller id dials. If both dialled, each pair would make two sessions at once
+//! and would have to choose between them, on both sides alike and while either may be lost. With one fixed
 //! side there is one attempt at a time, and its number is the link's generation.
 
 use std::collections::BTreeMap;
@@ -14,45 +14,45 @@ use crate::backoff::backoff;
 use crate::ids::{Incarnation, NodeId, PEERS_MAX, PeerAddress};
 use crate::time::Moment;
 
-/// Pause after the first attempt that fails; it doubles, with jitter, so that nodes cut off together do not
-/// come back together.
+/// Pause after the first failed attempt. It doubles, with jitter, so that nodes cut off together do not come
+/// back together.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// Longest pause: what a healed network costs at most before its links are back.
+/// Longest pause, and so the longest time that links need to return after the network has healed.
 const PAUSE_LONGEST: Duration = Duration::from_secs(3);
-/// Pause after one side refused the other's hello. Nothing of it heals but by a restart, and a restart is a
-/// new peer.
+/// Pause after one side refused the other's hello. Only a restart can change that, and a restart makes a new
+/// peer.
 const PAUSE_MISMATCH: Duration = Duration::from_secs(30);
-/// A link that held so long begins its pauses anew when it goes.
+/// A link that lasted this long begins with the first pause again when it is lost.
 const STEADY: Duration = Duration::from_secs(10);
-/// Dials at the same time, so that a large cluster does not come in one wave.
+/// Maximum number of concurrent dials, so that a large cluster does not link in one wave.
 const DIALS_MAX: usize = 16;
-/// How often a peer without a link is asked whether its system refuses connections: more often than beats,
-/// which build on it.
+/// Interval at which a peer without a link is probed for refused connections. It is shorter than that of
+/// beats, which rely on it.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
-/// How long such a refusal counts.
+/// Time for which such a refusal counts.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
-/// How long a peer that membership does not name is kept: it may have linked before its row was read.
+/// Time for which a peer that membership does not name is kept: it may have linked before its row was read.
 const UNNAMED_AFTER: Duration = Duration::from_secs(10);
 
-/// What is to be done.
+/// Steps that the hub carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Dial this peer, for a link of this generation.
+    /// Dials this peer, for a link of this generation.
     Dial {
-        /// Whom.
+        /// The peer.
         peer: PeerAddress,
         /// The new link's generation.
         generation: u64,
-        /// Whether it was dialled before.
+        /// True if it was dialled before.
         again: bool,
     },
-    /// See whether the peer's system refuses a connection.
+    /// Probes whether the peer's operating system refuses a connection.
     Probe(PeerAddress),
-    /// Close what there is with this incarnation: nobody names it any more.
+    /// Closes what there is with this incarnation, which membership no longer names.
     Forget(Incarnation),
 }
 
-/// Why a peer has no link any more, as far as redialling goes.
+/// Why a peer lost its link, as far as redialling is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// It may be back at any time.
@@ -70,8 +70,8 @@ enum DialStage {
 
 #[derive(Debug)]
 struct Peer {
-    /// Only of those that membership names at present: another incarnation may be at the address of one that
-    /// it names no more.
+    /// Refusals only of peers that membership names at present: another incarnation may be at the address of
+    /// a peer that it no longer names.
     address: Option<PeerAddress>,
     named_at: Moment,
     stage: DialStage,
@@ -91,7 +91,7 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Nobody yet, as seen from this node.
+    /// Makes a mesh without peers, as seen from this node.
     pub fn new(node: NodeId) -> Self {
         Self {
             node,
@@ -100,7 +100,7 @@ impl Mesh {
         }
     }
 
-    /// These are all the peers there are.
+    /// Takes the list of all peers.
     pub fn know(&mut self, now: Moment, peers: Vec<PeerAddress>) {
         self.peers.values_mut().for_each(|peer| peer.address = None);
         for address in peers {
@@ -115,14 +115,14 @@ impl Mesh {
         }
     }
 
-    /// Whether it is one of them.
+    /// Returns true if membership names this incarnation.
     pub fn is_named(&self, incarnation: Incarnation) -> bool {
         self.peers
             .get(&incarnation)
             .is_some_and(|peer| peer.address.is_some())
     }
 
-    /// What is due.
+    /// Returns the steps that are due.
     pub fn tick(&mut self, now: Moment) -> Vec<Step> {
         let mut steps = Vec::new();
         let unnamed = |peer: &Peer| peer.address.is_none() && now.since(peer.named_at) >= UNNAMED_AFTER;
@@ -161,13 +161,13 @@ impl Mesh {
         steps
     }
 
-    /// A link is up.
+    /// Notes that a link is up.
     pub fn up(&mut self, now: Moment, incarnation: Incarnation) {
         let peer = self.peer(now, incarnation);
         (peer.stage, peer.refused_at) = (DialStage::Up { since: now }, None);
     }
 
-    /// A link, or the attempt to make one, is over.
+    /// Notes that a link, or the attempt to make one, ended.
     pub fn down(&mut self, now: Moment, incarnation: Incarnation, cause: Cause) {
         let Some(peer) = self.peers.get_mut(&incarnation) else {
             return;
@@ -182,8 +182,8 @@ impl Mesh {
         peer.stage = DialStage::Down { dial_at: now + pause };
     }
 
-    /// Whether the peer's system refused a connection just now. Anything else than that refusal, a time-out
-    /// too, is none.
+    /// Notes whether the peer's operating system refused a connection just now. Anything else, even a
+    /// time-out, is not a refusal.
     pub fn probed(&mut self, now: Moment, incarnation: Incarnation, refused: bool) {
         if let Some(peer) = self.peers.get_mut(&incarnation) {
             peer.probing = false;
@@ -192,7 +192,7 @@ impl Mesh {
         }
     }
 
-    /// Who is linked, and until when each of the others is known to refuse connections.
+    /// Returns which peers are linked, and until when each of the others is known to refuse connections.
     pub fn view(&self) -> MeshView {
         let up = |peer: &Peer| matches!(peer.stage, DialStage::Up { .. });
         let linked = self
@@ -217,7 +217,7 @@ impl Mesh {
             dialled: false,
             backoff: None,
             probing: false,
-            // A peer that has just been named is likely to be linked at once.
+            // A peer that was just named is likely to be linked at once.
             probe_at: now + PROBE_EVERY,
             refused_at: None,
         })
@@ -233,16 +233,16 @@ impl Peer {
     }
 }
 
-/// What others are told of the mesh.
+/// A view of the mesh for other parts of the node.
 #[derive(Debug, Clone, Default)]
 pub struct MeshView {
-    /// To whom there is a link.
+    /// The linked peers.
     pub linked: Vec<Incarnation>,
     refusing: Vec<(Incarnation, Moment)>,
 }
 
 impl MeshView {
-    /// Whether the system of this incarnation refused a connection lately.
+    /// Returns true if the operating system of this incarnation recently refused a connection.
     pub fn refuses(&self, now: Moment, incarnation: Incarnation) -> bool {
         self.refusing
             .iter()

@@ -1,4 +1,4 @@
-//! What links carry. They read none of it.
+//! The payload of links, which they do not read.
 
 #[cfg(test)]
 pub(crate) mod sample;
@@ -8,16 +8,17 @@ use std::fmt::Debug;
 use crate::link::frame::Unreadable;
 use crate::time::Moment;
 
-/// Why a request that was given to a link has no answer of the peer.
+/// Reasons why a request that was given to a link has no answer of the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undelivered {
-    /// It was not sent: there is no link, or it went first.
+    /// The request was not sent: there is no link, or the link was lost first.
     NotSent,
-    /// Too many requests are on their way, or it is longer than a frame carries. It was not sent.
+    /// The request was not sent: too many requests are in flight, or it is too long for a frame.
     NoRoom,
-    /// It expired before it was sent, or its caller is gone.
+    /// The request expired before it was sent, or its caller is gone.
     Expired,
-    /// It was sent, and the link went or the peer did not answer in time: it may have been taken.
+    /// The request was sent, but the link was lost or the peer did not answer in time: it may have been
+    /// decided.
     Unanswered,
 }
 
@@ -27,7 +28,7 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     type Ask: Clone + Debug + PartialEq + Send + Sync + 'static;
     /// The answer to a request.
     type Answer: Clone + Debug + PartialEq + Send + Sync + 'static;
-    /// The way of an answer to its caller on this node.
+    /// The path of an answer to its caller on this node.
     type Reply: Debug + Send + 'static;
 
     /// Writes a request.
@@ -37,7 +38,7 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If a field does not hold what this program would have written.
+    /// If a field holds what this program would not have written.
     fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, Unreadable>;
 
     /// Writes an answer.
@@ -47,7 +48,7 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If a field does not hold what this program would have written.
+    /// If a field holds what this program would not have written.
     fn decode_answer(bytes: &[u8]) -> Result<Self::Answer, Unreadable>;
 
     /// Returns true if the caller still waits.
@@ -60,18 +61,18 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
 /// A request of this node for a peer.
 #[derive(Debug)]
 pub struct Outgoing<P: Payload> {
-    /// Requests with the same number share a window, so that a slow one holds up none but its own.
+    /// Requests with the same number share a window, so that a slow flow delays only its own requests.
     pub flow: u64,
-    /// The caller does not wait longer.
+    /// The time until which the caller waits.
     pub expires: Moment,
-    /// What is asked.
+    /// The request itself.
     pub ask: P::Ask,
-    /// The way of the answer.
+    /// The path of the answer.
     pub reply: P::Reply,
 }
 
 impl<P: Payload> Outgoing<P> {
-    /// Answers that it was not delivered.
+    /// Answers that the request was not delivered.
     pub fn undelivered(self, why: Undelivered) {
         P::reply(self.reply, Err(why));
     }

@@ -1,5 +1,5 @@
-//! The sockets under links: our own accept loop and dialler, so that every handshake has a limit and every
-//! connection can be cut.
+//! The sockets under links, with an accept loop and a dialler of their own, so that every handshake has a
+//! time limit and every connection can be cut.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,34 +20,35 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::link::tls::Tls;
 use crate::metrics::peer_handles;
 
-/// Connections from outside that are not links yet. Others wait in the system's queue.
+/// Maximum number of accepted connections that are not yet links. Others wait in the operating system's
+/// queue.
 const GREETINGS_MAX: usize = 64;
-/// How long connecting may take, with TLS. A connection that was accepted has the same time for TLS and its
-/// first byte.
+/// Time limit for connecting, including TLS. An accepted connection has the same time for TLS and its first
+/// byte.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// Pause of the accept loop when the system has no socket to give.
+/// Pause of the accept loop when the operating system has no socket left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Buffer for reading: the library reads by 8 KiB, and each length by itself.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// By which number a connection is known from its first moment to its session's end.
+/// The number that identifies a connection from its beginning to its session's end.
 static TICKETS: AtomicU64 = AtomicU64::new(1);
 
 /// A connection that is about to be a session.
 pub(super) struct Socket {
-    /// The number by which its session will be known.
+    /// The number that will identify its session.
     pub(super) ticket: u64,
     /// Cuts it.
     pub(super) cut: CancellationToken,
-    /// Who is at the other end, for logs.
+    /// The address of the other end, for logs.
     pub(super) peer: SocketAddr,
-    /// Its place among those that are not links yet; of one that was accepted.
+    /// The place of an accepted connection among those that are not yet links.
     pub(super) greeting: Option<OwnedSemaphorePermit>,
     /// The connection itself.
     pub(super) stream: Box<dyn ClusterBidiStream>,
 }
 
-/// Hands every connection that begins as it must to `opened`, until it is aborted.
+/// Hands every connection that begins correctly to `opened`, until the task is aborted.
 pub(super) async fn accept(
     listener: Arc<TcpListener>,
     tls: Option<Tls>,
@@ -55,14 +56,14 @@ pub(super) async fn accept(
 ) {
     let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
     loop {
-        // Never closed.
+        // The semaphore is never closed.
         let Ok(greeting) = Arc::clone(&greetings).acquire_owned().await else {
             return;
         };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "no connection is accepted from peers for a moment");
+                tracing::warn!(%error, "accepting connections from peers is paused");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -71,7 +72,7 @@ pub(super) async fn accept(
         tokio::spawn(async move {
             match timeout(CONNECT_LIMIT, welcome(stream, tls)).await {
                 Ok(Ok(Some(halves))) => opened(Socket::new(halves, peer, Some(greeting))),
-                // Peers connect just to see whether they can.
+                // Peers also connect only to probe.
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => refused(peer, &error),
                 Err(_) => refused(peer, &"it said too little in time"),
@@ -82,12 +83,12 @@ pub(super) async fn accept(
 
 fn refused(peer: SocketAddr, error: &dyn std::fmt::Display) {
     peer_handles().refuse("handshake");
-    tracing::warn!(%peer, %error, "a connection from a peer came to nothing");
+    tracing::warn!(%peer, %error, "connection from a peer failed");
 }
 
 type Halves = (BoxRead, BoxWrite);
 
-/// TLS, if there is to be any; nothing if the other end left without a word.
+/// Does the TLS handshake, if TLS is configured. `None` if the other end closed without sending anything.
 async fn welcome(stream: TcpStream, tls: Option<Tls>) -> io::Result<Option<Halves>> {
     stream.set_nodelay(true)?;
     if stream.peek(&mut [0]).await? == 0 {
@@ -116,11 +117,13 @@ pub(super) async fn dial(address: &str, tls: Option<Tls>) -> io::Result<Socket> 
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Whether the system at this address refuses a connection: no time-out, no failed handshake, nothing else.
+/// Returns true if the operating system at this address refuses a connection. A time-out, a failed handshake
+/// or another error is not a refusal.
 pub(super) async fn is_refused(address: &str) -> bool {
-    let refused = |result: &io::Result<TcpStream>| matches!(result, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
-    // Of several addresses all must refuse; the last error is all that connecting to a name tells, so each is
-    // tried.
+    let is_refusal = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    let refused = |result: &io::Result<TcpStream>| result.as_ref().is_err_and(is_refusal);
+    // All addresses of a name must refuse. Connecting to a name returns only the last error, so each address
+    // is tried.
     let probing = async {
         let Ok(addresses) = tokio::net::lookup_host(address).await else {
             return false;
@@ -137,7 +140,7 @@ pub(super) async fn is_refused(address: &str) -> bool {
     timeout(CONNECT_LIMIT, probing).await.unwrap_or(false)
 }
 
-/// The host part of `host:port`, as certificates name it.
+/// Returns the host part of `host:port`, as certificates name it.
 fn host(address: &str) -> io::Result<ServerName<'static>> {
     let invalid = |_| {
         io::Error::new(
@@ -203,8 +206,8 @@ impl ClusterBidiStream for Labelled {
     }
 }
 
-/// Half a connection that ends when it is cut. Without it, a session that is stopped would leave a task
-/// behind that waits for the peer to read.
+/// One half of a connection, which ends when the connection is cut. Without it, a stopped session would leave
+/// a task behind that waits for the peer to read.
 struct Cuttable<T> {
     inner: T,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,

@@ -14,8 +14,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::link::LinksError;
 
-/// The PEM files by which nodes know each other. A node's certificate names the host by which it is dialled,
-/// and serves both ways.
+/// The PEM files by which nodes authenticate each other. A node's certificate names the host by which it is
+/// dialled, and is used in both directions.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// The authority that signed the certificates of all nodes.
@@ -71,7 +71,7 @@ impl Tls {
     }
 }
 
-/// An acceptor that has no certificate, and so lets nobody in.
+/// Returns an acceptor without a certificate, which so accepts no connection.
 pub(super) fn closed_door() -> Result<TlsAcceptor, LinksError> {
     #[derive(Debug)]
     struct Nobody;
@@ -88,7 +88,7 @@ pub(super) fn closed_door() -> Result<TlsAcceptor, LinksError> {
     Ok(Arc::new(config.with_no_client_auth().with_cert_resolver(Arc::new(Nobody))).into())
 }
 
-/// Named, as the process has none of its own: other libraries bring others.
+/// The provider is named explicitly, as the process has no default: libraries bring different ones.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

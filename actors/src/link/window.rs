@@ -1,15 +1,15 @@
-//! How many requests may be on their way to a peer: so many together, and so many of one flow, so that a slow
-//! flow holds up none but its own.
+//! Bounds of the requests in flight to a peer: one for all together and one for each flow, so that a slow
+//! flow delays only its own requests.
 
 use hashbrown::HashMap;
 
-/// Default for the most requests on their way to one peer: what an owner takes, so that one owner can be kept busy
-/// from every node.
+/// Default maximum of requests in flight to one peer: as many as an owner's queue takes, so that every node
+/// can keep one owner busy.
 pub const PEER_PLACES: usize = 65_536;
-/// Default for the most of them of one flow: half, so that one without answers leaves room for all others.
+/// Default maximum of them in one flow: half, so that a flow without answers leaves room for all others.
 pub const FLOW_PLACES: usize = PEER_PLACES / 2;
 
-/// The places of one link that are taken.
+/// The taken places of one link.
 #[derive(Debug)]
 pub struct Window {
     flow_places: usize,
@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Makes so many places for each flow. Those of the link as a whole are counted before its mailbox.
+    /// Makes this many places for each flow. Those of the link as a whole are counted before its mailbox.
     pub fn new(flow_places: usize) -> Self {
         Self {
             flow_places,
@@ -33,7 +33,7 @@ impl Window {
         free
     }
 
-    /// Gives a place back.
+    /// Returns a place.
     pub fn leave(&mut self, flow: u64) {
         if let hashbrown::hash_map::Entry::Occupied(mut taken) = self.taken.entry(flow) {
             *taken.get_mut() -= 1;
@@ -43,7 +43,7 @@ impl Window {
         }
     }
 
-    /// Returns how many flows have a request on its way.
+    /// Returns how many flows have a request in flight.
     pub fn flows(&self) -> usize {
         self.taken.len()
     }

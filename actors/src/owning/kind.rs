@@ -5,8 +5,8 @@
 //! is in [`SqliteRows`](crate::store::sqlite::SqliteRows) and [`MySqlRows`](crate::store::mysql::MySqlRows).
 //!
 //! Kinds are a closed set: an engine is compiled for one type, which is a kind by itself or a
-//! [`Pair`](crate::owning::pair::Pair) of kinds. Nothing is boxed and nothing is called through a table on the
-//! way of a request.
+//! [`Pair`](crate::owning::pair::Pair) of kinds. Nothing is boxed and nothing is called through a table on
+//! the way of a request.
 
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
@@ -78,16 +78,16 @@ pub trait DoorNotice: Debug + Send + Sync + Sized + 'static {
     /// Returns the version that it is true of.
     fn version(&self) -> u64;
 
-    /// Returns the refusal that the owner would give at `now`; `None` if only the owner can answer. Must be the
-    /// owner's own answer in its own order of precedence.
+    /// Returns the refusal that the owner would give at `now`; `None` if only the owner can answer. Must be
+    /// the owner's own answer in its own order of precedence.
     fn refusal(
         &self,
         ask: &<Self::Kind as Kind>::Ask,
         now: Timestamp,
     ) -> Option<<Self::Kind as Kind>::Outcome>;
 
-    /// Writes it for other nodes, in at most [`NOTICE_BYTES_MAX`](crate::owning::door::notice::NOTICE_BYTES_MAX)
-    /// bytes.
+    /// Writes it for other nodes, in at most
+    /// [`NOTICE_BYTES_MAX`](crate::owning::door::notice::NOTICE_BYTES_MAX) bytes.
     fn encode(&self) -> Vec<u8>;
 
     /// Reads what another node wrote.
@@ -168,14 +168,15 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// kind that does not know says false.
     fn is_exhausted(state: &Self::State) -> bool;
 
-    /// Returns what doors may be told now that everything decided is stored; `None` if the owner must be asked.
+    /// Returns what doors may be told now that everything decided is stored; `None` if the owner must be
+    /// asked.
     fn notice(state: &Self::State) -> Option<Self::Notice>;
 
     /// Begins to load: nothing if `ahead` is `None`, otherwise what is stored after the rows loaded ahead.
     fn reading(id: Self::Id, ahead: Option<Self::Rows>) -> Self::Reading;
 
-    /// Ends loading. `None` if what was loaded ahead is not what is stored, because the database went backwards
-    /// in between: then it must be loaded whole.
+    /// Ends loading. `None` if what was loaded ahead is not what is stored, because the database went
+    /// backwards in between: then it must be loaded whole.
     fn read(reading: Self::Reading) -> Option<Self::Rows>;
 
     /// Makes the state of what was loaded.

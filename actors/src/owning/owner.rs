@@ -5,9 +5,9 @@
 //! decided for them, to ask again.
 //!
 //! When a portion is stored, the next one may be sent before the callers of the last are answered, or after
-//! them. In the second case the owner *gathers*: the next portion takes along what arrives meanwhile. With few
-//! callers that is better, since those just answered may ask again at once, and one commit for all is sooner
-//! back than two in turn. With many callers it would only keep the store waiting.
+//! them. In the second case the owner *gathers*: the next portion takes along what arrives meanwhile. With
+//! few callers that is better, since those just answered may ask again at once, and one commit for all is
+//! sooner back than two in turn. With many callers it would only keep the store waiting.
 
 pub mod actor;
 pub mod driver;
@@ -196,8 +196,8 @@ impl<K: Kind> Owner<K> {
         self.last_asked = now.moment;
         let outcome = match K::judge(&self.state, now.timestamp, &ask) {
             Verdict::Known(outcome) => outcome,
-            // Nothing was decided for this one, and what a refusal rests on cannot be confirmed now: to say so
-            // is better than to keep the caller waiting.
+            // Nothing was decided for this one, and what a refusal rests on cannot be confirmed now: to say
+            // so is better than to keep the caller waiting.
             Verdict::Refused(_) | Verdict::Enter(_) if self.delayed => {
                 effects.push(Effect::Answer(reply, Err(Setback::StoreUnavailable)));
                 return;
@@ -223,9 +223,9 @@ impl<K: Kind> Owner<K> {
         outcome
     }
 
-    /// Hands over what is undelivered, if nothing is out and it does not gather. So batches grow with load, and
-    /// an idle owner's entry does not wait. All of it was decided under a lease; the fence says whether it may
-    /// still be stored.
+    /// Hands over what is undelivered, if nothing is out and it does not gather. So batches grow with load,
+    /// and an idle owner's entry does not wait. All of it was decided under a lease; the fence says whether
+    /// it may still be stored.
     fn submit(&mut self, effects: &mut Vec<Effect<K>>) {
         self.gathering = self.gathering && self.may_grow();
         if self.out.is_some() || self.gathering || self.stage == OwnerStage::Stopped {

@@ -1,5 +1,5 @@
-//! Two kinds as one, so that one engine serves both. As a pair is a kind again, three kinds are a pair of a kind
-//! and a pair.
+//! Two kinds as one, so that one engine serves both. As a pair is a kind again, three kinds are a pair of a
+//! kind and a pair.
 //!
 //! Their rows share shards, epochs, lanes and links. A statement holds rows of one of them.
 

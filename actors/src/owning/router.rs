@@ -1,12 +1,12 @@
-//! The router: id → shard → owner, here or at a peer. It sends a request, and sends it again where nothing was
-//! decided or the outcome is unknown, until there is an answer or no time is left.
+//! The router: id → shard → owner, here or at a peer. It sends a request, and sends it again where
+//! nothing was decided or the outcome is unknown, until there is an answer or no time is left.
 //!
 //! While a shard moves, its requests wait here: each holds a place, and tries again as soon as the shard has
 //! another owner, or after a pause. No node relays: an owner of another epoch answers *moved*, and the router
 //! goes on itself.
 //!
-//! An attempt that may have been decided makes the request *uncertain*: from then on only what an owner says of
-//! its key settles it.
+//! An attempt that may have been decided makes the request *uncertain*: from then on only what an owner says
+//! of its key settles it.
 
 pub mod attempts;
 pub mod route;
@@ -44,8 +44,8 @@ const OVERDUE: Duration = Duration::from_millis(250);
 
 /// The way to owners on other nodes.
 pub trait Remote<K: Kind>: Send + Sync + 'static {
-    /// Forwards a request to an owner on this peer, which owns the shard in this epoch. The request is answered
-    /// in any case. Must not wait.
+    /// Forwards a request to an owner on this peer, which owns the shard in this epoch. The request is
+    /// answered in any case. Must not wait.
     fn forward(&self, to: Incarnation, epoch: Epoch, id: K::Id, request: Request<K>);
 }
 
@@ -99,8 +99,8 @@ impl<K: Kind> Router<K> {
         self.waiting.taken()
     }
 
-    /// Brings a request to its owner and returns the answer, by `deadline`. `expires` is the same time for the
-    /// owner. A request that is not repeatable is not sent again if it may have been decided.
+    /// Brings a request to its owner and returns the answer, by `deadline`. `expires` is the same time for
+    /// the owner. A request that is not repeatable is not sent again if it may have been decided.
     ///
     /// Cancel safety: a dropped future may leave the request decided.
     ///
@@ -190,8 +190,8 @@ impl<K: Kind> Router<K> {
         }
     }
 
-    /// Waits before the next attempt, until the shard has another owner or for `pause`; an error if there is no
-    /// time for another attempt, or no place to wait.
+    /// Waits before the next attempt, until the shard has another owner or for `pause`; an error if there is
+    /// no time for another attempt, or no place to wait.
     async fn pause(
         &self,
         attempts: &Attempts,

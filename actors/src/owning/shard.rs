@@ -86,7 +86,8 @@ pub enum ShardCommand<K: Kind> {
     Drain(oneshot::Sender<()>),
 }
 
-// With clusters every type of message says whether it travels. This one does not: owners are asked through links.
+// With clusters every type of message says whether it travels. This one does not: owners are asked through
+// links.
 impl<K: Kind> ractor::Message for ShardCommand<K> {}
 
 impl<K: Kind> ShardCommand<K> {
@@ -170,7 +171,8 @@ impl<K: Kind> Actor for ShardActor<K> {
         if let SupervisionEvent::ActorFailed(cell, error) = event
             && let Some(id) = state.port.forget_actor(cell.get_id())
         {
-            tracing::error!(%id, shard = %state.port.id, %error, "an owner panicked; it is loaded anew under the next epoch");
+            let shard = state.port.id;
+            tracing::error!(%id, %shard, %error, "owner panicked; it is reloaded under the next epoch");
             handles().owner_panics.increment(1);
             state.port.context.owners.board.withdraw(id);
             let panicked = ShardCommand::OwnerPanicked(id);

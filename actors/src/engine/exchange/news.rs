@@ -1,4 +1,4 @@
-//! News: what one node tells another besides requests, answers and heartbeats.
+//! News: messages between nodes besides requests, answers and heartbeats.
 
 use prost::Message;
 
@@ -6,7 +6,7 @@ use crate::ids::{Epoch, Fence, Incarnation, ShardId};
 use crate::link::frame::Unreadable;
 use crate::owning::kind::Kind;
 
-/// Most ids that a node is asked to load ahead; the rest is loaded when it is asked for.
+/// Maximum number of ids that a node is told to load ahead. The rest is loaded on demand.
 pub(crate) const IDS_MAX: usize = 4_096;
 
 /// News for a peer.
@@ -14,34 +14,34 @@ pub(crate) const IDS_MAX: usize = 4_096;
 pub(crate) enum News<K: Kind> {
     /// The shard is owned under this fence now.
     Owned {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
         /// Its owner and epoch.
         to: Fence,
     },
-    /// The shard will be handed to the peer: load these ahead.
+    /// The shard will be handed to the peer, which should load these ahead.
     LoadAhead {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
-        /// What is loaded where the shard is now.
+        /// The ids loaded on the shard's present node.
         ids: Vec<K::Id>,
     },
-    /// What was to be loaded ahead of the shard is loaded.
+    /// Everything to be loaded ahead of the shard is loaded.
     LoadedAhead {
-        /// Which shard.
+        /// The shard.
         shard: ShardId,
     },
-    /// Nothing below this version counts any more.
+    /// Notices based on a version below this one are no longer valid.
     Widened {
-        /// Of what.
+        /// The id to which this applies.
         id: K::Id,
-        /// The version since.
+        /// The new version.
         version: u64,
     },
 }
 
 impl<K: Kind> News<K> {
-    /// Writes them for a peer.
+    /// Encodes the news for a peer.
     pub(crate) fn write(&self) -> Vec<u8> {
         let number = |shard: &ShardId| u32::from(shard.get());
         let kind = match self {
@@ -63,7 +63,7 @@ impl<K: Kind> News<K> {
         WireNews { kind: Some(kind) }.encode_to_vec()
     }
 
-    /// Reads what a peer wrote.
+    /// Decodes the news of a peer.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
         let kind = WireNews::decode(bytes)?.kind.ok_or(Unreadable::Wrong("news"))?;
         Ok(match kind {

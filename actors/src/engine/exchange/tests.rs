@@ -1,4 +1,4 @@
-//! What peers are answered: by shards over an empty database, and by a board. Coupons are the sample kind.
+//! Tests of answers to peers, by shards over an empty database and by a board. Coupons are the sample kind.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Peers for RecordedPeers {
     fn publish(&self, _shard: ShardId, _fence: Fence) {}
 }
 
-/// A node that lives as incarnation 1, with the peer 2.
+/// A node with incarnation 1 and the peer 2.
 struct Node {
     exchange: Exchange,
     lease: Lease,
@@ -65,7 +65,7 @@ struct Node {
     /// The node's queue.
     places: Admission,
     store: Arc<SqliteStore>,
-    /// What the shards here report as loaded ahead, with the peer that is told.
+    /// The shards reported as loaded ahead, with the peer that is notified.
     loaded_ahead: mpsc::UnboundedReceiver<(Incarnation, ShardId)>,
     _folder: tempfile::TempDir,
 }
@@ -128,8 +128,8 @@ impl Node {
         }
     }
 
-    /// Lets a peer request a coupon that does not exist, in this epoch. Only a node that serves its shard can
-    /// answer so.
+    /// Sends a peer's request for a coupon that does not exist, in this epoch. Only a node that serves the
+    /// coupon's shard can answer that.
     async fn request(&self, epoch: u64) -> Answer {
         self.request_until(epoch, moment() + LIMIT).await
     }
@@ -226,7 +226,7 @@ async fn a_shard_reports_when_it_is_loaded_ahead_and_notes_the_peer_that_loaded_
     assert!(node.hear(&News::LoadAhead { shard, ids }));
     let reported = tokio::time::timeout(LIMIT, node.loaded_ahead.recv()).await;
     assert_eq!(reported.unwrap(), Some((incarnation(2), shard)));
-    // Now the shard is this node's, and about to be handed to 2. Its owner is made of what was loaded ahead.
+    // Now this node has the shard and is about to hand it to 2. Its owner is made of what was loaded ahead.
     node.hear_of_a_hand_off(3, 1);
     let local = node.exchange.shard(shard);
     let has_an_owner = async {

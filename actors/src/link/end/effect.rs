@@ -1,4 +1,4 @@
-//! What a link is to be, what it wants done, and why it ends.
+//! The terms of a link, its effects, and the reasons for its end.
 
 use std::time::Duration;
 
@@ -8,39 +8,39 @@ use crate::link::hello::{Hello, Mismatch};
 use crate::link::payload::{Outgoing, Payload, Undelivered};
 use crate::time::Moment;
 
-/// Which end of the link this is.
+/// The role of this end of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It dialled, and gave the link this generation, higher than all before.
+    /// This end dialled, and gave the link this generation, which is higher than all before.
     Dialler {
         /// The link's generation.
         generation: u64,
     },
-    /// It was dialled, and takes the dialler's generation if it is higher than this.
+    /// This end was dialled, and accepts the dialler's generation if it is higher than this.
     Acceptor {
         /// The highest generation that the same peer had before.
         above: u64,
     },
 }
 
-/// What a link is to be.
+/// The terms of a link.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// Which end this is.
+    /// The role of this end.
     pub role: Role,
-    /// What this node says of itself.
+    /// This node's hello.
     pub hello: Hello,
-    /// Who is at the other end, as its session has it.
+    /// The peer's incarnation, from the session.
     pub peer: Incarnation,
     /// Time between heartbeats.
     pub heartbeat: Duration,
-    /// A heartbeat unanswered for so long means that the peer is gone, or cannot hear, or cannot speak.
+    /// Time after which an unanswered heartbeat means that the peer is gone, cannot receive or cannot send.
     pub silent_after: Duration,
-    /// Most requests of one flow on their way.
+    /// Maximum number of requests of one flow in flight.
     pub flow_places: usize,
 }
 
-/// Why a link ends.
+/// Reasons for which a link ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// This node refused the peer's hello.
@@ -52,60 +52,60 @@ pub enum Reason {
     /// Frames are missing.
     #[error("frame {got} came where {expected} was due")]
     Missing {
-        /// The number that was due.
+        /// The expected number.
         expected: u64,
-        /// The one that came.
+        /// The received number.
         got: u64,
     },
     /// The peer does not answer heartbeats.
     #[error("the peer is silent")]
     Silent,
-    /// The peer says what is not agreed upon.
+    /// The peer sent something that the protocol does not allow.
     #[error("the peer broke the protocol: {0}")]
     Protocol(&'static str),
-    /// The session under it is gone.
+    /// The session under the link ended.
     #[error("the session ended")]
     Lost,
 }
 
-/// What is to be done.
+/// Effects that the shell carries out.
 #[derive(Debug)]
 pub enum Effect<P: Payload> {
-    /// Send this frame.
+    /// Sends this frame.
     Send {
         /// The frame.
         bytes: Vec<u8>,
-        /// How many requests are in it.
+        /// The number of requests in it.
         requests: usize,
     },
-    /// Both ends accepted the other's hello: requests may come.
+    /// Reports that both ends accepted the other's hello: requests may come.
     Up,
-    /// Give [`super::LinkEnd::beat`] the content of the heartbeat that is due.
+    /// Calls [`super::LinkEnd::beat`] with the content of the heartbeat that is due.
     BeatDue,
-    /// Handle a request of the peer. It expires at that moment.
+    /// Handles a request of the peer. It expires at that moment.
     Handle(RemoteRequest<P>, Moment),
-    /// Answer a caller on this node.
+    /// Answers a caller on this node.
     Reply(P::Reply, Result<P::Answer, Undelivered>),
-    /// A request of this node was not sent because all places of its flow are taken.
+    /// Reports that a request of this node was not sent because all places of its flow are taken.
     Full(Outgoing<P>),
-    /// The peer waits for [`super::LinkEnd::answer_heartbeat`].
+    /// Reports that the peer waits for [`super::LinkEnd::answer_heartbeat`].
     HeartbeatReceived(Numbered),
-    /// The peer answered a heartbeat that was begun at that moment.
+    /// Reports that the peer answered a heartbeat that was begun at that moment.
     HeartbeatAnswered {
-        /// Before it was sent.
+        /// A moment before the heartbeat was sent.
         sent_at: Moment,
-        /// What came with the answer.
+        /// The content of the answer.
         content: Vec<u8>,
     },
-    /// The peer has news; [`super::LinkEnd::acknowledge`] acknowledges them.
+    /// Reports news of the peer, which [`super::LinkEnd::acknowledge`] acknowledges.
     News(Numbered),
-    /// The peer acknowledged the news of this number.
+    /// Reports that the peer acknowledged the news of this number.
     Acknowledged(u64),
-    /// A frame was dropped, for this reason.
+    /// Reports that a frame was dropped, for this reason.
     Dropped(&'static str),
-    /// The link is over, and all its requests are answered.
+    /// Reports that the link ended and all its requests are answered.
     Reset(Reason),
 }
 
-/// Everything to be done, in order.
+/// All effects, in order.
 pub type Effects<P> = Vec<Effect<P>>;

@@ -83,7 +83,7 @@ fn settle(now: Moment, one: &mut LinkEnd, other: &mut LinkEnd) -> (Effects, Effe
     }
 }
 
-/// Does what a shell does with heartbeats, and returns the frames that leave.
+/// Handles heartbeats as a shell does, and returns the frames that leave.
 fn drain(now: Moment, link: &mut LinkEnd, effects: &mut Effects) -> Vec<Frame> {
     for effect in effects
         .extract_if(.., |effect| {
@@ -120,7 +120,7 @@ fn request(flow: u64, number: u64, expires: Moment) -> (Outgoing, Receiver<Sampl
     (request, receiver)
 }
 
-/// Returns a place that is of no queue in particular.
+/// Returns a place of no particular queue.
 fn place() -> Permit {
     Admission::new(1).admit().unwrap()
 }
@@ -401,7 +401,7 @@ fn an_expired_request_is_not_sent() {
     assert_eq!((dialler.in_flight(), dialler.window.flows()), (0, 0));
 }
 
-/// The handler refuses a request whose time is over when it arrives.
+/// The handler refuses a request that has expired when it arrives.
 #[test]
 fn a_request_has_no_more_time_at_the_peer_than_it_had_here() {
     for (nanos, micros) in [(10, 0), (999, 0), (1_999, 1)] {

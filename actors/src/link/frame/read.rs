@@ -1,4 +1,4 @@
-//! Bytes to values, every one of them checked: a peer is trusted as little as a client.
+//! Conversion of bytes to values, all of which are checked: a peer is trusted as little as a client.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use crate::ids::{Incarnation, NodeId};
 use crate::link::hello::{Hello, VERSIONS};
 use crate::link::payload::Payload;
 
-/// Why bytes are no frame.
+/// Reasons why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// It has more than [`FRAME_BYTES_MAX`].
+    /// The frame has more than [`FRAME_BYTES_MAX`] bytes.
     #[error("a frame of {0} bytes is too long")]
     TooLong(usize),
-    /// It has more items than [`ITEMS_MAX`], or one that is too long.
+    /// The frame has more than [`ITEMS_MAX`] items, or an item that is too long.
     #[error("a frame of {0} items has too many, or one too long")]
     TooMany(usize),
-    /// It is not protocol buffers of that shape.
+    /// The bytes are not protocol buffers of the expected shape.
     #[error("a frame is malformed: {0}")]
     Malformed(String),
-    /// It is of a version that this release does not speak.
+    /// The frame has a version that this release does not speak.
     #[error("a frame is of version {0}, which this release does not speak")]
     Version(u32),
-    /// A field holds a value that it must not hold.
+    /// A field holds an invalid value.
     #[error("a frame has a wrong {0}")]
     Wrong(&'static str),
-    /// What it carries is not what it should be.
+    /// The payload of an item cannot be read.
     #[error("a frame carries an unreadable message: {0}")]
     Payload(String),
 }
@@ -45,7 +45,7 @@ impl From<prost::DecodeError> for Unreadable {
     }
 }
 
-/// What must be there, by the name of where it should be.
+/// Returns a required value, or an error with the name of its field.
 trait Must<T> {
     fn must(self, name: &'static str) -> Result<T>;
 }
@@ -66,7 +66,8 @@ pub(super) fn frame<P: Payload>(bytes: Vec<u8>) -> Result<Frame<P>> {
     if bytes.len() > FRAME_BYTES_MAX {
         return Err(Unreadable::TooLong(bytes.len()));
     }
-    // Items are slices of the frame's own bytes: 32 bytes of memory each, and the shortest takes two.
+    // Items are slices of the frame's own bytes. Each takes 32 bytes of memory, and the shortest takes two in
+    // the frame.
     let envelope = wire::Envelope::decode(Bytes::from(bytes))?;
     if envelope.version != VERSION_OF_HELLO && !VERSIONS.contains(&envelope.version) {
         return Err(Unreadable::Version(envelope.version));

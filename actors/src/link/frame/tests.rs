@@ -1,4 +1,4 @@
-//! Frames that are written are read back; no other bytes do harm.
+//! Tests that written frames are read back, and that no other bytes do harm.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -105,7 +105,7 @@ proptest! {
             }
         }
         if let Ok(read) = Frame::read(bytes) {
-            // Whatever is read can be written, and reads the same again: no frame is half understood.
+            // Every frame that is read can be written, and reads the same again: no frame is half understood.
             prop_assert_eq!(Frame::read(write(&read)), Ok(read));
         }
     }
@@ -122,7 +122,7 @@ fn header() -> Header {
     }
 }
 
-/// Returns the bytes of a frame with `count` times this item.
+/// Returns the bytes of a frame that has this item `count` times.
 fn with_item(count: usize, item: &[u8]) -> Vec<u8> {
     let mut bytes = Writer::new(header()).finish();
     for _ in 0..count {
@@ -259,7 +259,8 @@ fn versions_that_this_release_does_not_speak_are_refused() {
     }
 }
 
-/// The bytes of a request and its answer: another release that speaks version 2 must read and write the same.
+/// The bytes of a request and its answer: every other release that speaks version 2 must read and write the
+/// same.
 #[test]
 fn version_2_is_pinned() {
     let request = RemoteRequest {

@@ -1,13 +1,13 @@
-//! The shape of frames on the wire, as protocol buffers: field tags stay what they are for ever, so that two
-//! releases understand each other.
+//! The shape of frames on the wire, as protocol buffers. Field tags never change, so that two releases
+//! understand each other.
 //!
-//! Nothing here is checked; [`super::read`] turns it into values that are, and [`super::write`] makes it of
-//! such values.
+//! Nothing here is checked. [`super::read`] turns it into checked values, and [`super::write`] makes it of
+//! them.
 
 use prost::bytes::Bytes;
 
-/// What is around the items of a frame. Items are fields of their own, so that they can be counted before one
-/// is looked at.
+/// The envelope of a frame's items. Items are separate fields, so that they can be counted before any is
+/// decoded.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Envelope {
     #[prost(uint32, tag = "1")]
@@ -75,7 +75,7 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// Something opaque to the link, by a number of its sender's.
+/// Content that the link does not interpret, under a number of the sender.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Content {
     #[prost(uint64, tag = "1")]

@@ -1,4 +1,4 @@
-//! Values to bytes.
+//! Conversion of values to bytes.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ pub struct Writer {
     items: usize,
 }
 
-/// An item as it goes into a frame, with its length known.
+/// An encoded item and its length.
 #[derive(Debug)]
 pub struct Written(wire::Item);
 
 impl Written {
-    /// Writes the item; `None` if it is longer than any frame carries.
+    /// Encodes the item; `None` if it is too long for any frame.
     pub fn new<P: Payload>(item: Item<P>) -> Option<Self> {
         let item = wire::Item {
             kind: Some(kind(item)),
@@ -56,12 +56,12 @@ impl Writer {
         }
     }
 
-    /// Returns true if it is to be sent before anything else goes in.
+    /// Returns true if the frame must be sent before another item is added.
     pub fn is_full(&self) -> bool {
         self.bytes.len() >= FRAME_BYTES_TARGET || self.items >= ITEMS_MAX
     }
 
-    /// Adds an item. Not to a full frame.
+    /// Adds an item to a frame that is not full.
     pub fn add(&mut self, Written(item): &Written) {
         debug_assert!(!self.is_full());
         let length = item.encoded_len();
@@ -118,7 +118,7 @@ fn numbered(message: Numbered) -> wire::Content {
     }
 }
 
-/// Rounds down: a request never has more time there than here.
+/// Rounds down, so that a request never has more time at the peer than here.
 fn micros(remaining: Duration) -> u64 {
     u64::try_from(remaining.min(REMAINING_MAX).as_micros()).unwrap_or(u64::MAX)
 }

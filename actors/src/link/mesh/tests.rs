@@ -128,12 +128,12 @@ fn only_a_refused_connection_of_an_unlinked_peer_counts_and_not_for_long() {
 fn who_is_not_named_any_more_is_forgotten_after_a_while() {
     let mut mesh = mesh();
     let early = Incarnation::new(9).unwrap();
-    // It linked before its row was read.
+    // The peer linked before its row was read.
     mesh.up(at(0), early);
     assert!(mesh.tick(at(9_000)).is_empty());
     assert_eq!(mesh.tick(at(10_000)), [Step::Forget(early)]);
     assert!(mesh.view().linked.is_empty());
-    // While the rows cannot be read, nothing is known of anybody: whoever was named last still is.
+    // While the rows cannot be read, nothing new is known: the peers that were named last still are.
     let z = peer("z", 2);
     mesh.know(at(10_000), vec![z.clone()]);
     mesh.up(at(10_000), z.incarnation);

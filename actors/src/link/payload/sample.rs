@@ -5,14 +5,14 @@ use tokio::sync::oneshot;
 use crate::link::frame::Unreadable;
 use crate::link::payload::{Payload, Undelivered};
 
-/// Requests and answers of no meaning.
+/// A payload whose requests and answers have no meaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Sample;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SampleAsk {
-    /// Tells requests apart.
+    /// Distinguishes requests.
     pub(crate) number: u64,
     /// Makes a request as long as a test needs.
     pub(crate) text: String,
@@ -65,7 +65,7 @@ impl Payload for Sample {
     }
 
     fn reply(reply: Self::Reply, answer: SampleAnswer) {
-        // A caller that is gone needs no answer.
+        // A caller that has gone needs no answer.
         let _ = reply.send(answer);
     }
 }

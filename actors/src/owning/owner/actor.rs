@@ -26,8 +26,8 @@ use crate::time::{self, Moment, Now};
 /// its work, which is what callers wait for.
 pub const OWNER_PLACES: usize = 65_536;
 
-/// A portion with so many entries waits for no more. What a commit costs by itself, some 0.5 ms, is by then no
-/// more for each entry than its own row costs a server.
+/// A portion with so many entries waits for no more. What a commit costs by itself, some 0.5 ms, is by then
+/// no more for each entry than its own row costs a server.
 const GATHER_BELOW: usize = 16;
 
 /// An owner as others hold it.

@@ -21,10 +21,10 @@ use crate::time::{Moment, Now};
 /// that what was stored is not answered late.
 const DECIDED_AT_ONCE: usize = 128;
 
-/// How often other tasks have their turn while an owner gathers. A turn is what is ready on its thread, at most
-/// 61 ticks of the runtime, and mostly includes a look at the sockets; an idle node is through with all of them
-/// within microseconds. Two are too few for callers just answered to ask again. More than four help little, and
-/// take longer on a busy node.
+/// How often other tasks have their turn while an owner gathers. A turn is what is ready on its thread, at
+/// most 61 ticks of the runtime, and mostly includes a look at the sockets; an idle node is through with all
+/// of them within microseconds. Two are too few for callers just answered to ask again. More than four help
+/// little, and take longer on a busy node.
 const TURNS: usize = 4;
 
 /// The queue before an owner: requests in order of arrival, bounded in number.
@@ -52,9 +52,9 @@ impl<K: Kind> OwnerQueue<K> {
         }
     }
 
-    /// Enters a request, or gives it back with the reason; then it was not decided and will not be. `wake` sends
-    /// [`OwnerMail::Requests`] to the owner and returns false if its mailbox is closed. A request that entered
-    /// just before the owner's end is told so.
+    /// Enters a request, or gives it back with the reason; then it was not decided and will not be. `wake`
+    /// sends [`OwnerMail::Requests`] to the owner and returns false if its mailbox is closed. A request that
+    /// entered just before the owner's end is told so.
     ///
     /// # Errors
     ///
@@ -244,8 +244,8 @@ impl<K: Kind> OwnerDriver<K> {
         self.effects = effects;
     }
 
-    /// Admits nothing more, lets what is in the mailbox be answered, and ends. Only then may the shard load the
-    /// same id again.
+    /// Admits nothing more, lets what is in the mailbox be answered, and ends. Only then may the shard load
+    /// the same id again.
     fn stop(&self, unsettled: bool, port: &mut impl OwnerPort<K>) {
         self.queue.admission.close();
         port.close_mailbox();

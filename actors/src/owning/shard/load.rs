@@ -34,8 +34,8 @@ pub struct OwnerParts<K: Kind> {
     pub place: Permit,
 }
 
-/// Rows that were read under no fence. Rows are only added and never changed, so they are the beginning of what
-/// is stored, and only the rest is missing.
+/// Rows that were read under no fence. Rows are only added and never changed, so they are the beginning of
+/// what is stored, and only the rest is missing.
 #[derive(Debug)]
 pub struct AheadRows<K: Kind> {
     /// The rows.
@@ -56,8 +56,8 @@ impl<K: Kind> LoadResult<K> {
     }
 }
 
-/// Loads an owner's state once one of `loads` is free: whole, or what is missing to the rows loaded ahead. Only
-/// after the fence is committed.
+/// Loads an owner's state once one of `loads` is free: whole, or what is missing to the rows loaded ahead.
+/// Only after the fence is committed.
 pub(super) async fn load<K: Kind>(
     store: Arc<dyn Store<K>>,
     loads: &Semaphore,

@@ -41,8 +41,8 @@ fn answer_to(number: u64) -> u64 {
 }
 
 proptest! {
-    /// Every request has exactly one answer in the end, and one that says *not sent* means that the peer never
-    /// received it.
+    /// Every request has exactly one answer in the end, and one that says *not sent* means that the peer
+    /// never received it.
     #[test]
     fn every_request_has_one_answer(moves in moves()) {
         let (mut dialler, mut acceptor) = linked();
