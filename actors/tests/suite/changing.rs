@@ -1,4 +1,4 @@
-//! Making coupons and changing them.
+//! Creating and changing coupons.
 
 use actors::coupon::entry::CouponRun;
 use actors::coupon::offer::{Coupon, Discount, Offer, Status};
@@ -88,7 +88,7 @@ pub async fn the_same_key_gives_the_first_coupon_even_after_a_change(database: &
         ),
         (owned.id(), "changed", 2)
     );
-    // What the coupon has become is another body than what the key came with.
+    // The coupon's present state differs from the body that came with the key.
     let present = NewCoupon {
         offer: view.coupon.offer,
         ..request.clone()
@@ -114,7 +114,7 @@ pub async fn keys_that_look_alike_make_different_coupons(database: &impl Databas
     }
 }
 
-pub async fn many_at_once_with_one_key_make_one_coupon(database: &impl Database) {
+pub async fn concurrent_requests_with_one_key_make_one_coupon(database: &impl Database) {
     let store = database.store();
     let request = new("race", offer(Some(1), 1));
     let answers = join_all((0..16).map(|_| store.create_coupon(&request))).await;
@@ -157,7 +157,7 @@ pub async fn a_change_is_stored_whole(database: &impl Database) {
         store.coupon(owned.id()).await.unwrap().unwrap().coupon,
         sent.coupon
     );
-    // The same again finds another version, changes nothing, and is still found stored.
+    // The same change again finds another version, changes nothing, and is still found stored.
     assert_eq!(store.write(&change).await.unwrap(), 0);
     assert_eq!(found(&*store, &change).await, (true, FoundRows::Stored));
 }
@@ -205,7 +205,7 @@ pub async fn a_quantity_below_what_is_stored_or_decided_is_not_stored(database: 
     assert_eq!(
         store.write(&to(Some(5), 5)).await.unwrap(),
         1,
-        "just what there is"
+        "exactly what is stored"
     );
     assert_eq!(
         store.write(&batch([owned.strangers(6..=6)])).await.unwrap(),
@@ -214,7 +214,7 @@ pub async fn a_quantity_below_what_is_stored_or_decided_is_not_stored(database: 
     );
 }
 
-pub async fn lifting_the_quantity_is_stored_and_lets_more_through(database: &impl Database) {
+pub async fn raising_the_quantity_is_stored_and_allows_more_issuances(database: &impl Database) {
     let store = database.store();
     let owned = Owned::make(&*store, Some(1), 1).await;
     assert_eq!(store.write(&batch([owned.strangers(1..=2)])).await.unwrap(), 0);

@@ -72,14 +72,14 @@ pub async fn of_two_claimants_one_wins_each_shard(database: &impl Database) {
             assert_eq!(
                 row.owner == Some(*claimant),
                 owned,
-                "what a claimant is told of {} is true",
+                "the claimant was told the stored row of {}",
                 row.id
             );
         }
     }
 }
 
-pub async fn claims_answer_in_their_order_each_for_itself(database: &impl Database) {
+pub async fn claims_are_answered_in_order_and_independently(database: &impl Database) {
     let store = database.store();
     let stale = shard_row(&*store, shard(3)).await;
     let taken = claim(&*store, shard(3)).await;
@@ -104,16 +104,16 @@ pub async fn claims_answer_in_their_order_each_for_itself(database: &impl Databa
         epoch: taken.epoch,
         owner: Some(taken.owner),
     };
-    let nobodys = ShardRow {
+    let unowned = ShardRow {
         id: shard(9),
         epoch: Epoch::new(0),
         owner: None,
     };
-    assert_eq!(rows, [mine(200), theirs, nobodys, mine(1)]);
+    assert_eq!(rows, [mine(200), theirs, unowned, mine(1)]);
     assert_eq!(store.claim(&[]).await.unwrap(), []);
 }
 
-pub async fn only_the_fence_gives_a_shard_up(database: &impl Database) {
+pub async fn only_the_fence_releases_a_shard(database: &impl Database) {
     let store = database.store();
     let (one, other) = (claim(&*store, shard(1)).await, claim(&*store, shard(2)).await);
     let wrong = Fence {
@@ -172,12 +172,12 @@ pub async fn only_the_fence_hands_a_shard_off(database: &impl Database) {
     assert_eq!(
         store.hand_off(&asked).await.unwrap(),
         rows,
-        "asked again it finds its own success, and gives nothing twice"
+        "a retry finds its own success, and hands nothing off twice"
     );
     assert_eq!(store.hand_off(&[]).await.unwrap(), []);
 }
 
-pub async fn a_row_says_whom_its_node_is_linked_to(database: &impl Database) {
+pub async fn a_row_names_the_linked_peers_of_its_node(database: &impl Database) {
     let store = database.store();
     let most: Vec<Incarnation> = (0..PEERS_MAX).map(|_| Incarnation::random()).collect();
     let first = NodeRow {
@@ -213,15 +213,18 @@ pub async fn a_node_joins_in_place_of_the_incarnation_it_saw(database: &impl Dat
         node("a"),
     );
     assert!(store.join(&first, None).await.unwrap());
-    assert!(!store.join(&second, None).await.unwrap(), "there is one already");
+    assert!(
+        !store.join(&second, None).await.unwrap(),
+        "there is a row already"
+    );
     assert!(
         !store.join(&second, Some(third.incarnation)).await.unwrap(),
-        "it is another"
+        "the row has another incarnation"
     );
     assert!(store.join(&second, Some(first.incarnation)).await.unwrap());
     assert!(
         !store.join(&third, Some(first.incarnation)).await.unwrap(),
-        "somebody was there first"
+        "another node was first"
     );
     let neighbour = node("A");
     assert!(store.join(&neighbour, None).await.unwrap(), "case counts");
@@ -268,7 +271,7 @@ pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Data
             .await
             .unwrap(),
         None,
-        "the ended never return"
+        "an ended node never returns"
     );
     let second = node("a");
     store.join(&second, Some(first.incarnation)).await.unwrap();
@@ -289,7 +292,7 @@ pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Data
     );
 }
 
-pub async fn the_dead_are_ended_by_the_living_and_only_while_they_stand_still(database: &impl Database) {
+pub async fn only_a_live_node_ends_another_and_only_if_that_has_not_beaten(database: &impl Database) {
     let store = database.store();
     let (living, dead) = (node("living"), node("dead"));
     for row in [&living, &dead] {
@@ -312,7 +315,7 @@ pub async fn the_dead_are_ended_by_the_living_and_only_while_they_stand_still(da
     };
     assert!(
         !store.end(Incarnation::random(), &seen).await.unwrap(),
-        "nobody who does not live ends another"
+        "only a live node may end another"
     );
     assert!(store.end(living.incarnation, &seen).await.unwrap());
     assert!(!store.end(living.incarnation, &seen).await.unwrap(), "once");
@@ -328,6 +331,6 @@ pub async fn the_dead_are_ended_by_the_living_and_only_while_they_stand_still(da
             .end(dead.incarnation, &NodeRow { beat: 0, ..living })
             .await
             .unwrap(),
-        "the dead end nobody"
+        "an ended node ends no other"
     );
 }

@@ -1,8 +1,8 @@
 //! The contract of a store, in code: every database runs the same tests.
 //!
-//! To add a database, implement [`Database`](crate::support::Database) for it and name it under `contract!`. To
-//! add a kind, implement [`Subject`](crate::subject::Subject) for something of it and name it with each database
-//! under `kind_contract!`.
+//! To add a database, implement [`Database`](crate::support::Database) for it and name it under `contract!`.
+//! To add a kind, implement [`Subject`](crate::subject::Subject) for something of it and name it with each
+//! database under `kind_contract!`.
 
 /// Makes a test of each function of the contract that holds for every kind.
 macro_rules! kind_contract {
@@ -14,10 +14,10 @@ macro_rules! kind_contract {
             the_same_batch_again_clashes_and_is_found_stored
             other_rows_in_the_place_clash_and_nothing_of_the_batch_is_stored
             one_field_that_differs_is_different
-            guards_of_one_do_not_hold_up_the_others
+            a_refusing_guard_does_not_hold_up_other_portions
             a_batch_of_many_is_stored
-            what_was_loaded_ahead_is_completed
-            loading_stops_at_what_the_owner_cannot_take
+            rows_loaded_ahead_are_completed
+            loading_stops_at_rows_that_the_owner_refuses
             a_batch_before_a_hand_off_is_stored_and_one_after_it_is_not
             opening_again_finds_everything
         });
@@ -42,12 +42,12 @@ macro_rules! contract {
             a_coupon_comes_back_as_it_was_made
             the_same_key_gives_the_first_coupon_even_after_a_change
             keys_that_look_alike_make_different_coupons
-            many_at_once_with_one_key_make_one_coupon
+            concurrent_requests_with_one_key_make_one_coupon
             a_change_is_stored_whole
             a_change_needs_the_version_before_it
             a_fenced_change_is_not_stored
             a_quantity_below_what_is_stored_or_decided_is_not_stored
-            lifting_the_quantity_is_stored_and_lets_more_through
+            raising_the_quantity_is_stored_and_allows_more_issuances
             opening_again_finds_the_coupon
         });
         contract!($database: listing {
@@ -60,13 +60,13 @@ macro_rules! contract {
         contract!($database: cluster {
             checking_again_changes_nothing
             of_two_claimants_one_wins_each_shard
-            claims_answer_in_their_order_each_for_itself
-            only_the_fence_gives_a_shard_up
+            claims_are_answered_in_order_and_independently
+            only_the_fence_releases_a_shard
             only_the_fence_hands_a_shard_off
-            a_row_says_whom_its_node_is_linked_to
+            a_row_names_the_linked_peers_of_its_node
             a_node_joins_in_place_of_the_incarnation_it_saw
             beats_count_until_the_row_is_replaced_or_ended
-            the_dead_are_ended_by_the_living_and_only_while_they_stand_still
+            only_a_live_node_ends_another_and_only_if_that_has_not_beaten
         });
 
         #[test]

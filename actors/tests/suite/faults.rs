@@ -1,4 +1,4 @@
-//! Connections cut, servers killed, demoted, full or gone back in time.
+//! Faults: connections that are cut; servers that are killed, demoted, full or went back in time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use testkit::database_proxy::{DatabaseMode, DatabaseProxy, Rule};
 use testkit::poll::eventually;
 use testkit::servers::{Kind, Server, run};
 
-/// A store that reaches its server through a proxy, and a coupon in it.
+/// Makes a store that reaches its server through a proxy, and a coupon in it.
 async fn through_a_proxy(kind: Kind) -> (DatabaseProxy, OnServer, Owned) {
     let proxy = DatabaseProxy::before(Server::shared(kind).port()).await;
     let database = OnServer::through(kind, Some(proxy.port())).await;
@@ -26,7 +26,7 @@ async fn through_a_proxy(kind: Kind) -> (DatabaseProxy, OnServer, Owned) {
     (proxy, database, owned)
 }
 
-/// Sends a batch as a lane would: until it is stored, or found so.
+/// Sends a batch as a lane would: until it is stored, or found to be stored.
 async fn send(store: &dyn CouponStore, sent: &Batch) {
     eventually("storing", async || match store.write(sent).await {
         Ok(rows) => {
@@ -92,8 +92,7 @@ pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_retur
     let (store, node) = (&*database.store, node());
     assert!(store.join(&node, None).await.unwrap());
     proxy.set(DatabaseMode::Refuse);
-    // The first to be asked on a connection that was up learns of it by its end; all after that by being
-    // refused.
+    // The first statement on an open connection sees the connection's end; all later ones are refused.
     eventually("refusing", async || {
         let results = [
             store
@@ -178,7 +177,7 @@ pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
     );
 }
 
-/// Its lane waits for 5 s in all, and would ask again while this still had its connection.
+/// The lane waits for 5 s in all, and would retry while the first read-back still held its connection.
 pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
     let proxy = DatabaseProxy::with_rule(
         Server::shared(kind).port(),
@@ -205,8 +204,8 @@ pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
     );
 }
 
-/// What is wrong with a server is no coupon's fault: a lane would give up what its coupons have out, as rows
-/// that make no sense.
+/// A fault of the server must not count as one of a coupon: the lane would give up the coupon's portion in
+/// flight, as for invalid rows.
 pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
@@ -216,7 +215,7 @@ pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
         &format!("DROP DATABASE {}", database.name),
     )
     .await;
-    // Connections from before are told so by their first statement, and closed.
+    // Earlier connections learn of it by their first statement, and are closed.
     drop(database.store.write(&sent).await);
     for result in [
         database.store.write(&sent).await.map(drop),
@@ -229,7 +228,7 @@ pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
     }
 }
 
-/// A table in memory is full where one on disk would be on a full disk, with the same error.
+/// A full table in memory has the same error as a table on a full disk.
 pub async fn a_full_table_refuses_and_recovers(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
@@ -253,7 +252,7 @@ pub async fn a_full_table_refuses_and_recovers(kind: Kind) {
     assert_eq!(database.store.write(&sent).await.unwrap(), 2_000);
 }
 
-pub async fn a_beat_that_went_back_shows(kind: Kind) {
+pub async fn a_beat_that_went_back_is_detected(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let node = node();
     database.store.join(&node, None).await.unwrap();
@@ -267,7 +266,7 @@ pub async fn a_beat_that_went_back_shows(kind: Kind) {
             Some(beat)
         );
     }
-    // As after a restore, or a fail-over to a server that had less.
+    // This happens after a restore, or a fail-over to a server with fewer rows.
     run(&mut database.shell().await, "UPDATE nodes SET beat = 2").await;
     assert_eq!(
         database
@@ -279,7 +278,7 @@ pub async fn a_beat_that_went_back_shows(kind: Kind) {
     );
 }
 
-pub async fn a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all(kind: Kind) {
+pub async fn a_caller_that_goes_away_leaves_a_batch_whole_or_absent(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let sent = batch([owned.strangers(1..=1_000)]);
@@ -370,7 +369,7 @@ pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(
             .await
             .map(drop),
         store.check().await,
-        // What a demoted server tells may be old.
+        // The rows of a demoted server may be stale.
         store.coupon(owned.id()).await.map(drop),
         store.read_back(&refused).await.map(drop),
     ];
@@ -417,7 +416,7 @@ pub async fn a_killed_server_keeps_what_was_told_and_is_used_when_it_returns(kin
         killing.await.unwrap();
         assert!(
             matches!(store.write(&unsettled).await, Err(StoreError::NotStored(_))),
-            "nobody is there"
+            "the server is down"
         );
         assert!(store.check().await.is_err());
         tokio::task::spawn_blocking(|| database.server.resume().unwrap())

@@ -9,7 +9,7 @@ use crate::cluster::node;
 use crate::subject::{Rows, Subject, on_different_shards, take_over};
 use crate::support::{Database, batch, found};
 
-/// Loads one whole, or after what is loaded ahead.
+/// Loads a subject whole, or after what is loaded ahead.
 async fn load<S, T>(store: &S, subject: &T, ahead: Option<Rows<S, T>>) -> Rows<S, T>
 where
     S: Store<T::Kind>,
@@ -170,14 +170,14 @@ where
         let other = batch([owned.portion_of(run)]);
         assert_eq!(found(&*store, &other).await.1, FoundRows::Different, "{other:?}");
     }
-    // Part of it is there: not this batch, whose portions are stored whole or not at all.
+    // Only part of the rows is stored, so it is not this batch: portions are stored whole or not at all.
     assert_eq!(
         found(&*store, &batch([owned.at(1..=3)])).await.1,
         FoundRows::Different
     );
 }
 
-pub async fn guards_of_one_do_not_hold_up_the_others<D, T>(database: &D)
+pub async fn a_refusing_guard_does_not_hold_up_other_portions<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
@@ -201,7 +201,8 @@ where
     );
 }
 
-/// Gives all on the shard of the last one its fence: a claim gives all of the shard a new one.
+/// Gives all subjects on the shard of the last one its fence, as a claim changes the fence of the whole
+/// shard.
 fn renew<S, T: Subject<S>>(owned: &mut [T]) {
     let Some(last) = owned.last() else { return };
     let (shard, fence) = (T::Kind::shard(last.id()), last.fence());
@@ -226,7 +227,7 @@ where
     assert_eq!(store.write(&batch(portions)).await.unwrap(), 300);
 }
 
-pub async fn what_was_loaded_ahead_is_completed<D, T>(database: &D)
+pub async fn rows_loaded_ahead_are_completed<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
@@ -240,14 +241,14 @@ where
         assert_eq!(store.write(&sent).await.unwrap(), 1_000);
         ahead = load(&*store, &owned, Some(ahead)).await;
         assert_eq!(T::entries(&ahead), first + 999);
-        // With nothing in between, too.
+        // The same holds with nothing in between.
         ahead = load(&*store, &owned, Some(ahead)).await;
         assert_eq!(T::entries(&ahead), first + 999);
     }
     assert_eq!(loaded(&*store, &owned).await, 5_000);
 }
 
-pub async fn loading_stops_at_what_the_owner_cannot_take<D, T>(database: &D)
+pub async fn loading_stops_at_rows_that_the_owner_refuses<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,

@@ -1,4 +1,4 @@
-//! What people read, page by page.
+//! Lists that clients read, page by page.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use actors::store::EntryStore;
 
 use crate::support::{Database, Owned, after_noon, batch, claim, create, offer, user};
 
-/// All pages of coupons, at most two a page.
+/// Returns the coupons of all pages, at most two per page.
 async fn coupons(store: &dyn CouponRows) -> Vec<CouponView> {
     let (mut views, mut before) = (Vec::new(), None);
     loop {
@@ -67,8 +67,8 @@ pub async fn coupons_come_newest_first_with_what_is_issued_of_them(database: &im
     assert_eq!(coupons(&*store).await, all);
 }
 
-/// The price of no index by time: every page reads and sorts all that the user has. It is said here, and
-/// bounded, so that it does not grow unseen.
+/// The cost of having no index by time: every page reads and sorts all rows of the user. It is printed and
+/// bounded here, so that it does not grow unnoticed.
 pub async fn a_user_with_ten_thousand_issuances_is_listed_page_by_page(database: &impl Database) {
     const PAGE_MAX: Duration = Duration::from_millis(500);
     let store = database.store();
@@ -106,7 +106,7 @@ pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl 
     let mut expected: Vec<Issuance> = Vec::new();
     for number in 0..4 {
         let owned = Owned::make(&*store, None, 3).await;
-        // Times repeat within a coupon and across coupons.
+        // Times are repeated within a coupon and across coupons.
         let mut rows = vec![
             owned.issuance(1, "ann", 1),
             owned.issuance(2, "bob", 1),

@@ -1,6 +1,6 @@
 //! The engine's tests over kinds: the contract that every database keeps, for coupons and for tallies; what a
-//! database server has to keep besides (its locks, its faults, its start); the simulation; and the order of the
-//! library's rooms.
+//! database server has to keep besides (its locks, its faults, its start); the simulation; and the order of
+//! the library's rooms.
 
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "the crate is a test")]
 
@@ -12,9 +12,11 @@ mod faults;
 mod fencing;
 mod issuing;
 mod listing;
+mod lock_failures;
 mod locks;
 mod model;
 mod opening;
+mod plans;
 mod rooms;
 mod simulation;
 mod sqlite;
@@ -31,8 +33,8 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// What is stored by one statement.
 pub type Batch = actors::store::batch::Batch<CouponKind>;
 
-/// Tests share a server of each kind. Most run side by side; those that change the server as a whole, or count
-/// what it does, run alone on it.
+/// Tests share a server of each kind. Most run side by side; those that change the server as a whole, or
+/// count what it does, run alone on it.
 static SERVERS: [RwLock<()>; 2] = [const { RwLock::const_new(()) }; 2];
 
 /// Waits for a server without a test that runs alone.
@@ -54,13 +56,17 @@ on_each_server! {
         a_take_over_waits_for_a_change_in_progress
         a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone
         a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored
+    }
+    holding(crate::alone) lock_failures {
         a_batch_that_waits_too_long_is_not_stored
         a_batch_that_loses_a_deadlock_is_not_stored
         a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_not_stored
         a_statement_goes_on_without_its_client_and_the_same_again_finds_it
+        ending_a_node_does_not_keep_others_from_beating
+    }
+    holding(crate::alone) plans {
         a_batch_of_many_coupons_is_read_back_in_few_statements
-        ending_a_node_keeps_no_other_from_beating
-        nothing_that_people_read_goes_through_a_whole_coupon
+        no_read_of_clients_goes_through_a_whole_coupon
         every_list_has_its_index
         batches_of_all_sizes_leave_no_prepared_statements
     }
@@ -73,8 +79,8 @@ on_each_server! {
         reading_a_batch_back_is_given_up_in_time
         a_server_without_the_database_stores_nothing
         a_full_table_refuses_and_recovers
-        a_beat_that_went_back_shows
-        a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all
+        a_beat_that_went_back_is_detected
+        a_caller_that_goes_away_leaves_a_batch_whole_or_absent
         a_closed_store_refuses
         two_nodes_make_one_coupon_of_one_key
     }
@@ -86,15 +92,15 @@ on_each_server! {
         a_schema_newer_by_one_is_taken_and_by_two_refused
         a_schema_that_is_not_ours_is_refused
         a_migration_cut_short_is_run_again
-        a_migration_under_way_is_not_waited_for_without_end
+        waiting_for_a_migration_under_way_ends
         nodes_that_start_together_make_one_schema
-        a_cluster_made_otherwise_is_unreadable
+        a_cluster_made_with_other_settings_is_unreadable
         a_database_that_is_not_there_is_refused
-        rows_that_make_no_sense_are_unreadable
+        invalid_rows_are_unreadable
         secrets_are_not_shown
         passwords_go_by_tls_where_the_server_has_it
     }
     holding(crate::alone) opening {
-        a_packet_that_no_batch_fits_into_is_refused
+        a_packet_limit_too_small_for_a_batch_is_refused
     }
 }

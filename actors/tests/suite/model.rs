@@ -1,4 +1,4 @@
-//! Random batches under random fences, against a small model of what must be stored.
+//! Random batches under random fences, compared with a small model of what must be stored.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,27 +11,27 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::{CouponStore, Database, Owned, Portion, batch, claim_by, found, issued, listed, loaded};
 
-/// Runs of a store are costly; each holds many steps.
+/// Number of cases: each run of a store is costly and has many steps.
 const CASES: u32 = 24;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Somebody else takes the shard of a coupon; its owner learns of it or not.
+    /// Another claimant takes the shard of a coupon; its owner learns of it or not.
     Claim { coupon: usize, told: bool },
-    /// A batch of a portion each for some coupons.
+    /// A batch with one portion for each of some coupons.
     Write(Vec<Part>),
 }
 
 #[derive(Debug, Clone)]
 struct Part {
     coupon: usize,
-    /// Where it begins relative to what is stored: mostly just after it.
+    /// The start relative to what is stored: mostly just after it.
     offset: i8,
-    /// Each row's user and which of the user's it is; `None`: the next one.
+    /// The user of each row and the number of the user's issuance; `None` for the next one.
     rows: Vec<(u8, Option<u8>)>,
-    /// Whether they end.
+    /// True if the issuances expire.
     do_expire: bool,
-    /// Under the right fence or one made up.
+    /// True if the fence is the right one and not made up.
     forged: bool,
 }
 
@@ -60,10 +60,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![6 => write, 1 => claim], 1..20)
 }
 
-/// Quantity and limit per user of each coupon: so few that a case reaches them.
+/// Quantity and limit per user of each coupon: low enough for a case to reach them.
 const COUPONS: [(Option<u64>, u8); 3] = [(None, 2), (Some(4), 1), (Some(7), 3)];
 
-/// What must be stored, and who may write.
+/// What must be stored, and which fences may write.
 #[derive(Default)]
 struct Model {
     rows: HashMap<CouponId, BTreeMap<u64, Issuance>>,
@@ -130,20 +130,20 @@ impl Model {
     }
 }
 
-/// Whatever is sent, and under whatever fence, what is stored is what the model says.
+/// Checks that the store holds what the model says, for all batches and fences.
 pub fn random_batches_store_what_the_model_says<D: Database>() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
-    // A failing case prints its steps, which is all it takes to repeat it.
+    // A failing case prints its steps, which suffice to repeat it.
     let config = Config {
         cases: CASES,
         failure_persistence: None,
         ..Config::default()
     };
-    // All shards of one owner, as on a node, or each of another.
+    // All shards have one owner, as on a node, or each has another.
     let result = TestRunner::new(config).run(&(any::<bool>(), steps()), |(is_one_owner, steps)| {
         let one = Incarnation::random();
         let claimant = || if is_one_owner { one } else { Incarnation::random() };
@@ -192,7 +192,7 @@ async fn follow(
             .into_values()
             .collect();
         prop_assert_eq!(&listed(store, owned.id()).await, &expected);
-        // An owner takes what is in line, and nothing else.
+        // An owner accepts what continues its rows, and nothing else.
         match issued(owned.id(), &expected) {
             Ok(_) => prop_assert_eq!(loaded(store, owned.id(), 0).await, expected),
             Err(why) => match store.load(owned.id(), None).await {

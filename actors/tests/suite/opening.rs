@@ -1,4 +1,4 @@
-//! What is refused at start, and how schemas come about.
+//! Refusals at start, and the creation of schemas.
 
 use std::time::{Duration, Instant};
 
@@ -50,9 +50,10 @@ pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     for cut_short in [
-        "DELETE FROM _sqlx_migrations WHERE version > 1; UPDATE _sqlx_migrations SET success = FALSE; DROP TABLE issuances, cluster",
+        "DELETE FROM _sqlx_migrations WHERE version > 1; UPDATE _sqlx_migrations SET success = FALSE; \
+         DROP TABLE issuances, cluster",
         "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2; ALTER TABLE nodes DROP COLUMN links",
-        // The column was made, and only that was not said any more.
+        // The column was added, but this was not recorded.
         "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2",
     ] {
         run(&mut shell, cut_short).await;
@@ -64,7 +65,7 @@ pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
     }
 }
 
-pub async fn a_migration_under_way_is_not_waited_for_without_end(kind: Kind) {
+pub async fn waiting_for_a_migration_under_way_ends(kind: Kind) {
     let (server, name) = OnServer::empty(kind).await;
     let mut other: MySqlConnection = server.shell("mysql").await.unwrap();
     run(
@@ -85,7 +86,7 @@ pub async fn a_migration_under_way_is_not_waited_for_without_end(kind: Kind) {
     run(&mut other, "DO RELEASE_ALL_LOCKS()").await;
     MySqlStore::migrate(&options).await.unwrap();
     MySqlStore::migrate(&options).await.unwrap();
-    // What is up to date needs no lock.
+    // An up-to-date schema needs no lock.
     run(
         &mut other,
         "DO GET_LOCK(CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32)), 0)",
@@ -99,7 +100,7 @@ pub async fn nodes_that_start_together_make_one_schema(kind: Kind) {
     let options = Options::new(server.url(&name, None));
     let started =
         join_all((0..4).map(async |_| MySqlStore::open(&options).await.unwrap().check().await)).await;
-    // Who makes the rows at the same moment as another may be told to come again.
+    // A node that inserts the rows at the same moment as another may be told to retry.
     for result in started {
         assert!(
             matches!(result, Ok(()) | Err(StoreError::NotStored(_))),
@@ -109,7 +110,7 @@ pub async fn nodes_that_start_together_make_one_schema(kind: Kind) {
     MySqlStore::open(&options).await.unwrap().check().await.unwrap();
 }
 
-pub async fn a_cluster_made_otherwise_is_unreadable(kind: Kind) {
+pub async fn a_cluster_made_with_other_settings_is_unreadable(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     for spoil in [
@@ -148,7 +149,7 @@ pub async fn a_database_that_is_not_there_is_refused(kind: Kind) {
     }
 }
 
-pub async fn rows_that_make_no_sense_are_unreadable(kind: Kind) {
+pub async fn invalid_rows_are_unreadable(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let sent = batch([owned.strangers(1..=2)]);
@@ -163,7 +164,7 @@ pub async fn rows_that_make_no_sense_are_unreadable(kind: Kind) {
     assert_eq!(
         found(&*database.store, &sent).await,
         (true, FoundRows::Different),
-        "this coupon's trouble alone"
+        "only this coupon is affected"
     );
     let change = batch([owned.change(2, |coupon| coupon.status = Status::Paused)]);
     run(
@@ -193,14 +194,14 @@ pub async fn passwords_go_by_tls_where_the_server_has_it(kind: Kind) {
     let opened = MySqlStore::open(&Options::new(url)).await;
     match kind {
         Kind::MySql => opened.unwrap().check().await.unwrap(),
-        // It makes itself no certificates before 11.4, and so nothing is sent.
+        // Before 11.4 MariaDB creates no certificates for itself, and so nothing is sent.
         Kind::MariaDb => {
             assert!(opened.is_ok() || opened.is_err_and(|refused| refused.to_string().contains("TLS")))
         }
     }
 }
 
-pub async fn a_packet_that_no_batch_fits_into_is_refused(kind: Kind) {
+pub async fn a_packet_limit_too_small_for_a_batch_is_refused(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     run(

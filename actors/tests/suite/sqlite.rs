@@ -1,4 +1,4 @@
-//! What only a database that is a file has to keep.
+//! Tests of what only a database in a file must keep.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::{Database, Owned, batch, found, loaded};
 
-/// A file in a directory that goes with it.
+/// A database file in a directory that is removed with it.
 pub struct SqliteFile {
     directory: TempDir,
     store: Arc<SqliteStore>,
@@ -26,7 +26,7 @@ impl SqliteFile {
         Options::new(directory.path().join("not").join("yet").join("firstcome.db"))
     }
 
-    /// A connection of another program.
+    /// Opens a connection of another program.
     async fn shell(&self) -> SqliteConnection {
         SqliteConnectOptions::new()
             .filename(self.store.path())
@@ -88,7 +88,7 @@ async fn a_second_open_is_refused_until_the_first_is_closed() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn one_database_has_one_lock_by_whatever_name() {
+async fn one_database_has_one_lock_under_all_its_names() {
     let file = SqliteFile::new().await;
     let link = file.directory.path().join("link.db");
     std::os::unix::fs::symlink(file.store.path(), &link).unwrap();
@@ -108,7 +108,7 @@ async fn a_dropped_store_frees_the_file() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_leaves_a_batch_whole_or_not_at_all() {
+async fn a_caller_that_goes_away_leaves_a_batch_whole_or_absent() {
     let mut file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
     let sent = batch([owned.strangers(1..=1_000)]);
@@ -133,11 +133,11 @@ async fn commits_are_synced_before_they_are_answered() {
     assert_eq!(settings, ("wal".to_owned(), 2));
 }
 
-/// Users come in no order, so almost every row changes a page of its own.
+/// Users come in random order, so almost every row changes a page of its own.
 #[tokio::test]
-async fn the_log_is_moved_while_rows_come_and_begins_anew() {
-    /// Twice what is let come before it is moved, and what a log that was longer is cut to when it begins
-    /// anew; all of it would be half as much again.
+async fn the_log_is_moved_during_writes_and_restarts() {
+    /// Twice the size at which the log is moved, which is also what a longer log is cut to when it restarts.
+    /// The whole log would be half as large again.
     const LOG_BYTES: u64 = 256 << 20;
     const ROWS: u64 = 130_000;
     let file = SqliteFile::new().await;
@@ -170,7 +170,7 @@ async fn a_log_that_a_crash_left_is_moved_before_anything_else() {
             .unwrap(),
         1_000
     );
-    // What a crash leaves: database and log, and nobody who has them open.
+    // A crash leaves database and log, which no process has open.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("firstcome.db");
     let log = |path: &std::path::Path| format!("{}-wal", path.display());
@@ -190,7 +190,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
         file.store.write(&batch([owned.strangers(1..=10)])).await.unwrap(),
         10
     );
-    // Lower than it is: SQLite keeps what it has and grows no more.
+    // The quota is below the present size: SQLite keeps what it has and does not grow.
     file.store.set_page_count_max(1).await.unwrap();
     let mut stored = 10;
     let refused = loop {
@@ -198,7 +198,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
         match file.store.write(&next).await {
             Ok(rows) => stored += rows,
             Err(StoreError::NotStored(_)) => break next,
-            Err(other) => panic!("a full disk is a refusal, not {other:?}"),
+            Err(other) => panic!("a full disk should be a refusal, not {other:?}"),
         }
         assert!(stored < 100_000, "the quota is not kept");
     };
@@ -228,13 +228,13 @@ async fn a_database_locked_by_another_program_refuses_and_recovers() {
     ));
     assert!(
         file.store.coupon(owned.id()).await.unwrap().is_some(),
-        "reading goes on"
+        "reads go on"
     );
     sqlx::raw_sql("ROLLBACK").execute(&mut shell).await.unwrap();
     assert_eq!(file.store.write(&sent).await.unwrap(), 3);
 }
 
-/// Opens and checks a database whose schema is so many versions newer than this program's.
+/// Opens and checks a database whose schema is this many versions newer than this program's.
 async fn opened_with_newer_schema(versions: i64) -> Result<(), OpenError> {
     let file = SqliteFile::new().await;
     file.store.close().await;
@@ -276,7 +276,7 @@ async fn a_schema_that_is_not_ours_is_refused() {
 }
 
 #[tokio::test]
-async fn a_cluster_made_otherwise_is_unreadable() {
+async fn a_cluster_made_with_other_settings_is_unreadable() {
     let file = SqliteFile::new().await;
     let mut shell = file.shell().await;
     for spoil in [
@@ -293,7 +293,7 @@ async fn a_cluster_made_otherwise_is_unreadable() {
 }
 
 #[tokio::test]
-async fn rows_that_make_no_sense_are_unreadable() {
+async fn invalid_rows_are_unreadable() {
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
     let sent = batch([owned.strangers(1..=2)]);
@@ -308,7 +308,7 @@ async fn rows_that_make_no_sense_are_unreadable() {
     assert_eq!(
         found(&*file.store, &sent).await,
         (true, FoundRows::Different),
-        "this coupon's trouble alone"
+        "only this coupon is affected"
     );
     let change = batch([owned.change(2, |coupon| coupon.status = Status::Paused)]);
     sqlx::raw_sql("UPDATE coupons SET created_at = 9223372036854775807")
@@ -319,7 +319,7 @@ async fn rows_that_make_no_sense_are_unreadable() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_refused() {
+async fn a_file_that_is_not_a_database_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("text.db");
     std::fs::write(

@@ -1,4 +1,4 @@
-//! A kind under test: what the contract must know to store entries of it.
+//! A kind under test, with what the contract needs to store entries of it.
 
 use std::ops::RangeInclusive;
 
@@ -21,19 +21,19 @@ pub type Rows<S, T> = <<T as Subject<S>>::Kind as Kind>::Rows;
 /// To run another kind through the contract, implement it and name both in `kind_contract!`.
 #[async_trait]
 pub trait Subject<S>: Sized + Send + Sync {
-    /// What it is.
+    /// The kind of the subject.
     type Kind: Kind;
 
-    /// Makes a new one that takes at most so many entries, and claims its shard.
+    /// Makes a new subject that takes at most this many entries, and claims its shard.
     async fn make(store: &S, entries_max: Option<u64>) -> Self;
 
-    /// Returns which one it is.
+    /// Returns its id.
     fn id(&self) -> <Self::Kind as Kind>::Id;
 
     /// Returns the right to write to it.
     fn fence(&self) -> Fence;
 
-    /// Takes another right in its place.
+    /// Replaces the right to write to it.
     fn set_fence(&mut self, fence: Fence);
 
     /// Returns its entries at these positions, which begin with 1; the same at every call.
@@ -42,7 +42,8 @@ pub trait Subject<S>: Sized + Send + Sync {
     /// Returns runs of which each clashes with the entries at the positions 1 to 3.
     fn clashing(&self) -> Vec<<Self::Kind as Kind>::Run>;
 
-    /// Returns runs of which each differs from the entries at the positions 1 and 2 in one field of the second.
+    /// Returns runs of which each differs from the entries at the positions 1 and 2 in one field of the
+    /// second.
     fn differing(&self) -> Vec<<Self::Kind as Kind>::Run>;
 
     /// Returns how many entries were loaded.
@@ -89,7 +90,7 @@ impl<S: CouponStore> Subject<S> for Owned {
     }
 
     fn clashing(&self) -> Vec<CouponRun> {
-        // The place is taken, or the user has this one already.
+        // The place is taken, or the user has this issuance already.
         [self.run(3, &["dan", "eve"]), self.run(4, &["dan", "user-2"])]
             .map(|portion| portion.run)
             .into()
@@ -114,13 +115,13 @@ impl<S: CouponStore> Subject<S> for Owned {
     }
 }
 
-/// Makes so many on different shards.
+/// Makes this many subjects on different shards.
 pub async fn on_different_shards<S: Sync, T: Subject<S>>(store: &S, count: usize) -> Vec<T> {
     let mut made: Vec<T> = Vec::new();
     while made.len() < count {
         let next = T::make(store, None).await;
         let shard = T::Kind::shard(next.id());
-        // A claim gives all of the shard a new fence.
+        // A claim changes the fence of the whole shard.
         match made.iter_mut().find(|other| T::Kind::shard(other.id()) == shard) {
             Some(other) => other.set_fence(next.fence()),
             None => made.push(next),
@@ -129,7 +130,7 @@ pub async fn on_different_shards<S: Sync, T: Subject<S>>(store: &S, count: usize
     made
 }
 
-/// Takes the shard of this one, as another node does.
+/// Claims the shard of this subject, as another node would.
 pub async fn take_over<S: ClusterStore, T: Subject<S>>(store: &S, subject: &T) -> Fence {
     claim(store, T::Kind::shard(subject.id())).await
 }

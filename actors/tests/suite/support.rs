@@ -1,4 +1,4 @@
-//! A database under test, and short ways to say what is stored in it.
+//! A database under test, and helpers that store in it and read it.
 
 use std::sync::Arc;
 
@@ -22,13 +22,13 @@ pub trait CouponStore: Store<CouponKind> + CouponRows {}
 
 impl<T: Store<CouponKind> + CouponRows> CouponStore for T {}
 
-/// An empty database of one kind, of its own for each test.
+/// An empty database of one kind, separate for each test.
 #[async_trait]
 pub trait Database: Send + Sync {
-    /// What is tested.
+    /// The store under test.
     type Store: CouponStore;
 
-    /// True if this machine has what it takes; else its tests are skipped visibly.
+    /// True if this machine has the database; otherwise its tests are skipped visibly.
     fn is_available() -> bool
     where
         Self: Sized,
@@ -36,24 +36,24 @@ pub trait Database: Send + Sync {
         true
     }
 
-    /// Makes it, with the cluster's rows.
+    /// Makes the database, with the cluster's rows.
     async fn new() -> Self
     where
         Self: Sized;
 
-    /// A store on it.
+    /// Returns a store on the database.
     fn store(&self) -> Arc<Self::Store>;
 
     /// Closes the store and opens another on the same database.
     async fn reopen(&mut self);
 }
 
-/// The time at which everything here begins.
+/// Returns the time at which everything here begins.
 pub fn noon() -> Timestamp {
     Timestamp::parse("2026-11-27T12:00:00.000001Z").unwrap()
 }
 
-/// So many microseconds after noon.
+/// Returns the time this many microseconds after noon.
 pub fn after_noon(micros: i64) -> Timestamp {
     Timestamp::from_micros(noon().as_micros() + micros).unwrap()
 }
@@ -96,12 +96,12 @@ pub async fn shard_row(store: &dyn ClusterStore, shard: ShardId) -> ShardRow {
     store.shards().await.unwrap()[usize::from(shard.get())]
 }
 
-/// Takes a shard, whoever has it.
+/// Claims a shard, whichever claimant has it.
 pub async fn claim(store: &dyn ClusterStore, shard: ShardId) -> Fence {
     claim_by(store, shard, Incarnation::random()).await
 }
 
-/// The same by this claimant.
+/// Claims a shard for this claimant.
 pub async fn claim_by(store: &dyn ClusterStore, shard: ShardId, claimant: Incarnation) -> Fence {
     let seen = shard_row(store, shard).await;
     let rows = store.claim(&[Claim { seen, claimant }]).await.unwrap();
@@ -151,7 +151,7 @@ impl Owned {
         }
     }
 
-    /// Issuances to these users, a first one each, from this sequence on.
+    /// Returns issuances to these users, the first one for each, from this sequence on.
     pub fn run(&self, first: u64, users: &[&str]) -> Portion {
         self.portion(
             (first..)
@@ -161,7 +161,7 @@ impl Owned {
         )
     }
 
-    /// Issuances to users nobody else has, of these sequences.
+    /// Returns issuances of these sequences to users that occur nowhere else.
     pub fn strangers(&self, sequences: std::ops::RangeInclusive<u64>) -> Portion {
         self.portion(
             sequences
@@ -174,7 +174,7 @@ impl Owned {
         self.of(CouponRun::Issuances(issuances.into()))
     }
 
-    /// The coupon's next version, changed; decided when so many were issued.
+    /// Returns the coupon's next version, changed and decided when this many were issued.
     pub fn change(&self, issued: u64, edit: impl FnOnce(&mut Coupon)) -> Portion {
         let mut coupon = self.coupon.clone();
         coupon.version += 1;
@@ -217,7 +217,7 @@ pub async fn listed(store: &dyn CouponRows, coupon: CouponId) -> Vec<Issuance> {
         .unwrap()
 }
 
-/// Returns these as an owner has them once they are loaded.
+/// Returns these issuances as an owner has them once they are loaded.
 pub fn issued(coupon: CouponId, rows: &[Issuance]) -> Result<Issued, OutOfLine> {
     let mut issued = Issued::new(coupon);
     for row in rows {
@@ -233,8 +233,8 @@ pub fn issued(coupon: CouponId, rows: &[Issuance]) -> Result<Issued, OutOfLine> 
     Ok(issued)
 }
 
-/// Loads a coupon as its next owner would that has loaded its first issuances ahead. Returns the others, after
-/// checking that exactly those that are listed were loaded.
+/// Loads a coupon as its next owner would, with the first issuances loaded ahead. Returns the others, after
+/// checking that exactly the listed ones were loaded.
 pub async fn loaded(store: &dyn CouponStore, coupon: CouponId, ahead: usize) -> Vec<Issuance> {
     let mut rows = listed(store, coupon).await;
     let rows_ahead = (ahead > 0).then(|| issued(coupon, &rows[..ahead]).unwrap());
@@ -249,7 +249,7 @@ pub async fn loaded(store: &dyn CouponStore, coupon: CouponId, ahead: usize) -> 
     rows.split_off(ahead)
 }
 
-/// How the only portion of a batch stands.
+/// Returns whether the fence of a batch's only portion holds, and what is found of its rows.
 pub async fn found<K: Kind>(store: &dyn EntryStore<K>, batch: &batch::Batch<K>) -> (bool, FoundRows) {
     match store.read_back(batch).await.unwrap().as_slice() {
         [Found { fence_holds, rows }] => (*fence_holds, *rows),

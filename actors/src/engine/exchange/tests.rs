@@ -272,7 +272,7 @@ async fn an_expired_request_and_one_without_a_place_in_the_nodes_queue_are_answe
 }
 
 #[tokio::test]
-async fn news_that_make_no_sense_are_not_acknowledged() {
+async fn invalid_news_are_not_acknowledged() {
     let node = Node::new().await;
     assert!(node.hear(&News::Widened {
         id: coupon(),

@@ -42,7 +42,7 @@ fn the_smaller_id_dials_and_each_dial_has_a_higher_generation() {
 }
 
 #[test]
-fn pauses_grow_up_to_a_bound_and_begin_anew_after_a_link_that_held() {
+fn pauses_grow_up_to_a_bound_and_are_reset_after_a_link_that_lasted() {
     let mut mesh = mesh();
     let z = peer("z", 2);
     let mut now = 0;
@@ -69,7 +69,7 @@ fn pauses_grow_up_to_a_bound_and_begin_anew_after_a_link_that_held() {
 }
 
 #[test]
-fn a_link_that_flaps_does_not_begin_its_pauses_anew() {
+fn a_flapping_link_does_not_reset_its_pauses() {
     let mut mesh = mesh();
     let z = peer("z", 2);
     let mut dialled = 0;
@@ -85,7 +85,7 @@ fn a_link_that_flaps_does_not_begin_its_pauses_anew() {
 }
 
 #[test]
-fn nodes_that_do_not_fit_are_left_alone_for_long() {
+fn mismatched_nodes_are_not_dialled_again_for_long() {
     let mut mesh = mesh();
     let z = peer("z", 2);
     mesh.know(at(0), vec![z.clone()]);
@@ -125,7 +125,7 @@ fn only_a_refused_connection_of_an_unlinked_peer_counts_and_not_for_long() {
 }
 
 #[test]
-fn who_is_not_named_any_more_is_forgotten_after_a_while() {
+fn a_peer_that_is_no_longer_named_is_forgotten_after_a_while() {
     let mut mesh = mesh();
     let early = Incarnation::new(9).unwrap();
     // The peer linked before its row was read.
@@ -142,7 +142,7 @@ fn who_is_not_named_any_more_is_forgotten_after_a_while() {
 }
 
 #[test]
-fn who_is_not_named_any_more_is_neither_dialled_nor_probed() {
+fn a_peer_that_is_no_longer_named_is_neither_dialled_nor_probed() {
     let mut mesh = mesh();
     let (before, after) = (peer("z", 2), peer("z", 3));
     mesh.know(at(0), vec![before.clone()]);

@@ -1,0 +1,304 @@
+//! How many statements, steps and prepared statements the store needs, and which indexes its reads use.
+
+use actors::coupon::rows::{CouponQuery, CouponRows, UserCursor};
+use actors::ids::{CouponId, Sequence, UserId};
+use actors::store::EntryStore;
+use actors::store::batch::FoundRows;
+use actors::store::mysql::MySqlStore;
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::database::OnServer;
+use crate::locks::on_different_shards;
+use crate::support::{Owned, batch, found, user};
+use testkit::servers::{Kind, run};
+
+/// Returns the number of statements so far, of all sessions.
+async fn statements(shell: &mut MySqlConnection) -> u64 {
+    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Questions'")
+        .fetch_one(shell)
+        .await
+        .unwrap();
+    row.try_get::<String, _>(1).unwrap().parse().unwrap()
+}
+
+/// One statement for each coupon would time out where the server is a millisecond away, and would be retried
+/// for ever.
+pub async fn a_batch_of_many_coupons_is_read_back_in_few_statements(kind: Kind) {
+    const COUPONS: usize = 60;
+    let database = OnServer::through(kind, None).await;
+    let coupons = on_different_shards(&*database.store, COUPONS).await;
+    let mut shell = database.shell().await;
+    let batch_of = |coupons: &[Owned]| {
+        batch(
+            coupons
+                .iter()
+                .map(|owned| owned.strangers(1..=2))
+                .collect::<Vec<_>>(),
+        )
+    };
+    database
+        .store
+        .write(&batch_of(&coupons[..COUPONS / 2]))
+        .await
+        .unwrap();
+    let sent = batch_of(&coupons);
+    let before = statements(&mut shell).await;
+    let found = database.store.read_back(&sent).await.unwrap();
+    let taken = statements(&mut shell).await - before;
+    let rows = |of: FoundRows| {
+        found
+            .iter()
+            .filter(|found| found.fence_holds && found.rows == of)
+            .count()
+    };
+    assert_eq!(
+        (rows(FoundRows::Stored), rows(FoundRows::Absent)),
+        (COUPONS / 2, COUPONS / 2)
+    );
+    assert!(taken < 20, "{taken} statements");
+}
+
+/// Returns the number of steps along an index so far, of all sessions.
+async fn steps(shell: &mut MySqlConnection) -> u64 {
+    let rows =
+        sqlx::raw_sql("SHOW GLOBAL STATUS WHERE Variable_name IN ('Handler_read_next', 'Handler_read_prev')");
+    let rows = rows.fetch_all(shell).await.unwrap();
+    rows.iter()
+        .map(|row| row.try_get::<String, _>(1).unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+pub async fn no_read_of_clients_goes_through_a_whole_coupon(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let store = &*database.store;
+    let owned = Owned::make(store, Some(5_000), 1).await;
+    for first in (1..=4_000).step_by(2_000) {
+        store
+            .write(&batch([owned.strangers(first..=first + 1_999)]))
+            .await
+            .unwrap();
+    }
+    let mut shell = database.shell().await;
+    run(&mut shell, "ANALYZE TABLE issuances, coupons").await;
+    let (id, ann) = (owned.id(), user("user-1234"));
+    let query = CouponQuery {
+        before: None,
+        limit: 10,
+    };
+    let before = steps(&mut shell).await;
+    assert_eq!(store.coupon(id).await.unwrap().unwrap().issued.get(), 4_000);
+    assert_eq!(store.coupons(&query).await.unwrap()[0].issued.get(), 4_000);
+    assert_eq!(store.issuances_of_user(&ann, None, 10).await.unwrap().len(), 1);
+    assert_eq!(
+        store
+            .issuances_of_coupon(id, Some(&ann), Sequence::NONE, 10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        store
+            .issuances_of_coupon(id, None, Sequence::new(2_000), 10)
+            .await
+            .unwrap()
+            .len(),
+        10
+    );
+    assert_eq!(
+        store
+            .write(&batch([
+                owned.change(4_000, |coupon| coupon.offer.total_quantity = Some(4_500))
+            ]))
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        found(store, &batch([owned.strangers(4_001..=4_010)])).await.1,
+        FoundRows::Absent
+    );
+    let taken = steps(&mut shell).await - before;
+    // Reading back goes through the 256 shards once.
+    assert!(taken < 456, "{taken} steps");
+}
+
+/// Returns the statement on this table that the server executed since its log was last emptied.
+async fn logged_statement(shell: &mut MySqlConnection, of: &str) -> String {
+    let rows = sqlx::raw_sql(
+        "SELECT CAST(argument AS CHAR) FROM mysql.general_log WHERE command_type = 'Execute' \
+         ORDER BY event_time",
+    );
+    let texts = rows
+        .fetch_all(shell)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| row.try_get::<String, _>(0).unwrap());
+    let fitting: Vec<String> = texts
+        .filter(|text| text.trim_start().starts_with("SELECT") && text.contains(of))
+        .collect();
+    assert_eq!(fitting.len(), 1, "{fitting:?}");
+    fitting[0].clone()
+}
+
+/// The lists that clients read, and the coupons, the user and the cursor of the queries.
+struct Lists {
+    ids: Vec<CouponId>,
+    ann: UserId,
+    after: UserCursor,
+}
+
+impl Lists {
+    /// Stores 20 coupons with 100 issuances each.
+    async fn new(store: &MySqlStore) -> Self {
+        let mut ids = Vec::new();
+        for _ in 0..20 {
+            let owned = Owned::make(store, Some(5_000), 1).await;
+            store.write(&batch([owned.strangers(1..=100)])).await.unwrap();
+            ids.push(owned.id());
+        }
+        let ann = user("user-12");
+        let newest = store.issuances_of_user(&ann, None, 1).await.unwrap();
+        let after = UserCursor {
+            issued_at: newest[0].issued_at,
+            id: newest[0].id,
+        };
+        Self { ids, ann, after }
+    }
+
+    /// Reads a list, and returns the number of its rows.
+    async fn read(&self, store: &MySqlStore, list: &str) -> usize {
+        let coupons = async |before| {
+            let query = CouponQuery { before, limit: 10 };
+            store.coupons(&query).await.unwrap().len()
+        };
+        let of_coupon = async |user, after| {
+            let rows = store.issuances_of_coupon(self.ids[3], user, after, 10).await;
+            rows.unwrap().len()
+        };
+        let of_user = async |after| {
+            let rows = store.issuances_of_user(&self.ann, after, 10).await;
+            rows.unwrap().len()
+        };
+        match list {
+            "coupons" => coupons(None).await,
+            "older coupons" => coupons(Some(self.ids[15])).await,
+            "of a coupon" => of_coupon(None, Sequence::new(50)).await,
+            "of a coupon and a user" => of_coupon(Some(&self.ann), Sequence::NONE).await,
+            "of a user" => of_user(None).await,
+            _ => of_user(Some(self.after)).await,
+        }
+    }
+
+    /// Returns the values of the statement that reads a list, in their order.
+    fn values(&self, list: &str) -> Vec<String> {
+        let (ann, limit) = ("'user-12'".to_owned(), "10".to_owned());
+        match list {
+            "of a user" => vec![ann, limit],
+            "older of a user" => vec![
+                ann,
+                self.after.issued_at.as_micros().to_string(),
+                self.after.id.coupon.to_string(),
+                self.after.id.sequence.to_string(),
+                limit,
+            ],
+            "of a coupon and a user" => vec![self.ids[3].to_string(), "0".to_owned(), ann, limit],
+            "of a coupon" => vec![self.ids[3].to_string(), "50".to_owned(), limit],
+            _ => vec![self.ids[15].to_string(), limit],
+        }
+    }
+}
+
+/// Returns table, type of access, index and extra of each step of a statement's plan.
+async fn plan(shell: &mut MySqlConnection, kind: Kind, statement: &str) -> Vec<[String; 4]> {
+    // MySQL would draw a tree by default; MariaDB has only the table.
+    let explain = if kind == Kind::MySql {
+        "EXPLAIN FORMAT=TRADITIONAL"
+    } else {
+        "EXPLAIN"
+    };
+    let plan = sqlx::raw_sql(AssertSqlSafe(format!("{explain} {statement}")))
+        .fetch_all(shell)
+        .await
+        .unwrap();
+    let text = |row: &MySqlRow, column: &str| {
+        row.try_get::<Option<String>, _>(column)
+            .unwrap()
+            .unwrap_or_default()
+    };
+    plan.iter()
+        .map(|row| ["table", "type", "key", "Extra"].map(|column| text(row, column)))
+        .collect()
+}
+
+/// Explains the actual statements of clients' reads: each table is read by the expected index, and never a
+/// whole table or index.
+pub async fn every_list_has_its_index(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let store = &*database.store;
+    let lists = Lists::new(store).await;
+    let mut shell = database.shell().await;
+    run(&mut shell, "ANALYZE TABLE issuances, coupons").await;
+    run(&mut shell, "SET GLOBAL log_output = 'TABLE'").await;
+    for (list, table, index, sorts) in [
+        ("coupons", "coupons", "PRIMARY", false),
+        ("older coupons", "coupons", "PRIMARY", false),
+        ("of a coupon", "issuances", "PRIMARY", false),
+        ("of a coupon and a user", "issuances", "by_user", true),
+        ("of a user", "issuances", "by_user", true),
+        ("older of a user", "issuances", "by_user", true),
+    ] {
+        run(
+            &mut shell,
+            "SET GLOBAL general_log = OFF; TRUNCATE TABLE mysql.general_log; SET GLOBAL general_log = ON",
+        )
+        .await;
+        let rows = lists.read(store, list).await;
+        run(&mut shell, "SET GLOBAL general_log = OFF").await;
+        assert!(rows > 0, "{list}");
+        let statement = logged_statement(&mut shell, &format!("FROM {table}")).await;
+        // MariaDB's log leaves the places of values open.
+        let statement = lists
+            .values(list)
+            .iter()
+            .fold(statement, |statement, value| statement.replacen('?', value, 1));
+        let steps = plan(&mut shell, kind, &statement).await;
+        for [_, kind_of_read, key, extra] in &steps {
+            assert!(
+                ["range", "ref", "eq_ref", "const"].contains(&kind_of_read.as_str()) && !key.is_empty(),
+                "{list}: {steps:?}"
+            );
+            assert!(sorts || !extra.contains("filesort"), "{list}: {steps:?}");
+        }
+        assert_eq!(steps[0][2], index, "{list}: {steps:?}");
+    }
+}
+
+pub async fn batches_of_all_sizes_leave_no_prepared_statements(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let mut shell = database.shell().await;
+    let mut prepared = async || -> u64 {
+        let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'")
+            .fetch_one(&mut shell)
+            .await
+            .unwrap();
+        row.try_get::<String, _>(1).unwrap().parse().unwrap()
+    };
+    let before = prepared().await;
+    let mut first = 1;
+    for size in 1..=60 {
+        assert_eq!(
+            database
+                .store
+                .write(&batch([owned.strangers(first..=first + size - 1)]))
+                .await
+                .unwrap(),
+            size
+        );
+        first += size;
+    }
+    assert!(prepared().await <= before);
+}
