@@ -75,8 +75,8 @@ metric_table! {
         "Requests in this node's queues or waiting for their answer.";
     REQUESTS_REFUSED = "coupon_requests_refused_total", Kind::Counter, Count,
         "Requests refused because a queue was full, by the bound: of the node, of an owner, of owners in \
-         memory and requests that wait for one to be loaded, of a link, or of requests that wait for a moving \
-         shard.";
+         memory and requests that wait for one to be loaded, of a link, or of requests that wait for a \
+         moving shard.";
     FORWARDED = "coupon_requests_forwarded_total", Kind::Counter, Count,
         "Attempts that went to an owner on another node.";
     MOVING_WAITING = "coupon_requests_waiting_for_owner", Kind::Gauge, Count,
