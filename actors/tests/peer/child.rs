@@ -15,7 +15,7 @@ use actors::ids::{
     CouponId, Epoch, Incarnation, IssuanceId, NodeId, PeerAddress, RequestKey, Sequence, UserId,
 };
 use actors::link::frame::{Header, Writer};
-use actors::link::hello::Hello;
+use actors::link::hello::{Hello, VERSIONS};
 use actors::link::payload::Outgoing;
 use actors::link::{AnswerPath, Handler, Options, TlsFiles};
 use actors::owning::kind::Kind;
@@ -164,7 +164,7 @@ async fn carry_out(
             let number = |key: &str| command[key].as_u64().unwrap();
             let [from, to] = ["from", "to"].map(|key| Incarnation::new(number(key)).unwrap());
             let header = Header {
-                version: 1,
+                version: VERSIONS[0],
                 from,
                 to,
                 generation: number("generation"),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use actors::link::hello::VERSIONS;
 use serde_json::{Value, json};
 
 use testkit::poll::eventually;
@@ -59,7 +60,7 @@ async fn another_cluster_with_the_same_cookie() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_common_version() {
     are_refused(
-        json!({"versions": [3, 2]}),
+        json!({"versions": [VERSIONS[0] + 2, VERSIONS[0] + 1]}),
         "versions",
         "it speaks the link versions",
     )
@@ -68,7 +69,7 @@ async fn no_common_version() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_release_speaks_with_this_one() {
-    let (a, b, _c) = misfits(json!({"versions": [2, 1]})).await;
+    let (a, b, _c) = misfits(json!({"versions": [VERSIONS[0] + 1, VERSIONS[0]]})).await;
     both_linked(&a, &b).await;
     assert_eq!(a.issue(&b, 1, "key").await["sequence"], 1);
     assert_eq!(b.issue(&a, 1, "key").await["sequence"], 1);
