@@ -1,7 +1,7 @@
 //! The store: what the engine asks of a database, and what every database must promise.
 //!
 //! Each change is one statement or one short transaction, and every call has a limit in time; loading has one for
-//! each page. The contract suite (`tests/store`) states in code what is said here in words; every store
+//! each page. The contract suite (`actors/tests/suite`) states in code what is said here in words; every store
 //! passes it.
 
 pub mod batch;

@@ -196,7 +196,7 @@ pub async fn passwords_go_by_tls_where_the_server_has_it(kind: Kind) {
         Kind::MySql => opened.unwrap().check().await.unwrap(),
         // Before 11.4 MariaDB creates no certificates for itself, and so nothing is sent.
         Kind::MariaDb => {
-            assert!(opened.is_ok() || opened.is_err_and(|refused| refused.to_string().contains("TLS")))
+            assert!(opened.is_ok() || opened.is_err_and(|refused| refused.to_string().contains("TLS")));
         }
     }
 }

@@ -29,7 +29,7 @@ section! {
     /// `cluster.…`
     pub struct Cluster in "cluster." {
         /// The name of the cluster, so that two clusters with the same cookie do not link.
-        name: String = "firstcome".to_owned(), "1 to 64 characters", check = check_name;
+        name: String = "firstcome".to_owned(), "1 to 64 characters", check = |name| check_name(name);
         /// Address to listen on for links of other nodes; port 0 takes a free one.
         listen: Option<SocketAddr> = None, "address", unset = "a single node";
         /// The address at which other nodes reach this one.
@@ -68,7 +68,7 @@ section! {
     }
 }
 
-fn check_name(name: &String) -> Result<(), String> {
+fn check_name(name: &str) -> Result<(), String> {
     if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(())
     } else {

@@ -68,10 +68,11 @@ fn check_known_keys(prefix: &str, values: &Map<String, Value>) -> Result<(), Inv
     Ok(())
 }
 
+/// The former name of a key, and the present one.
+type Renamed = (&'static str, &'static str);
+
 /// Moves values of former keys to the present ones. Returns the pairs of those that were used.
-fn rename_former_keys(
-    merged: config::Config,
-) -> Result<(config::Config, Vec<(&'static str, &'static str)>), InvalidConfig> {
+fn rename_former_keys(merged: config::Config) -> Result<(config::Config, Vec<Renamed>), InvalidConfig> {
     let mut used = Vec::new();
     let mut builder = config::Config::builder().add_source(merged.clone());
     for (former, present) in FORMER_KEYS {

@@ -86,7 +86,7 @@ pub(super) async fn accept<F>(
                 admit(stream, peer.ip(), permit, &routes, &shared, &stage);
             }
             Err(error) if is_about_one_connection(&error) => {
-                tracing::debug!(%error, "connection ended before it was accepted")
+                tracing::debug!(%error, "connection ended before it was accepted");
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");

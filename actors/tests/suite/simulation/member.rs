@@ -138,9 +138,9 @@ impl World {
                 let (id, incarnation) = (member.id.clone(), member.lifecycle.incarnation());
                 let counted = self.db.beat(&id, incarnation, state, &links);
                 if lost {
-                    self.beat_failed(n)
+                    self.beat_failed(n);
                 } else {
-                    self.beaten(n, sent_at, counted)
+                    self.beaten(n, sent_at, counted);
                 }
             }
             // Reading fails, and so does whatever comes of it: the next beat reads again.

@@ -80,7 +80,7 @@ impl Verifier {
     pub(super) async fn reload_keys(&self) {
         if let Some(path) = &self.file {
             jwks::reload(path, &self.rules, |keys| {
-                self.current.store(KeySet::new(keys).into())
+                self.current.store(KeySet::new(keys).into());
             })
             .await;
         }
