@@ -1,4 +1,4 @@
-//! The table of configuration keys: declared with [`section!`], the only place for a key's name, type,
+//! The table of configuration keys: declared with `section!`, the only place for a key's name, type,
 //! default, check and help.
 
 use serde_json::Value;
