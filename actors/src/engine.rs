@@ -4,48 +4,35 @@ pub(crate) mod exchange;
 mod housekeeping;
 pub mod links;
 pub mod local;
+mod parts;
 pub mod payload;
 mod widening;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::admission::Admission;
 use crate::cluster::lease::Lease;
-use crate::cluster::membership::{self, Membership, MembershipContext};
-use crate::cluster::ownership::Ownership;
-use crate::cluster::peers::{NoPeers, Peers};
+use crate::cluster::membership::Membership;
+use crate::cluster::peers::Peers;
 use crate::critical::critical;
-use crate::engine::exchange::Exchange;
-use crate::engine::housekeeping::Housekeeping;
 use crate::engine::links::NodeLinks;
 pub use crate::engine::links::Options as ClusterOptions;
-use crate::engine::local::EngineShards;
-use crate::ids::{NodeId, SHARDS, ShardId};
+use crate::engine::parts::Parts;
+use crate::ids::{NodeId, ShardId};
 use crate::link::LinksError;
 use crate::metrics::handles;
-use crate::owning::door::peers::KnownPeers;
-use crate::owning::door::{Board, Door, LEASE_MAX};
+use crate::owning::door::{Door, LEASE_MAX};
 use crate::owning::kind::Kind;
-use crate::owning::owner::actor::OwnerContext;
 use crate::owning::request::{Answer, Setback};
-use crate::owning::router::{NoRemote, Remote, Router};
-use crate::owning::shard::{LOADS_WAITING_MAX, ShardContext, ShardHandle};
+use crate::owning::router::Router;
+use crate::owning::shard::ShardHandle;
 use crate::owning::write_back::Lanes;
 use crate::store::{ClusterStore, NodeRow, Result, ShardRow, Store, StoreError};
 use crate::time;
 
-/// Maximum number of owners read from the store at the same time.
-const LOADS_MAX: usize = 4;
-/// Maximum number of them loaded ahead of their shard: fewer, as no request waits for them yet.
-const LOADS_AHEAD_MAX: usize = 2;
-/// Maximum number of owners in memory on a node, however little each holds. A request for another owner is
-/// answered `OVERLOADED` until others are idle.
-const OWNERS_MAX: usize = 131_072;
 /// Interval of checking whether shards are handed off.
 const HAND_OFF_POLL: Duration = Duration::from_millis(10);
 /// Time that leaving may take beyond the limit for stopping, so that others need not wait for a lease to end.
@@ -156,86 +143,19 @@ impl<K: Kind> Engine<K> {
     ///
     /// If the store does not answer or is not for this program, or the options do not fit.
     pub async fn start(options: Options, store: Arc<dyn Store<K>>) -> std::result::Result<Self, StartError> {
-        if options.cluster.is_some() {
-            check_cluster(&options, store.is_exclusive())?;
-        }
-        store.check().await?;
-        let lease = Lease::default();
-        let lanes = Lanes::start(options.lanes, OWNERS_MAX, &store, &lease);
-        let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
-        let (ownership, places) = (Ownership::default(), Admission::new(options.requests_max));
-        let cluster = options.cluster.clone();
-        let links = cluster
-            .map(|cluster| NodeLinks::new(options.node.clone(), cluster))
-            .transpose()?;
-        let context = ShardContext {
-            store: Arc::clone(&store),
-            owners: OwnerContext {
-                lease: lease.clone(),
-                lanes: lanes.clone(),
-                board: Arc::clone(&board),
-                door: Arc::clone(&door),
-                idle: options.idle,
-                requests_max: options.owner_requests_max,
-            },
-            loads: Arc::new(Semaphore::new(LOADS_MAX)),
-            loads_waiting: Admission::new(LOADS_WAITING_MAX),
-            loads_ahead: Arc::new(Semaphore::new(LOADS_AHEAD_MAX)),
-            places: Admission::new(OWNERS_MAX),
-            ownership: ownership.clone(),
-            peers: peers(links.as_ref()),
-        };
-        let shards = start_shards(&context).await?;
-        let remote: Arc<dyn Remote<K>> = match &links {
-            Some(links) => Arc::new(links.clone()),
-            None => Arc::new(NoRemote),
-        };
-        let router = Router::new(
-            Arc::clone(&shards),
-            ownership.clone(),
-            remote,
-            lease.clone(),
-            places.clone(),
-        );
-        if let Some(links) = &links {
-            links.start(Arc::new(Exchange::new(
-                Arc::clone(&shards),
-                ownership.clone(),
-                (Arc::clone(&door), Arc::clone(&board)),
-                lease.clone(),
-                places,
-                KnownPeers::new(options.lease),
-            )));
-        }
-        let membership = MembershipContext {
-            store: Arc::clone(&store) as Arc<dyn ClusterStore>,
-            lease: lease.clone(),
-            local: Arc::new(EngineShards {
-                shards: Arc::clone(&shards),
-                door: Arc::clone(&door),
-                board: Arc::clone(&board),
-                links: links.clone(),
-            }),
-            ownership,
-            peers: peers(links.as_ref()),
-        };
-        let membership = Membership::start(member(&options, links.as_ref()), membership).await?;
-        let housekeeping = Housekeeping {
-            door: Arc::clone(&door),
-            board,
-            lease: lease.clone(),
-            shards: Arc::clone(&shards),
-            router: router.clone(),
-            beat: options.beat,
-            idle: options.idle,
-        };
-        let housekeeping = tokio::spawn(critical("housekeeping", housekeeping.run())).abort_handle();
+        let parts = Parts::new(options, store).await?;
+        let shards = parts.start_shards().await?;
+        let router = parts.router(&shards);
+        parts.start_links(&shards);
+        let membership = Membership::start(parts.member(), parts.membership_context(&shards)).await?;
+        let housekeeping = parts.housekeeping(&shards, &router).run();
+        let housekeeping = tokio::spawn(critical("housekeeping", housekeeping)).abort_handle();
         let inner = Inner {
-            links,
-            store,
-            lease,
-            lanes,
-            door,
+            links: parts.links,
+            store: parts.store,
+            lease: parts.lease,
+            lanes: parts.lanes,
+            door: parts.door,
             shards,
             router,
             membership,
@@ -400,46 +320,6 @@ impl<K: Kind> Engine<K> {
         self.inner.housekeeping.abort();
         self.inner.shards.iter().for_each(ShardHandle::stop);
         drained && left
-    }
-}
-
-async fn start_shards<K: Kind>(context: &ShardContext<K>) -> Result<Arc<[ShardHandle<K>]>> {
-    let mut shards = Vec::with_capacity(usize::from(SHARDS));
-    for id in ShardId::all() {
-        let started = ShardHandle::start(id, context.clone()).await;
-        let not_started = |error| StoreError::NotStored(format!("shard {id} did not start: {error}"));
-        shards.push(started.map_err(not_started)?);
-    }
-    Ok(shards.into())
-}
-
-fn peers<K: Kind>(links: Option<&NodeLinks<K>>) -> Arc<dyn Peers> {
-    match links {
-        Some(links) => Arc::new(links.clone()),
-        None => Arc::new(NoPeers),
-    }
-}
-
-fn member<K: Kind>(options: &Options, links: Option<&NodeLinks<K>>) -> membership::Options {
-    let advertised = links.map(|links| links.advertised().to_owned());
-    membership::Options {
-        node: options.node.clone(),
-        http: options.http.clone(),
-        cluster: advertised.unwrap_or_default(),
-        lease: options.lease,
-        beat: options.beat,
-    }
-}
-
-/// Checks that this node can be one of several.
-fn check_cluster(options: &Options, is_exclusive: bool) -> std::result::Result<(), StartError> {
-    if is_exclusive {
-        return Err(StartError::Exclusive);
-    }
-    if options.lease <= LEASE_MAX {
-        Ok(())
-    } else {
-        Err(StartError::Lease)
     }
 }
 

@@ -10,8 +10,8 @@
 //! The dialler sends hello with the link's generation until it is answered. The acceptor answers with its own
 //! hello, or with the reason for a refusal. From then on frames are numbered from 1 in both directions, and
 //! the dialler's first one tells the acceptor that its hello arrived. Every accepted request gets one answer:
-//! its owner's; [`Undelivered::Unanswered`] if the link goes after it was sent; [`Undelivered::NotSent`] if the link
-//! goes before, as the request was certainly not decided then.
+//! its owner's; [`Undelivered::Unanswered`] if the link goes after it was sent; [`Undelivered::NotSent`] if
+//! the link goes before, as the request was certainly not decided then.
 
 pub mod effect;
 
