@@ -1,6 +1,6 @@
 //! What a link carries, on this machine: `cargo run --release -p firstcome-actors --example link_figures`.
 //!
-//! Two processes on loopback; owners that answer at once. With 1, 16 and 256 callers, each of whom waits for
+//! Two processes on loopback; owners that answer at once. With 1, 16 and 256 callers, each of which waits for
 //! its answer before it asks again: requests a second, how many travel together, and what a request costs
 //! each process of processor time, all of it: link, library, sockets and callers.
 

@@ -1,4 +1,4 @@
-//! Who may own what: machines over the rows of nodes and shards.
+//! Which node may own which shard: state machines over the rows of nodes and shards.
 
 pub mod claim;
 pub mod group;

@@ -1,5 +1,5 @@
-//! The bare route: warp behind the accept loop of the node, which answers an issue request at once with as many
-//! bytes as a real response has. Nothing is decided or stored, so its rate is that of HTTP alone;
+//! The bare route: warp behind the accept loop of the node, which answers an issue request at once with as
+//! many bytes as a real response has. Nothing is decided or stored, so its rate is that of HTTP alone;
 //! `firstcome-bench compare` compares other figures with it.
 //!
 //! ```sh

@@ -11,13 +11,13 @@ use crate::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
 use crate::store::{Claim, NodeRow, NodeState, ShardRow};
 use crate::time::Moment;
 
-/// How often a node must have beaten before a shard is handed to it: whoever starts, fails and starts again
-/// is left alone.
+/// Number of beats of a node before a shard is handed to it, so that a node that starts, fails and starts
+/// again gets none.
 const READY_BEATS: u64 = 3;
 
-/// Most shards of a node that are being handed over or given up at a time. Each is closed for about a commit
-/// and, at its new owner, for the read of a tail; so a node with all 256 has given them up within some ten
-/// beats if its peers load ahead with each, and their loading never queues for long.
+/// Maximum number of shards of a node that are being handed off or given up at a time. Each is closed for
+/// about a commit and, at its new owner, for the read of a tail; so a node with all 256 has given them up
+/// within some ten beats if its peers load ahead with each, and their loading never queues for long.
 const MOVING_MAX: usize = 32;
 
 /// How many beats a successor has for loading ahead. Whatever it has not read by then, or has not told us of,
@@ -57,7 +57,7 @@ pub struct HandOffPlan {
     pub shard: ShardId,
     /// The fence under which it is ours.
     pub from: Fence,
-    /// Who is to own it; `None`: nobody.
+    /// The node that is to own it; `None` if none.
     pub to: Option<Incarnation>,
 }
 
@@ -71,7 +71,7 @@ pub struct ShardSteps {
     /// To be handed to this node once it has loaded ahead or has had five beats for it, if then it still
     /// should have it.
     pub load_ahead: Vec<(ShardId, Incarnation)>,
-    /// To be handed over, or given up to nobody.
+    /// To be handed off, or given up.
     pub hand_off: Vec<HandOffPlan>,
 }
 
@@ -81,9 +81,9 @@ pub struct ClaimPlanner {
     lease: Duration,
     beat: Duration,
     last_sent: Option<Moment>,
-    /// Shards that nobody who lives owns, and since when their rows have been the same.
+    /// Shards that no living node owns, and since when their rows have been the same.
     free: HashMap<ShardId, (ShardRow, Moment)>,
-    /// To whom shards are about to be handed.
+    /// Nodes to which shards are about to be handed.
     loading_ahead: HashMap<ShardId, LoadingAhead>,
 }
 
@@ -288,18 +288,19 @@ impl<'a> RowsView<'a> {
     /// About a shard that is ours and served.
     fn keep_or_hand_off(&self, shard: ShardId) -> Step {
         if !self.member.ready {
-            // Those who can reach each other cannot reach us: whoever of them claims it can be reached.
+            // The nodes that can reach each other cannot reach this one; the one that claims it can be
+            // reached.
             return Step::HandOff(None);
         }
-        // Whoever is outside may be inside again with the next beat. And one that leaves serves what nobody
-        // takes until it stops.
+        // A node that is outside may be inside again with the next beat. And one that leaves serves what no
+        // other takes until it stops.
         let may_move = self.inside || self.member.leaving;
         self.successor(shard)
             .filter(|_| may_move)
             .map_or(Step::Leave, |to| Step::HandOff(Some(to)))
     }
 
-    /// To whom a shard of ours is to be handed, if to anybody.
+    /// The node to which a shard of ours is to be handed, if there is one.
     fn successor(&self, shard: ShardId) -> Option<Incarnation> {
         let node = self.planned(shard)?;
         let may_have_it = node.incarnation != self.member.incarnation && node.beat >= READY_BEATS;

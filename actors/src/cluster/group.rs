@@ -13,9 +13,9 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     /// The group of these rows, in whatever order they are.
     ///
-    /// Live nodes come by the number of their mutual links; among equals those who are placed upon before
-    /// those who only join, so that a newcomer whom nobody reaches does not push out who serves; then by the
-    /// smaller id. Each enters if it is linked to all who are in.
+    /// Live nodes come by the number of their mutual links; among equals, nodes that have shards come before
+    /// nodes that only join, so that a new node that no other reaches does not push out one that serves; then
+    /// the smaller id comes first. Each enters if it is linked to all that are in.
     pub fn of(nodes: &'a [NodeRow]) -> Self {
         let living: Vec<&NodeRow> = nodes
             .iter()
@@ -45,7 +45,7 @@ impl<'a> Group<'a> {
             .any(|member| member.incarnation == incarnation)
     }
 
-    /// The members upon whom shards are placed.
+    /// The members on which shards are placed.
     pub fn ready(&self) -> impl Iterator<Item = &'a NodeRow> {
         self.members
             .iter()

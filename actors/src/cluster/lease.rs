@@ -25,8 +25,8 @@ struct Shared {
 impl Lease {
     /// Whether this incarnation may decide and confirm at `now`.
     pub fn holds_for(&self, incarnation: Incarnation, now: Moment) -> bool {
-        // In this order: whoever sees a new incarnation's time sees the new incarnation too, as that was
-        // written before.
+        // In this order: a reader that sees a new incarnation's time sees the new incarnation too, as that
+        // was written before.
         self.holds(now) && self.shared.incarnation.load(Ordering::Acquire) == incarnation.get()
     }
 

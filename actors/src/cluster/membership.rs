@@ -326,8 +326,8 @@ impl Shared {
             .planner
             .steps(member, sent_at, &nodes, &rows, state, has_loaded);
         let missing = self.carry_out(me, sent_at, steps, &living.silent).await?;
-        // Once it has claimed all, it stays ready while it claims what others left: a balancer that drops
-        // whoever takes over would have nobody.
+        // Once it has claimed all, it stays ready while it claims what others left: a load balancer that
+        // drops nodes while they take over would have no node left.
         let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.lifecycle.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
@@ -387,8 +387,8 @@ impl Shared {
         others.map(peer).collect()
     }
 
-    /// Claims these shards and serves what it got; how many that were. Their mailboxes keep the order:
-    /// whoever asks from now on is served.
+    /// Claims these shards and serves those that it got. Returns their number. Their mailboxes keep the
+    /// order: requests that arrive from now on are served.
     async fn claim(
         &self,
         me: Incarnation,
@@ -414,7 +414,7 @@ impl Shared {
                         .take_over_seconds
                         .record(time::moment().since(*since).as_secs_f64());
                 }
-                // In this order: whoever reads of it is served.
+                // In this order, so that a request routed here is served.
                 self.local.claimed(row.id, fence);
                 self.peers.publish(row.id, fence);
                 self.ownership.learn(row.id, fence);

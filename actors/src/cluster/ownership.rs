@@ -1,5 +1,5 @@
-//! Who owns what, as far as this node knows: a table that membership publishes after each beat, and that
-//! whoever routes reads without waiting.
+//! Which node owns which shard, as far as this node knows: a table that membership publishes after each beat,
+//! and that routers read without waiting.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use tokio::sync::Notify;
 use crate::ids::{Epoch, Fence, Incarnation, SHARDS, ShardId};
 use crate::store::{NodeRow, NodeState, ShardRow};
 
-/// Who has a shard.
+/// Which node has a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// This node.
     Local,
     /// Another that lived as of the last beat.
     Peer(Incarnation),
-    /// Nobody, or nobody who lives.
+    /// No node, or none that lives.
     Unowned,
 }
 

@@ -15,12 +15,12 @@ pub trait Peers: Send + Sync + 'static {
     /// Returns the peers that this node is linked to.
     fn linked(&self) -> Vec<Incarnation>;
 
-    /// Returns true if the system of this peer refuses new connections, so that nothing listens there any more.
-    /// A handshake that fails is no such refusal.
+    /// Returns true if the system of this peer refuses new connections, so that nothing listens there any
+    /// more. A handshake that fails is no such refusal.
     fn refuses(&self, peer: Incarnation) -> bool;
 
-    /// Tells this peer that what it asked to be loaded ahead of a shard is loaded, as far as that was possible.
-    /// A hint: it may be lost.
+    /// Tells this peer that what it asked to be loaded ahead of a shard is loaded, as far as that was
+    /// possible. A hint: it may be lost.
     fn loaded_ahead(&self, peer: Incarnation, shard: ShardId);
 
     /// Tells all peers that a shard is owned under this fence now. A hint: the rows say so too.

@@ -3,8 +3,8 @@
 use crate::ids::{Fence, ShardId};
 use crate::owning::kind::{Kind, Run};
 
-/// Most rows in one batch. Beyond some thousands a commit only takes longer (2,048 rows: 45 ms on MySQL 9), and
-/// with the longest ids and keys this many rows are a twentieth of the smallest default packet (16 MiB).
+/// Most rows in one batch. Beyond some thousands a commit only takes longer (2,048 rows: 45 ms on MySQL 9),
+/// and with the longest ids and keys this many rows are a twentieth of the smallest default packet (16 MiB).
 pub const BATCH_ROWS_MAX: usize = 2_048;
 
 /// Entries of one owner that commit together, under one fence.
@@ -70,8 +70,8 @@ pub enum Fate {
     Stored,
     /// The shard has another epoch or owner: what is not stored by now never will be.
     Fenced,
-    /// The store contradicts the owner: it holds other rows, or none that can be read, or its guards refuse. The
-    /// owner must be loaded anew.
+    /// The store contradicts the owner: it holds other rows, or none that can be read, or its guards refuse.
+    /// The owner must be loaded anew.
     Contradicted,
     /// The lease ended before it was known.
     Unknown,

@@ -49,7 +49,7 @@ pub struct NodeRow {
     pub http: String,
     /// Where its links are reached; empty where there are none.
     pub cluster: String,
-    /// Whom it is linked to, as of its last beat; at most [`crate::ids::PEERS_MAX`].
+    /// Nodes that it is linked to, as of its last beat; at most [`crate::ids::PEERS_MAX`].
     pub links: Vec<Incarnation>,
 }
 

@@ -1,4 +1,4 @@
-//! How a node's row says whom it is linked to: one text for every database.
+//! How a node's row names the nodes that it is linked to: one text for every database.
 
 use crate::ids::{Incarnation, PEERS_MAX as LINKS_MAX};
 

@@ -1,7 +1,7 @@
 //! Migrations: those of the engine, and those that a kind adds.
 //!
-//! The first two also create the tables of coupons and issuances, which are older than the separation of engine
-//! and kinds. Versions are unique over all; a migration that was ever run keeps its text.
+//! The first two also create the tables of coupons and issuances, which are older than the separation of
+//! engine and kinds. Versions are unique over all; a migration that was ever run keeps its text.
 
 use sqlx::migrate::{Migration, Migrator};
 

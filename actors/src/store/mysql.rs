@@ -5,8 +5,8 @@
 //! statement; there are no transactions. A connection that gave an error is closed, never used again. Every
 //! connection is tried for a server that takes writes, so a demoted one serves nothing, not even old rows.
 //!
-//! Cancel safety: work on the database is never cut off halfway (`uninterrupted.rs`); what a caller drops, or stops
-//! waiting for, is only the answer.
+//! Cancel safety: work on the database is never cut off halfway (`uninterrupted.rs`); what a caller drops, or
+//! stops waiting for, is only the answer.
 
 pub(crate) mod canary;
 pub(crate) mod cluster;
@@ -43,8 +43,8 @@ pub use open::OpenError;
 pub use rows::MySqlRows;
 
 /// Most bytes of one statement: what [`BATCH_ROWS_MAX`](crate::store::batch::BATCH_ROWS_MAX) rows with the
-/// longest ids, and keys that all need hexadecimal, take, and half as much again. A server must take packets of
-/// this size.
+/// longest ids, and keys that all need hexadecimal, take, and half as much again. A server must take packets
+/// of this size.
 pub(crate) const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
 /// How long it is waited for a connection, made or tried where needed; then nothing was begun. A beat must
@@ -62,8 +62,8 @@ pub struct Options {
     pub lanes: u32,
     /// Connections for loading and administration, at least 1.
     pub others: u32,
-    /// Connections for what people read, at least 1: their own, as owners being loaded must not stand in line
-    /// behind whoever looks.
+    /// Connections for what people read, at least 1. They are separate, as loading must not wait for reads of
+    /// that kind.
     pub readers: u32,
     /// How long opening and migrating wait for another node's migration, and for statements that use a table
     /// to be altered.
@@ -253,8 +253,8 @@ pub(crate) fn judged<T>(class: CallClass, result: Result<T>) -> Result<T> {
     }
 }
 
-/// The frame of every call: without interruption and within a limit, take a connection, do one piece of work on
-/// it, and keep the connection if that went well.
+/// The frame of every call: without interruption and within a limit, take a connection, do one piece of work
+/// on it, and keep the connection if that went well.
 macro_rules! framed {
     ($class:ident, $connections:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
@@ -384,15 +384,15 @@ async fn write<K: MySqlRows>(
     dialect: Dialect,
     portions: Vec<Portion<K>>,
 ) -> Result<u64> {
-    // After the wait for a connection, which may have been one for a database that went backwards and is served
-    // again.
+    // After the wait for a connection, which may have been one for a database that went backwards and is
+    // served again.
     let mut owners = portions.iter().map(|portion| portion.fence.owner);
     owners.try_for_each(|owner| canary.lives(owner))?;
     K::mysql_write(connection, dialect, portions).await
 }
 
-/// Reads how each portion stands: the fences first. Raising an epoch waited for every statement that had passed
-/// its fence, so once it is lost, what the rows say is final.
+/// Reads how each portion stands: the fences first. Raising an epoch waited for every statement that had
+/// passed its fence, so once it is lost, what the rows say is final.
 async fn read_back<K: MySqlRows>(
     connection: &mut MySqlConnection,
     dialect: Dialect,

@@ -33,7 +33,8 @@ fn portion<A: Kind, B: Kind>(portion: &Portion<Pair<A, B>>) -> Option<Either<Por
     }
 }
 
-/// Returns the portions by their kind. Portions that join are of one kind, so a batch that is not is a mistake.
+/// Returns the portions by their kind. Portions that join are of one kind, so a batch that is not is a
+/// mistake.
 fn split<A: Kind, B: Kind>(portions: &[Portion<Pair<A, B>>]) -> Result<Split<A, B>> {
     let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
     for mixed in portions {

@@ -249,7 +249,7 @@ pub(crate) async fn read_limited<T: Send + 'static>(
     within(READ_LIMIT, work).await.map_err(error::changed_nothing)
 }
 
-/// Runs work, which goes on when nobody waits for it any more.
+/// Runs work, which goes on when its caller is gone.
 async fn within<T: Send + 'static>(
     limit: Duration,
     work: impl Future<Output = Result<T>> + Send + 'static,
@@ -263,8 +263,8 @@ async fn within<T: Send + 'static>(
     }
 }
 
-/// The frame of every call: without interruption and within a limit, take a connection and do one piece of work
-/// on it.
+/// The frame of every call: without interruption and within a limit, take a connection and do one piece of
+/// work on it.
 macro_rules! framed {
     ($limited:ident, $connection:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
@@ -354,14 +354,14 @@ impl<K: SqliteRows> EntryStore<K> for SqliteStore {
         let portions = batch.portions.clone();
         let pages = portions.len() as u64;
         let written = framed!(write_limited, writer, self, K::sqlite_write, portions)?;
-        // As users come in no order, each row is on a page of its own of the index by user; a portion's rows are
-        // mostly on one of the table.
+        // As users come in no order, each row is on a page of its own of the index by user; a portion's rows
+        // are mostly on one of the table.
         checkpoint::wrote(&self.inner, written + pages);
         Ok(written)
     }
 
-    /// On the writing connection: a write that this process began earlier, and stopped waiting for, has ended when
-    /// this reads.
+    /// On the writing connection: a write that this process began earlier, and stopped waiting for, has ended
+    /// when this reads.
     async fn read_back(&self, batch: &Batch<K>) -> Result<Vec<Found>> {
         let batch = batch.clone();
         framed!(write_limited, writer, self, read_back, &batch).map_err(error::changed_nothing)
@@ -381,8 +381,8 @@ impl<K: SqliteRows> EntryStore<K> for SqliteStore {
     }
 }
 
-/// Reads how each portion stands: the fence first. Once it is lost nothing under it is stored any more, so what
-/// the rows say then is final.
+/// Reads how each portion stands: the fence first. Once it is lost nothing under it is stored any more, so
+/// what the rows say then is final.
 async fn read_back<K: SqliteRows>(connection: &mut SqliteConnection, batch: &Batch<K>) -> Result<Vec<Found>> {
     let mut found = Vec::with_capacity(batch.portions.len());
     for portion in &batch.portions {

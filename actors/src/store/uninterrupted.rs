@@ -1,4 +1,4 @@
-//! Work on a database that nobody cuts off halfway.
+//! Work on a database that is not cut off halfway.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -10,8 +10,8 @@ use tokio::runtime::Handle;
 
 use super::{Result, StoreError};
 
-/// Runs work where it is waited for. If nobody waits any more, it goes on in a task of its own: a statement
-/// cut off halfway would leave its connection in doubt. Its panic is an error, and its outcome then unknown.
+/// Runs work in its caller's task. If the caller is dropped, it goes on in a task of its own: a statement cut
+/// off halfway would leave its connection in doubt. Its panic is an error, and its outcome then unknown.
 ///
 /// A task from the start would do as well, for two wake-ups more.
 pub(crate) async fn uninterrupted<T: Send + 'static>(

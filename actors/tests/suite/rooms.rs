@@ -1,11 +1,11 @@
-//! The rooms of the library, held to the order of the code map: what owns knows no kind, links know nothing but
-//! transport, and no room imports one above it.
+//! The rooms of the library, held to the order of the code map: what owns knows no kind, links know nothing
+//! but transport, and no room imports one above it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each room, and the rooms that it may import beside itself. Files beside the rooms (ids, time, metrics and the
-/// like) are for all.
+/// Each room, and the rooms that it may import beside itself. Files beside the rooms (ids, time, metrics and
+/// the like) are for all.
 const MAY_IMPORT: [(&str, &[&str]); 6] = [
     ("link", &[]),
     ("store", &["owning::kind", "owning::pair"]),

@@ -1,5 +1,5 @@
-//! Tallies in an engine that also serves coupons, over a SQLite file: the engine's promises hold for a kind that it
-//! does not know.
+//! Tallies in an engine that also serves coupons, over a SQLite file: the engine's promises hold for a kind
+//! that it does not know.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! A second kind, to prove that the engine knows none: a tally, to which amounts are added up to a bound and never
-//! beyond. It has what a coupon has (keys, a notice for doors, rows that are only added) and nothing else of it.
+//! A second kind, to prove that the engine knows none: a tally, to which amounts are added up to a bound and
+//! never beyond. It has what a coupon has (keys, a notice for doors, rows that are only added) and nothing
+//! else of it.
 
 pub mod contract;
 mod decide;

@@ -136,7 +136,8 @@ async fn away(
     answers
 }
 
-/// Checks that the door refuses the sold-out coupon as long as its knowledge counts, and the store from then on.
+/// Checks that the door refuses the sold-out coupon as long as its knowledge counts, and the store from then
+/// on.
 fn check_refusals(answers: &[TimedAnswer], sold_out: u64) {
     let refused_as_sold_out: Vec<&TimedAnswer> = answers
         .iter()

@@ -98,7 +98,7 @@ async fn watch(
     }
 }
 
-/// Where nobody else can have the store open, all other rows are those of nodes that died: none needs to be
+/// In a store that one node at a time can open, all other rows are those of nodes that died: none needs to be
 /// watched for a lease.
 async fn end_the_dead(me: Incarnation, store: &dyn ClusterStore) -> Result<()> {
     if !store.is_exclusive() {

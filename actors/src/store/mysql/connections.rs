@@ -71,8 +71,8 @@ impl fmt::Debug for Connections {
 }
 
 impl Connections {
-    /// At most so many, at least one, made when they are needed. Whoever waits longer than the limit for one
-    /// has surely begun nothing.
+    /// At most `most` connections, at least one, opened when they are needed. A call that waits longer than
+    /// the limit for one has certainly begun nothing.
     pub(crate) fn new(
         options: MySqlConnectOptions,
         most: u32,

@@ -1,10 +1,10 @@
 //! `TCP_NODELAY` for connections to the database.
 //!
-//! sqlx 0.9.0 leaves Nagle's algorithm on and shows nobody its sockets
-//! (<https://github.com/transact-rs/sqlx/issues/4335>, mended there and not published yet). Over TLS a batch
-//! beyond 16 KiB is written in two parts, and the second waits until the server acknowledges the first: 40
-//! ms, beside the 4 that a commit takes. So the sockets are found by the port that they are connected to,
-//! whatever else is there too. With the next sqlx this file can go.
+//! sqlx 0.9.0 leaves Nagle's algorithm on and gives no access to its sockets
+//! (<https://github.com/transact-rs/sqlx/issues/4335>, fixed there and not published yet). Over TLS a batch
+//! of more than 16 KiB is written in two parts, and the second waits until the server acknowledges the first:
+//! 40 ms, where a commit takes 4. So the sockets are found by the port that they are connected to, which may
+//! find others too. The next release of sqlx makes this file unnecessary.
 
 use std::os::fd::RawFd;
 
@@ -31,8 +31,7 @@ fn sockets() -> impl Iterator<Item = RawFd> {
     files.filter_map(|file| file.file_name().to_str()?.parse().ok())
 }
 
-/// The port of whoever is at the other end, if this is a connection by TCP. A number that was closed
-/// meanwhile is none.
+/// The port of the peer, if this is a TCP connection. `None` if the descriptor was closed meanwhile.
 fn peer_port(socket: RawFd) -> Option<u16> {
     let peer: SockaddrStorage = getpeername(socket).ok()?;
     let v4 = peer.as_sockaddr_in().map(|peer| peer.port());

@@ -182,8 +182,8 @@ async fn migrate_locked(
     match need(connection, migrator).await? {
         Need::Nothing => return Ok(()),
         Need::Migration => {}
-        // What was cut short is run again from its top, which every migration here bears. Nobody else is at
-        // it: we have the lock.
+        // A migration that was cut short is run again from its beginning, which every migration allows. No
+        // other node runs it, as this node has the lock.
         Need::Repair(version) => {
             tracing::warn!(version, "a migration was cut short and is run again");
             let forget = "DELETE FROM _sqlx_migrations WHERE version = ? AND NOT success";

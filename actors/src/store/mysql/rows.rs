@@ -8,8 +8,8 @@ use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::mysql::Dialect;
 
-/// The rows of a kind in MySQL and MariaDB. Each call does one piece of work on one connection; the store sets
-/// the limit in time and never cuts it off halfway.
+/// The rows of a kind in MySQL and MariaDB. Each call does one piece of work on one connection; the store
+/// sets the limit in time and never cuts it off halfway.
 pub trait MySqlRows: Kind {
     /// Where a page of rows begins.
     type MySqlCursor: Copy + Send + 'static;
@@ -31,8 +31,8 @@ pub trait MySqlRows: Kind {
         portions: Vec<Portion<Self>>,
     ) -> impl Future<Output = Result<u64>> + Send;
 
-    /// Returns how the rows of each portion stand, in their order, by a number of statements that does not grow
-    /// with the portions.
+    /// Returns how the rows of each portion stand, in their order, by a number of statements that does not
+    /// grow with the portions.
     fn mysql_read_back(
         connection: &mut MySqlConnection,
         dialect: Dialect,

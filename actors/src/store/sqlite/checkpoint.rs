@@ -6,8 +6,8 @@
 //!
 //! SQLite syncs the database file only when it has moved all there is, which beside a busy writer it never
 //! has: so the file is synced here after each pass, or the writer would wait for all of it. That needs the
-//! file open once more, and POSIX has a trap there: whoever closes a file of the database gives up all locks
-//! of its process on it, and a tool that finds none may take the log for nobody's. So it is closed where no
+//! file open once more, and POSIX has a trap there: closing a file of the database gives up all locks of
+//! the process on it, and a tool that finds none may take the log as left over. So it is closed where no
 //! connection is open any more ([`Checkpoints::let_go`]), and nowhere else: a store that is dropped, and
 //! whose connections end some time later, leaves it open.
 //!
@@ -35,8 +35,8 @@ const PAGES: u64 = 32_768;
 /// the sync.
 const FEW_PAGES: u64 = 256;
 
-/// After a pass during which so many came, others do not leave enough to whoever gives way: the next passes
-/// give way to nobody. Half a move's, so that the log is still far from where a commit moves it.
+/// After a pass during which so many pages came, giving way does not leave enough time to the mover: the next
+/// passes do not give way. Half a move's, so that the log is still far from where a commit moves it.
 const HURRY_PAGES: u64 = PAGES / 2;
 
 /// Most passes beside the writer. Each leaves less than the one before: where it does not, as the disk is too
@@ -54,7 +54,7 @@ const RETRY_PAGES: u64 = 4_096;
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     mover: SqlitePool,
-    /// Gives way to nobody.
+    /// Does not give way to other connections.
     hurried_mover: SqlitePool,
     /// The database file, to be synced; none once it was let go of.
     file: Mutex<Option<Arc<ManuallyDrop<File>>>>,
@@ -63,8 +63,8 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Over connections that nobody else uses, one that gives way and one that does not, and the database
-    /// file.
+    /// Over connections that are used for nothing else, one that gives way and one that does not, and the
+    /// database file.
     pub(super) fn new(mover: SqlitePool, hurried_mover: SqlitePool, file: File) -> Self {
         Self {
             mover,
@@ -90,7 +90,7 @@ impl Checkpoints {
     /// may open one.
     pub(super) fn let_go(&self) {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Nobody syncs any more, as the mover is closed.
+        // Nothing syncs any more, as the mover is closed.
         if let Some(Ok(file)) = file.map(Arc::try_unwrap) {
             drop(ManuallyDrop::into_inner(file));
         }
@@ -111,7 +111,8 @@ impl Checkpoints {
         }
     }
 
-    /// Takes note of pages that were written. True: it is time, and whoever hears it is to [`move_log`].
+    /// Takes note of pages that were written. True if it is time to move the log; the caller must then
+    /// [`move_log`].
     fn wrote(&self, pages: u64) -> bool {
         let unmoved = self.pages.fetch_add(pages, Ordering::Relaxed) + pages;
         unmoved >= PAGES && !self.under_way.swap(true, Ordering::AcqRel)
@@ -194,9 +195,9 @@ mod tests {
     use super::super::{Options, SqliteStore};
     use super::*;
 
-    /// Whoever hurries is gone here, so a move that wants it fails.
+    /// The hurried mover is closed here, so a move that wants it fails.
     #[tokio::test]
-    async fn whoever_is_overtaken_gives_way_no_longer() {
+    async fn a_mover_that_is_overtaken_gives_way_no_longer() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&Options::new(folder.path().join("test.db")))
             .await

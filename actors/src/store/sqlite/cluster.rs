@@ -195,7 +195,7 @@ pub(crate) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<Shar
     rows.iter().map(shard).collect()
 }
 
-/// Claims shards in one statement, then reads their rows; nobody else writes between.
+/// Claims shards in one statement, then reads their rows; no other connection writes between.
 pub(crate) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
     let json = json_rows(claims.iter().map(|claim| {
         let owner = claim

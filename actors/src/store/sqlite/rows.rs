@@ -7,8 +7,8 @@ use crate::owning::kind::Kind;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 
-/// The rows of a kind in SQLite. Each call does one piece of work on one connection; the store sets the limit in
-/// time and never cuts it off halfway.
+/// The rows of a kind in SQLite. Each call does one piece of work on one connection; the store sets the limit
+/// in time and never cuts it off halfway.
 pub trait SqliteRows: Kind {
     /// Where a page of rows begins.
     type SqliteCursor: Copy + Send + 'static;
@@ -21,8 +21,8 @@ pub trait SqliteRows: Kind {
     }
 
     /// Stores portions that join, by one statement that commits by itself. It must store nothing of a portion
-    /// whose shard has another epoch or owner than the portion's fence, and all of the others or fail. Returns
-    /// how many rows it stored.
+    /// whose shard has another epoch or owner than the portion's fence, and all of the others or fail.
+    /// Returns how many rows it stored.
     fn sqlite_write(
         connection: &mut SqliteConnection,
         portions: Vec<Portion<Self>>,

@@ -20,7 +20,8 @@ use super::node::{Both, Heartbeat, Id};
 use super::world::{Client, NODES, USERS, Want, World};
 use crate::tally::{Add, TallyId};
 
-/// Room for notices in an answer to another's door: for the longest of those here, so that not all come at once.
+/// Room for notices in an answer to another's door: for the longest of those here, so that not all come at
+/// once.
 const NOTICE_ROOM: usize = 256;
 
 impl World {
@@ -147,8 +148,8 @@ impl World {
         }
     }
 
-    /// A change is answered only once no door knows less. How that is waited for is the engine's; here all doors
-    /// learn of it when it is decided.
+    /// A change is answered only once no door knows less. How that is waited for is the engine's; here all
+    /// doors learn of it when it is decided.
     pub(super) fn tell_doors(&mut self, id: Id, version: u64) {
         let now = self.now().moment;
         for node in self.nodes.iter_mut().flatten() {
@@ -201,8 +202,8 @@ impl World {
         Ok(())
     }
 
-    /// As the router does: the same key again, until an owner says what became of it. A change has no key, and is
-    /// asked again only if it was certainly not decided.
+    /// As the router does: the same key again, until an owner says what became of it. A change has no key,
+    /// and is asked again only if it was certainly not decided.
     fn ask_again(&mut self, client: Client, setback: Setback) {
         let Client {
             asked_at_version,

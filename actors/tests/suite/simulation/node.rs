@@ -1,4 +1,5 @@
-//! A node: the drivers of one shard and its owners, their mailboxes, and the calls to the database between them.
+//! A node: the drivers of one shard and its owners, their mailboxes, and the calls to the database between
+//! them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -161,8 +161,8 @@ impl World {
         }
     }
 
-    /// Takes an owner that stopped out of the table, as the shard's actor does; false if it is not the one that is
-    /// there.
+    /// Takes an owner that stopped out of the table, as the shard's actor does; false if it is not the one
+    /// that is there.
     fn forget(&mut self, n: usize, id: Id, actor: ActorId) -> bool {
         let node = self.node(n);
         let is_there = |home: &Home| ActorId::Local(home.number) == actor;

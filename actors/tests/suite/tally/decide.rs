@@ -44,8 +44,8 @@ impl TallyState {
 }
 
 impl TallyReading {
-    /// Returns after which number to read: the last that was loaded ahead is read again, to see that it is still
-    /// there.
+    /// Returns after which number to read: the last that was loaded ahead is read again, to see that it is
+    /// still there.
     pub fn after(&self) -> u64 {
         (self.additions.len() as u64).saturating_sub(1)
     }
