@@ -181,7 +181,7 @@ impl<K: Kind> Parts<K> {
 }
 
 /// Checks that this node can be one of several.
-fn check_cluster(options: &Options, is_exclusive: bool) -> std::result::Result<(), StartError> {
+pub(super) fn check_cluster(options: &Options, is_exclusive: bool) -> std::result::Result<(), StartError> {
     if is_exclusive {
         return Err(StartError::Exclusive);
     }

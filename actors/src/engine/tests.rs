@@ -1,5 +1,5 @@
 //! Tests of what cannot be caused outside the crate: an owner that panics or stops, and refusals at start.
-//! Coupons are the sample kind. The other tests of the engine are in `tests/engine.rs`.
+//! Coupons are the sample kind. The other tests of the engine are in `actors/tests/engine`.
 
 use super::*;
 use crate::coupon::CouponKind;
@@ -81,7 +81,7 @@ async fn a_node_in_a_cluster_needs_a_shared_store_and_a_lease_below_the_maximum(
             ..options
         },
     );
-    assert!(check_cluster(&longest, false).is_ok() && check_cluster(&longer, false).is_err());
+    assert!(parts::check_cluster(&longest, false).is_ok() && parts::check_cluster(&longer, false).is_err());
 }
 
 async fn coupon(coupons: &Coupons) -> CouponId {
