@@ -24,6 +24,7 @@ mod subject;
 mod support;
 mod tallies;
 mod tally;
+mod tally_nodes;
 
 use actors::coupon::CouponKind;
 use testkit::on_each_server;
@@ -102,5 +103,8 @@ on_each_server! {
     }
     holding(crate::alone) opening {
         a_packet_limit_too_small_for_a_batch_is_refused
+    }
+    given(crate::tally_nodes::House::new) tally_nodes {
+        tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed
     }
 }

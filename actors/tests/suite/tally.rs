@@ -37,6 +37,12 @@ impl TallyId {
     }
 }
 
+/// Returns the bound of a tally, as the migration made it.
+pub fn bound(tally: TallyId) -> u64 {
+    let classes = rows::BOUNDS.len() as u64;
+    rows::BOUNDS[(tally.0 % classes) as usize]
+}
+
 /// Add this amount, unless the total would pass the bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Add {
