@@ -37,7 +37,7 @@ pub enum LocalState {
     Unjudged,
 }
 
-/// Who judges.
+/// The node that plans.
 #[derive(Debug, Clone, Copy)]
 pub struct Placed<'a> {
     /// Its name.
@@ -251,7 +251,7 @@ impl<'a> RowsView<'a> {
             .any(|node| node.incarnation == incarnation && node.state != NodeState::Ended)
     }
 
-    /// Who should have the shard.
+    /// Returns the node that should have the shard.
     fn planned(&self, shard: ShardId) -> Option<&'a NodeRow> {
         let id = self.plan.owner_of(shard)?;
         self.ready.iter().copied().find(|node| node.id == *id)

@@ -1,10 +1,10 @@
 //! The group: the live nodes that can all reach each other. A function of the nodes' rows alone, so that all
-//! who read the same rows know the same group.
+//! nodes that read the same rows know the same group.
 
 use crate::ids::Incarnation;
 use crate::store::{NodeRow, NodeState};
 
-/// The members, those who entered first first.
+/// The members, in the order in which they entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group<'a> {
     members: Vec<&'a NodeRow>,
