@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use self::token::Token;
 use crate::config::{Config, Sources, keys};
@@ -74,8 +75,13 @@ enum ConfigCommand {
 }
 
 impl Cli {
-    /// Runs the command.
-    pub async fn run(self) -> Result<(), Box<dyn Error>> {
+    /// Runs the command. This function is not `async`, so that the program's futures are compiled with this
+    /// library and not once more with each program.
+    pub fn run(self) -> Result<(), Box<dyn Error>> {
+        Runtime::new()?.block_on(self.execute())
+    }
+
+    async fn execute(self) -> Result<(), Box<dyn Error>> {
         let command = self.command.unwrap_or(Command::Serve);
         if let Command::Config(ConfigCommand::Table) = command {
             print!("{}", keys::markdown());

@@ -23,6 +23,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 pub use access_log::AccessLog;
+pub(crate) use check::log_targets;
 pub use cluster::{Cluster, ClusterTls, HostPort};
 pub use jwt::{Jwt, JwtAlgorithm};
 pub use limits::Limits;
@@ -34,10 +35,11 @@ use self::check::{at_most_an_hour, between, positive_and_at_most_an_hour};
 use self::keys::section;
 use crate::http::listener;
 
-/// Most lanes of a node. A shard writes through one lane, and a lane with few shards has small batches.
+/// Maximum number of lanes of a node. A shard writes through one lane, and a lane with few shards has small
+/// batches.
 const LANES_MAX: u32 = 64;
 
-/// Most connections that can be configured: the usual maximum of open files of a process on Linux
+/// Largest value of `http.connections_max`: the usual maximum of open files of a process on Linux
 /// (`fs.nr_open`).
 const CONNECTIONS_LIMIT: usize = 1_048_576;
 
@@ -97,7 +99,7 @@ section! {
         /// Time for a change by an administrator: longer, as all nodes may have to acknowledge it first.
         #[serde(with = "humantime_serde")]
         change_deadline: Duration = Duration::from_secs(10), "duration", check = positive_and_at_most_an_hour;
-        /// Most open connections; more are answered `OVERLOADED` and closed.
+        /// Maximum number of open connections; further ones are answered `OVERLOADED` and closed.
         connections_max: usize = listener::CONNECTIONS_MAX, "number",
             check = |max| between(*max, 1..=CONNECTIONS_LIMIT);
         /// Time for a client to send the head of a request.
@@ -118,7 +120,7 @@ section! {
         cors_origins: Vec<Origin> = Vec::new(), "list of origins";
     }
     sections {
-        /// TLS, if it has files.
+        /// TLS, which is used if its files are set.
         tls: Tls;
     }
 }
@@ -141,7 +143,8 @@ section! {
 }
 
 section! {
-    /// `shutdown.…`. Both together stay below the 30 s after which orchestrators usually kill a process.
+    /// `shutdown.…`. Both times together stay below the 30 s after which orchestrators usually kill a
+    /// process.
     pub struct Shutdown in "shutdown." {
         /// Time for which the node keeps serving after `/readyz` responds 503, so that balancers notice.
         #[serde(with = "humantime_serde")]

@@ -9,9 +9,11 @@ use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use tokio::runtime::Handle;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, log_targets};
 use crate::metrics as node;
 
 /// The commit this program was built from.
@@ -23,16 +25,15 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Logs to the standard error from now on; the standard output is for [`crate::cli`]. Only the first call
 /// counts.
 pub fn log(log: &Log) {
-    // The configuration has checked the levels.
-    let filter = EnvFilter::builder().parse_lossy(&log.level);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let targets = log_targets(&log.level).expect("the configuration has checked the levels");
+    let layer = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let registry = registry().with(targets);
     // A test may have set a subscriber before.
     let _ = match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(layer).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
 }
 

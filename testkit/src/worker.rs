@@ -13,17 +13,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
 use crate::poll::LIMIT;
 use crate::process::{Process, Spawn};
 
-/// Holds the configuration of a child.
+/// The variable with the configuration of a child.
 const CONFIGURATION: &str = "FIRSTCOME_TEST_WORKER";
 
-/// Precedes each line of a child that is meant for its parent, among what the test harness prints.
+/// Precedes each line of a child that is meant for its parent. The test harness prints other lines.
 const MARK: &str = "@@ ";
 
-/// Runs `main` with its configuration and ends the process, if this process is a worker; else does nothing.
+/// If this process is a worker, runs `main` with its configuration and ends the process. Else does nothing.
 ///
 /// # Panics
 /// If the configuration is not JSON.
@@ -45,6 +50,19 @@ pub fn run(main: impl AsyncFnOnce(Value)) {
 /// Tells the parent that this worker has started, with what the parent should know.
 pub fn started(what: &Value) {
     println!("{MARK}{what}");
+}
+
+/// Logs this process to its standard error, with the libraries' chatter left out.
+///
+/// # Panics
+/// If the process has a subscriber already.
+pub fn log_to_stderr() {
+    let targets = Targets::new()
+        .with_default(Level::WARN)
+        .with_target("actors", Level::INFO)
+        .with_target("ractor_cluster", Level::ERROR);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    registry().with(lines).with(targets).init();
 }
 
 /// Carries out the parent's commands until the parent ends. `carry_out` is called for each in order; the
@@ -101,8 +119,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the test of this name, of the program that calls this, as a worker. Returns it with what it
-    /// told by [`started`].
+    /// Starts the test of this name in the calling program as a worker. Returns the worker and what it
+    /// reported by [`started`].
     ///
     /// # Panics
     /// If the worker does not start in time.
@@ -143,7 +161,7 @@ impl Worker {
         }
     }
 
-    /// Its process.
+    /// Returns its process.
     pub fn process(&self) -> &Process {
         &self.process
     }

@@ -1,12 +1,25 @@
-//! Migrations: those of the engine, and those that a kind adds.
+//! Migrations of the engine, and those that kinds add.
 //!
-//! The first two also create the tables of coupons and issuances, which are older than the separation of
-//! engine and kinds. Versions are unique over all; a migration that was ever run keeps its text.
+//! For historical reasons, the first two also create the tables of coupons and issuances. No two migrations
+//! have the same version, and the text of a released migration never changes.
 
-use sqlx::migrate::{Migration, Migrator};
+use std::borrow::Cow;
 
-static MYSQL: Migrator = sqlx::migrate!("src/store/migrations/mysql");
-static SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// A migration as a file: its version, its name, and its text. A database keeps all three.
+type File = (i64, &'static str, &'static str);
+
+const MYSQL: [File; 2] = [
+    (1, "first", include_str!("migrations/mysql/0001_first.sql")),
+    (2, "links", include_str!("migrations/mysql/0002_links.sql")),
+];
+
+const SQLITE: [File; 2] = [
+    (1, "first", include_str!("migrations/sqlite/0001_first.sql")),
+    (2, "links", include_str!("migrations/sqlite/0002_links.sql")),
+];
 
 /// Returns the migrations for MySQL and MariaDB, with those that kinds add.
 pub(crate) fn mysql(of_kinds: &[Migration]) -> Migrator {
@@ -18,13 +31,21 @@ pub(crate) fn sqlite(of_kinds: &[Migration]) -> Migrator {
     with(&SQLITE, of_kinds)
 }
 
-/// Returns the highest version among them.
+/// Returns the highest version.
 pub(crate) fn highest(migrator: &Migrator) -> i64 {
     let versions = migrator.iter().map(|migration| migration.version);
     versions.max().unwrap_or(0)
 }
 
-fn with(engine: &Migrator, of_kinds: &[Migration]) -> Migrator {
-    let all = engine.iter().chain(of_kinds).cloned();
-    Migrator::with_migrations(all.collect())
+fn with(engine: &[File], of_kinds: &[Migration]) -> Migrator {
+    let engine = engine.iter().map(|(version, name, sql)| {
+        Migration::new(
+            *version,
+            Cow::Borrowed(*name),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    });
+    Migrator::with_migrations(engine.chain(of_kinds.iter().cloned()).collect())
 }

@@ -22,11 +22,7 @@ const BEAT: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
 pub async fn run(configuration: &Value) {
-    tracing_subscriber::fmt()
-        .with_env_filter("warn,actors=info,ractor_cluster=error")
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    worker::log_to_stderr();
     let metrics = PrometheusBuilder::new().install_recorder().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let advertise = listener.local_addr().unwrap().to_string();

@@ -23,6 +23,7 @@ use actors::owning::request::{Reply, Setback};
 use actors::time::{Moment, moment, timestamp};
 use futures_util::future::join_all;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use ractor::ActorCell;
 use serde_json::{Value, json};
 use testkit::{prometheus, worker};
 use tokio::net::TcpListener;
@@ -35,11 +36,7 @@ type Links = actors::link::Links<Payload>;
 pub const EPOCH: u64 = 7;
 
 pub async fn run(configuration: &Value) {
-    tracing_subscriber::fmt()
-        .with_env_filter("warn,actors=info,ractor_cluster=error")
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    worker::log_to_stderr();
     let metrics = PrometheusBuilder::new().install_recorder().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -82,7 +79,7 @@ fn options(configuration: &Value) -> Options {
             .collect();
     }
     let mut options = Options::new(hello, text("cookie").to_owned());
-    // Who has no turn on a busy machine for four of them is taken for silent.
+    // A node that a busy machine does not run for four heartbeats counts as silent.
     options.heartbeat = Duration::from_millis(500);
     if let Some(places) = configuration["flow_places"].as_u64() {
         options.flow_places = usize::try_from(places).unwrap();
@@ -128,78 +125,80 @@ async fn carry_out(
         "ask" => ask(command, links, limit).await,
         "crowd" => crowd(command, links, limit).await,
         "change" => change(command, links, limit).await,
-        "hold" => {
-            owners.hold(coupon(command));
+        "release" => owners.release(coupon(command)).into(),
+        "asked" => owners.times_asked(command["key"].as_str().unwrap()).into(),
+        "tell_all" => tell_all(command, links, limit).await,
+        "said" => owners.said.lock().unwrap().clone().into(),
+        "metric" => prometheus::value(&metrics.render(), command["name"].as_str().unwrap()).into(),
+        _ => {
+            carry_out_without_answer(command, links, owners).await;
             Value::Null
         }
-        "release" => owners.release(coupon(command)).into(),
-        "asked" => owners
-            .asked
-            .lock()
-            .unwrap()
-            .get(command["key"].as_str().unwrap())
-            .copied()
-            .unwrap_or(0)
-            .into(),
-        "tell_all" => {
-            let news = command["news"].as_str().unwrap().as_bytes();
-            let told = links
-                .linked()
-                .into_iter()
-                .map(async |peer| links.tell(peer, news.to_vec(), limit).await.then_some(peer));
-            let acknowledged = join_all(told).await.into_iter().flatten();
-            acknowledged.map(Incarnation::get).collect()
-        }
+    }
+}
+
+/// Carries out a command that has no answer.
+async fn carry_out_without_answer(command: &Value, links: &Links, owners: &Arc<Owners>) {
+    match command["do"].as_str().unwrap() {
+        "hold" => owners.hold(coupon(command)),
         "say_to" => {
             let news = command["news"].as_str().unwrap();
             links.say_to(incarnation(command), news.as_bytes().to_vec());
-            Value::Null
         }
-        "send_bytes" => {
-            let byte = |byte: &Value| u8::try_from(byte.as_u64().unwrap()).unwrap();
-            send(command["bytes"].as_array().unwrap().iter().map(byte).collect());
-            Value::Null
-        }
-        "send_frame" => {
-            let number = |key: &str| command[key].as_u64().unwrap();
-            let [from, to] = ["from", "to"].map(|key| Incarnation::new(number(key)).unwrap());
-            let header = Header {
-                version: VERSIONS[0],
-                from,
-                to,
-                generation: number("generation"),
-                number: number("number"),
-            };
-            send(Writer::new(header).finish());
-            Value::Null
-        }
-        "kill_hub" => {
-            let ingresses = ractor::pg::get_scoped_members(&"firstcome".to_owned(), &"ingress".to_owned());
-            let ours = ingresses
-                .iter()
-                .find(|ingress| ingress.get_id().is_local())
-                .unwrap();
-            ours.try_get_supervisor().unwrap().kill();
-            Value::Null
-        }
-        "said" => owners.said.lock().unwrap().clone().into(),
-        "metric" => prometheus::value(&metrics.render(), command["name"].as_str().unwrap()).into(),
-        "stop" => {
-            links.stop().await;
-            Value::Null
-        }
+        "send_bytes" => send_bytes(command),
+        "send_frame" => send_frame(command),
+        "kill_hub" => kill_hub(),
+        "stop" => links.stop().await,
         other => panic!("{other}"),
     }
 }
 
+/// Tells the news to all linked peers. Returns the peers that acknowledged it.
+async fn tell_all(command: &Value, links: &Links, limit: Duration) -> Value {
+    let news = command["news"].as_str().unwrap().as_bytes();
+    let told = links
+        .linked()
+        .into_iter()
+        .map(async |peer| links.tell(peer, news.to_vec(), limit).await.then_some(peer));
+    let acknowledged = join_all(told).await.into_iter().flatten();
+    acknowledged.map(Incarnation::get).collect()
+}
+
+fn send_bytes(command: &Value) {
+    let byte = |byte: &Value| u8::try_from(byte.as_u64().unwrap()).unwrap();
+    send(command["bytes"].as_array().unwrap().iter().map(byte).collect());
+}
+
+/// Sends an empty frame with the header of the command.
+fn send_frame(command: &Value) {
+    let number = |key: &str| command[key].as_u64().unwrap();
+    let [from, to] = ["from", "to"].map(|key| Incarnation::new(number(key)).unwrap());
+    let header = Header {
+        version: VERSIONS[0],
+        from,
+        to,
+        generation: number("generation"),
+        number: number("number"),
+    };
+    send(Writer::new(header).finish());
+}
+
+/// Kills the actor of this node that supervises its ingresses.
+fn kill_hub() {
+    let ours = ingress(|ingress| ingress.get_id().is_local());
+    ours.try_get_supervisor().unwrap().kill();
+}
+
 /// Sends bytes to one of the peer's ingresses, past the link.
 fn send(bytes: Vec<u8>) {
-    let ingresses = ractor::pg::get_scoped_members(&"firstcome".to_owned(), &"ingress".to_owned());
-    let theirs = ingresses
-        .iter()
-        .find(|ingress| !ingress.get_id().is_local())
-        .unwrap();
+    let theirs = ingress(|ingress| !ingress.get_id().is_local());
     theirs.send_message(bytes).unwrap();
+}
+
+/// Returns one of the ingresses that this node sees.
+fn ingress(is_wanted: impl Fn(&ActorCell) -> bool) -> ActorCell {
+    let ingresses = ractor::pg::get_scoped_members(&"firstcome".to_owned(), &"ingress".to_owned());
+    ingresses.into_iter().find(is_wanted).unwrap()
 }
 
 async fn ask(command: &Value, links: &Links, limit: Duration) -> Value {
@@ -234,7 +233,7 @@ fn outgoing(ask: RemoteAsk<CouponKind>, expires: Moment, reply: Reply<CouponKind
     }
 }
 
-/// So many requests at once: how often each answer came.
+/// Sends many requests at once. Returns how often each answer came.
 async fn crowd(command: &Value, links: &Links, limit: Duration) -> Value {
     let asked = (0..command["size"].as_u64().unwrap()).map(|number| {
         let mut command = command.clone();
@@ -266,17 +265,17 @@ async fn change(command: &Value, links: &Links, limit: Duration) -> Value {
     format!("{:?}", tokio::time::timeout(limit, answer).await).into()
 }
 
-/// A request that is held, and the way of its answer.
+/// A request that is held, and the path of its answer.
 type Held = (Ask, AnswerPath<Payload>);
 
-/// Owners that give everybody the next sequence, unless they are held.
+/// Owners that give every request the next sequence, unless they are held.
 #[derive(Default)]
 struct Owners {
     sequences: Mutex<HashMap<CouponId, u64>>,
     held: Mutex<HashMap<CouponId, Vec<Held>>>,
     /// How often each key was asked for.
     asked: Mutex<HashMap<String, u64>>,
-    /// What peers said besides.
+    /// What peers said in heartbeats and news.
     said: Mutex<Vec<String>>,
 }
 
@@ -313,6 +312,11 @@ impl Owners {
             }
             Ask::Change(_) => path.send(Err(Setback::StoreUnavailable)),
         }
+    }
+
+    /// Returns how often this key was asked for.
+    fn times_asked(&self, key: &str) -> u64 {
+        self.asked.lock().unwrap().get(key).copied().unwrap_or(0)
     }
 
     fn say(&self, what: String) {

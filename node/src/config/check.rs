@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use actors::ids::NodeId;
 use secrecy::{ExposeSecret, SecretString};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::value::HIDDEN;
 
-/// Longest duration: a longer one is a mistake.
+/// Maximum duration: a longer one is a mistake.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
 
-/// Longest admin token.
+/// Maximum length of the admin token.
 const ADMIN_TOKEN_BYTES_MAX: usize = 512;
 
 type Check = Result<(), String>;
 
-/// A number within a range.
+/// Checks that a number is within a range.
 pub(super) fn between<T: PartialOrd + Display>(value: T, range: RangeInclusive<T>) -> Check {
     if range.contains(&value) {
         Ok(())
@@ -27,7 +27,7 @@ pub(super) fn between<T: PartialOrd + Display>(value: T, range: RangeInclusive<T
     }
 }
 
-/// A number that is not 0.
+/// Checks that a number is not 0.
 pub(super) fn at_least_one(value: &usize) -> Check {
     if *value == 0 {
         Err("must be at least 1".to_owned())
@@ -36,7 +36,7 @@ pub(super) fn at_least_one(value: &usize) -> Check {
     }
 }
 
-/// A duration of up to an hour.
+/// Checks that a duration is at most an hour.
 pub(super) fn at_most_an_hour(duration: &Duration) -> Check {
     if *duration > DURATION_MAX {
         Err("must be at most an hour".to_owned())
@@ -45,12 +45,12 @@ pub(super) fn at_most_an_hour(duration: &Duration) -> Check {
     }
 }
 
-/// The same where none may be set.
+/// The same for an optional duration.
 pub(super) fn optional_at_most_an_hour(duration: &Option<Duration>) -> Check {
     duration.as_ref().map_or(Ok(()), at_most_an_hour)
 }
 
-/// A duration of up to an hour, but not 0.
+/// Checks that a duration is at most an hour and not 0.
 pub(super) fn positive_and_at_most_an_hour(duration: &Duration) -> Check {
     if duration.is_zero() || *duration > DURATION_MAX {
         Err("must be longer than 0 and at most an hour".to_owned())
@@ -59,7 +59,7 @@ pub(super) fn positive_and_at_most_an_hour(duration: &Duration) -> Check {
     }
 }
 
-/// The id of a node.
+/// Checks the id of a node.
 pub(super) fn node_id(id: &Option<String>) -> Check {
     id.as_ref().map_or(Ok(()), |id| {
         NodeId::parse(id)
@@ -68,15 +68,35 @@ pub(super) fn node_id(id: &Option<String>) -> Check {
     })
 }
 
-/// Levels of the log.
-pub(super) fn log_level(level: &str) -> Check {
-    EnvFilter::builder()
-        .parse(level)
-        .map(drop)
-        .map_err(|error| format!("is not valid: {error}"))
+/// Checks the levels of the log.
+pub(super) fn log_level(levels: &str) -> Check {
+    log_targets(levels).map(drop)
 }
 
-/// A token that can be sent in a header, and is not what `config check` prints in place of one.
+/// Parses the levels of the log: a level for all modules, or `module=level`, separated by commas.
+pub(crate) fn log_targets(levels: &str) -> Result<Targets, String> {
+    let level = |text: &str| {
+        let parsed = text.trim().parse::<LevelFilter>();
+        parsed.map_err(|_| {
+            format!(
+                "has `{}`, which is not off, error, warn, info, debug or trace",
+                text.trim()
+            )
+        })
+    };
+    levels
+        .split(',')
+        .try_fold(Targets::new(), |targets, part| match part.split_once('=') {
+            None => Ok(targets.with_default(level(part)?)),
+            Some((module, text)) if !module.trim().is_empty() => {
+                Ok(targets.with_target(module.trim(), level(text)?))
+            }
+            Some(_) => Err(format!("has `{part}`, which names no module")),
+        })
+}
+
+/// Checks an admin token: it can be sent in a header, and is not what `config check` prints in place of a
+/// secret.
 pub(super) fn admin_token(token: &Option<SecretString>) -> Check {
     let is_valid = |token: &SecretString| {
         let token = token.expose_secret();

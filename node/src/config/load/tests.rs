@@ -111,6 +111,9 @@ fn an_invalid_value_is_named_by_its_key() {
         ("FIRSTCOME__LIMITS__USER_BURST", "5", "limits.user_rate"),
         ("FIRSTCOME__LOG__FORMAT", "xml", "log.format"),
         ("FIRSTCOME__LOG__LEVEL", "node=loud", "log.level"),
+        ("FIRSTCOME__LOG__LEVEL", "verbose", "log.level"),
+        ("FIRSTCOME__LOG__LEVEL", "info,", "log.level"),
+        ("FIRSTCOME__LOG__LEVEL", "=info", "log.level"),
         ("FIRSTCOME__STORE__URL", "redis://x", "store.url"),
         (
             "FIRSTCOME__STORE__URL",
