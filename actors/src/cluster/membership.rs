@@ -1,11 +1,13 @@
-//! Membership: joining, beating, and with every beat the rows of nodes and shards: ending who is dead,
-//! claiming what is ours, dropping what is not, handing over what others should have.
+//! Membership: joins, beats, and reads the rows of nodes and shards after every beat. It then ends dead
+//! nodes, claims and drops shards, and hands off shards that other nodes should have.
 //!
-//! All of ownership lives in the database; this task only keeps pace with it. The shell around
+//! The database holds all ownership; this task only follows it. It is the shell around
 //! [`member::MemberLifecycle`], [`crate::cluster::group::Group`] and [`crate::cluster::claim::ClaimPlanner`].
 
 mod join;
 pub mod member;
+pub mod round;
+mod shards;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,59 +19,55 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::backoff::backoff;
-use crate::cluster::claim::{ClaimPlanner, HandOffPlan, Placed, ShardSteps};
+use crate::cluster::claim::{ClaimPlanner, Placed};
 use crate::cluster::group::Group;
 use crate::cluster::lease::Lease;
 use crate::cluster::local::LocalShards;
 pub use crate::cluster::membership::join::Predecessor;
 use crate::cluster::membership::member::{Beaten, MemberLifecycle};
-use crate::cluster::ownership::{Ownership, ShardLocation};
+use crate::cluster::membership::round::{Findings, Round, Statement};
+use crate::cluster::ownership::Ownership;
 use crate::cluster::peers::Peers;
 use crate::critical::critical;
-use crate::ids::{Fence, Incarnation, NodeId, PeerAddress, SHARDS, ShardId};
-use crate::metrics::{handles, shard_moved};
-use crate::store::{Claim, ClusterStore, NodeRow, NodeState, Result};
+use crate::ids::{Incarnation, NodeId, PeerAddress, ShardId};
+use crate::metrics::handles;
+use crate::store::{ClusterStore, NodeRow, NodeState, Result};
 use crate::time::{self, Moment};
 
-/// For how long it is remembered when a node that died was heard last: its shards are taken over long before.
+/// How long the last beat of a dead node is remembered. Its shards are taken over long before.
 const SILENT_KEPT: Duration = Duration::from_secs(60);
 
-/// Most shards that are claimed by one call, and served before the next are claimed. All of a cluster at once
-/// would take a slow database longer than a beat may wait for it; then none would be served, and all be
-/// claimed again.
-const CLAIMS_MAX: usize = 32;
-
-/// How a node is a member.
+/// Options of a node's membership.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Its name.
+    /// The node's name.
     pub node: NodeId,
-    /// Where its HTTP is reached.
+    /// The address at which its HTTP is reached.
     pub http: String,
-    /// Where its links are reached; empty where it has none.
+    /// The address at which its links are reached; empty if it has none.
     pub cluster: String,
-    /// How long it may decide after its last successful beat was sent.
+    /// How long it may decide after it sent its last successful beat.
     pub lease: Duration,
     /// Time between beats.
     pub beat: Duration,
 }
 
-/// What membership needs of its node.
+/// What membership needs from its node.
 #[derive(Clone)]
 pub struct MembershipContext {
-    /// Where all of it lives.
+    /// The rows of nodes and shards.
     pub store: Arc<dyn ClusterStore>,
-    /// The node's leave to decide.
+    /// The node's permission to decide.
     pub lease: Lease,
-    /// What this node serves.
+    /// The shards that this node serves.
     pub local: Arc<dyn LocalShards>,
-    /// Where it publishes who owns what.
+    /// Where it publishes which node owns which shard.
     pub ownership: Ownership,
     /// The node's links.
     pub peers: Arc<dyn Peers>,
 }
 
-/// The membership task, as others hold it.
+/// A handle to the membership task.
 #[derive(Clone)]
 pub struct Membership {
     shared: Arc<Shared>,
@@ -82,14 +80,14 @@ struct Shared {
     local: Arc<dyn LocalShards>,
     ownership: Ownership,
     peers: Arc<dyn Peers>,
-    /// It has once claimed, in this life, all that was its to claim, and as of the last beat the group has
-    /// it.
+    /// True if this incarnation has once claimed all shards that it should have, and the group contained it
+    /// as of the last beat.
     ready: AtomicBool,
-    /// That was once so.
+    /// True if `ready` was ever true.
     was_ready: AtomicBool,
-    /// As of the last beat the group was without this node.
+    /// True if the group did not contain this node as of the last beat.
     outside: AtomicBool,
-    /// As of the last beat another lives that is not leaving.
+    /// True if another node was alive and not leaving as of the last beat.
     others_stay: AtomicBool,
     leaving: AtomicBool,
     stopping: AtomicBool,
@@ -128,57 +126,57 @@ impl Membership {
         Ok(Self { shared })
     }
 
-    /// Whether it has claimed, in this life, all that was its to claim, and, as of the last beat, the group
-    /// has it.
+    /// Returns true if this incarnation has once claimed all shards that it should have, and the group
+    /// contained it as of the last beat.
     pub fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)
     }
 
-    /// Whether that has ever been so.
+    /// Returns true if the node has ever been ready.
     pub fn was_ready(&self) -> bool {
         self.shared.was_ready.load(Ordering::Acquire)
     }
 
-    /// Whether, as of the last beat, the group was without this node: it does not reach all others of it, or
-    /// they do not reach it.
+    /// Returns true if the group did not contain this node as of the last beat: it does not reach all
+    /// members, or they do not reach it.
     pub fn is_outside(&self) -> bool {
         self.shared.outside.load(Ordering::Acquire)
     }
 
-    /// Whether, as of the last beat, another node lives that is not leaving, and so has the shards of this
-    /// one or may yet get them.
+    /// Returns true if another node was alive and not leaving as of the last beat. Such a node has the shards
+    /// of this one or may still get them.
     pub fn do_others_stay(&self) -> bool {
         self.shared.others_stay.load(Ordering::Acquire)
     }
 
-    /// Says in the row that this node is leaving, from the next beat on.
+    /// Marks this node as leaving in its row, from the next beat on.
     pub fn begin_leaving(&self) {
         self.shared.leaving.store(true, Ordering::Release);
     }
 
-    /// Whether this node is leaving.
+    /// Returns true if this node is leaving.
     pub fn is_leaving(&self) -> bool {
         self.shared.leaving.load(Ordering::Acquire)
     }
 
-    /// Stops beating, and ends this incarnation's row. Cancel safe: it stops all the same.
+    /// Stops beating, and ends this incarnation's row. Cancel safe: the task stops all the same.
     pub async fn leave(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.stop.notify_one();
-        // The sender lives as long as this handle: there is no error to wait for.
+        // The sender lives as long as this handle, so waiting cannot fail.
         let _ = self.shared.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 }
 
-/// One incarnation: its life, and what it makes of the rows.
+/// One incarnation: its lifecycle, and what it has learned from the rows.
 struct Living {
     lifecycle: MemberLifecycle,
     planner: ClaimPlanner,
-    /// Others who died lately, and when their last beat was seen.
+    /// Nodes that died lately, and when their last beat was first seen.
     silent: HashMap<Incarnation, Moment>,
-    /// Pauses before joining anew, the longer the sooner lives end.
+    /// Pauses before rejoining. They grow while incarnations end early.
     backoff: ExponentialBackoff,
-    /// Not to be tried before.
+    /// The node does not rejoin before this moment.
     rejoin_at: Moment,
     joined_at: Moment,
 }
@@ -196,7 +194,7 @@ impl Shared {
                 break;
             }
             if living.lifecycle.is_over() {
-                self.join_anew(&mut living).await;
+                self.rejoin(&mut living).await;
             } else {
                 self.beat(&mut living).await;
             }
@@ -219,7 +217,7 @@ impl Shared {
         self.stopped.send_replace(true);
     }
 
-    /// One beat, and what follows from its answer.
+    /// Sends one beat, and acts on its answer.
     async fn beat(&self, living: &mut Living) {
         let sent_at = time::moment();
         let lifecycle = &mut living.lifecycle;
@@ -237,18 +235,19 @@ impl Shared {
             Ok(Beaten::Alive(until)) => {
                 handles().beats_ok.increment(1);
                 self.lease.set(lifecycle.incarnation(), until);
-                // Bounded, so that the next beat is in time whatever becomes of this.
+                // Bounded, so that a slow round does not cost the node its lease.
                 match tokio::time::timeout(self.options.lease / 3, self.keep_pace(living, sent_at)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "the rows of nodes and shards were not read or not claimed");
+                        tracing::warn!(%error, "reading rows or claiming shards failed");
                     }
-                    Err(_limit) => tracing::warn!("reading the rows of nodes and shards took too long"),
+                    Err(_limit) => tracing::warn!("reading rows and claiming shards timed out"),
                 }
             }
             Ok(Beaten::Ended) => {
-                tracing::error!(incarnation = %lifecycle.incarnation(), "this incarnation was ended; joining anew");
-                // Its row may also be gone because the database is as it was before it joined.
+                let incarnation = lifecycle.incarnation();
+                tracing::error!(%incarnation, "this incarnation was ended; rejoining");
+                // The row may also be gone because the database went back to before this node joined.
                 self.forget();
                 self.end(living);
             }
@@ -256,7 +255,7 @@ impl Shared {
                 tracing::error!(
                     confirmed,
                     counted,
-                    "the database went backwards: it was restored, or failed over without all that it had confirmed"
+                    "the database went backwards: it was restored, or a failover lost what it had confirmed"
                 );
                 handles().went_backwards.increment(1);
                 self.forget();
@@ -265,7 +264,7 @@ impl Shared {
             Err(error) => {
                 handles().beats_failed.increment(1);
                 let remaining = self.lease.remaining(time::moment());
-                tracing::warn!(%error, ?remaining, "a beat failed");
+                tracing::warn!(%error, ?remaining, "beat failed");
                 if remaining.is_zero() {
                     self.drop_everything();
                 }
@@ -273,7 +272,7 @@ impl Shared {
         }
     }
 
-    /// Forgets what board and door were told, as the database may know nothing of it any more.
+    /// Ends the lease, and forgets what board and door were told, because the database may have lost it.
     fn forget(&self) {
         self.lease.end();
         self.local.forget_notices();
@@ -282,32 +281,19 @@ impl Shared {
     /// Brings what is served here in line with the rows.
     async fn keep_pace(&self, living: &mut Living, sent_at: Moment) -> Result<()> {
         let me = living.lifecycle.incarnation();
-        let changes: Vec<u64> = ShardId::all().map(|id| self.local.changes(id)).collect();
-        // The shards first: then an owner that is not among the nodes is one that was ended, and not one that
-        // joined in between.
-        let rows = self.store.shards().await?;
-        let asked_at = time::moment();
-        let mut nodes = self.store.nodes().await?;
-        living.silent.extend(living.lifecycle.silenced(&nodes));
-        let dead = living
-            .lifecycle
-            .observed(sent_at, time::moment(), &nodes, |peer| self.peers.refuses(peer));
-        for dead in dead {
-            if self.store.end(me, &dead).await? {
-                tracing::warn!(node = %dead.id, incarnation = %dead.incarnation, "ended: it has not beaten over a lease, or nobody listens there");
-                nodes
-                    .iter_mut()
-                    .filter(|node| node.incarnation == dead.incarnation)
-                    .for_each(|node| node.state = NodeState::Ended);
-            }
-        }
-        living.silent.extend(living.lifecycle.silenced(&nodes));
+        let (asked_at, findings) = self.read_rows(living, sent_at).await?;
+        let Findings {
+            changes,
+            shards: rows,
+            nodes,
+            inside,
+            silenced,
+        } = findings;
+        living.silent.extend(silenced);
         living
             .silent
             .retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
         self.peers.know(asked_at, self.others(me, &nodes));
-        let inside = Group::of(&nodes).has(me);
-        living.lifecycle.grouped(sent_at, inside);
         self.outside.store(!inside, Ordering::Release);
         let stays = |node: &NodeRow| {
             node.incarnation != me && matches!(node.state, NodeState::Joining | NodeState::Ready)
@@ -325,56 +311,50 @@ impl Shared {
         let steps = living
             .planner
             .steps(member, sent_at, &nodes, &rows, state, has_loaded);
-        let missing = self.carry_out(me, sent_at, steps, &living.silent).await?;
-        // Once it has claimed all, it stays ready while it claims what others left: a load balancer that
-        // drops nodes while they take over would have no node left.
+        let missing = self.carry_out(sent_at, steps, &living.silent).await?;
+        // A node that has once claimed all its shards stays ready while it takes over others. Otherwise a
+        // load balancer could drop all nodes during a take-over.
         let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.lifecycle.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
         Ok(())
     }
 
-    /// How many shards were to be claimed and were not.
-    async fn carry_out(
-        &self,
-        me: Incarnation,
-        sent_at: Moment,
-        steps: ShardSteps,
-        silent: &HashMap<Incarnation, Moment>,
-    ) -> Result<usize> {
-        let ShardSteps {
-            claim,
-            drop,
-            load_ahead,
-            hand_off,
-        } = steps;
-        for id in drop {
-            let ShardLocation { epoch, holder } = self.ownership.location(id);
-            shard_moved("lost");
-            tracing::warn!(shard = %id, %epoch, ?holder, "another node owns this shard now");
-            self.local.lost(id);
-        }
-        for (id, to) in load_ahead {
-            self.local.ask_to_load_ahead(id, to);
-        }
-        for HandOffPlan { shard, from, to } in hand_off {
-            self.local.hand_off(shard, from, to);
-        }
-        let mut missing = claim.len();
-        // A node alone claims all: that is one event, and one line of the log for each call.
-        let is_first = claim.len() == usize::from(SHARDS);
-        for claims in claim.chunks(CLAIMS_MAX) {
-            missing -= self.claim(me, claims, is_first, silent).await?;
-            // The rest is claimed with the next beat, which is not to be more than two after this one: what
-            // far-apart beats see of others proves nothing.
-            if time::moment().since(sent_at) >= self.options.beat * 3 / 2 {
-                break;
+    /// Reads the rows of shards and nodes, and ends dead nodes. Returns when the nodes were asked for, and what
+    /// was found.
+    async fn read_rows(&self, living: &mut Living, sent_at: Moment) -> Result<(Moment, Findings)> {
+        let me = living.lifecycle.incarnation();
+        let mut round = Round::new(sent_at);
+        let mut asked_at = sent_at;
+        while let Some(statement) = round.statement() {
+            match statement {
+                Statement::ReadShards => {
+                    let changes = ShardId::all().map(|id| self.local.changes(id)).collect();
+                    round.read_shards(changes, self.store.shards().await?);
+                }
+                Statement::ReadNodes => {
+                    asked_at = time::moment();
+                    let rows = self.store.nodes().await?;
+                    round.read_nodes(&mut living.lifecycle, time::moment(), rows, |peer| {
+                        self.peers.refuses(peer)
+                    });
+                }
+                Statement::End(dead) => {
+                    let ended = self.store.end(me, &dead).await?;
+                    if ended {
+                        tracing::warn!(
+                            node = %dead.id, incarnation = %dead.incarnation,
+                            "ended a node: no beat for over a lease, or its address refuses connections"
+                        );
+                    }
+                    round.answered(ended);
+                }
             }
         }
-        Ok(missing)
+        Ok((asked_at, round.finish(&mut living.lifecycle)))
     }
 
-    /// The other nodes that live.
+    /// Returns the other nodes that are alive.
     fn others(&self, me: Incarnation, nodes: &[NodeRow]) -> Vec<PeerAddress> {
         let others = nodes
             .iter()
@@ -387,44 +367,6 @@ impl Shared {
         others.map(peer).collect()
     }
 
-    /// Claims these shards and serves those that it got. Returns their number. Their mailboxes keep the
-    /// order: requests that arrive from now on are served.
-    async fn claim(
-        &self,
-        me: Incarnation,
-        claims: &[Claim],
-        is_first: bool,
-        silent: &HashMap<Incarnation, Moment>,
-    ) -> Result<usize> {
-        let rows = self.store.claim(claims).await?;
-        let mut claimed = 0;
-        for (claim, row) in claims.iter().zip(rows) {
-            if row.owner == Some(me) && row.epoch > claim.seen.epoch {
-                claimed += 1;
-                let fence = Fence {
-                    epoch: row.epoch,
-                    owner: me,
-                };
-                shard_moved("claimed");
-                if !is_first {
-                    tracing::info!(shard = %row.id, epoch = %row.epoch, before = claim.seen.owner.map(tracing::field::display), "claimed a shard");
-                }
-                if let Some(since) = claim.seen.owner.and_then(|owner| silent.get(&owner)) {
-                    handles()
-                        .take_over_seconds
-                        .record(time::moment().since(*since).as_secs_f64());
-                }
-                // In this order, so that a request routed here is served.
-                self.local.claimed(row.id, fence);
-                self.peers.publish(row.id, fence);
-                self.ownership.learn(row.id, fence);
-            }
-        }
-        handles().shard_claims.increment(claimed as u64);
-        tracing::info!(claimed, wanted = claims.len(), "claimed shards");
-        Ok(claimed)
-    }
-
     /// Joins as a fresh incarnation.
     async fn join(&self) -> Result<Living> {
         let Options { lease, beat, .. } = self.options;
@@ -432,7 +374,8 @@ impl Shared {
         let (incarnation, nodes) = join::join(&self.options, self.store.as_ref()).await?;
         let now = time::moment();
         let mut lifecycle = MemberLifecycle::new(incarnation, lease, beat);
-        // Its first beat says so, if it is in the group already: a node alone is ready at once.
+        // If the group contains the node already, its first beat says that it is ready. A node alone is ready
+        // at once.
         lifecycle.grouped(now, Group::of(&nodes).has(incarnation));
         self.ownership.live_as(incarnation);
         self.peers.live_as(incarnation);
@@ -452,8 +395,8 @@ impl Shared {
         backoff(beat, lease.max(beat))
     }
 
-    /// This incarnation is over: everything is dropped, and joined anew after a pause. Two that keep ending
-    /// each other come apart that way.
+    /// Ends this incarnation: drops everything, and lets the node rejoin after a pause. The pauses separate
+    /// two nodes that keep ending each other.
     fn end(&self, living: &mut Living) {
         living.lifecycle.end();
         self.lease.end();
@@ -465,13 +408,13 @@ impl Shared {
         living.rejoin_at = now + living.backoff.next().unwrap_or(self.options.lease);
     }
 
-    async fn join_anew(&self, living: &mut Living) {
+    async fn rejoin(&self, living: &mut Living) {
         if time::moment() < living.rejoin_at {
             return;
         }
         let joined = tokio::select! {
             joined = self.join() => joined,
-            // Nothing of ours is in the rows that would have to be ended, or it is ended by our next start.
+            // If this left a row of this node, its next start ends that row.
             () = self.stop.notified() => return self.stop.notify_one(),
         };
         match joined {
@@ -480,7 +423,7 @@ impl Shared {
                 *living = Living { backoff, ..joined };
             }
             Err(error) => {
-                tracing::error!(%error, "not joined");
+                tracing::error!(%error, "rejoining failed");
                 living.rejoin_at = time::moment() + living.backoff.next().unwrap_or(self.options.lease);
             }
         }
@@ -489,7 +432,7 @@ impl Shared {
     fn drop_everything(&self) {
         self.ready.store(false, Ordering::Release);
         self.outside.store(false, Ordering::Release);
-        // All of them: one may have been claimed and not know it yet.
+        // All shards, because one may have been claimed and not know it yet.
         ShardId::all().for_each(|id| self.local.lost(id));
     }
 }

@@ -2,21 +2,21 @@
 
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
 
-/// The state a node gives itself in its row.
+/// The state of a node, as written in its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeState {
     /// Joined, not serving yet.
     Joining,
-    /// Serving, or about to claim what it is to serve.
+    /// Serving, or about to claim shards.
     Ready,
     /// Draining.
     Leaving,
-    /// Not living any more: ended by itself or by another.
+    /// Dead: ended by itself or by another node.
     Ended,
 }
 
 impl NodeState {
-    /// The name in rows and in the API.
+    /// Returns the name in rows and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Joining => "joining",
@@ -26,7 +26,7 @@ impl NodeState {
         }
     }
 
-    /// The inverse of [`Self::as_str`].
+    /// Returns the state with this name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Joining, Self::Ready, Self::Leaving, Self::Ended]
             .into_iter()
@@ -39,15 +39,15 @@ impl NodeState {
 pub struct NodeRow {
     /// Its name.
     pub id: NodeId,
-    /// Its present life.
+    /// Its current incarnation.
     pub incarnation: Incarnation,
-    /// How often this life has beaten.
+    /// Number of beats of this incarnation.
     pub beat: u64,
-    /// What it says of itself.
+    /// Its state, as it last wrote it or as another node ended it.
     pub state: NodeState,
-    /// Where its HTTP is reached.
+    /// Its HTTP address.
     pub http: String,
-    /// Where its links are reached; empty where there are none.
+    /// Its address for links; empty if it has none.
     pub cluster: String,
     /// Nodes that it is linked to, as of its last beat; at most [`crate::ids::PEERS_MAX`].
     pub links: Vec<Incarnation>,
@@ -60,7 +60,7 @@ pub struct ShardRow {
     pub id: ShardId,
     /// Its ownership number; 0 before the first claim.
     pub epoch: Epoch,
-    /// Who owns it, if anybody.
+    /// Its owner, if it has one.
     pub owner: Option<Incarnation>,
 }
 
@@ -69,17 +69,28 @@ pub struct ShardRow {
 pub struct Claim {
     /// The shard as it was read.
     pub seen: ShardRow,
-    /// Who is to own it, in the next epoch.
+    /// Its owner in the next epoch.
     pub claimant: Incarnation,
 }
 
-/// A compare-and-set by which an owner gives a shard to another node.
+impl Claim {
+    /// Returns the fence that the claimant has if the claim succeeded. `row` is the shard's row after it.
+    pub fn fence(&self, row: &ShardRow) -> Option<Fence> {
+        let claimed = row.owner == Some(self.claimant) && row.epoch > self.seen.epoch;
+        claimed.then_some(Fence {
+            epoch: row.epoch,
+            owner: self.claimant,
+        })
+    }
+}
+
+/// A compare-and-set by which the owner hands a shard off to another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandOff {
     /// Which shard.
     pub shard: ShardId,
-    /// The fence under which it is given up.
+    /// The fence under which the present owner has it.
     pub from: Fence,
-    /// Who is to own it, in the next epoch.
+    /// Its owner in the next epoch.
     pub to: Incarnation,
 }

@@ -1,27 +1,28 @@
-//! Joining: one row a node id, replaced by a fresh incarnation's.
+//! Joining: each node id has one row, and a fresh incarnation replaces that of the previous one.
 
 use crate::cluster::membership::Options;
 use crate::ids::{Incarnation, NodeId};
 use crate::store::{ClusterStore, NodeRow, NodeState, Result, StoreError};
 use crate::time;
 
-/// How often joining is tried against others who write the same row, before it is given up.
+/// Maximum number of attempts to join while other nodes write the same row.
 const JOIN_ATTEMPTS: u32 = 5;
 
-/// What stands in the way of a node of this name and address.
+/// What the row of an earlier node of the same name means for a node that joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Predecessor {
-    /// Nothing, or a life that is over.
+    /// There is no such row, or its incarnation was ended.
     None,
-    /// One at the same address, where we listen now: it is over, and we are its restart.
+    /// The row has the address of this node, which listens there now. So that incarnation is over, and this
+    /// node is its restart.
     Restarted,
-    /// One at another address, which may live: it is watched for a lease.
+    /// The row has another address, and its node may be alive. It is watched for a lease.
     Elsewhere,
 }
 
 impl Predecessor {
-    /// What this row is to a node whose links are reached at `cluster`. Nodes without links are told apart by
-    /// nothing but their name.
+    /// Returns what this row means for a node whose links are reached at `cluster`. Nodes without links
+    /// differ by their names alone.
     pub fn of(row: Option<&NodeRow>, cluster: &str) -> Self {
         match row {
             Some(row) if row.state != NodeState::Ended && row.cluster == cluster => Self::Restarted,
@@ -31,8 +32,8 @@ impl Predecessor {
     }
 }
 
-/// Puts this node's row in place with a fresh incarnation, and so ends a predecessor of the same name. With
-/// the rows as they are then.
+/// Puts this node's row in place with a fresh incarnation, which ends a predecessor of the same name. Returns
+/// the incarnation and the rows of all nodes after that.
 pub(super) async fn join(options: &Options, store: &dyn ClusterStore) -> Result<(Incarnation, Vec<NodeRow>)> {
     for _ in 0..JOIN_ATTEMPTS {
         let mut predecessor = find(&options.node, store).await?;
@@ -52,7 +53,7 @@ pub(super) async fn join(options: &Options, store: &dyn ClusterStore) -> Result<
             links: Vec::new(),
         };
         if store.join(&row, predecessor.map(|row| row.incarnation)).await? {
-            end_the_dead(incarnation, store).await?;
+            end_dead_nodes(incarnation, store).await?;
             tracing::info!(node = %options.node, %incarnation, "joined");
             return Ok((incarnation, store.nodes().await?));
         }
@@ -67,7 +68,8 @@ async fn find(id: &NodeId, store: &dyn ClusterStore) -> Result<Option<NodeRow>> 
     Ok(store.nodes().await?.into_iter().find(|row| row.id == *id))
 }
 
-/// Looks for a lease whether a node of our name lives elsewhere. The row as it is after that, if it does not.
+/// Watches for a lease whether a node of this name is alive elsewhere. If none is, returns the row as it is
+/// after that.
 async fn watch(
     options: &Options,
     store: &dyn ClusterStore,
@@ -75,7 +77,10 @@ async fn watch(
 ) -> Result<Option<NodeRow>> {
     let begun = time::moment();
     let address = seen.as_ref().map(|row| row.cluster.clone()).unwrap_or_default();
-    tracing::warn!(node = %options.node, address, "a node of this name was elsewhere; watching for a lease whether it lives");
+    tracing::warn!(
+        node = %options.node, address,
+        "a node of this name has another address; watching it for a lease"
+    );
     loop {
         tokio::time::sleep(options.beat.min(options.lease)).await;
         let asked_at = time::moment();
@@ -88,7 +93,7 @@ async fn watch(
         };
         if !stands_still {
             return Err(StoreError::NotStored(format!(
-                "a node named {} lives at {address}: names must differ",
+                "a node named {} lives at {address}: node names must be unique",
                 options.node
             )));
         }
@@ -98,15 +103,18 @@ async fn watch(
     }
 }
 
-/// In a store that one node at a time can open, all other rows are those of nodes that died: none needs to be
-/// watched for a lease.
-async fn end_the_dead(me: Incarnation, store: &dyn ClusterStore) -> Result<()> {
+/// Ends all other nodes if only one node at a time can open the store. Their rows are then those of dead
+/// nodes, and need not be watched for a lease.
+async fn end_dead_nodes(me: Incarnation, store: &dyn ClusterStore) -> Result<()> {
     if !store.is_exclusive() {
         return Ok(());
     }
     for row in store.nodes().await? {
         if row.incarnation != me && row.state != NodeState::Ended && store.end(me, &row).await? {
-            tracing::info!(node = %row.id, incarnation = %row.incarnation, "ended: nobody else can have this store open");
+            tracing::info!(
+                node = %row.id, incarnation = %row.incarnation,
+                "ended a node: no other node can have this store open"
+            );
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! A node's own life and its view of others', as a state machine: what each beat's answer means, and who has
-//! stopped beating.
+//! The lifecycle of one incarnation, as a state machine: what the answer to each beat means, and which other
+//! nodes have stopped beating.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,25 +11,26 @@ use crate::time::Moment;
 /// What the answer to a beat means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beaten {
-    /// Alive; the lease holds until then.
+    /// The incarnation is alive. Its lease holds until this moment.
     Alive(Moment),
-    /// Somebody ended this incarnation, or its row is gone: drop everything and join anew.
+    /// Another node ended this incarnation, or its row is gone. The node drops everything and rejoins.
     Ended,
-    /// The database went back behind what it had confirmed: alarm, drop everything and join anew.
+    /// The database lost a beat that it had confirmed. The node raises an alarm, drops everything and
+    /// rejoins.
     WentBackwards {
-        /// The beat that it had confirmed.
+        /// The last beat that the database had confirmed.
         confirmed: u64,
-        /// The beat it counts now.
+        /// The beat that its row has now.
         counted: u64,
     },
 }
 
-/// At how many of our successful beats another must stand still while its address refuses new connections, to
-/// be ended: then no process listens there, and the second only rules out that it was seen while it
-/// restarted.
+/// Number of this node's consecutive beats after which a peer is ended, if the peer's beat stood still and
+/// its address refused new connections at each of them. One refusal shows that no process listens there. The
+/// second rules out that the peer was only restarting.
 const REFUSED_BEATS: u32 = 2;
 
-/// One incarnation's life; see the module.
+/// The lifecycle of one incarnation; see the module.
 #[derive(Debug)]
 pub struct MemberLifecycle {
     incarnation: Incarnation,
@@ -39,23 +40,23 @@ pub struct MemberLifecycle {
     last_sent: Option<Moment>,
     over: bool,
     others: HashMap<Incarnation, Watched>,
-    /// It is placed upon, and says so in its row.
+    /// True if shards may be placed on this node. Its row says so too.
     ready: bool,
-    /// Since when the group has been without it.
+    /// Since when the group has not contained this node.
     outside_since: Option<Moment>,
 }
 
-/// Another's beat, and since when it stands still in the eyes of this node.
+/// The beat of another node, and since when this node has seen it stand still.
 #[derive(Debug, Clone, Copy)]
 struct Watched {
     beat: u64,
     since: Moment,
-    /// Beats of ours, one after the other, at which it stood still and its address refused.
+    /// Number of this node's consecutive beats at which it stood still and its address refused connections.
     refused: u32,
 }
 
 impl MemberLifecycle {
-    /// The life of an incarnation that has joined and not beaten yet.
+    /// Makes the lifecycle of an incarnation that has joined and not beaten yet.
     pub fn new(incarnation: Incarnation, lease: Duration, beat: Duration) -> Self {
         let others = HashMap::new();
         Self {
@@ -71,32 +72,34 @@ impl MemberLifecycle {
         }
     }
 
-    /// Which incarnation.
+    /// Returns the incarnation.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
 
-    /// It is over, whatever its row may say later: only another incarnation may live.
+    /// Marks the incarnation as over, whatever its row says later. The node must rejoin as another
+    /// incarnation.
     pub fn end(&mut self) {
         self.over = true;
     }
 
-    /// Whether it is over.
+    /// Returns true if the incarnation is over.
     pub fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Whether it is placed upon. One that is not gives up what it serves, and claims nothing.
+    /// Returns true if shards may be placed on this node. A node that is not ready releases its shards and
+    /// claims none.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// Whether it is placed upon, and the group had it when the rows were read last.
+    /// Returns true if the node is ready and the group contained it when the rows were last read.
     pub fn is_inside(&self) -> bool {
         self.ready && self.outside_since.is_none()
     }
 
-    /// What it says of itself with its next beat.
+    /// Returns the state that the next beat writes to the row.
     pub fn state(&self, leaving: bool) -> NodeState {
         match self.ready {
             _ if leaving => NodeState::Leaving,
@@ -105,8 +108,8 @@ impl MemberLifecycle {
         }
     }
 
-    /// A beat sent after `sent_at` was answered: by the count it has now, or by nothing where the row lives
-    /// no more.
+    /// Takes the answer to a beat sent after `sent_at`: the beat that the row has now, or `None` if the row
+    /// is ended or gone.
     pub fn beaten(&mut self, sent_at: Moment, counted: Option<u64>) -> Beaten {
         let Some(counted) = counted else {
             return Beaten::Ended;
@@ -118,8 +121,8 @@ impl MemberLifecycle {
             };
         }
         self.confirmed = counted;
-        // Beats far apart prove nothing about others in between, nor about the group: they are watched from
-        // here on.
+        // Beats far apart prove nothing about other nodes and the group in between. Watching starts again
+        // here.
         if are_far_apart(self.last_sent, sent_at, self.beat) {
             self.others.clear();
             self.outside_since = None;
@@ -128,12 +131,12 @@ impl MemberLifecycle {
         Beaten::Alive(sent_at + self.lease)
     }
 
-    /// The nodes' rows, read by `read_at` after a beat sent at `sent_at`: those to be ended, as their beat
-    /// stood still over a lease of beats of ours, or over two of them at which their address refused new
-    /// connections (`refuses`).
+    /// Takes the nodes' rows, read by `read_at` after a beat sent at `sent_at`, and returns the nodes to end.
+    /// A node is ended if its beat stood still for a lease, or for two of this node's beats at which its
+    /// address refused new connections (`refuses`).
     ///
-    /// The lease counts from when they were read to when the beat was sent: whatever another last beat, it
-    /// had sent before it was read.
+    /// The lease counts from the `read_at` that first saw a beat to the present `sent_at`. The other node
+    /// sent that beat before it was read, so its own lease is over by then.
     pub fn observed(
         &mut self,
         sent_at: Moment,
@@ -171,7 +174,8 @@ impl MemberLifecycle {
         present.into_iter().filter(is_dead).cloned().collect()
     }
 
-    /// Those watched so far who live no more by these rows, and when their last beat was seen first.
+    /// Returns the watched nodes that are no longer alive by these rows, and when their last beat was first
+    /// seen.
     pub fn silenced<'a>(&'a self, nodes: &'a [NodeRow]) -> impl Iterator<Item = (Incarnation, Moment)> + 'a {
         let lives = |incarnation| {
             nodes
@@ -185,8 +189,8 @@ impl MemberLifecycle {
         watched.filter(move |(incarnation, _)| !lives(*incarnation))
     }
 
-    /// Whether the group that follows from the rows has this node; they were read after a beat sent at
-    /// `sent_at`, or after joining then.
+    /// Notes whether the group contains this node. The rows were read after a beat sent at `sent_at`, or
+    /// after the node joined at that moment. A node that was outside for two leases is no longer ready.
     pub fn grouped(&mut self, sent_at: Moment, inside: bool) {
         if inside {
             self.outside_since = None;
@@ -200,7 +204,7 @@ impl MemberLifecycle {
     }
 }
 
-/// Whether so much time passed between two beats of ours that nothing is known of what was between.
+/// Returns true if two consecutive beats of this node are too far apart to infer anything about other nodes.
 pub(crate) fn are_far_apart(last: Option<Moment>, sent_at: Moment, beat: Duration) -> bool {
     last.is_none_or(|last| sent_at.since(last) > 2 * beat)
 }
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_row_ends_the_life_and_a_lower_beat_raises_the_alarm() {
+    fn an_ended_row_ends_the_incarnation_and_a_beat_that_does_not_grow_raises_the_alarm() {
         let mut life = life();
         assert_eq!(life.beaten(at(0), Some(5)), Beaten::Alive(at(3_000)));
         assert_eq!(
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_stands_still_over_a_lease_of_beats_is_to_be_ended() {
+    fn a_node_whose_beat_stands_still_for_a_lease_is_ended() {
         let mut life = life();
         for beat in 0..=10 {
             let sent_at = at(beat * 300);
@@ -275,12 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_of_the_other_is_over_before_it_is_ended_however_long_reading_took() {
+    fn a_node_is_ended_only_after_its_lease_however_long_reading_took() {
         let mut life = life();
         for beat in 0..=11 {
             let sent_at = at(beat * 300);
             life.beaten(sent_at, Some(beat + 1));
-            // Its last beat may have been sent up to 200 ms after ours was.
+            // The other node's last beat may have been sent up to 200 ms after ours.
             assert_eq!(
                 life.observed(sent_at, at(beat * 300 + 200), &[other(7)], never)
                     .len(),
@@ -291,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_beats_is_left_alone() {
+    fn a_node_that_beats_is_not_ended() {
         let mut life = life();
         for beat in 0..=30 {
             let sent_at = at(beat * 300);
@@ -316,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_stands_still_and_refuses_is_ended_after_two_beats_and_one_that_beats_is_not() {
+    fn a_node_that_refuses_connections_is_ended_after_two_beats_unless_it_beats() {
         let mut life = life();
         for beat in 0..=2 {
             let sent_at = at(beat * 300);
@@ -353,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_across_a_gap_of_ours_proves_nothing() {
+    fn refusals_across_a_gap_between_our_own_beats_prove_nothing() {
         let mut life = life();
         for (beat, millis) in [0, 300, 1_000, 1_300].into_iter().enumerate() {
             life.beaten(at(millis), Some(beat as u64 + 1));
@@ -366,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_the_group_for_two_leases_it_is_not_ready_until_it_is_inside() {
+    fn a_node_outside_the_group_for_two_leases_is_not_ready_until_it_is_inside() {
         let mut life = life();
         assert_eq!((life.state(false), life.is_inside()), (NodeState::Joining, false));
         life.grouped(at(0), true);

@@ -1,5 +1,5 @@
-//! A node as a member: the shell around its life and its judge, one statement at a time, so that whatever the
-//! others do comes in between.
+//! A node as a member of the cluster: the shell around its lifecycle and its planner. It runs one statement
+//! at a time, so that steps of other nodes come in between.
 
 use std::time::Duration;
 
@@ -7,20 +7,21 @@ use actors::cluster::claim::{ClaimPlanner, HandOffPlan, LocalState, Placed, Shar
 use actors::cluster::group::Group;
 use actors::cluster::membership::Predecessor;
 use actors::cluster::membership::member::{Beaten, MemberLifecycle};
-use actors::ids::{Fence, Incarnation, NodeId};
+use actors::cluster::membership::round::{Round, Statement};
+use actors::ids::{Incarnation, NodeId};
 use actors::owning::shard::ShardCommand;
-use actors::store::{Claim, NodeRow, NodeState, ShardRow};
+use actors::store::{Claim, NodeRow, NodeState};
 use actors::time::Moment;
 use rand::Rng;
 
 use super::node::Node;
 use super::world::{Breakage, World};
 
-/// Some ten steps: few enough that leases end often, and enough for a beat's statements.
+/// About ten steps: few enough that leases end often, and enough for the statements of a beat.
 pub(super) const BEAT: Duration = Duration::from_millis(200);
 pub(super) const LEASE: Duration = Duration::from_millis(1_200);
 
-/// What a beat has come to.
+/// How far a beat has come.
 enum Stage {
     Idle,
     Sent {
@@ -28,21 +29,7 @@ enum Stage {
         state: NodeState,
         links: Vec<Incarnation>,
     },
-    Counted {
-        sent_at: Moment,
-    },
-    Read {
-        sent_at: Moment,
-        shard: ShardRow,
-        changes: u64,
-    },
-    Ending {
-        sent_at: Moment,
-        shard: ShardRow,
-        changes: u64,
-        nodes: Vec<NodeRow>,
-        dead: Vec<NodeRow>,
-    },
+    InRound(Round),
     Claiming(Vec<Claim>),
 }
 
@@ -67,7 +54,7 @@ impl Member {
 }
 
 impl World {
-    /// Joins as a fresh incarnation; the rows are those of that moment.
+    /// Joins as a new incarnation, and computes the group from the rows of this moment.
     fn join(&mut self, place: usize) -> Member {
         self.incarnations += 1;
         let (now, incarnation) = (self.now().moment, Incarnation::new(self.incarnations).unwrap());
@@ -77,7 +64,7 @@ impl World {
         assert_ne!(
             Predecessor::of(before, &cluster),
             Predecessor::Elsewhere,
-            "names are told apart"
+            "each node has its own id"
         );
         let (http, state, links) = (String::new(), NodeState::Joining, Vec::new());
         self.db.join(NodeRow {
@@ -109,7 +96,7 @@ impl World {
         self.nodes[place] = Some(node);
     }
 
-    /// What comes next of this node's beat.
+    /// Takes the next step of this node's beat.
     pub(super) fn step_member(&mut self, n: usize) {
         let (now, cut, lost) = (
             self.now().moment,
@@ -120,7 +107,7 @@ impl World {
         let member = &mut self.node(n).member;
         match std::mem::replace(&mut member.stage, Stage::Idle) {
             Stage::Idle if now < member.next_beat => {}
-            Stage::Idle if member.lifecycle.is_over() => self.join_anew(n, cut),
+            Stage::Idle if member.lifecycle.is_over() => self.join_again(n, cut),
             Stage::Idle => {
                 member.next_beat = now + BEAT;
                 member.stage = Stage::Sent {
@@ -134,73 +121,59 @@ impl World {
                 sent_at,
                 state,
                 links,
-            } => {
-                let (id, incarnation) = (member.id.clone(), member.lifecycle.incarnation());
-                let counted = self.db.beat(&id, incarnation, state, &links);
-                if lost {
-                    self.beat_failed(n);
-                } else {
-                    self.beaten(n, sent_at, counted);
-                }
-            }
-            // Reading fails, and so does whatever comes of it: the next beat reads again.
-            Stage::Counted { .. } | Stage::Read { .. } | Stage::Ending { .. } | Stage::Claiming(_)
-                if cut || lost => {}
-            Stage::Counted { sent_at } => {
-                let shard = self.db.shard;
-                let node = self.node(n);
-                node.member.stage = Stage::Read {
-                    sent_at,
-                    shard,
-                    changes: node.status.changes(),
-                };
-            }
-            Stage::Read {
-                sent_at,
-                shard,
-                changes,
-            } => {
-                let (nodes, running) = (self.db.nodes.clone(), self.running());
-                let member = &mut self.node(n).member;
-                let dead = member
-                    .lifecycle
-                    .observed(sent_at, now, &nodes, |peer| !running.contains(&peer));
-                member.stage = Stage::Ending {
-                    sent_at,
-                    shard,
-                    changes,
-                    nodes,
-                    dead,
-                };
-            }
-            Stage::Ending {
-                sent_at,
-                shard,
-                changes,
-                mut nodes,
-                dead,
-            } => {
-                let me = member.lifecycle.incarnation();
-                for dead in dead {
-                    if self.db.end(me, &dead) {
-                        nodes
-                            .iter_mut()
-                            .filter(|row| row.incarnation == dead.incarnation)
-                            .for_each(|row| row.state = NodeState::Ended);
-                    }
-                }
-                self.node(n)
-                    .member
-                    .lifecycle
-                    .grouped(sent_at, Group::of(&nodes).has(me));
-                let (shard, changes) = match self.breakage {
-                    Breakage::NodesReadFirst => (self.db.shard, self.node(n).status.changes()),
-                    _ => (shard, changes),
-                };
-                self.plan(n, sent_at, &nodes, shard, changes);
-            }
+            } => self.write_beat(n, sent_at, state, &links, lost),
+            // If a read fails, the rest of the beat is dropped: the next beat reads again.
+            Stage::InRound(_) | Stage::Claiming(_) if cut || lost => {}
+            Stage::InRound(round) => self.step_round(n, round),
             Stage::Claiming(claims) => self.claim(n, &claims),
         }
+    }
+
+    /// Counts the beat in the node's row; the answer may be lost.
+    fn write_beat(
+        &mut self,
+        n: usize,
+        sent_at: Moment,
+        state: NodeState,
+        links: &[Incarnation],
+        is_lost: bool,
+    ) {
+        let member = &self.node(n).member;
+        let (id, incarnation) = (member.id.clone(), member.incarnation());
+        let counted = self.db.beat(&id, incarnation, state, links);
+        if is_lost {
+            self.beat_failed(n);
+        } else {
+            self.beaten(n, sent_at, counted);
+        }
+    }
+
+    /// Executes the next statement of the round, or plans what to do about the shard.
+    fn step_round(&mut self, n: usize, mut round: Round) {
+        match round.statement() {
+            Some(Statement::ReadShards) => self.read_shard(n, &mut round),
+            Some(Statement::ReadNodes) => {
+                let (now, rows, running) = (self.now().moment, self.db.nodes.clone(), self.running());
+                let lifecycle = &mut self.node(n).member.lifecycle;
+                round.read_nodes(lifecycle, now, rows, |peer| !running.contains(&peer));
+            }
+            Some(Statement::End(dead)) => {
+                let me = self.node(n).member.incarnation();
+                round.answered(self.db.end(me, &dead));
+            }
+            None => {
+                if self.breakage == Breakage::NodesReadFirst {
+                    self.read_shard(n, &mut round);
+                }
+                return self.plan(n, round);
+            }
+        }
+        self.node(n).member.stage = Stage::InRound(round);
+    }
+
+    fn read_shard(&mut self, n: usize, round: &mut Round) {
+        let changes = self.node(n).status.changes();
+        round.read_shards(vec![changes], vec![self.db.shard]);
     }
 
     fn beaten(&mut self, n: usize, sent_at: Moment, counted: Option<u64>) {
@@ -208,7 +181,7 @@ impl World {
         match member.lifecycle.beaten(sent_at, counted) {
             Beaten::Alive(until) => {
                 member.lease_until = until;
-                member.stage = Stage::Counted { sent_at };
+                member.stage = Stage::InRound(Round::new(sent_at));
             }
             Beaten::Ended | Beaten::WentBackwards { .. } => {
                 member.lifecycle.end();
@@ -225,7 +198,7 @@ impl World {
         }
     }
 
-    fn join_anew(&mut self, n: usize, cut: bool) {
+    fn join_again(&mut self, n: usize, cut: bool) {
         if !cut {
             let leaving = self.node(n).member.leaving;
             let member = self.join(n);
@@ -234,13 +207,14 @@ impl World {
         }
     }
 
-    fn plan(&mut self, n: usize, sent_at: Moment, nodes: &[NodeRow], shard: ShardRow, changes: u64) {
-        let rows = [shard];
-        let state: LocalState = self.node(n).status.local_state(changes);
+    fn plan(&mut self, n: usize, round: Round) {
         let loaded = self.rng.random();
         let node = self.node(n);
+        let sent_at = round.sent_at();
+        let found = round.finish(&mut node.member.lifecycle);
+        let state: LocalState = node.status.local_state(found.changes[0]);
         let (me, id) = (node.member.incarnation(), node.member.id.clone());
-        node.ownership.publish(me, nodes, &rows);
+        node.ownership.publish(me, &found.nodes, &found.shards);
         let member = &mut node.member;
         let placed = Placed {
             id: &id,
@@ -253,9 +227,14 @@ impl World {
             drop,
             load_ahead,
             hand_off,
-        } = member
-            .planner
-            .steps(placed, sent_at, nodes, &rows, |_| state, |_, _| loaded);
+        } = member.planner.steps(
+            placed,
+            sent_at,
+            &found.nodes,
+            &found.shards,
+            |_| state,
+            |_, _| loaded,
+        );
         member.stage = if claim.is_empty() {
             Stage::Idle
         } else {
@@ -269,11 +248,11 @@ impl World {
         }
         let ids: Vec<_> = node.homes.keys().copied().collect();
         for (_, to) in load_ahead {
-            // A hint by a link, which may be lost.
-            let heard = self.rng.random_ratio(3, 4);
+            // The request goes over a link, and may be lost.
+            let arrives = self.rng.random_ratio(3, 4);
             let mut others = self.nodes.iter_mut().flatten();
             let peer = others.find(|node| node.member.incarnation() == to);
-            if let Some(peer) = peer.filter(|_| heard) {
+            if let Some(peer) = peer.filter(|_| arrives) {
                 peer.send_to_shard(ShardCommand::LoadAhead(me, ids.clone()));
             }
         }
@@ -282,18 +261,14 @@ impl World {
     fn claim(&mut self, n: usize, claims: &[Claim]) {
         for claim in claims {
             let row = self.db.claim(claim.seen, claim.claimant);
-            if row.owner == Some(claim.claimant) && row.epoch > claim.seen.epoch {
-                let fence = Fence {
-                    epoch: row.epoch,
-                    owner: claim.claimant,
-                };
+            if let Some(fence) = claim.fence(&row) {
                 self.node(n).ownership.learn(row.id, fence);
                 self.node(n).send_to_shard(ShardCommand::Claimed(fence));
             }
         }
     }
 
-    /// Leaving comes to its end: the shard is drained for good, and the row ended.
+    /// Goes on with leaving: drains the shard, and ends the node's row once it is drained.
     pub(super) fn step_leaving(&mut self, n: usize) {
         let node = self.node(n);
         if !node.member.leaving || node.cut {
@@ -304,7 +279,7 @@ impl World {
             self.db.beat(&id, incarnation, NodeState::Ended, &[]);
             self.nodes[n] = None;
         } else if !node.drained && self.rng.random_ratio(1, 60) {
-            // Whatever has not been handed over by now is given up.
+            // A shard that has not been handed off by now is released.
             self.node(n)
                 .send_to_shard(ShardCommand::Drain(tokio::sync::oneshot::channel().0));
         }
@@ -316,7 +291,7 @@ impl World {
         breakage == Breakage::NoLease || member.incarnation() == incarnation && now < member.lease_until
     }
 
-    /// Processes that run, be it without doing anything: their system refuses nobody.
+    /// Returns the incarnations whose processes run, even if they hang: their system refuses no connection.
     fn running(&self) -> Vec<Incarnation> {
         self.nodes
             .iter()
@@ -325,7 +300,7 @@ impl World {
             .collect()
     }
 
-    /// Whom this node is linked to.
+    /// Returns the incarnations to which this node is linked.
     fn linked(&mut self, n: usize) -> Vec<Incarnation> {
         let down = self.link_down;
         let is_up = |place: &usize| *place != n && down != Some((n.min(*place), n.max(*place)));

@@ -1,0 +1,91 @@
+//! Carries out what was planned for the shards after a beat: drops, loads ahead, hands off and claims them.
+
+use std::collections::HashMap;
+
+use crate::cluster::claim::{HandOffPlan, ShardSteps};
+use crate::cluster::membership::Shared;
+use crate::cluster::ownership::ShardLocation;
+use crate::ids::{Incarnation, SHARDS};
+use crate::metrics::{handles, shard_moved};
+use crate::store::{Claim, Result};
+use crate::time::{self, Moment};
+
+/// Maximum number of shards that one call claims. They are served before the next call. Claiming all shards
+/// of a cluster at once could take a slow database longer than a round may take; then none would be served,
+/// and all would be claimed again.
+const CLAIMS_MAX: usize = 32;
+
+impl Shared {
+    /// Carries out the steps. Returns how many of the planned claims were not made.
+    pub(super) async fn carry_out(
+        &self,
+        sent_at: Moment,
+        steps: ShardSteps,
+        silent: &HashMap<Incarnation, Moment>,
+    ) -> Result<usize> {
+        let ShardSteps {
+            claim,
+            drop,
+            load_ahead,
+            hand_off,
+        } = steps;
+        for id in drop {
+            let ShardLocation { epoch, holder } = self.ownership.location(id);
+            shard_moved("lost");
+            tracing::warn!(shard = %id, %epoch, ?holder, "another node owns this shard now");
+            self.local.lost(id);
+        }
+        for (id, to) in load_ahead {
+            self.local.ask_to_load_ahead(id, to);
+        }
+        for HandOffPlan { shard, from, to } in hand_off {
+            self.local.hand_off(shard, from, to);
+        }
+        let mut missing = claim.len();
+        // A node that claims all shards logs one line for each call, and not one for each shard.
+        let is_first = claim.len() == usize::from(SHARDS);
+        for claims in claim.chunks(CLAIMS_MAX) {
+            missing -= self.claim(claims, is_first, silent).await?;
+            // The next round claims the rest. The next beat must be sent within two beats of this one,
+            // because beats further apart prove nothing about other nodes.
+            if time::moment().since(sent_at) >= self.options.beat * 3 / 2 {
+                break;
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Claims these shards, and serves those whose claim succeeded. Returns their number. Requests that
+    /// arrive later are served, because mailboxes keep the order.
+    async fn claim(
+        &self,
+        claims: &[Claim],
+        is_first: bool,
+        silent: &HashMap<Incarnation, Moment>,
+    ) -> Result<usize> {
+        let rows = self.store.claim(claims).await?;
+        let mut claimed = 0;
+        for (claim, row) in claims.iter().zip(rows) {
+            if let Some(fence) = claim.fence(&row) {
+                claimed += 1;
+                shard_moved("claimed");
+                if !is_first {
+                    let before = claim.seen.owner.map(tracing::field::display);
+                    tracing::info!(shard = %row.id, epoch = %row.epoch, before, "claimed a shard");
+                }
+                if let Some(since) = claim.seen.owner.and_then(|owner| silent.get(&owner)) {
+                    handles()
+                        .take_over_seconds
+                        .record(time::moment().since(*since).as_secs_f64());
+                }
+                // The shard is served before it is published, so that a request routed here is served.
+                self.local.claimed(row.id, fence);
+                self.peers.publish(row.id, fence);
+                self.ownership.learn(row.id, fence);
+            }
+        }
+        handles().shard_claims.increment(claimed as u64);
+        tracing::info!(claimed, wanted = claims.len(), "claimed shards");
+        Ok(claimed)
+    }
+}
