@@ -1,5 +1,5 @@
-//! What a node does about the shards after it has read the rows: claim, drop, hand over, give up. A function
-//! of the rows, and of what was read before.
+//! Plans what a node does about shards after it has read the rows: claim, drop, hand off or release them. The
+//! plan is a function of these rows and of those read before.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,29 +11,31 @@ use crate::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
 use crate::store::{Claim, NodeRow, NodeState, ShardRow};
 use crate::time::Moment;
 
-/// Number of beats of a node before a shard is handed to it, so that a node that starts, fails and starts
-/// again gets none.
+/// Number of beats of a node before a shard is handed off to it, so that a node that keeps restarting gets
+/// none.
 const READY_BEATS: u64 = 3;
 
-/// Maximum number of shards of a node that are being handed off or given up at a time. Each is closed for
-/// about a commit and, at its new owner, for the read of a tail; so a node with all 256 has given them up
-/// within some ten beats if its peers load ahead with each, and their loading never queues for long.
+/// Maximum number of shards of a node that are being handed off or released at a time. Each is closed for
+/// about a commit and, at its new owner, for the read of a tail. So a node with all 256 shards has handed
+/// them off within about ten beats, if its peers load ahead at each beat, and their loading never queues for
+/// long.
 const MOVING_MAX: usize = 32;
 
-/// How many beats a successor has for loading ahead. Whatever it has not read by then, or has not told us of,
-/// is read while people wait.
+/// Number of beats that a next owner has for loading ahead. What it has not loaded or not reported by then is
+/// loaded while users wait.
 const AHEAD_BEATS: u32 = 5;
 
-/// How a shard stands on this node.
+/// The state of a shard on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalState {
     /// It is not served.
     Unserved,
     /// It is served under this epoch.
     Serving(Epoch),
-    /// It is being given up.
+    /// It is being handed off or released.
     Moving,
-    /// It was claimed, lost or given up since the rows began to be read: they say nothing about it.
+    /// It was claimed, lost, handed off or released since the read of the rows began, so they say nothing
+    /// about it.
     Unjudged,
 }
 
@@ -42,36 +44,36 @@ pub enum LocalState {
 pub struct Placed<'a> {
     /// Its name.
     pub id: &'a NodeId,
-    /// Its present life.
+    /// Its present incarnation.
     pub incarnation: Incarnation,
-    /// It is placed upon: it joined, and was not outside the group for long.
+    /// True if shards may be placed on it: it joined, and was not outside the group for long.
     pub ready: bool,
-    /// It is leaving.
+    /// True if it is leaving.
     pub leaving: bool,
 }
 
-/// A shard of ours to be given up.
+/// A shard of this node to hand off or release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandOffPlan {
-    /// Which.
+    /// The shard.
     pub shard: ShardId,
-    /// The fence under which it is ours.
+    /// The fence under which this node owns it.
     pub from: Fence,
-    /// The node that is to own it; `None` if none.
+    /// The next owner; `None` to release it.
     pub to: Option<Incarnation>,
 }
 
 /// What to do about the shards after reading the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ShardSteps {
-    /// To be claimed, and served once they are.
+    /// Shards to claim, and to serve once they are claimed.
     pub claim: Vec<Claim>,
-    /// Served here, and another's.
+    /// Shards that are served here but owned by another node.
     pub drop: Vec<ShardId>,
-    /// To be handed to this node once it has loaded ahead or has had five beats for it, if then it still
-    /// should have it.
+    /// Shards that their next owner begins to load ahead. Each is handed off to it once it has loaded the
+    /// shard or has had five beats for it, if it should still have the shard then.
     pub load_ahead: Vec<(ShardId, Incarnation)>,
-    /// To be handed off, or given up.
+    /// Shards to hand off or release.
     pub hand_off: Vec<HandOffPlan>,
 }
 
@@ -81,21 +83,21 @@ pub struct ClaimPlanner {
     lease: Duration,
     beat: Duration,
     last_sent: Option<Moment>,
-    /// Shards that no living node owns, and since when their rows have been the same.
+    /// Shards that no live node owns, and since when their rows have been the same.
     free: HashMap<ShardId, (ShardRow, Moment)>,
-    /// Nodes to which shards are about to be handed.
+    /// Shards that are being loaded ahead by their next owners.
     loading_ahead: HashMap<ShardId, LoadingAhead>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct LoadingAhead {
     to: Incarnation,
-    /// How many beats ago.
+    /// Number of beats since it was asked.
     beats: u32,
 }
 
 impl ClaimPlanner {
-    /// Of an incarnation that has read nothing yet.
+    /// Makes the planner of an incarnation that has read nothing yet.
     pub fn new(lease: Duration, beat: Duration) -> Self {
         Self {
             lease,
@@ -106,13 +108,13 @@ impl ClaimPlanner {
         }
     }
 
-    /// Compares the rows, read after a beat sent at `sent_at`, with the plan and with what is served here.
-    /// The shards were read before the nodes: an owner that is not among these was ended, and will never be
-    /// again.
+    /// Compares the rows with the plan and with what is served here. They were read after a beat sent at
+    /// `sent_at`, the shards before the nodes: an owner that is not among the nodes was ended, and never
+    /// returns.
     ///
-    /// Claimed are shards without a living owner, by the node that should have them at once and by another
-    /// after a lease; and those that are this node's own by the row but not served: the epoch is raised
-    /// before they are, so that nothing of an earlier service of theirs can still be stored.
+    /// A shard without a live owner is claimed at once by the node that should have it, and by another node
+    /// after a lease. A shard that this node owns by the row but does not serve is claimed too. That raises
+    /// its epoch before it is served, so that nothing decided in an earlier epoch can still be stored.
     ///
     /// `has_loaded` returns true if a node that was to load a shard ahead has done so.
     pub fn steps(
@@ -135,56 +137,49 @@ impl ClaimPlanner {
             .iter()
             .filter(|(_, state)| *state == LocalState::Moving)
             .count();
-        let mut steps = ShardSteps::default();
-        let mut room = MOVING_MAX.saturating_sub(moving);
-        let mut loading_ahead = HashMap::new();
+        let mut builder = StepsBuilder::new(member.incarnation, moving);
         for (row, state) in states {
             let free_since = self.free_since(row, &view, sent_at);
             match view.judge(row, state, sent_at.since(free_since) >= self.lease) {
                 Step::Leave => {}
-                Step::Claim => steps.claim.push(Claim {
-                    seen: *row,
-                    claimant: member.incarnation,
-                }),
-                Step::Drop => steps.drop.push(row.id),
-                // The successor loads a served shard ahead first. One that is not served has nothing to load.
-                Step::HandOff(Some(to))
-                    if state != LocalState::Unserved && self.beats_since(row.id, to).is_none() =>
-                {
-                    if loading_ahead.len() < MOVING_MAX {
-                        loading_ahead.insert(row.id, LoadingAhead { to, beats: 0 });
-                        steps.load_ahead.push((row.id, to));
-                    }
+                Step::Claim => builder.claim(row),
+                Step::Drop => builder.steps.drop.push(row.id),
+                Step::HandOff(Some(to)) => {
+                    let is_served = state != LocalState::Unserved;
+                    self.move_to(to, row, is_served, || has_loaded(row.id, to), &mut builder);
                 }
-                Step::HandOff(to) => {
-                    let beats = to
-                        .and_then(|to| self.beats_since(row.id, to))
-                        .map_or(0, |beats| beats + 1);
-                    let is_due = to.is_none_or(|to| {
-                        state == LocalState::Unserved || beats >= AHEAD_BEATS || has_loaded(row.id, to)
-                    });
-                    if is_due && room > 0 {
-                        room -= 1;
-                        let from = Fence {
-                            epoch: row.epoch,
-                            owner: member.incarnation,
-                        };
-                        steps.hand_off.push(HandOffPlan {
-                            shard: row.id,
-                            from,
-                            to,
-                        });
-                    } else {
-                        loading_ahead.extend(to.map(|to| (row.id, LoadingAhead { to, beats })));
-                    }
+                // If there is no room now, the next beat plans the release again.
+                Step::HandOff(None) => {
+                    builder.hand_off(row, None);
                 }
             }
         }
-        self.loading_ahead = loading_ahead;
-        steps
+        self.loading_ahead = builder.loading_ahead;
+        builder.steps
     }
 
-    /// Returns how many beats ago this node was first to load the shard ahead; `None` if it was not.
+    /// Has the shard loaded ahead by its next owner, hands it off, or lets it wait for the next beat.
+    fn move_to(
+        &self,
+        to: Incarnation,
+        row: &ShardRow,
+        is_served: bool,
+        has_loaded: impl FnOnce() -> bool,
+        builder: &mut StepsBuilder,
+    ) {
+        let beats = match self.beats_since(row.id, to) {
+            Some(beats) => beats + 1,
+            // The successor loads a served shard ahead first. One that is not served has nothing to load.
+            None if is_served => return builder.load_ahead(row.id, to),
+            None => 0,
+        };
+        let is_due = !is_served || beats >= AHEAD_BEATS || has_loaded();
+        if !is_due || !builder.hand_off(row, Some(to)) {
+            builder.loading_ahead.insert(row.id, LoadingAhead { to, beats });
+        }
+    }
+
+    /// Returns how many beats ago this node was asked to load the shard ahead; `None` if it was not.
     fn beats_since(&self, shard: ShardId, to: Incarnation) -> Option<u32> {
         self.loading_ahead
             .get(&shard)
@@ -192,7 +187,7 @@ impl ClaimPlanner {
             .map(|loading_ahead| loading_ahead.beats)
     }
 
-    /// Since when the shard has been without a living owner, unchanged.
+    /// Returns since when the shard has been unchanged and without a live owner.
     fn free_since(&mut self, row: &ShardRow, view: &RowsView<'_>, sent_at: Moment) -> Moment {
         if row.owner.is_some_and(|owner| view.lives(owner)) {
             self.free.remove(&row.id);
@@ -214,15 +209,69 @@ enum Step {
     HandOff(Option<Incarnation>),
 }
 
+/// The steps of one beat, while they are planned.
+struct StepsBuilder {
+    me: Incarnation,
+    steps: ShardSteps,
+    /// Number of shards that may still begin to move.
+    room: usize,
+    loading_ahead: HashMap<ShardId, LoadingAhead>,
+}
+
+impl StepsBuilder {
+    fn new(me: Incarnation, moving: usize) -> Self {
+        Self {
+            me,
+            steps: ShardSteps::default(),
+            room: MOVING_MAX.saturating_sub(moving),
+            loading_ahead: HashMap::new(),
+        }
+    }
+
+    fn claim(&mut self, row: &ShardRow) {
+        self.steps.claim.push(Claim {
+            seen: *row,
+            claimant: self.me,
+        });
+    }
+
+    /// Plans that `to` loads the shard ahead, unless too many shards are being loaded ahead.
+    fn load_ahead(&mut self, shard: ShardId, to: Incarnation) {
+        if self.loading_ahead.len() < MOVING_MAX {
+            self.loading_ahead.insert(shard, LoadingAhead { to, beats: 0 });
+            self.steps.load_ahead.push((shard, to));
+        }
+    }
+
+    /// Plans to hand the shard off, or to release it if `to` is `None`. Returns false if too many shards are
+    /// moving.
+    fn hand_off(&mut self, row: &ShardRow, to: Option<Incarnation>) -> bool {
+        let has_room = self.room > 0;
+        if has_room {
+            self.room -= 1;
+            let from = Fence {
+                epoch: row.epoch,
+                owner: self.me,
+            };
+            self.steps.hand_off.push(HandOffPlan {
+                shard: row.id,
+                from,
+                to,
+            });
+        }
+        has_room
+    }
+}
+
 /// The nodes' rows, and what follows from them.
 struct RowsView<'a> {
     member: Placed<'a>,
     nodes: &'a [NodeRow],
     ready: Vec<&'a NodeRow>,
     plan: Plan,
-    /// The group has this node.
+    /// True if the group contains this node.
     inside: bool,
-    /// By its own row too.
+    /// True if this node may claim shards that no live node owns. It must be ready by its row too.
     may_claim: bool,
 }
 
@@ -263,7 +312,7 @@ impl<'a> RowsView<'a> {
             LocalState::Moving | LocalState::Unjudged => Step::Leave,
             LocalState::Serving(epoch) if !mine && epoch <= row.epoch => Step::Drop,
             LocalState::Serving(epoch) if mine && epoch == row.epoch => self.keep_or_hand_off(row.id),
-            // The rows are older than what is served, or it learns of its own raise in a moment.
+            // The rows are older than what is served, or the shard has yet to learn of its raised epoch.
             LocalState::Serving(_) => Step::Leave,
             LocalState::Unserved if mine && self.member.ready && !self.member.leaving => Step::Claim,
             LocalState::Unserved if mine => {
@@ -285,22 +334,22 @@ impl<'a> RowsView<'a> {
         }
     }
 
-    /// About a shard that is ours and served.
+    /// Plans the step for a shard that this node owns and serves.
     fn keep_or_hand_off(&self, shard: ShardId) -> Step {
         if !self.member.ready {
-            // The nodes that can reach each other cannot reach this one; the one that claims it can be
-            // reached.
+            // The members of the group cannot reach this node. They can reach the member that claims the
+            // shard.
             return Step::HandOff(None);
         }
-        // A node that is outside may be inside again with the next beat. And one that leaves serves what no
-        // other takes until it stops.
+        // A node outside the group keeps its shards, because it may be inside again at the next beat. A node
+        // that leaves does not wait for that. It serves shards that no other node takes until it stops.
         let may_move = self.inside || self.member.leaving;
         self.successor(shard)
             .filter(|_| may_move)
             .map_or(Step::Leave, |to| Step::HandOff(Some(to)))
     }
 
-    /// The node to which a shard of ours is to be handed, if there is one.
+    /// Returns the node to which a shard of this node should be handed off, if there is one.
     fn successor(&self, shard: ShardId) -> Option<Incarnation> {
         let node = self.planned(shard)?;
         let may_have_it = node.incarnation != self.member.incarnation && node.beat >= READY_BEATS;

@@ -1,4 +1,4 @@
-//! Users who ask whichever node there is, and what they were told, held against the rows.
+//! Users who ask any of the nodes, and a check of their answers against the rows.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,15 +11,15 @@ use tokio::task::JoinHandle;
 use super::house::House;
 use super::node::Node;
 
-/// Users who ask at a time.
+/// Number of users who ask at the same time.
 const USERS: u64 = 24;
 
-/// What a user was told.
+/// The answer that a user got.
 #[derive(Debug, Clone)]
 pub struct Told {
     pub coupon: u64,
     pub user: String,
-    /// `None`: the node died before it answered.
+    /// `None` if the node died before it answered.
     pub answer: Option<Value>,
 }
 
@@ -31,7 +31,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Each asks one of the nodes for one of the coupons, again and again as somebody else.
+    /// Starts the users. Each repeatedly asks one of the nodes for one of the coupons, every time under a new
+    /// name.
     pub fn start(coupons: Vec<u64>) -> Self {
         let (nodes, told) = (
             watch::Sender::new(Vec::<Arc<Node>>::new()),
@@ -72,7 +73,7 @@ impl Crowd {
         }
     }
 
-    /// From now on these are asked.
+    /// Makes the users ask these nodes from now on.
     pub fn ask(&self, nodes: &[&Arc<Node>]) {
         self.nodes
             .send_replace(nodes.iter().map(|node| Arc::clone(node)).collect());
@@ -82,7 +83,7 @@ impl Crowd {
         self.told.lock().unwrap().len()
     }
 
-    /// Ends the crowd, and gives back what it was told.
+    /// Ends the crowd, and returns all its answers.
     pub async fn end(self) -> Vec<Told> {
         self.stopping.store(true, Ordering::Relaxed);
         drop(self.nodes);
@@ -94,15 +95,15 @@ impl Crowd {
     }
 }
 
-/// Holds what was told against the rows: every issuance told is stored under that number, and nobody has one
-/// who was told otherwise.
+/// Compares the answers with the rows: every issuance that a user was told of is stored under that sequence,
+/// and no user who was refused has one.
 pub async fn check(house: &House, coupons: &[u64], told: &[Told]) {
     for coupon in coupons {
         let holders = house.holders(*coupon).await;
         assert_eq!(
             holders.iter().collect::<HashSet<_>>().len(),
             holders.len(),
-            "twice the same user has coupon {coupon}"
+            "a user has coupon {coupon} twice"
         );
         for Told { user, answer, .. } in told.iter().filter(|told| told.coupon == *coupon) {
             let Some(answer) = answer else { continue };

@@ -1,25 +1,52 @@
-//! What doors know of owners elsewhere.
+//! What doors know of owners on other nodes.
+
+use std::sync::Arc;
 
 use serde_json::json;
 use testkit::poll::eventually;
 
 use super::house::House;
+use super::node::Node;
 
-pub async fn every_door_learns_what_is_sold_out_and_none_refuses_once_that_was_widened(house: House) {
+pub async fn every_door_learns_what_is_sold_out_and_none_refuses_after_a_widening(house: House) {
     let (a, b, c) = tokio::join!(house.start("a"), house.start("b"), house.start("c"));
     house.spread_over(&["a", "b", "c"]).await;
     house.at_rest().await;
-    let nodes = [&a, &b, &c];
+    let nodes = [a, b, c];
     let coupon = house.coupon("few", Some(3)).await;
     let owner = house.owner_of(coupon).await.unwrap();
+    sell_out(coupon, &nodes).await;
+    every_door_learns_that_it_is_sold_out(coupon, &nodes).await;
+    let asker = nodes.iter().find(|node| node.name != owner).unwrap();
+    for round in 0..5 {
+        widen(coupon, 6 + 3 * round, asker).await;
+        no_door_refuses_after_the_change(coupon, round, &nodes).await;
+        every_door_learns_the_new_total(coupon, 6 + 3 * round, &nodes).await;
+    }
+    // A node that was killed delays a change no longer than its door may use what it knew.
+    let gone = nodes
+        .iter()
+        .find(|node| node.name != owner && node.name != asker.name)
+        .unwrap();
+    gone.kill().await;
+    widen(coupon, 100, asker).await;
+    let answer = asker.issue(coupon, "last").await;
+    assert!(answer["issued"].is_u64(), "{answer}");
+}
+
+/// Issues the three coupons, one through each node.
+async fn sell_out(coupon: u64, nodes: &[Arc<Node>; 3]) {
     for (number, node) in nodes.iter().enumerate() {
         assert_eq!(
             node.issue(coupon, &format!("winner-{number}")).await,
             json!({"issued": number + 1})
         );
     }
+}
+
+async fn every_door_learns_that_it_is_sold_out(coupon: u64, nodes: &[Arc<Node>; 3]) {
     for node in nodes {
-        eventually("a door knows", async || {
+        eventually("the door knows that the coupon is sold out", async || {
             assert_eq!(
                 node.issue(coupon, &format!("late-{}", node.name)).await["refused"],
                 "SoldOut { total_quantity: 3 }"
@@ -27,7 +54,7 @@ pub async fn every_door_learns_what_is_sold_out_and_none_refuses_once_that_was_w
             node.metric("coupon_door_answers_total").await > 0.0
         })
         .await;
-        // A winner is sent on to the owner, wherever it asks.
+        // The request of a winner goes on to the owner, whichever node it reaches.
         for number in 0..3 {
             assert_eq!(
                 node.issue(coupon, &format!("winner-{number}")).await,
@@ -35,45 +62,40 @@ pub async fn every_door_learns_what_is_sold_out_and_none_refuses_once_that_was_w
             );
         }
     }
-    let asker = nodes.iter().find(|node| node.name != owner).unwrap();
-    for round in 0..5 {
-        let total = 6 + 3 * round;
-        let answer = asker
-            .ask(json!({"do": "change", "coupon": coupon, "total": total, "limit_ms": 10_000}))
-            .await;
-        assert!(answer["version"].is_u64(), "{answer}");
-        // From this moment on no door may say that there are none.
-        for (number, node) in nodes.iter().enumerate() {
-            let answer = node.issue(coupon, &format!("{}-{round}", node.name)).await;
-            assert_eq!(
-                answer,
-                json!({"issued": total as usize - 2 + number}),
-                "asked {} in round {round}",
-                node.name
-            );
-        }
-        for node in nodes {
-            eventually("a door knows again", async || {
-                let before = node.metric("coupon_door_answers_total").await;
-                assert_eq!(
-                    node.issue(coupon, &format!("later-{}", node.name)).await["refused"],
-                    format!("SoldOut {{ total_quantity: {total} }}")
-                );
-                node.metric("coupon_door_answers_total").await > before
-            })
-            .await;
-        }
-    }
-    // One that was killed holds a change up no longer than what it knew counts.
-    let gone = nodes
-        .iter()
-        .find(|node| node.name != owner && node.name != asker.name)
-        .unwrap();
-    gone.kill().await;
+}
+
+/// Raises the coupon's total quantity through this node.
+async fn widen(coupon: u64, total: u64, asker: &Node) {
     let answer = asker
-        .ask(json!({"do": "change", "coupon": coupon, "total": 100, "limit_ms": 10_000}))
+        .ask(json!({"do": "change", "coupon": coupon, "total": total, "limit_ms": 10_000}))
         .await;
     assert!(answer["version"].is_u64(), "{answer}");
-    let answer = asker.issue(coupon, "last").await;
-    assert!(answer["issued"].is_u64(), "{answer}");
+}
+
+/// Issues the three coupons that the change of this round added, one through each node. Once a change is
+/// answered, no door may refuse by what it knew before.
+async fn no_door_refuses_after_the_change(coupon: u64, round: u64, nodes: &[Arc<Node>; 3]) {
+    for (number, node) in (0..).zip(nodes) {
+        let answer = node.issue(coupon, &format!("{}-{round}", node.name)).await;
+        assert_eq!(
+            answer,
+            json!({"issued": 4 + 3 * round + number}),
+            "answer of {} in round {round}",
+            node.name
+        );
+    }
+}
+
+async fn every_door_learns_the_new_total(coupon: u64, total: u64, nodes: &[Arc<Node>; 3]) {
+    for node in nodes {
+        eventually("the door knows that the coupon is sold out again", async || {
+            let before = node.metric("coupon_door_answers_total").await;
+            assert_eq!(
+                node.issue(coupon, &format!("later-{}", node.name)).await["refused"],
+                format!("SoldOut {{ total_quantity: {total} }}")
+            );
+            node.metric("coupon_door_answers_total").await > before
+        })
+        .await;
+    }
 }

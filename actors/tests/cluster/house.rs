@@ -1,4 +1,4 @@
-//! A database of its own on a shared server, with the coupons and the nodes on it.
+//! A database of its own on a shared server, with its coupons and nodes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use testkit::servers::{Kind, Server};
 
 use super::node::Node;
 
-/// Processes of one test are many already.
+/// Lets one test run at a time, because each starts several processes.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 pub struct House {
@@ -57,7 +57,7 @@ impl House {
         }
     }
 
-    /// Keeps all shards' rows locked, and so whatever rests on them from being stored, until it is dropped.
+    /// Locks the rows of all shards until the connection is dropped, so that no entry can be stored.
     pub async fn lock_shards(&self) -> MySqlConnection {
         let mut connection = self
             .url
@@ -73,14 +73,15 @@ impl House {
         connection
     }
 
-    /// A node, once it is ready.
+    /// Starts a node, and returns it once it is ready.
     pub async fn start(&self, name: &str) -> Arc<Node> {
         let node = Node::start(name, &self.url).await;
         eventually("a node is ready", async || node.is_ready().await).await;
         node
     }
 
-    /// How many shards each of these has by the rows; `None` while one has another owner, or none.
+    /// Returns how many shards each of these nodes has by the rows; `None` while a shard has another owner or
+    /// none.
     pub async fn shares(&self, names: &[&str]) -> Option<HashMap<String, usize>> {
         let nodes = self.store.nodes().await.unwrap();
         let living: HashMap<_, _> = nodes
@@ -97,7 +98,7 @@ impl House {
         Some(shares)
     }
 
-    /// Waits until all shards are spread over just these nodes.
+    /// Waits until these nodes own all shards, and each of them owns some.
     pub async fn spread_over(&self, names: &[&str]) {
         eventually("shards are spread", async || {
             self.shares(names)
@@ -107,8 +108,8 @@ impl House {
         .await;
     }
 
-    /// Waits until no shard moves any more: none has while every node beat so often that it would have given
-    /// one up.
+    /// Waits until no shard moves any more: none has moved while every node beat so often that it would have
+    /// handed one off.
     pub async fn at_rest(&self) {
         const BEATS: u64 = 5;
         let seen = Mutex::new((Vec::new(), HashMap::new()));
@@ -131,7 +132,7 @@ impl House {
         eventually("shards are at rest", rested).await;
     }
 
-    /// Which of these nodes has the coupon's shard.
+    /// Returns the name of the node that has the coupon's shard.
     pub async fn owner_of(&self, coupon: u64) -> Option<String> {
         let shard = CouponId::new(coupon).unwrap().shard();
         let row = self
@@ -148,7 +149,8 @@ impl House {
             .map(|node| node.id.to_string())
     }
 
-    /// The users who have the coupon by sequence, which runs 1, 2, 3 … without a gap.
+    /// Returns the users who have the coupon, in order of sequence. Checks that sequences run 1, 2, 3 …
+    /// without a gap.
     pub async fn holders(&self, coupon: u64) -> Vec<String> {
         let coupon = CouponId::new(coupon).unwrap();
         let mut holders = Vec::new();
@@ -166,7 +168,7 @@ impl House {
                 assert_eq!(
                     issuance.id.sequence.get(),
                     holders.len() as u64 + 1,
-                    "a gap in {coupon}"
+                    "coupon {coupon} has a gap"
                 );
                 holders.push(issuance.user.to_string());
             }

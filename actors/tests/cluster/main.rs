@@ -1,5 +1,4 @@
-//! Whole engines in processes of their own, linked on loopback, on a real database: whichever is asked, they
-//! answer like one.
+//! Engines in processes of their own, linked on loopback, on a real database. Any node answers any request.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -12,7 +11,7 @@ mod node;
 
 use testkit::on_each_server;
 
-/// Not a test, but the nodes of the tests: they run this program again.
+/// Not a test, but a node of the tests: they run this program again.
 #[test]
 fn a_node() {
     testkit::worker::run(async |configuration| child::run(&configuration).await);
@@ -20,14 +19,14 @@ fn a_node() {
 
 on_each_server! {
     given(crate::house::House::new) moves {
-        whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fails
-        a_node_that_is_killed_takes_nothing_with_it_that_was_told
-        an_ended_node_joins_anew_and_is_linked_again
-        a_node_that_is_stopped_hands_over_what_it_has
-        nodes_that_are_all_stopped_wait_for_nobody
+        any_node_answers_while_nodes_join_and_leave_and_no_request_fails
+        no_answered_issuance_is_lost_when_a_node_is_killed
+        an_ended_node_rejoins_and_is_linked_again
+        a_node_that_is_stopped_hands_off_its_shards
+        nodes_that_are_all_stopped_do_not_wait_for_each_other
         a_node_that_can_store_nothing_stops_within_its_limit
     }
     given(crate::house::House::new) doors {
-        every_door_learns_what_is_sold_out_and_none_refuses_once_that_was_widened
+        every_door_learns_what_is_sold_out_and_none_refuses_after_a_widening
     }
 }

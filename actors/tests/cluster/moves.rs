@@ -1,4 +1,4 @@
-//! Shards move while people ask.
+//! Shards that move while users ask.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::node::STOP_LIMIT;
 use actors::store::{ClusterStore, NodeState};
 use testkit::poll::{eventually, within};
 
-/// As many as that every node has some.
+/// Makes enough coupons for every node to have some.
 async fn coupons(house: &House) -> Vec<u64> {
     let mut coupons = Vec::new();
     for number in 0..12 {
@@ -20,13 +20,13 @@ async fn coupons(house: &House) -> Vec<u64> {
     coupons
 }
 
-/// Lets some hundred more be told.
+/// Waits until the users have some hundred more answers.
 async fn go_on(crowd: &Crowd) {
     let so_far = crowd.told();
     eventually("the crowd is answered", async || crowd.told() >= so_far + 300).await;
 }
 
-pub async fn whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fails(house: House) {
+pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(house: House) {
     let coupons = coupons(&house).await;
     let crowd = Crowd::start(coupons.clone());
     let a = house.start("a").await;
@@ -44,9 +44,9 @@ pub async fn whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fai
         a.metric("coupon_requests_forwarded_total").await > 0.0,
         "nothing went over a link"
     );
-    // The first of all leaves: it hands everything over, and is asked on.
+    // The first node leaves. It hands off all its shards, and users still ask it.
     let leaving = a.ask(json!({"do": "hand_off", "limit_ms": 20_000})).await;
-    assert_eq!(leaving, true, "it did not hand over");
+    assert_eq!(leaving, true, "a did not hand off its shards");
     house.spread_over(&["b", "c"]).await;
     go_on(&crowd).await;
     crowd.ask(&[&b, &c]);
@@ -73,16 +73,17 @@ pub async fn whoever_is_asked_answers_while_nodes_join_and_leave_and_nothing_fai
     for node in [&b, &c] {
         let received = node.metric("coupon_shard_moves_total{kind=\"received\"}").await;
         let claimed = node.metric("coupon_shard_moves_total{kind=\"claimed\"}").await;
-        // One may be found in the rows before the news of it come; not all of them.
+        // A node may find some shards in the rows before the news of their hand-off arrives, but not most of
+        // them.
         assert!(
             received > 2.0 * claimed,
-            "{}: {received} were handed over and {claimed} claimed",
+            "{}: {received} shards were handed off and {claimed} claimed",
             node.name
         );
     }
 }
 
-pub async fn a_node_that_is_killed_takes_nothing_with_it_that_was_told(house: House) {
+pub async fn no_answered_issuance_is_lost_when_a_node_is_killed(house: House) {
     let coupons = coupons(&house).await;
     let crowd = Crowd::start(coupons.clone());
     let (a, b, c) = tokio::join!(house.start("a"), house.start("b"), house.start("c"));
@@ -94,8 +95,8 @@ pub async fn a_node_that_is_killed_takes_nothing_with_it_that_was_told(house: Ho
     house.spread_over(&["a", "b"]).await;
     go_on(&crowd).await;
     let told = crowd.end().await;
-    // Whoever asked a node that lives was answered by the next owner, also where the first answer was lost
-    // with the old one.
+    // Requests to live nodes were answered by the next owner, even if the first answer was lost with the old
+    // one.
     let failed: Vec<&Told> = told
         .iter()
         .filter(|told| {
@@ -114,7 +115,7 @@ pub async fn a_node_that_is_killed_takes_nothing_with_it_that_was_told(house: Ho
     crowd::check(&house, &coupons, &told).await;
 }
 
-pub async fn an_ended_node_joins_anew_and_is_linked_again(house: House) {
+pub async fn an_ended_node_rejoins_and_is_linked_again(house: House) {
     let (a, b) = tokio::join!(house.start("a"), house.start("b"));
     house.spread_over(&["a", "b"]).await;
     let nodes = house.store.nodes().await.unwrap();
@@ -126,7 +127,7 @@ pub async fn an_ended_node_joins_anew_and_is_linked_again(house: House) {
             .clone()
     };
     let by = row("b").incarnation;
-    // Its beat goes on between reading and ending: again until both are of one moment.
+    // A node that beats after its row was read is not ended, so this is retried.
     eventually("a is ended", async || {
         let nodes = house.store.nodes().await.unwrap();
         let row = nodes
@@ -138,7 +139,7 @@ pub async fn an_ended_node_joins_anew_and_is_linked_again(house: House) {
         }
     })
     .await;
-    eventually("a lives as another", async || {
+    eventually("a has a new incarnation", async || {
         let nodes = house.store.nodes().await.unwrap();
         nodes.iter().any(|node| {
             node.id.to_string() == "a"
@@ -162,7 +163,7 @@ pub async fn an_ended_node_joins_anew_and_is_linked_again(house: House) {
     );
 }
 
-pub async fn a_node_that_is_stopped_hands_over_what_it_has(house: House) {
+pub async fn a_node_that_is_stopped_hands_off_its_shards(house: House) {
     let (a, b) = tokio::join!(house.start("a"), house.start("b"));
     house.spread_over(&["a", "b"]).await;
     let moves = async |kind: &str| {
@@ -171,8 +172,8 @@ pub async fn a_node_that_is_stopped_hands_over_what_it_has(house: House) {
     };
     let before = (moves("received").await, moves("claimed").await);
     assert!(b.stop().await);
-    // Its process goes on, its links do not: and not only because nobody names its peers any more, which
-    // takes twice as long.
+    // Its process goes on, but its links end. Links whose peers are merely no longer named would end after
+    // twice as long.
     within(Duration::from_secs(5), "its links end", async || {
         b.metric("coupon_peers_up").await == 0.0
     })
@@ -184,11 +185,11 @@ pub async fn a_node_that_is_stopped_hands_over_what_it_has(house: House) {
     );
     assert!(
         received > 2.0 * claimed,
-        "{received} were handed over and {claimed} claimed"
+        "{received} shards were handed off and {claimed} claimed"
     );
 }
 
-pub async fn nodes_that_are_all_stopped_wait_for_nobody(house: House) {
+pub async fn nodes_that_are_all_stopped_do_not_wait_for_each_other(house: House) {
     let (a, b) = tokio::join!(house.start("a"), house.start("b"));
     house.spread_over(&["a", "b"]).await;
     let begun = Instant::now();
@@ -224,7 +225,8 @@ pub async fn a_node_that_can_store_nothing_stops_within_its_limit(house: House) 
             .await,
         false
     );
-    // It leaves within a second more; half of the limit is what it would have waited for others besides.
+    // It leaves within one more second. If it also waited for other nodes, that would take half of the limit
+    // more.
     assert!(
         begun.elapsed() < LIMIT + LIMIT / 2 - Duration::from_millis(500),
         "{:?}",

@@ -29,7 +29,7 @@ impl Node {
         self.worker.request(command).await
     }
 
-    /// The same of a node that lives.
+    /// Sends a command to a node that is alive, and waits for the answer.
     pub async fn ask(&self, command: Value) -> Value {
         self.try_ask(command)
             .await
@@ -40,7 +40,7 @@ impl Node {
         self.ask(json!({"do": "ready"})).await == true
     }
 
-    /// Asks for a coupon, as a user whose name is the key too.
+    /// Asks for a coupon. The name of the user is also the request key.
     pub async fn issue(&self, coupon: u64, user: &str) -> Value {
         self.ask(json!({"do": "issue", "coupon": coupon, "user": user, "key": user}))
             .await
@@ -54,13 +54,12 @@ impl Node {
             .unwrap()
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     pub async fn kill(&self) {
         self.worker.process().kill();
     }
 
-    /// Leaves as a node that was told to end does; whether it stored, answered and handed over everything in
-    /// time.
+    /// Stops the engine. Returns true if it stored, answered and handed off everything in time.
     pub async fn stop(&self) -> bool {
         self.ask(json!({"do": "stop", "limit_ms": STOP_LIMIT.as_millis() as u64}))
             .await

@@ -1,33 +1,31 @@
-//! Whoever comes when queues are full, and who gives a place back.
+//! Full queues, and places that callers give back.
 
 use std::time::Duration;
 
 use actors::coupon::issue::{IssueOutcome, Refusal};
+use actors::ids::CouponId;
 use actors::owning::owner::actor::OWNER_PLACES;
 use actors::owning::request::Setback;
 use actors::owning::shard::LOADS_WAITING_MAX;
-
 use testkit::poll::eventually;
+use tokio::task::JoinHandle;
 
 use super::house::{DEADLINE, House, LONG, key, user};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_coupons_than_may_wait_to_be_read_are_refused_although_nobody_waits_for_them_any_more() {
+async fn loads_beyond_the_limit_are_refused_even_if_the_callers_of_the_others_gave_up() {
     let house = House::new().await;
     house.faults.hold_loads(true);
-    let unknown = |number: u64| actors::ids::CouponId::new(1_000_000 + number).unwrap();
+    let unknown = |number: u64| CouponId::new(1_000_000 + number).unwrap();
     let asked: Vec<_> = (0..LOADS_WAITING_MAX as u64)
-        .map(|number| {
-            let coupons = house.coupons.clone();
-            tokio::spawn(async move { coupons.issue(unknown(number), user(1), key(1), LONG).await })
-        })
+        .map(|number| house.spawn_issue(unknown(number), 1, 1, LONG))
         .collect();
     eventually("all are admitted", async || {
         house.engine.admitted() == LOADS_WAITING_MAX
     })
     .await;
-    asked.iter().for_each(tokio::task::JoinHandle::abort);
-    eventually("nobody waits", async || house.engine.admitted() == 0).await;
+    asked.iter().for_each(JoinHandle::abort);
+    eventually("no caller waits", async || house.engine.admitted() == 0).await;
     let short = Duration::from_secs(1);
     eventually("one more is refused", async || {
         house
@@ -46,15 +44,11 @@ async fn more_coupons_than_may_wait_to_be_read_are_refused_although_nobody_waits
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_answers_at_once_and_takes_more_when_there_is_room() {
-    let house = House::new().await;
-    let coupon = house.coupon(None, 1).await;
+async fn a_full_queue_refuses_at_once_and_admits_more_when_there_is_room() {
+    let (house, coupon) = House::with_coupon(None).await;
     house.faults.hold_writes(true);
     let asked: Vec<_> = (0..OWNER_PLACES as u32)
-        .map(|number| {
-            let coupons = house.coupons.clone();
-            tokio::spawn(async move { coupons.issue(coupon, user(number), key(number), LONG).await })
-        })
+        .map(|number| house.spawn_issue(coupon, number, number, LONG))
         .collect();
     eventually("all places are taken", async || {
         house.engine.admitted() == OWNER_PLACES
@@ -73,16 +67,14 @@ async fn a_full_queue_answers_at_once_and_takes_more_when_there_is_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_gave_up_give_their_places_back() {
-    let house = House::new().await;
-    let coupon = house.coupon(None, 1).await;
+    let (house, coupon) = House::with_coupon(None).await;
     house.faults.hold_writes(true);
-    let coupons = house.coupons.clone();
-    let asked = tokio::spawn(async move { coupons.issue(coupon, user(1), key(1), LONG).await });
+    let asked = house.spawn_issue(coupon, 1, 1, LONG);
     eventually("it is admitted", async || house.engine.admitted() == 1).await;
     asked.abort();
     eventually("its place is given back", async || house.engine.admitted() == 0).await;
     house.faults.hold_writes(false);
-    // What was decided is stored all the same.
+    // The decision is stored although its caller gave up.
     assert!(matches!(
         house.issue(coupon, 1, 1).await,
         Ok(IssueOutcome::Replayed(_))

@@ -1,4 +1,4 @@
-//! A store that passes everything on to a real one, and fails where a test says so.
+//! A store that passes each call on to a real one, and fails where a test says so.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use actors::store::{
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-/// What becomes of a write.
+/// How a write fails.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     NotStored,
@@ -24,20 +24,20 @@ pub enum Fault {
     LostAfterCommit,
 }
 
-/// What a test wants to fail.
+/// The failures and delays that a test asks for.
 #[derive(Default)]
 pub struct Faults {
     next_writes: Mutex<VecDeque<Fault>>,
     writes: AtomicUsize,
     no_writes: AtomicBool,
     no_beats: AtomicBool,
-    others: AtomicBool,
-    held: watch::Sender<bool>,
+    shared: AtomicBool,
+    writes_held: watch::Sender<bool>,
     writes_waiting: AtomicUsize,
     claims_held: watch::Sender<bool>,
     claims_waiting: AtomicUsize,
-    claim_takes: Mutex<Duration>,
-    beats_late: Mutex<Duration>,
+    claim_delay: Mutex<Duration>,
+    beat_delay: Mutex<Duration>,
     rows_held: watch::Sender<bool>,
     rows_waiting: AtomicUsize,
     loads: AtomicUsize,
@@ -62,47 +62,48 @@ impl Faults {
         self.no_beats.store(refuse, Ordering::SeqCst);
     }
 
-    /// How many batches have been written, or tried.
+    /// Returns how many times a batch was written, or the attempt failed.
     pub fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
     }
 
-    /// Lets writes wait before they reach the store, until this is taken back.
+    /// Holds writes before they reach the store, until this is undone.
     pub fn hold_writes(&self, hold: bool) {
-        self.held.send_replace(hold);
+        self.writes_held.send_replace(hold);
     }
 
-    /// How many writes have been held so far.
+    /// Returns how many writes have been held so far.
     pub fn writes_waiting(&self) -> usize {
         self.writes_waiting.load(Ordering::SeqCst)
     }
 
-    /// Lets claims wait before they reach the store, until this is taken back.
+    /// Holds claims before they reach the store, until this is undone.
     pub fn hold_claims(&self, hold: bool) {
         self.claims_held.send_replace(hold);
     }
 
-    /// How many claims have been held so far.
+    /// Returns how many claims have been held so far.
     pub fn claims_waiting(&self) -> usize {
         self.claims_waiting.load(Ordering::SeqCst)
     }
 
-    /// Lets each shard's claim take so long; what is not waited for to the end was claimed all the same.
-    pub fn slow_claims(&self, each: Duration) {
-        *self.claim_takes.lock().unwrap() = each;
+    /// Delays the answer to a claim by this time for each of its shards. The shards are claimed even if the
+    /// caller does not wait for the answer.
+    pub fn delay_claims(&self, each: Duration) {
+        *self.claim_delay.lock().unwrap() = each;
     }
 
-    /// Lets the answers to beats come so late.
-    pub fn late_beats(&self, late: Duration) {
-        *self.beats_late.lock().unwrap() = late;
+    /// Delays the answers to beats by this time.
+    pub fn delay_beats(&self, delay: Duration) {
+        *self.beat_delay.lock().unwrap() = delay;
     }
 
-    /// Lets whoever has read the rows of nodes or of shards wait with them, until this is taken back.
+    /// Holds the result of reads of the nodes' and the shards' rows, until this is undone.
     pub fn hold_rows(&self, hold: bool) {
         self.rows_held.send_replace(hold);
     }
 
-    /// How many reads of rows have been held so far.
+    /// Returns how many reads of rows have been held so far.
     pub fn rows_waiting(&self) -> usize {
         self.rows_waiting.load(Ordering::SeqCst)
     }
@@ -114,7 +115,7 @@ impl Faults {
         }
     }
 
-    /// Nothing of this coupon makes sense from now on, whether it is written or read.
+    /// Makes this coupon unreadable from now on, for writes and for reads; `None` undoes it.
     pub fn spoil(&self, coupon: Option<CouponId>) {
         *self.unreadable.lock().unwrap() = coupon;
     }
@@ -124,17 +125,17 @@ impl Faults {
         batch.portions.iter().any(|portion| Some(portion.id) == spoilt)
     }
 
-    /// Lets reads of coupons for their owners wait before they reach the store, until this is taken back.
+    /// Holds loads of coupons before they reach the store, until this is undone.
     pub fn hold_loads(&self, hold: bool) {
         self.loads_held.send_replace(hold);
     }
 
-    /// Other nodes have the store open too.
+    /// Reports the store as open on other nodes too.
     pub fn share(&self) {
-        self.others.store(true, Ordering::SeqCst);
+        self.shared.store(true, Ordering::SeqCst);
     }
 
-    /// How often a coupon was read to make its owner.
+    /// Returns how many times a coupon was loaded for its owner.
     pub fn loads(&self) -> usize {
         self.loads.load(Ordering::SeqCst)
     }
@@ -162,7 +163,7 @@ fn unreadable<T>() -> Result<T> {
 #[async_trait]
 impl ClusterStore for Faulty {
     fn is_exclusive(&self) -> bool {
-        self.store.is_exclusive() && !self.faults.others.load(Ordering::SeqCst)
+        self.store.is_exclusive() && !self.faults.shared.load(Ordering::SeqCst)
     }
 
     async fn check(&self) -> Result<()> {
@@ -184,8 +185,8 @@ impl ClusterStore for Faulty {
             return refused();
         }
         let counted = self.store.beat(id, incarnation, state, links).await;
-        let late = *self.faults.beats_late.lock().unwrap();
-        tokio::time::sleep(late).await;
+        let delay = *self.faults.beat_delay.lock().unwrap();
+        tokio::time::sleep(delay).await;
         counted
     }
 
@@ -216,7 +217,7 @@ impl ClusterStore for Faulty {
                 .unwrap();
         }
         let claimed = self.store.claim(claims).await;
-        let each = *self.faults.claim_takes.lock().unwrap();
+        let each = *self.faults.claim_delay.lock().unwrap();
         tokio::time::sleep(each * u32::try_from(claims.len()).unwrap()).await;
         claimed
     }
@@ -237,10 +238,15 @@ impl EntryStore<CouponKind> for Faulty {
         if self.faults.no_writes.load(Ordering::SeqCst) {
             return refused();
         }
-        if *self.faults.held.borrow() {
+        if *self.faults.writes_held.borrow() {
             self.faults.writes_waiting.fetch_add(1, Ordering::SeqCst);
         }
-        self.faults.held.subscribe().wait_for(|held| !held).await.unwrap();
+        self.faults
+            .writes_held
+            .subscribe()
+            .wait_for(|held| !held)
+            .await
+            .unwrap();
         if self.faults.spoils(batch) {
             return unreadable();
         }

@@ -5,22 +5,25 @@ use std::time::Duration;
 
 use actors::coupon::CouponKind;
 use actors::coupon::client::{Coupons, IssueAnswer};
+use actors::coupon::issue::IssueOutcome;
 use actors::coupon::offer::{Issuance, Offer, Status};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
-use actors::engine::{Engine, Options};
-use actors::ids::{CouponId, NodeId, RequestKey, Sequence, UserId};
+use actors::engine::{Engine, NotReady, Options};
+use actors::ids::{CouponId, Incarnation, NodeId, RequestKey, Sequence, UserId};
 use actors::owning::owner::actor::OWNER_PLACES;
 use actors::owning::router::REQUESTS_MAX;
-use actors::store::ShardRow;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
-
+use actors::store::{Claim, ClusterStore, NodeRow, NodeState, ShardRow};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 use testkit::poll::eventually;
+use tokio::task::JoinHandle;
 
 use super::faults::{Faults, Faulty};
 
-/// For requests that wait until a test lets them go.
+/// Deadline of requests that wait until a test releases them.
 pub const LONG: Duration = Duration::from_secs(60);
-/// How long a request waits in these tests.
+/// Deadline of the other requests.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 pub struct House {
@@ -54,6 +57,13 @@ impl House {
         Self::build(Duration::from_secs(3), idle).await
     }
 
+    /// Starts an engine with one coupon, of which a user may have one.
+    pub async fn with_coupon(total_quantity: Option<u64>) -> (Self, CouponId) {
+        let house = Self::new().await;
+        let coupon = house.coupon(total_quantity, 1).await;
+        (house, coupon)
+    }
+
     async fn build(lease: Duration, idle: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = SqliteOptions {
@@ -85,7 +95,7 @@ impl House {
         }
     }
 
-    /// Stops the engine, and starts another over the same file.
+    /// Stops the engine and starts another one on the same file.
     pub async fn restart(&mut self) {
         assert!(self.engine.stop(DEADLINE).await);
         self.store.close().await;
@@ -118,9 +128,29 @@ impl House {
             .await
     }
 
-    /// Returns the row of a coupon's shard.
-    pub async fn shard(&self, coupon: CouponId) -> ShardRow {
-        self.engine.place(coupon.shard()).await.unwrap().0
+    /// Issues the coupon to the user of this number, with the key of the same number. Panics if it is not
+    /// issued now.
+    pub async fn must_issue(&self, coupon: CouponId, number: u32) -> Issuance {
+        match self.issue(coupon, number, number).await {
+            Ok(IssueOutcome::Issued(issuance)) => issuance,
+            other => panic!("user {number}: {other:?}"),
+        }
+    }
+
+    /// Sends an issue request from a task of its own.
+    pub fn spawn_issue(
+        &self,
+        coupon: CouponId,
+        user_number: u32,
+        key_number: u32,
+        deadline: Duration,
+    ) -> JoinHandle<IssueAnswer> {
+        let coupons = self.coupons.clone();
+        tokio::spawn(async move {
+            coupons
+                .issue(coupon, user(user_number), key(key_number), deadline)
+                .await
+        })
     }
 
     pub async fn issuances(&self, coupon: CouponId) -> Vec<Issuance> {
@@ -128,6 +158,80 @@ impl House {
             .issuances_of_coupon(coupon, None, Sequence::NONE, 100_000)
             .await
             .unwrap()
+    }
+
+    /// Returns the row of a coupon's shard.
+    pub async fn shard(&self, coupon: CouponId) -> ShardRow {
+        self.engine.place(coupon.shard()).await.unwrap().0
+    }
+
+    /// Claims a coupon's shard for an incarnation that no node has. Returns the row before the claim, and
+    /// that incarnation.
+    pub async fn take_shard_away(&self, coupon: CouponId) -> (ShardRow, Incarnation) {
+        let (seen, claimant) = (self.shard(coupon).await, Incarnation::random());
+        self.store.claim(&[Claim { seen, claimant }]).await.unwrap();
+        (seen, claimant)
+    }
+
+    /// Returns the row of this node, which is alone.
+    pub async fn node(&self) -> NodeRow {
+        self.store.nodes().await.unwrap().remove(0)
+    }
+
+    /// Ends the row of this node, as a peer would. Returns the incarnation that it ended.
+    pub async fn end_node(&self) -> Incarnation {
+        let NodeRow { id, incarnation, .. } = self.node().await;
+        self.store
+            .beat(&id, incarnation, NodeState::Ended, &[])
+            .await
+            .unwrap();
+        incarnation
+    }
+
+    /// Waits until the node serves under another incarnation.
+    pub async fn rejoined(&self, before: Incarnation) {
+        eventually("a new incarnation serves", async || {
+            let row = self.store.nodes().await.unwrap().pop();
+            row.is_some_and(|row| row.incarnation != before) && self.engine.not_ready().is_empty()
+        })
+        .await;
+    }
+
+    /// Refuses beats, and waits until the lease has ended.
+    pub async fn lose_lease(&self) {
+        self.faults.refuse_beats(true);
+        eventually("the lease ends", async || {
+            self.engine.not_ready().contains(&NotReady::NoLease)
+        })
+        .await;
+    }
+
+    /// Accepts beats again, and waits until the node is ready.
+    pub async fn regain_lease(&self) {
+        self.faults.refuse_beats(false);
+        eventually("the node has a lease again", async || {
+            self.engine.not_ready().is_empty()
+        })
+        .await;
+    }
+
+    /// Waits until the engine reports that the store accepts nothing.
+    pub async fn store_fails(&self) {
+        eventually("the engine reports a failing store", async || {
+            self.engine.not_ready() == [NotReady::NoStore]
+        })
+        .await;
+    }
+
+    /// Runs statements on the database file, past the store.
+    pub async fn run_sql(&self, statements: &'static str) {
+        let mut connection = SqliteConnectOptions::new()
+            .filename(self.store.path())
+            .connect()
+            .await
+            .unwrap();
+        sqlx::raw_sql(statements).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
     }
 }
 
@@ -139,6 +243,6 @@ async fn start(
     let store = Arc::new(SqliteStore::open(file).await.unwrap());
     let faulty = Arc::new(Faulty::new(Arc::clone(&store), Arc::clone(faults)));
     let engine = Engine::start(options.clone(), faulty).await.unwrap();
-    eventually("ready", async || engine.not_ready().is_empty()).await;
+    eventually("the engine is ready", async || engine.not_ready().is_empty()).await;
     (store, engine)
 }

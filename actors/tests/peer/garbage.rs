@@ -1,4 +1,4 @@
-//! What is no peer, and what no peer should say.
+//! Connections that are not of peers, and frames that no peer should send.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use testkit::poll::eventually;
 use super::node::{Node, both_linked, link, linked_pair};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_on_the_port_disturbs_nobody() {
+async fn garbage_on_the_port_disturbs_no_link() {
     let (a, b) = linked_pair().await;
     for garbage in [
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -20,11 +20,11 @@ async fn garbage_on_the_port_disturbs_nobody() {
         vec![0, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3],
     ] {
         let mut stream = TcpStream::connect(("127.0.0.1", b.port)).await.unwrap();
-        // It may hang up before all of it is written.
+        // The node may hang up before everything is written.
         let _ = stream.write_all(&garbage).await;
         let mut answer = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
-        assert!(read.is_ok(), "it does not hang up");
+        assert!(read.is_ok(), "the node does not hang up");
         assert_eq!(a.issue(&b, 1, "key").await["key"], "key");
     }
     assert!(b.metric("coupon_peer_refused_total").await >= 4.0);
@@ -38,7 +38,7 @@ async fn connections_that_stall_do_not_keep_peers_out() {
     let mut stalled = Vec::new();
     for number in 0..40 {
         let mut stream = TcpStream::connect(("127.0.0.1", b.port)).await.unwrap();
-        // Some say nothing at all, others begin.
+        // Some send nothing at all, others a first byte.
         if number % 2 == 0 {
             stream.write_all(&[0]).await.unwrap();
         }
@@ -49,7 +49,7 @@ async fn connections_that_stall_do_not_keep_peers_out() {
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     for mut stream in stalled {
         let hung_up = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await;
-        assert!(hung_up.unwrap().is_err(), "it waits for ever");
+        assert!(hung_up.unwrap().is_err(), "the node does not hang up");
     }
     assert!(b.metric("coupon_peer_refused_total{reason=\"handshake\"}").await >= 20.0);
     assert!(b.metric("coupon_peer_refused_total{reason=\"late\"}").await >= 20.0);
@@ -57,13 +57,13 @@ async fn connections_that_stall_do_not_keep_peers_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn frames_that_nobody_can_read_are_refused_and_nothing_else() {
+async fn unreadable_frames_are_refused_and_disturb_nothing_else() {
     let (a, b) = linked_pair().await;
     for _ in 0..3 {
         a.ask(json!({"do": "send_bytes", "bytes": [255, 255, 255, 1, 2, 3]}))
             .await;
     }
-    eventually("they are counted", async || {
+    eventually("the frames are counted", async || {
         b.metric("coupon_peer_refused_total{reason=\"unreadable\"}").await == 3.0
     })
     .await;
@@ -74,11 +74,11 @@ async fn frames_that_nobody_can_read_are_refused_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_link_is_not_heard_and_a_missing_frame_makes_the_link_anew() {
+async fn frames_of_an_older_link_are_dropped_and_a_missing_frame_replaces_the_link() {
     let (a, b) = linked_pair().await;
     let frame = |generation: u64, number: u64| json!({"do": "send_frame", "from": 1, "to": 2, "generation": generation, "number": number});
     a.ask(frame(0, 1)).await;
-    eventually("it is dropped", async || {
+    eventually("the frame is dropped", async || {
         b.metric("coupon_peer_refused_total{reason=\"generation\"}").await == 1.0
     })
     .await;
@@ -86,7 +86,7 @@ async fn an_older_link_is_not_heard_and_a_missing_frame_makes_the_link_anew() {
     assert_eq!(a.metric("coupon_peer_redials_total").await, 0.0);
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let miss = async {
-        eventually("b has it", async || {
+        eventually("b has the request", async || {
             b.ask(json!({"do": "asked", "key": "lost"})).await == 1
         })
         .await;
@@ -94,6 +94,6 @@ async fn an_older_link_is_not_heard_and_a_missing_frame_makes_the_link_anew() {
     };
     let (answer, ()) = tokio::join!(a.issue(&b, 1, "lost"), miss);
     assert_eq!(answer, "Err(Unknown)");
-    assert_eq!(b.logged("frame 1000000 came where"), 1);
+    assert_eq!(b.logged("received frame 1000000"), 1);
     both_linked(&a, &b).await;
 }

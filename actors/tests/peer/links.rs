@@ -1,4 +1,4 @@
-//! Linking, asking, losing a link in every way, and being linked again.
+//! Links that are made, used, lost in every way, and made again.
 
 use std::time::Duration;
 
@@ -48,13 +48,13 @@ async fn three_nodes_are_a_full_mesh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_travels_together_and_each_gets_its_own_answer() {
+async fn requests_share_frames_and_each_gets_its_own_answer() {
     let (a, b) = linked_pair().await;
     let crowd = json!({"do": "crowd", "incarnation": b.incarnation, "coupon": 1, "key": "k", "size": 5_000});
     assert_eq!(a.ask(crowd).await, json!({"Issued": 5_000}));
     assert_eq!(a.issue(&b, 1, "last").await["sequence"], 5_001);
     let frames = a.metric("coupon_peer_frame_requests_count").await;
-    // How many depends on who runs when.
+    // The number depends on scheduling.
     assert!(frames < 5_000.0, "{frames} frames for 5001 requests");
     assert_eq!(a.metric("coupon_peer_requests_in_flight").await, 0.0);
 }
@@ -66,7 +66,7 @@ async fn heartbeats_and_news_reach_the_handlers() {
         a.ask(json!({"do": "tell_all", "news": "wider"})).await,
         json!([2])
     );
-    // Whoever was told nonsense has not heard it: what was to be known is not.
+    // A handler that cannot read news does not acknowledge them.
     assert_eq!(
         a.ask(json!({"do": "tell_all", "news": "nonsense", "limit_ms": 500}))
             .await,
@@ -81,7 +81,7 @@ async fn heartbeats_and_news_reach_the_handlers() {
             .unwrap()
             .contains(&what.into())
     };
-    eventually("b heard of it", async || {
+    eventually("b has the news", async || {
         said(&b, "1 has news: wider").await && said(&b, "1 has news: for b alone").await
     })
     .await;
@@ -93,7 +93,7 @@ async fn heartbeats_and_news_reach_the_handlers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_coupon_holds_up_none_but_its_own() {
+async fn a_slow_coupon_delays_only_its_own_requests() {
     let (a, b) = tokio::join!(
         Node::start_with("a", 1, json!({"flow_places": 1_000})),
         Node::start("b", 2)
@@ -119,14 +119,14 @@ async fn a_slow_coupon_holds_up_none_but_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
+async fn a_request_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
     let (a, b) = tokio::join!(Node::start("a", 1), Node::start("b", 2));
     let proxy = LinkProxy::before(b.port).await;
     a.know(&[(&b, proxy.port())]).await;
     both_linked(&a, &b).await;
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let cut = async {
-        eventually("b has it", async || {
+        eventually("b has the request", async || {
             b.ask(json!({"do": "asked", "key": "sent"})).await == 1
         })
         .await;
@@ -134,12 +134,12 @@ async fn what_was_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
     };
     let (answer, ()) = tokio::join!(a.issue(&b, 1, "sent"), cut);
     assert_eq!(answer, "Err(Unknown)");
-    eventually("a knows", async || !a.is_linked(&b).await).await;
+    eventually("a knows that the link is lost", async || !a.is_linked(&b).await).await;
     assert_eq!(a.issue(&b, 1, "unsent").await, "Err(Moved)");
     assert_eq!(b.ask(json!({"do": "asked", "key": "unsent"})).await, 0);
     proxy.set(LinkMode::Pass);
     both_linked(&a, &b).await;
-    // The late answer of the older link finds nobody.
+    // The late answer of the older link is dropped.
     assert_eq!(b.ask(json!({"do": "release", "coupon": 1})).await, 1);
     assert_eq!(
         a.issue(&b, 1, "again").await,
@@ -149,7 +149,7 @@ async fn what_was_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_peer_is_given_up_and_may_return() {
+async fn a_link_to_a_silent_peer_ends_and_comes_back() {
     let (a, b) = tokio::join!(Node::start("a", 1), Node::start("b", 2));
     let proxy = LinkProxy::before(b.port).await;
     a.know(&[(&b, proxy.port())]).await;
@@ -157,9 +157,9 @@ async fn a_silent_peer_is_given_up_and_may_return() {
     proxy.silence_existing();
     let answer = a.issue(&b, 1, "into-the-void").await;
     assert_eq!(answer, "Err(Unknown)");
-    // Nothing told either of them that the old connection is gone, and it never will.
+    // Neither node is ever told that the old connection is gone.
     both_linked(&a, &b).await;
-    eventually("both gave the old one up", async || {
+    eventually("both ended the old link", async || {
         a.logged("the peer is silent") == 1
             && b.logged("the peer is silent") + b.logged("the session ended") == 1
     })
@@ -169,10 +169,10 @@ async fn a_silent_peer_is_given_up_and_may_return() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_peer_refuses_connections_and_its_next_life_is_linked() {
+async fn a_killed_peer_refuses_connections_and_its_next_incarnation_is_linked() {
     let (mut a, b) = linked_pair().await;
     a.kill().await;
-    eventually("the system refuses", async || {
+    eventually("the operating system refuses connections", async || {
         !b.is_linked(&a).await && b.refuses(&a).await
     })
     .await;
@@ -186,11 +186,11 @@ async fn a_killed_peer_refuses_connections_and_its_next_life_is_linked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_hangs_is_silent_but_refuses_nothing() {
+async fn a_peer_that_hangs_is_silent_but_does_not_refuse_connections() {
     let (a, b) = linked_pair().await;
     b.signal(Signal::STOP);
-    eventually("a gave it up", async || !a.is_linked(&b).await).await;
-    // Its system still accepts: that is not a dead node.
+    eventually("a ended the link", async || !a.is_linked(&b).await).await;
+    // Its operating system still accepts connections, so the node does not count as dead.
     for _ in 0..20 {
         assert!(!a.refuses(&b).await);
         tokio::time::sleep(Duration::from_millis(25)).await;
@@ -200,11 +200,11 @@ async fn a_peer_that_hangs_is_silent_but_refuses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_stops_answers_everybody() {
+async fn a_node_that_stops_answers_all_its_requests() {
     let (a, b) = linked_pair().await;
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let stop = async {
-        eventually("b has it", async || {
+        eventually("b has the request", async || {
             b.ask(json!({"do": "asked", "key": "sent"})).await == 1
         })
         .await;
@@ -213,18 +213,21 @@ async fn a_node_that_stops_answers_everybody() {
     let (answer, ()) = tokio::join!(a.issue(&b, 1, "sent"), stop);
     assert_eq!(answer, "Err(Unknown)");
     assert_eq!(a.issue(&b, 1, "late").await, "Err(Moved)");
-    eventually("b knows", async || !b.is_linked(&a).await).await;
-    // Nothing is left of it that would take what comes in for its next life.
-    eventually("nobody accepts there", async || {
+    eventually("b knows that the link is lost", async || !b.is_linked(&a).await).await;
+    // No listener is left that would take connections for the node's next incarnation.
+    eventually("the port is closed", async || {
         TcpStream::connect(("127.0.0.1", a.port)).await.is_err()
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_without_its_hub_ends_rather_than_living_without_links() {
+async fn a_node_without_its_hub_ends_its_process() {
     let (mut a, b) = linked_pair().await;
     a.say(&json!({"do": "kill_hub", "id": 0})).await;
     assert_eq!(a.ends().await, Some(70));
-    eventually("b knows", async || !b.is_linked(&a).await && b.refuses(&a).await).await;
+    eventually("b knows that the link is lost", async || {
+        !b.is_linked(&a).await && b.refuses(&a).await
+    })
+    .await;
 }

@@ -9,7 +9,7 @@ mod node;
 mod refusals;
 mod secrets;
 
-/// Not a test, but the nodes of the tests: they run this program again.
+/// Not a test, but a node of the tests: they run this program again.
 #[test]
 fn a_node() {
     testkit::worker::run(async |configuration| child::run(&configuration).await);

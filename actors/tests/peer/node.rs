@@ -13,12 +13,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node of this name and incarnation, otherwise as all are.
+    /// Starts a node of this name and incarnation, with the usual configuration.
     pub async fn start(name: &str, incarnation: u64) -> Self {
         Self::start_with(name, incarnation, json!({})).await
     }
 
-    /// The same with some of its configuration otherwise.
+    /// Starts a node with these changes to the usual configuration.
     pub async fn start_with(name: &str, incarnation: u64, other: Value) -> Self {
         let mut configuration =
             json!({"node": name, "incarnation": incarnation, "cluster": "test", "cookie": "crumbs"});
@@ -37,7 +37,7 @@ impl Node {
         }
     }
 
-    /// Says that these are its peers, each at its own port or at another.
+    /// Names its peers, each with the port at which it is dialled: its own or that of a proxy.
     pub async fn know(&self, peers: &[(&Node, u16)]) {
         let peer = |(peer, port): &(&Node, u16)| json!({"node": peer.name, "incarnation": peer.incarnation, "address": format!("127.0.0.1:{port}")});
         let peers: Vec<Value> = peers.iter().map(peer).collect();
@@ -89,7 +89,7 @@ impl Node {
         log.lines().filter(|line| line.contains(what)).count()
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     pub async fn kill(&mut self) {
         self.worker.process().kill();
     }
@@ -106,14 +106,14 @@ impl Node {
     }
 }
 
-/// Two nodes that know each other, linked.
+/// Starts two nodes, and links them.
 pub async fn linked_pair() -> (Node, Node) {
     let (a, b) = tokio::join!(Node::start("a", 1), Node::start("b", 2));
     link(&a, &b).await;
     (a, b)
 }
 
-/// Lets two nodes know each other, and waits until both are linked.
+/// Names two nodes to each other, and waits until both are linked.
 pub async fn link(a: &Node, b: &Node) {
     a.know(&[(b, b.port)]).await;
     b.know(&[(a, a.port)]).await;

@@ -1,5 +1,5 @@
-//! Nodes that do not fit each other: refused, said once, counted, not dialled again and again; and nobody
-//! else is disturbed.
+//! Nodes that do not fit each other. Their link is refused, logged once, counted, and not dialled again and
+//! again. Other links are not disturbed.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use testkit::poll::eventually;
 
 use super::node::{Node, both_linked};
 
-/// A node that fits, and one that is otherwise; both know each other, and a third that fits both tells that
-/// nothing else is disturbed.
+/// Starts a node a, a node b with this other configuration, and a node c that fits a. Node a knows both
+/// others, and c shows whether other links are disturbed.
 async fn misfits(otherwise: Value) -> (Node, Node, Node) {
     let (a, b, c) = tokio::join!(
         Node::start("a", 1),
@@ -27,38 +27,38 @@ async fn misfits(otherwise: Value) -> (Node, Node, Node) {
 async fn are_refused(otherwise: Value, reason: &str, line: &str) {
     let (a, b, c) = misfits(otherwise).await;
     both_linked(&a, &c).await;
-    eventually("it is refused", async || {
+    eventually("b refuses the link", async || {
         b.metric(&format!("coupon_peer_refused_total{{reason=\"{reason}\"}}"))
             .await
             == 1.0
     })
     .await;
-    eventually("the other side knows", async || {
+    eventually("a knows that it was refused", async || {
         a.metric("coupon_peer_refused_total{reason=\"by_peer\"}").await == 1.0
     })
     .await;
-    // Long enough for an impatient dialler to come again many times.
+    // Long enough for many redials, if a did not pause.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((a.logged(line), b.logged(line)), (1, 1));
     assert_eq!(a.metric("coupon_peer_redials_total").await, 0.0);
     assert!(!a.is_linked(&b).await && !b.is_linked(&a).await);
     assert_eq!(a.issue(&c, 1, "key").await["sequence"], 1);
-    // It is there all the same.
+    // The operating system of either node still accepts connections.
     assert!(!a.refuses(&b).await && !b.refuses(&a).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_number_of_shards() {
+async fn a_node_with_another_number_of_shards_is_refused() {
     are_refused(json!({"shards": 128}), "shards", "shards by").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_cluster_with_the_same_cookie() {
+async fn a_node_of_another_cluster_with_the_same_cookie_is_refused() {
     are_refused(json!({"cluster": "other"}), "cluster", "it is of the cluster").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_common_version() {
+async fn a_node_without_a_common_version_is_refused() {
     are_refused(
         json!({"versions": [VERSIONS[0] + 2, VERSIONS[0] + 1]}),
         "versions",
@@ -68,7 +68,7 @@ async fn no_common_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_release_speaks_with_this_one() {
+async fn the_next_release_links_with_this_one() {
     let (a, b, _c) = misfits(json!({"versions": [VERSIONS[0] + 1, VERSIONS[0]]})).await;
     both_linked(&a, &b).await;
     assert_eq!(a.issue(&b, 1, "key").await["sequence"], 1);
@@ -76,7 +76,7 @@ async fn the_next_release_speaks_with_this_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_cookie() {
+async fn a_node_with_another_cookie_is_refused() {
     let (a, b, c) = misfits(json!({"cookie": "stones"})).await;
     both_linked(&a, &c).await;
     let refused = "coupon_peer_refused_total{reason=\"not_let_in\"}";
@@ -93,11 +93,11 @@ async fn another_cookie() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_node_than_the_row_says() {
+async fn a_node_that_is_not_the_one_of_the_row_is_refused() {
     let (a, b, c) = tokio::join!(Node::start("a", 1), Node::start("b", 2), Node::start("c", 3));
-    // The row of b is of a life that is over: another incarnation answers at its address.
+    // As with a stale row: another incarnation than the expected one answers at the address.
     a.know(&[(&c, b.port)]).await;
-    eventually("it is refused", async || {
+    eventually("a refuses the link", async || {
         a.metric("coupon_peer_refused_total{reason=\"identity\"}").await >= 1.0
     })
     .await;

@@ -12,7 +12,8 @@ use testkit::poll::eventually;
 
 use super::node::{Node, link};
 
-/// An authority, with its certificate and one that it signed for nodes on loopback, as files.
+/// Makes an authority, and a certificate that it signed for nodes on loopback. Returns the files of the
+/// authority, the certificate and its key.
 fn authority(folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,7 +47,7 @@ async fn only_nodes_of_one_authority_are_linked() {
         authority(folder.path(), "theirs"),
     );
     let right = tls((&ours.0, &ours.1, &ours.2));
-    // It trusts our authority, and so would let us in; what it shows is of another.
+    // It trusts our authority and so would accept our nodes, but its own certificate is of another authority.
     let wrong = tls((&ours.0, &theirs.1, &theirs.2));
     let (a, b, c) = tokio::join!(
         Node::start_with("a", 1, right.clone()),
@@ -67,7 +68,7 @@ async fn only_nodes_of_one_authority_are_linked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_that_stalls_keeps_nobody_out() {
+async fn a_handshake_that_stalls_does_not_keep_peers_out() {
     let folder = tempfile::tempdir().unwrap();
     let ours = authority(folder.path(), "ours");
     let right = tls((&ours.0, &ours.1, &ours.2));
@@ -80,6 +81,6 @@ async fn a_handshake_that_stalls_keeps_nobody_out() {
     stalled.write_all(&[22]).await.unwrap();
     link(&a, &b).await;
     let hung_up = tokio::time::timeout(Duration::from_secs(10), stalled.read_to_end(&mut Vec::new())).await;
-    assert!(hung_up.is_ok(), "it waits for ever");
+    assert!(hung_up.is_ok(), "the node does not hang up");
     assert!(a.is_linked(&b).await);
 }

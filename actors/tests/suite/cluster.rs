@@ -62,17 +62,17 @@ pub async fn of_two_claimants_one_wins_each_shard(database: &impl Database) {
             |row| row.epoch == Epoch::new(1) && row.owner.is_some_and(|owner| claimants.contains(&owner))
         )
     );
-    let told = answers
+    let answered = answers
         .into_iter()
         .map(|answer| answer.unwrap())
         .collect::<Vec<_>>();
-    for (claimant, told) in claimants.iter().zip(&told) {
-        for row in told {
+    for (claimant, answered) in claimants.iter().zip(&answered) {
+        for row in answered {
             let owned = rows[usize::from(row.id.get())].owner == Some(*claimant);
             assert_eq!(
                 row.owner == Some(*claimant),
                 owned,
-                "the claimant was told the stored row of {}",
+                "the answer to the claimant is the stored row of {}",
                 row.id
             );
         }
@@ -172,7 +172,7 @@ pub async fn only_the_fence_hands_a_shard_off(database: &impl Database) {
     assert_eq!(
         store.hand_off(&asked).await.unwrap(),
         rows,
-        "a retry finds its own success, and hands nothing off twice"
+        "a retry returns the same rows, and hands no shard off twice"
     );
     assert_eq!(store.hand_off(&[]).await.unwrap(), []);
 }
@@ -307,7 +307,7 @@ pub async fn only_a_live_node_ends_another_and_only_if_that_has_not_beaten(datab
     );
     assert!(
         !store.end(living.incarnation, &dead).await.unwrap(),
-        "it has beaten since it was seen"
+        "the node has beaten since its row was read"
     );
     let seen = NodeRow {
         beat: 1,

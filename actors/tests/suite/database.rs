@@ -1,4 +1,4 @@
-//! A database of its own on a shared server, and a store on it.
+//! A database on a shared server, and a store on it.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ pub struct OnServer {
 }
 
 impl OnServer {
-    /// An empty database; the server must be there.
+    /// Makes an empty database. The server must be available.
     pub async fn empty(kind: Kind) -> (&'static Server, String) {
         let server = Server::shared(kind);
         let name = server.make_database("CHARACTER SET latin1").await.unwrap();
         (server, name)
     }
 
-    /// A database with a store on it, reached through another port if one is given.
+    /// Makes a database with a store on it, which connects to another port if one is given.
     pub async fn through(kind: Kind, port: Option<u16>) -> Self {
         let (server, name) = Self::empty(kind).await;
         let store = MySqlStore::open(&Options::new(server.url(&name, port)))
@@ -44,7 +44,7 @@ impl OnServer {
         MySqlStore::open(&Options::new(self.server.url(&self.name, None))).await
     }
 
-    /// A connection of an administrator, in this database.
+    /// Opens a connection of an administrator to this database.
     pub async fn shell(&self) -> MySqlConnection {
         self.server.shell(&self.name).await.unwrap()
     }

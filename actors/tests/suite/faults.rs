@@ -1,4 +1,4 @@
-//! Faults: connections that are cut; servers that are killed, demoted, full or went back in time.
+//! Faults: connections that are cut; servers that are killed, demoted, full, or restored to an earlier state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -177,7 +177,8 @@ pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
     );
 }
 
-/// The lane waits for 5 s in all, and would retry while the first read-back still held its connection.
+/// The lane waits for 5 s in all. If the store waited longer, the lane would retry while the first read-back
+/// still held its connection.
 pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
     let proxy = DatabaseProxy::with_rule(
         Server::shared(kind).port(),
@@ -204,8 +205,8 @@ pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
     );
 }
 
-/// A fault of the server must not count as one of a coupon: the lane would give up the coupon's portion in
-/// flight, as for invalid rows.
+/// A fault of the server must not be taken for invalid rows of a coupon, for which the lane gives up the
+/// coupon's portion that is out.
 pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
@@ -215,7 +216,7 @@ pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
         &format!("DROP DATABASE {}", database.name),
     )
     .await;
-    // Earlier connections learn of it by their first statement, and are closed.
+    // A connection that was open before fails at its first statement, and is closed.
     drop(database.store.write(&sent).await);
     for result in [
         database.store.write(&sent).await.map(drop),
@@ -389,14 +390,14 @@ pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(
     store.check().await.unwrap();
 }
 
-pub async fn a_killed_server_keeps_what_was_told_and_is_used_when_it_returns(kind: Kind) {
+pub async fn a_killed_server_keeps_what_was_confirmed_and_is_used_when_it_returns(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let store: Arc<dyn CouponStore> = database.store.clone();
     for round in 0..2 {
         let first = round * 1_000_000 + 1;
-        let told = Arc::new(AtomicU64::new(0));
-        let (watched, server) = (Arc::clone(&told), database.server);
+        let confirmed = Arc::new(AtomicU64::new(0));
+        let (watched, server) = (Arc::clone(&confirmed), database.server);
         let killing = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             while watched.load(Ordering::Relaxed) < 500 && begun.elapsed() < Duration::from_secs(30) {
@@ -405,10 +406,10 @@ pub async fn a_killed_server_keeps_what_was_told_and_is_used_when_it_returns(kin
             server.kill();
         });
         let unsettled = loop {
-            let after = first + told.load(Ordering::Relaxed);
+            let after = first + confirmed.load(Ordering::Relaxed);
             let next = batch([owned.strangers(after..=after + 9)]);
             match store.write(&next).await {
-                Ok(rows) => drop(told.fetch_add(rows, Ordering::Relaxed)),
+                Ok(rows) => drop(confirmed.fetch_add(rows, Ordering::Relaxed)),
                 Err(StoreError::NotStored(_) | StoreError::Unknown(_)) => break next,
                 Err(other) => panic!("{other}"),
             }
@@ -423,13 +424,13 @@ pub async fn a_killed_server_keeps_what_was_told_and_is_used_when_it_returns(kin
             .await
             .unwrap();
         send(&*store, &unsettled).await;
-        let told = told.load(Ordering::Relaxed);
+        let confirmed = confirmed.load(Ordering::Relaxed);
         let rows = store
             .issuances_of_coupon(owned.id(), None, actors::ids::Sequence::new(first - 1), 1_000_000)
             .await
             .unwrap();
         let sequences: Vec<u64> = rows.iter().map(|row| row.id.sequence.get()).collect();
-        assert_eq!(sequences, (first..first + told + 10).collect::<Vec<_>>());
+        assert_eq!(sequences, (first..first + confirmed + 10).collect::<Vec<_>>());
     }
     create(&*store, offer(None, 1)).await;
 }

@@ -3,41 +3,18 @@
 use actors::ids::{Epoch, Fence, Incarnation, SHARDS};
 use actors::owning::kind::Kind;
 use actors::store::batch::{FoundRows, Portion};
-use actors::store::{ClusterStore, EntryStore, HandOff, Loaded, Store, StoreError};
+use actors::store::{ClusterStore, EntryStore, HandOff, Store, StoreError};
 
 use crate::cluster::node;
-use crate::subject::{Rows, Subject, on_different_shards, take_over};
+use crate::subject::{Subject, load, loaded, on_different_shards, take_over, with_entries, write};
 use crate::support::{Database, batch, found};
-
-/// Loads a subject whole, or after what is loaded ahead.
-async fn load<S, T>(store: &S, subject: &T, ahead: Option<Rows<S, T>>) -> Rows<S, T>
-where
-    S: Store<T::Kind>,
-    T: Subject<S>,
-{
-    match store.load(subject.id(), ahead).await.unwrap() {
-        Loaded::Read(_, rows) => rows,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Returns how many entries are loaded.
-async fn loaded<S, T>(store: &S, subject: &T) -> u64
-where
-    S: Store<T::Kind>,
-    T: Subject<S>,
-{
-    T::entries(&load(store, subject, None).await)
-}
 
 pub async fn a_batch_before_a_claim_is_stored_and_one_after_it_is_not<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
 {
-    let store = database.store();
-    let owned = T::make(&store, None).await;
-    assert_eq!(store.write(&batch([owned.at(1..=2)])).await.unwrap(), 2);
+    let (store, owned) = with_entries::<D, T>(database, None, 2).await;
     take_over(&*store, &owned).await;
     let late = batch([owned.at(3..=4)]);
     assert_eq!(store.write(&late).await.unwrap(), 0);
@@ -54,8 +31,7 @@ where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
 {
-    let store = database.store();
-    let mut owned = T::make(&store, None).await;
+    let (store, mut owned) = with_entries::<D, T>(database, None, 0).await;
     let right = owned.fence();
     for fence in [
         Fence {
@@ -72,20 +48,12 @@ where
         },
     ] {
         owned.set_fence(fence);
-        assert_eq!(
-            store.write(&batch([owned.at(1..=1)])).await.unwrap(),
-            0,
-            "{fence:?}"
-        );
+        assert_eq!(write(&*store, &owned, 1..=1).await, 0, "{fence:?}");
     }
     let shard = T::Kind::shard(owned.id());
     store.release(&[(shard, right)]).await.unwrap();
     owned.set_fence(right);
-    assert_eq!(
-        store.write(&batch([owned.at(1..=1)])).await.unwrap(),
-        0,
-        "released"
-    );
+    assert_eq!(write(&*store, &owned, 1..=1).await, 0, "released");
 }
 
 pub async fn a_fenced_shard_does_not_hold_up_the_others<D, T>(database: &D)
@@ -121,8 +89,7 @@ where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
 {
-    let store = database.store();
-    let owned = T::make(&store, None).await;
+    let (store, owned) = with_entries::<D, T>(database, None, 0).await;
     let sent = batch([owned.at(1..=50)]);
     assert_eq!(store.write(&sent).await.unwrap(), 50);
     assert!(matches!(store.write(&sent).await, Err(StoreError::Clash(_))));
@@ -138,7 +105,7 @@ where
     let store = database.store();
     let both: Vec<T> = on_different_shards(&*store, 2).await;
     let (owned, bystander) = (&both[0], &both[1]);
-    assert_eq!(store.write(&batch([owned.at(1..=3)])).await.unwrap(), 3);
+    assert_eq!(write(&*store, owned, 1..=3).await, 3);
     for run in owned.clashing() {
         let portion = owned.portion_of(run);
         let sent = batch([bystander.at(1..=2), portion.clone()]);
@@ -163,9 +130,7 @@ where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
 {
-    let store = database.store();
-    let owned = T::make(&store, None).await;
-    assert_eq!(store.write(&batch([owned.at(1..=2)])).await.unwrap(), 2);
+    let (store, owned) = with_entries::<D, T>(database, None, 2).await;
     for run in owned.differing() {
         let other = batch([owned.portion_of(run)]);
         assert_eq!(found(&*store, &other).await.1, FoundRows::Different, "{other:?}");
@@ -232,8 +197,7 @@ where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
 {
-    let store = database.store();
-    let owned = T::make(&store, None).await;
+    let (store, owned) = with_entries::<D, T>(database, None, 0).await;
     let mut ahead = load(&*store, &owned, None).await;
     assert_eq!(T::entries(&ahead), 0);
     for first in (1..=5_000).step_by(1_000) {
@@ -253,11 +217,9 @@ where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
 {
-    let store = database.store();
-    let owned = T::make(&store, None).await;
-    assert_eq!(store.write(&batch([owned.at(1..=2)])).await.unwrap(), 2);
+    let (store, owned) = with_entries::<D, T>(database, None, 2).await;
     let ahead = load(&*store, &owned, None).await;
-    assert_eq!(store.write(&batch([owned.at(4..=5)])).await.unwrap(), 2);
+    assert_eq!(write(&*store, &owned, 4..=5).await, 2);
     for ahead in [None, Some(ahead)] {
         let result = store.load(owned.id(), ahead).await;
         assert!(matches!(result, Err(StoreError::Unreadable(_))), "{result:?}");
@@ -269,9 +231,7 @@ where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
 {
-    let store = database.store();
-    let mut owned = T::make(&store, Some(10)).await;
-    assert_eq!(store.write(&batch([owned.at(1..=3)])).await.unwrap(), 3);
+    let (store, mut owned) = with_entries::<D, T>(database, Some(10), 3).await;
     let ahead = load(&*store, &owned, None).await;
     let (from, to) = (owned.fence(), Incarnation::random());
     let shard = T::Kind::shard(owned.id());
@@ -288,13 +248,13 @@ where
         Fence { owner: to, ..from },
     ] {
         owned.set_fence(half);
-        assert_eq!(store.write(&batch([owned.at(4..=6)])).await.unwrap(), 0);
+        assert_eq!(write(&*store, &owned, 4..=6).await, 0);
     }
     owned.set_fence(Fence {
         epoch: row.epoch,
         owner: to,
     });
-    assert_eq!(store.write(&batch([owned.at(4..=6)])).await.unwrap(), 3);
+    assert_eq!(write(&*store, &owned, 4..=6).await, 3);
     assert_eq!(T::entries(&load(&*store, &owned, Some(ahead)).await), 6);
 }
 
@@ -303,8 +263,7 @@ where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
 {
-    let store = database.store();
-    let owned = T::make(&store, Some(10)).await;
+    let (store, owned) = with_entries::<D, T>(database, Some(10), 0).await;
     let sent = batch([owned.at(1..=7)]);
     assert_eq!(store.write(&sent).await.unwrap(), 7);
     let joined = node("a");

@@ -67,8 +67,8 @@ pub async fn coupons_come_newest_first_with_what_is_issued_of_them(database: &im
     assert_eq!(coupons(&*store).await, all);
 }
 
-/// The cost of having no index by time: every page reads and sorts all rows of the user. It is printed and
-/// bounded here, so that it does not grow unnoticed.
+/// There is no index by time, so every page reads and sorts all rows of the user. This test prints and bounds
+/// the cost.
 pub async fn a_user_with_ten_thousand_issuances_is_listed_page_by_page(database: &impl Database) {
     const PAGE_MAX: Duration = Duration::from_millis(500);
     let store = database.store();

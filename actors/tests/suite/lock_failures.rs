@@ -113,7 +113,7 @@ async fn begin_with_many_changes(shell: &mut MySqlConnection) {
     .await;
 }
 
-pub async fn a_statement_goes_on_without_its_client_and_the_same_again_finds_it(kind: Kind) {
+pub async fn a_statement_goes_on_without_its_client_and_a_retry_finds_it(kind: Kind) {
     let (proxy, database) = with_long_lock_waits(kind).await;
     let coupons = on_different_shards(&*database.store, 2).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
@@ -136,14 +136,17 @@ pub async fn a_statement_goes_on_without_its_client_and_the_same_again_finds_it(
         database.store.write(&sent).await,
         Err(StoreError::Unknown(_))
     ));
-    eventually("going on", async || waiting(&mut watcher).await == 1).await;
+    eventually("the statement goes on", async || waiting(&mut watcher).await == 1).await;
     assert_eq!(
         database.store.read_back(&sent).await.unwrap()[0].rows,
         FoundRows::Absent,
         "nothing is committed"
     );
     let again = write(&database.store, &sent);
-    eventually("waiting for the keys", async || waiting(&mut watcher).await == 2).await;
+    eventually("the retry waits for the keys", async || {
+        waiting(&mut watcher).await == 2
+    })
+    .await;
     run(&mut holder, "ROLLBACK").await;
     assert!(matches!(again.await.unwrap(), Err(StoreError::Clash(_))));
     let read = database.store.read_back(&sent).await.unwrap();
@@ -179,7 +182,7 @@ pub async fn ending_a_node_does_not_keep_others_from_beating(kind: Kind) {
     let ending = tokio::spawn(async move { store.end(by, &seen).await });
     eventually("waiting", async || waiting(&mut watcher).await == 1).await;
     // On a busy machine one beat may take longer than the store waits for it.
-    eventually("beating", async || {
+    eventually("another node beats", async || {
         matches!(
             database
                 .store

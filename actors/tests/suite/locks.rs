@@ -45,8 +45,8 @@ pub async fn with_long_lock_waits(kind: Kind) -> (DatabaseProxy, OnServer) {
     (proxy, database)
 }
 
-/// Returns how many rows a batch stored as the store reports it; `None` if the store did not wait to the end.
-/// The batch goes on at the server all the same.
+/// Returns how many rows of a batch the store reports as stored; `None` if the store stopped waiting. The
+/// server goes on with the batch even then.
 async fn reported(write: JoinHandle<Result<u64, StoreError>>) -> Option<u64> {
     match write.await.unwrap() {
         Ok(rows) => Some(rows),
@@ -55,7 +55,7 @@ async fn reported(write: JoinHandle<Result<u64, StoreError>>) -> Option<u64> {
     }
 }
 
-/// Waits until a batch is stored, whatever was reported of it.
+/// Waits until a batch is stored, whatever the store reported.
 async fn wait_until_stored(store: &MySqlStore, sent: &Batch) {
     eventually("storing", async || {
         store
@@ -128,7 +128,7 @@ impl Stuck {
         };
         let sent = batch(coupons.iter().map(of).collect::<Vec<_>>());
         let write = write(&database.store, &sent);
-        // A statement with the store's own limit may have ended its wait already.
+        // A statement with the store's own limit may have timed out already.
         eventually("waiting", async || {
             write.is_finished() || waiting(&mut watcher).await == 1
         })
@@ -195,14 +195,13 @@ async fn expect_only_named_rows_locked(kind: Kind, mut stuck: Stuck) {
     } else {
         None
     };
-    // Everything that the batch did not name is free to be claimed, changed and written, above all the
-    // neighbours.
+    // The shards that the batch did not name can be claimed, above all the neighbours of those it named.
     let named: Vec<_> = stuck.coupons.iter().map(|owned| owned.id().shard()).collect();
     claim_beside(&stuck.database.store, &named, 2).await;
     stuck.release().await;
     assert!(reported(stuck.write).await.is_none_or(|rows| rows == 15));
     wait_until_stored(&stuck.database.store, &stuck.sent).await;
-    // Five shards, for the last of which it waits, and four coupons. Inserted rows are locked without being
+    // Five shards, the last of which the batch waits for, and four coupons. Inserted rows are locked, but not
     // counted.
     assert_eq!(counts, [9, 3, 12], "rows locked, tables locked, rows modified");
     if let Some(locks) = locks {
@@ -243,20 +242,20 @@ async fn claim_beside(store: &MySqlStore, locked: &[ShardId], distance: u16) {
     let claimed = store
         .claim(&claims)
         .await
-        .expect("no shard is locked that was not named");
+        .expect("every shard that the batch did not name is unlocked");
     assert!(
         claims
             .iter()
             .zip(claimed)
             .all(|(claim, row)| row.owner == Some(claim.claimant)),
-        "a shard that was not named is locked"
+        "a shard that the batch did not name is locked"
     );
 }
 
 /// Returns the row locks of the waiting transaction, as MySQL reports them.
 async fn data_locks(watcher: &mut MySqlConnection, database: &str) -> Vec<String> {
     let query = format!(
-        "SELECT CONCAT_WS(' ', OBJECT_NAME, LOCK_MODE, LOCK_STATUS, LOCK_DATA) AS told
+        "SELECT CONCAT_WS(' ', OBJECT_NAME, LOCK_MODE, LOCK_STATUS, LOCK_DATA) AS lock_text
            FROM performance_schema.data_locks
           WHERE LOCK_TYPE = 'RECORD' AND ENGINE_TRANSACTION_ID IN
                 (SELECT w.REQUESTING_ENGINE_TRANSACTION_ID FROM performance_schema.data_lock_waits AS w
@@ -267,9 +266,9 @@ async fn data_locks(watcher: &mut MySqlConnection, database: &str) -> Vec<String
         .fetch_all(watcher)
         .await
         .unwrap();
-    let mut told: Vec<String> = rows.iter().map(|row| row.try_get("told").unwrap()).collect();
-    told.sort();
-    told
+    let mut locks: Vec<String> = rows.iter().map(|row| row.try_get("lock_text").unwrap()).collect();
+    locks.sort();
+    locks
 }
 
 pub async fn a_take_over_waits_for_a_batch_in_progress(kind: Kind) {
@@ -344,7 +343,7 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     );
 }
 
-pub async fn a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone(kind: Kind) {
+pub async fn a_hand_off_waits_for_a_batch_in_progress_and_locks_its_row_alone(kind: Kind) {
     let mut stuck = Stuck::new(with_long_lock_waits(kind).await.1, 2).await;
     let (store, first) = (stuck.database.store.clone(), stuck.coupons.remove(0));
     let asked = HandOff {
@@ -354,7 +353,7 @@ pub async fn a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone(k
     };
     let giving = tokio::spawn(async move { store.hand_off(&[asked]).await });
     eventually("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
-    // While it waits, the shards that the batch did not name are free.
+    // While the hand-off waits, the shards that the batch did not name are unlocked.
     claim_beside(
         &stuck.database.store,
         &[asked.shard, stuck.coupons[0].id().shard()],
@@ -381,7 +380,7 @@ pub async fn a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone(k
     );
 }
 
-pub async fn a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored(kind: Kind) {
+pub async fn a_batch_waits_for_a_hand_off_in_progress_and_is_not_stored(kind: Kind) {
     let (_, database) = with_long_lock_waits(kind).await;
     let owned = Owned::make(&*database.store, Some(10), 1).await;
     let (mut giver, mut watcher) = (database.shell().await, database.shell().await);

@@ -1,6 +1,5 @@
-//! The engine's tests over kinds: the contract that every database keeps, for coupons and for tallies; what a
-//! database server has to keep besides (its locks, its faults, its start); the simulation; and the order of
-//! the library's rooms.
+//! The engine's tests over kinds: the contract of every store, for coupons and for tallies; what a database
+//! server must keep besides (locks, faults, start); the simulation; and the order of the library's folders.
 
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "the crate is a test")]
 
@@ -10,6 +9,7 @@ mod contract;
 mod database;
 mod faults;
 mod fencing;
+mod folders;
 mod issuing;
 mod listing;
 mod lock_failures;
@@ -17,7 +17,6 @@ mod locks;
 mod model;
 mod opening;
 mod plans;
-mod rooms;
 mod simulation;
 mod sqlite;
 mod subject;
@@ -31,19 +30,19 @@ use testkit::on_each_server;
 use testkit::servers::Kind;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// What is stored by one statement.
+/// Entries of coupons that one statement stores.
 pub type Batch = actors::store::batch::Batch<CouponKind>;
 
 /// Tests share a server of each kind. Most run side by side; those that change the server as a whole, or
 /// count what it does, run alone on it.
 static SERVERS: [RwLock<()>; 2] = [const { RwLock::const_new(()) }; 2];
 
-/// Waits for a server without a test that runs alone.
+/// Waits until no test runs alone on the server of this kind.
 pub async fn beside(kind: Kind) -> RwLockReadGuard<'static, ()> {
     SERVERS[kind as usize].read().await
 }
 
-/// Waits for a server without any other test.
+/// Waits until no other test uses the server of this kind.
 pub async fn alone(kind: Kind) -> RwLockWriteGuard<'static, ()> {
     SERVERS[kind as usize].write().await
 }
@@ -55,14 +54,14 @@ on_each_server! {
         a_take_over_waits_for_a_batch_in_progress
         a_take_over_waits_for_a_batch_of_one_coupon_in_progress
         a_take_over_waits_for_a_change_in_progress
-        a_hand_over_waits_for_a_batch_in_progress_and_locks_its_row_alone
-        a_batch_waits_for_a_hand_over_in_progress_and_is_not_stored
+        a_hand_off_waits_for_a_batch_in_progress_and_locks_its_row_alone
+        a_batch_waits_for_a_hand_off_in_progress_and_is_not_stored
     }
     holding(crate::alone) lock_failures {
         a_batch_that_waits_too_long_is_not_stored
         a_batch_that_loses_a_deadlock_is_not_stored
         a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_not_stored
-        a_statement_goes_on_without_its_client_and_the_same_again_finds_it
+        a_statement_goes_on_without_its_client_and_a_retry_finds_it
         ending_a_node_does_not_keep_others_from_beating
     }
     holding(crate::alone) plans {
@@ -87,11 +86,11 @@ on_each_server! {
     }
     holding(crate::alone) faults {
         a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes
-        a_killed_server_keeps_what_was_told_and_is_used_when_it_returns
+        a_killed_server_keeps_what_was_confirmed_and_is_used_when_it_returns
     }
     holding(crate::beside) opening {
         a_schema_newer_by_one_is_taken_and_by_two_refused
-        a_schema_that_is_not_ours_is_refused
+        a_schema_of_another_program_is_refused
         a_migration_cut_short_is_run_again
         waiting_for_a_migration_under_way_ends
         nodes_that_start_together_make_one_schema

@@ -16,8 +16,8 @@ const CASES: u32 = 24;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Another claimant takes the shard of a coupon; its owner learns of it or not.
-    Claim { coupon: usize, told: bool },
+    /// Another claimant takes the shard of a coupon. The owner learns of it if `is_known`.
+    Claim { coupon: usize, is_known: bool },
     /// A batch with one portion for each of some coupons.
     Write(Vec<Part>),
 }
@@ -25,13 +25,13 @@ enum Step {
 #[derive(Debug, Clone)]
 struct Part {
     coupon: usize,
-    /// The start relative to what is stored: mostly just after it.
+    /// Where the first row comes relative to the stored ones: mostly just after them.
     offset: i8,
     /// The user of each row and the number of the user's issuance; `None` for the next one.
     rows: Vec<(u8, Option<u8>)>,
     /// True if the issuances expire.
     do_expire: bool,
-    /// True if the fence is the right one and not made up.
+    /// True if the fence is made up.
     forged: bool,
 }
 
@@ -56,7 +56,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             forged,
         });
     let write = prop::collection::vec(part, 1..4).prop_map(Step::Write);
-    let claim = (0..COUPONS.len(), any::<bool>()).prop_map(|(coupon, told)| Step::Claim { coupon, told });
+    let claim =
+        (0..COUPONS.len(), any::<bool>()).prop_map(|(coupon, is_known)| Step::Claim { coupon, is_known });
     prop::collection::vec(prop_oneof![6 => write, 1 => claim], 1..20)
 }
 
@@ -143,7 +144,7 @@ pub fn random_batches_store_what_the_model_says<D: Database>() {
         failure_persistence: None,
         ..Config::default()
     };
-    // All shards have one owner, as on a node, or each has another.
+    // Either one claimant has all shards, as a node does, or each claim has a claimant of its own.
     let result = TestRunner::new(config).run(&(any::<bool>(), steps()), |(is_one_owner, steps)| {
         let one = Incarnation::random();
         let claimant = || if is_one_owner { one } else { Incarnation::random() };
@@ -172,13 +173,13 @@ async fn follow(
     }
     for step in steps {
         match step {
-            Step::Claim { coupon, told } => {
+            Step::Claim { coupon, is_known } => {
                 let shard = coupons[*coupon].id().shard();
                 let fence = claim_by(store, shard, claimant()).await;
                 model.fences.insert(shard.get(), fence);
                 coupons
                     .iter_mut()
-                    .filter(|owned| *told && owned.id().shard() == shard)
+                    .filter(|owned| *is_known && owned.id().shard() == shard)
                     .for_each(|owned| owned.fence = fence);
             }
             Step::Write(parts) => write(store, &mut model, &coupons, parts).await?,
@@ -192,7 +193,7 @@ async fn follow(
             .into_values()
             .collect();
         prop_assert_eq!(&listed(store, owned.id()).await, &expected);
-        // An owner accepts what continues its rows, and nothing else.
+        // An owner accepts rows that continue its own, and no others.
         match issued(owned.id(), &expected) {
             Ok(_) => prop_assert_eq!(loaded(store, owned.id(), 0).await, expected),
             Err(why) => match store.load(owned.id(), None).await {

@@ -36,7 +36,7 @@ pub async fn a_schema_newer_by_one_is_taken_and_by_two_refused(kind: Kind) {
     ));
 }
 
-pub async fn a_schema_that_is_not_ours_is_refused(kind: Kind) {
+pub async fn a_schema_of_another_program_is_refused(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     run(
         &mut database.shell().await,
@@ -100,7 +100,7 @@ pub async fn nodes_that_start_together_make_one_schema(kind: Kind) {
     let options = Options::new(server.url(&name, None));
     let started =
         join_all((0..4).map(async |_| MySqlStore::open(&options).await.unwrap().check().await)).await;
-    // A node that inserts the rows at the same moment as another may be told to retry.
+    // A node that inserts the rows at the same moment as another may have to retry.
     for result in started {
         assert!(
             matches!(result, Ok(()) | Err(StoreError::NotStored(_))),
@@ -194,7 +194,7 @@ pub async fn passwords_go_by_tls_where_the_server_has_it(kind: Kind) {
     let opened = MySqlStore::open(&Options::new(url)).await;
     match kind {
         Kind::MySql => opened.unwrap().check().await.unwrap(),
-        // Before 11.4 MariaDB creates no certificates for itself, and so nothing is sent.
+        // Before 11.4 MariaDB creates no certificates for itself, so no password is sent.
         Kind::MariaDb => {
             assert!(opened.is_ok() || opened.is_err_and(|refused| refused.to_string().contains("TLS")));
         }

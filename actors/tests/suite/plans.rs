@@ -22,8 +22,8 @@ async fn statements(shell: &mut MySqlConnection) -> u64 {
     row.try_get::<String, _>(1).unwrap().parse().unwrap()
 }
 
-/// One statement for each coupon would time out where the server is a millisecond away, and would be retried
-/// for ever.
+/// One statement for each coupon would time out if the server is a millisecond away, and would be retried for
+/// ever.
 pub async fn a_batch_of_many_coupons_is_read_back_in_few_statements(kind: Kind) {
     const COUPONS: usize = 60;
     let database = OnServer::through(kind, None).await;
@@ -259,7 +259,7 @@ pub async fn every_list_has_its_index(kind: Kind) {
         run(&mut shell, "SET GLOBAL general_log = OFF").await;
         assert!(rows > 0, "{list}");
         let statement = logged_statement(&mut shell, &format!("FROM {table}")).await;
-        // MariaDB's log leaves the places of values open.
+        // MariaDB's log has placeholders for the values.
         let statement = lists
             .values(list)
             .iter()

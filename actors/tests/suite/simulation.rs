@@ -1,10 +1,10 @@
-//! The state machines of production, wired by hand in one thread, with a scheduler that picks the next step
-//! by a seed. Several nodes have one database: they join, leave, hang beyond their lease, die, are cut off,
-//! lose links, hand the shard over; messages are late, statements go on after their connection is lost,
+//! The state machines of production in one thread, with a scheduler that picks the next step by a seed.
+//! Several nodes share one database. They join, leave, hang beyond their lease, die, lose the database, lose
+//! links, and hand the shard off. Messages are late, statements go on after their connection is lost, and
 //! owners panic.
 //!
-//! What must hold is checked where it is told: at the moment an answer leaves, the database says the same;
-//! and whoever decides owns the shard by its row. `FIRSTCOME_SEED=n` runs one seed again.
+//! Each answer is compared with the database at the moment it leaves, and a node that decides must own the
+//! shard by its row. `FIRSTCOME_SEED=n` runs one seed again.
 
 mod checks;
 mod clients;
@@ -19,7 +19,7 @@ mod world;
 
 use self::world::{Breakage, World};
 
-/// Seeds run by every `cargo test`; each is some thousand steps.
+/// Number of seeds that each `cargo test` runs. A seed takes about a thousand steps.
 const SEEDS: u64 = 3_000;
 
 fn run(seed: u64, breakage: Breakage) -> Result<(), String> {
@@ -39,7 +39,7 @@ fn every_promise_holds_under_every_fault() {
     }
 }
 
-/// Takes one mechanism out and expects the same checks to notice it: otherwise they prove nothing.
+/// Takes one mechanism out and expects the checks to notice it. Otherwise the checks prove nothing.
 fn is_noticed(breakage: Breakage) {
     let noticed = (0..SEEDS).any(|seed| run(seed, breakage).is_err());
     assert!(noticed, "nothing notices {breakage:?} in {SEEDS} seeds");
@@ -71,13 +71,13 @@ fn the_simulation_notices_a_node_that_is_ended_while_it_beats() {
 }
 
 #[test]
-fn the_simulation_notices_an_owner_that_is_taken_for_dead_as_it_joined_just_now() {
+fn the_simulation_notices_an_owner_that_is_taken_for_dead_because_it_joined_just_now() {
     is_noticed(Breakage::NodesReadFirst);
 }
 
 #[test]
-fn the_simulation_notices_serving_before_the_hand_over_is_committed() {
-    is_noticed(Breakage::HandedOverBeforeStored);
+fn the_simulation_notices_serving_before_the_hand_off_is_committed() {
+    is_noticed(Breakage::HandedOffBeforeStored);
 }
 
 #[test]
@@ -86,11 +86,11 @@ fn the_simulation_notices_a_coupon_loaded_ahead_without_its_tail() {
 }
 
 #[test]
-fn the_simulation_notices_a_hand_over_that_keeps_the_epoch() {
-    is_noticed(Breakage::HandOverKeepsEpoch);
+fn the_simulation_notices_a_hand_off_that_keeps_the_epoch() {
+    is_noticed(Breakage::HandOffKeepsEpoch);
 }
 
 #[test]
-fn the_simulation_notices_a_door_that_is_not_told_of_changes() {
+fn the_simulation_notices_a_door_that_does_not_learn_of_changes() {
     is_noticed(Breakage::StaleDoor);
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::{Database, Owned, batch, found, loaded};
 
-/// A database file in a directory that is removed with it.
+/// A database file in a directory of its own, which is removed with it.
 pub struct SqliteFile {
     directory: TempDir,
     store: Arc<SqliteStore>,
@@ -170,7 +170,7 @@ async fn a_log_that_a_crash_left_is_moved_before_anything_else() {
             .unwrap(),
         1_000
     );
-    // A crash leaves database and log, which no process has open.
+    // A crash leaves the database and the log, and no process has them open.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("firstcome.db");
     let log = |path: &std::path::Path| format!("{}-wal", path.display());
@@ -264,7 +264,7 @@ async fn a_schema_newer_by_one_is_taken_and_by_two_refused() {
 }
 
 #[tokio::test]
-async fn a_schema_that_is_not_ours_is_refused() {
+async fn a_schema_of_another_program_is_refused() {
     let file = SqliteFile::new().await;
     file.store.close().await;
     let mut shell = file.shell().await;

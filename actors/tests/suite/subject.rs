@@ -1,17 +1,18 @@
 //! A kind under test, with what the contract needs to store entries of it.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use actors::coupon::CouponKind;
 use actors::coupon::entry::CouponRun;
 use actors::coupon::issued::Issued;
 use actors::ids::{CouponId, Fence, RequestKey};
 use actors::owning::kind::Kind;
-use actors::store::ClusterStore;
 use actors::store::batch::Portion;
+use actors::store::{ClusterStore, Loaded, Store};
 use async_trait::async_trait;
 
-use crate::support::{CouponStore, Owned, after_noon, claim, user};
+use crate::support::{CouponStore, Database, Owned, after_noon, batch, claim, user};
 
 /// The rows of a kind as an owner has them once they are loaded.
 pub type Rows<S, T> = <<T as Subject<S>>::Kind as Kind>::Rows;
@@ -39,10 +40,10 @@ pub trait Subject<S>: Sized + Send + Sync {
     /// Returns its entries at these positions, which begin with 1; the same at every call.
     fn run(&self, positions: RangeInclusive<u64>) -> <Self::Kind as Kind>::Run;
 
-    /// Returns runs of which each clashes with the entries at the positions 1 to 3.
+    /// Returns runs, each of which clashes with the entries at the positions 1 to 3.
     fn clashing(&self) -> Vec<<Self::Kind as Kind>::Run>;
 
-    /// Returns runs of which each differs from the entries at the positions 1 and 2 in one field of the
+    /// Returns runs, each of which differs from the entries at the positions 1 and 2 in one field of the
     /// second.
     fn differing(&self) -> Vec<<Self::Kind as Kind>::Run>;
 
@@ -90,7 +91,7 @@ impl<S: CouponStore> Subject<S> for Owned {
     }
 
     fn clashing(&self) -> Vec<CouponRun> {
-        // The place is taken, or the user has this issuance already.
+        // The sequence is taken, or the user has this issuance already.
         [self.run(3, &["dan", "eve"]), self.run(4, &["dan", "user-2"])]
             .map(|portion| portion.run)
             .into()
@@ -113,6 +114,51 @@ impl<S: CouponStore> Subject<S> for Owned {
     fn entries(issued: &Issued) -> u64 {
         issued.last().get()
     }
+}
+
+/// Makes a subject that takes at most `entries_max` entries, and stores its first entries. Returns the
+/// database's store with the subject.
+pub async fn with_entries<D, T>(database: &D, entries_max: Option<u64>, stored: u64) -> (Arc<D::Store>, T)
+where
+    D: Database<Store: Store<T::Kind>>,
+    T: Subject<D::Store>,
+{
+    let store = database.store();
+    let subject = T::make(&store, entries_max).await;
+    if stored > 0 {
+        assert_eq!(write(&*store, &subject, 1..=stored).await, stored);
+    }
+    (store, subject)
+}
+
+/// Stores the subject's entries at these positions, in one batch. Returns the number of stored rows.
+pub async fn write<S, T>(store: &S, subject: &T, positions: RangeInclusive<u64>) -> u64
+where
+    S: Store<T::Kind>,
+    T: Subject<S>,
+{
+    store.write(&batch([subject.at(positions)])).await.unwrap()
+}
+
+/// Loads a subject whole, or after the rows loaded ahead.
+pub async fn load<S, T>(store: &S, subject: &T, ahead: Option<Rows<S, T>>) -> Rows<S, T>
+where
+    S: Store<T::Kind>,
+    T: Subject<S>,
+{
+    match store.load(subject.id(), ahead).await.unwrap() {
+        Loaded::Read(_, rows) => rows,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Loads a subject whole. Returns the number of its entries.
+pub async fn loaded<S, T>(store: &S, subject: &T) -> u64
+where
+    S: Store<T::Kind>,
+    T: Subject<S>,
+{
+    T::entries(&load(store, subject, None).await)
 }
 
 /// Makes this many subjects on different shards.

@@ -48,7 +48,7 @@ pub trait Database: Send + Sync {
     async fn reopen(&mut self);
 }
 
-/// Returns the time at which everything here begins.
+/// Returns the time at which these tests begin.
 pub fn noon() -> Timestamp {
     Timestamp::parse("2026-11-27T12:00:00.000001Z").unwrap()
 }
@@ -96,7 +96,7 @@ pub async fn shard_row(store: &dyn ClusterStore, shard: ShardId) -> ShardRow {
     store.shards().await.unwrap()[usize::from(shard.get())]
 }
 
-/// Claims a shard, whichever claimant has it.
+/// Claims a shard for a new claimant, whichever claimant has it.
 pub async fn claim(store: &dyn ClusterStore, shard: ShardId) -> Fence {
     claim_by(store, shard, Incarnation::random()).await
 }
@@ -217,7 +217,7 @@ pub async fn listed(store: &dyn CouponRows, coupon: CouponId) -> Vec<Issuance> {
         .unwrap()
 }
 
-/// Returns these issuances as an owner has them once they are loaded.
+/// Returns these issuances as an owner has them after loading.
 pub fn issued(coupon: CouponId, rows: &[Issuance]) -> Result<Issued, OutOfLine> {
     let mut issued = Issued::new(coupon);
     for row in rows {

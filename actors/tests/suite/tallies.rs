@@ -1,5 +1,5 @@
 //! Tallies in an engine that also serves coupons, over a SQLite file: the engine's promises hold for a kind
-//! that it does not know.
+//! that the engine does not know.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,10 +101,10 @@ impl House {
             .engine
             .request(Second(tally), Second(Add { key, amount }), DEADLINE)
             .await?;
-        Ok(answer.second().expect("the answer is of the kind that was asked"))
+        Ok(answer.second().expect("an answer of the requested kind"))
     }
 
-    /// The totals after each addition, as the database has them.
+    /// Returns the stored total after each addition.
     async fn stored(&self) -> Vec<i64> {
         let mut connection = self.connect().await;
         let query = sqlx::query_scalar("SELECT total FROM additions ORDER BY number");
@@ -132,7 +132,7 @@ async fn a_crowd_adds_up_to_the_bound_and_never_beyond() {
         total += addition.amount;
         assert_eq!((addition.number, addition.total), (number, total));
     }
-    assert_eq!(total, 500, "there was demand for all of it");
+    assert_eq!(total, 500, "the demand exceeds the bound");
     let stored = house.stored().await;
     assert_eq!(stored.len(), additions.len());
     assert_eq!(stored.last(), Some(&500));

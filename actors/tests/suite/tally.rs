@@ -1,6 +1,5 @@
-//! A second kind, to prove that the engine knows none: a tally, to which amounts are added up to a bound and
-//! never beyond. It has what a coupon has (keys, a notice for doors, rows that are only added) and nothing
-//! else of it.
+//! A second kind, which proves that the engine knows no kind: a tally, to which amounts are added up to a
+//! bound and never beyond. Like a coupon it has keys, a notice for doors, and rows that are only added.
 
 pub mod contract;
 mod decide;
@@ -37,33 +36,33 @@ impl TallyId {
     }
 }
 
-/// Returns the bound of a tally, as the migration made it.
+/// Returns the bound that the migration gave a tally.
 pub fn bound(tally: TallyId) -> u64 {
     let classes = rows::BOUNDS.len() as u64;
     rows::BOUNDS[(tally.0 % classes) as usize]
 }
 
-/// Add this amount, unless the total would pass the bound.
+/// A request to add this amount, unless the total would pass the bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Add {
     /// The identity of the request.
     pub key: RequestKey,
-    /// How much.
+    /// The amount to add.
     pub amount: u64,
 }
 
-/// One addition: a row.
+/// One addition, which is one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addition {
-    /// To which tally.
+    /// The tally.
     pub tally: TallyId,
     /// Its place in the tally: 1, 2, 3 … without a gap.
     pub number: u64,
-    /// How much.
+    /// The amount added.
     pub amount: u64,
     /// The total after it.
     pub total: u64,
-    /// The request it answered.
+    /// The key of the request that it answers.
     pub key: RequestKey,
 }
 
@@ -83,7 +82,7 @@ pub enum AddOutcome {
     UnknownTally,
 }
 
-/// Additions of one tally that go in one statement, with those of others.
+/// Additions of one tally that go in one statement, together with those of other tallies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Additions(pub Arc<[Addition]>);
 
@@ -104,13 +103,13 @@ impl Run for Additions {
 /// The tally as its row has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TallyHead {
-    /// Which tally.
+    /// Its id.
     pub id: TallyId,
     /// The total never passes this.
     pub bound: u64,
 }
 
-/// What the owner decides from.
+/// The state that an owner decides from.
 #[derive(Debug)]
 pub struct TallyState {
     head: TallyHead,
@@ -122,13 +121,13 @@ pub struct TallyState {
 #[derive(Debug)]
 pub struct TallyReading {
     additions: Vec<Addition>,
-    /// The last addition loaded ahead is still there, or none was.
+    /// True if nothing was loaded ahead, or the last addition loaded ahead was compared with the stored one.
     begins: bool,
-    /// Another stands in its place.
+    /// True if these two differ.
     differs: bool,
 }
 
-/// What doors are told once the bound is reached.
+/// The notice for doors once the bound is reached.
 #[derive(Debug)]
 pub struct FullNotice {
     head: TallyHead,

@@ -1,5 +1,5 @@
-//! Tallies over nodes in processes of their own, on a real database: what a cluster promises holds for a kind
-//! that it does not know, while shards are handed off and a node is killed.
+//! Tallies over nodes in processes of their own, on a real database: a cluster's promises hold for a kind
+//! that the engine does not know, while shards are handed off and a node is killed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,13 +34,14 @@ const HEARTBEAT: Duration = Duration::from_millis(250);
 const DEADLINE: Duration = Duration::from_secs(5);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// Tallies that are added to, enough for every node to own some. Some reach their bound soon, others never.
+/// The tallies that callers add to: enough for every node to own some. Some reach their bound soon, others
+/// never.
 const TALLIES: std::ops::Range<u64> = 1..25;
 const CALLERS: usize = 8;
-/// Additions answered in each phase.
+/// Number of additions answered in each phase.
 const ANSWERED: u64 = 300;
 
-/// Not a test, but the nodes of the tests: they run this program again.
+/// Not a test: the nodes of the tests run this program again.
 #[test]
 fn a_tally_node() {
     worker::run(async |configuration| serve(&configuration).await);
@@ -91,7 +92,7 @@ async fn carry_out(command: &Value, engine: &Engine<Both>) -> Value {
             };
             let tally = TallyId(command["tally"].as_u64().unwrap());
             match engine.request(Second(tally), Second(add), DEADLINE).await {
-                Ok(outcome) => match outcome.second().expect("an answer of the kind that was asked") {
+                Ok(outcome) => match outcome.second().expect("an answer of the requested kind") {
                     AddOutcome::Added(addition) | AddOutcome::Replayed(addition) => {
                         json!({"added": [addition.number, addition.amount, addition.total]})
                     }
@@ -124,7 +125,7 @@ impl House {
         Self { store, url, _beside }
     }
 
-    /// A node, once it is ready.
+    /// Starts a node. Returns it once it is ready.
     async fn start(&self, name: &str) -> Arc<Worker> {
         let configuration = json!({"node": name, "url": self.url});
         let (node, _) = Worker::start("tally_nodes::a_tally_node", name, &configuration).await;
@@ -135,9 +136,9 @@ impl House {
         Arc::new(node)
     }
 
-    /// Waits until all shards are spread over just these nodes.
+    /// Waits until each of these nodes owns shards, and no other node does.
     async fn spread_over(&self, names: &[&str]) {
-        eventually("shards are spread", async || {
+        eventually("the shards are spread over the nodes", async || {
             let nodes = self.store.nodes().await.unwrap();
             let living: HashMap<_, _> = nodes
                 .iter()
@@ -151,7 +152,7 @@ impl House {
         .await;
     }
 
-    /// The additions as the database has them, by tally and number.
+    /// Returns the stored additions, by tally and number.
     async fn stored(&self) -> Vec<Addition> {
         let mut connection = MySqlConnection::connect(&self.url).await.unwrap();
         let query =
@@ -170,15 +171,15 @@ impl House {
     }
 }
 
-/// One request, and the answer that it got in the end.
-struct Told {
+/// One request, and its final answer.
+struct Answered {
     tally: u64,
     key: String,
     amount: u64,
     answer: Value,
 }
 
-/// Callers that add, each one request after the other, at the nodes that serve.
+/// Callers that send one addition after the other to the nodes that serve.
 #[derive(Default)]
 struct Crowd {
     nodes: Mutex<Vec<Arc<Worker>>>,
@@ -187,12 +188,13 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn ask(&self, nodes: &[&Arc<Worker>]) {
+    /// Sends the next requests to these nodes.
+    fn use_nodes(&self, nodes: &[&Arc<Worker>]) {
         *self.nodes.lock().unwrap() = nodes.iter().map(|node| Arc::clone(node)).collect();
     }
 
     /// Sends a request until it is answered, each time to another node.
-    async fn answer(&self, number: usize, command: &Value) -> Value {
+    async fn request(&self, number: usize, command: &Value) -> Value {
         for attempt in number.. {
             let node = {
                 let nodes = self.nodes.lock().unwrap();
@@ -200,15 +202,16 @@ impl Crowd {
             };
             match node.request(command.clone()).await {
                 Some(answer) if answer["setback"].is_null() => return answer,
-                // A node that died, or an outcome that is not known: the key finds it.
+                // The node died, or the outcome is not known. A retry with the key finds it.
                 _ => tokio::time::sleep(BEAT).await,
             }
         }
         unreachable!("attempts have no end")
     }
 
-    async fn call(self: Arc<Self>, caller: usize) -> Vec<Told> {
-        let mut told = Vec::new();
+    /// Adds until the crowd ends, with keys of this caller.
+    async fn add(self: Arc<Self>, caller: usize) -> Vec<Answered> {
+        let mut answered = Vec::new();
         for number in 0.. {
             if self.ends.load(Ordering::Acquire) {
                 break;
@@ -216,8 +219,8 @@ impl Crowd {
             let tally = TALLIES.start + (number * 7 + caller as u64) % (TALLIES.end - TALLIES.start);
             let (key, amount) = (format!("key-{caller}-{number}"), 1 + number % 3);
             let command = json!({"do": "add", "tally": tally, "key": key, "amount": amount});
-            let answer = self.answer(caller + told.len(), &command).await;
-            told.push(Told {
+            let answer = self.request(caller + answered.len(), &command).await;
+            answered.push(Answered {
                 tally,
                 key,
                 amount,
@@ -225,20 +228,21 @@ impl Crowd {
             });
             self.answered.fetch_add(1, Ordering::AcqRel);
         }
-        told
+        answered
     }
 
+    /// Waits until [`ANSWERED`] more additions are answered.
     async fn go_on(&self) {
         let until = self.answered.load(Ordering::Acquire) + ANSWERED;
-        eventually("callers are answered", async || {
+        eventually("the callers are answered", async || {
             self.answered.load(Ordering::Acquire) >= until
         })
         .await;
     }
 }
 
-/// Checks that tallies are exact, and that every answer is what the database has.
-fn check(stored: &[Addition], told: &[Told]) {
+/// Checks that tallies are exact, and that every answer agrees with the stored rows.
+fn check(stored: &[Addition], answered: &[Answered]) {
     let (mut totals, mut by_key) = (HashMap::<u64, (u64, u64)>::new(), HashMap::new());
     for addition in stored {
         let (number, total) = totals.entry(addition.tally.0).or_default();
@@ -253,12 +257,12 @@ fn check(stored: &[Addition], told: &[Told]) {
         assert_eq!(before, None, "added twice for one key");
     }
     let mut added = 0;
-    for Told {
+    for Answered {
         tally,
         key,
         amount,
         answer,
-    } in told
+    } in answered
     {
         let row = by_key.get(&(*tally, key.clone()));
         let row = row.map(|row| json!([row.number, row.amount, row.total]));
@@ -279,43 +283,43 @@ fn check(stored: &[Addition], told: &[Told]) {
             );
         }
     }
-    assert_eq!(added, stored.len(), "all that is stored was answered");
+    assert_eq!(added, stored.len(), "every stored addition was answered");
 }
 
 pub async fn tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed(house: House) {
     let (a, b) = tokio::join!(house.start("a"), house.start("b"));
     house.spread_over(&["a", "b"]).await;
     let crowd = Arc::new(Crowd::default());
-    crowd.ask(&[&a, &b]);
+    crowd.use_nodes(&[&a, &b]);
     let callers: Vec<_> = (0..CALLERS)
-        .map(|caller| tokio::spawn(Arc::clone(&crowd).call(caller)))
+        .map(|caller| tokio::spawn(Arc::clone(&crowd).add(caller)))
         .collect();
     crowd.go_on().await;
     let c = house.start("c").await;
-    crowd.ask(&[&a, &b, &c]);
+    crowd.use_nodes(&[&a, &b, &c]);
     house.spread_over(&["a", "b", "c"]).await;
     crowd.go_on().await;
-    crowd.ask(&[&b, &c]);
+    crowd.use_nodes(&[&b, &c]);
     assert_eq!(
         a.request(json!({"do": "stop"})).await,
         Some(true.into()),
-        "a hands its shards off"
+        "a does not stop in time"
     );
     house.spread_over(&["b", "c"]).await;
     crowd.go_on().await;
     b.process().kill();
-    crowd.ask(&[&c]);
+    crowd.use_nodes(&[&c]);
     house.spread_over(&["c"]).await;
     crowd.go_on().await;
     crowd.ends.store(true, Ordering::Release);
-    let mut told = Vec::new();
+    let mut answered = Vec::new();
     for caller in callers {
-        told.extend(caller.await.unwrap());
+        answered.extend(caller.await.unwrap());
     }
     assert_eq!(
         c.request(json!({"do": "stop"})).await,
         Some(true.into()),
-        "c stops in time"
+        "c does not stop in time"
     );
-    check(&house.stored().await, &told);
+    check(&house.stored().await, &answered);
 }

@@ -15,7 +15,7 @@ use super::drive::{Plan, Run};
 pub struct Slo {
     /// Longest 99th percentile of all latencies.
     pub p99: Option<Duration>,
-    /// Fewest answers a second.
+    /// Smallest number of answers a second.
     pub rate: Option<f64>,
     /// Largest share of errors among all that arrived.
     pub errors: f64,
@@ -82,7 +82,7 @@ pub struct Figures {
     pub latency: Latency,
     /// Requests that ended in the measured time.
     pub requests: u64,
-    /// Those of them without a whole answer or with a status of 500 or more.
+    /// Requests among them without a whole answer or with a status of 500 or more.
     pub errors: u64,
     /// Requests that arrived and were not sent.
     pub unsent: u64,
@@ -149,10 +149,10 @@ impl Figures {
     fn judged(&self, run: &Run, slo: &Slo) -> Vec<String> {
         let mut missed = Vec::new();
         if run.gave_up {
-            missed.push("the service answers no more: the run was given up".to_owned());
+            missed.push("the service stopped answering: the run ended early".to_owned());
         }
         if self.requests == 0 {
-            missed.push("nothing was measured: no request came to an end after the warm-up".to_owned());
+            missed.push("nothing was measured: no request ended after the warm-up".to_owned());
         }
         let p99 = slo.p99.map(|p99| p99.as_secs_f64() * 1_000.0);
         if let Some(p99) = p99.filter(|p99| self.latency.p99_ms > *p99) {
@@ -171,7 +171,7 @@ impl Figures {
         let share = failed as f64 / (self.requests + self.unsent).max(1) as f64;
         if share > slo.errors {
             missed.push(format!(
-                "{failed} errors or never sent, a share of {share:.6}, more than {}",
+                "{failed} errors or unsent requests, a share of {share:.6}, more than {}",
                 slo.errors
             ));
         }
@@ -180,6 +180,49 @@ impl Figures {
 
     /// Returns the table.
     pub fn table(&self) -> String {
+        let mut text = self.outcomes_table();
+        let seconds = self.measured_seconds;
+        if let Some(offered) = self.offered_per_second {
+            let _ = writeln!(
+                text,
+                "offered {offered:.0}/s; latencies count from the intended start"
+            );
+        }
+        let _ = writeln!(
+            text,
+            "achieved {:.0}/s in {seconds:.1} s over {} connections",
+            self.achieved_per_second, self.connections
+        );
+        if self.unsent > 0 {
+            let _ = writeln!(
+                text,
+                "{} requests arrived and were never sent: no connection was free",
+                self.unsent
+            );
+        }
+        if let Some(ceiling) = self.ceiling_per_second {
+            let share = self.achieved_per_second / ceiling.max(1.0);
+            let _ = writeln!(
+                text,
+                "this tool's own ceiling {ceiling:.0}/s (a server that only answers, same machine): {:.0} % of it used",
+                share * 100.0
+            );
+            if share > SUSPECT_SHARE {
+                text.push_str(
+                    "this close to its ceiling, the figure measures the tool more than the service\n",
+                );
+            }
+        }
+        if self.interrupted {
+            text.push_str("interrupted: the figures cover the time before that\n");
+        }
+        for missed in &self.missed {
+            let _ = writeln!(text, "MISSED: {missed}");
+        }
+        text
+    }
+
+    fn outcomes_table(&self) -> String {
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = write!(text, "{:<20}{:>12}{:>12}", "outcome", "count", "per second");
@@ -204,41 +247,6 @@ impl Figures {
         };
         row(&mut text, "all", self.requests, rate, &self.latency);
         text.push('\n');
-        if let Some(offered) = self.offered_per_second {
-            let _ = writeln!(
-                text,
-                "offered {offered:.0}/s; latencies count from the intended start"
-            );
-        }
-        let _ = writeln!(
-            text,
-            "achieved {:.0}/s in {seconds:.1} s over {} connections",
-            self.achieved_per_second, self.connections
-        );
-        if self.unsent > 0 {
-            let _ = writeln!(
-                text,
-                "{} requests arrived and were never sent: no connection was free",
-                self.unsent
-            );
-        }
-        if let Some(ceiling) = self.ceiling_per_second {
-            let share = self.achieved_per_second / ceiling.max(1.0);
-            let _ = writeln!(
-                text,
-                "this tool's own ceiling {ceiling:.0}/s (a server that does nothing, same machine): {:.0} % of it used",
-                share * 100.0
-            );
-            if share > SUSPECT_SHARE {
-                text.push_str("so near its ceiling the figure is rather the tool's than the service's\n");
-            }
-        }
-        if self.interrupted {
-            text.push_str("interrupted: the figures are of what was done until then\n");
-        }
-        for missed in &self.missed {
-            let _ = writeln!(text, "MISSED: {missed}");
-        }
         text
     }
 }
@@ -314,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn each_demand_is_missed_by_itself() {
+    fn each_objective_is_missed_independently() {
         assert_eq!(
             missed(
                 &run(0),
@@ -361,7 +369,7 @@ mod tests {
                 },
                 &NONE
             )[0]
-            .contains("no more")
+            .contains("stopped answering")
         );
         let nothing = Run {
             tally: Tally::new(),
@@ -380,7 +388,7 @@ mod tests {
             "achieved 50/s",
             "ceiling 60/s",
             "83 %",
-            "rather the tool's",
+            "measures the tool",
         ] {
             assert!(table.contains(part), "{part} is not in\n{table}");
         }

@@ -1,8 +1,7 @@
 //! Writes a history from many threads into one file.
 //!
-//! Lines are put together from the answer's own bytes, as reading and writing each body would cost more than
-//! the request. A thread in front of a slow disk waits with its next request, so that what waits here is
-//! bounded.
+//! Lines are built from the bytes of the answer, because parsing and writing each body would cost more than
+//! the request. If the disk is slow, threads wait before their next request, so the queue is bounded.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -19,8 +18,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that may wait for the disk.
 const CHUNKS_MAX: usize = 64;
 
-/// Wall-clock microseconds that never step back: one reading of the wall clock, and the monotonic clock
-/// since.
+/// A clock in wall-clock microseconds that never steps back: one reading of the wall clock, plus the time of
+/// the monotonic clock since then.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     micros: i64,
@@ -52,12 +51,12 @@ impl Default for Clock {
     }
 }
 
-/// An HTTP answer, with its body as it came.
+/// An HTTP answer, with its body as received.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer<'a> {
     /// Its status.
     pub status: u16,
-    /// Whether it carried `Idempotent-Replayed: true`.
+    /// True if it carried `Idempotent-Replayed: true`.
     pub replayed: bool,
     /// Its body.
     pub body: &'a [u8],
@@ -72,7 +71,7 @@ pub struct HistoryFile {
 }
 
 impl HistoryFile {
-    /// Makes the file, or empties it.
+    /// Creates the file, or empties it.
     pub fn create(path: &Path) -> std::io::Result<Self> {
         let file = File::create(path)?;
         let (sender, receiver) = sync_channel(CHUNKS_MAX);
@@ -114,13 +113,14 @@ fn write(mut file: File, chunks: &Receiver<Vec<u8>>) -> std::io::Result<()> {
 pub enum Request<'a> {
     /// An administrator's request to make a coupon.
     Create,
-    /// An administrator's request to change one: `"pause"`, `"resume"`, `"close"` or `{"patch": {…}}`.
+    /// An administrator's request to change a coupon: `"pause"`, `"resume"`, `"close"` or `{"patch": {…}}`.
     Change(CouponId, &'a serde_json::Value),
-    /// A user's request for a coupon, with its key. JSON must write user and key as they are.
+    /// A user's request for a coupon, with the user and the key. Neither may need escaping in JSON.
     Issue(CouponId, &'a [u8], &'a [u8]),
 }
 
-/// Appends the line of one request and its answer, if one came whole, to a buffer. Times are in microseconds.
+/// Appends the line of a request to a buffer, with its answer if it got a whole one. Times are in
+/// microseconds.
 pub fn append(buffer: &mut Vec<u8>, request: Request<'_>, call_us: i64, answer: Option<(i64, Answer<'_>)>) {
     // Writing to a Vec does not fail.
     let _ = match request {
@@ -157,8 +157,8 @@ pub fn append(buffer: &mut Vec<u8>, request: Request<'_>, call_us: i64, answer: 
     buffer.extend_from_slice(b"}}}\n");
 }
 
-/// Appends the body as it came if that is JSON on one line, else as JSON on one line, or null if it is not
-/// JSON.
+/// Appends the body: as received if it is JSON on one line, rewritten to one line if it is other JSON, else
+/// null.
 fn append_body(buffer: &mut Vec<u8>, body: &[u8]) {
     if serde_json::from_slice::<IgnoredAny>(body).is_err() {
         buffer.extend_from_slice(b"null");
@@ -179,7 +179,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Records a request and its answer, if one came whole.
+    /// Records a request, with its answer if it got a whole one.
     pub fn record(&mut self, request: Request<'_>, called: Instant, answer: Option<(Instant, Answer<'_>)>) {
         let answer = answer.map(|(at, answer)| (self.clock.micros(at), answer));
         append(&mut self.buffer, request, self.clock.micros(called), answer);
@@ -189,7 +189,7 @@ impl Recorder {
     fn hand_over(&mut self, at_least: usize) {
         if self.buffer.len() >= at_least {
             let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
-            // A writer that failed is gone; `HistoryFile::finish` returns its error.
+            // Sending fails only if the writer has failed; `HistoryFile::finish` returns its error.
             let _ = self.sender.send(chunk);
         }
     }
@@ -211,69 +211,69 @@ mod tests {
     const ISSUANCE: &[u8] =
         b"{\"id\":\"42-1\",\"coupon_id\":42,\"user_id\":\"alice\",\n \"sequence\":1,\"issued_at\":\"2026-11-21T03:00:01.000500Z\",\"expires_at\":null}";
 
+    const ANSWERS: [(u16, &[u8]); 4] = [
+        (201, ISSUANCE),
+        (409, b"{\"code\":\"SOLD_OUT\",\"total_quantity\":1}"),
+        (503, b"{\"code\":\"OVERLOADED\",\"applied\":false}"),
+        (502, b"<html>\n"),
+    ];
+
+    const TOOK: Duration = Duration::from_micros(70);
+
+    /// Records a request with each answer, and one without an answer.
+    fn record_all(mut recorder: Recorder, called: Instant) {
+        let request = Request::Issue(CouponId::new(42).unwrap(), b"alice", b"k");
+        for (status, body) in ANSWERS {
+            let answer = Answer {
+                status,
+                replayed: false,
+                body,
+            };
+            recorder.record(request, called, Some((called + TOOK, answer)));
+        }
+        recorder.record(request, called, None);
+    }
+
+    /// Checks what all recorded operations have in common, and returns the answer's code.
+    fn checked_code(operation: &Operation) -> &str {
+        let Operation::Issue(issue) = operation else {
+            panic!("{operation}");
+        };
+        let (span, key) = (issue.span, issue.key.as_ref().unwrap());
+        assert_eq!((issue.user.as_str(), key.as_str()), ("alice", "k"));
+        assert!(
+            span.answer
+                .is_none_or(|answer| answer.as_micros() - span.call.as_micros() == 70)
+        );
+        if let IssueAnswer::Issued { issuance, .. } = &issue.answer {
+            assert_eq!(issuance.id.sequence.get(), 1);
+        }
+        issue.answer.code()
+    }
+
     #[test]
     fn recorded_requests_are_read_as_a_history() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history.jsonl");
         let file = HistoryFile::create(&path).unwrap();
         let called = Instant::now();
-        let at = called + Duration::from_micros(70);
-        let coupon = CouponId::new(42).unwrap();
-        let answers: [(u16, &[u8]); 4] = [
-            (201, ISSUANCE),
-            (409, b"{\"code\":\"SOLD_OUT\",\"total_quantity\":1}"),
-            (503, b"{\"code\":\"OVERLOADED\",\"applied\":false}"),
-            (502, b"<html>\n"),
-        ];
-        let threads: Vec<_> = (0..3)
-            .map(|_| {
-                let mut recorder = file.recorder();
-                std::thread::spawn(move || {
-                    for (status, body) in answers {
-                        recorder.record(
-                            Request::Issue(coupon, b"alice", b"k"),
-                            called,
-                            Some((
-                                at,
-                                Answer {
-                                    status,
-                                    replayed: false,
-                                    body,
-                                },
-                            )),
-                        );
-                    }
-                    recorder.record(Request::Issue(coupon, b"alice", b"k"), called, None);
-                })
-            })
-            .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        std::thread::scope(|threads| {
+            for _ in 0..3 {
+                let recorder = file.recorder();
+                threads.spawn(move || record_all(recorder, called));
+            }
+        });
         file.finish().unwrap();
         let read: Vec<Operation> = history::read(BufReader::new(File::open(&path).unwrap()))
             .map(Result::unwrap)
             .collect();
-        let mut codes: Vec<&str> = read
-            .iter()
-            .map(|operation| match operation {
-                Operation::Issue(issue) => {
-                    let span = issue.span;
-                    assert_eq!((issue.user.as_str(), issue.key.as_ref().unwrap().as_str()), ("alice", "k"));
-                    assert!(span.answer.is_none_or(|answer| answer.as_micros() - span.call.as_micros() == 70));
-                    assert!(!matches!(&issue.answer, IssueAnswer::Issued { issuance, .. } if issuance.id.sequence.get() != 1));
-                    issue.answer.code()
-                }
-                other => panic!("{other}"),
-            })
-            .collect();
+        let mut codes: Vec<&str> = read.iter().map(checked_code).collect();
         codes.sort_unstable();
-        assert_eq!(
-            codes,
-            ["OVERLOADED"; 3]
-                .into_iter()
-                .chain(["SOLD_OUT"; 3])
-                .chain(["issued"; 3])
-                .chain(["unknown"; 6])
-                .collect::<Vec<_>>()
-        );
+        let expected = [("OVERLOADED", 3), ("SOLD_OUT", 3), ("issued", 3), ("unknown", 6)];
+        let expected: Vec<&str> = expected
+            .iter()
+            .flat_map(|(code, count)| std::iter::repeat_n(*code, *count))
+            .collect();
+        assert_eq!(codes, expected);
     }
 }

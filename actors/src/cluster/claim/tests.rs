@@ -1,4 +1,4 @@
-//! The steps one by one; [`model`] runs several nodes at one database.
+//! Tests of single steps; [`model`] runs several nodes on one database.
 
 mod model;
 
@@ -20,7 +20,7 @@ fn name(id: &str) -> NodeId {
     NodeId::parse(id).unwrap()
 }
 
-/// A node that is linked to all others of 1 to 9.
+/// Makes a node that is linked to all other nodes from 1 to 9.
 fn node(id: &str, number: u64, state: NodeState) -> NodeRow {
     NodeRow {
         id: name(id),
@@ -182,7 +182,7 @@ fn the_planned_node_claims_at_once_and_another_after_a_lease() {
         assert!(claimed(&steps).contains(&ours));
         assert_eq!(claimed(&steps).contains(&theirs), beat == 10, "beat {beat}");
     }
-    // After another owner in between, or a long pause of this node, the lease counts anew.
+    // After another owner in between, or a long pause of this node, the lease starts again.
     let had = [row(ours, 4, Some(9)), row(theirs, 5, Some(9))];
     assert!(
         !claimed(&planner.steps(ready(&id), at(11), &nodes, &had, serving(&[]), loaded)).contains(&theirs)
@@ -192,112 +192,98 @@ fn the_planned_node_claims_at_once_and_another_after_a_lease() {
     );
 }
 
-#[test]
-fn a_shard_is_loaded_ahead_and_then_handed_to_the_planned_node_that_is_ready_and_has_beaten_three_times() {
-    let theirs = planned(&["a", "b"], "b")[0];
-    let epochs = [(theirs, 4)];
-    let (id, shards, here) = (name("a"), [row(theirs, 4, Some(1))], serving(&epochs));
-    let mut planner = ClaimPlanner::new(LEASE, BEAT);
-    let with_b = |beat, state| {
-        [
-            node("a", 1, NodeState::Ready),
-            NodeRow {
-                beat,
-                ..node("b", 2, state)
-            },
-        ]
-    };
-    assert_eq!(
-        planner.steps(
-            ready(&id),
-            at(0),
-            &with_b(9, NodeState::Joining),
-            &shards,
-            &here,
-            loaded
-        ),
-        ShardSteps::default()
-    );
-    assert_eq!(
-        planner.steps(
-            ready(&id),
-            at(1),
-            &with_b(2, NodeState::Ready),
-            &shards,
-            &here,
-            loaded
-        ),
-        ShardSteps::default()
-    );
-    let loading = planner.steps(
-        ready(&id),
-        at(2),
-        &with_b(3, NodeState::Ready),
-        &shards,
-        &here,
-        loaded,
-    );
-    let shard = ShardId::new(theirs).unwrap();
-    assert_eq!(
-        loading,
+/// A node "a" that serves one shard, which should be on "b".
+struct OneShard {
+    shard: ShardId,
+    planner: ClaimPlanner,
+}
+
+impl OneShard {
+    fn new() -> Self {
+        Self {
+            shard: ShardId::new(planned(&["a", "b"], "b")[0]).unwrap(),
+            planner: ClaimPlanner::new(LEASE, BEAT),
+        }
+    }
+
+    /// Returns the steps of "a" after this beat. Every node has loaded ahead by the next beat.
+    fn steps(&mut self, beat: u64, b: NodeRow) -> ShardSteps {
+        self.steps_if(beat, b, loaded)
+    }
+
+    fn steps_if(
+        &mut self,
+        beat: u64,
+        b: NodeRow,
+        has_loaded: impl Fn(ShardId, Incarnation) -> bool,
+    ) -> ShardSteps {
+        let nodes = [node("a", 1, NodeState::Ready), b];
+        let shard = self.shard.get();
+        let (id, shards) = (name("a"), [row(shard, 4, Some(1))]);
+        let epochs = [(shard, 4)];
+        let here = serving(&epochs);
+        self.planner
+            .steps(ready(&id), at(beat), &nodes, &shards, here, has_loaded)
+    }
+
+    /// The steps that have the shard loaded ahead by this node.
+    fn loading(&self, number: u64) -> ShardSteps {
         ShardSteps {
-            load_ahead: vec![(shard, incarnation(2))],
+            load_ahead: vec![(self.shard, incarnation(number))],
             ..ShardSteps::default()
         }
-    );
-    let given = planner.steps(
-        ready(&id),
-        at(3),
-        &with_b(4, NodeState::Ready),
-        &shards,
-        &here,
-        loaded,
-    );
-    let from = Fence {
-        epoch: Epoch::new(4),
-        owner: incarnation(1),
-    };
-    assert_eq!(
-        given,
+    }
+
+    /// The steps that hand the shard off to this node.
+    fn handing_off(&self, number: u64) -> ShardSteps {
+        let from = Fence {
+            epoch: Epoch::new(4),
+            owner: incarnation(1),
+        };
         ShardSteps {
             hand_off: vec![HandOffPlan {
-                shard,
+                shard: self.shard,
                 from,
-                to: Some(incarnation(2))
+                to: Some(incarnation(number)),
             }],
             ..ShardSteps::default()
         }
-    );
-    // Another incarnation of the same node loads ahead first.
-    let reborn = [node("a", 1, NodeState::Ready), node("b", 3, NodeState::Ready)];
+    }
+}
+
+/// The node "b" after this many beats.
+fn b_after(beat: u64, state: NodeState) -> NodeRow {
+    NodeRow {
+        beat,
+        ..node("b", 2, state)
+    }
+}
+
+#[test]
+fn a_shard_is_loaded_ahead_and_then_handed_to_the_planned_node_that_is_ready_and_has_beaten_three_times() {
+    let mut one = OneShard::new();
     assert_eq!(
-        planner
-            .steps(ready(&id), at(4), &reborn, &shards, &here, loaded)
-            .load_ahead,
-        [(shard, incarnation(3))]
+        one.steps(0, b_after(9, NodeState::Joining)),
+        ShardSteps::default()
     );
+    assert_eq!(one.steps(1, b_after(2, NodeState::Ready)), ShardSteps::default());
+    assert_eq!(one.steps(2, b_after(3, NodeState::Ready)), one.loading(2));
+    assert_eq!(one.steps(3, b_after(4, NodeState::Ready)), one.handing_off(2));
+    // Another incarnation of the same node loads ahead first.
+    let reborn = node("b", 3, NodeState::Ready);
+    assert_eq!(one.steps(4, reborn.clone()).load_ahead, one.loading(3).load_ahead);
     // A long pause of this node does not restart loading ahead: a database that is slow for each beat would
     // otherwise keep all shards where they are.
-    assert_eq!(
-        planner
-            .steps(ready(&id), at(50), &reborn, &shards, &here, loaded)
-            .hand_off
-            .len(),
-        1
-    );
+    assert_eq!(one.steps(50, reborn).hand_off.len(), 1);
 }
 
 #[test]
 fn a_shard_waits_a_limited_time_for_its_next_owner_to_load_ahead() {
-    let theirs = planned(&["a", "b"], "b")[0];
-    let epochs = [(theirs, 4)];
-    let (id, shards, here) = (name("a"), [row(theirs, 4, Some(1))], serving(&epochs));
-    let nodes = [node("a", 1, NodeState::Ready), node("b", 2, NodeState::Ready)];
     let given_at = |loads_at: u64| {
-        let mut planner = ClaimPlanner::new(LEASE, BEAT);
+        let mut one = OneShard::new();
         let given = |beat: &u64| {
             let has_loaded = |_, to| to == incarnation(2) && *beat >= loads_at;
-            let steps = planner.steps(ready(&id), at(*beat), &nodes, &shards, &here, has_loaded);
+            let steps = one.steps_if(*beat, node("b", 2, NodeState::Ready), has_loaded);
             assert_eq!(steps.load_ahead.len(), usize::from(*beat == 0), "once");
             !steps.hand_off.is_empty()
         };
@@ -382,7 +368,7 @@ fn a_node_outside_the_group_keeps_its_shards_until_it_is_not_ready_and_then_rele
         );
         assert_eq!(steps, ShardSteps::default(), "beat {beat}");
     }
-    // One of them is not served. It must be released too, as no other node claims it while this one lives.
+    // One of them is not served. It must be released too, as no other node claims it while this one is alive.
     let steps = planner.steps(
         Placed {
             ready: false,

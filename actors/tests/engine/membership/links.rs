@@ -1,4 +1,4 @@
-//! Links whose reach a test decides.
+//! Links that connect the nodes a test wants connected.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,18 +6,18 @@ use actors::cluster::peers::Peers;
 use actors::ids::{Fence, Incarnation, PeerAddress, ShardId};
 use actors::time::Moment;
 
-/// What all links know of each other.
+/// The nodes that have links, and the calls of their links.
 #[derive(Default)]
 pub struct Mesh {
     pub nodes: Vec<(usize, Incarnation)>,
     pub links_made: usize,
-    /// Who is not reached.
+    /// The number of the node that no other reaches.
     pub cut_off: Option<usize>,
     pub asked_ahead: Vec<(Incarnation, ShardId)>,
     pub moved: Vec<(ShardId, Fence)>,
 }
 
-/// One node's end of it.
+/// The links of one node.
 pub struct Links {
     pub mesh: Arc<Mutex<Mesh>>,
     pub number: usize,

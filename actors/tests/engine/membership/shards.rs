@@ -10,7 +10,7 @@ use actors::ids::{Fence, Incarnation, ShardId};
 
 use super::links::Mesh;
 
-/// A node's shards; what they would ask a peer to load ahead is noted.
+/// The shards of a node. What they would ask a peer to load ahead is recorded in the mesh.
 pub struct Shards {
     pub shards: EngineShards<CouponKind>,
     pub mesh: Arc<Mutex<Mesh>>,

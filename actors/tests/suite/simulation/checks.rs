@@ -1,4 +1,4 @@
-//! What must be true of an answer when it is told, and of the database in the end.
+//! Checks of each answer at the moment it leaves, and of the database at the end.
 
 use std::collections::HashMap;
 
@@ -63,16 +63,17 @@ impl World {
             IssueOutcome::Refused(_) => false,
         };
         if let IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) = &outcome {
-            self.told.push(issuance.clone());
+            self.answered.push(issuance.clone());
         }
-        let wrong = || format!("told {outcome:?}; stored: {stored:?}; versions since the call: {versions:?}");
+        let wrong =
+            || format!("answered {outcome:?}; stored: {stored:?}; versions since the call: {versions:?}");
         if is_true { Ok(()) } else { Err(wrong()) }
     }
 
     fn check_change(&self, id: CouponId, outcome: ChangeOutcome) -> Result<(), String> {
         match outcome {
             ChangeOutcome::Done(done) if !self.db.history[&id].contains(&done.coupon) => {
-                Err(format!("told of a change that is not stored: {done:?}"))
+                Err(format!("answered a change that is not stored: {done:?}"))
             }
             ChangeOutcome::Done(_) | ChangeOutcome::Refused(_) => Ok(()),
         }
@@ -94,7 +95,7 @@ impl World {
         if let AddOutcome::Added(addition) | AddOutcome::Replayed(addition) = &outcome {
             self.added.push(addition.clone());
         }
-        let wrong = || format!("told {outcome:?} for {add:?}; stored: {stored:?}");
+        let wrong = || format!("answered {outcome:?} to {add:?}; stored: {stored:?}");
         if is_true { Ok(()) } else { Err(wrong()) }
     }
 
@@ -127,18 +128,18 @@ impl World {
             }
         }
         let lost = self
-            .told
+            .answered
             .iter()
-            .find(|told| !self.db.issuances[&told.id.coupon].contains(told));
+            .find(|issuance| !self.db.issuances[&issuance.id.coupon].contains(issuance));
         if let Some(lost) = lost {
-            return Err(format!("told and not stored: {lost:?}"));
+            return Err(format!("answered and not stored: {lost:?}"));
         }
         let lost = self
             .added
             .iter()
-            .find(|told| !self.db.additions[&told.tally].contains(told));
+            .find(|addition| !self.db.additions[&addition.tally].contains(addition));
         match lost {
-            Some(lost) => Err(format!("told and not stored: {lost:?}")),
+            Some(lost) => Err(format!("answered and not stored: {lost:?}")),
             None => Ok(()),
         }
     }

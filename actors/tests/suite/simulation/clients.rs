@@ -1,4 +1,4 @@
-//! The clients: they ask, ask again, and hold every answer against the database at the moment it comes.
+//! The clients: they send requests, retry, and compare each answer with the database at the moment it comes.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use super::node::{Both, Heartbeat, Id};
 use super::world::{Client, NODES, USERS, Want, World};
 use crate::tally::{Add, TallyId};
 
-/// Room for notices in an answer to another's door: for the longest of those here, so that not all come at
-/// once.
+/// Room for notices in an answer to the door of a peer: enough for the longest notice here, and too little
+/// for all at once.
 const NOTICE_ROOM: usize = 256;
 
 impl World {
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// A new key, or now and then an earlier one.
+    /// Returns a new key, or sometimes an earlier one.
     fn any_key(&mut self) -> RequestKey {
         let key = if self.keys_made > 0 && self.rng.random_ratio(1, 4) {
             self.rng.random_range(0..self.keys_made)
@@ -83,7 +83,7 @@ impl World {
 
     pub(super) fn ask_addition(&mut self) -> Result<(), String> {
         let (tally, key) = (self.any_tally(), self.any_key());
-        // The amount follows from the key: the same key asks for the same.
+        // The amount follows from the key, so that a retry asks for the same amount.
         let amount = 1 + key.as_str().len() as u64 % 3;
         let add = Add { key, amount };
         let want = Want::Add { tally, add };
@@ -110,7 +110,8 @@ impl World {
         self.send_want(Want::Change { coupon, change }, since);
     }
 
-    /// Owners are asked under the lease; what they say arrives later, in any order, or never.
+    /// Sends a board's message to a door, delivers one, or drops one. A board answers only under the lease.
+    /// Messages arrive later, in any order, or never.
     pub(super) fn step_door(&mut self, n: usize) {
         let now = self.now().moment;
         let waiting = self.node(n).heartbeats.len();
@@ -148,9 +149,9 @@ impl World {
         }
     }
 
-    /// A change is answered only once no door knows less. How that is waited for is the engine's; here all
-    /// doors learn of it when it is decided.
-    pub(super) fn tell_doors(&mut self, id: Id, version: u64) {
+    /// Lets all doors learn of a change when it is decided. A change is answered only once no door knows
+    /// less. How the engine waits for that is not simulated.
+    pub(super) fn raise_floors(&mut self, id: Id, version: u64) {
         let now = self.now().moment;
         for node in self.nodes.iter_mut().flatten() {
             node.door.raise_floor(id, version, now);
@@ -172,7 +173,8 @@ impl World {
         });
     }
 
-    /// To any node, or to the one that it says owns the shard. A process that is not there does not answer.
+    /// Sends a request to any node, or to the owner of the shard as far as that node knows. A process that
+    /// does not exist does not answer.
     fn send(&mut self, id: Id, request: Request<Both>) {
         let mut asked = self.rng.random_range(0..NODES);
         if let Some(node) = &self.nodes[asked]
@@ -190,21 +192,21 @@ impl World {
         }
     }
 
-    pub(super) fn hear_answers(&mut self) -> Result<(), String> {
+    pub(super) fn take_answers(&mut self) -> Result<(), String> {
         for mut client in std::mem::take(&mut self.clients) {
             match client.answer.try_recv() {
                 Err(TryRecvError::Empty) => self.clients.push(client),
                 Ok(Ok(outcome)) => self.check(client.asked_at_version, &client.want, outcome)?,
-                Ok(Err(setback)) => self.ask_again(client, setback),
-                Err(TryRecvError::Closed) => self.ask_again(client, Setback::Unknown),
+                Ok(Err(setback)) => self.retry(client, setback),
+                Err(TryRecvError::Closed) => self.retry(client, Setback::Unknown),
             }
         }
         Ok(())
     }
 
-    /// As the router does: the same key again, until an owner says what became of it. A change has no key,
-    /// and is asked again only if it was certainly not decided.
-    fn ask_again(&mut self, client: Client, setback: Setback) {
+    /// Retries as the router does: with the same key, until an owner gives an outcome. A change has no key,
+    /// so it is retried only if it was certainly not decided.
+    fn retry(&mut self, client: Client, setback: Setback) {
         let Client {
             asked_at_version,
             want,

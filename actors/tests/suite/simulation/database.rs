@@ -24,21 +24,21 @@ pub struct Database {
     pub shard: ShardRow,
     /// By id.
     pub nodes: Vec<NodeRow>,
-    /// Who has owned it in each epoch.
+    /// The owner of the shard in each epoch.
     owners: HashMap<Epoch, Incarnation>,
-    /// What was broken of that: an epoch had two owners.
+    /// Set if an epoch had two owners.
     pub broken: Option<String>,
     pub coupons: HashMap<CouponId, Coupon>,
     pub issuances: HashMap<CouponId, Vec<Issuance>>,
-    /// Every coupon's versions as they were committed.
+    /// The versions of each coupon, in the order of their commits.
     pub history: HashMap<CouponId, Vec<Coupon>>,
     pub tallies: HashMap<TallyId, TallyHead>,
     pub additions: HashMap<TallyId, Vec<Addition>>,
-    /// Taken out for a test: the fence is not looked at.
+    /// Taken out for a test: the fence is not checked.
     pub unfenced: bool,
-    /// Taken out for a test: whoever stood still when it was seen is ended, though it has beaten since.
+    /// Taken out for a test: a node is ended although it has beaten since its row was read.
     pub ends_blindly: bool,
-    /// Taken out for a test: a hand-over leaves the epoch as it is.
+    /// Taken out for a test: a hand-off keeps the epoch.
     pub keeps_epoch: bool,
 }
 
@@ -70,7 +70,7 @@ impl Database {
         }
     }
 
-    /// Raises the epoch and names the owner, if the row is as it was seen.
+    /// Raises the epoch and names the owner, if the row has not changed since it was read.
     pub fn claim(&mut self, seen: ShardRow, claimant: Incarnation) -> ShardRow {
         if self.shard == seen {
             self.own(self.shard.epoch.next(), claimant);
@@ -78,7 +78,7 @@ impl Database {
         self.shard
     }
 
-    /// Gives the shard to another, or to nobody, if the fence holds.
+    /// Hands the shard off, or releases it, if the fence holds.
     pub fn give(&mut self, from: Fence, to: Option<Incarnation>) -> ShardRow {
         if self.fence() == Some(from) {
             match to {
@@ -99,9 +99,7 @@ impl Database {
         if let Some(before) = self.owners.insert(epoch, owner)
             && before != owner
         {
-            self.broken = Some(format!(
-                "epoch {epoch} had {before} for its owner, and has {owner}"
-            ));
+            self.broken = Some(format!("epoch {epoch} had the owner {before}, and has {owner}"));
         }
     }
 
@@ -112,7 +110,7 @@ impl Database {
         })
     }
 
-    /// Puts a node's row in place of the one of its name.
+    /// Puts a node's row in place of the row with its id.
     pub fn join(&mut self, row: NodeRow) {
         self.nodes.retain(|node| node.id != row.id);
         self.nodes.push(row);
@@ -152,7 +150,7 @@ impl Database {
         }
     }
 
-    /// One guarded statement.
+    /// Stores a batch in one guarded statement.
     pub fn write(&mut self, batch: &Batch) -> Result<u64, StoreError> {
         let passing: Vec<&Portion> = batch
             .portions
@@ -160,7 +158,7 @@ impl Database {
             .filter(|portion| self.passes(portion))
             .collect();
         if passing.iter().any(|portion| self.clashes(portion)) {
-            return Err(StoreError::Clash("a row is there".to_owned()));
+            return Err(StoreError::Clash("the row exists".to_owned()));
         }
         let passing: Vec<Portion> = passing.into_iter().cloned().collect();
         let mut rows = 0;
@@ -197,7 +195,8 @@ impl Database {
         found.collect()
     }
 
-    /// Returns what is stored, after the rows loaded ahead; `None` if these are not its beginning.
+    /// Returns the stored rows, continuing those loaded ahead; `None` if the stored rows do not begin with
+    /// those.
     pub fn rows(&self, id: Id, ahead: Option<<Both as Kind>::Rows>) -> Option<<Both as Kind>::Rows> {
         match id {
             First(id) => {

@@ -1,5 +1,5 @@
-//! What goes wrong: owners panic and are unloaded; nodes hang, die, leave, are cut from the database, lose a
-//! link; statements go on by themselves.
+//! Faults: owners panic or are passivated; nodes hang, die, leave, lose the database or a link; statements go
+//! on by themselves.
 
 use actors::owning::request::OwnerCommand;
 use actors::owning::shard::ShardCommand;
@@ -12,7 +12,7 @@ use super::world::{NODES, World};
 impl World {
     pub(super) fn panic_owner(&mut self, n: usize) {
         let id = self.any_id();
-        // Its mailbox and its gate go with it; every reply in them answers by being dropped.
+        // The mailbox and the gate are dropped with the owner. Each reply in them answers when it is dropped.
         let node = self.node(n);
         if node.homes.remove(&id).is_some() {
             node.board.withdraw(id);
@@ -28,15 +28,15 @@ impl World {
         }
     }
 
-    /// Something befalls a node, or is over.
-    pub(super) fn step_fate(&mut self) {
+    /// Begins or ends a fault of a random node.
+    pub(super) fn step_fault(&mut self) {
         let n = self.rng.random_range(0..NODES);
         let micros = self.micros;
         let Some(node) = self.nodes[n].as_mut() else {
             return self.start(n);
         };
         match self.rng.random_range(0..10) {
-            // Up to three leases: what it does after that it does as one that was ended.
+            // Up to three leases. After that the node may have been ended.
             0..2 => node.hangs_until = micros + self.rng.random_range(10..200),
             2..4 => node.cut = !node.cut,
             4 => self.die(n),
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    /// kill -9: whoever waited hears nothing, and what was sent may be stored yet.
+    /// Kills the process: its callers get no answer, and statements that were sent may still be stored.
     fn die(&mut self, n: usize) {
         if let Some(dead) = self.nodes[n].take() {
             let under_way = dead.call.and_then(|call| match call {
@@ -71,7 +71,7 @@ impl World {
         }
     }
 
-    /// A statement that nobody waits for any more is done.
+    /// Runs a statement whose caller is gone.
     pub(super) fn step_zombie(&mut self) {
         if self.rng.random() && !self.zombies.is_empty() {
             let batch = self.zombies.remove(0);
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// From here on nothing goes wrong any more.
+    /// Ends all faults.
     pub(super) fn heal(&mut self) {
         self.faults = false;
         self.link_down = None;
@@ -92,7 +92,7 @@ impl World {
                     node.hangs_until = 0;
                     node.cut = false;
                 }
-                // Who was leaving is started again, as who is gone.
+                // A node that was leaving is started again, as one that is gone.
                 Some(_) | None => {
                     self.die(n);
                     self.start(n);

@@ -1,5 +1,4 @@
-//! A node: the drivers of one shard and its owners, their mailboxes, and the calls to the database between
-//! them.
+//! A node: the drivers of one shard and its owners, their mailboxes, and their calls to the database.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use crate::tally::Tally;
 pub(super) type Both = Pair<CouponKind, Tally>;
 pub(super) type Id = <Both as Kind>::Id;
 
-/// A call of the lane to the database, not answered yet.
+/// A call of the lane to the database that is not answered yet.
 pub(super) enum Call {
     Write(Batch<Both>),
     ReadBack(Batch<Both>),
@@ -40,14 +39,14 @@ pub(super) struct Home {
     pub(super) driver: OwnerDriver<Both>,
     pub(super) queue: OwnerQueue<Both>,
     pub(super) mailbox: VecDeque<OwnerMail<Both>>,
-    /// Its mailbox takes nothing more; what is in it is still handled.
+    /// True if the mailbox accepts nothing more. The mail in it is still handled.
     pub(super) closed: bool,
-    /// Told apart from its successors: what was sent to one is not for another.
+    /// Tells the owner apart from its successors, which must not receive its mail.
     pub(super) number: u64,
 }
 
 impl Home {
-    /// Puts mail into the mailbox; false if it is closed.
+    /// Puts mail into the mailbox. Returns false if it is closed.
     pub(super) fn send(&mut self, mail: OwnerMail<Both>) -> bool {
         if !self.closed {
             self.mailbox.push_back(mail);
@@ -60,18 +59,18 @@ impl Home {
     }
 }
 
-/// A read that is to be done.
+/// A read that was requested.
 pub(super) enum Reading {
     Whole(Id),
     Ahead(Id),
     Rest(Id, AheadRows<Both>),
 }
 
-/// What a board says to a door.
+/// A message of a board to a door.
 pub(super) enum Heartbeat {
-    /// All that is posted, to the door of its own node.
+    /// All posted notices, to the door of the same node.
     Own(Vec<Arc<Notice<Both>>>),
-    /// What changed since another's door last heard of it.
+    /// The changes since the last message to the door of a peer.
     OfPeer(Incarnation, Changes<Both>),
 }
 
@@ -86,21 +85,21 @@ pub(super) struct Node {
     pub(super) stopped: Vec<Home>,
     pub(super) board: Board<Both>,
     pub(super) door: Knowledge<Both>,
-    /// What owners told when they were asked, on its way to the door.
+    /// Messages of boards on their way to the door, and when they were asked for.
     pub(super) heartbeats: Vec<(Moment, Heartbeat)>,
     pub(super) ownership: Ownership,
     pub(super) lane: Lane<Both, (Id, u64)>,
     pub(super) call: Option<Call>,
     pub(super) readings: Vec<Reading>,
-    /// Reads that are done and whose end the shard has not taken.
+    /// Results of reads that the shard has not handled.
     pub(super) read: Vec<ShardCommand<Both>>,
     pub(super) raises: Vec<Fence>,
     pub(super) hand_offs: Vec<(Fence, Option<Incarnation>)>,
-    /// It does nothing until this step.
+    /// The node does nothing until this step.
     pub(super) hangs_until: i64,
-    /// The database does not hear it.
+    /// True if the node does not reach the database.
     pub(super) cut: bool,
-    /// It stops for good once this is done.
+    /// True if the shard is drained, so that the node may stop.
     pub(super) drained: bool,
 }
 

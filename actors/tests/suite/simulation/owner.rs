@@ -1,4 +1,4 @@
-//! Owners: the port through which a driver of production acts on the simulated node.
+//! Owners: the port through which the driver of production acts on the simulated node.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rand::seq::IndexedRandom;
 use super::node::{Both, Home, Id};
 use super::world::{Breakage, World};
 
-/// What an owner did that concerns others.
+/// What an owner did that concerns other parts of the node.
 enum Action {
     Submit(Portion<Both>),
     Post(Incarnation, Arc<Notice<Both>>),
@@ -32,8 +32,8 @@ struct Port<'a> {
     mailbox: &'a mut VecDeque<OwnerMail<Both>>,
     closed: &'a mut bool,
     actions: Vec<Action>,
-    /// How many decisions were told.
-    told: usize,
+    /// Number of decisions that were answered.
+    answered: usize,
 }
 
 impl OwnerPort<Both> for Port<'_> {
@@ -57,7 +57,7 @@ impl OwnerPort<Both> for Port<'_> {
     }
 
     fn answer(&mut self, reply: Reply<Both>, answer: Answer<Both>) {
-        self.told += usize::from(answer.is_ok());
+        self.answered += usize::from(answer.is_ok());
         reply.send(answer);
     }
 
@@ -88,7 +88,8 @@ impl OwnerPort<Both> for Port<'_> {
     }
 }
 
-/// Lets an owner do one thing: its next turn while it gathers, else its next mail.
+/// Lets an owner take one step: its next turn if it gathers, otherwise its next mail. Returns its actions, and
+/// true if it decided.
 fn step(home: &mut Home, now: Now, lease_holds: bool) -> (Vec<Action>, bool) {
     let mut port = Port {
         now,
@@ -97,7 +98,7 @@ fn step(home: &mut Home, now: Now, lease_holds: bool) -> (Vec<Action>, bool) {
         mailbox: &mut home.mailbox,
         closed: &mut home.closed,
         actions: Vec::new(),
-        told: 0,
+        answered: 0,
     };
     let unstored = home.driver.owner().unstored();
     let mut decides = true;
@@ -107,8 +108,8 @@ fn step(home: &mut Home, now: Now, lease_holds: bool) -> (Vec<Action>, bool) {
         decides = matches!(mail, OwnerMail::Requests);
         home.driver.handle(mail, &mut port);
     }
-    let (actions, told) = (port.actions, port.told);
-    let decided = decides && (told > 0 || home.driver.owner().unstored() > unstored);
+    let (actions, answered) = (port.actions, port.answered);
+    let decided = decides && (answered > 0 || home.driver.owner().unstored() > unstored);
     (actions, decided)
 }
 
@@ -127,17 +128,17 @@ impl World {
         let home = self.node(n).homes.get_mut(&id).expect("it is ready");
         let (actions, decided) = step(home, now, holds);
         let number = home.number;
-        // Only the owner hands a live shard off, and an incarnation that was ended has no lease any more: so
-        // what decides also owns by the row.
+        // Only the owner hands a live shard off, and an incarnation that was ended has no lease any more. So
+        // a node that decides also owns the shard by its row.
         if decided && holds && owner_by_row != Some(incarnation) {
             return Err(format!(
-                "{incarnation} decides, and the shard's owner is {owner_by_row:?}"
+                "{incarnation} decides, but the shard's owner is {owner_by_row:?}"
             ));
         }
         self.carry_out(n, (id, number), actions)
     }
 
-    /// Lets an owner that stopped answer what is left in its mailbox.
+    /// Lets an owner that stopped answer the mail that is left in its mailbox.
     fn step_stopped(&mut self, n: usize) -> Result<(), String> {
         let now = self.now();
         let Some(mut home) = self.node(n).stopped.pop() else {
@@ -177,7 +178,7 @@ impl World {
                 Action::Withdraw(id, floor) => {
                     self.node(n).board.withdraw(id);
                     if let Some(version) = floor {
-                        self.tell_doors(id, version);
+                        self.raise_floors(id, version);
                     }
                 }
                 Action::Report(command) => self.node(n).send_to_shard(command),

@@ -19,15 +19,16 @@ use tokio::sync::oneshot;
 use super::node::{Both, Home, Id, Node, Reading};
 use super::world::{Breakage, World};
 
-/// Most requests in an owner's queue: few enough that some are refused.
+/// Maximum number of requests in an owner's queue: few enough that some are refused.
 const REQUESTS_MAX: usize = 8;
 
 struct Port<'a> {
     now: Moment,
     homes_made: &'a mut u64,
     node: &'a mut Node,
-    /// Hand-offs that were begun, and the fence that was released.
+    /// The hand-offs that were begun.
     begun: Vec<(Fence, Option<Incarnation>)>,
+    /// The fence that was released.
     released: Option<Fence>,
 }
 
@@ -48,13 +49,13 @@ impl ShardPort<Both> for Port<'_> {
         self.node.readings.push(Reading::Ahead(id));
     }
 
-    /// The peer may hear of it or not.
+    /// Drops the report, as a link may do.
     fn report_loaded_ahead(&mut self, _to: Incarnation) {}
 
     async fn activate(&mut self, id: Id, fence: Fence, parts: OwnerParts<Both>) -> Result<(), String> {
         *self.homes_made += 1;
         let number = *self.homes_made;
-        // Portions that never gather, some that do, and all.
+        // Owners that gather no portions, small ones, or all.
         let gather_below = [0, 2, 16][number as usize % 3];
         let owner = Owner::new(*parts.state, fence, Duration::ZERO, gather_below, Moment::ORIGIN);
         let queue = OwnerQueue::new(REQUESTS_MAX);
@@ -132,7 +133,9 @@ impl World {
             return;
         }
         let now = self.now().moment;
-        let node = self.nodes[n].as_mut().expect("asked before whether it is there");
+        let node = self.nodes[n]
+            .as_mut()
+            .expect("the caller has checked that the process exists");
         let mut shard = std::mem::replace(
             &mut node.shard,
             actors::owning::shard::driver::ShardDriver::new(self.db.shard.id),
@@ -151,18 +154,18 @@ impl World {
         if let Some(from) = released {
             self.db.give(from, None);
         }
-        if self.breakage == Breakage::HandedOverBeforeStored {
+        if self.breakage == Breakage::HandedOffBeforeStored {
             for (from, to) in begun {
                 if let Some(owner) = to {
                     let epoch = from.epoch.next();
-                    self.hear_of_hand_off(Fence { epoch, owner });
+                    self.publish_hand_off(Fence { epoch, owner });
                 }
             }
         }
     }
 
-    /// Takes an owner that stopped out of the table, as the shard's actor does; false if it is not the one
-    /// that is there.
+    /// Removes an owner that stopped from the table, as the shard's actor does. Returns false if the table
+    /// has another owner, or none.
     fn forget(&mut self, n: usize, id: Id, actor: ActorId) -> bool {
         let node = self.node(n);
         let is_there = |home: &Home| ActorId::Local(home.number) == actor;

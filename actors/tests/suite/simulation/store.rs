@@ -1,4 +1,4 @@
-//! What goes to the database and comes back: reads, claims, hand-offs, batches.
+//! The calls to the database and their answers: reads, claims, hand-offs, batches.
 
 use actors::admission::{Admission, Permit};
 use actors::ids::{Fence, Incarnation};
@@ -39,7 +39,7 @@ impl World {
                 Reading::Whole(id) => self.loaded(id, place(), None),
                 Reading::Rest(id, AheadRows { rows, place }) => self.loaded(id, place, Some(rows)),
                 Reading::Ahead(id) => {
-                    let rows = self.db.rows(id, None).expect("nothing was loaded ahead of it");
+                    let rows = self.db.rows(id, None).expect("nothing was loaded ahead before");
                     let place = place();
                     ShardCommand::LoadedAhead(id, Some(AheadRows { rows, place }))
                 }
@@ -76,7 +76,7 @@ impl World {
             return self.raise_too_late(n, from, seen);
         }
         let raise = if cut || lost {
-            // The answer is lost; the claim may have been made.
+            // The answer is lost. The claim may be stored.
             if !cut && self.rng.random() {
                 self.db.claim(seen, from.owner);
             }
@@ -91,7 +91,7 @@ impl World {
         self.shard_command(n, ShardCommand::Raised(from, raise));
     }
 
-    /// Commits the claim only after what it claims may have been read.
+    /// Commits the claim only after owners may have been loaded.
     fn raise_too_late(&mut self, n: usize, from: Fence, seen: ShardRow) {
         let epoch = from.epoch.next();
         let raise = Raise::Ours(Fence { epoch, ..from });
@@ -105,7 +105,8 @@ impl World {
         self.db.claim(seen, from.owner);
     }
 
-    /// The compare-and-set that names the next owner: it may be done, lost, or go on later by itself.
+    /// Runs the compare-and-set that names the next owner. It may succeed, be lost, lose its answer, or go on
+    /// later by itself.
     pub(super) fn step_hand_off(&mut self, n: usize) {
         if self.node(n).hand_offs.is_empty() {
             return;
@@ -137,12 +138,12 @@ impl World {
             && self.rng.random()
         {
             let epoch = self.db.shard.epoch;
-            self.hear_of_hand_off(Fence { epoch, owner });
+            self.publish_hand_off(Fence { epoch, owner });
         }
     }
 
-    /// Its new owner hears of it by a link.
-    pub(super) fn hear_of_hand_off(&mut self, fence: Fence) {
+    /// Lets the new owner learn of the hand-off over a link.
+    pub(super) fn publish_hand_off(&mut self, fence: Fence) {
         let shard = self.db.shard.id;
         let is_new_owner = |incarnation: Incarnation| incarnation == fence.owner;
         for node in self.nodes.iter_mut().flatten() {
@@ -208,7 +209,7 @@ impl World {
         match self.rng.random_range(0..10) {
             0 => Err(StoreError::NotStored("a lock".to_owned())),
             1 => {
-                // Done, and the answer is lost.
+                // Stored, and the answer is lost.
                 drop(self.db.write(&batch));
                 Err(StoreError::Unknown("cut off after the commit".to_owned()))
             }

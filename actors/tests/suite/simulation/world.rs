@@ -1,5 +1,5 @@
-//! Some nodes with one shard between them, their clients, the database and everything between them, stepped
-//! by a seed.
+//! A few nodes that share one shard, their clients, the database, and the messages between them. A seed picks
+//! the steps.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::database::Database;
 use super::node::{Both, Node};
 use crate::tally::{Add, Addition, TallyHead, TallyId};
 
-/// Which mechanism is taken out.
+/// The mechanism that is taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breakage {
     None,
@@ -26,32 +26,32 @@ pub enum Breakage {
     LoadBeforeClaim,
     NoLease,
     StaleDoor,
-    /// A node is ended though it has beaten since it was seen to stand still.
+    /// A node is ended although it has beaten since its row was read.
     EndsBlindly,
     /// The nodes are read before the shards: an owner that joined in between is taken for dead.
     NodesReadFirst,
-    /// The next owner serves before the hand-over is committed.
-    HandedOverBeforeStored,
-    /// What was loaded ahead is served without its tail.
+    /// The next owner serves before the hand-off is committed.
+    HandedOffBeforeStored,
+    /// The rows loaded ahead are served without their tail.
     NoTail,
-    /// A hand-over names the next owner in the same epoch.
-    HandOverKeepsEpoch,
+    /// A hand-off names the next owner in the same epoch.
+    HandOffKeepsEpoch,
 }
 
-/// What a step takes: so a hundred of them pass while the door's knowledge counts.
+/// Duration of a step. A hundred steps pass while a door may use what it knows.
 const STEP: Duration = Duration::from_millis(20);
 
 pub(super) const NODES: usize = 3;
-/// Steps with faults, some ten leases; after them come steps without, until nothing is under way.
+/// Number of steps with faults, about ten leases. After them come steps without faults, until all is at rest.
 const STEPS: usize = 700;
 const STEPS_TO_REST: usize = 20_000;
 const COUPONS: usize = 2;
 const TALLIES: usize = 1;
 pub(super) const USERS: usize = 6;
 
-/// A client that waits.
+/// A client that waits for an answer.
 pub(super) struct Client {
-    /// How the database stood when it asked: version of the coupon.
+    /// The version of the coupon when the request was sent.
     pub(super) asked_at_version: u64,
     pub(super) want: Want,
     pub(super) answer: oneshot::Receiver<Answer<Both>>,
@@ -77,7 +77,7 @@ pub struct World {
     pub(super) rng: StdRng,
     pub(super) breakage: Breakage,
     pub(super) db: Database,
-    /// By place; `None`: its process does not run.
+    /// By place; `None` if the process does not run.
     pub(super) nodes: Vec<Option<Node>>,
     /// Statements that go on although their connection is lost.
     pub(super) zombies: Vec<Batch<Both>>,
@@ -85,7 +85,8 @@ pub struct World {
     /// Two nodes that do not reach each other.
     pub(super) link_down: Option<(usize, usize)>,
     pub(super) clients: Vec<Client>,
-    pub(super) told: Vec<Issuance>,
+    /// Issuances and additions in answers to clients.
+    pub(super) answered: Vec<Issuance>,
     pub(super) added: Vec<Addition>,
     pub(super) incarnations: u64,
     pub(super) homes_made: u64,
@@ -131,7 +132,7 @@ impl World {
         let mut db = Database::new(shard, coupons, tallies.collect());
         db.unfenced = breakage == Breakage::NoFence;
         db.ends_blindly = breakage == Breakage::EndsBlindly;
-        db.keeps_epoch = breakage == Breakage::HandOverKeepsEpoch;
+        db.keeps_epoch = breakage == Breakage::HandOffKeepsEpoch;
         let mut world = Self {
             rng,
             breakage,
@@ -141,7 +142,7 @@ impl World {
             late_hand_offs: Vec::new(),
             link_down: None,
             clients: Vec::new(),
-            told: Vec::new(),
+            answered: Vec::new(),
             added: Vec::new(),
             incarnations: 0,
             homes_made: 0,
@@ -149,13 +150,13 @@ impl World {
             micros: 0,
             faults: true,
         };
-        // The others come later, and may be planned to own what it has by then.
+        // The other nodes start later. The plan may then move the shard to one of them.
         let first = world.rng.random_range(0..NODES);
         world.start(first);
         world
     }
 
-    /// Runs the seed; the error says what was told and is not so.
+    /// Runs the seed. The error says which answer or state is wrong.
     pub fn run(&mut self) -> Result<(), String> {
         for _ in 0..STEPS {
             self.step()?;
@@ -167,14 +168,14 @@ impl World {
             }
             self.step()?;
         }
-        let lives: Vec<_> = self
+        let nodes: Vec<_> = self
             .nodes
             .iter()
             .flatten()
             .map(|node| (&node.shard, &node.lane))
             .collect();
         Err(format!(
-            "not at rest: {} clients wait; {:?}; {:?}; {lives:?}",
+            "not at rest: {} clients wait; {:?}; {:?}; {nodes:?}",
             self.clients.len(),
             self.db.shard,
             self.db.nodes
@@ -198,7 +199,7 @@ impl World {
             }
         }
         if self.faults && self.rng.random_ratio(1, 40) {
-            self.step_fate();
+            self.step_fault();
         }
         match self.rng.random_range(0..100) {
             0..9 if self.faults => self.ask()?,
@@ -215,7 +216,7 @@ impl World {
         if let Some(broken) = self.db.broken.take() {
             return Err(broken);
         }
-        self.hear_answers()
+        self.take_answers()
     }
 
     fn step_node(&mut self, n: usize) -> Result<(), String> {
@@ -235,16 +236,18 @@ impl World {
         Ok(())
     }
 
-    /// Its process is there, and does something.
+    /// True if the node's process exists and does not hang.
     fn runs(&self, n: usize) -> bool {
         self.nodes[n]
             .as_ref()
             .is_some_and(|node| node.hangs_until <= self.micros)
     }
 
-    /// A node whose process is there.
+    /// Returns a node whose process exists.
     pub(super) fn node(&mut self, n: usize) -> &mut Node {
-        self.nodes[n].as_mut().expect("asked before whether it is there")
+        self.nodes[n]
+            .as_mut()
+            .expect("the caller has checked that the process exists")
     }
 
     pub(super) fn now(&self) -> Now {

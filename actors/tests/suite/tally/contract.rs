@@ -1,4 +1,4 @@
-//! Tallies under the store's contract, on every database.
+//! Tallies under the contract of stores, on every database.
 
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
@@ -175,7 +175,7 @@ impl<S: Store<Tally>> Subject<S> for ClaimedTally {
     }
 
     fn clashing(&self) -> Vec<Additions> {
-        // The place is taken, or the key is.
+        // The number is taken, or the key is.
         let place = [self.addition(3, 100), self.addition(4, 101)];
         let key = [self.addition(4, 100), self.addition(5, 2)];
         [place, key].map(|rows| Additions(Arc::new(rows))).into()

@@ -1,10 +1,10 @@
-//! Deciding about a tally, and loading it.
+//! Decisions on a tally, and loading it.
 
 use actors::owning::kind::Verdict;
 
 use super::{Add, AddOutcome, Addition, Tally, TallyHead, TallyReading, TallyState};
 
-/// Returns what an addition leads to.
+/// Returns what an add request leads to.
 pub(super) fn judge(state: &TallyState, ask: &Add) -> Verdict<Tally> {
     if let Some(place) = state.by_key.get(&ask.key) {
         return Verdict::Known(AddOutcome::Replayed(state.additions[*place].clone()));
@@ -44,8 +44,8 @@ impl TallyState {
 }
 
 impl TallyReading {
-    /// Returns after which number to read: the last that was loaded ahead is read again, to see that it is
-    /// still there.
+    /// Returns the number after which to read. The last addition loaded ahead is read again, to check that it
+    /// is still stored.
     pub fn after(&self) -> u64 {
         (self.additions.len() as u64).saturating_sub(1)
     }
@@ -54,7 +54,7 @@ impl TallyReading {
     ///
     /// # Errors
     ///
-    /// If it does not follow those before it.
+    /// If it does not follow the additions before it.
     pub fn take(&mut self, next: Addition) -> Result<(), String> {
         if self.differs {
             return Ok(());

@@ -10,10 +10,10 @@ use sqlx::migrate::{Migration, MigrationType};
 
 use super::{Addition, TallyId};
 
-/// Above all versions of the engine's own.
+/// Above all versions of the engine's own migrations.
 const VERSION: i64 = 1_000_000;
 
-/// How many tallies there are: nothing creates them, so the migration does.
+/// Number of tallies. The migration creates them, because no request does.
 pub const TALLIES: u64 = 9_999;
 /// The bound of a tally, by the remainder of its number.
 pub const BOUNDS: [u64; 3] = [1_000_000_000, 1, 10];
@@ -38,7 +38,7 @@ SELECT id, CASE id % 3 WHEN 0 THEN 1000000000 WHEN 1 THEN 1 ELSE 10 END
 }
 pub(super) use fill;
 
-/// Rows a page.
+/// Rows of a page.
 const PAGE_ROWS: u32 = 100;
 
 fn migration(sql: &'static str) -> Migration {
@@ -46,7 +46,7 @@ fn migration(sql: &'static str) -> Migration {
     Migration::new(VERSION, description, kind, sql.into_sql_str(), false)
 }
 
-/// An addition out of the columns tally_id, number, amount, total, request_key.
+/// Returns the addition in the columns tally_id, number, amount, total, request_key.
 fn addition(row: (i64, i64, i64, i64, String)) -> Result<Addition, StoreError> {
     let (tally, number, amount, total, key) = row;
     let natural = |value: i64| {

@@ -1,4 +1,4 @@
-//! Several nodes at one database, against the promise that an epoch has one owner.
+//! Runs several nodes on one database, and checks that an epoch has one owner.
 
 use std::collections::{BTreeMap, HashSet};
 

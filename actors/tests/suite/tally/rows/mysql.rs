@@ -26,14 +26,14 @@ CREATE TABLE IF NOT EXISTS additions (
 
 const COLUMNS: &str = "a.tally_id, a.number, a.amount, a.total, a.request_key";
 
-/// A key as a literal that means the same under every SQL mode.
+/// Returns the key as a literal that means the same under every SQL mode.
 fn literal(addition: &Addition) -> String {
     let bytes = addition.key.as_str().bytes();
     let hex: String = bytes.map(|byte| format!("{byte:02x}")).collect();
     format!("_ascii x'{hex}'")
 }
 
-/// All additions of these portions as rows of a statement.
+/// Returns all additions of these portions as rows of a statement.
 fn values(
     dialect: Dialect,
     portions: &[Portion<Tally>],
@@ -135,7 +135,8 @@ impl MySqlRows for Tally {
 
     async fn mysql_page(connection: &mut MySqlConnection, id: TallyId, after: u64) -> Result<Vec<Addition>> {
         let statement = format!(
-            "SELECT {COLUMNS} FROM additions AS a WHERE a.tally_id = ? AND a.number > ? ORDER BY a.number LIMIT ?"
+            "SELECT {COLUMNS} FROM additions AS a WHERE a.tally_id = ? AND a.number > ? \
+             ORDER BY a.number LIMIT ?"
         );
         let query = sqlx::query_as(AssertSqlSafe(statement))
             .bind(integer(id.0))

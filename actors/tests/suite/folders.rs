@@ -1,11 +1,11 @@
-//! The rooms of the library, held to the order of the code map: what owns knows no kind, links know nothing
-//! but transport, and no room imports one above it.
+//! The order of the library's folders: what owns knows no kind, links know only transport, and no folder
+//! imports one above it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each room, and the rooms that it may import beside itself. Files beside the rooms (ids, time, metrics and
-/// the like) are for all.
+/// Each folder, and the other folders that it may import. All may import the files beside the folders (ids,
+/// time, metrics and the like).
 const MAY_IMPORT: [(&str, &[&str]); 6] = [
     ("link", &[]),
     ("store", &["owning::kind", "owning::pair"]),
@@ -19,7 +19,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            // Unit tests may use any kind for their sample.
+            // Unit tests may use any kind as their sample.
             if path.file_name().is_none_or(|name| name != "tests") {
                 sources(&path, found);
             }
@@ -31,7 +31,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The code of a file, without comments and unit tests.
+/// Returns the code of a file without comments and unit tests.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
@@ -39,25 +39,25 @@ fn code(path: &Path) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What follows each `crate::` in this code.
+/// Returns what follows each `crate::` in this code.
 fn imports(code: &str) -> Vec<&str> {
     code.split("crate::").skip(1).collect()
 }
 
-fn files_of(room: &str) -> Vec<PathBuf> {
+fn files_of(folder: &str) -> Vec<PathBuf> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = vec![src.join(format!("{room}.rs"))];
-    sources(&src.join(room), &mut found);
+    let mut found = vec![src.join(format!("{folder}.rs"))];
+    sources(&src.join(folder), &mut found);
     found
 }
 
 #[test]
-fn no_room_imports_one_that_it_must_not_know() {
-    let rooms = MAY_IMPORT.map(|(room, _)| room);
+fn no_folder_imports_one_that_it_must_not_know() {
+    let folders = MAY_IMPORT.map(|(folder, _)| folder);
     let mut wrong = Vec::new();
-    for (room, may) in MAY_IMPORT {
-        let files = files_of(room);
-        assert!(files.len() > 1, "{room} is empty");
+    for (folder, may) in MAY_IMPORT {
+        let files = files_of(folder);
+        assert!(files.len() > 1, "{folder} is empty");
         for path in files {
             for import in imports(&code(&path)) {
                 let is_of = |name: &str| {
@@ -66,8 +66,8 @@ fn no_room_imports_one_that_it_must_not_know() {
                         !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_')
                     })
                 };
-                let of_a_room = rooms.iter().any(|other| *other != room && is_of(other));
-                if of_a_room && !may.iter().any(|allowed| is_of(allowed)) {
+                let is_of_a_folder = folders.iter().any(|other| *other != folder && is_of(other));
+                if is_of_a_folder && !may.iter().any(|allowed| is_of(allowed)) {
                     let shown: String = import.chars().take(40).collect();
                     wrong.push(format!("{}: crate::{shown}", path.display()));
                 }
@@ -80,9 +80,9 @@ fn no_room_imports_one_that_it_must_not_know() {
 #[test]
 fn only_link_knows_the_cluster_library() {
     let knows = |path: &PathBuf| code(path).contains("ractor_cluster");
-    for (room, _) in MAY_IMPORT {
-        let files = files_of(room);
+    for (folder, _) in MAY_IMPORT {
+        let files = files_of(folder);
         let some = files.iter().find(|path| knows(path));
-        assert_eq!(some.is_some(), room == "link", "{room}: {some:?}");
+        assert_eq!(some.is_some(), folder == "link", "{folder}: {some:?}");
     }
 }

@@ -1,0 +1,62 @@
+//! The node's own door: when it answers for a coupon that is sold out, and when it must not.
+
+use std::time::Duration;
+
+use actors::coupon::change::{Change, ChangeOutcome};
+use actors::coupon::issue::{IssueOutcome, Refusal};
+use actors::coupon::offer::OfferPatch;
+use actors::owning::request::Setback;
+use testkit::poll::eventually;
+
+use super::house::{DEADLINE, House};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_sent_after_a_raise_was_answered_is_refused_as_sold_out() {
+    let (house, coupon) = House::with_coupon(Some(1)).await;
+    house.must_issue(coupon, 0).await;
+    for round in 1..30_u32 {
+        let refused = house.issue(coupon, 1_000 + round, round).await;
+        assert_eq!(
+            refused,
+            Ok(IssueOutcome::Refused(Refusal::SoldOut {
+                total_quantity: u64::from(round)
+            }))
+        );
+        let patch = OfferPatch {
+            total_quantity: Some(Some(u64::from(round) + 1)),
+            ..OfferPatch::default()
+        };
+        let changed = house
+            .coupons
+            .change(coupon, Change::Patch(Box::new(patch)), None, DEADLINE)
+            .await;
+        assert!(matches!(changed, Ok(ChangeOutcome::Done(_))), "{changed:?}");
+        house.must_issue(coupon, round).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_door_answers_for_a_sold_out_coupon_without_its_owner() {
+    // Much shorter than the time for which the door may use what it knows.
+    let house = House::with_lease(Duration::from_millis(800)).await;
+    let coupon = house.coupon(Some(1), 1).await;
+    house.must_issue(coupon, 0).await;
+    eventually("the door knows", async || house.engine.door_notices() == 1).await;
+    let refused = Ok(IssueOutcome::Refused(Refusal::SoldOut { total_quantity: 1 }));
+    // The door may use its knowledge for a while after the owner must stop deciding, and not longer.
+    house.lose_lease().await;
+    assert_eq!(house.issue(coupon, 7, 7).await, refused);
+    eventually("the door forgets", async || {
+        house.issue(coupon, 7, 7).await == Err(Setback::StoreUnavailable)
+    })
+    .await;
+    house.regain_lease().await;
+    assert_eq!(house.issue(coupon, 7, 7).await, refused);
+    assert!(
+        matches!(
+            house.issue(coupon, 0, 1).await,
+            Ok(IssueOutcome::Refused(Refusal::AlreadyIssued(_)))
+        ),
+        "the request of a winner goes to the owner"
+    );
+}
