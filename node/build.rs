@@ -1,7 +1,7 @@
 //! Sets `FIRSTCOME_COMMIT` to the commit that the program is built from.
 //!
-//! Without git (a source archive, a container build) it is taken from the environment of the build, else it
-//! is `unknown`.
+//! The build's environment takes precedence, for builds without git (a source archive, a container). If
+//! neither names a commit, it is `unknown`.
 
 use std::path::Path;
 use std::process::Command;

@@ -32,7 +32,7 @@
 //! ```text
 //!            client ── engine
 //!              │
-//!            door ──── all given out, and surely none of it to this user ──► answer
+//!            door ──── all given out, and certainly none to this user ───► answer
 //!              │
 //!           router ◄───────────── moved, unknown: again ─────┐
 //!              │ ╲                                           │

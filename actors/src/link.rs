@@ -1,5 +1,5 @@
-//! Links: sessions between this node and every other of its cluster, over which requests go to their owners
-//! and answers come back. This is transport only: it carries a [`payload::Payload`].
+//! Links: sessions between this node and every other node of its cluster, over which requests go to their
+//! owners and answers come back. This is transport only: it carries a [`payload::Payload`].
 //!
 //! ```text
 //!   Links::send ──► egress ──► frame ──► the peer's ingress ──► its egress ──► Handler::handle
@@ -62,7 +62,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long stopping waits for each link to answer its requests.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// What handles the requests and messages of peers. No call may wait: a slow call would delay all others. The
+/// Handles the requests and messages of peers. No call may wait: a slow call would delay all others. The
 /// length of what it returns is bounded by [`MESSAGE_BYTES_MAX`].
 pub trait Handler<P: Payload>: Send + Sync + 'static {
     /// Handles a request, which expires at that moment. The answer goes to `path`.
@@ -83,7 +83,7 @@ pub trait Handler<P: Payload>: Send + Sync + 'static {
 }
 
 /// The path of one answer to a peer. Its answer goes into the mailbox of the link's egress and leaves with
-/// everything else that waits there. Dropped, it sends nothing.
+/// everything else that waits there. A path that is dropped sends nothing.
 #[derive(Debug)]
 pub struct AnswerPath<P: Payload> {
     egress: ActorRef<EgressCommand<P>>,
@@ -122,7 +122,7 @@ pub struct Options {
     pub cookie: String,
     /// Mutual TLS. Without it, anything on the network can read and change what nodes exchange.
     pub tls: Option<TlsFiles>,
-    /// Time between heartbeats; [`HEARTBEAT`] is a good one.
+    /// Time between heartbeats; [`HEARTBEAT`] is a good value.
     pub heartbeat: Duration,
     /// Maximum number of requests of this node in flight to one peer.
     pub peer_places: usize,

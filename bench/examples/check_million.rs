@@ -1,7 +1,7 @@
-//! Times the checker on a correct history of a million operations, or as many as the first argument says:
-//! writes it, reads it and checks it.
+//! Times how long it takes to write, read and check a correct history of a million operations, or of as many
+//! as the first argument says.
 //!
-//! A tenth of the requests are issued the coupon, of which a tenth get no answer, and the rest are refused.
+//! A tenth of the requests get a coupon, and a tenth of these get no answer. The other requests are refused.
 //! The quantity is raised nineteen times.
 
 use std::io::BufReader;
@@ -17,13 +17,13 @@ use testkit::rows::Status;
 use testkit::rows::{CouponRow, IssuanceRow, Rows, Terms};
 use testkit::time::Timestamp;
 
-/// 2027-01-15, when the made-up run begins.
+/// The beginning of the synthetic run, 2027-01-15.
 const BEGIN_US: i64 = 1_800_000_000_000_000;
-/// Between two calls.
+/// Time between two calls.
 const GAP_US: i64 = 20;
-/// From a call to its answer.
+/// Time from a call to its answer.
 const TAKES_US: i64 = 4_000;
-/// Changes in the run.
+/// Number of versions of the coupon.
 const RAISES: u64 = 20;
 
 type Failure = Box<dyn std::error::Error>;
@@ -78,12 +78,12 @@ fn span(step: u64, answered: bool) -> Option<Span> {
     })
 }
 
-/// A history that grows, with the rows that it ends in.
+/// A history that grows, with the rows that are stored so far.
 struct Run {
     history: Vec<Operation>,
     rows: Rows,
     coupon: CouponRow,
-    /// The quantity of the first version; each raise adds as much.
+    /// The quantity of the first version. Each raise adds the same number.
     share: u64,
     step: u64,
 }
@@ -91,7 +91,7 @@ struct Run {
 /// Makes a history of `count` operations and its rows.
 fn run(count: u64) -> Option<(Vec<Operation>, Rows)> {
     let mut run = Run::new(count / 10 / RAISES)?;
-    // Overlaps are avoided, so that what is true when a request is made is true until its answer.
+    // Pauses around changes and before the first refusal keep each answer true from its call on.
     let settle = 2 * TAKES_US.unsigned_abs() / GAP_US.unsigned_abs();
     run.step = settle;
     for raise in 1..=RAISES {
@@ -149,7 +149,7 @@ impl Run {
         self.rows.issuances.len() as u64
     }
 
-    /// Adds a request, which is issued the coupon while fewer than `total_quantity` are.
+    /// Adds a request. It gets a coupon while fewer than `total_quantity` are issued.
     fn issue(&mut self, number: u64, total_quantity: u64, count: u64) -> Option<()> {
         let issued = self.issued();
         let name = match issued < total_quantity {

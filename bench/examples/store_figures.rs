@@ -1,9 +1,9 @@
 //! How long a store takes on this machine: `cargo run --release -p firstcome-bench --example store_figures
 //! [directory | mysql://…]`.
 //!
-//! Times batches of several sizes to their commits, and then the loading of an owner with a million
-//! issuances. For the embedded store everything is made in a new directory below the given one (by default
-//! the system's for temporary files) and removed. A database that a URL names keeps it.
+//! Times the commits of batches of several sizes, and then the loading of an owner with a million issuances.
+//! The embedded store is made in a new directory below the given one (by default the system's directory for
+//! temporary files), which is removed at the end. A database that a URL names keeps the rows.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -73,14 +73,14 @@ async fn measure(store: &(impl Store<CouponKind> + CouponRows)) -> Result<()> {
     Ok(())
 }
 
-/// Stores so many rows by batches of one size; how long each took, in order of length.
+/// Stores this many rows in batches of one size. Returns the sorted times of the batches.
 async fn fill(
     store: &dyn EntryStore<CouponKind>,
     coupon: &PrefilledCoupon,
     batch_rows: u64,
     rows: u64,
 ) -> Result<Vec<Duration>> {
-    // Sixteen bytes that come in no order, as users do.
+    // Sixteen bytes in no order, like the ids of real users.
     let user = |number: u64| UserId::parse(&format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let mut times = Vec::new();
     for first in (1..=rows).step_by(usize::try_from(batch_rows)?) {

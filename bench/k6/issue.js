@@ -1,14 +1,17 @@
 // Load shapes of coupon events, driven by k6 against a running node.
 //
-//   SHAPE=ramp   2,000 users within 10 s, held for 80 s, one second of thinking between requests; 50,000 coupons, users 1 to 10,000,000.
-//   SHAPE=sale   100, then 300, then 500 users; five coupons of 30; users drawn from 1 to 500; 0.5 to 1.5 s of thinking.
+//   SHAPE=ramp   2,000 users within 10 s, held for 80 s, with a pause of 1 s between requests; 50,000
+//                coupons; user ids drawn from 1 to 10,000,000.
+//   SHAPE=sale   100, then 300, then 500 users, with pauses of 0.5 to 1.5 s; five coupons of 30; user ids
+//                drawn from 1 to 500.
 //
-// HOST (http://127.0.0.1:8080) and ADMIN_TOKEN say where and by whose right coupons are made; SCALE (1) multiplies users, times and, in
-// the ramp, coupons, for a shorter run.
+// HOST (http://127.0.0.1:8080) is the node. ADMIN_TOKEN is its admin token, to make coupons and to read
+// issuances. SCALE (1) multiplies users, times and, in the ramp, coupons, for a shorter run.
 //
-// Refusals are outcomes, counted by their code; failed are answers that are none (5xx, or no answer). When the load is over, the coupons are read back:
-// exactly the quantity once anybody is told that all are given out (and both shapes ask for more than there are), never more, sequences without a gap,
-// no user twice. Any difference fails the run.
+// Refusals (409) are outcomes, counted by their code. Requests without an answer or with any other status are
+// failures. When the load is over, the coupons are read back. Both shapes request more than there is, so
+// exactly the quantity must be issued, with sequences without a gap and no user twice. Any difference fails
+// the run.
 
 import http from 'k6/http';
 import { check, sleep } from 'k6';
@@ -57,7 +60,7 @@ export const options = {
     failed: ['rate==0'],
     wrong_in_store: ['rate==0'],
     checks: ['rate==1'],
-    // Listed so that the summary shows each.
+    // Listed so that the summary shows each code.
     'outcomes{code:ISSUED}': ['count>0'],
     'outcomes{code:SOLD_OUT}': ['count>=0'],
     'outcomes{code:ALREADY_ISSUED}': ['count>=0'],
@@ -104,10 +107,10 @@ export function teardown({ ids }) {
     const holders = new Set(stored.map((issuance) => issuance.user_id));
     const dense = stored.every((issuance, place) => issuance.sequence === place + 1);
     const exact = check(stored, {
-      'exactly as many as there are': () => stored.length === total && coupon.phase === 'sold_out',
-      'issued is what is stored': () => coupon.issued === stored.length,
+      'exactly the quantity is issued': () => stored.length === total && coupon.phase === 'sold_out',
+      'issued is the number of stored issuances': () => coupon.issued === stored.length,
       'sequences without a gap': () => dense,
-      'one each': () => holders.size === stored.length,
+      'no user twice': () => holders.size === stored.length,
     });
     wrong.add(!exact);
     console.log(`coupon ${id}: ${stored.length} of ${total} issued, phase ${coupon.phase}`);

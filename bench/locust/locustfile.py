@@ -1,11 +1,12 @@
-"""The burst: users drawn from 1 to 10,000,000 ask for one coupon of 500, without thinking; driven by Locust.
+"""A burst, driven by Locust: users drawn from 1 to 10,000,000 request one coupon of 500, without pauses.
 
     ADMIN_TOKEN=... locust -f bench/locust/locustfile.py --headless --host http://127.0.0.1:8080 \
         --users 200 --spawn-rate 200 --run-time 30s
 
-Refusals are outcomes, counted by their code and printed at the end; failures are answers that are none (5xx, or no answer).
-When the load is over, the coupon is read back: exactly 500 if so many were asked for, sequences without a gap, no user twice, and as
-many as were told. Any difference makes Locust exit with 1.
+Refusals (409) are outcomes, counted by their code and printed at the end. Requests without an answer or with
+any other status are failures. When the load is over, the coupon is read back: exactly 500 issuances if there
+were enough requests, sequences without a gap, no user twice, and no fewer issuances than were answered. Any
+difference makes Locust exit with 1.
 """
 
 import os
@@ -26,13 +27,13 @@ coupon = {}
 
 
 def administrator():
-    """The header that makes coupons and lists whoever has one."""
+    """Returns the header of an administrator, to make coupons and to list issuances."""
     return {"Authorization": f"Bearer {os.environ['ADMIN_TOKEN']}"}
 
 
 @events.test_start.add_listener
 def make_coupon(environment, **_):
-    """One coupon for the whole test; workers are told its id by COUPON_ID."""
+    """Makes one coupon for the whole test. Workers get its id from COUPON_ID."""
     if "COUPON_ID" in os.environ:
         coupon["id"] = int(os.environ["COUPON_ID"])
         return
@@ -43,13 +44,13 @@ def make_coupon(environment, **_):
 
 
 class Crowd(FastHttpUser):
-    """Everybody at once, nobody thinks."""
+    """Users that send requests without pauses."""
 
     wait_time = constant(0)
 
     @task
     def issue(self):
-        """Asks for the coupon as somebody, by chance."""
+        """Requests the coupon for a random user."""
         user = f"user-{random.randint(1, USERS)}"
         path = f"/v1/coupons/{coupon['id']}/issuances"
         with self.client.post(path, headers={"X-User-Id": user}, name="issue", catch_response=True) as answer:
@@ -64,7 +65,7 @@ class Crowd(FastHttpUser):
 
 
 def stored_issuances(host):
-    """All issuances of the coupon, by sequence."""
+    """Returns all issuances of the coupon, by sequence."""
     stored, after = [], 0
     while True:
         page = requests.get(
@@ -83,7 +84,7 @@ def stored_issuances(host):
 
 @events.quitting.add_listener
 def check_store(environment, **_):
-    """Reads back what was given and compares it with what was told."""
+    """Reads back what is stored and compares it with the answers."""
     if isinstance(environment.runner, WorkerRunner):
         return
     if "id" not in coupon:
@@ -96,12 +97,12 @@ def check_store(environment, **_):
     if [issuance["sequence"] for issuance in stored] != list(range(1, len(stored) + 1)):
         wrong.append("sequences have a gap")
     if len({issuance["user_id"] for issuance in stored}) != len(stored):
-        wrong.append("a user has two")
+        wrong.append("a user has two issuances")
     if len(stored) > TOTAL or (asked >= 2 * TOTAL and len(stored) != TOTAL):
         wrong.append(f"{len(stored)} of {TOTAL} are stored after {asked} requests")
-    # Requests that were cut off by the end of the run may be stored without having been counted.
+    # An issuance may be stored and not counted if the end of the run cut its request off.
     if "COUPON_ID" not in os.environ and outcomes["ISSUED"] > len(stored):
-        wrong.append(f"{outcomes['ISSUED']} were told, {len(stored)} are stored")
+        wrong.append(f"{outcomes['ISSUED']} were answered with 201, {len(stored)} are stored")
     print(f"outcomes: {dict(outcomes)}; stored: {len(stored)} of {TOTAL}", file=sys.stderr)
     for finding in wrong:
         print(f"WRONG: {finding}", file=sys.stderr)

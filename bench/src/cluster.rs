@@ -1,6 +1,6 @@
 //! `firstcome-bench cluster`: several nodes on this machine over one database, to try out and to break.
 //!
-//! Each node is the program `firstcome` with a configuration file of its own. Their files are removed in the
+//! Each node is the program `firstcome` with a configuration file of its own. Their files are removed at the
 //! end.
 
 pub(crate) mod node;
@@ -33,11 +33,11 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// The cluster to start.
 #[derive(Debug, Clone, Args)]
 pub struct Cluster {
-    /// How many nodes.
+    /// Number of nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: u16,
-    /// The database server to start; by default the first that this machine has of MySQL and MariaDB. MYSQLD
-    /// and MARIADBD name programs that are not on the PATH.
+    /// The database server to start; by default MySQL, or MariaDB where there is no MySQL. MYSQLD and
+    /// MARIADBD name programs that are not on the PATH.
     #[arg(long, value_enum, conflicts_with = "url")]
     server: Option<ServerKind>,
     /// The URL of a database on a running server, `mysql://user:password@host:port/database`.
@@ -223,7 +223,7 @@ impl Cluster {
         }
     }
 
-    /// Returns the nodes' addresses, and commands to try them, each for another node.
+    /// Returns the nodes' addresses, and commands to try them at different nodes.
     async fn welcome(&self, nodes: &[ClusterNode], token: &str) -> String {
         let mut text = format!(
             "\n{} nodes are one cluster. The admin token is {token}\n\n",
@@ -284,7 +284,7 @@ async fn all_ready(nodes: &mut [ClusterNode]) -> Result<(), Failed> {
 }
 
 /// Stops the running nodes one after the other, so that each hands its shards off to the others. A second
-/// signal kills all at once. Returns false if one did not stop with success.
+/// signal kills all nodes at once. Returns false if a node did not stop with success.
 async fn stop(nodes: &mut [ClusterNode], signals: &mut Signals) -> bool {
     let mut all_well = true;
     for place in 0..nodes.len() {
@@ -295,7 +295,7 @@ async fn stop(nodes: &mut [ClusterNode], signals: &mut Signals) -> bool {
         let stopped = tokio::select! {
             stopped = nodes[place].stop(STOP_LIMIT) => stopped,
             () = signals.next() => {
-                println!("ending all at once");
+                println!("killing all nodes");
                 nodes.iter_mut().for_each(ClusterNode::kill);
                 return false;
             }
@@ -312,7 +312,7 @@ async fn stop(nodes: &mut [ClusterNode], signals: &mut Signals) -> bool {
     all_well
 }
 
-/// Returns the id that the next coupon will most likely have, for the commands.
+/// Returns the id that the next coupon will probably have, for the commands.
 async fn next_coupon(url: &str) -> u64 {
     let newest = async {
         let client = Client::builder().timeout(ANSWER_LIMIT).no_proxy().build().ok()?;

@@ -2,7 +2,7 @@
 //! by side.
 //!
 //! A single figure depends as much on the machine and its other users as on the service. So services are
-//! measured in turn, round after round. Each round has its own ratios, and medians are shown with the minimum
+//! measured in turn, in several rounds. Each round has its own ratios, and medians are shown with the minimum
 //! and the maximum of all rounds.
 
 mod batches;
@@ -110,7 +110,7 @@ impl What {
             Self::Batches => "Batches grow with load",
             Self::Million => "With many issued",
             Self::Many => "Many coupons at once",
-            Self::Sleeping => "Coupons asleep",
+            Self::Sleeping => "Idle coupons",
             Self::HalfPeak => "Latency at half the peak rate",
             Self::HandOffs => "Pauses of hand-offs",
             Self::Nodes => "Three nodes beside one",
@@ -177,7 +177,7 @@ struct Measurement<'a> {
 }
 
 impl Bench<'_> {
-    /// Returns a name that no run had before.
+    /// Returns a new random name of a run.
     fn name() -> String {
         format!("{:08x}", rand::random::<u32>())
     }
@@ -191,7 +191,7 @@ impl Bench<'_> {
         self.drive(measurement, bounds, WARM_UP).await
     }
 
-    /// Sends so many requests in a closed loop.
+    /// Sends this many requests in a closed loop.
     async fn send(&self, measurement: Measurement<'_>, requests: u64) -> Result<Run, Failed> {
         self.drive(
             measurement,
@@ -241,7 +241,7 @@ impl Bench<'_> {
         Ok(run)
     }
 
-    /// Issues new coupons to a new user each time.
+    /// Measures issuing of new coupons, with a new user for each request.
     async fn issue(
         &self,
         node: &Service,
@@ -328,8 +328,8 @@ impl Bench<'_> {
             .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
             .map_or("unknown", |(_, model)| model);
         Ok(format!(
-            "{} processors ({model}) shared by client, service and database; {} rounds of {:?}, {} connections where nothing else is said. \
-             Medians of all rounds, with the least and the most. The tool's own ceiling: {ceiling:.0}/s.",
+            "{} processors ({model}) shared by client, service and database; {} rounds of {:?}, {} connections unless stated otherwise. \
+             Medians of all rounds, with minimum and maximum. The tool's own ceiling: {ceiling:.0}/s.",
             processors(),
             self.flags.rounds,
             self.flags.duration,
@@ -338,8 +338,8 @@ impl Bench<'_> {
     }
 }
 
-/// Fails unless nearly all answers are those that the measurement is about, as a figure of something else
-/// would be worse than none.
+/// Fails unless nearly all answers have the expected outcome, because a figure of other outcomes would be
+/// worse than none.
 fn expect(run: &Run, outcome: &str) -> Result<(), Failed> {
     let count = |name: &str| {
         run.tally
@@ -360,7 +360,7 @@ fn expect(run: &Run, outcome: &str) -> Result<(), Failed> {
         .map(|one| format!("{} {}", one.latency.len(), one.name))
         .collect();
     Err(format!(
-        "of {all} answers nearly all were to be {outcome}, but they are: {}",
+        "nearly all of {all} answers should be {outcome}, but they are: {}",
         seen.join(", ")
     )
     .into())
@@ -375,7 +375,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
 }
 
-/// Returns the number of the shard that places a coupon.
+/// Returns the number of a coupon's shard.
 fn shard_of(coupon: CouponId) -> u16 {
     actors::ids::CouponId::new(coupon.get()).map_or(0, |coupon| coupon.shard().get())
 }

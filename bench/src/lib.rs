@@ -19,7 +19,7 @@ pub mod verify;
 
 use std::path::{Path, PathBuf};
 
-/// Returns the program that was named, or else the one of this name beside this program.
+/// Returns the named program, or by default the program of this name beside this one.
 fn beside(named: Option<&Path>, name: &str) -> Result<PathBuf, load::Failed> {
     let program = match named {
         Some(program) => program.to_owned(),

@@ -3,7 +3,7 @@
 //!
 //! [`crowd`] determines user, key and coupon of each request, and [`arrivals`] its time. [`mod@drive`] runs
 //! threads of [`connection`]s, which read answers with [`response`] and count them in [`tally`].
-//! [`testkit::history::file`] writes them down for the checker, and [`report`] shows them. [`ceiling`] is the
+//! [`testkit::history::file`] records them for the checker, and [`report`] shows them. [`ceiling`] is the
 //! highest rate of this tool itself, and `scheduling` keeps it from interrupting the service.
 
 pub mod arrivals;
@@ -41,7 +41,7 @@ pub use flags::Load;
 /// How long reading the stored rows may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(600);
 
-/// A run without figures.
+/// The error of a run that has no figures.
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Load {
@@ -94,7 +94,7 @@ impl Load {
         Ok(figures.missed.is_empty() && verdict.is_none_or(|report| report.is_clean()))
     }
 
-    /// Returns the coupons of the run, which are given by flags or made now.
+    /// Returns the coupons of the run, from flags or made now.
     async fn coupons(&self, plan: &Plan, file: Option<&HistoryFile>) -> Result<Vec<CouponId>, Failed> {
         if !self.coupon.is_empty() {
             return Ok(self.coupon.clone());

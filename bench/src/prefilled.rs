@@ -1,5 +1,5 @@
-//! A coupon with issuances that this program stores itself, in the batches of an owner but without a node, to
-//! measure what many issuances cost later.
+//! A coupon with issuances that this program stores itself, in batches like an owner's but without a node. It
+//! serves to measure what many issuances cost later.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ pub enum PrefillError {
 /// The user of an issuance, and the key of the request for it.
 pub type Requester = Result<(UserId, RequestKey), InvalidId>;
 
-/// A coupon without a limit of quantity, one for each user. A node that serves it later claims its shard from
-/// an incarnation that never ran.
+/// A coupon without a quantity, one for each user. A node that serves it later claims its shard from an
+/// incarnation that never ran.
 #[derive(Debug, Clone, Copy)]
 pub struct PrefilledCoupon {
     /// Its id.
@@ -51,7 +51,7 @@ impl PrefilledCoupon {
             created_at: timestamp(),
         };
         let Created::New(coupon) = store.create_coupon(&new).await? else {
-            return Err(PrefillError::Shared("a new coupon was there before"));
+            return Err(PrefillError::Shared("a new coupon existed before"));
         };
         let shard = coupon.id.shard();
         let seen = store
@@ -125,7 +125,7 @@ impl PrefilledCoupon {
         Ok(())
     }
 
-    /// Stores a batch of this coupon, whole.
+    /// Stores a batch of this coupon. It is an error if a row was not stored.
     pub async fn write(
         &self,
         store: &dyn EntryStore<CouponKind>,

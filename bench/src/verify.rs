@@ -36,7 +36,7 @@ pub struct Verify {
     /// The service to read stored rows from, which should have no requests in progress.
     #[arg(long)]
     url: Option<String>,
-    /// The admin token to read them; by default the environment's ADMIN_TOKEN.
+    /// The admin token to read stored rows; by default the environment's ADMIN_TOKEN.
     #[arg(long)]
     admin_token: Option<String>,
     /// How long all reading over HTTP may take, in seconds.
@@ -51,7 +51,7 @@ pub struct Verify {
     /// Other clients used the coupons too, so rows need no request in the history.
     #[arg(long)]
     foreign: bool,
-    /// Findings of each kind to print; all are counted.
+    /// Number of findings of each kind to print; all are counted.
     #[arg(long, default_value_t = 10)]
     shown_max: u64,
 }

@@ -1,5 +1,5 @@
 //! The program `firstcome-bench cluster` from outside: how it starts, watches and stops nodes. The nodes are
-//! stand-ins that write down what happens to them.
+//! scripts that log what happens to them.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Prints that it is ready and stops when it is asked to. `HABIT` changes that.
+/// A script that prints that it is ready and stops when it is asked to. `HABIT` changes that.
 const STAND_IN: &str = r#"#!/bin/sh
 name=$(sed -n 's/^node.id = "\(.*\)"$/\1/p' "$2")
 note() { echo "$name $1" >>"$NOTES"; }
@@ -35,7 +35,7 @@ while :; do
 done
 "#;
 
-/// The program with stand-ins, in a process group of its own as in a terminal.
+/// The program with scripts for nodes, in a process group of its own as in a terminal.
 struct Run {
     directory: TempDir,
     child: Child,
@@ -123,7 +123,7 @@ impl Run {
         Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
     }
 
-    /// Like Ctrl-C in a terminal, it reaches all processes of the group.
+    /// Interrupts all processes of the group, as Ctrl-C in a terminal does.
     fn interrupt(&self) {
         kill_process_group(self.pid(), Signal::INT).unwrap();
     }
@@ -139,7 +139,7 @@ impl Run {
         }
     }
 
-    /// Returns folders that it made and did not remove.
+    /// Returns the folders that the program made and did not remove.
     fn left_behind(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.directory.path())
             .unwrap()
@@ -196,7 +196,7 @@ fn three_nodes_are_started_and_stop_one_after_the_other() {
 }
 
 #[test]
-fn a_node_that_ends_by_itself_is_told_of_and_the_others_go_on() {
+fn a_node_that_ends_by_itself_is_reported_and_the_others_go_on() {
     let mut run = Run::over_a_server("");
     run.says("Ctrl-C");
     fs::write(run.directory.path().join("notes.crash"), "").unwrap();
@@ -210,7 +210,7 @@ fn a_node_that_ends_by_itself_is_told_of_and_the_others_go_on() {
 }
 
 #[test]
-fn nodes_that_do_not_get_ready_are_told_of_and_nothing_is_left_behind() {
+fn nodes_that_do_not_become_ready_are_reported_and_nothing_is_left_behind() {
     let mut run = Run::over_a_server("broken");
     assert_eq!(run.exit_status(), 2);
     let said = run.said();
@@ -222,19 +222,19 @@ fn nodes_that_do_not_get_ready_are_told_of_and_nothing_is_left_behind() {
 }
 
 #[test]
-fn a_second_signal_ends_everything_at_once() {
+fn a_second_signal_kills_all_nodes() {
     let mut run = Run::over_a_server("stubborn");
     run.says("Ctrl-C");
     run.interrupt();
     run.eventually("it is asked to stop", || run.noted("is asked to stop") == 1);
     run.interrupt();
     assert_eq!(run.exit_status(), 1);
-    assert!(run.said().contains("ending all at once"), "{}", run.said());
+    assert!(run.said().contains("killing all nodes"), "{}", run.said());
     assert_eq!((run.noted("is asked to stop"), run.noted("stops")), (1, 0));
 }
 
 #[test]
-fn nodes_stop_though_nobody_is_left_to_ask_them() {
+fn nodes_stop_when_the_program_is_killed() {
     let run = Run::over_a_server("");
     run.says("Ctrl-C");
     kill_process(run.pid(), Signal::KILL).unwrap();
@@ -242,7 +242,7 @@ fn nodes_stop_though_nobody_is_left_to_ask_them() {
 }
 
 #[test]
-fn without_a_server_it_says_how_one_is_found() {
+fn without_a_server_the_error_says_how_to_name_one() {
     let mut run = Run::of("", &[]);
     assert_eq!(run.exit_status(), 2);
     let said = run.said();

@@ -54,7 +54,7 @@ impl Service {
         service
     }
 
-    /// The process is gone: connections break, and nothing listens.
+    /// Breaks all connections and stops listening, like a process that is gone.
     fn die(&self) {
         self.gone.store(true, Ordering::Relaxed);
         // The accept loop notices with the next connection.
@@ -174,7 +174,7 @@ fn requests_are_counted_by_outcome_and_recorded_as_a_history() {
         .collect();
     let given = |operation: &&Operation| matches!(operation, Operation::Issue(issue) if matches!(issue.answer, IssueAnswer::Issued { .. }));
     assert_eq!((read.len(), read.iter().filter(given).count()), (300, 5));
-    assert_eq!(text(&output).2, "", "no bar where nobody looks");
+    assert_eq!(text(&output).2, "", "no progress bar without a terminal");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_connection_that_is_closed_after_each_answer_is_made_again() {
 }
 
 #[test]
-fn a_service_that_dies_midway_is_a_table_and_a_failure() {
+fn a_service_that_dies_midway_fails_the_run_with_a_table() {
     let service = Arc::new(Service::start(|n, request| issued(n + 1, request)));
     let begun = Instant::now();
     let dies = {
@@ -207,13 +207,13 @@ fn a_service_that_dies_midway_is_a_table_and_a_failure() {
     let (status, table, _) = text(&service.load(&["-d", "10m", "-c", "8"]));
     dies.join().unwrap();
     assert_eq!(status, Some(1), "{table}");
-    for part in ["issued", "no connection", "MISSED: the service answers no more"] {
+    for part in ["issued", "no connection", "MISSED: the service stopped answering"] {
         assert!(table.contains(part), "{part} is not in\n{table}");
     }
 }
 
 #[test]
-fn a_service_that_hangs_is_a_table_and_a_failure() {
+fn a_service_that_hangs_fails_the_run_with_a_table() {
     let service = Service::start(|n, request| {
         if n > 100 {
             thread::sleep(LIMIT);
@@ -223,15 +223,15 @@ fn a_service_that_hangs_is_a_table_and_a_failure() {
     let (status, table, _) = text(&service.load(&["-d", "10m", "-c", "4", "--timeout", "1s"]));
     assert_eq!(status, Some(1), "{table}");
     assert!(
-        table.contains("no answer in time") && table.contains("answers no more"),
+        table.contains("no answer in time") && table.contains("stopped answering"),
         "{table}"
     );
 }
 
 #[test]
-fn a_pause_of_the_service_is_in_every_latency_that_it_delayed() {
-    // One pause of half a second. A closed loop would show one slow answer for each connection; of 1,000
-    // arrivals a second, 500 fall into it.
+fn a_pause_of_the_service_is_in_the_latency_of_every_delayed_request() {
+    // One pause of half a second. A closed loop would show one slow answer for each connection. Of 1,000
+    // arrivals a second, 500 fall into the pause.
     let service = Service::start(|n, request| {
         if n == 200 {
             thread::sleep(Duration::from_millis(500));
@@ -251,7 +251,7 @@ fn a_pause_of_the_service_is_in_every_latency_that_it_delayed() {
 }
 
 #[test]
-fn what_is_demanded_and_missed_is_said_and_fails() {
+fn a_missed_objective_is_printed_and_fails_the_run() {
     let service = Service::start(|n, request| {
         thread::sleep(Duration::from_millis(5));
         issued(n + 1, request)
@@ -278,7 +278,7 @@ fn what_is_demanded_and_missed_is_said_and_fails() {
     );
 }
 
-/// A service that stores what it issues, and shows all of it or all but the last.
+/// Starts a service that stores what it issues, and shows all but the last `forgets` issuances.
 fn storing(forgets: usize) -> Service {
     let stored: Mutex<Vec<String>> = Mutex::default();
     Service::start(move |_, request| {
@@ -306,7 +306,7 @@ fn storing(forgets: usize) -> Service {
 }
 
 #[test]
-fn a_broken_promise_fails_a_run_that_missed_nothing_else() {
+fn a_broken_promise_fails_a_run_that_met_its_objectives() {
     let checked =
         |forgets| text(&storing(forgets).load(&["-n", "50", "-c", "2", "--check", "--admin-token", "t"]));
     let (status, out, error) = checked(0);
@@ -357,7 +357,7 @@ fn an_interrupt_ends_the_run_with_its_table() {
 }
 
 #[test]
-fn flags_that_make_no_sense_are_said() {
+fn invalid_flags_are_reported() {
     for (flags, says) in [
         (["--rate", "0"].as_slice(), "a second"),
         (&["--repeats", "2"], "from 0 to 1"),

@@ -39,7 +39,7 @@ fn verify(directory: &Path, history: &str, more: &[&str]) -> Output {
     command(directory, history, more).output().unwrap()
 }
 
-/// Without a token in the environment.
+/// Returns the command, without a token in the environment.
 fn command(directory: &Path, history: &str, more: &[&str]) -> Command {
     let path = directory.join("history.jsonl");
     fs::write(&path, history).unwrap();
@@ -73,7 +73,7 @@ fn a_clean_history_exits_with_0() {
 }
 
 #[test]
-fn findings_exit_with_1_and_show_what_offends() {
+fn findings_exit_with_1_and_show_their_evidence() {
     let directory = tempfile::tempdir().unwrap();
     let rows = rows(
         directory.path(),
@@ -151,7 +151,7 @@ fn answer(mut stream: TcpStream, pages: &[(&str, String)]) {
 }
 
 #[test]
-fn rows_come_over_http_page_by_page() {
+fn rows_are_read_over_http_page_by_page() {
     let other = COUPON.replace("\"id\":42", "\"id\":43");
     let pages = vec![
         (

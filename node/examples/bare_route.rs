@@ -1,5 +1,5 @@
-//! The bare route: warp behind the accept loop of the node, which answers an issue request at once with as
-//! many bytes as a real response has. Nothing is decided or stored, so its rate is that of HTTP alone;
+//! Serves a bare route: warp behind the accept loop of the node. It answers an issue request at once, with as
+//! many bytes as a real response has. Nothing is decided or stored, so its rate is the rate of HTTP alone.
 //! `firstcome-bench compare` compares other figures with it.
 //!
 //! ```sh
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
-/// The same as the node's.
+/// The node's allocator.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -56,7 +56,7 @@ fn request_key(head: &Head) -> Result<Option<RequestKey>, RequestError> {
 
 /// Sets a header to a short ASCII text.
 fn set_header(response: &mut Response, name: HeaderName, value: fmt::Arguments<'_>) {
-    // The longest is the path of an issuance, with two numbers.
+    // The longest value is the path of an issuance, with two numbers.
     let mut text = SmallVec::<[u8; 64]>::new();
     // Ids and versions are ASCII, which is valid in a header.
     if let (Ok(()), Ok(value)) = (text.write_fmt(value), HeaderValue::from_bytes(&text)) {

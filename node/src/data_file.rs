@@ -29,7 +29,7 @@ pub(crate) fn read_or_create(
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         linked => linked,
     });
-    // One that is left behind by a crash does no harm.
+    // A draft that a crash leaves behind does no harm.
     let _ = fs::remove_file(&draft);
     written?;
     File::open(directory)?.sync_all()?;

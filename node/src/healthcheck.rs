@@ -14,7 +14,8 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, Signature
 
 use crate::config::Http;
 
-/// Timeout of the check: about that of orchestrators, so that this message is seen rather than theirs.
+/// Timeout of the check. It is about that of orchestrators, so that operators see this message and not
+/// theirs.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a node is not ready.

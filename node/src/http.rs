@@ -1,5 +1,4 @@
-//! HTTP without coupons: the accept loop and its connections, requests as they arrive, responses as they
-//! leave.
+//! HTTP, apart from coupons: the accept loop, connections, requests and responses.
 //!
 //! [`listener`] starts the accept loop. `accept` admits connections up to the number for which `open_files`
 //! has room; `connection` serves one client, with its timeouts in `pace`, its bytes in `stream` and its

@@ -1,9 +1,9 @@
-//! The service without HTTP: what an API, a console and a test call.
+//! The service without HTTP: the calls that the API, a console and tests use.
 //!
 //! [`Service`] holds the engine and everything that stands before it: [`auth`] says who asks, `issuances` and
-//! `coupons` issue, change and read, with short-lived [`copies`] of what many read at once, [`list`] cuts
-//! pages, [`user_limit`] limits a user's rate, `cluster` shows nodes and shards. All calls of the engine and
-//! its store go through [`engine`].
+//! `coupons` issue, change and read, with short-lived [`copies`] of what many clients read at once, [`list`]
+//! cuts pages, [`user_limit`] limits a user's rate, `cluster` shows nodes and shards. All calls of the engine
+//! and its store go through [`engine`].
 
 pub(crate) mod auth;
 pub(crate) mod cluster;
@@ -35,7 +35,7 @@ pub(crate) enum Error {
     Unauthenticated,
     /// The token is unknown, expired or not valid.
     InvalidToken,
-    /// The id of the user is not one; says why.
+    /// The id of the user is not valid; says why.
     InvalidUser(String),
     /// The principal lacks the right; says which.
     Forbidden(&'static str),
@@ -51,7 +51,7 @@ pub(crate) enum Error {
     Setback(Setback),
     /// The user sends too many requests; the next is admitted after this time.
     RateLimited(Duration),
-    /// A fault of ours. `applied` is `None` if something may have been changed.
+    /// A fault of the server. `applied` is `None` if something may have been changed.
     Internal {
         /// `Some(false)` if nothing was changed.
         applied: Option<bool>,

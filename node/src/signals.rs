@@ -20,7 +20,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next of either.
+    /// Waits for the next signal.
     ///
     /// Cancel safety: a signal that arrives between two calls is returned by the second.
     pub(crate) async fn next(&mut self) {

@@ -12,7 +12,7 @@ use crate::wiring::{RunningNode, admin_token_path};
 pub(crate) async fn print(node: &RunningNode, config: &Config) {
     let scheme = config.http.scheme();
     let address = format!("{scheme}://{}", reachable(node.address()));
-    // The certificate names the service, hardly ever this address.
+    // The certificate names the service, and rarely this address.
     let curl = if scheme == "https" {
         "curl --insecure"
     } else {

@@ -28,8 +28,8 @@ use crate::service::engine::CouponEngine;
 use crate::service::store::{Database, OpenError};
 use crate::telemetry;
 
-/// Time after which an idle owner is passivated: longer than a rush pauses, short enough that yesterday's
-/// coupons use no memory.
+/// Time after which an idle owner is passivated: longer than the pauses of a rush, and short enough that
+/// yesterday's coupons use no memory.
 const OWNER_IDLE: Duration = Duration::from_secs(300);
 
 /// Interval between checks whether the node is ready; claims take a beat or two.
@@ -98,10 +98,10 @@ pub struct RunningNode {
 impl RunningNode {
     /// Starts a node. It answers from then on; [`Self::ready`] waits until it is ready.
     ///
-    /// Cancel safety: dropped midway, the listener and the engine may keep running, so only a process that
-    /// ends may do that.
+    /// Cancel safety: if the call is dropped midway, the listener and the engine may keep running. So only a
+    /// process that ends may drop it.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        // Before the engine, which takes its handles from the recorder.
+        // This comes before the engine, which takes its handles from the recorder.
         telemetry::metrics();
         let users = UserSource::new(&config.auth)?;
         let node = node_id(config)?;
@@ -172,20 +172,20 @@ impl RunningNode {
         self.created_admin_token.as_ref()
     }
 
-    /// Stops the node: hands its shards over while it keeps serving, finishes requests, stores everything and
+    /// Stops the node: hands its shards off while it keeps serving, finishes requests, stores everything and
     /// leaves the cluster.
     pub async fn stop(self) -> Result<(), StopError> {
         let deadline = Instant::now() + self.shutdown_delay + self.shutdown_limit;
         let left = || deadline.saturating_duration_since(Instant::now());
-        // Other nodes own the shards before anything else ends, so requests wait for no more than the moves.
-        // A shard that no node accepts is released at the end.
+        // Other nodes own the shards before anything else ends, so requests wait only for the hand-offs. A
+        // shard that no node accepts is released at the end.
         tokio::join!(
             self.engine.hand_off(self.shutdown_limit / 2),
             tokio::time::sleep(self.shutdown_delay)
         );
-        tracing::debug!("shards are handed over");
-        // Requests get half of the time that is left: a client that holds one open must not keep the engine
-        // from storing what was answered.
+        tracing::debug!("shards are handed off");
+        // Requests get half of the time that is left: a client that holds a request open must not keep the
+        // engine from storing what is decided.
         if !self.listener.stop(left() / 2).await {
             tracing::warn!("cutting connections that are still open");
         }
@@ -218,7 +218,7 @@ pub(crate) fn admin_token_path(config: &Config) -> PathBuf {
     config.data_dir.join(ADMIN_TOKEN_FILE)
 }
 
-/// The admin token, and again if the node created it.
+/// Returns the admin token, and returns it a second time if the node created it.
 fn admin_token(config: &Config) -> Result<(SecretString, Option<SecretString>), StartError> {
     if let Some(token) = &config.auth.admin_token {
         return Ok((token.clone(), None));

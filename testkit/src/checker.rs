@@ -1,22 +1,23 @@
-//! Decides whether what clients saw and what is stored can come from one service that keeps its promises.
+//! Decides whether what clients saw and what is stored can come from a service that keeps its promises.
 //!
-//! It is a function of a history, the final rows and [`Options`] to a [`Report`]. It does not know how the
-//! service works, only what the service promises:
+//! [`check`] is a pure function from a history, the final rows and [`Options`] to a [`Report`]. It does not
+//! know how the service works, only what the service promises:
 //! - `stored`: the rows alone — sequences 1…n, the quantity, the per-user limit;
 //! - `attribution`: every 201 is stored as it was answered, every row was requested, replays are equal,
 //!   and sequences are in the order of arrival;
 //! - `timeline`: the versions of the coupon and when each may have been in force, from administrators'
 //!   calls and answers;
-//! - `bounds`: the earliest and the latest time of each decision, and that some version allowed it then;
-//! - `refusals`: each was true at some moment between its call and its answer.
+//! - `bounds`: the earliest and the latest time of each decision, and that a version allowed it then;
+//! - `refusals`: each refusal was true at some moment between its call and its answer.
 //!
 //! Whatever is unknown is decided in the service's favour, so that a finding is always a fault of the
 //! service, of the clocks ([`Options::clock_tolerance`]) or of the record. Two kinds of faults are therefore
-//! *not* found: those within overlapping calls, and those that an operation without an answer could explain.
+//! *not* found: faults within overlapping calls, and faults that an operation without an answer could
+//! explain.
 //!
 //! Client times bound decisions exactly, and `issued_at` bounds them within the tolerance. Everything is
 //! sorted once, so the cost is n log n. A refusal is also compared with every version that may have been in
-//! force during it, of which there are few.
+//! force between its call and its answer, and these are few.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,13 +46,13 @@ use timeline::Timeline;
 pub struct Options {
     /// Largest difference between the service's clocks and the clients', in either direction.
     pub clock_tolerance: Duration,
-    /// How long a refusal may follow the former version after a change that does not widen was answered. The
-    /// contract is zero on one node. Doors of other nodes may take their `door_ttl`, as only a change that
-    /// widens waits for them.
+    /// How long refusals may still follow the former version after a change that does not widen was answered.
+    /// The contract is zero on one node. Doors of other nodes may lag by their `door_ttl`, because only a
+    /// widening waits for them.
     pub narrowing_lag: Duration,
-    /// True if other clients used the coupons too: rows and versions need no request in the history.
+    /// True if other clients used the coupons too. Rows and versions then need no request in the history.
     pub foreign: bool,
-    /// Most findings of one kind that are shown. The others are counted.
+    /// Maximum number of findings of one kind that are shown. The others are only counted.
     pub shown_max: u64,
 }
 
@@ -66,7 +67,7 @@ impl Default for Options {
     }
 }
 
-/// Stands for a request key where none was sent, so that no two requests are the same.
+/// Stands for the key of a request that was sent without one. Two such requests are never the same.
 const KEYLESS: u32 = u32::MAX;
 
 /// One attempt of a request for a coupon, sorted by coupon, user, key and place.
@@ -75,11 +76,11 @@ struct Attempt {
     coupon: CouponId,
     user: u32,
     key: u32,
-    /// The place of its operation in the history.
+    /// The index of its operation in the history.
     place: usize,
 }
 
-/// One coupon, with all that is known about it.
+/// One coupon, with everything that is known about it.
 #[derive(Debug)]
 struct Case<'h> {
     history: &'h [Operation],
@@ -88,7 +89,7 @@ struct Case<'h> {
     timeline: Timeline,
     /// Its rows by sequence, one for each sequence.
     rows: Vec<&'h IssuanceRow>,
-    /// The users of its rows, with the rows' places in `rows`.
+    /// The user of each row with the index of the row in `rows`, sorted.
     rows_by_user: Vec<(u32, usize)>,
     /// What requests say about each row.
     facts: Vec<Facts>,
@@ -148,11 +149,11 @@ pub fn check(history: &[Operation], rows: &Rows, options: &Options) -> Report {
     reporter.report
 }
 
-/// The history and the rows, by coupon.
+/// The history and the rows, sorted by coupon.
 #[derive(Debug)]
 struct Sorted<'h> {
     attempts: Vec<Attempt>,
-    /// Places of administrators' operations.
+    /// Indices of administrators' operations.
     changes: HashMap<CouponId, Vec<usize>>,
     rows: Vec<(&'h IssuanceRow, u32)>,
 }
@@ -210,7 +211,7 @@ impl<'h> Sorted<'h> {
     }
 }
 
-/// Numbers for texts, which are compared once and not again.
+/// Gives each text a number, so that only numbers are sorted and compared.
 #[derive(Debug, Default)]
 struct Numbers<'h>(HashMap<&'h str, u32>);
 
@@ -230,7 +231,7 @@ fn check_coupon<'h>(
 ) {
     let changes = sorted.changes.get(&coupon.id).map_or(&[][..], Vec::as_slice);
     let attempts = sorted.attempts_of(coupon.id);
-    // Other clients made what the history does not mention.
+    // If the history does not mention the coupon, other clients used it.
     let foreign = options.foreign || (changes.is_empty() && attempts.is_empty());
     let timeline = Timeline::of(coupon, changes, history, foreign, reporter);
     let (rows, mut rows_by_user) = stored::check(coupon, sorted.rows_of(coupon.id), reporter);
@@ -332,7 +333,7 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Returns the time of an answer, or the end of time if there was none.
+/// Returns the time of an answer; the largest number if there was none.
 fn answered(answer: Option<Timestamp>) -> i64 {
     answer.map_or(i64::MAX, Timestamp::as_micros)
 }

@@ -14,10 +14,10 @@ use tokio::task::JoinHandle;
 
 use crate::recorder::HttpRecorder;
 
-/// The first quantity of the first of the two coupons. The other has no limit.
+/// The initial quantity of the first coupon. The second coupon has no limit.
 pub const TOTAL: u64 = 1_000;
 
-/// How long a request may take to get a definite answer once no fault is in its way.
+/// How long a request may take to get a definite answer once the faults are over.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Reads a number from the environment, such as the seed of a run or its length.
@@ -53,8 +53,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts so many clients. Each sends its requests to any of these addresses, for any of the two coupons;
-    /// the first has [`TOTAL`], the second no limit.
+    /// Starts this many clients. Each sends requests to random addresses of these and for a random one of the
+    /// two coupons. The first coupon has [`TOTAL`], the second no limit.
     pub fn begin(
         number: u64,
         pace: Duration,
@@ -115,16 +115,16 @@ impl Clients {
     /// Sends no new requests, and waits until all that were sent have a definite answer.
     ///
     /// # Panics
-    /// If they have none in time.
+    /// If a request has none in time.
     pub async fn end(self) {
         self.over.store(true, Ordering::Relaxed);
         self.wait().await;
     }
 
-    /// The same without another change, given the guard of [`Self::without_changes`].
+    /// Does the same without another change, given the guard of [`Self::without_changes`].
     ///
     /// # Panics
-    /// If they have none in time.
+    /// If a request has no definite answer in time.
     pub async fn end_without_changes(self, quiet: OwnedMutexGuard<()>) {
         self.over.store(true, Ordering::Relaxed);
         // The administrator waits for the guard, and then finds that the run is over.
@@ -171,21 +171,21 @@ impl ClientTask {
     /// Sends a request, and sends it again with the same key until there is a definite answer.
     async fn request(&mut self, rng: &mut StdRng, coupon: u64, user: &str, key: &str) {
         loop {
-            let address = self.somewhere(rng);
+            let address = self.any_address(rng);
             match self
                 .history
                 .issue(&self.client, &address, coupon, user, key)
                 .await
             {
                 Some((status, _)) if status != 503 => return,
-                // The process is gone or does not know the outcome: again at another address, or in a moment.
+                // The process is gone or does not know the outcome: retry soon, or when addresses change.
                 _ => drop(tokio::time::timeout(Duration::from_millis(50), self.addresses.changed()).await),
             }
         }
     }
 
-    /// Returns one of the addresses.
-    fn somewhere(&mut self, rng: &mut StdRng) -> String {
+    /// Returns a random address.
+    fn any_address(&mut self, rng: &mut StdRng) -> String {
         let addresses = self.addresses.borrow_and_update();
         addresses[rng.random_range(0..addresses.len())].clone()
     }
@@ -204,7 +204,7 @@ impl ClientTask {
                     json!({"patch": {"total_quantity": total}})
                 }
             };
-            let address = self.somewhere(&mut rng);
+            let address = self.any_address(&mut rng);
             let changing = self.changing.lock().await;
             if self.over.load(Ordering::Relaxed) {
                 return;

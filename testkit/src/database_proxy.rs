@@ -1,5 +1,5 @@
-//! A proxy between a store and its database server: it cuts, refuses or holds up connections on command, at
-//! the moments of a batch that make a difference.
+//! A proxy between a store and its database server. On command it cuts, refuses or stalls connections, at the
+//! moments of a batch that matter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,11 +15,11 @@ pub enum DatabaseMode {
     Pass,
     /// Cuts the connection of the next batch before the server has received any of it; then passes on.
     CutBeforeSending,
-    /// Cuts it once the server has received all of it.
+    /// Cuts that connection once the server has received the whole batch.
     CutAfterSending,
-    /// Cuts it once the server has answered, and drops the answer.
+    /// Cuts that connection once the server has answered, and drops the answer.
     CutAfterAnswer,
-    /// Drops the answer without cutting the connection, like a server that waits for room to log the commit.
+    /// Drops the answer and does not cut the connection, like a server that waits for room to log the commit.
     KeepAnswer,
     /// Cuts all connections and closes new ones at once.
     Refuse,
@@ -64,14 +64,14 @@ impl DatabaseProxy {
         Self::with_rule(server, Rule::None).await
     }
 
-    /// The same with a rule.
+    /// Starts a proxy that also applies this rule.
     ///
     /// # Panics
     /// If loopback has no free port, or a replacement has another length.
     pub async fn with_rule(server: u16, rule: Rule) -> Self {
         assert!(
             !matches!(rule, Rule::Replace(text, other) if text.len() != other.len()),
-            "a replacement changes the length of a packet"
+            "a replacement must keep the length of a packet"
         );
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
@@ -111,7 +111,7 @@ impl DatabaseProxy {
         self.cuts.load(Ordering::Relaxed)
     }
 
-    /// Takes the mode for one batch. A mode that concerns a batch ends with it.
+    /// Returns the mode for a batch, and ends a mode that is meant for one batch.
     fn take_mode_of_batch(&self) -> DatabaseMode {
         let mode = *self.mode.borrow();
         if matches!(
@@ -127,7 +127,7 @@ impl DatabaseProxy {
         mode
     }
 
-    /// Applies a rule that leaves lengths alone. Returns true if nothing more may pass.
+    /// Applies a rule that keeps lengths. Returns true if nothing more may pass.
     fn mutes(&self, bytes: &mut [u8]) -> bool {
         match self.rule {
             Rule::None | Rule::Append(..) => false,
@@ -217,7 +217,7 @@ fn packet_bytes(packet: &[u8]) -> usize {
     usize::from(packet[0]) | usize::from(packet[1]) << 8 | usize::from(packet[2]) << 16
 }
 
-/// Returns where bytes occur in others.
+/// Returns where the searched bytes occur first.
 fn position(bytes: &[u8], searched: &[u8]) -> Option<usize> {
     bytes
         .windows(searched.len())

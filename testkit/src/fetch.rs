@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 
 use crate::rows::{CouponRow, IssuanceRow, Rows};
 
-/// Most items the service puts on a page.
+/// Maximum number of items on a page of the service.
 const PAGE_ITEMS_MAX: u32 = 200;
-/// Lists of coupons may be this old, so a reader waits for so long before it reads the final state.
+/// Maximum age of a list of coupons. A reader waits this long before it reads the final state.
 const STALENESS: Duration = Duration::from_millis(1_100);
-/// How long a page may take; after that a service that hangs is an error.
+/// How long a page may take, so that a service that hangs is an error.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Rows that cannot be read.
@@ -38,8 +38,8 @@ pub enum FetchError {
         /// Its body.
         body: String,
     },
-    /// A page is followed by itself.
-    #[error("{url}: the page after this one is this one")]
+    /// The page after a page is the same page.
+    #[error("{url}: the next page is the same page")]
     Circle {
         /// The URL of the request.
         url: String,
@@ -70,8 +70,8 @@ impl Fetch {
         }
     }
 
-    /// Reads those of these coupons that are stored, and all their issuances. Waits first until lists are up
-    /// to date.
+    /// Waits until lists are up to date. Then reads these coupons, as far as they are stored, and all their
+    /// issuances.
     ///
     /// Cancel safe: it only reads.
     pub async fn rows(&self, coupons: &HashSet<CouponId>) -> Result<Rows, FetchError> {

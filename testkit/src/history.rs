@@ -17,8 +17,8 @@
 //!
 //! Other changes are `"resume"` and `"close"`; a patch holds what was sent. A request without `key` was sent
 //! without `Idempotency-Key`. This module decides strictly what an answer means: a 503 with `applied: false`,
-//! a 429 and any other 4xx without a refusal changed nothing; the outcome of a 5xx without `applied: false`
-//! is as unknown as that of no answer.
+//! a 429 and any other 4xx without a refusal changed nothing. The outcome of a 5xx without `applied: false`
+//! is unknown, like the outcome of a request without an answer.
 
 use std::fmt;
 use std::io::{BufRead, Write};
@@ -64,9 +64,9 @@ pub struct Span {
 pub enum Operation {
     /// An administrator's request to make a coupon.
     Create(Create),
-    /// An administrator's request to change one.
+    /// An administrator's request to change a coupon.
     Change(ChangeCall),
-    /// A user's request for one.
+    /// A user's request for a coupon.
     Issue(Issue),
 }
 
@@ -89,7 +89,7 @@ pub enum CreateAnswer {
         /// True if an earlier request with the same key made it.
         replayed: bool,
     },
-    /// Nothing was made, with the code or the status.
+    /// Nothing was made. Has the code, or the status if there was none.
     NotApplied(String),
     /// The outcome is unknown.
     Unknown,
@@ -114,7 +114,7 @@ pub struct Patch {
 pub enum Change {
     /// Sets parts of the offer.
     Patch(Patch),
-    /// Stops issuing until it is resumed.
+    /// Stops issuing until the coupon is resumed.
     Pause,
     /// Issues again.
     Resume,
@@ -142,7 +142,7 @@ pub struct ChangeCall {
 pub enum ChangeAnswer {
     /// The coupon after the change, which may have changed nothing.
     Done(CouponRow),
-    /// Nothing was changed, with the code or the status.
+    /// Nothing was changed. Has the code, or the status if there was none.
     NotApplied(String),
     /// The outcome is unknown.
     Unknown,
@@ -175,15 +175,15 @@ pub enum IssueAnswer {
     },
     /// The coupon was refused.
     Refused(Refusal),
-    /// Nothing was decided, with the code or the status.
+    /// Nothing was decided. Has the code, or the status if there was none.
     NotApplied(String),
     /// The outcome is unknown.
     Unknown,
 }
 
 impl IssueAnswer {
-    /// Returns what it is counted as: the code of a refusal or failure, else `issued`, `replayed` or
-    /// `unknown`.
+    /// Returns the name that it is counted under: the code of a refusal or failure, else `issued`, `replayed`
+    /// or `unknown`.
     pub fn code(&self) -> &str {
         match self {
             Self::Issued { replayed: false, .. } => "issued",

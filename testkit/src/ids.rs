@@ -1,7 +1,7 @@
 //! The identities in requests and answers, checked as the HTTP contract has them.
 //!
-//! They are written anew here and not taken from the service, so that a mistake in the service's own checks
-//! is found.
+//! They are implemented here a second time and not taken from the service, so that a mistake in the service's
+//! own checks is found.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ const TEXT_BYTES_MAX: usize = 64;
 /// The largest id that every JSON client reads exactly: 2^53 - 1.
 const ID_MAX: u64 = (1 << 53) - 1;
 
-/// A text that is not the identity it was taken for.
+/// A text that is not a valid identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}")]
 pub struct InvalidId {
@@ -99,7 +99,7 @@ impl fmt::Display for IssuanceId {
     }
 }
 
-/// A user. Case counts.
+/// A user. Upper and lower case are different.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(SmolStr);
 
@@ -161,7 +161,7 @@ fn is_bounded(text: &str) -> bool {
     (1..=TEXT_BYTES_MAX).contains(&text.len())
 }
 
-/// Reads decimal digits: no sign, leading zero or space, as one number has one name.
+/// Reads decimal digits without sign, leading zeros or spaces, so that each number has one spelling.
 fn number(text: &str) -> Option<u64> {
     let is_canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     if is_canonical { text.parse().ok() } else { None }

@@ -1,4 +1,4 @@
-//! What tests and measurements share, and nothing that depends on the crates that they test.
+//! What tests and measurements share. Nothing here depends on the crates under test.
 //!
 //! - [`process`]: child processes; [`node`]: the program `firstcome` as one; [`worker`]: a test program that
 //!   is its own child and carries out commands.
@@ -12,7 +12,7 @@
 //! 1. A program that drives the service records every operation: [`history`], over HTTP by [`recorder`] and
 //!    [`clients`].
 //! 2. When the service is quiet, the coupons and issuances are read back: [`rows`], over HTTP by [`fetch`].
-//! 3. [`checker::check`] decides whether both can be of one service that keeps its promises. It is pure.
+//! 3. [`checker::check`] decides whether both can come from a service that keeps its promises. It is pure.
 
 pub mod checker;
 pub mod clients;

@@ -1,5 +1,5 @@
-//! A proxy in front of a node's link listener: it cuts connections, delays them, or lets nothing pass without
-//! cutting anything.
+//! A proxy in front of a node's link listener. It cuts connections, delays them, or stalls them without
+//! cutting them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// Pieces of a connection that are on their way.
+/// Maximum number of pieces of a connection in flight.
 const PIECES_MAX: usize = 1_024;
 
 /// What the proxy does with connections.
@@ -23,8 +23,8 @@ pub enum LinkMode {
     Cut,
     /// Passes nothing and cuts nothing: a silent partition.
     Silent,
-    /// Passes nothing on the first connections, as many as this says, and treats later ones as [`Self::Pass`]
-    /// does: half-open connections, which one side may have given up. Any later mode cuts them.
+    /// Passes nothing on this many connections, the first ones, and everything on later ones. The first ones
+    /// are then half-open: one side may have given them up. Any later mode cuts them.
     SilentBefore(u64),
     /// Passes everything on after this delay.
     Delayed(Duration),
@@ -39,7 +39,7 @@ pub struct LinkProxy {
 }
 
 impl LinkProxy {
-    /// Starts a proxy in front of this port of loopback, where something listens, or will.
+    /// Starts a proxy in front of this port of loopback. Nothing needs to listen there yet.
     ///
     /// # Panics
     /// If loopback has no free port.
@@ -122,7 +122,7 @@ async fn take(
             biased;
             changed = modes.changed() => {
                 let before = std::mem::replace(&mut mode, *modes.borrow_and_update());
-                // One side has given this connection up, and would refuse what comes over it.
+                // One side may have given this connection up and would refuse what comes over it.
                 let given_up = matches!(before, LinkMode::SilentBefore(before) if number < before);
                 if changed.is_err() || mode == LinkMode::Cut || given_up {
                     return;

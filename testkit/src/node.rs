@@ -20,7 +20,7 @@ pub struct Node {
     process: Process,
 }
 
-/// Returns the program with these arguments, and the file for its log.
+/// Returns the command of the program with these arguments, and the file for its log.
 fn program(program: &str, directory: &Path, arguments: &[&str], keys: &[String]) -> (Command, PathBuf) {
     let mut command = Command::new(program);
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
@@ -32,8 +32,7 @@ fn program(program: &str, directory: &Path, arguments: &[&str], keys: &[String])
     (command, directory.join("stderr"))
 }
 
-/// Runs a command of the program that ends by itself. Returns whether it succeeded, and what it logged.
-/// Blocks.
+/// Runs a command of the program that ends by itself. Returns true if it succeeded, and its log. Blocks.
 ///
 /// # Panics
 /// If it does not end within the limit.
@@ -52,7 +51,7 @@ pub fn run(
     let _ = std::fs::remove_file(log);
     match status {
         Some(status) => (status.success(), logged),
-        None => panic!("it does not end within {limit:?}: {logged}"),
+        None => panic!("the command does not end within {limit:?}: {logged}"),
     }
 }
 
@@ -70,7 +69,7 @@ impl Node {
         Self::start_at("127.0.0.1:0", firstcome, directory, keys)
     }
 
-    /// The same at this address.
+    /// Does the same at this address.
     ///
     /// # Panics
     /// If it is not ready in time.
@@ -89,7 +88,7 @@ impl Node {
         &self.process
     }
 
-    /// Returns what it and others over its directory have logged, warnings and errors.
+    /// Returns the warnings and errors that this node and others over its directory have logged.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -102,7 +101,7 @@ impl Node {
         self.process.signal(signal).expect("a child can be signalled");
     }
 
-    /// Asks it to stop. Returns true if it stopped with success. Blocks.
+    /// Asks it to stop and waits. Returns true if it stopped with success. Blocks.
     ///
     /// # Panics
     /// If it does not stop within the limit.
@@ -110,7 +109,7 @@ impl Node {
         self.signal(Signal::TERM);
         let status = self.process.wait(limit).expect("a child can be waited for");
         status
-            .unwrap_or_else(|| panic!("it does not stop within {limit:?}"))
+            .unwrap_or_else(|| panic!("the node does not stop within {limit:?}"))
             .success()
     }
 
@@ -119,13 +118,13 @@ impl Node {
         self.process.kill();
     }
 
-    /// Returns the bytes of memory that are its own and backed by no file.
+    /// Returns the bytes of its resident memory that are backed by no file.
     ///
     /// # Panics
-    /// If the system does not tell.
+    /// If the system does not report them.
     pub fn memory(&self) -> u64 {
         self.process
             .memory("RssAnon")
-            .expect("Linux tells the memory of a process")
+            .expect("Linux reports the memory of a process")
     }
 }

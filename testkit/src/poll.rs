@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Longer than anything that a test waits for takes on a busy machine.
+/// Longer than any wait of a test takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Time between two polls.
@@ -18,7 +18,7 @@ pub async fn eventually(condition: &str, holds: impl AsyncFnMut() -> bool) -> Du
     within(LIMIT, condition, holds).await
 }
 
-/// The same with a limit of its own.
+/// Does the same with another limit.
 ///
 /// Cancel safe if the condition is.
 ///
@@ -38,10 +38,9 @@ pub async fn within(limit: Duration, condition: &str, mut holds: impl AsyncFnMut
     begun.elapsed()
 }
 
-/// Repeats an attempt that is to take no longer than the limit, up to three times. Returns the shortest time.
+/// Makes up to three attempts until one takes no longer than the limit. Returns the shortest time.
 ///
-/// Other programs on the machine make an attempt longer and never shorter, so the shortest one tells how long
-/// it takes by itself.
+/// Other programs on the machine can only make an attempt slower, so the shortest time is the best estimate.
 ///
 /// # Panics
 /// If all three attempts took longer.

@@ -3,14 +3,14 @@
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Ports below those that the system gives to connections, so that none of these is taken while the program
-/// that is to listen there has not started.
+/// Ports below those that the system gives to connections, so that no connection takes a port before the
+/// program that will listen there has started.
 const PORTS: std::ops::Range<u16> = 10_000..30_000;
 
-/// Returns a port of loopback where nothing listens, each one once in this process.
+/// Returns a port of loopback where nothing listens. No port is returned twice in this process.
 ///
-/// Processes begin at different ports, consecutive ones far apart, so that two of them hardly ever choose the
-/// same.
+/// Each process begins at another port, far from those of processes started just before or after it. So two
+/// processes hardly ever choose the same port.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const STRIDE: u64 = 7_919;

@@ -1,8 +1,8 @@
 //! Child processes: started with their log in a file, waited for with a limit, and never left behind.
 //!
-//! A process is killed when its [`Process`] is dropped. Should this program end without that, a shell that
-//! waits on a pipe of this program ends the process. Each child is in a process group of its own, so that
-//! Ctrl-C in a terminal reaches this program alone.
+//! A process is killed when its [`Process`] is dropped. If this program ends without dropping it, a shell
+//! that waits on a pipe of this program ends the process. Each child is in a process group of its own, so
+//! that Ctrl-C in a terminal reaches this program alone.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
-/// Lines of a log that are shown of a process that failed.
+/// Number of log lines that are shown of a process that failed.
 const TAIL_LINES: usize = 30;
 
-/// Time between two looks at a process that is to end.
+/// Time between two checks of a process that should end.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Waits for its input to end, which it does with the program that holds it. Then sends a signal to a process
-/// and, if a directory is given, removes that once the process has ended. A line on the input means that
-/// there is nothing to do.
+/// Waits until its input ends, which happens when the program that holds the other end is gone. Then sends a
+/// signal to a process and, if a directory is given, removes the directory once the process has ended. A line
+/// on the input means that there is nothing to do.
 const GUARD: &str = r#"read -r line && exit
 kill -"$1" "$2"
 [ -n "$3" ] || exit
@@ -109,7 +109,7 @@ impl Spawn {
             thread::spawn(move || read(stdout, &output, on_line));
         }
         let input = child.stdin.take();
-        // From here on the process ends with this value, also if its guard does not start.
+        // From here on the process ends with this value, even if its guard does not start.
         let process = Process {
             id: child.id(),
             state: Mutex::new(State {
@@ -139,12 +139,12 @@ fn read(stdout: ChildStdout, output: &Output, mut on_line: impl FnMut(&str)) {
     output.changed.notify_all();
 }
 
-/// A lock whose value is valid whatever panicked while it was held.
+/// Locks a value that stays valid if a holder of the lock panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The standard output of a process until now.
+/// The standard output of a process so far.
 #[derive(Debug, Default)]
 struct Output {
     lines: Mutex<Lines>,
@@ -228,12 +228,12 @@ impl Process {
         lock(&self.state)
     }
 
-    /// Its number in the system.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Waits until it prints a line that `is_last`, and returns its lines up to that one. Blocks.
+    /// Waits until it prints a line that is the last by `is_last`, and returns all lines up to it. Blocks.
     ///
     /// The error says whether the process ended or was too slow, with the end of its log.
     pub fn lines_until(
@@ -263,14 +263,14 @@ impl Process {
 
     /// Waits until it prints where it serves, and returns that as `host:port`. Blocks.
     ///
-    /// The error is as of [`Self::lines_until`].
+    /// The error is that of [`Self::lines_until`].
     pub fn address(&self, limit: Duration) -> Result<String, String> {
         let lines = self.lines_until(limit, |line| line.contains("http://"))?;
         let address = lines.last().and_then(|line| line.split("http://").nth(1));
         Ok(address.unwrap_or_default().trim().to_owned())
     }
 
-    /// True if it has printed such a line.
+    /// True if it has printed a line that fits `is_such`.
     pub fn has_printed(&self, is_such: impl Fn(&str) -> bool) -> bool {
         lock(&self.output.lines).lines.iter().any(|line| is_such(line))
     }
@@ -285,7 +285,7 @@ impl Process {
     /// Sends it a signal, if it has not ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let mut state = self.state();
-        // Until the status is read the number belongs to this process.
+        // Until its status is read, the id belongs to this process.
         if state.look()?.is_none() {
             let id = i32::try_from(self.id).ok().and_then(Pid::from_raw);
             kill_process(id.ok_or(io::ErrorKind::NotFound)?, signal)?;
@@ -309,7 +309,7 @@ impl Process {
         }
     }
 
-    /// The same without blocking. Cancel safe.
+    /// Does the same without blocking. Cancel safe.
     pub async fn ended(&self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let begun = Instant::now();
         loop {
@@ -332,20 +332,20 @@ impl Process {
         }
     }
 
-    /// All that its log file holds.
+    /// Returns the content of its log file.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The last lines of its log.
+    /// Returns the last lines of its log.
     pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
     }
 
-    /// A figure in bytes from `/proc/<id>/status`, such as `VmRSS` (its resident memory) or `RssAnon` (the
-    /// part of that which is backed by no file).
+    /// Returns a figure from `/proc/<id>/status` in bytes, such as `VmRSS` (its resident memory) or `RssAnon`
+    /// (the part of it that is backed by no file).
     pub fn memory(&self, field: &str) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id))?;
         let kib = status.lines().find_map(|line| {

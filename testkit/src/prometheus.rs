@@ -1,7 +1,7 @@
-//! The little of Prometheus' text format that is needed: counters, and the sum and count of a histogram.
+//! The parts of Prometheus' text format that are needed: counters, and the sum and count of a histogram.
 
-/// Returns the value of the samples with exactly this name, over all their labels unless the name has some;
-/// zero if there are none.
+/// Returns the sum of the samples with exactly this name, over all labels if the name has none; zero without
+/// samples.
 pub fn value(text: &str, name: &str) -> f64 {
     let sample = |line: &str| {
         let rest = line.strip_prefix(name)?;
@@ -12,7 +12,7 @@ pub fn value(text: &str, name: &str) -> f64 {
         };
         value.split_whitespace().next()?.parse::<f64>().ok()
     };
-    // A sum of nothing would be -0.
+    // `Iterator::sum` returns -0 for nothing.
     text.lines()
         .filter_map(sample)
         .fold(0.0, |sum, value| sum + value)

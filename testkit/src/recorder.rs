@@ -30,7 +30,7 @@ impl HttpRecorder {
     /// Makes a coupon and returns its id.
     ///
     /// # Panics
-    /// If it is not made.
+    /// If the coupon is not made.
     pub async fn create(
         &self,
         client: &Client,
@@ -149,7 +149,7 @@ impl HttpRecorder {
         self.judge_by(address, &Options::default()).await
     }
 
-    /// The same with other options.
+    /// Does the same with other options.
     ///
     /// # Panics
     /// If a promise was broken; the message holds the findings.

@@ -125,7 +125,7 @@ impl Rows {
     }
 }
 
-/// Enough to tell a coupon from an issuance.
+/// The field that distinguishes an issuance from a coupon.
 #[derive(Debug, Deserialize)]
 struct RowLine {
     coupon_id: Option<u64>,
@@ -260,12 +260,12 @@ impl<'de> Deserialize<'de> for CouponRow {
     }
 }
 
-/// A coupon id from its JSON number.
+/// Reads a coupon id from its JSON number.
 pub(crate) fn coupon_id(number: u64) -> Result<CouponId, String> {
     CouponId::new(number).ok_or_else(|| format!("{number} is not a coupon id"))
 }
 
-/// A time from its JSON text.
+/// Reads a time from its JSON text.
 pub(crate) fn time(field: &str, text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text).ok_or_else(|| format!("{field} {text:?} is not a time in RFC 3339"))
 }

@@ -1,9 +1,9 @@
 //! Private database servers: a real `mysqld` or `mariadbd` on a free port of loopback, with its data in a
 //! temporary directory.
 //!
-//! The programs are found by `MYSQLD` and `MARIADBD`, or on the `PATH`. The tests of a program share one
-//! server of each kind, and each test makes a database of its own. A server and its data never outlive the
-//! program that started it ([`crate::process`]).
+//! The programs are named by `MYSQLD` and `MARIADBD`, or found on the `PATH`. The tests of a program share
+//! one server of each kind, and each test makes a database of its own. A server and its data never outlive
+//! the program that started it ([`crate::process`]).
 
 mod each;
 
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name, as its makers write it.
+    /// Returns its usual name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::MySql => "MySQL",
@@ -71,8 +71,8 @@ impl Kind {
         }
     }
 
-    /// True if this machine has a program for it. Where it has not, tests are skipped: a line on standard
-    /// error says so, once for each kind.
+    /// True if this machine has a program for it. Otherwise tests are skipped, and a line on standard error
+    /// says so, once for each kind.
     ///
     /// # Panics
     /// If there is none and `FIRSTCOME_REQUIRE_DATABASES` is 1.
@@ -113,8 +113,8 @@ pub struct Server {
     process: Mutex<Option<Process>>,
 }
 
-/// Settings that make a server fast. Commits are written before they are acknowledged, but not synced; a test
-/// that needs durability adds that.
+/// Settings that make a server fast. Commits are written before they are acknowledged, but not synced. A test
+/// that needs durable commits overrides that.
 const FAST: [&str; 4] = [
     "--innodb-flush-log-at-trx-commit=2",
     "--innodb-buffer-pool-size=128M",
@@ -123,7 +123,7 @@ const FAST: [&str; 4] = [
 ];
 
 /// The user that a service logs in as. It owns every database whose name begins with `fc_`, and has no rights
-/// over the server, as those would allow it to write where the server is read-only.
+/// over the server, because those would allow it to write even if the server is read-only.
 pub const USER: &str = "firstcome";
 /// The password of [`USER`], with characters that a URL must escape.
 pub const PASSWORD: &str = "a secret: it's/100%";
@@ -143,7 +143,7 @@ impl Server {
         shared.get_or_init(|| Self::own(kind, &[]))
     }
 
-    /// Starts a server for one test alone.
+    /// Starts a server for one test.
     ///
     /// # Panics
     /// If there is no program for it ([`Kind::is_available`]), or it does not start.
@@ -185,7 +185,7 @@ impl Server {
         self.resume_with(&[])
     }
 
-    /// The same with more arguments, which override the former ones.
+    /// Does the same with more arguments, which override the earlier ones.
     pub fn resume_with(&self, more: &[&str]) -> Result<(), String> {
         let directory = self.directory.display();
         let mut command = Command::new(&self.program);
@@ -205,7 +205,7 @@ impl Server {
         while !self.socket().exists() || TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             let has_ended = process.status().map_err(|error| error.to_string())?.is_some();
             if has_ended || begun.elapsed() > START_LIMIT {
-                return Err(format!("it does not listen\n{}", process.log_tail()));
+                return Err(format!("the server does not listen\n{}", process.log_tail()));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -255,7 +255,7 @@ impl Server {
         )
     }
 
-    /// Returns how to connect with all rights, past any network.
+    /// Returns how to connect with all rights, over the socket.
     pub fn administrator(&self) -> MySqlConnectOptions {
         MySqlConnectOptions::new()
             .socket(self.socket())
@@ -284,8 +284,8 @@ impl Server {
 }
 
 impl Server {
-    /// Makes an empty database and returns its name. Waits for a server that takes writes some time after
-    /// connections, as one of a replication group does.
+    /// Makes an empty database and returns its name. Waits until the server takes writes: a server of a
+    /// replication group takes connections before that.
     ///
     /// # Panics
     /// If the server takes no writes in time.
@@ -296,7 +296,7 @@ impl Server {
             name.is_some()
         })
         .await;
-        name.expect("a name, as the wait has ended")
+        name.expect("the wait ends with a name")
     }
 }
 
@@ -307,10 +307,10 @@ impl Drop for Server {
     }
 }
 
-/// Runs statements on a connection, as text.
+/// Runs statements on a connection, without preparing them.
 ///
 /// # Panics
-/// If one fails.
+/// If a statement fails.
 pub async fn run(connection: &mut MySqlConnection, statements: &str) {
     let ran = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
     let ran = ran.execute(connection).await;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-/// Years 1000 to 9999, up to where every offset can be written in four-digit years.
+/// Years 1000 to 9999 without the last 26 hours, so that the year has four digits with any offset.
 const MICROS: std::ops::RangeInclusive<i64> = -30_610_224_000_000_000..=253_402_207_199_999_999;
 
 /// Microseconds in a day of 24 hours.
@@ -30,7 +30,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Returns the time this many days of 24 hours later, at most the last time there is.
+    /// Returns the time this many days of 24 hours later, at most the last valid time.
     #[must_use]
     pub fn plus_days(self, days: u16) -> Self {
         Self((self.0 + i64::from(days) * MICROS_PER_DAY).min(*MICROS.end()))

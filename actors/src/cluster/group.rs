@@ -1,5 +1,5 @@
-//! The group: the live nodes that can all reach each other. A function of the nodes' rows alone, so that all
-//! nodes that read the same rows know the same group.
+//! The group: the live nodes that can all reach each other. It is a function of the nodes' rows alone, so
+//! that all nodes compute the same group from the same rows.
 
 use crate::ids::Incarnation;
 use crate::store::{NodeRow, NodeState};
@@ -11,11 +11,11 @@ pub struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// The group of these rows, in whatever order they are.
+    /// Returns the group of these rows, whatever their order.
     ///
-    /// Live nodes come by the number of their mutual links; among equals, nodes that have shards come before
-    /// nodes that only join, so that a new node that no other reaches does not push out one that serves; then
-    /// the smaller id comes first. Each enters if it is linked to all that are in.
+    /// Live nodes are tried one by one, and each enters if it is linked to all members so far. Nodes with
+    /// more mutual links come first. Among equals, nodes that are joining come last, so that a new node that
+    /// no other reaches does not push out one that serves. Then the smaller id comes first.
     pub fn of(nodes: &'a [NodeRow]) -> Self {
         let living: Vec<&NodeRow> = nodes
             .iter()
@@ -38,14 +38,14 @@ impl<'a> Group<'a> {
         Self { members }
     }
 
-    /// Whether this incarnation is in it.
+    /// Returns true if this incarnation is a member.
     pub fn has(&self, incarnation: Incarnation) -> bool {
         self.members
             .iter()
             .any(|member| member.incarnation == incarnation)
     }
 
-    /// The members on which shards are placed.
+    /// Returns the members on which shards are placed.
     pub fn ready(&self) -> impl Iterator<Item = &'a NodeRow> {
         self.members
             .iter()
@@ -54,7 +54,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// A link counts if both say that it is there.
+/// Returns true if both nodes report the link between them.
 fn are_linked(one: &NodeRow, other: &NodeRow) -> bool {
     one.links.contains(&other.incarnation) && other.links.contains(&one.incarnation)
 }
@@ -68,7 +68,7 @@ mod tests {
 
     fn node(number: u64, state: NodeState, links: &[u64]) -> NodeRow {
         NodeRow {
-            // Ids run against incarnations, so that an order by the wrong one shows.
+            // Ids descend while incarnations ascend, so that an order by the wrong one is noticed.
             id: NodeId::parse(&format!("node-{:02}", 50 - number)).unwrap(),
             incarnation: Incarnation::new(number).unwrap(),
             beat: 3,
@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_who_read_the_same_rows_know_the_same_group(rows in rows(), mut seed in any::<u64>()) {
+        fn all_nodes_compute_the_same_group_from_the_same_rows(rows in rows(), mut seed in any::<u64>()) {
             let mut shuffled = rows.clone();
             for place in (1..shuffled.len()).rev() {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -115,7 +115,7 @@ mod tests {
         }
 
         #[test]
-        fn members_all_reach_each_other_and_nobody_who_reaches_all_is_left_out(rows in rows()) {
+        fn members_all_reach_each_other_and_a_node_that_reaches_all_is_a_member(rows in rows()) {
             let group = Group::of(&rows);
             for one in &group.members {
                 prop_assert!(one.state != NodeState::Ended);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_who_do_not_reach_each_other_the_one_with_more_links_stays() {
+    fn of_two_nodes_that_do_not_reach_each_other_the_one_with_more_links_is_a_member() {
         let ready = NodeState::Ready;
         let rows = [
             node(1, ready, &[2, 3]),
@@ -148,12 +148,12 @@ mod tests {
         // 1 and 4 do not reach each other and have two links each: 4 has the smaller id.
         assert_eq!(members(&rows), [3, 2, 4]);
         let one_sided = [node(1, ready, &[2]), node(2, ready, &[])];
-        assert_eq!(members(&one_sided), [2], "a link that one side denies is none");
+        assert_eq!(members(&one_sided), [2], "a link counts if both report it");
     }
 
     #[test]
-    fn a_newcomer_whom_nobody_reaches_pushes_nobody_out() {
-        // The newcomer has the smaller id.
+    fn a_joining_node_that_no_other_reaches_does_not_push_out_a_ready_one() {
+        // The joining node has the smaller id.
         assert_eq!(
             members(&[node(1, NodeState::Ready, &[]), node(2, NodeState::Joining, &[])]),
             [1]

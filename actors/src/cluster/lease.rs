@@ -1,4 +1,4 @@
-//! A node's time-bounded leave to decide, shared by everybody who must ask for it.
+//! A node's time-bounded permission to decide, shared by everything that must check it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::ids::Incarnation;
 use crate::time::Moment;
 
-/// The lease of a node's present incarnation; cheap to clone, all clones are one.
+/// The lease of a node's present incarnation; cheap to clone, and all clones share it.
 ///
-/// It belongs to one incarnation at a time: what an ended incarnation left running never takes its
-/// successor's lease for its own.
+/// It belongs to one incarnation at a time, so that a task of an ended incarnation never takes the next
+/// incarnation's lease for its own.
 #[derive(Debug, Clone, Default)]
 pub struct Lease {
     shared: Arc<Shared>,
@@ -23,31 +23,31 @@ struct Shared {
 }
 
 impl Lease {
-    /// Whether this incarnation may decide and confirm at `now`.
+    /// Returns true if this incarnation may decide and confirm at `now`.
     pub fn holds_for(&self, incarnation: Incarnation, now: Moment) -> bool {
-        // In this order: a reader that sees a new incarnation's time sees the new incarnation too, as that
-        // was written before.
+        // The time is read first. It is written after the incarnation, so a reader that sees the time of a
+        // new incarnation also sees that incarnation.
         self.holds(now) && self.shared.incarnation.load(Ordering::Acquire) == incarnation.get()
     }
 
-    /// Whether the node may decide at `now`, in whatever incarnation.
+    /// Returns true if the node may decide at `now`, whatever its incarnation.
     pub fn holds(&self, now: Moment) -> bool {
         now.as_nanos() < self.shared.until_nanos.load(Ordering::Acquire)
     }
 
-    /// Whose it is at `now`, if it holds.
+    /// Returns the incarnation that the lease belongs to, if it holds at `now`.
     pub fn holder(&self, now: Moment) -> Option<Incarnation> {
         let incarnation = Incarnation::new(self.shared.incarnation.load(Ordering::Acquire))?;
-        // Asked after that, so that another's time is not taken for this one's.
+        // Checked after the incarnation was read, so that the time of another is not taken for its time.
         self.holds_for(incarnation, now).then_some(incarnation)
     }
 
-    /// How long it still holds.
+    /// Returns how long the lease still holds.
     pub fn remaining(&self, now: Moment) -> Duration {
         Moment::from_nanos(self.shared.until_nanos.load(Ordering::Acquire)).since(now)
     }
 
-    /// It holds for this incarnation until `until`, exclusive.
+    /// Lets the lease hold for this incarnation until `until`, exclusive.
     pub fn set(&self, incarnation: Incarnation, until: Moment) {
         if self.shared.incarnation.load(Ordering::Acquire) != incarnation.get() {
             self.end();
@@ -58,7 +58,7 @@ impl Lease {
         self.shared.until_nanos.store(until.as_nanos(), Ordering::Release);
     }
 
-    /// It holds no more.
+    /// Ends the lease.
     pub fn end(&self) {
         self.shared.until_nanos.store(0, Ordering::Release);
     }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_is_one_incarnations_and_ends_at_its_time() {
+    fn a_lease_belongs_to_one_incarnation_and_ends_at_its_time() {
         let (first, second) = (Incarnation::new(1).unwrap(), Incarnation::new(2).unwrap());
         let (lease, end) = (Lease::default(), Moment::at(Duration::from_secs(3)));
         assert!(!lease.holds(Moment::ORIGIN));

@@ -3,13 +3,13 @@
 use crate::cluster::claim::LocalState;
 use crate::ids::{Fence, Incarnation, ShardId};
 
-/// What this node serves. No call waits, and calls about one shard take effect in their order.
+/// The shards that this node serves. No call waits, and calls about one shard take effect in their order.
 pub trait LocalShards: Send + Sync + 'static {
-    /// Returns how often this shard has changed how it stands. Taken before rows are read, it tells
-    /// [`Self::state`] whether the rows may be older than the present state.
+    /// Returns how often the state of this shard has changed. A count taken before rows are read tells
+    /// [`Self::state`] whether the rows may be older than the state.
     fn changes(&self, shard: ShardId) -> u64;
 
-    /// Returns how this shard stands, if that has not changed since there were so many `changes`.
+    /// Returns the state of this shard; [`LocalState::Unjudged`] if there are more than this many `changes`.
     fn state(&self, shard: ShardId, changes: u64) -> LocalState;
 
     /// Serves this shard from now on: it was claimed under this fence.
@@ -21,12 +21,12 @@ pub trait LocalShards: Send + Sync + 'static {
     /// Hands this shard off, or releases it to no node, if it is owned here under this fence.
     fn hand_off(&self, shard: ShardId, from: Fence, to: Option<Incarnation>);
 
-    /// Asks the node that this shard will be handed to to load ahead.
+    /// Asks the next owner of this shard to load it ahead.
     fn ask_to_load_ahead(&self, shard: ShardId, to: Incarnation);
 
-    /// Returns true if that node has loaded ahead, or there is nothing to load.
+    /// Returns true if that node has loaded the shard ahead, or there is nothing to load.
     fn is_loaded_ahead(&self, shard: ShardId, by: Incarnation) -> bool;
 
-    /// Forgets what doors were told, as the database may know nothing of it any more.
+    /// Forgets what doors were told, because the database may have lost it.
     fn forget_notices(&self);
 }

@@ -14,28 +14,28 @@ use crate::store::{NodeRow, NodeState, ShardRow};
 pub enum Holder {
     /// This node.
     Local,
-    /// Another that lived as of the last beat.
+    /// Another node, which was alive as of the last beat.
     Peer(Incarnation),
-    /// No node, or none that lives.
+    /// No node, or a node that is not alive.
     Unowned,
 }
 
 /// One shard in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardLocation {
-    /// The epoch that a request for it is sent to.
+    /// The epoch that a request for the shard names.
     pub epoch: Epoch,
-    /// Who has it in that epoch.
+    /// The node that has it in that epoch.
     pub holder: Holder,
 }
 
-/// One state of the table: it never changes, the next one takes its place.
+/// One version of the table. It never changes; the next version replaces it.
 #[derive(Debug, Clone)]
 pub struct Table {
     me: Option<Incarnation>,
     /// By shard.
     rows: Vec<(Epoch, Option<Incarnation>)>,
-    /// As of the last beat.
+    /// The nodes that were alive as of the last beat.
     living: Vec<Incarnation>,
 }
 
@@ -48,7 +48,7 @@ impl Table {
         }
     }
 
-    /// Who has this shard.
+    /// Returns which node has this shard.
     pub fn location(&self, shard: ShardId) -> ShardLocation {
         let (epoch, owner) = self.rows[usize::from(shard.get())];
         let holder = match owner {
@@ -59,7 +59,8 @@ impl Table {
         ShardLocation { epoch, holder }
     }
 
-    /// Takes what is newer: of an equal epoch too, as a shard that is released keeps its epoch.
+    /// Takes a row unless a newer epoch is known. A row of the same epoch counts, because a released shard
+    /// keeps its epoch.
     fn take(&mut self, shard: ShardId, epoch: Epoch, owner: Option<Incarnation>) {
         let known = &mut self.rows[usize::from(shard.get())];
         if epoch >= known.0 {
@@ -68,11 +69,11 @@ impl Table {
     }
 }
 
-/// The published table; cheap to clone, all clones are one.
+/// The published table; cheap to clone, and all clones share it.
 #[derive(Debug, Clone)]
 pub struct Ownership {
     table: Arc<ArcSwap<Table>>,
-    /// By shard: who waits for it to have another owner, or a newer epoch.
+    /// By shard: wakes the tasks that wait for another owner or a newer epoch.
     news: Arc<[Notify]>,
 }
 
@@ -87,28 +88,28 @@ impl Default for Ownership {
 }
 
 impl Ownership {
-    /// The table as it is now.
+    /// Returns the table as it is now.
     #[cfg(test)]
     pub fn table(&self) -> Arc<Table> {
         self.table.load_full()
     }
 
-    /// Who has this shard now.
+    /// Returns which node has this shard now.
     pub fn location(&self, shard: ShardId) -> ShardLocation {
         self.table.load().location(shard)
     }
 
-    /// Whether this node lives as this incarnation.
+    /// Returns true if this is the present incarnation of this node.
     pub fn is_of(&self, incarnation: Incarnation) -> bool {
         self.table.load().me == Some(incarnation)
     }
 
-    /// Returns once the shard's entry is another than `seen`. Cancel safe.
+    /// Waits until the shard's location differs from `seen`. Cancel safe.
     pub async fn changed(&self, shard: ShardId, seen: ShardLocation) {
         let news = &self.news[usize::from(shard.get())];
         loop {
             let mut told = std::pin::pin!(news.notified());
-            // Before the table is read: whatever is published later is heard.
+            // Enabled before the table is read, so that no later change is missed.
             told.as_mut().enable();
             if self.location(shard) != seen {
                 return;
@@ -117,15 +118,15 @@ impl Ownership {
         }
     }
 
-    /// This node lives as this incarnation now. What was known before is forgotten: the database may have
-    /// gone back behind it.
+    /// Sets the present incarnation of this node. What was known before is forgotten, because the database
+    /// may have lost it.
     pub fn live_as(&self, me: Incarnation) {
         let before = self.table.swap(Arc::new(Table::unknown(Some(me))));
         self.tell(&before);
     }
 
-    /// The rows as they were read for this incarnation of ours. They may be older than what was learned
-    /// since: then that stays.
+    /// Publishes the rows that were read for this incarnation of this node. They may be older than what was
+    /// learned since, which then stays.
     pub fn publish(&self, me: Incarnation, nodes: &[NodeRow], shards: &[ShardRow]) {
         let living = || {
             nodes
@@ -146,7 +147,7 @@ impl Ownership {
         self.tell(&before);
     }
 
-    /// A shard is owned under this fence: it was handed over, or an owner said so.
+    /// Notes that a shard is owned under this fence: it was handed off, or an owner said so.
     pub fn learn(&self, shard: ShardId, fence: Fence) {
         let before = self.table.rcu(|table| {
             let mut next = Table::clone(table);
@@ -156,7 +157,7 @@ impl Ownership {
         self.tell(&before);
     }
 
-    /// Wakes who waits for shards whose entries are others than before.
+    /// Wakes the tasks that wait for shards whose location has changed.
     fn tell(&self, before: &Table) {
         let now = self.table.load();
         for (shard, news) in ShardId::all().zip(self.news.iter()) {
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_for_a_shard_ends_with_its_next_owner_and_with_no_other_shards() {
+    async fn waiting_for_a_shard_ends_with_a_change_of_its_owner_and_not_of_others() {
         let ownership = published();
         let shard = ShardId::new(0).unwrap();
         let seen = ownership.location(shard);
@@ -266,7 +267,7 @@ mod tests {
         let shard = ShardId::new(0).unwrap();
         ownership.learn(shard, fence(5, 2));
         assert_eq!(location(&ownership, 0), (5, Holder::Peer(incarnation(2))));
-        // Read before the hand-off, published after it.
+        // These rows were read before the hand-off and are published after it.
         ownership.publish(incarnation(1), &nodes(), &[row(0, 4, Some(1))]);
         assert_eq!(location(&ownership, 0), (5, Holder::Peer(incarnation(2))));
         ownership.learn(shard, fence(4, 1));

@@ -1,25 +1,26 @@
-//! What membership and links tell each other: membership which peers there are, links which of them they
+//! What membership and links tell each other: membership names the peers, and links report which of them they
 //! reach.
 
 use crate::ids::{Fence, Incarnation, PeerAddress, ShardId};
 use crate::time::Moment;
 
-/// The links of a node, as membership and shards use them. No call waits: membership has a beat to keep.
+/// The links of a node, as membership and shards use them. No call waits, because membership must beat in
+/// time.
 pub trait Peers: Send + Sync + 'static {
-    /// This node is this incarnation from now on.
+    /// Sets the present incarnation of this node.
     fn live_as(&self, me: Incarnation);
 
-    /// These are all the peers that live, by rows read after `asked_at`.
+    /// Names all live peers, by rows read after `asked_at`.
     fn know(&self, asked_at: Moment, peers: Vec<PeerAddress>);
 
     /// Returns the peers that this node is linked to.
     fn linked(&self) -> Vec<Incarnation>;
 
-    /// Returns true if the system of this peer refuses new connections, so that nothing listens there any
-    /// more. A handshake that fails is no such refusal.
+    /// Returns true if the operating system of this peer refuses new connections, so that nothing listens
+    /// there any more. A failed handshake is not a refusal.
     fn refuses(&self, peer: Incarnation) -> bool;
 
-    /// Tells this peer that what it asked to be loaded ahead of a shard is loaded, as far as that was
+    /// Tells this peer that this node has loaded the shard ahead, as the peer asked, as far as that was
     /// possible. A hint: it may be lost.
     fn loaded_ahead(&self, peer: Incarnation, shard: ShardId);
 

@@ -1,11 +1,11 @@
-//! Placement: which node should own a shard. Rendezvous hashing over nodes, so that a node that comes or goes
-//! moves only its own shards.
+//! Placement: which node should own a shard. It uses rendezvous hashing over nodes, so that a node that joins
+//! or leaves moves only its own shards.
 
 use hrw_hash::HrwNodes;
 
 use crate::ids::{NodeId, ShardId};
 
-/// The plan for a set of nodes; all who know the same nodes make the same plan.
+/// The plan for a set of nodes. All nodes that know the same set make the same plan.
 pub struct Plan {
     nodes: Option<HrwNodes<Candidate>>,
 }
@@ -16,7 +16,7 @@ struct Candidate(NodeId);
 impl hrw_hash::HrwNode for Candidate {}
 
 impl Plan {
-    /// The plan for these nodes, in whatever order they are named.
+    /// Makes the plan for these nodes, whatever their order.
     pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Self {
         let nodes: Vec<Candidate> = nodes.into_iter().map(Candidate).collect();
         Self {
@@ -24,7 +24,7 @@ impl Plan {
         }
     }
 
-    /// The node that should own the shard; `None` if there is no node.
+    /// Returns the node that should own the shard; `None` if there is no node.
     pub fn owner_of(&self, shard: ShardId) -> Option<&NodeId> {
         let nodes = self.nodes.as_ref()?;
         nodes.sorted(&shard.get()).next().map(|candidate| &candidate.0)
@@ -40,13 +40,13 @@ mod tests {
     }
 
     #[test]
-    fn one_node_owns_everything_and_none_owns_nothing() {
+    fn one_node_owns_all_shards_and_without_a_node_no_shard_has_an_owner() {
         let alone = plan(&["a"]);
         assert!(ShardId::all().all(|shard| alone.owner_of(shard).unwrap().as_str() == "a"));
         assert!(ShardId::all().all(|shard| plan(&[]).owner_of(shard).is_none()));
     }
 
-    /// These pin the plan: two releases that place differently would take shards from each other without end.
+    /// Pins the plan, because two releases with different plans would take shards from each other forever.
     #[test]
     fn the_plan_is_pinned() {
         let three = plan(&["a", "b", "c"]);
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_goes_moves_only_its_own_shards() {
+    fn a_node_that_leaves_moves_only_its_own_shards() {
         let (three, two) = (plan(&["a", "b", "c"]), plan(&["c", "a"]));
         let mut moved = 0;
         for shard in ShardId::all() {

@@ -53,7 +53,7 @@ pub enum ChangeOutcome {
 pub struct ChangeDone {
     /// The coupon after it.
     pub coupon: Coupon,
-    /// How many were decided to be issued by then.
+    /// The highest sequence decided by then.
     pub issued: Sequence,
 }
 
@@ -69,7 +69,7 @@ pub enum ChangeRefusal {
     },
     /// It is closed for ever.
     Closed,
-    /// More are decided than it would have.
+    /// Its quantity would be below the number already decided.
     QuantityBelowIssued {
         /// How many are decided.
         issued: u64,
@@ -88,7 +88,7 @@ impl Change {
     }
 }
 
-/// Returns what a change leads to. One that would change nothing enters nothing.
+/// Returns what a change leads to. A change that would alter nothing makes no entry.
 pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdict<CouponKind> {
     let outcome = |outcome| Verdict::Refused(Outcome::Change(outcome));
     let (offer, status) = match after(ledger, request) {

@@ -58,7 +58,7 @@ impl Coupons {
         let ask = IssueRequest { user, key }.into();
         let answer = match self.engine.request(coupon, ask, deadline).await {
             Ok(Outcome::Issue(outcome)) => Ok(outcome),
-            // No owner answers so, and what it did is not known.
+            // No owner gives this answer, so it is not known what was decided.
             Ok(Outcome::Change(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),
         };

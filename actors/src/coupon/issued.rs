@@ -104,7 +104,7 @@ struct Record {
 }
 
 impl Issued {
-    /// Of this coupon, none yet.
+    /// Makes an empty list for this coupon.
     pub fn new(coupon: CouponId) -> Self {
         Self {
             coupon,

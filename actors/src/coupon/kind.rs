@@ -62,7 +62,7 @@ impl Kind for CouponKind {
     fn is_repeatable(ask: &Ask) -> bool {
         match ask {
             Ask::Issue(_) => true,
-            // It has no key by which an owner would know it.
+            // A change has no key by which an owner would recognise it.
             Ask::Change(_) => false,
         }
     }

@@ -55,12 +55,14 @@ impl Ledger {
         }
     }
 
-    /// Takes the next issuance. Only one that [`issue::judge`](super::issue::judge) made for this very state.
+    /// Takes the next issuance, which [`issue::judge`](super::issue::judge) must have made for this very
+    /// state.
     pub(super) fn issue(&mut self, issuance: &Issuance) {
         self.issued
             .push(&borrowed(issuance))
             .unwrap_or_else(|error: OutOfLine| {
-                // Every part of it was made to follow: a mistake here must not become a coupon that was told.
+                // It was made to follow the last one, so this is a mistake in the program. It must not become
+                // an issuance that a client is told of.
                 panic!("the ledger does not take its own issuance: {error}")
             });
     }

@@ -89,7 +89,7 @@ pub enum Created {
 pub struct CouponQuery {
     /// Only coupons with a lower id.
     pub before: Option<CouponId>,
-    /// At most so many coupons.
+    /// Maximum number of coupons.
     pub limit: u32,
 }
 

@@ -1,6 +1,6 @@
 //! Completing issuances that were loaded ahead of ownership. Issuances are only added, in order, and none
 //! changes: so what was read under no fence is the beginning of what is stored, and only the tail is missing.
-//! The coupon's own row may have changed, and is read anew.
+//! The coupon's own row may have changed, and is read again.
 
 use crate::coupon::issued::{Issued, LoadedIssuance, OutOfLine};
 use crate::ids::{CouponId, Sequence};

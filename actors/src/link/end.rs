@@ -475,14 +475,14 @@ impl<P: Payload> LinkEnd<P> {
     }
 }
 
-/// Returns nothing in place of a message that no frame can carry. The handler knows how much fits.
+/// Returns the content, or nothing if no frame can carry it. The handler knows how much fits.
 fn bounded(content: Vec<u8>) -> Vec<u8> {
     if content.len() <= MESSAGE_BYTES_MAX {
         return content;
     }
     tracing::error!(
         bytes = content.len(),
-        "a heartbeat carries no notice of this length"
+        "the content of a heartbeat is too long and is not sent"
     );
     Vec::new()
 }

@@ -1,8 +1,8 @@
 //! Frames: everything that two nodes exchange, gathered, bounded and numbered.
 //!
 //! A frame names both incarnations, the generation of their link and its own number in it. Every field is
-//! checked before any of them is used: a frame is accepted whole or not at all. Reading takes at most some
-//! forty times the frame's own bytes of memory and never panics.
+//! checked before any of them is used: a frame is accepted whole or not at all. Reading needs at most about
+//! forty times the frame's size in memory, and never panics.
 
 mod read;
 mod wire;

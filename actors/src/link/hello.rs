@@ -27,7 +27,7 @@ pub struct Hello {
     pub hash: String,
 }
 
-/// Reasons why two nodes cannot have a link. None of them goes away while both processes live, so a soon
+/// Reasons why two nodes cannot have a link. None of them goes away while both processes live, so an early
 /// retry is useless.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_by_name() {
+    fn a_mismatch_is_refused_under_its_name() {
         let ours = hello(&[1], 1);
         let theirs = hello(&[1], 2);
         assert_eq!(ours.agree(&theirs, theirs.incarnation), Ok(1));

@@ -208,8 +208,7 @@ impl<P: Payload> Drop for State<P> {
 impl<P: Payload> State<P> {
     fn not_dialled(&mut self, now: Moment, peer: &PeerAddress, error: &std::io::Error) {
         let (node, address) = (&peer.node, &peer.address);
-        // Membership knows best which peers are absent. A peer that answers but does not fit needs an
-        // operator.
+        // Membership notices absent peers by itself. A peer with which the handshake fails needs an operator.
         if error.kind() == std::io::ErrorKind::InvalidData {
             self.metrics.refuse("handshake");
             tracing::warn!(%node, address, %error, "handshake with a peer failed");

@@ -1,8 +1,8 @@
 //! The peers to dial, and when: a state machine over the peers that membership names.
 //!
-//! Of two nodes the one with the smaller id dials. If both dialled, each pair would make two sessions at once
-//! and would have to choose between them, on both sides alike and while either may be lost. With one fixed
-//! side there is one attempt at a time, and its number is the link's generation.
+//! Of two nodes the one with the smaller id dials. If both dialled, each pair would make two sessions at
+//! once, and both sides would have to choose the same one while either may be lost. With one fixed side there
+//! is one attempt at a time, and its number is the link's generation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(3);
 /// Pause after one side refused the other's hello. Only a restart can change that, and a restart makes a new
 /// peer.
 const PAUSE_MISMATCH: Duration = Duration::from_secs(30);
-/// A link that lasted this long begins with the first pause again when it is lost.
+/// After a link that lasted this long, the next pause is the first one again.
 const STEADY: Duration = Duration::from_secs(10);
 /// Maximum number of concurrent dials, so that a large cluster does not link in one wave.
 const DIALS_MAX: usize = 16;
@@ -70,8 +70,8 @@ enum DialStage {
 
 #[derive(Debug)]
 struct Peer {
-    /// Refusals only of peers that membership names at present: another incarnation may be at the address of
-    /// a peer that it no longer names.
+    /// `None` if membership does not name the peer at present. Then it is neither dialled nor probed, because
+    /// another incarnation may be at its address.
     address: Option<PeerAddress>,
     named_at: Moment,
     stage: DialStage,

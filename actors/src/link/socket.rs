@@ -75,7 +75,7 @@ pub(super) async fn accept(
                 // Peers also connect only to probe.
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => refused(peer, &error),
-                Err(_) => refused(peer, &"it said too little in time"),
+                Err(_) => refused(peer, &"the handshake timed out"),
             }
         });
     }

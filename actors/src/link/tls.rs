@@ -71,12 +71,12 @@ impl Tls {
     }
 }
 
-/// Returns an acceptor without a certificate, which so accepts no connection.
-pub(super) fn closed_door() -> Result<TlsAcceptor, LinksError> {
+/// Returns an acceptor that has no certificate and so accepts no connection.
+pub(super) fn closed_acceptor() -> Result<TlsAcceptor, LinksError> {
     #[derive(Debug)]
-    struct Nobody;
+    struct NoCertificate;
 
-    impl ResolvesServerCert for Nobody {
+    impl ResolvesServerCert for NoCertificate {
         fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
             None
         }
@@ -85,7 +85,12 @@ pub(super) fn closed_door() -> Result<TlsAcceptor, LinksError> {
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| LinksError::NotStarted(error.to_string()))?;
-    Ok(Arc::new(config.with_no_client_auth().with_cert_resolver(Arc::new(Nobody))).into())
+    Ok(Arc::new(
+        config
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(NoCertificate)),
+    )
+    .into())
 }
 
 /// The provider is named explicitly, as the process has no default: libraries bring different ones.

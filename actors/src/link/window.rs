@@ -33,7 +33,7 @@ impl Window {
         free
     }
 
-    /// Returns a place.
+    /// Gives a place back.
     pub fn leave(&mut self, flow: u64) {
         if let hashbrown::hash_map::Entry::Occupied(mut taken) = self.taken.entry(flow) {
             *taken.get_mut() -= 1;

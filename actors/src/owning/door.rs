@@ -1,11 +1,11 @@
 //! The door: what this node knows about things whose owners refuse nearly all requests, so that a refusal
 //! need not travel to the owner. A coupon that is sold out is one.
 //!
-//! Owners tell it what is *stored*, in notices. A notice counts for a while from before it was asked for.
-//! What it says holds until a change widens what may be had, and such a change is answered only after every
-//! door has forgotten what it made untrue: so no refusal is ever untrue. Owners on other nodes send their
-//! notices in the answers to heartbeats. A request that may be answered otherwise, such as one of a user that
-//! may have a coupon, is left to the owner.
+//! Owners tell it what is *stored*, in notices. A notice counts for a limited time, which begins before the
+//! door asks for it. What it says holds until a change widens what users may have. Such a change is answered
+//! only after every door has forgotten what it made untrue, so no refusal is ever untrue. Owners on other
+//! nodes send their notices in the answers to heartbeats. A request that may be answered otherwise, such as
+//! one of a user that may have a coupon, is left to the owner.
 
 pub mod board;
 pub mod filter;
@@ -25,14 +25,14 @@ pub use crate::owning::door::notice::Notice;
 use crate::owning::kind::Kind;
 use crate::time::{Moment, Now};
 
-/// How long a notice counts, from before it was asked for.
+/// How long a notice counts, from before the door asked for it.
 pub const DOOR_TTL: Duration = Duration::from_secs(2);
 
 /// Most notices of a node. Beyond it owners answer themselves. A notice takes some megabytes for a million
 /// winners and a hundred bytes for a few, so this bounds the door's memory and the time to copy its table.
 pub const NOTICES_MAX: usize = 10_000;
 
-/// Most notices that a door knows, of all nodes together: those of a few nodes with as many as they may have.
+/// Most notices that a door knows, of all nodes together: as many as a few nodes may post.
 const KNOWN_MAX: usize = 3 * NOTICES_MAX;
 
 /// How long a floor is kept. An owner that could still send an older version, as its incarnation was ended
@@ -50,7 +50,7 @@ type Source = Option<Incarnation>;
 pub struct Knowledge<K: Kind> {
     notices: HashMap<K::Id, Known<K>>,
     sources: HashMap<Source, Confirmed>,
-    /// Notices asked for before count no longer, as the database went backwards.
+    /// Notices asked for before this moment do not count, because the database went backwards.
     forgotten_at: Option<Moment>,
     /// For each id the version below which no notice counts, and when that was raised.
     floors: HashMap<K::Id, (u64, Moment)>,
@@ -98,8 +98,8 @@ impl<K: Kind> Knowledge<K> {
         }
     }
 
-    /// Takes what changed on a peer's board, which was asked for after `asked_at`. This confirms all else
-    /// that the peer told before.
+    /// Takes what changed on a peer's board, which was asked for after `asked_at`. This confirms everything
+    /// else that the peer has told.
     pub fn hear_peer(&mut self, peer: Incarnation, asked_at: Moment, changes: Changes<K>) {
         let by = Some(peer);
         let Changes {
@@ -155,7 +155,7 @@ impl<K: Kind> Knowledge<K> {
         self.notices.retain(|_, known| known.by != by);
     }
 
-    /// Drops what was not confirmed in time. It counts again only if it is told anew.
+    /// Drops what was not confirmed in time. It counts again only if it is told again.
     fn forget_stale(&mut self, now: Moment) {
         self.floors
             .retain(|_, (_, raised_at)| now.since(*raised_at) < FLOORS_KEPT);

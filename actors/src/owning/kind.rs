@@ -124,10 +124,11 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// Returns the shard that places this thing. Stable for ever.
     fn shard(id: Self::Id) -> ShardId;
 
-    /// Returns a number for what shares a window of a link: equal ids have equal numbers.
+    /// Returns the number under which a link counts requests of this id in a window. Equal ids have equal
+    /// numbers.
     fn flow(id: Self::Id) -> u64;
 
-    /// Returns what `state` is the state of.
+    /// Returns the id of the thing that `state` belongs to.
     fn id(state: &Self::State) -> Self::Id;
 
     /// Returns true if an owner recognises the request when it is repeated, so that asking again after an
@@ -164,8 +165,8 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// Returns true if entries that follow may join the run that this entry is in.
     fn may_be_joined(entry: &Self::Entry) -> bool;
 
-    /// Returns true if no request can lead to an entry that joins the next run. It saves waiting in vain; a
-    /// kind that does not know says false.
+    /// Returns true if no request can lead to an entry that joins the next run. It saves waiting in vain. A
+    /// kind that does not know returns false.
     fn is_exhausted(state: &Self::State) -> bool;
 
     /// Returns what doors may be told now that everything decided is stored; `None` if the owner must be
@@ -179,7 +180,7 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// backwards in between: then it must be loaded whole.
     fn read(reading: Self::Reading) -> Option<Self::Rows>;
 
-    /// Makes the state of what was loaded.
+    /// Makes the state from what was loaded.
     fn state(head: Self::Head, rows: Self::Rows) -> Self::State;
 
     /// Returns how many entries the state rests on, for the log.

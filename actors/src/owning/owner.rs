@@ -6,8 +6,8 @@
 //!
 //! When a portion is stored, the next one may be sent before the callers of the last are answered, or after
 //! them. In the second case the owner *gathers*: the next portion takes along what arrives meanwhile. With
-//! few callers that is better, since those just answered may ask again at once, and one commit for all is
-//! sooner back than two in turn. With many callers it would only keep the store waiting.
+//! few callers gathering is faster, because the callers just answered may ask again at once, and one commit
+//! for all takes less time than two in turn. With many callers it would only keep the store idle.
 
 pub mod actor;
 pub mod driver;
@@ -36,8 +36,8 @@ pub enum Effect<K: Kind> {
     Gather,
     /// Post a notice for doors.
     Post(Arc<Notice<K>>),
-    /// Take the notice down: from the version given on something else holds. No door may count what it knows
-    /// below it, as the change may be stored at any moment from now on.
+    /// Withdraw the notice. No door may use what it knows below the floor, because the change may be stored
+    /// at any moment from now on.
     Withdraw {
         /// The version after the change that was just decided; `None` if the owner only stops.
         floor: Option<u64>,
@@ -48,8 +48,8 @@ pub enum Effect<K: Kind> {
     CloseIfEmpty,
     /// Close the mailbox and stop.
     Stop {
-        /// True if something decided may yet be stored or not: it may be loaded again only after the shard's
-        /// epoch was raised.
+        /// True if the outcome of something decided is unknown. The id may then be loaded again only after
+        /// the shard's epoch was raised.
         unsettled: bool,
     },
 }
@@ -87,11 +87,11 @@ pub struct Owner<K: Kind> {
     decided: Position,
     undelivered: VecDeque<K::Entry>,
     out: Option<Out<K>>,
-    /// What is undelivered waits for more, until [`OwnerCommand::Submit`] or until nothing can join it.
+    /// Undelivered entries wait for more, until [`OwnerCommand::Submit`] or until no entry can join them.
     gathering: bool,
-    /// A portion with so many entries does not wait for more.
+    /// A portion with this many entries does not wait for more.
     gather_below: usize,
-    /// The store does not take what is out: nothing new is decided until it does.
+    /// The store does not accept the portion that is out. Nothing new is decided until it does.
     delayed: bool,
     posted: Option<Arc<Notice<K>>>,
     stage: OwnerStage,
@@ -151,7 +151,7 @@ impl<K: Kind> Owner<K> {
         self.gathering
     }
 
-    /// Takes a command. `lease_holds`: whether this node may decide and confirm at `now`.
+    /// Takes a command. `lease_holds` is true if this node may decide and confirm at `now`.
     pub fn handle(
         &mut self,
         command: OwnerCommand<K>,
@@ -196,8 +196,8 @@ impl<K: Kind> Owner<K> {
         self.last_asked = now.moment;
         let outcome = match K::judge(&self.state, now.timestamp, &ask) {
             Verdict::Known(outcome) => outcome,
-            // Nothing was decided for this one, and what a refusal rests on cannot be confirmed now: to say
-            // so is better than to keep the caller waiting.
+            // Nothing was decided for this request, and a refusal cannot be confirmed now. To answer that is
+            // better than to let the caller wait.
             Verdict::Refused(_) | Verdict::Enter(_) if self.delayed => {
                 effects.push(Effect::Answer(reply, Err(Setback::StoreUnavailable)));
                 return;
@@ -223,9 +223,9 @@ impl<K: Kind> Owner<K> {
         outcome
     }
 
-    /// Hands over what is undelivered, if nothing is out and it does not gather. So batches grow with load,
-    /// and an idle owner's entry does not wait. All of it was decided under a lease; the fence says whether
-    /// it may still be stored.
+    /// Hands over the undelivered entries, if no portion is out and the owner does not gather. So batches
+    /// grow with load, and an idle owner's entry does not wait. All of them were decided under a lease; the
+    /// fence says whether they may still be stored.
     fn submit(&mut self, effects: &mut Vec<Effect<K>>) {
         self.gathering = self.gathering && self.may_grow();
         if self.out.is_some() || self.gathering || self.stage == OwnerStage::Stopped {
@@ -293,7 +293,7 @@ impl<K: Kind> Owner<K> {
         self.stop_if_drained(effects);
     }
 
-    /// Sends what was fenced again, under the present fence.
+    /// Sends the fenced portion again, under the present fence.
     fn submit_again(&mut self, effects: &mut Vec<Effect<K>>) {
         let Some(out) = self.out.as_mut() else { return };
         out.fenced = false;
@@ -340,7 +340,7 @@ impl<K: Kind> Owner<K> {
             return;
         }
         self.stage = OwnerStage::Draining;
-        // A shard that drains raises no epoch: what waits for the next one would wait for ever.
+        // A draining shard raises no epoch, so a portion that waits for the next epoch would wait for ever.
         if self.out.as_ref().is_some_and(|out| out.fenced) {
             self.stop(effects);
         }

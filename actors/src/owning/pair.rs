@@ -130,9 +130,9 @@ impl<A: DoorNotice, B: DoorNotice> DoorNotice for Either<A, B> {
     }
 }
 
-/// In front of what is of the first kind, on its way to another node.
+/// The first byte of everything of the first kind on its way to another node.
 const FIRST: u8 = 1;
-/// In front of what is of the second.
+/// The same for the second kind.
 const SECOND: u8 = 2;
 
 fn tagged(tag: u8, mut bytes: Vec<u8>) -> Vec<u8> {
@@ -188,7 +188,7 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
     }
 
     fn flow(id: Self::Id) -> u64 {
-        // Apart from each other: ids of two kinds are numbers of the same range.
+        // Kept apart, because ids of both kinds are numbers of the same range.
         match id {
             First(id) => A::flow(id).wrapping_mul(2),
             Second(id) => B::flow(id).wrapping_mul(2) + 1,
@@ -213,7 +213,8 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         match (state, ask) {
             (First(state), First(ask)) => first_verdict(A::judge(state, now, ask)),
             (Second(state), Second(ask)) => second_verdict(B::judge(state, now, ask)),
-            // Requests go to the owner of an id of their own kind. One that does not meets nothing there.
+            // A request is always sent to an owner of its own kind. For any other owner, what it asks for
+            // does not exist.
             (First(_) | Second(_), ask) => Verdict::Refused(Self::absent(ask)),
         }
     }

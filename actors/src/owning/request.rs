@@ -36,9 +36,9 @@ pub type Answer<K> = Result<<K as Kind>::Outcome, Setback>;
 
 /// The way of one answer back to its caller.
 ///
-/// Dropped without an answer (its owner panicked, its mailbox is gone) it answers [`Setback::Unknown`]: no
-/// caller waits in vain, and no caller is told *no* that may have been told *yes*. It carries the places that
-/// the request takes in bounded queues, and frees them when it answers.
+/// If it is dropped without an answer (its owner panicked, its mailbox is gone), it answers
+/// [`Setback::Unknown`]. So no caller waits in vain, and none is refused whose request may have been decided.
+/// It carries the places that the request takes in bounded queues, and frees them when it answers.
 #[derive(Debug)]
 pub struct Reply<K: Kind> {
     caller: Caller<K>,
@@ -90,7 +90,7 @@ impl<K: Kind> Reply<K> {
         }
     }
 
-    /// Answers. That the caller is gone is no error: asking again finds what was decided.
+    /// Answers. A caller that is gone is no error: a retry finds what was decided.
     pub fn send(self, answer: Answer<K>) {
         match self.caller {
             Caller::Local(caller) => drop(caller.send(answer)),

@@ -5,8 +5,8 @@
 //! another owner, or after a pause. No node relays: an owner of another epoch answers *moved*, and the router
 //! goes on itself.
 //!
-//! An attempt that may have been decided makes the request *uncertain*: from then on only what an owner says
-//! of its key settles it.
+//! An attempt that may have been decided makes the request *uncertain*. From then on, only an owner's
+//! decision for its key settles it.
 
 pub mod attempts;
 pub mod route;
@@ -29,17 +29,18 @@ use crate::owning::router::route::Route;
 use crate::owning::shard::ShardHandle;
 use crate::time::{self, Moment};
 
-/// Default for the most requests in a node's queues together: four owners' worth, some 100 MB of requests and
-/// waiting connections.
+/// Default for the most requests in all queues of a node: as many as four owners may have, or some 100 MB of
+/// requests and waiting connections.
 pub const REQUESTS_MAX: usize = 262_144;
 
-/// Most requests of a node that wait while their shard moves: those of a second of a busy node. They hold no
-/// place in a queue meanwhile.
+/// Most requests of a node that wait while their shard moves: as many as reach a busy node in a second. They
+/// hold no place in a queue meanwhile.
 pub const WAITING_MAX: usize = 65_536;
 
-/// How long a peer's answer is waited for after its shard has another owner. An owner that hands off answers
-/// all it holds before the row names the next one, so an answer that is not here some round trips later will
-/// not come. Without this limit a node that is stopped or unreachable would be waited for to the end.
+/// How long a request waits for a peer's answer after its shard has another owner. An owner that hands off
+/// answers everything before the row names the next owner, so an answer that is missing some round trips
+/// later will not come. Without this limit, a request to a stopped or unreachable node would wait until its
+/// deadline.
 const OVERDUE: Duration = Duration::from_millis(250);
 
 /// The way to owners on other nodes.

@@ -34,9 +34,9 @@ use crate::owning::shard::load::{AheadRows, LoadResult, OwnerParts};
 use crate::store::Store;
 use crate::time::{self, Moment};
 
-/// Most owners of a node that are being loaded or wait to be: more than are loaded in the time that callers
-/// wait, four at a time at a millisecond each. Ids that were never created count too, as only reading tells.
-/// Requests beyond it are answered `OVERLOADED`.
+/// Most owners of a node that are being loaded or wait for that. These are more than can be loaded in the
+/// time that callers wait: four at a time, at a millisecond each. Ids that were never created count too, as
+/// only a read shows that. Further requests are answered `OVERLOADED`.
 pub const LOADS_WAITING_MAX: usize = 16_384;
 
 /// Pause before the epoch is raised again after a failure.
@@ -49,7 +49,7 @@ pub enum ShardCommand<K: Kind> {
     Claimed(Fence),
     /// This node may not serve it any more.
     Lost,
-    /// Deliver a request that found no owner taking it.
+    /// Deliver a request that no owner has admitted.
     Deliver(K::Id, Request<K>),
     /// Loading ended.
     Loaded(K::Id, LoadResult<K>),
@@ -61,7 +61,7 @@ pub enum ShardCommand<K: Kind> {
         actor: ActorId,
         /// The epoch it wrote under.
         epoch: Epoch,
-        /// True if something it decided may yet be stored or not.
+        /// True if the outcome of something it decided is unknown.
         unsettled: bool,
     },
     /// An owner panicked.
@@ -70,15 +70,15 @@ pub enum ShardCommand<K: Kind> {
     Fenced(Epoch),
     /// Raising the epoch from a fence ended.
     Raised(Fence, Raise),
-    /// Hand it off to this node, or to none, if it is owned here under this fence.
+    /// Hand it off to this incarnation, or release it, if it is owned here under this fence.
     HandOff(Fence, Option<Incarnation>),
-    /// Handing it off from a fence ended; true: it is certainly not owned here any more.
+    /// Handing it off from a fence ended. True if it is certainly not owned here any more.
     HandedOff(Fence, bool),
     /// This peer is about to hand it to this node: load these ahead.
     LoadAhead(Incarnation, Vec<K::Id>),
     /// Loading ahead ended.
     LoadedAhead(K::Id, Option<AheadRows<K>>),
-    /// Let idle owners go.
+    /// Passivate idle owners.
     Passivate,
     /// Drop requests and answers that are no longer waited for.
     Sweep,
@@ -104,7 +104,7 @@ pub struct ShardContext<K: Kind> {
     pub store: Arc<dyn Store<K>>,
     /// What their owners need.
     pub owners: OwnerContext<K>,
-    /// How many owners are loaded at the same time on this node: more would only wait for the same disk.
+    /// How many owners are loaded at the same time on this node. More would only wait for the same disk.
     pub loads: Arc<Semaphore>,
     /// Places for those being loaded and those that wait for it: [`LOADS_WAITING_MAX`].
     pub loads_waiting: Admission,
@@ -114,7 +114,7 @@ pub struct ShardContext<K: Kind> {
     pub places: Admission,
     /// Learns the owner of a shard that was handed off.
     pub ownership: Ownership,
-    /// Are told as well.
+    /// Learn it as well.
     pub peers: Arc<dyn Peers>,
 }
 
@@ -330,7 +330,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
                     epoch: row.epoch,
                     owner,
                 };
-                // In this order: the next owner hears of it before the first request that follows.
+                // In this order, so that the next owner learns of it before the first request that follows.
                 peers.publish(id, fence);
                 ownership.learn(id, fence);
                 if let Some(closed_at) = closed_at.filter(|_| Some(owner) == to) {

@@ -52,7 +52,7 @@ impl<K: Kind> Clone for Lanes<K> {
 }
 
 impl<K: Kind> Lanes<K> {
-    /// Starts so many lanes. They end when the last clone is dropped. `owners_max`, the most active owners,
+    /// Starts this many lanes. They end when the last clone is dropped. `owners_max`, the most active owners,
     /// bounds their queues, as an owner has at most one portion out.
     pub fn start(count: usize, owners_max: usize, store: &Arc<dyn Store<K>>, lease: &Lease) -> Self {
         let delayed = Arc::new(AtomicUsize::new(0));
@@ -84,7 +84,7 @@ impl<K: Kind> Lanes<K> {
         self.lanes[lane].try_send(Submission { portion, home }).is_ok()
     }
 
-    /// Returns true if the store does not take the batch of some lane.
+    /// Returns true if the store does not accept the batch of some lane.
     pub fn are_delayed(&self) -> bool {
         self.delayed.load(Ordering::Acquire) > 0
     }
@@ -173,7 +173,7 @@ impl<K: Kind> Shell<K> {
                 self.delayed.fetch_add(1, Ordering::AcqRel);
             } else {
                 self.delayed.fetch_sub(1, Ordering::AcqRel);
-                tracing::info!("the store takes writes again");
+                tracing::info!("the store accepts writes again");
             }
         }
     }
@@ -249,7 +249,7 @@ fn show_fate<K: Kind>(portion: &Portion<K>, fate: Fate, metrics: &Handles) {
         }
         Fate::Contradicted => {
             metrics.contradictions.increment(1);
-            tracing::error!(%id, %shard, %epoch, "the store contradicts an owner; it is loaded anew");
+            tracing::error!(%id, %shard, %epoch, "the store contradicts an owner; the owner is loaded again");
         }
         Fate::Unknown => {
             tracing::warn!(%id, %shard, %epoch, "the lease ended before a portion was known to be stored");

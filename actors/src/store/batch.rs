@@ -1,10 +1,10 @@
-//! What a batch holds, and what can come back from storing one.
+//! Batches, and what becomes of them when they are written.
 
 use crate::ids::{Fence, ShardId};
 use crate::owning::kind::{Kind, Run};
 
-/// Most rows in one batch. Beyond some thousands a commit only takes longer (2,048 rows: 45 ms on MySQL 9),
-/// and with the longest ids and keys this many rows are a twentieth of the smallest default packet (16 MiB).
+/// Most rows in one batch. More would only make a commit longer (2,048 rows take 45 ms on MySQL 9). With the
+/// longest ids and keys, this many rows are a twentieth of the smallest default packet (16 MiB).
 pub const BATCH_ROWS_MAX: usize = 2_048;
 
 /// Entries of one owner that commit together, under one fence.
@@ -14,7 +14,7 @@ pub struct Portion<K: Kind> {
     pub id: K::Id,
     /// The shard that places it.
     pub shard: ShardId,
-    /// The right to write them.
+    /// The fence that they are written under.
     pub fence: Fence,
     /// The entries.
     pub run: K::Run,
@@ -23,41 +23,41 @@ pub struct Portion<K: Kind> {
 /// Portions that commit together by one statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch<K: Kind> {
-    /// At most one portion for each owner, all of one kind of row; never empty.
+    /// At most one portion for each owner, all storing the same kind of row; never empty.
     pub portions: Vec<Portion<K>>,
 }
 
 impl<K: Kind> Batch<K> {
-    /// Returns how many rows it stores if every portion passes its guards.
+    /// Returns how many rows are stored if the guards of all portions hold.
     pub fn rows(&self) -> usize {
         self.portions.iter().map(|portion| portion.run.rows()).sum()
     }
 }
 
-/// What the store holds of a portion, by fresh reads after a write of it that did not succeed.
+/// What is stored of a portion, by fresh reads after a write that did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// True if the portion's fence is still the shard's.
+    /// True if the shard still has the portion's epoch and owner.
     pub fence_holds: bool,
-    /// How the portion's rows stand.
+    /// What is stored of the portion's rows.
     pub rows: FoundRows,
 }
 
-/// How a portion's rows stand in the store.
+/// What is stored of a portion's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundRows {
-    /// All are there, identical.
+    /// All are stored, and identical.
     Stored,
-    /// None is there, and nothing is in their place.
+    /// None is stored, and nothing else is in their place.
     Absent,
-    /// Something else is in the place of at least one, even if it cannot be read.
+    /// Something else, possibly unreadable, is in the place of at least one.
     Different,
 }
 
-/// How the way of a portion ends.
+/// The result for a portion, as its owner is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
-    /// The fence it was sent under.
+    /// The fence under which it was sent.
     pub fence: Fence,
     /// What became of it.
     pub fate: Fate,
@@ -68,11 +68,11 @@ pub struct Settlement {
 pub enum Fate {
     /// It is committed.
     Stored,
-    /// The shard has another epoch or owner: what is not stored by now never will be.
+    /// The shard has another epoch or owner. The portion was not stored and never will be.
     Fenced,
-    /// The store contradicts the owner: it holds other rows, or none that can be read, or its guards refuse.
-    /// The owner must be loaded anew.
+    /// The store contradicts the owner: it holds other or unreadable rows, or its guards refuse. The owner
+    /// must be loaded again.
     Contradicted,
-    /// The lease ended before it was known.
+    /// The lease ended before the outcome was known.
     Unknown,
 }

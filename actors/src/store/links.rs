@@ -1,8 +1,8 @@
-//! How a node's row names the nodes that it is linked to: one text for every database.
+//! The text in a node's row that names the nodes it is linked to. All databases use the same text.
 
 use crate::ids::{Incarnation, PEERS_MAX as LINKS_MAX};
 
-/// Incarnations in decimal, separated by commas; of more than [`LINKS_MAX`], the first so many.
+/// Returns the incarnations in decimal, separated by commas; only the first [`LINKS_MAX`].
 pub fn text_of(links: &[Incarnation]) -> String {
     let numbers: Vec<String> = links
         .iter()
@@ -12,7 +12,7 @@ pub fn text_of(links: &[Incarnation]) -> String {
     numbers.join(",")
 }
 
-/// The inverse of [`text_of`]; `None` for a text that it does not write.
+/// Reads a text of [`text_of`]; `None` if it is not a list of incarnations.
 pub fn parse(text: &str) -> Option<Vec<Incarnation>> {
     if text.is_empty() {
         return Some(Vec::new());
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_come_back_as_they_were_written_and_are_bounded() {
+    fn links_are_read_as_they_were_written_and_are_bounded() {
         let links: Vec<Incarnation> = (1..=100).filter_map(Incarnation::new).collect();
         for many in [0, 1, 2, LINKS_MAX] {
             assert_eq!(parse(&text_of(&links[..many])).unwrap(), links[..many]);
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_node_writes_is_not_read() {
+    fn a_text_that_no_node_writes_is_refused() {
         for text in ["0", ",", "1,", "1,,2", "x", "1, 2", "9007199254740992"] {
             assert_eq!(parse(text), None, "{text:?}");
         }

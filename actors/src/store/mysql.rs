@@ -1,12 +1,12 @@
-//! The store of clusters: MySQL 8.0.19 and later, MariaDB 10.6 and later, by one writable endpoint.
+//! The store of clusters: MySQL 8.0.19 or later, or MariaDB 10.6 or later, through one writable endpoint.
 //!
-//! Three kinds of connections, so that none waits for another: for lanes (batches and what became of them),
-//! for beats (and the rows read with them), and for all the rest. Whatever is written is one autocommit
-//! statement; there are no transactions. A connection that gave an error is closed, never used again. Every
-//! connection is tried for a server that takes writes, so a demoted one serves nothing, not even old rows.
+//! Lanes (batches and reading them back), beats (and the rows read with them), the reads of clients, and
+//! everything else have separate connections, so that they do not wait for each other. Every write is one
+//! autocommit statement; there are no transactions. After an error a connection is closed. Connections are
+//! tested for a server that accepts writes, so a demoted server is not used, not even for reads.
 //!
-//! Cancel safety: work on the database is never cut off halfway (`uninterrupted.rs`); what a caller drops, or
-//! stops waiting for, is only the answer.
+//! Cancel safety: if a caller is dropped, its database work goes on (`uninterrupted.rs`). Work that times out
+//! closes its connection.
 
 pub(crate) mod canary;
 pub(crate) mod cluster;
@@ -42,39 +42,39 @@ pub use dialect::Dialect;
 pub use open::OpenError;
 pub use rows::MySqlRows;
 
-/// Most bytes of one statement: what [`BATCH_ROWS_MAX`](crate::store::batch::BATCH_ROWS_MAX) rows with the
-/// longest ids, and keys that all need hexadecimal, take, and half as much again. A server must take packets
-/// of this size.
+/// Most bytes of one statement. This is one and a half times what
+/// [`BATCH_ROWS_MAX`](crate::store::batch::BATCH_ROWS_MAX) rows take with the longest ids and with keys that
+/// all need hexadecimal. A server must accept packets of this size.
 pub(crate) const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
-/// How long it is waited for a connection, made or tried where needed; then nothing was begun. A beat must
-/// not wait long: its lease runs.
+/// Limit of waiting for a connection, including connecting or testing it. If it passes, nothing was begun.
 const TAKE_LIMIT: Duration = Duration::from_secs(2);
+/// The same for a beat, which must not wait long because its lease runs out.
 const TAKE_FOR_BEAT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the database is, and how many connections may be made to it.
 #[derive(Clone)]
 pub struct Options {
-    /// `mysql://user:password@host:port/database`, with `ssl-mode`, `ssl-ca` and the like as sqlx has them.
-    /// Never shown.
+    /// `mysql://user:password@host:port/database`, with sqlx's parameters such as `ssl-mode` and `ssl-ca`.
+    /// Never logged.
     pub url: String,
     /// Connections for batches: as many as there are lanes, at least 1.
     pub lanes: u32,
     /// Connections for loading and administration, at least 1.
     pub others: u32,
-    /// Connections for what people read, at least 1. They are separate, as loading must not wait for reads of
-    /// that kind.
+    /// Connections for the reads of clients, at least 1. They are separate so that loading does not wait for
+    /// these.
     pub readers: u32,
     /// How long opening and migrating wait for another node's migration, and for statements that use a table
-    /// to be altered.
+    /// that is to be altered.
     pub migration_wait: Duration,
     /// Migrations that kinds add to the engine's.
     pub migrations: Vec<Migration>,
 }
 
 impl Options {
-    /// The database at this URL, with four connections for lanes, four for people who read and four for the
-    /// rest; a migration is waited for half a minute.
+    /// Returns options for the database at this URL: four connections each for lanes, for the reads of
+    /// clients and for the rest, and a wait of 30 seconds for migrations.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -114,8 +114,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// The store; cheap to clone. Dropping the last clone drops its connections, [`Self::close`] takes leave of
-/// the server.
+/// The store; cheap to clone. Dropping the last clone drops its connections; [`Self::close`] closes them in
+/// an orderly way.
 #[derive(Debug, Clone)]
 pub struct MySqlStore {
     pub(crate) inner: Arc<Inner>,
@@ -132,9 +132,9 @@ pub(crate) struct Inner {
 }
 
 impl MySqlStore {
-    /// Reaches the server, looks at its settings, and brings the schema up to date where it is not.
+    /// Connects to the server, checks its settings, and brings the schema up to date.
     ///
-    /// Cancel safety: a dropped future leaves at most a migration half way, which the next open runs again.
+    /// Cancel safety: a dropped future may leave a migration incomplete. The next open runs it again.
     pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
         let (connect_options, dialect) = Self::prepared(options).await?;
         let canary = Arc::new(Canary::default());
@@ -148,7 +148,7 @@ impl MySqlStore {
                 Some(Arc::clone(&canary)),
             ),
             canary,
-            // Two: one that hangs must not keep the next beat waiting.
+            // Two, so that one that hangs does not delay the next beat.
             beats: connections(2, TAKE_FOR_BEAT_LIMIT),
             others: connections(options.others, TAKE_LIMIT),
             readers: connections(options.readers, TAKE_LIMIT),
@@ -158,8 +158,8 @@ impl MySqlStore {
         })
     }
 
-    /// Brings the schema up to date and does nothing else. Another that does the same is waited for, but not
-    /// without end.
+    /// Only brings the schema up to date. It waits for another node's migration, up to
+    /// [`Options::migration_wait`].
     pub async fn migrate(options: &Options) -> std::result::Result<(), OpenError> {
         Self::prepared(options).await.map(drop)
     }
@@ -174,7 +174,7 @@ impl MySqlStore {
         Ok((connect_options, dialect))
     }
 
-    /// Lets what is being done end, and takes leave of the server. Calls after this are refused.
+    /// Waits for what is under way, up to a limit, and closes all connections. Later calls are refused.
     pub async fn close(&self) {
         self.inner.lanes.close().await;
         self.inner.beats.close().await;
@@ -182,13 +182,13 @@ impl MySqlStore {
         self.inner.readers.close().await;
     }
 
-    /// Whose SQL the server speaks.
+    /// Returns the dialect that the server speaks.
     pub fn dialect(&self) -> Dialect {
         self.inner.dialect
     }
 }
 
-/// A class of calls: what is asked of its connection, how long it may take, and whether it changes anything.
+/// A class of calls: when its connection is tested, how long it may take, and whether it changes anything.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallClass {
     pub(crate) care: Care,
@@ -196,45 +196,45 @@ pub(crate) struct CallClass {
     changes: bool,
 }
 
-/// A batch. With the wait for a connection it is shorter than a lane waits, so that a lane never sends a
-/// batch again while we still try.
+/// A batch. Its limit and [`TAKE_LIMIT`] together are shorter than a lane's limit, so that a lane never sends
+/// a batch again while the store still works on it.
 const BATCH: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_millis(2_500),
     changes: true,
 };
-/// What became of a batch, in the same time.
+/// Reading a batch back, with the same limit.
 const READ_BACK: CallClass = CallClass {
     care: Care::Always,
     changes: false,
     ..BATCH
 };
-/// A beat: in the time of a lease, several must find place.
+/// A beat. Several must fit into the time of a lease.
 const BEAT: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_secs(1),
     changes: true,
 };
-/// The rows that a beat reads.
+/// Reading the rows of nodes and shards with a beat.
 const LOOK: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_secs(1),
     changes: false,
 };
-/// A change outside of lanes. Many claims are many statements.
+/// A write outside of lanes. Its limit is longer because many claims are many statements.
 pub(crate) const WRITE: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_secs(5),
     changes: true,
 };
-/// What is decided upon: the connection is tried, as a demoted server would answer with old rows.
+/// Any other read. The connection is always tested, because a demoted server would answer with old rows.
 pub(crate) const READ: CallClass = CallClass {
     care: Care::Always,
     limit: Duration::from_secs(5),
     changes: false,
 };
 
-/// Waits for work as long as its class may take; beyond that its outcome is unknown, and its connection is
+/// Waits for work up to the limit of its class. After that its outcome is unknown, and its connection is
 /// closed.
 pub(crate) async fn within<T>(class: CallClass, work: impl Future<Output = Result<T>>) -> Result<T> {
     let limit = class.limit;
@@ -253,8 +253,8 @@ pub(crate) fn judged<T>(class: CallClass, result: Result<T>) -> Result<T> {
     }
 }
 
-/// The frame of every call: without interruption and within a limit, take a connection, do one piece of work
-/// on it, and keep the connection if that went well.
+/// Frames every call: without interruption and within limits, takes a connection, does one piece of work on
+/// it, and keeps the connection if that succeeds.
 macro_rules! framed {
     ($class:ident, $connections:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
@@ -275,12 +275,13 @@ impl ClusterStore for MySqlStore {
         if framed!(READ, others, self, cluster::is_made)? {
             return Ok(());
         }
-        // Nodes that start together all make the rows; who comes second waits for them or finds them.
+        // Nodes that start together all create the rows. A later one waits for the rows of an earlier one, or
+        // finds them.
         let made = framed!(WRITE, others, self, cluster::make);
         match framed!(READ, others, self, cluster::is_made)? {
             true => Ok(()),
             false => Err(made.err().unwrap_or_else(|| {
-                StoreError::Unreadable("the cluster's rows are not as they were just made".to_owned())
+                StoreError::Unreadable("the cluster's rows are incomplete after they were created".to_owned())
             })),
         }
     }
@@ -370,7 +371,7 @@ impl<K: MySqlRows> EntryStore<K> for MySqlStore {
             let read = asked
                 .await
                 .unwrap_or_else(|panicked| Err(StoreError::NotStored(panicked.to_string())))?;
-            // The next page is read while this one is taken in.
+            // The next page is read while this one is processed.
             coming = K::mysql_next(&read)?.map(page);
             K::mysql_take(&mut reading, read)?;
         }
@@ -384,15 +385,15 @@ async fn write<K: MySqlRows>(
     dialect: Dialect,
     portions: Vec<Portion<K>>,
 ) -> Result<u64> {
-    // After the wait for a connection, which may have been one for a database that went backwards and is
-    // served again.
+    // This is checked after the wait for a connection, because the database may have gone backwards during
+    // it.
     let mut owners = portions.iter().map(|portion| portion.fence.owner);
     owners.try_for_each(|owner| canary.lives(owner))?;
     K::mysql_write(connection, dialect, portions).await
 }
 
-/// Reads how each portion stands: the fences first. Raising an epoch waited for every statement that had
-/// passed its fence, so once it is lost, what the rows say is final.
+/// Reads what is stored of each portion, the fences before the rows. Raising an epoch waits for every
+/// statement that has passed its fence. So once the fence is lost, the result for the rows is final.
 async fn read_back<K: MySqlRows>(
     connection: &mut MySqlConnection,
     dialect: Dialect,

@@ -1,11 +1,11 @@
 //! The embedded store: one SQLite file, one process.
 //!
-//! One connection writes, so statements that change anything stand in line, in the order in which they came;
-//! a few read-only ones read beside it (WAL). Every commit is synced before it is answered
+//! One connection writes, and statements that change something wait for it in order of arrival. A few
+//! read-only connections read at the same time (WAL). Every commit is synced before it is answered
 //! (`synchronous=FULL`).
 //!
-//! Cancel safety: work on the database is never cut off halfway (`uncut.rs`); what a caller drops, or stops
-//! waiting for, is only the answer.
+//! Cancel safety: database work always runs to its end (`uninterrupted.rs`). A caller that is dropped or
+//! times out only misses the answer.
 
 pub(crate) mod checkpoint;
 pub(crate) mod cluster;
@@ -37,33 +37,33 @@ use error::{on_read, on_write};
 pub use open::OpenError;
 pub use rows::SqliteRows;
 
-/// A read that takes longer is given up: pages are small, so the disk or the machine is stuck.
+/// Limit of a read. Pages are small, so a read that takes longer means that the disk or the machine is stuck.
 pub const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// A write that takes longer is of unknown outcome. Longer than the waits for our turn and for SQLite's lock
-/// together, so that waiting for our own writers, or for another program with the file open, ends as *not
-/// stored*, and only a stuck disk as *unknown*.
+/// Limit of a write, after which its outcome is unknown. It is longer than the limits of the waits for a
+/// connection and for SQLite's lock together. So a wait for this process's own writes, or for another program
+/// that has the file open, ends as *not stored*, and only a stuck disk ends as *unknown*.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a statement waits for a connection before it is surely not begun. Shorter than people wait, so
-/// that they are told so.
+/// How long a statement waits for a connection. After that it is certain that the statement was not begun. It
+/// is shorter than clients usually wait, so that they get this answer.
 const QUEUE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Connections that read coupons for their owners.
+/// Connections that load owners.
 const LOADERS: u32 = 2;
 
-/// How long SQLite itself waits for a lock held by another program (a shell, a backup).
+/// How long SQLite waits for a lock that another program (a shell, a backup) holds.
 const BUSY_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the database is, and how much of the machine it may use.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The database file. It, its directory, and beside it `-wal`, `-shm` and `.lock` files are made where
-    /// they are missing.
+    /// The database file. The file, its directory, and the files `-wal`, `-shm` and `.lock` beside it are
+    /// created if missing.
     pub path: PathBuf,
-    /// Connections that read, at least 1.
+    /// Connections for the reads of clients, at least 1.
     pub readers: u32,
-    /// An operator's quota: the database grows to so many pages of 4 KiB, then writes are refused as on a
+    /// An operator's quota, in pages of 4 KiB. When the database has this many, writes are refused as on a
     /// full disk. `None`: no quota.
     pub page_count_max: Option<u32>,
     /// Migrations that kinds add to the engine's.
@@ -71,7 +71,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The database in this file, with four readers and no quota.
+    /// Returns options for this file, with four readers and no quota.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -89,8 +89,8 @@ impl Options {
     }
 }
 
-/// The store; cheap to clone. Dropping the last clone frees the file, [`Self::close`] does so in an orderly
-/// way.
+/// The store; cheap to clone. Dropping the last clone releases the file; [`Self::close`] also finishes what
+/// is under way.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     pub(crate) inner: Arc<Inner>,
@@ -100,20 +100,20 @@ pub struct SqliteStore {
 pub(crate) struct Inner {
     path: PathBuf,
     readers: SqlitePool,
-    /// For the rows of nodes and shards alone: who may decide must not depend on how much people read.
+    /// Only for the rows of nodes and shards. Permission to decide must not depend on the load of reads.
     cluster_reader: SqlitePool,
-    /// For owners being loaded.
+    /// For loading owners.
     loader: SqlitePool,
     writer: SqlitePool,
     checkpoints: Checkpoints,
-    /// Locked for as long as this store may write.
+    /// Locked as long as this store may write.
     lock: File,
 }
 
 impl SqliteStore {
-    /// Locks the database for this process, makes and migrates it where needed, and opens it.
+    /// Locks the database for this process, creates or migrates it if needed, and opens it.
     ///
-    /// Cancel safety: a dropped future leaves at most a migration half way, which the next open finishes.
+    /// Cancel safety: a dropped future may leave migrations undone. The next open applies them.
     pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
         let (path, lock) = open::locked(&options.path)?;
         let writer = open::writer(options, &path).await?;
@@ -139,7 +139,7 @@ impl SqliteStore {
         })
     }
 
-    /// Makes or migrates the database and does nothing else, under the same lock as [`Self::open`].
+    /// Only creates or migrates the database, under the same lock as [`Self::open`].
     pub async fn migrate(options: &Options) -> std::result::Result<(), OpenError> {
         let (path, _lock) = open::locked(&options.path)?;
         let writer = open::writer(options, &path).await?;
@@ -148,18 +148,18 @@ impl SqliteStore {
         migrated
     }
 
-    /// Finishes what is being done, moves the log into the database file, and frees it for others. Calls
-    /// after this are refused.
+    /// Finishes what is under way, moves the log into the database file, and releases the file. Later calls
+    /// are refused.
     pub async fn close(&self) {
-        // The writer last: the last connection to leave moves the log, and readers cannot.
+        // The writer closes last: the last connection moves the log, and readers cannot do that.
         self.inner.readers.close().await;
         self.inner.cluster_reader.close().await;
         self.inner.loader.close().await;
         self.inner.checkpoints.close().await;
         self.inner.writer.close().await;
-        self.inner.checkpoints.let_go();
+        self.inner.checkpoints.close_file();
         if let Err(error) = self.inner.lock.unlock() {
-            tracing::warn!(%error, path = %self.inner.path.display(), "the database's lock file stays locked until this process ends");
+            tracing::warn!(%error, path = %self.inner.path.display(), "the database's lock file was not unlocked; it stays locked until this process ends");
         }
     }
 
@@ -168,8 +168,8 @@ impl SqliteStore {
         &self.inner.path
     }
 
-    /// The journal mode and the level of `synchronous` that the writing connection works with, for those who
-    /// would rather look than believe.
+    /// Returns the journal mode and the level of `synchronous` of the writing connection, so that tests can
+    /// check them.
     pub async fn durability(&self) -> Result<(String, u8)> {
         let inner = self.inner.clone();
         read_limited(async move {
@@ -187,10 +187,11 @@ impl SqliteStore {
         .await
     }
 
-    /// Sets the quota of [`Options::page_count_max`] anew; never below what the database has already.
+    /// Changes the quota of [`Options::page_count_max`]. It cannot fall below the pages that the database
+    /// has.
     pub async fn set_page_count_max(&self, pages: u32) -> Result<()> {
         let writer = &self.inner.writer;
-        // For the connection after this one too, should this one break.
+        // Also for a connection that replaces this one.
         writer.set_connect_options(
             (*writer.connect_options())
                 .clone()
@@ -210,46 +211,46 @@ impl SqliteStore {
 }
 
 impl Inner {
-    /// The one connection that writes, when all that came before are done with it.
+    /// Returns the connection that writes, once all earlier calls are done with it.
     pub(crate) async fn writer(&self) -> Result<PoolConnection<Sqlite>> {
-        // Nothing was begun, so nothing is in doubt.
+        // Nothing was begun, so the outcome is certain.
         self.writer
             .acquire()
             .await
             .map_err(|error| StoreError::NotStored(error.to_string()))
     }
 
-    /// A connection that reads for people.
+    /// Returns a connection for the reads of clients.
     pub(crate) async fn reader(&self) -> Result<PoolConnection<Sqlite>> {
         self.readers.acquire().await.map_err(on_read)
     }
 
-    /// The connection that reads the rows of nodes and shards.
+    /// Returns the connection that reads the rows of nodes and shards.
     pub(crate) async fn cluster_reader(&self) -> Result<PoolConnection<Sqlite>> {
         self.cluster_reader.acquire().await.map_err(on_read)
     }
 
-    /// A connection that reads coupons for their owners.
+    /// Returns a connection that loads owners.
     pub(crate) async fn loader(&self) -> Result<PoolConnection<Sqlite>> {
         self.loader.acquire().await.map_err(on_read)
     }
 }
 
-/// Runs work that changes something, and waits for it for [`WRITE_LIMIT`].
+/// Runs work that changes something, and waits for it up to [`WRITE_LIMIT`].
 pub(crate) async fn write_limited<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     within(WRITE_LIMIT, work).await
 }
 
-/// Runs work that only reads, and waits for it for [`READ_LIMIT`].
+/// Runs work that only reads, and waits for it up to [`READ_LIMIT`].
 pub(crate) async fn read_limited<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     within(READ_LIMIT, work).await.map_err(error::changed_nothing)
 }
 
-/// Runs work, which goes on when its caller is gone.
+/// Runs work, which continues if its caller is dropped or times out.
 async fn within<T: Send + 'static>(
     limit: Duration,
     work: impl Future<Output = Result<T>> + Send + 'static,
@@ -263,8 +264,8 @@ async fn within<T: Send + 'static>(
     }
 }
 
-/// The frame of every call: without interruption and within a limit, take a connection and do one piece of
-/// work on it.
+/// Frames every call: without interruption and within a limit, takes a connection and does one piece of work
+/// on it.
 macro_rules! framed {
     ($limited:ident, $connection:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
@@ -287,7 +288,7 @@ impl ClusterStore for SqliteStore {
         match framed!(read_limited, cluster_reader, self, cluster::is_made)? {
             true => Ok(()),
             false => Err(StoreError::Unreadable(
-                "the cluster's rows are not as they were just made".to_owned(),
+                "the cluster's rows are incomplete after they were created".to_owned(),
             )),
         }
     }
@@ -354,14 +355,14 @@ impl<K: SqliteRows> EntryStore<K> for SqliteStore {
         let portions = batch.portions.clone();
         let pages = portions.len() as u64;
         let written = framed!(write_limited, writer, self, K::sqlite_write, portions)?;
-        // As users come in no order, each row is on a page of its own of the index by user; a portion's rows
-        // are mostly on one of the table.
+        // Users arrive in no order, so each row changes a different page of the index by user. The rows of
+        // one portion are mostly on one page of the table.
         checkpoint::wrote(&self.inner, written + pages);
         Ok(written)
     }
 
-    /// On the writing connection: a write that this process began earlier, and stopped waiting for, has ended
-    /// when this reads.
+    /// Reads on the writing connection. So a write that this process began earlier, and that timed out, has
+    /// ended before this reads.
     async fn read_back(&self, batch: &Batch<K>) -> Result<Vec<Found>> {
         let batch = batch.clone();
         framed!(write_limited, writer, self, read_back, &batch).map_err(error::changed_nothing)
@@ -381,8 +382,8 @@ impl<K: SqliteRows> EntryStore<K> for SqliteStore {
     }
 }
 
-/// Reads how each portion stands: the fence first. Once it is lost nothing under it is stored any more, so
-/// what the rows say then is final.
+/// Reads what is stored of each portion, the fence before the rows. Once a fence is lost, nothing more is
+/// stored under it, so the result for the rows is final.
 async fn read_back<K: SqliteRows>(connection: &mut SqliteConnection, batch: &Batch<K>) -> Result<Vec<Found>> {
     let mut found = Vec::with_capacity(batch.portions.len());
     for portion in &batch.portions {
@@ -401,14 +402,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_that_takes_too_long_is_unknown_and_goes_on() {
+    async fn work_that_times_out_is_unknown_and_goes_on() {
         let (go, wait) = oneshot::channel();
         let (done, finished) = oneshot::channel();
         let work = async move {
             wait.await
                 .map_err(|_| StoreError::NotStored("cancelled".to_owned()))?;
             done.send(())
-                .map_err(|()| StoreError::NotStored("nobody looks".to_owned()))
+                .map_err(|()| StoreError::NotStored("the receiver was dropped".to_owned()))
         };
         assert!(matches!(
             within(Duration::from_millis(1), work).await,
@@ -418,7 +419,7 @@ mod tests {
         finished.await.unwrap();
     }
 
-    /// Locks of this process on the database file; none where the system does not tell.
+    /// Returns how many locks this process has on the database file; 0 if the system does not report locks.
     #[cfg(target_os = "linux")]
     fn locks(path: &Path) -> usize {
         use std::os::unix::fs::MetadataExt;
@@ -441,33 +442,33 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_store_that_is_gone_takes_no_lock_from_connections_that_are_open() {
+    async fn dropping_a_store_releases_no_lock_of_open_connections() {
         let folder = tempfile::tempdir().unwrap();
         let options = Options::new(folder.path().join("test.db"));
         let first = SqliteStore::open(&options).await.unwrap();
         let path = first.path().to_path_buf();
         let held = locks(&path);
         if held == 0 {
-            eprintln!("SKIPPED: this system does not tell who holds which lock");
+            eprintln!("SKIPPED: this system does not report which process holds which lock");
             return;
         }
         first.close().await;
         let second = SqliteStore::open(&options).await.unwrap();
         drop(first);
-        assert_eq!(locks(&path), held, "its successor's");
+        assert_eq!(locks(&path), held, "locks of the next store");
         let mut connection = second.inner.readers.acquire().await.unwrap();
-        // From its first read to its end a connection has a lock.
+        // A connection holds a lock from its first read until it is closed.
         sqlx::query("SELECT count(*) FROM coupons")
             .execute(&mut *connection)
             .await
             .unwrap();
         drop(second);
-        assert_eq!(locks(&path), held, "one of its own that ends later");
+        assert_eq!(locks(&path), held, "the lock of its open connection");
         drop(connection);
     }
 
     #[tokio::test]
-    async fn beats_count_for_the_log_as_well() {
+    async fn beats_count_as_written_pages() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&Options::new(folder.path().join("test.db")))
             .await
@@ -483,7 +484,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_panics_is_unknown_to_a_writer_and_nothing_to_a_reader() {
+    async fn a_write_that_panics_is_unknown_and_a_read_that_panics_is_not_stored() {
         async fn broken() -> Result<()> {
             panic!("on purpose")
         }

@@ -1,4 +1,4 @@
-//! Work on a database that is not cut off halfway.
+//! Database work that runs to its end even if its caller is dropped.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -10,10 +10,11 @@ use tokio::runtime::Handle;
 
 use super::{Result, StoreError};
 
-/// Runs work in its caller's task. If the caller is dropped, it goes on in a task of its own: a statement cut
-/// off halfway would leave its connection in doubt. Its panic is an error, and its outcome then unknown.
+/// Runs work in its caller's task. If the caller is dropped, the work continues in a task of its own, because
+/// a statement cut off halfway would leave its connection in an unknown state. A panic of the work is
+/// returned as an unknown outcome.
 ///
-/// A task from the start would do as well, for two wake-ups more.
+/// Spawning a task at once would also do, but would cost two more wake-ups.
 pub(crate) async fn uninterrupted<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -40,7 +41,7 @@ impl<T: Send + 'static> Future for Uninterrupted<T> {
 
 impl<T: Send + 'static> Drop for Uninterrupted<T> {
     fn drop(&mut self) {
-        // Without a runtime the process ends, and the connection with it.
+        // Without a runtime the process is ending, and the connection with it.
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(work);
         }
@@ -57,14 +58,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_nobody_waits_for_goes_on() {
+    async fn work_goes_on_when_its_caller_is_dropped() {
         let (go, wait) = oneshot::channel();
         let (done, finished) = oneshot::channel();
         let work = uninterrupted(async move {
             wait.await
                 .map_err(|_| StoreError::NotStored("cut off".to_owned()))?;
             done.send(())
-                .map_err(|()| StoreError::NotStored("nobody looks".to_owned()))
+                .map_err(|()| StoreError::NotStored("the receiver was dropped".to_owned()))
         });
         assert!(timeout(Duration::from_millis(1), work).await.is_err());
         go.send(()).unwrap();

@@ -1,7 +1,7 @@
 //! One node as a child process, with its configuration in a file.
 //!
-//! Ctrl-C in a terminal does not reach it, so that this program can stop nodes in order. Should this program
-//! end without that, the node is told to stop ([`testkit::process`]).
+//! Ctrl-C in a terminal does not reach it, so that this program can stop nodes in order. If this program ends
+//! without stopping it, the node gets SIGTERM ([`testkit::process`]).
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -22,7 +22,7 @@ const CONFIGURATION: &str = "node.toml";
 pub(crate) struct ClusterNode {
     name: String,
     process: Process,
-    /// True once this program has stopped it or was told that it ended by itself.
+    /// True once this program has stopped it or found that it ended by itself.
     has_ended: bool,
     url: String,
     program: PathBuf,
@@ -38,7 +38,7 @@ pub(crate) struct Ended {
 
 impl ClusterNode {
     /// Starts the program with a configuration file of these keys in this new directory. The keys in `more`
-    /// override those.
+    /// override the file.
     pub(crate) fn start(
         name: &str,
         program: &Path,
@@ -69,7 +69,7 @@ impl ClusterNode {
         })
     }
 
-    /// Starts it once more, after it has ended.
+    /// Starts it again, after it has ended.
     pub(crate) fn start_again(&mut self) -> Result<(), Failed> {
         self.kill();
         self.process = spawn(&self.program, &self.directory, &self.more)?;
@@ -86,7 +86,7 @@ impl ClusterNode {
         &self.url
     }
 
-    /// Returns the number of its process.
+    /// Returns its process id.
     pub(crate) fn process_id(&self) -> u32 {
         self.process.id()
     }
@@ -107,12 +107,12 @@ impl ClusterNode {
         self.process.has_printed(|line| line.contains("is ready at"))
     }
 
-    /// True until it was stopped or was found to have ended.
+    /// True until this program has stopped it or found that it ended.
     pub(crate) fn is_running(&self) -> bool {
         !self.has_ended
     }
 
-    /// Returns how it ended by itself, once.
+    /// Returns how it ended by itself, the first time that this is found.
     pub(crate) fn ended_by_itself(&mut self) -> std::io::Result<Option<Ended>> {
         if self.has_ended {
             return Ok(None);
@@ -132,10 +132,10 @@ impl ClusterNode {
         self.process.log_tail()
     }
 
-    /// Asks it to stop and waits until it has. After the limit it is killed. The error says what was wrong
-    /// with its end.
+    /// Asks it to stop, waits until it has ended, and kills it after the limit. The error says how it ended
+    /// if not with success.
     ///
-    /// Cancel safety: if this is dropped midway, the node has been asked.
+    /// Cancel safety: if this is dropped midway, the node has been asked to stop.
     pub(crate) async fn stop(&mut self, limit: Duration) -> Result<(), String> {
         let failed = |error: std::io::Error| error.to_string();
         self.process.signal(Signal::TERM).map_err(failed)?;

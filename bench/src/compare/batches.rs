@@ -11,9 +11,9 @@ use super::{Bench, millis, prometheus};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 
-/// The first measures a single commit, with which the others are compared.
+/// One connection measures a single commit, with which the others are compared.
 const CONNECTIONS: [usize; 5] = [1, 16, 64, 256, 1_024];
-/// At these connections the median may take so many single commits: the one in progress, and its own.
+/// With this many connections, the median may be this many single commits: the one in progress, and its own.
 const FEW: (usize, f64) = (16, 2.5);
 
 #[derive(Default)]
@@ -27,18 +27,18 @@ struct Row {
 }
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
-    let mut text = "| store | connections | issued per second | p50 ms | p99 ms | rows a batch | commit ms | p50 in lone commits |\n\
+    let mut text = "| store | connections | issued per second | p50 ms | p99 ms | rows a batch | commit ms | p50 in single commits |\n\
                     |---|---|---|---|---|---|---|---|\n"
         .to_owned();
     let mut targets = String::new();
-    for stocked in bench.servers() {
-        let server = match &stocked.store {
+    for measured in bench.servers() {
+        let server = match &measured.store {
             Ok(server) => server,
             Err(why) => {
                 let _ = writeln!(
                     text,
                     "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – |",
-                    stocked.name
+                    measured.name
                 );
                 continue;
             }
@@ -59,13 +59,13 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             let _ = writeln!(
                 text,
                 "| {} | {connections} | {rate} | {p50} | {p99} | {rows} | {commit} | {lone_shown} |",
-                stocked.name
+                measured.name
             );
             if connections == FEW.0 {
                 let _ = write!(
                     targets,
                     " {}: {:.1}, {}.",
-                    stocked.name,
+                    measured.name,
                     lone.median(),
                     verdict(lone.median() <= FEW.1)
                 );
@@ -74,7 +74,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     }
     let _ = write!(
         text,
-        "\nTarget: at {} connections a median of at most {} lone commits.{targets} {}",
+        "\nTarget: at {} connections a median of at most {} single commits.{targets} {}",
         FEW.0,
         FEW.1,
         bench.settings()

@@ -19,8 +19,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// The nodes' admin token.
 pub(super) const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// A program that serves: a node or the bare route. It is killed when this is dropped, as its data is not
-/// kept.
+/// A program that serves: a node or the bare route. It is killed when this is dropped, because its data is
+/// not kept.
 #[derive(Debug)]
 pub(super) struct Service {
     process: Process,
@@ -41,9 +41,9 @@ impl Bench<'_> {
             .keep())
     }
 
-    /// Starts a node over this store with the name in this data directory, which ends its predecessor at
-    /// once. A node with another name would see a peer that owns the shards, be ready, and serve nothing
-    /// until a lease has passed.
+    /// Starts a node over this store with the name in this data directory. It ends a predecessor of the same
+    /// name at once. A node with another name would see a peer that owns the shards, report ready, and serve
+    /// nothing until a lease has passed.
     pub(super) fn node_in(&self, data: &Path, store_url: &str) -> Result<Service, Failed> {
         let program = beside(self.flags.firstcome.as_deref(), "firstcome")?;
         let mut command = Command::new(&program);
@@ -65,7 +65,7 @@ impl Bench<'_> {
         Service::start(command, &data.join("log"))
     }
 
-    /// The bare route.
+    /// Starts the bare route.
     pub(super) fn bare_route(&self) -> Result<Service, Failed> {
         let program = beside(self.flags.bare_route.as_deref(), "examples/bare_route")?;
         let mut command = Command::new(&program);
@@ -89,8 +89,8 @@ impl Service {
         &self.url
     }
 
-    /// Returns once the node is ready and has issued one of this coupon. An owner with a million issuances
-    /// loads for seconds, longer than a request waits, so the request is repeated.
+    /// Waits until the node is ready and has issued this coupon once. An owner with a million issuances takes
+    /// seconds to load, longer than a request waits, so the request is repeated.
     pub(super) async fn issues(&self, coupon: CouponId) -> Result<(), Failed> {
         let client = reqwest::Client::builder()
             .timeout(ANSWER_LIMIT)
@@ -144,11 +144,11 @@ impl Service {
     }
 }
 
-/// Returns the processor time of a process until now, all its threads together, in user and system mode, to a
-/// hundredth of a second, which is the system's unit. Its metrics count whole seconds.
+/// Returns the processor time that all threads of a process have used so far, in user and system mode. The
+/// system counts hundredths of a second; a node's metrics count whole seconds.
 pub(super) fn processor_time(process: u32) -> Result<Duration, Failed> {
     let ticks = ticks(&std::fs::read_to_string(format!("/proc/{process}/stat"))?)
-        .ok_or("the system does not tell a process' time")?;
+        .ok_or("the system does not report the processor time")?;
     Ok(Duration::from_secs_f64(
         ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
     ))
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_of_a_process_is_found_behind_whatever_name() {
+    fn the_processor_time_is_found_behind_any_program_name() {
         let line = "4711 (a) name) S 1 4711 4711 0 -1 4194560 900 0 3 0 250 17 0 0 20 0 9 0 12345 1000 200 18446744073709551615";
         assert_eq!(ticks(line), Some(267));
         assert_eq!(ticks("4711 (x) S 1 4711"), None);
@@ -174,8 +174,8 @@ mod tests {
         let before = processor_time(own).unwrap();
         while begun.elapsed() < Duration::from_millis(300) {}
         let used = processor_time(own).unwrap() - before;
-        // Other programs may use the processors most of that time, but the used time cannot be zero, nor more
-        // than all processors offer.
+        // Other programs may use the processors most of that time. But the used time cannot be zero, or more
+        // than all processors have.
         assert!(used > Duration::ZERO && used < 100 * begun.elapsed(), "{used:?}");
     }
 }

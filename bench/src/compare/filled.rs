@@ -1,4 +1,4 @@
-//! Coupons with many issuances, made in a database that no node uses, as filling is not what is measured.
+//! Coupons with many issuances, made in a database that no node uses, because filling is not measured.
 
 use actors::coupon::CouponKind;
 use actors::coupon::rows::CouponRows;
@@ -15,7 +15,7 @@ use crate::load::Failed;
 use crate::load::crowd::{self, Crowd};
 use crate::prefilled::{PrefilledCoupon, Requester};
 
-/// Makes a coupon with so many issuances in this database.
+/// Makes a coupon with this many issuances in this database.
 pub(super) async fn filled(url: &str, issued: u64) -> Result<CouponId, Failed> {
     if let Some(path) = url.strip_prefix("sqlite://") {
         let store = SqliteStore::open(&sqlite::Options::new(path)).await?;
@@ -30,7 +30,7 @@ pub(super) async fn filled(url: &str, issued: u64) -> Result<CouponId, Failed> {
     }
 }
 
-/// Uses users and keys of the form that the load uses.
+/// Fills a coupon, with users and keys of the same form as those of the load.
 async fn fill_store(store: &(impl Store<CouponKind> + CouponRows), issued: u64) -> Result<CouponId, Failed> {
     let crowd = Crowd {
         name: Bench::name(),

@@ -14,14 +14,14 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let mut text = format!(
         "| store | peak per second | offered per second | p50 ms | p99 ms | target ≤ {P99_MS} ms |\n|---|---|---|---|---|---|\n"
     );
-    for stocked in &bench.stores {
-        let server = match &stocked.store {
+    for measured in &bench.stores {
+        let server = match &measured.store {
             Ok(server) => server,
             Err(why) => {
                 let _ = writeln!(
                     text,
                     "| {}: NOT MEASURED: {why} | – | – | – | – | – |",
-                    stocked.name
+                    measured.name
                 );
                 continue;
             }
@@ -38,8 +38,8 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 .await?;
             if run.unsent > 0 {
                 return Err(format!(
-                    "{}: at half its rate {} requests were never sent",
-                    stocked.name, run.unsent
+                    "{}: at half the peak rate {} requests were never sent",
+                    measured.name, run.unsent
                 )
                 .into());
             }
@@ -53,7 +53,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let _ = writeln!(
             text,
             "| {} | {peak} | {offered} | {} | {} | {met} |",
-            stocked.name,
+            measured.name,
             p50.shown(1),
             p99.shown(1)
         );

@@ -1,7 +1,7 @@
 //! How long issuing pauses during a hand-off: three nodes are restarted one after the other under load.
 //!
 //! For each coupon, one user after the other sends a request to the nodes that stay. The pause of a move is
-//! the longest wait of a user while shards moved, so it includes the usual time of a request.
+//! the longest time of a request while shards moved, so it includes the usual time of a request.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use crate::load::Failed;
 const P95_MAX: Duration = Duration::from_millis(250);
 /// Number of requested coupons. A third of them move when a node leaves and when one joins.
 const COUPONS: usize = 12;
-/// Issuances of each coupon unless flags say fewer, which the next owner has to read.
+/// Issuances of each coupon unless flags say fewer. The next owner has to read them.
 const ISSUED_MAX: u64 = 100_000;
 /// Pause between requests for a coupon, so that the machine is busy but requests do not wait for each other.
 const PACE: Duration = Duration::from_millis(20);
@@ -34,21 +34,21 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         "| store | moves | pause p50 ms | p95 ms | longest ms | requests in all | target p95 ≤ {} ms |\n|---|---|---|---|---|---|---|\n",
         P95_MAX.as_millis()
     );
-    for stocked in bench.servers() {
-        let server = match &stocked.store {
+    for measured in bench.servers() {
+        let server = match &measured.store {
             Ok(server) => server,
             Err(why) => {
                 let _ = writeln!(
                     text,
                     "| {}: NOT MEASURED: {why} | – | – | – | – | – | – |",
-                    stocked.name
+                    measured.name
                 );
                 continue;
             }
         };
         let (mut pauses, requests) = measure(bench, server)
             .await
-            .map_err(|error| format!("{}: {error}", stocked.name))?;
+            .map_err(|error| format!("{}: {error}", measured.name))?;
         pauses.sort();
         let at = |percent: usize| {
             pauses
@@ -62,13 +62,13 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let _ = writeln!(
             text,
             "| {} | {moves} | {half:.1} | {:.1} | {all:.1} | {requests} | {met} |",
-            stocked.name,
+            measured.name,
             millis(p95)
         );
     }
     let _ = write!(
         text,
-        "\n{NODES} nodes, one after the other stopped (SIGTERM) and started again; {COUPONS} coupons of {} issuances, each asked for by one user after the other. {}",
+        "\n{NODES} nodes, one after the other stopped (SIGTERM) and started again; {COUPONS} coupons of {} issuances, each requested by one user after the other. {}",
         issued(bench),
         bench.settings()
     );
@@ -88,38 +88,38 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
         coupons.push(filled(&url, issued(bench)).await?);
     }
     let mut three = Three::start(bench, &url).await?;
-    let asking = PauseProbe::begin(&coupons, three.client(), three.urls(None));
+    let probe = PauseProbe::begin(&coupons, three.client(), three.urls(None));
     // The first request waits until its coupon is loaded, which is not a move.
-    asking.all_answered().await?;
+    probe.all_answered().await?;
     let mut pauses = Vec::new();
     for _ in 0..bench.flags.rounds {
         for place in 0..NODES {
-            asking.ask_at(three.urls(Some(place)));
+            probe.send_to(three.urls(Some(place)));
             let before = three.owners(three.node(place + 1)).await?;
-            asking.begin_phase();
+            probe.begin_phase();
             three.stop(place).await?;
             three.settled().await?;
             three.at_rest().await?;
-            asking.all_answered().await?;
+            probe.all_answered().await?;
             let between = three.owners(three.node(place + 1)).await?;
-            pauses.extend(asking.longest_of(|coupon| {
+            pauses.extend(probe.longest_of(|coupon| {
                 before.get(&super::shard_of(coupon)) != between.get(&super::shard_of(coupon))
             }));
-            asking.begin_phase();
+            probe.begin_phase();
             three.start_again(place)?;
             three.settled().await?;
             three.at_rest().await?;
-            asking.all_answered().await?;
+            probe.all_answered().await?;
             let after = three.owners(three.node(place)).await?;
-            pauses.extend(asking.longest_of(|coupon| {
+            pauses.extend(probe.longest_of(|coupon| {
                 between.get(&super::shard_of(coupon)) != after.get(&super::shard_of(coupon))
             }));
         }
     }
-    let (requests, expected) = (asking.end().await?, 2 * COUPONS * usize::from(bench.flags.rounds));
+    let (requests, expected) = (probe.end().await?, 2 * COUPONS * usize::from(bench.flags.rounds));
     if pauses.len() != expected {
         return Err(format!(
-            "{} moves were seen, and each coupon leaves its node and comes back in each round: {expected}",
+            "{} moves were seen instead of {expected}: in each round each coupon leaves its node and comes back",
             pauses.len()
         )
         .into());
@@ -158,7 +158,7 @@ impl PauseProbe {
         });
         let (nodes, at) = watch::channel(nodes);
         let task = |(place, coupon): (usize, &CouponId)| {
-            tokio::spawn(Arc::clone(&shared).ask_until_it_is_over(place, *coupon, client.clone(), at.clone()))
+            tokio::spawn(Arc::clone(&shared).send_until_over(place, *coupon, client.clone(), at.clone()))
         };
         let tasks = coupons.iter().enumerate().map(task).collect();
         Self {
@@ -169,7 +169,7 @@ impl PauseProbe {
         }
     }
 
-    fn ask_at(&self, nodes: Vec<String>) {
+    fn send_to(&self, nodes: Vec<String>) {
         self.nodes.send_replace(nodes);
     }
 
@@ -184,7 +184,7 @@ impl PauseProbe {
         let (begun, before) = (Instant::now(), answered().collect::<Vec<_>>());
         while answered().zip(&before).any(|(now, before)| now == *before) {
             if begun.elapsed() > ANSWER_LIMIT {
-                return Err(format!("not every coupon answers within {ANSWER_LIMIT:?}").into());
+                return Err(format!("not every coupon is answered within {ANSWER_LIMIT:?}").into());
             }
             tokio::time::sleep(PACE).await;
         }
@@ -210,7 +210,7 @@ impl PauseProbe {
             .collect()
     }
 
-    /// Returns how many requests were answered; an error if one was not issued.
+    /// Returns how many requests were answered; an error if a request was answered otherwise than with 201.
     async fn end(self) -> Result<u64, Failed> {
         self.shared.over.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -235,7 +235,7 @@ impl PauseProbe {
 }
 
 impl Shared {
-    async fn ask_until_it_is_over(
+    async fn send_until_over(
         self: Arc<Self>,
         place: usize,
         coupon: CouponId,

@@ -16,11 +16,11 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let mut text = format!(
         "| store | per second, one coupon | per second, {COUPONS} coupons | share | target ≥ {SHARE} |\n|---|---|---|---|---|\n"
     );
-    for stocked in &bench.stores {
-        let server = match &stocked.store {
+    for measured in &bench.stores {
+        let server = match &measured.store {
             Ok(server) => server,
             Err(why) => {
-                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – |", stocked.name);
+                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – |", measured.name);
                 continue;
             }
         };
@@ -43,7 +43,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {met} |",
-            stocked.name,
+            measured.name,
             one.shown(0),
             many.shown(0),
             share.shown(2)

@@ -16,11 +16,11 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let mut text = format!(
         "| store | per second, none issued | per second, {issued} issued | share | target ≥ {SHARE} |\n|---|---|---|---|---|\n"
     );
-    for stocked in &bench.stores {
-        let server = match &stocked.store {
+    for measured in &bench.stores {
+        let server = match &measured.store {
             Ok(server) => server,
             Err(why) => {
-                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – |", stocked.name);
+                let _ = writeln!(text, "| {}: NOT MEASURED: {why} | – | – | – | – |", measured.name);
                 continue;
             }
         };
@@ -30,7 +30,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         full.issues(coupon).await?;
         let [mut none, mut million, mut share]: [Series; 3] = Default::default();
         for _ in 0..bench.flags.rounds {
-            // A new database for each round, as a round leaves many rows.
+            // A new database for each round, because a round leaves many rows.
             let empty = bench.node(&server.fresh(bench).await?)?;
             let at_none = bench
                 .issue(&empty, 1, Pace::Closed, bench.connections())
@@ -57,7 +57,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {met} |",
-            stocked.name,
+            measured.name,
             none.shown(0),
             million.shown(0),
             share.shown(2)

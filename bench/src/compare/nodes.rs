@@ -1,8 +1,8 @@
 //! Three nodes of one cluster: requests at a node that does not own the coupon, compared with its owner, and
 //! the cost of the link between the two.
 //!
-//! Every measurement has coupons of its own. The nodes' metrics must show that the requests took the measured
-//! path, as a figure of another path would be worse than none.
+//! Each measurement has coupons of its own. The nodes' metrics must show that the requests took the measured
+//! path, because a figure of another path would be worse than none.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -27,9 +27,9 @@ const COUPONS: u64 = 100;
 const FORWARDED_SHARE: f64 = 0.6;
 /// Target share of the owner's rate for a node whose door answers.
 const DOOR_SHARE: f64 = 0.9;
-/// Share of the requests that must have taken the measured path. The first few may find a door without
-/// knowledge, or an owner that is not loaded.
-const WAY_SHARE: f64 = 0.95;
+/// Share of the requests that must take the measured path. The first few may meet a door without knowledge,
+/// or an owner that is not loaded.
+const PATH_SHARE: f64 = 0.95;
 /// How long doors may take to learn that a coupon is sold out. They ask with every heartbeat, each second.
 const DOOR_LIMIT: Duration = Duration::from_secs(10);
 /// Time between two checks of a door.
@@ -81,9 +81,9 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let mut links = "| store | requests a frame | round trip ms | µs a request, at its owner | at another | cores for the link |\n\
                      |---|---|---|---|---|---|\n"
         .to_owned();
-    for stocked in bench.servers() {
-        let name = &stocked.name;
-        let server = match &stocked.store {
+    for measured in bench.servers() {
+        let name = &measured.name;
+        let server = match &measured.store {
             Ok(server) => server,
             Err(why) => {
                 let _ = writeln!(
@@ -101,11 +101,11 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         figures.link.write(name, &mut links);
     }
     Ok(format!(
-        "{loads}\n{links}\nThree nodes over one database. One coupon, all connections at its owner, or all at one node that does not own it; or {COUPONS} coupons, \
-         connections and coupons shared out among the three. Shares are those of the same round.\n\n\
-         The link, with requests at the other node: requests in the frames that it sends, and its heartbeats' round trips. A request's microseconds are what the \
-         processes of both nodes use of processors (user and system time; not the client, not the database), by the requests that were sent meanwhile. Cores for the \
-         link: the second less the first, times the rate of the forwarded: so also what smaller batches and a second node's waking cost. {}",
+        "{loads}\n{links}\nThree nodes over one database. Either one coupon, with all connections at its owner or all at one node that does not own it; or {COUPONS} coupons, \
+         spread like the connections over the three nodes. Shares are those of the same round.\n\n\
+         The link, with requests at the other node: requests per frame that it sends, and round trips of its heartbeats. The microseconds of a request are the \
+         processor time of both nodes (user and system; without the client and the database), divided by the requests that were sent meanwhile. Cores for the \
+         link: the difference of the two, times the rate of forwarded requests. It includes the cost of smaller batches and of waking a second node. {}",
         bench.settings()
     ))
 }
@@ -218,7 +218,7 @@ impl Seen {
     }
 }
 
-/// Issues a new coupon by requests at this node.
+/// Measures issuing of a new coupon with requests at this node.
 async fn issued(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed> {
     let coupon = bench.make_one(three.node(0).url(), None).await?;
     let seen = Seen::of(bench, &Pair::of(coupon, three).await?, at, coupon).await?;
@@ -228,13 +228,13 @@ async fn issued(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed
         At::Owner => 1.0 - forwarded,
         At::Other => forwarded,
     };
-    if went < WAY_SHARE {
+    if went < PATH_SHARE {
         return Err(format!("the node forwarded a share of {forwarded:.2}").into());
     }
     Ok(seen)
 }
 
-/// Requests a sold-out coupon at this node, whose door knows that.
+/// Measures requests for a sold-out coupon at this node, whose door knows that.
 async fn answered_by_doors(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed> {
     let coupon = bench.sold_out(three.node(0).url()).await?;
     let pair = Pair::of(coupon, three).await?;
@@ -242,13 +242,13 @@ async fn answered_by_doors(bench: &Bench<'_>, three: &Three, at: At) -> Result<S
     let seen = Seen::of(bench, &pair, at, coupon).await?;
     expect(&seen.run, "SOLD_OUT")?;
     let by_door = seen.share_of(DOOR_ANSWERS);
-    if by_door < WAY_SHARE {
+    if by_door < PATH_SHARE {
         return Err(format!("the door answered a share of {by_door:.2}").into());
     }
     Ok(seen)
 }
 
-/// Returns once the node's door has answered for this coupon.
+/// Waits until the node's door has answered a request for this coupon.
 async fn wait_for_door(node: &ClusterNode, client: &reqwest::Client, coupon: CouponId) -> Result<(), Failed> {
     let url = format!("{}/v1/coupons/{coupon}/issuances", node.url());
     let begun = Instant::now();
@@ -261,7 +261,7 @@ async fn wait_for_door(node: &ClusterNode, client: &reqwest::Client, coupon: Cou
             .await?;
         if answer.status() != StatusCode::CONFLICT {
             return Err(format!(
-                "a coupon that is sold out: {} {}",
+                "a sold-out coupon was answered {} {}",
                 answer.status(),
                 answer.text().await?
             )
@@ -272,7 +272,7 @@ async fn wait_for_door(node: &ClusterNode, client: &reqwest::Client, coupon: Cou
         }
         if begun.elapsed() > DOOR_LIMIT {
             return Err(format!(
-                "the door of {} has not heard within {DOOR_LIMIT:?} that a coupon is sold out",
+                "the door of {} did not learn within {DOOR_LIMIT:?} that a coupon is sold out",
                 node.name()
             )
             .into());
@@ -281,7 +281,7 @@ async fn wait_for_door(node: &ClusterNode, client: &reqwest::Client, coupon: Cou
     }
 }
 
-/// Issues many new coupons by requests at all nodes.
+/// Measures issuing of many new coupons with requests at all nodes.
 async fn issued_everywhere(bench: &Bench<'_>, three: &Three) -> Result<Run, Failed> {
     let coupons = bench.make(three.node(0).url(), COUPONS, None).await?;
     let (urls, name) = (three.urls(None), Bench::name());

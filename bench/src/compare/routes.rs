@@ -18,7 +18,7 @@ enum RowRequest {
     Bare,
     /// A sold-out coupon, which the node's door knows.
     Door(CouponId),
-    /// A coupon that every user has already.
+    /// A coupon that all requesting users have already.
     Owner(CouponId, String),
     Issue,
 }
@@ -28,17 +28,17 @@ enum RowRequest {
 struct Target {
     /// A share of the bare route's rate.
     share: Option<f64>,
-    /// A p99 of at most so many times the p50.
+    /// A p99 of at most this many times the p50.
     spread: Option<f64>,
 }
 
-/// For answers of the door, which involve no actor and so cost little more than the bare route.
+/// The target for answers of the door, which involve no actor and so cost little more than the bare route.
 const DOOR: Target = Target {
     share: Some(0.85),
     spread: None,
 };
 
-/// For issuances, which are committed.
+/// Returns the target for issuances, which are committed.
 fn issuing(store: &StoreServer) -> Target {
     match store {
         StoreServer::Embedded => Target {
@@ -56,7 +56,7 @@ fn issuing(store: &StoreServer) -> Target {
 /// A row with its results so far.
 struct Row {
     name: String,
-    question: RowRequest,
+    request: RowRequest,
     target: Target,
     /// The index of its program.
     child: usize,
@@ -75,8 +75,8 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let mut children = vec![bench.bare_route()?];
     let mut rows = vec![row("the bare route", RowRequest::Bare, Target::default(), 0)];
     let mut absent = Vec::new();
-    for stocked in &bench.stores {
-        match &stocked.store {
+    for measured in &bench.stores {
+        match &measured.store {
             Ok(store) => {
                 let node = bench.node(&store.fresh(bench).await?)?;
                 if children.len() == 1 {
@@ -95,7 +95,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                     ));
                 }
                 rows.push(row(
-                    &format!("issued and committed, {}", stocked.name),
+                    &format!("issued and committed, {}", measured.name),
                     RowRequest::Issue,
                     issuing(store),
                     children.len(),
@@ -104,7 +104,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             }
             Err(why) => absent.push(format!(
                 "| {}: NOT MEASURED: {why} | – | – | – | – | – | – |",
-                stocked.name
+                measured.name
             )),
         }
     }
@@ -121,15 +121,15 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     Ok(text)
 }
 
-/// Measures all rows in turn, round after round.
+/// Measures all rows in turn, in several rounds.
 async fn measure(bench: &Bench<'_>, children: &[Service], rows: &mut [Row]) -> Result<(), Failed> {
     for _ in 0..bench.flags.rounds {
         let mut bare = f64::NAN;
         for row in &mut *rows {
-            let run = ask(bench, &children[row.child], &row.question)
+            let run = measure_row(bench, &children[row.child], &row.request)
                 .await
                 .map_err(|error| format!("{}: {error}", row.name))?;
-            if matches!(row.question, RowRequest::Bare) {
+            if matches!(row.request, RowRequest::Bare) {
                 bare = run.rate();
             }
             row.rate.add(run.rate());
@@ -165,11 +165,11 @@ fn write_row(text: &mut String, row: &Row) {
     );
 }
 
-fn row(name: &str, question: RowRequest, target: Target, child: usize) -> Row {
+fn row(name: &str, request: RowRequest, target: Target, child: usize) -> Row {
     let [rate, ratio, p50, p99, spread] = Default::default();
     Row {
         name: name.to_owned(),
-        question,
+        request,
         target,
         child,
         rate,
@@ -180,9 +180,9 @@ fn row(name: &str, question: RowRequest, target: Target, child: usize) -> Row {
     }
 }
 
-async fn ask(bench: &Bench<'_>, child: &Service, question: &RowRequest) -> Result<Run, Failed> {
+async fn measure_row(bench: &Bench<'_>, child: &Service, request: &RowRequest) -> Result<Run, Failed> {
     let name = Bench::name();
-    let (coupon, users, name, expected) = match question {
+    let (coupon, users, name, expected) = match request {
         RowRequest::Issue => return bench.issue(child, 1, Pace::Closed, bench.connections()).await,
         RowRequest::Bare => (CouponId::new(1).ok_or("no id")?, None, &name, "issued"),
         RowRequest::Door(coupon) => (*coupon, None, &name, "SOLD_OUT"),
@@ -213,7 +213,7 @@ async fn ask(bench: &Bench<'_>, child: &Service, question: &RowRequest) -> Resul
     Ok(run)
 }
 
-/// Makes a coupon that the users of this name have.
+/// Makes a coupon and issues it to users. Returns it with the name of these users.
 async fn issued_coupon(bench: &Bench<'_>, node: &Service) -> Result<(CouponId, String), Failed> {
     let coupon = bench.make_one(node.url(), None).await?;
     let name = Bench::name();

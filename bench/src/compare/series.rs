@@ -21,7 +21,7 @@ impl Series {
         }
     }
 
-    /// Returns the median with minimum and maximum, with so many decimals.
+    /// Returns the median with minimum and maximum, with this many decimals.
     pub(super) fn shown(&self, decimals: usize) -> String {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -36,7 +36,7 @@ impl Series {
     }
 }
 
-/// Returns in words if a target is met.
+/// Returns the word for a target that is met or missed.
 pub(super) fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "missed" }
 }

@@ -1,4 +1,4 @@
-//! A hundred thousand passive coupons, which should cost nothing, and the memory of an active one's owner.
+//! A hundred thousand passive coupons, which should cost nothing, and the memory of an active coupon's owner.
 
 use std::fmt::Write as _;
 
@@ -8,36 +8,36 @@ use super::{Bench, Measurement, expect};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 
-/// Target share of the rate without them.
+/// Target share of the rate without passive coupons.
 const SHARE: f64 = 0.9;
-/// Most owners that are activated to measure their memory.
-const AWAKE_MAX: u64 = 20_000;
+/// Maximum number of owners that are activated to measure their memory.
+const LOADED_MAX: u64 = 20_000;
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     let count = bench.flags.coupons;
     let mut text = format!(
-        "| store | per second, one coupon | per second, {count} more asleep | share | target ≥ {SHARE} | MiB resident | with {count} asleep | bytes an owner awake |\n\
+        "| store | per second, one coupon | per second, {count} more idle | share | target ≥ {SHARE} | MiB resident | with {count} idle | bytes a loaded owner |\n\
          |---|---|---|---|---|---|---|---|\n"
     );
-    for stocked in &bench.stores {
-        let server = match &stocked.store {
+    for measured in &bench.stores {
+        let server = match &measured.store {
             Ok(server) => server,
             Err(why) => {
                 let _ = writeln!(
                     text,
                     "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – |",
-                    stocked.name
+                    measured.name
                 );
                 continue;
             }
         };
         let cells = measure(bench, server).await?;
-        let _ = writeln!(text, "| {} | {cells} |", stocked.name);
+        let _ = writeln!(text, "| {} | {cells} |", measured.name);
     }
     let _ = write!(
         text,
-        "\nMemory is the process' resident set after its first load; an owner awake has one issuance, and is weighed as the growth over up to {AWAKE_MAX} of \
-         them. {}",
+        "\nMemory is the resident set of the process after its first load. A loaded owner has one issuance; its bytes are the growth per owner over up to {LOADED_MAX} \
+         owners. {}",
         bench.settings()
     );
     Ok(text)
@@ -75,9 +75,9 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<String, Fail
             crowded_memory.add(mib(crowded.resident_bytes()?));
         }
     }
-    let awake = count.min(AWAKE_MAX);
+    let loaded = count.min(LOADED_MAX);
     let before = crowded.resident_bytes()?;
-    let coupons = coupons.into_iter().take(usize::try_from(awake)?).collect();
+    let coupons = coupons.into_iter().take(usize::try_from(loaded)?).collect();
     let name = Bench::name();
     let measurement = Measurement {
         urls: vec![crowded.url()],
@@ -87,8 +87,8 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<String, Fail
         pace: Pace::Closed,
         connections: bench.connections(),
     };
-    expect(&bench.send(measurement, awake).await?, "issued")?;
-    let bytes = crowded.resident_bytes()?.saturating_sub(before) / awake;
+    expect(&bench.send(measurement, loaded).await?, "issued")?;
+    let bytes = crowded.resident_bytes()?.saturating_sub(before) / loaded;
     let met = verdict(share.median() >= SHARE);
     let (without, with, share) = (without.shown(0), with.shown(0), share.shown(2));
     let (memory, crowded_memory) = (memory.shown(0), crowded_memory.shown(0));

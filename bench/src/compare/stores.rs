@@ -52,7 +52,7 @@ impl Compare {
             });
         }
         let required = std::env::var("FIRSTCOME_REQUIRE_DATABASES").is_ok_and(|required| required == "1");
-        match stores.iter().find_map(|stocked| stocked.store.as_ref().err()) {
+        match stores.iter().find_map(|measured| measured.store.as_ref().err()) {
             Some(why) if required => Err(format!("FIRSTCOME_REQUIRE_DATABASES=1, but {why}").into()),
             Some(_) | None => Ok(stores),
         }
@@ -96,7 +96,7 @@ impl Bench<'_> {
     pub(super) fn servers(&self) -> impl Iterator<Item = &MeasuredStore> {
         self.stores
             .iter()
-            .filter(|stocked| !matches!(stocked.store, Ok(StoreServer::Embedded)))
+            .filter(|measured| !matches!(measured.store, Ok(StoreServer::Embedded)))
     }
 
     /// Returns the settings of the servers, as a note below a table.

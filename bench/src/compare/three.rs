@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Time between two checks.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The nodes, by their places.
+/// The nodes, by index.
 pub(super) struct Three {
     nodes: Vec<ClusterNode>,
     client: Client,
@@ -61,7 +61,7 @@ impl Three {
                 ("cluster.cookie", "a-cookie-of-no-importance".to_owned()),
                 ("auth.admin_token", ADMIN_TOKEN.to_owned()),
                 ("log.level", "error".to_owned()),
-                // Time for clients to turn to other nodes.
+                // Time for clients to switch to other nodes.
                 ("shutdown.delay", "200ms".to_owned()),
             ];
             nodes.push(ClusterNode::start(
@@ -90,7 +90,7 @@ impl Three {
         &self.nodes[place % NODES]
     }
 
-    /// Returns the place of the node with this name.
+    /// Returns the index of the node with this name.
     pub(super) fn place(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name() == name)
     }
@@ -164,8 +164,8 @@ impl Three {
         }
     }
 
-    /// Waits until no shard has moved for longer than a hand-off waits for the next owner to load ahead,
-    /// which is five beats.
+    /// Waits until no shard has moved for longer than five beats. That is how long a hand-off waits for the
+    /// next owner to load ahead.
     pub(super) async fn at_rest(&self) -> Result<(), Failed> {
         const REST: Duration = Duration::from_millis(2_400);
         let begun = Instant::now();
@@ -208,7 +208,7 @@ impl Three {
     }
 }
 
-/// Returns a free address, which the system gives to no connection before the node listens there.
+/// Returns a free address. The system gives it to no connection before the node listens there.
 fn free_address() -> String {
     format!("127.0.0.1:{}", free_port())
 }

@@ -3,7 +3,7 @@
 //! In a closed loop each connection sends its next request after an answer, so a slow service gets fewer
 //! requests. In an open loop each arrival has an intended time. An arrival that finds no free connection
 //! waits, and that wait is part of its latency. Without it a pause of a second would show as one slow answer
-//! a connection (*coordinated omission*, <https://www.youtube.com/watch?v=lJ8ydIuPFeU>).
+//! per connection (*coordinated omission*, <https://www.youtube.com/watch?v=lJ8ydIuPFeU>).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 pub enum Pace {
     /// Each connection sends its next request after an answer.
     Closed,
-    /// So many requests a second, independent of answers.
+    /// This many requests a second, independent of answers.
     Rate(f64),
     /// All requests at the same time.
     Spike,
@@ -31,8 +31,8 @@ pub struct Bounds {
     pub requests: Option<u64>,
 }
 
-/// Shortest sleep between two readings of the clock. Arrivals are released late by so much at most, which
-/// counts as their latency. Shorter sleeps would take more of the processors that the service needs.
+/// Shortest sleep between two readings of the clock. Arrivals are released at most this late, and the delay
+/// counts as latency. Shorter sleeps would take more processor time from the service.
 const TICK: Duration = Duration::from_micros(200);
 /// Longest sleep, so that a stop is noticed.
 const TICK_MAX: Duration = Duration::from_millis(20);
@@ -86,7 +86,7 @@ impl Arrivals {
     pub async fn next(&self) -> Option<Arrival> {
         match self.pace {
             Pace::Rate(_) => {
-                // Closed at the end; arrivals that were released before are still taken.
+                // The semaphore is closed after a stop, or once every released arrival was taken.
                 self.due.acquire().await.ok()?.forget();
                 self.take(None)
             }
@@ -136,22 +136,22 @@ impl Arrivals {
         }
     }
 
-    /// Returns how many of them connections have taken.
+    /// Returns how many arrivals connections have taken.
     pub fn taken(&self) -> u64 {
         self.next
             .load(Ordering::Relaxed)
             .min(self.bounds.requests.unwrap_or(u64::MAX))
     }
 
-    /// Releases arrivals when they are due, in a thread of its own: a thread sleeps for microseconds, the
-    /// runtime's timer for milliseconds. Ends with the bounds or when stopped.
+    /// Releases arrivals when they are due, in a thread of its own, because a thread can sleep for
+    /// microseconds and the runtime's timer only for milliseconds. Ends with the bounds or when stopped.
     pub fn pace(self: &Arc<Self>) -> Option<std::thread::JoinHandle<()>> {
         let Pace::Rate(rate) = self.pace else { return None };
         let arrivals = Arc::clone(self);
-        Some(std::thread::spawn(move || arrivals.let_go(rate)))
+        Some(std::thread::spawn(move || arrivals.release(rate)))
     }
 
-    fn let_go(&self, rate: f64) {
+    fn release(&self, rate: f64) {
         let mut released = 0;
         std::thread::sleep(self.start.saturating_duration_since(Instant::now()));
         while !self.stopped() {
@@ -185,8 +185,8 @@ impl Arrivals {
         }
     }
 
-    /// Ends the waits for arrivals that will not come, once the last one was taken: closing the semaphore
-    /// earlier would also turn away tasks that have a permit and have not run since.
+    /// Waits until the last arrival was taken, and then ends waits for further arrivals. To close the
+    /// semaphore earlier would also fail tasks that have a permit but have not run since.
     fn drain(&self, released: u64) {
         while self.taken() < released && !self.stopped() {
             std::thread::sleep(TICK_MAX);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_open_loop_means_moments_that_nothing_moves() {
+    async fn intended_times_of_an_open_loop_do_not_depend_on_connections() {
         let start = Instant::now();
         let bounds = Bounds {
             duration: Some(Duration::from_millis(100)),
@@ -218,7 +218,7 @@ mod tests {
         };
         let arrivals = Arc::new(Arrivals::new(Pace::Rate(1_000.0), bounds, start));
         let pacer = arrivals.pace().unwrap();
-        // No task takes them for longer than the whole run.
+        // No task takes arrivals until the run is over.
         tokio::time::sleep(Duration::from_millis(150)).await;
         let all = all(&arrivals).await;
         assert_eq!(all.len(), 100);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_let_go_before_their_moment() {
+    async fn no_arrival_is_released_before_its_intended_time() {
         let start = Instant::now() + Duration::from_millis(20);
         let arrivals = Arc::new(Arrivals::new(
             Pace::Rate(500.0),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_a_spike_everybody_is_meant_to_come_at_once() {
+    async fn all_arrivals_of_a_spike_have_the_same_intended_time() {
         let start = Instant::now();
         let arrivals = Arrivals::new(
             Pace::Spike,
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_ends_those_who_wait() {
+    async fn a_stop_ends_waits_for_arrivals() {
         let arrivals = Arc::new(Arrivals::new(
             Pace::Rate(0.001),
             Bounds {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_was_given_the_last_arrival_has_it_however_late_they_run() {
+    async fn a_task_that_runs_late_still_takes_the_last_arrival() {
         let start = Instant::now() + Duration::from_millis(20);
         let bounds = Bounds {
             duration: None,

@@ -45,7 +45,7 @@ pub async fn measure(plan: &Plan, duration: Duration) -> Result<f64, Failed> {
         ..plan.clone()
     };
     let run = drive(plan, None, |_| ()).await?;
-    // Errors make no ceiling.
+    // A rate with errors is not a ceiling.
     if run.tally.errors() > 0 || run.tally.ended() == 0 {
         return Err(format!(
             "the ceiling cannot be measured: {} errors among {} answers",
@@ -90,7 +90,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its threads only wait for requests, of which there are no more.
+        // Its threads only wait for requests, and there are no more.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_that_does_nothing_gives_whole_answers() {
+    fn the_answer_of_the_server_is_complete() {
         let response = parse(ANSWER, false, &mut Vec::new()).unwrap().unwrap();
         assert_eq!(
             (response.status, response.length, response.keep_alive),

@@ -22,12 +22,12 @@ use super::response::{self, ANSWER_BYTES_MAX, Response};
 use super::tally::Failure;
 use testkit::history::file::{Answer, Request};
 
-/// Bytes that one read takes, several answers of the service.
+/// Size of one read. Several answers of the service fit.
 const READ_BYTES: usize = 8 << 10;
-/// Idle time after which a server may have closed the connection. That is checked before the next request, as
-/// afterwards the outcome of the request would be unknown.
+/// Idle time after which a server may have closed the connection. This is checked before the next request is
+/// sent, because afterwards the outcome of the request would be unknown.
 const STALE: Duration = Duration::from_secs(1);
-/// First and longest wait before the next attempt to connect, so that a server that is gone is not flooded.
+/// First and longest wait before the next attempt to connect. It keeps a server that is gone from a flood.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The target of requests.
@@ -49,8 +49,8 @@ pub struct Connection {
     scratch: Vec<u8>,
     limit: Duration,
     deadline: tokio::time::Instant,
-    /// Wakes at a deadline that is not after the present one: changing the timer for each request would cost
-    /// more than waking once a limit.
+    /// A timer for the deadline or an earlier one, reset when it fires early. Resetting it for each request
+    /// would cost more than waking early now and then.
     alarm: Pin<Box<Sleep>>,
     used: Instant,
 }
@@ -93,7 +93,7 @@ impl Connection {
         Ok(())
     }
 
-    /// True if the other side has neither closed it nor sent anything without a request.
+    /// True if the other side has neither closed the connection nor sent anything without a request.
     fn is_open(&self) -> bool {
         let mut unasked = [0];
         self.stream
@@ -103,7 +103,7 @@ impl Connection {
 
     /// Sends a request and waits for its whole answer. After a failure the connection is down.
     ///
-    /// Not cancel safe: if it is dropped midway, the rest of an answer may be taken for the next one.
+    /// Not cancel safe: if it is dropped midway, the rest of an answer may be read as the next answer.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Response, Failure> {
         self.deadline = tokio::time::Instant::now() + self.limit;
         let answered = self.answer(request).await;
@@ -117,7 +117,7 @@ impl Connection {
         answered
     }
 
-    /// The body of the last answer.
+    /// Returns the body of the last answer.
     pub fn body<'c>(&'c self, response: &Response) -> &'c [u8] {
         response.body(&self.buffer, &self.scratch)
     }

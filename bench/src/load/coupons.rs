@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 
 use testkit::history::file::{Answer, Recorder, Request};
 
-/// Coupons made at a time: enough that they are committed together.
+/// Coupons made at a time, enough to be committed together.
 const CALLS: u64 = 64;
-/// How long making one may take. The service's limit for changes is 10 s.
+/// How long making a coupon may take. The service's limit for changes is 10 s.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 
 /// Coupons that could not be made.
@@ -40,7 +40,7 @@ pub struct Wanted<'a> {
     pub count: u64,
     /// The quantity of each; `None` means no limit.
     pub quantity: Option<u64>,
-    /// The name of the run, in which each coupon is made once.
+    /// The name of the run. Runs of one name make each coupon once.
     pub name: &'a str,
 }
 
@@ -49,7 +49,8 @@ struct Made {
     id: u64,
 }
 
-/// Makes coupons with the token of administrators, and records that. Not cancel safe: some may be made.
+/// Makes coupons with the token of administrators, and records the requests. Not cancel safe: some coupons
+/// may be made.
 pub async fn make(
     url: &str,
     admin_token: &str,

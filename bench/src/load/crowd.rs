@@ -1,5 +1,5 @@
-//! Derives user, key and coupon of a request from its number and a seed. It is pure and keeps no state: a
-//! repeat need not look up the request that it repeats.
+//! Derives user, key and coupon of a request from its number and a seed. It is pure and keeps no state, so a
+//! repeat does not look up the request that it repeats.
 
 use std::io::Write as _;
 
@@ -62,9 +62,9 @@ impl Crowd {
         }
     }
 
-    /// Returns which of so many coupons this user wants, always the same.
+    /// Returns the index of the coupon that this user requests, always the same one.
     pub fn coupon(asked: UserRequest, coupons: usize) -> usize {
-        // The remainder is below a usize.
+        // The remainder fits in a usize.
         usize::try_from(asked.user % coupons.max(1) as u64).unwrap_or(0)
     }
 
@@ -98,7 +98,7 @@ impl Crowd {
     }
 }
 
-/// Sixteen digits.
+/// Writes sixteen digits.
 fn write_hex(number: u64, out: &mut Vec<u8>) {
     out.extend(
         (0..16)
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn without_repeats_everybody_is_somebody_else() {
+    fn without_repeats_each_request_has_a_new_user() {
         let crowd = crowd(0, None);
         for number in 0..1_000 {
             assert_eq!(
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_as_many_as_wanted_and_half_of_them_replays() {
+    fn repeats_have_the_wanted_share_and_half_of_them_are_replays() {
         let crowd = crowd(50_000, None);
         let (mut repeats, mut replays, mut first) = (0, 0, HashMap::new());
         for number in 0..100_000 {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_crowd_has_so_many_users_and_never_the_same_key() {
+    fn a_limited_number_of_users_sends_each_request_with_a_new_key() {
         let crowd = crowd(50_000, Some(3));
         let asked: Vec<UserRequest> = (0..99).map(|number| crowd.asked(number)).collect();
         assert_eq!(
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_keys_are_such_and_distinct() {
+    fn user_ids_and_keys_are_valid_and_distinct() {
         let crowd = crowd(0, None);
         let mut seen = HashSet::new();
         for number in (0..1_000).chain([u64::MAX]) {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_always_wants_the_same_coupon() {
+    fn a_user_always_requests_the_same_coupon() {
         let crowd = crowd(500_000, None);
         for number in 0..1_000 {
             let asked = crowd.asked(number);

@@ -1,4 +1,4 @@
-//! Runs a load: threads with a runtime each, their connections, and a check of all of them ten times a
+//! Runs a load: threads with a runtime each, their connections, and a check of the whole run ten times a
 //! second.
 
 use std::cell::RefCell;
@@ -26,9 +26,9 @@ const GIVE_UP: Duration = Duration::from_secs(5);
 /// How long threads may take to end after the last limit of a request.
 const GRACE: Duration = Duration::from_secs(5);
 /// Time between two checks of progress.
-const LOOK: Duration = Duration::from_millis(100);
-/// Connections that one thread makes at a time. More would overflow the queue of a listener and wait a second
-/// for the system's next attempt.
+const POLL: Duration = Duration::from_millis(100);
+/// Connections that one thread makes at a time. More would overflow the queue of a listener, and the system
+/// retries only after a second.
 const DIALS: usize = 32;
 
 /// A load to run.
@@ -52,7 +52,7 @@ pub struct Plan {
     pub threads: usize,
     /// How long an answer may take.
     pub limit: Duration,
-    /// True if the threads must not preempt other threads of this machine. Not for a load that must send at
+    /// True if the threads must not preempt other threads of this machine. False for a load that must send at
     /// exact times.
     pub gives_way: bool,
 }
@@ -64,7 +64,7 @@ pub struct Progress {
     pub elapsed: Duration,
     /// Requests that ended, including the warm-up.
     pub ended: u64,
-    /// Those of them that got no answer.
+    /// Requests among them that got no answer.
     pub failed: u64,
 }
 
@@ -75,16 +75,16 @@ pub struct Run {
     pub tally: Tally,
     /// Time from the end of the warm-up to the last answer.
     pub measured: Duration,
-    /// Requests that arrived and were not sent, as no connection was free before the end.
+    /// Requests that arrived and were not sent, because no connection was free before the end.
     pub unsent: u64,
-    /// True if it ended because there were no answers any more.
+    /// True if it ended because the service stopped answering.
     pub gave_up: bool,
     /// True if it ended by Ctrl-C.
     pub interrupted: bool,
 }
 
 impl Run {
-    /// Returns answers a second without errors.
+    /// Returns answers a second, without errors.
     pub fn rate(&self) -> f64 {
         let answered = self.tally.ended() - self.tally.errors();
         if self.measured.is_zero() {
@@ -124,7 +124,7 @@ pub(super) struct Worker {
     counts: Arc<Counts>,
 }
 
-/// What one thread shows of its progress.
+/// The progress of one thread.
 #[derive(Debug, Default)]
 struct Counts {
     answered: AtomicU64,
@@ -162,14 +162,14 @@ struct Start {
 
 /// What a thread reports.
 enum Report {
-    /// So many connections are up.
+    /// This many connections are up.
     Connected(usize),
     /// The thread has ended.
     Done(Tally),
 }
 
-/// Runs the plan and calls `progress` ten times a second. Ctrl-C ends the run as its bounds would, and a
-/// second one ends the process.
+/// Runs the plan and calls `progress` ten times a second. Ctrl-C ends the run as its bounds would. A second
+/// Ctrl-C ends the process.
 ///
 /// Cancel safety: if it is dropped midway, the threads go on to the run's bounds.
 pub async fn drive(
@@ -211,7 +211,7 @@ pub async fn drive(
         let hosts: Vec<&str> = plan.targets.iter().map(|target| target.host.as_str()).collect();
         return Err(DriveError::NoConnection(hosts.join(", ")));
     }
-    let start = Instant::now() + LOOK;
+    let start = Instant::now() + POLL;
     let arrivals = Arc::new(Arrivals::new(plan.pace, plan.bounds, start));
     let measured_from = start + plan.warm_up;
     for waiting in starts {
@@ -249,7 +249,7 @@ fn unsent(arrivals: &Arrivals, now: Instant) -> u64 {
     arrived.saturating_sub(arrivals.taken())
 }
 
-/// Waits for the threads, and stops those that would not stop by themselves.
+/// Waits for the threads. Stops arrivals after Ctrl-C, when the service is gone, and after the run's time.
 async fn watch(
     plan: &Plan,
     arrivals: &Arrivals,
@@ -259,10 +259,10 @@ async fn watch(
     mut reported: mpsc::Receiver<Report>,
     progress: &mut impl FnMut(Progress),
 ) -> Result<Run, DriveError> {
-    let mut looks = tokio::time::interval(LOOK);
+    let mut polls = tokio::time::interval(POLL);
     let mut interrupts = signal(SignalKind::interrupt()).map_err(DriveError::Thread)?;
     let (mut tally, mut gave_up, mut interrupted) = (Tally::new(), false, false);
-    let mut life = Life {
+    let mut last_answer = LastAnswer {
         answered: 0,
         failed: 0,
         since: start,
@@ -283,11 +283,11 @@ async fn watch(
                 interrupted = true;
                 arrivals.stop();
             }
-            _ = looks.tick() => {
+            _ = polls.tick() => {
                 let now = Instant::now();
                 let (answered, failed) = ended(counts);
                 progress(Progress { elapsed: now.saturating_duration_since(start), ended: answered + failed, failed });
-                if life.is_gone(answered, failed, now) {
+                if last_answer.is_too_old(answered, failed, now) {
                     gave_up = true;
                     arrivals.stop();
                 }
@@ -305,7 +305,7 @@ async fn watch(
         }
     }
     let now = Instant::now();
-    // A run that was interrupted had more to come.
+    // An interrupted run leaves requests unsent that the service is not to blame for.
     let unsent = if interrupted { 0 } else { unsent(arrivals, now) };
     let measured = tally.last.unwrap_or(now).saturating_duration_since(measured_from);
     Ok(Run {
@@ -318,15 +318,15 @@ async fn watch(
 }
 
 /// The time of the last answer.
-struct Life {
+struct LastAnswer {
     answered: u64,
     failed: u64,
     since: Instant,
 }
 
-impl Life {
+impl LastAnswer {
     /// True if there were requests but no answers for too long.
-    fn is_gone(&mut self, answered: u64, failed: u64, now: Instant) -> bool {
+    fn is_too_old(&mut self, answered: u64, failed: u64, now: Instant) -> bool {
         if answered > self.answered {
             *self = Self {
                 answered,
@@ -362,7 +362,7 @@ impl Job {
         if reports.blocking_send(Report::Connected(up)).is_err() {
             return;
         }
-        // It is not started if there was no connection at all.
+        // There is no start if no thread has a connection.
         let Ok(Start {
             arrivals,
             measured_from,
@@ -401,8 +401,8 @@ impl Job {
         let _ = reports.blocking_send(Report::Done(tally));
     }
 
-    /// Returns its connections and how many are up. Those that are down are connected with their first
-    /// request.
+    /// Returns its connections, each with true if it is up. A connection that is down connects before its
+    /// first request.
     async fn connect(&self) -> Vec<(bool, Connection)> {
         let mine = (self.thread..self.plan.connections).step_by(self.threads);
         let targets = &self.plan.targets;

@@ -16,7 +16,7 @@ use super::report::Slo;
 
 /// Duration of a run without other bounds.
 const DURATION: Duration = Duration::from_secs(10);
-/// Most connections: each has a buffer, and takes one of the ports between this machine and a service.
+/// Maximum number of connections. Each has a buffer and takes one of this machine's ports.
 const CONNECTIONS_MAX: usize = 25_000;
 
 /// The load: targets, coupons, pace and duration.
@@ -32,7 +32,7 @@ pub struct Load {
     /// Request this coupon; may be given several times. Without it, coupons are made.
     #[arg(long, value_parser = coupon, conflicts_with_all = ["coupons", "quantity"])]
     pub(super) coupon: Vec<CouponId>,
-    /// Make so many coupons and request all of them.
+    /// Make this many coupons and request all of them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(super) coupons: u64,
     /// The quantity of each coupon that is made; without it, no limit.
@@ -45,8 +45,8 @@ pub struct Load {
     /// Threads that share the connections; as many as there are processors by default.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     threads: Option<u16>,
-    /// Open loop: so many requests arrive a second, independent of answers. Latencies count from the intended
-    /// start.
+    /// Open loop: this many requests arrive a second, independent of answers. Latencies count from the
+    /// intended start.
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
     /// Spike: all --requests arrive at the same moment.
@@ -55,10 +55,10 @@ pub struct Load {
     /// Requests that arrive in this time are sent and not measured.
     #[arg(long, default_value = "0s", value_parser = duration)]
     warm_up: Duration,
-    /// How long requests arrive after the warm-up; 10s where --requests is not given.
+    /// How long requests arrive after the warm-up; 10s if --requests is not given.
     #[arg(long, short, value_parser = duration)]
     duration: Option<Duration>,
-    /// At most so many requests, including the warm-up.
+    /// At most this many requests, including the warm-up.
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(1..))]
     requests: Option<u64>,
     /// How long an answer may take.
@@ -68,7 +68,7 @@ pub struct Load {
     /// The share of requests that come from earlier users, half of them with the same Idempotency-Key.
     #[arg(long, default_value = "0", value_parser = share)]
     repeats: f64,
-    /// Only so many users, each of whom sends many requests with new keys.
+    /// Only this many users, each of whom sends many requests with new keys.
     #[arg(long, conflicts_with = "repeats", value_parser = clap::value_parser!(u64).range(1..))]
     users: Option<u64>,
     /// The seed of random choices.
@@ -149,7 +149,7 @@ impl Load {
         })
     }
 
-    /// The objectives of a run.
+    /// Returns the objectives of a run.
     pub(super) fn slo(&self) -> Slo {
         Slo {
             p99: self.slo_p99,
@@ -210,7 +210,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 fn limit(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|limit| {
         if limit.is_zero() {
-            Err("must be more than nothing".to_owned())
+            Err("must be more than zero".to_owned())
         } else {
             Ok(limit)
         }
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_a_socket_and_nothing_more() {
+    fn a_url_has_a_host_and_a_port_and_nothing_else() {
         assert_eq!(
             target("http://127.0.0.1:8080").unwrap(),
             Target {

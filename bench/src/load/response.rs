@@ -2,20 +2,20 @@
 //! a body in chunks.
 //!
 //! Bodies end as RFC 9112 says: none for 1xx, 204 and 304; chunks; `Content-Length`; else the end of the
-//! connection. Contradictions are errors and never guessed away: a generator that misreads the end of an
-//! answer would measure nonsense from then on.
+//! connection. Contradictions are errors, never guesses: a generator that misreads the end of an answer would
+//! measure nonsense from then on.
 
 use std::ops::Range;
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
-/// Most header fields of an answer; ours have fewer than ten, proxies add some.
+/// Maximum number of header fields of an answer. The service has fewer than ten; proxies add some.
 const HEADERS_MAX: usize = 64;
 /// Longest head, and longest trailer.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Longest body; the longest page of the service is a tenth of it.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Longest run of bytes that can be one answer: chunks of one byte are five bytes too many each.
+/// Longest answer, in bytes: a chunk of one byte has five more around it.
 pub const ANSWER_BYTES_MAX: usize = HEAD_BYTES_MAX + 6 * BODY_BYTES_MAX;
 
 /// Bytes that are not an answer.
@@ -28,7 +28,7 @@ pub enum Malformed {
     #[error("the length of the body is not one number")]
     Length,
     /// The body has a transfer coding that was not requested.
-    #[error("the body is in a coding that was not asked for")]
+    #[error("the body is in a coding that was not requested")]
     Coding,
     /// A chunk does not end where it says.
     #[error("a chunk does not end where it says")]
@@ -88,7 +88,7 @@ pub fn parse(bytes: &[u8], ended: bool, scratch: &mut Vec<u8>) -> Result<Option<
             };
         };
         begin += head.length;
-        // An interim answer, which the final one follows. 101 would end HTTP on the connection, and was not
+        // An interim answer; the final answer follows. 101 would end HTTP on the connection, and was not
         // requested.
         if (100..200).contains(&head.status) {
             if head.status == 101 {
@@ -147,7 +147,7 @@ impl Head {
             (_, false, Some(length)) => Framing::Length(length),
             (_, false, None) => Framing::UntilEnd,
         };
-        // Both framings at once may be an attack on a proxy: chunks take precedence, and the connection is
+        // Both framings at once may be an attack on a proxy. Chunks take precedence, and the connection is
         // not used again.
         let ambiguous = fields.coded && fields.content_length.is_some();
         let keep_alive = !fields.close && !ambiguous && (version == 1 || fields.keep);
@@ -195,7 +195,7 @@ impl Fields {
         let mut fields = Self::default();
         for header in headers {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-            // By length first: this runs for every field of every answer.
+            // The length is compared first, because this runs for every field of every answer.
             match header.name.len() {
                 14 if is("content-length") => fields.length(header.value)?,
                 17 if is("transfer-encoding") => {

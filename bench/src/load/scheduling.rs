@@ -8,14 +8,14 @@ use thread_priority::{
     thread_native_id,
 };
 
-/// Keeps this thread from preempting others when it wakes (`SCHED_BATCH`), as clients on machines of their
-/// own do not preempt the service.
+/// Keeps this thread from preempting others when it wakes (`SCHED_BATCH`), because clients on other machines
+/// would not preempt the service either.
 ///
 /// With the usual policy each answer wakes a waiting thread, which may take the processor from the service in
 /// the middle of the next answers.
 ///
-/// On Linux only, and best effort: without the permission nothing changes. The niceness stays, unless it is
-/// below 0 and may not be set.
+/// On Linux only, and best effort: without the permission nothing changes. The niceness stays the same,
+/// unless it is below 0 and may not be set.
 pub(super) fn give_way() {
     #[cfg(target_os = "linux")]
     {
@@ -26,14 +26,14 @@ pub(super) fn give_way() {
             let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
             let _ = set_thread_priority_and_policy(thread_native_id(), priority, batch);
         }
-        // The library sets one with the policy.
+        // The library also sets a niceness with the policy.
         if let Ok(niceness) = niceness {
             let _ = setpriority_process(None, niceness);
         }
     }
 }
 
-/// The library's value of niceness 0, as it maps 0 to 99 to 20 to -19.
+/// The library's value of niceness 0. The library maps values from 0 to 99 to niceness from 20 to -19.
 #[cfg(target_os = "linux")]
 const NICENESS_ZERO: u8 = 48;
 
@@ -43,7 +43,7 @@ mod tests {
     use thread_priority::thread_schedule_policy;
 
     #[test]
-    fn a_thread_gives_way_as_nice_as_it_was_and_no_other_does() {
+    fn a_thread_that_gives_way_keeps_its_niceness_and_others_keep_their_policy() {
         let before = thread_schedule_policy().unwrap();
         let giving_way = std::thread::spawn(|| {
             // A higher niceness needs no permission.

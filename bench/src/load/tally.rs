@@ -11,8 +11,8 @@ use super::response::Response;
 
 /// Longest recorded time in microseconds, an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
-/// Most outcomes that are counted separately. The service has about twenty; all further codes of a server
-/// share the last.
+/// Maximum number of outcomes that are counted separately. The service has about twenty. All further codes of
+/// a server share the last.
 const OUTCOMES_MAX: usize = 64;
 
 /// A request without a whole answer.
@@ -151,7 +151,7 @@ impl Tally {
         self.outcomes.iter().map(|outcome| outcome.latency.len()).sum()
     }
 
-    /// Returns how many of them ended with an error.
+    /// Returns how many requests ended with an error.
     pub fn errors(&self) -> u64 {
         self.outcomes
             .iter()
@@ -160,7 +160,7 @@ impl Tally {
             .sum()
     }
 
-    /// Returns all latencies, including those of errors, as a client waited for them too.
+    /// Returns all latencies, including those of errors, because clients wait for errors too.
     pub fn latency(&self) -> Histogram<u64> {
         let mut all = histogram();
         for outcome in &self.outcomes {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_counted_by_what_they_say() {
+    fn answers_are_counted_by_code_or_status() {
         let mut tally = seen(&[
             "HTTP/1.1 201 Created\r\n\r\n{}",
             "HTTP/1.1 201 Created\r\nIdempotent-Replayed: true\r\n\r\n{}",
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_add_up() {
+    fn tallies_of_threads_are_added() {
         let mut one = seen(&["HTTP/1.1 201 x\r\n\r\n"]);
         one.warm_up = 2;
         let other = seen(&["HTTP/1.1 404 x\r\n\r\n", "HTTP/1.1 201 x\r\n\r\n"]);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_makes_up_codes_takes_no_memory_without_end() {
+    fn the_number_of_outcomes_is_bounded() {
         let code = |n: u8| format!("{}{}", char::from(b'A' + n % 26), "B".repeat(usize::from(n / 26)));
         let answers: Vec<String> = (0..=255)
             .map(|n| format!("HTTP/1.1 409 x\r\n\r\n{{\"code\":\"{}\"}}", code(n)))

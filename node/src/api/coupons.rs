@@ -104,7 +104,7 @@ fn coupon(status: StatusCode, view: &CouponView) -> Response {
 /// The version that `If-Match` demands; `None` for any.
 ///
 /// A tag that no coupon can have (weak, or not a number) demands [`NO_VERSION`]. A list of tags is refused,
-/// as only one version can be demanded.
+/// because only one version can be demanded.
 fn expected_version(head: &Head) -> Result<Option<u64>, RequestError> {
     let Some(text) = head.text(&IF_MATCH)?.map(str::trim) else {
         return Ok(None);

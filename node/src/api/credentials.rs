@@ -8,17 +8,17 @@ use crate::http::head::Head;
 use crate::http::problem::RequestError;
 use crate::service::auth::{Authenticator, Principal};
 
-/// Names the user, where a gateway has authenticated it.
+/// Names the user. A gateway sets this header after it has authenticated the user.
 pub(super) const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// Authenticates the principal of a request. Contradictory or unreadable credentials are an error; unknown
-/// ones are an unknown principal.
+/// credentials give an unknown principal.
 pub(super) fn principal(authenticator: &Authenticator, head: &Head) -> Result<Principal, Error> {
     let bearer = bearer_token(head)?;
     authenticator.authenticate(head.peer, bearer, || Ok(head.text(&X_USER_ID)?))
 }
 
-/// The token of `Authorization: Bearer`. Other schemes are ignored, as a proxy may use them.
+/// The token of `Authorization: Bearer`. Other schemes are ignored, because a proxy may use them.
 fn bearer_token(head: &Head) -> Result<Option<&str>, RequestError> {
     let mut values = head.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), second) = (values.next(), values.next()) else {

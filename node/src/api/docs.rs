@@ -1,4 +1,4 @@
-//! `/docs`: the HTTP contract as a page. Swagger UI, with its files in the binary: the page uses no other
+//! `/docs`: the HTTP contract as a page of Swagger UI. Its files are in the binary, so the page uses no other
 //! server.
 
 use std::borrow::Cow;
@@ -14,7 +14,7 @@ use super::error::Error;
 use crate::http::problem::RequestError;
 use crate::service;
 
-/// Where the document is, relative to the page. No validator on another server gets it.
+/// Path of the document, relative to the page. The document is not sent to a validator on another server.
 static CONFIG: LazyLock<Arc<Config<'static>>> =
     LazyLock::new(|| Arc::new(Config::from("openapi.json").validator_url("none")));
 
@@ -26,8 +26,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 /// `GET /docs`
 pub(super) fn page(path: &str) -> Answer {
     let file = find("index.html")?;
-    // The page expects to be in a directory. Its links stay relative, as a proxy may serve this node below a
-    // path that the node does not know.
+    // The page expects to be in a directory. Its links stay relative, because a proxy may serve this node
+    // below a path that the node does not know.
     let text = String::from_utf8_lossy(&file.bytes)
         .replace("\"./", "\"docs/")
         .replace("href=\"index.css", "href=\"docs/index.css");

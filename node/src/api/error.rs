@@ -55,7 +55,7 @@ fn service_error(error: service::Error) -> Response {
     use service::Error as E;
     match error {
         E::Unauthenticated => unauthenticated(r#"Bearer realm="firstcome""#),
-        // The reason is not said: it would help to forge one.
+        // The response does not say why: that would help to forge a token.
         E::InvalidToken => unauthenticated(r#"Bearer realm="firstcome", error="invalid_token""#),
         E::InvalidUser(reason) => RequestError::Malformed(format!("X-User-Id: {reason}")).into_response(),
         E::Forbidden(detail) => {
@@ -82,7 +82,7 @@ fn service_error(error: service::Error) -> Response {
     }
 }
 
-/// The challenge is as RFC 6750 has it.
+/// Responds 401, with a challenge as in RFC 6750.
 fn unauthenticated(challenge: &'static str) -> Response {
     Problem::new(
         StatusCode::UNAUTHORIZED,
@@ -109,7 +109,7 @@ fn closed() -> Problem {
     conflict("CLOSED", "The coupon is closed")
 }
 
-/// Refusals to issue.
+/// Maps refusals to issue.
 fn refused(refusal: Refusal) -> Response {
     match refusal {
         Refusal::UnknownCoupon => unknown_coupon().into_response(),
@@ -137,7 +137,7 @@ fn refused(refusal: Refusal) -> Response {
     }
 }
 
-/// Refusals of changes.
+/// Maps refusals of changes.
 fn change_refused(refusal: ChangeRefusal) -> Response {
     match refusal {
         ChangeRefusal::UnknownCoupon => unknown_coupon().into_response(),
@@ -164,10 +164,10 @@ pub(super) fn field_error(InvalidField { field, message }: InvalidField) -> Fiel
     FieldError::new(field, message)
 }
 
-/// Setbacks: each says whether there may be a decision, and when to retry.
+/// Maps setbacks. Each response says whether there may be a decision, and when to retry.
 fn without_decision(setback: Setback) -> Problem {
     match setback {
-        // A queue that is too long makes requests expire in it.
+        // Requests expire in a queue that is too long.
         Setback::Overloaded | Setback::Expired => Problem::overloaded(),
         Setback::Moved => Problem::unavailable("OWNER_MOVING", "The coupon is moving to another node"),
         Setback::StoreUnavailable => {

@@ -14,7 +14,7 @@ pub(super) struct PageBody<T> {
 }
 
 impl<T> PageBody<T> {
-    /// Writes a page, each of its items by `item`.
+    /// Makes the body of a page; `item` makes the body of each item.
     pub(super) fn new<'a, R, C: Cursor>(page: &'a Page<R, C>, item: impl Fn(&'a R) -> T) -> Self {
         Self {
             items: page.items.iter().map(item).collect(),

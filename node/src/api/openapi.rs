@@ -42,7 +42,7 @@ pub(super) fn document() -> HttpResponse {
 
 /// The document, serialized once.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-    // It has string keys only, so serializing cannot fail.
+    // The document has string keys only, so serializing cannot fail.
     Bytes::from(open_api().to_pretty_json().unwrap_or_default())
 });
 
@@ -136,7 +136,7 @@ fn tag(route: &Route) -> &'static str {
     }
 }
 
-/// The credentials of which one suffices.
+/// Credentials for an operation. Any one of them suffices.
 fn securities(access: Access) -> Vec<SecurityRequirement> {
     let scheme = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
     match access {
@@ -147,7 +147,7 @@ fn securities(access: Access) -> Vec<SecurityRequirement> {
     }
 }
 
-/// The response of success, and the problems, by status.
+/// The responses to success and to problems, by status.
 fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
     let success = &operation.success;
     let schema: RefOr<Schema> = match success.schema {
@@ -295,7 +295,7 @@ mod tests {
         for operation in ROUTES.iter().flat_map(|route| route.operations) {
             let codes: Vec<&str> = operation.problems.concat();
             let distinct = BTreeSet::from_iter(codes.iter().copied());
-            assert_eq!(distinct.len(), codes.len(), "{} repeats one", operation.name);
+            assert_eq!(distinct.len(), codes.len(), "{} repeats a code", operation.name);
             used.extend(codes);
         }
         assert_eq!(used, KINDS.iter().map(|kind| kind.code).collect());

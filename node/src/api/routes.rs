@@ -28,7 +28,7 @@ use crate::service::Service;
 pub(super) struct Route {
     /// Label of metrics and logs: the template of the path.
     pub(super) metrics: RouteMetrics,
-    /// One operation a method; `GET` also answers `HEAD`.
+    /// One operation per method; `GET` also answers `HEAD`.
     pub(super) operations: &'static [Operation],
 }
 
@@ -54,7 +54,8 @@ pub(super) struct Operation {
     pub(super) problems: &'static [&'static [&'static str]],
 }
 
-/// Handles one request. Boxed, as the filters around it and the connection move it several times.
+/// Handles one request. The future is boxed because the filters around it and the connection move it several
+/// times.
 pub(super) type Handler = for<'a> fn(&'a Service, &'a Call) -> BoxFuture<'a, Answer>;
 
 /// Methods that operations have.
@@ -153,8 +154,8 @@ impl Route {
 
 /// The filter that answers all requests.
 ///
-/// Paths are compared with the table from its first entry, which is the hot one; the body is read only if one
-/// matches.
+/// Compares the path with the table from its first entry, which is the hot route. Reads the body only if a
+/// route matches.
 pub(crate) fn routes(
     service: Arc<Service>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {

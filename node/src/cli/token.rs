@@ -10,7 +10,7 @@ use crate::config::Auth;
 use crate::service::auth::Role;
 use crate::service::auth::mint::{self, MintError};
 
-/// Longest validity: a token that lives longer is forgotten.
+/// Maximum validity: a token that is valid for longer is forgotten before it expires.
 const EXPIRES_IN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Arguments of the command.
@@ -25,7 +25,7 @@ pub(crate) struct Token {
     /// How long it is valid, like 15m or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = expires_in)]
     expires_in: Duration,
-    /// The private key that signs it (PEM, PKCS #8), where only public ones are configured
+    /// The private key that signs it (PEM, PKCS #8), if only public keys are configured
     #[arg(long, value_name = "FILE")]
     private_key_file: Option<PathBuf>,
 }

@@ -15,14 +15,14 @@ use super::keys::section;
 use super::value::{self, HIDDEN};
 use super::{InvalidConfig, StoreUrl};
 
-/// Shortest cookie: one who records a handshake can guess offline, and 16 random characters cannot be
-/// guessed.
+/// Minimum length of the cookie. An attacker who records a handshake can guess offline, and 16 random
+/// characters cannot be guessed.
 const COOKIE_BYTES_MIN: usize = 16;
-/// Longest cookie: more adds no security.
+/// Maximum length of the cookie: more adds no security.
 const COOKIE_BYTES_MAX: usize = 512;
-/// Longest name, as for ids of nodes.
+/// Maximum length of the name, as for ids of nodes.
 const NAME_BYTES_MAX: usize = 64;
-/// Longest address: a domain name and a port. The row of a node has room for it.
+/// Maximum length of an address: a domain name and a port. The row of a node has room for it.
 const ADDRESS_BYTES_MAX: usize = 255;
 
 section! {
@@ -51,7 +51,7 @@ section! {
         beat: Duration = Duration::from_millis(300), "duration", check = positive_and_at_most_an_hour;
     }
     sections {
-        /// TLS between nodes, if it has files.
+        /// TLS between nodes, which is used if its files are set.
         tls: ClusterTls;
     }
 }
@@ -96,7 +96,7 @@ fn check_cookie(cookie: &Option<SecretString>) -> Result<(), String> {
 }
 
 impl Cluster {
-    /// The address at which other nodes reach this one, whose links listen at `bound`.
+    /// Returns the address at which other nodes reach this one. Its links listen at `bound`.
     pub fn advertised(&self, bound: SocketAddr) -> String {
         self.advertise
             .as_ref()
@@ -115,7 +115,7 @@ impl Cluster {
         };
         if self.lease > LEASE_MAX {
             return fail(&format!(
-                "cluster.lease must be at most {LEASE_MAX:?} if cluster.listen is set: other nodes wait so long"
+                "cluster.lease must be at most {LEASE_MAX:?} if cluster.listen is set: other nodes wait that long"
             ));
         }
         if matches!(store, StoreUrl::Sqlite(_)) {
@@ -133,7 +133,7 @@ impl Cluster {
         if self.advertise.is_none() && listen.ip().is_unspecified() {
             return fail(&format!(
                 "cluster.advertise must be the address at which other nodes reach this one, \
-                 as cluster.listen is {listen}: all addresses"
+                 because cluster.listen is {listen}: all addresses"
             ));
         }
         let tls = self.tls_files();
@@ -162,7 +162,7 @@ impl Cluster {
         }
     }
 
-    /// Which of the files of TLS are set.
+    /// Returns which of the files of TLS are set.
     fn tls_files(&self) -> [bool; 3] {
         let ClusterTls {
             certificate_file,
@@ -178,7 +178,7 @@ impl Cluster {
 pub struct HostPort(String);
 
 impl HostPort {
-    /// Parses an address to connect to, so not the unspecified one, and not port 0.
+    /// Parses an address to connect to. Unspecified and multicast addresses and port 0 are refused.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not a host and port like node-1.internal:7400");
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;

@@ -10,7 +10,7 @@ use super::keys::section;
 use super::value::HIDDEN;
 use super::{AuthMode, InvalidConfig, value};
 
-/// Most leeway: clocks that differ by more must be set.
+/// Maximum leeway: clocks that differ by more must be corrected.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
 section! {
@@ -29,7 +29,8 @@ section! {
         issuer: Option<String> = None, "string", unset = "any";
         /// The required audience of tokens (`aud`).
         audience: Option<String> = None, "string", unset = "any";
-        /// Tolerated difference of clocks: a token is valid for so long before its `nbf` and after its `exp`.
+        /// Tolerated difference of clocks: a token is valid for that long before its `nbf` and after its
+        /// `exp`.
         #[serde(with = "humantime_serde")]
         leeway: Duration = Duration::from_secs(60), "duration", check = check_leeway;
     }

@@ -1,5 +1,5 @@
-//! The table of configuration keys: declared with `section!`, the only place for a key's name, type,
-//! default, check and help.
+//! The table of configuration keys. They are declared with `section!`, which is the only place for a key's
+//! name, type, default, check and help.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub struct Key {
     pub kind: &'static str,
     /// What it means.
     help: &'static [&'static str],
-    /// What holds if it is not set, where there is no default value.
+    /// What applies if it is not set and there is no default value.
     unset: Option<&'static str>,
 }
 
@@ -40,7 +40,7 @@ impl Key {
         lines.join(" ")
     }
 
-    /// The default as TOML has it; `None` if the key is not set by default.
+    /// The default in TOML; `None` if the key is not set by default.
     pub fn default(&self) -> Option<String> {
         let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
         let value = self.name.split('.').fold(&defaults, |value, part| &value[part]);
@@ -72,7 +72,7 @@ pub fn markdown() -> String {
     table
 }
 
-/// Fails if a key is not in the table, and names one with the same last part if there is one.
+/// Fails if a key is not in the table. The error names a key with the same last part, if there is one.
 pub(super) fn check_known(name: &str) -> Result<(), InvalidConfig> {
     let is_former = || FORMER_KEYS.iter().any(|(former, _)| *former == name);
     if Config::keys().any(|key| key.name == name) || is_former() {
@@ -87,7 +87,7 @@ pub(super) fn check_known(name: &str) -> Result<(), InvalidConfig> {
 /// Declares a section: its struct, its defaults, its keys and their checks.
 ///
 /// A key is `name: Type = default, "kind"`, with `check = function` if not every value of the type is
-/// allowed, and `unset = "…"` for what holds if there is no default. Its doc comment is the help. Nested
+/// allowed, and `unset = "…"` for what applies if there is no default. Its doc comment is the help. Nested
 /// sections follow after `sections`, fields that are not keys after `not_keys`.
 macro_rules! section {
     (

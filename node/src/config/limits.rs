@@ -13,10 +13,11 @@ const RATES: RangeInclusive<f64> = 0.001..=1_000_000.0;
 section! {
     /// `limits.…`
     pub struct Limits in "limits." {
-        /// Most requests in all queues of the node; more are answered `OVERLOADED` at once.
+        /// Maximum number of requests in all queues of the node; further ones are answered `OVERLOADED` at
+        /// once.
         requests_max: usize = actors::owning::router::REQUESTS_MAX, "number", check = at_least_one;
-        /// Most requests in the queue of one coupon, about two seconds of its owner's work; more are answered
-        /// `OVERLOADED` at once.
+        /// Maximum number of requests in the queue of one coupon, about two seconds of its owner's work;
+        /// further ones are answered `OVERLOADED` at once.
         coupon_requests_max: usize = actors::owning::owner::actor::OWNER_PLACES, "number",
             check = at_least_one;
         /// Issue requests a second that each user may send on average, like 5 or 0.2; more are answered
@@ -32,7 +33,7 @@ section! {
 impl Limits {
     /// Requests that a user may send at once at this rate.
     pub(crate) fn burst(&self, rate: f64) -> NonZeroU32 {
-        // The bounds of a rate fit.
+        // A rate within its bounds fits into 32 bits.
         self.user_burst
             .or_else(|| NonZeroU32::new(rate.ceil() as u32))
             .unwrap_or(NonZeroU32::MIN)

@@ -24,7 +24,7 @@ impl Sources {
         self.load_over(Environment::with_prefix("FIRSTCOME"))
     }
 
-    /// The same with an environment, for tests.
+    /// The same with this environment, for tests.
     pub(super) fn load_over(&self, environment: Environment) -> Result<Config, InvalidConfig> {
         let mut builder = config::Config::builder();
         if let Some(file) = &self.file {
@@ -71,7 +71,8 @@ fn check_known_keys(prefix: &str, values: &Map<String, Value>) -> Result<(), Inv
 /// The former name of a key, and the present one.
 type Renamed = (&'static str, &'static str);
 
-/// Moves values of former keys to the present ones. Returns the pairs of those that were used.
+/// Moves the values of former keys to the present keys. Returns the former keys that were used, each with the
+/// present one.
 fn rename_former_keys(merged: config::Config) -> Result<(config::Config, Vec<Renamed>), InvalidConfig> {
     let mut used = Vec::new();
     let mut builder = config::Config::builder().add_source(merged.clone());

@@ -10,8 +10,8 @@ use url::Url;
 pub struct Origin(String);
 
 impl Origin {
-    /// Parses an origin. It must be written as browsers write it, as it is compared byte by byte. `*` is not
-    /// accepted.
+    /// Parses an origin. It must be written as browsers write it, because it is compared byte by byte. `*` is
+    /// not accepted.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not an origin like https://shop.example");
         let url = Url::parse(text)

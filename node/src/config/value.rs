@@ -49,7 +49,7 @@ fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return HIDDEN.to_owned();
     };
-    // A password may hold an @; a host does not.
+    // A password may contain an @; a host cannot.
     match rest
         .rsplit_once('@')
         .map(|(credentials, server)| (credentials.split_once(':'), server))

@@ -18,7 +18,7 @@ use super::listener::{Shared, Stage};
 use super::problem::Problem;
 use super::refuse;
 
-/// Pause after the system had no socket to give; others may close meanwhile.
+/// Pause after the system had no free socket; other sockets may close meanwhile.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Permits of connections, held until they end.
@@ -34,7 +34,7 @@ enum Permit {
 }
 
 impl Permits {
-    /// Returns a permit to be served, else one to be refused; waits while there is neither.
+    /// Returns a permit to serve a connection, else a permit to refuse one. Waits while there is neither.
     ///
     /// Cancel safety: a dropped call takes no permit.
     async fn acquire(&self) -> Permit {

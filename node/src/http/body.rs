@@ -30,7 +30,7 @@ pub(crate) enum BodyError {
     TimedOut,
 }
 
-/// The limit of time for a whole body, which is shorter once the node stops.
+/// Time limit for a whole body. It is shorter once the node stops.
 #[derive(Debug)]
 pub(crate) struct BodyDeadline {
     timeout: Duration,

@@ -33,7 +33,7 @@ impl Call {
         stream: impl Stream<Item = Result<B, warp::Error>>,
     ) -> Self {
         let body = body::read_in_time(&head, stream).await;
-        // The connection must know this whatever the response is, also if it is a refusal.
+        // The connection must know this for every response, including a refusal.
         head.set_body_left_unread(matches!(body, Err(BodyError::TooLarge | BodyError::TimedOut)));
         Self {
             head,

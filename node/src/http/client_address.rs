@@ -1,7 +1,7 @@
 //! The client's address behind trusted proxies.
 //!
-//! Only `X-Forwarded-For` is read. A proxy that writes either it or RFC 7239's `Forwarded` passes the other
-//! on as the client sent it, so reading both would trust the client.
+//! Only `X-Forwarded-For` is read. A proxy writes either this header or RFC 7239's `Forwarded`, and passes
+//! the other one on as the client sent it. So reading both would trust the client.
 
 use std::net::{IpAddr, SocketAddr};
 

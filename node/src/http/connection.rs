@@ -135,8 +135,8 @@ where
     }
 }
 
-/// Ready when the connection has timed out. The timer is reset only if it must fire earlier, or fired too
-/// early: most requests set none.
+/// Becomes ready when the connection has timed out. Resets the timer only if it must fire earlier or fired
+/// too early, so most requests set no timer.
 fn poll_timeout(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Timeout> {
     loop {
         let Some((at, timeout)) = pace.lock().deadline() else {
@@ -177,7 +177,7 @@ async fn finish(end: End, peer: IpAddr, pace: &SharedPace, mut transport: Transp
             tracing::debug!(%peer, ?timeout, "connection timed out");
             cut(reason(timeout));
             match timeout {
-                // The client would not read this response either, or it would interrupt another.
+                // The client would not read this response either, or this response would interrupt another.
                 Timeout::Write => reset(&transport),
                 Timeout::Header if pace.lock().is_stalled() => reset(&transport),
                 Timeout::Header => {

@@ -2,7 +2,7 @@
 //!
 //! They are added where responses leave, so that refusals and the response to a panic have them as well: a
 //! page must be able to read a 409 and a 500. Responses before a request is parsed (400, 408, 431, and 503 in
-//! place of a connection) have none, as the origin is not known.
+//! place of a connection) have none, because the origin is not known.
 
 use std::collections::HashSet;
 
@@ -17,13 +17,13 @@ use warp::reply::Response;
 use super::head::Head;
 use crate::config::Origin;
 
-/// Request headers that pages may send, besides those that every page may.
+/// Request headers that pages may send, besides those that every page may send.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, idempotency-key, if-match, traceparent, tracestate, x-request-id, \
      x-user-id",
 );
 
-/// Response headers that pages may read, besides those that every page may.
+/// Response headers that pages may read, besides those that every page may read.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "etag, idempotent-replayed, location, retry-after, traceresponse, www-authenticate, x-request-id",
 );
@@ -36,7 +36,7 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 pub(crate) struct Cors(HashSet<HeaderValue>);
 
 impl Cors {
-    /// `None` without origins: responses stay as they are.
+    /// Returns `None` without origins: responses then stay as they are.
     pub(crate) fn new(origins: &[Origin]) -> Option<Self> {
         // Origins are ASCII, which is valid in a header.
         let origins: HashSet<HeaderValue> = origins
@@ -48,8 +48,8 @@ impl Cors {
 
     /// Adds the headers to a response.
     ///
-    /// Routes do not know preflights: they respond 405 with the methods that they accept, as to any other
-    /// method. That is all a preflight asks for.
+    /// Routes know no preflights: they respond 405 with the methods that they accept, as to any other method.
+    /// A preflight needs nothing but these methods.
     pub(crate) fn complete(&self, head: &Head, mut response: Response) -> Response {
         let origin = head.headers.get(ORIGIN).filter(|origin| self.0.contains(*origin));
         if let Some(origin) = origin {

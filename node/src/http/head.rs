@@ -69,7 +69,7 @@ impl Head {
         self.body_left_unread.load(Ordering::Relaxed) || self.route.get().is_none()
     }
 
-    /// A header that may occur once, as text. All headers that are read here are ASCII.
+    /// Returns a header as text. It may occur once, and must be ASCII, as are all headers that are read here.
     pub(crate) fn text(&self, name: &HeaderName) -> Result<Option<&str>, RequestError> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {

@@ -1,4 +1,5 @@
-//! Reads and writes JSON. Reading is strict: an unknown field is an error, as it is a mistake of the client.
+//! Reads and writes JSON. Reading is strict: an unknown field is an error, because it is a mistake of the
+//! client.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -110,11 +111,12 @@ fn message(error: &serde_json::Error) -> String {
         .collect()
 }
 
-/// Most characters of a message. It may quote the client's text, which can be as long as the body.
+/// Maximum number of characters of a message. It may quote the client's text, which can be as long as the
+/// body.
 const MESSAGE_CHARS_MAX: usize = 200;
 
-/// Tells an absent field (`None`, by the default) from null (`Some(None)`): in a merge patch absent keeps and
-/// null clears.
+/// Distinguishes an absent field (`None`, by the default) from null (`Some(None)`). In a merge patch an
+/// absent field keeps its value and null clears it.
 pub(crate) fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_null_and_a_value_are_told_apart() {
+    fn absent_null_and_a_value_are_distinguished() {
         assert!(parse::<Outer>(b"{}").unwrap().inner.is_none());
         assert!(
             parse::<Outer>(br#"{"inner": null}"#)

@@ -1,9 +1,9 @@
-//! The listener: an accept loop for the open internet. Everything it waits for has a timeout, everything it
-//! holds a bound; the server that warp brings has neither.
+//! The listener: an accept loop for the open internet. Everything that it waits for has a timeout, and
+//! everything that it holds has a bound. The server of warp itself has neither.
 //!
-//! A client that closes its side after its request still gets the response, as the request may have been
-//! executed. Responses are sent at once: with hyper's `pipeline_flush` one would wait for the rest of a next
-//! request that may never come.
+//! A client that closes its side after its request still gets the response, because the request may have been
+//! executed. Responses are sent at once: with hyper's `pipeline_flush` a response would wait for the rest of
+//! the next request, which may never come.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,7 +23,7 @@ use super::cors::Cors;
 use super::{accept, open_files, pace, request, tls};
 use crate::config::{AccessLog, Config, Origin};
 
-/// Default of the most connections: about 16 KiB each, so 256 MiB.
+/// Default maximum of open connections: about 16 KiB each, so 256 MiB.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
 /// Connections that the system holds until they are accepted: a burst within one turn of a busy loop. The
@@ -39,7 +39,7 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Options of a listener.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Most open connections.
+    /// Maximum number of open connections.
     pub connections_max: usize,
     /// Time for a client to send the head of a request.
     pub header_timeout: Duration,
@@ -129,7 +129,7 @@ impl Listener {
         let connections_max = open_files::make_room(options.connections_max);
         let (stage, receiver) = watch::channel(Stage::Serving);
         let mut http = http1::Builder::new();
-        // The number of headers stays at hyper's default (100): setting it costs an allocation a request.
+        // The number of headers stays at hyper's default (100): setting it costs an allocation per request.
         http.half_close(true)
             .max_header_size(HEADER_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX);
@@ -164,8 +164,8 @@ impl Listener {
         self.address
     }
 
-    /// Stops accepting, closes idle connections and finishes requests. False if some were not finished within
-    /// `limit`; their connections are cut then.
+    /// Stops accepting, closes idle connections and finishes requests. Returns false if some requests were
+    /// not finished within `limit`; their connections are then cut.
     pub async fn stop(self, limit: Duration) -> bool {
         self.stage.send_replace(Stage::Stopping);
         // The accept loop and every connection hold a receiver until they end.
@@ -296,6 +296,6 @@ mod tests {
         send_request(&mut stream).await;
         tokio::time::timeout(LIMIT, started.notified()).await.unwrap();
         assert!(!listener.stop(Duration::from_millis(50)).await);
-        assert_eq!(read_to_end(stream).await, "", "it is cut");
+        assert_eq!(read_to_end(stream).await, "", "the connection is cut");
     }
 }

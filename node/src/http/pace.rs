@@ -1,7 +1,7 @@
 //! Timeouts of a connection: a state machine that is fed with events and knows the next deadline.
 //!
 //! A connection has one timer, set only while it waits for the client: a request that arrives complete and a
-//! response that is taken at once need none. hyper's own timeout for heads sets a timer for every request,
+//! response that is read at once need no timer. hyper's own timeout for heads sets a timer for every request,
 //! includes idle time, and sends no response.
 
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// trickle hold a connection for ever.
 const WRITTEN_BYTES_MIN: u64 = 16 * 1024;
 
-/// Timeout of everything a stopping node waits for: a request on its way arrives in less.
+/// Timeout of everything that a stopping node waits for. A request that is on its way arrives sooner.
 pub(crate) const STOPPING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The timeouts of a connection.
@@ -24,7 +24,7 @@ pub(super) struct Limits {
     pub(super) write: Duration,
 }
 
-/// What a client was too slow at.
+/// What a client was too slow to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timeout {
     /// It never sent a byte.
@@ -65,12 +65,12 @@ pub(super) struct Pace {
     since: Instant,
     stall: Option<Stall>,
     stopping_since: Option<Instant>,
-    /// A body may still arrive that is not read.
+    /// True if a body that is not read may still arrive.
     left_unread: bool,
 }
 
 impl Pace {
-    /// A connection that starts now.
+    /// The pace of a connection that starts now.
     pub(super) fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
@@ -82,7 +82,7 @@ impl Pace {
         }
     }
 
-    /// Bytes arrived. `now` is only called if the time matters.
+    /// Records that bytes arrived. Calls `now` only if the time matters.
     pub(super) fn received(&mut self, now: impl FnOnce() -> Instant) {
         match self.phase {
             Phase::Silent => self.phase = Phase::Head,
@@ -91,12 +91,13 @@ impl Pace {
         }
     }
 
-    /// A head is complete.
+    /// Records that a head is complete.
     pub(super) fn request_began(&mut self) {
         self.phase = Phase::Busy;
     }
 
-    /// The response was made, after reading the whole body or not.
+    /// Records that the response was made. `left_unread` is true if the body may not have been read to its
+    /// end.
     pub(super) fn responded(&mut self, left_unread: bool, now: Instant) {
         (self.phase, self.since) = (Phase::Idle, now);
         self.left_unread |= left_unread;
@@ -107,7 +108,7 @@ impl Pace {
         self.left_unread
     }
 
-    /// The system accepts no more bytes.
+    /// Records that the system accepts no more bytes.
     pub(super) fn stalled(&mut self, now: impl FnOnce() -> Instant) {
         self.stall.get_or_insert_with(|| Stall {
             since: now(),
@@ -115,7 +116,7 @@ impl Pace {
         });
     }
 
-    /// The system accepted bytes.
+    /// Records that the system accepted bytes.
     pub(super) fn wrote(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
         if let Some(stall) = &mut self.stall {
             stall.written_bytes += bytes as u64;
@@ -128,7 +129,7 @@ impl Pace {
         }
     }
 
-    /// The system accepted all bytes.
+    /// Records that the system accepted all bytes.
     pub(super) fn flushed(&mut self) {
         self.stall = None;
     }
@@ -138,7 +139,7 @@ impl Pace {
         self.stall.is_some()
     }
 
-    /// The node is stopping.
+    /// Records that the node is stopping.
     pub(super) fn stop(&mut self, now: Instant) {
         self.stopping_since.get_or_insert(now);
     }

@@ -52,7 +52,7 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title).header(RETRY_AFTER, seconds.into())
     }
 
-    /// A queue or the connections are at their limit.
+    /// A problem of a queue or of the connections at their limit.
     pub(crate) fn overloaded() -> Self {
         Self::unavailable("OVERLOADED", "The server is overloaded")
     }
@@ -93,7 +93,7 @@ impl Problem {
         let brace = text.len();
         let written = serde_json::to_writer(&mut text, members).map(|()| {
             debug_assert!(text[brace..].starts_with(b"{\"") && text.ends_with(b"}"));
-            // The members go on in the object that has begun.
+            // The members continue the object that has begun.
             text[brace] = b',';
             text
         });
@@ -113,8 +113,8 @@ impl Problem {
 
     /// The members that all problems have, without the closing brace.
     ///
-    /// They are plain text of ours, so they are copied: a serializer would look at every character, which
-    /// costs 3,500 instructions (0.5 µs) more, and a refusal is the most frequent answer of all.
+    /// They need no escaping, so they are copied. A serializer would examine every character, which costs
+    /// 3,500 instructions (0.5 µs) more, and a refusal is the most frequent response.
     fn common_members(&self) -> JsonText {
         let applied = self
             .applied
@@ -165,10 +165,10 @@ impl FieldError {
     }
 }
 
-/// What can be wrong with a request before its meaning matters.
+/// What can be wrong with the form of a request.
 #[derive(Debug)]
 pub(crate) enum RequestError {
-    /// It cannot be read: not JSON, not an object, an id or a header that is not one.
+    /// It cannot be read: it is not JSON or not an object, or an id or a header is not valid.
     Malformed(String),
     /// The path does not exist.
     NotFound,

@@ -14,8 +14,8 @@ use super::problem::RequestError;
 use super::request;
 use warp::reply::Response;
 
-/// Most connections that are being refused. Each takes a round trip, or [`REFUSAL_TIMEOUT`]; beyond them no
-/// connection is accepted and the system's queue holds them.
+/// Maximum number of connections that are being refused. Each takes a round trip, or [`REFUSAL_TIMEOUT`].
+/// Beyond this number no connection is accepted, and the system's queue holds them.
 pub(super) const REFUSALS_MAX: usize = 256;
 
 /// Timeout of a refusal: enough for a handshake and a round trip on a bad line.
@@ -25,7 +25,7 @@ pub(super) const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// and the client might lose the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most bytes that are read and discarded meanwhile.
+/// Maximum number of bytes that are read and discarded meanwhile.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// The error behind a response that hyper makes itself.

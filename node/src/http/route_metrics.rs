@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram};
 
 use crate::metrics::{HTTP_REQUESTS, HTTP_SECONDS};
 
-/// Methods with a label of their own. All others share one, as clients may send any word.
+/// Methods with a label of their own. All others share one, because clients may send any word.
 static METHODS: [Method; 5] = [
     Method::GET,
     Method::HEAD,
@@ -17,7 +17,7 @@ static METHODS: [Method; 5] = [
     Method::DELETE,
 ];
 
-/// Number of rows: one a method, and one for all other methods.
+/// Number of rows: one per method, and one for all other methods.
 const ROWS: usize = METHODS.len() + 1;
 
 /// Statuses have three digits.

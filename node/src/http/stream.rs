@@ -72,12 +72,12 @@ impl AsyncWrite for Transport {
 pub(super) struct SharedPace(Arc<Mutex<Pace>>);
 
 impl SharedPace {
-    /// A pace to share.
+    /// Makes a pace that can be shared.
     pub(super) fn new(pace: Pace) -> Self {
         Self(Arc::new(Mutex::new(pace)))
     }
 
-    /// The pace.
+    /// Locks the pace.
     pub(super) fn lock(&self) -> MutexGuard<'_, Pace> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,7 +94,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Over this transport.
+    /// A stream over this transport.
     pub(super) fn new(transport: Transport, pace: SharedPace) -> Self {
         Self {
             transport,
@@ -186,11 +186,11 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// The place of a response that hyper made itself, and its replacement.
+/// Finds a response that hyper made itself. Returns its place and its replacement.
 ///
-/// hyper has no hook for them. They are the last bytes of a connection, and have neither a body nor a request
-/// id, which all other responses have. No body of ours ends as a head does, so the last bytes of most writes
-/// tell that they are not one.
+/// hyper has no hook for these responses. They are the last bytes of a connection, and have no body. They
+/// have no request id either, which all other responses have. No other body ends like a head, so for most
+/// writes the last bytes show that they are no such response.
 fn replace(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     const HEAD_END: &[u8] = b"\r\n\r\n";
     const START: &[u8] = b"HTTP/1.";

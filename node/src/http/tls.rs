@@ -90,8 +90,8 @@ impl Tls {
     }
 }
 
-/// Reloads the files when they change. Compares contents, not times: files are also changed through links,
-/// and within the resolution of a time.
+/// Reloads the files when they change. Compares contents and not times, because files are also changed
+/// through links, and within the resolution of a timestamp.
 async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
     loop {
         tokio::time::sleep(options.reload_every).await;
@@ -120,7 +120,7 @@ async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
             }
         };
         metrics::counter!(TLS_RELOADS, "result" => result).increment(1);
-        // Reported once for each change.
+        // Each change is reported once.
         files = now;
     }
 }

@@ -1,6 +1,6 @@
 //! Authenticates principals: users by header or by token, services, administrators.
 //!
-//! A request with an unknown token is not refused as such: what is open to anyone stays open to it.
+//! A request is not refused only because its token is unknown: it may still do what is open to anyone.
 
 mod jwks;
 mod jwt;
@@ -146,7 +146,7 @@ fn unix_seconds() -> u64 {
 }
 
 impl Principal {
-    /// The user; an error if the principal is none.
+    /// Returns the user; an error if the principal is not a user.
     pub(crate) fn require_user(&self) -> Result<&UserId, Error> {
         match &self.user {
             Some(user) => Ok(user),

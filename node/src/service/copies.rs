@@ -1,9 +1,9 @@
 //! Copies of what many clients read at once, so that a crowd of readers does not slow down issuing.
 //!
-//! Simultaneous reads of one key share one read of the store, and its result serves for [`AGE_MAX`]. That
-//! something does not exist is never cached: it is only answered to requests that came before the read began.
-//! A change that this node answers first forgets the copy and any read in progress, so no request after the
-//! response to the change gets anything older.
+//! Simultaneous reads of one key share one read of the store, and its result serves for [`AGE_MAX`]. A
+//! missing value is never cached: it is only answered to requests that came before the read began. Before
+//! this node answers a change, it forgets the copy and any read in progress. So no request after that answer
+//! gets anything older.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -75,7 +75,7 @@ where
     K: Copy + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// No copies, and never more than `slots_max` of them. `what` is their label in metrics.
+    /// Makes an empty set of at most `slots_max` copies. `what` is their label in metrics.
     pub(crate) fn new(what: &'static str, slots_max: usize) -> Self {
         let counter = |from: &'static str| metrics::counter!(READS, "what" => what, "from" => from);
         Self {
@@ -102,7 +102,7 @@ where
         let now = moment();
         loop {
             let Some(slot) = self.slot(key) else {
-                // All slots hold recent copies: this request reads for itself.
+                // All slots hold recent copies, so this request reads for itself.
                 self.from_store.increment(1);
                 return read().await.map(|value| value.map(|value| (value, 0)));
             };
@@ -121,7 +121,7 @@ where
                     self.remove_unused(key, &slot);
                     return Ok(None);
                 }
-                // That read began too long before this request. The next one begins after it.
+                // That read began too early for this request. The next one begins after the request.
                 Ok(_) => self.remove_unused(key, &slot),
                 Err(error) => {
                     self.remove_unused(key, &slot);
@@ -156,7 +156,7 @@ where
         }
     }
 
-    /// The slot of this key, created if there is room for it.
+    /// Returns the slot of this key, and creates it if there is room.
     fn slot(&self, key: K) -> Option<Arc<Slot<V>>> {
         if let Some(slot) = self
             .slots
@@ -182,7 +182,7 @@ where
         Some(Arc::clone(slots.entry(key).or_insert_with(new)))
     }
 
-    /// Evicts unused slots, if the last eviction is long enough ago. True if there is room then.
+    /// Evicts unused slots, if the last eviction is long enough ago. Returns true if there is then room.
     fn evict(&self, slots: &mut HashMap<K, Arc<Slot<V>>>) -> bool {
         let now = moment();
         if now.since(Moment::from_nanos(self.evicted_at.load(Ordering::Relaxed))) < EVICT_INTERVAL {

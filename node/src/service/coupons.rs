@@ -13,19 +13,19 @@ use super::list::{LIMIT_MAX, Page};
 use super::store_calls::{StoreCallError, write_error};
 use super::{Error, Service};
 
-/// Most coupons with a copy: more than a crowd reads within a second. The longest title makes a copy about
-/// 1 KiB, so 10 MiB in all. Beyond them each request reads for itself.
+/// Maximum number of coupons with a copy: more than a crowd reads within a second. The longest title makes a
+/// copy about 1 KiB, so 10 MiB in all. Beyond it each request reads for itself.
 const COUPONS_MAX: usize = 10_000;
 
 /// One list for each phase, and one for all coupons.
 const LISTS_MAX: usize = Phase::ALL.len() + 1;
 
-/// Most coupons that one request examines in search of a phase. What it has found by then is the page, even
-/// an empty one, and its cursor continues the search.
+/// Maximum number of coupons that one request examines in search of a phase. The page has what was found by
+/// then and may be empty. Its cursor continues the search.
 const EXAMINED_MAX: u32 = 2_000;
 
-/// Coupons read by one statement of a search: one suffices where most coupons are in the phase, and none
-/// takes long.
+/// Coupons read by one statement of a search: one statement suffices if most coupons are in the phase, and
+/// none takes long.
 const SEARCH_STEP: u32 = 500;
 
 /// Copies of coupons and of lists.
@@ -64,7 +64,7 @@ impl CouponCopies {
 }
 
 impl Service {
-    /// Creates a coupon. True if an earlier request with the same key created it.
+    /// Creates a coupon. Returns true with it if an earlier request with the same key created it.
     pub(crate) async fn create_coupon(&self, new: NewCoupon) -> Result<(CouponView, bool), Error> {
         let creating = self.store_calls.run(self.engine()?.clone().create_coupon(new));
         let created = tokio::time::timeout(self.change_deadline, creating).await;
@@ -125,7 +125,7 @@ impl Service {
         })
     }
 
-    /// Reads coupons of a phase, or of all phases, from before this one or from the newest.
+    /// Reads coupons of a phase, or of all phases: the newest, or those before this coupon.
     pub(crate) async fn coupons(
         &self,
         phase: Option<Phase>,
@@ -140,7 +140,7 @@ impl Service {
                 .await
                 .map(Arc::new);
         }
-        // The longest page, so that requests with any limit share it.
+        // This reads the longest page, so that requests with any limit share it.
         let read = || {
             let engine = engine.clone();
             self.store_calls.run(async move {
@@ -157,7 +157,7 @@ impl Service {
 
 /// The result of a search.
 pub(crate) struct CouponList {
-    /// One row more than asked for, if there are more.
+    /// One row more than requested, if there are more.
     rows: Vec<CouponView>,
     /// The last coupon examined, if the search ended at [`EXAMINED_MAX`].
     examined_up_to: Option<CouponId>,

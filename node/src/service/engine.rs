@@ -117,7 +117,7 @@ impl CouponEngine {
         self.0.rows().coupon(id).await
     }
 
-    /// Reads up to `limit` coupons, newest first, from before this one or from the newest.
+    /// Reads up to `limit` coupons, newest first: the newest, or those before this coupon.
     pub(crate) async fn coupons(&self, before: Option<CouponId>, limit: u32) -> StoreResult<Vec<CouponView>> {
         self.0.rows().coupons(&CouponQuery { before, limit }).await
     }

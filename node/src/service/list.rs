@@ -7,9 +7,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::engine::UserCursor;
 
-/// Items on a page if the request does not say.
+/// Items on a page if the request names no limit.
 pub(crate) const LIMIT_DEFAULT: u32 = 50;
-/// Most items on a page: as many as are read and written quickly.
+/// Maximum number of items on a page: as many as are read and written quickly.
 pub(crate) const LIMIT_MAX: u32 = 200;
 
 /// One page of a list.
@@ -27,7 +27,7 @@ impl<T, C> Page<T, C> {
         Self { items, next }
     }
 
-    /// Cuts rows to `limit`. One row more must have been read, to learn whether there are more.
+    /// Cuts rows to `limit`. The caller has read one row more, which shows whether there is a next page.
     pub(super) fn cut(mut rows: Vec<T>, limit: u32, cursor: impl FnOnce(&T) -> C) -> Self {
         let limit = limit as usize;
         let has_more = rows.len() > limit;
@@ -37,7 +37,7 @@ impl<T, C> Page<T, C> {
     }
 }
 
-/// A place in a list. Encoded for clients, so that they do not construct one.
+/// A place in a list. It is encoded for clients, so that they do not construct one.
 pub(crate) trait Cursor: Sized {
     /// Prefix of all cursors of this list, so that no list accepts a cursor of another.
     const LIST: &'static str;
@@ -60,7 +60,7 @@ pub(crate) trait Cursor: Sized {
     }
 }
 
-/// Coupons, by falling id.
+/// Coupons, by descending id.
 impl Cursor for CouponId {
     const LIST: &'static str = "coupons:";
 
@@ -73,7 +73,7 @@ impl Cursor for CouponId {
     }
 }
 
-/// Issuances of a coupon, by rising sequence.
+/// Issuances of a coupon, by ascending sequence.
 impl Cursor for Sequence {
     const LIST: &'static str = "issuances:";
 
@@ -103,7 +103,7 @@ impl Cursor for UserCursor {
     }
 }
 
-/// Parses a number of digits alone, up to what every JSON client reads exactly.
+/// Parses a number that consists of digits only, up to the largest that every JSON client reads exactly.
 pub(crate) fn whole_number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse()

@@ -8,8 +8,8 @@ use actors::store::StoreError;
 use super::Error;
 use super::engine::{Setback, StoreResult};
 
-/// Most calls in progress: four connections at two milliseconds a call complete as many in the two seconds
-/// for which a request waits. More are refused at once.
+/// Maximum number of calls in progress. Four connections at two milliseconds per call complete that many in
+/// the two seconds for which a request waits. Further calls are refused at once.
 pub(super) const STORE_CALLS_MAX: usize = 4_096;
 
 /// Admits up to [`STORE_CALLS_MAX`] calls.

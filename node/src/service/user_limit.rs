@@ -21,9 +21,9 @@ use metrics::Counter;
 use super::Error;
 use crate::config::Limits;
 
-/// Most users that are counted: a rush of a million, at about 17 bytes each. Users beyond them are admitted
-/// without being counted: the limit is against a few users with many requests, and the number of other users
-/// must not matter.
+/// Maximum number of users that are counted: a rush of a million, at about 17 bytes each. Users beyond it are
+/// admitted without being counted: the limit is meant for a few users with many requests, and the number of
+/// other users must not matter.
 const USERS_MAX: usize = 1 << 20;
 
 /// Interval between evictions of users whose full burst is available again: rare enough to visit a million
@@ -117,7 +117,7 @@ impl Users {
         }
     }
 
-    /// Reserves room for one more user. False if there is none.
+    /// Reserves room for one more user. Returns false if there is none.
     fn reserve(&self) -> bool {
         let one_more = |count: usize| (count < self.users_max).then_some(count + 1);
         self.count
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_may_send_a_burst_and_then_so_many_a_second() {
+    fn a_user_may_send_a_burst_and_then_as_the_rate_allows() {
         let (limit, clock) = limit(2.0, 3, 10);
         assert_eq!(
             [(); 5].map(|()| admitted(&limit, "alice")),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_rates_are_rates_too() {
+    fn a_rate_below_one_a_second_is_enforced() {
         let (limit, clock) = limit(0.1, 1, 10);
         assert!(admitted(&limit, "alice"));
         clock.advance(Duration::from_secs(9));

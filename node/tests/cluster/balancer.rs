@@ -7,8 +7,8 @@ use reqwest::{Client, Response};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Time between two polls, far below the time for which a node serves after it said that it is not ready.
-const ASK_EVERY: Duration = Duration::from_millis(20);
+/// Time between two polls, far below the time for which a node serves after it reports that it is not ready.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a node may take to answer.
 const LIMIT: Duration = Duration::from_millis(500);
 
@@ -45,7 +45,7 @@ impl Balancer {
                     }
                     changes
                 });
-                tokio::time::sleep(ASK_EVERY).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }))
     }

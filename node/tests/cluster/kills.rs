@@ -24,12 +24,18 @@ async fn the_other_nodes_take_over_from_a_killed_one(kind: Kind) {
         least_of_three(TAKE_OVER_MAX, async || {
             let (of_owner, of_third) = (stage.coupon_of(owner).await, stage.coupon_of(third).await);
             stage.members[owner].kill();
-            let (took, undisturbed) = tokio::join!(stage.until_issued(asked, of_owner), stage.until_issued(asked, of_third));
+            let (took, undisturbed) = tokio::join!(
+                stage.until_issued(asked, of_owner),
+                stage.until_issued(asked, of_third)
+            );
             println!(
-                "{} was killed: taken over after {took:?}; another owner was asked meanwhile for {undisturbed:?}",
+                "{} was killed: taken over after {took:?}; another owner answered within {undisturbed:?}",
                 stage.members[owner].name
             );
-            assert!(undisturbed < took, "an owner that runs answered after {undisturbed:?}");
+            assert!(
+                undisturbed < took,
+                "an owner that runs answered after {undisturbed:?}"
+            );
             stage.settled().await;
             stage.start(&[owner]);
             stage.settled().await;

@@ -20,7 +20,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A node, running or not.
 pub struct Member {
-    /// Its name. Of two nodes the one with the smaller name dials.
+    /// Its name. Of two nodes, the one with the smaller name dials.
     pub name: String,
     /// The address of its HTTP listener.
     pub address: String,
@@ -31,7 +31,7 @@ pub struct Member {
     /// The proxy in front of its link listener, if it has one.
     pub link_proxy: Option<LinkProxy>,
     keys: Vec<String>,
-    /// Declared before its data, so that it ends before that is removed.
+    /// Declared before its data, so that the process ends before the data is removed.
     process: Option<Node>,
     data: TempDir,
 }

@@ -11,10 +11,10 @@ use testkit::servers::{Kind, Server};
 use crate::stage::Stage;
 use testkit::link_proxy::LinkMode;
 
-/// A lease shorter than the default, as a node outside the group releases its shards after two leases.
+/// A lease shorter than the default, because a node outside the group releases its shards after two leases.
 const KEYS: [&str; 2] = ["cluster.lease=1500ms", "cluster.beat=150ms"];
 
-/// The reason of a node outside the group for not being ready.
+/// The reason why a node outside the group is not ready.
 const LEFT_OUT: [&str; 1] = ["no_group"];
 
 /// Delay in each direction, as of a link across a continent.
@@ -31,8 +31,8 @@ impl Stage {
             .set(mode);
     }
 
-    /// Applies a mode to the links of one node, by which another or the same node leaves the group and the
-    /// others go on. Then restores the links.
+    /// Applies a mode to the links of one node. Checks that the node `left_out`, which may be the same node,
+    /// leaves the group and that the others go on. Then restores the links.
     async fn without(&self, before: usize, mode: LinkMode, left_out: usize) {
         let others: Vec<usize> = (0..3).filter(|number| *number != left_out).collect();
         let coupon = self.coupon_of(left_out).await;

@@ -28,11 +28,11 @@ async fn a_suspended_node_gives_no_wrong_answer(kind: Kind) {
             stage.members[owner].suspend();
             let took = stage.until_issued(asked, coupon).await;
             println!(
-                "{} stands still: taken over after {took:?}",
+                "{} is suspended: taken over after {took:?}",
                 stage.members[owner].name
             );
-            // Not earlier: most clients wait for the suspended node by then, and perhaps the administrator
-            // who would resume a paused coupon.
+            // Whether clients get coupons is checked only after this. Until the node resumes, most clients
+            // wait for it, and so may the administrator who would resume a paused coupon.
             stage.members[owner].resume();
             // From now on it answers as the others do.
             stage.until_issued(owner, coupon).await;

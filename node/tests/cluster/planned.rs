@@ -7,8 +7,8 @@ use testkit::servers::{Kind, Server};
 use crate::balancer::Balancer;
 use crate::stage::{NODES, Stage};
 
-/// How long a node serves after it said that it is not ready: far longer than the balancer needs to see that,
-/// even from a slow node.
+/// How long a node serves after it reports that it is not ready: far longer than the balancer needs to see
+/// that, even from a slow node.
 const DELAY: &str = "shutdown.delay=2s";
 
 /// Under load and changes, the third node joins, each node is restarted, and one leaves.

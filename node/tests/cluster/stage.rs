@@ -38,7 +38,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Prepares so many nodes with these keys over an empty database of the server, without starting them.
+    /// Prepares this many nodes with these keys over an empty database of the server, without starting them.
     pub async fn unstarted(server: &Server, nodes: usize, keys: &[&str], has_link_proxies: bool) -> Self {
         let name = server.make_writable_database().await;
         let mut members = Vec::new();
@@ -111,15 +111,15 @@ impl Stage {
 
     /// Makes a coupon of which a user may have one.
     pub async fn coupon(&self, total_quantity: Option<u64>) -> u64 {
-        let somebody = self.running().next().expect("a running node");
+        let member = self.running().next().expect("a running node");
         self.history
-            .create(&self.client, &somebody.address, total_quantity, 1)
+            .create(&self.client, &member.address, total_quantity, 1)
             .await
     }
 
     /// Makes a coupon without a limit that this node owns.
     pub async fn coupon_of(&self, which: usize) -> u64 {
-        // A third of all coupons are.
+        // A third of all coupons have this owner.
         for _ in 0..100 {
             let coupon = self.coupon(None).await;
             if self.owner(which, coupon).await.as_deref() == Some(&self.members[which].name) {
@@ -287,12 +287,13 @@ impl Stage {
                 );
             }
         }
-        let somebody = self.running().last().expect("a running node");
-        // A change that does not widen waits for no door: other nodes may use the former version for so long.
+        let member = self.running().last().expect("a running node");
+        // A change that does not widen waits for no door: other nodes may use the former version for this
+        // long.
         let options = Options {
             narrowing_lag: DOOR_TTL,
             ..Options::default()
         };
-        self.history.judge_by(&somebody.address, &options).await
+        self.history.judge_by(&member.address, &options).await
     }
 }

@@ -19,32 +19,33 @@ use crate::stage::Stage;
 use testkit::clients::from_environment;
 use testkit::recorder::HttpRecorder;
 
-/// Number of clients, and of those that request coupons without a decision to make.
+/// Number of clients that load the node, and of those that request coupons while the database is away.
 const CLIENTS: u64 = 16;
 const DEADLINE: Duration = Duration::from_millis(1_500);
-/// More than twice what a batch waits for a silent database. Without a lease nothing would be tried, and the
-/// node would not notice that the store takes no writes.
+/// More than twice the time that a batch waits for a silent database. Without a lease the node would try
+/// nothing, and would not notice that the store takes no writes.
 const LEASE: Duration = Duration::from_secs(6);
 /// Delay with which a busy machine notices something.
 const SLACK: Duration = Duration::from_secs(2);
 /// Long enough for the lease and the door's knowledge to end.
 const AWAY_SECONDS: u64 = 11;
 
-/// Growth of a process while its database is away. Requests wait for the deadline at most, and there are no
-/// more of them than connections; all others are refused before anything is stored for them. What grows is
-/// the records of coupons requested during the lease, until their reads fail, and what the allocator keeps.
+/// Maximum growth of a process while its database is away. A request waits at most until its deadline, and
+/// there are no more of these requests than connections. All others are refused before anything is kept for
+/// them. The growth is the records of coupons requested during the lease, which are kept until their reads
+/// fail, and what the allocator keeps.
 const GROWTH_BYTES_MAX: u64 = 48 << 20;
 
-/// An answer during the absence.
+/// An answer while the database is away.
 struct TimedAnswer {
     coupon: u64,
-    /// Time since the database went away.
+    /// From when the database went away to the request.
     asked: Duration,
     took: Duration,
     code: String,
 }
 
-struct Asking {
+struct Requester {
     client: Client,
     address: String,
     history: Arc<HttpRecorder>,
@@ -54,9 +55,9 @@ struct Asking {
     away: Instant,
 }
 
-impl Asking {
-    /// Requests an open coupon, a sold-out one and one that does not exist, each time for another user.
-    async fn ask_until_it_is_over(self) -> Vec<TimedAnswer> {
+impl Requester {
+    /// Requests an open coupon, a sold-out coupon and one that does not exist, each time for another user.
+    async fn request_until_over(self) -> Vec<TimedAnswer> {
         let mut answers = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -108,7 +109,7 @@ async fn away(
     let over = Arc::new(AtomicBool::new(false));
     stage.proxy.set(mode);
     let away = Instant::now();
-    let asking = (0..CLIENTS).map(|_| Asking {
+    let requesters = (0..CLIENTS).map(|_| Requester {
         client: stage.client.clone(),
         address: stage.node.address.clone(),
         history: Arc::clone(&stage.history),
@@ -117,8 +118,8 @@ async fn away(
         over: Arc::clone(&over),
         away,
     });
-    let asking: Vec<_> = asking
-        .map(|one| tokio::spawn(one.ask_until_it_is_over()))
+    let requesters: Vec<_> = requesters
+        .map(|requester| tokio::spawn(requester.request_until_over()))
         .collect();
     stage.not_ready("no_store").await;
     stage.not_ready("no_lease").await;
@@ -130,8 +131,8 @@ async fn away(
     assert!(stage.reasons().await.contains(&"no_lease".to_owned()));
     over.store(true, Ordering::Relaxed);
     let mut answers = Vec::new();
-    for one in asking {
-        answers.extend(one.await.unwrap());
+    for requester in requesters {
+        answers.extend(requester.await.unwrap());
     }
     answers
 }
@@ -163,7 +164,7 @@ async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind
     stage.goes_on().await;
     let next = Arc::default();
     for (total, mode) in [(2, DatabaseMode::Refuse), (3, DatabaseMode::Hold)] {
-        eventually("the door knows", async || {
+        eventually("the door knows that the coupon is sold out", async || {
             stage.metric("coupon_door_notices").await > 0.0
         })
         .await;
@@ -188,7 +189,7 @@ async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind
         stage
             .change(sold_out, json!({"patch": {"total_quantity": total}}))
             .await;
-        eventually("there is one more", async || {
+        eventually("one more coupon is issued", async || {
             match stage.issue(sold_out, &format!("winner-{total}"), "key").await.0 {
                 (200 | 201, _) => true,
                 (503, _) => false,

@@ -35,7 +35,8 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-/// Restarts the server under load, which does no harm, and then on the data that it had in between.
+/// Restarts the server under load, which does no harm. Then restarts it on a copy of the data from the first
+/// restart.
 async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer_is_wrong(kind: Kind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     let stage = Stage::on(&server, &[LONG_LEASE]).await;
@@ -53,7 +54,7 @@ async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer
     stage.ready().await;
     stage.goes_on().await;
     assert_eq!(stage.metric(ALARM).await, 0.0, "a restart is not a restore");
-    // The copy is known to be older by a beat.
+    // Wait until the copy is older by more than a beat.
     let beat = "SELECT beat FROM nodes";
     let kept_beat = number(&mut stage.shell().await, beat).await;
     eventually("the node beats", async || {
@@ -93,7 +94,7 @@ async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer
         before,
         "the node has not joined again"
     );
-    assert_eq!(stage.metric(ALARM).await, 1.0, "it is counted once");
+    assert_eq!(stage.metric(ALARM).await, 1.0, "the alarm is counted once");
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
     let address = &stage.node.address;
     let report = stage.history.judge_issues(address, &coupons, alarm).await;

@@ -43,7 +43,7 @@ async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
         }
         connections_are_refused(&stage).await;
         a_statement_is_never_answered(&stage).await;
-        // The next faults concern issuances. A change would stand before them in a lane, or pause them.
+        // The next faults concern issuances. A change would stand before them in a lane, or pause issuing.
         let _quiet = stage.without_changes(&clients, coupons).await;
         a_batch_loses_a_deadlock(&stage, coupons[1]).await;
         a_batch_waits_too_long_for_a_lock(&stage).await;
@@ -67,8 +67,9 @@ async fn a_connection_is_cut(stage: &Stage<'_>, mode: DatabaseMode) {
 
 async fn connections_are_refused(stage: &Stage<'_>) {
     let before = stage.metric(NOT_STORED).await;
-    // The outcome of a batch that is at the server at that moment is unknown, and its lane sends no other
-    // until it is known: again then. No outcome may be unknown before either, as it could not be read back.
+    // The outcome of a batch that is at the server at that moment is unknown. Its lane sends no other batch
+    // until the outcome is known, so the fault is then tried again. The node must be ready before each try:
+    // an outcome that is already unknown could not be read back.
     eventually("a batch is not stored", async || {
         stage.ready().await;
         stage.proxy.set(DatabaseMode::Refuse);
@@ -81,7 +82,8 @@ async fn connections_are_refused(stage: &Stage<'_>) {
     .await;
 }
 
-/// The batch holds its shard's row and waits for its coupon's, and the other transaction the reverse.
+/// The batch holds its shard's row and waits for its coupon's. The other transaction holds the coupon's row
+/// and waits for the shard's.
 async fn a_batch_loses_a_deadlock(stage: &Stage<'_>, coupon: u64) {
     let (mut holder, mut watcher, before) = (stage.shell().await, stage.shell().await, stage.logged("1213"));
     let shard = CouponId::new(coupon).unwrap().shard();
@@ -95,7 +97,8 @@ async fn a_batch_loses_a_deadlock(stage: &Stage<'_>, coupon: u64) {
         "DROP TABLE IF EXISTS ballast; CREATE TABLE ballast (number INT PRIMARY KEY)",
     )
     .await;
-    // On a slow machine a batch may time out on the coupon before its shard is locked: again then.
+    // On a slow machine a batch may time out on the coupon before its shard is locked. The fault is then
+    // tried again.
     eventually("a batch loses a deadlock", async || {
         run(&mut holder, &format!("BEGIN; INSERT INTO ballast VALUES {many}; SELECT * FROM coupons WHERE id = {coupon} FOR UPDATE")).await;
         eventually("a batch waits", async || waiting(&mut watcher).await > 0).await;
@@ -138,8 +141,8 @@ async fn running_twice(shell: &mut MySqlConnection, database: &str) -> i64 {
 async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     let (mut holder, mut watcher) = (stage.shell().await, stage.shell().await);
     let clashed = stage.metric(CLASHED).await;
-    // On a slow machine both may time out on the lock before it is released, and then neither is stored:
-    // again then.
+    // On a slow machine both may time out on the lock before it is released. Then neither is stored, and the
+    // fault is tried again.
     eventually("the batch is found stored", async || {
         let cuts = stage.proxy.cuts();
         run(&mut holder, "BEGIN; SELECT * FROM coupons FOR UPDATE").await;
@@ -147,7 +150,7 @@ async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
         eventually("a batch is cut", async || stage.proxy.cuts() > cuts).await;
         let _ = timeout(
             SOON,
-            eventually("it runs twice", async || {
+            eventually("a batch runs twice", async || {
                 running_twice(&mut watcher, &stage.database).await > 0
             }),
         )
@@ -159,8 +162,7 @@ async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     .await;
 }
 
-/// The statement is done or will be, but there is no answer, as where the server waits for room to log a
-/// commit.
+/// The server executes the statement but does not answer, as when it waits for room to log a commit.
 async fn a_statement_is_never_answered(stage: &Stage<'_>) {
     let (cuts, before, begun) = (
         stage.proxy.cuts(),

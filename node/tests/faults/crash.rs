@@ -53,7 +53,7 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
         coupons,
     );
     for round in 0..rounds {
-        // The fault itself: a random moment.
+        // The random moment is the fault itself.
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..300))).await;
         match server {
             // The node keeps running and must recover by itself.
@@ -78,7 +78,7 @@ async fn no_answered_issuance_is_lost_when_the_node_is_killed() {
     rounds_of_kills(None, 20).await;
 }
 
-/// Commits are durable here, and there are fewer rounds, as a server takes seconds to restart.
+/// Commits are durable here, and there are fewer rounds, because a server takes seconds to restart.
 async fn no_answered_issuance_is_lost_when_node_and_server_are_killed(kind: Kind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     rounds_of_kills(Some(&server), 6).await;

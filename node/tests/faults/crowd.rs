@@ -15,7 +15,7 @@ const USERS: u64 = 4_000;
 
 async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) {
     let data = tempfile::tempdir().unwrap();
-    // Far longer than the crowd takes, as this test is about the number of issuances and not about time.
+    // Far longer than the crowd takes, because this test is about the number of issuances and not about time.
     let process = Node::start(
         FIRSTCOME,
         data.path(),

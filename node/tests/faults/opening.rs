@@ -58,7 +58,7 @@ impl Opening {
         let last = log.lines().last().unwrap_or_default();
         assert!(
             last.starts_with("firstcome: ") && why.iter().all(|why| last.contains(why)),
-            "{why:?} is not said: {log}"
+            "{why:?} is not in the error: {log}"
         );
         assert!(
             !log.contains("panicked") && !log.contains(testkit::servers::PASSWORD),
@@ -87,7 +87,7 @@ async fn an_incompatible_database_is_refused(kind: Kind) {
         &["the cluster was made with 128 shards", "this program has 256"],
     );
     run(&mut opening.shell, "UPDATE cluster SET shards = 256").await;
-    // Once all of that is corrected it starts.
+    // Once all of that is corrected, the node starts.
     drop(tokio::task::block_in_place(|| {
         Node::start(
             FIRSTCOME,

@@ -18,8 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Delay of an answer on a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Longer than the default, and more than twice what a batch waits for a silent server. Without a lease
-/// nothing would be tried, and the node would not notice that the store takes no writes.
+/// Longer than the default, and more than twice the time that a batch waits for a silent server. Without a
+/// lease the node would try nothing, and would not notice that the store takes no writes.
 const LEASE: &str = "cluster.lease=6s";
 
 /// Takes a server from the node under load and gives it back. The node is not ready meanwhile, answers
@@ -30,8 +30,8 @@ async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&st
     for round in 1..=2 {
         stage.goes_on().await;
         let quiet = stage.without_changes(&clients, coupons).await;
-        // At the same time: the server may take as long as a lease, and without a lease the node sends
-        // nothing that the server could refuse.
+        // Both run at the same time: the statements may take as long as a lease, and without a lease the node
+        // sends nothing that the server could refuse.
         let taken = async {
             for statement in take {
                 run(&mut shell, statement).await;

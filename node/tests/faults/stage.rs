@@ -54,7 +54,7 @@ impl<'s> Stage<'s> {
         }
     }
 
-    /// Starts so many clients and an administrator of two coupons.
+    /// Starts this many clients and an administrator of two coupons.
     pub async fn clients(&self, number: u64) -> (Clients, [u64; 2]) {
         let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
         println!("FIRSTCOME_SEED={seed}");

@@ -169,8 +169,8 @@ impl Document {
     }
 }
 
-/// Forbids fields that the schema does not have: clients ignore new ones, but the document must have them
-/// all.
+/// Forbids fields that the schema does not have: clients ignore unknown fields, but the document must have
+/// all of them.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -217,7 +217,7 @@ async fn a_response_that_differs_from_the_document_is_noticed() {
         };
         assert!(
             spoilt(&|reply| reply.body["more"] = json!(1)),
-            "a field more: {path}"
+            "an added field: {path}"
         );
         for field in good.body.as_object().unwrap().keys() {
             // This member is optional.
@@ -227,11 +227,11 @@ async fn a_response_that_differs_from_the_document_is_noticed() {
         assert!(spoilt(&|reply| reply.status = 418), "another status: {path}");
         assert!(
             spoilt(&|reply| drop(reply.headers.insert("retry-after", "1".parse().unwrap()))),
-            "a header more: {path}"
+            "an added header: {path}"
         );
         assert!(
             spoilt(&|reply| drop(reply.headers.remove("x-request-id"))),
-            "a header less: {path}"
+            "a missing header: {path}"
         );
     }
     // In nested objects as well.
@@ -247,7 +247,7 @@ async fn every_operation_of_the_document_is_answered_as_it_says() {
     let mut asked = 0;
     for (template, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            // A new coupon for each operation, as some close it.
+            // A new coupon for each operation, because some operations close it.
             let id = node.coupon(json!({})).await;
             node.issue("alice", id).await;
             let place = if template.starts_with("/v1/issuances") {

@@ -1,5 +1,5 @@
-//! What README.md, CONTRIBUTING.md, CHANGELOG.md and docs/ name exists: paths, links, tests, metrics,
-//! configuration keys, calls and codes of the API, and types and modules of the glossary.
+//! Everything that README.md, CONTRIBUTING.md, CHANGELOG.md and docs/ name exists: paths, links, tests,
+//! metrics, configuration keys, calls and codes of the API, and types and modules of the glossary.
 
 mod markdown;
 mod named;
@@ -12,7 +12,7 @@ use node::config::Config;
 use crate::support::TestNode;
 use markdown::{Document, code_spans, section, table_rows};
 
-/// Most bytes of README.md: one sitting.
+/// Maximum length of README.md: what is read in one sitting.
 const README_BYTES_MAX: usize = 8_000;
 
 /// The folder of the workspace.
@@ -62,7 +62,7 @@ fn keys() -> BTreeSet<&'static str> {
     Config::keys().map(|key| key.name).collect()
 }
 
-/// Fails with all that is wrong, not only with the first.
+/// Fails with everything that is wrong, not only with the first.
 fn assert_none(what: &str, wrong: &BTreeSet<String>) {
     let lines: Vec<&str> = wrong.iter().map(String::as_str).collect();
     assert!(wrong.is_empty(), "{what}:\n{}", lines.join("\n"));
@@ -115,7 +115,7 @@ fn every_block_of_code_is_run_by_ci_or_says_why_not() {
             let is_excused = mark
                 .strip_prefix("not run: ")
                 .is_some_and(|reason| !reason.is_empty());
-            // With a backtick behind it, the fence is none.
+            // A fence with a backtick behind it is not a fence.
             if mark.is_empty() || mark.contains('`') || !(is_excused || is_run()) {
                 wrong.insert(format!("{}: ```{info}", document.path));
             }

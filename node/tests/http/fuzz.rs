@@ -15,10 +15,10 @@ use crate::contract;
 use crate::support::{ADMIN_TOKEN, LIMIT, Reply, TestNode};
 
 /// Number of requests in each test.
-const SHOTS: u32 = 1_500;
+const REQUESTS: u32 = 1_500;
 
 #[derive(Debug, Clone)]
-struct Shot {
+struct RawRequest {
     method: String,
     path: String,
     query: String,
@@ -178,13 +178,13 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn shot() -> impl Strategy<Value = Shot> {
+fn request() -> impl Strategy<Value = RawRequest> {
     let method = prop_oneof![
         8 => prop::sample::select(vec!["GET", "POST", "PATCH"]).prop_map(str::to_owned),
         1 => prop::sample::select(vec!["HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"]).prop_map(str::to_owned),
         1 => "[A-Z]{1,4}X",
     ];
-    (method, path(), query(), headers(), body()).prop_map(|(method, path, query, headers, body)| Shot {
+    (method, path(), query(), headers(), body()).prop_map(|(method, path, query, headers, body)| RawRequest {
         method,
         path,
         query,
@@ -193,7 +193,7 @@ fn shot() -> impl Strategy<Value = Shot> {
     })
 }
 
-impl Shot {
+impl RawRequest {
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = format!(
             "{} {}?{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n",
@@ -264,7 +264,7 @@ fn with_seed(test: impl FnOnce(&mut TestRunner)) {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config {
-        cases: SHOTS,
+        cases: REQUESTS,
         failure_persistence: None,
         max_shrink_iters: 200,
         ..Config::default()
@@ -285,14 +285,14 @@ fn every_response_to_a_random_request_is_in_the_contract() {
         node
     });
     with_seed(|runner| {
-        let outcome = runner.run(&shot(), |shot| {
-            let reply = parse(&runtime.block_on(exchange(&node, &shot.bytes(), true)));
+        let outcome = runner.run(&request(), |request| {
+            let reply = parse(&runtime.block_on(exchange(&node, &request.bytes(), true)));
             assert!(
                 reply.status != 500 && (1..=64).contains(&reply.header("x-request-id").len()),
                 "{reply:?}"
             );
-            let method: Method = shot.method.parse().unwrap();
-            contract::check(&method, &shot.path, None, &reply);
+            let method: Method = request.method.parse().unwrap();
+            contract::check(&method, &request.path, None, &reply);
             let text = if reply.status >= 400 {
                 reply.body.to_string()
             } else {
@@ -301,7 +301,7 @@ fn every_response_to_a_random_request_is_in_the_contract() {
             for trace in ["Some(", "Err(", "SELECT", "sqlx", ".rs:", "panicked", ADMIN_TOKEN] {
                 assert!(
                     !text.contains(trace)
-                        || shot
+                        || request
                             .bytes()
                             .windows(trace.len())
                             .any(|part| part == trace.as_bytes()),
@@ -321,12 +321,12 @@ fn random_bytes_are_refused_or_dropped() {
     let node = runtime.block_on(TestNode::start());
     let pieces = prop_oneof![
         vec(any::<u8>(), 0..300),
-        (shot(), any::<prop::sample::Index>()).prop_map(|(shot, cut)| {
-            let bytes = shot.bytes();
+        (request(), any::<prop::sample::Index>()).prop_map(|(request, cut)| {
+            let bytes = request.bytes();
             bytes[..cut.index(bytes.len())].to_vec()
         }),
-        (shot(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(shot, place, byte)| {
-            let mut bytes = shot.bytes();
+        (request(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(request, place, byte)| {
+            let mut bytes = request.bytes();
             let place = place.index(bytes.len());
             bytes[place] = byte;
             bytes

@@ -1,4 +1,5 @@
-//! Hostile and broken clients, over real sockets: each is ended in time, and other clients do not notice.
+//! Hostile and broken clients, over real sockets. Their connections end in time, and other clients do not
+//! notice.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use crate::support::{ADMIN_TOKEN, LIMIT, TestNode};
 /// Number of hostile clients at the same time: many more than the node has threads.
 const CROWD: usize = 64;
 
-/// Time that a request of another client may take meanwhile: a fraction of all timeouts that tests set, so
-/// one that waits for a hostile client is noticed.
+/// Time that a request of another client may take meanwhile: a fraction of all timeouts that tests set, so a
+/// request that waits for a hostile client is noticed.
 const UNDISTURBED: Duration = Duration::from_millis(2_500);
 
 /// Runs hostile clients while another client sends requests, on one connection and on new ones.
@@ -41,7 +42,7 @@ async fn while_others_are_served<T>(node: &TestNode, hostile: impl Future<Output
             () = others => unreachable!("the others never end"),
         }
     });
-    done.await.expect("the hostile ones are dealt with in time")
+    done.await.expect("the hostile clients end in time")
 }
 
 /// Sends a read on a new connection.
@@ -190,7 +191,7 @@ async fn a_client_that_never_reads_responses_is_cut() {
     .await;
     assert_eq!(outcomes.len(), CROWD);
     assert!(metric(&node, r#"coupon_http_connections_cut_total{reason="write"}"#).await >= CROWD as f64);
-    eventually("only the asker's connection is left", async || {
+    eventually("only the connection of this test is left", async || {
         metric(&node, "coupon_http_connections").await <= 2.0
     })
     .await;
@@ -348,7 +349,7 @@ async fn a_body_without_end_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_not_read_does_not_reset_the_response() {
     let node = TestNode::start().await;
-    // To an unknown path, and larger than what is read before a 401.
+    // A body to an unknown path, and one that is larger than what is read before a 401.
     assert_answered_without_reset(&node, "/nowhere", 100_000, (404, "NOT_FOUND")).await;
     assert_answered_without_reset(&node, "/v1/coupons", 3_000_000, (401, "UNAUTHENTICATED")).await;
 }
@@ -368,8 +369,8 @@ async fn assert_answered_without_reset(
             stream.write_all(head.as_bytes()).await.unwrap();
             let mut answer = vec![0; 8192];
             let read = stream.read(&mut answer).await.unwrap();
-            // The response arrives while the client still sends; one that reads only afterwards must be able
-            // to send everything.
+            // The response arrives while the client still sends; a client that reads only afterwards must be
+            // able to send everything.
             for _ in 0..10 {
                 stream.write_all(&[b'z'; 10_000]).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -43,7 +43,7 @@ async fn the_user_is_the_subject_of_the_token_and_not_the_header() {
     let issued = send(issue(&node, id).bearer_auth(&alice).header("X-User-Id", "bob")).await;
     assert_eq!((issued.status, &issued.body["user_id"]), (201, &json!("alice")));
     assert_unauthenticated(&node.issue("bob", id).await, MISSING);
-    // Twice, as the second time it is in the cache.
+    // The second time, the token is in the cache.
     for _ in 0..2 {
         issue_with(&node, id, &alice)
             .await
@@ -81,7 +81,7 @@ async fn an_invalid_token_is_refused_without_a_reason() {
         &tokens::signed(Algorithm::EdDSA, "a", &tokens::private("eddsa.private"), "alice"),
     ] {
         assert_unauthenticated(&issue_with(&node, id, wrong).await, INVALID);
-        // What is open to anyone is open to it as well.
+        // A request with it may still do what is open to anyone.
         assert_eq!(
             send(
                 node.request(Method::GET, &format!("/v1/coupons/{id}"))
@@ -137,7 +137,7 @@ async fn administrators_send_the_admin_token_or_one_with_the_role() {
         );
     }
     assert_unauthenticated(&list(&ADMIN_TOKEN[1..]).await, INVALID);
-    // The admin token is not a user; one with the role has a subject.
+    // The admin token names no user. A token with the role has a subject.
     issue_with(&node, id, ADMIN_TOKEN)
         .await
         .assert_refused(403, "FORBIDDEN");
@@ -245,7 +245,7 @@ async fn keys_are_reloaded_while_the_node_runs() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("jwks.json");
     let write = |text: &str| {
-        // The file is replaced at once, as operators must do.
+        // The file is replaced atomically, as operators must do.
         let draft = data.path().join("draft");
         std::fs::write(&draft, text).unwrap();
         std::fs::rename(&draft, &file).unwrap();
@@ -266,7 +266,7 @@ async fn keys_are_reloaded_while_the_node_runs() {
         ("auth.jwt.jwks_file", file.to_str().unwrap()),
     ])
     .await;
-    let taken = async |(algorithm, kid, key): (Algorithm, &str, &jsonwebtoken::EncodingKey)| {
+    let accepted = async |(algorithm, kid, key): (Algorithm, &str, &jsonwebtoken::EncodingKey)| {
         let token = tokens::signed(algorithm, kid, key, "alice");
         send(node.request(Method::GET, "/v1/me/issuances").bearer_auth(token))
             .await
@@ -274,7 +274,7 @@ async fn keys_are_reloaded_while_the_node_runs() {
             == 200
     };
     let old_token = tokens::signed(Algorithm::EdDSA, "old", &old, "alice");
-    let old_token_taken = async || {
+    let old_token_accepted = async || {
         send(
             node.request(Method::GET, "/v1/me/issuances")
                 .bearer_auth(&old_token),
@@ -283,19 +283,20 @@ async fn keys_are_reloaded_while_the_node_runs() {
         .status
             == 200
     };
-    assert!(taken(old_key).await && !taken(new_key).await && old_token_taken().await);
+    assert!(accepted(old_key).await && !accepted(new_key).await && old_token_accepted().await);
 
     write(&tokens::jwks(&[old_key, new_key]));
-    eventually("the new key is taken", async || taken(new_key).await).await;
-    assert!(taken(old_key).await && old_token_taken().await);
+    eventually("the new key is accepted", async || accepted(new_key).await).await;
+    assert!(accepted(old_key).await && old_token_accepted().await);
 
-    // An invalid file: the old keys stay. The next change is noticed, so the invalid one was read before.
+    // The file is invalid, so the old keys stay. The next change is noticed, so the invalid file was read
+    // before.
     write("{\"keys\": [");
     tokio::time::timeout(LIMIT, async {
         let started = std::time::Instant::now();
         // Longer than the interval at which the file is read.
         while started.elapsed() < Duration::from_secs(3) {
-            assert!(taken(old_key).await && taken(new_key).await && old_token_taken().await);
+            assert!(accepted(old_key).await && accepted(new_key).await && old_token_accepted().await);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     })
@@ -303,7 +304,7 @@ async fn keys_are_reloaded_while_the_node_runs() {
     .unwrap();
 
     write(&tokens::jwks(&[new_key, next_key]));
-    eventually("the next key is taken", async || taken(next_key).await).await;
-    // So is the token that was verified before.
-    assert!(!taken(old_key).await && !old_token_taken().await && taken(new_key).await);
+    eventually("the next key is accepted", async || accepted(next_key).await).await;
+    // The old key is no longer accepted, and neither is the token that it verified before.
+    assert!(!accepted(old_key).await && !old_token_accepted().await && accepted(new_key).await);
 }

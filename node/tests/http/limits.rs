@@ -60,17 +60,17 @@ async fn a_connection_beyond_the_limit_is_refused_until_there_is_room() {
     for stream in [&mut first, &mut second] {
         assert!(ask(stream, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     }
-    // Also a silent client, and many that do not read.
+    // A client is refused whether it sends nothing or a request.
     assert_refused(&rest(&mut connect().await).await);
     let mut third = connect().await;
     third.write_all(LIVEZ).await.unwrap();
     assert_refused(&rest(&mut third).await);
     assert!(
         ask(&mut first, LIVEZ).await.starts_with("HTTP/1.1 200 "),
-        "who has a place keeps it"
+        "a connection within the limit stays open"
     );
     drop(second);
-    eventually("the place is free", async || {
+    eventually("there is room again", async || {
         ask(&mut connect().await, LIVEZ)
             .await
             .starts_with("HTTP/1.1 200 ")
@@ -89,7 +89,7 @@ async fn refusals_are_bounded_and_reach_every_client() {
     let mut only = TcpStream::connect(node.service.address()).await.unwrap();
     assert!(ask(&mut only, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     let started = Instant::now();
-    // More than are refused at the same time, and none closes its connection.
+    // More clients than are refused at the same time. None closes its connection.
     let mut streams = Vec::new();
     for _ in 0..600 {
         streams.push(TcpStream::connect(node.service.address()).await.unwrap());
@@ -102,7 +102,7 @@ async fn refusals_are_bounded_and_reach_every_client() {
             .unwrap();
         assert_refused(&String::from_utf8_lossy(&answer[..read]));
     }
-    // 256 a second: the last wait for the first.
+    // 256 are refused per second, so the last wait for the first.
     assert!(
         started.elapsed() > Duration::from_secs(1),
         "{:?}",
@@ -157,7 +157,7 @@ async fn stopping_does_not_wait_for_stalled_clients() {
     // All timeouts have their defaults of many seconds; stopping takes less.
     let node = TestNode::start().await;
     let connect = async || TcpStream::connect(node.service.address()).await.unwrap();
-    let (mut head, mut body, mut deaf, mut idle) =
+    let (mut head, mut body, mut unread, mut idle) =
         (connect().await, connect().await, connect().await, connect().await);
     head.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
     let post = format!(
@@ -166,9 +166,9 @@ async fn stopping_does_not_wait_for_stalled_clients() {
     body.write_all(post.as_bytes()).await.unwrap();
     assert!(ask(&mut idle, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     let requests = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4096);
-    // Until the server reads no more, as it cannot send responses.
+    // Until the server reads no more, because it cannot send responses.
     while let Ok(sent) =
-        tokio::time::timeout(Duration::from_millis(500), deaf.write_all(requests.as_bytes())).await
+        tokio::time::timeout(Duration::from_millis(500), unread.write_all(requests.as_bytes())).await
     {
         sent.unwrap();
     }
@@ -204,12 +204,12 @@ async fn ten_thousand_connections_do_not_delay_requests() {
     if open_files_max() < 12_000 {
         let _ = writeln!(
             std::io::stderr(),
-            "SKIPPED: 12,000 open files are not allowed here, so nobody opened ten thousand connections"
+            "SKIPPED: 12,000 open files are not allowed here, so ten thousand connections were not opened"
         );
         return;
     }
     let data = tempfile::tempdir().unwrap();
-    // A separate process, as both ends would not fit into one.
+    // A separate process, because both ends would not fit into one.
     let serving = Serving::start(
         &data,
         &[
@@ -291,18 +291,18 @@ async fn a_full_queue_of_the_node_or_of_an_owner_is_answered_overloaded() {
             tokio::spawn(crate::support::send(node.issue_request("bob", id))),
         ];
         let [alice, bob] = &mut asked;
-        let (told, held) = tokio::select! {
+        let (refused, held) = tokio::select! {
             reply = &mut *alice => (reply.unwrap(), bob),
             reply = &mut *bob => (reply.unwrap(), alice),
         };
         assert_eq!(
-            (told.status, told.body["code"].as_str()),
+            (refused.status, refused.body["code"].as_str()),
             (503, Some("OVERLOADED")),
-            "{bound}: {told:?}"
+            "{bound}: {refused:?}"
         );
         assert!(
-            !told.header("retry-after").is_empty() && told.body["applied"] == json!(false),
-            "{told:?}"
+            !refused.header("retry-after").is_empty() && refused.body["applied"] == json!(false),
+            "{refused:?}"
         );
         let after = metric(
             &node,

@@ -81,7 +81,7 @@ async fn a_node_accepts_a_token_signed_with_a_private_key() {
             .1,
         200
     );
-    // With several keys it names the one that fits.
+    // With several keys, the token names the key that fits.
     let directory = tempfile::tempdir().unwrap();
     let set = directory.path().join("jwks.json");
     let (first, second) = (

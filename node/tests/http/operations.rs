@@ -72,8 +72,8 @@ async fn metrics_match_their_tables() {
     assert_promtool_accepts(text);
 }
 
-/// Asserts that promtool accepts the metrics. If it is not installed, prints that past the capture of tests
-/// that pass; `.ci/run` installs it.
+/// Asserts that promtool accepts the metrics. If it is not installed, writes that to the standard error, past
+/// the captured output of passing tests. `.ci/run` installs it.
 fn assert_promtool_accepts(text: &str) {
     let command = Command::new("promtool")
         .args(["check", "metrics"])

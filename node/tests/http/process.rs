@@ -39,7 +39,7 @@ pub fn run(data: &TempDir, arguments: &[&str]) -> (bool, String, String) {
 /// A serving process; it ends with the test.
 pub struct Serving {
     process: Process,
-    /// The lines that it printed, up to the last one to try.
+    /// The lines that it printed, up to the last command to try.
     pub welcome: Vec<String>,
     pub address: String,
 }
@@ -69,7 +69,7 @@ impl Serving {
     }
 
     fn started(data: &TempDir, mut command: Command, arguments: &[&str]) -> Self {
-        // Processes that are started one after the other over one directory have a log each.
+        // Processes that are started one after the other over one directory each have their own log.
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let log = format!("log-{}", STARTED.fetch_add(1, Ordering::Relaxed));
         command.arg("--listen=127.0.0.1:0");

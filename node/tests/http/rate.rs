@@ -46,7 +46,7 @@ async fn a_user_beyond_the_rate_is_refused_and_others_are_not() {
     assert_eq!(node.issue("bob", id).await.status, 201);
     assert_eq!(node.issue("Alice", id).await.status, 201);
 
-    eventually("alice may ask again", async || {
+    eventually("alice may send again", async || {
         node.issue("alice", id).await.status == 409
     })
     .await;

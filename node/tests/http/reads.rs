@@ -14,8 +14,8 @@ use crate::support::{ADMIN_TOKEN, TestNode};
 /// Duration of a storm.
 const STORM: Duration = Duration::from_secs(2);
 /// Numbers of clients that read and that issue at the same time.
-const LOOKERS: usize = 32;
-const TAKERS: usize = 16;
+const READERS: usize = 32;
+const ISSUERS: usize = 16;
 
 /// A separate process, so that its counters count this test alone.
 struct Alone {
@@ -66,38 +66,38 @@ impl Alone {
     /// Returns how often the path was read, and how many coupons were issued meanwhile.
     async fn storm(&self, path: &str) -> (u64, u64) {
         let over = AtomicBool::new(false);
-        let (looked, taken) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (requests, issued) = (AtomicU64::new(0), AtomicU64::new(0));
         let end = async {
             tokio::time::sleep(STORM).await;
             over.store(true, Ordering::Relaxed);
         };
-        let lookers = async {
-            join_all((0..LOOKERS).map(|_| async {
+        let readers = async {
+            join_all((0..READERS).map(|_| async {
                 while !over.load(Ordering::Relaxed) {
                     assert_eq!(
                         self.client.get(self.url(path)).send().await.unwrap().status(),
                         200
                     );
-                    looked.fetch_add(1, Ordering::Relaxed);
+                    requests.fetch_add(1, Ordering::Relaxed);
                 }
             }))
             .await
         };
-        let takers = async {
-            join_all((0..TAKERS).map(|_| async {
+        let issuers = async {
+            join_all((0..ISSUERS).map(|_| async {
                 while !over.load(Ordering::Relaxed) {
                     let issue = self
                         .client
                         .post(self.url("/v1/coupons/1/issuances"))
                         .header("X-User-Id", newcomer());
                     assert_eq!(issue.send().await.unwrap().status(), 201);
-                    taken.fetch_add(1, Ordering::Relaxed);
+                    issued.fetch_add(1, Ordering::Relaxed);
                 }
             }))
             .await
         };
-        tokio::join!(lookers, takers, end);
-        (looked.into_inner(), taken.into_inner())
+        tokio::join!(readers, issuers, end);
+        (requests.into_inner(), issued.into_inner())
     }
 }
 
@@ -111,20 +111,20 @@ fn newcomer() -> String {
 async fn a_storm_of_reads_is_one_read_a_second_and_does_not_slow_down_issuing() {
     let alone = Alone::with_a_coupon().await;
     let mut paces = Vec::new();
-    // A page without reads costs as much HTTP: the difference is what reads take from issuing. Other programs
-    // run at the same time.
+    // A page without reads costs as much HTTP, so the difference is what reads take from issuing. One good
+    // round suffices, because other programs run at the same time.
     for _ in 0..5 {
         let (_, beside_livez) = alone.storm("/livez").await;
         let (before, begun) = (alone.reads().await, Instant::now());
-        let (looked, beside_reads) = alone.storm("/v1/coupons/1").await;
+        let (requests, beside_reads) = alone.storm("/v1/coupons/1").await;
         let reads = alone.reads().await - before;
         let most = begun.elapsed().as_secs() + 2;
         println!(
-            "{looked} looked and {beside_reads} took, with {reads} reads; {beside_livez} took beside a page that reads nothing"
+            "{requests} requests caused {reads} reads, beside {beside_reads} issuances; {beside_livez} beside a page that reads nothing"
         );
         assert!(
-            looked > 50 && (1..=most).contains(&reads),
-            "{reads} reads for {looked} who looked"
+            requests > 50 && (1..=most).contains(&reads),
+            "{reads} reads for {requests} requests"
         );
         paces.push(beside_reads as f64 / beside_livez as f64);
         if paces.iter().any(|pace| *pace > 0.7) {
@@ -176,7 +176,7 @@ async fn what_this_node_issued_and_created_is_visible_at_once() {
         (&body["issued"], &body["remaining"], &body["phase"]),
         (&json!(3), &json!(0), &json!("sold_out"))
     );
-    // Read before it is created, and found at once afterwards.
+    // A coupon that was read before it was created is found at once afterwards.
     let next = format!("/v1/coupons/{}", id + 1);
     node.get(&next).await.assert_refused(404, "UNKNOWN_COUPON");
     let listed = node.get("/v1/coupons").await.body["items"]
@@ -218,7 +218,7 @@ async fn a_rare_phase_is_searched_page_by_page() {
     loop {
         let begun = Instant::now();
         let body = node.get(&format!("/v1/coupons?phase=live{cursor}")).await.body;
-        println!("a page that looked at 2,000 coupons: {:?}", begun.elapsed());
+        println!("a page that examined 2,000 coupons: {:?}", begun.elapsed());
         pages += 1;
         found.extend(
             body["items"]

@@ -1,5 +1,5 @@
-//! Responses when nothing can be decided: another program holds the lock of the database, or another node the
-//! shards.
+//! Responses when nothing can be decided: another program holds the lock of the database, or another node
+//! owns the shards.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -163,11 +163,11 @@ async fn a_full_queue_is_answered_at_once() {
         tokio::spawn(send(node.issue_request("bob", id))),
     ];
     let [alice, bob] = &mut asked;
-    let (told, held) = tokio::select! {
+    let (reply, held) = tokio::select! {
         reply = &mut *alice => (reply, bob),
         reply = &mut *bob => (reply, alice),
     };
-    assert_setback(&told.unwrap(), "OVERLOADED", Some(false));
+    assert_setback(&reply.unwrap(), "OVERLOADED", Some(false));
     assert_setback(
         &node.patch(id, json!({"title": "New"})).await,
         "OVERLOADED",
@@ -194,7 +194,7 @@ async fn a_coupon_of_another_node_is_answered_owner_moving() {
             true
         }
     };
-    eventually("the shard is seen to be another's", moving).await;
+    eventually("the node sees that another node owns the shard", moving).await;
     assert_setback(
         &node.patch(id, json!({"title": "New"})).await,
         "OWNER_MOVING",
@@ -228,14 +228,14 @@ async fn creating_a_coupon_waits_no_longer_than_the_deadline_and_its_key_finds_i
         )
     };
     let lock = lock(&node).await;
-    let told = create().await;
+    let reply = create().await;
     assert_eq!(
-        (told.status, told.body["code"].as_str(), &told.body["applied"]),
+        (reply.status, reply.body["code"].as_str(), &reply.body["applied"]),
         (503, Some("OUTCOME_UNKNOWN"), &Value::Null),
-        "{told:?}"
+        "{reply:?}"
     );
     unlock(lock).await;
-    eventually("it is made", async || create().await.status == 201).await;
+    eventually("the coupon is created", async || create().await.status == 201).await;
     assert_eq!(
         node.get("/v1/coupons").await.body["items"]
             .as_array()

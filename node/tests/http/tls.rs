@@ -188,7 +188,7 @@ async fn a_new_certificate_is_loaded_and_an_invalid_one_is_not() {
     let other = tempfile::tempdir().unwrap();
     write(&other);
     std::fs::copy(other.path().join("tls.crt"), files.certificate_path()).unwrap();
-    eventually("the strange certificate is noticed", async || {
+    eventually("the certificate of another key is noticed", async || {
         refused().await > before_it
     })
     .await;
@@ -230,7 +230,7 @@ async fn stalled_handshakes_time_out_and_delay_no_other_client() {
     );
     assert!(
         started.elapsed() < Duration::from_secs(5),
-        "nobody waits for their time-out: {:?}",
+        "a request waited for the stalled handshakes: {:?}",
         started.elapsed()
     );
     for mut stream in stalled {
@@ -320,7 +320,7 @@ fn invalid_certificate_files_are_refused_at_the_start() {
     write(&other);
     std::fs::copy(other.path().join("tls.key"), &key_path).unwrap();
     assert!(refused(&both).contains("certificate and key: "));
-    // The errors were about the files.
+    // With valid files the node starts, so the errors were about the files.
     std::fs::write(&key_path, key).unwrap();
     drop(start(&data, &files, &[]));
 }

@@ -1,4 +1,4 @@
-//! Finds the request of each row, and what that says about the time of the row's decision.
+//! Finds the request of each row, and what it says about the time of the row's decision.
 
 use crate::ids::Sequence;
 
@@ -10,18 +10,18 @@ use crate::rows::IssuanceRow;
 /// What the answers to all attempts of one request say.
 #[derive(Debug, Default)]
 struct RequestOutcome {
-    /// The row that the first answer names, and the place of that attempt.
+    /// The row that the first answer names, and the index of that attempt.
     given: Option<(Sequence, usize)>,
     /// An attempt whose answer was not marked as a replay.
     fresh: Option<usize>,
-    /// The time and place of the first attempt that may have been decided.
+    /// The call time and the index of the first attempt that may have been decided.
     maker: Option<(i64, usize)>,
     /// True if the outcome of an attempt is unknown.
     unknown: bool,
 }
 
 impl<'h> Case<'h> {
-    /// Returns the request at the place of an attempt.
+    /// Returns the request at this index of the history.
     pub(super) fn issue(&self, place: usize) -> Option<&'h Issue> {
         match &self.history[place] {
             Operation::Issue(issue) => Some(issue),
@@ -29,14 +29,14 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// Returns the place of the row with this sequence.
+    /// Returns the index of the row with this sequence.
     pub(super) fn position(&self, sequence: Sequence) -> Option<usize> {
         self.rows
             .binary_search_by_key(&sequence, |row| row.id.sequence)
             .ok()
     }
 
-    /// Returns the places of this user's rows, by sequence.
+    /// Returns the indices of this user's rows, by sequence.
     pub(super) fn positions_of(&self, user: u32) -> impl Iterator<Item = usize> + use<'_, 'h> {
         let begin = self.rows_by_user.partition_point(|(other, _)| *other < user);
         self.rows_by_user[begin..]
@@ -73,7 +73,7 @@ impl<'h> Case<'h> {
             reporter.find(
                 Kind::RowWithoutRequest,
                 self.coupon.id,
-                || format!("no request asked for {} as {}", row.id, row.user),
+                || format!("no request of {} asked for {}", row.user, row.id),
                 &[],
                 &[row],
             );
@@ -177,7 +177,7 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// Notes that a request was answered with a row.
+    /// Records that a request was answered with a row.
     fn assign(
         &mut self,
         attempt: Attempt,
@@ -208,7 +208,7 @@ impl<'h> Case<'h> {
         let facts = &mut self.facts[position];
         facts.given_to = Some(Attempt { place, ..attempt });
         facts.explained = true;
-        // A replay may be of another client's request.
+        // A replay may repeat a request of another client.
         if let Some((called, caller)) = outcome.maker.filter(|_| !foreign || outcome.fresh.is_some()) {
             (facts.called, facts.caller) = (called, Some(caller));
         }

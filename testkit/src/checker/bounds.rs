@@ -21,7 +21,7 @@ impl Case<'_> {
             );
             if to < facts.called || from > facts.answered {
                 let places: Vec<usize> = [facts.caller, facts.answerer].into_iter().flatten().collect();
-                let message = || format!("{} is not issued between its call and its answer", row.id);
+                let message = || format!("{} was not issued between its call and its answer", row.id);
                 reporter.find(Kind::TimeOutside, self.coupon.id, message, &places, &[row]);
                 self.bounds.push((facts.called, facts.answered));
             } else {
@@ -40,7 +40,7 @@ impl Case<'_> {
         }
     }
 
-    /// Returns the first moment at which this many may have been issued; `None` if they never were.
+    /// Returns the first moment at which this many may have been issued; `None` if that many never were.
     pub(super) fn may_have_issued(&self, count: u64) -> Option<i64> {
         match usize::try_from(count).ok()?.checked_sub(1) {
             None => Some(i64::MIN),
@@ -79,7 +79,7 @@ impl Case<'_> {
     pub(super) fn check_terms(&self, reporter: &mut Reporter<'_>) {
         for (position, row) in self.rows.iter().enumerate() {
             let (from, to) = self.bounds[position];
-            // Bounds that contradict each other have been found already.
+            // Contradictory bounds are a finding already.
             if from > to {
                 continue;
             }

@@ -160,8 +160,7 @@ impl<'h> Case<'h> {
             .rev()
             .any(|index| self.gives(index, refused, false))
         {
-            let message =
-                || "refused by a version that a later one had surely replaced before the call".to_owned();
+            let message = || "the version that refused was certainly replaced before the call".to_owned();
             return reporter.find(Kind::StaleRefusal, self.coupon.id, message, &[refused.place], &[]);
         }
         let early = matches!(refused.refusal, Refusal::SoldOut { .. })
@@ -175,7 +174,7 @@ impl<'h> Case<'h> {
                 .collect();
             let message = || {
                 format!(
-                    "the {total_quantity}th was decided after the answer, or after that quantity was in force"
+                    "issuance {total_quantity} was decided after the answer or after that quantity applied"
                 )
             };
             return reporter.find(
@@ -186,8 +185,7 @@ impl<'h> Case<'h> {
                 &row,
             );
         }
-        let message =
-            || "no version that may have been in force between call and answer refuses so".to_owned();
+        let message = || "no version that may have been in force gives this refusal".to_owned();
         reporter.find(
             Kind::UntrueRefusal,
             self.coupon.id,
@@ -197,7 +195,7 @@ impl<'h> Case<'h> {
         );
     }
 
-    /// Extends the range by earlier versions that may still be in use by [`super::Options::narrowing_lag`].
+    /// Extends the range by earlier versions that [`super::Options::narrowing_lag`] still allows.
     fn with_lag(&self, range: Range<usize>, call: i64) -> Range<usize> {
         let lag = micros(self.options.narrowing_lag);
         let versions = &self.timeline.versions;
@@ -212,7 +210,7 @@ impl<'h> Case<'h> {
         start..range.end
     }
 
-    /// True if this version gives the refusal, and if `timely`, at a moment between call and answer.
+    /// True if this version gives the refusal; with `timely`, at a moment between call and answer.
     fn gives(&self, index: usize, refused: RefusedIssue<'h>, timely: bool) -> bool {
         let version = &self.timeline.versions[index];
         let tolerance = micros(self.options.clock_tolerance);
@@ -248,7 +246,7 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// No answer that comes first in the contract's table was surely due.
+    /// Checks that no answer with precedence in the contract's table was certainly due.
     fn check_precedence(&self, refused: RefusedIssue<'h>, reporter: &mut Reporter<'_>) {
         let had: Vec<usize> = self
             .positions_of(refused.user)
@@ -279,14 +277,14 @@ impl<'h> Case<'h> {
         };
         if !due {
             let message = || {
-                "the coupon was not open, or outside its window, all the while: that is to be refused first"
+                "from call to answer the coupon was not open or outside its window, which takes precedence"
                     .to_owned()
             };
             reporter.find(Kind::Precedence, self.coupon.id, message, &[refused.place], &[]);
         }
     }
 
-    /// Changes are refused for reasons that were there.
+    /// Checks that each refusal of a change was true between call and answer.
     pub(super) fn check_change_refusals(&self, changes: &[usize], reporter: &mut Reporter<'_>) {
         for place in changes {
             let Operation::Change(call) = &self.history[*place] else {
@@ -297,7 +295,7 @@ impl<'h> Case<'h> {
             };
             let (from, to) = (call.span.call.as_micros(), answered(call.span.answer));
             let mut versions = self.timeline.versions[self.timeline.in_force(from, to)].iter();
-            let true_enough = match (code.as_str(), &call.change) {
+            let may_hold = match (code.as_str(), &call.change) {
                 ("UNKNOWN_COUPON", _) => self.timeline.created_by >= from,
                 ("CLOSED", _) => {
                     versions.any(|version| version.status.may(|status| status == Status::Closed))
@@ -312,7 +310,7 @@ impl<'h> Case<'h> {
                     .is_some_and(|moment| moment <= to),
                 _ => true,
             };
-            if !true_enough {
+            if !may_hold {
                 let message = || format!("{code} was not true between call and answer");
                 reporter.find(Kind::UntrueChangeRefusal, self.coupon.id, message, &[*place], &[]);
             }

@@ -52,7 +52,7 @@ pub enum Kind {
     StaleRefusal,
     /// A refusal although another answer takes precedence.
     Precedence,
-    /// `ALREADY_ISSUED` without the user having as many as allowed, or naming the wrong issuance.
+    /// `ALREADY_ISSUED` to a user below the limit, or with the wrong issuance.
     UntrueAlreadyIssued,
     /// `UNKNOWN_COUPON` although the creation of the coupon had been answered.
     UntrueUnknownCoupon,
@@ -64,7 +64,7 @@ pub enum Kind {
     ChangeLost,
     /// A change was answered with a coupon that does not show it.
     ChangeNotMade,
-    /// Answers show one version differently, or versions in another order than they were made.
+    /// Answers show one version with different contents, or versions in the wrong order.
     VersionsConflict,
     /// A version that no change in the history made.
     ChangeWithoutRequest,
@@ -72,7 +72,7 @@ pub enum Kind {
     UntrueChangeRefusal,
 }
 
-/// The words of the report: `over quantity`.
+/// The name in the report, such as `over quantity`.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
@@ -108,12 +108,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything found.
+/// The result of a check.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Number of findings of each kind.
     pub counts: BTreeMap<Kind, u64>,
-    /// The first of each kind, up to [`Options::shown_max`](super::Options::shown_max).
+    /// The first findings of each kind, up to [`Options::shown_max`](super::Options::shown_max).
     pub findings: Vec<Finding>,
     /// Number of requests by their answers.
     pub answers: BTreeMap<String, u64>,
@@ -135,7 +135,7 @@ impl Report {
     }
 }
 
-/// Collects findings. Those beyond the maximum are counted and not written.
+/// Collects findings. Findings beyond the maximum are only counted.
 #[derive(Debug)]
 pub(super) struct Reporter<'h> {
     history: &'h [Operation],
@@ -143,7 +143,7 @@ pub(super) struct Reporter<'h> {
     pub(super) report: Report,
 }
 
-/// Most operations and rows that are shown for one finding.
+/// Maximum number of operations, and of rows, that are shown for one finding.
 const EVIDENCE_MAX: usize = 6;
 
 impl<'h> Reporter<'h> {
@@ -155,7 +155,7 @@ impl<'h> Reporter<'h> {
         }
     }
 
-    /// Adds a finding with its evidence: operations, by their places in the history, and rows.
+    /// Adds a finding with its evidence: operations, by their indices in the history, and rows.
     pub(super) fn find(
         &mut self,
         kind: Kind,

@@ -3,8 +3,8 @@
 use super::report::{Kind, Reporter};
 use crate::rows::{CouponRow, IssuanceRow};
 
-/// Checks sequences, quantity and per-user limit of one coupon's rows, which come by sequence.
-/// Returns each sequence's row once, and each row's user with the place of the row.
+/// Checks sequences, quantity and per-user limit of one coupon's rows, which are sorted by sequence. Returns
+/// one row for each sequence, and the user of each row with the index of the row.
 pub(super) fn check<'h>(
     coupon: &CouponRow,
     sorted: &[(&'h IssuanceRow, u32)],
@@ -28,7 +28,12 @@ pub(super) fn check<'h>(
             continue;
         }
         if row.id.sequence.get() != expected {
-            let message = || format!("sequence {} follows where {expected} should be", row.id.sequence);
+            let message = || {
+                format!(
+                    "sequence {} is stored where {expected} should be",
+                    row.id.sequence
+                )
+            };
             reporter.find(
                 Kind::SequenceGap,
                 coupon.id,

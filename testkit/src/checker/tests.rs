@@ -76,14 +76,14 @@ fn a_sequence_stored_twice_is_found() {
 }
 
 #[test]
-fn a_coupon_that_counts_otherwise_is_found() {
+fn an_issued_count_that_is_not_the_number_of_rows_is_found() {
     let mut world = sale();
     world.issued_offset = 1;
     finds(&world, Kind::IssuedDiffers);
 }
 
 #[test]
-fn a_told_issuance_that_is_not_stored_is_found() {
+fn an_answered_issuance_that_is_not_stored_is_found() {
     let mut world = sale();
     world.rows.issuances.pop();
     finds(&world, Kind::AnsweredNotStored);
@@ -91,7 +91,7 @@ fn a_told_issuance_that_is_not_stored_is_found() {
 }
 
 #[test]
-fn a_told_issuance_of_another_user_time_or_expiry_is_found() {
+fn an_answer_with_another_user_time_or_expiry_than_its_row_is_found() {
     let mut world = sale();
     world.rows.issuances[1].user = world::user("mallory");
     finds(&world, Kind::AnswerDiffers);
@@ -104,7 +104,7 @@ fn a_told_issuance_of_another_user_time_or_expiry_is_found() {
 }
 
 #[test]
-fn one_issuance_told_to_two_requests_is_found() {
+fn one_issuance_in_answers_to_two_requests_is_found() {
     let mut world = World::new(Some(3), 2);
     world.issued(10, 14, "alice", Some("a"), 1);
     world.answered(20, 24, "alice", Some("b"), 1, false);
@@ -137,7 +137,7 @@ fn an_overtaken_request_is_found_and_an_overlapping_one_is_not() {
 }
 
 #[test]
-fn an_unanswered_request_that_overtook_backwards_in_time_is_found() {
+fn an_unanswered_request_sent_later_with_a_smaller_sequence_is_found() {
     let mut world = World::new(None, LIMIT);
     world.issued(10, 14, "alice", None, 2);
     world.unknown(20, "bob", Some("b"));
@@ -146,7 +146,7 @@ fn an_unanswered_request_that_overtook_backwards_in_time_is_found() {
 }
 
 #[test]
-fn a_row_that_nobody_asked_for_is_found_unless_others_may_have() {
+fn a_row_without_a_request_is_found_unless_other_clients_are_allowed() {
     let mut world = World::new(None, LIMIT);
     world.row("mallory", 1, 15);
     finds(&world, Kind::RowWithoutRequest);
@@ -155,7 +155,7 @@ fn a_row_that_nobody_asked_for_is_found_unless_others_may_have() {
 }
 
 #[test]
-fn unknowns_go_either_way_but_not_twice_nor_before_their_call() {
+fn an_unknown_outcome_explains_at_most_one_row_and_none_before_its_call() {
     let mut world = World::new(None, 3);
     world.unknown(10, "alice", Some("a"));
     is_clean(&world);
@@ -186,7 +186,7 @@ fn an_issuance_outside_its_call_is_found() {
 }
 
 #[test]
-fn an_issuance_while_paused_or_outside_the_window_or_with_a_strange_expiry_is_found() {
+fn an_issuance_while_paused_or_outside_the_window_or_with_a_wrong_expiry_is_found() {
     let mut world = World::new(None, LIMIT);
     world.change(10, 14, Change::Pause);
     world.issued(20, 24, "alice", None, 1);
@@ -266,7 +266,7 @@ fn sold_out_after_an_unanswered_raise_is_clean_either_way() {
 }
 
 #[test]
-fn a_lost_change_before_an_answered_one_leaves_a_gap_that_it_explains() {
+fn a_change_without_an_answer_explains_refusals_before_the_next_version() {
     let mut world = World::new(Some(3), LIMIT);
     world.lost_change(10, Change::Pause, true);
     world.refused(15, 18, "alice", Refusal::Paused);
@@ -277,7 +277,7 @@ fn a_lost_change_before_an_answered_one_leaves_a_gap_that_it_explains() {
 }
 
 #[test]
-fn paused_closed_and_the_window_must_have_been_so() {
+fn a_refusal_by_a_status_or_window_that_never_was_is_found() {
     for refusal in [
         Refusal::Paused,
         Refusal::Closed,
@@ -297,7 +297,7 @@ fn paused_closed_and_the_window_must_have_been_so() {
 }
 
 #[test]
-fn a_window_is_told_at_the_time_it_was() {
+fn a_refusal_by_the_window_at_a_wrong_time_is_found() {
     let window = Change::Patch(Patch {
         starts_at: Some(Some(at(500))),
         ends_at: Some(Some(at(2_000))),
@@ -350,7 +350,7 @@ fn a_refusal_by_the_state_before_a_close_is_found_unless_lag_is_allowed() {
 }
 
 #[test]
-fn sold_out_in_place_of_paused_is_found() {
+fn sold_out_while_paused_is_found() {
     let mut world = sale();
     world.change(50, 54, Change::Pause);
     world.refused(60, 64, "erin", Refusal::SoldOut { total_quantity: 3 });
@@ -358,14 +358,14 @@ fn sold_out_in_place_of_paused_is_found() {
 }
 
 #[test]
-fn a_winner_told_sold_out_is_found() {
+fn sold_out_to_a_user_with_a_coupon_is_found() {
     let mut world = sale();
     world.refused(60, 64, "alice", Refusal::SoldOut { total_quantity: 3 });
     finds(&world, Kind::Precedence);
 }
 
 #[test]
-fn a_request_that_was_given_a_coupon_and_is_refused_later_is_found() {
+fn a_refusal_of_a_request_that_was_issued_before_is_found() {
     let mut world = sale();
     let row = Box::new(world.rows.issuances[0].clone());
     world.refused_with(60, 64, "alice", Some("a"), Refusal::AlreadyIssued(row));
@@ -402,7 +402,7 @@ fn already_issued_names_the_users_stored_and_latest_issuance() {
 }
 
 #[test]
-fn an_unknown_coupon_that_was_made_before_is_found() {
+fn unknown_coupon_after_its_creation_is_found() {
     let mut world = sale();
     world.refused(0, 1, "zoe", Refusal::UnknownCoupon);
     is_clean(&world);
@@ -447,7 +447,7 @@ fn versions_out_of_order_or_shown_differently_are_found() {
 }
 
 #[test]
-fn a_version_that_nobody_asked_for_is_found() {
+fn a_version_without_a_request_is_found() {
     let mut world = sale();
     world.coupon.version = 2;
     world.coupon.terms.total_quantity = Some(6);
@@ -472,7 +472,7 @@ fn a_change_refused_without_reason_is_found() {
 }
 
 #[test]
-fn findings_beyond_the_cap_are_counted() {
+fn findings_beyond_the_maximum_are_counted() {
     let mut world = World::new(None, LIMIT);
     for sequence in 1..=50 {
         world.row("mallory", sequence, 15);

@@ -1,9 +1,9 @@
 //! The versions of one coupon, and when each may have been in force.
 //!
-//! A change takes effect at one moment between its call and its answer. One without an answer takes effect at
-//! any moment after its call, or never. A version in an answer or in the final row is known completely. Other
-//! versions can only come from changes without an answer. They form one *gap*, in which each part of the
-//! offer may have any value that those changes set.
+//! A change takes effect at one moment between its call and its answer. A change without an answer takes
+//! effect at any moment after its call, or never. A version in an answer or in the final row is known
+//! completely. Other versions can only come from changes without an answer. They form one *gap*, in which
+//! each part of the offer may have any value that those changes set.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -100,7 +100,7 @@ impl Version {
         }
     }
 
-    /// Returns the gap that may follow this version, by changes without an answer.
+    /// Returns the gap that changes without an answer may have made after this version.
     fn gap<'c>(&self, lost: impl Iterator<Item = &'c ChangeCall>, latest: i64) -> Self {
         let mut gap = Self {
             number: self.number + 1,
@@ -129,7 +129,7 @@ impl Version {
         gap
     }
 
-    /// Returns how many may be issued in it at most; `None` if there is no limit, or none is known.
+    /// Returns how many may be issued at most; `None` if there is no limit or it is not known.
     pub(super) fn quantity_max(&self) -> Option<u64> {
         match &self.quantity {
             Choice::Any => None,
@@ -187,7 +187,7 @@ struct Known<'h> {
 #[derive(Debug)]
 pub(super) struct Timeline {
     pub(super) versions: Vec<Version>,
-    /// Time from which the coupon certainly existed.
+    /// Time by which the coupon certainly existed.
     pub(super) created_by: i64,
 }
 
@@ -199,7 +199,7 @@ impl Timeline {
         begun.saturating_sub(1)..end.max(begun.saturating_sub(1))
     }
 
-    /// Returns the latest moment at which this version was replaced.
+    /// Returns the latest moment at which this version may have been replaced.
     pub(super) fn ended(&self, index: usize) -> i64 {
         self.versions.get(index + 1).map_or(NEVER.end, |next| next.latest)
     }
@@ -212,29 +212,29 @@ impl Timeline {
         foreign: bool,
         reporter: &mut Reporter<'_>,
     ) -> Self {
-        let mut building = Building {
+        let mut builder = Builder {
             row,
             history,
             known: BTreeMap::new(),
             lost: Vec::new(),
             reporter,
         };
-        building.read(operations);
-        let created_by = building
+        builder.read(operations);
+        let created_by = builder
             .known
             .values()
             .map(|known| known.latest)
             .min()
             .unwrap_or(NEVER.end);
-        building.read_final_row(foreign);
-        let mut versions = building.versions(foreign);
-        building.narrow(&mut versions);
+        builder.read_final_row(foreign);
+        let mut versions = builder.versions(foreign);
+        builder.narrow(&mut versions);
         Self { versions, created_by }
     }
 }
 
 #[derive(Debug)]
-struct Building<'a, 'h, 'r> {
+struct Builder<'a, 'h, 'r> {
     row: &'h CouponRow,
     history: &'h [Operation],
     known: BTreeMap<u64, Known<'h>>,
@@ -242,7 +242,7 @@ struct Building<'a, 'h, 'r> {
     reporter: &'a mut Reporter<'r>,
 }
 
-impl<'h> Building<'_, 'h, '_> {
+impl<'h> Builder<'_, 'h, '_> {
     /// Reads every answer.
     fn read(&mut self, operations: &[usize]) {
         for place in operations {
@@ -301,7 +301,7 @@ impl<'h> Building<'_, 'h, '_> {
             let places: Vec<usize> = [known.operation, operation].into_iter().flatten().collect();
             let message = || {
                 format!(
-                    "version {} is shown differently: in the end {:?}, {:?}",
+                    "version {} is shown with different contents, one of them {:?}, {:?}",
                     row.version, row.status, row.terms
                 )
             };
@@ -319,7 +319,7 @@ impl<'h> Building<'_, 'h, '_> {
             let (last, place) = (*last, known.operation);
             let message = || {
                 format!(
-                    "version {} is stored in the end, though version {last} was answered",
+                    "version {} is stored in the end, but version {last} was answered",
                     row.version
                 )
             };
@@ -336,7 +336,7 @@ impl<'h> Building<'_, 'h, '_> {
         if unseen && row.version > 1 && first.is_none() && !foreign && !self.known.is_empty() {
             let message = || {
                 format!(
-                    "the stored version {}, {:?}, {:?}, was made by no change in the history",
+                    "no change in the history made the stored version {}, {:?}, {:?}",
                     row.version, row.status, row.terms
                 )
             };
@@ -356,7 +356,7 @@ impl<'h> Building<'_, 'h, '_> {
         self.see(row, earliest, latest, None);
     }
 
-    /// All versions in order, gaps filled.
+    /// Returns all versions in order, with gaps filled.
     fn versions(&mut self, foreign: bool) -> Vec<Version> {
         let mut versions: Vec<Version> = Vec::new();
         for (number, known) in &self.known {
@@ -374,7 +374,7 @@ impl<'h> Building<'_, 'h, '_> {
                     if missing > lost().count() as u64 && !foreign {
                         let message = || {
                             format!(
-                                "{missing} versions before version {number} were made by no change in the history"
+                                "no change in the history made {missing} versions before version {number}"
                             )
                         };
                         self.reporter.find(
@@ -421,7 +421,7 @@ impl<'h> Building<'_, 'h, '_> {
                     .collect();
                 let message = || {
                     format!(
-                        "version {} was answered before it, or a former one, was requested",
+                        "version {} was answered before it or a former version was requested",
                         version.number
                     )
                 };
@@ -432,7 +432,7 @@ impl<'h> Building<'_, 'h, '_> {
     }
 }
 
-/// True if this coupon is as the change demands.
+/// True if this coupon shows the change.
 pub(super) fn shows(change: &Change, row: &CouponRow) -> bool {
     match change {
         Change::Patch(patch) => {

@@ -84,7 +84,7 @@ enum ChangeJson {
     Close,
 }
 
-/// What was sent; fields that decide nothing are let pass.
+/// A patch as it was sent. Fields that do not affect issuing are ignored.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct PatchJson {
     #[serde(
@@ -113,7 +113,7 @@ struct PatchJson {
     use_within_days: Option<Option<u16>>,
 }
 
-/// Tells *absent* (kept) from *null* (cleared).
+/// Distinguishes *absent* (kept) from *null* (cleared).
 fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -251,7 +251,7 @@ fn not_applied_code(
     }
 }
 
-/// The same for an administrator's operation, whose answer may be missing.
+/// Returns the same for an administrator's operation, whose answer may be missing.
 fn not_done(answer: Option<AnswerJson<serde_json::Value>>) -> Result<Option<String>, String> {
     let Some(AnswerJson { status, body, .. }) = answer else {
         return Ok(None);
@@ -281,7 +281,7 @@ fn coupon(body: Option<serde_json::Value>) -> Result<CouponRow, String> {
     serde_json::from_value(body).map_err(|error| format!("the coupon in the answer: {error}"))
 }
 
-/// A coupon's fields are numbers and texts, so that writing it cannot fail.
+/// Returns a coupon as JSON. Its fields are numbers and texts, so writing them cannot fail.
 fn json(coupon: &CouponRow) -> serde_json::Value {
     serde_json::to_value(coupon).unwrap_or_default()
 }

@@ -15,7 +15,7 @@ fn sample() -> Vec<Operation> {
 }
 
 #[test]
-fn what_is_written_is_read_again() {
+fn a_history_is_read_as_it_was_written() {
     let mut writer = Writer::new(Vec::new());
     for operation in &sample() {
         writer.write(operation).unwrap();
@@ -46,7 +46,7 @@ fn answers_mean_what_the_contract_says() {
 }
 
 #[test]
-fn what_makes_no_sense_is_named_with_its_line() {
+fn an_invalid_line_is_an_error_with_its_number() {
     let good = SAMPLE.lines().next().unwrap();
     for (bad, reason) in [
         ("", "EOF"),

@@ -10,7 +10,7 @@ fn shell(script: &str) -> (Spawn, tempfile::TempDir) {
 }
 
 fn runs(id: u32) -> bool {
-    // A process that nobody has waited for yet is there as well, as a zombie.
+    // A process that was not waited for yet is still listed, as a zombie.
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_some_and(|(_, rest)| !rest.starts_with('Z'))
@@ -52,12 +52,12 @@ fn a_signal_reaches_the_process() {
     process.lines_until(LIMIT, |line| line == "ready").unwrap();
     process.signal(Signal::TERM).unwrap();
     assert_eq!(process.wait(LIMIT).unwrap().unwrap().code(), Some(7));
-    // There is nothing left to reach, and that is no error.
+    // The process has ended, and a further signal is no error.
     process.signal(Signal::TERM).unwrap();
 }
 
 #[test]
-fn a_process_is_given_lines_and_each_of_its_lines_is_seen() {
+fn a_process_reads_lines_and_each_line_that_it_prints_is_reported() {
     let (spawn, _folder) = shell("while read -r line; do echo \"<$line>\"; done");
     let (sender, seen) = std::sync::mpsc::channel();
     let process = spawn
@@ -87,11 +87,11 @@ fn a_process_ends_when_it_is_dropped() {
 fn a_process_whose_parent_is_gone_gets_its_signal_and_its_directory_is_removed() {
     let (spawn, folder) = shell("exec sleep 60");
     let process = spawn.orphan_directory(folder.path()).start().unwrap();
-    // The end of this program, as its guard sees it.
+    // For the guard, this is the end of this program.
     drop(process.state().guard.take().unwrap().input);
     let begun = Instant::now();
     while folder.path().exists() {
-        // In place of the system, which does it once this program is gone.
+        // Reaps the process, as the system does once this program is gone.
         let _ = process.status();
         assert!(begun.elapsed() < LIMIT, "the guard does nothing");
         thread::sleep(INTERVAL);
@@ -101,7 +101,7 @@ fn a_process_whose_parent_is_gone_gets_its_signal_and_its_directory_is_removed()
 
 #[test]
 fn settings_of_the_environment_are_removed() {
-    // Nothing else could be tested without changing the environment of this program.
+    // More cannot be tested without changing the environment of this program.
     let mut command = Command::new("true");
     let removed = without_settings(&mut command).get_envs();
     assert!(

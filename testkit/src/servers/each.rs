@@ -3,15 +3,15 @@
 /// Makes a test of each function on each kind of server, in modules `on_mysql` and `on_mariadb`. A test is
 /// skipped where there is no such server ([`Kind::is_available`](crate::servers::Kind::is_available)).
 ///
-/// A list of names takes functions `async fn(Kind)` beside the macro:
+/// A list of names stands for functions `async fn(Kind)` beside the macro:
 ///
 /// ```ignore
 /// on_each_server! { a_batch_is_stored a_fenced_batch_is_not }
 /// ```
 ///
-/// Groups take functions of modules of the crate. `holding(guard)` holds what `guard(kind).await` returns
-/// while the test runs; `given(setup)` passes the test what `setup(kind).await` returns in place of the kind.
-/// Paths begin with `crate`.
+/// A group stands for functions of a module of the crate. With `holding(guard)`, the result of
+/// `guard(kind).await` is held while the test runs. With `given(setup)`, the test gets the result of
+/// `setup(kind).await` in place of the kind. Paths begin with `crate`.
 ///
 /// ```ignore
 /// on_each_server! {

@@ -50,7 +50,7 @@ pub enum Reason {
     #[error("the peer refused: {0}")]
     Refused(String),
     /// Frames are missing.
-    #[error("frame {got} came where {expected} was due")]
+    #[error("received frame {got}, expected frame {expected}")]
     Missing {
         /// The expected number.
         expected: u64,

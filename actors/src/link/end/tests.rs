@@ -195,7 +195,8 @@ fn a_mismatch_ends_both_ends_with_its_reason() {
     assert!(
         matches!(at_dialler.as_slice(), [Effect::Reset(Reason::Refused(why))] if why.contains("256 shards"))
     );
-    // The acceptor stays so that the peer can read the refusal. Losing the session then is not the reason.
+    // The acceptor stays open so that the peer can read the refusal. If the session is lost then, the reason
+    // is still the mismatch.
     let mut left = LinkEnd::new(terms(
         Role::Acceptor { above: 0 },
         Hello {
@@ -364,7 +365,7 @@ fn heartbeats_that_are_answered_keep_a_link_up() {
 }
 
 #[test]
-fn queued_requests_share_as_few_frames_as_hold_them() {
+fn queued_requests_are_sent_in_as_few_frames_as_possible() {
     let (mut dialler, _) = linked();
     let mut receivers = Vec::new();
     for number in 1..=10_000 {

@@ -21,7 +21,7 @@ pub enum Unreadable {
     #[error("a frame of {0} bytes is too long")]
     TooLong(usize),
     /// The frame has more than [`ITEMS_MAX`] items, or an item that is too long.
-    #[error("a frame of {0} items has too many, or one too long")]
+    #[error("a frame of {0} items has too many items, or one that is too long")]
     TooMany(usize),
     /// The bytes are not protocol buffers of the expected shape.
     #[error("a frame is malformed: {0}")]

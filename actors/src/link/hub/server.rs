@@ -7,7 +7,7 @@ use ractor_cluster::{IncomingEncryptionMode, NodeEventSubscription, NodeServer, 
 use crate::link::Options;
 use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::hub::HubCommand;
-use crate::link::tls::closed_door;
+use crate::link::tls::closed_acceptor;
 
 /// Room for what the library adds to a frame, and for its own messages, which name the few remote actors
 /// here.
@@ -28,7 +28,7 @@ pub(super) async fn start(
         options.hello.node.to_string(),
         options.hello.incarnation.to_string(),
     );
-    let encryption = IncomingEncryptionMode::Tls(closed_door()?);
+    let encryption = IncomingEncryptionMode::Tls(closed_acceptor()?);
     let server = NodeServer::new(
         0,
         options.cookie.clone(),

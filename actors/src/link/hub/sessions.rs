@@ -103,7 +103,7 @@ impl<P: Payload> State<P> {
         }
     }
 
-    /// Starts the link's end here, which exchanges hello, as the cookie fits.
+    /// Starts this end of the link, which exchanges hello. The cookies have been compared already.
     pub(super) async fn session_ready(
         &mut self,
         now: Moment,
@@ -265,7 +265,7 @@ impl<P: Payload> State<P> {
             .find(|(_, session)| is_its(session))
             .map(|(ticket, _)| *ticket)
         {
-            tracing::error!("an egress failed; its peer is linked again");
+            tracing::error!("an egress failed; its link will be replaced");
             self.end(now, ticket, Cause::Failed);
         }
     }

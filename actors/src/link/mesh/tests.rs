@@ -99,7 +99,7 @@ fn mismatched_nodes_are_not_dialled_again_for_long() {
     assert_eq!(
         dials(&mesh.tick(at(46_000))).len(),
         2,
-        "its next life is another peer"
+        "its next incarnation is another peer"
     );
 }
 
@@ -153,7 +153,7 @@ fn a_peer_that_is_no_longer_named_is_neither_dialled_nor_probed() {
     assert_eq!(
         dials(&mesh.tick(at(5_100))),
         [("z".to_owned(), 2)],
-        "its next life alone"
+        "its next incarnation alone"
     );
     mesh.up(at(5_200), after.incarnation);
     for now in (5_200..20_000).step_by(100) {

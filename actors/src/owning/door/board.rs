@@ -10,7 +10,7 @@ use crate::ids::Incarnation;
 use crate::owning::door::{NOTICES_MAX, Notice};
 use crate::owning::kind::Kind;
 
-/// Most withdrawals that are remembered. A reader that has not looked since is told everything anew.
+/// Most withdrawals that are remembered. A reader that has not looked since is told everything again.
 pub const WITHDRAWN_MAX: usize = 4_096;
 
 /// Most bytes around a notice in an answer to a heartbeat: a tag and a length.
@@ -49,7 +49,7 @@ type NumberedNotice<K> = (u64, Arc<Notice<K>>);
 /// What changed on a board.
 #[derive(Debug)]
 pub struct Changes<K: Kind> {
-    /// The change since which; 0 if this is all there is.
+    /// The change after which these begin; 0 if they are everything.
     pub since: u64,
     /// The change up to which notices are in `posted`. Later ones follow another time; withdrawals are
     /// complete.
@@ -175,7 +175,7 @@ impl<K: Kind> Board<K> {
     }
 
     /// Returns what changed since this change in the notices of owners of this incarnation: all withdrawals,
-    /// and as many of the posted notices, oldest first, as fit into so many bytes. A reader that applies it
+    /// and as many of the posted notices, oldest first, as fit into this many bytes. A reader that applies it
     /// knows nothing that is not posted now.
     pub fn changes(&self, of: Incarnation, since: u64, bytes_max: usize) -> Changes<K> {
         let (mut changes, news) = self.posted().since(of, since);

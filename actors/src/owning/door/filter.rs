@@ -4,11 +4,11 @@ use roaring::RoaringBitmap;
 
 use crate::owning::kind::Unreadable;
 
-/// By how many bits of a hash users are told apart on another node, the most first. A million of them fill
-/// the last by two thirds.
+/// The numbers of hash bits by which a filter for another node may tell users apart, the largest first. With
+/// the smallest, a million users fill two thirds of the filter.
 const FILTER_BITS: [u8; 3] = [32, 24, 20];
 
-/// Longest filter for another node: one bit for each hash of the fewest bits, and what is around them.
+/// Longest filter for another node: one bit for each hash of the fewest bits, and the format around them.
 pub const FILTER_BYTES_MAX: usize = 129 * 1024;
 
 /// Users by the first bits of a stable hash. Never wrong about a user in the set. With 32 bits it is wrong
@@ -35,8 +35,8 @@ impl Filter {
         self.hashes.contains(hash(user) >> (32 - self.bits))
     }
 
-    /// Writes it with as many bits as there is room for: the fewer, the more users outside the set are taken
-    /// for members. Returns the number of bits, and at most [`FILTER_BYTES_MAX`] bytes.
+    /// Writes it with as many bits as there is room for. With fewer bits, more users outside the set are
+    /// taken for members. Returns the number of bits, and at most [`FILTER_BYTES_MAX`] bytes.
     pub fn encode(&self) -> (u8, Vec<u8>) {
         let mut bytes = Vec::new();
         for bits in FILTER_BITS {

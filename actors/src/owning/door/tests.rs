@@ -258,7 +258,7 @@ fn a_peer_confirms_everything_it_told_with_each_answer_and_nothing_after() {
     door.hear_peer(peer(1), at(1_000), all(9, both()));
     door.hear_peer(peer(1), at(1_600), changes(2, 9, vec![], vec![of_coupon(3, 1)]));
     assert_eq!((refused(&door, 1..=3, 1_700), door.upto(peer(1))), (vec![2], 3));
-    // It was not confirmed for too long: everything must be told anew.
+    // It was not confirmed for too long: everything must be told again.
     door.hear(at(4_000), []);
     assert_eq!((door.notices(), door.upto(peer(1))), (0, 0));
 }

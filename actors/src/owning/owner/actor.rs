@@ -26,8 +26,8 @@ use crate::time::{self, Moment, Now};
 /// its work, which is what callers wait for.
 pub const OWNER_PLACES: usize = 65_536;
 
-/// A portion with so many entries waits for no more. What a commit costs by itself, some 0.5 ms, is by then
-/// no more for each entry than its own row costs a server.
+/// A portion with this many entries does not wait for more. The fixed cost of a commit, some 0.5 ms, is then
+/// no more for each entry than the cost of its own row at a server.
 const GATHER_BELOW: usize = 16;
 
 /// An owner as others hold it.
@@ -76,7 +76,7 @@ impl<K: Kind> OwnerHandle<K> {
 /// What owners need of their node.
 #[derive(Clone)]
 pub struct OwnerContext<K: Kind> {
-    /// The node's leave to decide.
+    /// The node's permission to decide.
     pub lease: Lease,
     /// Where portions go.
     pub lanes: Lanes<K>,
@@ -193,7 +193,8 @@ impl<K: Kind> Actor for OwnerActor<K> {
             shard,
             place,
         } = arguments;
-        // Not here: the shard waits for this to return, and a notice of a million users takes its time.
+        // Announced later and not here: the shard waits for this to return, and a notice of a million users
+        // takes long.
         let _ = myself.cast(OwnerCommand::Announce.into());
         Ok(State {
             driver,

@@ -21,10 +21,10 @@ use crate::time::{Moment, Now};
 /// that what was stored is not answered late.
 const DECIDED_AT_ONCE: usize = 128;
 
-/// How often other tasks have their turn while an owner gathers. A turn is what is ready on its thread, at
-/// most 61 ticks of the runtime, and mostly includes a look at the sockets; an idle node is through with all
-/// of them within microseconds. Two are too few for callers just answered to ask again. More than four help
-/// little, and take longer on a busy node.
+/// How many turns other tasks have while an owner gathers. In a turn, the tasks that are ready on its thread
+/// run for at most 61 ticks of the runtime, and the sockets are mostly polled too. On an idle node all turns
+/// take microseconds. Two are too few for callers just answered to ask again. More than four help little, and
+/// take longer on a busy node.
 const TURNS: usize = 4;
 
 /// The queue before an owner: requests in order of arrival, bounded in number.
@@ -44,7 +44,7 @@ impl<K: Kind> Clone for OwnerQueue<K> {
 }
 
 impl<K: Kind> OwnerQueue<K> {
-    /// Makes a queue for at most so many requests.
+    /// Makes a queue for at most this many requests.
     pub fn new(requests_max: usize) -> Self {
         Self {
             inbox: Inbox::default(),
@@ -225,7 +225,7 @@ impl<K: Kind> OwnerDriver<K> {
                     if !port.submit(portion) {
                         // Lanes end after owners and have a place for each: only a mistake leads here, and
                         // stopping loses nothing.
-                        tracing::error!(id = %self.id, "no lane takes a portion");
+                        tracing::error!(id = %self.id, "no lane accepts a portion");
                         port.send_to_self(OwnerCommand::Stop.into());
                     }
                 }

@@ -75,8 +75,8 @@ pub trait ShardPort<K: Kind> {
     /// Raises the epoch from this fence, after a pause if so said; [`ShardCommand::Raised`] ends it.
     fn raise(&mut self, from: Fence, pause: bool);
 
-    /// Names the next owner, or none; [`ShardCommand::HandedOff`] ends it. The shard admits nothing since
-    /// `closed_at`.
+    /// Names the next owner, or none; [`ShardCommand::HandedOff`] ends it. The shard has admitted nothing
+    /// since `closed_at`.
     fn hand_off(&mut self, from: Fence, to: Option<Incarnation>, closed_at: Option<Moment>);
 
     /// Releases the shard, if there is a fence to release it from, and then tells all of `drained`.
@@ -85,7 +85,7 @@ pub trait ShardPort<K: Kind> {
     /// Shows how the shard stands now.
     fn show(&mut self, serving: ServingState);
 
-    /// A change of ownership that was counted when it was sent is done.
+    /// Notes that a change of ownership, which was counted when it was sent, is done.
     fn end_change(&mut self);
 }
 
@@ -224,7 +224,8 @@ impl<K: Kind> ShardDriver<K> {
             }
             Effect::Deliver(id, request) => return self.deliver(id, request, port),
             Effect::SetBack(request, setback) => {
-                // Of the queues that a lifecycle knows: places for owners, and requests that wait for a load.
+                // A lifecycle refuses only for lack of these places: those for owners, and those for requests
+                // that wait for a load.
                 if setback == Setback::Overloaded {
                     handles().refused_by_owners.increment(1);
                 }

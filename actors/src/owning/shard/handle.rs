@@ -180,13 +180,13 @@ impl<K: Kind> ShardHandle<K> {
         let _ = self.actor.cast(ShardCommand::Sweep);
     }
 
-    /// Returns how often the shard's stage has changed. Taken before rows are read, it tells
-    /// [`Self::local_state`] whether they may be older than the stage.
+    /// Returns how often the shard's stage has changed. Take this number before a read of the rows; with it,
+    /// [`Self::local_state`] tells whether they may be older than the stage.
     pub fn changes(&self) -> u64 {
         self.shared.status.changes()
     }
 
-    /// Returns the shard's state, if that has not changed since there were so many `changes`.
+    /// Returns the shard's state, unless its stage has changed since [`Self::changes`] returned `changes`.
     pub fn local_state(&self, changes: u64) -> LocalState {
         self.shared.status.local_state(changes)
     }

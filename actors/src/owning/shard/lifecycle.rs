@@ -2,9 +2,9 @@
 //! id: loading, active, stopping. `event → effects`.
 //!
 //! Two rules. An id is loaded only under a committed fence of this node; what is loaded ahead is completed
-//! under one before anything is decided from it. And where an owner stopped with anything unsettled, the
-//! epoch is raised and committed before the id is loaded again: whatever the stopped owner still has under
-//! way is void then.
+//! under one before anything is decided from it. If an owner stopped with anything unsettled, the epoch is
+//! raised and committed before the id is loaded again, so that whatever the stopped owner still has under way
+//! is void.
 //!
 //! ```text
 //! unserved ──claimed──► serving ◄──► raising
@@ -32,8 +32,8 @@ use crate::owning::shard::lifecycle::slot::{Ahead, Loading, Slot};
 /// Most requests that wait for one owner to be loaded: as many as its mailbox takes, as they all go there.
 pub const WAITING_MAX: usize = crate::owning::owner::actor::OWNER_PLACES;
 
-/// Most ids of a shard that are loaded ahead. Few of a shard's ids are asked for at a time, and the rest is
-/// loaded when it is.
+/// Most ids of a shard that are loaded ahead. Few of a shard's ids are in use at a time, and the rest is
+/// loaded on demand.
 pub const AHEAD_MAX: usize = 64;
 
 /// The stage that the shard is in.
@@ -209,7 +209,7 @@ impl<K: Kind> ShardLifecycle<K> {
                 *slot = Loading::of(fence, std::mem::take(requests));
                 true
             }
-            // It was asked for where the shard was before, so its owner is made before the first request
+            // It had an owner on the shard's previous node, so its owner is made before the first request
             // here.
             Slot::Ahead(Ahead { read: true, .. }) => {
                 effects.push(Effect::LoadRest(*id));

@@ -26,7 +26,7 @@ use crate::store::batch::{BATCH_ROWS_MAX, Batch, Fate, Found, FoundRows, Portion
 
 /// First pause before a batch is sent again. It doubles each time.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
-/// Longest pause: within this time it is noticed that the store is back.
+/// Longest pause, and so about the longest time until a lane notices that the store is back.
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
 /// A portion, and where its fate goes (`H`).
@@ -65,9 +65,9 @@ pub enum Effect<K: Kind, H> {
     Pause(Duration),
     /// Tell the owner the fate of its portion.
     Settle(Submission<K, H>, Fate),
-    /// Tell the owner that the store does not take its portion at present.
+    /// Tell the owner that the store does not accept its portion at present.
     Delay(Submission<K, H>),
-    /// End the process: the disk lost what it had taken, and nothing more may be told.
+    /// End the process, because the disk lost writes that it had accepted.
     Die(String),
 }
 
@@ -148,7 +148,7 @@ impl<K: Kind, H: Clone> Lane<K, H> {
         out.map(|submission| submission.portion.fence.owner)
     }
 
-    /// Returns true if the store does not take what this lane sends.
+    /// Returns true if the store does not accept what this lane sends.
     pub fn is_delayed(&self) -> bool {
         self.out.as_ref().is_some_and(|out| out.delayed)
     }
@@ -207,8 +207,8 @@ impl<K: Kind, H: Clone> Lane<K, H> {
         }
     }
 
-    /// The rows cannot be read back, and a retry would not help. Each portion is written alone. The fate of
-    /// one that was alone already is found only by loading its owner anew, under a raised epoch.
+    /// The rows cannot be read back, and a retry would not help. Each portion is written alone. The fate of a
+    /// portion that was alone already shows only when its owner is loaded again, under a raised epoch.
     fn cannot_tell(&mut self, effects: &mut Vec<Effect<K, H>>) {
         let Some(out) = self.out.take() else { return };
         if out.alone {

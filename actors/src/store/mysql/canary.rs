@@ -1,10 +1,11 @@
-//! The canary: the last beat that the database confirmed. A database that has forgotten it went backwards (a
-//! restore, a fail-over to a server that had less), and must be given no batch before the node has noticed
-//! and joined anew: in the rows as they were, the old fence still holds, and what was decided after rows that
-//! are gone would leave a gap.
+//! The canary: the last beat that the database confirmed. A database without this beat went backwards in time
+//! (a restore, or a fail-over to a server that had less). Until the node has noticed that and joined again,
+//! no batch may be written: the old fence still holds in the old rows, and the batch would follow rows that
+//! are gone and so leave a gap.
 //!
-//! A server goes back only between connections. So each new connection of a lane looks for the beat, and a
-//! batch looks whether its incarnation is one for which a beat has shown it.
+//! A server can go back only between connections. So each new connection of a lane looks for the beat. A
+//! batch is refused if a beat has already shown that the database went backwards during the batch's
+//! incarnation.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -26,7 +27,7 @@ pub(crate) struct Canary {
 #[derive(Debug, Default)]
 struct Remembered {
     confirmed: Option<Confirmed>,
-    /// Incarnations in whose life the database went backwards: one for each time it did.
+    /// Incarnations during which the database went backwards.
     void: Vec<Incarnation>,
 }
 
@@ -38,7 +39,8 @@ struct Confirmed {
 }
 
 impl Canary {
-    /// The database has counted a beat.
+    /// Records a beat that the database has counted. If its number is not higher than the last of the same
+    /// incarnation, this shows that the database went backwards.
     pub(crate) fn counted(&self, node: &NodeId, incarnation: Incarnation, beat: u64) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let before = remembered
@@ -56,7 +58,8 @@ impl Canary {
         }
     }
 
-    /// Whether a batch of this incarnation may be stored: its database did not go backwards.
+    /// Checks that no beat of this incarnation showed that the database went backwards. If one did, its
+    /// batches must not be stored.
     pub(crate) fn lives(&self, incarnation: Incarnation) -> Result<()> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         match remembered.void.contains(&incarnation) {
@@ -67,7 +70,7 @@ impl Canary {
         }
     }
 
-    /// Whether a new connection reaches a database that still has what it confirmed.
+    /// Checks that a new connection reaches a database that still has the last beat that it confirmed.
     pub(crate) async fn look(&self, connection: &mut MySqlConnection) -> Result<()> {
         let confirmed = self
             .remembered
@@ -92,7 +95,7 @@ impl Canary {
         match found.is_some_and(|found| found >= integer(beat)) {
             true => Ok(()),
             false => Err(StoreError::NotStored(
-                "the database has not the last beat that it confirmed".to_owned(),
+                "the database does not have the last beat that it confirmed".to_owned(),
             )),
         }
     }
@@ -103,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_incarnation_whose_beat_went_back_stores_nothing_any_more() {
+    fn an_incarnation_whose_beat_went_back_stores_nothing_more() {
         let (canary, node) = (Canary::default(), NodeId::parse("a").unwrap());
         let [first, second] = [1, 2].map(|number| Incarnation::new(number).unwrap());
         canary.counted(&node, first, 5);
@@ -111,7 +114,7 @@ mod tests {
         assert!(canary.lives(first).is_ok());
         canary.counted(&node, first, 6);
         assert!(canary.lives(first).is_err());
-        // Its successor begins to count anew.
+        // The next incarnation counts from 1 again.
         canary.counted(&node, second, 1);
         assert!(canary.lives(second).is_ok() && canary.lives(first).is_err());
     }

@@ -1,4 +1,5 @@
-//! The cluster's rows: every statement finds its rows by a whole key, so that it locks those and no others.
+//! The rows of nodes and shards. Every statement that changes them finds its rows by a whole key, so that it
+//! locks only these.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
 use crate::store::{Claim, HandOff, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
-/// No further claim or hand-over is begun after this, so that the rows can still be read within the call's
-/// limit.
+/// After this time no further claim or hand-off is begun, so that the rows can still be read within the
+/// call's limit.
 const STATEMENTS_LIMIT: Duration = Duration::from_secs(3);
 
 const CLUSTER: &str = "SELECT shards, hash, (SELECT COUNT(*) FROM shards) AS row_count FROM cluster";
@@ -24,18 +25,19 @@ const HAND_OFF: &str =
 
 const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE shard_id = ? AND epoch = ? AND owner = ?";
 
-/// A node has no two rows, so this locks two rows at most: that of who ends, which must live, and that of who
-/// is ended.
+/// This locks at most two rows: that of the node that declares another dead, which must be live, and that of
+/// the other.
 const END: &str = "
 UPDATE nodes AS living FORCE INDEX (by_incarnation)
   STRAIGHT_JOIN nodes AS dead FORCE INDEX (PRIMARY) ON dead.node_id = ? AND dead.incarnation = ? AND dead.beat = ? AND dead.state <> 'ended'
    SET dead.state = 'ended'
  WHERE living.incarnation = ? AND living.state <> 'ended'";
 
-/// The new beat comes back with the acknowledgement, as the id of an inserted row would.
+/// The acknowledgement returns the new beat in place of the id of an inserted row.
 const BEAT: &str = "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ?, links = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
 
-/// Whether the cluster's rows are there, and made as this program would make them.
+/// Returns true if all of the cluster's rows exist. Fails if they were created for other shards or another
+/// hash.
 pub(crate) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
     let Some(row) = sqlx::query(CLUSTER)
         .fetch_optional(connection)
@@ -58,7 +60,7 @@ pub(crate) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
     Ok(row_count == shards)
 }
 
-/// Makes the cluster's rows where they are missing.
+/// Creates the cluster's rows that are missing.
 pub(crate) async fn make(connection: &mut MySqlConnection) -> Result<()> {
     let rows = ShardId::all()
         .map(|shard| format!("({shard}, 0)"))
@@ -81,7 +83,8 @@ pub(crate) async fn make(connection: &mut MySqlConnection) -> Result<()> {
     Ok(())
 }
 
-/// Puts a node's row in place of one incarnation's, or of none.
+/// Inserts a node's row, or replaces the row of the incarnation `replaces`. Returns false if another process
+/// was first.
 pub(crate) async fn join(
     connection: &mut MySqlConnection,
     node: &NodeRow,
@@ -145,7 +148,7 @@ pub(crate) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead:
     Ok(ended.rows_affected() == 1)
 }
 
-/// All nodes' rows.
+/// Returns all nodes' rows.
 pub(crate) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRow>> {
     let rows = sqlx::query(
         "SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id",
@@ -167,7 +170,7 @@ pub(crate) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRo
     rows.iter().map(node).collect()
 }
 
-/// All shards' rows.
+/// Returns all shards' rows.
 pub(crate) async fn shards(connection: &mut MySqlConnection) -> Result<Vec<ShardRow>> {
     let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id")
         .fetch_all(connection)
@@ -191,7 +194,7 @@ fn shard(row: &MySqlRow) -> Result<ShardRow> {
     })
 }
 
-/// Claims shards, a statement and so a commit each, then reads their rows.
+/// Claims shards, each by its own statement and commit, then reads their rows.
 pub(crate) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
     let moves = claims.iter().map(|Claim { seen, claimant }| Move {
         statement: CLAIM,
@@ -203,7 +206,7 @@ pub(crate) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) ->
     move_each(connection, moves.collect()).await
 }
 
-/// Hands shards over, a statement and so a commit each, then reads their rows.
+/// Hands shards off, each by its own statement and commit, then reads their rows.
 pub(crate) async fn hand_off(
     connection: &mut MySqlConnection,
     hand_offs: &[HandOff],
@@ -227,7 +230,8 @@ struct Move {
     to: Incarnation,
 }
 
-/// A shard that is locked for too long is left as it is, as its row then says.
+/// Executes the moves, then reads the rows. A shard whose row stays locked is skipped, and its row shows
+/// that.
 async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result<Vec<ShardRow>> {
     let begun = Instant::now();
     for (
@@ -253,7 +257,7 @@ async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result
             .await;
         match moved.map_err(on_write) {
             Ok(_) => {}
-            // Its row says so; whether the others fare better, their own statements tell.
+            // Its row will show that. The other shards may still be moved.
             Err(StoreError::NotStored(why)) => {
                 tracing::warn!(%shard, %why, "the owner of a shard was not changed");
             }
@@ -267,7 +271,7 @@ async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result
     moves.iter().map(row_of).collect()
 }
 
-/// Gives shards up, each for itself.
+/// Releases shards, each by its own statement and commit.
 pub(crate) async fn release(connection: &mut MySqlConnection, held: &[(ShardId, Fence)]) -> Result<()> {
     for (index, (shard, fence)) in held.iter().enumerate() {
         let released = sqlx::query(RELEASE)
@@ -281,7 +285,8 @@ pub(crate) async fn release(connection: &mut MySqlConnection, held: &[(ShardId, 
     Ok(())
 }
 
-/// The error of a call of which so many statements were stored before: something was changed.
+/// Returns the error of a call that failed after `stored` of its statements. If there were any, the outcome
+/// is unknown.
 fn after(stored: usize, error: StoreError) -> StoreError {
     match error {
         StoreError::NotStored(why) if stored > 0 => StoreError::Unknown(why),

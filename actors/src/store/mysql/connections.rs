@@ -1,10 +1,9 @@
-//! Connections of one kind: so many at most, kept for the next who needs one, and closed after anything but
-//! success.
+//! A pool of connections for one kind of work: limited in number, reused after success, and closed after
+//! anything else.
 //!
-//! Not sqlx's pool: that one answers a returned connection's doubt with a ping, where a lane wants it at
-//! once; and here the doubt itself decides. A connection comes back only from work that went well. After an
-//! error, a limit passed, a panic or a demotion it is closed: whatever it was waiting for, whatever it may
-//! still hold, goes with it.
+//! This is not sqlx's pool, which pings every returned connection, while a lane needs its connection again at
+//! once. Here a connection returns to the pool only after work that succeeded. After an error, a timeout, a
+//! panic or a demotion it is closed, and with it everything that it waited for or held.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,19 +18,19 @@ use super::canary::Canary;
 use super::session;
 use crate::store::{Result, StoreError};
 
-/// A connection that rested longer is tried before it is used: the server may have hung up, or have been
+/// A connection that was unused for longer is tested before use: the server may have closed it, or have been
 /// demoted.
 const RESTED: Duration = Duration::from_millis(100);
 
-/// How long closing waits for what is under way, and for each farewell.
+/// How long closing the pool waits for work that is under way, and for each connection to close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How much is asked of a connection before it is used.
+/// When a connection is tested before use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Care {
-    /// It is tried if it rested: for work that shows a demoted server by itself.
+    /// Only if it was unused for [`RESTED`]: for work that fails on a demoted server anyway.
     IfRested,
-    /// It is always tried: for reads, which a demoted server would answer with old rows.
+    /// Always: for reads, which a demoted server would answer with old rows.
     Always,
 }
 
@@ -41,7 +40,7 @@ pub(crate) struct Connections {
     take_limit: Duration,
     most: u32,
     turns: Arc<Semaphore>,
-    /// What a new connection must find, if anything.
+    /// What a new connection must find in the database, if anything.
     canary: Option<Arc<Canary>>,
     resting: Mutex<Vec<Resting>>,
 }
@@ -52,7 +51,7 @@ struct Resting {
     since: Instant,
 }
 
-/// A connection in use. Dropped, it is closed; only [`Self::settle`] with a success keeps it.
+/// A connection in use. Dropping this closes it. Only [`Self::settle`] with a success keeps it.
 #[derive(Debug)]
 pub(crate) struct Taken {
     connection: MySqlConnection,
@@ -60,7 +59,7 @@ pub(crate) struct Taken {
     _turn: OwnedSemaphorePermit,
 }
 
-/// Without the options, which hold the password.
+/// Omits the options, which hold the password.
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections")
@@ -71,8 +70,8 @@ impl fmt::Debug for Connections {
 }
 
 impl Connections {
-    /// At most `most` connections, at least one, opened when they are needed. A call that waits longer than
-    /// the limit for one has certainly begun nothing.
+    /// Makes a pool of at most `most` connections, at least one. They are opened when needed. A call that
+    /// waits longer than `take_limit` fails and has begun nothing.
     pub(crate) fn new(
         options: MySqlConnectOptions,
         most: u32,
@@ -90,15 +89,15 @@ impl Connections {
         })
     }
 
-    /// One that reaches a server which takes writes.
+    /// Returns a connection to a server that accepts writes.
     ///
-    /// Cancel safety: a dropped future closes what it was trying.
+    /// Cancel safety: a dropped future closes the connection that it was making or testing.
     pub(crate) async fn take(self: &Arc<Self>, care: Care) -> Result<Taken> {
         let limit = self.take_limit;
         let taken = timeout(limit, Box::pin(self.take_in_time(care))).await;
         taken.unwrap_or_else(|_| {
             Err(StoreError::NotStored(format!(
-                "no connection to the database within {limit:?}"
+                "got no connection to the database within {limit:?}"
             )))
         })
     }
@@ -119,7 +118,7 @@ impl Connections {
                     _turn: turn,
                 });
             }
-            // What befell one befell its neighbours.
+            // The other unused connections have probably failed for the same reason.
             drop(std::mem::take(
                 &mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner),
             ));
@@ -139,26 +138,26 @@ impl Connections {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Lets what is under way end, within a limit, and says farewell to the server. Nothing is taken any
-    /// more.
+    /// Waits for work that is under way, up to a limit, and closes the connections. No connection can be
+    /// taken after that.
     pub(crate) async fn close(&self) {
         let all = timeout(CLOSE_LIMIT, self.turns.acquire_many(self.most)).await;
         self.turns.close();
         drop(all);
         while let Some(resting) = self.wake() {
-            // A server that is gone needs no farewell.
+            // An error does not matter: the connection is dropped in any case.
             let _ = timeout(CLOSE_LIMIT, resting.connection.close()).await;
         }
     }
 }
 
 impl Taken {
-    /// The connection.
+    /// Returns the connection.
     pub(crate) fn connection(&mut self) -> &mut MySqlConnection {
         &mut self.connection
     }
 
-    /// Keeps the connection if the work on it went well, and closes it otherwise.
+    /// Keeps the connection if the work on it succeeded, and closes it otherwise.
     pub(crate) fn settle<T>(self, result: Result<T>) -> Result<T> {
         if result.is_ok() && !self.home.turns.is_closed() {
             let resting = Resting {

@@ -1,6 +1,6 @@
-//! Where MySQL and MariaDB differ: all of it.
+//! All differences between MySQL and MariaDB that this program depends on.
 
-/// Whose SQL the server speaks.
+/// The dialect of SQL that the server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// MySQL, 8.0.19 or later.
@@ -9,12 +9,13 @@ pub enum Dialect {
     MariaDb,
 }
 
-/// A version as the server names it, in numbers.
+/// A server's version in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(u32, u32, u32);
 
 impl Dialect {
-    /// The dialect and version behind a server's `@@version`, like `9.7.4` or `10.11.19-MariaDB-0+deb12u1`.
+    /// Returns the dialect and version in a server's `@@version`, like `9.7.4` or
+    /// `10.11.19-MariaDB-0+deb12u1`.
     pub(crate) fn of(version: &str) -> Option<(Self, Version)> {
         let dialect = if version.to_ascii_lowercase().contains("mariadb") {
             Self::MariaDb
@@ -28,8 +29,8 @@ impl Dialect {
         Some((dialect, Version(next()?, next()?, next()?)))
     }
 
-    /// The first version that has what we use: `VALUES ROW(…)` came to MySQL with 8.0.19; older MariaDB than
-    /// 10.6 is out of support.
+    /// Returns the first supported version. MySQL has `VALUES ROW(…)` since 8.0.19. MariaDB before 10.6 has
+    /// reached its end of life.
     pub(crate) const fn first_version(self) -> Version {
         match self {
             Self::MySql => Version(8, 0, 19),
@@ -37,7 +38,7 @@ impl Dialect {
         }
     }
 
-    /// The word before each row of a table constructor.
+    /// Returns the word before each row of a table constructor.
     pub const fn row(self) -> &'static str {
         match self {
             Self::MySql => "ROW",
@@ -45,7 +46,7 @@ impl Dialect {
         }
     }
 
-    /// Its name.
+    /// Returns its name.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::MySql => "MySQL",
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_name_themselves() {
+    fn a_version_names_the_dialect() {
         assert_eq!(Dialect::of("9.7.4-2"), Some((Dialect::MySql, Version(9, 7, 4))));
         assert_eq!(Dialect::of("8.0.43"), Some((Dialect::MySql, Version(8, 0, 43))));
         assert_eq!(

@@ -1,7 +1,7 @@
-//! What a server's errors mean for what was to be stored: the one place that knows its numbers.
+//! What a server's errors mean for a write or a read. All error numbers that this program knows are here.
 //!
-//! Nothing here is [`StoreError::Fatal`]: a server whose disk lost writes ends itself, and recovers, or is
-//! failed over, without us.
+//! No error here is [`StoreError::Fatal`]. A server whose disk lost writes ends itself, and is restarted or
+//! failed over.
 
 use sqlx::mysql::MySqlDatabaseError;
 
@@ -42,9 +42,9 @@ const READ_ONLY_MODE: u16 = 1836;
 const ROLLED_BACK_DURING_COMMIT: u16 = 3101; // group replication's certification
 const CHECK_VIOLATED: u16 = 3819;
 const CHECK_VIOLATED_IN_MARIADB: u16 = 4025;
-const CLOSED_FOR_INACTIVITY: u16 = 4031; // said before the statement was read
+const CLOSED_FOR_INACTIVITY: u16 = 4031; // sent before the statement was read
 
-/// An error of a statement that changes something.
+/// Converts the error of a statement that changes something.
 #[allow(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
 pub fn on_write(error: sqlx::Error) -> StoreError {
     let why = error.to_string();
@@ -59,18 +59,18 @@ pub fn on_write(error: sqlx::Error) -> StoreError {
         | sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
         | sqlx::Error::TypeNotFound { .. } => StoreError::Unreadable(why),
-        // Above all a connection that was lost while waiting: the server may have gone on.
+        // Mainly a connection that was lost while waiting: the server may have stored the change.
         _ => StoreError::Unknown(why),
     }
 }
 
-/// An error of a statement that only reads.
+/// Converts the error of a statement that only reads.
 pub fn on_read(error: sqlx::Error) -> StoreError {
     changed_nothing(on_write(error))
 }
 
-/// An error of making a connection: nothing was asked of the server yet. A server without our database says
-/// so of itself, and of no coupon: it may be the wrong one, or be restored just now.
+/// Converts the error of making or testing a connection, before any work. A missing database or table does
+/// not mean that rows are unreadable: the server may be the wrong one, or may be under restore.
 pub(crate) fn on_connect(error: sqlx::Error) -> StoreError {
     match changed_nothing(on_write(error)) {
         StoreError::Unreadable(why) => StoreError::NotStored(why),
@@ -78,7 +78,7 @@ pub(crate) fn on_connect(error: sqlx::Error) -> StoreError {
     }
 }
 
-/// The error of work that changes nothing, so that nothing can be in doubt.
+/// Converts the error of work that changes nothing: its outcome cannot be unknown.
 pub(crate) fn changed_nothing(error: StoreError) -> StoreError {
     match error {
         StoreError::Unknown(why) => StoreError::NotStored(why),
@@ -86,7 +86,7 @@ pub(crate) fn changed_nothing(error: StoreError) -> StoreError {
     }
 }
 
-/// The server's number for an error, if it is the server's.
+/// Returns the number of an error that the server reported.
 pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
     let database = error.as_database_error()?;
     database
@@ -94,8 +94,9 @@ pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
         .map(MySqlDatabaseError::number)
 }
 
-/// What is not named here is of unknown outcome, above all statements that were killed (1053, 1317, 1927) and
-/// errors around the commit itself (1026, 1180, 3100): a replica may have it, or the log.
+/// Converts an error by its number. An error that is not listed leaves the outcome unknown. These are mainly
+/// statements that were killed (1053, 1317, 1927) and errors around the commit (1026, 1180, 3100), where a
+/// replica or the log may have the change.
 fn of_number(number: u16, why: String) -> StoreError {
     match number {
         DEADLOCK | LOCK_WAIT_TIMEOUT | CHECKREAD | DISK_FULL | TABLE_FULL | ROLLED_BACK_DURING_COMMIT => {
@@ -109,7 +110,7 @@ fn of_number(number: u16, why: String) -> StoreError {
         | HOST_NOT_PRIVILEGED => StoreError::NotStored(why),
         ACCESS_DENIED | ACCESS_DENIED_TO_DATABASE | TABLE_ACCESS_DENIED => StoreError::NotStored(why),
         UNKNOWN_COMMAND | CLOSED_FOR_INACTIVITY | PACKET_TOO_LARGE => StoreError::NotStored(why),
-        // Another row stands there, or this one can stand nowhere: trying again is vain.
+        // A retry cannot help: another row is in the place, or the row violates a constraint.
         DUPLICATE_ENTRY | DUPLICATE_KEY_NAME | DUPLICATE_ENTRY_WITH_KEY_NAME => StoreError::Clash(why),
         CHECK_VIOLATED | CHECK_VIOLATED_IN_MARIADB | NULL_NOT_ALLOWED => StoreError::Clash(why),
         OUT_OF_RANGE | DATA_TRUNCATED | WRONG_VALUE | DATA_TOO_LONG => StoreError::Clash(why),
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_killed_or_failed_around_the_commit_is_unknown() {
+    fn statements_killed_or_failed_around_the_commit_are_unknown() {
         assert_eq!(
             [1053, 1317, 1927, 1026, 1180, 3100, 3169].map(kind),
             ["unknown"; 7]
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_unknown_to_a_writer_and_nothing_to_a_reader() {
+    fn a_lost_connection_is_unknown_for_a_write_and_not_stored_for_a_read() {
         let lost = || sqlx::Error::Io(std::io::ErrorKind::UnexpectedEof.into());
         assert!(matches!(on_write(lost()), StoreError::Unknown(_)));
         assert!(matches!(on_read(lost()), StoreError::NotStored(_)));

@@ -2,21 +2,22 @@
 //!
 //! sqlx 0.9.0 leaves Nagle's algorithm on and gives no access to its sockets
 //! (<https://github.com/transact-rs/sqlx/issues/4335>, fixed there and not published yet). Over TLS a batch
-//! of more than 16 KiB is written in two parts, and the second waits until the server acknowledges the first:
-//! 40 ms, where a commit takes 4. So the sockets are found by the port that they are connected to, which may
-//! find others too. The next release of sqlx makes this file unnecessary.
+//! of more than 16 KiB is written in two parts, and the second waits until the server acknowledges the first.
+//! That takes 40 ms, while a commit takes 4. So this file finds the sockets by the port that they are
+//! connected to, which may match others too. The next release of sqlx makes this file unnecessary.
 
 use std::os::fd::RawFd;
 
 use nix::sys::socket::{SockaddrStorage, getpeername, setsockopt, sockopt};
 
-/// Where a process finds its own open files, by number.
+/// Where a process finds the numbers of its open files.
 const OPEN_FILES: &str = "/dev/fd";
 
-/// Has every TCP connection of this process to a port send at once; how many there are. Without the list of
-/// open files, or where a socket does not take it, all stays as it was: slower.
+/// Sets `TCP_NODELAY` on every TCP connection of this process to a port, and returns how many there are. If
+/// the list of open files cannot be read, or a socket refuses the option, connections stay as they were, only
+/// slower.
 pub(super) async fn set_nodelay(port: u16) -> usize {
-    // Behind thousands of connections of clients the list takes milliseconds.
+    // With thousands of client connections, reading the list takes milliseconds.
     tokio::task::spawn_blocking(move || {
         sockets()
             .filter(|socket| peer_port(*socket) == Some(port) && without_delay(*socket))
@@ -31,7 +32,8 @@ fn sockets() -> impl Iterator<Item = RawFd> {
     files.filter_map(|file| file.file_name().to_str()?.parse().ok())
 }
 
-/// The port of the peer, if this is a TCP connection. `None` if the descriptor was closed meanwhile.
+/// Returns the port of the peer if this is a TCP connection; `None` also if the descriptor was closed
+/// meanwhile.
 fn peer_port(socket: RawFd) -> Option<u16> {
     let peer: SockaddrStorage = getpeername(socket).ok()?;
     let v4 = peer.as_sockaddr_in().map(|peer| peer.port());
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn connections_to_that_port_without_delay_and_no_others_are_touched() {
+    async fn only_connections_to_the_port_get_nodelay() {
         let (ours, another) = (
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
             TcpListener::bind("[::1]:0").await.unwrap(),

@@ -1,4 +1,4 @@
-//! From a URL to a database that may be written to: the server's kind and settings, the schema.
+//! Opens a database by its URL: checks the server's version and settings, and migrates the schema.
 
 use std::time::Duration;
 
@@ -14,27 +14,28 @@ use super::session::{self, setting};
 use super::settings::{self, Settings};
 use crate::store::{StoreError, migrations};
 
-/// How long opening waits for the server, handshake and settings together.
+/// Limit of connecting (with handshake and session settings), and of each other step that waits for the
+/// server.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// A migration may take this many times what it may wait for others: a table of millions is altered in
-/// seconds, but not in none.
+/// A migration may take this many times as long as its wait for others: altering a table of millions of rows
+/// takes seconds.
 const WAITS_MAX: u32 = 10;
 
-/// Names of locks are the server's, not a database's, and may have 64 characters.
+/// Lock names are shared by all databases of a server, and have at most 64 characters.
 const LOCK_NAME: &str = "CONCAT('firstcome-', LEFT(SHA2(DATABASE(), 256), 32))";
 
-/// Why a database was not opened.
+/// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL says nothing that can be connected to, or names no database.
+    /// The URL is invalid, or names no database.
     #[error("the database's URL: {0}")]
     Url(String),
-    /// It cannot be reached, does not let us in, is read-only, or its sessions do not take the settings that
+    /// The server cannot be reached, denies access, is read-only, or does not apply the session settings that
     /// the promises rest on.
     #[error("opening the database: {0}")]
     Refused(StoreError),
-    /// The server is of a version without what this program uses.
+    /// The server's version is not supported.
     #[error("the server is {found}, and this program needs MySQL 8.0.19 or MariaDB 10.6, or later")]
     Version {
         /// What the server calls itself.
@@ -56,18 +57,18 @@ pub enum OpenError {
         /// The highest version this program has.
         known: i64,
     },
-    /// Another node has been migrating for longer than it is waited for.
+    /// Another node's migration did not end in time.
     #[error("another migration of this database did not end within {0:?}")]
     Locked(Duration),
     /// Its schema cannot be brought up to date.
     #[error("migrating the database: {0}")]
     Migrate(#[from] MigrateError),
-    /// The server failed while it was looked at.
+    /// The server failed while it was checked or migrated.
     #[error("opening the database: {0}")]
     Database(#[from] sqlx::Error),
 }
 
-/// A connection for looking and migrating, not kept.
+/// Connects for checking and migrating. The connection is not kept.
 pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection, OpenError> {
     let connected = timeout(CONNECT_LIMIT, session::connect(options)).await;
     let late = || StoreError::NotStored(format!("the server did not answer within {CONNECT_LIMIT:?}"));
@@ -76,12 +77,13 @@ pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnec
         .map_err(OpenError::Refused)
 }
 
-/// Whose SQL the server speaks, if it can serve at all. Settings that do not keep commits are warned about.
+/// Returns the server's dialect, or an error if it cannot be used. Warns about settings that may lose
+/// commits.
 pub(super) async fn look(connection: &mut MySqlConnection) -> Result<Dialect, OpenError> {
     in_time(CONNECT_LIMIT, settings(connection)).await
 }
 
-/// A server that says nothing more is not waited for without end.
+/// Limits the wait for a server that does not answer any more.
 async fn in_time<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, OpenError>>,
@@ -114,7 +116,7 @@ async fn settings(connection: &mut MySqlConnection) -> Result<Dialect, OpenError
         return Err(OpenError::Packet { found, needed });
     }
     for warning in settings.warnings() {
-        tracing::warn!(%warning, server = dialect.name(), "the database may not keep what was told");
+        tracing::warn!(%warning, server = dialect.name(), "the server's settings may lose confirmed commits");
     }
     Ok(dialect)
 }
@@ -128,9 +130,9 @@ enum Need {
     Repair(i64),
 }
 
-/// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring
-/// releases agree on, and an upgrade can be taken back. Where there is nothing to do, no lock is taken and no
-/// right to alter tables is needed.
+/// Brings the schema up to date. A schema that is one version newer is left as it is: this release works with
+/// it, so that an upgrade can be undone. If there is nothing to do, this takes no lock and needs no right to
+/// alter tables.
 pub(super) async fn migrate(
     connection: &mut MySqlConnection,
     migrator: &Migrator,
@@ -142,8 +144,8 @@ pub(super) async fn migrate(
     ) {
         return Ok(());
     }
-    // The wait for the lock, and that of each statement for its table, are the server's; this is for one that
-    // has forgotten us.
+    // The server limits the wait for the lock and for each table. This limit is for a server that does not
+    // answer any more.
     in_time(
         wait * WAITS_MAX + CONNECT_LIMIT,
         migrate_one_at_a_time(connection, migrator, wait),
@@ -156,7 +158,7 @@ async fn migrate_one_at_a_time(
     migrator: &Migrator,
     wait: Duration,
 ) -> Result<(), OpenError> {
-    // sqlx's own lock is waited for without end.
+    // sqlx would wait for its own lock without a limit.
     let seconds = wait.as_secs().max(1);
     let lock_statement = AssertSqlSafe(format!("SELECT GET_LOCK({LOCK_NAME}, {seconds}) = 1 AS locked"));
     let row = sqlx::raw_sql(lock_statement).fetch_one(&mut *connection).await?;
@@ -164,7 +166,7 @@ async fn migrate_one_at_a_time(
         return Err(OpenError::Locked(wait));
     }
     let migrated = migrate_locked(connection, migrator, seconds).await;
-    // The lock goes with the connection in any case.
+    // The server releases the lock with the connection in any case.
     let _ = sqlx::raw_sql(AssertSqlSafe(format!("DO RELEASE_LOCK({LOCK_NAME})")))
         .execute(connection)
         .await;
@@ -178,7 +180,7 @@ async fn migrate_locked(
 ) -> Result<(), OpenError> {
     let wait = AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {seconds}"));
     sqlx::raw_sql(wait).execute(&mut *connection).await?;
-    // Another node may have done it while we waited.
+    // Another node may have migrated during the wait.
     match need(connection, migrator).await? {
         Need::Nothing => return Ok(()),
         Need::Migration => {}
@@ -229,8 +231,8 @@ async fn need(connection: &mut MySqlConnection, migrator: &Migrator) -> Result<N
     Ok(Need::Nothing)
 }
 
-/// Says farewell to the server.
+/// Closes the connection in an orderly way.
 pub(super) async fn leave(connection: MySqlConnection) {
-    // A server that is gone needs none.
+    // An error does not matter: the connection is dropped in any case.
     let _ = timeout(CONNECT_LIMIT, connection.close()).await;
 }

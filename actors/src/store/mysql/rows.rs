@@ -1,4 +1,5 @@
-//! What MySQL and MariaDB need of a kind: how its rows are written under the fence, read back and loaded.
+//! What a kind must provide for MySQL and MariaDB: how its rows are written under the fence, read back and
+//! loaded.
 
 use sqlx::MySqlConnection;
 use sqlx::migrate::Migration;
@@ -8,8 +9,8 @@ use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::mysql::Dialect;
 
-/// The rows of a kind in MySQL and MariaDB. Each call does one piece of work on one connection; the store
-/// sets the limit in time and never cuts it off halfway.
+/// The rows of a kind in MySQL and MariaDB. Each call does one piece of work on one connection. The store
+/// limits its time, and closes the connection of a call that times out.
 pub trait MySqlRows: Kind {
     /// Where a page of rows begins.
     type MySqlCursor: Copy + Send + 'static;
@@ -21,18 +22,20 @@ pub trait MySqlRows: Kind {
         Vec::new()
     }
 
-    /// Stores portions that join, by one autocommit statement. It must find its rows by whole keys, lock the
-    /// rows of `shards` that it names before any other and no others, store nothing of a portion whose shard
-    /// has another epoch or owner than the portion's fence, and all of the others or fail. Returns how many
-    /// rows it stored.
+    /// Stores portions that join, by one autocommit statement. Returns how many rows it stored.
+    ///
+    /// The statement must find its rows by whole keys. Of `shards` it must lock the rows that it names and no
+    /// others, and these before all other rows. It must store nothing of a portion whose guards do not hold;
+    /// one guard is that the shard has the epoch and owner of the portion's fence. It must store every other
+    /// portion whole, or fail.
     fn mysql_write(
         connection: &mut MySqlConnection,
         dialect: Dialect,
         portions: Vec<Portion<Self>>,
     ) -> impl Future<Output = Result<u64>> + Send;
 
-    /// Returns how the rows of each portion stand, in their order, by a number of statements that does not
-    /// grow with the portions.
+    /// Returns what is stored of the rows of each portion, in order of the portions. The number of statements
+    /// must not grow with that of portions.
     fn mysql_read_back(
         connection: &mut MySqlConnection,
         dialect: Dialect,

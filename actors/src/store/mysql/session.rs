@@ -1,5 +1,5 @@
-//! One connection: how it is made, and every session setting that a promise rests on, set and then read back,
-//! as what stands between (a proxy, a server's own rules) might not pass it on.
+//! Makes and tests one connection. Every session setting that a promise rests on is set and then read back,
+//! because a proxy or a rule of the server might not apply it.
 
 use std::time::Duration;
 
@@ -10,28 +10,29 @@ use super::error::on_connect;
 use super::nodelay::set_nodelay;
 use crate::store::{Result, StoreError};
 
-/// Statements that are prepared on a connection and kept: more than this program has, so that none is
-/// prepared twice.
+/// Prepared statements that a connection keeps: more than this program has, so that none is prepared twice.
 const STATEMENTS_MAX: usize = 64;
 
-/// - `innodb_lock_wait_timeout`: a lane would rather hear soon that it waits, as then nothing is stored and
-///   it knows.
-/// - `lock_wait_timeout`: waiting for a table that is being altered; the default is a year.
-/// - `sql_mode`: an error where a value does not fit, never another value. Backslashes are themselves.
-/// - Isolation: at READ COMMITTED the statement that stores a batch would not lock the shards it read.
+/// - `innodb_lock_wait_timeout`: a lane should fail soon when it waits for a lock, as it is then certain that
+///   nothing is stored.
+/// - `lock_wait_timeout`: the wait for a table that is being altered. The default is a year.
+/// - `sql_mode`: a value that does not fit is an error and is never adjusted. Backslashes are ordinary
+///   characters.
+/// - Isolation: at READ COMMITTED the statement that stores a batch would not lock the shards that it reads.
 const SET: &str = "
 SET NAMES utf8mb4 COLLATE utf8mb4_bin, SESSION time_zone = '+00:00', SESSION autocommit = 1,
     SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE',
     SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1;
 SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE";
 
-/// The isolation goes by either name. `read_only` is here because a server that was demoted does not always
-/// hang up.
+/// The isolation has one of two names. `read_only` is included because a demoted server does not always close
+/// its connections.
 const SHOW: &str = "
 SHOW VARIABLES WHERE Variable_name IN
     ('transaction_isolation', 'tx_isolation', 'autocommit', 'sql_mode', 'innodb_lock_wait_timeout', 'time_zone', 'read_only', 'innodb_read_only')";
 
-/// Options from a URL, with nothing left to what sqlx would set by itself; or what is wrong with it.
+/// Returns the options in a URL, without the session settings that sqlx would make by itself; or what is
+/// wrong with the URL.
 pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOptions, String> {
     if !["mysql://", "mariadb://"]
         .iter()
@@ -49,12 +50,12 @@ pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOpti
         .timezone(None)
         .set_names(false)
         .statement_cache_capacity(STATEMENTS_MAX)
-        // A batch is no line for a log, and what people are called even less.
+        // Batches do not belong in a log, and user ids even less.
         .log_statements(tracing::log::LevelFilter::Off)
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO))
 }
 
-/// A connection with its settings made, to a server that takes writes.
+/// Connects to a server that accepts writes, and makes the session's settings.
 ///
 /// Cancel safety: a dropped future closes the connection.
 pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection> {
@@ -62,7 +63,7 @@ pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnec
     if options.get_socket().is_none() {
         let found = set_nodelay(options.get_port()).await;
         if found == 0 {
-            tracing::debug!("no connection to the database was found to set TCP_NODELAY on");
+            tracing::debug!("TCP_NODELAY was not set: found no socket of a connection to the database");
         }
     }
     sqlx::raw_sql(SET)
@@ -84,7 +85,7 @@ pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnec
     }
 }
 
-/// Whether a connection that rested still reaches a server, and one that takes writes.
+/// Checks that a connection still reaches its server, and that this accepts writes.
 pub(super) async fn test(connection: &mut MySqlConnection) -> Result<()> {
     let query = sqlx::raw_sql("SELECT CONCAT('', @@GLOBAL.read_only) AS read_only");
     let row = query.fetch_one(connection).await.map_err(on_connect)?;
@@ -94,20 +95,20 @@ pub(super) async fn test(connection: &mut MySqlConnection) -> Result<()> {
     }
 }
 
-/// What is said of a server that does not take writes.
+/// The error text for a server that does not accept writes.
 pub(super) const READ_ONLY: &str = "the server is read-only";
 
-/// A row of `SHOW VARIABLES`.
+/// Returns the name and value in a row of `SHOW VARIABLES`.
 pub(super) fn setting(row: &MySqlRow) -> sqlx::Result<(String, String)> {
     Ok((row.try_get::<String, _>(0)?.to_ascii_lowercase(), row.try_get(1)?))
 }
 
-/// Whether a setting that is a switch is on.
+/// True if a setting that is a switch is on.
 pub(super) fn is_on(value: &str) -> bool {
     !matches!(value, "0" | "OFF" | "")
 }
 
-/// What is wrong with a session's settings, if anything.
+/// Returns what is wrong with a session's settings, if anything.
 fn wrong(settings: &[(String, String)]) -> Option<String> {
     let value = |name: &str| {
         settings
@@ -138,7 +139,7 @@ fn wrong(settings: &[(String, String)]) -> Option<String> {
     ];
     must.iter()
         .find(|(holds, ..)| !holds)
-        .map(|(_, what, is)| format!("{what} of a session stays {is:?} whatever is set"))
+        .map(|(_, what, is)| format!("{what} of a session stays {is:?} although another value was set"))
 }
 
 #[cfg(test)]
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_does_not_take_a_setting_is_refused() {
+    fn a_session_that_does_not_apply_a_setting_is_refused() {
         assert_eq!(wrong(&settings(&[])), None);
         for (name, value) in [
             ("transaction_isolation", "READ-COMMITTED"),

@@ -1,8 +1,8 @@
-//! What a server is set to, and what that means for the promises: refusals at start, and warnings.
+//! A server's settings, and warnings about those that endanger the promises.
 
 use super::session::is_on;
 
-/// The settings that are looked at.
+/// Reads the settings that are checked.
 pub(super) const SHOW: &str = "
 SHOW GLOBAL VARIABLES WHERE Variable_name IN
     ('version', 'max_allowed_packet', 'innodb_flush_log_at_trx_commit', 'innodb_doublewrite', 'log_bin', 'sync_binlog', 'wsrep_on',
@@ -13,12 +13,12 @@ SHOW GLOBAL VARIABLES WHERE Variable_name IN
 #[derive(Debug)]
 pub(super) struct Settings(pub(super) Vec<(String, String)>);
 
-/// A stop of replicas longer than this many milliseconds is taken to mean that semi-synchronous replication
-/// never falls back.
+/// If the timeout of semi-synchronous replication is at least this, it is taken as never falling back to
+/// asynchronous.
 const NEVER_MS: u64 = 3_600_000;
 
 impl Settings {
-    /// One setting; empty where the server does not have it.
+    /// Returns one setting; empty if the server does not have it.
     pub(super) fn get(&self, name: &str) -> &str {
         self.0
             .iter()
@@ -26,12 +26,13 @@ impl Settings {
             .map_or("", |(_, value)| value.as_str())
     }
 
-    /// A setting that is a number.
+    /// Returns a setting that is a number.
     pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.get(name).parse().ok()
     }
 
-    /// Settings under which a commit that was told could be lost, or two servers could take writes.
+    /// Returns warnings about settings under which confirmed commits could be lost, or two servers could
+    /// accept writes.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut warn = |holds: bool, name: &str, why: &str| {
@@ -53,12 +54,12 @@ impl Settings {
         warn(
             !is_on(self.get("innodb_doublewrite")),
             "innodb_doublewrite",
-            "a page torn by a power cut cannot be mended",
+            "a page torn by a power cut cannot be repaired",
         );
         warn(
             is_on(self.get("wsrep_on")),
             "wsrep_on",
-            "of several writers each takes issuances that the others then lose; write to one alone",
+            "with several writers each stores issuances that the others lose; write to one only",
         );
         if !self.get("group_replication_group_name").is_empty() {
             let one_writer = is_on(self.get("group_replication_single_primary_mode"));
@@ -75,7 +76,7 @@ impl Settings {
             warn(
                 !waits,
                 "group_replication_consistency",
-                "a new primary answers before it has all; set BEFORE_ON_PRIMARY_FAILOVER at least",
+                "a new primary answers before it has all commits; set at least BEFORE_ON_PRIMARY_FAILOVER",
             );
         }
         for role in ["source", "master"] {
@@ -87,7 +88,7 @@ impl Settings {
             warn(
                 is_on(self.get(&enabled)) && falls_back,
                 &limit,
-                "beyond it replication is asynchronous, and a fail-over loses commits",
+                "after it replication is asynchronous, and a fail-over loses commits",
             );
         }
         warnings
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_commits_is_not_warned_about() {
+    fn settings_that_keep_commits_give_no_warning() {
         assert_eq!(settings(&[]).warnings(), Vec::<String>::new());
         assert_eq!(
             settings(&[("log_bin", "OFF"), ("sync_binlog", "0")]).warnings(),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_loses_commits_or_doubles_writers_is_warned_about() {
+    fn settings_that_lose_commits_or_allow_several_writers_give_a_warning() {
         let group = ("group_replication_group_name", "g");
         for changed in [
             &[("innodb_flush_log_at_trx_commit", "2")][..],

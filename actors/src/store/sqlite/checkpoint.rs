@@ -1,18 +1,19 @@
-//! Moving the log into the database file. That takes many milliseconds, in which no commit is to wait: a
-//! connection of its own moves what is there while the writer goes on, again and again until little is left,
-//! and then, in the writer's turn, that little. After that the log begins anew, unless somebody still reads
-//! from it. The thread that moves it gives way to all others, until so much came meanwhile that another takes
-//! its place, which does not.
+//! Moves the write-ahead log into the database file. A move takes many milliseconds, and no commit should
+//! wait for it. So a separate connection moves what is there while the writer goes on, and repeats that until
+//! little is left. The rest is moved in the writer's turn, and then the log begins again, unless a reader
+//! still needs it. The mover's thread has a low priority. If too much is written during a pass, a second
+//! connection with normal priority replaces it.
 //!
-//! SQLite syncs the database file only when it has moved all there is, which beside a busy writer it never
-//! has: so the file is synced here after each pass, or the writer would wait for all of it. That needs the
-//! file open once more, and POSIX has a trap there: closing a file of the database gives up all locks of
-//! the process on it, and a tool that finds none may take the log as left over. So it is closed where no
-//! connection is open any more ([`Checkpoints::let_go`]), and nowhere else: a store that is dropped, and
-//! whose connections end some time later, leaves it open.
+//! SQLite syncs the database file only after it has moved the whole log, which never happens beside a busy
+//! writer. So the file is synced here after each pass; otherwise the writer would wait for the whole sync.
+//! This needs another open descriptor of the file, and POSIX has a trap there: closing any descriptor of a
+//! file releases all locks of the process on it. Another program that then finds no lock may treat the log as
+//! left over. So the descriptor is closed only once no connection is open any more
+//! ([`Checkpoints::close_file`]). A store that is dropped without being closed leaves it open, as its
+//! connections end some time later.
 //!
-//! Nothing rests on it but that syncs do not fail: whatever else becomes of a move, the log stays whole, and
-//! the next one moves all of it again.
+//! Only a failed sync is dangerous. After any other failure of a move the log is still whole, and the next
+//! move starts again with all of it.
 
 use std::fs::File;
 use std::mem::ManuallyDrop;
@@ -27,44 +28,45 @@ use super::Inner;
 use super::error::on_write;
 use crate::store::{Result, StoreError, end_process};
 
-/// Pages between two moves: 128 MiB of log. The larger a move, the more often each of its pages was written,
-/// and each is moved once. After a crash all of them are read again before anything else.
+/// Pages written between two moves: 128 MiB of log. A larger move saves more work, because a page that was
+/// written several times is moved once. But after a crash, the whole log is read before anything else.
 const PAGES: u64 = 32_768;
 
-/// So few pages that came during a pass are left for the writer's turn: to move them takes about as long as
-/// the sync.
+/// If fewer pages were written during a pass, they are left for the writer's turn: moving them takes about as
+/// long as the sync.
 const FEW_PAGES: u64 = 256;
 
-/// After a pass during which so many pages came, giving way does not leave enough time to the mover: the next
-/// passes do not give way. Half a move's, so that the log is still far from where a commit moves it.
+/// If this many pages were written during a pass, the mover with low priority is too slow, and the next
+/// passes use the hurried one. This is half of [`PAGES`], so that the log is still far from the size at which
+/// a commit moves it.
 const HURRY_PAGES: u64 = PAGES / 2;
 
-/// Most passes beside the writer. Each leaves less than the one before: where it does not, as the disk is too
-/// slow, there is none after it.
+/// Most passes beside the writer. Passes also stop when one leaves no less than the one before, because the
+/// disk is then too slow.
 const PASSES_MAX: usize = 8;
 
-/// More pages are not moved in the writer's turn, as all wait for it: the next move goes on with them. On a
-/// disk that never keeps up the log so grows to where a commit moves it.
+/// If more pages are left, they are not moved in the writer's turn, because all writes wait for it. The next
+/// move continues with them. So on a disk that never keeps up, the log grows until a commit moves it.
 const TURN_PAGES_MAX: u64 = 4_096;
 
-/// After so many pages it is tried again when a move has failed.
+/// Pages written until a failed move is retried.
 const RETRY_PAGES: u64 = 4_096;
 
-/// When to move, and where.
+/// Decides when the log is moved, and holds the connections that move it.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     mover: SqlitePool,
-    /// Does not give way to other connections.
+    /// Its thread has normal priority.
     hurried_mover: SqlitePool,
-    /// The database file, to be synced; none once it was let go of.
+    /// The database file, for syncing; none once it was closed.
     file: Mutex<Option<Arc<ManuallyDrop<File>>>>,
     pages: AtomicU64,
     under_way: AtomicBool,
 }
 
 impl Checkpoints {
-    /// Over connections that are used for nothing else, one that gives way and one that does not, and the
-    /// database file.
+    /// Makes it of two connections that are used for nothing else (one with low and one with normal priority)
+    /// and the database file.
     pub(super) fn new(mover: SqlitePool, hurried_mover: SqlitePool, file: File) -> Self {
         Self {
             mover,
@@ -75,43 +77,43 @@ impl Checkpoints {
         }
     }
 
-    /// Pages that were written since the last move began, about.
+    /// Returns about how many pages were written since the last move began.
     #[cfg(test)]
     pub(super) fn unmoved(&self) -> u64 {
         self.pages.load(Ordering::Relaxed)
     }
 
-    /// Waits for the pass that is under way, and allows no other: the rest is moved when the writer leaves.
+    /// Waits for the pass that is under way, and allows no other. The rest is moved when the writer closes.
     pub(super) async fn close(&self) {
         tokio::join!(self.mover.close(), self.hurried_mover.close());
     }
 
-    /// Closes the file. Only when no connection of this process is open any more, and before another store
-    /// may open one.
-    pub(super) fn let_go(&self) {
+    /// Closes the file. It must be called when no connection of this process is open any more, and before
+    /// another store may open one.
+    pub(super) fn close_file(&self) {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Nothing syncs any more, as the mover is closed.
+        // No sync is under way, as the movers are closed.
         if let Some(Ok(file)) = file.map(Arc::try_unwrap) {
             drop(ManuallyDrop::into_inner(file));
         }
     }
 
-    /// Syncs what was moved. An error that is met here is met by SQLite's own next sync as well: Linux (4.13)
-    /// tells it once to each open file.
+    /// Syncs what was moved. SQLite's own next sync gets the same error as this one: Linux (4.13) reports it
+    /// once to each open descriptor.
     async fn sync(&self) -> Result<()> {
         let Some(file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
             return Ok(());
         };
         match tokio::task::spawn_blocking(move || file.sync_data()).await {
             Ok(synced) => {
-                synced.map_err(|error| StoreError::Fatal(format!("the database is not synced: {error}")))
+                synced.map_err(|error| StoreError::Fatal(format!("the database was not synced: {error}")))
             }
-            // The runtime ends. SQLite syncs all of it before the log begins anew.
+            // The runtime is shutting down. SQLite syncs the file before the log begins again.
             Err(not_run) => Err(StoreError::NotStored(not_run.to_string())),
         }
     }
 
-    /// Takes note of pages that were written. True if it is time to move the log; the caller must then
+    /// Counts written pages. Returns true if it is time to move the log; the caller must then call
     /// [`move_log`].
     fn wrote(&self, pages: u64) -> bool {
         let unmoved = self.pages.fetch_add(pages, Ordering::Relaxed) + pages;
@@ -119,8 +121,7 @@ impl Checkpoints {
     }
 }
 
-/// Takes note of pages that were written, about so many, and moves the log in a task of its own when it is
-/// time.
+/// Counts written pages, which may be an estimate. When it is time, spawns a task that moves the log.
 pub(crate) fn wrote(inner: &Arc<Inner>, pages: u64) {
     if inner.checkpoints.wrote(pages) {
         let inner = Arc::clone(inner);
@@ -131,14 +132,14 @@ pub(crate) fn wrote(inner: &Arc<Inner>, pages: u64) {
                 Err(StoreError::Fatal(why)) => end_process(&why),
                 Ok(()) => tracing::trace!(
                     seconds = begun.elapsed().as_secs_f64(),
-                    "moved the log into the database"
+                    "moved the log into the database file"
                 ),
                 Err(error) => {
                     inner
                         .checkpoints
                         .pages
                         .fetch_add(PAGES - RETRY_PAGES, Ordering::Relaxed);
-                    tracing::warn!(%error, "the log was not moved into the database; it grows until it is");
+                    tracing::warn!(%error, "the log was not moved into the database file and keeps growing");
                 }
             }
             inner.checkpoints.under_way.store(false, Ordering::Release);
@@ -195,9 +196,9 @@ mod tests {
     use super::super::{Options, SqliteStore};
     use super::*;
 
-    /// The hurried mover is closed here, so a move that wants it fails.
+    /// The hurried mover is closed here, so a move that needs it fails.
     #[tokio::test]
-    async fn a_mover_that_is_overtaken_gives_way_no_longer() {
+    async fn a_mover_that_falls_behind_is_replaced_by_the_hurried_one() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&Options::new(folder.path().join("test.db")))
             .await

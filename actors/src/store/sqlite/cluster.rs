@@ -1,5 +1,5 @@
-//! The cluster's rows. One node uses them as many do elsewhere, so that a promise kept here is kept by the
-//! same code there.
+//! The rows of nodes and shards. The only node uses them as the nodes of a cluster do, so that both run the
+//! same code.
 
 use std::fmt::Write;
 
@@ -41,7 +41,8 @@ UPDATE shards
 
 const BEAT: &str = "UPDATE nodes SET beat = beat + 1, state = ?3, links = ?4 WHERE node_id = ?1 AND incarnation = ?2 AND state <> 'ended'";
 
-/// Whether the cluster's rows are there, and made as this program would make them.
+/// Returns true if all of the cluster's rows exist. Fails if they were created for other shards or another
+/// hash.
 pub(crate) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
     let Some(row) = sqlx::query(CLUSTER)
         .fetch_optional(connection)
@@ -64,7 +65,7 @@ pub(crate) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
     Ok(row_count == shards)
 }
 
-/// Makes the cluster's rows where they are missing.
+/// Creates the cluster's rows that are missing.
 pub(crate) async fn make(connection: &mut SqliteConnection) -> Result<()> {
     sqlx::query(MAKE_SHARDS)
         .bind(SHARDS)
@@ -80,7 +81,8 @@ pub(crate) async fn make(connection: &mut SqliteConnection) -> Result<()> {
     Ok(())
 }
 
-/// Puts a node's row in place of one incarnation's, or of none.
+/// Inserts a node's row, or replaces the row of the incarnation `replaces`. Returns false if another process
+/// was first.
 pub(crate) async fn join(
     connection: &mut SqliteConnection,
     node: &NodeRow,
@@ -154,7 +156,7 @@ pub(crate) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead
     Ok(ended.rows_affected() == 1)
 }
 
-/// All nodes' rows.
+/// Returns all nodes' rows.
 pub(crate) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeRow>> {
     let rows = sqlx::query(
         "SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id",
@@ -176,7 +178,7 @@ pub(crate) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeR
     rows.iter().map(node).collect()
 }
 
-/// All shards' rows.
+/// Returns all shards' rows.
 pub(crate) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<ShardRow>> {
     let rows = sqlx::query("SELECT shard_id, epoch, owner FROM shards ORDER BY shard_id")
         .fetch_all(connection)
@@ -195,7 +197,7 @@ pub(crate) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<Shar
     rows.iter().map(shard).collect()
 }
 
-/// Claims shards in one statement, then reads their rows; no other connection writes between.
+/// Claims shards in one statement, then reads their rows. No other connection writes in between.
 pub(crate) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
     let json = json_rows(claims.iter().map(|claim| {
         let owner = claim
@@ -217,7 +219,7 @@ pub(crate) async fn claim(connection: &mut SqliteConnection, claims: &[Claim]) -
     rows_of(connection, claims.iter().map(|claim| claim.seen.id)).await
 }
 
-/// Hands shards over in one statement, then reads their rows.
+/// Hands shards off in one statement, then reads their rows.
 pub(crate) async fn hand_off(
     connection: &mut SqliteConnection,
     hand_offs: &[HandOff],
@@ -234,7 +236,7 @@ pub(crate) async fn hand_off(
     rows_of(connection, hand_offs.iter().map(|given| given.shard)).await
 }
 
-/// The rows of these shards, in this order.
+/// Returns the rows of these shards, in this order.
 async fn rows_of(
     connection: &mut SqliteConnection,
     ids: impl Iterator<Item = ShardId>,
@@ -244,7 +246,7 @@ async fn rows_of(
         .collect()
 }
 
-/// Gives shards up.
+/// Releases shards.
 pub(crate) async fn release(connection: &mut SqliteConnection, held: &[(ShardId, Fence)]) -> Result<()> {
     let json = json_rows(
         held.iter()
@@ -258,12 +260,12 @@ pub(crate) async fn release(connection: &mut SqliteConnection, held: &[(ShardId,
     Ok(())
 }
 
-/// An array of arrays, each given by what is between its brackets.
+/// Returns a JSON array of arrays. Each item of `rows` is the text between the brackets of one.
 fn json_rows(rows: impl Iterator<Item = String>) -> String {
     let mut json = String::from("[");
     for (index, row) in rows.enumerate() {
         let comma = if index > 0 { "," } else { "" };
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(json, "{comma}[{row}]");
     }
     json.push(']');

@@ -1,4 +1,4 @@
-//! Between columns and values.
+//! Conversions between columns and values.
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -7,12 +7,12 @@ use super::error::on_read;
 use crate::store::{Result, StoreError};
 use crate::time::Timestamp;
 
-/// A number as SQLite takes it. Every number here stays below 2^53.
+/// Returns a number in SQLite's integer type. Every number here is below 2^53.
 pub fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A column of a row.
+/// Returns a column of a row.
 pub fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T>
 where
     T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
@@ -20,29 +20,29 @@ where
     row.try_get(column).map_err(on_read)
 }
 
-/// A column that holds a number that is not negative.
+/// Returns a column that holds a number that is not negative.
 pub fn number(row: &SqliteRow, column: &str) -> Result<u64> {
     readable(u64::try_from(get::<i64>(row, column)?).ok(), column)
 }
 
-/// What was read, if it makes sense.
+/// Returns the value, or an error that names the column if there is none.
 pub fn readable<T>(value: Option<T>, what: &str) -> Result<T> {
-    value.ok_or_else(|| StoreError::Unreadable(format!("{what} holds what this program does not know")))
+    value.ok_or_else(|| StoreError::Unreadable(format!("{what} holds an invalid value")))
 }
 
-/// A column that holds a number or nothing.
+/// Returns a column that holds a number or NULL.
 pub fn numeric<T: TryFrom<i64>>(row: &SqliteRow, column: &str) -> Result<Option<T>> {
     get::<Option<i64>>(row, column)?
         .map(|value| readable(T::try_from(value).ok(), column))
         .transpose()
 }
 
-/// A column that holds a time.
+/// Returns a column that holds a time.
 pub fn time(row: &SqliteRow, column: &str) -> Result<Timestamp> {
     readable(Timestamp::from_micros(get(row, column)?), column)
 }
 
-/// A column that holds a time or nothing.
+/// Returns a column that holds a time or NULL.
 pub fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>> {
     get::<Option<i64>>(row, column)?
         .map(|micros| readable(Timestamp::from_micros(micros), column))

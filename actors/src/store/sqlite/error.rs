@@ -1,4 +1,4 @@
-//! What SQLite's errors mean for what was to be stored: the one place that knows its codes.
+//! What SQLite's errors mean for a write or a read. All error codes that this program knows are here.
 
 use crate::store::StoreError;
 
@@ -26,7 +26,7 @@ const IOERR_SHMMAP: u32 = IOERR | 21 << 8;
 const IOERR_DATA: u32 = IOERR | 32 << 8;
 const IOERR_CORRUPTFS: u32 = IOERR | 33 << 8;
 
-/// An error of a statement that changes something.
+/// Converts the error of a statement that changes something.
 #[allow(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
 pub fn on_write(error: sqlx::Error) -> StoreError {
     match &error {
@@ -40,17 +40,17 @@ pub fn on_write(error: sqlx::Error) -> StoreError {
         | sqlx::Error::RowNotFound
         | sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::TypeNotFound { .. } => StoreError::Unreadable(error.to_string()),
-        // Above all a connection whose thread is gone: it may have committed.
+        // Mainly a connection whose thread ended: it may have committed.
         _ => StoreError::Unknown(error.to_string()),
     }
 }
 
-/// An error of a statement that only reads.
+/// Converts the error of a statement that only reads.
 pub fn on_read(error: sqlx::Error) -> StoreError {
     changed_nothing(on_write(error))
 }
 
-/// The error of work that changes nothing, so that nothing can be in doubt.
+/// Converts the error of work that changes nothing: its outcome cannot be unknown.
 pub(crate) fn changed_nothing(error: StoreError) -> StoreError {
     match error {
         StoreError::Unknown(why) => StoreError::NotStored(why),
@@ -60,24 +60,23 @@ pub(crate) fn changed_nothing(error: StoreError) -> StoreError {
 
 fn of_code(code: u32, why: String) -> StoreError {
     match code {
-        // The kernel drops what it could not write and says so once: nothing written since the last good sync
-        // can be trusted.
+        // The kernel drops the pages that it could not write and reports that once. Nothing written since the
+        // last successful sync can be trusted.
         IOERR_FSYNC | IOERR_DIR_FSYNC => StoreError::Fatal(why),
-        // The log's index is written after the log is synced. This process takes the commit back, but after a
-        // crash the log has it.
+        // The log's index is written after the log is synced. This process rolls the commit back, but
+        // recovery after a crash would find it in the log.
         IOERR_SHMOPEN | IOERR_SHMSIZE | IOERR_SHMLOCK | IOERR_SHMMAP => StoreError::Unknown(why),
         IOERR_DATA | IOERR_CORRUPTFS => StoreError::Unreadable(why),
         extended => match extended & 0xff {
-            // Memory can run out at that index, too.
+            // Memory can also run out while that index is written.
             NOMEM => StoreError::Unknown(why),
-            // An error of writing comes before the commit's last page is whole, and SQLite rolls back.
+            // A write error occurs before the commit's last page is complete, and SQLite rolls back.
             BUSY | LOCKED | FULL | IOERR | CANTOPEN | PROTOCOL | PERM | READONLY | INTERRUPT | ABORT => {
                 StoreError::NotStored(why)
             }
-            // A row that breaks a CHECK can never be stored either: trying again is as vain as when another
-            // row stands there.
+            // A retry cannot help: another row is in the place, or the row violates a CHECK.
             CONSTRAINT => StoreError::Clash(why),
-            // CORRUPT, NOTADB, SCHEMA, MISMATCH, and ERROR, which is what a missing table gives.
+            // CORRUPT, NOTADB, SCHEMA, MISMATCH, and ERROR, which a missing table causes.
             _ => StoreError::Unreadable(why),
         },
     }
@@ -114,12 +113,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_might_bring_back_is_unknown() {
+    fn a_commit_that_a_crash_may_bring_back_is_unknown() {
         assert_eq!([7, 4618, 4874, 5130, 5386].map(kind), ["unknown"; 5]);
     }
 
     #[test]
-    fn locks_and_full_disks_pass_and_clashes_do_not() {
+    fn locks_and_full_disks_store_nothing_and_constraints_clash() {
         // BUSY, BUSY_SNAPSHOT, LOCKED, FULL, CANTOPEN
         assert_eq!([5, 517, 6, 13, 14].map(kind), ["not stored"; 5]);
         // PRIMARYKEY, UNIQUE, CHECK, NOTNULL

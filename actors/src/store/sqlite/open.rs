@@ -1,4 +1,5 @@
-//! From a path to connections: the directory, the lock, the settings that the promises rest on, the schema.
+//! Opens a database: its directory, its lock, its connections with the settings that durability rests on, and
+//! its schema.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -15,35 +16,35 @@ use tracing::log::LevelFilter;
 use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
 use crate::store::migrations;
 
-/// Pages of the log at which a commit moves it into the database itself: 512 MiB, four times what
-/// [`super::checkpoint`] lets it grow to where it keeps up and no reader is in its way. SQLite keeps an error
-/// of that move to itself, and may: the log stays whole.
+/// Size of the log, in pages, at which a commit itself moves it into the database file: 512 MiB. That is four
+/// times the size at which [`super::checkpoint`] begins a move. SQLite does not report errors of that move,
+/// which is safe because the log stays whole.
 const CHECKPOINT_PAGES: &str = "131072";
 
-/// The log file shrinks to this after it grew beyond, under a long read. Below it the file stays as large as
-/// it was: to write over what is there is quicker than to make it longer.
+/// If a long read made the log file larger than this, it is cut to this size afterwards. A smaller file is
+/// never cut, because overwriting a file is faster than extending it.
 const LOG_BYTES_MAX: &str = "268435456";
 
-/// How much nicer than others the thread is that moves the log, so that it has a tenth of the share of those
-/// who answer people, and all that they leave. A move then takes longer, while the log has room for it;
-/// [`super::checkpoint`] sees when it takes too long.
+/// Niceness that is added to the thread that moves the log. Beside busy threads that answer requests, it gets
+/// a tenth of their share of a processor. A move then takes longer, which is fine while the log has room;
+/// [`super::checkpoint`] notices when it takes too long.
 #[cfg(target_os = "linux")]
 const MOVER_NICENESS: i32 = 10;
 
-/// How long reading and moving a log that a crash left may take: the log rarely has more than 512 MiB, and
-/// disks are slow after a crash.
+/// Limit of reading and moving a log that a crash left. The log is rarely larger than 512 MiB, but disks are
+/// slow after a crash.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 
-/// A statement slower than this is worth a line in our log.
+/// Statements that take longer are logged.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Why a database was not opened.
+/// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process (or another store in this one) has it.
+    /// Another process, or another store in this one, has it open.
     #[error("the database {} is in use by another process", .0.display())]
     InUse(PathBuf),
-    /// Its directory or its lock file cannot be made or read.
+    /// Its directory, its lock file or the file itself cannot be created or opened.
     #[error("{}: {source}", .path.display())]
     File {
         /// Which file.
@@ -62,12 +63,13 @@ pub enum OpenError {
     /// Its schema cannot be brought up to date.
     #[error("migrating the database: {0}")]
     Migrate(#[from] MigrateError),
-    /// SQLite does not open it.
+    /// SQLite could not open it.
     #[error("opening the database: {0}")]
     Database(#[from] sqlx::Error),
 }
 
-/// Makes the directory and takes the lock. The path without links, so that one database has one lock.
+/// Creates the directory and takes the lock. Returns the path without symbolic links, so that one database
+/// has one lock.
 pub(super) fn locked(path: &Path) -> Result<(PathBuf, File), OpenError> {
     let at = |path: &Path| {
         let path = path.to_path_buf();
@@ -100,7 +102,8 @@ pub(super) fn locked(path: &Path) -> Result<(PathBuf, File), OpenError> {
     }
 }
 
-/// Makes a directory and syncs the entries that lead to it: what is told must be found after a power cut.
+/// Creates a directory and its missing parents, and syncs their entries, so that the database is found after
+/// a power cut.
 fn make_directory(directory: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = directory
         .ancestors()
@@ -115,14 +118,14 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The pool of the one connection that writes.
+/// Returns the pool of the one connection that writes.
 pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool, sqlx::Error> {
     recover(path).await?;
     let mut connect = durable(path)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_MAX)
-        // What a batch changes stays in memory until its commit, which writes each page once. Beyond that
-        // SQLite's usual 2 MiB of pages: it looks at all of them in every commit in which pages were divided.
+        // Changed pages stay in memory until the commit, which writes each of them once. The cache keeps
+        // SQLite's default of 2 MiB otherwise, because a commit that splits pages looks at all cached pages.
         .pragma("cache_spill", "false");
     if let Some(pages) = options.page_count_max {
         connect = connect.pragma("max_page_count", pages.to_string());
@@ -130,19 +133,19 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
     pool_options(1).connect_with(connect).await
 }
 
-/// Reads the log that a crash may have left, and moves it: the first connection does so when it opens the
-/// database, and as the last one when it closes it. A pool gives it less time.
+/// Reads the log that a crash may have left, and moves it. SQLite reads the log when the first connection
+/// opens the database, and moves it when the last one closes. A pool would not wait long enough for that.
 async fn recover(path: &Path) -> Result<(), sqlx::Error> {
     let recovering = async { durable(path).connect().await?.close().await };
     tokio::time::timeout(RECOVERY_LIMIT, recovering)
         .await
         .unwrap_or_else(|_late| {
-            let why = format!("the log that was left is not read and moved within {RECOVERY_LIMIT:?}");
+            let why = format!("recovering the log took longer than {RECOVERY_LIMIT:?}");
             Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
         })
 }
 
-/// How a connection that writes is opened.
+/// Returns the options of a connection that writes.
 fn durable(path: &Path) -> SqliteConnectOptions {
     connect_options(path)
         .create_if_missing(true)
@@ -150,18 +153,19 @@ fn durable(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
 }
 
-/// The pool of the one connection that moves the log while there is time; its thread gives way to others.
+/// Returns the pool of the one connection that moves the log while there is time. Its thread has a low
+/// priority.
 pub(super) async fn mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     let options = pool_options(1).after_connect(|connection, _| {
         Box::pin(async move {
-            give_way(connection).await;
+            lower_priority(connection).await;
             Ok(())
         })
     });
     options.connect_with(move_options(path)).await
 }
 
-/// The pool of the one connection that moves the log when it must not wait any longer.
+/// Returns the pool of the one connection that moves the log when that is urgent.
 pub(super) async fn hurried_mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     pool_options(1).connect_with(move_options(path)).await
 }
@@ -170,24 +174,24 @@ fn move_options(path: &Path) -> SqliteConnectOptions {
     connect_options(path).synchronous(SqliteSynchronous::Full)
 }
 
-/// Makes a connection's thread nicer than this one, by [`MOVER_NICENESS`]. Best effort, and on Linux alone,
-/// where threads have a niceness of their own.
-async fn give_way(connection: &mut SqliteConnection) {
+/// Adds [`MOVER_NICENESS`] to the niceness of a connection's thread. This is best effort, and only for Linux,
+/// where each thread has its own niceness.
+async fn lower_priority(connection: &mut SqliteConnection) {
     #[cfg(target_os = "linux")]
     if let Ok(niceness) = getpriority_process(None) {
         let be_nicer = move || {
             let _ = setpriority_process(None, niceness + MOVER_NICENESS);
         };
         if let Err(error) = in_thread_of(connection, be_nicer).await {
-            tracing::debug!(%error, "the thread that moves the log gives way to nobody");
+            tracing::debug!(%error, "the thread that moves the log keeps its priority");
         }
     }
     #[cfg(not(target_os = "linux"))]
     let _ = connection;
 }
 
-/// Has a connection's thread do something, at least once. SQLite alone runs there, and what it calls back: so
-/// this asks it how it gets on with a statement.
+/// Runs `work` on a connection's thread, at least once. Only SQLite and its callbacks run on that thread, so
+/// `work` is the progress handler of a statement.
 #[cfg(target_os = "linux")]
 async fn in_thread_of(
     connection: &mut SqliteConnection,
@@ -203,8 +207,8 @@ async fn in_thread_of(
     done.map(drop)
 }
 
-/// The database file itself, which is there by now. To be synced, which some systems allow those alone who
-/// may write.
+/// Opens the existing database file for syncing. It is opened for writing because some systems allow a sync
+/// only then.
 pub(super) fn file(path: &Path) -> Result<File, OpenError> {
     OpenOptions::new()
         .write(true)
@@ -215,7 +219,7 @@ pub(super) fn file(path: &Path) -> Result<File, OpenError> {
         })
 }
 
-/// The pool of connections that read.
+/// Returns the pool of connections that read.
 pub(super) async fn readers(count: u32, path: &Path) -> Result<SqlitePool, sqlx::Error> {
     pool_options(count)
         .connect_with(connect_options(path).read_only(true))
@@ -231,7 +235,7 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
 }
 
 fn pool_options(connections: u32) -> SqlitePoolOptions {
-    // There is no server that could hang up, so connections stay and are not tried before use.
+    // There is no server that could close a connection, so connections are kept and not tested before use.
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(QUEUE_LIMIT)
@@ -240,8 +244,8 @@ fn pool_options(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
 }
 
-/// Brings the schema up to date. One that is one version newer is left as it is: so much do neighbouring
-/// releases agree on, and an upgrade can be taken back.
+/// Brings the schema up to date. A schema that is one version newer is left as it is: this release works with
+/// it, so that an upgrade can be undone.
 pub(super) async fn migrate(writer: &SqlitePool, mut migrator: Migrator) -> Result<(), OpenError> {
     let known = migrations::highest(&migrator);
     let made: bool =
@@ -282,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_moves_the_log_gives_way_to_who_writes_it() {
+    async fn the_thread_that_moves_the_log_has_a_lower_priority_than_the_writer() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("firstcome.db");
         let (writer, mover) = (
@@ -295,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sqlite_counts_no_memory_and_shares_no_pages() {
+    async fn sqlite_is_built_without_memory_statistics_and_shared_page_memory() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("firstcome.db");
         let writer = writer(&Options::new(&path), &path).await.unwrap();
@@ -305,7 +309,7 @@ mod tests {
             .unwrap();
         assert!(
             built.contains(&"DEFAULT_MEMSTATUS=0".to_owned()),
-            "without .cargo/config.toml, which cargo reads from where it is called: {built:?}"
+            ".cargo/config.toml was not read, which cargo finds from the current directory: {built:?}"
         );
         assert!(
             !built.contains(&"ENABLE_MEMORY_MANAGEMENT".to_owned()),

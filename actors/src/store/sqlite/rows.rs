@@ -1,4 +1,4 @@
-//! What SQLite needs of a kind: how its rows are written under the fence, read back and loaded.
+//! What a kind must provide for SQLite: how its rows are written under the fence, read back and loaded.
 
 use sqlx::SqliteConnection;
 use sqlx::migrate::Migration;
@@ -7,8 +7,8 @@ use crate::owning::kind::Kind;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 
-/// The rows of a kind in SQLite. Each call does one piece of work on one connection; the store sets the limit
-/// in time and never cuts it off halfway.
+/// The rows of a kind in SQLite. Each call does one piece of work on one connection. The store limits how
+/// long a caller waits, and lets the work run to its end.
 pub trait SqliteRows: Kind {
     /// Where a page of rows begins.
     type SqliteCursor: Copy + Send + 'static;
@@ -20,15 +20,16 @@ pub trait SqliteRows: Kind {
         Vec::new()
     }
 
-    /// Stores portions that join, by one statement that commits by itself. It must store nothing of a portion
-    /// whose shard has another epoch or owner than the portion's fence, and all of the others or fail.
-    /// Returns how many rows it stored.
+    /// Stores portions that join, by one statement that commits by itself. Returns how many rows it stored.
+    ///
+    /// It must store nothing of a portion whose guards do not hold; one guard is that the shard has the epoch
+    /// and owner of the portion's fence. It must store every other portion whole, or fail.
     fn sqlite_write(
         connection: &mut SqliteConnection,
         portions: Vec<Portion<Self>>,
     ) -> impl Future<Output = Result<u64>> + Send;
 
-    /// Returns how the rows of this portion stand.
+    /// Returns what is stored of this portion's rows.
     fn sqlite_read_back(
         connection: &mut SqliteConnection,
         portion: &Portion<Self>,
@@ -43,14 +44,14 @@ pub trait SqliteRows: Kind {
     /// Returns where the first page begins.
     fn sqlite_cursor(reading: &Self::Reading) -> Self::SqliteCursor;
 
-    /// Reads a page of rows, oldest first. The read is to be short: while it lasts the log cannot be moved.
+    /// Reads a page of rows, oldest first. The read must be short, because the log cannot be moved during it.
     fn sqlite_page(
         connection: &mut SqliteConnection,
         id: Self::Id,
         from: Self::SqliteCursor,
     ) -> impl Future<Output = Result<Self::SqlitePage>> + Send;
 
-    /// Takes the rows of a page, and returns where the next one begins, if there may be one.
+    /// Takes the rows of a page. Returns where the next page begins, if there may be one.
     ///
     /// # Errors
     ///

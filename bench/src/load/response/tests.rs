@@ -13,8 +13,8 @@ fn error(bytes: &[u8]) -> Malformed {
     parse(bytes, false, &mut Vec::new()).unwrap_err()
 }
 
-/// Each prefix is unfinished, and the whole is what it is; so wherever packets are cut, the reading is the
-/// same.
+/// Checks that every prefix is incomplete and the whole is complete, so that the result does not depend on
+/// where packets are cut.
 fn holds_at_every_cut(bytes: &[u8]) {
     let mut scratch = Vec::new();
     for cut in 0..bytes.len() {
@@ -45,7 +45,7 @@ fn an_answer_is_whole_at_its_last_byte_and_not_before() {
 }
 
 #[test]
-fn the_next_answer_is_left_alone() {
+fn bytes_of_the_next_answer_are_left_alone() {
     let one = b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}";
     let two = [one.as_slice(), one].concat();
     let (response, body) = whole(&two);
@@ -58,7 +58,7 @@ fn the_next_answer_is_left_alone() {
 }
 
 #[test]
-fn the_connection_is_kept_or_not_as_both_sides_understand_it() {
+fn the_connection_is_kept_only_if_the_answer_allows_it() {
     let kept = |head: &str| {
         whole(format!("{head}\r\nContent-Length: 0\r\n\r\n").as_bytes())
             .0
@@ -87,7 +87,7 @@ fn without_a_length_the_body_ends_with_the_connection() {
 }
 
 #[test]
-fn what_contradicts_itself_is_no_answer() {
+fn a_contradictory_answer_is_malformed() {
     let field = |field: &str| error(format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n").as_bytes());
     assert_eq!(error(b"SSH-2.0-x\r\n\r\n"), Malformed::Head);
     assert_eq!(
@@ -161,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_may_come_is_a_panic(
+    fn no_input_causes_a_panic(
         head in prop_oneof![Just(""), Just("HTTP/1.1 200 OK\r\n"), Just("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")],
         bytes in prop_oneof![proptest::collection::vec(any::<u8>(), 0..200), "[0-9a-f;\r\n]{0,60}".prop_map(String::into_bytes)],
         ended: bool,

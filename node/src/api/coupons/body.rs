@@ -139,8 +139,8 @@ impl From<DiscountPatchBody> for DiscountPatch {
     }
 }
 
-// Numbers are read as wide as JSON has them. One that does not fit its narrower type becomes the largest
-// value of that type, which `Offer::check` refuses: so one place says what a field must be.
+// Numbers are read with the full width that JSON allows. A number that does not fit its narrower type becomes
+// the largest value of that type, which `Offer::check` refuses. So one place says what a field must be.
 
 fn narrow_limit(value: u64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
@@ -238,7 +238,8 @@ pub(in crate::api) struct PatchBody {
 }
 
 impl PatchBody {
-    /// The patch. The coupon's owner checks the patched offer, as it has the rest of it.
+    /// Returns the patch. The coupon's owner checks the patched offer, because only the owner has the rest of
+    /// it.
     pub(super) fn into_patch(self) -> Result<OfferPatch, RequestError> {
         let time = |field: Option<Option<Time>>| field.map(|value| value.map(|Time(time)| time));
         Ok(OfferPatch {

@@ -10,7 +10,7 @@ pub(super) struct Kind {
     pub(super) code: &'static str,
     /// Its status.
     pub(super) status: u16,
-    /// When it is the response.
+    /// When the API responds with it.
     pub(super) meaning: &'static str,
     applied: Applied,
     extras: &'static [Extra],

@@ -1,5 +1,5 @@
 //! Schemas of bodies, by name. Those of coupons, issuances and the cluster come from the types that are
-//! written and read.
+//! serialized and parsed.
 
 use actors::coupon::offer::{AMOUNT_MAX, Phase, Status};
 use actors::ids::ID_MAX;
@@ -35,8 +35,8 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("Node", NodeBody::schema()),
         ("Shard", ShardBody::schema()),
         ("Place", PlaceBody::schema()),
-        ("Alive", truth("live", true).into()),
-        ("Ready", truth("ready", true).into()),
+        ("Alive", flag("live", true).into()),
+        ("Ready", flag("ready", true).into()),
         ("NotReady", not_ready()),
         ("FieldError", FieldError::schema()),
         ("Anything", ObjectBuilder::new().schema_type(Type::Object).into()),
@@ -84,7 +84,7 @@ fn issue_request() -> RefOr<Schema> {
         .into()
 }
 
-fn truth(name: &str, value: bool) -> ObjectBuilder {
+fn flag(name: &str, value: bool) -> ObjectBuilder {
     let constant = ObjectBuilder::new()
         .schema_type(Type::Boolean)
         .enum_values(Some([Value::Bool(value)]));
@@ -99,7 +99,7 @@ fn not_ready() -> RefOr<Schema> {
         .schema_type(Type::String)
         .enum_values(Some(["starting", "draining", "no_lease", "no_group", "no_store"]));
     let reasons = ArrayBuilder::new().items(reason).min_items(Some(1));
-    truth("ready", false)
+    flag("ready", false)
         .property("reasons", reasons)
         .required("reasons")
         .into()

@@ -1,4 +1,4 @@
-//! The table of routes. The hot route is first, as paths are compared in this order.
+//! The table of routes. The hot route is first, because paths are compared in this order.
 
 use super::{Access, Body, Operation, Route, Success, Verb};
 use crate::api::{cluster, coupons, docs, issuances, me, openapi, operations};
@@ -299,7 +299,7 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
     },
 ];
 
-/// What changes of status have in common.
+/// Common fields of all changes of status.
 const STATUS_CHANGE: Operation = Operation {
     method: Verb::Post,
     handler: |service, call| Box::pin(coupons::change_status(service, call, Change::Pause)),
@@ -315,7 +315,7 @@ const STATUS_CHANGE: Operation = Operation {
     problems: &[CREDENTIALS, OWNER, &["CLOSED", "VERSION_MISMATCH"], BODY, STORE],
 };
 
-/// What operations without credentials and parameters have in common.
+/// Common fields of operations without credentials and parameters.
 const OPEN: Operation = Operation {
     method: Verb::Get,
     handler: |_, _| Box::pin(async move { Ok(operations::livez()) }),

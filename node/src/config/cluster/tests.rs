@@ -178,13 +178,13 @@ fn the_cookie_is_hidden_and_may_come_from_a_file() {
             "{printed}"
         );
     }
-    // What is printed in its place is no cookie.
+    // The text that is printed in its place is not accepted as a cookie.
     let error = load(&[SERVER, LISTEN, ("CLUSTER__COOKIE", "[hidden]")]).unwrap_err();
     assert!(error.contains("cluster.cookie"), "{error}");
 }
 
 #[test]
-fn an_address_is_one_that_others_can_reach() {
+fn an_address_that_others_cannot_reach_is_refused() {
     for text in [
         "node-1:7400",
         "node-1.internal:7400",

@@ -12,8 +12,8 @@ use super::keys::{Keys, Rules};
 use super::token::Digest;
 use crate::config::{InvalidConfig, Jwt};
 
-/// Interval between reads of the file; a removed key is valid for that much longer. The whole file is read
-/// each time: times of changes are too coarse, and mounted secrets change through a link.
+/// Interval between reads of the file; a removed key stays valid for up to that long. The whole file is read
+/// each time, because modification times are too coarse and mounted secrets change through a link.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Largest file: ten times one with a hundred keys.
@@ -41,8 +41,8 @@ pub(super) fn keys(config: &Jwt, rules: &Rules) -> Result<Keys, InvalidConfig> {
         .map_err(|reason| InvalidConfig(format!("{name} {reason}")))
 }
 
-/// Reads the file every [`RELOAD_INTERVAL`] and passes its keys on when they changed, for as long as it is
-/// polled. A missing or invalid file is logged once, and the old keys stay.
+/// Reads the file every [`RELOAD_INTERVAL`] and passes its keys on when its content has changed, for as long
+/// as it is polled. A missing or invalid file is logged once, and the old keys stay.
 pub(super) async fn reload(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
     let mut last = Content::None;
     let mut ticks = tokio::time::interval(RELOAD_INTERVAL);

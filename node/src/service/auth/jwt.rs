@@ -1,7 +1,7 @@
 //! Verifies signed tokens (RFC 7519).
 //!
-//! The reason why a token is not valid is not returned. Of its header only the id of the key is used; each
-//! key has its own algorithm.
+//! The reason why a token is not valid is not returned. The `kid` and `alg` of its header only choose a key;
+//! each key verifies one algorithm.
 
 use std::path::PathBuf;
 
@@ -64,7 +64,7 @@ impl Verifier {
         })
     }
 
-    /// Returns the identity of a token that is valid at `now` (seconds since 1970). One that was verified
+    /// Returns the identity of a token that is valid at `now` (seconds since 1970). A token that was verified
     /// before is only looked up.
     pub(super) fn identify(&self, token: &str, digest: &Digest, now: u64) -> Option<Identity> {
         let current = self.current.load();
@@ -76,7 +76,7 @@ impl Verifier {
         Some(identity)
     }
 
-    /// Reloads the file when it changes, for as long as it is polled. Returns at once without one.
+    /// Reloads the file when it changes, for as long as it is polled. Returns at once if there is no file.
     pub(super) async fn reload_keys(&self) {
         if let Some(path) = &self.file {
             jwks::reload(path, &self.rules, |keys| {

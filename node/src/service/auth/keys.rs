@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use crate::config::{Jwt, JwtAlgorithm};
 
-/// Most keys in a set: a rotation has two or three, so a file with more is something else.
+/// Maximum number of keys in a set. A rotation has two or three, so a file with more is a mistake.
 const KEYS_MAX: usize = 100;
 
-/// Shortest secret for HMAC-SHA-256 (RFC 7518, 3.2): the holder of a token can guess secrets offline.
+/// Minimum length of a secret for HMAC-SHA-256 (RFC 7518, 3.2). The holder of a token can guess a shorter one
+/// offline.
 const SECRET_BYTES_MIN: usize = 32;
 
 /// Sizes of an RSA modulus: 2048 bits or more (RFC 7518, 3.3), and no more than the library accepts.
@@ -42,7 +43,8 @@ impl Rules {
         self.leeway_seconds
     }
 
-    /// The requirements as the library has them. Configured claims are required, not only checked if present.
+    /// The requirements in the form of the library. Configured claims are required, not only checked if
+    /// present.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.leeway = self.leeway_seconds;
@@ -123,8 +125,8 @@ impl Keys {
         }]))
     }
 
-    /// Parses a JWK set (RFC 7517). Returns the keys that can verify tokens, and why others were skipped. An
-    /// error if no key can, or if two keys fit the same tokens.
+    /// Parses a JWK set (RFC 7517). Returns the keys that can verify tokens, and why others were skipped.
+    /// Fails if no key can verify tokens, or if two keys fit the same tokens.
     pub(super) fn set(text: &[u8], rules: &Rules) -> Result<(Self, Vec<String>), String> {
         #[derive(Deserialize)]
         struct Set {

@@ -21,7 +21,7 @@ pub(crate) struct TokenRequest {
     pub(crate) role: Role,
     /// How long it is valid.
     pub(crate) expires_in: Duration,
-    /// The private key that signs it, in PEM; else the configured secret does.
+    /// The private key that signs it, in PEM. Without one, the configured secret signs it.
     pub(crate) private_key_file: Option<PathBuf>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) enum MintError {
     /// The keys cannot be read.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
-    /// The node would not read it.
+    /// The node ignores tokens.
     #[error("auth.mode is header, which ignores tokens: set auth.mode to jwt")]
     NoTokens,
     /// Public keys cannot sign.
@@ -42,7 +42,7 @@ pub(crate) enum MintError {
     /// The private key cannot be read.
     #[error("--private-key-file: {0}: {1}")]
     PrivateKey(PathBuf, String),
-    /// The node would refuse it.
+    /// The node would refuse the token.
     #[error("--private-key-file: {0}: no configured key is the public half of this one")]
     UnknownKey(PathBuf),
 }

@@ -8,15 +8,15 @@ use subtle::ConstantTimeEq;
 /// refused before they cost anything.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Identifies a token where it must not be stored, or compared byte by byte.
+/// Identifies a token without storing it or comparing it byte by byte.
 pub(super) type Digest = [u8; 32];
 
 /// A token that a request carries.
 #[derive(Debug)]
 pub(super) enum BearerToken<'a> {
-    /// Longer than any that is accepted.
+    /// Longer than any token that is accepted.
     TooLong,
-    /// One to examine.
+    /// A token to examine.
     Token {
         /// As it was sent.
         text: &'a str,

@@ -1,4 +1,4 @@
-//! Caches verified tokens, so that a signature is checked once a token, not once a request.
+//! Caches verified tokens, so that a signature is checked once per token and not once per request.
 //!
 //! A cache belongs to the keys that verified its tokens, and is dropped with them.
 
@@ -7,11 +7,11 @@ use quick_cache::sync::Cache;
 use super::Identity;
 use super::token::Digest;
 
-/// Most tokens in the cache: one for each user of a rush, at about 150 bytes, so 15 MB. Beyond it the least
-/// recently used are evicted, and verified again.
+/// Maximum number of tokens in the cache: one for each user of a rush, at about 150 bytes, so 15 MB. Beyond
+/// it the least recently used tokens are evicted, and are verified again when they are used again.
 const TOKENS_MAX: usize = 100_000;
 
-/// Verified tokens by digest, so that the memory does not contain them.
+/// Verified tokens by digest, so that the memory does not contain the tokens.
 pub(super) struct VerifiedTokens(Cache<Digest, Entry>);
 
 #[derive(Clone)]
@@ -86,7 +86,7 @@ mod tests {
             digest[..4].copy_from_slice(&number.to_le_bytes());
             verified.insert(digest, alice(), u64::MAX);
         }
-        // Each shard rounds its share up.
+        // Each part of the cache rounds its share up.
         assert!((500..=1100).contains(&verified.0.len()), "{}", verified.0.len());
     }
 }

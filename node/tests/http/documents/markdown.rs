@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A document and where it lies.
+/// A document and its path.
 pub struct Document {
     /// From the folder of the workspace.
     pub path: String,
@@ -32,7 +32,7 @@ impl Document {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// What stands behind the opening fence of each block of code.
+    /// Returns the text behind the opening fence of each block of code.
     pub fn blocks(&self) -> impl Iterator<Item = &str> {
         self.text
             .lines()
@@ -49,7 +49,7 @@ impl Document {
             .map(|(target, _)| target)
     }
 
-    /// What links may name behind `#`: headings, and anchors set by hand.
+    /// Returns what links may name behind `#`: headings, and anchors that are set by hand.
     pub fn anchors(&self) -> BTreeSet<String> {
         let prose = self.prose();
         let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| {

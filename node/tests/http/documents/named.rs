@@ -25,7 +25,7 @@ fn is_path(text: &str) -> bool {
     FOLDERS.iter().any(|folder| text.starts_with(folder))
 }
 
-/// The words of a text, of which each may be a name.
+/// Returns the words of a text. Each may be a name.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|character: char| !(character.is_alphanumeric() || character == '_'))
 }
@@ -75,7 +75,7 @@ fn every_proof_is_a_test() {
 }
 
 #[test]
-fn every_test_to_replay_is_one() {
+fn every_command_to_replay_a_test_names_a_test() {
     let mut wrong = BTreeSet::new();
     for document in documents() {
         for line in document.text.lines() {
@@ -166,8 +166,8 @@ fn glossary() -> BTreeSet<String> {
 /// Folders of `actors/src` of which the glossary has every module and every public type.
 const VOCABULARY: [&str; 6] = ["owning", "cluster", "link", "engine", "store", "coupon"];
 
-/// Folders and modules of them whose types are of no concern elsewhere: rows and messages, for each database
-/// and link.
+/// Folders and modules in these folders whose types do not matter elsewhere: rows and messages, for each
+/// database and link.
 const DETAILS: [&str; 6] = ["mysql", "sqlite", "rows", "wire", "sample", "tests"];
 
 /// The lines of a source without those that are comments.

@@ -1,5 +1,5 @@
-//! Random runs of a small service that keeps its promises, in which nothing may be found. With one thing
-//! changed, something must be.
+//! Random runs of a small, correct service, in which the checker must find nothing. With one thing changed,
+//! it must find something.
 
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ enum What {
     Change(Change),
 }
 
-/// What becomes of it.
+/// The outcome of what a client does.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Answered,
@@ -25,7 +25,7 @@ enum Fate {
     NotApplied,
 }
 
-/// One step: a pause before its call, how long it takes, and when within that it is decided.
+/// One step: a pause before its call, how long it takes, and when within that time it is decided.
 #[derive(Debug, Clone)]
 struct Step {
     gap_us: i64,
@@ -68,11 +68,11 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
-/// A service of one coupon that keeps its promises, as simple as can be.
+/// The simplest correct service, with one coupon.
 struct Service {
     coupon: CouponRow,
     rows: Rows,
-    /// Each request's user and key, with the place of its row.
+    /// Each request's user and key, with the index of its row.
     requests: Vec<(u8, u8, usize)>,
 }
 
@@ -201,7 +201,7 @@ fn request_key(number: u8) -> RequestKey {
     RequestKey::parse(&format!("key-{number}")).unwrap()
 }
 
-/// The operation of one step, decided by the service if its fate is so.
+/// Returns the operation of one step, and lets the service decide it if its fate says so.
 fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: i64) -> Operation {
     let time = |micros: i64| Timestamp::from_micros(at(3).as_micros() + micros).unwrap();
     let is_decided = matches!(step.fate, Fate::Answered | Fate::DecidedAndLost);
@@ -253,7 +253,7 @@ fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: 
     }
 }
 
-/// Runs the steps, decided in the order of their moments of decision.
+/// Runs the steps. The service decides them in the order of their decision times.
 fn run(steps: &[Step], quantity: Option<u64>, limit: u8, skew: i64) -> (Vec<Operation>, Rows) {
     let mut service = Service::new(quantity, limit);
     let coupon = service.coupon.clone();
@@ -284,7 +284,7 @@ fn run(steps: &[Step], quantity: Option<u64>, limit: u8, skew: i64) -> (Vec<Oper
     (history, service.rows)
 }
 
-/// One thing changed that no correct service can explain.
+/// Changes one thing so that no correct service can explain the result; `None` if nothing could be changed.
 fn break_one(history: &mut [Operation], rows: &mut Rows, which: u8, chosen: usize) -> Option<()> {
     let told: Vec<usize> = (0..history.len())
         .filter(|place| matches!(&history[*place], Operation::Issue(issue) if matches!(issue.answer, IssueAnswer::Issued { .. })))
@@ -352,7 +352,7 @@ proptest! {
     }
 
     #[test]
-    fn a_run_with_one_thing_changed_is_not(
+    fn a_run_with_one_thing_changed_is_not_clean(
         steps in proptest::collection::vec(step(), 20..80),
         quantity in proptest::option::weighted(0.9, 1..25_u64),
         which in 0..8_u8,
@@ -360,7 +360,7 @@ proptest! {
     ) {
         let (mut history, mut rows) = run(&steps, quantity, 1, 0);
         if break_one(&mut history, &mut rows, which, chosen).is_some() {
-            prop_assert!(!check(&history, &rows, &Options::default()).is_clean(), "change {which} is not seen");
+            prop_assert!(!check(&history, &rows, &Options::default()).is_clean(), "change {which} is not found");
         }
     }
 }

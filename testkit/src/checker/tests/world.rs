@@ -1,4 +1,4 @@
-//! A history and its rows, made by hand. Times are milliseconds after an hour that is long past.
+//! A history and its rows, made by hand. Times are milliseconds after a fixed moment.
 
 use crate::ids::{IssuanceId, RequestKey, Sequence, UserId};
 use crate::rows::Status;
@@ -44,7 +44,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// With a coupon made from 0 to 2 ms.
+    /// Makes a history with a coupon that was made between 0 and 2 ms.
     pub(super) fn new(total_quantity: Option<u64>, per_user_limit: u32) -> Self {
         let terms = Terms {
             total_quantity,
@@ -116,7 +116,7 @@ impl World {
         }));
     }
 
-    /// A stored row.
+    /// Adds a stored row.
     pub(super) fn row(&mut self, name: &str, sequence: u64, issued_at: i64) {
         let id = IssuanceId {
             coupon: coupon_id(),
@@ -191,7 +191,7 @@ impl World {
         );
     }
 
-    /// Changes the time of a row and of the answers with it.
+    /// Changes the time of a row, and in the answers that show it.
     pub(super) fn restamp(&mut self, sequence: u64, time: Timestamp) {
         let told = self.history.iter_mut().filter_map(|operation| match operation {
             Operation::Issue(Issue {
@@ -251,7 +251,7 @@ impl World {
         self.done(call, answer, change);
     }
 
-    /// Adds the answer of a change.
+    /// Adds the answer to a change.
     pub(super) fn done(&mut self, call: i64, answer: i64, change: Change) {
         let done = ChangeAnswer::Done(self.coupon.clone());
         self.changed(call, Some(answer), change, None, done);

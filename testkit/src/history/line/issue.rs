@@ -25,8 +25,8 @@ pub(super) struct IssueLine<'a> {
     answer: Option<AnswerJson<IssueBody>>,
 }
 
-/// An issuance or a problem: the fields of both, as telling them apart first would take a second reading of
-/// each of a million lines.
+/// The fields of an issuance and of a problem together. To distinguish them first, each of a million lines
+/// would have to be parsed twice.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct IssueBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -54,14 +54,14 @@ fn issuances_of(portion: &Portion) -> Result<&[Issuance]> {
     match &portion.run {
         CouponRun::Issuances(issuances) => Ok(issuances),
         CouponRun::Change(_) => Err(StoreError::Unreadable(
-            "a batch holds a change beside something else".to_owned(),
+            "a batch holds a change beside other entries".to_owned(),
         )),
     }
 }
 
 /// What all rows of a batch have in common.
 struct Shared {
-    /// The owner, if it is the same for all. There is more than one only after a node has joined anew.
+    /// The owner, if it is the same for all. There is more than one only after a node has joined again.
     owner: Option<Incarnation>,
     /// True if each is its user's first.
     are_first: bool,

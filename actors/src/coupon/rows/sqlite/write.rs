@@ -97,7 +97,7 @@ pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
     for portion in portions {
         let CouponRun::Issuances(issuances) = &portion.run else {
             return Err(StoreError::Unreadable(
-                "a batch holds a change beside something else".to_owned(),
+                "a batch holds a change beside other entries".to_owned(),
             ));
         };
         json.push(if json.is_empty() { '[' } else { ',' });

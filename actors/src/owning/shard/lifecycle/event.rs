@@ -23,7 +23,7 @@ pub enum Event<K: Kind> {
         id: K::Id,
         /// The highest epoch that it wrote under.
         epoch: Epoch,
-        /// True if something that it decided may yet be stored or not.
+        /// True if the outcome of something that it decided is unknown.
         unsettled: bool,
     },
     /// An owner panicked.

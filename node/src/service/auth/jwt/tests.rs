@@ -58,7 +58,7 @@ fn hs256(claims: &Value) -> String {
     signed(&Header::new(Algorithm::HS256), claims)
 }
 
-fn is(claims: &Value, rules: &Rules) -> Option<Identity> {
+fn identity_of(claims: &Value, rules: &Rules) -> Option<Identity> {
     let keys = Keys::one(JwtAlgorithm::HS256, SECRET, rules).unwrap();
     verify(&hs256(claims), &keys, rules).map(|(identity, _)| identity)
 }
@@ -178,10 +178,10 @@ fn a_token_is_valid_from_nbf_to_exp_plus_leeway() {
         leeway: std::time::Duration::from_secs(60),
         ..Jwt::default()
     });
-    let counts = |claims: &Value| is(claims, &rules).is_some();
-    assert!(counts(&with("exp", json!(now() - 50))) && !counts(&with("exp", json!(now() - 70))));
-    assert!(counts(&with("nbf", json!(now() + 50))) && !counts(&with("nbf", json!(now() + 70))));
-    assert!(counts(&with("exp", json!(now() as f64 + 0.5))));
+    let is_valid = |claims: &Value| identity_of(claims, &rules).is_some();
+    assert!(is_valid(&with("exp", json!(now() - 50))) && !is_valid(&with("exp", json!(now() - 70))));
+    assert!(is_valid(&with("nbf", json!(now() + 50))) && !is_valid(&with("nbf", json!(now() + 70))));
+    assert!(is_valid(&with("exp", json!(now() as f64 + 0.5))));
     for exp in [
         Value::Null,
         json!("tomorrow"),
@@ -190,10 +190,10 @@ fn a_token_is_valid_from_nbf_to_exp_plus_leeway() {
         json!([now() + 3600]),
         json!(1e30),
     ] {
-        assert!(!counts(&with("exp", exp.clone())), "{exp}");
+        assert!(!is_valid(&with("exp", exp.clone())), "{exp}");
     }
-    assert!(!counts(&with("nbf", json!("now"))));
-    assert!(!counts(&json!({"sub": "alice"})));
+    assert!(!is_valid(&with("nbf", json!("now"))));
+    assert!(!is_valid(&json!({"sub": "alice"})));
     let exp = now() + 3600;
     assert_eq!(
         verify(&hs256(&with("exp", json!(exp))), &hmac(), &rules)
@@ -212,9 +212,9 @@ fn configured_issuer_and_audience_are_required() {
     };
     let strict = Rules::new(&config);
     let of = |iss: Value, aud: Value| json!({"sub": "alice", "exp": now() + 3600, "iss": iss, "aud": aud});
-    assert!(is(&of(json!("https://id.example"), json!("coupons")), &strict).is_some());
+    assert!(identity_of(&of(json!("https://id.example"), json!("coupons")), &strict).is_some());
     assert!(
-        is(
+        identity_of(
             &of(json!("https://id.example"), json!(["shop", "coupons"])),
             &strict
         )
@@ -229,10 +229,10 @@ fn configured_issuer_and_audience_are_required() {
         of(json!(5), json!("coupons")),
         claims(),
     ] {
-        assert_eq!(is(&claims, &strict), None, "{claims}");
+        assert_eq!(identity_of(&claims, &strict), None, "{claims}");
     }
     // Without configuration they are allowed.
-    assert!(is(&of(json!("anybody"), json!("anything")), &rules()).is_some());
+    assert!(identity_of(&of(json!("anybody"), json!("anything")), &rules()).is_some());
 }
 
 #[test]
@@ -247,13 +247,13 @@ fn the_subject_is_a_user_and_the_role_a_known_string() {
         (Value::Null, Role::User),
     ] {
         assert_eq!(
-            is(&with("role", role.clone()), &rules()).unwrap().role,
+            identity_of(&with("role", role.clone()), &rules()).unwrap().role,
             known,
             "{role}"
         );
     }
     assert_eq!(
-        is(&claims(), &rules()).unwrap(),
+        identity_of(&claims(), &rules()).unwrap(),
         Identity {
             user: UserId::parse("alice").unwrap(),
             role: Role::User
@@ -266,7 +266,7 @@ fn the_subject_is_a_user_and_the_role_a_known_string() {
         json!(5),
         Value::Null,
     ] {
-        assert_eq!(is(&with("sub", sub.clone()), &rules()), None, "{sub}");
+        assert_eq!(identity_of(&with("sub", sub.clone()), &rules()), None, "{sub}");
     }
 }
 
@@ -308,7 +308,7 @@ fn the_kid_chooses_the_key() {
             accepts(&keys, algorithm, Some(id)) && !accepts(&keys, algorithm, Some("other")),
             "{algorithm:?}"
         );
-        // There is one key for the algorithm.
+        // The algorithm has only one key.
         assert!(accepts(&keys, algorithm, None), "{algorithm:?}");
     }
     assert!(!accepts(&keys, RS256, Some("b")));
@@ -355,13 +355,9 @@ fn unusable_keys_of_a_set_are_skipped() {
         json!("a"),
         json!(null),
     ] {
-        let (keys, passed_over) =
+        let (keys, skipped) =
             Keys::set(json!({"keys": [other, ed]}).to_string().as_bytes(), &rules()).unwrap();
-        assert_eq!(
-            (keys.iter().count(), passed_over.len()),
-            (1, 1),
-            "{passed_over:?}"
-        );
+        assert_eq!((keys.iter().count(), skipped.len()), (1, 1), "{skipped:?}");
         assert!(set(&json!({"keys": [other]})).is_err());
     }
     for good in [

@@ -47,7 +47,7 @@ pub(super) enum Step {
     LoadAhead(u64),
     /// Loading ahead ends.
     EndLoadAhead(u64, bool),
-    /// A claim so many epochs ago is heard of once more.
+    /// A claim from this many epochs ago is reported once more.
     HearClaimAgain(u64),
     Sweep,
     Drain,
