@@ -60,13 +60,15 @@ def main():
     parser.add_argument("first", type=Path, help="directory with the programs of the first build")
     parser.add_argument("second", type=Path, help="directory with the programs of the second build")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each of which measures both builds")
-    parser.add_argument("options", nargs="*", help="options of `firstcome-bench compare`, after --")
-    arguments = parser.parse_args()
+    parser.epilog = "What follows -- are options of `firstcome-bench compare`."
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    arguments, options = parser.parse_args(given[:end]), given[end + 1 :]
     builds = [arguments.first.resolve(), arguments.second.resolve()]
     rounds = []
     for number in range(arguments.rounds):
         order = builds if number % 2 == 0 else builds[::-1]
-        measured = {build: measure(build, arguments.options) for build in order}
+        measured = {build: measure(build, options) for build in order}
         rounds.append([measured[build] for build in builds])
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
     print("| figure | first, per second | second, per second | second / first |\n|---|---|---|---|")

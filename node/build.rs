@@ -1,7 +1,7 @@
 //! Sets `FIRSTCOME_COMMIT` to the commit that the program is built from.
 //!
-//! The build's environment takes precedence, for builds without git (a source archive, a container). If
-//! neither names a commit, it is `unknown`.
+//! A `FIRSTCOME_COMMIT` in the build's environment takes precedence, for builds without git (a source
+//! archive, a container). If neither git nor the environment names a commit, the value is `unknown`.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn main() {
     println!("cargo::rustc-env=FIRSTCOME_COMMIT={commit}");
 }
 
-/// The output of a git command, if git is installed and the command succeeds.
+/// Returns the output of a git command, if git is installed and the command succeeds.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git")
         .args(arguments)

@@ -1,4 +1,5 @@
-//! What the decisions cost, without runtime, HTTP or database: by hand, when one of them is touched.
+//! Measures what decisions cost, without runtime, HTTP or database. It is run by hand after a change to
+//! decisions.
 //!
 //! ```sh
 //! cargo bench -p firstcome-actors
@@ -30,9 +31,9 @@ type Door = actors::owning::door::Door<CouponKind>;
 type Notice = actors::owning::door::Notice<CouponKind>;
 type Portion = batch::Portion<CouponKind>;
 
-/// How many a coupon that is in demand has given.
+/// How many times a coupon in demand was issued.
 const ISSUED: u64 = 100_000;
-/// How many coupons a door knows to be sold out.
+/// How many sold-out coupons a door knows.
 const SOLD_OUT: u64 = 1_000;
 
 fn main() {
@@ -84,7 +85,7 @@ fn coupon(id: u64, total_quantity: Option<u64>) -> Coupon {
     }
 }
 
-/// One that has given [`ISSUED`], to the users below.
+/// Returns the ledger of a coupon that was issued to the first [`ISSUED`] users.
 fn ledger(total_quantity: Option<u64>) -> Ledger {
     let coupon = coupon(42, total_quantity);
     let issued = Issued::new(coupon.id);
@@ -133,7 +134,7 @@ mod ledger {
     }
 }
 
-/// Rows of one coupon on their way.
+/// Returns a portion of this many rows of one coupon.
 fn portion(coupon: u64, rows: u64) -> Portion {
     let coupon = CouponId::new(coupon).unwrap();
     let issuance = |number| Issuance {
@@ -162,8 +163,8 @@ fn portion(coupon: u64, rows: u64) -> Portion {
 mod lane {
     use super::*;
 
-    /// A batch comes back, and the next is built from what so many coupons handed over meanwhile, two rows
-    /// each.
+    /// A batch comes back, and the next batch is built from the portions that this many coupons submitted
+    /// meanwhile. Each portion has two rows.
     #[divan::bench(args = [1, 32, 1_024])]
     fn batch(bencher: Bencher<'_, '_>, coupons: u64) {
         let portions: Vec<Portion> = (1..=coupons + 1).map(|coupon| portion(coupon, 2)).collect();
@@ -198,7 +199,7 @@ mod lane {
 mod door {
     use super::*;
 
-    /// One that knows many coupons; this one went to [`ISSUED`] winners.
+    /// Returns a door that knows many sold-out coupons, and the one coupon that has [`ISSUED`] winners.
     fn door() -> (Door, CouponId) {
         let door = Door::default();
         let winners: Vec<UserId> = (0..ISSUED).map(user).collect();

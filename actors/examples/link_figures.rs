@@ -1,8 +1,9 @@
 //! What a link carries, on this machine: `cargo run --release -p firstcome-actors --example link_figures`.
 //!
-//! Two processes on loopback; owners that answer at once. With 1, 16 and 256 callers, each of which waits for
-//! its answer before it asks again: requests a second, how many travel together, and what a request costs
-//! each process of processor time, all of it: link, library, sockets and callers.
+//! There are two processes on loopback, with owners that answer at once. Each caller waits for its answer
+//! before it asks again. For 1, 16 and 256 callers, this prints the requests a second, the requests in a
+//! frame, and the processor time of a request in each process. The processor time includes the link, the
+//! library, the sockets and the callers.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
@@ -30,11 +31,11 @@ type Payload = OwnerPayload<CouponKind>;
 type Links = actors::link::Links<Payload>;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Set for the child, to the port of its parent.
+/// The environment variable that gives the child process the port of its parent.
 const PARENT: &str = "FIRSTCOME_LINK_FIGURES_PARENT";
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(5);
-/// How long a request waits; none should.
+/// How long a request may wait. No request should wait so long.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -49,7 +50,7 @@ fn incarnation(number: u64) -> Result<Incarnation> {
     Incarnation::new(number).ok_or_else(|| "an incarnation is from 1 to 2^53 - 1".into())
 }
 
-/// Node `a` is the asker and dials, node `b` has the owners.
+/// Starts the links of a node. Node `a` dials and sends the requests. Node `b` has the owners.
 async fn start(name: &str, number: u64, listener: TcpListener) -> Result<Links> {
     let hello = Hello::new("figures", NodeId::parse(name)?, incarnation(number)?);
     let options = Options::new(hello, "crumbs".to_owned());
@@ -125,7 +126,7 @@ async fn measure(links: &Links, metrics: &PrometheusHandle, peer: &mut Peer, cal
     Ok(())
 }
 
-/// So many callers for so long; how many requests they made.
+/// Runs this many callers for this long. Returns how many requests they made.
 async fn crowd(links: &Links, callers: u32, how_long: Duration) -> Result<u64> {
     let until = Instant::now() + how_long;
     let tasks: Vec<_> = (0..callers)
@@ -142,7 +143,7 @@ async fn call(links: Links, caller: u32, until: Instant) -> std::result::Result<
     let peer = incarnation(2).map_err(|error| error.to_string())?;
     let coupon = CouponId::new(u64::from(caller % 5) + 1).ok_or("no coupon")?;
     let user = UserId::parse(&format!("user-{caller}")).map_err(|error| error.to_string())?;
-    // The answer arrives a moment before its place is given back.
+    // There are two places, because an answer arrives a moment before its place is given back.
     let place = Admission::new(2);
     let mut requests = 0;
     while Instant::now() < until {
@@ -180,7 +181,7 @@ fn processor_time() -> Duration {
     )
 }
 
-/// How many frames with requests were sent so far.
+/// Returns how many frames with requests were sent so far.
 fn frames(metrics: &PrometheusHandle) -> f64 {
     let rendered = metrics.render();
     let line = rendered
@@ -189,7 +190,7 @@ fn frames(metrics: &PrometheusHandle) -> f64 {
     line.and_then(|count| count.parse().ok()).unwrap_or(0.0)
 }
 
-/// The other process; it ends with this one.
+/// The other process, which ends with this process.
 struct Peer {
     process: Child,
     output: BufReader<std::process::ChildStdout>,
@@ -230,7 +231,7 @@ impl Drop for Peer {
     }
 }
 
-/// Owners of sold-out coupons, who have nothing to do.
+/// Owners of sold-out coupons, which have nothing to do.
 struct SoldOut;
 
 impl Handler<Payload> for SoldOut {

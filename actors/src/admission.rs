@@ -1,4 +1,4 @@
-//! Places in a bounded queue, which are counted before the queue, as a mailbox has no bound of its own.
+//! Places in a bounded queue. They are counted before the queue, because a mailbox has no bound of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

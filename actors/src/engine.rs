@@ -35,7 +35,8 @@ use crate::time;
 
 /// Interval of checking whether shards are handed off.
 const HAND_OFF_POLL: Duration = Duration::from_millis(10);
-/// Time that leaving may take beyond the limit for stopping, so that others need not wait for a lease to end.
+/// Time that leaving may take beyond the limit for stopping, so that other nodes need not wait until its
+/// lease ends.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Options of an engine.
@@ -43,7 +44,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 pub struct Options {
     /// This node's name.
     pub node: NodeId,
-    /// The address at which its HTTP is reached.
+    /// The address of this node's HTTP server.
     pub http: String,
     /// Time for which a node may decide after its last successful beat was sent.
     pub lease: Duration,
@@ -52,14 +53,14 @@ pub struct Options {
     /// Time without requests after which an owner is passivated.
     pub idle: Duration,
     /// Maximum number of requests in all queues of the node; [`crate::owning::router::REQUESTS_MAX`] is a
-    /// good number.
+    /// good value.
     pub requests_max: usize,
     /// Maximum number of requests in one owner's queue; [`crate::owning::owner::actor::OWNER_PLACES`] is a
-    /// good number.
+    /// good value.
     pub owner_requests_max: usize,
     /// Number of lanes, each of which writes one batch at a time. A store with one writer needs only one.
     pub lanes: usize,
-    /// Options of a node among others. `None` if no other node shares its store; it has no links then.
+    /// Options of a node in a cluster. `None` if no other node shares the store; such a node has no links.
     pub cluster: Option<ClusterOptions>,
 }
 
@@ -99,7 +100,7 @@ pub enum StartError {
     /// A cluster needs a store that several nodes can open.
     #[error("only one node can open this store: a cluster needs MySQL or MariaDB")]
     Exclusive,
-    /// The lease is too long: others would wait too long for a node that is gone.
+    /// The lease is too long: other nodes would wait too long for a node that is gone.
     #[error("a lease in a cluster is at most {LEASE_MAX:?}")]
     Lease,
 }
@@ -186,8 +187,8 @@ impl<K: Kind> Engine<K> {
             .await
     }
 
-    /// Brings a request that may supersede what doors know to its owner, and returns the answer once no door
-    /// answers based on the old state. Answers within `deadline`.
+    /// Brings a change to its owner. Returns the answer once no door answers based on the state before the
+    /// change. Answers within `deadline`.
     ///
     /// Cancel safety: as [`Self::request`].
     ///
@@ -199,8 +200,8 @@ impl<K: Kind> Engine<K> {
         let outcome = self.inner.router.route(id, ask.clone(), expires, until).await?;
         if let Some(superseded) = K::superseded(&ask, &outcome) {
             let version = superseded.version;
-            // Before the answer, every door must know of the change: that of the owner's node, which does,
-            // that of this node, and all others.
+            // Every door must know of the change before it is answered. The door of the owner's node knows it
+            // already. The door of this node is told here, and so are the doors of all other nodes.
             self.inner.door.raise_floor(id, version, time::moment());
             if let (true, Some(links)) = (superseded.widens, &self.inner.links) {
                 let spreading = widening::spread(links, self.inner.store.as_ref(), id, version);
@@ -242,8 +243,8 @@ impl<K: Kind> Engine<K> {
     ///
     /// If the store does not answer.
     pub async fn cluster(&self) -> Result<ClusterView> {
-        // The shards first: then an owner that is not among the nodes has ended, and not one that joined in
-        // between.
+        // The shards are read first. So an owner that is not among the nodes has ended, and is not a node
+        // that joined between the two reads.
         let shards = self.inner.store.shards().await?;
         Ok(ClusterView {
             nodes: self.inner.store.nodes().await?,
@@ -257,7 +258,7 @@ impl<K: Kind> Engine<K> {
     ///
     /// If the store does not answer.
     pub async fn place(&self, shard: ShardId) -> Result<(ShardRow, Vec<NodeRow>)> {
-        // In this order, as in [`Self::cluster`].
+        // The shards are read first, as in [`Self::cluster`].
         let rows = self.inner.store.shards().await?;
         let row = rows.into_iter().find(|row| row.id == shard);
         let row = row.ok_or_else(|| StoreError::Unreadable(format!("shard {shard} has no row")))?;
@@ -279,16 +280,16 @@ impl<K: Kind> Engine<K> {
         self.inner.shards.iter().map(ShardHandle::owners).sum()
     }
 
-    /// Makes the node not ready, and begins to hand its shards off. It serves as before.
+    /// Makes the node not ready, and begins to hand its shards off. It still serves the shards that it has.
     pub fn begin_leaving(&self) {
         self.inner.membership.begin_leaving();
     }
 
-    /// Leaves as [`Self::begin_leaving`] does, and waits until others own all shards of this node. Returns
-    /// false if some are still here after `limit`. Requests go on to the new owners. A node without peers, or
-    /// with peers that all leave too, keeps its shards until [`Self::stop`].
+    /// Begins to leave, as [`Self::begin_leaving`] does, and waits until other nodes own all shards of this
+    /// node. Returns false if this node still has shards after `limit`. Requests are forwarded to the new
+    /// owners. A node without peers, or with peers that all leave too, keeps its shards until [`Self::stop`].
     ///
-    /// Cancel safe: the node leaves all the same.
+    /// Cancel safe: the node leaves even if this future is dropped.
     pub async fn hand_off(&self, limit: Duration) -> bool {
         self.begin_leaving();
         let until = Instant::now() + limit;
@@ -304,9 +305,9 @@ impl<K: Kind> Engine<K> {
         true
     }
 
-    /// Stops: hands its shards off for half of `limit`, stores everything decided, answers everything,
-    /// releases the remaining shards, and leaves. Returns false if that was not done within `limit`; all
-    /// answers hold all the same.
+    /// Stops the node: hands shards off for at most half of `limit`, stores everything decided, answers
+    /// everything, releases the remaining shards, and leaves. Returns false if that was not done within
+    /// `limit`. Even then, all answers that were given are true.
     pub async fn stop(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         self.hand_off(limit / 2).await;

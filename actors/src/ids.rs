@@ -1,7 +1,7 @@
 //! Identities, each with a type of its own, so that no signature has a bare integer.
 //!
-//! Every textual identity is checked when it is made (`parse`), so holding one proves that it is well formed:
-//! ASCII, bounded in length, and safe to compare byte for byte in any database.
+//! Every textual identity is checked when it is made (`parse`), so every value is well formed: ASCII, bounded
+//! in length, and safe to compare byte for byte in any database.
 
 use std::fmt;
 
@@ -17,15 +17,15 @@ pub const ID_MAX: u64 = (1 << 53) - 1;
 /// Number of shards with which a cluster is created. It never changes.
 pub const SHARDS: u16 = 256;
 
-/// Name of the hash that maps a coupon to its shard; stored with the cluster, so that a node with another one
-/// refuses to start.
+/// Name of the hash that maps a coupon to its shard; it is stored with the cluster, so that a node with
+/// another hash refuses to start.
 pub const SHARD_HASH: &str = "xxh3-64";
 
 /// Maximum number of peers of a node: as many as its row can name as linked. The mesh is full, so this bounds
 /// a cluster to 65 nodes.
 pub const PEERS_MAX: usize = 64;
 
-/// The rule that a text breaks, so that it is not an identity.
+/// The rule that a text breaks, so that the text is not an identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be {rule}")]
 pub struct InvalidId {
@@ -57,8 +57,8 @@ impl CouponId {
         self.0
     }
 
-    /// Returns the shard that places this coupon: [`SHARD_HASH`] over the id as eight little-endian bytes,
-    /// modulo [`SHARDS`].
+    /// Returns the shard of this coupon: [`SHARD_HASH`] over the id as eight little-endian bytes, modulo
+    /// [`SHARDS`].
     pub fn shard(self) -> ShardId {
         let hash = xxhash_rust::xxh3::xxh3_64(&self.0.to_le_bytes());
         ShardId((hash % u64::from(SHARDS)) as u16)
@@ -111,19 +111,19 @@ impl Sequence {
         Self(number)
     }
 
-    /// Returns the next one.
+    /// Returns the next sequence.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 
-    /// Returns the previous one; [`Self::NONE`] for itself.
+    /// Returns the previous sequence; [`Self::NONE`] for [`Self::NONE`] itself.
     #[must_use]
     pub const fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))
     }
 
-    /// Returns the bare number, which is also the number of issuances up to here.
+    /// Returns the bare number, which is also the number of issuances up to this one.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -138,9 +138,9 @@ impl fmt::Display for Sequence {
 /// Public name of one issuance, `42-17`: the coupon and the sequence in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IssuanceId {
-    /// The coupon issued.
+    /// The coupon that was issued.
     pub coupon: CouponId,
-    /// Its place in the coupon.
+    /// The place of the issuance in the coupon.
     pub sequence: Sequence,
 }
 
@@ -179,7 +179,7 @@ impl Epoch {
         Self(number)
     }
 
-    /// Returns the next one.
+    /// Returns the next epoch.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -202,7 +202,7 @@ impl fmt::Display for Epoch {
 pub struct Incarnation(u64);
 
 impl Incarnation {
-    /// Returns a new one, within 1..=[`ID_MAX`]: 53 random bits, which no cluster will see twice.
+    /// Returns a new incarnation, within 1..=[`ID_MAX`]: 53 random bits, which no cluster will see twice.
     pub fn random() -> Self {
         Self((rand::rng().next_u64() & ID_MAX).max(1))
     }
@@ -229,7 +229,7 @@ impl fmt::Display for Incarnation {
 pub struct Fence {
     /// The shard's epoch.
     pub epoch: Epoch,
-    /// The incarnation that owns it in that epoch.
+    /// The incarnation that owns the shard in that epoch.
     pub owner: Incarnation,
 }
 
@@ -280,7 +280,7 @@ text_id!(
 );
 
 text_id!(
-    /// Identity of one request: the client's `Idempotency-Key`, or one that the first gateway made.
+    /// Identity of one request: the client's `Idempotency-Key`, or a key that the first gateway made.
     RequestKey,
     "a request key",
     "1 to 64 visible ASCII characters",
@@ -288,7 +288,7 @@ text_id!(
 );
 
 text_id!(
-    /// A member of the cluster, by the name its operator gave or by the one kept in its data directory.
+    /// A member of the cluster, by the name that its operator gave or the name that its data directory keeps.
     NodeId,
     "a node id",
     "1 to 64 of A-Z a-z 0-9 . _ -",
@@ -313,7 +313,7 @@ impl NodeId {
     }
 }
 
-/// Decimal digits only: no sign, no leading zero, no spaces, as one number has one name.
+/// Reads decimal digits without sign, leading zeros or spaces, so that each number has only one spelling.
 fn parse_number(text: &str) -> Option<u64> {
     let canonical =
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
@@ -377,13 +377,13 @@ mod tests {
     }
 
     #[test]
-    fn made_request_keys_are_keys_and_differ() {
+    fn random_request_keys_are_valid_and_differ() {
         let (one, other) = (RequestKey::random(), RequestKey::random());
         assert_ne!(one, other);
         assert_eq!(RequestKey::parse(one.as_str()).unwrap(), one);
     }
 
-    /// These pin [`SHARD_HASH`]: a change here would move every coupon of every cluster.
+    /// These numbers pin [`SHARD_HASH`]: a change of them would move every coupon of every cluster.
     #[test]
     fn the_shard_hash_is_pinned() {
         let shard = |number| CouponId::new(number).unwrap().shard().get();

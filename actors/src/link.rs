@@ -7,15 +7,15 @@
 //! ```
 //!
 //! [`mesh`] decides which peers to dial, [`hello`] says what two nodes must agree on, [`end`] is one end of a
-//! link from hello to its loss, [`window`] bounds what is in flight, [`frame`] is what travels. These modules
-//! decide and do no IO. The hub, an egress for each link and a few ingresses are actors around them, on
-//! sessions of `ractor_cluster` with sockets of this program's own, so that every handshake has a time limit
-//! and every connection can be cut.
+//! link from hello to its loss, [`window`] bounds what is in flight, [`frame`] is what links carry. These
+//! modules decide and do no IO. The hub, an egress for each link and a few ingresses are actors around them.
+//! They use sessions of `ractor_cluster`, but with sockets of this program, so that every handshake has a
+//! time limit and every connection can be cut.
 //!
-//! A request that is accepted gets exactly one answer. Its remaining time is what was left when it was sent:
-//! the time in transit is not subtracted.
+//! A request that is accepted gets exactly one answer. At the peer, the request has as much time as was left
+//! when it was sent: the time in transit is not subtracted.
 //!
-//! A process can have only one set of links at a time, as the library keeps its actors in statics of the
+//! A process can have only one set of links at a time, because the library keeps its actors in statics of the
 //! process.
 
 mod egress;
@@ -62,8 +62,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long stopping waits for each link to answer its requests.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Handles the requests and messages of peers. No call may wait: a slow call would delay all others. The
-/// length of what it returns is bounded by [`MESSAGE_BYTES_MAX`].
+/// Handles the requests and messages of peers. No call may wait: a slow call would delay all others. A call
+/// returns at most [`MESSAGE_BYTES_MAX`] bytes.
 pub trait Handler<P: Payload>: Send + Sync + 'static {
     /// Handles a request, which expires at that moment. The answer goes to `path`.
     fn handle(&self, ask: P::Ask, expires: Moment, path: AnswerPath<P>);
@@ -74,15 +74,16 @@ pub trait Handler<P: Payload>: Send + Sync + 'static {
     /// Returns the answer to the content of a heartbeat of the peer.
     fn heartbeat_answer(&self, peer: Incarnation, content: Vec<u8>) -> Vec<u8>;
 
-    /// Takes the peer's answer to a heartbeat that was not sent before `sent_at`, so that the answer was true
-    /// at some moment after it.
+    /// Takes the peer's answer to a heartbeat that was sent at `sent_at` or later. So the answer was true at
+    /// some moment after `sent_at`.
     fn heartbeat_answered(&self, peer: Incarnation, sent_at: Moment, content: Vec<u8>);
 
-    /// Takes news of the peer. They are acknowledged if this returns true; news that cannot be read are not.
+    /// Takes news of the peer. The news are acknowledged if this returns true. It returns false for news that
+    /// it cannot read.
     fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool;
 }
 
-/// The path of one answer to a peer. Its answer goes into the mailbox of the link's egress and leaves with
+/// The path of one answer to a peer. The answer goes into the mailbox of the link's egress, and is sent with
 /// everything else that waits there. A path that is dropped sends nothing.
 #[derive(Debug)]
 pub struct AnswerPath<P: Payload> {
@@ -107,7 +108,7 @@ impl<P: Payload> AnswerPath<P> {
         !self.gone.load(Ordering::Acquire) && time::moment() < self.expires
     }
 
-    /// Sends the answer. A link that is gone needs none.
+    /// Sends the answer. If the link is gone, nothing is sent.
     pub fn send(self, answer: P::Answer) {
         let _ = self.egress.cast(EgressCommand::Answer(self.id, answer));
     }
@@ -126,7 +127,7 @@ pub struct Options {
     pub heartbeat: Duration,
     /// Maximum number of requests of this node in flight to one peer.
     pub peer_places: usize,
-    /// Maximum number of them in one flow.
+    /// Maximum number of requests of this node in flight in one flow.
     pub flow_places: usize,
 }
 
@@ -152,7 +153,7 @@ pub enum LinksError {
     Tls {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with the file.
         error: String,
     },
     /// The actors did not start.
@@ -168,7 +169,7 @@ pub struct Links<P: Payload> {
 }
 
 impl<P: Payload> Links<P> {
-    /// Accepts peers on this socket, and dials those named by [`Self::know`].
+    /// Accepts peers on this socket, and dials the peers that [`Self::know`] names.
     ///
     /// # Errors
     ///
@@ -231,7 +232,7 @@ impl<P: Payload> Links<P> {
 
     /// Sends news to a peer, and returns true if the peer acknowledged them within `limit`.
     ///
-    /// Cancel safe: the news are sent all the same.
+    /// Cancel safe: the news are sent even if this future is dropped.
     pub async fn tell(&self, to: Incarnation, news: Vec<u8>, limit: Duration) -> bool {
         debug_assert!(news.len() <= MESSAGE_BYTES_MAX);
         let (sender, acknowledged) = oneshot::channel();

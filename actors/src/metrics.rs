@@ -80,7 +80,7 @@ metric_table! {
     FORWARDED = "coupon_requests_forwarded_total", Kind::Counter, Count,
         "Attempts that went to an owner on another node.";
     MOVING_WAITING = "coupon_requests_waiting_for_owner", Kind::Gauge, Count,
-        "Requests that wait on this node as their shard moves, has no owner, or did not answer.";
+        "Requests that wait on this node because their shard moves, has no owner, or did not answer.";
     SHARD_MOVES = "coupon_shard_moves_total", Kind::Counter, Count,
         "Changes of a shard's owner to or from this node, by kind: handed over, released, received, \
          claimed, lost.";

@@ -1,4 +1,4 @@
-//! What owns: owners and their shards, the way to them, and the way of what they decide into the store.
+//! Owners and their shards, how requests reach them, and how their decisions are stored.
 
 pub mod door;
 pub mod gate;

@@ -1,10 +1,11 @@
 //! The store: what the engine asks of a database, and what every database must promise.
 //!
-//! Each change is one statement or one short transaction. Every call has a time limit; loading has one for
-//! each page. The contract suite (`actors/tests/suite`) checks what is said here, and every store passes it.
+//! Each change is one statement or one short transaction. Every call has a time limit; loading has a limit
+//! for each page. The contract suite (`actors/tests/suite`) checks these promises, and every store passes it.
 
 pub mod batch;
 pub mod cluster_rows;
+pub mod columns;
 pub mod links;
 pub mod migrations;
 pub mod mysql;
@@ -25,12 +26,11 @@ pub enum StoreError {
     /// Nothing was changed, and a retry may help (a lock, a refused connection, a full disk).
     #[error("not stored: {0}")]
     NotStored(String),
-    /// The change may or may not be stored (the connection was lost, or the call timed out, while waiting for
-    /// the answer).
+    /// The change may or may not be stored (the connection was lost or the call timed out before the answer).
     #[error("outcome unknown: {0}")]
     Unknown(String),
-    /// Other rows are in the place of these, or a constraint of the database refuses these. A retry cannot
-    /// help. Nothing was changed.
+    /// Other rows are in the place of the new rows, or a constraint of the database refuses the new rows. A
+    /// retry cannot help. Nothing was changed.
     #[error("clash: {0}")]
     Clash(String),
     /// This program cannot interpret what is stored (a gap in sequences, an unknown status, a missing table).
@@ -46,7 +46,7 @@ pub enum StoreError {
 const EXIT_IO_ERROR: i32 = 74;
 
 /// Ends the process, because the disk lost writes ([`StoreError::Fatal`]). The system reports such an error
-/// only once, and answers given after it may rest on lost data. Stores call this themselves, whichever call
+/// only once, and later answers may rest on lost data. Stores call this function themselves, whichever call
 /// got the error.
 pub(crate) fn end_process(why: &str) -> ! {
     tracing::error!(
@@ -65,21 +65,23 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// at all.
 #[async_trait]
 pub trait ClusterStore: Send + Sync + 'static {
-    /// Returns true if no other process can have this store open. All other nodes with a row are then dead.
+    /// Returns true if no other process can have this store open. Then all other nodes that have a row are
+    /// dead.
     fn is_exclusive(&self) -> bool {
         false
     }
 
     /// Checks that the store answers and belongs to this program (schema, [`crate::ids::SHARDS`],
-    /// [`crate::ids::SHARD_HASH`]). Creates the rows of `cluster` and `shards` if there are none.
+    /// [`crate::ids::SHARD_HASH`]). Creates the rows of `cluster` and `shards` if they are missing.
     async fn check(&self) -> Result<()>;
 
-    /// Replaces the row of the node with this id, if that row still has the incarnation `replaces`. With
-    /// `None`, inserts the row if there is none. Returns false if another process was first.
+    /// Replaces the row of the node with this id, if that row still has the incarnation `replaces`. If
+    /// `replaces` is `None`, inserts the row if the node has no row. Returns false if another process was
+    /// first.
     async fn join(&self, node: &NodeRow, replaces: Option<Incarnation>) -> Result<bool>;
 
     /// Counts one beat of this incarnation, and writes its state and the peers that it is linked to. Returns
-    /// the new beat; `None` if its row is missing or ended.
+    /// the new beat; `None` if the incarnation's row is missing or ended.
     async fn beat(
         &self,
         id: &NodeId,
@@ -89,7 +91,7 @@ pub trait ClusterStore: Send + Sync + 'static {
     ) -> Result<Option<u64>>;
 
     /// Declares another incarnation dead, if its row still has this incarnation and beat, and if the row of
-    /// `by` is live. Returns false otherwise.
+    /// `by` is live. Returns true if it did so.
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool>;
 
     /// Returns all nodes' rows, by id.
@@ -98,17 +100,18 @@ pub trait ClusterStore: Send + Sync + 'static {
     /// Returns all shards' rows, by id.
     async fn shards(&self) -> Result<Vec<ShardRow>>;
 
-    /// Claims shards, independently of each other: where a row is still as it was seen, raises the epoch,
-    /// sets the owner and commits. Returns the rows after that, claimed or not, in the order of the claims.
+    /// Claims shards, independently of each other. If a row is still as it was seen, raises the epoch, sets
+    /// the owner and commits. Returns the rows after that, whether claimed or not, in the order of the
+    /// claims.
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>>;
 
-    /// Hands shards off to other nodes, independently of each other: where the fence still holds, raises the
-    /// epoch, sets the new owner and commits. Returns the rows after that, handed off or not, in the order
-    /// asked.
+    /// Hands shards off to other nodes, independently of each other. If a fence still holds, raises the
+    /// epoch, sets the new owner and commits. Returns the rows after that, whether handed off or not, in the
+    /// order of `hand_offs`.
     async fn hand_off(&self, hand_offs: &[HandOff]) -> Result<Vec<ShardRow>>;
 
-    /// Releases shards that are owned under these fences; they keep their epochs. Other shards stay as they
-    /// are.
+    /// Releases the shards that are owned under these fences. Released shards keep their epochs. Other shards
+    /// stay as they are.
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()>;
 }
 
@@ -117,7 +120,7 @@ pub trait ClusterStore: Send + Sync + 'static {
 pub enum Loaded<K: Kind> {
     /// The thing itself and its rows.
     Read(K::Head, K::Rows),
-    /// It does not exist.
+    /// There is no such thing.
     Absent,
     /// The rows that were loaded ahead are not the beginning of what is stored.
     WentBackwards,

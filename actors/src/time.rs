@@ -12,8 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// From the year 1000, where MySQL's `DATETIME` begins, to 9999-12-30T22:00 (exclusive), up to where every
-/// offset can still be written in four-digit years.
+/// The valid times: from the year 1000, where MySQL's `DATETIME` begins, to 9999-12-30T22:00 (exclusive).
+/// Before that end, every offset can be written with a four-digit year.
 const MICROS: std::ops::RangeInclusive<i64> = -30_610_224_000_000_000..=253_402_207_199_999_999;
 
 impl Timestamp {
@@ -77,7 +77,7 @@ impl Moment {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Returns the moment of [`Self::as_nanos`].
+    /// Returns the moment for which [`Self::as_nanos`] returns `nanos`.
     pub fn from_nanos(nanos: u64) -> Self {
         Self(Duration::from_nanos(nanos))
     }
@@ -100,7 +100,7 @@ pub struct Now {
     pub timestamp: Timestamp,
 }
 
-/// Reads both clocks. Only shells call this.
+/// Reads both clocks. State machines never call this.
 pub fn now() -> Now {
     Now {
         moment: moment(),

@@ -1,5 +1,5 @@
-//! Times how long it takes to write, read and check a correct history of a million operations, or of as many
-//! as the first argument says.
+//! Times how long it takes to write, read and check a correct history of a million operations. The first
+//! argument changes that number.
 //!
 //! A tenth of the requests get a coupon, and a tenth of these get no answer. The other requests are refused.
 //! The quantity is raised nineteen times.
@@ -91,7 +91,7 @@ struct Run {
 /// Makes a history of `count` operations and its rows.
 fn run(count: u64) -> Option<(Vec<Operation>, Rows)> {
     let mut run = Run::new(count / 10 / RAISES)?;
-    // Pauses around changes and before the first refusal keep each answer true from its call on.
+    // Pauses around changes and before the first refusal make each answer true from its call on.
     let settle = 2 * TAKES_US.unsigned_abs() / GAP_US.unsigned_abs();
     run.step = settle;
     for raise in 1..=RAISES {

@@ -1,9 +1,9 @@
-//! How long a store takes on this machine: `cargo run --release -p firstcome-bench --example store_figures
+//! How long a store takes on this machine: `cargo run --release --example store_figures
 //! [directory | mysql://…]`.
 //!
 //! Times the commits of batches of several sizes, and then the loading of an owner with a million issuances.
 //! The embedded store is made in a new directory below the given one (by default the system's directory for
-//! temporary files), which is removed at the end. A database that a URL names keeps the rows.
+//! temporary files), which is removed at the end. If a URL names the database, the rows are kept.
 
 use std::error::Error;
 use std::time::{Duration, Instant};

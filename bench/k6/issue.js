@@ -60,7 +60,7 @@ export const options = {
     failed: ['rate==0'],
     wrong_in_store: ['rate==0'],
     checks: ['rate==1'],
-    // Listed so that the summary shows each code.
+    // The codes are listed so that the summary shows each of them.
     'outcomes{code:ISSUED}': ['count>0'],
     'outcomes{code:SOLD_OUT}': ['count>=0'],
     'outcomes{code:ALREADY_ISSUED}': ['count>=0'],

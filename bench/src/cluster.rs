@@ -1,7 +1,7 @@
 //! `firstcome-bench cluster`: several nodes on this machine over one database, to try out and to break.
 //!
-//! Each node is the program `firstcome` with a configuration file of its own. Their files are removed at the
-//! end.
+//! Each node is the program `firstcome` with a configuration file of its own. The nodes' files are removed at
+//! the end.
 
 pub(crate) mod node;
 
@@ -20,10 +20,10 @@ use crate::verify::{BAD_INPUT, CLEAN, FINDINGS};
 use node::{ClusterNode, Ended};
 use testkit::servers::{Kind, Server};
 
-/// How long nodes may take until they are ready, including the schema of a new database.
+/// How long nodes may take until they are ready, including the time to make the schema of a new database.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a node may take to stop: longer than its own limit (`shutdown.limit`), so that it can log what
-/// was not finished.
+/// How long a node may take to stop: longer than its own limit (`shutdown.limit`), so that the node can log
+/// what it did not finish.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// Time between two checks of the nodes.
 const POLL: Duration = Duration::from_millis(50);
@@ -91,7 +91,7 @@ impl Signals {
 
 impl Cluster {
     /// Runs the cluster until Ctrl-C or SIGTERM. The exit status is 0 if every node stopped with success, 1
-    /// if one did not or ended by itself, 2 if nothing was started.
+    /// if a node ended by itself or failed to stop, 2 if nothing was started.
     pub async fn run(&self) -> ExitCode {
         match self.serve().await {
             Ok(true) => ExitCode::from(CLEAN),
@@ -142,7 +142,7 @@ impl Cluster {
             }
         }
         Err(format!(
-            "there is no database server to start, and no --url of one that runs: {}",
+            "there is no database server to start, and no --url of a running server: {}",
             reasons.join("; ")
         )
         .into())
@@ -223,7 +223,7 @@ impl Cluster {
         }
     }
 
-    /// Returns the nodes' addresses, and commands to try them at different nodes.
+    /// Returns a text with the nodes' addresses, and with commands that go to different nodes.
     async fn welcome(&self, nodes: &[ClusterNode], token: &str) -> String {
         let mut text = format!(
             "\n{} nodes are one cluster. The admin token is {token}\n\n",

@@ -37,7 +37,7 @@ use crate::verify::{BAD_INPUT, CLEAN};
 use children::Service;
 use stores::{MeasuredStore, StoreKind};
 
-/// Load before each measured time, until connections, caches and the rate are steady.
+/// Time of load before each measurement, until connections, caches and the rate are steady.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// How long an answer may take; the service's own limit is three seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub struct Compare {
     /// The tables to measure, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "routes")]
     what: Vec<What>,
-    /// The stores to measure; the tables name those that this machine does not have.
+    /// The stores to measure; the tables name the stores that this machine does not have.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [StoreKind::Sqlite, StoreKind::Mysql, StoreKind::Mariadb])]
     stores: Vec<StoreKind>,
     /// Number of rounds.
@@ -63,7 +63,8 @@ pub struct Compare {
     /// The program `firstcome`; by default the one beside this program.
     #[arg(long)]
     firstcome: Option<PathBuf>,
-    /// The bare route, an example of the same build; beside this program in `examples` by default.
+    /// The program of the bare route, an example of the same build; by default in `examples` beside this
+    /// program.
     #[arg(long)]
     bare_route: Option<PathBuf>,
     /// The buffer pool of database servers, in MiB.
@@ -72,8 +73,8 @@ pub struct Compare {
     /// The redo log of database servers, in MiB; by default their own, which is about 100 MiB.
     #[arg(long, value_parser = clap::value_parser!(u32).range(64..=65_536))]
     redo_log_mib: Option<u32>,
-    /// Number of issuances that `million` stores beforehand. `hand-offs` stores as many for each coupon, up
-    /// to 100,000.
+    /// Number of issuances that `million` stores beforehand. `hand-offs` stores the same number for each
+    /// coupon, but at most 100,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     issued: u64,
     /// Number of coupons that `sleeping` makes.
@@ -88,7 +89,7 @@ enum What {
     Routes,
     /// Rows of a batch and times of a commit, by connections.
     Batches,
-    /// Issuing with a million issued before, compared with none.
+    /// Issuing when a million issuances are stored, compared with none.
     Million,
     /// A thousand coupons at once, compared with one.
     Many,
@@ -156,7 +157,7 @@ impl Compare {
     }
 }
 
-/// The setting of all tables.
+/// What all measurements share.
 struct Bench<'a> {
     flags: &'a Compare,
     /// The directory of data, which is removed at the end.
@@ -177,12 +178,12 @@ struct Measurement<'a> {
 }
 
 impl Bench<'_> {
-    /// Returns a new random name of a run.
+    /// Returns a new random name for a run.
     fn name() -> String {
         format!("{:08x}", rand::random::<u32>())
     }
 
-    /// Measures for the duration of the flags.
+    /// Measures for as long as the flags say.
     async fn measure(&self, measurement: Measurement<'_>) -> Result<Run, Failed> {
         let bounds = Bounds {
             duration: Some(WARM_UP + self.flags.duration),
@@ -339,7 +340,7 @@ impl Bench<'_> {
 }
 
 /// Fails unless nearly all answers have the expected outcome, because a figure of other outcomes would be
-/// worse than none.
+/// worse than no figure.
 fn expect(run: &Run, outcome: &str) -> Result<(), Failed> {
     let count = |name: &str| {
         run.tally

@@ -8,7 +8,7 @@
 //! Time and memory of the checker grow with n log n. An example times it over a million operations:
 //!
 //! ```text
-//! cargo run --release -p firstcome-bench --example check_million
+//! cargo run --release --example check_million
 //! ```
 
 pub mod cluster;
@@ -19,7 +19,7 @@ pub mod verify;
 
 use std::path::{Path, PathBuf};
 
-/// Returns the named program, or by default the program of this name beside this one.
+/// Returns the program at `named`; by default the program `name` beside this program.
 fn beside(named: Option<&Path>, name: &str) -> Result<PathBuf, load::Failed> {
     let program = match named {
         Some(program) => program.to_owned(),

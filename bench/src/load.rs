@@ -94,7 +94,7 @@ impl Load {
         Ok(figures.missed.is_empty() && verdict.is_none_or(|report| report.is_clean()))
     }
 
-    /// Returns the coupons of the run, from flags or made now.
+    /// Returns the coupons of the run: those of the flags, or new coupons.
     async fn coupons(&self, plan: &Plan, file: Option<&HistoryFile>) -> Result<Vec<CouponId>, Failed> {
         if !self.coupon.is_empty() {
             return Ok(self.coupon.clone());
@@ -120,7 +120,7 @@ impl Load {
         )
         .await;
         let rows = rows.map_err(|_| format!("the rows were not read within {FETCH_LIMIT:?}"))??;
-        // Other clients may have requested a coupon that existed before.
+        // Other clients may have requested a coupon that existed before the run.
         let options = Options {
             foreign: !self.coupon.is_empty(),
             ..Options::default()

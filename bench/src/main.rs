@@ -36,8 +36,8 @@ enum Command {
     /// Starts three nodes of one cluster on this machine, with a database server of their own, and stops them
     /// on Ctrl-C.
     ///
-    /// Exits with 0 if all nodes stopped with success, 1 if one did not or ended by itself, 2 if they were
-    /// not started.
+    /// Exits with 0 if all nodes stopped with success, 1 if a node ended by itself or failed to stop, 2 if no
+    /// node was started.
     Cluster(Box<Cluster>),
 }
 

@@ -1,5 +1,5 @@
-//! A coupon with issuances that this program stores itself, in batches like an owner's but without a node. It
-//! serves to measure what many issuances cost later.
+//! A coupon with issuances that this program stores itself, in batches like an owner's but without a node.
+//! Measurements use it to find out what many stored issuances cost.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use actors::store::batch::{Batch, Portion};
 use actors::store::{Claim, ClusterStore, EntryStore, StoreError};
 use actors::time::timestamp;
 
-/// A coupon that could not be filled.
+/// The reason why a coupon could not be filled.
 #[derive(Debug, thiserror::Error)]
 pub enum PrefillError {
     /// The store failed.
@@ -30,17 +30,17 @@ pub enum PrefillError {
 /// The user of an issuance, and the key of the request for it.
 pub type Requester = Result<(UserId, RequestKey), InvalidId>;
 
-/// A coupon without a quantity, one for each user. A node that serves it later claims its shard from an
-/// incarnation that never ran.
+/// A coupon without a total quantity, with a limit of one per user. A node that serves the coupon later
+/// claims its shard from an incarnation that never ran.
 #[derive(Debug, Clone, Copy)]
 pub struct PrefilledCoupon {
-    /// Its id.
+    /// The id.
     pub id: CouponId,
     fence: Fence,
 }
 
 impl PrefilledCoupon {
-    /// Makes it, in a database that no node has open, and claims its shard.
+    /// Makes the coupon in a database that no node has open, and claims its shard.
     pub async fn make(store: &(impl ClusterStore + CouponRows)) -> Result<Self, PrefillError> {
         store.check().await?;
         let offer = Offer::titled("prefilled");

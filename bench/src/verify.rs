@@ -17,11 +17,11 @@ use testkit::fetch::{Fetch, FetchError};
 use testkit::history::{self, InputError, Operation};
 use testkit::rows::Rows;
 
-/// Every promise was kept.
+/// The exit status if every promise was kept.
 pub const CLEAN: u8 = 0;
-/// A promise was broken.
+/// The exit status if a promise was broken.
 pub const FINDINGS: u8 = 1;
-/// The input cannot be read.
+/// The exit status if the input cannot be read.
 pub const BAD_INPUT: u8 = 2;
 
 /// The history and the rows to check.
@@ -51,7 +51,7 @@ pub struct Verify {
     /// Other clients used the coupons too, so rows need no request in the history.
     #[arg(long)]
     foreign: bool,
-    /// Number of findings of each kind to print; all are counted.
+    /// Maximum number of findings of each kind to print; all findings are counted.
     #[arg(long, default_value_t = 10)]
     shown_max: u64,
 }

@@ -1,7 +1,7 @@
 //! The program `firstcome-bench cluster` from outside: how it starts, watches and stops nodes. The nodes are
 //! scripts that log what happens to them.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any wait of these tests on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A script that prints that it is ready and stops when it is asked to. `HABIT` changes that.
+/// A stand-in for a node: it prints that it is ready, and stops on SIGTERM. With `HABIT=stubborn` it does not
+/// stop; with `HABIT=broken`, node-2 fails at its start.
 const STAND_IN: &str = r#"#!/bin/sh
 name=$(sed -n 's/^node.id = "\(.*\)"$/\1/p' "$2")
 note() { echo "$name $1" >>"$NOTES"; }
@@ -35,7 +36,7 @@ while :; do
 done
 "#;
 
-/// The program with scripts for nodes, in a process group of its own as in a terminal.
+/// The program, with scripts in place of nodes, in a process group of its own as in a terminal.
 struct Run {
     directory: TempDir,
     child: Child,
@@ -134,7 +135,7 @@ impl Run {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap();
             }
-            assert!(begun.elapsed() < LIMIT, "it does not end: {}", self.said());
+            assert!(begun.elapsed() < LIMIT, "the program hangs: {}", self.said());
             thread::sleep(Duration::from_millis(10));
         }
     }

@@ -1,6 +1,6 @@
 //! The program `firstcome-bench load` from outside, against a service with prescribed answers.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -57,7 +57,7 @@ impl Service {
     /// Breaks all connections and stops listening, like a process that is gone.
     fn die(&self) {
         self.gone.store(true, Ordering::Relaxed);
-        // The accept loop notices with the next connection.
+        // The accept loop notices this with the next connection.
         let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
         for stream in self.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);

@@ -1,7 +1,7 @@
 //! The program `firstcome-bench verify` from outside: files in, exit status and report out, and rows over
 //! HTTP.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -193,7 +193,7 @@ fn rows_are_read_over_http_page_by_page() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("401"), "{text}");
-    // Like `load`, it uses the environment's token by default.
+    // `verify` uses the environment's token by default, as `load` does.
     let output = command(directory.path(), &history(), &["--url", &url])
         .env("ADMIN_TOKEN", "secret")
         .output()

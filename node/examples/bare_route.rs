@@ -3,7 +3,7 @@
 //! `firstcome-bench compare` compares other figures with it.
 //!
 //! ```sh
-//! cargo run --release -p firstcome-node --example bare_route -- --listen 127.0.0.1:8081 --body-bytes 190
+//! cargo run --release --example bare_route -- --listen 127.0.0.1:8081 --body-bytes 190
 //! ```
 
 use std::error::Error;

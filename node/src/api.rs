@@ -1,4 +1,4 @@
-//! The HTTP API: one file a resource, one table of routes, one mapping of errors.
+//! The HTTP API: one file per resource, one table of routes, one mapping of errors.
 //!
 //! A handler authenticates the principal, parses the request, calls the service and writes the response.
 
@@ -64,7 +64,7 @@ fn set_header(response: &mut Response, name: HeaderName, value: fmt::Arguments<'
     }
 }
 
-/// Marks a response as that of an earlier request.
+/// Marks a response as a replay if an earlier request was executed.
 fn set_replayed(response: &mut Response, replayed: bool) {
     if replayed {
         response

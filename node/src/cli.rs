@@ -61,7 +61,8 @@ enum Command {
     Migrate,
     /// Mint a token (JWT) for development, and print it
     Token(Token),
-    /// Ask the node at the configured address whether it is ready: exit 0 if it is, 1 if not
+    /// Ask the node at the configured address whether it is ready: exit with 0 if it is ready, and with 1 if
+    /// it is not
     Healthcheck,
 }
 
@@ -75,10 +76,16 @@ enum ConfigCommand {
 }
 
 impl Cli {
-    /// Runs the command. This function is not `async`, so that the program's futures are compiled with this
-    /// library and not once more with each program.
+    /// Runs the command. This function is not `async`, so that the futures are compiled once, with this
+    /// library, and not again with each program.
     pub fn run(self) -> Result<(), Box<dyn Error>> {
-        Runtime::new()?.block_on(self.execute())
+        let runtime = Runtime::new()?;
+        let result = runtime.block_on(self.execute());
+        if result.is_err() {
+            // A blocking call, such as the lookup of a name, must not delay the message.
+            runtime.shutdown_background();
+        }
+        result
     }
 
     async fn execute(self) -> Result<(), Box<dyn Error>> {
@@ -111,7 +118,7 @@ impl Cli {
     }
 }
 
-/// Runs a node until a signal; a second signal ends the process at once.
+/// Runs a node until a signal stops it. A second signal ends the process at once.
 async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     telemetry::log(&config.log);
     for warning in config.warnings() {

@@ -1,8 +1,8 @@
 //! Configuration: defaults < file < environment (`FIRSTCOME__HTTP__LISTEN`) < flags.
 //!
-//! Keys are declared in sections, which [`keys`] collects into one table. An unknown key is an error, and so
-//! is a value that is not allowed: errors are reported before anything is started. Secrets are hidden in
-//! `Debug` and in [`Config::to_toml`].
+//! Keys are declared in sections, which [`keys`] collects into one table. Unknown keys and values that are
+//! not allowed are errors, which are reported before anything is started. Secrets are hidden in `Debug` and
+//! in [`Config::to_toml`].
 
 mod access_log;
 mod check;
@@ -74,7 +74,7 @@ section! {
         log: Log;
     }
     not_keys {
-        /// Former keys that were used, each with the present one.
+        /// Former keys that were used, each with its present name.
         former_keys: Vec<(&'static str, &'static str)>;
     }
 }
@@ -96,10 +96,11 @@ section! {
         /// Time for an issue request or a read.
         #[serde(with = "humantime_serde")]
         deadline: Duration = Duration::from_secs(3), "duration", check = positive_and_at_most_an_hour;
-        /// Time for a change by an administrator: longer, as all nodes may have to acknowledge it first.
+        /// Time for a change by an administrator. It is longer because all nodes may have to acknowledge the
+        /// change first.
         #[serde(with = "humantime_serde")]
         change_deadline: Duration = Duration::from_secs(10), "duration", check = positive_and_at_most_an_hour;
-        /// Maximum number of open connections; further ones are answered `OVERLOADED` and closed.
+        /// Maximum number of open connections; further connections are answered `OVERLOADED` and closed.
         connections_max: usize = listener::CONNECTIONS_MAX, "number",
             check = |max| between(*max, 1..=CONNECTIONS_LIMIT);
         /// Time for a client to send the head of a request.
@@ -109,7 +110,7 @@ section! {
         #[serde(with = "humantime_serde")]
         body_timeout: Duration = Duration::from_secs(10), "duration", check = positive_and_at_most_an_hour;
         /// Time that a connection may stay open between requests. The default exceeds the 60 s after which
-        /// balancers usually close connections, so that they never send into a closed one.
+        /// balancers usually close connections, so that a balancer never sends into a closed connection.
         #[serde(with = "humantime_serde")]
         idle_timeout: Duration = Duration::from_secs(75), "duration", check = positive_and_at_most_an_hour;
         /// Time for a client to read the next 16 KiB of responses.
@@ -128,7 +129,8 @@ section! {
 section! {
     /// `http.tls.…`
     pub struct Tls in "http.tls." {
-        /// The certificate and its chain, in PEM. With it and its key the node serves HTTPS in place of HTTP.
+        /// The certificate and its chain, in PEM. With a certificate and its key, the node serves HTTPS
+        /// instead of HTTP.
         certificate_file: Option<PathBuf> = None, "path";
         /// The key of the certificate, in PEM.
         key_file: Option<PathBuf> = None, "path";
@@ -150,7 +152,7 @@ section! {
         #[serde(with = "humantime_serde")]
         delay: Option<Duration> = None, "duration", check = check::optional_at_most_an_hour,
             unset = "`\"5s\"`; `\"0s\"` on loopback";
-        /// Time for finishing requests and storing everything after that.
+        /// Time after `shutdown.delay` for finishing requests and storing everything.
         #[serde(with = "humantime_serde")]
         limit: Duration = Duration::from_secs(20), "duration", check = at_most_an_hour;
     }
@@ -163,12 +165,12 @@ section! {
         url: Option<String> = None, "URL", unset = "SQLite in `data_dir`";
         /// A file with the URL.
         url_file: Option<PathBuf> = None, "path";
-        /// Time that starting and migrating wait for the migration of another node, and for clients of a
+        /// Time for which a start or a migration waits for another node's migration, and for clients of a
         /// table that is to be altered. Servers only.
         #[serde(with = "humantime_serde")]
         migration_wait: Duration = Duration::from_secs(30), "duration", check = positive_and_at_most_an_hour;
         /// Number of batches that the node stores at the same time, each on a connection of its own. Servers
-        /// only: SQLite stores one at a time.
+        /// only: SQLite stores one batch at a time.
         lanes: u32 = 4, "number", check = |lanes| between(*lanes, 1..=LANES_MAX);
     }
 }
@@ -229,7 +231,7 @@ pub enum LogFormat {
 }
 
 impl Http {
-    /// `https` with TLS, else `http`.
+    /// Returns `https` with TLS, otherwise `http`.
     pub fn scheme(&self) -> &'static str {
         if self.tls.certificate_file.is_some() {
             "https"
@@ -257,7 +259,7 @@ impl Config {
         }
     }
 
-    /// The options of the HTTP listener.
+    /// Returns the options of the HTTP listener.
     pub(crate) fn listener(&self) -> listener::Options {
         let http = &self.http;
         let files = http.tls.certificate_file.clone().zip(http.tls.key_file.clone());
@@ -290,7 +292,7 @@ impl Config {
         self.shutdown.delay.unwrap_or(default)
     }
 
-    /// The effective configuration as a file, with defaults filled in and secrets hidden.
+    /// Returns the effective configuration as the text of a file, with defaults filled in and secrets hidden.
     pub fn to_toml(&self) -> Result<String, InvalidConfig> {
         let mut effective = self.clone();
         effective.store.url = Some(self.store_url()?.to_string());

@@ -14,20 +14,20 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, Signature
 
 use crate::config::Http;
 
-/// Timeout of the check. It is about that of orchestrators, so that operators see this message and not
-/// theirs.
+/// Timeout of the check. It is about as long as the timeout of orchestrators, so that operators see this
+/// program's message and not the orchestrator's.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a node is not ready.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unhealthy {
-    /// It cannot be reached, or closed the connection.
+    /// The node cannot be reached, or closed the connection.
     #[error("{0}: {1}")]
     Unreachable(SocketAddr, std::io::Error),
-    /// It did not respond in time.
+    /// The node did not respond in time.
     #[error("{0}: no response within {TIMEOUT:?}")]
     TimedOut(SocketAddr),
-    /// Its response is not 200.
+    /// The node's response is not 200.
     #[error("{0}: not ready: {1}")]
     NotReady(SocketAddr, String),
 }
@@ -46,7 +46,8 @@ pub(crate) async fn check(http: &Http) -> Result<(), Unhealthy> {
     }
 }
 
-/// An address to connect to a node that listens at `listen`: loopback, if it listens on all addresses.
+/// Returns an address at which a node that listens at `listen` can be reached: loopback, if the node listens
+/// on all addresses.
 pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         ip if !ip.is_unspecified() => ip,
@@ -56,7 +57,7 @@ pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// The first line of the response.
+/// Returns the first line of the response.
 async fn status_line(address: SocketAddr, tls: bool) -> std::io::Result<String> {
     let stream = TcpStream::connect(address).await?;
     if tls {
@@ -93,7 +94,7 @@ fn client_config() -> std::io::Result<ClientConfig> {
         .with_no_client_auth())
 }
 
-/// Accepts any certificate: certificates do not name loopback addresses, nothing secret is sent, and a
+/// Accepts any certificate. Certificates do not name loopback addresses, and nothing secret is sent. A
 /// process that could impersonate the node on this machine could replace this program as well.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);

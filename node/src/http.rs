@@ -1,9 +1,9 @@
 //! HTTP, apart from coupons: the accept loop, connections, requests and responses.
 //!
-//! [`listener`] starts the accept loop. `accept` admits connections up to the number for which `open_files`
-//! has room; `connection` serves one client, with its timeouts in `pace`, its bytes in `stream` and its
-//! encryption in `tls`. `request` surrounds each request, with `client_address` and `trace`; `head`, `body`
-//! and `call` are what a handler sees of it; `refuse` responds where no route does.
+//! [`listener`] starts the accept loop. `accept` admits as many connections as `open_files` has room for.
+//! `connection` serves one client: its timeouts are in `pace`, its bytes in `stream` and its encryption in
+//! `tls`. `request` does what is common to all requests, with `client_address` and `trace`. A handler sees a
+//! request through `head`, `body` and `call`. `refuse` responds where no route does.
 
 mod accept;
 pub(crate) mod body;

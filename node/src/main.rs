@@ -6,7 +6,7 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use node::cli::Cli;
 
-/// A request makes many small allocations, often freed on another thread.
+/// A request makes many small allocations, which are often freed on another thread.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

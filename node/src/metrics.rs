@@ -1,5 +1,5 @@
-//! Metrics of the node: HTTP, TLS, reads, limits and the runtime, in one table. Those of the engine are in
-//! [`actors::metrics`].
+//! Metrics of the node: HTTP, TLS, reads, limits and the runtime, in one table. The metrics of the engine are
+//! in [`actors::metrics`].
 
 use actors::metric_table;
 use actors::metrics::{Kind, SECONDS};

@@ -1,9 +1,9 @@
 //! The service without HTTP: the calls that the API, a console and tests use.
 //!
-//! [`Service`] holds the engine and everything that stands before it: [`auth`] says who asks, `issuances` and
-//! `coupons` issue, change and read, with short-lived [`copies`] of what many clients read at once, [`list`]
-//! cuts pages, [`user_limit`] limits a user's rate, `cluster` shows nodes and shards. All calls of the engine
-//! and its store go through [`engine`].
+//! [`Service`] holds the engine and everything that stands before it. [`auth`] says who asks. `issuances` and
+//! `coupons` issue, change and read, with short-lived [`copies`] of what many clients read at once. [`list`]
+//! cuts pages, [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards. All calls of the
+//! engine and its store go through [`engine`].
 
 pub(crate) mod auth;
 pub(crate) mod cluster;
@@ -35,9 +35,9 @@ pub(crate) enum Error {
     Unauthenticated,
     /// The token is unknown, expired or not valid.
     InvalidToken,
-    /// The id of the user is not valid; says why.
+    /// The id of the user is not valid. Holds the reason.
     InvalidUser(String),
-    /// The principal lacks the right; says which.
+    /// The principal lacks a right. Holds which right.
     Forbidden(&'static str),
     /// The issuance does not exist, or the principal may not see it.
     UnknownIssuance,
@@ -90,7 +90,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// A service whose engine is not running yet.
+    /// Makes a service whose engine is not running yet.
     pub(crate) fn new(node: NodeId, authenticator: Authenticator, config: &Config) -> Self {
         Self {
             node,
@@ -114,7 +114,7 @@ impl Service {
         &self.authenticator
     }
 
-    /// Reloads keys and evicts idle users, for as long as it is polled.
+    /// Reloads keys and evicts idle users, for as long as the future is polled.
     pub(crate) async fn maintain(&self) {
         let evict_users = async {
             if let Some(limit) = &self.user_limit {
@@ -124,14 +124,14 @@ impl Service {
         tokio::join!(self.authenticator.reload_keys(), evict_users);
     }
 
-    /// Why the node is not ready; empty if it is.
+    /// Returns why the node is not ready; empty if it is ready.
     pub(crate) fn not_ready(&self) -> Vec<NotReady> {
         self.engine
             .get()
             .map_or_else(|| vec![NotReady::Starting], CouponEngine::not_ready)
     }
 
-    /// The engine, once it runs.
+    /// Returns the engine. Fails until the engine runs.
     fn engine(&self) -> Result<&CouponEngine, Error> {
         self.engine.get().ok_or(Error::Setback(Setback::StoreUnavailable))
     }

@@ -1,4 +1,4 @@
-//! Logs, and the recorder of metrics with those of the process and the runtime.
+//! Logs and metrics, including the metrics of the process and of the runtime.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -48,13 +48,13 @@ pub(crate) struct Metrics {
     parks: Counter,
 }
 
-/// The metrics of this process, recorded from the first call on.
+/// Returns the metrics of this process, which are recorded from the first call on.
 pub(crate) fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(Metrics::install)
 }
 
-/// Compacts histograms, for as long as it is polled.
+/// Compacts histograms, for as long as the future is polled.
 pub(crate) async fn upkeep() {
     let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {

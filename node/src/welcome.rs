@@ -8,7 +8,7 @@ use crate::config::{AuthMode, Config};
 use crate::healthcheck::reachable;
 use crate::wiring::{RunningNode, admin_token_path};
 
-/// Prints the address, and commands with the admin token if the node created it.
+/// Prints the address. If the node created the admin token, also prints commands with that token.
 pub(crate) async fn print(node: &RunningNode, config: &Config) {
     let scheme = config.http.scheme();
     let address = format!("{scheme}://{}", reachable(node.address()));
@@ -49,7 +49,7 @@ pub(crate) async fn print(node: &RunningNode, config: &Config) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// The id that the next coupon will most likely have, for the second command.
+/// Returns the id that the next coupon will most likely have, for the second command.
 async fn next_coupon(node: &RunningNode) -> u64 {
     let newest = node.engine().coupons(None, 1).await;
     newest

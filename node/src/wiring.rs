@@ -1,7 +1,7 @@
 //! Starts a node from its configuration, and stops it in the right order.
 //!
-//! The socket is bound first and answers from then on: the node is alive, not ready. Then the store is opened
-//! and the engine started.
+//! The socket is bound first and answers from then on: the node is alive, but not ready. Then the store is
+//! opened and the engine is started.
 
 mod links;
 
@@ -66,7 +66,7 @@ pub enum StartError {
     /// The node's id is not valid.
     #[error("{}: {error}", path.display())]
     NodeId {
-        /// The file that holds it.
+        /// The file that holds the id.
         path: PathBuf,
         /// The reason.
         error: InvalidId,
@@ -96,12 +96,13 @@ pub struct RunningNode {
 }
 
 impl RunningNode {
-    /// Starts a node. It answers from then on; [`Self::ready`] waits until it is ready.
+    /// Starts a node, which then answers requests; [`Self::ready`] waits until it is ready.
     ///
-    /// Cancel safety: if the call is dropped midway, the listener and the engine may keep running. So only a
-    /// process that ends may drop it.
+    /// Cancel safety: if this future is dropped before it completes, the listener and the engine may keep
+    /// running. So drop it only when the process is about to exit.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        // This comes before the engine, which takes its handles from the recorder.
+        // The recorder is installed before the engine starts, because the engine takes its handles from the
+        // recorder.
         telemetry::metrics();
         let users = UserSource::new(&config.auth)?;
         let node = node_id(config)?;
@@ -113,7 +114,7 @@ impl RunningNode {
         let listener = Listener::serve(socket, routes(Arc::clone(&service)), config.listener())?;
         let address = listener.address();
         tracing::info!(%address, %node, commit = telemetry::COMMIT, "listening for HTTP");
-        // Bound before this node has a row with its addresses.
+        // The socket for links is bound before this node has a row with its addresses.
         let cluster = links::bind(config)?;
 
         let database = Database::open(config).await?;
@@ -150,7 +151,7 @@ impl RunningNode {
         })
     }
 
-    /// The address of its HTTP socket.
+    /// Returns the address of the node's HTTP socket.
     pub fn address(&self) -> SocketAddr {
         self.listener.address()
     }
@@ -167,7 +168,7 @@ impl RunningNode {
         &self.engine
     }
 
-    /// The admin token, if the node created it.
+    /// Returns the admin token, if the node created it.
     pub fn created_admin_token(&self) -> Option<&SecretString> {
         self.created_admin_token.as_ref()
     }
@@ -213,12 +214,12 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
     Ok(Database::migrate(config).await?)
 }
 
-/// The file of an admin token that the node created.
+/// Returns the path of the admin token that the node created.
 pub(crate) fn admin_token_path(config: &Config) -> PathBuf {
     config.data_dir.join(ADMIN_TOKEN_FILE)
 }
 
-/// Returns the admin token, and returns it a second time if the node created it.
+/// Returns the admin token, and the same token again if the node created it.
 fn admin_token(config: &Config) -> Result<(SecretString, Option<SecretString>), StartError> {
     if let Some(token) = &config.auth.admin_token {
         return Ok((token.clone(), None));
@@ -228,7 +229,7 @@ fn admin_token(config: &Config) -> Result<(SecretString, Option<SecretString>), 
     Ok((token.clone(), Some(token)))
 }
 
-/// The node's id.
+/// Returns the node's id.
 fn node_id(config: &Config) -> Result<NodeId, StartError> {
     let text = match &config.node.id {
         Some(id) => id.clone(),
@@ -240,7 +241,7 @@ fn node_id(config: &Config) -> Result<NodeId, StartError> {
     })
 }
 
-/// The text of a file in the data directory, which is created if it does not exist.
+/// Returns the text of a file in the data directory. Creates the file if it does not exist.
 fn data_file(config: &Config, name: &str, create: impl FnOnce() -> String) -> Result<String, StartError> {
     data_file::read_or_create(&config.data_dir, name, create).map_err(|error| StartError::DataFile {
         path: config.data_dir.join(name),

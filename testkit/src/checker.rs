@@ -7,17 +7,17 @@
 //!   and sequences are in the order of arrival;
 //! - `timeline`: the versions of the coupon and when each may have been in force, from administrators'
 //!   calls and answers;
-//! - `bounds`: the earliest and the latest time of each decision, and that a version allowed it then;
+//! - `bounds`: the earliest and the latest time of each decision, and whether a version of the coupon allowed
+//!   the decision then;
 //! - `refusals`: each refusal was true at some moment between its call and its answer.
 //!
-//! Whatever is unknown is decided in the service's favour, so that a finding is always a fault of the
-//! service, of the clocks ([`Options::clock_tolerance`]) or of the record. Two kinds of faults are therefore
-//! *not* found: faults within overlapping calls, and faults that an operation without an answer could
-//! explain.
+//! In doubt the checker decides in the service's favour, so that a finding is always a fault of the service,
+//! of the clocks ([`Options::clock_tolerance`]) or of the record. Two kinds of faults are therefore *not*
+//! found: faults within overlapping calls, and faults that an operation without an answer could explain.
 //!
 //! Client times bound decisions exactly, and `issued_at` bounds them within the tolerance. Everything is
 //! sorted once, so the cost is n log n. A refusal is also compared with every version that may have been in
-//! force between its call and its answer, and these are few.
+//! force between its call and its answer, but there are only a few such versions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,13 +46,13 @@ use timeline::Timeline;
 pub struct Options {
     /// Largest difference between the service's clocks and the clients', in either direction.
     pub clock_tolerance: Duration,
-    /// How long refusals may still follow the former version after a change that does not widen was answered.
-    /// The contract is zero on one node. Doors of other nodes may lag by their `door_ttl`, because only a
-    /// widening waits for them.
+    /// How long refusals may still be those of the former version after a change was answered, if the change
+    /// does not widen the coupon. The contract says zero for one node. The doors of other nodes may lag by
+    /// their `door_ttl`, because only a widening change waits for doors.
     pub narrowing_lag: Duration,
     /// True if other clients used the coupons too. Rows and versions then need no request in the history.
     pub foreign: bool,
-    /// Maximum number of findings of one kind that are shown. The others are only counted.
+    /// Maximum number of findings of one kind that are shown. Further findings are only counted.
     pub shown_max: u64,
 }
 
@@ -70,13 +70,13 @@ impl Default for Options {
 /// Stands for the key of a request that was sent without one. Two such requests are never the same.
 const KEYLESS: u32 = u32::MAX;
 
-/// One attempt of a request for a coupon, sorted by coupon, user, key and place.
+/// One attempt of a request for a coupon. Attempts are sorted by coupon, user, key and place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Attempt {
     coupon: CouponId,
     user: u32,
     key: u32,
-    /// The index of its operation in the history.
+    /// The index of the attempt's operation in the history.
     place: usize,
 }
 
@@ -87,7 +87,7 @@ struct Case<'h> {
     options: &'h Options,
     coupon: &'h CouponRow,
     timeline: Timeline,
-    /// Its rows by sequence, one for each sequence.
+    /// The coupon's rows in the order of their sequences, one for each sequence.
     rows: Vec<&'h IssuanceRow>,
     /// The user of each row with the index of the row in `rows`, sorted.
     rows_by_user: Vec<(u32, usize)>,
@@ -104,7 +104,7 @@ struct Facts {
     caller: Option<usize>,
     answered: i64,
     answerer: Option<usize>,
-    /// The request that was answered with it.
+    /// The attempt that was answered with the row.
     given_to: Option<Attempt>,
     explained: bool,
 }
@@ -274,7 +274,7 @@ fn check_missing(
                 reporter.find(
                     Kind::CouponLost,
                     *coupon,
-                    || "its creation was answered, but it is not stored".to_owned(),
+                    || "its creation was answered, but the coupon is not stored".to_owned(),
                     &[*place],
                     &[],
                 );
@@ -328,12 +328,12 @@ fn tally(history: &[Operation], reporter: &mut Reporter<'_>) {
         .collect();
 }
 
-/// Returns a duration in microseconds, the unit of all times here.
+/// Returns a duration in microseconds, the unit of all times in the checker.
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Returns the time of an answer; the largest number if there was none.
+/// Returns the time of an answer; the largest number if there was no answer.
 fn answered(answer: Option<Timestamp>) -> i64 {
     answer.map_or(i64::MAX, Timestamp::as_micros)
 }

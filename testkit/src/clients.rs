@@ -40,7 +40,7 @@ struct ClientTask {
     over: Arc<AtomicBool>,
     /// Time between two requests of a client.
     pace: Duration,
-    /// Held during a change.
+    /// The administrator holds this lock during a change.
     changing: Arc<Mutex<()>>,
 }
 
@@ -53,8 +53,9 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts this many clients. Each sends requests to random addresses of these and for a random one of the
-    /// two coupons. The first coupon has [`TOTAL`], the second no limit.
+    /// Starts this many clients. Each client sends its requests to random ones of these addresses, for a
+    /// random one of the two coupons. The quantity of the first coupon is [`TOTAL`]; the second coupon has no
+    /// limit.
     pub fn begin(
         number: u64,
         pace: Duration,
@@ -102,7 +103,7 @@ impl Clients {
         self.addresses.send_replace(addresses.to_vec());
     }
 
-    /// Returns the sender of addresses, for a load balancer.
+    /// Returns the sender with which a load balancer changes the addresses.
     pub fn addresses(&self) -> watch::Sender<Vec<String>> {
         self.addresses.clone()
     }
@@ -112,16 +113,17 @@ impl Clients {
         Arc::clone(&self.changing).lock_owned().await
     }
 
-    /// Sends no new requests, and waits until all that were sent have a definite answer.
+    /// Sends no new requests, and waits until every request that was sent has a definite answer.
     ///
     /// # Panics
-    /// If a request has none in time.
+    /// If a request has no definite answer in time.
     pub async fn end(self) {
         self.over.store(true, Ordering::Relaxed);
         self.wait().await;
     }
 
-    /// Does the same without another change, given the guard of [`Self::without_changes`].
+    /// Ends the clients like [`Self::end`], without another change. `quiet` is the guard of
+    /// [`Self::without_changes`].
     ///
     /// # Panics
     /// If a request has no definite answer in time.
@@ -178,7 +180,7 @@ impl ClientTask {
                 .await
             {
                 Some((status, _)) if status != 503 => return,
-                // The process is gone or does not know the outcome: retry soon, or when addresses change.
+                // The node is gone or does not know the outcome: retry soon, or when the addresses change.
                 _ => drop(tokio::time::timeout(Duration::from_millis(50), self.addresses.changed()).await),
             }
         }

@@ -8,18 +8,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the proxy does with connections.
+/// What the proxy does with connections. A mode for the next batch is followed by [`Self::Pass`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseMode {
     /// Passes everything on.
     Pass,
-    /// Cuts the connection of the next batch before the server has received any of it; then passes on.
+    /// Cuts the connection of the next batch before the server has received any of the batch.
     CutBeforeSending,
-    /// Cuts that connection once the server has received the whole batch.
+    /// Cuts the connection of the next batch once the server has received the whole batch.
     CutAfterSending,
-    /// Cuts that connection once the server has answered, and drops the answer.
+    /// Cuts the connection of the next batch once the server has answered, and drops the answer.
     CutAfterAnswer,
-    /// Drops the answer and does not cut the connection, like a server that waits for room to log the commit.
+    /// Drops the answer to the next batch and does not cut the connection, like a server that waits for room
+    /// to log the commit.
     KeepAnswer,
     /// Cuts all connections and closes new ones at once.
     Refuse,
@@ -32,7 +33,7 @@ pub enum DatabaseMode {
 pub enum Rule {
     /// Nothing.
     None,
-    /// Replaces the first text by the second, of the same length.
+    /// Replaces the first text by the second, which has the same length.
     Replace(&'static str, &'static str),
     /// Appends the second text to a statement that contains the first. The statement must fit into one read.
     Append(&'static str, &'static str),
@@ -46,7 +47,7 @@ const HEAD_BYTES: usize = 4;
 /// The beginning of every batch of issuances.
 const BATCH: &[u8] = b"INSERT INTO issuances (";
 
-/// A proxy; it ends with its runtime.
+/// A proxy, which ends with its runtime.
 #[derive(Debug, Clone)]
 pub struct DatabaseProxy {
     port: u16,
@@ -67,7 +68,7 @@ impl DatabaseProxy {
     /// Starts a proxy that also applies this rule.
     ///
     /// # Panics
-    /// If loopback has no free port, or a replacement has another length.
+    /// If loopback has no free port, or a replacement has another length than the replaced text.
     pub async fn with_rule(server: u16, rule: Rule) -> Self {
         assert!(
             !matches!(rule, Rule::Replace(text, other) if text.len() != other.len()),
@@ -96,12 +97,12 @@ impl DatabaseProxy {
         proxy
     }
 
-    /// Returns the port of loopback where it listens.
+    /// Returns the port of loopback where the proxy listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes what it does from now on.
+    /// Changes what the proxy does from now on.
     pub fn set(&self, mode: DatabaseMode) {
         self.mode.send_replace(mode);
     }

@@ -17,7 +17,7 @@ const STALENESS: Duration = Duration::from_millis(1_100);
 /// How long a page may take, so that a service that hangs is an error.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// Rows that cannot be read.
+/// The reason why rows cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// There was no whole answer in time.
@@ -28,17 +28,17 @@ pub enum FetchError {
         /// The error of the request.
         error: reqwest::Error,
     },
-    /// An answer is not a page.
+    /// The status of an answer is not 200, so it is not a page.
     #[error("{url}: status {status}: {body}")]
     Status {
         /// The URL of the request.
         url: String,
-        /// Its status.
+        /// The status of the answer.
         status: StatusCode,
-        /// Its body.
+        /// The body of the answer.
         body: String,
     },
-    /// The page after a page is the same page.
+    /// A page names itself as the next page.
     #[error("{url}: the next page is the same page")]
     Circle {
         /// The URL of the request.
@@ -61,7 +61,7 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// Reads from the service at this base URL, with the token of its administrators.
+    /// Makes a reader of the service at this base URL, with the token of administrators.
     pub fn new(url: &str, admin_token: &str) -> Self {
         Self {
             client: Client::new(),

@@ -3,8 +3,8 @@
 //! The file is JSON Lines: one operation a line, in any order. All times are of one clock that never steps
 //! back, in microseconds since 1970 UTC. `call_us` is read before the request is sent, `answer_us` after the
 //! whole answer was received. An `answer` is the HTTP answer: `status`, `replayed` (true if it carried
-//! `Idempotent-Replayed: true`), and the JSON `body` as received. It is null or absent if no whole answer
-//! came in time.
+//! `Idempotent-Replayed: true`), and the JSON `body` as received. The field is null or absent if no whole
+//! answer came in time.
 //!
 //! ```json
 //! {"create":{"call_us":1000,"answer_us":3000,"answer":{"status":201,"body":{"id":42,"total_quantity":500,"per_user_limit":1,…}}}}
@@ -55,7 +55,7 @@ impl InputError {
 pub struct Span {
     /// Time before the request was sent.
     pub call: Timestamp,
-    /// Time after the answer was received; `None` if there was none.
+    /// Time after the answer was received; `None` if there was no answer.
     pub answer: Option<Timestamp>,
 }
 
@@ -73,9 +73,9 @@ pub enum Operation {
 /// A request to make a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Create {
-    /// Its times.
+    /// The times of the call and the answer.
     pub span: Span,
-    /// Its answer.
+    /// The answer.
     pub answer: CreateAnswer,
 }
 
@@ -86,17 +86,17 @@ pub enum CreateAnswer {
     Created {
         /// The coupon.
         coupon: CouponRow,
-        /// True if an earlier request with the same key made it.
+        /// True if an earlier request with the same key made the coupon.
         replayed: bool,
     },
-    /// Nothing was made. Has the code, or the status if there was none.
+    /// Nothing was made. Holds the answer's code, or its status if the answer had no code.
     NotApplied(String),
     /// The outcome is unknown.
     Unknown,
 }
 
-/// The part of an administrator's patch that decides whether a coupon is issued. Within `Some`, `None` clears
-/// a field.
+/// The fields of an administrator's patch that decide whether a coupon is issued and when it expires.
+/// `Some(None)` clears a field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Patch {
     /// New or no quantity.
@@ -125,7 +125,7 @@ pub enum Change {
 /// An administrator's request to change a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeCall {
-    /// Its times.
+    /// The times of the call and the answer.
     pub span: Span,
     /// The coupon.
     pub coupon: CouponId,
@@ -133,7 +133,7 @@ pub struct ChangeCall {
     pub change: Change,
     /// The version that the coupon must have, if one was required.
     pub if_match: Option<u64>,
-    /// Its answer.
+    /// The answer.
     pub answer: ChangeAnswer,
 }
 
@@ -142,7 +142,7 @@ pub struct ChangeCall {
 pub enum ChangeAnswer {
     /// The coupon after the change, which may have changed nothing.
     Done(CouponRow),
-    /// Nothing was changed. Has the code, or the status if there was none.
+    /// Nothing was changed. Holds the answer's code, or its status if the answer had no code.
     NotApplied(String),
     /// The outcome is unknown.
     Unknown,
@@ -151,7 +151,7 @@ pub enum ChangeAnswer {
 /// A user's request for a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issue {
-    /// Its times.
+    /// The times of the call and the answer.
     pub span: Span,
     /// The coupon.
     pub coupon: CouponId,
@@ -159,7 +159,7 @@ pub struct Issue {
     pub user: UserId,
     /// The `Idempotency-Key`, if one was sent.
     pub key: Option<RequestKey>,
-    /// Its answer.
+    /// The answer.
     pub answer: IssueAnswer,
 }
 
@@ -170,20 +170,20 @@ pub enum IssueAnswer {
     Issued {
         /// The issuance.
         issuance: IssuanceRow,
-        /// True if an earlier request with the same key obtained it.
+        /// True if an earlier request with the same key obtained the issuance.
         replayed: bool,
     },
     /// The coupon was refused.
     Refused(Refusal),
-    /// Nothing was decided. Has the code, or the status if there was none.
+    /// Nothing was decided. Holds the answer's code, or its status if the answer had no code.
     NotApplied(String),
     /// The outcome is unknown.
     Unknown,
 }
 
 impl IssueAnswer {
-    /// Returns the name that it is counted under: the code of a refusal or failure, else `issued`, `replayed`
-    /// or `unknown`.
+    /// Returns the name under which the answer is counted: the code of a refusal or failure, else `issued`,
+    /// `replayed` or `unknown`.
     pub fn code(&self) -> &str {
         match self {
             Self::Issued { replayed: false, .. } => "issued",
@@ -200,11 +200,11 @@ impl IssueAnswer {
 pub enum Refusal {
     /// There is no such coupon.
     UnknownCoupon,
-    /// The user has as many as allowed. The issuance is the latest of them.
+    /// The user has as many as allowed. Holds the user's latest issuance.
     AlreadyIssued(Box<IssuanceRow>),
-    /// Closed by an administrator.
+    /// An administrator closed the coupon.
     Closed,
-    /// Paused by an administrator.
+    /// An administrator paused the coupon.
     Paused,
     /// The window has not begun.
     NotStarted {
@@ -220,7 +220,7 @@ pub enum Refusal {
         /// Time by the service's clock.
         server_time: Timestamp,
     },
-    /// All are issued.
+    /// The whole quantity is issued.
     SoldOut {
         /// The quantity.
         total_quantity: u64,
@@ -228,7 +228,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns its code.
+    /// Returns the code of the refusal.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownCoupon => "UNKNOWN_COUPON",
@@ -242,7 +242,7 @@ impl Refusal {
     }
 }
 
-/// Reads a history one operation at a time. The first error ends it.
+/// Reads a history one operation at a time. Reading ends at the first error.
 pub fn read(input: impl BufRead) -> impl Iterator<Item = Result<Operation, InputError>> {
     (1..).zip(input.lines()).map(|(number, line)| {
         let line = line.map_err(|error| InputError::new(number, error))?;
@@ -279,7 +279,7 @@ impl<W: Write> Writer<W> {
 }
 
 impl Operation {
-    /// Returns the times of its call and answer.
+    /// Returns the times of the call and the answer.
     pub fn span(&self) -> Span {
         match self {
             Self::Create(create) => create.span,
@@ -288,7 +288,7 @@ impl Operation {
         }
     }
 
-    /// Returns its coupon, if that is known.
+    /// Returns the coupon, if it is known.
     pub fn coupon(&self) -> Option<CouponId> {
         match self {
             Self::Create(Create {
@@ -302,7 +302,7 @@ impl Operation {
     }
 }
 
-/// The line of the file.
+/// Writes the operation as a line of the file.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Vec::new();

@@ -1,13 +1,13 @@
-//! The identities in requests and answers, checked as the HTTP contract has them.
+//! The identities in requests and answers, with the checks that the HTTP contract prescribes.
 //!
-//! They are implemented here a second time and not taken from the service, so that a mistake in the service's
-//! own checks is found.
+//! The checks are implemented a second time and not taken from the service, so that a mistake in the
+//! service's own checks is found.
 
 use std::fmt;
 
 use smol_str::SmolStr;
 
-/// Longest user id and request key, in bytes.
+/// Maximum length of a user id and of a request key, in bytes.
 const TEXT_BYTES_MAX: usize = 64;
 
 /// The largest id that every JSON client reads exactly: 2^53 - 1.
@@ -21,12 +21,12 @@ pub struct InvalidId {
     what: &'static str,
 }
 
-/// A coupon, between 1 and 2^53 - 1.
+/// The id of a coupon, between 1 and 2^53 - 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CouponId(u64);
 
 impl CouponId {
-    /// Returns the id with this number, if there is one.
+    /// Returns the id with this number; `None` if the number is out of range.
     pub fn new(number: u64) -> Option<Self> {
         (1..=ID_MAX).contains(&number).then_some(Self(number))
     }
@@ -99,7 +99,7 @@ impl fmt::Display for IssuanceId {
     }
 }
 
-/// A user. Upper and lower case are different.
+/// The id of a user. Case matters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(SmolStr);
 

@@ -23,14 +23,15 @@ pub enum LinkMode {
     Cut,
     /// Passes nothing and cuts nothing: a silent partition.
     Silent,
-    /// Passes nothing on this many connections, the first ones, and everything on later ones. The first ones
-    /// are then half-open: one side may have given them up. Any later mode cuts them.
+    /// Passes nothing on the first connections, as many as the number says, and everything on later
+    /// connections. The first connections are then half-open: one side may have given them up. Any later mode
+    /// cuts them.
     SilentBefore(u64),
     /// Passes everything on after this delay.
     Delayed(Duration),
 }
 
-/// A proxy; it ends with its runtime.
+/// A proxy, which ends with its runtime.
 #[derive(Debug)]
 pub struct LinkProxy {
     port: u16,
@@ -63,12 +64,12 @@ impl LinkProxy {
         proxy
     }
 
-    /// Returns the port of loopback where it listens.
+    /// Returns the port of loopback where the proxy listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes what it does from now on.
+    /// Changes what the proxy does from now on.
     pub fn set(&self, mode: LinkMode) {
         self.mode.send_replace(mode);
     }
@@ -122,7 +123,7 @@ async fn take(
             biased;
             changed = modes.changed() => {
                 let before = std::mem::replace(&mut mode, *modes.borrow_and_update());
-                // One side may have given this connection up and would refuse what comes over it.
+                // One side may have given this connection up, and would refuse what comes over it.
                 let given_up = matches!(before, LinkMode::SilentBefore(before) if number < before);
                 if changed.is_err() || mode == LinkMode::Cut || given_up {
                     return;

@@ -12,7 +12,7 @@ pub const ADMIN_TOKEN: &str = "token-of-the-administrators";
 /// How long a node may take until it is ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A node that serves; it ends when this is dropped.
+/// A running node. Dropping this value ends the node.
 #[derive(Debug)]
 pub struct Node {
     /// `127.0.0.1:port`.
@@ -32,10 +32,11 @@ fn program(program: &str, directory: &Path, arguments: &[&str], keys: &[String])
     (command, directory.join("stderr"))
 }
 
-/// Runs a command of the program that ends by itself. Returns true if it succeeded, and its log. Blocks.
+/// Runs a command of the program that ends by itself. Returns true if the command succeeded, and the
+/// command's log. Blocks.
 ///
 /// # Panics
-/// If it does not end within the limit.
+/// If the command does not end within the limit.
 pub fn run(
     firstcome: &str,
     directory: &Path,
@@ -61,18 +62,18 @@ fn start(command: Command, log: &Path) -> Process {
 }
 
 impl Node {
-    /// Starts the program over this directory with these keys, and returns once it is ready. Blocks.
+    /// Starts the program over this directory with these keys, and waits until the node is ready. Blocks.
     ///
     /// # Panics
-    /// If it is not ready in time.
+    /// If the node is not ready in time.
     pub fn start(firstcome: &str, directory: &Path, keys: &[String]) -> Self {
         Self::start_at("127.0.0.1:0", firstcome, directory, keys)
     }
 
-    /// Does the same at this address.
+    /// Starts a node like [`Self::start`], at this address.
     ///
     /// # Panics
-    /// If it is not ready in time.
+    /// If the node is not ready in time.
     pub fn start_at(address: &str, firstcome: &str, directory: &Path, keys: &[String]) -> Self {
         let (command, log) = program(firstcome, directory, &[&format!("--listen={address}")], keys);
         let process = start(command, &log);
@@ -83,7 +84,7 @@ impl Node {
         }
     }
 
-    /// Returns its process.
+    /// Returns the node's process.
     pub fn process(&self) -> &Process {
         &self.process
     }
@@ -93,18 +94,18 @@ impl Node {
         self.process.log()
     }
 
-    /// Sends it a signal.
+    /// Sends the node a signal.
     ///
     /// # Panics
-    /// If the system refuses that.
+    /// If the system refuses the signal.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal).expect("a child can be signalled");
     }
 
-    /// Asks it to stop and waits. Returns true if it stopped with success. Blocks.
+    /// Asks the node to stop and waits. Returns true if the node stopped with success. Blocks.
     ///
     /// # Panics
-    /// If it does not stop within the limit.
+    /// If the node does not stop within the limit.
     pub fn stop(&self, limit: Duration) -> bool {
         self.signal(Signal::TERM);
         let status = self.process.wait(limit).expect("a child can be waited for");
@@ -113,15 +114,15 @@ impl Node {
             .success()
     }
 
-    /// Kills it, as `kill -9` does.
+    /// Kills the node, as `kill -9` does.
     pub fn kill(&self) {
         self.process.kill();
     }
 
-    /// Returns the bytes of its resident memory that are backed by no file.
+    /// Returns how many bytes of the node's resident memory are backed by no file.
     ///
     /// # Panics
-    /// If the system does not report them.
+    /// If the system does not report the memory.
     pub fn memory(&self) -> u64 {
         self.process
             .memory("RssAnon")

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Longer than any wait of a test takes on a busy machine.
+/// The usual limit, longer than any wait of a test on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Time between two polls.
@@ -10,7 +10,7 @@ const INTERVAL: Duration = Duration::from_millis(5);
 
 /// Polls the condition until it holds, for at most [`LIMIT`]. Returns how long that took.
 ///
-/// Cancel safe if the condition is.
+/// Cancel safe if the condition is cancel safe.
 ///
 /// # Panics
 /// If the condition does not hold in time; the message names it.
@@ -18,9 +18,9 @@ pub async fn eventually(condition: &str, holds: impl AsyncFnMut() -> bool) -> Du
     within(LIMIT, condition, holds).await
 }
 
-/// Does the same with another limit.
+/// Polls the condition until it holds, for at most `limit`. Returns how long that took.
 ///
-/// Cancel safe if the condition is.
+/// Cancel safe if the condition is cancel safe.
 ///
 /// # Panics
 /// If the condition does not hold in time; the message names it.
@@ -78,7 +78,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "not within 20ms: an answer")]
-    async fn a_poll_that_hangs_ends_with_the_limit() {
+    async fn a_poll_that_hangs_ends_at_the_limit() {
         within(
             Duration::from_millis(20),
             "an answer",

@@ -9,8 +9,8 @@ const PORTS: std::ops::Range<u16> = 10_000..30_000;
 
 /// Returns a port of loopback where nothing listens. No port is returned twice in this process.
 ///
-/// Each process begins at another port, far from those of processes started just before or after it. So two
-/// processes hardly ever choose the same port.
+/// Each process begins at another port, far from the ports of processes that start just before or after it.
+/// So two processes hardly ever choose the same port.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const STRIDE: u64 = 7_919;

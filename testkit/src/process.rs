@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
-/// Number of log lines that are shown of a process that failed.
+/// Maximum number of log lines that are shown for a process that failed.
 const TAIL_LINES: usize = 30;
 
 /// Time between two checks of a process that should end.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Waits until its input ends, which happens when the program that holds the other end is gone. Then sends a
-/// signal to a process and, if a directory is given, removes the directory once the process has ended. A line
-/// on the input means that there is nothing to do.
+/// A shell script that waits until its input ends, which happens when the program that holds the other end is
+/// gone. It then sends a signal to a process and, if a directory is given, removes the directory once the
+/// process has ended. A line on the input means that there is nothing to do.
 const GUARD: &str = r#"read -r line && exit
 kill -"$1" "$2"
 [ -n "$3" ] || exit
@@ -63,21 +63,21 @@ impl Spawn {
         }
     }
 
-    /// Makes standard input a pipe; without this it is empty.
+    /// Makes standard input a pipe. By default the input is empty.
     #[must_use]
     pub fn with_input(mut self) -> Self {
         self.has_input = true;
         self
     }
 
-    /// Changes the signal that the process gets if this program ends before it, by default `SIGKILL`.
+    /// Changes the signal that the process gets if this program ends first. The default is `SIGKILL`.
     #[must_use]
     pub fn orphan_signal(mut self, signal: Signal) -> Self {
         self.orphan_signal = signal;
         self
     }
 
-    /// Removes a directory after the process, if this program ends before it.
+    /// Names a directory that is removed once the process has ended, if this program ends first.
     #[must_use]
     pub fn orphan_directory(mut self, directory: &Path) -> Self {
         self.orphan_directory = Some(directory.to_owned());
@@ -109,7 +109,7 @@ impl Spawn {
             thread::spawn(move || read(stdout, &output, on_line));
         }
         let input = child.stdin.take();
-        // From here on the process ends with this value, even if its guard does not start.
+        // From here on, dropping this value ends the process, even if the guard does not start.
         let process = Process {
             id: child.id(),
             state: Mutex::new(State {
@@ -139,7 +139,7 @@ fn read(stdout: ChildStdout, output: &Output, mut on_line: impl FnMut(&str)) {
     output.changed.notify_all();
 }
 
-/// Locks a value that stays valid if a holder of the lock panics.
+/// Locks a value, which is valid even if a holder of the lock panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -219,7 +219,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command without input, its standard error appended to this file.
+    /// Starts a command without input, and appends its standard error to this file.
     pub fn start(command: Command, log: impl Into<PathBuf>) -> io::Result<Self> {
         Spawn::new(command, log).start()
     }
@@ -228,12 +228,13 @@ impl Process {
         lock(&self.state)
     }
 
-    /// Returns its process id.
+    /// Returns the id of the process.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Waits until it prints a line that is the last by `is_last`, and returns all lines up to it. Blocks.
+    /// Waits until the process prints a line for which `is_last` is true. Returns all lines up to that line.
+    /// Blocks.
     ///
     /// The error says whether the process ended or was too slow, with the end of its log.
     pub fn lines_until(
@@ -261,31 +262,31 @@ impl Process {
         }
     }
 
-    /// Waits until it prints where it serves, and returns that as `host:port`. Blocks.
+    /// Waits until the process prints the URL where it serves. Returns `host:port` of the URL. Blocks.
     ///
-    /// The error is that of [`Self::lines_until`].
+    /// The errors are those of [`Self::lines_until`].
     pub fn address(&self, limit: Duration) -> Result<String, String> {
         let lines = self.lines_until(limit, |line| line.contains("http://"))?;
         let address = lines.last().and_then(|line| line.split("http://").nth(1));
         Ok(address.unwrap_or_default().trim().to_owned())
     }
 
-    /// True if it has printed a line that fits `is_such`.
+    /// True if the process has printed a line for which `is_such` is true.
     pub fn has_printed(&self, is_such: impl Fn(&str) -> bool) -> bool {
         lock(&self.output.lines).lines.iter().any(|line| is_such(line))
     }
 
-    /// Writes a line to its standard input.
+    /// Writes a line to the standard input of the process.
     pub fn write_line(&self, line: &str) -> io::Result<()> {
         let mut input = lock(&self.input);
         let input = input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         input.write_all(format!("{line}\n").as_bytes())
     }
 
-    /// Sends it a signal, if it has not ended.
+    /// Sends the process a signal, if the process has not ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let mut state = self.state();
-        // Until its status is read, the id belongs to this process.
+        // The id belongs to this process until the status is read.
         if state.look()?.is_none() {
             let id = i32::try_from(self.id).ok().and_then(Pid::from_raw);
             kill_process(id.ok_or(io::ErrorKind::NotFound)?, signal)?;
@@ -293,12 +294,12 @@ impl Process {
         Ok(())
     }
 
-    /// Returns how it ended; `None` if it runs.
+    /// Returns how the process ended; `None` if it still runs.
     pub fn status(&self) -> io::Result<Option<ExitStatus>> {
         self.state().look()
     }
 
-    /// Waits until it ends; `None` if it does not within the limit. Blocks.
+    /// Waits until the process ends. Returns `None` if it does not end within the limit. Blocks.
     pub fn wait(&self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let begun = Instant::now();
         loop {
@@ -309,7 +310,7 @@ impl Process {
         }
     }
 
-    /// Does the same without blocking. Cancel safe.
+    /// Waits like [`Self::wait`], but without blocking the thread. Cancel safe.
     pub async fn ended(&self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let begun = Instant::now();
         loop {
@@ -320,7 +321,7 @@ impl Process {
         }
     }
 
-    /// Kills it, as `kill -9` does. Returns once it has ended.
+    /// Kills the process, as `kill -9` does. Returns once the process has ended.
     pub fn kill(&self) {
         let mut state = self.state();
         if state.status.is_none() {
@@ -332,12 +333,12 @@ impl Process {
         }
     }
 
-    /// Returns the content of its log file.
+    /// Returns the content of the log file.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Returns the last lines of its log.
+    /// Returns the last lines of the log.
     pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();

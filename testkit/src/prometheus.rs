@@ -12,7 +12,7 @@ pub fn value(text: &str, name: &str) -> f64 {
         };
         value.split_whitespace().next()?.parse::<f64>().ok()
     };
-    // `Iterator::sum` returns -0 for nothing.
+    // `Iterator::sum` returns -0 if there are no samples.
     text.lines()
         .filter_map(sample)
         .fold(0.0, |sum, value| sum + value)

@@ -49,7 +49,7 @@ impl HttpRecorder {
         id.get()
     }
 
-    /// Requests the coupon for a user. Returns the answer, or `None` if none came.
+    /// Requests the coupon for a user. Returns the answer, or `None` if no answer came.
     pub async fn issue(
         &self,
         client: &Client,
@@ -75,7 +75,7 @@ impl HttpRecorder {
         self.issued.load(Ordering::Relaxed)
     }
 
-    /// Returns the operations without an answer and those answered with a status of 500 or more, as lines.
+    /// Returns, as lines, the operations that got no answer or a status of 500 or more.
     pub fn failures(&self) -> Vec<String> {
         let failed = |line: &&str| {
             let line: Value = serde_json::from_str(line).expect("a recorded line is JSON");
@@ -87,10 +87,10 @@ impl HttpRecorder {
     }
 
     /// Changes the coupon as an administrator: `"pause"`, `"resume"`, or `{"patch": {…}}`. Returns the
-    /// answer, or `None` if none came.
+    /// answer, or `None` if no answer came.
     ///
     /// # Panics
-    /// If the change is none of these.
+    /// If the change is anything else.
     pub async fn change(&self, client: &Client, address: &str, coupon: u64, change: Value) -> Option<Answer> {
         let url = format!("http://{address}/v1/coupons/{coupon}");
         let request = match (&change, change.get("patch")) {
@@ -149,7 +149,7 @@ impl HttpRecorder {
         self.judge_by(address, &Options::default()).await
     }
 
-    /// Does the same with other options.
+    /// Checks the history like [`Self::judge`], with other options.
     ///
     /// # Panics
     /// If a promise was broken; the message holds the findings.
@@ -158,8 +158,9 @@ impl HttpRecorder {
         judge(&self.text(), address, &coupons, options).await
     }
 
-    /// Checks the requests for these coupons since a moment against the rows that are stored now, for a
-    /// database that has lost earlier rows. No administrator may have changed the coupons since then.
+    /// Checks the requests for these coupons since the moment `since` against the rows that are stored now.
+    /// This is for a database that has lost earlier rows. No administrator may have changed the coupons since
+    /// that moment.
     ///
     /// # Panics
     /// If a promise was broken; the message holds the findings.

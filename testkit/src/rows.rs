@@ -1,6 +1,6 @@
 //! The final rows, as the API returns them: coupons and issuances, one JSON object a line, in any order.
 //!
-//! A line is an issuance if it has a `coupon_id`, else a coupon. Other fields are ignored.
+//! A line with a `coupon_id` is an issuance, any other line is a coupon. Other fields are ignored.
 
 use std::io::{BufRead, Write};
 
@@ -13,23 +13,23 @@ use crate::time::Timestamp;
 /// What administrators allow for a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// It is issued.
+    /// The coupon may be issued.
     Open,
-    /// It is not issued until it is resumed.
+    /// The coupon is not issued until it is resumed.
     Paused,
-    /// It is never issued again.
+    /// The coupon is never issued again.
     Closed,
 }
 
 impl Status {
-    /// Reads its name in JSON.
+    /// Reads the name of a status in JSON.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Open, Self::Paused, Self::Closed]
             .into_iter()
             .find(|status| status.as_str() == name)
     }
 
-    /// Returns its name in JSON.
+    /// Returns the name of the status in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -44,9 +44,9 @@ impl Status {
 pub struct Terms {
     /// How many may be issued; `None` means no limit.
     pub total_quantity: Option<u64>,
-    /// The first moment at which it is issued.
+    /// The first moment at which the coupon is issued.
     pub starts_at: Option<Timestamp>,
-    /// The first moment at which it is not issued any more.
+    /// The first moment at which the coupon is not issued any more.
     pub ends_at: Option<Timestamp>,
     /// Days from issuing to expiry.
     pub use_within_days: Option<u16>,
@@ -55,11 +55,11 @@ pub struct Terms {
 /// A coupon as an answer or the final rows show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CouponRow {
-    /// Its id.
+    /// The id.
     pub id: CouponId,
-    /// Its terms.
+    /// The terms.
     pub terms: Terms,
-    /// How many of it one user may have.
+    /// How many issuances one user may have.
     pub per_user_limit: u32,
     /// What administrators allow.
     pub status: Status,
@@ -67,20 +67,20 @@ pub struct CouponRow {
     pub version: u64,
     /// How many are issued, as the service says.
     pub issued: u64,
-    /// Time of its creation, by the clock of the node that made it.
+    /// Time of the creation, by the clock of the node that made the coupon.
     pub created_at: Timestamp,
 }
 
 /// An issuance as an answer or the final rows show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuanceRow {
-    /// The coupon, and the place in it.
+    /// The coupon, and the place in the coupon.
     pub id: IssuanceId,
-    /// The user who has it.
+    /// The user who has the issuance.
     pub user: UserId,
     /// Time of the decision, by the clock of the owner.
     pub issued_at: Timestamp,
-    /// Time from which it cannot be used.
+    /// Time from which the issuance cannot be used.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -189,7 +189,7 @@ impl<'de> Deserialize<'de> for IssuanceRow {
     }
 }
 
-/// The part of a coupon's JSON that is needed.
+/// The part of a coupon's JSON that the checker needs.
 #[derive(Debug, Serialize, Deserialize)]
 struct CouponJson {
     id: u64,

@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns its usual name.
+    /// Returns the usual name of this kind.
     pub const fn name(self) -> &'static str {
         match self {
             Self::MySql => "MySQL",
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// Returns the server's program, or why there is none.
+    /// Returns the server's program, or why there is no program.
     fn program(self) -> Result<PathBuf, String> {
         let (variable, name) = match self {
             Self::MySql => ("MYSQLD", "mysqld"),
@@ -71,11 +71,11 @@ impl Kind {
         }
     }
 
-    /// True if this machine has a program for it. Otherwise tests are skipped, and a line on standard error
-    /// says so, once for each kind.
+    /// True if this machine has a program of this kind. If it has none, tests are skipped, and a line on
+    /// standard error says so, once for each kind.
     ///
     /// # Panics
-    /// If there is none and `FIRSTCOME_REQUIRE_DATABASES` is 1.
+    /// If there is no program and `FIRSTCOME_REQUIRE_DATABASES` is 1.
     pub fn is_available(self) -> bool {
         static MYSQL: OnceLock<bool> = OnceLock::new();
         static MARIADB: OnceLock<bool> = OnceLock::new();
@@ -86,7 +86,7 @@ impl Kind {
         let is_available = *available.get_or_init(|| match self.program() {
             Ok(_) => true,
             Err(reason) => {
-                // Unlike eprintln, this is not captured by the harness of a test that passes.
+                // The test harness hides what a passing test prints with eprintln, but not this.
                 let name = self.name();
                 let _ = writeln!(std::io::stderr(), "SKIPPED: no test runs on {name}: {reason}");
                 false
@@ -114,7 +114,7 @@ pub struct Server {
 }
 
 /// Settings that make a server fast. Commits are written before they are acknowledged, but not synced. A test
-/// that needs durable commits overrides that.
+/// that needs durable commits overrides the first setting.
 const FAST: [&str; 4] = [
     "--innodb-flush-log-at-trx-commit=2",
     "--innodb-buffer-pool-size=128M",
@@ -129,10 +129,10 @@ pub const USER: &str = "firstcome";
 pub const PASSWORD: &str = "a secret: it's/100%";
 
 impl Server {
-    /// Returns the server of this kind that all tests of this program share, started by the first one.
+    /// Returns the server of this kind that all tests of this program share. The first call starts it.
     ///
     /// # Panics
-    /// If there is no program for it ([`Kind::is_available`]), or it does not start.
+    /// If there is no program of this kind ([`Kind::is_available`]), or the server does not start.
     pub fn shared(kind: Kind) -> &'static Self {
         static MYSQL: OnceLock<Server> = OnceLock::new();
         static MARIADB: OnceLock<Server> = OnceLock::new();
@@ -146,7 +146,7 @@ impl Server {
     /// Starts a server for one test.
     ///
     /// # Panics
-    /// If there is no program for it ([`Kind::is_available`]), or it does not start.
+    /// If there is no program of this kind ([`Kind::is_available`]), or the server does not start.
     pub fn own(kind: Kind, arguments: &[&str]) -> Self {
         let started = Self::start(kind, arguments);
         started.unwrap_or_else(|error| panic!("{} does not start: {error}", kind.name()))
@@ -185,7 +185,7 @@ impl Server {
         self.resume_with(&[])
     }
 
-    /// Does the same with more arguments, which override the earlier ones.
+    /// Starts the server like [`Self::resume`], with more arguments, which override the earlier arguments.
     pub fn resume_with(&self, more: &[&str]) -> Result<(), String> {
         let directory = self.directory.display();
         let mut command = Command::new(&self.program);
@@ -225,12 +225,12 @@ impl Server {
         }
     }
 
-    /// Returns its kind.
+    /// Returns the server's kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Returns the port of loopback where it listens.
+    /// Returns the port of loopback where the server listens.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -245,8 +245,8 @@ impl Server {
         self.directory.join("data")
     }
 
-    /// Returns the URL of a database, through another port if one is given. It turns TLS off, so that a proxy
-    /// can read the statements.
+    /// Returns the URL of a database, with `port` in place of the server's port if it is given. The URL turns
+    /// TLS off, so that a proxy can read the statements.
     pub fn url(&self, database: &str, port: Option<u16>) -> String {
         let password: String = PASSWORD.bytes().map(|byte| format!("%{byte:02X}")).collect();
         format!(
@@ -263,13 +263,12 @@ impl Server {
             .ssl_mode(MySqlSslMode::Disabled)
     }
 
-    /// Connects with all rights to a database.
+    /// Connects to a database, with all rights.
     pub async fn shell(&self, database: &str) -> sqlx::Result<MySqlConnection> {
         self.administrator().database(database).connect().await
     }
 
-    /// Makes an empty database with these options of `CREATE DATABASE`, and returns its name, which no other
-    /// database of this server has.
+    /// Makes an empty database with these options of `CREATE DATABASE`, and returns its unique name.
     pub async fn make_database(&self, options: &str) -> sqlx::Result<String> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("fc_{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -284,8 +283,8 @@ impl Server {
 }
 
 impl Server {
-    /// Makes an empty database and returns its name. Waits until the server takes writes: a server of a
-    /// replication group takes connections before that.
+    /// Makes an empty database and returns its name. First waits until the server takes writes, because a
+    /// server of a replication group takes connections earlier.
     ///
     /// # Panics
     /// If the server takes no writes in time.

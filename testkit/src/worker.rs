@@ -28,7 +28,8 @@ const CONFIGURATION: &str = "FIRSTCOME_TEST_WORKER";
 /// Precedes each line of a child that is meant for its parent. The test harness prints other lines.
 const MARK: &str = "@@ ";
 
-/// If this process is a worker, runs `main` with its configuration and ends the process. Else does nothing.
+/// If this process is a worker, runs `main` with the worker's configuration and ends the process. Otherwise
+/// does nothing.
 ///
 /// # Panics
 /// If the configuration is not JSON.
@@ -52,7 +53,7 @@ pub fn started(what: &Value) {
     println!("{MARK}{what}");
 }
 
-/// Logs this process to its standard error, with the libraries' chatter left out.
+/// Writes the log of this process to standard error, without most of what libraries log.
 ///
 /// # Panics
 /// If the process has a subscriber already.
@@ -65,8 +66,8 @@ pub fn log_to_stderr() {
     registry().with(lines).with(targets).init();
 }
 
-/// Carries out the parent's commands until the parent ends. `carry_out` is called for each in order; the
-/// futures it returns run at the same time.
+/// Carries out the parent's commands until the parent ends. `carry_out` is called for each command in order,
+/// and the futures that it returns run at the same time.
 ///
 /// # Panics
 /// If a command is not JSON.
@@ -161,7 +162,7 @@ impl Worker {
         }
     }
 
-    /// Returns its process.
+    /// Returns the worker's process.
     pub fn process(&self) -> &Process {
         &self.process
     }
@@ -175,7 +176,7 @@ impl Worker {
         sent.unwrap_or_else(|error| panic!("{} takes no command: {error}", self.name));
     }
 
-    /// Sends a command and waits for its answer; `None` if the worker ended before that.
+    /// Sends a command and waits for its answer; `None` if the worker ended without an answer.
     ///
     /// # Panics
     /// If there is no answer in time.

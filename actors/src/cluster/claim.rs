@@ -1,5 +1,5 @@
 //! Plans what a node does about shards after it has read the rows: claim, drop, hand off or release them. The
-//! plan is a function of these rows and of those read before.
+//! plan is a function of these rows and of all rows that the node read before.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use crate::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
 use crate::store::{Claim, NodeRow, NodeState, ShardRow};
 use crate::time::Moment;
 
-/// Number of beats of a node before a shard is handed off to it, so that a node that keeps restarting gets
-/// none.
+/// Number of beats that a node must have sent before a shard is handed off to it, so that a node that keeps
+/// restarting gets no shards.
 const READY_BEATS: u64 = 3;
 
-/// Maximum number of shards of a node that are being handed off or released at a time. Each is closed for
-/// about a commit and, at its new owner, for the read of a tail. So a node with all 256 shards has handed
-/// them off within about ten beats, if its peers load ahead at each beat, and their loading never queues for
-/// long.
+/// Maximum number of shards of a node that are being handed off or released at a time. Each of them is closed
+/// for about one commit and, at its new owner, for the read of a tail. With this number, a node with all 256
+/// shards hands them off within about ten beats, if its peers load ahead at each beat. The peers' loading
+/// never queues for long.
 const MOVING_MAX: usize = 32;
 
-/// Number of beats that a next owner has for loading ahead. What it has not loaded or not reported by then is
-/// loaded while users wait.
+/// Number of beats that a next owner has for loading ahead. A shard whose loading is not finished or not
+/// reported by then is loaded while users wait.
 const AHEAD_BEATS: u32 = 5;
 
 /// The state of a shard on this node.
@@ -34,7 +34,7 @@ pub enum LocalState {
     Serving(Epoch),
     /// It is being handed off or released.
     Moving,
-    /// It was claimed, lost, handed off or released since the read of the rows began, so they say nothing
+    /// It was claimed, lost, handed off or released since the read of the rows began, so the rows say nothing
     /// about it.
     Unjudged,
 }
@@ -46,7 +46,7 @@ pub struct Placed<'a> {
     pub id: &'a NodeId,
     /// Its present incarnation.
     pub incarnation: Incarnation,
-    /// True if shards may be placed on it: it joined, and was not outside the group for long.
+    /// True if shards may be placed on the node: it joined, and was not outside the group for long.
     pub ready: bool,
     /// True if it is leaving.
     pub leaving: bool,
@@ -68,10 +68,10 @@ pub struct HandOffPlan {
 pub struct ShardSteps {
     /// Shards to claim, and to serve once they are claimed.
     pub claim: Vec<Claim>,
-    /// Shards that are served here but owned by another node.
+    /// Shards that this node serves but another node owns.
     pub drop: Vec<ShardId>,
-    /// Shards that their next owner begins to load ahead. Each is handed off to it once it has loaded the
-    /// shard or has had five beats for it, if it should still have the shard then.
+    /// Shards that their next owners begin to load ahead. Each shard is handed off once its next owner has
+    /// loaded it or has had five beats to load it, if that node should still have the shard then.
     pub load_ahead: Vec<(ShardId, Incarnation)>,
     /// Shards to hand off or release.
     pub hand_off: Vec<HandOffPlan>,
@@ -92,7 +92,7 @@ pub struct ClaimPlanner {
 #[derive(Debug, Clone, Copy)]
 struct LoadingAhead {
     to: Incarnation,
-    /// Number of beats since it was asked.
+    /// Number of beats since `to` was asked to load the shard ahead.
     beats: u32,
 }
 
@@ -108,13 +108,14 @@ impl ClaimPlanner {
         }
     }
 
-    /// Compares the rows with the plan and with what is served here. They were read after a beat sent at
-    /// `sent_at`, the shards before the nodes: an owner that is not among the nodes was ended, and never
+    /// Compares the rows with the plan and with what is served here. The rows were read after a beat sent at
+    /// `sent_at`, the shards before the nodes. So an owner that is not among the nodes was ended, and never
     /// returns.
     ///
     /// A shard without a live owner is claimed at once by the node that should have it, and by another node
-    /// after a lease. A shard that this node owns by the row but does not serve is claimed too. That raises
-    /// its epoch before it is served, so that nothing decided in an earlier epoch can still be stored.
+    /// after a lease. A shard that this node owns by the row but does not serve is claimed too. The claim
+    /// raises the epoch before the shard is served, so that a decision from an earlier epoch can no longer be
+    /// stored.
     ///
     /// `has_loaded` returns true if a node that was to load a shard ahead has done so.
     pub fn steps(
@@ -158,7 +159,8 @@ impl ClaimPlanner {
         builder.steps
     }
 
-    /// Has the shard loaded ahead by its next owner, hands it off, or lets it wait for the next beat.
+    /// Plans that the next owner loads the shard ahead, or that the shard is handed off, or nothing until the
+    /// next beat.
     fn move_to(
         &self,
         to: Incarnation,
@@ -169,7 +171,7 @@ impl ClaimPlanner {
     ) {
         let beats = match self.beats_since(row.id, to) {
             Some(beats) => beats + 1,
-            // The successor loads a served shard ahead first. One that is not served has nothing to load.
+            // The successor loads a served shard ahead first. A shard that is not served has nothing to load.
             None if is_served => return builder.load_ahead(row.id, to),
             None => 0,
         };
@@ -179,7 +181,8 @@ impl ClaimPlanner {
         }
     }
 
-    /// Returns how many beats ago this node was asked to load the shard ahead; `None` if it was not.
+    /// Returns how many beats ago the node `to` was asked to load the shard ahead; `None` if it was not
+    /// asked.
     fn beats_since(&self, shard: ShardId, to: Incarnation) -> Option<u32> {
         self.loading_ahead
             .get(&shard)
@@ -271,7 +274,8 @@ struct RowsView<'a> {
     plan: Plan,
     /// True if the group contains this node.
     inside: bool,
-    /// True if this node may claim shards that no live node owns. It must be ready by its row too.
+    /// True if this node may claim shards that no live node owns. For that, its row must also say that it is
+    /// ready.
     may_claim: bool,
 }
 
@@ -341,8 +345,8 @@ impl<'a> RowsView<'a> {
             // shard.
             return Step::HandOff(None);
         }
-        // A node outside the group keeps its shards, because it may be inside again at the next beat. A node
-        // that leaves does not wait for that. It serves shards that no other node takes until it stops.
+        // A node outside the group keeps its shards, because it may be inside again at the next beat. A
+        // leaving node does not wait for that. Until it stops, it serves the shards that no other node takes.
         let may_move = self.inside || self.member.leaving;
         self.successor(shard)
             .filter(|_| may_move)

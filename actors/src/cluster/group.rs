@@ -14,8 +14,8 @@ impl<'a> Group<'a> {
     /// Returns the group of these rows, whatever their order.
     ///
     /// Live nodes are tried one by one, and each enters if it is linked to all members so far. Nodes with
-    /// more mutual links come first. Among equals, nodes that are joining come last, so that a new node that
-    /// no other reaches does not push out one that serves. Then the smaller id comes first.
+    /// more mutual links come first. Among nodes with equally many links, joining nodes come last. So a new
+    /// node that no other node reaches does not push out a node that serves. Then the smaller id comes first.
     pub fn of(nodes: &'a [NodeRow]) -> Self {
         let living: Vec<&NodeRow> = nodes
             .iter()
@@ -68,7 +68,7 @@ mod tests {
 
     fn node(number: u64, state: NodeState, links: &[u64]) -> NodeRow {
         NodeRow {
-            // Ids descend while incarnations ascend, so that an order by the wrong one is noticed.
+            // Ids descend while incarnations ascend, so that sorting by incarnation instead of id is noticed.
             id: NodeId::parse(&format!("node-{:02}", 50 - number)).unwrap(),
             incarnation: Incarnation::new(number).unwrap(),
             beat: 3,
@@ -145,14 +145,15 @@ mod tests {
             node(3, ready, &[1, 2, 4]),
             node(4, ready, &[2, 3]),
         ];
-        // 1 and 4 do not reach each other and have two links each: 4 has the smaller id.
+        // Incarnations 1 and 4 do not reach each other and have two links each. The node of 4 has the smaller
+        // id.
         assert_eq!(members(&rows), [3, 2, 4]);
         let one_sided = [node(1, ready, &[2]), node(2, ready, &[])];
-        assert_eq!(members(&one_sided), [2], "a link counts if both report it");
+        assert_eq!(members(&one_sided), [2], "a link counts if both nodes report it");
     }
 
     #[test]
-    fn a_joining_node_that_no_other_reaches_does_not_push_out_a_ready_one() {
+    fn a_joining_node_that_no_other_node_reaches_does_not_push_out_a_ready_node() {
         // The joining node has the smaller id.
         assert_eq!(
             members(&[node(1, NodeState::Ready, &[]), node(2, NodeState::Joining, &[])]),

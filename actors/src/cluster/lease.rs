@@ -9,8 +9,8 @@ use crate::time::Moment;
 
 /// The lease of a node's present incarnation; cheap to clone, and all clones share it.
 ///
-/// It belongs to one incarnation at a time, so that a task of an ended incarnation never takes the next
-/// incarnation's lease for its own.
+/// The lease belongs to one incarnation at a time, so that a task of an ended incarnation never takes the
+/// next incarnation's lease for its own.
 #[derive(Debug, Clone, Default)]
 pub struct Lease {
     shared: Arc<Shared>,
@@ -38,7 +38,8 @@ impl Lease {
     /// Returns the incarnation that the lease belongs to, if it holds at `now`.
     pub fn holder(&self, now: Moment) -> Option<Incarnation> {
         let incarnation = Incarnation::new(self.shared.incarnation.load(Ordering::Acquire))?;
-        // Checked after the incarnation was read, so that the time of another is not taken for its time.
+        // The lease is checked after the incarnation is read. Otherwise the lease time of one incarnation
+        // could be taken for that of another.
         self.holds_for(incarnation, now).then_some(incarnation)
     }
 

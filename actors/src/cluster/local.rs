@@ -9,7 +9,8 @@ pub trait LocalShards: Send + Sync + 'static {
     /// [`Self::state`] whether the rows may be older than the state.
     fn changes(&self, shard: ShardId) -> u64;
 
-    /// Returns the state of this shard; [`LocalState::Unjudged`] if there are more than this many `changes`.
+    /// Returns the state of this shard, or [`LocalState::Unjudged`] if it has changed more than `changes`
+    /// times.
     fn state(&self, shard: ShardId, changes: u64) -> LocalState;
 
     /// Serves this shard from now on: it was claimed under this fence.
@@ -18,7 +19,8 @@ pub trait LocalShards: Send + Sync + 'static {
     /// Stops serving this shard at once.
     fn lost(&self, shard: ShardId);
 
-    /// Hands this shard off, or releases it to no node, if it is owned here under this fence.
+    /// Hands this shard off to the node `to`, or releases it if `to` is `None`. Does nothing unless this node
+    /// owns the shard under the fence `from`.
     fn hand_off(&self, shard: ShardId, from: Fence, to: Option<Incarnation>);
 
     /// Asks the next owner of this shard to load it ahead.
@@ -27,6 +29,7 @@ pub trait LocalShards: Send + Sync + 'static {
     /// Returns true if that node has loaded the shard ahead, or there is nothing to load.
     fn is_loaded_ahead(&self, shard: ShardId, by: Incarnation) -> bool;
 
-    /// Forgets what doors were told, because the database may have lost it.
+    /// Forgets all notices that were posted or received, because the database may have lost what they rest
+    /// on.
     fn forget_notices(&self);
 }

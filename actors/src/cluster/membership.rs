@@ -1,7 +1,7 @@
 //! Membership: joins, beats, and reads the rows of nodes and shards after every beat. It then ends dead
 //! nodes, claims and drops shards, and hands off shards that other nodes should have.
 //!
-//! The database holds all ownership; this task only follows it. It is the shell around
+//! The database holds all ownership, and this task only follows the database. The task is the shell around
 //! [`member::MemberLifecycle`], [`crate::cluster::group::Group`] and [`crate::cluster::claim::ClaimPlanner`].
 
 mod join;
@@ -34,7 +34,8 @@ use crate::metrics::handles;
 use crate::store::{ClusterStore, NodeRow, NodeState, Result};
 use crate::time::{self, Moment};
 
-/// How long the last beat of a dead node is remembered. Its shards are taken over long before.
+/// How long the last beat of a dead node is remembered. The node's shards are taken over long before this
+/// time is over.
 const SILENT_KEPT: Duration = Duration::from_secs(60);
 
 /// Options of a node's membership.
@@ -44,9 +45,9 @@ pub struct Options {
     pub node: NodeId,
     /// The address at which its HTTP is reached.
     pub http: String,
-    /// The address at which its links are reached; empty if it has none.
+    /// The address at which the node's links are reached; empty if it has no links.
     pub cluster: String,
-    /// How long it may decide after it sent its last successful beat.
+    /// How long the node may decide after it sent its last successful beat.
     pub lease: Duration,
     /// Time between beats.
     pub beat: Duration,
@@ -61,7 +62,7 @@ pub struct MembershipContext {
     pub lease: Lease,
     /// The shards that this node serves.
     pub local: Arc<dyn LocalShards>,
-    /// Where it publishes which node owns which shard.
+    /// Where membership publishes which node owns which shard.
     pub ownership: Ownership,
     /// The node's links.
     pub peers: Arc<dyn Peers>,
@@ -143,8 +144,8 @@ impl Membership {
         self.shared.outside.load(Ordering::Acquire)
     }
 
-    /// Returns true if another node was alive and not leaving as of the last beat. Such a node has the shards
-    /// of this one or may still get them.
+    /// Returns true if another node was alive and not leaving as of the last beat. Such a node has this
+    /// node's shards or may still get them.
     pub fn do_others_stay(&self) -> bool {
         self.shared.others_stay.load(Ordering::Acquire)
     }
@@ -172,7 +173,7 @@ impl Membership {
 struct Living {
     lifecycle: MemberLifecycle,
     planner: ClaimPlanner,
-    /// Nodes that died lately, and when their last beat was first seen.
+    /// Nodes that died recently, and when their last beat was first seen.
     silent: HashMap<Incarnation, Moment>,
     /// Pauses before rejoining. They grow while incarnations end early.
     backoff: ExponentialBackoff,
@@ -235,7 +236,7 @@ impl Shared {
             Ok(Beaten::Alive(until)) => {
                 handles().beats_ok.increment(1);
                 self.lease.set(lifecycle.incarnation(), until);
-                // Bounded, so that a slow round does not cost the node its lease.
+                // The round has a time limit, so that a slow round does not cost the node its lease.
                 match tokio::time::timeout(self.options.lease / 3, self.keep_pace(living, sent_at)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
@@ -247,7 +248,7 @@ impl Shared {
             Ok(Beaten::Ended) => {
                 let incarnation = lifecycle.incarnation();
                 tracing::error!(%incarnation, "this incarnation was ended; rejoining");
-                // The row may also be gone because the database went back to before this node joined.
+                // The row may also be gone because the database went back to a time before this node joined.
                 self.forget();
                 self.end(living);
             }
@@ -272,7 +273,8 @@ impl Shared {
         }
     }
 
-    /// Ends the lease, and forgets what board and door were told, because the database may have lost it.
+    /// Ends the lease, and forgets the notices on the board and at the door, because the database may have
+    /// lost what they rest on.
     fn forget(&self) {
         self.lease.end();
         self.local.forget_notices();
@@ -312,16 +314,16 @@ impl Shared {
             .planner
             .steps(member, sent_at, &nodes, &rows, state, has_loaded);
         let missing = self.carry_out(sent_at, steps, &living.silent).await?;
-        // A node that has once claimed all its shards stays ready while it takes over others. Otherwise a
-        // load balancer could drop all nodes during a take-over.
+        // A node that has once claimed all its shards stays ready while it takes over others. If it did not,
+        // a load balancer could drop all nodes during a take-over.
         let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.lifecycle.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
         Ok(())
     }
 
-    /// Reads the rows of shards and nodes, and ends dead nodes. Returns when the nodes were asked for, and what
-    /// was found.
+    /// Reads the rows of shards and nodes, and ends dead nodes. Returns when the nodes' rows were asked for,
+    /// and what was found.
     async fn read_rows(&self, living: &mut Living, sent_at: Moment) -> Result<(Moment, Findings)> {
         let me = living.lifecycle.incarnation();
         let mut round = Round::new(sent_at);
@@ -335,9 +337,9 @@ impl Shared {
                 Statement::ReadNodes => {
                     asked_at = time::moment();
                     let rows = self.store.nodes().await?;
-                    round.read_nodes(&mut living.lifecycle, time::moment(), rows, |peer| {
-                        self.peers.refuses(peer)
-                    });
+                    let refuses = |peer| self.peers.refuses(peer);
+                    let silenced = round.read_nodes(&mut living.lifecycle, time::moment(), rows, refuses);
+                    living.silent.extend(silenced);
                 }
                 Statement::End(dead) => {
                     let ended = self.store.end(me, &dead).await?;
@@ -374,8 +376,8 @@ impl Shared {
         let (incarnation, nodes) = join::join(&self.options, self.store.as_ref()).await?;
         let now = time::moment();
         let mut lifecycle = MemberLifecycle::new(incarnation, lease, beat);
-        // If the group contains the node already, its first beat says that it is ready. A node alone is ready
-        // at once.
+        // If the group already contains this node, its first beat says that it is ready. So the only node is
+        // ready at once.
         lifecycle.grouped(now, Group::of(&nodes).has(incarnation));
         self.ownership.live_as(incarnation);
         self.peers.live_as(incarnation);
@@ -414,7 +416,7 @@ impl Shared {
         }
         let joined = tokio::select! {
             joined = self.join() => joined,
-            // If this left a row of this node, its next start ends that row.
+            // If joining has already written a row, the next start of this node ends that row.
             () = self.stop.notified() => return self.stop.notify_one(),
         };
         match joined {
@@ -432,7 +434,7 @@ impl Shared {
     fn drop_everything(&self) {
         self.ready.store(false, Ordering::Release);
         self.outside.store(false, Ordering::Release);
-        // All shards, because one may have been claimed and not know it yet.
+        // All shards are dropped, because a shard may have been claimed and not know it yet.
         ShardId::all().for_each(|id| self.local.lost(id));
     }
 }

@@ -25,7 +25,7 @@ pub enum Holder {
 pub struct ShardLocation {
     /// The epoch that a request for the shard names.
     pub epoch: Epoch,
-    /// The node that has it in that epoch.
+    /// The node that has the shard in that epoch.
     pub holder: Holder,
 }
 
@@ -59,8 +59,8 @@ impl Table {
         ShardLocation { epoch, holder }
     }
 
-    /// Takes a row unless a newer epoch is known. A row of the same epoch counts, because a released shard
-    /// keeps its epoch.
+    /// Takes a row unless a newer epoch is known. A row of the same epoch is taken too, because a released
+    /// shard keeps its epoch.
     fn take(&mut self, shard: ShardId, epoch: Epoch, owner: Option<Incarnation>) {
         let known = &mut self.rows[usize::from(shard.get())];
         if epoch >= known.0 {
@@ -109,7 +109,7 @@ impl Ownership {
         let news = &self.news[usize::from(shard.get())];
         loop {
             let mut told = std::pin::pin!(news.notified());
-            // Enabled before the table is read, so that no later change is missed.
+            // The notification is enabled before the table is read, so that no later change is missed.
             told.as_mut().enable();
             if self.location(shard) != seen {
                 return;
@@ -118,15 +118,15 @@ impl Ownership {
         }
     }
 
-    /// Sets the present incarnation of this node. What was known before is forgotten, because the database
-    /// may have lost it.
+    /// Sets the present incarnation of this node. All that was known of shards is forgotten, because the
+    /// database may have lost it.
     pub fn live_as(&self, me: Incarnation) {
         let before = self.table.swap(Arc::new(Table::unknown(Some(me))));
         self.tell(&before);
     }
 
-    /// Publishes the rows that were read for this incarnation of this node. They may be older than what was
-    /// learned since, which then stays.
+    /// Publishes the rows that were read for this incarnation of this node. A row is ignored if a newer epoch
+    /// of its shard was learned meanwhile.
     pub fn publish(&self, me: Incarnation, nodes: &[NodeRow], shards: &[ShardRow]) {
         let living = || {
             nodes
@@ -234,17 +234,17 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_local_a_peers_or_unowned() {
+    fn a_shard_is_on_this_node_on_a_peer_or_unowned() {
         let ownership = published();
         assert_eq!(location(&ownership, 0), (4, Holder::Local));
         assert_eq!(location(&ownership, 1), (5, Holder::Peer(incarnation(2))));
-        assert_eq!(location(&ownership, 2), (6, Holder::Unowned), "its owner ended");
+        assert_eq!(location(&ownership, 2), (6, Holder::Unowned), "the owner ended");
         assert_eq!(location(&ownership, 3), (7, Holder::Unowned));
-        assert_eq!(location(&ownership, 4), (0, Holder::Unowned), "it has no row");
+        assert_eq!(location(&ownership, 4), (0, Holder::Unowned), "no row");
     }
 
     #[tokio::test]
-    async fn waiting_for_a_shard_ends_with_a_change_of_its_owner_and_not_of_others() {
+    async fn a_wait_for_a_shard_ends_when_its_owner_changes_and_not_when_others_change() {
         let ownership = published();
         let shard = ShardId::new(0).unwrap();
         let seen = ownership.location(shard);
@@ -257,7 +257,7 @@ mod tests {
         tokio::time::timeout(std::time::Duration::from_secs(5), waiting)
             .await
             .unwrap();
-        // A change before the call ends the wait at once.
+        // If the owner changed before the call, the wait ends at once.
         ownership.changed(shard, seen).await;
     }
 
@@ -293,7 +293,7 @@ mod tests {
         // A database that went backwards is believed.
         ownership.publish(incarnation(9), &nodes(), &[row(0, 2, Some(9))]);
         assert_eq!(location(&ownership, 0), (2, Holder::Local));
-        // A table that is still held does not change.
+        // A table that a reader still holds does not change.
         assert_eq!(before.location(ShardId::new(0).unwrap()).holder, Holder::Local);
     }
 }

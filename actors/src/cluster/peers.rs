@@ -1,4 +1,4 @@
-//! What membership and links tell each other: membership names the peers, and links report which of them they
+//! What membership and links tell each other: membership names the peers, and links report which peers they
 //! reach.
 
 use crate::ids::{Fence, Incarnation, PeerAddress, ShardId};
@@ -10,7 +10,7 @@ pub trait Peers: Send + Sync + 'static {
     /// Sets the present incarnation of this node.
     fn live_as(&self, me: Incarnation);
 
-    /// Names all live peers, by rows read after `asked_at`.
+    /// Names all live peers, from rows that were read after `asked_at`.
     fn know(&self, asked_at: Moment, peers: Vec<PeerAddress>);
 
     /// Returns the peers that this node is linked to.
@@ -20,11 +20,12 @@ pub trait Peers: Send + Sync + 'static {
     /// there any more. A failed handshake is not a refusal.
     fn refuses(&self, peer: Incarnation) -> bool;
 
-    /// Tells this peer that this node has loaded the shard ahead, as the peer asked, as far as that was
-    /// possible. A hint: it may be lost.
+    /// Tells this peer that this node has loaded the shard ahead, as far as that was possible. The peer had
+    /// asked for it. This message is a hint and may be lost.
     fn loaded_ahead(&self, peer: Incarnation, shard: ShardId);
 
-    /// Tells all peers that a shard is owned under this fence now. A hint: the rows say so too.
+    /// Tells all peers that a shard is owned under this fence now. This message is only a hint, because the
+    /// rows say so too.
     fn publish(&self, shard: ShardId, fence: Fence);
 }
 

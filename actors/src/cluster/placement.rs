@@ -1,5 +1,5 @@
-//! Placement: which node should own a shard. It uses rendezvous hashing over nodes, so that a node that joins
-//! or leaves moves only its own shards.
+//! Placement: which node should own a shard. It uses rendezvous hashing over nodes. So when a node joins or
+//! leaves, only the shards of that node move.
 
 use hrw_hash::HrwNodes;
 
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_leaves_moves_only_its_own_shards() {
+    fn when_a_node_leaves_only_its_own_shards_move() {
         let (three, two) = (plan(&["a", "b", "c"]), plan(&["c", "a"]));
         let mut moved = 0;
         for shard in ShardId::all() {

@@ -1,4 +1,4 @@
-//! Changing: an administrator patches, pauses, resumes or closes the coupon.
+//! Changes: an administrator patches, pauses, resumes or closes the coupon.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::ids::Sequence;
 use crate::owning::kind::Verdict;
 use crate::time::Timestamp;
 
-/// What an administrator wants of a coupon.
+/// What an administrator wants to change about a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Set these parts of the offer.
@@ -27,9 +27,9 @@ pub enum Change {
 /// A change, and the condition on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeRequest {
-    /// What is wanted.
+    /// The change.
     pub change: Change,
-    /// Only if the coupon has this version.
+    /// The version that the coupon must have, if there is a condition.
     pub if_version: Option<u64>,
 }
 
@@ -42,18 +42,18 @@ impl From<ChangeRequest> for Ask {
 /// The owner's decision on a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeOutcome {
-    /// The coupon as it is now, changed or as it was.
+    /// The coupon has what the change asks for, even if it had it before.
     Done(Box<ChangeDone>),
-    /// It was not changed.
+    /// The coupon was not changed.
     Refused(ChangeRefusal),
 }
 
-/// A change that stands.
+/// The result of a change that was not refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeDone {
-    /// The coupon after it.
+    /// The coupon after the change.
     pub coupon: Coupon,
-    /// The highest sequence decided by then.
+    /// The highest decided sequence at the time of the change.
     pub issued: Sequence,
 }
 
@@ -62,16 +62,16 @@ pub struct ChangeDone {
 pub enum ChangeRefusal {
     /// There is no such coupon.
     UnknownCoupon,
-    /// It has another version.
+    /// The coupon has another version.
     VersionMismatch {
-        /// The one it has.
+        /// The version that the coupon has.
         version: u64,
     },
-    /// It is closed for ever.
+    /// The coupon is closed for ever.
     Closed,
-    /// Its quantity would be below the number already decided.
+    /// The coupon's quantity would be below the number of issuances already decided.
     QuantityBelowIssued {
-        /// How many are decided.
+        /// The number of issuances already decided.
         issued: u64,
     },
     /// The offer would not make sense.
@@ -79,7 +79,7 @@ pub enum ChangeRefusal {
 }
 
 impl Change {
-    /// Returns true if a refusal based on what the coupon was may be untrue after it.
+    /// Returns true if a refusal that rests on the coupon before the change may be untrue after the change.
     pub fn may_widen(&self) -> bool {
         match self {
             Self::Patch(_) | Self::Resume => true,
@@ -88,7 +88,7 @@ impl Change {
     }
 }
 
-/// Returns what a change leads to. A change that would alter nothing makes no entry.
+/// Returns the verdict on a change. A change that would alter nothing does not make an entry.
 pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdict<CouponKind> {
     let outcome = |outcome| Verdict::Refused(Outcome::Change(outcome));
     let (offer, status) = match after(ledger, request) {
@@ -106,7 +106,7 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdic
         offer,
         status,
         version: before.version + 1,
-        // A clock that was set back does not make a change older than the one before.
+        // Even if the clock was set back, a change is not older than the change before.
         updated_at: now.max(before.updated_at),
         ..before.clone()
     };
@@ -114,7 +114,7 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdic
     Verdict::Enter(CouponEntry::Change(Arc::new(CouponChange { coupon, issued })))
 }
 
-/// Returns what the coupon would be after a change, or why it may not be made.
+/// Returns what the coupon would be after a change, or why the change is refused.
 fn after(ledger: &Ledger, request: &ChangeRequest) -> Result<(Offer, Status), ChangeRefusal> {
     let Coupon {
         offer,

@@ -12,9 +12,9 @@ use crate::ids::{CouponId, RequestKey, UserId};
 use crate::metrics::{self, handles};
 use crate::owning::request::Setback;
 
-/// What comes back for an issue request.
+/// The answer to an issue request.
 pub type IssueAnswer = Result<IssueOutcome, Setback>;
-/// What comes back for a change.
+/// The answer to a request for a change.
 pub type ChangeAnswer = Result<ChangeOutcome, Setback>;
 
 /// The coupons of an engine; cheap to clone.
@@ -25,7 +25,7 @@ pub struct Coupons {
 }
 
 impl Coupons {
-    /// Makes the client of an engine over the store that has these rows.
+    /// Makes the client of an engine whose store has these rows.
     pub fn new(engine: Engine<CouponKind>, rows: Arc<dyn CouponRows>) -> Self {
         Self { engine, rows }
     }
@@ -42,12 +42,12 @@ impl Coupons {
 
     /// Asks the coupon's owner to issue it to the user. Answers within `deadline`.
     ///
-    /// Cancel safety: a dropped future may leave the request decided; asking again with the same key finds
-    /// it.
+    /// Cancel safety: a dropped future may leave the request decided. Another request with the same key gets
+    /// that decision.
     ///
     /// # Errors
     ///
-    /// Why there is no decision to tell.
+    /// If there is no decision to tell: the reason.
     pub async fn issue(
         &self,
         coupon: CouponId,
@@ -58,7 +58,7 @@ impl Coupons {
         let ask = IssueRequest { user, key }.into();
         let answer = match self.engine.request(coupon, ask, deadline).await {
             Ok(Outcome::Issue(outcome)) => Ok(outcome),
-            // No owner gives this answer, so it is not known what was decided.
+            // No owner gives this answer, so the decision is unknown.
             Ok(Outcome::Change(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),
         };
@@ -72,7 +72,7 @@ impl Coupons {
     ///
     /// # Errors
     ///
-    /// Why there is no decision to tell.
+    /// If there is no decision to tell: the reason.
     pub async fn change(
         &self,
         coupon: CouponId,
@@ -105,7 +105,7 @@ fn count_issue(answer: &IssueAnswer) {
             Refusal::Ended { .. } => &metrics.ended,
             Refusal::SoldOut { .. } => &metrics.sold_out,
         },
-        // Expired: its turn came too late, as too many were before it.
+        // An expired request had its turn too late, because too many requests were before it.
         Err(Setback::Overloaded | Setback::Expired) => &metrics.overloaded,
         Err(Setback::Moved) => &metrics.owner_moving,
         Err(Setback::StoreUnavailable) => &metrics.store_unavailable,

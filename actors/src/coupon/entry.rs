@@ -11,11 +11,12 @@ use crate::owning::kind::Run;
 pub enum CouponEntry {
     /// The coupon was issued to a user.
     Issuance(Issuance),
-    /// An administrator changed it.
+    /// An administrator changed the coupon.
     Change(Arc<CouponChange>),
 }
 
-/// A change as it is stored. Its guard is the version before, and the highest sequence decided before it.
+/// A change as it is stored. Its guards are the version before the change, and the highest sequence that was
+/// decided before the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CouponChange {
     /// The coupon after the change. Its version is one above the stored one.
@@ -24,12 +25,12 @@ pub struct CouponChange {
     pub issued: Sequence,
 }
 
-/// Entries of a coupon that go in one statement: consecutive issuances, or one change.
+/// Entries of a coupon that one statement stores: consecutive issuances, or one change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CouponRun {
     /// Issuances with consecutive sequences; never empty.
     Issuances(Arc<[Issuance]>),
-    /// The coupon as an administrator's change leaves it.
+    /// A single change.
     Change(Arc<CouponChange>),
 }
 
@@ -46,7 +47,7 @@ impl Run for CouponRun {
     }
 
     fn joins(&self, _other: &Self) -> bool {
-        // Issuances of any coupons go together.
+        // Issuances of different coupons may be in one batch.
         true
     }
 }
@@ -70,7 +71,7 @@ impl CouponRun {
         for entry in entries.take(rows_max) {
             match entry {
                 CouponEntry::Issuance(_) => length += 1,
-                // A change goes by itself.
+                // A change is always a run by itself.
                 CouponEntry::Change(_) => return length.max(1),
             }
         }

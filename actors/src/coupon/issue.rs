@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 pub struct IssueRequest {
     /// The user.
     pub user: UserId,
-    /// The identity of this request; asking again with it gives the same answer.
+    /// The identity of this request. A request with the same key gets the same answer again.
     pub key: RequestKey,
 }
 
@@ -29,9 +29,9 @@ impl From<IssueRequest> for Ask {
 pub enum IssueOutcome {
     /// The coupon was issued now.
     Issued(Issuance),
-    /// It was issued to this user for this key before.
+    /// The coupon was issued to this user for this key before.
     Replayed(Issuance),
-    /// It was not issued.
+    /// The coupon was not issued.
     Refused(Refusal),
 }
 
@@ -40,11 +40,11 @@ pub enum IssueOutcome {
 pub enum Refusal {
     /// There is no such coupon.
     UnknownCoupon,
-    /// The user has as many as allowed; this is the latest.
+    /// The user has as many coupons as allowed. This is the user's latest issuance.
     AlreadyIssued(Box<Issuance>),
-    /// An administrator closed it.
+    /// An administrator closed the coupon.
     Closed,
-    /// An administrator paused it.
+    /// An administrator paused the coupon.
     Paused,
     /// The window has not begun.
     NotStarted {
@@ -60,14 +60,14 @@ pub enum Refusal {
         /// The owner's clock when it decided.
         server_time: Timestamp,
     },
-    /// All are issued.
+    /// All coupons are issued.
     SoldOut {
         /// How many there were.
         total_quantity: u64,
     },
 }
 
-/// Returns what an issue request leads to: the first rule that fits, in the order of the API's table.
+/// Returns the verdict on an issue request, by the first rule that fits, in the order of the API's table.
 pub fn judge(ledger: &Ledger, now: Timestamp, request: &IssueRequest) -> Verdict<CouponKind> {
     let IssueRequest { user, key } = request;
     if let Some(earlier) = ledger.issued().answered(user, key) {
@@ -86,10 +86,10 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &IssueRequest) -> Verdict
     }
 }
 
-/// Returns why this coupon is issued to no user at `now` with `issued` out, in order of precedence; `None` if
-/// it is issued.
+/// Returns the first reason, in order of precedence, why no user can get this coupon at `now` if `issued` is
+/// the highest sequence. Returns `None` if users can get it.
 ///
-/// Doors answer by this very function, so that they and the owner cannot differ.
+/// Doors use the same function, so that their answers cannot differ from the owner's.
 pub fn refusal(coupon: &Coupon, now: Timestamp, issued: Sequence) -> Option<Refusal> {
     let offer = &coupon.offer;
     match coupon.phase(now, issued) {

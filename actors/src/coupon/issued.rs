@@ -1,9 +1,9 @@
-//! All issuances of one coupon in memory, packed: about 35 bytes each beside the bytes of the user id and the
+//! All issuances of one coupon in memory, packed: about 35 bytes each, plus the bytes of the user id and the
 //! request key.
 //!
-//! Sequence `n` is record `n - 1`, so no index by sequence is needed. Records are in blocks that never move,
-//! and the texts of a block share one buffer. A user's issuances are chained from the latest back, and an
-//! index of record numbers finds the latest.
+//! Sequence `n` is record `n - 1`, so no index by sequence is needed. Records are in blocks that never move
+//! in memory, and the texts of a block share one buffer. A user's issuances form a chain from the latest to
+//! the first, and an index of record numbers finds the latest.
 
 use std::hash::BuildHasher;
 
@@ -13,22 +13,23 @@ use crate::coupon::offer::Issuance;
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use crate::time::{MICROS_PER_DAY, Timestamp};
 
-/// Records in a block: large enough that the cost of blocks is negligible, small enough that a coupon with
-/// ten issuances does not cost much more than these.
+/// Number of records in a block. It is large enough that the cost of blocks is negligible. It is small enough
+/// that a coupon with ten issuances does not take much more memory than its issuances.
 const BLOCK_RECORDS: usize = 1024;
-/// Stands in place of a record number where there is none.
+/// In place of a record number: there is no record.
 const NONE: u32 = u32::MAX;
 
-/// An issuance as it is read when its owner is loaded. It is borrowed, as there may be a million.
+/// An issuance as it is read when its owner is loaded. Its texts are borrowed, because there may be a million
+/// issuances.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadedIssuance<'a> {
     /// Its sequence.
     pub sequence: Sequence,
-    /// The user that has it, of the form of a [`UserId`].
+    /// The user that has the coupon, in the form of a [`UserId`].
     pub user: &'a str,
     /// Counts the user's issuances of this coupon, from 1.
     pub nth: u8,
-    /// The key of its request, of the form of a [`RequestKey`].
+    /// The key of the issue request, in the form of a [`RequestKey`].
     pub key: &'a str,
     /// When it was decided.
     pub issued_at: Timestamp,
@@ -79,8 +80,9 @@ struct Block {
 }
 
 impl Block {
-    /// Returns an empty block with room for as much as this one holds, so that it is allocated once. Buffers
-    /// that grow during many small allocations leave holes as large as themselves.
+    /// Returns an empty block with room for as much as this block holds, so that its buffers are allocated
+    /// only once. Buffers that grow between many small allocations leave holes in memory as large as
+    /// themselves.
     fn successor(&self) -> Self {
         Self {
             records: Vec::with_capacity(BLOCK_RECORDS),
@@ -92,7 +94,7 @@ impl Block {
 #[derive(Debug, Clone, Copy)]
 struct Record {
     issued_at_micros: i64,
-    /// Where in the block's texts the user id begins. The key follows it.
+    /// The place in the block's texts at which the user id begins. The key follows the user id.
     text: u32,
     /// The record of the user's previous issuance, or [`NONE`].
     previous: u32,
@@ -170,7 +172,7 @@ impl Issued {
     ///
     /// # Errors
     ///
-    /// If it cannot follow the last one. Nothing is added then.
+    /// If the issuance cannot follow the last one. Then nothing is added.
     pub fn push(&mut self, next: &LoadedIssuance<'_>) -> Result<(), OutOfLine> {
         let expected = self.last().next();
         if next.sequence != expected {
@@ -201,7 +203,7 @@ impl Issued {
             previous: previous.unwrap_or(NONE),
             days,
             nth,
-            // At most 64 each, by their form.
+            // Both lengths are at most 64, by the form of the texts.
             user_bytes: next.user.len() as u8,
             key_bytes: next.key.len() as u8,
         });
@@ -214,7 +216,7 @@ impl Issued {
         (0..self.count).map(|index| as_text(self.user(index)))
     }
 
-    /// Returns how many bytes it holds.
+    /// Returns how many bytes of memory the list takes.
     pub fn bytes(&self) -> usize {
         let blocks: usize = self
             .blocks
@@ -242,7 +244,7 @@ impl Issued {
         let block = self
             .blocks
             .last_mut()
-            .expect("one was pushed above if there was none");
+            .expect("a block was pushed above if there was none");
         // At most 1,024 records of two texts of at most 255 bytes: far below 2^32.
         block.records.push(record(block.texts.len() as u32));
         block.texts.extend_from_slice(user.as_bytes());
@@ -322,14 +324,15 @@ fn as_text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("taken from a str")
 }
 
-/// Returns the whole days from issuing to expiry, 0 without expiry; `None` if no offer leads to such an
-/// expiry.
+/// Returns the whole days from issuing to expiry, or 0 if there is no expiry. Returns `None` if no offer
+/// leads to such an expiry.
 fn days_between(issued_at: Timestamp, expires_at: Option<Timestamp>) -> Option<u16> {
     let Some(expires_at) = expires_at else {
         return Some(0);
     };
     let micros = expires_at.as_micros() - issued_at.as_micros();
-    // Rounded up: an expiry that was capped at the last possible time is less than its days away.
+    // The days are rounded up, because an expiry that was capped at the last possible time is nearer than its
+    // days.
     let days = u16::try_from((micros + MICROS_PER_DAY - 1).div_euclid(MICROS_PER_DAY))
         .ok()
         .filter(|&days| days > 0)?;
@@ -356,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_issuances_are_found_by_key_and_by_being_the_latest() {
+    fn the_latest_issuance_is_found_by_user_and_every_issuance_by_user_and_key() {
         let mut issued = Issued::new(CouponId::new(7).unwrap());
         for (sequence, user, nth, key) in [(1, "alice", 1, "a"), (2, "bob", 1, "a"), (3, "alice", 2, "b")] {
             issued.push(&loaded(sequence, user, nth, key)).unwrap();

@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CouponKind;
 
-/// What may be asked of a coupon's owner.
+/// A request to a coupon's owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Issue the coupon to a user.
@@ -26,12 +26,12 @@ pub enum Ask {
     Change(ChangeRequest),
 }
 
-/// What a coupon's owner may answer.
+/// The answer of a coupon's owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// To an issue request.
+    /// The answer to an issue request.
     Issue(IssueOutcome),
-    /// To a change.
+    /// The answer to a change.
     Change(ChangeOutcome),
 }
 

@@ -5,8 +5,7 @@ use crate::coupon::offer::{Coupon, Issuance};
 use crate::ids::{IssuanceId, RequestKey, Sequence, UserId};
 use crate::time::Timestamp;
 
-/// The decided state of one coupon. What may be decided is in [`issue`](super::issue) and
-/// [`change`](super::change).
+/// The decided state of one coupon. [`issue`](super::issue) and [`change`](super::change) make the decisions.
 #[derive(Debug)]
 pub struct Ledger {
     coupon: Coupon,
@@ -14,17 +13,17 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Makes the ledger of a coupon as it was loaded.
+    /// Makes the ledger of a coupon that was loaded.
     pub fn new(coupon: Coupon, issued: Issued) -> Self {
         Self { coupon, issued }
     }
 
-    /// Returns the coupon as decided.
+    /// Returns the coupon after all decided changes.
     pub fn coupon(&self) -> &Coupon {
         &self.coupon
     }
 
-    /// Returns the issuances as decided.
+    /// Returns all decided issuances.
     pub fn issued(&self) -> &Issued {
         &self.issued
     }
@@ -34,12 +33,12 @@ impl Ledger {
         self.issued.last()
     }
 
-    /// Returns true if all are issued.
+    /// Returns true if all coupons are issued.
     pub fn is_sold_out(&self) -> bool {
         self.coupon.is_sold_out(self.last())
     }
 
-    /// Returns the issuance that is next, the user's `nth`. Nothing is issued yet.
+    /// Returns the next issuance, which is the user's `nth`. This does not issue it.
     pub(super) fn next(&self, now: Timestamp, user: &UserId, key: &RequestKey, nth: u8) -> Issuance {
         let days = self.coupon.offer.use_within_days;
         Issuance {
@@ -55,19 +54,19 @@ impl Ledger {
         }
     }
 
-    /// Takes the next issuance, which [`issue::judge`](super::issue::judge) must have made for this very
+    /// Takes the next issuance. [`issue::judge`](super::issue::judge) must have made it for exactly this
     /// state.
     pub(super) fn issue(&mut self, issuance: &Issuance) {
         self.issued
             .push(&borrowed(issuance))
             .unwrap_or_else(|error: OutOfLine| {
-                // It was made to follow the last one, so this is a mistake in the program. It must not become
-                // an issuance that a client is told of.
+                // The issuance was made to follow the last one, so this is a mistake in the program. No
+                // client may be told of such an issuance.
                 panic!("the ledger does not take its own issuance: {error}")
             });
     }
 
-    /// Takes the coupon as a change leaves it.
+    /// Takes the coupon as it is after a change.
     pub(super) fn change(&mut self, coupon: &Coupon) {
         self.coupon = coupon.clone();
     }

@@ -1,4 +1,4 @@
-//! What a coupon's owner tells doors: that it is sold out, and which users may have one.
+//! What a coupon's owner tells doors: that the coupon is sold out, and which users may have one.
 
 use prost::Message;
 
@@ -19,7 +19,7 @@ pub struct SoldOutNotice {
     winners: Filter,
 }
 
-/// The notice on its way to another node.
+/// The form in which the notice is sent to another node.
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireNotice {
     #[prost(message, optional, tag = "1")]
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn on_another_node_no_winner_is_refused_and_most_others_are_whatever_their_number() {
+    fn a_door_on_another_node_refuses_no_winner_and_enough_of_the_other_users() {
         for (winners, sent_on_percent) in [(1, 0), (10_000, 0), (50_000, 1), (200_000, 20), (1_000_000, 70)] {
             let notice = sold_out(winners);
             let bytes = notice.encode();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_not_a_notice() {
+    fn bytes_that_are_not_a_notice_are_refused() {
         let bytes = sold_out(10).encode();
         assert!(SoldOutNotice::decode(&bytes[..bytes.len() - 1]).is_err());
         assert!(SoldOutNotice::decode(&[]).is_err());

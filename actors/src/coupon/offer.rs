@@ -1,19 +1,19 @@
-//! What administrators set about a coupon, its phase, and an issuance.
+//! A coupon, what administrators set about it, its phase, and an issuance.
 //!
 //! These are plain values. They do not decide which user gets a coupon, and do not know how they are stored.
 
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use crate::time::Timestamp;
 
-/// Longest title, in Unicode scalar values.
+/// Maximum length of a title, in Unicode scalar values.
 pub const TITLE_CHARS_MAX: usize = 200;
-/// Largest `total_quantity`.
+/// Maximum `total_quantity`.
 pub const TOTAL_QUANTITY_MAX: u64 = 1_000_000_000;
-/// Largest `per_user_limit`.
+/// Maximum `per_user_limit`.
 pub const PER_USER_LIMIT_MAX: u8 = 100;
-/// Largest `use_within_days`: ten years.
+/// Maximum `use_within_days`: ten years.
 pub const USE_WITHIN_DAYS_MAX: u16 = 3650;
-/// Largest amount of money, in the currency's smallest unit.
+/// Maximum amount of money, in the currency's smallest unit.
 pub const AMOUNT_MAX: u64 = crate::ids::ID_MAX;
 
 /// What a coupon takes off an order.
@@ -28,15 +28,16 @@ pub enum Discount {
 /// What administrators set. [`Offer::check`] tells what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// Its title, 1 to [`TITLE_CHARS_MAX`] Unicode scalar values.
+    /// The coupon's title, 1 to [`TITLE_CHARS_MAX`] Unicode scalar values.
     pub title: String,
-    /// What it takes off an order, if that is set.
+    /// What the coupon takes off an order, if that is set.
     pub discount: Option<Discount>,
-    /// Smallest order that it may be used on, in the currency's smallest unit.
+    /// Smallest order on which the coupon may be used, in the currency's smallest unit.
     pub min_order_amount: Option<u64>,
-    /// How many there are, 1 to [`TOTAL_QUANTITY_MAX`]; `None` if unlimited.
+    /// How many coupons there are, 1 to [`TOTAL_QUANTITY_MAX`]; `None` if unlimited.
     pub total_quantity: Option<u64>,
-    /// How many one user may have, 1 to [`PER_USER_LIMIT_MAX`]. Fixed when the coupon is created.
+    /// How many coupons one user may have, 1 to [`PER_USER_LIMIT_MAX`]. This never changes after the coupon
+    /// is created.
     pub per_user_limit: u8,
     /// The beginning of the window, inclusive.
     pub starts_at: Option<Timestamp>,
@@ -46,12 +47,12 @@ pub struct Offer {
     pub use_within_days: Option<u16>,
 }
 
-/// A field of an offer that is wrong, and what it must be.
+/// A field of an offer that has a wrong value, and what the value must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidField {
     /// Name of the field, as in the API.
     pub field: &'static str,
-    /// What it must be.
+    /// What the value must be.
     pub message: &'static str,
 }
 
@@ -77,11 +78,11 @@ const INVALID_FIELDS: [(&str, &str); 13] = [
 
 /// The message about a discount with only a kind or only a value.
 const MISSING: &str = "is missing, and there was no discount before";
-/// The message in place of one that only a newer release knows.
+/// The message in place of a message that only a newer release knows.
 const UNKNOWN_RULE: &str = "is not accepted";
 
 impl InvalidField {
-    /// Returns the field and message that another node sent, or the nearest that this release knows.
+    /// Returns the field and message that another node sent, or the nearest ones that this release knows.
     pub fn named(field: &str, message: &str) -> Self {
         let known = INVALID_FIELDS
             .iter()
@@ -99,7 +100,7 @@ impl InvalidField {
 }
 
 impl Offer {
-    /// Makes an offer with this title and no limits, except that a user may have one.
+    /// Makes an offer with this title, without limits except that a user may have only one coupon.
     pub fn titled(title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
@@ -113,7 +114,7 @@ impl Offer {
         }
     }
 
-    /// Returns everything that is wrong with this offer; empty if nothing is.
+    /// Returns everything that is wrong with this offer; empty if nothing is wrong.
     pub fn check(&self) -> Vec<InvalidField> {
         let mut errors = Vec::new();
         let mut must = |holds: bool, field, message| {
@@ -177,11 +178,11 @@ impl Offer {
 /// The status that administrators set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// Issued, within its window and quantity.
+    /// The coupon is issued, within its window and quantity.
     Open,
-    /// Not issued until resumed.
+    /// The coupon is not issued until an administrator resumes it.
     Paused,
-    /// Never issued again.
+    /// The coupon is never issued again.
     Closed,
 }
 
@@ -203,20 +204,20 @@ impl Status {
     }
 }
 
-/// What decides an issue request at a given time.
+/// The state of a coupon on which, at a given time, the answer to an issue request depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Closed by an administrator.
     Closed,
     /// Paused by an administrator.
     Paused,
-    /// Its window has not begun.
+    /// The coupon's window has not begun.
     Scheduled,
-    /// Its window is over.
+    /// The coupon's window is over.
     Ended,
-    /// All are issued.
+    /// All coupons are issued.
     SoldOut,
-    /// It is issued.
+    /// The coupon is issued.
     Live,
 }
 
@@ -249,7 +250,7 @@ impl Phase {
     }
 }
 
-/// A coupon: the offer, and what administrators' changes made of it.
+/// A coupon: its offer, its status, and a count of the changes by administrators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coupon {
     /// Its id.
@@ -280,7 +281,7 @@ impl Coupon {
         }
     }
 
-    /// Returns true if none is left when `issued` is the highest sequence.
+    /// Returns true if no coupon is left when `issued` is the highest sequence.
     pub fn is_sold_out(&self, issued: Sequence) -> bool {
         self.offer
             .total_quantity
@@ -302,15 +303,15 @@ pub struct CouponView {
 pub struct Issuance {
     /// The coupon, and the sequence.
     pub id: IssuanceId,
-    /// The user that has it.
+    /// The user that has the coupon.
     pub user: UserId,
     /// Counts the user's issuances of this coupon, from 1.
     pub nth: u8,
-    /// The key of its request.
+    /// The key of the issue request.
     pub key: RequestKey,
     /// When the owner decided it.
     pub issued_at: Timestamp,
-    /// When it expires: `issued_at` and the offer's days, as they were then.
+    /// When it expires: `issued_at` plus the days in the offer at that time.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -323,7 +324,7 @@ pub enum DiscountKind {
     Rate,
 }
 
-/// A change of a discount. What is not set stays as it was, if there was a discount.
+/// A change of a discount. If there was a discount, parts that are not set stay as they were.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiscountPatch {
     /// The new kind.
@@ -386,7 +387,7 @@ pub struct OfferPatch {
 }
 
 impl OfferPatch {
-    /// Returns the offer with this patch applied. It is not checked further.
+    /// Returns the offer with this patch applied. The result is not checked further.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
-//! The rows of coupons and issuances: what is created and read without an owner and, in a folder for each
-//! database, how everything is stored.
+//! The rows of coupons and issuances: coupons are created, and rows are read, without an owner. A folder for
+//! each database has the statements.
 
+pub(crate) mod columns;
 pub mod mysql;
 pub mod sqlite;
 
@@ -14,7 +15,7 @@ use crate::time::Timestamp;
 /// A coupon to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCoupon {
-    /// Identity of the request. The same key again gives the first coupon.
+    /// Identity of the request. Another request with the same key gets the first coupon.
     pub key: RequestKey,
     /// The offer, already checked.
     pub offer: Offer,
@@ -26,7 +27,7 @@ pub struct NewCoupon {
 
 impl NewCoupon {
     /// Returns what the request asks for, in a canonical form. It is stored with the coupon and compared when
-    /// the key is used again, as the coupon itself may have changed since.
+    /// the key is used again, because the coupon itself may have changed meanwhile.
     pub fn body(&self) -> String {
         let (kind, value) = match self.offer.discount {
             None => (None, None),
@@ -50,8 +51,8 @@ impl NewCoupon {
     }
 }
 
-/// The canonical form is stored. So fields keep their order, and a new field is left out where it is not set:
-/// then it still compares equal to what was stored before.
+/// The canonical form is stored. So fields keep their order, and a new field is left out where it is not set.
+/// Then the form still equals the form that an older release stored.
 #[derive(serde::Serialize)]
 struct CreationBody<'a> {
     title: &'a str,
@@ -76,9 +77,9 @@ struct CreationBody<'a> {
 /// The result of creating a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
-    /// It is new.
+    /// The coupon is new.
     New(Coupon),
-    /// The same request with this key created it before. This is the coupon as it is now.
+    /// The same request with this key created the coupon before. This is the coupon as it is now.
     Before(CouponView),
     /// Another request with this key created a coupon.
     KeyReused,
@@ -93,7 +94,7 @@ pub struct CouponQuery {
     pub limit: u32,
 }
 
-/// Where a page of a user's issuances begins: after this issuance, in the order newest first.
+/// The place where a page of a user's issuances begins: after this issuance, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserCursor {
     /// When it was issued.
@@ -104,7 +105,8 @@ pub struct UserCursor {
 
 /// Creating coupons, and reads of coupons and issuances.
 ///
-/// Cancel safety: a dropped future may leave its statement running. It takes effect whole or not at all.
+/// Cancel safety: a dropped future may leave its statement running. The statement takes effect whole or not
+/// at all.
 #[async_trait]
 pub trait CouponRows: Send + Sync + 'static {
     /// Creates a coupon.
@@ -119,8 +121,8 @@ pub trait CouponRows: Send + Sync + 'static {
     /// Returns one issuance.
     async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>>;
 
-    /// Returns a page of a user's issuances, newest first. There is no index in that order, as it would slow
-    /// every issuance down: all issuances of the user are read and sorted for each page.
+    /// Returns a page of a user's issuances, newest first. There is no index in that order, because it would
+    /// slow every issuance down. For each page, all issuances of the user are read and sorted.
     async fn issuances_of_user(
         &self,
         user: &UserId,
@@ -128,7 +130,8 @@ pub trait CouponRows: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<Issuance>>;
 
-    /// Returns a page of a coupon's issuances after a sequence, by sequence; of one user if named.
+    /// Returns a page of a coupon's issuances after a sequence, in order of sequence. If a user is given,
+    /// returns only this user's issuances.
     async fn issuances_of_coupon(
         &self,
         coupon: CouponId,

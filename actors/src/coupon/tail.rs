@@ -1,19 +1,18 @@
-//! Completing issuances that were loaded ahead of ownership. Issuances are only added, in order, and none
-//! changes: so what was read under no fence is the beginning of what is stored, and only the tail is missing.
-//! The coupon's own row may have changed, and is read again.
+//! Completes the list of issuances that was loaded before this node owned the shard. Issuances are only
+//! added, in order, and never change. So what was read without a fence is the beginning of what is stored,
+//! and only the tail is missing. The coupon's own row may have changed and is read again.
 
 use crate::coupon::issued::{Issued, LoadedIssuance, OutOfLine};
 use crate::ids::{CouponId, Sequence};
 
 /// Issuances loaded ahead, and the tail that is read under a fence. The last issuance that was loaded ahead
-/// is read once more: that shows if the database went back behind it in between, and holds another one or
-/// none in its place.
+/// is read once more. If the database went backwards in between, another issuance or none is in its place.
 #[derive(Debug)]
 pub struct Tail {
     issued: Issued,
-    /// True once the last one loaded ahead was read again, or if there is none.
+    /// True once the last issuance that was loaded ahead was read again, or if no issuance was loaded ahead.
     begins: bool,
-    /// True if another issuance is in its place.
+    /// True if another issuance was found in the place of the last one that was loaded ahead.
     differs: bool,
 }
 
@@ -28,7 +27,7 @@ impl Tail {
         }
     }
 
-    /// Returns the sequence after which to begin to read, once the fence is committed.
+    /// Returns the sequence after which the tail must be read, once the fence is committed.
     pub fn after(&self) -> Sequence {
         self.issued.last().previous()
     }
@@ -42,7 +41,7 @@ impl Tail {
     ///
     /// # Errors
     ///
-    /// If it cannot follow the one before.
+    /// If the issuance cannot follow the issuance before it.
     pub fn take(&mut self, next: &LoadedIssuance<'_>) -> Result<(), OutOfLine> {
         if self.differs {
             return Ok(());
@@ -55,8 +54,8 @@ impl Tail {
         Ok(())
     }
 
-    /// Returns all issuances; `None` if what was loaded ahead is not what is stored, so that everything must
-    /// be read.
+    /// Returns all issuances. Returns `None` if the issuances loaded ahead differ from the stored ones. Then
+    /// everything must be read again.
     pub fn complete(self) -> Option<Issued> {
         (self.begins && !self.differs).then_some(self.issued)
     }
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_tail_is_read_and_completes_what_was_loaded_ahead() {
+    fn only_the_tail_is_read_and_it_completes_what_was_loaded_ahead() {
         assert_eq!(ahead(&["ann", "bob"]).after(), Sequence::new(1));
         assert_eq!(
             completed(ahead(&["ann", "bob"]), &["ann", "bob", "cy"]).unwrap(),
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_went_back_behind_what_was_loaded_ahead_is_read_whole() {
+    fn everything_is_read_again_if_the_database_lost_what_was_loaded_ahead() {
         assert_eq!(completed(ahead(&["ann", "bob"]), &["ann"]), None);
         assert_eq!(completed(ahead(&["ann", "bob"]), &["ann", "cy"]), None);
         assert_eq!(completed(ahead(&["ann", "bob"]), &["ann", "cy", "bob"]), None);

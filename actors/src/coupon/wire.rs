@@ -1,4 +1,4 @@
-//! A coupon's requests and outcomes as they go to other nodes.
+//! A coupon's requests and outcomes, as they are sent to other nodes.
 
 pub(crate) mod messages;
 mod read;
@@ -7,9 +7,10 @@ mod write;
 pub(crate) use read::{ask as read_ask, coupon as read_coupon, outcome as read_outcome};
 pub(crate) use write::{ask as write_ask, coupon as write_coupon, outcome as write_outcome};
 
-/// Longest text of an offer in a request or an outcome: what a gateway takes as a whole body.
+/// Maximum length of an offer's text in a request or an outcome: the maximum length of a whole body at a
+/// gateway.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
-/// Most fields that are wrong with an offer.
+/// Maximum number of wrong fields of an offer.
 const INVALID_MAX: usize = 32;
 
 #[cfg(test)]

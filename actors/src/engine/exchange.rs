@@ -1,8 +1,8 @@
-//! The exchange of this node with peers: requests and answers, notices of what is sold out, changes that made
-//! them untrue, and which node owns a shard now.
+//! The exchange of this node with peers: requests and answers, notices, changes that make notices untrue, and
+//! news of which node owns a shard.
 //!
-//! It hands requests of peers to the shards here, and the messages of doors and hand-offs to their parts of
-//! the node. Nothing here waits.
+//! It hands requests of peers to the shards of this node, and messages about notices and hand-offs to the
+//! parts of the node that handle them. No call in this module waits.
 
 pub(crate) mod news;
 
@@ -28,7 +28,8 @@ use crate::owning::request::{Answer, RemoteCaller, Reply, Request, Setback};
 use crate::owning::shard::ShardHandle;
 use crate::time::{self, Moment};
 
-/// Room for notices in an answer: what withdrawals and numbers leave. At least one notice always has room.
+/// Room for notices in an answer: what is left after the withdrawals and the numbers. There is always room
+/// for at least one notice.
 const ANSWER_NOTICES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - ID_BYTES_MAX * WITHDRAWN_MAX - 1024;
 const _: () = assert!(ANSWER_NOTICES_BYTES_MAX > NOTICE_BYTES_MAX + NOTICE_AROUND_BYTES);
 
@@ -100,8 +101,8 @@ pub struct Exchange<K: Kind> {
 }
 
 impl<K: Kind> Exchange<K> {
-    /// Makes the exchange for these shards, by number, and this door. `peers` are those of a node that has
-    /// read no rows yet.
+    /// Makes the exchange for these shards, which are in order of their numbers, and this door. `peers` is
+    /// what the node knows of its peers at its start.
     pub(crate) fn new(
         shards: Arc<[ShardHandle<K>]>,
         ownership: Ownership,
@@ -121,7 +122,7 @@ impl<K: Kind> Exchange<K> {
         }
     }
 
-    /// Learns which peers live, by rows read after `asked_at`.
+    /// Learns which peers are alive, from rows that were read after `asked_at`.
     pub(crate) fn know(&self, asked_at: Moment, living: Vec<Incarnation>) {
         self.with_peers(|peers| peers.know(asked_at, time::moment(), living));
     }
@@ -138,7 +139,7 @@ impl<K: Kind> Exchange<K> {
         if self.ownership.is_of(to.owner) && self.ownership.location(shard).epoch < to.epoch {
             shard_moved("received");
             tracing::info!(%shard, epoch = %to.epoch, from = %peer, "received a shard");
-            // The shard is served before any request can be routed by this knowledge.
+            // The shard is told first, so that it is served before a request can be routed to it.
             self.shard(shard).claimed(to);
         }
         self.ownership.learn(shard, to);
@@ -198,7 +199,7 @@ impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
             return Vec::new();
         }
         let changes = self.board.changes(me, query.upto, ANSWER_NOTICES_BYTES_MAX);
-        // The rows that were read are current only if no other node could decide meanwhile.
+        // The notices that were read are true only if no other node could decide meanwhile.
         if !self.lease.holds_for(me, time::moment()) {
             return Vec::new();
         }
@@ -231,7 +232,7 @@ impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
     }
 }
 
-/// A caller behind a peer.
+/// A caller on a peer.
 #[derive(Debug)]
 struct PeerCaller<K: Kind>(Option<AnswerPath<OwnerPayload<K>>>);
 

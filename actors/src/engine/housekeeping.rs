@@ -14,8 +14,8 @@ use crate::owning::router::Router;
 use crate::owning::shard::ShardHandle;
 use crate::time;
 
-/// Interval of dropping requests and answers that no longer have a caller: at least once in the time that
-/// callers wait.
+/// Interval of sweeps, which drop requests and answers whose callers no longer wait. It is shorter than the
+/// time that callers wait.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the housekeeping task.

@@ -1,6 +1,7 @@
-//! A node's links through all its incarnations: each incarnation has links of its own, on one socket.
+//! A node's links through all its incarnations: each incarnation has links of its own, and all of them use
+//! one socket.
 //!
-//! Membership, the router and changes hold a [`NodeLinks`]. The links themselves come and go with the
+//! Membership, the router and changes hold a [`NodeLinks`]. The links themselves are replaced with each
 //! incarnation.
 
 use std::fmt;
@@ -35,7 +36,7 @@ const START_PAUSE: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The cluster's name. It separates two clusters that share a cookie by mistake.
     pub name: String,
-    /// The socket at which peers reach this node, bound before it joins.
+    /// The socket at which peers reach this node, which is bound before the node joins.
     pub listener: Arc<TcpListener>,
     /// The `host:port` at which peers reach it, as its row says.
     pub advertise: String,
@@ -43,7 +44,7 @@ pub struct Options {
     pub cookie: String,
     /// Mutual TLS.
     pub tls: Option<TlsFiles>,
-    /// Time between heartbeats; [`link::HEARTBEAT`] is a good one.
+    /// Time between heartbeats; [`link::HEARTBEAT`] is a good value.
     pub heartbeat: Duration,
 }
 
@@ -64,7 +65,7 @@ impl fmt::Debug for Options {
     }
 }
 
-/// The links of a node, in whatever incarnation it is; cheap to clone.
+/// The links of a node, whatever its present incarnation is; cheap to clone.
 pub struct NodeLinks<K: Kind> {
     shared: Arc<Shared<K>>,
 }
@@ -97,7 +98,7 @@ impl<K: Kind> NodeLinks<K> {
     ///
     /// If a file for TLS cannot be used.
     pub fn new(node: NodeId, options: Options) -> Result<Self, LinksError> {
-        // The files are checked now, and not only whenever links start.
+        // The files are checked now already, and not only when links start.
         options.tls.as_ref().map(Tls::load).transpose()?;
         let shared = Shared {
             node,
@@ -133,21 +134,23 @@ impl<K: Kind> NodeLinks<K> {
         &self.shared.options.advertise
     }
 
-    /// Learns which peers live, by rows read after `asked_at`, besides those that membership reads.
+    /// Learns which peers are alive, from rows that were read after `asked_at` by another part than
+    /// membership.
     pub(crate) fn know_living(&self, asked_at: Moment, living: Vec<Incarnation>) {
         if let Some(exchange) = self.shared.exchange.get() {
             exchange.know(asked_at, living);
         }
     }
 
-    /// Returns the latest time at which a peer that is gone may refuse based on what a change made untrue, if
-    /// any may.
+    /// Returns the latest time at which a peer that is gone may refuse based on an old version; `None` if no
+    /// such peer may.
     pub(crate) fn departed_until(&self) -> Option<Moment> {
         let exchange = self.shared.exchange.get()?;
         exchange.with_peers(|peers| peers.departed_until(time::moment()))
     }
 
-    /// Returns the same for a live peer that has not acknowledged a change made by `done_at`.
+    /// Returns the latest time at which a live peer may refuse based on the old version, if it has not
+    /// acknowledged a change that was made by `done_at`.
     pub(crate) fn unacknowledged_until(&self, done_at: Moment) -> Option<Moment> {
         let exchange = self.shared.exchange.get()?;
         Some(exchange.with_peers(|peers| peers.unacknowledged_until(done_at)))
@@ -155,7 +158,7 @@ impl<K: Kind> NodeLinks<K> {
 
     /// Sends news to a peer, and returns true if the peer acknowledged them within `limit`.
     ///
-    /// Cancel safe: the news are sent all the same.
+    /// Cancel safe: the news are sent even if this future is dropped.
     pub(crate) async fn tell(&self, to: Incarnation, news: &News<K>, limit: Duration) -> bool {
         match self.shared.links.load_full() {
             Some(links) => links.tell(to, news.write(), limit).await,
@@ -168,7 +171,7 @@ impl<K: Kind> NodeLinks<K> {
         self.shared.with_links(|links| links.say_to(to, news.write()));
     }
 
-    /// Ends all links, and answers their requests. No other links start after this.
+    /// Ends all links, and answers their requests. No new links start after this.
     pub async fn stop(&self) {
         if let Some(keeping) = self.shared.keeping.get() {
             keeping.abort();
@@ -185,13 +188,13 @@ impl<K: Kind> Shared<K> {
         let mut incarnations = self.me.subscribe();
         let mut linked_as = None;
         loop {
-            // The sender is held by `self`.
+            // This never fails, because `self` holds the sender.
             let next = incarnations.wait_for(|me| *me != linked_as).await;
             let Ok(Some(me)) = next.map(|me| *me) else { return };
             if let Some(links) = self.links.swap(None) {
                 links.stop().await;
             }
-            // Set before this task was started.
+            // The exchange is set before this task starts.
             let Some(exchange) = self.exchange.get() else {
                 return;
             };
@@ -199,8 +202,8 @@ impl<K: Kind> Shared<K> {
                 Ok(links) => {
                     let links = Arc::new(links);
                     self.links.store(Some(Arc::clone(&links)));
-                    // This comes after publishing the links: peers that become known later are passed to them
-                    // directly.
+                    // The order matters: peers that become known after the links are published are passed to
+                    // the links directly.
                     links.know(self.known.lock().unwrap_or_else(PoisonError::into_inner).clone());
                     linked_as = Some(me);
                 }

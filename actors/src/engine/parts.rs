@@ -1,4 +1,5 @@
-//! What the parts of an engine share, made before the first of them starts, and what each is given of it.
+//! What the parts of an engine share, which is made before the first part starts, and what each part is given
+//! of it.
 
 use std::sync::Arc;
 
@@ -24,12 +25,13 @@ use crate::owning::shard::{LOADS_WAITING_MAX, ShardContext, ShardHandle};
 use crate::owning::write_back::Lanes;
 use crate::store::{ClusterStore, Result, Store, StoreError};
 
-/// Maximum number of owners read from the store at the same time.
+/// Maximum number of owners that are read from the store at the same time.
 const LOADS_MAX: usize = 4;
-/// Maximum number of them loaded ahead of their shard: fewer, as no request waits for them yet.
+/// Maximum number of owners that are loaded ahead at the same time. It is smaller, because no request waits
+/// for them yet.
 const LOADS_AHEAD_MAX: usize = 2;
-/// Maximum number of owners in memory on a node, however little each holds. A request for another owner is
-/// answered `OVERLOADED` until others are idle.
+/// Maximum number of owners in memory on a node, however small they are. A request for one more owner is
+/// answered `OVERLOADED` until an idle owner is passivated.
 const OWNERS_MAX: usize = 131_072;
 
 /// The shared parts.
@@ -48,7 +50,8 @@ pub(super) struct Parts<K: Kind> {
 }
 
 impl<K: Kind> Parts<K> {
-    /// Checks that the options and the store fit each other, and makes the parts. Starts the lanes only.
+    /// Checks that the options and the store fit each other, and makes the parts. Of these parts, only the
+    /// lanes start here.
     pub(super) async fn new(
         options: Options,
         store: Arc<dyn Store<K>>,

@@ -93,7 +93,7 @@ async fn coupon(coupons: &Coupons) -> CouponId {
         created_at: time::timestamp(),
     };
     let Created::New(coupon) = coupons.rows().create_coupon(&new).await.unwrap() else {
-        panic!("it is new")
+        panic!("the coupon is new")
     };
     coupon.id
 }
@@ -102,9 +102,9 @@ fn user(number: usize) -> UserId {
     UserId::parse(&format!("user-{number}")).unwrap()
 }
 
-/// Issues, and retries with the same key while the outcome is unknown, as the router gives up after a few
-/// consecutive stops. A request that is left in a mailbox gets no answer within the limit, and so is not
-/// retried.
+/// Issues a coupon, and retries with the same key while the outcome is unknown, because the router gives up
+/// after a few consecutive stops of the owner. A request that is left in a mailbox gets no answer within the
+/// limit, so it is not retried.
 async fn issue_again(coupons: &Coupons, coupon: CouponId, user: UserId) -> IssueOutcome {
     let key = RequestKey::random();
     let known = async {
@@ -158,7 +158,7 @@ async fn owners_that_stop_and_are_loaded_again_answer_every_request_in_their_mai
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_no_request_its_answer() {
+async fn an_owner_that_panics_is_reloaded_and_every_request_is_answered() {
     let folder = tempfile::tempdir().unwrap();
     let coupons = coupons(&folder).await;
     let coupon = coupon(&coupons).await;
@@ -194,6 +194,6 @@ async fn a_panic_in_an_owner_costs_that_owner_a_reload_and_no_request_its_answer
     assert!(sequences.into_iter().eq(1..=1_000));
     assert!(
         coupons.engine().place(coupon.shard()).await.unwrap().0.epoch > epoch,
-        "raised before it was read again"
+        "the epoch is raised before the coupon is read again"
     );
 }

@@ -1,7 +1,7 @@
-//! After a change that may widen what is owned: waiting until no door refuses based on the old state.
+//! Waits, after a change that may widen what users may have, until no door refuses based on the old state.
 //!
-//! Live peers are told, and acknowledge. For a peer that does not, or is gone, the wait lasts as long as its
-//! door's notices may be valid.
+//! Live peers are told of the change, and acknowledge it. If a peer does not acknowledge it, or is gone, the
+//! wait lasts as long as the notices of its door may be valid.
 
 use std::time::Duration;
 
@@ -12,28 +12,29 @@ use crate::owning::kind::Kind;
 use crate::store::{ClusterStore, NodeState};
 use crate::time::{self, Moment};
 
-/// Time to wait for a peer's acknowledgement before telling it again, as its link may have been lost.
+/// Time to wait for a peer's acknowledgement before the peer is told again, because its link may have been
+/// lost.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
-/// Pause before telling a peer without a link again.
+/// Pause before a peer without a link is told again.
 const TELL_PAUSE: Duration = Duration::from_millis(50);
 
-/// Returns once no door refuses based on a version below this one. It has no limit of its own beyond the
-/// validity of notices: the caller sets one.
+/// Returns once no door refuses based on a version below this one. Only the validity of notices limits the
+/// wait, so the caller sets a time limit.
 pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterStore, id: K::Id, version: u64) {
     let Some(until) = links.unacknowledged_until(time::moment()) else {
         return;
     };
     let (me, asked_at) = (links.incarnation(), time::moment());
-    // The nodes are read after the change: a peer that was told before the change that everything is given
-    // out is among them, or was ended.
+    // The nodes are read after the change: a peer that got a notice before the change is among these nodes,
+    // or was ended.
     match store.nodes().await {
         Ok(nodes) => {
             let living = nodes
                 .iter()
                 .filter(|node| node.state != NodeState::Ended && Some(node.incarnation) != me);
             let others: Vec<Incarnation> = living.map(|node| node.incarnation).collect();
-            // A peer that was ended since this node's last beat cannot be told, but must not be treated as
-            // one that never existed.
+            // A peer that was ended since this node's last beat cannot be told. It is noted here as gone, so
+            // that the wait below includes it.
             links.know_living(asked_at, others.clone());
             let told = others
                 .into_iter()
@@ -50,13 +51,13 @@ pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterSto
     }
 }
 
-/// Tells one peer until it acknowledges, or until its notices are no longer valid.
+/// Tells one peer of the change until it acknowledges, or until its notices are no longer valid.
 async fn tell<K: Kind>(links: &NodeLinks<K>, peer: Incarnation, id: K::Id, version: u64, until: Moment) {
     let news = News::Widened { id, version };
     let limit = || TELL_LIMIT.min(until.since(time::moment()));
     while !links.tell(peer, &news, limit()).await {
         if time::moment() >= until {
-            tracing::warn!(%peer, %id, "peer did not acknowledge the change; its notices ended");
+            tracing::warn!(%peer, %id, "peer did not acknowledge the change; its notices have expired");
             return;
         }
         tokio::time::sleep(TELL_PAUSE).await;
@@ -140,7 +141,7 @@ mod tests {
         spread(&node_links(&[]).await, &store, coupon, 2).await;
         assert!(
             time::moment().since(begun) < DOOR_TTL / 2,
-            "there is no peer, and was none"
+            "there is no peer, and there was none"
         );
         let gone = node(2, NodeState::Ended);
         assert!(store.join(&gone, None).await.unwrap());
@@ -148,7 +149,7 @@ mod tests {
         spread(&node_links(&[gone.incarnation]).await, &store, coupon, 2).await;
         assert!(
             time::moment().since(begun) >= LEASE + DOOR_TTL,
-            "its door may refuse for so long"
+            "its door may refuse for that long"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! The egress, one for each link: the shell around [`LinkEnd`]. Requests and answers for one peer meet in its
-//! mailbox and leave together.
+//! The egress, one for each link: the shell around [`LinkEnd`]. Requests and answers for one peer meet in the
+//! egress's mailbox and are sent together.
 //!
-//! It never waits. Incoming messages are queued; the first one queued sends the egress a `Flush`, which
-//! arrives behind everything that was in the mailbox then, and so puts all of it into one frame. There is no
-//! timer to tune: an idle link sends a request at once, and a busy link sends hundreds at a time.
+//! The egress never waits. It queues incoming messages, and with the first one it sends itself a `Flush`. The
+//! `Flush` arrives behind everything that is already in the mailbox, and puts all of it into one frame. There
+//! is no timer to tune: an idle link sends a request at once, and a busy link sends hundreds at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,8 @@ use crate::link::{AnswerPath, Handler};
 use crate::metrics::{PeerHandles, handles, peer_handles};
 use crate::time::{self, Moment};
 
-/// Shortest and longest interval of reading the clock. The longest lets a new link greet soon.
+/// Shortest and longest interval at which the clock is read. The longest is short enough for a new link to
+/// send hello soon.
 const TICK: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(25);
 
 /// The messages of an egress.
@@ -37,8 +38,8 @@ pub(super) enum EgressCommand<P: Payload> {
     Answer(u64, P::Answer),
     /// Handles a frame of the peer.
     Arrived(Frame<P>),
-    /// Sends news to the peer. The sender is notified when they are acknowledged, and dropped if that will
-    /// never be known.
+    /// Sends news to the peer. The channel is notified when the peer acknowledges them, and dropped if it can
+    /// no longer do so.
     Tell(Vec<u8>, oneshot::Sender<()>),
     /// Sends what waits.
     Flush,
@@ -95,7 +96,7 @@ impl<P: Payload> EgressHandle<P> {
 pub(super) struct Arguments<P: Payload> {
     /// The terms of its link.
     pub(super) terms: Terms,
-    /// Maximum number of this node's requests in flight through it.
+    /// Maximum number of this node's requests in flight through the egress.
     pub(super) peer_places: usize,
     /// The peer's ingress.
     pub(super) ingress: ActorRef<Arrival>,
@@ -127,7 +128,7 @@ struct State<P: Payload> {
     places: Admission,
     /// News that are not yet acknowledged.
     told: HashMap<u64, oneshot::Sender<()>>,
-    /// Set once answers no longer reach the peer.
+    /// True once answers no longer reach the peer.
     gone: Arc<AtomicBool>,
     flushing: bool,
     metrics: &'static PeerHandles,

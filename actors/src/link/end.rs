@@ -8,10 +8,11 @@
 //! ```
 //!
 //! The dialler sends hello with the link's generation until it is answered. The acceptor answers with its own
-//! hello, or with the reason for a refusal. From then on frames are numbered from 1 in both directions, and
-//! the dialler's first one tells the acceptor that its hello arrived. Every accepted request gets one answer:
-//! its owner's; [`Undelivered::Unanswered`] if the link goes after it was sent; [`Undelivered::NotSent`] if
-//! the link goes before, as the request was certainly not decided then.
+//! hello, or with the reason for a refusal. From then on, frames are numbered from 1 in both directions. The
+//! dialler's first numbered frame tells the acceptor that the acceptor's hello arrived. Every accepted
+//! request gets one answer. It is the owner's answer, or [`Undelivered::Unanswered`] if the link is lost
+//! after the request was sent, or [`Undelivered::NotSent`] if the link is lost before. A request that was not
+//! sent was certainly not decided.
 
 pub mod effect;
 
@@ -30,10 +31,10 @@ use crate::link::payload::{Outgoing, Payload, Undelivered};
 use crate::link::window::Window;
 use crate::time::Moment;
 
-/// Interval at which a dialler repeats hello until it is answered. The first one may arrive before the
+/// Interval at which a dialler repeats hello until it is answered. The first hello may arrive before the
 /// acceptor has made its end of the link.
 const HELLO_EVERY: Duration = Duration::from_millis(25);
-/// Time for which an acceptor that refused leaves the link open, so that the peer can read the reason.
+/// Time for which an acceptor keeps the link open after a refusal, so that the peer can read the reason.
 const REFUSAL_LINGERS: Duration = Duration::from_millis(500);
 /// Time for which an unanswered request keeps its place after it expired. Its caller has gone, but a slightly
 /// late answer still finds the place.
@@ -280,7 +281,7 @@ impl<P: Payload> LinkEnd<P> {
     pub fn reset(&mut self, reason: Reason, effects: &mut Effects<P>) {
         let reason = match std::mem::replace(&mut self.stage, LinkStage::Closed) {
             LinkStage::Closed => return,
-            // If the peer left after reading a refusal, the refusal is the reason and not the loss.
+            // If the peer left after reading a refusal, the reason is the refusal and not the loss.
             LinkStage::Refused { mismatch, .. } => Reason::Mismatch(mismatch),
             LinkStage::Greeting | LinkStage::Greeted { .. } | LinkStage::Up { .. } => reason,
         };
@@ -368,7 +369,8 @@ impl<P: Payload> LinkEnd<P> {
                     Err(mismatch) => self.refuse(now, mismatch, effects),
                 }
             }
-            // A repeated hello: this node's answer came before the dialler's end was found, or is in transit.
+            // This is a repeated hello: this node's answer arrived before the dialler's end was ready, or is
+            // still in transit.
             (LinkStage::Greeted { .. }, Role::Acceptor { .. }) if generation == self.generation => {
                 self.say_unnumbered(Item::Hello(self.terms.hello.clone()), effects);
             }
@@ -402,7 +404,8 @@ impl<P: Payload> LinkEnd<P> {
             Item::Answer(id, answer) => self.answered(id, answer, effects),
             Item::Heartbeat(notice) => effects.push(Effect::HeartbeatReceived(notice)),
             Item::HeartbeatAnswer(notice) => {
-                // Answers come in order. An answer that overtook others counts for them as well.
+                // Answers come in order of their heartbeats. If an earlier heartbeat has no answer, this
+                // answer counts for it too.
                 while let Some((id, sent_at)) = self.beats.pop_front_if(|(id, _)| *id <= notice.id) {
                     if id == notice.id {
                         effects.push(Effect::HeartbeatAnswered {
@@ -429,7 +432,7 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// Returns the item that goes into a frame now; `None` if the request or answer is no longer needed.
+    /// Returns the item that goes into the next frame; `None` if the request or answer is no longer needed.
     fn departing(&mut self, now: Moment, queued: Queued<P>, effects: &mut Effects<P>) -> Option<Written> {
         let (request, place) = match queued {
             Queued::Item(item) => return Written::new(item),
@@ -475,7 +478,7 @@ impl<P: Payload> LinkEnd<P> {
     }
 }
 
-/// Returns the content, or nothing if no frame can carry it. The handler knows how much fits.
+/// Returns the content, or nothing if no frame can carry it. The handler knows the maximum length.
 fn bounded(content: Vec<u8>) -> Vec<u8> {
     if content.len() <= MESSAGE_BYTES_MAX {
         return content;

@@ -1,8 +1,8 @@
 //! Frames: everything that two nodes exchange, gathered, bounded and numbered.
 //!
-//! A frame names both incarnations, the generation of their link and its own number in it. Every field is
-//! checked before any of them is used: a frame is accepted whole or not at all. Reading needs at most about
-//! forty times the frame's size in memory, and never panics.
+//! A frame names both incarnations, the generation of their link, and the frame's own number in the link.
+//! Every field is checked before any of them is used: a frame is accepted whole or not at all. Reading needs
+//! at most about forty times the frame's size in memory, and never panics.
 
 mod read;
 mod wire;
@@ -20,14 +20,14 @@ pub use write::{Writer, Written};
 /// Size from which a frame is full: large enough to share the cost of a message among a thousand requests,
 /// small enough not to delay a heartbeat.
 pub const FRAME_BYTES_TARGET: usize = 256 * 1024;
-/// Maximum size of a frame: the last item may go beyond the target.
+/// Maximum size of a frame. The last item may go beyond the target.
 pub const FRAME_BYTES_MAX: usize = FRAME_BYTES_TARGET + ITEM_BYTES_MAX + 1024;
-/// Maximum number of items in a frame. The shortest real ones, refusals, are about 15 bytes.
+/// Maximum number of items in a frame. The shortest items in practice are refusals of about 15 bytes.
 pub const ITEMS_MAX: usize = 16_384;
 /// Maximum length of an item. A gateway accepts bodies of at most 16 KiB, so only messages of doors come near
-/// it.
+/// this length.
 pub const ITEM_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64;
-/// Maximum length of the content of a heartbeat, of an answer to one, or of news.
+/// Maximum length of the content of a heartbeat, of a heartbeat's answer, or of news.
 pub const MESSAGE_BYTES_MAX: usize = 192 * 1024;
 /// Maximum length of a text in a hello or a refusal.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
@@ -36,13 +36,13 @@ pub const VERSIONS_MAX: usize = 16;
 /// Maximum time for which a request waits.
 pub const REMAINING_MAX: Duration = Duration::from_secs(3_600);
 
-/// The version of frames that carry hello or a refusal: understood by all releases.
+/// The version of frames that carry hello or a refusal. All releases understand it.
 pub const VERSION_OF_HELLO: u32 = 0;
 
 /// The sender and receiver of a frame, and its place in their link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// The version in which its items are written.
+    /// The version in which the frame's items are written.
     pub version: u32,
     /// The sender.
     pub from: Incarnation,
@@ -50,7 +50,7 @@ pub struct Header {
     pub to: Incarnation,
     /// The generation of their link.
     pub generation: u64,
-    /// Its place in that link, from 1; 0 for hello and refusals.
+    /// The frame's number in that link, from 1; 0 for hello and refusals.
     pub number: u64,
 }
 
@@ -95,7 +95,7 @@ pub enum Item<P: Payload> {
     Acknowledgement(u64),
 }
 
-/// Bytes that the link does not interpret, under a number of the sender.
+/// Bytes that the link does not interpret, with a number that the sender chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbered {
     /// The number by which it is answered.
@@ -109,7 +109,7 @@ pub struct Numbered {
 pub struct RemoteRequest<P: Payload> {
     /// The number by which it is answered.
     pub id: u64,
-    /// Remaining time for which its caller waited when it was sent.
+    /// How long the caller was still going to wait when the request was sent.
     pub remaining: Duration,
     /// The request itself.
     pub ask: P::Ask,

@@ -2,7 +2,7 @@
 //!
 //! Each release speaks its own version and that of the release before, so that nodes can be replaced one by
 //! one. This release speaks version 2 only: no release spoke version 1. To introduce version 3, put it in
-//! front of [`VERSIONS`], and send items that only version 3 has where [`Hello::agree`] returned 3. Once no
+//! front of [`VERSIONS`], and send items that only version 3 has only if [`Hello::agree`] returned 3. Once no
 //! supported release speaks 2, remove 2.
 
 use crate::ids::{Incarnation, NodeId, SHARD_HASH, SHARDS};
@@ -27,12 +27,12 @@ pub struct Hello {
     pub hash: String,
 }
 
-/// Reasons why two nodes cannot have a link. None of them goes away while both processes live, so an early
-/// retry is useless.
+/// Reasons why two nodes cannot have a link. A mismatch does not go away while both processes live, so an
+/// early retry is useless.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// The nodes have no version in common.
-    #[error("it speaks the link versions {theirs:?}, this node {ours:?}")]
+    #[error("it speaks the link versions {theirs:?}, and this node speaks {ours:?}")]
     Versions {
         /// The versions that this node speaks.
         ours: Vec<u32>,
@@ -40,7 +40,7 @@ pub enum Mismatch {
         theirs: Vec<u32>,
     },
     /// The nodes are members of different clusters.
-    #[error("it is of the cluster {theirs:?}, this node of {ours:?}")]
+    #[error("it is of the cluster {theirs:?}, and this node is of {ours:?}")]
     Cluster {
         /// The cluster of this node.
         ours: String,
@@ -48,7 +48,9 @@ pub enum Mismatch {
         theirs: String,
     },
     /// The nodes map coupons to shards differently.
-    #[error("it has {theirs_shards} shards by {theirs_hash:?}, this node {ours_shards} by {ours_hash:?}")]
+    #[error(
+        "it has {theirs_shards} shards by {theirs_hash:?}, and this node has {ours_shards} by {ours_hash:?}"
+    )]
     Shards {
         /// This node's number of shards.
         ours_shards: u32,
@@ -95,10 +97,11 @@ impl Hello {
         }
     }
 
-    /// Returns the version that both nodes speak, which both compute alike; otherwise why they cannot have a
-    /// link.
+    /// Returns the version of the frames, which both nodes compute alike, or the reason why the nodes cannot
+    /// have a link.
     pub fn agree(&self, theirs: &Self, expected: Incarnation) -> Result<u32, Mismatch> {
-        // The version is checked first, as an unknown version may change the meaning of all other fields.
+        // The version is checked first, because an unknown version may change the meaning of all other
+        // fields.
         let common = self
             .versions
             .iter()

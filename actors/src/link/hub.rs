@@ -1,8 +1,8 @@
 //! The hub dials the peers that the mesh names, follows every connection from its first byte to its end, and
 //! publishes which peers are linked.
 //!
-//! A connection has a limit for becoming a link, which covers cookie, the library's exchange and hello
-//! together. A connection that takes longer is cut, whatever is at the other end.
+//! A connection must become a link within a time limit, which covers the cookie, the library's exchange and
+//! hello together. A connection that takes longer is cut, whatever is at the other end.
 
 mod routes;
 mod server;
@@ -53,7 +53,7 @@ pub(super) enum HubCommand {
     },
     /// A probe ended.
     Probed { incarnation: Incarnation, refused: bool },
-    /// The library made a session of a connection.
+    /// The library made a session from a connection.
     SessionOpened(NodeServerSessionInformation),
     /// The session exchanged cookies and actors.
     SessionReady(NodeServerSessionInformation),
@@ -98,7 +98,7 @@ pub(super) struct State<P: Payload> {
     accepting: AbortHandle,
     mesh: Mesh,
     sessions: HashMap<u64, Session<P>>,
-    /// The highest generation so far of the links to each peer that the mesh has.
+    /// By peer of the mesh: the highest generation that a link to the peer has had.
     generations: HashMap<Incarnation, u64>,
     metrics: &'static PeerHandles,
 }
@@ -186,7 +186,8 @@ impl<P: Payload> Actor for Hub<P> {
             tracing::error!("an ingress failed and is started again");
             state.ingresses[place] = ingress::spawn(Arc::clone(&state.shared.routes), &myself).await?;
         } else if failed {
-            // An egress that ended without a failure has reported it.
+            // Only after a failure: an egress that ends normally has already told the hub that its link is
+            // down.
             state.egress_gone(time::moment(), lost);
         }
         Ok(())
@@ -225,7 +226,7 @@ impl<P: Payload> State<P> {
         }
     }
 
-    /// Does what the mesh decided. Dials and probes report to the hub when they end.
+    /// Carries out what the mesh decided. Dials and probes report to the hub when they end.
     fn take(&mut self, step: Step, hub: ActorRef<HubCommand>) {
         match step {
             Step::Dial {

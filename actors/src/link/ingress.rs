@@ -1,9 +1,9 @@
-//! The ingress: a few fixed actors, the only ones that peers can reach. One of them receives all frames of a
-//! peer, reads them, and hands them to its link.
+//! The ingress: a few fixed actors, the only ones that peers can reach. All frames of a peer go to the same
+//! one of them, which reads the frames and hands them to the peer's link.
 //!
-//! They are few and fixed because every actor whose messages can travel is announced to every peer, and
-//! monitored by every session. Their only state is which peers are linked, so an ingress that failed can be
-//! started again: its peers miss answers, and link again.
+//! They are few and fixed, because every actor that peers can reach is announced to every peer and monitored
+//! by every session. Their only state is which peers are linked. So an ingress that failed can be started
+//! again: its peers miss answers, and link again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::link::payload::Payload;
 use crate::metrics::{PeerHandles, peer_handles};
 use crate::time::{self, Moment};
 
-/// Number of ingresses, which read frames at the same time. The cores of a large machine have other work as
-/// well.
+/// Number of ingresses, which read frames in parallel. It is small because the cores of a large machine have
+/// other work as well.
 pub(super) const INGRESSES: usize = 4;
-/// Interval at which each ingress logs that frames are refused. All of them are counted.
+/// Minimum time between two logs of an ingress that a frame was refused. Metrics count every refused frame.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// The process group by which peers find each other's ingresses.
@@ -58,7 +58,7 @@ impl ractor::Message for Arrival {
 /// The egress for the frames of each peer that is linked or about to be.
 pub(super) type Routes<P> = Arc<ArcSwap<HashMap<Incarnation, EgressHandle<P>>>>;
 
-/// Starts an ingress as a child of the hub, where peers find it.
+/// Starts an ingress as a child of the hub, in the process group where peers find it.
 pub(super) async fn spawn<P: Payload>(
     routes: Routes<P>,
     hub: &ActorRef<HubCommand>,
@@ -126,7 +126,7 @@ impl<P: Payload> Actor for Ingress<P> {
                 let now = time::moment();
                 if state.logged_at.is_none_or(|at| now.since(at) >= LOG_EVERY) {
                     state.logged_at = Some(now);
-                    tracing::warn!(%error, "a frame was refused; its link will miss it and be replaced");
+                    tracing::warn!(%error, "a frame was refused, so its link will be replaced");
                 }
             }
         }

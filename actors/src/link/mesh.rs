@@ -1,8 +1,8 @@
 //! The peers to dial, and when: a state machine over the peers that membership names.
 //!
-//! Of two nodes the one with the smaller id dials. If both dialled, each pair would make two sessions at
-//! once, and both sides would have to choose the same one while either may be lost. With one fixed side there
-//! is one attempt at a time, and its number is the link's generation.
+//! Of two nodes, the node with the smaller id dials. If both dialled, each pair would make two sessions at
+//! once. Both sides would have to choose the same session, although either session may be lost. With one
+//! fixed dialler there is one attempt at a time, and the number of the attempt is the link's generation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,16 +22,17 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(3);
 /// Pause after one side refused the other's hello. Only a restart can change that, and a restart makes a new
 /// peer.
 const PAUSE_MISMATCH: Duration = Duration::from_secs(30);
-/// After a link that lasted this long, the next pause is the first one again.
+/// After a link that lasted this long, pauses begin again with the first one.
 const STEADY: Duration = Duration::from_secs(10);
 /// Maximum number of concurrent dials, so that a large cluster does not link in one wave.
 const DIALS_MAX: usize = 16;
-/// Interval at which a peer without a link is probed for refused connections. It is shorter than that of
-/// beats, which rely on it.
+/// Interval at which a peer without a link is probed for refused connections. It is shorter than the interval
+/// of beats, because each beat relies on recent probes.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
-/// Time for which such a refusal counts.
+/// Time for which a refused connection counts.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
-/// Time for which a peer that membership does not name is kept: it may have linked before its row was read.
+/// Time for which a peer that membership does not name is kept. The peer may have linked before its row was
+/// read.
 const UNNAMED_AFTER: Duration = Duration::from_secs(10);
 
 /// Steps that the hub carries out.
@@ -43,19 +44,19 @@ pub enum Step {
         peer: PeerAddress,
         /// The new link's generation.
         generation: u64,
-        /// True if it was dialled before.
+        /// True if the peer was dialled before.
         again: bool,
     },
     /// Probes whether the peer's operating system refuses a connection.
     Probe(PeerAddress),
-    /// Closes what there is with this incarnation, which membership no longer names.
+    /// Closes the link to this incarnation, if there is one: membership no longer names it.
     Forget(Incarnation),
 }
 
 /// Why a peer lost its link, as far as redialling is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It may be back at any time.
+    /// The peer may be back at any time.
     Failed,
     /// The nodes do not fit each other.
     Mismatch,
@@ -70,8 +71,8 @@ enum DialStage {
 
 #[derive(Debug)]
 struct Peer {
-    /// `None` if membership does not name the peer at present. Then it is neither dialled nor probed, because
-    /// another incarnation may be at its address.
+    /// `None` if membership does not name the peer at present. Then the peer is neither dialled nor probed,
+    /// because another incarnation may be at its address.
     address: Option<PeerAddress>,
     named_at: Moment,
     stage: DialStage,
@@ -192,7 +193,7 @@ impl Mesh {
         }
     }
 
-    /// Returns which peers are linked, and until when each of the others is known to refuse connections.
+    /// Returns which peers are linked, and which of the other peers recently refused a connection.
     pub fn view(&self) -> MeshView {
         let up = |peer: &Peer| matches!(peer.stage, DialStage::Up { .. });
         let linked = self

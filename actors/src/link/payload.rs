@@ -1,4 +1,4 @@
-//! The payload of links, which they do not read.
+//! The payload of links, which the links themselves do not interpret.
 
 #[cfg(test)]
 pub(crate) mod sample;
@@ -17,8 +17,8 @@ pub enum Undelivered {
     NoRoom,
     /// The request expired before it was sent, or its caller is gone.
     Expired,
-    /// The request was sent, but the link was lost or the peer did not answer in time: it may have been
-    /// decided.
+    /// The request was sent, but the link was lost or the peer did not answer in time. The request may have
+    /// been decided.
     Unanswered,
 }
 
@@ -38,7 +38,7 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If a field holds what this program would not have written.
+    /// If a field holds a value that this program never writes.
     fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, Unreadable>;
 
     /// Writes an answer.
@@ -48,7 +48,7 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If a field holds what this program would not have written.
+    /// If a field holds a value that this program never writes.
     fn decode_answer(bytes: &[u8]) -> Result<Self::Answer, Unreadable>;
 
     /// Returns true if the caller still waits.
@@ -61,7 +61,8 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
 /// A request of this node for a peer.
 #[derive(Debug)]
 pub struct Outgoing<P: Payload> {
-    /// Requests with the same number share a window, so that a slow flow delays only its own requests.
+    /// The flow. Requests with the same number share a window, so that a slow flow delays only its own
+    /// requests.
     pub flow: u64,
     /// The time until which the caller waits.
     pub expires: Moment,

@@ -1,4 +1,4 @@
-//! An answer path whose answers a test receives, for the tests of handlers.
+//! For the tests of handlers: an answer path whose answers the test receives.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::link::egress::EgressCommand;
 use crate::link::payload::Payload;
 use crate::time::Moment;
 
-/// Makes an answer path that ends at the receiver. It may be used until `expires`.
+/// Makes an answer path that ends at the receiver. The path may be used until `expires`.
 pub(crate) async fn answer_path<P: Payload>(
     expires: Moment,
 ) -> (AnswerPath<P>, mpsc::UnboundedReceiver<P::Answer>) {

@@ -1,5 +1,5 @@
-//! The sockets under links, with an accept loop and a dialler of their own, so that every handshake has a
-//! time limit and every connection can be cut.
+//! The sockets under links. The accept loop and the dialler are this program's own, so that every handshake
+//! has a time limit and every connection can be cut.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,15 +20,15 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::link::tls::Tls;
 use crate::metrics::peer_handles;
 
-/// Maximum number of accepted connections that are not yet links. Others wait in the operating system's
-/// queue.
+/// Maximum number of accepted connections that are not yet links. Further connections wait in the operating
+/// system's queue.
 const GREETINGS_MAX: usize = 64;
 /// Time limit for connecting, including TLS. An accepted connection has the same time for TLS and its first
 /// byte.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Pause of the accept loop when the operating system has no socket left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Buffer for reading: the library reads by 8 KiB, and each length by itself.
+/// Size of the read buffer. The library itself reads 8 KiB at a time, and each length with a separate read.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The number that identifies a connection from its beginning to its session's end.
@@ -38,7 +38,7 @@ static TICKETS: AtomicU64 = AtomicU64::new(1);
 pub(super) struct Socket {
     /// The number that will identify its session.
     pub(super) ticket: u64,
-    /// Cuts it.
+    /// Cuts the connection.
     pub(super) cut: CancellationToken,
     /// The address of the other end, for logs.
     pub(super) peer: SocketAddr,
@@ -72,7 +72,7 @@ pub(super) async fn accept(
         tokio::spawn(async move {
             match timeout(CONNECT_LIMIT, welcome(stream, tls)).await {
                 Ok(Ok(Some(halves))) => opened(Socket::new(halves, peer, Some(greeting))),
-                // Peers also connect only to probe.
+                // A peer that only probes connects and closes.
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => refused(peer, &error),
                 Err(_) => refused(peer, &"the handshake timed out"),
@@ -88,7 +88,8 @@ fn refused(peer: SocketAddr, error: &dyn std::fmt::Display) {
 
 type Halves = (BoxRead, BoxWrite);
 
-/// Does the TLS handshake, if TLS is configured. `None` if the other end closed without sending anything.
+/// Does the TLS handshake, if TLS is configured. Returns `None` if the other end closed without sending
+/// anything.
 async fn welcome(stream: TcpStream, tls: Option<Tls>) -> io::Result<Option<Halves>> {
     stream.set_nodelay(true)?;
     if stream.peek(&mut [0]).await? == 0 {

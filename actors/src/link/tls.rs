@@ -1,5 +1,5 @@
-//! Mutual TLS between nodes: both show a certificate of one authority. Certificates are read once, when the
-//! links start.
+//! Mutual TLS between nodes: both nodes show a certificate of the same authority. Certificates are read once,
+//! when the links start.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::link::LinksError;
 pub struct TlsFiles {
     /// The authority that signed the certificates of all nodes.
     pub authority: PathBuf,
-    /// This node's certificate, and those between it and the authority.
+    /// This node's certificate, and the certificates between it and the authority.
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
@@ -71,7 +71,7 @@ impl Tls {
     }
 }
 
-/// Returns an acceptor that has no certificate and so accepts no connection.
+/// Returns an acceptor that has no certificate, and so does not accept any connection.
 pub(super) fn closed_acceptor() -> Result<TlsAcceptor, LinksError> {
     #[derive(Debug)]
     struct NoCertificate;
@@ -93,7 +93,8 @@ pub(super) fn closed_acceptor() -> Result<TlsAcceptor, LinksError> {
     .into())
 }
 
-/// The provider is named explicitly, as the process has no default: libraries bring different ones.
+/// Returns the provider of cryptography. It is named explicitly, because libraries bring different providers
+/// and so the process has no default.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

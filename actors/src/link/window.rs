@@ -1,12 +1,13 @@
-//! Bounds of the requests in flight to a peer: one for all together and one for each flow, so that a slow
-//! flow delays only its own requests.
+//! Bounds of the requests in flight to a peer. One bound is for all requests and one for each flow, so that a
+//! slow flow delays only its own requests.
 
 use hashbrown::HashMap;
 
-/// Default maximum of requests in flight to one peer: as many as an owner's queue takes, so that every node
-/// can keep one owner busy.
+/// Default maximum number of requests in flight to one peer. It is the size of an owner's queue, so that
+/// every node can keep one owner busy.
 pub const PEER_PLACES: usize = 65_536;
-/// Default maximum of them in one flow: half, so that a flow without answers leaves room for all others.
+/// Default maximum number of requests in flight in one flow. It is half of [`PEER_PLACES`], so that a flow
+/// without answers leaves room for all other flows.
 pub const FLOW_PLACES: usize = PEER_PLACES / 2;
 
 /// The taken places of one link.
@@ -17,7 +18,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Makes this many places for each flow. Those of the link as a whole are counted before its mailbox.
+    /// Makes this many places for each flow. The places of the whole link are counted before a request enters
+    /// the mailbox.
     pub fn new(flow_places: usize) -> Self {
         Self {
             flow_places,
@@ -54,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_flow_leaves_room_for_others_and_no_trace() {
+    fn a_full_flow_leaves_room_for_other_flows_and_idle_flows_are_forgotten() {
         let mut window = Window::new(2);
         assert!(window.enter(1) && window.enter(1) && !window.enter(1));
         assert!(window.enter(2));

@@ -1,11 +1,12 @@
-//! The door: what this node knows about things whose owners refuse nearly all requests, so that a refusal
-//! need not travel to the owner. A coupon that is sold out is one.
+//! The door: what this node knows about things whose owners refuse nearly all requests, such as sold-out
+//! coupons. The door refuses such requests itself, so that they need not travel to the owner.
 //!
-//! Owners tell it what is *stored*, in notices. A notice counts for a limited time, which begins before the
-//! door asks for it. What it says holds until a change widens what users may have. Such a change is answered
-//! only after every door has forgotten what it made untrue, so no refusal is ever untrue. Owners on other
-//! nodes send their notices in the answers to heartbeats. A request that may be answered otherwise, such as
-//! one of a user that may have a coupon, is left to the owner.
+//! Owners send notices to the door. A notice says only what is *stored*. It counts for a limited time, which
+//! begins before the door asks for the notice, and it is true until a change widens what users may have. Such
+//! a change is answered only after every door has forgotten the notices that the change made untrue, so no
+//! refusal of a door is untrue. Owners on other nodes send their notices in the answers to heartbeats. If the
+//! owner might give another answer than a refusal, for instance to a user that may have a coupon already, the
+//! door leaves the request to the owner.
 
 pub mod board;
 pub mod filter;
@@ -25,34 +26,36 @@ pub use crate::owning::door::notice::Notice;
 use crate::owning::kind::Kind;
 use crate::time::{Moment, Now};
 
-/// How long a notice counts, from before the door asked for it.
+/// How long a notice counts. The time begins before the door asks for the notice.
 pub const DOOR_TTL: Duration = Duration::from_secs(2);
 
-/// Most notices of a node. Beyond it owners answer themselves. A notice takes some megabytes for a million
-/// winners and a hundred bytes for a few, so this bounds the door's memory and the time to copy its table.
+/// Maximum number of notices that the owners of a node post. Other owners answer all requests themselves. A
+/// notice takes some megabytes for a million winners and a hundred bytes for a few winners, so this bounds
+/// the door's memory and the time to copy its table.
 pub const NOTICES_MAX: usize = 10_000;
 
-/// Most notices that a door knows, of all nodes together: as many as a few nodes may post.
+/// Maximum number of notices that a door keeps, from all nodes together: as many as three nodes may post.
 const KNOWN_MAX: usize = 3 * NOTICES_MAX;
 
-/// How long a floor is kept. An owner that could still send an older version, as its incarnation was ended
-/// and does not know it yet, has lost its lease long before.
+/// How long a floor is kept. An older version can come only from an owner whose incarnation was ended and
+/// does not know it yet. Such an owner loses its lease long before this time is over.
 const FLOORS_KEPT: Duration = Duration::from_secs(60);
 
-/// Longest lease of a node in a cluster. It must be shorter than the time for which floors are kept.
+/// Maximum lease of a node in a cluster. It must be shorter than the time for which floors are kept.
 pub const LEASE_MAX: Duration = Duration::from_secs(30);
 
-/// Where a notice comes from: an owner on this node, or on that peer.
+/// Where a notice comes from: an owner on this node (`None`), or an owner on a peer.
 type Source = Option<Incarnation>;
 
-/// The door's knowledge, as a value. Copying it copies its tables.
+/// The door's knowledge, as a value. A copy has tables of its own.
 #[derive(Debug, Clone)]
 pub struct Knowledge<K: Kind> {
     notices: HashMap<K::Id, Known<K>>,
     sources: HashMap<Source, Confirmed>,
-    /// Notices asked for before this moment do not count, because the database went backwards.
+    /// Notices that were asked for at this moment or earlier do not count, because the database went
+    /// backwards.
     forgotten_at: Option<Moment>,
-    /// For each id the version below which no notice counts, and when that was raised.
+    /// For each id, the version below which no notice counts, and when that version was last raised.
     floors: HashMap<K::Id, (u64, Moment)>,
 }
 
@@ -66,7 +69,7 @@ struct Known<K: Kind> {
 struct Confirmed {
     /// A moment before the source was asked for its notices.
     at: Moment,
-    /// The last change of its board that is known here.
+    /// The last change of the source's board that the door knows.
     upto: u64,
 }
 
@@ -82,7 +85,7 @@ impl<K: Kind> Default for Knowledge<K> {
 }
 
 impl<K: Kind> Knowledge<K> {
-    /// Takes all present notices of this node's owners, which were asked for after `asked_at`.
+    /// Learns all present notices of this node's owners, which were asked for after `asked_at`.
     pub fn hear(&mut self, asked_at: Moment, notices: impl IntoIterator<Item = Arc<Notice<K>>>) {
         if self.takes(None, asked_at) {
             self.drop_of(None);
@@ -98,8 +101,8 @@ impl<K: Kind> Knowledge<K> {
         }
     }
 
-    /// Takes what changed on a peer's board, which was asked for after `asked_at`. This confirms everything
-    /// else that the peer has told.
+    /// Learns what changed on a peer's board. The peer was asked after `asked_at`, and its answer also
+    /// confirms all its other notices.
     pub fn hear_peer(&mut self, peer: Incarnation, asked_at: Moment, changes: Changes<K>) {
         let by = Some(peer);
         let Changes {
@@ -108,8 +111,8 @@ impl<K: Kind> Knowledge<K> {
             withdrawn,
             posted,
         } = changes;
-        // Changes since a state that is not known any more are ignored. The next heartbeat asks for
-        // everything.
+        // If the changes begin at a state that the door no longer has, they are ignored. The next heartbeat
+        // asks for what is missing.
         if !self.takes(by, asked_at) || (since != 0 && since != self.upto(peer)) {
             return;
         }
@@ -126,7 +129,7 @@ impl<K: Kind> Knowledge<K> {
         self.forget_stale(asked_at);
     }
 
-    /// Returns the last change of this peer's board that is known; 0 if nothing is.
+    /// Returns the last change of this peer's board that the door knows; 0 if it knows none.
     pub fn upto(&self, peer: Incarnation) -> u64 {
         self.sources.get(&Some(peer)).map_or(0, |asked| asked.upto)
     }
@@ -155,7 +158,7 @@ impl<K: Kind> Knowledge<K> {
         self.notices.retain(|_, known| known.by != by);
     }
 
-    /// Drops what was not confirmed in time. It counts again only if it is told again.
+    /// Drops notices that were not confirmed in time. They count again only if they are sent again.
     fn forget_stale(&mut self, now: Moment) {
         self.floors
             .retain(|_, (_, raised_at)| now.since(*raised_at) < FLOORS_KEPT);
@@ -164,14 +167,14 @@ impl<K: Kind> Knowledge<K> {
         self.notices.retain(|_, known| sources.contains_key(&known.by));
     }
 
-    /// Forgets everything, and does not learn again what was asked for before `now`.
+    /// Forgets everything. From then on, ignores notices that were asked for at `now` or earlier.
     pub fn forget(&mut self, now: Moment) {
         self.notices.clear();
         self.sources.clear();
         self.forgotten_at = Some(now);
     }
 
-    /// Forgets what it knows about this id below `version`, and does not learn it again.
+    /// Forgets the notice of this id if it is below `version`, and does not learn such a notice again.
     pub fn raise_floor(&mut self, id: K::Id, version: u64, now: Moment) {
         let floor = self.floors.entry(id).or_insert((version, now));
         *floor = (floor.0.max(version), now);
@@ -198,7 +201,7 @@ impl<K: Kind> Knowledge<K> {
         }
     }
 
-    /// Returns how many notices it knows.
+    /// Returns how many notices the door knows.
     pub fn notices(&self) -> usize {
         self.notices.len()
     }
@@ -221,8 +224,8 @@ impl<K: Kind> Default for Door<K> {
 }
 
 impl<K: Kind> Door<K> {
-    /// Answers for the owner if it can; see [`Knowledge::refusal`]. Reads the clocks only if there are
-    /// notices.
+    /// Returns the refusal that the owner would give, if the door knows it; see [`Knowledge::refusal`]. Reads
+    /// the clocks only if there are notices.
     pub fn refusal(&self, id: K::Id, ask: &K::Ask, now: impl FnOnce() -> Now) -> Option<K::Outcome> {
         let knowledge = self.knowledge.load();
         if knowledge.notices.is_empty() {
@@ -257,7 +260,7 @@ impl<K: Kind> Door<K> {
         self.rewrite(|knowledge| knowledge.raise_floor(id, version, now));
     }
 
-    /// Returns how many notices it knows.
+    /// Returns how many notices the door knows.
     pub fn notices(&self) -> usize {
         self.knowledge.load().notices()
     }

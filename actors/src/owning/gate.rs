@@ -1,10 +1,12 @@
 //! The output gate: an answer waits until everything it rests on is stored.
 //!
-//! Positions only grow, so waiting answers are in order, and raising `stored` releases a run from the front.
+//! Positions only grow, so the waiting answers are in order, and a higher `stored` releases answers from the
+//! front.
 
 use std::collections::VecDeque;
 
-/// A place in an owner's one list of entries, counted from its activation. 0 is everything that was loaded.
+/// A place in an owner's list of entries, counted from the owner's activation. Position 0 stands for
+/// everything that was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Position(u64);
 
@@ -74,7 +76,7 @@ impl<A> Gate<A> {
         self.waiting.retain(|(_, answer)| waits(answer));
     }
 
-    /// Returns all answers, as nothing more will be stored here.
+    /// Removes and returns all waiting answers, because their owner stores nothing more.
     pub fn abandon(&mut self) -> impl Iterator<Item = A> {
         self.waiting.drain(..).map(|(_, answer)| answer)
     }
@@ -99,10 +101,10 @@ mod tests {
     }
 
     proptest! {
-        /// The model is a list of everything that was held. An answer that left was stored, one that stays
-        /// was not, and none leaves twice.
+        /// The model is a list of everything that was held. Answers that have left are stored, answers that
+        /// wait are not, and no answer leaves twice.
         #[test]
-        fn an_answer_leaves_once_what_it_rests_on_is_stored_and_not_before(steps in steps()) {
+        fn an_answer_waits_exactly_until_everything_it_rests_on_is_stored(steps in steps()) {
             let mut gate = Gate::default();
             let (mut decided, mut stored) = (Position::default(), Position::default());
             let (mut held, mut left): (Vec<(Position, usize)>, Vec<usize>) = (Vec::new(), Vec::new());

@@ -1,12 +1,12 @@
 //! The requests in an owner's mailbox, in order of arrival.
 //!
-//! A message costs an actor more than a decision does. So requests queue here, and one message to the actor
-//! stands for all that arrived since it last looked.
+//! Handling a message costs an actor more than deciding a request. So requests queue here, and one message to
+//! the actor stands for all requests that arrived since it last looked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A queue for one reader, which is woken when something arrives while the queue is empty; cheap to clone. It
-/// has no bound: the writers have one.
+/// A queue for one reader; cheap to clone. The reader is woken when an item arrives while the queue is empty.
+/// The queue has no bound of its own, because its writers are bounded.
 #[derive(Debug)]
 pub struct Inbox<T> {
     items: Arc<Mutex<Vec<T>>>,
@@ -29,7 +29,7 @@ impl<T> Default for Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Adds an item. Returns true if the queue was empty: the caller must wake the reader.
+    /// Adds an item. Returns true if the queue was empty, so that the caller must wake the reader.
     #[must_use]
     pub fn put(&self, item: T) -> bool {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +57,8 @@ mod tests {
         assert!(inbox.put(3));
     }
 
-    /// A reader that looks only when it is woken finds every item, and each sender's in its order.
+    /// A reader that looks only when it is woken finds every item, and finds the items of each sender in
+    /// their order.
     #[test]
     fn no_item_is_left_behind_or_overtaken() {
         const SENDERS: usize = 4;

@@ -1,13 +1,14 @@
 //! The owner as a state machine: state, entries, gate and fence together. `(command, now) → effects`.
 //!
-//! Three rules: an answer leaves through the gate; at most one portion is out; what is decided is never taken
-//! back. When the owner stops, callers that wait are told that the outcome is unknown or, where nothing was
-//! decided for them, to ask again.
+//! Three rules: an answer leaves through the gate; at most one portion is in flight; a decision is never
+//! taken back. When the owner stops, waiting callers are told that the outcome is unknown. If nothing was
+//! decided for a caller, it is told to ask again.
 //!
-//! When a portion is stored, the next one may be sent before the callers of the last are answered, or after
-//! them. In the second case the owner *gathers*: the next portion takes along what arrives meanwhile. With
-//! few callers gathering is faster, because the callers just answered may ask again at once, and one commit
-//! for all takes less time than two in turn. With many callers it would only keep the store idle.
+//! When a portion is stored, the owner may send the next portion either before or after it answers the
+//! callers of the stored portion. In the second case the owner *gathers*: requests that arrive meanwhile join
+//! the next portion. With few callers, gathering is faster. The callers just answered may ask again at once,
+//! and one commit for all requests takes less time than two commits in turn. With many callers, gathering
+//! would only keep the store idle.
 
 pub mod actor;
 pub mod driver;
@@ -31,30 +32,31 @@ pub enum Effect<K: Kind> {
     Answer(Reply<K>, Answer<K>),
     /// Store these entries.
     Submit(Portion<K>),
-    /// Send [`OwnerCommand::Submit`] when the callers just answered have had their turn and what arrived
-    /// meanwhile is decided.
+    /// Let the callers just answered have their turn, decide the requests that arrive meanwhile, and then
+    /// send [`OwnerCommand::Submit`].
     Gather,
     /// Post a notice for doors.
     Post(Arc<Notice<K>>),
-    /// Withdraw the notice. No door may use what it knows below the floor, because the change may be stored
-    /// at any moment from now on.
+    /// Withdraw the notice. No door may use a notice below the floor, because the change may be stored at any
+    /// moment from now on.
     Withdraw {
         /// The version after the change that was just decided; `None` if the owner only stops.
         floor: Option<u64>,
     },
-    /// Tell the shard that the store refused this epoch. The owner waits for a new one or for its end.
+    /// Tell the shard that the store refused this epoch. The owner waits for a new epoch, or for a command to
+    /// stop.
     ReportFenced(Epoch),
     /// Close the mailbox if it is empty, and then send [`OwnerCommand::Stop`].
     CloseIfEmpty,
     /// Close the mailbox and stop.
     Stop {
-        /// True if the outcome of something decided is unknown. The id may then be loaded again only after
-        /// the shard's epoch was raised.
+        /// True if the outcome of a decision is unknown. The id may then be loaded again only after the
+        /// shard's epoch is raised.
         unsettled: bool,
     },
 }
 
-/// An answer that waits at the gate, with its way back.
+/// An answer that waits at the gate, with the reply that will send it.
 #[derive(Debug)]
 struct Held<K: Kind> {
     reply: Reply<K>,
@@ -65,14 +67,14 @@ struct Held<K: Kind> {
 #[derive(Debug)]
 struct Out<K: Kind> {
     run: K::Run,
-    /// It came back fenced, and waits for the shard's next epoch.
+    /// True if the portion came back fenced, and waits for the shard's next epoch.
     fenced: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OwnerStage {
     Serving,
-    /// It stores what is decided and decides nothing more.
+    /// The owner stores what it has decided, and decides nothing more.
     Draining,
     Stopped,
 }
@@ -87,11 +89,13 @@ pub struct Owner<K: Kind> {
     decided: Position,
     undelivered: VecDeque<K::Entry>,
     out: Option<Out<K>>,
-    /// Undelivered entries wait for more, until [`OwnerCommand::Submit`] or until no entry can join them.
+    /// True while undelivered entries wait for further entries. They wait until [`OwnerCommand::Submit`], or
+    /// until the portion cannot or need not grow.
     gathering: bool,
     /// A portion with this many entries does not wait for more.
     gather_below: usize,
-    /// The store does not accept the portion that is out. Nothing new is decided until it does.
+    /// True if the store does not accept the portion in flight. Nothing new is decided until the portion is
+    /// stored.
     delayed: bool,
     posted: Option<Arc<Notice<K>>>,
     stage: OwnerStage,
@@ -100,8 +104,8 @@ pub struct Owner<K: Kind> {
 }
 
 impl<K: Kind> Owner<K> {
-    /// Makes the owner of a state just loaded under `fence`. It passivates after `idle` without requests. A
-    /// portion of `gather_below` entries does not wait for more.
+    /// Makes the owner of a state that was just loaded under `fence`. It passivates after `idle` without
+    /// requests. A portion of `gather_below` entries does not wait for more.
     pub fn new(state: K::State, fence: Fence, idle: Duration, gather_below: usize, now: Moment) -> Self {
         Self {
             shard: K::shard(K::id(&state)),
@@ -121,17 +125,17 @@ impl<K: Kind> Owner<K> {
         }
     }
 
-    /// Returns what it owns.
+    /// Returns the id of what the owner owns.
     pub fn id(&self) -> K::Id {
         K::id(&self.state)
     }
 
-    /// Returns the epoch that it writes under.
+    /// Returns the epoch under which the owner writes.
     pub fn epoch(&self) -> Epoch {
         self.fence.epoch
     }
 
-    /// Returns the incarnation that it decides for.
+    /// Returns the incarnation for which the owner decides.
     pub fn incarnation(&self) -> Incarnation {
         self.fence.owner
     }
@@ -146,7 +150,7 @@ impl<K: Kind> Owner<K> {
         self.decided.after(self.gate.stored())
     }
 
-    /// Returns true if it waits for more to hand over, after [`Effect::Gather`].
+    /// Returns true if the owner waits for further entries, after [`Effect::Gather`].
     pub fn is_gathering(&self) -> bool {
         self.gathering
     }
@@ -196,7 +200,7 @@ impl<K: Kind> Owner<K> {
         self.last_asked = now.moment;
         let outcome = match K::judge(&self.state, now.timestamp, &ask) {
             Verdict::Known(outcome) => outcome,
-            // Nothing was decided for this request, and a refusal cannot be confirmed now. To answer that is
+            // Nothing was decided for this request, and a refusal cannot be confirmed now. This answer is
             // better than to let the caller wait.
             Verdict::Refused(_) | Verdict::Enter(_) if self.delayed => {
                 effects.push(Effect::Answer(reply, Err(Setback::StoreUnavailable)));
@@ -223,9 +227,9 @@ impl<K: Kind> Owner<K> {
         outcome
     }
 
-    /// Hands over the undelivered entries, if no portion is out and the owner does not gather. So batches
-    /// grow with load, and an idle owner's entry does not wait. All of them were decided under a lease; the
-    /// fence says whether they may still be stored.
+    /// Hands over the undelivered entries, if no portion is in flight and the owner does not gather. So
+    /// batches grow with load, and an idle owner's entry does not wait. All entries were decided under a
+    /// lease. The fence decides whether they may still be stored.
     fn submit(&mut self, effects: &mut Vec<Effect<K>>) {
         self.gathering = self.gathering && self.may_grow();
         if self.out.is_some() || self.gathering || self.stage == OwnerStage::Stopped {
@@ -268,7 +272,7 @@ impl<K: Kind> Owner<K> {
                 self.stored(rows, effects);
             }
             Fate::Fenced if settlement.fence != self.fence => self.submit_again(effects),
-            // Its shard raises no epoch any more.
+            // A draining shard does not raise its epoch.
             Fate::Fenced if self.stage == OwnerStage::Draining => self.stop(effects),
             Fate::Fenced => {
                 out.fenced = true;
@@ -283,7 +287,8 @@ impl<K: Kind> Owner<K> {
         self.delayed = false;
         // A single caller does not wait for others.
         self.gathering = rows + self.undelivered.len() > 1 && self.may_grow();
-        // With many callers the next portion goes first: it is on its way while these are answered.
+        // With many callers, the next portion is sent first, so that it is on its way while they are
+        // answered.
         self.submit(effects);
         let stored = self.gate.stored().plus(rows);
         let answers = self.gate.raise(stored);
@@ -311,7 +316,7 @@ impl<K: Kind> Owner<K> {
         }
     }
 
-    /// Posts a notice for doors, if there is none and everything it would say is stored.
+    /// Posts a notice for doors, if no notice is posted and everything decided is stored.
     fn post(&mut self, effects: &mut Vec<Effect<K>>) {
         let all_stored = self.gate.stored() == self.decided;
         if self.posted.is_some() || !all_stored || self.stage != OwnerStage::Serving {
@@ -340,7 +345,8 @@ impl<K: Kind> Owner<K> {
             return;
         }
         self.stage = OwnerStage::Draining;
-        // A draining shard raises no epoch, so a portion that waits for the next epoch would wait for ever.
+        // A draining shard does not raise its epoch, so a portion that waits for the next epoch would wait
+        // for ever.
         if self.out.as_ref().is_some_and(|out| out.fenced) {
             self.stop(effects);
         }
@@ -362,7 +368,8 @@ impl<K: Kind> Owner<K> {
             effects.push(Effect::Withdraw { floor: None });
         }
         effects.extend(self.gate.abandon().map(|held| {
-            // A refusal changed nothing, so asking the next owner is safe. Anything else may yet be stored.
+            // A refusal changed nothing, so it is safe to ask the next owner. Any other decision may still be
+            // stored.
             let is_refusal = K::is_refusal(&held.outcome);
             let setback = if is_refusal {
                 Setback::Moved

@@ -1,7 +1,7 @@
-//! Two kinds as one, so that one engine serves both. As a pair is a kind again, three kinds are a pair of a
+//! Two kinds as one, so that one engine serves both. A pair is itself a kind, so three kinds are a pair of a
 //! kind and a pair.
 //!
-//! Their rows share shards, epochs, lanes and links. A statement holds rows of one of them.
+//! The rows of both kinds share shards, epochs, lanes and links. A statement holds rows of only one kind.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use crate::ids::ShardId;
 use crate::owning::kind::{DoorNotice, Kind, Run, Superseded, Unreadable, Verdict};
 use crate::time::Timestamp;
 
-/// The kind of what is of kind `A` or of kind `B`.
+/// The kind that combines the kinds `A` and `B`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pair<A, B>(A, B);
 
 /// A value of one of two kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Either<A, B> {
-    /// Of the first.
+    /// A value of the first kind.
     First(A),
-    /// Of the second.
+    /// A value of the second kind.
     Second(B),
 }
 
@@ -130,9 +130,9 @@ impl<A: DoorNotice, B: DoorNotice> DoorNotice for Either<A, B> {
     }
 }
 
-/// The first byte of everything of the first kind on its way to another node.
+/// The first byte of everything of the first kind that is encoded for another node.
 const FIRST: u8 = 1;
-/// The same for the second kind.
+/// The first byte of everything of the second kind.
 const SECOND: u8 = 2;
 
 fn tagged(tag: u8, mut bytes: Vec<u8>) -> Vec<u8> {
@@ -188,7 +188,7 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
     }
 
     fn flow(id: Self::Id) -> u64 {
-        // Kept apart, because ids of both kinds are numbers of the same range.
+        // The flows of both kinds are kept apart, because ids of both kinds are numbers of the same range.
         match id {
             First(id) => A::flow(id).wrapping_mul(2),
             Second(id) => B::flow(id).wrapping_mul(2) + 1,
@@ -213,7 +213,7 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         match (state, ask) {
             (First(state), First(ask)) => first_verdict(A::judge(state, now, ask)),
             (Second(state), Second(ask)) => second_verdict(B::judge(state, now, ask)),
-            // A request is always sent to an owner of its own kind. For any other owner, what it asks for
+            // A request is always sent to an owner of its own kind. For any other owner, the requested thing
             // does not exist.
             (First(_) | Second(_), ask) => Verdict::Refused(Self::absent(ask)),
         }
@@ -257,7 +257,7 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
     }
 
     fn run_length<'a>(entries: impl Iterator<Item = &'a Self::Entry>, rows_max: usize) -> usize {
-        // All entries of one owner are of its kind.
+        // All entries of one owner are of the same kind.
         let mut entries = entries.peekable();
         match entries.peek() {
             None => 0,

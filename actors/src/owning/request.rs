@@ -1,7 +1,7 @@
-//! A request on its way to an owner, the way of its answer, and what an owner is told besides.
+//! A request on its way to an owner, the path of its answer, and the other commands to an owner.
 //!
-//! Two layers that are never mixed: an *outcome* is the owner's decision and true; a [`Setback`] means that
-//! there is no decision to tell, and says whether there may be one.
+//! Outcomes and setbacks are never mixed. An *outcome* is the owner's decision, and it is true. A [`Setback`]
+//! means that there is no decision to answer with, and says whether the request may have been decided.
 
 use tokio::sync::oneshot;
 
@@ -11,13 +11,13 @@ use crate::owning::kind::Kind;
 use crate::store::batch::Settlement;
 use crate::time::Moment;
 
-/// Why there is no decision to tell.
+/// Why there is no decision to answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Setback {
     /// A queue is full. Nothing was decided.
     #[error("a queue is full")]
     Overloaded,
-    /// The request reached a node that is not the owner, or no longer. Nothing was decided.
+    /// The request reached a node that does not own the shard, or no longer owns it. Nothing was decided.
     #[error("ownership is moving")]
     Moved,
     /// The database does not answer. Nothing was decided.
@@ -26,19 +26,21 @@ pub enum Setback {
     /// The request reached its owner too late. Nothing was decided.
     #[error("the request expired before it was decided")]
     Expired,
-    /// It may have been decided, and may yet be stored. Only asking again with the same key tells.
+    /// The request may have been decided, and the decision may still be stored. Only a retry with the same
+    /// key shows the outcome.
     #[error("the outcome is unknown")]
     Unknown,
 }
 
-/// What comes back for a request.
+/// The answer to a request: an outcome or a setback.
 pub type Answer<K> = Result<<K as Kind>::Outcome, Setback>;
 
-/// The way of one answer back to its caller.
+/// The path of one answer back to its caller.
 ///
-/// If it is dropped without an answer (its owner panicked, its mailbox is gone), it answers
-/// [`Setback::Unknown`]. So no caller waits in vain, and none is refused whose request may have been decided.
-/// It carries the places that the request takes in bounded queues, and frees them when it answers.
+/// A reply that is dropped without an answer (its owner panicked, or its mailbox is gone) answers
+/// [`Setback::Unknown`]. So no caller waits in vain, and no caller is refused if its request may have been
+/// decided. A reply holds the places that its request takes in bounded queues, and frees them when it
+/// answers.
 #[derive(Debug)]
 pub struct Reply<K: Kind> {
     caller: Caller<K>,
@@ -52,12 +54,14 @@ enum Caller<K: Kind> {
     Remote(Box<dyn RemoteCaller<K>>),
 }
 
-/// A caller on another node that waits for an answer. Dropped without one it sends [`Setback::Unknown`].
+/// A caller on another node that waits for an answer. If it is dropped without an answer, it sends
+/// [`Setback::Unknown`].
 pub trait RemoteCaller<K: Kind>: std::fmt::Debug + Send + Sync {
     /// Returns true if the caller still waits.
     fn is_waiting(&self) -> bool;
 
-    /// Sends the answer. Must neither wait nor call a shard: a shard's table may be locked meanwhile.
+    /// Sends the answer. Must neither wait nor call a shard, because a shard's table may be locked during
+    /// this call.
     fn send(self: Box<Self>, answer: Answer<K>);
 }
 
@@ -90,7 +94,7 @@ impl<K: Kind> Reply<K> {
         }
     }
 
-    /// Answers. A caller that is gone is no error: a retry finds what was decided.
+    /// Sends the answer. If the caller is gone, that is no error: a retry finds the decision.
     pub fn send(self, answer: Answer<K>) {
         match self.caller {
             Caller::Local(caller) => drop(caller.send(answer)),
@@ -104,9 +108,9 @@ impl<K: Kind> Reply<K> {
 pub struct Request<K: Kind> {
     /// What is asked.
     pub ask: K::Ask,
-    /// The caller does not wait longer. An owner that has not decided by then refuses.
+    /// When the caller stops waiting. An owner that has not decided by then answers [`Setback::Expired`].
     pub expires: Moment,
-    /// The way of the answer.
+    /// The path of the answer.
     pub reply: Reply<K>,
 }
 
@@ -126,22 +130,23 @@ impl<K: Kind> Request<K> {
         self.reply.send(Err(setback));
     }
 
-    /// Answers that what is asked for does not exist.
+    /// Answers that there is no such thing.
     pub fn absent(self) {
         let outcome = K::absent(&self.ask);
         self.reply.send(Ok(outcome));
     }
 }
 
-// Owners are asked through links, never by name from another node: their messages do not leave the process.
+// Other nodes reach owners through links, not through remote actors. So this message never leaves the
+// process, and cannot be serialized.
 impl<K: Kind> ractor::Message for OwnerMail<K> {}
 
-/// What an owner's mailbox takes.
+/// A message to an owner's actor.
 #[derive(Debug)]
 pub enum OwnerMail<K: Kind> {
-    /// There are requests in its inbox.
+    /// There are requests in the owner's inbox.
     Requests,
-    /// A command of its node.
+    /// A command to the owner.
     Command(OwnerCommand<K>),
 }
 
@@ -151,30 +156,30 @@ impl<K: Kind> From<OwnerCommand<K>> for OwnerMail<K> {
     }
 }
 
-/// Everything that happens to an owner.
+/// The commands to an owner.
 #[derive(Debug)]
 pub enum OwnerCommand<K: Kind> {
     /// Decide a request.
     Decide(Request<K>),
-    /// Stop gathering: hand over what is not delivered yet.
+    /// Stop gathering, and hand over the undelivered entries.
     Submit,
-    /// Learn what became of the portion that is out.
+    /// Learn the fate of the portion in flight.
     Settle(Settlement),
-    /// Learn that the portion that is out is not stored yet: the store refuses or does not answer.
+    /// Learn that the portion in flight is not stored yet, because the store refuses it or does not answer.
     Delayed,
-    /// Take the shard's new epoch. What was fenced under the old one is sent again.
+    /// Use the shard's new epoch. A portion that was fenced under the old epoch is sent again.
     Refence(Epoch),
-    /// Tell doors what there is to tell. The first command of every owner.
+    /// Post a notice for doors, if there is one to post. This is the first command of every owner.
     Announce,
-    /// Drop answers that are no longer waited for, and free their places.
+    /// Drop answers whose callers no longer wait, and free their places.
     Sweep,
     /// Stop if there has been nothing to do for a while.
     Passivate,
-    /// Store what is decided, answer everything, admit nothing, stop.
+    /// Decide nothing more, store what is decided, answer everything, and stop.
     Drain,
     /// Stop now: nothing more may be decided or confirmed.
     Stop,
-    /// Panic, as a mistake in an owner would.
+    /// Panic, as an owner with a bug would.
     #[cfg(test)]
     Panic,
 }

@@ -1,12 +1,12 @@
-//! The router: id → shard → owner, here or at a peer. It sends a request, and sends it again where
-//! nothing was decided or the outcome is unknown, until there is an answer or no time is left.
+//! The router: id → shard → owner, on this node or on a peer. It sends a request, and retries it if nothing
+//! was decided or the outcome is unknown, until there is an answer or no time is left.
 //!
-//! While a shard moves, its requests wait here: each holds a place, and tries again as soon as the shard has
-//! another owner, or after a pause. No node relays: an owner of another epoch answers *moved*, and the router
-//! goes on itself.
+//! While a shard moves, its requests wait here. Each request holds a place, and is retried as soon as the
+//! shard has another owner, or after a pause. Nodes do not relay requests: a node that does not own the shard
+//! in that epoch answers *moved*, and the router tries the next owner itself.
 //!
-//! An attempt that may have been decided makes the request *uncertain*. From then on, only an owner's
-//! decision for its key settles it.
+//! If an attempt may have been decided, the request is *uncertain*. From then on, only an owner's decision
+//! for the same key settles the request.
 
 pub mod attempts;
 pub mod route;
@@ -29,18 +29,18 @@ use crate::owning::router::route::Route;
 use crate::owning::shard::ShardHandle;
 use crate::time::{self, Moment};
 
-/// Default for the most requests in all queues of a node: as many as four owners may have, or some 100 MB of
-/// requests and waiting connections.
+/// Default maximum number of requests in all queues of a node: as many as four owners may have. With their
+/// waiting connections they take some 100 MB.
 pub const REQUESTS_MAX: usize = 262_144;
 
-/// Most requests of a node that wait while their shard moves: as many as reach a busy node in a second. They
-/// hold no place in a queue meanwhile.
+/// Maximum number of requests of a node that wait while their shard moves: as many as reach a busy node in a
+/// second. Such a request holds no place in a queue while it waits.
 pub const WAITING_MAX: usize = 65_536;
 
-/// How long a request waits for a peer's answer after its shard has another owner. An owner that hands off
-/// answers everything before the row names the next owner, so an answer that is missing some round trips
-/// later will not come. Without this limit, a request to a stopped or unreachable node would wait until its
-/// deadline.
+/// How long a request waits for a peer's answer once its shard has another owner. An owner that hands off
+/// answers everything before the row names the next owner, so an answer that has not arrived a few round
+/// trips later will never come. Without this limit, a request to a stopped or unreachable node would wait
+/// until its deadline.
 const OVERDUE: Duration = Duration::from_millis(250);
 
 /// The way to owners on other nodes.
@@ -72,7 +72,8 @@ pub struct Router<K: Kind> {
 }
 
 impl<K: Kind> Router<K> {
-    /// Routes to these shards, by number, with these places in the node's queues.
+    /// Makes a router to these shards, which are in order of their numbers. `places` are the places in the
+    /// node's queues.
     pub fn new(
         shards: Arc<[ShardHandle<K>]>,
         ownership: Ownership,
@@ -101,13 +102,13 @@ impl<K: Kind> Router<K> {
     }
 
     /// Brings a request to its owner and returns the answer, by `deadline`. `expires` is the same time for
-    /// the owner. A request that is not repeatable is not sent again if it may have been decided.
+    /// the owner. A request that is not repeatable is not retried if it may have been decided.
     ///
     /// Cancel safety: a dropped future may leave the request decided.
     ///
     /// # Errors
     ///
-    /// Why there is no decision to tell.
+    /// If there is no decision to answer with.
     pub async fn route(&self, id: K::Id, ask: K::Ask, expires: Moment, deadline: Instant) -> Answer<K> {
         let mut attempts = match K::is_repeatable(&ask) {
             true => Attempts::repeatable(),
@@ -126,7 +127,7 @@ impl<K: Kind> Router<K> {
         }
     }
 
-    /// Makes one attempt, at the holder of the shard by this location.
+    /// Makes one attempt: sends the request to the holder of the shard that this location names.
     async fn attempt(
         &self,
         id: K::Id,
@@ -149,7 +150,8 @@ impl<K: Kind> Router<K> {
                     .ok()
                     .and_then(Result::ok)
             }
-            // Boxed, as pauses are, so that the many local requests need no room for it.
+            // This future is boxed, like those of pauses, so that the many local requests need no room for
+            // it.
             Route::Peer { to, epoch } => {
                 handles().forwarded.increment(1);
                 self.remote.forward(to, epoch, id, request);
@@ -161,15 +163,15 @@ impl<K: Kind> Router<K> {
             }
         };
         match answered {
-            // Without a lease no shard is served here, and the owners of the others are not read: it may be
-            // wrong until the store is back.
+            // Without a lease, this node serves no shard, and does not read who owns the other shards. So
+            // *moved* may be wrong until the store is back.
             Some(Err(Setback::Moved)) if !self.lease.holds(time::moment()) => Err(Setback::StoreUnavailable),
             Some(answer) => answer,
             None => Err(Setback::Unknown),
         }
     }
 
-    /// Waits for the answer to one attempt at a peer; `None` if none will come.
+    /// Waits for the answer to one attempt at a peer; `None` if no answer will come.
     async fn peer_answer(
         &self,
         mut answer: oneshot::Receiver<Answer<K>>,
@@ -179,7 +181,7 @@ impl<K: Kind> Router<K> {
     ) -> Option<Answer<K>> {
         let moved = async {
             let mut seen = seen;
-            // In a newer epoch of the same owner what it holds is answered as before.
+            // If the same owner only raised the epoch, it still answers the requests that it holds.
             while seen.holder == Holder::Peer(peer) {
                 self.ownership.changed(shard, seen).await;
                 seen = self.ownership.location(shard);
@@ -191,8 +193,8 @@ impl<K: Kind> Router<K> {
         }
     }
 
-    /// Waits before the next attempt, until the shard has another owner or for `pause`; an error if there is
-    /// no time for another attempt, or no place to wait.
+    /// Waits before the next attempt, until the shard has another owner, but at most for `pause`. Returns an
+    /// error if there is no time for another attempt, or no place to wait.
     async fn pause(
         &self,
         attempts: &Attempts,
@@ -209,7 +211,7 @@ impl<K: Kind> Router<K> {
             handles().refused_waiting.increment(1);
             return Err(attempts.turned_away());
         };
-        // An error means that nothing changed.
+        // A time-out means that nothing changed.
         let _ = tokio::time::timeout_at(wake, self.ownership.changed(shard, seen)).await;
         Ok(())
     }

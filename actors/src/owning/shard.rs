@@ -1,8 +1,8 @@
-//! The actor of one shard: it activates, passivates and drains the shard's owners, and supervises them. The
-//! shell around [`driver::ShardDriver`] and [`lifecycle::ShardLifecycle`].
+//! The actor of one shard: it activates, passivates and drains the shard's owners, and supervises them. It is
+//! a thin shell around [`driver::ShardDriver`] and [`lifecycle::ShardLifecycle`].
 //!
-//! Requests for an active owner go past it, straight into the owner's queue ([`ShardHandle::deliver`]). All
-//! others come here and wait for the owner.
+//! Requests for an active owner bypass this actor: [`ShardHandle::deliver`] puts them straight into the
+//! owner's queue. All other requests come to this actor, and wait until the owner is loaded.
 
 pub mod driver;
 mod handle;
@@ -34,64 +34,66 @@ use crate::owning::shard::load::{AheadRows, LoadResult, OwnerParts};
 use crate::store::Store;
 use crate::time::{self, Moment};
 
-/// Most owners of a node that are being loaded or wait for that. These are more than can be loaded in the
-/// time that callers wait: four at a time, at a millisecond each. Ids that were never created count too, as
-/// only a read shows that. Further requests are answered `OVERLOADED`.
+/// Maximum number of owners of a node that are being loaded or wait to be loaded. It is more than can be
+/// loaded while callers wait, with four loads at a time and a millisecond for each. Ids that were never
+/// created count too, because only a read shows that they do not exist. Further requests are answered
+/// `OVERLOADED`.
 pub const LOADS_WAITING_MAX: usize = 16_384;
 
 /// Pause before the epoch is raised again after a failure.
 const RAISE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Everything a shard's mailbox takes.
+/// The commands to a shard.
 #[derive(Debug)]
 pub enum ShardCommand<K: Kind> {
-    /// It was claimed for this node.
+    /// The shard was claimed for this node.
     Claimed(Fence),
-    /// This node may not serve it any more.
+    /// This node may not serve the shard any more.
     Lost,
     /// Deliver a request that no owner has admitted.
     Deliver(K::Id, Request<K>),
-    /// Loading ended.
+    /// Loading an owner's state ended.
     Loaded(K::Id, LoadResult<K>),
     /// An owner stopped.
     OwnerStopped {
-        /// What it owned.
+        /// The id that it owned.
         id: K::Id,
-        /// Which of that id's owners.
+        /// The actor of the owner, because an id may have had several owners.
         actor: ActorId,
-        /// The epoch it wrote under.
+        /// The epoch under which it wrote.
         epoch: Epoch,
-        /// True if the outcome of something it decided is unknown.
+        /// True if the outcome of one of its decisions is unknown.
         unsettled: bool,
     },
     /// An owner panicked.
     OwnerPanicked(K::Id),
-    /// The store refused a portion of this epoch.
+    /// The store refused a portion that was sent under this epoch.
     Fenced(Epoch),
-    /// Raising the epoch from a fence ended.
+    /// The attempt to raise the epoch from this fence ended.
     Raised(Fence, Raise),
-    /// Hand it off to this incarnation, or release it, if it is owned here under this fence.
+    /// Hand the shard off to this incarnation, or release it, if it is owned here under this fence.
     HandOff(Fence, Option<Incarnation>),
-    /// Handing it off from a fence ended. True if it is certainly not owned here any more.
+    /// The attempt to hand the shard off from this fence ended. True if the shard is certainly not owned here
+    /// any more.
     HandedOff(Fence, bool),
-    /// This peer is about to hand it to this node: load these ahead.
+    /// This peer is about to hand the shard to this node: load these ids ahead.
     LoadAhead(Incarnation, Vec<K::Id>),
-    /// Loading ahead ended.
+    /// Loading an id ahead ended.
     LoadedAhead(K::Id, Option<AheadRows<K>>),
     /// Passivate idle owners.
     Passivate,
-    /// Drop requests and answers that are no longer waited for.
+    /// Drop requests and answers whose callers no longer wait.
     Sweep,
-    /// Store everything, stop all owners, release the shard, and tell when that is done.
+    /// Store everything, stop all owners, release the shard, and then tell the sender of this command.
     Drain(oneshot::Sender<()>),
 }
 
-// With clusters every type of message says whether it travels. This one does not: owners are asked through
-// links.
+// With the library's cluster feature, every message type must say whether it can be serialized. This type
+// cannot, because other nodes reach owners through links.
 impl<K: Kind> ractor::Message for ShardCommand<K> {}
 
 impl<K: Kind> ShardCommand<K> {
-    /// Returns true if it was counted as a change of ownership when it was sent.
+    /// Returns true if the command was counted as a change of ownership when it was sent.
     pub fn is_change(&self) -> bool {
         matches!(self, Self::Claimed(_) | Self::Lost | Self::HandOff(..))
     }
@@ -100,21 +102,23 @@ impl<K: Kind> ShardCommand<K> {
 /// What shards need of their node.
 #[derive(Clone)]
 pub struct ShardContext<K: Kind> {
-    /// For loading and claiming.
+    /// The store, for loading and claiming.
     pub store: Arc<dyn Store<K>>,
-    /// What their owners need.
+    /// What the owners of these shards need.
     pub owners: OwnerContext<K>,
-    /// How many owners are loaded at the same time on this node. More would only wait for the same disk.
+    /// How many owners are loaded at the same time on this node. More loads would only wait for the same
+    /// disk.
     pub loads: Arc<Semaphore>,
-    /// Places for those being loaded and those that wait for it: [`LOADS_WAITING_MAX`].
+    /// Places for owners that are being loaded or wait to be loaded: [`LOADS_WAITING_MAX`].
     pub loads_waiting: Admission,
-    /// The same for what is loaded ahead, so that it delays no load that a request waits for.
+    /// How many owners are loaded ahead at the same time on this node. The limit is separate, so that loading
+    /// ahead does not delay a load for which a request waits.
     pub loads_ahead: Arc<Semaphore>,
     /// How many owners there may be on this node.
     pub places: Admission,
-    /// Learns the owner of a shard that was handed off.
+    /// This node's table of owners, which learns of raised epochs and of hand-offs.
     pub ownership: Ownership,
-    /// Learn it as well.
+    /// The peers, which are told of raised epochs and of hand-offs.
     pub peers: Arc<dyn Peers>,
 }
 
@@ -160,8 +164,8 @@ impl<K: Kind> Actor for ShardActor<K> {
         Ok(())
     }
 
-    /// Owners that stop by themselves report it. One that panicked cannot, and is noticed here. The shard
-    /// outlives both.
+    /// An owner that stops by itself reports its end. An owner that panicked cannot report it, and is noticed
+    /// here. The shard survives both.
     async fn handle_supervisor_evt(
         &self,
         _myself: ActorRef<ShardCommand<K>>,
@@ -190,7 +194,7 @@ struct Port<K: Kind> {
 }
 
 impl<K: Kind> Port<K> {
-    /// Takes an owner that is gone out of the table; false if it is not the one that is there.
+    /// Removes an owner that is gone from the table. Returns false if the table has another owner, or none.
     fn forget(&self, id: K::Id, actor: ActorId) -> bool {
         self.shared.with_owners(|owners| {
             let is_there = owners.get(&id).is_some_and(|owner| owner.is(actor));
@@ -218,7 +222,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
     }
 
     fn load(&mut self, id: K::Id, ahead: Option<AheadRows<K>>) -> bool {
-        // Rows that were loaded ahead have waited already.
+        // If rows were loaded ahead, the owner has waited already, and needs no place.
         let waiting = match &ahead {
             Some(_) => None,
             None => match self.context.loads_waiting.admit() {
@@ -230,7 +234,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
         let (store, loads) = (Arc::clone(&context.store), Arc::clone(&context.loads));
         let (places, shard) = (context.places.clone(), self.myself.clone());
         tokio::spawn(async move {
-            // A task of its own, so that its panic is a result too.
+            // The load has a task of its own, so that a panic in it is a result too.
             let loading = tokio::spawn(async move { load::load(store, &loads, &places, id, ahead).await });
             let loaded = loading.await.unwrap_or(LoadResult::Failed);
             drop(waiting);
@@ -303,7 +307,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
                 Raise::Lost | Raise::Failed => None,
             };
             let _ = shard.cast(ShardCommand::Raised(from, raised));
-            // After that, so that requests in the new epoch find it served.
+            // The new epoch is published after that, so that requests in it find the shard served.
             if let Some(fence) = fence {
                 peers.publish(id, fence);
                 ownership.learn(id, fence);
@@ -330,7 +334,8 @@ impl<K: Kind> ShardPort<K> for Port<K> {
                     epoch: row.epoch,
                     owner,
                 };
-                // In this order, so that the next owner learns of it before the first request that follows.
+                // Peers are told first, so that the next owner learns of the hand-off before the first
+                // request reaches it.
                 peers.publish(id, fence);
                 ownership.learn(id, fence);
                 if let Some(closed_at) = closed_at.filter(|_| Some(owner) == to) {

@@ -1,4 +1,4 @@
-//! Lanes: the tasks that turn what is decided into what is stored.
+//! Lanes: the tasks that store what owners decide.
 //!
 //! A shard always writes through the same lane, so the portions of one owner cannot overtake each other. The
 //! task here only carries out the effects of [`lane::Lane`]: it calls the store, pauses, and tells owners.
@@ -26,13 +26,13 @@ use crate::store::batch::{Batch, Fate, Portion, Settlement};
 use crate::store::{Result, Store, StoreError};
 use crate::time;
 
-/// How long a call to the store may take. Beyond it the outcome is unknown.
+/// How long a call to the store may take. After this time the outcome is unknown.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// The mailbox of the owner of a portion.
 type Home<K> = ActorRef<OwnerMail<K>>;
 
-/// Where a lane takes submissions.
+/// The sending end of a lane's queue.
 type Sender<K> = mpsc::Sender<Submission<K, Home<K>>>;
 
 /// The lanes of a node; cheap to clone.
@@ -52,8 +52,8 @@ impl<K: Kind> Clone for Lanes<K> {
 }
 
 impl<K: Kind> Lanes<K> {
-    /// Starts this many lanes. They end when the last clone is dropped. `owners_max`, the most active owners,
-    /// bounds their queues, as an owner has at most one portion out.
+    /// Starts this many lanes. They end when the last clone is dropped. `owners_max`, the maximum number of
+    /// active owners, bounds their queues, because an owner has at most one portion in flight.
     pub fn start(count: usize, owners_max: usize, store: &Arc<dyn Store<K>>, lease: &Lease) -> Self {
         let delayed = Arc::new(AtomicUsize::new(0));
         let start = |_| {
@@ -84,7 +84,7 @@ impl<K: Kind> Lanes<K> {
         self.lanes[lane].try_send(Submission { portion, home }).is_ok()
     }
 
-    /// Returns true if the store does not accept the batch of some lane.
+    /// Returns true if the store does not accept the batch of at least one lane.
     pub fn are_delayed(&self) -> bool {
         self.delayed.load(Ordering::Acquire) > 0
     }
@@ -202,8 +202,8 @@ async fn limited<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     }
 }
 
-/// Returns the event when the call under way ends; never, if there is none. Cancel safe: the call stays where
-/// it is.
+/// Waits until the call under way ends, and returns its event. If there is no call, this waits for ever.
+/// Cancel safe: the call is kept.
 async fn call_returns<K: Kind>(call: &mut Option<Call<K>>, metrics: &Handles) -> Event<K, Home<K>> {
     let Some(under_way) = call else {
         return std::future::pending().await;

@@ -1,10 +1,11 @@
-//! Batches, and what becomes of them when they are written.
+//! Batches, and the results of writing them.
 
 use crate::ids::{Fence, ShardId};
 use crate::owning::kind::{Kind, Run};
 
-/// Most rows in one batch. More would only make a commit longer (2,048 rows take 45 ms on MySQL 9). With the
-/// longest ids and keys, this many rows are a twentieth of the smallest default packet (16 MiB).
+/// Maximum number of rows in one batch. More rows would only make a commit longer (2,048 rows take 45 ms on
+/// MySQL 9). With the longest ids and keys, this many rows are a twentieth of the smallest default packet (16
+/// MiB).
 pub const BATCH_ROWS_MAX: usize = 2_048;
 
 /// Entries of one owner that commit together, under one fence.
@@ -12,15 +13,15 @@ pub const BATCH_ROWS_MAX: usize = 2_048;
 pub struct Portion<K: Kind> {
     /// What the entries belong to.
     pub id: K::Id,
-    /// The shard that places it.
+    /// The shard of that id.
     pub shard: ShardId,
-    /// The fence that they are written under.
+    /// The fence under which they are written.
     pub fence: Fence,
     /// The entries.
     pub run: K::Run,
 }
 
-/// Portions that commit together by one statement.
+/// Portions that one statement commits together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch<K: Kind> {
     /// At most one portion for each owner, all storing the same kind of row; never empty.
@@ -34,7 +35,7 @@ impl<K: Kind> Batch<K> {
     }
 }
 
-/// What is stored of a portion, by fresh reads after a write that did not succeed.
+/// What fresh reads find of a portion after a write that did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     /// True if the shard still has the portion's epoch and owner.
@@ -46,20 +47,20 @@ pub struct Found {
 /// What is stored of a portion's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundRows {
-    /// All are stored, and identical.
+    /// All rows are stored, and are identical.
     Stored,
-    /// None is stored, and nothing else is in their place.
+    /// No row is stored, and nothing else is in the rows' places.
     Absent,
-    /// Something else, possibly unreadable, is in the place of at least one.
+    /// Something else, possibly unreadable, is in the place of at least one row.
     Different,
 }
 
 /// The result for a portion, as its owner is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
-    /// The fence under which it was sent.
+    /// The fence under which the portion was sent.
     pub fence: Fence,
-    /// What became of it.
+    /// What became of the portion.
     pub fate: Fate,
 }
 

@@ -1,17 +1,19 @@
 //! The rows of nodes and shards, and the changes to them.
 
+use super::columns::{StoredRow, number, readable};
+use super::{Result, links};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
 
 /// The state of a node, as written in its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeState {
-    /// Joined, not serving yet.
+    /// The node has joined, and does not serve yet.
     Joining,
-    /// Serving, or about to claim shards.
+    /// The node serves, or is about to claim shards.
     Ready,
-    /// Draining.
+    /// The node drains.
     Leaving,
-    /// Dead: ended by itself or by another node.
+    /// The node is dead: it ended itself, or another node ended it.
     Ended,
 }
 
@@ -43,14 +45,29 @@ pub struct NodeRow {
     pub incarnation: Incarnation,
     /// Number of beats of this incarnation.
     pub beat: u64,
-    /// Its state, as it last wrote it or as another node ended it.
+    /// Its state, which the node wrote last, or `Ended` if another node ended it.
     pub state: NodeState,
     /// Its HTTP address.
     pub http: String,
-    /// Its address for links; empty if it has none.
+    /// Its address for links; empty if it has no links.
     pub cluster: String,
     /// Nodes that it is linked to, as of its last beat; at most [`crate::ids::PEERS_MAX`].
     pub links: Vec<Incarnation>,
+}
+
+impl NodeRow {
+    /// Reads the row with its columns.
+    pub(super) fn read(row: &impl StoredRow) -> Result<Self> {
+        Ok(Self {
+            id: readable(NodeId::parse(row.text("node_id")?).ok(), "node_id")?,
+            incarnation: readable(Incarnation::new(number(row, "incarnation")?), "incarnation")?,
+            beat: number(row, "beat")?,
+            state: readable(NodeState::parse(row.text("state")?), "state")?,
+            http: row.text("http")?.to_owned(),
+            cluster: row.text("cluster")?.to_owned(),
+            links: readable(links::parse(row.text("links")?), "links")?,
+        })
+    }
 }
 
 /// A shard's row.
@@ -64,6 +81,20 @@ pub struct ShardRow {
     pub owner: Option<Incarnation>,
 }
 
+impl ShardRow {
+    /// Reads the row with its columns.
+    pub(super) fn read(row: &impl StoredRow) -> Result<Self> {
+        let owner = row.optional_integer("owner")?;
+        let owner =
+            owner.map(|owner| readable(u64::try_from(owner).ok().and_then(Incarnation::new), "owner"));
+        Ok(Self {
+            id: readable(ShardId::new(number(row, "shard_id")?), "shard_id")?,
+            epoch: Epoch::new(number(row, "epoch")?),
+            owner: owner.transpose()?,
+        })
+    }
+}
+
 /// A compare-and-set of one shard's ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
@@ -74,7 +105,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Returns the fence that the claimant has if the claim succeeded. `row` is the shard's row after it.
+    /// Returns the fence that the claimant has if the claim succeeded. `row` is the shard's row after the
+    /// claim.
     pub fn fence(&self, row: &ShardRow) -> Option<Fence> {
         let claimed = row.owner == Some(self.claimant) && row.epoch > self.seen.epoch;
         claimed.then_some(Fence {

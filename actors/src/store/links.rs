@@ -1,8 +1,8 @@
-//! The text in a node's row that names the nodes it is linked to. All databases use the same text.
+//! The text in a node's row that names the nodes to which it is linked. All databases use the same text.
 
 use crate::ids::{Incarnation, PEERS_MAX as LINKS_MAX};
 
-/// Returns the incarnations in decimal, separated by commas; only the first [`LINKS_MAX`].
+/// Returns the first [`LINKS_MAX`] incarnations in decimal, separated by commas.
 pub fn text_of(links: &[Incarnation]) -> String {
     let numbers: Vec<String> = links
         .iter()
@@ -12,7 +12,7 @@ pub fn text_of(links: &[Incarnation]) -> String {
     numbers.join(",")
 }
 
-/// Reads a text of [`text_of`]; `None` if it is not a list of incarnations.
+/// Reads a text of [`text_of`]. Returns `None` if it is not a list of incarnations.
 pub fn parse(text: &str) -> Option<Vec<Incarnation>> {
     if text.is_empty() {
         return Some(Vec::new());

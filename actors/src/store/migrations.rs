@@ -1,7 +1,8 @@
-//! Migrations of the engine, and those that kinds add.
+//! Migrations of the engine, and migrations that kinds add.
 //!
-//! For historical reasons, the first two also create the tables of coupons and issuances. No two migrations
-//! have the same version, and the text of a released migration never changes.
+//! The first two also create the tables of coupons and issuances: databases exist that were created by them.
+//! No two migrations have the same version, and the text of a migration that may have been executed somewhere
+//! never changes.
 
 use std::borrow::Cow;
 
@@ -21,12 +22,12 @@ const SQLITE: [File; 2] = [
     (2, "links", include_str!("migrations/sqlite/0002_links.sql")),
 ];
 
-/// Returns the migrations for MySQL and MariaDB, with those that kinds add.
+/// Returns the migrations for MySQL and MariaDB, including those that kinds add.
 pub(crate) fn mysql(of_kinds: &[Migration]) -> Migrator {
     with(&MYSQL, of_kinds)
 }
 
-/// Returns the migrations for SQLite, with those that kinds add.
+/// Returns the migrations for SQLite, including those that kinds add.
 pub(crate) fn sqlite(of_kinds: &[Migration]) -> Migrator {
     with(&SQLITE, of_kinds)
 }
@@ -48,4 +49,25 @@ fn with(engine: &[File], of_kinds: &[Migration]) -> Migrator {
         )
     });
     Migrator::with_migrations(engine.chain(of_kinds.iter().cloned()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database refuses a program whose migrations have other checksums than those that it executed.
+    #[test]
+    fn released_migrations_keep_their_checksums() {
+        let checksums = |migrator: Migrator| -> Vec<String> {
+            let hex = |migration: &Migration| {
+                migration.checksum[..8]
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect()
+            };
+            migrator.iter().map(hex).collect()
+        };
+        assert_eq!(checksums(mysql(&[])), ["6c3db9ade0f85d05", "483856ffc3dbc42b"]);
+        assert_eq!(checksums(sqlite(&[])), ["a6ec7f9d8b9f379b", "1b2d95785c13048a"]);
+    }
 }

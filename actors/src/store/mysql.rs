@@ -3,14 +3,13 @@
 //! Lanes (batches and reading them back), beats (and the rows read with them), the reads of clients, and
 //! everything else have separate connections, so that they do not wait for each other. Every write is one
 //! autocommit statement; there are no transactions. After an error a connection is closed. Connections are
-//! tested for a server that accepts writes, so a demoted server is not used, not even for reads.
+//! tested: a server that does not accept writes, such as a demoted one, is not used, not even for reads.
 //!
 //! Cancel safety: if a caller is dropped, its database work goes on (`uninterrupted.rs`). Work that times out
 //! closes its connection.
 
 pub(crate) mod canary;
 pub(crate) mod cluster;
-pub mod columns;
 pub(crate) mod connections;
 pub(crate) mod dialect;
 pub mod error;
@@ -42,14 +41,15 @@ pub use dialect::Dialect;
 pub use open::OpenError;
 pub use rows::MySqlRows;
 
-/// Most bytes of one statement. This is one and a half times what
+/// Maximum number of bytes of one statement. This is one and a half times what
 /// [`BATCH_ROWS_MAX`](crate::store::batch::BATCH_ROWS_MAX) rows take with the longest ids and with keys that
 /// all need hexadecimal. A server must accept packets of this size.
 pub(crate) const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
-/// Limit of waiting for a connection, including connecting or testing it. If it passes, nothing was begun.
+/// Limit of waiting for a connection, including connecting or testing it. If the limit passes, nothing was
+/// begun.
 const TAKE_LIMIT: Duration = Duration::from_secs(2);
-/// The same for a beat, which must not wait long because its lease runs out.
+/// The same limit for a beat, which must not wait long because its lease runs out.
 const TAKE_FOR_BEAT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the database is, and how many connections may be made to it.
@@ -58,17 +58,17 @@ pub struct Options {
     /// `mysql://user:password@host:port/database`, with sqlx's parameters such as `ssl-mode` and `ssl-ca`.
     /// Never logged.
     pub url: String,
-    /// Connections for batches: as many as there are lanes, at least 1.
+    /// Number of connections for batches: one for each lane, at least 1.
     pub lanes: u32,
     /// Connections for loading and administration, at least 1.
     pub others: u32,
     /// Connections for the reads of clients, at least 1. They are separate so that loading does not wait for
-    /// these.
+    /// the reads of clients.
     pub readers: u32,
     /// How long opening and migrating wait for another node's migration, and for statements that use a table
     /// that is to be altered.
     pub migration_wait: Duration,
-    /// Migrations that kinds add to the engine's.
+    /// Migrations that kinds add to the migrations of the engine.
     pub migrations: Vec<Migration>,
 }
 
@@ -134,7 +134,8 @@ pub(crate) struct Inner {
 impl MySqlStore {
     /// Connects to the server, checks its settings, and brings the schema up to date.
     ///
-    /// Cancel safety: a dropped future may leave a migration incomplete. The next open runs it again.
+    /// Cancel safety: a dropped future may leave a migration incomplete. The next open runs the migration
+    /// again.
     pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
         let (connect_options, dialect) = Self::prepared(options).await?;
         let canary = Arc::new(Canary::default());
@@ -148,7 +149,7 @@ impl MySqlStore {
                 Some(Arc::clone(&canary)),
             ),
             canary,
-            // Two, so that one that hangs does not delay the next beat.
+            // There are two, so that a connection that hangs does not delay the next beat.
             beats: connections(2, TAKE_FOR_BEAT_LIMIT),
             others: connections(options.others, TAKE_LIMIT),
             readers: connections(options.readers, TAKE_LIMIT),
@@ -196,8 +197,8 @@ pub(crate) struct CallClass {
     changes: bool,
 }
 
-/// A batch. Its limit and [`TAKE_LIMIT`] together are shorter than a lane's limit, so that a lane never sends
-/// a batch again while the store still works on it.
+/// Writing a batch. Its limit and [`TAKE_LIMIT`] together are shorter than a lane's limit, so that a lane
+/// never sends a batch again while the store still works on it.
 const BATCH: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_millis(2_500),
@@ -209,7 +210,7 @@ const READ_BACK: CallClass = CallClass {
     changes: false,
     ..BATCH
 };
-/// A beat. Several must fit into the time of a lease.
+/// A beat. Several beats must fit into the time of a lease.
 const BEAT: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_secs(1),
@@ -221,7 +222,7 @@ const LOOK: CallClass = CallClass {
     limit: Duration::from_secs(1),
     changes: false,
 };
-/// A write outside of lanes. Its limit is longer because many claims are many statements.
+/// A write outside of lanes. Its limit is longer, because it may be many claims, each with its own statement.
 pub(crate) const WRITE: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_secs(5),
@@ -234,8 +235,8 @@ pub(crate) const READ: CallClass = CallClass {
     changes: false,
 };
 
-/// Waits for work up to the limit of its class. After that its outcome is unknown, and its connection is
-/// closed.
+/// Waits for work up to the limit of its class. If the limit passes, the outcome is unknown, and the
+/// connection is closed.
 pub(crate) async fn within<T>(class: CallClass, work: impl Future<Output = Result<T>>) -> Result<T> {
     let limit = class.limit;
     timeout(limit, work).await.unwrap_or_else(|_| {
@@ -253,8 +254,8 @@ pub(crate) fn judged<T>(class: CallClass, result: Result<T>) -> Result<T> {
     }
 }
 
-/// Frames every call: without interruption and within limits, takes a connection, does one piece of work on
-/// it, and keeps the connection if that succeeds.
+/// Expands to one call: takes a connection, does one piece of work on it, and keeps the connection if the
+/// work succeeds. The call is not interrupted and has limits.
 macro_rules! framed {
     ($class:ident, $connections:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
@@ -275,8 +276,8 @@ impl ClusterStore for MySqlStore {
         if framed!(READ, others, self, cluster::is_made)? {
             return Ok(());
         }
-        // Nodes that start together all create the rows. A later one waits for the rows of an earlier one, or
-        // finds them.
+        // Nodes that start together all create the rows. A later node waits for the rows of an earlier node,
+        // or finds them.
         let made = framed!(WRITE, others, self, cluster::make);
         match framed!(READ, others, self, cluster::is_made)? {
             true => Ok(()),
@@ -371,7 +372,7 @@ impl<K: MySqlRows> EntryStore<K> for MySqlStore {
             let read = asked
                 .await
                 .unwrap_or_else(|panicked| Err(StoreError::NotStored(panicked.to_string())))?;
-            // The next page is read while this one is processed.
+            // The next page is read while this page is processed.
             coming = K::mysql_next(&read)?.map(page);
             K::mysql_take(&mut reading, read)?;
         }
@@ -386,14 +387,15 @@ async fn write<K: MySqlRows>(
     portions: Vec<Portion<K>>,
 ) -> Result<u64> {
     // This is checked after the wait for a connection, because the database may have gone backwards during
-    // it.
+    // the wait.
     let mut owners = portions.iter().map(|portion| portion.fence.owner);
     owners.try_for_each(|owner| canary.lives(owner))?;
     K::mysql_write(connection, dialect, portions).await
 }
 
-/// Reads what is stored of each portion, the fences before the rows. Raising an epoch waits for every
-/// statement that has passed its fence. So once the fence is lost, the result for the rows is final.
+/// Reads what is stored of each portion. The fences are read before the rows. A statement that raises an
+/// epoch waits for every statement that has passed the fence. So once the fence is lost, the result for the
+/// rows is final.
 async fn read_back<K: MySqlRows>(
     connection: &mut MySqlConnection,
     dialect: Dialect,

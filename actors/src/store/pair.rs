@@ -1,4 +1,4 @@
-//! The rows of a pair of kinds: each call is passed on to the kind that it is for.
+//! The rows of a pair of kinds. Each call is passed on to the kind that it is for.
 
 use sqlx::migrate::Migration;
 use sqlx::{MySqlConnection, SqliteConnection};
@@ -11,7 +11,7 @@ use crate::store::mysql::{Dialect, MySqlRows};
 use crate::store::sqlite::SqliteRows;
 use crate::store::{Result, StoreError};
 
-/// The portions of a pair's batch, which are all of one of its kinds.
+/// The portions of a pair's batch. All of them are of the same kind.
 type Split<A, B> = Either<Vec<Portion<A>>, Vec<Portion<B>>>;
 
 fn portion<A: Kind, B: Kind>(portion: &Portion<Pair<A, B>>) -> Option<Either<Portion<A>, Portion<B>>> {
@@ -33,8 +33,7 @@ fn portion<A: Kind, B: Kind>(portion: &Portion<Pair<A, B>>) -> Option<Either<Por
     }
 }
 
-/// Returns the portions as those of one kind. Only portions of one kind join, so a batch of both is a
-/// mistake.
+/// Returns the portions as portions of one kind. A batch that has portions of both kinds is a mistake.
 fn split<A: Kind, B: Kind>(portions: &[Portion<Pair<A, B>>]) -> Result<Split<A, B>> {
     let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
     for mixed in portions {

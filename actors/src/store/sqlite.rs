@@ -1,15 +1,14 @@
-//! The embedded store: one SQLite file, one process.
+//! The embedded store: one SQLite file, which one process uses.
 //!
 //! One connection writes, and statements that change something wait for it in order of arrival. A few
-//! read-only connections read at the same time (WAL). Every commit is synced before it is answered
-//! (`synchronous=FULL`).
+//! read-only connections read at the same time (write-ahead log). Every commit is synced before it is
+//! answered (`synchronous=FULL`).
 //!
 //! Cancel safety: database work always runs to its end (`uninterrupted.rs`). A caller that is dropped or
-//! times out only misses the answer.
+//! times out misses only the answer.
 
 pub(crate) mod checkpoint;
 pub(crate) mod cluster;
-pub mod columns;
 pub mod error;
 mod open;
 mod rows;
@@ -38,18 +37,18 @@ pub use open::OpenError;
 pub use rows::SqliteRows;
 
 /// Limit of a read. Pages are small, so a read that takes longer means that the disk or the machine is stuck.
-pub const READ_LIMIT: Duration = Duration::from_secs(5);
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Limit of a write, after which its outcome is unknown. It is longer than the limits of the waits for a
 /// connection and for SQLite's lock together. So a wait for this process's own writes, or for another program
 /// that has the file open, ends as *not stored*, and only a stuck disk ends as *unknown*.
-pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a statement waits for a connection. After that it is certain that the statement was not begun. It
-/// is shorter than clients usually wait, so that they get this answer.
+/// How long a statement waits for a connection. After that it is certain that the statement was not begun.
+/// The limit is shorter than the time that clients usually wait, so that they get this answer.
 const QUEUE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Connections that load owners.
+/// Number of connections that load owners.
 const LOADERS: u32 = 2;
 
 /// How long SQLite waits for a lock that another program (a shell, a backup) holds.
@@ -63,10 +62,10 @@ pub struct Options {
     pub path: PathBuf,
     /// Connections for the reads of clients, at least 1.
     pub readers: u32,
-    /// An operator's quota, in pages of 4 KiB. When the database has this many, writes are refused as on a
-    /// full disk. `None`: no quota.
+    /// An operator's quota, in pages of 4 KiB. When the database has this many pages, writes are refused as
+    /// on a full disk. `None`: no quota.
     pub page_count_max: Option<u32>,
-    /// Migrations that kinds add to the engine's.
+    /// Migrations that kinds add to the migrations of the engine.
     pub migrations: Vec<Migration>,
 }
 
@@ -100,7 +99,8 @@ pub struct SqliteStore {
 pub(crate) struct Inner {
     path: PathBuf,
     readers: SqlitePool,
-    /// Only for the rows of nodes and shards. Permission to decide must not depend on the load of reads.
+    /// Reads only the rows of nodes and shards. It is separate because the permission to decide must not
+    /// depend on the load of reads.
     cluster_reader: SqlitePool,
     /// For loading owners.
     loader: SqlitePool,
@@ -123,7 +123,7 @@ impl SqliteStore {
         let loader = open::readers(LOADERS, &path).await?;
         let checkpoints = Checkpoints::new(
             open::mover(&path).await?,
-            open::hurried_mover(&path).await?,
+            open::urgent_mover(&path).await?,
             open::file(&path)?,
         );
         Ok(Self {
@@ -148,10 +148,11 @@ impl SqliteStore {
         migrated
     }
 
-    /// Finishes what is under way, moves the log into the database file, and releases the file. Later calls
-    /// are refused.
+    /// Finishes what is under way, moves the write-ahead log into the database file, and releases the file.
+    /// Later calls are refused.
     pub async fn close(&self) {
-        // The writer closes last: the last connection moves the log, and readers cannot do that.
+        // The writer closes last, because the last connection moves the log into the database file, and
+        // readers cannot do that.
         self.inner.readers.close().await;
         self.inner.cluster_reader.close().await;
         self.inner.loader.close().await;
@@ -187,11 +188,11 @@ impl SqliteStore {
         .await
     }
 
-    /// Changes the quota of [`Options::page_count_max`]. It cannot fall below the pages that the database
-    /// has.
+    /// Changes the quota of [`Options::page_count_max`]. The quota cannot fall below the number of pages that
+    /// the database has.
     pub async fn set_page_count_max(&self, pages: u32) -> Result<()> {
         let writer = &self.inner.writer;
-        // Also for a connection that replaces this one.
+        // The options are for a connection that may replace this one.
         writer.set_connect_options(
             (*writer.connect_options())
                 .clone()
@@ -213,7 +214,7 @@ impl SqliteStore {
 impl Inner {
     /// Returns the connection that writes, once all earlier calls are done with it.
     pub(crate) async fn writer(&self) -> Result<PoolConnection<Sqlite>> {
-        // Nothing was begun, so the outcome is certain.
+        // The statement was not begun, so the outcome is certain.
         self.writer
             .acquire()
             .await
@@ -264,8 +265,8 @@ async fn within<T: Send + 'static>(
     }
 }
 
-/// Frames every call: without interruption and within a limit, takes a connection and does one piece of work
-/// on it.
+/// Expands to one call: takes a connection and does one piece of work on it, without interruption and within
+/// a limit.
 macro_rules! framed {
     ($limited:ident, $connection:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
@@ -355,14 +356,14 @@ impl<K: SqliteRows> EntryStore<K> for SqliteStore {
         let portions = batch.portions.clone();
         let pages = portions.len() as u64;
         let written = framed!(write_limited, writer, self, K::sqlite_write, portions)?;
-        // Users arrive in no order, so each row changes a different page of the index by user. The rows of
+        // Users arrive in no order, so each row changes a different page of the index on users. The rows of
         // one portion are mostly on one page of the table.
         checkpoint::wrote(&self.inner, written + pages);
         Ok(written)
     }
 
-    /// Reads on the writing connection. So a write that this process began earlier, and that timed out, has
-    /// ended before this reads.
+    /// Reads on the writing connection. So if an earlier write of this process timed out, it has ended before
+    /// this read begins.
     async fn read_back(&self, batch: &Batch<K>) -> Result<Vec<Found>> {
         let batch = batch.clone();
         framed!(write_limited, writer, self, read_back, &batch).map_err(error::changed_nothing)
@@ -382,8 +383,8 @@ impl<K: SqliteRows> EntryStore<K> for SqliteStore {
     }
 }
 
-/// Reads what is stored of each portion, the fence before the rows. Once a fence is lost, nothing more is
-/// stored under it, so the result for the rows is final.
+/// Reads what is stored of each portion. The fence is read before the rows: once a fence is lost, nothing
+/// more is stored under it, so the result for the rows is final.
 async fn read_back<K: SqliteRows>(connection: &mut SqliteConnection, batch: &Batch<K>) -> Result<Vec<Found>> {
     let mut found = Vec::with_capacity(batch.portions.len());
     for portion in &batch.portions {
@@ -395,7 +396,6 @@ async fn read_back<K: SqliteRows>(connection: &mut SqliteConnection, batch: &Bat
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use tokio::sync::oneshot;
 
@@ -442,7 +442,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn dropping_a_store_releases_no_lock_of_open_connections() {
+    async fn dropping_a_store_does_not_release_locks_of_open_connections() {
         let folder = tempfile::tempdir().unwrap();
         let options = Options::new(folder.path().join("test.db"));
         let first = SqliteStore::open(&options).await.unwrap();
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_panics_is_unknown_and_a_read_that_panics_is_not_stored() {
+    async fn a_panic_leaves_a_write_unknown_and_a_read_not_stored() {
         async fn broken() -> Result<()> {
             panic!("on purpose")
         }

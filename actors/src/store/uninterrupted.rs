@@ -11,10 +11,10 @@ use tokio::runtime::Handle;
 use super::{Result, StoreError};
 
 /// Runs work in its caller's task. If the caller is dropped, the work continues in a task of its own, because
-/// a statement cut off halfway would leave its connection in an unknown state. A panic of the work is
-/// returned as an unknown outcome.
+/// a statement that is interrupted would leave its connection in an unknown state. If the work panics, the
+/// outcome is unknown.
 ///
-/// Spawning a task at once would also do, but would cost two more wake-ups.
+/// Spawning a task at once would also work, but would cost two more wake-ups.
 pub(crate) async fn uninterrupted<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -41,7 +41,7 @@ impl<T: Send + 'static> Future for Uninterrupted<T> {
 
 impl<T: Send + 'static> Drop for Uninterrupted<T> {
     fn drop(&mut self) {
-        // Without a runtime the process is ending, and the connection with it.
+        // If there is no runtime, the process is ending, and the connection ends with it.
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(work);
         }

@@ -1,4 +1,4 @@
-//! A node of the tests: an engine in a process of its own, which carries out the commands of its parent.
+//! A node of the tests: an engine in a process of its own. It carries out the commands of its parent.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Users who ask any of the nodes, and a check of their answers against the rows.
+//! Users who send requests to any of the nodes, and a check of their answers against the rows.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::house::House;
 use super::node::Node;
 
-/// Number of users who ask at the same time.
+/// Number of users who send requests at the same time.
 const USERS: u64 = 24;
 
 /// The answer that a user got.
@@ -31,8 +31,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Starts the users. Each repeatedly asks one of the nodes for one of the coupons, every time under a new
-    /// name.
+    /// Starts the users. Each user repeatedly asks one of the nodes for one of the coupons, with a new name
+    /// each time.
     pub fn start(coupons: Vec<u64>) -> Self {
         let (nodes, told) = (
             watch::Sender::new(Vec::<Arc<Node>>::new()),
@@ -83,7 +83,7 @@ impl Crowd {
         self.told.lock().unwrap().len()
     }
 
-    /// Ends the crowd, and returns all its answers.
+    /// Ends the crowd. Returns all answers that it got.
     pub async fn end(self) -> Vec<Told> {
         self.stopping.store(true, Ordering::Relaxed);
         drop(self.nodes);
@@ -95,8 +95,8 @@ impl Crowd {
     }
 }
 
-/// Compares the answers with the rows: every issuance that a user was told of is stored under that sequence,
-/// and no user who was refused has one.
+/// Checks the answers against the rows. Every issuance that a user was told of must be stored with that
+/// sequence, and a user who was refused must not have an issuance.
 pub async fn check(house: &House, coupons: &[u64], told: &[Told]) {
     for coupon in coupons {
         let holders = house.holders(*coupon).await;

@@ -23,7 +23,7 @@ pub async fn every_door_learns_what_is_sold_out_and_none_refuses_after_a_widenin
         no_door_refuses_after_the_change(coupon, round, &nodes).await;
         every_door_learns_the_new_total(coupon, 6 + 3 * round, &nodes).await;
     }
-    // A node that was killed delays a change no longer than its door may use what it knew.
+    // A killed node delays a change only as long as its door could have used what it knew.
     let gone = nodes
         .iter()
         .find(|node| node.name != owner && node.name != asker.name)
@@ -54,7 +54,7 @@ async fn every_door_learns_that_it_is_sold_out(coupon: u64, nodes: &[Arc<Node>; 
             node.metric("coupon_door_answers_total").await > 0.0
         })
         .await;
-        // The request of a winner goes on to the owner, whichever node it reaches.
+        // A winner's request is sent on to the owner, whichever node receives it.
         for number in 0..3 {
             assert_eq!(
                 node.issue(coupon, &format!("winner-{number}")).await,
@@ -73,7 +73,7 @@ async fn widen(coupon: u64, total: u64, asker: &Node) {
 }
 
 /// Issues the three coupons that the change of this round added, one through each node. Once a change is
-/// answered, no door may refuse by what it knew before.
+/// answered, no door may refuse because of what it knew before the change.
 async fn no_door_refuses_after_the_change(coupon: u64, round: u64, nodes: &[Arc<Node>; 3]) {
     for (number, node) in (0..).zip(nodes) {
         let answer = node.issue(coupon, &format!("{}-{round}", node.name)).await;

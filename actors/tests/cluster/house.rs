@@ -80,8 +80,8 @@ impl House {
         node
     }
 
-    /// Returns how many shards each of these nodes has by the rows; `None` while a shard has another owner or
-    /// none.
+    /// Returns how many shards each of these nodes has by the rows. Returns `None` while a shard has another
+    /// owner or no owner.
     pub async fn shares(&self, names: &[&str]) -> Option<HashMap<String, usize>> {
         let nodes = self.store.nodes().await.unwrap();
         let living: HashMap<_, _> = nodes
@@ -98,7 +98,7 @@ impl House {
         Some(shares)
     }
 
-    /// Waits until these nodes own all shards, and each of them owns some.
+    /// Waits until these nodes own all shards, and each node owns some.
     pub async fn spread_over(&self, names: &[&str]) {
         eventually("shards are spread", async || {
             self.shares(names)
@@ -108,8 +108,8 @@ impl House {
         .await;
     }
 
-    /// Waits until no shard moves any more: none has moved while every node beat so often that it would have
-    /// handed one off.
+    /// Waits until shards no longer move: no shard has moved during so many beats of every node that a
+    /// hand-off would have happened.
     pub async fn at_rest(&self) {
         const BEATS: u64 = 5;
         let seen = Mutex::new((Vec::new(), HashMap::new()));

@@ -1,6 +1,7 @@
-//! Engines in processes of their own, linked on loopback, on a real database. Any node answers any request.
+//! Tests of engines in processes of their own, which are linked on loopback and use a real database. Any node
+//! answers any request.
 
-#![allow(clippy::unwrap_used, reason = "a test may")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod child;
 mod crowd;
@@ -11,7 +12,7 @@ mod node;
 
 use testkit::on_each_server;
 
-/// Not a test, but a node of the tests: they run this program again.
+/// Not a test, but a node of the tests. The tests run this program again to start a node.
 #[test]
 fn a_node() {
     testkit::worker::run(async |configuration| child::run(&configuration).await);

@@ -1,4 +1,4 @@
-//! Shards that move while users ask.
+//! Shards that move while users send requests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ async fn coupons(house: &House) -> Vec<u64> {
     coupons
 }
 
-/// Waits until the users have some hundred more answers.
+/// Waits until the users have 300 more answers.
 async fn go_on(crowd: &Crowd) {
     let so_far = crowd.told();
     eventually("the crowd is answered", async || crowd.told() >= so_far + 300).await;
@@ -44,7 +44,7 @@ pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(ho
         a.metric("coupon_requests_forwarded_total").await > 0.0,
         "nothing went over a link"
     );
-    // The first node leaves. It hands off all its shards, and users still ask it.
+    // The first node leaves. It hands off all its shards, and users still send requests to it.
     let leaving = a.ask(json!({"do": "hand_off", "limit_ms": 20_000})).await;
     assert_eq!(leaving, true, "a did not hand off its shards");
     house.spread_over(&["b", "c"]).await;
@@ -73,8 +73,8 @@ pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(ho
     for node in [&b, &c] {
         let received = node.metric("coupon_shard_moves_total{kind=\"received\"}").await;
         let claimed = node.metric("coupon_shard_moves_total{kind=\"claimed\"}").await;
-        // A node may find some shards in the rows before the news of their hand-off arrives, but not most of
-        // them.
+        // A node may find some of its new shards in the rows before the news of their hand-off arrives, but
+        // most shards must come by such news.
         assert!(
             received > 2.0 * claimed,
             "{}: {received} shards were handed off and {claimed} claimed",
@@ -96,7 +96,7 @@ pub async fn no_answered_issuance_is_lost_when_a_node_is_killed(house: House) {
     go_on(&crowd).await;
     let told = crowd.end().await;
     // Requests to live nodes were answered by the next owner, even if the first answer was lost with the old
-    // one.
+    // owner.
     let failed: Vec<&Told> = told
         .iter()
         .filter(|told| {
@@ -127,7 +127,7 @@ pub async fn an_ended_node_rejoins_and_is_linked_again(house: House) {
             .clone()
     };
     let by = row("b").incarnation;
-    // A node that beats after its row was read is not ended, so this is retried.
+    // If the node beats after its row was read, it is not ended. So this is retried.
     eventually("a is ended", async || {
         let nodes = house.store.nodes().await.unwrap();
         let row = nodes
@@ -172,8 +172,8 @@ pub async fn a_node_that_is_stopped_hands_off_its_shards(house: House) {
     };
     let before = (moves("received").await, moves("claimed").await);
     assert!(b.stop().await);
-    // Its process goes on, but its links end. Links whose peers are merely no longer named would end after
-    // twice as long.
+    // The node's process goes on, but its links end. If its peers only no longer named it, the links would
+    // end after twice as long.
     within(Duration::from_secs(5), "its links end", async || {
         b.metric("coupon_peers_up").await == 0.0
     })
@@ -225,8 +225,8 @@ pub async fn a_node_that_can_store_nothing_stops_within_its_limit(house: House) 
             .await,
         false
     );
-    // It leaves within one more second. If it also waited for other nodes, that would take half of the limit
-    // more.
+    // The node ends within about one second after the limit. If it also waited for other nodes, it would take
+    // half of the limit longer.
     assert!(
         begun.elapsed() < LIMIT + LIMIT / 2 - Duration::from_millis(500),
         "{:?}",

@@ -13,21 +13,21 @@ use tokio::task::JoinHandle;
 use super::house::{DEADLINE, House, LONG, key, user};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn loads_beyond_the_limit_are_refused_even_if_the_callers_of_the_others_gave_up() {
+async fn loads_beyond_the_limit_are_refused_even_if_the_callers_of_earlier_loads_gave_up() {
     let house = House::new().await;
     house.faults.hold_loads(true);
     let unknown = |number: u64| CouponId::new(1_000_000 + number).unwrap();
     let asked: Vec<_> = (0..LOADS_WAITING_MAX as u64)
         .map(|number| house.spawn_issue(unknown(number), 1, 1, LONG))
         .collect();
-    eventually("all are admitted", async || {
+    eventually("all requests are admitted", async || {
         house.engine.admitted() == LOADS_WAITING_MAX
     })
     .await;
     asked.iter().for_each(JoinHandle::abort);
     eventually("no caller waits", async || house.engine.admitted() == 0).await;
     let short = Duration::from_secs(1);
-    eventually("one more is refused", async || {
+    eventually("one more load is refused", async || {
         house
             .coupons
             .issue(unknown(LOADS_WAITING_MAX as u64), user(1), key(1), short)
@@ -70,7 +70,7 @@ async fn callers_that_gave_up_give_their_places_back() {
     let (house, coupon) = House::with_coupon(None).await;
     house.faults.hold_writes(true);
     let asked = house.spawn_issue(coupon, 1, 1, LONG);
-    eventually("it is admitted", async || house.engine.admitted() == 1).await;
+    eventually("the request is admitted", async || house.engine.admitted() == 1).await;
     asked.abort();
     eventually("its place is given back", async || house.engine.admitted() == 0).await;
     house.faults.hold_writes(false);

@@ -11,7 +11,7 @@ use testkit::poll::eventually;
 use super::house::{DEADLINE, House};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_sent_after_a_raise_was_answered_is_refused_as_sold_out() {
+async fn after_a_raise_is_answered_no_new_request_is_refused_as_sold_out() {
     let (house, coupon) = House::with_coupon(Some(1)).await;
     house.must_issue(coupon, 0).await;
     for round in 1..30_u32 {
@@ -37,13 +37,13 @@ async fn no_request_sent_after_a_raise_was_answered_is_refused_as_sold_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_door_answers_for_a_sold_out_coupon_without_its_owner() {
-    // Much shorter than the time for which the door may use what it knows.
+    // This lease is much shorter than the time for which the door may use what it knows.
     let house = House::with_lease(Duration::from_millis(800)).await;
     let coupon = house.coupon(Some(1), 1).await;
     house.must_issue(coupon, 0).await;
     eventually("the door knows", async || house.engine.door_notices() == 1).await;
     let refused = Ok(IssueOutcome::Refused(Refusal::SoldOut { total_quantity: 1 }));
-    // The door may use its knowledge for a while after the owner must stop deciding, and not longer.
+    // After the owner must stop deciding, the door may use its knowledge for a while, but not for ever.
     house.lose_lease().await;
     assert_eq!(house.issue(coupon, 7, 7).await, refused);
     eventually("the door forgets", async || {

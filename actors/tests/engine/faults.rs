@@ -62,7 +62,7 @@ impl Faults {
         self.no_beats.store(refuse, Ordering::SeqCst);
     }
 
-    /// Returns how many times a batch was written, or the attempt failed.
+    /// Returns how many writes of a batch were tried, including those that failed.
     pub fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
     }

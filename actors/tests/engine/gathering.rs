@@ -1,4 +1,4 @@
-//! A small crowd of clients that send their next request as soon as the last one is answered.
+//! A small crowd of clients that send their next request as soon as the last request is answered.
 
 use actors::coupon::issue::IssueOutcome;
 
@@ -8,9 +8,10 @@ const CLIENTS: u32 = 8;
 const REQUESTS: u32 = 40;
 
 /// Runs on one thread, so that all clients send their next requests within one turn. Without gathering, one
-/// half of the crowd waits while the other half is stored: two batches for one request of each client.
+/// half of the crowd would wait while the other half is stored. That would be two batches for one request of
+/// each client.
 #[tokio::test(flavor = "current_thread")]
-async fn a_small_crowd_that_asks_again_is_stored_by_one_batch_and_not_by_two_in_turn() {
+async fn the_next_requests_of_a_small_crowd_are_stored_in_one_batch_and_not_in_two() {
     let (house, coupon) = House::with_coupon(None).await;
     let crowd: Vec<_> = (0..CLIENTS)
         .map(|client| {

@@ -173,12 +173,12 @@ impl House {
         (seen, claimant)
     }
 
-    /// Returns the row of this node, which is alone.
+    /// Returns the row of this node, which is the only row.
     pub async fn node(&self) -> NodeRow {
         self.store.nodes().await.unwrap().remove(0)
     }
 
-    /// Ends the row of this node, as a peer would. Returns the incarnation that it ended.
+    /// Ends the row of this node, as a peer would. Returns the incarnation that was ended.
     pub async fn end_node(&self) -> Incarnation {
         let NodeRow { id, incarnation, .. } = self.node().await;
         self.store

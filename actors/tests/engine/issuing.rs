@@ -59,7 +59,7 @@ async fn the_same_key_returns_the_first_issuance_also_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coupon_created_after_it_was_requested_is_found() {
+async fn a_coupon_that_is_created_after_a_request_for_it_is_found() {
     let house = House::new().await;
     let next = CouponId::new(1).unwrap();
     assert_eq!(

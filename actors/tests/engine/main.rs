@@ -1,6 +1,6 @@
 //! The whole engine in one process, over a real SQLite file, with a store around it that fails on demand.
 
-#![allow(clippy::unwrap_used, reason = "a test may")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bounds;
 mod door;

@@ -38,7 +38,7 @@ async fn a_second_node_is_handed_its_shards_and_hands_them_back_when_it_leaves()
         "{} of 256 shards moved",
         moved.len()
     );
-    eventually("each move is published, and no other", async || {
+    eventually("exactly the shards that moved are published", async || {
         cluster.published() == moved
     })
     .await;
@@ -68,7 +68,7 @@ async fn a_node_that_loses_the_database_is_ended_by_its_peer_and_joins_again_by_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_node_is_ended_when_all_lose_the_database() {
+async fn no_node_is_ended_when_all_nodes_lose_the_database() {
     let (cluster, one, two) = Cluster::with_two().await;
     let before = cluster.store.nodes().await.unwrap();
     [&one, &two]
@@ -93,7 +93,7 @@ async fn no_node_is_ended_when_all_lose_the_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_cannot_be_reached_releases_its_shards_and_gets_them_back_once_it_can() {
+async fn a_node_that_cannot_be_reached_releases_its_shards_and_gets_them_back_when_it_is_reached() {
     let (cluster, one, two) = Cluster::with_two().await;
     // Of two nodes that do not reach each other, the one with the smaller id stays in the group.
     let begun = Instant::now();
@@ -109,7 +109,7 @@ async fn a_node_that_cannot_be_reached_releases_its_shards_and_gets_them_back_on
     assert!(two.membership.is_outside() && !one.membership.is_outside());
     assert!(
         begun.elapsed() >= 2 * LEASE,
-        "a link that fails for a moment moves nothing"
+        "a link that fails for a moment does not move shards"
     );
     cluster.mesh.lock().unwrap().cut_off = None;
     cluster.placed_on(&[&one, &two]).await;
@@ -117,7 +117,7 @@ async fn a_node_that_cannot_be_reached_releases_its_shards_and_gets_them_back_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_id_that_lives_elsewhere_is_refused_and_a_dead_one_is_replaced_after_a_lease() {
+async fn the_id_of_a_live_node_is_refused_and_that_of_a_dead_node_is_replaced_after_a_lease() {
     let (cluster, one) = Cluster::with_one().await;
     let refused = cluster.start("one", "2:2").await.err().unwrap();
     assert!(
@@ -139,20 +139,21 @@ async fn a_node_id_that_lives_elsewhere_is_refused_and_a_dead_one_is_replaced_af
     eventually("the third has all shards", async || third.membership.was_ready()).await;
 }
 
-/// A delay of claims with which all of them take twice as long as a beat waits for what follows from it.
+/// Returns the delay of each claim with which all claims together take twice as long as a beat waits for
+/// them.
 fn claim_delay() -> Duration {
     2 * (LEASE / 3) / u32::from(SHARDS)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_too_slow_for_all_claims_of_one_beat_answers_some_at_each_beat() {
+async fn a_database_that_is_too_slow_for_all_claims_in_one_beat_answers_some_in_each_beat() {
     let (cluster, faults) = (Cluster::new().await, Faults::default());
     faults.delay_claims(claim_delay());
     let one = cluster.start_with("one", "1:1", faults).await.unwrap();
     cluster.placed_on(&[&one]).await;
 }
 
-/// Otherwise a balancer that drops nodes that are not ready would have no node left.
+/// If the node did not stay ready, a balancer that drops unready nodes would have no node left.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_takes_over_more_shards_than_one_beat_allows_stays_ready_meanwhile() {
     let (cluster, one, two) = Cluster::with_two().await;
@@ -170,7 +171,7 @@ async fn a_lease_counts_from_before_its_beat_was_sent() {
     const DELAY: Duration = Duration::from_millis(300);
     let (_cluster, one) = Cluster::with_one().await;
     one.faults.delay_beats(DELAY);
-    eventually("the lease of answers without delay is used up", async || {
+    eventually("no lease is left from before the delay", async || {
         one.lease.remaining(time::moment()) < LEASE - DELAY
     })
     .await;
@@ -184,5 +185,8 @@ async fn a_lease_counts_from_before_its_beat_was_sent() {
         most <= LEASE - DELAY,
         "an answer delayed by {DELAY:?} extends the lease to {most:?} of {LEASE:?}"
     );
-    assert!(most > Duration::ZERO, "a delayed answer extends no lease");
+    assert!(
+        most > Duration::ZERO,
+        "a delayed answer does not extend the lease"
+    );
 }

@@ -51,7 +51,7 @@ async fn a_coupon_is_not_loaded_before_its_shard_is_claimed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_decided_without_a_lease_and_everything_is_as_before_once_it_is_back() {
+async fn nothing_is_decided_without_a_lease_and_everything_is_as_before_when_the_lease_is_back() {
     let house = House::with_lease(Duration::from_millis(1_500)).await;
     let coupon = house.coupon(Some(10), 1).await;
     house.must_issue(coupon, 1).await;

@@ -1,4 +1,4 @@
-//! Stopping: what was admitted is stored and answered, and it ends.
+//! Stopping an engine: everything that was admitted is stored and answered, and the stop ends.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ async fn stopping_stores_and_answers_everything_that_was_admitted() {
     let asked: Vec<_> = (0..2_000_u32)
         .map(|number| house.spawn_issue(coupon, number, number, DEADLINE))
         .collect();
-    eventually("some are issued", async || {
+    eventually("some coupons are issued", async || {
         !house.issuances(coupon).await.is_empty()
     })
     .await;
@@ -53,7 +53,7 @@ async fn stopping_stores_and_answers_everything_that_was_admitted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopping_ends_although_the_portion_that_is_out_comes_back_fenced() {
+async fn stopping_ends_although_the_portion_in_flight_comes_back_fenced() {
     let (house, coupon) = House::with_coupon(None).await;
     house.faults.hold_writes(true);
     let asked = house.spawn_issue(coupon, 1, 1, DEADLINE);

@@ -124,13 +124,14 @@ async fn an_unreadable_coupon_does_not_keep_others_from_being_issued() {
     for coupon in [front, spoilt, sound] {
         house.must_issue(coupon, 1).await;
     }
-    // The portions of the other two reach the lane while it waits for the first, so they go in one batch.
+    // The portions of the other two coupons reach the lane while it waits for the first portion, so they go
+    // in one batch.
     house.faults.hold_writes(true);
     let ask = |coupon| house.spawn_issue(coupon, 2, 2, DEADLINE);
     let first = ask(front);
     eventually("a batch is out", async || house.faults.writes_waiting() > 0).await;
     let (lost, other) = (ask(spoilt), ask(sound));
-    eventually("all are admitted", async || house.engine.admitted() == 3).await;
+    eventually("all requests are admitted", async || house.engine.admitted() == 3).await;
     house.faults.spoil(Some(spoilt));
     house.faults.hold_writes(false);
     for asked in [first, other] {
@@ -154,8 +155,8 @@ async fn an_unreadable_coupon_does_not_keep_others_from_being_issued() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_reads_of_lists_do_not_starve_owners() {
     let house = House::new().await;
-    // With so many coupons and so many readers of all of them, whatever shared a connection with the readers
-    // would get its turn too late or never.
+    // With so many coupons and so many readers of all of them, an owner that shared a connection with the
+    // readers would get its turn too late or never.
     for _ in 0..2_000 {
         house.coupon(None, 1).await;
     }

@@ -1,5 +1,5 @@
-//! A node of the tests: a process of its own, as its actors are statics of a process. It carries out the
-//! commands of its parent.
+//! A node of the tests. It is a process of its own, because its actors are statics of a process. It carries
+//! out the commands of its parent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use testkit::{prometheus, worker};
 use tokio::net::TcpListener;
 
-/// What these links carry.
+/// The payload of these links.
 type Payload = OwnerPayload<CouponKind>;
 type Links = actors::link::Links<Payload>;
 
@@ -49,7 +49,7 @@ pub async fn run(configuration: &Value) {
     };
     worker::started(&json!({"port": port}));
     worker::serve(|command| {
-        // At once, so that the peers of the last command are the ones that count.
+        // This is done at once, so that the peers of the last command are the ones that count.
         let is_done = command["do"] == "know";
         if is_done {
             links.know(peers(&command["peers"]));
@@ -79,7 +79,8 @@ fn options(configuration: &Value) -> Options {
             .collect();
     }
     let mut options = Options::new(hello, text("cookie").to_owned());
-    // A node that a busy machine does not run for four heartbeats counts as silent.
+    // If a busy machine does not run a node for four heartbeats, the node counts as silent. So heartbeats are
+    // not more frequent.
     options.heartbeat = Duration::from_millis(500);
     if let Some(places) = configuration["flow_places"].as_u64() {
         options.flow_places = usize::try_from(places).unwrap();
@@ -153,7 +154,7 @@ async fn carry_out_without_answer(command: &Value, links: &Links, owners: &Arc<O
     }
 }
 
-/// Tells the news to all linked peers. Returns the peers that acknowledged it.
+/// Tells the news to all linked peers. Returns the peers that acknowledged the news.
 async fn tell_all(command: &Value, links: &Links, limit: Duration) -> Value {
     let news = command["news"].as_str().unwrap().as_bytes();
     let told = links
@@ -189,7 +190,7 @@ fn kill_hub() {
     ours.try_get_supervisor().unwrap().kill();
 }
 
-/// Sends bytes to one of the peer's ingresses, past the link.
+/// Sends bytes to one of the peer's ingresses without using the link.
 fn send(bytes: Vec<u8>) {
     let theirs = ingress(|ingress| !ingress.get_id().is_local());
     theirs.send_message(bytes).unwrap();
@@ -268,7 +269,7 @@ async fn change(command: &Value, links: &Links, limit: Duration) -> Value {
 /// A request that is held, and the path of its answer.
 type Held = (Ask, AnswerPath<Payload>);
 
-/// Owners that give every request the next sequence, unless they are held.
+/// Owners that give every request the next sequence, unless a test holds them.
 #[derive(Default)]
 struct Owners {
     sequences: Mutex<HashMap<CouponId, u64>>,

@@ -1,4 +1,4 @@
-//! Connections that are not of peers, and frames that no peer should send.
+//! Connections that do not come from peers, and frames that no peer should send.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ async fn connections_that_stall_do_not_keep_peers_out() {
     let mut stalled = Vec::new();
     for number in 0..40 {
         let mut stream = TcpStream::connect(("127.0.0.1", b.port)).await.unwrap();
-        // Some send nothing at all, others a first byte.
+        // Some connections send nothing at all, and others send a first byte.
         if number % 2 == 0 {
             stream.write_all(&[0]).await.unwrap();
         }

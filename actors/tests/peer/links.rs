@@ -48,7 +48,7 @@ async fn three_nodes_are_a_full_mesh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_share_frames_and_each_gets_its_own_answer() {
+async fn requests_share_frames_and_each_request_gets_its_own_answer() {
     let (a, b) = linked_pair().await;
     let crowd = json!({"do": "crowd", "incarnation": b.incarnation, "coupon": 1, "key": "k", "size": 5_000});
     assert_eq!(a.ask(crowd).await, json!({"Issued": 5_000}));
@@ -102,7 +102,7 @@ async fn a_slow_coupon_delays_only_its_own_requests() {
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let crowd = json!({"do": "crowd", "incarnation": b.incarnation, "coupon": 1, "key": "slow", "size": 1_500, "limit_ms": 15_000});
     let others = async {
-        eventually("its window is full", async || {
+        eventually("the window of the coupon is full", async || {
             a.metric("coupon_peer_windows_full_total").await >= 500.0
         })
         .await;
@@ -119,7 +119,7 @@ async fn a_slow_coupon_delays_only_its_own_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_sent_over_a_lost_link_is_unknown_and_the_link_comes_back() {
+async fn the_outcome_of_a_request_on_a_lost_link_is_unknown_and_the_link_comes_back() {
     let (a, b) = tokio::join!(Node::start("a", 1), Node::start("b", 2));
     let proxy = LinkProxy::before(b.port).await;
     a.know(&[(&b, proxy.port())]).await;
@@ -190,7 +190,7 @@ async fn a_peer_that_hangs_is_silent_but_does_not_refuse_connections() {
     let (a, b) = linked_pair().await;
     b.signal(Signal::STOP);
     eventually("a ended the link", async || !a.is_linked(&b).await).await;
-    // Its operating system still accepts connections, so the node does not count as dead.
+    // The node's operating system still accepts connections, so the node does not count as dead.
     for _ in 0..20 {
         assert!(!a.refuses(&b).await);
         tokio::time::sleep(Duration::from_millis(25)).await;
@@ -214,7 +214,7 @@ async fn a_node_that_stops_answers_all_its_requests() {
     assert_eq!(answer, "Err(Unknown)");
     assert_eq!(a.issue(&b, 1, "late").await, "Err(Moved)");
     eventually("b knows that the link is lost", async || !b.is_linked(&a).await).await;
-    // No listener is left that would take connections for the node's next incarnation.
+    // No listener is left that could accept connections meant for the node's next incarnation.
     eventually("the port is closed", async || {
         TcpStream::connect(("127.0.0.1", a.port)).await.is_err()
     })
@@ -222,7 +222,7 @@ async fn a_node_that_stops_answers_all_its_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_without_its_hub_ends_its_process() {
+async fn a_node_exits_if_its_hub_ends() {
     let (mut a, b) = linked_pair().await;
     a.say(&json!({"do": "kill_hub", "id": 0})).await;
     assert_eq!(a.ends().await, Some(70));

@@ -1,6 +1,6 @@
 //! Links between real processes on loopback.
 
-#![allow(clippy::unwrap_used, reason = "a test may")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod child;
 mod garbage;
@@ -9,7 +9,7 @@ mod node;
 mod refusals;
 mod secrets;
 
-/// Not a test, but a node of the tests: they run this program again.
+/// Not a test, but a node of the tests. The tests run this program again to start a node.
 #[test]
 fn a_node() {
     testkit::worker::run(async |configuration| child::run(&configuration).await);

@@ -37,7 +37,8 @@ impl Node {
         }
     }
 
-    /// Names its peers, each with the port at which it is dialled: its own or that of a proxy.
+    /// Names this node's peers. Each comes with the port at which it is dialled, which is the peer's port or
+    /// that of a proxy.
     pub async fn know(&self, peers: &[(&Node, u16)]) {
         let peer = |(peer, port): &(&Node, u16)| json!({"node": peer.name, "incarnation": peer.incarnation, "address": format!("127.0.0.1:{port}")});
         let peers: Vec<Value> = peers.iter().map(peer).collect();
@@ -55,7 +56,7 @@ impl Node {
         answer.unwrap_or_else(|| panic!("{} died", self.name))
     }
 
-    /// Asks for a coupon of an owner at the peer.
+    /// Asks the coupon's owner at the peer for the coupon.
     pub async fn issue(&self, peer: &Node, coupon: u64, key: &str) -> Value {
         self.ask(json!({"do": "ask", "incarnation": peer.incarnation, "coupon": coupon, "key": key}))
             .await
@@ -83,7 +84,7 @@ impl Node {
             .unwrap()
     }
 
-    /// Returns how many lines of its log hold this.
+    /// Returns how many lines of the node's log contain `what`.
     pub fn logged(&self, what: &str) -> usize {
         let log = self.worker.process().log();
         log.lines().filter(|line| line.contains(what)).count()
@@ -94,13 +95,13 @@ impl Node {
         self.worker.process().kill();
     }
 
-    /// Waits until it ends by itself, and returns its exit code.
+    /// Waits until the process ends by itself, and returns its exit code.
     pub async fn ends(&mut self) -> Option<i32> {
         let status = self.worker.process().ended(LIMIT).await.unwrap();
         status.expect("the node ends").code()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         self.worker.process().signal(signal).unwrap();
     }

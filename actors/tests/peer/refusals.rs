@@ -1,5 +1,5 @@
-//! Nodes that do not fit each other. Their link is refused, logged once, counted, and not dialled again and
-//! again. Other links are not disturbed.
+//! Nodes that do not fit each other. Their link is refused, and the refusal is logged once and counted. They
+//! do not dial again at once, and other links are not disturbed.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn are_refused(otherwise: Value, reason: &str, line: &str) {
         a.metric("coupon_peer_refused_total{reason=\"by_peer\"}").await == 1.0
     })
     .await;
-    // Long enough for many redials, if a did not pause.
+    // If node a did not pause, this would be long enough for many redials.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((a.logged(line), b.logged(line)), (1, 1));
     assert_eq!(a.metric("coupon_peer_redials_total").await, 0.0);
@@ -58,7 +58,7 @@ async fn a_node_of_another_cluster_with_the_same_cookie_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_without_a_common_version_is_refused() {
+async fn a_node_that_has_no_version_in_common_is_refused() {
     are_refused(
         json!({"versions": [VERSIONS[0] + 2, VERSIONS[0] + 1]}),
         "versions",
@@ -93,9 +93,9 @@ async fn a_node_with_another_cookie_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_not_the_one_of_the_row_is_refused() {
+async fn a_node_is_refused_unless_it_is_the_node_of_the_row() {
     let (a, b, c) = tokio::join!(Node::start("a", 1), Node::start("b", 2), Node::start("c", 3));
-    // As with a stale row: another incarnation than the expected one answers at the address.
+    // As with a stale row, another incarnation than the expected one answers at the address.
     a.know(&[(&c, b.port)]).await;
     eventually("a refuses the link", async || {
         a.metric("coupon_peer_refused_total{reason=\"identity\"}").await >= 1.0

@@ -40,14 +40,15 @@ fn tls((authority, certificate, key): (&Path, &Path, &Path)) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_nodes_of_one_authority_are_linked() {
+async fn only_nodes_with_certificates_of_the_same_authority_are_linked() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (
         authority(folder.path(), "ours"),
         authority(folder.path(), "theirs"),
     );
     let right = tls((&ours.0, &ours.1, &ours.2));
-    // It trusts our authority and so would accept our nodes, but its own certificate is of another authority.
+    // Node c trusts our authority and so would accept our nodes, but its own certificate is from another
+    // authority.
     let wrong = tls((&ours.0, &theirs.1, &theirs.2));
     let (a, b, c) = tokio::join!(
         Node::start_with("a", 1, right.clone()),
@@ -59,7 +60,7 @@ async fn only_nodes_of_one_authority_are_linked() {
     a.know(&[(&b, b.port), (&c, c.port)]).await;
     let refused = "coupon_peer_refused_total{reason=\"handshake\"}";
     eventually("a refuses c as a server", async || a.metric(refused).await >= 1.0).await;
-    // And as a client: d has the larger id, so that c dials it.
+    // Node d must refuse c as a client: d has the larger id, so c dials d.
     let d = Node::start_with("d", 4, right).await;
     c.know(&[(&d, d.port)]).await;
     eventually("d refuses c as a client", async || d.metric(refused).await >= 1.0).await;
@@ -77,7 +78,7 @@ async fn a_handshake_that_stalls_does_not_keep_peers_out() {
         Node::start_with("b", 2, right)
     );
     let mut stalled = TcpStream::connect(("127.0.0.1", b.port)).await.unwrap();
-    // The first byte of a TLS record, and no more.
+    // Only the first byte of a TLS record is sent.
     stalled.write_all(&[22]).await.unwrap();
     link(&a, &b).await;
     let hung_up = tokio::time::timeout(Duration::from_secs(10), stalled.read_to_end(&mut Vec::new())).await;

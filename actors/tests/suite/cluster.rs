@@ -172,7 +172,7 @@ pub async fn only_the_fence_hands_a_shard_off(database: &impl Database) {
     assert_eq!(
         store.hand_off(&asked).await.unwrap(),
         rows,
-        "a retry returns the same rows, and hands no shard off twice"
+        "a retry returns the same rows, and does not hand a shard off twice"
     );
     assert_eq!(store.hand_off(&[]).await.unwrap(), []);
 }
@@ -292,7 +292,7 @@ pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Data
     );
 }
 
-pub async fn only_a_live_node_ends_another_and_only_if_that_has_not_beaten(database: &impl Database) {
+pub async fn only_a_live_node_ends_another_node_and_only_one_that_has_not_beaten(database: &impl Database) {
     let store = database.store();
     let (living, dead) = (node("living"), node("dead"));
     for row in [&living, &dead] {
@@ -331,6 +331,6 @@ pub async fn only_a_live_node_ends_another_and_only_if_that_has_not_beaten(datab
             .end(dead.incarnation, &NodeRow { beat: 0, ..living })
             .await
             .unwrap(),
-        "an ended node ends no other"
+        "an ended node does not end another node"
     );
 }

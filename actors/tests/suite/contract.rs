@@ -1,10 +1,10 @@
 //! The contract of a store, in code: every database runs the same tests.
 //!
 //! To add a database, implement [`Database`](crate::support::Database) for it and name it under `contract!`.
-//! To add a kind, implement [`Subject`](crate::subject::Subject) for something of it and name it with each
-//! database under `kind_contract!`.
+//! To add a kind, implement [`Subject`](crate::subject::Subject) for a thing of that kind, and name the type
+//! with each database under `kind_contract!`.
 
-/// Makes a test of each function of the contract that holds for every kind.
+/// Makes a test of each function in the part of the contract that holds for every kind.
 macro_rules! kind_contract {
     ($database:ty, $subject:ty) => {
         contract!($database, $subject: fencing {
@@ -12,8 +12,8 @@ macro_rules! kind_contract {
             epoch_and_owner_must_both_fit
             a_fenced_shard_does_not_hold_up_the_others
             the_same_batch_again_clashes_and_is_found_stored
-            other_rows_in_the_place_clash_and_nothing_of_the_batch_is_stored
-            one_field_that_differs_is_different
+            other_rows_in_the_same_places_clash_and_nothing_of_the_batch_is_stored
+            rows_that_differ_in_one_field_are_different
             a_refusing_guard_does_not_hold_up_other_portions
             a_batch_of_many_is_stored
             rows_loaded_ahead_are_completed
@@ -51,11 +51,11 @@ macro_rules! contract {
             opening_again_finds_the_coupon
         });
         contract!($database: listing {
-            coupons_come_newest_first_with_what_is_issued_of_them
+            coupons_come_newest_first_with_their_issued_counts
             a_users_issuances_come_newest_first_across_coupons
             a_user_with_ten_thousand_issuances_is_listed_page_by_page
             a_coupons_issuances_come_by_sequence_and_by_user
-            what_is_not_there_is_none
+            what_is_not_stored_is_not_found
         });
         contract!($database: cluster {
             checking_again_changes_nothing
@@ -66,7 +66,7 @@ macro_rules! contract {
             a_row_names_the_linked_peers_of_its_node
             a_node_joins_in_place_of_the_incarnation_it_saw
             beats_count_until_the_row_is_replaced_or_ended
-            only_a_live_node_ends_another_and_only_if_that_has_not_beaten
+            only_a_live_node_ends_another_node_and_only_one_that_has_not_beaten
         });
 
         #[test]

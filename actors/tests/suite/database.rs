@@ -26,7 +26,7 @@ impl OnServer {
         (server, name)
     }
 
-    /// Makes a database with a store on it, which connects to another port if one is given.
+    /// Makes a database and a store on it. The store connects to `port` if a port is given.
     pub async fn through(kind: Kind, port: Option<u16>) -> Self {
         let (server, name) = Self::empty(kind).await;
         let store = MySqlStore::open(&Options::new(server.url(&name, port)))
@@ -50,7 +50,7 @@ impl OnServer {
     }
 }
 
-/// Makes a [`Database`] of each server.
+/// Makes a type for a kind of server, and implements [`Database`] for the type.
 macro_rules! database {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

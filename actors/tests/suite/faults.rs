@@ -28,7 +28,7 @@ async fn through_a_proxy(kind: Kind) -> (DatabaseProxy, OnServer, Owned) {
 
 /// Sends a batch as a lane would: until it is stored, or found to be stored.
 async fn send(store: &dyn CouponStore, sent: &Batch) {
-    eventually("storing", async || match store.write(sent).await {
+    eventually("the batch is stored", async || match store.write(sent).await {
         Ok(rows) => {
             assert_eq!(rows, sent.rows() as u64);
             true
@@ -92,8 +92,8 @@ pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_retur
     let (store, node) = (&*database.store, node());
     assert!(store.join(&node, None).await.unwrap());
     proxy.set(DatabaseMode::Refuse);
-    // The first statement on an open connection sees the connection's end; all later ones are refused.
-    eventually("refusing", async || {
+    // The first statement on an open connection sees the connection's end; all later statements are refused.
+    eventually("the server refuses connections", async || {
         let results = [
             store
                 .beat(&node.id, node.incarnation, NodeState::Ready, &[])
@@ -205,8 +205,8 @@ pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
     );
 }
 
-/// A fault of the server must not be taken for invalid rows of a coupon, for which the lane gives up the
-/// coupon's portion that is out.
+/// A fault of the server must not be taken for invalid rows of a coupon, because then the lane would give up
+/// the coupon's portion that is in flight.
 pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
@@ -216,7 +216,7 @@ pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
         &format!("DROP DATABASE {}", database.name),
     )
     .await;
-    // A connection that was open before fails at its first statement, and is closed.
+    // A connection that was open before fails at the next statement, and is closed.
     drop(database.store.write(&sent).await);
     for result in [
         database.store.write(&sent).await.map(drop),
@@ -229,7 +229,7 @@ pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
     }
 }
 
-/// A full table in memory has the same error as a table on a full disk.
+/// A full table in memory causes the same error as a full disk.
 pub async fn a_full_table_refuses_and_recovers(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
@@ -267,7 +267,7 @@ pub async fn a_beat_that_went_back_is_detected(kind: Kind) {
             Some(beat)
         );
     }
-    // This happens after a restore, or a fail-over to a server with fewer rows.
+    // A beat goes back after a restore, or after a fail-over to a server with fewer rows.
     run(&mut database.shell().await, "UPDATE nodes SET beat = 2").await;
     assert_eq!(
         database

@@ -97,7 +97,7 @@ where
     assert_eq!(loaded(&*store, &owned).await, 50);
 }
 
-pub async fn other_rows_in_the_place_clash_and_nothing_of_the_batch_is_stored<D, T>(database: &D)
+pub async fn other_rows_in_the_same_places_clash_and_nothing_of_the_batch_is_stored<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
@@ -125,7 +125,7 @@ where
     assert_eq!(loaded(&*store, owned).await, 3);
 }
 
-pub async fn one_field_that_differs_is_different<D, T>(database: &D)
+pub async fn rows_that_differ_in_one_field_are_different<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
@@ -135,7 +135,7 @@ where
         let other = batch([owned.portion_of(run)]);
         assert_eq!(found(&*store, &other).await.1, FoundRows::Different, "{other:?}");
     }
-    // Only part of the rows is stored, so it is not this batch: portions are stored whole or not at all.
+    // Only some of the rows are stored, so this batch is not: portions are stored whole or not at all.
     assert_eq!(
         found(&*store, &batch([owned.at(1..=3)])).await.1,
         FoundRows::Different
@@ -166,8 +166,8 @@ where
     );
 }
 
-/// Gives all subjects on the shard of the last one its fence, as a claim changes the fence of the whole
-/// shard.
+/// Gives the fence of the last subject to all subjects on its shard, because a claim changes the fence of the
+/// whole shard.
 fn renew<S, T: Subject<S>>(owned: &mut [T]) {
     let Some(last) = owned.last() else { return };
     let (shard, fence) = (T::Kind::shard(last.id()), last.fence());
@@ -205,7 +205,7 @@ where
         assert_eq!(store.write(&sent).await.unwrap(), 1_000);
         ahead = load(&*store, &owned, Some(ahead)).await;
         assert_eq!(T::entries(&ahead), first + 999);
-        // The same holds with nothing in between.
+        // Loading is also complete if nothing was stored in between.
         ahead = load(&*store, &owned, Some(ahead)).await;
         assert_eq!(T::entries(&ahead), first + 999);
     }
@@ -239,7 +239,7 @@ where
     let late = batch([owned.at(4..=6)]);
     assert_eq!(store.write(&late).await.unwrap(), 0);
     assert_eq!(found(&*store, &late).await, (false, FoundRows::Absent));
-    // Neither half of the new fence is enough.
+    // The new epoch alone is not enough, nor is the new owner alone.
     for half in [
         Fence {
             epoch: row.epoch,

@@ -1,11 +1,11 @@
-//! The order of the library's folders: what owns knows no kind, links know only transport, and no folder
-//! imports one above it.
+//! The order of the library's folders: `owning` knows no kind, `link` knows only transport, and no folder
+//! imports a folder above it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each folder, and the other folders that it may import. All may import the files beside the folders (ids,
-/// time, metrics and the like).
+/// Each folder, and the other folders that it may import. Every folder may import the files beside the
+/// folders (ids, time, metrics and the like).
 const MAY_IMPORT: [(&str, &[&str]); 6] = [
     ("link", &[]),
     ("store", &["owning::kind", "owning::pair"]),

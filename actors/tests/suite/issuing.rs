@@ -115,7 +115,8 @@ pub async fn loading_begins_after_a_sequence_and_pages_are_joined(database: &imp
             "after {after}"
         );
     }
-    // More rows than are stored, or others: the database went backwards in between.
+    // More rows than the stored ones, or other rows, were loaded ahead: the database went backwards in
+    // between.
     let mut rows = issuances(&owned.strangers(1..=5_000));
     rows[4_999].user = user("another");
     for ahead in [issuances(&owned.strangers(1..=6_000)), rows] {

@@ -23,7 +23,7 @@ async fn coupons(store: &dyn CouponRows) -> Vec<CouponView> {
     }
 }
 
-pub async fn coupons_come_newest_first_with_what_is_issued_of_them(database: &impl Database) {
+pub async fn coupons_come_newest_first_with_their_issued_counts(database: &impl Database) {
     let store = database.store();
     let windows = [
         (None, None),
@@ -170,7 +170,7 @@ pub async fn a_coupons_issuances_come_by_sequence_and_by_user(database: &impl Da
     assert!(page(Some("Ann"), 0, 10).await.is_empty());
 }
 
-pub async fn what_is_not_there_is_none(database: &impl Database) {
+pub async fn what_is_not_stored_is_not_found(database: &impl Database) {
     let store = database.store();
     let owned = Owned::make(&*store, None, 1).await;
     let unknown = CouponId::new(actors::ids::ID_MAX).unwrap();

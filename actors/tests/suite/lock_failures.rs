@@ -45,7 +45,7 @@ pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: Kind) {
             .collect::<Vec<_>>(),
     );
     let writing = write(&database.store, &sent);
-    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("a statement waits", async || waiting(&mut watcher).await == 1).await;
     run(
         &mut holder,
         &format!("SELECT * FROM shards WHERE shard_id = {first} FOR UPDATE"),
@@ -86,7 +86,7 @@ pub async fn a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_no
     .await;
     let sent = batch([endless(&owned)]);
     let writing = write(&database.store, &sent);
-    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("a statement waits", async || waiting(&mut watcher).await == 1).await;
     run(
         &mut holder,
         &format!(
@@ -100,7 +100,8 @@ pub async fn a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_no
     assert_eq!(database.store.write(&sent).await.unwrap(), 3);
 }
 
-/// Begins a transaction that loses no deadlock: the one with the most changed rows survives.
+/// Begins a transaction that does not lose a deadlock, because the transaction with the most changed rows
+/// survives.
 async fn begin_with_many_changes(shell: &mut MySqlConnection) {
     let many = (0..500)
         .map(|number| format!("({number})"))
@@ -180,7 +181,7 @@ pub async fn ending_a_node_does_not_keep_others_from_beating(kind: Kind) {
     .await;
     let (store, by, seen) = (database.store.clone(), living.incarnation, dead.clone());
     let ending = tokio::spawn(async move { store.end(by, &seen).await });
-    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("a statement waits", async || waiting(&mut watcher).await == 1).await;
     // On a busy machine one beat may take longer than the store waits for it.
     eventually("another node beats", async || {
         matches!(

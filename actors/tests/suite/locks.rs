@@ -21,8 +21,8 @@ use testkit::database_proxy::{DatabaseProxy, Rule};
 use testkit::poll::eventually;
 use testkit::servers::{Kind, Server, run};
 
-/// Returns the number of statements that wait for a row at this moment. (`INNODB_TRX` has it too, but is
-/// refreshed at most ten times a second.)
+/// Returns the number of statements that wait for a row at this moment. (`INNODB_TRX` has this number too,
+/// but is refreshed at most ten times a second.)
 pub async fn waiting(shell: &mut MySqlConnection) -> i64 {
     let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
         .fetch_one(shell)
@@ -57,7 +57,7 @@ async fn reported(write: JoinHandle<Result<u64, StoreError>>) -> Option<u64> {
 
 /// Waits until a batch is stored, whatever the store reported.
 async fn wait_until_stored(store: &MySqlStore, sent: &Batch) {
-    eventually("storing", async || {
+    eventually("the batch is stored", async || {
         store
             .read_back(sent)
             .await
@@ -101,7 +101,8 @@ impl Stuck {
         Self::with(database, coupons, true).await
     }
 
-    /// Makes a batch for coupons of one owner, with issuances that do not expire: the shortest possible rows.
+    /// Makes a batch for coupons of one owner, with issuances that do not expire, which have the shortest
+    /// possible rows.
     async fn alike(database: OnServer, shards: usize) -> Self {
         let mut coupons = on_different_shards(&*database.store, shards).await;
         let claimant = Incarnation::random();
@@ -129,7 +130,7 @@ impl Stuck {
         let sent = batch(coupons.iter().map(of).collect::<Vec<_>>());
         let write = write(&database.store, &sent);
         // A statement with the store's own limit may have timed out already.
-        eventually("waiting", async || {
+        eventually("the statement waits", async || {
             write.is_finished() || waiting(&mut watcher).await == 1
         })
         .await;
@@ -195,7 +196,7 @@ async fn expect_only_named_rows_locked(kind: Kind, mut stuck: Stuck) {
     } else {
         None
     };
-    // The shards that the batch did not name can be claimed, above all the neighbours of those it named.
+    // The shards that the batch did not name can be claimed, even the neighbours of the named shards.
     let named: Vec<_> = stuck.coupons.iter().map(|owned| owned.id().shard()).collect();
     claim_beside(&stuck.database.store, &named, 2).await;
     stuck.release().await;
@@ -277,7 +278,7 @@ pub async fn a_take_over_waits_for_a_batch_in_progress(kind: Kind) {
     let seen = shard_row(&*store, first.id().shard()).await;
     let claimant = Incarnation::random();
     let claiming = tokio::spawn(async move { store.claim(&[Claim { seen, claimant }]).await });
-    eventually("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
+    eventually("both wait", async || waiting(&mut stuck.watcher).await == 2).await;
     assert_eq!(
         shard_row(&*stuck.database.store, seen.id).await,
         seen,
@@ -312,7 +313,7 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     )
     .await;
     let writing = write(&database.store, &batch([endless(&owned)]));
-    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("a statement waits", async || waiting(&mut watcher).await == 1).await;
     if kind == Kind::MySql {
         let expected = [
             format!("coupons S,REC_NOT_GAP WAITING {coupon}"),
@@ -322,7 +323,7 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     }
     let store = database.store.clone();
     let claiming = tokio::spawn(async move { claim(&*store, shard).await });
-    eventually("waiting", async || waiting(&mut watcher).await == 2).await;
+    eventually("two statements wait", async || waiting(&mut watcher).await == 2).await;
     claim_beside(&database.store, &[shard], 2).await;
     run(&mut holder, "ROLLBACK").await;
     claiming.await.unwrap();
@@ -352,7 +353,7 @@ pub async fn a_hand_off_waits_for_a_batch_in_progress_and_locks_its_row_alone(ki
         to: Incarnation::random(),
     };
     let giving = tokio::spawn(async move { store.hand_off(&[asked]).await });
-    eventually("waiting", async || waiting(&mut stuck.watcher).await == 2).await;
+    eventually("both wait", async || waiting(&mut stuck.watcher).await == 2).await;
     // While the hand-off waits, the shards that the batch did not name are unlocked.
     claim_beside(
         &stuck.database.store,
@@ -392,7 +393,7 @@ pub async fn a_batch_waits_for_a_hand_off_in_progress_and_is_not_stored(kind: Ki
     .await;
     let sent = batch([owned.strangers(1..=3)]);
     let writing = write(&database.store, &sent);
-    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("a statement waits", async || waiting(&mut watcher).await == 1).await;
     run(&mut giver, "COMMIT").await;
     assert!(reported(writing).await.is_none_or(|rows| rows == 0));
     assert_eq!(found(&*database.store, &sent).await, (false, FoundRows::Absent));
@@ -414,11 +415,11 @@ pub async fn a_take_over_waits_for_a_change_in_progress(kind: Kind) {
         &database.store,
         &batch([owned.change(0, |coupon| coupon.status = Status::Paused)]),
     );
-    eventually("waiting", async || waiting(&mut watcher).await == 1).await;
+    eventually("a statement waits", async || waiting(&mut watcher).await == 1).await;
     let store = database.store.clone();
     let shard = owned.id().shard();
     let claiming = tokio::spawn(async move { claim(&*store, shard).await });
-    eventually("waiting", async || waiting(&mut watcher).await == 2).await;
+    eventually("two statements wait", async || waiting(&mut watcher).await == 2).await;
     run(&mut holder, "ROLLBACK").await;
     claiming.await.unwrap();
     assert!(reported(changing).await.is_none_or(|rows| rows == 1));

@@ -1,7 +1,8 @@
 //! The engine's tests over kinds: the contract of every store, for coupons and for tallies; what a database
-//! server must keep besides (locks, faults, start); the simulation; and the order of the library's folders.
+//! server must keep in addition (locks, faults, start); the simulation; and the order of the library's
+//! folders.
 
-#![allow(unreachable_pub, clippy::unwrap_used, reason = "the crate is a test")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod changing;
 mod cluster;
@@ -30,11 +31,11 @@ use testkit::on_each_server;
 use testkit::servers::Kind;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Entries of coupons that one statement stores.
+/// The entries of coupons in one statement.
 pub type Batch = actors::store::batch::Batch<CouponKind>;
 
-/// Tests share a server of each kind. Most run side by side; those that change the server as a whole, or
-/// count what it does, run alone on it.
+/// Tests share a server of each kind. Most tests run side by side. Tests that change the server as a whole,
+/// or count what it does, run alone on the server.
 static SERVERS: [RwLock<()>; 2] = [const { RwLock::const_new(()) }; 2];
 
 /// Waits until no test runs alone on the server of this kind.
@@ -89,16 +90,16 @@ on_each_server! {
         a_killed_server_keeps_what_was_confirmed_and_is_used_when_it_returns
     }
     holding(crate::beside) opening {
-        a_schema_newer_by_one_is_taken_and_by_two_refused
+        a_schema_newer_by_one_version_is_accepted_and_by_two_is_refused
         a_schema_of_another_program_is_refused
         a_migration_cut_short_is_run_again
-        waiting_for_a_migration_under_way_ends
+        a_wait_for_a_migration_in_progress_ends
         nodes_that_start_together_make_one_schema
         a_cluster_made_with_other_settings_is_unreadable
         a_database_that_is_not_there_is_refused
         invalid_rows_are_unreadable
         secrets_are_not_shown
-        passwords_go_by_tls_where_the_server_has_it
+        passwords_are_sent_over_tls_if_the_server_has_it
     }
     holding(crate::alone) opening {
         a_packet_limit_too_small_for_a_batch_is_refused

@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::{CouponStore, Database, Owned, Portion, batch, claim_by, found, issued, listed, loaded};
 
-/// Number of cases: each run of a store is costly and has many steps.
+/// Number of cases. Each case is costly and has many steps.
 const CASES: u32 = 24;
 
 #[derive(Debug, Clone)]
@@ -25,13 +25,13 @@ enum Step {
 #[derive(Debug, Clone)]
 struct Part {
     coupon: usize,
-    /// Where the first row comes relative to the stored ones: mostly just after them.
+    /// The place of the first row relative to the stored rows: mostly just after them.
     offset: i8,
-    /// The user of each row and the number of the user's issuance; `None` for the next one.
+    /// The user of each row and its `nth`; `None` for the user's next `nth`.
     rows: Vec<(u8, Option<u8>)>,
     /// True if the issuances expire.
     do_expire: bool,
-    /// True if the fence is made up.
+    /// True if the fence was never valid.
     forged: bool,
 }
 

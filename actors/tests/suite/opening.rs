@@ -28,7 +28,7 @@ async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenE
     Ok(())
 }
 
-pub async fn a_schema_newer_by_one_is_taken_and_by_two_refused(kind: Kind) {
+pub async fn a_schema_newer_by_one_version_is_accepted_and_by_two_is_refused(kind: Kind) {
     opened_with_newer_schema(kind, 1).await.unwrap();
     assert!(matches!(
         opened_with_newer_schema(kind, 2).await,
@@ -65,7 +65,7 @@ pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
     }
 }
 
-pub async fn waiting_for_a_migration_under_way_ends(kind: Kind) {
+pub async fn a_wait_for_a_migration_in_progress_ends(kind: Kind) {
     let (server, name) = OnServer::empty(kind).await;
     let mut other: MySqlConnection = server.shell("mysql").await.unwrap();
     run(
@@ -100,7 +100,7 @@ pub async fn nodes_that_start_together_make_one_schema(kind: Kind) {
     let options = Options::new(server.url(&name, None));
     let started =
         join_all((0..4).map(async |_| MySqlStore::open(&options).await.unwrap().check().await)).await;
-    // A node that inserts the rows at the same moment as another may have to retry.
+    // A node that inserts the rows at the same moment as another node may have to retry.
     for result in started {
         assert!(
             matches!(result, Ok(()) | Err(StoreError::NotStored(_))),
@@ -185,7 +185,7 @@ pub async fn secrets_are_not_shown(kind: Kind) {
     assert!(!shown.contains(PASSWORD) && !shown.contains("%61"), "{shown}");
 }
 
-pub async fn passwords_go_by_tls_where_the_server_has_it(kind: Kind) {
+pub async fn passwords_are_sent_over_tls_if_the_server_has_it(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let url = database
         .server

@@ -233,8 +233,8 @@ async fn plan(shell: &mut MySqlConnection, kind: Kind, statement: &str) -> Vec<[
         .collect()
 }
 
-/// Explains the actual statements of clients' reads: each table is read by the expected index, and never a
-/// whole table or index.
+/// Explains the statements that clients' reads send. Each table must be read by the expected index, and no
+/// table or index as a whole.
 pub async fn every_list_has_its_index(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let store = &*database.store;

@@ -39,7 +39,7 @@ fn every_promise_holds_under_every_fault() {
     }
 }
 
-/// Takes one mechanism out and expects the checks to notice it. Otherwise the checks prove nothing.
+/// Takes one mechanism out and expects the checks to notice that. If they did not, they would prove nothing.
 fn is_noticed(breakage: Breakage) {
     let noticed = (0..SEEDS).any(|seed| run(seed, breakage).is_err());
     assert!(noticed, "nothing notices {breakage:?} in {SEEDS} seeds");

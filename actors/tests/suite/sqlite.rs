@@ -1,4 +1,4 @@
-//! Tests of what only a database in a file must keep.
+//! Tests of what only a database in a file must guarantee.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::{Database, Owned, batch, found, loaded};
 
-/// A database file in a directory of its own, which is removed with it.
+/// A database file in a directory of its own. Dropping this value removes the directory.
 pub struct SqliteFile {
     directory: TempDir,
     store: Arc<SqliteStore>,
@@ -26,7 +26,7 @@ impl SqliteFile {
         Options::new(directory.path().join("not").join("yet").join("firstcome.db"))
     }
 
-    /// Opens a connection of another program.
+    /// Opens a connection as another program would.
     async fn shell(&self) -> SqliteConnection {
         SqliteConnectOptions::new()
             .filename(self.store.path())
@@ -135,9 +135,9 @@ async fn commits_are_synced_before_they_are_answered() {
 
 /// Users come in random order, so almost every row changes a page of its own.
 #[tokio::test]
-async fn the_log_is_moved_during_writes_and_restarts() {
-    /// Twice the size at which the log is moved, which is also what a longer log is cut to when it restarts.
-    /// The whole log would be half as large again.
+async fn the_log_is_checkpointed_during_writes_and_restarts() {
+    /// Twice the size at which a checkpoint begins. A longer log is cut to this size when it restarts.
+    /// Without checkpoints the log would be half as large again.
     const LOG_BYTES: u64 = 256 << 20;
     const ROWS: u64 = 130_000;
     let file = SqliteFile::new().await;
@@ -160,7 +160,7 @@ async fn the_log_is_moved_during_writes_and_restarts() {
 }
 
 #[tokio::test]
-async fn a_log_that_a_crash_left_is_moved_before_anything_else() {
+async fn a_log_that_a_crash_left_is_checkpointed_before_anything_else() {
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
     assert_eq!(
@@ -170,7 +170,7 @@ async fn a_log_that_a_crash_left_is_moved_before_anything_else() {
             .unwrap(),
         1_000
     );
-    // A crash leaves the database and the log, and no process has them open.
+    // As after a crash: a copy of the database and its log, which no process has open.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("firstcome.db");
     let log = |path: &std::path::Path| format!("{}-wal", path.display());
@@ -200,7 +200,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
             Err(StoreError::NotStored(_)) => break next,
             Err(other) => panic!("a full disk should be a refusal, not {other:?}"),
         }
-        assert!(stored < 100_000, "the quota is not kept");
+        assert!(stored < 100_000, "the quota has no effect");
     };
     assert_eq!(found(&*file.store, &refused).await, (true, FoundRows::Absent));
     assert_eq!(loaded(&*file.store, owned.id(), 0).await.len() as u64, stored);
@@ -255,7 +255,7 @@ async fn opened_with_newer_schema(versions: i64) -> Result<(), OpenError> {
 }
 
 #[tokio::test]
-async fn a_schema_newer_by_one_is_taken_and_by_two_refused() {
+async fn a_schema_newer_by_one_version_is_accepted_and_by_two_is_refused() {
     opened_with_newer_schema(1).await.unwrap();
     assert!(matches!(
         opened_with_newer_schema(2).await,

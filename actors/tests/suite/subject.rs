@@ -19,7 +19,7 @@ pub type Rows<S, T> = <<T as Subject<S>>::Kind as Kind>::Rows;
 
 /// Something that is owned, in a store `S`, and the right to write to it.
 ///
-/// To run another kind through the contract, implement it and name both in `kind_contract!`.
+/// To run another kind through the contract, implement this trait for it and name both in `kind_contract!`.
 #[async_trait]
 pub trait Subject<S>: Sized + Send + Sync {
     /// The kind of the subject.
@@ -28,16 +28,17 @@ pub trait Subject<S>: Sized + Send + Sync {
     /// Makes a new subject that takes at most this many entries, and claims its shard.
     async fn make(store: &S, entries_max: Option<u64>) -> Self;
 
-    /// Returns its id.
+    /// Returns the subject's id.
     fn id(&self) -> <Self::Kind as Kind>::Id;
 
-    /// Returns the right to write to it.
+    /// Returns the right to write to the subject.
     fn fence(&self) -> Fence;
 
-    /// Replaces the right to write to it.
+    /// Replaces the right to write to the subject.
     fn set_fence(&mut self, fence: Fence);
 
-    /// Returns its entries at these positions, which begin with 1; the same at every call.
+    /// Returns the subject's entries at these positions, which begin with 1. Every call returns the same
+    /// entries.
     fn run(&self, positions: RangeInclusive<u64>) -> <Self::Kind as Kind>::Run;
 
     /// Returns runs, each of which clashes with the entries at the positions 1 to 3.
@@ -60,7 +61,7 @@ pub trait Subject<S>: Sized + Send + Sync {
         }
     }
 
-    /// Returns a portion of its entries at these positions.
+    /// Returns a portion of the subject's entries at these positions.
     fn at(&self, positions: RangeInclusive<u64>) -> Portion<Self::Kind> {
         self.portion_of(self.run(positions))
     }
@@ -91,7 +92,7 @@ impl<S: CouponStore> Subject<S> for Owned {
     }
 
     fn clashing(&self) -> Vec<CouponRun> {
-        // The sequence is taken, or the user has this issuance already.
+        // Either the sequence is stored already, or the user has an issuance with this `nth`.
         [self.run(3, &["dan", "eve"]), self.run(4, &["dan", "user-2"])]
             .map(|portion| portion.run)
             .into()
@@ -117,7 +118,7 @@ impl<S: CouponStore> Subject<S> for Owned {
 }
 
 /// Makes a subject that takes at most `entries_max` entries, and stores its first entries. Returns the
-/// database's store with the subject.
+/// database's store and the subject.
 pub async fn with_entries<D, T>(database: &D, entries_max: Option<u64>, stored: u64) -> (Arc<D::Store>, T)
 where
     D: Database<Store: Store<T::Kind>>,

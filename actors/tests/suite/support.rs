@@ -28,7 +28,7 @@ pub trait Database: Send + Sync {
     /// The store under test.
     type Store: CouponStore;
 
-    /// True if this machine has the database; otherwise its tests are skipped visibly.
+    /// True if this machine has the database. If it does not, tests are skipped and say so.
     fn is_available() -> bool
     where
         Self: Sized,
@@ -44,7 +44,7 @@ pub trait Database: Send + Sync {
     /// Returns a store on the database.
     fn store(&self) -> Arc<Self::Store>;
 
-    /// Closes the store and opens another on the same database.
+    /// Closes the store and opens another store on the same database.
     async fn reopen(&mut self);
 }
 
@@ -96,7 +96,7 @@ pub async fn shard_row(store: &dyn ClusterStore, shard: ShardId) -> ShardRow {
     store.shards().await.unwrap()[usize::from(shard.get())]
 }
 
-/// Claims a shard for a new claimant, whichever claimant has it.
+/// Claims a shard for a new claimant, whichever claimant owns it now.
 pub async fn claim(store: &dyn ClusterStore, shard: ShardId) -> Fence {
     claim_by(store, shard, Incarnation::random()).await
 }
@@ -151,7 +151,7 @@ impl Owned {
         }
     }
 
-    /// Returns issuances to these users, the first one for each, from this sequence on.
+    /// Returns issuances from this sequence on, each of which is its user's first.
     pub fn run(&self, first: u64, users: &[&str]) -> Portion {
         self.portion(
             (first..)
@@ -161,7 +161,7 @@ impl Owned {
         )
     }
 
-    /// Returns issuances of these sequences to users that occur nowhere else.
+    /// Returns issuances with these sequences, to users that have no other issuance.
     pub fn strangers(&self, sequences: std::ops::RangeInclusive<u64>) -> Portion {
         self.portion(
             sequences
@@ -174,7 +174,7 @@ impl Owned {
         self.of(CouponRun::Issuances(issuances.into()))
     }
 
-    /// Returns the coupon's next version, changed and decided when this many were issued.
+    /// Returns a change of the coupon to its next version, decided when this many were issued.
     pub fn change(&self, issued: u64, edit: impl FnOnce(&mut Coupon)) -> Portion {
         let mut coupon = self.coupon.clone();
         coupon.version += 1;

@@ -56,13 +56,13 @@ pub struct Add {
 pub struct Addition {
     /// The tally.
     pub tally: TallyId,
-    /// Its place in the tally: 1, 2, 3 … without a gap.
+    /// The place of the addition in the tally: 1, 2, 3 … without a gap.
     pub number: u64,
     /// The amount added.
     pub amount: u64,
-    /// The total after it.
+    /// The total after the addition.
     pub total: u64,
-    /// The key of the request that it answers.
+    /// The key of the request that asked for the addition.
     pub key: RequestKey,
 }
 
@@ -71,7 +71,7 @@ pub struct Addition {
 pub enum AddOutcome {
     /// The amount was added now.
     Added(Addition),
-    /// It was added for this key before.
+    /// The amount was added for this key before.
     Replayed(Addition),
     /// The total would pass the bound.
     BeyondBound {
@@ -82,7 +82,7 @@ pub enum AddOutcome {
     UnknownTally,
 }
 
-/// Additions of one tally that go in one statement, together with those of other tallies.
+/// Additions of one tally in one statement, which may also hold additions of other tallies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Additions(pub Arc<[Addition]>);
 
@@ -100,12 +100,12 @@ impl Run for Additions {
     }
 }
 
-/// The tally as its row has it.
+/// The content of a tally's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TallyHead {
-    /// Its id.
+    /// The tally's id.
     pub id: TallyId,
-    /// The total never passes this.
+    /// The bound, which the total never passes.
     pub bound: u64,
 }
 
@@ -123,7 +123,7 @@ pub struct TallyReading {
     additions: Vec<Addition>,
     /// True if nothing was loaded ahead, or the last addition loaded ahead was compared with the stored one.
     begins: bool,
-    /// True if these two differ.
+    /// True if the last addition loaded ahead differs from the stored one.
     differs: bool,
 }
 

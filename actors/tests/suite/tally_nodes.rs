@@ -41,7 +41,7 @@ const CALLERS: usize = 8;
 /// Number of additions answered in each phase.
 const ANSWERED: u64 = 300;
 
-/// Not a test: the nodes of the tests run this program again.
+/// Not a test: the tests below run this program again with this name, as a node.
 #[test]
 fn a_tally_node() {
     worker::run(async |configuration| serve(&configuration).await);
@@ -303,7 +303,7 @@ pub async fn tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed(
     assert_eq!(
         a.request(json!({"do": "stop"})).await,
         Some(true.into()),
-        "a does not stop in time"
+        "node a does not stop in time"
     );
     house.spread_over(&["b", "c"]).await;
     crowd.go_on().await;
@@ -319,7 +319,7 @@ pub async fn tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed(
     assert_eq!(
         c.request(json!({"do": "stop"})).await,
         Some(true.into()),
-        "c does not stop in time"
+        "node c does not stop in time"
     );
     check(&house.stored().await, &answered);
 }

@@ -1,7 +1,7 @@
 //! One node as a child process, with its configuration in a file.
 //!
-//! Ctrl-C in a terminal does not reach it, so that this program can stop nodes in order. If this program ends
-//! without stopping it, the node gets SIGTERM ([`testkit::process`]).
+//! Ctrl-C in a terminal does not reach the node, so that this program can stop nodes in order. If this
+//! program ends without stopping the node, the node gets SIGTERM ([`testkit::process`]).
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -22,7 +22,7 @@ const CONFIGURATION: &str = "node.toml";
 pub(crate) struct ClusterNode {
     name: String,
     process: Process,
-    /// True once this program has stopped it or found that it ended by itself.
+    /// True once this program has stopped the node or found that it ended by itself.
     has_ended: bool,
     url: String,
     program: PathBuf,
@@ -69,7 +69,7 @@ impl ClusterNode {
         })
     }
 
-    /// Starts it again, after it has ended.
+    /// Starts the node again, after it has ended.
     pub(crate) fn start_again(&mut self) -> Result<(), Failed> {
         self.kill();
         self.process = spawn(&self.program, &self.directory, &self.more)?;
@@ -81,12 +81,12 @@ impl ClusterNode {
         &self.name
     }
 
-    /// Returns the URL where it serves.
+    /// Returns the URL where the node serves.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Returns its process id.
+    /// Returns the id of the node's process.
     pub(crate) fn process_id(&self) -> u32 {
         self.process.id()
     }
@@ -95,24 +95,24 @@ impl ClusterNode {
         self.directory.join("log")
     }
 
-    /// Returns the command that starts it again.
+    /// Returns the command that starts the node again.
     pub(crate) fn command(&self) -> String {
         let (directory, program) = (self.directory.display(), self.program.display());
         let more: String = self.more.iter().map(|key| format!(" --set {key}")).collect();
         format!("cd {directory} && {program} --config {CONFIGURATION}{more}")
     }
 
-    /// True once it has printed that it is ready.
+    /// True once the node has printed that it is ready.
     pub(crate) fn is_ready(&self) -> bool {
         self.process.has_printed(|line| line.contains("is ready at"))
     }
 
-    /// True until this program has stopped it or found that it ended.
+    /// True until this program has stopped the node or found that it ended.
     pub(crate) fn is_running(&self) -> bool {
         !self.has_ended
     }
 
-    /// Returns how it ended by itself, the first time that this is found.
+    /// Returns how the node ended, if it ended by itself. Only the first call that finds this returns it.
     pub(crate) fn ended_by_itself(&mut self) -> std::io::Result<Option<Ended>> {
         if self.has_ended {
             return Ok(None);
@@ -127,15 +127,15 @@ impl ClusterNode {
         }))
     }
 
-    /// Returns the last lines of its log.
+    /// Returns the last lines of the node's log.
     pub(crate) fn last_lines(&self) -> String {
         self.process.log_tail()
     }
 
-    /// Asks it to stop, waits until it has ended, and kills it after the limit. The error says how it ended
-    /// if not with success.
+    /// Asks the node to stop, waits until it has ended, and kills it after the limit. If the node did not
+    /// stop with success, the error says how it ended.
     ///
-    /// Cancel safety: if this is dropped midway, the node has been asked to stop.
+    /// Cancel safety: if this future is dropped before it completes, the node has been asked to stop.
     pub(crate) async fn stop(&mut self, limit: Duration) -> Result<(), String> {
         let failed = |error: std::io::Error| error.to_string();
         self.process.signal(Signal::TERM).map_err(failed)?;
@@ -148,7 +148,7 @@ impl ClusterNode {
         }
     }
 
-    /// Kills it.
+    /// Kills the node.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
         self.has_ended = true;

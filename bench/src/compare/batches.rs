@@ -13,7 +13,8 @@ use crate::load::arrivals::Pace;
 
 /// One connection measures a single commit, with which the others are compared.
 const CONNECTIONS: [usize; 5] = [1, 16, 64, 256, 1_024];
-/// With this many connections, the median may be this many single commits: the one in progress, and its own.
+/// The target: with this many connections, the median may be this many single commits. A request waits for
+/// the commit in progress and for its own commit.
 const FEW: (usize, f64) = (16, 2.5);
 
 #[derive(Default)]

@@ -12,15 +12,15 @@ use super::{ANSWER_LIMIT, Bench, prometheus};
 use crate::beside;
 use crate::load::Failed;
 
-/// How long a program may take until it is ready, including the schema of a new database.
+/// How long a program may take until it is ready, including the time to make the schema of a new database.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Time between two attempts.
 const POLL: Duration = Duration::from_millis(50);
 /// The nodes' admin token.
 pub(super) const ADMIN_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// A program that serves: a node or the bare route. It is killed when this is dropped, because its data is
-/// not kept.
+/// A program that serves: a node or the bare route. Dropping this value kills the program, because its data
+/// is not kept.
 #[derive(Debug)]
 pub(super) struct Service {
     process: Process,
@@ -28,7 +28,7 @@ pub(super) struct Service {
 }
 
 impl Bench<'_> {
-    /// Starts a node over this store with a name of its own.
+    /// Starts a node with a new name over this store.
     pub(super) fn node(&self, store_url: &str) -> Result<Service, Failed> {
         self.node_in(&self.node_data()?, store_url)
     }
@@ -41,9 +41,9 @@ impl Bench<'_> {
             .keep())
     }
 
-    /// Starts a node over this store with the name in this data directory. It ends a predecessor of the same
-    /// name at once. A node with another name would see a peer that owns the shards, report ready, and serve
-    /// nothing until a lease has passed.
+    /// Starts a node over this store. The node takes its name from this data directory, and at once ends a
+    /// predecessor of the same name. A node with another name would see a peer that owns the shards, report
+    /// ready, and serve nothing until a lease has passed.
     pub(super) fn node_in(&self, data: &Path, store_url: &str) -> Result<Service, Failed> {
         let program = beside(self.flags.firstcome.as_deref(), "firstcome")?;
         let mut command = Command::new(&program);
@@ -84,7 +84,7 @@ impl Service {
         })
     }
 
-    /// Returns its URL.
+    /// Returns the URL of the program.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -125,12 +125,12 @@ impl Service {
         }
     }
 
-    /// Returns its metrics in Prometheus' text format.
+    /// Returns the node's metrics in Prometheus' text format.
     pub(super) async fn metrics(&self) -> Result<String, Failed> {
         prometheus::read(&self.url).await
     }
 
-    /// Returns how many requests its door has answered.
+    /// Returns how many requests the node's door has answered.
     pub(super) async fn door_answers(&self) -> Result<f64, Failed> {
         Ok(prometheus::value(
             &self.metrics().await?,
@@ -138,7 +138,7 @@ impl Service {
         ))
     }
 
-    /// Returns its resident memory in bytes.
+    /// Returns the program's resident memory in bytes.
     pub(super) fn resident_bytes(&self) -> Result<u64, Failed> {
         Ok(self.process.memory("VmRSS")?)
     }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_processor_time_is_found_behind_any_program_name() {
+    fn the_processor_time_is_found_after_any_program_name() {
         let line = "4711 (a) name) S 1 4711 4711 0 -1 4194560 900 0 3 0 250 17 0 0 20 0 9 0 12345 1000 200 18446744073709551615";
         assert_eq!(ticks(line), Some(267));
         assert_eq!(ticks("4711 (x) S 1 4711"), None);
@@ -174,8 +174,8 @@ mod tests {
         let before = processor_time(own).unwrap();
         while begun.elapsed() < Duration::from_millis(300) {}
         let used = processor_time(own).unwrap() - before;
-        // Other programs may use the processors most of that time. But the used time cannot be zero, or more
-        // than all processors have.
+        // Other programs may use the processors for most of that time. But the used time is more than zero,
+        // and not more than all processors have.
         assert!(used > Duration::ZERO && used < 100 * begun.elapsed(), "{used:?}");
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn filled(url: &str, issued: u64) -> Result<CouponId, Failed> {
     }
 }
 
-/// Fills a coupon, with users and keys of the same form as those of the load.
+/// Fills a coupon, with user ids and keys of the same form as in the load.
 async fn fill_store(store: &(impl Store<CouponKind> + CouponRows), issued: u64) -> Result<CouponId, Failed> {
     let crowd = Crowd {
         name: Bench::name(),
@@ -50,7 +50,7 @@ async fn fill_store(store: &(impl Store<CouponKind> + CouponRows), issued: u64) 
         );
         crowd.write_user(asked, &mut user);
         crowd.write_key(asked, &mut key);
-        // Both are ASCII.
+        // The id and the key are ASCII.
         Ok((
             UserId::parse(&String::from_utf8_lossy(&user))?,
             RequestKey::parse(&String::from_utf8_lossy(&key))?,

@@ -1,7 +1,8 @@
 //! How long issuing pauses during a hand-off: three nodes are restarted one after the other under load.
 //!
-//! For each coupon, one user after the other sends a request to the nodes that stay. The pause of a move is
-//! the longest time of a request while shards moved, so it includes the usual time of a request.
+//! For each coupon, users send requests one after the other to the nodes that keep running. The pause of a
+//! move is the longest time that a request took while shards moved, so the pause includes the usual time of a
+//! request.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,9 +23,10 @@ use crate::load::Failed;
 
 /// Target of the 95th percentile of all pauses.
 const P95_MAX: Duration = Duration::from_millis(250);
-/// Number of requested coupons. A third of them move when a node leaves and when one joins.
+/// Number of requested coupons. Each time that a node stops or starts again, a third of them move.
 const COUPONS: usize = 12;
-/// Issuances of each coupon unless flags say fewer. The next owner has to read them.
+/// Number of stored issuances of each coupon, unless the flags give a smaller number. The next owner has to
+/// read them.
 const ISSUED_MAX: u64 = 100_000;
 /// Pause between requests for a coupon, so that the machine is busy but requests do not wait for each other.
 const PACE: Duration = Duration::from_millis(20);
@@ -68,7 +70,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     }
     let _ = write!(
         text,
-        "\n{NODES} nodes, one after the other stopped (SIGTERM) and started again; {COUPONS} coupons of {} issuances, each requested by one user after the other. {}",
+        "\n{NODES} nodes were stopped (SIGTERM) and started again one after the other. There were {COUPONS} coupons with {} issuances, and users requested each coupon one after the other. {}",
         issued(bench),
         bench.settings()
     );
@@ -128,7 +130,7 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
     Ok((pauses, requests))
 }
 
-/// Requests of users, one after the other for each coupon.
+/// Sends the requests of users, one after the other for each coupon.
 struct PauseProbe {
     coupons: Vec<CouponId>,
     shared: Arc<Shared>,
@@ -173,7 +175,7 @@ impl PauseProbe {
         self.nodes.send_replace(nodes);
     }
 
-    /// Waits until another request was answered for each coupon.
+    /// Waits until one more request is answered for each coupon.
     async fn all_answered(&self) -> Result<(), Failed> {
         let answered = || {
             self.shared
@@ -210,7 +212,7 @@ impl PauseProbe {
             .collect()
     }
 
-    /// Returns how many requests were answered; an error if a request was answered otherwise than with 201.
+    /// Ends the requests. Returns how many were answered; an error if one was not answered with 201.
     async fn end(self) -> Result<u64, Failed> {
         self.shared.over.store(true, Ordering::Relaxed);
         for task in self.tasks {

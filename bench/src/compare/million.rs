@@ -1,4 +1,5 @@
-//! Issuing with a million issued before, compared with none, in two databases of one server, in turn.
+//! Compares the rate of issuing when a million issuances are stored with the rate when no issuance is stored.
+//! Both databases are on one server and are measured in turn.
 
 use std::fmt::Write as _;
 
@@ -30,7 +31,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         full.issues(coupon).await?;
         let [mut none, mut million, mut share]: [Series; 3] = Default::default();
         for _ in 0..bench.flags.rounds {
-            // A new database for each round, because a round leaves many rows.
+            // A new database for each round, because each round adds many rows.
             let empty = bench.node(&server.fresh(bench).await?)?;
             let at_none = bench
                 .issue(&empty, 1, Pace::Closed, bench.connections())

@@ -2,7 +2,7 @@
 //! the cost of the link between the two.
 //!
 //! Each measurement has coupons of its own. The nodes' metrics must show that the requests took the measured
-//! path, because a figure of another path would be worse than none.
+//! path, because a figure of another path would be worse than no figure.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -21,16 +21,16 @@ use crate::load::Failed;
 use crate::load::arrivals::Pace;
 use crate::load::drive::Run;
 
-/// Number of coupons in the measurement with several, of which each node owns about a third.
+/// Number of coupons in the measurement with several coupons. Each node owns about a third of them.
 const COUPONS: u64 = 100;
-/// Target share of the owner's rate for a node that forwards.
+/// Target for a node that forwards: its share of the owner's rate.
 const FORWARDED_SHARE: f64 = 0.6;
-/// Target share of the owner's rate for a node whose door answers.
+/// Target for a node whose door answers: its share of the owner's rate.
 const DOOR_SHARE: f64 = 0.9;
 /// Share of the requests that must take the measured path. The first few may meet a door without knowledge,
 /// or an owner that is not loaded.
 const PATH_SHARE: f64 = 0.95;
-/// How long doors may take to learn that a coupon is sold out. They ask with every heartbeat, each second.
+/// How long doors may take to learn that a coupon is sold out. Doors ask with every heartbeat, once a second.
 const DOOR_LIMIT: Duration = Duration::from_secs(10);
 /// Time between two checks of a door.
 const POLL: Duration = Duration::from_millis(50);
@@ -59,7 +59,7 @@ struct Link {
     round_trip: Series,
     /// Processor time of both nodes for a request at the owner, in microseconds.
     at_owner: Series,
-    /// The same for a request at the other node.
+    /// Processor time of both nodes for a request at the other node, in microseconds.
     at_other: Series,
     cores: Series,
 }
@@ -234,7 +234,7 @@ async fn issued(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed
     Ok(seen)
 }
 
-/// Measures requests for a sold-out coupon at this node, whose door knows that.
+/// Measures requests for a sold-out coupon at this node, whose door knows that it is sold out.
 async fn answered_by_doors(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed> {
     let coupon = bench.sold_out(three.node(0).url()).await?;
     let pair = Pair::of(coupon, three).await?;

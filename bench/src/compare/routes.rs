@@ -16,9 +16,9 @@ use testkit::servers::Kind;
 /// The request of a row.
 enum RowRequest {
     Bare,
-    /// A sold-out coupon, which the node's door knows.
+    /// A coupon that the node's door knows to be sold out.
     Door(CouponId),
-    /// A coupon that all requesting users have already.
+    /// A coupon that all requesting users have already, and the name of the run that gave it to them.
     Owner(CouponId, String),
     Issue,
 }
@@ -26,9 +26,9 @@ enum RowRequest {
 /// The target of a row, at 256 connections.
 #[derive(Clone, Copy, Default)]
 struct Target {
-    /// A share of the bare route's rate.
+    /// Minimum share of the bare route's rate.
     share: Option<f64>,
-    /// A p99 of at most this many times the p50.
+    /// Maximum ratio of p99 to p50.
     spread: Option<f64>,
 }
 
@@ -58,7 +58,7 @@ struct Row {
     name: String,
     request: RowRequest,
     target: Target,
-    /// The index of its program.
+    /// The index of the program that is measured.
     child: usize,
     rate: Series,
     ratio: Series,
@@ -213,7 +213,8 @@ async fn measure_row(bench: &Bench<'_>, child: &Service, request: &RowRequest) -
     Ok(run)
 }
 
-/// Makes a coupon and issues it to users. Returns it with the name of these users.
+/// Makes a coupon and issues it to users. Returns the coupon, and the name of the run, which is in the users'
+/// ids.
 async fn issued_coupon(bench: &Bench<'_>, node: &Service) -> Result<(CouponId, String), Failed> {
     let coupon = bench.make_one(node.url(), None).await?;
     let name = Bench::name();

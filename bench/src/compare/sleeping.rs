@@ -52,7 +52,7 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<String, Fail
     let maker = bench.node_in(&data, &url)?;
     let coupons = bench.make(maker.url(), count, None).await?;
     drop(maker);
-    // A new process, in which none of them is active.
+    // A new process, in which none of the coupons is active.
     let crowded = bench.node_in(&data, &url)?;
     for node in [&alone, &crowded] {
         node.issues(bench.make_one(node.url(), None).await?).await?;

@@ -31,8 +31,8 @@ pub(super) enum StoreServer {
 }
 
 impl Compare {
-    /// Returns the stores of the flags. A missing server is reported; with `FIRSTCOME_REQUIRE_DATABASES=1` it
-    /// is an error.
+    /// Starts the stores that the flags name. A missing server is reported, and with
+    /// `FIRSTCOME_REQUIRE_DATABASES=1` it is an error.
     pub(super) async fn start_stores(&self) -> Result<Vec<MeasuredStore>, Failed> {
         let mut stores = Vec::new();
         for kind in &self.stores {

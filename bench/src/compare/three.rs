@@ -42,7 +42,7 @@ struct Shard {
 }
 
 impl Three {
-    /// Starts them, and waits until they share the shards and no shard moves.
+    /// Starts the nodes, and waits until they share the shards and no shard moves.
     pub(super) async fn start(bench: &Bench<'_>, store_url: &str) -> Result<Self, Failed> {
         let program = beside(bench.flags.firstcome.as_deref(), "firstcome")?.canonicalize()?;
         let directory = tempfile::Builder::new()
@@ -95,7 +95,7 @@ impl Three {
         self.nodes.iter().position(|node| node.name() == name)
     }
 
-    /// Returns the URLs of the running nodes except one.
+    /// Returns the URLs of the running nodes, without that of the node at the index `but`.
     pub(super) fn urls(&self, but: Option<usize>) -> Vec<String> {
         let others = self
             .nodes
@@ -208,7 +208,7 @@ impl Three {
     }
 }
 
-/// Returns a free address. The system gives it to no connection before the node listens there.
+/// Returns a free address. The system does not give the port to a connection before the node listens there.
 fn free_address() -> String {
     format!("127.0.0.1:{}", free_port())
 }

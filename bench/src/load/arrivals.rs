@@ -2,8 +2,8 @@
 //!
 //! In a closed loop each connection sends its next request after an answer, so a slow service gets fewer
 //! requests. In an open loop each arrival has an intended time. An arrival that finds no free connection
-//! waits, and that wait is part of its latency. Without it a pause of a second would show as one slow answer
-//! per connection (*coordinated omission*, <https://www.youtube.com/watch?v=lJ8ydIuPFeU>).
+//! waits, and that wait is part of its latency. Without that wait a pause of a second would show as one slow
+//! answer per connection (*coordinated omission*, <https://www.youtube.com/watch?v=lJ8ydIuPFeU>).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,9 +40,9 @@ const TICK_MAX: Duration = Duration::from_millis(20);
 /// A request that is due.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// Its number, from 0.
+    /// The number of the request, from 0.
     pub number: u64,
-    /// Its intended time.
+    /// The intended time.
     pub intended: Instant,
 }
 
@@ -81,12 +81,12 @@ impl Arrivals {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Waits for the next arrival; `None` if there are no more. Cancel safe: a dropped call has taken
-    /// nothing.
+    /// Waits for the next arrival; `None` if there are no more. Cancel safe: a call that is dropped takes no
+    /// arrival.
     pub async fn next(&self) -> Option<Arrival> {
         match self.pace {
             Pace::Rate(_) => {
-                // The semaphore is closed after a stop, or once every released arrival was taken.
+                // The semaphore is closed after a stop, or once the last arrival was taken.
                 self.due.acquire().await.ok()?.forget();
                 self.take(None)
             }
@@ -136,15 +136,16 @@ impl Arrivals {
         }
     }
 
-    /// Returns how many arrivals connections have taken.
+    /// Returns how many arrivals the connections have taken.
     pub fn taken(&self) -> u64 {
         self.next
             .load(Ordering::Relaxed)
             .min(self.bounds.requests.unwrap_or(u64::MAX))
     }
 
-    /// Releases arrivals when they are due, in a thread of its own, because a thread can sleep for
-    /// microseconds and the runtime's timer only for milliseconds. Ends with the bounds or when stopped.
+    /// Releases arrivals when they are due. It uses its own thread, because a thread can sleep for
+    /// microseconds and the runtime's timer only for milliseconds. The thread ends when the run is stopped,
+    /// or when a bound is reached and all released arrivals are taken.
     pub fn pace(self: &Arc<Self>) -> Option<std::thread::JoinHandle<()>> {
         let Pace::Rate(rate) = self.pace else { return None };
         let arrivals = Arc::clone(self);
@@ -160,7 +161,7 @@ impl Arrivals {
                 .bounds
                 .duration
                 .is_some_and(|duration| now >= self.start + duration);
-            // Arrival 0 is due at time zero, so there is one more than whole intervals.
+            // Arrival 0 is due at time zero, so there is one more arrival than whole intervals.
             let arrived = if over {
                 self.arrived(now)
             } else {
@@ -185,8 +186,9 @@ impl Arrivals {
         }
     }
 
-    /// Waits until the last arrival was taken, and then ends waits for further arrivals. To close the
-    /// semaphore earlier would also fail tasks that have a permit but have not run since.
+    /// Waits until the last arrival was taken, and then closes the semaphore, which ends all waits for
+    /// further arrivals. Closing it earlier would also fail tasks that have got a permit but have not run
+    /// since.
     fn drain(&self, released: u64) {
         while self.taken() < released && !self.stopped() {
             std::thread::sleep(TICK_MAX);

@@ -21,7 +21,7 @@ use super::drive::{Plan, drive};
 pub const SUSPECT_SHARE: f64 = 0.8;
 /// Time until the rate is steady.
 const WARM_UP: Duration = Duration::from_millis(200);
-/// Longest request that the server reads.
+/// Maximum length of a request that the server reads.
 const REQUEST_BYTES_MAX: usize = 4 << 10;
 /// The service's answer for an issuance.
 const ANSWER: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\nlocation: /v1/issuances/42-17\r\nx-request-id: 0123456789abcdef0123456789abcdef\r\ncontent-length: 188\r\ndate: Sat, 21 Nov 2026 03:00:00 GMT\r\n\r\n{\"id\":\"42-17\",\"coupon_id\":42,\"user_id\":\"0123456789abcdef.01234567\",\"sequence\":17,\"status\":\"issued\",\"issued_at\":\"2026-11-27T00:00:00.012345Z\",\"expires_at\":\"2026-12-27T00:00:00.012345Z\"}    ";
@@ -90,7 +90,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its threads only wait for requests, and there are no more.
+        // The server's threads only wait for requests, and no more requests come.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

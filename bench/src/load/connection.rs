@@ -27,7 +27,8 @@ const READ_BYTES: usize = 8 << 10;
 /// Idle time after which a server may have closed the connection. This is checked before the next request is
 /// sent, because afterwards the outcome of the request would be unknown.
 const STALE: Duration = Duration::from_secs(1);
-/// First and longest wait before the next attempt to connect. It keeps a server that is gone from a flood.
+/// First and longest wait before the next attempt to connect. The waits prevent a flood of attempts while the
+/// server is gone.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The target of requests.
@@ -49,14 +50,14 @@ pub struct Connection {
     scratch: Vec<u8>,
     limit: Duration,
     deadline: tokio::time::Instant,
-    /// A timer for the deadline or an earlier one, reset when it fires early. Resetting it for each request
-    /// would cost more than waking early now and then.
+    /// A timer for the deadline or for an earlier time. If it fires early, it is set again. Setting it for
+    /// each request would cost more than waking early now and then.
     alarm: Pin<Box<Sleep>>,
     used: Instant,
 }
 
 impl Connection {
-    /// Makes a connection that is down. It must be made within the runtime that will use it.
+    /// Makes a connection that is down. Must be called within the runtime that will use the connection.
     pub fn new(target: Target, limit: Duration) -> Self {
         Self {
             target,
@@ -71,12 +72,12 @@ impl Connection {
         }
     }
 
-    /// Returns its target.
+    /// Returns the connection's target.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// Connects, if it is not connected.
+    /// Connects, if the connection is down.
     pub async fn connect(&mut self) -> Result<(), Failure> {
         if self.stream.is_some() && (self.used.elapsed() < STALE || self.is_open()) {
             return Ok(());
@@ -103,7 +104,8 @@ impl Connection {
 
     /// Sends a request and waits for its whole answer. After a failure the connection is down.
     ///
-    /// Not cancel safe: if it is dropped midway, the rest of an answer may be read as the next answer.
+    /// Not cancel safe: if this future is dropped before it completes, the rest of an answer may be read as
+    /// the next answer.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Response, Failure> {
         self.deadline = tokio::time::Instant::now() + self.limit;
         let answered = self.answer(request).await;

@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 
 use testkit::history::file::{Answer, Recorder, Request};
 
-/// Coupons made at a time, enough to be committed together.
+/// Number of coupons that are made at a time, enough to be committed together.
 const CALLS: u64 = 64;
 /// How long making a coupon may take. The service's limit for changes is 10 s.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 
-/// Coupons that could not be made.
+/// The reason why coupons could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
     /// No whole answer.
@@ -23,9 +23,9 @@ pub enum MakeError {
     /// The answer was not a coupon.
     #[error("a coupon was not made: {status}: {body}")]
     Refused {
-        /// Its status.
+        /// The answer's status.
         status: StatusCode,
-        /// Its body.
+        /// The answer's body.
         body: String,
     },
     /// A task panicked.
@@ -36,11 +36,11 @@ pub enum MakeError {
 /// The coupons to make.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// How many.
+    /// Number of coupons.
     pub count: u64,
-    /// The quantity of each; `None` means no limit.
+    /// The quantity of each coupon; `None` means no limit.
     pub quantity: Option<u64>,
-    /// The name of the run. Runs of one name make each coupon once.
+    /// The name of the run. Runs with the same name make each coupon only once.
     pub name: &'a str,
 }
 

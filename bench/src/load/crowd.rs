@@ -1,11 +1,11 @@
-//! Derives user, key and coupon of a request from its number and a seed. It is pure and keeps no state, so a
-//! repeat does not look up the request that it repeats.
+//! Derives user, key and coupon of a request from its number and a seed. The derivation is pure, so a repeat
+//! need not look up the request that it repeats.
 
 use std::io::Write as _;
 
 use testkit::ids::CouponId;
 
-/// Longest name of a run: with the number before it a user id stays within its 64 bytes.
+/// Maximum length of a run's name. A user id is a number and the name, and has at most 64 bytes.
 pub const NAME_BYTES_MAX: usize = 32;
 
 /// The users of a run.
@@ -27,12 +27,12 @@ pub struct Crowd {
 pub struct UserRequest {
     /// The number of the user.
     pub user: u64,
-    /// The number of the key. The same user with the same key makes a replay.
+    /// The number of the key. A request with the same user and the same key is a replay.
     pub key: u64,
 }
 
 impl Crowd {
-    /// Returns the request of this number.
+    /// Returns the request with this number.
     pub fn asked(&self, number: u64) -> UserRequest {
         if let Some(users) = self.users {
             return UserRequest {
@@ -49,7 +49,7 @@ impl Crowd {
         }
     }
 
-    /// Returns the number of the user's first request, and true if this one is a repeat.
+    /// Returns the number of the first request of this request's user, and true if this request is a repeat.
     fn first(&self, number: u64) -> (u64, bool) {
         let mut first = number;
         loop {
@@ -57,7 +57,7 @@ impl Crowd {
             if first == 0 || chance % 1_000_000 >= u64::from(self.repeats_ppm) {
                 return (first, first != number);
             }
-            // Any earlier request, even one without an answer yet.
+            // This may be any earlier request, even if it has no answer yet.
             first = (chance >> 20) % first;
         }
     }
@@ -70,7 +70,7 @@ impl Crowd {
 
     /// Writes the user's id.
     pub fn write_user(&self, asked: UserRequest, out: &mut Vec<u8>) {
-        // Real ids come in no order. Ordered ones would always be appended to the same page of an index.
+        // Real ids come in no order. Ids in order would always be appended to the same page of an index.
         write_hex(asked.user.wrapping_mul(0x9e37_79b9_7f4a_7c15), out);
         out.push(b'.');
         out.extend_from_slice(self.name.as_bytes());
@@ -83,7 +83,7 @@ impl Crowd {
         out.extend_from_slice(self.name.as_bytes());
     }
 
-    /// Writes the whole request into the buffer, which is large enough after the first.
+    /// Writes the whole request into the buffer, which is large enough after the first request.
     pub fn write_request(&self, asked: UserRequest, coupon: CouponId, host: &str, out: &mut Vec<u8>) {
         out.clear();
         // Writing to a Vec does not fail.

@@ -21,14 +21,14 @@ use super::scheduling;
 use super::tally::{Failure, Tally};
 use testkit::history::file::{HistoryFile, Recorder};
 
-/// Time without answers, while requests fail, after which a run ends because the service is gone.
+/// If requests fail and no request is answered for this long, the service is gone and the run ends.
 const GIVE_UP: Duration = Duration::from_secs(5);
 /// How long threads may take to end after the last limit of a request.
 const GRACE: Duration = Duration::from_secs(5);
 /// Time between two checks of progress.
 const POLL: Duration = Duration::from_millis(100);
-/// Connections that one thread makes at a time. More would overflow the queue of a listener, and the system
-/// retries only after a second.
+/// Maximum number of connections that one thread makes at a time. More connections at a time would overflow
+/// the queue of a listener, and the system retries only after a second.
 const DIALS: usize = 32;
 
 /// A load to run.
@@ -48,7 +48,7 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Connections, each with one request at a time.
     pub connections: usize,
-    /// Threads that share them.
+    /// Threads that share the connections.
     pub threads: usize,
     /// How long an answer may take.
     pub limit: Duration,
@@ -64,7 +64,7 @@ pub struct Progress {
     pub elapsed: Duration,
     /// Requests that ended, including the warm-up.
     pub ended: u64,
-    /// Requests among them that got no answer.
+    /// Requests that ended without an answer.
     pub failed: u64,
 }
 
@@ -77,14 +77,14 @@ pub struct Run {
     pub measured: Duration,
     /// Requests that arrived and were not sent, because no connection was free before the end.
     pub unsent: u64,
-    /// True if it ended because the service stopped answering.
+    /// True if the run ended because the service stopped answering.
     pub gave_up: bool,
-    /// True if it ended by Ctrl-C.
+    /// True if Ctrl-C ended the run.
     pub interrupted: bool,
 }
 
 impl Run {
-    /// Returns answers a second, without errors.
+    /// Returns the number of answers a second, without errors.
     pub fn rate(&self) -> f64 {
         let answered = self.tally.ended() - self.tally.errors();
         if self.measured.is_zero() {
@@ -100,10 +100,10 @@ impl Run {
     }
 }
 
-/// A run that did not take place.
+/// The reason why a run did not take place.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
-    /// Nothing listens there.
+    /// Nothing listens at this address.
     #[error("no connection to {0}")]
     NoConnection(String),
     /// The system gives no threads or runtimes.
@@ -168,10 +168,11 @@ enum Report {
     Done(Tally),
 }
 
-/// Runs the plan and calls `progress` ten times a second. Ctrl-C ends the run as its bounds would. A second
-/// Ctrl-C ends the process.
+/// Runs the plan and calls `progress` ten times a second. Ctrl-C ends the run as if a bound were reached. A
+/// second Ctrl-C ends the process.
 ///
-/// Cancel safety: if it is dropped midway, the threads go on to the run's bounds.
+/// Cancel safety: if this future is dropped before it completes, the threads go on until a bound of the run
+/// is reached.
 pub async fn drive(
     plan: Plan,
     history: Option<&HistoryFile>,
@@ -305,7 +306,7 @@ async fn watch(
         }
     }
     let now = Instant::now();
-    // An interrupted run leaves requests unsent that the service is not to blame for.
+    // The service is not to blame for the unsent requests of an interrupted run.
     let unsent = if interrupted { 0 } else { unsent(arrivals, now) };
     let measured = tally.last.unwrap_or(now).saturating_duration_since(measured_from);
     Ok(Run {
@@ -325,7 +326,7 @@ struct LastAnswer {
 }
 
 impl LastAnswer {
-    /// True if there were requests but no answers for too long.
+    /// True if requests have failed since the last answer, and that answer is too long ago.
     fn is_too_old(&mut self, answered: u64, failed: u64, now: Instant) -> bool {
         if answered > self.answered {
             *self = Self {
@@ -362,7 +363,7 @@ impl Job {
         if reports.blocking_send(Report::Connected(up)).is_err() {
             return;
         }
-        // There is no start if no thread has a connection.
+        // If no thread has a connection, no start is sent.
         let Ok(Start {
             arrivals,
             measured_from,
@@ -396,13 +397,13 @@ impl Job {
             }
         }));
         let tally = std::mem::take(&mut *worker.tally.borrow_mut());
-        // The recorder sends its rest before the thread reports its end.
+        // Dropping the worker lets the recorder send its last lines before the thread reports its end.
         drop(worker);
         let _ = reports.blocking_send(Report::Done(tally));
     }
 
-    /// Returns its connections, each with true if it is up. A connection that is down connects before its
-    /// first request.
+    /// Returns the thread's connections, each with true if the connection is up. A connection that is down
+    /// connects before its first request.
     async fn connect(&self) -> Vec<(bool, Connection)> {
         let mine = (self.thread..self.plan.connections).step_by(self.threads);
         let targets = &self.plan.targets;

@@ -16,7 +16,7 @@ use super::report::Slo;
 
 /// Duration of a run without other bounds.
 const DURATION: Duration = Duration::from_secs(10);
-/// Maximum number of connections. Each has a buffer and takes one of this machine's ports.
+/// Maximum number of connections. Each connection has a buffer and takes one of this machine's ports.
 const CONNECTIONS_MAX: usize = 25_000;
 
 /// The load: targets, coupons, pace and duration.
@@ -55,7 +55,7 @@ pub struct Load {
     /// Requests that arrive in this time are sent and not measured.
     #[arg(long, default_value = "0s", value_parser = duration)]
     warm_up: Duration,
-    /// How long requests arrive after the warm-up; 10s if --requests is not given.
+    /// For how long requests arrive after the warm-up; 10s if --requests is not given.
     #[arg(long, short, value_parser = duration)]
     duration: Option<Duration>,
     /// At most this many requests, including the warm-up.
@@ -91,19 +91,19 @@ pub struct Load {
     #[arg(long, default_value = "1s", value_parser = duration)]
     pub(super) ceiling: Duration,
 
-    /// Exit with 1 if the 99th percentile is longer.
+    /// Exit with 1 if the 99th percentile is longer than this.
     #[arg(long, value_parser = limit)]
     slo_p99: Option<Duration>,
-    /// Exit with 1 if there are fewer answers a second.
+    /// Exit with 1 if there are fewer answers a second than this.
     #[arg(long, value_parser = rate)]
     slo_rate: Option<f64>,
-    /// Exit with 1 if a larger share has no answer or a status of 500 or more.
+    /// Exit with 1 if a larger share of the requests has no answer or a status of 500 or more.
     #[arg(long, default_value = "0", value_parser = share)]
     slo_errors: f64,
 }
 
 impl Load {
-    /// Returns the plan without coupons.
+    /// Returns the plan, with no coupons in it yet.
     pub(super) fn plan(&self) -> Result<Plan, Failed> {
         let targets = self
             .url

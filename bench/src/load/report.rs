@@ -13,11 +13,11 @@ use super::drive::{Plan, Run};
 /// The objectives of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Slo {
-    /// Longest 99th percentile of all latencies.
+    /// Maximum 99th percentile of all latencies.
     pub p99: Option<Duration>,
-    /// Smallest number of answers a second.
+    /// Minimum number of answers a second.
     pub rate: Option<f64>,
-    /// Largest share of errors among all that arrived.
+    /// Maximum share of errors among all requests that arrived.
     pub errors: f64,
 }
 
@@ -63,13 +63,13 @@ impl Latency {
 pub struct OutcomeFigures {
     /// The code, or another name of the outcome.
     pub outcome: String,
-    /// True if it is an error.
+    /// True if the outcome is an error.
     pub error: bool,
-    /// How many.
+    /// Number of requests.
     pub count: u64,
     /// Number a second.
     pub per_second: f64,
-    /// Their latencies.
+    /// Latencies of these requests.
     pub latency: Latency,
 }
 
@@ -82,12 +82,12 @@ pub struct Figures {
     pub latency: Latency,
     /// Requests that ended in the measured time.
     pub requests: u64,
-    /// Requests among them without a whole answer or with a status of 500 or more.
+    /// Requests that ended in that time without a whole answer or with a status of 500 or more.
     pub errors: u64,
     /// Requests that arrived and were not sent.
     pub unsent: u64,
-    /// The rate at which requests arrived; null in a closed loop, where that is the rate of answers, and in a
-    /// spike.
+    /// The rate at which requests arrived; null in a spike and in a closed loop, where requests arrive at the
+    /// rate of answers.
     pub offered_per_second: Option<f64>,
     /// Answers a second, without errors.
     pub achieved_per_second: f64,
@@ -97,7 +97,7 @@ pub struct Figures {
     pub connections: usize,
     /// This tool's rate against a server that only answers; null if that was not measured.
     pub ceiling_per_second: Option<f64>,
-    /// True if it ended by Ctrl-C.
+    /// True if Ctrl-C ended the run.
     pub interrupted: bool,
     /// Objectives that were missed, in words.
     pub missed: Vec<String>,

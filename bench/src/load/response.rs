@@ -1,9 +1,10 @@
 //! Parses an HTTP/1.1 answer from the bytes received so far. It reads nothing itself, and allocates only for
 //! a body in chunks.
 //!
-//! Bodies end as RFC 9112 says: none for 1xx, 204 and 304; chunks; `Content-Length`; else the end of the
-//! connection. Contradictions are errors, never guesses: a generator that misreads the end of an answer would
-//! measure nonsense from then on.
+//! The end of a body is determined as RFC 9112 says. Answers with 1xx, 204 and 304 have no body. The end of
+//! other bodies is given by chunks, else by `Content-Length`, else by the end of the connection.
+//! Contradictions are errors, never guesses: a generator that misreads the end of an answer would measure
+//! nonsense from then on.
 
 use std::ops::Range;
 
@@ -11,14 +12,14 @@ use httparse::{EMPTY_HEADER, Header, Status};
 
 /// Maximum number of header fields of an answer. The service has fewer than ten; proxies add some.
 const HEADERS_MAX: usize = 64;
-/// Longest head, and longest trailer.
+/// Maximum length of a head, and of a trailer.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Longest body; the longest page of the service is a tenth of it.
+/// Maximum length of a body. The longest page of the service has a tenth of this.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Longest answer, in bytes: a chunk of one byte has five more around it.
+/// Maximum length of an answer, in bytes: a chunk of one byte has five more bytes around it.
 pub const ANSWER_BYTES_MAX: usize = HEAD_BYTES_MAX + 6 * BODY_BYTES_MAX;
 
-/// Bytes that are not an answer.
+/// The reason why bytes are not an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The head is not HTTP/1.
@@ -30,13 +31,13 @@ pub enum Malformed {
     /// The body has a transfer coding that was not requested.
     #[error("the body is in a coding that was not requested")]
     Coding,
-    /// A chunk does not end where it says.
+    /// A chunk does not end after the length that it gives.
     #[error("a chunk does not end where it says")]
     Chunk,
-    /// It is longer than any answer.
+    /// The answer is longer than any answer may be.
     #[error("the answer is too long")]
     TooLong,
-    /// The connection ended within it.
+    /// The connection ended within the answer.
     #[error("the connection ended within the answer")]
     Cut,
 }
@@ -53,19 +54,19 @@ enum Body {
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
-    /// Its status.
+    /// The status.
     pub status: u16,
-    /// True if it carries `Idempotent-Replayed: true`.
+    /// True if the answer carries `Idempotent-Replayed: true`.
     pub replayed: bool,
     /// True if the connection may be used for another request.
     pub keep_alive: bool,
-    /// Its length in bytes.
+    /// The length of the answer in bytes.
     pub length: usize,
     body: Body,
 }
 
 impl Response {
-    /// Returns its body, from the bytes that it was parsed from.
+    /// Returns the body, from the bytes that the answer was parsed from.
     pub fn body<'b>(&self, bytes: &'b [u8], scratch: &'b [u8]) -> &'b [u8] {
         match &self.body {
             Body::Plain(place) => &bytes[place.clone()],

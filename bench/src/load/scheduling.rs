@@ -14,8 +14,8 @@ use thread_priority::{
 /// With the usual policy each answer wakes a waiting thread, which may take the processor from the service in
 /// the middle of the next answers.
 ///
-/// On Linux only, and best effort: without the permission nothing changes. The niceness stays the same,
-/// unless it is below 0 and may not be set.
+/// This works on Linux only. Without the permission nothing changes. The niceness stays the same, unless it
+/// is below 0 and may not be set.
 pub(super) fn give_way() {
     #[cfg(target_os = "linux")]
     {

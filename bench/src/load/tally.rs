@@ -9,13 +9,13 @@ use memchr::memmem::Finder;
 
 use super::response::Response;
 
-/// Longest recorded time in microseconds, an hour.
+/// Maximum recorded latency in microseconds: an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 /// Maximum number of outcomes that are counted separately. The service has about twenty. All further codes of
-/// a server share the last.
+/// a server share the last outcome.
 const OUTCOMES_MAX: usize = 64;
 
-/// A request without a whole answer.
+/// The reason why a request has no whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// No connection.
@@ -43,12 +43,11 @@ impl Failure {
     }
 }
 
-/// A histogram of microseconds, three digits exact.
+/// A histogram of microseconds, exact to three significant digits.
 ///
 /// # Panics
 /// Never: the bounds are valid.
 pub fn histogram() -> Histogram<u64> {
-    #[allow(clippy::expect_used, reason = "constant bounds, which are valid")]
     Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("valid bounds")
 }
 
@@ -56,9 +55,9 @@ pub fn histogram() -> Histogram<u64> {
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The code of a refusal or failure, `issued`, `replayed`, the status of any other answer, or the reason
-    /// why there was none.
+    /// why there was no answer.
     pub name: String,
-    /// True if it is an error: no whole answer, or a status of 500 or more.
+    /// True if the outcome is an error: no whole answer, or a status of 500 or more.
     pub error: bool,
     /// Latencies in microseconds.
     pub latency: Histogram<u64>,
@@ -67,7 +66,7 @@ pub struct Outcome {
 /// Outcomes that one thread or all threads counted.
 #[derive(Debug)]
 pub struct Tally {
-    /// By outcome, in the order in which they were first seen.
+    /// Requests by outcome, in the order in which the outcomes were first seen.
     pub outcomes: Vec<Outcome>,
     /// Requests before the measured time began.
     pub warm_up: u64,

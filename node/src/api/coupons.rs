@@ -94,14 +94,14 @@ async fn change(service: &Service, call: &Call, id: CouponId, change: Change) ->
     Ok(coupon(StatusCode::OK, &view))
 }
 
-/// The response with a coupon.
+/// Returns the response with a coupon.
 fn coupon(status: StatusCode, view: &CouponView) -> Response {
     let mut response = json::response(status, &CouponBody::new(view, time::timestamp()));
     set_header(&mut response, ETAG, format_args!("\"{}\"", view.coupon.version));
     response
 }
 
-/// The version that `If-Match` demands; `None` for any.
+/// Returns the version that `If-Match` demands; `None` if any version will do.
 ///
 /// A tag that no coupon can have (weak, or not a number) demands [`NO_VERSION`]. A list of tags is refused,
 /// because only one version can be demanded.

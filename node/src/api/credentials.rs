@@ -18,7 +18,7 @@ pub(super) fn principal(authenticator: &Authenticator, head: &Head) -> Result<Pr
     authenticator.authenticate(head.peer, bearer, || Ok(head.text(&X_USER_ID)?))
 }
 
-/// The token of `Authorization: Bearer`. Other schemes are ignored, because a proxy may use them.
+/// Returns the token of `Authorization: Bearer`. Other schemes are ignored, because a proxy may use them.
 fn bearer_token(head: &Head) -> Result<Option<&str>, RequestError> {
     let mut values = head.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), second) = (values.next(), values.next()) else {

@@ -16,8 +16,8 @@ use crate::http::problem::{FieldError, Problem, RequestError};
 use crate::service;
 use crate::service::engine::{ChangeRefusal, Issuance, Refusal, Setback};
 
-/// Seconds added to the `Retry-After` of a rate limit: enough to spread out users that were refused together,
-/// too few to matter to one of them.
+/// Seconds added to the `Retry-After` of a rate limit. They spread out users that were refused together, and
+/// are too few to matter to a single user.
 const RATE_JITTER_SECONDS: std::ops::RangeInclusive<u64> = 0..=2;
 
 /// Why a handler refuses a request.
@@ -25,7 +25,7 @@ const RATE_JITTER_SECONDS: std::ops::RangeInclusive<u64> = 0..=2;
 pub(crate) enum Error {
     /// The request is not valid.
     Request(RequestError),
-    /// The service refused it or failed.
+    /// The service refused the request or failed.
     Service(service::Error),
 }
 
@@ -55,7 +55,7 @@ fn service_error(error: service::Error) -> Response {
     use service::Error as E;
     match error {
         E::Unauthenticated => unauthenticated(r#"Bearer realm="firstcome""#),
-        // The response does not say why: that would help to forge a token.
+        // The response does not give the reason, because the reason would help to forge a token.
         E::InvalidToken => unauthenticated(r#"Bearer realm="firstcome", error="invalid_token""#),
         E::InvalidUser(reason) => RequestError::Malformed(format!("X-User-Id: {reason}")).into_response(),
         E::Forbidden(detail) => {
@@ -167,7 +167,7 @@ pub(super) fn field_error(InvalidField { field, message }: InvalidField) -> Fiel
 /// Maps setbacks. Each response says whether there may be a decision, and when to retry.
 fn without_decision(setback: Setback) -> Problem {
     match setback {
-        // Requests expire in a queue that is too long.
+        // A request that expired was in a queue that is too long.
         Setback::Overloaded | Setback::Expired => Problem::overloaded(),
         Setback::Moved => Problem::unavailable("OWNER_MOVING", "The coupon is moving to another node"),
         Setback::StoreUnavailable => {
@@ -227,7 +227,7 @@ struct Version {
     version: u64,
 }
 
-/// The whole issuance, as everywhere in the API.
+/// Writes the whole issuance, as everywhere in the API.
 fn as_body<S: Serializer>(issuance: &Issuance, serializer: S) -> Result<S::Ok, S::Error> {
     IssuanceBody::from(issuance).serialize(serializer)
 }

@@ -56,7 +56,8 @@ impl<'a> From<&'a Issuance> for IssuanceBody<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct IssueBody {
-    /// The user to issue for, if a service asks. Parsed only after the right to send it was checked.
+    /// The user to issue for, if a service sends the request. The field is parsed only after the right to
+    /// send it was checked.
     #[serde(default, deserialize_with = "json::present")]
     user_id: Option<Value>,
 }

@@ -1,5 +1,6 @@
 //! `/openapi.json`: the HTTP contract for programs. Schemas of bodies come from the types that read and write
-//! them, operations from the table of routes. Tests compare the document with every response that they get.
+//! them, and operations come from the table of routes. Tests compare the document with every response that
+//! they get.
 
 mod parameters;
 mod problem_schemas;
@@ -126,7 +127,7 @@ fn request_body(body: Body) -> RequestBody {
     described.build()
 }
 
-/// The group of the route in the page.
+/// Returns the group of the route on the documentation page.
 fn tag(route: &Route) -> &'static str {
     match route.template().split('/').nth(2) {
         _ if route.template().ends_with("/issuances") => "issuing",
@@ -136,7 +137,7 @@ fn tag(route: &Route) -> &'static str {
     }
 }
 
-/// Credentials for an operation. Any one of them suffices.
+/// Returns the credentials for an operation. Any one of them suffices.
 fn securities(access: Access) -> Vec<SecurityRequirement> {
     let scheme = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
     match access {
@@ -147,7 +148,7 @@ fn securities(access: Access) -> Vec<SecurityRequirement> {
     }
 }
 
-/// The responses to success and to problems, by status.
+/// Returns the responses of an operation by status, both for success and for problems.
 fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
     let success = &operation.success;
     let schema: RefOr<Schema> = match success.schema {
@@ -186,7 +187,7 @@ fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
     responses
 }
 
-/// The response with one of these codes, which share a status.
+/// Returns the response for these codes, which all have the same status.
 fn problem_response(codes: &[&str]) -> Response {
     let kinds = codes.iter().map(|code| problem_schemas::of(code));
     let lines: Vec<String> = kinds
@@ -210,7 +211,7 @@ fn problem_response(codes: &[&str]) -> Response {
     response.build()
 }
 
-/// The header of problems of a status.
+/// Returns the header that problems with this status carry.
 fn problem_header(status: u16) -> Option<&'static str> {
     match status {
         401 | 403 => Some("WWW-Authenticate"),

@@ -15,7 +15,7 @@ pub(super) fn livez() -> Response {
     body::response(StatusCode::OK, &json!({"live": true}))
 }
 
-/// `GET /readyz`: 200 if a balancer may send requests here, else 503 with the reasons.
+/// `GET /readyz`: 200 if a balancer may send requests to this node, otherwise 503 with the reasons.
 pub(super) fn readyz(service: &Service) -> Response {
     let reasons = service.not_ready();
     if reasons.is_empty() {

@@ -1,5 +1,5 @@
-//! Routes: dispatches requests by the one [`table`], which is also the source of the OpenAPI document, of the
-//! `Allow` header and of the labels of metrics.
+//! Dispatches requests by the [`table`] of routes. This table is also the source of the OpenAPI document, of
+//! the `Allow` header and of the labels of metrics.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -38,24 +38,23 @@ pub(super) struct Operation {
     pub(super) method: Verb,
     /// Handles the request.
     pub(super) handler: Handler,
-    /// Its id in the OpenAPI document.
+    /// The operation's id in the OpenAPI document.
     pub(super) name: &'static str,
-    /// What it does.
+    /// What the operation does.
     pub(super) summary: &'static str,
-    /// The credentials that it needs.
+    /// The credentials that the operation needs.
     pub(super) access: Access,
     /// Parameters of the query and the header, by name.
     pub(super) parameters: &'static [&'static str],
-    /// The body that it accepts.
+    /// The body that the operation accepts.
     pub(super) body: Option<Body>,
-    /// The response if it succeeds.
+    /// The response if the operation succeeds.
     pub(super) success: Success,
-    /// Codes of the problems that it responds with, in groups that operations share.
+    /// Codes of the problems that the operation responds with, in groups that operations share.
     pub(super) problems: &'static [&'static [&'static str]],
 }
 
-/// Handles one request. The future is boxed because the filters around it and the connection move it several
-/// times.
+/// Handles one request. The future is boxed because the filters and the connection move it several times.
 pub(super) type Handler = for<'a> fn(&'a Service, &'a Call) -> BoxFuture<'a, Answer>;
 
 /// Methods that operations have.
@@ -78,9 +77,9 @@ pub(super) enum Access {
 /// The body that an operation accepts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Body {
-    /// Name of its schema.
+    /// Name of the body's schema.
     pub(super) schema: &'static str,
-    /// True if it must be there.
+    /// True if the request must have a body.
     pub(super) required: bool,
 }
 
@@ -89,7 +88,7 @@ pub(super) struct Body {
 pub(super) struct Success {
     pub(super) status: u16,
     pub(super) media_type: &'static str,
-    /// Name of its schema; `None` for text.
+    /// Name of the body's schema; `None` for text.
     pub(super) schema: Option<&'static str>,
     /// Headers besides `X-Request-Id`.
     pub(super) headers: &'static [&'static str],
@@ -123,12 +122,12 @@ impl Verb {
 }
 
 impl Route {
-    /// The template of its path.
+    /// Returns the template of the route's path.
     pub(super) const fn template(&self) -> &'static str {
         self.metrics.label()
     }
 
-    /// The value of `Allow`.
+    /// Returns the value of `Allow`.
     fn allow(&self) -> String {
         let verbs: Vec<&str> = self
             .operations
@@ -152,10 +151,10 @@ impl Route {
     }
 }
 
-/// The filter that answers all requests.
+/// Returns the filter that answers all requests.
 ///
-/// Compares the path with the table from its first entry, which is the hot route. Reads the body only if a
-/// route matches.
+/// The filter compares the path with the table from the first entry, which is the hot route. It reads the
+/// body only if a route matches.
 pub(crate) fn routes(
     service: Arc<Service>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {

@@ -10,7 +10,7 @@ use crate::config::Auth;
 use crate::service::auth::Role;
 use crate::service::auth::mint::{self, MintError};
 
-/// Maximum validity: a token that is valid for longer is forgotten before it expires.
+/// Maximum validity. Operators would forget about a token that is valid for longer.
 const EXPIRES_IN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Arguments of the command.
@@ -22,10 +22,10 @@ pub(crate) struct Token {
     /// Rights beyond those of every user
     #[arg(long, value_enum)]
     role: Option<TokenRole>,
-    /// How long it is valid, like 15m or 7d
+    /// How long the token is valid, like 15m or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = expires_in)]
     expires_in: Duration,
-    /// The private key that signs it (PEM, PKCS #8), if only public keys are configured
+    /// The private key that signs the token (PEM, PKCS #8), if only public keys are configured
     #[arg(long, value_name = "FILE")]
     private_key_file: Option<PathBuf>,
 }

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum AccessLog {
-    /// None.
+    /// No requests.
     #[default]
     Off,
     /// Requests answered with a status of 500 or above.
     Errors,
-    /// All.
+    /// All requests.
     All,
-    /// One of this many, at random.
+    /// One in this many requests, at random.
     Sample(NonZeroU32),
 }
 

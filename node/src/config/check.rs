@@ -1,4 +1,4 @@
-//! Checks of single values. A message follows the name of the key.
+//! Checks of single values. An error message is written to follow the name of the key.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -45,7 +45,7 @@ pub(super) fn at_most_an_hour(duration: &Duration) -> Check {
     }
 }
 
-/// The same for an optional duration.
+/// Checks that an optional duration is at most an hour.
 pub(super) fn optional_at_most_an_hour(duration: &Option<Duration>) -> Check {
     duration.as_ref().map_or(Ok(()), at_most_an_hour)
 }
@@ -75,28 +75,37 @@ pub(super) fn log_level(levels: &str) -> Check {
 
 /// Parses the levels of the log: a level for all modules, or `module=level`, separated by commas.
 pub(crate) fn log_targets(levels: &str) -> Result<Targets, String> {
-    let level = |text: &str| {
-        let parsed = text.trim().parse::<LevelFilter>();
-        parsed.map_err(|_| {
-            format!(
-                "has `{}`, which is not off, error, warn, info, debug or trace",
-                text.trim()
-            )
-        })
-    };
-    levels
+    let parts: Vec<&str> = levels
         .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect();
+    if parts.is_empty() {
+        return Err("has no level".to_owned());
+    }
+    parts
+        .into_iter()
         .try_fold(Targets::new(), |targets, part| match part.split_once('=') {
             None => Ok(targets.with_default(level(part)?)),
-            Some((module, text)) if !module.trim().is_empty() => {
-                Ok(targets.with_target(module.trim(), level(text)?))
+            Some((module, text)) if is_module(module.trim()) => {
+                Ok(targets.with_target(module.trim(), level(text.trim())?))
             }
-            Some(_) => Err(format!("has `{part}`, which names no module")),
+            Some((module, _)) => Err(format!("has `{}`, which is not a module", module.trim())),
         })
 }
 
-/// Checks an admin token: it can be sent in a header, and is not what `config check` prints in place of a
-/// secret.
+fn level(text: &str) -> Result<LevelFilter, String> {
+    let parsed = text.parse::<LevelFilter>().ok().filter(|_| !text.is_empty());
+    parsed.ok_or_else(|| format!("has `{text}`, which is not off, error, warn, info, debug or trace"))
+}
+
+fn is_module(text: &str) -> bool {
+    let of_a_path = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    !text.is_empty() && text.bytes().all(of_a_path)
+}
+
+/// Checks that an admin token can be sent in a header, and is not the text that `config check` prints in
+/// place of a secret.
 pub(super) fn admin_token(token: &Option<SecretString>) -> Check {
     let is_valid = |token: &SecretString| {
         let token = token.expose_secret();

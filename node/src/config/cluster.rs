@@ -15,10 +15,10 @@ use super::keys::section;
 use super::value::{self, HIDDEN};
 use super::{InvalidConfig, StoreUrl};
 
-/// Minimum length of the cookie. An attacker who records a handshake can guess offline, and 16 random
-/// characters cannot be guessed.
+/// Minimum length of the cookie. An attacker who records a handshake can guess cookies offline, but cannot
+/// guess 16 random characters.
 const COOKIE_BYTES_MIN: usize = 16;
-/// Maximum length of the cookie: more adds no security.
+/// Maximum length of the cookie: a longer cookie adds no security.
 const COOKIE_BYTES_MAX: usize = 512;
 /// Maximum length of the name, as for ids of nodes.
 const NAME_BYTES_MAX: usize = 64;
@@ -34,8 +34,8 @@ section! {
         listen: Option<SocketAddr> = None, "address", unset = "a single node";
         /// The address at which other nodes reach this one.
         advertise: Option<HostPort> = None, "host and port", unset = "`cluster.listen`";
-        /// Addresses of other nodes, only to check at the start that they can be reached. The members of the
-        /// cluster are in the database.
+        /// Addresses of other nodes, which are only used to check at the start that those nodes can be
+        /// reached. The members of the cluster are in the database.
         #[serde(deserialize_with = "value::addresses")]
         peers: Vec<HostPort> = Vec::new(), "list of hosts and ports";
         /// Secret that all nodes of the cluster share.
@@ -96,7 +96,8 @@ fn check_cookie(cookie: &Option<SecretString>) -> Result<(), String> {
 }
 
 impl Cluster {
-    /// Returns the address at which other nodes reach this one. Its links listen at `bound`.
+    /// Returns the address at which other nodes reach this one. `bound` is the address at which this node
+    /// listens for links.
     pub fn advertised(&self, bound: SocketAddr) -> String {
         self.advertise
             .as_ref()
@@ -106,7 +107,7 @@ impl Cluster {
     /// Checks the values together.
     pub(super) fn check(&self, store: &StoreUrl) -> Result<(), InvalidConfig> {
         let fail = |message: &str| Err(InvalidConfig(message.to_owned()));
-        // Two beats may be lost or late, and the third is still in time.
+        // If two beats are lost or late, the third is still in time.
         if self.lease < self.beat * 3 {
             return fail("cluster.lease must be at least three times cluster.beat");
         }
@@ -199,7 +200,7 @@ impl HostPort {
         }
     }
 
-    /// The address as it was written.
+    /// Returns the address as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
     }

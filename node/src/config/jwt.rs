@@ -63,7 +63,7 @@ impl Jwt {
         let fail = |message: &str| Err(InvalidConfig(message.to_owned()));
         let has_key = self.key.is_some();
         if mode == AuthMode::Header {
-            // Tokens would not be verified, although the configuration suggests it.
+            // Tokens would not be verified, although the configuration suggests that they are.
             let set = has_key
                 || self.jwks_file.is_some()
                 || self.algorithm.is_some()

@@ -1,4 +1,4 @@
-//! The table of configuration keys. They are declared with `section!`, which is the only place for a key's
+//! The table of configuration keys. Keys are declared with `section!`, which is the only place for a key's
 //! name, type, default, check and help.
 
 use serde_json::Value;
@@ -10,16 +10,16 @@ use super::{Config, InvalidConfig};
 pub struct Key {
     /// Its name, like `http.listen`.
     pub name: &'static str,
-    /// What its value is, like `duration`.
+    /// The kind of its value, like `duration`.
     pub kind: &'static str,
-    /// What it means.
+    /// What the key means.
     help: &'static [&'static str],
-    /// What applies if it is not set and there is no default value.
+    /// What applies if the key is not set and has no default value.
     unset: Option<&'static str>,
 }
 
 impl Key {
-    /// A key with the lines of its help.
+    /// Makes a key with the lines of its help.
     pub(super) const fn new(
         name: &'static str,
         kind: &'static str,
@@ -34,13 +34,13 @@ impl Key {
         }
     }
 
-    /// What the key means, on one line.
+    /// Returns what the key means, on one line.
     pub fn help(&self) -> String {
         let lines: Vec<&str> = self.help.iter().map(|line| line.trim()).collect();
         lines.join(" ")
     }
 
-    /// The default in TOML; `None` if the key is not set by default.
+    /// Returns the default in TOML; `None` if the key is not set by default.
     pub fn default(&self) -> Option<String> {
         let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
         let value = self.name.split('.').fold(&defaults, |value, part| &value[part]);
@@ -51,13 +51,13 @@ impl Key {
     }
 }
 
-/// Keys that were renamed, each with its present name. They are still read, with a warning.
+/// Keys that were renamed, each with its present name. The former names are still read, with a warning.
 pub(super) const FORMER_KEYS: [(&str, &str); 2] = [
     ("http.requests_max", "limits.requests_max"),
     ("http.coupon_requests_max", "limits.coupon_requests_max"),
 ];
 
-/// The table in Markdown, for the documentation.
+/// Returns the table in Markdown, for the documentation.
 pub fn markdown() -> String {
     let mut table = String::from("| key | type | default | meaning |\n|---|---|---|---|\n");
     for key in Config::keys() {
@@ -72,7 +72,7 @@ pub fn markdown() -> String {
     table
 }
 
-/// Fails if a key is not in the table. The error names a key with the same last part, if there is one.
+/// Fails if a key is not in the table. The error names a key with the same last part, if there is such a key.
 pub(super) fn check_known(name: &str) -> Result<(), InvalidConfig> {
     let is_former = || FORMER_KEYS.iter().any(|(former, _)| *former == name);
     if Config::keys().any(|key| key.name == name) || is_former() {
@@ -84,11 +84,23 @@ pub(super) fn check_known(name: &str) -> Result<(), InvalidConfig> {
     Err(InvalidConfig(format!("unknown key {name}{hint}")))
 }
 
+/// Fails if no key, present or former, is in the section with this name.
+pub(super) fn check_known_section(name: &str) -> Result<(), InvalidConfig> {
+    let section = format!("{name}.");
+    let is_in_it = |key: &str| key.starts_with(&section);
+    let has_former = FORMER_KEYS.iter().any(|(former, _)| is_in_it(former));
+    if has_former || Config::keys().any(|key| is_in_it(key.name)) {
+        Ok(())
+    } else {
+        Err(InvalidConfig(format!("unknown section {name}")))
+    }
+}
+
 /// Declares a section: its struct, its defaults, its keys and their checks.
 ///
 /// A key is `name: Type = default, "kind"`, with `check = function` if not every value of the type is
-/// allowed, and `unset = "…"` for what applies if there is no default. Its doc comment is the help. Nested
-/// sections follow after `sections`, fields that are not keys after `not_keys`.
+/// allowed, and `unset = "…"` for what applies if there is no default. The doc comment of a key is its help.
+/// Nested sections follow after `sections`, and fields that are not keys follow after `not_keys`.
 macro_rules! section {
     (
         $(#[doc = $doc:literal])*

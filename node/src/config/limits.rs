@@ -7,31 +7,31 @@ use super::InvalidConfig;
 use super::check::{at_least_one, between};
 use super::keys::section;
 
-/// Slowest and fastest rate: one request in a quarter of an hour, and more than a node serves.
+/// Slowest and fastest rate: one request in about a quarter of an hour, and more requests than a node serves.
 const RATES: RangeInclusive<f64> = 0.001..=1_000_000.0;
 
 section! {
     /// `limits.…`
     pub struct Limits in "limits." {
-        /// Maximum number of requests in all queues of the node; further ones are answered `OVERLOADED` at
-        /// once.
+        /// Maximum number of requests in all queues of the node; further requests are answered `OVERLOADED`
+        /// at once.
         requests_max: usize = actors::owning::router::REQUESTS_MAX, "number", check = at_least_one;
         /// Maximum number of requests in the queue of one coupon, about two seconds of its owner's work;
-        /// further ones are answered `OVERLOADED` at once.
+        /// further requests are answered `OVERLOADED` at once.
         coupon_requests_max: usize = actors::owning::owner::actor::OWNER_PLACES, "number",
             check = at_least_one;
-        /// Issue requests a second that each user may send on average, like 5 or 0.2; more are answered
-        /// `RATE_LIMITED`.
+        /// Number of issue requests per second that each user may send on average, like 5 or 0.2; further
+        /// requests are answered `RATE_LIMITED`.
         user_rate: Option<f64> = None, "number",
             check = |rate| rate.map_or(Ok(()), |rate| between(rate, RATES)),
             unset = "no limit";
-        /// Issue requests that each user may send at once.
-        user_burst: Option<NonZeroU32> = None, "number", unset = "those of one second, at least 1";
+        /// Number of issue requests that each user may send at once.
+        user_burst: Option<NonZeroU32> = None, "number", unset = "the requests of one second, at least 1";
     }
 }
 
 impl Limits {
-    /// Requests that a user may send at once at this rate.
+    /// Returns the number of requests that a user with this rate may send at once.
     pub(crate) fn burst(&self, rate: f64) -> NonZeroU32 {
         // A rate within its bounds fits into 32 bits.
         self.user_burst

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use config::{ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::keys::{FORMER_KEYS, check_known};
+use super::keys::{FORMER_KEYS, check_known, check_known_section};
 use super::{Config, InvalidConfig};
 
 /// Sources of a configuration, besides the environment.
@@ -24,14 +24,14 @@ impl Sources {
         self.load_over(Environment::with_prefix("FIRSTCOME"))
     }
 
-    /// The same with this environment, for tests.
+    /// Loads and checks the configuration with this environment, for tests.
     pub(super) fn load_over(&self, environment: Environment) -> Result<Config, InvalidConfig> {
         let mut builder = config::Config::builder();
         if let Some(file) = &self.file {
             builder = builder.add_source(File::from(file.as_path()).format(FileFormat::Toml));
         }
         // Types of values are not guessed (`try_parsing`): a token of digits stays a string, and a number is
-        // parsed where one is expected.
+        // parsed where a number is expected.
         builder = builder.add_source(
             environment
                 .prefix_separator("__")
@@ -61,6 +61,13 @@ fn check_known_keys(prefix: &str, values: &Map<String, Value>) -> Result<(), Inv
     for (name, value) in values {
         let key = format!("{prefix}{name}");
         match &value.kind {
+            // A quoted key of the file: the text of a known key, but in another table, where nothing reads it.
+            _ if name.contains('.') => {
+                return Err(InvalidConfig(format!(
+                    "`{name}` is quoted; write {key} without quotes"
+                )));
+            }
+            ValueKind::Table(values) if values.is_empty() => check_known_section(&key)?,
             ValueKind::Table(values) => check_known_keys(&format!("{key}."), values)?,
             _ => check_known(&key)?,
         }
@@ -68,11 +75,11 @@ fn check_known_keys(prefix: &str, values: &Map<String, Value>) -> Result<(), Inv
     Ok(())
 }
 
-/// The former name of a key, and the present one.
+/// The former name of a key, and its present name.
 type Renamed = (&'static str, &'static str);
 
-/// Moves the values of former keys to the present keys. Returns the former keys that were used, each with the
-/// present one.
+/// Moves the values of former keys to the present keys. Returns the former keys that were used, each with its
+/// present name.
 fn rename_former_keys(merged: config::Config) -> Result<(config::Config, Vec<Renamed>), InvalidConfig> {
     let mut used = Vec::new();
     let mut builder = config::Config::builder().add_source(merged.clone());
@@ -91,7 +98,7 @@ fn rename_former_keys(merged: config::Config) -> Result<(config::Config, Vec<Ren
     Ok((builder.build().map_err(invalid)?, used))
 }
 
-/// Names the key in an error.
+/// Returns an error that names the key.
 fn named(error: &serde_path_to_error::Error<ConfigError>) -> InvalidConfig {
     let path = error.path().to_string();
     InvalidConfig(if path == "." {

@@ -44,7 +44,7 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// The URL with [`HIDDEN`] in place of its password.
+/// Returns the URL with [`HIDDEN`] in place of its password.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return HIDDEN.to_owned();
@@ -71,7 +71,7 @@ pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S
     }
 }
 
-/// Parses a list of networks, or a string with commas between them, as the environment has it.
+/// Parses networks from a list, or from a string with commas between them, as in the environment.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     deserializer.deserialize_any(Several {
         what: "networks like 10.0.0.0/8",
@@ -79,7 +79,7 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
     })
 }
 
-/// Parses origins in the same way.
+/// Parses origins from a list, or from a string with commas between them.
 pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Origin>, D::Error> {
     deserializer.deserialize_any(Several {
         what: "origins like https://shop.example",
@@ -87,7 +87,7 @@ pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
     })
 }
 
-/// Parses addresses in the same way.
+/// Parses addresses from a list, or from a string with commas between them.
 pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostPort>, D::Error> {
     deserializer.deserialize_any(Several {
         what: "addresses like node-1.internal:7400",

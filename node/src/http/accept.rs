@@ -21,7 +21,7 @@ use super::refuse;
 /// Pause after the system had no free socket; other sockets may close meanwhile.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Permits of connections, held until they end.
+/// Permits of connections. Each connection holds its permit until it ends.
 struct Permits {
     served: Arc<Semaphore>,
     refused: Arc<Semaphore>,
@@ -34,7 +34,8 @@ enum Permit {
 }
 
 impl Permits {
-    /// Returns a permit to serve a connection, else a permit to refuse one. Waits while there is neither.
+    /// Returns a permit to serve a connection. If there is none, returns a permit to refuse a connection.
+    /// Waits while there is neither.
     ///
     /// Cancel safety: a dropped call takes no permit.
     async fn acquire(&self) -> Permit {

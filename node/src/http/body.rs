@@ -12,21 +12,22 @@ use super::head::Head;
 use super::listener::Stage;
 use super::pace::STOPPING_TIMEOUT;
 
-/// Largest body: ten times a coupon with the longest title.
+/// Maximum size of a body: ten times the size of a coupon with the longest title.
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// How much of a body that is too large is read and discarded. A client that is still sending when the
-/// connection closes sees a reset in place of the response; up to this size it sees the response.
+/// Maximum number of bytes that are read and discarded if a body is too large. A client that is still sending
+/// when the connection closes sees a reset instead of the response. If its body is no larger than this, the
+/// client sees the response.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum BodyError {
-    /// It exceeds [`BODY_BYTES_MAX`].
+    /// The body exceeds [`BODY_BYTES_MAX`].
     TooLarge,
-    /// The connection failed before its end.
+    /// The connection failed before the end of the body.
     Incomplete,
-    /// It did not arrive in time.
+    /// The body did not arrive in time.
     TimedOut,
 }
 
@@ -38,12 +39,12 @@ pub(crate) struct BodyDeadline {
 }
 
 impl BodyDeadline {
-    /// A limit of `timeout` while the listener serves.
+    /// Makes a limit of `timeout` while the listener serves.
     pub(super) fn new(timeout: Duration, stage: watch::Receiver<Stage>) -> Arc<Self> {
         Arc::new(Self { timeout, stage })
     }
 
-    /// The result of `reading`, or `None` if it is late.
+    /// Returns the result of `reading`, or `None` if it is late.
     async fn limit<T>(&self, reading: impl Future<Output = T>) -> Option<T> {
         let mut stage = self.stage.clone();
         let stopping = async {
@@ -82,7 +83,8 @@ async fn read<B: Buf>(
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let declared_too_large = declared.is_some_and(|length| length > BODY_BYTES_MAX);
-    // A client that expects 100, or declares more than would be discarded, is answered before it sends.
+    // A client that expects `100 Continue`, or declares more than would be discarded, is answered before it
+    // sends the body.
     if declared_too_large && (head.headers.contains_key(EXPECT) || declared > Some(DISCARDED_BYTES_MAX)) {
         return Err(BodyError::TooLarge);
     }

@@ -43,12 +43,12 @@ impl Call {
         }
     }
 
-    /// The path, as it was sent.
+    /// Returns the path, as it was sent.
     pub(crate) fn path(&self) -> &str {
         self.path.as_str()
     }
 
-    /// The parameter of the path, as it was sent; empty if the route has none.
+    /// Returns the parameter of the path, as it was sent; empty if the route has no parameter.
     pub(crate) fn parameter(&self) -> &str {
         &self.path()[self.parameter.clone()]
     }
@@ -60,7 +60,7 @@ impl Call {
         json::parse(body)
     }
 
-    /// Parses an optional body: an empty one counts as an empty object.
+    /// Parses an optional body: an empty body counts as an empty object.
     pub(crate) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, RequestError> {
         if self.body()?.is_empty() {
             Ok(T::default())

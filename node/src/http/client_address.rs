@@ -1,7 +1,7 @@
 //! The client's address behind trusted proxies.
 //!
 //! Only `X-Forwarded-For` is read. A proxy writes either this header or RFC 7239's `Forwarded`, and passes
-//! the other one on as the client sent it. So reading both would trust the client.
+//! the other header on as the client sent it. So reading both would trust the client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,8 +10,9 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Returns the first address from the right that is not a trusted proxy, or the last one that can be parsed.
-/// The header of a peer that is not trusted is ignored.
+/// Searches the addresses from the right. Returns the first that is not a trusted proxy. If all are trusted,
+/// or an address cannot be parsed, returns the last that was parsed. The header of a peer that is not trusted
+/// is ignored.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     let trusts = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));

@@ -30,7 +30,7 @@ use super::{refuse, request, tls};
 
 /// How a connection ended.
 enum End {
-    /// The client or hyper closed it.
+    /// The client or hyper closed the connection.
     Closed(hyper::Result<()>),
     /// The client was too slow.
     TimedOut(Timeout),
@@ -103,7 +103,7 @@ pub(super) async fn open(stream: TcpStream, shared: &Shared) -> Result<Transport
     }
 }
 
-/// Drives the connection to its end, within its timeouts and the stage of the node.
+/// Drives the connection until it is closed, times out, or is cut because the node stops.
 async fn watch<S, B>(
     connection: &mut Connection<TokioIo<Stream>, S>,
     pace: &SharedPace,
@@ -140,7 +140,7 @@ where
 fn poll_timeout(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Timeout> {
     loop {
         let Some((at, timeout)) = pace.lock().deadline() else {
-            // The client waits for a response; this is polled again when that changes.
+            // The client waits for a response. When that changes, this function is polled again.
             return Poll::Pending;
         };
         if clock.deadline() > at.into() {
@@ -156,7 +156,7 @@ fn poll_timeout(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<
     }
 }
 
-/// Sends a last response if there is one, and counts the connection.
+/// Sends a last response if there is one, and counts the connection if it was cut.
 async fn finish(end: End, peer: IpAddr, pace: &SharedPace, mut transport: Transport) {
     match end {
         End::Closed(Ok(())) if pace.lock().has_left_unread() => refuse::linger(&mut transport).await,
@@ -177,7 +177,8 @@ async fn finish(end: End, peer: IpAddr, pace: &SharedPace, mut transport: Transp
             tracing::debug!(%peer, ?timeout, "connection timed out");
             cut(reason(timeout));
             match timeout {
-                // The client would not read this response either, or this response would interrupt another.
+                // The client would not read this response either, or this response would interrupt another
+                // response.
                 Timeout::Write => reset(&transport),
                 Timeout::Header if pace.lock().is_stalled() => reset(&transport),
                 Timeout::Header => {
@@ -193,13 +194,13 @@ async fn finish(end: End, peer: IpAddr, pace: &SharedPace, mut transport: Transp
     }
 }
 
-/// Makes the system discard what was not sent.
+/// Makes the system discard the bytes that were not sent.
 fn reset(transport: &Transport) {
-    // If this fails, the system discards it later.
+    // If this fails, the system discards the bytes later.
     let _ = transport.socket().set_zero_linger();
 }
 
-/// The label of the reason in metrics.
+/// Returns the label of the reason in metrics.
 const fn reason(timeout: Timeout) -> &'static str {
     match timeout {
         Timeout::Silent => "silent",

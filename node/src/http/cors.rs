@@ -1,8 +1,8 @@
 //! CORS (Fetch standard): the headers that let pages of other origins read responses.
 //!
-//! They are added where responses leave, so that refusals and the response to a panic have them as well: a
-//! page must be able to read a 409 and a 500. Responses before a request is parsed (400, 408, 431, and 503 in
-//! place of a connection) have none, because the origin is not known.
+//! The headers are added after the handler, so that refusals and the response to a panic have them as well: a
+//! page must be able to read a 409 and a 500. Responses that are made before a request is parsed (400, 408,
+//! 431, and 503 in place of a connection) do not have these headers, because the origin is not known.
 
 use std::collections::HashSet;
 
@@ -17,13 +17,13 @@ use warp::reply::Response;
 use super::head::Head;
 use crate::config::Origin;
 
-/// Request headers that pages may send, besides those that every page may send.
+/// Request headers that these pages may send, besides the headers that every page may send.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, idempotency-key, if-match, traceparent, tracestate, x-request-id, \
      x-user-id",
 );
 
-/// Response headers that pages may read, besides those that every page may read.
+/// Response headers that these pages may read, besides the headers that every page may read.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "etag, idempotent-replayed, location, retry-after, traceresponse, www-authenticate, x-request-id",
 );
@@ -36,7 +36,7 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 pub(crate) struct Cors(HashSet<HeaderValue>);
 
 impl Cors {
-    /// Returns `None` without origins: responses then stay as they are.
+    /// Returns `None` if there are no origins. Responses then stay as they are.
     pub(crate) fn new(origins: &[Origin]) -> Option<Self> {
         // Origins are ASCII, which is valid in a header.
         let origins: HashSet<HeaderValue> = origins
@@ -48,8 +48,8 @@ impl Cors {
 
     /// Adds the headers to a response.
     ///
-    /// Routes know no preflights: they respond 405 with the methods that they accept, as to any other method.
-    /// A preflight needs nothing but these methods.
+    /// Routes do not handle preflights. They respond 405 with the methods that they accept, as to any method
+    /// that they do not accept. A preflight needs nothing but these methods.
     pub(crate) fn complete(&self, head: &Head, mut response: Response) -> Response {
         let origin = head.headers.get(ORIGIN).filter(|origin| self.0.contains(*origin));
         if let Some(origin) = origin {
@@ -69,7 +69,8 @@ impl Cors {
                 .headers_mut()
                 .insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         }
-        // Caches must not use a response to one origin for another, or for none.
+        // Caches must not use the response to one origin for another origin, or for a request without an
+        // origin.
         response
             .headers_mut()
             .append(VARY, HeaderValue::from_static("origin"));
@@ -77,7 +78,7 @@ impl Cors {
     }
 }
 
-/// The methods of the route, if the request is a preflight.
+/// Returns the methods of the route, if the request is a preflight.
 fn preflight_methods(head: &Head, response: &Response) -> Option<HeaderValue> {
     let is_preflight =
         head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);

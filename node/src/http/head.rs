@@ -26,14 +26,14 @@ pub(crate) struct Head {
     pub(crate) client: IpAddr,
     /// The limit for reading the body; `None` is no limit.
     pub(crate) body_deadline: Option<Arc<BodyDeadline>>,
-    /// True if this looks like the most frequent request, the one that issues a coupon.
+    /// True if this looks like an issue request, which is the most frequent request.
     pub(crate) is_issue: bool,
     route: OnceLock<&'static RouteMetrics>,
     body_left_unread: AtomicBool,
 }
 
 impl Head {
-    /// The head of a request from this peer.
+    /// Makes the head of a request from this peer.
     pub(crate) fn new(method: Method, query: String, headers: HeaderMap, peer: IpAddr) -> Self {
         Self {
             method,
@@ -59,17 +59,18 @@ impl Head {
         self.route.get().copied().unwrap_or(&UNMATCHED)
     }
 
-    /// Records whether reading the body ended before the body did.
+    /// Records whether a part of the body was left unread.
     pub(crate) fn set_body_left_unread(&self, left_unread: bool) {
         self.body_left_unread.store(left_unread, Ordering::Relaxed);
     }
 
-    /// True if more of the request may arrive: reading its body was given up, or no route matched.
+    /// True if more of the request may arrive, because reading its body was given up or no route matched.
     pub(crate) fn has_left_unread(&self) -> bool {
         self.body_left_unread.load(Ordering::Relaxed) || self.route.get().is_none()
     }
 
-    /// Returns a header as text. It may occur once, and must be ASCII, as are all headers that are read here.
+    /// Returns a header as text. The header may occur only once. It must be ASCII, like all headers that the
+    /// API reads.
     pub(crate) fn text(&self, name: &HeaderName) -> Result<Option<&str>, RequestError> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {

@@ -27,14 +27,14 @@ impl<T: fmt::Display> Serialize for Text<T> {
     }
 }
 
-/// A response with this body.
+/// Returns a response with this body.
 pub(crate) fn response(status: StatusCode, body: &impl Serialize) -> Response {
     let mut text = JsonText::new();
     let written = serde_json::to_writer(&mut text, body).map(|()| text);
     response_of_text("application/json", status, written)
 }
 
-/// A response with this JSON text; an empty 500 if the text could not be written.
+/// Returns a response with this JSON text, or an empty 500 if the text could not be written.
 pub(crate) fn response_of_text(
     media_type: &'static str,
     status: StatusCode,
@@ -63,8 +63,8 @@ pub(crate) fn response_of_text(
 /// moves to the heap.
 pub(crate) type JsonText = SmallVec<[u8; 384]>;
 
-/// Parses a body: `MALFORMED` if it is not a JSON object, `INVALID` with the path of a field that does not
-/// fit.
+/// Parses a body. Fails with `MALFORMED` if the body is not a JSON object. Fails with `INVALID` and the path
+/// of the field if a field does not fit.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestError> {
     let not_json =
         |error: &serde_json::Error| RequestError::Malformed(format!("the body is not JSON: {error}"));
@@ -88,8 +88,8 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestError>
     })
 }
 
-/// The path of the field. For a missing or duplicate field serde reports the path of its object, and names
-/// the field in the message.
+/// Returns the path of the field. For a missing or duplicate field serde reports the path of its object, and
+/// names the field in the message.
 fn field(path: String, message: &str) -> String {
     let named = message
         .strip_prefix("missing field `")
@@ -101,7 +101,7 @@ fn field(path: String, message: &str) -> String {
     }
 }
 
-/// The error without its position in the text: the path of the field says more.
+/// Returns the error without its position in the text, because the path of the field says more.
 fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let end = text.rfind(" at line ").unwrap_or(text.len());
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_field_is_named_by_its_path() {
+    fn an_invalid_field_is_reported_with_its_path() {
         for (body, path) in [
             (r#"{"other": 1}"#, "other"),
             (r#"{"inner": {"value": -1}}"#, "inner.value"),

@@ -1,5 +1,5 @@
-//! The listener: an accept loop for the open internet. Everything that it waits for has a timeout, and
-//! everything that it holds has a bound. The server of warp itself has neither.
+//! The listener: an accept loop for the open internet. Everything that the loop waits for has a timeout, and
+//! everything that it holds has a bound. The server of warp itself has neither timeouts nor bounds.
 //!
 //! A client that closes its side after its request still gets the response, because the request may have been
 //! executed. Responses are sent at once: with hyper's `pipeline_flush` a response would wait for the rest of
@@ -26,14 +26,15 @@ use crate::config::{AccessLog, Config, Origin};
 /// Default maximum of open connections: about 16 KiB each, so 256 MiB.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
-/// Connections that the system holds until they are accepted: a burst within one turn of a busy loop. The
-/// system may hold fewer (`net.core.somaxconn`).
+/// Maximum number of connections that the system holds until they are accepted: a burst during one turn of a
+/// busy loop. The system may hold fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
-/// Largest head of a request: twice that of a browser with all its cookies.
+/// Maximum size of a request's head: twice the head of a browser with all its cookies.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// Largest buffer of a connection in each direction: for a head, or responses to pipelined requests.
+/// Maximum size of a connection's buffer in each direction. It holds a head, or responses to pipelined
+/// requests.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Options of a listener.
@@ -70,9 +71,9 @@ impl Default for Options {
 pub(super) enum Stage {
     /// Accepts connections and serves requests.
     Serving,
-    /// Finishes requests and accepts no more.
+    /// Finishes requests, and accepts no more connections.
     Stopping,
-    /// Closes connections as they are.
+    /// Closes connections without finishing their requests.
     Cut,
 }
 
@@ -93,7 +94,7 @@ pub enum Error {
     /// The socket failed.
     #[error(transparent)]
     Socket(#[from] io::Error),
-    /// TLS is configured and cannot be used.
+    /// TLS is configured, but cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
 }
@@ -105,7 +106,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     } else {
         TcpSocket::new_v6()
     }?;
-    // A restarted node need not wait for connections of its predecessor.
+    // A restarted node can bind at once, even if old connections of its predecessor linger.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -238,7 +239,7 @@ mod tests {
                 "{answer}"
             );
             assert!(!answer.contains("on purpose"), "{answer}");
-            // The page may read it.
+            // The page may read the answer.
             assert!(
                 answer.contains("access-control-allow-origin: https://shop.example\r\n")
                     && answer.contains("vary: origin"),

@@ -1,22 +1,23 @@
 //! Timeouts of a connection: a state machine that is fed with events and knows the next deadline.
 //!
-//! A connection has one timer, set only while it waits for the client: a request that arrives complete and a
-//! response that is read at once need no timer. hyper's own timeout for heads sets a timer for every request,
-//! includes idle time, and sends no response.
+//! A connection has one timer, which is set only while the connection waits for the client. A request that
+//! arrives complete and a response that is read at once need no timer. hyper's own timeout for heads sets a
+//! timer for every request, includes idle time, and sends no response.
 
 use std::time::{Duration, Instant};
 
-/// Bytes of responses that a client must read within `write`. A limit for each single byte would let a
-/// trickle hold a connection for ever.
+/// Number of bytes that a client must read within `write`. If a single byte were enough, a client could hold
+/// a connection for ever by reading a trickle.
 const WRITTEN_BYTES_MIN: u64 = 16 * 1024;
 
-/// Timeout of everything that a stopping node waits for. A request that is on its way arrives sooner.
+/// Timeout of everything that a stopping node waits for from a client. A request that the client has already
+/// sent arrives sooner.
 pub(crate) const STOPPING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// From the first byte of a head to its last; for the first head from the start of the connection.
+    /// From the first byte of a head to its last byte. For the first head, from the start of the connection.
     pub(super) header: Duration,
     /// Between a response and the next request.
     pub(super) idle: Duration,
@@ -27,13 +28,13 @@ pub(super) struct Limits {
 /// What a client was too slow to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timeout {
-    /// It never sent a byte.
+    /// The client never sent a byte.
     Silent,
-    /// It began a head and did not finish it.
+    /// The client began a head and did not finish it.
     Header,
-    /// It sent no further request, which is not an error.
+    /// The client sent no further request, which is not an error.
     Idle,
-    /// It did not read responses.
+    /// The client did not read responses.
     Write,
 }
 
@@ -70,7 +71,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// The pace of a connection that starts now.
+    /// Makes the pace of a connection that starts now.
     pub(super) fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
@@ -144,7 +145,8 @@ impl Pace {
         self.stopping_since.get_or_insert(now);
     }
 
-    /// The next deadline, and what has timed out then; `None` while the connection waits for the handler.
+    /// Returns the next deadline, and what times out then; `None` while the connection waits for nothing but
+    /// its handler.
     pub(super) fn deadline(&self) -> Option<(Instant, Timeout)> {
         let waits_for = match self.phase {
             Phase::Silent => Some((self.since + self.limits.header, Timeout::Silent)),

@@ -1,7 +1,7 @@
 //! Error responses: `application/problem+json` (RFC 9457), and the errors of HTTP itself.
 //!
-//! Errors of coupons are mapped in the API. Nothing internal gets into a response: what a store or a library
-//! reported goes to the log, the client gets a code and a status.
+//! Errors of coupons are mapped in the API. Nothing internal gets into a response: the log gets what a store
+//! or a library reported, and the client gets a code and a status.
 
 use std::borrow::Cow;
 
@@ -15,8 +15,8 @@ use warp::reply::Response;
 use super::body::BODY_BYTES_MAX;
 use super::json::{self, JsonText};
 
-/// Range of `Retry-After` in a 503, in seconds: hand-offs and fail-overs take about a lease. Random, so that
-/// clients that were refused together do not return together.
+/// Range of `Retry-After` in a 503, in seconds: hand-offs and fail-overs take about a lease. The time is
+/// random, so that clients that were refused together do not return together.
 const RETRY_AFTER_SECONDS: std::ops::RangeInclusive<u16> = 1..=4;
 
 /// One error response. `code` is the stable name that clients program against.
@@ -52,7 +52,7 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title).header(RETRY_AFTER, seconds.into())
     }
 
-    /// A problem of a queue or of the connections at their limit.
+    /// A 503 because a queue or the number of connections is at its limit.
     pub(crate) fn overloaded() -> Self {
         Self::unavailable("OVERLOADED", "The server is overloaded")
     }
@@ -87,7 +87,8 @@ impl Problem {
         self.response(Ok(text))
     }
 
-    /// The response with more members: the fields of `members`, which must be a struct with at least one.
+    /// Returns the response with further members: the fields of `members`, which must be a struct with at
+    /// least one field.
     pub(crate) fn into_response_with(self, members: &impl Serialize) -> Response {
         let mut text = self.common_members();
         let brace = text.len();
@@ -100,7 +101,7 @@ impl Problem {
         self.response(written)
     }
 
-    /// The response with a `detail`.
+    /// Returns the response with a `detail`.
     pub(crate) fn into_response_with_detail(self, detail: impl Into<Cow<'static, str>>) -> Response {
         #[derive(Serialize)]
         struct Detail {
@@ -111,10 +112,10 @@ impl Problem {
         })
     }
 
-    /// The members that all problems have, without the closing brace.
+    /// Returns the members that all problems have, without the closing brace.
     ///
-    /// They need no escaping, so they are copied. A serializer would examine every character, which costs
-    /// 3,500 instructions (0.5 µs) more, and a refusal is the most frequent response.
+    /// These members need no escaping, so they are copied. A serializer would examine every character, which
+    /// costs 3,500 instructions (0.5 µs) more. That matters because a refusal is the most frequent response.
     fn common_members(&self) -> JsonText {
         let applied = self
             .applied
@@ -149,14 +150,14 @@ impl Problem {
 /// A field of a request with a value that is not allowed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FieldError {
-    /// Its path, like `discount.value`.
+    /// The path of the field, like `discount.value`.
     pub(crate) field: String,
-    /// What it must be.
+    /// What the value must be.
     pub(crate) message: String,
 }
 
 impl FieldError {
-    /// A field by its path, and what it must be.
+    /// Makes the error of a field: the path of the field, and what the value must be.
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             field: field.into(),
@@ -168,17 +169,17 @@ impl FieldError {
 /// What can be wrong with the form of a request.
 #[derive(Debug)]
 pub(crate) enum RequestError {
-    /// It cannot be read: it is not JSON or not an object, or an id or a header is not valid.
+    /// The request cannot be read: it is not JSON or not an object, or an id or a header is not valid.
     Malformed(String),
     /// The path does not exist.
     NotFound,
-    /// The path does not accept the method, only these.
+    /// The path does not accept the method. Holds the methods that it accepts.
     MethodNotAllowed(String),
     /// The body exceeds its limit.
     BodyTooLarge,
     /// The head exceeds its limit.
     HeaderTooLarge,
-    /// It was not sent completely in time.
+    /// The request was not sent completely in time.
     TimedOut,
     /// The media type of the body is not JSON.
     UnsupportedMediaType,
@@ -187,7 +188,7 @@ pub(crate) enum RequestError {
 }
 
 impl RequestError {
-    /// One field with a value that is not allowed.
+    /// Makes the error of one field with a value that is not allowed.
     pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError::new(field, message)])
     }

@@ -17,7 +17,7 @@ impl Query {
         )
     }
 
-    /// Parses a parameter; `message` says what it must be.
+    /// Parses a parameter; `message` says what its value must be.
     pub(crate) fn get<T>(
         &self,
         name: &str,

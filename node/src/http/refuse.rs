@@ -1,6 +1,6 @@
 //! Responses outside of any route: refused connections, timeouts, and replacements of hyper's own responses.
 //!
-//! Each is a problem with a request id, even if no request could be parsed.
+//! Each of these responses is a problem with a request id, even if no request could be parsed.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -14,21 +14,22 @@ use super::problem::RequestError;
 use super::request;
 use warp::reply::Response;
 
-/// Maximum number of connections that are being refused. Each takes a round trip, or [`REFUSAL_TIMEOUT`].
-/// Beyond this number no connection is accepted, and the system's queue holds them.
+/// Maximum number of connections that are being refused. A refusal takes a round trip, and at most
+/// [`REFUSAL_TIMEOUT`]. Beyond this number no connection is accepted, and new connections wait in the
+/// system's queue.
 pub(super) const REFUSALS_MAX: usize = 256;
 
 /// Timeout of a refusal: enough for a handshake and a round trip on a bad line.
 pub(super) const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time to keep reading after the last response: closing while bytes still arrive would reset the connection,
-/// and the client might lose the response.
+/// Time for which reading continues after the last response. Closing while bytes still arrive would reset the
+/// connection, and the client might lose the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Maximum number of bytes that are read and discarded meanwhile.
+/// Maximum number of bytes that are read and discarded after the last response.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
-/// The error behind a response that hyper makes itself.
+/// Returns the error for which hyper itself responds with this status.
 pub(super) fn request_error(status: StatusCode) -> Option<RequestError> {
     match status {
         StatusCode::BAD_REQUEST => Some(RequestError::Malformed("not an HTTP/1.1 request".to_owned())),
@@ -75,7 +76,8 @@ pub(super) fn last_response(response: Response) -> Vec<u8> {
     bytes
 }
 
-/// Sends a last response and closes the connection so that the client gets it. The caller sets a timeout.
+/// Sends a last response, and closes the connection such that the client can read the response. The caller
+/// sets a timeout.
 pub(super) async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     response: Response,
@@ -86,7 +88,8 @@ pub(super) async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Reads and discards for a moment after the last response, until the client closes its side as well.
+/// Reads and discards bytes after the last response, until the client closes its side as well. Gives up after
+/// [`LINGER_TIMEOUT`].
 pub(super) async fn linger<S: AsyncRead + Unpin>(stream: &mut S) {
     let discard = async {
         let mut bytes = [0; 4096];
@@ -98,7 +101,7 @@ pub(super) async fn linger<S: AsyncRead + Unpin>(stream: &mut S) {
             }
         }
     };
-    // A client that is still sending then has had time to read the response.
+    // If the client is still sending after that time, it was able to read the response.
     let _ = tokio::time::timeout(LINGER_TIMEOUT, discard).await;
 }
 

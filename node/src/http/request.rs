@@ -1,4 +1,4 @@
-//! Surrounds every request: request id, client address, span, metrics, CORS and access log.
+//! What is common to all requests: request id, client address, span, metrics, CORS and access log.
 
 use std::any::Any;
 use std::cell::LazyCell;
@@ -26,7 +26,7 @@ use crate::config::AccessLog;
 /// Header with the request id.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest request id that is accepted from a client.
+/// Maximum length of a request id that is accepted from a client.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
 /// Options of all responses.
@@ -65,8 +65,8 @@ pub(super) async fn respond(
     let started = Instant::now();
     let id = id(&head.headers);
     let trace = Trace::of(&head.headers);
-    // A span costs as much as everything else that is done for a sold-out coupon. Without debug logging an
-    // issue request logs nothing before its response, so its span is created then, if at all.
+    // A span costs as much as all other work for a sold-out coupon. Without debug logging, an issue request
+    // logs nothing before its response. So its span is created with the response, if at all.
     let early = if head.is_issue && !tracing::enabled!(Level::DEBUG) {
         Span::none()
     } else {
@@ -115,8 +115,8 @@ fn span(head: &Head, id: &HeaderValue, trace: Option<Trace<'_>>) -> Span {
     span
 }
 
-/// Writes a line to the access log if it is enabled for the request, else at debug level. The span has id,
-/// client, method and trace.
+/// Writes a line to the access log if the request is to be logged. Otherwise logs the line at debug level.
+/// The span has id, client, method and trace.
 fn log(
     head: &Head,
     status: StatusCode,
@@ -138,7 +138,7 @@ fn log(
     }
 }
 
-/// The id that the client sent if it is valid, else a new one.
+/// Returns the id that the client sent if it is valid, otherwise a new id.
 fn id(headers: &HeaderMap) -> HeaderValue {
     let is_valid = |id: &&HeaderValue| {
         (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -150,15 +150,15 @@ fn id(headers: &HeaderMap) -> HeaderValue {
         .unwrap_or_else(new_id)
 }
 
-/// A new request id.
+/// Returns a new request id.
 pub(super) fn new_id() -> HeaderValue {
     let mut digits = [0; 32];
-    // There are two digits a byte, and digits are valid in a header.
+    // Each byte gives two digits, and digits are valid in a header.
     let _ = hex::encode_to_slice(rand::random::<[u8; 16]>(), &mut digits);
     HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
-/// The message of a panic.
+/// Returns the message of a panic.
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))

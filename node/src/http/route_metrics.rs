@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram};
 
 use crate::metrics::{HTTP_REQUESTS, HTTP_SECONDS};
 
-/// Methods with a label of their own. All others share one, because clients may send any word.
+/// Methods with a label of their own. All other methods share one label, because clients may send any word.
 static METHODS: [Method; 5] = [
     Method::GET,
     Method::HEAD,
@@ -41,7 +41,7 @@ struct Handles {
 }
 
 impl RouteMetrics {
-    /// The metrics of a route. The label is its template, without ids.
+    /// Makes the metrics of a route. The label is the route's template, without ids.
     pub(crate) const fn new(label: &'static str) -> Self {
         Self {
             label,
@@ -49,7 +49,7 @@ impl RouteMetrics {
         }
     }
 
-    /// The route as metrics and logs name it.
+    /// Returns the route's name in metrics and logs.
     pub(crate) const fn label(&self) -> &'static str {
         self.label
     }

@@ -24,7 +24,7 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// The socket below.
+    /// Returns the socket below.
     pub(super) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
@@ -67,7 +67,7 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// The pace of a connection, shared within its one task, so the lock is always free.
+/// The pace of a connection. Only the connection's own task uses it, so the lock is always free.
 #[derive(Debug, Clone)]
 pub(super) struct SharedPace(Arc<Mutex<Pace>>);
 
@@ -88,7 +88,7 @@ impl SharedPace {
 pub(super) struct Stream {
     transport: Transport,
     pace: SharedPace,
-    /// A response that replaces one of hyper's, while it is written.
+    /// A response that replaces a response of hyper, while the replacement is being written.
     replacement: Vec<u8>,
     written: usize,
 }
@@ -104,7 +104,7 @@ impl Stream {
         }
     }
 
-    /// The transport, without what is still to be written.
+    /// Returns the transport, without what is still to be written.
     pub(super) fn into_transport(self) -> Transport {
         self.transport
     }
@@ -189,8 +189,8 @@ impl AsyncWrite for Stream {
 /// Finds a response that hyper made itself. Returns its place and its replacement.
 ///
 /// hyper has no hook for these responses. They are the last bytes of a connection, and have no body. They
-/// have no request id either, which all other responses have. No other body ends like a head, so for most
-/// writes the last bytes show that they are no such response.
+/// have no request id, which all other responses have. No body of another response ends like a head, so in
+/// most writes the last bytes show that there is no such response.
 fn replace(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     const HEAD_END: &[u8] = b"\r\n\r\n";
     const START: &[u8] = b"HTTP/1.";
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_responses_of_hyper_are_replaced() {
+    fn only_responses_that_hyper_made_itself_are_replaced() {
         for ours in [
             "HTTP/1.1 400 Bad Request\r\nx-request-id: r\r\n\r\n",
             "HTTP/1.1 400 Bad Request\r\nX-Request-Id: r\r\ncontent-length: 0\r\n\r\n",

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Matches a path, with or without a slash at its end, against a template. Returns the place of the parameter
-/// in the path, which is empty if the template has none.
+/// in the path. The place is empty if the template has no parameter.
 pub(crate) fn matches(template: &str, path: &str) -> Option<Range<usize>> {
     let mut parameter = 0..0;
     let mut expected = template.split('/');

@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 pub struct Options {
     /// The certificate and its chain, in PEM.
     pub certificate_file: PathBuf,
-    /// Its key, in PEM.
+    /// The key of the certificate, in PEM.
     pub key_file: PathBuf,
     /// Timeout of a handshake.
     pub handshake_timeout: Duration,
@@ -51,7 +51,7 @@ pub(super) enum HandshakeError {
     /// The client does not speak TLS, has no version or cipher in common, or closed the connection.
     #[error("{0}")]
     Failed(#[from] io::Error),
-    /// It took too long.
+    /// The handshake took too long.
     #[error("not finished within {0:?}")]
     Late(Duration),
 }
@@ -71,7 +71,7 @@ struct Files {
 }
 
 impl Tls {
-    /// Reads the files, and reloads them until this is dropped.
+    /// Reads the files, and reloads them until the returned value is dropped.
     pub(super) fn start(options: Options) -> Result<Arc<Self>, Error> {
         let files = read(&options)?;
         let tls = Arc::new(Self {
@@ -91,7 +91,7 @@ impl Tls {
 }
 
 /// Reloads the files when they change. Compares contents and not times, because files are also changed
-/// through links, and within the resolution of a timestamp.
+/// through links, or twice within the resolution of a timestamp.
 async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
     loop {
         tokio::time::sleep(options.reload_every).await;

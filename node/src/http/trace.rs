@@ -1,7 +1,7 @@
 //! W3C Trace Context: the trace of a request, for the log and the response.
 //!
-//! The response has `traceresponse` after the working group's draft: the same trace and flags, with a span of
-//! this node. A malformed `traceparent` is ignored, as the recommendation requires.
+//! The response has `traceresponse`, as in the working group's draft: the same trace and flags, with a span
+//! of this node. A malformed `traceparent` is ignored, as the recommendation requires.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -21,7 +21,7 @@ pub(super) struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// The trace of these headers, if they have exactly one that is valid.
+    /// Returns the trace of these headers, if they have exactly one `traceparent` and it is valid.
     pub(super) fn of(headers: &'a HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         match (values.next(), values.next()) {
@@ -30,7 +30,7 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Parses a value of any version: later ones may append fields after another dash.
+    /// Parses a value of any version: later versions may append fields after another dash.
     fn parse(text: &'a str) -> Option<Self> {
         let known = text.get(..VALUE_BYTES)?;
         let mut fields = known.split('-');
@@ -54,7 +54,7 @@ impl<'a> Trace<'a> {
         is_valid.then_some(Self { trace_id, flags })
     }
 
-    /// The header of the response: the trace, and a new span.
+    /// Returns the header of the response: the trace, and a new span.
     pub(super) fn response(&self) -> Option<HeaderValue> {
         let span = rand::random::<u64>().max(1);
         HeaderValue::try_from(format!("00-{}-{span:016x}-{}", self.trace_id, self.flags)).ok()

@@ -1,6 +1,6 @@
 //! Authenticates principals: users by header or by token, services, administrators.
 //!
-//! A request is not refused only because its token is unknown: it may still do what is open to anyone.
+//! An unknown token alone is no reason to refuse a request: it may still do what is open to anyone.
 
 mod jwks;
 mod jwt;
@@ -50,7 +50,7 @@ pub(crate) struct Principal {
 /// Rights beyond those of every user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// None.
+    /// No further rights.
     User,
     /// Issues for others.
     Service,
@@ -76,7 +76,7 @@ impl UserSource {
 }
 
 impl Authenticator {
-    /// An authenticator with this admin token and this source of users.
+    /// Makes an authenticator with this admin token and this source of users.
     pub(crate) fn new(admin_token: &SecretString, users: UserSource) -> Self {
         Self {
             admin_token: AdminToken::new(admin_token),
@@ -85,7 +85,7 @@ impl Authenticator {
     }
 
     /// Authenticates by a bearer token and by the user that the peer names. `named_user` is only called if
-    /// the peer is trusted to name one; its errors are returned.
+    /// the peer is trusted to name a user. Errors of `named_user` are returned.
     pub(crate) fn authenticate<'a, E: From<Error>>(
         &self,
         peer: IpAddr,
@@ -121,9 +121,9 @@ impl Authenticator {
         }
     }
 
-    /// Reloads the key file when it changes, for as long as it is polled.
+    /// Reloads the key file when it changes, for as long as the future is polled.
     ///
-    /// Cancel safe: the next call sees a change that this one missed.
+    /// Cancel safe: the next call sees a change that this call missed.
     pub(crate) async fn reload_keys(&self) {
         if let UserSource::Token(verifier) = &self.users {
             verifier.reload_keys().await;
@@ -146,7 +146,7 @@ fn unix_seconds() -> u64 {
 }
 
 impl Principal {
-    /// Returns the user; an error if the principal is not a user.
+    /// Returns the user. Fails if the principal is not a user.
     pub(crate) fn require_user(&self) -> Result<&UserId, Error> {
         match &self.user {
             Some(user) => Ok(user),

@@ -37,7 +37,7 @@ impl<'a> LiveNodes<'a> {
         Self(live.map(|node| (node.incarnation, node.id.as_str())).collect())
     }
 
-    /// The id of the node that owns the shard; `None` if no live node does.
+    /// Returns the id of the node that owns the shard; `None` if no live node owns it.
     pub(crate) fn owner(&self, shard: &ShardRow) -> Option<&'a str> {
         self.0.get(&shard.owner?).copied()
     }

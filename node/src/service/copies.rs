@@ -1,9 +1,9 @@
 //! Copies of what many clients read at once, so that a crowd of readers does not slow down issuing.
 //!
-//! Simultaneous reads of one key share one read of the store, and its result serves for [`AGE_MAX`]. A
+//! Simultaneous reads of one key share one read of the store, and its result is used for [`AGE_MAX`]. A
 //! missing value is never cached: it is only answered to requests that came before the read began. Before
 //! this node answers a change, it forgets the copy and any read in progress. So no request after that answer
-//! gets anything older.
+//! gets an older value.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -20,10 +20,12 @@ use metrics::Counter;
 use super::store_calls::StoreCallError;
 use crate::metrics::READS;
 
-/// Maximum age of a copy, as the HTTP contract allows. It counts from the beginning of its read.
+/// Maximum age of a copy, as the HTTP contract allows. The age counts from the beginning of the read that
+/// made the copy.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(1);
 
-/// Interval between evictions of old copies while all slots are taken: each eviction visits all slots.
+/// Interval between evictions of old copies while all slots are taken. Evictions are rare, because each
+/// visits all slots.
 const EVICT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The result of a read, shared by all requests that waited for it.
@@ -38,7 +40,8 @@ pub(crate) struct Copies<K, V> {
     from_store: Counter,
 }
 
-/// The place of one copy. A forgotten slot leaves the map, and a read in progress for it has no effect.
+/// The place of one copy. Forgetting a slot removes it from the map, and a read in progress for the slot then
+/// has no effect.
 struct Slot<V> {
     state: Mutex<State<V>>,
     issued: AtomicU64,
@@ -87,8 +90,8 @@ where
         }
     }
 
-    /// Returns a copy that is recent enough, or the result of a read, with the highest sequence that this
-    /// node has issued for the key: the copy may be older than that.
+    /// Returns a copy that is recent enough, or the result of a read. Also returns the highest sequence that
+    /// this node has issued for the key, because the copy may be older than that issuance.
     ///
     /// Cancel safety: a read that has begun continues for the other requests.
     pub(crate) async fn get<R>(
@@ -121,7 +124,7 @@ where
                     self.remove_unused(key, &slot);
                     return Ok(None);
                 }
-                // That read began too early for this request. The next one begins after the request.
+                // That read began too early for this request. The next read begins after the request.
                 Ok(_) => self.remove_unused(key, &slot),
                 Err(error) => {
                     self.remove_unused(key, &slot);
@@ -182,7 +185,8 @@ where
         Some(Arc::clone(slots.entry(key).or_insert_with(new)))
     }
 
-    /// Evicts unused slots, if the last eviction is long enough ago. Returns true if there is then room.
+    /// Evicts unused slots, if the last eviction is long enough ago. Returns true if there is room
+    /// afterwards.
     fn evict(&self, slots: &mut HashMap<K, Arc<Slot<V>>>) -> bool {
         let now = moment();
         if now.since(Moment::from_nanos(self.evicted_at.load(Ordering::Relaxed))) < EVICT_INTERVAL {
@@ -236,14 +240,14 @@ impl<V: Clone> Slot<V> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The copy if it is recent, else the read in progress or a new one.
+    /// Returns the copy if it is recent. Otherwise returns the read in progress, or starts a read.
     fn lookup(&self, now: Moment, start_read: impl FnOnce() -> PendingRead<V>) -> Lookup<V> {
         let mut state = self.state();
         match &state.copy {
             Some((value, began)) if now.since(*began) <= AGE_MAX => return Lookup::Copy(value.clone()),
             _ => state.copy = None,
         }
-        // A read that ended and is still in the slot has panicked.
+        // If a read has ended and is still in the slot, it has panicked.
         let in_progress = state
             .pending
             .take()
@@ -298,7 +302,7 @@ mod tests {
             })
         }
 
-        /// Reads the value as it is when the read begins; 0 is none.
+        /// Reads the value as it is when the read begins. 0 stands for a missing value.
         fn read(self: &Arc<Self>) -> BoxFuture<'static, ReadResult<u64>> {
             let source = Arc::clone(self);
             async move {
@@ -362,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_from_before_a_change_leaves_no_copy_after_it() {
+    async fn a_read_that_began_before_a_change_makes_no_copy() {
         let (copies, source) = (copies(10), Source::gated());
         let before = request(&copies, &source).await;
         source.value.store(2, Ordering::SeqCst);
@@ -381,7 +385,8 @@ mod tests {
         let (copies, source) = (copies(10), Source::gated());
         source.value.store(0, Ordering::SeqCst);
         let before = request(&copies, &source).await;
-        // It is created while that read is in progress, and a request that comes now must find it.
+        // The value is created while that read is in progress, and a request that comes now must find the
+        // value.
         source.value.store(1, Ordering::SeqCst);
         let after = request(&copies, &source).await;
         source.release(1);
@@ -401,7 +406,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let after = request(&copies, &source).await;
-        assert_eq!(source.reads(), 1, "it waits for the read in progress");
+        assert_eq!(source.reads(), 1, "the request waits for the read in progress");
         source.release(1);
         assert_eq!(value(before).await, Some(1));
         source.release(1);
@@ -475,7 +480,7 @@ mod tests {
         assert_eq!(
             copies.get(7, || source.read()).await.unwrap().unwrap().1,
             0,
-            "without a slot, the store knows"
+            "without a slot, only the store has the sequence"
         );
         copies.raise_issued(7, 5);
         copies.raise_issued(7, 4);

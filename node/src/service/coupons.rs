@@ -13,8 +13,8 @@ use super::list::{LIMIT_MAX, Page};
 use super::store_calls::{StoreCallError, write_error};
 use super::{Error, Service};
 
-/// Maximum number of coupons with a copy: more than a crowd reads within a second. The longest title makes a
-/// copy about 1 KiB, so 10 MiB in all. Beyond it each request reads for itself.
+/// Maximum number of coupons with a copy: more than a crowd reads within a second. With the longest title, a
+/// copy takes about 1 KiB, so all copies take 10 MiB. Beyond this number each request reads for itself.
 const COUPONS_MAX: usize = 10_000;
 
 /// One list for each phase, and one for all coupons.
@@ -24,8 +24,8 @@ const LISTS_MAX: usize = Phase::ALL.len() + 1;
 /// then and may be empty. Its cursor continues the search.
 const EXAMINED_MAX: u32 = 2_000;
 
-/// Coupons read by one statement of a search: one statement suffices if most coupons are in the phase, and
-/// none takes long.
+/// Number of coupons that one statement of a search reads. If most coupons are in the phase, one statement
+/// suffices, and no statement takes long.
 const SEARCH_STEP: u32 = 500;
 
 /// Copies of coupons and of lists.
@@ -64,7 +64,7 @@ impl CouponCopies {
 }
 
 impl Service {
-    /// Creates a coupon. Returns true with it if an earlier request with the same key created it.
+    /// Creates a coupon. Returns the coupon, and true if an earlier request with the same key created it.
     pub(crate) async fn create_coupon(&self, new: NewCoupon) -> Result<(CouponView, bool), Error> {
         let creating = self.store_calls.run(self.engine()?.clone().create_coupon(new));
         let created = tokio::time::timeout(self.change_deadline, creating).await;
@@ -102,7 +102,7 @@ impl Service {
             .engine()?
             .change(coupon, change, if_version, self.change_deadline)
             .await;
-        // Whatever the outcome: no read after the response may show an older coupon.
+        // This is done whatever the outcome, because no read after the response may show an older coupon.
         self.copies.forget(coupon);
         changed
     }
@@ -125,7 +125,7 @@ impl Service {
         })
     }
 
-    /// Reads coupons of a phase, or of all phases: the newest, or those before this coupon.
+    /// Reads coupons of a phase, or of all phases: the newest coupons, or the coupons before `before`.
     pub(crate) async fn coupons(
         &self,
         phase: Option<Phase>,
@@ -157,16 +157,16 @@ impl Service {
 
 /// The result of a search.
 pub(crate) struct CouponList {
-    /// One row more than requested, if there are more.
+    /// One row more than requested, if there are so many.
     rows: Vec<CouponView>,
     /// The last coupon examined, if the search ended at [`EXAMINED_MAX`].
     examined_up_to: Option<CouponId>,
-    /// The time for which phases were determined.
+    /// The moment at which the phases in this list were true.
     now: Timestamp,
 }
 
 impl CouponList {
-    /// The first `limit` rows.
+    /// Returns a page with the first `limit` rows.
     pub(crate) fn page(&self, limit: u32) -> Page<&CouponView> {
         let rows = &self.rows[..self.rows.len().min(limit as usize)];
         let last = rows.last().filter(|_| self.rows.len() > rows.len());
@@ -174,14 +174,14 @@ impl CouponList {
         Page::new(rows.iter().collect(), next)
     }
 
-    /// The time for which phases were determined.
+    /// Returns the moment at which the phases in this list were true.
     pub(crate) fn now(&self) -> Timestamp {
         self.now
     }
 }
 
-/// Reads coupons until one more than `limit` is found, there are no more, or [`EXAMINED_MAX`] were examined.
-/// Phases are determined here: a phase depends on the clock and on what is issued, so no index can have it.
+/// Reads coupons until it has found one more than `limit`, has read all, or has examined [`EXAMINED_MAX`]. It
+/// determines the phases itself: a phase depends on the clock and on what is issued, so no index can have it.
 async fn search(
     engine: &CouponEngine,
     phase: Option<Phase>,

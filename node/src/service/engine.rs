@@ -53,7 +53,7 @@ impl CouponEngine {
         Ok(Self(Coupons::new(engine, rows)))
     }
 
-    /// Why the node is not ready; empty if it is.
+    /// Returns why the node is not ready; empty if it is ready.
     pub(crate) fn not_ready(&self) -> Vec<NotReady> {
         self.0.engine().not_ready()
     }
@@ -63,7 +63,7 @@ impl CouponEngine {
         self.0.engine().hand_off(limit).await;
     }
 
-    /// Stores everything and leaves the cluster. False if that took longer than the limit.
+    /// Stores everything and leaves the cluster. Returns false if that takes longer than the limit.
     pub(crate) async fn stop(&self, limit: Duration) -> bool {
         self.0.engine().stop(limit).await
     }
@@ -117,7 +117,7 @@ impl CouponEngine {
         self.0.rows().coupon(id).await
     }
 
-    /// Reads up to `limit` coupons, newest first: the newest, or those before this coupon.
+    /// Reads up to `limit` coupons, newest first: the newest coupons, or the coupons before `before`.
     pub(crate) async fn coupons(&self, before: Option<CouponId>, limit: u32) -> StoreResult<Vec<CouponView>> {
         self.0.rows().coupons(&CouponQuery { before, limit }).await
     }

@@ -25,7 +25,8 @@ impl Service {
         Ok(issued)
     }
 
-    /// Reads a page of a coupon's issuances, by sequence; only those of `user` if there is one.
+    /// Reads a page of a coupon's issuances, by sequence. If `user` is given, reads only that user's
+    /// issuances.
     pub(crate) async fn issuances_of_coupon(
         &self,
         coupon: CouponId,

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::engine::UserCursor;
 
-/// Items on a page if the request names no limit.
+/// Number of items on a page if the request names no limit.
 pub(crate) const LIMIT_DEFAULT: u32 = 50;
 /// Maximum number of items on a page: as many as are read and written quickly.
 pub(crate) const LIMIT_MAX: u32 = 200;
@@ -22,7 +22,7 @@ pub(crate) struct Page<T, C = CouponId> {
 }
 
 impl<T, C> Page<T, C> {
-    /// A page that is continued at `next`.
+    /// Makes a page that is continued at `next`.
     pub(crate) fn new(items: Vec<T>, next: Option<C>) -> Self {
         Self { items, next }
     }
@@ -37,18 +37,18 @@ impl<T, C> Page<T, C> {
     }
 }
 
-/// A place in a list. It is encoded for clients, so that they do not construct one.
+/// A place in a list. A cursor is encoded for clients, so that they do not construct cursors themselves.
 pub(crate) trait Cursor: Sized {
-    /// Prefix of all cursors of this list, so that no list accepts a cursor of another.
+    /// Prefix of all cursors of this list, so that no list accepts a cursor of another list.
     const LIST: &'static str;
 
-    /// The place as text.
+    /// Returns the place as text.
     fn write(&self) -> String;
 
     /// Parses what [`Self::write`] wrote.
     fn read(text: &str) -> Option<Self>;
 
-    /// The cursor as clients get it.
+    /// Returns the cursor as clients get it.
     fn encode(&self) -> String {
         URL_SAFE_NO_PAD.encode(format!("{}{}", Self::LIST, self.write()))
     }
@@ -103,7 +103,8 @@ impl Cursor for UserCursor {
     }
 }
 
-/// Parses a number that consists of digits only, up to the largest that every JSON client reads exactly.
+/// Parses a number that consists of digits only, up to the largest number that every JSON client reads
+/// exactly.
 pub(crate) fn whole_number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse()

@@ -8,8 +8,8 @@ use actors::store::StoreError;
 use super::Error;
 use super::engine::{Setback, StoreResult};
 
-/// Maximum number of calls in progress. Four connections at two milliseconds per call complete that many in
-/// the two seconds for which a request waits. Further calls are refused at once.
+/// Maximum number of calls in progress. At two milliseconds per call, four connections complete this many
+/// calls in the two seconds for which a request waits. Further calls are refused at once.
 pub(super) const STORE_CALLS_MAX: usize = 4_096;
 
 /// Admits up to [`STORE_CALLS_MAX`] calls.
@@ -35,7 +35,8 @@ impl StoreCalls {
     /// Runs a call in a task of its own.
     ///
     /// Cancel safety: a dropped call runs to its end and counts until then, because the store keeps working
-    /// on it. Otherwise short deadlines would let any number of calls wait for a silent database.
+    /// on it. If the call did not count, short deadlines would let any number of calls wait for a silent
+    /// database.
     pub(super) fn run<T: Send + 'static>(
         &self,
         call: impl Future<Output = StoreResult<T>> + Send + 'static,
@@ -55,7 +56,7 @@ impl StoreCalls {
     }
 }
 
-/// The error of a request whose read failed. A read changes nothing.
+/// Returns the error of a request whose read failed. A read changes nothing.
 pub(crate) fn read_error(error: &StoreError) -> Error {
     match error {
         StoreError::NotStored(_) | StoreError::Unknown(_) => Error::Setback(Setback::StoreUnavailable),
@@ -65,7 +66,7 @@ pub(crate) fn read_error(error: &StoreError) -> Error {
     }
 }
 
-/// The error of a request whose write failed.
+/// Returns the error of a request whose write failed.
 pub(crate) fn write_error(error: &StoreError) -> Error {
     match error {
         StoreError::NotStored(_) => Error::Setback(Setback::StoreUnavailable),

@@ -26,7 +26,7 @@ async fn listen(service: &Arc<Service>) -> Listener {
     Listener::serve(socket, routes(Arc::clone(service)), listener::Options::default()).unwrap()
 }
 
-/// Sends a request as an administrator and as a user.
+/// Sends a request with the credentials of an administrator and of a user.
 async fn send(request: reqwest::RequestBuilder) -> (u16, Value) {
     let response = request
         .bearer_auth("token")
@@ -38,7 +38,7 @@ async fn send(request: reqwest::RequestBuilder) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn reads_beyond_the_limit_are_refused_until_one_ends() {
+async fn reads_beyond_the_limit_are_refused_until_a_read_ends() {
     let config = Config::default();
     let service = service(&config);
     let (release, released) = tokio::sync::watch::channel(false);
@@ -61,7 +61,7 @@ async fn reads_beyond_the_limit_are_refused_until_one_ends() {
     };
     tokio::time::timeout(config.http.deadline / 2, full)
         .await
-        .expect("each takes a permit");
+        .expect("each read takes a permit");
     let is_overloaded = |result| matches!(result, Err(Error::Setback(Setback::Overloaded)));
     assert!(is_overloaded(service.read(async { Ok(()) }).await));
     let shared = service.store_calls.run(async { Ok(()) });
@@ -151,9 +151,13 @@ async fn an_abandoned_read_counts_until_it_ends() {
     };
     let result = tokio::time::timeout(Duration::from_secs(10), service.read(blocked))
         .await
-        .expect("it waits no longer than the deadline");
+        .expect("the request waits no longer than the deadline");
     assert!(matches!(result, Err(Error::Setback(Setback::StoreUnavailable))));
-    assert_eq!(service.store_calls.0.taken(), 1, "the store still works on it");
+    assert_eq!(
+        service.store_calls.0.taken(),
+        1,
+        "the store still works on the read"
+    );
     release.send_replace(true);
     while service.store_calls.0.taken() > 0 {
         tokio::task::yield_now().await;

@@ -21,13 +21,13 @@ use metrics::Counter;
 use super::Error;
 use crate::config::Limits;
 
-/// Maximum number of users that are counted: a rush of a million, at about 17 bytes each. Users beyond it are
-/// admitted without being counted: the limit is meant for a few users with many requests, and the number of
-/// other users must not matter.
+/// Maximum number of users that are counted: a rush of a million users, at about 17 bytes each. Further users
+/// are admitted without being counted. The limit is meant for a few users with many requests, and the number
+/// of other users must not matter.
 const USERS_MAX: usize = 1 << 20;
 
 /// Interval between evictions of users whose full burst is available again: rare enough to visit a million
-/// users, frequent enough that they do not fill the table.
+/// users, frequent enough that these users do not fill the table.
 const EVICT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The limit on each user's issue requests.
@@ -51,7 +51,7 @@ impl UserLimit {
         Self::with(rate, limits.burst(rate), USERS_MAX, DefaultClock::default())
     }
 
-    /// Evicts idle users, for as long as it is polled.
+    /// Evicts idle users, for as long as the future is polled.
     pub(crate) async fn evict_idle(&self) {
         let mut ticks = tokio::time::interval(EVICT_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -64,7 +64,7 @@ impl UserLimit {
                 );
             }
             let limiter = Arc::clone(&self.limiter);
-            // It only fails if it panics, which would be a bug.
+            // The task only fails if it panics, which would be a bug.
             if let Err(error) = tokio::task::spawn_blocking(move || limiter.retain_recent()).await {
                 tracing::error!(%error, "failed to evict idle users");
             }
@@ -83,7 +83,7 @@ impl<C: Clock + Clone> UserLimit<C> {
         })
     }
 
-    /// Counts a request; an error if the user has sent too many.
+    /// Counts a request. Fails if the user has sent too many requests.
     pub(crate) fn admit(&self, user: &UserId) -> Result<(), Error> {
         let admitted = self.limiter.check_key(&self.hasher.hash_one(user.as_str()));
         admitted.map_err(|until| {
@@ -101,7 +101,7 @@ impl<C: Clock> std::fmt::Debug for UserLimit<C> {
     }
 }
 
-/// The state of each user, by a hash of 64 bits, for a bounded number of users.
+/// The states of a bounded number of users, each by a 64-bit hash of the user's id.
 struct Users {
     states: DashMap<u64, Nanos>,
     count: AtomicUsize,
@@ -133,7 +133,7 @@ impl StateStore for Users {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        // The entry locks its part of the table, so each user is measured by one request at a time.
+        // The entry locks a part of the map, so requests of one user are measured one at a time.
         match self.states.entry(*user) {
             Entry::Occupied(mut state) => {
                 let (outcome, new_state) = measure(Some(*state.get()))?;
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_may_send_a_burst_and_then_as_the_rate_allows() {
+    fn a_user_may_send_a_burst_and_then_requests_at_the_rate() {
         let (limit, clock) = limit(2.0, 3, 10);
         assert_eq!(
             [(); 5].map(|()| admitted(&limit, "alice")),
@@ -219,7 +219,7 @@ mod tests {
     fn a_full_table_neither_grows_nor_refuses_other_users() {
         let (limit, clock) = limit(1.0, 1, 2);
         assert!(admitted(&limit, "alice") && admitted(&limit, "bob"));
-        // Carol is not counted; alice and bob are, and stay limited.
+        // Carol is not counted. Alice and Bob are counted, and stay limited.
         assert!(admitted(&limit, "carol") && admitted(&limit, "carol"));
         assert!(!admitted(&limit, "alice") && !admitted(&limit, "bob"));
         assert_eq!((limit.limiter.len(), limit.limiter.is_empty()), (2, false));
@@ -245,7 +245,7 @@ mod tests {
             }
         };
         tokio::select! {
-            () = limit.evict_idle() => unreachable!("it does not end"),
+            () = limit.evict_idle() => unreachable!("eviction does not end"),
             evicted = tokio::time::timeout(2 * EVICT_INTERVAL, evicted) => evicted.expect("evicted in time"),
         }
     }

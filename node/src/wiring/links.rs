@@ -1,4 +1,4 @@
-//! What a node of a cluster has in addition: a socket for links, and a check that its peers can be reached.
+//! What only a node of a cluster has: a socket for links, and a check that its peers can be reached.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use super::StartError;
 use crate::config::{Config, HostPort};
 use crate::http::listener;
 
-/// Time after which an unreachable peer is reported: several times what nodes that start together need to
-/// bind their sockets.
+/// Time after which an unreachable peer is reported: several times as long as nodes that start together need
+/// to bind their sockets.
 const CHECK_FOR: Duration = Duration::from_secs(10);
 /// Timeout of one attempt, for networks that drop packets.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval between two attempts.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Binds the socket for links. `None` for a single node.
+/// Binds the socket for links. Returns `None` for a single node.
 pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError> {
     let cluster = &config.cluster;
     let (Some(listen), Some(cookie)) = (cluster.listen, &cluster.cookie) else {
@@ -68,10 +68,10 @@ pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError
     }))
 }
 
-/// Connects to these peers once, and warns of those that cannot be reached: so a firewall or a wrong name is
-/// noticed at the start.
+/// Connects to these peers once, and warns of peers that cannot be reached, so that a firewall or a wrong
+/// name is noticed at the start.
 ///
-/// Cancel safe: nothing depends on it.
+/// Cancel safe: nothing depends on this check.
 pub(super) async fn check_peers(peers: &[HostPort]) {
     let checks = peers.iter().map(async |peer| {
         let began = Instant::now();

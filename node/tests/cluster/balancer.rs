@@ -1,4 +1,4 @@
-//! A load balancer: it polls the readiness of every node and sends clients to those that are ready.
+//! A load balancer: it polls the readiness of every node and sends clients to the nodes that are ready.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ const LIMIT: Duration = Duration::from_millis(500);
 pub struct Balancer(JoinHandle<()>);
 
 impl Balancer {
-    /// Polls these nodes. While none is ready, clients use the former addresses.
+    /// Polls these nodes. While no node is ready, clients use the former addresses.
     pub fn over(nodes: Vec<String>, clients: watch::Sender<Vec<String>>) -> Self {
-        // It has connections of its own, so that it waits for no other request.
+        // The balancer has its own connections, so that it does not wait for other requests.
         let client = Client::builder().timeout(LIMIT).build().unwrap();
         Self(tokio::spawn(async move {
             loop {
-                // All at once, so that a slow answer does not delay the others.
+                // All nodes are polled at once, so that a slow answer does not delay the others.
                 let answers = join_all(
                     nodes
                         .iter()

@@ -9,12 +9,12 @@ use testkit::servers::{Kind, Server};
 
 use crate::stage::Stage;
 
-/// The longest interruption of issuing a coupon after its owner was killed.
+/// Maximum interruption of issuing a coupon after its owner was killed.
 const TAKE_OVER_MAX: Duration = Duration::from_millis(1_500);
-/// Too long to matter: a killed node must be detected by refused connections.
+/// A lease that is too long to matter: a killed node must be detected by refused connections.
 const LEASE: &str = "cluster.lease=15s";
 
-async fn the_other_nodes_take_over_from_a_killed_one(kind: Kind) {
+async fn the_other_nodes_take_over_from_a_killed_node(kind: Kind) {
     let server = Server::shared(kind);
     let mut stage = Stage::on(server, &[LEASE], false).await;
     let (clients, _) = stage.clients().await;
@@ -52,7 +52,7 @@ async fn the_other_nodes_take_over_from_a_killed_one(kind: Kind) {
             stage.until_issued(2, coupons[0]),
             stage.until_issued(2, coupons[1])
         );
-        println!("two were killed: taken over after {first:?} and {second:?}");
+        println!("two nodes were killed: taken over after {first:?} and {second:?}");
         stage.settled().await;
         stage.start(&[0, 1]);
         stage.settled().await;
@@ -64,4 +64,4 @@ async fn the_other_nodes_take_over_from_a_killed_one(kind: Kind) {
     stage.judge().await;
 }
 
-on_each_server! { the_other_nodes_take_over_from_a_killed_one }
+on_each_server! { the_other_nodes_take_over_from_a_killed_node }

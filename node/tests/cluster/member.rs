@@ -20,7 +20,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A node, running or not.
 pub struct Member {
-    /// Its name. Of two nodes, the one with the smaller name dials.
+    /// The node's name. Of two nodes, the node with the smaller name dials.
     pub name: String,
     /// The address of its HTTP listener.
     pub address: String,
@@ -31,13 +31,13 @@ pub struct Member {
     /// The proxy in front of its link listener, if it has one.
     pub link_proxy: Option<LinkProxy>,
     keys: Vec<String>,
-    /// Declared before its data, so that the process ends before the data is removed.
+    /// This field is declared before `data`, so that the process ends before the data is removed.
     process: Option<Node>,
     data: TempDir,
 }
 
 impl Member {
-    /// Prepares the node of this number, from 1, without starting it.
+    /// Prepares the node with this number, which counts from 1. Does not start the node.
     pub async fn new(
         number: usize,
         server: &Server,
@@ -76,7 +76,7 @@ impl Member {
         }
     }
 
-    /// Starts it, and returns once it is ready. Blocks.
+    /// Starts the node, and returns once the node is ready. Blocks.
     pub fn start(&mut self) {
         self.process = Some(Node::start_at(
             &self.address,
@@ -86,12 +86,12 @@ impl Member {
         ));
     }
 
-    /// True if it has a process.
+    /// True if the node has a process.
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Asks it to stop, and returns once it has stopped with success. Blocks.
+    /// Asks the node to stop, and returns once the node has stopped with success. Blocks.
     pub fn stop(&mut self) {
         let process = self.process.take().expect("a running node");
         assert!(
@@ -102,17 +102,17 @@ impl Member {
         );
     }
 
-    /// Kills it, as `kill -9` does.
+    /// Kills the node, as `kill -9` does.
     pub fn kill(&mut self) {
         self.process.take().expect("a running node").kill();
     }
 
-    /// Suspends its process until it is resumed.
+    /// Suspends the node's process until [`Self::resume`].
     pub fn suspend(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Resumes its process.
+    /// Resumes the node's process.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }

@@ -1,7 +1,7 @@
 //! Links that are cut, silent, slow or half-open while every node reaches the database.
 //!
-//! The node with the smaller name dials. So the proxy in front of the third node's links is between that node
-//! and both others, and the one in front of the second node's links is between that node and the first.
+//! The node with the smaller name dials. So the third node's link proxy is between the third node and both
+//! others, and the second node's link proxy is between the second node and the first.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -17,9 +17,9 @@ const KEYS: [&str; 2] = ["cluster.lease=1500ms", "cluster.beat=150ms"];
 /// The reason why a node outside the group is not ready.
 const LEFT_OUT: [&str; 1] = ["no_group"];
 
-/// Delay in each direction, as of a link across a continent.
+/// Delay in each direction, as on a link across a continent.
 const DELAY: Duration = Duration::from_millis(40);
-/// Far longer than four delays. Half of all requests take less.
+/// Half of all requests must take less than this, which is far longer than four delays.
 const DELAYED_MAX: Duration = Duration::from_secs(1);
 
 impl Stage {
@@ -57,16 +57,16 @@ async fn links_fail_and_the_group_goes_on(kind: Kind) {
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
     stage.without(2, LinkMode::Cut, 2).await;
-    // Of two nodes that do not reach each other, the one with the smaller name stays in the group.
+    // Of two nodes that do not reach each other, the node with the smaller name stays in the group.
     stage.without(1, LinkMode::Cut, 1).await;
     stage.without(2, LinkMode::Silent, 2).await;
     clients.end().await;
     stage.judge().await;
 }
 
-async fn slow_and_half_open_links_delay_answers_and_nothing_else(kind: Kind) {
+async fn slow_and_half_open_links_only_delay_answers(kind: Kind) {
     let server = Server::shared(kind);
-    // Long enough that no shard moves on a busy machine, so that requests cross the slow link.
+    // The lease is so long that no shard moves on a busy machine, so that requests cross the slow link.
     let stage = Stage::on(server, &["cluster.lease=5s", "cluster.beat=150ms"], true).await;
     let (clients, _) = stage.clients().await;
     let coupon = stage.coupon_of(2).await;
@@ -82,7 +82,7 @@ async fn slow_and_half_open_links_delay_answers_and_nothing_else(kind: Kind) {
     );
     stage.goes_on().await;
     stage.set(2, LinkMode::Pass);
-    // Existing connections pass nothing and are not cut; new ones pass.
+    // Existing connections pass nothing, but are not cut. New connections pass everything.
     stage.members[2]
         .link_proxy
         .as_ref()
@@ -96,4 +96,4 @@ async fn slow_and_half_open_links_delay_answers_and_nothing_else(kind: Kind) {
     stage.judge().await;
 }
 
-on_each_server! { links_fail_and_the_group_goes_on slow_and_half_open_links_delay_answers_and_nothing_else }
+on_each_server! { links_fail_and_the_group_goes_on slow_and_half_open_links_only_delay_answers }

@@ -31,12 +31,12 @@ async fn a_suspended_node_gives_no_wrong_answer(kind: Kind) {
                 "{} is suspended: taken over after {took:?}",
                 stage.members[owner].name
             );
-            // Whether clients get coupons is checked only after this. Until the node resumes, most clients
-            // wait for it, and so may the administrator who would resume a paused coupon.
+            // The test checks only after this that clients get coupons. Until the node resumes, most clients
+            // wait for it. So may the administrator, who would have to resume a paused coupon.
             stage.members[owner].resume();
-            // From now on it answers as the others do.
+            // From now on the node answers as the others do.
             stage.until_issued(owner, coupon).await;
-            eventually("it has joined again", async || {
+            eventually("the node has joined again", async || {
                 stage.incarnation(asked, owner).await != before
             })
             .await;

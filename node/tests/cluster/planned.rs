@@ -7,11 +7,11 @@ use testkit::servers::{Kind, Server};
 use crate::balancer::Balancer;
 use crate::stage::{NODES, Stage};
 
-/// How long a node serves after it reports that it is not ready: far longer than the balancer needs to see
-/// that, even from a slow node.
+/// How long a node serves after it reports that it is not ready: far longer than the balancer needs to
+/// notice, even if the node is slow.
 const DELAY: &str = "shutdown.delay=2s";
 
-/// Under load and changes, the third node joins, each node is restarted, and one leaves.
+/// Under load and changes, the third node joins, each node is restarted, and one node leaves.
 async fn no_request_fails_while_nodes_join_and_leave(kind: Kind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, NODES, &[DELAY], false).await;
@@ -45,7 +45,7 @@ async fn no_request_fails_while_nodes_join_and_leave(kind: Kind) {
     stage.judge().await;
 }
 
-/// The first node runs before others are started.
+/// Only the first of the three nodes is started.
 async fn a_single_node_is_the_whole_cluster(kind: Kind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, NODES, &[], false).await;

@@ -17,7 +17,8 @@ const ALERT: u8 = 0x15;
 /// Far longer than an answer takes.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Makes files of an authority's certificate, and of a certificate for nodes on loopback with its key.
+/// Makes three files: an authority's certificate, a certificate for nodes on loopback, and the key of that
+/// certificate.
 fn files(folder: &Path) -> [(&'static str, PathBuf); 3] {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

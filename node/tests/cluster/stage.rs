@@ -21,8 +21,8 @@ use testkit::recorder::HttpRecorder;
 /// Number of nodes unless a test needs another.
 pub const NODES: usize = 3;
 
-/// Clients, and the pause of each between requests: enough load to meet every fault, and little enough for
-/// all these processes on two processors.
+/// Number of clients, and the pause of each client between requests. The load is enough to meet every fault,
+/// and little enough for two processors to run all these processes.
 const CLIENTS: u64 = 12;
 const PACE: Duration = Duration::from_millis(10);
 
@@ -138,7 +138,7 @@ impl Stage {
         body["owner"].as_str().map(str::to_owned)
     }
 
-    /// Returns the incarnation of a node, as another sees it.
+    /// Returns the incarnation of a node, as another node sees it.
     pub async fn incarnation(&self, asked: usize, of: usize) -> String {
         let (status, view) = self.operator(asked, "/v1/cluster").await.expect("an answer");
         assert_eq!(status, 200, "{view}");
@@ -153,7 +153,7 @@ impl Stage {
             .to_owned()
     }
 
-    /// Returns a node's answer to an administrator; `None` if there is none.
+    /// Returns a node's answer to an administrator; `None` if there is no answer.
     pub async fn operator(&self, asked: usize, path: &str) -> Option<(u16, Value)> {
         let request = self
             .client
@@ -190,7 +190,7 @@ impl Stage {
         .await;
     }
 
-    /// Returns a node's reasons for not being ready; none if it is.
+    /// Returns the reasons why a node is not ready; empty if the node is ready.
     pub async fn reasons(&self, asked: usize) -> Vec<String> {
         let Ok(response) = self
             .client
@@ -269,7 +269,7 @@ impl Stage {
         testkit::prometheus::value(&text, name)
     }
 
-    /// Checks what clients saw against the stored rows, as one of the nodes shows them, and that no node
+    /// Checks what clients saw against the stored rows, which one of the nodes shows. Checks that no node
     /// counted a contradiction or a panic.
     pub async fn judge(&self) -> Report {
         for (number, member) in self
@@ -288,8 +288,8 @@ impl Stage {
             }
         }
         let member = self.running().last().expect("a running node");
-        // A change that does not widen waits for no door: other nodes may use the former version for this
-        // long.
+        // A change that does not widen does not wait for doors: other nodes may use the former version for
+        // this long.
         let options = Options {
             narrowing_lag: DOOR_TTL,
             ..Options::default()

@@ -1,4 +1,4 @@
-//! A database that goes away, by refusing or by silence, for one node and for all.
+//! A database that goes away for one node or for all nodes. It refuses connections, or it is silent.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -46,7 +46,8 @@ async fn a_node_without_its_database_is_replaced_and_joins_again(kind: Kind) {
 /// The server is away for longer than a lease.
 async fn nodes_keep_their_incarnations_while_the_database_is_away(kind: Kind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
-    // A node that does not run for a lease on a busy machine would be ended, which is not the subject here.
+    // With a short lease, a node that does not run for a while on a busy machine would be ended. That is not
+    // the subject of this test.
     let stage = Stage::on(&server, &["cluster.lease=5s", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;

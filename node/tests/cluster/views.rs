@@ -1,4 +1,4 @@
-//! Operators see the same at every node, and it is correct.
+//! Operators see the same cluster at every node, and what they see is correct.
 
 use std::collections::HashSet;
 use testkit::on_each_server;
@@ -18,7 +18,7 @@ async fn every_node_shows_the_same_cluster(kind: Kind) {
     let view = common_view(&stage).await;
     check_nodes(&stage, &view);
     check_coupons(&stage, &view, &coupons).await;
-    // A node that has left owns nothing, and the others show that.
+    // A node that has left owns nothing, and the other nodes show that.
     stage.stop(2);
     stage.settled().await;
     for asked in 0..2 {

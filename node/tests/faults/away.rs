@@ -1,7 +1,7 @@
-//! A database that goes away under load, by refusing or by silence, and returns. Every answer is correct and
-//! in time, memory stays bounded, and the node goes on without a restart.
+//! A database that goes away under load and returns. It refuses connections, or it is silent. Every answer is
+//! correct and in time, memory stays bounded, and the node goes on without a restart.
 //!
-//! `FIRSTCOME_AWAY_SECONDS` sets how long it is away each time.
+//! `FIRSTCOME_AWAY_SECONDS` sets how long the database is away each time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +19,8 @@ use crate::stage::Stage;
 use testkit::clients::from_environment;
 use testkit::recorder::HttpRecorder;
 
-/// Number of clients that load the node, and of those that request coupons while the database is away.
+/// Number of clients that load the node, and number of clients that request coupons while the database is
+/// away.
 const CLIENTS: u64 = 16;
 const DEADLINE: Duration = Duration::from_millis(1_500);
 /// More than twice the time that a batch waits for a silent database. Without a lease the node would try
@@ -30,16 +31,16 @@ const SLACK: Duration = Duration::from_secs(2);
 /// Long enough for the lease and the door's knowledge to end.
 const AWAY_SECONDS: u64 = 11;
 
-/// Maximum growth of a process while its database is away. A request waits at most until its deadline, and
-/// there are no more of these requests than connections. All others are refused before anything is kept for
-/// them. The growth is the records of coupons requested during the lease, which are kept until their reads
-/// fail, and what the allocator keeps.
+/// Maximum growth of a process while its database is away. A request waits at most until its deadline, and no
+/// more requests wait than there are connections. All other requests are refused before anything is kept for
+/// them. What grows are the records of coupons that were requested during the lease, and the memory that the
+/// allocator keeps. The records are kept until their reads fail.
 const GROWTH_BYTES_MAX: u64 = 48 << 20;
 
 /// An answer while the database is away.
 struct TimedAnswer {
     coupon: u64,
-    /// From when the database went away to the request.
+    /// Time from the loss of the database to the request.
     asked: Duration,
     took: Duration,
     code: String,
@@ -56,7 +57,8 @@ struct Requester {
 }
 
 impl Requester {
-    /// Requests an open coupon, a sold-out coupon and one that does not exist, each time for another user.
+    /// Requests an open coupon, a sold-out coupon and a coupon that does not exist, each time for another
+    /// user.
     async fn request_until_over(self) -> Vec<TimedAnswer> {
         let mut answers = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
@@ -137,8 +139,8 @@ async fn away(
     answers
 }
 
-/// Checks that the door refuses the sold-out coupon as long as its knowledge counts, and the store from then
-/// on.
+/// Checks that the door refuses requests for the sold-out coupon only while its knowledge counts, and that
+/// there are answers `STORE_UNAVAILABLE` after that.
 fn check_refusals(answers: &[TimedAnswer], sold_out: u64) {
     let refused_as_sold_out: Vec<&TimedAnswer> = answers
         .iter()
@@ -185,7 +187,7 @@ async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind
         );
         stage.proxy.set(DatabaseMode::Pass);
         stage.ready().await;
-        // Refusals that were true before are not repeated.
+        // Refusals that were true before the change are not repeated.
         stage
             .change(sold_out, json!({"patch": {"total_quantity": total}}))
             .await;

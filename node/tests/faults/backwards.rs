@@ -14,8 +14,8 @@ use crate::stage::Stage;
 
 const CLIENTS: u64 = 16;
 
-/// A lease that outlasts a server's restart, so that owners go on with their state and only the lost beat
-/// reveals the restore.
+/// A lease longer than a restart of the server. Owners keep their state, so only the beat that is missing
+/// from the older data reveals the restore.
 const LONG_LEASE: &str = "cluster.lease=60s";
 
 const ALARM: &str = "coupon_database_went_backwards_total";
@@ -35,14 +35,14 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-/// Restarts the server under load, which does no harm. Then restarts it on a copy of the data from the first
-/// restart.
-async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer_is_wrong(kind: Kind) {
+/// Restarts the server under load, which does no harm. Then restarts the server on a copy of the data from
+/// the first restart.
+async fn the_restore_of_an_earlier_state_is_detected_and_no_later_answer_is_wrong(kind: Kind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     let stage = Stage::on(&server, &[LONG_LEASE]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;
     stage.goes_on().await;
-    // Offers do not change, so that the answers after the alarm can be judged without the earlier ones.
+    // Offers do not change, so that the answers after the alarm can be judged without the earlier answers.
     let quiet = stage.without_changes(&clients, coupons).await;
     let kept = tempfile::tempdir().unwrap();
     let kept = kept.path().join("data");
@@ -61,7 +61,7 @@ async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer
         number(&mut stage.shell().await, beat).await > kept_beat + 1
     })
     .await;
-    // The owner and the door know this coupon as sold out. In the copy it does not exist.
+    // The owner and the door know this coupon as sold out. In the copy, the coupon does not exist.
     let gone = stage.coupon(Some(1)).await;
     assert_eq!(stage.issue(gone, "winner", "key").await.0.0, 201);
     eventually("the door knows that the coupon is sold out", async || {
@@ -101,4 +101,4 @@ async fn a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer
     assert!(report.issuances > CLIENTS, "there was hardly any load");
 }
 
-on_each_server! { a_database_restored_to_an_earlier_state_is_detected_and_no_later_answer_is_wrong }
+on_each_server! { the_restore_of_an_earlier_state_is_detected_and_no_later_answer_is_wrong }

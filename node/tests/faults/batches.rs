@@ -1,6 +1,6 @@
-//! Every kind of failed batch under load on a running server: deadlocks, long locks, connections that are
-//! refused, cut at each moment or never answered, statements that go on without their client. In the end the
-//! checker judges everything that clients saw.
+//! Every kind of failed batch under load on a running server: deadlocks, locks that are held too long,
+//! connections that are refused or cut at each moment, and statements that are never answered or go on
+//! without their client. In the end the checker judges everything that clients saw.
 //!
 //! `FIRSTCOME_FAULT_ROUNDS` sets the length of a run.
 
@@ -23,8 +23,8 @@ const CLIENTS: u64 = 24;
 const NOT_STORED: &str = r#"coupon_write_retries_total{reason="not_stored"}"#;
 const CLASHED: &str = r#"coupon_write_retries_total{reason="clash"}"#;
 
-/// Limit for what happens soon or not at all: shorter than a lease, after which nothing is tried, and longer
-/// than a batch waits for a lock.
+/// Time limit for what happens soon or not at all. It is shorter than a lease, because nothing is tried after
+/// the lease. It is longer than a batch waits for a lock.
 const SOON: Duration = Duration::from_secs(2);
 
 async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
@@ -43,7 +43,8 @@ async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
         }
         connections_are_refused(&stage).await;
         a_statement_is_never_answered(&stage).await;
-        // The next faults concern issuances. A change would stand before them in a lane, or pause issuing.
+        // The next faults concern issuances. A change would be ahead of the issuances in a lane, or would
+        // pause issuing.
         let _quiet = stage.without_changes(&clients, coupons).await;
         a_batch_loses_a_deadlock(&stage, coupons[1]).await;
         a_batch_waits_too_long_for_a_lock(&stage).await;
@@ -67,9 +68,9 @@ async fn a_connection_is_cut(stage: &Stage<'_>, mode: DatabaseMode) {
 
 async fn connections_are_refused(stage: &Stage<'_>) {
     let before = stage.metric(NOT_STORED).await;
-    // The outcome of a batch that is at the server at that moment is unknown. Its lane sends no other batch
-    // until the outcome is known, so the fault is then tried again. The node must be ready before each try:
-    // an outcome that is already unknown could not be read back.
+    // If a batch is at the server at that moment, its outcome is unknown. Its lane sends no other batch until
+    // the outcome is known, so the fault is tried again. The node must be ready before each try: an outcome
+    // that is already unknown could not be read back.
     eventually("a batch is not stored", async || {
         stage.ready().await;
         stage.proxy.set(DatabaseMode::Refuse);
@@ -82,8 +83,8 @@ async fn connections_are_refused(stage: &Stage<'_>) {
     .await;
 }
 
-/// The batch holds its shard's row and waits for its coupon's. The other transaction holds the coupon's row
-/// and waits for the shard's.
+/// The batch holds its shard's row and waits for its coupon's row. The other transaction holds the coupon's
+/// row and waits for the shard's row.
 async fn a_batch_loses_a_deadlock(stage: &Stage<'_>, coupon: u64) {
     let (mut holder, mut watcher, before) = (stage.shell().await, stage.shell().await, stage.logged("1213"));
     let shard = CouponId::new(coupon).unwrap().shard();
@@ -141,8 +142,8 @@ async fn running_twice(shell: &mut MySqlConnection, database: &str) -> i64 {
 async fn a_statement_goes_on_without_its_client(stage: &Stage<'_>) {
     let (mut holder, mut watcher) = (stage.shell().await, stage.shell().await);
     let clashed = stage.metric(CLASHED).await;
-    // On a slow machine both may time out on the lock before it is released. Then neither is stored, and the
-    // fault is tried again.
+    // On a slow machine both runs of the batch may time out on the lock before the lock is released. Then
+    // nothing is stored, and the fault is tried again.
     eventually("the batch is found stored", async || {
         let cuts = stage.proxy.cuts();
         run(&mut holder, "BEGIN; SELECT * FROM coupons FOR UPDATE").await;

@@ -1,7 +1,7 @@
 //! Many rounds of kill -9 at random moments under load. In the end the checker judges everything that clients
 //! saw.
 //!
-//! `FIRSTCOME_SEED` repeats the moments of a run, `FIRSTCOME_CRASH_ROUNDS` sets its length.
+//! `FIRSTCOME_SEED` repeats the moments of a run, and `FIRSTCOME_CRASH_ROUNDS` sets the number of rounds.
 
 use crate::FIRSTCOME;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ async fn no_answered_issuance_is_lost_when_the_node_is_killed() {
     rounds_of_kills(None, 20).await;
 }
 
-/// Commits are durable here, and there are fewer rounds, because a server takes seconds to restart.
+/// The server commits durably. There are fewer rounds, because a server takes seconds to restart.
 async fn no_answered_issuance_is_lost_when_node_and_server_are_killed(kind: Kind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     rounds_of_kills(Some(&server), 6).await;

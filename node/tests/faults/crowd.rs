@@ -15,7 +15,8 @@ const USERS: u64 = 4_000;
 
 async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) {
     let data = tempfile::tempdir().unwrap();
-    // Far longer than the crowd takes, because this test is about the number of issuances and not about time.
+    // Deadline and lease are far longer than the crowd takes, because this test is about the number of
+    // issuances and not about time.
     let process = Node::start(
         FIRSTCOME,
         data.path(),
@@ -40,7 +41,8 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
                     if number >= USERS * requests_per_user {
                         break;
                     }
-                    // A user's requests follow one another, so that they overlap.
+                    // A user's requests have consecutive numbers, so that they are sent at about the same
+                    // time.
                     let user = format!("user-{}", number / requests_per_user);
                     let answer = history
                         .issue(&client, &address, coupon, &user, &format!("key-{number}"))
@@ -58,7 +60,7 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
     assert_eq!(
         report.issuances,
         total_quantity.min(wanted),
-        "exactly the quantity, or the demand"
+        "exactly the quantity or the demand is issued"
     );
 }
 
@@ -68,6 +70,6 @@ async fn exactly_the_quantity_is_issued_to_a_crowd_that_requests_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_user_gets_the_limit_per_user_while_there_are_enough() {
+async fn every_user_gets_the_limit_per_user_while_coupons_are_left() {
     crowd(1_000_000, 2, 3).await;
 }

@@ -1,4 +1,5 @@
-//! Databases on which a node refuses to start or warns, and the limits of all waits at its start.
+//! Starting a node: databases that it refuses or warns about, and the time limit of every wait during the
+//! start.
 
 use crate::FIRSTCOME;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ struct Opening {
 }
 
 impl Opening {
-    /// Makes an empty database, reached through another port if one is given.
+    /// Makes an empty database. The node reaches it through `port` if that is given.
     async fn empty(server: &Server, port: Option<u16>) -> Self {
         let name = server.make_writable_database().await;
         let shell = server.shell(&name).await.unwrap();
@@ -137,7 +138,7 @@ async fn every_wait_at_the_start_has_a_limit(kind: Kind) {
         let proxy = DatabaseProxy::with_rule(server.port(), Rule::MuteAt(said)).await;
         muted.push((Opening::empty(server, Some(proxy.port())).await, proxy));
     }
-    // Each waits until its limit, so all run at once.
+    // Each command waits until its limit, so all commands run at once.
     tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
             for (opening, _proxy) in &muted {
@@ -148,7 +149,7 @@ async fn every_wait_at_the_start_has_a_limit(kind: Kind) {
 }
 
 /// The server has settings that may lose commits, and then is read-only.
-async fn a_server_that_may_lose_commits_is_warned_about_and_a_read_only_one_refused(kind: Kind) {
+async fn a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_is_refused(kind: Kind) {
     let server = Server::own(kind, &["--log-bin=binlog", "--server-id=1", "--sync-binlog=0"]);
     let mut opening = Opening::empty(&server, None).await;
     let process = tokio::task::block_in_place(|| {
@@ -189,5 +190,5 @@ on_each_server! {
     an_incompatible_database_is_refused
     a_session_without_the_required_isolation_is_refused
     every_wait_at_the_start_has_a_limit
-    a_server_that_may_lose_commits_is_warned_about_and_a_read_only_one_refused
+    a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_is_refused
 }

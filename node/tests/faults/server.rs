@@ -1,5 +1,5 @@
-//! Servers that are demoted and promoted, or full, while a node uses them. Each test has a server of its own,
-//! and clients that keep sending requests.
+//! Servers that are demoted and promoted, or that are full, while a node uses them. Each test has a server of
+//! its own, and clients that keep sending requests.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -22,16 +22,16 @@ const SLACK: Duration = Duration::from_secs(2);
 /// lease the node would try nothing, and would not notice that the store takes no writes.
 const LEASE: &str = "cluster.lease=6s";
 
-/// Takes a server from the node under load and gives it back. The node is not ready meanwhile, answers
-/// nothing wrong, and recovers by itself.
+/// Takes a server from the node under load and gives the server back. The node is not ready meanwhile, gives
+/// no wrong answer, and recovers by itself.
 async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&str]) {
     let (clients, coupons) = stage.clients(CLIENTS).await;
     let mut shell = stage.shell().await;
     for round in 1..=2 {
         stage.goes_on().await;
         let quiet = stage.without_changes(&clients, coupons).await;
-        // Both run at the same time: the statements may take as long as a lease, and without a lease the node
-        // sends nothing that the server could refuse.
+        // The statements and the wait run at the same time: the statements may take as long as a lease, and
+        // without a lease the node sends nothing that the server could refuse.
         let taken = async {
             for statement in take {
                 run(&mut shell, statement).await;
@@ -113,7 +113,7 @@ async fn a_member_outside_its_group_stores_nothing_and_is_used_again_as_primary(
 }
 
 /// All tables share two files that do not grow, and a table of another program fills them.
-async fn a_full_server_refuses_and_stores_what_was_decided_once_there_is_room(kind: Kind) {
+async fn a_full_server_refuses_batches_and_stores_them_once_there_is_room(kind: Kind) {
     let arguments = [
         "--innodb-data-file-path=ibdata1:12M;ibdata2:24M",
         "--innodb-file-per-table=0",
@@ -177,5 +177,5 @@ async fn a_full_server_refuses_and_stores_what_was_decided_once_there_is_room(ki
 
 on_each_server! {
     a_demoted_server_stores_nothing_and_is_used_again_once_promoted
-    a_full_server_refuses_and_stores_what_was_decided_once_there_is_room
+    a_full_server_refuses_batches_and_stores_them_once_there_is_room
 }

@@ -29,7 +29,7 @@ pub struct Stage<'s> {
 }
 
 impl<'s> Stage<'s> {
-    /// Starts a node with these keys on an empty database of the server. Returns once it is ready.
+    /// Starts a node with these keys on an empty database of the server. Returns once the node is ready.
     pub async fn on(server: &'s Server, keys: &[&str]) -> Self {
         let (proxy, database, data) = (
             DatabaseProxy::before(server.port()).await,
@@ -111,7 +111,7 @@ impl<'s> Stage<'s> {
         self.server.shell(&self.database).await.unwrap()
     }
 
-    /// Returns the reasons for not being ready; none if the node is ready.
+    /// Returns the reasons why the node is not ready; empty if the node is ready.
     pub async fn reasons(&self) -> Vec<String> {
         let response = self
             .client
@@ -135,7 +135,7 @@ impl<'s> Stage<'s> {
         .await;
     }
 
-    /// Waits until it is ready.
+    /// Waits until the node is ready.
     pub async fn ready(&self) {
         eventually("/readyz says 200", async || self.reasons().await.is_empty()).await;
     }

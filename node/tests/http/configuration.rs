@@ -13,7 +13,7 @@ fn file(path: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", path].iter().collect()
 }
 
-/// Values of the sample by key; `None` for those that are commented out.
+/// Returns the values of the sample by key; `None` for keys that are commented out.
 fn sample() -> BTreeMap<String, Option<String>> {
     let text = std::fs::read_to_string(file("cluster-config/node.toml")).unwrap();
     let (mut section, mut keys) = (String::new(), BTreeMap::new());

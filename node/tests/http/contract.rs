@@ -75,7 +75,7 @@ pub fn check(method: &Method, path: &str, request: Option<&[u8]>, reply: &Reply)
 }
 
 impl Document {
-    /// The template in the document that matches this path.
+    /// Returns the template in the document that matches this path.
     fn template(&self, path: &str) -> Option<&str> {
         let fits = |template: &str| {
             // A slash at the end is ignored.
@@ -170,7 +170,7 @@ impl Document {
 }
 
 /// Forbids fields that the schema does not have: clients ignore unknown fields, but the document must have
-/// all of them.
+/// all fields.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -220,8 +220,8 @@ async fn a_response_that_differs_from_the_document_is_noticed() {
             "an added field: {path}"
         );
         for field in good.body.as_object().unwrap().keys() {
-            // This member is optional.
             let is_lacking = spoilt(&|reply| drop(reply.body.as_object_mut().unwrap().remove(field)));
+            // Only the member `detail` is optional.
             assert!(is_lacking || field == "detail", "without {field}: {path}");
         }
         assert!(spoilt(&|reply| reply.status = 418), "another status: {path}");
@@ -234,20 +234,20 @@ async fn a_response_that_differs_from_the_document_is_noticed() {
             "a missing header: {path}"
         );
     }
-    // In nested objects as well.
+    // An added field is noticed in nested objects as well.
     let mut list = node.get("/v1/coupons").await;
     list.body["items"][0]["discount"] = json!({"kind": "amount", "value": 1, "more": 1});
     assert!(is_noticed(&Method::GET, "/v1/coupons", &list));
 }
 
 #[tokio::test]
-async fn every_operation_of_the_document_is_answered_as_it_says() {
+async fn every_operation_of_the_document_is_answered_as_the_document_says() {
     let node = TestNode::start().await;
     let document = node.get("/openapi.json").await.body;
     let mut asked = 0;
     for (template, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            // A new coupon for each operation, because some operations close it.
+            // Each operation gets a new coupon, because some operations close the coupon.
             let id = node.coupon(json!({})).await;
             node.issue("alice", id).await;
             let place = if template.starts_with("/v1/issuances") {
@@ -269,7 +269,8 @@ async fn every_operation_of_the_document_is_answered_as_it_says() {
             if operation["requestBody"]["required"] == true {
                 request = request.json(&json!({"title": "T"}));
             }
-            // Once without credentials, and once with those of the first scheme.
+            // Each operation is called once without credentials, and once with the credentials of the first
+            // scheme.
             let bare = send(request.try_clone().unwrap()).await;
             assert_eq!(
                 bare.status == 401,

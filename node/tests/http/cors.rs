@@ -90,7 +90,7 @@ async fn pages_of_allowed_origins_may_read_responses_and_refusals() {
         (401, ask(node.request(Method::GET, "/v1/me/issuances")).await),
         (400, ask(node.request(Method::GET, "/v1/coupons/x")).await),
         (405, ask(node.request(Method::DELETE, "/v1/coupons")).await),
-        // Not a preflight, because it names no method.
+        // This is not a preflight, because the request names no method.
         (405, ask(node.request(Method::OPTIONS, "/v1/coupons")).await),
         (
             413,

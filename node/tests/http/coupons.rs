@@ -78,7 +78,7 @@ async fn assert_not_created<const N: usize>(cases: [(Value, &str); N]) {
 }
 
 #[tokio::test]
-async fn an_invalid_title_of_a_new_coupon_is_named() {
+async fn an_invalid_title_of_a_new_coupon_is_reported() {
     let long = "가".repeat(201);
     assert_not_created([
         (json!({}), "title"),
@@ -92,7 +92,7 @@ async fn an_invalid_title_of_a_new_coupon_is_named() {
 }
 
 #[tokio::test]
-async fn an_invalid_number_of_a_new_coupon_is_named() {
+async fn an_invalid_number_of_a_new_coupon_is_reported() {
     assert_not_created([
         (json!({"title": "T", "total_quantity": 0}), "total_quantity"),
         (
@@ -118,7 +118,7 @@ async fn an_invalid_number_of_a_new_coupon_is_named() {
 }
 
 #[tokio::test]
-async fn an_invalid_time_of_a_new_coupon_is_named() {
+async fn an_invalid_time_of_a_new_coupon_is_reported() {
     assert_not_created([
         (json!({"title": "T", "starts_at": "tomorrow"}), "starts_at"),
         (
@@ -130,7 +130,7 @@ async fn an_invalid_time_of_a_new_coupon_is_named() {
 }
 
 #[tokio::test]
-async fn invalid_discounts_and_unknown_fields_of_a_new_coupon_are_named() {
+async fn invalid_discounts_and_unknown_fields_of_a_new_coupon_are_reported() {
     let node = TestNode::start().await;
     for (body, fields) in [
         (
@@ -258,7 +258,7 @@ async fn only_administrators_create_and_change_coupons() {
 }
 
 #[tokio::test]
-async fn a_patch_keeps_sets_and_clears() {
+async fn a_patch_can_keep_set_or_clear_a_field() {
     let node = TestNode::start().await;
     let id = node
         .coupon(
@@ -300,7 +300,7 @@ async fn a_patch_keeps_sets_and_clears() {
 }
 
 #[tokio::test]
-async fn invalid_fields_of_a_patch_are_named() {
+async fn invalid_fields_of_a_patch_are_reported() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"starts_at": "2026-01-02T00:00:00Z"})).await;
     for (body, field) in [
@@ -329,7 +329,7 @@ async fn invalid_fields_of_a_patch_are_named() {
 }
 
 #[tokio::test]
-async fn if_match_allows_changes_of_its_version_only() {
+async fn if_match_allows_a_change_only_of_the_version_that_it_names() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let patch = |tag: &str, title: &str| {
@@ -465,7 +465,7 @@ async fn a_coupon_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_patch_of_the_discount_is_merged_into_it() {
+async fn a_patch_of_the_discount_is_merged_into_the_old_discount() {
     let node = TestNode::start().await;
     let id = node
         .coupon(json!({"discount": {"kind": "rate", "value": 15}}))

@@ -24,7 +24,7 @@ fn read(path: &str) -> Document {
     Document::read(&root(), path)
 }
 
-/// All documents.
+/// Returns all documents.
 fn documents() -> Vec<Document> {
     let mut paths: Vec<String> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
         .map(str::to_owned)
@@ -38,7 +38,8 @@ fn documents() -> Vec<Document> {
     paths.iter().map(|path| read(path)).collect()
 }
 
-/// The sources below this folder of the workspace, or this file, with their text; none if it does not exist.
+/// Returns the sources below this folder of the workspace, or this file, with their text. Returns nothing if
+/// the path does not exist.
 fn sources(path: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(path)];
@@ -57,12 +58,12 @@ fn sources(path: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The names of all keys of the configuration.
+/// Returns the names of all keys of the configuration.
 fn keys() -> BTreeSet<&'static str> {
     Config::keys().map(|key| key.name).collect()
 }
 
-/// Fails with everything that is wrong, not only with the first.
+/// Checks that nothing is wrong. A failure lists everything that is wrong, not only the first item.
 fn assert_none(what: &str, wrong: &BTreeSet<String>) {
     let lines: Vec<&str> = wrong.iter().map(String::as_str).collect();
     assert!(wrong.is_empty(), "{what}:\n{}", lines.join("\n"));
@@ -115,7 +116,7 @@ fn every_block_of_code_is_run_by_ci_or_says_why_not() {
             let is_excused = mark
                 .strip_prefix("not run: ")
                 .is_some_and(|reason| !reason.is_empty());
-            // A fence with a backtick behind it is not a fence.
+            // A line with another backtick after the fence does not open a block of code.
             if mark.is_empty() || mark.contains('`') || !(is_excused || is_run()) {
                 wrong.insert(format!("{}: ```{info}", document.path));
             }
@@ -146,7 +147,7 @@ async fn the_page_of_the_api_has_every_call_and_every_code() {
             ));
         }
     }
-    // The files of the page that shows the contract.
+    // The documents do not list the files of the page that shows the contract.
     calls.remove("GET /docs/{file} ");
     let page = read("docs/api.md");
     let mut listed = BTreeSet::new();

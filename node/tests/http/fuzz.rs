@@ -1,6 +1,7 @@
-//! Random requests: every response is in the contract, none is a 500, and none is missing.
+//! Random requests: every request gets a response, which is in the contract and is not a 500.
 //!
-//! Requests are generated from a seed, which is printed; `FIRSTCOME_SEED=<number>` replays it.
+//! Requests are generated from a seed, which is printed. `FIRSTCOME_SEED=<number>` replays the requests of
+//! that seed.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

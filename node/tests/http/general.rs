@@ -43,7 +43,7 @@ async fn unknown_paths_are_not_found() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_gets_the_allowed_ones() {
+async fn a_wrong_method_is_answered_with_the_allowed_methods() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     for (path, allow) in [
@@ -93,7 +93,7 @@ async fn invalid_ids_are_malformed() {
 }
 
 #[tokio::test]
-async fn every_response_has_the_valid_request_id_of_the_client_or_a_new_one() {
+async fn every_response_has_the_clients_request_id_if_it_is_valid_or_a_new_id() {
     let node = TestNode::start().await;
     let with_id =
         async |path: &str, id: &str| send(node.request(Method::GET, path).header("X-Request-Id", id)).await;
@@ -175,7 +175,7 @@ async fn bodies_of_other_media_types_are_refused() {
 }
 
 #[tokio::test]
-async fn bodies_above_sixteen_kib_are_refused_with_a_length_or_in_chunks() {
+async fn bodies_above_sixteen_kib_are_refused_whether_chunked_or_not() {
     let node = TestNode::start().await;
     let body = |bytes: usize| format!("{}{}", r#"{"title": "T"}"#, " ".repeat(bytes - 14));
     let create = |body: String| {
@@ -210,7 +210,7 @@ async fn bodies_above_sixteen_kib_are_refused_with_a_length_or_in_chunks() {
         refused.starts_with("HTTP/1.1 413 ") && refused.contains("TOO_LARGE"),
         "{refused}"
     );
-    // A body that is declared and not sent is refused at once.
+    // A body that is declared but not sent is refused at once.
     let announced = "POST /v1/coupons HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 20000";
     let refused = exchange(
         &node,

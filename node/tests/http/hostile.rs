@@ -14,8 +14,8 @@ use crate::support::{ADMIN_TOKEN, LIMIT, TestNode};
 /// Number of hostile clients at the same time: many more than the node has threads.
 const CROWD: usize = 64;
 
-/// Time that a request of another client may take meanwhile: a fraction of all timeouts that tests set, so a
-/// request that waits for a hostile client is noticed.
+/// Time that a request of another client may take meanwhile. It is shorter than all timeouts that the tests
+/// set, so the tests notice a request that waits for a hostile client.
 const UNDISTURBED: Duration = Duration::from_millis(2_500);
 
 /// Runs hostile clients while another client sends requests, on one connection and on new ones.
@@ -91,7 +91,7 @@ async fn flood(stream: TcpStream, bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Asserts the only response of a connection: a problem with this code and all general headers.
+/// Asserts that the only response of a connection is a problem with this code and all general headers.
 fn assert_last(answer: &str, status: u16, code: &str) {
     let lower = answer.to_lowercase();
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
@@ -115,12 +115,12 @@ fn assert_last(answer: &str, status: u16, code: &str) {
     assert_eq!(status_lines.count(), 1, "{answer}");
 }
 
-/// The value of a line of the metrics; 0 if it is missing.
+/// Returns the value of a line of the metrics; 0 if the line is missing.
 pub async fn metric(node: &TestNode, line: &str) -> f64 {
     metric_in(node.get("/metrics").await.body.as_str().unwrap(), line)
 }
 
-/// The same in metrics that have been read.
+/// Returns the value of a line of metrics that were read before; 0 if the line is missing.
 pub fn metric_in(text: &str, line: &str) -> f64 {
     let value = text
         .lines()
@@ -182,7 +182,7 @@ async fn a_client_that_never_reads_responses_is_cut() {
         crowd(&node, |mut stream| {
             let requests = requests.clone();
             async move {
-                // Never reads, and sends requests until the connection is closed.
+                // The client never reads, and sends requests until the connection is closed.
                 while stream.write_all(&requests).await.is_ok() {}
                 "cut".to_owned()
             }
@@ -213,7 +213,7 @@ async fn a_client_that_closes_its_sending_side_gets_its_responses() {
         answer
     };
     let issue = format!("POST /v1/coupons/{id}/issuances HTTP/1.1\r\nHost: x\r\nX-User-Id: alice\r\n");
-    // The request is executed and answered, and so is the one after it.
+    // The request is executed and answered, and so is the next request.
     let answer = while_others_are_served(
         &node,
         half_closed(format!("{issue}\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n")),
@@ -349,7 +349,7 @@ async fn a_body_without_end_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_not_read_does_not_reset_the_response() {
     let node = TestNode::start().await;
-    // A body to an unknown path, and one that is larger than what is read before a 401.
+    // The first body is sent to an unknown path. The second body is larger than what is read before a 401.
     assert_answered_without_reset(&node, "/nowhere", 100_000, (404, "NOT_FOUND")).await;
     assert_answered_without_reset(&node, "/v1/coupons", 3_000_000, (401, "UNAUTHENTICATED")).await;
 }
@@ -369,8 +369,8 @@ async fn assert_answered_without_reset(
             stream.write_all(head.as_bytes()).await.unwrap();
             let mut answer = vec![0; 8192];
             let read = stream.read(&mut answer).await.unwrap();
-            // The response arrives while the client still sends; a client that reads only afterwards must be
-            // able to send everything.
+            // The response arrives while the client still sends. A client may read only after it has sent
+            // everything, so the node must accept everything.
             for _ in 0..10 {
                 stream.write_all(&[b'z'; 10_000]).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,4 +1,4 @@
-//! Issuing: each outcome, and their precedence.
+//! Issuing: each outcome, and the precedence of refusals.
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -127,7 +127,7 @@ async fn already_issued_takes_precedence_over_the_state_of_the_coupon() {
 }
 
 #[tokio::test]
-async fn closed_and_paused_take_precedence_over_the_window_and_that_over_sold_out() {
+async fn closed_and_paused_take_precedence_over_the_window_and_the_window_over_sold_out() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 1})).await;
     assert_eq!(node.issue("alice", id).await.status, 201);

@@ -17,7 +17,7 @@ const HS256: [(&str, &str); 3] = [
     ("auth.jwt.key", SECRET),
 ];
 
-/// Challenges of a 401, to a request with a token and to one without.
+/// Challenges of a 401: to a request with a token, and to a request without a token.
 const INVALID: &str = r#"Bearer realm="firstcome", error="invalid_token""#;
 const MISSING: &str = r#"Bearer realm="firstcome""#;
 
@@ -81,7 +81,7 @@ async fn an_invalid_token_is_refused_without_a_reason() {
         &tokens::signed(Algorithm::EdDSA, "a", &tokens::private("eddsa.private"), "alice"),
     ] {
         assert_unauthenticated(&issue_with(&node, id, wrong).await, INVALID);
-        // A request with it may still do what is open to anyone.
+        // A request with an invalid token may still do what is open to anyone.
         assert_eq!(
             send(
                 node.request(Method::GET, &format!("/v1/coupons/{id}"))
@@ -121,7 +121,7 @@ async fn an_accepted_token_is_refused_once_it_has_expired() {
 }
 
 #[tokio::test]
-async fn administrators_send_the_admin_token_or_one_with_the_role() {
+async fn administrators_send_the_admin_token_or_a_token_with_the_role() {
     let node = TestNode::start_with(&HS256).await;
     let id = node.coupon(json!({})).await;
     let path = format!("/v1/coupons/{id}/issuances");
@@ -160,7 +160,7 @@ async fn only_services_issue_for_others() {
     as_service(json!({"user_id": "alice"}))
         .await
         .assert_refused(409, "ALREADY_ISSUED");
-    // It belongs to alice, not to the service, which sees only its own.
+    // The issuance belongs to Alice, not to the service. The service sees only its own issuances.
     let alice = send(
         node.request(Method::GET, "/v1/me/issuances")
             .bearer_auth(token("alice", json!({}))),
@@ -207,7 +207,7 @@ async fn in_header_mode_no_principal_issues_for_others() {
             send(request).await.assert_refused(403, "FORBIDDEN");
         }
     }
-    // A signed token is not known in that mode.
+    // In header mode, a signed token is not known.
     assert_unauthenticated(&issue_with(&node, id, &token("alice", json!({}))).await, INVALID);
 }
 
@@ -289,12 +289,11 @@ async fn keys_are_reloaded_while_the_node_runs() {
     eventually("the new key is accepted", async || accepted(new_key).await).await;
     assert!(accepted(old_key).await && old_token_accepted().await);
 
-    // The file is invalid, so the old keys stay. The next change is noticed, so the invalid file was read
-    // before.
+    // The file is invalid, so the old keys stay.
     write("{\"keys\": [");
     tokio::time::timeout(LIMIT, async {
         let started = std::time::Instant::now();
-        // Longer than the interval at which the file is read.
+        // This is longer than the interval at which the file is read.
         while started.elapsed() < Duration::from_secs(3) {
             assert!(accepted(old_key).await && accepted(new_key).await && old_token_accepted().await);
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -89,7 +89,7 @@ async fn refusals_are_bounded_and_reach_every_client() {
     let mut only = TcpStream::connect(node.service.address()).await.unwrap();
     assert!(ask(&mut only, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     let started = Instant::now();
-    // More clients than are refused at the same time. None closes its connection.
+    // There are more clients than are refused at the same time, and no client closes its connection.
     let mut streams = Vec::new();
     for _ in 0..600 {
         streams.push(TcpStream::connect(node.service.address()).await.unwrap());
@@ -102,7 +102,7 @@ async fn refusals_are_bounded_and_reach_every_client() {
             .unwrap();
         assert_refused(&String::from_utf8_lossy(&answer[..read]));
     }
-    // 256 are refused per second, so the last wait for the first.
+    // 256 clients are refused per second, so the last clients wait for the first.
     assert!(
         started.elapsed() > Duration::from_secs(1),
         "{:?}",
@@ -112,7 +112,7 @@ async fn refusals_are_bounded_and_reach_every_client() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_and_a_silent_one_too() {
+async fn idle_and_silent_connections_are_closed() {
     let node =
         TestNode::start_with(&[("http.idle_timeout", "300ms"), ("http.header_timeout", "600ms")]).await;
     let mut idle = TcpStream::connect(node.service.address()).await.unwrap();
@@ -166,7 +166,7 @@ async fn stopping_does_not_wait_for_stalled_clients() {
     body.write_all(post.as_bytes()).await.unwrap();
     assert!(ask(&mut idle, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     let requests = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4096);
-    // Until the server reads no more, because it cannot send responses.
+    // Sends requests until the server reads no more, because it cannot send responses.
     while let Ok(sent) =
         tokio::time::timeout(Duration::from_millis(500), unread.write_all(requests.as_bytes())).await
     {
@@ -184,7 +184,7 @@ async fn stopping_does_not_wait_for_stalled_clients() {
     assert!(rest(&mut body).await.starts_with("HTTP/1.1 408 "));
 }
 
-/// The limit of open files of this process.
+/// Returns the limit of open files of this process.
 fn open_files_max() -> u64 {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let line = limits
@@ -209,7 +209,7 @@ async fn ten_thousand_connections_do_not_delay_requests() {
         return;
     }
     let data = tempfile::tempdir().unwrap();
-    // A separate process, because both ends would not fit into one.
+    // The node is a separate process, because both ends of all connections would not fit into one process.
     let serving = Serving::start(
         &data,
         &[
@@ -254,7 +254,7 @@ async fn ten_thousand_connections_do_not_delay_requests() {
 async fn connections_max_beyond_the_limit_of_the_system_is_logged_and_lowered() {
     let data = tempfile::tempdir().unwrap();
     let serving = Serving::start_below(&data, 700, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
-    // 700 less 256 for other files and 256 for refusals.
+    // There is room for 188 connections: 700 less 256 for other files and 256 for refusals.
     let mut streams = Vec::new();
     for _ in 0..188 {
         let mut stream = TcpStream::connect(&serving.address).await.unwrap();

@@ -18,7 +18,7 @@ fn serving(data: &tempfile::TempDir, settings: &[&str]) -> Serving {
     Serving::start(data, &arguments)
 }
 
-/// The lines with this request id.
+/// Returns the lines with this request id.
 fn about<'a>(log: &'a str, id: &str) -> Vec<Value> {
     let lines = log
         .lines()
@@ -130,7 +130,7 @@ async fn every_line_about_a_failed_request_has_its_id() {
 }
 
 #[tokio::test]
-async fn a_trace_is_answered_and_a_malformed_one_ignored() {
+async fn a_trace_is_answered_and_a_malformed_trace_is_ignored() {
     let data = tempfile::tempdir().unwrap();
     let serving = serving(&data, &[]);
     let good = format!("00-{TRACE}-00f067aa0ba902b7-01");

@@ -36,10 +36,10 @@ pub fn run(data: &TempDir, arguments: &[&str]) -> (bool, String, String) {
     )
 }
 
-/// A serving process; it ends with the test.
+/// A serving process, which ends with the test.
 pub struct Serving {
     process: Process,
-    /// The lines that it printed, up to the last command to try.
+    /// The lines that the process printed, up to the last command to try.
     pub welcome: Vec<String>,
     pub address: String,
 }
@@ -49,7 +49,7 @@ impl Serving {
         Self::started(data, firstcome(data, arguments), arguments)
     }
 
-    /// The same with a limit of open files.
+    /// Starts a process with a limit of open files.
     pub fn start_below(data: &TempDir, open_files_max: u32, arguments: &[&str]) -> Self {
         let program = firstcome(data, arguments);
         let mut command = Command::new("sh");
@@ -61,7 +61,7 @@ impl Serving {
         Self::started(data, command, arguments)
     }
 
-    /// Ends it as orchestrators do, and returns its log.
+    /// Ends the process as orchestrators do, and returns its log.
     pub async fn end(self) -> String {
         self.signal(Signal::TERM);
         assert_eq!(self.exit_code().await, Some(0));
@@ -299,7 +299,7 @@ fn the_sample_configuration_equals_the_defaults() {
     let (ok, with, stderr) = run(&data, &["config", "check", "--config", file]);
     assert!(ok, "{stderr}");
     assert_eq!(with, run(&data, &["config", "check"]).1);
-    // And it has every key with a default.
+    // The sample also has every key with a default.
     let text = std::fs::read_to_string(file).unwrap();
     for key in with
         .lines()

@@ -31,7 +31,8 @@ async fn a_user_beyond_the_rate_is_refused_and_others_are_not() {
         .assert_refused(404, "UNKNOWN_COUPON");
     let refused = node.issue("alice", id).await;
     refused.assert_refused(429, "RATE_LIMITED");
-    // Up to eight seconds until the next is admitted, and up to two of jitter.
+    // It takes up to eight seconds until the next request is admitted, and up to two seconds of jitter are
+    // added.
     assert!(
         (1..=10).contains(&refused.header("retry-after").parse::<u64>().unwrap()),
         "{refused:?}"

@@ -13,11 +13,11 @@ use crate::support::{ADMIN_TOKEN, TestNode};
 
 /// Duration of a storm.
 const STORM: Duration = Duration::from_secs(2);
-/// Numbers of clients that read and that issue at the same time.
+/// Number of clients that read, and number of clients that issue at the same time.
 const READERS: usize = 32;
 const ISSUERS: usize = 16;
 
-/// A separate process, so that its counters count this test alone.
+/// A node in a separate process, so that its counters count this test alone.
 struct Alone {
     serving: Serving,
     client: reqwest::Client,
@@ -46,7 +46,7 @@ impl Alone {
         format!("http://{}{path}", self.serving.address)
     }
 
-    /// Number of reads of a coupon from the store.
+    /// Returns the number of reads of a coupon from the store.
     async fn reads(&self) -> u64 {
         let text = self
             .client
@@ -101,18 +101,18 @@ impl Alone {
     }
 }
 
-/// A user without issuances.
+/// Returns a user without issuances.
 fn newcomer() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("user-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_reads_is_one_read_a_second_and_does_not_slow_down_issuing() {
+async fn a_storm_of_reads_causes_one_read_a_second_and_does_not_slow_down_issuing() {
     let alone = Alone::with_a_coupon().await;
     let mut paces = Vec::new();
-    // A page without reads costs as much HTTP, so the difference is what reads take from issuing. One good
-    // round suffices, because other programs run at the same time.
+    // A page that reads nothing costs as much HTTP, so the difference shows how much reads slow issuing down.
+    // One good round suffices, because other programs may disturb a round.
     for _ in 0..5 {
         let (_, beside_livez) = alone.storm("/livez").await;
         let (before, begun) = (alone.reads().await, Instant::now());
@@ -176,7 +176,7 @@ async fn what_this_node_issued_and_created_is_visible_at_once() {
         (&body["issued"], &body["remaining"], &body["phase"]),
         (&json!(3), &json!(0), &json!("sold_out"))
     );
-    // A coupon that was read before it was created is found at once afterwards.
+    // A coupon is found as soon as it is created, even if a read just before was answered with 404.
     let next = format!("/v1/coupons/{}", id + 1);
     node.get(&next).await.assert_refused(404, "UNKNOWN_COUPON");
     let listed = node.get("/v1/coupons").await.body["items"]
@@ -213,7 +213,7 @@ async fn a_rare_phase_is_searched_page_by_page() {
     .execute(&mut shell)
     .await
     .unwrap();
-    // Empty pages have a cursor, and each examines 2,000 coupons.
+    // Empty pages have a cursor, and each page examines up to 2,000 coupons.
     let (mut pages, mut found, mut cursor) = (0, Vec::new(), String::new());
     loop {
         let begun = Instant::now();
@@ -234,7 +234,7 @@ async fn a_rare_phase_is_searched_page_by_page() {
         assert!(pages < 10);
     }
     assert_eq!((pages, found), (3, vec![json!(live)]));
-    // A frequent phase has full pages, and each coupon once.
+    // The pages of a frequent phase are full, and list each coupon once.
     let (mut ids, mut cursor) = (Vec::new(), String::new());
     loop {
         let body = node

@@ -10,7 +10,7 @@ use testkit::poll::eventually;
 
 use crate::support::{Reply, TestNode, send};
 
-/// A connection of another program to the node's database.
+/// Makes a connection of another program to the node's database.
 async fn other_program(node: &TestNode) -> SqliteConnection {
     SqliteConnectOptions::new()
         .filename(node.database())
@@ -77,7 +77,7 @@ async fn reasons(node: &TestNode) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn responses_are_true_while_the_database_is_locked_and_the_node_recovers() {
+async fn responses_are_correct_while_the_database_is_locked_and_the_node_recovers_afterwards() {
     let keys = [
         ("http.deadline", "1500ms"),
         ("http.change_deadline", "1500ms"),
@@ -89,7 +89,7 @@ async fn responses_are_true_while_the_database_is_locked_and_the_node_recovers()
     assert_eq!(node.issue("early", id).await.status, 201);
     let other = lock(&node).await;
 
-    // Decided, but not known to be stored in time.
+    // The request is decided, but not known to be stored in time.
     let keyed = |user| node.issue_request(user, id).header("Idempotency-Key", "k");
     assert_setback(&send(keyed("alice")).await, "OUTCOME_UNKNOWN", None);
     eventually("/readyz has no_store", async || {
@@ -218,7 +218,7 @@ async fn a_coupon_of_another_node_is_answered_owner_moving() {
 }
 
 #[tokio::test]
-async fn creating_a_coupon_waits_no_longer_than_the_deadline_and_its_key_finds_it() {
+async fn a_create_request_waits_until_the_deadline_and_its_key_finds_the_coupon_later() {
     let node = TestNode::start_with(&[("http.change_deadline", "100ms")]).await;
     let create = || {
         send(

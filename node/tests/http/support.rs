@@ -1,4 +1,4 @@
-//! A node in this process, on a free port, with a data directory that is removed with it.
+//! A node in this process, on a free port, with a data directory that is removed with the node.
 
 use std::time::Duration;
 
@@ -56,18 +56,18 @@ impl TestNode {
         }
     }
 
-    /// Stops the node and starts another over the same data.
+    /// Stops the node and starts another node over the same data.
     pub async fn restart(self) -> Self {
         self.service.stop().await.unwrap();
         Self::start_in(self.data, &[]).await
     }
 
-    /// The file of its database.
+    /// Returns the file of the node's database.
     pub fn database(&self) -> std::path::PathBuf {
         self.data.path().join("firstcome.db")
     }
 
-    /// A request to the node.
+    /// Returns a request to the node.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client
             .request(method, format!("http://{}{path}", self.service.address()))
@@ -83,7 +83,7 @@ impl TestNode {
         send(self.request(Method::GET, path).header("X-User-Id", user)).await
     }
 
-    /// A request of an administrator.
+    /// Returns a request of an administrator.
     pub fn admin(&self, method: Method, path: &str) -> RequestBuilder {
         self.request(method, path).bearer_auth(ADMIN_TOKEN)
     }
@@ -120,7 +120,7 @@ impl TestNode {
         .await
     }
 
-    /// An issue request of a user.
+    /// Returns an issue request of a user.
     pub fn issue_request(&self, user: &str, coupon: u64) -> RequestBuilder {
         self.request(Method::POST, &format!("/v1/coupons/{coupon}/issuances"))
             .header("X-User-Id", user)
@@ -132,7 +132,7 @@ impl TestNode {
     }
 }
 
-/// The configuration of a test node.
+/// Returns the configuration of a test node.
 pub fn config(data: &TempDir, keys: &[(&str, &str)]) -> Config {
     let own = [
         ("data_dir", data.path().to_str().unwrap()),
@@ -181,7 +181,7 @@ pub async fn send(request: RequestBuilder) -> Reply {
 }
 
 impl Reply {
-    /// The value of a header; empty if it is missing.
+    /// Returns the value of a header; empty if the header is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -232,7 +232,7 @@ impl Reply {
         );
     }
 
-    /// The cursor of the next page.
+    /// Returns the cursor of the next page.
     pub fn next_cursor(&self) -> &str {
         self.body["next_cursor"].as_str().unwrap()
     }

@@ -71,7 +71,7 @@ fn start(data: &TempDir, files: &Files, more: &[&str]) -> Serving {
     Serving::start(data, &arguments)
 }
 
-/// A connection that trusts only this certificate.
+/// Makes a connection that trusts only this certificate.
 async fn connect(
     serving: &Serving,
     certificate: &CertificateDer<'static>,
@@ -148,7 +148,7 @@ async fn a_node_with_a_certificate_serves_https() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_loaded_and_an_invalid_one_is_not() {
+async fn a_new_certificate_is_loaded_but_an_invalid_certificate_is_not() {
     let (data, mut files) = (tempfile::tempdir().unwrap(), Files::new());
     let serving = start(
         &data,
@@ -162,7 +162,7 @@ async fn a_new_certificate_is_loaded_and_an_invalid_one_is_not() {
     })
     .await;
     assert!(connect(&serving, &old).await.is_err());
-    // A connection from before stays open.
+    // A connection from before the change stays open.
     before
         .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         .await
@@ -207,7 +207,7 @@ async fn a_new_certificate_is_loaded_and_an_invalid_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stalled_handshakes_time_out_and_delay_no_other_client() {
+async fn stalled_handshakes_time_out_and_do_not_delay_other_clients() {
     let (data, files) = (tempfile::tempdir().unwrap(), Files::new());
     let serving = start(
         &data,
@@ -217,7 +217,7 @@ async fn stalled_handshakes_time_out_and_delay_no_other_client() {
     let mut stalled = Vec::new();
     for _ in 0..64 {
         let mut stream = TcpStream::connect(&serving.address).await.unwrap();
-        // The beginning of a handshake only.
+        // Only the beginning of a handshake is sent.
         stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00").await.unwrap();
         stalled.push(stream);
     }
@@ -252,7 +252,7 @@ async fn stalled_handshakes_time_out_and_delay_no_other_client() {
 }
 
 #[tokio::test]
-async fn a_client_refused_over_tls_can_read_the_response() {
+async fn a_client_that_is_refused_over_tls_can_read_the_response() {
     let (data, files) = (tempfile::tempdir().unwrap(), Files::new());
     let token = format!("--set=auth.admin_token={ADMIN_TOKEN}");
     let serving = start(&data, &files, &[&token, "--set=http.connections_max=1"]);
@@ -300,7 +300,7 @@ fn invalid_certificate_files_are_refused_at_the_start() {
         std::fs::write(&path, text).unwrap();
         assert!(refused(&both).contains("tls.crt: "), "{text}");
     }
-    // PEM without a certificate.
+    // The file is PEM, but its content is not a certificate.
     std::fs::write(
         &path,
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",

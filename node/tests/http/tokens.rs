@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// The secret of nodes with symmetric keys.
 pub const SECRET: &str = "a secret of more than thirty-two bytes";
 
-/// The path of a test key.
+/// Returns the path of a test key.
 pub fn key_file(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys")).join(format!("{name}.pem"))
 }
@@ -24,7 +24,7 @@ pub fn private(name: &str) -> EncodingKey {
         .unwrap()
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -32,7 +32,7 @@ pub fn now() -> u64 {
         .as_secs()
 }
 
-/// Claims of a user's token, with additional ones.
+/// Returns the claims of a user's token, with additional claims.
 pub fn claims(user: &str, more: Value) -> Value {
     let mut claims = json!({"sub": user, "exp": now() + 3600});
     claims
@@ -42,7 +42,7 @@ pub fn claims(user: &str, more: Value) -> Value {
     claims
 }
 
-/// A token signed with [`SECRET`].
+/// Returns a token that is signed with [`SECRET`].
 pub fn token(user: &str, more: Value) -> String {
     encode(
         &Header::new(Algorithm::HS256),
@@ -52,7 +52,7 @@ pub fn token(user: &str, more: Value) -> String {
     .unwrap()
 }
 
-/// A token signed with a private key.
+/// Returns a token that is signed with a private key.
 pub fn signed(algorithm: Algorithm, kid: &str, key: &EncodingKey, user: &str) -> String {
     let header = Header {
         kid: Some(kid.to_owned()),
@@ -61,7 +61,7 @@ pub fn signed(algorithm: Algorithm, kid: &str, key: &EncodingKey, user: &str) ->
     encode(&header, &claims(user, json!({})), key).unwrap()
 }
 
-/// A JWK set of the public halves of these keys.
+/// Returns a JWK set of the public halves of these keys.
 pub fn jwks(keys: &[(Algorithm, &str, &EncodingKey)]) -> String {
     let key = |(algorithm, kid, key): &(Algorithm, &str, &EncodingKey)| {
         let mut jwk = json!(Jwk::from_encoding_key(key, *algorithm).unwrap());

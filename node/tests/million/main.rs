@@ -1,6 +1,6 @@
 //! The memory and the loading time of an owner with a million issuances.
 //!
-//! This is a program of its own because the tests of a program run side by side, and this one measures time.
+//! This is a program of its own because the tests of a program run side by side, and this test measures time.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -16,8 +16,8 @@ const FIRSTCOME: &str = env!("CARGO_BIN_EXE_firstcome");
 
 const MILLION: u64 = 1_000_000;
 const BYTES_MAX: u64 = 100_000_000;
-/// Several times what loading takes on an idle machine. No time is promised, but it must not grow with the
-/// square of what is loaded.
+/// Several times as long as loading takes on an idle machine. No time is promised, but the time must not grow
+/// with the square of what is loaded.
 const LOADED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a node may take to stop.
@@ -52,8 +52,8 @@ async fn a_million_issuances_take_a_hundred_megabytes_and_load_in_seconds() {
     let coupon = fill(folder.path()).await;
 
     let (mut least, mut fastest) = (u64::MAX, Duration::MAX);
-    // Other programs run on the machine, and the system gives the allocator huge pages or not: the least of
-    // six attempts is what the program itself takes.
+    // Other programs run on the machine, and the system may or may not give huge pages to the allocator. So
+    // the least of six attempts shows what the program itself takes.
     for start in 1..=6 {
         let (bytes, took) = activate(folder.path(), coupon, MILLION + start).await;
         println!(
@@ -68,7 +68,8 @@ async fn a_million_issuances_take_a_hundred_megabytes_and_load_in_seconds() {
     panic!("{least} bytes, {fastest:?}");
 }
 
-/// Starts a node and requests one more issuance. Returns by how much the node grew and how long that took.
+/// Starts a node and requests one more issuance. Returns by how much the node grew, and how long the request
+/// took.
 async fn activate(folder: &Path, coupon: u64, sequence: u64) -> (u64, Duration) {
     // The request waits for loading, however long that takes.
     let node = Node::start(FIRSTCOME, folder, &["http.deadline=60s".to_owned()]);
@@ -77,7 +78,7 @@ async fn activate(folder: &Path, coupon: u64, sequence: u64) -> (u64, Duration) 
         let url = format!("http://{}/v1/coupons/{id}/issuances", node.address);
         client.post(url).header("X-User-Id", &user).send()
     };
-    // The first request opens the connection and whatever else a node makes once.
+    // The first request opens the connection, and causes whatever else a node does once.
     let other = make_coupon(&client, &node.address, Some(1)).await;
     assert_eq!(issue(other).await.unwrap().status(), 201);
     let empty = node.memory();

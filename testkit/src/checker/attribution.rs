@@ -1,4 +1,4 @@
-//! Finds the request of each row, and what it says about the time of the row's decision.
+//! Finds the request of each row, and what the request says about the time of the row's decision.
 
 use crate::ids::Sequence;
 
@@ -10,7 +10,7 @@ use crate::rows::IssuanceRow;
 /// What the answers to all attempts of one request say.
 #[derive(Debug, Default)]
 struct RequestOutcome {
-    /// The row that the first answer names, and the index of that attempt.
+    /// The sequence in the first answer that names a row, and the index of the attempt that got the answer.
     given: Option<(Sequence, usize)>,
     /// An attempt whose answer was not marked as a replay.
     fresh: Option<usize>,
@@ -214,8 +214,8 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// Assigns the user's other rows to requests with unknown outcomes, each called before its row was
-    /// decided.
+    /// Assigns the user's other rows to requests with unknown outcomes. A request must have been sent before
+    /// its row was decided.
     fn attribute_rest(
         &mut self,
         of_user: &[Attempt],
@@ -241,7 +241,7 @@ impl<'h> Case<'h> {
                 .partition_point(|(call, _)| *call <= row.issued_at.as_micros().saturating_add(tolerance));
             if taken < called {
                 taken += 1;
-                // It is unknown which request it was, but none was called before the first.
+                // It is unknown which request made the row, but no candidate was sent before the first one.
                 if !foreign {
                     (self.facts[position].called, self.facts[position].caller) = (open[0].0, Some(open[0].1));
                 }
@@ -258,10 +258,11 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// Checks that a request answered before another was sent has the smaller sequence.
+    /// Checks the order: a request that was answered before another one was sent must have the smaller
+    /// sequence.
     pub(super) fn check_order(&self, reporter: &mut Reporter<'_>) {
         let mut latest_call: Option<usize> = None;
-        // A request that many others overtook is one finding.
+        // If many requests overtook one, that is reported as one finding.
         let mut found: Option<usize> = None;
         for (position, facts) in self.facts.iter().enumerate() {
             if let Some(before) = latest_call

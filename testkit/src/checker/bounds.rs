@@ -8,8 +8,8 @@ use crate::rows::IssuanceRow;
 use crate::rows::Status;
 
 impl Case<'_> {
-    /// Bounds every decision by its calls, its answers and `issued_at`, and then by the decisions before and
-    /// after it.
+    /// Bounds the time of every decision by its calls, its answers and `issued_at`, and then by the decisions
+    /// before and after it.
     pub(super) fn bound(&mut self, reporter: &mut Reporter<'_>) {
         let tolerance = micros(self.options.clock_tolerance);
         self.bounds = Vec::with_capacity(self.rows.len());
@@ -40,7 +40,8 @@ impl Case<'_> {
         }
     }
 
-    /// Returns the first moment at which this many may have been issued; `None` if that many never were.
+    /// Returns the first moment at which this many issuances may have been decided; `None` if there are fewer
+    /// in all.
     pub(super) fn may_have_issued(&self, count: u64) -> Option<i64> {
         match usize::try_from(count).ok()?.checked_sub(1) {
             None => Some(i64::MIN),
@@ -48,7 +49,7 @@ impl Case<'_> {
         }
     }
 
-    /// Checks that no row beyond a version's quantity was decided before the next version.
+    /// Checks that no row beyond a version's quantity was decided before the next version came into force.
     pub(super) fn check_quantities(&self, reporter: &mut Reporter<'_>) {
         for pair in self.timeline.versions.windows(2) {
             let [version, next] = pair else { continue };
@@ -75,7 +76,7 @@ impl Case<'_> {
         }
     }
 
-    /// Checks that a version that may have been in force at the decision of a row allows the row.
+    /// Checks that each row is allowed by a version that may have been in force when the row was decided.
     pub(super) fn check_terms(&self, reporter: &mut Reporter<'_>) {
         for (position, row) in self.rows.iter().enumerate() {
             let (from, to) = self.bounds[position];
@@ -96,8 +97,8 @@ impl Case<'_> {
     }
 }
 
-/// True if the version allows this row as the `count`th. The owner compared `issued_at` with the window, so
-/// there is no tolerance.
+/// True if the version allows this row as the `count`th issuance. The owner compared `issued_at` with the
+/// window, so no tolerance applies.
 fn allows(version: &Version, row: &IssuanceRow, count: u64) -> bool {
     version.status.may(|status| status == Status::Open)
         && version

@@ -112,20 +112,20 @@ impl<'h> Case<'h> {
         };
         let (message, row) = match position {
             None => (
-                "the issuance that it names is stored differently or not at all",
+                "the issuance in the answer is stored differently or not at all",
                 None,
             ),
             Some(position) if issuance.user != refused.issue.user => {
-                ("the issuance that it names is another user's", Some(position))
+                ("the issuance in the answer is another user's", Some(position))
             }
             Some(position) if self.bounds[position].0 > refused.answer => {
-                ("the issuance that it names was decided later", Some(position))
+                ("the issuance in the answer was decided later", Some(position))
             }
             Some(position) if decided < self.coupon.per_user_limit as usize => {
                 ("the user had fewer than allowed", Some(position))
             }
             Some(position) => match later(position) {
-                Some(later) => ("the user had a later one", Some(later)),
+                Some(later) => ("the user had a later issuance", Some(later)),
                 None => return,
             },
         };
@@ -139,7 +139,7 @@ impl<'h> Case<'h> {
         );
     }
 
-    /// Checks that a version that may have been in force between call and answer gives this refusal.
+    /// Checks that this refusal follows from a version that may have been in force between call and answer.
     fn check_by_version(&self, refused: RefusedIssue<'h>, reporter: &mut Reporter<'_>) {
         if let Refusal::SoldOut { total_quantity } = refused.refusal
             && *total_quantity > self.rows.len() as u64
@@ -210,7 +210,7 @@ impl<'h> Case<'h> {
         start..range.end
     }
 
-    /// True if this version gives the refusal; with `timely`, at a moment between call and answer.
+    /// True if this version gives the refusal. With `timely`, the moment must be between call and answer.
     fn gives(&self, index: usize, refused: RefusedIssue<'h>, timely: bool) -> bool {
         let version = &self.timeline.versions[index];
         let tolerance = micros(self.options.clock_tolerance);
@@ -246,7 +246,8 @@ impl<'h> Case<'h> {
         }
     }
 
-    /// Checks that no answer with precedence in the contract's table was certainly due.
+    /// Checks that no answer from an earlier row of the contract's table was certainly due instead of this
+    /// refusal.
     fn check_precedence(&self, refused: RefusedIssue<'h>, reporter: &mut Reporter<'_>) {
         let had: Vec<usize> = self
             .positions_of(refused.user)
@@ -255,7 +256,7 @@ impl<'h> Case<'h> {
         if had.len() >= self.coupon.per_user_limit as usize {
             let rows: Vec<&IssuanceRow> = had.iter().map(|position| self.rows[*position]).collect();
             let message = || {
-                "the user had as many as allowed before the call, and was refused for another reason"
+                "before the call the user had as many as allowed, but the refusal has another reason"
                     .to_owned()
             };
             reporter.find(Kind::Precedence, self.coupon.id, message, &[refused.place], &rows);
@@ -277,7 +278,7 @@ impl<'h> Case<'h> {
         };
         if !due {
             let message = || {
-                "from call to answer the coupon was not open or outside its window, which takes precedence"
+                "from call to answer the coupon was closed, paused or outside its window, which takes precedence"
                     .to_owned()
             };
             reporter.find(Kind::Precedence, self.coupon.id, message, &[refused.place], &[]);

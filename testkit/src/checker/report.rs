@@ -32,7 +32,7 @@ pub enum Kind {
     ReplayDiffers,
     /// Two answers for the same user, coupon and key are not marked as replays.
     ReplayUnmarked,
-    /// A request answered before another was sent has the larger sequence.
+    /// A request that was answered before another one was sent has the larger sequence.
     OutOfOrder,
     /// A row belongs to no request in the history.
     RowWithoutRequest,
@@ -40,17 +40,17 @@ pub enum Kind {
     RefusedButStored,
     /// `issued_at` is not between the call and the answer.
     TimeOutside,
-    /// An issuance, or its expiry, that no version of the coupon in force at that time allowed.
+    /// An issuance or an expiry that was allowed by no version of the coupon in force at that time.
     AgainstTerms,
-    /// `SOLD_OUT` when that many cannot have been issued yet.
+    /// `SOLD_OUT` at a time when the whole quantity cannot have been issued yet.
     SoldOutTooSoon,
     /// `SOLD_OUT` although fewer than the quantity are issued in the end.
     NotExhausted,
     /// A refusal that no version of the coupon between call and answer gives.
     UntrueRefusal,
-    /// A refusal that only an earlier version gives, although a later one was certainly in force.
+    /// A refusal that follows only from a version that was certainly replaced before the call.
     StaleRefusal,
-    /// A refusal although another answer takes precedence.
+    /// A refusal where another answer takes precedence.
     Precedence,
     /// `ALREADY_ISSUED` to a user below the limit, or with the wrong issuance.
     UntrueAlreadyIssued,
@@ -95,7 +95,7 @@ pub struct Finding {
     pub coupon: CouponId,
     /// What is wrong.
     pub message: String,
-    /// The operations and rows that show it, one a line.
+    /// The operations and rows that show the fault, one a line.
     pub evidence: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Each fault alone in an otherwise clean history, and clean histories.
+//! Histories with one fault each, and clean histories.
 
 use super::*;
 use crate::history::{Change, Patch};
@@ -9,7 +9,7 @@ mod world;
 
 const LIMIT: u32 = 1;
 
-/// Three coupons, all issued, and a refusal.
+/// A coupon of three, all of which are issued, and then a refusal.
 fn sale() -> World {
     let mut world = World::new(Some(3), LIMIT);
     world.issued(10, 14, "alice", Some("a"), 1);
@@ -277,7 +277,7 @@ fn a_change_without_an_answer_explains_refusals_before_the_next_version() {
 }
 
 #[test]
-fn a_refusal_by_a_status_or_window_that_never_was_is_found() {
+fn a_refusal_by_a_status_or_window_that_never_applied_is_found() {
     for refusal in [
         Refusal::Paused,
         Refusal::Closed,
@@ -328,7 +328,7 @@ fn a_refusal_by_the_window_at_a_wrong_time_is_found() {
 }
 
 #[test]
-fn a_refusal_by_the_state_before_a_resume_is_found() {
+fn a_refusal_as_paused_after_a_resume_is_found() {
     let mut world = World::new(Some(3), LIMIT);
     world.change(10, 14, Change::Pause);
     world.refused(20, 24, "alice", Refusal::Paused);
@@ -339,7 +339,7 @@ fn a_refusal_by_the_state_before_a_resume_is_found() {
 }
 
 #[test]
-fn a_refusal_by_the_state_before_a_close_is_found_unless_lag_is_allowed() {
+fn a_refusal_as_paused_after_a_close_is_found_unless_lag_is_allowed() {
     let mut world = World::new(Some(3), LIMIT);
     world.change(10, 14, Change::Pause);
     world.change(30, 34, Change::Close);
@@ -365,7 +365,7 @@ fn sold_out_to_a_user_with_a_coupon_is_found() {
 }
 
 #[test]
-fn a_refusal_of_a_request_that_was_issued_before_is_found() {
+fn a_refusal_after_an_issuance_for_the_same_request_is_found() {
     let mut world = sale();
     let row = Box::new(world.rows.issuances[0].clone());
     world.refused_with(60, 64, "alice", Some("a"), Refusal::AlreadyIssued(row));
@@ -411,7 +411,7 @@ fn unknown_coupon_after_its_creation_is_found() {
 }
 
 #[test]
-fn a_coupon_that_is_lost_is_found() {
+fn a_lost_coupon_is_reported() {
     let mut world = sale();
     world.lose_coupon();
     finds(&world, Kind::CouponLost);
@@ -419,7 +419,7 @@ fn a_coupon_that_is_lost_is_found() {
 }
 
 #[test]
-fn a_change_that_is_lost_is_found() {
+fn a_lost_change_is_reported() {
     let mut world = sale();
     let before = world.coupon.clone();
     world.change(50, 54, patch(Some(5)));

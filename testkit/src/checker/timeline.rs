@@ -45,18 +45,18 @@ impl<T: Copy + PartialEq> Choice<T> {
 /// A version, or a gap between two known versions.
 #[derive(Debug, Clone)]
 pub(super) struct Version {
-    /// Its number; the first number of a gap.
+    /// The number of the version; the first number of a gap.
     pub(super) number: u64,
-    /// True if it is a gap or nothing is known about it.
+    /// True if this is a gap, or a version about which nothing is known.
     pub(super) is_gap: bool,
     pub(super) quantity: Choice<Option<u64>>,
     pub(super) starts_at: Choice<Option<Timestamp>>,
     pub(super) ends_at: Choice<Option<Timestamp>>,
     pub(super) days: Choice<Option<u16>>,
     pub(super) status: Choice<Status>,
-    /// The earliest moment at which it came into force.
+    /// The earliest moment at which the version may have come into force.
     pub(super) earliest: i64,
-    /// The latest moment at which it came into force.
+    /// The latest moment at which the version may have come into force.
     pub(super) latest: i64,
 }
 
@@ -129,7 +129,7 @@ impl Version {
         gap
     }
 
-    /// Returns how many may be issued at most; `None` if there is no limit or it is not known.
+    /// Returns the maximum number of issuances; `None` if there is no limit or the limit is not known.
     pub(super) fn quantity_max(&self) -> Option<u64> {
         match &self.quantity {
             Choice::Any => None,
@@ -162,7 +162,7 @@ impl Version {
             || self.ends_at.may(|new| before.ends_at.may(|old| later(new, old)))
     }
 
-    /// True if it may be open with a window that includes some moment from `from` to `to`.
+    /// True if this version may be open, with a window that includes some moment from `from` to `to`.
     pub(super) fn may_be_live(&self, from: i64, to: i64) -> bool {
         self.status.may(|status| status == Status::Open)
             && self
@@ -263,7 +263,7 @@ impl<'h> Builder<'_, 'h, '_> {
                     ChangeAnswer::Done(coupon) => {
                         self.see(coupon, span.call.as_micros(), latest, Some(*place));
                         if !shows(&call.change, coupon) {
-                            let message = || "the answer to a change does not show it".to_owned();
+                            let message = || "the answer to a change does not show the change".to_owned();
                             self.reporter
                                 .find(Kind::ChangeNotMade, coupon.id, message, &[*place], &[]);
                         }
@@ -274,7 +274,7 @@ impl<'h> Builder<'_, 'h, '_> {
                 Operation::Issue(_) => {}
             }
         }
-        // A version that one answer shows may have been made by a change without an answer.
+        // An answer shows the version, but a change without an answer may have made it.
         for (number, known) in self.known.iter_mut().filter(|(number, _)| **number > 1) {
             let makers = self
                 .lost
@@ -310,7 +310,7 @@ impl<'h> Builder<'_, 'h, '_> {
         }
     }
 
-    /// Reads the final row, which is the last version and may be in no answer.
+    /// Reads the final row. It is the last version, and perhaps no answer shows it.
     fn read_final_row(&mut self, foreign: bool) {
         let row = self.row;
         if let Some((last, known)) = self.known.last_key_value()
@@ -346,7 +346,7 @@ impl<'h> Builder<'_, 'h, '_> {
         if !unseen {
             return self.see(row, NEVER.end, NEVER.end, None);
         }
-        // A coupon that no request in the history made or changed always had this version.
+        // If no request in the history made or changed the coupon, it always had this version.
         let always = row.version == 1 || (!foreign && self.known.is_empty() && self.lost.is_empty());
         let (earliest, latest) = if always {
             (NEVER.start, NEVER.start)
@@ -401,7 +401,7 @@ impl<'h> Builder<'_, 'h, '_> {
         versions
     }
 
-    /// Bounds each version by those before and after it.
+    /// Bounds the time of each version by the versions before and after it.
     fn narrow(&mut self, versions: &mut [Version]) {
         let mut earliest = NEVER.start;
         for version in versions.iter_mut() {

@@ -54,11 +54,11 @@ impl Default for Clock {
 /// An HTTP answer, with its body as received.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer<'a> {
-    /// Its status.
+    /// The status.
     pub status: u16,
-    /// True if it carried `Idempotent-Replayed: true`.
+    /// True if the answer carried `Idempotent-Replayed: true`.
     pub replayed: bool,
-    /// Its body.
+    /// The body.
     pub body: &'a [u8],
 }
 
@@ -108,7 +108,7 @@ fn write(mut file: File, chunks: &Receiver<Vec<u8>>) -> std::io::Result<()> {
     file.flush()
 }
 
-/// A request, as its line names it.
+/// A request, as a line of the history describes it.
 #[derive(Debug, Clone, Copy)]
 pub enum Request<'a> {
     /// An administrator's request to make a coupon.
@@ -119,7 +119,7 @@ pub enum Request<'a> {
     Issue(CouponId, &'a [u8], &'a [u8]),
 }
 
-/// Appends the line of a request to a buffer, with its answer if it got a whole one. Times are in
+/// Appends the line of a request to a buffer, with the answer if a whole answer arrived. Times are in
 /// microseconds.
 pub fn append(buffer: &mut Vec<u8>, request: Request<'_>, call_us: i64, answer: Option<(i64, Answer<'_>)>) {
     // Writing to a Vec does not fail.
@@ -157,8 +157,8 @@ pub fn append(buffer: &mut Vec<u8>, request: Request<'_>, call_us: i64, answer: 
     buffer.extend_from_slice(b"}}}\n");
 }
 
-/// Appends the body: as received if it is JSON on one line, rewritten to one line if it is other JSON, else
-/// null.
+/// Appends the body: as received if it is JSON on one line, rewritten to one line if it is JSON on several
+/// lines, else null.
 fn append_body(buffer: &mut Vec<u8>, body: &[u8]) {
     if serde_json::from_slice::<IgnoredAny>(body).is_err() {
         buffer.extend_from_slice(b"null");
@@ -179,7 +179,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Records a request, with its answer if it got a whole one.
+    /// Records a request, with the answer if a whole answer arrived.
     pub fn record(&mut self, request: Request<'_>, called: Instant, answer: Option<(Instant, Answer<'_>)>) {
         let answer = answer.map(|(at, answer)| (self.clock.micros(at), answer));
         append(&mut self.buffer, request, self.clock.micros(called), answer);

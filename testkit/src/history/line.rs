@@ -21,7 +21,7 @@ pub(super) fn parse(text: &str) -> Result<Operation, String> {
     }
 }
 
-/// Writes a line, without its end.
+/// Writes a line without the line break.
 pub(super) fn write(output: impl Write, operation: &Operation) -> std::io::Result<()> {
     let line = match operation {
         Operation::Create(create) => Line::Create(CreateLine::of(create)),
@@ -113,7 +113,7 @@ struct PatchJson {
     use_within_days: Option<Option<u16>>,
 }
 
-/// Distinguishes *absent* (kept) from *null* (cleared).
+/// Reads a field that is present: `Some(None)` if it is null, which clears it. An absent field is kept.
 fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -238,7 +238,7 @@ impl ChangeJson {
     }
 }
 
-/// Returns the code of an answer that says that nothing was done; `None` if the answer leaves that open.
+/// Returns the code of an answer according to which nothing was done; `None` if the answer leaves that open.
 fn not_applied_code(
     status: u16,
     code: Option<String>,
@@ -251,7 +251,7 @@ fn not_applied_code(
     }
 }
 
-/// Returns the same for an administrator's operation, whose answer may be missing.
+/// Does what [`not_applied_code`] does, for an administrator's operation, whose answer may be missing.
 fn not_done(answer: Option<AnswerJson<serde_json::Value>>) -> Result<Option<String>, String> {
     let Some(AnswerJson { status, body, .. }) = answer else {
         return Ok(None);

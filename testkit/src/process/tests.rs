@@ -87,7 +87,7 @@ fn a_process_ends_when_it_is_dropped() {
 fn a_process_whose_parent_is_gone_gets_its_signal_and_its_directory_is_removed() {
     let (spawn, folder) = shell("exec sleep 60");
     let process = spawn.orphan_directory(folder.path()).start().unwrap();
-    // For the guard, this is the end of this program.
+    // The guard takes this for the end of this program.
     drop(process.state().guard.take().unwrap().input);
     let begun = Instant::now();
     while folder.path().exists() {

@@ -1,6 +1,6 @@
 //! Tests on each kind of database server.
 
-/// Makes a test of each function on each kind of server, in modules `on_mysql` and `on_mariadb`. A test is
+/// Makes a test for each function and each kind of server, in modules `on_mysql` and `on_mariadb`. A test is
 /// skipped where there is no such server ([`Kind::is_available`](crate::servers::Kind::is_available)).
 ///
 /// A list of names stands for functions `async fn(Kind)` beside the macro:

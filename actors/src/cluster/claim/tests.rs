@@ -53,7 +53,7 @@ fn ready(id: &NodeId) -> Placed<'_> {
     }
 }
 
-/// Returns the shards that are planned for this node if these are ready.
+/// Returns the shards that the plan gives to the node `id` if `nodes` are ready.
 fn planned(nodes: &[&str], id: &str) -> Vec<u16> {
     let plan = Plan::new(nodes.iter().map(|node| name(node)));
     ShardId::all()
@@ -91,7 +91,7 @@ fn dropped(steps: &ShardSteps) -> Vec<u16> {
 }
 
 #[test]
-fn a_single_node_claims_shards_without_owner_or_with_a_dead_one() {
+fn a_single_node_claims_shards_that_have_no_owner_or_a_dead_owner() {
     let nodes = [node("a", 1, NodeState::Ready), node("old", 9, NodeState::Ended)];
     let shards = [
         row(0, 0, None),
@@ -104,7 +104,7 @@ fn a_single_node_claims_shards_without_owner_or_with_a_dead_one() {
 }
 
 #[test]
-fn a_shard_that_is_this_nodes_by_its_row_but_not_served_is_claimed() {
+fn a_shard_that_a_node_owns_by_the_row_but_does_not_serve_is_claimed() {
     let steps = steps_of_a(
         &[node("a", 1, NodeState::Ready)],
         &[row(3, 4, Some(1))],
@@ -139,7 +139,7 @@ fn a_shard_that_changed_since_the_read_began_is_not_judged() {
 }
 
 #[test]
-fn a_node_that_is_not_ready_by_its_row_or_by_itself_claims_no_shard() {
+fn a_node_claims_no_shard_unless_it_and_its_row_are_ready() {
     assert_eq!(
         steps_of_a(
             &[node("a", 1, NodeState::Joining)],
@@ -172,7 +172,7 @@ fn a_node_that_is_not_ready_by_its_row_or_by_itself_claims_no_shard() {
 }
 
 #[test]
-fn the_planned_node_claims_at_once_and_another_after_a_lease() {
+fn the_planned_node_claims_at_once_and_any_other_node_after_a_lease() {
     let nodes = [node("a", 1, NodeState::Ready), node("b", 2, NodeState::Ready)];
     let (ours, theirs) = (planned(&["a", "b"], "a")[0], planned(&["a", "b"], "b")[0]);
     let (id, mut planner) = (name("a"), ClaimPlanner::new(LEASE, BEAT));
@@ -182,7 +182,7 @@ fn the_planned_node_claims_at_once_and_another_after_a_lease() {
         assert!(claimed(&steps).contains(&ours));
         assert_eq!(claimed(&steps).contains(&theirs), beat == 10, "beat {beat}");
     }
-    // After another owner in between, or a long pause of this node, the lease starts again.
+    // The lease starts again if the shard had another owner in between, or if this node paused for long.
     let had = [row(ours, 4, Some(9)), row(theirs, 5, Some(9))];
     assert!(
         !claimed(&planner.steps(ready(&id), at(11), &nodes, &had, serving(&[]), loaded)).contains(&theirs)
@@ -226,7 +226,7 @@ impl OneShard {
             .steps(ready(&id), at(beat), &nodes, &shards, here, has_loaded)
     }
 
-    /// The steps that have the shard loaded ahead by this node.
+    /// Returns the steps that let this node load the shard ahead.
     fn loading(&self, number: u64) -> ShardSteps {
         ShardSteps {
             load_ahead: vec![(self.shard, incarnation(number))],
@@ -234,7 +234,7 @@ impl OneShard {
         }
     }
 
-    /// The steps that hand the shard off to this node.
+    /// Returns the steps that hand the shard off to this node.
     fn handing_off(&self, number: u64) -> ShardSteps {
         let from = Fence {
             epoch: Epoch::new(4),
@@ -251,7 +251,7 @@ impl OneShard {
     }
 }
 
-/// The node "b" after this many beats.
+/// Returns the node "b" after this many beats.
 fn b_after(beat: u64, state: NodeState) -> NodeRow {
     NodeRow {
         beat,
@@ -272,8 +272,8 @@ fn a_shard_is_loaded_ahead_and_then_handed_to_the_planned_node_that_is_ready_and
     // Another incarnation of the same node loads ahead first.
     let reborn = node("b", 3, NodeState::Ready);
     assert_eq!(one.steps(4, reborn.clone()).load_ahead, one.loading(3).load_ahead);
-    // A long pause of this node does not restart loading ahead: a database that is slow for each beat would
-    // otherwise keep all shards where they are.
+    // A long gap between two beats does not restart loading ahead. If it did, a database that slows every
+    // beat down would prevent all hand-offs.
     assert_eq!(one.steps(50, reborn).hand_off.len(), 1);
 }
 
@@ -319,7 +319,7 @@ fn the_number_of_shards_that_move_at_a_time_is_bounded() {
     assert_eq!(
         (steps.load_ahead.len(), steps.hand_off.len()),
         (MOVING_MAX, MOVING_MAX),
-        "the next are loaded ahead meanwhile"
+        "the next shards are loaded ahead meanwhile"
     );
     let moving = |shard: ShardId| {
         if usize::from(shard.get()) < MOVING_MAX - 2 {
@@ -334,7 +334,7 @@ fn the_number_of_shards_that_move_at_a_time_is_bounded() {
         .iter()
         .map(|given| usize::from(given.shard.get()))
         .collect();
-    assert_eq!(given, [MOVING_MAX, MOVING_MAX + 1], "what is moving takes room");
+    assert_eq!(given, [MOVING_MAX, MOVING_MAX + 1], "moving shards take room");
     // Shards that are being loaded ahead wait for their turn, and their loading is not requested again.
     let loading: Vec<usize> = steps
         .load_ahead
@@ -368,7 +368,8 @@ fn a_node_outside_the_group_keeps_its_shards_until_it_is_not_ready_and_then_rele
         );
         assert_eq!(steps, ShardSteps::default(), "beat {beat}");
     }
-    // One of them is not served. It must be released too, as no other node claims it while this one is alive.
+    // One of the shards is not served. It must be released too, because no other node claims it while this
+    // node is alive.
     let steps = planner.steps(
         Placed {
             ready: false,
@@ -399,7 +400,7 @@ fn a_node_outside_the_group_keeps_its_shards_until_it_is_not_ready_and_then_rele
 }
 
 #[test]
-fn a_node_that_leaves_without_a_target_keeps_serving() {
+fn a_leaving_node_keeps_serving_shards_that_no_other_node_can_take() {
     let nodes = [node("a", 1, NodeState::Leaving), node("b", 2, NodeState::Joining)];
     let id = name("a");
     let member = Placed {

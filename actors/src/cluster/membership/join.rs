@@ -1,4 +1,5 @@
-//! Joining: each node id has one row, and a fresh incarnation replaces that of the previous one.
+//! Joining: each node id has one row, and a node that joins writes its fresh incarnation in place of the
+//! previous one.
 
 use crate::cluster::membership::Options;
 use crate::ids::{Incarnation, NodeId};
@@ -13,10 +14,10 @@ const JOIN_ATTEMPTS: u32 = 5;
 pub enum Predecessor {
     /// There is no such row, or its incarnation was ended.
     None,
-    /// The row has the address of this node, which listens there now. So that incarnation is over, and this
-    /// node is its restart.
+    /// The row has the address at which this node listens now. So the incarnation in the row is over, and
+    /// this node is its restart.
     Restarted,
-    /// The row has another address, and its node may be alive. It is watched for a lease.
+    /// The row has another address, and its node may be alive. The row is watched for the time of a lease.
     Elsewhere,
 }
 
@@ -32,8 +33,8 @@ impl Predecessor {
     }
 }
 
-/// Puts this node's row in place with a fresh incarnation, which ends a predecessor of the same name. Returns
-/// the incarnation and the rows of all nodes after that.
+/// Writes this node's row with a fresh incarnation, which ends a predecessor of the same name. Returns the
+/// incarnation, and the rows of all nodes after the join.
 pub(super) async fn join(options: &Options, store: &dyn ClusterStore) -> Result<(Incarnation, Vec<NodeRow>)> {
     for _ in 0..JOIN_ATTEMPTS {
         let mut predecessor = find(&options.node, store).await?;
@@ -68,8 +69,8 @@ async fn find(id: &NodeId, store: &dyn ClusterStore) -> Result<Option<NodeRow>> 
     Ok(store.nodes().await?.into_iter().find(|row| row.id == *id))
 }
 
-/// Watches for a lease whether a node of this name is alive elsewhere. If none is, returns the row as it is
-/// after that.
+/// Watches for the time of a lease whether a node of this name is alive elsewhere. If no such node is alive,
+/// returns the row as it is then.
 async fn watch(
     options: &Options,
     store: &dyn ClusterStore,
@@ -103,8 +104,8 @@ async fn watch(
     }
 }
 
-/// Ends all other nodes if only one node at a time can open the store. Their rows are then those of dead
-/// nodes, and need not be watched for a lease.
+/// Ends all other nodes if only one node at a time can open the store. The other nodes are dead then, so
+/// their rows need not be watched for a lease.
 async fn end_dead_nodes(me: Incarnation, store: &dyn ClusterStore) -> Result<()> {
     if !store.is_exclusive() {
         return Ok(());

@@ -20,14 +20,14 @@ pub enum Beaten {
     WentBackwards {
         /// The last beat that the database had confirmed.
         confirmed: u64,
-        /// The beat that its row has now.
+        /// The beat that the node's row has now.
         counted: u64,
     },
 }
 
-/// Number of this node's consecutive beats after which a peer is ended, if the peer's beat stood still and
-/// its address refused new connections at each of them. One refusal shows that no process listens there. The
-/// second rules out that the peer was only restarting.
+/// A peer is ended after this number of consecutive beats of this node, if at each of them the peer's beat
+/// stood still and its address refused new connections. One refusal shows that no process listens at the
+/// address. A second refusal rules out that the peer was only restarting.
 const REFUSED_BEATS: u32 = 2;
 
 /// The lifecycle of one incarnation; see the module.
@@ -51,7 +51,8 @@ pub struct MemberLifecycle {
 struct Watched {
     beat: u64,
     since: Moment,
-    /// Number of this node's consecutive beats at which it stood still and its address refused connections.
+    /// Number of this node's consecutive beats at which the other beat stood still and the other node's
+    /// address refused connections.
     refused: u32,
 }
 
@@ -89,7 +90,7 @@ impl MemberLifecycle {
     }
 
     /// Returns true if shards may be placed on this node. A node that is not ready releases its shards and
-    /// claims none.
+    /// does not claim any.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
@@ -108,8 +109,8 @@ impl MemberLifecycle {
         }
     }
 
-    /// Takes the answer to a beat sent after `sent_at`: the beat that the row has now, or `None` if the row
-    /// is ended or gone.
+    /// Takes the answer to a beat that was sent after `sent_at`. `counted` is the beat that the row has now,
+    /// or `None` if the row is ended or gone.
     pub fn beaten(&mut self, sent_at: Moment, counted: Option<u64>) -> Beaten {
         let Some(counted) = counted else {
             return Beaten::Ended;
@@ -121,8 +122,8 @@ impl MemberLifecycle {
             };
         }
         self.confirmed = counted;
-        // Beats far apart prove nothing about other nodes and the group in between. Watching starts again
-        // here.
+        // If two beats are far apart, they prove nothing about other nodes and the group in between. So
+        // watching starts again.
         if are_far_apart(self.last_sent, sent_at, self.beat) {
             self.others.clear();
             self.outside_since = None;
@@ -131,12 +132,12 @@ impl MemberLifecycle {
         Beaten::Alive(sent_at + self.lease)
     }
 
-    /// Takes the nodes' rows, read by `read_at` after a beat sent at `sent_at`, and returns the nodes to end.
-    /// A node is ended if its beat stood still for a lease, or for two of this node's beats at which its
-    /// address refused new connections (`refuses`).
+    /// Takes the nodes' rows, which were read between a beat sent at `sent_at` and `read_at`. Returns the
+    /// nodes to end. A node is ended if its beat stood still for a lease, or for two of this node's beats at
+    /// which its address refused new connections (`refuses`).
     ///
-    /// The lease counts from the `read_at` that first saw a beat to the present `sent_at`. The other node
-    /// sent that beat before it was read, so its own lease is over by then.
+    /// The lease counts from the `read_at` at which a beat was first seen to the present `sent_at`. The other
+    /// node sent the beat before that `read_at`, so the other node's own lease is over by then.
     pub fn observed(
         &mut self,
         sent_at: Moment,
@@ -174,8 +175,8 @@ impl MemberLifecycle {
         present.into_iter().filter(is_dead).cloned().collect()
     }
 
-    /// Returns the watched nodes that are no longer alive by these rows, and when their last beat was first
-    /// seen.
+    /// Returns the watched nodes that are no longer alive according to these rows, and when their last beat
+    /// was first seen.
     pub fn silenced<'a>(&'a self, nodes: &'a [NodeRow]) -> impl Iterator<Item = (Incarnation, Moment)> + 'a {
         let lives = |incarnation| {
             nodes
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lease_counts_from_before_the_beat_was_sent() {
+    fn the_lease_begins_when_the_beat_is_about_to_be_sent() {
         assert_eq!(life().beaten(at(100), Some(1)), Beaten::Alive(at(3_100)));
     }
 
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_now_and_then_proves_nothing() {
+    fn occasional_refusals_prove_nothing() {
         let mut life = life();
         for beat in 0..10 {
             let sent_at = at(beat * 300);

@@ -15,11 +15,11 @@ use crate::time::Moment;
 /// A statement for the store; its answer goes back to the round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
-    /// Read the shards. The answer is [`Round::read_shards`].
+    /// Read the shards. The answer goes to [`Round::read_shards`].
     ReadShards,
-    /// Read the nodes. The answer is [`Round::read_nodes`].
+    /// Read the nodes. The answer goes to [`Round::read_nodes`].
     ReadNodes,
-    /// End this node. The answer is [`Round::answered`].
+    /// End this node. The answer goes to [`Round::answered`].
     End(NodeRow),
 }
 
@@ -31,7 +31,6 @@ pub struct Round {
     shards: Option<Vec<ShardRow>>,
     nodes: Option<Vec<NodeRow>>,
     dead: VecDeque<NodeRow>,
-    silenced: Vec<(Incarnation, Moment)>,
 }
 
 /// What a round found.
@@ -41,11 +40,11 @@ pub struct Findings {
     pub changes: Vec<u64>,
     /// The rows of the shards.
     pub shards: Vec<ShardRow>,
-    /// The rows of the nodes. Those that the round ended have the state `Ended`.
+    /// The rows of the nodes. Nodes that the round ended have the state `Ended`.
     pub nodes: Vec<NodeRow>,
     /// True if the group contains this node.
     pub inside: bool,
-    /// Nodes that are no longer alive, and when their last beat was first seen.
+    /// The nodes that the round ended, and when their last beat was first seen.
     pub silenced: Vec<(Incarnation, Moment)>,
 }
 
@@ -58,7 +57,6 @@ impl Round {
             shards: None,
             nodes: None,
             dead: VecDeque::new(),
-            silenced: Vec::new(),
         }
     }
 
@@ -78,24 +76,27 @@ impl Round {
         }
     }
 
-    /// Takes the rows of the shards. `changes` was taken before they were read: see [`Findings::changes`].
+    /// Takes the rows of the shards. `changes` was taken before the rows were read; see
+    /// [`Findings::changes`].
     pub fn read_shards(&mut self, changes: Vec<u64>, rows: Vec<ShardRow>) {
         self.changes = changes;
         self.shards = Some(rows);
     }
 
-    /// Takes the rows of the nodes, read by `read_at`, and finds the nodes to end. `refuses` returns true for
-    /// a node whose address refuses new connections.
+    /// Takes the rows of the nodes, which were read at `read_at` or earlier, and finds the nodes to end.
+    /// `refuses` returns true for a node whose address refuses new connections. Returns the nodes that are no
+    /// longer alive, and when their last beat was first seen. Nothing reports these again.
     pub fn read_nodes(
         &mut self,
         lifecycle: &mut MemberLifecycle,
         read_at: Moment,
         rows: Vec<NodeRow>,
         refuses: impl Fn(Incarnation) -> bool,
-    ) {
-        self.silenced.extend(lifecycle.silenced(&rows));
+    ) -> Vec<(Incarnation, Moment)> {
+        let silenced = lifecycle.silenced(&rows).collect();
         self.dead = lifecycle.observed(self.sent_at, read_at, &rows, refuses).into();
         self.nodes = Some(rows);
+        silenced
     }
 
     /// Takes the answer to [`Statement::End`]: true if the node was ended, false if its row had changed.
@@ -109,9 +110,9 @@ impl Round {
     }
 
     /// Ends the round: tells the lifecycle whether the group contains this node.
-    pub fn finish(mut self, lifecycle: &mut MemberLifecycle) -> Findings {
+    pub fn finish(self, lifecycle: &mut MemberLifecycle) -> Findings {
         let nodes = self.nodes.unwrap_or_default();
-        self.silenced.extend(lifecycle.silenced(&nodes));
+        let silenced = lifecycle.silenced(&nodes).collect();
         let inside = Group::of(&nodes).has(lifecycle.incarnation());
         lifecycle.grouped(self.sent_at, inside);
         Findings {
@@ -119,7 +120,7 @@ impl Round {
             shards: self.shards.unwrap_or_default(),
             nodes,
             inside,
-            silenced: self.silenced,
+            silenced,
         }
     }
 }
@@ -154,7 +155,7 @@ mod tests {
         }
     }
 
-    /// A round of node 1, which beats every 300 ms, beside node 2, which does not.
+    /// Runs a round of node 1, which beats every 300 ms. Node 2 does not beat.
     fn round(lifecycle: &mut MemberLifecycle, beat: u64, ended: bool) -> (Vec<Statement>, Findings) {
         let sent_at = at(beat * 300);
         lifecycle.beaten(sent_at, Some(beat + 1));

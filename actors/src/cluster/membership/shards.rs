@@ -10,9 +10,9 @@ use crate::metrics::{handles, shard_moved};
 use crate::store::{Claim, Result};
 use crate::time::{self, Moment};
 
-/// Maximum number of shards that one call claims. They are served before the next call. Claiming all shards
-/// of a cluster at once could take a slow database longer than a round may take; then none would be served,
-/// and all would be claimed again.
+/// Maximum number of shards that one call claims. The claimed shards are served before the next call. If one
+/// call claimed all shards of a cluster, a slow database could take longer than a round may take. Then no
+/// shard would be served, and all shards would be claimed again.
 const CLAIMS_MAX: usize = 32;
 
 impl Shared {
@@ -56,7 +56,7 @@ impl Shared {
     }
 
     /// Claims these shards, and serves those whose claim succeeded. Returns their number. Requests that
-    /// arrive later are served, because mailboxes keep the order.
+    /// arrive after this call are served, because mailboxes keep the order.
     async fn claim(
         &self,
         claims: &[Claim],

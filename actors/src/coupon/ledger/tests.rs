@@ -1,5 +1,5 @@
-//! The kind's decisions against a model that keeps a plain list and reads the API's table of outcomes from
-//! top to bottom.
+//! Compares the kind's decisions with a model that keeps a plain list and reads the API's table of outcomes
+//! from top to bottom.
 
 use proptest::prelude::*;
 
@@ -101,7 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Returns what the table says, from a list of what was issued; `None` if the coupon is to be issued.
+/// Returns what the table says, given the list of issuances; `None` if the coupon is to be issued.
 fn table(list: &[Issuance], coupon: &Coupon, now: Timestamp, request: &IssueRequest) -> Option<Verdict> {
     let known = |outcome| Some(Verdict::Known(Outcome::Issue(outcome)));
     let of_user = list.iter().filter(|issuance| issuance.user == request.user);
@@ -138,7 +138,7 @@ fn table(list: &[Issuance], coupon: &Coupon, now: Timestamp, request: &IssueRequ
     Some(Verdict::Refused(Outcome::Issue(IssueOutcome::Refused(refusal))))
 }
 
-/// Judges an issue request, compares the verdict with the table, and issues if it says so.
+/// Judges an issue request, compares the verdict with the table, and issues if the verdict says so.
 fn check_issue(
     ledger: &mut Ledger,
     list: &mut Vec<Issuance>,
@@ -168,7 +168,8 @@ fn check_issue(
     Ok(())
 }
 
-/// Judges a change, and checks that what it leaves is an offer of the next version.
+/// Judges a change. Checks that the offer is valid after it, and that the version is the next one if the
+/// change made an entry.
 fn check_change(ledger: &mut Ledger, now: Timestamp, change: Change) -> Result<(), TestCaseError> {
     let before = ledger.coupon().clone();
     let verdict = judge_change(ledger, now, change, None);

@@ -1,6 +1,5 @@
 //! The rows of coupons and issuances in MySQL and MariaDB.
 
-pub(crate) mod columns;
 mod insert;
 mod load;
 mod read_back;

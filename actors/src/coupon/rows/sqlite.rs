@@ -1,6 +1,5 @@
 //! The rows of coupons and issuances in SQLite.
 
-pub(crate) mod columns;
 mod load;
 mod read_back;
 mod reads;
@@ -65,7 +64,7 @@ impl CouponRows for SqliteStore {
     async fn create_coupon(&self, new: &NewCoupon) -> Result<Created> {
         let new = new.clone();
         let created = framed!(write_limited, writer, self, reads::create_coupon, &new)?;
-        // A page of the table, of the index by key, and of the table of used ids.
+        // One page each of the table, of the index on keys, and of the table of used ids.
         checkpoint::wrote(&self.inner, 3);
         Ok(created)
     }

@@ -1,7 +1,7 @@
 //! The shape of a coupon's requests and outcomes on a link, as protocol buffers. Field tags never change, so
-//! that two releases understand each other. Nothing here is checked.
+//! that two releases understand each other. These types check nothing.
 
-/// What is asked of an owner.
+/// A request to an owner.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Ask {
     #[prost(oneof = "AskKind", tags = "1, 2")]
@@ -16,7 +16,7 @@ pub enum AskKind {
     Change(Change),
 }
 
-/// What an owner answers.
+/// An owner's answer.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Outcome {
     #[prost(oneof = "OutcomeKind", tags = "1, 2")]

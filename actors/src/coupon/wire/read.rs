@@ -1,4 +1,4 @@
-//! Bytes to values. Every value is checked: a peer is trusted as little as a client.
+//! Conversion of bytes to values. Every value is checked: a peer is trusted as little as a client.
 
 use prost::Message;
 
@@ -80,7 +80,7 @@ fn maybe_timestamp(micros: Option<i64>) -> Result<Option<Timestamp>> {
     micros.map(timestamp).transpose()
 }
 
-/// Checks a number that the store keeps: it is below 2^53.
+/// Checks that a number which the store keeps is below 2^53.
 fn number(number: u64) -> Result<u64> {
     (number <= ID_MAX).then_some(number).must("number")
 }

@@ -1,4 +1,4 @@
-//! What is written is read back. Bytes that this program did not write do no harm.
+//! Tests that what was written is read back, and that bytes which this program did not write do no harm.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -219,7 +219,7 @@ proptest! {
         let _ = CouponKind::decode_id(&bytes);
     }
 
-    /// What was read can be written, and is the same again: nothing is half understood.
+    /// What was read can be written and read again, and stays the same: nothing is half understood.
     #[test]
     fn damaged_bytes_are_refused_or_read_within_bounds(
         ask in ask(),
@@ -236,7 +236,7 @@ proptest! {
 }
 
 #[test]
-fn ids_outside_the_range_and_of_another_length_are_refused() {
+fn ids_outside_the_range_or_of_another_length_are_refused() {
     let bytes = |number: u64| number.to_le_bytes();
     assert!(CouponKind::decode_id(&bytes(ID_MAX)).is_ok());
     for number in [0, ID_MAX + 1, u64::MAX] {
@@ -275,8 +275,8 @@ fn texts_and_lists_have_bounds() {
     );
 }
 
-/// The bytes of an id, a request and its outcome as the first release of this form wrote them. Later ones
-/// must read them so.
+/// Pins the bytes of an id, a request and its outcome as the first release with this form wrote them. Later
+/// releases must read the same values from them.
 #[test]
 fn the_written_form_is_pinned() {
     let hex = |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };

@@ -1,4 +1,4 @@
-//! Values to bytes.
+//! Conversion of values to bytes.
 
 use prost::Message;
 

@@ -1,4 +1,4 @@
-//! News: messages between nodes besides requests, answers and heartbeats.
+//! News: messages between nodes that are not requests, answers or heartbeats.
 
 use prost::Message;
 
@@ -19,14 +19,14 @@ pub(crate) enum News<K: Kind> {
         /// Its owner and epoch.
         to: Fence,
     },
-    /// The shard will be handed to the peer, which should load these ahead.
+    /// The shard will be handed to the peer, which should load these ids ahead.
     LoadAhead {
         /// The shard.
         shard: ShardId,
         /// The ids loaded on the shard's present node.
         ids: Vec<K::Id>,
     },
-    /// Everything to be loaded ahead of the shard is loaded.
+    /// The sender has loaded ahead what it was asked to load for this shard.
     LoadedAhead {
         /// The shard.
         shard: ShardId,
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_ids_are_written_or_read_than_are_loaded_ahead() {
+    fn more_ids_than_the_maximum_are_neither_written_nor_read() {
         let ids = vec![coupon(1); IDS_MAX + 1];
         let news = News::LoadAhead { shard: shard(1), ids };
         let shortened = News::LoadAhead {

@@ -1,4 +1,5 @@
-//! Tests of answers to peers, by shards over an empty database and by a board. Coupons are the sample kind.
+//! Tests of answers to peers, which shards over an empty database and a board give. Coupons are the sample
+//! kind.
 
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ fn incarnation(number: u64) -> Incarnation {
     Incarnation::new(number).unwrap()
 }
 
-/// The peers of a node, of which only reports of loading ahead are recorded.
+/// The peers of a node. Only reports of loading ahead are recorded.
 struct RecordedPeers(mpsc::UnboundedSender<(Incarnation, ShardId)>);
 
 impl Peers for RecordedPeers {
@@ -65,7 +66,7 @@ struct Node {
     /// The node's queue.
     places: Admission,
     store: Arc<SqliteStore>,
-    /// The shards reported as loaded ahead, with the peer that is notified.
+    /// The shards that were reported as loaded ahead, each with the peer that was told.
     loaded_ahead: mpsc::UnboundedReceiver<(Incarnation, ShardId)>,
     _folder: tempfile::TempDir,
 }
@@ -129,7 +130,7 @@ impl Node {
     }
 
     /// Sends a peer's request for a coupon that does not exist, in this epoch. Only a node that serves the
-    /// coupon's shard can answer that.
+    /// coupon's shard answers that the coupon does not exist.
     async fn request(&self, epoch: u64) -> Answer {
         self.request_until(epoch, moment() + LIMIT).await
     }
@@ -161,7 +162,8 @@ impl Node {
         self.exchange.news(incarnation(2), news.write())
     }
 
-    /// Returns how many notices a peer is sent that knows none; `None` if it is sent no answer.
+    /// Returns how many notices are sent to this peer, which knows no notice; `None` if the peer gets no
+    /// answer.
     fn notices_for(&self, peer: u64) -> Option<usize> {
         let query = WireBoardQuery { upto: 0 }.encode_to_vec();
         let answer = self.exchange.heartbeat_answer(incarnation(peer), query);
@@ -196,11 +198,11 @@ fn served() -> Answer {
 }
 
 #[tokio::test]
-async fn a_shard_is_served_from_the_news_of_its_hand_off_on_and_in_that_epoch_alone() {
+async fn after_the_news_of_a_hand_off_the_shard_is_served_and_only_in_that_epoch() {
     let node = Node::new().await;
     assert_eq!(node.request(3).await, Err(Setback::Moved));
     node.hear_of_a_hand_off(3, 1);
-    // This node has not beaten, and does not.
+    // This node has sent no beat, and sends none.
     assert_eq!(node.request(3).await, served());
     for other in [2, 4] {
         let answer = node.request(other).await;
@@ -218,7 +220,7 @@ async fn a_shard_is_served_from_the_news_of_its_hand_off_on_and_in_that_epoch_al
 }
 
 #[tokio::test]
-async fn a_shard_reports_when_it_is_loaded_ahead_and_notes_the_peer_that_loaded_its_own() {
+async fn a_shard_reports_that_it_is_loaded_ahead_and_notes_which_peer_has_loaded_it_ahead() {
     let mut node = Node::new().await;
     node.create_coupon().await;
     let shard = coupon().shard();
@@ -226,7 +228,8 @@ async fn a_shard_reports_when_it_is_loaded_ahead_and_notes_the_peer_that_loaded_
     assert!(node.hear(&News::LoadAhead { shard, ids }));
     let reported = tokio::time::timeout(LIMIT, node.loaded_ahead.recv()).await;
     assert_eq!(reported.unwrap(), Some((incarnation(2), shard)));
-    // Now this node has the shard and is about to hand it to 2. Its owner is made of what was loaded ahead.
+    // Now this node has the shard and is about to hand it to peer 2. The coupon's owner is made from the rows
+    // loaded ahead.
     node.hear_of_a_hand_off(3, 1);
     let local = node.exchange.shard(shard);
     let has_an_owner = async {
@@ -247,7 +250,7 @@ async fn a_shard_reports_when_it_is_loaded_ahead_and_notes_the_peer_that_loaded_
     local.ids_to_load_ahead();
     assert!(
         !local.is_loaded_ahead(incarnation(2)),
-        "that was reported of earlier ids"
+        "the report was about earlier ids"
     );
 }
 
@@ -261,7 +264,7 @@ async fn a_request_to_an_owner_without_a_lease_is_answered_moved() {
 }
 
 #[tokio::test]
-async fn an_expired_request_and_one_without_a_place_in_the_nodes_queue_are_answered_so() {
+async fn an_expired_request_is_answered_expired_and_a_full_queue_answers_overloaded() {
     let node = Node::new().await;
     node.hear_of_a_hand_off(3, 1);
     assert_eq!(node.request_until(3, moment()).await, Err(Setback::Expired));
@@ -307,7 +310,8 @@ async fn notices_are_confirmed_only_under_a_lease_and_to_peers_that_the_rows_nam
     assert_eq!(node.notices_for(2), None, "the lease was ended");
     node.lease.set(incarnation(1), moment());
     assert_eq!(node.notices_for(2), None, "the lease has expired");
-    // The lease of a later incarnation confirms no notice of an owner of an earlier one.
+    // A notice that an owner posted under an earlier incarnation is not confirmed under the lease of a later
+    // incarnation.
     node.lease.set(incarnation(9), moment() + LEASE);
     assert_eq!(node.notices_for(2), Some(0));
 }

@@ -11,12 +11,12 @@ use crate::time::Moment;
 /// The role of this end of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// This end dialled, and gave the link this generation, which is higher than all before.
+    /// This end dialled, and gave the link this generation, which is higher than all earlier ones.
     Dialler {
         /// The link's generation.
         generation: u64,
     },
-    /// This end was dialled, and accepts the dialler's generation if it is higher than this.
+    /// This end was dialled, and accepts the dialler's generation if it is higher than `above`.
     Acceptor {
         /// The highest generation that the same peer had before.
         above: u64,
@@ -34,7 +34,7 @@ pub struct Terms {
     pub peer: Incarnation,
     /// Time between heartbeats.
     pub heartbeat: Duration,
-    /// Time after which an unanswered heartbeat means that the peer is gone, cannot receive or cannot send.
+    /// Time after which an unanswered heartbeat means that the peer is gone, or cannot receive or send.
     pub silent_after: Duration,
     /// Maximum number of requests of one flow in flight.
     pub flow_places: usize,
@@ -78,11 +78,11 @@ pub enum Effect<P: Payload> {
         /// The number of requests in it.
         requests: usize,
     },
-    /// Reports that both ends accepted the other's hello: requests may come.
+    /// Reports that each end accepted the other's hello, so requests may come.
     Up,
     /// Calls [`super::LinkEnd::beat`] with the content of the heartbeat that is due.
     BeatDue,
-    /// Handles a request of the peer. It expires at that moment.
+    /// Handles a request of the peer, which expires at that moment.
     Handle(RemoteRequest<P>, Moment),
     /// Answers a caller on this node.
     Reply(P::Reply, Result<P::Answer, Undelivered>),

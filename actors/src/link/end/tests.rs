@@ -45,7 +45,7 @@ fn terms(role: Role, hello: Hello, peer: u64) -> Terms {
     }
 }
 
-/// The dialler is incarnation 1, the acceptor 2.
+/// The dialler is incarnation 1, and the acceptor is incarnation 2.
 fn ends(generation: u64) -> (LinkEnd, LinkEnd) {
     let dialler = LinkEnd::new(terms(Role::Dialler { generation }, hello(1), 2));
     (
@@ -64,7 +64,7 @@ fn sent(effects: &mut Effects) -> Vec<Frame> {
         .collect()
 }
 
-/// Carries frames both ways until none is left, and answers heartbeats.
+/// Carries frames both ways until no frame is left, and answers heartbeats.
 fn settle(now: Moment, one: &mut LinkEnd, other: &mut LinkEnd) -> (Effects, Effects) {
     let (mut at_one, mut at_other) = (Effects::new(), Effects::new());
     one.tick(now, &mut at_one);
@@ -83,7 +83,7 @@ fn settle(now: Moment, one: &mut LinkEnd, other: &mut LinkEnd) -> (Effects, Effe
     }
 }
 
-/// Handles heartbeats as a shell does, and returns the frames that leave.
+/// Handles heartbeats as a shell does, and returns the frames to send.
 fn drain(now: Moment, link: &mut LinkEnd, effects: &mut Effects) -> Vec<Frame> {
     for effect in effects
         .extract_if(.., |effect| {
@@ -107,7 +107,7 @@ fn linked() -> (LinkEnd, LinkEnd) {
     (dialler, acceptor)
 }
 
-/// Makes a request with this number, which shares its window with those of the same flow.
+/// Makes a request with this number. It shares a window with the other requests of its flow.
 fn request(flow: u64, number: u64, expires: Moment) -> (Outgoing, Receiver<SampleAnswer>) {
     let (reply, receiver) = oneshot::channel();
     let ask = SampleAsk::numbered(number);
@@ -120,12 +120,12 @@ fn request(flow: u64, number: u64, expires: Moment) -> (Outgoing, Receiver<Sampl
     (request, receiver)
 }
 
-/// Returns a place of no particular queue.
+/// Returns a place in a queue that nothing else uses.
 fn place() -> Permit {
     Admission::new(1).admit().unwrap()
 }
 
-/// Carries out the replies among effects, and returns the others.
+/// Carries out the replies among effects, and returns the other effects.
 fn reply(effects: Effects) -> Effects {
     let mut others = Effects::new();
     for effect in effects {
@@ -156,10 +156,10 @@ fn both_ends_are_up_after_hello_and_the_first_frame() {
     acceptor.arrived(at(1), hello.clone(), &mut at_acceptor);
     assert_eq!(acceptor.generation(), 7);
     assert!(!acceptor.is_up(), "its hello may not have arrived");
-    // The dialler repeats its hello, as the answer is late.
+    // The dialler repeats its hello, because the answer is late.
     acceptor.arrived(at(2), hello, &mut at_acceptor);
     let answers = sent(&mut at_acceptor);
-    assert_eq!(answers.len(), 2, "the first may have come too early");
+    assert_eq!(answers.len(), 2, "the first answer may have come too early");
     for answer in answers {
         dialler.arrived(at(3), answer, &mut at_dialler);
     }
@@ -184,7 +184,7 @@ fn hello_is_repeated_at_an_interval_until_it_is_answered() {
 }
 
 #[test]
-fn a_mismatch_ends_both_ends_with_its_reason() {
+fn a_mismatch_resets_both_link_ends_and_each_knows_why() {
     let mut dialler = LinkEnd::new(terms(Role::Dialler { generation: 1 }, hello(1), 2));
     let theirs = Hello {
         shards: 128,
@@ -195,8 +195,8 @@ fn a_mismatch_ends_both_ends_with_its_reason() {
     assert!(
         matches!(at_dialler.as_slice(), [Effect::Reset(Reason::Refused(why))] if why.contains("256 shards"))
     );
-    // The acceptor stays open so that the peer can read the refusal. If the session is lost then, the reason
-    // is still the mismatch.
+    // The acceptor stays open so that the peer can read the refusal. If the session is lost meanwhile, the
+    // acceptor still gives the mismatch as the reason.
     let mut left = LinkEnd::new(terms(
         Role::Acceptor { above: 0 },
         Hello {
@@ -312,7 +312,7 @@ fn a_missing_frame_resets_the_link() {
 }
 
 #[test]
-fn after_a_loss_sent_requests_are_unanswered_and_queued_ones_not_sent() {
+fn a_loss_leaves_sent_requests_unanswered_and_queued_requests_not_sent() {
     let (mut dialler, _) = linked();
     let mut gone = send(&mut dialler, 1, at(9_000));
     let mut effects = Effects::new();
@@ -330,7 +330,7 @@ fn after_a_loss_sent_requests_are_unanswered_and_queued_ones_not_sent() {
 fn silence_in_either_direction_ends_the_link() {
     let (mut dialler, mut acceptor) = linked();
     let (mut at_dialler, mut at_acceptor) = (Effects::new(), Effects::new());
-    // Frames of the acceptor arrive, those of the dialler are lost: both ends miss their answers.
+    // Frames of the acceptor arrive, and frames of the dialler are lost. So both ends miss their answers.
     for millis in (1_000..=6_000).step_by(500) {
         dialler.tick(at(millis), &mut at_dialler);
         acceptor.tick(at(millis), &mut at_acceptor);

@@ -66,8 +66,8 @@ pub(super) fn frame<P: Payload>(bytes: Vec<u8>) -> Result<Frame<P>> {
     if bytes.len() > FRAME_BYTES_MAX {
         return Err(Unreadable::TooLong(bytes.len()));
     }
-    // Items are slices of the frame's own bytes. Each takes 32 bytes of memory, and the shortest takes two in
-    // the frame.
+    // Items are slices of the frame's own bytes. Each item takes 32 bytes of memory. The shortest item takes
+    // two bytes in the frame.
     let envelope = wire::Envelope::decode(Bytes::from(bytes))?;
     if envelope.version != VERSION_OF_HELLO && !VERSIONS.contains(&envelope.version) {
         return Err(Unreadable::Version(envelope.version));

@@ -105,7 +105,8 @@ proptest! {
             }
         }
         if let Ok(read) = Frame::read(bytes) {
-            // Every frame that is read can be written, and reads the same again: no frame is half understood.
+            // A frame that was read can be written and read again, and stays the same: no frame is half
+            // understood.
             prop_assert_eq!(Frame::read(write(&read)), Ok(read));
         }
     }
@@ -186,7 +187,7 @@ fn frames_have_bounds() {
     assert!(Written::new(Item::Request(longest(ITEM_BYTES_MAX))).is_none());
 }
 
-/// An item with one field, which holds a message of these bytes.
+/// Returns an item with one field, which holds a message of these bytes.
 fn message_item(tag: u8, message: &[u8]) -> Vec<u8> {
     let mut item = vec![tag << 3 | 2];
     prost::encoding::encode_varint(message.len() as u64, &mut item);
@@ -259,8 +260,8 @@ fn versions_that_this_release_does_not_speak_are_refused() {
     }
 }
 
-/// The bytes of a request and its answer: every other release that speaks version 2 must read and write the
-/// same.
+/// Pins the bytes of a request and its answer. Every other release that speaks version 2 must read and write
+/// the same bytes.
 #[test]
 fn version_2_is_pinned() {
     let request = RemoteRequest {

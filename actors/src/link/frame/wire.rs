@@ -1,8 +1,8 @@
 //! The shape of frames on the wire, as protocol buffers. Field tags never change, so that two releases
 //! understand each other.
 //!
-//! Nothing here is checked. [`super::read`] turns it into checked values, and [`super::write`] makes it of
-//! them.
+//! These types check nothing. [`super::read`] turns them into checked values, and [`super::write`] makes them
+//! from values.
 
 use prost::bytes::Bytes;
 
@@ -75,7 +75,7 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// Content that the link does not interpret, under a number of the sender.
+/// Content that the link does not interpret, with a number that the sender chose.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Content {
     #[prost(uint64, tag = "1")]

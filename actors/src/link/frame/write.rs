@@ -18,7 +18,7 @@ pub struct Writer {
     items: usize,
 }
 
-/// An encoded item and its length.
+/// An encoded item that is not too long for a frame.
 #[derive(Debug)]
 pub struct Written(wire::Item);
 

@@ -24,7 +24,7 @@ pub(super) fn replace<P: Payload>(
     previous
 }
 
-/// Removes a route, and returns true unless another had replaced it.
+/// Removes a route. Returns true unless another route had replaced it.
 pub(super) fn remove<P: Payload>(routes: &Routes<P>, peer: Incarnation, egress: &EgressHandle<P>) -> bool {
     let is_current = routes
         .load()

@@ -1,4 +1,4 @@
-//! Connections on their way to becoming links, links, and their ends.
+//! Connections that are about to become links, links, and how both end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +98,7 @@ impl<P: Payload> State<P> {
     pub(super) fn session_opened(&mut self, session: &NodeServerSessionInformation) {
         match self.sessions.get_mut(&ticket(session)) {
             Some(known) => known.actor = Some(session.actor.clone()),
-            // The connection was cut already, or is not of this node's sockets.
+            // The connection was cut already, or does not come from this node's sockets.
             None => session.actor.stop(None),
         }
     }
@@ -251,7 +251,8 @@ impl<P: Payload> State<P> {
         }
     }
 
-    /// Handles the panic of an egress. Its requests, once dropped, answer that their outcome is unknown.
+    /// Handles the panic of an egress. Its requests are dropped, and so their callers learn that the outcome
+    /// is unknown.
     pub(super) fn egress_gone(&mut self, now: Moment, actor: ActorId) {
         let is_its = |session: &Session<P>| {
             session
@@ -270,7 +271,7 @@ impl<P: Payload> State<P> {
         }
     }
 
-    /// Cuts a connection. The end of its session does the rest.
+    /// Cuts a connection. Everything else happens when its session ends.
     fn cut(&self, ticket: u64) {
         if let Some(session) = self.sessions.get(&ticket) {
             session.cut.cancel();

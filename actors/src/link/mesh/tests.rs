@@ -42,7 +42,7 @@ fn the_smaller_id_dials_and_each_dial_has_a_higher_generation() {
 }
 
 #[test]
-fn pauses_grow_up_to_a_bound_and_are_reset_after_a_link_that_lasted() {
+fn pauses_grow_up_to_a_bound_and_a_link_that_lasts_resets_them() {
     let mut mesh = mesh();
     let z = peer("z", 2);
     let mut now = 0;
@@ -85,7 +85,7 @@ fn a_flapping_link_does_not_reset_its_pauses() {
 }
 
 #[test]
-fn mismatched_nodes_are_not_dialled_again_for_long() {
+fn mismatched_nodes_are_dialled_again_only_after_a_long_pause() {
     let mut mesh = mesh();
     let z = peer("z", 2);
     mesh.know(at(0), vec![z.clone()]);
@@ -104,7 +104,7 @@ fn mismatched_nodes_are_not_dialled_again_for_long() {
 }
 
 #[test]
-fn only_a_refused_connection_of_an_unlinked_peer_counts_and_not_for_long() {
+fn only_a_recent_refusal_by_an_unlinked_peer_counts() {
     let mut mesh = mesh();
     let a = peer("a", 1);
     let refuses = |mesh: &Mesh, now: u64| mesh.view().refuses(at(now), Incarnation::new(1).unwrap());
@@ -133,7 +133,7 @@ fn a_peer_that_is_no_longer_named_is_forgotten_after_a_while() {
     assert!(mesh.tick(at(9_000)).is_empty());
     assert_eq!(mesh.tick(at(10_000)), [Step::Forget(early)]);
     assert!(mesh.view().linked.is_empty());
-    // While the rows cannot be read, nothing new is known: the peers that were named last still are.
+    // While the rows cannot be read, the peers that were named last stay named.
     let z = peer("z", 2);
     mesh.know(at(10_000), vec![z.clone()]);
     mesh.up(at(10_000), z.incarnation);
@@ -153,7 +153,7 @@ fn a_peer_that_is_no_longer_named_is_neither_dialled_nor_probed() {
     assert_eq!(
         dials(&mesh.tick(at(5_100))),
         [("z".to_owned(), 2)],
-        "its next incarnation alone"
+        "only the next incarnation is dialled"
     );
     mesh.up(at(5_200), after.incarnation);
     for now in (5_200..20_000).step_by(100) {

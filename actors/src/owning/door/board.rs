@@ -1,5 +1,4 @@
-//! The board: where the owners of a node post their notices, and what changed on it since a reader last
-//! looked.
+//! The board: the notices that the owners of a node post, and what changed since a reader last looked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +9,11 @@ use crate::ids::Incarnation;
 use crate::owning::door::{NOTICES_MAX, Notice};
 use crate::owning::kind::Kind;
 
-/// Most withdrawals that are remembered. A reader that has not looked since is told everything again.
+/// Maximum number of withdrawals that are remembered. A reader that missed a forgotten withdrawal is told
+/// everything again.
 pub const WITHDRAWN_MAX: usize = 4_096;
 
-/// Most bytes around a notice in an answer to a heartbeat: a tag and a length.
+/// Maximum number of bytes that an answer to a heartbeat adds to each notice: a tag and a length.
 pub const NOTICE_AROUND_BYTES: usize = 8;
 
 /// Where the owners of this node post their notices for doors.
@@ -25,10 +25,10 @@ pub struct Board<K: Kind> {
 
 #[derive(Debug)]
 struct Posted<K: Kind> {
-    /// With the incarnation that posted it: an owner of an ended incarnation may not have withdrawn its
-    /// notice yet.
+    /// Each notice is kept with the incarnation that posted it, because an owner of an ended incarnation may
+    /// not have withdrawn its notice yet.
     notices: HashMap<K::Id, Post<K>>,
-    /// What was withdrawn or replaced, oldest first.
+    /// Ids whose notice was withdrawn or replaced, with the number of that change, oldest first.
     withdrawn: VecDeque<(u64, K::Id)>,
     /// The number of the last change.
     changes: u64,
@@ -49,14 +49,14 @@ type NumberedNotice<K> = (u64, Arc<Notice<K>>);
 /// What changed on a board.
 #[derive(Debug)]
 pub struct Changes<K: Kind> {
-    /// The change after which these begin; 0 if they are everything.
+    /// The change after which these changes begin; 0 if they describe the whole board.
     pub since: u64,
-    /// The change up to which notices are in `posted`. Later ones follow another time; withdrawals are
-    /// complete.
+    /// The change up to which `posted` is complete. Later notices follow in a later answer. `withdrawn` is
+    /// always complete.
     pub upto: u64,
-    /// Withdrawn or replaced. Applied before what is posted.
+    /// Ids whose notice was withdrawn or replaced. A reader applies them before `posted`.
     pub withdrawn: Vec<K::Id>,
-    /// Posted, oldest first.
+    /// Notices that were posted, oldest first.
     pub posted: Vec<Arc<Notice<K>>>,
 }
 
@@ -75,7 +75,7 @@ impl<K: Kind> Posted<K> {
 }
 
 impl<K: Kind> Posted<K> {
-    /// Returns the withdrawals since this change, and the notices posted since, oldest first.
+    /// Returns the withdrawals since this change, and the notices that were posted since then, oldest first.
     fn since(&self, of: Incarnation, since: u64) -> (Changes<K>, Vec<NumberedNotice<K>>) {
         let since = if since < self.forgotten || since > self.changes {
             0
@@ -131,8 +131,8 @@ impl<K: Kind> Default for Posted<K> {
 }
 
 impl<K: Kind> Board<K> {
-    /// Posts a notice of an owner of this incarnation, in place of an earlier one of the same id. If there
-    /// are [`NOTICES_MAX`] already, it is dropped.
+    /// Posts a notice of an owner of this incarnation, in place of an earlier notice of the same id. If there
+    /// are [`NOTICES_MAX`] notices already, the new notice is dropped.
     pub fn post(&self, by: Incarnation, notice: Arc<Notice<K>>) {
         let mut posted = self.posted();
         posted.withdraw(notice.id());
@@ -144,7 +144,7 @@ impl<K: Kind> Board<K> {
         }
     }
 
-    /// Returns once a notice was posted since this last returned. Cancel safe.
+    /// Waits for a notice. Returns at once if a notice was posted since the last call returned. Cancel safe.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -154,7 +154,7 @@ impl<K: Kind> Board<K> {
         self.posted().withdraw(id);
     }
 
-    /// Withdraws everything.
+    /// Withdraws all notices.
     pub fn clear(&self) {
         let mut posted = self.posted();
         posted.notices.clear();
@@ -163,8 +163,8 @@ impl<K: Kind> Board<K> {
         posted.forgotten = posted.changes;
     }
 
-    /// Returns all notices of owners of this incarnation. Notices of an ended incarnation may have been made
-    /// untrue by owners on other nodes since.
+    /// Returns all notices of owners of this incarnation. Notices of an ended incarnation are left out,
+    /// because owners on other nodes may have made them untrue.
     pub fn read(&self, of: Incarnation) -> Vec<Arc<Notice<K>>> {
         self.posted()
             .notices
@@ -174,13 +174,13 @@ impl<K: Kind> Board<K> {
             .collect()
     }
 
-    /// Returns what changed since this change in the notices of owners of this incarnation: all withdrawals,
-    /// and as many of the posted notices, oldest first, as fit into this many bytes. A reader that applies it
-    /// knows nothing that is not posted now.
+    /// Returns what changed after `since` in the notices of owners of this incarnation: all withdrawals, and
+    /// as many posted notices, oldest first, as fit into `bytes_max` bytes. A reader that applies these
+    /// changes knows no notice that is not posted now.
     pub fn changes(&self, of: Incarnation, since: u64, bytes_max: usize) -> Changes<K> {
         let (mut changes, news) = self.posted().since(of, since);
-        // Without the lock: a notice is encoded for its first reader, which takes long for a million winners,
-        // and owners post meanwhile.
+        // The lock is not held here. A notice is encoded for its first reader, which takes long for a million
+        // winners, and owners must be able to post meanwhile.
         let mut room = bytes_max;
         for (change, notice) in news {
             let bytes = notice.encoded().len() + NOTICE_AROUND_BYTES;

@@ -4,15 +4,16 @@ use roaring::RoaringBitmap;
 
 use crate::owning::kind::Unreadable;
 
-/// The numbers of hash bits by which a filter for another node may tell users apart, the largest first. With
-/// the smallest, a million users fill two thirds of the filter.
+/// The numbers of hash bits that a filter for another node may use, the largest first. With the smallest
+/// number, a million users fill two thirds of the filter.
 const FILTER_BITS: [u8; 3] = [32, 24, 20];
 
-/// Longest filter for another node: one bit for each hash of the fewest bits, and the format around them.
+/// Maximum length of a filter for another node: one bit for each possible hash of the fewest bits, and what
+/// the format adds.
 pub const FILTER_BYTES_MAX: usize = 129 * 1024;
 
-/// Users by the first bits of a stable hash. Never wrong about a user in the set. With 32 bits it is wrong
-/// about one in 4,000 others at a million users.
+/// Users by the first bits of a stable hash. A filter is never wrong about a user in the set. With 32 bits
+/// and a million users, it takes one in 4,000 other users for a member.
 #[derive(Debug)]
 pub struct Filter {
     bits: u8,
@@ -30,18 +31,19 @@ impl Filter {
         }
     }
 
-    /// Returns true if the user may be in the set, false if it certainly is not.
+    /// Returns true if the user may be in the set, and false if the user certainly is not.
     pub fn may_hold(&self, user: &str) -> bool {
         self.hashes.contains(hash(user) >> (32 - self.bits))
     }
 
-    /// Writes it with as many bits as there is room for. With fewer bits, more users outside the set are
-    /// taken for members. Returns the number of bits, and at most [`FILTER_BYTES_MAX`] bytes.
+    /// Encodes the filter with as many hash bits as there is room for. With fewer bits, more users outside
+    /// the set are taken for members. Returns the number of hash bits, and at most [`FILTER_BYTES_MAX`]
+    /// bytes.
     pub fn encode(&self) -> (u8, Vec<u8>) {
         let mut bytes = Vec::new();
         for bits in FILTER_BITS {
             let shift = self.bits - bits.min(self.bits);
-            // Ascending still, so that they need not be sorted.
+            // The shifted hashes are still in ascending order, so they need not be sorted.
             let coarser: RoaringBitmap = self.hashes.iter().map(|hash| hash >> shift).collect();
             if coarser.serialized_size() <= FILTER_BYTES_MAX {
                 // Writing to memory does not fail.
@@ -49,16 +51,17 @@ impl Filter {
                 return (bits, bytes);
             }
         }
-        // Not reached: the fewest bits have room for all. An empty filter would be wrong; a full one is not.
+        // This is never reached, because every set fits with the fewest bits. An empty filter would be wrong;
+        // a full filter is not.
         let _ = RoaringBitmap::full().serialize_into(&mut bytes);
         (32, bytes)
     }
 
-    /// Reads what [`Self::encode`] wrote.
+    /// Decodes what [`Self::encode`] returned.
     ///
     /// # Errors
     ///
-    /// If it did not write this.
+    /// If the bytes are not a filter.
     pub fn decode(bits: u32, bytes: &[u8]) -> Result<Self, Unreadable> {
         let wrong = Unreadable::Wrong("filter");
         let bits = u8::try_from(bits).ok().filter(|bits| FILTER_BITS.contains(bits));
@@ -79,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_decoded_filter_holds_all_its_users_and_few_others_whatever_their_number() {
+    fn a_decoded_filter_of_any_size_holds_all_its_users_and_few_others() {
         for (users, others_percent) in [(1, 0), (10_000, 0), (50_000, 1), (200_000, 20), (1_000_000, 70)] {
             let name = |number: u64| format!("user-{number}");
             let names: Vec<String> = (0..users).map(name).collect();

@@ -1,4 +1,4 @@
-//! Notices: what an owner tells doors, on its node and on others.
+//! Notices: what an owner tells doors, on its node and on other nodes.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,14 +7,15 @@ use crate::owning::door::filter::FILTER_BYTES_MAX;
 use crate::owning::kind::{DoorNotice, Kind, Unreadable};
 use crate::time::Timestamp;
 
-/// Longest notice for another node: a filter and what it is about.
+/// Maximum length of a notice for another node: a filter, and the thing that the notice is about.
 pub const NOTICE_BYTES_MAX: usize = FILTER_BYTES_MAX + 2 * 1024;
 
-/// A notice with what the engine keeps beside it.
+/// A notice, and what the engine keeps with it.
 #[derive(Debug)]
 pub struct Notice<K: Kind> {
     content: K::Notice,
-    /// A door answered by it since its owner last looked: requests come, although the owner sees none.
+    /// True if a door has answered with this notice since the owner last looked. Then requests arrive
+    /// although the owner sees none.
     used: AtomicBool,
     encoded: OnceLock<Vec<u8>>,
 }
@@ -29,16 +30,17 @@ impl<K: Kind> Notice<K> {
         }
     }
 
-    /// Returns it in the form for other nodes, which is written once. At most [`NOTICE_BYTES_MAX`].
+    /// Returns the notice as encoded for other nodes, in at most [`NOTICE_BYTES_MAX`] bytes. It is encoded
+    /// only once.
     pub fn encoded(&self) -> &[u8] {
         self.encoded.get_or_init(|| self.content.encode())
     }
 
-    /// Reads what another node wrote.
+    /// Decodes a notice of another node.
     ///
     /// # Errors
     ///
-    /// If it is not a notice of this kind.
+    /// If the bytes are not a notice of this kind.
     pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         K::Notice::decode(bytes).map(Self::new)
     }
@@ -46,24 +48,24 @@ impl<K: Kind> Notice<K> {
     /// Returns the refusal that the owner would give at `now`; `None` if only the owner can answer.
     pub fn refusal(&self, ask: &K::Ask, now: Timestamp) -> Option<K::Outcome> {
         let refusal = self.content.refusal(ask, now)?;
-        // Read first: a write by every request would move this line between processors.
+        // The flag is read first. If every request wrote it, its cache line would move between processors.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
         Some(refusal)
     }
 
-    /// Returns what it is about.
+    /// Returns the id of the thing that the notice is about.
     pub fn id(&self) -> K::Id {
         self.content.id()
     }
 
-    /// Returns the version that it is true of.
+    /// Returns the version for which the notice is true.
     pub fn version(&self) -> u64 {
         self.content.version()
     }
 
-    /// Returns true if a door answered by it since this was last called.
+    /// Returns true if a door has answered with this notice since the last call.
     pub fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Which peers there are and were: to which of them notices may be confirmed, and how long a peer that is
-//! gone may still refuse based on one.
+//! Which peers there are and were: which of them may get confirmations of notices, and how long a peer that
+//! is gone may still refuse based on a notice.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::ids::Incarnation;
 use crate::owning::door::DOOR_TTL;
 use crate::time::Moment;
 
-/// The peers of a node, by its reads of the nodes' rows.
+/// The peers of a node, according to the nodes' rows that it has read.
 #[derive(Debug)]
 pub struct KnownPeers {
     lease: Duration,
@@ -16,7 +16,7 @@ pub struct KnownPeers {
     asked_at: Option<Moment>,
     /// Since this moment the rows were read often enough that no peer can have come and gone unseen.
     seen_since: Option<Moment>,
-    /// When a peer was last seen to be gone.
+    /// When a read of the rows last showed that a peer is gone.
     departed_at: Option<Moment>,
 }
 
@@ -32,10 +32,10 @@ impl KnownPeers {
         }
     }
 
-    /// Takes the live peers, by rows that were read between `asked_at` and `now`.
+    /// Learns which peers are alive, from rows that were read between `asked_at` and `now`.
     ///
-    /// A peer that is gone has been since `now` at the latest. A live one was alive at `asked_at` at least.
-    /// Counting from these moments, no wait is too short.
+    /// A peer without a live row was gone by `now` at the latest. A peer with a live row was alive at
+    /// `asked_at` at least. Waits that count from these moments are never too short.
     pub fn know(&mut self, asked_at: Moment, now: Moment, living: Vec<Incarnation>) {
         if self.asked_at.is_none_or(|before| now.since(before) > self.lease) {
             self.seen_since = Some(now);
@@ -48,21 +48,22 @@ impl KnownPeers {
     }
 
     /// Returns true if notices may be confirmed to this peer: it was alive within the last lease. So a peer
-    /// that was ended gets no confirmation later than a lease after that.
+    /// gets its last confirmation at most one lease after it was ended.
     pub fn may_confirm(&self, now: Moment, peer: Incarnation) -> bool {
         self.asked_at
             .is_some_and(|asked_at| now.since(asked_at) < self.lease)
             && self.living.contains(&peer)
     }
 
-    /// Returns the latest time at which a live peer that has not acknowledged a change may refuse based on
-    /// the old version; the change was made by `done_at`. Owners that were ended confirm until their leases
-    /// end, and a confirmation counts for [`DOOR_TTL`].
+    /// Returns the latest time at which a live peer may refuse based on the old version, if it has not
+    /// acknowledged a change that was made by `done_at`. Owners that were ended may confirm until their
+    /// leases end, and a confirmation counts for [`DOOR_TTL`].
     pub fn unacknowledged_until(&self, done_at: Moment) -> Moment {
         done_at + self.lease + DOOR_TTL
     }
 
-    /// Returns the same time for peers that are gone; `None` if no peer went within that time.
+    /// Returns the latest time at which a peer that is gone may refuse based on an old version; `None` if
+    /// that time is over.
     pub fn departed_until(&self, now: Moment) -> Option<Moment> {
         let since = match (self.departed_at, self.seen_since) {
             (Some(departed_at), Some(seen_since)) => departed_at.max(seen_since),
@@ -92,7 +93,7 @@ mod tests {
     fn only_a_peer_that_was_alive_within_a_lease_gets_confirmations() {
         let mut peers = KnownPeers::new(LEASE);
         assert!(!peers.may_confirm(at(0), peer(1)));
-        // The read took long: a live peer may have been ended right after it began.
+        // The read took long: a live peer may have been ended right after the read began.
         peers.know(at(0), at(900), vec![peer(1)]);
         assert!(peers.may_confirm(at(2_999), peer(1)) && !peers.may_confirm(at(0), peer(2)));
         assert!(
@@ -119,7 +120,7 @@ mod tests {
             );
             let (now, until) = (at(beat * 300), peers.departed_until(at(beat * 300)));
             match beat {
-                0..=16 => assert_eq!(until, Some(at(5_000)), "peers that went before are not known"),
+                0..=16 => assert_eq!(until, Some(at(5_000)), "earlier peers are not known"),
                 17..=29 => assert_eq!(until, None),
                 30.. => assert_eq!(until, Some(at(14_000)).filter(|until| *until > now)),
             }

@@ -1,5 +1,5 @@
-//! The door against the truth: an owner whose coupon sells out, is changed and changed back, and heartbeats
-//! that arrive late and out of order. Coupons are the sample kind.
+//! Tests of the door, with an owner whose coupon sells out, is changed and sells out again, and with
+//! heartbeats that arrive late and out of order. Coupons are the sample kind.
 
 use proptest::prelude::*;
 
@@ -92,7 +92,7 @@ fn a_user_that_has_a_coupon_is_left_to_the_owner() {
 }
 
 #[test]
-fn a_notice_counts_for_its_time_from_before_it_was_asked_for() {
+fn the_time_for_which_a_notice_counts_begins_before_the_door_asks_for_it() {
     let mut door = Knowledge::default();
     door.hear(at(1_000), [notice(1, 1, Status::Open)]);
     assert!(refusal(&door, id(1), &user(7), now(2_999)).is_some());
@@ -107,7 +107,7 @@ fn the_door_answers_in_the_owners_order_of_precedence() {
 }
 
 #[test]
-fn a_refusal_marks_the_notice_as_used_once() {
+fn a_refusal_marks_the_notice_as_used_until_the_mark_is_taken() {
     let mut door = Knowledge::default();
     let posted = notice(1, 1, Status::Open);
     door.hear(at(0), [Arc::clone(&posted)]);
@@ -121,14 +121,14 @@ fn a_refusal_marks_the_notice_as_used_once() {
 enum Step {
     /// Time passes.
     Pass(u64),
-    /// A heartbeat is sent. It carries what is posted now, and arrives later or never.
+    /// A heartbeat is sent. It carries the notices that are posted now, and arrives later or never.
     Ask,
     /// One of the heartbeats under way arrives.
     Arrive(usize),
-    /// An administrator raises the quantity by one: the owner takes the notice down, the door's floor is
-    /// raised, then the change is answered.
+    /// An administrator raises the quantity by one: the owner withdraws the notice, the door's floor is
+    /// raised, and then the change is answered.
     Widen,
-    /// The last one is issued, and the owner posts.
+    /// The last coupon is issued, and the owner posts a notice.
     SellOut,
 }
 
@@ -186,7 +186,7 @@ fn winners_are_told_apart_by_case() {
 }
 
 #[test]
-fn knowledge_asked_for_before_the_database_went_backwards_is_neither_kept_nor_learnt() {
+fn notices_from_before_the_database_went_backwards_are_neither_kept_nor_learnt() {
     let mut door = Knowledge::default();
     door.hear(at(100), [notice(1, 1, Status::Open)]);
     assert_eq!(door.notices(), 1);
@@ -223,7 +223,7 @@ fn of_coupon(number: u64, version: u64) -> Arc<Notice> {
     notice_of(coupon, 1, ["user-0"].into_iter())
 }
 
-/// Returns for which of these coupons the door refuses at that time.
+/// Returns those of these coupons for which the door refuses requests at that time.
 fn refused(door: &Knowledge, ids: std::ops::RangeInclusive<u64>, millis: u64) -> Vec<u64> {
     let refuses = |number: &u64| refusal(door, id(*number), &user(9), now(millis)).is_some();
     ids.filter(refuses).collect()
@@ -243,7 +243,7 @@ fn changes(since: u64, upto: u64, withdrawn: Vec<CouponId>, posted: Vec<Arc<Noti
 }
 
 #[test]
-fn a_peer_confirms_everything_it_told_with_each_answer_and_nothing_after() {
+fn each_answer_of_a_peer_confirms_all_its_notices_until_they_expire() {
     let mut door = Knowledge::default();
     let both = || vec![of_coupon(1, 1), of_coupon(2, 1)];
     door.hear_peer(peer(1), at(0), all(2, both()));
@@ -254,11 +254,12 @@ fn a_peer_confirms_everything_it_told_with_each_answer_and_nothing_after() {
     door.hear_peer(peer(1), at(1_500), changes(2, 3, vec![id(1)], vec![]));
     assert_eq!(refused(&door, 1..=3, 3_499), [2]);
     assert_eq!(refused(&door, 1..=3, 3_500), [0; 0]);
-    // An answer to an older question, and changes to what is not known.
+    // Both are ignored: an answer to an older question, and changes since a state that the door no longer
+    // has.
     door.hear_peer(peer(1), at(1_000), all(9, both()));
     door.hear_peer(peer(1), at(1_600), changes(2, 9, vec![], vec![of_coupon(3, 1)]));
     assert_eq!((refused(&door, 1..=3, 1_700), door.upto(peer(1))), (vec![2], 3));
-    // It was not confirmed for too long: everything must be told again.
+    // The peer did not confirm its notices for too long, so everything must be sent again.
     door.hear(at(4_000), []);
     assert_eq!((door.notices(), door.upto(peer(1))), (0, 0));
 }
@@ -273,13 +274,13 @@ fn of_two_notices_of_a_coupon_the_newer_version_counts_and_each_peer_withdraws_o
     assert_eq!(refused(&door, 1..=1, 3), [1]);
     door.raise_floor(id(1), 6, at(4));
     door.hear_peer(peer(2), at(5), told(1, 5));
-    assert_eq!(refused(&door, 1..=1, 6), [0; 0], "it is below the floor");
+    assert_eq!(refused(&door, 1..=1, 6), [0; 0], "the notice is below the floor");
     door.hear_peer(peer(2), at(7), told(1, 6));
     assert_eq!(refused(&door, 1..=1, 8), [1]);
 }
 
 #[test]
-fn a_reader_of_another_board_or_of_too_old_a_state_is_told_everything() {
+fn a_reader_with_an_unknown_or_too_old_state_is_told_everything() {
     let board = Board::default();
     let me = peer(1);
     board.post(me, of_coupon(1, 1));
@@ -299,8 +300,8 @@ fn a_reader_of_another_board_or_of_too_old_a_state_is_told_everything() {
 }
 
 proptest! {
-    /// However little is told at a time, a door that has just heard knows nothing that is not posted, and in
-    /// the end everything that is.
+    /// However few notices fit into an answer, a door that has just heard an answer knows no notice that is
+    /// not posted. In the end the door knows all posted notices.
     #[test]
     fn a_door_follows_a_board(steps in prop::collection::vec((0..4_u8, 1..6_u64, 1..9_u64), 1..60)) {
         let (board, mut door, me) = (Board::default(), Knowledge::default(), peer(1));
@@ -339,8 +340,8 @@ proptest! {
     }
 }
 
-/// Returns how long it takes to write a notice of many winners, and how long another owner waited at most to
-/// withdraw its own meanwhile.
+/// Returns how long it takes to encode a notice of many winners, and the longest time that another owner
+/// waited meanwhile to withdraw its notice.
 fn writing_and_waiting() -> (Duration, Duration) {
     let board = Board::default();
     let (owner, other) = (Incarnation::new(1).unwrap(), id(99));
@@ -368,7 +369,8 @@ fn writing_and_waiting() -> (Duration, Duration) {
 
 #[test]
 fn writing_a_notice_does_not_block_owners() {
-    // Once is enough, as the machine may be busy: a lock held while writing would block every time.
+    // One quick round is enough, because the machine may be busy. A lock that is held during the encoding
+    // would block in every round.
     let rounds = std::iter::repeat_with(writing_and_waiting).take(10);
     let mut rounds =
         rounds.inspect(|(written, waited)| println!("written in {written:?}, waited for {waited:?}"));

@@ -1,7 +1,7 @@
-//! The actor around one owner. Its mailbox is the queue, and nothing else decides for what it owns.
+//! The actor around one owner. Its mailbox is the queue, and only this actor decides about what it owns.
 //!
-//! It reads the clocks, sends answers, hands portions to a lane and reports to its shard. It never waits for
-//! anything but its turn, so that a slow owner holds up no other.
+//! It reads the clocks, sends answers, hands portions to a lane and reports to its shard. It never waits,
+//! except for its turn to run, so a slow owner does not delay other owners.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use crate::owning::write_back::Lanes;
 use crate::store::batch::Portion;
 use crate::time::{self, Moment, Now};
 
-/// Default for the most requests that are queued before an owner or wait for its answer: about two seconds of
-/// its work, which is what callers wait for.
+/// Default maximum number of requests that are queued before an owner or wait for its answer: about two
+/// seconds of the owner's work. Callers wait about as long.
 pub const OWNER_PLACES: usize = 65_536;
 
-/// A portion with this many entries does not wait for more. The fixed cost of a commit, some 0.5 ms, is then
-/// no more for each entry than the cost of its own row at a server.
+/// A portion with this many entries does not wait for more. With so many entries, the share of each in the
+/// fixed cost of a commit (some 0.5 ms) is no more than the cost of its own row at a server.
 const GATHER_BELOW: usize = 16;
 
-/// An owner as others hold it.
+/// The handle of an owner.
 #[derive(Debug)]
 pub struct OwnerHandle<K: Kind> {
     actor: ActorRef<OwnerMail<K>>,
@@ -57,7 +57,7 @@ impl<K: Kind> OwnerHandle<K> {
             .enter(request, || self.actor.cast(OwnerMail::Requests).is_ok())
     }
 
-    /// Sends a command. An owner that is gone needs none.
+    /// Sends a command. If the owner is gone, the command is dropped.
     pub fn command(&self, command: OwnerCommand<K>) {
         let _ = self.actor.cast(command.into());
     }
@@ -67,7 +67,7 @@ impl<K: Kind> OwnerHandle<K> {
         self.queue.is_busy()
     }
 
-    /// Returns true if this is that actor, and not an earlier or later owner of the same id.
+    /// Returns true if this is the handle of that actor, and not of an earlier or later owner of the same id.
     pub fn is(&self, actor: ActorId) -> bool {
         self.actor.get_id() == actor
     }
@@ -84,14 +84,14 @@ pub struct OwnerContext<K: Kind> {
     pub board: Arc<Board<K>>,
     /// This node's own door, which learns of changes at once.
     pub door: Arc<Door<K>>,
-    /// An owner without requests for so long is passivated.
+    /// An owner that has no requests for this long is passivated.
     pub idle: Duration,
-    /// Most requests in one owner's queue; [`OWNER_PLACES`] is a good number.
+    /// Maximum number of requests in one owner's queue; [`OWNER_PLACES`] is a good value.
     pub requests_max: usize,
 }
 
-/// Starts the owner of a state that was loaded under `fence`, as a child of its shard. `place` is its place
-/// among the owners of the node.
+/// Starts the owner of a state that was loaded under `fence`, as a child of its shard. `place` is the owner's
+/// place among the owners of the node.
 ///
 /// # Errors
 ///
@@ -133,12 +133,12 @@ struct Arguments<K: Kind> {
 struct State<K: Kind> {
     driver: OwnerDriver<K>,
     port: Port<K>,
-    /// Its place among the owners of the node.
+    /// The owner's place among the owners of the node.
     _place: Permit,
     gauges: OwnerGauges,
 }
 
-/// The share of this owner in the node's gauges; taken back when the owner goes, in whatever way.
+/// The share of this owner in the node's gauges. It is subtracted when the owner ends, even by a panic.
 struct OwnerGauges {
     metrics: &'static Handles,
     waiting: usize,
@@ -193,8 +193,8 @@ impl<K: Kind> Actor for OwnerActor<K> {
             shard,
             place,
         } = arguments;
-        // Announced later and not here: the shard waits for this to return, and a notice of a million users
-        // takes long.
+        // The notice is posted later and not here. The shard waits for `pre_start` to return, and a notice of
+        // a million users takes long.
         let _ = myself.cast(OwnerCommand::Announce.into());
         Ok(State {
             driver,

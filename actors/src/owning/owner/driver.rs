@@ -1,7 +1,8 @@
-//! What an owner's actor does with its mail and with its owner's effects, apart from the actor: the order in
-//! which requests are taken, gathering, and the order of stopping.
+//! What an owner's actor does with its mail and with its owner's effects, apart from the actor. This includes
+//! the order in which requests are taken, gathering, and the order of the steps when an owner stops.
 //!
-//! The actor drives it with clocks, mailboxes and lanes; a simulation drives the same code with its own.
+//! The actor runs this code with real clocks, mailboxes and lanes. A simulation runs the same code with
+//! simulated ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,14 +18,14 @@ use crate::owning::request::{Answer, OwnerCommand, OwnerMail, Reply, Request, Se
 use crate::store::batch::Portion;
 use crate::time::{Moment, Now};
 
-/// Most requests decided without a look at what else is in the mailbox: a tenth of a millisecond of work, so
-/// that what was stored is not answered late.
+/// Maximum number of requests that are decided before the owner looks at its other mail: a tenth of a
+/// millisecond of work, so that answers to stored requests are not late.
 const DECIDED_AT_ONCE: usize = 128;
 
-/// How many turns other tasks have while an owner gathers. In a turn, the tasks that are ready on its thread
-/// run for at most 61 ticks of the runtime, and the sockets are mostly polled too. On an idle node all turns
-/// take microseconds. Two are too few for callers just answered to ask again. More than four help little, and
-/// take longer on a busy node.
+/// How many turns other tasks get while an owner gathers. In a turn, the tasks that are ready on the owner's
+/// thread run for at most 61 ticks of the runtime, and the sockets are mostly polled too. On an idle node,
+/// all turns together take microseconds. Two turns are too few for callers just answered to ask again. More
+/// than four turns help little, and take longer on a busy node.
 const TURNS: usize = 4;
 
 /// The queue before an owner: requests in order of arrival, bounded in number.
@@ -52,9 +53,9 @@ impl<K: Kind> OwnerQueue<K> {
         }
     }
 
-    /// Enters a request, or gives it back with the reason; then it was not decided and will not be. `wake`
-    /// sends [`OwnerMail::Requests`] to the owner and returns false if its mailbox is closed. A request that
-    /// entered just before the owner's end is told so.
+    /// Enters a request, or gives it back with the reason. A request that is given back was not decided and
+    /// will not be. `wake` sends [`OwnerMail::Requests`] to the owner, and returns false if the owner's
+    /// mailbox is closed. A request that enters just before the owner ends is answered [`Setback::Moved`].
     ///
     /// # Errors
     ///
@@ -74,8 +75,8 @@ impl<K: Kind> OwnerQueue<K> {
             }
         }
         if self.inbox.put(request) && !wake() {
-            // The owner ended after it admitted this request, and others that came meanwhile rely on this one
-            // to wake it.
+            // The owner ended after it admitted this request. Requests that arrived meanwhile rely on this
+            // request to wake the owner, so all of them are answered here.
             let left = self.inbox.take().into_iter();
             left.for_each(|request| request.set_back(Setback::Moved));
         }
@@ -96,10 +97,10 @@ pub trait OwnerPort<K: Kind> {
     /// Returns true if this incarnation may decide and confirm at `now`.
     fn lease_holds(&self, incarnation: Incarnation, now: Moment) -> bool;
 
-    /// Puts mail into the owner's own mailbox, behind what is there. False if the mailbox is closed.
+    /// Puts mail at the end of the owner's own mailbox. Returns false if the mailbox is closed.
     fn send_to_self(&mut self, mail: OwnerMail<K>) -> bool;
 
-    /// Closes the owner's mailbox. What is in it is still handled.
+    /// Closes the owner's mailbox. Mail that is already in it is still handled.
     fn close_mailbox(&mut self);
 
     /// Sends an answer.
@@ -107,13 +108,13 @@ pub trait OwnerPort<K: Kind> {
         reply.send(answer);
     }
 
-    /// Hands a portion to its lane. False if no lane takes it.
+    /// Hands a portion to its lane. Returns false if no lane takes it.
     fn submit(&mut self, portion: Portion<K>) -> bool;
 
     /// Posts a notice for doors, by an owner of this incarnation.
     fn post(&mut self, by: Incarnation, notice: Arc<Notice<K>>);
 
-    /// Takes the notice down. With a floor, this node's door forgets all below that version.
+    /// Withdraws the notice. With a floor, this node's door forgets a notice below that version.
     fn withdraw(&mut self, id: K::Id, floor: Option<u64>);
 
     /// Tells the shard that the store refused this epoch.
@@ -129,15 +130,15 @@ pub struct OwnerDriver<K: Kind> {
     owner: Owner<K>,
     id: K::Id,
     queue: OwnerQueue<K>,
-    /// Taken out of the inbox, and before all that is in it.
+    /// Requests that were taken out of the inbox. They come before all requests that are still in it.
     next: VecDeque<Request<K>>,
     effects: Vec<Effect<K>>,
-    /// How many turns other tasks still have before the owner stops gathering.
+    /// How many turns other tasks still get before the owner stops gathering; `None` if it does not gather.
     turns: Option<usize>,
 }
 
 impl<K: Kind> OwnerDriver<K> {
-    /// Drives this owner, behind this queue.
+    /// Makes the driver of this owner with this queue.
     pub fn new(owner: Owner<K>, queue: OwnerQueue<K>) -> Self {
         let id = owner.id();
         Self {
@@ -155,13 +156,13 @@ impl<K: Kind> OwnerDriver<K> {
         &self.owner
     }
 
-    /// Returns what it owns.
+    /// Returns the id of what the owner owns.
     pub fn id(&self) -> K::Id {
         self.id
     }
 
-    /// Takes one piece of mail and carries out what follows from it. While [`Self::is_gathering`] after that,
-    /// other tasks are to have a turn before each [`Self::take_turn`].
+    /// Handles one piece of mail and carries out its effects. After that, while [`Self::is_gathering`]
+    /// returns true, the caller gives other tasks a turn and then calls [`Self::take_turn`].
     pub fn handle(&mut self, mail: OwnerMail<K>, port: &mut impl OwnerPort<K>) {
         match mail {
             OwnerMail::Requests => self.decide(port),
@@ -176,7 +177,7 @@ impl<K: Kind> OwnerDriver<K> {
         self.turns.is_some()
     }
 
-    /// Decides what arrived during a turn of other tasks.
+    /// Decides the requests that arrived during a turn of other tasks.
     pub fn take_turn(&mut self, port: &mut impl OwnerPort<K>) {
         self.turns = self.turns.map(|turns| turns.saturating_sub(1));
         self.decide(port);
@@ -193,7 +194,7 @@ impl<K: Kind> OwnerDriver<K> {
         }
     }
 
-    /// Decides some of the requests that are queued, and comes back for the others.
+    /// Decides some of the queued requests, and sends itself mail to decide the others later.
     fn decide(&mut self, port: &mut impl OwnerPort<K>) {
         self.next.extend(self.queue.inbox.take());
         for _ in 0..DECIDED_AT_ONCE {
@@ -203,7 +204,7 @@ impl<K: Kind> OwnerDriver<K> {
             self.command(OwnerCommand::Decide(request), port);
         }
         if !self.next.is_empty() && !port.send_to_self(OwnerMail::Requests) {
-            // The owner stopped, and says so to each.
+            // The owner has stopped, and answers each request [`Setback::Moved`].
             while let Some(request) = self.next.pop_front() {
                 self.command(OwnerCommand::Decide(request), port);
             }
@@ -223,8 +224,8 @@ impl<K: Kind> OwnerDriver<K> {
                 Effect::Answer(reply, answer) => port.answer(reply, answer),
                 Effect::Submit(portion) => {
                     if !port.submit(portion) {
-                        // Lanes end after owners and have a place for each: only a mistake leads here, and
-                        // stopping loses nothing.
+                        // Lanes end after owners, and have a place for each owner. So only a bug leads here,
+                        // and stopping loses nothing.
                         tracing::error!(id = %self.id, "no lane accepts a portion");
                         port.send_to_self(OwnerCommand::Stop.into());
                     }
@@ -244,8 +245,8 @@ impl<K: Kind> OwnerDriver<K> {
         self.effects = effects;
     }
 
-    /// Admits nothing more, lets what is in the mailbox be answered, and ends. Only then may the shard load
-    /// the same id again.
+    /// Admits no more requests and closes the mailbox; mail that is already in it is still handled. Then
+    /// tells the shard, which may load the same id again only after that.
     fn stop(&self, unsettled: bool, port: &mut impl OwnerPort<K>) {
         self.queue.admission.close();
         port.close_mailbox();

@@ -54,7 +54,7 @@ fn decide(owner: &mut Owner, ask: Ask) -> Vec<Effect> {
     command(owner, OwnerCommand::Decide(Request { ask, expires, reply }))
 }
 
-/// Has the coupon asked for by these users, each for the first time.
+/// Decides an issue request of each of these users. No user asked before.
 fn issue(owner: &mut Owner, users: std::ops::Range<u32>) -> Vec<Effect> {
     let request = |user| IssueRequest {
         user: UserId::parse(&format!("user-{user}")).unwrap(),
@@ -97,7 +97,7 @@ fn fenced() -> Owner {
 }
 
 #[test]
-fn a_few_callers_are_gathered_with_the_callers_just_answered() {
+fn a_few_waiting_callers_share_a_portion_with_callers_that_were_just_answered() {
     let mut owner = owner(None);
     let effects = issue(&mut owner, 0..3);
     assert_eq!(summary(&effects), "s1", "an idle owner does not wait");
@@ -111,7 +111,7 @@ fn a_few_callers_are_gathered_with_the_callers_just_answered() {
         "the three callers may ask again at once"
     );
     let effects = command(&mut owner, OwnerCommand::Submit);
-    assert_eq!(summary(&effects), "", "or may not");
+    assert_eq!(summary(&effects), "", "or they may not");
     assert_eq!(summary(&issue(&mut owner, 5..6)), "s1");
     let effects = settle(&mut owner, Fate::Stored);
     assert_eq!(summary(&effects), "a", "a single caller does not wait for others");
@@ -119,7 +119,7 @@ fn a_few_callers_are_gathered_with_the_callers_just_answered() {
 }
 
 #[test]
-fn a_large_portion_is_sent_before_the_callers_of_the_last_are_answered() {
+fn a_large_portion_is_sent_before_the_callers_of_the_last_portion_are_answered() {
     let mut owner = owner(None);
     issue(&mut owner, 0..5);
     assert_eq!(summary(&settle(&mut owner, Fate::Stored)), "s4a");
@@ -130,13 +130,13 @@ fn gathering_ends_when_there_are_enough_entries_or_no_entry_can_join() {
     let mut enough = owner(None);
     issue(&mut enough, 0..4);
     assert_eq!(summary(&settle(&mut enough, Fate::Stored)), "ag");
-    assert_eq!(summary(&issue(&mut enough, 4..5)), "s4", "there are enough");
+    assert_eq!(summary(&issue(&mut enough, 4..5)), "s4", "enough entries");
     assert_eq!(summary(&command(&mut enough, OwnerCommand::Submit)), "");
 
     let mut sold_out = owner(Some(3));
     issue(&mut sold_out, 0..3);
     let effects = settle(&mut sold_out, Fate::Stored);
-    assert_eq!(summary(&effects), "s2a", "none are left");
+    assert_eq!(summary(&effects), "s2a", "no coupon is left");
 
     let mut changed = owner(None);
     issue(&mut changed, 0..1);
@@ -146,7 +146,7 @@ fn gathering_ends_when_there_are_enough_entries_or_no_entry_can_join() {
     };
     decide(&mut changed, pause.into());
     let effects = settle(&mut changed, Fate::Stored);
-    assert_eq!(summary(&effects), "s1a", "a change goes by itself");
+    assert_eq!(summary(&effects), "s1a", "a change has a portion of its own");
 }
 
 #[test]

@@ -7,20 +7,20 @@ use backon::ExponentialBackoff;
 use crate::backoff::backoff;
 use crate::owning::request::Setback;
 
-/// Pause before the second attempt. It doubles, with jitter. An owner that stopped is loaded again within
-/// some milliseconds.
+/// Pause before the second attempt. It doubles for each further attempt, with jitter. An owner that stopped
+/// is loaded again within some milliseconds.
 const PAUSE_FIRST: Duration = Duration::from_millis(2);
 /// Longest pause between attempts.
 const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 
-/// How often a request is sent again after an unknown outcome. Owners stop once in a while. A request whose
-/// owner stops each time may be the cause, and must not go on to stop other requests' owners.
+/// Maximum number of retries after an unknown outcome. Owners stop once in a while. But if the owner stops at
+/// every attempt of a request, the request may be the cause, and must not stop its owner again and again.
 const UNKNOWNS_MAX: u32 = 3;
 
 /// The attempts of one request so far.
 #[derive(Debug)]
 pub struct Attempts {
-    /// Sending it again does no harm, as an owner recognises the request by its key.
+    /// True if a retry does no harm, because an owner recognises the request by its key.
     repeatable: bool,
     /// How many attempts may have been decided.
     unknowns: u32,
@@ -70,7 +70,7 @@ impl Attempts {
                 Step::TryAgain(self.next_pause())
             }
             Err(Setback::Unknown) => Step::Answer(Err(Setback::Unknown)),
-            // These tell only that nothing was decided *this* time.
+            // These setbacks say only that nothing was decided in *this* attempt.
             Err(Setback::Overloaded | Setback::StoreUnavailable) if self.is_uncertain() => {
                 Step::TryAgain(self.next_pause())
             }

@@ -1,4 +1,4 @@
-//! Where a request goes: a function of what is known of its shard.
+//! Where a request goes: a function of what is known about its shard.
 
 use crate::cluster::ownership::{Holder, ShardLocation};
 use crate::ids::{Epoch, Incarnation};
@@ -6,7 +6,7 @@ use crate::ids::{Epoch, Incarnation};
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// To the shard on this node, which knows best whether it serves.
+    /// To the shard on this node. The shard itself knows best whether it is served here.
     Local,
     /// To a peer.
     Peer {
@@ -18,8 +18,8 @@ pub enum Route {
 }
 
 impl Route {
-    /// Returns the way to the holder of a shard. A shard without a known owner may have just been claimed
-    /// here; otherwise it answers *moved*.
+    /// Returns the route to the holder of a shard. If no owner is known, the request goes to the shard on
+    /// this node, which may just have been claimed. If it was not claimed, it answers *moved*.
     pub fn of(location: ShardLocation) -> Self {
         match location.holder {
             Holder::Peer(to) => Self::Peer {

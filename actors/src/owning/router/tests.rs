@@ -1,4 +1,4 @@
-//! The router over peers that answer by a script. Coupons are the sample kind.
+//! Tests of the router, with peers that answer by a script. Coupons are the sample kind.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -23,11 +23,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 enum Reaction {
     SetBack(Setback),
     Replay,
-    /// It does not answer.
+    /// The peer does not answer.
     Nothing,
 }
 
-/// Peers, each with its reactions to one request after the other; the last one repeats.
+/// Peers, each with its reactions to the requests in turn. The last reaction repeats.
 #[derive(Default)]
 struct Peers {
     script: Mutex<Vec<(u64, VecDeque<Reaction>)>>,
@@ -106,7 +106,8 @@ fn coupon() -> CouponId {
     CouponId::new(1).unwrap()
 }
 
-/// Makes a router of incarnation 1, and what it knows: incarnation 2 owns the coupon's shard in epoch 5.
+/// Makes the router of incarnation 1, and its ownership table, in which incarnation 2 owns the coupon's shard
+/// in epoch 5.
 fn router(peers: &Arc<Peers>) -> (Router, Ownership) {
     let ownership = Ownership::default();
     let me = Incarnation::new(1).unwrap();
@@ -184,7 +185,7 @@ async fn a_request_to_a_peer_that_does_not_answer_goes_to_the_shards_next_owner(
 }
 
 #[tokio::test]
-async fn a_raised_epoch_of_the_same_owner_ends_no_wait() {
+async fn a_raised_epoch_of_the_same_owner_does_not_end_the_wait() {
     let peers = Peers::with([(2, vec![Reaction::Nothing, Reaction::SetBack(Setback::Unknown)])]);
     let (router, ownership) = router(&peers);
     let asking = tokio::spawn(async move { issue(&router, LIMIT).await });
@@ -199,7 +200,7 @@ async fn a_raised_epoch_of_the_same_owner_ends_no_wait() {
     assert_eq!(peers.forwarded(), [(2, 5)], "sent once");
 }
 
-/// Returns how long a waiting request takes to be answered by its shard's next owner, once that is known.
+/// Returns the time from the news of a shard's next owner to the answer of a request that waits for it.
 async fn answer_time_after_news() -> Duration {
     let peers = Peers::with([
         (2, vec![Reaction::SetBack(Setback::Moved)]),
@@ -210,7 +211,7 @@ async fn answer_time_after_news() -> Duration {
         let router = router.clone();
         async move { issue(&router, LIMIT).await }
     });
-    // Until its pauses are the longest, and one has begun.
+    // Waits until the pauses of the request have their maximum length and a pause has begun.
     while peers.forwarded().len() < 10 || router.waiting() == 0 {
         tokio::task::yield_now().await;
     }
@@ -222,13 +223,13 @@ async fn answer_time_after_news() -> Duration {
 
 #[tokio::test]
 async fn news_of_the_next_owner_end_the_pause_of_a_waiting_request() {
-    // Once is enough, as the machine may be busy: without the news it is never that soon.
+    // One quick answer is enough, because the machine may be busy. Without the news, no answer is that quick.
     for _ in 0..20 {
         if answer_time_after_news().await < Duration::from_millis(50) {
             return;
         }
     }
-    panic!("the news end no pause");
+    panic!("the news did not end the pause");
 }
 
 #[tokio::test]
@@ -243,7 +244,7 @@ async fn only_an_owner_settles_a_request_that_may_have_been_decided() {
     let peers = Peers::with([(2, [&setbacks[..], &[Reaction::Replay]].concat())]);
     assert!(is_replayed(&issue(&router(&peers).0, LIMIT).await));
     assert_eq!(peers.forwarded().len(), 5);
-    // A request that is not settled in time stays unknown, whatever came last.
+    // A request that is not settled in time stays unknown, whatever the last setback was.
     for last in [
         Setback::Overloaded,
         Setback::StoreUnavailable,

@@ -1,6 +1,7 @@
 //! What a shard's actor does with its mail and with the effects of [`ShardLifecycle`], apart from the actor.
 //!
-//! The actor drives it with tasks, the store and owners; a simulation drives the same code with its own.
+//! The actor runs this code with real tasks, a store and owners. A simulation runs the same code with
+//! simulated ones.
 
 use std::collections::HashMap;
 
@@ -19,9 +20,9 @@ use crate::time::Moment;
 /// Why an owner did not take a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotDelivered {
-    /// Its queue is full.
+    /// The owner's queue is full.
     Full,
-    /// Its queue is closed: it stops.
+    /// The owner's queue is closed, because the owner is stopping.
     Closed,
     /// There is no owner of this id.
     NoOwner,
@@ -36,16 +37,16 @@ impl From<NotAdmitted> for NotDelivered {
     }
 }
 
-/// What surrounds a shard: its owners, the store and its peers. No call may wait, but for
-/// [`Self::activate`].
+/// What surrounds a shard: its owners, the store and its peers. No call may wait, except [`Self::activate`].
 pub trait ShardPort<K: Kind> {
     /// Reads the clock.
     fn moment(&self) -> Moment;
 
-    /// Begins to load an owner's state; [`ShardCommand::Loaded`] ends it. False if too many loads wait.
+    /// Begins to load an owner's state; [`ShardCommand::Loaded`] ends the load. Returns false if too many
+    /// loads wait.
     fn load(&mut self, id: K::Id, ahead: Option<AheadRows<K>>) -> bool;
 
-    /// Begins to load rows ahead; [`ShardCommand::LoadedAhead`] ends it.
+    /// Begins to load rows ahead; [`ShardCommand::LoadedAhead`] ends the load.
     fn load_ahead(&mut self, id: K::Id);
 
     /// Tells this peer that everything it asked for is loaded ahead.
@@ -66,30 +67,31 @@ pub trait ShardPort<K: Kind> {
     /// The request, and why the owner did not take it.
     fn deliver(&mut self, id: K::Id, request: Request<K>) -> Result<(), (Request<K>, NotDelivered)>;
 
-    /// Sends an owner a command, if there is one.
+    /// Sends a command to the owner of this id, if the id has an owner.
     fn command(&mut self, id: K::Id, command: OwnerCommand<K>);
 
-    /// Sends each owner a command; only those with a request if `busy`.
+    /// Sends a command to each owner, or with `busy` only to owners that have requests.
     fn command_each(&mut self, busy: bool, command: fn() -> OwnerCommand<K>);
 
-    /// Raises the epoch from this fence, after a pause if so said; [`ShardCommand::Raised`] ends it.
+    /// Begins to raise the epoch from this fence, after a pause if `pause` is true. [`ShardCommand::Raised`]
+    /// ends the attempt.
     fn raise(&mut self, from: Fence, pause: bool);
 
-    /// Names the next owner, or none; [`ShardCommand::HandedOff`] ends it. The shard has admitted nothing
-    /// since `closed_at`.
+    /// Begins to name the next owner, or to release the shard. [`ShardCommand::HandedOff`] ends the attempt.
+    /// The shard has admitted nothing since `closed_at`.
     fn hand_off(&mut self, from: Fence, to: Option<Incarnation>, closed_at: Option<Moment>);
 
-    /// Releases the shard, if there is a fence to release it from, and then tells all of `drained`.
+    /// Releases the shard from this fence, if there is a fence, and then notifies every sender in `drained`.
     fn release(&mut self, fence: Option<Fence>, drained: Vec<oneshot::Sender<()>>);
 
-    /// Shows how the shard stands now.
+    /// Sets the serving state that the rest of the node sees.
     fn show(&mut self, serving: ServingState);
 
-    /// Notes that a change of ownership, which was counted when it was sent, is done.
+    /// Notes that a change of ownership is done. It was counted when its command was sent.
     fn end_change(&mut self);
 }
 
-/// What came with an event.
+/// The rows or the state that came with an event.
 enum Read<K: Kind> {
     Nothing,
     Whole(OwnerParts<K>),
@@ -106,14 +108,14 @@ pub struct ShardDriver<K: Kind> {
     drained: Vec<oneshot::Sender<()>>,
     /// The peer that will hand the shard to this node and waits to hear that everything is loaded ahead.
     loading_ahead_for: Option<Incarnation>,
-    /// Since when it admits nothing, because it is being handed off.
+    /// Since when the shard admits nothing, because it is being handed off.
     closed_at: Option<Moment>,
-    /// The owner that could not be started just now.
+    /// The id whose owner could not be started just now.
     not_started: Option<K::Id>,
 }
 
 impl<K: Kind> ShardDriver<K> {
-    /// Drives a shard that is not served yet.
+    /// Makes the driver of a shard that is not served yet.
     pub fn new(id: ShardId) -> Self {
         Self {
             id,
@@ -131,8 +133,8 @@ impl<K: Kind> ShardDriver<K> {
         &self.lifecycle
     }
 
-    /// Takes a command and carries out what follows from it. [`ShardCommand::OwnerStopped`] only of the owner
-    /// that is there.
+    /// Handles a command and carries out its effects. [`ShardCommand::OwnerStopped`] must be about the owner
+    /// that the id has now.
     pub async fn handle(&mut self, command: ShardCommand<K>, port: &mut impl ShardPort<K>) {
         let mut read = Read::Nothing;
         let is_change = command.is_change();
@@ -180,7 +182,7 @@ impl<K: Kind> ShardDriver<K> {
         }
     }
 
-    /// Feeds an event and all that follows from it.
+    /// Feeds an event, and all events that follow from it, to the state machine.
     async fn feed(&mut self, event: Event<K>, mut read: Read<K>, port: &mut impl ShardPort<K>) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
@@ -224,8 +226,8 @@ impl<K: Kind> ShardDriver<K> {
             }
             Effect::Deliver(id, request) => return self.deliver(id, request, port),
             Effect::SetBack(request, setback) => {
-                // A lifecycle refuses only for lack of these places: those for owners, and those for requests
-                // that wait for a load.
+                // A lifecycle answers *overloaded* only if there is no place for another owner, or for a
+                // request that waits for a load.
                 if setback == Setback::Overloaded {
                     handles().refused_by_owners.increment(1);
                 }

@@ -33,7 +33,8 @@ pub struct ShardHandle<K: Kind> {
 pub(super) struct Shared<K: Kind> {
     pub(super) owners: RwLock<HashMap<K::Id, OwnerHandle<K>>>,
     pub(super) status: ServingStatus,
-    /// The incarnation that reported to have loaded ahead; 0 if none did since it was last asked to.
+    /// The incarnation that reported that it has loaded ahead; 0 if there is no report since the last request
+    /// to load ahead.
     loaded_ahead_by: AtomicU64,
     /// True once the actor is meant to end.
     stopping: AtomicBool,
@@ -59,8 +60,9 @@ impl<K: Kind> Shared<K> {
             .cloned()
     }
 
-    /// Puts a request into the mailbox of the id's owner, or gives it back; `Closed` if there is no owner.
-    /// The owner's handle is not cloned, as all requests would then contend for one reference count.
+    /// Puts a request into the mailbox of the id's owner, or gives the request back, with `Closed` if there
+    /// is no owner. The owner's handle is not cloned, because all requests would then contend for one
+    /// reference count.
     fn admit(&self, id: K::Id, request: Request<K>) -> Result<(), (Request<K>, NotAdmitted)> {
         match self
             .owners
@@ -120,8 +122,8 @@ impl<K: Kind> ShardHandle<K> {
         self.change(ShardCommand::Claimed(fence));
     }
 
-    /// Hands the shard off to this incarnation, or releases it, if it is served here under this fence. It
-    /// admits no request, stores everything, stops its owners and names the next owner.
+    /// Hands the shard off to this incarnation, or releases it, if it is served here under this fence. The
+    /// shard then admits no requests, stores everything, stops its owners and names the next owner.
     pub fn hand_off(&self, from: Fence, to: Option<Incarnation>) {
         self.change(ShardCommand::HandOff(from, to));
     }
@@ -150,8 +152,8 @@ impl<K: Kind> ShardHandle<K> {
         self.shared.loaded_ahead_by.load(Ordering::Acquire) == by.get() || self.owners() == 0
     }
 
-    /// Loads these ids ahead, the first [`AHEAD_MAX`], and reports that to `from`, which is about to hand the
-    /// shard to this node. Nothing is decided from them before the shard has come.
+    /// Loads the first [`AHEAD_MAX`] of these ids ahead. Reports the end of that to `from`, which is about to
+    /// hand the shard to this node. Nothing is decided from the loaded rows before this node owns the shard.
     pub fn load_ahead(&self, from: Incarnation, ids: Vec<K::Id>) {
         let _ = self.actor.cast(ShardCommand::LoadAhead(from, ids));
     }
@@ -161,8 +163,8 @@ impl<K: Kind> ShardHandle<K> {
         self.change(ShardCommand::Lost);
     }
 
-    /// Sends a command that changes the shard's stage. Until it was handled, the shard is not judged by its
-    /// row.
+    /// Sends a command that changes the shard's serving state. Until the command is handled, nothing is
+    /// concluded from the shard's row.
     fn change(&self, command: ShardCommand<K>) {
         self.shared.status.begin_change();
         if self.actor.cast(command).is_err() {
@@ -180,23 +182,24 @@ impl<K: Kind> ShardHandle<K> {
         let _ = self.actor.cast(ShardCommand::Sweep);
     }
 
-    /// Returns how often the shard's stage has changed. Take this number before a read of the rows; with it,
-    /// [`Self::local_state`] tells whether they may be older than the stage.
+    /// Returns how often the shard's serving state has changed. The caller takes this number before it reads
+    /// the rows. With it, [`Self::local_state`] tells whether the rows may be older than the state.
     pub fn changes(&self) -> u64 {
         self.shared.status.changes()
     }
 
-    /// Returns the shard's state, unless its stage has changed since [`Self::changes`] returned `changes`.
+    /// Returns the shard's local state; [`LocalState::Unjudged`] if the serving state may have changed since
+    /// [`Self::changes`] returned `changes`.
     pub fn local_state(&self, changes: u64) -> LocalState {
         self.shared.status.local_state(changes)
     }
 
-    /// Returns true if it is served here, or is being handed off from here.
+    /// Returns true if the shard is served here, or is being handed off from here.
     pub fn is_here(&self) -> bool {
         self.shared.status.is_here()
     }
 
-    /// Sends a command to the id's owner. False if it has none.
+    /// Sends a command to the id's owner. Returns false if the id has no owner.
     #[cfg(test)]
     pub(crate) fn tell_owner(&self, id: K::Id, command: OwnerCommand<K>) -> bool {
         self.shared
@@ -214,14 +217,14 @@ impl<K: Kind> ShardHandle<K> {
             .len()
     }
 
-    /// Stores everything, stops all owners and releases the shard. It has no limit of its own: the caller
-    /// sets one.
+    /// Stores everything, stops all owners and releases the shard. This call has no time limit of its own:
+    /// the caller sets one.
     ///
-    /// Cancel safe: the shard drains all the same.
+    /// Cancel safe: the shard drains even if this future is dropped.
     pub async fn drain(&self) {
         let (done, is_done) = oneshot::channel();
         if self.actor.cast(ShardCommand::Drain(done)).is_ok() {
-            // An error means that the actor has ended, and so is drained.
+            // An error means that the actor has ended, so there is nothing left to drain.
             let _ = is_done.await;
         }
     }

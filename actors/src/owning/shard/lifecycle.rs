@@ -1,10 +1,10 @@
-//! The life of a shard as a state machine: claimed, served, raised, handed off; and in it the owner of each
-//! id: loading, active, stopping. `event → effects`.
+//! The life of a shard as a state machine, `event → effects`. The shard is claimed, served, raised and handed
+//! off. In it, the owner of each id is loading, active or stopping.
 //!
-//! Two rules. An id is loaded only under a committed fence of this node; what is loaded ahead is completed
-//! under one before anything is decided from it. If an owner stopped with anything unsettled, the epoch is
-//! raised and committed before the id is loaded again, so that whatever the stopped owner still has under way
-//! is void.
+//! There are two rules. First, an id is loaded only under a committed fence of this node. Rows that were
+//! loaded ahead are completed under such a fence before anything is decided from them. Second, if an owner
+//! stopped with anything unsettled, a higher epoch is committed before the id is loaded again. So a write
+//! that the stopped owner still has under way is void.
 //!
 //! ```text
 //! unserved ──claimed──► serving ◄──► raising
@@ -29,11 +29,12 @@ use crate::owning::request::{Request, Setback};
 pub use crate::owning::shard::lifecycle::event::{Effect, Event, Load, Raise};
 use crate::owning::shard::lifecycle::slot::{Ahead, Loading, Slot};
 
-/// Most requests that wait for one owner to be loaded: as many as its mailbox takes, as they all go there.
+/// Maximum number of requests that wait for one owner to be loaded: as many as its mailbox takes, because
+/// they all go there.
 pub const WAITING_MAX: usize = crate::owning::owner::actor::OWNER_PLACES;
 
-/// Most ids of a shard that are loaded ahead. Few of a shard's ids are in use at a time, and the rest is
-/// loaded on demand.
+/// Maximum number of ids of a shard that are loaded ahead. Few ids of a shard are in use at a time, and the
+/// other ids are loaded on demand.
 pub const AHEAD_MAX: usize = 64;
 
 /// The stage that the shard is in.
@@ -47,13 +48,13 @@ enum ShardStage {
         from: Fence,
         to: Option<Incarnation>,
     },
-    /// The compare-and-set is under way.
+    /// The compare-and-set that names the next owner is under way.
     HandingOff(Fence),
-    /// The outcome of the compare-and-set is unknown. Raising the epoch makes it void, or shows that it was
-    /// done.
+    /// The outcome of that compare-and-set is unknown. A raise of the epoch makes it void, or shows that it
+    /// was done.
     Reclaiming(Fence),
     Draining(Option<Fence>),
-    /// For good: the node is stopping.
+    /// The shard is drained for good, because the node is stopping.
     Drained,
 }
 
@@ -74,10 +75,10 @@ pub enum ServingState {
 #[derive(Debug)]
 pub struct ShardLifecycle<K: Kind> {
     stage: ShardStage,
-    /// The last fence of this node that was reported. A fence that is not newer was given up since, and is
-    /// reported late.
+    /// The last fence of this node that was reported. A reported fence that is not newer than this one is a
+    /// late or repeated report.
     last: Option<Fence>,
-    /// In order, so that the same events have the same effects.
+    /// The slots are in order, so that the same events have the same effects.
     slots: BTreeMap<K::Id, Slot<K>>,
 }
 
@@ -92,7 +93,7 @@ impl<K: Kind> Default for ShardLifecycle<K> {
 }
 
 impl<K: Kind> ShardLifecycle<K> {
-    /// Returns the fence under which it is served.
+    /// Returns the fence under which the shard is served.
     pub fn fence(&self) -> Option<Fence> {
         match self.stage {
             ShardStage::Serving(fence) | ShardStage::Raising(fence) => Some(fence),
@@ -105,7 +106,7 @@ impl<K: Kind> ShardLifecycle<K> {
         }
     }
 
-    /// Returns its stage for the rest of the node.
+    /// Returns the stage as the rest of the node sees it.
     pub fn serving(&self) -> ServingState {
         match self.stage {
             ShardStage::Unserved => ServingState::Unserved,
@@ -118,7 +119,7 @@ impl<K: Kind> ShardLifecycle<K> {
         }
     }
 
-    /// Returns the ids whose owner is active.
+    /// Returns the ids that have an active owner.
     pub fn active(&self) -> impl Iterator<Item = K::Id> {
         self.slots
             .iter()
@@ -126,7 +127,7 @@ impl<K: Kind> ShardLifecycle<K> {
             .map(|(id, _)| *id)
     }
 
-    /// Takes an event.
+    /// Handles an event.
     pub fn handle(&mut self, event: Event<K>, effects: &mut Vec<Effect<K>>) {
         match event {
             Event::Claimed(fence) => self.claimed(fence, effects),
@@ -145,8 +146,8 @@ impl<K: Kind> ShardLifecycle<K> {
             }
             Event::Panicked(id) => self.gone(id, true, effects),
             Event::Fenced(epoch) => {
-                // While a raise is under way, it is the raise that fenced the owner. The owner is told the
-                // new epoch after it.
+                // If a raise is under way, that raise fenced the owner. The owner is told the new epoch after
+                // the raise.
                 if self.stage_is_serving_at(epoch) {
                     self.lost(effects);
                 }
@@ -196,8 +197,8 @@ impl<K: Kind> ShardLifecycle<K> {
         }
     }
 
-    /// Serves under a fence that was just committed: active owners take it, and the ids that wait for it are
-    /// loaded.
+    /// Serves under a fence that was just committed: active owners get its epoch, and the ids that wait for a
+    /// raise are loaded.
     fn serve(&mut self, fence: Fence, effects: &mut Vec<Effect<K>>) {
         self.stage = ShardStage::Serving(fence);
         self.last = Some(fence);
@@ -209,8 +210,8 @@ impl<K: Kind> ShardLifecycle<K> {
                 *slot = Loading::of(fence, std::mem::take(requests));
                 true
             }
-            // It had an owner on the shard's previous node, so its owner is made before the first request
-            // here.
+            // The id had an owner on the shard's previous node, so its owner is made here before the first
+            // request.
             Slot::Ahead(Ahead { read: true, .. }) => {
                 effects.push(Effect::LoadRest(*id));
                 *slot = Loading::of(fence, VecDeque::new());
@@ -247,7 +248,8 @@ impl<K: Kind> ShardLifecycle<K> {
 
     fn drain(&mut self, effects: &mut Vec<Effect<K>>) {
         self.stage = match self.stage {
-            // With a raise or a hand-off under way the epoch is not known: the row is left to the next claim.
+            // While a raise or a hand-off is under way, the epoch is not known. So the row is not released,
+            // and the next claim takes it over.
             ShardStage::Unserved
             | ShardStage::Raising(_)
             | ShardStage::HandingOff(_)
@@ -272,7 +274,7 @@ impl<K: Kind> ShardLifecycle<K> {
                     *slot = Slot::Stopping(VecDeque::new());
                     true
                 }
-                // Requests from now on were not there when the read began.
+                // Requests that arrive from now on were not there when the read began.
                 Slot::Loading(loading) => {
                     loading.before = 0;
                     true
@@ -298,8 +300,8 @@ impl<K: Kind> ShardLifecycle<K> {
         };
         match self.slots.get_mut(&id) {
             Some(Slot::Active) => effects.push(Effect::Deliver(id, request)),
-            // What was not loaded ahead in time is loaded now, and does not queue behind ids without
-            // requests.
+            // An id that was not loaded ahead in time is loaded now, so that it does not queue behind ids
+            // without requests.
             None | Some(Slot::Ahead(_)) => {
                 self.slots
                     .insert(id, Loading::of(present, VecDeque::from([request])));
@@ -335,7 +337,7 @@ impl<K: Kind> ShardLifecycle<K> {
                 effects.extend(requests.into_iter().map(|request| Effect::Deliver(id, request)));
                 return;
             }
-            // It was read under an earlier fence: another node may have written since.
+            // The id was read under an earlier fence, and another node may have written since then.
             (Load::Read, Some(_)) => {}
             (Load::Absent, _) => {
                 effects.extend(requests.drain(..before.min(requests.len())).map(Effect::Absent));
@@ -369,7 +371,7 @@ impl<K: Kind> ShardLifecycle<K> {
         let requests = match self.slots.remove(&id) {
             Some(Slot::Stopping(requests)) => requests,
             Some(Slot::Active) => VecDeque::new(),
-            // It stopped before, and was reported twice.
+            // The end of the owner was reported twice.
             Some(other) => {
                 self.slots.insert(id, other);
                 return;
@@ -386,7 +388,7 @@ impl<K: Kind> ShardLifecycle<K> {
                 });
             }
             ShardStage::Raising(_) if unsettled => {
-                // Its portions carry the epoch that the raise under way makes void.
+                // The owner's portions carry the epoch that the raise under way makes void.
                 self.slots.insert(id, Slot::AwaitingRaise(requests));
             }
             ShardStage::Serving(fence) | ShardStage::Raising(fence) if !requests.is_empty() => {

@@ -1,5 +1,5 @@
-//! Loading an owner's state from the store: whole, or its rows ahead of the shard and the rest once the shard
-//! is owned here.
+//! Loading an owner's state from the store: either all of it at once, or its rows ahead of the shard and the
+//! rest once this node owns the shard.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,9 +17,9 @@ use crate::store::{Loaded, Result, Store};
 pub enum LoadResult<K: Kind> {
     /// Everything that an owner is made of was read.
     Read(OwnerParts<K>),
-    /// It does not exist.
+    /// The id does not exist.
     Absent,
-    /// The store did not answer, or what it holds cannot be read; the log says which.
+    /// The store did not answer, or the stored rows cannot be read. The log says which.
     Failed,
     /// The node has as many owners as it may have.
     NoPlace,
@@ -28,14 +28,14 @@ pub enum LoadResult<K: Kind> {
 /// What an owner is made of.
 #[derive(Debug)]
 pub struct OwnerParts<K: Kind> {
-    /// What it decides from.
+    /// The state from which the owner decides.
     pub state: Box<K::State>,
-    /// Its place among the owners of the node.
+    /// The owner's place among the owners of the node.
     pub place: Permit,
 }
 
-/// Rows that were read under no fence. Rows are only added and never changed, so they are the beginning of
-/// what is stored, and only the rest is missing.
+/// Rows that were read without a fence. Stored rows never change, and new rows are only added after them. So
+/// these rows are the beginning of what is stored, and only the rest is missing.
 #[derive(Debug)]
 pub struct AheadRows<K: Kind> {
     /// The rows.
@@ -56,8 +56,8 @@ impl<K: Kind> LoadResult<K> {
     }
 }
 
-/// Loads an owner's state once one of `loads` is free: whole, or what is missing to the rows loaded ahead.
-/// Only after the fence is committed.
+/// Loads an owner's state once one of `loads` is free: all of it, or only what follows the rows loaded ahead.
+/// The fence must be committed before.
 pub(super) async fn load<K: Kind>(
     store: Arc<dyn Store<K>>,
     loads: &Semaphore,
@@ -78,7 +78,7 @@ pub(super) async fn load<K: Kind>(
     let started = Instant::now();
     let loaded = match store.load(id, rows).await {
         Ok(Loaded::WentBackwards) => {
-            tracing::error!(%id, "the database went back behind what was loaded ahead; loading everything");
+            tracing::error!(%id, "the database went backwards after loading ahead; loading everything");
             store.load(id, None).await
         }
         other => other,
@@ -86,8 +86,8 @@ pub(super) async fn load<K: Kind>(
     finish(id, loaded, place, started)
 }
 
-/// Loads rows ahead of their shard once one of `loads` is free. `None` if that does not work: they are read
-/// when they are asked for.
+/// Loads rows ahead of their shard once one of `loads` is free. Returns `None` if that fails. The rows are
+/// then read when a request needs them.
 pub(super) async fn load_ahead<K: Kind>(
     store: Arc<dyn Store<K>>,
     loads: &Semaphore,
@@ -118,7 +118,7 @@ fn finish<K: Kind>(id: K::Id, loaded: Result<Loaded<K>>, place: Permit, started:
         }
         Ok(Loaded::Absent) => LoadResult::Absent,
         Ok(Loaded::WentBackwards) => {
-            tracing::error!(%id, "loading everything found rows of an earlier read");
+            tracing::error!(%id, "the database went backwards although no rows were loaded ahead");
             LoadResult::Failed
         }
         Err(error) => {

@@ -5,8 +5,8 @@ use crate::metrics::{handles, shard_moved};
 use crate::owning::shard::lifecycle::Raise;
 use crate::store::{Claim, ClusterStore, HandOff, Result, ShardRow};
 
-/// Raises a shard's epoch from this fence, and commits. Repeated after an unknown outcome, it finds its own
-/// earlier success.
+/// Raises a shard's epoch from this fence, and commits. If this is repeated after an unknown outcome, it
+/// finds the success of the earlier attempt.
 pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) -> Raise {
     let seen = ShardRow {
         id,
@@ -29,7 +29,7 @@ pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) ->
                     owner: from.owner,
                 })
             }
-            // It was not raised, for instance because the row was locked for too long.
+            // The epoch was not raised, for instance because the row was locked for too long.
             Some(row) if *row == seen => Raise::Failed,
             Some(_) => Raise::Lost,
             None => Raise::Failed,
@@ -41,8 +41,8 @@ pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) ->
     }
 }
 
-/// Hands a shard off to this node in the next epoch, or releases it to none. Returns the row if the shard is
-/// certainly not owned here any more.
+/// Hands a shard off to the incarnation `to` in the next epoch, or releases it if `to` is `None`. Returns the
+/// row if the shard is certainly not owned here any more.
 pub(super) async fn hand_off(
     store: &dyn ClusterStore,
     id: ShardId,

@@ -1,5 +1,5 @@
-//! The stage of a shard, readable without a message to its actor, and whether it changed since a reader last
-//! looked.
+//! The serving state of a shard, which can be read without a message to its actor, and whether it has changed
+//! since a reader last looked.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,39 +7,39 @@ use crate::cluster::claim::LocalState;
 use crate::ids::Epoch;
 use crate::owning::shard::lifecycle::ServingState;
 
-/// Values in place of an epoch: no served epoch is 0 or so large.
+/// Values in place of an epoch. The epoch of a served shard is never 0 and never this large.
 const UNSERVED: u64 = 0;
 const MOVING: u64 = u64::MAX;
 const DRAINED: u64 = u64::MAX - 1;
 
-/// A shard's stage, as an atomic; see the module.
+/// A shard's serving state, in atomics; see the module.
 #[derive(Debug, Default)]
 pub struct ServingStatus {
     shown: AtomicU64,
-    /// Changes that were begun and have not ended.
+    /// Number of changes that have begun and not ended.
     under_way: AtomicU64,
     changes: AtomicU64,
 }
 
 impl ServingStatus {
-    /// Notes that a command that may change the stage is about to be sent.
+    /// Begins a change: a command that may change the serving state is about to be sent.
     pub fn begin_change(&self) {
         self.under_way.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Notes that such a command was handled, or will not be.
+    /// Ends a change: its command was handled, or could not be sent.
     pub fn end_change(&self) {
-        // In this order: a reader that sees nothing under way sees that there was a change.
+        // The order matters: a reader that sees no change under way must see that there was a change.
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Returns how many changes there were.
+    /// Returns how many changes there have been.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Sets the stage. Returns whether the shard was served before, and whether it is now.
+    /// Sets the shard's serving state. Returns whether the shard was served before, and whether it is now.
     pub fn show(&self, serving: ServingState) -> (bool, bool) {
         let number = match serving {
             ServingState::Unserved => UNSERVED,
@@ -60,7 +60,8 @@ impl ServingStatus {
         !matches!(self.shown.load(Ordering::Acquire), UNSERVED | DRAINED)
     }
 
-    /// Returns the shard's state; unjudged if there were other changes since, or one is under way.
+    /// Returns the shard's local state. Unless the shard is moving, this is [`LocalState::Unjudged`] if there
+    /// have been more than `changes` changes, or a change is under way.
     pub fn local_state(&self, changes: u64) -> LocalState {
         let shown = self.shown.load(Ordering::Acquire);
         let is_settled = self.under_way.load(Ordering::Acquire) == 0 && self.changes() == changes;
@@ -94,7 +95,7 @@ mod tests {
         assert_eq!(
             status.local_state(read),
             LocalState::Unjudged,
-            "it was done since"
+            "the change was made after the read began"
         );
         let read = status.changes();
         assert_eq!(status.local_state(read), LocalState::Serving(Epoch::new(4)));

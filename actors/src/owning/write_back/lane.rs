@@ -4,14 +4,14 @@
 //! ```text
 //! stored whole ──────────────► stored
 //! stored fewer, clashed ─────► read back: stored · fenced · contradicted;
-//!                              clashed, but absent: each alone once more
-//! unreadable ────────────────► read back; if that is unreadable too: each alone once more, then contradicted
+//!                              clashed, but absent: each is written alone
+//! unreadable ────────────────► read back; if unreadable again: each is written alone, then contradicted
 //! not stored, unknown ───────► the same batch again, after a pause, while the lease holds
 //! lease over ────────────────► unknown
 //! ```
 //!
-//! Sending a batch again does no harm: rows that are there already clash, and reading them back shows that
-//! they are the same.
+//! It does no harm to send a batch again: rows that are stored already clash, and a read-back shows that they
+//! are the same.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,13 +26,13 @@ use crate::store::batch::{BATCH_ROWS_MAX, Batch, Fate, Found, FoundRows, Portion
 
 /// First pause before a batch is sent again. It doubles each time.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
-/// Longest pause, and so about the longest time until a lane notices that the store is back.
+/// Longest pause. It is also about the longest time until a lane notices that the store is back.
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
 /// A portion, and where its fate goes (`H`).
 #[derive(Debug, Clone)]
 pub struct Submission<K: Kind, H> {
-    /// The entries.
+    /// The portion.
     pub portion: Portion<K>,
     /// Where the fate goes: the mailbox of the owner.
     pub home: H,
@@ -83,9 +83,9 @@ struct Out<K: Kind, H> {
     submissions: Vec<Submission<K, H>>,
     /// The call that is under way, or that follows the pause.
     next: Next,
-    /// The last write clashed, so absent rows do not yet mean that a guard refused.
+    /// True if the last write clashed. Then absent rows do not yet mean that a guard refused.
     clashed: bool,
-    /// It is one portion, written alone because its batch clashed.
+    /// True if this is one portion that is written alone, after its batch clashed or could not be read.
     alone: bool,
     delayed: bool,
     backoff: ExponentialBackoff,
@@ -94,9 +94,11 @@ struct Out<K: Kind, H> {
 /// The state machine; see the module.
 #[derive(Debug)]
 pub struct Lane<K: Kind, H> {
-    /// In order of arrival. It is bounded, as each owner has at most one portion out.
+    /// Submissions in order of arrival. Their number is bounded, because each owner has at most one portion
+    /// in flight.
     queue: VecDeque<Submission<K, H>>,
-    /// Portions of a batch that clashed. Each is written alone, before the queue.
+    /// Portions of a batch that clashed or could not be read. Each portion is written alone, before the
+    /// queue.
     alone: VecDeque<Submission<K, H>>,
     out: Option<Out<K, H>>,
 }
@@ -112,7 +114,7 @@ impl<K: Kind, H> Default for Lane<K, H> {
 }
 
 impl<K: Kind, H: Clone> Lane<K, H> {
-    /// Takes an event.
+    /// Handles an event.
     pub fn handle(&mut self, event: Event<K, H>, effects: &mut Vec<Effect<K, H>>) {
         match event {
             Event::Submitted(submission) => {
@@ -141,8 +143,8 @@ impl<K: Kind, H: Clone> Lane<K, H> {
         }
     }
 
-    /// Returns the incarnations that decided what is out. What an ended incarnation left behind is not sent
-    /// again under the lease of its successor.
+    /// Returns the incarnations that decided the portions in flight. A portion of an ended incarnation is not
+    /// sent again under the lease of the next incarnation.
     pub fn incarnations(&self) -> impl Iterator<Item = Incarnation> {
         let out = self.out.iter().flat_map(|out| &out.submissions);
         out.map(|submission| submission.portion.fence.owner)
@@ -169,7 +171,7 @@ impl<K: Kind, H: Clone> Lane<K, H> {
                 out.clashed = false;
                 self.look(effects);
             }
-            // What is unreadable now stays unreadable. Sending it again would only hold up the lane.
+            // Unreadable rows stay unreadable. To send the batch again would only delay the lane.
             Err(StoreError::Clash(_) | StoreError::Unreadable(_)) => {
                 out.clashed = true;
                 self.look(effects);
@@ -191,7 +193,7 @@ impl<K: Kind, H: Clone> Lane<K, H> {
         for (submission, found) in out.submissions.into_iter().zip(found) {
             let fate = match (found.rows, found.fence_holds) {
                 (FoundRows::Stored, _) => Fate::Stored,
-                // Rows that are there were written by a later owner.
+                // If rows are there, a later owner wrote them.
                 (FoundRows::Absent | FoundRows::Different, false) => Fate::Fenced,
                 (FoundRows::Different, true) => Fate::Contradicted,
                 // Another portion of the batch clashed. This one is written alone.
@@ -199,16 +201,17 @@ impl<K: Kind, H: Clone> Lane<K, H> {
                     self.alone.push_back(submission);
                     continue;
                 }
-                // The fence holds and the place is free, and yet the store refused it: only a guard does
-                // that.
+                // The fence holds and the place is free, and yet the store refused the portion. Only a guard
+                // does that.
                 (FoundRows::Absent, true) => Fate::Contradicted,
             };
             effects.push(Effect::Settle(submission, fate));
         }
     }
 
-    /// The rows cannot be read back, and a retry would not help. Each portion is written alone. The fate of a
-    /// portion that was alone already shows only when its owner is loaded again, under a raised epoch.
+    /// Handles rows that cannot be read back. A retry would not help, so each portion is written alone. A
+    /// portion that was already alone is contradicted: whether it is stored shows only when its owner is
+    /// loaded again, under a raised epoch.
     fn cannot_tell(&mut self, effects: &mut Vec<Effect<K, H>>) {
         let Some(out) = self.out.take() else { return };
         if out.alone {
@@ -243,7 +246,8 @@ impl<K: Kind, H: Clone> Lane<K, H> {
         }
     }
 
-    /// The lease is over. What is out may be stored or not; raising the epoch and reading shows which.
+    /// Gives up, because the lease is over. The portions in flight may be stored or not. A load under a
+    /// raised epoch shows which.
     fn give_up(&mut self, effects: &mut Vec<Effect<K, H>>) {
         let out = self.out.take().map(|out| out.submissions).unwrap_or_default();
         let all = out
@@ -296,7 +300,7 @@ impl<K: Kind, H: Clone> Lane<K, H> {
     }
 }
 
-/// Returns how many rows they store if all pass their guards.
+/// Returns how many rows these submissions store if all of them pass their guards.
 fn rows_of<K: Kind, H>(submissions: &[Submission<K, H>]) -> u64 {
     submissions
         .iter()

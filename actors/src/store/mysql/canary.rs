@@ -1,19 +1,19 @@
 //! The canary: the last beat that the database confirmed. A database without this beat went backwards in time
 //! (a restore, or a fail-over to a server that had less). Until the node has noticed that and joined again,
-//! no batch may be written: the old fence still holds in the old rows, and the batch would follow rows that
-//! are gone and so leave a gap.
+//! no batch may be written. The old fence still holds in the old rows, but the batch would follow rows that
+//! are gone, and so leave a gap.
 //!
-//! A server can go back only between connections. So each new connection of a lane looks for the beat. A
-//! batch is refused if a beat has already shown that the database went backwards during the batch's
+//! A server can go back only between connections. So each new connection of a lane checks that the beat is
+//! there. A batch is refused if a beat has already shown that the database went backwards during the batch's
 //! incarnation.
 
 use std::sync::{Mutex, PoisonError};
 
 use sqlx::MySqlConnection;
 
-use super::columns::integer;
 use super::error::on_connect;
 use crate::ids::{Incarnation, NodeId};
+use crate::store::columns::integer;
 use crate::store::{Result, StoreError};
 
 const BEAT: &str = "SELECT beat FROM nodes WHERE node_id = ? AND incarnation = ?";
@@ -39,8 +39,8 @@ struct Confirmed {
 }
 
 impl Canary {
-    /// Records a beat that the database has counted. If its number is not higher than the last of the same
-    /// incarnation, this shows that the database went backwards.
+    /// Records a beat that the database has counted. If the beat is not higher than the last one of the same
+    /// incarnation, the database went backwards.
     pub(crate) fn counted(&self, node: &NodeId, incarnation: Incarnation, beat: u64) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let before = remembered
@@ -58,8 +58,8 @@ impl Canary {
         }
     }
 
-    /// Checks that no beat of this incarnation showed that the database went backwards. If one did, its
-    /// batches must not be stored.
+    /// Checks that no beat of this incarnation showed that the database went backwards. If a beat showed it,
+    /// batches of the incarnation must not be stored.
     pub(crate) fn lives(&self, incarnation: Incarnation) -> Result<()> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         match remembered.void.contains(&incarnation) {
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_incarnation_whose_beat_went_back_stores_nothing_more() {
+    fn after_its_beat_went_back_an_incarnation_stores_nothing_more() {
         let (canary, node) = (Canary::default(), NodeId::parse("a").unwrap());
         let [first, second] = [1, 2].map(|number| Incarnation::new(number).unwrap());
         canary.counted(&node, first, 5);

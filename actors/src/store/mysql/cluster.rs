@@ -1,14 +1,13 @@
-//! The rows of nodes and shards. Every statement that changes them finds its rows by a whole key, so that it
-//! locks only these.
+//! The rows of nodes and shards. Every statement that changes rows finds them by a whole key, so that it
+//! locks only these rows.
 
 use std::time::{Duration, Instant};
 
-use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
-use super::columns::{get, integer, number, readable};
 use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
+use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::{Claim, HandOff, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
 /// After this time no further claim or hand-off is begun, so that the rows can still be read within the
@@ -25,8 +24,8 @@ const HAND_OFF: &str =
 
 const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE shard_id = ? AND epoch = ? AND owner = ?";
 
-/// This locks at most two rows: that of the node that declares another dead, which must be live, and that of
-/// the other.
+/// This statement locks at most two rows: the row of the node that declares another node dead, which must be
+/// live, and the row of the dead node.
 const END: &str = "
 UPDATE nodes AS living FORCE INDEX (by_incarnation)
   STRAIGHT_JOIN nodes AS dead FORCE INDEX (PRIMARY) ON dead.node_id = ? AND dead.incarnation = ? AND dead.beat = ? AND dead.state <> 'ended'
@@ -36,8 +35,8 @@ UPDATE nodes AS living FORCE INDEX (by_incarnation)
 /// The acknowledgement returns the new beat in place of the id of an inserted row.
 const BEAT: &str = "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ?, links = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
 
-/// Returns true if all of the cluster's rows exist. Fails if they were created for other shards or another
-/// hash.
+/// Returns true if all of the cluster's rows exist. Fails if they were created for another number of shards
+/// or another hash.
 pub(crate) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
     let Some(row) = sqlx::query(CLUSTER)
         .fetch_optional(connection)
@@ -47,9 +46,9 @@ pub(crate) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
         return Ok(false);
     };
     let (shards, hash, row_count) = (
-        number(&row, "shards")?,
-        get::<&str>(&row, "hash")?,
-        number(&row, "row_count")?,
+        number::<u64>(&row, "shards")?,
+        row.text("hash")?,
+        number::<u64>(&row, "row_count")?,
     );
     if shards != u64::from(SHARDS) || hash != SHARD_HASH {
         let why = format!(
@@ -66,7 +65,7 @@ pub(crate) async fn make(connection: &mut MySqlConnection) -> Result<()> {
         .map(|shard| format!("({shard}, 0)"))
         .collect::<Vec<_>>()
         .join(", ");
-    // Unlike IGNORE, this hides no other error.
+    // Unlike IGNORE, this does not hide other errors.
     let shards = format!(
         "INSERT INTO shards (shard_id, epoch) VALUES {rows} ON DUPLICATE KEY UPDATE shards.shard_id = shards.shard_id"
     );
@@ -156,18 +155,7 @@ pub(crate) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRo
     .fetch_all(connection)
     .await
     .map_err(on_read)?;
-    let node = |row| {
-        Ok(NodeRow {
-            id: readable(NodeId::parse(get(row, "node_id")?).ok(), "node_id")?,
-            incarnation: readable(Incarnation::new(number(row, "incarnation")?), "incarnation")?,
-            beat: number(row, "beat")?,
-            state: readable(NodeState::parse(get(row, "state")?), "state")?,
-            http: get(row, "http")?,
-            cluster: get(row, "cluster")?,
-            links: readable(links::parse(get(row, "links")?), "links")?,
-        })
-    };
-    rows.iter().map(node).collect()
+    rows.iter().map(NodeRow::read).collect()
 }
 
 /// Returns all shards' rows.
@@ -176,22 +164,7 @@ pub(crate) async fn shards(connection: &mut MySqlConnection) -> Result<Vec<Shard
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
-    rows.iter().map(shard).collect()
-}
-
-fn shard(row: &MySqlRow) -> Result<ShardRow> {
-    let owner = get::<Option<i64>>(row, "owner")?;
-    let owner = owner.map(|owner| readable(u64::try_from(owner).ok().and_then(Incarnation::new), "owner"));
-    Ok(ShardRow {
-        id: readable(
-            u16::try_from(number(row, "shard_id")?)
-                .ok()
-                .and_then(ShardId::new),
-            "shard_id",
-        )?,
-        epoch: Epoch::new(number(row, "epoch")?),
-        owner: owner.transpose()?,
-    })
+    rows.iter().map(ShardRow::read).collect()
 }
 
 /// Claims shards, each by its own statement and commit, then reads their rows.
@@ -230,8 +203,8 @@ struct Move {
     to: Incarnation,
 }
 
-/// Executes the moves, then reads the rows. A shard whose row stays locked is skipped, and its row shows
-/// that.
+/// Executes the moves, then reads the rows. A shard whose row stays locked is skipped, and its row shows that
+/// it did not move.
 async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result<Vec<ShardRow>> {
     let begun = Instant::now();
     for (
@@ -257,7 +230,7 @@ async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result
             .await;
         match moved.map_err(on_write) {
             Ok(_) => {}
-            // Its row will show that. The other shards may still be moved.
+            // The shard's row will show that it was not moved. The other shards may still be moved.
             Err(StoreError::NotStored(why)) => {
                 tracing::warn!(%shard, %why, "the owner of a shard was not changed");
             }
@@ -285,8 +258,8 @@ pub(crate) async fn release(connection: &mut MySqlConnection, held: &[(ShardId, 
     Ok(())
 }
 
-/// Returns the error of a call that failed after `stored` of its statements. If there were any, the outcome
-/// is unknown.
+/// Returns the error of a call that failed after `stored` of its statements. If `stored` is not 0, the
+/// outcome is unknown.
 fn after(stored: usize, error: StoreError) -> StoreError {
     match error {
         StoreError::NotStored(why) if stored > 0 => StoreError::Unknown(why),

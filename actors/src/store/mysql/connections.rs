@@ -1,9 +1,9 @@
-//! A pool of connections for one kind of work: limited in number, reused after success, and closed after
-//! anything else.
+//! A pool of connections for one kind of work. Their number is limited. A connection is reused after success,
+//! and closed after anything else.
 //!
-//! This is not sqlx's pool, which pings every returned connection, while a lane needs its connection again at
-//! once. Here a connection returns to the pool only after work that succeeded. After an error, a timeout, a
-//! panic or a demotion it is closed, and with it everything that it waited for or held.
+//! sqlx's pool is not used, because it pings every returned connection, and a lane needs its connection again
+//! at once. A connection returns to this pool only after work that succeeded. After an error, a timeout, a
+//! panic or a demotion the connection is closed. That ends every wait and lock that it had.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +18,8 @@ use super::canary::Canary;
 use super::session;
 use crate::store::{Result, StoreError};
 
-/// A connection that was unused for longer is tested before use: the server may have closed it, or have been
-/// demoted.
+/// A connection that was unused for longer is tested before use, because the server may have closed it, or
+/// may have been demoted.
 const RESTED: Duration = Duration::from_millis(100);
 
 /// How long closing the pool waits for work that is under way, and for each connection to close.
@@ -28,9 +28,10 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// When a connection is tested before use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Care {
-    /// Only if it was unused for [`RESTED`]: for work that fails on a demoted server anyway.
+    /// The connection is tested only if it was unused for [`RESTED`]. This is for work that fails on a
+    /// demoted server anyway.
     IfRested,
-    /// Always: for reads, which a demoted server would answer with old rows.
+    /// The connection is always tested. This is for reads, which a demoted server would answer with old rows.
     Always,
 }
 
@@ -51,7 +52,7 @@ struct Resting {
     since: Instant,
 }
 
-/// A connection in use. Dropping this closes it. Only [`Self::settle`] with a success keeps it.
+/// A connection in use. Dropping this closes the connection. Only [`Self::settle`] with a success keeps it.
 #[derive(Debug)]
 pub(crate) struct Taken {
     connection: MySqlConnection,
@@ -70,8 +71,8 @@ impl fmt::Debug for Connections {
 }
 
 impl Connections {
-    /// Makes a pool of at most `most` connections, at least one. They are opened when needed. A call that
-    /// waits longer than `take_limit` fails and has begun nothing.
+    /// Makes a pool of at most `most` connections, at least one. Connections are opened when needed. A call
+    /// that waits longer than `take_limit` fails and has begun nothing.
     pub(crate) fn new(
         options: MySqlConnectOptions,
         most: u32,
@@ -138,8 +139,8 @@ impl Connections {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Waits for work that is under way, up to a limit, and closes the connections. No connection can be
-    /// taken after that.
+    /// Waits up to a limit for work that is under way, and closes the connections. No connection can be taken
+    /// after that.
     pub(crate) async fn close(&self) {
         let all = timeout(CLOSE_LIMIT, self.turns.acquire_many(self.most)).await;
         self.turns.close();
@@ -157,7 +158,7 @@ impl Taken {
         &mut self.connection
     }
 
-    /// Keeps the connection if the work on it succeeded, and closes it otherwise.
+    /// Keeps the connection if the work on it succeeded. If not, closes it.
     pub(crate) fn settle<T>(self, result: Result<T>) -> Result<T> {
         if result.is_ok() && !self.home.turns.is_closed() {
             let resting = Resting {

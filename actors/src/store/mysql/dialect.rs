@@ -14,7 +14,7 @@ pub enum Dialect {
 pub(crate) struct Version(u32, u32, u32);
 
 impl Dialect {
-    /// Returns the dialect and version in a server's `@@version`, like `9.7.4` or
+    /// Returns the dialect and version in a server's `@@version`, such as `9.7.4` or
     /// `10.11.19-MariaDB-0+deb12u1`.
     pub(crate) fn of(version: &str) -> Option<(Self, Version)> {
         let dialect = if version.to_ascii_lowercase().contains("mariadb") {
@@ -46,7 +46,7 @@ impl Dialect {
         }
     }
 
-    /// Returns its name.
+    /// Returns the name of the dialect.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::MySql => "MySQL",

@@ -1,7 +1,8 @@
-//! What a server's errors mean for a write or a read. All error numbers that this program knows are here.
+//! What a server's errors mean for a write or a read. This file has all error numbers that this program
+//! knows.
 //!
-//! No error here is [`StoreError::Fatal`]. A server whose disk lost writes ends itself, and is restarted or
-//! failed over.
+//! No error of a server is [`StoreError::Fatal`]. A server whose disk lost writes ends itself, and is
+//! restarted or failed over.
 
 use sqlx::mysql::MySqlDatabaseError;
 
@@ -45,7 +46,6 @@ const CHECK_VIOLATED_IN_MARIADB: u16 = 4025;
 const CLOSED_FOR_INACTIVITY: u16 = 4031; // sent before the statement was read
 
 /// Converts the error of a statement that changes something.
-#[allow(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
 pub fn on_write(error: sqlx::Error) -> StoreError {
     let why = error.to_string();
     match &error {
@@ -59,7 +59,7 @@ pub fn on_write(error: sqlx::Error) -> StoreError {
         | sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
         | sqlx::Error::TypeNotFound { .. } => StoreError::Unreadable(why),
-        // Mainly a connection that was lost while waiting: the server may have stored the change.
+        // This is mainly a connection that was lost during the wait: the server may have stored the change.
         _ => StoreError::Unknown(why),
     }
 }
@@ -70,7 +70,7 @@ pub fn on_read(error: sqlx::Error) -> StoreError {
 }
 
 /// Converts the error of making or testing a connection, before any work. A missing database or table does
-/// not mean that rows are unreadable: the server may be the wrong one, or may be under restore.
+/// not mean that rows are unreadable: the server may be the wrong one, or a restore may be under way.
 pub(crate) fn on_connect(error: sqlx::Error) -> StoreError {
     match changed_nothing(on_write(error)) {
         StoreError::Unreadable(why) => StoreError::NotStored(why),
@@ -94,9 +94,9 @@ pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
         .map(MySqlDatabaseError::number)
 }
 
-/// Converts an error by its number. An error that is not listed leaves the outcome unknown. These are mainly
-/// statements that were killed (1053, 1317, 1927) and errors around the commit (1026, 1180, 3100), where a
-/// replica or the log may have the change.
+/// Converts an error by its number. An error that is not listed leaves the outcome unknown. Unlisted errors
+/// are mainly statements that were killed (1053, 1317, 1927) and errors around the commit (1026, 1180, 3100),
+/// after which a replica or the log may have the change.
 fn of_number(number: u16, why: String) -> StoreError {
     match number {
         DEADLOCK | LOCK_WAIT_TIMEOUT | CHECKREAD | DISK_FULL | TABLE_FULL | ROLLED_BACK_DURING_COMMIT => {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_full_disks_and_demoted_servers_stored_nothing() {
+    fn a_lock_error_a_full_disk_and_a_demoted_server_mean_not_stored() {
         assert_eq!(
             [1205, 1213, 1021, 1114, 1290, 1836, 1792, 3101, 1040].map(kind),
             ["not stored"; 9]
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_killed_or_failed_around_the_commit_are_unknown() {
+    fn a_killed_statement_and_an_error_around_the_commit_mean_unknown() {
         assert_eq!(
             [1053, 1317, 1927, 1026, 1180, 3100, 3169].map(kind),
             ["unknown"; 7]
@@ -150,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_in_the_way_clash_and_missing_tables_are_unreadable() {
+    fn a_row_in_the_way_means_clash_and_a_missing_table_means_unreadable() {
         assert_eq!([1062, 3819, 4025, 1406].map(kind), ["clash"; 4]);
         assert_eq!([1049, 1054, 1064, 1146].map(kind), ["unreadable"; 4]);
     }
 
     #[test]
-    fn a_lost_connection_is_unknown_for_a_write_and_not_stored_for_a_read() {
+    fn a_lost_connection_means_unknown_for_a_write_and_not_stored_for_a_read() {
         let lost = || sqlx::Error::Io(std::io::ErrorKind::UnexpectedEof.into());
         assert!(matches!(on_write(lost()), StoreError::Unknown(_)));
         assert!(matches!(on_read(lost()), StoreError::NotStored(_)));

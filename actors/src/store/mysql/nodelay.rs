@@ -1,21 +1,22 @@
 //! `TCP_NODELAY` for connections to the database.
 //!
 //! sqlx 0.9.0 leaves Nagle's algorithm on and gives no access to its sockets
-//! (<https://github.com/transact-rs/sqlx/issues/4335>, fixed there and not published yet). Over TLS a batch
-//! of more than 16 KiB is written in two parts, and the second waits until the server acknowledges the first.
-//! That takes 40 ms, while a commit takes 4. So this file finds the sockets by the port that they are
-//! connected to, which may match others too. The next release of sqlx makes this file unnecessary.
+//! (<https://github.com/transact-rs/sqlx/issues/4335>, fixed there and not published yet). Over TLS, a batch
+//! of more than 16 KiB is written in two parts, and the second part waits until the server acknowledges the
+//! first. That takes 40 ms, while a commit takes 4 ms. So this file finds the sockets by the port that they
+//! are connected to. Other sockets may be connected to the same port. The next release of sqlx makes this
+//! file unnecessary.
 
 use std::os::fd::RawFd;
 
 use nix::sys::socket::{SockaddrStorage, getpeername, setsockopt, sockopt};
 
-/// Where a process finds the numbers of its open files.
+/// The directory in which a process finds the numbers of its open files.
 const OPEN_FILES: &str = "/dev/fd";
 
-/// Sets `TCP_NODELAY` on every TCP connection of this process to a port, and returns how many there are. If
-/// the list of open files cannot be read, or a socket refuses the option, connections stay as they were, only
-/// slower.
+/// Sets `TCP_NODELAY` on every TCP connection of this process to a port, and returns how many connections
+/// there are. If the list of open files cannot be read, or a socket refuses the option, connections still
+/// work, only slower.
 pub(super) async fn set_nodelay(port: u16) -> usize {
     // With thousands of client connections, reading the list takes milliseconds.
     tokio::task::spawn_blocking(move || {

@@ -18,8 +18,8 @@ use crate::store::{StoreError, migrations};
 /// server.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// A migration may take this many times as long as its wait for others: altering a table of millions of rows
-/// takes seconds.
+/// A migration may take this many times as long as it waits for other migrations, because altering a table of
+/// millions of rows takes seconds.
 const WAITS_MAX: u32 = 10;
 
 /// Lock names are shared by all databases of a server, and have at most 64 characters.
@@ -44,23 +44,23 @@ pub enum OpenError {
     /// A batch would not fit into one packet.
     #[error("max_allowed_packet of the server is {found} bytes: set it to {needed} or more")]
     Packet {
-        /// What the server is set to.
+        /// The value that the server is set to.
         found: u64,
-        /// What the largest batch may take.
+        /// The number of bytes that the largest batch may take.
         needed: u64,
     },
-    /// It was migrated by a program more than one version newer.
+    /// The database was migrated by a program that is more than one version newer.
     #[error("the database has schema {found}, and this program knows up to {known} and works with at most {}: a newer program is needed", .known + 1)]
     TooNew {
-        /// The highest version it has.
+        /// The highest version that the database has.
         found: i64,
-        /// The highest version this program has.
+        /// The highest version that this program has.
         known: i64,
     },
     /// Another node's migration did not end in time.
     #[error("another migration of this database did not end within {0:?}")]
     Locked(Duration),
-    /// Its schema cannot be brought up to date.
+    /// The schema cannot be brought up to date.
     #[error("migrating the database: {0}")]
     Migrate(#[from] MigrateError),
     /// The server failed while it was checked or migrated.
@@ -83,7 +83,7 @@ pub(super) async fn look(connection: &mut MySqlConnection) -> Result<Dialect, Op
     in_time(CONNECT_LIMIT, settings(connection)).await
 }
 
-/// Limits the wait for a server that does not answer any more.
+/// Limits the wait for a server that no longer answers.
 async fn in_time<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, OpenError>>,
@@ -126,7 +126,7 @@ enum Need {
     Nothing,
     /// Migrations are missing.
     Migration,
-    /// A migration was cut short.
+    /// A migration was interrupted.
     Repair(i64),
 }
 
@@ -144,8 +144,8 @@ pub(super) async fn migrate(
     ) {
         return Ok(());
     }
-    // The server limits the wait for the lock and for each table. This limit is for a server that does not
-    // answer any more.
+    // The server limits the wait for the lock and for each table. This limit is for a server that no longer
+    // answers.
     in_time(
         wait * WAITS_MAX + CONNECT_LIMIT,
         migrate_one_at_a_time(connection, migrator, wait),
@@ -180,14 +180,14 @@ async fn migrate_locked(
 ) -> Result<(), OpenError> {
     let wait = AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {seconds}"));
     sqlx::raw_sql(wait).execute(&mut *connection).await?;
-    // Another node may have migrated during the wait.
+    // Another node may have migrated the database during the wait.
     match need(connection, migrator).await? {
         Need::Nothing => return Ok(()),
         Need::Migration => {}
-        // A migration that was cut short is run again from its beginning, which every migration allows. No
-        // other node runs it, as this node has the lock.
+        // A migration that was interrupted is run again from its beginning, which every migration allows. No
+        // other node runs it, because this node has the lock.
         Need::Repair(version) => {
-            tracing::warn!(version, "a migration was cut short and is run again");
+            tracing::warn!(version, "a migration was interrupted and is run again");
             let forget = "DELETE FROM _sqlx_migrations WHERE version = ? AND NOT success";
             sqlx::query(forget)
                 .bind(version)
@@ -200,7 +200,7 @@ async fn migrate_locked(
         ..Migrator::DEFAULT
     };
     unlocked.set_locking(false);
-    // `run` would do, but the compiler does not see that its future can be sent between threads.
+    // `run` would do the same, but the compiler does not see that its future can be sent between threads.
     Ok(unlocked.run_direct(None, connection, false).await?)
 }
 

@@ -12,7 +12,7 @@ use crate::store::mysql::Dialect;
 /// The rows of a kind in MySQL and MariaDB. Each call does one piece of work on one connection. The store
 /// limits its time, and closes the connection of a call that times out.
 pub trait MySqlRows: Kind {
-    /// Where a page of rows begins.
+    /// The place where a page of rows begins.
     type MySqlCursor: Copy + Send + 'static;
     /// Rows that were read together.
     type MySqlPage: Send + 'static;
@@ -22,11 +22,11 @@ pub trait MySqlRows: Kind {
         Vec::new()
     }
 
-    /// Stores portions that join, by one autocommit statement. Returns how many rows it stored.
+    /// Stores the portions of one batch in a single autocommit statement. Returns how many rows it stored.
     ///
-    /// The statement must find its rows by whole keys. Of `shards` it must lock the rows that it names and no
-    /// others, and these before all other rows. It must store nothing of a portion whose guards do not hold;
-    /// one guard is that the shard has the epoch and owner of the portion's fence. It must store every other
+    /// The statement must find its rows by whole keys. Of `shards`, it must lock only the rows that it names,
+    /// and must lock them before all other rows. It must store nothing of a portion whose guards do not hold.
+    /// One guard is that the shard has the epoch and owner of the portion's fence. It must store every other
     /// portion whole, or fail.
     fn mysql_write(
         connection: &mut MySqlConnection,
@@ -35,7 +35,7 @@ pub trait MySqlRows: Kind {
     ) -> impl Future<Output = Result<u64>> + Send;
 
     /// Returns what is stored of the rows of each portion, in order of the portions. The number of statements
-    /// must not grow with that of portions.
+    /// must not grow with the number of portions.
     fn mysql_read_back(
         connection: &mut MySqlConnection,
         dialect: Dialect,
@@ -69,6 +69,6 @@ pub trait MySqlRows: Kind {
     ///
     /// # Errors
     ///
-    /// If a row cannot be read, or does not follow those before it.
+    /// If a row cannot be read, or does not follow the rows before it.
     fn mysql_take(reading: &mut Self::Reading, page: Self::MySqlPage) -> Result<()>;
 }

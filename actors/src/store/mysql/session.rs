@@ -10,11 +10,12 @@ use super::error::on_connect;
 use super::nodelay::set_nodelay;
 use crate::store::{Result, StoreError};
 
-/// Prepared statements that a connection keeps: more than this program has, so that none is prepared twice.
+/// Maximum number of prepared statements that a connection keeps. It is more than this program has, so that
+/// no statement is prepared twice.
 const STATEMENTS_MAX: usize = 64;
 
-/// - `innodb_lock_wait_timeout`: a lane should fail soon when it waits for a lock, as it is then certain that
-///   nothing is stored.
+/// - `innodb_lock_wait_timeout`: a lane that waits for a lock should fail soon, because it is then certain
+///   that nothing is stored.
 /// - `lock_wait_timeout`: the wait for a table that is being altered. The default is a year.
 /// - `sql_mode`: a value that does not fit is an error and is never adjusted. Backslashes are ordinary
 ///   characters.
@@ -31,8 +32,8 @@ const SHOW: &str = "
 SHOW VARIABLES WHERE Variable_name IN
     ('transaction_isolation', 'tx_isolation', 'autocommit', 'sql_mode', 'innodb_lock_wait_timeout', 'time_zone', 'read_only', 'innodb_read_only')";
 
-/// Returns the options in a URL, without the session settings that sqlx would make by itself; or what is
-/// wrong with the URL.
+/// Returns the options in a URL, without the session settings that sqlx would make by itself. The error says
+/// what is wrong with the URL.
 pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOptions, String> {
     if !["mysql://", "mariadb://"]
         .iter()
@@ -50,7 +51,7 @@ pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOpti
         .timezone(None)
         .set_names(false)
         .statement_cache_capacity(STATEMENTS_MAX)
-        // Batches do not belong in a log, and user ids even less.
+        // Batches must not be logged, because they hold user ids.
         .log_statements(tracing::log::LevelFilter::Off)
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO))
 }
@@ -85,7 +86,7 @@ pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnec
     }
 }
 
-/// Checks that a connection still reaches its server, and that this accepts writes.
+/// Checks that a connection still reaches its server, and that the server accepts writes.
 pub(super) async fn test(connection: &mut MySqlConnection) -> Result<()> {
     let query = sqlx::raw_sql("SELECT CONCAT('', @@GLOBAL.read_only) AS read_only");
     let row = query.fetch_one(connection).await.map_err(on_connect)?;
@@ -103,7 +104,7 @@ pub(super) fn setting(row: &MySqlRow) -> sqlx::Result<(String, String)> {
     Ok((row.try_get::<String, _>(0)?.to_ascii_lowercase(), row.try_get(1)?))
 }
 
-/// True if a setting that is a switch is on.
+/// True if this is the value of a switch that is on.
 pub(super) fn is_on(value: &str) -> bool {
     !matches!(value, "0" | "OFF" | "")
 }

@@ -1,4 +1,4 @@
-//! A server's settings, and warnings about those that endanger the promises.
+//! A server's settings, and warnings about settings that endanger the promises.
 
 use super::session::is_on;
 
@@ -13,8 +13,8 @@ SHOW GLOBAL VARIABLES WHERE Variable_name IN
 #[derive(Debug)]
 pub(super) struct Settings(pub(super) Vec<(String, String)>);
 
-/// If the timeout of semi-synchronous replication is at least this, it is taken as never falling back to
-/// asynchronous.
+/// If the timeout of semi-synchronous replication is at least this, replication counts as never falling back
+/// to asynchronous.
 const NEVER_MS: u64 = 3_600_000;
 
 impl Settings {

@@ -1,19 +1,19 @@
-//! Moves the write-ahead log into the database file. A move takes many milliseconds, and no commit should
-//! wait for it. So a separate connection moves what is there while the writer goes on, and repeats that until
-//! little is left. The rest is moved in the writer's turn, and then the log begins again, unless a reader
-//! still needs it. The mover's thread has a low priority. If too much is written during a pass, a second
-//! connection with normal priority replaces it.
+//! Moves the write-ahead log into the database file (a checkpoint). A checkpoint takes many milliseconds, and
+//! no commit should wait for it. So a separate connection, the mover, moves what is in the log while the
+//! writer goes on, and repeats that until little is left. The rest is moved in the writer's turn. Then the
+//! log begins again, unless a reader still needs it. The mover's thread has a low priority. If too much is
+//! written during a pass, the urgent mover replaces it: a second connection with normal priority.
 //!
 //! SQLite syncs the database file only after it has moved the whole log, which never happens beside a busy
-//! writer. So the file is synced here after each pass; otherwise the writer would wait for the whole sync.
-//! This needs another open descriptor of the file, and POSIX has a trap there: closing any descriptor of a
-//! file releases all locks of the process on it. Another program that then finds no lock may treat the log as
-//! left over. So the descriptor is closed only once no connection is open any more
-//! ([`Checkpoints::close_file`]). A store that is dropped without being closed leaves it open, as its
-//! connections end some time later.
+//! writer. So this module syncs the file after each pass. If it did not, the writer would wait for the whole
+//! sync. The sync needs another open descriptor of the file, and POSIX has a trap: closing any descriptor of
+//! a file releases all locks of the process on that file. Another program that then finds no lock may treat
+//! the log as left over. So the descriptor is closed only once no connection is open any more
+//! ([`Checkpoints::close_file`]). A store that is dropped without being closed leaves the descriptor open,
+//! because its connections end some time later.
 //!
-//! Only a failed sync is dangerous. After any other failure of a move the log is still whole, and the next
-//! move starts again with all of it.
+//! Only a failed sync is dangerous. After any other failure of a checkpoint the log is still whole, and the
+//! next checkpoint starts again with the whole log.
 
 use std::fs::File;
 use std::mem::ManuallyDrop;
@@ -28,78 +28,81 @@ use super::Inner;
 use super::error::on_write;
 use crate::store::{Result, StoreError, end_process};
 
-/// Pages written between two moves: 128 MiB of log. A larger move saves more work, because a page that was
-/// written several times is moved once. But after a crash, the whole log is read before anything else.
+/// Number of pages written between two checkpoints: 128 MiB of log. A larger checkpoint saves more work,
+/// because a page that was written several times is moved once. But after a crash, the whole log is read
+/// before anything else.
 const PAGES: u64 = 32_768;
 
-/// If fewer pages were written during a pass, they are left for the writer's turn: moving them takes about as
-/// long as the sync.
+/// If fewer pages were written during a pass, they are left for the writer's turn, because moving them takes
+/// about as long as the sync.
 const FEW_PAGES: u64 = 256;
 
 /// If this many pages were written during a pass, the mover with low priority is too slow, and the next
-/// passes use the hurried one. This is half of [`PAGES`], so that the log is still far from the size at which
-/// a commit moves it.
-const HURRY_PAGES: u64 = PAGES / 2;
+/// passes use the urgent mover. This is half of [`PAGES`], so that the log is still far from the size at
+/// which a commit does the checkpoint itself.
+const URGENT_PAGES: u64 = PAGES / 2;
 
-/// Most passes beside the writer. Passes also stop when one leaves no less than the one before, because the
-/// disk is then too slow.
+/// Maximum number of passes beside the writer. Passes also stop when a pass leaves no less than the pass
+/// before, because the disk is then too slow.
 const PASSES_MAX: usize = 8;
 
-/// If more pages are left, they are not moved in the writer's turn, because all writes wait for it. The next
-/// move continues with them. So on a disk that never keeps up, the log grows until a commit moves it.
+/// If more pages are left, they are not moved in the writer's turn, because all writes would wait. The next
+/// checkpoint continues with them. So on a disk that never keeps up, the log grows until a commit does the
+/// checkpoint itself.
 const TURN_PAGES_MAX: u64 = 4_096;
 
-/// Pages written until a failed move is retried.
+/// Number of pages written until a failed checkpoint is retried.
 const RETRY_PAGES: u64 = 4_096;
 
-/// Decides when the log is moved, and holds the connections that move it.
+/// Decides when a checkpoint is due, and holds the connections that do it.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     mover: SqlitePool,
-    /// Its thread has normal priority.
-    hurried_mover: SqlitePool,
-    /// The database file, for syncing; none once it was closed.
+    /// The thread of this mover has normal priority.
+    urgent_mover: SqlitePool,
+    /// The database file, for syncing; `None` once the file was closed.
     file: Mutex<Option<Arc<ManuallyDrop<File>>>>,
     pages: AtomicU64,
     under_way: AtomicBool,
 }
 
 impl Checkpoints {
-    /// Makes it of two connections that are used for nothing else (one with low and one with normal priority)
-    /// and the database file.
-    pub(super) fn new(mover: SqlitePool, hurried_mover: SqlitePool, file: File) -> Self {
+    /// Makes checkpoints for the database file. The two movers, one with low and one with normal priority,
+    /// are used for nothing else.
+    pub(super) fn new(mover: SqlitePool, urgent_mover: SqlitePool, file: File) -> Self {
         Self {
             mover,
-            hurried_mover,
+            urgent_mover,
             file: Mutex::new(Some(Arc::new(ManuallyDrop::new(file)))),
             pages: AtomicU64::new(0),
             under_way: AtomicBool::new(false),
         }
     }
 
-    /// Returns about how many pages were written since the last move began.
+    /// Returns about how many pages were written since the last checkpoint began.
     #[cfg(test)]
     pub(super) fn unmoved(&self) -> u64 {
         self.pages.load(Ordering::Relaxed)
     }
 
-    /// Waits for the pass that is under way, and allows no other. The rest is moved when the writer closes.
+    /// Waits for the pass that is under way, and does not allow another pass. The rest of the log is moved
+    /// when the writer closes.
     pub(super) async fn close(&self) {
-        tokio::join!(self.mover.close(), self.hurried_mover.close());
+        tokio::join!(self.mover.close(), self.urgent_mover.close());
     }
 
-    /// Closes the file. It must be called when no connection of this process is open any more, and before
-    /// another store may open one.
+    /// Closes the file. This must be called when no connection of this process is open any more, and before
+    /// another store may open a connection.
     pub(super) fn close_file(&self) {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // No sync is under way, as the movers are closed.
+        // No sync is under way, because the movers are closed.
         if let Some(Ok(file)) = file.map(Arc::try_unwrap) {
             drop(ManuallyDrop::into_inner(file));
         }
     }
 
-    /// Syncs what was moved. SQLite's own next sync gets the same error as this one: Linux (4.13) reports it
-    /// once to each open descriptor.
+    /// Syncs what was moved. If this sync fails, SQLite's own next sync gets the same error, because Linux
+    /// (since 4.13) reports an error once to each open descriptor.
     async fn sync(&self) -> Result<()> {
         let Some(file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
             return Ok(());
@@ -113,15 +116,14 @@ impl Checkpoints {
         }
     }
 
-    /// Counts written pages. Returns true if it is time to move the log; the caller must then call
-    /// [`move_log`].
+    /// Counts written pages. Returns true if a checkpoint is due. Then the caller must call [`move_log`].
     fn wrote(&self, pages: u64) -> bool {
         let unmoved = self.pages.fetch_add(pages, Ordering::Relaxed) + pages;
         unmoved >= PAGES && !self.under_way.swap(true, Ordering::AcqRel)
     }
 }
 
-/// Counts written pages, which may be an estimate. When it is time, spawns a task that moves the log.
+/// Counts written pages, which may be an estimate. If a checkpoint is due, spawns a task that does it.
 pub(crate) fn wrote(inner: &Arc<Inner>, pages: u64) {
     if inner.checkpoints.wrote(pages) {
         let inner = Arc::clone(inner);
@@ -150,7 +152,7 @@ pub(crate) fn wrote(inner: &Arc<Inner>, pages: u64) {
 async fn move_log(inner: &Inner) -> Result<()> {
     let Checkpoints {
         mover,
-        hurried_mover,
+        urgent_mover,
         pages,
         ..
     } = &inner.checkpoints;
@@ -166,8 +168,8 @@ async fn move_log(inner: &Inner) -> Result<()> {
         if left < FEW_PAGES || left >= left_before {
             break;
         }
-        if left >= HURRY_PAGES {
-            pool = hurried_mover;
+        if left >= URGENT_PAGES {
+            pool = urgent_mover;
         }
     }
     if left > TURN_PAGES_MAX {
@@ -196,20 +198,20 @@ mod tests {
     use super::super::{Options, SqliteStore};
     use super::*;
 
-    /// The hurried mover is closed here, so a move that needs it fails.
+    /// The test closes the normal-priority mover, so a checkpoint fails exactly if it switches to that mover.
     #[tokio::test]
-    async fn a_mover_that_falls_behind_is_replaced_by_the_hurried_one() {
+    async fn a_mover_that_falls_behind_is_replaced_by_one_with_normal_priority() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&Options::new(folder.path().join("test.db")))
             .await
             .unwrap();
         let Checkpoints {
-            hurried_mover, pages, ..
+            urgent_mover, pages, ..
         } = &store.inner.checkpoints;
-        hurried_mover.close().await;
-        for (came_meanwhile, hurries) in [(HURRY_PAGES - 1, false), (HURRY_PAGES, true)] {
+        urgent_mover.close().await;
+        for (came_meanwhile, urgent) in [(URGENT_PAGES - 1, false), (URGENT_PAGES, true)] {
             pages.store(came_meanwhile, Ordering::Relaxed);
-            assert_eq!(move_log(&store.inner).await.is_err(), hurries, "{came_meanwhile}");
+            assert_eq!(move_log(&store.inner).await.is_err(), urgent, "{came_meanwhile}");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The rows of nodes and shards. The only node uses them as the nodes of a cluster do, so that both run the
-//! same code.
+//! The rows of nodes and shards. The only node uses these rows as the nodes of a cluster do, so that both run
+//! the same code.
 
 use std::fmt::Write;
 
 use sqlx::SqliteConnection;
 
-use super::columns::{get, integer, number, readable};
 use super::error::{on_read, on_write};
-use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
+use crate::ids::{Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
+use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::{Claim, HandOff, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
 const CLUSTER: &str = "SELECT shards, hash, (SELECT count(*) FROM shards) AS row_count FROM cluster";
@@ -41,8 +41,8 @@ UPDATE shards
 
 const BEAT: &str = "UPDATE nodes SET beat = beat + 1, state = ?3, links = ?4 WHERE node_id = ?1 AND incarnation = ?2 AND state <> 'ended'";
 
-/// Returns true if all of the cluster's rows exist. Fails if they were created for other shards or another
-/// hash.
+/// Returns true if all of the cluster's rows exist. Fails if they were created for another number of shards
+/// or another hash.
 pub(crate) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
     let Some(row) = sqlx::query(CLUSTER)
         .fetch_optional(connection)
@@ -52,9 +52,9 @@ pub(crate) async fn is_made(connection: &mut SqliteConnection) -> Result<bool> {
         return Ok(false);
     };
     let (shards, hash, row_count) = (
-        number(&row, "shards")?,
-        get::<&str>(&row, "hash")?,
-        number(&row, "row_count")?,
+        number::<u64>(&row, "shards")?,
+        row.text("hash")?,
+        number::<u64>(&row, "row_count")?,
     );
     if shards != u64::from(SHARDS) || hash != SHARD_HASH {
         let why = format!(
@@ -164,18 +164,7 @@ pub(crate) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeR
     .fetch_all(connection)
     .await
     .map_err(on_read)?;
-    let node = |row| {
-        Ok(NodeRow {
-            id: readable(NodeId::parse(get(row, "node_id")?).ok(), "node_id")?,
-            incarnation: readable(Incarnation::new(number(row, "incarnation")?), "incarnation")?,
-            beat: number(row, "beat")?,
-            state: readable(NodeState::parse(get(row, "state")?), "state")?,
-            http: get(row, "http")?,
-            cluster: get(row, "cluster")?,
-            links: readable(links::parse(get(row, "links")?), "links")?,
-        })
-    };
-    rows.iter().map(node).collect()
+    rows.iter().map(NodeRow::read).collect()
 }
 
 /// Returns all shards' rows.
@@ -184,17 +173,7 @@ pub(crate) async fn shards(connection: &mut SqliteConnection) -> Result<Vec<Shar
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
-    let shard = |row| {
-        let owner = get::<Option<i64>>(row, "owner")?;
-        let owner =
-            owner.map(|owner| readable(u64::try_from(owner).ok().and_then(Incarnation::new), "owner"));
-        Ok(ShardRow {
-            id: readable(ShardId::new(get(row, "shard_id")?), "shard_id")?,
-            epoch: Epoch::new(number(row, "epoch")?),
-            owner: owner.transpose()?,
-        })
-    };
-    rows.iter().map(shard).collect()
+    rows.iter().map(ShardRow::read).collect()
 }
 
 /// Claims shards in one statement, then reads their rows. No other connection writes in between.
@@ -260,7 +239,7 @@ pub(crate) async fn release(connection: &mut SqliteConnection, held: &[(ShardId,
     Ok(())
 }
 
-/// Returns a JSON array of arrays. Each item of `rows` is the text between the brackets of one.
+/// Returns a JSON array of arrays. Each item of `rows` is the text between the brackets of one inner array.
 fn json_rows(rows: impl Iterator<Item = String>) -> String {
     let mut json = String::from("[");
     for (index, row) in rows.enumerate() {

@@ -1,4 +1,4 @@
-//! What SQLite's errors mean for a write or a read. All error codes that this program knows are here.
+//! What SQLite's errors mean for a write or a read. This file has all error codes that this program knows.
 
 use crate::store::StoreError;
 
@@ -27,7 +27,6 @@ const IOERR_DATA: u32 = IOERR | 32 << 8;
 const IOERR_CORRUPTFS: u32 = IOERR | 33 << 8;
 
 /// Converts the error of a statement that changes something.
-#[allow(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
 pub fn on_write(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) => match database.code().and_then(|code| code.parse().ok()) {
@@ -40,7 +39,7 @@ pub fn on_write(error: sqlx::Error) -> StoreError {
         | sqlx::Error::RowNotFound
         | sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::TypeNotFound { .. } => StoreError::Unreadable(error.to_string()),
-        // Mainly a connection whose thread ended: it may have committed.
+        // This is mainly a connection whose thread ended: the thread may have committed.
         _ => StoreError::Unknown(error.to_string()),
     }
 }
@@ -60,15 +59,15 @@ pub(crate) fn changed_nothing(error: StoreError) -> StoreError {
 
 fn of_code(code: u32, why: String) -> StoreError {
     match code {
-        // The kernel drops the pages that it could not write and reports that once. Nothing written since the
-        // last successful sync can be trusted.
+        // The kernel drops the pages that it could not write, and reports that once. No write since the last
+        // successful sync can be trusted.
         IOERR_FSYNC | IOERR_DIR_FSYNC => StoreError::Fatal(why),
         // The log's index is written after the log is synced. This process rolls the commit back, but
-        // recovery after a crash would find it in the log.
+        // recovery after a crash would find the commit in the log.
         IOERR_SHMOPEN | IOERR_SHMSIZE | IOERR_SHMLOCK | IOERR_SHMMAP => StoreError::Unknown(why),
         IOERR_DATA | IOERR_CORRUPTFS => StoreError::Unreadable(why),
         extended => match extended & 0xff {
-            // Memory can also run out while that index is written.
+            // Memory can also run out while the log's index is written.
             NOMEM => StoreError::Unknown(why),
             // A write error occurs before the commit's last page is complete, and SQLite rolls back.
             BUSY | LOCKED | FULL | IOERR | CANTOPEN | PROTOCOL | PERM | READONLY | INTERRUPT | ABORT => {
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_and_full_disks_store_nothing_and_constraints_clash() {
+    fn a_lock_error_and_a_full_disk_mean_not_stored_and_a_violated_constraint_means_clash() {
         // BUSY, BUSY_SNAPSHOT, LOCKED, FULL, CANTOPEN
         assert_eq!([5, 517, 6, 13, 14].map(kind), ["not stored"; 5]);
         // PRIMARYKEY, UNIQUE, CHECK, NOTNULL

@@ -16,23 +16,23 @@ use tracing::log::LevelFilter;
 use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
 use crate::store::migrations;
 
-/// Size of the log, in pages, at which a commit itself moves it into the database file: 512 MiB. That is four
-/// times the size at which [`super::checkpoint`] begins a move. SQLite does not report errors of that move,
-/// which is safe because the log stays whole.
+/// Size of the write-ahead log, in pages, at which a commit itself does a checkpoint: 512 MiB. That is four
+/// times the size at which [`super::checkpoint`] begins one. SQLite does not report errors of a commit's
+/// checkpoint, which is safe because the log stays whole.
 const CHECKPOINT_PAGES: &str = "131072";
 
-/// If a long read made the log file larger than this, it is cut to this size afterwards. A smaller file is
-/// never cut, because overwriting a file is faster than extending it.
+/// If a long read made the log file larger than this, the file is cut to this size afterwards. A smaller file
+/// is never cut, because overwriting a file is faster than extending it.
 const LOG_BYTES_MAX: &str = "268435456";
 
-/// Niceness that is added to the thread that moves the log. Beside busy threads that answer requests, it gets
-/// a tenth of their share of a processor. A move then takes longer, which is fine while the log has room;
-/// [`super::checkpoint`] notices when it takes too long.
+/// Niceness that is added to the thread that does checkpoints. Beside busy threads that answer requests, this
+/// thread gets a tenth of their share of a processor. A checkpoint then takes longer, which is fine while the
+/// log has room. [`super::checkpoint`] notices when it takes too long.
 #[cfg(target_os = "linux")]
 const MOVER_NICENESS: i32 = 10;
 
-/// Limit of reading and moving a log that a crash left. The log is rarely larger than 512 MiB, but disks are
-/// slow after a crash.
+/// Limit of recovery: of reading a log that a crash left, and moving it into the database file. The log is
+/// rarely larger than 512 MiB, but disks are slow after a crash.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Statements that take longer are logged.
@@ -41,29 +41,29 @@ const SLOW: Duration = Duration::from_millis(500);
 /// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process, or another store in this one, has it open.
+    /// Another process, or another store in this process, has the database open.
     #[error("the database {} is in use by another process", .0.display())]
     InUse(PathBuf),
-    /// Its directory, its lock file or the file itself cannot be created or opened.
+    /// The directory, the lock file or the database file cannot be created or opened.
     #[error("{}: {source}", .path.display())]
     File {
         /// Which file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         source: io::Error,
     },
-    /// It was migrated by a program more than one version newer.
+    /// The database was migrated by a program that is more than one version newer.
     #[error("the database has schema {found}, and this program knows up to {known} and works with at most {}: a newer program is needed", .known + 1)]
     TooNew {
-        /// The highest version it has.
+        /// The highest version that the database has.
         found: i64,
-        /// The highest version this program has.
+        /// The highest version that this program has.
         known: i64,
     },
-    /// Its schema cannot be brought up to date.
+    /// The schema cannot be brought up to date.
     #[error("migrating the database: {0}")]
     Migrate(#[from] MigrateError),
-    /// SQLite could not open it.
+    /// SQLite could not open the database.
     #[error("opening the database: {0}")]
     Database(#[from] sqlx::Error),
 }
@@ -124,8 +124,9 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
     let mut connect = durable(path)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_MAX)
-        // Changed pages stay in memory until the commit, which writes each of them once. The cache keeps
-        // SQLite's default of 2 MiB otherwise, because a commit that splits pages looks at all cached pages.
+        // Changed pages stay in memory until the commit, which writes each of them once. Apart from that the
+        // cache keeps SQLite's default of 2 MiB, because a commit that splits pages looks at all cached
+        // pages.
         .pragma("cache_spill", "false");
     if let Some(pages) = options.page_count_max {
         connect = connect.pragma("max_page_count", pages.to_string());
@@ -133,8 +134,9 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
     pool_options(1).connect_with(connect).await
 }
 
-/// Reads the log that a crash may have left, and moves it. SQLite reads the log when the first connection
-/// opens the database, and moves it when the last one closes. A pool would not wait long enough for that.
+/// Reads the log that a crash may have left, and moves it into the database file. SQLite reads the log when
+/// the first connection opens the database, and moves it when the last connection closes. A pool would not
+/// wait long enough for that.
 async fn recover(path: &Path) -> Result<(), sqlx::Error> {
     let recovering = async { durable(path).connect().await?.close().await };
     tokio::time::timeout(RECOVERY_LIMIT, recovering)
@@ -153,8 +155,8 @@ fn durable(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
 }
 
-/// Returns the pool of the one connection that moves the log while there is time. Its thread has a low
-/// priority.
+/// Returns the pool of the one connection that does checkpoints while there is time. The connection's thread
+/// has a low priority.
 pub(super) async fn mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     let options = pool_options(1).after_connect(|connection, _| {
         Box::pin(async move {
@@ -165,8 +167,8 @@ pub(super) async fn mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     options.connect_with(move_options(path)).await
 }
 
-/// Returns the pool of the one connection that moves the log when that is urgent.
-pub(super) async fn hurried_mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
+/// Returns the pool of the one connection that does checkpoints when they are urgent.
+pub(super) async fn urgent_mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     pool_options(1).connect_with(move_options(path)).await
 }
 
@@ -183,7 +185,7 @@ async fn lower_priority(connection: &mut SqliteConnection) {
             let _ = setpriority_process(None, niceness + MOVER_NICENESS);
         };
         if let Err(error) = in_thread_of(connection, be_nicer).await {
-            tracing::debug!(%error, "the thread that moves the log keeps its priority");
+            tracing::debug!(%error, "the thread that does checkpoints keeps its priority");
         }
     }
     #[cfg(not(target_os = "linux"))]
@@ -207,8 +209,8 @@ async fn in_thread_of(
     done.map(drop)
 }
 
-/// Opens the existing database file for syncing. It is opened for writing because some systems allow a sync
-/// only then.
+/// Opens the existing database file for syncing. The file is opened for writing, because some systems allow a
+/// sync only then.
 pub(super) fn file(path: &Path) -> Result<File, OpenError> {
     OpenOptions::new()
         .write(true)
@@ -235,7 +237,8 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
 }
 
 fn pool_options(connections: u32) -> SqlitePoolOptions {
-    // There is no server that could close a connection, so connections are kept and not tested before use.
+    // There is no server that could close a connection. So connections are kept, and are not tested before
+    // use.
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(QUEUE_LIMIT)
@@ -286,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_thread_that_moves_the_log_has_a_lower_priority_than_the_writer() {
+    async fn the_thread_that_does_checkpoints_has_a_lower_priority_than_the_writer() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("firstcome.db");
         let (writer, mover) = (

@@ -10,7 +10,7 @@ use crate::store::batch::{FoundRows, Portion};
 /// The rows of a kind in SQLite. Each call does one piece of work on one connection. The store limits how
 /// long a caller waits, and lets the work run to its end.
 pub trait SqliteRows: Kind {
-    /// Where a page of rows begins.
+    /// The place where a page of rows begins.
     type SqliteCursor: Copy + Send + 'static;
     /// Rows that were read together.
     type SqlitePage: Send + 'static;
@@ -20,9 +20,10 @@ pub trait SqliteRows: Kind {
         Vec::new()
     }
 
-    /// Stores portions that join, by one statement that commits by itself. Returns how many rows it stored.
+    /// Stores the portions of one batch in a single statement, which is its own transaction. Returns how many
+    /// rows it stored.
     ///
-    /// It must store nothing of a portion whose guards do not hold; one guard is that the shard has the epoch
+    /// It must store nothing of a portion whose guards do not hold. One guard is that the shard has the epoch
     /// and owner of the portion's fence. It must store every other portion whole, or fail.
     fn sqlite_write(
         connection: &mut SqliteConnection,
@@ -44,7 +45,8 @@ pub trait SqliteRows: Kind {
     /// Returns where the first page begins.
     fn sqlite_cursor(reading: &Self::Reading) -> Self::SqliteCursor;
 
-    /// Reads a page of rows, oldest first. The read must be short, because the log cannot be moved during it.
+    /// Reads a page of rows, oldest first. The read must be short: while it runs, a checkpoint cannot
+    /// complete.
     fn sqlite_page(
         connection: &mut SqliteConnection,
         id: Self::Id,
@@ -55,7 +57,7 @@ pub trait SqliteRows: Kind {
     ///
     /// # Errors
     ///
-    /// If a row cannot be read, or does not follow those before it.
+    /// If a row cannot be read, or does not follow the rows before it.
     fn sqlite_take(reading: &mut Self::Reading, page: Self::SqlitePage)
     -> Result<Option<Self::SqliteCursor>>;
 }

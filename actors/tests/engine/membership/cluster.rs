@@ -200,14 +200,14 @@ impl Cluster {
             .1
     }
 
-    /// Waits until these nodes have all shards, each node the shards that the plan gives it.
+    /// Waits until these nodes have all shards, and each node has the shards that the plan gives it.
     pub async fn placed_on(&self, nodes: &[&Node]) {
         let names: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
         let condition = format!("the shards are placed on {names:?}");
         eventually(&condition, async || self.is_placed_on(nodes).await).await;
     }
 
-    /// True if all shards are where the plan over these nodes has them, and these nodes know it.
+    /// True if all shards are where the plan for these nodes puts them, and these nodes know it.
     pub async fn is_placed_on(&self, nodes: &[&Node]) -> bool {
         let plan = Plan::new(nodes.iter().map(|node| node.id.clone()));
         for row in self.rows().await {
@@ -226,14 +226,14 @@ impl Cluster {
         nodes.iter().all(|node| node.membership.is_ready())
     }
 
-    /// Returns the shards whose rows have changed since they were these.
+    /// Returns the shards whose rows now differ from `before`.
     pub async fn changed_since(&self, before: &[ShardRow]) -> Vec<ShardId> {
         let now = self.rows().await;
         let changed = before.iter().zip(now).filter(|(old, new)| *old != new);
         changed.map(|(old, _)| old.id).collect()
     }
 
-    /// Returns the shards whose moves nodes published to their peers, each once.
+    /// Returns the shards whose moves were published to peers, without duplicates.
     pub fn published(&self) -> Vec<ShardId> {
         let mesh = self.mesh.lock().unwrap();
         let mut shards: Vec<ShardId> = mesh.moved.iter().map(|(shard, _)| *shard).collect();

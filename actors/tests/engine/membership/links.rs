@@ -1,4 +1,4 @@
-//! Links that connect the nodes a test wants connected.
+//! Links that connect the nodes that a test chooses.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use actors::time::Moment;
 pub struct Mesh {
     pub nodes: Vec<(usize, Incarnation)>,
     pub links_made: usize,
-    /// The number of the node that no other reaches.
+    /// The number of the node that no other node reaches.
     pub cut_off: Option<usize>,
     pub asked_ahead: Vec<(Incarnation, ShardId)>,
     pub moved: Vec<(ShardId, Fence)>,

@@ -10,7 +10,7 @@ use actors::ids::{Fence, Incarnation, ShardId};
 
 use super::links::Mesh;
 
-/// The shards of a node. What they would ask a peer to load ahead is recorded in the mesh.
+/// The shards of a node. The mesh records which shards a peer is asked to load ahead.
 pub struct Shards {
     pub shards: EngineShards<CouponKind>,
     pub mesh: Arc<Mutex<Mesh>>,

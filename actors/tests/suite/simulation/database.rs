@@ -22,11 +22,11 @@ type Portion = batch::Portion<Both>;
 #[derive(Debug)]
 pub struct Database {
     pub shard: ShardRow,
-    /// By id.
+    /// The rows of nodes, in the order of their ids.
     pub nodes: Vec<NodeRow>,
     /// The owner of the shard in each epoch.
     owners: HashMap<Epoch, Incarnation>,
-    /// Set if an epoch had two owners.
+    /// Says what is wrong if an epoch had two owners.
     pub broken: Option<String>,
     pub coupons: HashMap<CouponId, Coupon>,
     pub issuances: HashMap<CouponId, Vec<Issuance>>,
@@ -34,11 +34,11 @@ pub struct Database {
     pub history: HashMap<CouponId, Vec<Coupon>>,
     pub tallies: HashMap<TallyId, TallyHead>,
     pub additions: HashMap<TallyId, Vec<Addition>>,
-    /// Taken out for a test: the fence is not checked.
+    /// True if the fence is not checked, because a test takes it out.
     pub unfenced: bool,
-    /// Taken out for a test: a node is ended although it has beaten since its row was read.
+    /// True if a node is ended although it has beaten since its row was read. A test takes that check out.
     pub ends_blindly: bool,
-    /// Taken out for a test: a hand-off keeps the epoch.
+    /// True if a hand-off keeps the epoch, because a test takes its increase out.
     pub keeps_epoch: bool,
 }
 
@@ -195,8 +195,8 @@ impl Database {
         found.collect()
     }
 
-    /// Returns the stored rows, continuing those loaded ahead; `None` if the stored rows do not begin with
-    /// those.
+    /// Returns the stored rows, continuing the rows loaded ahead; `None` if the stored rows do not begin with
+    /// the rows loaded ahead.
     pub fn rows(&self, id: Id, ahead: Option<<Both as Kind>::Rows>) -> Option<<Both as Kind>::Rows> {
         match id {
             First(id) => {

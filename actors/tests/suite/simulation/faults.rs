@@ -12,7 +12,8 @@ use super::world::{NODES, World};
 impl World {
     pub(super) fn panic_owner(&mut self, n: usize) {
         let id = self.any_id();
-        // The mailbox and the gate are dropped with the owner. Each reply in them answers when it is dropped.
+        // The mailbox and the gate are dropped with the owner. Each reply in the mailbox and the gate answers
+        // when it is dropped.
         let node = self.node(n);
         if node.homes.remove(&id).is_some() {
             node.board.withdraw(id);
@@ -36,7 +37,7 @@ impl World {
             return self.start(n);
         };
         match self.rng.random_range(0..10) {
-            // Up to three leases. After that the node may have been ended.
+            // The node hangs for up to three leases. After that, another node may have ended it.
             0..2 => node.hangs_until = micros + self.rng.random_range(10..200),
             2..4 => node.cut = !node.cut,
             4 => self.die(n),
@@ -92,7 +93,7 @@ impl World {
                     node.hangs_until = 0;
                     node.cut = false;
                 }
-                // A node that was leaving is started again, as one that is gone.
+                // A node that was leaving is started again, like a node that is gone.
                 Some(_) | None => {
                     self.die(n);
                     self.start(n);

@@ -268,7 +268,7 @@ impl World {
         }
     }
 
-    /// Goes on with leaving: drains the shard, and ends the node's row once it is drained.
+    /// Goes on with leaving: drains the shard, and ends the node's row once the shard is drained.
     pub(super) fn step_leaving(&mut self, n: usize) {
         let node = self.node(n);
         if !node.member.leaving || node.cut {

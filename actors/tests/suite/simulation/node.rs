@@ -46,7 +46,7 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// Puts mail into the mailbox. Returns false if it is closed.
+    /// Puts mail into the mailbox. Returns false if the mailbox is closed.
     pub(super) fn send(&mut self, mail: OwnerMail<Both>) -> bool {
         if !self.closed {
             self.mailbox.push_back(mail);
@@ -95,7 +95,7 @@ pub(super) struct Node {
     pub(super) read: Vec<ShardCommand<Both>>,
     pub(super) raises: Vec<Fence>,
     pub(super) hand_offs: Vec<(Fence, Option<Incarnation>)>,
-    /// The node does nothing until this step.
+    /// The node does nothing until this time.
     pub(super) hangs_until: i64,
     /// True if the node does not reach the database.
     pub(super) cut: bool,

@@ -88,8 +88,8 @@ impl OwnerPort<Both> for Port<'_> {
     }
 }
 
-/// Lets an owner take one step: its next turn if it gathers, otherwise its next mail. Returns its actions, and
-/// true if it decided.
+/// Lets an owner take one step: its next turn if it gathers, otherwise its next mail. Returns the owner's
+/// actions, and true if the owner decided.
 fn step(home: &mut Home, now: Now, lease_holds: bool) -> (Vec<Action>, bool) {
     let mut port = Port {
         now,

@@ -55,7 +55,7 @@ impl ShardPort<Both> for Port<'_> {
     async fn activate(&mut self, id: Id, fence: Fence, parts: OwnerParts<Both>) -> Result<(), String> {
         *self.homes_made += 1;
         let number = *self.homes_made;
-        // Owners that gather no portions, small ones, or all.
+        // Owners gather no portions, small portions, or all portions.
         let gather_below = [0, 2, 16][number as usize % 3];
         let owner = Owner::new(*parts.state, fence, Duration::ZERO, gather_below, Moment::ORIGIN);
         let queue = OwnerQueue::new(REQUESTS_MAX);
@@ -165,7 +165,7 @@ impl World {
     }
 
     /// Removes an owner that stopped from the table, as the shard's actor does. Returns false if the table
-    /// has another owner, or none.
+    /// has another owner or no owner.
     fn forget(&mut self, n: usize, id: Id, actor: ActorId) -> bool {
         let node = self.node(n);
         let is_there = |home: &Home| ActorId::Local(home.number) == actor;

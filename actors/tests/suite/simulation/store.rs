@@ -105,8 +105,8 @@ impl World {
         self.db.claim(seen, from.owner);
     }
 
-    /// Runs the compare-and-set that names the next owner. It may succeed, be lost, lose its answer, or go on
-    /// later by itself.
+    /// Runs the compare-and-set that names the next owner. The statement may succeed, be lost, lose its
+    /// answer, or go on later by itself.
     pub(super) fn step_hand_off(&mut self, n: usize) {
         if self.node(n).hand_offs.is_empty() {
             return;
@@ -209,7 +209,7 @@ impl World {
         match self.rng.random_range(0..10) {
             0 => Err(StoreError::NotStored("a lock".to_owned())),
             1 => {
-                // Stored, and the answer is lost.
+                // The batch is stored, and the answer is lost.
                 drop(self.db.write(&batch));
                 Err(StoreError::Unknown("cut off after the commit".to_owned()))
             }

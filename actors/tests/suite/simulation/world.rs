@@ -42,7 +42,7 @@ pub enum Breakage {
 const STEP: Duration = Duration::from_millis(20);
 
 pub(super) const NODES: usize = 3;
-/// Number of steps with faults, about ten leases. After them come steps without faults, until all is at rest.
+/// Number of steps with faults, about ten leases. Steps without faults follow, until everything is at rest.
 const STEPS: usize = 700;
 const STEPS_TO_REST: usize = 20_000;
 const COUPONS: usize = 2;
@@ -77,7 +77,7 @@ pub struct World {
     pub(super) rng: StdRng,
     pub(super) breakage: Breakage,
     pub(super) db: Database,
-    /// By place; `None` if the process does not run.
+    /// The nodes by place; `None` if the process does not run.
     pub(super) nodes: Vec<Option<Node>>,
     /// Statements that go on although their connection is lost.
     pub(super) zombies: Vec<Batch<Both>>,

@@ -175,7 +175,7 @@ impl<S: Store<Tally>> Subject<S> for ClaimedTally {
     }
 
     fn clashing(&self) -> Vec<Additions> {
-        // The number is taken, or the key is.
+        // Either the number or the key is stored already.
         let place = [self.addition(3, 100), self.addition(4, 101)];
         let key = [self.addition(4, 100), self.addition(5, 2)];
         [place, key].map(|rows| Additions(Arc::new(rows))).into()

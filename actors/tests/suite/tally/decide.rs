@@ -54,7 +54,7 @@ impl TallyReading {
     ///
     /// # Errors
     ///
-    /// If it does not follow the additions before it.
+    /// If the addition does not follow the additions taken before.
     pub fn take(&mut self, next: Addition) -> Result<(), String> {
         if self.differs {
             return Ok(());

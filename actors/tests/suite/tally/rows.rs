@@ -1,4 +1,4 @@
-//! The rows of tallies, a file for each database.
+//! The rows of tallies, with a file for each database.
 
 mod mysql;
 mod sqlite;
@@ -10,7 +10,7 @@ use sqlx::migrate::{Migration, MigrationType};
 
 use super::{Addition, TallyId};
 
-/// Above all versions of the engine's own migrations.
+/// The version of the migration, above all versions of the engine's own migrations.
 const VERSION: i64 = 1_000_000;
 
 /// Number of tallies. The migration creates them, because no request does.
@@ -38,7 +38,7 @@ SELECT id, CASE id % 3 WHEN 0 THEN 1000000000 WHEN 1 THEN 1 ELSE 10 END
 }
 pub(super) use fill;
 
-/// Rows of a page.
+/// Maximum number of rows of a page.
 const PAGE_ROWS: u32 = 100;
 
 fn migration(sql: &'static str) -> Migration {

@@ -45,7 +45,7 @@ fn an_answer_is_whole_at_its_last_byte_and_not_before() {
 }
 
 #[test]
-fn bytes_of_the_next_answer_are_left_alone() {
+fn bytes_of_the_next_answer_are_not_consumed() {
     let one = b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}";
     let two = [one.as_slice(), one].concat();
     let (response, body) = whole(&two);

@@ -122,7 +122,7 @@ impl From<DiscountBody> for Discount {
     }
 }
 
-/// A change of a discount, merged into the present one.
+/// A change that is merged into the present discount.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DiscountPatchBody {
@@ -140,7 +140,8 @@ impl From<DiscountPatchBody> for DiscountPatch {
 }
 
 // Numbers are read with the full width that JSON allows. A number that does not fit its narrower type becomes
-// the largest value of that type, which `Offer::check` refuses. So one place says what a field must be.
+// the largest value of that type, which `Offer::check` refuses. So only `Offer::check` says what a field must
+// be.
 
 fn narrow_limit(value: u64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
@@ -179,7 +180,7 @@ pub(in crate::api) struct CreateBody {
 }
 
 impl CreateBody {
-    /// The offer and the initial status, or all errors.
+    /// Returns the offer and the initial status, or all errors.
     pub(super) fn into_offer(self) -> Result<(Offer, Status), RequestError> {
         let mut errors = Vec::new();
         let status = self
@@ -207,7 +208,7 @@ impl CreateBody {
     }
 }
 
-/// A change of a coupon: a merge patch, where null clears.
+/// A change of a coupon: a merge patch, in which null clears a field.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct PatchBody {
@@ -238,8 +239,8 @@ pub(in crate::api) struct PatchBody {
 }
 
 impl PatchBody {
-    /// Returns the patch. The coupon's owner checks the patched offer, because only the owner has the rest of
-    /// it.
+    /// Returns the patch. The coupon's owner checks the patched offer, because only the owner has the
+    /// unchanged fields.
     pub(super) fn into_patch(self) -> Result<OfferPatch, RequestError> {
         let time = |field: Option<Option<Time>>| field.map(|value| value.map(|Time(time)| time));
         Ok(OfferPatch {

@@ -118,7 +118,7 @@ async fn a_problem_is_complete_and_has_no_other_members() {
 }
 
 #[tokio::test]
-async fn a_sold_out_response_is_these_bytes() {
+async fn a_sold_out_response_has_exactly_these_bytes() {
     let error = service::Error::from(Refusal::SoldOut { total_quantity: 500 });
     let body = Error::from(error).into_response().into_body();
     let text = concat!(

@@ -8,13 +8,13 @@ use utoipa::openapi::{Ref, RefOr, Required, Schema};
 use super::schemas;
 use crate::service::list::{LIMIT_DEFAULT, LIMIT_MAX};
 
-/// A header of responses.
+/// Returns the description of a response header.
 pub(super) fn header(name: &str) -> utoipa::openapi::Header {
     let text = ObjectBuilder::new().schema_type(Type::String);
     let (schema, description) = match name {
         "X-Request-Id" => (
             text.pattern(Some("^[!-~]{1,64}$")),
-            "that of the request if it is valid, else a new one",
+            "the id of the request if it is valid, otherwise a new id",
         ),
         "Location" => (text.pattern(Some("^/v1/")), "the path of what was created"),
         "ETag" => (
@@ -23,7 +23,7 @@ pub(super) fn header(name: &str) -> utoipa::openapi::Header {
         ),
         "Idempotent-Replayed" => (
             text.enum_values(Some(["true"])),
-            "present if an earlier request with the same key did this",
+            "present if the response is that to an earlier request with the same key",
         ),
         "Retry-After" => (text.pattern(Some("^[0-9]+$")), "seconds to wait before a retry"),
         "Allow" => (text, "the methods that the path accepts"),
@@ -35,7 +35,7 @@ pub(super) fn header(name: &str) -> utoipa::openapi::Header {
         .build()
 }
 
-/// The parameter of a path.
+/// Returns the parameter of a path, if its template has one.
 pub(super) fn path_parameter(template: &str) -> Option<Parameter> {
     let (name, schema) = match template {
         "/v1/issuances/{id}" => (
@@ -55,7 +55,7 @@ pub(super) fn path_parameter(template: &str) -> Option<Parameter> {
     Some(parameter.schema(Some(schema)).build())
 }
 
-/// A parameter of the query or a header, by name.
+/// Returns the parameter with this name, which is in the query or in a header.
 pub(super) fn parameter(name: &str) -> Parameter {
     let text = ObjectBuilder::new().schema_type(Type::String);
     let (place, schema, description): (_, RefOr<Schema>, _) = match name {
@@ -79,12 +79,12 @@ pub(super) fn parameter(name: &str) -> Parameter {
         "user_id" => (
             ParameterIn::Query,
             schemas::user_id().into(),
-            "only those of this user",
+            "only issuances to this user",
         ),
         "after_sequence" => (
             ParameterIn::Query,
             schemas::whole_number(0, actors::ids::ID_MAX).into(),
-            "only those after this sequence; a cursor takes precedence",
+            "only issuances after this sequence; a cursor takes precedence",
         ),
         "If-Match" => (
             ParameterIn::Header,

@@ -10,7 +10,7 @@ pub(super) struct Kind {
     pub(super) code: &'static str,
     /// Its status.
     pub(super) status: u16,
-    /// When the API responds with it.
+    /// When the API responds with this problem.
     pub(super) meaning: &'static str,
     applied: Applied,
     extras: &'static [Extra],
@@ -71,14 +71,14 @@ pub(super) const KINDS: &[Kind] = &[
     kind(
         "METHOD_NOT_ALLOWED",
         405,
-        "the path does not accept this method; Allow names those that it accepts",
+        "the path does not accept this method; Allow names the methods that the path accepts",
         &[],
     ),
     kind("REQUEST_TIMEOUT", 408, "the request was not sent in time", &[]),
     kind(
         "ALREADY_ISSUED",
         409,
-        "the user has as many as allowed; the latest is in it",
+        "the user has as many as allowed; issuance is the latest of them",
         &[Extra::Issuance],
     ),
     kind("CLOSED", 409, "the coupon is closed", &[]),
@@ -95,7 +95,12 @@ pub(super) const KINDS: &[Kind] = &[
         "after the window",
         &[Extra::EndsAt, Extra::ServerTime],
     ),
-    kind("SOLD_OUT", 409, "all are issued", &[Extra::TotalQuantity]),
+    kind(
+        "SOLD_OUT",
+        409,
+        "the total quantity is issued",
+        &[Extra::TotalQuantity],
+    ),
     kind(
         "QUANTITY_BELOW_ISSUED",
         409,
@@ -118,7 +123,7 @@ pub(super) const KINDS: &[Kind] = &[
     kind(
         "INVALID",
         422,
-        "fields that are not valid, each by name",
+        "fields are not valid; errors names each of them",
         &[Extra::Errors],
     ),
     kind("RATE_LIMITED", 429, "too many requests from this user", &[]),
@@ -136,7 +141,7 @@ pub(super) const KINDS: &[Kind] = &[
     kind(
         "OWNER_MOVING",
         503,
-        "ownership of the coupon moves, for longer than a request waits",
+        "the coupon is moving to another owner, for longer than a request waits",
         &[],
     ),
     kind(
@@ -150,20 +155,21 @@ pub(super) const KINDS: &[Kind] = &[
         ..kind(
             "OUTCOME_UNKNOWN",
             503,
-            "the deadline passed, and the request may have been executed; a retry with the same key tells",
+            "the outcome is not known in time; a retry with the same key returns the outcome",
             &[],
         )
     },
 ];
 
-/// The kind with this code.
+/// Returns the kind with this code.
 pub(super) fn of(code: &str) -> &'static Kind {
-    // Codes come from the table of routes, and a test compares it with this one.
+    // Every code comes from `ROUTES`, and a test checks that `KINDS` has all of them, so the fallback is
+    // never used.
     KINDS.iter().find(|kind| kind.code == code).unwrap_or(&KINDS[0])
 }
 
 impl Kind {
-    /// The name of its schema: `ProblemSoldOut`.
+    /// Returns the name of its schema, like `ProblemSoldOut`.
     pub(super) fn schema_name(&self) -> String {
         let word = |word: &str| {
             let (first, rest) = word.split_at(1);
@@ -172,7 +178,7 @@ impl Kind {
         format!("Problem{}", self.code.split('_').map(word).collect::<String>())
     }
 
-    /// The schema of its body.
+    /// Returns the schema of its body.
     pub(super) fn schema(&self) -> Schema {
         let required = ["type", "title", "status", "code", "applied"];
         let mut object = ObjectBuilder::new()
@@ -241,7 +247,7 @@ impl Extra {
     }
 }
 
-/// The schema of a constant.
+/// Returns the schema of a constant.
 fn constant(schema_type: Type, value: impl Into<Value>) -> Object {
     ObjectBuilder::new()
         .schema_type(schema_type)

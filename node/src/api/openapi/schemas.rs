@@ -1,4 +1,4 @@
-//! Schemas of bodies, by name. Those of coupons, issuances and the cluster come from the types that are
+//! Schemas of bodies, by name. The schemas of coupons, issuances and the cluster come from the types that are
 //! serialized and parsed.
 
 use actors::coupon::offer::{AMOUNT_MAX, Phase, Status};
@@ -43,7 +43,7 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
     ]
 }
 
-/// A whole number within these bounds.
+/// Returns the schema of a whole number within these bounds.
 pub(super) fn whole_number(least: u64, most: u64) -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::Integer)
@@ -55,7 +55,7 @@ fn number(value: u64) -> utoipa::Number {
     utoipa::Number::UInt(usize::try_from(value).unwrap_or(usize::MAX))
 }
 
-/// The id of a user.
+/// Returns the schema of a user's id.
 pub(super) fn user_id() -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::String)
@@ -126,8 +126,8 @@ macro_rules! named_schema {
 }
 
 named_schema! {
-    /// What a request would meet now.
-    PhaseSchema, "Phase", names(Phase::ALL.map(Phase::as_str), "what a request would meet now")
+    /// What an issue request would meet now.
+    PhaseSchema, "Phase", names(Phase::ALL.map(Phase::as_str), "what an issue request would meet now")
 }
 
 named_schema! {

@@ -93,7 +93,7 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
                 method: Verb::Get,
                 handler: |service, call| Box::pin(coupons::read(service, call)),
                 name: "coupon",
-                summary: "Reads a coupon, up to 1 s old, but not from before a change that the node answered",
+                summary: "Reads a coupon, up to 1 s old, but not older than a change that this node answered",
                 access: Access::Anyone,
                 parameters: &[],
                 body: None,
@@ -129,7 +129,7 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
                 method: Verb::Get,
                 handler: |service, call| Box::pin(coupons::list(service, call)),
                 name: "coupons",
-                summary: "Lists coupons, newest first, up to 1 s old. A page of a phase that is not full \
+                summary: "Lists coupons, newest first, up to 1 s old. With phase, a page that is not full \
                           may have a next page",
                 access: Access::Anyone,
                 parameters: &["phase", "limit", "cursor"],
@@ -141,7 +141,7 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
                 method: Verb::Post,
                 handler: |service, call| Box::pin(coupons::create(service, call)),
                 name: "create_coupon",
-                summary: "Creates a coupon; a retry with the same key returns it, and with another body 422",
+                summary: "Creates a coupon; a retry with the same key returns it, or 422 if the body differs",
                 access: Access::Admin,
                 parameters: &["Idempotency-Key"],
                 body: Some(Body {
@@ -159,7 +159,7 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
             method: Verb::Get,
             handler: |service, call| Box::pin(me::issuances(service, call)),
             name: "my_issuances",
-            summary: "Lists the user's issuances, newest first; one that was answered 201 is in it at once",
+            summary: "Lists the user's issuances, newest first, with every issuance that was answered 201",
             access: Access::User,
             parameters: PAGE,
             body: None,
@@ -195,7 +195,7 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
         operations: &[Operation {
             handler: |service, call| Box::pin(coupons::change_status(service, call, Change::Resume)),
             name: "resume_coupon",
-            summary: "Issues a paused coupon again",
+            summary: "Resumes issuing a paused coupon",
             ..STATUS_CHANGE
         }],
     },
@@ -251,7 +251,7 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
         operations: &[Operation {
             handler: |service, _| Box::pin(async move { Ok(operations::readyz(service)) }),
             name: "readyz",
-            summary: "200 if a balancer may send requests here",
+            summary: "200 if a balancer may send requests to this node",
             success: json(200, "Ready", &[]),
             ..OPEN
         }],

@@ -52,7 +52,7 @@ fn a_cluster_needs_a_server_a_cookie_and_an_address() {
     assert_eq!(peers, ["node-2.internal:7400", "10.0.0.3:7400", "[fd00::4]:7400"]);
 }
 
-/// Asserts that each of these configurations is refused, with this text.
+/// Asserts that each of these configurations is refused with the text beside it.
 fn assert_refused<const N: usize>(cases: [(Vec<(&str, &str)>, &str); N]) {
     for (pairs, text) in cases {
         let error = load(&pairs).unwrap_err();
@@ -61,7 +61,7 @@ fn assert_refused<const N: usize>(cases: [(Vec<(&str, &str)>, &str); N]) {
 }
 
 #[test]
-fn an_invalid_configuration_of_a_cluster_is_named_by_its_key() {
+fn an_invalid_cluster_configuration_is_reported_with_its_key() {
     assert_refused([
         (vec![LISTEN, COOKIE], "store.url must be mysql://"),
         (
@@ -109,7 +109,7 @@ fn an_invalid_configuration_of_a_cluster_is_named_by_its_key() {
 }
 
 #[test]
-fn an_invalid_address_of_a_cluster_is_named_by_its_key() {
+fn an_invalid_cluster_address_is_reported_with_its_key() {
     assert_refused([
         (
             vec![SERVER, COOKIE, LISTEN, ("CLUSTER__ADVERTISE", "0.0.0.0:7400")],
@@ -178,7 +178,7 @@ fn the_cookie_is_hidden_and_may_come_from_a_file() {
             "{printed}"
         );
     }
-    // The text that is printed in its place is not accepted as a cookie.
+    // The text that is printed in place of a cookie is not accepted as a cookie.
     let error = load(&[SERVER, LISTEN, ("CLUSTER__COOKIE", "[hidden]")]).unwrap_err();
     assert!(error.contains("cluster.cookie"), "{error}");
 }

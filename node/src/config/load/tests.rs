@@ -53,7 +53,7 @@ fn flags_override_the_environment_which_overrides_the_file() {
 }
 
 #[test]
-fn an_unknown_key_of_any_source_is_named() {
+fn an_unknown_key_is_reported_whichever_source_has_it() {
     for (file, pairs, flags, key) in [
         (
             "[http]\nlisten_on = \"x\"\n",
@@ -76,7 +76,7 @@ fn an_unknown_key_of_any_source_is_named() {
 }
 
 #[test]
-fn an_invalid_value_is_named_by_its_key() {
+fn an_invalid_value_is_reported_with_its_key() {
     for (key, value, name) in [
         ("FIRSTCOME__HTTP__LISTEN", "nowhere", "http.listen"),
         ("FIRSTCOME__HTTP__DEADLINE", "3", "http.deadline"),
@@ -112,7 +112,9 @@ fn an_invalid_value_is_named_by_its_key() {
         ("FIRSTCOME__LOG__FORMAT", "xml", "log.format"),
         ("FIRSTCOME__LOG__LEVEL", "node=loud", "log.level"),
         ("FIRSTCOME__LOG__LEVEL", "verbose", "log.level"),
-        ("FIRSTCOME__LOG__LEVEL", "info,", "log.level"),
+        ("FIRSTCOME__LOG__LEVEL", ",", "log.level"),
+        ("FIRSTCOME__LOG__LEVEL", "info,node=", "log.level"),
+        ("FIRSTCOME__LOG__LEVEL", "node[request]=debug", "log.level"),
         ("FIRSTCOME__LOG__LEVEL", "=info", "log.level"),
         ("FIRSTCOME__STORE__URL", "redis://x", "store.url"),
         (
@@ -246,7 +248,7 @@ fn origins_and_rates_come_from_the_environment() {
     );
     let printed = config.to_toml().unwrap();
     assert_eq!(load(&printed, &[], &[]).unwrap().to_toml().unwrap(), printed);
-    // A whole number is a rate as well, and the burst is that of one second.
+    // A whole number is a valid rate as well. The default burst is the number of requests in one second.
     let config = load("[limits]\nuser_rate = 5\n", &[], &[]).unwrap();
     assert_eq!(
         (
@@ -277,6 +279,18 @@ fn secrets_from_files_are_hidden() {
         ("FIRSTCOME__AUTH__ADMIN_TOKEN", "0123456789"),
     ];
     assert!(load("", &both, &[]).unwrap_err().contains("both set"));
+}
+
+#[test]
+fn a_quoted_key_and_an_unknown_empty_section_are_refused() {
+    for file in [
+        "[auth]\n\"jwt.issuer\" = \"https://id.example\"\n",
+        "[stroe]\n",
+        "\"http.listen\" = \"127.0.0.1:1\"\n",
+    ] {
+        assert!(load(file, &[], &[]).is_err(), "{file}");
+    }
+    assert!(load("[store]\n[auth.jwt]\n", &[], &[]).is_ok());
 }
 
 #[test]
@@ -320,7 +334,7 @@ fn former_names_are_read_with_a_warning_and_conflict_with_the_present_ones() {
 }
 
 #[test]
-fn an_unknown_key_names_one_with_the_same_last_part() {
+fn the_error_of_an_unknown_key_names_a_key_with_the_same_last_part() {
     let error = load("", &[("FIRSTCOME__HTTP__URL", "x")], &[]).unwrap_err();
     assert!(
         error.contains("unknown key http.url; there is store.url"),

@@ -12,11 +12,11 @@ use super::keys::{Keys, Rules};
 use super::token::Digest;
 use crate::config::{InvalidConfig, Jwt};
 
-/// Interval between reads of the file; a removed key stays valid for up to that long. The whole file is read
+/// Interval between reads of the file; a removed key stays valid for up to this time. The whole file is read
 /// each time, because modification times are too coarse and mounted secrets change through a link.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Largest file: ten times one with a hundred keys.
+/// Maximum size of the file: ten times the size of a file with a hundred keys.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Reads the configured keys.
@@ -29,7 +29,7 @@ pub(super) fn keys(config: &Jwt, rules: &Rules) -> Result<Keys, InvalidConfig> {
         warn_of(&skipped);
         return Ok(keys);
     }
-    // The configuration has checked that both are there.
+    // The configuration has checked that key and algorithm are set.
     let missing = || InvalidConfig("auth.jwt.key and auth.jwt.algorithm must be set".to_owned());
     let (key, algorithm) = config.key.as_ref().zip(config.algorithm).ok_or_else(missing)?;
     let name = if config.key_file.is_some() {
@@ -42,7 +42,7 @@ pub(super) fn keys(config: &Jwt, rules: &Rules) -> Result<Keys, InvalidConfig> {
 }
 
 /// Reads the file every [`RELOAD_INTERVAL`] and passes its keys on when its content has changed, for as long
-/// as it is polled. A missing or invalid file is logged once, and the old keys stay.
+/// as the future is polled. A missing or invalid file is logged once, and the old keys stay.
 pub(super) async fn reload(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
     let mut last = Content::None;
     let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
@@ -66,7 +66,7 @@ pub(super) async fn reload(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
         {
             Ok((keys, skipped)) => {
                 changed(keys);
-                // The first read was logged at the start.
+                // The skipped keys of the first read were already logged at the start.
                 if !is_first {
                     tracing::info!(path = %path.display(), "reloaded the keys of tokens");
                     warn_of(&skipped);

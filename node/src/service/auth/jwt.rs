@@ -42,7 +42,7 @@ impl KeySet {
     }
 }
 
-/// Claims that are read here; the library checks `nbf`, `iss` and `aud`.
+/// The claims that this module reads; the library checks `nbf`, `iss` and `aud`.
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: String,
@@ -76,7 +76,8 @@ impl Verifier {
         Some(identity)
     }
 
-    /// Reloads the file when it changes, for as long as it is polled. Returns at once if there is no file.
+    /// Reloads the file when it changes, for as long as the future is polled. Returns at once if there is no
+    /// file.
     pub(super) async fn reload_keys(&self) {
         if let Some(path) = &self.file {
             jwks::reload(path, &self.rules, |keys| {
@@ -90,8 +91,8 @@ impl Verifier {
 /// Returns the identity of a token, and the last second in which it is valid. Checks at most one signature.
 pub(super) fn verify(token: &str, keys: &Keys, rules: &Rules) -> Option<(Identity, u64)> {
     let header = decode_header(token).ok()?;
-    // A token with critical extensions must be refused unless all are known (RFC 7515, 4.1.11), and none is
-    // known here.
+    // A token with critical extensions must be refused unless all of them are known (RFC 7515, 4.1.11). This
+    // node knows no extensions.
     if header.crit.is_some() {
         return None;
     }
@@ -103,7 +104,7 @@ pub(super) fn verify(token: &str, keys: &Keys, rules: &Rules) -> Option<(Identit
         Some("service") => Role::Service,
         _ => Role::User,
     };
-    // The library has checked that it is a number of seconds.
+    // The library has checked that `exp` is a number of seconds.
     let until = (claims.exp.round() as u64).saturating_add(rules.leeway_seconds());
     Some((Identity { user, role }, until))
 }

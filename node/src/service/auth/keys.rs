@@ -1,7 +1,10 @@
 //! Keys that verify tokens, each for one algorithm.
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Validation, decode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,12 +14,13 @@ use crate::config::{Jwt, JwtAlgorithm};
 /// Maximum number of keys in a set. A rotation has two or three, so a file with more is a mistake.
 const KEYS_MAX: usize = 100;
 
-/// Minimum length of a secret for HMAC-SHA-256 (RFC 7518, 3.2). The holder of a token can guess a shorter one
-/// offline.
+/// Minimum length of a secret for HMAC-SHA-256 (RFC 7518, 3.2). The holder of a token can guess a shorter
+/// secret offline.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// Sizes of an RSA modulus: 2048 bits or more (RFC 7518, 3.3), and no more than the library accepts.
-const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
+/// Sizes of an RSA modulus in bits: 2048 or more (RFC 7518, 3.3). A larger modulus than 4096 makes each check
+/// slow, and a token costs nothing to send.
+const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2_048..=4_096;
 
 /// Length of a public key of Ed25519.
 const ED25519_BYTES: usize = 32;
@@ -38,13 +42,13 @@ impl Rules {
         }
     }
 
-    /// Tolerated difference of clocks.
+    /// Returns the tolerated difference of clocks.
     pub(super) fn leeway_seconds(&self) -> u64 {
         self.leeway_seconds
     }
 
-    /// The requirements in the form of the library. Configured claims are required, not only checked if
-    /// present.
+    /// Returns the requirements in the form of the library. A token must have the configured claims: they are
+    /// not only checked if present.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.leeway = self.leeway_seconds;
@@ -80,7 +84,7 @@ impl Key {
             .map(|token| token.claims)
     }
 
-    /// Its `kid`.
+    /// Returns the `kid` of the key.
     pub(super) fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
@@ -89,7 +93,7 @@ impl Key {
         self.algorithm
     }
 
-    /// The secret of a symmetric key, which signs as well.
+    /// Returns the secret of a symmetric key, which signs as well.
     pub(super) fn secret(&self) -> Option<&[u8]> {
         if self.algorithm == Algorithm::HS256 {
             self.decoding.try_get_as_bytes().ok()
@@ -113,7 +117,7 @@ impl Keys {
             JwtAlgorithm::EdDSA => (Algorithm::EdDSA, DecodingKey::from_ed_pem(text.as_bytes())),
         };
         let decoding = decoding.map_err(|_| format!("is not a public key for {algorithm:?} in PEM"))?;
-        // A PEM only tells the kind of the key. Its strength is checked as a JWK.
+        // A PEM only shows the kind of the key. The strength of the key is checked in its JWK form.
         let jwk = Jwk::from_decoding_key(&decoding, None)
             .map_err(|_| format!("is not a public key for {algorithm:?} in PEM"))?;
         check(&jwk, algorithm)?;
@@ -125,8 +129,8 @@ impl Keys {
         }]))
     }
 
-    /// Parses a JWK set (RFC 7517). Returns the keys that can verify tokens, and why others were skipped.
-    /// Fails if no key can verify tokens, or if two keys fit the same tokens.
+    /// Parses a JWK set (RFC 7517). Returns the keys that can verify tokens, and why the other keys were
+    /// skipped. Fails if no key can verify tokens, or if two keys fit the same tokens.
     pub(super) fn set(text: &[u8], rules: &Rules) -> Result<(Self, Vec<String>), String> {
         #[derive(Deserialize)]
         struct Set {
@@ -167,8 +171,9 @@ impl Keys {
         }
     }
 
-    /// Returns the key for a token: the one with its `kid`, else the one without a `kid`; for a token without
-    /// `kid` the only key of its algorithm. So a token costs at most one check of a signature.
+    /// Returns the key for a token. For a token with a `kid`, this is the key with that `kid`, or else the
+    /// key without a `kid`. For a token without a `kid`, this is the only key of the token's algorithm. So a
+    /// token costs at most one check of a signature.
     pub(super) fn choose(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let mut fitting = self.0.iter().filter(|key| key.algorithm == algorithm);
         match id {
@@ -221,37 +226,45 @@ fn key(value: Value, rules: &Rules) -> Result<Key, String> {
     })
 }
 
-/// Checks that a key is valid and strong enough. The library checks keys only when it verifies, and may panic
-/// at one that is too short.
+/// Checks that a key is valid and strong enough, and returns it. The library of tokens would not find that
+/// before it verifies a token, and its own library wants numbers without leading zeros.
 fn check(jwk: &Jwk, algorithm: Algorithm) -> Result<DecodingKey, String> {
     let wrong = || format!("is not a key for {algorithm:?}");
     let decoding = DecodingKey::from_jwk(jwk).map_err(|_| wrong())?;
-    let strong = match algorithm {
-        Algorithm::HS256 => {
-            let secret = decoding.try_get_as_bytes().map_err(|_| wrong())?;
-            if secret.len() < SECRET_BYTES_MIN {
-                return Err(format!(
-                    "is a secret of less than {SECRET_BYTES_MIN} bytes, which can be guessed from a token"
-                ));
-            }
-            true
+    let bytes = || decoding.try_get_as_bytes().map_err(|_| wrong());
+    match algorithm {
+        Algorithm::HS256 if bytes()?.len() < SECRET_BYTES_MIN => {
+            return Err(format!(
+                "is a secret of less than {SECRET_BYTES_MIN} bytes, which can be guessed from a token"
+            ));
         }
+        Algorithm::HS256 => {}
         Algorithm::RS256 => {
-            let jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. } = decoding.kind() else {
+            let DecodingKeyKind::RsaModulusExponent { n, e } = decoding.kind() else {
                 return Err(wrong());
             };
-            let bytes = n.iter().skip_while(|byte| **byte == 0).count();
-            if !MODULUS_BYTES.contains(&bytes) {
+            let (n, e) = (without_leading_zeros(n), without_leading_zeros(e));
+            let unused_bits = n.first().map_or(0, |byte| byte.leading_zeros() as usize);
+            if !MODULUS_BITS.contains(&(n.len() * 8 - unused_bits)) {
                 return Err("is an RSA key of less than 2048 or more than 4096 bits".to_owned());
             }
-            true
+            let components = RsaPublicKeyComponents { n, e };
+            components
+                .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
+                .map_err(|_| wrong())?;
+            return Ok(DecodingKey::from_rsa_raw_components(n, e));
         }
-        Algorithm::EdDSA => decoding
-            .try_get_as_bytes()
-            .is_ok_and(|key| key.len() == ED25519_BYTES),
-        _ => true,
-    };
-    // The library refuses points that are not on the curve.
-    let usable = strong && jsonwebtoken::crypto::verify("", b"", &decoding, algorithm).is_ok();
-    if usable { Ok(decoding) } else { Err(wrong()) }
+        // This also finds a point that is not on the curve.
+        Algorithm::ES256 => {
+            ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes()?).map_err(|_| wrong())?;
+        }
+        Algorithm::EdDSA if bytes()?.len() == ED25519_BYTES => {}
+        _ => return Err(wrong()),
+    }
+    Ok(decoding)
+}
+
+fn without_leading_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    &number[zeros..]
 }

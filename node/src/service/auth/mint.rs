@@ -19,9 +19,9 @@ pub(crate) struct TokenRequest {
     pub(crate) user: UserId,
     /// The role.
     pub(crate) role: Role,
-    /// How long it is valid.
+    /// How long the token is valid.
     pub(crate) expires_in: Duration,
-    /// The private key that signs it, in PEM. Without one, the configured secret signs it.
+    /// The private key that signs the token, in PEM. If it is `None`, the configured secret signs the token.
     pub(crate) private_key_file: Option<PathBuf>,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn mint(auth: &Auth, request: &TokenRequest) -> Result<String, MintEr
     accepted.ok_or_else(|| MintError::UnknownKey(request.private_key_file.clone().unwrap_or_default()))
 }
 
-/// The key that signs: the private key of the request, or a configured secret.
+/// Returns the key that signs: the private key of the request, or a configured secret.
 fn signer(keys: &Keys, request: &TokenRequest) -> Result<(Algorithm, EncodingKey), MintError> {
     let Some(path) = &request.private_key_file else {
         let secret = keys.iter().find_map(|key| key.secret());

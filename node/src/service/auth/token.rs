@@ -4,8 +4,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Longest token that is examined. Tokens of identity providers with many groups reach 4 KiB; longer ones are
-/// refused before they cost anything.
+/// Maximum length of a token that is examined. Tokens of identity providers with many groups reach 4 KiB.
+/// Longer tokens are refused before they cost anything.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// Identifies a token without storing it or comparing it byte by byte.
@@ -43,8 +43,8 @@ fn digest(text: &str) -> Digest {
     Sha256::digest(text).into()
 }
 
-/// The admin token. Only its digest is stored: comparing digests takes the same time for any input, so it
-/// reveals neither bytes nor length.
+/// The admin token. Only the digest of the token is stored. Comparing digests takes the same time for any
+/// input, so the time reveals neither bytes nor length.
 #[derive(Debug)]
 pub(super) struct AdminToken(Digest);
 

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 pub(crate) struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Trusts these networks. Without any, all peers are trusted: the configuration allows that only if the
-    /// node listens on loopback.
+    /// Trusts these networks. Without networks, all peers are trusted. The configuration allows that only if
+    /// the node listens on loopback.
     pub(super) fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }

@@ -7,8 +7,9 @@ use quick_cache::sync::Cache;
 use super::Identity;
 use super::token::Digest;
 
-/// Maximum number of tokens in the cache: one for each user of a rush, at about 150 bytes, so 15 MB. Beyond
-/// it the least recently used tokens are evicted, and are verified again when they are used again.
+/// Maximum number of tokens in the cache: one for each user of a rush. At about 150 bytes each, they take 15
+/// MB. Beyond this number the least recently used tokens are evicted, and are verified again at their next
+/// use.
 const TOKENS_MAX: usize = 100_000;
 
 /// Verified tokens by digest, so that the memory does not contain the tokens.
@@ -22,7 +23,7 @@ struct Entry {
 }
 
 impl VerifiedTokens {
-    /// An empty cache.
+    /// Makes an empty cache.
     pub(super) fn new() -> Self {
         Self::with_capacity(TOKENS_MAX)
     }
@@ -74,7 +75,7 @@ mod tests {
         assert_eq!(verified.get(&[1; 32], 100), Some(alice()));
         assert_eq!(verified.get(&[2; 32], 100), None);
         assert_eq!(verified.get(&[1; 32], 101), None);
-        // It was removed, so a clock that goes back does not revive it.
+        // The token was removed, so a clock that goes back does not revive it.
         assert_eq!((verified.get(&[1; 32], 100), verified.0.len()), (None, 0));
     }
 

@@ -1,11 +1,11 @@
-//! As much of Markdown as the documents use.
+//! Parses as much of Markdown as the documents use.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A document and its path.
 pub struct Document {
-    /// From the folder of the workspace.
+    /// Relative to the folder of the workspace.
     pub path: String,
     pub text: String,
 }
@@ -21,7 +21,7 @@ impl Document {
         }
     }
 
-    /// The text without its blocks of code.
+    /// Returns the text without its blocks of code.
     pub fn prose(&self) -> String {
         let mut inside = false;
         let lines = self.text.lines().filter(|line| {
@@ -32,7 +32,7 @@ impl Document {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Returns the text behind the opening fence of each block of code.
+    /// Returns the text after the opening fence of each block of code.
     pub fn blocks(&self) -> impl Iterator<Item = &str> {
         self.text
             .lines()
@@ -40,7 +40,7 @@ impl Document {
             .step_by(2)
     }
 
-    /// Targets of links.
+    /// Returns the targets of links.
     pub fn links(&self) -> impl Iterator<Item = &str> {
         self.text
             .split("](")
@@ -49,7 +49,7 @@ impl Document {
             .map(|(target, _)| target)
     }
 
-    /// Returns what links may name behind `#`: headings, and anchors that are set by hand.
+    /// Returns what links may name after `#`: headings, and anchors that are set by hand.
     pub fn anchors(&self) -> BTreeSet<String> {
         let prose = self.prose();
         let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| {
@@ -70,19 +70,19 @@ impl Document {
     }
 }
 
-/// The section under this heading, with those below it.
+/// Returns the section under this heading, with its subsections.
 pub fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let (_, rest) = text.split_once(&format!("\n{heading}\n")).unwrap();
     let level = heading.split(' ').next().unwrap();
     rest.split(&format!("\n{level} ")).next().unwrap()
 }
 
-/// The texts between backticks.
+/// Returns the texts between backticks.
 pub fn code_spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// The cells of each row of the tables in this text, without heads.
+/// Returns the cells of each row of the tables in this text, without the tables' heads.
 pub fn table_rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     let mut is_head = true;
     text.lines().filter_map(move |line| {

@@ -1,5 +1,5 @@
-//! Random runs of a small, correct service, in which the checker must find nothing. With one thing changed,
-//! it must find something.
+//! Random runs of a small, correct service, in which the checker must find nothing. If one thing in a run is
+//! changed, the checker must find something.
 
 use proptest::prelude::*;
 
@@ -25,7 +25,8 @@ enum Fate {
     NotApplied,
 }
 
-/// One step: a pause before its call, how long it takes, and when within that time it is decided.
+/// One step: the pause before its call, the time from call to answer, and when within that time the service
+/// decides.
 #[derive(Debug, Clone)]
 struct Step {
     gap_us: i64,
@@ -201,7 +202,7 @@ fn request_key(number: u8) -> RequestKey {
     RequestKey::parse(&format!("key-{number}")).unwrap()
 }
 
-/// Returns the operation of one step, and lets the service decide it if its fate says so.
+/// Carries out one step, and returns its operation. The service decides the step if its fate says so.
 fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: i64) -> Operation {
     let time = |micros: i64| Timestamp::from_micros(at(3).as_micros() + micros).unwrap();
     let is_decided = matches!(step.fate, Fate::Answered | Fate::DecidedAndLost);

@@ -191,7 +191,7 @@ impl World {
         );
     }
 
-    /// Changes the time of a row, and in the answers that show it.
+    /// Changes the time of a row, both in the row and in the answers that show the row.
     pub(super) fn restamp(&mut self, sequence: u64, time: Timestamp) {
         let told = self.history.iter_mut().filter_map(|operation| match operation {
             Operation::Issue(Issue {
@@ -257,7 +257,7 @@ impl World {
         self.changed(call, Some(answer), change, None, done);
     }
 
-    /// Adds a change without an answer, made or not.
+    /// Adds a change without an answer. The change is made if `made` is true.
     pub(super) fn lost_change(&mut self, call: i64, change: Change, made: bool) {
         if made {
             self.make(&change);

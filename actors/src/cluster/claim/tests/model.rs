@@ -13,11 +13,11 @@ struct Node {
     planner: ClaimPlanner,
     state: NodeState,
     serving: BTreeMap<ShardId, Epoch>,
-    /// Rows that it read and has not compared with the plan yet.
+    /// Rows that the node has read and not yet compared with the plan.
     read: Option<(u64, Vec<NodeRow>, Vec<ShardRow>)>,
 }
 
-/// What happens next in the model, to the node of this place.
+/// What happens next in the model. Each event names the place of a node.
 #[derive(Debug, Clone)]
 enum Event {
     Read(usize),
@@ -101,7 +101,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Carries out the steps from rows that may be stale, each as the store does: by compare-and-set.
+    /// Plans the steps from rows that may be stale. Carries out each step as the store does, by
+    /// compare-and-set.
     fn plan(&mut self, place: usize) -> Result<(), TestCaseError> {
         let node = &mut self.nodes[place];
         let Some((beat, rows, shards)) = node.read.take() else {
@@ -207,7 +208,7 @@ proptest! {
     }
 
     #[test]
-    fn only_shards_that_must_move_do(gone in 0..4_usize) {
+    fn exactly_the_shards_that_must_move_are_moved(gone in 0..4_usize) {
         let mut cluster = Cluster::new();
         cluster.come_to_rest()?;
         let before = cluster.shards.clone();

@@ -2,14 +2,14 @@
 //! user.
 //!
 //! Values are literals: a prepared statement for each batch size would fill the caches of the server and of
-//! the client, and preparing without caching costs another round trip. They are numbers and checked ASCII. A
-//! server takes most of a microsecond for each literal, so what rows have in common is written once where
-//! possible.
+//! the client, and preparing without caching costs another round trip. All values are numbers and checked
+//! ASCII. A server takes most of a microsecond for each literal. So values that rows have in common are
+//! written only once where possible.
 //!
-//! `STRAIGHT_JOIN` keeps the order, and `FORCE INDEX` the access by key, as MariaDB prefers to read a whole
-//! table of few rows. So only the named rows of `shards` and `coupons` are read, a shard's row before those
-//! of its coupons, and locked until the commit. A claim or hand-off of one of these shards waits for this
-//! batch, and no other does.
+//! `STRAIGHT_JOIN` fixes the order. `FORCE INDEX` makes the server use keys, because MariaDB prefers to read
+//! a whole table if it has few rows. So only the named rows of `shards` and `coupons` are read, and they are
+//! locked until the commit. A shard's row is read before the rows of its coupons. A claim or hand-off of one
+//! of these shards waits for this batch, and claims and hand-offs of other shards do not.
 
 use std::fmt::{Result as Written, Write};
 
@@ -23,17 +23,17 @@ use crate::store::{Result, StoreError};
 
 type Portion = batch::Portion<CouponKind>;
 
-/// Bytes of a row with ids and keys of usual length. The text grows if they are longer.
+/// Number of bytes of a row with ids and keys of usual length. The text grows if they are longer.
 const ROW_BYTES: usize = 128;
 
-/// Bytes around the rows.
+/// Number of bytes around the rows.
 const FRAME_BYTES: usize = 768;
 
 /// Returns the statement that stores portions of issuances.
 ///
 /// # Errors
 ///
-/// If one of them holds a change.
+/// If one of the portions holds a change.
 pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
     let portions: Vec<_> = portions
         .iter()
@@ -61,11 +61,12 @@ fn issuances_of(portion: &Portion) -> Result<&[Issuance]> {
 
 /// What all rows of a batch have in common.
 struct Shared {
-    /// The owner, if it is the same for all. There is more than one only after a node has joined again.
+    /// The owner, if all portions have the same owner. They have different owners only after a node has
+    /// joined again.
     owner: Option<Incarnation>,
-    /// True if each is its user's first.
+    /// True if every `nth` in the batch is 1.
     are_first: bool,
-    /// True if none expires.
+    /// True if no issuance in the batch expires.
     are_endless: bool,
 }
 
@@ -80,8 +81,9 @@ impl Shared {
         }
     }
 
-    /// Writes the beginning of the statement, with the columns of [`Self::push_issuance`]: sequence, user,
-    /// key and time of issue; `nth` and expiry where they differ.
+    /// Writes the beginning of the statement, with the columns of [`Self::push_issuance`]. These are
+    /// sequence, user, key and time of issue. There is also `nth`, unless every `nth` is 1, and the expiry,
+    /// unless no issuance expires.
     fn push_insert(&self, text: &mut String) {
         text.push_str(
             "INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at, expires_at) \
@@ -113,8 +115,8 @@ impl Shared {
     }
 }
 
-/// Returns the last sequence and the highest `nth` of a portion. All its rows are checked against these, so
-/// that all or none are stored.
+/// Returns the last sequence and the highest `nth` of a portion. Every row of the portion is checked against
+/// these two values, so that all rows are stored or none.
 fn highest(issuances: &[Issuance]) -> (u64, u8) {
     let last = issuances
         .iter()
@@ -127,8 +129,8 @@ fn highest(issuances: &[Issuance]) -> (u64, u8) {
     )
 }
 
-/// Writes the statement for one coupon, as when all users want the same one. Its guards are constants, so the
-/// server reads and locks the shard and the coupon before any row.
+/// Writes the statement for one coupon, for example when all users want the same coupon. The statement's
+/// guards are constants, so the server reads and locks the shard and the coupon before any row.
 fn push_one(
     text: &mut String,
     dialect: Dialect,
@@ -159,9 +161,9 @@ SELECT c.id, {selected}
     )
 }
 
-/// Writes the statement for several coupons. Each row has its shard, epoch, coupon and the coupon's last
-/// sequence in this batch, the owner too unless all have the same, and the coupon's highest `nth` unless all
-/// are first.
+/// Writes the statement for several coupons. Each row carries its shard, its epoch, its coupon, and the
+/// coupon's last sequence in this batch. It also carries the owner, unless all portions have the same owner,
+/// and the coupon's highest `nth`, unless every `nth` is 1.
 fn push_many(
     text: &mut String,
     dialect: Dialect,
@@ -204,8 +206,8 @@ SELECT v.c, {selected}
     )
 }
 
-/// Writes visible ASCII as a literal that means the same under every SQL mode: in hexadecimal where a
-/// character could end it or escape another.
+/// Writes visible ASCII as a literal that means the same under every SQL mode. It is hexadecimal if a
+/// character could end the literal or escape another character.
 fn push_text(text: &mut String, value: &str) -> Written {
     if !value.contains(['\'', '\\']) {
         return write!(text, "'{value}'");

@@ -1,4 +1,4 @@
-//! Loading a coupon and its issuances, of which there may be a million, in pages.
+//! Loading a coupon and, in pages, its issuances. There may be a million of them.
 
 use sqlx::mysql::MySqlRow;
 use sqlx::{MySqlConnection, Row};
@@ -7,12 +7,12 @@ use crate::coupon::issued::LoadedIssuance;
 use crate::coupon::offer::Coupon;
 use crate::coupon::tail::Tail;
 use crate::ids::{CouponId, Sequence};
-use crate::store::mysql::columns::{integer, readable};
+use crate::store::columns::{integer, readable};
 use crate::store::mysql::error::on_read;
 use crate::store::{Result, StoreError};
 use crate::time::Timestamp;
 
-/// Rows in a page: about a megabyte, and a few milliseconds of a connection.
+/// Number of rows in a page: about a megabyte, for which a connection takes a few milliseconds.
 const PAGE_ROWS: u32 = 8_000;
 
 /// [`issuance`] reads these columns by their positions.

@@ -1,26 +1,27 @@
 //! Reading back what is stored of a batch, after a write that did not succeed.
 //!
-//! Every read here is an autocommit statement, and so sees everything that was committed before it began.
+//! Every read in this file is an autocommit statement, and so sees everything that was committed before the
+//! read began.
 
 use std::collections::{HashMap, HashSet};
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
-use super::columns::{self as rows, coupon_columns, issuance_columns};
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
+use crate::coupon::rows::columns::{self as rows, coupon_columns, issuance_columns};
 use crate::ids::CouponId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
-use crate::store::mysql::columns::{integer, number};
+use crate::store::columns::{integer, number};
 use crate::store::mysql::dialect::Dialect;
 use crate::store::mysql::error::on_read;
 
 const COUPON: &str = concat!("SELECT ", coupon_columns!(), " FROM coupons AS c WHERE c.id = ?");
 
 /// Returns what is stored of each portion. The number of statements does not depend on the number of
-/// portions, as a statement for each of a thousand coupons would take longer than a call may.
+/// portions, because a statement for each of a thousand coupons would take longer than a call may take.
 pub(crate) async fn read_back(
     connection: &mut MySqlConnection,
     dialect: Dialect,
@@ -40,7 +41,7 @@ pub(crate) async fn read_back(
     for Portion { id, run, .. } in portions {
         found.push(match (run, stored.remove(&id.get())) {
             (CouponRun::Change(change), _) => change_stands(connection, change).await?,
-            // An unreadable row concerns this coupon alone, and must not hold up the others.
+            // An unreadable row concerns this coupon alone, and must not hold up other coupons.
             (CouponRun::Issuances(sent), Some(rows)) => {
                 let rows = rows.into_iter().collect::<Result<Vec<_>>>();
                 let is_same = rows.is_ok_and(|rows| rows[..] == sent[..]);
@@ -88,8 +89,8 @@ async fn stored(
     Ok(stored)
 }
 
-/// Returns the coupons of which a user has another issuance with the `nth` of one of these. The literals are
-/// converted, not the column, as otherwise no index is used.
+/// Returns the coupons with a stored issuance that has the same user and `nth` as one of these issuances. The
+/// statement converts the literals and not the column. If it converted the column, no index would be used.
 async fn displaced(
     connection: &mut MySqlConnection,
     dialect: Dialect,

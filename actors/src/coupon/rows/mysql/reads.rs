@@ -3,16 +3,16 @@
 use sqlx::MySqlConnection;
 use sqlx::mysql::MySqlRow;
 
-use super::columns::{self as rows, coupon_columns, discount_columns, issuance_columns};
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::rows::columns::{self as rows, coupon_columns, discount_columns, issuance_columns};
 use crate::coupon::rows::{CouponQuery, Created, NewCoupon, UserCursor};
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
 use crate::store::Result;
-use crate::store::mysql::columns::{get, integer, readable};
+use crate::store::columns::{StoredRow, integer, readable};
 use crate::store::mysql::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 
-/// A coupon's columns, and its highest sequence. With this hint, MySQL and MariaDB find that at the end of
-/// the coupon's range of the primary key. Without it they read all the coupon's rows.
+/// A coupon's columns, and its highest sequence. With this hint, MySQL and MariaDB find the sequence at the
+/// end of the coupon's range of the primary key. Without the hint they read all rows of the coupon.
 macro_rules! view_columns {
     () => {
         concat!(
@@ -71,7 +71,7 @@ const ISSUANCES_OF_COUPON: &str = concat!(
     " FROM issuances WHERE coupon_id = ? AND sequence > ? ORDER BY sequence LIMIT ?"
 );
 
-/// By the index on users: a user has few issuances, and a coupon may have a million.
+/// Uses the index on users: a user has few issuances, and a coupon may have a million.
 const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
     "SELECT ",
     issuance_columns!(),
@@ -80,7 +80,7 @@ const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
  ORDER BY sequence LIMIT ?"
 );
 
-/// Creates a coupon, or returns the one that this key created before.
+/// Creates a coupon, or returns the coupon that this key created before.
 pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCoupon) -> Result<Created> {
     let (offer, body) = (&new.offer, new.body());
     let (kind, value) = discount_columns(offer.discount);
@@ -114,8 +114,8 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
                 updated_at: created_at,
             }));
         }
-        // The only unique value of the request is its key. The coupon that has it is committed, otherwise
-        // this statement would still wait.
+        // The only unique value of the request is its key. The coupon that has this key is committed: if it
+        // were not, this statement would still wait.
         Err(error) if error_number(&error) == Some(DUPLICATE_ENTRY) => {}
         Err(error) => return Err(on_write(error)),
     }
@@ -124,7 +124,7 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
         .fetch_one(connection)
         .await
         .map_err(on_read)?;
-    if get::<&str>(&row, "creation_body")? == body {
+    if row.text("creation_body")? == body {
         view(&row).map(Created::Before)
     } else {
         Ok(Created::KeyReused)
@@ -223,7 +223,8 @@ pub(crate) async fn issuances_of_coupon(
 }
 
 fn view(row: &MySqlRow) -> Result<CouponView> {
-    let issued = get::<Option<i64>>(row, "issued")?
+    let issued = row
+        .optional_integer("issued")?
         .map_or(Ok(0), |issued| readable(u64::try_from(issued).ok(), "issued"))?;
     Ok(CouponView {
         coupon: rows::coupon(row)?,

@@ -1,16 +1,16 @@
-//! Storing a batch: one guarded autocommit statement, so that no lock outlives a round trip, and a cut
-//! connection leaves no transaction open.
+//! Storing a batch: one guarded autocommit statement, so that no lock is held for longer than a round trip,
+//! and a lost connection does not leave a transaction open.
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
-use super::columns::discount_columns;
 use crate::coupon::entry::CouponChange;
+use crate::coupon::rows::columns::discount_columns;
 use crate::ids::{Fence, ShardId};
 use crate::store::Result;
-use crate::store::mysql::columns::integer;
+use crate::store::columns::integer;
 use crate::store::mysql::error::on_write;
 
-/// The shard's row comes first, and is locked, as in `insert.rs`.
+/// The shard's row is read first and is locked, as in `insert.rs`.
 const UPDATE: &str = "
 UPDATE shards AS s FORCE INDEX (PRIMARY)
   STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY) ON c.id = ?
@@ -30,7 +30,7 @@ pub(crate) async fn issuances(connection: &mut MySqlConnection, statement: Strin
     Ok(stored.rows_affected())
 }
 
-/// Stores a change. Returns 1 if its guards hold, otherwise 0.
+/// Stores a change. Returns 1 if its guards hold, and 0 if they do not.
 pub(crate) async fn change(
     connection: &mut MySqlConnection,
     shard: ShardId,

@@ -1,5 +1,5 @@
-//! Loading a coupon and its issuances, of which there may be a million, in pages. SQLite joins each page into
-//! one text, as every row by itself costs a switch between threads.
+//! Loading a coupon and, in pages, its issuances. There may be a million of them. SQLite joins each page into
+//! one text, because returning each row by itself costs a switch between threads.
 
 use sqlx::{Row, SqliteConnection};
 
@@ -7,12 +7,12 @@ use crate::coupon::issued::LoadedIssuance;
 use crate::coupon::offer::Coupon;
 use crate::coupon::tail::Tail;
 use crate::ids::{CouponId, Sequence};
-use crate::store::sqlite::columns::{integer, readable};
+use crate::store::columns::{integer, readable};
 use crate::store::sqlite::error::on_read;
 use crate::store::{Result, StoreError};
 use crate::time::Timestamp;
 
-/// Rows in a page: about 300 KiB of text, and so short a read that it does not delay checkpoints.
+/// Number of rows in a page: about 300 KiB of text. Reading them is short enough not to delay checkpoints.
 const PAGE_ROWS: u32 = 2_000;
 
 /// One line for each row. User ids and keys contain neither spaces nor line breaks.

@@ -2,14 +2,14 @@
 
 use sqlx::SqliteConnection;
 
-use super::columns::{self as rows, coupon_columns, issuance_columns};
 use super::write::portions_json;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
+use crate::coupon::rows::columns::{self as rows, coupon_columns, issuance_columns};
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
-use crate::store::sqlite::columns::integer;
+use crate::store::columns::integer;
 use crate::store::sqlite::error::on_read;
 
 const ROWS: &str = concat!(
@@ -55,8 +55,8 @@ async fn issuances_stand(
         .await
         .map_err(on_read)?;
     if !rows.is_empty() {
-        // An unreadable row is a different one. It concerns this coupon alone, and must not hold up the
-        // others.
+        // An unreadable row counts as a different row. It concerns this coupon alone, and must not hold up
+        // other coupons.
         let stored = rows.iter().map(rows::issuance).collect::<Result<Vec<_>>>();
         return Ok(if stored.is_ok_and(|stored| stored == issuances) {
             FoundRows::Stored

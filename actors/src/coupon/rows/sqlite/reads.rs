@@ -3,12 +3,12 @@
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::columns::{self as rows, coupon_columns, discount_columns, issuance_columns};
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::rows::columns::{self as rows, coupon_columns, discount_columns, issuance_columns};
 use crate::coupon::rows::{CouponQuery, Created, NewCoupon, UserCursor};
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
 use crate::store::Result;
-use crate::store::sqlite::columns::{get, integer, number, readable};
+use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::sqlite::error::{on_read, on_write};
 
 /// A coupon's columns, and its highest sequence, which the primary key finds at once.
@@ -69,7 +69,7 @@ const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
     " FROM issuances WHERE user_id = ?4 AND +coupon_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
 );
 
-/// Creates a coupon, or returns the one that this key created before.
+/// Creates a coupon, or returns the coupon that this key created before.
 pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCoupon) -> Result<Created> {
     let (offer, body) = (&new.offer, new.body());
     let (kind, value) = discount_columns(offer.discount);
@@ -112,7 +112,7 @@ pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCo
         .fetch_one(connection)
         .await
         .map_err(on_write)?;
-    if get::<&str>(&row, "creation_body")? == body {
+    if row.text("creation_body")? == body {
         view(&row).map(Created::Before)
     } else {
         Ok(Created::KeyReused)
@@ -208,7 +208,6 @@ fn view(row: &SqliteRow) -> Result<CouponView> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use sqlx::{AssertSqlSafe, Connection};
 
@@ -218,7 +217,7 @@ mod tests {
         let explained = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
         let rows = sqlx::query(explained).fetch_all(connection).await.unwrap();
         rows.iter()
-            .map(|row| get::<String>(row, "detail").unwrap())
+            .map(|row| row.text("detail").unwrap().to_owned())
             .collect::<Vec<_>>()
             .join("; ")
     }

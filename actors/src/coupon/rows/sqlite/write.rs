@@ -1,17 +1,17 @@
-//! Storing a batch: one guarded statement, prepared once for all sizes.
+//! Storing a batch: one guarded statement, which is prepared once for batches of all sizes.
 
 use std::fmt::Write;
 
 use sqlx::SqliteConnection;
 
-use super::columns::discount_columns;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
+use crate::coupon::rows::columns::discount_columns;
 use crate::ids::{Fence, RequestKey, ShardId};
 use crate::owning::kind::Run;
 use crate::store::batch;
-use crate::store::sqlite::columns::integer;
+use crate::store::columns::integer;
 use crate::store::sqlite::error::on_write;
 use crate::store::{Result, StoreError};
 
@@ -54,7 +54,7 @@ pub(crate) async fn issuances(connection: &mut SqliteConnection, portions_json: 
     Ok(stored.rows_affected())
 }
 
-/// Stores a change. Returns 1 if its guards hold, otherwise 0.
+/// Stores a change. Returns 1 if its guards hold, and 0 if they do not.
 pub(crate) async fn change(
     connection: &mut SqliteConnection,
     shard: ShardId,
@@ -89,7 +89,7 @@ pub(crate) async fn change(
 /// Returns portions of issuances as an array of `[shard, epoch, owner, coupon, last sequence, highest nth,
 /// [[sequence, user, nth, key, issued_at, expires_at], …]]`.
 pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
-    /// Bytes of a row with ids and keys of usual length. The text grows if they are longer.
+    /// Number of bytes of a row with ids and keys of usual length. The text grows if they are longer.
     const ROW_BYTES: usize = 112;
 
     let rows: usize = portions.iter().map(|portion| portion.run.rows()).sum();
@@ -143,7 +143,7 @@ fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) ->
     Ok(())
 }
 
-/// Escapes a key. It is visible ASCII, so only two characters are special in a JSON string.
+/// Writes a key as part of a JSON string. A key is visible ASCII, so only two characters must be escaped.
 fn push_escaped(json: &mut String, key: &RequestKey) {
     for character in key.as_str().chars() {
         if matches!(character, '"' | '\\') {

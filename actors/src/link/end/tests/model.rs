@@ -1,4 +1,4 @@
-//! Random steps of two ends and their network, against the promise that every request has one answer.
+//! Takes random steps with two ends and their network, and checks that every request has one answer.
 
 use std::collections::VecDeque;
 
@@ -41,8 +41,8 @@ fn answer_to(number: u64) -> u64 {
 }
 
 proptest! {
-    /// Every request has exactly one answer in the end, and one that says *not sent* means that the peer
-    /// never received it.
+    /// In the end, every request has exactly one answer. The answer *not sent* means that the peer never
+    /// received the request.
     #[test]
     fn every_request_has_one_answer(moves in moves()) {
         let (mut dialler, mut acceptor) = linked();

@@ -11,50 +11,51 @@ pub enum Event<K: Kind> {
     Claimed(Fence),
     /// The shard may not be served any more: the lease is over, or another node has it.
     Lost,
-    /// A request came that found no owner, or none that admits it.
+    /// A request came, and its id has no owner, or no owner that admits the request.
     Asked(K::Id, Request<K>),
-    /// A request could not enter its owner's mailbox, as that is closed.
+    /// A request could not enter its owner's mailbox, because the mailbox is closed.
     Bounced(K::Id, Request<K>),
-    /// Loading ended.
+    /// Loading this id ended.
     Loaded(K::Id, Load),
     /// An owner stopped.
     Stopped {
-        /// What it owned.
+        /// The id that it owned.
         id: K::Id,
-        /// The highest epoch that it wrote under.
+        /// The highest epoch under which it wrote.
         epoch: Epoch,
-        /// True if the outcome of something that it decided is unknown.
+        /// True if the outcome of one of its decisions is unknown.
         unsettled: bool,
     },
     /// An owner panicked.
     Panicked(K::Id),
     /// The store refused a portion that was sent under this epoch.
     Fenced(Epoch),
-    /// Raising the epoch from a fence ended.
+    /// The attempt to raise the epoch ended.
     Raised {
-        /// The fence before. A result about an earlier fence says nothing about the present one.
+        /// The fence before the attempt. A result for an earlier fence says nothing about the present fence.
         from: Fence,
-        /// How it ended.
+        /// How the attempt ended.
         raise: Raise,
     },
     /// Hand the shard off, or release it: store everything, stop all owners, then name the next owner. The
     /// shard may be claimed again later.
     HandOff {
-        /// The fence under which it is served here. If the present fence is another, nothing happens.
+        /// The fence under which the shard is served here. If the present fence is another one, nothing
+        /// happens.
         from: Fence,
         /// The owner in the next epoch; `None` to release it.
         to: Option<Incarnation>,
     },
     /// The attempt to hand the shard off ended.
     HandedOff {
-        /// The fence before.
+        /// The fence before the attempt.
         from: Fence,
         /// True if the shard is certainly not owned here any more.
         done: bool,
     },
     /// The shard is about to be handed to this node: load these ids ahead.
     LoadAhead(Vec<K::Id>),
-    /// Loading ahead ended; false if nothing was read.
+    /// Loading this id ahead ended. False if nothing was read.
     LoadedAhead(K::Id, bool),
     /// Drop requests whose callers do not wait any more.
     Sweep,
@@ -67,9 +68,9 @@ pub enum Event<K: Kind> {
 pub enum Load {
     /// Everything that the owner needs was read.
     Read,
-    /// It does not exist.
+    /// The id does not exist.
     Absent,
-    /// The store did not answer, or what it holds cannot be read.
+    /// The store did not answer, or the stored rows cannot be read.
     Failed,
     /// The node has as many owners as it may have.
     NoPlace,
@@ -80,9 +81,9 @@ pub enum Load {
 pub enum Raise {
     /// The shard is owned here, under this fence.
     Ours(Fence),
-    /// Another incarnation owns the shard, or none.
+    /// Another incarnation owns the shard, or no incarnation owns it.
     Lost,
-    /// It is not known.
+    /// The result is not known.
     Failed,
 }
 
@@ -91,25 +92,25 @@ pub enum Raise {
 pub enum Effect<K: Kind> {
     /// Load this id. The fence is committed.
     Load(K::Id),
-    /// Load the rows of this id under no fence.
+    /// Load the rows of this id ahead, without a fence.
     LoadAhead(K::Id),
-    /// Keep what was just loaded ahead, until [`Self::LoadRest`] or [`Self::Forget`].
+    /// Keep the rows that were just loaded ahead, until [`Self::LoadRest`] or [`Self::Forget`].
     Keep(K::Id),
     /// Report that nothing is being loaded ahead any more.
     ReportLoadedAhead,
-    /// Load the head of this id, and the rows that follow those loaded ahead. The fence is committed. It ends
-    /// as [`Self::Load`] does.
+    /// Load the head of this id, and the rows that follow those loaded ahead. The fence is committed. This
+    /// ends with the same event as [`Self::Load`].
     LoadRest(K::Id),
-    /// Drop what was kept.
+    /// Drop the rows that were kept.
     Forget(K::Id),
-    /// Make the owner of the id just loaded, under this fence. What was loaded and is not activated by the
-    /// time the effects are carried out is dropped.
+    /// Make the owner of the id that was just loaded, under this fence. If a loaded state is not activated by
+    /// one of the effects of its event, it is dropped.
     Activate(K::Id, Fence),
     /// Put a request into the owner's mailbox.
     Deliver(K::Id, Request<K>),
     /// Answer that there is no decision.
     SetBack(Request<K>, Setback),
-    /// Answer that what is asked for does not exist.
+    /// Answer that there is no such thing.
     Absent(Request<K>),
     /// Tell the owner its shard's new epoch.
     Refence(K::Id, Epoch),
@@ -121,7 +122,7 @@ pub enum Effect<K: Kind> {
     Raise {
         /// The present fence.
         from: Fence,
-        /// True to pause before, as the last attempt failed.
+        /// True to pause before the raise, because the last attempt failed.
         pause: bool,
     },
     /// All owners are gone after [`Event::HandOff`]: name the next owner by compare-and-set.
@@ -131,6 +132,7 @@ pub enum Effect<K: Kind> {
         /// The owner in the next epoch; `None` to release the shard.
         to: Option<Incarnation>,
     },
-    /// All owners are gone after [`Event::Drain`]. The fence, if there is one, may be released.
+    /// All owners are gone after [`Event::Drain`]. The shard may be released from this fence, if there is a
+    /// fence.
     Drained(Option<Fence>),
 }

@@ -11,10 +11,10 @@ impl<K: Kind> ShardLifecycle<K> {
     pub(super) fn hand_off(&mut self, from: Fence, to: Option<Incarnation>, effects: &mut Vec<Effect<K>>) {
         match self.stage {
             ShardStage::Serving(fence) if fence == from => {}
-            // It is owned here only in the store. An earlier owner that has not stopped yet may still decide,
-            // so it is waited for too.
+            // The shard is owned here in the store, but not served. Earlier owners that have not stopped yet
+            // may still decide, so the hand-off waits for them too.
             ShardStage::Unserved if !self.is_known_beyond(from) => self.last = Some(from),
-            // It is served in another epoch, or moves already.
+            // The shard is served in another epoch, or is moving already.
             ShardStage::Unserved
             | ShardStage::Serving(_)
             | ShardStage::Raising(_)
@@ -59,7 +59,8 @@ impl<K: Kind> ShardLifecycle<K> {
         }
     }
 
-    /// Reports that loading ahead is done, if it is. The node that hands the shard off waits for that.
+    /// Reports that loading ahead is done, if nothing is being loaded ahead. The node that hands the shard
+    /// off waits for this report.
     pub(super) fn report_loaded_ahead(&self, effects: &mut Vec<Effect<K>>) {
         if !self
             .slots
@@ -80,7 +81,7 @@ impl<K: Kind> ShardLifecycle<K> {
                 expected.read = true;
                 effects.push(Effect::Keep(id));
             }
-            // The shard came meanwhile: the rest is read under its fence.
+            // This node got the shard meanwhile, so the rest is read under the shard's fence.
             Some(fence) if read => {
                 self.slots.insert(id, Loading::of(fence, VecDeque::new()));
                 effects.extend([Effect::Keep(id), Effect::LoadRest(id)]);

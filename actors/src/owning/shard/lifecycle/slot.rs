@@ -6,32 +6,34 @@ use crate::ids::Fence;
 use crate::owning::kind::Kind;
 use crate::owning::request::Request;
 
-/// For how many sweeps rows that were loaded ahead are kept if their shard does not come. A hand-off follows
-/// within some beats.
+/// Number of sweeps for which rows loaded ahead are kept if this node does not get their shard. A hand-off
+/// follows within a few beats.
 const AHEAD_SWEEPS: u8 = 10;
 
 /// The state of one id in its shard.
 #[derive(Debug)]
 pub(super) enum Slot<K: Kind> {
-    /// It is being loaded.
+    /// The id is being loaded.
     Loading(Loading<K>),
-    /// It has an owner.
+    /// The id has an owner.
     Active,
-    /// Its owner admits no request any more, and has not stopped yet.
+    /// The owner admits no requests any more, and has not stopped yet.
     Stopping(VecDeque<Request<K>>),
-    /// Its owner stopped with something unsettled. It is loaded again once the epoch is raised.
+    /// The owner stopped with something unsettled. The id is loaded again once the epoch is raised.
     AwaitingRaise(VecDeque<Request<K>>),
-    /// It is loaded ahead, under no fence. Nothing is decided from it before the rest was read under one.
+    /// The id is loaded ahead, without a fence. Nothing is decided from its rows before the rest is read
+    /// under a fence.
     Ahead(Ahead),
 }
 
 /// A load under way.
 #[derive(Debug)]
 pub(super) struct Loading<K: Kind> {
-    /// The fence that was committed before it began.
+    /// The fence that was committed before the load began.
     pub(super) under: Fence,
     pub(super) requests: VecDeque<Request<K>>,
-    /// How many of them were there when it began. Only to them can it tell that the id does not exist.
+    /// How many of the requests were there when the load began. Only these requests may be told by the load
+    /// that the id does not exist.
     pub(super) before: usize,
 }
 
@@ -57,16 +59,17 @@ impl<K: Kind> Loading<K> {
     }
 }
 
-/// What is loaded ahead of its shard.
+/// An id that is loaded ahead of its shard.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// True if it was read; false while it is being read or waits for that.
+    /// True if its rows were read; false while they are being read or wait to be read.
     pub(super) read: bool,
     sweeps: u8,
 }
 
 impl<K: Kind> Slot<K> {
-    /// Drops requests whose callers do not wait any more. Returns false if the slot itself was kept in vain.
+    /// Drops requests whose callers do not wait any more. Returns false if the slot itself is no longer
+    /// needed.
     pub(super) fn sweep(&mut self, is_served: bool) -> bool {
         match self {
             Self::Active => {}
@@ -82,7 +85,7 @@ impl<K: Kind> Slot<K> {
         true
     }
 
-    /// Returns the requests that wait here, unless an owner has them.
+    /// Returns the requests that wait in this slot; `None` if no requests wait in a slot of this kind.
     pub(super) fn waiting(&mut self) -> Option<&mut VecDeque<Request<K>>> {
         match self {
             Self::Active | Self::Ahead(_) => None,

@@ -1,5 +1,5 @@
-//! The shard's life against a model that keeps, for each coupon, whether it has an owner and from which epoch
-//! on it may be loaded again. Coupons are the sample kind.
+//! Tests of the shard's life against a model. For each coupon, the model keeps whether it has an owner, and
+//! from which epoch on it may be loaded again. Coupons are the sample kind.
 
 mod ahead;
 mod hand_off;
@@ -18,10 +18,10 @@ type Effect = super::Effect<CouponKind>;
 type Request = super::Request<CouponKind>;
 
 proptest! {
-    /// A coupon has one owner at most. It is loaded only once nothing else of it can be stored. Every request
-    /// is delivered or answered.
+    /// A coupon has at most one owner. It is loaded only when no earlier decision about it can still be
+    /// stored. Every request is delivered or answered.
     #[test]
-    fn a_coupon_has_one_owner_and_is_loaded_only_once_nothing_else_can_be_stored(
+    fn a_coupon_has_one_owner_and_is_loaded_only_when_no_earlier_decision_can_be_stored(
         steps in prop::collection::vec(step(), 1..120),
     ) {
         let mut world = World::default();
@@ -42,6 +42,6 @@ proptest! {
                 unanswered += 1;
             }
         }
-        prop_assert_eq!(unanswered, delivered, "what was not delivered was answered");
+        prop_assert_eq!(unanswered, delivered, "every request that was not delivered was answered");
     }
 }

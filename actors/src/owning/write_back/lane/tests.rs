@@ -1,5 +1,5 @@
-//! The lane against a model store: every portion comes to one fate, and the fate is true. Coupons are the
-//! sample kind.
+//! Tests of the lane against a model store: every portion comes to one fate, and the fate is true. Coupons
+//! are the sample kind.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,17 +25,18 @@ type Effect = super::Effect<CouponKind, u64>;
 enum Call {
     Answers,
     NotStored,
-    /// It is stored, and the answer is lost.
+    /// The batch is stored, and the answer is lost.
     LostAfter,
-    /// It is not stored, and the answer is lost.
+    /// The batch is not stored, and the answer is lost.
     LostBefore,
-    /// It is not stored, and the store finds it unreadable.
+    /// The batch is not stored, and the store finds it unreadable.
     Unreadable,
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A portion of `rows` rows of this coupon; `stale`: under an epoch that the shard has no longer.
+    /// Submits a portion of this many rows of this coupon. If `stale`, its epoch is no longer that of the
+    /// shard.
     Submit { coupon: u64, rows: usize, stale: bool },
     /// The call or the pause that is under way ends.
     Go(Call),
@@ -151,13 +152,13 @@ struct World {
     under_way: Option<Effect>,
     next_sequence: HashMap<u64, u64>,
     out: BTreeSet<u64>,
-    /// The store found something unreadable.
+    /// True once the store has found something unreadable.
     found_unreadable: bool,
 }
 
 impl World {
     fn submit(&mut self, coupon: u64, rows: usize, stale: bool) -> Result<(), TestCaseError> {
-        // An owner has one portion out.
+        // An owner has at most one portion in flight.
         if !self.out.insert(coupon) {
             return Ok(());
         }
@@ -219,7 +220,7 @@ impl World {
     }
 
     fn settle(&mut self, submission: &Submission, fate: Fate) -> Result<(), TestCaseError> {
-        prop_assert!(self.out.remove(&submission.home), "settled once");
+        prop_assert!(self.out.remove(&submission.home), "settled twice");
         let found = self.store.read_back(&Batch {
             portions: vec![submission.portion.clone()],
         })[0];
@@ -277,7 +278,7 @@ fn lane_with(portions: &[(u64, usize)]) -> (Lane, Vec<Effect>) {
 }
 
 #[test]
-fn portions_that_wait_while_a_batch_is_out_share_the_next() {
+fn portions_that_wait_while_a_batch_is_in_flight_share_the_next_batch() {
     let (mut lane, mut effects) = lane_with(&[(1, 1), (2, 3), (3, 4)]);
     assert!(matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 1));
     effects.clear();
@@ -326,7 +327,7 @@ fn only_the_portion_that_clashed_is_contradicted() {
 }
 
 #[test]
-fn a_portion_that_cannot_be_read_back_is_contradicted_and_holds_up_no_other() {
+fn a_portion_that_cannot_be_read_back_is_contradicted_and_does_not_delay_others() {
     let unreadable = || StoreError::Unreadable("no such status".to_owned());
     let (mut lane, mut effects) = lane_with(&[(9, 1), (1, 2), (2, 2)]);
     lane.handle(Event::Written(Ok(1)), &mut effects);
@@ -340,7 +341,7 @@ fn a_portion_that_cannot_be_read_back_is_contradicted_and_holds_up_no_other() {
     lane.handle(Event::ReadBack(Err(unreadable())), &mut effects);
     assert!(
         matches!(&effects[..], [Effect::Write(batch)] if batch.rows() == 2),
-        "each alone: {effects:?}"
+        "each is written alone: {effects:?}"
     );
     lane.handle(Event::Written(Err(unreadable())), &mut effects);
     effects.clear();

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use actors::store::batch::{FoundRows, Portion};
-use actors::store::mysql::columns::integer;
+use actors::store::columns::integer;
 use actors::store::mysql::error::{on_read, on_write};
 use actors::store::mysql::{Dialect, MySqlRows};
 use actors::store::{Result, StoreError};

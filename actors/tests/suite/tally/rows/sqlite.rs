@@ -1,8 +1,8 @@
 //! Tallies in SQLite.
 
 use actors::store::batch::{FoundRows, Portion};
+use actors::store::columns::integer;
 use actors::store::sqlite::SqliteRows;
-use actors::store::sqlite::columns::integer;
 use actors::store::sqlite::error::{on_read, on_write};
 use actors::store::{Result, StoreError};
 use serde_json::json;

@@ -1,6 +1,8 @@
 use super::super::keys::Keys;
 use super::*;
 use crate::config::JwtAlgorithm;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use proptest::prelude::*;
 use serde_json::json;
@@ -83,7 +85,7 @@ fn each_algorithm_verifies_with_its_own_key_only() {
 
 #[test]
 fn a_key_verifies_one_algorithm_of_its_kind_only() {
-    // Each is a valid signature by the same key, with an algorithm that the key is not for.
+    // Each token is validly signed by the same key, but with an algorithm that the key is not for.
     let rsa = Keys::one(PUBLIC[0].0, PUBLIC[0].2, &rules()).unwrap();
     let rsa_key = private(Algorithm::RS256);
     let (secret, secret_key) = (hmac(), private(Algorithm::HS256));
@@ -231,12 +233,12 @@ fn configured_issuer_and_audience_are_required() {
     ] {
         assert_eq!(identity_of(&claims, &strict), None, "{claims}");
     }
-    // Without configuration they are allowed.
+    // Without configuration, any issuer and any audience are allowed.
     assert!(identity_of(&of(json!("anybody"), json!("anything")), &rules()).is_some());
 }
 
 #[test]
-fn the_subject_is_a_user_and_the_role_a_known_string() {
+fn the_subject_is_a_user_and_only_known_roles_count() {
     for (role, known) in [
         (json!("admin"), Role::Admin),
         (json!("service"), Role::Service),
@@ -308,7 +310,7 @@ fn the_kid_chooses_the_key() {
             accepts(&keys, algorithm, Some(id)) && !accepts(&keys, algorithm, Some("other")),
             "{algorithm:?}"
         );
-        // The algorithm has only one key.
+        // No kid is needed, because only one key fits the algorithm.
         assert!(accepts(&keys, algorithm, None), "{algorithm:?}");
     }
     assert!(!accepts(&keys, RS256, Some("b")));
@@ -331,6 +333,10 @@ fn a_token_without_a_kid_is_refused_if_several_keys_fit() {
 fn unusable_keys_of_a_set_are_skipped() {
     let rsa = &jwks(&[(Algorithm::RS256, Some("a"))])["keys"][0];
     let ed = &jwks(&[(Algorithm::EdDSA, Some("a"))])["keys"][0];
+    let ec = &jwks(&[(Algorithm::ES256, Some("a"))])["keys"][0];
+    let modulus = URL_SAFE_NO_PAD.decode(rsa["n"].as_str().unwrap()).unwrap();
+    let encoded = |first: u8, rest: &[u8]| json!(URL_SAFE_NO_PAD.encode([&[first], rest].concat()));
+    let bits_2047 = encoded(0x7f, &modulus[1..]);
     let changed = |key: &Value, field: &str, value: Value| {
         let mut key = key.clone();
         key[field] = value;
@@ -350,6 +356,9 @@ fn unusable_keys_of_a_set_are_skipped() {
         changed(ed, "crv", json!("Ed448")),
         json!({"kty": "oct", "k": "c2VjcmV0"}),
         json!({"kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB"}),
+        changed(ec, "x", ec["y"].clone()),
+        changed(rsa, "e", json!("")),
+        changed(rsa, "n", bits_2047),
         json!({"kty": "EC", "crv": "P-521", "x": "AQAB", "y": "AQAB"}),
         json!({"kty": "new"}),
         json!("a"),
@@ -360,6 +369,8 @@ fn unusable_keys_of_a_set_are_skipped() {
         assert_eq!((keys.iter().count(), skipped.len()), (1, 1), "{skipped:?}");
         assert!(set(&json!({"keys": [other]})).is_err());
     }
+    let with_leading_zero = set(&json!({"keys": [changed(rsa, "n", encoded(0, &modulus))]})).unwrap();
+    assert!(accepts(&with_leading_zero, Algorithm::RS256, Some("a")));
     for good in [
         changed(rsa, "use", json!("sig")),
         changed(rsa, "key_ops", json!(["verify"])),
@@ -438,9 +449,9 @@ proptest! {
         prop_assert_eq!(verify(&token, &hmac(), &rules()), None);
     }
 
-    /// Signed, so that the claims are read.
+    /// The token is signed, so that its claims are read.
     #[test]
-    fn strange_claims_of_a_good_key_never_panic(
+    fn strange_claims_in_a_validly_signed_token_do_not_panic(
         exp in prop_oneof![any::<f64>().prop_map(|exp| json!(exp)), any::<u64>().prop_map(|exp| json!(exp)), any::<String>().prop_map(|exp| json!(exp))],
         sub in ".{0,80}",
         role in ".{0,20}",
@@ -458,7 +469,7 @@ proptest! {
         let position = position % token.len();
         let changed = format!("{}{letter}{}", &token[..position], &token[position + 1..]);
         prop_assume!(changed != token);
-        // Also the last character: its unused bits must be zero.
+        // This includes the last character, because its unused bits must be zero.
         prop_assert_eq!(verify(&changed, &hmac(), &rules()), None);
     }
 }
@@ -473,7 +484,7 @@ fn a_verified_token_is_cached_until_its_keys_are_replaced() {
     let verifier = Verifier::new(&config(SECRET)).unwrap();
     let (token, digest) = (hs256(&claims()), [7; 32]);
     assert!(verifier.identify(&token, &digest, now()).is_some());
-    // It is known by its digest, so its text is not read.
+    // The token is known by its digest, so its text is not read.
     assert!(verifier.identify("not looked at", &digest, now()).is_some());
     assert!(verifier.identify("looked at", &[8; 32], now()).is_none());
     verifier.current.store(

@@ -19,12 +19,12 @@ fn rows_loaded_ahead_are_completed_under_the_fence_before_a_request_is_delivered
     assert_eq!(
         (world.kept.len(), world.loading[&id(1)]),
         (0, 1),
-        "its rest is loaded without a request"
+        "the rest is loaded without a request"
     );
     world.steps([Step::Ask(1), Step::Ask(2), Step::EndLoad(1, Load::Read)]);
     assert_eq!((world.owners.len(), world.delivered.len()), (1, 1));
-    // The other was not loaded ahead by then, and its requests do not wait for that. What comes of it late is
-    // not kept.
+    // Coupon 2 was not loaded ahead by then, and its request does not wait for that. Its rows, which arrive
+    // late, are not kept.
     assert_eq!(world.loading[&id(2)], 1);
     world.steps([Step::EndLoadAhead(2, true), Step::EndLoad(2, Load::Read)]);
     assert_eq!(
@@ -46,7 +46,7 @@ fn rows_that_are_still_being_loaded_ahead_when_the_shard_comes_are_completed_aft
 }
 
 #[test]
-fn loading_ahead_is_reported_once_every_coupon_was_loaded_or_failed() {
+fn loading_ahead_is_reported_when_every_coupon_was_loaded_or_failed() {
     let mut world = World::default();
     for step in [
         Step::LoadAhead(1),
@@ -74,7 +74,7 @@ fn coupons_loaded_ahead_in_vain_are_dropped() {
         world.steps([Step::Sweep]);
     }
     assert_eq!((world.kept.len(), world.lifecycle.slots.len()), (0, 0));
-    // Its load ends late: it is not kept.
+    // The load of coupon 2 ends late, and its rows are not kept.
     world.steps([Step::EndLoadAhead(2, true)]);
     assert!(world.kept.is_empty() && world.lifecycle.slots.is_empty());
     let many = (1..=200).map(id).collect();

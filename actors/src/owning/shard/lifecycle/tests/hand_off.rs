@@ -15,7 +15,7 @@ fn stopped(coupon: u64) -> Step {
 }
 
 #[test]
-fn a_shard_is_handed_off_once_everything_is_stored_and_may_be_claimed_again() {
+fn a_shard_is_handed_off_when_everything_is_stored_and_may_be_claimed_again() {
     let mut world = World::after([
         Step::Claim,
         Step::Ask(1),
@@ -24,7 +24,7 @@ fn a_shard_is_handed_off_once_everything_is_stored_and_may_be_claimed_again() {
         Step::HandOff { to: true },
         Step::Ask(1),
     ]);
-    // No request is admitted, waiting requests are sent on, and the owner stores first.
+    // No request is admitted, waiting requests are set back, and the owner stores everything first.
     assert_eq!(world.answered(), [Err(Setback::Moved), Err(Setback::Moved)]);
     assert_eq!(
         (

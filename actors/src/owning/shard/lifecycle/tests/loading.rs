@@ -18,7 +18,8 @@ fn a_read_answers_not_found_only_to_requests_before_it() {
         Step::Ask(1),
         Step::EndLoad(1, Load::Absent),
     ]);
-    // The first was there before the read, the second was not. For it the coupon is loaded again, and found.
+    // The first request was there before the read, the second was not. For the second request, the coupon is
+    // loaded again and found.
     assert_eq!(world.answered().len(), 1);
     world.steps([Step::EndLoad(1, Load::Read)]);
     assert_eq!(world.delivered.len(), 1);
@@ -39,7 +40,7 @@ fn a_read_from_before_the_shard_was_away_does_not_answer_not_found() {
     assert_eq!(
         (answers.next(), answers.next()),
         (Some(Some(Err(Setback::Moved))), Some(None)),
-        "the second waits for a read of its own"
+        "the second request waits for a read of its own"
     );
 }
 
@@ -52,7 +53,7 @@ fn a_request_without_a_waiting_caller_is_dropped() {
 }
 
 #[test]
-fn that_a_coupon_does_not_exist_is_not_remembered() {
+fn the_absence_of_a_coupon_is_not_remembered() {
     let mut world = World::after([Step::Claim]);
     for _ in 0..2 {
         world.steps([Step::Ask(1), Step::EndLoad(1, Load::Absent)]);

@@ -35,7 +35,7 @@ pub(super) enum Step {
     },
     Lose,
     Claim,
-    /// The shard, if the store says that it is ours, is handed off to a node or released to none.
+    /// If the store says that the shard is ours, it is handed off to a node, or released.
     HandOff {
         to: bool,
     },
@@ -96,8 +96,8 @@ pub(super) struct World {
     pub(super) ours: bool,
     /// Hand-offs under way: the fence before, and the next owner.
     pub(super) handing_off: Vec<(Fence, Option<Incarnation>)>,
-    /// The highest epoch in which a hand-off was tried. It may have been done, so the shard may be served
-    /// only in a higher one.
+    /// The highest epoch in which a hand-off was tried. That hand-off may have been done, so the shard may be
+    /// served only in a higher epoch.
     handed_off: Option<Epoch>,
     loading_ahead: HashMap<CouponId, usize>,
     pub(super) kept: HashSet<CouponId>,
@@ -105,7 +105,7 @@ pub(super) struct World {
     pub(super) loading: HashMap<CouponId, usize>,
     /// The fence under which the coupon's last load began.
     loaded_under: HashMap<CouponId, Fence>,
-    /// What was decided in this epoch may still be stored: the coupon may be loaded only under a higher one.
+    /// Decisions of this epoch may still be stored, so the coupon may be loaded only under a higher epoch.
     unsettled: HashMap<CouponId, Epoch>,
     raising: Vec<Fence>,
     pub(super) answers: Vec<oneshot::Receiver<Answer<CouponKind>>>,
@@ -119,14 +119,15 @@ pub(super) fn id(number: u64) -> CouponId {
     CouponId::new(number).unwrap()
 }
 
-/// Takes one of this coupon's loads that are under way. False if there is none.
+/// Ends one of this coupon's loads under way. Returns false if there is none.
 fn end_one(loads: &mut HashMap<CouponId, usize>, coupon: CouponId) -> bool {
     let count = loads.get_mut(&coupon).filter(|count| **count > 0);
     count.map(|count| *count -= 1).is_some()
 }
 
 impl World {
-    /// Makes a world where the shard is ours in the store, in this epoch, and the shard does not know it.
+    /// Makes a world where the shard is ours in the store, in this epoch, but the state machine does not know
+    /// that.
     pub(super) fn ours_in_the_store(epoch: u64) -> Self {
         Self {
             committed: epoch,
@@ -300,13 +301,13 @@ impl World {
             Effect::Keep(coupon) => prop_assert!(self.kept.insert(coupon), "kept twice"),
             Effect::Forget(coupon) => drop(self.kept.remove(&coupon)),
             Effect::HandOff { from, to } => {
-                prop_assert!(self.owners.is_empty(), "owners go first: they may still decide");
+                prop_assert!(self.owners.is_empty(), "owners that may still decide");
                 self.handing_off.push((from, to));
                 self.handed_off = self.handed_off.max(Some(from.epoch));
             }
             Effect::Load(coupon) => self.load(coupon)?,
             Effect::LoadRest(coupon) => {
-                prop_assert!(self.kept.remove(&coupon), "the rest of nothing");
+                prop_assert!(self.kept.remove(&coupon), "no rows were kept to be completed");
                 self.load(coupon)?;
             }
             Effect::Activate(coupon, fence) => self.activate(coupon, fence)?,
@@ -329,7 +330,7 @@ impl World {
             }
             Effect::Raise { from, .. } => {
                 // A shard that is lost while it is reclaimed may be handed off and reclaimed once more. The
-                // second raise then finds the first one's.
+                // second raise then finds the result of the first raise.
                 let is_reclaimed = self.handed_off >= Some(from.epoch);
                 prop_assert!(
                     is_reclaimed || !self.raising.contains(&from),

@@ -1,13 +1,11 @@
 //! Conversions between rows and values.
 
-use sqlx::mysql::MySqlRow;
-
 use crate::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use crate::store::Result;
-use crate::store::mysql::columns::{get, integer, number, numeric, optional_time, readable, small, time};
+use crate::store::columns::{StoredRow, integer, number, optional_number, optional_time, readable, time};
 
-/// The columns that [`coupon`] reads, of `coupons AS c`.
+/// The columns of `coupons AS c` that [`coupon`] reads.
 macro_rules! coupon_columns {
     () => {
         "c.id, c.title, c.discount_kind, c.discount_value, c.min_order_amount, c.total_quantity, \
@@ -26,9 +24,9 @@ macro_rules! issuance_columns {
 pub(crate) use issuance_columns;
 
 /// Returns the coupon in a row with [`coupon_columns`].
-pub(crate) fn coupon(row: &MySqlRow) -> Result<Coupon> {
-    let value = numeric::<u64>(row, "discount_value")?;
-    let discount = match (get::<Option<&str>>(row, "discount_kind")?, value) {
+pub(crate) fn coupon(row: &impl StoredRow) -> Result<Coupon> {
+    let value = optional_number::<u64>(row, "discount_value")?;
+    let discount = match (row.optional_text("discount_kind")?, value) {
         (None, None) => None,
         (Some("amount"), Some(value)) => Some(Discount::Amount(value)),
         (Some("rate"), Some(value)) => Some(Discount::Rate(readable(
@@ -40,16 +38,16 @@ pub(crate) fn coupon(row: &MySqlRow) -> Result<Coupon> {
     Ok(Coupon {
         id: readable(CouponId::new(number(row, "id")?), "id")?,
         offer: Offer {
-            title: get(row, "title")?,
+            title: row.text("title")?.to_owned(),
             discount,
-            min_order_amount: numeric(row, "min_order_amount")?,
-            total_quantity: numeric(row, "total_quantity")?,
-            per_user_limit: small(row, "per_user_limit")?,
+            min_order_amount: optional_number(row, "min_order_amount")?,
+            total_quantity: optional_number(row, "total_quantity")?,
+            per_user_limit: number(row, "per_user_limit")?,
             starts_at: optional_time(row, "starts_at")?,
             ends_at: optional_time(row, "ends_at")?,
-            use_within_days: numeric(row, "use_within_days")?,
+            use_within_days: optional_number(row, "use_within_days")?,
         },
-        status: readable(Status::parse(get(row, "status")?), "status")?,
+        status: readable(Status::parse(row.text("status")?), "status")?,
         version: number(row, "version")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
@@ -57,21 +55,21 @@ pub(crate) fn coupon(row: &MySqlRow) -> Result<Coupon> {
 }
 
 /// Returns the issuance in a row with [`issuance_columns`].
-pub(crate) fn issuance(row: &MySqlRow) -> Result<Issuance> {
+pub(crate) fn issuance(row: &impl StoredRow) -> Result<Issuance> {
     Ok(Issuance {
         id: IssuanceId {
             coupon: readable(CouponId::new(number(row, "coupon_id")?), "coupon_id")?,
             sequence: Sequence::new(number(row, "sequence")?),
         },
-        user: readable(UserId::parse(get(row, "user_id")?).ok(), "user_id")?,
-        nth: small(row, "nth")?,
-        key: readable(RequestKey::parse(get(row, "request_key")?).ok(), "request_key")?,
+        user: readable(UserId::parse(row.text("user_id")?).ok(), "user_id")?,
+        nth: number(row, "nth")?,
+        key: readable(RequestKey::parse(row.text("request_key")?).ok(), "request_key")?,
         issued_at: time(row, "issued_at")?,
         expires_at: optional_time(row, "expires_at")?,
     })
 }
 
-/// Returns a discount as the values of its two columns.
+/// Returns the values of a discount's two columns.
 pub(crate) fn discount_columns(discount: Option<Discount>) -> (Option<&'static str>, Option<i64>) {
     match discount {
         None => (None, None),
