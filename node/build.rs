@@ -1,7 +1,7 @@
 //! Sets `FIRSTCOME_COMMIT` to the commit that the program is built from.
 //!
-//! A `FIRSTCOME_COMMIT` in the build's environment takes precedence, for builds without git (a source
-//! archive, a container). If neither git nor the environment names a commit, the value is `unknown`.
+//! If the environment of the build has a `FIRSTCOME_COMMIT`, its value is used instead of git's commit: a
+//! source archive or a container has no git. If neither names a commit, the value is `unknown`.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Measures what decisions cost, without runtime, HTTP or database. It is run by hand after a change to
-//! decisions.
+//! Measures what decisions cost, without runtime, HTTP or database. Run it by hand after a change to code
+//! that decides.
 //!
 //! ```sh
 //! cargo bench -p firstcome-actors
@@ -163,8 +163,8 @@ fn portion(coupon: u64, rows: u64) -> Portion {
 mod lane {
     use super::*;
 
-    /// A batch comes back, and the next batch is built from the portions that this many coupons submitted
-    /// meanwhile. Each portion has two rows.
+    /// A batch is stored, and the lane builds the next batch from the portions that this many coupons
+    /// submitted meanwhile. Each portion has two rows.
     #[divan::bench(args = [1, 32, 1_024])]
     fn batch(bencher: Bencher<'_, '_>, coupons: u64) {
         let portions: Vec<Portion> = (1..=coupons + 1).map(|coupon| portion(coupon, 2)).collect();

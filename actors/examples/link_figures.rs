@@ -1,9 +1,9 @@
-//! What a link carries, on this machine: `cargo run --release -p firstcome-actors --example link_figures`.
+//! Measures a link on this machine: `cargo run --release -p firstcome-actors --example link_figures`.
 //!
-//! There are two processes on loopback, with owners that answer at once. Each caller waits for its answer
-//! before it asks again. For 1, 16 and 256 callers, this prints the requests a second, the requests in a
-//! frame, and the processor time of a request in each process. The processor time includes the link, the
-//! library, the sockets and the callers.
+//! Two processes are linked over loopback, and their owners answer at once. Each caller waits for its answer
+//! before it asks again. For 1, 16 and 256 callers, this prints the number of requests per second, the number
+//! of requests per frame, and the processor time per request in each process. The processor time includes the
+//! link, the library, the sockets and the callers.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};

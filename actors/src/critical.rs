@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 const EXIT_SOFTWARE: i32 = 70;
 
 /// Runs a task whose panic ends the process. If the process went on, the node would be half alive: ready, but
-/// without answers. Ending is safe at any moment, and the process's supervisor restarts it.
+/// unable to answer. Ending is safe at any moment, and the process's supervisor restarts it.
 pub(crate) async fn critical(name: &'static str, task: impl Future<Output = ()>) {
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {
         end_process(name);

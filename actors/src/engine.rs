@@ -35,8 +35,8 @@ use crate::time;
 
 /// Interval of checking whether shards are handed off.
 const HAND_OFF_POLL: Duration = Duration::from_millis(10);
-/// Time that leaving may take beyond the limit for stopping, so that other nodes need not wait until its
-/// lease ends.
+/// Time that leaving may take beyond the limit for stopping, so that other nodes need not wait until this
+/// node's lease ends.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Options of an engine.
@@ -169,8 +169,8 @@ impl<K: Kind> Engine<K> {
 
     /// Brings a request to its owner, or answers it at the door. Answers within `deadline`.
     ///
-    /// Cancel safety: a dropped future may leave the request decided. A repeatable request can be sent again
-    /// and finds the decision.
+    /// Cancel safety: a dropped future may leave the request decided. If the request is repeatable, the
+    /// caller can send it again and gets the decision.
     ///
     /// # Errors
     ///
@@ -200,8 +200,8 @@ impl<K: Kind> Engine<K> {
         let outcome = self.inner.router.route(id, ask.clone(), expires, until).await?;
         if let Some(superseded) = K::superseded(&ask, &outcome) {
             let version = superseded.version;
-            // Every door must know of the change before it is answered. The door of the owner's node knows it
-            // already. The door of this node is told here, and so are the doors of all other nodes.
+            // Every door must know of the change before the change is answered. The door of the owner's node
+            // knows it already. The door of this node is told here, and so are the doors of all other nodes.
             self.inner.door.raise_floor(id, version, time::moment());
             if let (true, Some(links)) = (superseded.widens, &self.inner.links) {
                 let spreading = widening::spread(links, self.inner.store.as_ref(), id, version);
@@ -252,7 +252,7 @@ impl<K: Kind> Engine<K> {
         })
     }
 
-    /// Returns the row of one shard, and the nodes, one of which may own it.
+    /// Returns the row of one shard, and the rows of all nodes. One of these nodes may own the shard.
     ///
     /// # Errors
     ///

@@ -237,7 +237,7 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $allowed:expr) => {
         $(#[$doc])*
         ///
-        /// Cheap to clone: up to 23 bytes are copied, longer ones are shared.
+        /// Cheap to clone: up to 23 bytes are copied, and longer texts are shared.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(SmolStr);
 

@@ -53,10 +53,10 @@
 //! Everything that decides is a state machine, `(event, now) → effects`, without clock, task or IO: kinds,
 //! [`owning::owner`], [`owning::gate`], [`owning::write_back::lane`], [`owning::shard::lifecycle`],
 //! [`cluster::membership::member`], [`cluster::group`], [`cluster::placement`], [`cluster::claim`],
-//! [`owning::door::Knowledge`], [`owning::router::attempts`], [`link::end`], [`link::mesh`]. The handling of
-//! mail and effects by actors is in drivers ([`owning::owner::driver`], [`owning::shard::driver`]). Actors
-//! and tasks are thin shells around both. The simulation in `tests/suite` runs the same machines and drivers
-//! with its own scheduler, by a seed.
+//! [`owning::door::Knowledge`], [`owning::router::attempts`], [`link::end`], [`link::mesh`]. How actors
+//! handle mail and effects is in drivers ([`owning::owner::driver`], [`owning::shard::driver`]). Actors and
+//! tasks are thin shells around both. The simulation in `tests/suite` runs the same machines and drivers with
+//! its own scheduler, which follows a seed.
 //!
 //! # Ownership
 //!
@@ -65,9 +65,9 @@
 //! [`cluster::claim`] says what to claim, drop and hand off. A claim raises the shard's epoch and is
 //! committed before anything is read. A hand-off is committed in the same way, after the old owner has stored
 //! everything and stopped. The new owner has loaded ahead, and reads only the rest. Epoch and incarnation
-//! together ([`ids::Fence`]) are in every write, and the store refuses all others. [`cluster::lease`] bounds
-//! the time for which a node may decide from memory. [`cluster::ownership`] holds what a node knows of
-//! owners.
+//! together ([`ids::Fence`]) are in every write, and the store refuses a write that does not have those of
+//! the shard. [`cluster::lease`] bounds the time for which a node may decide from memory.
+//! [`cluster::ownership`] holds what a node knows of owners.
 //!
 //! # Links
 //!

@@ -216,8 +216,8 @@ impl<P: Payload> Links<P> {
         self.shared.view.load().linked.clone()
     }
 
-    /// Returns true if the operating system of this peer, which is not linked, refused a new connection
-    /// within the last second.
+    /// Returns true if this peer is not linked, and its operating system refused a new connection within the
+    /// last second.
     pub fn refuses(&self, peer: Incarnation) -> bool {
         self.shared.view.load().refuses(time::moment(), peer)
     }

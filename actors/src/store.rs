@@ -101,13 +101,13 @@ pub trait ClusterStore: Send + Sync + 'static {
     async fn shards(&self) -> Result<Vec<ShardRow>>;
 
     /// Claims shards, independently of each other. If a row is still as it was seen, raises the epoch, sets
-    /// the owner and commits. Returns the rows after that, whether claimed or not, in the order of the
-    /// claims.
+    /// the owner and commits. Returns the rows after that in the order of the claims, including rows that
+    /// were not claimed.
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>>;
 
     /// Hands shards off to other nodes, independently of each other. If a fence still holds, raises the
-    /// epoch, sets the new owner and commits. Returns the rows after that, whether handed off or not, in the
-    /// order of `hand_offs`.
+    /// epoch, sets the new owner and commits. Returns the rows after that in the order of `hand_offs`,
+    /// including rows that were not handed off.
     async fn hand_off(&self, hand_offs: &[HandOff]) -> Result<Vec<ShardRow>>;
 
     /// Releases the shards that are owned under these fences. Released shards keep their epochs. Other shards
@@ -131,8 +131,8 @@ pub enum Loaded<K: Kind> {
 /// Cancel safety: as [`ClusterStore`].
 #[async_trait]
 pub trait EntryStore<K: Kind>: Send + Sync + 'static {
-    /// Stores a batch by one statement, except the portions whose guards (the fence and those of the kind) do
-    /// not hold. A portion is stored whole or not at all. Returns how many rows were stored.
+    /// Stores a batch by one statement, except the portions whose guards (the fence, and the guards of the
+    /// kind) do not hold. A portion is stored whole or not at all. Returns how many rows were stored.
     async fn write(&self, batch: &Batch<K>) -> Result<u64>;
 
     /// Returns what is stored of each portion, by fresh reads, in the order of the portions. The fence is

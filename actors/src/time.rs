@@ -12,8 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// The valid times: from the year 1000, where MySQL's `DATETIME` begins, to 9999-12-30T22:00 (exclusive).
-/// Before that end, every offset can be written with a four-digit year.
+/// The valid times: from the year 1000, where MySQL's `DATETIME` begins, to 9999-12-30T22:00 (exclusive). A
+/// time before that end has a four-digit year at every offset from UTC.
 const MICROS: std::ops::RangeInclusive<i64> = -30_610_224_000_000_000..=253_402_207_199_999_999;
 
 impl Timestamp {

@@ -1,8 +1,8 @@
 //! Times how long it takes to write, read and check a correct history of a million operations. The first
-//! argument changes that number.
+//! argument is another number of operations.
 //!
-//! A tenth of the requests get a coupon, and a tenth of these get no answer. The other requests are refused.
-//! The quantity is raised nineteen times.
+//! A tenth of the requests get a coupon, and a tenth of those requests get no answer. The other requests are
+//! refused. The quantity is raised nineteen times.
 
 use std::io::BufReader;
 use std::time::{Duration, Instant};

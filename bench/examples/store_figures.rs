@@ -2,8 +2,9 @@
 //! [directory | mysql://…]`.
 //!
 //! Times the commits of batches of several sizes, and then the loading of an owner with a million issuances.
-//! The embedded store is made in a new directory below the given one (by default the system's directory for
-//! temporary files), which is removed at the end. If a URL names the database, the rows are kept.
+//! The embedded store is made in a new directory, which is removed at the end. The parent of that directory
+//! is the given one; by default it is the system's directory for temporary files. If a URL names the
+//! database, the rows are kept.
 
 use std::error::Error;
 use std::time::{Duration, Instant};

@@ -186,8 +186,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Prints the nodes' addresses once they are ready, and then every node that ends, until a signal.
-    /// Returns false if a node ended by itself.
+    /// Prints the nodes' addresses once the nodes are ready, and then reports every node that ends, until a
+    /// signal arrives. Returns false if a node ended by itself.
     async fn watch(
         &self,
         nodes: &mut [ClusterNode],

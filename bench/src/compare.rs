@@ -99,7 +99,8 @@ enum What {
     HalfPeak,
     /// How long issuing pauses while a coupon's shard is handed off to another node.
     HandOffs,
-    /// Requests at a node that does not own the coupon, compared with its owner, and the cost of the link.
+    /// The cost of the link: requests at a node that does not own the coupon, compared with requests at the
+    /// node that does.
     Nodes,
 }
 

@@ -19,7 +19,8 @@ pub mod verify;
 
 use std::path::{Path, PathBuf};
 
-/// Returns the program at `named`; by default the program `name` beside this program.
+/// Returns the program at the path `named`. If no path is given, returns the program `name` beside this
+/// program.
 fn beside(named: Option<&Path>, name: &str) -> Result<PathBuf, load::Failed> {
     let program = match named {
         Some(program) => program.to_owned(),

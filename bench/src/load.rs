@@ -1,10 +1,10 @@
 //! `firstcome-bench load`: drives a service over HTTP, reports how fast it answered, and compares that with
 //! objectives.
 //!
-//! [`crowd`] determines user, key and coupon of each request, and [`arrivals`] its time. [`mod@drive`] runs
-//! threads of [`connection`]s, which read answers with [`response`] and count them in [`tally`].
-//! [`testkit::history::file`] records them for the checker, and [`report`] shows them. [`ceiling`] is the
-//! highest rate of this tool itself, and `scheduling` keeps it from interrupting the service.
+//! [`crowd`] determines user, key and coupon of each request, and [`arrivals`] determines its time.
+//! [`mod@drive`] runs threads of [`connection`]s, which read answers with [`response`] and count them in
+//! [`tally`]. [`testkit::history::file`] records them for the checker, and [`report`] shows them. [`ceiling`]
+//! is the highest rate of this tool itself. `scheduling` keeps the tool from interrupting the service.
 
 pub mod arrivals;
 pub mod ceiling;
@@ -94,7 +94,7 @@ impl Load {
         Ok(figures.missed.is_empty() && verdict.is_none_or(|report| report.is_clean()))
     }
 
-    /// Returns the coupons of the run: those of the flags, or new coupons.
+    /// Returns the coupons of the run: those that the flags name, or new coupons.
     async fn coupons(&self, plan: &Plan, file: Option<&HistoryFile>) -> Result<Vec<CouponId>, Failed> {
         if !self.coupon.is_empty() {
             return Ok(self.coupon.clone());

@@ -1,5 +1,5 @@
-//! The program `firstcome-bench`: parses, runs. See [`bench::load`], [`bench::compare`], [`bench::verify`]
-//! and [`bench::cluster`].
+//! The program `firstcome-bench`: parses its arguments and runs a command. See [`bench::load`],
+//! [`bench::compare`], [`bench::verify`] and [`bench::cluster`].
 
 use std::process::ExitCode;
 

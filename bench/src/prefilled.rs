@@ -30,8 +30,8 @@ pub enum PrefillError {
 /// The user of an issuance, and the key of the request for it.
 pub type Requester = Result<(UserId, RequestKey), InvalidId>;
 
-/// A coupon without a total quantity, with a limit of one per user. A node that serves the coupon later
-/// claims its shard from an incarnation that never ran.
+/// A coupon without a total quantity, with a limit of one per user. If a node serves the coupon later, it
+/// claims the shard from an incarnation that never ran.
 #[derive(Debug, Clone, Copy)]
 pub struct PrefilledCoupon {
     /// The id.

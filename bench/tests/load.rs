@@ -191,7 +191,7 @@ fn a_connection_that_is_closed_after_each_answer_is_made_again() {
 }
 
 #[test]
-fn a_service_that_dies_midway_fails_the_run_with_a_table() {
+fn a_run_fails_with_a_table_if_the_service_dies_midway() {
     let service = Arc::new(Service::start(|n, request| issued(n + 1, request)));
     let begun = Instant::now();
     let dies = {
@@ -213,7 +213,7 @@ fn a_service_that_dies_midway_fails_the_run_with_a_table() {
 }
 
 #[test]
-fn a_service_that_hangs_fails_the_run_with_a_table() {
+fn a_run_fails_with_a_table_if_the_service_hangs() {
     let service = Service::start(|n, request| {
         if n > 100 {
             thread::sleep(LIMIT);
@@ -230,8 +230,8 @@ fn a_service_that_hangs_fails_the_run_with_a_table() {
 
 #[test]
 fn a_pause_of_the_service_is_in_the_latency_of_every_delayed_request() {
-    // One pause of half a second. A closed loop would show one slow answer for each connection. Of 1,000
-    // arrivals a second, 500 fall into the pause.
+    // One pause of half a second. A closed loop would show one slow answer for each connection. At 1,000
+    // arrivals per second, 500 fall into the pause.
     let service = Service::start(|n, request| {
         if n == 200 {
             thread::sleep(Duration::from_millis(500));

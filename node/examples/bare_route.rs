@@ -1,6 +1,6 @@
 //! Serves a bare route: warp behind the accept loop of the node. It answers an issue request at once, with as
-//! many bytes as a real response has. Nothing is decided or stored, so its rate is the rate of HTTP alone.
-//! `firstcome-bench compare` compares other figures with it.
+//! many bytes as a real response has. Nothing is decided or stored, so this measures the rate of HTTP alone.
+//! `firstcome-bench compare` compares other rates with this rate.
 //!
 //! ```sh
 //! cargo run --release --example bare_route -- --listen 127.0.0.1:8081 --body-bytes 190

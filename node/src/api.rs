@@ -64,7 +64,7 @@ fn set_header(response: &mut Response, name: HeaderName, value: fmt::Arguments<'
     }
 }
 
-/// Marks a response as a replay if an earlier request was executed.
+/// Marks a response as a replay if it repeats the result of an earlier request with the same key.
 fn set_replayed(response: &mut Response, replayed: bool) {
     if replayed {
         response

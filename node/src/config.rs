@@ -1,8 +1,8 @@
 //! Configuration: defaults < file < environment (`FIRSTCOME__HTTP__LISTEN`) < flags.
 //!
-//! Keys are declared in sections, which [`keys`] collects into one table. Unknown keys and values that are
-//! not allowed are errors, which are reported before anything is started. Secrets are hidden in `Debug` and
-//! in [`Config::to_toml`].
+//! Keys are declared in sections, which [`keys`] collects into one table. An unknown key or a value that is
+//! not allowed is an error, and is reported before anything is started. Secrets are hidden in `Debug` and in
+//! [`Config::to_toml`].
 
 mod access_log;
 mod check;
@@ -35,8 +35,8 @@ use self::check::{at_most_an_hour, between, positive_and_at_most_an_hour};
 use self::keys::section;
 use crate::http::listener;
 
-/// Maximum number of lanes of a node. A shard writes through one lane, and a lane with few shards has small
-/// batches.
+/// Maximum number of lanes of a node. Each shard writes through one lane, so with more lanes each lane would
+/// have fewer shards and smaller batches.
 const LANES_MAX: u32 = 64;
 
 /// Largest value of `http.connections_max`: the usual maximum of open files of a process on Linux
@@ -96,8 +96,8 @@ section! {
         /// Time for an issue request or a read.
         #[serde(with = "humantime_serde")]
         deadline: Duration = Duration::from_secs(3), "duration", check = positive_and_at_most_an_hour;
-        /// Time for a change by an administrator. It is longer because all nodes may have to acknowledge the
-        /// change first.
+        /// Time for a change by an administrator. The default is longer than for other requests, because all
+        /// nodes may have to acknowledge the change first.
         #[serde(with = "humantime_serde")]
         change_deadline: Duration = Duration::from_secs(10), "duration", check = positive_and_at_most_an_hour;
         /// Maximum number of open connections; further connections are answered `OVERLOADED` and closed.
@@ -165,8 +165,8 @@ section! {
         url: Option<String> = None, "URL", unset = "SQLite in `data_dir`";
         /// A file with the URL.
         url_file: Option<PathBuf> = None, "path";
-        /// Time for which a start or a migration waits for another node's migration, and for clients of a
-        /// table that is to be altered. Servers only.
+        /// Time that a node waits, at its start or in `firstcome migrate`, for another node's migration and
+        /// for clients of a table that is to be altered. Servers only.
         #[serde(with = "humantime_serde")]
         migration_wait: Duration = Duration::from_secs(30), "duration", check = positive_and_at_most_an_hour;
         /// Number of batches that the node stores at the same time, each on a connection of its own. Servers
@@ -242,7 +242,7 @@ impl Http {
 }
 
 impl Config {
-    /// Warnings about keys that were renamed and are set by their former names.
+    /// Returns a warning for each key that is set by its former name.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         self.former_keys
             .iter()

@@ -7,8 +7,8 @@ use std::path::Path;
 
 /// Returns the text of a file, and creates the file if it does not exist.
 ///
-/// The file appears complete and synced, or not at all. Only its owner can read it. If several processes
-/// create the file at once, one of them wins and all read the same text.
+/// The file appears complete and synced, or not at all. Only the file's owner can read it. If several
+/// processes create the file at once, one of them wins and all read the same text.
 pub(crate) fn read_or_create(
     directory: &Path,
     name: &str,

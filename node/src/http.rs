@@ -1,9 +1,9 @@
 //! HTTP, apart from coupons: the accept loop, connections, requests and responses.
 //!
 //! [`listener`] starts the accept loop. `accept` admits as many connections as `open_files` has room for.
-//! `connection` serves one client: its timeouts are in `pace`, its bytes in `stream` and its encryption in
-//! `tls`. `request` does what is common to all requests, with `client_address` and `trace`. A handler sees a
-//! request through `head`, `body` and `call`. `refuse` responds where no route does.
+//! `connection` serves one client: `pace` has the timeouts, `stream` reads and writes, and `tls` encrypts.
+//! `request` does what is common to all requests, with the help of `client_address` and `trace`. A handler
+//! sees a request through `head`, `body` and `call`. `refuse` makes the responses that come from no route.
 
 mod accept;
 pub(crate) mod body;

@@ -1,9 +1,10 @@
 //! The service without HTTP: the calls that the API, a console and tests use.
 //!
-//! [`Service`] holds the engine and everything that stands before it. [`auth`] says who asks. `issuances` and
-//! `coupons` issue, change and read, with short-lived [`copies`] of what many clients read at once. [`list`]
-//! cuts pages, [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards. All calls of the
-//! engine and its store go through [`engine`].
+//! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
+//! principals. `issuances` issues coupons and reads issuances, and `coupons` creates, changes and reads
+//! coupons. What many clients read at once comes from short-lived [`copies`]. [`list`] cuts pages,
+//! [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards. All calls of the engine and its
+//! store go through [`engine`].
 
 pub(crate) mod auth;
 pub(crate) mod cluster;

@@ -22,7 +22,7 @@ impl Signals {
 
     /// Waits for the next signal.
     ///
-    /// Cancel safety: a signal that arrives between two calls is returned by the second.
+    /// Cancel safety: after a signal between two calls, the next call returns at once.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -22,8 +22,8 @@ pub const COMMIT: &str = env!("FIRSTCOME_COMMIT");
 /// Interval at which the exporter compacts its histograms, which grow until then.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Logs to the standard error from now on; the standard output is for [`crate::cli`]. Only the first call
-/// counts.
+/// Logs to the standard error from now on; the standard output is for [`crate::cli`]. Only the first call has
+/// an effect.
 pub fn log(log: &Log) {
     let targets = log_targets(&log.level).expect("the configuration has checked the levels");
     let layer = fmt::layer()
@@ -48,7 +48,7 @@ pub(crate) struct Metrics {
     parks: Counter,
 }
 
-/// Returns the metrics of this process, which are recorded from the first call on.
+/// Returns the metrics of this process. Recording begins with the first call.
 pub(crate) fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(Metrics::install)
@@ -63,7 +63,7 @@ pub(crate) async fn upkeep() {
     }
 }
 
-/// All metrics: the node's and the engine's.
+/// Returns the tables of all metrics: the node's and the engine's.
 fn tables() -> impl Iterator<Item = &'static [Metric]> {
     [node::METRICS, engine::METRICS].into_iter()
 }

@@ -178,8 +178,8 @@ impl RunningNode {
     pub async fn stop(self) -> Result<(), StopError> {
         let deadline = Instant::now() + self.shutdown_delay + self.shutdown_limit;
         let left = || deadline.saturating_duration_since(Instant::now());
-        // Other nodes own the shards before anything else ends, so requests wait only for the hand-offs. A
-        // shard that no node accepts is released at the end.
+        // The shards are handed off before anything else stops, so requests wait only for the hand-offs. A
+        // shard that no node accepts is released when the engine stops.
         tokio::join!(
             self.engine.hand_off(self.shutdown_limit / 2),
             tokio::time::sleep(self.shutdown_delay)
@@ -204,7 +204,7 @@ impl RunningNode {
     }
 }
 
-/// Checks what the configuration refers to: reads the keys of tokens.
+/// Checks the keys of tokens by reading them.
 pub fn check(config: &Config) -> Result<(), InvalidConfig> {
     UserSource::new(&config.auth).map(|_| ())
 }
@@ -219,7 +219,8 @@ pub(crate) fn admin_token_path(config: &Config) -> PathBuf {
     config.data_dir.join(ADMIN_TOKEN_FILE)
 }
 
-/// Returns the admin token, and the same token again if the node created it.
+/// Returns the admin token. The second value is `None` if the token is configured, and the same token if the
+/// node created it.
 fn admin_token(config: &Config) -> Result<(SecretString, Option<SecretString>), StartError> {
     if let Some(token) = &config.auth.admin_token {
         return Ok((token.clone(), None));

@@ -15,9 +15,9 @@
 //! of the clocks ([`Options::clock_tolerance`]) or of the record. Two kinds of faults are therefore *not*
 //! found: faults within overlapping calls, and faults that an operation without an answer could explain.
 //!
-//! Client times bound decisions exactly, and `issued_at` bounds them within the tolerance. Everything is
-//! sorted once, so the cost is n log n. A refusal is also compared with every version that may have been in
-//! force between its call and its answer, but there are only a few such versions.
+//! The time of a decision is bounded exactly by client times, and within the tolerance by `issued_at`.
+//! Everything is sorted once, so the cost is n log n. A refusal is also compared with every version that may
+//! have been in force between its call and its answer, but there are only a few such versions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,9 +46,9 @@ use timeline::Timeline;
 pub struct Options {
     /// Largest difference between the service's clocks and the clients', in either direction.
     pub clock_tolerance: Duration,
-    /// How long refusals may still be those of the former version after a change was answered, if the change
-    /// does not widen the coupon. The contract says zero for one node. The doors of other nodes may lag by
-    /// their `door_ttl`, because only a widening change waits for doors.
+    /// How long refusals may still follow from the former version after the answer to a change that does not
+    /// widen the coupon. The contract says zero for one node. The doors of other nodes may lag by their
+    /// `door_ttl`, because only a widening change waits for doors.
     pub narrowing_lag: Duration,
     /// True if other clients used the coupons too. Rows and versions then need no request in the history.
     pub foreign: bool,

@@ -20,7 +20,7 @@ pub const TOTAL: u64 = 1_000;
 /// How long a request may take to get a definite answer once the faults are over.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Reads a number from the environment, such as the seed of a run or its length.
+/// Reads a number from the environment, such as the seed or the length of a run.
 ///
 /// # Panics
 /// If the variable is set to something else.
@@ -53,9 +53,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts this many clients. Each client sends its requests to random ones of these addresses, for a
-    /// random one of the two coupons. The quantity of the first coupon is [`TOTAL`]; the second coupon has no
-    /// limit.
+    /// Starts this many clients. Each request goes to a random one of these addresses, and asks for a random
+    /// one of the two coupons. The quantity of the first coupon is [`TOTAL`]; the second coupon has no limit.
     pub fn begin(
         number: u64,
         pace: Duration,
@@ -122,7 +121,7 @@ impl Clients {
         self.wait().await;
     }
 
-    /// Ends the clients like [`Self::end`], without another change. `quiet` is the guard of
+    /// Ends the clients like [`Self::end`]. The administrator changes nothing more. `quiet` is the guard of
     /// [`Self::without_changes`].
     ///
     /// # Panics
@@ -192,8 +191,8 @@ impl ClientTask {
         addresses[rng.random_range(0..addresses.len())].clone()
     }
 
-    /// Pauses and resumes the first coupon and raises its quantity. The second stays open, so that requests
-    /// for it succeed as long as an owner decides.
+    /// Pauses and resumes the first coupon and raises its quantity. The second coupon stays open, so that
+    /// requests for it succeed as long as an owner decides.
     async fn change_until_over(mut self, mut rng: StdRng) {
         let mut total = TOTAL;
         while !self.over.load(Ordering::Relaxed) {

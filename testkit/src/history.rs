@@ -3,7 +3,7 @@
 //! The file is JSON Lines: one operation a line, in any order. All times are of one clock that never steps
 //! back, in microseconds since 1970 UTC. `call_us` is read before the request is sent, `answer_us` after the
 //! whole answer was received. An `answer` is the HTTP answer: `status`, `replayed` (true if it carried
-//! `Idempotent-Replayed: true`), and the JSON `body` as received. The field is null or absent if no whole
+//! `Idempotent-Replayed: true`), and the JSON `body` as received. `answer` is null or absent if no whole
 //! answer came in time.
 //!
 //! ```json
@@ -15,10 +15,10 @@
 //! {"change":{"call_us":9950,"coupon":42,"change":"pause","answer":null}}
 //! ```
 //!
-//! Other changes are `"resume"` and `"close"`; a patch holds what was sent. A request without `key` was sent
-//! without `Idempotency-Key`. This module decides strictly what an answer means: a 503 with `applied: false`,
-//! a 429 and any other 4xx without a refusal changed nothing. The outcome of a 5xx without `applied: false`
-//! is unknown, like the outcome of a request without an answer.
+//! Other changes are `"resume"` and `"close"`; a patch holds the fields that were sent. A request without
+//! `key` was sent without `Idempotency-Key`. This module decides strictly what an answer means: a 503 with
+//! `applied: false`, a 429 and any other 4xx without a refusal changed nothing. The outcome of a 5xx without
+//! `applied: false` is unknown, like the outcome of a request without an answer.
 
 use std::fmt;
 use std::io::{BufRead, Write};
@@ -95,17 +95,17 @@ pub enum CreateAnswer {
     Unknown,
 }
 
-/// The fields of an administrator's patch that decide whether a coupon is issued and when it expires.
-/// `Some(None)` clears a field.
+/// The fields of an administrator's patch that decide whether a coupon is issued and when it expires. `None`
+/// leaves a field, `Some(None)` clears it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Patch {
-    /// New or no quantity.
+    /// The new quantity.
     pub total_quantity: Option<Option<u64>>,
-    /// New or no beginning.
+    /// The new beginning.
     pub starts_at: Option<Option<Timestamp>>,
-    /// New or no end.
+    /// The new end.
     pub ends_at: Option<Option<Timestamp>>,
-    /// New or no expiry.
+    /// The new expiry.
     pub use_within_days: Option<Option<u16>>,
 }
 

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// Maximum number of pieces of a connection in flight.
+/// Maximum number of pieces in flight, per connection and direction.
 const PIECES_MAX: usize = 1_024;
 
 /// What the proxy does with connections.
@@ -23,8 +23,8 @@ pub enum LinkMode {
     Cut,
     /// Passes nothing and cuts nothing: a silent partition.
     Silent,
-    /// Passes nothing on the first connections, as many as the number says, and everything on later
-    /// connections. The first connections are then half-open: one side may have given them up. Any later mode
+    /// Passes nothing on the first connections, and everything on later connections. The value is the number
+    /// of those first connections. They are then half-open: one side may have given them up. Any later mode
     /// cuts them.
     SilentBefore(u64),
     /// Passes everything on after this delay.

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn attempts_end_with_the_first_that_is_short_enough() {
+    async fn no_attempt_is_made_after_one_that_is_short_enough() {
         let mut times = [30, 10, 20].map(Duration::from_millis).into_iter();
         let least = least_of_three(Duration::from_millis(15), async || times.next().unwrap()).await;
         assert_eq!((least, times.len()), (Duration::from_millis(10), 1));

@@ -1,7 +1,7 @@
 //! The parts of Prometheus' text format that are needed: counters, and the sum and count of a histogram.
 
-/// Returns the sum of the samples with exactly this name, over all labels if the name has none; zero without
-/// samples.
+/// Returns the sum of the samples with exactly this name. If the name includes no labels, samples with any
+/// labels are added. Returns zero if there are no such samples.
 pub fn value(text: &str, name: &str) -> f64 {
     let sample = |line: &str| {
         let rest = line.strip_prefix(name)?;

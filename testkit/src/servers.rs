@@ -245,8 +245,8 @@ impl Server {
         self.directory.join("data")
     }
 
-    /// Returns the URL of a database, with `port` in place of the server's port if it is given. The URL turns
-    /// TLS off, so that a proxy can read the statements.
+    /// Returns the URL of a database. If `port` is given, the URL has it instead of the server's port. The
+    /// URL turns TLS off, so that a proxy can read the statements.
     pub fn url(&self, database: &str, port: Option<u16>) -> String {
         let password: String = PASSWORD.bytes().map(|byte| format!("%{byte:02X}")).collect();
         format!(
@@ -284,7 +284,7 @@ impl Server {
 
 impl Server {
     /// Makes an empty database and returns its name. First waits until the server takes writes, because a
-    /// server of a replication group takes connections earlier.
+    /// server of a replication group takes connections before it takes writes.
     ///
     /// # Panics
     /// If the server takes no writes in time.

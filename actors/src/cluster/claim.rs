@@ -15,8 +15,8 @@ use crate::time::Moment;
 /// restarting gets no shards.
 const READY_BEATS: u64 = 3;
 
-/// Maximum number of shards of a node that are being handed off or released at a time. Each of them is closed
-/// for about one commit and, at its new owner, for the read of a tail. With this number, a node with all 256
+/// Maximum number of shards of a node that are being handed off or released at a time. Such a shard is closed
+/// for about one commit, and then until its new owner has read a tail. With this number, a node with all 256
 /// shards hands them off within about ten beats, if its peers load ahead at each beat. The peers' loading
 /// never queues for long.
 const MOVING_MAX: usize = 32;
@@ -34,8 +34,8 @@ pub enum LocalState {
     Serving(Epoch),
     /// It is being handed off or released.
     Moving,
-    /// It was claimed, lost, handed off or released since the read of the rows began, so the rows say nothing
-    /// about it.
+    /// The shard was claimed, lost, handed off or released after the read of the rows began, so the rows say
+    /// nothing about it.
     Unjudged,
 }
 
@@ -70,8 +70,9 @@ pub struct ShardSteps {
     pub claim: Vec<Claim>,
     /// Shards that this node serves but another node owns.
     pub drop: Vec<ShardId>,
-    /// Shards that their next owners begin to load ahead. Each shard is handed off once its next owner has
-    /// loaded it or has had five beats to load it, if that node should still have the shard then.
+    /// Shards that their next owners should begin to load ahead. Such a shard is handed off once its next
+    /// owner has loaded it, or after five beats. It is not handed off if that node should no longer have it
+    /// by then.
     pub load_ahead: Vec<(ShardId, Incarnation)>,
     /// Shards to hand off or release.
     pub hand_off: Vec<HandOffPlan>,
@@ -108,14 +109,14 @@ impl ClaimPlanner {
         }
     }
 
-    /// Compares the rows with the plan and with what is served here. The rows were read after a beat sent at
-    /// `sent_at`, the shards before the nodes. So an owner that is not among the nodes was ended, and never
-    /// returns.
+    /// Compares the rows with the plan and with what this node serves. The rows were read after a beat sent
+    /// at `sent_at`: first the shards, then the nodes. So if the owner of a shard is not among the nodes, it
+    /// was ended before and never returns.
     ///
-    /// A shard without a live owner is claimed at once by the node that should have it, and by another node
-    /// after a lease. A shard that this node owns by the row but does not serve is claimed too. The claim
-    /// raises the epoch before the shard is served, so that a decision from an earlier epoch can no longer be
-    /// stored.
+    /// A shard without a live owner is claimed at once by the node that should have it. Any other ready node
+    /// of the group claims it if its row has not changed for a lease. A node that is ready and not leaving
+    /// also claims a shard that the row says it owns but that it does not serve. The claim raises the epoch
+    /// before the shard is served, so that a decision from an earlier epoch can no longer be stored.
     ///
     /// `has_loaded` returns true if a node that was to load a shard ahead has done so.
     pub fn steps(
@@ -159,8 +160,8 @@ impl ClaimPlanner {
         builder.steps
     }
 
-    /// Plans that the next owner loads the shard ahead, or that the shard is handed off, or nothing until the
-    /// next beat.
+    /// Plans that the next owner loads the shard ahead, or that the shard is handed off. Plans nothing if the
+    /// shard must wait for the next beat.
     fn move_to(
         &self,
         to: Incarnation,
@@ -346,7 +347,8 @@ impl<'a> RowsView<'a> {
             return Step::HandOff(None);
         }
         // A node outside the group keeps its shards, because it may be inside again at the next beat. A
-        // leaving node does not wait for that. Until it stops, it serves the shards that no other node takes.
+        // leaving node hands its shards off even if it is outside. Until it stops, it keeps the shards that
+        // no other node takes.
         let may_move = self.inside || self.member.leaving;
         self.successor(shard)
             .filter(|_| may_move)

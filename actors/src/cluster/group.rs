@@ -115,7 +115,7 @@ mod tests {
         }
 
         #[test]
-        fn members_all_reach_each_other_and_a_node_that_reaches_all_is_a_member(rows in rows()) {
+        fn members_reach_each_other_and_every_node_that_reaches_all_members_is_a_member(rows in rows()) {
             let group = Group::of(&rows);
             for one in &group.members {
                 prop_assert!(one.state != NodeState::Ended);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_nodes_that_do_not_reach_each_other_the_one_with_more_links_is_a_member() {
+    fn if_two_nodes_do_not_reach_each_other_the_node_with_more_links_is_a_member() {
         let ready = NodeState::Ready;
         let rows = [
             node(1, ready, &[2, 3]),
@@ -145,8 +145,8 @@ mod tests {
             node(3, ready, &[1, 2, 4]),
             node(4, ready, &[2, 3]),
         ];
-        // Incarnations 1 and 4 do not reach each other and have two links each. The node of 4 has the smaller
-        // id.
+        // Incarnations 1 and 4 do not reach each other, and each has two links. So the smaller node id
+        // decides, and that is the id of incarnation 4.
         assert_eq!(members(&rows), [3, 2, 4]);
         let one_sided = [node(1, ready, &[2]), node(2, ready, &[])];
         assert_eq!(members(&one_sided), [2], "a link counts if both nodes report it");

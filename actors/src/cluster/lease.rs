@@ -25,8 +25,8 @@ struct Shared {
 impl Lease {
     /// Returns true if this incarnation may decide and confirm at `now`.
     pub fn holds_for(&self, incarnation: Incarnation, now: Moment) -> bool {
-        // The time is read first. It is written after the incarnation, so a reader that sees the time of a
-        // new incarnation also sees that incarnation.
+        // The time is read before the incarnation, and is written after the incarnation. So a reader that
+        // sees the time of a new incarnation also sees that incarnation.
         self.holds(now) && self.shared.incarnation.load(Ordering::Acquire) == incarnation.get()
     }
 
@@ -38,8 +38,8 @@ impl Lease {
     /// Returns the incarnation that the lease belongs to, if it holds at `now`.
     pub fn holder(&self, now: Moment) -> Option<Incarnation> {
         let incarnation = Incarnation::new(self.shared.incarnation.load(Ordering::Acquire))?;
-        // The lease is checked after the incarnation is read. Otherwise the lease time of one incarnation
-        // could be taken for that of another.
+        // The lease is checked after the incarnation is read. In the other order, the lease time of one
+        // incarnation could be taken for the lease time of another incarnation.
         self.holds_for(incarnation, now).then_some(incarnation)
     }
 

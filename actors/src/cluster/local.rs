@@ -5,8 +5,8 @@ use crate::ids::{Fence, Incarnation, ShardId};
 
 /// The shards that this node serves. No call waits, and calls about one shard take effect in their order.
 pub trait LocalShards: Send + Sync + 'static {
-    /// Returns how often the state of this shard has changed. A count taken before rows are read tells
-    /// [`Self::state`] whether the rows may be older than the state.
+    /// Returns how often the state of this shard has changed. The caller takes this count before it reads
+    /// rows, so that [`Self::state`] can tell whether the rows may be older than the state.
     fn changes(&self, shard: ShardId) -> u64;
 
     /// Returns the state of this shard, or [`LocalState::Unjudged`] if it has changed more than `changes`
@@ -26,7 +26,7 @@ pub trait LocalShards: Send + Sync + 'static {
     /// Asks the next owner of this shard to load it ahead.
     fn ask_to_load_ahead(&self, shard: ShardId, to: Incarnation);
 
-    /// Returns true if that node has loaded the shard ahead, or there is nothing to load.
+    /// Returns true if the incarnation `by` has loaded the shard ahead, or there is nothing to load.
     fn is_loaded_ahead(&self, shard: ShardId, by: Incarnation) -> bool;
 
     /// Forgets all notices that were posted or received, because the database may have lost what they rest

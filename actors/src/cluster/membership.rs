@@ -1,5 +1,5 @@
-//! Membership: joins, beats, and reads the rows of nodes and shards after every beat. It then ends dead
-//! nodes, claims and drops shards, and hands off shards that other nodes should have.
+//! The membership task joins the cluster and sends beats. After every beat it reads the rows of nodes and
+//! shards, ends dead nodes, claims and drops shards, and hands off shards that other nodes should have.
 //!
 //! The database holds all ownership, and this task only follows the database. The task is the shell around
 //! [`member::MemberLifecycle`], [`crate::cluster::group::Group`] and [`crate::cluster::claim::ClaimPlanner`].
@@ -138,8 +138,8 @@ impl Membership {
         self.shared.was_ready.load(Ordering::Acquire)
     }
 
-    /// Returns true if the group did not contain this node as of the last beat: it does not reach all
-    /// members, or they do not reach it.
+    /// Returns true if the group did not contain this node as of the last beat: this node does not reach all
+    /// members, or not all members reach this node.
     pub fn is_outside(&self) -> bool {
         self.shared.outside.load(Ordering::Acquire)
     }
@@ -274,7 +274,7 @@ impl Shared {
     }
 
     /// Ends the lease, and forgets the notices on the board and at the door, because the database may have
-    /// lost what they rest on.
+    /// lost what the notices rest on.
     fn forget(&self) {
         self.lease.end();
         self.local.forget_notices();
@@ -314,8 +314,8 @@ impl Shared {
             .planner
             .steps(member, sent_at, &nodes, &rows, state, has_loaded);
         let missing = self.carry_out(sent_at, steps, &living.silent).await?;
-        // A node that has once claimed all its shards stays ready while it takes over others. If it did not,
-        // a load balancer could drop all nodes during a take-over.
+        // A node that has once claimed all its shards stays ready while it takes over other shards. If it did
+        // not, a load balancer could drop all nodes during a take-over.
         let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.lifecycle.is_inside();
         self.ready.store(ready, Ordering::Release);
         self.was_ready.fetch_or(ready, Ordering::AcqRel);
@@ -376,8 +376,8 @@ impl Shared {
         let (incarnation, nodes) = join::join(&self.options, self.store.as_ref()).await?;
         let now = time::moment();
         let mut lifecycle = MemberLifecycle::new(incarnation, lease, beat);
-        // If the group already contains this node, its first beat says that it is ready. So the only node is
-        // ready at once.
+        // If the group already contains this node, its first beat says that it is ready. So a node that is
+        // alone in its cluster is ready at once.
         lifecycle.grouped(now, Group::of(&nodes).has(incarnation));
         self.ownership.live_as(incarnation);
         self.peers.live_as(incarnation);
@@ -397,8 +397,8 @@ impl Shared {
         backoff(beat, lease.max(beat))
     }
 
-    /// Ends this incarnation: drops everything, and lets the node rejoin after a pause. The pauses separate
-    /// two nodes that keep ending each other.
+    /// Ends this incarnation: drops everything, and lets the node rejoin after a pause. If two nodes keep
+    /// ending each other, growing pauses separate them.
     fn end(&self, living: &mut Living) {
         living.lifecycle.end();
         self.lease.end();

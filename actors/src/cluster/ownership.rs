@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_learned_owner_replaces_older_rows_and_is_replaced_by_newer_ones() {
+    fn a_learned_owner_replaces_older_rows_and_is_replaced_by_newer_rows() {
         let ownership = published();
         let shard = ShardId::new(0).unwrap();
         ownership.learn(shard, fence(5, 2));

@@ -20,8 +20,8 @@ pub trait Peers: Send + Sync + 'static {
     /// there any more. A failed handshake is not a refusal.
     fn refuses(&self, peer: Incarnation) -> bool;
 
-    /// Tells this peer that this node has loaded the shard ahead, as far as that was possible. The peer had
-    /// asked for it. This message is a hint and may be lost.
+    /// Tells this peer, which asked this node to load the shard ahead, that this is done as far as possible.
+    /// This message is a hint and may be lost.
     fn loaded_ahead(&self, peer: Incarnation, shard: ShardId);
 
     /// Tells all peers that a shard is owned under this fence now. This message is only a hint, because the

@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn one_node_owns_all_shards_and_without_a_node_no_shard_has_an_owner() {
+    fn a_single_node_owns_all_shards_and_without_nodes_no_shard_has_an_owner() {
         let alone = plan(&["a"]);
         assert!(ShardId::all().all(|shard| alone.owner_of(shard).unwrap().as_str() == "a"));
         assert!(ShardId::all().all(|shard| plan(&[]).owner_of(shard).is_none()));

@@ -47,7 +47,7 @@ impl Coupons {
     ///
     /// # Errors
     ///
-    /// If there is no decision to tell: the reason.
+    /// The reason, if there is no decision to return.
     pub async fn issue(
         &self,
         coupon: CouponId,
@@ -72,7 +72,7 @@ impl Coupons {
     ///
     /// # Errors
     ///
-    /// If there is no decision to tell: the reason.
+    /// The reason, if there is no decision to return.
     pub async fn change(
         &self,
         coupon: CouponId,

@@ -80,9 +80,9 @@ struct Block {
 }
 
 impl Block {
-    /// Returns an empty block with room for as much as this block holds, so that its buffers are allocated
-    /// only once. Buffers that grow between many small allocations leave holes in memory as large as
-    /// themselves.
+    /// Returns an empty block with room for as much as this block holds, so that the new block's buffers are
+    /// allocated only once. Buffers that grow between many small allocations leave holes in memory as large
+    /// as themselves.
     fn successor(&self) -> Self {
         Self {
             records: Vec::with_capacity(BLOCK_RECORDS),
@@ -331,8 +331,7 @@ fn days_between(issued_at: Timestamp, expires_at: Option<Timestamp>) -> Option<u
         return Some(0);
     };
     let micros = expires_at.as_micros() - issued_at.as_micros();
-    // The days are rounded up, because an expiry that was capped at the last possible time is nearer than its
-    // days.
+    // The days are rounded up: if the expiry was capped at the last possible time, its last day is not whole.
     let days = u16::try_from((micros + MICROS_PER_DAY - 1).div_euclid(MICROS_PER_DAY))
         .ok()
         .filter(|&days| days > 0)?;

@@ -60,7 +60,7 @@ impl Ledger {
         self.issued
             .push(&borrowed(issuance))
             .unwrap_or_else(|error: OutOfLine| {
-                // The issuance was made to follow the last one, so this is a mistake in the program. No
+                // The issuance was made to follow the last one, so a refusal is a mistake in the program. No
                 // client may be told of such an issuance.
                 panic!("the ledger does not take its own issuance: {error}")
             });

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_door_on_another_node_refuses_no_winner_and_enough_of_the_other_users() {
+    fn a_door_on_another_node_never_refuses_a_winner_and_refuses_enough_other_users() {
         for (winners, sent_on_percent) in [(1, 0), (10_000, 0), (50_000, 1), (200_000, 20), (1_000_000, 70)] {
             let notice = sold_out(winners);
             let bytes = notice.encode();

@@ -1,4 +1,4 @@
-//! A coupon, what administrators set about it, its phase, and an issuance.
+//! Coupons, what administrators set about them, their phases, and issuances.
 //!
 //! These are plain values. They do not decide which user gets a coupon, and do not know how they are stored.
 
@@ -334,7 +334,7 @@ pub struct DiscountPatch {
 }
 
 impl Discount {
-    /// Makes the discount of this kind and value. A value that the kind cannot hold becomes one that
+    /// Makes the discount of this kind and value. A value that the kind cannot hold becomes a value that
     /// [`Offer::check`] refuses.
     pub fn new(kind: DiscountKind, value: u64) -> Self {
         match kind {

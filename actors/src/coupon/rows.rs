@@ -1,5 +1,5 @@
-//! The rows of coupons and issuances: coupons are created, and rows are read, without an owner. A folder for
-//! each database has the statements.
+//! The rows of coupons and issuances. Creating a coupon and reading rows need no owner. The statements are in
+//! a folder for each database.
 
 pub(crate) mod columns;
 pub mod mysql;
@@ -26,8 +26,8 @@ pub struct NewCoupon {
 }
 
 impl NewCoupon {
-    /// Returns what the request asks for, in a canonical form. It is stored with the coupon and compared when
-    /// the key is used again, because the coupon itself may have changed meanwhile.
+    /// Returns what the request asks for, in a canonical form. This form is stored with the coupon and is
+    /// compared when the key is used again, because the coupon itself may have changed meanwhile.
     pub fn body(&self) -> String {
         let (kind, value) = match self.offer.discount {
             None => (None, None),
@@ -51,8 +51,8 @@ impl NewCoupon {
     }
 }
 
-/// The canonical form is stored. So fields keep their order, and a new field is left out where it is not set.
-/// Then the form still equals the form that an older release stored.
+/// The canonical form must stay equal to the form that an older release stored. So fields keep their order,
+/// and a new field is left out if it is not set.
 #[derive(serde::Serialize)]
 struct CreationBody<'a> {
     title: &'a str,

@@ -10,7 +10,8 @@ use crate::ids::{CouponId, Sequence};
 #[derive(Debug)]
 pub struct Tail {
     issued: Issued,
-    /// True once the last issuance that was loaded ahead was read again, or if no issuance was loaded ahead.
+    /// True if the next row is a new issuance: the last one loaded ahead has been read again, or none was
+    /// loaded ahead.
     begins: bool,
     /// True if another issuance was found in the place of the last one that was loaded ahead.
     differs: bool,
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_tail_is_read_and_it_completes_what_was_loaded_ahead() {
+    fn what_was_loaded_ahead_is_completed_by_reading_only_the_tail() {
         assert_eq!(ahead(&["ann", "bob"]).after(), Sequence::new(1));
         assert_eq!(
             completed(ahead(&["ann", "bob"]), &["ann", "bob", "cy"]).unwrap(),

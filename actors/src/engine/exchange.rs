@@ -101,8 +101,8 @@ pub struct Exchange<K: Kind> {
 }
 
 impl<K: Kind> Exchange<K> {
-    /// Makes the exchange for these shards, which are in order of their numbers, and this door. `peers` is
-    /// what the node knows of its peers at its start.
+    /// Makes the exchange for this door and these shards. The shards are in order of their numbers. `peers`
+    /// is what the node knows of its peers at its start.
     pub(crate) fn new(
         shards: Arc<[ShardHandle<K>]>,
         ownership: Ownership,
@@ -169,7 +169,7 @@ impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
             epoch,
             holder: Holder::Local,
         };
-        // Without a lease nothing is decided here, and another node is about to take over. The caller waits
+        // Without a lease this node decides nothing, and another node is about to take over. The caller waits
         // for that node instead of being told that the store is unavailable.
         if self.ownership.location(shard) == here && self.lease.holds(now) {
             self.shard(shard).deliver(id, request);

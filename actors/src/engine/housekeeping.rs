@@ -1,5 +1,5 @@
-//! Work at every beat that belongs to no other part: passing owners' notices to this node's door, passivating
-//! idle owners, setting gauges.
+//! Does at every beat what belongs to no other part: passes owners' notices to this node's door, passivates
+//! idle owners, and sets gauges.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A node's links through all its incarnations: each incarnation has links of its own, and all of them use
-//! one socket.
+//! A node's links through all its incarnations: each incarnation has links of its own, and all these links
+//! use one socket.
 //!
 //! Membership, the router and changes hold a [`NodeLinks`]. The links themselves are replaced with each
 //! incarnation.
@@ -142,15 +142,15 @@ impl<K: Kind> NodeLinks<K> {
         }
     }
 
-    /// Returns the latest time at which a peer that is gone may refuse based on an old version; `None` if no
-    /// such peer may.
+    /// Returns until when a peer that is gone may still refuse based on an old version; `None` if no such
+    /// peer may.
     pub(crate) fn departed_until(&self) -> Option<Moment> {
         let exchange = self.shared.exchange.get()?;
         exchange.with_peers(|peers| peers.departed_until(time::moment()))
     }
 
-    /// Returns the latest time at which a live peer may refuse based on the old version, if it has not
-    /// acknowledged a change that was made by `done_at`.
+    /// A change was made at `done_at` or earlier. Returns until when a live peer that has not acknowledged it
+    /// may still refuse based on the version before.
     pub(crate) fn unacknowledged_until(&self, done_at: Moment) -> Option<Moment> {
         let exchange = self.shared.exchange.get()?;
         Some(exchange.with_peers(|peers| peers.unacknowledged_until(done_at)))

@@ -1,5 +1,5 @@
-//! What the parts of an engine share, which is made before the first part starts, and what each part is given
-//! of it.
+//! What the parts of an engine share, and what each part gets of that. Everything that is shared is made
+//! before the first part starts.
 
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ use crate::store::{ClusterStore, Result, Store, StoreError};
 
 /// Maximum number of owners that are read from the store at the same time.
 const LOADS_MAX: usize = 4;
-/// Maximum number of owners that are loaded ahead at the same time. It is smaller, because no request waits
-/// for them yet.
+/// Maximum number of owners that are loaded ahead at the same time. It is smaller than [`LOADS_MAX`], because
+/// no request waits for these owners yet.
 const LOADS_AHEAD_MAX: usize = 2;
 /// Maximum number of owners in memory on a node, however small they are. A request for one more owner is
 /// answered `OVERLOADED` until an idle owner is passivated.
@@ -50,8 +50,8 @@ pub(super) struct Parts<K: Kind> {
 }
 
 impl<K: Kind> Parts<K> {
-    /// Checks that the options and the store fit each other, and makes the parts. Of these parts, only the
-    /// lanes start here.
+    /// Checks that the options and the store fit each other, and makes the shared parts. Only the lanes also
+    /// start here.
     pub(super) async fn new(
         options: Options,
         store: Arc<dyn Store<K>>,

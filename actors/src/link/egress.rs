@@ -38,8 +38,8 @@ pub(super) enum EgressCommand<P: Payload> {
     Answer(u64, P::Answer),
     /// Handles a frame of the peer.
     Arrived(Frame<P>),
-    /// Sends news to the peer. The channel is notified when the peer acknowledges them, and dropped if it can
-    /// no longer do so.
+    /// Sends news to the peer. The channel is notified when the peer acknowledges them, and dropped if the
+    /// peer can no longer acknowledge them.
     Tell(Vec<u8>, oneshot::Sender<()>),
     /// Sends what waits.
     Flush,

@@ -11,8 +11,8 @@
 //! hello, or with the reason for a refusal. From then on, frames are numbered from 1 in both directions. The
 //! dialler's first numbered frame tells the acceptor that the acceptor's hello arrived. Every accepted
 //! request gets one answer. It is the owner's answer, or [`Undelivered::Unanswered`] if the link is lost
-//! after the request was sent, or [`Undelivered::NotSent`] if the link is lost before. A request that was not
-//! sent was certainly not decided.
+//! after the request was sent, or [`Undelivered::NotSent`] if the link is lost before the request was sent. A
+//! request that was not sent was certainly not decided.
 
 pub mod effect;
 
@@ -478,7 +478,8 @@ impl<P: Payload> LinkEnd<P> {
     }
 }
 
-/// Returns the content, or nothing if no frame can carry it. The handler knows the maximum length.
+/// Returns the content, or empty content if it is too long for a frame. That is a bug, because handlers know
+/// the maximum length.
 fn bounded(content: Vec<u8>) -> Vec<u8> {
     if content.len() <= MESSAGE_BYTES_MAX {
         return content;

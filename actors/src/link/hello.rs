@@ -2,8 +2,8 @@
 //!
 //! Each release speaks its own version and that of the release before, so that nodes can be replaced one by
 //! one. This release speaks version 2 only: no release spoke version 1. To introduce version 3, put it in
-//! front of [`VERSIONS`], and send items that only version 3 has only if [`Hello::agree`] returned 3. Once no
-//! supported release speaks 2, remove 2.
+//! front of [`VERSIONS`], and send the items that version 2 does not have only if the result of
+//! [`Hello::agree`] is 3. Once no supported release speaks 2, remove 2.
 
 use crate::ids::{Incarnation, NodeId, SHARD_HASH, SHARDS};
 
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mismatch_is_refused_under_its_name() {
+    fn a_refusal_names_the_mismatch() {
         let ours = hello(&[1], 1);
         let theirs = hello(&[1], 2);
         assert_eq!(ours.agree(&theirs, theirs.incarnation), Ok(1));

@@ -186,8 +186,8 @@ impl<P: Payload> Actor for Hub<P> {
             tracing::error!("an ingress failed and is started again");
             state.ingresses[place] = ingress::spawn(Arc::clone(&state.shared.routes), &myself).await?;
         } else if failed {
-            // Only after a failure: an egress that ends normally has already told the hub that its link is
-            // down.
+            // This is done only after a failure, because an egress that ends normally has already told the
+            // hub that its link is down.
             state.egress_gone(time::moment(), lost);
         }
         Ok(())
@@ -209,7 +209,8 @@ impl<P: Payload> Drop for State<P> {
 impl<P: Payload> State<P> {
     fn not_dialled(&mut self, now: Moment, peer: &PeerAddress, error: &std::io::Error) {
         let (node, address) = (&peer.node, &peer.address);
-        // Membership notices absent peers by itself. A peer with which the handshake fails needs an operator.
+        // A failed handshake is logged as a warning, because an operator has to fix it. An absent peer is
+        // not: membership will see that it is gone.
         if error.kind() == std::io::ErrorKind::InvalidData {
             self.metrics.refuse("handshake");
             tracing::warn!(%node, address, %error, "handshake with a peer failed");

@@ -1,9 +1,9 @@
 //! The ingress: a few fixed actors, the only ones that peers can reach. All frames of a peer go to the same
-//! one of them, which reads the frames and hands them to the peer's link.
+//! ingress, which reads the frames and hands them to the peer's link.
 //!
-//! They are few and fixed, because every actor that peers can reach is announced to every peer and monitored
-//! by every session. Their only state is which peers are linked. So an ingress that failed can be started
-//! again: its peers miss answers, and link again.
+//! Ingresses are few and fixed, because every actor that peers can reach is announced to every peer and
+//! monitored by every session. Their only state is which peers are linked. So an ingress that failed can be
+//! started again: frames are then missing, and its peers link again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The peers to dial, and when: a state machine over the peers that membership names.
+//! Decides which peers to dial, and when: a state machine over the peers that membership names.
 //!
 //! Of two nodes, the node with the smaller id dials. If both dialled, each pair would make two sessions at
 //! once. Both sides would have to choose the same session, although either session may be lost. With one
@@ -14,8 +14,8 @@ use crate::backoff::backoff;
 use crate::ids::{Incarnation, NodeId, PEERS_MAX, PeerAddress};
 use crate::time::Moment;
 
-/// Pause after the first failed attempt. It doubles, with jitter, so that nodes cut off together do not come
-/// back together.
+/// Pause after the first failed attempt. It doubles, with jitter, so that nodes that were cut off together do
+/// not come back together.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause, and so the longest time that links need to return after the network has healed.
 const PAUSE_LONGEST: Duration = Duration::from_secs(3);
@@ -31,8 +31,8 @@ const DIALS_MAX: usize = 16;
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// Time for which a refused connection counts.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
-/// Time for which a peer that membership does not name is kept. The peer may have linked before its row was
-/// read.
+/// Time for which a peer is kept although membership does not name it. The peer may have linked before its
+/// row was read.
 const UNNAMED_AFTER: Duration = Duration::from_secs(10);
 
 /// Steps that the hub carries out.

@@ -1,5 +1,5 @@
-//! Bounds of the requests in flight to a peer. One bound is for all requests and one for each flow, so that a
-//! slow flow delays only its own requests.
+//! Limits the requests in flight to a peer. There is one limit for all requests, and one for the requests of
+//! each flow, so that a slow flow delays only its own requests.
 
 use hashbrown::HashMap;
 
@@ -18,8 +18,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Makes this many places for each flow. The places of the whole link are counted before a request enters
-    /// the mailbox.
+    /// Makes a window with this many places for each flow. The places of the whole link are counted
+    /// elsewhere, before a request enters the mailbox.
     pub fn new(flow_places: usize) -> Self {
         Self {
             flow_places,

@@ -29,16 +29,16 @@ use crate::time::{Moment, Now};
 /// How long a notice counts. The time begins before the door asks for the notice.
 pub const DOOR_TTL: Duration = Duration::from_secs(2);
 
-/// Maximum number of notices that the owners of a node post. Other owners answer all requests themselves. A
-/// notice takes some megabytes for a million winners and a hundred bytes for a few winners, so this bounds
-/// the door's memory and the time to copy its table.
+/// Maximum number of notices that the owners of a node post. Owners beyond this number answer all requests
+/// themselves. A notice takes some megabytes for a million winners and a hundred bytes for a few winners. So
+/// this number bounds the door's memory and the time to copy its table.
 pub const NOTICES_MAX: usize = 10_000;
 
 /// Maximum number of notices that a door keeps, from all nodes together: as many as three nodes may post.
 const KNOWN_MAX: usize = 3 * NOTICES_MAX;
 
-/// How long a floor is kept. An older version can come only from an owner whose incarnation was ended and
-/// does not know it yet. Such an owner loses its lease long before this time is over.
+/// How long a floor is kept. An older version can come only from an owner that does not know yet that its
+/// incarnation was ended. Such an owner loses its lease long before this time is over.
 const FLOORS_KEPT: Duration = Duration::from_secs(60);
 
 /// Maximum lease of a node in a cluster. It must be shorter than the time for which floors are kept.

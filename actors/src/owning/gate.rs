@@ -1,7 +1,7 @@
 //! The output gate: an answer waits until everything it rests on is stored.
 //!
-//! Positions only grow, so the waiting answers are in order, and a higher `stored` releases answers from the
-//! front.
+//! Positions only grow, so the waiting answers are in order. When the stored position rises, answers are
+//! released from the front.
 
 use std::collections::VecDeque;
 
@@ -101,8 +101,8 @@ mod tests {
     }
 
     proptest! {
-        /// The model is a list of everything that was held. Answers that have left are stored, answers that
-        /// wait are not, and no answer leaves twice.
+        /// The model is a list of everything that was held. The positions of answers that have left are
+        /// stored, the positions of answers that wait are not stored yet, and no answer leaves twice.
         #[test]
         fn an_answer_waits_exactly_until_everything_it_rests_on_is_stored(steps in steps()) {
             let mut gate = Gate::default();

@@ -29,7 +29,7 @@ impl<T> Default for Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Adds an item. Returns true if the queue was empty, so that the caller must wake the reader.
+    /// Adds an item. Returns true if the queue was empty. The caller must then wake the reader.
     #[must_use]
     pub fn put(&self, item: T) -> bool {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);

@@ -148,8 +148,8 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// Returns the answer to a request for something that does not exist.
     fn absent(ask: &Self::Ask) -> Self::Outcome;
 
-    /// Returns the version below which this node's door must forget its notice when this entry is decided;
-    /// `None` for most entries.
+    /// Returns a version if the entry may make notices untrue: this node's door must forget a notice below
+    /// this version when the entry is decided. Most entries return `None`.
     fn version_of(entry: &Self::Entry) -> Option<u64>;
 
     /// Returns what doors must forget before a request with this outcome is answered.

@@ -5,10 +5,10 @@
 //! decided for a caller, it is told to ask again.
 //!
 //! When a portion is stored, the owner may send the next portion either before or after it answers the
-//! callers of the stored portion. In the second case the owner *gathers*: requests that arrive meanwhile join
-//! the next portion. With few callers, gathering is faster. The callers just answered may ask again at once,
-//! and one commit for all requests takes less time than two commits in turn. With many callers, gathering
-//! would only keep the store idle.
+//! callers of the stored portion. If it answers them first, the owner *gathers*: requests that arrive
+//! meanwhile join the next portion. With few callers, gathering is faster. The callers just answered may ask
+//! again at once, and one commit for all requests takes less time than two commits in turn. With many
+//! callers, gathering would only keep the store idle.
 
 pub mod actor;
 pub mod driver;
@@ -287,8 +287,8 @@ impl<K: Kind> Owner<K> {
         self.delayed = false;
         // A single caller does not wait for others.
         self.gathering = rows + self.undelivered.len() > 1 && self.may_grow();
-        // With many callers, the next portion is sent first, so that it is on its way while they are
-        // answered.
+        // With many callers, the next portion is sent before they are answered, so that the store is not idle
+        // meanwhile.
         self.submit(effects);
         let stored = self.gate.stored().plus(rows);
         let answers = self.gate.raise(stored);

@@ -37,7 +37,7 @@ pub type Answer<K> = Result<<K as Kind>::Outcome, Setback>;
 
 /// The path of one answer back to its caller.
 ///
-/// A reply that is dropped without an answer (its owner panicked, or its mailbox is gone) answers
+/// A reply that is dropped without an answer (the owner panicked, or its mailbox is gone) answers
 /// [`Setback::Unknown`]. So no caller waits in vain, and no caller is refused if its request may have been
 /// decided. A reply holds the places that its request takes in bounded queues, and frees them when it
 /// answers.

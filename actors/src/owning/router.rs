@@ -101,8 +101,8 @@ impl<K: Kind> Router<K> {
         self.waiting.taken()
     }
 
-    /// Brings a request to its owner and returns the answer, by `deadline`. `expires` is the same time for
-    /// the owner. A request that is not repeatable is not retried if it may have been decided.
+    /// Brings a request to its owner and returns the answer, by `deadline`. `expires` is the same time on the
+    /// clock that owners use. A request that is not repeatable is not retried if it may have been decided.
     ///
     /// Cancel safety: a dropped future may leave the request decided.
     ///

@@ -194,7 +194,8 @@ struct Port<K: Kind> {
 }
 
 impl<K: Kind> Port<K> {
-    /// Removes an owner that is gone from the table. Returns false if the table has another owner, or none.
+    /// Removes an owner that is gone from the table. Returns false if the table has another owner for this
+    /// id, or no owner.
     fn forget(&self, id: K::Id, actor: ActorId) -> bool {
         self.shared.with_owners(|owners| {
             let is_there = owners.get(&id).is_some_and(|owner| owner.is(actor));

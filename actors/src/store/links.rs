@@ -12,7 +12,7 @@ pub fn text_of(links: &[Incarnation]) -> String {
     numbers.join(",")
 }
 
-/// Reads a text of [`text_of`]. Returns `None` if it is not a list of incarnations.
+/// Parses a text that [`text_of`] returned. Returns `None` if it is not a list of incarnations.
 pub fn parse(text: &str) -> Option<Vec<Incarnation>> {
     if text.is_empty() {
         return Some(Vec::new());

@@ -1,8 +1,8 @@
 //! Migrations of the engine, and migrations that kinds add.
 //!
-//! The first two also create the tables of coupons and issuances: databases exist that were created by them.
-//! No two migrations have the same version, and the text of a migration that may have been executed somewhere
-//! never changes.
+//! The first two also create the tables of coupons and issuances, because there are databases that these two
+//! created. No two migrations have the same version, and the text of a migration that may have been executed
+//! somewhere never changes.
 
 use std::borrow::Cow;
 

@@ -49,7 +49,7 @@ pub(crate) const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// Limit of waiting for a connection, including connecting or testing it. If the limit passes, nothing was
 /// begun.
 const TAKE_LIMIT: Duration = Duration::from_secs(2);
-/// The same limit for a beat, which must not wait long because its lease runs out.
+/// The limit for a beat is shorter, because its lease runs out.
 const TAKE_FOR_BEAT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the database is, and how many connections may be made to it.

@@ -31,8 +31,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Starts the users. Each user repeatedly asks one of the nodes for one of the coupons, with a new name
-    /// each time.
+    /// Starts the users. Each user repeatedly asks one of the nodes for one of the coupons, and takes a new
+    /// name for each request.
     pub fn start(coupons: Vec<u64>) -> Self {
         let (nodes, told) = (
             watch::Sender::new(Vec::<Arc<Node>>::new()),

@@ -8,7 +8,7 @@ use testkit::poll::eventually;
 use super::house::House;
 use super::node::Node;
 
-pub async fn every_door_learns_what_is_sold_out_and_none_refuses_after_a_widening(house: House) {
+pub async fn every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_widening(house: House) {
     let (a, b, c) = tokio::join!(house.start("a"), house.start("b"), house.start("c"));
     house.spread_over(&["a", "b", "c"]).await;
     house.at_rest().await;

@@ -80,8 +80,8 @@ impl House {
         node
     }
 
-    /// Returns how many shards each of these nodes has by the rows. Returns `None` while a shard has another
-    /// owner or no owner.
+    /// Returns how many shards each of these nodes owns according to the rows. Returns `None` if a shard has
+    /// another owner or no owner.
     pub async fn shares(&self, names: &[&str]) -> Option<HashMap<String, usize>> {
         let nodes = self.store.nodes().await.unwrap();
         let living: HashMap<_, _> = nodes
@@ -108,8 +108,8 @@ impl House {
         .await;
     }
 
-    /// Waits until shards no longer move: no shard has moved during so many beats of every node that a
-    /// hand-off would have happened.
+    /// Waits until shards no longer move. That is the case if no shard has moved for so many beats of every
+    /// node that a due hand-off would have happened.
     pub async fn at_rest(&self) {
         const BEATS: u64 = 5;
         let seen = Mutex::new((Vec::new(), HashMap::new()));

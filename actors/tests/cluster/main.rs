@@ -24,10 +24,10 @@ on_each_server! {
         no_answered_issuance_is_lost_when_a_node_is_killed
         an_ended_node_rejoins_and_is_linked_again
         a_node_that_is_stopped_hands_off_its_shards
-        nodes_that_are_all_stopped_do_not_wait_for_each_other
+        nodes_that_are_stopped_together_do_not_wait_for_each_other
         a_node_that_can_store_nothing_stops_within_its_limit
     }
     given(crate::house::House::new) doors {
-        every_door_learns_what_is_sold_out_and_none_refuses_after_a_widening
+        every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_widening
     }
 }

@@ -73,8 +73,8 @@ pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(ho
     for node in [&b, &c] {
         let received = node.metric("coupon_shard_moves_total{kind=\"received\"}").await;
         let claimed = node.metric("coupon_shard_moves_total{kind=\"claimed\"}").await;
-        // A node may find some of its new shards in the rows before the news of their hand-off arrives, but
-        // most shards must come by such news.
+        // A node may find some of its new shards in the rows before the news of their hand-off arrives. For
+        // most shards the news must arrive first.
         assert!(
             received > 2.0 * claimed,
             "{}: {received} shards were handed off and {claimed} claimed",
@@ -172,8 +172,8 @@ pub async fn a_node_that_is_stopped_hands_off_its_shards(house: House) {
     };
     let before = (moves("received").await, moves("claimed").await);
     assert!(b.stop().await);
-    // The node's process goes on, but its links end. If its peers only no longer named it, the links would
-    // end after twice as long.
+    // The node's process goes on, but its links end. If the links ended only because peers no longer name the
+    // node, that would take twice as long.
     within(Duration::from_secs(5), "its links end", async || {
         b.metric("coupon_peers_up").await == 0.0
     })
@@ -189,7 +189,7 @@ pub async fn a_node_that_is_stopped_hands_off_its_shards(house: House) {
     );
 }
 
-pub async fn nodes_that_are_all_stopped_do_not_wait_for_each_other(house: House) {
+pub async fn nodes_that_are_stopped_together_do_not_wait_for_each_other(house: House) {
     let (a, b) = tokio::join!(house.start("a"), house.start("b"));
     house.spread_over(&["a", "b"]).await;
     let begun = Instant::now();
@@ -225,8 +225,8 @@ pub async fn a_node_that_can_store_nothing_stops_within_its_limit(house: House) 
             .await,
         false
     );
-    // The node ends within about one second after the limit. If it also waited for other nodes, it would take
-    // half of the limit longer.
+    // The node ends within about one second after the limit. If the node also waited for other nodes, it
+    // would end later by half of the limit.
     assert!(
         begun.elapsed() < LIMIT + LIMIT / 2 - Duration::from_millis(500),
         "{:?}",

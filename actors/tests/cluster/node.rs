@@ -46,7 +46,7 @@ impl Node {
             .await
     }
 
-    /// Returns the value of a metric, over all its labels unless the name has some.
+    /// Returns the value of a metric: the sum over all labels, unless the name includes labels.
     pub async fn metric(&self, name: &str) -> f64 {
         self.ask(json!({"do": "metric", "name": name}))
             .await

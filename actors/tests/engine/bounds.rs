@@ -44,7 +44,7 @@ async fn loads_beyond_the_limit_are_refused_even_if_the_callers_of_earlier_loads
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_refuses_at_once_and_admits_more_when_there_is_room() {
+async fn a_full_queue_refuses_requests_at_once_and_admits_more_when_there_is_room() {
     let (house, coupon) = House::with_coupon(None).await;
     house.faults.hold_writes(true);
     let asked: Vec<_> = (0..OWNER_PLACES as u32)

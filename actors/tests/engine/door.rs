@@ -11,7 +11,7 @@ use testkit::poll::eventually;
 use super::house::{DEADLINE, House};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_raise_is_answered_no_new_request_is_refused_as_sold_out() {
+async fn no_new_request_is_refused_as_sold_out_after_a_raise_is_answered() {
     let (house, coupon) = House::with_coupon(Some(1)).await;
     house.must_issue(coupon, 0).await;
     for round in 1..30_u32 {

@@ -67,7 +67,7 @@ impl Faults {
         self.writes.load(Ordering::SeqCst)
     }
 
-    /// Holds writes before they reach the store, until this is undone.
+    /// While `hold` is true, writes wait before they reach the store.
     pub fn hold_writes(&self, hold: bool) {
         self.writes_held.send_replace(hold);
     }
@@ -77,7 +77,7 @@ impl Faults {
         self.writes_waiting.load(Ordering::SeqCst)
     }
 
-    /// Holds claims before they reach the store, until this is undone.
+    /// While `hold` is true, claims wait before they reach the store.
     pub fn hold_claims(&self, hold: bool) {
         self.claims_held.send_replace(hold);
     }
@@ -98,7 +98,7 @@ impl Faults {
         *self.beat_delay.lock().unwrap() = delay;
     }
 
-    /// Holds the result of reads of the nodes' and the shards' rows, until this is undone.
+    /// While `hold` is true, reads of the nodes' and the shards' rows do not return their results.
     pub fn hold_rows(&self, hold: bool) {
         self.rows_held.send_replace(hold);
     }
@@ -115,7 +115,8 @@ impl Faults {
         }
     }
 
-    /// Makes this coupon unreadable from now on, for writes and for reads; `None` undoes it.
+    /// Makes this coupon unreadable from now on, for writes and for reads. `None` makes every coupon readable
+    /// again.
     pub fn spoil(&self, coupon: Option<CouponId>) {
         *self.unreadable.lock().unwrap() = coupon;
     }
@@ -125,7 +126,7 @@ impl Faults {
         batch.portions.iter().any(|portion| Some(portion.id) == spoilt)
     }
 
-    /// Holds loads of coupons before they reach the store, until this is undone.
+    /// While `hold` is true, loads of coupons wait before they reach the store.
     pub fn hold_loads(&self, hold: bool) {
         self.loads_held.send_replace(hold);
     }

@@ -7,9 +7,9 @@ use super::house::{DEADLINE, House, key, user};
 const CLIENTS: u32 = 8;
 const REQUESTS: u32 = 40;
 
-/// Runs on one thread, so that all clients send their next requests within one turn. Without gathering, one
-/// half of the crowd would wait while the other half is stored. That would be two batches for one request of
-/// each client.
+/// Runs on one thread, so that all clients send their next requests within one turn. Without gathering, half
+/// of the crowd would wait while the other half is stored, so one request of each client would take two
+/// batches.
 #[tokio::test(flavor = "current_thread")]
 async fn the_next_requests_of_a_small_crowd_are_stored_in_one_batch_and_not_in_two() {
     let (house, coupon) = House::with_coupon(None).await;

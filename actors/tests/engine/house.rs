@@ -57,7 +57,7 @@ impl House {
         Self::build(Duration::from_secs(3), idle).await
     }
 
-    /// Starts an engine with one coupon, of which a user may have one.
+    /// Starts an engine, and makes a coupon of which each user may have one.
     pub async fn with_coupon(total_quantity: Option<u64>) -> (Self, CouponId) {
         let house = Self::new().await;
         let coupon = house.coupon(total_quantity, 1).await;
@@ -128,8 +128,8 @@ impl House {
             .await
     }
 
-    /// Issues the coupon to the user of this number, with the key of the same number. Panics if it is not
-    /// issued now.
+    /// Requests the coupon for the user of this number, with the key of the same number. Panics unless this
+    /// request issues the coupon.
     pub async fn must_issue(&self, coupon: CouponId, number: u32) -> Issuance {
         match self.issue(coupon, number, number).await {
             Ok(IssueOutcome::Issued(issuance)) => issuance,

@@ -10,7 +10,7 @@ use testkit::poll::eventually;
 use super::house::{DEADLINE, House};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_is_issued_exactly_the_quantity_in_order_and_one_to_a_user() {
+async fn a_crowd_is_issued_exactly_the_quantity_in_order_and_each_user_gets_one() {
     let (house, coupon) = House::with_coupon(Some(500)).await;
     // Every user sends two requests, with two keys.
     let asked: Vec<_> = (0..3_000_u32)
@@ -59,7 +59,7 @@ async fn the_same_key_returns_the_first_issuance_also_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coupon_that_is_created_after_a_request_for_it_is_found() {
+async fn a_coupon_is_found_even_if_it_was_requested_before_it_was_created() {
     let house = House::new().await;
     let next = CouponId::new(1).unwrap();
     assert_eq!(

@@ -117,7 +117,7 @@ async fn a_node_that_cannot_be_reached_releases_its_shards_and_gets_them_back_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_id_of_a_live_node_is_refused_and_that_of_a_dead_node_is_replaced_after_a_lease() {
+async fn the_id_of_a_live_node_is_refused_and_a_dead_node_is_replaced_after_a_lease() {
     let (cluster, one) = Cluster::with_one().await;
     let refused = cluster.start("one", "2:2").await.err().unwrap();
     assert!(
@@ -139,14 +139,14 @@ async fn the_id_of_a_live_node_is_refused_and_that_of_a_dead_node_is_replaced_af
     eventually("the third has all shards", async || third.membership.was_ready()).await;
 }
 
-/// Returns the delay of each claim with which all claims together take twice as long as a beat waits for
+/// Returns a delay for each claim. With this delay all claims together take twice as long as a beat waits for
 /// them.
 fn claim_delay() -> Duration {
     2 * (LEASE / 3) / u32::from(SHARDS)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_too_slow_for_all_claims_in_one_beat_answers_some_in_each_beat() {
+async fn if_the_database_is_too_slow_for_all_claims_in_one_beat_some_are_answered_in_each_beat() {
     let (cluster, faults) = (Cluster::new().await, Faults::default());
     faults.delay_claims(claim_delay());
     let one = cluster.start_with("one", "1:1", faults).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_database_that_is_too_slow_for_all_claims_in_one_beat_answers_some_in_
 
 /// If the node did not stay ready, a balancer that drops unready nodes would have no node left.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_takes_over_more_shards_than_one_beat_allows_stays_ready_meanwhile() {
+async fn a_node_stays_ready_while_it_takes_over_more_shards_than_it_can_claim_in_one_beat() {
     let (cluster, one, two) = Cluster::with_two().await;
     one.faults.delay_claims(claim_delay());
     two.faults.refuse_beats(true);

@@ -85,7 +85,7 @@ async fn a_node_whose_row_was_ended_joins_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_portion_of_one_incarnation_is_not_retried_under_the_lease_of_the_next() {
+async fn a_portion_of_one_incarnation_is_not_retried_under_the_lease_of_the_next_incarnation() {
     let (house, coupon) = House::with_coupon(Some(10)).await;
     house.faults.refuse_writes(true);
     let answer = house

@@ -8,7 +8,7 @@ use actors::store::{Claim, ClusterStore, NodeRow, NodeState, ShardRow};
 use super::house::House;
 use testkit::poll::eventually;
 
-/// Lets a node join and claim the shard, between the two reads that a view is made of.
+/// Lets a node join and claim the shard. Tests call this between the two reads of a view.
 async fn join_and_claim(house: &House, number: u64, shard: ShardId) {
     let claimant = Incarnation::new(number).unwrap();
     let row = NodeRow {

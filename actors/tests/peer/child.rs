@@ -1,5 +1,5 @@
-//! A node of the tests. It is a process of its own, because its actors are statics of a process. It carries
-//! out the commands of its parent.
+//! A node of the tests, which carries out the commands of its parent. Each node has a process of its own,
+//! because a node's actors are statics of the process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -37,8 +37,8 @@ impl Node {
         }
     }
 
-    /// Names this node's peers. Each comes with the port at which it is dialled, which is the peer's port or
-    /// that of a proxy.
+    /// Tells this node its peers, each with the port at which to dial the peer: the peer's own port or the
+    /// port of a proxy.
     pub async fn know(&self, peers: &[(&Node, u16)]) {
         let peer = |(peer, port): &(&Node, u16)| json!({"node": peer.name, "incarnation": peer.incarnation, "address": format!("127.0.0.1:{port}")});
         let peers: Vec<Value> = peers.iter().map(peer).collect();
@@ -76,7 +76,7 @@ impl Node {
             == true
     }
 
-    /// Returns the value of a metric, over all its labels unless the name has some.
+    /// Returns the value of a metric: the sum over all labels, unless the name includes labels.
     pub async fn metric(&self, name: &str) -> f64 {
         self.ask(json!({"do": "metric", "name": name}))
             .await

@@ -10,8 +10,8 @@ use testkit::poll::eventually;
 
 use super::node::{Node, both_linked};
 
-/// Starts a node a, a node b with this other configuration, and a node c that fits a. Node a knows both
-/// others, and c shows whether other links are disturbed.
+/// Starts three nodes: `a`, then `b` with this other configuration, and `c`, which fits `a`. Node `a` knows
+/// both other nodes. Node `c` shows whether other links are disturbed.
 async fn misfits(otherwise: Value) -> (Node, Node, Node) {
     let (a, b, c) = tokio::join!(
         Node::start("a", 1),

@@ -12,8 +12,8 @@ use testkit::poll::eventually;
 
 use super::node::{Node, link};
 
-/// Makes an authority, and a certificate that it signed for nodes on loopback. Returns the files of the
-/// authority, the certificate and its key.
+/// Makes an authority, and a certificate that the authority signed for nodes on loopback. Returns three
+/// files: the authority, the certificate, and the key of the certificate.
 fn authority(folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -157,8 +157,8 @@ pub async fn a_change_is_stored_whole(database: &impl Database) {
         store.coupon(owned.id()).await.unwrap().unwrap().coupon,
         sent.coupon
     );
-    // If the same change is written again, it finds another version and changes nothing. Reading it back
-    // still finds it stored.
+    // If the same change is written again, the statement finds another version and changes nothing. Reading
+    // back still finds the change stored.
     assert_eq!(store.write(&change).await.unwrap(), 0);
     assert_eq!(found(&*store, &change).await, (true, FoundRows::Stored));
 }

@@ -113,7 +113,7 @@ pub async fn claims_are_answered_in_order_and_independently(database: &impl Data
     assert_eq!(store.claim(&[]).await.unwrap(), []);
 }
 
-pub async fn only_the_fence_releases_a_shard(database: &impl Database) {
+pub async fn a_shard_is_released_only_under_its_fence(database: &impl Database) {
     let store = database.store();
     let (one, other) = (claim(&*store, shard(1)).await, claim(&*store, shard(2)).await);
     let wrong = Fence {
@@ -136,7 +136,7 @@ pub async fn only_the_fence_releases_a_shard(database: &impl Database) {
     assert_eq!(claim(&*store, shard(1)).await.epoch, one.epoch.next());
 }
 
-pub async fn only_the_fence_hands_a_shard_off(database: &impl Database) {
+pub async fn a_shard_is_handed_off_only_under_its_fence(database: &impl Database) {
     let store = database.store();
     let held = [
         claim(&*store, shard(9)).await,
@@ -292,7 +292,7 @@ pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Data
     );
 }
 
-pub async fn only_a_live_node_ends_another_node_and_only_one_that_has_not_beaten(database: &impl Database) {
+pub async fn a_node_is_ended_only_by_a_live_node_and_only_if_it_has_not_beaten(database: &impl Database) {
     let store = database.store();
     let (living, dead) = (node("living"), node("dead"));
     for row in [&living, &dead] {

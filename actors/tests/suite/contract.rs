@@ -8,17 +8,17 @@
 macro_rules! kind_contract {
     ($database:ty, $subject:ty) => {
         contract!($database, $subject: fencing {
-            a_batch_before_a_claim_is_stored_and_one_after_it_is_not
+            a_batch_is_stored_before_a_claim_and_not_after_the_claim
             epoch_and_owner_must_both_fit
             a_fenced_shard_does_not_hold_up_the_others
-            the_same_batch_again_clashes_and_is_found_stored
+            a_batch_that_is_sent_again_clashes_and_is_found_stored
             other_rows_in_the_same_places_clash_and_nothing_of_the_batch_is_stored
             rows_that_differ_in_one_field_are_different
             a_refusing_guard_does_not_hold_up_other_portions
-            a_batch_of_many_is_stored
+            a_batch_of_many_portions_is_stored
             rows_loaded_ahead_are_completed
             loading_stops_at_rows_that_the_owner_refuses
-            a_batch_before_a_hand_off_is_stored_and_one_after_it_is_not
+            a_batch_is_stored_before_a_hand_off_and_not_after_the_hand_off
             opening_again_finds_everything
         });
     };
@@ -32,8 +32,8 @@ macro_rules! contract {
             a_batch_is_stored_whole_and_to_the_microsecond
             ids_that_look_alike_are_different_users
             keys_of_any_visible_character_come_back_as_they_were
-            beyond_the_quantity_a_portion_is_left_out_whole
-            beyond_the_limit_per_user_a_portion_is_left_out_whole
+            a_portion_beyond_the_quantity_is_left_out_as_a_whole
+            a_portion_beyond_the_limit_per_user_is_left_out_as_a_whole
             the_largest_batch_with_the_longest_ids_is_stored
             loading_begins_after_a_sequence_and_pages_are_joined
             a_coupon_that_does_not_exist_is_absent
@@ -61,12 +61,12 @@ macro_rules! contract {
             checking_again_changes_nothing
             of_two_claimants_one_wins_each_shard
             claims_are_answered_in_order_and_independently
-            only_the_fence_releases_a_shard
-            only_the_fence_hands_a_shard_off
+            a_shard_is_released_only_under_its_fence
+            a_shard_is_handed_off_only_under_its_fence
             a_row_names_the_linked_peers_of_its_node
             a_node_joins_in_place_of_the_incarnation_it_saw
             beats_count_until_the_row_is_replaced_or_ended
-            only_a_live_node_ends_another_node_and_only_one_that_has_not_beaten
+            a_node_is_ended_only_by_a_live_node_and_only_if_it_has_not_beaten
         });
 
         #[test]

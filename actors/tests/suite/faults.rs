@@ -50,14 +50,14 @@ async fn a_batch_that_is_cut(kind: Kind, mode: DatabaseMode) -> (OnServer, Owned
     (database, owned, sent)
 }
 
-pub async fn a_connection_cut_before_the_batch_is_sent_stores_nothing(kind: Kind) {
+pub async fn nothing_is_stored_if_the_connection_is_cut_before_the_batch_is_sent(kind: Kind) {
     let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutBeforeSending).await;
     assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Absent));
     assert_eq!(database.store.write(&sent).await.unwrap(), 600);
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
 }
 
-pub async fn a_connection_cut_after_the_batch_is_sent_leaves_it_whole_or_absent(kind: Kind) {
+pub async fn all_or_nothing_is_stored_if_the_connection_is_cut_after_the_batch_is_sent(kind: Kind) {
     let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutAfterSending).await;
     let rows = loaded(&*database.store, owned.id(), 0).await.len();
     assert!(rows == 0 || rows == 600, "{rows} rows: neither whole nor nothing");
@@ -65,7 +65,7 @@ pub async fn a_connection_cut_after_the_batch_is_sent_leaves_it_whole_or_absent(
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
 }
 
-pub async fn a_connection_cut_after_the_commit_leaves_it_stored(kind: Kind) {
+pub async fn the_batch_stays_stored_if_the_connection_is_cut_after_the_commit(kind: Kind) {
     let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutAfterAnswer).await;
     assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Stored));
     assert!(matches!(
@@ -230,7 +230,7 @@ pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
 }
 
 /// A full table in memory causes the same error as a full disk.
-pub async fn a_full_table_refuses_and_recovers(kind: Kind) {
+pub async fn a_full_table_refuses_batches_until_there_is_room(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let mut shell = database.shell().await;
@@ -279,7 +279,7 @@ pub async fn a_beat_that_went_back_is_detected(kind: Kind) {
     );
 }
 
-pub async fn a_caller_that_goes_away_leaves_a_batch_whole_or_absent(kind: Kind) {
+pub async fn a_batch_whose_caller_goes_away_is_stored_whole_or_not_at_all(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let sent = batch([owned.strangers(1..=1_000)]);
@@ -311,7 +311,7 @@ pub async fn a_closed_store_refuses(kind: Kind) {
     ));
 }
 
-pub async fn two_nodes_make_one_coupon_of_one_key(kind: Kind) {
+pub async fn two_nodes_make_only_one_coupon_for_a_key(kind: Kind) {
     let one = OnServer::through(kind, None).await;
     let other = one.open().await.unwrap();
     for round in 0..10 {

@@ -9,7 +9,7 @@ use crate::cluster::node;
 use crate::subject::{Subject, load, loaded, on_different_shards, take_over, with_entries, write};
 use crate::support::{Database, batch, found};
 
-pub async fn a_batch_before_a_claim_is_stored_and_one_after_it_is_not<D, T>(database: &D)
+pub async fn a_batch_is_stored_before_a_claim_and_not_after_the_claim<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
@@ -84,7 +84,7 @@ where
     );
 }
 
-pub async fn the_same_batch_again_clashes_and_is_found_stored<D, T>(database: &D)
+pub async fn a_batch_that_is_sent_again_clashes_and_is_found_stored<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
@@ -177,7 +177,7 @@ fn renew<S, T: Subject<S>>(owned: &mut [T]) {
         .for_each(|owned| owned.set_fence(fence));
 }
 
-pub async fn a_batch_of_many_is_stored<D, T>(database: &D)
+pub async fn a_batch_of_many_portions_is_stored<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,
@@ -226,7 +226,7 @@ where
     }
 }
 
-pub async fn a_batch_before_a_hand_off_is_stored_and_one_after_it_is_not<D, T>(database: &D)
+pub async fn a_batch_is_stored_before_a_hand_off_and_not_after_the_hand_off<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,

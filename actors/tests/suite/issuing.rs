@@ -58,7 +58,7 @@ pub async fn keys_of_any_visible_character_come_back_as_they_were(database: &imp
     assert_eq!(loaded(&*store, owned.id(), 0).await, rows);
 }
 
-pub async fn beyond_the_quantity_a_portion_is_left_out_whole(database: &impl Database) {
+pub async fn a_portion_beyond_the_quantity_is_left_out_as_a_whole(database: &impl Database) {
     let store = database.store();
     let owned = Owned::make(&*store, Some(3), 1).await;
     let beyond = batch([owned.strangers(1..=4)]);
@@ -69,7 +69,7 @@ pub async fn beyond_the_quantity_a_portion_is_left_out_whole(database: &impl Dat
     assert_eq!(loaded(&*store, owned.id(), 0).await.len(), 3);
 }
 
-pub async fn beyond_the_limit_per_user_a_portion_is_left_out_whole(database: &impl Database) {
+pub async fn a_portion_beyond_the_limit_per_user_is_left_out_as_a_whole(database: &impl Database) {
     let store = database.store();
     let owned = Owned::make(&*store, None, 2).await;
     let second = vec![owned.issuance(1, "ann", 1), owned.issuance(2, "ann", 2)];
@@ -115,8 +115,8 @@ pub async fn loading_begins_after_a_sequence_and_pages_are_joined(database: &imp
             "after {after}"
         );
     }
-    // More rows than the stored ones, or other rows, were loaded ahead: the database went backwards in
-    // between.
+    // If more rows than the stored rows, or other rows, were loaded ahead, the database has gone backwards
+    // since.
     let mut rows = issuances(&owned.strangers(1..=5_000));
     rows[4_999].user = user("another");
     for ahead in [issuances(&owned.strangers(1..=6_000)), rows] {

@@ -9,7 +9,7 @@ use actors::store::EntryStore;
 
 use crate::support::{Database, Owned, after_noon, batch, claim, create, offer, user};
 
-/// Returns the coupons of all pages, at most two per page.
+/// Lists the coupons page by page, with at most two coupons on a page. Returns the coupons of all pages.
 async fn coupons(store: &dyn CouponRows) -> Vec<CouponView> {
     let (mut views, mut before) = (Vec::new(), None);
     loop {

@@ -114,7 +114,7 @@ async fn begin_with_many_changes(shell: &mut MySqlConnection) {
     .await;
 }
 
-pub async fn a_statement_goes_on_without_its_client_and_a_retry_finds_it(kind: Kind) {
+pub async fn a_statement_goes_on_without_its_client_and_a_retry_finds_its_rows(kind: Kind) {
     let (proxy, database) = with_long_lock_waits(kind).await;
     let coupons = on_different_shards(&*database.store, 2).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);

@@ -38,7 +38,8 @@ const LONG_LOCK_WAITS: Rule = Rule::Append(
     "; SET SESSION innodb_lock_wait_timeout = 120",
 );
 
-/// Returns a proxy, and a database with a store through it whose statements wait long for locks.
+/// Returns a proxy, and a database whose store connects through the proxy. Statements of the store wait long
+/// for locks.
 pub async fn with_long_lock_waits(kind: Kind) -> (DatabaseProxy, OnServer) {
     let proxy = DatabaseProxy::with_rule(Server::shared(kind).port(), LONG_LOCK_WAITS).await;
     let database = OnServer::through(kind, Some(proxy.port())).await;
@@ -84,7 +85,7 @@ pub async fn on_different_shards(store: &dyn CouponStore, count: usize) -> Vec<O
     coupons
 }
 
-/// A batch for two or more shards that has stored its first portions and waits for the last shard, which
+/// A batch for two or more shards. It has stored its first portions and waits for the last shard, which
 /// `holder` has locked.
 pub struct Stuck {
     pub database: OnServer,
@@ -101,8 +102,8 @@ impl Stuck {
         Self::with(database, coupons, true).await
     }
 
-    /// Makes a batch for coupons of one owner, with issuances that do not expire, which have the shortest
-    /// possible rows.
+    /// Makes a batch for coupons of one owner. The issuances do not expire, so their rows are as short as
+    /// possible.
     async fn alike(database: OnServer, shards: usize) -> Self {
         let mut coupons = on_different_shards(&*database.store, shards).await;
         let claimant = Incarnation::random();
@@ -202,8 +203,8 @@ async fn expect_only_named_rows_locked(kind: Kind, mut stuck: Stuck) {
     stuck.release().await;
     assert!(reported(stuck.write).await.is_none_or(|rows| rows == 15));
     wait_until_stored(&stuck.database.store, &stuck.sent).await;
-    // Five shards, the last of which the batch waits for, and four coupons. Inserted rows are locked, but not
-    // counted.
+    // The nine rows are five shards and four coupons. The batch waited for the fifth shard. Inserted rows are
+    // locked too, but are not counted.
     assert_eq!(counts, [9, 3, 12], "rows locked, tables locked, rows modified");
     if let Some(locks) = locks {
         let mut expected: Vec<_> = named
@@ -344,7 +345,7 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     );
 }
 
-pub async fn a_hand_off_waits_for_a_batch_in_progress_and_locks_its_row_alone(kind: Kind) {
+pub async fn a_hand_off_waits_for_a_batch_in_progress_and_locks_only_the_row_of_its_shard(kind: Kind) {
     let mut stuck = Stuck::new(with_long_lock_waits(kind).await.1, 2).await;
     let (store, first) = (stuck.database.store.clone(), stuck.coupons.remove(0));
     let asked = HandOff {

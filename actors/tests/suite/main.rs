@@ -55,14 +55,14 @@ on_each_server! {
         a_take_over_waits_for_a_batch_in_progress
         a_take_over_waits_for_a_batch_of_one_coupon_in_progress
         a_take_over_waits_for_a_change_in_progress
-        a_hand_off_waits_for_a_batch_in_progress_and_locks_its_row_alone
+        a_hand_off_waits_for_a_batch_in_progress_and_locks_only_the_row_of_its_shard
         a_batch_waits_for_a_hand_off_in_progress_and_is_not_stored
     }
     holding(crate::alone) lock_failures {
         a_batch_that_waits_too_long_is_not_stored
         a_batch_that_loses_a_deadlock_is_not_stored
         a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_not_stored
-        a_statement_goes_on_without_its_client_and_a_retry_finds_it
+        a_statement_goes_on_without_its_client_and_a_retry_finds_its_rows
         ending_a_node_does_not_keep_others_from_beating
     }
     holding(crate::alone) plans {
@@ -72,30 +72,30 @@ on_each_server! {
         batches_of_all_sizes_leave_no_prepared_statements
     }
     holding(crate::beside) faults {
-        a_connection_cut_before_the_batch_is_sent_stores_nothing
-        a_connection_cut_after_the_batch_is_sent_leaves_it_whole_or_absent
-        a_connection_cut_after_the_commit_leaves_it_stored
+        nothing_is_stored_if_the_connection_is_cut_before_the_batch_is_sent
+        all_or_nothing_is_stored_if_the_connection_is_cut_after_the_batch_is_sent
+        the_batch_stays_stored_if_the_connection_is_cut_after_the_commit
         a_server_that_is_not_there_stores_nothing_and_is_used_when_it_returns
         a_silent_server_is_given_up_in_time
         reading_a_batch_back_is_given_up_in_time
         a_server_without_the_database_stores_nothing
-        a_full_table_refuses_and_recovers
+        a_full_table_refuses_batches_until_there_is_room
         a_beat_that_went_back_is_detected
-        a_caller_that_goes_away_leaves_a_batch_whole_or_absent
+        a_batch_whose_caller_goes_away_is_stored_whole_or_not_at_all
         a_closed_store_refuses
-        two_nodes_make_one_coupon_of_one_key
+        two_nodes_make_only_one_coupon_for_a_key
     }
     holding(crate::alone) faults {
         a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes
         a_killed_server_keeps_what_was_confirmed_and_is_used_when_it_returns
     }
     holding(crate::beside) opening {
-        a_schema_newer_by_one_version_is_accepted_and_by_two_is_refused
+        a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahead
         a_schema_of_another_program_is_refused
-        a_migration_cut_short_is_run_again
+        a_migration_that_was_cut_short_is_run_again
         a_wait_for_a_migration_in_progress_ends
         nodes_that_start_together_make_one_schema
-        a_cluster_made_with_other_settings_is_unreadable
+        a_cluster_that_was_made_with_other_settings_is_unreadable
         a_database_that_is_not_there_is_refused
         invalid_rows_are_unreadable
         secrets_are_not_shown

@@ -27,7 +27,7 @@ struct Part {
     coupon: usize,
     /// The place of the first row relative to the stored rows: mostly just after them.
     offset: i8,
-    /// The user of each row and its `nth`; `None` for the user's next `nth`.
+    /// The user and the `nth` of each row; `None` for the next `nth` of that user.
     rows: Vec<(u8, Option<u8>)>,
     /// True if the issuances expire.
     do_expire: bool,

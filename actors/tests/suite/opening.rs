@@ -28,7 +28,7 @@ async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenE
     Ok(())
 }
 
-pub async fn a_schema_newer_by_one_version_is_accepted_and_by_two_is_refused(kind: Kind) {
+pub async fn a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahead(kind: Kind) {
     opened_with_newer_schema(kind, 1).await.unwrap();
     assert!(matches!(
         opened_with_newer_schema(kind, 2).await,
@@ -46,7 +46,7 @@ pub async fn a_schema_of_another_program_is_refused(kind: Kind) {
     assert!(matches!(database.open().await, Err(OpenError::Migrate(_))));
 }
 
-pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
+pub async fn a_migration_that_was_cut_short_is_run_again(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     for cut_short in [
@@ -110,7 +110,7 @@ pub async fn nodes_that_start_together_make_one_schema(kind: Kind) {
     MySqlStore::open(&options).await.unwrap().check().await.unwrap();
 }
 
-pub async fn a_cluster_made_with_other_settings_is_unreadable(kind: Kind) {
+pub async fn a_cluster_that_was_made_with_other_settings_is_unreadable(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     for spoil in [

@@ -22,8 +22,8 @@ async fn statements(shell: &mut MySqlConnection) -> u64 {
     row.try_get::<String, _>(1).unwrap().parse().unwrap()
 }
 
-/// One statement for each coupon would time out if the server is a millisecond away, and would be retried for
-/// ever.
+/// If reading back took one statement for each coupon, it would time out when the server is a millisecond
+/// away, and the lane would retry for ever.
 pub async fn a_batch_of_many_coupons_is_read_back_in_few_statements(kind: Kind) {
     const COUPONS: usize = 60;
     let database = OnServer::through(kind, None).await;
@@ -233,8 +233,8 @@ async fn plan(shell: &mut MySqlConnection, kind: Kind, statement: &str) -> Vec<[
         .collect()
 }
 
-/// Explains the statements that clients' reads send. Each table must be read by the expected index, and no
-/// table or index as a whole.
+/// Explains the statements of clients' reads. They must read each table by the expected index, and must not
+/// read a whole table or index.
 pub async fn every_list_has_its_index(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let store = &*database.store;

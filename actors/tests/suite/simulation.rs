@@ -3,8 +3,8 @@
 //! links, and hand the shard off. Messages are late, statements go on after their connection is lost, and
 //! owners panic.
 //!
-//! Each answer is compared with the database at the moment it leaves, and a node that decides must own the
-//! shard by its row. `FIRSTCOME_SEED=n` runs one seed again.
+//! Each answer is compared with the database at the moment it leaves, and a node that decides must be the
+//! owner in the shard's row. `FIRSTCOME_SEED=n` runs one seed again.
 
 mod checks;
 mod clients;

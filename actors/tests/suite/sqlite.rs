@@ -108,7 +108,7 @@ async fn a_dropped_store_frees_the_file() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_leaves_a_batch_whole_or_absent() {
+async fn a_batch_whose_caller_goes_away_is_stored_whole_or_not_at_all() {
     let mut file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
     let sent = batch([owned.strangers(1..=1_000)]);
@@ -137,7 +137,7 @@ async fn commits_are_synced_before_they_are_answered() {
 #[tokio::test]
 async fn the_log_is_checkpointed_during_writes_and_restarts() {
     /// Twice the size at which a checkpoint begins. A longer log is cut to this size when it restarts.
-    /// Without checkpoints the log would be half as large again.
+    /// Without checkpoints the log would have one and a half times this size.
     const LOG_BYTES: u64 = 256 << 20;
     const ROWS: u64 = 130_000;
     let file = SqliteFile::new().await;
@@ -183,7 +183,7 @@ async fn a_log_that_a_crash_left_is_checkpointed_before_anything_else() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_and_loses_nothing() {
+async fn writes_to_a_full_disk_are_refused_and_no_rows_are_lost() {
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
     assert_eq!(
@@ -213,7 +213,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_database_locked_by_another_program_refuses_and_recovers() {
+async fn a_batch_is_refused_while_another_program_has_locked_the_database() {
     let file = SqliteFile::new().await;
     let owned = Owned::make(&*file.store, None, 1).await;
     let mut shell = file.shell().await;
@@ -255,7 +255,7 @@ async fn opened_with_newer_schema(versions: i64) -> Result<(), OpenError> {
 }
 
 #[tokio::test]
-async fn a_schema_newer_by_one_version_is_accepted_and_by_two_is_refused() {
+async fn a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahead() {
     opened_with_newer_schema(1).await.unwrap();
     assert!(matches!(
         opened_with_newer_schema(2).await,
@@ -276,7 +276,7 @@ async fn a_schema_of_another_program_is_refused() {
 }
 
 #[tokio::test]
-async fn a_cluster_made_with_other_settings_is_unreadable() {
+async fn a_cluster_that_was_made_with_other_settings_is_unreadable() {
     let file = SqliteFile::new().await;
     let mut shell = file.shell().await;
     for spoil in [

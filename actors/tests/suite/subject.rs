@@ -17,9 +17,10 @@ use crate::support::{CouponStore, Database, Owned, after_noon, batch, claim, use
 /// The rows of a kind as an owner has them once they are loaded.
 pub type Rows<S, T> = <<T as Subject<S>>::Kind as Kind>::Rows;
 
-/// Something that is owned, in a store `S`, and the right to write to it.
+/// Something in a store `S` that has an owner, together with the right to write to it.
 ///
-/// To run another kind through the contract, implement this trait for it and name both in `kind_contract!`.
+/// To run another kind through the contract, implement this trait for a thing of that kind, and name the type
+/// in `kind_contract!`.
 #[async_trait]
 pub trait Subject<S>: Sized + Send + Sync {
     /// The kind of the subject.
@@ -44,8 +45,8 @@ pub trait Subject<S>: Sized + Send + Sync {
     /// Returns runs, each of which clashes with the entries at the positions 1 to 3.
     fn clashing(&self) -> Vec<<Self::Kind as Kind>::Run>;
 
-    /// Returns runs, each of which differs from the entries at the positions 1 and 2 in one field of the
-    /// second.
+    /// Returns runs that each differ from the entries at the positions 1 and 2. The difference is in one
+    /// field of the second entry.
     fn differing(&self) -> Vec<<Self::Kind as Kind>::Run>;
 
     /// Returns how many entries were loaded.
@@ -141,7 +142,8 @@ where
     store.write(&batch([subject.at(positions)])).await.unwrap()
 }
 
-/// Loads a subject whole, or after the rows loaded ahead.
+/// Loads a subject: whole, or, given rows that were loaded ahead, only what follows them. Returns all its
+/// rows.
 pub async fn load<S, T>(store: &S, subject: &T, ahead: Option<Rows<S, T>>) -> Rows<S, T>
 where
     S: Store<T::Kind>,

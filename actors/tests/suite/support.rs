@@ -151,7 +151,7 @@ impl Owned {
         }
     }
 
-    /// Returns issuances from this sequence on, each of which is its user's first.
+    /// Returns one issuance for each of these users, with sequences from `first` on. Each has `nth` 1.
     pub fn run(&self, first: u64, users: &[&str]) -> Portion {
         self.portion(
             (first..)
@@ -174,7 +174,8 @@ impl Owned {
         self.of(CouponRun::Issuances(issuances.into()))
     }
 
-    /// Returns a change of the coupon to its next version, decided when this many were issued.
+    /// Returns a change of the coupon to its next version. The change was decided when this many issuances
+    /// existed.
     pub fn change(&self, issued: u64, edit: impl FnOnce(&mut Coupon)) -> Portion {
         let mut coupon = self.coupon.clone();
         coupon.version += 1;
@@ -233,8 +234,8 @@ pub fn issued(coupon: CouponId, rows: &[Issuance]) -> Result<Issued, OutOfLine> 
     Ok(issued)
 }
 
-/// Loads a coupon as its next owner would, with the first issuances loaded ahead. Returns the others, after
-/// checking that exactly the listed ones were loaded.
+/// Loads a coupon as its next owner would, after the first `ahead` issuances were loaded ahead. Checks that
+/// exactly the listed issuances are loaded. Returns those that were not loaded ahead.
 pub async fn loaded(store: &dyn CouponStore, coupon: CouponId, ahead: usize) -> Vec<Issuance> {
     let mut rows = listed(store, coupon).await;
     let rows_ahead = (ahead > 0).then(|| issued(coupon, &rows[..ahead]).unwrap());
@@ -249,7 +250,8 @@ pub async fn loaded(store: &dyn CouponStore, coupon: CouponId, ahead: usize) -> 
     rows.split_off(ahead)
 }
 
-/// Returns whether the fence of a batch's only portion holds, and what is found of its rows.
+/// Reads back a batch of one portion. Returns whether the portion's fence holds, and what is stored of its
+/// rows.
 pub async fn found<K: Kind>(store: &dyn EntryStore<K>, batch: &batch::Batch<K>) -> (bool, FoundRows) {
     match store.read_back(batch).await.unwrap().as_slice() {
         [Found { fence_holds, rows }] => (*fence_holds, *rows),

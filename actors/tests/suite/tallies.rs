@@ -121,7 +121,7 @@ fn added(outcome: Result<AddOutcome, Setback>) -> Option<Addition> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowd_adds_up_to_the_bound_and_never_beyond() {
+async fn a_crowd_fills_a_tally_to_its_bound_and_not_beyond() {
     let house = House::new(500).await;
     let adds = (0..1_000).map(|number| house.add(tally(), key(number), 1 + number % 3));
     let outcomes = futures_util::future::join_all(adds).await;
@@ -155,7 +155,7 @@ async fn a_repeated_key_adds_once_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_door_refuses_for_a_full_tally_and_lets_a_repeated_key_pass() {
+async fn a_door_refuses_additions_to_a_full_tally_and_lets_a_repeated_key_pass() {
     let house = House::new(3).await;
     assert_eq!(added(house.add(tally(), key(1), 3).await).unwrap().total, 3);
     let known = async {

@@ -1,5 +1,5 @@
-//! A second kind, which proves that the engine knows no kind: a tally, to which amounts are added up to a
-//! bound and never beyond. Like a coupon it has keys, a notice for doors, and rows that are only added.
+//! A second kind, which proves that the engine knows no kind. A tally is a sum of amounts that never exceeds
+//! a bound. Like a coupon it has keys, a notice for doors, and rows that are only added.
 
 pub mod contract;
 mod decide;

@@ -1,5 +1,5 @@
-//! How batches grow with load: rows of a batch and times of a commit, from the node's metrics, by
-//! connections.
+//! How batches grow with load: for each number of connections, the rows of a batch and the time of a commit,
+//! from the node's metrics.
 
 use std::fmt::Write as _;
 
@@ -13,8 +13,8 @@ use crate::load::arrivals::Pace;
 
 /// One connection measures a single commit, with which the others are compared.
 const CONNECTIONS: [usize; 5] = [1, 16, 64, 256, 1_024];
-/// The target: with this many connections, the median may be this many single commits. A request waits for
-/// the commit in progress and for its own commit.
+/// The target: with this many connections (first), the median latency may be at most this many single commits
+/// (second). A request waits for the commit in progress and for its own commit.
 const FEW: (usize, f64) = (16, 2.5);
 
 #[derive(Default)]

@@ -26,7 +26,7 @@ const P95_MAX: Duration = Duration::from_millis(250);
 /// Number of requested coupons. Each time that a node stops or starts again, a third of them move.
 const COUPONS: usize = 12;
 /// Number of stored issuances of each coupon, unless the flags give a smaller number. The next owner has to
-/// read them.
+/// read these issuances.
 const ISSUED_MAX: u64 = 100_000;
 /// Pause between requests for a coupon, so that the machine is busy but requests do not wait for each other.
 const PACE: Duration = Duration::from_millis(20);

@@ -1,5 +1,5 @@
-//! A thousand coupons at once, compared with one. Each coupon has its own owner, and the owners' batches are
-//! joined.
+//! A thousand coupons at once, compared with one coupon. Each coupon has its own owner, and the owners'
+//! batches are joined.
 
 use std::fmt::Write as _;
 

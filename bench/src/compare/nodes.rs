@@ -1,5 +1,5 @@
-//! Three nodes of one cluster: requests at a node that does not own the coupon, compared with its owner, and
-//! the cost of the link between the two.
+//! The cost of the link, with three nodes of one cluster: requests at a node that does not own the coupon,
+//! compared with requests at the node that does.
 //!
 //! Each measurement has coupons of its own. The nodes' metrics must show that the requests took the measured
 //! path, because a figure of another path would be worse than no figure.
@@ -234,7 +234,7 @@ async fn issued(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed
     Ok(seen)
 }
 
-/// Measures requests for a sold-out coupon at this node, whose door knows that it is sold out.
+/// Measures requests for a sold-out coupon at this node, whose door knows that the coupon is sold out.
 async fn answered_by_doors(bench: &Bench<'_>, three: &Three, at: At) -> Result<Seen, Failed> {
     let coupon = bench.sold_out(three.node(0).url()).await?;
     let pair = Pair::of(coupon, three).await?;

@@ -38,7 +38,8 @@ const DOOR: Target = Target {
     spread: None,
 };
 
-/// Returns the target for issuances, which are committed.
+/// Returns the target for issuing. It depends on the store, because each issuance is committed before it is
+/// answered.
 fn issuing(store: &StoreServer) -> Target {
     match store {
         StoreServer::Embedded => Target {

@@ -58,7 +58,7 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// Begins arrivals now. With a [`Pace::Rate`], a thread must [`pace`](Self::pace) them.
+    /// Begins arrivals at `start`. With a [`Pace::Rate`], a thread must [`pace`](Self::pace) them.
     pub fn new(pace: Pace, bounds: Bounds, start: Instant) -> Self {
         Self {
             pace,
@@ -187,8 +187,8 @@ impl Arrivals {
     }
 
     /// Waits until the last arrival was taken, and then closes the semaphore, which ends all waits for
-    /// further arrivals. Closing it earlier would also fail tasks that have got a permit but have not run
-    /// since.
+    /// further arrivals. If the semaphore were closed earlier, tasks that have got a permit but have not run
+    /// since would fail too.
     fn drain(&self, released: u64) {
         while self.taken() < released && !self.stopped() {
             std::thread::sleep(TICK_MAX);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_ends_waits_for_arrivals() {
+    async fn a_task_that_waits_for_an_arrival_goes_on_when_the_run_is_stopped() {
         let arrivals = Arc::new(Arrivals::new(
             Pace::Rate(0.001),
             Bounds {

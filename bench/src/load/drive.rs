@@ -84,7 +84,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Returns the number of answers a second, without errors.
+    /// Returns the number of answers per second, not counting errors.
     pub fn rate(&self) -> f64 {
         let answered = self.tally.ended() - self.tally.errors();
         if self.measured.is_zero() {

@@ -45,7 +45,7 @@ pub struct Load {
     /// Threads that share the connections; as many as there are processors by default.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     threads: Option<u16>,
-    /// Open loop: this many requests arrive a second, independent of answers. Latencies count from the
+    /// Open loop: this many requests arrive per second, independent of answers. Latencies count from the
     /// intended start.
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,

@@ -89,7 +89,7 @@ pub struct Figures {
     /// The rate at which requests arrived; null in a spike and in a closed loop, where requests arrive at the
     /// rate of answers.
     pub offered_per_second: Option<f64>,
-    /// Answers a second, without errors.
+    /// Number of answers per second, not counting errors.
     pub achieved_per_second: f64,
     /// Time from the end of the warm-up to the last answer.
     pub measured_seconds: f64,

@@ -25,8 +25,8 @@ pub enum Malformed {
     /// The head is not HTTP/1.
     #[error("the head is not HTTP/1")]
     Head,
-    /// The lengths of the body are not one number.
-    #[error("the length of the body is not one number")]
+    /// A `Content-Length` is not a number, or two of them differ.
+    #[error("a Content-Length is not a number, or two of them differ")]
     Length,
     /// The body has a transfer coding that was not requested.
     #[error("the body is in a coding that was not requested")]
@@ -148,8 +148,8 @@ impl Head {
             (_, false, Some(length)) => Framing::Length(length),
             (_, false, None) => Framing::UntilEnd,
         };
-        // Both framings at once may be an attack on a proxy. Chunks take precedence, and the connection is
-        // not used again.
+        // An answer with both framings may be an attack on a proxy. Chunks take precedence, and the
+        // connection is not used again.
         let ambiguous = fields.coded && fields.content_length.is_some();
         let keep_alive = !fields.close && !ambiguous && (version == 1 || fields.keep);
         Ok(Some(Self {
@@ -218,7 +218,7 @@ impl Fields {
         Ok(fields)
     }
 
-    /// Adds a `Content-Length`, which may be repeated or a list if all values are equal.
+    /// Adds a `Content-Length`. The field may be repeated or hold a list, if all values are equal.
     fn length(&mut self, value: &[u8]) -> Result<(), Malformed> {
         for text in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
@@ -242,7 +242,7 @@ impl Fields {
     }
 }
 
-/// Joins the chunks that begin here in the scratch buffer. Returns the place after the last one and its
+/// Joins the chunks that begin here in the scratch buffer. Returns the place after the last chunk and its
 /// trailer.
 fn join(bytes: &[u8], begin: usize, scratch: &mut Vec<u8>) -> Result<Option<usize>, Malformed> {
     scratch.clear();
@@ -277,7 +277,7 @@ fn join(bytes: &[u8], begin: usize, scratch: &mut Vec<u8>) -> Result<Option<usiz
     }
 }
 
-/// Reports an incomplete line or trailer, or an error if it is too long already.
+/// Returns `None` for an incomplete line or trailer, or an error if it is too long already.
 fn unfinished<T>(bytes: &[u8]) -> Result<Option<T>, Malformed> {
     if bytes.len() > HEAD_BYTES_MAX {
         Err(Malformed::TooLong)

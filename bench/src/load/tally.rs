@@ -11,8 +11,8 @@ use super::response::Response;
 
 /// Maximum recorded latency in microseconds: an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
-/// Maximum number of outcomes that are counted separately. The service has about twenty. All further codes of
-/// a server share the last outcome.
+/// Maximum number of outcomes that are counted separately. The service has about twenty. Any further outcomes
+/// are counted together as the last one, `other`.
 const OUTCOMES_MAX: usize = 64;
 
 /// The reason why a request has no whole answer.
@@ -54,7 +54,7 @@ pub fn histogram() -> Histogram<u64> {
 /// All requests of one outcome.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The code of a refusal or failure, `issued`, `replayed`, the status of any other answer, or the reason
+    /// `issued`, `replayed`, the code of a refusal or failure, the status of any other answer, or the reason
     /// why there was no answer.
     pub name: String,
     /// True if the outcome is an error: no whole answer, or a status of 500 or more.

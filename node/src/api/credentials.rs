@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn administrators_send_the_whole_token() {
+    fn an_administrator_must_send_the_whole_token() {
         let admin = |value| {
             authenticate(&[], "127.0.0.1", &[(AUTHORIZATION, value)])
                 .unwrap()

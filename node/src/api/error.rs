@@ -16,8 +16,8 @@ use crate::http::problem::{FieldError, Problem, RequestError};
 use crate::service;
 use crate::service::engine::{ChangeRefusal, Issuance, Refusal, Setback};
 
-/// Seconds added to the `Retry-After` of a rate limit. They spread out users that were refused together, and
-/// are too few to matter to a single user.
+/// Range of the random number of seconds that is added to the `Retry-After` of a rate limit. This spreads out
+/// users that were refused together, and hardly delays a single user.
 const RATE_JITTER_SECONDS: std::ops::RangeInclusive<u64> = 0..=2;
 
 /// Why a handler refuses a request.
@@ -109,7 +109,7 @@ fn closed() -> Problem {
     conflict("CLOSED", "The coupon is closed")
 }
 
-/// Maps refusals to issue.
+/// Returns the response to an issue request that was refused.
 fn refused(refusal: Refusal) -> Response {
     match refusal {
         Refusal::UnknownCoupon => unknown_coupon().into_response(),
@@ -137,7 +137,7 @@ fn refused(refusal: Refusal) -> Response {
     }
 }
 
-/// Maps refusals of changes.
+/// Returns the response to a change that was refused.
 fn change_refused(refusal: ChangeRefusal) -> Response {
     match refusal {
         ChangeRefusal::UnknownCoupon => unknown_coupon().into_response(),
@@ -164,7 +164,7 @@ pub(super) fn field_error(InvalidField { field, message }: InvalidField) -> Fiel
     FieldError::new(field, message)
 }
 
-/// Maps setbacks. Each response says whether there may be a decision, and when to retry.
+/// Returns the problem for a setback. It says when to retry, and whether something may have been changed.
 fn without_decision(setback: Setback) -> Problem {
     match setback {
         // A request that expired was in a queue that is too long.

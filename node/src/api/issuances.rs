@@ -56,8 +56,8 @@ impl<'a> From<&'a Issuance> for IssuanceBody<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct IssueBody {
-    /// The user to issue for, if a service sends the request. The field is parsed only after the right to
-    /// send it was checked.
+    /// The user that gets the coupon, if a service sends the request. The field is parsed only after a check
+    /// that the principal is a service.
     #[serde(default, deserialize_with = "json::present")]
     user_id: Option<Value>,
 }

@@ -137,7 +137,7 @@ fn tag(route: &Route) -> &'static str {
     }
 }
 
-/// Returns the credentials for an operation. Any one of them suffices.
+/// Returns the kinds of credentials that an operation accepts. A request needs only one of them.
 fn securities(access: Access) -> Vec<SecurityRequirement> {
     let scheme = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
     match access {

@@ -153,8 +153,8 @@ impl Route {
 
 /// Returns the filter that answers all requests.
 ///
-/// The filter compares the path with the table from the first entry, which is the hot route. It reads the
-/// body only if a route matches.
+/// The filter compares the path with the entries of the table in order. The first entry is the hot route. The
+/// body is read only if a route matches.
 pub(crate) fn routes(
     service: Arc<Service>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {

@@ -34,7 +34,7 @@ section! {
         listen: Option<SocketAddr> = None, "address", unset = "a single node";
         /// The address at which other nodes reach this one.
         advertise: Option<HostPort> = None, "host and port", unset = "`cluster.listen`";
-        /// Addresses of other nodes, which are only used to check at the start that those nodes can be
+        /// Addresses of other nodes. They are used only at the start, to check that those nodes can be
         /// reached. The members of the cluster are in the database.
         #[serde(deserialize_with = "value::addresses")]
         peers: Vec<HostPort> = Vec::new(), "list of hosts and ports";
@@ -147,7 +147,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Fails if a key is set that has no effect without `cluster.listen`.
+    /// Fails if a key is set that needs `cluster.listen`.
     fn check_single_node(&self) -> Result<(), InvalidConfig> {
         let keys = [
             ("advertise", self.advertise.is_some()),
@@ -163,7 +163,7 @@ impl Cluster {
         }
     }
 
-    /// Returns which of the files of TLS are set.
+    /// Returns for each file of TLS whether it is set.
     fn tls_files(&self) -> [bool; 3] {
         let ClusterTls {
             certificate_file,

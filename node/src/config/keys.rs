@@ -84,7 +84,7 @@ pub(super) fn check_known(name: &str) -> Result<(), InvalidConfig> {
     Err(InvalidConfig(format!("unknown key {name}{hint}")))
 }
 
-/// Fails if no key, present or former, is in the section with this name.
+/// Checks that the section with this name has a key, present or former.
 pub(super) fn check_known_section(name: &str) -> Result<(), InvalidConfig> {
     let section = format!("{name}.");
     let is_in_it = |key: &str| key.starts_with(&section);
@@ -98,9 +98,10 @@ pub(super) fn check_known_section(name: &str) -> Result<(), InvalidConfig> {
 
 /// Declares a section: its struct, its defaults, its keys and their checks.
 ///
-/// A key is `name: Type = default, "kind"`, with `check = function` if not every value of the type is
-/// allowed, and `unset = "…"` for what applies if there is no default. The doc comment of a key is its help.
-/// Nested sections follow after `sections`, and fields that are not keys follow after `not_keys`.
+/// A key is declared as `name: Type = default, "kind"`. It also has `check = function` if some values of the
+/// type are not allowed, and `unset = "…"` to say what applies if there is no default. The doc comment of a
+/// key is its help. Nested sections follow after `sections`, and fields that are not keys follow after
+/// `not_keys`.
 macro_rules! section {
     (
         $(#[doc = $doc:literal])*

@@ -1,5 +1,5 @@
-//! The accept loop: serves connections up to a limit, refuses a bounded number beyond it, and leaves the rest
-//! in the system's queue.
+//! The accept loop. It serves connections up to a limit, and refuses further connections, a bounded number at
+//! the same time. All others wait in the system's queue.
 
 use std::convert::Infallible;
 use std::io;
@@ -34,8 +34,8 @@ enum Permit {
 }
 
 impl Permits {
-    /// Returns a permit to serve a connection. If there is none, returns a permit to refuse a connection.
-    /// Waits while there is neither.
+    /// Returns a permit to serve a connection. If all of these are taken, returns a permit to refuse a
+    /// connection. If those are taken as well, waits for a permit of either kind.
     ///
     /// Cancel safety: a dropped call takes no permit.
     async fn acquire(&self) -> Permit {

@@ -15,9 +15,9 @@ use super::pace::STOPPING_TIMEOUT;
 /// Maximum size of a body: ten times the size of a coupon with the longest title.
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// Maximum number of bytes that are read and discarded if a body is too large. A client that is still sending
-/// when the connection closes sees a reset instead of the response. If its body is no larger than this, the
-/// client sees the response.
+/// Maximum number of bytes that are read of a body that is too large. If the connection closes while a client
+/// is still sending, the client gets a reset instead of the response. So bodies up to this size are read to
+/// their end, and their clients get the response.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why a body was not read.
@@ -39,12 +39,12 @@ pub(crate) struct BodyDeadline {
 }
 
 impl BodyDeadline {
-    /// Makes a limit of `timeout` while the listener serves.
+    /// Makes a limit of `timeout`, which becomes shorter once the listener stops.
     pub(super) fn new(timeout: Duration, stage: watch::Receiver<Stage>) -> Arc<Self> {
         Arc::new(Self { timeout, stage })
     }
 
-    /// Returns the result of `reading`, or `None` if it is late.
+    /// Returns the result of `reading`, or `None` if reading takes too long.
     async fn limit<T>(&self, reading: impl Future<Output = T>) -> Option<T> {
         let mut stage = self.stage.clone();
         let stopping = async {
@@ -59,7 +59,7 @@ impl BodyDeadline {
     }
 }
 
-/// Reads the body within the deadline of the request.
+/// Reads the body within the `body_deadline` of the head.
 pub(super) async fn read_in_time<B: Buf>(
     head: &Head,
     stream: impl Stream<Item = Result<B, warp::Error>>,

@@ -10,9 +10,10 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Searches the addresses from the right. Returns the first that is not a trusted proxy. If all are trusted,
-/// or an address cannot be parsed, returns the last that was parsed. The header of a peer that is not trusted
-/// is ignored.
+/// Returns the client's address. If the peer is not a trusted proxy, this is the peer, and the header is
+/// ignored. Otherwise the addresses in the header are read from right to left until one is not a trusted
+/// proxy or cannot be parsed. The client is the last address that could be parsed, or the peer if there is
+/// none.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     let trusts = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_address_that_the_last_trusted_proxy_saw() {
+    fn the_client_is_the_rightmost_address_that_is_not_a_trusted_proxy() {
         assert_eq!(seen("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(
             seen("10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.0.0.2"]),
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_address_ends_the_search() {
+    fn reading_addresses_ends_at_an_unreadable_address() {
         assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["unknown"]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["1.1.1.1, _hidden, 10.0.0.2"]), "10.0.0.2");

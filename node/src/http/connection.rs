@@ -135,8 +135,8 @@ where
     }
 }
 
-/// Becomes ready when the connection has timed out. Resets the timer only if it must fire earlier or fired
-/// too early, so most requests set no timer.
+/// Becomes ready when the connection has timed out. Sets the timer only if the timer would fire too late or
+/// has fired too early, so most requests set no timer.
 fn poll_timeout(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Timeout> {
     loop {
         let Some((at, timeout)) = pace.lock().deadline() else {

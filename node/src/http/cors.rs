@@ -2,7 +2,7 @@
 //!
 //! The headers are added after the handler, so that refusals and the response to a panic have them as well: a
 //! page must be able to read a 409 and a 500. Responses that are made before a request is parsed (400, 408,
-//! 431, and 503 in place of a connection) do not have these headers, because the origin is not known.
+//! 431, and the 503 to a refused connection) do not have these headers, because the origin is not known.
 
 use std::collections::HashSet;
 
@@ -48,8 +48,9 @@ impl Cors {
 
     /// Adds the headers to a response.
     ///
-    /// Routes do not handle preflights. They respond 405 with the methods that they accept, as to any method
-    /// that they do not accept. A preflight needs nothing but these methods.
+    /// Routes do not handle preflights. They respond to a preflight with 405 and the methods that they
+    /// accept, as to any method that they do not accept. This function needs only these methods to answer the
+    /// preflight.
     pub(crate) fn complete(&self, head: &Head, mut response: Response) -> Response {
         let origin = head.headers.get(ORIGIN).filter(|origin| self.0.contains(*origin));
         if let Some(origin) = origin {

@@ -22,7 +22,7 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
     /// The address at the other end of the connection.
     pub(crate) peer: IpAddr,
-    /// The client's address: the peer, or the address that trusted proxies forward for.
+    /// The client's address: the peer's, or behind trusted proxies the one that `X-Forwarded-For` names.
     pub(crate) client: IpAddr,
     /// The limit for reading the body; `None` is no limit.
     pub(crate) body_deadline: Option<Arc<BodyDeadline>>,
@@ -64,7 +64,7 @@ impl Head {
         self.body_left_unread.store(left_unread, Ordering::Relaxed);
     }
 
-    /// True if more of the request may arrive, because reading its body was given up or no route matched.
+    /// True if more of the request may arrive: its body was not read to the end, or no route matched.
     pub(crate) fn has_left_unread(&self) -> bool {
         self.body_left_unread.load(Ordering::Relaxed) || self.route.get().is_none()
     }

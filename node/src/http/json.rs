@@ -111,8 +111,8 @@ fn message(error: &serde_json::Error) -> String {
         .collect()
 }
 
-/// Maximum number of characters of a message. It may quote the client's text, which can be as long as the
-/// body.
+/// Maximum number of characters of a message. A message may quote the client's text, which can be as long as
+/// the body.
 const MESSAGE_CHARS_MAX: usize = 200;
 
 /// Distinguishes an absent field (`None`, by the default) from null (`Some(None)`). In a merge patch an
@@ -123,7 +123,7 @@ pub(crate) fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Option::deserialize(deserializer).map(Some)
 }
 
-/// Reads a field that is present with any value, also null.
+/// Reads a field that is present. Any value is allowed, including null.
 pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }

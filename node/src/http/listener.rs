@@ -1,9 +1,9 @@
-//! The listener: an accept loop for the open internet. Everything that the loop waits for has a timeout, and
-//! everything that it holds has a bound. The server of warp itself has neither timeouts nor bounds.
+//! The listener: an accept loop for the open internet. Every wait for a client has a timeout, and everything
+//! that the loop holds has a bound. warp's own server has no timeouts and no bounds.
 //!
-//! A client that closes its side after its request still gets the response, because the request may have been
-//! executed. Responses are sent at once: with hyper's `pipeline_flush` a response would wait for the rest of
-//! the next request, which may never come.
+//! A client that closes its sending side after a request still gets the response, because the request may
+//! have been executed. Responses are sent at once: with hyper's `pipeline_flush` a response would wait for
+//! the rest of the next request, which may never come.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,14 +26,14 @@ use crate::config::{AccessLog, Config, Origin};
 /// Default maximum of open connections: about 16 KiB each, so 256 MiB.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
-/// Maximum number of connections that the system holds until they are accepted: a burst during one turn of a
-/// busy loop. The system may hold fewer (`net.core.somaxconn`).
+/// Maximum number of connections that the system holds until they are accepted: enough for a burst that
+/// arrives while the loop is busy. The system may have a lower limit (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
 /// Maximum size of a request's head: twice the head of a browser with all its cookies.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// Maximum size of a connection's buffer in each direction. It holds a head, or responses to pipelined
+/// Maximum size of a connection's buffer in each direction. A buffer holds a head, or responses to pipelined
 /// requests.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
@@ -165,8 +165,8 @@ impl Listener {
         self.address
     }
 
-    /// Stops accepting, closes idle connections and finishes requests. Returns false if some requests were
-    /// not finished within `limit`; their connections are then cut.
+    /// Stops accepting, closes idle connections and finishes requests. Returns false if some requests are
+    /// still running after `limit`. Their connections are then cut.
     pub async fn stop(self, limit: Duration) -> bool {
         self.stage.send_replace(Stage::Stopping);
         // The accept loop and every connection hold a receiver until they end.

@@ -7,8 +7,8 @@ use super::refuse::REFUSALS_MAX;
 /// Open files that are not HTTP connections: the database, links, logs, and files of libraries.
 const OTHER_FILES: u64 = 256;
 
-/// Raises this process's limit of open files to its maximum. Returns the number of connections that fit, at
-/// most `wanted`.
+/// Raises this process's limit of open files as far as the system allows. Returns the number of connections
+/// for which there is room then, at most `wanted`.
 pub(super) fn make_room(wanted: usize) -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(
@@ -33,8 +33,8 @@ pub(super) fn make_room(wanted: usize) -> usize {
     fit
 }
 
-/// Returns the number of connections that fit below a limit of open files, at least one. A limit of `None` is
-/// no limit.
+/// Returns the number of connections for which a limit of open files has room: at least one, and at most
+/// `wanted`. `None` means that there is no limit.
 fn fit(wanted: usize, limit: Option<u64>) -> usize {
     let Some(limit) = limit else { return wanted };
     let room = limit.saturating_sub(OTHER_FILES + REFUSALS_MAX as u64).max(1);

@@ -1,8 +1,8 @@
 //! Timeouts of a connection: a state machine that is fed with events and knows the next deadline.
 //!
 //! A connection has one timer, which is set only while the connection waits for the client. A request that
-//! arrives complete and a response that is read at once need no timer. hyper's own timeout for heads sets a
-//! timer for every request, includes idle time, and sends no response.
+//! arrives complete and a response that is read at once need no timer. hyper's own timeout for heads is not
+//! used: it sets a timer for every request, counts idle time too, and sends no response.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 /// a connection for ever by reading a trickle.
 const WRITTEN_BYTES_MIN: u64 = 16 * 1024;
 
-/// Timeout of everything that a stopping node waits for from a client. A request that the client has already
-/// sent arrives sooner.
+/// Timeout of every wait for a client while the node stops. A request that a client has already sent arrives
+/// within this time.
 pub(crate) const STOPPING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The timeouts of a connection.
@@ -104,7 +104,7 @@ impl Pace {
         self.left_unread |= left_unread;
     }
 
-    /// True if the client may still be sending a body that is not read.
+    /// True if the client may still be sending a body that the node does not read.
     pub(super) fn has_left_unread(&self) -> bool {
         self.left_unread
     }
@@ -145,8 +145,8 @@ impl Pace {
         self.stopping_since.get_or_insert(now);
     }
 
-    /// Returns the next deadline, and what times out then; `None` while the connection waits for nothing but
-    /// its handler.
+    /// Returns the next deadline, and what times out then; `None` while the connection waits only for the
+    /// handler.
     pub(super) fn deadline(&self) -> Option<(Instant, Timeout)> {
         let waits_for = match self.phase {
             Phase::Silent => Some((self.since + self.limits.header, Timeout::Silent)),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopping_node_shortens_waits_for_clients_and_not_for_handlers() {
+    fn stopping_shortens_waits_for_clients_but_not_for_handlers() {
         let start = Instant::now();
         let mut pace = Pace::new(LIMITS, start);
         pace.received(|| start);

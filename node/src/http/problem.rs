@@ -67,7 +67,7 @@ impl Problem {
         .applied(applied)
     }
 
-    /// Says whether anything was changed; `None` if that is not known.
+    /// Sets whether anything was changed; `None` means that this is not known.
     pub(crate) fn applied(self, applied: Option<bool>) -> Self {
         Self { applied, ..self }
     }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_of_a_request_is_complete_and_has_no_other_members() {
+    async fn an_error_of_a_request_has_exactly_the_expected_members() {
         for (error, status, code, members) in [
             (
                 RequestError::Malformed("a \"quoted\" \\ word\n".into()),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_internal_error_may_have_changed_something() {
+    async fn an_internal_error_says_whether_anything_may_have_changed() {
         for applied in [Some(false), None] {
             let (status, body) = body(Problem::internal(applied).into_response()).await;
             assert_eq!((status, &body["applied"]), (500, &json!(applied)));

@@ -14,9 +14,8 @@ use super::problem::RequestError;
 use super::request;
 use warp::reply::Response;
 
-/// Maximum number of connections that are being refused. A refusal takes a round trip, and at most
-/// [`REFUSAL_TIMEOUT`]. Beyond this number no connection is accepted, and new connections wait in the
-/// system's queue.
+/// Maximum number of connections that are refused at the same time. A refusal takes a round trip, and at most
+/// [`REFUSAL_TIMEOUT`]. While this many are being refused, further connections wait in the system's queue.
 pub(super) const REFUSALS_MAX: usize = 256;
 
 /// Timeout of a refusal: enough for a handshake and a round trip on a bad line.

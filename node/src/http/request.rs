@@ -65,8 +65,9 @@ pub(super) async fn respond(
     let started = Instant::now();
     let id = id(&head.headers);
     let trace = Trace::of(&head.headers);
-    // A span costs as much as all other work for a sold-out coupon. Without debug logging, an issue request
-    // logs nothing before its response. So its span is created with the response, if at all.
+    // A span costs as much as all other work for a sold-out coupon. Without debug logging, nothing is logged
+    // about an issue request before its response. So the span of an issue request is created only when there
+    // is something to log.
     let early = if head.is_issue && !tracing::enabled!(Level::DEBUG) {
         Span::none()
     } else {
@@ -115,8 +116,8 @@ fn span(head: &Head, id: &HeaderValue, trace: Option<Trace<'_>>) -> Span {
     span
 }
 
-/// Writes a line to the access log if the request is to be logged. Otherwise logs the line at debug level.
-/// The span has id, client, method and trace.
+/// Writes a line to the access log if the request is to be logged there. Otherwise logs the line at debug
+/// level. The line leaves out id, client, method and trace, because the span has them.
 fn log(
     head: &Head,
     status: StatusCode,

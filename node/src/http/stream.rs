@@ -104,7 +104,7 @@ impl Stream {
         }
     }
 
-    /// Returns the transport, without what is still to be written.
+    /// Returns the transport. Bytes that have not been written yet are dropped.
     pub(super) fn into_transport(self) -> Transport {
         self.transport
     }
@@ -186,11 +186,11 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Finds a response that hyper made itself. Returns its place and its replacement.
+/// Finds a response that hyper made itself. Returns where the response begins, and what to send instead.
 ///
-/// hyper has no hook for these responses. They are the last bytes of a connection, and have no body. They
-/// have no request id, which all other responses have. No body of another response ends like a head, so in
-/// most writes the last bytes show that there is no such response.
+/// hyper has no hook for these responses. Such a response is the last one on its connection. It has no body,
+/// and no request id, which all other responses have. Bodies of other responses never end like a head, so the
+/// last bytes of most writes already show that there is no such response.
 fn replace(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     const HEAD_END: &[u8] = b"\r\n\r\n";
     const START: &[u8] = b"HTTP/1.";

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_trace_is_parsed_in_later_versions_too() {
+    fn valid_traces_are_parsed_including_those_of_later_versions() {
         for text in [
             format!("00-{ID}-00f067aa0ba902b7-01"),
             format!("01-{ID}-00f067aa0ba902b7-00"),

@@ -66,7 +66,8 @@ struct Identity {
 }
 
 impl UserSource {
-    /// Reads the keys of tokens, if `auth.mode` is `jwt`. An error names the configuration key.
+    /// Reads the keys that verify tokens, if `auth.mode` is `jwt`. An error names the key of the
+    /// configuration.
     pub(crate) fn new(auth: &Auth) -> Result<Self, InvalidConfig> {
         match auth.mode {
             AuthMode::Header => Ok(Self::Header(TrustedProxies::new(auth.trusted_proxies.clone()))),

@@ -1,9 +1,9 @@
 //! Copies of what many clients read at once, so that a crowd of readers does not slow down issuing.
 //!
-//! Simultaneous reads of one key share one read of the store, and its result is used for [`AGE_MAX`]. A
-//! missing value is never cached: it is only answered to requests that came before the read began. Before
-//! this node answers a change, it forgets the copy and any read in progress. So no request after that answer
-//! gets an older value.
+//! Requests for the same key at the same time share one read of the store. The result of the read is used for
+//! [`AGE_MAX`]. A missing value is never cached: only requests that came before the read began get the answer
+//! "not found". Before this node answers a change, it forgets the copy and any read in progress. So a request
+//! that comes after that answer never gets an older value.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -40,8 +40,8 @@ pub(crate) struct Copies<K, V> {
     from_store: Counter,
 }
 
-/// The place of one copy. Forgetting a slot removes it from the map, and a read in progress for the slot then
-/// has no effect.
+/// The place of one copy. A slot is forgotten by removing it from the map. If a read for this slot is still
+/// in progress, later requests do not get its result.
 struct Slot<V> {
     state: Mutex<State<V>>,
     issued: AtomicU64,
@@ -91,7 +91,7 @@ where
     }
 
     /// Returns a copy that is recent enough, or the result of a read. Also returns the highest sequence that
-    /// this node has issued for the key, because the copy may be older than that issuance.
+    /// this node has issued for the key, because the copy may be older than the latest issuance.
     ///
     /// Cancel safety: a read that has begun continues for the other requests.
     pub(crate) async fn get<R>(
@@ -185,8 +185,7 @@ where
         Some(Arc::clone(slots.entry(key).or_insert_with(new)))
     }
 
-    /// Evicts unused slots, if the last eviction is long enough ago. Returns true if there is room
-    /// afterwards.
+    /// Evicts unused slots if the last eviction is long enough ago. Returns true if this made room.
     fn evict(&self, slots: &mut HashMap<K, Arc<Slot<V>>>) -> bool {
         let now = moment();
         if now.since(Moment::from_nanos(self.evicted_at.load(Ordering::Relaxed))) < EVICT_INTERVAL {
@@ -205,7 +204,7 @@ where
         }
     }
 
-    /// Starts a read in a task of its own, which puts its result into the slot.
+    /// Starts a task that runs the read and puts its result into the slot.
     fn start_read<R>(&self, slot: &Arc<Slot<V>>, read: R) -> PendingRead<V>
     where
         R: Future<Output = ReadResult<V>> + Send + 'static,
@@ -331,7 +330,7 @@ mod tests {
 
     type Response = oneshot::Receiver<Result<Option<(u64, u64)>, StoreCallError>>;
 
-    /// Starts a request in a task of its own, and returns once it waits.
+    /// Starts a task that sends a request. Returns once the request waits.
     async fn request(copies: &Arc<Copies<u32, u64>>, source: &Arc<Source>) -> Response {
         let (sender, response) = oneshot::channel();
         let (copies, source) = (Arc::clone(copies), Arc::clone(source));
@@ -381,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_answers_not_found_only_to_requests_before_it() {
+    async fn only_requests_before_a_read_are_answered_not_found() {
         let (copies, source) = (copies(10), Source::gated());
         source.value.store(0, Ordering::SeqCst);
         let before = request(&copies, &source).await;
@@ -397,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_ignores_the_result_of_a_read_that_began_too_long_before_it() {
+    async fn a_request_ignores_a_read_that_began_too_long_before_the_request() {
         let (copies, source) = (copies(10), Source::gated());
         let began = moment();
         let before = request(&copies, &source).await;

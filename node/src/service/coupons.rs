@@ -14,18 +14,18 @@ use super::store_calls::{StoreCallError, write_error};
 use super::{Error, Service};
 
 /// Maximum number of coupons with a copy: more than a crowd reads within a second. With the longest title, a
-/// copy takes about 1 KiB, so all copies take 10 MiB. Beyond this number each request reads for itself.
+/// copy takes about 1 KiB, so all copies take 10 MiB. Each request for a further coupon reads the store.
 const COUPONS_MAX: usize = 10_000;
 
 /// One list for each phase, and one for all coupons.
 const LISTS_MAX: usize = Phase::ALL.len() + 1;
 
-/// Maximum number of coupons that one request examines in search of a phase. The page has what was found by
-/// then and may be empty. Its cursor continues the search.
+/// Maximum number of coupons that one request examines in search of a phase. The page then has the coupons
+/// that were found so far, perhaps none, and its cursor continues the search.
 const EXAMINED_MAX: u32 = 2_000;
 
-/// Number of coupons that one statement of a search reads. If most coupons are in the phase, one statement
-/// suffices, and no statement takes long.
+/// Number of coupons that one statement of a search reads. It is large enough for a page if most coupons are
+/// in the phase, and small enough that no statement takes long.
 const SEARCH_STEP: u32 = 500;
 
 /// Copies of coupons and of lists.
@@ -180,8 +180,9 @@ impl CouponList {
     }
 }
 
-/// Reads coupons until it has found one more than `limit`, has read all, or has examined [`EXAMINED_MAX`]. It
-/// determines the phases itself: a phase depends on the clock and on what is issued, so no index can have it.
+/// Reads coupons until one more than `limit` is found, all are read, or [`EXAMINED_MAX`] are examined. The
+/// database cannot search for a phase, because a phase depends on the clock and on what is issued. So this
+/// function determines the phase of each coupon.
 async fn search(
     engine: &CouponEngine,
     phase: Option<Phase>,

@@ -43,7 +43,7 @@ impl fmt::Debug for CouponEngine {
 }
 
 impl CouponEngine {
-    /// Starts an engine over a store, whose rows of coupons are `rows`.
+    /// Starts an engine over a store. `rows` are the rows of coupons in that store.
     pub(crate) async fn start(
         options: Options,
         store: Arc<dyn Store<CouponKind>>,
@@ -117,7 +117,7 @@ impl CouponEngine {
         self.0.rows().coupon(id).await
     }
 
-    /// Reads up to `limit` coupons, newest first: the newest coupons, or the coupons before `before`.
+    /// Reads up to `limit` coupons, newest first. If `before` is given, reads only coupons with a smaller id.
     pub(crate) async fn coupons(&self, before: Option<CouponId>, limit: u32) -> StoreResult<Vec<CouponView>> {
         self.0.rows().coupons(&CouponQuery { before, limit }).await
     }

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_cursor_preserves_time_and_place() {
+    fn a_user_cursor_is_the_same_after_encoding_and_decoding() {
         let cursor = UserCursor {
             issued_at: Timestamp::from_micros(-5).unwrap(),
             id: IssuanceId::parse("42-17").unwrap(),

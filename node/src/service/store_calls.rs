@@ -34,9 +34,8 @@ impl Default for StoreCalls {
 impl StoreCalls {
     /// Runs a call in a task of its own.
     ///
-    /// Cancel safety: a dropped call runs to its end and counts until then, because the store keeps working
-    /// on it. If the call did not count, short deadlines would let any number of calls wait for a silent
-    /// database.
+    /// Cancel safety: if the returned future is dropped, the call still runs to its end, and counts until
+    /// then. If it did not count, short deadlines would let any number of calls wait for a silent database.
     pub(super) fn run<T: Send + 'static>(
         &self,
         call: impl Future<Output = StoreResult<T>> + Send + 'static,

@@ -26,8 +26,8 @@ use crate::config::Limits;
 /// of other users must not matter.
 const USERS_MAX: usize = 1 << 20;
 
-/// Interval between evictions of users whose full burst is available again: rare enough to visit a million
-/// users, frequent enough that these users do not fill the table.
+/// Interval between evictions of users whose full burst is available again. Each eviction visits up to a
+/// million users, so evictions are rare, but not so rare that these users fill the table.
 const EVICT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The limit on each user's issue requests.
@@ -43,7 +43,7 @@ type Limiter<C> = RateLimiter<u64, Users, C, NoOpMiddleware<<C as Clock>::Instan
 static REFUSED: LazyLock<Counter> = LazyLock::new(|| metrics::counter!(RATE_LIMITED));
 
 impl UserLimit {
-    /// The configured limit, if there is one.
+    /// Returns the configured limit, if there is one.
     pub(crate) fn new(limits: &Limits) -> Option<Self> {
         let rate = limits.user_rate?;
         // Shows the metric before the first refusal.
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_neither_grows_nor_refuses_other_users() {
+    fn a_full_table_does_not_grow_and_other_users_are_admitted() {
         let (limit, clock) = limit(1.0, 1, 2);
         assert!(admitted(&limit, "alice") && admitted(&limit, "bob"));
         // Carol is not counted. Alice and Bob are counted, and stay limited.

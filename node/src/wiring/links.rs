@@ -14,8 +14,8 @@ use super::StartError;
 use crate::config::{Config, HostPort};
 use crate::http::listener;
 
-/// Time after which an unreachable peer is reported: several times as long as nodes that start together need
-/// to bind their sockets.
+/// Time after which an unreachable peer is reported. Nodes that start together bind their sockets in a
+/// fraction of this time.
 const CHECK_FOR: Duration = Duration::from_secs(10);
 /// Timeout of one attempt, for networks that drop packets.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError
     }))
 }
 
-/// Connects to these peers once, and warns of peers that cannot be reached, so that a firewall or a wrong
+/// Checks that each of these peers can be reached, and logs a warning if not, so that a firewall or a wrong
 /// name is noticed at the start.
 ///
 /// Cancel safe: nothing depends on this check.

@@ -16,7 +16,8 @@ const LIMIT: Duration = Duration::from_millis(500);
 pub struct Balancer(JoinHandle<()>);
 
 impl Balancer {
-    /// Polls these nodes. While no node is ready, clients use the former addresses.
+    /// Polls these nodes, and gives clients the addresses of ready nodes. While no node is ready, clients
+    /// keep the addresses that they have.
     pub fn over(nodes: Vec<String>, clients: watch::Sender<Vec<String>>) -> Self {
         // The balancer has its own connections, so that it does not wait for other requests.
         let client = Client::builder().timeout(LIMIT).build().unwrap();

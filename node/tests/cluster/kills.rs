@@ -1,4 +1,4 @@
-//! kill -9 of the owner, of another node, and of two nodes at once. Measures how long a take-over lasts where
+//! kill -9 of the owner, of another node, and of two nodes at once. Measures how long a take-over lasts if
 //! the system refuses connections to a killed node.
 
 use std::time::Duration;

@@ -51,7 +51,7 @@ impl Stage {
     }
 }
 
-async fn links_fail_and_the_group_goes_on(kind: Kind) {
+async fn the_group_goes_on_without_a_node_whose_links_fail(kind: Kind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &KEYS, true).await;
     let (clients, _) = stage.clients().await;
@@ -96,4 +96,7 @@ async fn slow_and_half_open_links_only_delay_answers(kind: Kind) {
     stage.judge().await;
 }
 
-on_each_server! { links_fail_and_the_group_goes_on slow_and_half_open_links_only_delay_answers }
+on_each_server! {
+    the_group_goes_on_without_a_node_whose_links_fail
+    slow_and_half_open_links_only_delay_answers
+}

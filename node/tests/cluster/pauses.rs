@@ -1,5 +1,5 @@
-//! A node that is suspended for longer than its lease, like a virtual machine that is migrated, and then goes
-//! on.
+//! A node that is suspended for longer than its lease and then resumes, as when its virtual machine is
+//! migrated.
 
 use std::time::Duration;
 use testkit::on_each_server;
@@ -31,8 +31,8 @@ async fn a_suspended_node_gives_no_wrong_answer(kind: Kind) {
                 "{} is suspended: taken over after {took:?}",
                 stage.members[owner].name
             );
-            // The test checks only after this that clients get coupons. Until the node resumes, most clients
-            // wait for it. So may the administrator, who would have to resume a paused coupon.
+            // The check that clients get coupons comes only after this: until the node resumes, most clients
+            // wait for it. The administrator may wait for it as well, and then cannot resume a paused coupon.
             stage.members[owner].resume();
             // From now on the node answers as the others do.
             stage.until_issued(owner, coupon).await;

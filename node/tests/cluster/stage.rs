@@ -240,7 +240,7 @@ impl Stage {
         .await;
     }
 
-    /// True if a node sees every shard at its planned owner among these nodes.
+    /// True if `asked` reports for every shard the owner that the plan for these nodes gives.
     async fn sees_shared(&self, asked: usize, which: &[usize]) -> bool {
         let Some((200, view)) = self.operator(asked, "/v1/cluster").await else {
             return false;
@@ -257,7 +257,8 @@ impl Stage {
             .all(|(id, shard)| shard["owner"].as_str() == plan.owner_of(id).map(NodeId::as_str))
     }
 
-    /// Returns the value of a node's metric, by its name and labels as they are written; 0 if it is missing.
+    /// Returns the value of a node's metric; 0 if the metric is missing. `name` includes the labels, as they
+    /// are written.
     pub async fn metric(&self, asked: usize, name: &str) -> f64 {
         let response = self
             .client
@@ -269,8 +270,8 @@ impl Stage {
         testkit::prometheus::value(&text, name)
     }
 
-    /// Checks what clients saw against the stored rows, which one of the nodes shows. Checks that no node
-    /// counted a contradiction or a panic.
+    /// Checks what clients saw against the stored rows, read through a running node. Also checks that no
+    /// running node counted a contradiction or a panic.
     pub async fn judge(&self) -> Report {
         for (number, member) in self
             .members
@@ -288,8 +289,8 @@ impl Stage {
             }
         }
         let member = self.running().last().expect("a running node");
-        // A change that does not widen does not wait for doors: other nodes may use the former version for
-        // this long.
+        // Only a change that widens waits for doors. After any other change, other nodes may use the former
+        // version for this long.
         let options = Options {
             narrowing_lag: DOOR_TTL,
             ..Options::default()

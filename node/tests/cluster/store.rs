@@ -46,8 +46,8 @@ async fn a_node_without_its_database_is_replaced_and_joins_again(kind: Kind) {
 /// The server is away for longer than a lease.
 async fn nodes_keep_their_incarnations_while_the_database_is_away(kind: Kind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
-    // With a short lease, a node that does not run for a while on a busy machine would be ended. That is not
-    // the subject of this test.
+    // With a short lease, a node could be ended because a busy machine does not run it for a while. That is
+    // not the subject of this test.
     let stage = Stage::on(&server, &["cluster.lease=5s", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;

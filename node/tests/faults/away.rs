@@ -19,22 +19,22 @@ use crate::stage::Stage;
 use testkit::clients::from_environment;
 use testkit::recorder::HttpRecorder;
 
-/// Number of clients that load the node, and number of clients that request coupons while the database is
-/// away.
+/// Number of clients that load the node. The same number of other clients requests coupons while the database
+/// is away.
 const CLIENTS: u64 = 16;
 const DEADLINE: Duration = Duration::from_millis(1_500);
-/// More than twice the time that a batch waits for a silent database. Without a lease the node would try
-/// nothing, and would not notice that the store takes no writes.
+/// More than twice the time that a batch waits for a silent database. If the lease ended before that, the
+/// node would try no batch, and would not notice that the store takes no writes.
 const LEASE: Duration = Duration::from_secs(6);
 /// Delay with which a busy machine notices something.
 const SLACK: Duration = Duration::from_secs(2);
 /// Long enough for the lease and the door's knowledge to end.
 const AWAY_SECONDS: u64 = 11;
 
-/// Maximum growth of a process while its database is away. A request waits at most until its deadline, and no
-/// more requests wait than there are connections. All other requests are refused before anything is kept for
-/// them. What grows are the records of coupons that were requested during the lease, and the memory that the
-/// allocator keeps. The records are kept until their reads fail.
+/// Maximum growth of a process while its database is away. A request waits at most until its deadline, and
+/// each connection has at most one request that waits. All other requests are refused before anything is kept
+/// for them. Memory grows by the records of coupons that were requested during the lease, and by what the
+/// allocator keeps. Each record is kept until its read fails.
 const GROWTH_BYTES_MAX: u64 = 48 << 20;
 
 /// An answer while the database is away.
@@ -57,8 +57,8 @@ struct Requester {
 }
 
 impl Requester {
-    /// Requests an open coupon, a sold-out coupon and a coupon that does not exist, each time for another
-    /// user.
+    /// Requests an open coupon, a sold-out coupon and a coupon that does not exist, in turn. Each request is
+    /// for another user.
     async fn request_until_over(self) -> Vec<TimedAnswer> {
         let mut answers = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
@@ -139,8 +139,8 @@ async fn away(
     answers
 }
 
-/// Checks that the door refuses requests for the sold-out coupon only while its knowledge counts, and that
-/// there are answers `STORE_UNAVAILABLE` after that.
+/// Checks that the door refuses requests for the sold-out coupon only while its notice is valid, and that
+/// later the answer is `STORE_UNAVAILABLE`.
 fn check_refusals(answers: &[TimedAnswer], sold_out: u64) {
     let refused_as_sold_out: Vec<&TimedAnswer> = answers
         .iter()

@@ -43,8 +43,8 @@ async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
         }
         connections_are_refused(&stage).await;
         a_statement_is_never_answered(&stage).await;
-        // The next faults concern issuances. A change would be ahead of the issuances in a lane, or would
-        // pause issuing.
+        // The next faults are meant for batches of issuances. A change by the administrator could be stored
+        // before the issuances of its lane, or could pause issuing.
         let _quiet = stage.without_changes(&clients, coupons).await;
         a_batch_loses_a_deadlock(&stage, coupons[1]).await;
         a_batch_waits_too_long_for_a_lock(&stage).await;
@@ -68,9 +68,10 @@ async fn a_connection_is_cut(stage: &Stage<'_>, mode: DatabaseMode) {
 
 async fn connections_are_refused(stage: &Stage<'_>) {
     let before = stage.metric(NOT_STORED).await;
-    // If a batch is at the server at that moment, its outcome is unknown. Its lane sends no other batch until
-    // the outcome is known, so the fault is tried again. The node must be ready before each try: an outcome
-    // that is already unknown could not be read back.
+    // Refusing also cuts open connections. A batch that is at the server then has an unknown outcome, and its
+    // lane sends no other batch until that is settled. So perhaps no batch fails as not stored, and the fault
+    // is tried again. The node must be ready before each try: an outcome that is already unknown could not be
+    // read back.
     eventually("a batch is not stored", async || {
         stage.ready().await;
         stage.proxy.set(DatabaseMode::Refuse);

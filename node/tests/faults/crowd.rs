@@ -65,7 +65,7 @@ async fn crowd(total_quantity: u64, per_user_limit: u8, requests_per_user: u64) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exactly_the_quantity_is_issued_to_a_crowd_that_requests_twice() {
+async fn a_crowd_that_requests_twice_gets_exactly_the_quantity() {
     crowd(500, 1, 2).await;
 }
 

@@ -18,20 +18,20 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Delay of an answer on a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Longer than the default, and more than twice the time that a batch waits for a silent server. Without a
-/// lease the node would try nothing, and would not notice that the store takes no writes.
+/// Longer than the default, and more than twice the time that a batch waits for a silent server. If the lease
+/// ended before that, the node would try no batch, and would not notice that the store takes no writes.
 const LEASE: &str = "cluster.lease=6s";
 
-/// Takes a server from the node under load and gives the server back. The node is not ready meanwhile, gives
-/// no wrong answer, and recovers by itself.
+/// Takes the server away from a node under load, and gives the server back. Meanwhile the node is not ready.
+/// The node gives no wrong answer, and recovers by itself.
 async fn taken_and_given_back(stage: &Stage<'_>, take: &[&str], give_back: &[&str]) {
     let (clients, coupons) = stage.clients(CLIENTS).await;
     let mut shell = stage.shell().await;
     for round in 1..=2 {
         stage.goes_on().await;
         let quiet = stage.without_changes(&clients, coupons).await;
-        // The statements and the wait run at the same time: the statements may take as long as a lease, and
-        // without a lease the node sends nothing that the server could refuse.
+        // The test waits while the statements still run: they may take as long as a lease, and without a
+        // lease the node sends nothing that the server could refuse.
         let taken = async {
             for statement in take {
                 run(&mut shell, statement).await;
@@ -91,7 +91,7 @@ async fn a_demoted_server_stores_nothing_and_is_used_again_once_promoted(kind: K
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_outside_its_group_stores_nothing_and_is_used_again_as_primary() {
+async fn a_server_outside_its_group_stores_nothing_and_is_used_again_once_it_is_primary() {
     if !Kind::MySql.is_available() {
         return;
     }

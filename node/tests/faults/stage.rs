@@ -140,7 +140,8 @@ impl<'s> Stage<'s> {
         eventually("/readyz says 200", async || self.reasons().await.is_empty()).await;
     }
 
-    /// Returns the value of a metric, by its name and labels as they are written; 0 if it is missing.
+    /// Returns the value of a metric; 0 if the metric is missing. `name` includes the labels, as they are
+    /// written.
     pub async fn metric(&self, name: &str) -> f64 {
         let response = self
             .client

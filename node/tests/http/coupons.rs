@@ -193,7 +193,7 @@ async fn bounds_are_inclusive() {
 }
 
 #[tokio::test]
-async fn the_same_key_creates_one_coupon() {
+async fn requests_with_the_same_key_create_one_coupon() {
     let node = TestNode::start().await;
     let create = |key: &str, title: &str| {
         send(
@@ -258,7 +258,7 @@ async fn only_administrators_create_and_change_coupons() {
 }
 
 #[tokio::test]
-async fn a_patch_can_keep_set_or_clear_a_field() {
+async fn a_patch_sets_clears_or_keeps_a_field() {
     let node = TestNode::start().await;
     let id = node
         .coupon(
@@ -329,7 +329,7 @@ async fn invalid_fields_of_a_patch_are_reported() {
 }
 
 #[tokio::test]
-async fn if_match_allows_a_change_only_of_the_version_that_it_names() {
+async fn if_match_allows_only_a_change_of_the_version_that_it_names() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let patch = |tag: &str, title: &str| {
@@ -434,7 +434,7 @@ async fn if_match_guards_changes_of_status_too() {
 }
 
 #[tokio::test]
-async fn changes_of_status_accept_no_body_or_an_empty_object() {
+async fn the_body_of_a_change_of_status_is_absent_or_an_empty_object() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let pause = || node.admin(Method::POST, &format!("/v1/coupons/{id}/pause"));

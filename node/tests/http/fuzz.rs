@@ -1,4 +1,4 @@
-//! Random requests: every request gets a response, which is in the contract and is not a 500.
+//! Random requests: every request gets a response that the contract allows and that is not a 500.
 //!
 //! Requests are generated from a seed, which is printed. `FIRSTCOME_SEED=<number>` replays the requests of
 //! that seed.

@@ -93,7 +93,7 @@ async fn invalid_ids_are_malformed() {
 }
 
 #[tokio::test]
-async fn every_response_has_the_clients_request_id_if_it_is_valid_or_a_new_id() {
+async fn a_response_has_the_valid_request_id_of_the_client_or_else_a_new_id() {
     let node = TestNode::start().await;
     let with_id =
         async |path: &str, id: &str| send(node.request(Method::GET, path).header("X-Request-Id", id)).await;
@@ -221,7 +221,7 @@ async fn bodies_above_sixteen_kib_are_refused_whether_chunked_or_not() {
 }
 
 #[tokio::test]
-async fn credentials_are_checked_before_the_request() {
+async fn credentials_are_checked_before_the_rest_of_a_request() {
     let node = TestNode::start().await;
     send(node.request(Method::POST, "/v1/coupons").body("nonsense"))
         .await
@@ -235,7 +235,7 @@ async fn credentials_are_checked_before_the_request() {
 }
 
 #[tokio::test]
-async fn head_is_get_without_the_body() {
+async fn a_head_request_gets_the_headers_of_get_and_no_body() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     for path in [
@@ -275,7 +275,7 @@ async fn nothing_internal_reaches_a_client() {
 }
 
 #[tokio::test]
-async fn connections_serve_many_requests() {
+async fn a_connection_serves_many_requests() {
     let node = TestNode::start().await;
     let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
     for _ in 0..3 {

@@ -18,7 +18,7 @@ const CROWD: usize = 64;
 /// set, so the tests notice a request that waits for a hostile client.
 const UNDISTURBED: Duration = Duration::from_millis(2_500);
 
-/// Runs hostile clients while another client sends requests, on one connection and on new ones.
+/// Runs hostile clients while another client sends requests, in turn on a kept connection and on a new one.
 async fn while_others_are_served<T>(node: &TestNode, hostile: impl Future<Output = T>) -> T {
     let others = async {
         for asked in 0_u32.. {
@@ -233,7 +233,7 @@ async fn a_client_that_closes_its_sending_side_gets_its_responses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_is_answered_malformed() {
+async fn garbage_is_refused_as_malformed() {
     let node = TestNode::start().await;
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
         .iter()
@@ -280,7 +280,7 @@ async fn garbage_after_a_request_does_not_affect_its_response() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heads_above_sixteen_kib_or_a_hundred_headers_are_too_large() {
+async fn a_head_above_sixteen_kib_or_with_over_a_hundred_headers_is_too_large() {
     let node = TestNode::start().await;
     let wide = format!(
         "GET /livez HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n",
@@ -347,7 +347,7 @@ async fn a_body_without_end_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_not_read_does_not_reset_the_response() {
+async fn a_client_gets_the_response_even_if_the_node_does_not_read_its_body() {
     let node = TestNode::start().await;
     // The first body is sent to an unknown path. The second body is larger than what is read before a 401.
     assert_answered_without_reset(&node, "/nowhere", 100_000, (404, "NOT_FOUND")).await;
@@ -369,8 +369,8 @@ async fn assert_answered_without_reset(
             stream.write_all(head.as_bytes()).await.unwrap();
             let mut answer = vec![0; 8192];
             let read = stream.read(&mut answer).await.unwrap();
-            // The response arrives while the client still sends. A client may read only after it has sent
-            // everything, so the node must accept everything.
+            // The response arrives while the client still sends. Some clients read only after they have sent
+            // everything, so the node must accept the whole body.
             for _ in 0..10 {
                 stream.write_all(&[b'z'; 10_000]).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(20)).await;

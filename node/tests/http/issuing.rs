@@ -127,7 +127,7 @@ async fn already_issued_takes_precedence_over_the_state_of_the_coupon() {
 }
 
 #[tokio::test]
-async fn closed_and_paused_take_precedence_over_the_window_and_the_window_over_sold_out() {
+async fn closed_and_paused_come_before_the_window_and_the_window_comes_before_sold_out() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 1})).await;
     assert_eq!(node.issue("alice", id).await.status, 201);

@@ -36,7 +36,7 @@ fn assert_unauthenticated(reply: &Reply, challenge: &str) {
 }
 
 #[tokio::test]
-async fn the_user_is_the_subject_of_the_token_and_not_the_header() {
+async fn the_subject_of_the_token_names_the_user_and_the_header_does_not() {
     let node = TestNode::start_with(&HS256).await;
     let id = node.coupon(json!({})).await;
     let alice = token("alice", json!({}));
@@ -121,7 +121,7 @@ async fn an_accepted_token_is_refused_once_it_has_expired() {
 }
 
 #[tokio::test]
-async fn administrators_send_the_admin_token_or_a_token_with_the_role() {
+async fn administrators_send_the_admin_token_or_a_token_with_the_role_admin() {
     let node = TestNode::start_with(&HS256).await;
     let id = node.coupon(json!({})).await;
     let path = format!("/v1/coupons/{id}/issuances");

@@ -251,7 +251,7 @@ async fn ten_thousand_connections_do_not_delay_requests() {
 }
 
 #[tokio::test]
-async fn connections_max_beyond_the_limit_of_the_system_is_logged_and_lowered() {
+async fn connections_max_is_lowered_with_a_warning_if_the_system_allows_fewer() {
     let data = tempfile::tempdir().unwrap();
     let serving = Serving::start_below(&data, 700, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
     // There is room for 188 connections: 700 less 256 for other files and 256 for refusals.
@@ -272,7 +272,7 @@ async fn connections_max_beyond_the_limit_of_the_system_is_logged_and_lowered() 
 }
 
 #[tokio::test]
-async fn a_full_queue_of_the_node_or_of_an_owner_is_answered_overloaded() {
+async fn a_request_is_answered_overloaded_if_the_queue_of_the_node_or_owner_is_full() {
     for (key, bound) in [
         ("limits.requests_max", "node"),
         ("limits.coupon_requests_max", "owner"),

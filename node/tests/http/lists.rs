@@ -124,7 +124,7 @@ async fn a_users_issuances_are_listed_newest_first_page_by_page() {
 }
 
 #[tokio::test]
-async fn an_issuance_is_visible_to_its_user_and_administrators() {
+async fn an_issuance_is_visible_to_its_user_and_to_administrators() {
     let node = TestNode::start().await;
     let coupon = node.coupon(json!({})).await;
     let issuance = node.issue("alice", coupon).await.body;

@@ -91,7 +91,7 @@ async fn the_access_log_has_a_line_for_each_selected_request() {
 }
 
 #[tokio::test]
-async fn every_line_about_a_failed_request_has_its_id() {
+async fn every_line_about_a_failed_request_has_the_requests_id() {
     let data = tempfile::tempdir().unwrap();
     let serving = serving(&data, &["log.access=errors"]);
     hide_tables(&data.path().join("data/firstcome.db")).await;
@@ -130,7 +130,7 @@ async fn every_line_about_a_failed_request_has_its_id() {
 }
 
 #[tokio::test]
-async fn a_trace_is_answered_and_a_malformed_trace_is_ignored() {
+async fn a_response_has_the_trace_of_its_request_and_a_malformed_trace_is_ignored() {
     let data = tempfile::tempdir().unwrap();
     let serving = serving(&data, &[]);
     let good = format!("00-{TRACE}-00f067aa0ba902b7-01");

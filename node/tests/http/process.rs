@@ -97,7 +97,7 @@ impl Serving {
 }
 
 #[tokio::test]
-async fn the_commands_that_a_first_start_prints_work() {
+async fn the_commands_printed_at_the_first_start_can_be_run() {
     let data = tempfile::tempdir().unwrap();
     let serving = Serving::start(&data, &[]);
     let lines: Vec<&String> = serving
@@ -154,7 +154,7 @@ async fn a_configured_token_is_not_printed() {
 }
 
 #[tokio::test]
-async fn a_leaving_node_serves_for_the_delay_and_is_not_ready() {
+async fn a_leaving_node_is_not_ready_but_serves_for_the_delay() {
     let data = tempfile::tempdir().unwrap();
     let serving = Serving::start(&data, &["--set", "shutdown.delay=1s"]);
     serving.signal(Signal::TERM);
@@ -194,7 +194,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[tokio::test]
-async fn a_killed_node_restarts_with_everything_it_answered() {
+async fn after_a_restart_a_killed_node_has_everything_it_answered() {
     let data = tempfile::tempdir().unwrap();
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
     let serving = Serving::start(&data, &["--set", &token]);
@@ -263,7 +263,7 @@ fn migrate_creates_the_database() {
 }
 
 #[test]
-fn config_check_prints_what_is_in_effect_without_secrets() {
+fn config_check_prints_the_effective_configuration_without_secrets() {
     let data = tempfile::tempdir().unwrap();
     std::fs::write(
         data.path().join("node.toml"),
@@ -299,7 +299,7 @@ fn the_sample_configuration_equals_the_defaults() {
     let (ok, with, stderr) = run(&data, &["config", "check", "--config", file]);
     assert!(ok, "{stderr}");
     assert_eq!(with, run(&data, &["config", "check"]).1);
-    // The sample also has every key with a default.
+    // The sample leaves out no key that has a default: such a key would pass the comparison above.
     let text = std::fs::read_to_string(file).unwrap();
     for key in with
         .lines()

@@ -17,7 +17,7 @@ fn refused_so_far(metrics: &Value) -> f64 {
 }
 
 #[tokio::test]
-async fn a_user_beyond_the_rate_is_refused_and_others_are_not() {
+async fn a_user_beyond_the_rate_is_refused_and_other_users_are_not() {
     let node = TestNode::start_with(&[("limits.user_rate", "0.125"), ("limits.user_burst", "3")]).await;
     let id = node.coupon(json!({})).await;
     let before = refused_so_far(&node.get("/metrics").await.body);
@@ -54,7 +54,7 @@ async fn a_user_beyond_the_rate_is_refused_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn requests_of_a_service_count_for_the_user_they_name() {
+async fn requests_of_a_service_count_for_the_user_that_they_name() {
     let jwt = [
         ("auth.mode", "jwt"),
         ("auth.jwt.algorithm", "HS256"),

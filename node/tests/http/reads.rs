@@ -108,11 +108,11 @@ fn newcomer() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_reads_causes_one_read_a_second_and_does_not_slow_down_issuing() {
+async fn a_storm_of_reads_causes_one_store_read_a_second_and_does_not_slow_issuing() {
     let alone = Alone::with_a_coupon().await;
     let mut paces = Vec::new();
-    // A page that reads nothing costs as much HTTP, so the difference shows how much reads slow issuing down.
-    // One good round suffices, because other programs may disturb a round.
+    // Requests for a page that reads nothing cost as much in HTTP, so the difference shows how much reads of
+    // the store slow down issuing. Other programs may disturb a round, so one good round suffices.
     for _ in 0..5 {
         let (_, beside_livez) = alone.storm("/livez").await;
         let (before, begun) = (alone.reads().await, Instant::now());

@@ -134,7 +134,7 @@ async fn responses_are_correct_while_the_database_is_locked_and_the_node_recover
 }
 
 #[tokio::test]
-async fn invalid_rows_are_an_internal_error_and_are_not_shown() {
+async fn invalid_rows_cause_an_internal_error_and_are_not_shown() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let mut other = other_program(&node).await;
@@ -152,7 +152,7 @@ async fn invalid_rows_are_an_internal_error_and_are_not_shown() {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_answered_at_once() {
+async fn a_request_to_a_full_queue_is_answered_at_once() {
     let node = TestNode::start_with(&[("limits.requests_max", "1"), ("http.deadline", "5s")]).await;
     let id = node.coupon(json!({})).await;
     assert_eq!(node.issue("early", id).await.status, 201);
@@ -179,7 +179,7 @@ async fn a_full_queue_is_answered_at_once() {
 }
 
 #[tokio::test]
-async fn a_coupon_of_another_node_is_answered_owner_moving() {
+async fn a_request_for_a_coupon_of_another_node_is_answered_owner_moving() {
     let node = TestNode::start_with(&[("http.deadline", "500ms"), ("http.change_deadline", "500ms")]).await;
     let id = node.coupon(json!({})).await;
     assert_eq!(node.issue("early", id).await.status, 201);
@@ -218,7 +218,7 @@ async fn a_coupon_of_another_node_is_answered_owner_moving() {
 }
 
 #[tokio::test]
-async fn a_create_request_waits_until_the_deadline_and_its_key_finds_the_coupon_later() {
+async fn a_request_to_create_waits_until_the_deadline_and_a_retry_finds_the_coupon() {
     let node = TestNode::start_with(&[("http.change_deadline", "100ms")]).await;
     let create = || {
         send(

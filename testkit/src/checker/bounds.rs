@@ -8,8 +8,8 @@ use crate::rows::IssuanceRow;
 use crate::rows::Status;
 
 impl Case<'_> {
-    /// Bounds the time of every decision by its calls, its answers and `issued_at`, and then by the decisions
-    /// before and after it.
+    /// Narrows the time of every decision: first by its calls, its answers and `issued_at`, and then by the
+    /// decisions before and after.
     pub(super) fn bound(&mut self, reporter: &mut Reporter<'_>) {
         let tolerance = micros(self.options.clock_tolerance);
         self.bounds = Vec::with_capacity(self.rows.len());

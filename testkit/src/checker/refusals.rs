@@ -210,7 +210,8 @@ impl<'h> Case<'h> {
         start..range.end
     }
 
-    /// True if this version gives the refusal. With `timely`, the moment must be between call and answer.
+    /// True if this version gives the refusal. If `timely` is true, the moment of the refusal must be between
+    /// its call and its answer.
     fn gives(&self, index: usize, refused: RefusedIssue<'h>, timely: bool) -> bool {
         let version = &self.timeline.versions[index];
         let tolerance = micros(self.options.clock_tolerance);

@@ -9,7 +9,7 @@ mod world;
 
 const LIMIT: u32 = 1;
 
-/// A coupon of three, all of which are issued, and then a refusal.
+/// A coupon with quantity 3, issued three times, and then a refusal.
 fn sale() -> World {
     let mut world = World::new(Some(3), LIMIT);
     world.issued(10, 14, "alice", Some("a"), 1);
@@ -38,14 +38,14 @@ fn a_sale_is_clean() {
 }
 
 #[test]
-fn more_than_the_quantity_is_found() {
+fn issuing_more_than_the_quantity_is_a_finding() {
     let mut world = sale();
     world.issued(50, 52, "erin", None, 4);
     finds(&world, Kind::OverQuantity);
 }
 
 #[test]
-fn a_quantity_lowered_below_what_was_issued_is_found() {
+fn lowering_the_quantity_below_the_issued_count_is_a_finding() {
     let mut world = sale();
     world.change(50, 51, patch(Some(2)));
     world.change(60, 61, patch(Some(5)));
@@ -53,7 +53,7 @@ fn a_quantity_lowered_below_what_was_issued_is_found() {
 }
 
 #[test]
-fn more_than_the_per_user_limit_is_found() {
+fn issuing_more_than_the_per_user_limit_is_a_finding() {
     let mut world = World::new(Some(3), LIMIT);
     world.issued(10, 14, "alice", Some("a"), 1);
     world.issued(20, 24, "alice", Some("b"), 2);
@@ -61,7 +61,7 @@ fn more_than_the_per_user_limit_is_found() {
 }
 
 #[test]
-fn a_gap_is_found() {
+fn a_gap_is_a_finding() {
     let mut world = sale();
     world.rows.issuances.remove(1);
     finds(&world, Kind::SequenceGap);
@@ -69,21 +69,21 @@ fn a_gap_is_found() {
 }
 
 #[test]
-fn a_sequence_stored_twice_is_found() {
+fn storing_a_sequence_twice_is_a_finding() {
     let mut world = sale();
     world.row("eve", 2, 22);
     finds(&world, Kind::SequenceTwice);
 }
 
 #[test]
-fn an_issued_count_that_is_not_the_number_of_rows_is_found() {
+fn an_issued_count_that_is_not_the_number_of_rows_is_a_finding() {
     let mut world = sale();
     world.issued_offset = 1;
     finds(&world, Kind::IssuedDiffers);
 }
 
 #[test]
-fn an_answered_issuance_that_is_not_stored_is_found() {
+fn an_answered_issuance_that_is_not_stored_is_a_finding() {
     let mut world = sale();
     world.rows.issuances.pop();
     finds(&world, Kind::AnsweredNotStored);
@@ -91,7 +91,7 @@ fn an_answered_issuance_that_is_not_stored_is_found() {
 }
 
 #[test]
-fn an_answer_with_another_user_time_or_expiry_than_its_row_is_found() {
+fn an_answer_that_differs_from_its_row_in_user_time_or_expiry_is_a_finding() {
     let mut world = sale();
     world.rows.issuances[1].user = world::user("mallory");
     finds(&world, Kind::AnswerDiffers);
@@ -104,7 +104,7 @@ fn an_answer_with_another_user_time_or_expiry_than_its_row_is_found() {
 }
 
 #[test]
-fn one_issuance_in_answers_to_two_requests_is_found() {
+fn answering_two_requests_with_one_issuance_is_a_finding() {
     let mut world = World::new(Some(3), 2);
     world.issued(10, 14, "alice", Some("a"), 1);
     world.answered(20, 24, "alice", Some("b"), 1, false);
@@ -125,7 +125,7 @@ fn replays_are_equal_and_marked() {
 }
 
 #[test]
-fn an_overtaken_request_is_found_and_an_overlapping_one_is_not() {
+fn overtaking_a_request_is_a_finding_unless_the_two_requests_overlap() {
     let mut world = World::new(None, LIMIT);
     world.issued(10, 20, "alice", None, 2);
     world.issued(15, 30, "bob", None, 1);
@@ -137,7 +137,7 @@ fn an_overtaken_request_is_found_and_an_overlapping_one_is_not() {
 }
 
 #[test]
-fn an_unanswered_request_sent_later_with_a_smaller_sequence_is_found() {
+fn a_smaller_sequence_for_an_unanswered_request_that_was_sent_later_is_a_finding() {
     let mut world = World::new(None, LIMIT);
     world.issued(10, 14, "alice", None, 2);
     world.unknown(20, "bob", Some("b"));
@@ -146,7 +146,7 @@ fn an_unanswered_request_sent_later_with_a_smaller_sequence_is_found() {
 }
 
 #[test]
-fn a_row_without_a_request_is_found_unless_other_clients_are_allowed() {
+fn a_row_without_a_request_is_a_finding_unless_other_clients_are_allowed() {
     let mut world = World::new(None, LIMIT);
     world.row("mallory", 1, 15);
     finds(&world, Kind::RowWithoutRequest);
@@ -155,7 +155,7 @@ fn a_row_without_a_request_is_found_unless_other_clients_are_allowed() {
 }
 
 #[test]
-fn an_unknown_outcome_explains_at_most_one_row_and_none_before_its_call() {
+fn an_unknown_outcome_explains_at_most_one_row_and_no_row_before_its_call() {
     let mut world = World::new(None, 3);
     world.unknown(10, "alice", Some("a"));
     is_clean(&world);
@@ -170,7 +170,7 @@ fn an_unknown_outcome_explains_at_most_one_row_and_none_before_its_call() {
 }
 
 #[test]
-fn a_refused_or_unapplied_request_with_a_row_is_found() {
+fn a_row_of_an_unapplied_request_is_a_finding() {
     let mut world = World::new(None, LIMIT);
     world.not_applied(10, 14, "alice", Some("a"));
     world.row("alice", 1, 12);
@@ -178,7 +178,7 @@ fn a_refused_or_unapplied_request_with_a_row_is_found() {
 }
 
 #[test]
-fn an_issuance_outside_its_call_is_found() {
+fn an_issuance_outside_its_call_is_a_finding() {
     let mut world = World::new(None, LIMIT);
     world.issued(1_000, 1_004, "alice", None, 1);
     world.restamp(1, at(5_000));
@@ -186,7 +186,7 @@ fn an_issuance_outside_its_call_is_found() {
 }
 
 #[test]
-fn an_issuance_while_paused_or_outside_the_window_or_with_a_wrong_expiry_is_found() {
+fn issuing_while_paused_or_outside_the_window_or_with_a_wrong_expiry_is_a_finding() {
     let mut world = World::new(None, LIMIT);
     world.change(10, 14, Change::Pause);
     world.issued(20, 24, "alice", None, 1);
@@ -216,7 +216,7 @@ fn an_issuance_while_paused_or_outside_the_window_or_with_a_wrong_expiry_is_foun
 }
 
 #[test]
-fn sold_out_too_soon_is_found() {
+fn refusing_with_sold_out_too_soon_is_a_finding() {
     let mut world = World::new(Some(2), LIMIT);
     world.options.clock_tolerance = Duration::ZERO;
     world.issued(10, 14, "alice", None, 1);
@@ -226,7 +226,7 @@ fn sold_out_too_soon_is_found() {
 }
 
 #[test]
-fn sold_out_with_coupons_left_is_found() {
+fn refusing_with_sold_out_while_coupons_are_left_is_a_finding() {
     let mut world = World::new(Some(2), LIMIT);
     world.issued(10, 14, "alice", None, 1);
     world.refused(20, 24, "dave", Refusal::SoldOut { total_quantity: 2 });
@@ -234,14 +234,14 @@ fn sold_out_with_coupons_left_is_found() {
 }
 
 #[test]
-fn sold_out_of_another_quantity_is_found() {
+fn refusing_with_sold_out_of_another_quantity_is_a_finding() {
     let mut world = sale();
     world.refused(50, 54, "erin", Refusal::SoldOut { total_quantity: 2 });
     finds(&world, Kind::UntrueRefusal);
 }
 
 #[test]
-fn sold_out_after_an_answered_raise_is_found() {
+fn refusing_with_sold_out_after_an_answered_raise_is_a_finding() {
     let mut world = sale();
     world.change(50, 54, patch(Some(5)));
     world.refused(52, 60, "erin", Refusal::SoldOut { total_quantity: 3 });
@@ -251,7 +251,7 @@ fn sold_out_after_an_answered_raise_is_found() {
 }
 
 #[test]
-fn sold_out_after_an_unanswered_raise_is_clean_either_way() {
+fn refusing_with_sold_out_after_an_unanswered_raise_is_clean_whether_or_not_the_raise_was_made() {
     let mut world = sale();
     world.lost_change(50, patch(Some(5)), false);
     world.refused(55, 60, "frank", Refusal::SoldOut { total_quantity: 3 });
@@ -277,7 +277,7 @@ fn a_change_without_an_answer_explains_refusals_before_the_next_version() {
 }
 
 #[test]
-fn a_refusal_by_a_status_or_window_that_never_applied_is_found() {
+fn refusing_by_a_status_or_window_that_never_applied_is_a_finding() {
     for refusal in [
         Refusal::Paused,
         Refusal::Closed,
@@ -297,7 +297,7 @@ fn a_refusal_by_a_status_or_window_that_never_applied_is_found() {
 }
 
 #[test]
-fn a_refusal_by_the_window_at_a_wrong_time_is_found() {
+fn refusing_by_the_window_at_a_wrong_time_is_a_finding() {
     let window = Change::Patch(Patch {
         starts_at: Some(Some(at(500))),
         ends_at: Some(Some(at(2_000))),
@@ -328,7 +328,7 @@ fn a_refusal_by_the_window_at_a_wrong_time_is_found() {
 }
 
 #[test]
-fn a_refusal_as_paused_after_a_resume_is_found() {
+fn refusing_with_paused_after_a_resume_is_a_finding() {
     let mut world = World::new(Some(3), LIMIT);
     world.change(10, 14, Change::Pause);
     world.refused(20, 24, "alice", Refusal::Paused);
@@ -339,7 +339,7 @@ fn a_refusal_as_paused_after_a_resume_is_found() {
 }
 
 #[test]
-fn a_refusal_as_paused_after_a_close_is_found_unless_lag_is_allowed() {
+fn refusing_with_paused_after_a_close_is_a_finding_unless_lag_is_allowed() {
     let mut world = World::new(Some(3), LIMIT);
     world.change(10, 14, Change::Pause);
     world.change(30, 34, Change::Close);
@@ -350,7 +350,7 @@ fn a_refusal_as_paused_after_a_close_is_found_unless_lag_is_allowed() {
 }
 
 #[test]
-fn sold_out_while_paused_is_found() {
+fn refusing_with_sold_out_while_paused_is_a_finding() {
     let mut world = sale();
     world.change(50, 54, Change::Pause);
     world.refused(60, 64, "erin", Refusal::SoldOut { total_quantity: 3 });
@@ -358,14 +358,14 @@ fn sold_out_while_paused_is_found() {
 }
 
 #[test]
-fn sold_out_to_a_user_with_a_coupon_is_found() {
+fn refusing_with_sold_out_a_user_who_has_a_coupon_is_a_finding() {
     let mut world = sale();
     world.refused(60, 64, "alice", Refusal::SoldOut { total_quantity: 3 });
     finds(&world, Kind::Precedence);
 }
 
 #[test]
-fn a_refusal_after_an_issuance_for_the_same_request_is_found() {
+fn refusing_a_request_that_was_issued_before_is_a_finding() {
     let mut world = sale();
     let row = Box::new(world.rows.issuances[0].clone());
     world.refused_with(60, 64, "alice", Some("a"), Refusal::AlreadyIssued(row));
@@ -373,7 +373,7 @@ fn a_refusal_after_an_issuance_for_the_same_request_is_found() {
 }
 
 #[test]
-fn already_issued_names_the_users_stored_and_latest_issuance() {
+fn already_issued_must_name_the_latest_stored_issuance_of_the_user() {
     let mut world = sale();
     let rows = world.rows.issuances.clone();
     world.refused(50, 54, "alice", Refusal::AlreadyIssued(Box::new(rows[0].clone())));
@@ -402,7 +402,7 @@ fn already_issued_names_the_users_stored_and_latest_issuance() {
 }
 
 #[test]
-fn unknown_coupon_after_its_creation_is_found() {
+fn refusing_with_unknown_coupon_after_the_creation_is_a_finding() {
     let mut world = sale();
     world.refused(0, 1, "zoe", Refusal::UnknownCoupon);
     is_clean(&world);
@@ -428,14 +428,14 @@ fn a_lost_change_is_reported() {
 }
 
 #[test]
-fn a_change_answered_without_being_made_is_found() {
+fn answering_a_change_that_was_not_made_is_a_finding() {
     let mut world = sale();
     world.done(50, 54, patch(Some(5)));
     finds(&world, Kind::ChangeNotMade);
 }
 
 #[test]
-fn versions_out_of_order_or_shown_differently_are_found() {
+fn versions_that_are_out_of_order_or_shown_differently_are_a_finding() {
     let mut world = sale();
     world.change(60, 64, patch(Some(5)));
     world.change(50, 54, patch(Some(6)));
@@ -447,7 +447,7 @@ fn versions_out_of_order_or_shown_differently_are_found() {
 }
 
 #[test]
-fn a_version_without_a_request_is_found() {
+fn a_version_without_a_request_is_a_finding() {
     let mut world = sale();
     world.coupon.version = 2;
     world.coupon.terms.total_quantity = Some(6);
@@ -455,7 +455,7 @@ fn a_version_without_a_request_is_found() {
 }
 
 #[test]
-fn a_change_refused_without_reason_is_found() {
+fn refusing_a_change_without_reason_is_a_finding() {
     for code in [
         "CLOSED",
         "VERSION_MISMATCH",

@@ -113,7 +113,8 @@ struct PatchJson {
     use_within_days: Option<Option<u16>>,
 }
 
-/// Reads a field that is present: `Some(None)` if it is null, which clears it. An absent field is kept.
+/// Reads a field that is present. Returns `Some(None)` for null, which clears the field. Fields that are
+/// absent stay unchanged.
 fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {

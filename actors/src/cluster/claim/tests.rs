@@ -260,7 +260,7 @@ fn b_after(beat: u64, state: NodeState) -> NodeRow {
 }
 
 #[test]
-fn a_shard_is_loaded_ahead_and_then_handed_to_the_planned_node_that_is_ready_and_has_beaten_three_times() {
+fn a_shard_is_loaded_ahead_and_handed_off_once_the_planned_node_is_ready_and_has_beaten_three_times() {
     let mut one = OneShard::new();
     assert_eq!(
         one.steps(0, b_after(9, NodeState::Joining)),
@@ -345,7 +345,7 @@ fn the_number_of_shards_that_move_at_a_time_is_bounded() {
 }
 
 #[test]
-fn a_node_outside_the_group_keeps_its_shards_until_it_is_not_ready_and_then_releases_them() {
+fn a_node_outside_the_group_releases_its_shards_once_it_is_no_longer_ready() {
     let alone = NodeRow {
         links: Vec::new(),
         ..node("a", 1, NodeState::Ready)

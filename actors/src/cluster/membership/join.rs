@@ -69,8 +69,8 @@ async fn find(id: &NodeId, store: &dyn ClusterStore) -> Result<Option<NodeRow>> 
     Ok(store.nodes().await?.into_iter().find(|row| row.id == *id))
 }
 
-/// Watches for the time of a lease whether a node of this name is alive elsewhere. If no such node is alive,
-/// returns the row as it is then.
+/// Watches the row for the time of a lease, to see whether a node of this name is alive elsewhere. If no such
+/// node is alive, returns the row as it is at the end.
 async fn watch(
     options: &Options,
     store: &dyn ClusterStore,

@@ -25,9 +25,9 @@ pub enum Beaten {
     },
 }
 
-/// A peer is ended after this number of consecutive beats of this node, if at each of them the peer's beat
-/// stood still and its address refused new connections. One refusal shows that no process listens at the
-/// address. A second refusal rules out that the peer was only restarting.
+/// A peer is ended after this number of consecutive beats of this node, if at each of these beats the peer's
+/// beat stood still and the peer's address refused new connections. One refusal shows that no process listens
+/// at the address. A second refusal rules out that the peer was only restarting.
 const REFUSED_BEATS: u32 = 2;
 
 /// The lifecycle of one incarnation; see the module.
@@ -133,11 +133,12 @@ impl MemberLifecycle {
     }
 
     /// Takes the nodes' rows, which were read between a beat sent at `sent_at` and `read_at`. Returns the
-    /// nodes to end. A node is ended if its beat stood still for a lease, or for two of this node's beats at
-    /// which its address refused new connections (`refuses`).
+    /// nodes to end. A node is ended if its beat stood still for a lease. It is also ended if, at two
+    /// consecutive beats of this node, its beat stood still and its address refused new connections
+    /// (`refuses`).
     ///
-    /// The lease counts from the `read_at` at which a beat was first seen to the present `sent_at`. The other
-    /// node sent the beat before that `read_at`, so the other node's own lease is over by then.
+    /// The time is counted from the `read_at` of the rows that first had the beat to the present `sent_at`.
+    /// The other node sent the beat before that `read_at`, so the other node's own lease is over by now.
     pub fn observed(
         &mut self,
         sent_at: Moment,
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_outside_the_group_for_two_leases_is_not_ready_until_it_is_inside() {
+    fn a_node_outside_the_group_for_two_leases_is_not_ready_until_it_is_inside_again() {
         let mut life = life();
         assert_eq!((life.state(false), life.is_inside()), (NodeState::Joining, false));
         life.grouped(at(0), true);
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn time_without_beats_does_not_count_as_outside() {
+    fn time_without_beats_does_not_count_as_time_outside_the_group() {
         let mut life = life();
         life.grouped(at(0), true);
         for (beat, millis) in [300, 600, 20_000, 20_300].into_iter().enumerate() {

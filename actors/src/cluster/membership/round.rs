@@ -1,8 +1,8 @@
 //! A round, as a state machine: what a node reads after a beat, in which order, which nodes it ends, and what
 //! it found.
 //!
-//! The shards are read before the nodes. An owner that is missing among the nodes was therefore ended, and
-//! did not join in between.
+//! The shards are read before the nodes. So an owner that is missing among the nodes was ended: it cannot
+//! have joined between the two reads.
 
 use std::collections::VecDeque;
 
@@ -85,7 +85,7 @@ impl Round {
 
     /// Takes the rows of the nodes, which were read at `read_at` or earlier, and finds the nodes to end.
     /// `refuses` returns true for a node whose address refuses new connections. Returns the nodes that are no
-    /// longer alive, and when their last beat was first seen. Nothing reports these again.
+    /// longer alive, and when their last beat was first seen. These nodes are not reported again.
     pub fn read_nodes(
         &mut self,
         lifecycle: &mut MemberLifecycle,
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_read_first_then_nodes_and_a_node_without_beats_is_ended_after_a_lease() {
+    fn shards_are_read_before_nodes_and_a_node_without_beats_is_ended_after_a_lease() {
         let mut lifecycle = MemberLifecycle::new(incarnation(1), LEASE, BEAT);
         let reads = [Statement::ReadShards, Statement::ReadNodes];
         for beat in 0..10 {

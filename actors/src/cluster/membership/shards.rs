@@ -11,8 +11,8 @@ use crate::store::{Claim, Result};
 use crate::time::{self, Moment};
 
 /// Maximum number of shards that one call claims. The claimed shards are served before the next call. If one
-/// call claimed all shards of a cluster, a slow database could take longer than a round may take. Then no
-/// shard would be served, and all shards would be claimed again.
+/// call claimed all shards of a cluster, a slow database could take longer than a round is allowed to take.
+/// Then no shard would be served, and all shards would be claimed again.
 const CLAIMS_MAX: usize = 32;
 
 impl Shared {
@@ -42,12 +42,13 @@ impl Shared {
             self.local.hand_off(shard, from, to);
         }
         let mut missing = claim.len();
-        // A node that claims all shards logs one line for each call, and not one for each shard.
+        // A node that claims all shards does not log a line for each of them; one line for each call of
+        // `claim` is enough.
         let is_first = claim.len() == usize::from(SHARDS);
         for claims in claim.chunks(CLAIMS_MAX) {
             missing -= self.claim(claims, is_first, silent).await?;
-            // The next round claims the rest. The next beat must be sent within two beats of this one,
-            // because beats further apart prove nothing about other nodes.
+            // The next round claims the rest. The next beat must be sent within two intervals of this one:
+            // beats that are further apart prove nothing about other nodes.
             if time::moment().since(sent_at) >= self.options.beat * 3 / 2 {
                 break;
             }
@@ -55,8 +56,8 @@ impl Shared {
         Ok(missing)
     }
 
-    /// Claims these shards, and serves those whose claim succeeded. Returns their number. Requests that
-    /// arrive after this call are served, because mailboxes keep the order.
+    /// Claims these shards, and serves the shards whose claim succeeded. Returns how many claims succeeded.
+    /// Requests that arrive after this call are served, because mailboxes keep the order.
     async fn claim(
         &self,
         claims: &[Claim],

@@ -168,8 +168,8 @@ fn check_issue(
     Ok(())
 }
 
-/// Judges a change. Checks that the offer is valid after it, and that the version is the next one if the
-/// change made an entry.
+/// Judges a change. Checks that the offer is valid after the change, and that the version has grown by one if
+/// the change made an entry.
 fn check_change(ledger: &mut Ledger, now: Timestamp, change: Change) -> Result<(), TestCaseError> {
     let before = ledger.coupon().clone();
     let verdict = judge_change(ledger, now, change, None);
@@ -240,7 +240,7 @@ fn the_quantity_cannot_fall_below_what_is_decided() {
 }
 
 #[test]
-fn closing_is_for_ever_and_repeating_it_changes_nothing() {
+fn closing_is_final_and_closing_again_changes_nothing() {
     let mut ledger = ledger(coupon(Some(5), 1));
     let verdict = judge_change(&ledger, at(0), Change::Close, None);
     enter(&mut ledger, verdict);

@@ -219,7 +219,7 @@ proptest! {
         let _ = CouponKind::decode_id(&bytes);
     }
 
-    /// What was read can be written and read again, and stays the same: nothing is half understood.
+    /// What was read can be written and read again, and no field is lost or changed.
     #[test]
     fn damaged_bytes_are_refused_or_read_within_bounds(
         ask in ask(),

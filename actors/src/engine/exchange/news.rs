@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_not_news() {
+    fn bytes_that_are_not_news_are_refused() {
         assert!(read(WireNewsKind::LoadedAhead(256)).is_err());
         for (shard, epoch, owner) in [(256, 1, 1), (70_000, 1, 1), (1, 1, 0)] {
             assert!(read(WireNewsKind::Owned(WireOwned { shard, epoch, owner })).is_err());

@@ -1,5 +1,5 @@
-//! Tests of answers to peers, which shards over an empty database and a board give. Coupons are the sample
-//! kind.
+//! Tests the answers that a node gives to peers. The node has shards over an empty database, and a board.
+//! Coupons are the sample kind.
 
 use std::time::Duration;
 
@@ -198,7 +198,7 @@ fn served() -> Answer {
 }
 
 #[tokio::test]
-async fn after_the_news_of_a_hand_off_the_shard_is_served_and_only_in_that_epoch() {
+async fn after_news_of_a_hand_off_the_shard_is_served_only_in_that_epoch() {
     let node = Node::new().await;
     assert_eq!(node.request(3).await, Err(Setback::Moved));
     node.hear_of_a_hand_off(3, 1);
@@ -264,7 +264,7 @@ async fn a_request_to_an_owner_without_a_lease_is_answered_moved() {
 }
 
 #[tokio::test]
-async fn an_expired_request_is_answered_expired_and_a_full_queue_answers_overloaded() {
+async fn a_request_is_answered_expired_once_it_has_expired_and_overloaded_if_a_queue_is_full() {
     let node = Node::new().await;
     node.hear_of_a_hand_off(3, 1);
     assert_eq!(node.request_until(3, moment()).await, Err(Setback::Expired));
@@ -287,7 +287,7 @@ async fn invalid_news_are_not_acknowledged() {
 }
 
 #[tokio::test]
-async fn notices_are_confirmed_only_under_a_lease_and_to_peers_that_the_rows_name() {
+async fn notices_are_confirmed_only_under_a_lease_and_only_to_peers_that_the_rows_name() {
     let node = Node::new().await;
     let offer = Offer {
         total_quantity: Some(1),

@@ -184,7 +184,7 @@ fn hello_is_repeated_at_an_interval_until_it_is_answered() {
 }
 
 #[test]
-fn a_mismatch_resets_both_link_ends_and_each_knows_why() {
+fn a_mismatch_resets_both_ends_of_a_link_and_each_end_knows_why() {
     let mut dialler = LinkEnd::new(terms(Role::Dialler { generation: 1 }, hello(1), 2));
     let theirs = Hello {
         shards: 128,
@@ -312,7 +312,7 @@ fn a_missing_frame_resets_the_link() {
 }
 
 #[test]
-fn a_loss_leaves_sent_requests_unanswered_and_queued_requests_not_sent() {
+fn after_a_loss_sent_requests_are_unanswered_and_queued_requests_are_not_sent() {
     let (mut dialler, _) = linked();
     let mut gone = send(&mut dialler, 1, at(9_000));
     let mut effects = Effects::new();

@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn a_corrupted_frame_is_refused_or_within_bounds(
+    fn a_corrupted_frame_is_refused_or_read_within_bounds(
         frame in frame(),
         changes in vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..6),
     ) {
@@ -105,8 +105,7 @@ proptest! {
             }
         }
         if let Ok(read) = Frame::read(bytes) {
-            // A frame that was read can be written and read again, and stays the same: no frame is half
-            // understood.
+            // A frame that was read can be written and read again, and no field is lost or changed.
             prop_assert_eq!(Frame::read(write(&read)), Ok(read));
         }
     }

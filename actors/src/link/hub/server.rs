@@ -9,8 +9,8 @@ use crate::link::frame::FRAME_BYTES_MAX;
 use crate::link::hub::HubCommand;
 use crate::link::tls::closed_acceptor;
 
-/// Room for what the library adds to a frame, and for the library's own messages. Those list the actors that
-/// peers can reach, and a node has only a few.
+/// Room for what the library adds to a frame, and for the library's own messages. These messages list the
+/// actors that peers can reach, and a node has only a few of these.
 const LIBRARY_BYTES_MAX: usize = 64 * 1024;
 
 /// Starts the library's server as a child of the hub.

@@ -174,13 +174,13 @@ impl<K: Kind> Board<K> {
             .collect()
     }
 
-    /// Returns what changed after `since` in the notices of owners of this incarnation: all withdrawals, and
-    /// as many posted notices, oldest first, as fit into `bytes_max` bytes. A reader that applies these
-    /// changes knows no notice that is not posted now.
+    /// Returns what changed after `since`: all withdrawals, and the oldest posted notices that fit into
+    /// `bytes_max` bytes. Only notices of owners of this incarnation are returned. A reader that applies
+    /// these changes may still miss notices, but keeps none that has been withdrawn.
     pub fn changes(&self, of: Incarnation, since: u64, bytes_max: usize) -> Changes<K> {
         let (mut changes, news) = self.posted().since(of, since);
-        // The lock is not held here. A notice is encoded for its first reader, which takes long for a million
-        // winners, and owners must be able to post meanwhile.
+        // The lock is not held here, because owners must be able to post meanwhile. A notice is encoded when
+        // it is first read, and for a million winners that takes long.
         let mut room = bytes_max;
         for (change, notice) in news {
             let bytes = notice.encoded().len() + NOTICE_AROUND_BYTES;

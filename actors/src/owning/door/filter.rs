@@ -8,12 +8,12 @@ use crate::owning::kind::Unreadable;
 /// number, a million users fill two thirds of the filter.
 const FILTER_BITS: [u8; 3] = [32, 24, 20];
 
-/// Maximum length of a filter for another node: one bit for each possible hash of the fewest bits, and what
-/// the format adds.
+/// Maximum length of a filter for another node: one bit for each possible hash of the smallest number of
+/// bits, and what the format adds.
 pub const FILTER_BYTES_MAX: usize = 129 * 1024;
 
-/// Users by the first bits of a stable hash. A filter is never wrong about a user in the set. With 32 bits
-/// and a million users, it takes one in 4,000 other users for a member.
+/// A set of users, of which only the first bits of a stable hash are kept. A filter is never wrong about a
+/// user in the set. With 32 bits and a million users, it takes one in 4,000 other users for a member.
 #[derive(Debug)]
 pub struct Filter {
     bits: u8,
@@ -51,8 +51,8 @@ impl Filter {
                 return (bits, bytes);
             }
         }
-        // This is never reached, because every set fits with the fewest bits. An empty filter would be wrong;
-        // a full filter is not.
+        // This is never reached, because every set fits with the fewest bits. An empty filter would be wrong
+        // about its users; a full filter takes every user for a member, which is allowed.
         let _ = RoaringBitmap::full().serialize_into(&mut bytes);
         (32, bytes)
     }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_not_a_filter() {
+    fn bytes_that_are_not_a_filter_are_refused() {
         let (bits, bytes) = Filter::of(["alice", "bob"].into_iter()).encode();
         assert!(Filter::decode(u32::from(bits), &bytes).is_ok());
         assert!(Filter::decode(33, &bytes).is_err());

@@ -15,7 +15,7 @@ pub const NOTICE_BYTES_MAX: usize = FILTER_BYTES_MAX + 2 * 1024;
 pub struct Notice<K: Kind> {
     content: K::Notice,
     /// True if a door has answered with this notice since the owner last looked. Then requests arrive
-    /// although the owner sees none.
+    /// although the owner does not see them.
     used: AtomicBool,
     encoded: OnceLock<Vec<u8>>,
 }
@@ -30,8 +30,8 @@ impl<K: Kind> Notice<K> {
         }
     }
 
-    /// Returns the notice as encoded for other nodes, in at most [`NOTICE_BYTES_MAX`] bytes. It is encoded
-    /// only once.
+    /// Returns the encoded notice for other nodes, which has at most [`NOTICE_BYTES_MAX`] bytes. It is
+    /// encoded only once.
     pub fn encoded(&self) -> &[u8] {
         self.encoded.get_or_init(|| self.content.encode())
     }

@@ -1,5 +1,5 @@
-//! Which peers there are and were: which of them may get confirmations of notices, and how long a peer that
-//! is gone may still refuse based on a notice.
+//! The peers that are and were alive: which of them may get confirmations of notices, and how long a peer
+//! that is gone may still refuse based on a notice.
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ impl KnownPeers {
 
     /// Learns which peers are alive, from rows that were read between `asked_at` and `now`.
     ///
-    /// A peer without a live row was gone by `now` at the latest. A peer with a live row was alive at
-    /// `asked_at` at least. Waits that count from these moments are never too short.
+    /// A peer without a live row was gone by `now` at the latest. A peer with a live row was still alive at
+    /// `asked_at`. Waits that count from these moments are never too short.
     pub fn know(&mut self, asked_at: Moment, now: Moment, living: Vec<Incarnation>) {
         if self.asked_at.is_none_or(|before| now.since(before) > self.lease) {
             self.seen_since = Some(now);
@@ -55,15 +55,15 @@ impl KnownPeers {
             && self.living.contains(&peer)
     }
 
-    /// Returns the latest time at which a live peer may refuse based on the old version, if it has not
-    /// acknowledged a change that was made by `done_at`. Owners that were ended may confirm until their
-    /// leases end, and a confirmation counts for [`DOOR_TTL`].
+    /// A change was made at `done_at` or earlier. Returns until when a live peer that has not acknowledged it
+    /// may still refuse based on the version before. An owner on a node that was declared dead may confirm
+    /// notices until that node's lease runs out, and a confirmation is valid for [`DOOR_TTL`].
     pub fn unacknowledged_until(&self, done_at: Moment) -> Moment {
         done_at + self.lease + DOOR_TTL
     }
 
-    /// Returns the latest time at which a peer that is gone may refuse based on an old version; `None` if
-    /// that time is over.
+    /// Returns until when a peer that is gone may still refuse based on an old version; `None` if that time
+    /// is over.
     pub fn departed_until(&self, now: Moment) -> Option<Moment> {
         let since = match (self.departed_at, self.seen_since) {
             (Some(departed_at), Some(seen_since)) => departed_at.max(seen_since),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_gone_may_refuse_for_a_lease_and_the_time_that_notices_count() {
+    fn a_peer_that_is_gone_may_refuse_for_a_lease_plus_the_time_for_which_notices_count() {
         let mut peers = KnownPeers::new(LEASE);
         assert_eq!(peers.departed_until(at(0)), Some(at(5_000)), "nothing is known");
         for beat in 0..=40 {

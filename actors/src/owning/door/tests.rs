@@ -175,7 +175,7 @@ proptest! {
 }
 
 #[test]
-fn winners_are_told_apart_by_case() {
+fn users_whose_ids_differ_only_in_case_are_told_apart() {
     let mut door = Knowledge::default();
     door.hear(
         at(0),
@@ -199,7 +199,7 @@ fn notices_from_before_the_database_went_backwards_are_neither_kept_nor_learnt()
 }
 
 #[test]
-fn a_notice_of_an_ended_incarnation_is_not_told_under_its_successors_lease() {
+fn a_notice_of_an_ended_incarnation_is_not_sent_under_its_successors_lease() {
     let (board, before, after) = (
         Board::default(),
         Incarnation::new(1).unwrap(),
@@ -243,7 +243,7 @@ fn changes(since: u64, upto: u64, withdrawn: Vec<CouponId>, posted: Vec<Arc<Noti
 }
 
 #[test]
-fn each_answer_of_a_peer_confirms_all_its_notices_until_they_expire() {
+fn notices_of_a_peer_expire_unless_an_answer_of_that_peer_confirms_them() {
     let mut door = Knowledge::default();
     let both = || vec![of_coupon(1, 1), of_coupon(2, 1)];
     door.hear_peer(peer(1), at(0), all(2, both()));
@@ -254,8 +254,8 @@ fn each_answer_of_a_peer_confirms_all_its_notices_until_they_expire() {
     door.hear_peer(peer(1), at(1_500), changes(2, 3, vec![id(1)], vec![]));
     assert_eq!(refused(&door, 1..=3, 3_499), [2]);
     assert_eq!(refused(&door, 1..=3, 3_500), [0; 0]);
-    // Both are ignored: an answer to an older question, and changes since a state that the door no longer
-    // has.
+    // Two answers are ignored: an answer to an older question, and changes since a state that the door no
+    // longer has.
     door.hear_peer(peer(1), at(1_000), all(9, both()));
     door.hear_peer(peer(1), at(1_600), changes(2, 9, vec![], vec![of_coupon(3, 1)]));
     assert_eq!((refused(&door, 1..=3, 1_700), door.upto(peer(1))), (vec![2], 3));
@@ -265,7 +265,7 @@ fn each_answer_of_a_peer_confirms_all_its_notices_until_they_expire() {
 }
 
 #[test]
-fn of_two_notices_of_a_coupon_the_newer_version_counts_and_each_peer_withdraws_only_its_own() {
+fn the_newer_of_two_notices_counts_and_a_peer_withdraws_only_its_own_notice() {
     let mut door = Knowledge::default();
     let told = |number, version| all(1, vec![of_coupon(number, version)]);
     door.hear_peer(peer(2), at(0), told(1, 5));
@@ -300,8 +300,8 @@ fn a_reader_with_an_unknown_or_too_old_state_is_told_everything() {
 }
 
 proptest! {
-    /// However few notices fit into an answer, a door that has just heard an answer knows no notice that is
-    /// not posted. In the end the door knows all posted notices.
+    /// However few notices fit into an answer, a door that has just heard an answer knows only notices that
+    /// are posted. In the end the door knows all posted notices.
     #[test]
     fn a_door_follows_a_board(steps in prop::collection::vec((0..4_u8, 1..6_u64, 1..9_u64), 1..60)) {
         let (board, mut door, me) = (Board::default(), Knowledge::default(), peer(1));

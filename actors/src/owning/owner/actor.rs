@@ -26,8 +26,8 @@ use crate::time::{self, Moment, Now};
 /// seconds of the owner's work. Callers wait about as long.
 pub const OWNER_PLACES: usize = 65_536;
 
-/// A portion with this many entries does not wait for more. With so many entries, the share of each in the
-/// fixed cost of a commit (some 0.5 ms) is no more than the cost of its own row at a server.
+/// A portion with this many entries does not wait for more. With so many entries, each entry's share of the
+/// fixed cost of a commit (some 0.5 ms) is at most what its own row costs at a server.
 const GATHER_BELOW: usize = 16;
 
 /// The handle of an owner.

@@ -1,5 +1,5 @@
-//! What an owner's actor does with its mail and with its owner's effects, apart from the actor. This includes
-//! the order in which requests are taken, gathering, and the order of the steps when an owner stops.
+//! What an owner's actor does with its mail and with the owner's effects, without the actor itself. This
+//! includes gathering, the order in which requests are taken, and the order of the steps when an owner stops.
 //!
 //! The actor runs this code with real clocks, mailboxes and lanes. A simulation runs the same code with
 //! simulated ones.

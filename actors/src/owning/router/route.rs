@@ -19,7 +19,7 @@ pub enum Route {
 
 impl Route {
     /// Returns the route to the holder of a shard. If no owner is known, the request goes to the shard on
-    /// this node, which may just have been claimed. If it was not claimed, it answers *moved*.
+    /// this node, which may just have been claimed. If the shard was not claimed, it answers *moved*.
     pub fn of(location: ShardLocation) -> Self {
         match location.holder {
             Holder::Peer(to) => Self::Peer {
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_goes_to_the_peer_that_holds_its_shard_and_to_this_node_otherwise() {
+    fn a_request_goes_to_the_peer_that_holds_its_shard_or_else_to_this_node() {
         let (to, epoch) = (Incarnation::new(7).unwrap(), Epoch::new(3));
         let route = |holder| Route::of(ShardLocation { epoch, holder });
         assert_eq!(route(Holder::Peer(to)), Route::Peer { to, epoch });

@@ -144,7 +144,7 @@ fn is_replayed(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn a_request_waits_while_its_shard_moves_and_follows_it_to_its_next_owner() {
+async fn a_request_waits_while_its_shard_moves_and_then_goes_to_the_next_owner() {
     let peers = Peers::with([
         (2, vec![Reaction::SetBack(Setback::Moved)]),
         (3, vec![Reaction::Replay]),
@@ -222,7 +222,7 @@ async fn answer_time_after_news() -> Duration {
 }
 
 #[tokio::test]
-async fn news_of_the_next_owner_end_the_pause_of_a_waiting_request() {
+async fn a_waiting_request_is_sent_as_soon_as_news_name_the_next_owner() {
     // One quick answer is enough, because the machine may be busy. Without the news, no answer is that quick.
     for _ in 0..20 {
         if answer_time_after_news().await < Duration::from_millis(50) {

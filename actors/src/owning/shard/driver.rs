@@ -1,4 +1,5 @@
-//! What a shard's actor does with its mail and with the effects of [`ShardLifecycle`], apart from the actor.
+//! What a shard's actor does with its mail and with the effects of [`ShardLifecycle`], without the actor
+//! itself.
 //!
 //! The actor runs this code with real tasks, a store and owners. A simulation runs the same code with
 //! simulated ones.
@@ -77,8 +78,8 @@ pub trait ShardPort<K: Kind> {
     /// ends the attempt.
     fn raise(&mut self, from: Fence, pause: bool);
 
-    /// Begins to name the next owner, or to release the shard. [`ShardCommand::HandedOff`] ends the attempt.
-    /// The shard has admitted nothing since `closed_at`.
+    /// Begins to hand the shard off to `to`, or to release it if `to` is `None`. [`ShardCommand::HandedOff`]
+    /// ends the attempt. The shard has admitted nothing since `closed_at`.
     fn hand_off(&mut self, from: Fence, to: Option<Incarnation>, closed_at: Option<Moment>);
 
     /// Releases the shard from this fence, if there is a fence, and then notifies every sender in `drained`.

@@ -122,8 +122,9 @@ impl<K: Kind> ShardHandle<K> {
         self.change(ShardCommand::Claimed(fence));
     }
 
-    /// Hands the shard off to this incarnation, or releases it, if it is served here under this fence. The
-    /// shard then admits no requests, stores everything, stops its owners and names the next owner.
+    /// If the shard is served here under this fence, hands it off to this incarnation, or releases it if `to`
+    /// is `None`. The shard then admits no requests, stores everything, stops its owners and names the next
+    /// owner.
     pub fn hand_off(&self, from: Fence, to: Option<Incarnation>) {
         self.change(ShardCommand::HandOff(from, to));
     }
@@ -152,8 +153,9 @@ impl<K: Kind> ShardHandle<K> {
         self.shared.loaded_ahead_by.load(Ordering::Acquire) == by.get() || self.owners() == 0
     }
 
-    /// Loads the first [`AHEAD_MAX`] of these ids ahead. Reports the end of that to `from`, which is about to
-    /// hand the shard to this node. Nothing is decided from the loaded rows before this node owns the shard.
+    /// Loads the first [`AHEAD_MAX`] of these ids ahead. When this is done, reports it to `from`, which is
+    /// about to hand the shard to this node. Nothing is decided from the loaded rows before this node owns
+    /// the shard.
     pub fn load_ahead(&self, from: Incarnation, ids: Vec<K::Id>) {
         let _ = self.actor.cast(ShardCommand::LoadAhead(from, ids));
     }

@@ -50,8 +50,8 @@ enum ShardStage {
     },
     /// The compare-and-set that names the next owner is under way.
     HandingOff(Fence),
-    /// The outcome of that compare-and-set is unknown. A raise of the epoch makes it void, or shows that it
-    /// was done.
+    /// The outcome of that compare-and-set is unknown. Raising the epoch makes the compare-and-set void, or
+    /// shows that it was done.
     Reclaiming(Fence),
     Draining(Option<Fence>),
     /// The shard is drained for good, because the node is stopping.

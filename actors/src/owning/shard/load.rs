@@ -1,5 +1,5 @@
-//! Loading an owner's state from the store: either all of it at once, or its rows ahead of the shard and the
-//! rest once this node owns the shard.
+//! Loads an owner's state from the store. Either everything is loaded at once, or the rows are loaded before
+//! this node owns the shard, and the rest afterwards.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -86,8 +86,8 @@ pub(super) async fn load<K: Kind>(
     finish(id, loaded, place, started)
 }
 
-/// Loads rows ahead of their shard once one of `loads` is free. Returns `None` if that fails. The rows are
-/// then read when a request needs them.
+/// Loads rows before this node owns their shard, once one of `loads` is free. Returns `None` if that fails.
+/// The rows are then read when a request needs them.
 pub(super) async fn load_ahead<K: Kind>(
     store: Arc<dyn Store<K>>,
     loads: &Semaphore,
@@ -118,7 +118,10 @@ fn finish<K: Kind>(id: K::Id, loaded: Result<Loaded<K>>, place: Permit, started:
         }
         Ok(Loaded::Absent) => LoadResult::Absent,
         Ok(Loaded::WentBackwards) => {
-            tracing::error!(%id, "the database went backwards although no rows were loaded ahead");
+            tracing::error!(
+                %id,
+                "a full load reported that the database went backwards; only a load of the tail can find that"
+            );
             LoadResult::Failed
         }
         Err(error) => {

@@ -5,8 +5,8 @@ use crate::metrics::{handles, shard_moved};
 use crate::owning::shard::lifecycle::Raise;
 use crate::store::{Claim, ClusterStore, HandOff, Result, ShardRow};
 
-/// Raises a shard's epoch from this fence, and commits. If this is repeated after an unknown outcome, it
-/// finds the success of the earlier attempt.
+/// Raises a shard's epoch from this fence, and commits. If the outcome is unknown, this can be repeated: it
+/// also succeeds if the earlier attempt succeeded.
 pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) -> Raise {
     let seen = ShardRow {
         id,

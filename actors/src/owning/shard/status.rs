@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moving_shard_is_reported_and_a_drained_one_is_not_judged() {
+    fn a_moving_shard_is_reported_as_moving_and_a_drained_shard_is_not_judged() {
         let status = ServingStatus::default();
         status.show(ServingState::Serving(Epoch::new(4)));
         let read = status.changes();

@@ -58,8 +58,8 @@ impl Canary {
         }
     }
 
-    /// Checks that no beat of this incarnation showed that the database went backwards. If a beat showed it,
-    /// batches of the incarnation must not be stored.
+    /// Fails if a beat of this incarnation showed that the database went backwards. Batches of this
+    /// incarnation must then not be stored.
     pub(crate) fn lives(&self, incarnation: Incarnation) -> Result<()> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         match remembered.void.contains(&incarnation) {
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_its_beat_went_back_an_incarnation_stores_nothing_more() {
+    fn an_incarnation_whose_beat_went_back_stores_nothing_more() {
         let (canary, node) = (Canary::default(), NodeId::parse("a").unwrap());
         let [first, second] = [1, 2].map(|number| Incarnation::new(number).unwrap());
         canary.counted(&node, first, 5);

@@ -24,8 +24,8 @@ const HAND_OFF: &str =
 
 const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE shard_id = ? AND epoch = ? AND owner = ?";
 
-/// This statement locks at most two rows: the row of the node that declares another node dead, which must be
-/// live, and the row of the dead node.
+/// Locks at most two rows: the row of the dead node, and the row of the node that declares it dead. The node
+/// that declares it dead must have a live row.
 const END: &str = "
 UPDATE nodes AS living FORCE INDEX (by_incarnation)
   STRAIGHT_JOIN nodes AS dead FORCE INDEX (PRIMARY) ON dead.node_id = ? AND dead.incarnation = ? AND dead.beat = ? AND dead.state <> 'ended'
@@ -258,8 +258,8 @@ pub(crate) async fn release(connection: &mut MySqlConnection, held: &[(ShardId, 
     Ok(())
 }
 
-/// Returns the error of a call that failed after `stored` of its statements. If `stored` is not 0, the
-/// outcome is unknown.
+/// Returns the error of a call in which this many statements had been executed before one failed. If there
+/// were any, the outcome of the whole call is unknown.
 fn after(stored: usize, error: StoreError) -> StoreError {
     match error {
         StoreError::NotStored(why) if stored > 0 => StoreError::Unknown(why),

@@ -3,7 +3,8 @@
 //!
 //! sqlx's pool is not used, because it pings every returned connection, and a lane needs its connection again
 //! at once. A connection returns to this pool only after work that succeeded. After an error, a timeout, a
-//! panic or a demotion the connection is closed. That ends every wait and lock that it had.
+//! panic or a demotion the connection is closed. That ends every wait of the connection and releases its
+//! locks.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

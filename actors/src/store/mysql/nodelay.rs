@@ -3,9 +3,9 @@
 //! sqlx 0.9.0 leaves Nagle's algorithm on and gives no access to its sockets
 //! (<https://github.com/transact-rs/sqlx/issues/4335>, fixed there and not published yet). Over TLS, a batch
 //! of more than 16 KiB is written in two parts, and the second part waits until the server acknowledges the
-//! first. That takes 40 ms, while a commit takes 4 ms. So this file finds the sockets by the port that they
-//! are connected to. Other sockets may be connected to the same port. The next release of sqlx makes this
-//! file unnecessary.
+//! first. That takes 40 ms, while a commit takes 4 ms. So this file finds the sockets by the port of their
+//! peer. These may include sockets that do not belong to the store. The next release of sqlx makes this file
+//! unnecessary.
 
 use std::os::fd::RawFd;
 

@@ -58,7 +58,7 @@ pub trait MySqlRows: Kind {
         from: Self::MySqlCursor,
     ) -> impl Future<Output = Result<Self::MySqlPage>> + Send;
 
-    /// Returns where the next page begins, if there may be one.
+    /// If there may be another page, returns where it begins.
     ///
     /// # Errors
     ///

@@ -26,8 +26,9 @@ SET NAMES utf8mb4 COLLATE utf8mb4_bin, SESSION time_zone = '+00:00', SESSION aut
     SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1;
 SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE";
 
-/// The isolation has one of two names. `read_only` is included because a demoted server does not always close
-/// its connections.
+/// The variable that holds the isolation level is called `transaction_isolation` on some servers and
+/// `tx_isolation` on others. `read_only` and `innodb_read_only` are included because a demoted server is
+/// read-only but does not always close its connections.
 const SHOW: &str = "
 SHOW VARIABLES WHERE Variable_name IN
     ('transaction_isolation', 'tx_isolation', 'autocommit', 'sql_mode', 'innodb_lock_wait_timeout', 'time_zone', 'read_only', 'innodb_read_only')";

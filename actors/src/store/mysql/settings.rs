@@ -13,8 +13,8 @@ SHOW GLOBAL VARIABLES WHERE Variable_name IN
 #[derive(Debug)]
 pub(super) struct Settings(pub(super) Vec<(String, String)>);
 
-/// If the timeout of semi-synchronous replication is at least this, replication counts as never falling back
-/// to asynchronous.
+/// If semi-synchronous replication has at least this timeout, it counts as never falling back to asynchronous
+/// replication.
 const NEVER_MS: u64 = 3_600_000;
 
 impl Settings {

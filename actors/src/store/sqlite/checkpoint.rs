@@ -2,7 +2,7 @@
 //! no commit should wait for it. So a separate connection, the mover, moves what is in the log while the
 //! writer goes on, and repeats that until little is left. The rest is moved in the writer's turn. Then the
 //! log begins again, unless a reader still needs it. The mover's thread has a low priority. If too much is
-//! written during a pass, the urgent mover replaces it: a second connection with normal priority.
+//! written during a pass, a second connection with normal priority, the urgent mover, replaces the mover.
 //!
 //! SQLite syncs the database file only after it has moved the whole log, which never happens beside a busy
 //! writer. So this module syncs the file after each pass. If it did not, the writer would wait for the whole
@@ -42,8 +42,8 @@ const FEW_PAGES: u64 = 256;
 /// which a commit does the checkpoint itself.
 const URGENT_PAGES: u64 = PAGES / 2;
 
-/// Maximum number of passes beside the writer. Passes also stop when a pass leaves no less than the pass
-/// before, because the disk is then too slow.
+/// Maximum number of passes beside the writer. Passes also stop when a pass leaves at least as many pages as
+/// the pass before, because the disk is then too slow.
 const PASSES_MAX: usize = 8;
 
 /// If more pages are left, they are not moved in the writer's turn, because all writes would wait. The next

@@ -17,8 +17,8 @@ use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
 use crate::store::migrations;
 
 /// Size of the write-ahead log, in pages, at which a commit itself does a checkpoint: 512 MiB. That is four
-/// times the size at which [`super::checkpoint`] begins one. SQLite does not report errors of a commit's
-/// checkpoint, which is safe because the log stays whole.
+/// times the size at which [`super::checkpoint`] begins a checkpoint. SQLite does not report errors of a
+/// commit's checkpoint, which is safe because the log stays whole.
 const CHECKPOINT_PAGES: &str = "131072";
 
 /// If a long read made the log file larger than this, the file is cut to this size afterwards. A smaller file

@@ -53,7 +53,7 @@ pub trait SqliteRows: Kind {
         from: Self::SqliteCursor,
     ) -> impl Future<Output = Result<Self::SqlitePage>> + Send;
 
-    /// Takes the rows of a page. Returns where the next page begins, if there may be one.
+    /// Takes the rows of a page. If there may be another page, returns where it begins.
     ///
     /// # Errors
     ///

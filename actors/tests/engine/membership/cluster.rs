@@ -238,8 +238,8 @@ impl Cluster {
         let mesh = self.mesh.lock().unwrap();
         let mut shards: Vec<ShardId> = mesh.moved.iter().map(|(shard, _)| *shard).collect();
         shards.sort_unstable();
-        // The node that handed a shard off publishes it. The next owner publishes it again once it has found
-        // the shard in the rows and raised its epoch, because these links deliver nothing.
+        // The node that handed a shard off publishes the move. These links deliver nothing, so the next owner
+        // finds the shard in the rows, raises the epoch, and publishes the shard again.
         shards.dedup();
         shards
     }

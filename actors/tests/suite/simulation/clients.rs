@@ -20,8 +20,8 @@ use super::node::{Both, Heartbeat, Id};
 use super::world::{Client, NODES, USERS, Want, World};
 use crate::tally::{Add, TallyId};
 
-/// Room for notices in an answer to the door of a peer: enough for the longest notice of the simulation, and
-/// too little for all notices at once.
+/// Room for notices in an answer to the door of a peer. The longest notice of the simulation fits, but all
+/// notices at once do not.
 const NOTICE_ROOM: usize = 256;
 
 impl World {
@@ -110,8 +110,8 @@ impl World {
         self.send_want(Want::Change { coupon, change }, since);
     }
 
-    /// Sends a door a message of a board, delivers such a message, or drops one. A board answers only under
-    /// the lease. Messages arrive later, in any order, or never.
+    /// Sends a message of a board to a door, delivers such a message, or drops one. A board answers only
+    /// while its node holds a lease. Messages arrive later, in any order, or never.
     pub(super) fn step_door(&mut self, n: usize) {
         let now = self.now().moment;
         let waiting = self.node(n).heartbeats.len();
@@ -150,7 +150,7 @@ impl World {
     }
 
     /// Lets all doors learn of a change when it is decided. The engine answers a change only once no door has
-    /// older knowledge. How it waits for that is not simulated.
+    /// older knowledge. How the engine waits for the doors is not simulated.
     pub(super) fn raise_floors(&mut self, id: Id, version: u64) {
         let now = self.now().moment;
         for node in self.nodes.iter_mut().flatten() {
@@ -173,8 +173,8 @@ impl World {
         });
     }
 
-    /// Sends a request to a random node, or to the node that it takes for the owner of the shard. A node that
-    /// is not running does not answer.
+    /// Sends a request to a random node, or to the node that the random node takes for the owner of the
+    /// shard. A node that is not running does not answer.
     fn send(&mut self, id: Id, request: Request<Both>) {
         let mut asked = self.rng.random_range(0..NODES);
         if let Some(node) = &self.nodes[asked]

@@ -1,5 +1,5 @@
-//! Faults: owners panic or are passivated; nodes hang, die, leave, lose the database or a link; statements go
-//! on by themselves.
+//! Faults: owners panic or are passivated; nodes hang, die, leave, or lose the database or a link; statements
+//! go on after their callers are gone.
 
 use actors::owning::request::OwnerCommand;
 use actors::owning::shard::ShardCommand;
@@ -12,8 +12,8 @@ use super::world::{NODES, World};
 impl World {
     pub(super) fn panic_owner(&mut self, n: usize) {
         let id = self.any_id();
-        // The mailbox and the gate are dropped with the owner. Each reply in the mailbox and the gate answers
-        // when it is dropped.
+        // The mailbox and the gate are dropped with the owner, and each reply in them answers when it is
+        // dropped.
         let node = self.node(n);
         if node.homes.remove(&id).is_some() {
             node.board.withdraw(id);

@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    /// Counts the beat in the node's row; the answer may be lost.
+    /// Writes a beat to the node's row. The answer may be lost.
     fn write_beat(
         &mut self,
         n: usize,
@@ -291,7 +291,8 @@ impl World {
         breakage == Breakage::NoLease || member.incarnation() == incarnation && now < member.lease_until
     }
 
-    /// Returns the incarnations whose processes run, even if they hang: their system refuses no connection.
+    /// Returns the incarnations whose processes exist. Some may hang, but their system still accepts
+    /// connections.
     fn running(&self) -> Vec<Incarnation> {
         self.nodes
             .iter()

@@ -88,8 +88,8 @@ impl OwnerPort<Both> for Port<'_> {
     }
 }
 
-/// Lets an owner take one step: its next turn if it gathers, otherwise its next mail. Returns the owner's
-/// actions, and true if the owner decided.
+/// Lets an owner take one step. A gathering owner takes its turn; any other owner handles its next mail.
+/// Returns the owner's actions, and true if the owner decided.
 fn step(home: &mut Home, now: Now, lease_holds: bool) -> (Vec<Action>, bool) {
     let mut port = Port {
         now,
@@ -129,7 +129,7 @@ impl World {
         let (actions, decided) = step(home, now, holds);
         let number = home.number;
         // Only the owner hands a live shard off, and an incarnation that was ended has no lease any more. So
-        // a node that decides also owns the shard by its row.
+        // a node that decides must also be the owner in the shard's row.
         if decided && holds && owner_by_row != Some(incarnation) {
             return Err(format!(
                 "{incarnation} decides, but the shard's owner is {owner_by_row:?}"
@@ -138,7 +138,7 @@ impl World {
         self.carry_out(n, (id, number), actions)
     }
 
-    /// Lets an owner that stopped answer the mail that is left in its mailbox.
+    /// Lets a stopped owner answer the mail that is left in its mailbox.
     fn step_stopped(&mut self, n: usize) -> Result<(), String> {
         let now = self.now();
         let Some(mut home) = self.node(n).stopped.pop() else {

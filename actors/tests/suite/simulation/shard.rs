@@ -164,8 +164,8 @@ impl World {
         }
     }
 
-    /// Removes an owner that stopped from the table, as the shard's actor does. Returns false if the table
-    /// has another owner or no owner.
+    /// Removes a stopped owner from the table, as the shard's actor does. Returns false if the table has
+    /// another owner or no owner.
     fn forget(&mut self, n: usize, id: Id, actor: ActorId) -> bool {
         let node = self.node(n);
         let is_there = |home: &Home| ActorId::Local(home.number) == actor;

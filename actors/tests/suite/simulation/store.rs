@@ -91,7 +91,7 @@ impl World {
         self.shard_command(n, ShardCommand::Raised(from, raise));
     }
 
-    /// Commits the claim only after owners may have been loaded.
+    /// Commits the claim too late: owners may have been loaded before.
     fn raise_too_late(&mut self, n: usize, from: Fence, seen: ShardRow) {
         let epoch = from.epoch.next();
         let raise = Raise::Ours(Fence { epoch, ..from });
@@ -105,8 +105,8 @@ impl World {
         self.db.claim(seen, from.owner);
     }
 
-    /// Runs the compare-and-set that names the next owner. The statement may succeed, be lost, lose its
-    /// answer, or go on later by itself.
+    /// Runs the compare-and-set that names the next owner. The statement may succeed, the statement or its
+    /// answer may be lost, or the statement may be executed later.
     pub(super) fn step_hand_off(&mut self, n: usize) {
         if self.node(n).hand_offs.is_empty() {
             return;

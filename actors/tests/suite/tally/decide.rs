@@ -44,8 +44,8 @@ impl TallyState {
 }
 
 impl TallyReading {
-    /// Returns the number after which to read. The last addition loaded ahead is read again, to check that it
-    /// is still stored.
+    /// Returns the number of the addition after which reading begins. The last addition loaded ahead is read
+    /// again, to check that it is still stored.
     pub fn after(&self) -> u64 {
         (self.additions.len() as u64).saturating_sub(1)
     }

@@ -139,9 +139,9 @@ impl From<DiscountPatchBody> for DiscountPatch {
     }
 }
 
-// Numbers are read with the full width that JSON allows. A number that does not fit its narrower type becomes
-// the largest value of that type, which `Offer::check` refuses. So only `Offer::check` says what a field must
-// be.
+// Numbers are read as 64-bit numbers. If the type of a field is narrower and a number does not fit, the
+// number becomes the largest value of that type, which `Offer::check` refuses. So only `Offer::check` says
+// what a field must be.
 
 fn narrow_limit(value: u64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)

@@ -82,7 +82,7 @@ fn refusals() -> Vec<(service::Error, &'static str, Value)> {
 }
 
 #[tokio::test]
-async fn a_problem_is_complete_and_has_no_other_members() {
+async fn a_problem_has_exactly_the_expected_members() {
     let mut cases = refusals();
     cases.extend([
         (E::Unauthenticated, "UNAUTHENTICATED", json!({})),
@@ -154,7 +154,7 @@ async fn retry_after_varies_between_clients() {
 }
 
 #[tokio::test]
-async fn a_rate_limited_user_waits_as_long_as_needed_and_up_to_two_seconds_longer() {
+async fn retry_after_of_a_rate_limit_is_the_wait_plus_up_to_two_seconds() {
     for (wait, shortest) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_999, 60)] {
         let mut waits = std::collections::BTreeSet::new();
         for _ in 0..200 {

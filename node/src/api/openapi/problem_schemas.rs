@@ -261,7 +261,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_code_of_the_source_is_in_the_table() {
+    fn the_table_has_exactly_the_problem_codes_in_the_source() {
         let sources = [include_str!("../../http/problem.rs"), include_str!("../error.rs")];
         let is_code = |text: &&str| {
             text.len() > 3 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')

@@ -40,7 +40,7 @@ fn the_defaults_are_a_single_node_on_loopback() {
 }
 
 #[test]
-fn flags_override_the_environment_which_overrides_the_file() {
+fn flags_override_the_environment_and_the_environment_overrides_the_file() {
     let file = "[http]\nlisten = \"127.0.0.1:1\"\ndeadline = \"1s\"\nchange_deadline = \"1s\"\n";
     let pairs = [
         ("FIRSTCOME__HTTP__LISTEN", "127.0.0.1:2"),
@@ -129,7 +129,7 @@ fn an_invalid_value_is_reported_with_its_key() {
 }
 
 #[test]
-fn header_mode_needs_trusted_proxies_unless_on_loopback() {
+fn header_mode_needs_trusted_proxies_unless_the_node_listens_on_loopback() {
     let listen = ("FIRSTCOME__HTTP__LISTEN", "0.0.0.0:8080");
     let error = load("", &[listen], &[]).unwrap_err();
     assert!(error.contains("auth.trusted_proxies"), "{error}");
@@ -156,7 +156,7 @@ fn header_mode_needs_trusted_proxies_unless_on_loopback() {
 }
 
 #[test]
-fn jwt_mode_needs_a_key_with_its_algorithm_or_a_set_of_keys() {
+fn jwt_mode_needs_either_a_key_and_an_algorithm_or_a_set_of_keys() {
     let load = |keys: &[(&str, &str)]| {
         let flags: Vec<(String, &str)> = keys
             .iter()
@@ -310,7 +310,7 @@ fn the_printed_configuration_can_be_loaded() {
 }
 
 #[test]
-fn former_names_are_read_with_a_warning_and_conflict_with_the_present_ones() {
+fn a_former_name_gives_a_warning_and_conflicts_with_the_present_name() {
     let config = load(
         "[http]\nrequests_max = 7\n",
         &[],

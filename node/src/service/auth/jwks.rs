@@ -13,7 +13,7 @@ use super::token::Digest;
 use crate::config::{InvalidConfig, Jwt};
 
 /// Interval between reads of the file; a removed key stays valid for up to this time. The whole file is read
-/// each time, because modification times are too coarse and mounted secrets change through a link.
+/// each time, because modification times are too coarse, and mounted secrets are replaced through a link.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Maximum size of the file: ten times the size of a file with a hundred keys.
@@ -41,8 +41,9 @@ pub(super) fn keys(config: &Jwt, rules: &Rules) -> Result<Keys, InvalidConfig> {
         .map_err(|reason| InvalidConfig(format!("{name} {reason}")))
 }
 
-/// Reads the file every [`RELOAD_INTERVAL`] and passes its keys on when its content has changed, for as long
-/// as the future is polled. A missing or invalid file is logged once, and the old keys stay.
+/// Reads the file every [`RELOAD_INTERVAL`], for as long as the future is polled. If the content of the file
+/// has changed, calls `changed` with the new keys. A missing or invalid file is logged once, and the old keys
+/// stay.
 pub(super) async fn reload(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
     let mut last = Content::None;
     let mut ticks = tokio::time::interval(RELOAD_INTERVAL);

@@ -1,7 +1,7 @@
 //! Verifies signed tokens (RFC 7519).
 //!
-//! The reason why a token is not valid is not returned. The `kid` and `alg` of its header only choose a key;
-//! each key verifies one algorithm.
+//! The result of a check says only that a token is invalid, not why. The `kid` and `alg` in the header of a
+//! token only choose a key, and each key verifies one algorithm.
 
 use std::path::PathBuf;
 

@@ -18,8 +18,8 @@ const KEYS_MAX: usize = 100;
 /// secret offline.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// Sizes of an RSA modulus in bits: 2048 or more (RFC 7518, 3.3). A larger modulus than 4096 makes each check
-/// slow, and a token costs nothing to send.
+/// Allowed sizes of an RSA modulus in bits. The minimum is from RFC 7518, 3.3. With more than the maximum
+/// each check of a token would be slow, and anyone can send tokens.
 const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2_048..=4_096;
 
 /// Length of a public key of Ed25519.
@@ -47,8 +47,8 @@ impl Rules {
         self.leeway_seconds
     }
 
-    /// Returns the requirements in the form of the library. A token must have the configured claims: they are
-    /// not only checked if present.
+    /// Returns the requirements in the form of the library. A configured claim is required: by default the
+    /// library checks a claim only if the token has it.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.leeway = self.leeway_seconds;
@@ -226,8 +226,9 @@ fn key(value: Value, rules: &Rules) -> Result<Key, String> {
     })
 }
 
-/// Checks that a key is valid and strong enough, and returns it. The library of tokens would not find that
-/// before it verifies a token, and its own library wants numbers without leading zeros.
+/// Checks that a key is valid and strong enough, and returns it. Without this check, a bad key would be
+/// noticed only when a token is verified. Leading zeros are removed from numbers, because the library that
+/// verifies signatures refuses them.
 fn check(jwk: &Jwk, algorithm: Algorithm) -> Result<DecodingKey, String> {
     let wrong = || format!("is not a key for {algorithm:?}");
     let decoding = DecodingKey::from_jwk(jwk).map_err(|_| wrong())?;

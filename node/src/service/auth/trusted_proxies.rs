@@ -17,7 +17,7 @@ impl TrustedProxies {
 
     /// True if the user header of this peer is trusted.
     pub(super) fn trust(&self, peer: IpAddr) -> bool {
-        // A socket of both families shows IPv4 peers as IPv6.
+        // A dual-stack socket shows IPv4 peers as IPv6.
         let peer = peer.to_canonical();
         self.0.is_empty() || self.0.iter().any(|network| network.contains(&peer))
     }

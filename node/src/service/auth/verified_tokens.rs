@@ -1,6 +1,6 @@
 //! Caches verified tokens, so that a signature is checked once per token and not once per request.
 //!
-//! A cache belongs to the keys that verified its tokens, and is dropped with them.
+//! Each set of keys has its own cache. When the keys are replaced, their cache is dropped.
 
 use quick_cache::sync::Cache;
 
@@ -42,7 +42,7 @@ impl VerifiedTokens {
         None
     }
 
-    /// Adds a token that is valid up to and including the second `until`.
+    /// Adds a token that is valid through the second given by `until`.
     pub(super) fn insert(&self, digest: Digest, identity: Identity, until: u64) {
         self.0.insert(digest, Entry { identity, until });
     }

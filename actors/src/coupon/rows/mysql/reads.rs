@@ -11,7 +11,7 @@ use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, readable};
 use crate::store::mysql::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 
-/// A coupon's columns, and its highest sequence. With this hint, MySQL and MariaDB find the sequence at the
+/// A coupon's columns, and its highest sequence. The hint makes MySQL and MariaDB find the sequence at the
 /// end of the coupon's range of the primary key. Without the hint they read all rows of the coupon.
 macro_rules! view_columns {
     () => {
@@ -114,8 +114,8 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
                 updated_at: created_at,
             }));
         }
-        // The only unique value of the request is its key. The coupon that has this key is committed: if it
-        // were not, this statement would still wait.
+        // The only unique value of the request is its key, so another coupon has this key. That coupon is
+        // committed: if it were not, this statement would still wait.
         Err(error) if error_number(&error) == Some(DUPLICATE_ENTRY) => {}
         Err(error) => return Err(on_write(error)),
     }

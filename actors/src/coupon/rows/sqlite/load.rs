@@ -1,4 +1,4 @@
-//! Loading a coupon and, in pages, its issuances. There may be a million of them. SQLite joins each page into
+//! Loads a coupon and, in pages, its issuances. There may be a million issuances. SQLite joins each page into
 //! one text, because returning each row by itself costs a switch between threads.
 
 use sqlx::{Row, SqliteConnection};
@@ -59,8 +59,7 @@ pub(crate) async fn page(
 }
 
 impl Page {
-    /// Hands the rows to the tail. Returns the sequence after which the next page begins, if there may be
-    /// one.
+    /// Hands the rows to the tail. If there may be another page, returns the sequence after which it begins.
     pub(crate) fn feed(&self, tail: &mut Tail) -> Result<Option<Sequence>> {
         let coupon = tail.coupon();
         let unreadable = |error| StoreError::Unreadable(format!("coupon {coupon}: {error}"));

@@ -44,8 +44,8 @@ UPDATE coupons
 
 /// Stores the issuances of portions given as [`portions_json`]. Returns how many rows it stored.
 pub(crate) async fn issuances(connection: &mut SqliteConnection, portions_json: String) -> Result<u64> {
-    // `execute` steps to the end of the statement, where it commits. A statement that returns rows may be
-    // left before its end.
+    // `execute` steps to the end of the statement, where it commits. With a call that returns rows, the
+    // statement might not be stepped to its end.
     let stored = sqlx::query(INSERT)
         .bind(portions_json)
         .execute(connection)

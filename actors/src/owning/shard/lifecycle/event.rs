@@ -40,8 +40,8 @@ pub enum Event<K: Kind> {
     /// Hand the shard off, or release it: store everything, stop all owners, then name the next owner. The
     /// shard may be claimed again later.
     HandOff {
-        /// The fence under which the shard is served here. If the present fence is another one, nothing
-        /// happens.
+        /// The fence under which the shard is served here. If the present fence is a different one, the shard
+        /// is not handed off.
         from: Fence,
         /// The owner in the next epoch; `None` to release it.
         to: Option<Incarnation>,
@@ -103,8 +103,8 @@ pub enum Effect<K: Kind> {
     LoadRest(K::Id),
     /// Drop the rows that were kept.
     Forget(K::Id),
-    /// Make the owner of the id that was just loaded, under this fence. If a loaded state is not activated by
-    /// one of the effects of its event, it is dropped.
+    /// Make the owner of the id that was just loaded, under this fence. A loaded state is dropped if no
+    /// effect of the same event activates it.
     Activate(K::Id, Fence),
     /// Put a request into the owner's mailbox.
     Deliver(K::Id, Request<K>),

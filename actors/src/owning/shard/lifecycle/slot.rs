@@ -32,8 +32,8 @@ pub(super) struct Loading<K: Kind> {
     /// The fence that was committed before the load began.
     pub(super) under: Fence,
     pub(super) requests: VecDeque<Request<K>>,
-    /// How many of the requests were there when the load began. Only these requests may be told by the load
-    /// that the id does not exist.
+    /// How many of the requests were there when the load began. If the load finds that the id does not exist,
+    /// only these requests may be told so.
     pub(super) before: usize,
 }
 

@@ -35,8 +35,8 @@ enum Call {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Submits a portion of this many rows of this coupon. If `stale`, its epoch is no longer that of the
-    /// shard.
+    /// Submits a portion of this many rows of this coupon. If `stale`, the portion does not have the shard's
+    /// present epoch.
     Submit { coupon: u64, rows: usize, stale: bool },
     /// The call or the pause that is under way ends.
     Go(Call),

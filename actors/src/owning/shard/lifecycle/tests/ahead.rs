@@ -23,8 +23,8 @@ fn rows_loaded_ahead_are_completed_under_the_fence_before_a_request_is_delivered
     );
     world.steps([Step::Ask(1), Step::Ask(2), Step::EndLoad(1, Load::Read)]);
     assert_eq!((world.owners.len(), world.delivered.len()), (1, 1));
-    // Coupon 2 was not loaded ahead by then, and its request does not wait for that. Its rows, which arrive
-    // late, are not kept.
+    // Coupon 2 was not loaded ahead when the shard was claimed. Its request does not wait for loading ahead,
+    // and the rows that arrive late are not kept.
     assert_eq!(world.loading[&id(2)], 1);
     world.steps([Step::EndLoadAhead(2, true), Step::EndLoad(2, Load::Read)]);
     assert_eq!(
@@ -34,7 +34,7 @@ fn rows_loaded_ahead_are_completed_under_the_fence_before_a_request_is_delivered
 }
 
 #[test]
-fn rows_that_are_still_being_loaded_ahead_when_the_shard_comes_are_completed_after_that() {
+fn rows_are_completed_even_if_the_shard_is_claimed_while_they_are_loaded_ahead() {
     let mut world = World::after([Step::LoadAhead(1), Step::Claim]);
     assert_eq!(world.loading.get(&id(1)), None);
     world.steps([

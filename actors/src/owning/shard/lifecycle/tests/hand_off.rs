@@ -99,8 +99,8 @@ fn a_claim_that_is_reported_after_its_shard_was_handed_off_is_stale() {
     let mut world = World::after([Step::Claim, Step::HandOff { to: true }, DONE]);
     world.steps([Step::HearClaimAgain(1)]);
     assert_eq!(world.lifecycle.fence(), None);
-    // A shard that is ours only in the store can be handed off too, and a late report does not serve it
-    // either.
+    // The same holds for a shard that is ours in the store when the state machine does not know it: after the
+    // hand-off, a late report of the claim does not make the shard served.
     let mut world = World::ours_in_the_store(7);
     world.steps([Step::HandOff { to: false }, DONE, Step::HearClaimAgain(0)]);
     assert_eq!((world.lifecycle.fence(), world.ours), (None, false));

@@ -11,22 +11,22 @@ fn requests_wait_for_a_coupon_that_is_being_loaded() {
 }
 
 #[test]
-fn a_read_answers_not_found_only_to_requests_before_it() {
+fn only_requests_before_a_read_are_answered_not_found() {
     let mut world = World::after([
         Step::Claim,
         Step::Ask(1),
         Step::Ask(1),
         Step::EndLoad(1, Load::Absent),
     ]);
-    // The first request was there before the read, the second was not. For the second request, the coupon is
-    // loaded again and found.
+    // Only the first request was there before the read. For the second request, the coupon is loaded again
+    // and found.
     assert_eq!(world.answered().len(), 1);
     world.steps([Step::EndLoad(1, Load::Read)]);
     assert_eq!(world.delivered.len(), 1);
 }
 
 #[test]
-fn a_read_from_before_the_shard_was_away_does_not_answer_not_found() {
+fn a_read_that_began_before_the_shard_was_away_does_not_answer_not_found() {
     // The coupon may be created while the shard is away, and the read may still be under way when it is back.
     let mut world = World::after([
         Step::Claim,

@@ -269,8 +269,8 @@ impl World {
         }
     }
 
-    /// Checks that there is a fence to load and decide under, and that no hand-off under it can have been
-    /// done.
+    /// Checks that the shard has a fence, as every load and decision needs, and that its epoch is above every
+    /// epoch in which a hand-off was tried.
     fn check_fence(&self) -> Result<(), TestCaseError> {
         let fence = self.lifecycle.fence();
         prop_assert!(fence.is_some(), "without a fence");
