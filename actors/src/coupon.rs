@@ -1,7 +1,7 @@
 //! Coupons, as a kind: the offer, its issuances, the requests and decisions about them, and their rows.
 //!
 //! [`issue`] and [`change`] decide from the [`ledger`], and [`entry`] has the stored form of their decisions.
-//! [`kind`] puts these modules together for the engine. [`client`] is what a gateway holds.
+//! [`kind`] puts these modules together for the engine. [`client`] is what the HTTP side of a node holds.
 
 pub mod change;
 pub mod client;

@@ -280,7 +280,7 @@ text_id!(
 );
 
 text_id!(
-    /// Identity of one request: the client's `Idempotency-Key`, or a key that the first gateway made.
+    /// Identity of one request: the client's `Idempotency-Key`, or a key that the first node made.
     RequestKey,
     "a request key",
     "1 to 64 visible ASCII characters",
@@ -296,7 +296,8 @@ text_id!(
 );
 
 impl RequestKey {
-    /// Returns a new key of 126 random bits. No client sees it, so no client can send it by chance.
+    /// Returns a new key of 126 random bits. Clients never see it and cannot guess it, so no client sends it
+    /// as its own key.
     pub fn random() -> Self {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut bytes = [0_u8; 21];

@@ -10,7 +10,7 @@
 //!
 //! # A request, read straight down
 //!
-//! 1. [`coupon::client`] takes the request from the gateway, with a request key and a deadline.
+//! 1. [`coupon::client`] takes the request from the HTTP side, with a request key and a deadline.
 //! 2. [`owning::door`] refuses the request here if everything is given out and this user certainly has none.
 //! 3. [`owning::router`] finds the owner of the shard, and sends the request to it. It retries with the same
 //!    key while the outcome is unknown. While a shard moves, the request waits. A request for another node

@@ -78,8 +78,8 @@ pub trait Handler<P: Payload>: Send + Sync + 'static {
     /// some moment after `sent_at`.
     fn heartbeat_answered(&self, peer: Incarnation, sent_at: Moment, content: Vec<u8>);
 
-    /// Takes news of the peer. The news are acknowledged if this returns true. It returns false for news that
-    /// it cannot read.
+    /// Takes news from the peer. The news are acknowledged if this returns true. It returns false for news
+    /// that it cannot read.
     fn news(&self, peer: Incarnation, news: Vec<u8>) -> bool;
 }
 

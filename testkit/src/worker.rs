@@ -100,7 +100,7 @@ fn lock(waiting: &Waiting) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the wait for all answers when the output of the worker ends.
+/// Dropped when the worker's output ends. Every request that still waits for an answer then gets `None`.
 struct Answers(Arc<Waiting>);
 
 impl Drop for Answers {

@@ -160,8 +160,8 @@ impl ClaimPlanner {
         builder.steps
     }
 
-    /// Plans that the next owner loads the shard ahead, or that the shard is handed off. Plans nothing if the
-    /// shard must wait for the next beat.
+    /// Plans the next step of moving a shard to `to`: that node loads the shard ahead, or the shard is handed
+    /// off. Plans nothing if the shard must wait for the next beat.
     fn move_to(
         &self,
         to: Incarnation,

@@ -1,4 +1,4 @@
-//! Coupons, as a gateway holds them: requests to their owners, and reads of their rows.
+//! Coupons, as the HTTP side of a node holds them: requests to their owners, and reads of their rows.
 
 use std::sync::Arc;
 use std::time::Duration;

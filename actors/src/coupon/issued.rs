@@ -58,7 +58,8 @@ pub enum OutOfLine {
         /// The issuance's `nth`.
         found: u8,
     },
-    /// This program cannot have written the user id, the key or the expiry.
+    /// The user id, the key or the expiry is not one that this program writes, or the user has too many
+    /// issuances.
     #[error("sequence {0} holds values that no owner writes")]
     Value(Sequence),
 }

@@ -452,7 +452,7 @@ impl<P: Payload> LinkEnd<P> {
         let id = self.next_id();
         let remaining = expires.since(now);
         let Some(written) = Written::new::<P>(Item::Request(RemoteRequest { id, remaining, ask })) else {
-            // No gateway accepts a request of this length.
+            // The HTTP API accepts no request of this length.
             self.window.leave(flow);
             effects.push(Effect::Reply(reply, Err(Undelivered::NoRoom)));
             return None;

@@ -24,8 +24,8 @@ pub const FRAME_BYTES_TARGET: usize = 256 * 1024;
 pub const FRAME_BYTES_MAX: usize = FRAME_BYTES_TARGET + ITEM_BYTES_MAX + 1024;
 /// Maximum number of items in a frame. The shortest items in practice are refusals of about 15 bytes.
 pub const ITEMS_MAX: usize = 16_384;
-/// Maximum length of an item. A gateway accepts bodies of at most 16 KiB, so only messages of doors come near
-/// this length.
+/// Maximum length of an item. The HTTP API accepts bodies of at most 16 KiB, so only messages of doors come
+/// near this length.
 pub const ITEM_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64;
 /// Maximum length of the content of a heartbeat, of a heartbeat's answer, or of news.
 pub const MESSAGE_BYTES_MAX: usize = 192 * 1024;

@@ -172,8 +172,8 @@ pub async fn a_node_that_is_stopped_hands_off_its_shards(house: House) {
     };
     let before = (moves("received").await, moves("claimed").await);
     assert!(b.stop().await);
-    // The node's process goes on, but its links end. If the links ended only because peers no longer name the
-    // node, that would take twice as long.
+    // The node's process goes on, but stopping ends its links. Otherwise only its peer would end them, ten
+    // seconds after membership no longer names the node.
     within(Duration::from_secs(5), "its links end", async || {
         b.metric("coupon_peers_up").await == 0.0
     })

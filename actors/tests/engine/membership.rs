@@ -1,4 +1,5 @@
-//! Members over one database, with links that the test controls: the tasks and actors around the pure parts.
+//! Tests of membership with its real tasks and actors, not only its state machines: several nodes share one
+//! database, and the test controls the links between them.
 
 mod cluster;
 mod links;

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 
 use crate::support::{CouponStore, Database, Owned, after_noon, batch, claim, user};
 
-/// The rows of a kind as an owner has them once they are loaded.
+/// The loaded entries of a subject: the `Rows` of its kind.
 pub type Rows<S, T> = <<T as Subject<S>>::Kind as Kind>::Rows;
 
 /// Something in a store `S` that has an owner, together with the right to write to it.
@@ -93,7 +93,7 @@ impl<S: CouponStore> Subject<S> for Owned {
     }
 
     fn clashing(&self) -> Vec<CouponRun> {
-        // Either the sequence is stored already, or the user has an issuance with this `nth`.
+        // The first run repeats a sequence that is stored already, the second run the `nth` of a user.
         [self.run(3, &["dan", "eve"]), self.run(4, &["dan", "user-2"])]
             .map(|portion| portion.run)
             .into()

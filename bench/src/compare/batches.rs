@@ -83,7 +83,8 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     Ok(text)
 }
 
-/// Measures each number of connections on a node over a new database.
+/// Starts a node on a new database, and measures it with each number of connections in turn, round after
+/// round.
 async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<[Row; CONNECTIONS.len()], Failed> {
     let node = bench.node(&server.fresh(bench).await?)?;
     let mut rows: [Row; CONNECTIONS.len()] = Default::default();

@@ -7,7 +7,8 @@ use super::InvalidConfig;
 use super::check::{at_least_one, between};
 use super::keys::section;
 
-/// Slowest and fastest rate: one request in about a quarter of an hour, and more requests than a node serves.
+/// Bounds of a rate, in requests per second. The lowest is one request in about a quarter of an hour; the
+/// highest is more than a node can serve.
 const RATES: RangeInclusive<f64> = 0.001..=1_000_000.0;
 
 section! {

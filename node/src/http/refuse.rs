@@ -110,7 +110,7 @@ mod tests {
     use crate::http::problem::Problem;
 
     #[test]
-    fn a_last_response_is_a_problem_with_the_headers_of_all_responses() {
+    fn a_last_response_is_a_problem_with_complete_headers() {
         let text = String::from_utf8(last_response(Problem::overloaded().into_response())).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");

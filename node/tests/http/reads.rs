@@ -111,8 +111,9 @@ fn newcomer() -> String {
 async fn a_storm_of_reads_causes_one_store_read_a_second_and_does_not_slow_issuing() {
     let alone = Alone::with_a_coupon().await;
     let mut paces = Vec::new();
-    // Requests for a page that reads nothing cost as much in HTTP, so the difference shows how much reads of
-    // the store slow down issuing. Other programs may disturb a round, so one good round suffices.
+    // The same storm runs against `/livez`, which costs as much in HTTP but reads nothing. So comparing the
+    // two shows how much reads of the coupon slow down issuing. Other programs may disturb a round, so one
+    // good round suffices.
     for _ in 0..5 {
         let (_, beside_livez) = alone.storm("/livez").await;
         let (before, begun) = (alone.reads().await, Instant::now());

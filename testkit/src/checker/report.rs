@@ -46,7 +46,8 @@ pub enum Kind {
     SoldOutTooSoon,
     /// `SOLD_OUT` although fewer than the quantity are issued in the end.
     NotExhausted,
-    /// A refusal that no version of the coupon between call and answer gives.
+    /// A refusal that does not follow from any version of the coupon that may have been in force between the
+    /// call and the answer.
     UntrueRefusal,
     /// A refusal that follows only from a version that was certainly replaced before the call.
     StaleRefusal,

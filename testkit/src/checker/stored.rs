@@ -3,8 +3,9 @@
 use super::report::{Kind, Reporter};
 use crate::rows::{CouponRow, IssuanceRow};
 
-/// Checks sequences, quantity and per-user limit of one coupon's rows, which are sorted by sequence. Returns
-/// one row for each sequence, and the user of each row with the index of the row.
+/// Checks sequences, quantity and per-user limit of one coupon's rows, which are sorted by sequence, and the
+/// coupon's own count. Returns the rows without repeated sequences and, for each of them, its user and its
+/// index among them.
 pub(super) fn check<'h>(
     coupon: &CouponRow,
     sorted: &[(&'h IssuanceRow, u32)],

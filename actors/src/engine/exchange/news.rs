@@ -63,7 +63,7 @@ impl<K: Kind> News<K> {
         WireNews { kind: Some(kind) }.encode_to_vec()
     }
 
-    /// Decodes the news of a peer.
+    /// Decodes the news from a peer.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
         let kind = WireNews::decode(bytes)?.kind.ok_or(Unreadable::Wrong("news"))?;
         Ok(match kind {

@@ -157,7 +157,7 @@ impl Node {
         assert!(self.hear(&News::Owned { shard, to }));
     }
 
-    /// Takes news of peer 2.
+    /// Takes news from peer 2.
     fn hear(&self, news: &News) -> bool {
         self.exchange.news(incarnation(2), news.write())
     }

@@ -97,7 +97,7 @@ pub enum Effect<P: Payload> {
         /// The content of the answer.
         content: Vec<u8>,
     },
-    /// Reports news of the peer, which [`super::LinkEnd::acknowledge`] acknowledges.
+    /// Reports news from the peer, which [`super::LinkEnd::acknowledge`] acknowledges.
     News(Numbered),
     /// Reports that the peer acknowledged the news of this number.
     Acknowledged(u64),

@@ -22,7 +22,7 @@ const UNKNOWNS_MAX: u32 = 3;
 pub struct Attempts {
     /// True if a retry does no harm, because an owner recognises the request by its key.
     repeatable: bool,
-    /// How many attempts may have been decided.
+    /// Number of attempts so far whose outcome is unknown: each of them may have led to a decision.
     unknowns: u32,
     backoff: Option<ExponentialBackoff>,
 }

@@ -1,11 +1,11 @@
 //! The canary: the last beat that the database confirmed. A database without this beat went backwards in time
 //! (a restore, or a fail-over to a server that had less). Until the node has noticed that and joined again,
-//! no batch may be written. The old fence still holds in the old rows, but the batch would follow rows that
-//! are gone, and so leave a gap.
+//! no batch may be written. The fence would not stop it, because the older rows still carry the same fence;
+//! but the batch would continue after rows that are gone, and leave a gap.
 //!
 //! A server can go back only between connections. So each new connection of a lane checks that the beat is
-//! there. A batch is refused if a beat has already shown that the database went backwards during the batch's
-//! incarnation.
+//! there. A batch is also refused if a beat of an incarnation that owns one of its portions has shown that
+//! the database went backwards.
 
 use std::sync::{Mutex, PoisonError};
 

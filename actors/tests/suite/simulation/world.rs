@@ -38,7 +38,7 @@ pub enum Breakage {
     HandOffKeepsEpoch,
 }
 
-/// Duration of a step. A hundred steps pass while a door may use what it knows.
+/// Duration of a step. What a door knows is valid for a hundred steps.
 const STEP: Duration = Duration::from_millis(20);
 
 pub(super) const NODES: usize = 3;

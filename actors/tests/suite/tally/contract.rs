@@ -1,4 +1,5 @@
-//! Tallies under the contract of stores, on every database.
+//! What the contract tests of stores need in order to run with tallies: a subject, and a database of each
+//! sort with the tables of tallies.
 
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
@@ -175,7 +176,7 @@ impl<S: Store<Tally>> Subject<S> for ClaimedTally {
     }
 
     fn clashing(&self) -> Vec<Additions> {
-        // Either the number or the key is stored already.
+        // The first run repeats a number that is stored already, the second run a key.
         let place = [self.addition(3, 100), self.addition(4, 101)];
         let key = [self.addition(4, 100), self.addition(5, 2)];
         [place, key].map(|rows| Additions(Arc::new(rows))).into()

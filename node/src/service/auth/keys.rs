@@ -255,7 +255,7 @@ fn check(jwk: &Jwk, algorithm: Algorithm) -> Result<DecodingKey, String> {
                 .map_err(|_| wrong())?;
             return Ok(DecodingKey::from_rsa_raw_components(n, e));
         }
-        // This also finds a point that is not on the curve.
+        // Parsing the key also rejects a point that is not on the curve.
         Algorithm::ES256 => {
             ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes()?).map_err(|_| wrong())?;
         }
