@@ -80,7 +80,7 @@ pub mod admission;
 mod backoff;
 pub mod cluster;
 pub mod coupon;
-mod critical;
+pub mod critical;
 pub mod engine;
 pub mod ids;
 pub mod link;

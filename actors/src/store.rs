@@ -15,6 +15,7 @@ pub(crate) mod uninterrupted;
 
 use async_trait::async_trait;
 
+use crate::critical;
 use crate::ids::{Fence, Incarnation, NodeId, ShardId};
 use crate::owning::kind::Kind;
 use crate::store::batch::{Batch, Found};
@@ -49,11 +50,12 @@ const EXIT_IO_ERROR: i32 = 74;
 /// only once, and later answers may rest on lost data. Stores call this function themselves, whichever call
 /// got the error.
 pub(crate) fn end_process(why: &str) -> ! {
-    tracing::error!(
-        why,
-        "the disk lost writes that it had accepted: the process ends without answering anything more"
-    );
-    std::process::exit(EXIT_IO_ERROR);
+    critical::end(EXIT_IO_ERROR, || {
+        tracing::error!(
+            why,
+            "the disk lost writes that it had accepted: the process ends without answering anything more"
+        );
+    })
 }
 
 /// Result of a store call.

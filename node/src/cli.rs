@@ -3,8 +3,11 @@
 mod token;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
@@ -13,10 +16,13 @@ use self::token::Token;
 use crate::config::{Config, Sources, keys};
 use crate::signals::Signals;
 use crate::wiring::{self, RunningNode};
-use crate::{healthcheck, telemetry, welcome};
+use crate::{healthcheck, log, welcome};
 
 /// The version and the commit it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FIRSTCOME_COMMIT"), ")");
+
+/// How long tasks that block may take once everything else has ended.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Help after the options.
 const ENVIRONMENT: &str = "The environment sets keys as well: FIRSTCOME__HTTP__LISTEN is http.listen. \
@@ -76,23 +82,30 @@ enum ConfigCommand {
 }
 
 impl Cli {
-    /// Runs the command. This function is not `async`, so that the futures are compiled once, with this
-    /// library, and not again with each program.
-    pub fn run(self) -> Result<(), Box<dyn Error>> {
-        let runtime = Runtime::new()?;
-        let result = runtime.block_on(self.execute());
-        if result.is_err() {
-            // A blocking call, such as the lookup of a name, must not delay the message.
-            runtime.shutdown_background();
-        }
-        result
+    /// Runs the command, and says on the standard error why it fails. This function is not `async`, so that the
+    /// program's futures are compiled with this library and not once more with each program.
+    pub fn run(self) -> ExitCode {
+        let ended = Runtime::new().map_err(Into::into).and_then(|runtime| {
+            let ended = runtime.block_on(self.execute());
+            // Dropping the runtime would wait for a blocked disk without end.
+            runtime.shutdown_timeout(RUNTIME_LIMIT);
+            ended
+        });
+        let code = match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                log::fail(&error);
+                ExitCode::FAILURE
+            }
+        };
+        log::flush();
+        code
     }
 
     async fn execute(self) -> Result<(), Box<dyn Error>> {
         let command = self.command.unwrap_or(Command::Serve);
         if let Command::Config(ConfigCommand::Table) = command {
-            print!("{}", keys::markdown());
-            return Ok(());
+            return print(&keys::markdown());
         }
         let config = self.settings.sources().load()?;
         match command {
@@ -100,27 +113,30 @@ impl Cli {
             Command::Config(_) => {
                 wiring::check(&config)?;
                 for warning in config.warnings() {
-                    eprintln!("firstcome: {warning}");
+                    let _ = writeln!(io::stderr(), "firstcome: {warning}");
                 }
-                print!("{}", config.to_toml()?);
-                Ok(())
+                print(&config.to_toml()?)
             }
             Command::Migrate => {
-                telemetry::log(&config.log);
+                log::start(&config.log)?;
                 Ok(wiring::migrate(&config).await?)
             }
-            Command::Token(token) => {
-                println!("{}", token.mint(&config.auth)?);
-                Ok(())
-            }
+            Command::Token(token) => print(&format!("{}\n", token.mint(&config.auth)?)),
             Command::Healthcheck => Ok(healthcheck::check(&config.http).await?),
         }
     }
 }
 
-/// Runs a node until a signal stops it. A second signal ends the process at once.
+/// Prints a text. If the standard output is closed or full, that is an error like others.
+fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    let mut stdout = io::stdout().lock();
+    let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    Ok(printed.map_err(|error| format!("the standard output: {error}"))?)
+}
+
+/// Runs a node until a signal; a second signal ends the process at once.
 async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
-    telemetry::log(&config.log);
+    log::start(&config.log)?;
     for warning in config.warnings() {
         tracing::warn!("configuration: {warning}");
     }

@@ -9,6 +9,7 @@ pub mod config;
 mod data_file;
 mod healthcheck;
 mod http;
+pub mod log;
 pub mod metrics;
 mod service;
 mod signals;

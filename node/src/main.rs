@@ -11,11 +11,5 @@ use node::cli::Cli;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("firstcome: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    Cli::parse().run()
 }

@@ -1,5 +1,5 @@
-//! Metrics of the node: HTTP, TLS, reads, limits and the runtime, in one table. The metrics of the engine are
-//! in [`actors::metrics`].
+//! Metrics of the node: HTTP, TLS, reads, limits, the log and the runtime, in one table. Those of the engine
+//! are in [`actors::metrics`].
 
 use actors::metric_table;
 use actors::metrics::{Kind, SECONDS};
@@ -21,6 +21,8 @@ metric_table! {
         "Reads of coupons and lists of coupons, by what was read and from where: a copy or the store.";
     RATE_LIMITED = "coupon_rate_limited_total", Kind::Counter, Count,
         "Issue requests refused because their user sent too many.";
+    LOG_LINES_DROPPED = "coupon_log_lines_dropped_total", Kind::Counter, Count,
+        "Lines of the log that were not written: the log failed, or is slower than what is logged.";
     RUNTIME_WORKERS = "coupon_runtime_workers", Kind::Gauge, Count, "Worker threads of the runtime.";
     RUNTIME_TASKS = "coupon_runtime_live_tasks", Kind::Gauge, Count, "Live tasks of the runtime.";
     RUNTIME_QUEUE = "coupon_runtime_global_queue_depth", Kind::Gauge, Count,

@@ -1,6 +1,5 @@
-//! Logs and metrics, including the metrics of the process and of the runtime.
+//! The recorder of metrics, with those of the process and the runtime.
 
-use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -9,11 +8,7 @@ use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use tokio::runtime::Handle;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{fmt, registry};
-
-use crate::config::{Log, LogFormat, log_targets};
+use crate::log;
 use crate::metrics as node;
 
 /// The commit this program was built from.
@@ -21,21 +16,6 @@ pub const COMMIT: &str = env!("FIRSTCOME_COMMIT");
 
 /// Interval at which the exporter compacts its histograms, which grow until then.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Logs to the standard error from now on; the standard output is for [`crate::cli`]. Only the first call has
-/// an effect.
-pub fn log(log: &Log) {
-    let targets = log_targets(&log.level).expect("the configuration has checked the levels");
-    let layer = fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let registry = registry().with(targets);
-    // A test may have set a subscriber before.
-    let _ = match log.format {
-        LogFormat::Text => registry.with(layer).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-    };
-}
 
 /// Renders the metrics of this process.
 pub(crate) struct Metrics {
@@ -46,6 +26,7 @@ pub(crate) struct Metrics {
     queue: Gauge,
     busy: Counter,
     parks: Counter,
+    lines_dropped: Counter,
 }
 
 /// Returns the metrics of this process. Recording begins with the first call.
@@ -97,6 +78,7 @@ impl Metrics {
             queue: metrics::gauge!(node::RUNTIME_QUEUE),
             busy: metrics::counter!(node::RUNTIME_BUSY),
             parks: metrics::counter!(node::RUNTIME_PARKS),
+            lines_dropped: metrics::counter!(node::LOG_LINES_DROPPED),
         }
     }
 
@@ -104,6 +86,7 @@ impl Metrics {
     pub(crate) fn render(&self) -> String {
         self.process.collect();
         self.collect_runtime();
+        self.lines_dropped.absolute(log::dropped_lines());
         self.recorder.render()
     }
 

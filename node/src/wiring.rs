@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actors::critical::critical;
 use actors::engine;
 use actors::ids::{InvalidId, NodeId};
 use base64::Engine as _;
@@ -133,13 +134,14 @@ impl RunningNode {
         let engine = CouponEngine::start(options, store, rows).await?;
         service.set_engine(engine.clone());
         let peers = config.cluster.peers.clone();
-        let maintenance = tokio::spawn(async move {
+        let maintaining = async move {
             tokio::join!(
                 telemetry::upkeep(),
                 service.maintain(),
                 links::check_peers(&peers)
-            )
-        });
+            );
+        };
+        let maintenance = tokio::spawn(critical("maintenance", maintaining));
         Ok(Self {
             listener,
             engine,

@@ -1,7 +1,7 @@
 //! What tests and measurements share. Nothing here depends on the crates under test.
 //!
 //! - [`process`]: child processes; [`node`]: the program `firstcome` as one; [`worker`]: a test program that
-//!   is its own child and carries out commands.
+//!   is its own child and carries out commands. [`output`]: terminals, and outputs that cannot be written.
 //! - [`servers`]: private MySQL and MariaDB servers, and [`on_each_server`] for tests on both.
 //! - [`database_proxy`], [`link_proxy`]: faults of connections. [`ports`]: free ports of loopback.
 //! - [`poll`]: waiting for a condition, with a limit. [`prometheus`]: values of metrics.
@@ -22,6 +22,7 @@ pub mod history;
 pub mod ids;
 pub mod link_proxy;
 pub mod node;
+pub mod output;
 pub mod poll;
 pub mod ports;
 pub mod process;

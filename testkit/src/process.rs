@@ -49,6 +49,8 @@ pub struct Spawn {
     has_input: bool,
     orphan_signal: Signal,
     orphan_directory: Option<PathBuf>,
+    output: Option<Stdio>,
+    error_output: Option<Stdio>,
 }
 
 impl Spawn {
@@ -60,6 +62,8 @@ impl Spawn {
             has_input: false,
             orphan_signal: Signal::KILL,
             orphan_directory: None,
+            output: None,
+            error_output: None,
         }
     }
 
@@ -84,6 +88,20 @@ impl Spawn {
         self
     }
 
+    /// Replaces the pipe as standard output. No line is then seen as printed.
+    #[must_use]
+    pub fn output(mut self, output: Stdio) -> Self {
+        self.output = Some(output);
+        self
+    }
+
+    /// Replaces the file as standard error. The log of the process is then empty.
+    #[must_use]
+    pub fn error_output(mut self, output: Stdio) -> Self {
+        self.error_output = Some(output);
+        self
+    }
+
     /// Starts the process.
     pub fn start(self) -> io::Result<Process> {
         self.start_with(|_| {})
@@ -92,13 +110,21 @@ impl Spawn {
     /// Starts the process and gives each line of its standard output to `on_line`, in a thread. `on_line` is
     /// dropped when the output ends.
     pub fn start_with(mut self, on_line: impl FnMut(&str) + Send + 'static) -> io::Result<Process> {
-        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let log = match self.error_output.take() {
+            Some(output) => output,
+            None => OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&self.log)?
+                .into(),
+        };
         let input = if self.has_input {
             Stdio::piped()
         } else {
             Stdio::null()
         };
-        self.command.stdin(input).stdout(Stdio::piped()).stderr(log);
+        let output = self.output.take().unwrap_or_else(Stdio::piped);
+        self.command.stdin(input).stdout(output).stderr(log);
         let program = self.command.get_program().to_owned();
         let spawned = self.command.process_group(0).spawn();
         let mut child = spawned

@@ -20,7 +20,7 @@ use ractor_cluster::node::NodeServerSessionInformation;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-use crate::critical::end_process;
+use crate::critical::{critical, end_process};
 use crate::ids::{Incarnation, PeerAddress};
 use crate::link::egress::EgressCommand;
 use crate::link::end::effect::Reason;
@@ -125,7 +125,8 @@ impl<P: Payload> Actor for Hub<P> {
         }
         let hub = myself.clone();
         let opened = move |socket| drop(hub.cast(HubCommand::Opened { socket, to: None }));
-        let accepting = tokio::spawn(socket::accept(listener, tls.clone(), opened)).abort_handle();
+        let accepting = critical("accepting peers", socket::accept(listener, tls.clone(), opened));
+        let accepting = tokio::spawn(accepting).abort_handle();
         myself.send_interval(TICK, || HubCommand::Tick);
         let mesh = Mesh::new(shared.options.hello.node.clone());
         let metrics = peer_handles();
@@ -239,7 +240,8 @@ impl<P: Payload> State<P> {
                     self.metrics.redials.increment(1);
                 }
                 let tls = self.tls.clone();
-                tokio::spawn(async move {
+                // After a panic the mesh would wait for this dial without end.
+                tokio::spawn(critical("a dial of a peer", async move {
                     let command = match socket::dial(&peer.address, tls).await {
                         Ok(socket) => HubCommand::Opened {
                             socket,
@@ -248,16 +250,16 @@ impl<P: Payload> State<P> {
                         Err(error) => HubCommand::NotDialled { peer, error },
                     };
                     let _ = hub.cast(command);
-                });
+                }));
             }
             Step::Probe(peer) => {
-                tokio::spawn(async move {
+                tokio::spawn(critical("a probe of a peer", async move {
                     let refused = socket::is_refused(&peer.address).await;
                     let _ = hub.cast(HubCommand::Probed {
                         incarnation: peer.incarnation,
                         refused,
                     });
-                });
+                }));
             }
             Step::Forget(incarnation) => {
                 self.generations.remove(&incarnation);

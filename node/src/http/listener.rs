@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::critical::critical;
 use hyper::server::conn::http1;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket};
@@ -150,13 +151,8 @@ impl Listener {
             },
             tls: options.tls.map(tls::Tls::start).transpose()?,
         };
-        tokio::spawn(accept::accept(
-            socket,
-            routes,
-            connections_max,
-            Arc::new(shared),
-            receiver,
-        ));
+        let accepting = accept::accept(socket, routes, connections_max, Arc::new(shared), receiver);
+        tokio::spawn(critical("accepting connections", accepting));
         Ok(Self { address, stage })
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::metrics::TLS_RELOADS;
+use actors::critical::critical;
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -14,6 +14,8 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
+
+use crate::metrics::TLS_RELOADS;
 
 /// Options of TLS.
 #[derive(Debug, Clone)]
@@ -78,7 +80,8 @@ impl Tls {
             current: ArcSwap::from(server_config(&options, &files)?),
             handshake_timeout: options.handshake_timeout,
         });
-        tokio::spawn(reload(Arc::downgrade(&tls), options, files));
+        let reloading = reload(Arc::downgrade(&tls), options, files);
+        tokio::spawn(critical("reloading the TLS certificate", reloading));
         Ok(tls)
     }
 

@@ -9,6 +9,7 @@ mod batches;
 mod crash;
 mod crowd;
 mod database;
+mod log;
 mod opening;
 mod server;
 mod stage;

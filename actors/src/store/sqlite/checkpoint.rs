@@ -26,6 +26,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
 use super::Inner;
 use super::error::on_write;
+use crate::critical::critical;
 use crate::store::{Result, StoreError, end_process};
 
 /// Number of pages written between two checkpoints: 128 MiB of log. A larger checkpoint saves more work,
@@ -127,7 +128,7 @@ impl Checkpoints {
 pub(crate) fn wrote(inner: &Arc<Inner>, pages: u64) {
     if inner.checkpoints.wrote(pages) {
         let inner = Arc::clone(inner);
-        tokio::spawn(async move {
+        let moving = async move {
             inner.checkpoints.pages.store(0, Ordering::Relaxed);
             let begun = Instant::now();
             match move_log(&inner).await {
@@ -145,7 +146,9 @@ pub(crate) fn wrote(inner: &Arc<Inner>, pages: u64) {
                 }
             }
             inner.checkpoints.under_way.store(false, Ordering::Release);
-        });
+        };
+        // After a panic no other move would begin, and the log would grow without end.
+        tokio::spawn(critical("a move of the log", moving));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What SQLite's errors mean for a write or a read. This file has all error codes that this program knows.
 
-use crate::store::StoreError;
+use crate::store::{StoreError, end_process};
 
 // Primary result codes, the low byte of an extended one: https://www.sqlite.org/rescode.html
 const PERM: u32 = 3;
@@ -27,8 +27,19 @@ const IOERR_DATA: u32 = IOERR | 32 << 8;
 const IOERR_CORRUPTFS: u32 = IOERR | 33 << 8;
 
 /// Converts the error of a statement that changes something.
+///
+/// Does not return if the disk lost writes: the process ends here, while the caller still holds the
+/// connection. So nothing is written after the error and then answered, whether or not a caller still waits
+/// for this work.
 pub fn on_write(error: sqlx::Error) -> StoreError {
-    match &error {
+    match meaning(&error) {
+        StoreError::Fatal(why) => end_process(&why),
+        other => other,
+    }
+}
+
+fn meaning(error: &sqlx::Error) -> StoreError {
+    match error {
         sqlx::Error::Database(database) => match database.code().and_then(|code| code.parse().ok()) {
             Some(code) => of_code(code, error.to_string()),
             None => StoreError::Unknown(error.to_string()),

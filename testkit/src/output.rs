@@ -1,0 +1,46 @@
+//! Outputs for processes: terminals, and outputs that cannot be written.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeReader, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// The size that a pipe is given: the smallest.
+const PIPE_BYTES: usize = 4_096;
+
+/// Returns a disk without room.
+pub fn full() -> io::Result<Stdio> {
+    Ok(OpenOptions::new().write(true).open("/dev/full")?.into())
+}
+
+/// Returns a pipe that is full, so that writing to it blocks. Nothing reads it as long as the reader is kept.
+/// When that is dropped, writing fails.
+pub fn stalled() -> io::Result<(PipeReader, Stdio)> {
+    let (reader, mut writer) = io::pipe()?;
+    fcntl_setpipe_size(&writer, PIPE_BYTES)?;
+    writer.write_all(&vec![b'\n'; fcntl_getpipe_size(&writer)?])?;
+    Ok((reader, writer.into()))
+}
+
+/// Returns a pipe that has room for the lines of a start. When the reader is dropped, writing fails.
+pub fn pipe() -> io::Result<(PipeReader, Stdio)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((reader, writer.into()))
+}
+
+/// Returns a terminal, and its end for the process.
+pub fn terminal() -> io::Result<(File, Stdio)> {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    grantpt(&terminal)?;
+    unlockpt(&terminal)?;
+    let name = ptsname(&terminal, Vec::new())?;
+    let end = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(OsStr::from_bytes(name.as_bytes()))?;
+    Ok((terminal.into(), end.into()))
+}
