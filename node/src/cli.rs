@@ -147,7 +147,7 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     };
     tokio::select! {
         () = node.ready() => {
-            tracing::info!("ready");
+            tracing::info!(address = %node.address(), "ready");
             welcome::print(&node, config).await;
             signals.next().await;
         }

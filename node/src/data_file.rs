@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Returns the text of a file, and creates the file if it does not exist.
+/// Returns the text of a file, and creates the file if it does not exist. Returns true if it was created.
 ///
 /// The file appears complete and synced, or not at all. Only the file's owner can read it. If several
 /// processes create the file at once, one of them wins and all read the same text.
@@ -13,11 +13,11 @@ pub(crate) fn read_or_create(
     directory: &Path,
     name: &str,
     create: impl FnOnce() -> String,
-) -> io::Result<String> {
+) -> io::Result<(String, bool)> {
     let path = directory.join(name);
     match read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        read => return read,
+        read => return Ok((read?, false)),
     }
     fs::create_dir_all(directory)?;
     let draft = directory.join(format!(
@@ -26,14 +26,14 @@ pub(crate) fn read_or_create(
         rand::random::<u32>()
     ));
     let written = write(&draft, &create()).and_then(|()| match fs::hard_link(&draft, &path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        linked => linked.map(|()| true),
     });
     // A draft that a crash leaves behind does no harm.
     let _ = fs::remove_file(&draft);
-    written?;
+    let is_new = written?;
     File::open(directory)?.sync_all()?;
-    read(&path)
+    Ok((read(&path)?, is_new))
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -70,11 +70,11 @@ mod tests {
         let nested = directory.path().join("data");
         assert_eq!(
             read_or_create(&nested, "token", || "one".to_owned()).unwrap(),
-            "one"
+            ("one".to_owned(), true)
         );
         assert_eq!(
             read_or_create(&nested, "token", || "two".to_owned()).unwrap(),
-            "one"
+            ("one".to_owned(), false)
         );
         let mode = fs::metadata(nested.join("token")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -85,12 +85,19 @@ pub enum StartError {
 #[error("not everything was finished within {0:?} (shutdown.limit)")]
 pub struct StopError(Duration);
 
+/// The file with the admin token that the node created.
+pub(crate) struct AdminTokenFile {
+    pub(crate) path: PathBuf,
+    /// The token, if this start created it.
+    pub(crate) created: Option<SecretString>,
+}
+
 /// A running node.
 pub struct RunningNode {
     listener: Listener,
     engine: CouponEngine,
     database: Database,
-    created_admin_token: Option<SecretString>,
+    admin_token_file: Option<AdminTokenFile>,
     maintenance: AbortHandle,
     shutdown_delay: Duration,
     shutdown_limit: Duration,
@@ -107,7 +114,7 @@ impl RunningNode {
         telemetry::metrics();
         let users = UserSource::new(&config.auth)?;
         let node = node_id(config)?;
-        let (admin_token, created_admin_token) = admin_token(config)?;
+        let (admin_token, admin_token_file) = admin_token(config)?;
         let socket = listener::bind(config.http.listen)
             .map_err(|error| StartError::Listen(config.http.listen, error))?;
         let authenticator = Authenticator::new(&admin_token, users);
@@ -146,7 +153,7 @@ impl RunningNode {
             listener,
             engine,
             database,
-            created_admin_token,
+            admin_token_file,
             maintenance: maintenance.abort_handle(),
             shutdown_delay: config.shutdown_delay(),
             shutdown_limit: config.shutdown.limit,
@@ -170,9 +177,9 @@ impl RunningNode {
         &self.engine
     }
 
-    /// Returns the admin token, if the node created it.
-    pub fn created_admin_token(&self) -> Option<&SecretString> {
-        self.created_admin_token.as_ref()
+    /// The file of the admin token, if none is configured.
+    pub(crate) fn admin_token_file(&self) -> Option<&AdminTokenFile> {
+        self.admin_token_file.as_ref()
     }
 
     /// Stops the node: hands its shards off while it keeps serving, finishes requests, stores everything and
@@ -216,27 +223,26 @@ pub async fn migrate(config: &Config) -> Result<(), StartError> {
     Ok(Database::migrate(config).await?)
 }
 
-/// Returns the path of the admin token that the node created.
-pub(crate) fn admin_token_path(config: &Config) -> PathBuf {
-    config.data_dir.join(ADMIN_TOKEN_FILE)
-}
-
-/// Returns the admin token. The second value is `None` if the token is configured, and the same token if the
-/// node created it.
-fn admin_token(config: &Config) -> Result<(SecretString, Option<SecretString>), StartError> {
+/// Returns the admin token, and its file if none is configured.
+fn admin_token(config: &Config) -> Result<(SecretString, Option<AdminTokenFile>), StartError> {
     if let Some(token) = &config.auth.admin_token {
         return Ok((token.clone(), None));
     }
     let create = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let token = SecretString::from(data_file(config, ADMIN_TOKEN_FILE, create)?);
-    Ok((token.clone(), Some(token)))
+    let (token, is_new) = data_file(config, ADMIN_TOKEN_FILE, create)?;
+    let (token, path) = (SecretString::from(token), config.data_dir.join(ADMIN_TOKEN_FILE));
+    if is_new {
+        tracing::info!(path = %path.display(), "created the admin token");
+    }
+    let created = is_new.then(|| token.clone());
+    Ok((token, Some(AdminTokenFile { path, created })))
 }
 
 /// Returns the node's id.
 fn node_id(config: &Config) -> Result<NodeId, StartError> {
     let text = match &config.node.id {
         Some(id) => id.clone(),
-        None => data_file(config, NODE_ID_FILE, || NodeId::random().to_string())?,
+        None => data_file(config, NODE_ID_FILE, || NodeId::random().to_string())?.0,
     };
     NodeId::parse(&text).map_err(|error| StartError::NodeId {
         path: config.data_dir.join(NODE_ID_FILE),
@@ -244,8 +250,12 @@ fn node_id(config: &Config) -> Result<NodeId, StartError> {
     })
 }
 
-/// Returns the text of a file in the data directory. Creates the file if it does not exist.
-fn data_file(config: &Config, name: &str, create: impl FnOnce() -> String) -> Result<String, StartError> {
+/// The text of a file in the data directory, which is created if it does not exist; true if it was.
+fn data_file(
+    config: &Config,
+    name: &str,
+    create: impl FnOnce() -> String,
+) -> Result<(String, bool), StartError> {
     data_file::read_or_create(&config.data_dir, name, create).map_err(|error| StartError::DataFile {
         path: config.data_dir.join(name),
         error,

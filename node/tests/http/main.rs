@@ -24,3 +24,4 @@ mod setbacks;
 mod support;
 mod tls;
 mod tokens;
+mod welcome;
