@@ -143,21 +143,28 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::listen()?;
     let node = tokio::select! {
         started = RunningNode::start(config) => started?,
-        () = signals.next() => return Ok(()),
+        signal = signals.next() => {
+            tracing::info!(signal, "ended before the node had started");
+            return Ok(());
+        }
     };
-    tokio::select! {
+    let signal = tokio::select! {
         () = node.ready() => {
             tracing::info!(address = %node.address(), "ready");
             welcome::print(&node, config).await;
-            signals.next().await;
+            signals.next().await
         }
-        () = signals.next() => {}
-    }
-    tracing::info!("stopping");
+        signal = signals.next() => signal,
+    };
+    tracing::info!(signal, "stopping");
     tokio::select! {
-        stopped = node.stop() => Ok(stopped?),
-        () = signals.next() => Err("ended by a second signal before the node had stopped".into()),
+        stopped = node.stop() => stopped?,
+        signal = signals.next() => {
+            return Err(format!("ended by a second signal, {signal}, before the node had stopped").into());
+        }
     }
+    tracing::info!("stopped");
+    Ok(())
 }
 
 impl Settings {

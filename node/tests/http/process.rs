@@ -52,10 +52,15 @@ impl Serving {
 
     /// Starts a process with a limit of open files.
     pub fn start_below(data: &TempDir, open_files_max: u32, arguments: &[&str]) -> Self {
+        Self::start_in_shell(data, &format!("ulimit -n {open_files_max}"), arguments)
+    }
+
+    /// Starts it after a command of the shell.
+    fn start_in_shell(data: &TempDir, before: &str, arguments: &[&str]) -> Self {
         let program = firstcome(data, arguments);
         let mut command = Command::new("sh");
         command
-            .args(["-c", &format!("ulimit -n {open_files_max}; exec \"$0\" \"$@\"")])
+            .args(["-c", &format!("{before}; exec \"$0\" \"$@\"")])
             .arg(program.get_program())
             .args(program.get_args())
             .current_dir(data.path());
@@ -167,7 +172,34 @@ async fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[tokio::test]
-async fn after_a_restart_a_killed_node_has_everything_it_answered() {
+async fn a_node_whose_terminal_goes_away_drains() {
+    let data = tempfile::tempdir().unwrap();
+    let serving = Serving::start(&data, &["--set", "shutdown.delay=1s"]);
+    serving.signal(Signal::HUP);
+    let url = format!("http://{}/readyz", serving.address);
+    eventually("/readyz says that it drains", async || {
+        reqwest::get(&url).await.unwrap().status() == 503
+    })
+    .await;
+    assert_eq!(serving.exit_code().await, Some(0));
+    let log = serving.process.log();
+    assert!(log.contains("SIGHUP") && log.contains("stopped"), "{log}");
+}
+
+#[tokio::test]
+async fn a_node_that_was_started_to_outlive_its_terminal_does() {
+    let data = tempfile::tempdir().unwrap();
+    let serving = Serving::start_in_shell(&data, "trap '' HUP", &["--set", "shutdown.delay=1s"]);
+    serving.signal(Signal::HUP);
+    let url = format!("http://{}/readyz", serving.address);
+    assert_eq!(reqwest::get(&url).await.unwrap().status(), 200);
+    // If the first signal had been received, this one would be the second and end it at once.
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_killed_node_restarts_with_everything_it_answered() {
     let data = tempfile::tempdir().unwrap();
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
     let serving = Serving::start(&data, &["--set", &token]);
