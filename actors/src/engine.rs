@@ -31,6 +31,7 @@ use crate::owning::router::Router;
 use crate::owning::shard::ShardHandle;
 use crate::owning::write_back::Lanes;
 use crate::store::{ClusterStore, NodeRow, Result, ShardRow, Store, StoreError};
+use crate::summary;
 use crate::time;
 
 /// Interval of checking whether shards are handed off.
@@ -320,6 +321,7 @@ impl<K: Kind> Engine<K> {
         }
         self.inner.housekeeping.abort();
         self.inner.shards.iter().for_each(ShardHandle::stop);
+        summary::log_all();
         drained && left
     }
 }

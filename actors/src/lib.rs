@@ -86,5 +86,7 @@ pub mod ids;
 pub mod link;
 pub mod metrics;
 pub mod owning;
+mod peer_names;
 pub mod store;
+mod summary;
 pub mod time;

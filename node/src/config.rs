@@ -212,7 +212,8 @@ section! {
     pub struct Log in "log." {
         /// The format of lines: `text` for a terminal, `json` for programs.
         format: LogFormat = LogFormat::Text, "`text` or `json`";
-        /// A level, or several by module: `info`, `info,node=debug`.
+        /// A level, or several by module: `info`, `info,node=debug`. The libraries `ractor` and
+        /// `ractor_cluster` log no more than warnings unless they are named.
         level: String = "info".to_owned(), "levels", check = |level| check::log_level(level);
         /// Requests that are logged, at level `info`.
         access: AccessLog = AccessLog::Off, "`off`, `errors`, `all` or `sample:N`";

@@ -31,6 +31,7 @@ use crate::cluster::peers::Peers;
 use crate::critical::critical;
 use crate::ids::{Incarnation, NodeId, PeerAddress, ShardId};
 use crate::metrics::handles;
+use crate::peer_names;
 use crate::store::{ClusterStore, NodeRow, NodeState, Result};
 use crate::time::{self, Moment};
 
@@ -247,8 +248,9 @@ impl Shared {
             }
             Ok(Beaten::Ended) => {
                 let incarnation = lifecycle.incarnation();
-                tracing::error!(%incarnation, "this incarnation was ended; rejoining");
-                // The row may also be gone because the database went back to a time before this node joined.
+                let node = &self.options.node;
+                tracing::error!(%node, %incarnation, "this incarnation was ended; rejoining");
+                // The row may also be gone because the database went back to before this node joined.
                 self.forget();
                 self.end(living);
             }
@@ -361,10 +363,13 @@ impl Shared {
         let others = nodes
             .iter()
             .filter(|node| node.state != NodeState::Ended && node.incarnation != me);
-        let peer = |node: &NodeRow| PeerAddress {
-            node: node.id.clone(),
-            incarnation: node.incarnation,
-            address: node.cluster.clone(),
+        let peer = |node: &NodeRow| {
+            peer_names::learn(node.incarnation, &node.id);
+            PeerAddress {
+                node: node.id.clone(),
+                incarnation: node.incarnation,
+                address: node.cluster.clone(),
+            }
         };
         others.map(peer).collect()
     }

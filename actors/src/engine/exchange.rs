@@ -26,6 +26,8 @@ use crate::owning::door::{Board, Door, Notice};
 use crate::owning::kind::Kind;
 use crate::owning::request::{Answer, RemoteCaller, Reply, Request, Setback};
 use crate::owning::shard::ShardHandle;
+use crate::peer_names;
+use crate::summary::{self, Occurrence};
 use crate::time::{self, Moment};
 
 /// Room for notices in an answer: what is left after the withdrawals and the numbers. There is always room
@@ -138,8 +140,9 @@ impl<K: Kind> Exchange<K> {
     fn owned(&self, peer: Incarnation, shard: ShardId, to: Fence) {
         if self.ownership.is_of(to.owner) && self.ownership.location(shard).epoch < to.epoch {
             shard_moved("received");
-            tracing::info!(%shard, epoch = %to.epoch, from = %peer, "received a shard");
-            // The shard is told first, so that it is served before a request can be routed to it.
+            tracing::debug!(%shard, epoch = %to.epoch, from = %peer, "received a shard");
+            summary::count(Occurrence::ShardReceived, Some(peer), None);
+            // The shard is served before any request can be routed by this knowledge.
             self.shard(shard).claimed(to);
         }
         self.ownership.learn(shard, to);
@@ -147,7 +150,8 @@ impl<K: Kind> Exchange<K> {
 
     fn unreadable(&self, peer: Incarnation, error: &Unreadable) {
         peer_handles().refuse("notice");
-        tracing::warn!(%peer, %error, "message of a peer cannot be read");
+        let peer = peer_names::of(peer);
+        tracing::warn!(peer, %error, "message of a peer cannot be read");
     }
 }
 

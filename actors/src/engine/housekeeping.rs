@@ -1,5 +1,5 @@
-//! Does at every beat what belongs to no other part: passes owners' notices to this node's door, passivates
-//! idle owners, and sets gauges.
+//! Work at every beat that belongs to no other part: passing owners' notices to this node's door, passivating
+//! idle owners, setting gauges, logging what is summed up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::owning::door::{Board, Door};
 use crate::owning::kind::Kind;
 use crate::owning::router::Router;
 use crate::owning::shard::ShardHandle;
+use crate::summary;
 use crate::time;
 
 /// Interval of sweeps, which drop requests and answers whose callers no longer wait. It is shorter than the
@@ -43,6 +44,7 @@ impl<K: Kind> Housekeeping<K> {
             if let Some(incarnation) = self.lease.holder(asked_at) {
                 self.door.hear(asked_at, self.board.read(incarnation));
             }
+            summary::log_due();
             handles().door_notices.set(self.door.notices() as f64);
             handles().admitted.set(self.router.admitted() as f64);
             handles().moving_waiting.set(self.router.waiting() as f64);

@@ -9,6 +9,7 @@ use crate::engine::exchange::news::News;
 use crate::engine::links::NodeLinks;
 use crate::ids::Incarnation;
 use crate::owning::kind::Kind;
+use crate::peer_names;
 use crate::store::{ClusterStore, NodeState};
 use crate::time::{self, Moment};
 
@@ -57,7 +58,8 @@ async fn tell<K: Kind>(links: &NodeLinks<K>, peer: Incarnation, id: K::Id, versi
     let limit = || TELL_LIMIT.min(until.since(time::moment()));
     while !links.tell(peer, &news, limit()).await {
         if time::moment() >= until {
-            tracing::warn!(%peer, %id, "peer did not acknowledge the change; its notices have expired");
+            let peer = peer_names::of(peer);
+            tracing::warn!(peer, %id, "peer did not acknowledge the change; its notices ended");
             return;
         }
         tokio::time::sleep(TELL_PAUSE).await;

@@ -24,6 +24,7 @@ use crate::owning::request::{OwnerCommand, OwnerMail};
 use crate::owning::write_back::lane::{Effect, Event, Lane, Submission};
 use crate::store::batch::{Batch, Fate, Portion, Settlement};
 use crate::store::{Result, Store, StoreError};
+use crate::summary::{self, Occurrence};
 use crate::time;
 
 /// How long a call to the store may take. After this time the outcome is unknown.
@@ -239,20 +240,28 @@ fn show_failure(error: &StoreError, metrics: &Handles) {
     tracing::warn!(%error, "a batch is not known to be stored yet");
 }
 
+/// Describes a portion for the log.
+fn portion_text<K: Kind>(portion: &Portion<K>) -> String {
+    let Portion { id, shard, fence, .. } = portion;
+    format!("{id} in shard {shard}, epoch {}", fence.epoch)
+}
+
 fn show_fate<K: Kind>(portion: &Portion<K>, fate: Fate, metrics: &Handles) {
     let (id, shard, epoch) = (portion.id, portion.shard, portion.fence.epoch);
     match fate {
         Fate::Stored => {}
         Fate::Fenced => {
             metrics.fenced_rows.increment(portion.run.rows() as u64);
-            tracing::warn!(%id, %shard, %epoch, "a portion was fenced: its shard has another owner or epoch");
+            tracing::debug!(%id, %shard, %epoch, "a portion was fenced");
+            summary::count(Occurrence::PortionFenced, None, Some(portion_text(portion)));
         }
         Fate::Contradicted => {
             metrics.contradictions.increment(1);
             tracing::error!(%id, %shard, %epoch, "the store contradicts an owner; the owner is loaded again");
         }
         Fate::Unknown => {
-            tracing::warn!(%id, %shard, %epoch, "the lease ended before a portion was known to be stored");
+            tracing::debug!(%id, %shard, %epoch, "the lease ended before a portion was known to be stored");
+            summary::count(Occurrence::PortionGivenUp, None, Some(portion_text(portion)));
         }
     }
 }

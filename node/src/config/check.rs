@@ -73,9 +73,26 @@ pub(super) fn log_level(levels: &str) -> Check {
     log_targets(levels).map(drop)
 }
 
+/// The libraries under links, and the level at which each logs at most unless it is named. What an operator
+/// should know of links is logged by this program, with the names of nodes. These libraries log a line for
+/// each step of a connection and each frame that they do not understand, and at level debug whole messages.
+const QUIET_LIBRARIES: [(&str, LevelFilter); 2] = [
+    ("ractor", LevelFilter::WARN),
+    ("ractor_cluster", LevelFilter::ERROR),
+];
+
 /// Parses the levels of the log: a level for all modules, or `module=level`, separated by commas.
 pub(crate) fn log_targets(levels: &str) -> Result<Targets, String> {
-    let parts: Vec<&str> = levels
+    let level = |text: &str| {
+        let parsed = text.trim().parse::<LevelFilter>();
+        parsed.map_err(|_| {
+            format!(
+                "has `{}`, which is not off, error, warn, info, debug or trace",
+                text.trim()
+            )
+        })
+    };
+    let targets = levels
         .split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty())
@@ -90,8 +107,17 @@ pub(crate) fn log_targets(levels: &str) -> Result<Targets, String> {
             Some((module, text)) if is_module(module.trim()) => {
                 Ok(targets.with_target(module.trim(), level(text.trim())?))
             }
-            Some((module, _)) => Err(format!("has `{}`, which is not a module", module.trim())),
-        })
+            Some(_) => Err(format!("has `{part}`, which names no module")),
+        })?;
+    Ok(QUIET_LIBRARIES
+        .into_iter()
+        .fold(targets, |targets, (library, most)| {
+            if targets.iter().any(|(module, _)| module == library) {
+                return targets;
+            }
+            let general = targets.default_level().unwrap_or(LevelFilter::OFF);
+            targets.with_target(library, general.min(most))
+        }))
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {
@@ -119,5 +145,37 @@ pub(super) fn admin_token(token: &Option<SecretString>) -> Check {
         Err(format!(
             "must be 1 to {ADMIN_TOKEN_BYTES_MAX} visible ASCII characters without spaces, and not {HIDDEN}"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn the_libraries_of_links_are_quiet_unless_they_are_named() {
+        for (levels, ractor, cluster) in [
+            ("debug", Level::WARN, Level::ERROR),
+            ("error", Level::ERROR, Level::ERROR),
+            ("debug,ractor_cluster=info", Level::WARN, Level::INFO),
+        ] {
+            let targets = log_targets(levels).unwrap();
+            for (library, most) in [("ractor::actor", ractor), ("ractor_cluster::node", cluster)] {
+                for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG] {
+                    assert_eq!(
+                        targets.would_enable(library, &level),
+                        level <= most,
+                        "{levels} {library}"
+                    );
+                }
+            }
+        }
+        assert!(
+            !log_targets("off")
+                .unwrap()
+                .would_enable("ractor_cluster", &Level::ERROR)
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
-use tracing::field::{self, Empty};
+use tracing::field::Empty;
 use tracing::{Instrument, Level, Span};
 use warp::reply::Response;
 
@@ -131,11 +131,13 @@ fn log(
         AccessLog::All => true,
         AccessLog::Sample(one_in) => rand::random_range(0..one_in.get()) == 0,
     };
-    let (route, status, took) = (head.route().label(), status.as_u16(), field::debug(took));
+    // A number of one unit, so that programs can compare and sum it.
+    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let (route, status) = (head.route().label(), status.as_u16());
     if is_enabled {
-        span.in_scope(|| tracing::info!(target: "access", route, status, took, "answered"));
+        span.in_scope(|| tracing::info!(target: "access", route, status, took_us, "answered"));
     } else if tracing::enabled!(Level::DEBUG) {
-        span.in_scope(|| tracing::debug!(route, status, took, "answered"));
+        span.in_scope(|| tracing::debug!(route, status, took_us, "answered"));
     }
 }
 

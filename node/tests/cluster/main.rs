@@ -8,6 +8,7 @@
 
 mod balancer;
 mod kills;
+mod logs;
 mod member;
 mod partitions;
 mod pauses;

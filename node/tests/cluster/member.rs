@@ -60,7 +60,7 @@ impl Member {
             format!("cluster.advertise={links}"),
             format!("cluster.cookie={COOKIE}"),
             // The log then says which node owned what, for the analysis of a failure.
-            "log.level=info".to_owned(),
+            "log.level=info,actors=debug".to_owned(),
         ];
         all.extend(keys.iter().map(|key| (*key).to_owned()));
         let address = format!("127.0.0.1:{http}");
@@ -102,7 +102,12 @@ impl Member {
         );
     }
 
-    /// Kills the node, as `kill -9` does.
+    /// Returns what it has logged, also while it does not run.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.path().join("stderr")).unwrap()
+    }
+
+    /// Kills it, as `kill -9` does.
     pub fn kill(&mut self) {
         self.process.take().expect("a running node").kill();
     }

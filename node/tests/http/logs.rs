@@ -83,7 +83,7 @@ async fn the_access_log_has_a_line_for_each_selected_request() {
                 "{line}"
             );
             assert!(
-                line["took"].is_string() && !line.to_string().contains("secret"),
+                line["took_us"].is_u64() && !line.to_string().contains("secret"),
                 "{line}"
             );
         }
@@ -157,4 +157,27 @@ async fn a_response_has_the_trace_of_its_request_and_a_malformed_trace_is_ignore
     )
     .await;
     assert!(!twice.headers().contains_key("traceresponse"));
+}
+
+#[tokio::test]
+async fn a_start_and_a_stop_are_a_few_lines() {
+    let data = tempfile::tempdir().unwrap();
+    let serving = serving(&data, &[]);
+    let log = serving.end().await;
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    let shards = |message: &str| -> u64 {
+        let counts = lines.iter().filter(|line| line["message"] == message);
+        counts.map(|line| line["count"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(
+        (shards("claimed shards"), shards("released shards")),
+        (256, 256),
+        "{log}"
+    );
+    assert!(lines.len() <= 12, "{log}");
+    let last = lines.last().unwrap();
+    assert_eq!(last["message"], "stopped", "{log}");
 }

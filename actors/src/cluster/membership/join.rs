@@ -3,6 +3,7 @@
 
 use crate::cluster::membership::Options;
 use crate::ids::{Incarnation, NodeId};
+use crate::peer_names;
 use crate::store::{ClusterStore, NodeRow, NodeState, Result, StoreError};
 use crate::time;
 
@@ -66,7 +67,11 @@ pub(super) async fn join(options: &Options, store: &dyn ClusterStore) -> Result<
 }
 
 async fn find(id: &NodeId, store: &dyn ClusterStore) -> Result<Option<NodeRow>> {
-    Ok(store.nodes().await?.into_iter().find(|row| row.id == *id))
+    let rows = store.nodes().await?;
+    // This node may claim shards of its predecessor, whose row it is about to replace.
+    rows.iter()
+        .for_each(|row| peer_names::learn(row.incarnation, &row.id));
+    Ok(rows.into_iter().find(|row| row.id == *id))
 }
 
 /// Watches the row for the time of a lease, to see whether a node of this name is alive elsewhere. If no such

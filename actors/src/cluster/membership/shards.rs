@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use crate::cluster::claim::{HandOffPlan, ShardSteps};
 use crate::cluster::membership::Shared;
-use crate::cluster::ownership::ShardLocation;
-use crate::ids::{Incarnation, SHARDS};
+use crate::cluster::ownership::{Holder, ShardLocation};
+use crate::ids::Incarnation;
 use crate::metrics::{handles, shard_moved};
 use crate::store::{Claim, Result};
+use crate::summary::{self, Occurrence};
 use crate::time::{self, Moment};
 
 /// Maximum number of shards that one call claims. The claimed shards are served before the next call. If one
@@ -32,7 +33,16 @@ impl Shared {
         for id in drop {
             let ShardLocation { epoch, holder } = self.ownership.location(id);
             shard_moved("lost");
-            tracing::warn!(shard = %id, %epoch, ?holder, "another node owns this shard now");
+            tracing::debug!(shard = %id, %epoch, ?holder, "another node owns this shard now");
+            let owner = match holder {
+                Holder::Peer(owner) => Some(owner),
+                Holder::Local | Holder::Unowned => None,
+            };
+            summary::count(
+                Occurrence::ShardLost,
+                owner,
+                Some(format!("shard {id}, epoch {epoch}")),
+            );
             self.local.lost(id);
         }
         for (id, to) in load_ahead {
@@ -42,13 +52,10 @@ impl Shared {
             self.local.hand_off(shard, from, to);
         }
         let mut missing = claim.len();
-        // A node that claims all shards does not log a line for each of them; one line for each call of
-        // `claim` is enough.
-        let is_first = claim.len() == usize::from(SHARDS);
         for claims in claim.chunks(CLAIMS_MAX) {
-            missing -= self.claim(claims, is_first, silent).await?;
-            // The next round claims the rest. The next beat must be sent within two intervals of this one:
-            // beats that are further apart prove nothing about other nodes.
+            missing -= self.claim(claims, silent).await?;
+            // The next round claims the rest. The next beat must be sent within two beats of this one,
+            // because beats further apart prove nothing about other nodes.
             if time::moment().since(sent_at) >= self.options.beat * 3 / 2 {
                 break;
             }
@@ -56,25 +63,20 @@ impl Shared {
         Ok(missing)
     }
 
-    /// Claims these shards, and serves the shards whose claim succeeded. Returns how many claims succeeded.
-    /// Requests that arrive after this call are served, because mailboxes keep the order.
-    async fn claim(
-        &self,
-        claims: &[Claim],
-        is_first: bool,
-        silent: &HashMap<Incarnation, Moment>,
-    ) -> Result<usize> {
+    /// Claims these shards, and serves those whose claim succeeded. Returns their number. Requests that
+    /// arrive later are served, because mailboxes keep the order.
+    async fn claim(&self, claims: &[Claim], silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
         let rows = self.store.claim(claims).await?;
         let mut claimed = 0;
         for (claim, row) in claims.iter().zip(rows) {
             if let Some(fence) = claim.fence(&row) {
                 claimed += 1;
                 shard_moved("claimed");
-                if !is_first {
-                    let before = claim.seen.owner.map(tracing::field::display);
-                    tracing::info!(shard = %row.id, epoch = %row.epoch, before, "claimed a shard");
-                }
-                if let Some(since) = claim.seen.owner.and_then(|owner| silent.get(&owner)) {
+                let before = claim.seen.owner;
+                let named = before.map(tracing::field::display);
+                tracing::debug!(shard = %row.id, epoch = %row.epoch, before = named, "claimed a shard");
+                summary::count(Occurrence::ShardClaimed, before, None);
+                if let Some(since) = before.and_then(|owner| silent.get(&owner)) {
                     handles()
                         .take_over_seconds
                         .record(time::moment().since(*since).as_secs_f64());
@@ -86,7 +88,9 @@ impl Shared {
             }
         }
         handles().shard_claims.increment(claimed as u64);
-        tracing::info!(claimed, wanted = claims.len(), "claimed shards");
+        if claimed < claims.len() {
+            tracing::debug!(claimed, wanted = claims.len(), "did not claim all shards");
+        }
         Ok(claimed)
     }
 }

@@ -18,6 +18,7 @@ use crate::link::ingress;
 use crate::link::mesh::Cause;
 use crate::link::payload::Payload;
 use crate::link::socket::Socket;
+use crate::peer_names;
 use crate::time::Moment;
 
 /// Longest time in which a connection must become a link.
@@ -43,11 +44,14 @@ fn ticket(session: &NodeServerSessionInformation) -> u64 {
     session.peer_addr.parse().unwrap_or(0)
 }
 
-/// The incarnation of the peer, from the name under which the library accepted it.
-fn incarnation(session: &NodeServerSessionInformation) -> Option<Incarnation> {
+/// The incarnation and the name of the peer, from the name under which the library accepted it.
+fn identity(session: &NodeServerSessionInformation) -> Option<(Incarnation, NodeId)> {
     let (node, incarnation) = session.peer_name.as_ref()?.name.split_once('@')?;
-    NodeId::parse(node).ok()?;
-    Incarnation::new(u64::from_str_radix(incarnation, 16).ok()?)
+    let node = NodeId::parse(node).ok()?;
+    Some((
+        Incarnation::new(u64::from_str_radix(incarnation, 16).ok()?)?,
+        node,
+    ))
 }
 
 impl<P: Payload> State<P> {
@@ -145,13 +149,15 @@ impl<P: Payload> State<P> {
     ) -> Option<(Incarnation, egress::Arguments<P>)> {
         let session = self.sessions.get(&ticket)?;
         let expected = session.to.map(|(expected, _)| expected);
-        let peer = incarnation(information).filter(|peer| expected.is_none_or(|expected| expected == *peer));
-        let Some(peer) = peer else {
+        let peer = identity(information);
+        let peer = peer.filter(|(peer, _)| expected.is_none_or(|expected| expected == *peer));
+        let Some((peer, node)) = peer else {
             self.metrics.refuse("identity");
             let name = &information.peer_name;
-            tracing::warn!(peer = session.peer, ?name, "peer has an unexpected identity");
+            tracing::warn!(address = session.peer, ?name, "peer has an unexpected identity");
             return None;
         };
+        peer_names::learn(peer, &node);
         let role = match session.to {
             Some((_, generation)) => Role::Dialler { generation },
             None => Role::Acceptor {
@@ -162,7 +168,7 @@ impl<P: Payload> State<P> {
         let Some(ingress) = ingress::of_session(information.node_id, options.hello.incarnation) else {
             self.metrics.refuse("identity");
             tracing::warn!(
-                peer = session.peer,
+                address = session.peer,
                 "peer has no ingress: it is not a node of this program"
             );
             return None;
@@ -198,7 +204,8 @@ impl<P: Payload> State<P> {
         self.mesh.up(now, peer);
         replace(&self.shared.links, peer, Some(egress));
         self.metrics.peers_up.set(self.shared.links.load().len() as f64);
-        tracing::info!(%peer, generation, address = session.peer, "linked");
+        let peer = peer_names::of(peer);
+        tracing::info!(peer, generation, address = session.peer, "linked");
     }
 
     pub(super) fn down(&mut self, now: Moment, ticket: u64, reason: &Reason) {
@@ -226,7 +233,7 @@ impl<P: Payload> State<P> {
             Reason::Silent | Reason::Lost => Cause::Failed,
         };
         tracing::warn!(
-            peer = peer.map(tracing::field::display), address = session.peer, %reason,
+            peer = peer.map(peer_names::of), address = session.peer, %reason,
             "link ended"
         );
         self.end(now, ticket, cause);

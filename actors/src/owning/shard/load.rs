@@ -11,6 +11,7 @@ use crate::metrics::handles;
 use crate::owning::kind::Kind;
 use crate::owning::shard::lifecycle::Load;
 use crate::store::{Loaded, Result, Store};
+use crate::summary::{self, Occurrence};
 
 /// How loading ended.
 #[derive(Debug)]
@@ -100,7 +101,8 @@ pub(super) async fn load_ahead<K: Kind>(
         Ok(Loaded::Read(_, rows)) => Some(AheadRows { rows, place }),
         Ok(Loaded::Absent | Loaded::WentBackwards) => None,
         Err(error) => {
-            tracing::warn!(%id, %error, "loading ahead failed");
+            tracing::debug!(%id, %error, "loading ahead failed");
+            summary::count(Occurrence::LoadAheadFailed, None, Some(format!("{id}: {error}")));
             None
         }
     }
@@ -125,7 +127,8 @@ fn finish<K: Kind>(id: K::Id, loaded: Result<Loaded<K>>, place: Permit, started:
             LoadResult::Failed
         }
         Err(error) => {
-            tracing::error!(%id, %error, "loading failed");
+            tracing::debug!(%id, %error, "loading failed");
+            summary::count(Occurrence::LoadFailed, None, Some(format!("{id}: {error}")));
             LoadResult::Failed
         }
     }

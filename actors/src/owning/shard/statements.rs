@@ -4,6 +4,7 @@ use crate::ids::{Fence, Incarnation, ShardId};
 use crate::metrics::{handles, shard_moved};
 use crate::owning::shard::lifecycle::Raise;
 use crate::store::{Claim, ClusterStore, HandOff, Result, ShardRow};
+use crate::summary::{self, Occurrence};
 
 /// Raises a shard's epoch from this fence, and commits. If the outcome is unknown, this can be repeated: it
 /// also succeeds if the earlier attempt succeeded.
@@ -23,7 +24,8 @@ pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) ->
         Ok(rows) => match rows.first() {
             Some(row) if row.owner == Some(from.owner) && row.epoch > from.epoch => {
                 handles().shard_claims.increment(1);
-                tracing::info!(shard = %id, epoch = %row.epoch, "raised the epoch of a shard");
+                tracing::debug!(shard = %id, epoch = %row.epoch, "raised the epoch of a shard");
+                summary::count(Occurrence::EpochRaised, None, None);
                 Raise::Ours(Fence {
                     epoch: row.epoch,
                     owner: from.owner,
@@ -35,7 +37,12 @@ pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) ->
             None => Raise::Failed,
         },
         Err(error) => {
-            tracing::warn!(shard = %id, %error, "the epoch of a shard was not raised yet");
+            tracing::debug!(shard = %id, %error, "the epoch of a shard was not raised yet");
+            summary::count(
+                Occurrence::EpochNotRaised,
+                None,
+                Some(format!("shard {id}: {error}")),
+            );
             Raise::Failed
         }
     }
@@ -51,28 +58,37 @@ pub(super) async fn hand_off(
 ) -> Option<ShardRow> {
     match named(store, id, from, to).await {
         Ok(row) if row.is_none_or(|row| (row.epoch, row.owner) == (from.epoch, Some(from.owner))) => {
-            tracing::warn!(shard = %id, "a shard was not handed off yet: its row is locked");
+            tracing::debug!(shard = %id, "a shard was not handed off yet: its row is locked");
+            summary::count(Occurrence::ShardLocked, to, Some(format!("shard {id}")));
             None
         }
         Ok(row) => {
             match to {
                 Some(to) if row.is_none_or(|row| row.owner != Some(to)) => {
                     let epoch = from.epoch;
-                    tracing::warn!(shard = %id, %epoch, %to, "a shard was lost before its hand-off");
+                    tracing::debug!(shard = %id, %epoch, %to, "a shard was lost before its hand-off");
+                    summary::count(Occurrence::ShardLostBeforeHandOff, Some(to), None);
                 }
                 Some(to) => {
                     shard_moved("handed_over");
-                    tracing::info!(shard = %id, epoch = %from.epoch, %to, "handed a shard off");
+                    tracing::debug!(shard = %id, epoch = %from.epoch, %to, "handed a shard off");
+                    summary::count(Occurrence::ShardHandedOff, Some(to), None);
                 }
                 None => {
                     shard_moved("released");
-                    tracing::info!(shard = %id, epoch = %from.epoch, "released a shard");
+                    tracing::debug!(shard = %id, epoch = %from.epoch, "released a shard");
+                    summary::count(Occurrence::ShardReleased, None, None);
                 }
             }
             row
         }
         Err(error) => {
-            tracing::warn!(shard = %id, %error, "a shard may not have been handed off");
+            tracing::debug!(shard = %id, %error, "a shard may not have been handed off");
+            summary::count(
+                Occurrence::HandOffUnknown,
+                to,
+                Some(format!("shard {id}: {error}")),
+            );
             None
         }
     }

@@ -9,6 +9,7 @@ use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
 use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::{Claim, HandOff, NodeRow, NodeState, Result, ShardRow, StoreError, links};
+use crate::summary::{self, Occurrence};
 
 /// After this time no further claim or hand-off is begun, so that the rows can still be read within the
 /// call's limit.
@@ -232,7 +233,12 @@ async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result
             Ok(_) => {}
             // The shard's row will show that it was not moved. The other shards may still be moved.
             Err(StoreError::NotStored(why)) => {
-                tracing::warn!(%shard, %why, "the owner of a shard was not changed");
+                tracing::debug!(%shard, %why, "the owner of a shard was not changed");
+                summary::count(
+                    Occurrence::OwnerNotChanged,
+                    None,
+                    Some(format!("shard {shard}: {why}")),
+                );
             }
             Err(error) => return Err(after(index, error)),
         }
