@@ -1,15 +1,16 @@
 //! The recorder of metrics, with those of the process and the runtime.
 
+mod process;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::log;
+use crate::metrics as node;
 use actors::metrics::{self as engine, Kind, Metric};
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use metrics_process::Collector;
 use tokio::runtime::Handle;
-use crate::log;
-use crate::metrics as node;
 
 /// The commit this program was built from.
 pub const COMMIT: &str = env!("FIRSTCOME_COMMIT");
@@ -20,11 +21,9 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Renders the metrics of this process.
 pub(crate) struct Metrics {
     recorder: PrometheusHandle,
-    process: Collector,
     workers: Gauge,
     tasks: Gauge,
     queue: Gauge,
-    busy: Counter,
     parks: Counter,
     lines_dropped: Counter,
 }
@@ -66,17 +65,13 @@ impl Metrics {
             tracing::error!("another metrics recorder is installed; /metrics will be empty");
         }
         tables().for_each(engine::describe);
-        let process = Collector::default();
-        process.describe();
         metrics::gauge!(node::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT)
             .set(1.0);
         Self {
             recorder: handle,
-            process,
             workers: metrics::gauge!(node::RUNTIME_WORKERS),
             tasks: metrics::gauge!(node::RUNTIME_TASKS),
             queue: metrics::gauge!(node::RUNTIME_QUEUE),
-            busy: metrics::counter!(node::RUNTIME_BUSY),
             parks: metrics::counter!(node::RUNTIME_PARKS),
             lines_dropped: metrics::counter!(node::LOG_LINES_DROPPED),
         }
@@ -84,23 +79,31 @@ impl Metrics {
 
     /// All metrics, in the text format of Prometheus.
     pub(crate) fn render(&self) -> String {
-        self.process.collect();
-        self.collect_runtime();
+        let busy = self.collect_runtime();
         self.lines_dropped.absolute(log::dropped_lines());
-        self.recorder.render()
+        let mut text = self.recorder.render();
+        process::write_all(&mut text);
+        // The recorder's counters are whole numbers.
+        for metric in node::METRICS
+            .iter()
+            .filter(|metric| metric.name == node::RUNTIME_BUSY)
+        {
+            process::write(&mut text, metric.name, "counter", metric.help, busy.as_secs_f64());
+        }
+        text
     }
 
-    fn collect_runtime(&self) {
+    /// Sets the metrics of the runtime, and returns the busy time of all its workers.
+    fn collect_runtime(&self) -> Duration {
         let runtime = Handle::current().metrics();
         let workers = runtime.num_workers();
         self.workers.set(workers as f64);
         self.tasks.set(runtime.num_alive_tasks() as f64);
         self.queue.set(runtime.global_queue_depth() as f64);
-        let busy: Duration = (0..workers)
-            .map(|worker| runtime.worker_total_busy_duration(worker))
-            .sum();
-        self.busy.absolute(busy.as_secs());
         self.parks
             .absolute((0..workers).map(|worker| runtime.worker_park_count(worker)).sum());
+        (0..workers)
+            .map(|worker| runtime.worker_total_busy_duration(worker))
+            .sum()
     }
 }

@@ -69,6 +69,11 @@ async fn metrics_match_their_tables() {
         text.contains("coupon_http_request_duration_seconds_bucket{route=\"/v1/coupons/{id}/issuances\""),
         "{text}"
     );
+    for seconds in ["process_cpu_seconds_total", "coupon_runtime_busy_seconds_total"] {
+        let value = testkit::prometheus::value(text, seconds);
+        assert!(value > 0.0 && value.fract() != 0.0, "{seconds} {value}");
+        assert!(text.contains(&format!("# TYPE {seconds} counter\n")), "{text}");
+    }
     assert_promtool_accepts(text);
 }
 
