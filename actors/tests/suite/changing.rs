@@ -99,6 +99,11 @@ pub async fn the_same_key_gives_the_first_coupon_even_after_a_change(database: &
         ..request
     };
     assert_eq!(store.create_coupon(&paused).await.unwrap(), Created::KeyReused);
+    let next = store.create_coupon(&new("twice", offer(None, 1))).await.unwrap();
+    assert!(
+        matches!(&next, Created::New(next) if next.id.get() == owned.id().get() + 1),
+        "a repeated key takes no id: {next:?}"
+    );
 }
 
 pub async fn keys_that_look_alike_make_different_coupons(database: &impl Database) {

@@ -80,8 +80,12 @@ const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
  ORDER BY sequence LIMIT ?"
 );
 
-/// Creates a coupon, or returns the coupon that this key created before.
+/// Creates a coupon, or returns the one that this key created before. That is looked for first, because each
+/// attempt to insert a row takes an id, even one that fails.
 pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCoupon) -> Result<Created> {
+    if let Some(before) = created_before(connection, new).await? {
+        return Ok(before);
+    }
     let (offer, body) = (&new.offer, new.body());
     let (kind, value) = discount_columns(offer.discount);
     let made = sqlx::query(CREATE)
@@ -119,15 +123,19 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
         Err(error) if error_number(&error) == Some(DUPLICATE_ENTRY) => {}
         Err(error) => return Err(on_write(error)),
     }
-    let row = sqlx::query(CREATED_BEFORE)
-        .bind(new.key.as_str())
-        .fetch_one(connection)
-        .await
-        .map_err(on_read)?;
-    if row.text("creation_body")? == body {
-        view(&row).map(Created::Before)
+    readable(created_before(connection, new).await?, "creation_key")
+}
+
+/// Returns what the key created before, if anything.
+async fn created_before(connection: &mut MySqlConnection, new: &NewCoupon) -> Result<Option<Created>> {
+    let asked = sqlx::query(CREATED_BEFORE).bind(new.key.as_str());
+    let Some(row) = asked.fetch_optional(connection).await.map_err(on_read)? else {
+        return Ok(None);
+    };
+    if get::<&str>(&row, "creation_body")? == new.body() {
+        view(&row).map(Created::Before).map(Some)
     } else {
-        Ok(Created::KeyReused)
+        Ok(Some(Created::KeyReused))
     }
 }
 

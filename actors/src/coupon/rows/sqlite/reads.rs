@@ -69,8 +69,12 @@ const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
     " FROM issuances WHERE user_id = ?4 AND +coupon_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
 );
 
-/// Creates a coupon, or returns the coupon that this key created before.
+/// Creates a coupon, or returns the one that this key created before. That is looked for first, because each
+/// attempt to insert a row takes an id, even one that finds the key.
 pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCoupon) -> Result<Created> {
+    if let Some(before) = created_before(connection, new).await? {
+        return Ok(before);
+    }
     let (offer, body) = (&new.offer, new.body());
     let (kind, value) = discount_columns(offer.discount);
     let made = sqlx::query(CREATE)
@@ -107,15 +111,19 @@ pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCo
             updated_at: created_at,
         }));
     }
-    let row = sqlx::query(CREATED_BEFORE)
-        .bind(new.key.as_str())
-        .fetch_one(connection)
-        .await
-        .map_err(on_write)?;
-    if row.text("creation_body")? == body {
-        view(&row).map(Created::Before)
+    readable(created_before(connection, new).await?, "creation_key")
+}
+
+/// Returns what the key created before, if anything.
+async fn created_before(connection: &mut SqliteConnection, new: &NewCoupon) -> Result<Option<Created>> {
+    let asked = sqlx::query(CREATED_BEFORE).bind(new.key.as_str());
+    let Some(row) = asked.fetch_optional(connection).await.map_err(on_read)? else {
+        return Ok(None);
+    };
+    if get::<&str>(&row, "creation_body")? == new.body() {
+        view(&row).map(Created::Before).map(Some)
     } else {
-        Ok(Created::KeyReused)
+        Ok(Some(Created::KeyReused))
     }
 }
 
