@@ -18,6 +18,7 @@ pub(crate) mod store_calls;
 pub(crate) mod user_limit;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actors::ids::NodeId;
@@ -86,6 +87,8 @@ pub(crate) struct Service {
     deadline: Duration,
     change_deadline: Duration,
     engine: OnceLock<CouponEngine>,
+    /// True if the database cannot be used at present.
+    store_is_unusable: AtomicBool,
     copies: CouponCopies,
     store_calls: StoreCalls,
 }
@@ -100,6 +103,7 @@ impl Service {
             deadline: config.http.deadline,
             change_deadline: config.http.change_deadline,
             engine: OnceLock::new(),
+            store_is_unusable: AtomicBool::new(false),
             copies: CouponCopies::default(),
             store_calls: StoreCalls::default(),
         }
@@ -125,11 +129,19 @@ impl Service {
         tokio::join!(self.authenticator.reload_keys(), evict_users);
     }
 
-    /// Returns why the node is not ready; empty if it is ready.
+    /// Makes the node not ready for as long as the database cannot be used.
+    pub(crate) fn set_store_is_unusable(&self, is_unusable: bool) {
+        self.store_is_unusable.store(is_unusable, Ordering::Release);
+    }
+
+    /// Why the node is not ready; empty if it is.
     pub(crate) fn not_ready(&self) -> Vec<NotReady> {
-        self.engine
-            .get()
-            .map_or_else(|| vec![NotReady::Starting], CouponEngine::not_ready)
+        let engine = self.engine.get().map(CouponEngine::not_ready);
+        let mut reasons = engine.unwrap_or_else(|| vec![NotReady::Starting]);
+        if self.store_is_unusable.load(Ordering::Acquire) && !reasons.contains(&NotReady::NoStore) {
+            reasons.push(NotReady::NoStore);
+        }
+        reasons
     }
 
     /// Returns the engine. Fails until the engine runs.

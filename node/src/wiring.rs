@@ -1,7 +1,7 @@
 //! Starts a node from its configuration, and stops it in the right order.
 //!
-//! The socket is bound first and answers from then on: the node is alive, but not ready. Then the store is
-//! opened and the engine is started.
+//! The socket is bound first and answers from then on: the node is alive, not ready. Then the store is
+//! opened, once its server can be reached, and the engine started.
 
 mod links;
 
@@ -17,10 +17,10 @@ use actors::ids::{InvalidId, NodeId};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 use crate::api::routes;
-use crate::config::{Config, InvalidConfig};
+use crate::config::{Config, HostPort, InvalidConfig};
 use crate::data_file;
 use crate::http::listener::{self, Listener};
 use crate::service::Service;
@@ -97,14 +97,15 @@ pub struct RunningNode {
     listener: Listener,
     engine: CouponEngine,
     database: Database,
-    admin_token_file: Option<AdminTokenFile>,
-    maintenance: AbortHandle,
+    created_admin_token: Option<SecretString>,
+    maintenance: JoinSet<()>,
     shutdown_delay: Duration,
     shutdown_limit: Duration,
 }
 
 impl RunningNode {
-    /// Starts a node, which then answers requests; [`Self::ready`] waits until it is ready.
+    /// Starts a node. It answers from then on; [`Self::ready`] waits until it is ready. While the database
+    /// server cannot be reached, this waits.
     ///
     /// Cancel safety: if this future is dropped before it completes, the listener and the engine may keep
     /// running. So drop it only when the process is about to exit.
@@ -125,7 +126,12 @@ impl RunningNode {
         // The socket for links is bound before this node has a row with its addresses.
         let cluster = links::bind(config)?;
 
-        let database = Database::open(config).await?;
+        // Ends with the node, or when this fails.
+        let mut maintenance = JoinSet::new();
+        maintenance.spawn(maintain(Arc::clone(&service), config.cluster.peers.clone()));
+        let waits = || service.set_store_is_unusable(true);
+        let database = Database::open_when_reachable(config, waits).await?;
+        service.set_store_is_unusable(false);
         let options = engine::Options {
             node,
             http: listener.address().to_string(),
@@ -140,21 +146,12 @@ impl RunningNode {
         let (store, rows) = database.store();
         let engine = CouponEngine::start(options, store, rows).await?;
         service.set_engine(engine.clone());
-        let peers = config.cluster.peers.clone();
-        let maintaining = async move {
-            tokio::join!(
-                telemetry::upkeep(),
-                service.maintain(),
-                links::check_peers(&peers)
-            );
-        };
-        let maintenance = tokio::spawn(critical("maintenance", maintaining));
         Ok(Self {
             listener,
             engine,
             database,
-            admin_token_file,
-            maintenance: maintenance.abort_handle(),
+            created_admin_token,
+            maintenance,
             shutdown_delay: config.shutdown_delay(),
             shutdown_limit: config.shutdown.limit,
         })
@@ -184,7 +181,7 @@ impl RunningNode {
 
     /// Stops the node: hands its shards off while it keeps serving, finishes requests, stores everything and
     /// leaves the cluster.
-    pub async fn stop(self) -> Result<(), StopError> {
+    pub async fn stop(mut self) -> Result<(), StopError> {
         let deadline = Instant::now() + self.shutdown_delay + self.shutdown_limit;
         let left = || deadline.saturating_duration_since(Instant::now());
         // The shards are handed off before anything else stops, so requests wait only for the hand-offs. A
@@ -202,7 +199,7 @@ impl RunningNode {
         tracing::debug!("requests are finished");
         let engine_finished = self.engine.stop(left()).await;
         tracing::debug!("the engine has stopped");
-        self.maintenance.abort();
+        self.maintenance.abort_all();
         let closed = tokio::time::timeout(left(), self.database.close()).await;
         tracing::debug!("the store is closed");
         if engine_finished && closed.is_ok() {
@@ -213,7 +210,16 @@ impl RunningNode {
     }
 }
 
-/// Checks the keys of tokens by reading them.
+/// Does what a node does beside serving, until it is dropped.
+async fn maintain(service: Arc<Service>, peers: Vec<HostPort>) {
+    tokio::join!(
+        telemetry::upkeep(),
+        service.maintain(),
+        links::check_peers(&peers)
+    );
+}
+
+/// Checks what the configuration refers to: reads the keys of tokens.
 pub fn check(config: &Config) -> Result<(), InvalidConfig> {
     UserSource::new(&config.auth).map(|_| ())
 }

@@ -84,7 +84,16 @@ impl Node {
         }
     }
 
-    /// Returns the node's process.
+    /// Starts the program at this address, and does not wait until it is ready.
+    pub fn begin_at(address: &str, firstcome: &str, directory: &Path, keys: &[String]) -> Self {
+        let (command, log) = program(firstcome, directory, &[&format!("--listen={address}")], keys);
+        Self {
+            address: address.to_owned(),
+            process: start(command, &log),
+        }
+    }
+
+    /// Returns its process.
     pub fn process(&self) -> &Process {
         &self.process
     }

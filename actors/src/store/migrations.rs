@@ -1,8 +1,12 @@
 //! Migrations of the engine, and migrations that kinds add.
 //!
-//! The first two also create the tables of coupons and issuances, because there are databases that these two
-//! created. No two migrations have the same version, and the text of a migration that may have been executed
-//! somewhere never changes.
+//! For historical reasons, the first two also create the tables of coupons and issuances. No two migrations
+//! have the same version, and the text of a released migration never changes.
+//!
+//! A database records its migrations in [`TABLE`], or in [`FORMER_TABLE`] if an earlier build made it, which
+//! must be able to use it further on. That name is also used by other programs.
+
+pub(crate) mod tables;
 
 use std::borrow::Cow;
 
@@ -11,6 +15,12 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// A migration as a file: its version, its name, and its text. A database keeps all three.
 type File = (i64, &'static str, &'static str);
+
+/// The table of migrations that were applied.
+pub(crate) const TABLE: &str = "firstcome_migrations";
+
+/// Its former name, which every program that uses sqlx has by default.
+pub(crate) const FORMER_TABLE: &str = "_sqlx_migrations";
 
 const MYSQL: [File; 2] = [
     (1, "first", include_str!("migrations/mysql/0001_first.sql")),
@@ -36,6 +46,113 @@ pub(crate) fn sqlite(of_kinds: &[Migration]) -> Migrator {
 pub(crate) fn highest(migrator: &Migrator) -> i64 {
     let versions = migrator.iter().map(|migration| migration.version);
     versions.max().unwrap_or(0)
+}
+
+/// A migration that a database has applied, or has begun to apply.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    version: i64,
+    checksum: Vec<u8>,
+    success: bool,
+}
+
+/// The migrations that a database has applied.
+#[derive(Debug)]
+pub(crate) struct History {
+    /// The table that records them.
+    pub(crate) table: &'static str,
+    applied: Vec<Applied>,
+}
+
+/// What a schema needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    Nothing,
+    /// Migrations are missing.
+    Migration,
+    /// A migration was cut short.
+    Repair(i64),
+}
+
+/// Why a schema cannot be used.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// It was migrated by a program more than one version newer.
+    TooNew { found: i64, known: i64 },
+    /// This migration was applied with another text.
+    Differs(i64),
+}
+
+impl History {
+    /// Returns the history in [`TABLE`] if there is one, else that in [`FORMER_TABLE`] if that is ours, else
+    /// an empty one. Which it is shows by the text of its first migration.
+    pub(crate) fn of(
+        migrator: &Migrator,
+        recorded: Option<Vec<Applied>>,
+        formerly: Option<Vec<Applied>>,
+    ) -> Self {
+        let is_ours = |applied: &Vec<Applied>| {
+            let first = migrator.iter().next();
+            let is_first = |other: &Applied| {
+                first.is_some_and(|first| other.version == first.version && other.is_text_of(first))
+            };
+            applied.iter().any(is_first)
+        };
+        let (table, applied) = match (recorded, formerly.filter(is_ours)) {
+            (Some(applied), _) => (TABLE, applied),
+            (None, Some(applied)) => (FORMER_TABLE, applied),
+            (None, None) => (TABLE, Vec::new()),
+        };
+        Self { table, applied }
+    }
+
+    /// True if this migration was applied to its end.
+    pub(crate) fn has(&self, migration: &Migration) -> bool {
+        self.find(migration.version)
+            .is_some_and(|applied| applied.success)
+    }
+
+    fn find(&self, version: i64) -> Option<&Applied> {
+        self.applied.iter().find(|applied| applied.version == version)
+    }
+
+    /// Returns what the schema needs. One version more than this program knows is fine: it works with that
+    /// schema, so that an upgrade can be undone.
+    pub(crate) fn need(&self, migrator: &Migrator) -> Result<Need, Unusable> {
+        let known = highest(migrator);
+        let found = self.applied.iter().map(|applied| applied.version).max();
+        if let Some(found) = found.filter(|found| *found > known + 1) {
+            return Err(Unusable::TooNew { found, known });
+        }
+        for migration in migrator.iter() {
+            match self.find(migration.version) {
+                None => return Ok(Need::Migration),
+                Some(applied) if !applied.success => return Ok(Need::Repair(applied.version)),
+                Some(applied) if !applied.is_text_of(migration) => {
+                    return Err(Unusable::Differs(applied.version));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(Need::Nothing)
+    }
+}
+
+/// From the columns `version`, `checksum` and `success`.
+impl From<(i64, Vec<u8>, bool)> for Applied {
+    fn from((version, checksum, success): (i64, Vec<u8>, bool)) -> Self {
+        Self {
+            version,
+            checksum,
+            success,
+        }
+    }
+}
+
+impl Applied {
+    fn is_text_of(&self, migration: &Migration) -> bool {
+        self.checksum[..] == *migration.checksum
+    }
 }
 
 fn with(engine: &[File], of_kinds: &[Migration]) -> Migrator {

@@ -31,10 +31,10 @@ use tokio::time::timeout;
 
 use super::{
     Claim, ClusterStore, EntryStore, HandOff, Loaded, NodeRow, NodeState, Result, ShardRow, StoreError,
-    migrations,
 };
 pub use crate::ids::{Fence, Incarnation, NodeId, ShardId};
 use crate::store::batch::{Batch, Found, Portion};
+use crate::store::migrations;
 use canary::Canary;
 use connections::{Care, Connections};
 pub use dialect::Dialect;
@@ -114,6 +114,22 @@ impl fmt::Debug for Options {
     }
 }
 
+/// Frames every call: without interruption and within limits, takes a connection, does one piece of work on
+/// it, and keeps the connection if that succeeds.
+macro_rules! framed {
+    ($class:ident, $connections:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
+        let inner = $store.inner.clone();
+        let result = $crate::store::uninterrupted::uninterrupted(async move {
+            let mut taken = inner.$connections.take($class.care).await?;
+            let result = $crate::store::mysql::within($class, $work(taken.connection() $(, $argument)*)).await;
+            taken.settle(result)
+        })
+        .await;
+        $crate::store::mysql::judged($class, result)
+    }};
+}
+pub(crate) use framed;
+
 /// The store; cheap to clone. Dropping the last clone drops its connections; [`Self::close`] closes them in
 /// an orderly way.
 #[derive(Debug, Clone)]
@@ -168,9 +184,15 @@ impl MySqlStore {
     async fn prepared(options: &Options) -> std::result::Result<(MySqlConnectOptions, Dialect), OpenError> {
         let connect_options = session::connect_options(&options.url).map_err(OpenError::Url)?;
         let mut connection = open::connect(&connect_options).await?;
-        let dialect = open::look(&mut connection).await?;
-        let migrator = migrations::mysql(&options.migrations);
-        open::migrate(&mut connection, &migrator, options.migration_wait).await?;
+        let prepared = async {
+            let dialect = open::look(&mut connection).await?;
+            let migrator = migrations::mysql(&options.migrations);
+            open::migrate(&mut connection, &migrator, options.migration_wait).await?;
+            Ok(dialect)
+        };
+        let dialect = prepared
+            .await
+            .map_err(|error: OpenError| error.at(&connect_options))?;
         open::leave(connection).await;
         Ok((connect_options, dialect))
     }
@@ -253,22 +275,6 @@ pub(crate) fn judged<T>(class: CallClass, result: Result<T>) -> Result<T> {
         result.map_err(error::changed_nothing)
     }
 }
-
-/// Expands to one call: takes a connection, does one piece of work on it, and keeps the connection if the
-/// work succeeds. The call is not interrupted and has limits.
-macro_rules! framed {
-    ($class:ident, $connections:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
-        let inner = $store.inner.clone();
-        let result = $crate::store::uninterrupted::uninterrupted(async move {
-            let mut taken = inner.$connections.take($class.care).await?;
-            let result = $crate::store::mysql::within($class, $work(taken.connection() $(, $argument)*)).await;
-            taken.settle(result)
-        })
-        .await;
-        $crate::store::mysql::judged($class, result)
-    }};
-}
-pub(crate) use framed;
 
 #[async_trait]
 impl ClusterStore for MySqlStore {

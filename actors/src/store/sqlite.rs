@@ -117,7 +117,7 @@ impl SqliteStore {
     pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
         let (path, lock) = open::locked(&options.path)?;
         let writer = open::writer(options, &path).await?;
-        open::migrate(&writer, migrations::sqlite(&options.migrations)).await?;
+        open::migrate(&writer, &migrations::sqlite(&options.migrations)).await?;
         let readers = open::readers(options.readers.max(1), &path).await?;
         let cluster_reader = open::readers(1, &path).await?;
         let loader = open::readers(LOADERS, &path).await?;
@@ -143,7 +143,7 @@ impl SqliteStore {
     pub async fn migrate(options: &Options) -> std::result::Result<(), OpenError> {
         let (path, _lock) = open::locked(&options.path)?;
         let writer = open::writer(options, &path).await?;
-        let migrated = open::migrate(&writer, migrations::sqlite(&options.migrations)).await;
+        let migrated = open::migrate(&writer, &migrations::sqlite(&options.migrations)).await;
         writer.close().await;
         migrated
     }

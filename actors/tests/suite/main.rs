@@ -92,12 +92,17 @@ on_each_server! {
     holding(crate::beside) opening {
         a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahead
         a_schema_of_another_program_is_refused
-        a_migration_that_was_cut_short_is_run_again
-        a_wait_for_a_migration_in_progress_ends
+        a_database_with_a_table_of_another_program_is_left_as_it_is
+        the_migrations_of_another_program_are_left_alone
+        a_database_of_an_earlier_build_keeps_its_table_of_migrations
+        a_database_that_lost_a_table_is_refused
+        a_migration_cut_short_is_run_again
+        waiting_for_a_migration_under_way_ends
         nodes_that_start_together_make_one_schema
         a_cluster_that_was_made_with_other_settings_is_unreadable
         a_database_that_is_not_there_is_refused
         invalid_rows_are_unreadable
+        an_index_that_is_gone_makes_its_statements_unreadable
         secrets_are_not_shown
         passwords_are_sent_over_tls_if_the_server_has_it
     }

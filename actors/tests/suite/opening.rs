@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use actors::coupon::CouponKind;
 use actors::coupon::offer::Status;
+use actors::coupon::rows::CouponRows;
 use actors::store::batch::FoundRows;
 use actors::store::mysql::{MySqlStore, OpenError, Options};
 use actors::store::{ClusterStore, EntryStore, StoreError};
@@ -20,7 +21,7 @@ async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenE
     for version in 3..3 + versions {
         run(
             &mut shell,
-            &format!("INSERT INTO _sqlx_migrations VALUES ({version}, 'newer', NOW(), TRUE, x'00', 0)"),
+            &format!("INSERT INTO firstcome_migrations VALUES ({version}, 'newer', NOW(), TRUE, x'00', 0)"),
         )
         .await;
     }
@@ -40,21 +41,99 @@ pub async fn a_schema_of_another_program_is_refused(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     run(
         &mut database.shell().await,
-        "UPDATE _sqlx_migrations SET checksum = x'00'",
+        "UPDATE firstcome_migrations SET checksum = x'00'",
     )
     .await;
     assert!(matches!(database.open().await, Err(OpenError::Migrate(_))));
 }
 
-pub async fn a_migration_that_was_cut_short_is_run_again(kind: Kind) {
+pub async fn a_database_with_a_table_of_another_program_is_left_as_it_is(kind: Kind) {
+    let (server, name) = OnServer::empty(kind).await;
+    let mut shell = server.shell(&name).await.unwrap();
+    run(
+        &mut shell,
+        "CREATE TABLE coupons (id BIGINT PRIMARY KEY, code VARCHAR(20), title TEXT)",
+    )
+    .await;
+    let refused = MySqlStore::open(&Options::new(server.url(&name, None))).await;
+    let why = refused.unwrap_err().to_string();
+    let named = [
+        "a table coupons of another program",
+        "creation_key",
+        "but code",
+        "a database of its own",
+    ];
+    assert!(named.iter().all(|named| why.contains(named)), "{why}");
+    assert_eq!(tables(&mut shell).await, ["coupons"]);
+}
+
+pub async fn the_migrations_of_another_program_are_left_alone(kind: Kind) {
+    let (server, name) = OnServer::empty(kind).await;
+    let mut shell = server.shell(&name).await.unwrap();
+    run(
+        &mut shell,
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
+             installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL,
+             checksum BLOB NOT NULL, execution_time BIGINT NOT NULL);
+         INSERT INTO _sqlx_migrations VALUES (20240101, 'of a shop', NOW(), TRUE, x'00', 0)",
+    )
+    .await;
+    let store = MySqlStore::open(&Options::new(server.url(&name, None)))
+        .await
+        .unwrap();
+    store.check().await.unwrap();
+    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [20_240_101]);
+    assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2]);
+}
+
+pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let mut shell = database.shell().await;
+    run(
+        &mut shell,
+        "RENAME TABLE firstcome_migrations TO _sqlx_migrations;
+         DELETE FROM _sqlx_migrations WHERE version = 2; ALTER TABLE nodes DROP COLUMN links",
+    )
+    .await;
+    database.open().await.unwrap().check().await.unwrap();
+    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [1, 2]);
+    assert!(
+        !tables(&mut shell)
+            .await
+            .contains(&"firstcome_migrations".to_owned())
+    );
+}
+
+pub async fn a_database_that_lost_a_table_is_refused(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    run(&mut database.shell().await, "DROP TABLE issuances").await;
+    let why = database.open().await.unwrap_err().to_string();
+    assert!(why.contains("the table issuances is missing"), "{why}");
+}
+
+/// Returns the names of all tables.
+async fn tables(shell: &mut MySqlConnection) -> Vec<String> {
+    let asked = "SELECT CONCAT('', TABLE_NAME) FROM information_schema.TABLES
+                 WHERE TABLE_SCHEMA = DATABASE() ORDER BY TABLE_NAME";
+    sqlx::query_scalar(asked).fetch_all(shell).await.unwrap()
+}
+
+/// Returns the versions in a table of migrations.
+async fn versions(shell: &mut MySqlConnection, table: &str) -> Vec<i64> {
+    let asked = sqlx::AssertSqlSafe(format!("SELECT version FROM {table} ORDER BY version"));
+    sqlx::query_scalar(asked).fetch_all(shell).await.unwrap()
+}
+
+pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     for cut_short in [
-        "DELETE FROM _sqlx_migrations WHERE version > 1; UPDATE _sqlx_migrations SET success = FALSE; \
-         DROP TABLE issuances, cluster",
-        "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2; ALTER TABLE nodes DROP COLUMN links",
+        "DELETE FROM firstcome_migrations WHERE version > 1; \
+         UPDATE firstcome_migrations SET success = FALSE; DROP TABLE issuances, cluster",
+        "UPDATE firstcome_migrations SET success = FALSE WHERE version = 2; \
+         ALTER TABLE nodes DROP COLUMN links",
         // The column was added, but this was not recorded.
-        "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2",
+        "UPDATE firstcome_migrations SET success = FALSE WHERE version = 2",
     ] {
         run(&mut shell, cut_short).await;
         let store = database.open().await.unwrap();
@@ -176,6 +255,28 @@ pub async fn invalid_rows_are_unreadable(kind: Kind) {
         found(&*database.store, &change).await,
         (true, FoundRows::Different)
     );
+}
+
+/// Statements that name the index fail for ever then, so repeating them would hold up their lane.
+pub async fn an_index_that_is_gone_makes_its_statements_unreadable(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let sent = batch([owned.strangers(1..=2)]);
+    run(
+        &mut database.shell().await,
+        "ALTER TABLE issuances DROP KEY by_user",
+    )
+    .await;
+    let why = database.store.read_back(&sent).await.unwrap_err();
+    assert!(
+        matches!(&why, StoreError::Unreadable(why) if why.contains("by_user")),
+        "{why}"
+    );
+    let listed = database
+        .store
+        .issuances_of_user(&crate::support::user("alice"), None, 1)
+        .await;
+    assert!(matches!(listed, Err(StoreError::Unreadable(_))), "{listed:?}");
 }
 
 pub async fn secrets_are_not_shown(kind: Kind) {

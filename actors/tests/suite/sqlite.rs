@@ -241,8 +241,8 @@ async fn opened_with_newer_schema(versions: i64) -> Result<(), OpenError> {
     let mut shell = file.shell().await;
     for version in 1..=versions {
         sqlx::query(
-            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-             SELECT max(version) + 1, ?1, true, x'00', 0 FROM _sqlx_migrations",
+            "INSERT INTO firstcome_migrations (version, description, success, checksum, execution_time)
+             SELECT max(version) + 1, ?1, true, x'00', 0 FROM firstcome_migrations",
         )
         .bind(format!("newer by {version}"))
         .execute(&mut shell)
@@ -268,7 +268,7 @@ async fn a_schema_of_another_program_is_refused() {
     let file = SqliteFile::new().await;
     file.store.close().await;
     let mut shell = file.shell().await;
-    sqlx::raw_sql("UPDATE _sqlx_migrations SET checksum = x'00'")
+    sqlx::raw_sql("UPDATE firstcome_migrations SET checksum = x'00'")
         .execute(&mut shell)
         .await
         .unwrap();
@@ -276,7 +276,84 @@ async fn a_schema_of_another_program_is_refused() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_was_made_with_other_settings_is_unreadable() {
+async fn a_file_of_another_program_is_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shop.db");
+    let mut shell = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true)
+        .connect()
+        .await
+        .unwrap();
+    sqlx::raw_sql("CREATE TABLE coupons (id INTEGER PRIMARY KEY, code TEXT, title TEXT)")
+        .execute(&mut shell)
+        .await
+        .unwrap();
+    shell.close().await.unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let why = SqliteStore::open(&Options::new(&path))
+        .await
+        .unwrap_err()
+        .to_string();
+    let named = [
+        "a table coupons of another program",
+        "creation_key",
+        "but code",
+        "a database of its own",
+    ];
+    assert!(named.iter().all(|named| why.contains(named)), "{why}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_program_left_alone() {
+    let versions = async |shell: &mut SqliteConnection, table: &str| -> Vec<i64> {
+        let asked = sqlx::AssertSqlSafe(format!("SELECT version FROM {table} ORDER BY version"));
+        sqlx::query_scalar(asked)
+            .fetch_all(shell)
+            .await
+            .unwrap_or_default()
+    };
+    let mut file = SqliteFile::new().await;
+    file.store.close().await;
+    let mut shell = file.shell().await;
+    sqlx::raw_sql(
+        "ALTER TABLE firstcome_migrations RENAME TO _sqlx_migrations;
+         DELETE FROM _sqlx_migrations WHERE version = 2; ALTER TABLE nodes DROP COLUMN links",
+    )
+    .execute(&mut shell)
+    .await
+    .unwrap();
+    file.reopen().await;
+    file.store.check().await.unwrap();
+    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [1, 2]);
+    assert_eq!(
+        versions(&mut shell, "firstcome_migrations").await,
+        Vec::<i64>::new()
+    );
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shop.db");
+    let mut shell = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true)
+        .connect()
+        .await
+        .unwrap();
+    sqlx::raw_sql(
+        "CREATE TABLE _sqlx_migrations (version INTEGER); INSERT INTO _sqlx_migrations VALUES (20240101)",
+    )
+    .execute(&mut shell)
+    .await
+    .unwrap();
+    let store = SqliteStore::open(&Options::new(&path)).await.unwrap();
+    store.check().await.unwrap();
+    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [20_240_101]);
+    assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_cluster_made_with_other_settings_is_unreadable() {
     let file = SqliteFile::new().await;
     let mut shell = file.shell().await;
     for spoil in [

@@ -1,14 +1,20 @@
 //! Opens, migrates and closes the database that the configuration names.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actors::coupon::CouponKind;
 use actors::coupon::rows::CouponRows;
-use actors::store::Store;
 use actors::store::mysql::{self, MySqlStore};
 use actors::store::sqlite::{self, SqliteStore};
+use actors::store::{ClusterStore, Store, StoreError};
 
 use crate::config::{Config, InvalidConfig, StoreUrl};
+
+/// Interval between two attempts to open a database that cannot be reached.
+const OPEN_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval between two log messages about it.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +26,15 @@ pub enum OpenError {
     #[error(transparent)]
     Sqlite(#[from] sqlite::OpenError),
     /// The database server cannot be used.
-    #[error("the database server: {0}")]
+    #[error("the database: {0}")]
     Server(#[from] mysql::OpenError),
+}
+
+impl OpenError {
+    /// True if the database may be reached later. Otherwise somebody has to change something first.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Server(error) if error.may_pass())
+    }
 }
 
 /// An open database.
@@ -38,6 +51,49 @@ impl Database {
         match config.store_url()? {
             StoreUrl::Sqlite(path) => Ok(Self::Sqlite(SqliteStore::open(&file_options(path)).await?)),
             StoreUrl::MySql(url) => Ok(Self::MySql(MySqlStore::open(&server_options(config, url)).await?)),
+        }
+    }
+
+    /// Opens the database. While its server cannot be reached, tries again without end, logs the reason every
+    /// few seconds, and calls `waits` before each pause.
+    pub(crate) async fn open_when_reachable(config: &Config, waits: impl Fn()) -> Result<Self, OpenError> {
+        let (began, mut reported) = (Instant::now(), None::<Instant>);
+        loop {
+            let reason = match Self::open(config).await {
+                Ok(database) => match database.reachable().await {
+                    Ok(()) => return Ok(database),
+                    Err(reason) => {
+                        database.close().await;
+                        reason
+                    }
+                },
+                Err(error) if error.may_pass() => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            waits();
+            if reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
+                reported = Some(Instant::now());
+                let (database, waited) = (config.store_url()?, began.elapsed());
+                tracing::warn!(%database, reason, ?waited, "the database cannot be reached; waiting for it");
+            }
+            tokio::time::sleep(OPEN_INTERVAL).await;
+        }
+    }
+
+    /// Checks that the database answers, or returns why it does not at present. Whatever else is wrong with
+    /// it, the engine finds when it starts.
+    async fn reachable(&self) -> Result<(), String> {
+        match self.cluster_store().check().await {
+            Err(StoreError::NotStored(why) | StoreError::Unknown(why)) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    /// The rows of nodes and shards.
+    fn cluster_store(&self) -> &dyn ClusterStore {
+        match self {
+            Self::Sqlite(store) => store,
+            Self::MySql(store) => store,
         }
     }
 

@@ -7,7 +7,9 @@ use testkit::on_each_server;
 
 use sqlx::mysql::MySqlConnection;
 use testkit::database_proxy::{DatabaseProxy, Rule};
-use testkit::servers::{Kind, Server, run};
+use testkit::poll::eventually;
+use testkit::ports::free_port;
+use testkit::servers::{Kind, PASSWORD, Server, run};
 
 use testkit::node::{self, Node};
 
@@ -61,17 +63,15 @@ impl Opening {
             last.starts_with("firstcome: ") && why.iter().all(|why| last.contains(why)),
             "{why:?} is not in the error: {log}"
         );
-        assert!(
-            !log.contains("panicked") && !log.contains(testkit::servers::PASSWORD),
-            "{log}"
-        );
+        assert!(!log.contains("panicked") && !log.contains(PASSWORD), "{log}");
     }
 }
 
 async fn an_incompatible_database_is_refused(kind: Kind) {
     let server = Server::shared(kind);
     let mut opening = Opening::used(server).await;
-    let newer = "INSERT INTO _sqlx_migrations VALUES (100, 'newer', NOW(), TRUE, x'00', 0), (101, 'newer', NOW(), TRUE, x'00', 0)";
+    let newer = "INSERT INTO firstcome_migrations VALUES
+        (100, 'newer', NOW(), TRUE, x'00', 0), (101, 'newer', NOW(), TRUE, x'00', 0)";
     run(&mut opening.shell, newer).await;
     opening.refused(
         "serve",
@@ -80,7 +80,7 @@ async fn an_incompatible_database_is_refused(kind: Kind) {
     opening.refused("migrate", &["the database has schema 101"]);
     run(
         &mut opening.shell,
-        "DELETE FROM _sqlx_migrations WHERE version >= 100; UPDATE cluster SET shards = 128",
+        "DELETE FROM firstcome_migrations WHERE version >= 100; UPDATE cluster SET shards = 128",
     )
     .await;
     opening.refused(
@@ -148,6 +148,82 @@ async fn every_wait_at_the_start_has_a_limit(kind: Kind) {
     });
 }
 
+/// The server does not run when the node starts.
+async fn a_node_waits_for_a_server_that_is_not_there_yet(kind: Kind) {
+    let server = Server::own(kind, &[]);
+    let opening = Opening::empty(&server, None).await;
+    tokio::task::block_in_place(|| server.kill());
+    let address = format!("127.0.0.1:{}", free_port());
+    let node = Node::begin_at(
+        &address,
+        FIRSTCOME,
+        opening.folder.path(),
+        std::slice::from_ref(&opening.url),
+    );
+    let get = async |path: &str| {
+        let response = reqwest::get(format!("http://{address}{path}")).await.ok()?;
+        Some((response.status().as_u16(), response.text().await.ok()?))
+    };
+    let says = async |path: &str, status: u16, body: &str| get(path).await == Some((status, body.to_owned()));
+    eventually("the node waits", async || {
+        says(
+            "/readyz",
+            503,
+            r#"{"ready":false,"reasons":["starting","no_store"]}"#,
+        )
+        .await
+    })
+    .await;
+    assert!(says("/livez", 200, r#"{"live":true}"#).await);
+    let reported = "the database cannot be reached; waiting for it";
+    eventually("it reports that again", async || {
+        node.log().matches(reported).count() >= 2
+    })
+    .await;
+    let log = node.log();
+    let names_server = log.contains(&format!("127.0.0.1:{}/fc_", server.port()));
+    assert!(names_server && log.contains("Connection refused"), "{log}");
+    assert!(
+        !log.contains(PASSWORD) && !log.contains("%61"),
+        "the log shows the password: {log}"
+    );
+    tokio::task::block_in_place(|| server.resume()).unwrap();
+    eventually("the node is ready", async || {
+        says("/readyz", 200, r#"{"ready":true}"#).await
+    })
+    .await;
+}
+
+/// Waiting cannot help these: somebody has to change something first.
+async fn a_server_that_refuses_the_node_ends_it_with_what_to_do(kind: Kind) {
+    let server = Server::shared(kind);
+    let mut opening = Opening::empty(server, None).await;
+    let name = server.make_writable_database().await;
+    let at = |user: &str, database: &str| {
+        format!(
+            "store.url=mysql://{user}@127.0.0.1:{}/{database}?ssl-mode=DISABLED",
+            server.port()
+        )
+    };
+    opening.url = at("firstcome:wrong", &name);
+    opening.refused("serve", &["1045", "check user and password", &format!("/{name}")]);
+    opening.url = format!("store.url={}", server.url("fc_nowhere", None));
+    opening.refused("serve", &["1049", "create the database", "/fc_nowhere"]);
+    if kind == Kind::MariaDb {
+        run(
+            &mut opening.shell,
+            "INSTALL SONAME 'auth_ed25519';
+             CREATE USER modern@'%' IDENTIFIED VIA ed25519 USING PASSWORD('secret')",
+        )
+        .await;
+        opening.url = at("modern:secret", &name);
+        opening.refused(
+            "serve",
+            &["client_ed25519", "by mysql_native_password on MariaDB"],
+        );
+    }
+}
+
 /// The server has settings that may lose commits, and then is read-only.
 async fn a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_is_refused(kind: Kind) {
     let server = Server::own(kind, &["--log-bin=binlog", "--server-id=1", "--sync-binlog=0"]);
@@ -190,5 +266,7 @@ on_each_server! {
     an_incompatible_database_is_refused
     a_session_without_the_required_isolation_is_refused
     every_wait_at_the_start_has_a_limit
-    a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_is_refused
+    a_node_waits_for_a_server_that_is_not_there_yet
+    a_server_that_refuses_the_node_ends_it_with_what_to_do
+    a_server_that_may_lose_commits_is_warned_about_and_a_read_only_one_refused
 }

@@ -1,18 +1,21 @@
 //! Opens a database by its URL: checks the server's version and settings, and migrates the schema.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::time::timeout;
 
-use super::STATEMENT_BYTES_MAX;
 use super::dialect::Dialect;
-use super::error::{NO_SUCH_TABLE, number};
-use super::session::{self, setting};
+use super::error::{self, NO_SUCH_TABLE, TABLE_ACCESS_DENIED, number};
+use super::session::{self, ConnectError, setting};
 use super::settings::{self, Settings};
-use crate::store::{StoreError, migrations};
+use super::STATEMENT_BYTES_MAX;
+use crate::store::migrations::tables::{self, Tables};
+use crate::store::migrations::{self, Applied, History, Need, Unusable};
 
 /// Limit of connecting (with handshake and session settings), and of each other step that waits for the
 /// server.
@@ -31,10 +34,23 @@ pub enum OpenError {
     /// The URL is invalid, or names no database.
     #[error("the database's URL: {0}")]
     Url(String),
-    /// The server cannot be reached, denies access, is read-only, or does not apply the session settings that
-    /// the promises rest on.
-    #[error("opening the database: {0}")]
-    Refused(StoreError),
+    /// The server cannot be reached at present. This may pass.
+    #[error("the server at {server} cannot be reached: {why}")]
+    Away {
+        /// Host, port and database.
+        server: String,
+        /// The reason.
+        why: String,
+    },
+    /// The server denies access, is read-only, or does not apply the session settings that the promises rest
+    /// on.
+    #[error("the server at {server} cannot be used: {why}")]
+    Refused {
+        /// Host, port and database.
+        server: String,
+        /// The reason, and what to do.
+        why: String,
+    },
     /// The server's version is not supported.
     #[error("the server is {found}, and this program needs MySQL 8.0.19 or MariaDB 10.6, or later")]
     Version {
@@ -57,6 +73,9 @@ pub enum OpenError {
         /// The highest version that this program has.
         known: i64,
     },
+    /// A table is another program's, or lost something.
+    #[error("{0}")]
+    Tables(String),
     /// Another node's migration did not end in time.
     #[error("another migration of this database did not end within {0:?}")]
     Locked(Duration),
@@ -68,13 +87,71 @@ pub enum OpenError {
     Database(#[from] sqlx::Error),
 }
 
+impl OpenError {
+    /// True if the server may be reached later. Otherwise somebody has to change something first.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Away { .. })
+    }
+
+    /// Adds the server to an error of reaching it.
+    pub(super) fn at(self, options: &MySqlConnectOptions) -> Self {
+        let server = session::place(options);
+        let error = match &self {
+            Self::Database(error)
+            | Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
+            _ => return self,
+        };
+        if number(error) == Some(TABLE_ACCESS_DENIED) {
+            let why =
+                format!("{error}; run `firstcome migrate` with a user that may create and alter tables");
+            return Self::Refused { server, why };
+        }
+        match error::remedy(error) {
+            None => Self::Away {
+                server,
+                why: error.to_string(),
+            },
+            Some(_) => self,
+        }
+    }
+}
+
+impl From<Unusable> for OpenError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::TooNew { found, known } => Self::TooNew { found, known },
+            Unusable::Differs(version) => MigrateError::VersionMismatch(version).into(),
+        }
+    }
+}
+
 /// Connects for checking and migrating. The connection is not kept.
 pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection, OpenError> {
     let connected = timeout(CONNECT_LIMIT, session::connect(options)).await;
-    let late = || StoreError::NotStored(format!("the server did not answer within {CONNECT_LIMIT:?}"));
-    connected
-        .unwrap_or_else(|_| Err(late()))
-        .map_err(OpenError::Refused)
+    let failure = match connected.unwrap_or_else(|_| Err(late(CONNECT_LIMIT).into())) {
+        Ok(connection) => return Ok(connection),
+        Err(failure) => failure,
+    };
+    let server = session::place(options);
+    Err(match failure {
+        ConnectError::Failed(error) => match error::remedy(&error) {
+            None => OpenError::Away {
+                server,
+                why: error.to_string(),
+            },
+            Some(remedy) => OpenError::Refused {
+                server,
+                why: format!("{error}; {remedy}"),
+            },
+        },
+        ConnectError::Unfit(why) => OpenError::Refused { server, why },
+    })
+}
+
+/// Returns the error of a server that does not answer.
+fn late(limit: Duration) -> sqlx::Error {
+    let why = format!("the server did not answer within {limit:?}");
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why))
 }
 
 /// Returns the server's dialect, or an error if it cannot be used. Warns about settings that may lose
@@ -88,12 +165,9 @@ async fn in_time<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, OpenError>>,
 ) -> Result<T, OpenError> {
-    let late = || {
-        OpenError::Refused(StoreError::NotStored(format!(
-            "the server did not answer within {limit:?}"
-        )))
-    };
-    timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+    timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(late(limit).into()))
 }
 
 async fn settings(connection: &mut MySqlConnection) -> Result<Dialect, OpenError> {
@@ -121,15 +195,6 @@ async fn settings(connection: &mut MySqlConnection) -> Result<Dialect, OpenError
     Ok(dialect)
 }
 
-/// What the schema needs.
-enum Need {
-    Nothing,
-    /// Migrations are missing.
-    Migration,
-    /// A migration was interrupted.
-    Repair(i64),
-}
-
 /// Brings the schema up to date. A schema that is one version newer is left as it is: this release works with
 /// it, so that an upgrade can be undone. If there is nothing to do, this takes no lock and needs no right to
 /// alter tables.
@@ -138,10 +203,8 @@ pub(super) async fn migrate(
     migrator: &Migrator,
     wait: Duration,
 ) -> Result<(), OpenError> {
-    if matches!(
-        in_time(CONNECT_LIMIT, need(connection, migrator)).await?,
-        Need::Nothing
-    ) {
+    let looking = async { Ok(history(connection, migrator).await?.need(migrator)?) };
+    if in_time(CONNECT_LIMIT, looking).await? == Need::Nothing {
         return Ok(());
     }
     // The server limits the wait for the lock and for each table. This limit is for a server that no longer
@@ -180,16 +243,17 @@ async fn migrate_locked(
 ) -> Result<(), OpenError> {
     let wait = AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {seconds}"));
     sqlx::raw_sql(wait).execute(&mut *connection).await?;
-    // Another node may have migrated the database during the wait.
-    match need(connection, migrator).await? {
+    // Another node may have migrated during the wait.
+    let history = history(connection, migrator).await?;
+    match history.need(migrator)? {
         Need::Nothing => return Ok(()),
         Need::Migration => {}
         // A migration that was interrupted is run again from its beginning, which every migration allows. No
         // other node runs it, because this node has the lock.
         Need::Repair(version) => {
-            tracing::warn!(version, "a migration was interrupted and is run again");
-            let forget = "DELETE FROM _sqlx_migrations WHERE version = ? AND NOT success";
-            sqlx::query(forget)
+            tracing::warn!(version, "a migration was cut short and is run again");
+            let forget = format!("DELETE FROM {} WHERE version = ? AND NOT success", history.table);
+            sqlx::query(AssertSqlSafe(forget))
                 .bind(version)
                 .execute(&mut *connection)
                 .await?;
@@ -197,6 +261,9 @@ async fn migrate_locked(
     }
     let mut unlocked = Migrator {
         migrations: migrator.migrations.clone(),
+        table_name: history.table.into(),
+        // A schema that is newer by one version is fine.
+        ignore_missing: true,
         ..Migrator::DEFAULT
     };
     unlocked.set_locking(false);
@@ -204,31 +271,61 @@ async fn migrate_locked(
     Ok(unlocked.run_direct(None, connection, false).await?)
 }
 
-async fn need(connection: &mut MySqlConnection, migrator: &Migrator) -> Result<Need, OpenError> {
-    let known = migrations::highest(migrator);
-    let asked = sqlx::query_as::<_, (i64, Vec<u8>, bool)>(
-        "SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version",
-    );
-    let applied = match asked.fetch_all(connection).await {
-        Ok(applied) => applied,
-        Err(error) if number(&error) == Some(NO_SUCH_TABLE) => return Ok(Need::Migration),
-        Err(error) => return Err(error.into()),
+/// Reads which migrations were applied, and checks that the tables under names of ours are ours.
+async fn history(connection: &mut MySqlConnection, migrator: &Migrator) -> Result<History, OpenError> {
+    let recorded = recorded(connection, migrations::TABLE).await?;
+    let formerly = match recorded {
+        Some(_) => None,
+        None => recorded_by_anyone(connection).await?,
     };
-    let found = applied.iter().map(|(version, ..)| *version).max().unwrap_or(0);
-    if found > known + 1 {
-        return Err(OpenError::TooNew { found, known });
+    let history = History::of(migrator, recorded, formerly);
+    let found = tables(connection, &tables::names(migrator)).await?;
+    let is_applied = |migration: &Migration| history.has(migration);
+    match tables::mismatch(migrator, is_applied, &found) {
+        None => Ok(history),
+        Some(why) => Err(OpenError::Tables(why)),
     }
-    for migration in migrator.iter() {
-        match applied.iter().find(|(version, ..)| *version == migration.version) {
-            None => return Ok(Need::Migration),
-            Some((version, _, false)) => return Ok(Need::Repair(*version)),
-            Some((version, checksum, true)) if checksum[..] != *migration.checksum => {
-                return Err(MigrateError::VersionMismatch(*version).into());
-            }
-            Some(_) => {}
-        }
+}
+
+/// Returns the migrations in a table; `None` if there is no such table.
+async fn recorded(connection: &mut MySqlConnection, table: &str) -> sqlx::Result<Option<Vec<Applied>>> {
+    let statement = AssertSqlSafe(format!("SELECT version, checksum, success FROM {table}"));
+    let asked = sqlx::query_as::<_, (i64, Vec<u8>, bool)>(statement);
+    match asked.fetch_all(connection).await {
+        Ok(applied) => Ok(Some(applied.into_iter().map(Applied::from).collect())),
+        Err(error) if number(&error) == Some(NO_SUCH_TABLE) => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(Need::Nothing)
+}
+
+/// Returns the migrations in the table with the former name. It may be another program's, of any form, and
+/// perhaps not readable.
+async fn recorded_by_anyone(connection: &mut MySqlConnection) -> sqlx::Result<Option<Vec<Applied>>> {
+    match recorded(connection, migrations::FORMER_TABLE).await {
+        Err(sqlx::Error::Io(error)) => Err(sqlx::Error::Io(error)),
+        Err(_) => Ok(None),
+        recorded => recorded,
+    }
+}
+
+/// Returns those of these tables and views that the database has, with their columns.
+async fn tables(connection: &mut MySqlConnection, names: &BTreeSet<String>) -> sqlx::Result<Tables> {
+    // The names are those in the migrations, and need no escaping.
+    let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    let statement = format!(
+        "SELECT CONCAT('', TABLE_NAME) AS table_name, CONCAT('', COLUMN_NAME) AS column_name
+           FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({})",
+        names.join(", ")
+    );
+    let rows = sqlx::raw_sql(AssertSqlSafe(statement))
+        .fetch_all(connection)
+        .await?;
+    let mut tables = Tables::new();
+    for row in rows {
+        let columns = tables.entry(row.try_get("table_name")?).or_default();
+        columns.insert(row.try_get("column_name")?);
+    }
+    Ok(tables)
 }
 
 /// Closes the connection in an orderly way.

@@ -57,33 +57,58 @@ pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOpti
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO))
 }
 
+/// Returns where these options lead: host and port or socket, and the database.
+pub(super) fn place(options: &MySqlConnectOptions) -> String {
+    let database = options.get_database().unwrap_or_default();
+    match options.get_socket() {
+        Some(socket) => format!("{} (database {database})", socket.display()),
+        None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum ConnectError {
+    /// It was not made, or was lost at once.
+    Failed(sqlx::Error),
+    /// The server does not accept writes, or does not apply a setting.
+    Unfit(String),
+}
+
+impl From<sqlx::Error> for ConnectError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<ConnectError> for StoreError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Failed(error) => on_connect(error),
+            ConnectError::Unfit(why) => Self::NotStored(why),
+        }
+    }
+}
+
 /// Connects to a server that accepts writes, and makes the session's settings.
 ///
 /// Cancel safety: a dropped future closes the connection.
-pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection> {
-    let mut connection = options.connect().await.map_err(on_connect)?;
+pub(super) async fn connect(
+    options: &MySqlConnectOptions,
+) -> std::result::Result<MySqlConnection, ConnectError> {
+    let mut connection = options.connect().await?;
     if options.get_socket().is_none() {
         let found = set_nodelay(options.get_port()).await;
         if found == 0 {
             tracing::debug!("TCP_NODELAY was not set: found no socket of a connection to the database");
         }
     }
-    sqlx::raw_sql(SET)
-        .execute(&mut connection)
-        .await
-        .map_err(on_connect)?;
-    let rows = sqlx::raw_sql(SHOW)
-        .fetch_all(&mut connection)
-        .await
-        .map_err(on_connect)?;
-    let settings = rows
-        .iter()
-        .map(setting)
-        .collect::<sqlx::Result<Vec<_>>>()
-        .map_err(on_connect)?;
+    sqlx::raw_sql(SET).execute(&mut connection).await?;
+    let rows = sqlx::raw_sql(SHOW).fetch_all(&mut connection).await?;
+    let settings = rows.iter().map(setting).collect::<sqlx::Result<Vec<_>>>()?;
     match wrong(&settings) {
         None => Ok(connection),
-        Some(why) => Err(StoreError::NotStored(why)),
+        Some(why) => Err(ConnectError::Unfit(why)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opens a database: its directory, its lock, its connections with the settings that durability rests on, and
 //! its schema.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,14 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use rustix::process::{getpriority_process, setpriority_process};
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use tracing::log::LevelFilter;
 
 use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
-use crate::store::migrations;
+use crate::store::migrations::tables::{self, Tables};
+use crate::store::migrations::{self, Applied, History, Need, Unusable};
 
 /// Size of the write-ahead log, in pages, at which a commit itself does a checkpoint: 512 MiB. That is four
 /// times the size at which [`super::checkpoint`] begins a checkpoint. SQLite does not report errors of a
@@ -60,12 +62,24 @@ pub enum OpenError {
         /// The highest version that this program has.
         known: i64,
     },
-    /// The schema cannot be brought up to date.
+    /// A table is another program's, or lost something.
+    #[error("{0}")]
+    Tables(String),
+    /// Its schema cannot be brought up to date.
     #[error("migrating the database: {0}")]
     Migrate(#[from] MigrateError),
     /// SQLite could not open the database.
     #[error("opening the database: {0}")]
     Database(#[from] sqlx::Error),
+}
+
+impl From<Unusable> for OpenError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::TooNew { found, known } => Self::TooNew { found, known },
+            Unusable::Differs(version) => MigrateError::VersionMismatch(version).into(),
+        }
+    }
 }
 
 /// Creates the directory and takes the lock. Returns the path without symbolic links, so that one database
@@ -119,8 +133,8 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// Returns the pool of the one connection that writes.
-pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool, sqlx::Error> {
-    recover(path).await?;
+pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool, OpenError> {
+    recover(path, &migrations::sqlite(&options.migrations)).await?;
     let mut connect = durable(path)
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_MAX)
@@ -131,19 +145,27 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
     if let Some(pages) = options.page_count_max {
         connect = connect.pragma("max_page_count", pages.to_string());
     }
-    pool_options(1).connect_with(connect).await
+    Ok(pool_options(1).connect_with(connect).await?)
 }
 
-/// Reads the log that a crash may have left, and moves it into the database file. SQLite reads the log when
-/// the first connection opens the database, and moves it when the last connection closes. A pool would not
-/// wait long enough for that.
-async fn recover(path: &Path) -> Result<(), sqlx::Error> {
-    let recovering = async { durable(path).connect().await?.close().await };
+/// Reads the log that a crash may have left, and moves it. SQLite reads the log when the first connection
+/// reads the database, and moves it when the last one closes. A pool would not wait long enough for that.
+///
+/// This connection also checks that the database is ours, before anything is changed in it, even its journal
+/// mode.
+async fn recover(path: &Path, migrator: &Migrator) -> Result<(), OpenError> {
+    let recovering = async {
+        let options = connect_options(path).create_if_missing(true);
+        let mut connection = options.synchronous(SqliteSynchronous::Full).connect().await?;
+        let checked = history(&mut connection, migrator).await;
+        connection.close().await?;
+        checked.map(drop)
+    };
     tokio::time::timeout(RECOVERY_LIMIT, recovering)
         .await
         .unwrap_or_else(|_late| {
             let why = format!("recovering the log took longer than {RECOVERY_LIMIT:?}");
-            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
+            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)).into())
         })
 }
 
@@ -249,25 +271,70 @@ fn pool_options(connections: u32) -> SqlitePoolOptions {
 
 /// Brings the schema up to date. A schema that is one version newer is left as it is: this release works with
 /// it, so that an upgrade can be undone.
-pub(super) async fn migrate(writer: &SqlitePool, mut migrator: Migrator) -> Result<(), OpenError> {
-    let known = migrations::highest(&migrator);
-    let made: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')")
-            .fetch_one(writer)
-            .await?;
-    let found: i64 = match made {
-        true => {
-            sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
-                .fetch_one(writer)
-                .await?
-        }
-        false => 0,
-    };
-    if found > known + 1 {
-        return Err(OpenError::TooNew { found, known });
+pub(super) async fn migrate(writer: &SqlitePool, migrator: &Migrator) -> Result<(), OpenError> {
+    let history = history(&mut *writer.acquire().await?, migrator).await?;
+    if history.need(migrator)? == Need::Nothing {
+        return Ok(());
     }
-    migrator.set_ignore_missing(found == known + 1);
+    let migrator = Migrator {
+        migrations: migrator.migrations.clone(),
+        table_name: history.table.into(),
+        // A schema that is newer by one version is fine.
+        ignore_missing: true,
+        ..Migrator::DEFAULT
+    };
     Ok(migrator.run(writer).await?)
+}
+
+/// Reads which migrations were applied, and checks that the tables under names of ours are ours.
+async fn history(connection: &mut SqliteConnection, migrator: &Migrator) -> Result<History, OpenError> {
+    let recorded = recorded(connection, migrations::TABLE).await?;
+    // The table with the former name may be another program's, of any form.
+    let formerly = recorded_by_anyone(connection).await;
+    let history = History::of(migrator, recorded, formerly);
+    let found = tables(connection, &tables::names(migrator)).await?;
+    let is_applied = |migration: &Migration| history.has(migration);
+    match tables::mismatch(migrator, is_applied, &found) {
+        None => Ok(history),
+        Some(why) => Err(OpenError::Tables(why)),
+    }
+}
+
+/// Returns the migrations in a table; `None` if there is no such table.
+async fn recorded(connection: &mut SqliteConnection, table: &str) -> sqlx::Result<Option<Vec<Applied>>> {
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")
+        .bind(table)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        return Ok(None);
+    }
+    let statement = AssertSqlSafe(format!("SELECT version, checksum, success FROM {table}"));
+    let asked = sqlx::query_as::<_, (i64, Vec<u8>, bool)>(statement);
+    let applied = asked.fetch_all(connection).await?;
+    Ok(Some(applied.into_iter().map(Applied::from).collect()))
+}
+
+async fn recorded_by_anyone(connection: &mut SqliteConnection) -> Option<Vec<Applied>> {
+    recorded(connection, migrations::FORMER_TABLE)
+        .await
+        .ok()
+        .flatten()
+}
+
+/// Returns those of these tables and views that the database has, with their columns.
+async fn tables(connection: &mut SqliteConnection, names: &BTreeSet<String>) -> sqlx::Result<Tables> {
+    let mut tables = Tables::new();
+    for name in names {
+        let columns: Vec<String> = sqlx::query_scalar("SELECT name FROM pragma_table_info(?1)")
+            .bind(name)
+            .fetch_all(&mut *connection)
+            .await?;
+        if !columns.is_empty() {
+            tables.insert(name.clone(), columns.into_iter().collect());
+        }
+    }
+    Ok(tables)
 }
 
 #[cfg(test)]
