@@ -96,6 +96,12 @@ metric_table! {
         "Time from sending a batch to knowing that it is stored.";
     WRITE_RETRIES = "coupon_write_retries_total", Kind::Counter, Count,
         "Batches that came back without being known as stored, by reason: they are sent again, or read back.";
+    STORE_ERRORS = "coupon_store_errors_total", Kind::Counter, Count,
+        "Calls of the database that failed, by kind: not_stored (a lock, no connection, a full disk), \
+         unknown (the connection was lost, or no answer), clash (other rows, or a constraint), \
+         unreadable (a missing table, rows that make no sense).";
+    SQLITE_LOG_BYTES = "coupon_sqlite_log_bytes", Kind::Gauge, Bytes,
+        "Size of SQLite's log (the file -wal), which is moved into the database at about 128 MiB.";
     FENCED_ROWS = "coupon_fenced_rows_total", Kind::Counter, Count,
         "Rows that the store refused because their shard has another owner or epoch.";
     CONTRADICTIONS = "coupon_contradictions_total", Kind::Counter, Count,
@@ -178,6 +184,11 @@ pub(crate) struct Handles {
     pub(crate) retries_not_stored: Counter,
     pub(crate) retries_unknown: Counter,
     pub(crate) retries_clash: Counter,
+    pub(crate) store_not_stored: Counter,
+    pub(crate) store_unknown: Counter,
+    pub(crate) store_clashes: Counter,
+    pub(crate) store_unreadable: Counter,
+    pub(crate) sqlite_log_bytes: Gauge,
     pub(crate) fenced_rows: Counter,
     pub(crate) contradictions: Counter,
     pub(crate) shards_owned: Gauge,
@@ -198,6 +209,7 @@ pub(crate) fn handles() -> &'static Handles {
     static HANDLES: LazyLock<Handles> = LazyLock::new(|| {
         let issue = |outcome: &'static str| metrics::counter!(ISSUES, "outcome" => outcome);
         let retry = |reason: &'static str| metrics::counter!(WRITE_RETRIES, "reason" => reason);
+        let store_error = |kind: &'static str| metrics::counter!(STORE_ERRORS, "kind" => kind);
         Handles {
             issued: issue("issued"),
             replayed: issue("replayed"),
@@ -235,6 +247,11 @@ pub(crate) fn handles() -> &'static Handles {
             retries_not_stored: retry("not_stored"),
             retries_unknown: retry("unknown"),
             retries_clash: retry("clash"),
+            store_not_stored: store_error("not_stored"),
+            store_unknown: store_error("unknown"),
+            store_clashes: store_error("clash"),
+            store_unreadable: store_error("unreadable"),
+            sqlite_log_bytes: metrics::gauge!(SQLITE_LOG_BYTES),
             fenced_rows: metrics::counter!(FENCED_ROWS),
             contradictions: metrics::counter!(CONTRADICTIONS),
             shards_owned: metrics::gauge!(SHARDS_OWNED),

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 
 use crate::critical;
 use crate::ids::{Fence, Incarnation, NodeId, ShardId};
+use crate::metrics::handles;
 use crate::owning::kind::Kind;
 use crate::store::batch::{Batch, Found};
 pub use crate::store::cluster_rows::{Claim, HandOff, NodeRow, NodeState, ShardRow};
@@ -42,6 +43,23 @@ pub enum StoreError {
     #[error("the disk lost writes: {0}")]
     Fatal(String),
 }
+
+/// Counts a failure in the metrics.
+pub(crate) fn counted<T>(result: Result<T>) -> Result<T> {
+    if let Err(error) = &result {
+        let handles = handles();
+        match error {
+            StoreError::NotStored(_) => handles.store_not_stored.increment(1),
+            StoreError::Unknown(_) | StoreError::Fatal(_) => handles.store_unknown.increment(1),
+            StoreError::Clash(_) => handles.store_clashes.increment(1),
+            StoreError::Unreadable(_) => handles.store_unreadable.increment(1),
+        }
+    }
+    result
+}
+
+/// Why nothing can be owned in a database that has all tables.
+pub(crate) const ROWS_MISSING: &str = "rows of the tables cluster or shards are missing";
 
 /// Exit status of a process whose disk lost writes: `EX_IOERR` of sysexits.
 const EXIT_IO_ERROR: i32 = 74;

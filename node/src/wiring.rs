@@ -146,6 +146,7 @@ impl RunningNode {
         let (store, rows) = database.store();
         let engine = CouponEngine::start(options, store, rows).await?;
         service.set_engine(engine.clone());
+        maintenance.spawn(watch(database.clone(), service));
         Ok(Self {
             listener,
             engine,
@@ -217,6 +218,12 @@ async fn maintain(service: Arc<Service>, peers: Vec<HostPort>) {
         service.maintain(),
         links::check_peers(&peers)
     );
+}
+
+/// Watches what becomes of the database, until it is dropped.
+async fn watch(database: Database, service: Arc<Service>) {
+    let found = |is_damaged| service.set_store_is_unusable(is_damaged);
+    database.watch(found).await;
 }
 
 /// Checks what the configuration refers to: reads the keys of tokens.

@@ -31,10 +31,12 @@ use tokio::time::timeout;
 
 use super::{
     Claim, ClusterStore, EntryStore, HandOff, Loaded, NodeRow, NodeState, Result, ShardRow, StoreError,
+    counted,
 };
 pub use crate::ids::{Fence, Incarnation, NodeId, ShardId};
 use crate::store::batch::{Batch, Found, Portion};
 use crate::store::migrations;
+use crate::store::migrations::tables::{self, Tables};
 use canary::Canary;
 use connections::{Care, Connections};
 pub use dialect::Dialect;
@@ -141,6 +143,8 @@ pub struct MySqlStore {
 pub(crate) struct Inner {
     dialect: Dialect,
     canary: Arc<Canary>,
+    /// The tables that this program makes.
+    tables: Arc<Tables>,
     lanes: Arc<Connections>,
     beats: Arc<Connections>,
     pub(crate) others: Arc<Connections>,
@@ -165,7 +169,8 @@ impl MySqlStore {
                 Some(Arc::clone(&canary)),
             ),
             canary,
-            // There are two, so that a connection that hangs does not delay the next beat.
+            tables: Arc::new(tables::all(&migrations::mysql(&options.migrations))),
+            // Two, so that one that hangs does not delay the next beat.
             beats: connections(2, TAKE_FOR_BEAT_LIMIT),
             others: connections(options.others, TAKE_LIMIT),
             readers: connections(options.readers, TAKE_LIMIT),
@@ -195,6 +200,12 @@ impl MySqlStore {
             .map_err(|error: OpenError| error.at(&connect_options))?;
         open::leave(connection).await;
         Ok((connect_options, dialect))
+    }
+
+    /// Checks that everything that this program made is still there: the tables, and the cluster's rows.
+    pub async fn inspect(&self) -> Result<()> {
+        let made = Arc::clone(&self.inner.tables);
+        framed!(READ, others, self, open::inspect, &made)
     }
 
     /// Waits for what is under way, up to a limit, and closes all connections. Later calls are refused.
@@ -269,11 +280,11 @@ pub(crate) async fn within<T>(class: CallClass, work: impl Future<Output = Resul
 }
 
 pub(crate) fn judged<T>(class: CallClass, result: Result<T>) -> Result<T> {
-    if class.changes {
+    counted(if class.changes {
         result
     } else {
         result.map_err(error::changed_nothing)
-    }
+    })
 }
 
 #[async_trait]

@@ -10,6 +10,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod cluster;
 pub mod error;
+mod files;
 mod open;
 mod rows;
 
@@ -27,12 +28,16 @@ use tokio::time::timeout;
 use super::uninterrupted::uninterrupted;
 use super::{
     Claim, ClusterStore, EntryStore, HandOff, Loaded, NodeRow, NodeState, Result, ShardRow, StoreError,
-    migrations,
+    counted,
 };
 use crate::ids::{Fence, Incarnation, NodeId, ShardId};
+use crate::metrics::handles;
 use crate::store::batch::{Batch, Found};
+use crate::store::migrations;
+use crate::store::migrations::tables::{self, Tables};
 use checkpoint::Checkpoints;
 use error::{on_read, on_write};
+use files::Files;
 pub use open::OpenError;
 pub use rows::SqliteRows;
 
@@ -88,6 +93,16 @@ impl Options {
     }
 }
 
+/// Frames every call: without interruption and within a limit, takes a connection and does one piece of work
+/// on it.
+macro_rules! framed {
+    ($limited:ident, $connection:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
+        let inner = $store.inner.clone();
+        $limited(async move { $work(&mut *inner.$connection().await? $(, $argument)*).await }).await
+    }};
+}
+pub(crate) use framed;
+
 /// The store; cheap to clone. Dropping the last clone releases the file; [`Self::close`] also finishes what
 /// is under way.
 #[derive(Debug, Clone)]
@@ -98,6 +113,9 @@ pub struct SqliteStore {
 #[derive(Debug)]
 pub(crate) struct Inner {
     path: PathBuf,
+    files: Files,
+    /// The tables that this program makes.
+    tables: Arc<Tables>,
     readers: SqlitePool,
     /// Reads only the rows of nodes and shards. It is separate because the permission to decide must not
     /// depend on the load of reads.
@@ -121,14 +139,15 @@ impl SqliteStore {
         let readers = open::readers(options.readers.max(1), &path).await?;
         let cluster_reader = open::readers(1, &path).await?;
         let loader = open::readers(LOADERS, &path).await?;
-        let checkpoints = Checkpoints::new(
-            open::mover(&path).await?,
-            open::urgent_mover(&path).await?,
-            open::file(&path)?,
-        );
+        let (mover, hurried_mover) = (open::mover(&path).await?, open::hurried_mover(&path).await?);
+        let file = open::file(&path)?;
+        let files = Files::new(&path, &file)?;
+        let checkpoints = Checkpoints::new(mover, hurried_mover, file);
         Ok(Self {
             inner: Arc::new(Inner {
                 path,
+                files,
+                tables: Arc::new(tables::all(&migrations::sqlite(&options.migrations))),
                 readers,
                 cluster_reader,
                 loader,
@@ -188,8 +207,16 @@ impl SqliteStore {
         .await
     }
 
-    /// Changes the quota of [`Options::page_count_max`]. The quota cannot fall below the number of pages that
-    /// the database has.
+    /// Checks that everything that this program made is still there: the database file and its log, the
+    /// tables, and the cluster's rows.
+    pub async fn inspect(&self) -> Result<()> {
+        self.inner.files.check().map_err(StoreError::Unreadable)?;
+        let made = Arc::clone(&self.inner.tables);
+        framed!(read_limited, cluster_reader, self, open::inspect, &made)
+    }
+
+    /// Changes the quota of [`Options::page_count_max`]. It cannot fall below the pages that the database
+    /// has.
     pub async fn set_page_count_max(&self, pages: u32) -> Result<()> {
         let writer = &self.inner.writer;
         // The options are for a connection that may replace this one.
@@ -212,9 +239,12 @@ impl SqliteStore {
 }
 
 impl Inner {
-    /// Returns the connection that writes, once all earlier calls are done with it.
+    /// Returns the connection that writes, once all earlier calls are done with it. Fails if the database was
+    /// removed, because what is written to a removed file is lost.
     pub(crate) async fn writer(&self) -> Result<PoolConnection<Sqlite>> {
-        // The statement was not begun, so the outcome is certain.
+        let log_bytes = self.files.check().map_err(StoreError::NotStored)?;
+        handles().sqlite_log_bytes.set(log_bytes as f64);
+        // Nothing was begun, so the outcome is certain.
         self.writer
             .acquire()
             .await
@@ -258,22 +288,12 @@ async fn within<T: Send + 'static>(
 ) -> Result<T> {
     match timeout(limit, uninterrupted(work)).await {
         Ok(Err(StoreError::Fatal(why))) => super::end_process(&why),
-        Ok(result) => result,
-        Err(_) => Err(StoreError::Unknown(format!(
+        Ok(result) => counted(result),
+        Err(_) => counted(Err(StoreError::Unknown(format!(
             "the disk did not answer within {limit:?}"
-        ))),
+        )))),
     }
 }
-
-/// Expands to one call: takes a connection and does one piece of work on it, without interruption and within
-/// a limit.
-macro_rules! framed {
-    ($limited:ident, $connection:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
-        let inner = $store.inner.clone();
-        $limited(async move { $work(&mut *inner.$connection().await? $(, $argument)*).await }).await
-    }};
-}
-pub(crate) use framed;
 
 #[async_trait]
 impl ClusterStore for SqliteStore {
@@ -396,105 +416,5 @@ async fn read_back<K: SqliteRows>(connection: &mut SqliteConnection, batch: &Bat
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn work_that_times_out_is_unknown_and_goes_on() {
-        let (go, wait) = oneshot::channel();
-        let (done, finished) = oneshot::channel();
-        let work = async move {
-            wait.await
-                .map_err(|_| StoreError::NotStored("cancelled".to_owned()))?;
-            done.send(())
-                .map_err(|()| StoreError::NotStored("the receiver was dropped".to_owned()))
-        };
-        assert!(matches!(
-            within(Duration::from_millis(1), work).await,
-            Err(StoreError::Unknown(_))
-        ));
-        go.send(()).unwrap();
-        finished.await.unwrap();
-    }
-
-    /// Returns how many locks this process has on the database file; 0 if the system does not report locks.
-    #[cfg(target_os = "linux")]
-    fn locks(path: &Path) -> usize {
-        use std::os::unix::fs::MetadataExt;
-        let (process, file) = (
-            std::process::id().to_string(),
-            format!(":{}", std::fs::metadata(path).unwrap().ino()),
-        );
-        let is_ours = |line: &&str| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            words.contains(&"POSIX")
-                && words.contains(&process.as_str())
-                && words.iter().any(|word| word.ends_with(&file))
-        };
-        std::fs::read_to_string("/proc/locks")
-            .unwrap_or_default()
-            .lines()
-            .filter(is_ours)
-            .count()
-    }
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn dropping_a_store_does_not_release_locks_of_open_connections() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = Options::new(folder.path().join("test.db"));
-        let first = SqliteStore::open(&options).await.unwrap();
-        let path = first.path().to_path_buf();
-        let held = locks(&path);
-        if held == 0 {
-            eprintln!("SKIPPED: this system does not report which process holds which lock");
-            return;
-        }
-        first.close().await;
-        let second = SqliteStore::open(&options).await.unwrap();
-        drop(first);
-        assert_eq!(locks(&path), held, "locks of the next store");
-        let mut connection = second.inner.readers.acquire().await.unwrap();
-        // A connection holds a lock from its first read until it is closed.
-        sqlx::query("SELECT count(*) FROM coupons")
-            .execute(&mut *connection)
-            .await
-            .unwrap();
-        drop(second);
-        assert_eq!(locks(&path), held, "the lock of its open connection");
-        drop(connection);
-    }
-
-    #[tokio::test]
-    async fn beats_count_as_written_pages() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&Options::new(folder.path().join("test.db")))
-            .await
-            .unwrap();
-        let before = store.inner.checkpoints.unmoved();
-        for _ in 0..3 {
-            store
-                .beat(&NodeId::random(), Incarnation::random(), NodeState::Ready, &[])
-                .await
-                .unwrap();
-        }
-        assert_eq!(store.inner.checkpoints.unmoved() - before, 3);
-    }
-
-    #[tokio::test]
-    async fn a_panic_leaves_a_write_unknown_and_a_read_not_stored() {
-        async fn broken() -> Result<()> {
-            panic!("on purpose")
-        }
-        assert!(matches!(
-            write_limited(broken()).await,
-            Err(StoreError::Unknown(_))
-        ));
-        assert!(matches!(
-            read_limited(broken()).await,
-            Err(StoreError::NotStored(_))
-        ));
-    }
-}
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests;

@@ -15,6 +15,8 @@ use crate::config::{Config, InvalidConfig, StoreUrl};
 const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between two log messages about it.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval between two inspections of an open database.
+const INSPECT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +39,8 @@ impl OpenError {
     }
 }
 
-/// An open database.
+/// An open database. Cheap to clone.
+#[derive(Clone)]
 pub(crate) enum Database {
     /// The embedded database, for a single node.
     Sqlite(SqliteStore),
@@ -86,6 +89,32 @@ impl Database {
         match self.cluster_store().check().await {
             Err(StoreError::NotStored(why) | StoreError::Unknown(why)) => Err(why),
             _ => Ok(()),
+        }
+    }
+
+    /// Inspects the database every two seconds, for as long as it is polled. Calls `found` with true if a
+    /// table or a row that the program made is missing, and with false once it is there again.
+    pub(crate) async fn watch(&self, found: impl Fn(bool)) {
+        let mut is_damaged = false;
+        loop {
+            tokio::time::sleep(INSPECT_INTERVAL).await;
+            let inspected = match self {
+                Self::Sqlite(store) => store.inspect().await,
+                Self::MySql(store) => store.inspect().await,
+            };
+            match inspected {
+                Err(StoreError::Unreadable(why)) if !is_damaged => {
+                    tracing::error!(why, "the database cannot be used");
+                    is_damaged = true;
+                }
+                Ok(()) if is_damaged => {
+                    tracing::info!("the database can be used again");
+                    is_damaged = false;
+                }
+                // A database that is away shows in beats and batches.
+                _ => continue,
+            }
+            found(is_damaged);
         }
     }
 

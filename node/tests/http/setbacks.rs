@@ -7,8 +7,10 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use testkit::poll::eventually;
+use testkit::prometheus::value;
 
-use crate::support::{Reply, TestNode, send};
+use crate::process::Serving;
+use crate::support::{ADMIN_TOKEN, Reply, TestNode, send};
 
 /// Makes a connection of another program to the node's database.
 async fn other_program(node: &TestNode) -> SqliteConnection {
@@ -243,4 +245,72 @@ async fn a_request_to_create_waits_until_the_deadline_and_a_retry_finds_the_coup
             .len(),
         1
     );
+}
+
+#[tokio::test]
+async fn a_node_whose_database_lost_a_table_or_a_row_is_not_ready_until_it_is_back() {
+    let node = TestNode::start().await;
+    let mut other = other_program(&node).await;
+    for (lose, restore) in [
+        (
+            "ALTER TABLE issuances RENAME TO hidden",
+            "ALTER TABLE hidden RENAME TO issuances",
+        ),
+        (
+            "CREATE TABLE kept AS SELECT * FROM shards WHERE shard_id = 7",
+            "INSERT INTO shards SELECT * FROM kept",
+        ),
+    ] {
+        assert_eq!(reasons(&node).await, Vec::<String>::new());
+        execute(&mut other, lose).await;
+        if restore.contains("kept") {
+            execute(&mut other, "DELETE FROM shards WHERE shard_id = 7").await;
+        }
+        eventually("the node is not ready", async || {
+            reasons(&node).await.contains(&"no_store".to_owned())
+        })
+        .await;
+        execute(&mut other, restore).await;
+        eventually("the node is ready", async || reasons(&node).await.is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_database_file_was_removed_or_replaced_answers_nothing_that_would_be_lost() {
+    for is_replaced in [false, true] {
+        let node = TestNode::start().await;
+        let id = node.coupon(json!({})).await;
+        assert_eq!(node.issue("alice", id).await.status, 201);
+        let copy = node.database().with_extension("copy");
+        std::fs::copy(node.database(), &copy).unwrap();
+        if is_replaced {
+            std::fs::rename(&copy, node.database()).unwrap();
+        } else {
+            std::fs::remove_file(node.database()).unwrap();
+        }
+        assert_eq!(node.issue("bob", id).await.status, 503);
+        eventually("the node is not ready", async || {
+            reasons(&node).await.contains(&"no_store".to_owned())
+        })
+        .await;
+    }
+}
+
+/// In a process of its own, because tests in one process share their metrics.
+#[tokio::test]
+async fn metrics_show_errors_of_the_database_and_the_size_of_its_log() {
+    let data = tempfile::tempdir().unwrap();
+    let serving = Serving::start(&data, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
+    let get = async |path: &str| {
+        let request = reqwest::Client::new().get(format!("http://{}{path}", serving.address));
+        let response = request.header("X-User-Id", "alice").send().await.unwrap();
+        response.text().await.unwrap()
+    };
+    let unreadable = r#"coupon_store_errors_total{kind="unreadable"}"#;
+    let before = get("/metrics").await;
+    assert_eq!(value(&before, unreadable), 0.0);
+    assert!(value(&before, "coupon_sqlite_log_bytes") > 0.0);
+    hide_tables(&data.path().join("data/firstcome.db")).await;
+    get("/v1/me/issuances").await;
+    assert!(value(&get("/metrics").await, unreadable) >= 1.0);
 }

@@ -13,9 +13,10 @@ use super::dialect::Dialect;
 use super::error::{self, NO_SUCH_TABLE, TABLE_ACCESS_DENIED, number};
 use super::session::{self, ConnectError, setting};
 use super::settings::{self, Settings};
-use super::STATEMENT_BYTES_MAX;
+use super::{STATEMENT_BYTES_MAX, cluster};
 use crate::store::migrations::tables::{self, Tables};
 use crate::store::migrations::{self, Applied, History, Need, Unusable};
+use crate::store::{self, StoreError};
 
 /// Limit of connecting (with handshake and session settings), and of each other step that waits for the
 /// server.
@@ -305,6 +306,19 @@ async fn recorded_by_anyone(connection: &mut MySqlConnection) -> sqlx::Result<Op
         Err(sqlx::Error::Io(error)) => Err(sqlx::Error::Io(error)),
         Err(_) => Ok(None),
         recorded => recorded,
+    }
+}
+
+/// Checks that these tables and the cluster's rows are there.
+pub(super) async fn inspect(connection: &mut MySqlConnection, made: &Tables) -> store::Result<()> {
+    let names = made.keys().cloned().collect();
+    let found = tables(connection, &names).await.map_err(error::on_read)?;
+    if let Some(why) = tables::damage(made, &found) {
+        return Err(StoreError::Unreadable(why));
+    }
+    match cluster::is_made(connection).await? {
+        true => Ok(()),
+        false => Err(StoreError::Unreadable(store::ROWS_MISSING.to_owned())),
     }
 }
 

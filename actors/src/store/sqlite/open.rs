@@ -14,9 +14,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use tracing::log::LevelFilter;
 
-use super::{BUSY_LIMIT, Options, QUEUE_LIMIT};
+use super::error::on_read;
+use super::{BUSY_LIMIT, Options, QUEUE_LIMIT, cluster};
 use crate::store::migrations::tables::{self, Tables};
 use crate::store::migrations::{self, Applied, History, Need, Unusable};
+use crate::store::{self, StoreError};
 
 /// Size of the write-ahead log, in pages, at which a commit itself does a checkpoint: 512 MiB. That is four
 /// times the size at which [`super::checkpoint`] begins a checkpoint. SQLite does not report errors of a
@@ -320,6 +322,19 @@ async fn recorded_by_anyone(connection: &mut SqliteConnection) -> Option<Vec<App
         .await
         .ok()
         .flatten()
+}
+
+/// Checks that these tables and the cluster's rows are there.
+pub(super) async fn inspect(connection: &mut SqliteConnection, made: &Tables) -> store::Result<()> {
+    let names = made.keys().cloned().collect();
+    let found = tables(connection, &names).await.map_err(on_read)?;
+    if let Some(why) = tables::damage(made, &found) {
+        return Err(StoreError::Unreadable(why));
+    }
+    match cluster::is_made(connection).await? {
+        true => Ok(()),
+        false => Err(StoreError::Unreadable(store::ROWS_MISSING.to_owned())),
+    }
 }
 
 /// Returns those of these tables and views that the database has, with their columns.

@@ -1,0 +1,100 @@
+use tokio::sync::oneshot;
+
+use super::*;
+
+#[tokio::test]
+async fn work_that_times_out_is_unknown_and_goes_on() {
+    let (go, wait) = oneshot::channel();
+    let (done, finished) = oneshot::channel();
+    let work = async move {
+        wait.await
+            .map_err(|_| StoreError::NotStored("cancelled".to_owned()))?;
+        done.send(())
+            .map_err(|()| StoreError::NotStored("the receiver was dropped".to_owned()))
+    };
+    assert!(matches!(
+        within(Duration::from_millis(1), work).await,
+        Err(StoreError::Unknown(_))
+    ));
+    go.send(()).unwrap();
+    finished.await.unwrap();
+}
+
+/// Returns how many locks this process has on the database file; 0 if the system does not report locks.
+#[cfg(target_os = "linux")]
+fn locks(path: &Path) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let (process, file) = (
+        std::process::id().to_string(),
+        format!(":{}", std::fs::metadata(path).unwrap().ino()),
+    );
+    let is_ours = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.contains(&"POSIX")
+            && words.contains(&process.as_str())
+            && words.iter().any(|word| word.ends_with(&file))
+    };
+    std::fs::read_to_string("/proc/locks")
+        .unwrap_or_default()
+        .lines()
+        .filter(is_ours)
+        .count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn dropping_a_store_releases_no_lock_of_open_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options::new(folder.path().join("test.db"));
+    let first = SqliteStore::open(&options).await.unwrap();
+    let path = first.path().to_path_buf();
+    let held = locks(&path);
+    if held == 0 {
+        eprintln!("SKIPPED: this system does not report which process holds which lock");
+        return;
+    }
+    first.close().await;
+    let second = SqliteStore::open(&options).await.unwrap();
+    drop(first);
+    assert_eq!(locks(&path), held, "locks of the next store");
+    let mut connection = second.inner.readers.acquire().await.unwrap();
+    // A connection holds a lock from its first read until it is closed.
+    sqlx::query("SELECT count(*) FROM coupons")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    drop(second);
+    assert_eq!(locks(&path), held, "the lock of its open connection");
+    drop(connection);
+}
+
+#[tokio::test]
+async fn beats_count_as_written_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&Options::new(folder.path().join("test.db")))
+        .await
+        .unwrap();
+    let before = store.inner.checkpoints.unmoved();
+    for _ in 0..3 {
+        store
+            .beat(&NodeId::random(), Incarnation::random(), NodeState::Ready, &[])
+            .await
+            .unwrap();
+    }
+    assert_eq!(store.inner.checkpoints.unmoved() - before, 3);
+}
+
+#[tokio::test]
+async fn a_write_that_panics_is_unknown_and_a_read_that_panics_is_not_stored() {
+    async fn broken() -> Result<()> {
+        panic!("on purpose")
+    }
+    assert!(matches!(
+        write_limited(broken()).await,
+        Err(StoreError::Unknown(_))
+    ));
+    assert!(matches!(
+        read_limited(broken()).await,
+        Err(StoreError::NotStored(_))
+    ));
+}
