@@ -20,11 +20,12 @@ use secrecy::SecretString;
 use tokio::task::JoinSet;
 
 use crate::api::routes;
-use crate::config::{Config, HostPort, InvalidConfig};
+use crate::config::{Cluster, Config, HostPort, InvalidConfig};
 use crate::data_file;
 use crate::http::listener::{self, Listener};
 use crate::service::Service;
 use crate::service::auth::{Authenticator, UserSource};
+use crate::service::cluster::report_others;
 use crate::service::engine::CouponEngine;
 use crate::service::store::{Database, OpenError};
 use crate::telemetry;
@@ -146,7 +147,7 @@ impl RunningNode {
         let (store, rows) = database.store();
         let engine = CouponEngine::start(options, store, rows).await?;
         service.set_engine(engine.clone());
-        maintenance.spawn(watch(database.clone(), service));
+        maintenance.spawn(watch(database.clone(), service, config.cluster.clone()));
         Ok(Self {
             listener,
             engine,
@@ -221,9 +222,16 @@ async fn maintain(service: Arc<Service>, peers: Vec<HostPort>) {
 }
 
 /// Watches what becomes of the database, until it is dropped.
-async fn watch(database: Database, service: Arc<Service>) {
-    let found = |is_damaged| service.set_store_is_unusable(is_damaged);
-    database.watch(found).await;
+async fn watch(database: Database, service: Arc<Service>, cluster: Cluster) {
+    let report_others = async {
+        if cluster.listen.is_none() {
+            report_others(database.cluster_store(), service.node(), cluster.lease).await;
+        }
+    };
+    tokio::join!(
+        database.watch(|is_damaged| service.set_store_is_unusable(is_damaged)),
+        report_others
+    );
 }
 
 /// Checks what the configuration refers to: reads the keys of tokens.

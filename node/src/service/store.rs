@@ -119,7 +119,7 @@ impl Database {
     }
 
     /// The rows of nodes and shards.
-    fn cluster_store(&self) -> &dyn ClusterStore {
+    pub(crate) fn cluster_store(&self) -> &dyn ClusterStore {
         match self {
             Self::Sqlite(store) => store,
             Self::MySql(store) => store,

@@ -224,6 +224,21 @@ async fn a_server_that_refuses_the_node_ends_it_with_what_to_do(kind: Kind) {
     }
 }
 
+/// It has no address for links, so it can never be ready beside the other.
+async fn a_node_without_links_on_the_database_of_others_says_so(kind: Kind) {
+    let opening = Opening::empty(Server::shared(kind), None).await;
+    let keys = |id: &str| vec![opening.url.clone(), format!("node.id={id}")];
+    let first = tokio::task::block_in_place(|| Node::start(FIRSTCOME, opening.folder.path(), &keys("first")));
+    let folder = tempfile::tempdir().unwrap();
+    let second = Node::begin_at("127.0.0.1:0", FIRSTCOME, folder.path(), &keys("second"));
+    eventually("the second node names the first", async || {
+        let log = second.log();
+        log.contains("ERROR") && log.contains("cluster.listen is not set") && log.contains("others=\"first\"")
+    })
+    .await;
+    drop(first);
+}
+
 /// The server has settings that may lose commits, and then is read-only.
 async fn a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_is_refused(kind: Kind) {
     let server = Server::own(kind, &["--log-bin=binlog", "--server-id=1", "--sync-binlog=0"]);
@@ -268,5 +283,6 @@ on_each_server! {
     every_wait_at_the_start_has_a_limit
     a_node_waits_for_a_server_that_is_not_there_yet
     a_server_that_refuses_the_node_ends_it_with_what_to_do
+    a_node_without_links_on_the_database_of_others_says_so
     a_server_that_may_lose_commits_is_warned_about_and_a_read_only_one_refused
 }
