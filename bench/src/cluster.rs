@@ -174,6 +174,8 @@ impl Cluster {
                 ("cluster.peers", peers),
                 ("cluster.cookie", cookie.clone()),
                 ("auth.admin_token", token.to_owned()),
+                // No balancer has to notice that they stop.
+                ("shutdown.delay", "0s".to_owned()),
             ];
             nodes.push(ClusterNode::start(
                 &name,

@@ -3,8 +3,6 @@
 mod token;
 
 use std::error::Error;
-use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -45,9 +43,9 @@ struct Settings {
     /// A configuration file (TOML)
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address to listen on (http.listen)
+    /// Address to listen on, like 127.0.0.1:8080 (http.listen)
     #[arg(long, global = true, value_name = "ADDRESS")]
-    listen: Option<SocketAddr>,
+    listen: Option<String>,
     /// Directory for data (data_dir)
     #[arg(long, global = true, value_name = "DIRECTORY")]
     data_dir: Option<String>,
@@ -171,7 +169,8 @@ impl Settings {
     fn sources(&self) -> Sources {
         let listen = self
             .listen
-            .map(|address| ("http.listen".to_owned(), address.to_string()));
+            .clone()
+            .map(|address| ("http.listen".to_owned(), address));
         let data_dir = self
             .data_dir
             .clone()

@@ -92,6 +92,7 @@ section! {
     /// `http.…`
     pub struct Http in "http." {
         /// Address to listen on; port 0 takes a free one.
+        #[serde(deserialize_with = "value::address")]
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), "address";
         /// Time for an issue request or a read.
         #[serde(with = "humantime_serde")]
@@ -151,8 +152,8 @@ section! {
         /// Time for which the node keeps serving after `/readyz` responds 503, so that balancers notice.
         #[serde(with = "humantime_serde")]
         delay: Option<Duration> = None, "duration", check = check::optional_at_most_an_hour,
-            unset = "`\"5s\"`; `\"0s\"` on loopback";
-        /// Time after `shutdown.delay` for finishing requests and storing everything.
+            unset = "`\"5s\"`; `\"0s\"` if `http.listen` is its default, or loopback with port 0";
+        /// Time for finishing requests and storing everything after that.
         #[serde(with = "humantime_serde")]
         limit: Duration = Duration::from_secs(20), "duration", check = at_most_an_hour;
     }
@@ -182,7 +183,7 @@ section! {
         mode: AuthMode = AuthMode::Header, "`header` or `jwt`";
         /// The token of administrators.
         #[serde(serialize_with = "value::hidden")]
-        admin_token: Option<SecretString> = None, "secret", check = check::admin_token,
+        admin_token: Option<SecretString> = None, "secret, 8 to 512 characters", check = check::admin_token,
             unset = "created once and stored in `data_dir`";
         /// A file with the admin token.
         admin_token_file: Option<PathBuf> = None, "path";
@@ -285,7 +286,11 @@ impl Config {
 
     /// Time for which the node keeps serving after `/readyz` responds 503.
     pub fn shutdown_delay(&self) -> Duration {
-        let default = if self.http.listen.ip().is_loopback() {
+        let listen = self.http.listen;
+        // No balancer asks such a node, or it could not know its port. Any other may have one, also on the
+        // same machine.
+        let is_alone = listen == Http::default().listen || listen.ip().is_loopback() && listen.port() == 0;
+        let default = if is_alone {
             Duration::ZERO
         } else {
             Duration::from_secs(5)
@@ -317,6 +322,12 @@ impl Config {
         self.cluster.check(&self.store_url()?)?;
         self.auth.jwt.check(self.auth.mode)?;
         self.limits.check()?;
+        if self.cluster.listen.is_some() && self.auth.admin_token.is_none() {
+            return fail(
+                "auth.admin_token or auth.admin_token_file must be set if cluster.listen is: \
+                 a token that all nodes share, as otherwise each creates its own, which the others refuse",
+            );
+        }
         if self.http.tls.certificate_file.is_some() != self.http.tls.key_file.is_some() {
             return fail("http.tls.certificate_file and http.tls.key_file must both be set, or neither");
         }

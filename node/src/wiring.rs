@@ -114,6 +114,7 @@ impl RunningNode {
         // The recorder is installed before the engine starts, because the engine takes its handles from the
         // recorder.
         telemetry::metrics();
+        check_tls(config)?;
         let users = UserSource::new(&config.auth)?;
         let node = node_id(config)?;
         let (admin_token, admin_token_file) = admin_token(config)?;
@@ -234,9 +235,22 @@ async fn watch(database: Database, service: Arc<Service>, cluster: Cluster) {
     );
 }
 
-/// Checks what the configuration refers to: reads the keys of tokens.
+/// Checks what the configuration refers to: reads the keys of tokens, and the files of TLS.
 pub fn check(config: &Config) -> Result<(), InvalidConfig> {
-    UserSource::new(&config.auth).map(|_| ())
+    UserSource::new(&config.auth)?;
+    check_tls(config)
+}
+
+fn check_tls(config: &Config) -> Result<(), InvalidConfig> {
+    if let Some(tls) = config.listener().tls {
+        let checked = tls.check();
+        checked.map_err(|error| InvalidConfig(format!("http.tls: {error}")))?;
+    }
+    if let Some(files) = links::tls_files(&config.cluster) {
+        let checked = files.check();
+        checked.map_err(|error| InvalidConfig(format!("cluster.tls: {error}")))?;
+    }
+    Ok(())
 }
 
 /// Brings the schema of the database up to date.

@@ -26,7 +26,15 @@ fn program(program: &str, directory: &Path, arguments: &[&str], keys: &[String])
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
     without_settings(&mut command)
         .args(arguments)
-        .args(["--set", &token, "--set", "log.level=warn"])
+        // No balancer has to notice that a node stops, unless a test says so.
+        .args([
+            "--set",
+            &token,
+            "--set",
+            "log.level=warn",
+            "--set",
+            "shutdown.delay=0s",
+        ])
         .args(keys.iter().flat_map(|key| ["--set", key]))
         .current_dir(directory);
     (command, directory.join("stderr"))

@@ -26,6 +26,17 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+impl TlsFiles {
+    /// Checks that the files can be used.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read or used; the error names it.
+    pub fn check(&self) -> Result<(), LinksError> {
+        Tls::load(self).map(drop)
+    }
+}
+
 /// Both ends of TLS.
 #[derive(Clone)]
 pub(crate) struct Tls {

@@ -13,6 +13,9 @@ use super::value::HIDDEN;
 /// Maximum duration: a longer one is a mistake.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
 
+/// Minimum length of the admin token. Each guess is a request, so a token of this many random characters
+/// cannot be guessed.
+const ADMIN_TOKEN_BYTES_MIN: usize = 8;
 /// Maximum length of the admin token.
 const ADMIN_TOKEN_BYTES_MAX: usize = 512;
 
@@ -84,8 +87,10 @@ const QUIET_LIBRARIES: [(&str, LevelFilter); 2] = [
 /// Parses the levels of the log: a level for all modules, or `module=level`, separated by commas.
 pub(crate) fn log_targets(levels: &str) -> Result<Targets, String> {
     let level = |text: &str| {
-        let parsed = text.trim().parse::<LevelFilter>();
-        parsed.map_err(|_| {
+        // Parsing takes an empty text as `error`.
+        let named = Some(text.trim()).filter(|text| !text.is_empty());
+        let parsed = named.and_then(|text| text.parse::<LevelFilter>().ok());
+        parsed.ok_or_else(|| {
             format!(
                 "has `{}`, which is not off, error, warn, info, debug or trace",
                 text.trim()
@@ -135,7 +140,7 @@ fn is_module(text: &str) -> bool {
 pub(super) fn admin_token(token: &Option<SecretString>) -> Check {
     let is_valid = |token: &SecretString| {
         let token = token.expose_secret();
-        (1..=ADMIN_TOKEN_BYTES_MAX).contains(&token.len())
+        (ADMIN_TOKEN_BYTES_MIN..=ADMIN_TOKEN_BYTES_MAX).contains(&token.len())
             && token.bytes().all(|byte| byte.is_ascii_graphic())
             && token != HIDDEN
     };
@@ -143,7 +148,8 @@ pub(super) fn admin_token(token: &Option<SecretString>) -> Check {
         Ok(())
     } else {
         Err(format!(
-            "must be 1 to {ADMIN_TOKEN_BYTES_MAX} visible ASCII characters without spaces, and not {HIDDEN}"
+            "must be {ADMIN_TOKEN_BYTES_MIN} to {ADMIN_TOKEN_BYTES_MAX} visible ASCII characters \
+             without spaces, and not {HIDDEN}"
         ))
     }
 }

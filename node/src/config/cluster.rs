@@ -31,6 +31,7 @@ section! {
         /// The name of the cluster, so that two clusters with the same cookie do not link.
         name: String = "firstcome".to_owned(), "1 to 64 characters", check = |name| check_name(name);
         /// Address to listen on for links of other nodes; port 0 takes a free one.
+        #[serde(deserialize_with = "value::optional_address")]
         listen: Option<SocketAddr> = None, "address", unset = "a single node";
         /// The address at which other nodes reach this one.
         advertise: Option<HostPort> = None, "host and port", unset = "`cluster.listen`";

@@ -40,7 +40,36 @@ impl Key {
         lines.join(" ")
     }
 
-    /// Returns the default in TOML; `None` if the key is not set by default.
+    /// What a value of the wrong type should be, with an example. `None` if the error of the type says more.
+    pub(super) fn expected(&self) -> Option<String> {
+        let expected = match self.kind {
+            "duration" => "a duration like 300ms, 3s or 1m 15s",
+            "number" => "a whole number of at least 1",
+            "number, also below 1" => "a number like 5 or 0.2",
+            "path" => "a path",
+            "string" | "levels" | "URL" => "a string",
+            "address" | "host and port" => return None,
+            kind if kind.starts_with("list of") || kind.contains("sample:N") => return None,
+            kind if kind.starts_with(|first: char| first.is_ascii_digit()) => {
+                return Some(format!("a string of {kind}"));
+            }
+            kind if self.is_secret() => return Some(format!("a string: the {kind}")),
+            kind => kind,
+        };
+        Some(expected.to_owned())
+    }
+
+    /// True if its value must not be shown.
+    pub(super) fn is_secret(&self) -> bool {
+        self.kind.contains("secret") || self.kind == "URL"
+    }
+
+    /// The environment variable that sets the key.
+    pub(super) fn variable(&self) -> String {
+        format!("FIRSTCOME__{}", self.name.to_uppercase().replace('.', "__"))
+    }
+
+    /// The default in TOML; `None` if the key is not set by default.
     pub fn default(&self) -> Option<String> {
         let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
         let value = self.name.split('.').fold(&defaults, |value, part| &value[part]);
@@ -72,28 +101,70 @@ pub fn markdown() -> String {
     table
 }
 
-/// Fails if a key is not in the table. The error names a key with the same last part, if there is such a key.
+/// Fails if a key is not in the table. The error names the nearest key, or else one with the same last part.
 pub(super) fn check_known(name: &str) -> Result<(), InvalidConfig> {
     let is_former = || FORMER_KEYS.iter().any(|(former, _)| *former == name);
     if Config::keys().any(|key| key.name == name) || is_former() {
         return Ok(());
     }
     let last = |name: &str| name.rsplit('.').next().map(str::to_owned);
-    let similar = Config::keys().find(|key| last(key.name) == last(name));
+    let similar = nearest(name).or_else(|| Config::keys().find(|key| last(key.name) == last(name)));
     let hint = similar.map_or_else(String::new, |key| format!("; there is {}", key.name));
     Err(InvalidConfig(format!("unknown key {name}{hint}")))
 }
 
-/// Checks that the section with this name has a key, present or former.
-pub(super) fn check_known_section(name: &str) -> Result<(), InvalidConfig> {
-    let section = format!("{name}.");
-    let is_in_it = |key: &str| key.starts_with(&section);
-    let has_former = FORMER_KEYS.iter().any(|(former, _)| is_in_it(former));
-    if has_former || Config::keys().any(|key| is_in_it(key.name)) {
-        Ok(())
-    } else {
-        Err(InvalidConfig(format!("unknown section {name}")))
+/// Returns the key whose name is nearest to a text, if it is near: equal but for separators and few letters.
+fn nearest(text: &str) -> Option<&'static Key> {
+    let text = letters(text);
+    let distance = |key: &Key| strsim::damerau_levenshtein(&letters(key.name), &text);
+    let nearest = Config::keys().min_by_key(|key| distance(key))?;
+    (distance(nearest) <= text.len() / 5).then_some(nearest)
+}
+
+fn letters(text: &str) -> String {
+    let letters = text.chars().filter(char::is_ascii_alphanumeric);
+    letters.map(|letter| letter.to_ascii_lowercase()).collect()
+}
+
+/// Fails if an environment variable is meant as a key, and is not read: it has a single underscore after the
+/// prefix, and then the name of a section or nearly that of a key.
+pub(super) fn check_variable(name: &str) -> Result<(), InvalidConfig> {
+    let Some(rest) = name.strip_prefix("FIRSTCOME_") else {
+        return Ok(());
+    };
+    if rest.starts_with('_') || is_of_kubernetes(rest) {
+        return Ok(());
     }
+    let near = nearest(rest);
+    let first = rest.split('_').next().unwrap_or_default().to_lowercase();
+    let is_of_section = |key: &Key| {
+        key.name
+            .split_once('.')
+            .is_some_and(|(section, _)| section == first)
+    };
+    if near.is_none() && !Config::keys().any(is_of_section) {
+        return Ok(());
+    }
+    let hint = near.map_or_else(String::new, |key| {
+        format!("; {} sets {}", key.variable(), key.name)
+    });
+    Err(InvalidConfig(format!(
+        "the environment variable {name} sets nothing: names of keys have two underscores for each dot, \
+         and after FIRSTCOME{hint}"
+    )))
+}
+
+/// True if Kubernetes sets such a variable for a service whose name begins with `firstcome`.
+fn is_of_kubernetes(rest: &str) -> bool {
+    let words: Vec<&str> = rest.split('_').collect();
+    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    words.last() == Some(&"PORT")
+        || words
+            .windows(2)
+            .any(|pair| matches!(pair, ["SERVICE", "HOST" | "PORT"]))
+        || words
+            .windows(3)
+            .any(|three| matches!(three, ["PORT", number, "TCP" | "UDP" | "SCTP"] if is_number(number)))
 }
 
 /// Declares a section: its struct, its defaults, its keys and their checks.

@@ -21,9 +21,9 @@ section! {
         /// further requests are answered `OVERLOADED` at once.
         coupon_requests_max: usize = actors::owning::owner::actor::OWNER_PLACES, "number",
             check = at_least_one;
-        /// Number of issue requests per second that each user may send on average, like 5 or 0.2; further
-        /// requests are answered `RATE_LIMITED`.
-        user_rate: Option<f64> = None, "number",
+        /// Issue requests a second that each user may send on average, like 5 or 0.2; more are answered
+        /// `RATE_LIMITED`.
+        user_rate: Option<f64> = None, "number, also below 1",
             check = |rate| rate.map_or(Ok(()), |rate| between(rate, RATES)),
             unset = "no limit";
         /// Number of issue requests that each user may send at once.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use config::{ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::keys::{FORMER_KEYS, check_known, check_known_section};
+use super::keys::{FORMER_KEYS, check_known, check_variable};
 use super::{Config, InvalidConfig};
 
 /// Sources of a configuration, besides the environment.
@@ -21,6 +21,8 @@ pub struct Sources {
 impl Sources {
     /// Loads and checks the configuration.
     pub fn load(&self) -> Result<Config, InvalidConfig> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        check_variables(names)?;
         self.load_over(Environment::with_prefix("FIRSTCOME"))
     }
 
@@ -44,7 +46,8 @@ impl Sources {
         let merged = builder.build().map_err(invalid)?;
         check_known_keys("", &merged.collect().map_err(invalid)?)?;
         let (merged, former_keys) = rename_former_keys(merged)?;
-        let mut config: Config = serde_path_to_error::deserialize(merged).map_err(|error| named(&error))?;
+        let mut config: Config =
+            serde_path_to_error::deserialize(merged.clone()).map_err(|error| named(&error, &merged))?;
         config.former_keys = former_keys;
         read_secrets(&mut config)?;
         config.check()?;
@@ -98,14 +101,36 @@ fn rename_former_keys(merged: config::Config) -> Result<(config::Config, Vec<Ren
     Ok((builder.build().map_err(invalid)?, used))
 }
 
-/// Returns an error that names the key.
-fn named(error: &serde_path_to_error::Error<ConfigError>) -> InvalidConfig {
+/// Fails if one of these environment variables is meant as a key, and is not read. The order of variables
+/// does not matter: the first name in the alphabet is reported.
+fn check_variables(names: impl Iterator<Item = String>) -> Result<(), InvalidConfig> {
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names.iter().try_for_each(|name| check_variable(name))
+}
+
+/// Names the key in an error, and says what its value should be.
+fn named(error: &serde_path_to_error::Error<ConfigError>, merged: &config::Config) -> InvalidConfig {
     let path = error.path().to_string();
+    let key = Config::keys().find(|key| key.name == path);
+    if let Some((key, expected)) = key.and_then(|key| Some((key, key.expected()?))) {
+        let value = merged.get::<Value>(key.name).ok().filter(|_| !key.is_secret());
+        let not = value.map_or_else(String::new, |value| format!(", not {}", shown(&value)));
+        return InvalidConfig(format!("{path} must be {expected}{not}"));
+    }
     InvalidConfig(if path == "." {
         error.inner().to_string()
     } else {
         format!("{path}: {}", error.inner())
     })
+}
+
+/// Shows a value as it would stand in a file.
+fn shown(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::String(text) => format!("{text:?}"),
+        _ => value.to_string(),
+    }
 }
 
 /// Reads the files of `…_file` keys.

@@ -1,11 +1,12 @@
 //! Values that are parsed: URLs, lists, secrets.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use secrecy::SecretString;
+use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::Serializer;
 
@@ -71,7 +72,43 @@ pub(super) fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S
     }
 }
 
-/// Parses networks from a list, or from a string with commas between them, as in the environment.
+/// Parses an address to listen on. A name, like that in `localhost:8080`, is resolved.
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    socket_address(&text).map_err(Error::custom)
+}
+
+/// Parses such an address of a key that may be unset.
+pub(super) fn optional_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| socket_address(&text).map_err(Error::custom))
+        .transpose()
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    let port = parts.and_then(|(_, port)| port.parse::<u16>().ok());
+    let Some(((host, _), port)) = parts.zip(port) else {
+        return Err(format!(
+            "must be an address and a port like 127.0.0.1:8080 or localhost:8080, not {text:?}"
+        ));
+    };
+    let resolved = (host, port)
+        .to_socket_addrs()
+        .map_err(|error| format!("{host:?} cannot be resolved: {error}"))?;
+    // A name of both families is that of an IPv4 address, as in the default and in most balancers' files.
+    let mut resolved: Vec<SocketAddr> = resolved.collect();
+    resolved.sort_by_key(SocketAddr::is_ipv6);
+    let none = || format!("{host:?} has no address");
+    resolved.first().copied().ok_or_else(none)
+}
+
+/// Parses a list of networks, or a string with commas between them, as the environment has it.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     deserializer.deserialize_any(Several {
         what: "networks like 10.0.0.0/8",
@@ -131,4 +168,33 @@ fn network(text: &str) -> Result<IpNet, String> {
     text.parse()
         .or_else(|_| address())
         .map_err(|_| format!("{text:?} is not a network like 10.0.0.0/8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_may_have_a_name_and_need_a_port() {
+        let address = |text| socket_address(text).map(|address| address.to_string());
+        assert_eq!(address("0.0.0.0:80").unwrap(), "0.0.0.0:80");
+        assert_eq!(address("[::1]:80").unwrap(), "[::1]:80");
+        assert_eq!(address("localhost:8080").unwrap(), "127.0.0.1:8080");
+        for text in [
+            "8080",
+            ":8080",
+            "localhost",
+            "localhost:http",
+            "127.0.0.1:65536",
+            "",
+        ] {
+            let error = address(text).unwrap_err();
+            assert!(error.contains("like 127.0.0.1:8080"), "{text}: {error}");
+        }
+        let error = address("nowhere.invalid:80").unwrap_err();
+        assert!(
+            error.contains("\"nowhere.invalid\" cannot be resolved"),
+            "{error}"
+        );
+    }
 }

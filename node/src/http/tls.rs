@@ -30,6 +30,13 @@ pub struct Options {
     pub reload_every: Duration,
 }
 
+impl Options {
+    /// Checks that the files can be used.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        server_config(self, &read(self)?).map(drop)
+    }
+}
+
 /// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::StartError;
-use crate::config::{Config, HostPort};
+use crate::config::{Cluster, Config, HostPort};
 use crate::http::listener;
 
 /// Time after which an unreachable peer is reported. Nodes that start together bind their sockets in a
@@ -32,19 +32,7 @@ pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError
     let listener = listener::bind(listen).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let advertise = cluster.advertised(bound);
-    let files = (
-        cluster.tls.ca_file.clone(),
-        cluster.tls.certificate_file.clone(),
-        cluster.tls.key_file.clone(),
-    );
-    let tls = match files {
-        (Some(authority), Some(certificate), Some(key)) => Some(TlsFiles {
-            authority,
-            certificate,
-            key,
-        }),
-        _ => None,
-    };
+    let tls = tls_files(cluster);
     tracing::info!(address = %bound, advertise, tls = tls.is_some(), "listening for links");
     if tls.is_none() && !bound.ip().is_loopback() {
         tracing::warn!(
@@ -68,8 +56,18 @@ pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError
     }))
 }
 
-/// Checks that each of these peers can be reached, and logs a warning if not, so that a firewall or a wrong
-/// name is noticed at the start.
+/// Returns the files of TLS between nodes, if they are set.
+pub(super) fn tls_files(cluster: &Cluster) -> Option<TlsFiles> {
+    let tls = cluster.tls.clone();
+    Some(TlsFiles {
+        authority: tls.ca_file?,
+        certificate: tls.certificate_file?,
+        key: tls.key_file?,
+    })
+}
+
+/// Connects to these peers once, and warns of those that cannot be reached: so a firewall or a wrong name is
+/// noticed at the start.
 ///
 /// Cancel safe: nothing depends on this check.
 pub(super) async fn check_peers(peers: &[HostPort]) {

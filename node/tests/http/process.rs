@@ -334,6 +334,37 @@ fn an_invalid_configuration_is_reported_before_anything_is_started() {
 }
 
 #[test]
+fn missing_certificates_are_reported_before_anything_is_started() {
+    let data = tempfile::tempdir().unwrap();
+    let cluster = [
+        "--set=store.url=mysql://user@127.0.0.1/firstcome",
+        "--set=cluster.listen=127.0.0.1:0",
+        "--set=cluster.cookie=0123456789abcdef",
+        "--set=auth.admin_token=0123456789abcdef",
+        "--set=cluster.tls.certificate_file=none.crt",
+        "--set=cluster.tls.key_file=none.key",
+        "--set=cluster.tls.ca_file=none-ca.crt",
+    ];
+    let http = [
+        "--set=http.tls.certificate_file=none.crt",
+        "--set=http.tls.key_file=none.key",
+    ];
+    for (keys, named) in [
+        (&http[..], "http.tls: none.crt: "),
+        (&cluster, "cluster.tls: none-ca.crt: "),
+    ] {
+        for command in [&["serve"][..], &["config", "check"]] {
+            let (ok, stdout, stderr) = run(&data, &[command, keys].concat());
+            assert!(
+                !ok && stderr.contains(named) && stdout.is_empty(),
+                "{stdout}{stderr}"
+            );
+        }
+    }
+    assert!(!data.path().join("data").exists());
+}
+
+#[test]
 fn invalid_keys_are_reported_before_anything_is_started() {
     let data = tempfile::tempdir().unwrap();
     std::fs::write(data.path().join("jwks.json"), "{\"keys\": []}").unwrap();

@@ -11,8 +11,14 @@ const SERVER: (&str, &str) = ("STORE__URL", "mysql://user:password@db/firstcome"
 const LISTEN: (&str, &str) = ("CLUSTER__LISTEN", "10.0.0.1:7400");
 const COOKIE: (&str, &str) = ("CLUSTER__COOKIE", "0123456789abcdef");
 
-/// Loads the configuration with this environment.
+const TOKEN: (&str, &str) = ("AUTH__ADMIN_TOKEN", "token-of-the-administrators");
+
+/// Loads the configuration with this environment and an admin token.
 fn load(pairs: &[(&str, &str)]) -> Result<Config, String> {
+    load_without_token(&[pairs, &[TOKEN]].concat())
+}
+
+fn load_without_token(pairs: &[(&str, &str)]) -> Result<Config, String> {
     let pairs: HashMap<String, String> = pairs
         .iter()
         .map(|(key, value)| (format!("FIRSTCOME__{key}"), (*value).to_owned()))
@@ -61,7 +67,17 @@ fn assert_refused<const N: usize>(cases: [(Vec<(&str, &str)>, &str); N]) {
 }
 
 #[test]
-fn an_invalid_cluster_configuration_is_reported_with_its_key() {
+fn nodes_of_a_cluster_need_one_admin_token() {
+    let error = load_without_token(&[SERVER, LISTEN, COOKIE]).unwrap_err();
+    assert!(
+        error.contains("auth.admin_token or auth.admin_token_file must be set"),
+        "{error}"
+    );
+    assert!(load_without_token(&[SERVER]).is_ok());
+}
+
+#[test]
+fn an_invalid_configuration_of_a_cluster_is_named_by_its_key() {
     assert_refused([
         (vec![LISTEN, COOKIE], "store.url must be mysql://"),
         (

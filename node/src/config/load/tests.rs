@@ -87,6 +87,11 @@ fn an_invalid_value_is_reported_with_its_key() {
         ("FIRSTCOME__AUTH__ADMIN_TOKEN", "with a space", "auth.admin_token"),
         ("FIRSTCOME__AUTH__ADMIN_TOKEN", "[hidden]", "auth.admin_token"),
         (
+            "FIRSTCOME__AUTH__ADMIN_TOKEN",
+            "1234567",
+            "auth.admin_token must be 8 to 512",
+        ),
+        (
             "FIRSTCOME__AUTH__TRUSTED_PROXIES",
             "10.0.0.0/8,x",
             "auth.trusted_proxies",
@@ -129,7 +134,125 @@ fn an_invalid_value_is_reported_with_its_key() {
 }
 
 #[test]
-fn header_mode_needs_trusted_proxies_unless_the_node_listens_on_loopback() {
+fn a_value_of_the_wrong_type_is_told_what_it_should_be() {
+    for (key, value, error) in [
+        (
+            "auth.mode",
+            "oauth",
+            "auth.mode must be `header` or `jwt`, not \"oauth\"",
+        ),
+        (
+            "log.format",
+            "xml",
+            "log.format must be `text` or `json`, not \"xml\"",
+        ),
+        (
+            "store.lanes",
+            "four",
+            "store.lanes must be a whole number of at least 1, not \"four\"",
+        ),
+        (
+            "http.connections_max",
+            "-1",
+            "http.connections_max must be a whole number of at least 1, not \"-1\"",
+        ),
+        (
+            "limits.user_rate",
+            "many",
+            "limits.user_rate must be a number like 5 or 0.2, not \"many\"",
+        ),
+        (
+            "limits.user_burst",
+            "0",
+            "limits.user_burst must be a whole number of at least 1, not \"0\"",
+        ),
+        (
+            "http.deadline",
+            "3",
+            "http.deadline must be a duration like 300ms, 3s or 1m 15s, not \"3\"",
+        ),
+        (
+            "http.listen",
+            "8080",
+            "must be an address and a port like 127.0.0.1:8080 or localhost:8080, not \"8080\"",
+        ),
+        ("auth.jwt.algorithm", "none", "auth.jwt.algorithm must be `HS256`"),
+    ] {
+        let found = load("", &[], &[(key, value)]).unwrap_err();
+        assert!(found.contains(error), "{found}");
+    }
+    let secret = load("[auth]\nadmin_token = [\"secret-in-a-list\"]\n", &[], &[]).unwrap_err();
+    assert!(
+        secret.contains("auth.admin_token must be a string") && !secret.contains("in-a-list"),
+        "{secret}"
+    );
+}
+
+#[test]
+fn a_variable_with_one_underscore_is_an_error_that_names_the_key() {
+    let check = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned());
+        check_variables(names).map_err(|error| error.to_string())
+    };
+    for (name, sets) in [
+        (
+            "FIRSTCOME_HTTP_LISTEN",
+            "FIRSTCOME__HTTP__LISTEN sets http.listen",
+        ),
+        ("FIRSTCOME_DATA_DIR", "FIRSTCOME__DATA_DIR sets data_dir"),
+        ("FIRSTCOME_STORE__UR", "FIRSTCOME__STORE__URL sets store.url"),
+        ("FIRSTCOME_HTTP_ADDRESS", "FIRSTCOME_HTTP_ADDRESS sets nothing"),
+    ] {
+        let error = check(&["PATH", name]).unwrap_err();
+        assert!(error.contains(sets), "{name}: {error}");
+    }
+    // Variables of tests, and those that Kubernetes sets for services named firstcome and firstcome-http.
+    let others = [
+        "FIRSTCOME_SEED",
+        "FIRSTCOME_REQUIRE_DATABASES",
+        "FIRSTCOME__HTTP__LISTEN",
+        "FIRSTCOME_SERVICE_HOST",
+        "FIRSTCOME_PORT",
+        "FIRSTCOME_PORT_8080_TCP_ADDR",
+        "FIRSTCOME_HTTP_SERVICE_PORT_WEB",
+        "FIRSTCOME_HTTP_PORT_8080_TCP",
+    ];
+    assert_eq!(check(&others), Ok(()));
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest() {
+    for (key, nearest) in [
+        (
+            "FIRSTCOME__HTTP_LISTEN",
+            "unknown key http_listen; there is http.listen",
+        ),
+        (
+            "FIRSTCOME__HTTP__LISTN",
+            "unknown key http.listn; there is http.listen",
+        ),
+        ("FIRSTCOME__CLUSTER__COKIE_FILE", "there is cluster.cookie_file"),
+    ] {
+        let error = load("", &[(key, "x")], &[]).unwrap_err();
+        assert!(error.contains(nearest), "{error}");
+    }
+}
+
+#[test]
+fn only_a_node_that_no_balancer_can_know_stops_without_a_delay() {
+    for (listen, seconds) in [
+        ("127.0.0.1:8080", 0),
+        ("127.0.0.1:0", 0),
+        ("127.0.0.1:8081", 5),
+        ("[::1]:8080", 5),
+    ] {
+        let config = load("", &[], &[("http.listen", listen)]).unwrap();
+        assert_eq!(config.shutdown_delay(), Duration::from_secs(seconds), "{listen}");
+    }
+}
+
+#[test]
+fn header_mode_needs_trusted_proxies_unless_on_loopback() {
     let listen = ("FIRSTCOME__HTTP__LISTEN", "0.0.0.0:8080");
     let error = load("", &[listen], &[]).unwrap_err();
     assert!(error.contains("auth.trusted_proxies"), "{error}");
