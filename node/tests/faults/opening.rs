@@ -277,6 +277,67 @@ async fn a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_
     opening.refused("migrate", &["the server is read-only"]);
 }
 
+/// The statements of docs/operations.md, with other names of database and users.
+fn documented_rights(database: &str) -> String {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let block = page
+        .split("```sql\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let statements = block.expect("the page has the statements");
+    let own = statements
+        .replace("firstcome_migrate", &format!("m_{database}"))
+        .replace("firstcome_serve", &format!("s_{database}"))
+        .replace("firstcome", database);
+    own.replace(&format!("CREATE DATABASE {database};"), "")
+}
+
+async fn the_rights_in_the_documentation_suffice(kind: Kind) {
+    let server = Server::shared(kind);
+    let mut opening = Opening::empty(server, None).await;
+    let database = server.make_writable_database().await;
+    run(&mut opening.shell, &documented_rights(&database)).await;
+    let url = |user: &str| {
+        format!(
+            "store.url=mysql://{user}_{database}:a%20password@127.0.0.1:{}/{database}?ssl-mode=DISABLED",
+            server.port()
+        )
+    };
+    // Without tables the user of nodes can do nothing, and learns who must act.
+    opening.url = url("s");
+    opening.refused("serve", &["1142", "`firstcome migrate`"]);
+    let migrated = tokio::task::block_in_place(|| {
+        node::run(FIRSTCOME, opening.folder.path(), "migrate", &[url("m")], LIMIT)
+    });
+    assert!(migrated.0, "{}", migrated.1);
+    let node = tokio::task::block_in_place(|| {
+        Node::start(
+            FIRSTCOME,
+            opening.folder.path(),
+            std::slice::from_ref(&opening.url),
+        )
+    });
+    let client = reqwest::Client::new();
+    let post = async |path: &str, body: serde_json::Value| {
+        let request = client.post(format!("http://{}{path}", node.address)).json(&body);
+        let request = request
+            .bearer_auth(node::ADMIN_TOKEN)
+            .header("X-User-Id", "alice");
+        request.send().await.unwrap().status().as_u16()
+    };
+    let coupon = serde_json::json!({"title": "a", "total_quantity": 2});
+    assert_eq!(post("/v1/coupons", coupon).await, 201);
+    let issue = client
+        .post(format!("http://{}/v1/coupons/1/issuances", node.address))
+        .header("X-User-Id", "alice");
+    assert_eq!(issue.send().await.unwrap().status().as_u16(), 201);
+    assert_eq!(post("/v1/coupons/1/close", serde_json::json!({})).await, 200);
+    let stopped = tokio::task::block_in_place(|| node.stop(LIMIT));
+    assert!(stopped, "{}", node.log());
+    assert!(!node.log().contains("denied"), "{}", node.log());
+}
+
 on_each_server! {
     an_incompatible_database_is_refused
     a_session_without_the_required_isolation_is_refused
@@ -284,5 +345,6 @@ on_each_server! {
     a_node_waits_for_a_server_that_is_not_there_yet
     a_server_that_refuses_the_node_ends_it_with_what_to_do
     a_node_without_links_on_the_database_of_others_says_so
+    the_rights_in_the_documentation_suffice
     a_server_that_may_lose_commits_is_warned_about_and_a_read_only_one_refused
 }
