@@ -98,7 +98,7 @@ pub struct RunningNode {
     listener: Listener,
     engine: CouponEngine,
     database: Database,
-    created_admin_token: Option<SecretString>,
+    admin_token_file: Option<AdminTokenFile>,
     maintenance: JoinSet<()>,
     shutdown_delay: Duration,
     shutdown_limit: Duration,
@@ -130,7 +130,8 @@ impl RunningNode {
 
         // Ends with the node, or when this fails.
         let mut maintenance = JoinSet::new();
-        maintenance.spawn(maintain(Arc::clone(&service), config.cluster.peers.clone()));
+        let maintaining = maintain(Arc::clone(&service), config.cluster.peers.clone());
+        maintenance.spawn(critical("maintenance", maintaining));
         let waits = || service.set_store_is_unusable(true);
         let database = Database::open_when_reachable(config, waits).await?;
         service.set_store_is_unusable(false);
@@ -148,12 +149,13 @@ impl RunningNode {
         let (store, rows) = database.store();
         let engine = CouponEngine::start(options, store, rows).await?;
         service.set_engine(engine.clone());
-        maintenance.spawn(watch(database.clone(), service, config.cluster.clone()));
+        let watching = watch(database.clone(), service, config.cluster.clone());
+        maintenance.spawn(critical("watching the database", watching));
         Ok(Self {
             listener,
             engine,
             database,
-            created_admin_token,
+            admin_token_file,
             maintenance,
             shutdown_delay: config.shutdown_delay(),
             shutdown_limit: config.shutdown.limit,

@@ -86,18 +86,7 @@ const QUIET_LIBRARIES: [(&str, LevelFilter); 2] = [
 
 /// Parses the levels of the log: a level for all modules, or `module=level`, separated by commas.
 pub(crate) fn log_targets(levels: &str) -> Result<Targets, String> {
-    let level = |text: &str| {
-        // Parsing takes an empty text as `error`.
-        let named = Some(text.trim()).filter(|text| !text.is_empty());
-        let parsed = named.and_then(|text| text.parse::<LevelFilter>().ok());
-        parsed.ok_or_else(|| {
-            format!(
-                "has `{}`, which is not off, error, warn, info, debug or trace",
-                text.trim()
-            )
-        })
-    };
-    let targets = levels
+    let parts: Vec<&str> = levels
         .split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty())
@@ -105,14 +94,14 @@ pub(crate) fn log_targets(levels: &str) -> Result<Targets, String> {
     if parts.is_empty() {
         return Err("has no level".to_owned());
     }
-    parts
+    let targets = parts
         .into_iter()
         .try_fold(Targets::new(), |targets, part| match part.split_once('=') {
             None => Ok(targets.with_default(level(part)?)),
             Some((module, text)) if is_module(module.trim()) => {
                 Ok(targets.with_target(module.trim(), level(text.trim())?))
             }
-            Some(_) => Err(format!("has `{part}`, which names no module")),
+            Some((module, _)) => Err(format!("has `{}`, which is not a module", module.trim())),
         })?;
     Ok(QUIET_LIBRARIES
         .into_iter()

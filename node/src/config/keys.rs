@@ -113,6 +113,18 @@ pub(super) fn check_known(name: &str) -> Result<(), InvalidConfig> {
     Err(InvalidConfig(format!("unknown key {name}{hint}")))
 }
 
+/// Checks that the section with this name has a key, present or former.
+pub(super) fn check_known_section(name: &str) -> Result<(), InvalidConfig> {
+    let section = format!("{name}.");
+    let is_in_it = |key: &str| key.starts_with(&section);
+    let has_former = FORMER_KEYS.iter().any(|(former, _)| is_in_it(former));
+    if has_former || Config::keys().any(|key| is_in_it(key.name)) {
+        Ok(())
+    } else {
+        Err(InvalidConfig(format!("unknown section {name}")))
+    }
+}
+
 /// Returns the key whose name is nearest to a text, if it is near: equal but for separators and few letters.
 fn nearest(text: &str) -> Option<&'static Key> {
     let text = letters(text);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use config::{ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::keys::{FORMER_KEYS, check_known, check_variable};
+use super::keys::{FORMER_KEYS, check_known, check_known_section, check_variable};
 use super::{Config, InvalidConfig};
 
 /// Sources of a configuration, besides the environment.
