@@ -3,7 +3,6 @@
 //! The standard output of a service is often a log that many can read. So the admin token itself is printed
 //! on a terminal only, and only when it was created just now. Otherwise the commands read its file.
 
-use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::thread;
@@ -29,8 +28,8 @@ pub(crate) async fn print(node: &RunningNode, config: &Config) {
             let path = path.as_deref().unwrap_or(&file.path);
             let created = file.created.as_ref().filter(|_| is_terminal);
             let token = match created {
-                Some(token) => token.expose_secret().into(),
-                None => format!("$(cat {})", quoted(path)).into(),
+                Some(token) => token.expose_secret().to_owned(),
+                None => format!("$(cat {})", quoted(path)),
             };
             let next = next_coupon(node).await;
             commands(&address, path, &token, config.auth.mode, next)
@@ -48,7 +47,7 @@ pub(crate) async fn print(node: &RunningNode, config: &Config) {
 }
 
 /// The address and the commands. `token` is the token or what a shell replaces by it.
-fn commands(address: &str, path: &Path, token: &Cow<'_, str>, mode: AuthMode, next: u64) -> String {
+fn commands(address: &str, path: &Path, token: &str, mode: AuthMode, next: u64) -> String {
     // The certificate names the service, and rarely this address.
     let curl = if address.starts_with("https") {
         "curl --insecure"

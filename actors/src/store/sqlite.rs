@@ -139,10 +139,10 @@ impl SqliteStore {
         let readers = open::readers(options.readers.max(1), &path).await?;
         let cluster_reader = open::readers(1, &path).await?;
         let loader = open::readers(LOADERS, &path).await?;
-        let (mover, hurried_mover) = (open::mover(&path).await?, open::hurried_mover(&path).await?);
+        let (mover, urgent_mover) = (open::mover(&path).await?, open::urgent_mover(&path).await?);
         let file = open::file(&path)?;
         let files = Files::new(&path, &file)?;
-        let checkpoints = Checkpoints::new(mover, hurried_mover, file);
+        let checkpoints = Checkpoints::new(mover, urgent_mover, file);
         Ok(Self {
             inner: Arc::new(Inner {
                 path,

@@ -97,7 +97,7 @@ on_each_server! {
         a_database_of_an_earlier_build_keeps_its_table_of_migrations
         a_database_that_lost_a_table_is_refused
         a_migration_cut_short_is_run_again
-        waiting_for_a_migration_under_way_ends
+        a_wait_for_a_migration_in_progress_ends
         nodes_that_start_together_make_one_schema
         a_cluster_that_was_made_with_other_settings_is_unreadable
         a_database_that_is_not_there_is_refused

@@ -346,5 +346,5 @@ on_each_server! {
     a_server_that_refuses_the_node_ends_it_with_what_to_do
     a_node_without_links_on_the_database_of_others_says_so
     the_rights_in_the_documentation_suffice
-    a_server_that_may_lose_commits_is_warned_about_and_a_read_only_one_refused
+    a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_is_refused
 }

@@ -97,10 +97,10 @@ impl OpenError {
     /// Adds the server to an error of reaching it.
     pub(super) fn at(self, options: &MySqlConnectOptions) -> Self {
         let server = session::place(options);
-        let error = match &self {
-            Self::Database(error)
-            | Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
-            _ => return self,
+        let (Self::Database(error)
+        | Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))) = &self
+        else {
+            return self;
         };
         if number(error) == Some(TABLE_ACCESS_DENIED) {
             let why =

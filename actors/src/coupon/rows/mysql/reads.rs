@@ -132,7 +132,7 @@ async fn created_before(connection: &mut MySqlConnection, new: &NewCoupon) -> Re
     let Some(row) = asked.fetch_optional(connection).await.map_err(on_read)? else {
         return Ok(None);
     };
-    if get::<&str>(&row, "creation_body")? == new.body() {
+    if row.text("creation_body")? == new.body() {
         view(&row).map(Created::Before).map(Some)
     } else {
         Ok(Some(Created::KeyReused))
