@@ -180,7 +180,7 @@ fn three_nodes_are_started_and_stop_one_after_the_other() {
     ] {
         assert!(said.contains(line), "{line:?} is not in {said}");
     }
-    assert_eq!(run.noted("has 8 keys, and --set log.level=warn"), 3);
+    assert_eq!(run.noted("has 9 keys, and --set log.level=warn"), 3);
     run.interrupt();
     assert_eq!(run.exit_status(), 0, "{}", run.said());
     let stopped: Vec<String> = run.notes().split_off(3);

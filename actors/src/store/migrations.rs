@@ -1,10 +1,12 @@
 //! Migrations of the engine, and migrations that kinds add.
 //!
-//! For historical reasons, the first two also create the tables of coupons and issuances. No two migrations
-//! have the same version, and the text of a released migration never changes.
+//! The first two also create the tables of coupons and issuances: databases exist that were created by them.
+//! No two migrations have the same version, and the text of a migration that may have been executed somewhere
+//! never changes.
 //!
-//! A database records its migrations in [`TABLE`], or in [`FORMER_TABLE`] if an earlier build made it, which
-//! must be able to use it further on. That name is also used by other programs.
+//! A new database records its migrations in `firstcome_migrations`. A database of an earlier build goes on to
+//! record them in `_sqlx_migrations`, so that the earlier build can still use it. Other programs use that name
+//! as well.
 
 pub(crate) mod tables;
 
