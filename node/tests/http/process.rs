@@ -174,7 +174,9 @@ async fn a_second_signal_ends_the_process_at_once() {
 #[tokio::test]
 async fn a_node_whose_terminal_goes_away_drains() {
     let data = tempfile::tempdir().unwrap();
-    let serving = Serving::start(&data, &["--set", "shutdown.delay=1s"]);
+    // Processes inherit that SIGHUP is ignored, for example from `nohup cargo test`.
+    let receiving = "exec env --default-signal=HUP \"$0\" \"$@\"";
+    let serving = Serving::start_in_shell(&data, receiving, &["--set", "shutdown.delay=1s"]);
     serving.signal(Signal::HUP);
     let url = format!("http://{}/readyz", serving.address);
     eventually("/readyz says that it drains", async || {
