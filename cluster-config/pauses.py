@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Summarises a history of `firstcome-bench load --history`: answers, the slowest answer, and the longest pause.
+
+A pause of a coupon is a time in which it was requested and no request for it was answered with an outcome: from the
+first request that was sent after an outcome to the next outcome. The longest pause is that of the worst coupon.
+
+    pauses.py history.jsonl            prints one line
+    pauses.py history.jsonl 5.5        also fails if the longest pause is longer than 5.5 s
+"""
+
+import collections
+import json
+import sys
+
+OUTCOMES = (200, 201, 409)
+
+
+def longest_pause(requests):
+    """Returns the longest pause in microseconds, of pairs: when sent, and when answered with an outcome or None."""
+    sent = [(sent, 0) for sent, _ in requests]
+    events = sorted(sent + [(answered, 1) for _, answered in requests if answered])
+    longest, waiting_since = 0, None
+    for time, is_outcome in events:
+        if is_outcome:
+            if waiting_since is not None:
+                longest = max(longest, time - waiting_since)
+            waiting_since = None
+        elif waiting_since is None:
+            waiting_since = time
+    # Requests after the last outcome.
+    if waiting_since is not None:
+        longest = max(longest, events[-1][0] - waiting_since)
+    return longest
+
+
+def main():
+    by_coupon = collections.defaultdict(list)
+    kinds, slowest, last = collections.Counter(), 0, 0
+    with open(sys.argv[1], encoding="utf-8") as lines:
+        for line in lines:
+            operation = json.loads(line).get("issue")
+            if operation is None:
+                continue
+            answer, answered = operation.get("answer"), operation.get("answer_us")
+            status = answer["status"] if answer else None
+            outcome = answered if status in OUTCOMES else None
+            if outcome:
+                kinds["answered"] += 1
+                slowest = max(slowest, outcome - operation["call_us"])
+            elif status == 503:
+                kinds[f"503 {(answer.get('body') or {}).get('code', 'of the balancer')}"] += 1
+            else:
+                kinds["no answer" if status is None else str(status)] += 1
+            by_coupon[operation["coupon"]].append((operation["call_us"], outcome))
+            last = max(last, operation["call_us"])
+    pause = max((longest_pause(requests) for requests in by_coupon.values()), default=0) / 1e6
+    counted = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    print(f"longest pause {pause:.2f} s; slowest answer {slowest / 1e6:.2f} s; {counted}")
+    if len(sys.argv) > 2 and pause > float(sys.argv[2]):
+        sys.exit(f"a pause of {pause:.2f} s is longer than {sys.argv[2]} s")
+
+
+if __name__ == "__main__":
+    main()
