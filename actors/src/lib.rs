@@ -84,6 +84,7 @@ pub mod critical;
 pub mod engine;
 pub mod ids;
 pub mod link;
+pub mod log_limit;
 pub mod metrics;
 pub mod owning;
 mod peer_names;
