@@ -21,6 +21,8 @@ metric_table! {
         "Reads of coupons and lists of coupons, by what was read and from where: a copy or the store.";
     RATE_LIMITED = "coupon_rate_limited_total", Kind::Counter, Count,
         "Issue requests refused because their user sent too many.";
+    TOKENS_REFUSED = "coupon_tokens_refused_total", Kind::Counter, Count,
+        "Requests answered 401 because their token is not valid, by reason.";
     LOG_LINES_DROPPED = "coupon_log_lines_dropped_total", Kind::Counter, Count,
         "Lines of the log that were not written: the log failed, or is slower than what is logged.";
     RUNTIME_WORKERS = "coupon_runtime_workers", Kind::Gauge, Count, "Worker threads of the runtime.";

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use actors::ids::NodeId;
 
-use self::auth::Authenticator;
+use self::auth::{Authenticator, MissingCredentials, TokenRefusal};
 use self::coupons::CouponCopies;
 use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
 use self::store_calls::{StoreCallError, StoreCalls};
@@ -33,10 +33,10 @@ use crate::config::Config;
 /// Why a call of the service failed.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// The request has no credentials.
-    Unauthenticated,
+    /// The request lacks these credentials.
+    Unauthenticated(MissingCredentials),
     /// The token is unknown, expired or not valid.
-    InvalidToken,
+    InvalidToken(TokenRefusal),
     /// The id of the user is not valid. Holds the reason.
     InvalidUser(String),
     /// The principal lacks a right. Holds which right.

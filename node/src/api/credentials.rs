@@ -6,6 +6,7 @@ use http::header::AUTHORIZATION;
 use super::error::Error;
 use crate::http::head::Head;
 use crate::http::problem::RequestError;
+use crate::service;
 use crate::service::auth::{Authenticator, Principal};
 
 /// Names the user. A gateway sets this header after it has authenticated the user.
@@ -16,6 +17,13 @@ pub(super) const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 pub(super) fn principal(authenticator: &Authenticator, head: &Head) -> Result<Principal, Error> {
     let bearer = bearer_token(head)?;
     authenticator.authenticate(head.peer, bearer, || Ok(head.text(&X_USER_ID)?))
+}
+
+/// Counts and logs why a token was refused, if this error is such a refusal.
+pub(super) fn report_refused_token(head: &Head, error: &Error) {
+    if let Error::Service(service::Error::InvalidToken(refusal)) = error {
+        refusal.report(head.client);
+    }
 }
 
 /// Returns the token of `Authorization: Bearer`. Other schemes are ignored, because a proxy may use them.
@@ -40,8 +48,7 @@ fn bearer_token(head: &Head) -> Result<Option<&str>, RequestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service;
-    use crate::service::auth::UserSource;
+    use crate::service::auth::{MissingCredentials, TokenRefusal, UserSource};
     use http::{HeaderMap, HeaderValue, Method};
     use secrecy::SecretString;
 
@@ -89,7 +96,10 @@ mod tests {
         ] {
             let principal = authenticate(&["10.0.0.0/8", "fd00::/8"], peer, &alice).unwrap();
             assert!(
-                matches!(principal.require_user(), Err(service::Error::Unauthenticated)),
+                matches!(
+                    principal.require_user(),
+                    Err(service::Error::Unauthenticated(MissingCredentials::UserHeader))
+                ),
                 "{peer}"
             );
         }
@@ -113,14 +123,18 @@ mod tests {
             assert!(
                 matches!(
                     admin(value),
-                    Err(service::Error::InvalidToken | service::Error::Unauthenticated)
+                    Err(service::Error::InvalidToken(TokenRefusal::NotAdmin)
+                        | service::Error::Unauthenticated(MissingCredentials::Token))
                 ),
                 "{value}"
             );
         }
         for value in ["Basic token-of-admins", "token-of-admins"] {
             assert!(
-                matches!(admin(value), Err(service::Error::Unauthenticated)),
+                matches!(
+                    admin(value),
+                    Err(service::Error::Unauthenticated(MissingCredentials::Token))
+                ),
                 "{value}"
             );
         }

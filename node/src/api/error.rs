@@ -14,6 +14,7 @@ use super::issuances::IssuanceBody;
 use crate::http::json::Text;
 use crate::http::problem::{FieldError, Problem, RequestError};
 use crate::service;
+use crate::service::auth::MissingCredentials;
 use crate::service::engine::{ChangeRefusal, Issuance, Refusal, Setback};
 
 /// Range of the random number of seconds that is added to the `Retry-After` of a rate limit. This spreads out
@@ -54,9 +55,11 @@ impl Error {
 fn service_error(error: service::Error) -> Response {
     use service::Error as E;
     match error {
-        E::Unauthenticated => unauthenticated(r#"Bearer realm="firstcome""#),
+        E::Unauthenticated(missing) => lacks_credentials(missing),
         // The response does not give the reason, because the reason would help to forge a token.
-        E::InvalidToken => unauthenticated(r#"Bearer realm="firstcome", error="invalid_token""#),
+        E::InvalidToken(_) => {
+            unauthenticated(r#"Bearer realm="firstcome", error="invalid_token""#).into_response()
+        }
         E::InvalidUser(reason) => RequestError::Malformed(format!("X-User-Id: {reason}")).into_response(),
         E::Forbidden(detail) => {
             let challenge =
@@ -82,15 +85,31 @@ fn service_error(error: service::Error) -> Response {
     }
 }
 
-/// Responds 401, with a challenge as in RFC 6750.
-fn unauthenticated(challenge: &'static str) -> Response {
+/// Returns a 401 with this challenge. Challenges for tokens are those of RFC 6750. The header that a gateway
+/// sets is no scheme of HTTP, so its challenge has the name of the header.
+fn unauthenticated(challenge: &'static str) -> Problem {
     Problem::new(
         StatusCode::UNAUTHORIZED,
         "UNAUTHENTICATED",
         "Valid credentials are required",
     )
     .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
-    .into_response()
+}
+
+/// Returns the 401 to a request without these credentials.
+fn lacks_credentials(missing: MissingCredentials) -> Response {
+    match missing {
+        MissingCredentials::Token => unauthenticated(r#"Bearer realm="firstcome""#).into_response(),
+        MissingCredentials::UserHeader => unauthenticated(r#"X-User-Id realm="firstcome""#)
+            .into_response_with_detail("the header X-User-Id is missing, or no trusted gateway has set it"),
+        MissingCredentials::UserHeaderOrToken => {
+            unauthenticated(r#"X-User-Id realm="firstcome", Bearer realm="firstcome""#)
+                .into_response_with_detail(
+                    "the header X-User-Id is missing, or no trusted gateway has set it; administrators send \
+                     their token in the header Authorization",
+                )
+        }
+    }
 }
 
 fn conflict(code: &'static str, title: &'static str) -> Problem {

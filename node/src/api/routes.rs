@@ -16,7 +16,7 @@ mod table;
 pub(super) use self::table::ROUTES;
 
 use super::Answer;
-use super::error::Error;
+use super::credentials::report_refused_token;
 use crate::http::call::Call;
 use crate::http::head::Head;
 use crate::http::problem::RequestError;
@@ -176,7 +176,10 @@ pub(crate) fn routes(
                 route
                     .handle(&service, &call)
                     .await
-                    .unwrap_or_else(Error::into_response)
+                    .unwrap_or_else(|error| {
+                        report_refused_token(&call.head, &error);
+                        error.into_response()
+                    })
             }
         })
         .recover(|_: Rejection| async { Ok::<_, Infallible>(RequestError::NotFound.into_response()) })

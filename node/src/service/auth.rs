@@ -6,6 +6,7 @@ mod jwks;
 mod jwt;
 mod keys;
 pub(crate) mod mint;
+mod refused_tokens;
 mod token;
 mod trusted_proxies;
 mod verified_tokens;
@@ -15,6 +16,8 @@ use std::time::SystemTime;
 
 use actors::ids::UserId;
 use secrecy::SecretString;
+
+pub(crate) use self::refused_tokens::TokenRefusal;
 
 use self::jwt::Verifier;
 use self::token::{AdminToken, BearerToken};
@@ -43,8 +46,21 @@ pub(crate) enum UserSource {
 pub(crate) struct Principal {
     user: Option<UserId>,
     role: Role,
-    /// True if the request has a token that is not known or not valid.
-    has_unknown_token: bool,
+    /// Why the token of the request is not accepted, if it has such a token.
+    refused_token: Option<TokenRefusal>,
+    /// True if a header names users, false if tokens do.
+    is_named_by_header: bool,
+}
+
+/// Credentials that a request lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MissingCredentials {
+    /// The header that names the user.
+    UserHeader,
+    /// A token.
+    Token,
+    /// One of both.
+    UserHeaderOrToken,
 }
 
 /// Rights beyond those of every user.
@@ -79,10 +95,16 @@ impl UserSource {
 impl Authenticator {
     /// Makes an authenticator with this admin token and this source of users.
     pub(crate) fn new(admin_token: &SecretString, users: UserSource) -> Self {
+        refused_tokens::show_metric();
         Self {
             admin_token: AdminToken::new(admin_token),
             users,
         }
+    }
+
+    /// True if a header names users, false if tokens do.
+    pub(crate) fn names_users_by_header(&self) -> bool {
+        matches!(self.users, UserSource::Header(_))
     }
 
     /// Authenticates by a bearer token and by the user that the peer names. `named_user` is only called if
@@ -95,31 +117,26 @@ impl Authenticator {
     ) -> Result<Principal, E> {
         let token = bearer.map(BearerToken::new);
         let is_admin = token.as_ref().is_some_and(|token| self.admin_token.is(token));
-        let principal = |user, role| Principal {
-            user,
-            role,
-            has_unknown_token: role == Role::User && token.is_some(),
+        let mut principal = Principal {
+            user: None,
+            role: if is_admin { Role::Admin } else { Role::User },
+            refused_token: None,
+            is_named_by_header: self.names_users_by_header(),
         };
-        match &self.users {
-            UserSource::Header(proxies) => {
+        match (&self.users, token) {
+            (UserSource::Header(proxies), token) => {
                 let named = if proxies.trust(peer) { named_user()? } else { None };
                 let user = named.map(UserId::parse).transpose();
-                let user = user.map_err(|error| Error::InvalidUser(error.to_string()))?;
-                let role = if is_admin { Role::Admin } else { Role::User };
-                Ok(principal(user, role))
+                principal.user = user.map_err(|error| Error::InvalidUser(error.to_string()))?;
+                principal.refused_token = token.filter(|_| !is_admin).map(|_| TokenRefusal::NotAdmin);
             }
-            UserSource::Token(_) if is_admin => Ok(principal(None, Role::Admin)),
-            UserSource::Token(verifier) => {
-                Ok(match token.as_ref().and_then(|token| identify(verifier, token)) {
-                    Some(Identity { user, role }) => Principal {
-                        user: Some(user),
-                        role,
-                        has_unknown_token: false,
-                    },
-                    None => principal(None, Role::User),
-                })
-            }
+            (UserSource::Token(verifier), Some(token)) if !is_admin => match identify(verifier, &token) {
+                Ok(Identity { user, role }) => (principal.user, principal.role) = (Some(user), role),
+                Err(refusal) => principal.refused_token = Some(refusal),
+            },
+            (UserSource::Token(_), _) => {}
         }
+        Ok(principal)
     }
 
     /// Reloads the key file when it changes, for as long as the future is polled.
@@ -132,9 +149,9 @@ impl Authenticator {
     }
 }
 
-fn identify(verifier: &Verifier, token: &BearerToken<'_>) -> Option<Identity> {
+fn identify(verifier: &Verifier, token: &BearerToken<'_>) -> Result<Identity, TokenRefusal> {
     match token {
-        BearerToken::TooLong => None,
+        BearerToken::TooLong => Err(TokenRefusal::TooLong),
         BearerToken::Token { text, digest } => verifier.identify(text, digest, unix_seconds()),
     }
 }
@@ -154,7 +171,9 @@ impl Principal {
             None if self.role == Role::Admin => Err(Error::Forbidden(
                 "only users have coupons; an administrator is not a user",
             )),
-            None => Err(self.unauthenticated()),
+            // A token could not name a user.
+            None if self.is_named_by_header => Err(Error::Unauthenticated(MissingCredentials::UserHeader)),
+            None => Err(self.unauthenticated(MissingCredentials::Token)),
         }
     }
 
@@ -163,7 +182,7 @@ impl Principal {
         match &self.user {
             _ if self.role == Role::Admin => Ok(()),
             Some(_) => Err(Error::Forbidden("only administrators may do this")),
-            None => Err(self.unauthenticated()),
+            None => Err(self.unauthenticated(MissingCredentials::Token)),
         }
     }
 
@@ -180,8 +199,10 @@ impl Principal {
     pub(crate) fn require_known(&self) -> Result<(), Error> {
         if self.role == Role::Admin || self.user.is_some() {
             Ok(())
+        } else if self.is_named_by_header {
+            Err(self.unauthenticated(MissingCredentials::UserHeaderOrToken))
         } else {
-            Err(self.unauthenticated())
+            Err(self.unauthenticated(MissingCredentials::Token))
         }
     }
 
@@ -190,11 +211,10 @@ impl Principal {
         self.role == Role::Admin || self.user.as_ref() == Some(user)
     }
 
-    fn unauthenticated(&self) -> Error {
-        if self.has_unknown_token {
-            Error::InvalidToken
-        } else {
-            Error::Unauthenticated
+    fn unauthenticated(&self, missing: MissingCredentials) -> Error {
+        match self.refused_token {
+            Some(refusal) => Error::InvalidToken(refusal),
+            None => Error::Unauthenticated(missing),
         }
     }
 }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use testkit::poll::eventually;
 
+use crate::hostile::metric_in;
+use crate::process::Serving;
 use crate::support::{ADMIN_TOKEN, LIMIT, Reply, TestNode, send};
 use crate::tokens::{self, SECRET, key_file, token};
 
@@ -208,7 +210,126 @@ async fn in_header_mode_no_principal_issues_for_others() {
         }
     }
     // In header mode, a signed token is not known.
-    assert_unauthenticated(&issue_with(&node, id, &token("alice", json!({}))).await, INVALID);
+    let list = node.request(Method::GET, &format!("/v1/coupons/{id}/issuances"));
+    let signed = token("root", json!({"role": "admin"}));
+    assert_unauthenticated(&send(list.bearer_auth(signed)).await, INVALID);
+}
+
+#[tokio::test]
+async fn the_subject_may_be_any_that_identity_providers_issue() {
+    let node = TestNode::start_with(&HS256).await;
+    let id = node.coupon(json!({})).await;
+    let long = "x".repeat(128);
+    for sub in [
+        "auth0|507f1f77bcf86cd799439011",
+        "bob+x@example.com",
+        "CN=bob,OU=staff/x==",
+        &long,
+    ] {
+        let reply = issue_with(&node, id, &token(sub, json!({}))).await;
+        assert_eq!((reply.status, &reply.body["user_id"]), (201, &json!(sub)));
+    }
+    for sub in [
+        json!("x".repeat(129)),
+        json!("al ice"),
+        json!("\u{e5}lice"),
+        json!(5),
+        json!(""),
+    ] {
+        let token = token("alice", json!({"sub": sub}));
+        assert_unauthenticated(&issue_with(&node, id, &token).await, INVALID);
+    }
+}
+
+/// Starts a process that demands issuer and audience, and logs in JSON.
+fn strict(data: &tempfile::TempDir) -> Serving {
+    let settings = [
+        "log.format=json".to_owned(),
+        format!("auth.admin_token={ADMIN_TOKEN}"),
+        "auth.mode=jwt".to_owned(),
+        "auth.jwt.algorithm=HS256".to_owned(),
+        format!("auth.jwt.key={SECRET}"),
+        "auth.jwt.issuer=https://id.example".to_owned(),
+        "auth.jwt.audience=coupons".to_owned(),
+        "auth.jwt.leeway=0s".to_owned(),
+    ];
+    let arguments = settings.iter().flat_map(|setting| ["--set", setting.as_str()]);
+    Serving::start(data, &arguments.collect::<Vec<_>>())
+}
+
+/// Returns a token for [`strict`] nodes with these claims changed.
+fn strict_token(change: Value) -> String {
+    let mut claims = json!({"iss": "https://id.example", "aud": ["coupons"]});
+    claims
+        .as_object_mut()
+        .unwrap()
+        .extend(change.as_object().unwrap().clone());
+    token("alice", claims)
+}
+
+/// Returns a token for each of the reasons for which a [`strict`] node refuses a token.
+fn refused_tokens() -> [(&'static str, String); 10] {
+    let good = strict_token(json!({}));
+    let (head, _) = good.rsplit_once('.').unwrap();
+    let es256 = tokens::private("es256.private");
+    [
+        ("signature", format!("{head}.{}", "A".repeat(43))),
+        ("malformed", "nonsense".to_owned()),
+        ("too_long", "x".repeat(8 * 1024 + 1)),
+        (
+            "unknown_key",
+            tokens::signed(Algorithm::ES256, "other", &es256, "alice"),
+        ),
+        ("expiry", strict_token(json!({"exp": null}))),
+        ("expired", strict_token(json!({"exp": tokens::now()}))),
+        ("issuer", strict_token(json!({"iss": "https://mallory.example"}))),
+        ("audience", strict_token(json!({"aud": "shop"}))),
+        ("subject", strict_token(json!({"sub": 5}))),
+        ("not_yet_valid", strict_token(json!({"nbf": tokens::now() + 600}))),
+    ]
+}
+
+#[tokio::test]
+async fn the_log_and_a_counter_say_why_a_token_was_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let serving = strict(&data);
+    let client = reqwest::Client::new();
+    let get = async |path: &str, token: &str| {
+        let request = client.get(format!("http://{}{path}", serving.address));
+        request.bearer_auth(token).send().await.unwrap()
+    };
+    let status = async |token: &str| get("/v1/me/issuances", token).await.status().as_u16();
+    assert_eq!(status(&strict_token(json!({}))).await, 200);
+    let cases = refused_tokens();
+    for (reason, token) in &cases {
+        assert_eq!(status(token).await, 401, "{reason}");
+    }
+    // What is open to anyone is no refusal.
+    assert_eq!(get("/v1/coupons", &cases[0].1).await.status(), 200);
+    for _ in 0..100 {
+        assert_eq!(status(&cases[0].1).await, 401);
+    }
+    let metrics = get("/metrics", "").await.text().await.unwrap();
+    for (reason, _) in &cases {
+        let line = format!("coupon_tokens_refused_total{{reason=\"{reason}\"}}");
+        let expected = if *reason == "signature" { 101.0 } else { 1.0 };
+        assert_eq!(metric_in(&metrics, &line), expected, "{line}");
+    }
+    assert!(metrics.contains("coupon_tokens_refused_total{reason=\"not_admin\"} 0"));
+    let log = serving.end().await;
+    let lines = log.lines().filter(|line| line.contains("refused a token"));
+    let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    // The limit may have begun anew once during the test.
+    assert!((cases.len()..=2 * cases.len()).contains(&lines.len()), "{log}");
+    for ((reason, token), line) in cases.iter().zip(&lines) {
+        let told = (&line["level"], &line["reason"], &line["client"]);
+        assert_eq!(
+            told,
+            (&json!("WARN"), &json!(reason), &json!("127.0.0.1")),
+            "{line}"
+        );
+        assert!(!log.contains(token.rsplit('.').next().unwrap()), "{reason}");
+    }
 }
 
 #[tokio::test]

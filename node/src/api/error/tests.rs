@@ -6,6 +6,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::service::Error as E;
+use crate::service::auth::TokenRefusal;
 use crate::service::store_calls::{read_error, write_error};
 
 async fn respond(error: service::Error) -> (u16, Value, Option<u64>) {
@@ -85,8 +86,21 @@ fn refusals() -> Vec<(service::Error, &'static str, Value)> {
 async fn a_problem_has_exactly_the_expected_members() {
     let mut cases = refusals();
     cases.extend([
-        (E::Unauthenticated, "UNAUTHENTICATED", json!({})),
-        (E::InvalidToken, "UNAUTHENTICATED", json!({})),
+        (
+            E::Unauthenticated(MissingCredentials::Token),
+            "UNAUTHENTICATED",
+            json!({}),
+        ),
+        (
+            E::Unauthenticated(MissingCredentials::UserHeader),
+            "UNAUTHENTICATED",
+            json!({"detail": "the header X-User-Id is missing, or no trusted gateway has set it"}),
+        ),
+        (
+            E::InvalidToken(TokenRefusal::Expired),
+            "UNAUTHENTICATED",
+            json!({}),
+        ),
         (
             E::InvalidUser("is empty".into()),
             "MALFORMED",

@@ -1,7 +1,6 @@
 //! Verifies signed tokens (RFC 7519).
 //!
-//! The result of a check says only that a token is invalid, not why. The `kid` and `alg` in the header of a
-//! token only choose a key, and each key verifies one algorithm.
+//! The `kid` and `alg` in the header of a token only choose a key, and each key verifies one algorithm.
 
 use std::path::PathBuf;
 
@@ -13,6 +12,7 @@ use serde_json::Value;
 
 use super::jwks;
 use super::keys::{Keys, Rules};
+use super::refused_tokens::TokenRefusal;
 use super::token::Digest;
 use super::verified_tokens::VerifiedTokens;
 use super::{Identity, Role};
@@ -42,13 +42,13 @@ impl KeySet {
     }
 }
 
-/// The claims that this module reads; the library checks `nbf`, `iss` and `aud`.
-#[derive(Debug, Deserialize)]
+/// The claims that this module reads. They may have any type, because the library checks `exp` and `sub`, as
+/// well as `nbf`, `iss` and `aud`, and says which of them is wrong.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Claims {
-    sub: String,
-    /// Seconds since 1970, possibly with a fraction.
-    exp: f64,
-    #[serde(default)]
+    sub: Value,
+    exp: Value,
     role: Value,
 }
 
@@ -66,14 +66,14 @@ impl Verifier {
 
     /// Returns the identity of a token that is valid at `now` (seconds since 1970). A token that was verified
     /// before is only looked up.
-    pub(super) fn identify(&self, token: &str, digest: &Digest, now: u64) -> Option<Identity> {
+    pub(super) fn identify(&self, token: &str, digest: &Digest, now: u64) -> Result<Identity, TokenRefusal> {
         let current = self.current.load();
         if let Some(identity) = current.verified.get(digest, now) {
-            return Some(identity);
+            return Ok(identity);
         }
-        let (identity, until) = verify(token, &current.keys, &self.rules)?;
+        let (identity, until) = verify(token, &current.keys, &self.rules, now)?;
         current.verified.insert(*digest, identity.clone(), until);
-        Some(identity)
+        Ok(identity)
     }
 
     /// Reloads the file when it changes, for as long as the future is polled. Returns at once if there is no
@@ -89,24 +89,35 @@ impl Verifier {
 }
 
 /// Returns the identity of a token, and the last second in which it is valid. Checks at most one signature.
-pub(super) fn verify(token: &str, keys: &Keys, rules: &Rules) -> Option<(Identity, u64)> {
-    let header = decode_header(token).ok()?;
+pub(super) fn verify(
+    token: &str,
+    keys: &Keys,
+    rules: &Rules,
+    now: u64,
+) -> Result<(Identity, u64), TokenRefusal> {
+    let header = decode_header(token).map_err(|_| TokenRefusal::Malformed)?;
     // A token with critical extensions must be refused unless all of them are known (RFC 7515, 4.1.11). This
     // node knows no extensions.
     if header.crit.is_some() {
-        return None;
+        return Err(TokenRefusal::Critical);
     }
-    let key = keys.choose(header.kid.as_deref(), header.alg)?;
-    let claims = key.decode::<Claims>(token)?;
-    let user = UserId::parse(&claims.sub).ok()?;
+    let key = keys.choose(header.kid.as_deref(), header.alg);
+    let claims = key.ok_or(TokenRefusal::UnknownKey)?.decode::<Claims>(token)?;
+    // `exp` may have a fraction.
+    let expiry = claims.exp.as_f64().ok_or(TokenRefusal::Expiry)?.round() as u64;
+    let expiry = expiry.saturating_add(rules.leeway_seconds());
+    // The library accepts a token in the second `exp`, in which it must be refused (RFC 7519, 4.1.4).
+    if now >= expiry {
+        return Err(TokenRefusal::Expired);
+    }
+    let user = claims.sub.as_str().and_then(|sub| UserId::parse(sub).ok());
+    let user = user.ok_or(TokenRefusal::Subject)?;
     let role = match claims.role.as_str() {
         Some("admin") => Role::Admin,
         Some("service") => Role::Service,
         _ => Role::User,
     };
-    // The library has checked that `exp` is a number of seconds.
-    let until = (claims.exp.round() as u64).saturating_add(rules.leeway_seconds());
-    Some((Identity { user, role }, until))
+    Ok((Identity { user, role }, expiry - 1))
 }
 
 #[cfg(test)]

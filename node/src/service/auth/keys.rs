@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::refused_tokens::TokenRefusal;
 use crate::config::{Jwt, JwtAlgorithm};
 
 /// Maximum number of keys in a set. A rotation has two or three, so a file with more is a mistake.
@@ -78,10 +79,11 @@ pub(super) struct Key {
 
 impl Key {
     /// Returns the claims of a token that this key signed and that is valid now.
-    pub(super) fn decode<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
-        decode(token, &self.decoding, &self.validation)
-            .ok()
+    pub(super) fn decode<T: DeserializeOwned>(&self, token: &str) -> Result<T, TokenRefusal> {
+        let decoded = decode(token, &self.decoding, &self.validation);
+        decoded
             .map(|token| token.claims)
+            .map_err(|error| TokenRefusal::from(error.kind()))
     }
 
     /// Returns the `kid` of the key.

@@ -91,7 +91,7 @@ pub(crate) fn mint(auth: &Auth, request: &TokenRequest) -> Result<String, MintEr
             };
             encode(&header, &claims, &signing).ok()
         });
-    let accepted = tokens.find(|token| jwt::verify(token, &keys, &rules).is_some());
+    let accepted = tokens.find(|token| jwt::verify(token, &keys, &rules, issued_at).is_ok());
     accepted.ok_or_else(|| MintError::UnknownKey(request.private_key_file.clone().unwrap_or_default()))
 }
 

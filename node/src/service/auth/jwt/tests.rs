@@ -42,6 +42,11 @@ fn now() -> u64 {
     super::super::unix_seconds()
 }
 
+/// Returns the identity of a token that is valid now, and the last second in which it is valid.
+fn verify(token: &str, keys: &Keys, rules: &Rules) -> Option<(Identity, u64)> {
+    super::verify(token, keys, rules, now()).ok()
+}
+
 fn claims() -> Value {
     json!({"sub": "alice", "exp": now() + 3600})
 }
@@ -201,8 +206,85 @@ fn a_token_is_valid_from_nbf_to_exp_plus_leeway() {
         verify(&hs256(&with("exp", json!(exp))), &hmac(), &rules)
             .unwrap()
             .1,
-        exp + 60
+        exp + 59
     );
+}
+
+#[test]
+fn a_token_is_refused_in_the_second_of_its_expiry() {
+    for leeway in [0, 60] {
+        let rules = Rules::new(&Jwt {
+            leeway: std::time::Duration::from_secs(leeway),
+            ..Jwt::default()
+        });
+        let exp = now() + 3600;
+        let keys = Keys::one(JwtAlgorithm::HS256, SECRET, &rules).unwrap();
+        let at = |now: u64| super::verify(&hs256(&with("exp", json!(exp))), &keys, &rules, now);
+        assert_eq!(at(exp + leeway - 1).unwrap().1, exp + leeway - 1);
+        assert_eq!(at(exp + leeway), Err(TokenRefusal::Expired));
+    }
+}
+
+#[test]
+fn each_refusal_has_its_reason() {
+    let config = Jwt {
+        issuer: Some("https://id.example".to_owned()),
+        audience: Some("coupons".to_owned()),
+        ..Jwt::default()
+    };
+    let rules = Rules::new(&config);
+    let keys = Keys::one(JwtAlgorithm::HS256, SECRET, &rules).unwrap();
+    let reason = |token: &str| super::verify(token, &keys, &rules, now()).unwrap_err();
+    let fitting = json!({"sub": "alice", "exp": now() + 3600, "iss": "https://id.example", "aud": "coupons"});
+    for (claim, values, expected) in [
+        (
+            "exp",
+            vec![Value::Null, json!("tomorrow"), json!(-1)],
+            TokenRefusal::Expiry,
+        ),
+        ("exp", vec![json!(0), json!(now() - 3600)], TokenRefusal::Expired),
+        (
+            "nbf",
+            vec![json!(now() + 3600), json!("now")],
+            TokenRefusal::NotYetValid,
+        ),
+        (
+            "iss",
+            vec![Value::Null, json!(5), json!("https://mallory.example")],
+            TokenRefusal::Issuer,
+        ),
+        (
+            "aud",
+            vec![Value::Null, json!([]), json!(["shop"])],
+            TokenRefusal::Audience,
+        ),
+        (
+            "sub",
+            vec![Value::Null, json!(5), json!(""), json!("al ice")],
+            TokenRefusal::Subject,
+        ),
+    ] {
+        for value in values {
+            let mut claims = fitting.clone();
+            claims[claim] = value;
+            assert_eq!(reason(&hs256(&claims)), expected, "{claims}");
+        }
+    }
+    let token = hs256(&fitting);
+    assert!(super::verify(&token, &keys, &rules, now()).is_ok());
+    assert_eq!(reason("nonsense"), TokenRefusal::Malformed);
+    let (head, _) = token.rsplit_once('.').unwrap();
+    assert_eq!(
+        reason(&format!("{head}.{}", "A".repeat(43))),
+        TokenRefusal::Signature
+    );
+    let of_another_kind = signed(&Header::new(Algorithm::ES256), &fitting);
+    assert_eq!(reason(&of_another_kind), TokenRefusal::UnknownKey);
+    let critical = Header {
+        crit: Some(vec!["b64".to_owned()]),
+        ..Header::new(Algorithm::HS256)
+    };
+    assert_eq!(reason(&signed(&critical, &fitting)), TokenRefusal::Critical);
 }
 
 #[test]
@@ -264,7 +346,7 @@ fn the_subject_is_a_user_and_only_known_roles_count() {
     for sub in [
         json!(""),
         json!("al ice"),
-        json!("u".repeat(65)),
+        json!("u".repeat(129)),
         json!(5),
         Value::Null,
     ] {
@@ -348,10 +430,10 @@ fn a_verified_token_is_cached_until_its_keys_are_replaced() {
     };
     let verifier = Verifier::new(&config(SECRET)).unwrap();
     let (token, digest) = (hs256(&claims()), [7; 32]);
-    assert!(verifier.identify(&token, &digest, now()).is_some());
+    assert!(verifier.identify(&token, &digest, now()).is_ok());
     // The token is known by its digest, so its text is not read.
-    assert!(verifier.identify("not looked at", &digest, now()).is_some());
-    assert!(verifier.identify("looked at", &[8; 32], now()).is_none());
+    assert!(verifier.identify("not looked at", &digest, now()).is_ok());
+    assert!(verifier.identify("looked at", &[8; 32], now()).is_err());
     verifier.current.store(
         KeySet::new(
             Keys::one(
@@ -363,5 +445,5 @@ fn a_verified_token_is_cached_until_its_keys_are_replaced() {
         )
         .into(),
     );
-    assert!(verifier.identify(&token, &digest, now()).is_none());
+    assert!(verifier.identify(&token, &digest, now()).is_err());
 }
