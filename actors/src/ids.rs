@@ -1,15 +1,23 @@
 //! Identities, each with a type of its own, so that no signature has a bare integer.
 //!
-//! Every textual identity is checked when it is made (`parse`), so every value is well formed: ASCII, bounded
-//! in length, and safe to compare byte for byte in any database.
+//! Every textual identity is checked when it is made (`parse`), so every value is well formed: visible ASCII,
+//! bounded in length, and safe to compare byte for byte in any database. User ids and request keys may
+//! contain quotes and backslashes, which must be escaped in SQL and JSON.
 
 use std::fmt;
 
 use rand::RngCore;
 use smol_str::SmolStr;
 
-/// Maximum length of a user id, a request key and a node id, in bytes.
-pub const TEXT_ID_BYTES_MAX: usize = 64;
+/// Maximum length of a user id, in bytes: subjects of identity providers are up to 255 bytes by OpenID
+/// Connect, and below 100 in practice.
+pub const USER_ID_BYTES_MAX: usize = 128;
+
+/// Maximum length of a request key, in bytes. It is the longest length that one byte holds.
+pub const REQUEST_KEY_BYTES_MAX: usize = 255;
+
+/// Maximum length of a node id, in bytes.
+pub const NODE_ID_BYTES_MAX: usize = 64;
 
 /// The largest id that every JSON client reads exactly: 2^53 − 1.
 pub const ID_MAX: u64 = (1 << 53) - 1;
@@ -234,7 +242,7 @@ pub struct Fence {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $allowed:expr) => {
+    ($(#[$doc:meta])* $name:ident, $bytes_max:expr, $what:literal, $rule:literal, $allowed:expr) => {
         $(#[$doc])*
         ///
         /// Cheap to clone: up to 23 bytes are copied, and longer texts are shared.
@@ -254,7 +262,7 @@ macro_rules! text_id {
             #[doc = concat!("Returns true if the text is ", $rule, ".")]
             pub fn is_form_of(text: &str) -> bool {
                 let allowed: fn(u8) -> bool = $allowed;
-                (1..=TEXT_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
+                (1..=$bytes_max).contains(&text.len()) && text.bytes().all(allowed)
             }
 
             /// Returns the text itself.
@@ -272,24 +280,28 @@ macro_rules! text_id {
 }
 
 text_id!(
-    /// A user to which coupons are issued, named by the shop. Case counts.
+    /// A user to which coupons are issued, named by the shop or by its identity provider, which may use any
+    /// visible character, as in `auth0|507f1f77` or `bob+x@example.com`. Case counts.
     UserId,
+    USER_ID_BYTES_MAX,
     "a user id",
-    "1 to 64 of A-Z a-z 0-9 . _ : @ -",
-    |byte| byte.is_ascii_alphanumeric() || b"._:@-".contains(&byte)
+    "1 to 128 visible ASCII characters",
+    |byte| byte.is_ascii_graphic()
 );
 
 text_id!(
     /// Identity of one request: the client's `Idempotency-Key`, or a key that the first node made.
     RequestKey,
+    REQUEST_KEY_BYTES_MAX,
     "a request key",
-    "1 to 64 visible ASCII characters",
+    "1 to 255 visible ASCII characters",
     |byte| byte.is_ascii_graphic()
 );
 
 text_id!(
     /// A member of the cluster, by the name that its operator gave or the name that its data directory keeps.
     NodeId,
+    NODE_ID_BYTES_MAX,
     "a node id",
     "1 to 64 of A-Z a-z 0-9 . _ -",
     |byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
@@ -370,11 +382,36 @@ mod tests {
     #[test]
     fn user_ids_are_bounded_and_keep_their_case() {
         assert_ne!(UserId::parse("Alice").unwrap(), UserId::parse("alice").unwrap());
-        assert!(UserId::parse(&"u".repeat(64)).is_ok());
-        for text in ["", "alice ", "al/ice", "ålice", "a\nb", "a'b"] {
+        let visible: String = ('!'..='~').collect();
+        for text in [
+            "a",
+            "auth0|507f1f77bcf86cd799439011",
+            "a'b\\\"",
+            &visible,
+            &"u".repeat(128),
+        ] {
+            assert_eq!(UserId::parse(text).unwrap().as_str(), text);
+        }
+        for text in [
+            "",
+            " alice",
+            "alice ",
+            "al ice",
+            "ålice",
+            "a\nb",
+            "a\u{7f}",
+            &"u".repeat(129),
+        ] {
             assert!(UserId::parse(text).is_err(), "{text:?}");
         }
-        assert!(UserId::parse(&"u".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn request_keys_and_node_ids_have_their_own_bounds() {
+        assert!(RequestKey::parse(&"k".repeat(255)).is_ok() && RequestKey::parse(&"k".repeat(256)).is_err());
+        assert!(RequestKey::parse("order 1").is_err());
+        assert!(NodeId::parse(&"n".repeat(64)).is_ok() && NodeId::parse(&"n".repeat(65)).is_err());
+        assert!(NodeId::parse("a|b").is_err());
     }
 
     #[test]

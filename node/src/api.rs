@@ -50,7 +50,7 @@ fn principal(service: &Service, call: &Call) -> Result<Principal, Error> {
 fn request_key(head: &Head) -> Result<Option<RequestKey>, RequestError> {
     let key = head.text(&IDEMPOTENCY_KEY)?.map(RequestKey::parse).transpose();
     key.map_err(|_| {
-        RequestError::Malformed("Idempotency-Key must be 1 to 64 visible ASCII characters".to_owned())
+        RequestError::Malformed("Idempotency-Key must be 1 to 255 visible ASCII characters".to_owned())
     })
 }
 

@@ -204,7 +204,7 @@ impl Issued {
             previous: previous.unwrap_or(NONE),
             days,
             nth,
-            // Both lengths are at most 64, by the form of the texts.
+            // Both lengths are at most 255, by the form of the texts.
             user_bytes: next.user.len() as u8,
             key_bytes: next.key.len() as u8,
         });
@@ -396,7 +396,8 @@ mod tests {
             ("b b", "b"),
             ("bob", ""),
             ("bob", "b b"),
-            ("bob", &"k".repeat(65)),
+            ("bob", &"k".repeat(256)),
+            (&"u".repeat(129), "b"),
         ] {
             assert_eq!(
                 issued.push(&loaded(2, user, 1, key)),

@@ -24,14 +24,24 @@ pub(crate) const TABLE: &str = "firstcome_migrations";
 /// Its former name, which every program that uses sqlx has by default.
 pub(crate) const FORMER_TABLE: &str = "_sqlx_migrations";
 
-const MYSQL: [File; 2] = [
+const MYSQL: [File; 3] = [
     (1, "first", include_str!("migrations/mysql/0001_first.sql")),
     (2, "links", include_str!("migrations/mysql/0002_links.sql")),
+    (
+        3,
+        "lists and leases",
+        include_str!("migrations/mysql/0003_lists_and_leases.sql"),
+    ),
 ];
 
-const SQLITE: [File; 2] = [
+const SQLITE: [File; 3] = [
     (1, "first", include_str!("migrations/sqlite/0001_first.sql")),
     (2, "links", include_str!("migrations/sqlite/0002_links.sql")),
+    (
+        3,
+        "lists and leases",
+        include_str!("migrations/sqlite/0003_lists_and_leases.sql"),
+    ),
 ];
 
 /// Returns the migrations for MySQL and MariaDB, including those that kinds add.
@@ -186,7 +196,13 @@ mod tests {
             };
             migrator.iter().map(hex).collect()
         };
-        assert_eq!(checksums(mysql(&[])), ["6c3db9ade0f85d05", "483856ffc3dbc42b"]);
-        assert_eq!(checksums(sqlite(&[])), ["a6ec7f9d8b9f379b", "1b2d95785c13048a"]);
+        assert_eq!(
+            checksums(mysql(&[])),
+            ["6c3db9ade0f85d05", "483856ffc3dbc42b", "56cbf6259962f260"]
+        );
+        assert_eq!(
+            checksums(sqlite(&[])),
+            ["a6ec7f9d8b9f379b", "1b2d95785c13048a", "1ab3d9e5df669d2e"]
+        );
     }
 }

@@ -43,10 +43,10 @@ pub use dialect::Dialect;
 pub use open::OpenError;
 pub use rows::MySqlRows;
 
-/// Maximum number of bytes of one statement. This is one and a half times what
-/// [`BATCH_ROWS_MAX`](crate::store::batch::BATCH_ROWS_MAX) rows take with the longest ids and with keys that
-/// all need hexadecimal. A server must accept packets of this size.
-pub(crate) const STATEMENT_BYTES_MAX: usize = 1 << 20;
+/// Maximum number of bytes of one statement. [`BATCH_ROWS_MAX`](crate::store::batch::BATCH_ROWS_MAX) rows
+/// take nine tenths of it with the longest user ids and keys, all of which need hexadecimal. A server must
+/// accept packets of this size; by default it accepts eight times as much or more.
+pub(crate) const STATEMENT_BYTES_MAX: usize = 2 << 20;
 
 /// Limit of waiting for a connection, including connecting or testing it. If the limit passes, nothing was
 /// begun.

@@ -32,6 +32,7 @@ macro_rules! contract {
             a_batch_is_stored_whole_and_to_the_microsecond
             ids_that_look_alike_are_different_users
             keys_of_any_visible_character_come_back_as_they_were
+            users_of_any_visible_character_come_back_as_they_were
             a_portion_beyond_the_quantity_is_left_out_as_a_whole
             a_portion_beyond_the_limit_per_user_is_left_out_as_a_whole
             the_largest_batch_with_the_longest_ids_is_stored

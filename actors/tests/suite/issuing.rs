@@ -2,7 +2,7 @@
 
 use actors::coupon::issued::Issued;
 use actors::coupon::rows::CouponRows;
-use actors::ids::{CouponId, RequestKey, TEXT_ID_BYTES_MAX};
+use actors::ids::{CouponId, REQUEST_KEY_BYTES_MAX, RequestKey, USER_ID_BYTES_MAX};
 use actors::store::batch::FoundRows;
 use actors::store::{EntryStore, Loaded};
 use actors::time::Timestamp;
@@ -58,6 +58,49 @@ pub async fn keys_of_any_visible_character_come_back_as_they_were(database: &imp
     assert_eq!(loaded(&*store, owned.id(), 0).await, rows);
 }
 
+pub async fn users_of_any_visible_character_come_back_as_they_were(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 1).await;
+    let visible: String = ('!'..='~').collect();
+    // The first ones hold no quote, so that one statement has literals of both forms.
+    let names = [
+        "auth0|507f1f77bcf86cd799439011",
+        "bob+x@example.com",
+        &visible,
+        "'",
+        "\\",
+        "\"",
+        "a' OR 'a'='a",
+        "\\\"],[1,\"mallory",
+        "\\u0041",
+        "%_",
+        "/",
+        "=",
+    ];
+    let sent = batch([owned.run(1, &names)]);
+    assert_eq!(store.write(&sent).await.unwrap(), names.len() as u64);
+    assert_eq!(found(&*store, &sent).await, (true, FoundRows::Stored));
+    let rows = loaded(&*store, owned.id(), 0).await;
+    assert_eq!(
+        rows.iter().map(|row| row.user.as_str()).collect::<Vec<_>>(),
+        names
+    );
+    for name in names {
+        let of_user = store.issuances_of_user(&user(name), None, 10).await.unwrap();
+        let users: Vec<&str> = of_user.iter().map(|row| row.user.as_str()).collect();
+        assert_eq!(users, [name]);
+        // Another row of the same user is found in its place.
+        let displaced = batch([owned.portion(vec![owned.issuance(100, name, 1)])]);
+        assert_eq!(
+            found(&*store, &displaced).await,
+            (true, FoundRows::Different),
+            "{name}"
+        );
+    }
+    let absent = batch([owned.portion(vec![owned.issuance(100, "''", 1)])]);
+    assert_eq!(found(&*store, &absent).await, (true, FoundRows::Absent));
+}
+
 pub async fn a_portion_beyond_the_quantity_is_left_out_as_a_whole(database: &impl Database) {
     let store = database.store();
     let owned = Owned::make(&*store, Some(3), 1).await;
@@ -84,8 +127,11 @@ pub async fn the_largest_batch_with_the_longest_ids_is_stored(database: &impl Da
     let owned = Owned::make(&*store, None, 1).await;
     let rows: Vec<_> = (1..=2_048)
         .map(|sequence| {
-            let mut issuance = owned.issuance(sequence, &format!("{sequence:0>TEXT_ID_BYTES_MAX$}"), 1);
-            issuance.key = RequestKey::parse(&"\"\\".repeat(TEXT_ID_BYTES_MAX / 2)).unwrap();
+            // A backslash needs the most bytes in a statement, and a quote in JSON as many.
+            let name = format!("{sequence:\\>USER_ID_BYTES_MAX$}");
+            let mut issuance = owned.issuance(sequence, &name, 1);
+            let key = format!("\"{}", "\"\\".repeat(REQUEST_KEY_BYTES_MAX / 2));
+            issuance.key = RequestKey::parse(&key).unwrap();
             issuance
         })
         .collect();

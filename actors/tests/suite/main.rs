@@ -95,6 +95,7 @@ on_each_server! {
         a_database_with_a_table_of_another_program_is_left_as_it_is
         the_migrations_of_another_program_are_left_alone
         a_database_of_an_earlier_build_keeps_its_table_of_migrations
+        a_database_of_an_earlier_build_takes_longer_user_ids_and_keys
         a_database_that_lost_a_table_is_refused
         a_migration_cut_short_is_run_again
         a_wait_for_a_migration_in_progress_ends

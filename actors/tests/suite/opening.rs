@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use actors::coupon::CouponKind;
 use actors::coupon::offer::Status;
-use actors::coupon::rows::CouponRows;
+use actors::coupon::rows::{CouponRows, Created, NewCoupon};
+use actors::ids::{REQUEST_KEY_BYTES_MAX, USER_ID_BYTES_MAX};
 use actors::store::batch::FoundRows;
 use actors::store::mysql::{MySqlStore, OpenError, Options};
 use actors::store::{ClusterStore, EntryStore, StoreError};
@@ -12,13 +13,13 @@ use futures_util::future::join_all;
 use sqlx::mysql::MySqlConnection;
 
 use crate::database::OnServer;
-use crate::support::{Owned, batch, found};
+use crate::support::{Owned, batch, found, key, loaded, noon, offer, user};
 use testkit::servers::{Kind, PASSWORD, Server, run};
 
 async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenError> {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
-    for version in 3..3 + versions {
+    for version in 4..4 + versions {
         run(
             &mut shell,
             &format!("INSERT INTO firstcome_migrations VALUES ({version}, 'newer', NOW(), TRUE, x'00', 0)"),
@@ -33,7 +34,7 @@ pub async fn a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahe
     opened_with_newer_schema(kind, 1).await.unwrap();
     assert!(matches!(
         opened_with_newer_schema(kind, 2).await,
-        Err(OpenError::TooNew { found: 4, known: 2 })
+        Err(OpenError::TooNew { found: 5, known: 3 })
     ));
 }
 
@@ -83,7 +84,7 @@ pub async fn the_migrations_of_another_program_are_left_alone(kind: Kind) {
         .unwrap();
     store.check().await.unwrap();
     assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [20_240_101]);
-    assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2]);
+    assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2, 3]);
 }
 
 pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: Kind) {
@@ -92,15 +93,56 @@ pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: 
     run(
         &mut shell,
         "RENAME TABLE firstcome_migrations TO _sqlx_migrations;
-         DELETE FROM _sqlx_migrations WHERE version = 2; ALTER TABLE nodes DROP COLUMN links",
+         DELETE FROM _sqlx_migrations WHERE version > 1; ALTER TABLE nodes DROP COLUMN links",
     )
     .await;
     database.open().await.unwrap().check().await.unwrap();
-    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [1, 2]);
+    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [1, 2, 3]);
     assert!(
         !tables(&mut shell)
             .await
             .contains(&"firstcome_migrations".to_owned())
+    );
+}
+
+pub async fn a_database_of_an_earlier_build_takes_longer_user_ids_and_keys(kind: Kind) {
+    let database = OnServer::through(kind, None).await;
+    run(
+        &mut database.shell().await,
+        "DELETE FROM firstcome_migrations WHERE version = 3;
+         ALTER TABLE issuances MODIFY user_id VARCHAR(64) NOT NULL, MODIFY request_key VARCHAR(64) NOT NULL;
+         ALTER TABLE coupons MODIFY creation_key VARCHAR(64) NOT NULL",
+    )
+    .await;
+    let store = database.open().await.unwrap();
+    store.check().await.unwrap();
+    let new = NewCoupon {
+        key: key(&"k".repeat(REQUEST_KEY_BYTES_MAX)),
+        offer: offer(None, 1),
+        status: Status::Open,
+        created_at: noon(),
+    };
+    assert!(matches!(
+        store.create_coupon(&new).await.unwrap(),
+        Created::New(_)
+    ));
+    assert!(matches!(
+        store.create_coupon(&new).await.unwrap(),
+        Created::Before(_)
+    ));
+    let owned = Owned::make(&store, None, 1).await;
+    let mut issuance = owned.issuance(1, &"U".repeat(USER_ID_BYTES_MAX), 1);
+    issuance.key = new.key;
+    let rows = vec![issuance];
+    assert_eq!(
+        store.write(&batch([owned.portion(rows.clone())])).await.unwrap(),
+        1
+    );
+    assert_eq!(loaded(&store, owned.id(), 0).await, rows);
+    let of_another_case = user(&"u".repeat(USER_ID_BYTES_MAX));
+    assert_eq!(
+        store.issuances_of_user(&of_another_case, None, 10).await.unwrap(),
+        []
     );
 }
 
@@ -272,10 +314,7 @@ pub async fn an_index_that_is_gone_makes_its_statements_unreadable(kind: Kind) {
         matches!(&why, StoreError::Unreadable(why) if why.contains("by_user")),
         "{why}"
     );
-    let listed = database
-        .store
-        .issuances_of_user(&crate::support::user("alice"), None, 1)
-        .await;
+    let listed = database.store.issuances_of_user(&user("alice"), None, 1).await;
     assert!(matches!(listed, Err(StoreError::Unreadable(_))), "{listed:?}");
 }
 
@@ -307,20 +346,23 @@ pub async fn a_packet_limit_too_small_for_a_batch_is_refused(kind: Kind) {
     let mut shell = database.shell().await;
     run(
         &mut shell,
-        "SET @before = @@GLOBAL.max_allowed_packet; SET GLOBAL max_allowed_packet = 524288",
+        "SET @before = @@GLOBAL.max_allowed_packet; SET GLOBAL max_allowed_packet = 1048576",
     )
     .await;
     let too_small = database.open().await;
-    run(&mut shell, "SET GLOBAL max_allowed_packet = 1048576").await;
+    run(&mut shell, "SET GLOBAL max_allowed_packet = 2097152").await;
     let just_enough = database.open().await.unwrap();
     let owned = Owned::make(&just_enough, None, 1).await;
     let mut rows = crate::support::issuances(&owned.strangers(1..=2_048));
     for (number, row) in rows.iter_mut().enumerate() {
-        row.user = crate::support::user(&format!("{number:u>64}"));
-        row.key = crate::support::key(&"'\\".repeat(32));
+        row.user = user(&format!("{number:\\>USER_ID_BYTES_MAX$}"));
+        row.key = key(&"\\".repeat(REQUEST_KEY_BYTES_MAX));
     }
     let stored = just_enough.write(&batch([owned.portion(rows)])).await;
     run(&mut shell, "SET GLOBAL max_allowed_packet = @before").await;
-    assert!(matches!(too_small, Err(OpenError::Packet { found: 524_288, .. })));
+    assert!(matches!(
+        too_small,
+        Err(OpenError::Packet { found: 1_048_576, .. })
+    ));
     assert_eq!(stored.unwrap(), 2_048);
 }

@@ -26,7 +26,7 @@ pub(super) struct IssuanceBody<'a> {
     id: Text<IssuanceId>,
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
     coupon_id: u64,
-    #[schema(pattern = "^[A-Za-z0-9._:@-]{1,64}$")]
+    #[schema(pattern = "^[!-~]{1,128}$")]
     user_id: &'a str,
     #[schema(minimum = 1)]
     sequence: u64,

@@ -73,7 +73,31 @@ async fn the_same_key_returns_the_first_issuance_whatever_the_state_of_the_coupo
     assert_eq!(issue("k-1").await.body, first.body);
     issue("k-2").await.assert_refused(409, "CLOSED");
     issue("k 3").await.assert_refused(400, "MALFORMED");
-    issue(&"k".repeat(65)).await.assert_refused(400, "MALFORMED");
+    issue(&"k".repeat(256)).await.assert_refused(400, "MALFORMED");
+}
+
+#[tokio::test]
+async fn keys_have_up_to_255_visible_characters_and_replay() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({"per_user_limit": 10})).await;
+    let visible: String = ('!'..='~').collect();
+    let long = format!("{}\\", "'".repeat(254));
+    for (sequence, key) in [(1, visible.as_str()), (2, &long), (3, "a/b|c+d=")] {
+        let issue = || send(node.issue_request("alice", id).header("Idempotency-Key", key));
+        let (first, again) = (issue().await, issue().await);
+        assert_eq!((first.status, &first.body["sequence"]), (201, &json!(sequence)));
+        assert_eq!(
+            (again.header("idempotent-replayed"), &again.body),
+            ("true", &first.body)
+        );
+    }
+    let create = || {
+        let request = node
+            .admin(Method::POST, "/v1/coupons")
+            .header("Idempotency-Key", &long);
+        send(request.json(&json!({"title": "T", "total_quantity": 1})))
+    };
+    assert_eq!(create().await.body["id"], create().await.body["id"]);
 }
 
 #[tokio::test]
@@ -198,14 +222,95 @@ async fn only_users_get_coupons() {
         .await
         .assert_refused(401, "UNAUTHENTICATED");
     node.admin_post(&path).await.assert_refused(403, "FORBIDDEN");
-    let long = "u".repeat(65);
-    for user in ["", "al ice", "al/ice", "alice,bob", long.as_str()] {
+    let long = "u".repeat(129);
+    for user in ["", "al ice", "a\tb", long.as_str()] {
         node.issue(user, id).await.assert_refused(400, "MALFORMED");
+    }
+    for bytes in ["\u{e5}lice".as_bytes(), b"\xffalice"] {
+        let user = reqwest::header::HeaderValue::from_bytes(bytes).unwrap();
+        for request in [
+            node.request(Method::POST, &path),
+            node.request(Method::GET, "/v1/me/issuances"),
+        ] {
+            let reply = send(request.header("X-User-Id", &user)).await;
+            reply.assert_refused(400, "MALFORMED");
+            assert!(
+                reply.body["detail"].as_str().unwrap().contains("x-user-id"),
+                "{reply:?}"
+            );
+        }
     }
     let twice = node.issue_request("alice", id).header("X-User-Id", "bob");
     send(twice).await.assert_refused(400, "MALFORMED");
-    assert_eq!(node.issue(&"u".repeat(64), id).await.status, 201);
-    assert_eq!(node.issue("A.z_0:x@y-1", id).await.body["user_id"], "A.z_0:x@y-1");
+}
+
+#[tokio::test]
+async fn users_of_any_visible_character_have_their_own_issuances() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    let visible: String = ('!'..='~').collect();
+    let long = "u".repeat(128);
+    for user in [
+        "auth0|507f1f77bcf86cd799439011",
+        "bob+x@example.com",
+        "al/ice",
+        "alice,bob",
+        "a'b\"c\\",
+        "&=%26",
+        "AL/ICE",
+        &visible,
+        &long,
+    ] {
+        let issued = node.issue(user, id).await;
+        assert_eq!((issued.status, &issued.body["user_id"]), (201, &json!(user)));
+        let refused = node.issue(user, id).await;
+        refused.assert_refused(409, "ALREADY_ISSUED");
+        assert_eq!(refused.body["issuance"], issued.body);
+        node.get_as(user, "/v1/me/issuances")
+            .await
+            .assert_list("user_id", &[json!(user)], false);
+        // Percent-encoded, as every client library does it: in a query, `+` is a space.
+        let list = node
+            .admin(Method::GET, &format!("/v1/coupons/{id}/issuances"))
+            .query(&[("user_id", user)]);
+        send(list).await.assert_list("user_id", &[json!(user)], false);
+    }
+    node.admin_get(&format!(
+        "/v1/coupons/{id}/issuances?user_id=bob%2Bx%40example.com"
+    ))
+    .await
+    .assert_list("user_id", &[json!("bob+x@example.com")], false);
+    node.admin_get(&format!("/v1/coupons/{id}/issuances?user_id=bob+x@example.com"))
+        .await
+        .assert_invalid(&["user_id"]);
+}
+
+#[tokio::test]
+async fn a_request_without_a_user_is_told_which_header_is_missing() {
+    const HEADER: &str = r#"X-User-Id realm="firstcome""#;
+    const BEARER: &str = r#"Bearer realm="firstcome""#;
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    let detail = |reply: &crate::support::Reply| reply.body["detail"].as_str().unwrap_or_default().to_owned();
+    for request in [
+        node.request(Method::POST, &format!("/v1/coupons/{id}/issuances")),
+        node.request(Method::GET, "/v1/me/issuances"),
+        // A token names no user in this mode.
+        node.request(Method::GET, "/v1/me/issuances")
+            .bearer_auth("something"),
+    ] {
+        let reply = send(request).await;
+        reply.assert_refused(401, "UNAUTHENTICATED");
+        assert_eq!(reply.header("www-authenticate"), HEADER);
+        assert!(detail(&reply).contains("X-User-Id"), "{reply:?}");
+    }
+    let either = node.get(&format!("/v1/issuances/{id}-1")).await;
+    either.assert_refused(401, "UNAUTHENTICATED");
+    assert_eq!(either.header("www-authenticate"), format!("{HEADER}, {BEARER}"));
+    assert!(detail(&either).contains("X-User-Id"), "{either:?}");
+    let of_administrators = node.get("/v1/cluster").await;
+    of_administrators.assert_refused(401, "UNAUTHENTICATED");
+    assert_eq!(of_administrators.header("www-authenticate"), BEARER);
 }
 
 #[tokio::test]

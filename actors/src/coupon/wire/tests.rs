@@ -20,11 +20,11 @@ fn coupon_id() -> impl Strategy<Value = CouponId> {
 }
 
 fn user() -> impl Strategy<Value = UserId> {
-    "[A-Za-z0-9._:@-]{1,64}".prop_map(|text| UserId::parse(&text).unwrap())
+    "[!-~]{1,128}".prop_map(|text| UserId::parse(&text).unwrap())
 }
 
 fn key() -> impl Strategy<Value = RequestKey> {
-    "[!-~]{1,64}".prop_map(|text| RequestKey::parse(&text).unwrap())
+    "[!-~]{1,255}".prop_map(|text| RequestKey::parse(&text).unwrap())
 }
 
 fn timestamp() -> impl Strategy<Value = Timestamp> {

@@ -79,7 +79,7 @@ pub(super) fn parameter(name: &str) -> Parameter {
         "user_id" => (
             ParameterIn::Query,
             schemas::user_id().into(),
-            "only issuances to this user",
+            "only issuances to this user; percent-encoded, + as %2B",
         ),
         "after_sequence" => (
             ParameterIn::Query,
@@ -93,7 +93,7 @@ pub(super) fn parameter(name: &str) -> Parameter {
         ),
         _ => (
             ParameterIn::Header,
-            text.pattern(Some("^[!-~]{1,64}$")).into(),
+            text.pattern(Some("^[!-~]{1,255}$")).into(),
             "identifies the request: a retry with the same key is not executed twice",
         ),
     };

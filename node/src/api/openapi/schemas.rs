@@ -59,7 +59,7 @@ fn number(value: u64) -> utoipa::Number {
 pub(super) fn user_id() -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .pattern(Some("^[A-Za-z0-9._:@-]{1,64}$"))
+        .pattern(Some("^[!-~]{1,128}$"))
 }
 
 fn page(item: &str) -> RefOr<Schema> {

@@ -94,7 +94,9 @@ impl Shared {
     }
 
     fn push_issuance(&self, text: &mut String, issuance: &Issuance) -> Written {
-        write!(text, "{},'{}',", issuance.id.sequence, issuance.user)?;
+        write!(text, "{},", issuance.id.sequence)?;
+        push_text(text, issuance.user.as_str())?;
+        text.push(',');
         push_text(text, issuance.key.as_str())?;
         write!(text, ",{}", issuance.issued_at.as_micros())?;
         if !self.are_first {
@@ -208,7 +210,7 @@ SELECT v.c, {selected}
 
 /// Writes visible ASCII as a literal that means the same under every SQL mode. It is hexadecimal if a
 /// character could end the literal or escape another character.
-fn push_text(text: &mut String, value: &str) -> Written {
+pub(super) fn push_text(text: &mut String, value: &str) -> Written {
     if !value.contains(['\'', '\\']) {
         return write!(text, "'{value}'");
     }
@@ -226,7 +228,8 @@ mod tests {
 
     use super::*;
     use crate::ids::{
-        CouponId, Epoch, ID_MAX, IssuanceId, RequestKey, Sequence, ShardId, TEXT_ID_BYTES_MAX, UserId,
+        CouponId, Epoch, ID_MAX, IssuanceId, REQUEST_KEY_BYTES_MAX, RequestKey, Sequence, ShardId,
+        USER_ID_BYTES_MAX, UserId,
     };
     use crate::store::batch::BATCH_ROWS_MAX;
     use crate::store::mysql::STATEMENT_BYTES_MAX;
@@ -241,9 +244,9 @@ mod tests {
                 coupon,
                 sequence: Sequence::new(1_000_000_000),
             },
-            user: UserId::parse(&"u".repeat(TEXT_ID_BYTES_MAX)).unwrap(),
+            user: UserId::parse(&"'".repeat(USER_ID_BYTES_MAX)).unwrap(),
             nth: 100,
-            key: RequestKey::parse(&"'".repeat(TEXT_ID_BYTES_MAX)).unwrap(),
+            key: RequestKey::parse(&"'".repeat(REQUEST_KEY_BYTES_MAX)).unwrap(),
             issued_at: time,
             expires_at: Some(time),
         };

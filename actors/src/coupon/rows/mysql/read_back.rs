@@ -4,19 +4,21 @@
 //! read began.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::{Result as Written, Write};
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
+use super::insert::push_text;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
 use crate::coupon::rows::columns::{self as rows, coupon_columns, issuance_columns};
 use crate::ids::CouponId;
-use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::columns::{integer, number};
 use crate::store::mysql::dialect::Dialect;
 use crate::store::mysql::error::on_read;
+use crate::store::{Result, StoreError};
 
 const COUPON: &str = concat!("SELECT ", coupon_columns!(), " FROM coupons AS c WHERE c.id = ?");
 
@@ -64,9 +66,9 @@ async fn stored(
     dialect: Dialect,
     portions: &[(CouponId, &[Issuance])],
 ) -> Result<HashMap<u64, Vec<Result<Issuance>>>> {
-    let places = values(portions, |coupon, issuance| {
-        format!("{}({coupon},{})", dialect.row(), issuance.id.sequence)
-    });
+    let places = values(portions, |text, coupon, issuance| {
+        write!(text, "{}({coupon},{})", dialect.row(), issuance.id.sequence)
+    })?;
     let mut stored = HashMap::new();
     if places.is_empty() {
         return Ok(stored);
@@ -96,9 +98,11 @@ async fn displaced(
     dialect: Dialect,
     portions: &[(CouponId, &[Issuance])],
 ) -> Result<HashSet<u64>> {
-    let places = values(portions, |coupon, issuance| {
-        format!("{}({coupon},'{}',{})", dialect.row(), issuance.user, issuance.nth)
-    });
+    let places = values(portions, |text, coupon, issuance| {
+        write!(text, "{}({coupon},", dialect.row())?;
+        push_text(text, issuance.user.as_str())?;
+        write!(text, ",{})", issuance.nth)
+    })?;
     if places.is_empty() {
         return Ok(HashSet::new());
     }
@@ -114,12 +118,20 @@ async fn displaced(
     rows.iter().map(|row| number(row, "coupon_id")).collect()
 }
 
-/// Returns all the issuances as rows of a `VALUES` list.
-fn values(portions: &[(CouponId, &[Issuance])], row: impl Fn(CouponId, &Issuance) -> String) -> String {
-    let rows = portions
-        .iter()
-        .flat_map(|(coupon, issuances)| issuances.iter().map(|issuance| row(*coupon, issuance)));
-    rows.collect::<Vec<_>>().join(",")
+/// Returns all the issuances as rows of a `VALUES` list, each written by `push_row`.
+fn values(
+    portions: &[(CouponId, &[Issuance])],
+    push_row: impl Fn(&mut String, CouponId, &Issuance) -> Written,
+) -> Result<String> {
+    let mut text = String::new();
+    for (coupon, issuances) in portions {
+        for issuance in *issuances {
+            text.push_str(if text.is_empty() { "" } else { "," });
+            push_row(&mut text, *coupon, issuance)
+                .map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        }
+    }
+    Ok(text)
 }
 
 async fn change_stands(connection: &mut MySqlConnection, change: &CouponChange) -> Result<FoundRows> {

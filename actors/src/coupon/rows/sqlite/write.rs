@@ -8,7 +8,7 @@ use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
 use crate::coupon::rows::columns::discount_columns;
-use crate::ids::{Fence, RequestKey, ShardId};
+use crate::ids::{Fence, ShardId};
 use crate::owning::kind::Run;
 use crate::store::batch;
 use crate::store::columns::integer;
@@ -127,12 +127,10 @@ fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) ->
         if index > 0 {
             json.push(',');
         }
-        write!(
-            json,
-            "[{},\"{}\",{},\"",
-            issuance.id.sequence, issuance.user, issuance.nth
-        )?;
-        push_escaped(json, &issuance.key);
+        write!(json, "[{},\"", issuance.id.sequence)?;
+        push_escaped(json, issuance.user.as_str());
+        write!(json, "\",{},\"", issuance.nth)?;
+        push_escaped(json, issuance.key.as_str());
         write!(json, "\",{},", issuance.issued_at.as_micros())?;
         match issuance.expires_at {
             Some(expires_at) => write!(json, "{}]", expires_at.as_micros())?,
@@ -143,9 +141,12 @@ fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) ->
     Ok(())
 }
 
-/// Writes a key as part of a JSON string. A key is visible ASCII, so only two characters must be escaped.
-fn push_escaped(json: &mut String, key: &RequestKey) {
-    for character in key.as_str().chars() {
+/// Writes visible ASCII as part of a JSON string: only two of its characters must be escaped.
+fn push_escaped(json: &mut String, text: &str) {
+    if !text.contains(['"', '\\']) {
+        return json.push_str(text);
+    }
+    for character in text.chars() {
         if matches!(character, '"' | '\\') {
             json.push('\\');
         }

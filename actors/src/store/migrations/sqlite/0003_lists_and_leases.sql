@@ -1,0 +1,1 @@
+-- User ids and keys became longer, which needs no change here: SQLite's texts have no width.
