@@ -8,17 +8,22 @@ use super::list::Page;
 use super::{Error, Service};
 
 impl Service {
-    /// Issues the coupon to the user, within the user's rate.
+    /// Issues the coupon to the user, within the user's rate. A replay does not count for the rate.
     pub(crate) async fn issue(
         &self,
         coupon: CouponId,
         user: UserId,
         key: RequestKey,
     ) -> Result<Issued, Error> {
-        if let Some(limit) = &self.user_limit {
-            limit.admit(&user)?;
-        }
+        let limit = self.user_limit.as_ref();
+        let admitted = limit
+            .map(|limit| Ok::<_, Error>((limit, limit.admit(&user)?)))
+            .transpose()?;
         let issued = self.engine()?.issue(coupon, user, key, self.deadline).await?;
+        match admitted {
+            Some((limit, admitted)) if issued.replayed => limit.restore(admitted),
+            _ => {}
+        }
         if !issued.replayed {
             self.copies.raise_issued(issued.issuance.id);
         }

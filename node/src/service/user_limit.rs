@@ -1,4 +1,5 @@
-//! Limits the rate of issue requests of each user.
+//! Limits the rate of issue requests of each user. A replay does not count: a client that lost a response
+//! must be able to ask for it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -33,12 +34,20 @@ const EVICT_INTERVAL: Duration = Duration::from_secs(5);
 /// The limit on each user's issue requests.
 pub(crate) struct UserLimit<C: Clock = DefaultClock> {
     limiter: Arc<Limiter<C>>,
+    /// The states of the limiter.
+    users: Users,
+    /// Time in which one request is replenished.
+    interval: Nanos,
     clock: C,
     /// Random for each process, so that clients cannot choose ids with equal hashes.
     hasher: RandomState,
 }
 
 type Limiter<C> = RateLimiter<u64, Users, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
+/// A request that was counted for its user.
+#[derive(Debug)]
+pub(crate) struct Admitted(u64);
 
 static REFUSED: LazyLock<Counter> = LazyLock::new(|| metrics::counter!(RATE_LIMITED));
 
@@ -75,21 +84,33 @@ impl UserLimit {
 impl<C: Clock + Clone> UserLimit<C> {
     fn with(rate: f64, burst: NonZeroU32, users_max: usize, clock: C) -> Option<Self> {
         let quota = Quota::with_period(Duration::from_secs_f64(rate.recip()))?.allow_burst(burst);
-        let limiter = Arc::new(RateLimiter::new(quota, Users::new(users_max), clock.clone()));
+        let users = Users::new(users_max);
+        let limiter = Arc::new(RateLimiter::new(quota, users.clone(), clock.clone()));
         Some(Self {
             limiter,
+            users,
+            interval: quota.replenish_interval().into(),
             clock,
             hasher: RandomState::new(),
         })
     }
 
     /// Counts a request. Fails if the user has sent too many requests.
-    pub(crate) fn admit(&self, user: &UserId) -> Result<(), Error> {
-        let admitted = self.limiter.check_key(&self.hasher.hash_one(user.as_str()));
-        admitted.map_err(|until| {
-            REFUSED.increment(1);
-            Error::RateLimited(until.wait_time_from(self.clock.now()))
-        })
+    pub(crate) fn admit(&self, user: &UserId) -> Result<Admitted, Error> {
+        let user = self.hasher.hash_one(user.as_str());
+        match self.limiter.check_key(&user) {
+            Ok(()) => Ok(Admitted(user)),
+            Err(until) => {
+                REFUSED.increment(1);
+                Err(Error::RateLimited(until.wait_time_from(self.clock.now())))
+            }
+        }
+    }
+
+    /// Takes back the count of a request that turned out to be a replay. Until then it counts, so a user's
+    /// replays are limited to the burst at any one time.
+    pub(crate) fn restore(&self, Admitted(user): Admitted) {
+        self.users.rewind(user, self.interval);
     }
 }
 
@@ -102,7 +123,10 @@ impl<C: Clock> std::fmt::Debug for UserLimit<C> {
 }
 
 /// The states of a bounded number of users, each by a 64-bit hash of the user's id.
-struct Users {
+#[derive(Clone)]
+struct Users(Arc<Table>);
+
+struct Table {
     states: DashMap<u64, Nanos>,
     count: AtomicUsize,
     users_max: usize,
@@ -110,17 +134,25 @@ struct Users {
 
 impl Users {
     fn new(users_max: usize) -> Self {
-        Self {
+        Self(Arc::new(Table {
             states: DashMap::new(),
             count: AtomicUsize::new(0),
             users_max,
+        }))
+    }
+
+    /// Sets the state of a user back by this time. A user that is not counted has no state.
+    fn rewind(&self, user: u64, by: Nanos) {
+        if let Some(mut state) = self.0.states.get_mut(&user) {
+            *state = state.saturating_sub(by);
         }
     }
 
     /// Reserves room for one more user. Returns false if there is none.
     fn reserve(&self) -> bool {
-        let one_more = |count: usize| (count < self.users_max).then_some(count + 1);
-        self.count
+        let one_more = |count: usize| (count < self.0.users_max).then_some(count + 1);
+        self.0
+            .count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .is_ok()
     }
@@ -134,7 +166,7 @@ impl StateStore for Users {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         // The entry locks a part of the map, so requests of one user are measured one at a time.
-        match self.states.entry(*user) {
+        match self.0.states.entry(*user) {
             Entry::Occupied(mut state) => {
                 let (outcome, new_state) = measure(Some(*state.get()))?;
                 state.insert(new_state);
@@ -153,17 +185,17 @@ impl StateStore for Users {
 
 impl ShrinkableKeyedStateStore<u64> for Users {
     fn retain_recent(&self, drop_below: Nanos) {
-        self.states.retain(|_, state| {
+        self.0.states.retain(|_, state| {
             let recent = *state > drop_below;
             if !recent {
-                self.count.fetch_sub(1, Ordering::Relaxed);
+                self.0.count.fetch_sub(1, Ordering::Relaxed);
             }
             recent
         });
     }
 
     fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.0.count.load(Ordering::Relaxed)
     }
 
     fn is_empty(&self) -> bool {
@@ -229,6 +261,28 @@ mod tests {
         assert_eq!(limit.limiter.len(), 0);
         assert!(admitted(&limit, "carol") && !admitted(&limit, "carol"));
         assert_eq!(limit.limiter.len(), 1);
+    }
+
+    #[test]
+    fn a_restored_request_does_not_count() {
+        let (limit, clock) = limit(2.0, 2, 10);
+        let alice = UserId::parse("alice").unwrap();
+        for _ in 0..10 {
+            limit.restore(limit.admit(&alice).unwrap());
+        }
+        let (first, second) = (limit.admit(&alice).unwrap(), limit.admit(&alice).unwrap());
+        assert!(
+            !admitted(&limit, "alice"),
+            "restoring gives no more than was counted"
+        );
+        limit.restore(second);
+        assert!(admitted(&limit, "alice") && !admitted(&limit, "alice"));
+        // A user that was evicted meanwhile has no count to take back.
+        clock.advance(Duration::from_secs(3));
+        limit.limiter.retain_recent();
+        limit.restore(first);
+        assert_eq!(limit.limiter.len(), 0);
+        assert!(admitted(&limit, "alice") && admitted(&limit, "alice") && !admitted(&limit, "alice"));
     }
 
     #[tokio::test]

@@ -54,6 +54,29 @@ async fn a_user_beyond_the_rate_is_refused_and_other_users_are_not() {
 }
 
 #[tokio::test]
+async fn a_replay_does_not_count_and_a_key_that_waited_out_a_429_replays() {
+    let node = TestNode::start_with(&[("limits.user_rate", "0.25"), ("limits.user_burst", "3")]).await;
+    let id = node.coupon(json!({})).await;
+    let issue = async |key: &str| send(node.issue_request("alice", id).header("Idempotency-Key", key)).await;
+    let first = issue("k-1").await;
+    assert_eq!((first.status, first.header("idempotent-replayed")), (201, ""));
+    let is_replay = |reply: &crate::support::Reply| {
+        reply.status == 201 && reply.header("idempotent-replayed") == "true" && reply.body == first.body
+    };
+    // These are more than the burst, and take less time than one request is replenished in.
+    for _ in 0..20 {
+        assert!(is_replay(&issue("k-1").await));
+    }
+    // The rest of the burst is still there.
+    issue("k-2").await.assert_refused(409, "ALREADY_ISSUED");
+    issue("k-2").await.assert_refused(409, "ALREADY_ISSUED");
+    eventually("the burst is used up", async || issue("k-2").await.status == 429).await;
+    let refused = issue("k-1").await;
+    refused.assert_refused(429, "RATE_LIMITED");
+    eventually("the key replays", async || is_replay(&issue("k-1").await)).await;
+}
+
+#[tokio::test]
 async fn requests_of_a_service_count_for_the_user_that_they_name() {
     let jwt = [
         ("auth.mode", "jwt"),
