@@ -12,6 +12,7 @@ mod list;
 mod me;
 mod openapi;
 mod operations;
+mod redirect;
 mod routes;
 
 use std::fmt;

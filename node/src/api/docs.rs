@@ -24,18 +24,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
     base-uri 'self'; frame-ancestors 'none'";
 
 /// `GET /docs`
-pub(super) fn page(path: &str) -> Answer {
+pub(super) fn page() -> Answer {
     let file = find("index.html")?;
     // The page expects to be in a directory. Its links stay relative, because a proxy may serve this node
     // below a path that the node does not know.
     let text = String::from_utf8_lossy(&file.bytes)
         .replace("\"./", "\"docs/")
         .replace("href=\"index.css", "href=\"docs/index.css");
-    let text = if path.ends_with('/') {
-        text.replacen("<head>", "<head><base href=\"../\">", 1)
-    } else {
-        text
-    };
     Ok(response(text.into_bytes(), &file.content_type))
 }
 

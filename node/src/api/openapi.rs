@@ -52,7 +52,8 @@ const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
     request changed anything (`null`: not known). Paths that are not in this document are 404 `NOT_FOUND`; \
     methods that a path does not accept are 405 `METHOD_NOT_ALLOWED` with `Allow`; a head above 16 KiB, or \
     with more than 100 headers, is 431 `HEADER_TOO_LARGE`; a request that is not sent in time is 408 \
-    `REQUEST_TIMEOUT`; `HEAD` is `GET` without the body. Every response has `X-Request-Id`: that of the \
+    `REQUEST_TIMEOUT`; `/` redirects to `/docs` (307), and a path with a slash at its end to the one without \
+    it (308); `HEAD` is `GET` without the body. Every response has `X-Request-Id`: that of the \
     request, if it has one of 1 to 64 visible ASCII characters. Fields may be added to responses; requests \
     with unknown fields are refused.";
 
@@ -121,6 +122,9 @@ fn request_body(body: Body) -> RequestBody {
     let mut described = RequestBodyBuilder::new()
         .required(Some(required))
         .content("application/json", content());
+    if !body.required {
+        described = described.description(Some("No body, `{}` and `[]` are the same."));
+    }
     if body.schema == "PatchCoupon" {
         described = described.content("application/merge-patch+json", content());
     }

@@ -2,6 +2,7 @@
 //! the `Allow` header and of the labels of metrics.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -17,6 +18,7 @@ pub(super) use self::table::ROUTES;
 
 use super::Answer;
 use super::credentials::report_refused_token;
+use super::redirect::redirect;
 use crate::http::call::Call;
 use crate::http::head::Head;
 use crate::http::problem::RequestError;
@@ -137,18 +139,37 @@ impl Route {
         verbs.join(", ")
     }
 
-    /// Calls the handler for the method.
-    async fn handle(&self, service: &Service, call: &Call) -> Answer {
-        let method = &call.head.method;
-        let operation = self
-            .operations
-            .iter()
-            .find(|operation| operation.method.accepts(method));
-        match operation {
-            Some(operation) => (operation.handler)(service, call).await,
-            None => Err(RequestError::MethodNotAllowed(self.allow()).into()),
-        }
+    /// Returns the operation for the method.
+    fn operation(&self, method: &Method) -> Result<&Operation, RequestError> {
+        let mut operations = self.operations.iter();
+        operations
+            .find(|operation| operation.method.accepts(method))
+            .ok_or_else(|| RequestError::MethodNotAllowed(self.allow()))
     }
+}
+
+impl Operation {
+    /// Calls the handler.
+    async fn respond(&self, service: &Service, call: &Call) -> Response {
+        let response = (self.handler)(service, call).await.unwrap_or_else(|error| {
+            report_refused_token(&call.head, &error);
+            error.into_response()
+        });
+        response
+    }
+}
+
+/// Returns the route with this path, and the place of the parameter in the path.
+fn find(path: &str) -> Option<(&'static Route, Range<usize>)> {
+    ROUTES.iter().find_map(|route| {
+        let parameter = template::matches(route.template(), path)?;
+        Some((route, parameter))
+    })
+}
+
+/// True if there is a route with this path.
+pub(super) fn is_route(path: &str) -> bool {
+    find(path).is_some()
 }
 
 /// Returns the filter that answers all requests.
@@ -164,22 +185,16 @@ pub(crate) fn routes(
         .then(move |path: FullPath, head: Arc<Head>, stream| {
             let service = Arc::clone(&service);
             async move {
-                let matched = ROUTES.iter().find_map(|route| {
-                    let parameter = template::matches(route.template(), path.as_str())?;
-                    Some((route, parameter))
-                });
-                let Some((route, parameter)) = matched else {
-                    return RequestError::NotFound.into_response();
+                let Some((route, parameter)) = find(path.as_str()) else {
+                    return redirect(&head, path.as_str())
+                        .unwrap_or_else(|| RequestError::NotFound.into_response());
                 };
                 head.set_route(&route.metrics);
                 let call = Call::read(head, path, parameter, stream).await;
-                route
-                    .handle(&service, &call)
-                    .await
-                    .unwrap_or_else(|error| {
-                        report_refused_token(&call.head, &error);
-                        error.into_response()
-                    })
+                match route.operation(&call.head.method) {
+                    Ok(operation) => operation.respond(&service, &call).await,
+                    Err(error) => error.into_response(),
+                }
             }
         })
         .recover(|_: Rejection| async { Ok::<_, Infallible>(RequestError::NotFound.into_response()) })

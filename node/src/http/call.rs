@@ -43,14 +43,9 @@ impl Call {
         }
     }
 
-    /// Returns the path, as it was sent.
-    pub(crate) fn path(&self) -> &str {
-        self.path.as_str()
-    }
-
     /// Returns the parameter of the path, as it was sent; empty if the route has no parameter.
     pub(crate) fn parameter(&self) -> &str {
-        &self.path()[self.parameter.clone()]
+        &self.path.as_str()[self.parameter.clone()]
     }
 
     /// Parses a body that must be there.
@@ -60,13 +55,18 @@ impl Call {
         json::parse(body)
     }
 
-    /// Parses an optional body: an empty body counts as an empty object.
+    /// Parses an optional body. An empty body counts as an empty object, and so does an empty array, because
+    /// PHP writes one for an object without fields.
     pub(crate) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, RequestError> {
-        if self.body()?.is_empty() {
-            Ok(T::default())
-        } else {
-            self.json()
+        let body = self.body()?;
+        if body.is_empty() {
+            return Ok(T::default());
         }
+        if json::is_empty_array(body) {
+            self.check_media_type()?;
+            return Ok(T::default());
+        }
+        self.json()
     }
 
     fn body(&self) -> Result<&Bytes, RequestError> {

@@ -88,6 +88,11 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestError>
     })
 }
 
+/// True if the body is an array without elements.
+pub(crate) fn is_empty_array(body: &[u8]) -> bool {
+    serde_json::from_slice::<[IgnoredAny; 0]>(body).is_ok()
+}
+
 /// Returns the path of the field. For a missing or duplicate field serde reports the path of its object, and
 /// names the field in the message.
 fn field(path: String, message: &str) -> String {
@@ -234,6 +239,16 @@ mod tests {
             parse::<Outer>(b"{\"at\": \"\xff\"}"),
             Err(RequestError::Malformed(_))
         ));
+    }
+
+    #[test]
+    fn only_an_array_without_elements_is_an_empty_array() {
+        for body in ["[]", " [ ]\n"] {
+            assert!(is_empty_array(body.as_bytes()), "{body}");
+        }
+        for body in ["", "[", "{}", "[1]", "[[]]", "[] []", "null"] {
+            assert!(!is_empty_array(body.as_bytes()), "{body}");
+        }
     }
 
     #[test]

