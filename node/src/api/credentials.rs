@@ -1,7 +1,8 @@
-//! Reads the credentials of a request.
+//! Reads the credentials of a request, and marks responses that depend on them.
 
-use http::HeaderName;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, VARY};
+use http::{HeaderName, HeaderValue};
+use warp::reply::Response;
 
 use super::error::Error;
 use crate::http::head::Head;
@@ -24,6 +25,19 @@ pub(super) fn report_refused_token(head: &Head, error: &Error) {
     if let Error::Service(service::Error::InvalidToken(refusal)) = error {
         refusal.report(head.client);
     }
+}
+
+/// Marks a response that depends on the principal: no cache may store it. Where a header names users, all
+/// users share one URL, so caches that store it nevertheless are told which headers make the difference.
+pub(super) fn mark_private(authenticator: &Authenticator, response: &mut Response) {
+    let varies_by = if authenticator.names_users_by_header() {
+        "x-user-id, authorization"
+    } else {
+        "authorization"
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.append(VARY, HeaderValue::from_static(varies_by));
 }
 
 /// Returns the token of `Authorization: Bearer`. Other schemes are ignored, because a proxy may use them.
@@ -49,7 +63,7 @@ fn bearer_token(head: &Head) -> Result<Option<&str>, RequestError> {
 mod tests {
     use super::*;
     use crate::service::auth::{MissingCredentials, TokenRefusal, UserSource};
-    use http::{HeaderMap, HeaderValue, Method};
+    use http::{HeaderMap, Method};
     use secrecy::SecretString;
 
     fn head(peer: &str, headers: &[(HeaderName, &str)]) -> Head {

@@ -54,7 +54,8 @@ const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
     with more than 100 headers, is 431 `HEADER_TOO_LARGE`; a request that is not sent in time is 408 \
     `REQUEST_TIMEOUT`; `/` redirects to `/docs` (307), and a path with a slash at its end to the one without \
     it (308); `HEAD` is `GET` without the body. Every response has `X-Request-Id`: that of the \
-    request, if it has one of 1 to 64 visible ASCII characters. Fields may be added to responses; requests \
+    request, if it has one of 1 to 64 visible ASCII characters. Responses that depend on who asks have \
+    `Cache-Control: no-store` and `Vary`; every response has `X-Content-Type-Options: nosniff`. Fields may be added to responses; requests \
     with unknown fields are refused.";
 
 fn open_api() -> OpenApi {

@@ -17,7 +17,7 @@ mod table;
 pub(super) use self::table::ROUTES;
 
 use super::Answer;
-use super::credentials::report_refused_token;
+use super::credentials::{mark_private, report_refused_token};
 use super::redirect::redirect;
 use crate::http::call::Call;
 use crate::http::head::Head;
@@ -151,10 +151,13 @@ impl Route {
 impl Operation {
     /// Calls the handler.
     async fn respond(&self, service: &Service, call: &Call) -> Response {
-        let response = (self.handler)(service, call).await.unwrap_or_else(|error| {
+        let mut response = (self.handler)(service, call).await.unwrap_or_else(|error| {
             report_refused_token(&call.head, &error);
             error.into_response()
         });
+        if self.access != Access::Anyone {
+            mark_private(service.authenticator(), &mut response);
+        }
         response
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use http::StatusCode;
+use http::header::X_CONTENT_TYPE_OPTIONS;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -50,6 +51,7 @@ pub(super) fn last_response(response: Response) -> Vec<u8> {
         .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
     head.headers.insert(request::X_REQUEST_ID, request::new_id());
+    head.headers.insert(X_CONTENT_TYPE_OPTIONS, request::NOSNIFF);
     let status = head.status;
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\n",
@@ -119,6 +121,7 @@ mod tests {
             "retry-after: ",
             "connection: close",
             "content-type: application/problem+json",
+            "x-content-type-options: nosniff",
             "date: ",
         ] {
             assert!(head.contains(&format!("\r\n{header}")), "{header} of {head}");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::field::Empty;
@@ -25,6 +26,10 @@ use crate::config::AccessLog;
 
 /// Header with the request id.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Value of `X-Content-Type-Options` in every response: browsers must not guess a type, and so must not run
+/// texts of clients as a page or a script.
+pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Maximum length of a request id that is accepted from a client.
 const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -102,6 +107,7 @@ pub(super) async fn respond(
         response.headers_mut().insert(TRACERESPONSE, value);
     }
     response.headers_mut().insert(X_REQUEST_ID, id);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response
 }
 

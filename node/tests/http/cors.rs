@@ -100,11 +100,10 @@ async fn pages_of_allowed_origins_may_read_responses_and_refusals() {
     ];
     for (status, reply) in replies {
         assert_eq!(reply.status, status, "{reply:?}");
-        assert_eq!(
-            (reply.header("access-control-allow-origin"), reply.header("vary")),
-            (SHOP, "origin"),
-            "{reply:?}"
-        );
+        assert_eq!(reply.header("access-control-allow-origin"), SHOP, "{reply:?}");
+        // Private responses vary by credentials as well.
+        let mut vary = reply.headers.get_all("vary").iter();
+        assert!(vary.any(|vary| vary == "origin"), "{reply:?}");
         let exposed = reply.header("access-control-expose-headers");
         for header in [
             "etag",

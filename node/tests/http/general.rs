@@ -25,7 +25,6 @@ async fn exchange(node: &TestNode, bytes: &[u8]) -> String {
 async fn unknown_paths_are_not_found() {
     let node = TestNode::start().await;
     for path in [
-        "/",
         "/v1",
         "/v2/coupons",
         "/v1/coupons/1/unknown",
@@ -40,6 +39,125 @@ async fn unknown_paths_are_not_found() {
                 .assert_refused(404, "NOT_FOUND");
         }
     }
+}
+
+#[tokio::test]
+async fn the_root_and_paths_with_a_slash_at_the_end_are_redirected() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    let ask = async |method: Method, path: &str| {
+        let url = format!("http://{}{path}", node.service.address());
+        let reply = client.request(method, url).send().await.unwrap();
+        let header = |name: &str| {
+            reply
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert!(header("x-request-id").is_some() && header("x-content-type-options").is_some());
+        (reply.status().as_u16(), header("location").unwrap_or_default())
+    };
+    for (method, path, status, location) in [
+        (Method::GET, "/", 307, "/docs"),
+        (Method::HEAD, "/", 307, "/docs"),
+        (Method::GET, "/v1/coupons/", 308, "/v1/coupons"),
+        (
+            Method::GET,
+            "/v1/coupons/?limit=1&phase=live",
+            308,
+            "/v1/coupons?limit=1&phase=live",
+        ),
+        (
+            Method::POST,
+            "/v1/coupons/7/issuances/",
+            308,
+            "/v1/coupons/7/issuances",
+        ),
+        (Method::PATCH, "/v1/coupons/7/", 308, "/v1/coupons/7"),
+        (Method::GET, "/docs/", 308, "/docs"),
+        (Method::GET, "/livez/", 308, "/livez"),
+        (Method::GET, "/v1/coupons//", 404, ""),
+        (Method::GET, "//mallory.example/", 404, ""),
+        (Method::GET, "/nowhere/", 404, ""),
+        (Method::POST, "/", 404, ""),
+    ] {
+        let answer = ask(method.clone(), path).await;
+        assert_eq!(answer, (status, location.to_owned()), "{method} {path}");
+    }
+    // A client that follows sends the same request again.
+    let issued = node
+        .request(Method::POST, &format!("/v1/coupons/{id}/issuances/"))
+        .header("X-User-Id", "alice");
+    assert_eq!(send(issued.json(&json!({}))).await.status, 201);
+    let page = reqwest::get(format!("http://{}/", node.service.address()))
+        .await
+        .unwrap();
+    assert_eq!((page.status().as_u16(), page.url().path()), (200, "/docs"));
+}
+
+#[tokio::test]
+async fn private_responses_are_not_stored_and_no_type_is_guessed() {
+    let keys = [
+        ("auth.mode", "jwt"),
+        ("auth.jwt.algorithm", "HS256"),
+        ("auth.jwt.key", crate::tokens::SECRET),
+    ];
+    for (keys, vary) in [
+        (&keys[..0], "x-user-id, authorization"),
+        (&keys[..], "authorization"),
+    ] {
+        let node = TestNode::start_with(keys).await;
+        let id = node.coupon(json!({})).await;
+        let alice = crate::tokens::token("alice", json!({}));
+        let as_alice = |method: Method, path: &str| {
+            let request = node.request(method, path).header("X-User-Id", "alice");
+            send(if keys.is_empty() {
+                request
+            } else {
+                request.bearer_auth(&alice)
+            })
+        };
+        let issuances = format!("/v1/coupons/{id}/issuances");
+        for private in [
+            as_alice(Method::POST, &issuances).await,
+            as_alice(Method::POST, &issuances).await,
+            as_alice(Method::GET, "/v1/me/issuances").await,
+            as_alice(Method::HEAD, "/v1/me/issuances").await,
+            as_alice(Method::GET, &format!("/v1/issuances/{id}-1")).await,
+            as_alice(Method::GET, &format!("/v1/issuances/{id}-2")).await,
+            as_alice(Method::GET, "/v1/cluster").await,
+            node.get("/v1/me/issuances").await,
+            node.admin_get(&issuances).await,
+            node.patch(id, json!({"title": "T"})).await,
+            node.create(json!({})).await,
+        ] {
+            let headers =
+                ["cache-control", "vary", "x-content-type-options"].map(|name| private.header(name));
+            assert_eq!(headers, ["no-store", vary, "nosniff"], "{private:?}");
+        }
+        for open in [
+            "/v1/coupons",
+            "/livez",
+            "/metrics",
+            "/docs",
+            "/openapi.json",
+            "/nowhere",
+        ] {
+            let open = node.get(open).await;
+            let headers = ["cache-control", "vary", "x-content-type-options"].map(|name| open.header(name));
+            assert_eq!(headers, ["", "", "nosniff"], "{open:?}");
+        }
+    }
+    // So does a response that HTTP itself makes.
+    let node = TestNode::start().await;
+    let refused = exchange(&node, b"nonsense\r\n\r\n").await.to_lowercase();
+    assert!(
+        refused.starts_with("http/1.1 400 ") && refused.contains("\r\nx-content-type-options: nosniff\r\n")
+    );
 }
 
 #[tokio::test]
