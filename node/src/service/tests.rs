@@ -125,7 +125,7 @@ async fn every_call_of_the_store_is_refused_at_the_limit() {
     let create = || {
         client
             .post(format!("http://{}/v1/coupons", listener.address()))
-            .json(&json!({"title": "T"}))
+            .json(&json!({"title": "T", "total_quantity": null}))
     };
     let (status, body) = send(create()).await;
     assert_eq!(

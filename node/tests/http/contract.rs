@@ -268,7 +268,7 @@ async fn every_operation_of_the_document_is_answered_as_the_document_says() {
                 .collect();
             let mut request = node.request(method.clone(), &path);
             if operation["requestBody"]["required"] == true {
-                request = request.json(&json!({"title": "T"}));
+                request = request.json(&json!({"title": "T", "total_quantity": 5}));
             }
             // Each operation is called once without credentials, and once with the credentials of the first
             // scheme.

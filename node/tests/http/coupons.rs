@@ -81,12 +81,12 @@ async fn assert_not_created<const N: usize>(cases: [(Value, &str); N]) {
 async fn an_invalid_title_of_a_new_coupon_is_reported() {
     let long = "가".repeat(201);
     assert_not_created([
-        (json!({}), "title"),
-        (json!({"title": null}), "title"),
-        (json!({"title": ""}), "title"),
-        (json!({"title": long}), "title"),
-        (json!({"title": 5}), "title"),
-        (json!({"title": "a\0b"}), "title"),
+        (json!({"total_quantity": 5}), "title"),
+        (json!({"title": null, "total_quantity": 5}), "title"),
+        (json!({"title": "", "total_quantity": 5}), "title"),
+        (json!({"title": long, "total_quantity": 5}), "title"),
+        (json!({"title": 5, "total_quantity": 5}), "title"),
+        (json!({"title": "a\0b", "total_quantity": 5}), "title"),
     ])
     .await;
 }
@@ -94,6 +94,7 @@ async fn an_invalid_title_of_a_new_coupon_is_reported() {
 #[tokio::test]
 async fn an_invalid_number_of_a_new_coupon_is_reported() {
     assert_not_created([
+        (json!({"title": "T"}), "total_quantity"),
         (json!({"title": "T", "total_quantity": 0}), "total_quantity"),
         (
             json!({"title": "T", "total_quantity": 1_000_000_001}),
@@ -102,15 +103,15 @@ async fn an_invalid_number_of_a_new_coupon_is_reported() {
         (json!({"title": "T", "total_quantity": -1}), "total_quantity"),
         (json!({"title": "T", "total_quantity": 1.5}), "total_quantity"),
         (json!({"title": "T", "total_quantity": "5"}), "total_quantity"),
-        (json!({"title": "T", "per_user_limit": 0}), "per_user_limit"),
-        (json!({"title": "T", "per_user_limit": 101}), "per_user_limit"),
-        (json!({"title": "T", "per_user_limit": 257}), "per_user_limit"),
-        (json!({"title": "T", "use_within_days": 0}), "use_within_days"),
-        (json!({"title": "T", "use_within_days": 3651}), "use_within_days"),
-        (json!({"title": "T", "use_within_days": 65537}), "use_within_days"),
-        (json!({"title": "T", "min_order_amount": -1}), "min_order_amount"),
+        (json!({"title": "T", "total_quantity": 5, "per_user_limit": 0}), "per_user_limit"),
+        (json!({"title": "T", "total_quantity": 5, "per_user_limit": 101}), "per_user_limit"),
+        (json!({"title": "T", "total_quantity": 5, "per_user_limit": 257}), "per_user_limit"),
+        (json!({"title": "T", "total_quantity": 5, "use_within_days": 0}), "use_within_days"),
+        (json!({"title": "T", "total_quantity": 5, "use_within_days": 3651}), "use_within_days"),
+        (json!({"title": "T", "total_quantity": 5, "use_within_days": 65537}), "use_within_days"),
+        (json!({"title": "T", "total_quantity": 5, "min_order_amount": -1}), "min_order_amount"),
         (
-            json!({"title": "T", "min_order_amount": 9_007_199_254_740_992_u64}),
+            json!({"title": "T", "total_quantity": 5, "min_order_amount": 9_007_199_254_740_992_u64}),
             "min_order_amount",
         ),
     ])
@@ -120,9 +121,9 @@ async fn an_invalid_number_of_a_new_coupon_is_reported() {
 #[tokio::test]
 async fn an_invalid_time_of_a_new_coupon_is_reported() {
     assert_not_created([
-        (json!({"title": "T", "starts_at": "tomorrow"}), "starts_at"),
+        (json!({"title": "T", "total_quantity": 5, "starts_at": "tomorrow"}), "starts_at"),
         (
-            json!({"title": "T", "starts_at": "2026-01-02T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"}),
+            json!({"title": "T", "total_quantity": 5, "starts_at": "2026-01-02T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"}),
             "ends_at",
         ),
     ])
@@ -134,45 +135,49 @@ async fn invalid_discounts_and_unknown_fields_of_a_new_coupon_are_reported() {
     let node = TestNode::start().await;
     for (body, fields) in [
         (
-            json!({"title": "T", "discount": {"kind": "amount", "value": 9_007_199_254_740_992_u64}}),
+            json!({"title": "T", "total_quantity": 5, "discount": {"kind": "amount", "value": 9_007_199_254_740_992_u64}}),
             vec!["discount.value"],
         ),
         (
-            json!({"title": "T", "discount": {"kind": "rate", "value": 0}}),
+            json!({"title": "T", "total_quantity": 5, "discount": {"kind": "rate", "value": 0}}),
             vec!["discount.value"],
         ),
         (
-            json!({"title": "T", "discount": {"kind": "rate", "value": 101}}),
+            json!({"title": "T", "total_quantity": 5, "discount": {"kind": "rate", "value": 101}}),
             vec!["discount.value"],
         ),
         (
-            json!({"title": "T", "discount": {"kind": "rate", "value": 257}}),
+            json!({"title": "T", "total_quantity": 5, "discount": {"kind": "rate", "value": 257}}),
             vec!["discount.value"],
         ),
         (
-            json!({"title": "T", "discount": {"kind": "amount", "value": 0}}),
+            json!({"title": "T", "total_quantity": 5, "discount": {"kind": "amount", "value": 0}}),
             vec!["discount.value"],
         ),
         (
-            json!({"title": "T", "discount": {"kind": "gift", "value": 1}}),
+            json!({"title": "T", "total_quantity": 5, "discount": {"kind": "gift", "value": 1}}),
             vec!["discount.kind"],
         ),
         (
-            json!({"title": "T", "discount": {"kind": "rate"}}),
+            json!({"title": "T", "total_quantity": 5, "discount": {"kind": "rate"}}),
             vec!["discount.value"],
         ),
         (
-            json!({"title": "T", "discount": {"kind": "rate", "value": 1, "unit": "%"}}),
+            json!({"title": "T", "total_quantity": 5, "discount": {"kind": "rate", "value": 1, "unit": "%"}}),
             vec!["discount.unit"],
         ),
-        (json!({"title": "T", "discount": ["rate", 1]}), vec!["discount"]),
-        (json!({"title": "T", "status": "closed"}), vec!["status"]),
-        (json!({"title": "T", "status": "shut"}), vec!["status"]),
-        (json!({"title": "T", "quantity": 5}), vec!["quantity"]),
-        (json!({"title": "T", "id": 5}), vec!["id"]),
+        (json!({"title": "T", "total_quantity": 5, "discount": ["rate", 1]}), vec!["discount"]),
+        (json!({"title": "T", "total_quantity": 5, "status": "closed"}), vec!["status"]),
+        (json!({"title": "T", "total_quantity": 5, "status": "shut"}), vec!["status"]),
+        (json!({"title": "T", "total_quantity": 5, "quantity": 5}), vec!["quantity"]),
+        (json!({"title": "T", "total_quantity": 5, "id": 5}), vec!["id"]),
         (
             json!({"title": "", "status": "shut", "total_quantity": 0}),
             vec!["status", "title", "total_quantity"],
+        ),
+        (
+            json!({"title": "", "status": "shut"}),
+            vec!["status", "total_quantity", "title"],
         ),
     ] {
         node.create(body).await.assert_invalid(&fields);
@@ -186,7 +191,7 @@ async fn bounds_are_inclusive() {
     for body in [
         json!({"title": "가".repeat(200), "total_quantity": 1_000_000_000, "per_user_limit": 100, "use_within_days": 3650}),
         json!({"title": "T", "total_quantity": 1, "per_user_limit": 1, "use_within_days": 1, "min_order_amount": 0}),
-        json!({"title": "T", "discount": {"kind": "rate", "value": 100}}),
+        json!({"title": "T", "total_quantity": 5, "discount": {"kind": "rate", "value": 100}}),
     ] {
         assert_eq!(node.create(body).await.status, 201);
     }
@@ -199,7 +204,7 @@ async fn requests_with_the_same_key_create_one_coupon() {
         send(
             node.admin(Method::POST, "/v1/coupons")
                 .header("Idempotency-Key", key)
-                .json(&json!({"title": title})),
+                .json(&json!({"title": title, "total_quantity": 5})),
         )
     };
     let first = create("k-1", "One").await;

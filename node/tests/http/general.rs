@@ -270,7 +270,7 @@ async fn bodies_of_other_media_types_are_refused() {
         send(
             node.admin(Method::POST, "/v1/coupons")
                 .header("Content-Type", content_type)
-                .body(r#"{"title": "T"}"#),
+                .body(r#"{"title": "T", "total_quantity": 5}"#),
         )
     };
     for content_type in [
@@ -295,7 +295,10 @@ async fn bodies_of_other_media_types_are_refused() {
 #[tokio::test]
 async fn bodies_above_sixteen_kib_are_refused_whether_chunked_or_not() {
     let node = TestNode::start().await;
-    let body = |bytes: usize| format!("{}{}", r#"{"title": "T"}"#, " ".repeat(bytes - 14));
+    let body = |bytes: usize| {
+        let coupon = r#"{"title": "T", "total_quantity": 5}"#;
+        format!("{coupon}{}", " ".repeat(bytes - coupon.len()))
+    };
     let create = |body: String| {
         send(
             node.admin(Method::POST, "/v1/coupons")

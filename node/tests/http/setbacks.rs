@@ -110,7 +110,7 @@ async fn responses_are_correct_while_the_database_is_locked_and_the_node_recover
         "STORE_UNAVAILABLE",
         Some(false),
     );
-    assert_eq!(node.create(json!({"title": "T"})).await.status, 503);
+    assert_eq!(node.create(json!({"title": "T", "total_quantity": 5})).await.status, 503);
     assert_eq!(
         node.get(&format!("/v1/coupons/{id}")).await.body["issued"],
         1,
@@ -226,7 +226,7 @@ async fn a_request_to_create_waits_until_the_deadline_and_a_retry_finds_the_coup
         send(
             node.admin(Method::POST, "/v1/coupons")
                 .header("Idempotency-Key", "key")
-                .json(&json!({"title": "T"})),
+                .json(&json!({"title": "T", "total_quantity": 5})),
         )
     };
     let lock = lock(&node).await;

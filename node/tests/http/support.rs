@@ -103,9 +103,12 @@ impl TestNode {
         send(self.admin(Method::POST, "/v1/coupons").json(&body)).await
     }
 
-    /// Creates a coupon with this body and a title, and returns its id.
+    /// Creates a coupon with this body and a title, unlimited unless the body says otherwise, and returns its
+    /// id.
     pub async fn coupon(&self, mut body: Value) -> u64 {
         body["title"] = json!("Black Friday");
+        let fields = body.as_object_mut().unwrap();
+        fields.entry("total_quantity").or_insert(Value::Null);
         let reply = self.create(body).await;
         assert_eq!(reply.status, 201, "{reply:?}");
         reply.body["id"].as_u64().unwrap()

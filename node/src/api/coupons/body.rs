@@ -157,9 +157,10 @@ fn narrow_days(value: u64) -> u16 {
 pub(in crate::api) struct CreateBody {
     #[schema(required, value_type = String, min_length = 1, max_length = 200, pattern = "^[^\\u0000]*$")]
     title: Option<String>,
-    /// Null or absent: unlimited.
-    #[schema(minimum = 1, maximum = 1_000_000_000)]
-    total_quantity: Option<u64>,
+    /// Null: unlimited. It must be given, so that no coupon becomes unlimited by an omission.
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(required, value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000)]
+    total_quantity: Option<Option<u64>>,
     #[schema(minimum = 1, maximum = 100, default = 1)]
     per_user_limit: Option<u64>,
     /// Inclusive; any offset.
@@ -190,11 +191,17 @@ impl CreateBody {
         if status.is_none() {
             errors.push(FieldError::new("status", "must be open or paused"));
         }
+        if self.total_quantity.is_none() {
+            errors.push(FieldError::new(
+                "total_quantity",
+                "must be given: a number, or null for unlimited",
+            ));
+        }
         let offer = Offer {
             title: self.title.unwrap_or_default(),
             discount: self.discount.map(|Object(discount)| discount.into()),
             min_order_amount: self.min_order_amount,
-            total_quantity: self.total_quantity,
+            total_quantity: self.total_quantity.flatten(),
             per_user_limit: self.per_user_limit.map_or(1, narrow_limit),
             starts_at: self.starts_at.map(|Time(time)| time),
             ends_at: self.ends_at.map(|Time(time)| time),
