@@ -33,11 +33,45 @@ impl Timestamp {
         Self((self.0 + i64::from(days) * MICROS_PER_DAY).min(*MICROS.end()))
     }
 
-    /// Reads RFC 3339 with any offset.
+    /// Reads RFC 3339 with any offset, and nothing else. `jiff` alone reads more: names of time zones in
+    /// brackets, a space for the `T`, offsets beyond a day.
     pub fn parse(text: &str) -> Option<Self> {
-        let parsed: jiff::Timestamp = text.parse().ok()?;
+        let (time, rest) = text.split_at_checked("2026-11-27T00:00:00".len())?;
+        let digits = rest.strip_prefix('.').map_or("", |rest| {
+            let end = rest.find(|character: char| !character.is_ascii_digit());
+            &rest[..end.unwrap_or(rest.len())]
+        });
+        let offset = if rest.starts_with('.') {
+            &rest[1 + digits.len()..]
+        } else {
+            rest
+        };
+        let is_rfc_3339 = has_form(time, "dddd-dd-ddTdd:dd:dd")
+            && !(rest.starts_with('.') && digits.is_empty())
+            && (offset.eq_ignore_ascii_case("z") || is_offset(offset));
+        if !is_rfc_3339 {
+            return None;
+        }
+        // Finer parts than microseconds are cut off.
+        let digits = &digits[..digits.len().min(6)];
+        let point = if digits.is_empty() { "" } else { "." };
+        let parsed: jiff::Timestamp = format!("{time}{point}{digits}{offset}").parse().ok()?;
         Self::from_micros(parsed.as_microsecond())
     }
+}
+
+/// True if the text has this form, in which `d` is a digit and letters may be small.
+fn has_form(text: &str, form: &str) -> bool {
+    let fits = |(byte, form): (u8, u8)| match form {
+        b'd' => byte.is_ascii_digit(),
+        form => byte.eq_ignore_ascii_case(&form),
+    };
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
+}
+
+/// True if the text is an offset from UTC, from -23:59 to +23:59.
+fn is_offset(text: &str) -> bool {
+    (has_form(text, "+dd:dd") || has_form(text, "-dd:dd")) && &text[1..3] <= "23" && &text[4..6] <= "59"
 }
 
 /// Microseconds in a day of 24 hours.
@@ -141,6 +175,51 @@ mod tests {
         let timestamp = Timestamp::parse("2026-11-27T09:00:00.0123459+09:00").unwrap();
         assert_eq!(timestamp.to_string(), "2026-11-27T00:00:00.012345Z");
         assert_eq!(Timestamp::parse(&timestamp.to_string()), Some(timestamp));
+    }
+
+    #[test]
+    fn times_are_read_as_rfc_3339_has_them_and_in_no_other_form() {
+        let at = |text: &str| Timestamp::parse(text).map(|time| time.to_string());
+        for (text, utc) in [
+            ("2026-11-27T09:00:00+09:00", "2026-11-27T00:00:00.000000Z"),
+            ("2026-11-27t00:00:00z", "2026-11-27T00:00:00.000000Z"),
+            ("2026-11-27T00:00:00-00:00", "2026-11-27T00:00:00.000000Z"),
+            ("2026-11-27T00:00:00.5Z", "2026-11-27T00:00:00.500000Z"),
+            (
+                "2026-11-27T00:00:00.123456789012-23:59",
+                "2026-11-27T23:59:00.123456Z",
+            ),
+            ("1969-12-31T23:59:59.9999999Z", "1969-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(at(text).as_deref(), Some(utc), "{text}");
+        }
+        for text in [
+            "2026-11-27T09:00:00+09:00[Asia/Seoul]",
+            "2026-11-27T09:00+09:00[Asia/Seoul]",
+            "2026-11-27 09:00:00Z",
+            "2026-11-27T09:00:00+25:59",
+            "2026-11-27T09:00:00+24:00",
+            "2026-11-27T09:00:00+09:60",
+            "2026-11-27T09:00:00+0900",
+            "2026-11-27T09:00:00+09",
+            "2026-11-27T09:00:00+09:00:00",
+            "2026-11-27T09:00:00",
+            "2026-11-27T09:00Z",
+            "2026-11-27T09:00:00,5Z",
+            "2026-11-27T09:00:00.Z",
+            "2026-11-27T24:00:00Z",
+            "2026-11-27T09:60:00Z",
+            "2026-02-30T09:00:00Z",
+            "20261127T090000Z",
+            "+002026-11-27T09:00:00Z",
+            "2026-11-27",
+            " 2026-11-27T09:00:00Z",
+            "2026-11-27T09:00:00Z ",
+            "2026-11-27T09:00:00\u{2212}09:00",
+            "2026-11-27T09:00:0\u{660}Z",
+        ] {
+            assert_eq!(at(text), None, "{text}");
+        }
     }
 
     #[test]
