@@ -50,7 +50,7 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
 pub(super) async fn create(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_admin()?;
     let key = request_key(&call.head)?.unwrap_or_else(RequestKey::random);
-    let (offer, status) = call.json::<CreateBody>()?.into_offer()?;
+    let (offer, status) = call.json_checked::<CreateBody>()?;
     let new = NewCoupon {
         key,
         offer,
@@ -76,7 +76,7 @@ pub(super) async fn read(service: &Service, call: &Call) -> Answer {
 pub(super) async fn patch(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_admin()?;
     let id = coupon_id(call.parameter())?;
-    let patch = call.json::<PatchBody>()?.into_patch()?;
+    let patch = call.json_checked::<PatchBody>()?;
     change(service, call, id, Change::Patch(Box::new(patch))).await
 }
 

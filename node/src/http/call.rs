@@ -11,7 +11,7 @@ use warp::path::FullPath;
 
 use super::body::{self, BodyError};
 use super::head::Head;
-use super::json;
+use super::json::{self, Checked};
 use super::problem::RequestError;
 
 /// A request whose body has been read.
@@ -53,6 +53,13 @@ impl Call {
         let body = self.body()?;
         self.check_media_type()?;
         json::parse(body)
+    }
+
+    /// Parses a body that must be there, and checks its fields.
+    pub(crate) fn json_checked<T: Checked>(&self) -> Result<T::Value, RequestError> {
+        let body = self.body()?;
+        self.check_media_type()?;
+        json::parse_checked::<T>(body)
     }
 
     /// Parses an optional body. An empty body counts as an empty object, and so does an empty array, because

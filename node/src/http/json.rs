@@ -1,6 +1,8 @@
 //! Reads and writes JSON. Reading is strict: an unknown field is an error, because it is a mistake of the
 //! client.
 
+mod field_errors;
+
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -15,7 +17,8 @@ use serde_json::Value;
 use smallvec::SmallVec;
 use warp::reply::Response;
 
-use super::problem::RequestError;
+use self::field_errors::Misfit;
+use super::problem::{FieldError, RequestError};
 
 /// Serializes a value as the string that `Display` makes of it.
 #[derive(Debug)]
@@ -63,9 +66,48 @@ pub(crate) fn response_of_text(
 /// moves to the heap.
 pub(crate) type JsonText = SmallVec<[u8; 384]>;
 
-/// Parses a body. Fails with `MALFORMED` if the body is not a JSON object. Fails with `INVALID` and the path
-/// of the field if a field does not fit.
+/// A body whose fields must fit together, or into bounds that their types do not have.
+pub(crate) trait Checked: DeserializeOwned {
+    /// What the body becomes.
+    type Value;
+
+    /// Checks the fields and adds their errors. Fields with an error in `errors` are missing here. The value
+    /// is used only if there is no error.
+    fn check(self, errors: &mut Vec<FieldError>) -> Self::Value;
+}
+
+/// Parses and checks a body. Fails like [`parse`], with the errors of both.
+pub(crate) fn parse_checked<T: Checked>(body: &[u8]) -> Result<T::Value, RequestError> {
+    let (read, mut errors) = match read::<T>(body)? {
+        Ok(read) => (Some(read), Vec::new()),
+        Err(Misfit { errors, rest }) => (rest, errors),
+    };
+    let known = errors.len();
+    let value = read.map(|read| read.check(&mut errors));
+    // What is said about a field that is missing only because it does not fit is not said.
+    let is_part_of = |whole: &str, field: &str| field.split('.').next() == whole.split('.').next();
+    let found: Vec<FieldError> = errors.drain(known..).collect();
+    for error in found {
+        if !errors[..known]
+            .iter()
+            .any(|known| is_part_of(&known.field, &error.field))
+        {
+            errors.push(error);
+        }
+    }
+    match value {
+        Some(value) if errors.is_empty() => Ok(value),
+        _ => Err(RequestError::Invalid(errors)),
+    }
+}
+
+/// Parses a body. Fails with `MALFORMED` if the body is not a JSON object. Fails with `INVALID` and the paths
+/// of the fields that do not fit.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestError> {
+    read(body)?.map_err(|Misfit { errors, .. }| RequestError::Invalid(errors))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<Result<T, Misfit<T>>, RequestError> {
     let not_json =
         |error: &serde_json::Error| RequestError::Malformed(format!("the body is not JSON: {error}"));
     // The syntax is checked first: half an object with a wrong field is malformed, not invalid.
@@ -76,16 +118,14 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestError>
         ));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        match error.into_inner() {
-            error if error.is_data() => {
-                let message = message(&error);
-                RequestError::invalid(field(path, &message), message)
-            }
-            error => not_json(&error),
-        }
-    })
+    let error = match serde_path_to_error::deserialize(&mut deserializer) {
+        Ok(read) => return Ok(Ok(read)),
+        Err(error) if error.inner().is_data() => error,
+        Err(error) => return Err(not_json(error.inner())),
+    };
+    let message = message(error.inner());
+    let first = FieldError::new(field(error.path().to_string(), &message), message);
+    Ok(Err(field_errors::find(body, first)))
 }
 
 /// True if the body is an array without elements.
@@ -126,6 +166,13 @@ pub(crate) fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// Reads a field that may be absent but, if it is there, may not be null.
+pub(crate) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Reads a field that is present. Any value is allowed, including null.
@@ -262,6 +309,7 @@ mod tests {
             (r#"{"inner": [1]}"#, "inner"),
             (r#"{"at": "yesterday"}"#, "at"),
             (r#"{"at": 5}"#, "at"),
+            (r#"{"at": "2026-11-27 09:00:00Z"}"#, "at"),
             (r#"{"at": null, "at": null}"#, "at"),
         ] {
             let Err(RequestError::Invalid(errors)) = parse::<Outer>(body.as_bytes()) else {
@@ -270,5 +318,47 @@ mod tests {
             assert_eq!(errors[0].field, path, "{body}: {}", errors[0].message);
             assert!(!errors[0].message.contains(" at line "), "{}", errors[0].message);
         }
+    }
+
+    #[test]
+    fn all_fields_that_do_not_fit_are_reported() {
+        for (body, paths) in [
+            (
+                r#"{"at": 5, "inner": 7, "other": 1}"#,
+                vec!["at", "inner", "other"],
+            ),
+            (
+                r#"{"other": 1, "inner": {"value": "x", "more": 2, "most": 3}, "at": "x"}"#,
+                vec!["other", "at", "inner.more", "inner.most", "inner.value"],
+            ),
+            (
+                r#"{"inner": {"more": 1}, "at": 5}"#,
+                vec!["inner.more", "at", "inner.value"],
+            ),
+            (
+                r#"{"inner": {"value": 1, "value": 2}, "at": 5}"#,
+                vec!["inner.value", "at"],
+            ),
+            (
+                r#"{"inner": {"value": [1]}, "at": {}}"#,
+                vec!["inner.value", "at"],
+            ),
+        ] {
+            let Err(RequestError::Invalid(errors)) = parse::<Outer>(body.as_bytes()) else {
+                panic!("{body}")
+            };
+            let named: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+            assert_eq!(named, paths, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_wrong_fields_costs_a_bounded_number_of_readings() {
+        let fields: Vec<String> = (0..1_000).map(|number| format!("\"f{number}\": 1")).collect();
+        let body = format!("{{{}}}", fields.join(","));
+        let Err(RequestError::Invalid(errors)) = parse::<Outer>(body.as_bytes()) else {
+            panic!("{body}")
+        };
+        assert_eq!(errors.len(), 16);
     }
 }

@@ -2,13 +2,14 @@
 
 use actors::coupon::offer::{CouponView, Discount, DiscountKind, DiscountPatch, Offer, OfferPatch, Status};
 use actors::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::error::field_error;
 use crate::api::openapi::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
-use crate::http::json::{Object, Text, Time, clearable};
-use crate::http::problem::{FieldError, RequestError};
+use crate::http::json::{Checked, Object, Text, Time, clearable, not_null};
+use crate::http::problem::FieldError;
 
 /// A coupon in a response.
 #[derive(Debug, Serialize, ToSchema)]
@@ -89,11 +90,22 @@ struct DiscountBody {
     value: u64,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum KindBody {
     Amount,
     Rate,
+}
+
+/// Only the name itself: a derived `Deserialize` would also accept the object `{"rate": null}`.
+impl<'de> Deserialize<'de> for KindBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "amount" => Ok(Self::Amount),
+            "rate" => Ok(Self::Rate),
+            _ => Err(D::Error::custom("must be amount or rate")),
+        }
+    }
 }
 
 impl From<KindBody> for DiscountKind {
@@ -126,7 +138,9 @@ impl From<DiscountBody> for Discount {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DiscountPatchBody {
+    #[serde(default, deserialize_with = "not_null")]
     kind: Option<KindBody>,
+    #[serde(default, deserialize_with = "not_null")]
     value: Option<u64>,
 }
 
@@ -180,10 +194,11 @@ pub(in crate::api) struct CreateBody {
     status: Option<String>,
 }
 
-impl CreateBody {
-    /// Returns the offer and the initial status, or all errors.
-    pub(super) fn into_offer(self) -> Result<(Offer, Status), RequestError> {
-        let mut errors = Vec::new();
+/// Becomes the offer and the initial status.
+impl Checked for CreateBody {
+    type Value = (Offer, Status);
+
+    fn check(self, errors: &mut Vec<FieldError>) -> (Offer, Status) {
         let status = self
             .status
             .as_deref()
@@ -208,10 +223,7 @@ impl CreateBody {
             use_within_days: self.use_within_days.map(narrow_days),
         };
         errors.extend(offer.check().into_iter().map(field_error));
-        match status {
-            Some(status) if errors.is_empty() => Ok((offer, status)),
-            _ => Err(RequestError::Invalid(errors)),
-        }
+        (offer, status.unwrap_or(Status::Open))
     }
 }
 
@@ -245,17 +257,19 @@ pub(in crate::api) struct PatchBody {
     use_within_days: Option<Option<u64>>,
 }
 
-impl PatchBody {
-    /// Returns the patch. The coupon's owner checks the patched offer, because only the owner has the
-    /// unchanged fields.
-    pub(super) fn into_patch(self) -> Result<OfferPatch, RequestError> {
+/// Becomes the patch. The coupon's owner checks the patched offer, because only the owner has the unchanged
+/// fields. If there are errors already, so that no owner will see the patch, the rest is checked here as far
+/// as it shows.
+impl Checked for PatchBody {
+    type Value = OfferPatch;
+
+    fn check(self, errors: &mut Vec<FieldError>) -> OfferPatch {
         let time = |field: Option<Option<Time>>| field.map(|value| value.map(|Time(time)| time));
-        Ok(OfferPatch {
-            title: match self.title {
-                Some(None) => return Err(RequestError::invalid("title", "must not be null")),
-                Some(title) => title,
-                None => None,
-            },
+        if self.title == Some(None) {
+            errors.push(FieldError::new("title", "must not be null"));
+        }
+        let patch = OfferPatch {
+            title: self.title.flatten(),
             discount: self
                 .discount
                 .map(|value| value.map(|Object(discount)| discount.into())),
@@ -264,7 +278,19 @@ impl PatchBody {
             starts_at: time(self.starts_at),
             ends_at: time(self.ends_at),
             use_within_days: self.use_within_days.map(|value| value.map(narrow_days)),
-        })
+        };
+        // A discount without one of its parts is merged into one that is unknown here.
+        let without = || OfferPatch {
+            discount: None,
+            ..patch.clone()
+        };
+        let offer = Offer::titled("unknown");
+        if !errors.is_empty()
+            && let Ok(offer) = patch.apply(&offer).or_else(|_| without().apply(&offer))
+        {
+            errors.extend(offer.check().into_iter().map(field_error));
+        }
+        patch
     }
 }
 
