@@ -89,7 +89,7 @@ fn coupon(id: u64, total_quantity: Option<u64>) -> Coupon {
 fn ledger(total_quantity: Option<u64>) -> Ledger {
     let coupon = coupon(42, total_quantity);
     let issued = Issued::new(coupon.id);
-    let mut ledger = Ledger::new(coupon, issued);
+    let mut ledger = Ledger::new(coupon.into(), issued);
     for number in 0..ISSUED {
         decide(&mut ledger, &ask(user(number), key(number)));
     }

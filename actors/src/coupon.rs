@@ -1,9 +1,11 @@
 //! Coupons, as a kind: the offer, its issuances, the requests and decisions about them, and their rows.
 //!
-//! [`issue`] and [`change`] decide from the [`ledger`], and [`entry`] has the stored form of their decisions.
+//! [`issue`] and [`change`] decide from the [`ledger`], and [`entry`] has the stored form of their decisions;
+//! [`change_keys`] recognises repeated changes.
 //! [`kind`] puts these modules together for the engine. [`client`] is what the HTTP side of a node holds.
 
 pub mod change;
+pub mod change_keys;
 pub mod client;
 pub mod entry;
 pub mod issue;

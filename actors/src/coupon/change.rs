@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::coupon::CouponKind;
+use crate::coupon::change_keys::{ChangeKeys, KeyedChange};
 use crate::coupon::entry::{CouponChange, CouponEntry};
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, InvalidField, Offer, OfferPatch, Status};
 use crate::coupon::{Ask, Outcome};
-use crate::ids::Sequence;
+use crate::ids::{RequestKey, Sequence};
 use crate::owning::kind::Verdict;
 use crate::time::Timestamp;
 
@@ -24,13 +25,26 @@ pub enum Change {
     Close,
 }
 
-/// A change, and the condition on it.
+/// A change, the condition on it, and its identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeRequest {
     /// The change.
     pub change: Change,
-    /// The version that the coupon must have, if there is a condition.
-    pub if_version: Option<u64>,
+    /// The versions of which the coupon must have one; empty if there is no condition.
+    pub if_versions: Vec<u64>,
+    /// The identity of this request, if it has one. A request with the same key is not executed again.
+    pub key: Option<RequestKey>,
+}
+
+/// A change without a condition and without a key.
+impl From<Change> for ChangeRequest {
+    fn from(change: Change) -> Self {
+        Self {
+            change,
+            if_versions: Vec::new(),
+            key: None,
+        }
+    }
 }
 
 impl From<ChangeRequest> for Ask {
@@ -44,6 +58,8 @@ impl From<ChangeRequest> for Ask {
 pub enum ChangeOutcome {
     /// The coupon has what the change asks for, even if it had it before.
     Done(Box<ChangeDone>),
+    /// A request with the same key was executed before. This is the coupon as it is now.
+    Replayed(Box<ChangeDone>),
     /// The coupon was not changed.
     Refused(ChangeRefusal),
 }
@@ -76,6 +92,8 @@ pub enum ChangeRefusal {
     },
     /// The offer would not make sense.
     Invalid(Vec<InvalidField>),
+    /// The key is that of another change of this coupon.
+    KeyReused,
 }
 
 impl Change {
@@ -88,30 +106,73 @@ impl Change {
     }
 }
 
-/// Returns the verdict on a change. A change that would alter nothing does not make an entry.
+/// Returns the verdict on a change. A change that would alter nothing makes an entry only if it has a key,
+/// which is then remembered. So the same request never changes the coupon later.
 pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdict<CouponKind> {
+    if let Some(outcome) = known(ledger, request) {
+        return Verdict::Known(Outcome::Change(outcome));
+    }
     let outcome = |outcome| Verdict::Refused(Outcome::Change(outcome));
     let (offer, status) = match after(ledger, request) {
         Ok(after) => after,
         Err(refusal) => return outcome(ChangeOutcome::Refused(refusal)),
     };
     let before = ledger.coupon();
-    if offer == before.offer && status == before.status {
-        return outcome(ChangeOutcome::Done(Box::new(ChangeDone {
-            coupon: before.clone(),
-            issued: ledger.last(),
-        })));
+    let alters = offer != before.offer || status != before.status;
+    if !alters && request.key.is_none() {
+        return outcome(ChangeOutcome::Done(present(ledger)));
     }
     let coupon = Coupon {
         offer,
         status,
-        version: before.version + 1,
+        version: before.version + u64::from(alters),
         // Even if the clock was set back, a change is not older than the change before.
-        updated_at: now.max(before.updated_at),
+        updated_at: if alters {
+            now.max(before.updated_at)
+        } else {
+            before.updated_at
+        },
         ..before.clone()
     };
-    let issued = ledger.last();
-    Verdict::Enter(CouponEntry::Change(Arc::new(CouponChange { coupon, issued })))
+    Verdict::Enter(CouponEntry::Change(Arc::new(CouponChange {
+        from_version: before.version,
+        issued: ledger.last(),
+        keys: keys_after(ledger, request, coupon.version),
+        coupon,
+    })))
+}
+
+/// Returns the outcome if the key of a request was used before.
+fn known(ledger: &Ledger, request: &ChangeRequest) -> Option<ChangeOutcome> {
+    let earlier = ledger.change_keys().find(request.key.as_ref()?)?;
+    Some(if earlier.digest == KeyedChange::digest(&request.change) {
+        ChangeOutcome::Replayed(present(ledger))
+    } else {
+        ChangeOutcome::Refused(ChangeRefusal::KeyReused)
+    })
+}
+
+/// Returns the coupon as it is.
+fn present(ledger: &Ledger) -> Box<ChangeDone> {
+    Box::new(ChangeDone {
+        coupon: ledger.coupon().clone(),
+        issued: ledger.last(),
+    })
+}
+
+/// Returns the keys that the coupon has after a change to this version.
+fn keys_after(ledger: &Ledger, request: &ChangeRequest, version: u64) -> ChangeKeys {
+    let keys = ledger.change_keys();
+    request.key.as_ref().map_or_else(
+        || keys.clone(),
+        |key| {
+            keys.with(KeyedChange {
+                key: key.clone(),
+                version,
+                digest: KeyedChange::digest(&request.change),
+            })
+        },
+    )
 }
 
 /// Returns what the coupon would be after a change, or why the change is refused.
@@ -122,7 +183,7 @@ fn after(ledger: &Ledger, request: &ChangeRequest) -> Result<(Offer, Status), Ch
         version,
         ..
     } = ledger.coupon();
-    if request.if_version.is_some_and(|wanted| wanted != *version) {
+    if !request.if_versions.is_empty() && !request.if_versions.contains(version) {
         return Err(ChangeRefusal::VersionMismatch { version: *version });
     }
     match &request.change {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::coupon::change::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::change::{ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::rows::CouponRows;
 use crate::coupon::{CouponKind, Outcome};
@@ -68,20 +68,14 @@ impl Coupons {
 
     /// Asks the coupon's owner for a change. Answers within `deadline`.
     ///
-    /// Cancel safety: a dropped future may leave the change made.
+    /// Cancel safety: a dropped future may leave the change made. Another request with the same key, if it has
+    /// one, tells.
     ///
     /// # Errors
     ///
     /// The reason, if there is no decision to return.
-    pub async fn change(
-        &self,
-        coupon: CouponId,
-        change: Change,
-        if_version: Option<u64>,
-        deadline: Duration,
-    ) -> ChangeAnswer {
-        let ask = ChangeRequest { change, if_version }.into();
-        let answer = match self.engine.change(coupon, ask, deadline).await {
+    pub async fn change(&self, coupon: CouponId, request: ChangeRequest, deadline: Duration) -> ChangeAnswer {
+        let answer = match self.engine.change(coupon, request.into(), deadline).await {
             Ok(Outcome::Change(outcome)) => Ok(outcome),
             Ok(Outcome::Issue(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),
@@ -117,12 +111,14 @@ fn count_issue(answer: &IssueAnswer) {
 fn count_change(answer: &ChangeAnswer) {
     let outcome = match answer {
         Ok(ChangeOutcome::Done(_)) => "done",
+        Ok(ChangeOutcome::Replayed(_)) => "replayed",
         Ok(ChangeOutcome::Refused(refusal)) => match refusal {
             ChangeRefusal::UnknownCoupon => "unknown_coupon",
             ChangeRefusal::VersionMismatch { .. } => "version_mismatch",
             ChangeRefusal::Closed => "closed",
             ChangeRefusal::QuantityBelowIssued { .. } => "quantity_below_issued",
             ChangeRefusal::Invalid(_) => "invalid",
+            ChangeRefusal::KeyReused => "key_reused",
         },
         Err(Setback::Overloaded | Setback::Expired) => "overloaded",
         Err(Setback::Moved) => "owner_moving",

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::coupon::change_keys::ChangeKeys;
+use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{Coupon, Issuance};
 use crate::ids::Sequence;
 use crate::owning::kind::Run;
+use crate::store::batch::FoundRows;
 
 /// One decision about a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +22,28 @@ pub enum CouponEntry {
 /// decided before the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CouponChange {
-    /// The coupon after the change. Its version is one above the stored one.
+    /// The coupon after the change. Its version is one above the stored one, or the same if only a key is
+    /// added.
     pub coupon: Coupon,
+    /// The version before the change.
+    pub from_version: u64,
+    /// The keys of changes after the change.
+    pub keys: ChangeKeys,
     /// The highest sequence decided before the change.
     pub issued: Sequence,
+}
+
+impl CouponChange {
+    /// Returns what has become of the change, if this is the coupon's row.
+    pub(crate) fn found_in(&self, stored: &CouponHead) -> FoundRows {
+        if (&stored.coupon, &stored.change_keys) == (&self.coupon, &self.keys) {
+            FoundRows::Stored
+        } else if stored.coupon.version == self.from_version {
+            FoundRows::Absent
+        } else {
+            FoundRows::Different
+        }
+    }
 }
 
 /// Entries of a coupon that one statement stores: consecutive issuances, or one change.

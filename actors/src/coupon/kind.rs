@@ -4,9 +4,8 @@ use crate::coupon::change::{self, ChangeDone, ChangeOutcome, ChangeRefusal, Chan
 use crate::coupon::entry::{CouponEntry, CouponRun};
 use crate::coupon::issue::{self, IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::issued::Issued;
-use crate::coupon::ledger::Ledger;
+use crate::coupon::ledger::{CouponHead, Ledger};
 use crate::coupon::notice::SoldOutNotice;
-use crate::coupon::offer::Coupon;
 use crate::coupon::tail::Tail;
 use crate::coupon::wire;
 use crate::ids::{CouponId, ShardId};
@@ -41,7 +40,7 @@ impl Kind for CouponKind {
     type Outcome = Outcome;
     type Entry = CouponEntry;
     type Run = CouponRun;
-    type Head = Coupon;
+    type Head = CouponHead;
     type Rows = Issued;
     type Reading = Tail;
     type State = Ledger;
@@ -62,7 +61,8 @@ impl Kind for CouponKind {
     fn is_repeatable(ask: &Ask) -> bool {
         match ask {
             Ask::Issue(_) => true,
-            // A change has no key by which an owner would recognise it.
+            // Most changes have no key by which an owner would recognise them. Those that have one are repeated
+            // by their clients: an owner of the release before does not know the key.
             Ask::Change(_) => false,
         }
     }
@@ -81,7 +81,7 @@ impl Kind for CouponKind {
                 Outcome::Issue(IssueOutcome::Issued(issuance.clone()))
             }
             CouponEntry::Change(change) => {
-                ledger.change(&change.coupon);
+                ledger.change(change);
                 Outcome::Change(ChangeOutcome::Done(Box::new(ChangeDone {
                     coupon: change.coupon.clone(),
                     issued: change.issued,
@@ -113,7 +113,10 @@ impl Kind for CouponKind {
 
     fn superseded(ask: &Ask, outcome: &Outcome) -> Option<Superseded> {
         match (ask, outcome) {
-            (Ask::Change(request), Outcome::Change(ChangeOutcome::Done(done))) => Some(Superseded {
+            (
+                Ask::Change(request),
+                Outcome::Change(ChangeOutcome::Done(done) | ChangeOutcome::Replayed(done)),
+            ) => Some(Superseded {
                 version: done.coupon.version,
                 widens: request.change.may_widen(),
             }),
@@ -150,8 +153,8 @@ impl Kind for CouponKind {
         reading.complete()
     }
 
-    fn state(coupon: Coupon, issued: Issued) -> Ledger {
-        Ledger::new(coupon, issued)
+    fn state(head: CouponHead, issued: Issued) -> Ledger {
+        Ledger::new(head, issued)
     }
 
     fn entries(ledger: &Ledger) -> u64 {

@@ -1,26 +1,58 @@
 //! The decided state of one coupon: the coupon itself and its issuances.
 
+use crate::coupon::change_keys::ChangeKeys;
+use crate::coupon::entry::CouponChange;
 use crate::coupon::issued::{Issued, LoadedIssuance, OutOfLine};
 use crate::coupon::offer::{Coupon, Issuance};
 use crate::ids::{IssuanceId, RequestKey, Sequence, UserId};
 use crate::time::Timestamp;
 
+/// A coupon's own row, as its owner loads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CouponHead {
+    /// The coupon.
+    pub coupon: Coupon,
+    /// The keys of its latest changes.
+    pub change_keys: ChangeKeys,
+}
+
+/// A coupon that was never changed by a request with a key.
+impl From<Coupon> for CouponHead {
+    fn from(coupon: Coupon) -> Self {
+        Self {
+            coupon,
+            change_keys: ChangeKeys::default(),
+        }
+    }
+}
+
 /// The decided state of one coupon. [`issue`](super::issue) and [`change`](super::change) make the decisions.
 #[derive(Debug)]
 pub struct Ledger {
     coupon: Coupon,
+    change_keys: ChangeKeys,
     issued: Issued,
 }
 
 impl Ledger {
     /// Makes the ledger of a coupon that was loaded.
-    pub fn new(coupon: Coupon, issued: Issued) -> Self {
-        Self { coupon, issued }
+    pub fn new(head: CouponHead, issued: Issued) -> Self {
+        let CouponHead { coupon, change_keys } = head;
+        Self {
+            coupon,
+            change_keys,
+            issued,
+        }
     }
 
     /// Returns the coupon after all decided changes.
     pub fn coupon(&self) -> &Coupon {
         &self.coupon
+    }
+
+    /// Returns the keys of decided changes.
+    pub fn change_keys(&self) -> &ChangeKeys {
+        &self.change_keys
     }
 
     /// Returns all decided issuances.
@@ -66,9 +98,10 @@ impl Ledger {
             });
     }
 
-    /// Takes the coupon as it is after a change.
-    pub(super) fn change(&mut self, coupon: &Coupon) {
-        self.coupon = coupon.clone();
+    /// Takes the coupon and the keys as they are after a change.
+    pub(super) fn change(&mut self, change: &CouponChange) {
+        self.coupon = change.coupon.clone();
+        self.change_keys = change.keys.clone();
     }
 }
 

@@ -198,11 +198,11 @@ mod tests {
         };
         assert_eq!(
             checksums(mysql(&[])),
-            ["6c3db9ade0f85d05", "483856ffc3dbc42b", "56cbf6259962f260"]
+            ["6c3db9ade0f85d05", "483856ffc3dbc42b", "2ed74dc60b51f2a7"]
         );
         assert_eq!(
             checksums(sqlite(&[])),
-            ["a6ec7f9d8b9f379b", "1b2d95785c13048a", "1ab3d9e5df669d2e"]
+            ["a6ec7f9d8b9f379b", "1b2d95785c13048a", "f456e88c8f4aaf1e"]
         );
     }
 }

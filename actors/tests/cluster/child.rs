@@ -86,7 +86,7 @@ async fn carry_out(command: &Value, coupons: &Coupons, metrics: &PrometheusHandl
                 None if command["pause"] == true => Change::Pause,
                 None => Change::Resume,
             };
-            match coupons.change(coupon(), change, None, limit).await {
+            match coupons.change(coupon(), change.into(), limit).await {
                 Ok(ChangeOutcome::Done(done)) => json!({"version": done.coupon.version}),
                 other => format!("{other:?}").into(),
             }

@@ -28,7 +28,7 @@ async fn no_new_request_is_refused_as_sold_out_after_a_raise_is_answered() {
         };
         let changed = house
             .coupons
-            .change(coupon, Change::Patch(Box::new(patch)), None, DEADLINE)
+            .change(coupon, Change::Patch(Box::new(patch)).into(), DEADLINE)
             .await;
         assert!(matches!(changed, Ok(ChangeOutcome::Done(_))), "{changed:?}");
         house.must_issue(coupon, round).await;

@@ -254,8 +254,8 @@ async fn crowd(command: &Value, links: &Links, limit: Duration) -> Value {
 async fn change(command: &Value, links: &Links, limit: Duration) -> Value {
     let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
     let request = ChangeRequest {
-        change: Change::Pause,
-        if_version: Some(2),
+        if_versions: vec![2],
+        ..Change::Pause.into()
     };
     let ask = RemoteAsk {
         id: coupon(command),

@@ -1,11 +1,12 @@
 //! Creating and changing coupons.
 
+use actors::coupon::change_keys::{CHANGE_KEYS_MAX, ChangeKeys, KeyedChange};
 use actors::coupon::entry::CouponRun;
 use actors::coupon::offer::{Coupon, Discount, Offer, Status};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
-use actors::ids::{RequestKey, Sequence};
+use actors::ids::{ID_MAX, RequestKey, Sequence};
 use actors::store::batch::FoundRows;
-use actors::store::{ClusterStore, EntryStore};
+use actors::store::{ClusterStore, EntryStore, Loaded};
 use actors::time::Timestamp;
 use futures_util::future::join_all;
 
@@ -179,6 +180,52 @@ pub async fn a_change_needs_the_version_before_it(database: &impl Database) {
     let rival = batch([owned.change(0, |coupon| coupon.status = Status::Closed)]);
     assert_eq!(store.write(&rival).await.unwrap(), 0);
     assert_eq!(found(&*store, &rival).await, (true, FoundRows::Different));
+}
+
+pub async fn the_keys_of_changes_are_stored_with_them_and_loaded(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, Some(10), 1).await;
+    let keys_of = async || {
+        let Loaded::Read(head, _) = store.load(owned.id(), None).await.unwrap() else {
+            panic!("not loaded")
+        };
+        head.change_keys
+    };
+    assert_eq!(keys_of().await, ChangeKeys::default());
+    let mut keys = ChangeKeys::default();
+    for number in 0..CHANGE_KEYS_MAX {
+        let key = format!("{number:~>255}");
+        keys = keys.with(KeyedChange {
+            key: RequestKey::parse(&key).unwrap(),
+            version: ID_MAX,
+            digest: u128::MAX - number as u128,
+        });
+    }
+    let change = batch([owned.keyed_change(0, keys.clone(), |coupon| coupon.status = Status::Paused)]);
+    assert_eq!(store.write(&change).await.unwrap(), 1);
+    assert_eq!(found(&*store, &change).await, (true, FoundRows::Stored));
+    assert_eq!(keys_of().await, keys);
+    // With other keys it is another change.
+    let other = batch([owned.change(0, |coupon| coupon.status = Status::Paused)]);
+    assert_eq!(found(&*store, &other).await, (true, FoundRows::Different));
+    // A key alone is stored under the version that the coupon has.
+    let mut owned = owned;
+    owned.coupon = store.coupon(owned.id()).await.unwrap().unwrap().coupon;
+    let alone = keys.with(KeyedChange {
+        key: RequestKey::parse("alone").unwrap(),
+        version: 2,
+        digest: 0,
+    });
+    let alone = batch([owned.key_alone(alone)]);
+    assert_eq!(found(&*store, &alone).await, (true, FoundRows::Absent));
+    assert_eq!(store.write(&alone).await.unwrap(), 1);
+    assert_eq!(found(&*store, &alone).await, (true, FoundRows::Stored));
+    claim(&*store, owned.id().shard()).await;
+    assert_eq!(
+        store.write(&alone).await.unwrap(),
+        0,
+        "the fence guards it as well"
+    );
 }
 
 pub async fn a_fenced_change_is_not_stored(database: &impl Database) {

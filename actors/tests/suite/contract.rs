@@ -46,6 +46,7 @@ macro_rules! contract {
             concurrent_requests_with_one_key_make_one_coupon
             a_change_is_stored_whole
             a_change_needs_the_version_before_it
+            the_keys_of_changes_are_stored_with_them_and_loaded
             a_fenced_change_is_not_stored
             a_quantity_below_what_is_stored_or_decided_is_not_stored
             raising_the_quantity_is_stored_and_allows_more_issuances

@@ -93,7 +93,8 @@ pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: 
     run(
         &mut shell,
         "RENAME TABLE firstcome_migrations TO _sqlx_migrations;
-         DELETE FROM _sqlx_migrations WHERE version > 1; ALTER TABLE nodes DROP COLUMN links",
+         DELETE FROM _sqlx_migrations WHERE version >= 2; ALTER TABLE nodes DROP COLUMN links;
+         ALTER TABLE coupons DROP COLUMN change_keys",
     )
     .await;
     database.open().await.unwrap().check().await.unwrap();
@@ -176,6 +177,9 @@ pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
          ALTER TABLE nodes DROP COLUMN links",
         // The column was added, but this was not recorded.
         "UPDATE firstcome_migrations SET success = FALSE WHERE version = 2",
+        "UPDATE firstcome_migrations SET success = FALSE WHERE version = 3; \
+         ALTER TABLE coupons DROP COLUMN change_keys",
+        "UPDATE firstcome_migrations SET success = FALSE WHERE version = 3",
     ] {
         run(&mut shell, cut_short).await;
         let store = database.open().await.unwrap();

@@ -319,7 +319,8 @@ async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_progr
     let mut shell = file.shell().await;
     sqlx::raw_sql(
         "ALTER TABLE firstcome_migrations RENAME TO _sqlx_migrations;
-         DELETE FROM _sqlx_migrations WHERE version > 1; ALTER TABLE nodes DROP COLUMN links",
+         DELETE FROM _sqlx_migrations WHERE version >= 2; ALTER TABLE nodes DROP COLUMN links;
+         ALTER TABLE coupons DROP COLUMN change_keys",
     )
     .execute(&mut shell)
     .await

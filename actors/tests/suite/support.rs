@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actors::coupon::CouponKind;
+use actors::coupon::change_keys::ChangeKeys;
 use actors::coupon::entry::{CouponChange, CouponRun};
 use actors::coupon::issued::{Issued, LoadedIssuance, OutOfLine};
 use actors::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
@@ -177,13 +178,30 @@ impl Owned {
     /// Returns a change of the coupon to its next version. The change was decided when this many issuances
     /// existed.
     pub fn change(&self, issued: u64, edit: impl FnOnce(&mut Coupon)) -> Portion {
+        self.keyed_change(issued, ChangeKeys::default(), edit)
+    }
+
+    /// Returns the same with these keys.
+    pub fn keyed_change(&self, issued: u64, keys: ChangeKeys, edit: impl FnOnce(&mut Coupon)) -> Portion {
         let mut coupon = self.coupon.clone();
         coupon.version += 1;
         coupon.updated_at = after_noon(77);
         edit(&mut coupon);
         self.of(CouponRun::Change(Arc::new(CouponChange {
+            from_version: coupon.version - 1,
             coupon,
             issued: Sequence::new(issued),
+            keys,
+        })))
+    }
+
+    /// Returns the change that only adds a key.
+    pub fn key_alone(&self, keys: ChangeKeys) -> Portion {
+        self.of(CouponRun::Change(Arc::new(CouponChange {
+            from_version: self.coupon.version,
+            coupon: self.coupon.clone(),
+            issued: Sequence::NONE,
+            keys,
         })))
     }
 
@@ -242,7 +260,7 @@ pub async fn loaded(store: &dyn CouponStore, coupon: CouponId, ahead: usize) -> 
     let Loaded::Read(head, all) = store.load(coupon, rows_ahead).await.unwrap() else {
         panic!("not loaded after {ahead}")
     };
-    assert_eq!((head.id, all.coupon()), (coupon, coupon));
+    assert_eq!((head.coupon.id, all.coupon()), (coupon, coupon));
     assert_eq!(all.last(), Sequence::new(rows.len() as u64));
     for row in &rows {
         assert_eq!(all.answered(&row.user, &row.key).as_ref(), Some(row));

@@ -74,9 +74,7 @@ fn service_error(error: service::Error) -> Response {
             "The issuance does not exist",
         )
         .into_response(),
-        E::KeyReused => {
-            RequestError::invalid("Idempotency-Key", "was used for another coupon").into_response()
-        }
+        E::KeyReused => key_reused("was used for another coupon"),
         E::Refused(refusal) => refused(refusal),
         E::ChangeRefused(refusal) => change_refused(refusal),
         E::Setback(setback) => without_decision(setback).into_response(),
@@ -175,7 +173,12 @@ fn change_refused(refusal: ChangeRefusal) -> Response {
         ChangeRefusal::Invalid(fields) => {
             RequestError::Invalid(fields.into_iter().map(field_error).collect()).into_response()
         }
+        ChangeRefusal::KeyReused => key_reused("was used for another change of this coupon"),
     }
+}
+
+fn key_reused(message: &'static str) -> Response {
+    RequestError::invalid("Idempotency-Key", message).into_response()
 }
 
 /// The error of one field of an offer.

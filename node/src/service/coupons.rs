@@ -8,7 +8,9 @@ use actors::ids::{CouponId, IssuanceId, Sequence};
 use actors::time::{self, Timestamp};
 
 use super::copies::Copies;
-use super::engine::{Change, CouponEngine, CouponView, Created, NewCoupon, Refusal, Setback, StoreResult};
+use super::engine::{
+    ChangeRequest, CouponEngine, CouponView, Created, NewCoupon, Refusal, Setback, StoreResult,
+};
 use super::list::{LIMIT_MAX, Page};
 use super::store_calls::{StoreCallError, write_error};
 use super::{Error, Service};
@@ -91,17 +93,13 @@ impl Service {
         Ok(result)
     }
 
-    /// Changes a coupon if it has this version.
+    /// Changes a coupon. Returns the coupon, and true if an earlier request with the same key was executed.
     pub(crate) async fn change_coupon(
         &self,
         coupon: CouponId,
-        change: Change,
-        if_version: Option<u64>,
-    ) -> Result<CouponView, Error> {
-        let changed = self
-            .engine()?
-            .change(coupon, change, if_version, self.change_deadline)
-            .await;
+        request: ChangeRequest,
+    ) -> Result<(CouponView, bool), Error> {
+        let changed = self.engine()?.change(coupon, request, self.change_deadline).await;
         // This is done whatever the outcome, because no read after the response may show an older coupon.
         self.copies.forget(coupon);
         changed

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::coupon::CouponKind;
-use actors::coupon::change::{ChangeDone, ChangeOutcome};
+use actors::coupon::change::ChangeOutcome;
 use actors::coupon::client::Coupons;
 use actors::coupon::issue::IssueOutcome;
 use actors::coupon::rows::{CouponQuery, CouponRows};
@@ -13,7 +13,7 @@ use actors::engine::{Engine, Options, StartError};
 use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, ShardId, UserId};
 use actors::store::Store;
 
-pub(crate) use actors::coupon::change::{Change, ChangeRefusal};
+pub(crate) use actors::coupon::change::{Change, ChangeRefusal, ChangeRequest};
 pub(crate) use actors::coupon::issue::Refusal;
 pub(crate) use actors::coupon::offer::{CouponView, Issuance};
 pub(crate) use actors::coupon::rows::{Created, NewCoupon, UserCursor};
@@ -90,21 +90,21 @@ impl CouponEngine {
         }
     }
 
-    /// Asks the coupon's owner for a change, if the coupon has this version.
+    /// Asks the coupon's owner for a change. Returns the coupon, and true if an earlier request with the same
+    /// key was executed.
     pub(super) async fn change(
         &self,
         coupon: CouponId,
-        change: Change,
-        if_version: Option<u64>,
+        request: ChangeRequest,
         deadline: Duration,
-    ) -> Result<CouponView, Error> {
-        match self.0.change(coupon, change, if_version, deadline).await? {
-            ChangeOutcome::Done(done) => {
-                let ChangeDone { coupon, issued } = *done;
-                Ok(CouponView { coupon, issued })
-            }
-            ChangeOutcome::Refused(refusal) => Err(refusal.into()),
-        }
+    ) -> Result<(CouponView, bool), Error> {
+        let (done, replayed) = match self.0.change(coupon, request, deadline).await? {
+            ChangeOutcome::Done(done) => (done, false),
+            ChangeOutcome::Replayed(done) => (done, true),
+            ChangeOutcome::Refused(refusal) => return Err(refusal.into()),
+        };
+        let (coupon, issued) = (done.coupon, done.issued);
+        Ok((CouponView { coupon, issued }, replayed))
     }
 
     /// Creates a coupon.

@@ -211,7 +211,12 @@ async fn a_killed_node_restarts_with_everything_it_answered() {
         .bearer_auth(ADMIN_TOKEN)
         .header("Content-Type", "application/json");
     assert_eq!(
-        create.body(r#"{"title": "T", "total_quantity": 5}"#).send().await.unwrap().status(),
+        create
+            .body(r#"{"title": "T", "total_quantity": 5}"#)
+            .send()
+            .await
+            .unwrap()
+            .status(),
         201
     );
     let issue = |address: &str, user: &str| {

@@ -48,7 +48,7 @@ async fn execute(connection: &mut SqliteConnection, statement: &'static str) {
 }
 
 /// Asserts a 503 with this code and `Retry-After`.
-fn assert_setback(reply: &Reply, code: &str, applied: Option<bool>) {
+pub fn assert_setback(reply: &Reply, code: &str, applied: Option<bool>) {
     assert_eq!(
         (reply.status, reply.body["code"].as_str()),
         (503, Some(code)),
@@ -110,7 +110,12 @@ async fn responses_are_correct_while_the_database_is_locked_and_the_node_recover
         "STORE_UNAVAILABLE",
         Some(false),
     );
-    assert_eq!(node.create(json!({"title": "T", "total_quantity": 5})).await.status, 503);
+    assert_eq!(
+        node.create(json!({"title": "T", "total_quantity": 5}))
+            .await
+            .status,
+        503
+    );
     assert_eq!(
         node.get(&format!("/v1/coupons/{id}")).await.body["issued"],
         1,

@@ -36,7 +36,7 @@ fn coupon(total_quantity: Option<u64>, per_user_limit: u8) -> Coupon {
 
 fn ledger(coupon: Coupon) -> Ledger {
     let issued = Issued::new(coupon.id);
-    Ledger::new(coupon, issued)
+    Ledger::new(coupon.into(), issued)
 }
 
 fn request(user: u8, key: u8) -> IssueRequest {
@@ -47,7 +47,11 @@ fn request(user: u8, key: u8) -> IssueRequest {
 }
 
 fn judge_change(ledger: &Ledger, now: Timestamp, change: Change, if_version: Option<u64>) -> Verdict {
-    CouponKind::judge(ledger, now, &ChangeRequest { change, if_version }.into())
+    let request = ChangeRequest {
+        if_versions: if_version.into_iter().collect(),
+        ..change.into()
+    };
+    CouponKind::judge(ledger, now, &request.into())
 }
 
 /// Makes the entry of this verdict, and returns the outcome.
@@ -237,6 +241,53 @@ fn the_quantity_cannot_fall_below_what_is_decided() {
     let verdict = judge_change(&ledger, at(0), lower(3), None);
     enter(&mut ledger, verdict);
     assert!(ledger.is_sold_out());
+}
+
+#[test]
+fn a_change_with_a_known_key_is_replayed_whatever_came_after_it() {
+    let keyed = |change: Change, key: &str, if_versions: &[u64]| ChangeRequest {
+        if_versions: if_versions.to_vec(),
+        key: Some(RequestKey::parse(key).unwrap()),
+        change,
+    };
+    let judge =
+        |ledger: &Ledger, request: &ChangeRequest| CouponKind::judge(ledger, at(0), &request.clone().into());
+    let mut ledger = ledger(coupon(Some(5), 1));
+    let pause = keyed(Change::Pause, "pause", &[1]);
+    let verdict = judge(&ledger, &pause);
+    enter(&mut ledger, verdict);
+    // Nothing is altered, but the key is remembered under the same version.
+    let idle = keyed(Change::Pause, "idle", &[]);
+    let verdict = judge(&ledger, &idle);
+    enter(&mut ledger, verdict);
+    assert_eq!(ledger.coupon().version, 2);
+    let verdict = judge_change(&ledger, at(0), Change::Close, None);
+    enter(&mut ledger, verdict);
+    for request in [&pause, &idle] {
+        let verdict = judge(&ledger, request);
+        let Verdict::Known(Outcome::Change(ChangeOutcome::Replayed(done))) = &verdict else {
+            panic!("{verdict:?}")
+        };
+        assert_eq!((done.coupon.version, done.coupon.status), (3, Status::Closed));
+        let superseded = CouponKind::superseded(
+            &request.clone().into(),
+            &Outcome::Change(ChangeOutcome::Replayed(done.clone())),
+        );
+        assert_eq!(superseded.map(|superseded| superseded.version), Some(3));
+    }
+    assert_eq!(
+        judge(&ledger, &keyed(Change::Resume, "pause", &[])),
+        Verdict::Known(Outcome::Change(ChangeOutcome::Refused(ChangeRefusal::KeyReused)))
+    );
+    assert_eq!(
+        judge(&ledger, &keyed(Change::Resume, "new", &[])),
+        refused(ChangeRefusal::Closed),
+        "a refusal"
+    );
+    assert_eq!(
+        ledger.change_keys().find(&RequestKey::parse("new").unwrap()),
+        None
+    );
 }
 
 #[test]

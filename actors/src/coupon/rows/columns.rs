@@ -1,5 +1,7 @@
 //! Conversions between rows and values.
 
+use crate::coupon::change_keys::ChangeKeys;
+use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use crate::store::Result;
@@ -14,6 +16,14 @@ macro_rules! coupon_columns {
     };
 }
 pub(crate) use coupon_columns;
+
+/// The columns of `coupons AS c` that [`head`] reads.
+macro_rules! head_columns {
+    () => {
+        concat!(coupon_columns!(), ", c.change_keys")
+    };
+}
+pub(crate) use head_columns;
 
 /// The columns that [`issuance`] reads.
 macro_rules! issuance_columns {
@@ -51,6 +61,15 @@ pub(crate) fn coupon(row: &impl StoredRow) -> Result<Coupon> {
         version: number(row, "version")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
+    })
+}
+
+/// Returns the coupon and its keys in a row with [`head_columns`].
+pub(crate) fn head(row: &impl StoredRow) -> Result<CouponHead> {
+    let change_keys = ChangeKeys::parse(row.optional_text("change_keys")?);
+    Ok(CouponHead {
+        coupon: coupon(row)?,
+        change_keys: readable(change_keys, "change_keys")?,
     })
 }
 

@@ -12,7 +12,8 @@ use sqlx::MySqlConnection;
 pub use self::insert::statement;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
-use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::ledger::CouponHead;
+use crate::coupon::offer::{CouponView, Issuance};
 use crate::coupon::rows::{CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
 use crate::coupon::tail::Tail;
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
@@ -45,8 +46,8 @@ impl MySqlRows for CouponKind {
         read_back::read_back(connection, dialect, portions).await
     }
 
-    async fn mysql_head(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<Coupon>> {
-        load::coupon(connection, id).await
+    async fn mysql_head(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<CouponHead>> {
+        load::head(connection, id).await
     }
 
     fn mysql_cursor(reading: &Tail) -> Sequence {

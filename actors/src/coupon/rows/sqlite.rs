@@ -10,7 +10,8 @@ use sqlx::SqliteConnection;
 
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
-use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::ledger::CouponHead;
+use crate::coupon::offer::{CouponView, Issuance};
 use crate::coupon::rows::{CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
 use crate::coupon::tail::Tail;
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
@@ -38,8 +39,8 @@ impl SqliteRows for CouponKind {
         read_back::read_back(connection, portion).await
     }
 
-    async fn sqlite_head(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<Coupon>> {
-        load::coupon(connection, id).await
+    async fn sqlite_head(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<CouponHead>> {
+        load::head(connection, id).await
     }
 
     fn sqlite_cursor(reading: &Tail) -> Sequence {

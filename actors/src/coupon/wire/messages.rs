@@ -47,6 +47,13 @@ pub struct Change {
     pub kind: i32,
     #[prost(message, optional, tag = "3")]
     pub patch: Option<Patch>,
+    /// The release before does not know this field, and executes the change as one without a key.
+    #[prost(string, optional, tag = "4")]
+    pub key: Option<String>,
+    /// Further versions that satisfy the condition. The release before sees only the first one, so that it
+    /// refuses more than it should and never less.
+    #[prost(uint64, repeated, tag = "5")]
+    pub or_versions: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
@@ -154,6 +161,8 @@ pub enum ChangeResult {
     Closed = 4,
     QuantityBelowIssued = 5,
     Invalid = 6,
+    Replayed = 7,
+    KeyReused = 8,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

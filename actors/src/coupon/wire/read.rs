@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::messages;
-use super::{INVALID_MAX, TEXT_BYTES_MAX};
+use super::{INVALID_MAX, TEXT_BYTES_MAX, VERSIONS_MAX};
 use crate::coupon::change::{Change, ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{
@@ -53,7 +53,11 @@ pub(crate) fn outcome(bytes: &[u8]) -> Result<Outcome> {
 }
 
 fn change(request: messages::Change) -> Result<ChangeRequest> {
-    let if_version = request.if_version;
+    let (first, others) = (request.if_version, request.or_versions.clone());
+    let is_list = (first.is_some() || others.is_empty()) && others.len() < VERSIONS_MAX;
+    is_list.then_some(()).must("condition")?;
+    let key = request.key.as_deref().map(RequestKey::parse);
+    let key = key.transpose().must("request key")?;
     let change = match (request.kind(), request.patch) {
         (messages::ChangeKind::Patch, Some(patch)) => Change::Patch(Box::new(self::patch(patch)?)),
         (messages::ChangeKind::Pause, None) => Change::Pause,
@@ -61,7 +65,11 @@ fn change(request: messages::Change) -> Result<ChangeRequest> {
         (messages::ChangeKind::Close, None) => Change::Close,
         _ => return Err(Unreadable::Wrong("change")),
     };
-    Ok(ChangeRequest { change, if_version })
+    Ok(ChangeRequest {
+        change,
+        if_versions: first.into_iter().chain(others).collect(),
+        key,
+    })
 }
 
 fn coupon_id(number: u64) -> Result<CouponId> {
@@ -187,20 +195,22 @@ fn issuance(issuance: messages::Issuance) -> Result<Issuance> {
 fn change_outcome(outcome: messages::ChangeOutcome) -> Result<ChangeOutcome> {
     let result = messages::ChangeResult::try_from(outcome.result).must("result")?;
     let issued = number(outcome.issued)?;
+    let done = |coupon: Option<messages::Coupon>| -> Result<_> {
+        Ok(Box::new(ChangeDone {
+            coupon: self::coupon(coupon.must("coupon")?)?,
+            issued: Sequence::new(issued),
+        }))
+    };
     Ok(ChangeOutcome::Refused(match result {
-        messages::ChangeResult::Done => {
-            let coupon = coupon(outcome.coupon.must("coupon")?)?;
-            return Ok(ChangeOutcome::Done(Box::new(ChangeDone {
-                coupon,
-                issued: Sequence::new(issued),
-            })));
-        }
+        messages::ChangeResult::Done => return Ok(ChangeOutcome::Done(done(outcome.coupon)?)),
+        messages::ChangeResult::Replayed => return Ok(ChangeOutcome::Replayed(done(outcome.coupon)?)),
         messages::ChangeResult::UnknownCoupon => ChangeRefusal::UnknownCoupon,
         messages::ChangeResult::VersionMismatch => ChangeRefusal::VersionMismatch {
             version: outcome.version,
         },
         messages::ChangeResult::Closed => ChangeRefusal::Closed,
         messages::ChangeResult::QuantityBelowIssued => ChangeRefusal::QuantityBelowIssued { issued },
+        messages::ChangeResult::KeyReused => ChangeRefusal::KeyReused,
         messages::ChangeResult::Invalid => {
             let few = outcome.invalid.len() <= INVALID_MAX;
             let fields = few.then_some(outcome.invalid).must("list of invalid fields")?;

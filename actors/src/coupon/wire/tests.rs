@@ -122,7 +122,11 @@ fn coupon() -> impl Strategy<Value = Coupon> {
 fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
     let wrong = InvalidField::named("title", "must have 1 to 200 characters");
     let refusal = prop_oneof![
-        prop::sample::select(vec![ChangeRefusal::UnknownCoupon, ChangeRefusal::Closed]),
+        prop::sample::select(vec![
+            ChangeRefusal::UnknownCoupon,
+            ChangeRefusal::Closed,
+            ChangeRefusal::KeyReused
+        ]),
         any::<u64>().prop_map(|version| ChangeRefusal::VersionMismatch { version }),
         (0..=ID_MAX).prop_map(|issued| ChangeRefusal::QuantityBelowIssued { issued }),
         (0..9_usize).prop_map(move |count| ChangeRefusal::Invalid(vec![wrong.clone(); count])),
@@ -131,8 +135,10 @@ fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
         coupon,
         issued: Sequence::new(issued),
     });
+    let done = done.boxed();
     prop_oneof![
-        done.prop_map(|done| ChangeOutcome::Done(Box::new(done))),
+        done.clone().prop_map(|done| ChangeOutcome::Done(Box::new(done))),
+        done.prop_map(|done| ChangeOutcome::Replayed(Box::new(done))),
         refusal.prop_map(ChangeOutcome::Refused),
     ]
 }
@@ -176,8 +182,13 @@ fn ask() -> impl Strategy<Value = Ask> {
     ];
     prop_oneof![
         (user(), key()).prop_map(|(user, key)| Ask::Issue(IssueRequest { user, key })),
-        (change, option::of(any::<u64>()))
-            .prop_map(|(change, if_version)| Ask::Change(ChangeRequest { change, if_version })),
+        (change, vec(any::<u64>(), 0..4), option::of(key())).prop_map(|(change, if_versions, key)| {
+            Ask::Change(ChangeRequest {
+                change,
+                if_versions,
+                key,
+            })
+        }),
     ]
 }
 
@@ -255,13 +266,20 @@ fn texts_and_lists_have_bounds() {
             ..OfferPatch::default()
         };
         let change = Change::Patch(Box::new(patch));
-        read_ask(&write_ask(Ask::Change(ChangeRequest {
-            change,
-            if_version: None,
-        })))
+        read_ask(&write_ask(Ask::Change(change.into())))
     };
     assert!(patch(TEXT_BYTES_MAX).is_ok());
     assert_eq!(patch(TEXT_BYTES_MAX + 1), Err(Unreadable::Wrong("title")));
+
+    let versions = |count: usize| {
+        let request = ChangeRequest {
+            if_versions: vec![1; count],
+            ..Change::Pause.into()
+        };
+        read_ask(&write_ask(Ask::Change(request)))
+    };
+    assert!(versions(VERSIONS_MAX).is_ok());
+    assert_eq!(versions(VERSIONS_MAX + 1), Err(Unreadable::Wrong("condition")));
 
     let invalid = |count: usize| {
         let fields = vec![InvalidField::named("title", "must have 1 to 200 characters"); count];

@@ -29,7 +29,13 @@ pub(crate) fn outcome(outcome: Outcome) -> Vec<u8> {
     messages::Outcome { kind: Some(kind) }.encode_to_vec()
 }
 
+/// Writes what a change asks for, without a condition and a key.
+pub(crate) fn change_bytes(change: Change) -> Vec<u8> {
+    self::change(change.into()).encode_to_vec()
+}
+
 fn change(request: ChangeRequest) -> messages::Change {
+    let mut if_versions = request.if_versions.into_iter();
     let (kind, patch) = match request.change {
         Change::Patch(patch) => (messages::ChangeKind::Patch, Some(self::patch(*patch))),
         Change::Pause => (messages::ChangeKind::Pause, None),
@@ -37,9 +43,11 @@ fn change(request: ChangeRequest) -> messages::Change {
         Change::Close => (messages::ChangeKind::Close, None),
     };
     messages::Change {
-        if_version: request.if_version,
+        if_version: if_versions.next(),
         kind: kind.into(),
         patch,
+        key: request.key.map(|key| key.as_str().to_owned()),
+        or_versions: if_versions.collect(),
     }
 }
 
@@ -142,6 +150,11 @@ fn change_outcome(outcome: ChangeOutcome) -> messages::ChangeOutcome {
             wire.issued = done.issued.get();
             messages::ChangeResult::Done
         }
+        ChangeOutcome::Replayed(done) => {
+            wire.coupon = Some(coupon(done.coupon));
+            wire.issued = done.issued.get();
+            messages::ChangeResult::Replayed
+        }
         ChangeOutcome::Refused(refusal) => match refusal {
             ChangeRefusal::UnknownCoupon => messages::ChangeResult::UnknownCoupon,
             ChangeRefusal::VersionMismatch { version } => {
@@ -161,6 +174,7 @@ fn change_outcome(outcome: ChangeOutcome) -> messages::ChangeOutcome {
                 wire.invalid = fields.into_iter().map(text).collect();
                 messages::ChangeResult::Invalid
             }
+            ChangeRefusal::KeyReused => messages::ChangeResult::KeyReused,
         },
     };
     wire.result = result.into();

@@ -44,7 +44,7 @@ fn owner(total_quantity: Option<u64>) -> Owner {
         created_at: at,
         updated_at: at,
     };
-    let ledger = Ledger::new(coupon, Issued::new(id));
+    let ledger = Ledger::new(coupon.into(), Issued::new(id));
     Owner::new(ledger, fence(), Duration::ZERO, 4, Moment::ORIGIN)
 }
 
@@ -140,10 +140,7 @@ fn gathering_ends_when_there_are_enough_entries_or_no_entry_can_join() {
 
     let mut changed = owner(None);
     issue(&mut changed, 0..1);
-    let pause = ChangeRequest {
-        change: Change::Pause,
-        if_version: None,
-    };
+    let pause = ChangeRequest::from(Change::Pause);
     decide(&mut changed, pause.into());
     let effects = settle(&mut changed, Fate::Stored);
     assert_eq!(summary(&effects), "s1a", "a change has a portion of its own");

@@ -278,10 +278,7 @@ async fn a_change_that_may_have_been_made_is_not_sent_again() {
             Reaction::SetBack(Setback::Unknown),
         ],
     )]);
-    let request = ChangeRequest {
-        change: Change::Pause,
-        if_version: None,
-    };
+    let request = ChangeRequest::from(Change::Pause);
     let (expires, deadline) = (time::moment() + LIMIT, Instant::now() + LIMIT);
     let (router, _) = router(&peers);
     let answer = router.route(coupon(), request.into(), expires, deadline).await;

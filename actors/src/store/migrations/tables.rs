@@ -211,7 +211,7 @@ mod tests {
             "state",
         ];
         assert_eq!(made["nodes"], columns(&nodes));
-        assert_eq!(made["coupons"].len(), 16);
+        assert_eq!(made["coupons"].len(), 17);
         assert_eq!(made, all(&sqlite(&[])), "the same for both kinds of database");
     }
 

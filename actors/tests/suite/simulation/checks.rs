@@ -72,10 +72,12 @@ impl World {
 
     fn check_change(&self, id: CouponId, outcome: ChangeOutcome) -> Result<(), String> {
         match outcome {
-            ChangeOutcome::Done(done) if !self.db.history[&id].contains(&done.coupon) => {
+            ChangeOutcome::Done(done) | ChangeOutcome::Replayed(done)
+                if !self.db.history[&id].contains(&done.coupon) =>
+            {
                 Err(format!("answered a change that is not stored: {done:?}"))
             }
-            ChangeOutcome::Done(_) | ChangeOutcome::Refused(_) => Ok(()),
+            ChangeOutcome::Done(_) | ChangeOutcome::Replayed(_) | ChangeOutcome::Refused(_) => Ok(()),
         }
     }
 

@@ -237,10 +237,7 @@ impl Want {
                 let (user, key) = (user.clone(), key.clone());
                 First(IssueRequest { user, key }.into())
             }
-            Self::Change { change, .. } => {
-                let (change, if_version) = (change.clone(), None);
-                First(ChangeRequest { change, if_version }.into())
-            }
+            Self::Change { change, .. } => First(ChangeRequest::from(change.clone()).into()),
             Self::Add { add, .. } => Second(add.clone()),
         }
     }

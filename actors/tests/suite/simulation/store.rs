@@ -54,7 +54,7 @@ impl World {
             ahead => self.db.rows(id, ahead).expect("this database never goes back"),
         };
         let head = match id {
-            First(id) => First(self.db.coupons[&id].clone()),
+            First(id) => First(self.db.coupons[&id].clone().into()),
             Second(id) => Second(self.db.tallies[&id]),
         };
         let state = Box::new(Both::state(head, rows));

@@ -18,7 +18,7 @@ pub(super) fn header(name: &str) -> utoipa::openapi::Header {
         ),
         "Location" => (text.pattern(Some("^/v1/")), "the path of what was created"),
         "ETag" => (
-            text.pattern(Some("^\"[0-9]+\"$")),
+            text.pattern(Some("^W/\"[0-9]+\"$")),
             "the coupon's version, for If-Match",
         ),
         "Idempotent-Replayed" => (
@@ -88,8 +88,8 @@ pub(super) fn parameter(name: &str) -> Parameter {
         ),
         "If-Match" => (
             ParameterIn::Header,
-            text.pattern(Some("^([*]|(W/)?\"[^\"]*\")$")).into(),
-            "only if the coupon has this version: one ETag, or *",
+            text.pattern(Some("^([*]|(W/)?\"[^\"]*\"(, *(W/)?\"[^\"]*\")*)$")).into(),
+            "only if the coupon has this version: an ETag, a list of ETags, or *",
         ),
         _ => (
             ParameterIn::Header,

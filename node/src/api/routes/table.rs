@@ -106,12 +106,12 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
                 name: "patch_coupon",
                 summary: "Changes a coupon by a merge patch: null clears a field",
                 access: Access::Admin,
-                parameters: &["If-Match"],
+                parameters: &["If-Match", "Idempotency-Key"],
                 body: Some(Body {
                     schema: "PatchCoupon",
                     required: true,
                 }),
-                success: json(200, "Coupon", &["ETag"]),
+                success: json(200, "Coupon", &["ETag", "Idempotent-Replayed"]),
                 problems: &[
                     CREDENTIALS,
                     OWNER,
@@ -306,12 +306,12 @@ const STATUS_CHANGE: Operation = Operation {
     name: "",
     summary: "",
     access: Access::Admin,
-    parameters: &["If-Match"],
+    parameters: &["If-Match", "Idempotency-Key"],
     body: Some(Body {
         schema: "Nothing",
         required: false,
     }),
-    success: json(200, "Coupon", &["ETag"]),
+    success: json(200, "Coupon", &["ETag", "Idempotent-Replayed"]),
     problems: &[CREDENTIALS, OWNER, &["CLOSED", "VERSION_MISMATCH"], BODY, STORE],
 };
 

@@ -4,7 +4,8 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{MySqlConnection, Row};
 
 use crate::coupon::issued::LoadedIssuance;
-use crate::coupon::offer::Coupon;
+use crate::coupon::ledger::CouponHead;
+use crate::coupon::rows::columns::{self as rows, coupon_columns, head_columns};
 use crate::coupon::tail::Tail;
 use crate::ids::{CouponId, Sequence};
 use crate::store::columns::{integer, readable};
@@ -23,11 +24,17 @@ SELECT sequence, user_id, nth, request_key, issued_at, expires_at
  ORDER BY sequence
  LIMIT ?";
 
+/// The coupon's own row, with what only its owner needs.
+pub(crate) const HEAD: &str = concat!("SELECT ", head_columns!(), " FROM coupons AS c WHERE c.id = ?");
+
 /// Reads the coupon's own row.
-pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<Coupon>> {
-    Ok(super::reads::coupon(connection, id)
-        .await?
-        .map(|view| view.coupon))
+pub(crate) async fn head(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<CouponHead>> {
+    let row = sqlx::query(HEAD)
+        .bind(integer(id.get()))
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?;
+    row.as_ref().map(rows::head).transpose()
 }
 
 /// The rows of one page, not decoded yet.

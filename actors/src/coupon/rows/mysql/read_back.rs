@@ -9,18 +9,17 @@ use std::fmt::{Result as Written, Write};
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
 use super::insert::push_text;
+use super::load::HEAD;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
-use crate::coupon::rows::columns::{self as rows, coupon_columns, issuance_columns};
+use crate::coupon::rows::columns::{self as rows, issuance_columns};
 use crate::ids::CouponId;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::columns::{integer, number};
 use crate::store::mysql::dialect::Dialect;
 use crate::store::mysql::error::on_read;
 use crate::store::{Result, StoreError};
-
-const COUPON: &str = concat!("SELECT ", coupon_columns!(), " FROM coupons AS c WHERE c.id = ?");
 
 /// Returns what is stored of each portion. The number of statements does not depend on the number of
 /// portions, because a statement for each of a thousand coupons would take longer than a call may take.
@@ -135,19 +134,13 @@ fn values(
 }
 
 async fn change_stands(connection: &mut MySqlConnection, change: &CouponChange) -> Result<FoundRows> {
-    let row = sqlx::query(COUPON)
+    let row = sqlx::query(HEAD)
         .bind(integer(change.coupon.id.get()))
         .fetch_optional(connection)
         .await
         .map_err(on_read)?;
-    let Some(Ok(stored)) = row.as_ref().map(rows::coupon) else {
+    let Some(Ok(stored)) = row.as_ref().map(rows::head) else {
         return Ok(FoundRows::Different);
     };
-    Ok(if stored == change.coupon {
-        FoundRows::Stored
-    } else if stored.version + 1 == change.coupon.version {
-        FoundRows::Absent
-    } else {
-        FoundRows::Different
-    })
+    Ok(change.found_in(&stored))
 }

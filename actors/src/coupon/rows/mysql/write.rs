@@ -15,7 +15,8 @@ const UPDATE: &str = "
 UPDATE shards AS s FORCE INDEX (PRIMARY)
   STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY) ON c.id = ?
    SET c.title = ?, c.discount_kind = ?, c.discount_value = ?, c.min_order_amount = ?, c.total_quantity = ?,
-       c.starts_at = ?, c.ends_at = ?, c.use_within_days = ?, c.status = ?, c.version = ?, c.updated_at = ?
+       c.starts_at = ?, c.ends_at = ?, c.use_within_days = ?, c.status = ?, c.version = ?, c.updated_at = ?,
+       c.change_keys = ?
  WHERE s.shard_id = ? AND s.epoch = ? AND s.owner = ?
    AND c.version = ?
    AND (? IS NULL
@@ -53,10 +54,11 @@ pub(crate) async fn change(
         .bind(coupon.status.as_str())
         .bind(integer(coupon.version))
         .bind(coupon.updated_at.as_micros())
+        .bind(change.keys.column())
         .bind(shard.get())
         .bind(integer(fence.epoch.get()))
         .bind(integer(fence.owner.get()))
-        .bind(integer(coupon.version) - 1)
+        .bind(integer(change.from_version))
         .bind(quantity)
         .bind(quantity)
         .bind(integer(change.issued.get()))

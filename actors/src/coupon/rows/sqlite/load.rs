@@ -4,7 +4,8 @@
 use sqlx::{Row, SqliteConnection};
 
 use crate::coupon::issued::LoadedIssuance;
-use crate::coupon::offer::Coupon;
+use crate::coupon::ledger::CouponHead;
+use crate::coupon::rows::columns::{self as rows, coupon_columns, head_columns};
 use crate::coupon::tail::Tail;
 use crate::ids::{CouponId, Sequence};
 use crate::store::columns::{integer, readable};
@@ -25,11 +26,17 @@ SELECT count(*) AS row_count, group_concat(line, char(10)) AS lines
          ORDER BY sequence
          LIMIT ?3)";
 
+/// The coupon's own row, with what only its owner needs.
+pub(crate) const HEAD: &str = concat!("SELECT ", head_columns!(), " FROM coupons AS c WHERE c.id = ?1");
+
 /// Reads the coupon's own row.
-pub(crate) async fn coupon(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<Coupon>> {
-    Ok(super::reads::coupon(connection, id)
-        .await?
-        .map(|view| view.coupon))
+pub(crate) async fn head(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<CouponHead>> {
+    let row = sqlx::query(HEAD)
+        .bind(integer(id.get()))
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?;
+    row.as_ref().map(rows::head).transpose()
 }
 
 /// The rows of one page.

@@ -2,11 +2,12 @@
 
 use sqlx::SqliteConnection;
 
+use super::load::HEAD;
 use super::write::portions_json;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
-use crate::coupon::rows::columns::{self as rows, coupon_columns, issuance_columns};
+use crate::coupon::rows::columns::{self as rows, issuance_columns};
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::columns::integer;
@@ -25,8 +26,6 @@ SELECT EXISTS (
       FROM jsonb_each(?1, '$[0][6]') AS row
      CROSS JOIN issuances AS i
         ON i.user_id = row.value ->> 1 AND i.coupon_id = ?2 AND i.nth = row.value ->> 2)";
-
-const COUPON: &str = concat!("SELECT ", coupon_columns!(), " FROM coupons AS c WHERE c.id = ?1");
 
 /// Returns what is stored of a portion.
 pub(crate) async fn read_back(
@@ -79,19 +78,13 @@ async fn issuances_stand(
 }
 
 async fn change_stands(connection: &mut SqliteConnection, change: &CouponChange) -> Result<FoundRows> {
-    let row = sqlx::query(COUPON)
+    let row = sqlx::query(HEAD)
         .bind(integer(change.coupon.id.get()))
         .fetch_optional(connection)
         .await
         .map_err(on_read)?;
-    let Some(Ok(stored)) = row.as_ref().map(rows::coupon) else {
+    let Some(Ok(stored)) = row.as_ref().map(rows::head) else {
         return Ok(FoundRows::Different);
     };
-    Ok(if stored == change.coupon {
-        FoundRows::Stored
-    } else if stored.version + 1 == change.coupon.version {
-        FoundRows::Absent
-    } else {
-        FoundRows::Different
-    })
+    Ok(change.found_in(&stored))
 }

@@ -35,9 +35,10 @@ SELECT c.id, row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3,
 const UPDATE: &str = "
 UPDATE coupons
    SET title = ?1, discount_kind = ?2, discount_value = ?3, min_order_amount = ?4, total_quantity = ?5,
-       starts_at = ?6, ends_at = ?7, use_within_days = ?8, status = ?9, version = ?10, updated_at = ?11
+       starts_at = ?6, ends_at = ?7, use_within_days = ?8, status = ?9, version = ?10, updated_at = ?11,
+       change_keys = ?17
  WHERE id = ?12
-   AND version = ?10 - 1
+   AND version = ?18
    AND EXISTS (SELECT 1 FROM shards WHERE shard_id = ?13 AND epoch = ?14 AND owner = ?15)
    AND (?5 IS NULL
         OR ?5 >= max(?16, coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = ?12), 0)))";
@@ -80,6 +81,8 @@ pub(crate) async fn change(
         .bind(integer(fence.epoch.get()))
         .bind(integer(fence.owner.get()))
         .bind(integer(change.issued.get()))
+        .bind(change.keys.column())
+        .bind(integer(change.from_version))
         .execute(connection)
         .await
         .map_err(on_write)?;

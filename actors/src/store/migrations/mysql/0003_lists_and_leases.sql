@@ -5,3 +5,11 @@ ALTER TABLE issuances
     MODIFY request_key VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL;
 ALTER TABLE coupons
     MODIFY creation_key VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL;
+-- The keys of a coupon's latest changes, one a line, by which its owner knows a repeated change; written by the change itself.
+SET @statement = IF(
+    (SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'coupons' AND COLUMN_NAME = 'change_keys') = 0,
+    'ALTER TABLE coupons ADD COLUMN change_keys TEXT CHARACTER SET ascii COLLATE ascii_bin',
+    'DO 0');
+PREPARE statement FROM @statement;
+EXECUTE statement;
+DEALLOCATE PREPARE statement;
