@@ -2,6 +2,8 @@
 //! them, and operations come from the table of routes. Tests compare the document with every response that
 //! they get.
 
+mod descriptions;
+mod examples;
 mod parameters;
 mod problem_schemas;
 mod schemas;
@@ -13,12 +15,15 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::path::{OperationBuilder, PathsBuilder};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Type};
+use utoipa::openapi::schema::{ComponentsBuilder, Discriminator, ObjectBuilder, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
+use utoipa::openapi::server::ServerBuilder;
+use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Components, InfoBuilder, LicenseBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, PathItem, Paths, Ref,
     RefOr, Required, Response, ResponseBuilder, Schema,
@@ -55,8 +60,10 @@ const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
     `REQUEST_TIMEOUT`; `/` redirects to `/docs` (307), and a path with a slash at its end to the one without \
     it (308); `HEAD` is `GET` without the body. Every response has `X-Request-Id`: that of the \
     request, if it has one of 1 to 64 visible ASCII characters. Responses that depend on who asks have \
-    `Cache-Control: no-store` and `Vary`; every response has `X-Content-Type-Options: nosniff`. Fields may be added to responses; requests \
-    with unknown fields are refused.";
+    `Cache-Control: no-store` and `Vary`; every response has `X-Content-Type-Options: nosniff`. Fields may be \
+    added to responses; requests with unknown fields are refused.\n\n\
+    To try it here on a fresh node: authorize (the admin token, and a user like `alice`), create a coupon, \
+    issue it, list what the user has. The examples are filled in.";
 
 fn open_api() -> OpenApi {
     let license = LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build();
@@ -66,12 +73,31 @@ fn open_api() -> OpenApi {
         .description(Some(DESCRIPTION))
         .license(Some(license))
         .build();
+    let tag = |(name, description): (&str, &str)| {
+        let tag = TagBuilder::new().name(name);
+        tag.description(Some(description)).build()
+    };
+    let server = |(url, description): (&str, &str)| {
+        let server = ServerBuilder::new().url(url);
+        server.description(Some(description)).build()
+    };
     OpenApiBuilder::new()
         .info(info)
+        .tags(Some(descriptions::TAGS.map(tag)))
+        .servers(Some(SERVERS.map(server)))
         .paths(paths())
         .components(Some(components()))
         .build()
 }
+
+/// Where the API is. Swagger UI sends requests to the first one, which is relative to the document.
+const SERVERS: [(&str, &str); 2] = [
+    ("/", "the node that serves this document"),
+    (
+        "http://127.0.0.1:8080",
+        "a node on this machine with default settings",
+    ),
+];
 
 fn paths() -> Paths {
     let mut items: BTreeMap<&str, PathItem> = BTreeMap::new();
@@ -92,7 +118,8 @@ fn describe(route: &Route, operation: &Operation) -> utoipa::openapi::path::Oper
     let mut described = OperationBuilder::new()
         .operation_id(Some(operation.name))
         .summary(Some(operation.summary))
-        .tag(tag(route))
+        .description(Some(descriptions::operation(operation.name)))
+        .tag(descriptions::tag(route.template()))
         .securities(Some(securities(operation.access)));
     if let Some(parameter) = path_parameter(route.template()) {
         described = described.parameter(parameter);
@@ -113,6 +140,7 @@ fn request_body(body: Body) -> RequestBody {
     let content = || {
         ContentBuilder::new()
             .schema(Some(Ref::from_schema_name(body.schema)))
+            .example(Some(examples::request(body.schema)))
             .build()
     };
     let required = if body.required {
@@ -130,16 +158,6 @@ fn request_body(body: Body) -> RequestBody {
         described = described.content("application/merge-patch+json", content());
     }
     described.build()
-}
-
-/// Returns the group of the route on the documentation page.
-fn tag(route: &Route) -> &'static str {
-    match route.template().split('/').nth(2) {
-        _ if route.template().ends_with("/issuances") => "issuing",
-        Some("issuances") => "issuing",
-        Some("coupons") => "coupons",
-        _ => "operations",
-    }
 }
 
 /// Returns the kinds of credentials that an operation accepts. A request needs only one of them.
@@ -160,7 +178,10 @@ fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
         Some(name) => Ref::from_schema_name(name).into(),
         None => ObjectBuilder::new().schema_type(Type::String).into(),
     };
-    let content = ContentBuilder::new().schema(Some(schema)).build();
+    let content = ContentBuilder::new()
+        .schema(Some(schema))
+        .example(success.schema.map(examples::response))
+        .build();
     let mut succeeded = response(operation.summary).content(success.media_type, content);
     for name in success.headers {
         succeeded = succeeded.header(*name, header(name));
@@ -169,6 +190,7 @@ fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
     if success.schema == Some("Ready") {
         let content = ContentBuilder::new()
             .schema(Some(Ref::from_schema_name("NotReady")))
+            .example(Some(examples::response("NotReady")))
             .build();
         responses.insert(
             503,
@@ -201,19 +223,36 @@ fn problem_response(codes: &[&str]) -> Response {
         .collect();
     let schema: RefOr<Schema> = match codes {
         [code] => Ref::from_schema_name(problem_schemas::of(code).schema_name()).into(),
-        _ => kinds
-            .clone()
-            .fold(OneOfBuilder::new(), |one, kind| {
-                one.item(Ref::from_schema_name(kind.schema_name()))
-            })
-            .into(),
+        _ => one_of("code", kinds.clone().map(|kind| (kind.code, kind.schema_name()))),
     };
-    let content = ContentBuilder::new().schema(Some(schema)).build();
+    let examples = kinds.clone().map(|kind| {
+        let example = ExampleBuilder::new().summary(kind.meaning);
+        (kind.code, example.value(Some(kind.example())).build())
+    });
+    let content = ContentBuilder::new()
+        .schema(Some(schema))
+        .examples_from_iter(examples)
+        .build();
     let mut response = response(&lines.join("; ")).content("application/problem+json", content);
     for name in kinds.filter_map(|kind| problem_header(kind.status)) {
         response = response.header(name, header(name));
     }
     response.build()
+}
+
+/// Returns the schema of a value that is one of these schemas, as the value of this property says. Generators
+/// of clients tell by it which type a value has.
+fn one_of(property: &str, schemas: impl Iterator<Item = (&'static str, String)> + Clone) -> RefOr<Schema> {
+    let mapping = schemas
+        .clone()
+        .map(|(value, name)| (value, format!("#/components/schemas/{name}")));
+    let discriminator = Discriminator::with_mapping(property, mapping);
+    schemas
+        .fold(OneOfBuilder::new(), |one, (_, name)| {
+            one.item(Ref::from_schema_name(name))
+        })
+        .discriminator(Some(discriminator))
+        .into()
 }
 
 /// Returns the header that problems with this status carry.
@@ -248,7 +287,8 @@ fn components() -> Components {
     components = components.response("HeaderTooLarge", problem_response(&["HEADER_TOO_LARGE"]));
     let user = ApiKeyValue::with_description(
         "X-User-Id",
-        "auth.mode = header: the user, as the gateway in front has authenticated it",
+        "auth.mode = header: the user, as the gateway in front has authenticated it; without a gateway any \
+         name, like alice",
     );
     let bearer = |description: &str| {
         HttpBuilder::new()
@@ -264,7 +304,10 @@ fn components() -> Components {
         .security_scheme("jwt", SecurityScheme::Http(jwt.bearer_format("JWT").build()))
         .security_scheme(
             "admin_token",
-            SecurityScheme::Http(bearer("the admin token, in both modes").build()),
+            SecurityScheme::Http(
+                bearer("the admin token, in both modes; by default in the file admin_token of the data directory")
+                    .build(),
+            ),
         )
         .build()
 }

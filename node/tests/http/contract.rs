@@ -75,6 +75,11 @@ pub fn check(method: &Method, path: &str, request: Option<&[u8]>, reply: &Reply)
     }
 }
 
+/// Asserts that an example fits its schema.
+pub fn assert_example(schema: &Value, example: &Value, said: &str) {
+    DOCUMENT.get().unwrap().assert_valid(schema, example, said);
+}
+
 impl Document {
     /// Returns the template in the document that matches this path.
     fn template(&self, path: &str) -> Option<&str> {

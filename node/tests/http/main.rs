@@ -8,6 +8,7 @@ mod contract;
 mod cors;
 mod coupons;
 mod documents;
+mod examples;
 mod fuzz;
 mod general;
 mod hostile;

@@ -5,7 +5,7 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Required, Schema};
 
-use super::schemas;
+use super::{examples, schemas};
 use crate::service::list::{LIMIT_DEFAULT, LIMIT_MAX};
 
 /// Returns the description of a response header.
@@ -52,7 +52,8 @@ pub(super) fn path_parameter(template: &str) -> Option<Parameter> {
         .name(name)
         .parameter_in(ParameterIn::Path)
         .required(Required::True);
-    Some(parameter.schema(Some(schema)).build())
+    let example = examples::path_parameter(template);
+    Some(parameter.schema(Some(schema)).example(Some(example)).build())
 }
 
 /// Returns the parameter with this name, which is in the query or in a header.
@@ -88,8 +89,9 @@ pub(super) fn parameter(name: &str) -> Parameter {
         ),
         "If-Match" => (
             ParameterIn::Header,
-            text.pattern(Some("^([*]|(W/)?\"[^\"]*\"(, *(W/)?\"[^\"]*\")*)$")).into(),
-            "only if the coupon has this version: an ETag, a list of ETags, or *",
+            text.pattern(Some("^([*]|(W/)?\"[^\"]*\"(, *(W/)?\"[^\"]*\")*)$"))
+                .into(),
+            "only if the coupon has this version: an ETag like W/\"3\" (strong or weak), a list of ETags, or *",
         ),
         _ => (
             ParameterIn::Header,

@@ -1,8 +1,10 @@
 //! The problems by code: status, the value of `applied`, and extra members.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::openapi::schema::{Array, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
+
+use super::examples;
 
 /// A kind of problem.
 pub(super) struct Kind {
@@ -155,7 +157,8 @@ pub(super) const KINDS: &[Kind] = &[
         ..kind(
             "OUTCOME_UNKNOWN",
             503,
-            "the outcome is not known in time; a retry with the same key returns the outcome",
+            "the outcome is not known in time; a retry with the same key returns the outcome, and without a key \
+             the coupon's version tells whether a change was made",
             &[],
         )
     },
@@ -205,13 +208,32 @@ impl Kind {
         object.into()
     }
 
+    /// Returns a body of this kind.
+    pub(super) fn example(&self) -> Value {
+        let mut body = json!({
+            "type": format!("urn:firstcome:problem:{}", self.code),
+            "title": self.meaning,
+            "status": self.status,
+            "code": self.code,
+            "applied": match self.applied {
+                Applied::No => Value::Bool(false),
+                Applied::Unknown | Applied::NoOrUnknown => Value::Null,
+            }
+        });
+        for extra in self.extras {
+            body[extra.name()] = extra.example();
+        }
+        body
+    }
+
     fn applied_schema(&self) -> Object {
         match self.applied {
             Applied::No => constant(Type::Boolean, false),
             Applied::Unknown => ObjectBuilder::new().schema_type(Type::Null).build(),
+            // Never true. An enum of both values has no type in many languages, and their generators drop it.
             Applied::NoOrUnknown => ObjectBuilder::new()
                 .schema_type(SchemaType::from_iter([Type::Boolean, Type::Null]))
-                .enum_values(Some([Value::Bool(false), Value::Null]))
+                .description(Some("false, or null where it is not known"))
                 .build(),
         }
     }
@@ -228,6 +250,18 @@ impl Extra {
             Self::TotalQuantity => "total_quantity",
             Self::Issued => "issued",
             Self::Version => "version",
+        }
+    }
+
+    fn example(self) -> Value {
+        match self {
+            Self::Errors => json!([{"field": "total_quantity", "message": "must be from 1 to 1000000000"}]),
+            Self::Issuance => examples::issuance(),
+            Self::StartsAt | Self::EndsAt => json!("2026-11-27T00:00:00.000000Z"),
+            Self::ServerTime => json!("2026-11-26T23:59:59.000000Z"),
+            Self::TotalQuantity => json!(500),
+            Self::Issued => json!(17),
+            Self::Version => json!(2),
         }
     }
 

@@ -4,12 +4,11 @@
 use actors::coupon::offer::{AMOUNT_MAX, Phase, Status};
 use actors::ids::ID_MAX;
 use serde_json::Value;
-use utoipa::openapi::schema::{
-    AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, SchemaType, Type,
-};
-use utoipa::openapi::{OneOfBuilder, Ref, RefOr, Schema};
+use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::one_of;
 use crate::api::cluster::{ClusterBody, NodeBody, PlaceBody, ShardBody};
 use crate::api::coupons::{CouponBody, CreateBody, EmptyBody, PatchBody};
 use crate::api::issuances::IssuanceBody;
@@ -24,6 +23,11 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("CreateCoupon", CreateBody::schema()),
         ("PatchCoupon", PatchBody::schema()),
         ("Discount", DiscountSchema::schema()),
+        (
+            "DiscountAmount",
+            discount("amount", AMOUNT_MAX, "in the currency's smallest unit").into(),
+        ),
+        ("DiscountRate", discount("rate", 100, "in percent").into()),
         ("DiscountPatch", DiscountPatchSchema::schema()),
         ("Phase", PhaseSchema::schema()),
         ("Status", StatusSchema::schema()),
@@ -139,21 +143,22 @@ named_schema! {
 named_schema! {
     /// A discount.
     DiscountSchema, "Discount",
-    OneOfBuilder::new().item(discount("amount", AMOUNT_MAX)).item(discount("rate", 100)).into()
+    one_of("kind", [("amount", "DiscountAmount".to_owned()), ("rate", "DiscountRate".to_owned())].into_iter())
 }
 
 named_schema! {
     /// A change of a discount.
     DiscountPatchSchema, "DiscountPatch", {
-        let part = |kind: &str, most: u64| {
-            let kind = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([kind]));
-            let object = ObjectBuilder::new()
-                .schema_type(Type::Object)
-                .property("kind", kind)
-                .property("value", whole_number(1, most));
-            object.additional_properties(Some(AdditionalProperties::FreeForm(false)))
-        };
-        AnyOfBuilder::new().item(part("amount", AMOUNT_MAX)).item(part("rate", 100)).into()
+        let kind = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["amount", "rate"]));
+        let value = whole_number(1, AMOUNT_MAX).description(Some("of a rate, at most 100"));
+        let object = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .description(Some("what is absent stays as it is"))
+            .property("kind", kind)
+            .property("value", value);
+        object.additional_properties(Some(AdditionalProperties::FreeForm(false))).into()
     }
 }
 
@@ -165,14 +170,14 @@ fn names<const N: usize>(names: [&str; N], description: &str) -> RefOr<Schema> {
         .into()
 }
 
-fn discount(kind: &str, most: u64) -> ObjectBuilder {
+fn discount(kind: &str, most: u64, unit: &str) -> ObjectBuilder {
     let kind = ObjectBuilder::new()
         .schema_type(Type::String)
         .enum_values(Some([kind]));
     let object = ObjectBuilder::new()
         .schema_type(Type::Object)
         .property("kind", kind)
-        .property("value", whole_number(1, most));
+        .property("value", whole_number(1, most).description(Some(unit)));
     object
         .required("kind")
         .required("value")

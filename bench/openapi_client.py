@@ -1,0 +1,79 @@
+"""Generates a Python client from the document of a running node, and uses it.
+
+    openapi_client.py URL ADMIN_TOKEN
+
+The client must have a type for every answer: what the generator cannot make is a failure. Then a coupon is created
+and issued twice to one user, and the issuance is read from the refusal, all by types.
+"""
+
+import importlib
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import uuid
+from pathlib import Path
+
+
+def generate(url, directory):
+    """Generates the package `firstcome_client` into the directory."""
+    document = directory / "openapi.json"
+    with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as answer:
+        document.write_bytes(answer.read())
+    # Beside the interpreter: the environment of which this interpreter is need not be on the PATH.
+    program = Path(sys.executable).with_name("openapi-python-client")
+    # Without hooks, which format the files.
+    config = directory / "config.json"
+    config.write_text('{"post_hooks": []}')
+    package = directory / "generated"
+    done = subprocess.run(
+        [program, "generate", "--path", document, "--output-path", package, "--config", config],
+        capture_output=True, text=True, timeout=120,
+    )
+    said = (done.stdout + done.stderr).splitlines()
+    # A file of the documentation page has any media type, and no client asks for one.
+    warnings = [line for line in said if line.startswith("WARNING") and "GET /docs/{file}" not in line]
+    lacking = any("Unable to process schema" in line for line in said)
+    if done.returncode != 0 or warnings or lacking:
+        sys.exit(f"the document cannot be generated from:\n{done.stdout}\n{done.stderr}")
+    sys.path.insert(0, str(package))
+
+
+def use(url, token):
+    """Creates a coupon and issues it twice to one user."""
+    client = importlib.import_module("firstcome_client")
+    models = importlib.import_module("firstcome_client.models")
+    create = importlib.import_module("firstcome_client.api.coupons.create_coupon")
+    issue = importlib.import_module("firstcome_client.api.issuing.issue")
+
+    admin = client.AuthenticatedClient(base_url=url, token=token)
+    discount = models.DiscountAmount(kind=models.DiscountAmountKind.AMOUNT, value=10_000)
+    wanted = models.CreateCoupon(title="Generated", total_quantity=5, discount=discount)
+    coupon = create.sync(client=admin, body=wanted, idempotency_key=str(uuid.uuid4()))
+    assert isinstance(coupon, models.Coupon), coupon
+    assert isinstance(coupon.discount, models.DiscountAmount), coupon.discount
+    assert coupon.total_quantity == 5 and coupon.remaining == 5, coupon
+
+    user = client.AuthenticatedClient(
+        base_url=url, token="alice", auth_header_name="X-User-Id", prefix="")
+    first = issue.sync(coupon.id, client=user)
+    assert isinstance(first, models.Issuance), first
+    second = issue.sync_detailed(coupon.id, client=user)
+    assert second.status_code == 409, second
+    refusal = second.parsed
+    assert isinstance(refusal, models.ProblemAlreadyIssued), refusal
+    assert isinstance(refusal.issuance, models.Issuance), refusal.issuance
+    assert refusal.issuance.id == first.id and refusal.issuance.sequence == 1, refusal.issuance
+    assert refusal.applied is False, refusal
+    print(f"created coupon {coupon.id}, issued {first.id}, read it from {refusal.code}")
+
+
+def main():
+    url, token = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as directory:
+        generate(url, Path(directory))
+        use(url, token)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+//! What the OpenAPI document says about each operation beyond its summary, and the groups of operations.
+
+/// The groups of operations, in the order in which somebody who is new needs them.
+pub(super) const TAGS: [(&str, &str); 4] = [
+    (
+        "coupons",
+        "Administrators create coupons and change them; anyone may read them. To try it, authorize with the \
+         admin token, which is in the file `admin_token` of the node's data directory.",
+    ),
+    (
+        "issuing",
+        "Users get coupons, in order of arrival, and see what they have. To try it with `auth.mode = header`, \
+         authorize `user_id` with any name, like `alice`.",
+    ),
+    ("cluster", "Administrators see which node owns what."),
+    (
+        "operations",
+        "For balancers, monitoring and programs: health, metrics, and this document.",
+    ),
+];
+
+/// Returns the group of a path.
+pub(super) fn tag(template: &str) -> &'static str {
+    match template.split('/').nth(2) {
+        _ if template.ends_with("/issuances") => "issuing",
+        Some("issuances") => "issuing",
+        Some("coupons") => "coupons",
+        Some("cluster") => "cluster",
+        _ => "operations",
+    }
+}
+
+/// Returns the description of the operation with this id; empty if it has none.
+pub(super) fn operation(name: &str) -> &'static str {
+    match name {
+        "create_coupon" => {
+            "`total_quantity` must be given; null is unlimited. Send an `Idempotency-Key`, and the same key with \
+             each retry: it creates one coupon."
+        }
+        "coupons" => {
+            "Without `phase`, all coupons. `next_cursor` of a page is the `cursor` of the next page."
+        }
+        "coupon" => {
+            "`status` is what administrators set, `phase` what an issue request would meet now. `ETag` is the \
+             version, which counts changes by administrators; `issued` and `phase` change without it."
+        }
+        "patch_coupon" => {
+            "Fields that are absent stay as they are. `per_user_limit` and `status` cannot be patched. \
+             `total_quantity` cannot go below the number issued. After `OUTCOME_UNKNOWN`, the same \
+             `Idempotency-Key` tells what became of the change."
+        }
+        "pause_coupon" | "resume_coupon" | "close_coupon" => {
+            "The body may be absent. Repeated: 200, and nothing changes. A closed coupon stays closed. After \
+             `OUTCOME_UNKNOWN`, the same `Idempotency-Key` tells what became of the change."
+        }
+        "issue" => {
+            "201: the issuance is stored. Send an `Idempotency-Key`, and the same key with each retry: a request \
+             that was served before is answered 201 with the first issuance and `Idempotent-Replayed: true`. \
+             `ALREADY_ISSUED` carries the user's latest issuance. The body may be absent; only services name a \
+             user in it."
+        }
+        "coupon_issuances" => {
+            "`after_sequence` continues a list that was read before, also after the last page of a cursor."
+        }
+        "my_issuances" => "What was answered 201 is in it at once, on every node.",
+        "issuance" => {
+            "A user sees only issuances of that user; others are 404, like those that do not exist."
+        }
+        "cluster" => "As the database has it now. `incarnation` is one life of a node.",
+        "cluster_coupon" => "`owner` is null while no node owns the shard.",
+        "livez" => "Never asks the database. Restart a process that does not answer.",
+        "readyz" => "503 while the node starts, stops, or has no lease or no database; `reasons` says which.",
+        "metrics" => "Each metric has a help text.",
+        "openapi" => "Describes exactly what this node answers. Generators of clients read it.",
+        "docs" => "Swagger UI, served by the node alone.",
+        "docs_file" => "Scripts, styles and icons.",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::routes::{Operation, ROUTES};
+
+    #[test]
+    fn every_operation_has_a_description_and_a_known_group() {
+        for route in &ROUTES {
+            let tag = tag(route.template());
+            assert!(TAGS.iter().any(|(name, _)| *name == tag), "{tag}");
+            for Operation { name, .. } in route.operations {
+                assert!(!operation(name).is_empty(), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Examples of the OpenAPI document. Sent one after the other to a fresh node, those of requests work: the
+//! first coupon of a node has the id 1, and its first issuance is `1-1`.
+
+use serde_json::{Value, json};
+
+/// Returns the example of a path's parameter.
+pub(super) fn path_parameter(template: &str) -> Value {
+    match template {
+        "/v1/issuances/{id}" => json!("1-1"),
+        "/docs/{file}" => json!("swagger-ui.css"),
+        _ => json!(1),
+    }
+}
+
+/// Returns the example of a request's body.
+pub(super) fn request(schema: &str) -> Value {
+    match schema {
+        "CreateCoupon" => json!({
+            "title": "Black Friday",
+            "total_quantity": 500,
+            "discount": {"kind": "amount", "value": 10_000},
+            "min_order_amount": 30_000,
+            "use_within_days": 30
+        }),
+        "PatchCoupon" => json!({"total_quantity": 600}),
+        // Only services name a user.
+        _ => json!({}),
+    }
+}
+
+/// Returns the example of a response with this schema.
+pub(super) fn response(schema: &str) -> Value {
+    match schema {
+        "Coupon" => coupon(),
+        "CouponPage" => json!({"items": [coupon()], "next_cursor": null}),
+        "Issuance" => issuance(),
+        "IssuancePage" => json!({"items": [issuance()], "next_cursor": null}),
+        "Cluster" => json!({
+            "node": "node-1",
+            "nodes": [{
+                "id": "node-1", "incarnation": "1f0a4be2d39e71", "http": "10.0.0.1:8080",
+                "cluster": "10.0.0.1:7400", "state": "ready", "shards": 256
+            }],
+            "shards": [{"id": 0, "epoch": 1, "owner": "node-1"}]
+        }),
+        "Place" => json!({"coupon_id": 1, "shard": 17, "owner": "node-1", "epoch": 1}),
+        "Alive" => json!({"live": true}),
+        "Ready" => json!({"ready": true}),
+        "NotReady" => json!({"ready": false, "reasons": ["starting"]}),
+        _ => json!({}),
+    }
+}
+
+fn coupon() -> Value {
+    json!({
+        "id": 1,
+        "title": "Black Friday",
+        "discount": {"kind": "amount", "value": 10_000},
+        "min_order_amount": 30_000,
+        "total_quantity": 500,
+        "per_user_limit": 1,
+        "starts_at": null,
+        "ends_at": null,
+        "use_within_days": 30,
+        "status": "open",
+        "phase": "live",
+        "issued": 17,
+        "remaining": 483,
+        "version": 1,
+        "created_at": "2026-11-21T03:00:00.000000Z",
+        "updated_at": "2026-11-21T03:00:00.000000Z"
+    })
+}
+
+/// Returns an issuance.
+pub(super) fn issuance() -> Value {
+    json!({
+        "id": "1-1",
+        "coupon_id": 1,
+        "user_id": "alice",
+        "sequence": 1,
+        "status": "issued",
+        "issued_at": "2026-11-27T00:00:00.012345Z",
+        "expires_at": "2026-12-27T00:00:00.012345Z"
+    })
+}
