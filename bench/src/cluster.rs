@@ -4,6 +4,7 @@
 //! the end.
 
 pub(crate) mod node;
+mod ports;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::load::Failed;
 use crate::verify::{BAD_INPUT, CLEAN, FINDINGS};
 use node::{ClusterNode, Ended};
+use ports::Ports;
 use testkit::servers::{Kind, Server};
 
 /// How long nodes may take until they are ready, including the time to make the schema of a new database.
@@ -43,12 +45,14 @@ pub struct Cluster {
     /// The URL of a database on a running server, `mysql://user:password@host:port/database`.
     #[arg(long)]
     url: Option<String>,
-    /// The HTTP port of the first node; the others use the next ports.
-    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65_000))]
-    http_port: u16,
-    /// The link port of the first node; the others use the next ports.
-    #[arg(long, default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1..=65_000))]
-    link_port: u16,
+    /// The HTTP port of the first node; the others use the next ports. By default the first free ones from
+    /// 8080 on.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    http_port: Option<u16>,
+    /// The link port of the first node; the others use the next ports. By default the first free ones from
+    /// 7400 on.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    link_port: Option<u16>,
     /// A key of the nodes' configuration, like http.deadline=1s; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<String>,
@@ -106,11 +110,13 @@ impl Cluster {
     async fn serve(&self) -> Result<bool, Failed> {
         let mut signals = Signals::listen()?;
         let program = crate::beside(self.firstcome.as_deref(), "firstcome")?.canonicalize()?;
+        // Before the database server, which takes seconds to start.
+        let ports = self.ports()?;
         let scratch = tempfile::Builder::new().prefix("firstcome-cluster-").tempdir()?;
         let (url, server) = self.database().await?;
         let token = format!("{:032x}", rand::random::<u128>());
         let mut nodes = Vec::new();
-        let went_well = match self.start(&mut nodes, &program, &scratch, &url, &token) {
+        let went_well = match self.start(&mut nodes, ports, &program, &scratch, &url, &token) {
             Ok(()) => self.watch(&mut nodes, &mut signals, &token).await,
             Err(error) => Err(error),
         };
@@ -148,9 +154,27 @@ impl Cluster {
         .into())
     }
 
+    /// Returns the HTTP port and the link port of the first node. They and the next ports are free.
+    fn ports(&self) -> Result<(u16, u16), Failed> {
+        let http = Ports {
+            flag: "--http-port",
+            given: self.http_port,
+            usual: 8080,
+        };
+        let link = Ports {
+            flag: "--link-port",
+            given: self.link_port,
+            usual: 7400,
+        };
+        let (http, link) = (http.first(self.nodes)?, link.first(self.nodes)?);
+        ports::distinct(http..http + self.nodes, link..link + self.nodes)?;
+        Ok((http, link))
+    }
+
     fn start(
         &self,
         nodes: &mut Vec<ClusterNode>,
+        (http_port, link_port): (u16, u16),
         program: &Path,
         scratch: &TempDir,
         url: &str,
@@ -159,7 +183,7 @@ impl Cluster {
         let cookie = format!("{:032x}", rand::random::<u128>());
         for number in 0..self.nodes {
             let name = format!("node-{}", number + 1);
-            let links = |number| format!("127.0.0.1:{}", self.link_port + number);
+            let links = |number| format!("127.0.0.1:{}", link_port + number);
             let peers = (0..self.nodes)
                 .filter(|other| *other != number)
                 .map(links)
@@ -168,7 +192,7 @@ impl Cluster {
             let keys = [
                 ("data_dir", "data".to_owned()),
                 ("node.id", name.clone()),
-                ("http.listen", format!("127.0.0.1:{}", self.http_port + number)),
+                ("http.listen", format!("127.0.0.1:{}", http_port + number)),
                 ("store.url", url.to_owned()),
                 ("cluster.listen", links(number)),
                 ("cluster.peers", peers),

@@ -18,6 +18,7 @@ pub mod response;
 mod scheduling;
 pub mod tally;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ use testkit::checker::{self, Options, Report};
 use testkit::fetch::Fetch;
 use testkit::history::file::HistoryFile;
 use testkit::history::{self, InputError, Operation};
+use testkit::rows::Rows;
 
 pub use flags::Load;
 
@@ -46,7 +48,7 @@ pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Load {
     /// Runs the load, prints the figures, and returns the exit status: 0 if all objectives were met, 1 if one
-    /// was missed or the checker found something, 2 if there was no run.
+    /// was missed or the checker found something, 2 if there was no run or no rows to check.
     pub async fn run(&self) -> ExitCode {
         match self.measured().await {
             Ok(true) => ExitCode::from(CLEAN),
@@ -87,11 +89,13 @@ impl Load {
         }
         let figures = Figures::of(&plan, &run, ceiling, &self.slo());
         let verdict = match &history {
-            Some(path) if self.check => Some(self.judge(path).await?),
+            Some(path) if self.check => Some(self.judge(path).await),
             Some(_) | None => None,
         };
+        // The figures of a run are not lost because its rows cannot be read.
         self.print(&figures, verdict.as_ref())?;
-        Ok(figures.missed.is_empty() && verdict.is_none_or(|report| report.is_clean()))
+        let is_clean = verdict.transpose()?.is_none_or(|report| report.is_clean());
+        Ok(figures.missed.is_empty() && is_clean)
     }
 
     /// Returns the coupons of the run: those that the flags name, or new coupons.
@@ -114,11 +118,7 @@ impl Load {
             .collect::<Result<Vec<Operation>, InputError>>();
         let operations = operations.map_err(|error| format!("the history: {error}"))?;
         let coupons = operations.iter().filter_map(Operation::coupon).collect();
-        let rows = tokio::time::timeout(
-            FETCH_LIMIT,
-            Fetch::new(self.first_url(), &self.admin_token()?).rows(&coupons),
-        )
-        .await;
+        let rows = tokio::time::timeout(FETCH_LIMIT, self.rows(&coupons)).await;
         let rows = rows.map_err(|_| format!("the rows were not read within {FETCH_LIMIT:?}"))??;
         // Other clients may have requested a coupon that existed before the run.
         let options = Options {
@@ -128,15 +128,31 @@ impl Load {
         Ok(checker::check(&operations, &rows, &options))
     }
 
-    fn print(&self, figures: &Figures, verdict: Option<&Report>) -> Result<(), Failed> {
+    /// Reads the stored rows from the first node that has them all to show: some may be gone by now.
+    async fn rows(&self, coupons: &HashSet<CouponId>) -> Result<Rows, Failed> {
+        let token = self.admin_token()?;
+        let mut errors = Vec::new();
+        for url in self.urls() {
+            match Fetch::new(url, &token).rows(coupons).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        Err(format!("the rows cannot be read: {}", errors.join("; ")).into())
+    }
+
+    fn print(&self, figures: &Figures, verdict: Option<&Result<Report, Failed>>) -> Result<(), Failed> {
         let text = if self.json {
             let mut value = serde_json::to_value(figures)?;
-            if let Some(report) = verdict {
-                value["verdict"] =
-                    serde_json::json!({"clean": report.is_clean(), "report": rendered(report)});
+            if let Some(verdict) = verdict {
+                value["verdict"] = match verdict {
+                    Ok(report) => serde_json::json!({"clean": report.is_clean(), "report": rendered(report)}),
+                    Err(error) => serde_json::json!({"clean": null, "error": error.to_string()}),
+                };
             }
             format!("{value:#}\n")
         } else {
+            let verdict = verdict.and_then(|verdict| verdict.as_ref().ok());
             let verdict = verdict.map(|report| format!("\n{}", rendered(report)));
             format!("{}{}", figures.table(), verdict.unwrap_or_default())
         };

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -99,6 +100,13 @@ impl Run {
         notes.lines().map(str::to_owned).collect()
     }
 
+    /// Returns the HTTP port of node-1, once it is printed.
+    fn port(&self) -> u16 {
+        let said = self.said();
+        let (_, rest) = said.split_once("node-1  http://127.0.0.1:").unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    }
+
     fn noted(&self, note: &str) -> usize {
         self.notes().iter().filter(|noted| noted.ends_with(note)).count()
     }
@@ -170,15 +178,17 @@ fn three_nodes_are_started_and_stop_one_after_the_other() {
     let mut run = Run::over_a_server("");
     run.says("Ctrl-C stops the nodes one after the other");
     let said = run.said();
+    let first = run.port();
+    let at = |node: u16| format!("http://127.0.0.1:{}", first + node);
     for line in [
-        "3 nodes are one cluster. The admin token is ",
-        "node-1  http://127.0.0.1:8080  process ",
-        "node-3  http://127.0.0.1:8082  process ",
-        "curl -X POST http://127.0.0.1:8080/v1/coupons ",
-        "curl -X POST http://127.0.0.1:8081/v1/coupons/1/issuances ",
-        "curl http://127.0.0.1:8082/v1/me/issuances ",
+        "3 nodes are one cluster. The admin token is ".to_owned(),
+        format!("node-1  {}  process ", at(0)),
+        format!("node-3  {}  process ", at(2)),
+        format!("curl -X POST {}/v1/coupons ", at(0)),
+        format!("curl -X POST {}/v1/coupons/1/issuances ", at(1)),
+        format!("curl {}/v1/me/issuances ", at(2)),
     ] {
-        assert!(said.contains(line), "{line:?} is not in {said}");
+        assert!(said.contains(&line), "{line:?} is not in {said}");
     }
     assert_eq!(run.noted("has 9 keys, and --set log.level=warn"), 3);
     run.interrupt();
@@ -240,6 +250,49 @@ fn nodes_stop_when_the_program_is_killed() {
     run.says("Ctrl-C");
     kill_process(run.pid(), Signal::KILL).unwrap();
     run.eventually("all stop", || run.noted("stops") == 3);
+}
+
+/// Takes a port in the range of the usual ones, whatever else runs on this machine.
+fn occupied(usual: std::ops::Range<u16>) -> TcpListener {
+    let mut ports = usual;
+    ports
+        .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+        .unwrap()
+}
+
+#[test]
+fn usual_ports_that_are_in_use_are_passed_over() {
+    let (http, link) = (occupied(8080..8580), occupied(7400..7900));
+    let mut run = Run::over_a_server("");
+    run.says("Ctrl-C");
+    let first = run.port();
+    let taken = http.local_addr().unwrap().port();
+    assert!(!(first..first + 3).contains(&taken), "{first}: {taken}");
+    let node = run.left_behind()[0].join("node-1").join("node.toml");
+    let keys = fs::read_to_string(node).unwrap();
+    let taken = link.local_addr().unwrap().port();
+    assert!(!keys.contains(&format!(":{taken}")), "{keys}");
+    run.interrupt();
+    assert_eq!(run.exit_status(), 0, "{}", run.said());
+}
+
+#[test]
+fn a_named_port_that_is_in_use_is_an_error_before_a_server_is_started() {
+    for flag in ["--http-port", "--link-port"] {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let mut run = Run::of("", &["--nodes", "1", flag, &port.to_string()]);
+        assert_eq!(run.exit_status(), 2);
+        let said = run.said();
+        assert!(
+            said.contains(&format!("127.0.0.1:{port} ")) && said.contains(flag) && !said.contains("starting"),
+            "{said}"
+        );
+        assert_eq!(run.notes(), Vec::<String>::new());
+    }
+    let mut run = Run::of("", &["--http-port", "64001", "--link-port", "64002"]);
+    assert_eq!(run.exit_status(), 2);
+    assert!(run.said().contains("the same ports"), "{}", run.said());
 }
 
 #[test]

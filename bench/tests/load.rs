@@ -321,6 +321,64 @@ fn a_broken_promise_fails_a_run_that_met_its_objectives() {
     );
 }
 
+/// Runs a check over a node that dies after its last answer of the run, and another node if there is one.
+fn checked_after_a_death(another: Option<&Service>, more: &[&str]) -> (Option<i32>, String, String) {
+    let dying = Arc::new(storing(0));
+    let dies = {
+        let dying = Arc::clone(&dying);
+        let begun = Instant::now();
+        thread::spawn(move || {
+            while dying.asked.load(Ordering::Relaxed) < 50 {
+                assert!(begun.elapsed() < LIMIT);
+                thread::sleep(Duration::from_millis(1));
+            }
+            // Before the program has waited for lists to be up to date.
+            thread::sleep(Duration::from_millis(200));
+            dying.die();
+        })
+    };
+    let mut flags = vec!["-n", "50", "-c", "1", "--check", "--admin-token", "t"];
+    flags.extend(another.iter().flat_map(|another| ["--url", &another.url]));
+    flags.extend(more);
+    let output = text(&dying.load(&flags));
+    dies.join().unwrap();
+    output
+}
+
+#[test]
+fn rows_are_read_from_another_node_if_the_first_is_gone() {
+    let another = storing(0);
+    let (status, out, error) = checked_after_a_death(Some(&another), &[]);
+    // What the two of them show is not one service; that it was read is all that counts here.
+    assert!(
+        out.contains("issued") && !error.contains("cannot be read"),
+        "{status:?} {out} {error}"
+    );
+    assert!(
+        another.asked.load(Ordering::Relaxed) >= 2,
+        "the rows come from the node that lives"
+    );
+}
+
+#[test]
+fn the_table_is_printed_even_if_no_node_is_left_to_read_rows_from() {
+    let (status, out, error) = checked_after_a_death(None, &[]);
+    assert!(
+        status == Some(2) && out.contains("issued") && error.contains("the rows cannot be read"),
+        "{status:?} {out} {error}"
+    );
+    let (status, out, _) = checked_after_a_death(None, &["--json"]);
+    let figures: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, &figures["requests"]), (Some(2), &50.into()));
+    assert!(
+        figures["verdict"]["error"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be read"),
+        "{figures}"
+    );
+}
+
 #[test]
 fn an_interrupt_ends_the_run_with_its_table() {
     let service = Service::start(|n, request| issued(n + 1, request));

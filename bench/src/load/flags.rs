@@ -164,9 +164,14 @@ impl Load {
         })
     }
 
-    /// Returns the node that makes coupons and shows stored rows.
+    /// Returns the node that makes coupons.
     pub(super) fn first_url(&self) -> &str {
         self.url.first().map_or("", String::as_str)
+    }
+
+    /// Returns all nodes.
+    pub(super) fn urls(&self) -> &[String] {
+        &self.url
     }
 }
 
