@@ -35,7 +35,7 @@ def longest_pause(requests):
 
 def main():
     by_coupon = collections.defaultdict(list)
-    kinds, slowest, last = collections.Counter(), 0, 0
+    kinds, times, slowest = collections.Counter(), collections.defaultdict(list), 0
     with open(sys.argv[1], encoding="utf-8") as lines:
         for line in lines:
             operation = json.loads(line).get("issue")
@@ -45,16 +45,24 @@ def main():
             status = answer["status"] if answer else None
             outcome = answered if status in OUTCOMES else None
             if outcome:
-                kinds["answered"] += 1
-                slowest = max(slowest, outcome - operation["call_us"])
+                kind, slowest = "answered", max(slowest, outcome - operation["call_us"])
             elif status == 503:
-                kinds[f"503 {(answer.get('body') or {}).get('code', 'of the balancer')}"] += 1
+                kind = f"503 {(answer.get('body') or {}).get('code', 'of the balancer')}"
             else:
-                kinds["no answer" if status is None else str(status)] += 1
+                kind = "no answer" if status is None else str(status)
+            kinds[kind] += 1
+            times[kind].append(operation["call_us"])
             by_coupon[operation["coupon"]].append((operation["call_us"], outcome))
-            last = max(last, operation["call_us"])
     pause = max((longest_pause(requests) for requests in by_coupon.values()), default=0) / 1e6
-    counted = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    begin = min(min(sent) for sent in times.values())
+
+    def counted_as(kind):
+        if kind == "answered":
+            return f"{kinds[kind]} answered"
+        first, last = ((time - begin) / 1e6 for time in (min(times[kind]), max(times[kind])))
+        return f"{kinds[kind]} {kind} (sent {first:.1f} to {last:.1f} s)"
+
+    counted = ", ".join(counted_as(kind) for kind, _ in kinds.most_common())
     print(f"longest pause {pause:.2f} s; slowest answer {slowest / 1e6:.2f} s; {counted}")
     if len(sys.argv) > 2 and pause > float(sys.argv[2]):
         sys.exit(f"a pause of {pause:.2f} s is longer than {sys.argv[2]} s")
