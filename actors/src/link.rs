@@ -21,6 +21,8 @@
 mod egress;
 pub mod end;
 pub mod frame;
+mod greetings;
+mod handshake;
 pub mod hello;
 mod hub;
 mod ingress;

@@ -53,15 +53,16 @@ pub fn started(what: &Value) {
     println!("{MARK}{what}");
 }
 
-/// Writes the log of this process to standard error, without most of what libraries log.
+/// Writes the log of this process to standard error, without most of what libraries log. The library under
+/// links logs up to `links`.
 ///
 /// # Panics
 /// If the process has a subscriber already.
-pub fn log_to_stderr() {
+pub fn log_to_stderr(links: Level) {
     let targets = Targets::new()
         .with_default(Level::WARN)
         .with_target("actors", Level::INFO)
-        .with_target("ractor_cluster", Level::ERROR);
+        .with_target("ractor_cluster", links);
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     registry().with(lines).with(targets).init();
 }

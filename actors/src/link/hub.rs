@@ -18,12 +18,14 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use ractor_cluster::NodeServerMessage;
 use ractor_cluster::node::NodeServerSessionInformation;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::critical::{critical, end_process};
 use crate::ids::{Incarnation, PeerAddress};
 use crate::link::egress::EgressCommand;
 use crate::link::end::effect::Reason;
+use crate::link::greetings::Greetings;
 use crate::link::hub::sessions::Session;
 use crate::link::ingress::{self, INGRESSES, Routes};
 use crate::link::mesh::{Cause, Mesh, MeshView, Step};
@@ -97,6 +99,8 @@ pub(super) struct State<P: Payload> {
     ingresses: Vec<ActorCell>,
     accepting: AbortHandle,
     mesh: Mesh,
+    /// The addresses of all peers, whose connections are accepted before those of strangers.
+    members: watch::Sender<Vec<String>>,
     sessions: HashMap<u64, Session<P>>,
     /// By peer of the mesh: the highest generation that a link to the peer has had.
     generations: HashMap<Incarnation, u64>,
@@ -125,8 +129,11 @@ impl<P: Payload> Actor for Hub<P> {
         }
         let hub = myself.clone();
         let opened = move |socket| drop(hub.cast(HubCommand::Opened { socket, to: None }));
-        let accepting = critical("accepting peers", socket::accept(listener, tls.clone(), opened));
-        let accepting = tokio::spawn(accepting).abort_handle();
+        let (greetings, members) = (Greetings::default(), watch::Sender::default());
+        let following = greetings.clone().follow_members(members.subscribe());
+        tokio::spawn(critical("the addresses of members", following));
+        let accepting = socket::accept(listener, tls.clone(), greetings, opened);
+        let accepting = tokio::spawn(critical("accepting peers", accepting)).abort_handle();
         myself.send_interval(TICK, || HubCommand::Tick);
         let mesh = Mesh::new(shared.options.hello.node.clone());
         let metrics = peer_handles();
@@ -137,6 +144,7 @@ impl<P: Payload> Actor for Hub<P> {
             ingresses,
             accepting,
             mesh,
+            members,
             sessions: HashMap::new(),
             generations: HashMap::new(),
             metrics,

@@ -13,21 +13,23 @@ use ractor_cluster::{BoxRead, BoxWrite, ClusterBidiStream};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::link::greetings::{Greeting, Greetings, Reception};
+use crate::link::handshake::{Handshake, Step};
 use crate::link::tls::Tls;
+use crate::log_limit::LogLimit;
 use crate::metrics::peer_handles;
 
-/// Maximum number of accepted connections that are not yet links. Further connections wait in the operating
-/// system's queue.
-const GREETINGS_MAX: usize = 64;
-/// Time limit for connecting, including TLS. An accepted connection has the same time for TLS and its first
-/// byte.
+/// Time limit for connecting, including TLS. An accepted connection has the same time for TLS and the first
+/// frame of its handshake.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Pause of the accept loop when the operating system has no socket left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause of the accept loop after a connection without a free place, so that a flood of connections takes
+/// little of a processor. Meanwhile connections wait in the operating system's queue.
+const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 /// Size of the read buffer. The library itself reads 8 KiB at a time, and each length with a separate read.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -43,7 +45,7 @@ pub(super) struct Socket {
     /// The address of the other end, for logs.
     pub(super) peer: SocketAddr,
     /// The place of an accepted connection among those that are not yet links.
-    pub(super) greeting: Option<OwnedSemaphorePermit>,
+    pub(super) greeting: Option<Greeting>,
     /// The connection itself.
     pub(super) stream: Box<dyn ClusterBidiStream>,
 }
@@ -52,53 +54,113 @@ pub(super) struct Socket {
 pub(super) async fn accept(
     listener: Arc<TcpListener>,
     tls: Option<Tls>,
+    greetings: Greetings,
     opened: impl Fn(Socket) + Clone + Send + 'static,
 ) {
-    let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
+    static PAUSES: LogLimit = limit(|suppressed| {
+        tracing::warn!(
+            suppressed,
+            "accepting connections from peers was paused more often"
+        );
+    });
     loop {
-        // The semaphore is never closed.
-        let Ok(greeting) = Arc::clone(&greetings).acquire_owned().await else {
-            return;
-        };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "accepting connections from peers is paused");
+                if PAUSES.admits() {
+                    tracing::warn!(%error, "accepting connections from peers is paused");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (tls, opened) = (tls.clone(), opened.clone());
-        tokio::spawn(async move {
-            match timeout(CONNECT_LIMIT, welcome(stream, tls)).await {
-                Ok(Ok(Some(halves))) => opened(Socket::new(halves, peer, Some(greeting))),
-                // A peer that only probes connects and closes.
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => refused(peer, &error),
-                Err(_) => refused(peer, &"the handshake timed out"),
-            }
-        });
+        let (greeting, is_crowded) = match greetings.admit(peer.ip()) {
+            Reception::Admitted(greeting) => (Some(greeting), false),
+            Reception::InPlaceOfAnother(greeting) => (Some(greeting), true),
+            Reception::Refused => (None, true),
+        };
+        if let Some(greeting) = greeting {
+            tokio::spawn(greet(stream, peer, tls.clone(), greeting, opened.clone()));
+        }
+        if is_crowded {
+            crowded(peer);
+            tokio::time::sleep(CROWDED_PAUSE).await;
+        }
     }
 }
 
-fn refused(peer: SocketAddr, error: &dyn std::fmt::Display) {
+/// Returns a limit for lines that strangers can cause. `report` logs how many were left out.
+pub(super) const fn limit(report: fn(u64)) -> LogLimit {
+    LogLimit::new(5, Duration::from_secs(10), report)
+}
+
+fn crowded(peer: SocketAddr) {
+    static LIMIT: LogLimit = limit(|suppressed| {
+        tracing::warn!(suppressed, "further connections gave way, or were refused");
+    });
+    peer_handles().refuse("crowded");
+    if LIMIT.admits() {
+        tracing::warn!(%peer, "too many connections at the cluster port are not links yet: the oldest silent one gives way");
+    }
+}
+
+pub(super) fn refused(peer: SocketAddr, error: &dyn std::fmt::Display) {
+    static LIMIT: LogLimit = limit(|suppressed| {
+        tracing::warn!(suppressed, "further connections from peers failed");
+    });
     peer_handles().refuse("handshake");
-    tracing::warn!(%peer, %error, "connection from a peer failed");
+    if LIMIT.admits() {
+        tracing::warn!(%peer, %error, "connection from a peer failed");
+    }
+}
+
+/// Hands an accepted connection on once its handshake has begun.
+async fn greet(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Tls>,
+    greeting: Greeting,
+    opened: impl FnOnce(Socket),
+) {
+    let cut = greeting.cut();
+    let welcomed = tokio::select! {
+        welcomed = timeout(CONNECT_LIMIT, welcome(stream, peer, tls, cut.clone())) => welcomed,
+        // It gave way to another connection.
+        () = cut.cancelled() => return,
+    };
+    match welcomed {
+        Ok(Ok(Some(halves))) => {
+            greeting.has_begun();
+            opened(Socket::new(halves, peer, cut, Some(greeting)));
+        }
+        // A peer that only probes connects and closes.
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => refused(peer, &error),
+        Err(_) => refused(peer, &"the handshake timed out"),
+    }
 }
 
 type Halves = (BoxRead, BoxWrite);
 
-/// Does the TLS handshake, if TLS is configured. Returns `None` if the other end closed without sending
-/// anything.
-async fn welcome(stream: TcpStream, tls: Option<Tls>) -> io::Result<Option<Halves>> {
+/// Does the TLS handshake, if TLS is configured, and reads the first frame. Returns `None` if the other end
+/// closed without sending a frame.
+async fn welcome(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Tls>,
+    cut: CancellationToken,
+) -> io::Result<Option<Halves>> {
     stream.set_nodelay(true)?;
     if stream.peek(&mut [0]).await? == 0 {
         return Ok(None);
     }
-    Ok(Some(match tls {
+    let (reader, writer) = match tls {
         None => halves(stream),
         Some(tls) => halves(tls.acceptor.accept(stream).await?),
-    }))
+    };
+    let mut reader = Handshake::new(reader, Step::Name, peer, cut);
+    let has_begun = reader.begin().await?;
+    Ok(has_begun.then(|| (Box::new(reader) as BoxRead, writer)))
 }
 
 /// Connects to `host:port`.
@@ -107,11 +169,13 @@ pub(super) async fn dial(address: &str, tls: Option<Tls>) -> io::Result<Socket> 
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let peer = stream.peer_addr()?;
-        let halves = match tls {
+        let (reader, writer) = match tls {
             None => halves(stream),
             Some(tls) => halves(tls.connector.connect(host(address)?, stream).await?),
         };
-        Ok(Socket::new(halves, peer, None))
+        let cut = CancellationToken::new();
+        let reader: BoxRead = Box::new(Handshake::new(reader, Step::Status, peer, cut.clone()));
+        Ok(Socket::new((reader, writer), peer, cut, None))
     };
     timeout(CONNECT_LIMIT, connecting)
         .await
@@ -165,8 +229,13 @@ fn halves(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Halves {
 }
 
 impl Socket {
-    fn new((reader, writer): Halves, peer: SocketAddr, greeting: Option<OwnedSemaphorePermit>) -> Self {
-        let (ticket, cut) = (TICKETS.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
+    fn new(
+        (reader, writer): Halves,
+        peer: SocketAddr,
+        cut: CancellationToken,
+        greeting: Option<Greeting>,
+    ) -> Self {
+        let ticket = TICKETS.fetch_add(1, Ordering::Relaxed);
         let cuttable = || Box::pin(cut.clone().cancelled_owned());
         let reader = Box::new(Cuttable {
             inner: reader,

@@ -22,7 +22,7 @@ const BEAT: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
 pub async fn run(configuration: &Value) {
-    worker::log_to_stderr();
+    worker::log_to_stderr(tracing::Level::ERROR);
     let metrics = PrometheusBuilder::new().install_recorder().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let advertise = listener.local_addr().unwrap().to_string();

@@ -27,6 +27,7 @@ use ractor::ActorCell;
 use serde_json::{Value, json};
 use testkit::{prometheus, worker};
 use tokio::net::TcpListener;
+use tracing::Level;
 
 /// The payload of these links.
 type Payload = OwnerPayload<CouponKind>;
@@ -36,7 +37,8 @@ type Links = actors::link::Links<Payload>;
 pub const EPOCH: u64 = 7;
 
 pub async fn run(configuration: &Value) {
-    worker::log_to_stderr();
+    let logs_all = configuration["logs_all_of_links"] == true;
+    worker::log_to_stderr(if logs_all { Level::WARN } else { Level::ERROR });
     let metrics = PrometheusBuilder::new().install_recorder().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -32,27 +32,84 @@ async fn garbage_on_the_port_disturbs_no_link() {
     assert_eq!(a.metric("coupon_peer_redials_total").await, 0.0);
 }
 
+/// A frame with these bytes, as the library under links sends it.
+fn frame(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u64).to_be_bytes()[..], bytes].concat()
+}
+
+/// The first frame of a peer named `x@1`.
+fn name() -> Vec<u8> {
+    frame(b"\x0a\x0a\x0a\x08\x0a\x03x@1\x1a\x01y")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_strangers_cost_counters_and_a_few_lines() {
+    let everything = json!({"logs_all_of_links": true});
+    let (a, b) = tokio::join!(Node::start("a", 1), Node::start_with("b", 2, everything));
+    link(&a, &b).await;
+    // To a node that is not authenticated yet, the library logs a line for each of these frames.
+    let (node, control) = (frame(&[0x12, 0]), frame(&[0x1a, 0]));
+    let floods = [[node.repeat(20_000), control.repeat(20_000)].concat(), name()];
+    for number in 0..40 {
+        let mut stream = TcpStream::connect(("127.0.0.1", b.port)).await.unwrap();
+        let begins = number % 2 == 0;
+        let _ = stream.write_all(&floods[usize::from(begins)]).await;
+        if begins {
+            // The node answers a name with its challenge.
+            let answers = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await;
+            assert!(answers.unwrap().is_ok());
+            let _ = stream.write_all(&floods[0]).await;
+        }
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "the node does not hang up");
+    }
+    eventually("all are counted", async || {
+        b.metric("coupon_peer_refused_total{reason=\"handshake\"}").await == 40.0
+    })
+    .await;
+    assert_eq!(b.logged("connection from a peer failed"), 5);
+    let frames = b.logged("unauthenticated") + b.logged("framing error");
+    assert_eq!(frames, 0, "{}", b.log());
+    eventually("the log says how many lines were left out", async || {
+        b.logged("further connections from peers failed suppressed=35") == 1
+    })
+    .await;
+    assert_eq!(a.issue(&b, 1, "key").await["sequence"], 1);
+    assert!(a.is_linked(&b).await && b.is_linked(&a).await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_stall_do_not_keep_peers_out() {
     let (a, b) = tokio::join!(Node::start("a", 1), Node::start("b", 2));
     let mut stalled = Vec::new();
-    for number in 0..40 {
+    for number in 0..200 {
         let mut stream = TcpStream::connect(("127.0.0.1", b.port)).await.unwrap();
-        // Some connections send nothing at all, and others send a first byte.
-        if number % 2 == 0 {
-            stream.write_all(&[0]).await.unwrap();
-        }
+        // Some connections send nothing at all, some a first byte, and some the first frame.
+        let sent: &[u8] = match number % 3 {
+            0 => &[],
+            1 => &[0],
+            _ => &name(),
+        };
+        // The node may have cut it already.
+        let _ = stream.write_all(sent).await;
         stalled.push(stream);
     }
     let begun = Instant::now();
     link(&a, &b).await;
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     for mut stream in stalled {
-        let hung_up = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await;
-        assert!(hung_up.unwrap().is_err(), "the node does not hang up");
+        let hung_up = async { while stream.read_u8().await.is_ok() {} };
+        let hung_up = tokio::time::timeout(Duration::from_secs(10), hung_up).await;
+        assert!(hung_up.is_ok(), "the node does not hang up");
     }
-    assert!(b.metric("coupon_peer_refused_total{reason=\"handshake\"}").await >= 20.0);
-    assert!(b.metric("coupon_peer_refused_total{reason=\"late\"}").await >= 20.0);
+    assert!(b.metric("coupon_peer_refused_total{reason=\"crowded\"}").await >= 184.0);
+    // The connections that began are the last to give way.
+    eventually("the others are cut in time", async || {
+        b.metric("coupon_peer_refused_total{reason=\"late\"}").await >= 1.0
+    })
+    .await;
+    assert_eq!(b.logged("are not links yet"), 5);
     both_linked(&a, &b).await;
 }
 

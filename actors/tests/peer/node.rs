@@ -90,6 +90,11 @@ impl Node {
         log.lines().filter(|line| line.contains(what)).count()
     }
 
+    /// Returns the node's log.
+    pub fn log(&self) -> String {
+        self.worker.process().log()
+    }
+
     /// Kills the process with SIGKILL.
     pub async fn kill(&mut self) {
         self.worker.process().kill();

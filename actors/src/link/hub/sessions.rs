@@ -6,18 +6,19 @@ use std::time::Duration;
 use ractor::{ActorId, ActorRef};
 use ractor_cluster::node::NodeServerSessionInformation;
 use ractor_cluster::{NodeServerMessage, NodeSessionMessage};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::{Incarnation, NodeId, PeerAddress};
 use crate::link::egress::{self, EgressCommand, EgressHandle};
 use crate::link::end::effect::{Reason, Role, Terms};
+use crate::link::greetings::Greeting;
 use crate::link::hub::routes::{remove, replace};
 use crate::link::hub::{HubCommand, State};
 use crate::link::ingress;
 use crate::link::mesh::Cause;
 use crate::link::payload::Payload;
-use crate::link::socket::Socket;
+use crate::link::socket::{Socket, limit};
+use crate::log_limit::LogLimit;
 use crate::peer_names;
 use crate::time::Moment;
 
@@ -25,6 +26,13 @@ use crate::time::Moment;
 const LINK_LIMIT: Duration = Duration::from_secs(3);
 /// Number of unanswered heartbeats after which a peer is silent.
 const HEARTBEATS_MISSED: u32 = 4;
+
+static NOT_LET_IN: LogLimit = limit(|suppressed| {
+    tracing::warn!(suppressed, "further connections ended before they became links");
+});
+static LATE: LogLimit = limit(|suppressed| {
+    tracing::warn!(suppressed, "further connections did not become links in time");
+});
 
 /// A connection and what has become of it.
 pub(super) struct Session<P: Payload> {
@@ -36,7 +44,7 @@ pub(super) struct Session<P: Payload> {
     deadline: Option<Moment>,
     actor: Option<ActorRef<NodeSessionMessage>>,
     linked: Option<(Incarnation, EgressHandle<P>)>,
-    greeting: Option<OwnedSemaphorePermit>,
+    greeting: Option<Greeting>,
 }
 
 /// The number of a session's connection.
@@ -56,6 +64,14 @@ fn identity(session: &NodeServerSessionInformation) -> Option<(Incarnation, Node
 
 impl<P: Payload> State<P> {
     pub(super) fn know(&mut self, now: Moment, peers: Vec<PeerAddress>) {
+        let addresses = || peers.iter().map(|peer| peer.address.as_str());
+        self.members.send_if_modified(|known| {
+            let is_new = !addresses().eq(known.iter());
+            if is_new {
+                *known = addresses().map(str::to_owned).collect();
+            }
+            is_new
+        });
         self.mesh.know(now, peers);
         let is_obsolete = |session: &Session<P>| {
             session.linked.is_none() && session.to.is_some_and(|(peer, _)| !self.mesh.is_named(peer))
@@ -248,11 +264,16 @@ impl<P: Payload> State<P> {
             // The egress reports its end once all its requests are answered.
             Some((_, egress)) => egress.command(EgressCommand::Lost),
             None => {
-                self.metrics.refuse("not_let_in");
-                tracing::warn!(
-                    address = session.peer,
-                    "connection ended before it became a link: do both nodes have the same cookie?"
-                );
+                // A connection that this node cut is counted and logged where it was cut.
+                if !session.cut.is_cancelled() {
+                    self.metrics.refuse("not_let_in");
+                    if NOT_LET_IN.admits() {
+                        tracing::warn!(
+                            address = session.peer,
+                            "connection ended before it became a link: do both nodes have the same cookie?"
+                        );
+                    }
+                }
                 self.end(now, ticket, Cause::Failed);
             }
         }
@@ -322,10 +343,12 @@ impl<P: Payload> State<P> {
             };
             session.deadline = None;
             self.metrics.refuse("late");
-            tracing::warn!(
-                address = session.peer,
-                "connection did not become a link in time and is cut"
-            );
+            if LATE.admits() {
+                tracing::warn!(
+                    address = session.peer,
+                    "connection did not become a link in time and is cut"
+                );
+            }
             match &session.linked {
                 Some((_, egress)) => egress.command(EgressCommand::Lost),
                 None => self.end(now, ticket, Cause::Failed),
