@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actors::ids::NodeId;
+use actors::log_limit::LogLimit;
 
 use self::auth::{Authenticator, MissingCredentials, TokenRefusal};
 use self::coupons::CouponCopies;
@@ -29,6 +30,11 @@ use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
 use self::store_calls::{StoreCallError, StoreCalls};
 use self::user_limit::UserLimit;
 use crate::config::Config;
+
+/// Anyone may read, and while the store is away every read fails.
+static FAILED_READS: LogLimit = LogLimit::new(1, Duration::from_secs(10), |suppressed| {
+    tracing::warn!(suppressed, "further reads from the store failed");
+});
 
 /// Why a call of the service failed.
 #[derive(Debug)]
@@ -166,7 +172,9 @@ impl Service {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(StoreCallError::Full)) => Err(Setback::Overloaded.into()),
             Ok(Err(StoreCallError::Failed(error))) => {
-                tracing::warn!(%error, "failed to read from the store");
+                if FAILED_READS.admits() {
+                    tracing::warn!(%error, "failed to read from the store");
+                }
                 Err(store_calls::read_error(&error))
             }
             Err(_) => Err(Setback::StoreUnavailable.into()),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::metrics::HTTP_CONNECTIONS_REFUSED;
+use actors::log_limit::LogLimit;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use warp::Filter;
@@ -20,6 +21,11 @@ use super::refuse;
 
 /// Pause after the system had no free socket; other sockets may close meanwhile.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Clients can cause these by opening many connections.
+static FAILURES: LogLimit = LogLimit::new(5, Duration::from_secs(10), |suppressed| {
+    tracing::warn!(suppressed, "failed to accept further connections");
+});
 
 /// Permits of connections. Each connection holds its permit until it ends.
 struct Permits {
@@ -90,7 +96,9 @@ pub(super) async fn accept<F>(
                 tracing::debug!(%error, "connection ended before it was accepted");
             }
             Err(error) => {
-                tracing::warn!(%error, "failed to accept a connection");
+                if FAILURES.admits() {
+                    tracing::warn!(%error, "failed to accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }

@@ -2,9 +2,11 @@
 //! later pages are read for each request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::coupon::offer::Phase;
 use actors::ids::{CouponId, IssuanceId, Sequence};
+use actors::log_limit::LogLimit;
 use actors::time::{self, Timestamp};
 
 use super::copies::Copies;
@@ -29,6 +31,10 @@ const EXAMINED_MAX: u32 = 2_000;
 /// Number of coupons that one statement of a search reads. It is large enough for a page if most coupons are
 /// in the phase, and small enough that no statement takes long.
 const SEARCH_STEP: u32 = 500;
+
+static FAILED_CREATIONS: LogLimit = LogLimit::new(5, Duration::from_secs(10), |suppressed| {
+    tracing::warn!(suppressed, "failed to create further coupons");
+});
 
 /// Copies of coupons and of lists.
 pub(super) struct CouponCopies {
@@ -74,7 +80,9 @@ impl Service {
             Ok(created) => created,
             Err(StoreCallError::Full) => return Err(Setback::Overloaded.into()),
             Err(StoreCallError::Failed(error)) => {
-                tracing::warn!(%error, "failed to create a coupon");
+                if FAILED_CREATIONS.admits() {
+                    tracing::warn!(%error, "failed to create a coupon");
+                }
                 return Err(write_error(&error));
             }
         };

@@ -207,4 +207,33 @@ async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 
-on_each_server! { every_request_is_answered_in_time_while_the_database_is_away }
+/// Number of reads that fail, each of another coupon, so that none shares the answer of another.
+const READS: u64 = 300;
+
+async fn reads_cost_a_line_while_the_database_is_away(kind: Kind) {
+    let server = Server::shared(kind);
+    let stage = Stage::on(server, &[]).await;
+    stage.proxy.set(DatabaseMode::Refuse);
+    stage.not_ready("no_lease").await;
+    for number in 0..READS {
+        let url = format!("http://{}/v1/coupons/{}", stage.node.address, 1_000 + number);
+        let response = stage.client.get(url).send().await.unwrap();
+        assert_eq!(response.status(), 503);
+    }
+    let read = stage.logged("failed to read from the store");
+    assert!((1..=3).contains(&read), "{read} lines");
+    eventually("the log says how many lines were left out", async || {
+        let log = stage.node.log();
+        let counts = log.lines().filter_map(|line| {
+            let (_, count) = line.split_once("further reads from the store failed suppressed=")?;
+            count.parse::<u64>().ok()
+        });
+        counts.sum::<u64>() + stage.logged("failed to read from the store") as u64 >= READS
+    })
+    .await;
+}
+
+on_each_server! {
+    every_request_is_answered_in_time_while_the_database_is_away
+    reads_cost_a_line_while_the_database_is_away
+}
