@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use actors::owning::door::DOOR_TTL;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -320,6 +321,7 @@ impl Config {
         let fail = |message: &str| Err(InvalidConfig(message.to_owned()));
         self.check_values()?;
         self.cluster.check(&self.store_url()?)?;
+        self.check_change_deadline()?;
         self.auth.jwt.check(self.auth.mode)?;
         self.limits.check()?;
         if self.cluster.listen.is_some() && self.auth.admin_token.is_none() {
@@ -340,5 +342,18 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// Checks that a change can be answered after the loss of a node: until the lease of that node and the
+    /// notices at its door have ended, it may refuse based on the state before the change.
+    fn check_change_deadline(&self) -> Result<(), InvalidConfig> {
+        let (deadline, lease) = (self.http.change_deadline, self.cluster.lease);
+        if self.cluster.listen.is_none() || deadline > lease + DOOR_TTL {
+            return Ok(());
+        }
+        Err(InvalidConfig(format!(
+            "http.change_deadline ({deadline:?}) must be longer than cluster.lease ({lease:?}) plus {DOOR_TTL:?} if \
+             cluster.listen is set: after the loss of a node a change may have to wait that long"
+        )))
     }
 }

@@ -76,6 +76,7 @@ mod tests {
             http: String::new(),
             cluster: String::new(),
             links: links.iter().filter_map(|link| Incarnation::new(*link)).collect(),
+            lease: None,
         }
     }
 

@@ -29,7 +29,7 @@ use crate::cluster::membership::round::{Findings, Round, Statement};
 use crate::cluster::ownership::Ownership;
 use crate::cluster::peers::Peers;
 use crate::critical::critical;
-use crate::ids::{Incarnation, NodeId, PeerAddress, ShardId};
+use crate::ids::{Incarnation, NodeId, ShardId};
 use crate::metrics::handles;
 use crate::peer_names;
 use crate::store::{ClusterStore, NodeRow, NodeState, Result};
@@ -297,7 +297,7 @@ impl Shared {
         living
             .silent
             .retain(|_, since| sent_at.since(*since) < SILENT_KEPT);
-        self.peers.know(asked_at, self.others(me, &nodes));
+        self.peers.know(asked_at, &others(me, &nodes));
         self.outside.store(!inside, Ordering::Release);
         let stays = |node: &NodeRow| {
             node.incarnation != me && matches!(node.state, NodeState::Joining | NodeState::Ready)
@@ -358,22 +358,6 @@ impl Shared {
         Ok((asked_at, round.finish(&mut living.lifecycle)))
     }
 
-    /// Returns the other nodes that are alive.
-    fn others(&self, me: Incarnation, nodes: &[NodeRow]) -> Vec<PeerAddress> {
-        let others = nodes
-            .iter()
-            .filter(|node| node.state != NodeState::Ended && node.incarnation != me);
-        let peer = |node: &NodeRow| {
-            peer_names::learn(node.incarnation, &node.id);
-            PeerAddress {
-                node: node.id.clone(),
-                incarnation: node.incarnation,
-                address: node.cluster.clone(),
-            }
-        };
-        others.map(peer).collect()
-    }
-
     /// Joins as a fresh incarnation.
     async fn join(&self) -> Result<Living> {
         let Options { lease, beat, .. } = self.options;
@@ -386,7 +370,7 @@ impl Shared {
         lifecycle.grouped(now, Group::of(&nodes).has(incarnation));
         self.ownership.live_as(incarnation);
         self.peers.live_as(incarnation);
-        self.peers.know(begun, self.others(incarnation, &nodes));
+        self.peers.know(begun, &others(incarnation, &nodes));
         Ok(Living {
             lifecycle,
             planner: ClaimPlanner::new(lease, beat),
@@ -442,4 +426,13 @@ impl Shared {
         // All shards are dropped, because a shard may have been claimed and not know it yet.
         ShardId::all().for_each(|id| self.local.lost(id));
     }
+}
+
+/// Returns the rows of all other incarnations, and learns the names of those that are alive.
+fn others(me: Incarnation, nodes: &[NodeRow]) -> Vec<NodeRow> {
+    let others = nodes.iter().filter(|node| node.incarnation != me);
+    let others: Vec<NodeRow> = others.cloned().collect();
+    let living = others.iter().filter(|node| node.state != NodeState::Ended);
+    living.for_each(|node| peer_names::learn(node.incarnation, &node.id));
+    others
 }

@@ -186,6 +186,7 @@ mod tests {
             http: String::new(),
             cluster: String::new(),
             links: Vec::new(),
+            lease: None,
         }
     }
 

@@ -1,7 +1,8 @@
 //! What membership and links tell each other: membership names the peers, and links report which peers they
 //! reach.
 
-use crate::ids::{Fence, Incarnation, PeerAddress, ShardId};
+use crate::ids::{Fence, Incarnation, ShardId};
+use crate::store::NodeRow;
 use crate::time::Moment;
 
 /// The links of a node, as membership and shards use them. No call waits, because membership must beat in
@@ -10,8 +11,8 @@ pub trait Peers: Send + Sync + 'static {
     /// Sets the present incarnation of this node.
     fn live_as(&self, me: Incarnation);
 
-    /// Names all live peers, from rows that were read after `asked_at`.
-    fn know(&self, asked_at: Moment, peers: Vec<PeerAddress>);
+    /// Takes the rows of all other incarnations, which were read after `asked_at`. They name the live peers.
+    fn know(&self, asked_at: Moment, others: &[NodeRow]);
 
     /// Returns the peers that this node is linked to.
     fn linked(&self) -> Vec<Incarnation>;
@@ -36,7 +37,7 @@ pub struct NoPeers;
 impl Peers for NoPeers {
     fn live_as(&self, _me: Incarnation) {}
 
-    fn know(&self, _asked_at: Moment, _peers: Vec<PeerAddress>) {}
+    fn know(&self, _asked_at: Moment, _others: &[NodeRow]) {}
 
     fn linked(&self) -> Vec<Incarnation> {
         Vec::new()

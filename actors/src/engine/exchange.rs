@@ -27,6 +27,7 @@ use crate::owning::kind::Kind;
 use crate::owning::request::{Answer, RemoteCaller, Reply, Request, Setback};
 use crate::owning::shard::ShardHandle;
 use crate::peer_names;
+use crate::store::NodeRow;
 use crate::summary::{self, Occurrence};
 use crate::time::{self, Moment};
 
@@ -124,9 +125,9 @@ impl<K: Kind> Exchange<K> {
         }
     }
 
-    /// Learns which peers are alive, from rows that were read after `asked_at`.
-    pub(crate) fn know(&self, asked_at: Moment, living: Vec<Incarnation>) {
-        self.with_peers(|peers| peers.know(asked_at, time::moment(), living));
+    /// Learns which peers are alive, from the rows of all others, which were read after `asked_at`.
+    pub(crate) fn know(&self, asked_at: Moment, others: &[NodeRow]) {
+        self.with_peers(|peers| peers.know(asked_at, time::moment(), others));
     }
 
     pub(crate) fn with_peers<T>(&self, read: impl FnOnce(&mut KnownPeers) -> T) -> T {

@@ -26,6 +26,7 @@ use crate::link::{self, Handler, Links, LinksError, TlsFiles};
 use crate::owning::kind::Kind;
 use crate::owning::request::Request;
 use crate::owning::router::Remote;
+use crate::store::{NodeRow, NodeState};
 use crate::time::{self, Moment};
 
 /// Pause before links that did not start are started again.
@@ -134,11 +135,11 @@ impl<K: Kind> NodeLinks<K> {
         &self.shared.options.advertise
     }
 
-    /// Learns which peers are alive, from rows that were read after `asked_at` by another part than
-    /// membership.
-    pub(crate) fn know_living(&self, asked_at: Moment, living: Vec<Incarnation>) {
+    /// Learns which peers are alive, from the rows of all others, which another part than membership read
+    /// after `asked_at`.
+    pub(crate) fn know_living(&self, asked_at: Moment, others: &[NodeRow]) {
         if let Some(exchange) = self.shared.exchange.get() {
-            exchange.know(asked_at, living);
+            exchange.know(asked_at, others);
         }
     }
 
@@ -249,8 +250,15 @@ impl<K: Kind> Peers for NodeLinks<K> {
         self.shared.me.send_replace(Some(me));
     }
 
-    fn know(&self, asked_at: Moment, peers: Vec<PeerAddress>) {
-        self.know_living(asked_at, peers.iter().map(|peer| peer.incarnation).collect());
+    fn know(&self, asked_at: Moment, others: &[NodeRow]) {
+        self.know_living(asked_at, others);
+        let live = others.iter().filter(|row| row.state != NodeState::Ended);
+        let peer = |row: &NodeRow| PeerAddress {
+            node: row.id.clone(),
+            incarnation: row.incarnation,
+            address: row.cluster.clone(),
+        };
+        let peers: Vec<PeerAddress> = live.map(peer).collect();
         *self.shared.known.lock().unwrap_or_else(PoisonError::into_inner) = peers.clone();
         self.shared.with_links(|links| links.know(peers));
     }

@@ -10,7 +10,7 @@ use crate::engine::links::NodeLinks;
 use crate::ids::Incarnation;
 use crate::owning::kind::Kind;
 use crate::peer_names;
-use crate::store::{ClusterStore, NodeState};
+use crate::store::{ClusterStore, NodeRow, NodeState};
 use crate::time::{self, Moment};
 
 /// Time to wait for a peer's acknowledgement before the peer is told again, because its link may have been
@@ -30,16 +30,13 @@ pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterSto
     // or was ended.
     match store.nodes().await {
         Ok(nodes) => {
-            let living = nodes
-                .iter()
-                .filter(|node| node.state != NodeState::Ended && Some(node.incarnation) != me);
-            let others: Vec<Incarnation> = living.map(|node| node.incarnation).collect();
+            let others = nodes.into_iter().filter(|node| Some(node.incarnation) != me);
+            let others: Vec<NodeRow> = others.collect();
             // A peer that was ended since this node's last beat cannot be told. It is noted here as gone, so
             // that the wait below includes it.
-            links.know_living(asked_at, others.clone());
-            let told = others
-                .into_iter()
-                .map(|peer| tell(links, peer, id, version, until));
+            links.know_living(asked_at, &others);
+            let living = others.iter().filter(|node| node.state != NodeState::Ended);
+            let told = living.map(|peer| tell(links, peer.incarnation, id, version, until));
             futures_util::future::join_all(told).await;
         }
         Err(error) => {
@@ -84,13 +81,12 @@ mod tests {
     use crate::ids::{CouponId, NodeId};
     use crate::owning::door::peers::KnownPeers;
     use crate::owning::door::{Board, DOOR_TTL, Door};
-    use crate::store::NodeRow;
     use crate::store::sqlite::{Options as SqliteOptions, SqliteStore};
 
     const LEASE: Duration = Duration::from_millis(200);
 
     /// Makes the links of a node that reaches no peer and has known these peers for long.
-    async fn node_links(peers: &[Incarnation]) -> NodeLinks<CouponKind> {
+    async fn node_links(peers: &[NodeRow]) -> NodeLinks<CouponKind> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let options = Options {
             name: "test".to_owned(),
@@ -104,7 +100,7 @@ mod tests {
         let (now, mut known) = (time::moment(), KnownPeers::new(LEASE));
         for lease in (0..50).rev() {
             let at = Moment::at(now.since(Moment::ORIGIN) - LEASE * lease);
-            known.know(at, at, peers.to_vec());
+            known.know(at, at, peers);
         }
         assert_eq!(known.departed_until(now), None, "no peer is gone");
         let doors = (Arc::new(Door::default()), Arc::new(Board::default()));
@@ -128,6 +124,7 @@ mod tests {
             http: String::new(),
             cluster: String::new(),
             links: Vec::new(),
+            lease: None,
         }
     }
 
@@ -148,7 +145,8 @@ mod tests {
         let gone = node(2, NodeState::Ended);
         assert!(store.join(&gone, None).await.unwrap());
         let begun = time::moment();
-        spread(&node_links(&[gone.incarnation]).await, &store, coupon, 2).await;
+        let alive = node(2, NodeState::Ready);
+        spread(&node_links(&[alive]).await, &store, coupon, 2).await;
         assert!(
             time::moment().since(begun) >= LEASE + DOOR_TTL,
             "its door may refuse for that long"

@@ -1,5 +1,7 @@
 //! The rows of nodes and shards, and the changes to them.
 
+use std::time::Duration;
+
 use super::columns::{StoredRow, number, readable};
 use super::{Result, links};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
@@ -53,9 +55,23 @@ pub struct NodeRow {
     pub cluster: String,
     /// Nodes that it is linked to, as of its last beat; at most [`crate::ids::PEERS_MAX`].
     pub links: Vec<Incarnation>,
+    /// The time for which it may decide after its last successful beat. `None` if the incarnation is of a
+    /// release that does not say so.
+    pub lease: Option<Duration>,
 }
 
 impl NodeRow {
+    /// Returns the node's lease. A node that does not say so is taken to have the lease `ours`.
+    pub fn lease_or(&self, ours: Duration) -> Duration {
+        self.lease.unwrap_or(ours)
+    }
+
+    /// Returns what the column `lease` holds: whole microseconds, 0 if unknown.
+    pub(super) fn lease_micros(&self) -> i64 {
+        let micros = self.lease.map_or(0, |lease| lease.as_micros());
+        i64::try_from(micros).unwrap_or(i64::MAX)
+    }
+
     /// Reads the row with its columns.
     pub(super) fn read(row: &impl StoredRow) -> Result<Self> {
         Ok(Self {
@@ -66,8 +82,17 @@ impl NodeRow {
             http: row.text("http")?.to_owned(),
             cluster: row.text("cluster")?.to_owned(),
             links: readable(links::parse(row.text("links")?), "links")?,
+            lease: lease(row)?,
         })
     }
+}
+
+/// Returns the lease of the row's incarnation. A release without this column leaves there what the
+/// incarnation before it had, so the row also says whose lease it is.
+fn lease(row: &impl StoredRow) -> Result<Option<Duration>> {
+    let micros: u64 = number(row, "lease")?;
+    let is_its_own = row.integer("lease_of")? == row.integer("incarnation")?;
+    Ok((is_its_own && micros > 0).then(|| Duration::from_micros(micros)))
 }
 
 /// A shard's row.

@@ -19,6 +19,7 @@ async fn join_and_claim(house: &House, number: u64, shard: ShardId) {
         http: String::new(),
         cluster: String::new(),
         links: Vec::new(),
+        lease: None,
     };
     assert!(house.store.join(&row, None).await.unwrap());
     let seen = house

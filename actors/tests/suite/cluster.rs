@@ -15,6 +15,7 @@ pub fn node(name: &str) -> NodeRow {
         http: "127.0.0.1:8080".to_owned(),
         cluster: String::new(),
         links: Vec::new(),
+        lease: None,
     }
 }
 

@@ -85,6 +85,7 @@ fn node() -> NodeRow {
         http: String::new(),
         cluster: String::new(),
         links: Vec::new(),
+        lease: None,
     }
 }
 

@@ -168,6 +168,7 @@ pub async fn ending_a_node_does_not_keep_others_from_beating(kind: Kind) {
         http: String::new(),
         cluster: String::new(),
         links: Vec::new(),
+        lease: None,
     };
     let (living, dead, other) = (node("living"), node("dead"), node("other"));
     for row in [&living, &dead, &other] {

@@ -93,7 +93,8 @@ pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: 
     run(
         &mut shell,
         "RENAME TABLE firstcome_migrations TO _sqlx_migrations;
-         DELETE FROM _sqlx_migrations WHERE version >= 2; ALTER TABLE nodes DROP COLUMN links;
+         DELETE FROM _sqlx_migrations WHERE version >= 2; ALTER TABLE nodes DROP COLUMN links, DROP COLUMN lease,
+         DROP COLUMN lease_of, DROP COLUMN ended_at;
          ALTER TABLE coupons DROP COLUMN change_keys",
     )
     .await;

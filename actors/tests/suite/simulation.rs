@@ -94,3 +94,8 @@ fn the_simulation_notices_a_hand_off_that_keeps_the_epoch() {
 fn the_simulation_notices_a_door_that_does_not_learn_of_changes() {
     is_noticed(Breakage::StaleDoor);
 }
+
+#[test]
+fn the_simulation_notices_a_node_that_is_judged_by_the_lease_of_another() {
+    is_noticed(Breakage::LeaseUnknown);
+}

@@ -320,6 +320,8 @@ async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_progr
     sqlx::raw_sql(
         "ALTER TABLE firstcome_migrations RENAME TO _sqlx_migrations;
          DELETE FROM _sqlx_migrations WHERE version >= 2; ALTER TABLE nodes DROP COLUMN links;
+         ALTER TABLE nodes DROP COLUMN lease; ALTER TABLE nodes DROP COLUMN lease_of;
+         ALTER TABLE nodes DROP COLUMN ended_at;
          ALTER TABLE coupons DROP COLUMN change_keys",
     )
     .execute(&mut shell)

@@ -98,6 +98,7 @@ mod tests {
             http: String::new(),
             cluster: cluster.to_owned(),
             links: Vec::new(),
+            lease: None,
         }
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use actors::engine::ClusterOptions;
 use actors::link::{HEARTBEAT, TlsFiles};
-use actors::owning::door::DOOR_TTL;
 use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -37,12 +36,6 @@ pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError
     if tls.is_none() && !bound.ip().is_loopback() {
         tracing::warn!(
             "links between nodes are not encrypted; set cluster.tls unless their network is trusted"
-        );
-    }
-    if config.http.change_deadline <= cluster.lease + DOOR_TTL {
-        tracing::warn!(
-            "http.change_deadline is not longer than cluster.lease plus {DOOR_TTL:?}: after the loss of a node, \
-             a change that widens a coupon is answered OUTCOME_UNKNOWN"
         );
     }
     let (name, cookie) = (cluster.name.clone(), cookie.expose_secret().to_owned());

@@ -9,6 +9,7 @@
 mod balancer;
 mod change_keys;
 mod kills;
+mod leases;
 mod logs;
 mod member;
 mod partitions;

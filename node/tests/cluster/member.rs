@@ -76,6 +76,13 @@ impl Member {
         }
     }
 
+    /// Sets a key for the next start.
+    pub fn set(&mut self, key: &str, value: &str) {
+        let start = format!("{key}=");
+        self.keys.retain(|set| !set.starts_with(&start));
+        self.keys.push(format!("{start}{value}"));
+    }
+
     /// Starts the node, and returns once the node is ready. Blocks.
     pub fn start(&mut self) {
         self.process = Some(Node::start_at(

@@ -33,6 +33,7 @@ fn node(id: &str, number: u64, state: NodeState) -> NodeRow {
             .filter(|other| *other != number)
             .map(incarnation)
             .collect(),
+        lease: None,
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) async fn join(options: &Options, store: &dyn ClusterStore) -> Result<
             http: options.http.clone(),
             cluster: options.cluster.clone(),
             links: Vec::new(),
+            lease: Some(options.lease),
         };
         if store.join(&row, predecessor.map(|row| row.incarnation)).await? {
             end_dead_nodes(incarnation, store).await?;

@@ -133,9 +133,9 @@ impl MemberLifecycle {
     }
 
     /// Takes the nodes' rows, which were read between a beat sent at `sent_at` and `read_at`. Returns the
-    /// nodes to end. A node is ended if its beat stood still for a lease. It is also ended if, at two
-    /// consecutive beats of this node, its beat stood still and its address refused new connections
-    /// (`refuses`).
+    /// nodes to end. A node is ended if its beat stood still for its own lease, whatever the lease of this
+    /// node is. It is also ended if, at two consecutive beats of this node, its beat stood still and its
+    /// address refused new connections (`refuses`).
     ///
     /// The time is counted from the `read_at` of the rows that first had the beat to the present `sent_at`.
     /// The other node sent the beat before that `read_at`, so the other node's own lease is over by now.
@@ -171,7 +171,8 @@ impl MemberLifecycle {
             } else {
                 0
             };
-            sent_at.since(watched.since) >= self.lease || watched.refused >= REFUSED_BEATS
+            let lease = node.lease_or(self.lease);
+            sent_at.since(watched.since) >= lease || watched.refused >= REFUSED_BEATS
         };
         present.into_iter().filter(is_dead).cloned().collect()
     }
@@ -244,6 +245,7 @@ mod tests {
             http: String::new(),
             cluster: String::new(),
             links: Vec::new(),
+            lease: None,
         }
     }
 
@@ -277,6 +279,27 @@ mod tests {
                 usize::from(beat == 10),
                 "after beat {beat}"
             );
+        }
+    }
+
+    #[test]
+    fn a_node_is_judged_by_its_own_lease() {
+        for (millis, beats) in [(1_500, 5), (30_000, 100)] {
+            let mut life = life();
+            let its = NodeRow {
+                lease: Some(Duration::from_millis(millis)),
+                ..other(7)
+            };
+            for beat in 0..=beats {
+                let sent_at = at(beat * 300);
+                life.beaten(sent_at, Some(beat + 1));
+                assert_eq!(
+                    life.observed(sent_at, sent_at, std::slice::from_ref(&its), never)
+                        .len(),
+                    usize::from(beat == beats),
+                    "after beat {beat}"
+                );
+            }
         }
     }
 

@@ -152,6 +152,7 @@ mod tests {
             http: String::new(),
             cluster: String::new(),
             links: vec![incarnation(3 - number)],
+            lease: None,
         }
     }
 

@@ -13,13 +13,13 @@ use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::offer::{Coupon, Offer, Status};
 use crate::coupon::rows::{CouponRows, NewCoupon};
 use crate::coupon::{CouponKind, Outcome};
-use crate::ids::{CouponId, Epoch, PeerAddress, RequestKey, Sequence, UserId};
+use crate::ids::{CouponId, Epoch, NodeId, RequestKey, Sequence, UserId};
 use crate::link::probe;
 use crate::owning::owner::actor::OwnerContext;
 use crate::owning::shard::ShardContext;
 use crate::owning::write_back::Lanes;
-use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
+use crate::store::{NodeState, Store};
 use crate::time::{Timestamp, moment};
 
 type Answer = super::Answer<CouponKind>;
@@ -34,13 +34,26 @@ fn incarnation(number: u64) -> Incarnation {
     Incarnation::new(number).unwrap()
 }
 
+fn row(number: u64) -> NodeRow {
+    NodeRow {
+        id: NodeId::parse(&format!("node-{number}")).unwrap(),
+        incarnation: incarnation(number),
+        beat: 1,
+        state: NodeState::Ready,
+        http: String::new(),
+        cluster: String::new(),
+        links: Vec::new(),
+        lease: None,
+    }
+}
+
 /// The peers of a node. Only reports of loading ahead are recorded.
 struct RecordedPeers(mpsc::UnboundedSender<(Incarnation, ShardId)>);
 
 impl Peers for RecordedPeers {
     fn live_as(&self, _me: Incarnation) {}
 
-    fn know(&self, _asked_at: Moment, _peers: Vec<PeerAddress>) {}
+    fn know(&self, _asked_at: Moment, _others: &[NodeRow]) {}
 
     fn linked(&self) -> Vec<Incarnation> {
         Vec::new()
@@ -107,7 +120,7 @@ impl Node {
         ownership.live_as(incarnation(1));
         lease.set(incarnation(1), moment() + LEASE);
         let mut peers = KnownPeers::new(LEASE);
-        peers.know(moment(), moment(), vec![incarnation(2)]);
+        peers.know(moment(), moment(), &[row(2)]);
         let places = Admission::new(PLACES);
         let exchange = Exchange::new(
             shards.into(),

@@ -1,48 +1,78 @@
 //! The peers that are and were alive: which of them may get confirmations of notices, and how long a peer
 //! that is gone may still refuse based on a notice.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::ids::Incarnation;
 use crate::owning::door::DOOR_TTL;
+use crate::store::{NodeRow, NodeState};
 use crate::time::Moment;
 
 /// The peers of a node, according to the nodes' rows that it has read.
 #[derive(Debug)]
 pub struct KnownPeers {
+    /// The lease of this node.
     lease: Duration,
-    living: Vec<Incarnation>,
+    /// The live peers and their leases.
+    living: HashMap<Incarnation, Duration>,
+    /// The peers whose rows say that they are ended.
+    ended: HashSet<Incarnation>,
     /// A moment before the last read of the rows.
     asked_at: Option<Moment>,
     /// Since this moment the rows were read often enough that no peer can have come and gone unseen.
     seen_since: Option<Moment>,
     /// When a read of the rows last showed that a peer is gone.
     departed_at: Option<Moment>,
+    /// Latest time at which the lease of a peer that is gone may end.
+    departed_lease_until: Option<Moment>,
 }
 
 impl KnownPeers {
-    /// Makes the peers of a node in a cluster with this lease, before its first read.
+    /// Makes the peers of a node with this lease, before its first read.
     pub fn new(lease: Duration) -> Self {
         Self {
             lease,
-            living: Vec::new(),
+            living: HashMap::new(),
+            ended: HashSet::new(),
             asked_at: None,
             seen_since: None,
             departed_at: None,
+            departed_lease_until: None,
         }
     }
 
-    /// Learns which peers are alive, from rows that were read between `asked_at` and `now`.
+    /// Learns which peers are alive, from the rows of all other incarnations, which were read between
+    /// `asked_at` and `now`.
     ///
     /// A peer without a live row was gone by `now` at the latest. A peer with a live row was still alive at
     /// `asked_at`. Waits that count from these moments are never too short.
-    pub fn know(&mut self, asked_at: Moment, now: Moment, living: Vec<Incarnation>) {
-        if self.asked_at.is_none_or(|before| now.since(before) > self.lease) {
+    pub fn know(&mut self, asked_at: Moment, now: Moment, others: &[NodeRow]) {
+        let is_ended = |row: &&NodeRow| row.state == NodeState::Ended;
+        let living: HashMap<Incarnation, Duration> = others
+            .iter()
+            .filter(|row| !is_ended(row))
+            .map(|row| (row.incarnation, row.lease_or(self.lease)))
+            .collect();
+        // A live peer is not ended before it has sent no beat for its lease.
+        let shortest = living.values().copied().fold(self.lease, Duration::min);
+        if self.asked_at.is_none_or(|before| now.since(before) > shortest) {
             self.seen_since = Some(now);
         }
-        if self.living.iter().any(|peer| !living.contains(peer)) {
+        let gone = self.living.iter().filter(|(peer, _)| !living.contains_key(*peer));
+        let mut departed: Vec<Duration> = gone.map(|(_, lease)| *lease).collect();
+        // A peer that came and went between two reads left its row.
+        let ended = others.iter().filter(is_ended);
+        let unseen = ended.clone().filter(|row| {
+            let peer = row.incarnation;
+            !self.ended.contains(&peer) && !self.living.contains_key(&peer)
+        });
+        departed.extend(unseen.map(|row| row.lease_or(self.lease)));
+        if let Some(longest) = departed.into_iter().max() {
             self.departed_at = Some(now);
+            self.departed_lease_until = self.departed_lease_until.max(Some(now + longest));
         }
+        self.ended = ended.map(|row| row.incarnation).collect();
         self.living = living;
         self.asked_at = Some(asked_at);
     }
@@ -52,14 +82,14 @@ impl KnownPeers {
     pub fn may_confirm(&self, now: Moment, peer: Incarnation) -> bool {
         self.asked_at
             .is_some_and(|asked_at| now.since(asked_at) < self.lease)
-            && self.living.contains(&peer)
+            && self.living.contains_key(&peer)
     }
 
     /// A change was made at `done_at` or earlier. Returns until when a live peer that has not acknowledged it
     /// may still refuse based on the version before. An owner on a node that was declared dead may confirm
     /// notices until that node's lease runs out, and a confirmation is valid for [`DOOR_TTL`].
     pub fn unacknowledged_until(&self, done_at: Moment) -> Moment {
-        done_at + self.lease + DOOR_TTL
+        self.confirmed_until(done_at) + DOOR_TTL
     }
 
     /// Returns until when a peer that is gone may still refuse based on an old version; `None` if that time
@@ -70,14 +100,22 @@ impl KnownPeers {
             (None, Some(seen_since)) => seen_since,
             (_, None) => now,
         };
-        let until = since + self.lease + DOOR_TTL;
+        let until = self.confirmed_until(since) + DOOR_TTL;
         (until > now).then_some(until)
+    }
+
+    /// Returns until when some owner may confirm notices to a peer that went away, or superseded them, at
+    /// `since`. Each node confirms them for at most its own lease, and those that are gone until theirs ends.
+    fn confirmed_until(&self, since: Moment) -> Moment {
+        let longest = self.living.values().copied().fold(self.lease, Duration::max);
+        (since + longest).max(self.departed_lease_until.unwrap_or(Moment::ORIGIN))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::NodeId;
 
     const LEASE: Duration = Duration::from_secs(3);
 
@@ -89,18 +127,37 @@ mod tests {
         Incarnation::new(number).unwrap()
     }
 
+    fn row(number: u64, state: NodeState, lease: Option<Duration>) -> NodeRow {
+        NodeRow {
+            id: NodeId::parse(&format!("node-{number}")).unwrap(),
+            incarnation: peer(number),
+            beat: 1,
+            state,
+            http: String::new(),
+            cluster: String::new(),
+            links: Vec::new(),
+            lease,
+        }
+    }
+
+    /// The rows of live peers, which do not say what their leases are.
+    fn live(numbers: &[u64]) -> Vec<NodeRow> {
+        let rows = numbers.iter().map(|number| row(*number, NodeState::Ready, None));
+        rows.collect()
+    }
+
     #[test]
     fn only_a_peer_that_was_alive_within_a_lease_gets_confirmations() {
         let mut peers = KnownPeers::new(LEASE);
         assert!(!peers.may_confirm(at(0), peer(1)));
         // The read took long: a live peer may have been ended right after the read began.
-        peers.know(at(0), at(900), vec![peer(1)]);
+        peers.know(at(0), at(900), &live(&[1]));
         assert!(peers.may_confirm(at(2_999), peer(1)) && !peers.may_confirm(at(0), peer(2)));
         assert!(
             !peers.may_confirm(at(3_000), peer(1)),
             "the rows were not read since"
         );
-        peers.know(at(3_100), at(3_100), vec![peer(2)]);
+        peers.know(at(3_100), at(3_100), &live(&[2]));
         assert!(!peers.may_confirm(at(3_100), peer(1)) && peers.may_confirm(at(3_100), peer(2)));
     }
 
@@ -112,11 +169,7 @@ mod tests {
             peers.know(
                 at(beat * 300),
                 at(beat * 300),
-                if beat < 30 {
-                    vec![peer(1), peer(2)]
-                } else {
-                    vec![peer(2)]
-                },
+                &live(if beat < 30 { &[1, 2] } else { &[2] }),
             );
             let (now, until) = (at(beat * 300), peers.departed_until(at(beat * 300)));
             match beat {
@@ -126,8 +179,61 @@ mod tests {
             }
         }
         // Rows were not read for longer than a lease: a peer may have come and gone.
-        peers.know(at(20_000), at(20_000), vec![peer(2)]);
+        peers.know(at(20_000), at(20_000), &live(&[2]));
         assert_eq!(peers.departed_until(at(20_000)), Some(at(25_000)));
         assert_eq!(peers.unacknowledged_until(at(21_000)), at(26_000));
+    }
+
+    #[test]
+    fn the_longest_lease_counts_of_this_node_of_live_peers_and_of_those_that_are_gone() {
+        let mut peers = KnownPeers::new(LEASE);
+        let lease = |seconds| Some(Duration::from_secs(seconds));
+        let (long, short) = (
+            row(1, NodeState::Ready, lease(30)),
+            row(2, NodeState::Ready, lease(1)),
+        );
+        for beat in 0..=300 {
+            peers.know(at(beat * 300), at(beat * 300), &[long.clone(), short.clone()]);
+        }
+        assert_eq!(peers.departed_until(at(90_000)), None);
+        assert_eq!(peers.unacknowledged_until(at(90_000)), at(122_000));
+        // The peer with the short lease is gone: the other one may confirm notices to it for its own lease.
+        peers.know(at(90_300), at(90_300), std::slice::from_ref(&long));
+        assert_eq!(peers.departed_until(at(90_300)), Some(at(122_300)));
+        // Now the other one is gone as well, whatever its row says later.
+        let mut next = row(3, NodeState::Ready, lease(3));
+        next.id = long.id.clone();
+        for beat in 302..=422 {
+            peers.know(at(beat * 300), at(beat * 300), std::slice::from_ref(&next));
+        }
+        let gone_at = 302 * 300;
+        assert_eq!(peers.departed_until(at(gone_at)), Some(at(gone_at + 32_000)));
+        assert_eq!(peers.departed_until(at(gone_at + 32_000)), None);
+        assert_eq!(peers.unacknowledged_until(at(126_600)), at(131_600));
+    }
+
+    #[test]
+    fn a_peer_that_came_and_went_between_two_reads_is_known_by_its_row() {
+        let mut peers = KnownPeers::new(LEASE);
+        let before = row(1, NodeState::Ended, None);
+        for beat in 0..=30 {
+            peers.know(at(beat * 300), at(beat * 300), std::slice::from_ref(&before));
+        }
+        assert_eq!(peers.departed_until(at(9_000)), None);
+        let unseen = row(2, NodeState::Ended, Some(Duration::from_secs(20)));
+        peers.know(at(9_300), at(9_300), &[before, unseen]);
+        assert_eq!(peers.departed_until(at(9_300)), Some(at(31_300)));
+    }
+
+    #[test]
+    fn reads_further_apart_than_the_shortest_lease_may_have_missed_a_peer() {
+        let mut peers = KnownPeers::new(LEASE);
+        let short = [row(1, NodeState::Ready, Some(Duration::from_millis(900)))];
+        for beat in 0..=30 {
+            peers.know(at(beat * 300), at(beat * 300), &short);
+        }
+        assert_eq!(peers.departed_until(at(9_000)), None);
+        peers.know(at(10_000), at(10_000), &short);
+        assert_eq!(peers.departed_until(at(10_000)), Some(at(15_000)));
     }
 }

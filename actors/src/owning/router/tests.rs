@@ -119,6 +119,7 @@ fn router(peers: &Arc<Peers>) -> (Router, Ownership) {
         http: String::new(),
         cluster: String::new(),
         links: Vec::new(),
+        lease: None,
     };
     ownership.live_as(me);
     ownership.publish(me, &[node(1), node(2), node(3)], &[]);

@@ -204,8 +204,11 @@ mod tests {
         let nodes = [
             "beat",
             "cluster",
+            "ended_at",
             "http",
             "incarnation",
+            "lease",
+            "lease_of",
             "links",
             "node_id",
             "state",

@@ -92,10 +92,12 @@ pub(crate) async fn join(
 ) -> Result<bool> {
     let statement = match replaces {
         None => {
-            "INSERT INTO nodes (incarnation, beat, state, http, cluster, links, node_id) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO nodes (incarnation, beat, state, http, cluster, links, lease, lease_of, ended_at, node_id)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"
         }
         Some(_) => {
-            "UPDATE nodes SET incarnation = ?, beat = ?, state = ?, http = ?, cluster = ?, links = ? WHERE node_id = ? AND incarnation = ?"
+            "UPDATE nodes SET incarnation = ?, beat = ?, state = ?, http = ?, cluster = ?, links = ?, lease = ?, lease_of = ?, ended_at = 0
+              WHERE node_id = ? AND incarnation = ?"
         }
     };
     let mut query = sqlx::query(statement)
@@ -105,6 +107,8 @@ pub(crate) async fn join(
         .bind(&node.http)
         .bind(&node.cluster)
         .bind(links::text_of(&node.links))
+        .bind(node.lease_micros())
+        .bind(integer(node.incarnation.get()))
         .bind(node.id.as_str());
     if let Some(replaced) = replaces {
         query = query.bind(integer(replaced.get()));
@@ -151,7 +155,7 @@ pub(crate) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead:
 /// Returns all nodes' rows.
 pub(crate) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRow>> {
     let rows = sqlx::query(
-        "SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id",
+        "SELECT node_id, incarnation, beat, state, http, cluster, links, lease, lease_of FROM nodes ORDER BY node_id",
     )
     .fetch_all(connection)
     .await

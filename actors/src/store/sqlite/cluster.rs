@@ -90,12 +90,14 @@ pub(crate) async fn join(
 ) -> Result<bool> {
     let statement = match replaces {
         None => {
-            "INSERT INTO nodes (node_id, incarnation, beat, state, http, cluster, links) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO nodes (node_id, incarnation, beat, state, http, cluster, links, lease, lease_of)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?2)
                  ON CONFLICT DO NOTHING"
         }
         Some(_) => {
-            "UPDATE nodes SET incarnation = ?2, beat = ?3, state = ?4, http = ?5, cluster = ?6, links = ?7
-              WHERE node_id = ?1 AND incarnation = ?8"
+            "UPDATE nodes SET incarnation = ?2, beat = ?3, state = ?4, http = ?5, cluster = ?6, links = ?7, lease = ?8,
+                    lease_of = ?2, ended_at = 0
+              WHERE node_id = ?1 AND incarnation = ?9"
         }
     };
     let mut query = sqlx::query(statement)
@@ -105,7 +107,8 @@ pub(crate) async fn join(
         .bind(node.state.as_str())
         .bind(&node.http)
         .bind(&node.cluster)
-        .bind(links::text_of(&node.links));
+        .bind(links::text_of(&node.links))
+        .bind(node.lease_micros());
     if let Some(replaced) = replaces {
         query = query.bind(integer(replaced.get()));
     }
@@ -159,7 +162,7 @@ pub(crate) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead
 /// Returns all nodes' rows.
 pub(crate) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeRow>> {
     let rows = sqlx::query(
-        "SELECT node_id, incarnation, beat, state, http, cluster, links FROM nodes ORDER BY node_id",
+        "SELECT node_id, incarnation, beat, state, http, cluster, links, lease, lease_of FROM nodes ORDER BY node_id",
     )
     .fetch_all(connection)
     .await

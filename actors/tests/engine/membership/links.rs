@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use actors::cluster::peers::Peers;
 use actors::ids::{Fence, Incarnation, PeerAddress, ShardId};
+use actors::store::{NodeRow, NodeState};
 use actors::time::Moment;
 
 /// The nodes that have links, and the calls of their links.
@@ -31,8 +32,14 @@ impl Peers for Links {
         mesh.nodes.push((self.number, me));
     }
 
-    fn know(&self, _asked_at: Moment, peers: Vec<PeerAddress>) {
-        *self.known.lock().unwrap() = peers;
+    fn know(&self, _asked_at: Moment, others: &[NodeRow]) {
+        let live = others.iter().filter(|row| row.state != NodeState::Ended);
+        let peer = |row: &NodeRow| PeerAddress {
+            node: row.id.clone(),
+            incarnation: row.incarnation,
+            address: row.cluster.clone(),
+        };
+        *self.known.lock().unwrap() = live.map(peer).collect();
     }
 
     fn linked(&self) -> Vec<Incarnation> {

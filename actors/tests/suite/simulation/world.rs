@@ -36,6 +36,8 @@ pub enum Breakage {
     NoTail,
     /// A hand-off names the next owner in the same epoch.
     HandOffKeepsEpoch,
+    /// Rows do not say what the leases of their nodes are, so that each node judges others by its own.
+    LeaseUnknown,
 }
 
 /// Duration of a step. What a door knows is valid for a hundred steps.

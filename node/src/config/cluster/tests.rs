@@ -121,6 +121,14 @@ fn an_invalid_configuration_of_a_cluster_is_named_by_its_key() {
             vec![SERVER, COOKIE, LISTEN, ("CLUSTER__LEASE", "31s")],
             "cluster.lease must be at most 30s",
         ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("CLUSTER__LEASE", "8s")],
+            "http.change_deadline (10s) must be longer than cluster.lease (8s) plus 2s",
+        ),
+        (
+            vec![SERVER, COOKIE, LISTEN, ("HTTP__CHANGE_DEADLINE", "5s")],
+            "http.change_deadline (5s) must be longer than cluster.lease (3s) plus 2s",
+        ),
     ]);
 }
 

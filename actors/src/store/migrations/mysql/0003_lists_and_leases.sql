@@ -13,3 +13,15 @@ SET @statement = IF(
 PREPARE statement FROM @statement;
 EXECUTE statement;
 DEALLOCATE PREPARE statement;
+
+-- A node's lease in microseconds, by which others judge it, and the incarnation whose lease that is: a node of an earlier release writes neither.
+-- 0 if unknown. When a row was first seen ended, in seconds since 1970 by the clock of the database, so that it can be removed a day later.
+--
+-- A migration that was cut short is run again, and only MariaDB has ADD COLUMN IF NOT EXISTS.
+SET @statement = IF(
+    (SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'nodes' AND COLUMN_NAME = 'ended_at') = 0,
+    'ALTER TABLE nodes ADD COLUMN lease BIGINT NOT NULL DEFAULT 0, ADD COLUMN lease_of BIGINT NOT NULL DEFAULT 0, ADD COLUMN ended_at BIGINT NOT NULL DEFAULT 0',
+    'DO 0');
+PREPARE statement FROM @statement;
+EXECUTE statement;
+DEALLOCATE PREPARE statement;
