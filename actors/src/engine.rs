@@ -15,7 +15,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::cluster::lease::Lease;
-use crate::cluster::membership::Membership;
+use crate::cluster::membership::life_record::LifeRecord;
+use crate::cluster::membership::{JoinError, Membership};
 use crate::cluster::peers::Peers;
 use crate::critical::critical;
 use crate::engine::links::NodeLinks;
@@ -61,6 +62,8 @@ pub struct Options {
     pub owner_requests_max: usize,
     /// Number of lanes, each of which writes one batch at a time. A store with one writer needs only one.
     pub lanes: usize,
+    /// The node's own incarnations, so that it can tell after a restart that the last one is over.
+    pub record: LifeRecord,
     /// Options of a node in a cluster. `None` if no other node shares the store; such a node has no links.
     pub cluster: Option<ClusterOptions>,
 }
@@ -95,6 +98,9 @@ pub enum StartError {
     /// The store failed or refused.
     #[error("the store: {0}")]
     Store(#[from] StoreError),
+    /// The node did not join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// Links to other nodes cannot start.
     #[error("the links to other nodes: {0}")]
     Links(#[from] LinksError),

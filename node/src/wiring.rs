@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actors::cluster::membership::JoinError;
+use actors::cluster::membership::life_record::{LifeRecord, LifeRecordError};
 use actors::critical::critical;
 use actors::engine;
 use actors::ids::{InvalidId, NodeId};
@@ -20,7 +22,7 @@ use secrecy::SecretString;
 use tokio::task::JoinSet;
 
 use crate::api::routes;
-use crate::config::{Cluster, Config, HostPort, InvalidConfig};
+use crate::config::{Cluster, Config, HostPort, InvalidConfig, StoreUrl};
 use crate::data_file;
 use crate::http::listener::{self, Listener};
 use crate::service::Service;
@@ -41,6 +43,13 @@ const READY_POLL: Duration = Duration::from_millis(10);
 const ADMIN_TOKEN_FILE: &str = "admin_token";
 /// The file in the data directory with the node's id.
 const NODE_ID_FILE: &str = "node_id";
+/// The ending of the file in the data directory with the record of the node's incarnations; its name begins
+/// with the node's id, as nodes with configured ids may share a directory.
+const RECORD_FILE_ENDING: &str = ".incarnations";
+/// How long a start waits for the record while the process before it ends.
+const RECORD_WAIT: Duration = Duration::from_secs(2);
+/// Interval between two attempts to lock the record.
+const RECORD_POLL: Duration = Duration::from_millis(20);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +82,38 @@ pub enum StartError {
         /// The reason.
         error: InvalidId,
     },
+    /// A live process has the record of this node's incarnations.
+    #[error(
+        "{}: another process runs as the node {node} on this data_dir: give each process a data_dir of its own",
+        path.display()
+    )]
+    Running {
+        /// The record.
+        path: PathBuf,
+        /// The name of both.
+        node: NodeId,
+    },
+    /// Another process has joined as this node.
+    #[error(
+        "{0}: give this node a node.id of its own, or a data_dir that is not a copy (its file {NODE_ID_FILE} \
+         names the node)"
+    )]
+    Taken(JoinError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The engine did not start.
     #[error(transparent)]
-    Engine(#[from] engine::StartError),
+    Engine(engine::StartError),
+}
+
+impl From<engine::StartError> for StartError {
+    fn from(error: engine::StartError) -> Self {
+        match error {
+            engine::StartError::Join(taken @ JoinError::Taken { .. }) => Self::Taken(taken),
+            error => Self::Engine(error),
+        }
+    }
 }
 
 /// A node did not finish stopping in time. Everything that was answered is stored nevertheless.
@@ -117,6 +152,7 @@ impl RunningNode {
         check_tls(config)?;
         let users = UserSource::new(&config.auth)?;
         let node = node_id(config)?;
+        let record = life_record(config, &node).await?;
         let (admin_token, admin_token_file) = admin_token(config)?;
         let socket = listener::bind(config.http.listen)
             .map_err(|error| StartError::Listen(config.http.listen, error))?;
@@ -144,6 +180,7 @@ impl RunningNode {
             requests_max: config.limits.requests_max,
             owner_requests_max: config.limits.coupon_requests_max,
             lanes: database.lanes(config),
+            record,
             cluster,
         };
         let (store, rows) = database.store();
@@ -285,6 +322,36 @@ fn node_id(config: &Config) -> Result<NodeId, StartError> {
         path: config.data_dir.join(NODE_ID_FILE),
         error,
     })
+}
+
+/// Opens the record of the node's incarnations, which lets a node that was killed join again at once. A file
+/// that only one process can open needs no such record.
+async fn life_record(config: &Config, node: &NodeId) -> Result<LifeRecord, StartError> {
+    if let StoreUrl::Sqlite(_) = config.store_url()? {
+        return Ok(LifeRecord::default());
+    }
+    let path = config.data_dir.join(format!("{node}{RECORD_FILE_ENDING}"));
+    let deadline = Instant::now() + RECORD_WAIT;
+    loop {
+        let opened = std::fs::create_dir_all(&config.data_dir).map_err(LifeRecordError::from);
+        match opened.and_then(|()| LifeRecord::open(&path)) {
+            Ok(record) => return Ok(record),
+            Err(LifeRecordError::Locked) if Instant::now() < deadline => {
+                tokio::time::sleep(RECORD_POLL).await;
+            }
+            Err(LifeRecordError::Locked) => {
+                let node = node.clone();
+                return Err(StartError::Running { path, node });
+            }
+            Err(LifeRecordError::File(error)) => {
+                tracing::warn!(
+                    %error, path = %path.display(),
+                    "no record of this node's incarnations: after a crash it waits for its lease to end"
+                );
+                return Ok(LifeRecord::default());
+            }
+        }
+    }
 }
 
 /// The text of a file in the data directory, which is created if it does not exist; true if it was.

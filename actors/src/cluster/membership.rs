@@ -5,6 +5,7 @@
 //! [`member::MemberLifecycle`], [`crate::cluster::group::Group`] and [`crate::cluster::claim::ClaimPlanner`].
 
 mod join;
+pub mod life_record;
 pub mod member;
 pub mod round;
 mod shards;
@@ -23,7 +24,8 @@ use crate::cluster::claim::{ClaimPlanner, Placed};
 use crate::cluster::group::Group;
 use crate::cluster::lease::Lease;
 use crate::cluster::local::LocalShards;
-pub use crate::cluster::membership::join::Predecessor;
+pub use crate::cluster::membership::join::{JoinError, Predecessor};
+use crate::cluster::membership::life_record::LifeRecord;
 use crate::cluster::membership::member::{Beaten, MemberLifecycle};
 use crate::cluster::membership::round::{Findings, Round, Statement};
 use crate::cluster::ownership::Ownership;
@@ -52,6 +54,8 @@ pub struct Options {
     pub lease: Duration,
     /// Time between beats.
     pub beat: Duration,
+    /// The node's own incarnations.
+    pub record: LifeRecord,
 }
 
 /// What membership needs from its node.
@@ -99,7 +103,11 @@ struct Shared {
 
 impl Membership {
     /// Joins, and begins to beat and to claim.
-    pub async fn start(options: Options, context: MembershipContext) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If the store fails, or another process has joined as this node and beats.
+    pub async fn start(options: Options, context: MembershipContext) -> std::result::Result<Self, JoinError> {
         let MembershipContext {
             store,
             lease,
@@ -359,7 +367,7 @@ impl Shared {
     }
 
     /// Joins as a fresh incarnation.
-    async fn join(&self) -> Result<Living> {
+    async fn join(&self) -> std::result::Result<Living, JoinError> {
         let Options { lease, beat, .. } = self.options;
         let begun = time::moment();
         let (incarnation, nodes) = join::join(&self.options, self.store.as_ref()).await?;

@@ -145,6 +145,7 @@ impl<K: Kind> Parts<K> {
             cluster: advertised.unwrap_or_default(),
             lease: self.options.lease,
             beat: self.options.beat,
+            record: self.options.record.clone(),
         }
     }
 

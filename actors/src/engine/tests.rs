@@ -2,6 +2,7 @@
 //! Coupons are the sample kind. The other tests of the engine are in `actors/tests/engine`.
 
 use super::*;
+use crate::cluster::membership::life_record::LifeRecord;
 use crate::coupon::CouponKind;
 use crate::coupon::client::Coupons;
 use crate::coupon::issue::IssueOutcome;
@@ -24,6 +25,7 @@ fn options() -> Options {
         idle: Duration::from_secs(60),
         requests_max: 10_000,
         owner_requests_max: 10_000,
+        record: LifeRecord::default(),
         lanes: 1,
         cluster: None,
     }

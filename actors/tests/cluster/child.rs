@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::change::{Change, ChangeOutcome};
 use actors::coupon::client::Coupons;
 use actors::coupon::issue::IssueOutcome;
@@ -45,6 +46,7 @@ pub async fn run(configuration: &Value) {
         idle: Duration::from_secs(60),
         requests_max: REQUESTS_MAX,
         owner_requests_max: OWNER_PLACES,
+        record: LifeRecord::default(),
         lanes: 2,
         cluster: Some(cluster),
     };

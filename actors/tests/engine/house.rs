@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::CouponKind;
 use actors::coupon::client::{Coupons, IssueAnswer};
 use actors::coupon::issue::IssueOutcome;
@@ -79,6 +80,7 @@ impl House {
             idle,
             requests_max: REQUESTS_MAX,
             owner_requests_max: OWNER_PLACES,
+            record: LifeRecord::default(),
             lanes: 1,
             cluster: None,
         };

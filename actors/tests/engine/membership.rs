@@ -7,8 +7,10 @@ mod shards;
 
 use std::time::{Duration, Instant};
 
-use actors::ids::{PeerAddress, SHARDS};
-use actors::store::{ClusterStore, NodeState, StoreError};
+use actors::cluster::membership::JoinError;
+use actors::cluster::membership::life_record::LifeRecord;
+use actors::ids::{Incarnation, NodeId, PeerAddress, SHARDS};
+use actors::store::{ClusterStore, NodeRow, NodeState};
 use actors::time;
 use testkit::poll::eventually;
 
@@ -120,24 +122,72 @@ async fn a_node_that_cannot_be_reached_releases_its_shards_and_gets_them_back_wh
 #[tokio::test(flavor = "multi_thread")]
 async fn the_id_of_a_live_node_is_refused_and_a_dead_node_is_replaced_after_a_lease() {
     let (cluster, one) = Cluster::with_one().await;
-    let refused = cluster.start("one", "2:2").await.err().unwrap();
-    assert!(
-        matches!(&refused, StoreError::NotStored(why) if why.contains("lives at 1:1")),
-        "{refused}"
-    );
+    // The address says nothing: two machines may have the same one, such as that of loopback, or none.
+    for address in ["2:2", "1:1"] {
+        let begun = Instant::now();
+        let refused = cluster.start("one", address).await.err().unwrap();
+        assert!(begun.elapsed() < LEASE, "{:?}", begun.elapsed());
+        assert!(
+            matches!(&refused, JoinError::Taken { links, .. } if links == "1:1"),
+            "{refused}"
+        );
+    }
     // The first node is not disturbed.
     cluster.placed_on(&[&one]).await;
     one.faults.refuse_beats(true);
+    for address in ["1:1", "2:2"] {
+        let begun = Instant::now();
+        let next = cluster.start("one", address).await.unwrap();
+        assert!(begun.elapsed() >= LEASE);
+        cluster.placed_on(&[&next]).await;
+        next.faults.refuse_beats(true);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_knows_its_last_incarnation_to_be_over_joins_at_once() {
+    let (cluster, record) = (Cluster::new().await, LifeRecord::default());
+    let start = async || {
+        let started = cluster.start_again("one", "1:1", Faults::default(), record.clone());
+        started.await.unwrap()
+    };
+    let first = start().await;
+    cluster.placed_on(&[&first]).await;
+    first.faults.refuse_beats(true);
     let begun = Instant::now();
-    let second = cluster.start("one", "2:2").await.unwrap();
-    assert!(begun.elapsed() >= LEASE);
-    cluster.placed_on(&[&second]).await;
-    // The same address means a restart, which need not wait.
-    second.faults.refuse_beats(true);
-    let begun = Instant::now();
-    let third = cluster.start("one", "2:2").await.unwrap();
+    let second = start().await;
     assert!(begun.elapsed() < LEASE, "{:?}", begun.elapsed());
-    eventually("the third has all shards", async || third.membership.was_ready()).await;
+    eventually("the second has all shards", async || {
+        second.membership.was_ready()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_predecessor_is_watched_for_its_own_lease_and_not_after_it_is_ended() {
+    let cluster = Cluster::new().await;
+    let watched = async |id: &str, lease, state| {
+        let row = NodeRow {
+            id: NodeId::parse(id).unwrap(),
+            incarnation: Incarnation::random(),
+            beat: 7,
+            state,
+            http: String::new(),
+            cluster: "1:1".to_owned(),
+            links: Vec::new(),
+            lease,
+        };
+        assert!(cluster.store.join(&row, None).await.unwrap());
+        let begun = Instant::now();
+        let _started = cluster.start(id, "1:1").await.unwrap();
+        begun.elapsed()
+    };
+    let long = watched("long", Some(2 * LEASE), NodeState::Ready).await;
+    assert!(long >= 2 * LEASE, "{long:?}");
+    let unknown = watched("unknown", None, NodeState::Ready).await;
+    assert!(unknown >= LEASE && unknown < 2 * LEASE, "{unknown:?}");
+    let ended = watched("ended", Some(2 * LEASE), NodeState::Ended).await;
+    assert!(ended < LEASE, "{ended:?}");
 }
 
 /// Returns a delay for each claim. With this delay all claims together take twice as long as a beat waits for

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::CouponKind;
 use actors::engine::{Engine, Options};
 use actors::ids::{NodeId, RequestKey};
@@ -64,6 +65,7 @@ impl House {
             idle: Duration::from_secs(60),
             requests_max: 10_000,
             owner_requests_max: 10_000,
+            record: LifeRecord::default(),
             lanes: 1,
             cluster: None,
         };

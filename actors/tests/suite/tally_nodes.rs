@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::CouponKind;
 use actors::engine::{ClusterOptions, Engine, Options};
 use actors::ids::{NodeId, RequestKey};
@@ -58,6 +59,7 @@ async fn serve(configuration: &Value) {
         idle: Duration::from_secs(60),
         requests_max: REQUESTS_MAX,
         owner_requests_max: OWNER_PLACES,
+        record: LifeRecord::default(),
         lanes: 2,
         cluster: Some(ClusterOptions {
             name: "test".to_owned(),

@@ -2,6 +2,7 @@ use super::*;
 
 use std::sync::Arc;
 
+use actors::cluster::membership::life_record::LifeRecord;
 use actors::engine::Options;
 use actors::ids::CouponId;
 use actors::store::sqlite::{self, SqliteStore};
@@ -87,6 +88,7 @@ async fn every_call_of_the_store_is_refused_at_the_limit() {
         idle: Duration::from_secs(300),
         requests_max: config.limits.requests_max,
         owner_requests_max: config.limits.coupon_requests_max,
+        record: LifeRecord::default(),
         lanes: 1,
         cluster: None,
     };

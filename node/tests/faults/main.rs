@@ -13,6 +13,7 @@ mod log;
 mod opening;
 mod server;
 mod stage;
+mod twins;
 
 /// The program under test.
 const FIRSTCOME: &str = env!("CARGO_BIN_EXE_firstcome");

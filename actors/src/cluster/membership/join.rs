@@ -2,6 +2,7 @@
 //! previous one.
 
 use crate::cluster::membership::Options;
+use crate::cluster::membership::life_record::LifeRecord;
 use crate::ids::{Incarnation, NodeId};
 use crate::peer_names;
 use crate::store::{ClusterStore, NodeRow, NodeState, Result, StoreError};
@@ -10,39 +11,57 @@ use crate::time;
 /// Maximum number of attempts to join while other nodes write the same row.
 const JOIN_ATTEMPTS: u32 = 5;
 
-/// What the row of an earlier node of the same name means for a node that joins.
+/// Why a node does not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The store failed.
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    /// Another process has joined as this node and beats.
+    #[error("another process runs as the node {node}, with HTTP at {http} and links at {links}")]
+    Taken {
+        /// The name of both.
+        node: NodeId,
+        /// The address of the other process's HTTP.
+        http: String,
+        /// The address of the other process's links; a dash if it has none.
+        links: String,
+    },
+}
+
+/// What the row of an earlier process of the same name means for a node that joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Predecessor {
-    /// There is no such row, or its incarnation was ended.
-    None,
-    /// The row has the address at which this node listens now. So the incarnation in the row is over, and
-    /// this node is its restart.
-    Restarted,
-    /// The row has another address, and its node may be alive. The row is watched for the time of a lease.
-    Elsewhere,
+    /// There is no such row, or its incarnation is over.
+    Over,
+    /// Its process may be alive, even if it has the address of this node: the address may be one that only
+    /// its own machine reaches. The row is watched for the lease of that incarnation.
+    MayLive,
 }
 
 impl Predecessor {
-    /// Returns what this row means for a node whose links are reached at `cluster`. Nodes without links
-    /// differ by their names alone.
-    pub fn of(row: Option<&NodeRow>, cluster: &str) -> Self {
+    /// Returns what this row means for a node with this record of its incarnations.
+    pub fn of(row: Option<&NodeRow>, record: &LifeRecord) -> Self {
         match row {
-            Some(row) if row.state != NodeState::Ended && row.cluster == cluster => Self::Restarted,
-            Some(row) if row.state != NodeState::Ended => Self::Elsewhere,
-            Some(_) | None => Self::None,
+            Some(row) if row.state != NodeState::Ended && !record.is_over(row.incarnation) => Self::MayLive,
+            Some(_) | None => Self::Over,
         }
     }
 }
 
 /// Writes this node's row with a fresh incarnation, which ends a predecessor of the same name. Returns the
 /// incarnation, and the rows of all nodes after the join.
-pub(super) async fn join(options: &Options, store: &dyn ClusterStore) -> Result<(Incarnation, Vec<NodeRow>)> {
+pub(super) async fn join(
+    options: &Options,
+    store: &dyn ClusterStore,
+) -> std::result::Result<(Incarnation, Vec<NodeRow>), JoinError> {
     for _ in 0..JOIN_ATTEMPTS {
         let mut predecessor = find(&options.node, store).await?;
-        if Predecessor::of(predecessor.as_ref(), &options.cluster) == Predecessor::Elsewhere
-            && !store.is_exclusive()
+        if !store.is_exclusive()
+            && Predecessor::of(predecessor.as_ref(), &options.record) == Predecessor::MayLive
+            && let Some(seen) = predecessor
         {
-            predecessor = watch(options, store, predecessor).await?;
+            predecessor = watch(options, store, seen).await?;
         }
         let incarnation = Incarnation::random();
         let row = NodeRow {
@@ -55,16 +74,15 @@ pub(super) async fn join(options: &Options, store: &dyn ClusterStore) -> Result<
             links: Vec::new(),
             lease: Some(options.lease),
         };
+        options.record.begin(incarnation);
         if store.join(&row, predecessor.map(|row| row.incarnation)).await? {
             end_dead_nodes(incarnation, store).await?;
             tracing::info!(node = %options.node, %incarnation, "joined");
             return Ok((incarnation, store.nodes().await?));
         }
     }
-    Err(StoreError::NotStored(format!(
-        "another node keeps joining as {}",
-        options.node
-    )))
+    let why = format!("another node keeps joining as {}", options.node);
+    Err(StoreError::NotStored(why).into())
 }
 
 async fn find(id: &NodeId, store: &dyn ClusterStore) -> Result<Option<NodeRow>> {
@@ -75,37 +93,37 @@ async fn find(id: &NodeId, store: &dyn ClusterStore) -> Result<Option<NodeRow>> 
     Ok(rows.into_iter().find(|row| row.id == *id))
 }
 
-/// Watches the row for the time of a lease, to see whether a node of this name is alive elsewhere. If no such
-/// node is alive, returns the row as it is at the end.
+/// Watches the row until it is ended, or for the lease of its incarnation, to see whether a process of this
+/// name is alive. If no such process is alive, returns the row as it is at the end.
 async fn watch(
     options: &Options,
     store: &dyn ClusterStore,
-    seen: Option<NodeRow>,
-) -> Result<Option<NodeRow>> {
-    let begun = time::moment();
-    let address = seen.as_ref().map(|row| row.cluster.clone()).unwrap_or_default();
+    seen: NodeRow,
+) -> std::result::Result<Option<NodeRow>, JoinError> {
+    let (begun, lease) = (time::moment(), seen.lease_or(options.lease));
     tracing::warn!(
-        node = %options.node, address,
-        "a node of this name has another address; watching it for a lease"
+        node = %options.node, http = seen.http, cluster = seen.cluster, ?lease,
+        "a process of this name may be alive; watching its row for its lease"
     );
     loop {
-        tokio::time::sleep(options.beat.min(options.lease)).await;
+        tokio::time::sleep(options.beat.min(lease)).await;
         let asked_at = time::moment();
-        let now = find(&options.node, store).await?;
-        let stands_still = match (&now, &seen) {
-            (Some(now), Some(seen)) => {
-                now.state == NodeState::Ended || (now.incarnation, now.beat) == (seen.incarnation, seen.beat)
-            }
-            _ => true,
+        let Some(now) = find(&options.node, store).await? else {
+            return Ok(None);
         };
-        if !stands_still {
-            return Err(StoreError::NotStored(format!(
-                "a node named {} lives at {address}: node names must be unique",
-                options.node
-            )));
+        if now.state == NodeState::Ended {
+            return Ok(Some(now));
         }
-        if asked_at.since(begun) >= options.lease {
-            return Ok(now);
+        if (now.incarnation, now.beat) != (seen.incarnation, seen.beat) {
+            let links = Some(now.cluster).filter(|address| !address.is_empty());
+            return Err(JoinError::Taken {
+                node: now.id,
+                http: now.http,
+                links: links.unwrap_or_else(|| "-".to_owned()),
+            });
+        }
+        if asked_at.since(begun) >= lease {
+            return Ok(Some(now));
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use actors::admission::Admission;
 use actors::cluster::lease::Lease;
-use actors::cluster::membership::{Membership, MembershipContext, Options};
+use actors::cluster::membership::life_record::LifeRecord;
+use actors::cluster::membership::{JoinError, Membership, MembershipContext, Options};
 use actors::cluster::ownership::{Holder, Ownership};
 use actors::cluster::peers::Peers;
 use actors::cluster::placement::Plan;
@@ -17,7 +18,7 @@ use actors::owning::owner::actor::OwnerContext;
 use actors::owning::shard::{ShardContext, ShardHandle};
 use actors::owning::write_back::Lanes;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
-use actors::store::{ClusterStore, NodeRow, ShardRow, Store, StoreError};
+use actors::store::{ClusterStore, NodeRow, ShardRow, Store};
 use testkit::poll::eventually;
 use tokio::sync::Semaphore;
 
@@ -127,11 +128,23 @@ impl Cluster {
         (cluster, one, two)
     }
 
-    pub async fn start(&self, name: &str, cluster: &str) -> Result<Node, StoreError> {
+    pub async fn start(&self, name: &str, cluster: &str) -> Result<Node, JoinError> {
         self.start_with(name, cluster, Faults::default()).await
     }
 
-    pub async fn start_with(&self, name: &str, cluster: &str, faults: Faults) -> Result<Node, StoreError> {
+    pub async fn start_with(&self, name: &str, cluster: &str, faults: Faults) -> Result<Node, JoinError> {
+        self.start_again(name, cluster, faults, LifeRecord::default())
+            .await
+    }
+
+    /// Starts a node that has this record of its incarnations.
+    pub async fn start_again(
+        &self,
+        name: &str,
+        cluster: &str,
+        faults: Faults,
+        record: LifeRecord,
+    ) -> Result<Node, JoinError> {
         let faults = Arc::new(faults);
         faults.share();
         let links = self.new_links();
@@ -152,6 +165,7 @@ impl Cluster {
             cluster: cluster.to_owned(),
             lease: LEASE,
             beat: BEAT,
+            record,
         };
         let context = MembershipContext {
             store: parts.store,
