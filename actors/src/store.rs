@@ -20,7 +20,7 @@ use crate::ids::{Fence, Incarnation, NodeId, ShardId};
 use crate::metrics::handles;
 use crate::owning::kind::Kind;
 use crate::store::batch::{Batch, Found};
-pub use crate::store::cluster_rows::{Claim, HandOff, NodeRow, NodeState, ShardRow};
+pub use crate::store::cluster_rows::{Claim, ENDED_ROWS_MAX, HandOff, NodeRow, NodeState, ShardRow};
 
 /// Why a call to the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +113,10 @@ pub trait ClusterStore: Send + Sync + 'static {
     /// Declares another incarnation dead, if its row still has this incarnation and beat, and if the row of
     /// `by` is live. Returns true if it did so.
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool>;
+
+    /// Removes the rows of nodes that were first seen ended a day ago, and the oldest beyond
+    /// [`ENDED_ROWS_MAX`], some hundreds at a time. Returns how many were removed.
+    async fn sweep_nodes(&self) -> Result<usize>;
 
     /// Returns all nodes' rows, by id.
     async fn nodes(&self) -> Result<Vec<NodeRow>>;

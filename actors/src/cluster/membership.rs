@@ -41,6 +41,9 @@ use crate::time::{self, Moment};
 /// time is over.
 const SILENT_KEPT: Duration = Duration::from_secs(60);
 
+/// Interval at which rows of ended nodes are removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
 /// Options of a node's membership.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -133,6 +136,7 @@ impl Membership {
         });
         let living = shared.join().await?;
         tokio::spawn(critical("membership", Arc::clone(&shared).run(living)));
+        tokio::spawn(critical("removing rows of nodes", Arc::clone(&shared).sweep()));
         Ok(Self { shared })
     }
 
@@ -225,6 +229,29 @@ impl Shared {
             tracing::warn!(%error, "the row of this node was not ended; its next start ends it");
         }
         self.stopped.send_replace(true);
+    }
+
+    /// Removes rows of ended nodes from time to time, until the node leaves.
+    async fn sweep(self: Arc<Self>) {
+        let mut stopped = self.stopped.subscribe();
+        loop {
+            let pause = match self.store.sweep_nodes().await {
+                Ok(0) => SWEEP_EVERY,
+                // There may be more of them.
+                Ok(removed) => {
+                    tracing::info!(removed, "removed rows of ended nodes");
+                    self.options.beat
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "rows of ended nodes were not removed");
+                    SWEEP_EVERY
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+        }
     }
 
     /// Sends one beat, and acts on its answer.

@@ -1,5 +1,6 @@
 //! The rows of nodes and shards, and the changes to them.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::columns::{StoredRow, number, readable};
@@ -37,6 +38,14 @@ impl NodeState {
             .find(|state| state.as_str() == text)
     }
 }
+
+/// Maximum number of rows of ended nodes that stay: enough to see what happened lately, and few enough for
+/// every beat to read them.
+pub const ENDED_ROWS_MAX: usize = 200;
+/// How long the row of an ended node stays, in seconds.
+const ENDED_ROW_SECONDS: i64 = 24 * 60 * 60;
+/// Maximum number of rows that one call marks, and that it removes, so that it ends within its limit.
+const SWEPT_MAX: usize = 500;
 
 /// A node's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +104,57 @@ fn lease(row: &impl StoredRow) -> Result<Option<Duration>> {
     Ok((is_its_own && micros > 0).then(|| Duration::from_micros(micros)))
 }
 
+/// The row of an ended node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EndedRow {
+    pub(super) id: NodeId,
+    pub(super) incarnation: Incarnation,
+    /// When the row was first seen ended, in seconds since 1970; 0 if that was not noted yet.
+    pub(super) ended_at: i64,
+}
+
+impl EndedRow {
+    /// Reads the row with its columns.
+    pub(super) fn read(row: &impl StoredRow) -> Result<Self> {
+        Ok(Self {
+            id: readable(NodeId::parse(row.text("node_id")?).ok(), "node_id")?,
+            incarnation: readable(Incarnation::new(number(row, "incarnation")?), "incarnation")?,
+            ended_at: row.integer("ended_at")?,
+        })
+    }
+}
+
+/// What is to be done about the rows of ended nodes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Sweep {
+    /// Rows in which the time is to be noted.
+    pub(super) mark: Vec<EndedRow>,
+    /// Rows to remove, the oldest first.
+    pub(super) remove: Vec<EndedRow>,
+}
+
+impl Sweep {
+    /// Plans a call at this time of the database's clock. Removing a row lets no incarnation return: a beat
+    /// changes only a live row of its own incarnation, and never makes one.
+    pub(super) fn plan(now: i64, mut rows: Vec<EndedRow>) -> Self {
+        // As far as is known, rows without a time are the newest.
+        rows.sort_by_key(|row| Reverse((row.ended_at == 0, row.ended_at)));
+        let mut sweep = Self::default();
+        for (place, row) in rows.into_iter().enumerate() {
+            let is_old = row.ended_at != 0 && now.saturating_sub(row.ended_at) >= ENDED_ROW_SECONDS;
+            if is_old || place >= ENDED_ROWS_MAX {
+                sweep.remove.push(row);
+            } else if row.ended_at == 0 {
+                sweep.mark.push(row);
+            }
+        }
+        sweep.remove.reverse();
+        sweep.remove.truncate(SWEPT_MAX);
+        sweep.mark.truncate(SWEPT_MAX);
+        sweep
+    }
+}
+
 /// A shard's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardRow {
@@ -150,4 +210,88 @@ pub struct HandOff {
     pub from: Fence,
     /// Its owner in the next epoch.
     pub to: Incarnation,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn ended(number: u64, ended_at: i64) -> EndedRow {
+        EndedRow {
+            id: NodeId::parse(&format!("node-{number}")).unwrap(),
+            incarnation: Incarnation::new(number).unwrap(),
+            ended_at,
+        }
+    }
+
+    /// A row of the incarnation 7 with these values of `lease` and `lease_of`.
+    struct Columns(i64, i64);
+
+    impl StoredRow for Columns {
+        fn integer(&self, column: &str) -> Result<i64> {
+            Ok(match column {
+                "lease" => self.0,
+                "lease_of" => self.1,
+                _ => 7,
+            })
+        }
+
+        fn optional_integer(&self, column: &str) -> Result<Option<i64>> {
+            self.integer(column).map(Some)
+        }
+
+        fn text(&self, column: &str) -> Result<&str> {
+            Ok(match column {
+                "state" => "ready",
+                "links" => "",
+                _ => "a",
+            })
+        }
+
+        fn optional_text(&self, column: &str) -> Result<Option<&str>> {
+            self.text(column).map(Some)
+        }
+    }
+
+    #[test]
+    fn a_lease_that_an_earlier_release_left_in_the_row_is_unknown() {
+        let lease = |micros, of| NodeRow::read(&Columns(micros, of)).unwrap().lease;
+        assert_eq!(lease(3_000_000, 7), Some(Duration::from_secs(3)));
+        assert_eq!(lease(3_000_000, 6), None);
+        assert_eq!(lease(0, 0), None);
+        assert_eq!(lease(0, 7), None);
+        let row = NodeRow::read(&Columns(0, 0)).unwrap();
+        assert_eq!(row.lease_or(Duration::from_secs(5)), Duration::from_secs(5));
+        assert_eq!(row.lease_micros(), 0);
+    }
+
+    #[test]
+    fn ended_rows_are_marked_first_and_removed_a_day_later() {
+        let rows = vec![
+            ended(1, NOW - ENDED_ROW_SECONDS),
+            ended(2, NOW - ENDED_ROW_SECONDS + 1),
+            ended(3, 0),
+            ended(4, NOW + 1_000),
+        ];
+        let expected = Sweep {
+            mark: vec![ended(3, 0)],
+            remove: vec![ended(1, NOW - ENDED_ROW_SECONDS)],
+        };
+        assert_eq!(Sweep::plan(NOW, rows), expected);
+        assert_eq!(Sweep::plan(NOW, Vec::new()), Sweep::default());
+    }
+
+    #[test]
+    fn of_many_ended_rows_the_oldest_are_removed_some_hundreds_at_a_time() {
+        let many = (1..=5_000).map(|number| ended(number, NOW - i64::try_from(number).unwrap()));
+        let Sweep { mark, remove } = Sweep::plan(NOW, many.collect());
+        assert_eq!((mark.len(), remove.len()), (0, SWEPT_MAX));
+        assert_eq!(remove[0], ended(5_000, NOW - 5_000));
+        let few = (1..=203).map(|number| ended(number, i64::from(number > 3) * (NOW - 1)));
+        let Sweep { mark, remove } = Sweep::plan(NOW, few.collect());
+        assert_eq!((mark.len(), remove.len()), (3, 3), "unknown times are the newest");
+        assert!(remove.iter().all(|row| row.ended_at == NOW - 1));
+    }
 }

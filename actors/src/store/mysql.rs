@@ -338,6 +338,10 @@ impl ClusterStore for MySqlStore {
         framed!(WRITE, others, self, cluster::end, by, &dead)
     }
 
+    async fn sweep_nodes(&self) -> Result<usize> {
+        framed!(WRITE, others, self, cluster::sweep)
+    }
+
     async fn nodes(&self) -> Result<Vec<NodeRow>> {
         framed!(LOOK, beats, self, cluster::nodes)
     }

@@ -346,6 +346,10 @@ impl ClusterStore for SqliteStore {
         framed!(write_limited, writer, self, cluster::end, by, &dead)
     }
 
+    async fn sweep_nodes(&self) -> Result<usize> {
+        framed!(write_limited, writer, self, cluster::sweep)
+    }
+
     async fn nodes(&self) -> Result<Vec<NodeRow>> {
         framed!(read_limited, cluster_reader, self, cluster::nodes)
     }

@@ -195,6 +195,10 @@ impl ClusterStore for Faulty {
         self.store.end(by, dead).await
     }
 
+    async fn sweep_nodes(&self) -> Result<usize> {
+        self.store.sweep_nodes().await
+    }
+
     async fn nodes(&self) -> Result<Vec<NodeRow>> {
         let nodes = self.store.nodes().await;
         self.faults.pass_rows().await;

@@ -1,7 +1,9 @@
 //! The cluster's rows: nodes, beats, claims.
 
+use std::time::Duration;
+
 use actors::ids::{Epoch, Fence, Incarnation, NodeId, PEERS_MAX, ShardId};
-use actors::store::{Claim, ClusterStore, HandOff, NodeRow, NodeState, ShardRow};
+use actors::store::{Claim, ClusterStore, ENDED_ROWS_MAX, HandOff, NodeRow, NodeState, ShardRow};
 use futures_util::future::join_all;
 
 use crate::support::{Database, claim, shard_row};
@@ -15,7 +17,7 @@ pub fn node(name: &str) -> NodeRow {
         http: "127.0.0.1:8080".to_owned(),
         cluster: String::new(),
         links: Vec::new(),
-        lease: None,
+        lease: Some(Duration::from_micros(3_000_001)),
     }
 }
 
@@ -334,4 +336,35 @@ pub async fn a_node_is_ended_only_by_a_live_node_and_only_if_it_has_not_beaten(d
             .unwrap(),
         "an ended node does not end another node"
     );
+}
+
+pub async fn rows_of_ended_nodes_are_removed_beyond_some_hundreds_and_no_other_row(database: &impl Database) {
+    let store = database.store();
+    assert_eq!(store.sweep_nodes().await.unwrap(), 0, "there are no rows");
+    let live = node("live");
+    assert!(store.join(&live, None).await.unwrap());
+    for number in 0..ENDED_ROWS_MAX + 3 {
+        let state = NodeState::Ended;
+        let gone = NodeRow {
+            state,
+            ..node(&format!("gone-{number:03}"))
+        };
+        assert!(store.join(&gone, None).await.unwrap());
+    }
+    assert_eq!(store.sweep_nodes().await.unwrap(), 3);
+    let left = store.nodes().await.unwrap();
+    assert_eq!(left.len(), ENDED_ROWS_MAX + 1);
+    assert!(left.contains(&live));
+    assert_eq!(
+        store.sweep_nodes().await.unwrap(),
+        0,
+        "the rest was marked just now"
+    );
+    // An id whose row was removed joins as a new one, and its former incarnation does not beat.
+    let ids: Vec<&NodeId> = left.iter().map(|row| &row.id).collect();
+    let gone = (0..).map(|number| node(&format!("gone-{number:03}")));
+    let gone = gone.into_iter().find(|gone| !ids.contains(&&gone.id)).unwrap();
+    let beat = store.beat(&gone.id, gone.incarnation, NodeState::Ready, &[]);
+    assert_eq!(beat.await.unwrap(), None);
+    assert!(store.join(&gone, None).await.unwrap());
 }

@@ -69,6 +69,7 @@ macro_rules! contract {
             a_node_joins_in_place_of_the_incarnation_it_saw
             beats_count_until_the_row_is_replaced_or_ended
             a_node_is_ended_only_by_a_live_node_and_only_if_it_has_not_beaten
+            rows_of_ended_nodes_are_removed_beyond_some_hundreds_and_no_other_row
         });
 
         #[test]

@@ -11,6 +11,7 @@ mod crowd;
 mod database;
 mod log;
 mod opening;
+mod rows;
 mod server;
 mod stage;
 mod twins;

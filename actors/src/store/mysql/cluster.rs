@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{AssertSqlSafe, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 
 use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
+use crate::store::cluster_rows::{EndedRow, Sweep};
 use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::{Claim, HandOff, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 use crate::summary::{self, Occurrence};
@@ -35,6 +36,12 @@ UPDATE nodes AS living FORCE INDEX (by_incarnation)
 
 /// The acknowledgement returns the new beat in place of the id of an inserted row.
 const BEAT: &str = "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ?, links = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
+
+/// The rows of ended nodes, and the time of the server's clock.
+const ENDED: &str = "
+SELECT node_id, incarnation, ended_at, CAST(UNIX_TIMESTAMP() AS SIGNED) AS asked_at
+  FROM nodes
+ WHERE state = 'ended'";
 
 /// Returns true if all of the cluster's rows exist. Fails if they were created for another number of shards
 /// or another hash.
@@ -150,6 +157,43 @@ pub(crate) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead:
         .await
         .map_err(on_write)?;
     Ok(ended.rows_affected() == 1)
+}
+
+/// Removes rows of ended nodes. Each statement names one row, so that no live row is locked.
+pub(crate) async fn sweep(connection: &mut MySqlConnection) -> Result<usize> {
+    let rows = sqlx::query(ENDED)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(on_read)?;
+    let Some(now) = rows.first().map(|row| row.integer("asked_at")).transpose()? else {
+        return Ok(0);
+    };
+    let rows = rows.iter().map(EndedRow::read).collect::<Result<_>>()?;
+    let Sweep { mark, remove } = Sweep::plan(now, rows);
+    let mut marking = connection.begin().await.map_err(on_write)?;
+    for row in &mark {
+        sqlx::query(
+            "UPDATE nodes SET ended_at = ? WHERE node_id = ? AND incarnation = ? AND state = 'ended'",
+        )
+        .bind(now)
+        .bind(row.id.as_str())
+        .bind(integer(row.incarnation.get()))
+        .execute(&mut *marking)
+        .await
+        .map_err(on_write)?;
+    }
+    marking.commit().await.map_err(on_write)?;
+    let mut removing = connection.begin().await.map_err(on_write)?;
+    for row in &remove {
+        sqlx::query("DELETE FROM nodes WHERE node_id = ? AND incarnation = ? AND state = 'ended'")
+            .bind(row.id.as_str())
+            .bind(integer(row.incarnation.get()))
+            .execute(&mut *removing)
+            .await
+            .map_err(on_write)?;
+    }
+    removing.commit().await.map_err(on_write)?;
+    Ok(remove.len())
 }
 
 /// Returns all nodes' rows.

@@ -7,6 +7,7 @@ use sqlx::SqliteConnection;
 
 use super::error::{on_read, on_write};
 use crate::ids::{Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
+use crate::store::cluster_rows::{EndedRow, Sweep};
 use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::{Claim, HandOff, NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
@@ -40,6 +41,25 @@ UPDATE shards
  WHERE shard_id = held.value ->> 0 AND epoch = held.value ->> 1 AND owner = held.value ->> 2";
 
 const BEAT: &str = "UPDATE nodes SET beat = beat + 1, state = ?3, links = ?4 WHERE node_id = ?1 AND incarnation = ?2 AND state <> 'ended'";
+
+/// The rows of ended nodes, and the time.
+const ENDED: &str = "
+SELECT node_id, incarnation, ended_at, unixepoch() AS asked_at
+  FROM nodes
+ WHERE state = 'ended'";
+
+/// `?1` is an array of `[node, incarnation]`.
+const MARK: &str = "
+UPDATE nodes
+   SET ended_at = ?2
+  FROM jsonb_each(?1) AS ended
+ WHERE node_id = ended.value ->> 0 AND incarnation = ended.value ->> 1 AND state = 'ended'";
+
+/// `?1` is an array of `[node, incarnation]`.
+const REMOVE: &str = "
+DELETE FROM nodes
+ WHERE state = 'ended'
+   AND (node_id, incarnation) IN (SELECT ended.value ->> 0, ended.value ->> 1 FROM jsonb_each(?1) AS ended)";
 
 /// Returns true if all of the cluster's rows exist. Fails if they were created for another number of shards
 /// or another hash.
@@ -157,6 +177,37 @@ pub(crate) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead
     .await
     .map_err(on_write)?;
     Ok(ended.rows_affected() == 1)
+}
+
+/// Removes rows of ended nodes.
+pub(crate) async fn sweep(connection: &mut SqliteConnection) -> Result<usize> {
+    let rows = sqlx::query(ENDED)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(on_read)?;
+    let Some(now) = rows.first().map(|row| row.integer("asked_at")).transpose()? else {
+        return Ok(0);
+    };
+    let rows = rows.iter().map(EndedRow::read).collect::<Result<_>>()?;
+    let Sweep { mark, remove } = Sweep::plan(now, rows);
+    let json = |rows: &[EndedRow]| {
+        json_rows(
+            rows.iter()
+                .map(|row| format!("\"{}\",{}", row.id, row.incarnation.get())),
+        )
+    };
+    sqlx::query(MARK)
+        .bind(json(&mark))
+        .bind(now)
+        .execute(&mut *connection)
+        .await
+        .map_err(on_write)?;
+    sqlx::query(REMOVE)
+        .bind(json(&remove))
+        .execute(connection)
+        .await
+        .map_err(on_write)?;
+    Ok(remove.len())
 }
 
 /// Returns all nodes' rows.
