@@ -32,7 +32,7 @@ use warp::reply::Response as HttpResponse;
 
 pub(super) use self::schemas::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
 
-use self::parameters::{header, parameter, path_parameter};
+use self::parameters::{header, parameter, path_parameter, redirect_target};
 use self::problem_schemas::KINDS;
 use super::routes::{Access, Body, Operation, ROUTES, Route};
 
@@ -285,6 +285,9 @@ fn components() -> Components {
     components = components.response("MethodNotAllowed", problem_response(&["METHOD_NOT_ALLOWED"]));
     // The response to any request with too large a head.
     components = components.response("HeaderTooLarge", problem_response(&["HEADER_TOO_LARGE"]));
+    // The response to `/`, and to a path with a slash at its end.
+    let redirect = response("The path that was probably meant").header("Location", redirect_target());
+    components = components.response("Redirect", redirect.build());
     let user = ApiKeyValue::with_description(
         "X-User-Id",
         "auth.mode = header: the user, as the gateway in front has authenticated it; without a gateway any \

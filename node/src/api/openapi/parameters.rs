@@ -3,13 +3,13 @@
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{Ref, RefOr, Required, Schema};
+use utoipa::openapi::{Header, Ref, RefOr, Required, Schema};
 
 use super::{examples, schemas};
 use crate::service::list::{LIMIT_DEFAULT, LIMIT_MAX};
 
 /// Returns the description of a response header.
-pub(super) fn header(name: &str) -> utoipa::openapi::Header {
+pub(super) fn header(name: &str) -> Header {
     let text = ObjectBuilder::new().schema_type(Type::String);
     let (schema, description) = match name {
         "X-Request-Id" => (
@@ -32,6 +32,17 @@ pub(super) fn header(name: &str) -> utoipa::openapi::Header {
     HeaderBuilder::new()
         .schema(Some(schema))
         .description(Some(description))
+        .build()
+}
+
+/// Returns the description of `Location` in a redirect.
+pub(super) fn redirect_target() -> Header {
+    let path = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^/[^/]"));
+    HeaderBuilder::new()
+        .schema(Some(path))
+        .description(Some("the path, with the query of the request"))
         .build()
 }
 
