@@ -121,11 +121,13 @@ pub trait CouponRows: Send + Sync + 'static {
     /// Returns one issuance.
     async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>>;
 
-    /// Returns a page of a user's issuances, newest first. There is no index in that order, because it would
-    /// slow every issuance down. For each page, all issuances of the user are read and sorted.
+    /// Returns a page of a user's issuances, newest first; with `coupon`, only issuances of that coupon.
+    /// There is no index in that order, because it would slow every issuance down. For each page, all
+    /// issuances of the user (and the coupon) are read and sorted.
     async fn issuances_of_user(
         &self,
         user: &UserId,
+        coupon: Option<CouponId>,
         after: Option<UserCursor>,
         limit: u32,
     ) -> Result<Vec<Issuance>>;

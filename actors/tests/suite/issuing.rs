@@ -34,7 +34,7 @@ pub async fn ids_that_look_alike_are_different_users(database: &impl Database) {
     ];
     assert_eq!(store.write(&batch([owned.run(1, &alike)])).await.unwrap(), 10);
     for name in alike {
-        let of_user = store.issuances_of_user(&user(name), None, 10).await.unwrap();
+        let of_user = store.issuances_of_user(&user(name), None, None, 10).await.unwrap();
         assert_eq!(
             of_user
                 .iter()
@@ -86,7 +86,10 @@ pub async fn users_of_any_visible_character_come_back_as_they_were(database: &im
         names
     );
     for name in names {
-        let of_user = store.issuances_of_user(&user(name), None, 10).await.unwrap();
+        let of_user = store
+            .issuances_of_user(&user(name), None, None, 10)
+            .await
+            .unwrap();
         let users: Vec<&str> = of_user.iter().map(|row| row.user.as_str()).collect();
         assert_eq!(users, [name]);
         // Another row of the same user is found in its place.

@@ -82,7 +82,7 @@ pub async fn a_user_with_ten_thousand_issuances_is_listed_page_by_page(database:
     let (mut read, mut after, mut took) = (Vec::new(), None, Vec::new());
     loop {
         let begun = Instant::now();
-        let page = store.issuances_of_user(&user("ann"), after, 200).await.unwrap();
+        let page = store.issuances_of_user(&user("ann"), None, after, 200).await.unwrap();
         took.push(begun.elapsed());
         let Some(last) = page.last() else { break };
         after = Some(UserCursor {
@@ -123,7 +123,7 @@ pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl 
     for limit in [1, 2, 5, 12, 200] {
         let (mut read, mut after) = (Vec::new(), None);
         loop {
-            let page = store.issuances_of_user(&user("ann"), after, limit).await.unwrap();
+            let page = store.issuances_of_user(&user("ann"), None, after, limit).await.unwrap();
             assert!(page.len() <= limit as usize);
             let Some(last) = page.last() else { break };
             after = Some(UserCursor {
@@ -134,7 +134,19 @@ pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl 
         }
         assert_eq!(read, expected, "by {limit}");
     }
-    assert_eq!(store.issuances_of_user(&user("Ann"), None, 10).await.unwrap(), []);
+    assert_eq!(store.issuances_of_user(&user("Ann"), None, None, 10).await.unwrap(), []);
+    // Limited to one coupon, also from a place in the list.
+    let coupon = expected[0].id.coupon;
+    expected.retain(|row| row.id.coupon == coupon);
+    let after = Some(UserCursor {
+        issued_at: expected[0].issued_at,
+        id: expected[0].id,
+    });
+    for (after, rows) in [(None, &expected[..]), (after, &expected[1..])] {
+        let page = store.issuances_of_user(&user("ann"), Some(coupon), after, 10).await;
+        assert_eq!(page.unwrap(), rows);
+    }
+    assert_eq!(expected.len(), 3);
 }
 
 pub async fn a_coupons_issuances_come_by_sequence_and_by_user(database: &impl Database) {

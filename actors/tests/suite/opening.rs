@@ -143,7 +143,10 @@ pub async fn a_database_of_an_earlier_build_takes_longer_user_ids_and_keys(kind:
     assert_eq!(loaded(&store, owned.id(), 0).await, rows);
     let of_another_case = user(&"u".repeat(USER_ID_BYTES_MAX));
     assert_eq!(
-        store.issuances_of_user(&of_another_case, None, 10).await.unwrap(),
+        store
+            .issuances_of_user(&of_another_case, None, None, 10)
+            .await
+            .unwrap(),
         []
     );
 }
@@ -319,7 +322,10 @@ pub async fn an_index_that_is_gone_makes_its_statements_unreadable(kind: Kind) {
         matches!(&why, StoreError::Unreadable(why) if why.contains("by_user")),
         "{why}"
     );
-    let listed = database.store.issuances_of_user(&user("alice"), None, 1).await;
+    let listed = database
+        .store
+        .issuances_of_user(&user("alice"), None, None, 1)
+        .await;
     assert!(matches!(listed, Err(StoreError::Unreadable(_))), "{listed:?}");
 }
 

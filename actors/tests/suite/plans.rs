@@ -89,7 +89,7 @@ pub async fn no_read_of_clients_goes_through_a_whole_coupon(kind: Kind) {
     let before = steps(&mut shell).await;
     assert_eq!(store.coupon(id).await.unwrap().unwrap().issued.get(), 4_000);
     assert_eq!(store.coupons(&query).await.unwrap()[0].issued.get(), 4_000);
-    assert_eq!(store.issuances_of_user(&ann, None, 10).await.unwrap().len(), 1);
+    assert_eq!(store.issuances_of_user(&ann, None, None, 10).await.unwrap().len(), 1);
     assert_eq!(
         store
             .issuances_of_coupon(id, Some(&ann), Sequence::NONE, 10)
@@ -160,7 +160,7 @@ impl Lists {
             ids.push(owned.id());
         }
         let ann = user("user-12");
-        let newest = store.issuances_of_user(&ann, None, 1).await.unwrap();
+        let newest = store.issuances_of_user(&ann, None, None, 1).await.unwrap();
         let after = UserCursor {
             issued_at: newest[0].issued_at,
             id: newest[0].id,
@@ -178,8 +178,8 @@ impl Lists {
             let rows = store.issuances_of_coupon(self.ids[3], user, after, 10).await;
             rows.unwrap().len()
         };
-        let of_user = async |after| {
-            let rows = store.issuances_of_user(&self.ann, after, 10).await;
+        let of_user = async |coupon, after| {
+            let rows = store.issuances_of_user(&self.ann, coupon, after, 10).await;
             rows.unwrap().len()
         };
         match list {
@@ -187,18 +187,26 @@ impl Lists {
             "older coupons" => coupons(Some(self.ids[15])).await,
             "of a coupon" => of_coupon(None, Sequence::new(50)).await,
             "of a coupon and a user" => of_coupon(Some(&self.ann), Sequence::NONE).await,
-            "of a user" => of_user(None).await,
-            _ => of_user(Some(self.after)).await,
+            "of a user" => of_user(None, None).await,
+            "of a user and a coupon" => of_user(Some(self.ids[3]), None).await,
+            _ => of_user(None, Some(self.after)).await,
         }
     }
 
     /// Returns the values of the statement that reads a list, in their order.
     fn values(&self, list: &str) -> Vec<String> {
         let (ann, limit) = ("'user-12'".to_owned(), "10".to_owned());
+        let (lowest, highest) = ("0".to_owned(), i64::MAX.to_string());
         match list {
-            "of a user" => vec![ann, limit],
+            "of a user" => vec![ann, lowest, highest, limit],
+            "of a user and a coupon" => {
+                let coupon = self.ids[3].to_string();
+                vec![ann, coupon.clone(), coupon, limit]
+            }
             "older of a user" => vec![
                 ann,
+                lowest,
+                highest,
                 self.after.issued_at.as_micros().to_string(),
                 self.after.id.coupon.to_string(),
                 self.after.id.sequence.to_string(),
@@ -248,6 +256,7 @@ pub async fn every_list_has_its_index(kind: Kind) {
         ("of a coupon", "issuances", "PRIMARY", false),
         ("of a coupon and a user", "issuances", "by_user", true),
         ("of a user", "issuances", "by_user", true),
+        ("of a user and a coupon", "issuances", "by_user", true),
         ("older of a user", "issuances", "by_user", true),
     ] {
         run(

@@ -29,14 +29,14 @@ pub(super) fn coupon_id(text: &str) -> Result<CouponId, RequestError> {
 /// `GET /v1/coupons`
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?;
-    let query = Query::of(&call.head);
-    let limit = limit(&query)?;
-    let phase = query.get(
-        "phase",
-        "must be scheduled, live, sold_out, paused, ended or closed",
-        Phase::parse,
-    )?;
-    let before = cursor::<CouponId>(&query)?;
+    let (phase, before, limit) = Query::read(&call.head, |query| {
+        let phase = query.get(
+            "phase",
+            "must be scheduled, live, sold_out, paused, ended or closed",
+            Phase::parse,
+        );
+        (phase, cursor::<CouponId>(query), limit(query))
+    })?;
     let list = service.coupons(phase, before, limit).await?;
     let page = PageBody::new(&list.page(limit), |view| CouponBody::new(view, list.now()));
     Ok(json::response(StatusCode::OK, &page))

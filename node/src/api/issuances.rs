@@ -1,6 +1,6 @@
 //! Issues coupons, and reads issuances.
 
-use actors::ids::{IssuanceId, RequestKey, Sequence, UserId};
+use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use actors::time::Timestamp;
 use http::StatusCode;
 use http::header::LOCATION;
@@ -95,18 +95,40 @@ fn user_id(value: &Value) -> Result<UserId, RequestError> {
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_admin()?;
     let coupon = coupon_id(call.parameter())?;
-    let query = Query::of(&call.head);
-    let limit = limit(&query)?;
-    let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok())?;
-    let after = query
-        .get("after_sequence", "must be a whole number", whole_number)?
-        .map(Sequence::new);
-    let after = cursor(&query)?.or(after).unwrap_or(Sequence::NONE);
+    let (user, after, limit) = Query::read(&call.head, |query| {
+        let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok());
+        let after = query.get("after_sequence", "must be a whole number", whole_number);
+        let after = cursor(query).or(after.map(Sequence::new));
+        (user, after.unwrap_or(Sequence::NONE), limit(query))
+    })?;
     let page = service.issuances_of_coupon(coupon, user, after, limit).await?;
     Ok(json::response(
         StatusCode::OK,
         &PageBody::new(&page, IssuanceBody::from),
     ))
+}
+
+/// `GET /v1/issuances`
+pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
+    principal(service, call)?.require_admin_or_service()?;
+    let (user, after, limit) = Query::read(&call.head, |query| {
+        let user = query.required("user_id", "must be a user id", |text| UserId::parse(text).ok());
+        (user, cursor(query), limit(query))
+    })?;
+    // A missing user id is an error of the query.
+    let user = user.ok_or_else(|| RequestError::invalid("user_id", "is missing"))?;
+    let page = service.issuances_of_user(user, None, after, limit).await?;
+    Ok(json::response(
+        StatusCode::OK,
+        &PageBody::new(&page, IssuanceBody::from),
+    ))
+}
+
+/// The coupon to which a list of issuances is limited.
+pub(super) fn of_coupon(query: &mut Query) -> Option<CouponId> {
+    query.get("coupon_id", "must be a coupon id", |text| {
+        CouponId::parse(text).ok()
+    })
 }
 
 /// `GET /v1/issuances/{id}`

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::http::problem::RequestError;
 use crate::http::query::Query;
 use crate::service::list::{Cursor, LIMIT_DEFAULT, LIMIT_MAX, Page, whole_number};
 
@@ -24,19 +23,19 @@ impl<T> PageBody<T> {
 }
 
 /// The number of items that the page may have.
-pub(super) fn limit(query: &Query) -> Result<u32, RequestError> {
+pub(super) fn limit(query: &mut Query) -> u32 {
     let within = |text: &str| {
         whole_number(text)
             .and_then(|limit| u32::try_from(limit).ok())
             .filter(|limit| (1..=LIMIT_MAX).contains(limit))
     };
-    Ok(query
-        .get("limit", "must be a whole number from 1 to 200", within)?
-        .unwrap_or(LIMIT_DEFAULT))
+    query
+        .get("limit", "must be a whole number from 1 to 200", within)
+        .unwrap_or(LIMIT_DEFAULT)
 }
 
 /// Where the page begins.
-pub(super) fn cursor<C: Cursor>(query: &Query) -> Result<Option<C>, RequestError> {
+pub(super) fn cursor<C: Cursor>(query: &mut Query) -> Option<C> {
     query.get("cursor", "must be a next_cursor of this list", C::decode)
 }
 
@@ -44,34 +43,33 @@ pub(super) fn cursor<C: Cursor>(query: &Query) -> Result<Option<C>, RequestError
 mod tests {
     use super::*;
     use crate::http::head::Head;
+    use crate::http::problem::RequestError;
     use actors::ids::{CouponId, Sequence};
     use http::{HeaderMap, Method};
     use std::net::Ipv4Addr;
 
-    fn query(text: &str) -> Query {
-        Query::of(&Head::new(
-            Method::GET,
-            text.to_owned(),
-            HeaderMap::new(),
-            Ipv4Addr::LOCALHOST.into(),
-        ))
+    fn read<T>(text: &str, read: impl FnOnce(&mut Query) -> T) -> Result<T, RequestError> {
+        let peer = Ipv4Addr::LOCALHOST.into();
+        Query::read(
+            &Head::new(Method::GET, text.to_owned(), HeaderMap::new(), peer),
+            read,
+        )
     }
 
     #[test]
     fn limits_are_within_bounds() {
-        assert_eq!(limit(&query("")).unwrap(), 50);
-        assert_eq!(limit(&query("limit=200&utm=x")).unwrap(), 200);
+        assert_eq!(read("", limit).unwrap(), 50);
+        assert_eq!(read("limit=200", limit).unwrap(), 200);
         for text in [
             "limit=0",
             "limit=201",
             "limit=-1",
             "limit=",
             "limit=ten",
-            "limit=1&limit=2",
             "limit=99999999999",
         ] {
             assert!(
-                matches!(limit(&query(text)), Err(RequestError::Invalid(_))),
+                matches!(read(text, limit), Err(RequestError::Invalid(_))),
                 "{text}"
             );
         }
@@ -79,9 +77,9 @@ mod tests {
 
     #[test]
     fn a_query_accepts_cursors_of_its_own_list() {
-        let next = query(&format!("cursor={}", Sequence::new(2).encode()));
-        assert_eq!(cursor(&next).unwrap(), Some(Sequence::new(2)));
-        assert!(cursor::<CouponId>(&next).is_err());
-        assert!(cursor::<Sequence>(&query("cursor=2")).is_err());
+        let next = format!("cursor={}", Sequence::new(2).encode());
+        assert_eq!(read(&next, cursor).unwrap(), Some(Sequence::new(2)));
+        assert!(read(&next, cursor::<CouponId>).is_err());
+        assert!(read("cursor=2", cursor::<Sequence>).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::issuances::IssuanceBody;
+use super::issuances::{IssuanceBody, of_coupon};
 use super::list::{PageBody, cursor, limit};
 use super::{Answer, principal};
 use crate::http::call::Call;
@@ -14,9 +14,10 @@ use crate::service::Service;
 pub(super) async fn issuances(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     let user = principal.require_user()?.clone();
-    let query = Query::of(&call.head);
-    let (limit, after) = (limit(&query)?, cursor(&query)?);
-    let page = service.issuances_of_user(user, after, limit).await?;
+    let (coupon, after, limit) = Query::read(&call.head, |query| {
+        (of_coupon(query), cursor(query), limit(query))
+    })?;
+    let page = service.issuances_of_user(user, coupon, after, limit).await?;
     Ok(json::response(
         StatusCode::OK,
         &PageBody::new(&page, IssuanceBody::from),

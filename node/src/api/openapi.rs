@@ -61,7 +61,7 @@ const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
     it (308); `HEAD` is `GET` without the body. Every response has `X-Request-Id`: that of the \
     request, if it has one of 1 to 64 visible ASCII characters. Responses that depend on who asks have \
     `Cache-Control: no-store` and `Vary`; every response has `X-Content-Type-Options: nosniff`. Fields may be \
-    added to responses; requests with unknown fields are refused.\n\n\
+    added to responses; requests with unknown fields or query parameters are refused.\n\n\
     To try it here on a fresh node: authorize (the admin token, and a user like `alice`), create a coupon, \
     issue it, list what the user has. The examples are filled in.";
 
@@ -125,7 +125,7 @@ fn describe(route: &Route, operation: &Operation) -> utoipa::openapi::path::Oper
         described = described.parameter(parameter);
     }
     for name in operation.parameters {
-        described = described.parameter(parameter(name));
+        described = described.parameter(parameter(operation.name, name));
     }
     if let Some(body) = operation.body {
         described = described.request_body(Some(request_body(body)));
@@ -168,6 +168,7 @@ fn securities(access: Access) -> Vec<SecurityRequirement> {
         Access::User => vec![scheme("user_id"), scheme("jwt")],
         Access::Admin => vec![scheme("admin_token"), scheme("jwt")],
         Access::UserOrAdmin => vec![scheme("user_id"), scheme("admin_token"), scheme("jwt")],
+        Access::AdminOrService => vec![scheme("admin_token"), scheme("jwt")],
     }
 }
 
@@ -200,11 +201,16 @@ fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
         );
     }
     let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
-    for code in operation.problems.iter().copied().flatten() {
+    let mut codes: Vec<&str> = operation.problems.concat();
+    // Every operation refuses parameters that it does not have.
+    if !codes.contains(&"INVALID") {
+        codes.push("INVALID");
+    }
+    for code in codes {
         by_status
             .entry(problem_schemas::of(code).status)
             .or_default()
-            .push(*code);
+            .push(code);
     }
     responses.extend(
         by_status

@@ -16,15 +16,17 @@ mod table;
 
 pub(super) use self::table::ROUTES;
 
-use super::Answer;
 use super::credentials::{mark_private, report_refused_token};
 use super::redirect::redirect;
+use super::{Answer, principal};
 use crate::http::call::Call;
 use crate::http::head::Head;
 use crate::http::problem::RequestError;
+use crate::http::query;
 use crate::http::route_metrics::RouteMetrics;
 use crate::http::template;
-use crate::service::Service;
+use crate::service::auth::Principal;
+use crate::service::{self, Service};
 
 /// One path with its operations.
 pub(super) struct Route {
@@ -74,6 +76,20 @@ pub(super) enum Access {
     User,
     Admin,
     UserOrAdmin,
+    AdminOrService,
+}
+
+impl Access {
+    /// Fails if an operation with this access refuses the principal.
+    fn check(self, principal: &Principal) -> Result<(), service::Error> {
+        match self {
+            Self::Anyone => Ok(()),
+            Self::User => principal.require_user().map(drop),
+            Self::Admin => principal.require_admin(),
+            Self::UserOrAdmin => principal.require_known(),
+            Self::AdminOrService => principal.require_admin_or_service(),
+        }
+    }
 }
 
 /// The body that an operation accepts.
@@ -149,9 +165,28 @@ impl Route {
 }
 
 impl Operation {
-    /// Calls the handler.
+    /// The names of the query parameters. Names of headers have capitals, and names of query parameters have
+    /// none.
+    fn query_parameters(&self) -> impl Iterator<Item = &'static str> + Clone {
+        let is_lowercase = |name: &&str| !name.contains(|letter: char| letter.is_ascii_uppercase());
+        self.parameters.iter().copied().filter(is_lowercase)
+    }
+
+    /// Checks the names of the query, and calls the handler.
+    async fn answer(&self, service: &Service, call: &Call) -> Answer {
+        if let Err(error) = query::check_names(&call.head.query, self.query_parameters()) {
+            // A client without the right is told so first, as with any other mistake.
+            if self.access != Access::Anyone {
+                self.access.check(&principal(service, call)?)?;
+            }
+            return Err(error.into());
+        }
+        (self.handler)(service, call).await
+    }
+
+    /// Returns the handler's response, or that to its error.
     async fn respond(&self, service: &Service, call: &Call) -> Response {
-        let mut response = (self.handler)(service, call).await.unwrap_or_else(|error| {
+        let mut response = self.answer(service, call).await.unwrap_or_else(|error| {
             report_refused_token(&call.head, &error);
             error.into_response()
         });

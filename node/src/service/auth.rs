@@ -195,6 +195,15 @@ impl Principal {
         }
     }
 
+    /// Fails unless the principal is an administrator or a service.
+    pub(crate) fn require_admin_or_service(&self) -> Result<(), Error> {
+        match &self.user {
+            _ if self.role != Role::User => Ok(()),
+            Some(_) => Err(Error::Forbidden("only administrators and services may do this")),
+            None => Err(self.unauthenticated(MissingCredentials::Token)),
+        }
+    }
+
     /// Fails if the principal is unknown.
     pub(crate) fn require_known(&self) -> Result<(), Error> {
         if self.role == Role::Admin || self.user.is_some() {

@@ -138,14 +138,17 @@ impl CouponEngine {
         Ok(exists.then_some(rows))
     }
 
-    /// Reads up to `limit` issuances of a user, newest first.
+    /// Reads up to `limit` issuances of a user, newest first. If `coupon` is given, reads only issuances of
+    /// that coupon.
     pub(super) async fn issuances_of_user(
         self,
         user: UserId,
+        coupon: Option<CouponId>,
         after: Option<UserCursor>,
         limit: u32,
     ) -> StoreResult<Vec<Issuance>> {
-        self.0.rows().issuances_of_user(&user, after, limit).await
+        let rows = self.0.rows();
+        rows.issuances_of_user(&user, coupon, after, limit).await
     }
 
     /// Reads an issuance.

@@ -47,16 +47,18 @@ impl Service {
         Ok(Page::cut(rows, limit, |row| row.id.sequence))
     }
 
-    /// Reads a page of a user's issuances, newest first.
+    /// Reads a page of a user's issuances, newest first. If `coupon` is given, reads only issuances of that
+    /// coupon.
     pub(crate) async fn issuances_of_user(
         &self,
         user: UserId,
+        coupon: Option<CouponId>,
         after: Option<UserCursor>,
         limit: u32,
     ) -> Result<Page<Issuance, UserCursor>, Error> {
         let engine = self.engine()?.clone();
         let rows = self
-            .read(engine.issuances_of_user(user, after, limit + 1))
+            .read(engine.issuances_of_user(user, coupon, after, limit + 1))
             .await?;
         Ok(Page::cut(rows, limit, |row| UserCursor {
             issued_at: row.issued_at,

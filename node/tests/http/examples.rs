@@ -36,7 +36,11 @@ fn operation(path: &str, method: &str, operation: &Value) -> Operation {
             let text = example
                 .as_str()
                 .map_or_else(|| example.to_string(), str::to_owned);
-            path = path.replace(&format!("{{{}}}", parameter["name"].as_str().unwrap()), &text);
+            let name = parameter["name"].as_str().unwrap();
+            match parameter["in"].as_str() {
+                Some("query") => path = format!("{path}?{name}={text}"),
+                _ => path = path.replace(&format!("{{{name}}}"), &text),
+            }
         }
     }
     let body = operation.pointer("/requestBody/content/application~1json");

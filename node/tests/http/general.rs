@@ -29,7 +29,7 @@ async fn unknown_paths_are_not_found() {
         "/v2/coupons",
         "/v1/coupons/1/unknown",
         "/v1/coupons/1/issuances/2",
-        "/v1/issuances",
+        "/v1/issuance",
         "/v1/me",
         "/livez/x",
     ] {

@@ -173,6 +173,11 @@ async fn only_services_issue_for_others() {
     send(node.request(Method::GET, &path).bearer_auth(&service))
         .await
         .assert_refused(404, "UNKNOWN_ISSUANCE");
+    // It may list what a user has.
+    let of_alice = node.request(Method::GET, "/v1/issuances?user_id=alice");
+    send(of_alice.bearer_auth(&service))
+        .await
+        .assert_list("user_id", &[json!("alice")], false);
     for user in [json!(""), json!("al ice"), json!(null), json!(5), json!({})] {
         as_service(json!({"user_id": user}))
             .await

@@ -55,7 +55,7 @@ async fn the_access_log_has_a_line_for_each_selected_request() {
             ];
             assert_eq!(
                 get(&serving, "/v1/coupons/7?secret=1", &headers).await.status(),
-                404
+                422
             );
         }
         let log = serving.end().await;
@@ -74,7 +74,7 @@ async fn the_access_log_has_a_line_for_each_selected_request() {
             );
             assert_eq!(
                 (&line["route"], &line["status"]),
-                (&"/v1/coupons/{id}".into(), &404.into()),
+                (&"/v1/coupons/{id}".into(), &422.into()),
                 "{line}"
             );
             assert_eq!(

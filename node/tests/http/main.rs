@@ -20,6 +20,7 @@ mod logs;
 mod mint;
 mod operations;
 mod process;
+mod queries;
 mod rate;
 mod reads;
 mod setbacks;

@@ -88,6 +88,13 @@ pub(crate) fn issuance(row: &impl StoredRow) -> Result<Issuance> {
     })
 }
 
+/// Returns the lowest and the highest coupon of a list that is limited to one coupon, or to none.
+pub(crate) fn coupon_range(coupon: Option<CouponId>) -> (i64, i64) {
+    coupon.map_or((0, i64::MAX), |coupon| {
+        (integer(coupon.get()), integer(coupon.get()))
+    })
+}
+
 /// Returns the values of a discount's two columns.
 pub(crate) fn discount_columns(discount: Option<Discount>) -> (Option<&'static str>, Option<i64>) {
     match discount {

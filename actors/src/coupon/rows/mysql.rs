@@ -94,11 +94,21 @@ impl CouponRows for MySqlStore {
     async fn issuances_of_user(
         &self,
         user: &UserId,
+        coupon: Option<CouponId>,
         after: Option<UserCursor>,
         limit: u32,
     ) -> Result<Vec<Issuance>> {
         let user = user.clone();
-        framed!(READ, readers, self, reads::issuances_of_user, &user, after, limit)
+        framed!(
+            READ,
+            readers,
+            self,
+            reads::issuances_of_user,
+            &user,
+            coupon,
+            after,
+            limit
+        )
     }
 
     async fn issuances_of_coupon(

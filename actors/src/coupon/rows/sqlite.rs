@@ -86,6 +86,7 @@ impl CouponRows for SqliteStore {
     async fn issuances_of_user(
         &self,
         user: &UserId,
+        coupon: Option<CouponId>,
         after: Option<UserCursor>,
         limit: u32,
     ) -> Result<Vec<Issuance>> {
@@ -96,6 +97,7 @@ impl CouponRows for SqliteStore {
             self,
             reads::issuances_of_user,
             &user,
+            coupon,
             after,
             limit
         )

@@ -3,6 +3,9 @@
 
 use serde_json::{Value, json};
 
+/// The user of all examples.
+pub(super) const USER: &str = "alice";
+
 /// Returns the example of a path's parameter.
 pub(super) fn path_parameter(template: &str) -> Value {
     match template {
@@ -77,7 +80,7 @@ pub(super) fn issuance() -> Value {
     json!({
         "id": "1-1",
         "coupon_id": 1,
-        "user_id": "alice",
+        "user_id": USER,
         "sequence": 1,
         "status": "issued",
         "issued_at": "2026-11-27T00:00:00.012345Z",

@@ -5,6 +5,8 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Header, Ref, RefOr, Required, Schema};
 
+use actors::coupon::offer::TITLE_CHARS_MAX;
+
 use super::{examples, schemas};
 use crate::service::list::{LIMIT_DEFAULT, LIMIT_MAX};
 
@@ -67,10 +69,28 @@ pub(super) fn path_parameter(template: &str) -> Option<Parameter> {
     Some(parameter.schema(Some(schema)).example(Some(example)).build())
 }
 
-/// Returns the parameter with this name, which is in the query or in a header.
-pub(super) fn parameter(name: &str) -> Parameter {
+/// Returns an operation's parameter with this name, which is in the query or in a header.
+pub(super) fn parameter(operation: &str, name: &str) -> Parameter {
+    let (place, schema, description) = parts(name);
+    let parameter = ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .schema(Some(schema))
+        .description(Some(description));
+    match (operation, name) {
+        // Only this operation needs a parameter that others may leave out.
+        ("user_issuances", "user_id") => parameter
+            .required(Required::True)
+            .example(Some(examples::USER.into())),
+        _ => parameter.required(Required::False),
+    }
+    .build()
+}
+
+/// Returns where the parameter with this name is, its schema, and what it means.
+fn parts(name: &str) -> (ParameterIn, RefOr<Schema>, &'static str) {
     let text = ObjectBuilder::new().schema_type(Type::String);
-    let (place, schema, description): (_, RefOr<Schema>, _) = match name {
+    match name {
         "limit" => (
             ParameterIn::Query,
             schemas::whole_number(1, LIMIT_MAX.into())
@@ -88,10 +108,20 @@ pub(super) fn parameter(name: &str) -> Parameter {
             Ref::from_schema_name("Phase").into(),
             "only coupons in this phase",
         ),
+        "title" => (
+            ParameterIn::Query,
+            text.min_length(Some(1)).max_length(Some(TITLE_CHARS_MAX)).into(),
+            "only coupons whose title contains this text; A to Z match in either case",
+        ),
         "user_id" => (
             ParameterIn::Query,
             schemas::user_id().into(),
             "only issuances to this user; percent-encoded, + as %2B",
+        ),
+        "coupon_id" => (
+            ParameterIn::Query,
+            schemas::whole_number(1, actors::ids::ID_MAX).into(),
+            "only issuances of this coupon",
         ),
         "after_sequence" => (
             ParameterIn::Query,
@@ -109,12 +139,5 @@ pub(super) fn parameter(name: &str) -> Parameter {
             text.pattern(Some("^[!-~]{1,255}$")).into(),
             "identifies the request: a retry with the same key is not executed twice",
         ),
-    };
-    ParameterBuilder::new()
-        .name(name)
-        .parameter_in(place)
-        .required(Required::False)
-        .schema(Some(schema))
-        .description(Some(description))
-        .build()
+    }
 }

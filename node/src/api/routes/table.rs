@@ -19,9 +19,6 @@ const BODY: &[&str] = &[
 /// Problems of every operation that an owner decides.
 const OWNER: &[&str] = &["UNKNOWN_COUPON", "OWNER_MOVING", "OUTCOME_UNKNOWN"];
 
-/// Parameters of every list.
-const PAGE: &[&str] = &["limit", "cursor"];
-
 const fn json(status: u16, schema: &'static str, headers: &'static [&'static str]) -> Success {
     Success {
         status,
@@ -41,7 +38,7 @@ const fn text(media_type: &'static str) -> Success {
 }
 
 /// All routes.
-pub(in crate::api) static ROUTES: [Route; 16] = [
+pub(in crate::api) static ROUTES: [Route; 17] = [
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/issuances"),
         operations: &[
@@ -161,7 +158,22 @@ pub(in crate::api) static ROUTES: [Route; 16] = [
             name: "my_issuances",
             summary: "Lists the user's issuances, newest first, with every issuance that was answered 201",
             access: Access::User,
-            parameters: PAGE,
+            parameters: &["coupon_id", "limit", "cursor"],
+            body: None,
+            success: json(200, "IssuancePage", &[]),
+            problems: &[CREDENTIALS, &["INVALID"], STORE],
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/issuances"),
+        operations: &[Operation {
+            method: Verb::Get,
+            handler: |service, call| Box::pin(issuances::list_of_user(service, call)),
+            name: "user_issuances",
+            summary: "Lists what a user has, over all coupons, newest first, with every issuance that was \
+                      answered 201",
+            access: Access::AdminOrService,
+            parameters: &["user_id", "limit", "cursor"],
             body: None,
             success: json(200, "IssuancePage", &[]),
             problems: &[CREDENTIALS, &["INVALID"], STORE],

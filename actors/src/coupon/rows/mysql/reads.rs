@@ -4,7 +4,9 @@ use sqlx::MySqlConnection;
 use sqlx::mysql::MySqlRow;
 
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
-use crate::coupon::rows::columns::{self as rows, coupon_columns, discount_columns, issuance_columns};
+use crate::coupon::rows::columns::{
+    self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns,
+};
 use crate::coupon::rows::{CouponQuery, Created, NewCoupon, UserCursor};
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
 use crate::store::Result;
@@ -53,7 +55,7 @@ const ISSUANCES_OF_USER: &str = concat!(
     "SELECT ",
     issuance_columns!(),
     " FROM issuances FORCE INDEX (by_user)
- WHERE user_id = ?
+ WHERE user_id = ? AND coupon_id BETWEEN ? AND ?
  ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?"
 );
 
@@ -61,7 +63,7 @@ const ISSUANCES_OF_USER_AFTER: &str = concat!(
     "SELECT ",
     issuance_columns!(),
     " FROM issuances FORCE INDEX (by_user)
- WHERE user_id = ? AND (issued_at, coupon_id, sequence) < (?, ?, ?)
+ WHERE user_id = ? AND coupon_id BETWEEN ? AND ? AND (issued_at, coupon_id, sequence) < (?, ?, ?)
  ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?"
 );
 
@@ -181,28 +183,26 @@ pub(crate) async fn issuance(connection: &mut MySqlConnection, id: IssuanceId) -
 pub(crate) async fn issuances_of_user(
     connection: &mut MySqlConnection,
     user: &UserId,
+    coupon: Option<CouponId>,
     after: Option<UserCursor>,
     limit: u32,
 ) -> Result<Vec<Issuance>> {
-    let rows = match after {
-        None => {
-            sqlx::query(ISSUANCES_OF_USER)
-                .bind(user.as_str())
-                .bind(limit)
-                .fetch_all(connection)
-                .await
-        }
-        Some(after) => {
-            sqlx::query(ISSUANCES_OF_USER_AFTER)
-                .bind(user.as_str())
-                .bind(after.issued_at.as_micros())
-                .bind(integer(after.id.coupon.get()))
-                .bind(integer(after.id.sequence.get()))
-                .bind(limit)
-                .fetch_all(connection)
-                .await
-        }
+    let statement = match after {
+        None => ISSUANCES_OF_USER,
+        Some(_) => ISSUANCES_OF_USER_AFTER,
     };
+    let (lowest, highest) = coupon_range(coupon);
+    let mut query = sqlx::query(statement)
+        .bind(user.as_str())
+        .bind(lowest)
+        .bind(highest);
+    if let Some(after) = after {
+        query = query
+            .bind(after.issued_at.as_micros())
+            .bind(integer(after.id.coupon.get()))
+            .bind(integer(after.id.sequence.get()));
+    }
+    let rows = query.bind(limit).fetch_all(connection).await;
     rows.map_err(on_read)?.iter().map(rows::issuance).collect()
 }
 

@@ -4,7 +4,9 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
-use crate::coupon::rows::columns::{self as rows, coupon_columns, discount_columns, issuance_columns};
+use crate::coupon::rows::columns::{
+    self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns,
+};
 use crate::coupon::rows::{CouponQuery, Created, NewCoupon, UserCursor};
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
 use crate::store::Result;
@@ -52,7 +54,8 @@ const ISSUANCES_OF_USER: &str = concat!(
     "SELECT ",
     issuance_columns!(),
     " FROM issuances
- WHERE user_id = ?1 AND (?2 IS NULL OR (issued_at, coupon_id, sequence) < (?2, ?3, ?4))
+ WHERE user_id = ?1 AND coupon_id BETWEEN ?6 AND ?7
+   AND (?2 IS NULL OR (issued_at, coupon_id, sequence) < (?2, ?3, ?4))
  ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?5"
 );
 
@@ -169,15 +172,19 @@ pub(crate) async fn issuance(connection: &mut SqliteConnection, id: IssuanceId) 
 pub(crate) async fn issuances_of_user(
     connection: &mut SqliteConnection,
     user: &UserId,
+    coupon: Option<CouponId>,
     after: Option<UserCursor>,
     limit: u32,
 ) -> Result<Vec<Issuance>> {
+    let (lowest, highest) = coupon_range(coupon);
     let rows = sqlx::query(ISSUANCES_OF_USER)
         .bind(user.as_str())
         .bind(after.map(|after| after.issued_at.as_micros()))
         .bind(after.map(|after| integer(after.id.coupon.get())))
         .bind(after.map(|after| integer(after.id.sequence.get())))
         .bind(limit)
+        .bind(lowest)
+        .bind(highest)
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
@@ -241,7 +248,10 @@ mod tests {
             (COUPON, "PRIMARY KEY (coupon_id=?)"),
             (COUPONS, "SEARCH c USING INTEGER PRIMARY KEY (rowid<?)"),
             (ISSUANCE, "PRIMARY KEY (coupon_id=? AND sequence=?)"),
-            (ISSUANCES_OF_USER, "(user_id=?)"),
+            (
+                ISSUANCES_OF_USER,
+                "(user_id=? AND coupon_id>? AND coupon_id<?)",
+            ),
             (ISSUANCES_OF_COUPON, "PRIMARY KEY (coupon_id=? AND sequence>?)"),
             (ISSUANCES_OF_COUPON_AND_USER, "(user_id=?)"),
         ] {
@@ -252,7 +262,7 @@ mod tests {
             );
             // Only the issuances of one user are sorted.
             assert!(
-                !plan.contains("TEMP B-TREE") || search == "(user_id=?)",
+                !plan.contains("TEMP B-TREE") || search.starts_with("(user_id=?"),
                 "{statement}: {plan}"
             );
         }
