@@ -23,6 +23,8 @@ metric_table! {
         "Issue requests refused because their user sent too many.";
     TOKENS_REFUSED = "coupon_tokens_refused_total", Kind::Counter, Count,
         "Requests answered 401 because their token is not valid, by reason.";
+    LISTS_REFUSED = "coupon_lists_refused_total", Kind::Counter, Count,
+        "Lists of coupons refused, by reason: client (limits.client_lists) or full (too many in progress).";
     LOG_LINES_DROPPED = "coupon_log_lines_dropped_total", Kind::Counter, Count,
         "Lines of the log that were not written: the log failed, or is slower than what is logged.";
     RUNTIME_WORKERS = "coupon_runtime_workers", Kind::Gauge, Count, "Worker threads of the runtime.";

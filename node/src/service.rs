@@ -1,14 +1,16 @@
 //! The service without HTTP: the calls that the API, a console and tests use.
 //!
 //! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
-//! principals. `issuances` issues coupons and reads issuances, and `coupons` creates, changes and reads
-//! coupons. What many clients read at once comes from short-lived [`copies`]. [`list`] cuts pages,
+//! principals. `issuances` issues coupons and reads issuances, `coupons` creates, changes and reads coupons, and
+//! `coupon_lists` searches for coupons. What many clients read at once comes from short-lived [`copies`]. [`list`] cuts pages,
 //! [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards. All calls of the engine and its
 //! store go through [`engine`].
 
 pub(crate) mod auth;
+mod client_searches;
 pub(crate) mod cluster;
 pub(crate) mod copies;
+mod coupon_lists;
 pub(crate) mod coupons;
 pub(crate) mod engine;
 pub(crate) mod issuances;
@@ -25,11 +27,15 @@ use actors::ids::NodeId;
 use actors::log_limit::LogLimit;
 
 use self::auth::{Authenticator, MissingCredentials, TokenRefusal};
+use self::coupon_lists::CouponLists;
 use self::coupons::CouponCopies;
 use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
 use self::store_calls::{StoreCallError, StoreCalls};
 use self::user_limit::UserLimit;
 use crate::config::Config;
+
+/// When a client with too many searches in progress may send the next. Each takes much less.
+const CLIENT_WAIT: Duration = Duration::from_secs(1);
 
 /// Anyone may read, and while the store is away every read fails.
 static FAILED_READS: LogLimit = LogLimit::new(1, Duration::from_secs(10), |suppressed| {
@@ -57,7 +63,7 @@ pub(crate) enum Error {
     ChangeRefused(ChangeRefusal),
     /// There is no decision.
     Setback(Setback),
-    /// The user sends too many requests; the next is admitted after this time.
+    /// The user or the client sends too many requests; the next is admitted after this time.
     RateLimited(Duration),
     /// A fault of the server. `applied` is `None` if something may have been changed.
     Internal {
@@ -96,6 +102,7 @@ pub(crate) struct Service {
     /// True if the database cannot be used at present.
     store_is_unusable: AtomicBool,
     copies: CouponCopies,
+    lists: CouponLists,
     store_calls: StoreCalls,
 }
 
@@ -111,6 +118,7 @@ impl Service {
             engine: OnceLock::new(),
             store_is_unusable: AtomicBool::new(false),
             copies: CouponCopies::default(),
+            lists: CouponLists::new(config.limits.client_lists),
             store_calls: StoreCalls::default(),
         }
     }
@@ -170,6 +178,7 @@ impl Service {
     ) -> Result<T, Error> {
         match tokio::time::timeout(self.deadline, reading).await {
             Ok(Ok(value)) => Ok(value),
+            Ok(Err(StoreCallError::TooManyOfClient)) => Err(Error::RateLimited(CLIENT_WAIT)),
             Ok(Err(StoreCallError::Full)) => Err(Setback::Overloaded.into()),
             Ok(Err(StoreCallError::Failed(error))) => {
                 if FAILED_READS.admits() {

@@ -11,6 +11,7 @@ use secrecy::ExposeSecret;
 
 use crate::config::{AuthMode, Config, LogFormat};
 use crate::healthcheck::reachable;
+use crate::service::engine::CouponQuery;
 use crate::wiring::RunningNode;
 
 /// Prints the address, and commands with the admin token if it is one of the node's own. With a log for
@@ -81,10 +82,10 @@ fn quoted(path: &Path) -> String {
 
 /// Returns the id that the next coupon will most likely have, for the second command.
 async fn next_coupon(node: &RunningNode) -> u64 {
-    let newest = node.engine().coupons(None, 1).await;
+    let newest = node.engine().coupons(&CouponQuery::all(None, 1)).await;
     newest
         .ok()
-        .and_then(|page| page.first().map(|view| view.coupon.id.get()))
+        .and_then(|page| page.coupons.first().map(|view| view.coupon.id.get()))
         .map_or(1, |id| id + 1)
 }
 

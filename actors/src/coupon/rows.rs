@@ -3,9 +3,12 @@
 
 pub(crate) mod columns;
 pub mod mysql;
+mod search;
 pub mod sqlite;
 
 use async_trait::async_trait;
+
+pub use self::search::{CouponFilter, CouponPage, CouponQuery};
 
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Offer, Status};
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
@@ -85,15 +88,6 @@ pub enum Created {
     KeyReused,
 }
 
-/// One page of coupons, newest (highest id) first.
-#[derive(Debug, Clone, Copy)]
-pub struct CouponQuery {
-    /// Only coupons with a lower id.
-    pub before: Option<CouponId>,
-    /// Maximum number of coupons.
-    pub limit: u32,
-}
-
 /// The place where a page of a user's issuances begins: after this issuance, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserCursor {
@@ -115,8 +109,8 @@ pub trait CouponRows: Send + Sync + 'static {
     /// Returns one coupon and its highest stored sequence.
     async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>>;
 
-    /// Returns a page of coupons.
-    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>>;
+    /// Takes one step of a search for coupons. Each coupon is shown as of one moment.
+    async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage>;
 
     /// Returns one issuance.
     async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>>;

@@ -165,10 +165,7 @@ async fn many_reads_of_lists_do_not_starve_owners() {
         .map(|_| {
             let (store, over) = (Arc::clone(&house.store), Arc::clone(&over));
             tokio::spawn(async move {
-                let query = CouponQuery {
-                    before: None,
-                    limit: 2_000,
-                };
+                let query = CouponQuery::all(None, 2_000);
                 while !over.load(Ordering::Relaxed) {
                     let _ = store.coupons(&query).await;
                 }

@@ -54,6 +54,8 @@ macro_rules! contract {
         });
         contract!($database: listing {
             coupons_come_newest_first_with_their_issued_counts
+            coupons_are_found_by_phase
+            coupons_are_found_by_a_part_of_their_title
             a_users_issuances_come_newest_first_across_coupons
             a_user_with_ten_thousand_issuances_is_listed_page_by_page
             a_coupons_issuances_come_by_sequence_and_by_user

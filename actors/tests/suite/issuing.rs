@@ -34,7 +34,10 @@ pub async fn ids_that_look_alike_are_different_users(database: &impl Database) {
     ];
     assert_eq!(store.write(&batch([owned.run(1, &alike)])).await.unwrap(), 10);
     for name in alike {
-        let of_user = store.issuances_of_user(&user(name), None, None, 10).await.unwrap();
+        let of_user = store
+            .issuances_of_user(&user(name), None, None, 10)
+            .await
+            .unwrap();
         assert_eq!(
             of_user
                 .iter()

@@ -2,29 +2,30 @@
 
 use std::time::{Duration, Instant};
 
-use actors::coupon::offer::{CouponView, Issuance, Offer, Status};
-use actors::coupon::rows::{CouponQuery, CouponRows, UserCursor};
+use actors::coupon::offer::{CouponView, Issuance, Offer, Phase, Status};
+use actors::coupon::rows::{CouponFilter, CouponQuery, CouponRows, UserCursor};
 use actors::ids::{CouponId, IssuanceId, Sequence};
 use actors::store::EntryStore;
+use actors::time::Timestamp;
 
-use crate::support::{Database, Owned, after_noon, batch, claim, create, offer, user};
+use crate::support::{CouponStore, Database, Owned, after_noon, batch, claim, create, noon, offer, user};
 
 /// Lists the coupons page by page, with at most two coupons on a page. Returns the coupons of all pages.
 async fn coupons(store: &dyn CouponRows) -> Vec<CouponView> {
     let (mut views, mut before) = (Vec::new(), None);
     loop {
-        let page = store.coupons(&CouponQuery { before, limit: 2 }).await.unwrap();
-        assert!(page.len() <= 2);
-        match page.last() {
-            Some(last) => before = Some(last.coupon.id),
+        let page = store.coupons(&CouponQuery::all(before, 2)).await.unwrap();
+        assert!(page.coupons.len() <= 2);
+        views.extend(page.coupons);
+        match page.next {
+            Some(next) => before = Some(next),
             None => return views,
         }
-        views.extend(page);
     }
 }
 
-pub async fn coupons_come_newest_first_with_their_issued_counts(database: &impl Database) {
-    let store = database.store();
+/// Makes coupons with every combination of status, window, quantity and issued count, newest first.
+async fn coupons_of_every_kind(store: &dyn CouponStore) -> Vec<CouponView> {
     let windows = [
         (None, None),
         (Some(10), None),
@@ -41,9 +42,9 @@ pub async fn coupons_come_newest_first_with_their_issued_counts(database: &impl 
                     ends_at: ends.map(after_noon),
                     ..offer(quantity, 1)
                 };
-                let coupon = create(&*store, offer).await;
+                let coupon = create(store, offer).await;
                 let mut owned = Owned {
-                    fence: claim(&*store, coupon.id.shard()).await,
+                    fence: claim(store, coupon.id.shard()).await,
                     coupon,
                 };
                 if issued > 0 {
@@ -64,7 +65,147 @@ pub async fn coupons_come_newest_first_with_their_issued_counts(database: &impl 
         }
     }
     all.reverse();
+    all
+}
+
+pub async fn coupons_come_newest_first_with_their_issued_counts(database: &impl Database) {
+    let store = database.store();
+    let all = coupons_of_every_kind(&*store).await;
     assert_eq!(coupons(&*store).await, all);
+}
+
+/// Searches with steps of this size until the list ends. Returns what is found and the number of steps.
+async fn searched(
+    store: &dyn CouponRows,
+    filter: &CouponFilter,
+    now: Timestamp,
+    limit: u32,
+    examine: u32,
+) -> (Vec<CouponView>, usize) {
+    let (mut found, mut before) = (Vec::new(), None);
+    for steps in 1.. {
+        let query = CouponQuery {
+            filter: filter.clone(),
+            now,
+            before,
+            limit,
+            examine,
+        };
+        let page = store.coupons(&query).await.unwrap();
+        assert!(page.coupons.len() <= limit as usize);
+        found.extend(page.coupons);
+        before = page.next;
+        if before.is_none() {
+            return (found, steps);
+        }
+    }
+    unreachable!()
+}
+
+/// The statements narrow a search down to exactly what the definition of a phase says, at every edge of a
+/// window, and however many coupons a step examines or finds.
+pub async fn coupons_are_found_by_phase(database: &impl Database) {
+    let store = database.store();
+    let all = coupons_of_every_kind(&*store).await;
+    for phase in Phase::ALL {
+        let filter = CouponFilter {
+            phase: Some(phase),
+            title: None,
+        };
+        for now in [-6, -5, 9, 10, 19, 20, 29, 30].map(after_noon) {
+            let of_phase = |view: &&CouponView| view.coupon.phase(now, view.issued) == phase;
+            let expected: Vec<CouponView> = all.iter().filter(of_phase).cloned().collect();
+            for (limit, examine) in [(200, 4_000), (2, 3), (1, 1)] {
+                let (found, _) = searched(&*store, &filter, now, limit, examine).await;
+                assert_eq!(found, expected, "{phase:?} at {now} by {limit} of {examine}");
+            }
+        }
+    }
+    // A step examines so many coupons of the status, and no more.
+    let live = CouponFilter {
+        phase: Some(Phase::Live),
+        title: None,
+    };
+    let open = all
+        .iter()
+        .filter(|view| view.coupon.status == Status::Open)
+        .count();
+    let (_, steps) = searched(&*store, &live, after_noon(15), 200, 4).await;
+    assert_eq!(steps, open.div_ceil(4));
+}
+
+/// Titles that databases compare in different ways, and parts to search for.
+const TITLES: [&str; 9] = [
+    "Black Friday",
+    "BLACK WEEK ",
+    "Ärmel-Woche",
+    "ärmel-woche",
+    "50% off_all",
+    "İstanbul",
+    "Straße \\ 'quoted' \"twice\"",
+    "검은 금요일 🎁",
+    "Ki\u{301}lo \u{212a}elvin",
+];
+const PARTS: [&str; 22] = [
+    "black",
+    "BLACK",
+    "week ",
+    "Ä",
+    "ä",
+    "%",
+    "_",
+    "i",
+    "ı",
+    "\\",
+    "'",
+    "\"",
+    "ss",
+    "금요",
+    "🎁",
+    "k",
+    "K",
+    "\u{301}",
+    "\u{212a}",
+    " ",
+    "black week  ",
+    "x",
+];
+
+pub async fn coupons_are_found_by_a_part_of_their_title(database: &impl Database) {
+    let store = database.store();
+    let mut all = Vec::new();
+    for title in TITLES {
+        let offer = Offer {
+            title: title.to_owned(),
+            ..offer(None, 1)
+        };
+        let id = create(&*store, offer).await.id;
+        all.push(store.coupon(id).await.unwrap().unwrap());
+    }
+    all.reverse();
+    for text in PARTS {
+        // Spelled out, so that a mistake in the definition shows as well.
+        let has = |view: &&CouponView| {
+            let title = view.coupon.offer.title.to_ascii_uppercase();
+            title.contains(&text.to_ascii_uppercase())
+        };
+        let expected: Vec<CouponView> = all.iter().filter(has).cloned().collect();
+        for phase in [None, Some(Phase::Live)] {
+            let filter = CouponFilter {
+                phase,
+                title: Some(text.to_owned()),
+            };
+            for (limit, examine) in [(200, 4_000), (2, 3)] {
+                let (found, _) = searched(&*store, &filter, noon(), limit, examine).await;
+                assert_eq!(found, expected, "{text:?} by {limit} of {examine}");
+            }
+        }
+        let closed = CouponFilter {
+            phase: Some(Phase::Closed),
+            title: Some(text.to_owned()),
+        };
+        assert_eq!(searched(&*store, &closed, noon(), 200, 3).await, (Vec::new(), 1));
+    }
 }
 
 /// There is no index by time, so every page reads and sorts all rows of the user. This test prints and bounds
@@ -82,7 +223,10 @@ pub async fn a_user_with_ten_thousand_issuances_is_listed_page_by_page(database:
     let (mut read, mut after, mut took) = (Vec::new(), None, Vec::new());
     loop {
         let begun = Instant::now();
-        let page = store.issuances_of_user(&user("ann"), None, after, 200).await.unwrap();
+        let page = store
+            .issuances_of_user(&user("ann"), None, after, 200)
+            .await
+            .unwrap();
         took.push(begun.elapsed());
         let Some(last) = page.last() else { break };
         after = Some(UserCursor {
@@ -123,7 +267,10 @@ pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl 
     for limit in [1, 2, 5, 12, 200] {
         let (mut read, mut after) = (Vec::new(), None);
         loop {
-            let page = store.issuances_of_user(&user("ann"), None, after, limit).await.unwrap();
+            let page = store
+                .issuances_of_user(&user("ann"), None, after, limit)
+                .await
+                .unwrap();
             assert!(page.len() <= limit as usize);
             let Some(last) = page.last() else { break };
             after = Some(UserCursor {
@@ -134,7 +281,13 @@ pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl 
         }
         assert_eq!(read, expected, "by {limit}");
     }
-    assert_eq!(store.issuances_of_user(&user("Ann"), None, None, 10).await.unwrap(), []);
+    assert_eq!(
+        store
+            .issuances_of_user(&user("Ann"), None, None, 10)
+            .await
+            .unwrap(),
+        []
+    );
     // Limited to one coupon, also from a place in the list.
     let coupon = expected[0].id.coupon;
     expected.retain(|row| row.id.coupon == coupon);
@@ -143,7 +296,9 @@ pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl 
         id: expected[0].id,
     });
     for (after, rows) in [(None, &expected[..]), (after, &expected[1..])] {
-        let page = store.issuances_of_user(&user("ann"), Some(coupon), after, 10).await;
+        let page = store
+            .issuances_of_user(&user("ann"), Some(coupon), after, 10)
+            .await;
         assert_eq!(page.unwrap(), rows);
     }
     assert_eq!(expected.len(), 3);
@@ -208,12 +363,10 @@ pub async fn what_is_not_stored_is_not_found(database: &impl Database) {
     }
     assert_eq!(
         store
-            .coupons(&CouponQuery {
-                before: Some(owned.id()),
-                limit: 10
-            })
+            .coupons(&CouponQuery::all(Some(owned.id()), 10))
             .await
-            .unwrap(),
+            .unwrap()
+            .coupons,
         []
     );
 }

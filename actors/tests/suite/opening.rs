@@ -183,6 +183,7 @@ pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
         "UPDATE firstcome_migrations SET success = FALSE WHERE version = 2",
         "UPDATE firstcome_migrations SET success = FALSE WHERE version = 3; \
          ALTER TABLE coupons DROP COLUMN change_keys",
+        "UPDATE firstcome_migrations SET success = FALSE WHERE version = 3; DROP INDEX by_phase ON coupons",
         "UPDATE firstcome_migrations SET success = FALSE WHERE version = 3",
     ] {
         run(&mut shell, cut_short).await;

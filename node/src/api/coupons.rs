@@ -1,6 +1,6 @@
 //! `/v1/coupons`: creates, reads and changes coupons.
 
-use actors::coupon::offer::{CouponView, Phase, Status};
+use actors::coupon::offer::{CouponView, Phase, Status, TITLE_CHARS_MAX};
 use actors::ids::{CouponId, RequestKey};
 use actors::time;
 use http::StatusCode;
@@ -19,7 +19,7 @@ use crate::http::json;
 use crate::http::problem::RequestError;
 use crate::http::query::Query;
 use crate::service::Service;
-use crate::service::engine::{Change, ChangeRequest, NewCoupon};
+use crate::service::engine::{Change, ChangeRequest, CouponFilter, NewCoupon};
 
 /// Parses the id in a path.
 pub(super) fn coupon_id(text: &str) -> Result<CouponId, RequestError> {
@@ -29,15 +29,17 @@ pub(super) fn coupon_id(text: &str) -> Result<CouponId, RequestError> {
 /// `GET /v1/coupons`
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?;
-    let (phase, before, limit) = Query::read(&call.head, |query| {
+    let (filter, before, limit) = Query::read(&call.head, |query| {
         let phase = query.get(
             "phase",
             "must be scheduled, live, sold_out, paused, ended or closed",
             Phase::parse,
         );
-        (phase, cursor::<CouponId>(query), limit(query))
+        let title = query.get("title", "must have 1 to 200 characters", title_part);
+        let filter = CouponFilter { phase, title };
+        (filter, cursor::<CouponId>(query), limit(query))
     })?;
-    let list = service.coupons(phase, before, limit).await?;
+    let list = service.coupons(call.head.client, filter, before).await?;
     let page = PageBody::new(&list.page(limit), |view| CouponBody::new(view, list.now()));
     Ok(json::response(StatusCode::OK, &page))
 }
@@ -102,6 +104,12 @@ fn coupon(status: StatusCode, view: &CouponView) -> Response {
     // Weak, because `issued` and `phase` change without the version.
     set_header(&mut response, ETAG, format_args!("W/\"{}\"", view.coupon.version));
     response
+}
+
+/// Parses a text that titles are searched for.
+fn title_part(text: &str) -> Option<String> {
+    let fits = (1..=TITLE_CHARS_MAX).contains(&text.chars().count()) && !text.contains('\0');
+    fits.then(|| text.to_owned())
 }
 
 /// Parses the status of a new coupon.

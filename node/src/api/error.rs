@@ -211,7 +211,7 @@ fn rate_limited(wait: Duration) -> Problem {
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
         "RATE_LIMITED",
-        "The user sends too many requests",
+        "Too many requests at once",
     )
     .header(RETRY_AFTER, HeaderValue::from(seconds))
 }

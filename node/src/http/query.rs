@@ -34,10 +34,7 @@ pub(crate) fn check_names<'a>(
         } else {
             return None;
         };
-        let name: String = AsRef::<str>::as_ref(name)
-            .chars()
-            .take(NAME_CHARS_MAX)
-            .collect();
+        let name: String = AsRef::<str>::as_ref(name).chars().take(NAME_CHARS_MAX).collect();
         Some(FieldError::new(name, message))
     };
     let errors: Vec<FieldError> = occurrences.iter().filter_map(error).take(NAMED_MAX).collect();

@@ -8,7 +8,7 @@ use actors::coupon::CouponKind;
 use actors::coupon::change::ChangeOutcome;
 use actors::coupon::client::Coupons;
 use actors::coupon::issue::IssueOutcome;
-use actors::coupon::rows::{CouponQuery, CouponRows};
+use actors::coupon::rows::{CouponPage, CouponRows};
 use actors::engine::{Engine, Options, StartError};
 use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, ShardId, UserId};
 use actors::store::Store;
@@ -16,7 +16,7 @@ use actors::store::Store;
 pub(crate) use actors::coupon::change::{Change, ChangeRefusal, ChangeRequest};
 pub(crate) use actors::coupon::issue::Refusal;
 pub(crate) use actors::coupon::offer::{CouponView, Issuance};
-pub(crate) use actors::coupon::rows::{Created, NewCoupon, UserCursor};
+pub(crate) use actors::coupon::rows::{CouponFilter, CouponQuery, Created, NewCoupon, UserCursor};
 pub(crate) use actors::engine::{ClusterView, NotReady};
 pub(crate) use actors::owning::request::Setback;
 pub(crate) use actors::store::{NodeRow, NodeState, Result as StoreResult, ShardRow};
@@ -117,9 +117,9 @@ impl CouponEngine {
         self.0.rows().coupon(id).await
     }
 
-    /// Reads up to `limit` coupons, newest first. If `before` is given, reads only coupons with a smaller id.
-    pub(crate) async fn coupons(&self, before: Option<CouponId>, limit: u32) -> StoreResult<Vec<CouponView>> {
-        self.0.rows().coupons(&CouponQuery { before, limit }).await
+    /// Takes one step of a search for coupons, newest first.
+    pub(crate) async fn coupons(&self, query: &CouponQuery) -> StoreResult<CouponPage> {
+        self.0.rows().coupons(query).await
     }
 
     /// Reads up to `limit` issuances of a coupon, by sequence; `None` if the coupon does not exist.

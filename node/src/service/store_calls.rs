@@ -19,8 +19,10 @@ pub(super) struct StoreCalls(pub(super) Admission);
 /// Why a call failed. Cloned for all requests that share the call.
 #[derive(Debug, Clone)]
 pub(crate) enum StoreCallError {
-    /// [`STORE_CALLS_MAX`] calls are in progress.
+    /// [`STORE_CALLS_MAX`] calls are in progress, or as many searches for lists as a node may have.
     Full,
+    /// The client has too many searches for lists in progress.
+    TooManyOfClient,
     /// The store failed.
     Failed(Arc<StoreError>),
 }

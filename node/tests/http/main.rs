@@ -15,6 +15,7 @@ mod hostile;
 mod issuing;
 mod jwt;
 mod limits;
+mod list_load;
 mod lists;
 mod logs;
 mod mint;

@@ -1,4 +1,4 @@
-//! Reads do not slow down issuing: copies, their age, and the bound on what one request examines.
+//! Reads do not slow down issuing: copies and their age; and searches for coupons.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -195,9 +195,12 @@ async fn what_this_node_issued_and_created_is_visible_at_once() {
     );
 }
 
-#[tokio::test]
-async fn a_rare_phase_is_searched_page_by_page() {
-    const CLOSED: usize = 5_000;
+/// Numbers of coupons that are closed and that have ended, so that a search takes several steps.
+const CLOSED: usize = 5_000;
+const ENDED: usize = 9_000;
+
+/// Returns a node with many coupons, the oldest of which is the only live one, and its id.
+async fn with_many_coupons() -> (TestNode, u64) {
     let node = TestNode::start().await;
     let live = node.coupon(json!({})).await;
     let mut shell = SqliteConnectOptions::new()
@@ -205,58 +208,65 @@ async fn a_rare_phase_is_searched_page_by_page() {
         .connect()
         .await
         .unwrap();
-    sqlx::query(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-         INSERT INTO coupons (title, per_user_limit, status, version, created_at, updated_at, creation_key, creation_body)
-         SELECT 'T', 1, 'closed', 2, 0, 0, 'made-' || i, '' FROM n",
-    )
-    .bind(CLOSED as i64)
-    .execute(&mut shell)
-    .await
-    .unwrap();
-    // Empty pages have a cursor, and each page examines up to 2,000 coupons.
-    let (mut pages, mut found, mut cursor) = (0, Vec::new(), String::new());
-    loop {
-        let begun = Instant::now();
-        let body = node.get(&format!("/v1/coupons?phase=live{cursor}")).await.body;
-        println!("a page that examined 2,000 coupons: {:?}", begun.elapsed());
-        pages += 1;
-        found.extend(
-            body["items"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|item| item["id"].clone()),
-        );
-        match &body["next_cursor"] {
-            Value::String(next) => cursor = format!("&cursor={next}"),
-            _ => break,
-        }
-        assert!(pages < 10);
-    }
-    assert_eq!((pages, found), (3, vec![json!(live)]));
-    // The pages of a frequent phase are full, and list each coupon once.
-    let (mut ids, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let body = node
-            .get(&format!("/v1/coupons?phase=closed&limit=199{cursor}"))
-            .await
-            .body;
-        ids.extend(
-            body["items"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|item| item["id"].as_u64().unwrap()),
-        );
-        match &body["next_cursor"] {
-            Value::String(next) => cursor = format!("&cursor={next}"),
-            _ => break,
-        }
-    }
-    assert!(
-        ids.is_sorted_by(|one, next| one > next) && ids.len() == CLOSED,
-        "{}",
-        ids.len()
+    let made = sqlx::query(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1 + ?2)
+         INSERT INTO coupons (title, per_user_limit, ends_at, status, version, created_at, updated_at,
+                              creation_key, creation_body)
+         SELECT CASE i WHEN ?1 + 5 THEN 'Rare' ELSE 'T' END, 1, 1,
+                CASE WHEN i <= ?1 THEN 'closed' ELSE 'open' END, 1, 0, 0, 'made-' || i, '' FROM n",
     );
+    let made = made.bind(CLOSED as i64).bind(ENDED as i64);
+    made.execute(&mut shell).await.unwrap();
+    (node, live)
+}
+
+#[tokio::test]
+async fn what_is_rare_is_on_the_first_page_which_is_also_the_last() {
+    let (node, live) = with_many_coupons().await;
+    let rare = live + CLOSED as u64 + 5;
+    for (query, found) in [
+        ("phase=live", vec![json!(live)]),
+        ("title=bLACK", vec![json!(live)]),
+        ("title=rar", vec![json!(rare)]),
+        ("title=rar&phase=ended", vec![json!(rare)]),
+        ("title=rar&phase=closed", vec![]),
+        ("phase=paused", vec![]),
+        ("phase=scheduled", vec![]),
+        ("phase=sold_out", vec![]),
+        ("title=nothing", vec![]),
+    ] {
+        let begun = Instant::now();
+        let list = node.get(&format!("/v1/coupons?{query}&limit=1")).await;
+        println!("{query} among {} coupons: {:?}", CLOSED + ENDED, begun.elapsed());
+        list.assert_list("id", &found, false);
+    }
+    for title in ["", &"x".repeat(201), "%00"] {
+        node.get(&format!("/v1/coupons?title={title}"))
+            .await
+            .assert_invalid(&["title"]);
+    }
+}
+
+#[tokio::test]
+async fn the_pages_of_a_frequent_phase_are_full_and_list_each_coupon_once() {
+    let (node, _) = with_many_coupons().await;
+    for (phase, count) in [("closed", CLOSED), ("ended", ENDED)] {
+        let (mut ids, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/coupons?phase={phase}&limit=199{cursor}");
+            let body = node.get(&path).await.body;
+            let items = body["items"].as_array().unwrap();
+            ids.extend(items.iter().map(|item| item["id"].as_u64().unwrap()));
+            match &body["next_cursor"] {
+                Value::String(next) => cursor = format!("&cursor={next}"),
+                _ => break,
+            }
+            assert_eq!(items.len(), 199);
+        }
+        assert!(
+            ids.is_sorted_by(|one, next| one > next) && ids.len() == count,
+            "{phase}: {}",
+            ids.len()
+        );
+    }
 }

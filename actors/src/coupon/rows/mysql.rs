@@ -14,7 +14,7 @@ use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{CouponView, Issuance};
-use crate::coupon::rows::{CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
+use crate::coupon::rows::{CouponPage, CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
 use crate::coupon::tail::Tail;
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
 use crate::store::Result;
@@ -82,8 +82,8 @@ impl CouponRows for MySqlStore {
         framed!(READ, readers, self, reads::coupon, id)
     }
 
-    async fn coupons(&self, query: &CouponQuery) -> Result<Vec<CouponView>> {
-        let query = *query;
+    async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage> {
+        let query = query.clone();
         framed!(READ, readers, self, reads::coupons, &query)
     }
 

@@ -128,7 +128,12 @@ pub(super) const KINDS: &[Kind] = &[
         "fields are not valid; errors names each of them",
         &[Extra::Errors],
     ),
-    kind("RATE_LIMITED", 429, "too many requests from this user", &[]),
+    kind(
+        "RATE_LIMITED",
+        429,
+        "too many requests from this user, or too many lists of coupons at once from this client",
+        &[],
+    ),
     kind(
         "HEADER_TOO_LARGE",
         431,

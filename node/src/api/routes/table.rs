@@ -126,13 +126,12 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
                 method: Verb::Get,
                 handler: |service, call| Box::pin(coupons::list(service, call)),
                 name: "coupons",
-                summary: "Lists coupons, newest first, up to 1 s old. With phase, a page that is not full \
-                          may have a next page",
+                summary: "Lists coupons, newest first, up to 1 s old",
                 access: Access::Anyone,
-                parameters: &["phase", "limit", "cursor"],
+                parameters: &["phase", "title", "limit", "cursor"],
                 body: None,
                 success: json(200, "CouponPage", &[]),
-                problems: &[&["MALFORMED", "INVALID"], STORE],
+                problems: &[&["MALFORMED", "INVALID", "RATE_LIMITED"], STORE],
             },
             Operation {
                 method: Verb::Post,

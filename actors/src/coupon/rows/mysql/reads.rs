@@ -1,16 +1,18 @@
 //! Creating coupons, and the reads of clients.
 
-use sqlx::MySqlConnection;
-use sqlx::mysql::MySqlRow;
+use sqlx::mysql::{MySqlArguments, MySqlRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection};
 
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
 use crate::coupon::rows::columns::{
     self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns,
 };
-use crate::coupon::rows::{CouponQuery, Created, NewCoupon, UserCursor};
+use crate::coupon::rows::search::{SearchDialect, Statement, Value};
+use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon, UserCursor};
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
 use crate::store::Result;
-use crate::store::columns::{StoredRow, integer, readable};
+use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::mysql::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 
 /// A coupon's columns, and its highest sequence. The hint makes MySQL and MariaDB find the sequence at the
@@ -39,11 +41,16 @@ const CREATED_BEFORE: &str = concat!(
 
 const COUPON: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id = ?");
 
-const COUPONS: &str = concat!(
-    "SELECT ",
-    view_columns!(),
-    " FROM coupons AS c WHERE c.id < ? ORDER BY c.id DESC LIMIT ?"
-);
+const SEARCH: SearchDialect = SearchDialect {
+    by_phase: "FORCE INDEX (by_phase)",
+    by_id: "FORCE INDEX (PRIMARY)",
+    // The hint keeps MariaDB from scanning all coupons into a join buffer.
+    join: "STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)",
+    columns: view_columns!(),
+    last_issuance: "(SELECT i.sequence FROM issuances AS i FORCE INDEX (PRIMARY) \
+                    WHERE i.coupon_id = c.id AND i.sequence = c.total_quantity)",
+    title: "LOCATE(LOWER(?), LOWER(c.title)) > 0",
+};
 
 const ISSUANCE: &str = concat!(
     "SELECT ",
@@ -151,18 +158,31 @@ pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Re
     row.as_ref().map(view).transpose()
 }
 
-/// Returns a page of coupons.
-pub(crate) async fn coupons(
-    connection: &mut MySqlConnection,
-    query: &CouponQuery,
-) -> Result<Vec<CouponView>> {
-    let before = query.before.map_or(i64::MAX, |id| integer(id.get()));
-    let rows = sqlx::query(COUPONS)
-        .bind(before)
-        .bind(query.limit)
-        .fetch_all(connection)
-        .await;
-    rows.map_err(on_read)?.iter().map(view).collect()
+/// Takes one step of a search for coupons.
+pub(crate) async fn coupons(connection: &mut MySqlConnection, query: &CouponQuery) -> Result<CouponPage> {
+    let last = match query.last_examined(&SEARCH) {
+        None => None,
+        Some(statement) => {
+            let row = bound(&statement).fetch_optional(&mut *connection).await;
+            row.map_err(on_read)?.as_ref().map(id).transpose()?
+        }
+    };
+    let rows = bound(&query.found(&SEARCH, last)).fetch_all(connection).await;
+    let rows = rows.map_err(on_read)?.iter().map(view).collect::<Result<_>>()?;
+    Ok(query.page(rows, last))
+}
+
+fn bound(statement: &Statement) -> Query<'_, MySql, MySqlArguments> {
+    // The text has no text of a client.
+    let query = sqlx::query(AssertSqlSafe(statement.text.clone()));
+    statement.values.iter().fold(query, |query, value| match value {
+        Value::Integer(number) => query.bind(*number),
+        Value::Text(text) => query.bind(text.as_str()),
+    })
+}
+
+fn id(row: &MySqlRow) -> Result<CouponId> {
+    readable(CouponId::new(number(row, "id")?), "id")
 }
 
 /// Returns one issuance.

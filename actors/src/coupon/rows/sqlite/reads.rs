@@ -1,13 +1,15 @@
 //! Creating coupons, and the reads of clients.
 
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection};
 
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
 use crate::coupon::rows::columns::{
     self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns,
 };
-use crate::coupon::rows::{CouponQuery, Created, NewCoupon, UserCursor};
+use crate::coupon::rows::search::{SearchDialect, Statement, Value};
+use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon, UserCursor};
 use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, readable};
@@ -38,11 +40,15 @@ const CREATED_BEFORE: &str = concat!(
 
 const COUPON: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id = ?1");
 
-const COUPONS: &str = concat!(
-    "SELECT ",
-    view_columns!(),
-    " FROM coupons AS c WHERE c.id < ?1 ORDER BY c.id DESC LIMIT ?2"
-);
+const SEARCH: SearchDialect = SearchDialect {
+    by_phase: "INDEXED BY by_phase",
+    by_id: "NOT INDEXED",
+    // SQLite reads the tables of a CROSS JOIN in this order.
+    join: "CROSS JOIN coupons AS c",
+    columns: view_columns!(),
+    last_issuance: "(SELECT sequence FROM issuances WHERE coupon_id = c.id AND sequence = c.total_quantity)",
+    title: "instr(lower(c.title), lower(?)) > 0",
+};
 
 const ISSUANCE: &str = concat!(
     "SELECT ",
@@ -140,18 +146,31 @@ pub(crate) async fn coupon(connection: &mut SqliteConnection, id: CouponId) -> R
     row.as_ref().map(view).transpose()
 }
 
-/// Returns a page of coupons.
-pub(crate) async fn coupons(
-    connection: &mut SqliteConnection,
-    query: &CouponQuery,
-) -> Result<Vec<CouponView>> {
-    let rows = sqlx::query(COUPONS)
-        .bind(query.before.map_or(i64::MAX, |id| integer(id.get())))
-        .bind(query.limit)
-        .fetch_all(connection)
-        .await
-        .map_err(on_read)?;
-    rows.iter().map(view).collect()
+/// Takes one step of a search for coupons.
+pub(crate) async fn coupons(connection: &mut SqliteConnection, query: &CouponQuery) -> Result<CouponPage> {
+    let last = match query.last_examined(&SEARCH) {
+        None => None,
+        Some(statement) => {
+            let row = bound(&statement).fetch_optional(&mut *connection).await;
+            row.map_err(on_read)?.as_ref().map(id).transpose()?
+        }
+    };
+    let rows = bound(&query.found(&SEARCH, last)).fetch_all(connection).await;
+    let rows = rows.map_err(on_read)?.iter().map(view).collect::<Result<_>>()?;
+    Ok(query.page(rows, last))
+}
+
+fn bound(statement: &Statement) -> Query<'_, Sqlite, SqliteArguments> {
+    // The text has no text of a client.
+    let query = sqlx::query(AssertSqlSafe(statement.text.clone()));
+    statement.values.iter().fold(query, |query, value| match value {
+        Value::Integer(number) => query.bind(*number),
+        Value::Text(text) => query.bind(text.clone()),
+    })
+}
+
+fn id(row: &SqliteRow) -> Result<CouponId> {
+    readable(CouponId::new(number(row, "id")?), "id")
 }
 
 /// Returns one issuance.
@@ -224,9 +243,11 @@ fn view(row: &SqliteRow) -> Result<CouponView> {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::{AssertSqlSafe, Connection};
+    use sqlx::Connection;
 
     use super::*;
+    use crate::coupon::offer::Phase;
+    use crate::coupon::rows::CouponFilter;
 
     async fn plan(connection: &mut SqliteConnection, statement: &str) -> String {
         let explained = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
@@ -240,18 +261,16 @@ mod tests {
     #[tokio::test]
     async fn no_read_of_a_client_scans_a_whole_coupon() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        sqlx::raw_sql(include_str!("../../../store/migrations/sqlite/0001_first.sql"))
-            .execute(&mut connection)
-            .await
-            .unwrap();
+        for migration in crate::store::migrations::sqlite(&[]).iter() {
+            let made = sqlx::raw_sql(migration.sql.clone())
+                .execute(&mut connection)
+                .await;
+            made.unwrap();
+        }
         for (statement, search) in [
             (COUPON, "PRIMARY KEY (coupon_id=?)"),
-            (COUPONS, "SEARCH c USING INTEGER PRIMARY KEY (rowid<?)"),
             (ISSUANCE, "PRIMARY KEY (coupon_id=? AND sequence=?)"),
-            (
-                ISSUANCES_OF_USER,
-                "(user_id=? AND coupon_id>? AND coupon_id<?)",
-            ),
+            (ISSUANCES_OF_USER, "(user_id=? AND coupon_id>? AND coupon_id<?)"),
             (ISSUANCES_OF_COUPON, "PRIMARY KEY (coupon_id=? AND sequence>?)"),
             (ISSUANCES_OF_COUPON_AND_USER, "(user_id=?)"),
         ] {
@@ -265,6 +284,45 @@ mod tests {
                 !plan.contains("TEMP B-TREE") || search.starts_with("(user_id=?"),
                 "{statement}: {plan}"
             );
+        }
+    }
+
+    /// A search reads no row of a coupon that it does not find, except for its title.
+    #[tokio::test]
+    async fn a_search_examines_coupons_in_an_index_and_sorts_nothing() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        for migration in crate::store::migrations::sqlite(&[]).iter() {
+            let made = sqlx::raw_sql(migration.sql.clone())
+                .execute(&mut connection)
+                .await;
+            made.unwrap();
+        }
+        let phases = Phase::ALL.into_iter().map(Some).chain([None]);
+        for (phase, title) in phases.flat_map(|phase| [(phase, None), (phase, Some("T".to_owned()))]) {
+            let is_by_title = title.is_some();
+            let query = CouponQuery {
+                filter: CouponFilter { phase, title },
+                ..CouponQuery::all(None, 10)
+            };
+            let statements = query.last_examined(&SEARCH).into_iter();
+            for statement in statements.chain([query.found(&SEARCH, None)]) {
+                let plan = plan(&mut connection, &statement.text).await;
+                let examines = match phase {
+                    None => "SEARCH c USING INTEGER PRIMARY KEY (rowid",
+                    Some(_) if is_by_title && statement.text.contains("found") => {
+                        "SEARCH c USING INDEX by_phase (status=? AND id"
+                    }
+                    Some(_) => "SEARCH c USING COVERING INDEX by_phase (status=? AND id",
+                };
+                assert!(plan.contains(examines), "{}: {plan}", statement.text);
+                // What is found is at most a page.
+                let others = plan.replace("SCAN found", "");
+                assert!(
+                    !others.contains("SCAN") && !others.contains("TEMP B-TREE"),
+                    "{}: {plan}",
+                    statement.text
+                );
+            }
         }
     }
 }

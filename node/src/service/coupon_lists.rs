@@ -1,0 +1,196 @@
+//! Lists of coupons. A list is searched step by step, newest first, until its page is full or the list ends.
+//!
+//! A search may examine all coupons, so searches must not hold up other reads. They take turns at a share of
+//! the connections, one short step at a time. Equal searches share one, and its result serves for a second. A
+//! client may have few searches in progress, and a node a bounded number.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actors::admission::{Admission, Permit};
+use actors::ids::CouponId;
+use actors::store::StoreError;
+use actors::time::{self, Timestamp};
+use metrics::Counter;
+use tokio::sync::Semaphore;
+
+use super::client_searches::{ClientSearch, ClientSearches};
+use super::copies::Copies;
+use super::engine::{CouponEngine, CouponFilter, CouponQuery, CouponView, StoreResult};
+use super::list::{LIMIT_MAX, Page};
+use super::store_calls::StoreCallError;
+use super::{Error, Service};
+use crate::metrics::LISTS_REFUSED;
+
+/// Maximum number of lists with a copy. With the longest titles, a copy takes about 200 KiB, so all copies
+/// take about 13 MiB.
+const LISTS_MAX: usize = 64;
+
+/// Maximum number of searches in progress. At some milliseconds a step, each takes a turn or more within the
+/// deadline of a request. Further searches are refused at once.
+const SEARCHES_MAX: usize = 256;
+
+/// Number of steps that run at the same time: a quarter of the connections for reads, so that the other three
+/// are always free for reads that take no time.
+const STEPS_MAX: usize = 1;
+
+/// Number of coupons that one step examines: few enough that no step takes longer than some milliseconds.
+const STEP: u32 = 4_000;
+
+/// A search that takes longer ends with what it has found, if that is anything. It is shorter than the
+/// deadline of a request, so that what was found reaches the client.
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Searches in progress, and copies of lists.
+pub(super) struct CouponLists {
+    copies: Copies<ListKey, Arc<CouponList>>,
+    searches: Admission,
+    clients: ClientSearches,
+    turns: Arc<Semaphore>,
+    refused_client: Counter,
+    refused_full: Counter,
+}
+
+/// What a list has, and the coupon before which its page begins.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ListKey {
+    filter: CouponFilter,
+    before: Option<CouponId>,
+}
+
+/// The places that a search takes while it is in progress.
+struct Places {
+    _search: Permit,
+    _client: ClientSearch,
+}
+
+impl std::fmt::Debug for CouponLists {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CouponLists")
+    }
+}
+
+impl CouponLists {
+    /// Allows each client this many searches at the same time.
+    pub(super) fn new(client_searches_max: usize) -> Self {
+        let refused = |reason: &'static str| metrics::counter!(LISTS_REFUSED, "reason" => reason);
+        Self {
+            copies: Copies::new("list", LISTS_MAX),
+            searches: Admission::new(SEARCHES_MAX),
+            clients: ClientSearches::new(client_searches_max),
+            turns: Arc::new(Semaphore::new(STEPS_MAX)),
+            refused_client: refused("client"),
+            refused_full: refused("full"),
+        }
+    }
+
+    /// Drops all copies, because a coupon was created or changed.
+    pub(super) fn forget_all(&self) {
+        self.copies.forget_all();
+    }
+
+    fn admit(&self, client: IpAddr) -> Result<Places, StoreCallError> {
+        let client = self.clients.begin(client).ok_or_else(|| {
+            self.refused_client.increment(1);
+            StoreCallError::TooManyOfClient
+        })?;
+        let search = self.searches.admit().map_err(|_full| {
+            self.refused_full.increment(1);
+            StoreCallError::Full
+        })?;
+        Ok(Places {
+            _search: search,
+            _client: client,
+        })
+    }
+}
+
+impl Service {
+    /// Reads a list of coupons, at most [`super::copies::AGE_MAX`] old: the newest coupons that the filter
+    /// admits, or those before `before`.
+    pub(crate) async fn coupons(
+        &self,
+        client: IpAddr,
+        filter: CouponFilter,
+        before: Option<CouponId>,
+    ) -> Result<Arc<CouponList>, Error> {
+        let engine = self.engine()?;
+        let key = ListKey { filter, before };
+        // This reads the longest page, so that requests with any limit share it.
+        let search = || {
+            let places = self.lists.admit(client)?;
+            let (engine, key, turns) = (engine.clone(), key.clone(), Arc::clone(&self.lists.turns));
+            Ok(self.store_calls.run(async move {
+                let _places = places;
+                search(&engine, key, &turns)
+                    .await
+                    .map(|list| Some(Arc::new(list)))
+            }))
+        };
+        let list = self
+            .await_read(self.lists.copies.get_if_admitted(key.clone(), search))
+            .await?;
+        // A list always exists, even if it is empty.
+        list.map(|(list, _)| list)
+            .ok_or(Error::Internal { applied: Some(false) })
+    }
+}
+
+/// The result of a search.
+pub(crate) struct CouponList {
+    /// One row more than the longest page has, if there are so many.
+    rows: Vec<CouponView>,
+    /// Where the search ended, if the rows do not fill the longest page and the list may go on.
+    ended_at: Option<CouponId>,
+    /// The moment that the phases in this list are of.
+    now: Timestamp,
+}
+
+impl CouponList {
+    /// Returns a page with the first `limit` rows.
+    pub(crate) fn page(&self, limit: u32) -> Page<&CouponView> {
+        let rows = &self.rows[..self.rows.len().min(limit as usize)];
+        let last = rows.last().filter(|_| self.rows.len() > rows.len());
+        let next = last.map(|view| view.coupon.id).or(self.ended_at);
+        Page::new(rows.iter().collect(), next)
+    }
+
+    /// Returns the moment that the phases in this list are of.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+}
+
+/// Searches for one coupon more than the longest page has.
+async fn search(engine: &CouponEngine, key: ListKey, turns: &Semaphore) -> StoreResult<CouponList> {
+    const WANTED: usize = LIMIT_MAX as usize + 1;
+    let (began, now) = (Instant::now(), time::timestamp());
+    let mut rows = Vec::new();
+    let mut query = CouponQuery {
+        filter: key.filter,
+        now,
+        before: key.before,
+        limit: 0,
+        examine: STEP,
+    };
+    loop {
+        // At most as many as are wanted, which fits.
+        query.limit = (WANTED - rows.len()) as u32;
+        let turn = turns.acquire().await;
+        let turn = turn.map_err(|closed| StoreError::NotStored(closed.to_string()))?;
+        let page = engine.coupons(&query).await?;
+        drop(turn);
+        rows.extend(page.coupons);
+        query.before = page.next;
+        let is_full = rows.len() >= WANTED;
+        let is_late = began.elapsed() >= SEARCH_TIME_MAX && !rows.is_empty();
+        if is_full || is_late || page.next.is_none() {
+            return Ok(CouponList {
+                ended_at: page.next.filter(|_| !is_full),
+                rows,
+                now,
+            });
+        }
+    }
+}
