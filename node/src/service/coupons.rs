@@ -15,6 +15,10 @@ use super::{Error, Service};
 /// copy takes about 1 KiB, so all copies take 10 MiB. Each request for a further coupon reads the store.
 const COUPONS_MAX: usize = 10_000;
 
+/// Maximum number of times that one request reads a coupon, because issuances meanwhile show that the copy is
+/// older than a change of its quantity.
+const READS_MAX: usize = 4;
+
 static FAILED_CREATIONS: LogLimit = LogLimit::new(5, Duration::from_secs(10), |suppressed| {
     tracing::warn!(suppressed, "failed to create further coupons");
 });
@@ -96,7 +100,9 @@ impl Service {
         changed
     }
 
-    /// Reads a coupon, at most [`super::copies::AGE_MAX`] old.
+    /// Reads a coupon, at most [`super::copies::AGE_MAX`] old. It shows at least what this node has issued,
+    /// and never more than its quantity: a copy that allows less is older than a change that another node has
+    /// answered, and is read again.
     pub(crate) async fn coupon(&self, id: CouponId) -> Result<CouponView, Error> {
         let engine = self.engine()?;
         let read = || {
@@ -104,13 +110,26 @@ impl Service {
             self.store_calls
                 .run(async move { Ok(reading.await?.map(Arc::new)) })
         };
-        let (view, issued) = self
-            .await_read(self.copies.coupons.get(id, read))
-            .await?
-            .ok_or(Refusal::UnknownCoupon)?;
-        Ok(CouponView {
-            coupon: view.coupon.clone(),
-            issued: view.issued.max(Sequence::new(issued)),
-        })
+        let mut reads = 0;
+        loop {
+            let (view, issued) = self
+                .await_read(self.copies.coupons.get(id, read))
+                .await?
+                .ok_or(Refusal::UnknownCoupon)?;
+            reads += 1;
+            let issued = view.issued.max(Sequence::new(issued));
+            let total = view.coupon.offer.total_quantity;
+            if total.is_none_or(|total| issued.get() <= total) {
+                return Ok(CouponView {
+                    coupon: view.coupon.clone(),
+                    issued,
+                });
+            }
+            self.copies.coupons.forget(id);
+            if reads == READS_MAX {
+                // What the store showed is of one moment.
+                return Ok(CouponView::clone(&view));
+            }
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use testkit::on_each_server;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use testkit::node::ADMIN_TOKEN;
 use testkit::servers::{Kind, Server};
 
 use crate::stage::Stage;
@@ -97,4 +98,38 @@ async fn check_coupons(stage: &Stage, view: &Value, coupons: &[u64]) {
     }
 }
 
-on_each_server! { every_node_shows_the_same_cluster }
+/// A node that has a copy of a coupon learns what it issues itself at once, and a change of the quantity at
+/// another node only by reading the coupon again.
+async fn no_node_shows_more_issued_than_the_quantity(kind: Kind) {
+    let server = Server::shared(kind);
+    let stage = Stage::on(server, &[], false).await;
+    let coupon = stage.coupon(Some(1)).await;
+    let path = format!("/v1/coupons/{coupon}");
+    for quantity in 1..=10 {
+        if quantity > 1 {
+            let change = stage
+                .client
+                .patch(format!("http://{}{path}", stage.members[0].address))
+                .bearer_auth(ADMIN_TOKEN)
+                .json(&json!({"total_quantity": quantity}));
+            assert_eq!(change.send().await.unwrap().status(), 200);
+        }
+        stage.until_issued(1, coupon).await;
+        let (status, shown) = stage.operator(1, &path).await.unwrap();
+        assert_eq!(
+            (
+                status,
+                &shown["issued"],
+                &shown["total_quantity"],
+                &shown["remaining"]
+            ),
+            (200, &json!(quantity), &json!(quantity), &json!(0)),
+            "{shown}"
+        );
+    }
+}
+
+on_each_server! {
+    every_node_shows_the_same_cluster
+    no_node_shows_more_issued_than_the_quantity
+}
