@@ -23,7 +23,7 @@ use crate::store::batch::{Batch, Found};
 pub use crate::store::cluster_rows::{Claim, ENDED_ROWS_MAX, HandOff, NodeRow, NodeState, ShardRow};
 
 /// Why a call to the store failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Nothing was changed, and a retry may help (a lock, a refused connection, a full disk).
     #[error("not stored: {0}")]
@@ -124,18 +124,18 @@ pub trait ClusterStore: Send + Sync + 'static {
     /// Returns all shards' rows, by id.
     async fn shards(&self) -> Result<Vec<ShardRow>>;
 
-    /// Claims shards, independently of each other. If a row is still as it was seen, raises the epoch, sets
-    /// the owner and commits. Returns the rows after that in the order of the claims, including rows that
-    /// were not claimed.
+    /// Claims shards, independently of each other and many by one commit. If a row is still as it was seen,
+    /// raises the epoch and sets the owner. A row that stays locked is skipped. Returns the rows after that
+    /// in the order of the claims, including rows that were not claimed.
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>>;
 
-    /// Hands shards off to other nodes, independently of each other. If a fence still holds, raises the
-    /// epoch, sets the new owner and commits. Returns the rows after that in the order of `hand_offs`,
-    /// including rows that were not handed off.
+    /// Hands shards off to other nodes, independently of each other and many by one commit. If a fence still
+    /// holds, raises the epoch and sets the new owner. A row that stays locked is skipped. Returns the rows
+    /// after that in the order of `hand_offs`, including rows that were not handed off.
     async fn hand_off(&self, hand_offs: &[HandOff]) -> Result<Vec<ShardRow>>;
 
-    /// Releases the shards that are owned under these fences. Released shards keep their epochs. Other shards
-    /// stay as they are.
+    /// Releases the shards that are owned under these fences, many by one commit. Released shards keep their
+    /// epochs. Other shards stay as they are. Fails if a row stayed locked; others may be released then.
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()>;
 }
 

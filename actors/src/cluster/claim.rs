@@ -128,7 +128,7 @@ impl ClaimPlanner {
         local_state: impl Fn(ShardId) -> LocalState,
         has_loaded: impl Fn(ShardId, Incarnation) -> bool,
     ) -> ShardSteps {
-        if are_far_apart(self.last_sent, sent_at, self.beat) {
+        if are_far_apart(self.last_sent, sent_at, self.lease, self.beat) {
             self.free.clear();
         }
         self.last_sent = Some(sent_at);

@@ -4,6 +4,7 @@
 //! The database holds all ownership, and this task only follows the database. The task is the shell around
 //! [`member::MemberLifecycle`], [`crate::cluster::group::Group`] and [`crate::cluster::claim::ClaimPlanner`].
 
+pub mod claiming;
 mod join;
 pub mod life_record;
 pub mod member;
@@ -11,8 +12,8 @@ pub mod round;
 mod shards;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
@@ -28,6 +29,7 @@ pub use crate::cluster::membership::join::{JoinError, Predecessor};
 use crate::cluster::membership::life_record::LifeRecord;
 use crate::cluster::membership::member::{Beaten, MemberLifecycle};
 use crate::cluster::membership::round::{Findings, Round, Statement};
+use crate::cluster::membership::shards::Claims;
 use crate::cluster::ownership::Ownership;
 use crate::cluster::peers::Peers;
 use crate::critical::critical;
@@ -98,6 +100,7 @@ struct Shared {
     outside: AtomicBool,
     /// True if another node was alive and not leaving as of the last beat.
     others_stay: AtomicBool,
+    claims: Mutex<Claims>,
     leaving: AtomicBool,
     stopping: AtomicBool,
     stop: Notify,
@@ -129,6 +132,7 @@ impl Membership {
             was_ready: AtomicBool::new(false),
             outside: AtomicBool::new(false),
             others_stay: AtomicBool::new(false),
+            claims: Mutex::default(),
             leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
@@ -143,7 +147,7 @@ impl Membership {
     /// Returns true if this incarnation has once claimed all shards that it should have, and the group
     /// contained it as of the last beat.
     pub fn is_ready(&self) -> bool {
-        self.shared.ready.load(Ordering::Acquire)
+        self.shared.is_ready()
     }
 
     /// Returns true if the node has ever been ready.
@@ -215,6 +219,7 @@ impl Shared {
             let remaining = self.lease.remaining(time::moment());
             handles().lease_seconds.set(remaining.as_secs_f64());
         }
+        self.claims().under_way.end();
         self.lease.end();
         if let Err(error) = self
             .store
@@ -255,7 +260,7 @@ impl Shared {
     }
 
     /// Sends one beat, and acts on its answer.
-    async fn beat(&self, living: &mut Living) {
+    async fn beat(self: &Arc<Self>, living: &mut Living) {
         let sent_at = time::moment();
         let lifecycle = &mut living.lifecycle;
         let state = lifecycle.state(self.leaving.load(Ordering::Acquire));
@@ -272,13 +277,14 @@ impl Shared {
             Ok(Beaten::Alive(until)) => {
                 handles().beats_ok.increment(1);
                 self.lease.set(lifecycle.incarnation(), until);
-                // The round has a time limit, so that a slow round does not cost the node its lease.
+                // The reads have a time limit, so that a slow round does not cost the node its lease. Claims
+                // are not limited by it, because they run beside the beats.
                 match tokio::time::timeout(self.options.lease / 3, self.keep_pace(living, sent_at)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "reading rows or claiming shards failed");
+                        tracing::warn!(%error, "reading rows failed");
                     }
-                    Err(_limit) => tracing::warn!("reading rows and claiming shards timed out"),
+                    Err(_limit) => tracing::warn!("reading rows timed out"),
                 }
             }
             Ok(Beaten::Ended) => {
@@ -318,7 +324,7 @@ impl Shared {
     }
 
     /// Brings what is served here in line with the rows.
-    async fn keep_pace(&self, living: &mut Living, sent_at: Moment) -> Result<()> {
+    async fn keep_pace(self: &Arc<Self>, living: &mut Living, sent_at: Moment) -> Result<()> {
         let me = living.lifecycle.incarnation();
         let (asked_at, findings) = self.read_rows(living, sent_at).await?;
         let Findings {
@@ -345,17 +351,17 @@ impl Shared {
             ready: living.lifecycle.is_ready(),
             leaving: self.leaving.load(Ordering::Acquire),
         };
-        let state = |id: ShardId| self.local.state(id, changes[usize::from(id.get())]);
+        let state = |id: ShardId| {
+            // A claim that is answered between the two looks would be missed by both in the other order.
+            let claims = self.claims();
+            let state = self.local.state(id, changes[usize::from(id.get())]);
+            claims.under_way.judged(id, state)
+        };
         let has_loaded = |id: ShardId, to: Incarnation| self.local.is_loaded_ahead(id, to);
         let steps = living
             .planner
             .steps(member, sent_at, &nodes, &rows, state, has_loaded);
-        let missing = self.carry_out(sent_at, steps, &living.silent).await?;
-        // A node that has once claimed all its shards stays ready while it takes over other shards. If it did
-        // not, a load balancer could drop all nodes during a take-over.
-        let ready = (missing == 0 || self.ready.load(Ordering::Acquire)) && living.lifecycle.is_inside();
-        self.ready.store(ready, Ordering::Release);
-        self.was_ready.fetch_or(ready, Ordering::AcqRel);
+        self.carry_out(me, living.lifecycle.is_inside(), steps, &living.silent);
         Ok(())
     }
 
@@ -425,6 +431,7 @@ impl Shared {
     /// ending each other, growing pauses separate them.
     fn end(&self, living: &mut Living) {
         living.lifecycle.end();
+        self.claims().under_way.end();
         self.lease.end();
         self.drop_everything();
         let now = time::moment();
@@ -455,8 +462,17 @@ impl Shared {
         }
     }
 
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+        self.was_ready.fetch_or(ready, Ordering::AcqRel);
+    }
+
     fn drop_everything(&self) {
-        self.ready.store(false, Ordering::Release);
+        self.show_unready();
         self.outside.store(false, Ordering::Release);
         // All shards are dropped, because a shard may have been claimed and not know it yet.
         ShardId::all().for_each(|id| self.local.lost(id));

@@ -21,6 +21,7 @@ use crate::owning::door::{Board, Door, LEASE_MAX};
 use crate::owning::kind::Kind;
 use crate::owning::owner::actor::OwnerContext;
 use crate::owning::router::{NoRemote, Remote, Router};
+use crate::owning::shard::moves::Moves;
 use crate::owning::shard::{LOADS_WAITING_MAX, ShardContext, ShardHandle};
 use crate::owning::write_back::Lanes;
 use crate::store::{ClusterStore, Result, Store, StoreError};
@@ -92,6 +93,7 @@ impl<K: Kind> Parts<K> {
     fn shard_context(&self) -> ShardContext<K> {
         ShardContext {
             store: Arc::clone(&self.store),
+            moves: Moves::start(Arc::clone(&self.store) as Arc<dyn ClusterStore>),
             owners: OwnerContext {
                 lease: self.lease.clone(),
                 lanes: self.lanes.clone(),

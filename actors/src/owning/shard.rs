@@ -8,6 +8,7 @@ pub mod driver;
 mod handle;
 pub mod lifecycle;
 pub mod load;
+pub mod moves;
 mod statements;
 pub mod status;
 
@@ -31,6 +32,7 @@ pub use crate::owning::shard::handle::ShardHandle;
 use crate::owning::shard::handle::Shared;
 use crate::owning::shard::lifecycle::{Raise, ServingState};
 use crate::owning::shard::load::{AheadRows, LoadResult, OwnerParts};
+use crate::owning::shard::moves::Moves;
 use crate::store::Store;
 use crate::time::{self, Moment};
 
@@ -102,8 +104,10 @@ impl<K: Kind> ShardCommand<K> {
 /// What shards need of their node.
 #[derive(Clone)]
 pub struct ShardContext<K: Kind> {
-    /// The store, for loading and claiming.
+    /// The store, for loading.
     pub store: Arc<dyn Store<K>>,
+    /// What changes the rows of shards.
+    pub moves: Moves,
     /// What the owners of these shards need.
     pub owners: OwnerContext<K>,
     /// How many owners are loaded at the same time on this node. More loads would only wait for the same
@@ -292,7 +296,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
     fn raise(&mut self, from: Fence, pause: bool) {
         let (id, shard) = (self.id, self.myself.clone());
         let ShardContext {
-            store,
+            moves,
             ownership,
             peers,
             ..
@@ -301,7 +305,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
             if pause {
                 tokio::time::sleep(RAISE_PAUSE).await;
             }
-            let raising = tokio::spawn(async move { statements::raise(store.as_ref(), id, from).await });
+            let raising = tokio::spawn(async move { statements::raise(&moves, id, from).await });
             let raised = raising.await.unwrap_or(Raise::Failed);
             let fence = match raised {
                 Raise::Ours(fence) => Some(fence),
@@ -319,14 +323,13 @@ impl<K: Kind> ShardPort<K> for Port<K> {
     fn hand_off(&mut self, from: Fence, to: Option<Incarnation>, closed_at: Option<Moment>) {
         let (id, shard) = (self.id, self.myself.clone());
         let ShardContext {
-            store,
+            moves,
             ownership,
             peers,
             ..
         } = self.context.clone();
         tokio::spawn(async move {
-            let giving =
-                tokio::spawn(async move { statements::hand_off(store.as_ref(), id, from, to).await });
+            let giving = tokio::spawn(async move { statements::hand_off(&moves, id, from, to).await });
             let row = giving.await.unwrap_or(None);
             if let Some(row) = row
                 && let Some(owner) = row.owner
@@ -349,10 +352,10 @@ impl<K: Kind> ShardPort<K> for Port<K> {
     }
 
     fn release(&mut self, fence: Option<Fence>, drained: Vec<oneshot::Sender<()>>) {
-        let (id, store) = (self.id, Arc::clone(&self.context.store));
+        let (id, moves) = (self.id, self.context.moves.clone());
         tokio::spawn(async move {
             if let Some(fence) = fence {
-                statements::hand_off(store.as_ref(), id, fence, None).await;
+                statements::hand_off(&moves, id, fence, None).await;
             }
             for done in drained {
                 let _ = done.send(());

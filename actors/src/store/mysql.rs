@@ -13,6 +13,7 @@ pub(crate) mod cluster;
 pub(crate) mod connections;
 pub(crate) mod dialect;
 pub mod error;
+mod moves;
 mod nodelay;
 mod open;
 mod rows;
@@ -255,7 +256,8 @@ const LOOK: CallClass = CallClass {
     limit: Duration::from_secs(1),
     changes: false,
 };
-/// A write outside of lanes. Its limit is longer, because it may be many claims, each with its own statement.
+/// A write outside of lanes. Its limit is longer, because it may be several statements of claims, and each
+/// may wait for a lock.
 pub(crate) const WRITE: CallClass = CallClass {
     care: Care::IfRested,
     limit: Duration::from_secs(5),
@@ -352,17 +354,17 @@ impl ClusterStore for MySqlStore {
 
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>> {
         let claims = claims.to_vec();
-        framed!(WRITE, others, self, cluster::claim, &claims)
+        framed!(WRITE, others, self, moves::claim, &claims)
     }
 
     async fn hand_off(&self, hand_offs: &[HandOff]) -> Result<Vec<ShardRow>> {
         let hand_offs = hand_offs.to_vec();
-        framed!(WRITE, others, self, cluster::hand_off, &hand_offs)
+        framed!(WRITE, others, self, moves::hand_off, &hand_offs)
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {
         let shards = shards.to_vec();
-        framed!(WRITE, others, self, cluster::release, &shards)
+        framed!(WRITE, others, self, moves::release, &shards)
     }
 }
 

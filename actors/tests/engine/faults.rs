@@ -37,6 +37,8 @@ pub struct Faults {
     claims_held: watch::Sender<bool>,
     claims_waiting: AtomicUsize,
     claim_delay: Mutex<Duration>,
+    moves: AtomicUsize,
+    move_delay: Mutex<Duration>,
     beat_delay: Mutex<Duration>,
     rows_held: watch::Sender<bool>,
     rows_waiting: AtomicUsize,
@@ -87,10 +89,25 @@ impl Faults {
         self.claims_waiting.load(Ordering::SeqCst)
     }
 
-    /// Delays the answer to a claim by this time for each of its shards. The shards are claimed even if the
-    /// caller does not wait for the answer.
+    /// Delays the answer to a claim by this time for each of its shards.
     pub fn delay_claims(&self, each: Duration) {
         *self.claim_delay.lock().unwrap() = each;
+    }
+
+    /// Delays the answers to hand-offs and releases by this time.
+    pub fn delay_moves(&self, delay: Duration) {
+        *self.move_delay.lock().unwrap() = delay;
+    }
+
+    /// Returns how many calls handed shards off or released them.
+    pub fn moves(&self) -> usize {
+        self.moves.load(Ordering::SeqCst)
+    }
+
+    async fn pass_move(&self) {
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        let delay = *self.move_delay.lock().unwrap();
+        tokio::time::sleep(delay).await;
     }
 
     /// Delays the answers to beats by this time.
@@ -228,11 +245,15 @@ impl ClusterStore for Faulty {
     }
 
     async fn hand_off(&self, hand_offs: &[HandOff]) -> Result<Vec<ShardRow>> {
-        self.store.hand_off(hand_offs).await
+        let given = self.store.hand_off(hand_offs).await;
+        self.faults.pass_move().await;
+        given
     }
 
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()> {
-        self.store.release(shards).await
+        let released = self.store.release(shards).await;
+        self.faults.pass_move().await;
+        released
     }
 }
 

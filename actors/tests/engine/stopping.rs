@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actors::coupon::issue::IssueOutcome;
 use actors::engine::NotReady;
+use actors::ids::SHARDS;
 use actors::owning::request::Setback;
 use actors::store::ClusterStore;
 use testkit::poll::eventually;
@@ -49,6 +50,21 @@ async fn stopping_stores_and_answers_everything_that_was_admitted() {
     assert!(
         shards.iter().all(|row| row.owner.is_none()),
         "a shard was not released"
+    );
+}
+
+/// If each shard were released by a commit of its own, a node could not stop in time where commits are slow.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_shards_are_released_by_few_commits() {
+    let house = House::new().await;
+    house.faults.delay_moves(Duration::from_millis(100));
+    assert!(house.engine.stop(Duration::from_secs(10)).await);
+    let shards = house.store.shards().await.unwrap();
+    assert!(shards.iter().all(|row| row.owner.is_none()));
+    let moves = house.faults.moves();
+    assert!(
+        (4..=16).contains(&moves),
+        "{moves} commits released {SHARDS} shards"
     );
 }
 

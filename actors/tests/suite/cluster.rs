@@ -180,6 +180,57 @@ pub async fn a_shard_is_handed_off_only_under_its_fence(database: &impl Database
     assert_eq!(store.hand_off(&[]).await.unwrap(), []);
 }
 
+pub async fn of_many_shards_each_is_moved_by_itself(database: &impl Database) {
+    let store = database.store();
+    let (owner, to) = (Incarnation::random(), Incarnation::random());
+    let seen = store.shards().await.unwrap();
+    let claims: Vec<Claim> = seen
+        .iter()
+        .map(|&seen| Claim {
+            seen,
+            claimant: owner,
+        })
+        .collect();
+    let claimed = store.claim(&claims).await.unwrap();
+    assert!(
+        claimed
+            .iter()
+            .all(|row| (row.epoch, row.owner) == (Epoch::new(1), Some(owner)))
+    );
+    // Every third fence is of another owner, in the reverse order of the shards.
+    let fences = claimed.iter().rev().map(|row| {
+        let is_stale = row.id.get() % 3 == 0;
+        let owner = if is_stale { Incarnation::random() } else { owner };
+        let fence = Fence {
+            epoch: row.epoch,
+            owner,
+        };
+        (row.id, fence)
+    });
+    let fences: Vec<(ShardId, Fence)> = fences.collect();
+    let (given, kept) = fences.split_at(100);
+    let hand_offs: Vec<HandOff> = given
+        .iter()
+        .map(|&(shard, from)| HandOff { shard, from, to })
+        .collect();
+    let rows = store.hand_off(&hand_offs).await.unwrap();
+    for (row, asked) in rows.iter().zip(&hand_offs) {
+        let expected = if row.id.get() % 3 == 0 {
+            (Epoch::new(1), Some(owner))
+        } else {
+            (Epoch::new(2), Some(to))
+        };
+        assert_eq!((row.id, (row.epoch, row.owner)), (asked.shard, expected));
+    }
+    store.release(kept).await.unwrap();
+    let after = store.shards().await.unwrap();
+    for (shard, _) in kept {
+        let row = after[usize::from(shard.get())];
+        let owner = (shard.get() % 3 == 0).then_some(owner);
+        assert_eq!((row.epoch, row.owner), (Epoch::new(1), owner), "shard {shard}");
+    }
+}
+
 pub async fn a_row_names_the_linked_peers_of_its_node(database: &impl Database) {
     let store = database.store();
     let most: Vec<Incarnation> = (0..PEERS_MAX).map(|_| Incarnation::random()).collect();

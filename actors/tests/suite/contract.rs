@@ -67,6 +67,7 @@ macro_rules! contract {
             claims_are_answered_in_order_and_independently
             a_shard_is_released_only_under_its_fence
             a_shard_is_handed_off_only_under_its_fence
+            of_many_shards_each_is_moved_by_itself
             a_row_names_the_linked_peers_of_its_node
             a_node_joins_in_place_of_the_incarnation_it_saw
             beats_count_until_the_row_is_replaced_or_ended

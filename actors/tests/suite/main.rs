@@ -16,6 +16,7 @@ mod listing;
 mod lock_failures;
 mod locks;
 mod model;
+mod moves;
 mod opening;
 mod plans;
 mod simulation;
@@ -70,6 +71,11 @@ on_each_server! {
         no_read_of_clients_goes_through_a_whole_coupon
         every_list_has_its_index
         batches_of_all_sizes_leave_no_prepared_statements
+    }
+    holding(crate::alone) moves {
+        many_shards_are_claimed_handed_off_and_released_by_few_statements
+        a_shard_that_stays_locked_does_not_hold_up_the_claims_of_others
+        waiting_claims_have_locked_only_the_shards_that_they_name
     }
     holding(crate::beside) faults {
         nothing_is_stored_if_the_connection_is_cut_before_the_batch_is_sent

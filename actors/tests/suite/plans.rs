@@ -15,7 +15,7 @@ use crate::support::{Owned, batch, found, user};
 use testkit::servers::{Kind, run};
 
 /// Returns the number of statements so far, of all sessions.
-async fn statements(shell: &mut MySqlConnection) -> u64 {
+pub async fn statements(shell: &mut MySqlConnection) -> u64 {
     let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Questions'")
         .fetch_one(shell)
         .await

@@ -124,7 +124,7 @@ impl MemberLifecycle {
         self.confirmed = counted;
         // If two beats are far apart, they prove nothing about other nodes and the group in between. So
         // watching starts again.
-        if are_far_apart(self.last_sent, sent_at, self.beat) {
+        if are_far_apart(self.last_sent, sent_at, self.lease, self.beat) {
             self.others.clear();
             self.outside_since = None;
         }
@@ -207,9 +207,13 @@ impl MemberLifecycle {
     }
 }
 
-/// Returns true if two consecutive beats of this node are too far apart to infer anything about other nodes.
-pub(crate) fn are_far_apart(last: Option<Moment>, sent_at: Moment, beat: Duration) -> bool {
-    last.is_none_or(|last| sent_at.since(last) > 2 * beat)
+/// Returns true if two consecutive beats of this node are too far apart to infer anything about other nodes:
+/// the database may have been away for all nodes in between.
+///
+/// A third of a lease is not too far: where the database is far away or commits slowly, a beat and the reads
+/// after it take longer than two beats should. Such a node must still be able to end others.
+pub(crate) fn are_far_apart(last: Option<Moment>, sent_at: Moment, lease: Duration, beat: Duration) -> bool {
+    last.is_none_or(|last| sent_at.since(last) > (2 * beat).max(lease / 3))
 }
 
 #[cfg(test)]
@@ -345,6 +349,17 @@ mod tests {
     }
 
     #[test]
+    fn a_node_whose_own_beats_take_long_still_ends_others() {
+        let mut life = life();
+        for beat in 0..=3 {
+            let sent_at = at(beat * 1_000);
+            life.beaten(sent_at, Some(beat + 1));
+            let dead = life.observed(sent_at, sent_at, &[other(7)], never);
+            assert_eq!(dead.len(), usize::from(beat == 3), "after beat {beat}");
+        }
+    }
+
+    #[test]
     fn a_node_that_refuses_connections_is_ended_after_two_beats_unless_it_beats() {
         let mut life = life();
         for beat in 0..=2 {
@@ -384,7 +399,7 @@ mod tests {
     #[test]
     fn refusals_across_a_gap_between_our_own_beats_prove_nothing() {
         let mut life = life();
-        for (beat, millis) in [0, 300, 1_000, 1_300].into_iter().enumerate() {
+        for (beat, millis) in [0, 300, 1_400, 1_700].into_iter().enumerate() {
             life.beaten(at(millis), Some(beat as u64 + 1));
             assert!(
                 life.observed(at(millis), at(millis), &[other(7)], always)

@@ -1,29 +1,42 @@
 //! Carries out what was planned for the shards after a beat: drops, loads ahead, hands off and claims them.
+//! Nothing here waits: claims run beside the beats.
 
 use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::cluster::claim::{HandOffPlan, ShardSteps};
 use crate::cluster::membership::Shared;
+use crate::cluster::membership::claiming::ClaimsUnderWay;
 use crate::cluster::ownership::{Holder, ShardLocation};
-use crate::ids::Incarnation;
+use crate::critical::critical;
+use crate::ids::{Fence, Incarnation};
 use crate::metrics::{handles, shard_moved};
-use crate::store::{Claim, Result};
+use crate::store::{Claim, ShardRow};
 use crate::summary::{self, Occurrence};
 use crate::time::{self, Moment};
 
-/// Maximum number of shards that one call claims. The claimed shards are served before the next call. If one
-/// call claimed all shards of a cluster, a slow database could take longer than a round is allowed to take.
-/// Then no shard would be served, and all shards would be claimed again.
-const CLAIMS_MAX: usize = 32;
+/// The claims of a node, which its rounds begin and the answers of the store end.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    pub(super) under_way: ClaimsUnderWay,
+    /// True if the node was inside the group as of the last round.
+    is_inside: bool,
+}
 
 impl Shared {
-    /// Carries out the steps. Returns how many of the planned claims were not made.
-    pub(super) async fn carry_out(
-        &self,
-        sent_at: Moment,
+    pub(super) fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out the steps of a round. `silent` has the nodes that died recently, and when their last beats
+    /// were first seen.
+    pub(super) fn carry_out(
+        self: &Arc<Self>,
+        me: Incarnation,
+        is_inside: bool,
         steps: ShardSteps,
         silent: &HashMap<Incarnation, Moment>,
-    ) -> Result<usize> {
+    ) {
         let ShardSteps {
             claim,
             drop,
@@ -51,46 +64,79 @@ impl Shared {
         for HandOffPlan { shard, from, to } in hand_off {
             self.local.hand_off(shard, from, to);
         }
-        let mut missing = claim.len();
-        for claims in claim.chunks(CLAIMS_MAX) {
-            missing -= self.claim(claims, silent).await?;
-            // The next round claims the rest. The next beat must be sent within two beats of this one,
-            // because beats further apart prove nothing about other nodes.
-            if time::moment().since(sent_at) >= self.options.beat * 3 / 2 {
-                break;
-            }
+        let mut claims = self.claims();
+        claims.is_inside = is_inside;
+        let portions = claims.under_way.begin(me, &claim);
+        self.show_ready(&claims);
+        if !portions.is_empty() {
+            let claiming = Arc::clone(self).claim(portions, silent.clone());
+            tokio::spawn(critical("claims", claiming));
         }
-        Ok(missing)
     }
 
-    /// Claims these shards, and serves those whose claim succeeded. Returns their number. Requests that
-    /// arrive later are served, because mailboxes keep the order.
-    async fn claim(&self, claims: &[Claim], silent: &HashMap<Incarnation, Moment>) -> Result<usize> {
-        let rows = self.store.claim(claims).await?;
-        let mut claimed = 0;
-        for (claim, row) in claims.iter().zip(rows) {
-            if let Some(fence) = claim.fence(&row) {
-                claimed += 1;
-                shard_moved("claimed");
-                let before = claim.seen.owner;
-                let named = before.map(tracing::field::display);
-                tracing::debug!(shard = %row.id, epoch = %row.epoch, before = named, "claimed a shard");
-                summary::count(Occurrence::ShardClaimed, before, None);
-                if let Some(since) = before.and_then(|owner| silent.get(&owner)) {
-                    handles()
-                        .take_over_seconds
-                        .record(time::moment().since(*since).as_secs_f64());
-                }
-                // The shard is served before it is published, so that a request routed here is served.
-                self.local.claimed(row.id, fence);
-                self.peers.publish(row.id, fence);
-                self.ownership.learn(row.id, fence);
-            }
+    /// Claims these portions one after another, and serves what was claimed. What is not claimed is planned
+    /// again by a later round.
+    async fn claim(self: Arc<Self>, portions: Vec<Vec<Claim>>, silent: HashMap<Incarnation, Moment>) {
+        for portion in portions {
+            let rows = self.store.claim(&portion).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "claiming shards failed");
+                Vec::new()
+            });
+            self.claimed(&portion, &rows, &silent);
         }
-        handles().shard_claims.increment(claimed as u64);
-        if claimed < claims.len() {
-            tracing::debug!(claimed, wanted = claims.len(), "did not claim all shards");
+    }
+
+    /// Serves the shards that were claimed. Requests that arrive later are served, because mailboxes keep the
+    /// order.
+    fn claimed(&self, portion: &[Claim], rows: &[ShardRow], silent: &HashMap<Incarnation, Moment>) {
+        // The lock is held until the shards know of their claims. So a shard is either under way or has
+        // changed for the round that judges it, and is not served for an incarnation that ended meanwhile.
+        let mut claims = self.claims();
+        let claimed = claims.under_way.answered(portion, rows);
+        let count = claimed.len();
+        for (claim, fence) in claimed {
+            self.serve(claim, fence, silent);
         }
-        Ok(claimed)
+        self.show_ready(&claims);
+        handles().shard_claims.increment(count as u64);
+        if count < portion.len() {
+            tracing::debug!(
+                claimed = count,
+                wanted = portion.len(),
+                "did not claim all shards"
+            );
+        }
+    }
+
+    fn serve(&self, claim: &Claim, fence: Fence, silent: &HashMap<Incarnation, Moment>) {
+        shard_moved("claimed");
+        let (shard, before) = (claim.seen.id, claim.seen.owner);
+        let named = before.map(tracing::field::display);
+        tracing::debug!(%shard, epoch = %fence.epoch, before = named, "claimed a shard");
+        summary::count(Occurrence::ShardClaimed, before, None);
+        if let Some(since) = before.and_then(|owner| silent.get(&owner)) {
+            handles()
+                .take_over_seconds
+                .record(time::moment().since(*since).as_secs_f64());
+        }
+        // The shard is served before it is published, so that a request routed here is served.
+        self.local.claimed(shard, fence);
+        self.peers.publish(shard, fence);
+        self.ownership.learn(shard, fence);
+    }
+
+    /// Shows whether the node is ready. A node that has once claimed all its shards stays ready while it
+    /// takes over other shards. If it did not, a load balancer could drop all nodes during a take-over.
+    fn show_ready(&self, claims: &Claims) {
+        let has_all = claims.under_way.are_complete() || self.is_ready();
+        self.set_ready(claims.is_inside && has_all);
+    }
+
+    /// Notes that nothing is served any more. A claim that is answered later does not make the node ready;
+    /// the next round may.
+    pub(super) fn show_unready(&self) {
+        let mut claims = self.claims();
+        claims.is_inside = false;
+        self.show_ready(&claims);
     }
 }

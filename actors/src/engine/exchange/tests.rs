@@ -17,6 +17,7 @@ use crate::ids::{CouponId, Epoch, NodeId, RequestKey, Sequence, UserId};
 use crate::link::probe;
 use crate::owning::owner::actor::OwnerContext;
 use crate::owning::shard::ShardContext;
+use crate::owning::shard::moves::Moves;
 use crate::owning::write_back::Lanes;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{NodeState, Store};
@@ -105,6 +106,7 @@ impl Node {
                 idle: LIMIT,
                 requests_max: 16,
             },
+            moves: Moves::start(sqlite.clone()),
             store,
             loads: Arc::new(Semaphore::new(1)),
             loads_waiting: Admission::new(16),

@@ -3,25 +3,24 @@
 use crate::ids::{Fence, Incarnation, ShardId};
 use crate::metrics::{handles, shard_moved};
 use crate::owning::shard::lifecycle::Raise;
-use crate::store::{Claim, ClusterStore, HandOff, Result, ShardRow};
+use crate::owning::shard::moves::Moves;
+use crate::store::{Claim, HandOff, Result, ShardRow};
 use crate::summary::{self, Occurrence};
 
 /// Raises a shard's epoch from this fence, and commits. If the outcome is unknown, this can be repeated: it
 /// also succeeds if the earlier attempt succeeded.
-pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) -> Raise {
+pub(super) async fn raise(moves: &Moves, id: ShardId, from: Fence) -> Raise {
     let seen = ShardRow {
         id,
         epoch: from.epoch,
         owner: Some(from.owner),
     };
-    match store
-        .claim(&[Claim {
-            seen,
-            claimant: from.owner,
-        }])
-        .await
-    {
-        Ok(rows) => match rows.first() {
+    let claim = Claim {
+        seen,
+        claimant: from.owner,
+    };
+    match moves.raise(claim).await {
+        Ok(row) => match row {
             Some(row) if row.owner == Some(from.owner) && row.epoch > from.epoch => {
                 handles().shard_claims.increment(1);
                 tracing::debug!(shard = %id, epoch = %row.epoch, "raised the epoch of a shard");
@@ -32,7 +31,7 @@ pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) ->
                 })
             }
             // The epoch was not raised, for instance because the row was locked for too long.
-            Some(row) if *row == seen => Raise::Failed,
+            Some(row) if row == seen => Raise::Failed,
             Some(_) => Raise::Lost,
             None => Raise::Failed,
         },
@@ -51,12 +50,12 @@ pub(super) async fn raise(store: &dyn ClusterStore, id: ShardId, from: Fence) ->
 /// Hands a shard off to the incarnation `to` in the next epoch, or releases it if `to` is `None`. Returns the
 /// row if the shard is certainly not owned here any more.
 pub(super) async fn hand_off(
-    store: &dyn ClusterStore,
+    moves: &Moves,
     id: ShardId,
     from: Fence,
     to: Option<Incarnation>,
 ) -> Option<ShardRow> {
-    match named(store, id, from, to).await {
+    match named(moves, id, from, to).await {
         Ok(row) if row.is_none_or(|row| (row.epoch, row.owner) == (from.epoch, Some(from.owner))) => {
             tracing::debug!(shard = %id, "a shard was not handed off yet: its row is locked");
             summary::count(Occurrence::ShardLocked, to, Some(format!("shard {id}")));
@@ -94,23 +93,14 @@ pub(super) async fn hand_off(
     }
 }
 
-async fn named(
-    store: &dyn ClusterStore,
-    id: ShardId,
-    from: Fence,
-    to: Option<Incarnation>,
-) -> Result<Option<ShardRow>> {
+async fn named(moves: &Moves, id: ShardId, from: Fence, to: Option<Incarnation>) -> Result<Option<ShardRow>> {
     let Some(to) = to else {
-        store.release(&[(id, from)]).await?;
+        moves.release(id, from).await?;
         return Ok(Some(ShardRow {
             id,
             epoch: from.epoch,
             owner: None,
         }));
     };
-    Ok(store
-        .hand_off(&[HandOff { shard: id, from, to }])
-        .await?
-        .first()
-        .copied())
+    moves.hand_off(HandOff { shard: id, from, to }).await
 }

@@ -1,30 +1,15 @@
 //! The rows of nodes and shards. Every statement that changes rows finds them by a whole key, so that it
 //! locks only these rows.
 
-use std::time::{Duration, Instant};
-
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 
 use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
-use crate::ids::{Epoch, Fence, Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
+use crate::ids::{Incarnation, NodeId, SHARD_HASH, SHARDS, ShardId};
 use crate::store::cluster_rows::{EndedRow, Sweep};
-use crate::store::columns::{StoredRow, integer, number, readable};
-use crate::store::{Claim, HandOff, NodeRow, NodeState, Result, ShardRow, StoreError, links};
-use crate::summary::{self, Occurrence};
-
-/// After this time no further claim or hand-off is begun, so that the rows can still be read within the
-/// call's limit.
-const STATEMENTS_LIMIT: Duration = Duration::from_secs(3);
+use crate::store::columns::{StoredRow, integer, number};
+use crate::store::{NodeRow, NodeState, Result, ShardRow, StoreError, links};
 
 const CLUSTER: &str = "SELECT shards, hash, (SELECT COUNT(*) FROM shards) AS row_count FROM cluster";
-
-const CLAIM: &str =
-    "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner <=> ?";
-
-const HAND_OFF: &str =
-    "UPDATE shards SET epoch = epoch + 1, owner = ? WHERE shard_id = ? AND epoch = ? AND owner = ?";
-
-const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE shard_id = ? AND epoch = ? AND owner = ?";
 
 /// Locks at most two rows: the row of the dead node, and the row of the node that declares it dead. The node
 /// that declares it dead must have a live row.
@@ -214,109 +199,4 @@ pub(crate) async fn shards(connection: &mut MySqlConnection) -> Result<Vec<Shard
         .await
         .map_err(on_read)?;
     rows.iter().map(ShardRow::read).collect()
-}
-
-/// Claims shards, each by its own statement and commit, then reads their rows.
-pub(crate) async fn claim(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<Vec<ShardRow>> {
-    let moves = claims.iter().map(|Claim { seen, claimant }| Move {
-        statement: CLAIM,
-        shard: seen.id,
-        epoch: seen.epoch,
-        from: seen.owner,
-        to: *claimant,
-    });
-    move_each(connection, moves.collect()).await
-}
-
-/// Hands shards off, each by its own statement and commit, then reads their rows.
-pub(crate) async fn hand_off(
-    connection: &mut MySqlConnection,
-    hand_offs: &[HandOff],
-) -> Result<Vec<ShardRow>> {
-    let moves = hand_offs.iter().map(|HandOff { shard, from, to }| Move {
-        statement: HAND_OFF,
-        shard: *shard,
-        epoch: from.epoch,
-        from: Some(from.owner),
-        to: *to,
-    });
-    move_each(connection, moves.collect()).await
-}
-
-/// A compare-and-set of one shard's row.
-struct Move {
-    statement: &'static str,
-    shard: ShardId,
-    epoch: Epoch,
-    from: Option<Incarnation>,
-    to: Incarnation,
-}
-
-/// Executes the moves, then reads the rows. A shard whose row stays locked is skipped, and its row shows that
-/// it did not move.
-async fn move_each(connection: &mut MySqlConnection, moves: Vec<Move>) -> Result<Vec<ShardRow>> {
-    let begun = Instant::now();
-    for (
-        index,
-        Move {
-            statement,
-            shard,
-            epoch,
-            from,
-            to,
-        },
-    ) in moves.iter().enumerate()
-    {
-        if begun.elapsed() > STATEMENTS_LIMIT {
-            break;
-        }
-        let moved = sqlx::query(*statement)
-            .bind(integer(to.get()))
-            .bind(shard.get())
-            .bind(integer(epoch.get()))
-            .bind(from.map(|owner| integer(owner.get())))
-            .execute(&mut *connection)
-            .await;
-        match moved.map_err(on_write) {
-            Ok(_) => {}
-            // The shard's row will show that it was not moved. The other shards may still be moved.
-            Err(StoreError::NotStored(why)) => {
-                tracing::debug!(%shard, %why, "the owner of a shard was not changed");
-                summary::count(
-                    Occurrence::OwnerNotChanged,
-                    None,
-                    Some(format!("shard {shard}: {why}")),
-                );
-            }
-            Err(error) => return Err(after(index, error)),
-        }
-    }
-    let rows = shards(connection)
-        .await
-        .map_err(|error| after(moves.len(), error))?;
-    let row_of = |moved: &Move| readable(rows.iter().find(|row| row.id == moved.shard).copied(), "shards");
-    moves.iter().map(row_of).collect()
-}
-
-/// Releases shards, each by its own statement and commit.
-pub(crate) async fn release(connection: &mut MySqlConnection, held: &[(ShardId, Fence)]) -> Result<()> {
-    for (index, (shard, fence)) in held.iter().enumerate() {
-        let released = sqlx::query(RELEASE)
-            .bind(shard.get())
-            .bind(integer(fence.epoch.get()))
-            .bind(integer(fence.owner.get()))
-            .execute(&mut *connection)
-            .await;
-        released.map_err(|error| after(index, on_write(error)))?;
-    }
-    Ok(())
-}
-
-/// Returns the error of a call in which this many statements had been executed before one failed. If there
-/// were any, the outcome of the whole call is unknown.
-fn after(stored: usize, error: StoreError) -> StoreError {
-    match error {
-        StoreError::NotStored(why) if stored > 0 => StoreError::Unknown(why),
-        other => other,
-    }
 }

@@ -95,6 +95,12 @@ pub fn on_write(error: sqlx::Error) -> StoreError {
     }
 }
 
+/// True if a statement failed because a row stayed locked, or because it lost a deadlock. Nothing of it is
+/// stored.
+pub(super) fn is_lock(error: &sqlx::Error) -> bool {
+    matches!(number(error), Some(LOCK_WAIT_TIMEOUT | DEADLOCK))
+}
+
 /// Converts the error of a statement that only reads.
 pub fn on_read(error: sqlx::Error) -> StoreError {
     changed_nothing(on_write(error))

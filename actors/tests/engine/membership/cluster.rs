@@ -15,6 +15,7 @@ use actors::engine::local::EngineShards;
 use actors::ids::{Incarnation, NodeId, ShardId};
 use actors::owning::door::{Board, Door};
 use actors::owning::owner::actor::OwnerContext;
+use actors::owning::shard::moves::Moves;
 use actors::owning::shard::{ShardContext, ShardHandle};
 use actors::owning::write_back::Lanes;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
@@ -77,6 +78,7 @@ impl Parts {
     ) -> ShardContext<CouponKind> {
         ShardContext {
             store: Arc::clone(&self.store),
+            moves: Moves::start(Arc::clone(&self.store) as Arc<dyn ClusterStore>),
             owners: OwnerContext {
                 lease: self.lease.clone(),
                 lanes: Lanes::start(1, 16, &self.store, &self.lease),

@@ -69,6 +69,8 @@ impl World {
             let cut = dead.cut;
             let sent_hand_offs = dead.hand_offs.into_iter().filter(|_| self.rng.random() && !cut);
             self.late_hand_offs.extend(sent_hand_offs);
+            let sent_claims = dead.claiming.into_sent().filter(|_| self.rng.random() && !cut);
+            self.late_claims.extend(sent_claims);
         }
     }
 
@@ -80,6 +82,8 @@ impl World {
         } else if !self.late_hand_offs.is_empty() {
             let (from, to) = self.late_hand_offs.remove(0);
             self.db.give(from, to);
+        } else if let Some(claim) = self.late_claims.pop() {
+            self.db.claim(claim.seen, claim.claimant);
         }
     }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use actors::cluster::claim::{ClaimPlanner, HandOffPlan, LocalState, Placed, ShardSteps};
 use actors::cluster::group::Group;
+use actors::cluster::membership::claiming::ClaimsUnderWay;
 use actors::cluster::membership::member::{Beaten, MemberLifecycle};
 use actors::cluster::membership::round::{Round, Statement};
 use actors::ids::{Incarnation, NodeId};
 use actors::owning::shard::ShardCommand;
-use actors::store::{Claim, NodeRow, NodeState};
+use actors::store::{Claim, NodeRow, NodeState, ShardRow};
 use actors::time::Moment;
 use rand::Rng;
 
@@ -34,7 +35,34 @@ enum Stage {
         links: Vec<Incarnation>,
     },
     InRound(Round),
-    Claiming(Vec<Claim>),
+}
+
+/// Claims that run beside the beats, even if their incarnation ends meanwhile.
+#[derive(Default)]
+pub(super) struct Claiming {
+    under_way: ClaimsUnderWay,
+    portions: Vec<Portion>,
+}
+
+enum Portion {
+    Sent(Vec<Claim>),
+    /// The store has answered with these rows, or the answer was lost.
+    Answered(Vec<Claim>, Vec<ShardRow>),
+}
+
+impl Claiming {
+    pub(super) fn is_idle(&self) -> bool {
+        self.portions.is_empty()
+    }
+
+    /// Returns the claims that may have reached the database and are not carried out yet.
+    pub(super) fn into_sent(self) -> impl Iterator<Item = Claim> {
+        let sent = |portion| match portion {
+            Portion::Sent(claims) => claims,
+            Portion::Answered(..) => Vec::new(),
+        };
+        self.portions.into_iter().flat_map(sent)
+    }
 }
 
 pub(super) struct Member {
@@ -123,9 +151,8 @@ impl World {
                 links,
             } => self.write_beat(n, sent_at, state, &links, lost),
             // If a read fails, the rest of the beat is dropped: the next beat reads again.
-            Stage::InRound(_) | Stage::Claiming(_) if cut || lost => {}
+            Stage::InRound(_) if cut || lost => {}
             Stage::InRound(round) => self.step_round(n, round),
-            Stage::Claiming(claims) => self.claim(n, &claims),
         }
     }
 
@@ -186,6 +213,7 @@ impl World {
             Beaten::Ended | Beaten::WentBackwards { .. } => {
                 member.lifecycle.end();
                 member.lease_until = Moment::ORIGIN;
+                self.node(n).claiming.under_way.end();
                 self.node(n).send_to_shard(ShardCommand::Lost);
             }
         }
@@ -213,6 +241,7 @@ impl World {
         let sent_at = round.sent_at();
         let found = round.finish(&mut node.member.lifecycle);
         let state: LocalState = node.status.local_state(found.changes[0]);
+        let under_way = &node.claiming.under_way;
         let (me, id) = (node.member.incarnation(), node.member.id.clone());
         node.ownership.publish(me, &found.nodes, &found.shards);
         let member = &mut node.member;
@@ -232,14 +261,13 @@ impl World {
             sent_at,
             &found.nodes,
             &found.shards,
-            |_| state,
+            |shard| under_way.judged(shard, state),
             |_, _| loaded,
         );
-        member.stage = if claim.is_empty() {
-            Stage::Idle
-        } else {
-            Stage::Claiming(claim)
-        };
+        let portions = node.claiming.under_way.begin(me, &claim);
+        node.claiming
+            .portions
+            .extend(portions.into_iter().map(Portion::Sent));
         for _ in drop {
             node.send_to_shard(ShardCommand::Lost);
         }
@@ -258,12 +286,29 @@ impl World {
         }
     }
 
-    fn claim(&mut self, n: usize, claims: &[Claim]) {
-        for claim in claims {
-            let row = self.db.claim(claim.seen, claim.claimant);
-            if let Some(fence) = claim.fence(&row) {
-                self.node(n).ownership.learn(row.id, fence);
-                self.node(n).send_to_shard(ShardCommand::Claimed(fence));
+    /// Takes the next step of the node's claims. The statement or its answer may be lost.
+    pub(super) fn step_claims(&mut self, n: usize) {
+        if self.node(n).claiming.portions.is_empty() {
+            return;
+        }
+        let lost = self.node(n).cut || self.faults && self.rng.random_ratio(1, 40);
+        match self.node(n).claiming.portions.remove(0) {
+            Portion::Sent(claims) => {
+                let arrives = !lost || !self.node(n).cut && self.rng.random();
+                let claimed = |claim: &Claim| self.db.claim(claim.seen, claim.claimant);
+                let rows: Vec<ShardRow> = claims.iter().filter(|_| arrives).map(claimed).collect();
+                let answer = if lost { Vec::new() } else { rows };
+                self.node(n)
+                    .claiming
+                    .portions
+                    .push(Portion::Answered(claims, answer));
+            }
+            Portion::Answered(claims, rows) => {
+                let node = self.node(n);
+                for (claim, fence) in node.claiming.under_way.answered(&claims, &rows) {
+                    node.ownership.learn(claim.seen.id, fence);
+                    node.send_to_shard(ShardCommand::Claimed(fence));
+                }
             }
         }
     }

@@ -20,7 +20,7 @@ use actors::owning::write_back::lane::Lane;
 use actors::store::batch::Batch;
 use actors::time::Moment;
 
-use super::member::Member;
+use super::member::{Claiming, Member};
 use crate::tally::Tally;
 
 /// The kinds that the simulated engine serves.
@@ -77,6 +77,7 @@ pub(super) enum Heartbeat {
 /// One process.
 pub(super) struct Node {
     pub(super) member: Member,
+    pub(super) claiming: Claiming,
     pub(super) shard: ShardDriver<Both>,
     pub(super) shard_mailbox: VecDeque<ShardCommand<Both>>,
     pub(super) status: ServingStatus,
@@ -107,6 +108,7 @@ impl Node {
     pub(super) fn new(member: Member, shard: actors::ids::ShardId) -> Self {
         Self {
             member,
+            claiming: Claiming::default(),
             shard: ShardDriver::new(shard),
             shard_mailbox: VecDeque::new(),
             status: ServingStatus::default(),
@@ -135,6 +137,7 @@ impl Node {
             && self.shard_mailbox.is_empty()
             && self.call.is_none()
             && self.raises.is_empty()
+            && self.claiming.is_idle()
             && self.hand_offs.is_empty()
             && self.readings.is_empty()
             && self.read.is_empty()

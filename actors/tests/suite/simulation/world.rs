@@ -7,6 +7,7 @@ use actors::coupon::change::Change;
 use actors::coupon::offer::{Coupon, Issuance, Offer, Status};
 use actors::ids::{CouponId, Fence, Incarnation, RequestKey, UserId};
 use actors::owning::request::Answer;
+use actors::store::Claim;
 use actors::store::batch::Batch;
 use actors::time::{Moment, Now, Timestamp};
 use rand::rngs::StdRng;
@@ -84,6 +85,7 @@ pub struct World {
     /// Statements that go on although their connection is lost.
     pub(super) zombies: Vec<Batch<Both>>,
     pub(super) late_hand_offs: Vec<(Fence, Option<Incarnation>)>,
+    pub(super) late_claims: Vec<Claim>,
     /// Two nodes that do not reach each other.
     pub(super) link_down: Option<(usize, usize)>,
     pub(super) clients: Vec<Client>,
@@ -142,6 +144,7 @@ impl World {
             nodes: (0..NODES).map(|_| None).collect(),
             zombies: Vec::new(),
             late_hand_offs: Vec::new(),
+            late_claims: Vec::new(),
             link_down: None,
             clients: Vec::new(),
             answered: Vec::new(),
@@ -198,6 +201,9 @@ impl World {
         for n in 0..NODES {
             if self.runs(n) && self.rng.random() {
                 self.step_member(n);
+            }
+            if self.runs(n) && self.rng.random_ratio(1, 3) {
+                self.step_claims(n);
             }
         }
         if self.faults && self.rng.random_ratio(1, 40) {
