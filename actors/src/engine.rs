@@ -40,6 +40,8 @@ const HAND_OFF_POLL: Duration = Duration::from_millis(10);
 /// Time that leaving may take beyond the limit for stopping, so that other nodes need not wait until this
 /// node's lease ends.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+/// Time for peers to acknowledge that the door of this node is closed.
+const DOOR_CLOSED_LIMIT: Duration = Duration::from_millis(500);
 
 /// Options of an engine.
 #[derive(Debug, Clone)]
@@ -320,6 +322,12 @@ impl<K: Kind> Engine<K> {
         self.hand_off(limit / 2).await;
         let drained = futures_util::future::join_all(self.inner.shards.iter().map(ShardHandle::drain));
         let drained = tokio::time::timeout_at(until, drained).await.is_ok();
+        // No request comes any more, so the door is of no use. Peers that know that it is closed do not wait
+        // for it after this node is gone. They must wait if an owner may still confirm notices.
+        self.inner.door.close(time::moment());
+        if let Some(links) = self.inner.links.as_ref().filter(|_| drained) {
+            links.say_door_closed(DOOR_CLOSED_LIMIT).await;
+        }
         let leaving = self.inner.membership.leave();
         let left = tokio::time::timeout(LEAVE_LIMIT, leaving).await.is_ok();
         if let Some(links) = &self.inner.links {

@@ -228,6 +228,7 @@ impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
             Ok(News::LoadAhead { shard, ids }) => self.shard(shard).load_ahead(peer, ids),
             Ok(News::LoadedAhead { shard }) => self.shard(shard).was_loaded_ahead(peer),
             Ok(News::Widened { id, version }) => self.door.raise_floor(id, version, time::moment()),
+            Ok(News::DoorClosed) => self.with_peers(|peers| peers.close(peer)),
             Err(error) => {
                 self.unreadable(peer, &error);
                 return false;

@@ -26,6 +26,7 @@ use crate::link::{self, Handler, Links, LinksError, TlsFiles};
 use crate::owning::kind::Kind;
 use crate::owning::request::Request;
 use crate::owning::router::Remote;
+use crate::peer_names;
 use crate::store::{NodeRow, NodeState};
 use crate::time::{self, Moment};
 
@@ -148,6 +149,24 @@ impl<K: Kind> NodeLinks<K> {
     pub(crate) fn departed_until(&self) -> Option<Moment> {
         let exchange = self.shared.exchange.get()?;
         exchange.with_peers(|peers| peers.departed_until(time::moment()))
+    }
+
+    /// Returns true if this peer is leaving and has closed its door.
+    pub(crate) fn is_door_closed(&self, peer: Incarnation) -> bool {
+        let exchange = self.shared.exchange.get();
+        exchange.is_some_and(|exchange| exchange.with_peers(|peers| peers.is_closed(peer)))
+    }
+
+    /// Tells all linked peers that the door of this node is closed. Returns once each has acknowledged it, or
+    /// after `limit`. Changes of a peer that was not told wait as for a node that was killed.
+    pub(crate) async fn say_door_closed(&self, limit: Duration) {
+        let told = self.linked().into_iter().map(async |peer| {
+            if !self.tell(peer, &News::DoorClosed, limit).await {
+                let peer = peer_names::of(peer);
+                tracing::warn!(peer, "peer did not acknowledge that this node's door is closed");
+            }
+        });
+        futures_util::future::join_all(told).await;
     }
 
     /// A change was made at `done_at` or earlier. Returns until when a live peer that has not acknowledged it

@@ -1,7 +1,8 @@
 //! Waits, after a change that may widen what users may have, until no door refuses based on the old state.
 //!
 //! Live peers are told of the change, and acknowledge it. If a peer does not acknowledge it, or is gone, the
-//! wait lasts as long as the notices of its door may be valid.
+//! wait lasts as long as the notices of its door may be valid: at most a lease and the time for which notices
+//! count, from the change on. A peer that closed its door before it left is not waited for.
 
 use std::time::Duration;
 
@@ -36,7 +37,10 @@ pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterSto
             // that the wait below includes it.
             links.know_living(asked_at, &others);
             let living = others.iter().filter(|node| node.state != NodeState::Ended);
-            let told = living.map(|peer| tell(links, peer.incarnation, id, version, until));
+            let told = living
+                .map(|node| node.incarnation)
+                .filter(|peer| !links.is_door_closed(*peer))
+                .map(|peer| tell(links, peer, id, version, until));
             futures_util::future::join_all(told).await;
         }
         Err(error) => {
@@ -44,7 +48,12 @@ pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterSto
             sleep_until(until).await;
         }
     }
-    if let Some(until) = links.departed_until() {
+    if let Some(departed_until) = links.departed_until() {
+        // Notices from before the change are valid no longer than this, even if a peer was seen to be gone
+        // later than the change was made.
+        let until = departed_until.min(until);
+        let wait = until.since(time::moment());
+        tracing::info!(%id, version, ?wait, "a node is gone; the change is answered once its door refuses nothing");
         sleep_until(until).await;
     }
 }
@@ -54,6 +63,9 @@ async fn tell<K: Kind>(links: &NodeLinks<K>, peer: Incarnation, id: K::Id, versi
     let news = News::Widened { id, version };
     let limit = || TELL_LIMIT.min(until.since(time::moment()));
     while !links.tell(peer, &news, limit()).await {
+        if links.is_door_closed(peer) {
+            return;
+        }
         if time::moment() >= until {
             let peer = peer_names::of(peer);
             tracing::warn!(peer, %id, "peer did not acknowledge the change; its notices ended");

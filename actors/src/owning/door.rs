@@ -55,6 +55,8 @@ pub struct Knowledge<K: Kind> {
     /// Notices that were asked for at this moment or earlier do not count, because the database went
     /// backwards.
     forgotten_at: Option<Moment>,
+    /// True if the door is closed: it learns and refuses nothing any more.
+    is_closed: bool,
     /// For each id, the version below which no notice counts, and when that version was last raised.
     floors: HashMap<K::Id, (u64, Moment)>,
 }
@@ -79,6 +81,7 @@ impl<K: Kind> Default for Knowledge<K> {
             notices: HashMap::new(),
             sources: HashMap::new(),
             forgotten_at: None,
+            is_closed: false,
             floors: HashMap::new(),
         }
     }
@@ -135,7 +138,8 @@ impl<K: Kind> Knowledge<K> {
     }
 
     fn takes(&self, by: Source, asked_at: Moment) -> bool {
-        self.sources.get(&by).is_none_or(|asked| asked_at >= asked.at)
+        !self.is_closed
+            && self.sources.get(&by).is_none_or(|asked| asked_at >= asked.at)
             && self.forgotten_at.is_none_or(|forgotten| asked_at > forgotten)
     }
 
@@ -172,6 +176,13 @@ impl<K: Kind> Knowledge<K> {
         self.notices.clear();
         self.sources.clear();
         self.forgotten_at = Some(now);
+    }
+
+    /// Closes the door: forgets everything, and learns and refuses nothing from then on. No change needs to
+    /// wait for a closed door.
+    pub fn close(&mut self, now: Moment) {
+        self.forget(now);
+        self.is_closed = true;
     }
 
     /// Forgets the notice of this id if it is below `version`, and does not learn such a notice again.
@@ -253,6 +264,11 @@ impl<K: Kind> Door<K> {
     /// See [`Knowledge::forget`].
     pub fn forget(&self, now: Moment) {
         self.rewrite(|knowledge| knowledge.forget(now));
+    }
+
+    /// See [`Knowledge::close`].
+    pub fn close(&self, now: Moment) {
+        self.rewrite(|knowledge| knowledge.close(now));
     }
 
     /// See [`Knowledge::raise_floor`].

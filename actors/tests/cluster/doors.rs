@@ -1,10 +1,13 @@
 //! What doors know of owners on other nodes.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use actors::owning::door::DOOR_TTL;
 use serde_json::json;
 use testkit::poll::eventually;
 
+use super::child::LEASE;
 use super::house::House;
 use super::node::Node;
 
@@ -32,6 +35,51 @@ pub async fn every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_wide
     widen(coupon, 100, asker).await;
     let answer = asker.issue(coupon, "last").await;
     assert!(answer["issued"].is_u64(), "{answer}");
+}
+
+/// A node that leaves closes its door and says so. Only after a kill does a change wait for a door.
+pub async fn a_change_does_not_wait_for_the_door_of_a_node_that_left(house: House) {
+    let (a, b, c) = tokio::join!(house.start("a"), house.start("b"), house.start("c"));
+    house.spread_over(&["a", "b", "c"]).await;
+    let coupon = house.coupon("paused", None).await;
+    // Nodes that have just started do not know whose doors may be open.
+    for node in [&a, &b] {
+        eventually("changes are quick", async || resume(coupon, node).await < QUICK).await;
+    }
+    assert!(c.stop().await);
+    for node in [&a, &b] {
+        let took = resume(coupon, node).await;
+        assert!(took < QUICK, "{took:?} at {} after a stop", node.name);
+    }
+    let c = house.start("c").await;
+    for node in [&a, &b] {
+        let took = resume(coupon, node).await;
+        assert!(took < QUICK, "{took:?} at {} after the return", node.name);
+    }
+    c.kill().await;
+    let took = resume(coupon, &a).await;
+    let door = LEASE + DOOR_TTL;
+    assert!(
+        took > door - Duration::from_secs(1),
+        "{took:?} after a kill: its door may be open"
+    );
+    assert!(took < door + QUICK, "{took:?} after a kill");
+}
+
+/// Well below the time for which doors may be open.
+const QUICK: Duration = Duration::from_secs(1);
+
+/// Pauses and resumes the coupon through this node. Returns how long resuming took.
+async fn resume(coupon: u64, node: &Node) -> Duration {
+    let mut took = Duration::ZERO;
+    for pause in [true, false] {
+        let begun = Instant::now();
+        let change = json!({"do": "change", "coupon": coupon, "pause": pause, "limit_ms": 10_000});
+        let answer = node.ask(change).await;
+        assert!(answer["version"].is_u64(), "{answer}");
+        took = begun.elapsed();
+    }
+    took
 }
 
 /// Issues the three coupons, one through each node.

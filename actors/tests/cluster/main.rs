@@ -29,5 +29,6 @@ on_each_server! {
     }
     given(crate::house::House::new) doors {
         every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_widening
+        a_change_does_not_wait_for_the_door_of_a_node_that_left
     }
 }

@@ -38,6 +38,8 @@ pub(crate) enum News<K: Kind> {
         /// The new version.
         version: u64,
     },
+    /// The sender is leaving, and its door refuses nothing any more.
+    DoorClosed,
 }
 
 impl<K: Kind> News<K> {
@@ -59,6 +61,7 @@ impl<K: Kind> News<K> {
                 id: written::<K>(id),
                 version: *version,
             }),
+            Self::DoorClosed => WireNewsKind::DoorClosed(true),
         };
         WireNews { kind: Some(kind) }.encode_to_vec()
     }
@@ -92,6 +95,7 @@ impl<K: Kind> News<K> {
                 id: K::decode_id(&id)?,
                 version,
             },
+            WireNewsKind::DoorClosed(_) => Self::DoorClosed,
         })
     }
 }
@@ -109,7 +113,7 @@ fn shard_id(number: u32) -> Result<ShardId, Unreadable> {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireNews {
-    #[prost(oneof = "WireNewsKind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "WireNewsKind", tags = "1, 2, 3, 4, 5")]
     kind: Option<WireNewsKind>,
 }
 
@@ -123,6 +127,8 @@ enum WireNewsKind {
     LoadedAhead(u32),
     #[prost(message, tag = "4")]
     LoadAhead(WireLoadAhead),
+    #[prost(bool, tag = "5")]
+    DoorClosed(bool),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -186,6 +192,7 @@ mod tests {
                 id: coupon(1 << 52),
                 version: 3,
             },
+            News::DoorClosed,
             News::LoadedAhead { shard: shard(0) },
             News::LoadedAhead { shard: shard(255) },
             News::LoadAhead {

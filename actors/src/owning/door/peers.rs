@@ -1,10 +1,10 @@
 //! The peers that are and were alive: which of them may get confirmations of notices, and how long a peer
 //! that is gone may still refuse based on a notice.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use crate::ids::Incarnation;
+use crate::ids::{Incarnation, PEERS_MAX};
 use crate::owning::door::DOOR_TTL;
 use crate::store::{NodeRow, NodeState};
 use crate::time::Moment;
@@ -22,11 +22,17 @@ pub struct KnownPeers {
     asked_at: Option<Moment>,
     /// Since this moment the rows were read often enough that no peer can have come and gone unseen.
     seen_since: Option<Moment>,
-    /// When a read of the rows last showed that a peer is gone.
+    /// When a read of the rows last showed that a peer is gone whose door is not known to be closed.
     departed_at: Option<Moment>,
     /// Latest time at which the lease of a peer that is gone may end.
     departed_lease_until: Option<Moment>,
+    /// Peers that are leaving and said that their doors are closed, at most [`CLOSED_MAX`].
+    closed: VecDeque<Incarnation>,
 }
+
+/// Maximum number of peers whose doors are remembered as closed. More than this do not leave within the time
+/// for which that matters. A change waits for the door of a peer that is forgotten too early.
+const CLOSED_MAX: usize = 2 * PEERS_MAX;
 
 impl KnownPeers {
     /// Makes the peers of a node with this lease, before its first read.
@@ -39,6 +45,7 @@ impl KnownPeers {
             seen_since: None,
             departed_at: None,
             departed_lease_until: None,
+            closed: VecDeque::new(),
         }
     }
 
@@ -59,13 +66,15 @@ impl KnownPeers {
         if self.asked_at.is_none_or(|before| now.since(before) > shortest) {
             self.seen_since = Some(now);
         }
-        let gone = self.living.iter().filter(|(peer, _)| !living.contains_key(*peer));
+        let is_open = |peer: &Incarnation| !self.closed.contains(peer);
+        let gone = self.living.iter();
+        let gone = gone.filter(|(peer, _)| !living.contains_key(*peer) && is_open(peer));
         let mut departed: Vec<Duration> = gone.map(|(_, lease)| *lease).collect();
         // A peer that came and went between two reads left its row.
         let ended = others.iter().filter(is_ended);
         let unseen = ended.clone().filter(|row| {
             let peer = row.incarnation;
-            !self.ended.contains(&peer) && !self.living.contains_key(&peer)
+            !self.ended.contains(&peer) && !self.living.contains_key(&peer) && is_open(&peer)
         });
         departed.extend(unseen.map(|row| row.lease_or(self.lease)));
         if let Some(longest) = departed.into_iter().max() {
@@ -75,6 +84,21 @@ impl KnownPeers {
         self.ended = ended.map(|row| row.incarnation).collect();
         self.living = living;
         self.asked_at = Some(asked_at);
+    }
+
+    /// Notes that this peer, which is leaving, has closed its door: it refuses nothing any more.
+    pub fn close(&mut self, peer: Incarnation) {
+        if !self.is_closed(peer) {
+            if self.closed.len() == CLOSED_MAX {
+                self.closed.pop_front();
+            }
+            self.closed.push_back(peer);
+        }
+    }
+
+    /// Returns true if the door of this peer is closed.
+    pub fn is_closed(&self, peer: Incarnation) -> bool {
+        self.closed.contains(&peer)
     }
 
     /// Returns true if notices may be confirmed to this peer: it was alive within the last lease. So a peer
@@ -159,6 +183,39 @@ mod tests {
         );
         peers.know(at(3_100), at(3_100), &live(&[2]));
         assert!(!peers.may_confirm(at(3_100), peer(1)) && peers.may_confirm(at(3_100), peer(2)));
+    }
+
+    #[test]
+    fn a_peer_that_closed_its_door_before_it_left_refuses_nothing() {
+        let mut peers = KnownPeers::new(LEASE);
+        let beats = |peers: &mut KnownPeers, beats: std::ops::Range<u64>, living: &[u64]| {
+            let rows: Vec<NodeRow> = living
+                .iter()
+                .map(|number| row(*number, NodeState::Ready, None))
+                .collect();
+            for beat in beats {
+                peers.know(at(beat * 300), at(beat * 300), &rows);
+            }
+        };
+        beats(&mut peers, 0..30, &[1, 2, 3]);
+        peers.close(peer(1));
+        assert!(peers.is_closed(peer(1)) && !peers.is_closed(peer(2)));
+        beats(&mut peers, 30..31, &[2, 3]);
+        assert_eq!(peers.departed_until(at(9_000)), None);
+        // A read that began before the peer left changes nothing.
+        beats(&mut peers, 31..32, &[1, 2, 3]);
+        beats(&mut peers, 32..33, &[2, 3]);
+        assert_eq!(peers.departed_until(at(9_600)), None);
+        beats(&mut peers, 33..34, &[3]);
+        assert_eq!(
+            peers.departed_until(at(9_900)),
+            Some(at(14_900)),
+            "its door is open"
+        );
+        for number in 10..10 + CLOSED_MAX as u64 {
+            peers.close(peer(number));
+        }
+        assert!(!peers.is_closed(peer(1)), "the oldest is forgotten");
     }
 
     #[test]
