@@ -2,7 +2,8 @@
 //! moments of a batch that matter.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,6 +55,8 @@ pub struct DatabaseProxy {
     rule: Rule,
     mode: Arc<watch::Sender<DatabaseMode>>,
     cuts: Arc<AtomicU32>,
+    /// How long everything takes in each direction, in microseconds.
+    delay_micros: Arc<AtomicU64>,
 }
 
 impl DatabaseProxy {
@@ -86,6 +89,7 @@ impl DatabaseProxy {
             rule,
             mode: Arc::new(watch::Sender::new(DatabaseMode::Pass)),
             cuts: Arc::default(),
+            delay_micros: Arc::default(),
         };
         let accepting = proxy.clone();
         tokio::spawn(async move {
@@ -105,6 +109,22 @@ impl DatabaseProxy {
     /// Changes what the proxy does from now on.
     pub fn set(&self, mode: DatabaseMode) {
         self.mode.send_replace(mode);
+    }
+
+    /// Delays everything by this time in each direction from now on, as a network would.
+    ///
+    /// # Panics
+    /// If the delay has more microseconds than fit into 64 bits.
+    pub fn delay(&self, each_way: Duration) {
+        let micros = u64::try_from(each_way.as_micros()).expect("a delay is short");
+        self.delay_micros.store(micros, Ordering::Relaxed);
+    }
+
+    async fn travel(&self) {
+        let micros = self.delay_micros.load(Ordering::Relaxed);
+        if micros > 0 {
+            tokio::time::sleep(Duration::from_micros(micros)).await;
+        }
     }
 
     /// Returns how many batches were cut or lost their answers.
@@ -165,6 +185,9 @@ impl DatabaseProxy {
     async fn carry(&self, mut client: TcpStream, server: u16) -> Option<()> {
         let mut mode = self.mode.subscribe();
         let mut server = TcpStream::connect(("127.0.0.1", server)).await.ok()?;
+        // The handshake of the connection goes both ways before anything else.
+        self.travel().await;
+        self.travel().await;
         let (mut sent, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
         loop {
             let now = *mode.borrow_and_update();
@@ -189,6 +212,7 @@ impl DatabaseProxy {
                         return None;
                     }
                     let more = self.appended(bytes);
+                    self.travel().await;
                     server.write_all(bytes).await.ok()?;
                     server.write_all(more).await.ok()?;
                     if matches!(mode, DatabaseMode::CutAfterSending | DatabaseMode::CutAfterAnswer | DatabaseMode::KeepAnswer) {
@@ -205,8 +229,13 @@ impl DatabaseProxy {
                     }
                 }
                 read = server.read(&mut answered) => {
-                    let bytes = &answered[..read.ok().filter(|read| *read > 0)?];
-                    client.write_all(bytes).await.ok()?;
+                    let mut length = read.ok().filter(|read| *read > 0)?;
+                    self.travel().await;
+                    // What the server sent meanwhile travelled at the same time.
+                    if let Ok(more) = server.try_read(&mut answered[length..]) {
+                        length += more;
+                    }
+                    client.write_all(&answered[..length]).await.ok()?;
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use actors::coupon::offer::{Offer, Status};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
@@ -9,10 +10,11 @@ use actors::ids::{CouponId, RequestKey, Sequence};
 use actors::store::mysql::{MySqlStore, Options};
 use actors::store::{ClusterStore, NodeState};
 use actors::time::timestamp;
-use sqlx::ConnectOptions;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use testkit::database_proxy::DatabaseProxy;
 use testkit::poll::eventually;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Kind, Server, run};
 
 use super::node::Node;
 
@@ -22,22 +24,79 @@ static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 pub struct House {
     pub store: MySqlStore,
     url: String,
+    /// What the nodes connect through.
+    proxy: Option<DatabaseProxy>,
+    /// A server of its own.
+    server: Option<Server>,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
 impl House {
     /// Makes a database on the shared server of this kind.
     pub async fn new(kind: Kind) -> Self {
+        Self::on(Server::shared(kind), None).await
+    }
+
+    /// Makes a database on the shared server of this kind. Its nodes connect through a proxy.
+    pub async fn behind_a_proxy(kind: Kind) -> Self {
         let server = Server::shared(kind);
+        Self::on(server, Some(DatabaseProxy::before(server.port()).await)).await
+    }
+
+    /// Makes a database on a server of its own, whose commits can be delayed.
+    pub async fn with_binary_log(kind: Kind) -> Self {
+        let server = Server::own(kind, &["--log-bin=binlog", "--sync-binlog=0"]);
+        let house = Self::on(&server, None).await;
+        Self {
+            server: Some(server),
+            ..house
+        }
+    }
+
+    async fn on(server: &Server, proxy: Option<DatabaseProxy>) -> Self {
         let turn = TURN.lock().await;
-        let url = server.url(&server.make_database("").await.unwrap(), None);
-        let store = MySqlStore::open(&Options::new(url.clone())).await.unwrap();
+        let name = server.make_database("").await.unwrap();
+        let store = MySqlStore::open(&Options::new(server.url(&name, None)))
+            .await
+            .unwrap();
         store.check().await.unwrap();
         Self {
             store,
-            url,
+            url: server.url(&name, proxy.as_ref().map(DatabaseProxy::port)),
+            proxy,
+            server: None,
             _turn: turn,
         }
+    }
+
+    /// Delays everything between the nodes and the database by this time, in each direction.
+    pub fn delay_network(&self, each_way: Duration) {
+        self.proxy.as_ref().unwrap().delay(each_way);
+    }
+
+    /// Delays every commit of the server by this time, and checks that this is so.
+    pub async fn delay_commits(&self, delay: Duration) {
+        let server = self.server.as_ref().unwrap();
+        let settings = match server.kind() {
+            Kind::MySql => format!(
+                "SET GLOBAL binlog_group_commit_sync_delay = {}",
+                delay.as_micros()
+            ),
+            Kind::MariaDb => format!(
+                "SET GLOBAL binlog_commit_wait_count = 100000; SET GLOBAL binlog_commit_wait_usec = {}",
+                delay.as_micros()
+            ),
+        };
+        let probe = server.make_database("").await.unwrap();
+        let mut shell = server.shell(&probe).await.unwrap();
+        run(&mut shell, "CREATE TABLE probe (number INT)").await;
+        sqlx::raw_sql(AssertSqlSafe(settings))
+            .execute(&mut shell)
+            .await
+            .unwrap();
+        let begun = Instant::now();
+        run(&mut shell, "INSERT INTO probe VALUES (1)").await;
+        assert!(begun.elapsed() >= delay, "a commit takes {:?}", begun.elapsed());
     }
 
     pub async fn coupon(&self, key: &str, total: Option<u64>) -> u64 {

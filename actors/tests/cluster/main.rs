@@ -9,6 +9,7 @@ mod doors;
 mod house;
 mod moves;
 mod node;
+mod slow;
 
 use testkit::on_each_server;
 
@@ -26,6 +27,12 @@ on_each_server! {
         a_node_that_is_stopped_hands_off_its_shards
         nodes_that_are_stopped_together_do_not_wait_for_each_other
         a_node_that_can_store_nothing_stops_within_its_limit
+    }
+    given(crate::house::House::with_binary_log) slow {
+        shards_of_a_killed_node_have_owners_after_a_lease_and_ten_slow_commits
+    }
+    given(crate::house::House::behind_a_proxy) slow {
+        shards_of_a_killed_node_have_owners_after_a_lease_and_ten_commits_far_away
     }
     given(crate::house::House::new) doors {
         every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_widening
