@@ -8,3 +8,4 @@ pub mod membership;
 pub mod ownership;
 pub mod peers;
 pub mod placement;
+pub mod reach;

@@ -32,6 +32,7 @@ use crate::cluster::membership::round::{Findings, Round, Statement};
 use crate::cluster::membership::shards::Claims;
 use crate::cluster::ownership::Ownership;
 use crate::cluster::peers::Peers;
+use crate::cluster::reach::Reach;
 use crate::critical::critical;
 use crate::ids::{Incarnation, NodeId, ShardId};
 use crate::metrics::handles;
@@ -190,6 +191,7 @@ impl Membership {
 struct Living {
     lifecycle: MemberLifecycle,
     planner: ClaimPlanner,
+    reach: Reach,
     /// Nodes that died recently, and when their last beat was first seen.
     silent: HashMap<Incarnation, Moment>,
     /// Pauses before rejoining. They grow while incarnations end early.
@@ -345,6 +347,9 @@ impl Shared {
         };
         self.others_stay.store(nodes.iter().any(stays), Ordering::Release);
         self.ownership.publish(me, &nodes, &rows);
+        let now = time::moment();
+        let unreachable = living.reach.unreachable(now, me, &nodes, &self.peers.linked());
+        self.ownership.know_unreachable(me, &unreachable);
         let member = Placed {
             id: &self.options.node,
             incarnation: me,
@@ -415,6 +420,7 @@ impl Shared {
         Ok(Living {
             lifecycle,
             planner: ClaimPlanner::new(lease, beat),
+            reach: Reach::new(lease),
             silent: HashMap::new(),
             backoff: self.backoff(),
             rejoin_at: now,

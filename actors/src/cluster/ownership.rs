@@ -16,6 +16,8 @@ pub enum Holder {
     Local,
     /// Another node, which was alive as of the last beat.
     Peer(Incarnation),
+    /// Another node, which is alive but not reached by this node.
+    Unreachable(Incarnation),
     /// No node, or a node that is not alive.
     Unowned,
 }
@@ -37,6 +39,8 @@ pub struct Table {
     rows: Vec<(Epoch, Option<Incarnation>)>,
     /// The nodes that were alive as of the last beat.
     living: Vec<Incarnation>,
+    /// Those that this node does not reach.
+    unreachable: Vec<Incarnation>,
 }
 
 impl Table {
@@ -45,6 +49,7 @@ impl Table {
             me,
             rows: vec![(Epoch::new(0), None); usize::from(SHARDS)],
             living: Vec::new(),
+            unreachable: Vec::new(),
         }
     }
 
@@ -53,6 +58,7 @@ impl Table {
         let (epoch, owner) = self.rows[usize::from(shard.get())];
         let holder = match owner {
             Some(owner) if Some(owner) == self.me => Holder::Local,
+            Some(owner) if self.unreachable.contains(&owner) => Holder::Unreachable(owner),
             Some(owner) if self.living.contains(&owner) => Holder::Peer(owner),
             Some(_) | None => Holder::Unowned,
         };
@@ -141,6 +147,22 @@ impl Ownership {
                 shards
                     .iter()
                     .for_each(|row| next.take(row.id, row.epoch, row.owner));
+            }
+            next
+        });
+        self.tell(&before);
+    }
+
+    /// Sets which live peers this incarnation of this node does not reach.
+    pub fn know_unreachable(&self, me: Incarnation, peers: &[Incarnation]) {
+        let table = self.table.load();
+        if table.me != Some(me) || table.unreachable == peers {
+            return;
+        }
+        let before = self.table.rcu(|table| {
+            let mut next = Table::clone(table);
+            if next.me == Some(me) {
+                next.unreachable = peers.to_vec();
             }
             next
         });
@@ -242,6 +264,22 @@ mod tests {
         assert_eq!(location(&ownership, 2), (6, Holder::Unowned), "the owner ended");
         assert_eq!(location(&ownership, 3), (7, Holder::Unowned));
         assert_eq!(location(&ownership, 4), (0, Holder::Unowned), "no row");
+    }
+
+    #[tokio::test]
+    async fn a_wait_for_a_shard_ends_when_its_owner_is_not_reached_any_more() {
+        let ownership = published();
+        let shard = ShardId::new(1).unwrap();
+        let seen = ownership.location(shard);
+        let mut waiting = std::pin::pin!(ownership.changed(shard, seen));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        ownership.know_unreachable(incarnation(9), &[incarnation(2)]);
+        assert_eq!(ownership.location(shard), seen, "of another incarnation");
+        ownership.know_unreachable(incarnation(1), &[incarnation(2)]);
+        assert!(futures_util::poll!(waiting.as_mut()).is_ready());
+        assert_eq!(location(&ownership, 1), (5, Holder::Unreachable(incarnation(2))));
+        ownership.know_unreachable(incarnation(1), &[]);
+        assert_eq!(ownership.location(shard), seen);
     }
 
     #[tokio::test]

@@ -118,6 +118,14 @@ impl<K: Kind> Router<K> {
         loop {
             let seen = self.ownership.location(shard);
             let answer = self.attempt(id, seen, ask.clone(), expires, deadline).await;
+            // A shard whose owner lives and is not reached stays there for longer than a client waits. What
+            // may have been decided waits all the same.
+            if matches!(&answer, Err(Setback::Moved))
+                && Route::of(self.ownership.location(shard)) == Route::None
+                && !attempts.is_uncertain()
+            {
+                return answer;
+            }
             match attempts.after(answer) {
                 Step::Answer(answer) => return answer,
                 Step::TryAgain(pause) => {
@@ -143,6 +151,7 @@ impl<K: Kind> Router<K> {
         let (reply, answer) = Reply::new(place);
         let request = Request { ask, expires, reply };
         let answered = match Route::of(location) {
+            Route::None => Some(Err(Setback::Moved)),
             Route::Local => {
                 self.shard(K::shard(id)).deliver(id, request);
                 tokio::time::timeout_at(deadline, answer)

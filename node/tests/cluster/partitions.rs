@@ -11,7 +11,7 @@ use testkit::servers::{Kind, Server};
 use crate::stage::Stage;
 use testkit::link_proxy::LinkMode;
 
-/// A lease shorter than the default, because a node outside the group releases its shards after two leases.
+/// A lease shorter than the default, because a node outside the group releases its shards after a lease.
 const KEYS: [&str; 2] = ["cluster.lease=1500ms", "cluster.beat=150ms"];
 
 /// The reason why a node outside the group is not ready.

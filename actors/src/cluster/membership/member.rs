@@ -193,7 +193,8 @@ impl MemberLifecycle {
     }
 
     /// Notes whether the group contains this node. The rows were read after a beat sent at `sent_at`, or
-    /// after the node joined at that moment. A node that was outside for two leases is no longer ready.
+    /// after the node joined at that moment. A node that was outside for a lease is no longer ready. A link
+    /// that was lost is usually back long before that.
     pub fn grouped(&mut self, sent_at: Moment, inside: bool) {
         if inside {
             self.outside_since = None;
@@ -201,7 +202,7 @@ impl MemberLifecycle {
             return;
         }
         let since = *self.outside_since.get_or_insert(sent_at);
-        if sent_at.since(since) >= 2 * self.lease {
+        if sent_at.since(since) >= self.lease {
             self.ready = false;
         }
     }
@@ -410,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_outside_the_group_for_two_leases_is_not_ready_until_it_is_inside_again() {
+    fn a_node_outside_the_group_for_a_lease_is_not_ready_until_it_is_inside_again() {
         let mut life = life();
         assert_eq!((life.state(false), life.is_inside()), (NodeState::Joining, false));
         life.grouped(at(0), true);
@@ -422,7 +423,7 @@ mod tests {
             let sent_at = at(300 + beat * 300);
             life.beaten(sent_at, Some(beat + 1));
             life.grouped(sent_at, false);
-            assert_eq!(life.is_ready(), beat < 20, "after beat {beat}");
+            assert_eq!(life.is_ready(), beat < 10, "after beat {beat}");
             assert!(!life.is_inside());
         }
         life.grouped(at(7_000), true);

@@ -48,7 +48,7 @@ impl Shared {
             shard_moved("lost");
             tracing::debug!(shard = %id, %epoch, ?holder, "another node owns this shard now");
             let owner = match holder {
-                Holder::Peer(owner) => Some(owner),
+                Holder::Peer(owner) | Holder::Unreachable(owner) => Some(owner),
                 Holder::Local | Holder::Unowned => None,
             };
             summary::count(

@@ -15,6 +15,8 @@ pub enum Route {
         /// The epoch in which it owns the shard.
         epoch: Epoch,
     },
+    /// Nowhere: the peer that owns the shard lives and is not reached.
+    None,
 }
 
 impl Route {
@@ -26,6 +28,7 @@ impl Route {
                 to,
                 epoch: location.epoch,
             },
+            Holder::Unreachable(_) => Self::None,
             Holder::Local | Holder::Unowned => Self::Local,
         }
     }
@@ -40,6 +43,7 @@ mod tests {
         let (to, epoch) = (Incarnation::new(7).unwrap(), Epoch::new(3));
         let route = |holder| Route::of(ShardLocation { epoch, holder });
         assert_eq!(route(Holder::Peer(to)), Route::Peer { to, epoch });
+        assert_eq!(route(Holder::Unreachable(to)), Route::None);
         assert_eq!(
             [route(Holder::Local), route(Holder::Unowned)],
             [Route::Local, Route::Local]

@@ -298,6 +298,53 @@ async fn a_node_without_a_lease_does_not_wait_for_a_shard_that_moves() {
 }
 
 #[tokio::test]
+async fn a_shard_whose_owner_lives_and_is_not_reached_is_not_waited_for() {
+    let peers = Peers::with([(2, vec![Reaction::SetBack(Setback::Moved)])]);
+    let (router, ownership) = router(&peers);
+    let asking = tokio::spawn({
+        let router = router.clone();
+        async move { issue(&router, LIMIT).await }
+    });
+    while router.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (me, owner) = (Incarnation::new(1).unwrap(), Incarnation::new(2).unwrap());
+    let begun = Instant::now();
+    ownership.know_unreachable(me, &[owner]);
+    assert_eq!(
+        asking.await.unwrap(),
+        Err(Setback::Moved),
+        "a request that waited"
+    );
+    let forwarded = peers.forwarded();
+    assert_eq!(issue(&router, LIMIT).await, Err(Setback::Moved));
+    assert!(begun.elapsed() < LIMIT / 2, "answered at once");
+    assert_eq!(peers.forwarded(), forwarded, "nothing is sent");
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_been_decided_waits_until_its_owner_is_reached_again() {
+    let unknown_then_replay = vec![Reaction::SetBack(Setback::Unknown), Reaction::Replay];
+    let (me, owner) = (Incarnation::new(1).unwrap(), Incarnation::new(2).unwrap());
+    let peers = Peers::with([(2, vec![Reaction::Nothing])]);
+    let (router, ownership) = router(&peers);
+    let asking = tokio::spawn({
+        let router = router.clone();
+        async move { issue(&router, LIMIT).await }
+    });
+    while peers.forwarded().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    ownership.know_unreachable(me, &[owner]);
+    *peers.script.lock().unwrap() = vec![(2, unknown_then_replay.into())];
+    while router.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    ownership.know_unreachable(me, &[]);
+    assert!(is_replayed(&asking.await.unwrap()));
+}
+
+#[tokio::test]
 async fn no_more_requests_wait_for_a_shard_than_there_are_places() {
     let peers = Peers::with([(2, vec![Reaction::SetBack(Setback::Moved)])]);
     let router = Router {
