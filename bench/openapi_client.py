@@ -2,8 +2,8 @@
 
     openapi_client.py URL ADMIN_TOKEN
 
-The client must have a type for every answer: what the generator cannot make is a failure. Then a coupon is created
-and issued twice to one user, and the issuance is read from the refusal, all by types.
+The client must have a type for every answer: what the generator cannot make is a failure. Then a coupon is
+created and issued twice to one user, and the issuance is read from the refusal, all by types.
 """
 
 import importlib

@@ -68,8 +68,8 @@ impl Coupons {
 
     /// Asks the coupon's owner for a change. Answers within `deadline`.
     ///
-    /// Cancel safety: a dropped future may leave the change made. Another request with the same key, if it has
-    /// one, tells.
+    /// Cancel safety: a dropped future may leave the change made. Another request with the same key, if it
+    /// has one, tells.
     ///
     /// # Errors
     ///

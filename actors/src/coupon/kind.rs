@@ -61,8 +61,8 @@ impl Kind for CouponKind {
     fn is_repeatable(ask: &Ask) -> bool {
         match ask {
             Ask::Issue(_) => true,
-            // Most changes have no key by which an owner would recognise them. Those that have one are repeated
-            // by their clients: an owner of the release before does not know the key.
+            // Most changes have no key by which an owner would recognise them. Those that have one are
+            // repeated by their clients: an owner of the release before does not know the key.
             Ask::Change(_) => false,
         }
     }

@@ -314,7 +314,7 @@ fn components() -> Components {
         .security_scheme(
             "admin_token",
             SecurityScheme::Http(
-                bearer("the admin token, in both modes; by default in the file admin_token of the data directory")
+                bearer("the admin token, in both modes; by default in the file admin_token of data_dir")
                     .build(),
             ),
         )

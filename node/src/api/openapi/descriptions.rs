@@ -9,8 +9,8 @@ pub(super) const TAGS: [(&str, &str); 4] = [
     ),
     (
         "issuing",
-        "Users get coupons, in order of arrival, and see what they have. To try it with `auth.mode = header`, \
-         authorize `user_id` with any name, like `alice`.",
+        "Users get coupons, in order of arrival, and see what they have. To try it with `auth.mode = \
+         header`, authorize `user_id` with any name, like `alice`.",
     ),
     ("cluster", "Administrators see which node owns what."),
     (
@@ -34,15 +34,15 @@ pub(super) fn tag(template: &str) -> &'static str {
 pub(super) fn operation(name: &str) -> &'static str {
     match name {
         "create_coupon" => {
-            "`total_quantity` must be given; null is unlimited. Send an `Idempotency-Key`, and the same key with \
-             each retry: it creates one coupon."
+            "`total_quantity` must be given; null is unlimited. Send an `Idempotency-Key`, and the same key \
+             with each retry: it creates one coupon."
         }
         "coupons" => {
             "Without `phase`, all coupons. `next_cursor` of a page is the `cursor` of the next page."
         }
         "coupon" => {
-            "`status` is what administrators set, `phase` what an issue request would meet now. `ETag` is the \
-             version, which counts changes by administrators; `issued` and `phase` change without it."
+            "`status` is what administrators set, `phase` what an issue request would meet now. `ETag` is \
+             the version, which counts changes by administrators; `issued` and `phase` change without it."
         }
         "patch_coupon" => {
             "Fields that are absent stay as they are. `per_user_limit` and `status` cannot be patched. \
@@ -54,10 +54,10 @@ pub(super) fn operation(name: &str) -> &'static str {
              `OUTCOME_UNKNOWN`, the same `Idempotency-Key` tells what became of the change."
         }
         "issue" => {
-            "201: the issuance is stored. Send an `Idempotency-Key`, and the same key with each retry: a request \
-             that was served before is answered 201 with the first issuance and `Idempotent-Replayed: true`. \
-             `ALREADY_ISSUED` carries the user's latest issuance. The body may be absent; only services name a \
-             user in it."
+            "201: the issuance is stored. Send an `Idempotency-Key`, and the same key with each retry: a \
+             request that was served before is answered 201 with the first issuance and `Idempotent-Replayed: true`. \
+             `ALREADY_ISSUED` carries the user's latest issuance. The body may be absent; only services name \
+             a user in it."
         }
         "coupon_issuances" => {
             "`after_sequence` continues a list that was read before, also after the last page of a cursor."

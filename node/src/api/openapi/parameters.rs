@@ -132,7 +132,7 @@ fn parts(name: &str) -> (ParameterIn, RefOr<Schema>, &'static str) {
             ParameterIn::Header,
             text.pattern(Some("^([*]|(W/)?\"[^\"]*\"(, *(W/)?\"[^\"]*\")*)$"))
                 .into(),
-            "only if the coupon has this version: an ETag like W/\"3\" (strong or weak), a list of ETags, or *",
+            "only if the coupon has this version: an ETag like W/\"3\" (or strong), a list of ETags, or *",
         ),
         _ => (
             ParameterIn::Header,

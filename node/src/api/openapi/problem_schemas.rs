@@ -162,8 +162,8 @@ pub(super) const KINDS: &[Kind] = &[
         ..kind(
             "OUTCOME_UNKNOWN",
             503,
-            "the outcome is not known in time; a retry with the same key returns the outcome, and without a key \
-             the coupon's version tells whether a change was made",
+            "the outcome is not known in time; a retry with the same key returns the outcome, and without a \
+             key the coupon's version tells whether a change was made",
             &[],
         )
     },
