@@ -137,6 +137,54 @@ async fn a_change_of_unknown_outcome_is_found_by_its_key() {
 }
 
 #[tokio::test]
+async fn if_match_allows_only_a_change_of_the_version_that_it_names() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    let patch = |tag: &str, title: &str| {
+        send(
+            node.admin(Method::PATCH, &format!("/v1/coupons/{id}"))
+                .header("If-Match", tag)
+                .json(&json!({"title": title})),
+        )
+    };
+    assert_eq!(patch("\"1\"", "A").await.body["version"], 2);
+    let stale = patch("\"1\"", "B").await;
+    stale.assert_refused(412, "VERSION_MISMATCH");
+    assert_eq!(stale.body["version"], 2);
+    for tag in ["\"3\"", "W/\"3\"", "\"two\"", "\"\""] {
+        patch(tag, "B").await.assert_refused(412, "VERSION_MISMATCH");
+    }
+    for tag in ["2", "\"2\" \"3\"", "\"2"] {
+        patch(tag, "B").await.assert_refused(400, "MALFORMED");
+    }
+    assert_eq!(patch("*", "C").await.body["version"], 3);
+    let unknown = node
+        .admin(Method::PATCH, "/v1/coupons/999")
+        .header("If-Match", "\"two\"")
+        .json(&json!({}));
+    send(unknown).await.assert_refused(404, "UNKNOWN_COUPON");
+}
+
+#[tokio::test]
+async fn if_match_guards_changes_of_status_too() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    let act = |action: &str, tag: &str| {
+        send(
+            node.admin(Method::POST, &format!("/v1/coupons/{id}/{action}"))
+                .header("If-Match", tag),
+        )
+    };
+    assert_eq!(act("pause", "\"1\"").await.body["version"], 2);
+    for action in ["pause", "resume", "close"] {
+        act(action, "\"1\"").await.assert_refused(412, "VERSION_MISMATCH");
+        act(action, "1").await.assert_refused(400, "MALFORMED");
+    }
+    assert_eq!(act("resume", "\"2\"").await.body["version"], 3);
+    assert_eq!(act("close", "*").await.body["version"], 4);
+}
+
+#[tokio::test]
 async fn if_match_takes_weak_tags_and_lists_and_one_spelling_of_a_version() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
