@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a copy of the sources the next version: one that speaks one link version more, and has one migration more.
+"""Makes a copy of the sources the next version, which speaks a link version more and has a migration more.
 
     next_version.py <directory of the copy>
 
@@ -39,7 +39,8 @@ def main():
     hello = actors / "link/hello.rs"
     text = hello.read_text()
     present = int(re.search(r"VERSIONS: &\[u32\] = &\[(\d+)", text).group(1))
-    hello.write_text(replaced(r"(VERSIONS: &\[u32\] = &\[)\d+[^\]]*\]", rf"\g<1>{present + 1}, {present}]", text))
+    versions = rf"\g<1>{present + 1}, {present}]"
+    hello.write_text(replaced(r"(VERSIONS: &\[u32\] = &\[)\d+[^\]]*\]", versions, text))
     migrations = actors / "store/migrations.rs"
     text = migrations.read_text()
     for dialect, statements in MIGRATIONS.items():

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Summarises a history of `firstcome-bench load --history`: answers, the slowest answer, and the longest pause.
+"""Summarises a history of `firstcome-bench load`: answers, the slowest answer, and the longest pause.
 
-A pause of a coupon is a time in which it was requested and no request for it was answered with an outcome: from the
-first request that was sent after an outcome to the next outcome. The longest pause is that of the worst coupon.
+A pause of a coupon is a time in which it was requested and no request for it was answered with an outcome:
+from the first request that was sent after an outcome to the next outcome. The longest pause is that of the
+worst coupon.
 
     pauses.py history.jsonl            prints one line
     pauses.py history.jsonl 5.5        also fails if the longest pause is longer than 5.5 s
@@ -16,7 +17,10 @@ OUTCOMES = (200, 201, 409)
 
 
 def longest_pause(requests):
-    """Returns the longest pause in microseconds, of pairs: when sent, and when answered with an outcome or None."""
+    """Returns the longest pause in microseconds.
+
+    Requests are pairs: when it was sent, and when it was answered with an outcome, or None.
+    """
     sent = [(sent, 0) for sent, _ in requests]
     events = sorted(sent + [(answered, 1) for _, answered in requests if answered])
     longest, waiting_since = 0, None
