@@ -17,7 +17,7 @@ use actors::coupon::ledger::Ledger;
 use actors::coupon::notice::SoldOutNotice;
 use actors::coupon::offer::{Coupon, Issuance, Offer, Status};
 use actors::coupon::rows::mysql::statement;
-use actors::coupon::{Ask, CouponKind, Outcome};
+use actors::coupon::{CouponAsk, CouponKind, CouponOutcome};
 use actors::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
 use actors::owning::kind::{Kind, Verdict};
 use actors::owning::write_back::lane::{Effect, Event, Lane, Submission};
@@ -53,20 +53,20 @@ fn key(number: u64) -> RequestKey {
     RequestKey::parse(&format!("{number:036}")).unwrap()
 }
 
-fn ask(user: UserId, key: RequestKey) -> Ask {
+fn ask(user: UserId, key: RequestKey) -> CouponAsk {
     IssueRequest { user, key }.into()
 }
 
 /// Decides as an owner does.
-fn decide(ledger: &mut Ledger, ask: &Ask) -> Outcome {
+fn decide(ledger: &mut Ledger, ask: &CouponAsk) -> CouponOutcome {
     match CouponKind::judge(ledger, at(), ask) {
         Verdict::Enter(entry) => CouponKind::apply(ledger, &entry),
         Verdict::Known(outcome) | Verdict::Refused(outcome) => outcome,
     }
 }
 
-fn sold_out(total_quantity: u64) -> Outcome {
-    Outcome::Issue(IssueOutcome::Refused(Refusal::SoldOut { total_quantity }))
+fn sold_out(total_quantity: u64) -> CouponOutcome {
+    CouponOutcome::Issue(IssueOutcome::Refused(Refusal::SoldOut { total_quantity }))
 }
 
 fn coupon(id: u64, total_quantity: Option<u64>) -> Coupon {
@@ -128,7 +128,9 @@ mod ledger {
         let (ledger, ask) = (ledger(Some(ISSUED)), ask(user(ISSUED / 2), key(ISSUED)));
         assert!(matches!(
             CouponKind::judge(&ledger, at(), &ask),
-            Verdict::Known(Outcome::Issue(IssueOutcome::Refused(Refusal::AlreadyIssued(_))))
+            Verdict::Known(CouponOutcome::Issue(IssueOutcome::Refused(
+                Refusal::AlreadyIssued(_)
+            )))
         ));
         bencher.bench_local(|| CouponKind::judge(&ledger, at(), black_box(&ask)));
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use actors::admission::Admission;
 use actors::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
-use actors::coupon::{CouponKind, Outcome};
+use actors::coupon::{CouponKind, CouponOutcome};
 use actors::engine::payload::{OwnerPayload, RemoteAsk};
 use actors::ids::{CouponId, Epoch, Incarnation, NodeId, PeerAddress, RequestKey, UserId};
 use actors::link::hello::Hello;
@@ -236,9 +236,9 @@ struct SoldOut;
 
 impl Handler<Payload> for SoldOut {
     fn handle(&self, _ask: RemoteAsk<CouponKind>, _expires: Moment, path: AnswerPath<Payload>) {
-        path.send(Ok(Outcome::Issue(IssueOutcome::Refused(Refusal::SoldOut {
-            total_quantity: 500,
-        }))));
+        path.send(Ok(CouponOutcome::Issue(IssueOutcome::Refused(
+            Refusal::SoldOut { total_quantity: 500 },
+        ))));
     }
 
     fn heartbeat(&self, _peer: Incarnation) -> Vec<u8> {

@@ -18,4 +18,4 @@ pub mod rows;
 pub mod tail;
 mod wire;
 
-pub use kind::{Ask, CouponKind, Outcome};
+pub use kind::{CouponAsk, CouponKind, CouponOutcome};

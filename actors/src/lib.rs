@@ -29,24 +29,7 @@
 //! 8. [`store`] commits the portions with one guarded statement of the kind ([`coupon::rows`]).
 //! 9. At the owner, [`owning::gate`] releases every answer up to what is stored.
 //!
-//! ```text
-//!            client ── engine
-//!              │
-//!            door ──── all given out, and certainly none to this user ───► answer
-//!              │
-//!           router ◄───────────── moved, unknown: again ─────┐
-//!              │ ╲                                           │
-//!              │  link ──► epoch, lease ──► a peer's shard ──┤
-//!              │                                             │
-//!            shard ── not loaded: load, wait ──┐             │
-//!              │                               │             │
-//!            owner ◄───────────────────────────┘             │
-//!       kind   │ ▲ gate ── stored up to here ──► answers ────┘
-//!     entries  ▼ │ fates
-//!             lane ◄─── again: not stored, unknown
-//!              │
-//!            store   one guarded statement, checked against shard, epoch, owner and the kind's limits
-//! ```
+//! `docs/architecture.md` has this walk as a picture.
 //!
 //! # What decides and what acts
 //!

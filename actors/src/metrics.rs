@@ -15,7 +15,7 @@ pub struct Metric {
     /// Its name, as Prometheus shows it.
     pub name: &'static str,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The unit of its numbers.
     pub unit: Unit,
     /// Its meaning for an operator.
@@ -24,7 +24,7 @@ pub struct Metric {
 
 /// The kind of a metric.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub enum MetricKind {
     /// A number that only rises until the process ends.
     Counter,
     /// A number that rises and falls.
@@ -59,78 +59,78 @@ macro_rules! metric_table {
 }
 
 metric_table! {
-    ISSUES = "coupon_issue_total", Kind::Counter, Count, "Issue requests answered, by outcome.";
-    CHANGES = "coupon_change_total", Kind::Counter, Count, "Administrators' changes answered, by outcome.";
-    DOOR_ANSWERS = "coupon_door_answers_total", Kind::Counter, Count,
+    ISSUES = "coupon_issue_total", MetricKind::Counter, Count, "Issue requests answered, by outcome.";
+    CHANGES = "coupon_change_total", MetricKind::Counter, Count, "Administrators' changes answered, by outcome.";
+    DOOR_ANSWERS = "coupon_door_answers_total", MetricKind::Counter, Count,
         "Issue requests that the door answered without asking the owner.";
-    DOOR_NOTICES = "coupon_door_notices", Kind::Gauge, Count, "Sold-out coupons that the door knows.";
-    OWNERS_ACTIVE = "coupon_owners_active", Kind::Gauge, Count, "Owners in memory on this node.";
-    OWNER_ACTIVATIONS = "coupon_owner_activations_total", Kind::Counter, Count,
+    DOOR_NOTICES = "coupon_door_notices", MetricKind::Gauge, Count, "Sold-out coupons that the door knows.";
+    OWNERS_ACTIVE = "coupon_owners_active", MetricKind::Gauge, Count, "Owners in memory on this node.";
+    OWNER_ACTIVATIONS = "coupon_owner_activations_total", MetricKind::Counter, Count,
         "Owners loaded from the store.";
-    OWNER_ACTIVATION_SECONDS = "coupon_owner_activation_duration_seconds", Kind::Histogram(SECONDS), Seconds,
+    OWNER_ACTIVATION_SECONDS = "coupon_owner_activation_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
         "Time to load an owner from the store.";
-    OWNER_PANICS = "coupon_owner_panics_total", Kind::Counter, Count,
+    OWNER_PANICS = "coupon_owner_panics_total", MetricKind::Counter, Count,
         "Owners that panicked and were reloaded.";
-    ADMITTED = "coupon_requests_admitted", Kind::Gauge, Count,
+    ADMITTED = "coupon_requests_admitted", MetricKind::Gauge, Count,
         "Requests in this node's queues or waiting for their answer.";
-    REQUESTS_REFUSED = "coupon_requests_refused_total", Kind::Counter, Count,
+    REQUESTS_REFUSED = "coupon_requests_refused_total", MetricKind::Counter, Count,
         "Requests refused because a queue was full, by the bound: of the node, of an owner, of owners in \
          memory and requests that wait for one to be loaded, of a link, or of requests that wait for a \
          moving shard.";
-    FORWARDED = "coupon_requests_forwarded_total", Kind::Counter, Count,
+    FORWARDED = "coupon_requests_forwarded_total", MetricKind::Counter, Count,
         "Attempts that went to an owner on another node.";
-    MOVING_WAITING = "coupon_requests_waiting_for_owner", Kind::Gauge, Count,
+    MOVING_WAITING = "coupon_requests_waiting_for_owner", MetricKind::Gauge, Count,
         "Requests that wait on this node because their shard moves, has no owner, or did not answer.";
-    SHARD_MOVES = "coupon_shard_moves_total", Kind::Counter, Count,
+    SHARD_MOVES = "coupon_shard_moves_total", MetricKind::Counter, Count,
         "Changes of a shard's owner to or from this node, by kind: handed over, released, received, \
          claimed, lost.";
-    SHARD_MOVE_SECONDS = "coupon_shard_move_duration_seconds", Kind::Histogram(SECONDS), Seconds,
+    SHARD_MOVE_SECONDS = "coupon_shard_move_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
         "Time for which a shard had no owner, by kind: handed over, from closing it to the row that names \
          the next owner; taken over, from the last beat seen of its owner to the claim.";
-    WAITING = "coupon_requests_waiting", Kind::Gauge, Count,
+    WAITING = "coupon_requests_waiting", MetricKind::Gauge, Count,
         "Answers decided here that wait at the output gate.";
-    UNSTORED = "coupon_entries_unstored", Kind::Gauge, Count,
+    UNSTORED = "coupon_entries_unstored", MetricKind::Gauge, Count,
         "Entries decided minus entries stored, on this node.";
-    BATCH_ROWS = "coupon_batch_rows", Kind::Histogram(ROWS), Count, "Rows of a committed batch.";
-    COMMIT_SECONDS = "coupon_commit_duration_seconds", Kind::Histogram(SECONDS), Seconds,
+    BATCH_ROWS = "coupon_batch_rows", MetricKind::Histogram(ROWS), Count, "Rows of a committed batch.";
+    COMMIT_SECONDS = "coupon_commit_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
         "Time from sending a batch to knowing that it is stored.";
-    WRITE_RETRIES = "coupon_write_retries_total", Kind::Counter, Count,
+    WRITE_RETRIES = "coupon_write_retries_total", MetricKind::Counter, Count,
         "Batches that came back without being known as stored, by reason: they are sent again, or read back.";
-    STORE_ERRORS = "coupon_store_errors_total", Kind::Counter, Count,
+    STORE_ERRORS = "coupon_store_errors_total", MetricKind::Counter, Count,
         "Calls of the database that failed, by kind: not_stored (a lock, no connection, a full disk), \
          unknown (the connection was lost, or no answer), clash (other rows, or a constraint), \
          unreadable (a missing table, rows that make no sense).";
-    SQLITE_LOG_BYTES = "coupon_sqlite_log_bytes", Kind::Gauge, Bytes,
+    SQLITE_LOG_BYTES = "coupon_sqlite_log_bytes", MetricKind::Gauge, Bytes,
         "Size of SQLite's log (the file -wal), which is moved into the database at about 128 MiB.";
-    FENCED_ROWS = "coupon_fenced_rows_total", Kind::Counter, Count,
+    FENCED_ROWS = "coupon_fenced_rows_total", MetricKind::Counter, Count,
         "Rows that the store refused because their shard has another owner or epoch.";
-    CONTRADICTIONS = "coupon_contradictions_total", Kind::Counter, Count,
+    CONTRADICTIONS = "coupon_contradictions_total", MetricKind::Counter, Count,
         "Portions that the store contradicted: other rows in their place, or guards that refuse. \
          Never expected.";
-    SHARDS_OWNED = "coupon_shards_owned", Kind::Gauge, Count, "Shards this node serves.";
-    SHARD_CLAIMS = "coupon_shard_claims_total", Kind::Counter, Count,
+    SHARDS_OWNED = "coupon_shards_owned", MetricKind::Gauge, Count, "Shards this node serves.";
+    SHARD_CLAIMS = "coupon_shard_claims_total", MetricKind::Counter, Count,
         "Successful shard claims, including those that raise the epoch of a shard of this node.";
-    LEASE_SECONDS = "coupon_lease_remaining_seconds", Kind::Gauge, Seconds,
+    LEASE_SECONDS = "coupon_lease_remaining_seconds", MetricKind::Gauge, Seconds,
         "Time left in this node's lease; 0 without one.";
-    BEATS = "coupon_beats_total", Kind::Counter, Count, "Beats in the database, by result.";
-    WENT_BACKWARDS = "coupon_database_went_backwards_total", Kind::Counter, Count,
+    BEATS = "coupon_beats_total", MetricKind::Counter, Count, "Beats in the database, by result.";
+    WENT_BACKWARDS = "coupon_database_went_backwards_total", MetricKind::Counter, Count,
         "Times the database had lost a confirmed beat: a restore, or a bad fail-over. Never expected.";
-    PEERS_UP = "coupon_peers_up", Kind::Gauge, Count, "Peers to which this node has a link.";
-    PEER_ROUND_TRIP = "coupon_peer_round_trip_seconds", Kind::Histogram(SECONDS), Seconds,
+    PEERS_UP = "coupon_peers_up", MetricKind::Gauge, Count, "Peers to which this node has a link.";
+    PEER_ROUND_TRIP = "coupon_peer_round_trip_seconds", MetricKind::Histogram(SECONDS), Seconds,
         "Time from a heartbeat to a peer to its answer.";
-    PEER_FRAMES = "coupon_peer_frames_total", Kind::Counter, Count,
+    PEER_FRAMES = "coupon_peer_frames_total", MetricKind::Counter, Count,
         "Frames sent to and received from peers, by direction.";
-    PEER_BYTES = "coupon_peer_bytes_total", Kind::Counter, Bytes,
+    PEER_BYTES = "coupon_peer_bytes_total", MetricKind::Counter, Bytes,
         "Bytes of frames sent to and received from peers, by direction.";
-    PEER_FRAME_REQUESTS = "coupon_peer_frame_requests", Kind::Histogram(ROWS), Count,
+    PEER_FRAME_REQUESTS = "coupon_peer_frame_requests", MetricKind::Histogram(ROWS), Count,
         "Requests that went to a peer in one frame.";
-    PEER_REFUSED = "coupon_peer_refused_total", Kind::Counter, Count,
+    PEER_REFUSED = "coupon_peer_refused_total", MetricKind::Counter, Count,
         "Frames that were dropped, and connections and links that were refused or given up, by reason.";
-    PEER_REDIALS = "coupon_peer_redials_total", Kind::Counter, Count,
+    PEER_REDIALS = "coupon_peer_redials_total", MetricKind::Counter, Count,
         "Dials of peers that had been dialled before.";
-    PEER_IN_FLIGHT = "coupon_peer_requests_in_flight", Kind::Gauge, Count,
+    PEER_IN_FLIGHT = "coupon_peer_requests_in_flight", MetricKind::Gauge, Count,
         "Requests sent to peers and not yet answered.";
-    PEER_WINDOWS_FULL = "coupon_peer_windows_full_total", Kind::Counter, Count,
+    PEER_WINDOWS_FULL = "coupon_peer_windows_full_total", MetricKind::Counter, Count,
         "Requests refused because too many were in flight, to the peer or to the coupon.";
 }
 
@@ -139,9 +139,9 @@ metric_table! {
 pub fn describe(table: &[Metric]) {
     for metric in table {
         match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
-            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+            MetricKind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
+            MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
+            MetricKind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
         }
     }
 }
@@ -277,7 +277,7 @@ pub(crate) struct PeerHandles {
     pub(crate) redials: Counter,
     pub(crate) in_flight: Gauge,
     pub(crate) windows_full_peer: Counter,
-    pub(crate) windows_full_coupon: Counter,
+    pub(crate) windows_full_flow: Counter,
 }
 
 impl PeerHandles {
@@ -302,7 +302,7 @@ pub(crate) fn peer_handles() -> &'static PeerHandles {
             redials: metrics::counter!(PEER_REDIALS),
             in_flight: metrics::gauge!(PEER_IN_FLIGHT),
             windows_full_peer: full("peer"),
-            windows_full_coupon: full("coupon"),
+            windows_full_flow: full("coupon"),
         }
     });
     &HANDLES

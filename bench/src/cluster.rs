@@ -20,7 +20,7 @@ use crate::load::Failed;
 use crate::verify::{BAD_INPUT, CLEAN, FINDINGS};
 use node::{ClusterNode, Ended};
 use ports::Ports;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 /// How long nodes may take until they are ready, including the time to make the schema of a new database.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ pub struct Cluster {
     /// The database server to start; by default MySQL, or MariaDB where there is no MySQL. MYSQLD and
     /// MARIADBD name programs that are not on the PATH.
     #[arg(long, value_enum, conflicts_with = "url")]
-    server: Option<ServerKind>,
+    server: Option<ServerChoice>,
     /// The URL of a database on a running server, `mysql://user:password@host:port/database`.
     #[arg(long)]
     url: Option<String>,
@@ -63,7 +63,7 @@ pub struct Cluster {
 
 /// A kind of database server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ServerKind {
+enum ServerChoice {
     /// MySQL.
     Mysql,
     /// MariaDB.
@@ -134,9 +134,9 @@ impl Cluster {
             return Ok((url.clone(), None));
         }
         let kinds = match self.server {
-            None => vec![Kind::MySql, Kind::MariaDb],
-            Some(ServerKind::Mysql) => vec![Kind::MySql],
-            Some(ServerKind::Mariadb) => vec![Kind::MariaDb],
+            None => vec![ServerKind::MySql, ServerKind::MariaDb],
+            Some(ServerChoice::Mysql) => vec![ServerKind::MySql],
+            Some(ServerChoice::Mariadb) => vec![ServerKind::MariaDb],
         };
         let mut reasons = Vec::new();
         for kind in kinds {

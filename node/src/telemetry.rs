@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::log;
 use crate::metrics as node;
-use actors::metrics::{self as engine, Kind, Metric};
+use actors::metrics::{self as engine, Metric, MetricKind};
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::runtime::Handle;
@@ -51,8 +51,8 @@ fn tables() -> impl Iterator<Item = &'static [Metric]> {
 impl Metrics {
     fn install() -> Self {
         let buckets = tables().flatten().filter_map(|metric| match metric.kind {
-            Kind::Histogram(bounds) => Some((metric.name, bounds)),
-            Kind::Counter | Kind::Gauge => None,
+            MetricKind::Histogram(bounds) => Some((metric.name, bounds)),
+            MetricKind::Counter | MetricKind::Gauge => None,
         });
         let builder = buckets.fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
             builder

@@ -36,7 +36,7 @@ mod report;
 mod stored;
 mod timeline;
 
-pub use report::{Finding, Kind, Report};
+pub use report::{Finding, FindingKind, Report};
 
 use report::Reporter;
 use timeline::Timeline;
@@ -132,7 +132,7 @@ pub fn check(history: &[Operation], rows: &Rows, options: &Options) -> Report {
             .is_some_and(|before| before != coupon)
         {
             reporter.find(
-                Kind::VersionsConflict,
+                FindingKind::VersionsConflict,
                 coupon.id,
                 || "the coupon is stored twice, differently".to_owned(),
                 &[],
@@ -272,7 +272,7 @@ fn check_missing(
             if matches!(&history[*place], Operation::Create(create) if matches!(create.answer, CreateAnswer::Created { .. }))
             {
                 reporter.find(
-                    Kind::CouponLost,
+                    FindingKind::CouponLost,
                     *coupon,
                     || "its creation was answered, but the coupon is not stored".to_owned(),
                     &[*place],
@@ -295,7 +295,13 @@ fn check_missing(
         ) && issue.answer != IssueAnswer::Refused(Refusal::UnknownCoupon)
         {
             let message = || "an answer is about a coupon that is not stored".to_owned();
-            reporter.find(Kind::NoSuchCoupon, attempt.coupon, message, &[attempt.place], &[]);
+            reporter.find(
+                FindingKind::NoSuchCoupon,
+                attempt.coupon,
+                message,
+                &[attempt.place],
+                &[],
+            );
         }
     }
     for (row, _) in sorted
@@ -304,7 +310,7 @@ fn check_missing(
         .filter(|(row, _)| !coupons.contains_key(&row.id.coupon))
     {
         reporter.find(
-            Kind::NoSuchCoupon,
+            FindingKind::NoSuchCoupon,
             row.id.coupon,
             || "a row is of a coupon that is not stored".to_owned(),
             &[],

@@ -27,14 +27,14 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A kind of database server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ServerKind {
     /// MySQL.
     MySql,
     /// MariaDB.
     MariaDb,
 }
 
-impl Kind {
+impl ServerKind {
     /// Returns the usual name of this kind.
     pub const fn name(self) -> &'static str {
         match self {
@@ -105,7 +105,7 @@ impl Kind {
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    kind: Kind,
+    kind: ServerKind,
     program: PathBuf,
     directory: PathBuf,
     port: u16,
@@ -132,13 +132,13 @@ impl Server {
     /// Returns the server of this kind that all tests of this program share. The first call starts it.
     ///
     /// # Panics
-    /// If there is no program of this kind ([`Kind::is_available`]), or the server does not start.
-    pub fn shared(kind: Kind) -> &'static Self {
+    /// If there is no program of this kind ([`ServerKind::is_available`]), or the server does not start.
+    pub fn shared(kind: ServerKind) -> &'static Self {
         static MYSQL: OnceLock<Server> = OnceLock::new();
         static MARIADB: OnceLock<Server> = OnceLock::new();
         let shared = match kind {
-            Kind::MySql => &MYSQL,
-            Kind::MariaDb => &MARIADB,
+            ServerKind::MySql => &MYSQL,
+            ServerKind::MariaDb => &MARIADB,
         };
         shared.get_or_init(|| Self::own(kind, &[]))
     }
@@ -146,8 +146,8 @@ impl Server {
     /// Starts a server for one test.
     ///
     /// # Panics
-    /// If there is no program of this kind ([`Kind::is_available`]), or the server does not start.
-    pub fn own(kind: Kind, arguments: &[&str]) -> Self {
+    /// If there is no program of this kind ([`ServerKind::is_available`]), or the server does not start.
+    pub fn own(kind: ServerKind, arguments: &[&str]) -> Self {
         let started = Self::start(kind, arguments);
         started.unwrap_or_else(|error| panic!("{} does not start: {error}", kind.name()))
     }
@@ -156,7 +156,7 @@ impl Server {
     /// `--innodb-flush-log-at-trx-commit=1` makes commits durable. The error says why there is no server.
     ///
     /// Blocks.
-    pub fn start(kind: Kind, arguments: &[&str]) -> Result<Self, String> {
+    pub fn start(kind: ServerKind, arguments: &[&str]) -> Result<Self, String> {
         let program = kind.program()?;
         let directory = tempfile::Builder::new()
             .prefix("firstcome-server-")
@@ -226,7 +226,7 @@ impl Server {
     }
 
     /// Returns the server's kind.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ServerKind {
         self.kind
     }
 
@@ -316,7 +316,7 @@ pub async fn run(connection: &mut MySqlConnection, statements: &str) {
     ran.unwrap_or_else(|error| panic!("{statements}: {error}"));
 }
 
-fn make_data(kind: Kind, program: &Path, directory: &Path) -> Result<(), String> {
+fn make_data(kind: ServerKind, program: &Path, directory: &Path) -> Result<(), String> {
     let init = format!(
         "CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{}';\nGRANT ALL ON `fc\\_%`.* TO '{USER}'@'%';\n",
         PASSWORD.replace('\'', "''")
@@ -324,7 +324,7 @@ fn make_data(kind: Kind, program: &Path, directory: &Path) -> Result<(), String>
     std::fs::write(directory.join("init.sql"), init).map_err(|error| error.to_string())?;
     let data = format!("--datadir={}", directory.join("data").display());
     let mut command = match kind {
-        Kind::MySql => {
+        ServerKind::MySql => {
             let mut command = Command::new(program);
             command.args([
                 "--no-defaults",
@@ -335,7 +335,7 @@ fn make_data(kind: Kind, program: &Path, directory: &Path) -> Result<(), String>
             ]);
             command
         }
-        Kind::MariaDb => {
+        ServerKind::MariaDb => {
             let beside = ["../bin", "../scripts"]
                 .map(|folder| program.with_file_name(folder).join("mariadb-install-db"));
             let installer = beside

@@ -36,12 +36,12 @@ pub enum LocalState {
     Moving,
     /// The shard was claimed, lost, handed off or released after the read of the rows began, so the rows say
     /// nothing about it.
-    Unjudged,
+    Unsettled,
 }
 
 /// The node that plans.
 #[derive(Debug, Clone, Copy)]
-pub struct Placed<'a> {
+pub struct PlanningNode<'a> {
     /// Its name.
     pub id: &'a NodeId,
     /// Its present incarnation.
@@ -121,7 +121,7 @@ impl ClaimPlanner {
     /// `has_loaded` returns true if a node that was to load a shard ahead has done so.
     pub fn steps(
         &mut self,
-        member: Placed<'_>,
+        member: PlanningNode<'_>,
         sent_at: Moment,
         nodes: &[NodeRow],
         shards: &[ShardRow],
@@ -269,7 +269,7 @@ impl StepsBuilder {
 
 /// The nodes' rows, and what follows from them.
 struct RowsView<'a> {
-    member: Placed<'a>,
+    member: PlanningNode<'a>,
     nodes: &'a [NodeRow],
     ready: Vec<&'a NodeRow>,
     plan: Plan,
@@ -281,7 +281,7 @@ struct RowsView<'a> {
 }
 
 impl<'a> RowsView<'a> {
-    fn new(member: Placed<'a>, nodes: &'a [NodeRow]) -> Self {
+    fn new(member: PlanningNode<'a>, nodes: &'a [NodeRow]) -> Self {
         let group = Group::of(nodes);
         let ready: Vec<&NodeRow> = group.ready().collect();
         let plan = Plan::new(ready.iter().map(|node| node.id.clone()));
@@ -314,7 +314,7 @@ impl<'a> RowsView<'a> {
     fn judge(&self, row: &ShardRow, state: LocalState, free_for_a_lease: bool) -> Step {
         let mine = row.owner == Some(self.member.incarnation);
         match state {
-            LocalState::Moving | LocalState::Unjudged => Step::Leave,
+            LocalState::Moving | LocalState::Unsettled => Step::Leave,
             LocalState::Serving(epoch) if !mine && epoch <= row.epoch => Step::Drop,
             LocalState::Serving(epoch) if mine && epoch == row.epoch => self.keep_or_hand_off(row.id),
             // The rows are older than what is served, or the shard has yet to learn of its raised epoch.

@@ -9,7 +9,7 @@ pub trait LocalShards: Send + Sync + 'static {
     /// rows, so that [`Self::state`] can tell whether the rows may be older than the state.
     fn changes(&self, shard: ShardId) -> u64;
 
-    /// Returns the state of this shard, or [`LocalState::Unjudged`] if it has changed more than `changes`
+    /// Returns the state of this shard, or [`LocalState::Unsettled`] if it has changed more than `changes`
     /// times.
     fn state(&self, shard: ShardId, changes: u64) -> LocalState;
 

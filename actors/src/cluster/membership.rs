@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::backoff::backoff;
-use crate::cluster::claim::{ClaimPlanner, Placed};
+use crate::cluster::claim::{ClaimPlanner, PlanningNode};
 use crate::cluster::group::Group;
 use crate::cluster::lease::Lease;
 use crate::cluster::local::LocalShards;
@@ -350,7 +350,7 @@ impl Shared {
         let now = time::moment();
         let unreachable = living.reach.unreachable(now, me, &nodes, &self.peers.linked());
         self.ownership.know_unreachable(me, &unreachable);
-        let member = Placed {
+        let member = PlanningNode {
             id: &self.options.node,
             incarnation: me,
             ready: living.lifecycle.is_ready(),

@@ -7,7 +7,7 @@ use crate::coupon::change_keys::{ChangeKeys, KeyedChange};
 use crate::coupon::entry::{CouponChange, CouponEntry};
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, InvalidField, Offer, OfferPatch, Status};
-use crate::coupon::{Ask, Outcome};
+use crate::coupon::{CouponAsk, CouponOutcome};
 use crate::ids::{RequestKey, Sequence};
 use crate::owning::kind::Verdict;
 use crate::time::Timestamp;
@@ -47,7 +47,7 @@ impl From<Change> for ChangeRequest {
     }
 }
 
-impl From<ChangeRequest> for Ask {
+impl From<ChangeRequest> for CouponAsk {
     fn from(request: ChangeRequest) -> Self {
         Self::Change(request)
     }
@@ -110,9 +110,9 @@ impl Change {
 /// which is then remembered. So the same request never changes the coupon later.
 pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdict<CouponKind> {
     if let Some(outcome) = known(ledger, request) {
-        return Verdict::Known(Outcome::Change(outcome));
+        return Verdict::Known(CouponOutcome::Change(outcome));
     }
-    let outcome = |outcome| Verdict::Refused(Outcome::Change(outcome));
+    let outcome = |outcome| Verdict::Refused(CouponOutcome::Change(outcome));
     let (offer, status) = match after(ledger, request) {
         Ok(after) => after,
         Err(refusal) => return outcome(ChangeOutcome::Refused(refusal)),

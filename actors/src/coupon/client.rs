@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::coupon::change::{ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::rows::CouponRows;
-use crate::coupon::{CouponKind, Outcome};
+use crate::coupon::{CouponKind, CouponOutcome};
 use crate::engine::Engine;
 use crate::ids::{CouponId, RequestKey, UserId};
 use crate::metrics::{self, handles};
@@ -57,9 +57,9 @@ impl Coupons {
     ) -> IssueAnswer {
         let ask = IssueRequest { user, key }.into();
         let answer = match self.engine.request(coupon, ask, deadline).await {
-            Ok(Outcome::Issue(outcome)) => Ok(outcome),
+            Ok(CouponOutcome::Issue(outcome)) => Ok(outcome),
             // No owner gives this answer, so the decision is unknown.
-            Ok(Outcome::Change(_)) => Err(Setback::Unknown),
+            Ok(CouponOutcome::Change(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),
         };
         count_issue(&answer);
@@ -76,8 +76,8 @@ impl Coupons {
     /// The reason, if there is no decision to return.
     pub async fn change(&self, coupon: CouponId, request: ChangeRequest, deadline: Duration) -> ChangeAnswer {
         let answer = match self.engine.change(coupon, request.into(), deadline).await {
-            Ok(Outcome::Change(outcome)) => Ok(outcome),
-            Ok(Outcome::Issue(_)) => Err(Setback::Unknown),
+            Ok(CouponOutcome::Change(outcome)) => Ok(outcome),
+            Ok(CouponOutcome::Issue(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),
         };
         count_change(&answer);

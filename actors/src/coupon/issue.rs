@@ -4,7 +4,7 @@ use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponEntry;
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, Issuance, Phase};
-use crate::coupon::{Ask, Outcome};
+use crate::coupon::{CouponAsk, CouponOutcome};
 use crate::ids::{RequestKey, Sequence, UserId};
 use crate::owning::kind::Verdict;
 use crate::time::Timestamp;
@@ -18,7 +18,7 @@ pub struct IssueRequest {
     pub key: RequestKey,
 }
 
-impl From<IssueRequest> for Ask {
+impl From<IssueRequest> for CouponAsk {
     fn from(request: IssueRequest) -> Self {
         Self::Issue(request)
     }
@@ -71,17 +71,17 @@ pub enum Refusal {
 pub fn judge(ledger: &Ledger, now: Timestamp, request: &IssueRequest) -> Verdict<CouponKind> {
     let IssueRequest { user, key } = request;
     if let Some(earlier) = ledger.issued().answered(user, key) {
-        return Verdict::Known(Outcome::Issue(IssueOutcome::Replayed(earlier)));
+        return Verdict::Known(CouponOutcome::Issue(IssueOutcome::Replayed(earlier)));
     }
     let count = ledger.issued().count_of(user);
     if count >= ledger.coupon().offer.per_user_limit
         && let Some(latest) = ledger.issued().latest(user)
     {
         let refusal = Refusal::AlreadyIssued(Box::new(latest));
-        return Verdict::Known(Outcome::Issue(IssueOutcome::Refused(refusal)));
+        return Verdict::Known(CouponOutcome::Issue(IssueOutcome::Refused(refusal)));
     }
     match refusal(ledger.coupon(), now, ledger.last()) {
-        Some(refusal) => Verdict::Refused(Outcome::Issue(IssueOutcome::Refused(refusal))),
+        Some(refusal) => Verdict::Refused(CouponOutcome::Issue(IssueOutcome::Refused(refusal))),
         None => Verdict::Enter(CouponEntry::Issuance(ledger.next(now, user, key, count + 1))),
     }
 }

@@ -9,7 +9,7 @@ use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::tail::Tail;
 use crate::coupon::wire;
 use crate::ids::{CouponId, ShardId};
-use crate::owning::kind::{Kind, Superseded, Unreadable, Verdict};
+use crate::owning::kind::{DecodeError, Kind, Superseded, Verdict};
 use crate::time::Timestamp;
 
 /// The kind of coupons.
@@ -18,7 +18,7 @@ pub struct CouponKind;
 
 /// A request to a coupon's owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum CouponAsk {
     /// Issue the coupon to a user.
     Issue(IssueRequest),
     /// Change the coupon.
@@ -27,7 +27,7 @@ pub enum Ask {
 
 /// The answer of a coupon's owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CouponOutcome {
     /// The answer to an issue request.
     Issue(IssueOutcome),
     /// The answer to a change.
@@ -36,13 +36,13 @@ pub enum Outcome {
 
 impl Kind for CouponKind {
     type Id = CouponId;
-    type Ask = Ask;
-    type Outcome = Outcome;
+    type Ask = CouponAsk;
+    type Outcome = CouponOutcome;
     type Entry = CouponEntry;
     type Run = CouponRun;
     type Head = CouponHead;
     type Rows = Issued;
-    type Reading = Tail;
+    type PartialRows = Tail;
     type State = Ledger;
     type Notice = SoldOutNotice;
 
@@ -58,31 +58,31 @@ impl Kind for CouponKind {
         ledger.coupon().id
     }
 
-    fn is_repeatable(ask: &Ask) -> bool {
+    fn is_repeatable(ask: &CouponAsk) -> bool {
         match ask {
-            Ask::Issue(_) => true,
+            CouponAsk::Issue(_) => true,
             // Most changes have no key by which an owner would recognise them. Those that have one are
             // repeated by their clients: an owner of the release before does not know the key.
-            Ask::Change(_) => false,
+            CouponAsk::Change(_) => false,
         }
     }
 
-    fn judge(ledger: &Ledger, now: Timestamp, ask: &Ask) -> Verdict<Self> {
+    fn judge(ledger: &Ledger, now: Timestamp, ask: &CouponAsk) -> Verdict<Self> {
         match ask {
-            Ask::Issue(request) => issue::judge(ledger, now, request),
-            Ask::Change(request) => change::judge(ledger, now, request),
+            CouponAsk::Issue(request) => issue::judge(ledger, now, request),
+            CouponAsk::Change(request) => change::judge(ledger, now, request),
         }
     }
 
-    fn apply(ledger: &mut Ledger, entry: &CouponEntry) -> Outcome {
+    fn apply(ledger: &mut Ledger, entry: &CouponEntry) -> CouponOutcome {
         match entry {
             CouponEntry::Issuance(issuance) => {
                 ledger.issue(issuance);
-                Outcome::Issue(IssueOutcome::Issued(issuance.clone()))
+                CouponOutcome::Issue(IssueOutcome::Issued(issuance.clone()))
             }
             CouponEntry::Change(change) => {
                 ledger.change(change);
-                Outcome::Change(ChangeOutcome::Done(Box::new(ChangeDone {
+                CouponOutcome::Change(ChangeOutcome::Done(Box::new(ChangeDone {
                     coupon: change.coupon.clone(),
                     issued: change.issued,
                 })))
@@ -90,17 +90,19 @@ impl Kind for CouponKind {
         }
     }
 
-    fn is_refusal(outcome: &Outcome) -> bool {
+    fn is_refusal(outcome: &CouponOutcome) -> bool {
         matches!(
             outcome,
-            Outcome::Issue(IssueOutcome::Refused(_)) | Outcome::Change(ChangeOutcome::Refused(_))
+            CouponOutcome::Issue(IssueOutcome::Refused(_)) | CouponOutcome::Change(ChangeOutcome::Refused(_))
         )
     }
 
-    fn absent(ask: &Ask) -> Outcome {
+    fn absent(ask: &CouponAsk) -> CouponOutcome {
         match ask {
-            Ask::Issue(_) => Outcome::Issue(IssueOutcome::Refused(Refusal::UnknownCoupon)),
-            Ask::Change(_) => Outcome::Change(ChangeOutcome::Refused(ChangeRefusal::UnknownCoupon)),
+            CouponAsk::Issue(_) => CouponOutcome::Issue(IssueOutcome::Refused(Refusal::UnknownCoupon)),
+            CouponAsk::Change(_) => {
+                CouponOutcome::Change(ChangeOutcome::Refused(ChangeRefusal::UnknownCoupon))
+            }
         }
     }
 
@@ -111,11 +113,11 @@ impl Kind for CouponKind {
         }
     }
 
-    fn superseded(ask: &Ask, outcome: &Outcome) -> Option<Superseded> {
+    fn superseded(ask: &CouponAsk, outcome: &CouponOutcome) -> Option<Superseded> {
         match (ask, outcome) {
             (
-                Ask::Change(request),
-                Outcome::Change(ChangeOutcome::Done(done) | ChangeOutcome::Replayed(done)),
+                CouponAsk::Change(request),
+                CouponOutcome::Change(ChangeOutcome::Done(done) | ChangeOutcome::Replayed(done)),
             ) => Some(Superseded {
                 version: done.coupon.version,
                 widens: request.change.may_widen(),
@@ -145,11 +147,11 @@ impl Kind for CouponKind {
         ledger.is_sold_out().then(notice)
     }
 
-    fn reading(id: CouponId, ahead: Option<Issued>) -> Tail {
+    fn begin_load(id: CouponId, ahead: Option<Issued>) -> Tail {
         Tail::of(ahead.unwrap_or_else(|| Issued::new(id)))
     }
 
-    fn read(reading: Tail) -> Option<Issued> {
+    fn finish_load(reading: Tail) -> Option<Issued> {
         reading.complete()
     }
 
@@ -165,26 +167,26 @@ impl Kind for CouponKind {
         bytes.extend_from_slice(&id.get().to_le_bytes());
     }
 
-    fn decode_id(bytes: &[u8]) -> Result<CouponId, Unreadable> {
+    fn decode_id(bytes: &[u8]) -> Result<CouponId, DecodeError> {
         let number = <[u8; 8]>::try_from(bytes).ok().map(u64::from_le_bytes);
         number
             .and_then(CouponId::new)
-            .ok_or(Unreadable::Wrong("coupon id"))
+            .ok_or(DecodeError::Wrong("coupon id"))
     }
 
-    fn encode_ask(ask: Ask) -> Vec<u8> {
+    fn encode_ask(ask: CouponAsk) -> Vec<u8> {
         wire::write_ask(ask)
     }
 
-    fn decode_ask(bytes: &[u8]) -> Result<Ask, Unreadable> {
+    fn decode_ask(bytes: &[u8]) -> Result<CouponAsk, DecodeError> {
         wire::read_ask(bytes)
     }
 
-    fn encode_outcome(outcome: Outcome) -> Vec<u8> {
+    fn encode_outcome(outcome: CouponOutcome) -> Vec<u8> {
         wire::write_outcome(outcome)
     }
 
-    fn decode_outcome(bytes: &[u8]) -> Result<Outcome, Unreadable> {
+    fn decode_outcome(bytes: &[u8]) -> Result<CouponOutcome, DecodeError> {
         wire::read_outcome(bytes)
     }
 }

@@ -5,10 +5,10 @@ use prost::Message;
 use crate::coupon::issue::{self, IssueOutcome};
 use crate::coupon::offer::Coupon;
 use crate::coupon::wire;
-use crate::coupon::{Ask, CouponKind, Outcome};
+use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
 use crate::ids::{CouponId, Sequence};
 use crate::owning::door::filter::Filter;
-use crate::owning::kind::{DoorNotice, Unreadable};
+use crate::owning::kind::{DecodeError, DoorNotice};
 use crate::time::Timestamp;
 
 /// The notice of a coupon that is sold out.
@@ -54,13 +54,15 @@ impl DoorNotice for SoldOutNotice {
         self.coupon.version
     }
 
-    fn refusal(&self, ask: &Ask, now: Timestamp) -> Option<Outcome> {
-        let Ask::Issue(request) = ask else { return None };
+    fn refusal(&self, ask: &CouponAsk, now: Timestamp) -> Option<CouponOutcome> {
+        let CouponAsk::Issue(request) = ask else {
+            return None;
+        };
         if self.winners.may_hold(request.user.as_str()) {
             return None;
         }
         let refusal = issue::refusal(&self.coupon, now, self.issued)?;
-        Some(Outcome::Issue(IssueOutcome::Refused(refusal)))
+        Some(CouponOutcome::Issue(IssueOutcome::Refused(refusal)))
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -74,7 +76,7 @@ impl DoorNotice for SoldOutNotice {
         notice.encode_to_vec()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let WireNotice {
             coupon,
             issued,
@@ -82,7 +84,7 @@ impl DoorNotice for SoldOutNotice {
             winners,
         } = WireNotice::decode(bytes)?;
         Ok(Self {
-            coupon: wire::read_coupon(coupon.ok_or(Unreadable::Wrong("coupon"))?)?,
+            coupon: wire::read_coupon(coupon.ok_or(DecodeError::Wrong("coupon"))?)?,
             issued: Sequence::new(issued),
             winners: Filter::decode(bits, &winners)?,
         })
@@ -115,8 +117,8 @@ mod tests {
         SoldOutNotice::new(coupon, Sequence::new(winners), names.iter().map(String::as_str))
     }
 
-    fn ask(number: u64) -> Ask {
-        Ask::Issue(IssueRequest {
+    fn ask(number: u64) -> CouponAsk {
+        CouponAsk::Issue(IssueRequest {
             user: UserId::parse(&format!("user-{number}")).unwrap(),
             key: RequestKey::parse("key").unwrap(),
         })
@@ -142,7 +144,7 @@ mod tests {
                 sent_on <= sent_on_percent * 100,
                 "{sent_on} of 10,000 for {winners} winners"
             );
-            let sold_out = Outcome::Issue(IssueOutcome::Refused(issue::Refusal::SoldOut {
+            let sold_out = CouponOutcome::Issue(IssueOutcome::Refused(issue::Refusal::SoldOut {
                 total_quantity: winners,
             }));
             let told = (winners..winners + 10_000).find_map(refused);

@@ -16,7 +16,7 @@ use crate::cluster::ownership::{Holder, Ownership, ShardLocation};
 use crate::engine::exchange::news::News;
 use crate::engine::payload::{OwnerPayload, RemoteAsk};
 use crate::ids::{Fence, Incarnation, ShardId};
-use crate::link::frame::{MESSAGE_BYTES_MAX, Unreadable};
+use crate::link::frame::{FrameError, MESSAGE_BYTES_MAX};
 use crate::link::{AnswerPath, Handler};
 use crate::metrics::{handles, peer_handles, shard_moved};
 use crate::owning::door::board::{Changes, NOTICE_AROUND_BYTES, WITHDRAWN_MAX};
@@ -76,7 +76,7 @@ impl WireBoardChanges {
         }
     }
 
-    fn read<K: Kind>(self) -> Result<Changes<K>, Unreadable> {
+    fn read<K: Kind>(self) -> Result<Changes<K>, FrameError> {
         let ids = self.withdrawn.iter().map(|bytes| Ok(K::decode_id(bytes)?));
         let posted = self
             .posted
@@ -85,8 +85,8 @@ impl WireBoardChanges {
         Ok(Changes {
             since: self.since,
             upto: self.upto,
-            withdrawn: ids.collect::<Result<_, Unreadable>>()?,
-            posted: posted.collect::<Result<_, Unreadable>>()?,
+            withdrawn: ids.collect::<Result<_, FrameError>>()?,
+            posted: posted.collect::<Result<_, FrameError>>()?,
         })
     }
 }
@@ -149,7 +149,7 @@ impl<K: Kind> Exchange<K> {
         self.ownership.learn(shard, to);
     }
 
-    fn unreadable(&self, peer: Incarnation, error: &Unreadable) {
+    fn unreadable(&self, peer: Incarnation, error: &FrameError) {
         peer_handles().refuse("notice");
         let peer = peer_names::of(peer);
         tracing::warn!(peer, %error, "message of a peer cannot be read");
@@ -215,7 +215,7 @@ impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
         if content.is_empty() {
             return;
         }
-        let changes = WireBoardChanges::decode(content.as_slice()).map_err(Unreadable::from);
+        let changes = WireBoardChanges::decode(content.as_slice()).map_err(FrameError::from);
         match changes.and_then(WireBoardChanges::read) {
             Ok(changes) => self.door.hear_peer(peer, sent_at, changes),
             Err(error) => self.unreadable(peer, &error),

@@ -33,9 +33,9 @@ use crate::time::{self, Moment};
 /// Pause before links that did not start are started again.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
-/// Options of a node in a cluster.
+/// ClusterOptions of a node in a cluster.
 #[derive(Clone)]
-pub struct Options {
+pub struct ClusterOptions {
     /// The cluster's name. It separates two clusters that share a cookie by mistake.
     pub name: String,
     /// The socket at which peers reach this node, which is bound before the node joins.
@@ -50,7 +50,7 @@ pub struct Options {
     pub heartbeat: Duration,
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for ClusterOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             name,
@@ -60,7 +60,7 @@ impl fmt::Debug for Options {
             tls,
             heartbeat,
         } = self;
-        let mut shown = f.debug_struct("Options");
+        let mut shown = f.debug_struct("ClusterOptions");
         shown.field("name", name).field("listener", listener);
         shown.field("advertise", advertise).field("tls", &tls.is_some());
         shown.field("heartbeat", heartbeat).finish_non_exhaustive()
@@ -82,7 +82,7 @@ impl<K: Kind> Clone for NodeLinks<K> {
 
 struct Shared<K: Kind> {
     node: NodeId,
-    options: Options,
+    options: ClusterOptions,
     /// What handles the messages of peers, from [`NodeLinks::start`] on.
     exchange: OnceLock<Arc<Exchange<K>>>,
     keeping: OnceLock<AbortHandle>,
@@ -99,7 +99,7 @@ impl<K: Kind> NodeLinks<K> {
     /// # Errors
     ///
     /// If a file for TLS cannot be used.
-    pub fn new(node: NodeId, options: Options) -> Result<Self, LinksError> {
+    pub fn new(node: NodeId, options: ClusterOptions) -> Result<Self, LinksError> {
         // The files are checked now already, and not only when links start.
         options.tls.as_ref().map(Tls::load).transpose()?;
         let shared = Shared {
@@ -241,7 +241,7 @@ impl<K: Kind> Shared<K> {
         me: Incarnation,
         exchange: Arc<Exchange<K>>,
     ) -> Result<Links<OwnerPayload<K>>, LinksError> {
-        let Options {
+        let ClusterOptions {
             name,
             listener,
             cookie,

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use prost::Message;
 
 use crate::ids::{Epoch, ID_MAX};
-use crate::link::frame::Unreadable;
+use crate::link::frame::FrameError;
 use crate::link::payload::{Payload, Undelivered};
 use crate::owning::kind::{self, Kind};
 use crate::owning::request::{Answer, Reply, Setback};
@@ -55,8 +55,8 @@ enum WireSetback {
     Unknown = 5,
 }
 
-impl From<kind::Unreadable> for Unreadable {
-    fn from(error: kind::Unreadable) -> Self {
+impl From<kind::DecodeError> for FrameError {
+    fn from(error: kind::DecodeError) -> Self {
         Self::Payload(error.to_string())
     }
 }
@@ -88,14 +88,14 @@ impl<K: Kind> Payload for OwnerPayload<K> {
         ask.encode_to_vec()
     }
 
-    fn decode_ask(bytes: &[u8]) -> Result<RemoteAsk<K>, Unreadable> {
+    fn decode_ask(bytes: &[u8]) -> Result<RemoteAsk<K>, FrameError> {
         let WireAsk { id, epoch, ask } = WireAsk::decode(bytes)?;
         Ok(RemoteAsk {
             id: K::decode_id(&id)?,
             epoch: Epoch::new(
                 (epoch <= ID_MAX)
                     .then_some(epoch)
-                    .ok_or(Unreadable::Wrong("epoch"))?,
+                    .ok_or(FrameError::Wrong("epoch"))?,
             ),
             ask: K::decode_ask(&ask)?,
         })
@@ -114,9 +114,9 @@ impl<K: Kind> Payload for OwnerPayload<K> {
         WireAnswer { setback, outcome }.encode_to_vec()
     }
 
-    fn decode_answer(bytes: &[u8]) -> Result<Answer<K>, Unreadable> {
+    fn decode_answer(bytes: &[u8]) -> Result<Answer<K>, FrameError> {
         let WireAnswer { setback, outcome } = WireAnswer::decode(bytes)?;
-        let setback = WireSetback::try_from(setback).map_err(|_| Unreadable::Wrong("setback"))?;
+        let setback = WireSetback::try_from(setback).map_err(|_| FrameError::Wrong("setback"))?;
         Ok(match setback {
             WireSetback::None => Ok(K::decode_outcome(&outcome)?),
             WireSetback::Overloaded => Err(Setback::Overloaded),

@@ -89,7 +89,7 @@ mod tests {
     use crate::cluster::ownership::Ownership;
     use crate::coupon::CouponKind;
     use crate::engine::exchange::Exchange;
-    use crate::engine::links::Options;
+    use crate::engine::links::ClusterOptions;
     use crate::ids::{CouponId, NodeId};
     use crate::owning::door::peers::KnownPeers;
     use crate::owning::door::{Board, DOOR_TTL, Door};
@@ -100,7 +100,7 @@ mod tests {
     /// Makes the links of a node that reaches no peer and has known these peers for long.
     async fn node_links(peers: &[NodeRow]) -> NodeLinks<CouponKind> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let options = Options {
+        let options = ClusterOptions {
             name: "test".to_owned(),
             advertise: listener.local_addr().unwrap().to_string(),
             listener: Arc::new(listener),

@@ -243,7 +243,7 @@ impl<P: Payload> State<P> {
             }
             Effect::Reply(reply, answer) => P::reply(reply, answer),
             Effect::Full(request) => {
-                self.metrics.windows_full_coupon.increment(1);
+                self.metrics.windows_full_flow.increment(1);
                 handles().refused_by_link.increment(1);
                 request.undelivered(Undelivered::NoRoom);
             }

@@ -38,7 +38,7 @@ const HELLO_EVERY: Duration = Duration::from_millis(25);
 const REFUSAL_LINGERS: Duration = Duration::from_millis(500);
 /// Time for which an unanswered request keeps its place after it expired. Its caller has gone, but a slightly
 /// late answer still finds the place.
-const OVERDUE: Duration = Duration::from_secs(1);
+const EXPIRED_ANSWER_GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 enum LinkStage {
@@ -470,7 +470,7 @@ impl<P: Payload> LinkEnd<P> {
     fn forget_overdue(&mut self, now: Moment, effects: &mut Effects<P>) {
         let overdue = self
             .in_flight
-            .extract_if(|_, in_flight| now >= in_flight.expires + OVERDUE);
+            .extract_if(|_, in_flight| now >= in_flight.expires + EXPIRED_ANSWER_GRACE);
         for (_, InFlight { reply, flow, .. }) in overdue {
             self.window.leave(flow);
             effects.push(Effect::Reply(reply, Err(Undelivered::Unanswered)));

@@ -14,7 +14,7 @@ use crate::ids::Incarnation;
 use crate::link::hello::Hello;
 use crate::link::payload::Payload;
 
-pub use read::Unreadable;
+pub use read::FrameError;
 pub use write::{Writer, Written};
 
 /// Size from which a frame is full: large enough to share the cost of a message among a thousand requests,
@@ -69,7 +69,7 @@ impl<P: Payload> Frame<P> {
     /// # Errors
     ///
     /// If the bytes are not a valid frame.
-    pub fn read(bytes: Vec<u8>) -> Result<Self, Unreadable> {
+    pub fn read(bytes: Vec<u8>) -> Result<Self, FrameError> {
         read::frame(bytes)
     }
 }

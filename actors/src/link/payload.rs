@@ -5,7 +5,7 @@ pub(crate) mod sample;
 
 use std::fmt::Debug;
 
-use crate::link::frame::Unreadable;
+use crate::link::frame::FrameError;
 use crate::time::Moment;
 
 /// Reasons why a request that was given to a link has no answer of the peer.
@@ -39,7 +39,7 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     /// # Errors
     ///
     /// If a field holds a value that this program never writes.
-    fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, Unreadable>;
+    fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, FrameError>;
 
     /// Writes an answer.
     fn encode_answer(answer: Self::Answer) -> Vec<u8>;
@@ -49,7 +49,7 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     /// # Errors
     ///
     /// If a field holds a value that this program never writes.
-    fn decode_answer(bytes: &[u8]) -> Result<Self::Answer, Unreadable>;
+    fn decode_answer(bytes: &[u8]) -> Result<Self::Answer, FrameError>;
 
     /// Returns true if the caller still waits.
     fn is_waited_for(reply: &Self::Reply) -> bool;

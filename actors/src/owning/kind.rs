@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 
 /// Bytes that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub enum DecodeError {
     /// The bytes are not protocol buffers of the expected shape.
     #[error("malformed: {0}")]
     Malformed(String),
@@ -24,7 +24,7 @@ pub enum Unreadable {
     Wrong(&'static str),
 }
 
-impl From<prost::DecodeError> for Unreadable {
+impl From<prost::DecodeError> for DecodeError {
     fn from(error: prost::DecodeError) -> Self {
         Self::Malformed(error.to_string())
     }
@@ -95,7 +95,7 @@ pub trait DoorNotice: Debug + Send + Sync + Sized + 'static {
     /// # Errors
     ///
     /// If the bytes are not a notice of this kind.
-    fn decode(bytes: &[u8]) -> Result<Self, Unreadable>;
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
 }
 
 /// What is owned. Each thing of a kind has one actor at a time as its owner.
@@ -114,8 +114,8 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     type Head: Debug + Send + 'static;
     /// Loaded entries, oldest first. The node of the next owner loads these ahead.
     type Rows: Debug + Send + 'static;
-    /// Entries that are being loaded; see [`Self::reading`].
-    type Reading: Debug + Send + 'static;
+    /// Entries that are being loaded; see [`Self::begin_load`].
+    type PartialRows: Debug + Send + 'static;
     /// What an owner decides from.
     type State: Debug + Send + 'static;
     /// What an owner tells doors.
@@ -175,11 +175,11 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
 
     /// Begins to load. With `ahead`, only the entries after those loaded ahead are read; with `None`, all
     /// entries are read.
-    fn reading(id: Self::Id, ahead: Option<Self::Rows>) -> Self::Reading;
+    fn begin_load(id: Self::Id, ahead: Option<Self::Rows>) -> Self::PartialRows;
 
     /// Ends loading. `None` if the rows loaded ahead differ from the stored ones, because the database went
     /// backwards in between. Then all rows must be loaded again.
-    fn read(reading: Self::Reading) -> Option<Self::Rows>;
+    fn finish_load(reading: Self::PartialRows) -> Option<Self::Rows>;
 
     /// Makes the state from the loaded head and rows.
     fn state(head: Self::Head, rows: Self::Rows) -> Self::State;
@@ -195,7 +195,7 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// # Errors
     ///
     /// If the bytes are not an id of this kind.
-    fn decode_id(bytes: &[u8]) -> Result<Self::Id, Unreadable>;
+    fn decode_id(bytes: &[u8]) -> Result<Self::Id, DecodeError>;
 
     /// Writes a request for other nodes.
     fn encode_ask(ask: Self::Ask) -> Vec<u8>;
@@ -205,7 +205,7 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// # Errors
     ///
     /// If a field does not hold what this program would have written.
-    fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, Unreadable>;
+    fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, DecodeError>;
 
     /// Writes an outcome for other nodes.
     fn encode_outcome(outcome: Self::Outcome) -> Vec<u8>;
@@ -215,5 +215,5 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// # Errors
     ///
     /// If a field does not hold what this program would have written.
-    fn decode_outcome(bytes: &[u8]) -> Result<Self::Outcome, Unreadable>;
+    fn decode_outcome(bytes: &[u8]) -> Result<Self::Outcome, DecodeError>;
 }

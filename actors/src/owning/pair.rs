@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::ids::ShardId;
-use crate::owning::kind::{DoorNotice, Kind, Run, Superseded, Unreadable, Verdict};
+use crate::owning::kind::{DecodeError, DoorNotice, Kind, Run, Superseded, Verdict};
 use crate::time::Timestamp;
 
 /// The kind that combines the kinds `A` and `B`.
@@ -125,7 +125,7 @@ impl<A: DoorNotice, B: DoorNotice> DoorNotice for Either<A, B> {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         either(bytes, A::decode, B::decode)
     }
 }
@@ -142,13 +142,13 @@ fn tagged(tag: u8, mut bytes: Vec<u8>) -> Vec<u8> {
 
 fn either<A, B>(
     bytes: &[u8],
-    first: impl FnOnce(&[u8]) -> Result<A, Unreadable>,
-    second: impl FnOnce(&[u8]) -> Result<B, Unreadable>,
-) -> Result<Either<A, B>, Unreadable> {
+    first: impl FnOnce(&[u8]) -> Result<A, DecodeError>,
+    second: impl FnOnce(&[u8]) -> Result<B, DecodeError>,
+) -> Result<Either<A, B>, DecodeError> {
     match bytes.split_first() {
         Some((&FIRST, bytes)) => first(bytes).map(First),
         Some((&SECOND, bytes)) => second(bytes).map(Second),
-        _ => Err(Unreadable::Wrong("kind")),
+        _ => Err(DecodeError::Wrong("kind")),
     }
 }
 
@@ -176,7 +176,7 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
     type Run = Either<A::Run, B::Run>;
     type Head = Either<A::Head, B::Head>;
     type Rows = Either<A::Rows, B::Rows>;
-    type Reading = Either<A::Reading, B::Reading>;
+    type PartialRows = Either<A::PartialRows, B::PartialRows>;
     type State = Either<A::State, B::State>;
     type Notice = Either<A::Notice, B::Notice>;
 
@@ -295,17 +295,17 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         }
     }
 
-    fn reading(id: Self::Id, ahead: Option<Self::Rows>) -> Self::Reading {
+    fn begin_load(id: Self::Id, ahead: Option<Self::Rows>) -> Self::PartialRows {
         match id {
-            First(id) => First(A::reading(id, ahead.and_then(Either::first))),
-            Second(id) => Second(B::reading(id, ahead.and_then(Either::second))),
+            First(id) => First(A::begin_load(id, ahead.and_then(Either::first))),
+            Second(id) => Second(B::begin_load(id, ahead.and_then(Either::second))),
         }
     }
 
-    fn read(reading: Self::Reading) -> Option<Self::Rows> {
+    fn finish_load(reading: Self::PartialRows) -> Option<Self::Rows> {
         match reading {
-            First(reading) => A::read(reading).map(First),
-            Second(reading) => B::read(reading).map(Second),
+            First(reading) => A::finish_load(reading).map(First),
+            Second(reading) => B::finish_load(reading).map(Second),
         }
     }
 
@@ -337,7 +337,7 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         }
     }
 
-    fn decode_id(bytes: &[u8]) -> Result<Self::Id, Unreadable> {
+    fn decode_id(bytes: &[u8]) -> Result<Self::Id, DecodeError> {
         either(bytes, A::decode_id, B::decode_id)
     }
 
@@ -348,7 +348,7 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         }
     }
 
-    fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, Unreadable> {
+    fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, DecodeError> {
         either(bytes, A::decode_ask, B::decode_ask)
     }
 
@@ -359,7 +359,7 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         }
     }
 
-    fn decode_outcome(bytes: &[u8]) -> Result<Self::Outcome, Unreadable> {
+    fn decode_outcome(bytes: &[u8]) -> Result<Self::Outcome, DecodeError> {
         either(bytes, A::decode_outcome, B::decode_outcome)
     }
 }

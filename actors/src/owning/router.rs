@@ -35,13 +35,13 @@ pub const REQUESTS_MAX: usize = 262_144;
 
 /// Maximum number of requests of a node that wait while their shard moves: as many as reach a busy node in a
 /// second. Such a request holds no place in a queue while it waits.
-pub const WAITING_MAX: usize = 65_536;
+pub const MOVING_WAITING_MAX: usize = 65_536;
 
 /// How long a request waits for a peer's answer once its shard has another owner. An owner that hands off
 /// answers everything before the row names the next owner, so an answer that has not arrived a few round
 /// trips later will never come. Without this limit, a request to a stopped or unreachable node would wait
 /// until its deadline.
-const OVERDUE: Duration = Duration::from_millis(250);
+const MOVED_ANSWER_GRACE: Duration = Duration::from_millis(250);
 
 /// The way to owners on other nodes.
 pub trait Remote<K: Kind>: Send + Sync + 'static {
@@ -87,7 +87,7 @@ impl<K: Kind> Router<K> {
             remote,
             lease,
             places,
-            waiting: Admission::new(WAITING_MAX),
+            waiting: Admission::new(MOVING_WAITING_MAX),
         }
     }
 
@@ -198,7 +198,7 @@ impl<K: Kind> Router<K> {
         };
         tokio::select! {
             answer = &mut answer => answer.ok(),
-            () = moved => tokio::time::timeout(OVERDUE, answer).await.ok()?.ok(),
+            () = moved => tokio::time::timeout(MOVED_ANSWER_GRACE, answer).await.ok()?.ok(),
         }
     }
 

@@ -4,12 +4,12 @@
 //! Requests for an active owner bypass this actor: [`ShardHandle::deliver`] puts them straight into the
 //! owner's queue. All other requests come to this actor, and wait until the owner is loaded.
 
+mod compare_and_set;
 pub mod driver;
 mod handle;
 pub mod lifecycle;
 pub mod load;
 pub mod moves;
-mod statements;
 pub mod status;
 
 use std::marker::PhantomData;
@@ -143,7 +143,7 @@ impl<K: Kind> Actor for ShardActor<K> {
         myself: ActorRef<ShardCommand<K>>,
         (id, context, shared): Self::Arguments,
     ) -> Result<State<K>, ActorProcessingErr> {
-        let driver = ShardDriver::new(id);
+        let driver = ShardDriver::new(id, context.owners.requests_max);
         let port = Port {
             id,
             myself,
@@ -305,7 +305,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
             if pause {
                 tokio::time::sleep(RAISE_PAUSE).await;
             }
-            let raising = tokio::spawn(async move { statements::raise(&moves, id, from).await });
+            let raising = tokio::spawn(async move { compare_and_set::raise(&moves, id, from).await });
             let raised = raising.await.unwrap_or(Raise::Failed);
             let fence = match raised {
                 Raise::Ours(fence) => Some(fence),
@@ -329,7 +329,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
             ..
         } = self.context.clone();
         tokio::spawn(async move {
-            let giving = tokio::spawn(async move { statements::hand_off(&moves, id, from, to).await });
+            let giving = tokio::spawn(async move { compare_and_set::hand_off(&moves, id, from, to).await });
             let row = giving.await.unwrap_or(None);
             if let Some(row) = row
                 && let Some(owner) = row.owner
@@ -355,7 +355,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
         let (id, moves) = (self.id, self.context.moves.clone());
         tokio::spawn(async move {
             if let Some(fence) = fence {
-                statements::hand_off(&moves, id, fence, None).await;
+                compare_and_set::hand_off(&moves, id, fence, None).await;
             }
             for done in drained {
                 let _ = done.send(());

@@ -389,7 +389,7 @@ impl<K: MySqlRows> EntryStore<K> for MySqlStore {
             let store = self.clone();
             tokio::spawn(async move { framed!(READ, others, store, K::mysql_page, id, from) })
         };
-        let mut reading = K::reading(id, ahead);
+        let mut reading = K::begin_load(id, ahead);
         let mut coming = Some(page(K::mysql_cursor(&reading)));
         while let Some(asked) = coming {
             let read = asked
@@ -399,7 +399,7 @@ impl<K: MySqlRows> EntryStore<K> for MySqlStore {
             coming = K::mysql_next(&read)?.map(page);
             K::mysql_take(&mut reading, read)?;
         }
-        Ok(K::read(reading).map_or(Loaded::WentBackwards, |rows| Loaded::Read(head, rows)))
+        Ok(K::finish_load(reading).map_or(Loaded::WentBackwards, |rows| Loaded::Read(head, rows)))
     }
 }
 

@@ -83,7 +83,7 @@ impl<A: SqliteRows, B: SqliteRows> SqliteRows for Pair<A, B> {
         })
     }
 
-    fn sqlite_cursor(reading: &Self::Reading) -> Self::SqliteCursor {
+    fn sqlite_cursor(reading: &Self::PartialRows) -> Self::SqliteCursor {
         match reading {
             First(reading) => First(A::sqlite_cursor(reading)),
             Second(reading) => Second(B::sqlite_cursor(reading)),
@@ -103,7 +103,7 @@ impl<A: SqliteRows, B: SqliteRows> SqliteRows for Pair<A, B> {
     }
 
     fn sqlite_take(
-        reading: &mut Self::Reading,
+        reading: &mut Self::PartialRows,
         page: Self::SqlitePage,
     ) -> Result<Option<Self::SqliteCursor>> {
         match (reading, page) {
@@ -151,7 +151,7 @@ impl<A: MySqlRows, B: MySqlRows> MySqlRows for Pair<A, B> {
         })
     }
 
-    fn mysql_cursor(reading: &Self::Reading) -> Self::MySqlCursor {
+    fn mysql_cursor(reading: &Self::PartialRows) -> Self::MySqlCursor {
         match reading {
             First(reading) => First(A::mysql_cursor(reading)),
             Second(reading) => Second(B::mysql_cursor(reading)),
@@ -177,7 +177,7 @@ impl<A: MySqlRows, B: MySqlRows> MySqlRows for Pair<A, B> {
         })
     }
 
-    fn mysql_take(reading: &mut Self::Reading, page: Self::MySqlPage) -> Result<()> {
+    fn mysql_take(reading: &mut Self::PartialRows, page: Self::MySqlPage) -> Result<()> {
         match (reading, page) {
             (First(reading), First(page)) => A::mysql_take(reading, page),
             (Second(reading), Second(page)) => B::mysql_take(reading, page),

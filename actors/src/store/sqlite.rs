@@ -397,13 +397,13 @@ impl<K: SqliteRows> EntryStore<K> for SqliteStore {
         let Some(head) = framed!(read_limited, loader, self, K::sqlite_head, id)? else {
             return Ok(Loaded::Absent);
         };
-        let mut reading = K::reading(id, ahead);
+        let mut reading = K::begin_load(id, ahead);
         let mut next = Some(K::sqlite_cursor(&reading));
         while let Some(from) = next {
             let page = framed!(read_limited, loader, self, K::sqlite_page, id, from)?;
             next = K::sqlite_take(&mut reading, page)?;
         }
-        Ok(K::read(reading).map_or(Loaded::WentBackwards, |rows| Loaded::Read(head, rows)))
+        Ok(K::finish_load(reading).map_or(Loaded::WentBackwards, |rows| Loaded::Read(head, rows)))
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::house::House;
+use super::fixture::TestCluster;
 use super::node::Node;
 
 /// Number of users who send requests at the same time.
@@ -97,9 +97,9 @@ impl Crowd {
 
 /// Checks the answers against the rows. Every issuance that a user was told of must be stored with that
 /// sequence, and a user who was refused must not have an issuance.
-pub async fn check(house: &House, coupons: &[u64], told: &[Told]) {
+pub async fn check(fixture: &TestCluster, coupons: &[u64], told: &[Told]) {
     for coupon in coupons {
-        let holders = house.holders(*coupon).await;
+        let holders = fixture.holders(*coupon).await;
         assert_eq!(
             holders.iter().collect::<HashSet<_>>().len(),
             holders.len(),

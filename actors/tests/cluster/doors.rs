@@ -8,16 +8,16 @@ use serde_json::json;
 use testkit::poll::eventually;
 
 use super::child::LEASE;
-use super::house::House;
+use super::fixture::TestCluster;
 use super::node::Node;
 
-pub async fn every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_widening(house: House) {
-    let (a, b, c) = tokio::join!(house.start("a"), house.start("b"), house.start("c"));
-    house.spread_over(&["a", "b", "c"]).await;
-    house.at_rest().await;
+pub async fn every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_widening(fixture: TestCluster) {
+    let (a, b, c) = tokio::join!(fixture.start("a"), fixture.start("b"), fixture.start("c"));
+    fixture.spread_over(&["a", "b", "c"]).await;
+    fixture.at_rest().await;
     let nodes = [a, b, c];
-    let coupon = house.coupon("few", Some(3)).await;
-    let owner = house.owner_of(coupon).await.unwrap();
+    let coupon = fixture.coupon("few", Some(3)).await;
+    let owner = fixture.owner_of(coupon).await.unwrap();
     sell_out(coupon, &nodes).await;
     every_door_learns_that_it_is_sold_out(coupon, &nodes).await;
     let asker = nodes.iter().find(|node| node.name != owner).unwrap();
@@ -38,10 +38,10 @@ pub async fn every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_wide
 }
 
 /// A node that leaves closes its door and says so. Only after a kill does a change wait for a door.
-pub async fn a_change_does_not_wait_for_the_door_of_a_node_that_left(house: House) {
-    let (a, b, c) = tokio::join!(house.start("a"), house.start("b"), house.start("c"));
-    house.spread_over(&["a", "b", "c"]).await;
-    let coupon = house.coupon("paused", None).await;
+pub async fn a_change_does_not_wait_for_the_door_of_a_node_that_left(fixture: TestCluster) {
+    let (a, b, c) = tokio::join!(fixture.start("a"), fixture.start("b"), fixture.start("c"));
+    fixture.spread_over(&["a", "b", "c"]).await;
+    let coupon = fixture.coupon("paused", None).await;
     // Nodes that have just started do not know whose doors may be open.
     for node in [&a, &b] {
         eventually("changes are quick", async || resume(coupon, node).await < QUICK).await;
@@ -51,7 +51,7 @@ pub async fn a_change_does_not_wait_for_the_door_of_a_node_that_left(house: Hous
         let took = resume(coupon, node).await;
         assert!(took < QUICK, "{took:?} at {} after a stop", node.name);
     }
-    let c = house.start("c").await;
+    let c = fixture.start("c").await;
     for node in [&a, &b] {
         let took = resume(coupon, node).await;
         assert!(took < QUICK, "{took:?} at {} after the return", node.name);

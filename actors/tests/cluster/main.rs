@@ -6,7 +6,7 @@
 mod child;
 mod crowd;
 mod doors;
-mod house;
+mod fixture;
 mod moves;
 mod node;
 mod slow;
@@ -20,7 +20,7 @@ fn a_node() {
 }
 
 on_each_server! {
-    given(crate::house::House::new) moves {
+    given(crate::fixture::TestCluster::new) moves {
         any_node_answers_while_nodes_join_and_leave_and_no_request_fails
         no_answered_issuance_is_lost_when_a_node_is_killed
         an_ended_node_rejoins_and_is_linked_again
@@ -28,13 +28,13 @@ on_each_server! {
         nodes_that_are_stopped_together_do_not_wait_for_each_other
         a_node_that_can_store_nothing_stops_within_its_limit
     }
-    given(crate::house::House::with_binary_log) slow {
+    given(crate::fixture::TestCluster::with_binary_log) slow {
         shards_of_a_killed_node_have_owners_after_a_lease_and_ten_slow_commits
     }
-    given(crate::house::House::behind_a_proxy) slow {
+    given(crate::fixture::TestCluster::behind_a_proxy) slow {
         shards_of_a_killed_node_have_owners_after_a_lease_and_ten_commits_far_away
     }
-    given(crate::house::House::new) doors {
+    given(crate::fixture::TestCluster::new) doors {
         every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_widening
         a_change_does_not_wait_for_the_door_of_a_node_that_left
     }

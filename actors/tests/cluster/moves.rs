@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::crowd::{self, Crowd, Told};
-use super::house::House;
+use super::fixture::TestCluster;
 use super::node::STOP_LIMIT;
 use actors::store::{ClusterStore, NodeState};
 use testkit::poll::{eventually, within};
 
 /// Makes enough coupons for every node to have some.
-async fn coupons(house: &House) -> Vec<u64> {
+async fn coupons(fixture: &TestCluster) -> Vec<u64> {
     let mut coupons = Vec::new();
     for number in 0..12 {
-        coupons.push(house.coupon(&format!("coupon-{number}"), None).await);
+        coupons.push(fixture.coupon(&format!("coupon-{number}"), None).await);
     }
     coupons
 }
@@ -26,19 +26,19 @@ async fn go_on(crowd: &Crowd) {
     eventually("the crowd is answered", async || crowd.told() >= so_far + 300).await;
 }
 
-pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(house: House) {
-    let coupons = coupons(&house).await;
+pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(fixture: TestCluster) {
+    let coupons = coupons(&fixture).await;
     let crowd = Crowd::start(coupons.clone());
-    let a = house.start("a").await;
+    let a = fixture.start("a").await;
     crowd.ask(&[&a]);
     go_on(&crowd).await;
-    let b = house.start("b").await;
+    let b = fixture.start("b").await;
     crowd.ask(&[&a, &b]);
-    house.spread_over(&["a", "b"]).await;
+    fixture.spread_over(&["a", "b"]).await;
     go_on(&crowd).await;
-    let c = house.start("c").await;
+    let c = fixture.start("c").await;
     crowd.ask(&[&a, &b, &c]);
-    house.spread_over(&["a", "b", "c"]).await;
+    fixture.spread_over(&["a", "b", "c"]).await;
     go_on(&crowd).await;
     assert!(
         a.metric("coupon_requests_forwarded_total").await > 0.0,
@@ -47,7 +47,7 @@ pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(ho
     // The first node leaves. It hands off all its shards, and users still send requests to it.
     let leaving = a.ask(json!({"do": "hand_off", "limit_ms": 20_000})).await;
     assert_eq!(leaving, true, "a did not hand off its shards");
-    house.spread_over(&["b", "c"]).await;
+    fixture.spread_over(&["b", "c"]).await;
     go_on(&crowd).await;
     crowd.ask(&[&b, &c]);
     go_on(&crowd).await;
@@ -69,7 +69,7 @@ pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(ho
         told.len(),
         &failed[..failed.len().min(5)]
     );
-    crowd::check(&house, &coupons, &told).await;
+    crowd::check(&fixture, &coupons, &told).await;
     for node in [&b, &c] {
         let received = node.metric("coupon_shard_moves_total{kind=\"received\"}").await;
         let claimed = node.metric("coupon_shard_moves_total{kind=\"claimed\"}").await;
@@ -83,16 +83,16 @@ pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(ho
     }
 }
 
-pub async fn no_answered_issuance_is_lost_when_a_node_is_killed(house: House) {
-    let coupons = coupons(&house).await;
+pub async fn no_answered_issuance_is_lost_when_a_node_is_killed(fixture: TestCluster) {
+    let coupons = coupons(&fixture).await;
     let crowd = Crowd::start(coupons.clone());
-    let (a, b, c) = tokio::join!(house.start("a"), house.start("b"), house.start("c"));
-    house.spread_over(&["a", "b", "c"]).await;
+    let (a, b, c) = tokio::join!(fixture.start("a"), fixture.start("b"), fixture.start("c"));
+    fixture.spread_over(&["a", "b", "c"]).await;
     crowd.ask(&[&a, &b, &c]);
     go_on(&crowd).await;
     c.kill().await;
     crowd.ask(&[&a, &b]);
-    house.spread_over(&["a", "b"]).await;
+    fixture.spread_over(&["a", "b"]).await;
     go_on(&crowd).await;
     let told = crowd.end().await;
     // Requests to live nodes were answered by the next owner, even if the first answer was lost with the old
@@ -112,13 +112,13 @@ pub async fn no_answered_issuance_is_lost_when_a_node_is_killed(house: House) {
         told.len(),
         &failed[..failed.len().min(5)]
     );
-    crowd::check(&house, &coupons, &told).await;
+    crowd::check(&fixture, &coupons, &told).await;
 }
 
-pub async fn an_ended_node_rejoins_and_is_linked_again(house: House) {
-    let (a, b) = tokio::join!(house.start("a"), house.start("b"));
-    house.spread_over(&["a", "b"]).await;
-    let nodes = house.store.nodes().await.unwrap();
+pub async fn an_ended_node_rejoins_and_is_linked_again(fixture: TestCluster) {
+    let (a, b) = tokio::join!(fixture.start("a"), fixture.start("b"));
+    fixture.spread_over(&["a", "b"]).await;
+    let nodes = fixture.store.nodes().await.unwrap();
     let row = |name: &str| {
         nodes
             .iter()
@@ -129,18 +129,18 @@ pub async fn an_ended_node_rejoins_and_is_linked_again(house: House) {
     let by = row("b").incarnation;
     // If the node beats after its row was read, it is not ended. So this is retried.
     eventually("a is ended", async || {
-        let nodes = house.store.nodes().await.unwrap();
+        let nodes = fixture.store.nodes().await.unwrap();
         let row = nodes
             .into_iter()
             .find(|node| node.incarnation == row("a").incarnation && node.state != NodeState::Ended);
         match row {
-            Some(row) => house.store.end(by, &row).await.unwrap(),
+            Some(row) => fixture.store.end(by, &row).await.unwrap(),
             None => true,
         }
     })
     .await;
     eventually("a has a new incarnation", async || {
-        let nodes = house.store.nodes().await.unwrap();
+        let nodes = fixture.store.nodes().await.unwrap();
         nodes.iter().any(|node| {
             node.id.to_string() == "a"
                 && node.incarnation != row("a").incarnation
@@ -148,9 +148,9 @@ pub async fn an_ended_node_rejoins_and_is_linked_again(house: House) {
         })
     })
     .await;
-    house.spread_over(&["a", "b"]).await;
-    house.at_rest().await;
-    let coupons = coupons(&house).await;
+    fixture.spread_over(&["a", "b"]).await;
+    fixture.at_rest().await;
+    let coupons = coupons(&fixture).await;
     for (number, coupon) in coupons.iter().enumerate() {
         for node in [&a, &b] {
             let answer = node.issue(*coupon, &format!("{}-{number}", node.name)).await;
@@ -163,9 +163,9 @@ pub async fn an_ended_node_rejoins_and_is_linked_again(house: House) {
     );
 }
 
-pub async fn a_node_that_is_stopped_hands_off_its_shards(house: House) {
-    let (a, b) = tokio::join!(house.start("a"), house.start("b"));
-    house.spread_over(&["a", "b"]).await;
+pub async fn a_node_that_is_stopped_hands_off_its_shards(fixture: TestCluster) {
+    let (a, b) = tokio::join!(fixture.start("a"), fixture.start("b"));
+    fixture.spread_over(&["a", "b"]).await;
     let moves = async |kind: &str| {
         a.metric(&format!("coupon_shard_moves_total{{kind=\"{kind}\"}}"))
             .await
@@ -178,7 +178,7 @@ pub async fn a_node_that_is_stopped_hands_off_its_shards(house: House) {
         b.metric("coupon_peers_up").await == 0.0
     })
     .await;
-    house.spread_over(&["a"]).await;
+    fixture.spread_over(&["a"]).await;
     let (received, claimed) = (
         moves("received").await - before.0,
         moves("claimed").await - before.1,
@@ -189,28 +189,28 @@ pub async fn a_node_that_is_stopped_hands_off_its_shards(house: House) {
     );
 }
 
-pub async fn nodes_that_are_stopped_together_do_not_wait_for_each_other(house: House) {
-    let (a, b) = tokio::join!(house.start("a"), house.start("b"));
-    house.spread_over(&["a", "b"]).await;
+pub async fn nodes_that_are_stopped_together_do_not_wait_for_each_other(fixture: TestCluster) {
+    let (a, b) = tokio::join!(fixture.start("a"), fixture.start("b"));
+    fixture.spread_over(&["a", "b"]).await;
     let begun = Instant::now();
     assert_eq!(tokio::join!(a.stop(), b.stop()), (true, true));
     assert!(begun.elapsed() < STOP_LIMIT / 4, "{:?}", begun.elapsed());
 }
 
-pub async fn a_node_that_can_store_nothing_stops_within_its_limit(house: House) {
+pub async fn a_node_that_can_store_nothing_stops_within_its_limit(fixture: TestCluster) {
     const LIMIT: Duration = Duration::from_secs(6);
-    let (a, _b) = tokio::join!(house.start("a"), house.start("b"));
-    house.spread_over(&["a", "b"]).await;
-    house.at_rest().await;
-    let mut coupons = coupons(&house).await.into_iter();
+    let (a, _b) = tokio::join!(fixture.start("a"), fixture.start("b"));
+    fixture.spread_over(&["a", "b"]).await;
+    fixture.at_rest().await;
+    let mut coupons = coupons(&fixture).await.into_iter();
     let coupon = loop {
         let coupon = coupons.next().unwrap();
-        if house.owner_of(coupon).await.as_deref() == Some("a") {
+        if fixture.owner_of(coupon).await.as_deref() == Some("a") {
             break coupon;
         }
     };
     assert_eq!(a.issue(coupon, "first").await, json!({"issued": 1}));
-    let locked = house.lock_shards().await;
+    let locked = fixture.lock_shards().await;
     let waiting = tokio::spawn({
         let a = Arc::clone(&a);
         async move { a.issue(coupon, "second").await }
@@ -234,5 +234,5 @@ pub async fn a_node_that_can_store_nothing_stops_within_its_limit(house: House) 
     );
     assert_eq!(waiting.await.unwrap()["setback"], "Unknown");
     drop(locked);
-    house.spread_over(&["b"]).await;
+    fixture.spread_over(&["b"]).await;
 }

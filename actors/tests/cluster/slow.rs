@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::child::LEASE;
-use super::house::House;
+use super::fixture::TestCluster;
 use super::node::Node;
 use testkit::poll::eventually;
 
@@ -12,15 +12,15 @@ const COMMITS: u32 = 10;
 
 /// Starts a third node and kills it. Checks that "a" and "b" have its shards within a lease and the time of
 /// ten commits, and that its coupon is issued.
-async fn take_over(house: &House, a: &Node, commit: Duration, delay: impl AsyncFnOnce()) {
-    let c = house.start("c").await;
-    house.spread_over(&["a", "b", "c"]).await;
-    house.at_rest().await;
+async fn take_over(fixture: &TestCluster, a: &Node, commit: Duration, delay: impl AsyncFnOnce()) {
+    let c = fixture.start("c").await;
+    fixture.spread_over(&["a", "b", "c"]).await;
+    fixture.at_rest().await;
     let mut number = 0;
     let coupon = loop {
         number += 1;
-        let coupon = house.coupon(&format!("coupon-{commit:?}-{number}"), None).await;
-        if house.owner_of(coupon).await.as_deref() == Some("c") {
+        let coupon = fixture.coupon(&format!("coupon-{commit:?}-{number}"), None).await;
+        if fixture.owner_of(coupon).await.as_deref() == Some("c") {
             break coupon;
         }
     };
@@ -28,7 +28,7 @@ async fn take_over(house: &House, a: &Node, commit: Duration, delay: impl AsyncF
     c.kill().await;
     let killed_at = Instant::now();
     eventually("the shards of the killed node have owners", async || {
-        house.shares(&["a", "b"]).await.is_some()
+        fixture.shares(&["a", "b"]).await.is_some()
     })
     .await;
     let (took, limit) = (killed_at.elapsed(), LEASE + COMMITS * commit);
@@ -40,20 +40,25 @@ async fn take_over(house: &House, a: &Node, commit: Duration, delay: impl AsyncF
     assert_eq!(answer["issued"], 1, "{answer}");
 }
 
-pub async fn shards_of_a_killed_node_have_owners_after_a_lease_and_ten_slow_commits(house: House) {
-    let (a, _b) = tokio::join!(house.start("a"), house.start("b"));
+pub async fn shards_of_a_killed_node_have_owners_after_a_lease_and_ten_slow_commits(fixture: TestCluster) {
+    let (a, _b) = tokio::join!(fixture.start("a"), fixture.start("b"));
     for millis in [10, 50, 200] {
         let commit = Duration::from_millis(millis);
-        take_over(&house, &a, commit, async || house.delay_commits(commit).await).await;
-        house.delay_commits(Duration::ZERO).await;
+        take_over(&fixture, &a, commit, async || fixture.delay_commits(commit).await).await;
+        fixture.delay_commits(Duration::ZERO).await;
     }
 }
 
-pub async fn shards_of_a_killed_node_have_owners_after_a_lease_and_ten_commits_far_away(house: House) {
-    let (a, _b) = tokio::join!(house.start("a"), house.start("b"));
+pub async fn shards_of_a_killed_node_have_owners_after_a_lease_and_ten_commits_far_away(
+    fixture: TestCluster,
+) {
+    let (a, _b) = tokio::join!(fixture.start("a"), fixture.start("b"));
     for millis in [25, 75] {
         let each_way = Duration::from_millis(millis);
-        take_over(&house, &a, 2 * each_way, async || house.delay_network(each_way)).await;
-        house.delay_network(Duration::ZERO);
+        take_over(&fixture, &a, 2 * each_way, async || {
+            fixture.delay_network(each_way);
+        })
+        .await;
+        fixture.delay_network(Duration::ZERO);
     }
 }

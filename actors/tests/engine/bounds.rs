@@ -10,34 +10,34 @@ use actors::owning::shard::LOADS_WAITING_MAX;
 use testkit::poll::eventually;
 use tokio::task::JoinHandle;
 
-use super::house::{DEADLINE, House, LONG, key, user};
+use super::fixture::{DEADLINE, LONG, TestEngine, key, user};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn loads_beyond_the_limit_are_refused_even_if_the_callers_of_earlier_loads_gave_up() {
-    let house = House::new().await;
-    house.faults.hold_loads(true);
+    let fixture = TestEngine::new().await;
+    fixture.faults.hold_loads(true);
     let unknown = |number: u64| CouponId::new(1_000_000 + number).unwrap();
     let asked: Vec<_> = (0..LOADS_WAITING_MAX as u64)
-        .map(|number| house.spawn_issue(unknown(number), 1, 1, LONG))
+        .map(|number| fixture.spawn_issue(unknown(number), 1, 1, LONG))
         .collect();
     eventually("all requests are admitted", async || {
-        house.engine.admitted() == LOADS_WAITING_MAX
+        fixture.engine.admitted() == LOADS_WAITING_MAX
     })
     .await;
     asked.iter().for_each(JoinHandle::abort);
-    eventually("no caller waits", async || house.engine.admitted() == 0).await;
+    eventually("no caller waits", async || fixture.engine.admitted() == 0).await;
     let short = Duration::from_secs(1);
     eventually("one more load is refused", async || {
-        house
+        fixture
             .coupons
             .issue(unknown(LOADS_WAITING_MAX as u64), user(1), key(1), short)
             .await
             == Err(Setback::Overloaded)
     })
     .await;
-    house.faults.hold_loads(false);
+    fixture.faults.hold_loads(false);
     eventually("there is room again", async || {
-        house.coupons.issue(unknown(0), user(1), key(1), DEADLINE).await
+        fixture.coupons.issue(unknown(0), user(1), key(1), DEADLINE).await
             == Ok(IssueOutcome::Refused(Refusal::UnknownCoupon))
     })
     .await;
@@ -45,38 +45,41 @@ async fn loads_beyond_the_limit_are_refused_even_if_the_callers_of_earlier_loads
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_requests_at_once_and_admits_more_when_there_is_room() {
-    let (house, coupon) = House::with_coupon(None).await;
-    house.faults.hold_writes(true);
+    let (fixture, coupon) = TestEngine::with_coupon(None).await;
+    fixture.faults.hold_writes(true);
     let asked: Vec<_> = (0..OWNER_PLACES as u32)
-        .map(|number| house.spawn_issue(coupon, number, number, LONG))
+        .map(|number| fixture.spawn_issue(coupon, number, number, LONG))
         .collect();
     eventually("all places are taken", async || {
-        house.engine.admitted() == OWNER_PLACES
+        fixture.engine.admitted() == OWNER_PLACES
     })
     .await;
-    assert_eq!(house.issue(coupon, 1_000_000, 1).await, Err(Setback::Overloaded));
-    house.faults.hold_writes(false);
+    assert_eq!(
+        fixture.issue(coupon, 1_000_000, 1).await,
+        Err(Setback::Overloaded)
+    );
+    fixture.faults.hold_writes(false);
     for answer in asked {
         assert!(matches!(answer.await.unwrap(), Ok(IssueOutcome::Issued(_))));
     }
     assert!(matches!(
-        house.issue(coupon, 1_000_000, 1).await,
+        fixture.issue(coupon, 1_000_000, 1).await,
         Ok(IssueOutcome::Issued(_))
     ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_gave_up_give_their_places_back() {
-    let (house, coupon) = House::with_coupon(None).await;
-    house.faults.hold_writes(true);
-    let asked = house.spawn_issue(coupon, 1, 1, LONG);
-    eventually("the request is admitted", async || house.engine.admitted() == 1).await;
+    let (fixture, coupon) = TestEngine::with_coupon(None).await;
+    fixture.faults.hold_writes(true);
+    let asked = fixture.spawn_issue(coupon, 1, 1, LONG);
+    eventually("the request is admitted", async || fixture.engine.admitted() == 1).await;
     asked.abort();
-    eventually("its place is given back", async || house.engine.admitted() == 0).await;
-    house.faults.hold_writes(false);
+    eventually("its place is given back", async || fixture.engine.admitted() == 0).await;
+    fixture.faults.hold_writes(false);
     // The decision is stored although its caller gave up.
     assert!(matches!(
-        house.issue(coupon, 1, 1).await,
+        fixture.issue(coupon, 1, 1).await,
         Ok(IssueOutcome::Replayed(_))
     ));
 }

@@ -2,7 +2,7 @@
 
 use actors::coupon::issue::IssueOutcome;
 
-use super::house::{DEADLINE, House, key, user};
+use super::fixture::{DEADLINE, TestEngine, key, user};
 
 const CLIENTS: u32 = 8;
 const REQUESTS: u32 = 40;
@@ -12,10 +12,10 @@ const REQUESTS: u32 = 40;
 /// batches.
 #[tokio::test(flavor = "current_thread")]
 async fn the_next_requests_of_a_small_crowd_are_stored_in_one_batch_and_not_in_two() {
-    let (house, coupon) = House::with_coupon(None).await;
+    let (fixture, coupon) = TestEngine::with_coupon(None).await;
     let crowd: Vec<_> = (0..CLIENTS)
         .map(|client| {
-            let coupons = house.coupons.clone();
+            let coupons = fixture.coupons.clone();
             tokio::spawn(async move {
                 for number in (client * REQUESTS)..(client + 1) * REQUESTS {
                     let answer = coupons.issue(coupon, user(number), key(number), DEADLINE).await;
@@ -27,7 +27,7 @@ async fn the_next_requests_of_a_small_crowd_are_stored_in_one_batch_and_not_in_t
     for client in crowd {
         client.await.unwrap();
     }
-    let batches = house.faults.writes();
+    let batches = fixture.faults.writes();
     assert!(
         batches < REQUESTS as usize * 3 / 2,
         "{batches} batches for {CLIENTS} clients with {REQUESTS} requests each"

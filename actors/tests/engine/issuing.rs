@@ -7,14 +7,14 @@ use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::ids::{CouponId, Sequence};
 use testkit::poll::eventually;
 
-use super::house::{DEADLINE, House};
+use super::fixture::{DEADLINE, TestEngine};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_is_issued_exactly_the_quantity_in_order_and_each_user_gets_one() {
-    let (house, coupon) = House::with_coupon(Some(500)).await;
+    let (fixture, coupon) = TestEngine::with_coupon(Some(500)).await;
     // Every user sends two requests, with two keys.
     let asked: Vec<_> = (0..3_000_u32)
-        .map(|number| house.spawn_issue(coupon, number / 2, number, DEADLINE))
+        .map(|number| fixture.spawn_issue(coupon, number / 2, number, DEADLINE))
         .collect();
     let (mut winners, mut sold_out, mut already) = (HashSet::new(), 0, 0);
     for answer in asked {
@@ -26,7 +26,7 @@ async fn a_crowd_is_issued_exactly_the_quantity_in_order_and_each_user_gets_one(
         }
     }
     assert_eq!((winners.len(), sold_out + already), (500, 2_500));
-    let stored = house.issuances(coupon).await;
+    let stored = fixture.issuances(coupon).await;
     assert!(
         stored
             .iter()
@@ -41,54 +41,54 @@ async fn a_crowd_is_issued_exactly_the_quantity_in_order_and_each_user_gets_one(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_key_returns_the_first_issuance_also_after_a_restart() {
-    let (mut house, coupon) = House::with_coupon(Some(2)).await;
-    let issuance = house.must_issue(coupon, 1).await;
+    let (mut fixture, coupon) = TestEngine::with_coupon(Some(2)).await;
+    let issuance = fixture.must_issue(coupon, 1).await;
     assert_eq!(
-        house.issue(coupon, 1, 1).await,
+        fixture.issue(coupon, 1, 1).await,
         Ok(IssueOutcome::Replayed(issuance.clone()))
     );
-    house.restart().await;
+    fixture.restart().await;
     assert_eq!(
-        house.issue(coupon, 1, 1).await,
+        fixture.issue(coupon, 1, 1).await,
         Ok(IssueOutcome::Replayed(issuance.clone()))
     );
     assert_eq!(
-        house.issue(coupon, 1, 2).await,
+        fixture.issue(coupon, 1, 2).await,
         Ok(IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(issuance))))
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coupon_is_found_even_if_it_was_requested_before_it_was_created() {
-    let house = House::new().await;
+    let fixture = TestEngine::new().await;
     let next = CouponId::new(1).unwrap();
     assert_eq!(
-        house.issue(next, 1, 1).await,
+        fixture.issue(next, 1, 1).await,
         Ok(IssueOutcome::Refused(Refusal::UnknownCoupon))
     );
-    assert_eq!(house.coupon(Some(1), 1).await, next);
-    house.must_issue(next, 1).await;
+    assert_eq!(fixture.coupon(Some(1), 1).await, next);
+    fixture.must_issue(next, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_owner_is_passivated_and_loaded_again_unchanged() {
-    let house = House::with_idle(Duration::from_millis(50)).await;
-    let coupon = house.coupon(Some(3), 1).await;
+    let fixture = TestEngine::with_idle(Duration::from_millis(50)).await;
+    let coupon = fixture.coupon(Some(3), 1).await;
     for number in 1..=3_u32 {
-        let issuance = house.must_issue(coupon, number).await;
+        let issuance = fixture.must_issue(coupon, number).await;
         assert_eq!(issuance.id.sequence.get(), u64::from(number));
         assert_eq!(
-            house.faults.loads(),
+            fixture.faults.loads(),
             number as usize,
             "the owner was passivated before, and loaded for this request"
         );
         eventually("the owner is passivated", async || {
-            house.engine.owners_active() == 0
+            fixture.engine.owners_active() == 0
         })
         .await;
     }
     assert_eq!(
-        house.issue(coupon, 4, 4).await,
+        fixture.issue(coupon, 4, 4).await,
         Ok(IssueOutcome::Refused(Refusal::SoldOut { total_quantity: 3 }))
     );
 }

@@ -5,8 +5,8 @@
 mod bounds;
 mod door;
 mod faults;
+mod fixture;
 mod gathering;
-mod house;
 mod issuing;
 mod membership;
 mod ownership;

@@ -10,20 +10,20 @@ use actors::owning::request::Setback;
 use actors::store::ClusterStore;
 use testkit::poll::eventually;
 
-use super::house::{DEADLINE, House, LONG, user};
+use super::fixture::{DEADLINE, LONG, TestEngine, user};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_stores_and_answers_everything_that_was_admitted() {
-    let (house, coupon) = House::with_coupon(None).await;
+    let (fixture, coupon) = TestEngine::with_coupon(None).await;
     let asked: Vec<_> = (0..2_000_u32)
-        .map(|number| house.spawn_issue(coupon, number, number, DEADLINE))
+        .map(|number| fixture.spawn_issue(coupon, number, number, DEADLINE))
         .collect();
     eventually("some coupons are issued", async || {
-        !house.issuances(coupon).await.is_empty()
+        !fixture.issuances(coupon).await.is_empty()
     })
     .await;
-    assert!(house.engine.stop(Duration::from_secs(10)).await);
-    let stored: HashSet<_> = house
+    assert!(fixture.engine.stop(Duration::from_secs(10)).await);
+    let stored: HashSet<_> = fixture
         .issuances(coupon)
         .await
         .into_iter()
@@ -46,7 +46,7 @@ async fn stopping_stores_and_answers_everything_that_was_admitted() {
         }
     }
     assert_eq!(issued, stored.len());
-    let shards = house.store.shards().await.unwrap();
+    let shards = fixture.store.shards().await.unwrap();
     assert!(
         shards.iter().all(|row| row.owner.is_none()),
         "a shard was not released"
@@ -56,12 +56,12 @@ async fn stopping_stores_and_answers_everything_that_was_admitted() {
 /// If each shard were released by a commit of its own, a node could not stop in time where commits are slow.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_shards_are_released_by_few_commits() {
-    let house = House::new().await;
-    house.faults.delay_moves(Duration::from_millis(100));
-    assert!(house.engine.stop(Duration::from_secs(10)).await);
-    let shards = house.store.shards().await.unwrap();
+    let fixture = TestEngine::new().await;
+    fixture.faults.delay_moves(Duration::from_millis(100));
+    assert!(fixture.engine.stop(Duration::from_secs(10)).await);
+    let shards = fixture.store.shards().await.unwrap();
     assert!(shards.iter().all(|row| row.owner.is_none()));
-    let moves = house.faults.moves();
+    let moves = fixture.faults.moves();
     assert!(
         (4..=16).contains(&moves),
         "{moves} commits released {SHARDS} shards"
@@ -70,19 +70,19 @@ async fn all_shards_are_released_by_few_commits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_ends_although_the_portion_in_flight_comes_back_fenced() {
-    let (house, coupon) = House::with_coupon(None).await;
-    house.faults.hold_writes(true);
-    let asked = house.spawn_issue(coupon, 1, 1, DEADLINE);
-    eventually("the request is admitted", async || house.engine.admitted() == 1).await;
-    house.faults.refuse_beats(true);
-    house.take_shard_away(coupon).await;
-    let engine = house.engine.clone();
+    let (fixture, coupon) = TestEngine::with_coupon(None).await;
+    fixture.faults.hold_writes(true);
+    let asked = fixture.spawn_issue(coupon, 1, 1, DEADLINE);
+    eventually("the request is admitted", async || fixture.engine.admitted() == 1).await;
+    fixture.faults.refuse_beats(true);
+    fixture.take_shard_away(coupon).await;
+    let engine = fixture.engine.clone();
     let stopped = tokio::spawn(async move { engine.stop(LONG).await });
     eventually("the engine is stopping", async || {
-        house.engine.not_ready().contains(&NotReady::Draining)
+        fixture.engine.not_ready().contains(&NotReady::Draining)
     })
     .await;
-    house.faults.hold_writes(false);
+    fixture.faults.hold_writes(false);
     assert!(
         tokio::time::timeout(DEADLINE, stopped)
             .await
@@ -93,5 +93,5 @@ async fn stopping_ends_although_the_portion_in_flight_comes_back_fenced() {
         asked.await.unwrap(),
         Err(Setback::Unknown | Setback::Moved | Setback::StoreUnavailable)
     ));
-    assert!(house.issuances(coupon).await.is_empty());
+    assert!(fixture.issuances(coupon).await.is_empty());
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use actors::ids::{Incarnation, NodeId, ShardId};
 use actors::store::{Claim, ClusterStore, NodeRow, NodeState, ShardRow};
 
-use super::house::House;
+use super::fixture::TestEngine;
 use testkit::poll::eventually;
 
 /// Lets a node join and claim the shard. Tests call this between the two reads of a view.
-async fn join_and_claim(house: &House, number: u64, shard: ShardId) {
+async fn join_and_claim(fixture: &TestEngine, number: u64, shard: ShardId) {
     let claimant = Incarnation::new(number).unwrap();
     let row = NodeRow {
         id: NodeId::parse(&format!("other-{number}")).unwrap(),
@@ -21,8 +21,8 @@ async fn join_and_claim(house: &House, number: u64, shard: ShardId) {
         links: Vec::new(),
         lease: None,
     };
-    assert!(house.store.join(&row, None).await.unwrap());
-    let seen = house
+    assert!(fixture.store.join(&row, None).await.unwrap());
+    let seen = fixture
         .store
         .shards()
         .await
@@ -30,7 +30,7 @@ async fn join_and_claim(house: &House, number: u64, shard: ShardId) {
         .into_iter()
         .find(|row| row.id == shard)
         .unwrap();
-    let claimed = house.store.claim(&[Claim { seen, claimant }]).await.unwrap();
+    let claimed = fixture.store.claim(&[Claim { seen, claimant }]).await.unwrap();
     assert_eq!(claimed[0].owner, Some(claimant));
 }
 
@@ -44,21 +44,21 @@ fn owners_are_among(shards: &[ShardRow], nodes: &[NodeRow]) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_joins_while_the_rows_are_read_is_among_the_nodes_of_the_view() {
-    let house = House::with_lease(Duration::from_millis(300)).await;
+    let fixture = TestEngine::with_lease(Duration::from_millis(300)).await;
     // Without beats the engine itself reads no rows.
-    house.lose_lease().await;
+    fixture.lose_lease().await;
     let shard = ShardId::new(7).unwrap();
-    house.faults.hold_rows(true);
+    fixture.faults.hold_rows(true);
     let viewing = tokio::spawn({
-        let engine = house.engine.clone();
+        let engine = fixture.engine.clone();
         async move { engine.cluster().await.unwrap() }
     });
     eventually("the first of the two reads is done", async || {
-        house.faults.rows_waiting() == 1
+        fixture.faults.rows_waiting() == 1
     })
     .await;
-    join_and_claim(&house, 1, shard).await;
-    house.faults.hold_rows(false);
+    join_and_claim(&fixture, 1, shard).await;
+    fixture.faults.hold_rows(false);
     let view = viewing.await.unwrap();
     assert!(
         owners_are_among(&view.shards, &view.nodes),
@@ -67,17 +67,17 @@ async fn an_owner_that_joins_while_the_rows_are_read_is_among_the_nodes_of_the_v
         view.nodes
     );
 
-    house.faults.hold_rows(true);
+    fixture.faults.hold_rows(true);
     let viewing = tokio::spawn({
-        let engine = house.engine.clone();
+        let engine = fixture.engine.clone();
         async move { engine.place(shard).await.unwrap() }
     });
     eventually("the first of the two reads is done", async || {
-        house.faults.rows_waiting() == 2
+        fixture.faults.rows_waiting() == 2
     })
     .await;
-    join_and_claim(&house, 2, shard).await;
-    house.faults.hold_rows(false);
+    join_and_claim(&fixture, 2, shard).await;
+    fixture.faults.hold_rows(false);
     let (row, nodes) = viewing.await.unwrap();
     assert!(
         owners_are_among(&[row], &nodes),

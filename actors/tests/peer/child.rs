@@ -9,7 +9,7 @@ use actors::admission::Admission;
 use actors::coupon::change::{Change, ChangeRequest};
 use actors::coupon::issue::{IssueOutcome, IssueRequest};
 use actors::coupon::offer::Issuance;
-use actors::coupon::{Ask, CouponKind, Outcome};
+use actors::coupon::{CouponAsk, CouponKind, CouponOutcome};
 use actors::engine::payload::{OwnerPayload, RemoteAsk};
 use actors::ids::{
     CouponId, Epoch, Incarnation, IssuanceId, NodeId, PeerAddress, RequestKey, Sequence, UserId,
@@ -218,7 +218,7 @@ async fn ask(command: &Value, links: &Links, limit: Duration) -> Value {
     };
     links.send(incarnation(command), outgoing(ask, expires, reply));
     match tokio::time::timeout(limit, answer).await {
-        Ok(Ok(Ok(Outcome::Issue(IssueOutcome::Issued(issuance))))) => {
+        Ok(Ok(Ok(CouponOutcome::Issue(IssueOutcome::Issued(issuance))))) => {
             json!({"sequence": issuance.id.sequence.get(), "key": issuance.key.as_str()})
         }
         Ok(Ok(other)) => format!("{other:?}").into(),
@@ -269,7 +269,7 @@ async fn change(command: &Value, links: &Links, limit: Duration) -> Value {
 }
 
 /// A request that is held, and the path of its answer.
-type Held = (Ask, AnswerPath<Payload>);
+type Held = (CouponAsk, AnswerPath<Payload>);
 
 /// Owners that give every request the next sequence, unless a test holds them.
 #[derive(Default)]
@@ -295,16 +295,16 @@ impl Owners {
         count
     }
 
-    fn decide(&self, coupon: CouponId, ask: Ask, path: AnswerPath<Payload>) {
+    fn decide(&self, coupon: CouponId, ask: CouponAsk, path: AnswerPath<Payload>) {
         match ask {
-            Ask::Issue(request) => {
+            CouponAsk::Issue(request) => {
                 let sequence = {
                     let mut sequences = self.sequences.lock().unwrap();
                     let sequence = sequences.entry(coupon).or_default();
                     *sequence += 1;
                     Sequence::new(*sequence)
                 };
-                path.send(Ok(Outcome::Issue(IssueOutcome::Issued(Issuance {
+                path.send(Ok(CouponOutcome::Issue(IssueOutcome::Issued(Issuance {
                     id: IssuanceId { coupon, sequence },
                     user: request.user,
                     nth: 1,
@@ -313,7 +313,7 @@ impl Owners {
                     expires_at: None,
                 }))));
             }
-            Ask::Change(_) => path.send(Err(Setback::StoreUnavailable)),
+            CouponAsk::Change(_) => path.send(Err(Setback::StoreUnavailable)),
         }
     }
 
@@ -337,7 +337,7 @@ impl Handler<Payload> for Owners {
         if epoch != Epoch::new(EPOCH) {
             return path.send(Err(Setback::Moved));
         }
-        if let Ask::Issue(issue) = &ask {
+        if let CouponAsk::Issue(issue) = &ask {
             *self
                 .asked
                 .lock()

@@ -6,7 +6,7 @@ use actors::store::ClusterStore;
 use actors::store::mysql::{MySqlStore, OpenError, Options};
 use async_trait::async_trait;
 use sqlx::mysql::MySqlConnection;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 use tokio::sync::RwLockReadGuard;
 
 use crate::support::Database;
@@ -20,14 +20,14 @@ pub struct OnServer {
 
 impl OnServer {
     /// Makes an empty database. The server must be available.
-    pub async fn empty(kind: Kind) -> (&'static Server, String) {
+    pub async fn empty(kind: ServerKind) -> (&'static Server, String) {
         let server = Server::shared(kind);
         let name = server.make_database("CHARACTER SET latin1").await.unwrap();
         (server, name)
     }
 
     /// Makes a database and a store on it. The store connects to `port` if a port is given.
-    pub async fn through(kind: Kind, port: Option<u16>) -> Self {
+    pub async fn through(kind: ServerKind, port: Option<u16>) -> Self {
         let (server, name) = Self::empty(kind).await;
         let store = MySqlStore::open(&Options::new(server.url(&name, port)))
             .await
@@ -64,12 +64,12 @@ macro_rules! database {
             type Store = MySqlStore;
 
             fn is_available() -> bool {
-                Kind::$name.is_available()
+                ServerKind::$name.is_available()
             }
 
             async fn new() -> Self {
-                let _beside = crate::beside(Kind::$name).await;
-                let database = OnServer::through(Kind::$name, None).await;
+                let _beside = crate::beside(ServerKind::$name).await;
+                let database = OnServer::through(ServerKind::$name, None).await;
                 Self { database, _beside }
             }
 

@@ -16,10 +16,10 @@ use crate::database::OnServer;
 use crate::support::{CouponStore, Owned, batch, create, found, listed, loaded, noon, offer};
 use testkit::database_proxy::{DatabaseMode, DatabaseProxy, Rule};
 use testkit::poll::eventually;
-use testkit::servers::{Kind, Server, run};
+use testkit::servers::{Server, ServerKind, run};
 
 /// Makes a store that reaches its server through a proxy, and a coupon in it.
-async fn through_a_proxy(kind: Kind) -> (DatabaseProxy, OnServer, Owned) {
+async fn through_a_proxy(kind: ServerKind) -> (DatabaseProxy, OnServer, Owned) {
     let proxy = DatabaseProxy::before(Server::shared(kind).port()).await;
     let database = OnServer::through(kind, Some(proxy.port())).await;
     let owned = Owned::make(&*database.store, None, 1).await;
@@ -40,7 +40,7 @@ async fn send(store: &dyn CouponStore, sent: &Batch) {
     .await;
 }
 
-async fn a_batch_that_is_cut(kind: Kind, mode: DatabaseMode) -> (OnServer, Owned, Batch) {
+async fn a_batch_that_is_cut(kind: ServerKind, mode: DatabaseMode) -> (OnServer, Owned, Batch) {
     let (proxy, database, owned) = through_a_proxy(kind).await;
     let sent = batch([owned.strangers(1..=600)]);
     proxy.set(mode);
@@ -50,14 +50,14 @@ async fn a_batch_that_is_cut(kind: Kind, mode: DatabaseMode) -> (OnServer, Owned
     (database, owned, sent)
 }
 
-pub async fn nothing_is_stored_if_the_connection_is_cut_before_the_batch_is_sent(kind: Kind) {
+pub async fn nothing_is_stored_if_the_connection_is_cut_before_the_batch_is_sent(kind: ServerKind) {
     let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutBeforeSending).await;
     assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Absent));
     assert_eq!(database.store.write(&sent).await.unwrap(), 600);
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
 }
 
-pub async fn all_or_nothing_is_stored_if_the_connection_is_cut_after_the_batch_is_sent(kind: Kind) {
+pub async fn all_or_nothing_is_stored_if_the_connection_is_cut_after_the_batch_is_sent(kind: ServerKind) {
     let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutAfterSending).await;
     // The server may still be at work on the statement, so one read decides: `loaded` makes two.
     let rows = listed(&*database.store, owned.id()).await.len();
@@ -66,7 +66,7 @@ pub async fn all_or_nothing_is_stored_if_the_connection_is_cut_after_the_batch_i
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
 }
 
-pub async fn the_batch_stays_stored_if_the_connection_is_cut_after_the_commit(kind: Kind) {
+pub async fn the_batch_stays_stored_if_the_connection_is_cut_after_the_commit(kind: ServerKind) {
     let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutAfterAnswer).await;
     assert_eq!(found(&*database.store, &sent).await, (true, FoundRows::Stored));
     assert!(matches!(
@@ -89,7 +89,7 @@ fn node() -> NodeRow {
     }
 }
 
-pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_returns(kind: Kind) {
+pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_returns(kind: ServerKind) {
     let (proxy, database, owned) = through_a_proxy(kind).await;
     let (store, node) = (&*database.store, node());
     assert!(store.join(&node, None).await.unwrap());
@@ -130,7 +130,7 @@ pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_retur
     );
 }
 
-pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
+pub async fn a_silent_server_is_given_up_in_time(kind: ServerKind) {
     let (proxy, database, owned) = through_a_proxy(kind).await;
     let (store, node) = (&*database.store, node());
     assert!(store.join(&node, None).await.unwrap());
@@ -181,7 +181,7 @@ pub async fn a_silent_server_is_given_up_in_time(kind: Kind) {
 
 /// The lane waits for 5 s in all. If the store waited longer, the lane would retry while the first read-back
 /// still held its connection.
-pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
+pub async fn reading_a_batch_back_is_given_up_in_time(kind: ServerKind) {
     let proxy = DatabaseProxy::with_rule(
         Server::shared(kind).port(),
         Rule::MuteAt("shard_id, epoch, owner FROM shards"),
@@ -209,7 +209,7 @@ pub async fn reading_a_batch_back_is_given_up_in_time(kind: Kind) {
 
 /// A fault of the server must not be taken for invalid rows of a coupon, because then the lane would give up
 /// the coupon's portion that is in flight.
-pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
+pub async fn a_server_without_the_database_stores_nothing(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let sent = batch([owned.strangers(1..=5)]);
@@ -232,7 +232,7 @@ pub async fn a_server_without_the_database_stores_nothing(kind: Kind) {
 }
 
 /// A full table in memory causes the same error as a full disk.
-pub async fn a_full_table_refuses_batches_until_there_is_room(kind: Kind) {
+pub async fn a_full_table_refuses_batches_until_there_is_room(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let mut shell = database.shell().await;
@@ -255,7 +255,7 @@ pub async fn a_full_table_refuses_batches_until_there_is_room(kind: Kind) {
     assert_eq!(database.store.write(&sent).await.unwrap(), 2_000);
 }
 
-pub async fn a_beat_that_went_back_is_detected(kind: Kind) {
+pub async fn a_beat_that_went_back_is_detected(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let node = node();
     database.store.join(&node, None).await.unwrap();
@@ -281,7 +281,7 @@ pub async fn a_beat_that_went_back_is_detected(kind: Kind) {
     );
 }
 
-pub async fn a_batch_whose_caller_goes_away_is_stored_whole_or_not_at_all(kind: Kind) {
+pub async fn a_batch_whose_caller_goes_away_is_stored_whole_or_not_at_all(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let sent = batch([owned.strangers(1..=1_000)]);
@@ -299,7 +299,7 @@ pub async fn a_batch_whose_caller_goes_away_is_stored_whole_or_not_at_all(kind: 
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 1_000);
 }
 
-pub async fn a_closed_store_refuses(kind: Kind) {
+pub async fn a_closed_store_refuses(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     database.store.close().await;
@@ -313,7 +313,7 @@ pub async fn a_closed_store_refuses(kind: Kind) {
     ));
 }
 
-pub async fn two_nodes_make_only_one_coupon_for_a_key(kind: Kind) {
+pub async fn two_nodes_make_only_one_coupon_for_a_key(kind: ServerKind) {
     let one = OnServer::through(kind, None).await;
     let other = one.open().await.unwrap();
     for round in 0..10 {
@@ -349,7 +349,7 @@ pub async fn two_nodes_make_only_one_coupon_for_a_key(kind: Kind) {
     }
 }
 
-pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(kind: Kind) {
+pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let (store, node) = (&*database.store, node());
     let owned = Owned::make(store, None, 1).await;
@@ -392,7 +392,7 @@ pub async fn a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes(
     store.check().await.unwrap();
 }
 
-pub async fn a_killed_server_keeps_what_was_confirmed_and_is_used_when_it_returns(kind: Kind) {
+pub async fn a_killed_server_keeps_what_was_confirmed_and_is_used_when_it_returns(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let store: Arc<dyn CouponStore> = database.store.clone();

@@ -10,9 +10,9 @@ use crate::locks::{Stuck, endless, on_different_shards, waiting, with_long_lock_
 use crate::support::{Owned, batch, found};
 use testkit::database_proxy::DatabaseMode;
 use testkit::poll::eventually;
-use testkit::servers::{Kind, run};
+use testkit::servers::{ServerKind, run};
 
-pub async fn a_batch_that_waits_too_long_is_not_stored(kind: Kind) {
+pub async fn a_batch_that_waits_too_long_is_not_stored(kind: ServerKind) {
     let mut stuck = Stuck::new(OnServer::through(kind, None).await, 2).await;
     assert!(
         matches!((&mut stuck.write).await.unwrap(), Err(StoreError::NotStored(why)) if why.contains("1205"))
@@ -27,7 +27,7 @@ pub async fn a_batch_that_waits_too_long_is_not_stored(kind: Kind) {
     assert_eq!(stuck.database.store.write(&stuck.sent).await.unwrap(), 6);
 }
 
-pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: Kind) {
+pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: ServerKind) {
     let (_, database) = with_long_lock_waits(kind).await;
     let coupons = on_different_shards(&*database.store, 2).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
@@ -56,7 +56,7 @@ pub async fn a_batch_that_loses_a_deadlock_is_not_stored(kind: Kind) {
     assert_eq!(database.store.write(&sent).await.unwrap(), 6);
 }
 
-pub async fn a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_not_stored(kind: Kind) {
+pub async fn a_batch_of_one_coupon_that_waits_too_long_or_loses_a_deadlock_is_not_stored(kind: ServerKind) {
     let short_waits = OnServer::through(kind, None).await;
     let owned = Owned::make(&*short_waits.store, Some(10), 1).await;
     let mut holder = short_waits.shell().await;
@@ -114,7 +114,7 @@ async fn begin_with_many_changes(shell: &mut MySqlConnection) {
     .await;
 }
 
-pub async fn a_statement_goes_on_without_its_client_and_a_retry_finds_its_rows(kind: Kind) {
+pub async fn a_statement_goes_on_without_its_client_and_a_retry_finds_its_rows(kind: ServerKind) {
     let (proxy, database) = with_long_lock_waits(kind).await;
     let coupons = on_different_shards(&*database.store, 2).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
@@ -158,7 +158,7 @@ pub async fn a_statement_goes_on_without_its_client_and_a_retry_finds_its_rows(k
     );
 }
 
-pub async fn ending_a_node_does_not_keep_others_from_beating(kind: Kind) {
+pub async fn ending_a_node_does_not_keep_others_from_beating(kind: ServerKind) {
     let (_, database) = with_long_lock_waits(kind).await;
     let node = |name: &str| NodeRow {
         id: NodeId::parse(name).unwrap(),

@@ -19,7 +19,7 @@ use crate::support::{
 };
 use testkit::database_proxy::{DatabaseProxy, Rule};
 use testkit::poll::eventually;
-use testkit::servers::{Kind, Server, run};
+use testkit::servers::{Server, ServerKind, run};
 
 /// Returns the number of statements that wait for a row at this moment. (`INNODB_TRX` has this number too,
 /// but is refreshed at most ten times a second.)
@@ -40,7 +40,7 @@ const LONG_LOCK_WAITS: Rule = Rule::Append(
 
 /// Returns a proxy, and a database whose store connects through the proxy. Statements of the store wait long
 /// for locks.
-pub async fn with_long_lock_waits(kind: Kind) -> (DatabaseProxy, OnServer) {
+pub async fn with_long_lock_waits(kind: ServerKind) -> (DatabaseProxy, OnServer) {
     let proxy = DatabaseProxy::with_rule(Server::shared(kind).port(), LONG_LOCK_WAITS).await;
     let database = OnServer::through(kind, Some(proxy.port())).await;
     (proxy, database)
@@ -169,17 +169,17 @@ pub fn write(store: &Arc<MySqlStore>, sent: &Batch) -> JoinHandle<Result<u64, St
     tokio::spawn(async move { store.write(&sent).await })
 }
 
-pub async fn a_waiting_batch_has_locked_the_rows_it_names_and_no_others(kind: Kind) {
+pub async fn a_waiting_batch_has_locked_the_rows_it_names_and_no_others(kind: ServerKind) {
     let stuck = Stuck::new(with_long_lock_waits(kind).await.1, 5).await;
     expect_only_named_rows_locked(kind, stuck).await;
 }
 
-pub async fn a_waiting_batch_of_one_owner_has_locked_the_rows_it_names_and_no_others(kind: Kind) {
+pub async fn a_waiting_batch_of_one_owner_has_locked_the_rows_it_names_and_no_others(kind: ServerKind) {
     let stuck = Stuck::alike(with_long_lock_waits(kind).await.1, 5).await;
     expect_only_named_rows_locked(kind, stuck).await;
 }
 
-async fn expect_only_named_rows_locked(kind: Kind, mut stuck: Stuck) {
+async fn expect_only_named_rows_locked(kind: ServerKind, mut stuck: Stuck) {
     let counts = format!(
         "SELECT t.trx_rows_locked, t.trx_tables_locked, t.trx_rows_modified
            FROM information_schema.INNODB_TRX AS t
@@ -192,7 +192,7 @@ async fn expect_only_named_rows_locked(kind: Kind, mut stuck: Stuck) {
         .await
         .unwrap();
     let counts: Vec<u64> = (0..3).map(|column| row.try_get(column).unwrap()).collect();
-    let locks = if kind == Kind::MySql {
+    let locks = if kind == ServerKind::MySql {
         Some(data_locks(&mut stuck.watcher, &stuck.database.name).await)
     } else {
         None
@@ -273,7 +273,7 @@ async fn data_locks(watcher: &mut MySqlConnection, database: &str) -> Vec<String
     locks
 }
 
-pub async fn a_take_over_waits_for_a_batch_in_progress(kind: Kind) {
+pub async fn a_take_over_waits_for_a_batch_in_progress(kind: ServerKind) {
     let mut stuck = Stuck::new(with_long_lock_waits(kind).await.1, 2).await;
     let (store, first) = (stuck.database.store.clone(), stuck.coupons.remove(0));
     let seen = shard_row(&*store, first.id().shard()).await;
@@ -303,7 +303,7 @@ pub async fn a_take_over_waits_for_a_batch_in_progress(kind: Kind) {
     );
 }
 
-pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind) {
+pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: ServerKind) {
     let (_, database) = with_long_lock_waits(kind).await;
     let owned = Owned::make(&*database.store, Some(10), 1).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
@@ -315,7 +315,7 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     .await;
     let writing = write(&database.store, &batch([endless(&owned)]));
     eventually("a statement waits", async || waiting(&mut watcher).await == 1).await;
-    if kind == Kind::MySql {
+    if kind == ServerKind::MySql {
         let expected = [
             format!("coupons S,REC_NOT_GAP WAITING {coupon}"),
             format!("shards S,REC_NOT_GAP GRANTED {shard}"),
@@ -345,7 +345,7 @@ pub async fn a_take_over_waits_for_a_batch_of_one_coupon_in_progress(kind: Kind)
     );
 }
 
-pub async fn a_hand_off_waits_for_a_batch_in_progress_and_locks_only_the_row_of_its_shard(kind: Kind) {
+pub async fn a_hand_off_waits_for_a_batch_in_progress_and_locks_only_the_row_of_its_shard(kind: ServerKind) {
     let mut stuck = Stuck::new(with_long_lock_waits(kind).await.1, 2).await;
     let (store, first) = (stuck.database.store.clone(), stuck.coupons.remove(0));
     let asked = HandOff {
@@ -382,7 +382,7 @@ pub async fn a_hand_off_waits_for_a_batch_in_progress_and_locks_only_the_row_of_
     );
 }
 
-pub async fn a_batch_waits_for_a_hand_off_in_progress_and_is_not_stored(kind: Kind) {
+pub async fn a_batch_waits_for_a_hand_off_in_progress_and_is_not_stored(kind: ServerKind) {
     let (_, database) = with_long_lock_waits(kind).await;
     let owned = Owned::make(&*database.store, Some(10), 1).await;
     let (mut giver, mut watcher) = (database.shell().await, database.shell().await);
@@ -400,7 +400,7 @@ pub async fn a_batch_waits_for_a_hand_off_in_progress_and_is_not_stored(kind: Ki
     assert_eq!(found(&*database.store, &sent).await, (false, FoundRows::Absent));
 }
 
-pub async fn a_take_over_waits_for_a_change_in_progress(kind: Kind) {
+pub async fn a_take_over_waits_for_a_change_in_progress(kind: ServerKind) {
     let (_, database) = with_long_lock_waits(kind).await;
     let owned = Owned::make(&*database.store, Some(10), 1).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);

@@ -29,7 +29,7 @@ mod tally_nodes;
 
 use actors::coupon::CouponKind;
 use testkit::on_each_server;
-use testkit::servers::Kind;
+use testkit::servers::ServerKind;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The entries of coupons in one statement.
@@ -40,12 +40,12 @@ pub type Batch = actors::store::batch::Batch<CouponKind>;
 static SERVERS: [RwLock<()>; 2] = [const { RwLock::const_new(()) }; 2];
 
 /// Waits until no test runs alone on the server of this kind.
-pub async fn beside(kind: Kind) -> RwLockReadGuard<'static, ()> {
+pub async fn beside(kind: ServerKind) -> RwLockReadGuard<'static, ()> {
     SERVERS[kind as usize].read().await
 }
 
 /// Waits until no other test uses the server of this kind.
-pub async fn alone(kind: Kind) -> RwLockWriteGuard<'static, ()> {
+pub async fn alone(kind: ServerKind) -> RwLockWriteGuard<'static, ()> {
     SERVERS[kind as usize].write().await
 }
 
@@ -116,7 +116,7 @@ on_each_server! {
     holding(crate::alone) opening {
         a_packet_limit_too_small_for_a_batch_is_refused
     }
-    given(crate::tally_nodes::House::new) tally_nodes {
+    given(crate::tally_nodes::TallyCluster::new) tally_nodes {
         tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed
     }
 }

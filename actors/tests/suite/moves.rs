@@ -2,7 +2,7 @@
 
 use actors::ids::{Fence, Incarnation, ShardId};
 use actors::store::{Claim, ClusterStore, HandOff, StoreError};
-use testkit::servers::{Kind, run};
+use testkit::servers::{ServerKind, run};
 use tokio::time::Instant;
 
 use crate::database::OnServer;
@@ -18,7 +18,7 @@ async fn claims_of(store: &impl ClusterStore, claimant: Incarnation, count: usiz
 
 /// If each shard took a statement and a commit, a take-over on a database with slow commits would outlast
 /// leases.
-pub async fn many_shards_are_claimed_handed_off_and_released_by_few_statements(kind: Kind) {
+pub async fn many_shards_are_claimed_handed_off_and_released_by_few_statements(kind: ServerKind) {
     const SHARDS: usize = 128;
     let database = OnServer::through(kind, None).await;
     let (store, mut shell) = (&database.store, database.shell().await);
@@ -60,7 +60,7 @@ pub async fn many_shards_are_claimed_handed_off_and_released_by_few_statements(k
     assert!(taken <= 24, "{taken} statements");
 }
 
-pub async fn a_shard_that_stays_locked_does_not_hold_up_the_claims_of_others(kind: Kind) {
+pub async fn a_shard_that_stays_locked_does_not_hold_up_the_claims_of_others(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let (store, mut holder) = (&database.store, database.shell().await);
     run(
@@ -120,7 +120,7 @@ pub async fn a_shard_that_stays_locked_does_not_hold_up_the_claims_of_others(kin
     );
 }
 
-pub async fn waiting_claims_have_locked_only_the_shards_that_they_name(kind: Kind) {
+pub async fn waiting_claims_have_locked_only_the_shards_that_they_name(kind: ServerKind) {
     let (_, database) = with_long_lock_waits(kind).await;
     let (store, mut holder) = (database.store.clone(), database.shell().await);
     let mut watcher = database.shell().await;

@@ -14,9 +14,9 @@ use sqlx::mysql::MySqlConnection;
 
 use crate::database::OnServer;
 use crate::support::{Owned, batch, found, key, loaded, noon, offer, user};
-use testkit::servers::{Kind, PASSWORD, Server, run};
+use testkit::servers::{PASSWORD, Server, ServerKind, run};
 
-async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenError> {
+async fn opened_with_newer_schema(kind: ServerKind, versions: i64) -> Result<(), OpenError> {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     for version in 4..4 + versions {
@@ -30,7 +30,7 @@ async fn opened_with_newer_schema(kind: Kind, versions: i64) -> Result<(), OpenE
     Ok(())
 }
 
-pub async fn a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahead(kind: Kind) {
+pub async fn a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahead(kind: ServerKind) {
     opened_with_newer_schema(kind, 1).await.unwrap();
     assert!(matches!(
         opened_with_newer_schema(kind, 2).await,
@@ -38,7 +38,7 @@ pub async fn a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahe
     ));
 }
 
-pub async fn a_schema_of_another_program_is_refused(kind: Kind) {
+pub async fn a_schema_of_another_program_is_refused(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     run(
         &mut database.shell().await,
@@ -48,7 +48,7 @@ pub async fn a_schema_of_another_program_is_refused(kind: Kind) {
     assert!(matches!(database.open().await, Err(OpenError::Migrate(_))));
 }
 
-pub async fn a_database_with_a_table_of_another_program_is_left_as_it_is(kind: Kind) {
+pub async fn a_database_with_a_table_of_another_program_is_left_as_it_is(kind: ServerKind) {
     let (server, name) = OnServer::empty(kind).await;
     let mut shell = server.shell(&name).await.unwrap();
     run(
@@ -68,7 +68,7 @@ pub async fn a_database_with_a_table_of_another_program_is_left_as_it_is(kind: K
     assert_eq!(tables(&mut shell).await, ["coupons"]);
 }
 
-pub async fn the_migrations_of_another_program_are_left_alone(kind: Kind) {
+pub async fn the_migrations_of_another_program_are_left_alone(kind: ServerKind) {
     let (server, name) = OnServer::empty(kind).await;
     let mut shell = server.shell(&name).await.unwrap();
     run(
@@ -87,7 +87,7 @@ pub async fn the_migrations_of_another_program_are_left_alone(kind: Kind) {
     assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2, 3]);
 }
 
-pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: Kind) {
+pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     run(
@@ -107,7 +107,7 @@ pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: 
     );
 }
 
-pub async fn a_database_of_an_earlier_build_takes_longer_user_ids_and_keys(kind: Kind) {
+pub async fn a_database_of_an_earlier_build_takes_longer_user_ids_and_keys(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     run(
         &mut database.shell().await,
@@ -151,7 +151,7 @@ pub async fn a_database_of_an_earlier_build_takes_longer_user_ids_and_keys(kind:
     );
 }
 
-pub async fn a_database_that_lost_a_table_is_refused(kind: Kind) {
+pub async fn a_database_that_lost_a_table_is_refused(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     run(&mut database.shell().await, "DROP TABLE issuances").await;
     let why = database.open().await.unwrap_err().to_string();
@@ -171,7 +171,7 @@ async fn versions(shell: &mut MySqlConnection, table: &str) -> Vec<i64> {
     sqlx::query_scalar(asked).fetch_all(shell).await.unwrap()
 }
 
-pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
+pub async fn a_migration_cut_short_is_run_again(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     for cut_short in [
@@ -195,7 +195,7 @@ pub async fn a_migration_cut_short_is_run_again(kind: Kind) {
     }
 }
 
-pub async fn a_wait_for_a_migration_in_progress_ends(kind: Kind) {
+pub async fn a_wait_for_a_migration_in_progress_ends(kind: ServerKind) {
     let (server, name) = OnServer::empty(kind).await;
     let mut other: MySqlConnection = server.shell("mysql").await.unwrap();
     run(
@@ -225,7 +225,7 @@ pub async fn a_wait_for_a_migration_in_progress_ends(kind: Kind) {
     MySqlStore::open(&options).await.unwrap().check().await.unwrap();
 }
 
-pub async fn nodes_that_start_together_make_one_schema(kind: Kind) {
+pub async fn nodes_that_start_together_make_one_schema(kind: ServerKind) {
     let (server, name) = OnServer::empty(kind).await;
     let options = Options::new(server.url(&name, None));
     let started =
@@ -240,7 +240,7 @@ pub async fn nodes_that_start_together_make_one_schema(kind: Kind) {
     MySqlStore::open(&options).await.unwrap().check().await.unwrap();
 }
 
-pub async fn a_cluster_that_was_made_with_other_settings_is_unreadable(kind: Kind) {
+pub async fn a_cluster_that_was_made_with_other_settings_is_unreadable(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     for spoil in [
@@ -256,7 +256,7 @@ pub async fn a_cluster_that_was_made_with_other_settings_is_unreadable(kind: Kin
     }
 }
 
-pub async fn a_database_that_is_not_there_is_refused(kind: Kind) {
+pub async fn a_database_that_is_not_there_is_refused(kind: ServerKind) {
     let server = Server::shared(kind);
     for (url, why) in [
         (server.url("fc_nowhere", None), "1049"),
@@ -279,7 +279,7 @@ pub async fn a_database_that_is_not_there_is_refused(kind: Kind) {
     }
 }
 
-pub async fn invalid_rows_are_unreadable(kind: Kind) {
+pub async fn invalid_rows_are_unreadable(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let sent = batch([owned.strangers(1..=2)]);
@@ -309,7 +309,7 @@ pub async fn invalid_rows_are_unreadable(kind: Kind) {
 }
 
 /// Statements that name the index fail for ever then, so repeating them would hold up their lane.
-pub async fn an_index_that_is_gone_makes_its_statements_unreadable(kind: Kind) {
+pub async fn an_index_that_is_gone_makes_its_statements_unreadable(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let sent = batch([owned.strangers(1..=2)]);
@@ -330,14 +330,14 @@ pub async fn an_index_that_is_gone_makes_its_statements_unreadable(kind: Kind) {
     assert!(matches!(listed, Err(StoreError::Unreadable(_))), "{listed:?}");
 }
 
-pub async fn secrets_are_not_shown(kind: Kind) {
+pub async fn secrets_are_not_shown(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let options = Options::new(database.server.url(&database.name, None));
     let shown = format!("{options:?} {:?}", database.store);
     assert!(!shown.contains(PASSWORD) && !shown.contains("%61"), "{shown}");
 }
 
-pub async fn passwords_are_sent_over_tls_if_the_server_has_it(kind: Kind) {
+pub async fn passwords_are_sent_over_tls_if_the_server_has_it(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let url = database
         .server
@@ -345,15 +345,15 @@ pub async fn passwords_are_sent_over_tls_if_the_server_has_it(kind: Kind) {
         .replace("DISABLED", "REQUIRED");
     let opened = MySqlStore::open(&Options::new(url)).await;
     match kind {
-        Kind::MySql => opened.unwrap().check().await.unwrap(),
+        ServerKind::MySql => opened.unwrap().check().await.unwrap(),
         // Before 11.4 MariaDB creates no certificates for itself, so no password is sent.
-        Kind::MariaDb => {
+        ServerKind::MariaDb => {
             assert!(opened.is_ok() || opened.is_err_and(|refused| refused.to_string().contains("TLS")));
         }
     }
 }
 
-pub async fn a_packet_limit_too_small_for_a_batch_is_refused(kind: Kind) {
+pub async fn a_packet_limit_too_small_for_a_batch_is_refused(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
     run(

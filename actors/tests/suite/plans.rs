@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Row};
 use crate::database::OnServer;
 use crate::locks::on_different_shards;
 use crate::support::{Owned, batch, found, user};
-use testkit::servers::{Kind, run};
+use testkit::servers::{ServerKind, run};
 
 /// Returns the number of statements so far, of all sessions.
 pub async fn statements(shell: &mut MySqlConnection) -> u64 {
@@ -25,7 +25,7 @@ pub async fn statements(shell: &mut MySqlConnection) -> u64 {
 
 /// If reading back took one statement for each coupon, it would time out when the server is a millisecond
 /// away, and the lane would retry for ever.
-pub async fn a_batch_of_many_coupons_is_read_back_in_few_statements(kind: Kind) {
+pub async fn a_batch_of_many_coupons_is_read_back_in_few_statements(kind: ServerKind) {
     const COUPONS: usize = 60;
     let database = OnServer::through(kind, None).await;
     let coupons = on_different_shards(&*database.store, COUPONS).await;
@@ -70,7 +70,7 @@ async fn steps(shell: &mut MySqlConnection) -> u64 {
         .sum()
 }
 
-pub async fn no_read_of_clients_goes_through_a_whole_coupon(kind: Kind) {
+pub async fn no_read_of_clients_goes_through_a_whole_coupon(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let store = &*database.store;
     let owned = Owned::make(store, Some(5_000), 1).await;
@@ -253,9 +253,9 @@ impl Lists {
 }
 
 /// Returns table, type of access, index and extra of each step of a statement's plan.
-async fn plan(shell: &mut MySqlConnection, kind: Kind, statement: &str) -> Vec<[String; 4]> {
+async fn plan(shell: &mut MySqlConnection, kind: ServerKind, statement: &str) -> Vec<[String; 4]> {
     // MySQL would draw a tree by default; MariaDB has only the table.
-    let explain = if kind == Kind::MySql {
+    let explain = if kind == ServerKind::MySql {
         "EXPLAIN FORMAT=TRADITIONAL"
     } else {
         "EXPLAIN"
@@ -276,7 +276,7 @@ async fn plan(shell: &mut MySqlConnection, kind: Kind, statement: &str) -> Vec<[
 
 /// Explains the statements of clients' reads. They must read each table by the expected index, and must not
 /// read a whole table or index.
-pub async fn every_list_has_its_index(kind: Kind) {
+pub async fn every_list_has_its_index(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let store = &*database.store;
     let lists = Lists::new(store).await;
@@ -334,7 +334,7 @@ pub async fn every_list_has_its_index(kind: Kind) {
     }
 }
 
-pub async fn batches_of_all_sizes_leave_no_prepared_statements(kind: Kind) {
+pub async fn batches_of_all_sizes_leave_no_prepared_statements(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;
     let mut shell = database.shell().await;

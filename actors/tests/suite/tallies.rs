@@ -21,7 +21,7 @@ type Both = Pair<CouponKind, Tally>;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-struct House {
+struct TallyEngine {
     engine: Engine<Both>,
     store: SqliteStore,
     folder: tempfile::TempDir,
@@ -36,22 +36,22 @@ fn tally() -> TallyId {
     TallyId::on(CouponKind::shard(actors::ids::CouponId::new(1).unwrap()))
 }
 
-impl House {
+impl TallyEngine {
     async fn new(bound: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (engine, store) = Self::start(&folder).await;
-        let house = Self {
+        let fixture = Self {
             engine,
             store,
             folder,
         };
         let insert = format!("REPLACE INTO tallies (id, bound) VALUES ({}, {bound})", tally().0);
-        let mut connection = house.connect().await;
+        let mut connection = fixture.connect().await;
         sqlx::query(AssertSqlSafe(insert))
             .execute(&mut connection)
             .await
             .unwrap();
-        house
+        fixture
     }
 
     async fn start(folder: &tempfile::TempDir) -> (Engine<Both>, SqliteStore) {
@@ -124,8 +124,8 @@ fn added(outcome: Result<AddOutcome, Setback>) -> Option<Addition> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_fills_a_tally_to_its_bound_and_not_beyond() {
-    let house = House::new(500).await;
-    let adds = (0..1_000).map(|number| house.add(tally(), key(number), 1 + number % 3));
+    let fixture = TallyEngine::new(500).await;
+    let adds = (0..1_000).map(|number| fixture.add(tally(), key(number), 1 + number % 3));
     let outcomes = futures_util::future::join_all(adds).await;
     let mut additions: Vec<Addition> = outcomes.into_iter().filter_map(added).collect();
     additions.sort_by_key(|addition| addition.number);
@@ -135,40 +135,40 @@ async fn a_crowd_fills_a_tally_to_its_bound_and_not_beyond() {
         assert_eq!((addition.number, addition.total), (number, total));
     }
     assert_eq!(total, 500, "the demand exceeds the bound");
-    let stored = house.stored().await;
+    let stored = fixture.stored().await;
     assert_eq!(stored.len(), additions.len());
     assert_eq!(stored.last(), Some(&500));
 }
 
 #[tokio::test]
 async fn a_repeated_key_adds_once_also_after_a_restart() {
-    let house = House::new(10).await;
-    let first = house.add(tally(), key(1), 4).await.unwrap();
+    let fixture = TallyEngine::new(10).await;
+    let first = fixture.add(tally(), key(1), 4).await.unwrap();
     let AddOutcome::Added(addition) = first else {
         panic!("{first:?}")
     };
-    let again = house.add(tally(), key(1), 4).await.unwrap();
+    let again = fixture.add(tally(), key(1), 4).await.unwrap();
     assert_eq!(again, AddOutcome::Replayed(addition.clone()));
-    let house = house.restart().await;
-    let again = house.add(tally(), key(1), 4).await.unwrap();
+    let fixture = fixture.restart().await;
+    let again = fixture.add(tally(), key(1), 4).await.unwrap();
     assert_eq!(again, AddOutcome::Replayed(addition));
-    assert_eq!(added(house.add(tally(), key(2), 6).await).unwrap().total, 10);
-    assert_eq!(house.stored().await, [4, 10]);
+    assert_eq!(added(fixture.add(tally(), key(2), 6).await).unwrap().total, 10);
+    assert_eq!(fixture.stored().await, [4, 10]);
 }
 
 #[tokio::test]
 async fn a_door_refuses_additions_to_a_full_tally_and_lets_a_repeated_key_pass() {
-    let house = House::new(3).await;
-    assert_eq!(added(house.add(tally(), key(1), 3).await).unwrap().total, 3);
+    let fixture = TallyEngine::new(3).await;
+    assert_eq!(added(fixture.add(tally(), key(1), 3).await).unwrap().total, 3);
     let known = async {
-        while house.engine.door_notices() == 0 {
+        while fixture.engine.door_notices() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(DEADLINE, known).await.unwrap();
-    let refused = house.add(tally(), key(2), 1).await.unwrap();
+    let refused = fixture.add(tally(), key(2), 1).await.unwrap();
     assert_eq!(refused, AddOutcome::BeyondBound { bound: 3 });
-    let replayed = house.add(tally(), key(1), 3).await.unwrap();
+    let replayed = fixture.add(tally(), key(1), 3).await.unwrap();
     assert!(matches!(replayed, AddOutcome::Replayed(_)), "{replayed:?}");
 }
 
@@ -177,38 +177,38 @@ async fn owners_of_both_kinds_live_in_one_shard() {
     use actors::coupon::issue::{IssueOutcome, IssueRequest};
     use actors::coupon::offer::{Offer, Status};
     use actors::coupon::rows::{CouponRows, Created, NewCoupon};
-    use actors::coupon::{Ask, Outcome};
+    use actors::coupon::{CouponAsk, CouponOutcome};
     use actors::ids::UserId;
 
-    let house = House::new(5).await;
+    let fixture = TallyEngine::new(5).await;
     let new = NewCoupon {
         key: key(1),
         offer: Offer::titled("test"),
         status: Status::Open,
         created_at: actors::time::timestamp(),
     };
-    let Created::New(coupon) = house.store.create_coupon(&new).await.unwrap() else {
+    let Created::New(coupon) = fixture.store.create_coupon(&new).await.unwrap() else {
         panic!("it is new")
     };
     assert_eq!(Both::shard(First(coupon.id)), Both::shard(Second(tally())));
     let user = UserId::parse("alice").unwrap();
-    let ask = Ask::Issue(IssueRequest { user, key: key(1) });
+    let ask = CouponAsk::Issue(IssueRequest { user, key: key(1) });
     let (issued, sum) = tokio::join!(
-        house.engine.request(First(coupon.id), First(ask), DEADLINE),
-        house.add(tally(), key(1), 2)
+        fixture.engine.request(First(coupon.id), First(ask), DEADLINE),
+        fixture.add(tally(), key(1), 2)
     );
     let issued = issued.unwrap().first();
     assert!(
-        matches!(issued, Some(Outcome::Issue(IssueOutcome::Issued(_)))),
+        matches!(issued, Some(CouponOutcome::Issue(IssueOutcome::Issued(_)))),
         "{issued:?}"
     );
     assert_eq!(added(sum).unwrap().total, 2);
-    assert_eq!(house.engine.owners_active(), 2);
+    assert_eq!(fixture.engine.owners_active(), 2);
 }
 
 #[tokio::test]
 async fn a_tally_that_was_never_created_is_unknown() {
-    let house = House::new(5).await;
+    let fixture = TallyEngine::new(5).await;
     let other = TallyId(1_000_000);
-    assert_eq!(house.add(other, key(1), 1).await, Ok(AddOutcome::UnknownTally));
+    assert_eq!(fixture.add(other, key(1), 1).await, Ok(AddOutcome::UnknownTally));
 }

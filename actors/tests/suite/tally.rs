@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use actors::ids::{RequestKey, SHARDS, ShardId};
 use actors::owning::door::filter::Filter;
-use actors::owning::kind::{DoorNotice, Kind, Run, Superseded, Unreadable, Verdict};
+use actors::owning::kind::{DecodeError, DoorNotice, Kind, Run, Superseded, Verdict};
 use actors::time::Timestamp;
 
 /// The kind of tallies.
@@ -119,7 +119,7 @@ pub struct TallyState {
 
 /// Additions being loaded.
 #[derive(Debug)]
-pub struct TallyReading {
+pub struct PartialTallyRows {
     additions: Vec<Addition>,
     /// True if nothing was loaded ahead, or the last addition loaded ahead was compared with the stored one.
     begins: bool,
@@ -155,7 +155,7 @@ impl DoorNotice for FullNotice {
         wire::notice(self.head, &self.keys)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (head, keys) = wire::read_notice(bytes)?;
         Ok(Self { head, keys })
     }
@@ -169,7 +169,7 @@ impl Kind for Tally {
     type Run = Additions;
     type Head = TallyHead;
     type Rows = Vec<Addition>;
-    type Reading = TallyReading;
+    type PartialRows = PartialTallyRows;
     type State = TallyState;
     type Notice = FullNotice;
 
@@ -237,16 +237,16 @@ impl Kind for Tally {
         })
     }
 
-    fn reading(_id: TallyId, ahead: Option<Vec<Addition>>) -> TallyReading {
+    fn begin_load(_id: TallyId, ahead: Option<Vec<Addition>>) -> PartialTallyRows {
         let additions = ahead.unwrap_or_default();
-        TallyReading {
+        PartialTallyRows {
             begins: additions.is_empty(),
             differs: false,
             additions,
         }
     }
 
-    fn read(reading: TallyReading) -> Option<Vec<Addition>> {
+    fn finish_load(reading: PartialTallyRows) -> Option<Vec<Addition>> {
         (reading.begins && !reading.differs).then_some(reading.additions)
     }
 
@@ -262,8 +262,8 @@ impl Kind for Tally {
         bytes.extend_from_slice(&id.0.to_le_bytes());
     }
 
-    fn decode_id(bytes: &[u8]) -> Result<TallyId, Unreadable> {
-        let number = <[u8; 8]>::try_from(bytes).map_err(|_| Unreadable::Wrong("tally id"))?;
+    fn decode_id(bytes: &[u8]) -> Result<TallyId, DecodeError> {
+        let number = <[u8; 8]>::try_from(bytes).map_err(|_| DecodeError::Wrong("tally id"))?;
         Ok(TallyId(u64::from_le_bytes(number)))
     }
 
@@ -271,7 +271,7 @@ impl Kind for Tally {
         wire::ask(&ask)
     }
 
-    fn decode_ask(bytes: &[u8]) -> Result<Add, Unreadable> {
+    fn decode_ask(bytes: &[u8]) -> Result<Add, DecodeError> {
         wire::read_ask(bytes)
     }
 
@@ -279,7 +279,7 @@ impl Kind for Tally {
         wire::outcome(outcome)
     }
 
-    fn decode_outcome(bytes: &[u8]) -> Result<AddOutcome, Unreadable> {
+    fn decode_outcome(bytes: &[u8]) -> Result<AddOutcome, DecodeError> {
         wire::read_outcome(bytes)
     }
 }

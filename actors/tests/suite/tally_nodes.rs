@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
 use testkit::poll::eventually;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 use testkit::worker::{self, Worker};
 use tokio::net::TcpListener;
 use tokio::sync::RwLockReadGuard;
@@ -111,14 +111,14 @@ async fn carry_out(command: &Value, engine: &Engine<Both>) -> Value {
 }
 
 /// A database of its own on a shared server.
-pub struct House {
+pub struct TallyCluster {
     store: MySqlStore,
     url: String,
     _beside: RwLockReadGuard<'static, ()>,
 }
 
-impl House {
-    pub async fn new(kind: Kind) -> Self {
+impl TallyCluster {
+    pub async fn new(kind: ServerKind) -> Self {
         let _beside = crate::beside(kind).await;
         let server = Server::shared(kind);
         let url = server.url(&server.make_database("").await.unwrap(), None);
@@ -288,18 +288,18 @@ fn check(stored: &[Addition], answered: &[Answered]) {
     assert_eq!(added, stored.len(), "every stored addition was answered");
 }
 
-pub async fn tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed(house: House) {
-    let (a, b) = tokio::join!(house.start("a"), house.start("b"));
-    house.spread_over(&["a", "b"]).await;
+pub async fn tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed(cluster: TallyCluster) {
+    let (a, b) = tokio::join!(cluster.start("a"), cluster.start("b"));
+    cluster.spread_over(&["a", "b"]).await;
     let crowd = Arc::new(Crowd::default());
     crowd.use_nodes(&[&a, &b]);
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| tokio::spawn(Arc::clone(&crowd).add(caller)))
         .collect();
     crowd.go_on().await;
-    let c = house.start("c").await;
+    let c = cluster.start("c").await;
     crowd.use_nodes(&[&a, &b, &c]);
-    house.spread_over(&["a", "b", "c"]).await;
+    cluster.spread_over(&["a", "b", "c"]).await;
     crowd.go_on().await;
     crowd.use_nodes(&[&b, &c]);
     assert_eq!(
@@ -307,11 +307,11 @@ pub async fn tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed(
         Some(true.into()),
         "node a does not stop in time"
     );
-    house.spread_over(&["b", "c"]).await;
+    cluster.spread_over(&["b", "c"]).await;
     crowd.go_on().await;
     b.process().kill();
     crowd.use_nodes(&[&c]);
-    house.spread_over(&["c"]).await;
+    cluster.spread_over(&["c"]).await;
     crowd.go_on().await;
     crowd.ends.store(true, Ordering::Release);
     let mut answered = Vec::new();
@@ -323,5 +323,5 @@ pub async fn tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed(
         Some(true.into()),
         "node c does not stop in time"
     );
-    check(&house.stored().await, &answered);
+    check(&cluster.stored().await, &answered);
 }

@@ -11,7 +11,7 @@ use super::{Bench, Measurement, expect, millis};
 use crate::load::Failed;
 use crate::load::arrivals::Pace;
 use crate::load::drive::Run;
-use testkit::servers::Kind;
+use testkit::servers::ServerKind;
 
 /// The request of a row.
 enum RowRequest {
@@ -46,7 +46,7 @@ fn issuing(store: &StoreServer) -> Target {
             share: Some(0.5),
             spread: None,
         },
-        StoreServer::Server(server) if server.kind() == Kind::MySql => Target {
+        StoreServer::Server(server) if server.kind() == ServerKind::MySql => Target {
             share: Some(0.33),
             spread: Some(3.0),
         },

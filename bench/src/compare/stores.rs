@@ -5,7 +5,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::{Bench, Compare};
 use crate::load::Failed;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 /// A store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,12 +43,12 @@ impl Compare {
                 },
                 StoreKind::Mysql => {
                     self.server(
-                        Kind::MySql,
+                        ServerKind::MySql,
                         &["--log-bin=binlog", "--sync-binlog=1", "--server-id=1"],
                     )
                     .await
                 }
-                StoreKind::Mariadb => self.server(Kind::MariaDb, &[]).await,
+                StoreKind::Mariadb => self.server(ServerKind::MariaDb, &[]).await,
             });
         }
         let required = std::env::var("FIRSTCOME_REQUIRE_DATABASES").is_ok_and(|required| required == "1");
@@ -58,11 +58,11 @@ impl Compare {
         }
     }
 
-    async fn server(&self, kind: Kind, more: &[&str]) -> MeasuredStore {
+    async fn server(&self, kind: ServerKind, more: &[&str]) -> MeasuredStore {
         let pool = format!("--innodb-buffer-pool-size={}M", self.buffer_pool_mib);
         let option = match kind {
-            Kind::MySql => "--innodb-redo-log-capacity",
-            Kind::MariaDb => "--innodb-log-file-size",
+            ServerKind::MySql => "--innodb-redo-log-capacity",
+            ServerKind::MariaDb => "--innodb-log-file-size",
         };
         let redo_log = self.redo_log_mib.map(|mib| format!("{option}={mib}M"));
         let mut arguments = vec!["--innodb-flush-log-at-trx-commit=1", pool.as_str()];

@@ -16,7 +16,7 @@ use crate::http::json::{self, Text};
 use crate::http::problem::RequestError;
 use crate::http::query::Query;
 use crate::service::Service;
-use crate::service::engine::{Issuance, Issued};
+use crate::service::engine::{Issuance, IssueResponse};
 use crate::service::list::whole_number;
 
 /// An issuance as the API writes it.
@@ -76,7 +76,7 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
         }
     };
     let key = key.unwrap_or_else(RequestKey::random);
-    let Issued { issuance, replayed } = service.issue(coupon, user, key).await?;
+    let IssueResponse { issuance, replayed } = service.issue(coupon, user, key).await?;
     let mut response = json::response(StatusCode::CREATED, &IssuanceBody::from(&issuance));
     let id = issuance.id;
     set_header(&mut response, LOCATION, format_args!("/v1/issuances/{id}"));

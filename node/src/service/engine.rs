@@ -25,7 +25,7 @@ use super::Error;
 
 /// An issuance, and whether an earlier request with the same key made it.
 #[derive(Debug)]
-pub(crate) struct Issued {
+pub(crate) struct IssueResponse {
     /// The issuance.
     pub(crate) issuance: Issuance,
     /// True if it was issued before.
@@ -76,13 +76,13 @@ impl CouponEngine {
         user: UserId,
         key: RequestKey,
         deadline: Duration,
-    ) -> Result<Issued, Error> {
+    ) -> Result<IssueResponse, Error> {
         match self.0.issue(coupon, user, key, deadline).await? {
-            IssueOutcome::Issued(issuance) => Ok(Issued {
+            IssueOutcome::Issued(issuance) => Ok(IssueResponse {
                 issuance,
                 replayed: false,
             }),
-            IssueOutcome::Replayed(issuance) => Ok(Issued {
+            IssueOutcome::Replayed(issuance) => Ok(IssueResponse {
                 issuance,
                 replayed: true,
             }),

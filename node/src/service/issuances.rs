@@ -3,7 +3,7 @@
 use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 
 use super::auth::Principal;
-use super::engine::{Issuance, Issued, Refusal, UserCursor};
+use super::engine::{Issuance, IssueResponse, Refusal, UserCursor};
 use super::list::Page;
 use super::{Error, Service};
 
@@ -14,7 +14,7 @@ impl Service {
         coupon: CouponId,
         user: UserId,
         key: RequestKey,
-    ) -> Result<Issued, Error> {
+    ) -> Result<IssueResponse, Error> {
         let limit = self.user_limit.as_ref();
         let admitted = limit
             .map(|limit| Ok::<_, Error>((limit, limit.admit(&user)?)))

@@ -6,7 +6,7 @@ use testkit::database_proxy::DatabaseMode;
 use testkit::node::ADMIN_TOKEN;
 use testkit::on_each_server;
 use testkit::poll::eventually;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::stage::Stage;
 
@@ -63,7 +63,7 @@ async fn until_decided(stage: &Stage, asked: usize, coupon: u64, quantity: u64, 
     decided.unwrap()
 }
 
-async fn a_key_is_known_on_every_node_after_a_kill_and_a_hand_off(kind: Kind) {
+async fn a_key_is_known_on_every_node_after_a_kill_and_a_hand_off(kind: ServerKind) {
     let mut stage = Stage::on(Server::shared(kind), &[], false).await;
     let coupon = stage.coupon_of(0).await;
     until_decided(&stage, 1, coupon, 10, "first")
@@ -98,7 +98,7 @@ async fn a_key_is_known_on_every_node_after_a_kill_and_a_hand_off(kind: Kind) {
 }
 
 /// The owner's database is silent, so that the change is decided and never stored.
-async fn a_change_that_was_lost_with_its_owner_is_executed_once_when_it_is_repeated(kind: Kind) {
+async fn a_change_that_was_lost_with_its_owner_is_executed_once_when_it_is_repeated(kind: ServerKind) {
     let mut stage = Stage::on(Server::shared(kind), &[], false).await;
     let coupon = stage.coupon_of(0).await;
     // Now the owner is loaded, and needs no read to decide.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::on_each_server;
 use testkit::poll::least_of_three;
 
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::stage::Stage;
 
@@ -15,7 +15,7 @@ const TAKE_OVER_MAX: Duration = Duration::from_millis(1_500);
 const LEASE: &str = "cluster.lease=15s";
 const CHANGE_DEADLINE: &str = "http.change_deadline=20s";
 
-async fn the_other_nodes_take_over_from_a_killed_node(kind: Kind) {
+async fn the_other_nodes_take_over_from_a_killed_node(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::on(server, &[LEASE, CHANGE_DEADLINE], false).await;
     let (clients, _) = stage.clients().await;

@@ -9,7 +9,7 @@ use serde_json::json;
 use testkit::database_proxy::DatabaseMode;
 use testkit::on_each_server;
 use testkit::poll::eventually;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::stage::{NODES, Stage};
 
@@ -46,7 +46,7 @@ impl Stage {
 
 /// The second node has a longer lease than the first and loses the database. For as long as its lease lasts
 /// it says that its coupon is sold out. So the quantity may not be raised before that.
-async fn no_refusal_is_untrue_while_leases_differ(kind: Kind) {
+async fn no_refusal_is_untrue_while_leases_differ(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, 2, &KEYS, false).await;
     stage.members[1].set("cluster.lease", "9s");
@@ -96,7 +96,7 @@ async fn no_refusal_is_untrue_while_leases_differ(kind: Kind) {
     stage.judge().await;
 }
 
-async fn the_lease_can_be_changed_node_by_node(kind: Kind) {
+async fn the_lease_can_be_changed_node_by_node(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::on(server, &KEYS, false).await;
     let (clients, _) = stage.clients().await;

@@ -1,7 +1,7 @@
 //! What the nodes of a cluster log: a line for a move of many shards, and names of nodes.
 
 use testkit::on_each_server;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::stage::Stage;
 
@@ -28,7 +28,7 @@ fn sum(log: &str, text: &str, peer: &str) -> u64 {
     counts.iter().sum()
 }
 
-async fn a_move_of_many_shards_is_a_line_with_the_name_of_the_peer(kind: Kind) {
+async fn a_move_of_many_shards_is_a_line_with_the_name_of_the_peer(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, 2, &[], false).await;
     stage.start(&[0]);

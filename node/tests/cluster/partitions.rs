@@ -6,7 +6,7 @@
 use std::time::Duration;
 use testkit::on_each_server;
 
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::stage::Stage;
 use testkit::link_proxy::LinkMode;
@@ -51,7 +51,7 @@ impl Stage {
     }
 }
 
-async fn the_group_goes_on_without_a_node_whose_links_fail(kind: Kind) {
+async fn the_group_goes_on_without_a_node_whose_links_fail(kind: ServerKind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &KEYS, true).await;
     let (clients, _) = stage.clients().await;
@@ -64,7 +64,7 @@ async fn the_group_goes_on_without_a_node_whose_links_fail(kind: Kind) {
     stage.judge().await;
 }
 
-async fn slow_and_half_open_links_only_delay_answers(kind: Kind) {
+async fn slow_and_half_open_links_only_delay_answers(kind: ServerKind) {
     let server = Server::shared(kind);
     // The lease is so long that no shard moves on a busy machine, so that requests cross the slow link.
     let stage = Stage::on(server, &["cluster.lease=5s", "cluster.beat=150ms"], true).await;

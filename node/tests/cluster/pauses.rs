@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::on_each_server;
 use testkit::poll::{eventually, least_of_three};
 
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::stage::Stage;
 
@@ -13,7 +13,7 @@ const LEASE: Duration = Duration::from_millis(1_500);
 /// Time beyond a lease until another node serves the shards.
 const SLACK: Duration = Duration::from_secs(1);
 
-async fn a_suspended_node_gives_no_wrong_answer(kind: Kind) {
+async fn a_suspended_node_gives_no_wrong_answer(kind: ServerKind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &["cluster.lease=1500ms", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;

@@ -2,7 +2,7 @@
 //! notices.
 
 use testkit::on_each_server;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::balancer::Balancer;
 use crate::stage::{NODES, Stage};
@@ -12,7 +12,7 @@ use crate::stage::{NODES, Stage};
 const DELAY: &str = "shutdown.delay=2s";
 
 /// Under load and changes, the third node joins, each node is restarted, and one node leaves.
-async fn no_request_fails_while_nodes_join_and_leave(kind: Kind) {
+async fn no_request_fails_while_nodes_join_and_leave(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, NODES, &[DELAY], false).await;
     stage.start(&[0, 1]);
@@ -46,7 +46,7 @@ async fn no_request_fails_while_nodes_join_and_leave(kind: Kind) {
 }
 
 /// Only the first of the three nodes is started.
-async fn a_single_node_is_the_whole_cluster(kind: Kind) {
+async fn a_single_node_is_the_whole_cluster(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, NODES, &[], false).await;
     stage.start(&[0]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::on_each_server;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -40,7 +40,7 @@ fn files(folder: &Path) -> [(&'static str, PathBuf); 3] {
     })
 }
 
-async fn nodes_with_certificates_form_one_cluster(kind: Kind) {
+async fn nodes_with_certificates_form_one_cluster(kind: ServerKind) {
     let server = Server::shared(kind);
     let folder = tempfile::tempdir().unwrap();
     let keys = files(folder.path()).map(|(name, path)| format!("cluster.tls.{name}={}", path.display()));

@@ -5,7 +5,7 @@ use testkit::on_each_server;
 use testkit::poll::{eventually, least_of_three};
 
 use testkit::database_proxy::DatabaseMode;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::stage::Stage;
 
@@ -13,7 +13,7 @@ const LEASE: Duration = Duration::from_millis(1_500);
 /// Time beyond a lease until another node serves the shards.
 const SLACK: Duration = Duration::from_secs(1);
 
-async fn a_node_without_its_database_is_replaced_and_joins_again(kind: Kind) {
+async fn a_node_without_its_database_is_replaced_and_joins_again(kind: ServerKind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &["cluster.lease=1500ms", "cluster.beat=150ms"], false).await;
     let (clients, _) = stage.clients().await;
@@ -44,7 +44,7 @@ async fn a_node_without_its_database_is_replaced_and_joins_again(kind: Kind) {
 }
 
 /// The server is away for longer than a lease.
-async fn nodes_keep_their_incarnations_while_the_database_is_away(kind: Kind) {
+async fn nodes_keep_their_incarnations_while_the_database_is_away(kind: ServerKind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     // With a short lease, a node could be ended because a busy machine does not run it for a while. That is
     // not the subject of this test.

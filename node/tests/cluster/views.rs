@@ -5,11 +5,11 @@ use testkit::on_each_server;
 
 use serde_json::{Value, json};
 use testkit::node::ADMIN_TOKEN;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::stage::Stage;
 
-async fn every_node_shows_the_same_cluster(kind: Kind) {
+async fn every_node_shows_the_same_cluster(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::on(server, &[], false).await;
     let mut coupons = Vec::new();
@@ -100,7 +100,7 @@ async fn check_coupons(stage: &Stage, view: &Value, coupons: &[u64]) {
 
 /// A node that has a copy of a coupon learns what it issues itself at once, and a change of the quantity at
 /// another node only by reading the coupon again.
-async fn no_node_shows_more_issued_than_the_quantity(kind: Kind) {
+async fn no_node_shows_more_issued_than_the_quantity(kind: ServerKind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &[], false).await;
     let coupon = stage.coupon(Some(1)).await;

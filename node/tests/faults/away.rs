@@ -13,7 +13,7 @@ use actors::owning::door::DOOR_TTL;
 use reqwest::Client;
 use serde_json::{Value, json};
 use testkit::database_proxy::DatabaseMode;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::stage::Stage;
 use testkit::clients::from_environment;
@@ -157,7 +157,7 @@ fn check_refusals(answers: &[TimedAnswer], sold_out: u64) {
         && answer.code == "STORE_UNAVAILABLE"));
 }
 
-async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind) {
+async fn every_request_is_answered_in_time_while_the_database_is_away(kind: ServerKind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &["http.deadline=1500ms", "cluster.lease=6s"]).await;
     let sold_out = stage.coupon(Some(1)).await;
@@ -210,7 +210,7 @@ async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Kind
 /// Number of reads that fail, each of another coupon, so that none shares the answer of another.
 const READS: u64 = 300;
 
-async fn reads_cost_a_line_while_the_database_is_away(kind: Kind) {
+async fn reads_cost_a_line_while_the_database_is_away(kind: ServerKind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &[]).await;
     stage.proxy.set(DatabaseMode::Refuse);

@@ -6,7 +6,7 @@ use std::process::Command;
 use testkit::on_each_server;
 use testkit::poll::eventually;
 
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 use testkit::time::Timestamp;
 
 use crate::database::number;
@@ -37,7 +37,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// Restarts the server under load, which does no harm. Then restarts the server on a copy of the data from
 /// the first restart.
-async fn the_restore_of_an_earlier_state_is_detected_and_no_later_answer_is_wrong(kind: Kind) {
+async fn the_restore_of_an_earlier_state_is_detected_and_no_later_answer_is_wrong(kind: ServerKind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     let stage = Stage::on(&server, &[LONG_LEASE]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;

@@ -12,7 +12,7 @@ use actors::ids::CouponId;
 use sqlx::Row;
 use sqlx::mysql::MySqlConnection;
 use testkit::database_proxy::DatabaseMode;
-use testkit::servers::{Kind, Server, run};
+use testkit::servers::{Server, ServerKind, run};
 use tokio::time::timeout;
 
 use crate::database::number;
@@ -27,7 +27,7 @@ const CLASHED: &str = r#"coupon_write_retries_total{reason="clash"}"#;
 /// the lease. It is longer than a batch waits for a lock.
 const SOON: Duration = Duration::from_secs(2);
 
-async fn every_promise_holds_whatever_happens_to_a_batch(kind: Kind) {
+async fn every_promise_holds_whatever_happens_to_a_batch(kind: ServerKind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &[]).await;
     let (clients, coupons) = stage.clients(CLIENTS).await;

@@ -15,7 +15,7 @@ use reqwest::Client;
 use testkit::clients::{Clients, TOTAL, from_environment};
 use testkit::node::Node;
 use testkit::recorder::HttpRecorder;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 const CLIENTS: u64 = 48;
 
@@ -79,7 +79,7 @@ async fn no_answered_issuance_is_lost_when_the_node_is_killed() {
 }
 
 /// The server commits durably. There are fewer rounds, because a server takes seconds to restart.
-async fn no_answered_issuance_is_lost_when_node_and_server_are_killed(kind: Kind) {
+async fn no_answered_issuance_is_lost_when_node_and_server_are_killed(kind: ServerKind) {
     let server = Server::own(kind, &["--innodb-flush-log-at-trx-commit=1"]);
     rounds_of_kills(Some(&server), 6).await;
 }

@@ -9,7 +9,7 @@ use sqlx::mysql::MySqlConnection;
 use testkit::database_proxy::{DatabaseProxy, Rule};
 use testkit::poll::eventually;
 use testkit::ports::free_port;
-use testkit::servers::{Kind, PASSWORD, Server, run};
+use testkit::servers::{PASSWORD, Server, ServerKind, run};
 
 use testkit::node::{self, Node};
 
@@ -67,7 +67,7 @@ impl Opening {
     }
 }
 
-async fn an_incompatible_database_is_refused(kind: Kind) {
+async fn an_incompatible_database_is_refused(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut opening = Opening::used(server).await;
     let newer = "INSERT INTO firstcome_migrations VALUES
@@ -99,7 +99,7 @@ async fn an_incompatible_database_is_refused(kind: Kind) {
 }
 
 /// A proxy that has rules for sessions changes the statement that sets the isolation.
-async fn a_session_without_the_required_isolation_is_refused(kind: Kind) {
+async fn a_session_without_the_required_isolation_is_refused(kind: ServerKind) {
     let server = Server::shared(kind);
     let proxy = DatabaseProxy::with_rule(
         server.port(),
@@ -111,7 +111,7 @@ async fn a_session_without_the_required_isolation_is_refused(kind: Kind) {
 }
 
 /// Another session holds the migration's lock, and servers become silent at different moments.
-async fn every_wait_at_the_start_has_a_limit(kind: Kind) {
+async fn every_wait_at_the_start_has_a_limit(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut opening = Opening::empty(server, None).await;
     run(
@@ -149,7 +149,7 @@ async fn every_wait_at_the_start_has_a_limit(kind: Kind) {
 }
 
 /// The server does not run when the node starts.
-async fn a_node_waits_for_a_server_that_is_not_there_yet(kind: Kind) {
+async fn a_node_waits_for_a_server_that_is_not_there_yet(kind: ServerKind) {
     let server = Server::own(kind, &[]);
     let opening = Opening::empty(&server, None).await;
     tokio::task::block_in_place(|| server.kill());
@@ -195,7 +195,7 @@ async fn a_node_waits_for_a_server_that_is_not_there_yet(kind: Kind) {
 }
 
 /// Waiting cannot help these: somebody has to change something first.
-async fn a_server_that_refuses_the_node_ends_it_with_what_to_do(kind: Kind) {
+async fn a_server_that_refuses_the_node_ends_it_with_what_to_do(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut opening = Opening::empty(server, None).await;
     let name = server.make_writable_database().await;
@@ -209,7 +209,7 @@ async fn a_server_that_refuses_the_node_ends_it_with_what_to_do(kind: Kind) {
     opening.refused("serve", &["1045", "check user and password", &format!("/{name}")]);
     opening.url = format!("store.url={}", server.url("fc_nowhere", None));
     opening.refused("serve", &["1049", "create the database", "/fc_nowhere"]);
-    if kind == Kind::MariaDb {
+    if kind == ServerKind::MariaDb {
         run(
             &mut opening.shell,
             "INSTALL SONAME 'auth_ed25519';
@@ -225,7 +225,7 @@ async fn a_server_that_refuses_the_node_ends_it_with_what_to_do(kind: Kind) {
 }
 
 /// It has no address for links, so it can never be ready beside the other.
-async fn a_node_without_links_on_the_database_of_others_says_so(kind: Kind) {
+async fn a_node_without_links_on_the_database_of_others_says_so(kind: ServerKind) {
     let opening = Opening::empty(Server::shared(kind), None).await;
     let keys = |id: &str| vec![opening.url.clone(), format!("node.id={id}")];
     let first = tokio::task::block_in_place(|| Node::start(FIRSTCOME, opening.folder.path(), &keys("first")));
@@ -240,7 +240,7 @@ async fn a_node_without_links_on_the_database_of_others_says_so(kind: Kind) {
 }
 
 /// The server has settings that may lose commits, and then is read-only.
-async fn a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_is_refused(kind: Kind) {
+async fn a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_is_refused(kind: ServerKind) {
     let server = Server::own(kind, &["--log-bin=binlog", "--server-id=1", "--sync-binlog=0"]);
     let mut opening = Opening::empty(&server, None).await;
     let process = tokio::task::block_in_place(|| {
@@ -293,7 +293,7 @@ fn documented_rights(database: &str) -> String {
     own.replace(&format!("CREATE DATABASE {database};"), "")
 }
 
-async fn the_rights_in_the_documentation_suffice(kind: Kind) {
+async fn the_rights_in_the_documentation_suffice(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut opening = Opening::empty(server, None).await;
     let database = server.make_writable_database().await;

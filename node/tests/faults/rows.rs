@@ -8,7 +8,7 @@ use sqlx::mysql::MySqlConnection;
 use testkit::node::{ADMIN_TOKEN, Node};
 use testkit::on_each_server;
 use testkit::poll::eventually;
-use testkit::servers::{Kind, Server, run};
+use testkit::servers::{Server, ServerKind, run};
 
 use crate::FIRSTCOME;
 
@@ -33,7 +33,7 @@ async fn ended(shell: &mut MySqlConnection) -> Vec<String> {
         .unwrap()
 }
 
-async fn rows_of_ended_nodes_are_removed(kind: Kind) {
+async fn rows_of_ended_nodes_are_removed(kind: ServerKind) {
     let server = Server::shared(kind);
     let name = server.make_writable_database().await;
     let mut shell = server.shell(&name).await.unwrap();

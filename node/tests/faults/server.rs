@@ -7,7 +7,7 @@ use testkit::poll::eventually;
 
 use sqlx::AssertSqlSafe;
 use testkit::ports::free_port;
-use testkit::servers::{Kind, Server, run};
+use testkit::servers::{Server, ServerKind, run};
 
 use crate::stage::Stage;
 
@@ -71,15 +71,15 @@ async fn answered_in_time(stage: &Stage<'_>, coupon: u64, user: &str) -> u16 {
     answer.0
 }
 
-async fn a_demoted_server_stores_nothing_and_is_used_again_once_promoted(kind: Kind) {
+async fn a_demoted_server_stores_nothing_and_is_used_again_once_promoted(kind: ServerKind) {
     let server = Server::own(kind, &[]);
     let stage = Stage::on(&server, &[LEASE]).await;
     match kind {
-        Kind::MySql => {
+        ServerKind::MySql => {
             let promoted = ["SET GLOBAL super_read_only = 0", "SET GLOBAL read_only = 0"];
             taken_and_given_back(&stage, &["SET GLOBAL super_read_only = 1"], &promoted).await;
         }
-        Kind::MariaDb => {
+        ServerKind::MariaDb => {
             taken_and_given_back(
                 &stage,
                 &["SET GLOBAL read_only = 1"],
@@ -92,7 +92,7 @@ async fn a_demoted_server_stores_nothing_and_is_used_again_once_promoted(kind: K
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_outside_its_group_stores_nothing_and_is_used_again_once_it_is_primary() {
-    if !Kind::MySql.is_available() {
+    if !ServerKind::MySql.is_available() {
         return;
     }
     let address = format!("--group-replication-local-address=127.0.0.1:{}", free_port());
@@ -107,13 +107,13 @@ async fn a_server_outside_its_group_stores_nothing_and_is_used_again_once_it_is_
         "--group-replication-start-on-boot=ON",
         &address,
     ];
-    let server = Server::own(Kind::MySql, &arguments);
+    let server = Server::own(ServerKind::MySql, &arguments);
     let stage = Stage::on(&server, &[LEASE]).await;
     taken_and_given_back(&stage, &["STOP GROUP_REPLICATION"], &["START GROUP_REPLICATION"]).await;
 }
 
 /// All tables share two files that do not grow, and a table of another program fills them.
-async fn a_full_server_refuses_batches_and_stores_them_once_there_is_room(kind: Kind) {
+async fn a_full_server_refuses_batches_and_stores_them_once_there_is_room(kind: ServerKind) {
     let arguments = [
         "--innodb-data-file-path=ibdata1:12M;ibdata2:24M",
         "--innodb-file-per-table=0",
@@ -151,7 +151,7 @@ async fn a_full_server_refuses_batches_and_stores_them_once_there_is_room(kind: 
     .await;
     // MySQL reserves room for dropping a table. MariaDB does not, and gets another file.
     match kind {
-        Kind::MySql => {
+        ServerKind::MySql => {
             eventually("there is room", async || {
                 sqlx::raw_sql("DROP TABLE filler")
                     .execute(&mut shell)
@@ -160,7 +160,7 @@ async fn a_full_server_refuses_batches_and_stores_them_once_there_is_room(kind: 
             })
             .await;
         }
-        Kind::MariaDb => tokio::task::block_in_place(|| {
+        ServerKind::MariaDb => tokio::task::block_in_place(|| {
             server.kill();
             server
                 .resume_with(&["--innodb-data-file-path=ibdata1:12M;ibdata2:24M;ibdata3:24M"])

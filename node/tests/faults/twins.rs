@@ -8,7 +8,7 @@ use testkit::node::{self, Node};
 use testkit::on_each_server;
 use testkit::poll::eventually;
 use testkit::ports::free_port;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 
 use crate::FIRSTCOME;
 
@@ -57,7 +57,7 @@ fn copy(from: &Path) -> tempfile::TempDir {
     copy
 }
 
-async fn a_second_process_with_the_id_of_a_node_refuses_to_start(kind: Kind) {
+async fn a_second_process_with_the_id_of_a_node_refuses_to_start(kind: ServerKind) {
     let server = Server::shared(kind);
     for advertise in [None, Some(free_port())] {
         let url = server.url(&server.make_writable_database().await, None);
@@ -91,7 +91,7 @@ async fn a_second_process_with_the_id_of_a_node_refuses_to_start(kind: Kind) {
     }
 }
 
-async fn a_node_that_was_killed_starts_again_at_once_and_a_copy_of_it_after_its_lease(kind: Kind) {
+async fn a_node_that_was_killed_starts_again_at_once_and_a_copy_of_it_after_its_lease(kind: ServerKind) {
     let server = Server::shared(kind);
     let url = server.url(&server.make_writable_database().await, None);
     let folder = tempfile::tempdir().unwrap();

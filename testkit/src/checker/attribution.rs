@@ -2,7 +2,7 @@
 
 use crate::ids::Sequence;
 
-use super::report::{Kind, Reporter};
+use super::report::{FindingKind, Reporter};
 use super::{Attempt, Case, KEYLESS, answered, micros};
 use crate::history::{Issue, IssueAnswer, Operation, Refusal};
 use crate::rows::IssuanceRow;
@@ -71,7 +71,7 @@ impl<'h> Case<'h> {
             .filter(|(_, facts)| !facts.explained)
         {
             reporter.find(
-                Kind::RowWithoutRequest,
+                FindingKind::RowWithoutRequest,
                 self.coupon.id,
                 || format!("no request of {} asked for {}", row.user, row.id),
                 &[],
@@ -122,7 +122,7 @@ impl<'h> Case<'h> {
         let coupon = self.coupon.id;
         if issuance.id.coupon != coupon || issuance.user != issue.user {
             reporter.find(
-                Kind::AnswerDiffers,
+                FindingKind::AnswerDiffers,
                 coupon,
                 || "the answer is about another coupon or user than the request".to_owned(),
                 &[place],
@@ -132,7 +132,7 @@ impl<'h> Case<'h> {
         }
         match self.position(issuance.id.sequence) {
             None => reporter.find(
-                Kind::AnsweredNotStored,
+                FindingKind::AnsweredNotStored,
                 coupon,
                 || format!("{} is not stored", issuance.id),
                 &[place],
@@ -141,7 +141,7 @@ impl<'h> Case<'h> {
             Some(position) if self.rows[position] != issuance => {
                 let message = || format!("{} is stored differently", issuance.id);
                 reporter.find(
-                    Kind::AnswerDiffers,
+                    FindingKind::AnswerDiffers,
                     coupon,
                     message,
                     &[place],
@@ -158,14 +158,14 @@ impl<'h> Case<'h> {
                         issuance.id.sequence
                     )
                 };
-                reporter.find(Kind::ReplayDiffers, coupon, message, &[first, place], &[]);
+                reporter.find(FindingKind::ReplayDiffers, coupon, message, &[first, place], &[]);
             }
             Some(_) => {}
             None => outcome.given = Some((issuance.id.sequence, place)),
         }
         if !replayed && let Some(first) = outcome.fresh.replace(place) {
             let message = || "two answers to one request are not marked as replays".to_owned();
-            reporter.find(Kind::ReplayUnmarked, coupon, message, &[first, place], &[]);
+            reporter.find(FindingKind::ReplayUnmarked, coupon, message, &[first, place], &[]);
         }
     }
 
@@ -197,7 +197,7 @@ impl<'h> Case<'h> {
         if let Some(other) = self.facts[position].given_to {
             let message = || format!("two requests were answered with sequence {sequence}");
             reporter.find(
-                Kind::AnsweredTwice,
+                FindingKind::AnsweredTwice,
                 self.coupon.id,
                 message,
                 &[other.place, place],
@@ -253,7 +253,13 @@ impl<'h> Case<'h> {
                         row.id, row.user
                     )
                 };
-                reporter.find(Kind::RefusedButStored, self.coupon.id, message, &places, &[row]);
+                reporter.find(
+                    FindingKind::RefusedButStored,
+                    self.coupon.id,
+                    message,
+                    &places,
+                    &[row],
+                );
             }
         }
     }
@@ -276,7 +282,7 @@ impl<'h> Case<'h> {
                     .flatten()
                     .collect();
                 reporter.find(
-                    Kind::OutOfOrder,
+                    FindingKind::OutOfOrder,
                     self.coupon.id,
                     message,
                     &places,

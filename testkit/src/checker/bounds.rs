@@ -1,7 +1,7 @@
 //! The earliest and the latest time at which each issuance was decided, and what the versions of the coupon
 //! allowed then.
 
-use super::report::{Kind, Reporter};
+use super::report::{FindingKind, Reporter};
 use super::timeline::Version;
 use super::{Case, micros};
 use crate::rows::IssuanceRow;
@@ -22,7 +22,7 @@ impl Case<'_> {
             if to < facts.called || from > facts.answered {
                 let places: Vec<usize> = [facts.caller, facts.answerer].into_iter().flatten().collect();
                 let message = || format!("{} was not issued between its call and its answer", row.id);
-                reporter.find(Kind::TimeOutside, self.coupon.id, message, &places, &[row]);
+                reporter.find(FindingKind::TimeOutside, self.coupon.id, message, &places, &[row]);
                 self.bounds.push((facts.called, facts.answered));
             } else {
                 self.bounds.push((from.max(facts.called), to.min(facts.answered)));
@@ -71,7 +71,13 @@ impl Case<'_> {
                     )
                 };
                 let places: Vec<usize> = self.facts[position].answerer.into_iter().collect();
-                reporter.find(Kind::OverQuantity, self.coupon.id, message, &places, &[row]);
+                reporter.find(
+                    FindingKind::OverQuantity,
+                    self.coupon.id,
+                    message,
+                    &places,
+                    &[row],
+                );
             }
         }
     }
@@ -91,7 +97,13 @@ impl Case<'_> {
                     .flatten()
                     .collect();
                 let message = || format!("no version that may have been in force allows {}", row.id);
-                reporter.find(Kind::AgainstTerms, self.coupon.id, message, &places, &[row]);
+                reporter.find(
+                    FindingKind::AgainstTerms,
+                    self.coupon.id,
+                    message,
+                    &places,
+                    &[row],
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::rows::Status;
 
 use super::attribution::same_request;
-use super::report::{Kind, Reporter};
+use super::report::{FindingKind, Reporter};
 use super::{Attempt, Case, answered, micros};
 use crate::history::{Change, ChangeAnswer, Issue, IssueAnswer, Operation, Refusal};
 use crate::rows::IssuanceRow;
@@ -50,7 +50,7 @@ impl<'h> Case<'h> {
                 if let Some((_, place)) = first.filter(|(answer, _)| *answer < call) {
                     let message = || "the same request had been answered with an issuance".to_owned();
                     reporter.find(
-                        Kind::Precedence,
+                        FindingKind::Precedence,
                         self.coupon.id,
                         message,
                         &[place, refused.place],
@@ -73,7 +73,7 @@ impl<'h> Case<'h> {
                 if self.timeline.created_by.min(by_row) < refused.call {
                     let message = || "the coupon existed before the call".to_owned();
                     reporter.find(
-                        Kind::UntrueUnknownCoupon,
+                        FindingKind::UntrueUnknownCoupon,
                         self.coupon.id,
                         message,
                         &[refused.place],
@@ -131,7 +131,7 @@ impl<'h> Case<'h> {
         };
         let rows: Vec<&IssuanceRow> = row.map(|position| self.rows[position]).into_iter().collect();
         reporter.find(
-            Kind::UntrueAlreadyIssued,
+            FindingKind::UntrueAlreadyIssued,
             self.coupon.id,
             || message.to_owned(),
             &[refused.place],
@@ -141,6 +141,9 @@ impl<'h> Case<'h> {
 
     /// Checks that this refusal follows from a version that may have been in force between call and answer.
     fn check_by_version(&self, refused: RefusedIssue<'h>, reporter: &mut Reporter<'_>) {
+        let mut find = |kind, message: &dyn Fn() -> String, rows: &[&IssuanceRow]| {
+            reporter.find(kind, self.coupon.id, message, &[refused.place], rows);
+        };
         if let Refusal::SoldOut { total_quantity } = refused.refusal
             && *total_quantity > self.rows.len() as u64
         {
@@ -150,7 +153,7 @@ impl<'h> Case<'h> {
                     self.rows.len()
                 )
             };
-            return reporter.find(Kind::NotExhausted, self.coupon.id, message, &[refused.place], &[]);
+            return find(FindingKind::NotExhausted, &message, &[]);
         }
         let mut range = self.with_lag(self.timeline.in_force(refused.call, refused.answer), refused.call);
         if range.clone().any(|index| self.gives(index, refused, true)) {
@@ -161,7 +164,7 @@ impl<'h> Case<'h> {
             .any(|index| self.gives(index, refused, false))
         {
             let message = || "the version that refused was certainly replaced before the call".to_owned();
-            return reporter.find(Kind::StaleRefusal, self.coupon.id, message, &[refused.place], &[]);
+            return find(FindingKind::StaleRefusal, &message, &[]);
         }
         let early = matches!(refused.refusal, Refusal::SoldOut { .. })
             && range.any(|index| self.gives(index, refused, false));
@@ -177,22 +180,10 @@ impl<'h> Case<'h> {
                     "issuance {total_quantity} was decided after the answer or after that quantity applied"
                 )
             };
-            return reporter.find(
-                Kind::SoldOutTooSoon,
-                self.coupon.id,
-                message,
-                &[refused.place],
-                &row,
-            );
+            return find(FindingKind::SoldOutTooSoon, &message, &row);
         }
         let message = || "no version that may have been in force gives this refusal".to_owned();
-        reporter.find(
-            Kind::UntrueRefusal,
-            self.coupon.id,
-            message,
-            &[refused.place],
-            &[],
-        );
+        find(FindingKind::UntrueRefusal, &message, &[]);
     }
 
     /// Extends the range by earlier versions that [`super::Options::narrowing_lag`] still allows.
@@ -260,7 +251,13 @@ impl<'h> Case<'h> {
                 "before the call the user had as many as allowed, but the refusal has another reason"
                     .to_owned()
             };
-            reporter.find(Kind::Precedence, self.coupon.id, message, &[refused.place], &rows);
+            reporter.find(
+                FindingKind::Precedence,
+                self.coupon.id,
+                message,
+                &[refused.place],
+                &rows,
+            );
         }
         let tolerance = micros(self.options.clock_tolerance);
         let (from, to) = (
@@ -282,7 +279,13 @@ impl<'h> Case<'h> {
                 "from call to answer the coupon was closed, paused or outside its window, which takes precedence"
                     .to_owned()
             };
-            reporter.find(Kind::Precedence, self.coupon.id, message, &[refused.place], &[]);
+            reporter.find(
+                FindingKind::Precedence,
+                self.coupon.id,
+                message,
+                &[refused.place],
+                &[],
+            );
         }
     }
 
@@ -314,7 +317,13 @@ impl<'h> Case<'h> {
             };
             if !may_hold {
                 let message = || format!("{code} was not true between call and answer");
-                reporter.find(Kind::UntrueChangeRefusal, self.coupon.id, message, &[*place], &[]);
+                reporter.find(
+                    FindingKind::UntrueChangeRefusal,
+                    self.coupon.id,
+                    message,
+                    &[*place],
+                    &[],
+                );
             }
         }
     }

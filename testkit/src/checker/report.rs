@@ -11,7 +11,7 @@ use crate::rows::IssuanceRow;
 
 /// A promise that was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum FindingKind {
     /// More issuances than the quantity, in the end or while a version was in force.
     OverQuantity,
     /// A user has more than the per-user limit.
@@ -74,7 +74,7 @@ pub enum Kind {
 }
 
 /// The name in the report, such as `over quantity`.
-impl fmt::Display for Kind {
+impl fmt::Display for FindingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
         for letter in format!("{self:?}").chars() {
@@ -91,7 +91,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The kind of promise.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// The coupon.
     pub coupon: CouponId,
     /// What is wrong.
@@ -113,7 +113,7 @@ impl fmt::Display for Finding {
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Number of findings of each kind.
-    pub counts: BTreeMap<Kind, u64>,
+    pub counts: BTreeMap<FindingKind, u64>,
     /// The first findings of each kind, up to [`Options::shown_max`](super::Options::shown_max).
     pub findings: Vec<Finding>,
     /// Number of requests by their answers.
@@ -131,7 +131,7 @@ impl Report {
     }
 
     /// True if there is a finding of this kind.
-    pub fn has(&self, kind: Kind) -> bool {
+    pub fn has(&self, kind: FindingKind) -> bool {
         self.counts.contains_key(&kind)
     }
 }
@@ -159,7 +159,7 @@ impl<'h> Reporter<'h> {
     /// Adds a finding with its evidence: operations, by their indices in the history, and rows.
     pub(super) fn find(
         &mut self,
-        kind: Kind,
+        kind: FindingKind,
         coupon: CouponId,
         message: impl FnOnce() -> String,
         operations: &[usize],

@@ -1,6 +1,6 @@
 //! Conditions on the rows of a coupon that do not depend on requests.
 
-use super::report::{Kind, Reporter};
+use super::report::{FindingKind, Reporter};
 use crate::rows::{CouponRow, IssuanceRow};
 
 /// Checks sequences, quantity and per-user limit of one coupon's rows, which are sorted by sequence, and the
@@ -20,7 +20,7 @@ pub(super) fn check<'h>(
             && last.id == row.id
         {
             reporter.find(
-                Kind::SequenceTwice,
+                FindingKind::SequenceTwice,
                 coupon.id,
                 || format!("sequence {} is stored twice", row.id.sequence),
                 &[],
@@ -36,7 +36,7 @@ pub(super) fn check<'h>(
                 )
             };
             reporter.find(
-                Kind::SequenceGap,
+                FindingKind::SequenceGap,
                 coupon.id,
                 message,
                 &[],
@@ -53,7 +53,7 @@ pub(super) fn check<'h>(
             .unwrap_or_default();
         let over: Vec<&IssuanceRow> = over.iter().map(|(row, _)| *row).collect();
         reporter.find(
-            Kind::OverQuantity,
+            FindingKind::OverQuantity,
             coupon.id,
             || format!("{count} issued of {quantity}"),
             &[],
@@ -62,7 +62,7 @@ pub(super) fn check<'h>(
     }
     if coupon.issued != count {
         let message = || format!("the coupon says {} issued, but {count} are stored", coupon.issued);
-        reporter.find(Kind::IssuedDiffers, coupon.id, message, &[], &[]);
+        reporter.find(FindingKind::IssuedDiffers, coupon.id, message, &[], &[]);
     }
     check_users(coupon, sorted, reporter);
     (rows, users)
@@ -86,7 +86,7 @@ fn check_users(coupon: &CouponRow, sorted: &[(&IssuanceRow, u32)], reporter: &mu
                     coupon.per_user_limit
                 )
             };
-            reporter.find(Kind::OverUserLimit, coupon.id, message, &[], &rows);
+            reporter.find(FindingKind::OverUserLimit, coupon.id, message, &[], &rows);
         }
     }
 }

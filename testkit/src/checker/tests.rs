@@ -20,7 +20,7 @@ fn sale() -> World {
 }
 
 #[track_caller]
-fn finds(world: &World, kind: Kind) {
+fn finds(world: &World, kind: FindingKind) {
     let report = world.report();
     assert!(report.has(kind), "not found: {kind}, but {:?}", report.counts);
 }
@@ -41,7 +41,7 @@ fn a_sale_is_clean() {
 fn issuing_more_than_the_quantity_is_a_finding() {
     let mut world = sale();
     world.issued(50, 52, "erin", None, 4);
-    finds(&world, Kind::OverQuantity);
+    finds(&world, FindingKind::OverQuantity);
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn lowering_the_quantity_below_the_issued_count_is_a_finding() {
     let mut world = sale();
     world.change(50, 51, patch(Some(2)));
     world.change(60, 61, patch(Some(5)));
-    finds(&world, Kind::OverQuantity);
+    finds(&world, FindingKind::OverQuantity);
 }
 
 #[test]
@@ -57,50 +57,50 @@ fn issuing_more_than_the_per_user_limit_is_a_finding() {
     let mut world = World::new(Some(3), LIMIT);
     world.issued(10, 14, "alice", Some("a"), 1);
     world.issued(20, 24, "alice", Some("b"), 2);
-    finds(&world, Kind::OverUserLimit);
+    finds(&world, FindingKind::OverUserLimit);
 }
 
 #[test]
 fn a_gap_is_a_finding() {
     let mut world = sale();
     world.rows.issuances.remove(1);
-    finds(&world, Kind::SequenceGap);
-    finds(&world, Kind::AnsweredNotStored);
+    finds(&world, FindingKind::SequenceGap);
+    finds(&world, FindingKind::AnsweredNotStored);
 }
 
 #[test]
 fn storing_a_sequence_twice_is_a_finding() {
     let mut world = sale();
     world.row("eve", 2, 22);
-    finds(&world, Kind::SequenceTwice);
+    finds(&world, FindingKind::SequenceTwice);
 }
 
 #[test]
 fn an_issued_count_that_is_not_the_number_of_rows_is_a_finding() {
     let mut world = sale();
     world.issued_offset = 1;
-    finds(&world, Kind::IssuedDiffers);
+    finds(&world, FindingKind::IssuedDiffers);
 }
 
 #[test]
 fn an_answered_issuance_that_is_not_stored_is_a_finding() {
     let mut world = sale();
     world.rows.issuances.pop();
-    finds(&world, Kind::AnsweredNotStored);
-    finds(&world, Kind::NotExhausted);
+    finds(&world, FindingKind::AnsweredNotStored);
+    finds(&world, FindingKind::NotExhausted);
 }
 
 #[test]
 fn an_answer_that_differs_from_its_row_in_user_time_or_expiry_is_a_finding() {
     let mut world = sale();
     world.rows.issuances[1].user = world::user("mallory");
-    finds(&world, Kind::AnswerDiffers);
+    finds(&world, FindingKind::AnswerDiffers);
     let mut world = sale();
     world.rows.issuances[1].issued_at = at(23);
-    finds(&world, Kind::AnswerDiffers);
+    finds(&world, FindingKind::AnswerDiffers);
     let mut world = sale();
     world.rows.issuances[1].expires_at = Some(at(1_000));
-    finds(&world, Kind::AnswerDiffers);
+    finds(&world, FindingKind::AnswerDiffers);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn answering_two_requests_with_one_issuance_is_a_finding() {
     let mut world = World::new(Some(3), 2);
     world.issued(10, 14, "alice", Some("a"), 1);
     world.answered(20, 24, "alice", Some("b"), 1, false);
-    finds(&world, Kind::AnsweredTwice);
+    finds(&world, FindingKind::AnsweredTwice);
 }
 
 #[test]
@@ -117,11 +117,11 @@ fn replays_are_equal_and_marked() {
     world.answered(50, 54, "alice", Some("a"), 1, true);
     is_clean(&world);
     world.answered(60, 64, "alice", Some("a"), 1, false);
-    finds(&world, Kind::ReplayUnmarked);
+    finds(&world, FindingKind::ReplayUnmarked);
     let mut world = World::new(Some(3), 2);
     world.issued(10, 14, "alice", Some("a"), 1);
     world.issued(20, 24, "alice", Some("a"), 2);
-    finds(&world, Kind::ReplayDiffers);
+    finds(&world, FindingKind::ReplayDiffers);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn overtaking_a_request_is_a_finding_unless_the_two_requests_overlap() {
     let mut world = World::new(None, LIMIT);
     world.issued(10, 14, "alice", None, 2);
     world.issued(15, 30, "bob", None, 1);
-    finds(&world, Kind::OutOfOrder);
+    finds(&world, FindingKind::OutOfOrder);
 }
 
 #[test]
@@ -142,14 +142,14 @@ fn a_smaller_sequence_for_an_unanswered_request_that_was_sent_later_is_a_finding
     world.issued(10, 14, "alice", None, 2);
     world.unknown(20, "bob", Some("b"));
     world.row("bob", 1, 21);
-    finds(&world, Kind::OutOfOrder);
+    finds(&world, FindingKind::OutOfOrder);
 }
 
 #[test]
 fn a_row_without_a_request_is_a_finding_unless_other_clients_are_allowed() {
     let mut world = World::new(None, LIMIT);
     world.row("mallory", 1, 15);
-    finds(&world, Kind::RowWithoutRequest);
+    finds(&world, FindingKind::RowWithoutRequest);
     world.options.foreign = true;
     is_clean(&world);
 }
@@ -162,11 +162,11 @@ fn an_unknown_outcome_explains_at_most_one_row_and_no_row_before_its_call() {
     world.row("alice", 1, 12);
     is_clean(&world);
     world.row("alice", 2, 13);
-    finds(&world, Kind::RefusedButStored);
+    finds(&world, FindingKind::RefusedButStored);
     let mut world = World::new(None, 3);
     world.unknown(1_000, "alice", Some("a"));
     world.row("alice", 1, 12);
-    finds(&world, Kind::RefusedButStored);
+    finds(&world, FindingKind::RefusedButStored);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_row_of_an_unapplied_request_is_a_finding() {
     let mut world = World::new(None, LIMIT);
     world.not_applied(10, 14, "alice", Some("a"));
     world.row("alice", 1, 12);
-    finds(&world, Kind::RefusedButStored);
+    finds(&world, FindingKind::RefusedButStored);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn an_issuance_outside_its_call_is_a_finding() {
     let mut world = World::new(None, LIMIT);
     world.issued(1_000, 1_004, "alice", None, 1);
     world.restamp(1, at(5_000));
-    finds(&world, Kind::TimeOutside);
+    finds(&world, FindingKind::TimeOutside);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn issuing_while_paused_or_outside_the_window_or_with_a_wrong_expiry_is_a_findin
     let mut world = World::new(None, LIMIT);
     world.change(10, 14, Change::Pause);
     world.issued(20, 24, "alice", None, 1);
-    finds(&world, Kind::AgainstTerms);
+    finds(&world, FindingKind::AgainstTerms);
     let mut world = World::new(None, LIMIT);
     world.change(
         10,
@@ -201,7 +201,7 @@ fn issuing_while_paused_or_outside_the_window_or_with_a_wrong_expiry_is_a_findin
         }),
     );
     world.issued(20, 24, "alice", None, 1);
-    finds(&world, Kind::AgainstTerms);
+    finds(&world, FindingKind::AgainstTerms);
     let mut world = World::new(None, LIMIT);
     world.change(
         10,
@@ -212,7 +212,7 @@ fn issuing_while_paused_or_outside_the_window_or_with_a_wrong_expiry_is_a_findin
         }),
     );
     world.issued(20, 24, "alice", None, 1);
-    finds(&world, Kind::AgainstTerms);
+    finds(&world, FindingKind::AgainstTerms);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn refusing_with_sold_out_too_soon_is_a_finding() {
     world.issued(10, 14, "alice", None, 1);
     world.refused(20, 24, "dave", Refusal::SoldOut { total_quantity: 2 });
     world.issued(30, 34, "bob", None, 2);
-    finds(&world, Kind::SoldOutTooSoon);
+    finds(&world, FindingKind::SoldOutTooSoon);
 }
 
 #[test]
@@ -230,14 +230,14 @@ fn refusing_with_sold_out_while_coupons_are_left_is_a_finding() {
     let mut world = World::new(Some(2), LIMIT);
     world.issued(10, 14, "alice", None, 1);
     world.refused(20, 24, "dave", Refusal::SoldOut { total_quantity: 2 });
-    finds(&world, Kind::NotExhausted);
+    finds(&world, FindingKind::NotExhausted);
 }
 
 #[test]
 fn refusing_with_sold_out_of_another_quantity_is_a_finding() {
     let mut world = sale();
     world.refused(50, 54, "erin", Refusal::SoldOut { total_quantity: 2 });
-    finds(&world, Kind::UntrueRefusal);
+    finds(&world, FindingKind::UntrueRefusal);
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn refusing_with_sold_out_after_an_answered_raise_is_a_finding() {
     world.refused(52, 60, "erin", Refusal::SoldOut { total_quantity: 3 });
     is_clean(&world);
     world.refused(55, 60, "frank", Refusal::SoldOut { total_quantity: 3 });
-    finds(&world, Kind::StaleRefusal);
+    finds(&world, FindingKind::StaleRefusal);
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn refusing_with_sold_out_after_an_unanswered_raise_is_clean_whether_or_not_the_
     world.issued(90, 94, "gina", None, 4);
     is_clean(&world);
     world.refused(500, 501, "henry", Refusal::SoldOut { total_quantity: 5 });
-    finds(&world, Kind::NotExhausted);
+    finds(&world, FindingKind::NotExhausted);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_change_without_an_answer_explains_refusals_before_the_next_version() {
     world.change(20, 24, patch(Some(5)));
     is_clean(&world);
     world.refused(25, 28, "bob", Refusal::Closed);
-    finds(&world, Kind::UntrueRefusal);
+    finds(&world, FindingKind::UntrueRefusal);
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn refusing_by_a_status_or_window_that_never_applied_is_a_finding() {
     ] {
         let mut world = World::new(Some(3), LIMIT);
         world.refused(10, 14, "alice", refusal);
-        finds(&world, Kind::UntrueRefusal);
+        finds(&world, FindingKind::UntrueRefusal);
     }
 }
 
@@ -322,9 +322,9 @@ fn refusing_by_the_window_at_a_wrong_time_is_a_finding() {
     is_clean(&world);
     let mut late = world.clone();
     late.refused(600, 604, "bob", told(601));
-    finds(&late, Kind::UntrueRefusal);
+    finds(&late, FindingKind::UntrueRefusal);
     world.refused(1_600, 1_604, "bob", told(400));
-    finds(&world, Kind::UntrueRefusal);
+    finds(&world, FindingKind::UntrueRefusal);
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn refusing_with_paused_after_a_resume_is_a_finding() {
     world.change(30, 34, Change::Resume);
     is_clean(&world);
     world.refused(35, 40, "alice", Refusal::Paused);
-    finds(&world, Kind::StaleRefusal);
+    finds(&world, FindingKind::StaleRefusal);
 }
 
 #[test]
@@ -344,7 +344,7 @@ fn refusing_with_paused_after_a_close_is_a_finding_unless_lag_is_allowed() {
     world.change(10, 14, Change::Pause);
     world.change(30, 34, Change::Close);
     world.refused(35, 40, "alice", Refusal::Paused);
-    finds(&world, Kind::StaleRefusal);
+    finds(&world, FindingKind::StaleRefusal);
     world.options.narrowing_lag = Duration::from_secs(2);
     is_clean(&world);
 }
@@ -354,14 +354,14 @@ fn refusing_with_sold_out_while_paused_is_a_finding() {
     let mut world = sale();
     world.change(50, 54, Change::Pause);
     world.refused(60, 64, "erin", Refusal::SoldOut { total_quantity: 3 });
-    finds(&world, Kind::Precedence);
+    finds(&world, FindingKind::Precedence);
 }
 
 #[test]
 fn refusing_with_sold_out_a_user_who_has_a_coupon_is_a_finding() {
     let mut world = sale();
     world.refused(60, 64, "alice", Refusal::SoldOut { total_quantity: 3 });
-    finds(&world, Kind::Precedence);
+    finds(&world, FindingKind::Precedence);
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn refusing_a_request_that_was_issued_before_is_a_finding() {
     let mut world = sale();
     let row = Box::new(world.rows.issuances[0].clone());
     world.refused_with(60, 64, "alice", Some("a"), Refusal::AlreadyIssued(row));
-    finds(&world, Kind::Precedence);
+    finds(&world, FindingKind::Precedence);
 }
 
 #[test]
@@ -380,25 +380,25 @@ fn already_issued_must_name_the_latest_stored_issuance_of_the_user() {
     is_clean(&world);
     let mut other = sale();
     other.refused(50, 54, "alice", Refusal::AlreadyIssued(Box::new(rows[1].clone())));
-    finds(&other, Kind::UntrueAlreadyIssued);
+    finds(&other, FindingKind::UntrueAlreadyIssued);
     let mut absent = sale();
     let row = IssuanceRow {
         issued_at: at(1),
         ..rows[0].clone()
     };
     absent.refused(50, 54, "alice", Refusal::AlreadyIssued(Box::new(row)));
-    finds(&absent, Kind::UntrueAlreadyIssued);
+    finds(&absent, FindingKind::UntrueAlreadyIssued);
     let mut early = sale();
     early.refused(4, 8, "alice", Refusal::AlreadyIssued(Box::new(rows[0].clone())));
-    finds(&early, Kind::UntrueAlreadyIssued);
+    finds(&early, FindingKind::UntrueAlreadyIssued);
     let mut fewer = World::new(None, 2);
     fewer.issued(10, 14, "alice", Some("a"), 1);
     let row = Box::new(fewer.rows.issuances[0].clone());
     fewer.refused(50, 54, "alice", Refusal::AlreadyIssued(row));
-    finds(&fewer, Kind::UntrueAlreadyIssued);
+    finds(&fewer, FindingKind::UntrueAlreadyIssued);
     let mut not_latest = fewer.clone();
     not_latest.issued(20, 24, "alice", Some("b"), 2);
-    finds(&not_latest, Kind::UntrueAlreadyIssued);
+    finds(&not_latest, FindingKind::UntrueAlreadyIssued);
 }
 
 #[test]
@@ -407,15 +407,15 @@ fn refusing_with_unknown_coupon_after_the_creation_is_a_finding() {
     world.refused(0, 1, "zoe", Refusal::UnknownCoupon);
     is_clean(&world);
     world.refused(300, 301, "zoe", Refusal::UnknownCoupon);
-    finds(&world, Kind::UntrueUnknownCoupon);
+    finds(&world, FindingKind::UntrueUnknownCoupon);
 }
 
 #[test]
 fn a_lost_coupon_is_reported() {
     let mut world = sale();
     world.lose_coupon();
-    finds(&world, Kind::CouponLost);
-    finds(&world, Kind::NoSuchCoupon);
+    finds(&world, FindingKind::CouponLost);
+    finds(&world, FindingKind::NoSuchCoupon);
 }
 
 #[test]
@@ -424,14 +424,14 @@ fn a_lost_change_is_reported() {
     let before = world.coupon.clone();
     world.change(50, 54, patch(Some(5)));
     world.coupon = before;
-    finds(&world, Kind::ChangeLost);
+    finds(&world, FindingKind::ChangeLost);
 }
 
 #[test]
 fn answering_a_change_that_was_not_made_is_a_finding() {
     let mut world = sale();
     world.done(50, 54, patch(Some(5)));
-    finds(&world, Kind::ChangeNotMade);
+    finds(&world, FindingKind::ChangeNotMade);
 }
 
 #[test]
@@ -439,11 +439,11 @@ fn versions_that_are_out_of_order_or_shown_differently_are_a_finding() {
     let mut world = sale();
     world.change(60, 64, patch(Some(5)));
     world.change(50, 54, patch(Some(6)));
-    finds(&world, Kind::VersionsConflict);
+    finds(&world, FindingKind::VersionsConflict);
     let mut world = sale();
     world.change(60, 64, patch(Some(5)));
     world.coupon.terms.total_quantity = Some(6);
-    finds(&world, Kind::VersionsConflict);
+    finds(&world, FindingKind::VersionsConflict);
 }
 
 #[test]
@@ -451,7 +451,7 @@ fn a_version_without_a_request_is_a_finding() {
     let mut world = sale();
     world.coupon.version = 2;
     world.coupon.terms.total_quantity = Some(6);
-    finds(&world, Kind::ChangeWithoutRequest);
+    finds(&world, FindingKind::ChangeWithoutRequest);
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn refusing_a_change_without_reason_is_a_finding() {
     ] {
         let mut world = sale();
         world.refused_change(50, 54, patch(Some(3)), Some(1), code);
-        finds(&world, Kind::UntrueChangeRefusal);
+        finds(&world, FindingKind::UntrueChangeRefusal);
     }
     let mut world = sale();
     world.refused_change(50, 54, patch(Some(2)), None, "QUANTITY_BELOW_ISSUED");
@@ -478,12 +478,12 @@ fn findings_beyond_the_maximum_are_counted() {
         world.row("mallory", sequence, 15);
     }
     let report = world.report();
-    assert_eq!(report.counts[&Kind::RowWithoutRequest], 50);
+    assert_eq!(report.counts[&FindingKind::RowWithoutRequest], 50);
     assert_eq!(
         report
             .findings
             .iter()
-            .filter(|finding| finding.kind == Kind::RowWithoutRequest)
+            .filter(|finding| finding.kind == FindingKind::RowWithoutRequest)
             .count(),
         10
     );

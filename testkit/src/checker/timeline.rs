@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::rows::Status;
 use crate::time::Timestamp;
 
-use super::report::{Kind, Reporter};
+use super::report::{FindingKind, Reporter};
 use crate::history::{Change, ChangeAnswer, ChangeCall, CreateAnswer, Operation};
 use crate::rows::{CouponRow, Terms};
 
@@ -264,8 +264,13 @@ impl<'h> Builder<'_, 'h, '_> {
                         self.see(coupon, span.call.as_micros(), latest, Some(*place));
                         if !shows(&call.change, coupon) {
                             let message = || "the answer to a change does not show the change".to_owned();
-                            self.reporter
-                                .find(Kind::ChangeNotMade, coupon.id, message, &[*place], &[]);
+                            self.reporter.find(
+                                FindingKind::ChangeNotMade,
+                                coupon.id,
+                                message,
+                                &[*place],
+                                &[],
+                            );
                         }
                     }
                     ChangeAnswer::Unknown => self.lost.push((*place, call)),
@@ -306,7 +311,7 @@ impl<'h> Builder<'_, 'h, '_> {
                 )
             };
             self.reporter
-                .find(Kind::VersionsConflict, row.id, message, &places, &[]);
+                .find(FindingKind::VersionsConflict, row.id, message, &places, &[]);
         }
     }
 
@@ -324,7 +329,7 @@ impl<'h> Builder<'_, 'h, '_> {
                 )
             };
             self.reporter
-                .find(Kind::ChangeLost, row.id, message, place.as_slice(), &[]);
+                .find(FindingKind::ChangeLost, row.id, message, place.as_slice(), &[]);
         }
         let unseen = !self.known.contains_key(&row.version);
         let calls = self
@@ -341,7 +346,7 @@ impl<'h> Builder<'_, 'h, '_> {
                 )
             };
             self.reporter
-                .find(Kind::ChangeWithoutRequest, row.id, message, &[], &[]);
+                .find(FindingKind::ChangeWithoutRequest, row.id, message, &[], &[]);
         }
         if !unseen {
             return self.see(row, NEVER.end, NEVER.end, None);
@@ -378,7 +383,7 @@ impl<'h> Builder<'_, 'h, '_> {
                             )
                         };
                         self.reporter.find(
-                            Kind::ChangeWithoutRequest,
+                            FindingKind::ChangeWithoutRequest,
                             self.row.id,
                             message,
                             known.operation.as_slice(),
@@ -426,7 +431,7 @@ impl<'h> Builder<'_, 'h, '_> {
                     )
                 };
                 self.reporter
-                    .find(Kind::VersionsConflict, self.row.id, message, &places, &[]);
+                    .find(FindingKind::VersionsConflict, self.row.id, message, &places, &[]);
             }
         }
     }

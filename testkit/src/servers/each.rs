@@ -1,9 +1,9 @@
 //! Tests on each kind of database server.
 
 /// Makes a test for each function and each kind of server, in modules `on_mysql` and `on_mariadb`. A test is
-/// skipped where there is no such server ([`Kind::is_available`](crate::servers::Kind::is_available)).
+/// skipped where there is no such server ([`ServerKind::is_available`](crate::servers::ServerKind::is_available)).
 ///
-/// A list of names stands for functions `async fn(Kind)` beside the macro:
+/// A list of names stands for functions `async fn(ServerKind)` beside the macro:
 ///
 /// ```ignore
 /// on_each_server! { a_batch_is_stored a_fenced_batch_is_not }
@@ -31,25 +31,25 @@ macro_rules! on_each_server {
     (@test $kind:ident $test:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            if $crate::servers::Kind::$kind.is_available() {
-                super::$test($crate::servers::Kind::$kind).await;
+            if $crate::servers::ServerKind::$kind.is_available() {
+                super::$test($crate::servers::ServerKind::$kind).await;
             }
         }
     };
     (@test $kind:ident holding($guard:path) $module:ident $test:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            if $crate::servers::Kind::$kind.is_available() {
-                let _held = $guard($crate::servers::Kind::$kind).await;
-                crate::$module::$test($crate::servers::Kind::$kind).await;
+            if $crate::servers::ServerKind::$kind.is_available() {
+                let _held = $guard($crate::servers::ServerKind::$kind).await;
+                crate::$module::$test($crate::servers::ServerKind::$kind).await;
             }
         }
     };
     (@test $kind:ident given($setup:path) $module:ident $test:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            if $crate::servers::Kind::$kind.is_available() {
-                crate::$module::$test($setup($crate::servers::Kind::$kind).await).await;
+            if $crate::servers::ServerKind::$kind.is_available() {
+                crate::$module::$test($setup($crate::servers::ServerKind::$kind).await).await;
             }
         }
     };

@@ -45,8 +45,8 @@ fn row(id: u16, epoch: u64, owner: Option<u64>) -> ShardRow {
     }
 }
 
-fn ready(id: &NodeId) -> Placed<'_> {
-    Placed {
+fn ready(id: &NodeId) -> PlanningNode<'_> {
+    PlanningNode {
         id,
         incarnation: incarnation(1),
         ready: true,
@@ -133,7 +133,7 @@ fn rows_older_than_a_claim_of_this_node_do_not_undo_it() {
 #[test]
 fn a_shard_that_changed_since_the_read_began_is_not_judged() {
     let nodes = [node("a", 1, NodeState::Ready)];
-    for here in [LocalState::Unjudged, LocalState::Moving] {
+    for here in [LocalState::Unsettled, LocalState::Moving] {
         let shards = [row(0, 0, None), row(1, 4, Some(1)), row(2, 4, Some(9))];
         assert_eq!(steps_of_a(&nodes, &shards, |_| here), ShardSteps::default());
     }
@@ -151,11 +151,11 @@ fn a_node_claims_no_shard_unless_it_and_its_row_are_ready() {
     );
     let (id, nodes) = (name("a"), [node("a", 1, NodeState::Ready)]);
     for member in [
-        Placed {
+        PlanningNode {
             ready: false,
             ..ready(&id)
         },
-        Placed {
+        PlanningNode {
             leaving: true,
             ..ready(&id)
         },
@@ -304,7 +304,7 @@ fn the_number_of_shards_that_move_at_a_time_is_bounded() {
     ];
     let shards: Vec<ShardRow> = (0..SHARDS).map(|id| row(id, 4, Some(1))).collect();
     let (id, mut planner) = (name("a"), ClaimPlanner::new(LEASE, BEAT));
-    let member = Placed {
+    let member = PlanningNode {
         leaving: true,
         ..ready(&id)
     };
@@ -372,7 +372,7 @@ fn a_node_outside_the_group_releases_its_shards_once_it_is_no_longer_ready() {
     // One of the shards is not served. It must be released too, because no other node claims it while this
     // node is alive.
     let steps = planner.steps(
-        Placed {
+        PlanningNode {
             ready: false,
             ..ready(&id)
         },
@@ -404,7 +404,7 @@ fn a_node_outside_the_group_releases_its_shards_once_it_is_no_longer_ready() {
 fn a_leaving_node_keeps_serving_shards_that_no_other_node_can_take() {
     let nodes = [node("a", 1, NodeState::Leaving), node("b", 2, NodeState::Joining)];
     let id = name("a");
-    let member = Placed {
+    let member = PlanningNode {
         leaving: true,
         ..ready(&id)
     };

@@ -35,10 +35,10 @@ impl ClaimsUnderWay {
         claims.chunks(PORTION_MAX).map(<[Claim]>::to_vec).collect()
     }
 
-    /// Returns the state by which a round judges a shard: [`LocalState::Unjudged`] if its claim is under way.
+    /// Returns the state by which a round judges a shard: [`LocalState::Unsettled`] if its claim is under way.
     pub fn judged(&self, shard: ShardId, state: LocalState) -> LocalState {
         if self.shards.contains(&shard) {
-            LocalState::Unjudged
+            LocalState::Unsettled
         } else {
             state
         }
@@ -113,7 +113,7 @@ mod tests {
         let (mut under_way, state) = (ClaimsUnderWay::default(), LocalState::Unserved);
         let portions = under_way.begin(incarnation(1), &claims(0..2, 1));
         assert_eq!(portions, [claims(0..2, 1)]);
-        assert_eq!(under_way.judged(shard(0), state), LocalState::Unjudged);
+        assert_eq!(under_way.judged(shard(0), state), LocalState::Unsettled);
         assert_eq!(under_way.judged(shard(2), state), state);
         let claimed = under_way.answered(&portions[0], &[row(0, 5, Some(1)), row(1, 5, Some(2))]);
         let fence = Fence {
@@ -146,7 +146,7 @@ mod tests {
         );
         assert_eq!(
             under_way.judged(shard(64), LocalState::Unserved),
-            LocalState::Unjudged
+            LocalState::Unsettled
         );
         assert!(!under_way.are_none());
     }
@@ -162,7 +162,7 @@ mod tests {
         assert!(under_way.answered(&old, &rows).is_empty());
         assert_eq!(
             under_way.judged(shard(0), LocalState::Unserved),
-            LocalState::Unjudged
+            LocalState::Unsettled
         );
         assert_eq!(under_way.answered(&new, &[row(0, 6, Some(2))]).len(), 1);
         assert!(under_way.are_complete());

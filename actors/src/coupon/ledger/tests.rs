@@ -8,7 +8,7 @@ use crate::coupon::change::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest}
 use crate::coupon::entry::CouponEntry;
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{Offer, OfferPatch, Status};
-use crate::coupon::{CouponKind, Outcome};
+use crate::coupon::{CouponKind, CouponOutcome};
 use crate::ids::CouponId;
 use crate::owning::kind::{self, Kind};
 
@@ -55,7 +55,7 @@ fn judge_change(ledger: &Ledger, now: Timestamp, change: Change, if_version: Opt
 }
 
 /// Makes the entry of this verdict, and returns the outcome.
-fn enter(ledger: &mut Ledger, verdict: Verdict) -> Outcome {
+fn enter(ledger: &mut Ledger, verdict: Verdict) -> CouponOutcome {
     match verdict {
         Verdict::Enter(entry) => CouponKind::apply(ledger, &entry),
         other => panic!("{other:?}"),
@@ -63,12 +63,12 @@ fn enter(ledger: &mut Ledger, verdict: Verdict) -> Outcome {
 }
 
 fn refused(refusal: ChangeRefusal) -> Verdict {
-    Verdict::Refused(Outcome::Change(ChangeOutcome::Refused(refusal)))
+    Verdict::Refused(CouponOutcome::Change(ChangeOutcome::Refused(refusal)))
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Ask { user: u8, key: u8 },
+    CouponAsk { user: u8, key: u8 },
     Change(Change),
     Pass { micros: i64 },
 }
@@ -97,7 +97,7 @@ fn patch() -> impl Strategy<Value = OfferPatch> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (0..6_u8, 0..8_u8).prop_map(|(user, key)| Step::Ask { user, key }),
+        12 => (0..6_u8, 0..8_u8).prop_map(|(user, key)| Step::CouponAsk { user, key }),
         1 => Just(Step::Change(Change::Pause)),
         2 => Just(Step::Change(Change::Resume)),
         2 => patch().prop_map(|patch| Step::Change(Change::Patch(Box::new(patch)))),
@@ -107,7 +107,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Returns what the table says, given the list of issuances; `None` if the coupon is to be issued.
 fn table(list: &[Issuance], coupon: &Coupon, now: Timestamp, request: &IssueRequest) -> Option<Verdict> {
-    let known = |outcome| Some(Verdict::Known(Outcome::Issue(outcome)));
+    let known = |outcome| Some(Verdict::Known(CouponOutcome::Issue(outcome)));
     let of_user = list.iter().filter(|issuance| issuance.user == request.user);
     let of_user: Vec<&Issuance> = of_user.collect();
     if let Some(same) = of_user.iter().rev().find(|issuance| issuance.key == request.key) {
@@ -139,7 +139,9 @@ fn table(list: &[Issuance], coupon: &Coupon, now: Timestamp, request: &IssueRequ
         }
         _ => return None,
     };
-    Some(Verdict::Refused(Outcome::Issue(IssueOutcome::Refused(refusal))))
+    Some(Verdict::Refused(CouponOutcome::Issue(IssueOutcome::Refused(
+        refusal,
+    ))))
 }
 
 /// Judges an issue request, compares the verdict with the table, and issues if the verdict says so.
@@ -167,7 +169,7 @@ fn check_issue(
     let nth = list.iter().filter(|earlier| earlier.user == request.user).count() + 1;
     prop_assert_eq!(usize::from(issuance.nth), nth);
     let told = CouponKind::apply(ledger, &entry);
-    prop_assert_eq!(told, Outcome::Issue(IssueOutcome::Issued(issuance.clone())));
+    prop_assert_eq!(told, CouponOutcome::Issue(IssueOutcome::Issued(issuance.clone())));
     list.push(issuance.clone());
     Ok(())
 }
@@ -200,7 +202,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Pass { micros } => now += micros,
-                Step::Ask { user, key } => check_issue(&mut ledger, &mut list, at(now), request(user, key))?,
+                Step::CouponAsk { user, key } => check_issue(&mut ledger, &mut list, at(now), request(user, key))?,
                 Step::Change(change) => check_change(&mut ledger, at(now), change)?,
             }
             prop_assert_eq!(ledger.last().get(), list.len() as u64);
@@ -265,19 +267,21 @@ fn a_change_with_a_known_key_is_replayed_whatever_came_after_it() {
     enter(&mut ledger, verdict);
     for request in [&pause, &idle] {
         let verdict = judge(&ledger, request);
-        let Verdict::Known(Outcome::Change(ChangeOutcome::Replayed(done))) = &verdict else {
+        let Verdict::Known(CouponOutcome::Change(ChangeOutcome::Replayed(done))) = &verdict else {
             panic!("{verdict:?}")
         };
         assert_eq!((done.coupon.version, done.coupon.status), (3, Status::Closed));
         let superseded = CouponKind::superseded(
             &request.clone().into(),
-            &Outcome::Change(ChangeOutcome::Replayed(done.clone())),
+            &CouponOutcome::Change(ChangeOutcome::Replayed(done.clone())),
         );
         assert_eq!(superseded.map(|superseded| superseded.version), Some(3));
     }
     assert_eq!(
         judge(&ledger, &keyed(Change::Resume, "pause", &[])),
-        Verdict::Known(Outcome::Change(ChangeOutcome::Refused(ChangeRefusal::KeyReused)))
+        Verdict::Known(CouponOutcome::Change(ChangeOutcome::Refused(
+            ChangeRefusal::KeyReused
+        )))
     );
     assert_eq!(
         judge(&ledger, &keyed(Change::Resume, "new", &[])),
@@ -303,7 +307,7 @@ fn closing_is_final_and_closing_again_changes_nothing() {
     assert!(
         matches!(
             &verdict,
-            Verdict::Refused(Outcome::Change(ChangeOutcome::Done(_)))
+            Verdict::Refused(CouponOutcome::Change(ChangeOutcome::Done(_)))
         ),
         "{verdict:?}"
     );

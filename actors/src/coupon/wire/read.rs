@@ -9,61 +9,61 @@ use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
 };
-use crate::coupon::{Ask, Outcome};
+use crate::coupon::{CouponAsk, CouponOutcome};
 use crate::ids::{CouponId, ID_MAX, IssuanceId, RequestKey, Sequence, UserId};
-use crate::owning::kind::Unreadable;
+use crate::owning::kind::DecodeError;
 use crate::time::Timestamp;
 
-type Result<T> = std::result::Result<T, Unreadable>;
+type Result<T> = std::result::Result<T, DecodeError>;
 
 /// Turns an absent or wrong value into an error that names the field.
-trait Must<T> {
-    fn must(self, name: &'static str) -> Result<T>;
+trait Required<T> {
+    fn required(self, name: &'static str) -> Result<T>;
 }
 
-impl<T> Must<T> for Option<T> {
-    fn must(self, name: &'static str) -> Result<T> {
-        self.ok_or(Unreadable::Wrong(name))
+impl<T> Required<T> for Option<T> {
+    fn required(self, name: &'static str) -> Result<T> {
+        self.ok_or(DecodeError::Wrong(name))
     }
 }
 
-impl<T, E> Must<T> for std::result::Result<T, E> {
-    fn must(self, name: &'static str) -> Result<T> {
-        self.map_err(|_| Unreadable::Wrong(name))
+impl<T, E> Required<T> for std::result::Result<T, E> {
+    fn required(self, name: &'static str) -> Result<T> {
+        self.map_err(|_| DecodeError::Wrong(name))
     }
 }
 
 /// Reads a request.
-pub(crate) fn ask(bytes: &[u8]) -> Result<Ask> {
-    match messages::Ask::decode(bytes)?.kind.must("request")? {
-        messages::AskKind::Issue(issue) => Ok(Ask::Issue(IssueRequest {
-            user: UserId::parse(&issue.user).must("user")?,
-            key: RequestKey::parse(&issue.key).must("request key")?,
+pub(crate) fn ask(bytes: &[u8]) -> Result<CouponAsk> {
+    match messages::Ask::decode(bytes)?.kind.required("request")? {
+        messages::AskKind::Issue(issue) => Ok(CouponAsk::Issue(IssueRequest {
+            user: UserId::parse(&issue.user).required("user")?,
+            key: RequestKey::parse(&issue.key).required("request key")?,
         })),
-        messages::AskKind::Change(request) => Ok(Ask::Change(change(request)?)),
+        messages::AskKind::Change(request) => Ok(CouponAsk::Change(change(request)?)),
     }
 }
 
 /// Reads an outcome.
-pub(crate) fn outcome(bytes: &[u8]) -> Result<Outcome> {
-    match messages::Outcome::decode(bytes)?.kind.must("outcome")? {
-        messages::OutcomeKind::Issue(outcome) => Ok(Outcome::Issue(issue_outcome(outcome)?)),
-        messages::OutcomeKind::Change(outcome) => Ok(Outcome::Change(change_outcome(outcome)?)),
+pub(crate) fn outcome(bytes: &[u8]) -> Result<CouponOutcome> {
+    match messages::Outcome::decode(bytes)?.kind.required("outcome")? {
+        messages::OutcomeKind::Issue(outcome) => Ok(CouponOutcome::Issue(issue_outcome(outcome)?)),
+        messages::OutcomeKind::Change(outcome) => Ok(CouponOutcome::Change(change_outcome(outcome)?)),
     }
 }
 
 fn change(request: messages::Change) -> Result<ChangeRequest> {
     let (first, others) = (request.if_version, request.or_versions.clone());
     let is_list = (first.is_some() || others.is_empty()) && others.len() < VERSIONS_MAX;
-    is_list.then_some(()).must("condition")?;
+    is_list.then_some(()).required("condition")?;
     let key = request.key.as_deref().map(RequestKey::parse);
-    let key = key.transpose().must("request key")?;
+    let key = key.transpose().required("request key")?;
     let change = match (request.kind(), request.patch) {
         (messages::ChangeKind::Patch, Some(patch)) => Change::Patch(Box::new(self::patch(patch)?)),
         (messages::ChangeKind::Pause, None) => Change::Pause,
         (messages::ChangeKind::Resume, None) => Change::Resume,
         (messages::ChangeKind::Close, None) => Change::Close,
-        _ => return Err(Unreadable::Wrong("change")),
+        _ => return Err(DecodeError::Wrong("change")),
     };
     Ok(ChangeRequest {
         change,
@@ -73,15 +73,15 @@ fn change(request: messages::Change) -> Result<ChangeRequest> {
 }
 
 fn coupon_id(number: u64) -> Result<CouponId> {
-    CouponId::new(number).must("coupon id")
+    CouponId::new(number).required("coupon id")
 }
 
 fn text(text: String, name: &'static str) -> Result<String> {
-    (text.len() <= TEXT_BYTES_MAX).then_some(text).must(name)
+    (text.len() <= TEXT_BYTES_MAX).then_some(text).required(name)
 }
 
 fn timestamp(micros: i64) -> Result<Timestamp> {
-    Timestamp::from_micros(micros).must("time")
+    Timestamp::from_micros(micros).required("time")
 }
 
 fn maybe_timestamp(micros: Option<i64>) -> Result<Option<Timestamp>> {
@@ -90,7 +90,7 @@ fn maybe_timestamp(micros: Option<i64>) -> Result<Option<Timestamp>> {
 
 /// Checks that a number which the store keeps is below 2^53.
 fn number(number: u64) -> Result<u64> {
-    (number <= ID_MAX).then_some(number).must("number")
+    (number <= ID_MAX).then_some(number).required("number")
 }
 
 fn patch(patch: messages::Patch) -> Result<OfferPatch> {
@@ -100,7 +100,7 @@ fn patch(patch: messages::Patch) -> Result<OfferPatch> {
             let cleared = patch.cleared & (1 << $tag) != 0;
             unused &= !(1 << $tag);
             match ($part, cleared) {
-                (Some(_), true) => return Err(Unreadable::Wrong("patch")),
+                (Some(_), true) => return Err(DecodeError::Wrong("patch")),
                 (None, true) => Some(None),
                 (None, false) => None,
                 (Some(value), false) => Some(Some(value)),
@@ -111,7 +111,7 @@ fn patch(patch: messages::Patch) -> Result<OfferPatch> {
         .use_within_days
         .map(u16::try_from)
         .transpose()
-        .must("number of days")?;
+        .required("number of days")?;
     let patch = OfferPatch {
         title: patch.title.map(|title| text(title, "title")).transpose()?,
         discount: part!(patch.discount.map(discount_patch).transpose()?, 3),
@@ -121,13 +121,13 @@ fn patch(patch: messages::Patch) -> Result<OfferPatch> {
         ends_at: part!(maybe_timestamp(patch.ends_at)?, 7),
         use_within_days: part!(use_within_days, 8),
     };
-    (unused == 0).then_some(patch).must("patch")
+    (unused == 0).then_some(patch).required("patch")
 }
 
 fn discount_patch(patch: messages::DiscountPatch) -> Result<DiscountPatch> {
     let kind = patch
         .kind
-        .map(|kind| discount_kind(kind)?.must("discount"))
+        .map(|kind| discount_kind(kind)?.required("discount"))
         .transpose()?;
     Ok(DiscountPatch {
         kind,
@@ -136,23 +136,25 @@ fn discount_patch(patch: messages::DiscountPatch) -> Result<DiscountPatch> {
 }
 
 fn discount_kind(code: i32) -> Result<Option<DiscountKind>> {
-    Ok(match messages::DiscountKind::try_from(code).must("discount")? {
-        messages::DiscountKind::None => None,
-        messages::DiscountKind::Amount => Some(DiscountKind::Amount),
-        messages::DiscountKind::Rate => Some(DiscountKind::Rate),
-    })
+    Ok(
+        match messages::DiscountKind::try_from(code).required("discount")? {
+            messages::DiscountKind::None => None,
+            messages::DiscountKind::Amount => Some(DiscountKind::Amount),
+            messages::DiscountKind::Rate => Some(DiscountKind::Rate),
+        },
+    )
 }
 
 fn issue_outcome(outcome: messages::IssueOutcome) -> Result<IssueOutcome> {
-    let result = messages::IssueResult::try_from(outcome.result).must("result")?;
+    let result = messages::IssueResult::try_from(outcome.result).required("result")?;
     let issuance = outcome.issuance.map(issuance).transpose()?;
     let window = || -> Result<_> { Ok((timestamp(outcome.edge)?, timestamp(outcome.server_time)?)) };
     Ok(match result {
-        messages::IssueResult::Issued => IssueOutcome::Issued(issuance.must("issuance")?),
-        messages::IssueResult::Replayed => IssueOutcome::Replayed(issuance.must("issuance")?),
+        messages::IssueResult::Issued => IssueOutcome::Issued(issuance.required("issuance")?),
+        messages::IssueResult::Replayed => IssueOutcome::Replayed(issuance.required("issuance")?),
         messages::IssueResult::UnknownCoupon => IssueOutcome::Refused(Refusal::UnknownCoupon),
         messages::IssueResult::AlreadyIssued => {
-            IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(issuance.must("issuance")?)))
+            IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(issuance.required("issuance")?)))
         }
         messages::IssueResult::Closed => IssueOutcome::Refused(Refusal::Closed),
         messages::IssueResult::Paused => IssueOutcome::Refused(Refusal::Paused),
@@ -170,7 +172,7 @@ fn issue_outcome(outcome: messages::IssueOutcome) -> Result<IssueOutcome> {
         messages::IssueResult::SoldOut => IssueOutcome::Refused(Refusal::SoldOut {
             total_quantity: number(outcome.total_quantity)?,
         }),
-        messages::IssueResult::None => return Err(Unreadable::Wrong("result")),
+        messages::IssueResult::None => return Err(DecodeError::Wrong("result")),
     })
 }
 
@@ -178,26 +180,26 @@ fn issuance(issuance: messages::Issuance) -> Result<Issuance> {
     let sequence = (1..=ID_MAX)
         .contains(&issuance.sequence)
         .then_some(issuance.sequence)
-        .must("sequence")?;
+        .required("sequence")?;
     Ok(Issuance {
         id: IssuanceId {
             coupon: coupon_id(issuance.coupon)?,
             sequence: Sequence::new(sequence),
         },
-        user: UserId::parse(&issuance.user).must("user")?,
-        nth: u8::try_from(issuance.nth).must("place among a user's")?,
-        key: RequestKey::parse(&issuance.key).must("request key")?,
+        user: UserId::parse(&issuance.user).required("user")?,
+        nth: u8::try_from(issuance.nth).required("place among a user's")?,
+        key: RequestKey::parse(&issuance.key).required("request key")?,
         issued_at: timestamp(issuance.issued_at)?,
         expires_at: maybe_timestamp(issuance.expires_at)?,
     })
 }
 
 fn change_outcome(outcome: messages::ChangeOutcome) -> Result<ChangeOutcome> {
-    let result = messages::ChangeResult::try_from(outcome.result).must("result")?;
+    let result = messages::ChangeResult::try_from(outcome.result).required("result")?;
     let issued = number(outcome.issued)?;
     let done = |coupon: Option<messages::Coupon>| -> Result<_> {
         Ok(Box::new(ChangeDone {
-            coupon: self::coupon(coupon.must("coupon")?)?,
+            coupon: self::coupon(coupon.required("coupon")?)?,
             issued: Sequence::new(issued),
         }))
     };
@@ -213,7 +215,9 @@ fn change_outcome(outcome: messages::ChangeOutcome) -> Result<ChangeOutcome> {
         messages::ChangeResult::KeyReused => ChangeRefusal::KeyReused,
         messages::ChangeResult::Invalid => {
             let few = outcome.invalid.len() <= INVALID_MAX;
-            let fields = few.then_some(outcome.invalid).must("list of invalid fields")?;
+            let fields = few
+                .then_some(outcome.invalid)
+                .required("list of invalid fields")?;
             ChangeRefusal::Invalid(
                 fields
                     .iter()
@@ -221,7 +225,7 @@ fn change_outcome(outcome: messages::ChangeOutcome) -> Result<ChangeOutcome> {
                     .collect(),
             )
         }
-        messages::ChangeResult::None => return Err(Unreadable::Wrong("result")),
+        messages::ChangeResult::None => return Err(DecodeError::Wrong("result")),
     }))
 }
 
@@ -234,20 +238,20 @@ pub(crate) fn coupon(coupon: messages::Coupon) -> Result<Coupon> {
         discount,
         min_order_amount: coupon.min_order_amount,
         total_quantity: coupon.total_quantity,
-        per_user_limit: u8::try_from(coupon.per_user_limit).must("limit of a user")?,
+        per_user_limit: u8::try_from(coupon.per_user_limit).required("limit of a user")?,
         starts_at: maybe_timestamp(coupon.starts_at)?,
         ends_at: maybe_timestamp(coupon.ends_at)?,
         use_within_days: coupon
             .use_within_days
             .map(u16::try_from)
             .transpose()
-            .must("number of days")?,
+            .required("number of days")?,
     };
-    let status = match messages::Status::try_from(coupon.status).must("status")? {
+    let status = match messages::Status::try_from(coupon.status).required("status")? {
         messages::Status::Open => Status::Open,
         messages::Status::Paused => Status::Paused,
         messages::Status::Closed => Status::Closed,
-        messages::Status::None => return Err(Unreadable::Wrong("status")),
+        messages::Status::None => return Err(DecodeError::Wrong("status")),
     };
     Ok(Coupon {
         id: coupon_id(coupon.id)?,

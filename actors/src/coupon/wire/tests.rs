@@ -10,9 +10,9 @@ use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
 };
-use crate::coupon::{Ask, CouponKind, Outcome};
+use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
 use crate::ids::{CouponId, ID_MAX, IssuanceId, RequestKey, Sequence, UserId};
-use crate::owning::kind::{Kind, Unreadable};
+use crate::owning::kind::{DecodeError, Kind};
 use crate::time::Timestamp;
 
 fn coupon_id() -> impl Strategy<Value = CouponId> {
@@ -143,10 +143,10 @@ fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
     ]
 }
 
-fn outcome() -> impl Strategy<Value = Outcome> {
+fn outcome() -> impl Strategy<Value = CouponOutcome> {
     prop_oneof![
-        issue_outcome().prop_map(Outcome::Issue),
-        change_outcome().prop_map(Outcome::Change),
+        issue_outcome().prop_map(CouponOutcome::Issue),
+        change_outcome().prop_map(CouponOutcome::Change),
     ]
 }
 
@@ -175,15 +175,15 @@ fn patch() -> impl Strategy<Value = OfferPatch> {
     )
 }
 
-fn ask() -> impl Strategy<Value = Ask> {
+fn ask() -> impl Strategy<Value = CouponAsk> {
     let change = prop_oneof![
         patch().prop_map(|patch| Change::Patch(Box::new(patch))),
         prop::sample::select(vec![Change::Pause, Change::Resume, Change::Close]),
     ];
     prop_oneof![
-        (user(), key()).prop_map(|(user, key)| Ask::Issue(IssueRequest { user, key })),
+        (user(), key()).prop_map(|(user, key)| CouponAsk::Issue(IssueRequest { user, key })),
         (change, vec(any::<u64>(), 0..4), option::of(key())).prop_map(|(change, if_versions, key)| {
-            Ask::Change(ChangeRequest {
+            CouponAsk::Change(ChangeRequest {
                 change,
                 if_versions,
                 key,
@@ -252,7 +252,7 @@ fn ids_outside_the_range_or_of_another_length_are_refused() {
     assert!(CouponKind::decode_id(&bytes(ID_MAX)).is_ok());
     for number in [0, ID_MAX + 1, u64::MAX] {
         let read = CouponKind::decode_id(&bytes(number));
-        assert_eq!(read, Err(Unreadable::Wrong("coupon id")));
+        assert_eq!(read, Err(DecodeError::Wrong("coupon id")));
     }
     assert!(CouponKind::decode_id(&bytes(1)[..7]).is_err());
     assert!(CouponKind::decode_id(&[]).is_err());
@@ -266,30 +266,32 @@ fn texts_and_lists_have_bounds() {
             ..OfferPatch::default()
         };
         let change = Change::Patch(Box::new(patch));
-        read_ask(&write_ask(Ask::Change(change.into())))
+        read_ask(&write_ask(CouponAsk::Change(change.into())))
     };
     assert!(patch(TEXT_BYTES_MAX).is_ok());
-    assert_eq!(patch(TEXT_BYTES_MAX + 1), Err(Unreadable::Wrong("title")));
+    assert_eq!(patch(TEXT_BYTES_MAX + 1), Err(DecodeError::Wrong("title")));
 
     let versions = |count: usize| {
         let request = ChangeRequest {
             if_versions: vec![1; count],
             ..Change::Pause.into()
         };
-        read_ask(&write_ask(Ask::Change(request)))
+        read_ask(&write_ask(CouponAsk::Change(request)))
     };
     assert!(versions(VERSIONS_MAX).is_ok());
-    assert_eq!(versions(VERSIONS_MAX + 1), Err(Unreadable::Wrong("condition")));
+    assert_eq!(versions(VERSIONS_MAX + 1), Err(DecodeError::Wrong("condition")));
 
     let invalid = |count: usize| {
         let fields = vec![InvalidField::named("title", "must have 1 to 200 characters"); count];
         let refusal = ChangeRefusal::Invalid(fields);
-        read_outcome(&write_outcome(Outcome::Change(ChangeOutcome::Refused(refusal))))
+        read_outcome(&write_outcome(CouponOutcome::Change(ChangeOutcome::Refused(
+            refusal,
+        ))))
     };
     assert!(invalid(INVALID_MAX).is_ok());
     assert_eq!(
         invalid(INVALID_MAX + 1),
-        Err(Unreadable::Wrong("list of invalid fields"))
+        Err(DecodeError::Wrong("list of invalid fields"))
     );
 }
 
@@ -300,12 +302,12 @@ fn the_written_form_is_pinned() {
     let hex = |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
     let mut id = Vec::new();
     CouponKind::encode_id(CouponId::new(42).unwrap(), &mut id);
-    let ask = Ask::Issue(IssueRequest {
+    let ask = CouponAsk::Issue(IssueRequest {
         user: UserId::parse("alice").unwrap(),
         key: RequestKey::parse("k1").unwrap(),
     });
     let refusal = Refusal::SoldOut { total_quantity: 500 };
-    let outcome = Outcome::Issue(IssueOutcome::Refused(refusal));
+    let outcome = CouponOutcome::Issue(IssueOutcome::Refused(refusal));
     assert_eq!(hex(id), "2a00000000000000");
     assert_eq!(hex(write_ask(ask)), "0a0b0a05616c69636512026b31");
     assert_eq!(hex(write_outcome(outcome)), "0a05180938f403");

@@ -6,25 +6,25 @@ use super::messages;
 use crate::coupon::change::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{Coupon, Discount, DiscountKind, InvalidField, Issuance, OfferPatch, Status};
-use crate::coupon::{Ask, Outcome};
+use crate::coupon::{CouponAsk, CouponOutcome};
 
 /// Writes a request.
-pub(crate) fn ask(ask: Ask) -> Vec<u8> {
+pub(crate) fn ask(ask: CouponAsk) -> Vec<u8> {
     let kind = match ask {
-        Ask::Issue(IssueRequest { user, key }) => messages::AskKind::Issue(messages::Issue {
+        CouponAsk::Issue(IssueRequest { user, key }) => messages::AskKind::Issue(messages::Issue {
             user: user.as_str().to_owned(),
             key: key.as_str().to_owned(),
         }),
-        Ask::Change(request) => messages::AskKind::Change(change(request)),
+        CouponAsk::Change(request) => messages::AskKind::Change(change(request)),
     };
     messages::Ask { kind: Some(kind) }.encode_to_vec()
 }
 
 /// Writes an outcome.
-pub(crate) fn outcome(outcome: Outcome) -> Vec<u8> {
+pub(crate) fn outcome(outcome: CouponOutcome) -> Vec<u8> {
     let kind = match outcome {
-        Outcome::Issue(outcome) => messages::OutcomeKind::Issue(issue_outcome(outcome)),
-        Outcome::Change(outcome) => messages::OutcomeKind::Change(change_outcome(outcome)),
+        CouponOutcome::Issue(outcome) => messages::OutcomeKind::Issue(issue_outcome(outcome)),
+        CouponOutcome::Change(outcome) => messages::OutcomeKind::Change(change_outcome(outcome)),
     };
     messages::Outcome { kind: Some(kind) }.encode_to_vec()
 }

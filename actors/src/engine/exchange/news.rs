@@ -3,7 +3,7 @@
 use prost::Message;
 
 use crate::ids::{Epoch, Fence, Incarnation, ShardId};
-use crate::link::frame::Unreadable;
+use crate::link::frame::FrameError;
 use crate::owning::kind::Kind;
 
 /// Maximum number of ids that a node is told to load ahead. The rest is loaded on demand.
@@ -67,11 +67,11 @@ impl<K: Kind> News<K> {
     }
 
     /// Decodes the news from a peer.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let kind = WireNews::decode(bytes)?.kind.ok_or(Unreadable::Wrong("news"))?;
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, FrameError> {
+        let kind = WireNews::decode(bytes)?.kind.ok_or(FrameError::Wrong("news"))?;
         Ok(match kind {
             WireNewsKind::Owned(WireOwned { shard, epoch, owner }) => {
-                let owner = Incarnation::new(owner).ok_or(Unreadable::Wrong("owner"))?;
+                let owner = Incarnation::new(owner).ok_or(FrameError::Wrong("owner"))?;
                 let epoch = Epoch::new(epoch);
                 Self::Owned {
                     shard: shard_id(shard)?,
@@ -80,12 +80,12 @@ impl<K: Kind> News<K> {
             }
             WireNewsKind::LoadAhead(WireLoadAhead { shard, ids }) => {
                 if ids.len() > IDS_MAX {
-                    return Err(Unreadable::Wrong("number of ids"));
+                    return Err(FrameError::Wrong("number of ids"));
                 }
                 let ids = ids.iter().map(|bytes| Ok(K::decode_id(bytes)?));
                 Self::LoadAhead {
                     shard: shard_id(shard)?,
-                    ids: ids.collect::<Result<_, Unreadable>>()?,
+                    ids: ids.collect::<Result<_, FrameError>>()?,
                 }
             }
             WireNewsKind::LoadedAhead(shard) => Self::LoadedAhead {
@@ -106,9 +106,9 @@ fn written<K: Kind>(id: &K::Id) -> Vec<u8> {
     bytes
 }
 
-fn shard_id(number: u32) -> Result<ShardId, Unreadable> {
+fn shard_id(number: u32) -> Result<ShardId, FrameError> {
     let number = u16::try_from(number).ok();
-    number.and_then(ShardId::new).ok_or(Unreadable::Wrong("shard"))
+    number.and_then(ShardId::new).ok_or(FrameError::Wrong("shard"))
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -173,7 +173,7 @@ mod tests {
         CouponId::new(number).unwrap()
     }
 
-    fn read(kind: WireNewsKind) -> Result<News, Unreadable> {
+    fn read(kind: WireNewsKind) -> Result<News, FrameError> {
         News::read(&WireNews { kind: Some(kind) }.encode_to_vec())
     }
 

@@ -12,7 +12,7 @@ use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::offer::{Coupon, Offer, Status};
 use crate::coupon::rows::{CouponRows, NewCoupon};
-use crate::coupon::{CouponKind, Outcome};
+use crate::coupon::{CouponKind, CouponOutcome};
 use crate::ids::{CouponId, Epoch, NodeId, RequestKey, Sequence, UserId};
 use crate::link::probe;
 use crate::owning::owner::actor::OwnerContext;
@@ -209,7 +209,9 @@ fn coupon() -> CouponId {
 }
 
 fn served() -> Answer {
-    Ok(Outcome::Issue(IssueOutcome::Refused(Refusal::UnknownCoupon)))
+    Ok(CouponOutcome::Issue(IssueOutcome::Refused(
+        Refusal::UnknownCoupon,
+    )))
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::link::payload::Payload;
 
 /// Reasons why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub enum FrameError {
     /// The frame has more than [`FRAME_BYTES_MAX`] bytes.
     #[error("a frame of {0} bytes is too long")]
     TooLong(usize),
@@ -37,49 +37,49 @@ pub enum Unreadable {
     Payload(String),
 }
 
-type Result<T> = std::result::Result<T, Unreadable>;
+type Result<T> = std::result::Result<T, FrameError>;
 
-impl From<prost::DecodeError> for Unreadable {
+impl From<prost::DecodeError> for FrameError {
     fn from(error: prost::DecodeError) -> Self {
         Self::Malformed(error.to_string())
     }
 }
 
 /// Returns a required value, or an error with the name of its field.
-trait Must<T> {
-    fn must(self, name: &'static str) -> Result<T>;
+trait Required<T> {
+    fn required(self, name: &'static str) -> Result<T>;
 }
 
-impl<T> Must<T> for Option<T> {
-    fn must(self, name: &'static str) -> Result<T> {
-        self.ok_or(Unreadable::Wrong(name))
+impl<T> Required<T> for Option<T> {
+    fn required(self, name: &'static str) -> Result<T> {
+        self.ok_or(FrameError::Wrong(name))
     }
 }
 
-impl<T, E> Must<T> for std::result::Result<T, E> {
-    fn must(self, name: &'static str) -> Result<T> {
-        self.map_err(|_| Unreadable::Wrong(name))
+impl<T, E> Required<T> for std::result::Result<T, E> {
+    fn required(self, name: &'static str) -> Result<T> {
+        self.map_err(|_| FrameError::Wrong(name))
     }
 }
 
 pub(super) fn frame<P: Payload>(bytes: Vec<u8>) -> Result<Frame<P>> {
     if bytes.len() > FRAME_BYTES_MAX {
-        return Err(Unreadable::TooLong(bytes.len()));
+        return Err(FrameError::TooLong(bytes.len()));
     }
     // Items are slices of the frame's own bytes. Each item takes 32 bytes of memory. The shortest item takes
     // two bytes in the frame.
     let envelope = wire::Envelope::decode(Bytes::from(bytes))?;
     if envelope.version != VERSION_OF_HELLO && !VERSIONS.contains(&envelope.version) {
-        return Err(Unreadable::Version(envelope.version));
+        return Err(FrameError::Version(envelope.version));
     }
     let is_long = |item: &Bytes| item.len() > ITEM_BYTES_MAX;
     if envelope.items.len() > ITEMS_MAX || envelope.items.iter().any(is_long) {
-        return Err(Unreadable::TooMany(envelope.items.len()));
+        return Err(FrameError::TooMany(envelope.items.len()));
     }
     let header = Header {
         version: envelope.version,
-        from: Incarnation::new(envelope.from).must("sender")?,
-        to: Incarnation::new(envelope.to).must("receiver")?,
+        from: Incarnation::new(envelope.from).required("sender")?,
+        to: Incarnation::new(envelope.to).required("receiver")?,
         generation: envelope.generation,
         number: envelope.number,
     };
@@ -91,29 +91,29 @@ pub(super) fn frame<P: Payload>(bytes: Vec<u8>) -> Result<Frame<P>> {
 }
 
 fn item<P: Payload>(item: wire::Item) -> Result<Item<P>> {
-    Ok(match item.kind.must("item")? {
-        wire::Kind::Hello(hello) => Item::Hello(greeting(hello)?),
-        wire::Kind::Refusal(refusal) => Item::Refusal(text(refusal.reason, "refusal")?),
-        wire::Kind::Request(request) => Item::Request(RemoteRequest {
+    Ok(match item.kind.required("item")? {
+        wire::ItemKind::Hello(hello) => Item::Hello(greeting(hello)?),
+        wire::ItemKind::Refusal(refusal) => Item::Refusal(text(refusal.reason, "refusal")?),
+        wire::ItemKind::Request(request) => Item::Request(RemoteRequest {
             id: request.id,
             remaining: remaining(request.remaining_micros)?,
             ask: P::decode_ask(&request.content)?,
         }),
-        wire::Kind::Answer(answer) => Item::Answer(answer.id, P::decode_answer(&answer.content)?),
-        wire::Kind::Heartbeat(message) => Item::Heartbeat(numbered(message)?),
-        wire::Kind::HeartbeatAnswer(message) => Item::HeartbeatAnswer(numbered(message)?),
-        wire::Kind::News(message) => Item::News(numbered(message)?),
-        wire::Kind::Acknowledgement(message) => Item::Acknowledgement(message.id),
+        wire::ItemKind::Answer(answer) => Item::Answer(answer.id, P::decode_answer(&answer.content)?),
+        wire::ItemKind::Heartbeat(message) => Item::Heartbeat(numbered(message)?),
+        wire::ItemKind::HeartbeatAnswer(message) => Item::HeartbeatAnswer(numbered(message)?),
+        wire::ItemKind::News(message) => Item::News(numbered(message)?),
+        wire::ItemKind::Acknowledgement(message) => Item::Acknowledgement(message.id),
     })
 }
 
 fn greeting(hello: wire::Hello) -> Result<Hello> {
     let few = hello.versions.len() <= VERSIONS_MAX;
     Ok(Hello {
-        versions: few.then_some(hello.versions).must("list of versions")?,
+        versions: few.then_some(hello.versions).required("list of versions")?,
         cluster: text(hello.cluster, "cluster")?,
-        node: NodeId::parse(&hello.node).must("node")?,
-        incarnation: Incarnation::new(hello.incarnation).must("incarnation")?,
+        node: NodeId::parse(&hello.node).required("node")?,
+        incarnation: Incarnation::new(hello.incarnation).required("incarnation")?,
         shards: hello.shards,
         hash: text(hello.hash, "shard hash")?,
     })
@@ -125,16 +125,16 @@ fn numbered(message: wire::Content) -> Result<Numbered> {
         id: message.id,
         content: message.content.to_vec(),
     };
-    fits.then_some(message).must("length of a message")
+    fits.then_some(message).required("length of a message")
 }
 
 fn text(text: String, name: &'static str) -> Result<String> {
-    (text.len() <= TEXT_BYTES_MAX).then_some(text).must(name)
+    (text.len() <= TEXT_BYTES_MAX).then_some(text).required(name)
 }
 
 fn remaining(micros: u64) -> Result<Duration> {
     let remaining = Duration::from_micros(micros);
     (remaining <= REMAINING_MAX)
         .then_some(remaining)
-        .must("remaining time")
+        .required("remaining time")
 }

@@ -137,17 +137,17 @@ fn with_item(count: usize, item: &[u8]) -> Vec<u8> {
 fn frames_have_bounds() {
     assert_eq!(
         Frame::read(vec![0; FRAME_BYTES_MAX + 1]),
-        Err(Unreadable::TooLong(FRAME_BYTES_MAX + 1))
+        Err(FrameError::TooLong(FRAME_BYTES_MAX + 1))
     );
     assert_eq!(
         Frame::read(with_item(ITEMS_MAX + 1, &[])),
-        Err(Unreadable::TooMany(ITEMS_MAX + 1))
+        Err(FrameError::TooMany(ITEMS_MAX + 1))
     );
     assert_eq!(
         Frame::read(with_item(1, &vec![0; ITEM_BYTES_MAX + 1])),
-        Err(Unreadable::TooMany(1))
+        Err(FrameError::TooMany(1))
     );
-    assert_eq!(Frame::read(with_item(1, &[])), Err(Unreadable::Wrong("item")));
+    assert_eq!(Frame::read(with_item(1, &[])), Err(FrameError::Wrong("item")));
     assert!(
         Written::new(Item::News(Numbered {
             id: 1,
@@ -172,7 +172,7 @@ fn frames_have_bounds() {
     };
     assert_eq!(
         Frame::read(write(&frame)),
-        Err(Unreadable::Wrong("list of versions"))
+        Err(FrameError::Wrong("list of versions"))
     );
     let longest = |length| RemoteRequest {
         id: 1,
@@ -209,16 +209,16 @@ fn content_that_the_payload_cannot_read_makes_a_frame_unreadable() {
     assert!(read(3, request(&[1; 8]).encode_to_vec()).is_ok());
     assert_eq!(
         read(3, request(&[1; 7]).encode_to_vec()),
-        Err(Unreadable::Wrong("number"))
+        Err(FrameError::Wrong("number"))
     );
     assert_eq!(
         read(3, request(&[0xff; 9]).encode_to_vec()),
-        Err(Unreadable::Wrong("text"))
+        Err(FrameError::Wrong("text"))
     );
     assert!(read(4, answer(&[1; 8]).encode_to_vec()).is_ok());
     assert_eq!(
         read(4, answer(&[1; 9]).encode_to_vec()),
-        Err(Unreadable::Wrong("answer"))
+        Err(FrameError::Wrong("answer"))
     );
     let long = wire::Request {
         remaining_micros: 3_600_000_001,
@@ -226,12 +226,12 @@ fn content_that_the_payload_cannot_read_makes_a_frame_unreadable() {
     };
     assert_eq!(
         read(3, long.encode_to_vec()),
-        Err(Unreadable::Wrong("remaining time"))
+        Err(FrameError::Wrong("remaining time"))
     );
     let long = answer(&vec![0; MESSAGE_BYTES_MAX + 1]);
     assert_eq!(
         read(7, long.encode_to_vec()),
-        Err(Unreadable::Wrong("length of a message"))
+        Err(FrameError::Wrong("length of a message"))
     );
 }
 
@@ -255,7 +255,7 @@ fn a_full_frame_can_be_read() {
 fn versions_that_this_release_does_not_speak_are_refused() {
     for version in [VERSIONS[0] - 1, VERSIONS[0] + 1] {
         let frame = Writer::new(Header { version, ..header() });
-        assert_eq!(Frame::read(frame.finish()), Err(Unreadable::Version(version)));
+        assert_eq!(Frame::read(frame.finish()), Err(FrameError::Version(version)));
     }
 }
 

@@ -29,12 +29,12 @@ pub const ITEM_TAG: u32 = 6;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Item {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
-    pub kind: Option<Kind>,
+    #[prost(oneof = "ItemKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub kind: Option<ItemKind>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub enum Kind {
+pub enum ItemKind {
     #[prost(message, tag = "1")]
     Hello(Hello),
     #[prost(message, tag = "2")]

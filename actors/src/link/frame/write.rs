@@ -77,23 +77,23 @@ impl Writer {
     }
 }
 
-fn kind<P: Payload>(item: Item<P>) -> wire::Kind {
+fn kind<P: Payload>(item: Item<P>) -> wire::ItemKind {
     match item {
-        Item::Hello(hello) => wire::Kind::Hello(greeting(hello)),
-        Item::Refusal(reason) => wire::Kind::Refusal(wire::Refusal { reason }),
-        Item::Request(request) => wire::Kind::Request(wire::Request {
+        Item::Hello(hello) => wire::ItemKind::Hello(greeting(hello)),
+        Item::Refusal(reason) => wire::ItemKind::Refusal(wire::Refusal { reason }),
+        Item::Request(request) => wire::ItemKind::Request(wire::Request {
             id: request.id,
             remaining_micros: micros(request.remaining),
             content: P::encode_ask(request.ask).into(),
         }),
-        Item::Answer(id, answer) => wire::Kind::Answer(wire::Content {
+        Item::Answer(id, answer) => wire::ItemKind::Answer(wire::Content {
             id,
             content: P::encode_answer(answer).into(),
         }),
-        Item::Heartbeat(message) => wire::Kind::Heartbeat(numbered(message)),
-        Item::HeartbeatAnswer(message) => wire::Kind::HeartbeatAnswer(numbered(message)),
-        Item::News(message) => wire::Kind::News(numbered(message)),
-        Item::Acknowledgement(id) => wire::Kind::Acknowledgement(wire::Content {
+        Item::Heartbeat(message) => wire::ItemKind::Heartbeat(numbered(message)),
+        Item::HeartbeatAnswer(message) => wire::ItemKind::HeartbeatAnswer(numbered(message)),
+        Item::News(message) => wire::ItemKind::News(numbered(message)),
+        Item::Acknowledgement(id) => wire::ItemKind::Acknowledgement(wire::Content {
             id,
             content: Bytes::new(),
         }),

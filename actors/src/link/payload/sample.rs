@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::link::frame::Unreadable;
+use crate::link::frame::FrameError;
 use crate::link::payload::{Payload, Undelivered};
 
 /// A payload whose requests and answers have no meaning.
@@ -42,9 +42,9 @@ impl Payload for Sample {
         bytes
     }
 
-    fn decode_ask(bytes: &[u8]) -> Result<SampleAsk, Unreadable> {
-        let (number, text) = bytes.split_first_chunk().ok_or(Unreadable::Wrong("number"))?;
-        let text = std::str::from_utf8(text).map_err(|_| Unreadable::Wrong("text"))?;
+    fn decode_ask(bytes: &[u8]) -> Result<SampleAsk, FrameError> {
+        let (number, text) = bytes.split_first_chunk().ok_or(FrameError::Wrong("number"))?;
+        let text = std::str::from_utf8(text).map_err(|_| FrameError::Wrong("text"))?;
         Ok(SampleAsk {
             number: u64::from_le_bytes(*number),
             text: text.to_owned(),
@@ -55,8 +55,8 @@ impl Payload for Sample {
         answer.to_le_bytes().to_vec()
     }
 
-    fn decode_answer(bytes: &[u8]) -> Result<u64, Unreadable> {
-        let bytes = bytes.try_into().map_err(|_| Unreadable::Wrong("answer"))?;
+    fn decode_answer(bytes: &[u8]) -> Result<u64, FrameError> {
+        let bytes = bytes.try_into().map_err(|_| FrameError::Wrong("answer"))?;
         Ok(u64::from_le_bytes(bytes))
     }
 

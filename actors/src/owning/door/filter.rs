@@ -2,7 +2,7 @@
 
 use roaring::RoaringBitmap;
 
-use crate::owning::kind::Unreadable;
+use crate::owning::kind::DecodeError;
 
 /// The numbers of hash bits that a filter for another node may use, the largest first. With the smallest
 /// number, a million users fill two thirds of the filter.
@@ -62,8 +62,8 @@ impl Filter {
     /// # Errors
     ///
     /// If the bytes are not a filter.
-    pub fn decode(bits: u32, bytes: &[u8]) -> Result<Self, Unreadable> {
-        let wrong = Unreadable::Wrong("filter");
+    pub fn decode(bits: u32, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let wrong = DecodeError::Wrong("filter");
         let bits = u8::try_from(bits).ok().filter(|bits| FILTER_BITS.contains(bits));
         Ok(Self {
             bits: bits.ok_or_else(|| wrong.clone())?,

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::owning::door::filter::FILTER_BYTES_MAX;
-use crate::owning::kind::{DoorNotice, Kind, Unreadable};
+use crate::owning::kind::{DecodeError, DoorNotice, Kind};
 use crate::time::Timestamp;
 
 /// Maximum length of a notice for another node: a filter, and the thing that the notice is about.
@@ -41,7 +41,7 @@ impl<K: Kind> Notice<K> {
     /// # Errors
     ///
     /// If the bytes are not a notice of this kind.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         K::Notice::decode(bytes).map(Self::new)
     }
 

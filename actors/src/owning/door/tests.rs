@@ -7,7 +7,7 @@ use super::*;
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::offer::{Coupon, Offer, Status};
-use crate::coupon::{CouponKind, Outcome};
+use crate::coupon::{CouponKind, CouponOutcome};
 use crate::ids::{CouponId, RequestKey, Sequence, UserId};
 use crate::time::Timestamp;
 
@@ -75,7 +75,7 @@ fn refusal(door: &Knowledge, id: CouponId, user: &str, now: Now) -> Option<Refus
         key: RequestKey::parse("key").unwrap(),
     };
     match door.refusal(id, &request.into(), now)? {
-        Outcome::Issue(IssueOutcome::Refused(refusal)) => Some(refusal),
+        CouponOutcome::Issue(IssueOutcome::Refused(refusal)) => Some(refusal),
         other => panic!("{other:?}"),
     }
 }

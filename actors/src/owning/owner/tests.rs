@@ -8,7 +8,7 @@ use crate::coupon::issue::IssueRequest;
 use crate::coupon::issued::Issued;
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, Offer, Status};
-use crate::coupon::{Ask, CouponKind};
+use crate::coupon::{CouponAsk, CouponKind};
 use crate::ids::{CouponId, RequestKey, UserId};
 use crate::time::Timestamp;
 
@@ -48,7 +48,7 @@ fn owner(total_quantity: Option<u64>) -> Owner {
     Owner::new(ledger, fence(), Duration::ZERO, 4, Moment::ORIGIN)
 }
 
-fn decide(owner: &mut Owner, ask: Ask) -> Vec<Effect> {
+fn decide(owner: &mut Owner, ask: CouponAsk) -> Vec<Effect> {
     let (reply, _answer) = Reply::new(Admission::new(1).admit().unwrap());
     let expires = Moment::at(Duration::from_secs(1));
     command(owner, OwnerCommand::Decide(Request { ask, expires, reply }))

@@ -7,7 +7,7 @@ use super::*;
 use crate::coupon::change::{Change, ChangeRequest};
 use crate::coupon::issue::{IssueOutcome, IssueRequest};
 use crate::coupon::offer::Issuance;
-use crate::coupon::{Ask, CouponKind, Outcome};
+use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
 use crate::ids::{CouponId, Fence, IssuanceId, NodeId, RequestKey, Sequence, UserId};
 use crate::store::{NodeRow, NodeState};
 use crate::time::timestamp;
@@ -56,7 +56,7 @@ impl Peers {
     fn react(&self, reaction: Reaction, coupon: CouponId, request: Request) {
         match (reaction, request.ask.clone()) {
             (Reaction::SetBack(setback), _) => request.set_back(setback),
-            (Reaction::Replay, Ask::Issue(IssueRequest { user, key })) => {
+            (Reaction::Replay, CouponAsk::Issue(IssueRequest { user, key })) => {
                 let id = IssuanceId {
                     coupon,
                     sequence: Sequence::new(1),
@@ -71,10 +71,10 @@ impl Peers {
                 };
                 request
                     .reply
-                    .send(Ok(Outcome::Issue(IssueOutcome::Replayed(issuance))));
+                    .send(Ok(CouponOutcome::Issue(IssueOutcome::Replayed(issuance))));
             }
             (Reaction::Nothing, _) => self.unanswered.lock().unwrap().push(request),
-            (Reaction::Replay, Ask::Change(_)) => panic!("no peer replays a change"),
+            (Reaction::Replay, CouponAsk::Change(_)) => panic!("no peer replays a change"),
         }
     }
 }
@@ -141,7 +141,7 @@ async fn issue(router: &Router, limit: Duration) -> Answer {
 }
 
 fn is_replayed(answer: &Answer) -> bool {
-    matches!(answer, Ok(Outcome::Issue(IssueOutcome::Replayed(_))))
+    matches!(answer, Ok(CouponOutcome::Issue(IssueOutcome::Replayed(_))))
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_raised_epoch_of_the_same_owner_does_not_end_the_wait() {
         tokio::task::yield_now().await;
     }
     ownership.learn(coupon().shard(), fence(2, 6));
-    tokio::time::sleep(2 * OVERDUE).await;
+    tokio::time::sleep(2 * MOVED_ANSWER_GRACE).await;
     let held = peers.unanswered.lock().unwrap().pop().unwrap();
     peers.react(Reaction::Replay, coupon(), held);
     assert!(is_replayed(&asking.await.unwrap()));

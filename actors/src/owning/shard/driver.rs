@@ -116,11 +116,12 @@ pub struct ShardDriver<K: Kind> {
 }
 
 impl<K: Kind> ShardDriver<K> {
-    /// Makes the driver of a shard that is not served yet.
-    pub fn new(id: ShardId) -> Self {
+    /// Makes the driver of a shard that is not served yet. At most `waiting_max` requests wait for one owner to
+    /// be loaded.
+    pub fn new(id: ShardId, waiting_max: usize) -> Self {
         Self {
             id,
-            lifecycle: ShardLifecycle::default(),
+            lifecycle: ShardLifecycle::new(waiting_max),
             ahead: HashMap::new(),
             drained: Vec::new(),
             loading_ahead_for: None,

@@ -190,7 +190,7 @@ impl<K: Kind> ShardHandle<K> {
         self.shared.status.changes()
     }
 
-    /// Returns the shard's local state; [`LocalState::Unjudged`] if the serving state may have changed since
+    /// Returns the shard's local state; [`LocalState::Unsettled`] if the serving state may have changed since
     /// [`Self::changes`] returned `changes`.
     pub fn local_state(&self, changes: u64) -> LocalState {
         self.shared.status.local_state(changes)

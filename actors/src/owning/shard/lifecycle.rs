@@ -29,10 +29,6 @@ use crate::owning::request::{Request, Setback};
 pub use crate::owning::shard::lifecycle::event::{Effect, Event, Load, Raise};
 use crate::owning::shard::lifecycle::slot::{Ahead, Loading, Slot};
 
-/// Maximum number of requests that wait for one owner to be loaded: as many as its mailbox takes, because
-/// they all go there.
-pub const WAITING_MAX: usize = crate::owning::owner::actor::OWNER_PLACES;
-
 /// Maximum number of ids of a shard that are loaded ahead. Few ids of a shard are in use at a time, and the
 /// other ids are loaded on demand.
 pub const AHEAD_MAX: usize = 64;
@@ -80,19 +76,22 @@ pub struct ShardLifecycle<K: Kind> {
     last: Option<Fence>,
     /// The slots are in order, so that the same events have the same effects.
     slots: BTreeMap<K::Id, Slot<K>>,
+    /// Maximum number of requests that wait for one owner to be loaded.
+    waiting_max: usize,
 }
 
-impl<K: Kind> Default for ShardLifecycle<K> {
-    fn default() -> Self {
+impl<K: Kind> ShardLifecycle<K> {
+    /// Makes the lifecycle of a shard that is not served yet. At most `waiting_max` requests wait for one owner
+    /// to be loaded: as many as its queue takes, because they all go there.
+    pub fn new(waiting_max: usize) -> Self {
         Self {
             stage: ShardStage::Unserved,
             last: None,
             slots: BTreeMap::new(),
+            waiting_max,
         }
     }
-}
 
-impl<K: Kind> ShardLifecycle<K> {
     /// Returns the fence under which the shard is served.
     pub fn fence(&self) -> Option<Fence> {
         match self.stage {
@@ -311,7 +310,7 @@ impl<K: Kind> ShardLifecycle<K> {
                 Slot::Loading(Loading { requests, .. })
                 | Slot::Stopping(requests)
                 | Slot::AwaitingRaise(requests),
-            ) => match requests.len() < WAITING_MAX {
+            ) => match requests.len() < self.waiting_max {
                 true => requests.push_back(request),
                 false => effects.push(Effect::SetBack(request, Setback::Overloaded)),
             },

@@ -60,16 +60,16 @@ impl ServingStatus {
         !matches!(self.shown.load(Ordering::Acquire), UNSERVED | DRAINED)
     }
 
-    /// Returns the shard's local state. Unless the shard is moving, this is [`LocalState::Unjudged`] if there
+    /// Returns the shard's local state. Unless the shard is moving, this is [`LocalState::Unsettled`] if there
     /// have been more than `changes` changes, or a change is under way.
     pub fn local_state(&self, changes: u64) -> LocalState {
         let shown = self.shown.load(Ordering::Acquire);
         let is_settled = self.under_way.load(Ordering::Acquire) == 0 && self.changes() == changes;
         match shown {
             MOVING => LocalState::Moving,
-            _ if !is_settled => LocalState::Unjudged,
+            _ if !is_settled => LocalState::Unsettled,
             UNSERVED => LocalState::Unserved,
-            DRAINED => LocalState::Unjudged,
+            DRAINED => LocalState::Unsettled,
             epoch => LocalState::Serving(Epoch::new(epoch)),
         }
     }
@@ -87,14 +87,14 @@ mod tests {
         status.begin_change();
         assert_eq!(
             status.local_state(read),
-            LocalState::Unjudged,
+            LocalState::Unsettled,
             "a change is under way"
         );
         assert_eq!(status.show(ServingState::Serving(Epoch::new(4))), (false, true));
         status.end_change();
         assert_eq!(
             status.local_state(read),
-            LocalState::Unjudged,
+            LocalState::Unsettled,
             "the change was made after the read began"
         );
         let read = status.changes();
@@ -102,7 +102,7 @@ mod tests {
         status.show(ServingState::Serving(Epoch::new(5)));
         assert_eq!(
             status.local_state(read),
-            LocalState::Unjudged,
+            LocalState::Unsettled,
             "the shard raised its epoch itself"
         );
     }
@@ -115,6 +115,6 @@ mod tests {
         assert_eq!(status.show(ServingState::Moving), (true, false));
         assert_eq!(status.local_state(read), LocalState::Moving);
         status.show(ServingState::Drained);
-        assert_eq!(status.local_state(status.changes()), LocalState::Unjudged);
+        assert_eq!(status.local_state(status.changes()), LocalState::Unsettled);
     }
 }

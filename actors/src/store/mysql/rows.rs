@@ -49,7 +49,7 @@ pub trait MySqlRows: Kind {
     ) -> impl Future<Output = Result<Option<Self::Head>>> + Send;
 
     /// Returns where the first page begins.
-    fn mysql_cursor(reading: &Self::Reading) -> Self::MySqlCursor;
+    fn mysql_cursor(reading: &Self::PartialRows) -> Self::MySqlCursor;
 
     /// Reads a page of rows, oldest first.
     fn mysql_page(
@@ -70,5 +70,5 @@ pub trait MySqlRows: Kind {
     /// # Errors
     ///
     /// If a row cannot be read, or does not follow the rows before it.
-    fn mysql_take(reading: &mut Self::Reading, page: Self::MySqlPage) -> Result<()>;
+    fn mysql_take(reading: &mut Self::PartialRows, page: Self::MySqlPage) -> Result<()>;
 }

@@ -43,7 +43,7 @@ pub trait SqliteRows: Kind {
     ) -> impl Future<Output = Result<Option<Self::Head>>> + Send;
 
     /// Returns where the first page begins.
-    fn sqlite_cursor(reading: &Self::Reading) -> Self::SqliteCursor;
+    fn sqlite_cursor(reading: &Self::PartialRows) -> Self::SqliteCursor;
 
     /// Reads a page of rows, oldest first. The read must be short: while it runs, a checkpoint cannot
     /// complete.
@@ -58,6 +58,8 @@ pub trait SqliteRows: Kind {
     /// # Errors
     ///
     /// If a row cannot be read, or does not follow the rows before it.
-    fn sqlite_take(reading: &mut Self::Reading, page: Self::SqlitePage)
-    -> Result<Option<Self::SqliteCursor>>;
+    fn sqlite_take(
+        reading: &mut Self::PartialRows,
+        page: Self::SqlitePage,
+    ) -> Result<Option<Self::SqliteCursor>>;
 }

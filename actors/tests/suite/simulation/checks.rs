@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use actors::coupon::Outcome;
+use actors::coupon::CouponOutcome;
 use actors::coupon::change::ChangeOutcome;
 use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::coupon::offer::{Coupon, Status};
@@ -23,10 +23,10 @@ impl World {
         outcome: <Both as Kind>::Outcome,
     ) -> Result<(), String> {
         match (want, outcome) {
-            (Want::Issue { coupon, user, key }, First(Outcome::Issue(outcome))) => {
+            (Want::Issue { coupon, user, key }, First(CouponOutcome::Issue(outcome))) => {
                 self.check_issue(*coupon, since, user, key, outcome)
             }
-            (Want::Change { coupon, .. }, First(Outcome::Change(outcome))) => {
+            (Want::Change { coupon, .. }, First(CouponOutcome::Change(outcome))) => {
                 self.check_change(*coupon, outcome)
             }
             (Want::Add { tally, add }, Second(outcome)) => self.check_addition(*tally, add, outcome),

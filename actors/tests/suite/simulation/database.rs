@@ -204,23 +204,23 @@ impl Database {
                 self.issued(id, ahead).map(First)
             }
             Second(id) => {
-                let mut reading = Tally::reading(id, ahead.and_then(actors::owning::pair::Either::second));
+                let mut reading = Tally::begin_load(id, ahead.and_then(actors::owning::pair::Either::second));
                 let after = usize::try_from(reading.after()).unwrap();
                 for addition in self.additions[&id].iter().skip(after) {
                     reading.take(addition.clone()).expect("the database is dense");
                 }
-                Tally::read(reading).map(Second)
+                Tally::finish_load(reading).map(Second)
             }
         }
     }
 
     fn issued(&self, id: CouponId, ahead: Option<Issued>) -> Option<Issued> {
-        let mut reading = CouponKind::reading(id, ahead);
+        let mut reading = CouponKind::begin_load(id, ahead);
         let after = usize::try_from(reading.after().get()).unwrap();
         for row in self.issuances[&id].iter().skip(after) {
             reading.take(&loaded(row)).expect("the database is dense");
         }
-        CouponKind::read(reading)
+        CouponKind::finish_load(reading)
     }
 
     fn passes(&self, portion: &Portion) -> bool {

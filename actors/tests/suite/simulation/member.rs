@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use actors::cluster::claim::{ClaimPlanner, HandOffPlan, LocalState, Placed, ShardSteps};
+use actors::cluster::claim::{ClaimPlanner, HandOffPlan, LocalState, PlanningNode, ShardSteps};
 use actors::cluster::group::Group;
 use actors::cluster::membership::claiming::ClaimsUnderWay;
 use actors::cluster::membership::member::{Beaten, MemberLifecycle};
@@ -245,7 +245,7 @@ impl World {
         let (me, id) = (node.member.incarnation(), node.member.id.clone());
         node.ownership.publish(me, &found.nodes, &found.shards);
         let member = &mut node.member;
-        let placed = Placed {
+        let placed = PlanningNode {
             id: &id,
             incarnation: me,
             ready: member.lifecycle.is_ready(),

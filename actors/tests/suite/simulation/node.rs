@@ -21,6 +21,7 @@ use actors::store::batch::Batch;
 use actors::time::Moment;
 
 use super::member::{Claiming, Member};
+use super::shard::REQUESTS_MAX;
 use crate::tally::Tally;
 
 /// The kinds that the simulated engine serves.
@@ -109,7 +110,7 @@ impl Node {
         Self {
             member,
             claiming: Claiming::default(),
-            shard: ShardDriver::new(shard),
+            shard: ShardDriver::new(shard, REQUESTS_MAX),
             shard_mailbox: VecDeque::new(),
             status: ServingStatus::default(),
             homes: HashMap::new(),

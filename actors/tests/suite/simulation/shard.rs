@@ -20,7 +20,7 @@ use super::node::{Both, Home, Id, Node, Reading};
 use super::world::{Breakage, World};
 
 /// Maximum number of requests in an owner's queue: few enough that some are refused.
-const REQUESTS_MAX: usize = 8;
+pub(super) const REQUESTS_MAX: usize = 8;
 
 struct Port<'a> {
     now: Moment,
@@ -138,7 +138,7 @@ impl World {
             .expect("the caller has checked that the process exists");
         let mut shard = std::mem::replace(
             &mut node.shard,
-            actors::owning::shard::driver::ShardDriver::new(self.db.shard.id),
+            actors::owning::shard::driver::ShardDriver::new(self.db.shard.id, REQUESTS_MAX),
         );
         let mut port = Port {
             now,

@@ -13,7 +13,7 @@ use actors::store::sqlite::{self, SqliteStore};
 use actors::store::{ClusterStore, Store};
 use async_trait::async_trait;
 use tempfile::TempDir;
-use testkit::servers::{Kind, Server};
+use testkit::servers::{Server, ServerKind};
 use tokio::sync::RwLockReadGuard;
 
 use super::rows::{BOUNDS, TALLIES};
@@ -58,7 +58,7 @@ impl Database for SqliteTallies {
 
 /// A kind of server.
 pub trait OnServer: Send + Sync {
-    const KIND: Kind;
+    const KIND: ServerKind;
 }
 
 /// MySQL.
@@ -68,11 +68,11 @@ pub struct MySql;
 pub struct MariaDb;
 
 impl OnServer for MySql {
-    const KIND: Kind = Kind::MySql;
+    const KIND: ServerKind = ServerKind::MySql;
 }
 
 impl OnServer for MariaDb {
-    const KIND: Kind = Kind::MariaDb;
+    const KIND: ServerKind = ServerKind::MariaDb;
 }
 
 /// A database with the tables of tallies on a server.

@@ -2,7 +2,7 @@
 
 use actors::owning::kind::Verdict;
 
-use super::{Add, AddOutcome, Addition, Tally, TallyHead, TallyReading, TallyState};
+use super::{Add, AddOutcome, Addition, PartialTallyRows, Tally, TallyHead, TallyState};
 
 /// Returns what an add request leads to.
 pub(super) fn judge(state: &TallyState, ask: &Add) -> Verdict<Tally> {
@@ -43,7 +43,7 @@ impl TallyState {
     }
 }
 
-impl TallyReading {
+impl PartialTallyRows {
     /// Returns the number of the addition after which reading begins. The last addition loaded ahead is read
     /// again, to check that it is still stored.
     pub fn after(&self) -> u64 {

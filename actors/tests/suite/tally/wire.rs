@@ -2,7 +2,7 @@
 
 use actors::ids::RequestKey;
 use actors::owning::door::filter::Filter;
-use actors::owning::kind::Unreadable;
+use actors::owning::kind::DecodeError;
 use prost::Message;
 
 use super::{Add, AddOutcome, Addition, TallyHead, TallyId};
@@ -48,8 +48,8 @@ const REPLAYED: u32 = 2;
 const BEYOND_BOUND: u32 = 3;
 const UNKNOWN_TALLY: u32 = 4;
 
-fn request_key(text: &str) -> Result<RequestKey, Unreadable> {
-    RequestKey::parse(text).map_err(|_| Unreadable::Wrong("request key"))
+fn request_key(text: &str) -> Result<RequestKey, DecodeError> {
+    RequestKey::parse(text).map_err(|_| DecodeError::Wrong("request key"))
 }
 
 pub(super) fn ask(ask: &Add) -> Vec<u8> {
@@ -57,7 +57,7 @@ pub(super) fn ask(ask: &Add) -> Vec<u8> {
     WireAdd { key, amount }.encode_to_vec()
 }
 
-pub(super) fn read_ask(bytes: &[u8]) -> Result<Add, Unreadable> {
+pub(super) fn read_ask(bytes: &[u8]) -> Result<Add, DecodeError> {
     let WireAdd { key, amount } = WireAdd::decode(bytes)?;
     let key = request_key(&key)?;
     Ok(Add { key, amount })
@@ -88,9 +88,9 @@ pub(super) fn outcome(outcome: AddOutcome) -> Vec<u8> {
     outcome.encode_to_vec()
 }
 
-pub(super) fn read_outcome(bytes: &[u8]) -> Result<AddOutcome, Unreadable> {
+pub(super) fn read_outcome(bytes: &[u8]) -> Result<AddOutcome, DecodeError> {
     let wire = WireOutcome::decode(bytes)?;
-    let addition = || -> Result<Addition, Unreadable> {
+    let addition = || -> Result<Addition, DecodeError> {
         Ok(Addition {
             tally: TallyId(wire.tally),
             number: wire.number,
@@ -104,7 +104,7 @@ pub(super) fn read_outcome(bytes: &[u8]) -> Result<AddOutcome, Unreadable> {
         REPLAYED => addition().map(AddOutcome::Replayed),
         BEYOND_BOUND => Ok(AddOutcome::BeyondBound { bound: wire.total }),
         UNKNOWN_TALLY => Ok(AddOutcome::UnknownTally),
-        _ => Err(Unreadable::Wrong("result")),
+        _ => Err(DecodeError::Wrong("result")),
     }
 }
 
@@ -119,7 +119,7 @@ pub(super) fn notice(head: TallyHead, keys: &Filter) -> Vec<u8> {
     notice.encode_to_vec()
 }
 
-pub(super) fn read_notice(bytes: &[u8]) -> Result<(TallyHead, Filter), Unreadable> {
+pub(super) fn read_notice(bytes: &[u8]) -> Result<(TallyHead, Filter), DecodeError> {
     let WireNotice {
         tally,
         bound,

@@ -7,7 +7,7 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use super::examples;
 
 /// A kind of problem.
-pub(super) struct Kind {
+pub(super) struct ProblemKind {
     /// The stable name.
     pub(super) code: &'static str,
     /// Its status.
@@ -42,8 +42,13 @@ enum Extra {
     Version,
 }
 
-const fn kind(code: &'static str, status: u16, meaning: &'static str, extras: &'static [Extra]) -> Kind {
-    Kind {
+const fn kind(
+    code: &'static str,
+    status: u16,
+    meaning: &'static str,
+    extras: &'static [Extra],
+) -> ProblemKind {
+    ProblemKind {
         code,
         status,
         meaning,
@@ -53,7 +58,7 @@ const fn kind(code: &'static str, status: u16, meaning: &'static str, extras: &'
 }
 
 /// All kinds.
-pub(super) const KINDS: &[Kind] = &[
+pub(super) const KINDS: &[ProblemKind] = &[
     kind(
         "MALFORMED",
         400,
@@ -140,7 +145,7 @@ pub(super) const KINDS: &[Kind] = &[
         "the head of the request is above 16 KiB, or has more than 100 headers",
         &[],
     ),
-    Kind {
+    ProblemKind {
         applied: Applied::NoOrUnknown,
         ..kind("INTERNAL", 500, "a fault of the server", &[])
     },
@@ -157,7 +162,7 @@ pub(super) const KINDS: &[Kind] = &[
         "the database does not respond; nothing was decided",
         &[],
     ),
-    Kind {
+    ProblemKind {
         applied: Applied::Unknown,
         ..kind(
             "OUTCOME_UNKNOWN",
@@ -170,13 +175,13 @@ pub(super) const KINDS: &[Kind] = &[
 ];
 
 /// Returns the kind with this code.
-pub(super) fn of(code: &str) -> &'static Kind {
+pub(super) fn of(code: &str) -> &'static ProblemKind {
     // Every code comes from `ROUTES`, and a test checks that `KINDS` has all of them, so the fallback is
     // never used.
     KINDS.iter().find(|kind| kind.code == code).unwrap_or(&KINDS[0])
 }
 
-impl Kind {
+impl ProblemKind {
     /// Returns the name of its schema, like `ProblemSoldOut`.
     pub(super) fn schema_name(&self) -> String {
         let word = |word: &str| {

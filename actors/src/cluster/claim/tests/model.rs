@@ -111,7 +111,7 @@ impl Cluster {
         if node.state == NodeState::Ended {
             return Ok(());
         }
-        let member = Placed {
+        let member = PlanningNode {
             id: &node.id,
             incarnation: node.incarnation,
             ready: true,

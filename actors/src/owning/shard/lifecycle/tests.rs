@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::coupon::CouponKind;
-use world::{Step, World, id, step};
+use world::{Step, WAITING_MAX, World, id, step};
 
 type Event = super::Event<CouponKind>;
 type Effect = super::Effect<CouponKind>;

@@ -10,7 +10,7 @@ use actors::store::{Result, StoreError};
 use sqlx::migrate::Migration;
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
-use super::super::{Addition, Tally, TallyHead, TallyId, TallyReading};
+use super::super::{Addition, PartialTallyRows, Tally, TallyHead, TallyId};
 use super::{PAGE_ROWS, addition, fill, migration};
 
 const TABLES: &str = concat!(
@@ -129,7 +129,7 @@ impl MySqlRows for Tally {
         }))
     }
 
-    fn mysql_cursor(reading: &TallyReading) -> u64 {
+    fn mysql_cursor(reading: &PartialTallyRows) -> u64 {
         reading.after()
     }
 
@@ -154,7 +154,7 @@ impl MySqlRows for Tally {
         Ok(last.filter(|_| page.len() == PAGE_ROWS as usize))
     }
 
-    fn mysql_take(reading: &mut TallyReading, page: Vec<Addition>) -> Result<()> {
+    fn mysql_take(reading: &mut PartialTallyRows, page: Vec<Addition>) -> Result<()> {
         let mut additions = page.into_iter();
         additions.try_for_each(|addition| reading.take(addition).map_err(StoreError::Unreadable))
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::SqliteConnection;
 use sqlx::migrate::Migration;
 
-use super::super::{Addition, Tally, TallyHead, TallyId, TallyReading};
+use super::super::{Addition, PartialTallyRows, Tally, TallyHead, TallyId};
 use super::{PAGE_ROWS, addition, fill, migration};
 
 const TABLES: &str = concat!(
@@ -113,7 +113,7 @@ impl SqliteRows for Tally {
         }))
     }
 
-    fn sqlite_cursor(reading: &TallyReading) -> u64 {
+    fn sqlite_cursor(reading: &PartialTallyRows) -> u64 {
         reading.after()
     }
 
@@ -134,7 +134,7 @@ impl SqliteRows for Tally {
         rows.into_iter().map(addition).collect()
     }
 
-    fn sqlite_take(reading: &mut TallyReading, page: Vec<Addition>) -> Result<Option<u64>> {
+    fn sqlite_take(reading: &mut PartialTallyRows, page: Vec<Addition>) -> Result<Option<u64>> {
         let last = page.last().map(|addition| addition.number);
         let next = last.filter(|_| page.len() == PAGE_ROWS as usize);
         let mut additions = page.into_iter();

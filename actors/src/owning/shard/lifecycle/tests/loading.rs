@@ -11,6 +11,16 @@ fn requests_wait_for_a_coupon_that_is_being_loaded() {
 }
 
 #[test]
+fn as_many_requests_wait_for_a_load_as_the_queue_of_an_owner_takes() {
+    let steps = std::iter::repeat_n(Step::Ask(1), WAITING_MAX + 1);
+    let mut world = World::after(std::iter::once(Step::Claim).chain(steps));
+    let last = world.answers.last_mut().unwrap().try_recv();
+    assert_eq!(last, Ok(Err(Setback::Overloaded)));
+    world.steps([Step::EndLoad(1, Load::Read)]);
+    assert_eq!(world.delivered.len(), WAITING_MAX);
+}
+
+#[test]
 fn only_requests_before_a_read_are_answered_not_found() {
     let mut world = World::after([
         Step::Claim,

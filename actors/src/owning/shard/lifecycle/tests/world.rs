@@ -82,6 +82,15 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// How many requests wait for one owner to be loaded.
+pub(super) const WAITING_MAX: usize = 8;
+
+impl Default for ShardLifecycle<CouponKind> {
+    fn default() -> Self {
+        Self::new(WAITING_MAX)
+    }
+}
+
 /// An owner in the model.
 pub(super) struct ModelOwner {
     epoch: Epoch,

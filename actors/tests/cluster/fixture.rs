@@ -14,14 +14,14 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use testkit::database_proxy::DatabaseProxy;
 use testkit::poll::eventually;
-use testkit::servers::{Kind, Server, run};
+use testkit::servers::{Server, ServerKind, run};
 
 use super::node::Node;
 
 /// Lets one test run at a time, because each starts several processes.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-pub struct House {
+pub struct TestCluster {
     pub store: MySqlStore,
     url: String,
     /// What the nodes connect through.
@@ -31,25 +31,25 @@ pub struct House {
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
-impl House {
+impl TestCluster {
     /// Makes a database on the shared server of this kind.
-    pub async fn new(kind: Kind) -> Self {
+    pub async fn new(kind: ServerKind) -> Self {
         Self::on(Server::shared(kind), None).await
     }
 
     /// Makes a database on the shared server of this kind. Its nodes connect through a proxy.
-    pub async fn behind_a_proxy(kind: Kind) -> Self {
+    pub async fn behind_a_proxy(kind: ServerKind) -> Self {
         let server = Server::shared(kind);
         Self::on(server, Some(DatabaseProxy::before(server.port()).await)).await
     }
 
     /// Makes a database on a server of its own, whose commits can be delayed.
-    pub async fn with_binary_log(kind: Kind) -> Self {
+    pub async fn with_binary_log(kind: ServerKind) -> Self {
         let server = Server::own(kind, &["--log-bin=binlog", "--sync-binlog=0"]);
-        let house = Self::on(&server, None).await;
+        let fixture = Self::on(&server, None).await;
         Self {
             server: Some(server),
-            ..house
+            ..fixture
         }
     }
 
@@ -78,11 +78,11 @@ impl House {
     pub async fn delay_commits(&self, delay: Duration) {
         let server = self.server.as_ref().unwrap();
         let settings = match server.kind() {
-            Kind::MySql => format!(
+            ServerKind::MySql => format!(
                 "SET GLOBAL binlog_group_commit_sync_delay = {}",
                 delay.as_micros()
             ),
-            Kind::MariaDb => format!(
+            ServerKind::MariaDb => format!(
                 "SET GLOBAL binlog_commit_wait_count = 100000; SET GLOBAL binlog_commit_wait_usec = {}",
                 delay.as_micros()
             ),

@@ -27,7 +27,7 @@ pub const LONG: Duration = Duration::from_secs(60);
 /// Deadline of the other requests.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-pub struct House {
+pub struct TestEngine {
     pub engine: Engine<CouponKind>,
     pub coupons: Coupons,
     pub store: Arc<SqliteStore>,
@@ -45,7 +45,7 @@ pub fn key(number: u32) -> RequestKey {
     RequestKey::parse(&format!("key-{number}")).unwrap()
 }
 
-impl House {
+impl TestEngine {
     pub async fn new() -> Self {
         Self::build(Duration::from_secs(3), Duration::from_secs(60)).await
     }
@@ -60,9 +60,9 @@ impl House {
 
     /// Starts an engine, and makes a coupon of which each user may have one.
     pub async fn with_coupon(total_quantity: Option<u64>) -> (Self, CouponId) {
-        let house = Self::new().await;
-        let coupon = house.coupon(total_quantity, 1).await;
-        (house, coupon)
+        let fixture = Self::new().await;
+        let coupon = fixture.coupon(total_quantity, 1).await;
+        (fixture, coupon)
     }
 
     async fn build(lease: Duration, idle: Duration) -> Self {
