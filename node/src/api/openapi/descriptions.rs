@@ -63,6 +63,7 @@ pub(super) fn operation(name: &str) -> &'static str {
             "`after_sequence` continues a list that was read before, also after the last page of a cursor."
         }
         "my_issuances" => "What was answered 201 is in it at once, on every node.",
+        "user_issuances" => "For support and for a shop's own pages. Users have `GET /v1/me/issuances`.",
         "issuance" => {
             "A user sees only issuances of that user; others are 404, like those that do not exist."
         }
