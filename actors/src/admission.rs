@@ -60,6 +60,11 @@ impl Admission {
         self.taken.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
+    /// Returns how many places there are.
+    pub fn places(&self) -> usize {
+        self.places
+    }
+
     /// Returns how many places are taken.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Acquire) & !CLOSED

@@ -1,6 +1,7 @@
 //! Wires owners, shards, lanes, membership, links and door into one engine, and starts and stops it.
 
 pub(crate) mod exchange;
+mod figures;
 mod housekeeping;
 pub mod links;
 pub mod local;
@@ -19,6 +20,7 @@ use crate::cluster::membership::life_record::LifeRecord;
 use crate::cluster::membership::{JoinError, Membership};
 use crate::cluster::peers::Peers;
 use crate::critical::critical;
+use crate::engine::figures::Queues;
 pub use crate::engine::links::ClusterOptions;
 use crate::engine::links::NodeLinks;
 use crate::engine::parts::Parts;
@@ -85,6 +87,17 @@ pub enum NotReady {
     NoStore,
 }
 
+impl NotReady {
+    /// All reasons.
+    pub const ALL: [Self; 5] = [
+        Self::Starting,
+        Self::Draining,
+        Self::NoLease,
+        Self::NoGroup,
+        Self::NoStore,
+    ];
+}
+
 /// The nodes and shards as the store has them.
 #[derive(Debug, Clone)]
 pub struct ClusterView {
@@ -133,6 +146,7 @@ struct Inner<K: Kind> {
     store: Arc<dyn ClusterStore>,
     lease: Lease,
     lanes: Lanes<K>,
+    queues: Queues,
     door: Arc<Door<K>>,
     shards: Arc<[ShardHandle<K>]>,
     router: Router<K>,
@@ -160,7 +174,9 @@ impl<K: Kind> Engine<K> {
         let membership = Membership::start(parts.member(), parts.membership_context(&shards)).await?;
         let housekeeping = parts.housekeeping(&shards, &router).run();
         let housekeeping = tokio::spawn(critical("housekeeping", housekeeping)).abort_handle();
+        let queues = parts.queues();
         let inner = Inner {
+            queues,
             links: parts.links,
             store: parts.store,
             lease: parts.lease,

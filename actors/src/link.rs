@@ -48,7 +48,7 @@ use tokio::sync::oneshot;
 
 use crate::critical::end_process;
 use crate::ids::{Incarnation, PeerAddress};
-use crate::link::egress::EgressCommand;
+use crate::link::egress::{EgressCommand, EgressHandle};
 use crate::link::frame::MESSAGE_BYTES_MAX;
 use crate::link::hello::Hello;
 use crate::link::hub::{Hub, HubCommand, Shared};
@@ -216,6 +216,13 @@ impl<P: Payload> Links<P> {
     /// Returns the peers with a link on which both ends have received a frame.
     pub fn linked(&self) -> Vec<Incarnation> {
         self.shared.view.load().linked.clone()
+    }
+
+    /// Returns how many requests are in flight to the peer with the most, and how many there may be.
+    pub fn fullest(&self) -> (usize, usize) {
+        let links = self.shared.links.load();
+        let in_flight = links.values().map(EgressHandle::in_flight).max();
+        (in_flight.unwrap_or(0), self.shared.options.peer_places)
     }
 
     /// Returns true if this peer is not linked, and its operating system refused a new connection within the

@@ -4,10 +4,20 @@
 //! Handles are looked up once, here. A metric that is not in [`METRICS`] does not exist: tests compare the
 //! table with the metrics of a running node.
 
+pub mod coupons;
+mod database;
+mod groups;
+mod known;
+
 use std::sync::LazyLock;
 
 pub use metrics::Unit;
 use metrics::{Counter, Gauge, Histogram};
+
+pub(crate) use database::{InUse, Pool, StoreCall, StoreHandles};
+pub(crate) use groups::{IssuesHandles, LanesHandles, OwnersHandles, QueuesHandles, RowsHandles};
+pub use known::register;
+pub(crate) use known::{changed, shard_moved};
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +43,24 @@ pub enum MetricKind {
     Histogram(&'static [f64]),
 }
 
+impl MetricKind {
+    /// Returns the name of the kind in the text format of Prometheus.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
 /// Bucket bounds for times from a tenth of a millisecond to ten seconds.
 pub const SECONDS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Bucket bounds for the times that clients wait, around the objective: from a millisecond to five seconds.
+pub const OBJECTIVE_SECONDS: &[f64] = &[
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 /// Bucket bounds for rows in a batch, up to the maximum of a batch.
 pub const ROWS: &[f64] = &[
@@ -60,11 +85,16 @@ macro_rules! metric_table {
 
 metric_table! {
     ISSUES = "coupon_issue_total", MetricKind::Counter, Count, "Issue requests answered, by outcome.";
+    ISSUE_SECONDS = "coupon_issue_duration_seconds", MetricKind::Histogram(OBJECTIVE_SECONDS), Seconds,
+        "Time from asking for an issuance to its answer, by outcome: at the door, here or on another node.";
     CHANGES = "coupon_change_total", MetricKind::Counter, Count, "Administrators' changes answered, by outcome.";
     DOOR_ANSWERS = "coupon_door_answers_total", MetricKind::Counter, Count,
         "Issue requests that the door answered without asking the owner.";
     DOOR_NOTICES = "coupon_door_notices", MetricKind::Gauge, Count, "Sold-out coupons that the door knows.";
     OWNERS_ACTIVE = "coupon_owners_active", MetricKind::Gauge, Count, "Owners in memory on this node.";
+    OWNERS = "coupon_owners", MetricKind::Gauge, Count,
+        "Owners on this node, by stage: loading (or waiting to be loaded), loaded ahead of a hand-off, \
+         serving, draining.";
     OWNER_ACTIVATIONS = "coupon_owner_activations_total", MetricKind::Counter, Count,
         "Owners loaded from the store.";
     OWNER_ACTIVATION_SECONDS = "coupon_owner_activation_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
@@ -77,6 +107,11 @@ metric_table! {
         "Requests refused because a queue was full, by the bound: of the node, of an owner, of owners in \
          memory and requests that wait for one to be loaded, of a link, or of requests that wait for a \
          moving shard.";
+    QUEUE_LENGTH = "coupon_queue_length", MetricKind::Gauge, Count,
+        "Entries in a bounded queue, by queue; of the queues of owners, lanes and links the fullest. The \
+         queue of the log is in bytes.";
+    QUEUE_LENGTH_MAX = "coupon_queue_length_max", MetricKind::Gauge, Count,
+        "Bound of a queue, by queue. A queue at its bound refuses.";
     FORWARDED = "coupon_requests_forwarded_total", MetricKind::Counter, Count,
         "Attempts that went to an owner on another node.";
     MOVING_WAITING = "coupon_requests_waiting_for_owner", MetricKind::Gauge, Count,
@@ -91,6 +126,14 @@ metric_table! {
         "Answers decided here that wait at the output gate.";
     UNSTORED = "coupon_entries_unstored", MetricKind::Gauge, Count,
         "Entries decided minus entries stored, on this node.";
+    OLDEST_UNSTORED = "coupon_oldest_unstored_entry_age_seconds", MetricKind::Gauge, Seconds,
+        "Time since the oldest entry was decided that is not stored; 0 if everything is stored.";
+    LANES = "coupon_lanes", MetricKind::Gauge, Count,
+        "Lanes of this node, each of which stores one batch at a time.";
+    LANES_BUSY = "coupon_lanes_busy", MetricKind::Gauge, Count,
+        "Lanes that store a batch, or wait to send it again.";
+    LANES_DELAYED = "coupon_lanes_delayed", MetricKind::Gauge, Count,
+        "Lanes whose batch the store does not accept.";
     BATCH_ROWS = "coupon_batch_rows", MetricKind::Histogram(ROWS), Count, "Rows of a committed batch.";
     COMMIT_SECONDS = "coupon_commit_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
         "Time from sending a batch to knowing that it is stored.";
@@ -100,6 +143,14 @@ metric_table! {
         "Calls of the database that failed, by kind: not_stored (a lock, no connection, a full disk), \
          unknown (the connection was lost, or no answer), clash (other rows, or a constraint), \
          unreadable (a missing table, rows that make no sense).";
+    STORE_CALL_SECONDS = "coupon_store_call_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
+        "Time of a call of the database on its connection, by kind of call.";
+    STORE_WAIT_SECONDS = "coupon_store_connection_wait_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
+        "Time until a call got a connection, including opening or testing it, by pool.";
+    STORE_CONNECTIONS = "coupon_store_connections_in_use", MetricKind::Gauge, Count,
+        "Connections to the database that a call uses, by pool.";
+    STORE_CONNECTIONS_MAX = "coupon_store_connections_max", MetricKind::Gauge, Count,
+        "Maximum number of connections to the database, by pool.";
     SQLITE_LOG_BYTES = "coupon_sqlite_log_bytes", MetricKind::Gauge, Bytes,
         "Size of SQLite's log (the file -wal), which is moved into the database at about 128 MiB.";
     FENCED_ROWS = "coupon_fenced_rows_total", MetricKind::Counter, Count,
@@ -108,6 +159,14 @@ metric_table! {
         "Portions that the store contradicted: other rows in their place, or guards that refuse. \
          Never expected.";
     SHARDS_OWNED = "coupon_shards_owned", MetricKind::Gauge, Count, "Shards this node serves.";
+    SHARDS = "coupon_shards", MetricKind::Gauge, Count, "Shards of the cluster, a fixed number.";
+    SHARDS_UNOWNED = "coupon_shards_unowned", MetricKind::Gauge, Count,
+        "Shards whose row names no live node, as this node last read the rows.";
+    SHARD_EPOCH_MAX = "coupon_shard_epoch_max", MetricKind::Gauge, Count,
+        "Highest epoch of all shards, as this node last read the rows. It rises with every change of an \
+         owner.";
+    NODES = "coupon_cluster_nodes", MetricKind::Gauge, Count,
+        "Live nodes of the cluster by state, as this node last read the rows.";
     SHARD_CLAIMS = "coupon_shard_claims_total", MetricKind::Counter, Count,
         "Successful shard claims, including those that raise the epoch of a shard of this node.";
     LEASE_SECONDS = "coupon_lease_remaining_seconds", MetricKind::Gauge, Seconds,
@@ -148,19 +207,11 @@ pub fn describe(table: &[Metric]) {
 
 /// The engine's handles, looked up once.
 pub(crate) struct Handles {
-    pub(crate) issued: Counter,
-    pub(crate) replayed: Counter,
-    pub(crate) unknown_coupon: Counter,
-    pub(crate) already_issued: Counter,
-    pub(crate) closed: Counter,
-    pub(crate) paused: Counter,
-    pub(crate) not_started: Counter,
-    pub(crate) ended: Counter,
-    pub(crate) sold_out: Counter,
-    pub(crate) overloaded: Counter,
-    pub(crate) owner_moving: Counter,
-    pub(crate) store_unavailable: Counter,
-    pub(crate) outcome_unknown: Counter,
+    pub(crate) issues: IssuesHandles,
+    pub(crate) owners: OwnersHandles,
+    pub(crate) queues: QueuesHandles,
+    pub(crate) lanes: LanesHandles,
+    pub(crate) rows: RowsHandles,
     pub(crate) door_answers: Counter,
     pub(crate) door_notices: Gauge,
     pub(crate) owners_active: Gauge,
@@ -179,6 +230,7 @@ pub(crate) struct Handles {
     pub(crate) take_over_seconds: Histogram,
     pub(crate) waiting: Gauge,
     pub(crate) unstored: Gauge,
+    pub(crate) oldest_unstored: Gauge,
     pub(crate) batch_rows: Histogram,
     pub(crate) commit_seconds: Histogram,
     pub(crate) retries_not_stored: Counter,
@@ -188,6 +240,7 @@ pub(crate) struct Handles {
     pub(crate) store_unknown: Counter,
     pub(crate) store_clashes: Counter,
     pub(crate) store_unreadable: Counter,
+    pub(crate) store: StoreHandles,
     pub(crate) sqlite_log_bytes: Gauge,
     pub(crate) fenced_rows: Counter,
     pub(crate) contradictions: Counter,
@@ -199,31 +252,17 @@ pub(crate) struct Handles {
     pub(crate) went_backwards: Counter,
 }
 
-/// Counts a change of a shard's owner. Such changes are rare enough to look the metric up each time.
-pub(crate) fn shard_moved(kind: &'static str) {
-    metrics::counter!(SHARD_MOVES, "kind" => kind).increment(1);
-}
-
 /// The engine's handles. First used when an engine starts, which is after the recorder is installed.
 pub(crate) fn handles() -> &'static Handles {
     static HANDLES: LazyLock<Handles> = LazyLock::new(|| {
-        let issue = |outcome: &'static str| metrics::counter!(ISSUES, "outcome" => outcome);
         let retry = |reason: &'static str| metrics::counter!(WRITE_RETRIES, "reason" => reason);
         let store_error = |kind: &'static str| metrics::counter!(STORE_ERRORS, "kind" => kind);
         Handles {
-            issued: issue("issued"),
-            replayed: issue("replayed"),
-            unknown_coupon: issue("unknown_coupon"),
-            already_issued: issue("already_issued"),
-            closed: issue("closed"),
-            paused: issue("paused"),
-            not_started: issue("not_started"),
-            ended: issue("ended"),
-            sold_out: issue("sold_out"),
-            overloaded: issue("overloaded"),
-            owner_moving: issue("owner_moving"),
-            store_unavailable: issue("store_unavailable"),
-            outcome_unknown: issue("outcome_unknown"),
+            issues: IssuesHandles::new(),
+            owners: OwnersHandles::new(),
+            queues: QueuesHandles::new(),
+            lanes: LanesHandles::new(),
+            rows: RowsHandles::new(),
             door_answers: metrics::counter!(DOOR_ANSWERS),
             door_notices: metrics::gauge!(DOOR_NOTICES),
             owners_active: metrics::gauge!(OWNERS_ACTIVE),
@@ -242,6 +281,7 @@ pub(crate) fn handles() -> &'static Handles {
             take_over_seconds: metrics::histogram!(SHARD_MOVE_SECONDS, "kind" => "taken_over"),
             waiting: metrics::gauge!(WAITING),
             unstored: metrics::gauge!(UNSTORED),
+            oldest_unstored: metrics::gauge!(OLDEST_UNSTORED),
             batch_rows: metrics::histogram!(BATCH_ROWS),
             commit_seconds: metrics::histogram!(COMMIT_SECONDS),
             retries_not_stored: retry("not_stored"),
@@ -251,6 +291,7 @@ pub(crate) fn handles() -> &'static Handles {
             store_unknown: store_error("unknown"),
             store_clashes: store_error("clash"),
             store_unreadable: store_error("unreadable"),
+            store: StoreHandles::new(),
             sqlite_log_bytes: metrics::gauge!(SQLITE_LOG_BYTES),
             fenced_rows: metrics::counter!(FENCED_ROWS),
             contradictions: metrics::counter!(CONTRADICTIONS),
@@ -283,6 +324,10 @@ pub(crate) struct PeerHandles {
 impl PeerHandles {
     /// Counts a refusal. Refusals are rare enough to look the metric up each time.
     pub(crate) fn refuse(&self, reason: &'static str) {
+        debug_assert!(
+            known::PEER_REFUSALS.contains(&reason),
+            "{reason} is not registered"
+        );
         metrics::counter!(PEER_REFUSED, "reason" => reason).increment(1);
     }
 }

@@ -1,6 +1,7 @@
 //! Owners and their shards, how requests reach them, and how their decisions are stored.
 
 pub mod door;
+pub mod figures;
 pub mod gate;
 pub mod inbox;
 pub mod kind;

@@ -37,6 +37,7 @@ pub(crate) enum Occurrence {
     PortionGivenUp,
     LoadAheadFailed,
     LoadFailed,
+    SlowCommit,
 }
 
 /// How bad it is.
@@ -65,6 +66,7 @@ impl Occurrence {
             Self::PortionGivenUp => "the lease ended before portions were known to be stored",
             Self::LoadAheadFailed => "loading ahead failed",
             Self::LoadFailed => "loading failed",
+            Self::SlowCommit => "commits were slow",
         }
     }
 
@@ -83,7 +85,8 @@ impl Occurrence {
             | Self::EpochNotRaised
             | Self::PortionFenced
             | Self::PortionGivenUp
-            | Self::LoadAheadFailed => Severity::Warning,
+            | Self::LoadAheadFailed
+            | Self::SlowCommit => Severity::Warning,
             Self::LoadFailed => Severity::Error,
         }
     }

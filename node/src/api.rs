@@ -24,7 +24,7 @@ use http::header::HeaderName;
 use smallvec::SmallVec;
 use warp::reply::Response;
 
-pub(crate) use self::routes::routes;
+pub(crate) use self::routes::{register_metrics, routes};
 
 use self::error::Error;
 use crate::http::call::Call;

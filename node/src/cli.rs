@@ -139,6 +139,8 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     for warning in config.warnings() {
         tracing::warn!("configuration: {warning}");
     }
+    let (version, settings) = (env!("CARGO_PKG_VERSION"), config.differences()?.join(", "));
+    tracing::info!(version, settings, "starting");
     let mut signals = Signals::listen()?;
     let node = tokio::select! {
         started = RunningNode::start(config) => started?,

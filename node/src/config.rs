@@ -7,6 +7,7 @@
 mod access_log;
 mod check;
 mod cluster;
+mod differences;
 mod jwt;
 pub mod keys;
 mod limits;
@@ -301,6 +302,11 @@ impl Config {
 
     /// Returns the effective configuration as the text of a file, with defaults filled in and secrets hidden.
     pub fn to_toml(&self) -> Result<String, InvalidConfig> {
+        toml::to_string(&self.effective()?).map_err(|error| InvalidConfig(error.to_string()))
+    }
+
+    /// Returns the configuration with defaults filled in, and without what secrets were read from.
+    fn effective(&self) -> Result<Self, InvalidConfig> {
         let mut effective = self.clone();
         effective.store.url = Some(self.store_url()?.to_string());
         effective.shutdown.delay = Some(self.shutdown_delay());
@@ -313,7 +319,7 @@ impl Config {
         if effective.cluster.cookie_file.is_some() {
             effective.cluster.cookie = None;
         }
-        toml::to_string(&effective).map_err(|error| InvalidConfig(error.to_string()))
+        Ok(effective)
     }
 
     /// Checks each value, and then the values together.

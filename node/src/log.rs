@@ -22,6 +22,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, registry};
 
+pub(crate) use self::queue::WAITING_BYTES_MAX;
 use self::queue::{LineWriter, Queue};
 use crate::config::{Log, LogFormat, log_targets};
 
@@ -83,6 +84,11 @@ pub(crate) fn flush() {
 /// The number of lines that were dropped: the queue was full, or they could not be written.
 pub(crate) fn dropped_lines() -> u64 {
     QUEUE.dropped()
+}
+
+/// Returns how many bytes of lines wait to be written.
+pub(crate) fn waiting_bytes() -> usize {
+    QUEUE.waiting_bytes()
 }
 
 /// Logs a panic. The standard library's hook would write to the standard error itself, and wait for it. This

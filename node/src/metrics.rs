@@ -2,14 +2,18 @@
 //! are in [`actors::metrics`].
 
 use actors::metric_table;
-use actors::metrics::{MetricKind, SECONDS};
+use actors::metrics::{MetricKind, OBJECTIVE_SECONDS, QUEUE_LENGTH, QUEUE_LENGTH_MAX};
+use metrics::Gauge;
 
 metric_table! {
     BUILD_INFO = "coupon_build_info", MetricKind::Gauge, Count, "Always 1; version and commit are labels.";
+    READY = "coupon_ready", MetricKind::Gauge, Count, "1 if the node is ready, as /readyz says, otherwise 0.";
+    NOT_READY = "coupon_not_ready", MetricKind::Gauge, Count,
+        "1 for each reason why the node is not ready, by reason; otherwise 0.";
     HTTP_REQUESTS = "coupon_http_requests_total", MetricKind::Counter, Count,
         "HTTP requests answered, by route, method and status.";
-    HTTP_SECONDS = "coupon_http_request_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
-        "Time from the head of a request to its response, by route and method.";
+    HTTP_SECONDS = "coupon_http_request_duration_seconds", MetricKind::Histogram(OBJECTIVE_SECONDS), Seconds,
+        "Time from the head of a request to its response, by route, method and class of the status (2xx).";
     HTTP_CONNECTIONS = "coupon_http_connections", MetricKind::Gauge, Count, "Open HTTP connections.";
     HTTP_CONNECTIONS_REFUSED = "coupon_http_connections_refused_total", MetricKind::Counter, Count,
         "HTTP connections refused because http.connections_max were open.";
@@ -17,6 +21,9 @@ metric_table! {
         "HTTP connections closed by the server, by reason: a timeout, a bad request or handshake, a stop.";
     TLS_RELOADS = "coupon_tls_reloads_total", MetricKind::Counter, Count,
         "Changes of the TLS certificate files, by result: replaced or refused.";
+    TLS_EXPIRY = "coupon_tls_certificate_expiry_timestamp_seconds", MetricKind::Gauge, Seconds,
+        "When the first certificate of the chain ends, in seconds since the Unix epoch, by listener: http or \
+         cluster. Absent without TLS.";
     READS = "coupon_reads_total", MetricKind::Counter, Count,
         "Reads of coupons and lists of coupons, by what was read and from where: a copy or the store.";
     RATE_LIMITED = "coupon_rate_limited_total", MetricKind::Counter, Count,
@@ -35,4 +42,54 @@ metric_table! {
         "Busy time of all workers of the runtime.";
     RUNTIME_PARKS = "coupon_runtime_parks_total", MetricKind::Counter, Count,
         "Times that a worker of the runtime went to sleep.";
+}
+
+/// The label of HTTP connections among the bounded queues.
+pub(crate) const CONNECTIONS_QUEUE: &str = "connections";
+
+/// Reasons why connections are closed by the server.
+const CUT_REASONS: [&str; 8] = [
+    "handshake",
+    "header_too_large",
+    "malformed",
+    "silent",
+    "header",
+    "idle",
+    "write",
+    "stopping",
+];
+
+/// Results of changes of the TLS certificate.
+const TLS_RESULTS: [&str; 2] = ["replaced", "refused"];
+
+/// Creates the series whose labels are known, at 0, as [`actors::metrics::register`] does. The table of routes
+/// does the same for routes.
+pub(crate) fn register() {
+    for reason in CUT_REASONS {
+        metrics::counter!(HTTP_CONNECTIONS_CUT, "reason" => reason).increment(0);
+    }
+    for result in TLS_RESULTS {
+        metrics::counter!(TLS_RELOADS, "result" => result).increment(0);
+    }
+    metrics::counter!(HTTP_CONNECTIONS_REFUSED).increment(0);
+    metrics::counter!(RATE_LIMITED).increment(0);
+    metrics::gauge!(HTTP_CONNECTIONS).increment(0.0);
+}
+
+/// Counts a connection that the server closed.
+pub(crate) fn connection_cut(reason: &'static str) {
+    debug_assert!(CUT_REASONS.contains(&reason), "{reason} is not registered");
+    metrics::counter!(HTTP_CONNECTIONS_CUT, "reason" => reason).increment(1);
+}
+
+/// Counts a change of the TLS certificate.
+pub(crate) fn tls_reloaded(result: &'static str) {
+    debug_assert!(TLS_RESULTS.contains(&result), "{result} is not registered");
+    metrics::counter!(TLS_RELOADS, "result" => result).increment(1);
+}
+
+/// Returns the gauge of the length of a bounded queue, and sets its bound.
+pub(crate) fn queue(queue: &'static str, length_max: usize) -> Gauge {
+    metrics::gauge!(QUEUE_LENGTH_MAX, "queue" => queue).set(length_max as f64);
+    metrics::gauge!(QUEUE_LENGTH, "queue" => queue)
 }

@@ -33,6 +33,8 @@ use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
 use self::store_calls::{StoreCallError, StoreCalls};
 use self::user_limit::UserLimit;
 use crate::config::Config;
+use crate::metrics;
+use crate::telemetry::CouponFigures;
 
 /// When a client with too many searches in progress may send the next. Each takes much less.
 const CLIENT_WAIT: Duration = Duration::from_secs(1);
@@ -104,6 +106,7 @@ pub(crate) struct Service {
     copies: CouponCopies,
     lists: CouponLists,
     store_calls: StoreCalls,
+    coupon_metrics_max: usize,
 }
 
 impl Service {
@@ -120,6 +123,7 @@ impl Service {
             copies: CouponCopies::default(),
             lists: CouponLists::new(config.limits.client_lists),
             store_calls: StoreCalls::default(),
+            coupon_metrics_max: config.limits.coupon_metrics_max,
         }
     }
 
@@ -156,6 +160,14 @@ impl Service {
             reasons.push(NotReady::NoStore);
         }
         reasons
+    }
+
+    /// Sets the gauges that are collected on demand. Returns the figures of the busiest coupons.
+    pub(crate) fn collect(&self) -> Vec<CouponFigures> {
+        let calls = &self.store_calls.0;
+        metrics::queue("store_calls", calls.places()).set(calls.taken() as f64);
+        let engine = self.engine.get();
+        engine.map_or_else(Vec::new, |engine| engine.collect(self.coupon_metrics_max))
     }
 
     /// Returns the engine. Fails until the engine runs.

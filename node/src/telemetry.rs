@@ -1,5 +1,7 @@
 //! The recorder of metrics, with those of the process and the runtime.
 
+pub(crate) mod certificates;
+mod coupons;
 mod process;
 
 use std::sync::OnceLock;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use crate::log;
 use crate::metrics as node;
 use actors::metrics::{self as engine, Metric, MetricKind};
+pub(crate) use coupons::CouponFigures;
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::runtime::Handle;
@@ -26,6 +29,7 @@ pub(crate) struct Metrics {
     queue: Gauge,
     parks: Counter,
     lines_dropped: Counter,
+    log_queue: Gauge,
 }
 
 /// Returns the metrics of this process. Recording begins with the first call.
@@ -43,7 +47,7 @@ pub(crate) async fn upkeep() {
     }
 }
 
-/// Returns the tables of all metrics: the node's and the engine's.
+/// Returns the tables of the metrics that the recorder has: the node's and the engine's.
 fn tables() -> impl Iterator<Item = &'static [Metric]> {
     [node::METRICS, engine::METRICS].into_iter()
 }
@@ -65,6 +69,8 @@ impl Metrics {
             tracing::error!("another metrics recorder is installed; /metrics will be empty");
         }
         tables().for_each(engine::describe);
+        engine::register();
+        node::register();
         metrics::gauge!(node::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT)
             .set(1.0);
         Self {
@@ -74,15 +80,18 @@ impl Metrics {
             queue: metrics::gauge!(node::RUNTIME_QUEUE),
             parks: metrics::counter!(node::RUNTIME_PARKS),
             lines_dropped: metrics::counter!(node::LOG_LINES_DROPPED),
+            log_queue: node::queue("log", log::WAITING_BYTES_MAX),
         }
     }
 
-    /// All metrics, in the text format of Prometheus.
-    pub(crate) fn render(&self) -> String {
+    /// All metrics, in the text format of Prometheus, with those of these coupons.
+    pub(crate) fn render(&self, coupons: &[CouponFigures]) -> String {
         let busy = self.collect_runtime();
         self.lines_dropped.absolute(log::dropped_lines());
+        self.log_queue.set(log::waiting_bytes() as f64);
         let mut text = self.recorder.render();
         process::write_all(&mut text);
+        coupons::write_all(&mut text, coupons);
         // The recorder's counters are whole numbers.
         for metric in node::METRICS
             .iter()

@@ -21,7 +21,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 
-use crate::api::routes;
+use crate::api::{register_metrics, routes};
 use crate::config::{Cluster, Config, HostPort, InvalidConfig, StoreUrl};
 use crate::data_file;
 use crate::http::listener::{self, Listener};
@@ -149,6 +149,7 @@ impl RunningNode {
         // The recorder is installed before the engine starts, because the engine takes its handles from the
         // recorder.
         telemetry::metrics();
+        register_metrics();
         check_tls(config)?;
         let users = UserSource::new(&config.auth)?;
         let node = node_id(config)?;

@@ -347,6 +347,7 @@ impl Shared {
         };
         self.others_stay.store(nodes.iter().any(stays), Ordering::Release);
         self.ownership.publish(me, &nodes, &rows);
+        shards::show(&nodes, &rows);
         let now = time::moment();
         let unreachable = living.reach.unreachable(now, me, &nodes, &self.peers.linked());
         self.ownership.know_unreachable(me, &unreachable);

@@ -1,7 +1,7 @@
 //! Coupons, as the HTTP side of a node holds them: requests to their owners, and reads of their rows.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::coupon::change::{ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
@@ -55,6 +55,7 @@ impl Coupons {
         key: RequestKey,
         deadline: Duration,
     ) -> IssueAnswer {
+        let begun = Instant::now();
         let ask = IssueRequest { user, key }.into();
         let answer = match self.engine.request(coupon, ask, deadline).await {
             Ok(CouponOutcome::Issue(outcome)) => Ok(outcome),
@@ -62,7 +63,7 @@ impl Coupons {
             Ok(CouponOutcome::Change(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),
         };
-        count_issue(&answer);
+        count_issue(&answer, begun.elapsed());
         answer
     }
 
@@ -85,9 +86,9 @@ impl Coupons {
     }
 }
 
-fn count_issue(answer: &IssueAnswer) {
-    let metrics = handles();
-    let counter = match answer {
+fn count_issue(answer: &IssueAnswer, took: Duration) {
+    let metrics = &handles().issues;
+    let outcome = match answer {
         Ok(IssueOutcome::Issued(_)) => &metrics.issued,
         Ok(IssueOutcome::Replayed(_)) => &metrics.replayed,
         Ok(IssueOutcome::Refused(refusal)) => match refusal {
@@ -105,7 +106,7 @@ fn count_issue(answer: &IssueAnswer) {
         Err(Setback::StoreUnavailable) => &metrics.store_unavailable,
         Err(Setback::Unknown) => &metrics.outcome_unknown,
     };
-    counter.increment(1);
+    outcome.record(took);
 }
 
 fn count_change(answer: &ChangeAnswer) {
@@ -125,5 +126,5 @@ fn count_change(answer: &ChangeAnswer) {
         Err(Setback::StoreUnavailable) => "store_unavailable",
         Err(Setback::Unknown) => "outcome_unknown",
     };
-    ::metrics::counter!(metrics::CHANGES, "outcome" => outcome).increment(1);
+    metrics::changed(outcome);
 }

@@ -163,6 +163,10 @@ impl Kind for CouponKind {
         ledger.last().get()
     }
 
+    fn entries_max(ledger: &Ledger) -> Option<u64> {
+        ledger.coupon().offer.total_quantity
+    }
+
     fn encode_id(id: CouponId, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&id.get().to_le_bytes());
     }

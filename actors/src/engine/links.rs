@@ -136,6 +136,12 @@ impl<K: Kind> NodeLinks<K> {
         &self.shared.options.advertise
     }
 
+    /// Returns how many requests are in flight to the peer with the most, and how many there may be. `None`
+    /// until links have started.
+    pub(crate) fn fullest(&self) -> Option<(usize, usize)> {
+        self.shared.with_links(Links::fullest)
+    }
+
     /// Learns which peers are alive, from the rows of all others, which another part than membership read
     /// after `asked_at`.
     pub(crate) fn know_living(&self, asked_at: Moment, others: &[NodeRow]) {

@@ -1,7 +1,7 @@
 //! What the parts of an engine share, and what each part gets of that. Everything that is shared is made
 //! before the first part starts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
@@ -11,6 +11,7 @@ use crate::cluster::membership::{self, MembershipContext};
 use crate::cluster::ownership::Ownership;
 use crate::cluster::peers::{NoPeers, Peers};
 use crate::engine::exchange::Exchange;
+use crate::engine::figures::Queues;
 use crate::engine::housekeeping::Housekeeping;
 use crate::engine::links::NodeLinks;
 use crate::engine::local::EngineShards;
@@ -25,6 +26,7 @@ use crate::owning::shard::moves::Moves;
 use crate::owning::shard::{LOADS_WAITING_MAX, ShardContext, ShardHandle};
 use crate::owning::write_back::Lanes;
 use crate::store::{ClusterStore, Result, Store, StoreError};
+use crate::time;
 
 /// Maximum number of owners that are read from the store at the same time.
 const LOADS_MAX: usize = 4;
@@ -46,6 +48,10 @@ pub(super) struct Parts<K: Kind> {
     pub(super) ownership: Ownership,
     /// The places of requests on this node.
     pub(super) places: Admission,
+    /// The places of owners on this node.
+    owners: Admission,
+    /// The places of owners that are being loaded or wait to be loaded.
+    loads_waiting: Admission,
     /// The links to other nodes, if the node is in a cluster.
     pub(super) links: Option<NodeLinks<K>>,
 }
@@ -69,6 +75,8 @@ impl<K: Kind> Parts<K> {
             board: Arc::default(),
             ownership: Ownership::default(),
             places: Admission::new(options.requests_max),
+            owners: Admission::new(OWNERS_MAX),
+            loads_waiting: Admission::new(LOADS_WAITING_MAX),
             links: cluster
                 .map(|cluster| NodeLinks::new(options.node.clone(), cluster))
                 .transpose()?,
@@ -103,9 +111,9 @@ impl<K: Kind> Parts<K> {
                 requests_max: self.options.owner_requests_max,
             },
             loads: Arc::new(Semaphore::new(LOADS_MAX)),
-            loads_waiting: Admission::new(LOADS_WAITING_MAX),
+            loads_waiting: self.loads_waiting.clone(),
             loads_ahead: Arc::new(Semaphore::new(LOADS_AHEAD_MAX)),
-            places: Admission::new(OWNERS_MAX),
+            places: self.owners.clone(),
             ownership: self.ownership.clone(),
             peers: self.peers(),
         }
@@ -175,6 +183,15 @@ impl<K: Kind> Parts<K> {
             router: router.clone(),
             beat: self.options.beat,
             idle: self.options.idle,
+        }
+    }
+
+    pub(super) fn queues(&self) -> Queues {
+        Queues {
+            owners: self.owners.clone(),
+            loads: self.loads_waiting.clone(),
+            owner_requests_max: self.options.owner_requests_max,
+            compared_at: Mutex::new(time::moment()),
         }
     }
 

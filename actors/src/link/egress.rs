@@ -86,6 +86,11 @@ impl<P: Payload> EgressHandle<P> {
         }
     }
 
+    /// Returns how many requests wait to be sent or answered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.places.taken()
+    }
+
     /// Sends a command. It is dropped if the egress has ended.
     pub(super) fn command(&self, command: EgressCommand<P>) {
         let _ = self.actor.cast(command);

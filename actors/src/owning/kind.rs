@@ -184,8 +184,13 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// Makes the state from the loaded head and rows.
     fn state(head: Self::Head, rows: Self::Rows) -> Self::State;
 
-    /// Returns how many entries the state rests on, for the log.
+    /// Returns how many entries the state rests on, for the log and for metrics.
     fn entries(state: &Self::State) -> u64;
+
+    /// Returns how many entries there may be, for metrics; `None` if there is no bound.
+    fn entries_max(_state: &Self::State) -> Option<u64> {
+        None
+    }
 
     /// Writes an id for other nodes.
     fn encode_id(id: Self::Id, bytes: &mut Vec<u8>);

@@ -67,6 +67,8 @@ struct Held<K: Kind> {
 #[derive(Debug)]
 struct Out<K: Kind> {
     run: K::Run,
+    /// When the oldest entry of the run was decided.
+    decided_at: Moment,
     /// True if the portion came back fenced, and waits for the shard's next epoch.
     fenced: bool,
 }
@@ -87,7 +89,8 @@ pub struct Owner<K: Kind> {
     state: K::State,
     gate: Gate<Held<K>>,
     decided: Position,
-    undelivered: VecDeque<K::Entry>,
+    /// The entries that no portion has yet, and when each was decided.
+    undelivered: VecDeque<(Moment, K::Entry)>,
     out: Option<Out<K>>,
     /// True while undelivered entries wait for further entries. They wait until [`OwnerCommand::Submit`], or
     /// until the portion cannot or need not grow.
@@ -100,6 +103,8 @@ pub struct Owner<K: Kind> {
     posted: Option<Arc<Notice<K>>>,
     stage: OwnerStage,
     last_asked: Moment,
+    /// Number of requests that reached the owner.
+    requests: u64,
     idle: Duration,
 }
 
@@ -121,6 +126,7 @@ impl<K: Kind> Owner<K> {
             posted: None,
             stage: OwnerStage::Serving,
             last_asked: now,
+            requests: 0,
             idle,
         }
     }
@@ -148,6 +154,33 @@ impl<K: Kind> Owner<K> {
     /// Returns how many entries are decided and not stored.
     pub fn unstored(&self) -> u64 {
         self.decided.after(self.gate.stored())
+    }
+
+    /// Returns when the oldest entry that is not stored was decided; `None` if all entries are stored.
+    pub fn unstored_since(&self) -> Option<Moment> {
+        let undelivered = self.undelivered.front().map(|(decided_at, _)| *decided_at);
+        self.out.as_ref().map(|out| out.decided_at).or(undelivered)
+    }
+
+    /// Returns how many requests reached the owner.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Returns how many entries are stored, including those that were there when the owner was loaded, as far
+    /// as the kind counts them.
+    pub fn stored_entries(&self) -> u64 {
+        K::entries(&self.state).saturating_sub(self.unstored())
+    }
+
+    /// Returns how many entries there may be; `None` if there is no bound.
+    pub fn entries_max(&self) -> Option<u64> {
+        K::entries_max(&self.state)
+    }
+
+    /// Returns true if the owner stores what it has decided, and decides nothing more.
+    pub fn is_draining(&self) -> bool {
+        self.stage != OwnerStage::Serving
     }
 
     /// Returns true if the owner waits for further entries, after [`Effect::Gather`].
@@ -184,6 +217,7 @@ impl<K: Kind> Owner<K> {
 
     fn decide(&mut self, request: Request<K>, now: Now, lease_holds: bool, effects: &mut Vec<Effect<K>>) {
         let Request { ask, expires, reply } = request;
+        self.requests += 1;
         let setback = if self.stage != OwnerStage::Serving {
             Some(Setback::Moved)
         } else if now.moment >= expires {
@@ -207,7 +241,7 @@ impl<K: Kind> Owner<K> {
                 return;
             }
             Verdict::Refused(outcome) => outcome,
-            Verdict::Enter(entry) => self.enter(entry, effects),
+            Verdict::Enter(entry) => self.enter(entry, now.moment, effects),
         };
         if let Some(Held { reply, outcome }) = self.gate.hold(self.decided, Held { reply, outcome }) {
             effects.push(Effect::Answer(reply, Ok(outcome)));
@@ -215,14 +249,14 @@ impl<K: Kind> Owner<K> {
         self.submit(effects);
     }
 
-    fn enter(&mut self, entry: K::Entry, effects: &mut Vec<Effect<K>>) -> K::Outcome {
+    fn enter(&mut self, entry: K::Entry, now: Moment, effects: &mut Vec<Effect<K>>) -> K::Outcome {
         let outcome = K::apply(&mut self.state, &entry);
         let floor = K::version_of(&entry);
         if floor.is_some() {
             self.posted = None;
             effects.push(Effect::Withdraw { floor });
         }
-        self.undelivered.push_back(entry);
+        self.undelivered.push_back((now, entry));
         self.decided = self.decided.plus(1);
         outcome
     }
@@ -235,20 +269,24 @@ impl<K: Kind> Owner<K> {
         if self.out.is_some() || self.gathering || self.stage == OwnerStage::Stopped {
             return;
         }
-        let length = K::run_length(self.undelivered.iter(), BATCH_ROWS_MAX);
-        if length == 0 {
+        let Some(&(decided_at, _)) = self.undelivered.front() else {
             return;
-        }
-        let run = K::run(self.undelivered.drain(..length));
+        };
+        let length = K::run_length(self.undelivered.iter().map(|(_, entry)| entry), BATCH_ROWS_MAX);
+        let run = K::run(self.undelivered.drain(..length).map(|(_, entry)| entry));
         effects.push(Effect::Submit(self.portion(run.clone())));
-        self.out = Some(Out { run, fenced: false });
+        self.out = Some(Out {
+            run,
+            decided_at,
+            fenced: false,
+        });
     }
 
     /// Returns true if the next portion is small and later entries may join it.
     fn may_grow(&self) -> bool {
         self.stage == OwnerStage::Serving
             && self.undelivered.len() < self.gather_below
-            && self.undelivered.iter().all(K::may_be_joined)
+            && self.undelivered.iter().all(|(_, entry)| K::may_be_joined(entry))
             && !K::is_exhausted(&self.state)
     }
 

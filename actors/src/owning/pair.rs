@@ -324,6 +324,13 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         }
     }
 
+    fn entries_max(state: &Self::State) -> Option<u64> {
+        match state {
+            First(state) => A::entries_max(state),
+            Second(state) => B::entries_max(state),
+        }
+    }
+
     fn encode_id(id: Self::Id, bytes: &mut Vec<u8>) {
         match id {
             First(id) => {

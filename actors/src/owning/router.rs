@@ -101,6 +101,16 @@ impl<K: Kind> Router<K> {
         self.waiting.taken()
     }
 
+    /// Shows the lengths of its queues in the metrics.
+    pub(crate) fn show_queues(&self) {
+        let metrics = handles();
+        metrics.queues.node.set(self.places.taken(), self.places.places());
+        metrics
+            .queues
+            .moving
+            .set(self.waiting.taken(), self.waiting.places());
+    }
+
     /// Brings a request to its owner and returns the answer, by `deadline`. `expires` is the same time on the
     /// clock that owners use. A request that is not repeatable is not retried if it may have been decided.
     ///

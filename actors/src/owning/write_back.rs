@@ -30,6 +30,10 @@ use crate::time;
 /// How long a call to the store may take. After this time the outcome is unknown.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
+/// Commits that take at least this long are logged, many in one line. The alert on slow commits has the same
+/// limit.
+const SLOW_COMMIT: Duration = Duration::from_millis(250);
+
 /// The mailbox of the owner of a portion.
 type Home<K> = ActorRef<OwnerMail<K>>;
 
@@ -65,6 +69,7 @@ impl<K: Kind> Lanes<K> {
                 lease: lease.clone(),
                 delayed: Arc::clone(&delayed),
                 is_delayed: false,
+                is_busy: false,
                 call: None,
                 pause: None,
                 metrics: handles(),
@@ -87,7 +92,24 @@ impl<K: Kind> Lanes<K> {
 
     /// Returns true if the store does not accept the batch of at least one lane.
     pub fn are_delayed(&self) -> bool {
-        self.delayed.load(Ordering::Acquire) > 0
+        self.delayed() > 0
+    }
+
+    /// Returns of how many lanes the store does not accept the batch.
+    pub fn delayed(&self) -> usize {
+        self.delayed.load(Ordering::Acquire)
+    }
+
+    /// Returns the number of lanes.
+    pub fn count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Returns the length of the longest queue before a lane, and the maximum length.
+    pub fn longest_queue(&self) -> (usize, usize) {
+        let most = self.lanes.first().map_or(0, mpsc::Sender::max_capacity);
+        let length = |lane: &Sender<K>| most - lane.capacity();
+        (self.lanes.iter().map(length).max().unwrap_or(0), most)
     }
 }
 
@@ -103,6 +125,8 @@ struct Shell<K: Kind> {
     lease: Lease,
     delayed: Arc<AtomicUsize>,
     is_delayed: bool,
+    /// True while this lane is among the busy lanes in the metrics.
+    is_busy: bool,
     call: Option<Call<K>>,
     pause: Option<std::pin::Pin<Box<Sleep>>>,
     metrics: &'static Handles,
@@ -131,9 +155,13 @@ impl<K: Kind> Shell<K> {
                 Self::carry_out(&mut self.call, &mut self.pause, &self.store, self.metrics, effect);
             }
             self.show_delay();
+            self.show_work();
         }
         if self.is_delayed {
             self.delayed.fetch_sub(1, Ordering::AcqRel);
+        }
+        if self.is_busy {
+            self.metrics.lanes.busy.decrement(1.0);
         }
     }
 
@@ -163,6 +191,17 @@ impl<K: Kind> Shell<K> {
                 let _ = submission.home.cast(OwnerCommand::Delayed.into());
             }
             Effect::Die(why) => crate::store::end_process(&why),
+        }
+    }
+
+    fn show_work(&mut self) {
+        let is_busy = self.call.is_some() || self.pause.is_some();
+        if is_busy != self.is_busy {
+            self.is_busy = is_busy;
+            self.metrics
+                .lanes
+                .busy
+                .increment(if is_busy { 1.0 } else { -1.0 });
         }
     }
 
@@ -212,10 +251,13 @@ async fn call_returns<K: Kind>(call: &mut Option<Call<K>>, metrics: &Handles) ->
     let event = (&mut under_way.returns).await;
     match &event {
         Event::Written(Ok(rows)) => {
+            let took = under_way.begun.elapsed();
             metrics.batch_rows.record(*rows as f64);
-            metrics
-                .commit_seconds
-                .record(under_way.begun.elapsed().as_secs_f64());
+            metrics.commit_seconds.record(took.as_secs_f64());
+            if took >= SLOW_COMMIT {
+                let example = format!("{rows} rows in {took:.3?}");
+                summary::count(Occurrence::SlowCommit, None, Some(example));
+            }
         }
         Event::Written(Err(error)) => show_failure(error, metrics),
         Event::ReadBack(_) | Event::Submitted(_) | Event::RetryDue { .. } => {}

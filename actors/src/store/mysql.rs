@@ -35,6 +35,7 @@ use super::{
     counted,
 };
 pub use crate::ids::{Fence, Incarnation, NodeId, ShardId};
+use crate::metrics::Pool;
 use crate::store::batch::{Batch, Found, Portion};
 use crate::store::migrations;
 use crate::store::migrations::tables::{self, Tables};
@@ -124,7 +125,10 @@ macro_rules! framed {
         let inner = $store.inner.clone();
         let result = $crate::store::uninterrupted::uninterrupted(async move {
             let mut taken = inner.$connections.take($class.care).await?;
+            let call = $crate::metrics::StoreCall::of(stringify!($work), taken.pool());
+            let begun = std::time::Instant::now();
             let result = $crate::store::mysql::within($class, $work(taken.connection() $(, $argument)*)).await;
+            $crate::metrics::handles().store.called(call, begun);
             taken.settle(result)
         })
         .await;
@@ -160,10 +164,12 @@ impl MySqlStore {
     pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
         let (connect_options, dialect) = Self::prepared(options).await?;
         let canary = Arc::new(Canary::default());
-        let connections = |most, limit| Connections::new(connect_options.clone(), most, limit, None);
+        let connections =
+            |pool, most, limit| Connections::new(pool, connect_options.clone(), most, limit, None);
         let inner = Inner {
             dialect,
             lanes: Connections::new(
+                Pool::Writers,
                 connect_options.clone(),
                 options.lanes,
                 TAKE_LIMIT,
@@ -172,9 +178,9 @@ impl MySqlStore {
             canary,
             tables: Arc::new(tables::all(&migrations::mysql(&options.migrations))),
             // Two, so that one that hangs does not delay the next beat.
-            beats: connections(2, TAKE_FOR_BEAT_LIMIT),
-            others: connections(options.others, TAKE_LIMIT),
-            readers: connections(options.readers, TAKE_LIMIT),
+            beats: connections(Pool::Beats, 2, TAKE_FOR_BEAT_LIMIT),
+            others: connections(Pool::Others, options.others, TAKE_LIMIT),
+            readers: connections(Pool::Readers, options.readers, TAKE_LIMIT),
         };
         Ok(Self {
             inner: Arc::new(inner),

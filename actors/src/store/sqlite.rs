@@ -17,7 +17,7 @@ mod rows;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::migrate::Migration;
@@ -31,7 +31,7 @@ use super::{
     counted,
 };
 use crate::ids::{Fence, Incarnation, NodeId, ShardId};
-use crate::metrics::handles;
+use crate::metrics::{InUse, Pool, handles};
 use crate::store::batch::{Batch, Found};
 use crate::store::migrations;
 use crate::store::migrations::tables::{self, Tables};
@@ -98,7 +98,15 @@ impl Options {
 macro_rules! framed {
     ($limited:ident, $connection:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
-        $limited(async move { $work(&mut *inner.$connection().await? $(, $argument)*).await }).await
+        $limited(async move {
+            let mut lent = inner.$connection().await?;
+            let call = $crate::metrics::StoreCall::of(stringify!($work), lent.pool);
+            let begun = std::time::Instant::now();
+            let result = $work(&mut *lent.connection $(, $argument)*).await;
+            $crate::metrics::handles().store.called(call, begun);
+            result
+        })
+        .await
     }};
 }
 pub(crate) use framed;
@@ -143,6 +151,14 @@ impl SqliteStore {
         let file = open::file(&path)?;
         let files = Files::new(&path, &file)?;
         let checkpoints = Checkpoints::new(mover, urgent_mover, file);
+        for (pool, most) in [
+            (Pool::Writers, 1),
+            (Pool::Beats, 1),
+            (Pool::Others, LOADERS),
+            (Pool::Readers, options.readers.max(1)),
+        ] {
+            handles().store.set_max(pool, most);
+        }
         Ok(Self {
             inner: Arc::new(Inner {
                 path,
@@ -193,7 +209,7 @@ impl SqliteStore {
     pub async fn durability(&self) -> Result<(String, u8)> {
         let inner = self.inner.clone();
         read_limited(async move {
-            let mut writer = inner.writer().await?;
+            let mut writer = inner.writer().await?.connection;
             let journal_mode = sqlx::query_scalar("PRAGMA journal_mode")
                 .fetch_one(&mut *writer)
                 .await
@@ -229,7 +245,7 @@ impl SqliteStore {
         write_limited(async move {
             let pragma = AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
             sqlx::raw_sql(pragma)
-                .execute(&mut *inner.writer().await?)
+                .execute(&mut *inner.writer().await?.connection)
                 .await
                 .map(drop)
                 .map_err(on_write)
@@ -238,33 +254,50 @@ impl SqliteStore {
     }
 }
 
+/// A connection in use.
+pub(crate) struct Lent {
+    pub(crate) connection: PoolConnection<Sqlite>,
+    /// The pool that the connection belongs to.
+    pub(crate) pool: Pool,
+    _in_use: InUse,
+}
+
 impl Inner {
     /// Returns the connection that writes, once all earlier calls are done with it. Fails if the database was
     /// removed, because what is written to a removed file is lost.
-    pub(crate) async fn writer(&self) -> Result<PoolConnection<Sqlite>> {
+    pub(crate) async fn writer(&self) -> Result<Lent> {
         let log_bytes = self.files.check().map_err(StoreError::NotStored)?;
         handles().sqlite_log_bytes.set(log_bytes as f64);
         // Nothing was begun, so the outcome is certain.
-        self.writer
-            .acquire()
+        lent(Pool::Writers, &self.writer)
             .await
             .map_err(|error| StoreError::NotStored(error.to_string()))
     }
 
     /// Returns a connection for the reads of clients.
-    pub(crate) async fn reader(&self) -> Result<PoolConnection<Sqlite>> {
-        self.readers.acquire().await.map_err(on_read)
+    pub(crate) async fn reader(&self) -> Result<Lent> {
+        lent(Pool::Readers, &self.readers).await.map_err(on_read)
     }
 
     /// Returns the connection that reads the rows of nodes and shards.
-    pub(crate) async fn cluster_reader(&self) -> Result<PoolConnection<Sqlite>> {
-        self.cluster_reader.acquire().await.map_err(on_read)
+    pub(crate) async fn cluster_reader(&self) -> Result<Lent> {
+        lent(Pool::Beats, &self.cluster_reader).await.map_err(on_read)
     }
 
     /// Returns a connection that loads owners.
-    pub(crate) async fn loader(&self) -> Result<PoolConnection<Sqlite>> {
-        self.loader.acquire().await.map_err(on_read)
+    pub(crate) async fn loader(&self) -> Result<Lent> {
+        lent(Pool::Others, &self.loader).await.map_err(on_read)
     }
+}
+
+async fn lent(pool: Pool, connections: &SqlitePool) -> std::result::Result<Lent, sqlx::Error> {
+    let begun = Instant::now();
+    let connection = connections.acquire().await?;
+    Ok(Lent {
+        connection,
+        pool,
+        _in_use: handles().store.taken(pool, begun),
+    })
 }
 
 /// Runs work that changes something, and waits for it up to [`WRITE_LIMIT`].

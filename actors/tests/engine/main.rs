@@ -5,6 +5,7 @@
 mod bounds;
 mod door;
 mod faults;
+mod figures;
 mod fixture;
 mod gathering;
 mod issuing;

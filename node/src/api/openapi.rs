@@ -36,6 +36,11 @@ use self::parameters::{header, parameter, path_parameter, redirect_target};
 use self::problem_schemas::KINDS;
 use super::routes::{Access, Body, Operation, ROUTES, Route};
 
+/// Returns the status of the problem with this code.
+pub(super) fn status(code: &str) -> u16 {
+    problem_schemas::of(code).status
+}
+
 /// `GET /openapi.json`
 pub(super) fn document() -> HttpResponse {
     let mut response = HttpResponse::new(DOCUMENT.clone().into());

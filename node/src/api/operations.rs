@@ -6,6 +6,7 @@ use serde_json::json;
 use warp::reply::Response;
 
 use crate::http::json as body;
+use crate::metrics::{NOT_READY, READY};
 use crate::service::Service;
 use crate::service::engine::NotReady;
 use crate::telemetry;
@@ -39,9 +40,20 @@ const fn reason(not_ready: NotReady) -> &'static str {
     }
 }
 
+/// Shows in the metrics whether the node is ready, and why not.
+fn show_readiness(reasons: &[NotReady]) {
+    metrics::gauge!(READY).set(if reasons.is_empty() { 1.0 } else { 0.0 });
+    for not_ready in NotReady::ALL {
+        let applies = reasons.contains(&not_ready);
+        metrics::gauge!(NOT_READY, "reason" => reason(not_ready)).set(if applies { 1.0 } else { 0.0 });
+    }
+}
+
 /// `GET /metrics`: all metrics, in the text format of Prometheus.
-pub(super) fn metrics() -> Response {
-    let mut response = Response::new(telemetry::metrics().render().into());
+pub(super) fn metrics(service: &Service) -> Response {
+    show_readiness(&service.not_ready());
+    let text = telemetry::metrics().render(&service.collect());
+    let mut response = Response::new(text.into());
     response.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),

@@ -18,7 +18,7 @@ pub(super) use self::table::ROUTES;
 
 use super::credentials::{mark_private, report_refused_token};
 use super::redirect::redirect;
-use super::{Answer, principal};
+use super::{Answer, openapi, principal};
 use crate::http::call::Call;
 use crate::http::head::Head;
 use crate::http::problem::RequestError;
@@ -121,6 +121,14 @@ impl Verb {
         }
     }
 
+    const fn method(self) -> Method {
+        match self {
+            Self::Get => Method::GET,
+            Self::Post => Method::POST,
+            Self::Patch => Method::PATCH,
+        }
+    }
+
     const fn allow(self) -> &'static str {
         match self {
             Self::Get => "GET, HEAD",
@@ -208,6 +216,27 @@ fn find(path: &str) -> Option<(&'static Route, Range<usize>)> {
 /// True if there is a route with this path.
 pub(super) fn is_route(path: &str) -> bool {
     find(path).is_some()
+}
+
+/// Creates the metrics of all routes. Times of failures are kept from the start only for the hot route, the
+/// first: a histogram has many series.
+pub(crate) fn register_metrics() {
+    for (index, route) in ROUTES.iter().enumerate() {
+        for operation in route.operations {
+            let codes = operation.problems.iter().copied().flatten();
+            let mut statuses: Vec<u16> = codes.map(|code| openapi::status(code)).collect();
+            statuses.push(operation.success.status);
+            let is_hot = index == 0 && operation.method == Verb::Post;
+            let classes: &[usize] = match (is_hot, route.template().starts_with("/v1/")) {
+                (true, _) => &[2, 4, 5],
+                (false, true) => &[2],
+                (false, false) => &[],
+            };
+            route
+                .metrics
+                .register(&operation.method.method(), &statuses, classes);
+        }
+    }
 }
 
 /// Returns the filter that answers all requests.

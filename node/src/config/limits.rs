@@ -21,6 +21,9 @@ section! {
         /// further requests are answered `OVERLOADED` at once.
         coupon_requests_max: usize = actors::owning::owner::actor::OWNER_PLACES, "number",
             check = at_least_one;
+        /// Maximum number of coupons with metrics of their own: the busiest with an owner on this node. Each
+        /// has five series.
+        coupon_metrics_max: usize = 100, "number", check = |max| between(*max, 0..=10_000);
         /// Issue requests a second that each user may send on average, like 5 or 0.2; more are answered
         /// `RATE_LIMITED`.
         user_rate: Option<f64> = None, "number, also below 1",

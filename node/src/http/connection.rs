@@ -9,7 +9,8 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_CUT};
+use crate::metrics::{CONNECTIONS_QUEUE, HTTP_CONNECTIONS, connection_cut as cut};
+use actors::metrics::QUEUE_LENGTH;
 use http::Request;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::Connection;
@@ -210,24 +211,25 @@ const fn reason(timeout: Timeout) -> &'static str {
     }
 }
 
-fn cut(reason: &'static str) {
-    metrics::counter!(HTTP_CONNECTIONS_CUT, "reason" => reason).increment(1);
-}
-
 /// Counts one open connection until it is dropped.
 struct OpenConnection;
 
-static CONNECTIONS: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!(HTTP_CONNECTIONS));
+static CONNECTIONS: LazyLock<[Gauge; 2]> = LazyLock::new(|| {
+    [
+        metrics::gauge!(HTTP_CONNECTIONS),
+        metrics::gauge!(QUEUE_LENGTH, "queue" => CONNECTIONS_QUEUE),
+    ]
+});
 
 impl OpenConnection {
     fn new() -> Self {
-        CONNECTIONS.increment(1.0);
+        CONNECTIONS.iter().for_each(|gauge| gauge.increment(1.0));
         Self
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        CONNECTIONS.decrement(1.0);
+        CONNECTIONS.iter().for_each(|gauge| gauge.decrement(1.0));
     }
 }

@@ -23,6 +23,7 @@ use super::body::BodyDeadline;
 use super::cors::Cors;
 use super::{accept, open_files, pace, request, tls};
 use crate::config::{AccessLog, Config, Origin};
+use crate::metrics::{CONNECTIONS_QUEUE, queue};
 
 /// Default maximum of open connections: about 16 KiB each, so 256 MiB.
 pub const CONNECTIONS_MAX: usize = 16_384;
@@ -129,6 +130,8 @@ impl Listener {
     {
         let address = socket.local_addr()?;
         let connections_max = open_files::make_room(options.connections_max);
+        // Connections themselves set the length.
+        let _length = queue(CONNECTIONS_QUEUE, connections_max);
         let (stage, receiver) = watch::channel(Stage::Serving);
         let mut http = http1::Builder::new();
         // The number of headers stays at hyper's default (100): setting it costs an allocation per request.

@@ -1,4 +1,8 @@
 //! The metrics of one route, by method and status.
+//!
+//! Counters exist from the start for each status that an operation is documented to respond with. Of the
+//! histograms, only those that [`RouteMetrics::register`] is told of exist from the start, because each has
+//! many series.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -23,6 +27,9 @@ const ROWS: usize = METHODS.len() + 1;
 /// Statuses have three digits.
 const STATUSES: usize = 1000;
 
+/// Classes of statuses, by their first digit; no status begins with 0.
+const CLASSES: [&str; 6] = ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
 /// Counts requests that no route matched.
 pub(crate) static UNMATCHED: RouteMetrics = RouteMetrics::new("unmatched");
 
@@ -36,7 +43,7 @@ pub(crate) struct RouteMetrics {
 /// Metric handles of one route and method, created at the first use: most pairs are never used.
 #[derive(Debug)]
 struct Handles {
-    seconds: Histogram,
+    classes: [OnceLock<Histogram>; CLASSES.len()],
     statuses: Vec<OnceLock<Counter>>,
 }
 
@@ -54,22 +61,52 @@ impl RouteMetrics {
         self.label
     }
 
+    /// Creates the series of these statuses, at 0, and the histograms of these classes.
+    pub(crate) fn register(&self, method: &Method, statuses: &[u16], classes: &[usize]) {
+        for status in statuses {
+            self.counter(method, *status);
+        }
+        for class in classes {
+            self.histogram(method, *class);
+        }
+    }
+
     /// Counts one response.
     pub(crate) fn record(&self, method: &Method, status: StatusCode, duration: Duration) {
-        let row = METHODS
-            .iter()
-            .position(|known| known == method)
-            .unwrap_or(METHODS.len());
-        let method = || METHODS.get(row).map_or("other", Method::as_str);
-        let handles = self.methods[row].get_or_init(|| Handles {
-            seconds: metrics::histogram!(HTTP_SECONDS, "route" => self.label, "method" => method()),
-            statuses: std::iter::repeat_with(OnceLock::new).take(STATUSES).collect(),
-        });
-        handles.seconds.record(duration);
-        let requests = handles.statuses[usize::from(status.as_u16())].get_or_init(|| {
-            let status = status.as_str().to_owned();
-            metrics::counter!(HTTP_REQUESTS, "route" => self.label, "method" => method(), "status" => status)
-        });
-        requests.increment(1);
+        let status = status.as_u16();
+        self.histogram(method, usize::from(status) / 100).record(duration);
+        self.counter(method, status).increment(1);
     }
+
+    fn histogram(&self, method: &Method, class: usize) -> &Histogram {
+        // Statuses from 600 on are not standard, and this program does not use them.
+        let class = class.min(CLASSES.len() - 1);
+        self.handles(method).classes[class].get_or_init(|| {
+            let (method, class) = (label(method), CLASSES[class]);
+            metrics::histogram!(HTTP_SECONDS, "route" => self.label, "method" => method, "class" => class)
+        })
+    }
+
+    fn counter(&self, method: &Method, status: u16) -> &Counter {
+        self.handles(method).statuses[usize::from(status)].get_or_init(|| {
+            let (method, status) = (label(method), status.to_string());
+            metrics::counter!(HTTP_REQUESTS, "route" => self.label, "method" => method, "status" => status)
+        })
+    }
+
+    fn handles(&self, method: &Method) -> &Handles {
+        self.methods[row(method)].get_or_init(|| Handles {
+            classes: [const { OnceLock::new() }; CLASSES.len()],
+            statuses: std::iter::repeat_with(OnceLock::new).take(STATUSES).collect(),
+        })
+    }
+}
+
+fn row(method: &Method) -> usize {
+    let row = METHODS.iter().position(|known| known == method);
+    row.unwrap_or(METHODS.len())
+}
+
+fn label(method: &Method) -> &'static str {
+    METHODS.get(row(method)).map_or("other", Method::as_str)
 }

@@ -15,7 +15,8 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
-use crate::metrics::TLS_RELOADS;
+use crate::metrics::tls_reloaded;
+use crate::telemetry::certificates::show_expiry;
 
 /// Options of TLS.
 #[derive(Debug, Clone)]
@@ -129,7 +130,7 @@ async fn reload(tls: std::sync::Weak<Tls>, options: Options, mut files: Files) {
                 "refused"
             }
         };
-        metrics::counter!(TLS_RELOADS, "result" => result).increment(1);
+        tls_reloaded(result);
         // Each change is reported once.
         files = now;
     }
@@ -154,7 +155,9 @@ fn server_config(options: &Options, files: &Files) -> Result<Arc<ServerConfig>, 
         .map_err(|error| Error::Pem(options.key_file.clone(), error))?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?;
+    let chain = certificates.clone();
     let mut config = config.with_no_client_auth().with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    show_expiry("http", &chain);
     Ok(Arc::new(config))
 }

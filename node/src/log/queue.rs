@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Longest total of lines that wait, some 5,000 lines: what is logged while the writing thread waits for a
 /// processor.
-const WAITING_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
 /// Pause before the next attempt to write to an output that another program has made non-blocking.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -98,6 +98,11 @@ impl Queue {
     /// Returns how many lines were dropped.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many bytes of lines wait.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting().lines.bytes.len()
     }
 
     /// Adds a line, or drops it if there is no room. Never waits for the output.

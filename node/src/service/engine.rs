@@ -22,6 +22,7 @@ pub(crate) use actors::owning::request::Setback;
 pub(crate) use actors::store::{NodeRow, NodeState, Result as StoreResult, ShardRow};
 
 use super::Error;
+use crate::telemetry::CouponFigures;
 
 /// An issuance, and whether an earlier request with the same key made it.
 #[derive(Debug)]
@@ -56,6 +57,12 @@ impl CouponEngine {
     /// Returns why the node is not ready; empty if it is ready.
     pub(crate) fn not_ready(&self) -> Vec<NotReady> {
         self.0.engine().not_ready()
+    }
+
+    /// Sets the gauges that are collected on demand. Returns the figures of the busiest coupons, at most
+    /// `most`.
+    pub(super) fn collect(&self, most: usize) -> Vec<CouponFigures> {
+        self.0.engine().collect(most)
     }
 
     /// Hands all shards off to other nodes, within the limit.

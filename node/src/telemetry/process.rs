@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use rustix::param::{clock_ticks_per_second, page_size};
@@ -60,7 +61,8 @@ pub(super) fn write_all(text: &mut String) {
     gauge(
         "process_start_time_seconds",
         "Start time of the process since the Unix epoch in seconds.",
-        stat.as_ref().and_then(|stat| started_at(stat.started)),
+        stat.as_ref()
+            .and_then(|stat| *START_TIME.get_or_init(|| started_at(stat.started))),
     );
     gauge(
         "process_threads",
@@ -75,6 +77,10 @@ pub(super) fn write_all(text: &mut String) {
         processor_time().as_secs_f64(),
     );
 }
+
+/// The time at which this process started. It is found once: the clocks that it is computed from have a
+/// resolution of ten milliseconds, and an alert counts every change as a restart.
+static START_TIME: OnceLock<Option<f64>> = OnceLock::new();
 
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);

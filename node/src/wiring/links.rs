@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::StartError;
 use crate::config::{Cluster, Config, HostPort};
 use crate::http::listener;
+use crate::telemetry::certificates::show_expiry_of_file;
 
 /// Time after which an unreachable peer is reported. Nodes that start together bind their sockets in a
 /// fraction of this time.
@@ -32,6 +33,9 @@ pub(super) fn bind(config: &Config) -> Result<Option<ClusterOptions>, StartError
     let bound = listener.local_addr().map_err(failed)?;
     let advertise = cluster.advertised(bound);
     let tls = tls_files(cluster);
+    if let Some(files) = &tls {
+        show_expiry_of_file("cluster", &files.certificate);
+    }
     tracing::info!(address = %bound, advertise, tls = tls.is_some(), "listening for links");
     if tls.is_none() && !bound.ip().is_loopback() {
         tracing::warn!(

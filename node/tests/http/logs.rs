@@ -38,6 +38,29 @@ async fn get(serving: &Serving, path: &str, headers: &[(&str, &str)]) -> reqwest
 }
 
 #[tokio::test]
+async fn the_first_line_has_the_settings_that_differ_and_no_secret() {
+    let data = tempfile::tempdir().unwrap();
+    let serving = serving(&data, &["limits.user_rate=7.5"]);
+    let log = serving.end().await;
+    let first: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["message"], &first["version"]),
+        (&Value::from("starting"), &Value::from(env!("CARGO_PKG_VERSION")))
+    );
+    let settings = first["settings"].as_str().unwrap();
+    for expected in [
+        "limits.user_rate = 7.5",
+        "log.format = \"json\"",
+        "auth.admin_token = \"[hidden]\"",
+    ] {
+        assert!(settings.contains(expected), "{settings}");
+    }
+    for unexpected in [ADMIN_TOKEN, "http.deadline", "limits.requests_max"] {
+        assert!(!settings.contains(unexpected), "{settings}");
+    }
+}
+
+#[tokio::test]
 async fn the_access_log_has_a_line_for_each_selected_request() {
     for (access, lines) in [("off", 0), ("all", 40), ("errors", 0), ("sample:2", 20)] {
         let data = tempfile::tempdir().unwrap();

@@ -18,6 +18,7 @@ mod limits;
 mod list_load;
 mod lists;
 mod logs;
+mod metrics;
 mod mint;
 mod operations;
 mod process;

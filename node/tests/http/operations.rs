@@ -39,6 +39,7 @@ async fn metrics_match_their_tables() {
             own::METRICS
                 .iter()
                 .chain(engine::METRICS)
+                .chain(engine::coupons::METRICS)
                 .any(|metric| metric.name == name),
             "{line}"
         );

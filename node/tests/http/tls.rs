@@ -117,6 +117,13 @@ async fn a_node_with_a_certificate_serves_https() {
             .unwrap()
             .starts_with("HTTP/1.1 200 ")
     );
+    let metrics = ask(&serving, &files.certificate, "/metrics").await.unwrap();
+    let expiry = metric_in(
+        &metrics,
+        r#"coupon_tls_certificate_expiry_timestamp_seconds{listener="http"}"#,
+    );
+    // The test's certificate ends in the year 4096.
+    assert!(expiry > 60e9, "{expiry}");
     let lines: Vec<&String> = serving
         .welcome
         .iter()

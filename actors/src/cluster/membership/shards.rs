@@ -11,7 +11,7 @@ use crate::cluster::ownership::{Holder, ShardLocation};
 use crate::critical::critical;
 use crate::ids::{Fence, Incarnation};
 use crate::metrics::{handles, shard_moved};
-use crate::store::{Claim, ShardRow};
+use crate::store::{Claim, NodeRow, NodeState, ShardRow};
 use crate::summary::{self, Occurrence};
 use crate::time::{self, Moment};
 
@@ -21,6 +21,24 @@ pub(super) struct Claims {
     pub(super) under_way: ClaimsUnderWay,
     /// True if the node was inside the group as of the last round.
     is_inside: bool,
+}
+
+/// Shows in the metrics what the rows say about nodes and shards.
+pub(super) fn show(nodes: &[NodeRow], shards: &[ShardRow]) {
+    let metrics = &handles().rows;
+    let count = |state: NodeState| nodes.iter().filter(|node| node.state == state).count() as f64;
+    metrics.joining.set(count(NodeState::Joining));
+    metrics.ready.set(count(NodeState::Ready));
+    metrics.leaving.set(count(NodeState::Leaving));
+    let is_live = |owner| {
+        let mut live = nodes.iter().filter(|node| node.state != NodeState::Ended);
+        live.any(|node| node.incarnation == owner)
+    };
+    let unowned = shards.iter().filter(|shard| !shard.owner.is_some_and(is_live));
+    metrics.shards.set(shards.len() as f64);
+    metrics.unowned.set(unowned.count() as f64);
+    let epochs = shards.iter().map(|shard| shard.epoch.get());
+    metrics.epoch_max.set(epochs.max().unwrap_or(0) as f64);
 }
 
 impl Shared {

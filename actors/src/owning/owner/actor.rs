@@ -13,6 +13,7 @@ use crate::cluster::lease::Lease;
 use crate::ids::{Epoch, Fence, Incarnation};
 use crate::metrics::{Handles, handles};
 use crate::owning::door::{Board, Door, Notice};
+use crate::owning::figures::{OwnerFigures, OwnerReading};
 use crate::owning::kind::Kind;
 use crate::owning::owner::Owner;
 use crate::owning::owner::driver::{OwnerDriver, OwnerPort, OwnerQueue};
@@ -35,6 +36,7 @@ const GATHER_BELOW: usize = 16;
 pub struct OwnerHandle<K: Kind> {
     actor: ActorRef<OwnerMail<K>>,
     queue: OwnerQueue<K>,
+    figures: Arc<OwnerFigures>,
 }
 
 impl<K: Kind> Clone for OwnerHandle<K> {
@@ -42,6 +44,7 @@ impl<K: Kind> Clone for OwnerHandle<K> {
         Self {
             actor: self.actor.clone(),
             queue: self.queue.clone(),
+            figures: Arc::clone(&self.figures),
         }
     }
 }
@@ -65,6 +68,16 @@ impl<K: Kind> OwnerHandle<K> {
     /// Returns true if a request is queued or waits for its answer.
     pub fn is_busy(&self) -> bool {
         self.queue.is_busy()
+    }
+
+    /// Reads the owner's figures.
+    pub fn read(&self) -> OwnerReading {
+        self.figures.read(self.queue.length())
+    }
+
+    /// Returns how busy the owner was lately; see [`OwnerFigures::recent`].
+    pub fn recent(&self, passed: Duration) -> f64 {
+        self.figures.recent(passed)
     }
 
     /// Returns true if this is the handle of that actor, and not of an earlier or later owner of the same id.
@@ -105,7 +118,9 @@ pub async fn spawn<K: Kind>(
 ) -> Result<OwnerHandle<K>, ractor::SpawnErr> {
     let queue = OwnerQueue::new(context.requests_max);
     let owner = Owner::new(state, fence, context.idle, GATHER_BELOW, time::moment());
+    let figures = Arc::new(OwnerFigures::new(&owner));
     let arguments = Arguments {
+        figures: Arc::clone(&figures),
         driver: OwnerDriver::new(owner, queue.clone()),
         context,
         shard: shard.clone(),
@@ -118,12 +133,17 @@ pub async fn spawn<K: Kind>(
         shard.get_cell(),
     )
     .await?;
-    Ok(OwnerHandle { actor, queue })
+    Ok(OwnerHandle {
+        actor,
+        queue,
+        figures,
+    })
 }
 
 struct OwnerActor<K>(std::marker::PhantomData<K>);
 
 struct Arguments<K: Kind> {
+    figures: Arc<OwnerFigures>,
     driver: OwnerDriver<K>,
     context: OwnerContext<K>,
     shard: ActorRef<ShardCommand<K>>,
@@ -136,6 +156,7 @@ struct State<K: Kind> {
     /// The owner's place among the owners of the node.
     _place: Permit,
     gauges: OwnerGauges,
+    figures: Arc<OwnerFigures>,
 }
 
 /// The share of this owner in the node's gauges. It is subtracted when the owner ends, even by a panic.
@@ -188,6 +209,7 @@ impl<K: Kind> Actor for OwnerActor<K> {
         arguments: Arguments<K>,
     ) -> Result<State<K>, ActorProcessingErr> {
         let Arguments {
+            figures,
             driver,
             context,
             shard,
@@ -205,6 +227,7 @@ impl<K: Kind> Actor for OwnerActor<K> {
             },
             _place: place,
             gauges: OwnerGauges::new(),
+            figures,
         })
     }
 
@@ -222,6 +245,7 @@ impl<K: Kind> Actor for OwnerActor<K> {
         }
         let owner = driver.owner();
         state.gauges.update(owner.waiting(), owner.unstored());
+        state.figures.set(owner);
         Ok(())
     }
 }

@@ -83,9 +83,14 @@ impl<K: Kind> OwnerQueue<K> {
         Ok(())
     }
 
+    /// Returns how many requests are queued or wait for their answer.
+    pub fn length(&self) -> usize {
+        self.admission.taken()
+    }
+
     /// Returns true if a request is queued or waits for its answer.
     pub fn is_busy(&self) -> bool {
-        self.admission.taken() > 0
+        self.length() > 0
     }
 }
 

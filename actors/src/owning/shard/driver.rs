@@ -113,6 +113,8 @@ pub struct ShardDriver<K: Kind> {
     closed_at: Option<Moment>,
     /// The id whose owner could not be started just now.
     not_started: Option<K::Id>,
+    /// How many ids loaded ahead the metrics count for this shard.
+    ahead_shown: usize,
 }
 
 impl<K: Kind> ShardDriver<K> {
@@ -127,6 +129,7 @@ impl<K: Kind> ShardDriver<K> {
             loading_ahead_for: None,
             closed_at: None,
             not_started: None,
+            ahead_shown: 0,
         }
     }
 
@@ -199,6 +202,11 @@ impl<K: Kind> ShardDriver<K> {
             }
         }
         port.show(self.lifecycle.serving());
+        if self.ahead.len() != self.ahead_shown {
+            let change = self.ahead.len() as f64 - self.ahead_shown as f64;
+            handles().owners.ahead.increment(change);
+            self.ahead_shown = self.ahead.len();
+        }
     }
 
     async fn carry_out(

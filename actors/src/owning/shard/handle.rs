@@ -219,6 +219,12 @@ impl<K: Kind> ShardHandle<K> {
             .len()
     }
 
+    /// Calls `visit` with each active owner.
+    pub fn each_owner(&self, mut visit: impl FnMut(K::Id, &OwnerHandle<K>)) {
+        let owners = self.shared.owners.read().unwrap_or_else(PoisonError::into_inner);
+        owners.iter().for_each(|(id, owner)| visit(*id, owner));
+    }
+
     /// Stores everything, stops all owners and releases the shard. This call has no time limit of its own:
     /// the caller sets one.
     ///

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::canary::Canary;
 use super::session;
+use crate::metrics::{InUse, Pool, handles};
 use crate::store::{Result, StoreError};
 
 /// A connection that was unused for longer is tested before use, because the server may have closed it, or
@@ -38,6 +39,7 @@ pub(crate) enum Care {
 
 /// The connections of one kind.
 pub(crate) struct Connections {
+    pool: Pool,
     options: MySqlConnectOptions,
     take_limit: Duration,
     most: u32,
@@ -59,6 +61,7 @@ pub(crate) struct Taken {
     connection: MySqlConnection,
     home: Arc<Connections>,
     _turn: OwnedSemaphorePermit,
+    _in_use: InUse,
 }
 
 /// Omits the options, which hold the password.
@@ -75,13 +78,16 @@ impl Connections {
     /// Makes a pool of at most `most` connections, at least one. Connections are opened when needed. A call
     /// that waits longer than `take_limit` fails and has begun nothing.
     pub(crate) fn new(
+        pool: Pool,
         options: MySqlConnectOptions,
         most: u32,
         take_limit: Duration,
         canary: Option<Arc<Canary>>,
     ) -> Arc<Self> {
         let most = most.max(1);
+        handles().store.set_max(pool, most);
         Arc::new(Self {
+            pool,
             options,
             take_limit,
             most,
@@ -105,6 +111,7 @@ impl Connections {
     }
 
     async fn take_in_time(self: &Arc<Self>, care: Care) -> Result<Taken> {
+        let begun = Instant::now();
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|_| StoreError::NotStored("the store is closed".to_owned()))?;
         while let Some(Resting {
@@ -118,6 +125,7 @@ impl Connections {
                     connection,
                     home: Arc::clone(self),
                     _turn: turn,
+                    _in_use: handles().store.taken(self.pool, begun),
                 });
             }
             // The other unused connections have probably failed for the same reason.
@@ -133,6 +141,7 @@ impl Connections {
             connection,
             home: Arc::clone(self),
             _turn: turn,
+            _in_use: handles().store.taken(self.pool, begun),
         })
     }
 
@@ -154,6 +163,11 @@ impl Connections {
 }
 
 impl Taken {
+    /// Returns the pool that the connection belongs to.
+    pub(crate) fn pool(&self) -> Pool {
+        self.home.pool
+    }
+
     /// Returns the connection.
     pub(crate) fn connection(&mut self) -> &mut MySqlConnection {
         &mut self.connection

@@ -179,7 +179,7 @@ async fn move_log(inner: &Inner) -> Result<()> {
         pages.fetch_add(left, Ordering::Relaxed);
         return Ok(());
     }
-    checkpoint(&mut *inner.writer().await?).await
+    checkpoint(&mut inner.writer().await?.connection).await
 }
 
 async fn acquire(pool: &SqlitePool) -> Result<PoolConnection<Sqlite>> {

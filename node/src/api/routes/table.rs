@@ -270,7 +270,7 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
     Route {
         metrics: RouteMetrics::new("/metrics"),
         operations: &[Operation {
-            handler: |_, _| Box::pin(async move { Ok(operations::metrics()) }),
+            handler: |service, _| Box::pin(async move { Ok(operations::metrics(service)) }),
             name: "metrics",
             summary: "Metrics, in the text format of Prometheus",
             success: text("text/plain"),

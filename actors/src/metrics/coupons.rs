@@ -1,0 +1,19 @@
+//! The metrics of single coupons. They are written apart from the recorder, which cannot remove a series: a
+//! coupon whose owner was passivated has none.
+
+use super::MetricKind;
+use crate::metric_table;
+
+metric_table! {
+    ISSUED = "coupon_issued_quantity", MetricKind::Gauge, Count,
+        "Number issued of the coupon, as stored. For the busiest coupons with an owner on this node.";
+    TOTAL = "coupon_offered_quantity", MetricKind::Gauge, Count,
+        "total_quantity of the coupon. Absent if there is none.";
+    REQUESTS = "coupon_owner_requests_total", MetricKind::Counter, Count,
+        "Requests that reached the coupon's owner since it was loaded. Those that the door answered are \
+         not among them.";
+    QUEUED = "coupon_owner_queue_length", MetricKind::Gauge, Count,
+        "Requests that are queued before the coupon's owner or wait for its answer.";
+    UNSTORED = "coupon_owner_entries_unstored", MetricKind::Gauge, Count,
+        "Entries that the coupon's owner decided and that are not stored.";
+}
