@@ -1,4 +1,4 @@
-//! Everything that README.md, CONTRIBUTING.md, CHANGELOG.md and docs/ name exists: paths, links, tests,
+//! Everything that README.md, CONTRIBUTING.md, CHANGELOG.md, grafana/README.md and docs/ name exists: paths, links, tests,
 //! metrics, configuration keys, calls and codes of the API, and types and modules of the glossary.
 
 mod markdown;
@@ -26,9 +26,14 @@ fn read(path: &str) -> Document {
 
 /// Returns all documents.
 fn documents() -> Vec<Document> {
-    let mut paths: Vec<String> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-        .map(str::to_owned)
-        .into();
+    let mut paths: Vec<String> = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "grafana/README.md",
+    ]
+    .map(str::to_owned)
+    .into();
     for entry in std::fs::read_dir(root().join("docs")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if name.ends_with(".md") {

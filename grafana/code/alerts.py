@@ -1,0 +1,44 @@
+"""Checks that each alert says what it must, is tested firing and not firing, and is in the runbook."""
+
+import re
+
+import yaml
+from source import HERE, dashboards
+
+SEVERITIES = {"critical", "warning", "info"}
+
+
+def tests() -> dict[str, set[bool]]:
+    """Returns for each alert whether there is a test in which it fires, and one in which it does not."""
+    found: dict[str, set[bool]] = {}
+    for path in sorted((HERE / "prometheus" / "tests").glob("*.yml")):
+        for test in yaml.safe_load(path.read_text())["tests"]:
+            for expected in test["alert_rule_test"]:
+                found.setdefault(expected["alertname"], set()).add(bool(expected["exp_alerts"]))
+    return found
+
+
+def check() -> list[str]:
+    """Returns what is wrong."""
+    runbook = (HERE.parent / "docs" / "runbook.md").read_text()
+    anchors = {heading.lower() for heading in re.findall(r"^## (\w+)$", runbook, re.MULTILINE)}
+    alerts = yaml.safe_load((HERE / "prometheus" / "rules" / "alerts.yml").read_text())
+    tested, wrong = tests(), []
+    for rule in (rule for group in alerts["groups"] for rule in group["rules"]):
+        name, annotations = rule["alert"], rule["annotations"]
+        if rule["labels"].get("severity") not in SEVERITIES:
+            wrong.append(f"{name}: no severity")
+        wrong += [f"{name}: no {key}" for key in ("summary", "description") if not annotations.get(key)]
+        if not annotations.get("runbook_url", "").endswith(f"#{name.lower()}") or name.lower() not in anchors:
+            wrong.append(f"{name}: not in docs/runbook.md, or no link to its paragraph")
+        if tested.get(name) != {True, False}:
+            wrong.append(f"{name}: not tested firing and not firing")
+    for board in dashboards().values():
+        for panel in board["panels"]:
+            for link in panel.get("links", []):
+                _, _, anchor = link["url"].partition("#")
+                if anchor and anchor not in anchors:
+                    wrong.append(f"{board['title']}: {panel['title']}: no {anchor} in docs/runbook.md")
+            if panel["type"] != "row" and not panel.get("description"):
+                wrong.append(f"{board['title']}: {panel['title']}: no description")
+    return wrong

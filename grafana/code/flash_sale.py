@@ -1,0 +1,212 @@
+"""The dashboard of a sale: who asks, who gets what answer, and how far storing is behind."""
+
+from panels import (
+    BLUE,
+    CLUSTER,
+    GREEN,
+    GREY,
+    NODES,
+    ORANGE,
+    PURPLE,
+    RED,
+    YELLOW,
+    Query,
+    add,
+    bars,
+    frame,
+    lines,
+    number,
+    quantile,
+    rate,
+    section,
+    steps,
+)
+
+# The answers that clients get most, and those that are failures, by colour.
+OUTCOMES = {
+    "issued": GREEN,
+    "sold_out": BLUE,
+    "already_issued": PURPLE,
+    "replayed": "light-green",
+    "overloaded": ORANGE,
+    "owner_moving": YELLOW,
+    "store_unavailable": RED,
+    "outcome_unknown": "dark-red",
+    "not_started": GREY,
+}
+COUPONS = 'job="$job",coupon=~"$coupon"'
+ISSUED = f"max by (coupon) (coupon_issued_quantity{{{COUPONS}}})"
+OFFERED = f"max by (coupon) (coupon_offered_quantity{{{COUPONS}}})"
+LEFT = f"({OFFERED} - {ISSUED})"
+SPEED = f"max by (coupon) (deriv(coupon_issued_quantity{{{COUPONS}}}[1m]))"
+
+
+def build():
+    """Returns the dashboard."""
+    board = frame(
+        "firstcome-sale", "Firstcome: Flash sale", "One screen for the minutes of a sale.", coupons=True
+    )
+    issued = NODES + ',outcome="issued"'
+    failures = NODES + ',outcome=~"overloaded|owner_moving|store_unavailable|outcome_unknown"'
+    routes = NODES + ',route=~"/v1/.+"'
+    total = f"sum({rate('coupon_issue_total')})"
+    for panel in (
+        number(
+            "Issue requests a second",
+            "Issue requests that all selected nodes answer, whatever the answer.",
+            total,
+            "reqps",
+            decimals=0,
+        ),
+        number(
+            "Issued a second",
+            "Requests that got a coupon: answered 201, and committed.",
+            f"sum({rate('coupon_issue_total', issued)})",
+            "reqps",
+            thresholds=steps(base=GREEN),
+            decimals=0,
+        ),
+        number(
+            "Failed, of all",
+            "Share of issue requests without a decision: overloaded, moving, database away, outcome "
+            "unknown. Refusals are decisions.",
+            f"sum({rate('coupon_issue_total', failures)}) / {total}",
+            "percentunit",
+            thresholds=steps((0.001, YELLOW), (0.01, RED)),
+            anchor="couponerrorbudgetburnsfast",
+            decimals=2,
+        ),
+        number(
+            "p99 of all answers",
+            "99 of 100 issue requests are answered within this time.",
+            f"histogram_quantile(0.99, sum by (le) ({rate('coupon_issue_duration_seconds_bucket')}))",
+            "s",
+            thresholds=steps((0.25, YELLOW), (1, RED)),
+            anchor="couponlatencybudgetburnsfast",
+        ),
+        number(
+            "Oldest unstored decision",
+            "Time since the oldest decision that is not committed yet. Its answer waits for that.",
+            f"max(coupon_oldest_unstored_entry_age_seconds{{{NODES}}})",
+            "s",
+            thresholds=steps((0.5, YELLOW), (2, RED)),
+            anchor="couponwritebacklag",
+        ),
+        number(
+            "Nodes ready",
+            "Nodes to which a balancer sends requests.",
+            f"sum(coupon_ready{{{CLUSTER}}})",
+            thresholds=steps((1, GREEN), base=RED),
+            anchor="couponnodenotready",
+        ),
+        section("Who gets which answer"),
+        lines(
+            "Answers to issue requests, by outcome",
+            "Answers a second. Green is issued; blue and purple are refusals; the warm colours are failures.",
+            [Query(f"sum by (outcome) ({rate('coupon_issue_total')}) > 0", "{{outcome}}")],
+            "reqps",
+            width=16,
+            height=9,
+            stacked=True,
+            colors=OUTCOMES,
+        ),
+        lines(
+            "Answered at the door, of all",
+            "Share of issue requests that the node answers by itself, because it knows the coupon to be "
+            "sold out. High after a coupon sold out.",
+            [Query(f"sum({rate('coupon_door_answers_total')}) / {total}", "at the door")],
+            "percentunit",
+            height=9,
+            maximum=1,
+        ),
+        section("Coupons on sale"),
+        bars(
+            "Issued, of the quantity",
+            "For the busiest coupons of each node with a quantity.",
+            f"{ISSUED} / {OFFERED}",
+            "percentunit",
+            thresholds=steps((0.9, YELLOW), (1, BLUE)),
+            anchor="couponabouttosellout",
+            maximum=1,
+            width=6,
+            legend="coupon {{coupon}}",
+        ),
+        lines(
+            "Left to issue",
+            "Quantity that is not issued yet. A coupon without a quantity is not shown.",
+            [Query(LEFT, "coupon {{coupon}}")],
+            width=6,
+            decimals=0,
+        ),
+        lines(
+            "Time until sold out",
+            "What is left, at the pace of the last minute. Nothing is shown for a coupon that is sold out "
+            "or that nobody gets at present.",
+            [Query(f"({LEFT} > 0) / ({SPEED} > 0)", "coupon {{coupon}}")],
+            "s",
+            width=6,
+            anchor="couponabouttosellout",
+        ),
+        lines(
+            "Requests that reach the owner, a second",
+            "By coupon, without those that doors answer.",
+            [Query(f"sum by (coupon) ({rate('coupon_owner_requests_total', COUPONS)})", "coupon {{coupon}}")],
+            "reqps",
+            width=6,
+        ),
+        section("How long clients wait"),
+        lines(
+            "Half of the answers (p50), by outcome",
+            "Half of the issue requests with this outcome are answered within this time.",
+            [Query(quantile(0.5, "coupon_issue_duration_seconds", "outcome"), "{{outcome}}")],
+            "s",
+            colors=OUTCOMES,
+        ),
+        lines(
+            "Slowest answers (p99), by outcome",
+            "99 of 100 issue requests with this outcome are answered within this time. The objective is "
+            "250 ms.",
+            [Query(quantile(0.99, "coupon_issue_duration_seconds", "outcome"), "{{outcome}}")],
+            "s",
+            thresholds=steps((0.25, RED)),
+            anchor="couponlatencybudgetburnsfast",
+            colors=OUTCOMES,
+        ),
+        lines(
+            "Slowest responses (p99), by route",
+            "99 of 100 requests to this route are answered within this time, whatever the answer.",
+            [
+                Query(
+                    quantile(0.99, "coupon_http_request_duration_seconds", "method, route", routes),
+                    "{{method}} {{route}}",
+                )
+            ],
+            "s",
+        ),
+        section("How far storing is behind"),
+        lines(
+            "Age of the oldest unstored decision",
+            "Time since the oldest decision that is not committed, by node. Its answer waits for that.",
+            [Query(f"coupon_oldest_unstored_entry_age_seconds{{{NODES}}}", "{{instance}}")],
+            "s",
+            anchor="couponwritebacklag",
+        ),
+        lines(
+            "Decisions that are not stored",
+            "Entries decided minus entries stored, by node.",
+            [Query(f"coupon_entries_unstored{{{NODES}}}", "{{instance}}")],
+            anchor="couponwritebacklag",
+            stacked=True,
+            decimals=0,
+        ),
+        lines(
+            "Requests before a coupon's owner",
+            "Requests that are queued before the owner or wait for its answer, by coupon. The bound is "
+            "limits.coupon_requests_max.",
+            [Query(f"sum by (coupon) (coupon_owner_queue_length{{{COUPONS}}})", "coupon {{coupon}}")],
+            anchor="couponqueuenearbound",
+            decimals=0,
+        ),
+    ):
+        add(board, panel)
+    return board

@@ -1,0 +1,277 @@
+"""The dashboard of nodes: what they use, what their queues hold, and how their database answers."""
+
+from panels import (
+    BLUE,
+    GREEN,
+    NODES,
+    ORANGE,
+    RED,
+    YELLOW,
+    Query,
+    add,
+    bars,
+    frame,
+    lines,
+    number,
+    quantile,
+    rate,
+    rows,
+    section,
+    steps,
+)
+
+
+def machine():
+    """Panels about processor, memory and runtime."""
+    build = f"coupon_build_info{{{NODES}}}"
+    return (
+        rows(
+            "Which build runs where",
+            "Version and commit of each node.",
+            build,
+            width=12,
+            height=5,
+            hidden=("Value", "job"),
+        ),
+        number(
+            "Running since (shortest)",
+            "Time since the last start of a node.",
+            f"time() - max(process_start_time_seconds{{{NODES}}} and on (job, instance) {build})",
+            "s",
+            height=5,
+            anchor="couponrestartloop",
+        ),
+        number(
+            "File descriptors (fullest)",
+            "Open file descriptors, of those allowed.",
+            f"max(process_open_fds{{{NODES}}} / process_max_fds{{{NODES}}})",
+            "percentunit",
+            height=5,
+            thresholds=steps((0.6, YELLOW), (0.8, RED)),
+            anchor="couponfiledescriptors",
+        ),
+        number(
+            "Certificates end in (only with TLS)",
+            "Time until the first certificate ends. Nothing is shown without TLS.",
+            f"min(coupon_tls_certificate_expiry_timestamp_seconds{{{NODES}}}) - time()",
+            "s",
+            height=5,
+            thresholds=steps((172800, YELLOW), (1209600, GREEN), base=RED),
+            anchor="couponcertificateends",
+        ),
+        section("Machine"),
+        lines(
+            "Processors used, by node",
+            "1 is one processor.",
+            [Query(rate("process_cpu_seconds_total"), "{{instance}}")],
+        ),
+        lines(
+            "Resident memory, by node",
+            "Under 100 bytes for each issuance of a loaded coupon come to the some 40 MB of an idle node.",
+            [Query(f"process_resident_memory_bytes{{{NODES}}}", "{{instance}}")],
+            "bytes",
+        ),
+        lines(
+            "Busy workers of the runtime, by node",
+            "Share of their time in which the runtime's threads work. Near 100 % the node is at its limit.",
+            [
+                Query(
+                    f"{rate('coupon_runtime_busy_seconds_total')} / coupon_runtime_workers{{{NODES}}}",
+                    "{{instance}}",
+                )
+            ],
+            "percentunit",
+            maximum=1,
+        ),
+        lines(
+            "Live tasks of the runtime, by node",
+            "Tasks that the runtime runs: some for each connection and each request.",
+            [Query(f"coupon_runtime_live_tasks{{{NODES}}}", "{{instance}}")],
+            decimals=0,
+        ),
+        lines(
+            "Tasks in the runtime's global queue, by node",
+            "Tasks that wait for a worker.",
+            [Query(f"coupon_runtime_global_queue_depth{{{NODES}}}", "{{instance}}")],
+            decimals=0,
+        ),
+        lines(
+            "Times a second that a worker went to sleep, by node",
+            "Few on an idle node, many with moderate load, few again at the limit.",
+            [Query(rate("coupon_runtime_parks_total"), "{{instance}}")],
+            "ops",
+        ),
+    )
+
+
+def queues():
+    """Panels about bounded queues, connections and owners."""
+    fill = f"coupon_queue_length{{{NODES}}} / coupon_queue_length_max{{{NODES}}}"
+    return (
+        section("Queues, connections, owners"),
+        bars(
+            "How full each queue is",
+            "The fullest node's queue, of its bound. At the bound the node answers 503 OVERLOADED.",
+            f"max by (queue) ({fill})",
+            "percentunit",
+            thresholds=steps((0.5, YELLOW), (0.8, RED)),
+            anchor="couponqueuenearbound",
+            maximum=1,
+            legend="{{queue}}",
+        ),
+        lines(
+            "Entries of queues",
+            "The longest queue of its kind; the log's is in bytes and not shown here.",
+            [Query(f'max by (queue) (coupon_queue_length{{{NODES},queue!="log"}})', "{{queue}}")],
+            anchor="couponqueuenearbound",
+            decimals=0,
+        ),
+        lines(
+            "Refused because a queue was full, a second",
+            "Requests that were answered 503 OVERLOADED at once, by bound. Expected to stay at 0.",
+            [Query(f"sum by (bound) ({rate('coupon_requests_refused_total')})", "{{bound}}")],
+            "reqps",
+            anchor="couponrequestsrefused",
+        ),
+        lines(
+            "HTTP connections, by node",
+            "Open connections.",
+            [Query(f"coupon_http_connections{{{NODES}}}", "{{instance}}")],
+            anchor="couponqueuenearbound",
+            decimals=0,
+        ),
+        lines(
+            "Connections closed or refused by the server, a second",
+            "By reason; max: http.connections_max were open.",
+            [
+                Query(f"sum by (reason) ({rate('coupon_http_connections_cut_total')})", "{{reason}}"),
+                Query(f"sum({rate('coupon_http_connections_refused_total')})", "max"),
+            ],
+            "ops",
+            anchor="couponqueuenearbound",
+        ),
+        lines(
+            "Owners by stage",
+            "Owners in memory, being loaded, loaded ahead of a hand-off, or draining.",
+            [Query(f"sum by (stage) (coupon_owners{{{NODES}}})", "{{stage}}")],
+            stacked=True,
+            colors={"serving": GREEN, "loading": BLUE, "loaded_ahead": YELLOW, "draining": ORANGE},
+            decimals=0,
+        ),
+    )
+
+
+def storing():
+    """Panels about lanes, commits and the calls of the database."""
+    return (
+        section("Storing"),
+        lines(
+            "Time of a commit, p50 and p99",
+            "From sending a batch to knowing that it is stored. An issuance takes at least as long.",
+            [
+                Query(quantile(0.5, "coupon_commit_duration_seconds", "instance"), "p50 {{instance}}"),
+                Query(quantile(0.99, "coupon_commit_duration_seconds", "instance"), "p99 {{instance}}"),
+            ],
+            "s",
+            thresholds=steps((0.25, RED)),
+            anchor="couponslowcommits",
+        ),
+        lines(
+            "Rows of a batch (mean), by node",
+            "Rows that were committed together. Batches grow with load.",
+            [
+                Query(
+                    f"sum by (instance) ({rate('coupon_batch_rows_sum')}) "
+                    f"/ sum by (instance) ({rate('coupon_batch_rows_count')})",
+                    "{{instance}}",
+                )
+            ],
+        ),
+        lines(
+            "Lanes at work, and lanes that the database refuses",
+            "Each lane stores one batch at a time.",
+            [
+                Query(f"sum(coupon_lanes{{{NODES}}})", "all"),
+                Query(f"sum(coupon_lanes_busy{{{NODES}}})", "busy"),
+                Query(f"sum(coupon_lanes_delayed{{{NODES}}})", "refused"),
+            ],
+            colors={"all": BLUE, "busy": GREEN, "refused": RED},
+            anchor="couponwritebacklag",
+            decimals=0,
+        ),
+        lines(
+            "Calls of the database (p99), by kind",
+            "Time on a connection.",
+            [Query(quantile(0.99, "coupon_store_call_duration_seconds", "call"), "{{call}}")],
+            "s",
+            anchor="couponslowcommits",
+        ),
+        lines(
+            "Calls of the database a second, by kind",
+            "Batches are few and large under load.",
+            [Query(f"sum by (call) ({rate('coupon_store_call_duration_seconds_count')})", "{{call}}")],
+            "ops",
+        ),
+        lines(
+            "Waiting for a connection (p99), by pool",
+            "Including opening or testing it.",
+            [Query(quantile(0.99, "coupon_store_connection_wait_duration_seconds", "pool"), "{{pool}}")],
+            "s",
+            anchor="couponslowcommits",
+        ),
+        lines(
+            "Connections to the database in use, of the maximum",
+            "The fullest node's pool.",
+            [
+                Query(
+                    f"max by (pool) (coupon_store_connections_in_use{{{NODES}}} / "
+                    f"coupon_store_connections_max{{{NODES}}})",
+                    "{{pool}}",
+                )
+            ],
+            "percentunit",
+            maximum=1,
+            anchor="couponslowcommits",
+        ),
+        lines(
+            "Failed calls of the database a second, by kind",
+            "Expected to stay at 0.",
+            [Query(f"sum by (kind) ({rate('coupon_store_errors_total')})", "{{kind}}")],
+            "ops",
+            anchor="couponwritebacklag",
+        ),
+        lines(
+            "Batches that were not known as stored, a second",
+            "They are sent again, or read back. By reason; expected to stay at 0.",
+            [Query(f"sum by (reason) ({rate('coupon_write_retries_total')})", "{{reason}}")],
+            "ops",
+            anchor="couponwritebacklag",
+        ),
+        lines(
+            "Loading an owner (p99), by node",
+            "Time to read a coupon and its issuances. The first request of a coupon waits for that.",
+            [Query(quantile(0.99, "coupon_owner_activation_duration_seconds", "instance"), "{{instance}}")],
+            "s",
+        ),
+        lines(
+            "Reads a second, by source",
+            "Reads of coupons and lists, from a copy or from the database. A coupon is read at most once "
+            "a second.",
+            [Query(f"sum by (what, from) ({rate('coupon_reads_total')})", "{{what}} from {{from}}")],
+            "reqps",
+        ),
+        lines(
+            "Lines of the log that were dropped, a minute",
+            "Expected to stay at 0.",
+            [Query(f"{rate('coupon_log_lines_dropped_total')} * 60", "{{instance}}")],
+            anchor="couponloglinesdropped",
+        ),
+    )
+
+
+def build():
+    """Returns the dashboard."""
+    board = frame("firstcome-node", "Firstcome: Node", "What nodes use, and how full their queues are.")
+    for panel in (*machine(), *queues(), *storing()):
+        add(board, panel)
+    return board

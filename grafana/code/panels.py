@@ -1,0 +1,239 @@
+"""What all dashboards share: their frame, their variables, and the kinds of panels."""
+
+import dataclasses
+
+from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.models import common as common_models
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import prometheus as prometheus_models
+
+# Where docs/runbook.md is published. README.md in the folder above says how to change it.
+RUNBOOK = "https://firstcome.example/docs/runbook.md"
+
+SOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
+
+# The labels of the nodes that are selected at the top of a dashboard.
+NODES = 'job="$job",instance=~"$instance"'
+# The labels of all nodes of the cluster, for figures that make no sense for some of them.
+CLUSTER = 'job="$job"'
+
+# Colours by meaning: the same outcome is the same colour on every dashboard.
+GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
+    "green",
+    "yellow",
+    "orange",
+    "red",
+    "blue",
+    "purple",
+    "text",
+)
+
+
+@dataclasses.dataclass
+class Query:
+    """One expression of a panel, and the legend of its series."""
+
+    expr: str
+    legend: str = ""
+
+
+@dataclasses.dataclass
+class Step:
+    """A threshold: from this value on, this colour."""
+
+    value: float | None
+    color: str
+
+
+def steps(*thresholds: tuple[float, str], base: str = GREEN) -> list[Step]:
+    """Returns thresholds, with the colour of values below all of them."""
+    return [Step(None, base), *(Step(value, color) for value, color in thresholds)]
+
+
+def runbook(anchor: str) -> dashboard.DashboardLink:
+    """Returns the link of a panel to a paragraph of the runbook."""
+    url = f"{RUNBOOK}#{anchor}" if anchor else RUNBOOK
+    link = dashboard.DashboardLink("Runbook")
+    return link.type(models.DashboardLinkType.LINK).url(url).target_blank(True)
+
+
+def target(index: int, query: Query, instant: bool) -> prometheus.Dataquery:
+    """Returns a query of Prometheus."""
+    built = prometheus.Dataquery().expr(query.expr).ref_id(chr(ord("A") + index))
+    built = built.legend_format(query.legend or "__auto")
+    return built.instant() if instant else built.range()
+
+
+def furnish(panel, title, description, unit, queries, width, height, instant, thresholds, anchor, decimals):
+    """Gives a panel what every panel has."""
+    panel.title(title).description(description).datasource(SOURCE).unit(unit).span(width).height(height)
+    panel.links([runbook(anchor)])
+    for index, query in enumerate(queries):
+        panel.with_target(target(index, query, instant))
+    if decimals is not None:
+        panel.decimals(decimals)
+    if thresholds:
+        built = [models.Threshold(value=step.value, color=step.color) for step in thresholds]
+        config = dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(built)
+        panel.thresholds(config)
+    return panel
+
+
+def fixed_colors(panel, colors: dict[str, str]):
+    """Gives series with these names these colours."""
+    for name, color in colors.items():
+        value = {"mode": "fixed", "fixedColor": color}
+        panel.override_by_name(name, [models.DynamicConfigValue(id_val="color", value=value)])
+    return panel
+
+
+def last(panel):
+    """Shows the last value of each series."""
+    return panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+
+
+def number(
+    title,
+    description,
+    query,
+    unit="short",
+    width=4,
+    height=4,
+    thresholds=None,
+    anchor="",
+    decimals=None,
+    legend="",
+):
+    """One number, with its course behind it."""
+    panel = stat.Panel()
+    queries = [Query(query, legend)]
+    furnish(
+        panel,
+        title,
+        description,
+        unit,
+        queries,
+        width,
+        height,
+        False,
+        thresholds or steps(base=BLUE),
+        anchor,
+        decimals,
+    )
+    panel.graph_mode(common_models.BigValueGraphMode.AREA).color_mode(common_models.BigValueColorMode.VALUE)
+    return last(panel)
+
+
+def lines(
+    title,
+    description,
+    queries,
+    unit="short",
+    width=8,
+    height=8,
+    stacked=False,
+    thresholds=None,
+    anchor="",
+    colors=None,
+    minimum=0,
+    maximum=None,
+    decimals=None,
+):
+    """Lines over time, or areas that add up to a whole."""
+    panel = timeseries.Panel()
+    furnish(panel, title, description, unit, queries, width, height, False, thresholds, anchor, decimals)
+    legend = common.VizLegendOptions().display_mode(common_models.LegendDisplayMode.TABLE).show_legend(True)
+    legend = legend.placement(common_models.LegendPlacement.BOTTOM).calcs(["lastNotNull", "max"])
+    legend = legend.sort_by("Max").sort_desc(True)
+    panel.legend(legend)
+    tooltip = common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI)
+    panel.tooltip(tooltip.sort(common_models.SortOrder.DESCENDING))
+    panel.line_width(1).fill_opacity(35 if stacked else 8).show_points(common_models.VisibilityMode.AUTO)
+    if stacked:
+        panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL))
+    if minimum is not None:
+        panel.min(minimum)
+    if maximum is not None:
+        panel.max(maximum)
+    if thresholds:
+        style = common.GraphThresholdsStyleConfig().mode(common_models.GraphTresholdsStyleMode.DASHED)
+        panel.thresholds_style(style)
+    return fixed_colors(panel, colors or {})
+
+
+def bars(
+    title, description, query, unit, width=8, height=8, thresholds=None, anchor="", maximum=None, legend=""
+):
+    """The last value of each series, as a bar."""
+    panel = bargauge.Panel()
+    furnish(
+        panel, title, description, unit, [Query(query, legend)], width, height, True, thresholds, anchor, None
+    )
+    panel.orientation(common_models.VizOrientation.HORIZONTAL).min(0)
+    panel.display_mode(common_models.BarGaugeDisplayMode.BASIC)
+    if maximum is not None:
+        panel.max(maximum)
+    return last(panel)
+
+
+def rows(title, description, query, unit="short", width=8, height=8, anchor="", hidden=()):
+    """A table with a row for each series."""
+    panel = table.Panel()
+    furnish(panel, title, description, unit, [Query(query)], width, height, True, None, anchor, None)
+    panel.show_header(True)
+    built = panel.build()
+    built.targets[0].format_val = prometheus_models.PromQueryFormat.TABLE
+    exclude = {name: True for name in ("Time", "__name__", *hidden)}
+    organize = models.DataTransformerConfig(id_val="organize", options={"excludeByName": exclude})
+    return panel.with_transformation(organize)
+
+
+def variable(name: str, label: str, query: str, several: bool) -> dashboard.QueryVariable:
+    """A variable with the values of a label."""
+    built = dashboard.QueryVariable(name).label(label).datasource(SOURCE)
+    built.query({"query": query, "refId": f"variable-{name}"})
+    built.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
+    if several:
+        built.multi(True).include_all(True).all_value(".*")
+    return built
+
+
+def frame(uid: str, title: str, description: str, coupons: bool = False) -> dashboard.Dashboard:
+    """A dashboard without panels."""
+    built = dashboard.Dashboard(title).uid(uid).description(description).tags(["firstcome"])
+    built.timezone("browser").tooltip(models.DashboardCursorSync.CROSSHAIR).readonly()
+    built.time("now-15m", "now").refresh("5s" if coupons else "10s")
+    links = dashboard.DashboardLink("Firstcome").type(models.DashboardLinkType.DASHBOARDS).tags(["firstcome"])
+    built.link(links.include_vars(True).keep_time(True))
+    built.link(runbook(""))
+    built.with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+    built.with_variable(variable("job", "Job", "label_values(coupon_build_info, job)", False))
+    instances = 'label_values(coupon_build_info{job="$job"}, instance)'
+    built.with_variable(variable("instance", "Node", instances, True))
+    if coupons:
+        query = 'label_values(coupon_issued_quantity{job="$job"}, coupon)'
+        built.with_variable(variable("coupon", "Coupon", query, True))
+    return built
+
+
+def section(title: str) -> dashboard.Row:
+    """A heading between panels."""
+    return dashboard.Row(title)
+
+
+def add(board: dashboard.Dashboard, panel) -> None:
+    """Adds a panel or a heading to a dashboard."""
+    if isinstance(panel, dashboard.Row):
+        board.with_row(panel)
+    else:
+        board.with_panel(panel)
+
+
+def rate(metric: str, labels: str = NODES) -> str:
+    """Returns the events a second of a counter."""
+    return f"rate({metric}{{{labels}}}[$__rate_interval])"
+
+
+def quantile(q: float, metric: str, by: str, labels: str = NODES) -> str:
+    """Returns a quantile of a histogram."""
+    return f"histogram_quantile({q}, sum by ({by}, le) ({rate(metric + '_bucket', labels)}))"

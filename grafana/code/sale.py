@@ -1,0 +1,170 @@
+"""A sale on a real cluster under a real Prometheus: rising demand, a sold-out coupon, a killed node."""
+
+import contextlib
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+from source import HERE, Source, wait_until
+
+NODES = 3
+
+
+class Cluster:
+    """Three nodes over a server of their own, started by firstcome-bench."""
+
+    def __init__(self, programs: pathlib.Path, http_port: int, link_port: int, log: pathlib.Path):
+        command = [programs / "firstcome-bench", "cluster", "--http-port", str(http_port)]
+        command += ["--link-port", str(link_port)]
+        self.programs, self.log = programs, log
+        self.process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
+        self.urls = [f"http://127.0.0.1:{http_port + number}" for number in range(NODES)]
+        self.again = self.started_again = None
+
+        def started():
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the cluster did not start:\n{log.read_text()}")
+            return "Ctrl-C stops" in log.read_text()
+
+        wait_until("the cluster starts", started, 120)
+        self.token = re.search(r"admin token is (\w+)", log.read_text()).group(1)
+
+    def coupon(self, body: dict) -> int:
+        """Makes a coupon."""
+        request = urllib.request.Request(f"{self.urls[0]}/v1/coupons", json.dumps(body).encode())
+        request.add_header("Authorization", f"Bearer {self.token}")
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return json.load(response)["id"]
+
+    def read(self, coupon: int) -> None:
+        """Reads a coupon from each node."""
+        for url in self.urls:
+            with urllib.request.urlopen(f"{url}/v1/coupons/{coupon}", timeout=20) as response:
+                response.read()
+
+    def load(self, *arguments, urls=None) -> subprocess.Popen:
+        """Begins to request coupons."""
+        command = [self.programs / "firstcome-bench", "load", "--admin-token", self.token, "--ceiling", "0s"]
+        for url in urls or self.urls:
+            command += ["--url", url]
+        return subprocess.Popen([*command, *map(str, arguments)], stdout=subprocess.DEVNULL)
+
+    def kill_last(self) -> None:
+        """Kills the last node, as a failing machine would."""
+        pids = re.findall(r"process (\d+)", self.log.read_text())
+        subprocess.run(["kill", "-KILL", pids[NODES - 1]], check=True)
+        printed = wait_until(
+            "the command that starts it again",
+            lambda: re.search(r"to start it again: (.+)", self.log.read_text()),
+        )
+        self.again = printed.group(1)
+
+    def start_last(self) -> None:
+        """Starts the killed node again."""
+        log = (self.log.parent / "again.log").open("w")
+        self.started_again = subprocess.Popen(
+            ["sh", "-c", self.again.replace("&& ", "&& exec ")], stdout=log, stderr=log
+        )
+
+    def stop(self) -> None:
+        """Stops all nodes and the server."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(90)
+
+
+def prometheus(folder: pathlib.Path, urls: list[str], port: int) -> tuple[subprocess.Popen, Source]:
+    """Starts a Prometheus that scrapes these nodes every second, with the rules of this repository."""
+    shutil.copytree(HERE / "prometheus" / "rules", folder / "rules")
+    targets = [url.removeprefix("http://") for url in urls]
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": ["rules/*.yml"],
+        "scrape_configs": [
+            # The port says which node it is; a name reads better.
+            {
+                "job_name": "firstcome",
+                "static_configs": [
+                    {"targets": [target], "labels": {"instance": f"node-{number}"}}
+                    for number, target in enumerate(targets, start=1)
+                ],
+            }
+        ],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config))
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
+    process = subprocess.Popen(command)
+    source = Source(f"http://127.0.0.1:{port}")
+
+    def ready():
+        try:
+            return len(source.instant("up == 1", time.time())) == len(urls)
+        except OSError:
+            return False
+
+    wait_until("Prometheus scrapes all nodes", ready)
+    return process, source
+
+
+def sell(cluster: Cluster, seconds: float) -> None:
+    """Drives the sale. Some of its parts overlap; the whole takes about this long."""
+    part = seconds / 6
+    first = cluster.coupon({"title": "Espresso machine", "total_quantity": int(900 * part)})
+    second = cluster.coupon({"title": "Concert", "total_quantity": int(2_500 * part)})
+    third = cluster.coupon({"title": "Breakfast"})
+    # Some clients read, and some ask for what they have already.
+    steady = cluster.load(
+        "--coupon", second, "--coupon", third, "--rate", 250, "-d", f"{5 * part}s", "--repeats", 0.1
+    )
+    for _ in range(5):
+        cluster.read(second)
+        time.sleep(part / 5)
+    # Noon: many more ask for the first coupon, until it is sold out and beyond.
+    noon = cluster.load("--coupon", first, "--rate", 800, "-d", f"{2 * part}s", "--repeats", 0.1)
+    noon.wait(20 * part + 60)
+    # A machine fails. Clients of the other two nodes go on.
+    rest = cluster.load("--coupon", second, "--rate", 300, "-d", f"{part}s", urls=cluster.urls[:2])
+    time.sleep(part / 3)
+    cluster.kill_last()
+    rest.wait(20 * part + 60)
+    cluster.start_last()
+    wait_until("the node is ready again", lambda: is_ready(cluster.urls[-1]), 60)
+    steady.wait(20 * part + 60)
+
+
+def is_ready(url: str) -> bool:
+    """Returns true if a node is ready."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def sale(programs: pathlib.Path, seconds: float, port: int):
+    """Runs a sale. Gives the Prometheus that saw it, the nodes, and when it began and ended."""
+    with tempfile.TemporaryDirectory(prefix="firstcome-sale-") as folder:
+        folder = pathlib.Path(folder)
+        cluster = Cluster(programs, port, port + 10, folder / "cluster.log")
+        server = None
+        try:
+            server, source = prometheus(folder, cluster.urls, port + 20)
+            begin = time.time()
+            sell(cluster, seconds)
+            # The last rates need some more scrapes.
+            time.sleep(5)
+            yield source, cluster.urls, begin, time.time()
+        finally:
+            for process in (cluster.started_again, server):
+                if process:
+                    process.terminate()
+                    process.wait(60)
+            cluster.stop()
