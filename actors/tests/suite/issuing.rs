@@ -73,7 +73,7 @@ pub async fn users_of_any_visible_character_come_back_as_they_were(database: &im
         "'",
         "\\",
         "\"",
-        "a' OR 'a'='a",
+        "a'OR'a'='a",
         "\\\"],[1,\"mallory",
         "\\u0041",
         "%_",
