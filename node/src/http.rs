@@ -11,6 +11,7 @@ pub(crate) mod call;
 mod client_address;
 mod connection;
 mod cors;
+mod framing;
 pub(crate) mod head;
 pub(crate) mod json;
 pub mod listener;

@@ -62,11 +62,13 @@ const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
     request changed anything (`null`: not known). Paths that are not in this document are 404 `NOT_FOUND`; \
     methods that a path does not accept are 405 `METHOD_NOT_ALLOWED` with `Allow`; a head above 16 KiB, or \
     with more than 100 headers, is 431 `HEADER_TOO_LARGE`; a request that is not sent in time is 408 \
-    `REQUEST_TIMEOUT`; `/` redirects to `/docs` (307), and a path with a slash at its end to the one without \
-    it (308); `HEAD` is `GET` without the body. Every response has `X-Request-Id`: that of the \
-    request, if it has one of 1 to 64 visible ASCII characters. Responses that depend on who asks have \
-    `Cache-Control: no-store` and `Vary`; every response has `X-Content-Type-Options: nosniff`. Fields may be \
-    added to responses; requests with unknown fields or query parameters are refused.\n\n\
+    `REQUEST_TIMEOUT`; a request of HTTP/1.1 without exactly one `Host` is 400 `MALFORMED`, and one with a \
+    transfer coding other than `chunked` 501 `NOT_IMPLEMENTED`; `/` redirects to `/docs` (307), and a path \
+    with a slash at its end to the one without it (308); `HEAD` is `GET` without the body. Every response has \
+    `X-Request-Id`: that of the request, if it has one of 1 to 64 visible ASCII characters. Responses that \
+    depend on who asks have `Cache-Control: no-store` and `Vary`; every response has \
+    `X-Content-Type-Options: nosniff`. Fields may be added to responses; requests with unknown fields or \
+    query parameters are refused.\n\n\
     To try it here on a fresh node: authorize (the admin token, and a user like `alice`), create a coupon, \
     issue it, list what the user has. The examples are filled in.";
 
@@ -296,6 +298,8 @@ fn components() -> Components {
     components = components.response("MethodNotAllowed", problem_response(&["METHOD_NOT_ALLOWED"]));
     // The response to any request with too large a head.
     components = components.response("HeaderTooLarge", problem_response(&["HEADER_TOO_LARGE"]));
+    // The response to any request with a transfer coding.
+    components = components.response("NotImplemented", problem_response(&["NOT_IMPLEMENTED"]));
     // The response to `/`, and to a path with a slash at its end.
     let redirect = response("The path that was probably meant").header("Location", redirect_target());
     components = components.response("Redirect", redirect.build());
@@ -353,7 +357,7 @@ mod tests {
 
     #[test]
     fn every_problem_of_an_operation_is_known_and_every_known_problem_is_used() {
-        let general = ["METHOD_NOT_ALLOWED", "HEADER_TOO_LARGE"];
+        let general = ["METHOD_NOT_ALLOWED", "HEADER_TOO_LARGE", "NOT_IMPLEMENTED"];
         let mut used = BTreeSet::from(general);
         for operation in ROUTES.iter().flat_map(|route| route.operations) {
             let codes: Vec<&str> = operation.problems.concat();

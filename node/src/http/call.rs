@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 use warp::path::FullPath;
 
@@ -51,6 +51,7 @@ impl Call {
     /// Parses a body that must be there.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, RequestError> {
         let body = self.body()?;
+        self.check_content_coding()?;
         self.check_media_type()?;
         json::parse(body)
     }
@@ -70,6 +71,7 @@ impl Call {
             return Ok(T::default());
         }
         if json::is_empty_array(body) {
+            self.check_content_coding()?;
             self.check_media_type()?;
             return Ok(T::default());
         }
@@ -82,6 +84,21 @@ impl Call {
             BodyError::TimedOut => RequestError::TimedOut,
             BodyError::Incomplete => RequestError::Malformed("the body is incomplete".to_owned()),
         })
+    }
+
+    /// Accepts only bodies that are not encoded: a compressed body could exceed its limit.
+    fn check_content_coding(&self) -> Result<(), RequestError> {
+        let values = self.head.headers.get_all(CONTENT_ENCODING).iter();
+        let mut codings = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let is_none = |coding: &[u8]| {
+            let coding = coding.trim_ascii();
+            coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+        };
+        if codings.all(is_none) {
+            Ok(())
+        } else {
+            Err(RequestError::UnsupportedContentCoding)
+        }
     }
 
     /// Accepts JSON and merge patches; a body without a type is taken for JSON.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::metrics::{CONNECTIONS_QUEUE, HTTP_CONNECTIONS, connection_cut as cut};
 use actors::metrics::QUEUE_LENGTH;
+use futures_util::future::Either;
 use http::Request;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::Connection;
@@ -27,7 +28,7 @@ use super::listener::{Shared, Stage};
 use super::pace::{Pace, Timeout};
 use super::problem::RequestError;
 use super::stream::{SharedPace, Stream, Transport};
-use super::{refuse, request, tls};
+use super::{framing, refuse, request, tls};
 
 /// How a connection ended.
 enum End {
@@ -69,8 +70,12 @@ pub(super) async fn serve<F>(
         let (shared, pace) = (Arc::clone(&shared), pace.clone());
         service_fn(move |request: Request<Incoming>| {
             pace.lock().request_began();
+            let refusal = framing::refusal(&request);
             let (head, request) = request::split(request, peer, &shared);
-            let response = tower_service::Service::call(&mut *service.borrow_mut(), request);
+            let response = match refusal {
+                None => Either::Left(tower_service::Service::call(&mut *service.borrow_mut(), request)),
+                Some(error) => Either::Right(ready(Ok(error.into_response()))),
+            };
             let (pace, options) = (pace.clone(), shared.responses.clone());
             async move {
                 let response = request::respond(&head, options, response).await;

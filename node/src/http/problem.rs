@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{ALLOW, HeaderName, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use rand::Rng;
 use serde::Serialize;
@@ -183,6 +183,10 @@ pub(crate) enum RequestError {
     TimedOut,
     /// The media type of the body is not JSON.
     UnsupportedMediaType,
+    /// The body is compressed.
+    UnsupportedContentCoding,
+    /// The body is sent in a transfer coding other than `chunked`.
+    UnsupportedTransferCoding,
     /// Fields or parameters have values that are not allowed.
     Invalid(Vec<FieldError>),
 }
@@ -229,6 +233,20 @@ impl RequestError {
                 "The body must be JSON",
             )
             .into_response_with_detail("Content-Type must be application/json"),
+            // RFC 9110, section 15.5.16: the header names the codings that would be accepted.
+            Self::UnsupportedContentCoding => Problem::new(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "UNSUPPORTED_MEDIA_TYPE",
+                "The body must not be encoded",
+            )
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+            .into_response_with_detail("Content-Encoding must be absent or identity"),
+            Self::UnsupportedTransferCoding => Problem::new(
+                S::NOT_IMPLEMENTED,
+                "NOT_IMPLEMENTED",
+                "The transfer coding is not supported",
+            )
+            .into_response_with_detail("Transfer-Encoding must be absent or chunked"),
             Self::Invalid(errors) => {
                 Problem::new(S::UNPROCESSABLE_ENTITY, "INVALID", "Some fields are not valid")
                     .into_response_with(&Errors { errors })
@@ -295,6 +313,18 @@ mod tests {
                 415,
                 "UNSUPPORTED_MEDIA_TYPE",
                 json!({"detail": "Content-Type must be application/json"}),
+            ),
+            (
+                RequestError::UnsupportedContentCoding,
+                415,
+                "UNSUPPORTED_MEDIA_TYPE",
+                json!({"detail": "Content-Encoding must be absent or identity"}),
+            ),
+            (
+                RequestError::UnsupportedTransferCoding,
+                501,
+                "NOT_IMPLEMENTED",
+                json!({"detail": "Transfer-Encoding must be absent or chunked"}),
             ),
             (
                 RequestError::invalid("title", "is missing"),

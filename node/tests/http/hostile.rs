@@ -303,7 +303,7 @@ async fn a_head_above_sixteen_kib_or_with_over_a_hundred_headers_is_too_large() 
     }
     let mut fits = TcpStream::connect(node.service.address()).await.unwrap();
     let head = format!(
-        "GET /livez HTTP/1.1\r\nConnection: close\r\nCookie: {}\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: {}\r\n\r\n",
         "c".repeat(15_000)
     );
     fits.write_all(head.as_bytes()).await.unwrap();

@@ -9,6 +9,7 @@ mod cors;
 mod coupons;
 mod documents;
 mod examples;
+mod framing;
 mod fuzz;
 mod general;
 mod hostile;

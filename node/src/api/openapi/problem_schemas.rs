@@ -124,7 +124,7 @@ pub(super) const KINDS: &[ProblemKind] = &[
     kind(
         "UNSUPPORTED_MEDIA_TYPE",
         415,
-        "the media type of the body is not JSON",
+        "the media type of the body is not JSON, or the body is compressed",
         &[],
     ),
     kind(
@@ -149,6 +149,12 @@ pub(super) const KINDS: &[ProblemKind] = &[
         applied: Applied::NoOrUnknown,
         ..kind("INTERNAL", 500, "a fault of the server", &[])
     },
+    kind(
+        "NOT_IMPLEMENTED",
+        501,
+        "the body is sent in a transfer coding other than chunked",
+        &[],
+    ),
     kind("OVERLOADED", 503, "a queue is full", &[]),
     kind(
         "OWNER_MOVING",
