@@ -275,6 +275,8 @@ impl Config {
         });
         listener::Options {
             connections_max: http.connections_max,
+            client_connections_max: self.limits.client_connections_max,
+            unsent_bytes_max: self.limits.unsent_bytes_max,
             header_timeout: http.header_timeout,
             body_timeout: http.body_timeout,
             idle_timeout: http.idle_timeout,

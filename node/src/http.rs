@@ -1,7 +1,9 @@
 //! HTTP, apart from coupons: the accept loop, connections, requests and responses.
 //!
-//! [`listener`] starts the accept loop. `accept` admits as many connections as `open_files` has room for.
-//! `connection` serves one client: `pace` has the timeouts, `stream` reads and writes, and `tls` encrypts.
+//! [`listener`] starts the accept loop. `accept` admits as many connections as `open_files` has room for, and
+//! as `clients` lets one address have. `connection` serves one client: `pace` has the timeouts, `stream` reads
+//! and writes, `outgoing` recognises what hyper responds itself, and `tls` encrypts. `response_body` hands a
+//! response over in portions, and `unsent` bounds what all of them hold. `framing` checks each head, and
 //! `request` does what is common to all requests, with the help of `client_address` and `trace`. A handler
 //! sees a request through `head`, `body` and `call`. `refuse` makes the responses that come from no route.
 
@@ -9,6 +11,7 @@ mod accept;
 pub(crate) mod body;
 pub(crate) mod call;
 mod client_address;
+mod clients;
 mod connection;
 mod cors;
 mod framing;
@@ -16,13 +19,17 @@ pub(crate) mod head;
 pub(crate) mod json;
 pub mod listener;
 mod open_files;
+mod outgoing;
 mod pace;
 pub(crate) mod problem;
+mod progress;
 pub(crate) mod query;
 mod refuse;
 mod request;
+pub(crate) mod response_body;
 pub(crate) mod route_metrics;
 mod stream;
 pub(crate) mod template;
 pub mod tls;
 mod trace;
+pub mod unsent;

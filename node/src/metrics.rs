@@ -17,8 +17,14 @@ metric_table! {
     HTTP_CONNECTIONS = "coupon_http_connections", MetricKind::Gauge, Count, "Open HTTP connections.";
     HTTP_CONNECTIONS_REFUSED = "coupon_http_connections_refused_total", MetricKind::Counter, Count,
         "HTTP connections refused because http.connections_max were open.";
+    HTTP_CLIENT_CONNECTIONS_REFUSED = "coupon_http_client_connections_refused_total",
+        MetricKind::Counter, Count,
+        "HTTP connections refused because limits.client_connections_max were open from one address.";
+    HTTP_UNSENT_BYTES = "coupon_http_unsent_bytes", MetricKind::Gauge, Bytes,
+        "Bytes of large HTTP responses that clients have not read yet.";
     HTTP_CONNECTIONS_CUT = "coupon_http_connections_cut_total", MetricKind::Counter, Count,
-        "HTTP connections closed by the server, by reason: a timeout, a bad request or handshake, a stop.";
+        "HTTP connections closed by the server, by reason: a timeout, a bad request or handshake, \
+        responses that are not read, a stop.";
     TLS_RELOADS = "coupon_tls_reloads_total", MetricKind::Counter, Count,
         "Changes of the TLS certificate files, by result: replaced or refused.";
     TLS_EXPIRY = "coupon_tls_certificate_expiry_timestamp_seconds", MetricKind::Gauge, Seconds,
@@ -48,7 +54,7 @@ metric_table! {
 pub(crate) const CONNECTIONS_QUEUE: &str = "connections";
 
 /// Reasons why connections are closed by the server.
-const CUT_REASONS: [&str; 8] = [
+const CUT_REASONS: [&str; 9] = [
     "handshake",
     "header_too_large",
     "malformed",
@@ -56,6 +62,7 @@ const CUT_REASONS: [&str; 8] = [
     "header",
     "idle",
     "write",
+    "unread",
     "stopping",
 ];
 
@@ -72,8 +79,10 @@ pub(crate) fn register() {
         metrics::counter!(TLS_RELOADS, "result" => result).increment(0);
     }
     metrics::counter!(HTTP_CONNECTIONS_REFUSED).increment(0);
+    metrics::counter!(HTTP_CLIENT_CONNECTIONS_REFUSED).increment(0);
     metrics::counter!(RATE_LIMITED).increment(0);
     metrics::gauge!(HTTP_CONNECTIONS).increment(0.0);
+    metrics::gauge!(HTTP_UNSENT_BYTES).increment(0.0);
 }
 
 /// Counts a connection that the server closed.

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use utoipa_swagger_ui::{Config, SwaggerFile};
@@ -12,6 +13,7 @@ use warp::reply::Response;
 use super::Answer;
 use super::error::Error;
 use crate::http::problem::RequestError;
+use crate::http::response_body::SharedBody;
 use crate::service;
 
 /// Path of the document, relative to the page. The document is not sent to a validator on another server.
@@ -31,13 +33,20 @@ pub(super) fn page() -> Answer {
     let text = String::from_utf8_lossy(&file.bytes)
         .replace("\"./", "\"docs/")
         .replace("href=\"index.css", "href=\"docs/index.css");
-    Ok(response(text.into_bytes(), &file.content_type))
+    Ok(response(text.into(), &file.content_type))
 }
 
 /// `GET /docs/{file}`
 pub(super) fn file(name: &str) -> Answer {
     let file = find(name)?;
-    Ok(response(file.bytes.into_owned(), &file.content_type))
+    let bytes = match file.bytes {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        // Files with values of this program in them, which are small.
+        Cow::Owned(bytes) => bytes.into(),
+    };
+    let mut response = response(bytes, &file.content_type);
+    response.extensions_mut().insert(SharedBody);
+    Ok(response)
 }
 
 fn find(name: &str) -> Result<SwaggerFile<'static>, Error> {
@@ -48,7 +57,7 @@ fn find(name: &str) -> Result<SwaggerFile<'static>, Error> {
     found.ok_or(RequestError::NotFound.into())
 }
 
-fn response(bytes: Vec<u8>, content_type: &str) -> Response {
+fn response(bytes: Bytes, content_type: &str) -> Response {
     let mut response = Response::new(bytes.into());
     let with_charset = if content_type.starts_with("text/") {
         Cow::Owned(format!("{content_type}; charset=utf-8"))

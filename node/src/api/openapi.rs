@@ -35,6 +35,7 @@ pub(super) use self::schemas::{DiscountPatchSchema, DiscountSchema, PhaseSchema,
 use self::parameters::{header, parameter, path_parameter, redirect_target};
 use self::problem_schemas::KINDS;
 use super::routes::{Access, Body, Operation, ROUTES, Route};
+use crate::http::response_body::SharedBody;
 
 /// Returns the status of the problem with this code.
 pub(super) fn status(code: &str) -> u16 {
@@ -48,6 +49,7 @@ pub(super) fn document() -> HttpResponse {
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.extensions_mut().insert(SharedBody);
     response
 }
 

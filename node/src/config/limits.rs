@@ -6,10 +6,14 @@ use std::ops::RangeInclusive;
 use super::InvalidConfig;
 use super::check::{at_least_one, between};
 use super::keys::section;
+use crate::http::unsent;
 
 /// Bounds of a rate, in requests per second. The lowest is one request in about a quarter of an hour; the
 /// highest is more than a node can serve.
 const RATES: RangeInclusive<f64> = 0.001..=1_000_000.0;
+
+/// Least value of `limits.unsent_bytes_max`: each of two clients has room for the longest list.
+const UNSENT_BYTES_MIN: usize = 1024 * 1024;
 
 section! {
     /// `limits.…`
@@ -24,6 +28,21 @@ section! {
         /// Maximum number of coupons with metrics of their own: the busiest with an owner on this node. Each
         /// has five series.
         coupon_metrics_max: usize = 100, "number", check = |max| between(*max, 0..=10_000);
+        /// Maximum number of open HTTP connections of one client address (of IPv6, of one /64 network); further
+        /// connections are answered `OVERLOADED` and closed. A proxy in `auth.trusted_proxies` has no such
+        /// limit.
+        client_connections_max: Option<usize> = None, "number",
+            check = |max| max.as_ref().map_or(Ok(()), at_least_one),
+            unset = "half of `http.connections_max`";
+        /// Maximum number of bytes of large responses, like lists, that clients have not read yet; further
+        /// large responses are answered `OVERLOADED`. One client address may take half of it, if it is not a
+        /// proxy in `auth.trusted_proxies`.
+        unsent_bytes_max: usize = unsent::UNSENT_BYTES_MAX, "number of bytes",
+            check = |max| if *max < UNSENT_BYTES_MIN {
+                Err(format!("must be at least {UNSENT_BYTES_MIN}"))
+            } else {
+                Ok(())
+            };
         /// Issue requests a second that each user may send on average, like 5 or 0.2; more are answered
         /// `RATE_LIMITED`.
         user_rate: Option<f64> = None, "number, also below 1",

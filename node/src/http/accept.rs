@@ -1,5 +1,6 @@
 //! The accept loop. It serves connections up to a limit, and refuses further connections, a bounded number at
-//! the same time. All others wait in the system's queue.
+//! the same time. All others wait in the system's queue. A client beyond its own limit is refused as well,
+//! but no other client waits for that.
 
 use std::convert::Infallible;
 use std::io;
@@ -7,14 +8,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::metrics::HTTP_CONNECTIONS_REFUSED;
+use crate::metrics::{HTTP_CLIENT_CONNECTIONS_REFUSED, HTTP_CONNECTIONS_REFUSED};
 use actors::log_limit::LogLimit;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use warp::Filter;
 use warp::reply::Response;
 
-use super::connection::{open, serve};
+use super::clients::Place;
+use super::connection::{Served, open, serve};
 use super::listener::{Shared, Stage};
 use super::problem::Problem;
 use super::refuse;
@@ -86,11 +88,19 @@ pub(super) async fn accept<F>(
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(place) = shared.clients.take(peer.ip()) else {
+                    metrics::counter!(HTTP_CLIENT_CONNECTIONS_REFUSED).increment(1);
+                    // The connection is closed at once if too many are being refused.
+                    if let Ok(permit) = Arc::clone(&permits.refused).try_acquire_owned() {
+                        refuse(stream, peer.ip(), permit, Arc::clone(&shared), stage.clone());
+                    }
+                    continue;
+                };
                 let permit = tokio::select! {
                     permit = permits.acquire() => permit,
                     _ = stage.changed() => return,
                 };
-                admit(stream, peer.ip(), permit, &routes, &shared, &stage);
+                admit((stream, peer.ip(), place), permit, &routes, &shared, &stage);
             }
             Err(error) if is_about_one_connection(&error) => {
                 tracing::debug!(%error, "connection ended before it was accepted");
@@ -115,8 +125,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 
 /// Serves or refuses a connection, by its permit.
 fn admit<F>(
-    stream: TcpStream,
-    peer: IpAddr,
+    (stream, peer, place): (TcpStream, IpAddr, Place),
     permit: Permit,
     routes: &F,
     shared: &Arc<Shared>,
@@ -128,7 +137,7 @@ fn admit<F>(
     let (shared, stage) = (Arc::clone(shared), stage.clone());
     match permit {
         Permit::Served(permit) => {
-            let serving = serve(stream, peer, routes.clone(), shared, stage);
+            let serving = serve(stream, peer, routes.clone(), Served { shared, place }, stage);
             tokio::spawn(async move {
                 serving.await;
                 drop(permit);
@@ -136,25 +145,36 @@ fn admit<F>(
         }
         Permit::Refused(permit) => {
             metrics::counter!(HTTP_CONNECTIONS_REFUSED).increment(1);
-            tokio::spawn(async move {
-                let refusing = async {
-                    let mut transport = open(stream, &shared).await.ok()?;
-                    refuse::dismiss(&mut transport, Problem::overloaded().into_response())
-                        .await
-                        .ok()
-                };
-                if tokio::time::timeout(refuse::REFUSAL_TIMEOUT, refusing)
-                    .await
-                    .ok()
-                    .flatten()
-                    .is_none()
-                {
-                    tracing::debug!(%peer, "client closed a connection before it was refused");
-                }
-                drop((permit, stage));
-            });
+            refuse(stream, peer, permit, shared, stage);
         }
     }
+}
+
+/// Tells a client that it is not served. Holds permit and stage until the connection is closed.
+fn refuse(
+    stream: TcpStream,
+    peer: IpAddr,
+    permit: OwnedSemaphorePermit,
+    shared: Arc<Shared>,
+    stage: watch::Receiver<Stage>,
+) {
+    tokio::spawn(async move {
+        let refusing = async {
+            let mut transport = open(stream, &shared).await.ok()?;
+            refuse::dismiss(&mut transport, Problem::overloaded().into_response())
+                .await
+                .ok()
+        };
+        if tokio::time::timeout(refuse::REFUSAL_TIMEOUT, refusing)
+            .await
+            .ok()
+            .flatten()
+            .is_none()
+        {
+            tracing::debug!(%peer, "client closed a connection before it was refused");
+        }
+        drop((permit, stage));
+    });
 }
 
 #[cfg(test)]

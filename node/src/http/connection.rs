@@ -24,11 +24,23 @@ use tokio::time::{Sleep, sleep_until};
 use warp::Filter;
 use warp::reply::Response;
 
+use super::clients::Place;
 use super::listener::{Shared, Stage};
 use super::pace::{Pace, Timeout};
 use super::problem::RequestError;
-use super::stream::{SharedPace, Stream, Transport};
+use super::progress::Progress;
+use super::response_body::ResponseBody;
+use super::stream::{Stream, Transport};
 use super::{framing, refuse, request, tls};
+
+/// What the requests of one connection share.
+#[derive(Debug)]
+pub(super) struct Served {
+    /// What all connections share.
+    pub(super) shared: Arc<Shared>,
+    /// The connection's place among those of its client.
+    pub(super) place: Place,
+}
 
 /// How a connection ended.
 enum End {
@@ -45,7 +57,7 @@ pub(super) async fn serve<F>(
     stream: TcpStream,
     peer: IpAddr,
     routes: F,
-    shared: Arc<Shared>,
+    served: Served,
     mut stage: watch::Receiver<Stage>,
 ) where
     F: Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static,
@@ -53,7 +65,7 @@ pub(super) async fn serve<F>(
 {
     let _open = OpenConnection::new();
     let opened = tokio::select! {
-        opened = open(stream, &shared) => opened,
+        opened = open(stream, &served.shared) => opened,
         // No request has begun.
         _ = stage.changed() => return,
     };
@@ -64,37 +76,37 @@ pub(super) async fn serve<F>(
             return cut("handshake");
         }
     };
-    let pace = SharedPace::new(Pace::new(shared.limits, Instant::now()));
+    let served = Arc::new(served);
+    let progress = Progress::new(Pace::new(served.shared.limits, Instant::now()));
     let service = RefCell::new(warp::service(routes));
     let respond = {
-        let (shared, pace) = (Arc::clone(&shared), pace.clone());
+        let (served, progress) = (Arc::clone(&served), progress.clone());
         service_fn(move |request: Request<Incoming>| {
-            pace.lock().request_began();
+            progress.lock().pace.request_began();
             let refusal = framing::refusal(&request);
-            let (head, request) = request::split(request, peer, &shared);
+            let (head, request) = request::split(request, peer, &served.shared);
             let response = match refusal {
                 None => Either::Left(tower_service::Service::call(&mut *service.borrow_mut(), request)),
                 Some(error) => Either::Right(ready(Ok(error.into_response()))),
             };
-            let (pace, options) = (pace.clone(), shared.responses.clone());
+            let (progress, served) = (progress.clone(), Arc::clone(&served));
             async move {
-                let response = request::respond(&head, options, response).await;
-                pace.lock().responded(head.has_left_unread(), Instant::now());
-                Ok::<_, Infallible>(response)
+                let (response, reservation) = request::respond(&head, &served, response).await;
+                let mut state = progress.lock();
+                state.pace.responded(head.has_left_unread());
+                state.outgoing.service_gave();
+                drop(state);
+                Ok::<_, Infallible>(response.map(|body| ResponseBody::new(body, progress, reservation)))
             }
         })
     };
-    let mut connection = shared
+    let mut connection = served
+        .shared
         .http
-        .serve_connection(TokioIo::new(Stream::new(transport, pace.clone())), respond);
-    let end = watch(&mut connection, &pace, &mut stage).await;
-    finish(
-        end,
-        peer,
-        &pace,
-        connection.into_parts().io.into_inner().into_transport(),
-    )
-    .await;
+        .serve_connection(TokioIo::new(Stream::new(transport, progress.clone())), respond);
+    let end = watch(&mut connection, &progress, &mut stage).await;
+    let transport = connection.into_parts().io.into_inner().into_transport();
+    finish(end, peer, &progress, transport).await;
 }
 
 /// Prepares a connection for HTTP: makes the TLS handshake if TLS is configured.
@@ -112,7 +124,7 @@ pub(super) async fn open(stream: TcpStream, shared: &Shared) -> Result<Transport
 /// Drives the connection until it is closed, times out, or is cut because the node stops.
 async fn watch<S, B>(
     connection: &mut Connection<TokioIo<Stream>, S>,
-    pace: &SharedPace,
+    progress: &Progress,
     stage: &mut watch::Receiver<Stage>,
 ) -> End
 where
@@ -121,7 +133,11 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let first = pace.lock().deadline().map_or_else(Instant::now, |(at, _)| at);
+    let first = progress
+        .lock()
+        .pace
+        .deadline()
+        .map_or_else(Instant::now, |(at, _)| at);
     let mut clock = std::pin::pin!(sleep_until(first.into()));
     loop {
         tokio::select! {
@@ -131,22 +147,22 @@ where
                 // The listener was dropped without being stopped: the stage will not change again.
                 (Err(_), _) | (Ok(()), Stage::Cut) => return End::Cut,
                 (Ok(()), Stage::Stopping) => {
-                    pace.lock().stop(Instant::now());
+                    progress.lock().pace.stop(Instant::now());
                     Pin::new(&mut *connection).graceful_shutdown();
                 }
                 (Ok(()), Stage::Serving) => {}
             },
-            timeout = poll_fn(|cx| poll_timeout(pace, clock.as_mut(), cx)) => return End::TimedOut(timeout),
+            timeout = poll_fn(|cx| poll_timeout(progress, clock.as_mut(), cx)) => return End::TimedOut(timeout),
         }
     }
 }
 
 /// Becomes ready when the connection has timed out. Sets the timer only if the timer would fire too late or
 /// has fired too early, so most requests set no timer.
-fn poll_timeout(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Timeout> {
+fn poll_timeout(progress: &Progress, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Timeout> {
     loop {
-        let Some((at, timeout)) = pace.lock().deadline() else {
-            // The client waits for a response. When that changes, this function is polled again.
+        let Some((at, timeout)) = progress.lock().pace.deadline() else {
+            // The client waits for a response, or for more of one. When that changes, this function is polled again.
             return Poll::Pending;
         };
         if clock.deadline() > at.into() {
@@ -163,9 +179,9 @@ fn poll_timeout(pace: &SharedPace, mut clock: Pin<&mut Sleep>, cx: &mut Context<
 }
 
 /// Sends a last response if there is one, and counts the connection if it was cut.
-async fn finish(end: End, peer: IpAddr, pace: &SharedPace, mut transport: Transport) {
+async fn finish(end: End, peer: IpAddr, progress: &Progress, mut transport: Transport) {
     match end {
-        End::Closed(Ok(())) if pace.lock().has_left_unread() => refuse::linger(&mut transport).await,
+        End::Closed(Ok(())) if progress.lock().pace.has_left_unread() => refuse::linger(&mut transport).await,
         End::Closed(Ok(())) => {}
         End::Closed(Err(error)) => {
             tracing::debug!(%peer, %error, "connection failed");
@@ -186,7 +202,7 @@ async fn finish(end: End, peer: IpAddr, pace: &SharedPace, mut transport: Transp
                 // The client would not read this response either, or this response would interrupt another
                 // response.
                 Timeout::Write => reset(&transport),
-                Timeout::Header if pace.lock().is_stalled() => reset(&transport),
+                Timeout::Header if progress.lock().pace.is_stalled() => reset(&transport),
                 Timeout::Header => {
                     let response = RequestError::TimedOut.into_response();
                     let dismissed = refuse::dismiss(&mut transport, response);

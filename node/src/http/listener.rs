@@ -14,18 +14,22 @@ use std::time::Duration;
 use actors::critical::critical;
 use hyper::server::conn::http1;
 use ipnet::IpNet;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use warp::Filter;
 use warp::reply::Response;
 
 use super::body::BodyDeadline;
+use super::clients::Clients;
 use super::cors::Cors;
+use super::unsent::Unsent;
 use super::{accept, open_files, pace, request, tls};
 use crate::config::{AccessLog, Config, Origin};
 use crate::metrics::{CONNECTIONS_QUEUE, queue};
 
-/// Default maximum of open connections: about 16 KiB each, so 256 MiB.
+/// Default maximum of open connections: about 16 KiB each, so 256 MiB. A client that sends and does not read
+/// makes a connection hold up to 128 KiB.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
 /// Maximum number of connections that the system holds until they are accepted: enough for a burst that
@@ -36,14 +40,27 @@ const BACKLOG: u32 = 4096;
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
 /// Maximum size of a connection's buffer in each direction. A buffer holds a head, or responses to pipelined
-/// requests.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// requests. It may exceed this by one portion of a body.
+const BUFFER_BYTES_MAX: usize = 32 * 1024;
+
+/// Number of bytes that the system holds of a connection before it sends them. The default is a share of its
+/// buffer, which grows to megabytes: memory of the node that no bound counts. The system also says more often
+/// that a client reads.
+const SYSTEM_UNSENT_BYTES_MAX: u32 = 64 * 1024;
+
+/// Part of all connections that one client address may have by default: one of so many. Other clients are
+/// served even if one client opens as many connections as it can.
+const CLIENT_PARTS: usize = 2;
 
 /// Options of a listener.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Maximum number of open connections.
     pub connections_max: usize,
+    /// Maximum number of open connections of one client address; `None` is half of `connections_max`.
+    pub client_connections_max: Option<usize>,
+    /// Maximum number of bytes of large responses that are not sent.
+    pub unsent_bytes_max: usize,
     /// Time for a client to send the head of a request.
     pub header_timeout: Duration,
     /// Time for a client to send the whole body.
@@ -87,6 +104,8 @@ pub(super) struct Shared {
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) body_deadline: Arc<BodyDeadline>,
     pub(super) responses: request::ResponseOptions,
+    pub(super) clients: Arc<Clients>,
+    pub(super) unsent: Arc<Unsent>,
     pub(super) tls: Option<Arc<tls::Tls>>,
 }
 
@@ -129,6 +148,10 @@ impl Listener {
         F::Future: Send,
     {
         let address = socket.local_addr()?;
+        // Accepted connections inherit this.
+        if let Err(error) = SockRef::from(&socket).set_tcp_notsent_lowat(SYSTEM_UNSENT_BYTES_MAX) {
+            tracing::warn!(%error, "failed to set TCP_NOTSENT_LOWAT");
+        }
         let connections_max = open_files::make_room(options.connections_max);
         // Connections themselves set the length.
         let _length = queue(CONNECTIONS_QUEUE, connections_max);
@@ -143,9 +166,14 @@ impl Listener {
             idle: options.idle_timeout,
             write: options.write_timeout,
         };
+        let client_connections_max = options
+            .client_connections_max
+            .unwrap_or((connections_max / CLIENT_PARTS).max(1));
         let shared = Shared {
             http,
             limits,
+            clients: Clients::new(client_connections_max, options.trusted_proxies.clone()),
+            unsent: Unsent::new(options.unsent_bytes_max),
             trusted_proxies: options.trusted_proxies,
             body_deadline: BodyDeadline::new(options.body_timeout, receiver.clone()),
             responses: request::ResponseOptions {
@@ -245,6 +273,41 @@ mod tests {
                 "{answer}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_a_response_goes_before_the_refusal_of_what_follows_it() {
+        const BYTES: usize = 8_000_000;
+        // The route does not read the body of the request, so hyper reads the next head while the response
+        // is on its way.
+        let listener = serve(warp::any().map(|| Response::new(vec![b'z'; BYTES].into()))).await;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(listener.address()).await.unwrap();
+        let request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nz\0garbage\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let answer = read_to_end(stream).await;
+        let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("http/1.1 200 "), "{head}");
+        let (body, refusal) = rest.split_at(BYTES.min(rest.len()));
+        assert!(body.bytes().all(|byte| byte == b'z'), "the body is whole");
+        assert!(
+            refusal.starts_with("http/1.1 400 ") && refusal.contains("\"malformed\""),
+            "{refusal}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_is_cut_before_responses_pile_up_that_it_does_not_read() {
+        // hyper buffers any number of responses without a body to requests whose body is not read.
+        let listener = serve(warp::any().map(Response::default)).await;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(listener.address()).await.unwrap();
+        let requests = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nz".repeat(1000);
+        let sending = async { while stream.write_all(&requests).await.is_ok() {} };
+        // The timeout of a client that does not read is longer.
+        tokio::time::timeout(LIMIT, sending).await.unwrap();
     }
 
     #[tokio::test]

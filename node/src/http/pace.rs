@@ -19,7 +19,7 @@ pub(crate) const STOPPING_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Limits {
     /// From the first byte of a head to its last byte. For the first head, from the start of the connection.
     pub(super) header: Duration,
-    /// Between a response and the next request.
+    /// Between the last byte of a response and the next request.
     pub(super) idle: Duration,
     /// For reading [`WRITTEN_BYTES_MIN`] of responses.
     pub(super) write: Duration,
@@ -47,6 +47,8 @@ enum Phase {
     Head,
     /// The handler. The body of the request has a timeout of its own.
     Busy,
+    /// The client, to read the response. Only bytes that it does not read have a timeout.
+    Responding,
     /// The next request.
     Idle,
 }
@@ -66,6 +68,8 @@ pub(super) struct Pace {
     since: Instant,
     stall: Option<Stall>,
     stopping_since: Option<Instant>,
+    /// True while parts of the response's body are still to come.
+    body_is_open: bool,
     /// True if a body that is not read may still arrive.
     left_unread: bool,
 }
@@ -79,6 +83,7 @@ impl Pace {
             since: now,
             stall: None,
             stopping_since: None,
+            body_is_open: false,
             left_unread: false,
         }
     }
@@ -88,7 +93,7 @@ impl Pace {
         match self.phase {
             Phase::Silent => self.phase = Phase::Head,
             Phase::Idle => (self.phase, self.since) = (Phase::Head, now()),
-            Phase::Head | Phase::Busy => {}
+            Phase::Head | Phase::Busy | Phase::Responding => {}
         }
     }
 
@@ -99,9 +104,14 @@ impl Pace {
 
     /// Records that the response was made. `left_unread` is true if the body may not have been read to its
     /// end.
-    pub(super) fn responded(&mut self, left_unread: bool, now: Instant) {
-        (self.phase, self.since) = (Phase::Idle, now);
+    pub(super) fn responded(&mut self, left_unread: bool) {
+        (self.phase, self.body_is_open) = (Phase::Responding, true);
         self.left_unread |= left_unread;
+    }
+
+    /// Records that no more of the response's body will come.
+    pub(super) fn body_ended(&mut self) {
+        self.body_is_open = false;
     }
 
     /// True if the client may still be sending a body that the node does not read.
@@ -130,9 +140,13 @@ impl Pace {
         }
     }
 
-    /// Records that the system accepted all bytes.
-    pub(super) fn flushed(&mut self) {
+    /// Records that the system accepted all bytes that there are so far. If they are the last of a response,
+    /// the connection is idle from now on. Calls `now` only if the time matters.
+    pub(super) fn flushed(&mut self, now: impl FnOnce() -> Instant) {
         self.stall = None;
+        if self.phase == Phase::Responding && !self.body_is_open {
+            (self.phase, self.since) = (Phase::Idle, now());
+        }
     }
 
     /// True if responses wait for the client to read them.
@@ -146,13 +160,13 @@ impl Pace {
     }
 
     /// Returns the next deadline, and what times out then; `None` while the connection waits only for the
-    /// handler.
+    /// handler, or for more of a body.
     pub(super) fn deadline(&self) -> Option<(Instant, Timeout)> {
         let waits_for = match self.phase {
             Phase::Silent => Some((self.since + self.limits.header, Timeout::Silent)),
             Phase::Head => Some((self.since + self.limits.header, Timeout::Header)),
             Phase::Idle => Some((self.since + self.limits.idle, Timeout::Idle)),
-            Phase::Busy => None,
+            Phase::Busy | Phase::Responding => None,
         };
         let to_write = self
             .stall
@@ -189,7 +203,9 @@ mod tests {
         pace.request_began();
         pace.received(|| at(start, 11));
         assert_eq!(pace.deadline(), None);
-        pace.responded(false, at(start, 12));
+        pace.responded(false);
+        pace.body_ended();
+        pace.flushed(|| at(start, 12));
         assert_eq!(pace.deadline(), Some((at(start, 87), Timeout::Idle)));
         pace.received(|| at(start, 80));
         assert_eq!(pace.deadline(), Some((at(start, 90), Timeout::Header)));
@@ -209,8 +225,31 @@ mod tests {
         assert_eq!(pace.deadline(), Some((at(start, 20), Timeout::Write)));
         pace.wrote(WRITTEN_BYTES_MIN as usize, || at(start, 19));
         assert_eq!(pace.deadline(), Some((at(start, 39), Timeout::Write)));
-        pace.flushed();
+        pace.flushed(|| at(start, 20));
         assert_eq!(pace.deadline(), None);
+    }
+
+    #[test]
+    fn a_connection_is_idle_once_the_last_byte_of_a_response_has_left() {
+        let start = Instant::now();
+        let mut pace = Pace::new(LIMITS, start);
+        pace.received(|| start);
+        pace.request_began();
+        pace.responded(false);
+        // Parts of the body leave, and the client reads each slowly.
+        for seconds in [50, 100, 150] {
+            pace.flushed(|| at(start, seconds));
+            assert_eq!(pace.deadline(), None, "more is to come");
+            pace.stalled(|| at(start, seconds));
+            assert_eq!(pace.deadline(), Some((at(start, seconds + 20), Timeout::Write)));
+            pace.received(|| at(start, seconds));
+        }
+        pace.body_ended();
+        assert_eq!(pace.deadline(), Some((at(start, 170), Timeout::Write)));
+        pace.flushed(|| at(start, 160));
+        assert_eq!(pace.deadline(), Some((at(start, 235), Timeout::Idle)));
+        pace.flushed(|| at(start, 200));
+        assert_eq!(pace.deadline(), Some((at(start, 235), Timeout::Idle)));
     }
 
     #[test]

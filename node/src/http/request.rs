@@ -11,17 +11,20 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tracing::field::Empty;
 use tracing::{Instrument, Level, Span};
 use warp::reply::Response;
 
 use super::client_address::client_address;
+use super::connection::Served;
 use super::cors::Cors;
 use super::head::Head;
 use super::listener::Shared;
 use super::problem::Problem;
+use super::response_body::SharedBody;
 use super::trace::{TRACERESPONSE, Trace};
+use super::unsent::{PORTION_BYTES, Reservation};
 use crate::config::AccessLog;
 
 /// Header with the request id.
@@ -35,7 +38,7 @@ pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
 /// Options of all responses.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct ResponseOptions {
     /// Requests that are logged.
     pub(super) access: AccessLog,
@@ -61,12 +64,14 @@ pub(super) fn split(
     (head, request)
 }
 
-/// Waits for the response, adds its general headers, and records it.
+/// Waits for the response, adds its general headers, and records it. Also returns the memory of its body, if
+/// that is counted.
 pub(super) async fn respond(
     head: &Head,
-    options: ResponseOptions,
+    served: &Served,
     response: impl Future<Output = Result<Response, Infallible>>,
-) -> Response {
+) -> (Response, Option<Reservation>) {
+    let options = &served.shared.responses;
     let started = Instant::now();
     let id = id(&head.headers);
     let trace = Trace::of(&head.headers);
@@ -89,7 +94,7 @@ pub(super) async fn respond(
             early
         }
     };
-    let (mut response, span) = match result {
+    let (response, span) = match result {
         Ok(Ok(response)) => (response, LazyCell::new(span)),
         Err(panic) => {
             let span = LazyCell::new(span);
@@ -97,6 +102,7 @@ pub(super) async fn respond(
             (Problem::internal(None).into_response(), span)
         }
     };
+    let (mut response, reservation) = reserve(head, served, response);
     if let Some(cors) = &options.cors {
         response = cors.complete(head, response);
     }
@@ -108,7 +114,32 @@ pub(super) async fn respond(
     }
     response.headers_mut().insert(X_REQUEST_ID, id);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    response
+    (response, reservation)
+}
+
+/// Reserves memory for the body of a response. If there is none, a read is refused in place of its response.
+/// The response to a change is sent in any case, because the change was made; such responses are short.
+fn reserve(head: &Head, served: &Served, response: Response) -> (Response, Option<Reservation>) {
+    // The size of a stream is not known. A stream has one part in memory at a time.
+    let bytes = response
+        .body()
+        .size_hint()
+        .exact()
+        .and_then(|bytes| usize::try_from(bytes).ok());
+    let Some(bytes) = bytes.filter(|bytes| *bytes > PORTION_BYTES) else {
+        return (response, None);
+    };
+    if response.extensions().get::<SharedBody>().is_some() {
+        return (response, None);
+    }
+    let (unsent, of_address) = (&served.shared.unsent, served.place.unsent_bytes());
+    if !head.method.is_safe() {
+        return (response, Some(unsent.count(bytes, of_address)));
+    }
+    match unsent.reserve(bytes, of_address) {
+        Some(reservation) => (response, Some(reservation)),
+        None => (Problem::overloaded().into_response(), None),
+    }
 }
 
 /// The span of everything that is logged about a request.

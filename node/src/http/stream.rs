@@ -1,8 +1,8 @@
-//! The bytes of a connection, with or without TLS: feeds [`Pace`], and replaces hyper's own responses.
+//! The bytes of a connection, with or without TLS: records its progress, bounds what hyper holds of it, and
+//! replaces hyper's own responses.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -11,8 +11,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::pace::Pace;
+use super::outgoing::Offer;
+use super::progress::Progress;
 use super::refuse;
+use crate::metrics::connection_cut;
+
+/// Maximum number of bytes in hyper's buffer. hyper bounds what it takes of bodies, which is less than this,
+/// but not the number of responses without a body to a client that reads none of them.
+const BUFFERED_BYTES_MAX: usize = 128 * 1024;
 
 /// A connection below HTTP.
 #[derive(Debug)]
@@ -67,27 +73,11 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// The pace of a connection. Only the connection's own task uses it, so the lock is always free.
-#[derive(Debug, Clone)]
-pub(super) struct SharedPace(Arc<Mutex<Pace>>);
-
-impl SharedPace {
-    /// Makes a pace that can be shared.
-    pub(super) fn new(pace: Pace) -> Self {
-        Self(Arc::new(Mutex::new(pace)))
-    }
-
-    /// Locks the pace.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Pace> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The stream that hyper reads and writes.
 #[derive(Debug)]
 pub(super) struct Stream {
     transport: Transport,
-    pace: SharedPace,
+    progress: Progress,
     /// A response that replaces a response of hyper, while the replacement is being written.
     replacement: Vec<u8>,
     written: usize,
@@ -95,10 +85,10 @@ pub(super) struct Stream {
 
 impl Stream {
     /// A stream over this transport.
-    pub(super) fn new(transport: Transport, pace: SharedPace) -> Self {
+    pub(super) fn new(transport: Transport, progress: Progress) -> Self {
         Self {
             transport,
-            pace,
+            progress,
             replacement: Vec::new(),
             written: 0,
         }
@@ -113,8 +103,8 @@ impl Stream {
     fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.transport).poll_write(cx, bytes);
         match &wrote {
-            Poll::Pending => self.pace.lock().stalled(Instant::now),
-            Poll::Ready(Ok(bytes)) => self.pace.lock().wrote(*bytes, Instant::now),
+            Poll::Pending => self.progress.lock().pace.stalled(Instant::now),
+            Poll::Ready(Ok(bytes)) => self.progress.lock().pace.wrote(*bytes, Instant::now),
             Poll::Ready(Err(_)) => {}
         }
         wrote
@@ -144,7 +134,7 @@ impl AsyncRead for Stream {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.transport).poll_read(cx, buffer);
         if read.is_ready() && buffer.filled().len() > before {
-            self.pace.lock().received(Instant::now);
+            self.progress.lock().pace.received(Instant::now);
         }
         read
     }
@@ -153,12 +143,19 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.write_replacement(cx))?;
-        match replace(bytes) {
-            None => self.write(cx, bytes),
-            // Responses to earlier requests go first.
-            Some((at @ 1.., _)) => self.write(cx, &bytes[..at]),
-            Some((0, replacement)) => {
-                (self.replacement, self.written) = (replacement, 0);
+        let offer = self.progress.lock().outgoing.offered(bytes);
+        match offer {
+            Offer::Send(_) if bytes.len() > BUFFERED_BYTES_MAX => {
+                connection_cut("unread");
+                Poll::Ready(Err(io::Error::other("the client does not read its responses")))
+            }
+            Offer::Send(length) => {
+                let wrote = ready!(self.write(cx, &bytes[..length]))?;
+                self.progress.lock().outgoing.wrote(wrote);
+                Poll::Ready(Ok(wrote))
+            }
+            Offer::Own => {
+                (self.replacement, self.written) = (replacement(bytes), 0);
                 Poll::Ready(Ok(bytes.len()))
             }
         }
@@ -167,12 +164,12 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.write_replacement(cx))?;
         let flushed = Pin::new(&mut self.transport).poll_flush(cx);
-        let mut pace = self.pace.lock();
+        let pace = &mut self.progress.lock().pace;
         match &flushed {
             Poll::Pending => pace.stalled(Instant::now),
-            Poll::Ready(_) => pace.flushed(),
+            // hyper flushes when its buffer is empty.
+            Poll::Ready(_) => pace.flushed(Instant::now),
         }
-        drop(pace);
         flushed
     }
 
@@ -180,35 +177,24 @@ impl AsyncWrite for Stream {
         ready!(self.write_replacement(cx))?;
         let shut = Pin::new(&mut self.transport).poll_shutdown(cx);
         if shut.is_pending() {
-            self.pace.lock().stalled(Instant::now);
+            self.progress.lock().pace.stalled(Instant::now);
         }
         shut
     }
 }
 
-/// Finds a response that hyper made itself. Returns where the response begins, and what to send instead.
-///
-/// hyper has no hook for these responses. Such a response is the last one on its connection. It has no body,
-/// and no request id, which all other responses have. Bodies of other responses never end like a head, so the
-/// last bytes of most writes already show that there is no such response.
-fn replace(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
-    const HEAD_END: &[u8] = b"\r\n\r\n";
-    const START: &[u8] = b"HTTP/1.";
-    const ID: &[u8] = b"x-request-id: ";
-    let text = bytes.strip_suffix(HEAD_END)?;
-    let at = text.windows(START.len()).rposition(|window| window == START)?;
-    let head = &text[at..];
-    if head
-        .windows(ID.len())
-        .any(|window| window.eq_ignore_ascii_case(ID))
-    {
-        return None;
+/// Returns what is sent in place of a response that hyper made itself, which is the last one on its
+/// connection.
+fn replacement(own: &[u8]) -> Vec<u8> {
+    const VERSION: usize = "HTTP/1.1 ".len();
+    let status = own
+        .get(VERSION..VERSION + 3)
+        .and_then(|digits| StatusCode::from_bytes(digits).ok());
+    match status.and_then(refuse::request_error) {
+        Some(error) => refuse::last_response(error.into_response()),
+        // A status that no present version of hyper responds with.
+        None => own.to_vec(),
     }
-    let status = StatusCode::from_bytes(head.get(START.len() + 2..START.len() + 5)?).ok()?;
-    Some((
-        at,
-        refuse::last_response(refuse::request_error(status)?.into_response()),
-    ))
 }
 
 #[cfg(test)]
@@ -216,22 +202,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_responses_that_hyper_made_itself_are_replaced() {
-        for ours in [
-            "HTTP/1.1 400 Bad Request\r\nx-request-id: r\r\n\r\n",
-            "HTTP/1.1 400 Bad Request\r\nX-Request-Id: r\r\ncontent-length: 0\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nx-request-id: r\r\ncontent-length: 2\r\n\r\n{}",
-            "HTTP/1.1 100 Continue\r\n\r\n",
-            "{}",
-            "",
+    fn a_response_of_hyper_is_replaced_by_a_problem_of_its_status() {
+        for (status, code) in [
+            ("400 Bad Request", "MALFORMED"),
+            ("414 URI Too Long", "HEADER_TOO_LARGE"),
+            ("431 Request Header Fields Too Large", "HEADER_TOO_LARGE"),
         ] {
-            assert!(replace(ours.as_bytes()).is_none(), "{ours}");
+            let own = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            let replaced = String::from_utf8(replacement(own.as_bytes())).unwrap();
+            assert!(replaced.contains(&format!("\"code\":\"{code}\"")), "{replaced}");
         }
-        let own = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        assert!(replace(own.as_bytes()).is_some_and(|(at, replacement)| {
-            at == 0 && String::from_utf8_lossy(&replacement).contains("MALFORMED")
-        }));
-        let both = format!("HTTP/1.1 200 OK\r\nx-request-id: r\r\ncontent-length: 2\r\n\r\n{{}}{own}");
-        assert!(matches!(replace(both.as_bytes()), Some((at, _)) if &both[at..] == own));
+        let other = b"HTTP/1.1 418 I'm a teapot\r\n\r\n";
+        assert_eq!(replacement(other), other);
     }
 }

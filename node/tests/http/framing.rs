@@ -1,4 +1,5 @@
-//! Where a request begins and ends, over real sockets: `Host` and transfer codings.
+//! Where a request or a response begins and ends, over real sockets: `Host`, transfer codings, and the bytes
+//! of clients in responses.
 
 use reqwest::Method;
 use serde_json::json;
@@ -19,11 +20,56 @@ async fn exchange(node: &TestNode, bytes: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
+/// Splits the head of the first response off.
+fn head(text: &str) -> (String, &str) {
+    let (head, rest) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_lowercase(), rest)
+}
+
 fn assert_problem(answer: &str, status: u16, code: &str) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     assert!(
         answer.contains(&format!("\"code\":\"{code}\"")) && answer.contains("\"applied\":false"),
         "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_request_id_that_looks_like_a_response_is_only_a_header() {
+    let node = TestNode::start().await;
+    for id in [
+        "HTTP/1.1_400_x",
+        "HTTP/1.1_431_x",
+        "HTTP/1.0_400_x-request-id:_x",
+        "HTTP/1.1",
+    ] {
+        for (request, status) in [("HEAD /livez", 200), ("HEAD /nowhere", 404)] {
+            let requests = format!(
+                "{request} HTTP/1.1\r\nHost: x\r\nX-Request-Id: {id}\r\n\r\n\
+                 GET /livez HTTP/1.1\r\nHost: x\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n"
+            );
+            let answer = exchange(&node, &requests).await;
+            let (first, rest) = head(&answer);
+            let (second, body) = head(rest);
+            for (head, status) in [(first, status), (second, 200)] {
+                assert!(head.starts_with(&format!("http/1.1 {status} ")), "{answer}");
+                let echoed = format!("\r\nx-request-id: {}\r\n", id.to_lowercase());
+                assert_eq!(format!("{head}\r\n").matches(&echoed).count(), 1, "{answer}");
+            }
+            assert_eq!(body, "{\"live\":true}", "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_title_that_looks_like_a_response_is_only_a_body() {
+    let node = TestNode::start().await;
+    let title = "HTTP/1.1 400 Bad Request\r\n\r\n";
+    let created = node.create(json!({"title": title, "total_quantity": 1})).await;
+    assert_eq!(
+        (created.status, &created.body["title"]),
+        (201, &json!(title)),
+        "{created:?}"
     );
 }
 

@@ -54,7 +54,12 @@ fn assert_refused(answer: &str) {
 
 #[tokio::test]
 async fn a_connection_beyond_the_limit_is_refused_until_there_is_room() {
-    let node = TestNode::start_with(&[("http.connections_max", "2"), ("http.idle_timeout", "60s")]).await;
+    let node = TestNode::start_with(&[
+        ("http.connections_max", "2"),
+        ("limits.client_connections_max", "1000"),
+        ("http.idle_timeout", "60s"),
+    ])
+    .await;
     let connect = async || TcpStream::connect(node.service.address()).await.unwrap();
     let (mut first, mut second) = (connect().await, connect().await);
     for stream in [&mut first, &mut second] {
@@ -85,7 +90,12 @@ async fn a_connection_beyond_the_limit_is_refused_until_there_is_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_bounded_and_reach_every_client() {
-    let node = TestNode::start_with(&[("http.connections_max", "1"), ("http.idle_timeout", "60s")]).await;
+    let node = TestNode::start_with(&[
+        ("http.connections_max", "1"),
+        ("limits.client_connections_max", "1000"),
+        ("http.idle_timeout", "60s"),
+    ])
+    .await;
     let mut only = TcpStream::connect(node.service.address()).await.unwrap();
     assert!(ask(&mut only, LIVEZ).await.starts_with("HTTP/1.1 200 "));
     let started = Instant::now();
@@ -217,6 +227,8 @@ async fn ten_thousand_connections_do_not_delay_requests() {
             &format!("auth.admin_token={ADMIN_TOKEN}"),
             "--set",
             "http.header_timeout=60s",
+            "--set",
+            "limits.client_connections_max=20000",
         ],
     );
     let mut streams = Vec::with_capacity(CONNECTIONS);
@@ -253,7 +265,16 @@ async fn ten_thousand_connections_do_not_delay_requests() {
 #[tokio::test]
 async fn connections_max_is_lowered_with_a_warning_if_the_system_allows_fewer() {
     let data = tempfile::tempdir().unwrap();
-    let serving = Serving::start_below(&data, 700, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
+    let serving = Serving::start_below(
+        &data,
+        700,
+        &[
+            "--set",
+            &format!("auth.admin_token={ADMIN_TOKEN}"),
+            "--set",
+            "limits.client_connections_max=1000",
+        ],
+    );
     // There is room for 188 connections: 700 less 256 for other files and 256 for refusals.
     let mut streams = Vec::new();
     for _ in 0..188 {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod changes;
+mod clients;
 mod configuration;
 mod contract;
 mod cors;
@@ -27,6 +28,7 @@ mod queries;
 mod rate;
 mod reads;
 mod setbacks;
+mod slow_readers;
 mod support;
 mod tls;
 mod tokens;

@@ -274,6 +274,7 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
             name: "metrics",
             summary: "Metrics, in the text format of Prometheus",
             success: text("text/plain"),
+            problems: &[&["OVERLOADED"]],
             ..OPEN
         }],
     },

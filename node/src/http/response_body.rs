@@ -1,0 +1,95 @@
+//! The body of a response on its way to hyper.
+//!
+//! hyper copies what it gets into the buffer of the connection, and that buffer never shrinks. So it gets a
+//! body in portions, the next one when there is room.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+
+use super::progress::Progress;
+use super::unsent::{PORTION_BYTES, Reservation};
+
+/// Marks a response whose body exists once for all clients, like a file in the program. Such a response takes
+/// no memory of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedBody;
+
+/// A body in portions. Its connection knows when it has given one, and when it has ended.
+#[derive(Debug)]
+pub(super) struct ResponseBody<B> {
+    body: B,
+    /// The rest of a part of the body.
+    rest: Bytes,
+    progress: Progress,
+    /// The memory of the body.
+    _reservation: Option<Reservation>,
+}
+
+impl<B> ResponseBody<B> {
+    /// The body of a response of this connection.
+    pub(super) fn new(body: B, progress: Progress, reservation: Option<Reservation>) -> Self {
+        Self {
+            body,
+            rest: Bytes::new(),
+            progress,
+            _reservation: reservation,
+        }
+    }
+
+    /// Takes the next portion of the rest.
+    fn portion(&mut self) -> Bytes {
+        self.rest.split_to(self.rest.len().min(PORTION_BYTES))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = if self.rest.is_empty() {
+            ready!(Pin::new(&mut self.body).poll_frame(cx))
+        } else {
+            Some(Ok(Frame::data(self.portion())))
+        };
+        // After the end as well: hyper may add the last bytes of the encoding.
+        self.progress.lock().outgoing.service_gave();
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => Some(Ok(match frame.into_data() {
+                Ok(data) if data.len() > PORTION_BYTES => {
+                    self.rest = data;
+                    Frame::data(self.portion())
+                }
+                Ok(data) => Frame::data(data),
+                Err(frame) => frame,
+            })),
+            end => end,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut with_rest = SizeHint::new();
+        with_rest.set_lower(hint.lower().saturating_add(rest));
+        if let Some(upper) = hint.upper() {
+            with_rest.set_upper(upper.saturating_add(rest));
+        }
+        with_rest
+    }
+}
+
+impl<B> Drop for ResponseBody<B> {
+    fn drop(&mut self) {
+        self.progress.lock().pace.body_ended();
+    }
+}

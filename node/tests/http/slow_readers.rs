@@ -1,0 +1,211 @@
+//! Clients that read their responses slowly or not at all, over real sockets: what they cost, and that their
+//! responses are whole.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use testkit::poll::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::clients::connect_from;
+use crate::contract;
+use crate::hostile::metric_in;
+use crate::process::Serving;
+use crate::support::{ADMIN_TOKEN, LIMIT, Reply, TestNode, send};
+
+/// The largest file in the program, of 1.5 MB.
+const FILE: &str = "/docs/swagger-ui-bundle.js";
+
+async fn ask(stream: &mut TcpStream, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+}
+
+/// Reads a response to the end of its body.
+async fn read_whole(stream: &mut TcpStream, pause: Duration) -> (String, Vec<u8>) {
+    let (mut bytes, mut part) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .unwrap();
+            if bytes.len() >= end + 4 + length.parse::<usize>().unwrap() {
+                return (head, bytes.split_off(end + 4));
+            }
+        }
+        let read = tokio::time::timeout(LIMIT, stream.read(&mut part))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(read > 0, "cut after {} bytes", bytes.len());
+        bytes.extend_from_slice(&part[..read]);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Returns the memory of a process, in bytes.
+fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kib * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_a_file_cost_little_memory() {
+    const CLIENTS: usize = 400;
+    let data = tempfile::tempdir().unwrap();
+    let token = format!("auth.admin_token={ADMIN_TOKEN}");
+    let serving = Serving::start(
+        &data,
+        &[
+            "--set",
+            &token,
+            "--set",
+            "http.write_timeout=60s",
+            "--set",
+            "limits.client_connections_max=1000",
+        ],
+    );
+    let before = resident(serving.process.id());
+    let mut streams = Vec::new();
+    for _ in 0..CLIENTS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(serving.address.parse().unwrap()).await.unwrap();
+        ask(&mut stream, FILE).await;
+        streams.push(stream);
+    }
+    let answered = r#"coupon_http_requests_total{route="/docs/{file}",method="GET",status="200"}"#;
+    eventually("all requests are answered", async || {
+        let url = format!("http://{}/metrics", serving.address);
+        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        metric_in(&text, answered) >= CLIENTS as f64
+    })
+    .await;
+    let grown = resident(serving.process.id()).saturating_sub(before);
+    // A copy for each client would be 600 MB.
+    assert!(grown < 100_000_000, "{grown} bytes");
+    // What was sent is whole.
+    let (_, body) = read_whole(&mut streams[0], Duration::ZERO).await;
+    let url = format!("http://{}{FILE}", serving.address);
+    let expected = reqwest::get(url).await.unwrap().bytes().await.unwrap();
+    assert!(body == expected, "{} bytes of {}", body.len(), expected.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_is_read_slowly_is_not_cut_by_the_idle_timeout() {
+    let node = TestNode::start_with(&[("http.idle_timeout", "300ms")]).await;
+    let mut stream = connect_from(1, node.service.address()).await;
+    ask(&mut stream, FILE).await;
+    // Reading takes many times the idle timeout.
+    let (head, body) = read_whole(&mut stream, Duration::from_millis(20)).await;
+    assert!(
+        head.starts_with("http/1.1 200 ") && body.len() > 1_000_000,
+        "{head}"
+    );
+    // Idle begins with the last byte.
+    let closed = tokio::time::timeout(LIMIT, stream.read(&mut [0; 16]))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(closed, 0);
+}
+
+/// A client at an address of its own, so that it has no part in what another address takes.
+struct ClientAt(Client, SocketAddr);
+
+impl ClientAt {
+    fn new(last: u8, node: SocketAddr) -> Self {
+        let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+        Self(Client::builder().local_address(address).build().unwrap(), node)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.0.request(method, format!("http://{}{path}", self.1))
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        send(self.request(Method::GET, path)).await
+    }
+
+    /// Returns the unsent bytes of the node. The text does not count itself, because it is made first.
+    async fn unsent(&self) -> f64 {
+        let text = self.get("/metrics").await.body;
+        let text = text.as_str().unwrap();
+        metric_in(text, "coupon_http_unsent_bytes")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_beyond_the_bound_of_unsent_bytes_are_refused_and_issuing_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    // A process of its own has metrics of its own.
+    let serving = Serving::start(
+        &data,
+        &[
+            "--set",
+            &format!("auth.admin_token={ADMIN_TOKEN}"),
+            "--set",
+            "limits.unsent_bytes_max=1048576",
+            "--set",
+            "http.write_timeout=60s",
+        ],
+    );
+    let node: SocketAddr = serving.address.parse().unwrap();
+    contract::learn(node).await;
+    let (here, other, watcher) = (
+        ClientAt::new(1, node),
+        ClientAt::new(2, node),
+        ClientAt::new(3, node),
+    );
+    // The longest list has a quarter of a mebibyte.
+    let coupon = json!({"title": "\u{1f39f}".repeat(200), "total_quantity": 5});
+    let mut id = Value::Null;
+    for _ in 0..200 {
+        let create = here.request(Method::POST, "/v1/coupons").bearer_auth(ADMIN_TOKEN);
+        let created = send(create.json(&coupon)).await;
+        assert_eq!(created.status, 201, "{created:?}");
+        id = created.body["id"].clone();
+    }
+    let list = "/v1/coupons?limit=200";
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        let mut stream = connect_from(1, node).await;
+        ask(&mut stream, list).await;
+        readers.push(stream);
+    }
+    // One address gets half, which is room for two lists.
+    eventually("two lists wait for their readers", async || {
+        (400_000.0..=1_048_576.0 / 2.0).contains(&watcher.unsent().await)
+    })
+    .await;
+    let refused = here.get(list).await;
+    refused.assert_refused(503, "OVERLOADED");
+    assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
+    // It still gets small responses, and others get lists.
+    let issue = here.request(Method::POST, &format!("/v1/coupons/{id}/issuances"));
+    assert_eq!(send(issue.header("X-User-Id", "alice")).await.status, 201);
+    assert_eq!(other.get(list).await.status, 200);
+    // Each reader gets the whole list or the refusal.
+    for stream in &mut readers {
+        let (head, body) = read_whole(stream, Duration::ZERO).await;
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let is_whole = body["items"].as_array().is_some_and(|items| items.len() == 200);
+        assert!(
+            head.starts_with("http/1.1 200 ") && is_whole
+                || head.starts_with("http/1.1 503 ") && body["code"] == "OVERLOADED",
+            "{head}"
+        );
+    }
+    assert_eq!(here.get(list).await.status, 200);
+    eventually("nothing is left", async || watcher.unsent().await == 0.0).await;
+}
