@@ -318,8 +318,11 @@ pub async fn every_list_has_its_index(kind: ServerKind) {
             let steps = plan(&mut shell, kind, &statement).await;
             // The rows of a page, which is at most as long as the limit, are read whole.
             for [_, kind_of_read, key, extra] in steps.iter().filter(|step| !step[0].starts_with('<')) {
+                // The first page of all coupons begins at the end of the index, and ends at its limit.
+                let is_first_page = list == "coupons" && kind_of_read == "index";
+                let reads_a_part = ["range", "ref", "eq_ref", "const"].contains(&kind_of_read.as_str());
                 assert!(
-                    ["range", "ref", "eq_ref", "const"].contains(&kind_of_read.as_str()) && !key.is_empty(),
+                    (reads_a_part || is_first_page) && !key.is_empty(),
                     "{list}: {steps:?}"
                 );
                 assert!(sorts || !extra.contains("filesort"), "{list}: {steps:?}");

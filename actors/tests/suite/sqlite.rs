@@ -322,7 +322,7 @@ async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_progr
          DELETE FROM _sqlx_migrations WHERE version >= 2; ALTER TABLE nodes DROP COLUMN links;
          ALTER TABLE nodes DROP COLUMN lease; ALTER TABLE nodes DROP COLUMN lease_of;
          ALTER TABLE nodes DROP COLUMN ended_at;
-         ALTER TABLE coupons DROP COLUMN change_keys",
+         ALTER TABLE coupons DROP COLUMN change_keys; DROP INDEX by_phase",
     )
     .execute(&mut shell)
     .await
