@@ -141,7 +141,8 @@ async fn many_clients_that_list_do_not_hold_up_other_reads() {
     );
     assert_eq!(counted(&answers.other), 0);
     assert!(listed > 100, "{listed} lists");
-    assert!(median < Duration::from_millis(500), "{median:?}");
+    // It is below 1 ms; without turns it is above 150 ms.
+    assert!(median < Duration::from_millis(50), "{median:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

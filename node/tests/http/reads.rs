@@ -163,40 +163,6 @@ async fn read_until(over: &AtomicBool, node: &TestNode, path: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_shown_is_of_one_moment_while_the_quantity_changes() {
-    let node = TestNode::start().await;
-    let id = node.coupon(json!({"total_quantity": 1})).await;
-    let path = format!("/v1/coupons/{id}");
-    let over = AtomicBool::new(false);
-    let change = async {
-        for quantity in 2..=300_u64 {
-            // The change and the issuance that it allows are under way together.
-            let user = newcomer();
-            let (changed, _) = tokio::join!(node.patch(id, json!({"total_quantity": quantity})), async {
-                while node.issue(&user, id).await.status != 201 {}
-            });
-            assert_eq!(changed.status, 200);
-        }
-        over.store(true, Ordering::Relaxed);
-    };
-    let read = async |path: &str| {
-        while !over.load(Ordering::Relaxed) {
-            let body = node.get(path).await.body;
-            let shown = body.pointer("/items/0").unwrap_or(&body);
-            let (issued, total) = (shown["issued"].as_u64(), shown["total_quantity"].as_u64());
-            assert!(issued <= total && total.is_some(), "{shown}");
-        }
-    };
-    tokio::join!(
-        change,
-        read(&path),
-        read(&path),
-        read(&path),
-        read("/v1/coupons?limit=1")
-    );
-}
-
 #[tokio::test]
 async fn what_this_node_issued_and_created_is_visible_at_once() {
     let node = TestNode::start().await;
