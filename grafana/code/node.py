@@ -142,10 +142,11 @@ def queues():
         ),
         lines(
             "Connections closed or refused by the server, a second",
-            "By reason; max: http.connections_max were open.",
+            "By reason; max: http.connections_max were open; client: limits.client_connections_max were.",
             [
                 Query(f"sum by (reason) ({rate('coupon_http_connections_cut_total')})", "{{reason}}"),
                 Query(f"sum({rate('coupon_http_connections_refused_total')})", "max"),
+                Query(f"sum({rate('coupon_http_client_connections_refused_total')})", "client"),
             ],
             "ops",
             anchor="couponqueuenearbound",

@@ -118,7 +118,7 @@ def sell(cluster: Cluster, seconds: float) -> None:
     part = seconds / 6
     first = cluster.coupon({"title": "Espresso machine", "total_quantity": int(900 * part)})
     second = cluster.coupon({"title": "Concert", "total_quantity": int(2_500 * part)})
-    third = cluster.coupon({"title": "Breakfast"})
+    third = cluster.coupon({"title": "Breakfast", "total_quantity": None})
     # Some clients read, and some ask for what they have already.
     steady = cluster.load(
         "--coupon", second, "--coupon", third, "--rate", 250, "-d", f"{5 * part}s", "--repeats", 0.1

@@ -131,7 +131,7 @@ async fn only_the_busiest_coupons_have_metrics_of_their_own() {
     let coupons = [
         node.coupon(json!({"title": "a", "total_quantity": 5})).await,
         node.coupon(json!({"title": "b", "total_quantity": 5})).await,
-        node.coupon(json!({"title": "c"})).await,
+        node.coupon(json!({"title": "c", "total_quantity": null})).await,
     ];
     for (coupon, requests) in coupons.iter().zip([3, 1, 4]) {
         for user in 0..requests {
@@ -233,7 +233,10 @@ async fn metrics_of_a_node_with_many_coupons_are_short_and_quick() {
     const CREATED: u32 = 100_000;
     const IN_USE: u64 = 100;
     let node = Node::start(&[]);
-    assert_eq!(node.coupon(json!({"title": "a"})).await, 1);
+    assert_eq!(
+        node.coupon(json!({"title": "a", "total_quantity": null})).await,
+        1
+    );
     add_coupons(&node.data.path().join("data/firstcome.db"), CREATED).await;
     for coupon in 1..=IN_USE {
         assert_eq!(node.issue("alice", coupon * 1_000 - 999).await, 201);
