@@ -32,7 +32,11 @@ class Cluster:
                 raise RuntimeError(f"the cluster did not start:\n{log.read_text()}")
             return "Ctrl-C stops" in log.read_text()
 
-        wait_until("the cluster starts", started, 120)
+        try:
+            wait_until("the cluster starts", started, 180)
+        except Exception:
+            self.stop()
+            raise
         self.token = re.search(r"admin token is (\w+)", log.read_text()).group(1)
 
     def coupon(self, body: dict) -> int:
@@ -100,17 +104,15 @@ def prometheus(folder: pathlib.Path, urls: list[str], port: int) -> tuple[subpro
     (folder / "prometheus.yml").write_text(json.dumps(config))
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
-    process = subprocess.Popen(command)
-    source = Source(f"http://127.0.0.1:{port}")
+    return subprocess.Popen(command), Source(f"http://127.0.0.1:{port}")
 
-    def ready():
-        try:
-            return len(source.instant("up == 1", time.time())) == len(urls)
-        except OSError:
-            return False
 
-    wait_until("Prometheus scrapes all nodes", ready)
-    return process, source
+def scrapes(source: Source, nodes: int) -> bool:
+    """Returns true if Prometheus reaches this many nodes."""
+    try:
+        return len(source.instant("up == 1", time.time())) == nodes
+    except OSError:
+        return False
 
 
 def sell(cluster: Cluster, seconds: float) -> None:
@@ -157,6 +159,7 @@ def sale(programs: pathlib.Path, seconds: float, port: int):
         server = None
         try:
             server, source = prometheus(folder, cluster.urls, port + 20)
+            wait_until("Prometheus scrapes all nodes", lambda: scrapes(source, NODES), 180)
             begin = time.time()
             sell(cluster, seconds)
             # The last rates need some more scrapes.
