@@ -51,15 +51,14 @@ impl Call {
     /// Parses a body that must be there.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, RequestError> {
         let body = self.body()?;
-        self.check_content_coding()?;
-        self.check_media_type()?;
+        self.check_form()?;
         json::parse(body)
     }
 
     /// Parses a body that must be there, and checks its fields.
     pub(crate) fn json_checked<T: Checked>(&self) -> Result<T::Value, RequestError> {
         let body = self.body()?;
-        self.check_media_type()?;
+        self.check_form()?;
         json::parse_checked::<T>(body)
     }
 
@@ -71,8 +70,7 @@ impl Call {
             return Ok(T::default());
         }
         if json::is_empty_array(body) {
-            self.check_content_coding()?;
-            self.check_media_type()?;
+            self.check_form()?;
             return Ok(T::default());
         }
         self.json()
@@ -84,6 +82,12 @@ impl Call {
             BodyError::TimedOut => RequestError::TimedOut,
             BodyError::Incomplete => RequestError::Malformed("the body is incomplete".to_owned()),
         })
+    }
+
+    /// Checks how the body is written, before it is parsed.
+    fn check_form(&self) -> Result<(), RequestError> {
+        self.check_content_coding()?;
+        self.check_media_type()
     }
 
     /// Accepts only bodies that are not encoded: a compressed body could exceed its limit.

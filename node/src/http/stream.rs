@@ -199,7 +199,36 @@ fn replacement(own: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::http::pace::{Limits, Pace};
+
+    #[tokio::test]
+    async fn a_connection_ends_once_more_is_buffered_for_it_than_its_bound() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (client, (socket, _)) = (client.unwrap(), accepted.unwrap());
+        let limit = Duration::from_secs(10);
+        let limits = Limits {
+            header: limit,
+            idle: limit,
+            write: limit,
+        };
+        let progress = Progress::new(Pace::new(limits, Instant::now()));
+        let mut stream = Stream::new(Transport::Plain(socket), progress.clone());
+        for (bytes, is_written) in [(BUFFERED_BYTES_MAX, true), (BUFFERED_BYTES_MAX + 1, false)] {
+            progress.lock().outgoing.service_gave();
+            let written = AsyncWriteExt::write(&mut stream, &vec![0; bytes]).await;
+            assert_eq!(written.is_ok(), is_written, "{bytes}: {written:?}");
+        }
+        drop(client);
+    }
 
     #[test]
     fn a_response_of_hyper_is_replaced_by_a_problem_of_its_status() {
