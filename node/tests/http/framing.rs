@@ -62,18 +62,6 @@ async fn a_request_id_that_looks_like_a_response_is_only_a_header() {
 }
 
 #[tokio::test]
-async fn a_title_that_looks_like_a_response_is_only_a_body() {
-    let node = TestNode::start().await;
-    let title = "HTTP/1.1 400 Bad Request\r\n\r\n";
-    let created = node.create(json!({"title": title, "total_quantity": 1})).await;
-    assert_eq!(
-        (created.status, &created.body["title"]),
-        (201, &json!(title)),
-        "{created:?}"
-    );
-}
-
-#[tokio::test]
 async fn a_request_without_exactly_one_host_is_malformed() {
     let node = TestNode::start().await;
     let ask = async |hosts: &str| {
