@@ -1,9 +1,13 @@
 //! Logs about requests: access log, request id, client address and trace.
 
-use serde_json::Value;
+use std::time::Duration;
 
+use serde_json::{Value, json};
+use testkit::poll::eventually;
+
+use crate::hostile::metric_in;
 use crate::process::Serving;
-use crate::setbacks::hide_tables;
+use crate::setbacks::{hide_tables, hold_lock, unlock};
 use crate::support::ADMIN_TOKEN;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -58,6 +62,53 @@ async fn the_first_line_has_the_settings_that_differ_and_no_secret() {
     for unexpected in [ADMIN_TOKEN, "http.deadline", "limits.requests_max"] {
         assert!(!settings.contains(unexpected), "{settings}");
     }
+}
+
+#[tokio::test]
+async fn slow_commits_are_logged_in_one_line() {
+    let data = tempfile::tempdir().unwrap();
+    let serving = serving(&data, &[]);
+    let url = |path: &str| format!("http://{}{path}", serving.address);
+    let client = reqwest::Client::new();
+    let coupon = json!({"title": "a", "total_quantity": null});
+    let created = client
+        .post(url("/v1/coupons"))
+        .bearer_auth(ADMIN_TOKEN)
+        .json(&coupon);
+    assert_eq!(created.send().await.unwrap().status(), 201);
+    let issue = |user: &str| {
+        client
+            .post(url("/v1/coupons/1/issuances"))
+            .header("X-User-Id", user)
+            .send()
+    };
+    assert_eq!(issue("alice").await.unwrap().status(), 201);
+
+    let other = hold_lock(&data.path().join("data/firstcome.db")).await;
+    let issuing = tokio::spawn(issue("bob"));
+    eventually("the batch is with the database", async || {
+        let metrics = client
+            .get(url("/metrics"))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        metric_in(&metrics, "coupon_lanes_busy") == 1.0
+    })
+    .await;
+    // Longer than a commit may take, and shorter than SQLite waits for the lock.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    unlock(other).await;
+    assert_eq!(issuing.await.unwrap().unwrap().status(), 201);
+    let log = serving.end().await;
+    let slow: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("commits were slow"))
+        .collect();
+    assert_eq!(slow.len(), 1, "{log}");
+    assert!(slow[0].contains("1 rows in"), "{}", slow[0]);
 }
 
 #[tokio::test]

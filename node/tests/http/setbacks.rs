@@ -23,7 +23,13 @@ async fn other_program(node: &TestNode) -> SqliteConnection {
 
 /// Takes the lock for writing.
 pub async fn lock(node: &TestNode) -> SqliteConnection {
-    let mut other = other_program(node).await;
+    hold_lock(&node.database()).await
+}
+
+/// Takes the lock for writing of this database.
+pub async fn hold_lock(database: &std::path::Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(database);
+    let mut other = options.connect().await.unwrap();
     execute(&mut other, "BEGIN IMMEDIATE").await;
     other
 }
