@@ -23,7 +23,8 @@ const TELL_PAUSE: Duration = Duration::from_millis(50);
 /// Returns once no door refuses based on a version below this one. Only the validity of notices limits the
 /// wait, so the caller sets a time limit.
 pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterStore, id: K::Id, version: u64) {
-    let Some(until) = links.unacknowledged_until(time::moment()) else {
+    let changed_at = time::moment();
+    let Some(mut until) = links.unacknowledged_until(changed_at) else {
         return;
     };
     let (me, asked_at) = (links.incarnation(), time::moment());
@@ -36,6 +37,8 @@ pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterSto
             // A peer that was ended since this node's last beat cannot be told. It is noted here as gone, so
             // that the wait below includes it.
             links.know_living(asked_at, &others);
+            // A node that this one has not known may have a longer lease than all that it knew.
+            until = until.max(links.unacknowledged_until(changed_at).unwrap_or(until));
             let living = others.iter().filter(|node| node.state != NodeState::Ended);
             let told = living
                 .map(|node| node.incarnation)

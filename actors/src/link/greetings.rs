@@ -151,27 +151,24 @@ impl Table {
         self.next
     }
 
-    /// Returns which connection gives way to one from this address. If its own network has its share, that is
-    /// the oldest silent one of the network. If all places are taken, strangers give way before members, then
-    /// silent ones before others, then the oldest.
+    /// Returns which connection gives way to one from this address: one of its own network if that has its
+    /// share, or any if all places are taken. Strangers give way before members, then silent ones before
+    /// others, then the oldest.
     fn evict_for(&self, from: IpAddr) -> Eviction {
         let network = network(from);
         let of_network = || {
             let places = self.places.iter();
             places.filter(|(_, place)| self::network(place.from) == network)
         };
-        if of_network().count() >= ADDRESS_GREETINGS_MAX {
-            let first = of_network().min_by_key(|(number, place)| (!place.is_silent, **number));
-            return first.map_or(Eviction::None, |(number, _)| Eviction::Of(*number));
-        }
-        if self.places.len() < GREETINGS_MAX {
-            return Eviction::None;
-        }
         let is_member = |address: IpAddr| self.members.contains(&address);
-        let first = self
-            .places
-            .iter()
-            .min_by_key(|(number, place)| (is_member(place.from), !place.is_silent, **number));
+        let order = |(number, place): &(&u64, &Place)| (is_member(place.from), !place.is_silent, **number);
+        let first = if of_network().count() >= ADDRESS_GREETINGS_MAX {
+            of_network().min_by_key(order)
+        } else if self.places.len() >= GREETINGS_MAX {
+            self.places.iter().min_by_key(order)
+        } else {
+            None
+        };
         match first {
             Some((_, place)) if is_member(place.from) && !is_member(from) => Eviction::Impossible,
             Some((number, _)) => Eviction::Of(*number),
@@ -265,6 +262,21 @@ mod tests {
         assert!(matches!(greetings.admit(stranger(101)), Reception::Refused));
         all.push(admit(&greetings, members[1]));
         assert_eq!(cut(&all)[0], 0, "the oldest silent member gives way to a member");
+    }
+
+    #[test]
+    fn strangers_in_the_network_of_a_member_take_no_place_of_it() {
+        let greetings = Greetings::default();
+        let member = address("2001:db8::1");
+        greetings.table().members = [member].into_iter().collect();
+        let mut all = vec![admit(&greetings, member)];
+        for host in 0..2 * ADDRESS_GREETINGS_MAX {
+            all.push(admit(&greetings, address(&format!("2001:db8::1:{host:x}"))));
+            all[host + 1].has_begun();
+        }
+        // The member is silent and the oldest, and stays.
+        assert_eq!(cut(&all).len(), ADDRESS_GREETINGS_MAX + 1);
+        assert!(!cut(&all).contains(&0));
     }
 
     #[test]

@@ -42,6 +42,10 @@ const STEP: u32 = 4_000;
 /// deadline of a request, so that what was found reaches the client.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// A search that has found nothing for so long ends with an error. It is as long as the usual deadline of a
+/// request, after which nobody waits for what it might find.
+const FRUITLESS_TIME_MAX: Duration = Duration::from_secs(3);
+
 /// Searches in progress, and copies of lists.
 pub(super) struct CouponLists {
     copies: Copies<ListKey, Arc<CouponList>>,
@@ -61,7 +65,8 @@ struct ListKey {
 
 /// The places that a search takes while it is in progress.
 struct Places {
-    _search: Permit,
+    /// `None` for a list without a filter, which ends after one step.
+    _search: Option<Permit>,
     _client: ClientSearch,
 }
 
@@ -90,12 +95,13 @@ impl CouponLists {
         self.copies.forget_all();
     }
 
-    fn admit(&self, client: IpAddr) -> Result<Places, StoreCallError> {
+    fn admit(&self, client: IpAddr, is_search: bool) -> Result<Places, StoreCallError> {
         let client = self.clients.begin(client).ok_or_else(|| {
             self.refused_client.increment(1);
             StoreCallError::TooManyOfClient
         })?;
-        let search = self.searches.admit().map_err(|_full| {
+        let search = is_search.then(|| self.searches.admit()).transpose();
+        let search = search.map_err(|_full| {
             self.refused_full.increment(1);
             StoreCallError::Full
         })?;
@@ -119,7 +125,7 @@ impl Service {
         let key = ListKey { filter, before };
         // This reads the longest page, so that requests with any limit share it.
         let search = || {
-            let places = self.lists.admit(client)?;
+            let places = self.lists.admit(client, !key.filter.is_empty())?;
             let (engine, key, turns) = (engine.clone(), key.clone(), Arc::clone(&self.lists.turns));
             Ok(self.store_calls.run(async move {
                 let _places = places;
@@ -177,13 +183,20 @@ async fn search(engine: &CouponEngine, key: ListKey, turns: &Semaphore) -> Store
     loop {
         // At most as many as are wanted, which fits.
         query.limit = (WANTED - rows.len()) as u32;
-        let turn = turns.acquire().await;
+        let turn = match query.filter.is_empty() {
+            true => None,
+            false => Some(turns.acquire().await),
+        };
+        let turn = turn.transpose();
         let turn = turn.map_err(|closed| StoreError::NotStored(closed.to_string()))?;
         let page = engine.coupons(&query).await?;
         drop(turn);
         rows.extend(page.coupons);
         query.before = page.next;
         let is_full = rows.len() >= WANTED;
+        if rows.is_empty() && page.next.is_some() && began.elapsed() >= FRUITLESS_TIME_MAX {
+            return Err(StoreError::NotStored("searching a list took too long".to_owned()));
+        }
         let is_late = began.elapsed() >= SEARCH_TIME_MAX && !rows.is_empty();
         if is_full || is_late || page.next.is_none() {
             return Ok(CouponList {
@@ -192,5 +205,23 @@ async fn search(engine: &CouponEngine, key: ListKey, turns: &Semaphore) -> Store
                 now,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn searches_take_no_place_of_lists_without_a_filter() {
+        let lists = CouponLists::new(1);
+        let client = |number: usize| IpAddr::from([10, 0, (number / 256) as u8, (number % 256) as u8]);
+        let places: Vec<_> = (0..SEARCHES_MAX)
+            .map(|number| lists.admit(client(number), true).ok())
+            .collect();
+        assert!(places.iter().all(Option::is_some));
+        let next = client(SEARCHES_MAX);
+        assert!(matches!(lists.admit(next, true), Err(StoreCallError::Full)));
+        assert!(lists.admit(next, false).is_ok());
     }
 }

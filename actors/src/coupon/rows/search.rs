@@ -19,6 +19,11 @@ pub struct CouponFilter {
 }
 
 impl CouponFilter {
+    /// True if the list has all coupons.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// True if the list has this coupon at `now`. This is the definition; statements only narrow the search
     /// down, because databases do not agree on upper and lower case.
     pub fn admits(&self, view: &CouponView, now: Timestamp) -> bool {

@@ -1,6 +1,8 @@
 //! The rows of nodes and shards. Every statement that changes rows finds them by a whole key, so that it
 //! locks only these rows.
 
+use std::time::{Duration, Instant};
+
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 
 use super::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
@@ -144,6 +146,14 @@ pub(crate) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead:
     Ok(ended.rows_affected() == 1)
 }
 
+/// Number of rows that a sweep marks or removes by one commit: few, so that what is done stays done although a
+/// distant database lets a sweep do no more.
+const SWEPT_BY_ONE_COMMIT: usize = 8;
+
+/// A sweep that takes longer leaves the rest to the next one. With the longest of its commits it ends within
+/// the limit of a write.
+const SWEEP_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Removes rows of ended nodes. Each statement names one row, so that no live row is locked.
 pub(crate) async fn sweep(connection: &mut MySqlConnection) -> Result<usize> {
     let rows = sqlx::query(ENDED)
@@ -155,30 +165,43 @@ pub(crate) async fn sweep(connection: &mut MySqlConnection) -> Result<usize> {
     };
     let rows = rows.iter().map(EndedRow::read).collect::<Result<_>>()?;
     let Sweep { mark, remove } = Sweep::plan(now, rows);
-    let mut marking = connection.begin().await.map_err(on_write)?;
-    for row in &mark {
-        sqlx::query(
-            "UPDATE nodes SET ended_at = ? WHERE node_id = ? AND incarnation = ? AND state = 'ended'",
-        )
-        .bind(now)
-        .bind(row.id.as_str())
-        .bind(integer(row.incarnation.get()))
-        .execute(&mut *marking)
-        .await
-        .map_err(on_write)?;
-    }
-    marking.commit().await.map_err(on_write)?;
-    let mut removing = connection.begin().await.map_err(on_write)?;
-    for row in &remove {
-        sqlx::query("DELETE FROM nodes WHERE node_id = ? AND incarnation = ? AND state = 'ended'")
+    let began = Instant::now();
+    for rows in mark.chunks(SWEPT_BY_ONE_COMMIT) {
+        if began.elapsed() >= SWEEP_TIME_MAX {
+            return Ok(0);
+        }
+        let mut marking = connection.begin().await.map_err(on_write)?;
+        for row in rows {
+            sqlx::query(
+                "UPDATE nodes SET ended_at = ? WHERE node_id = ? AND incarnation = ? AND state = 'ended'",
+            )
+            .bind(now)
             .bind(row.id.as_str())
             .bind(integer(row.incarnation.get()))
-            .execute(&mut *removing)
+            .execute(&mut *marking)
             .await
             .map_err(on_write)?;
+        }
+        marking.commit().await.map_err(on_write)?;
     }
-    removing.commit().await.map_err(on_write)?;
-    Ok(remove.len())
+    let mut removed = 0;
+    for rows in remove.chunks(SWEPT_BY_ONE_COMMIT) {
+        if began.elapsed() >= SWEEP_TIME_MAX {
+            break;
+        }
+        let mut removing = connection.begin().await.map_err(on_write)?;
+        for row in rows {
+            sqlx::query("DELETE FROM nodes WHERE node_id = ? AND incarnation = ? AND state = 'ended'")
+                .bind(row.id.as_str())
+                .bind(integer(row.incarnation.get()))
+                .execute(&mut *removing)
+                .await
+                .map_err(on_write)?;
+        }
+        removing.commit().await.map_err(on_write)?;
+        removed += rows.len();
+    }
+    Ok(removed)
 }
 
 /// Returns all nodes' rows.
