@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::ids::CouponId;
-use actors::owning::owner::actor::OWNER_PLACES;
 use actors::owning::request::Setback;
 use actors::owning::shard::LOADS_WAITING_MAX;
 use testkit::poll::eventually;
@@ -45,13 +44,14 @@ async fn loads_beyond_the_limit_are_refused_even_if_the_callers_of_earlier_loads
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_requests_at_once_and_admits_more_when_there_is_room() {
-    let (fixture, coupon) = TestEngine::with_coupon(None).await;
+    const PLACES: u32 = 2_000;
+    let (fixture, coupon) = TestEngine::with_queues_of(PLACES as usize).await;
     fixture.faults.hold_writes(true);
-    let asked: Vec<_> = (0..OWNER_PLACES as u32)
+    let asked: Vec<_> = (0..PLACES)
         .map(|number| fixture.spawn_issue(coupon, number, number, LONG))
         .collect();
     eventually("all places are taken", async || {
-        fixture.engine.admitted() == OWNER_PLACES
+        fixture.engine.admitted() == PLACES as usize
     })
     .await;
     assert_eq!(

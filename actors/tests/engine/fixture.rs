@@ -45,17 +45,20 @@ pub fn key(number: u32) -> RequestKey {
     RequestKey::parse(&format!("key-{number}")).unwrap()
 }
 
+const LEASE: Duration = Duration::from_secs(3);
+const IDLE: Duration = Duration::from_secs(60);
+
 impl TestEngine {
     pub async fn new() -> Self {
-        Self::build(Duration::from_secs(3), Duration::from_secs(60)).await
+        Self::build(LEASE, IDLE, OWNER_PLACES).await
     }
 
     pub async fn with_lease(lease: Duration) -> Self {
-        Self::build(lease, Duration::from_secs(60)).await
+        Self::build(lease, IDLE, OWNER_PLACES).await
     }
 
     pub async fn with_idle(idle: Duration) -> Self {
-        Self::build(Duration::from_secs(3), idle).await
+        Self::build(LEASE, idle, OWNER_PLACES).await
     }
 
     /// Starts an engine, and makes a coupon of which each user may have one.
@@ -65,7 +68,14 @@ impl TestEngine {
         (fixture, coupon)
     }
 
-    async fn build(lease: Duration, idle: Duration) -> Self {
+    /// Starts an engine whose owners have queues of this many requests, and makes a coupon.
+    pub async fn with_queues_of(owner_requests_max: usize) -> (Self, CouponId) {
+        let fixture = Self::build(LEASE, IDLE, owner_requests_max).await;
+        let coupon = fixture.coupon(None, 1).await;
+        (fixture, coupon)
+    }
+
+    async fn build(lease: Duration, idle: Duration, owner_requests_max: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = SqliteOptions {
             readers: 1,
@@ -79,7 +89,7 @@ impl TestEngine {
             beat: Duration::from_millis(50),
             idle,
             requests_max: REQUESTS_MAX,
-            owner_requests_max: OWNER_PLACES,
+            owner_requests_max,
             record: LifeRecord::default(),
             lanes: 1,
             cluster: None,
