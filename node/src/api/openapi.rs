@@ -18,7 +18,7 @@ use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::path::{OperationBuilder, PathsBuilder};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::schema::{ArrayBuilder, ComponentsBuilder, Discriminator, ObjectBuilder, Type};
+use utoipa::openapi::schema::{ComponentsBuilder, Discriminator, ObjectBuilder, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -146,17 +146,9 @@ fn describe(route: &Route, operation: &Operation) -> utoipa::openapi::path::Oper
 }
 
 fn request_body(body: Body) -> RequestBody {
-    let schema = || match body.required {
-        true => RefOr::Ref(Ref::from_schema_name(body.schema)),
-        // PHP encodes an array without elements as a list.
-        false => OneOfBuilder::new()
-            .item(Ref::from_schema_name(body.schema))
-            .item(ArrayBuilder::new().max_items(Some(0)))
-            .into(),
-    };
     let content = || {
         ContentBuilder::new()
-            .schema(Some(schema()))
+            .schema(Some(Ref::from_schema_name(body.schema)))
             .example(Some(examples::request(body.schema)))
             .build()
     };
