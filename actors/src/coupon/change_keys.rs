@@ -28,7 +28,7 @@ pub struct KeyedChange {
 
 impl KeyedChange {
     /// Returns the digest of what a change asks for. It is stored, so it must stay the same in all releases.
-    /// It need not withstand an attack: who can find two changes with one digest may make both.
+    /// It need not withstand an attack: a client that finds two changes with one digest misleads only itself.
     pub fn digest(change: &Change) -> u128 {
         xxh3_128(&wire::write_change(change.clone()))
     }
