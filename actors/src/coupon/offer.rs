@@ -387,6 +387,27 @@ pub struct OfferPatch {
 }
 
 impl OfferPatch {
+    /// Returns everything that is wrong with this patch, whatever offer it is applied to; empty if nothing
+    /// is.
+    pub fn check(&self) -> Vec<InvalidField> {
+        // A value without a kind is wrong if it is too large for an amount, the wider of the two.
+        let discount = self.discount.flatten().and_then(|DiscountPatch { kind, value }| {
+            let value = value?;
+            Some(DiscountPatch {
+                kind: kind.or(Some(DiscountKind::Amount)),
+                value: Some(value),
+            })
+        });
+        let patch = Self {
+            discount: discount.map(Some),
+            ..self.clone()
+        };
+        match patch.apply(&Offer::titled("any")) {
+            Ok(offer) => offer.check(),
+            Err(error) => vec![error],
+        }
+    }
+
     /// Returns the offer with this patch applied. The result is not checked further.
     ///
     /// # Errors

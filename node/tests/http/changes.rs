@@ -166,6 +166,27 @@ async fn if_match_allows_only_a_change_of_the_version_that_it_names() {
 }
 
 #[tokio::test]
+async fn a_patch_that_no_coupon_could_take_is_invalid_before_its_if_match_counts() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    for (body, field) in [
+        (json!({"total_quantity": 1_000_000_001}), "total_quantity"),
+        (json!({"title": ""}), "title"),
+        (json!({"discount": {"kind": "rate", "value": 101}}), "discount.value"),
+        (json!({"discount": {"value": 0}}), "discount.value"),
+        (
+            json!({"starts_at": "2026-11-27T00:00:00Z", "ends_at": "2026-11-27T00:00:00Z"}),
+            "ends_at",
+        ),
+    ] {
+        let request = node.admin(Method::PATCH, &format!("/v1/coupons/{id}"));
+        let reply = send(request.header("If-Match", "\"7\"").json(&body)).await;
+        reply.assert_refused(422, "INVALID");
+        assert_eq!(reply.body["errors"][0]["field"], field, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn if_match_guards_changes_of_status_too() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;

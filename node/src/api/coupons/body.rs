@@ -257,9 +257,9 @@ pub(in crate::api) struct PatchBody {
     use_within_days: Option<Option<u64>>,
 }
 
-/// Becomes the patch. The coupon's owner checks the patched offer, because only the owner has the unchanged
-/// fields. If there are errors already, so that no owner will see the patch, the rest is checked here as far
-/// as it shows.
+/// Becomes the patch. What is wrong with it for every coupon is found here, so that such a request is invalid
+/// before its `If-Match` counts (RFC 9110, section 13.2.1). The coupon's owner checks the patched offer, because
+/// only the owner has the unchanged fields.
 impl Checked for PatchBody {
     type Value = OfferPatch;
 
@@ -279,17 +279,7 @@ impl Checked for PatchBody {
             ends_at: time(self.ends_at),
             use_within_days: self.use_within_days.map(|value| value.map(narrow_days)),
         };
-        // A discount without one of its parts is merged into one that is unknown here.
-        let without = || OfferPatch {
-            discount: None,
-            ..patch.clone()
-        };
-        let offer = Offer::titled("unknown");
-        if !errors.is_empty()
-            && let Ok(offer) = patch.apply(&offer).or_else(|_| without().apply(&offer))
-        {
-            errors.extend(offer.check().into_iter().map(field_error));
-        }
+        errors.extend(patch.check().into_iter().map(field_error));
         patch
     }
 }
