@@ -1,4 +1,5 @@
-//! Places in a bounded queue. They are counted before the queue, because a mailbox has no bound of its own.
+//! Places in a bounded queue. A sender takes a place before it sends, because a mailbox has no bound of its
+//! own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

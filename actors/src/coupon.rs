@@ -1,8 +1,8 @@
 //! Coupons, as a kind: the offer, its issuances, the requests and decisions about them, and their rows.
 //!
 //! [`issue`] and [`change`] decide from the [`ledger`], and [`entry`] has the stored form of their decisions;
-//! [`change_keys`] recognises repeated changes.
-//! [`kind`] puts these modules together for the engine. [`client`] is what the HTTP side of a node holds.
+//! [`change_keys`] recognises repeated changes. [`kind`] puts these modules together for the engine.
+//! [`client`] is what the HTTP side of a node uses.
 
 pub mod change;
 pub mod change_keys;

@@ -1,7 +1,7 @@
-//! Tasks without which a process cannot go on, and its end when one of them is lost.
+//! Critical tasks, and the end of the process when one of them fails.
 //!
-//! The end depends on nothing: not on the log, which may be broken or blocked, and not on what libraries have
-//! registered to run at exit.
+//! Ending the process depends neither on the log, which may be broken or blocked, nor on the functions that
+//! libraries have registered to run at exit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -11,23 +11,23 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use signal_hook::low_level::exit;
 
-/// Exit status of a process that lost a critical part: `EX_SOFTWARE` of sysexits.
+/// Exit status of a process of which a critical part failed: `EX_SOFTWARE` of sysexits.
 const EXIT_SOFTWARE: i32 = 70;
 
-/// How long the report of the end may take. It is written within a millisecond unless the log is blocked.
+/// Time limit for logging why the process ends. This takes about a millisecond unless the log is blocked.
 const REPORT_LIMIT: Duration = Duration::from_millis(200);
 
 /// Writes what was logged, within a limit.
 static FLUSH_LOG: OnceLock<fn(Duration)> = OnceLock::new();
 
-/// Sets what writes out the log before the process ends. It may take no longer than it is told; if it does,
-/// the process ends without it. Only the first call counts.
+/// Sets the function that flushes the log before the process ends. Its argument is its time limit; after
+/// that, the process ends anyway. Only the first call counts.
 pub fn flush_log_with(flush: fn(Duration)) {
     let _ = FLUSH_LOG.set(flush);
 }
 
-/// Runs a task whose panic ends the process. Otherwise the node would go on half alive: ready, but without
-/// answers. Ending is safe at any moment, and the process's supervisor restarts it.
+/// Runs a task whose panic ends the process. Otherwise the node would stay ready, but no longer answer
+/// requests. Ending is safe at any moment, and the process's supervisor restarts it.
 pub async fn critical(name: &'static str, task: impl Future<Output = ()>) {
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {
         end_process(name);
@@ -37,7 +37,7 @@ pub async fn critical(name: &'static str, task: impl Future<Output = ()>) {
 /// Ends the process, because a critical part of it failed.
 pub(crate) fn end_process(lost: &'static str) -> ! {
     end(EXIT_SOFTWARE, || {
-        tracing::error!(lost, "this process lost a critical part and ends");
+        tracing::error!(lost, "a critical part of this process failed; the process ends");
     })
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn end(status: i32, report: impl FnOnce()) -> ! {
                 flush(REPORT_LIMIT);
             }
         }));
-        // Dropping what was thrown could panic as well.
+        // Dropping the payload of a panic could panic as well.
         std::mem::forget(reported);
     }
     exit(status)

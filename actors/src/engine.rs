@@ -339,7 +339,8 @@ impl<K: Kind> Engine<K> {
         let drained = futures_util::future::join_all(self.inner.shards.iter().map(ShardHandle::drain));
         let drained = tokio::time::timeout_at(until, drained).await.is_ok();
         // No request comes any more, so the door is of no use. Peers that know that it is closed do not wait
-        // for it after this node is gone. They must wait if an owner may still confirm notices.
+        // for it after this node is gone. If draining was not finished, they are not told: an owner of this
+        // node may still confirm notices, so that changes must wait for its lease.
         self.inner.door.close(time::moment());
         if let Some(links) = self.inner.links.as_ref().filter(|_| drained) {
             links.say_door_closed(DOOR_CLOSED_LIMIT).await;

@@ -33,7 +33,7 @@ pub const SHARD_HASH: &str = "xxh3-64";
 /// a cluster to 65 nodes.
 pub const PEERS_MAX: usize = 64;
 
-/// The rule that a text breaks, so that the text is not an identity.
+/// Why a text is not a valid identity: the rule that it breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be {rule}")]
 pub struct InvalidId {
@@ -232,7 +232,8 @@ impl fmt::Display for Incarnation {
     }
 }
 
-/// The *fencing token* of a shard's writes: the epoch under which, and the incarnation by which, it is owned.
+/// The *fencing token* of a shard's writes: the epoch in which the shard is owned, and the incarnation that
+/// owns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fence {
     /// The shard's epoch.
@@ -280,8 +281,8 @@ macro_rules! text_id {
 }
 
 text_id!(
-    /// A user to which coupons are issued, named by the shop or by its identity provider, which may use any
-    /// visible character, as in `auth0|507f1f77` or `bob+x@example.com`. Case counts.
+    /// A user to whom coupons are issued. The shop or its identity provider makes the id, and may use any
+    /// visible character, as in `auth0|507f1f77` or `bob+x@example.com`. Case matters.
     UserId,
     USER_ID_BYTES_MAX,
     "a user id",

@@ -2,7 +2,7 @@
 //!
 //! The main idea: everything that is limited has exactly one owner, an actor, and its mailbox is the queue.
 //! The owner decides from memory, in order of arrival. Its decisions are written to the database afterwards,
-//! in batches, and no answer leaves before everything that the answer rests on is stored.
+//! in batches, and no answer is sent before everything on which it is based is stored.
 //!
 //! What is owned is a *kind* ([`owning::kind::Kind`]). The engine knows no kind: owners, gate, batches,
 //! fence, placement, hand-off, doors and links are compiled for the kind, or the [`owning::pair::Pair`] of
@@ -16,8 +16,8 @@
 //!    key while the outcome is unknown. While a shard moves, the request waits. A request for another node
 //!    goes over a link of [`link`]; [`engine`]'s exchange hands it to the shard there, if the shard is served
 //!    in this epoch, under a lease.
-//! 4. [`owning::shard`] has the owner, or loads it while requests wait. [`admission`] has counted these
-//!    requests before.
+//! 4. [`owning::shard`] has the owner, or loads it while requests wait. These requests already have places
+//!    ([`admission`]).
 //! 5. [`owning::owner::actor`] is the owner's mailbox; its requests are in [`owning::inbox`].
 //!    [`owning::owner::driver`] says in which order things are done, and [`owning::owner`] what is done. The
 //!    kind decides ([`coupon::issue`], [`coupon::change`]): the request is known, refused, or entered.
@@ -48,8 +48,8 @@
 //! [`cluster::claim`] says what to claim, drop and hand off. A claim raises the shard's epoch and is
 //! committed before anything is read. A hand-off is committed in the same way, after the old owner has stored
 //! everything and stopped. The new owner has loaded ahead, and reads only the rest. Epoch and incarnation
-//! together ([`ids::Fence`]) are in every write, and the store refuses a write that does not have those of
-//! the shard. [`cluster::lease`] bounds the time for which a node may decide from memory.
+//! together ([`ids::Fence`]) are in every write, and the store refuses a write whose epoch and incarnation
+//! are not those of the shard. [`cluster::lease`] bounds the time for which a node may decide from memory.
 //! [`cluster::ownership`] holds what a node knows of owners.
 //!
 //! # Links

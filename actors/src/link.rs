@@ -67,7 +67,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// Handles the requests and messages of peers. No call may wait: a slow call would delay all others. A call
 /// returns at most [`MESSAGE_BYTES_MAX`] bytes.
 pub trait Handler<P: Payload>: Send + Sync + 'static {
-    /// Handles a request, which expires at that moment. The answer goes to `path`.
+    /// Handles a request, which expires at `expires`. The answer goes to `path`.
     fn handle(&self, ask: P::Ask, expires: Moment, path: AnswerPath<P>);
 
     /// Returns the content of the heartbeat that goes to the peer now.

@@ -39,14 +39,14 @@ struct Period {
 /// What becomes of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It is logged.
+    /// The line is logged.
     Admitted {
         /// The number of lines that were suppressed in an earlier period and not reported yet.
         unreported: u64,
     },
-    /// It is the first line in its period that is not logged. The period ends after this time.
+    /// The line is the first one in its period that is not logged. The period ends after this time.
     FirstSuppressed(Duration),
-    /// It is counted.
+    /// The line is not logged, and not the first such line in its period.
     Suppressed,
 }
 
@@ -167,7 +167,7 @@ mod tests {
             REPORTED.fetch_add(suppressed, Ordering::Relaxed);
         });
         let admitted = (0..1_000).filter(|_| LIMIT.admits()).count() as u64;
-        // Lines are few even if the loop takes several periods.
+        // Few lines are admitted even if the loop takes several periods.
         assert!(admitted < 500, "{admitted}");
         // No further line is needed for the report.
         let reported = async {

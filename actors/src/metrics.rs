@@ -86,7 +86,8 @@ macro_rules! metric_table {
 metric_table! {
     ISSUES = "coupon_issue_total", MetricKind::Counter, Count, "Issue requests answered, by outcome.";
     ISSUE_SECONDS = "coupon_issue_duration_seconds", MetricKind::Histogram(OBJECTIVE_SECONDS), Seconds,
-        "Time from asking for an issuance to its answer, by outcome: at the door, here or on another node.";
+        "Time from an issue request to its answer, by outcome, wherever it is answered: at the door, here or on \
+         another node.";
     CHANGES = "coupon_change_total", MetricKind::Counter, Count, "Administrators' changes answered, by outcome.";
     DOOR_ANSWERS = "coupon_door_answers_total", MetricKind::Counter, Count,
         "Issue requests that the door answered without asking the owner.";
@@ -104,12 +105,12 @@ metric_table! {
     ADMITTED = "coupon_requests_admitted", MetricKind::Gauge, Count,
         "Requests in this node's queues or waiting for their answer.";
     REQUESTS_REFUSED = "coupon_requests_refused_total", MetricKind::Counter, Count,
-        "Requests refused because a queue was full, by the bound: of the node, of an owner, of owners in \
-         memory and requests that wait for one to be loaded, of a link, or of requests that wait for a \
-         moving shard.";
+        "Requests refused because a queue was full, by bound: node (requests on this node), owner (requests of \
+         one owner), owners (owners in memory, owners being loaded, and requests that wait for one of them), \
+         link (requests sent to one peer), waiting (requests that wait for a moving shard).";
     QUEUE_LENGTH = "coupon_queue_length", MetricKind::Gauge, Count,
-        "Entries in a bounded queue, by queue; of the queues of owners, lanes and links the fullest. The \
-         queue of the log is in bytes.";
+        "Entries in a bounded queue, by queue. For owners, lanes and links it is the fullest queue of each. The \
+         queue of the log is measured in bytes.";
     QUEUE_LENGTH_MAX = "coupon_queue_length_max", MetricKind::Gauge, Count,
         "Bound of a queue, by queue. A queue at its bound refuses.";
     FORWARDED = "coupon_requests_forwarded_total", MetricKind::Counter, Count,
@@ -127,7 +128,7 @@ metric_table! {
     UNSTORED = "coupon_entries_unstored", MetricKind::Gauge, Count,
         "Entries decided minus entries stored, on this node.";
     OLDEST_UNSTORED = "coupon_oldest_unstored_entry_age_seconds", MetricKind::Gauge, Seconds,
-        "Time since the oldest entry was decided that is not stored; 0 if everything is stored.";
+        "Time since the oldest unstored entry was decided; 0 if everything is stored.";
     LANES = "coupon_lanes", MetricKind::Gauge, Count,
         "Lanes of this node, each of which stores one batch at a time.";
     LANES_BUSY = "coupon_lanes_busy", MetricKind::Gauge, Count,
@@ -138,7 +139,7 @@ metric_table! {
     COMMIT_SECONDS = "coupon_commit_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
         "Time from sending a batch to knowing that it is stored.";
     WRITE_RETRIES = "coupon_write_retries_total", MetricKind::Counter, Count,
-        "Batches that came back without being known as stored, by reason: they are sent again, or read back.";
+        "Batches whose write failed or may have failed, by reason. They are sent again, or read back.";
     STORE_ERRORS = "coupon_store_errors_total", MetricKind::Counter, Count,
         "Calls of the database that failed, by kind: not_stored (a lock, no connection, a full disk), \
          unknown (the connection was lost, or no answer), clash (other rows, or a constraint), \

@@ -1,5 +1,6 @@
 //! Plans what a node does about shards after it has read the rows: claim, drop, hand off or release them. The
-//! plan is a function of these rows and of all rows that the node read before.
+//! plan is a function of these rows, of the rows that the node read before, of the shards that it serves, and
+//! of what its peers have loaded ahead.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use crate::time::Moment;
 const READY_BEATS: u64 = 3;
 
 /// Maximum number of shards of a node that are being handed off or released at a time. Such a shard is closed
-/// for about one commit, and then until its new owner has read a tail. With this number, a node with all 256
-/// shards hands them off within about ten beats, if its peers load ahead at each beat. The peers' loading
-/// never queues for long.
+/// for about one commit, and then until its new owner has read the rows stored since it loaded ahead. With
+/// this number, a node with all 256 shards hands them off within about ten beats, if its peers load ahead at
+/// each beat. The peers' loading never queues for long.
 const MOVING_MAX: usize = 32;
 
 /// Number of beats that a next owner has for loading ahead. A shard whose loading is not finished or not
@@ -71,8 +72,8 @@ pub struct ShardSteps {
     /// Shards that this node serves but another node owns.
     pub drop: Vec<ShardId>,
     /// Shards that their next owners should begin to load ahead. Such a shard is handed off once its next
-    /// owner has loaded it, or after five beats. It is not handed off if that node should no longer have it
-    /// by then.
+    /// owner has loaded it, or after five beats. If the plan names another node by then, the shard is not
+    /// handed off to this one.
     pub load_ahead: Vec<(ShardId, Incarnation)>,
     /// Shards to hand off or release.
     pub hand_off: Vec<HandOffPlan>,
@@ -110,13 +111,14 @@ impl ClaimPlanner {
     }
 
     /// Compares the rows with the plan and with what this node serves. The rows were read after a beat sent
-    /// at `sent_at`: first the shards, then the nodes. So if the owner of a shard is not among the nodes, it
-    /// was ended before and never returns.
+    /// at `sent_at`: first the shards, then the nodes. So if the owner of a shard is not among the nodes,
+    /// that owner has ended and never returns.
     ///
     /// A shard without a live owner is claimed at once by the node that should have it. Any other ready node
     /// of the group claims it if its row has not changed for a lease. A node that is ready and not leaving
-    /// also claims a shard that the row says it owns but that it does not serve. The claim raises the epoch
-    /// before the shard is served, so that a decision from an earlier epoch can no longer be stored.
+    /// also claims each shard that it does not serve although the row names it as the owner. The claim raises
+    /// the epoch before the shard is served, so that a decision from an earlier epoch can no longer be
+    /// stored.
     ///
     /// `has_loaded` returns true if a node that was to load a shard ahead has done so.
     pub fn steps(

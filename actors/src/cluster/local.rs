@@ -9,8 +9,8 @@ pub trait LocalShards: Send + Sync + 'static {
     /// rows, so that [`Self::state`] can tell whether the rows may be older than the state.
     fn changes(&self, shard: ShardId) -> u64;
 
-    /// Returns the state of this shard, or [`LocalState::Unsettled`] if it has changed more than `changes`
-    /// times.
+    /// Returns the state of this shard, or [`LocalState::Unsettled`] if the state has changed since
+    /// [`Self::changes`] returned `changes`.
     fn state(&self, shard: ShardId, changes: u64) -> LocalState;
 
     /// Serves this shard from now on: it was claimed under this fence.
@@ -29,7 +29,7 @@ pub trait LocalShards: Send + Sync + 'static {
     /// Returns true if the incarnation `by` has loaded the shard ahead, or there is nothing to load.
     fn is_loaded_ahead(&self, shard: ShardId, by: Incarnation) -> bool;
 
-    /// Forgets all notices that were posted or received, because the database may have lost what they rest
-    /// on.
+    /// Forgets all notices that were posted or received, because the database may have lost what they are
+    /// based on.
     fn forget_notices(&self);
 }

@@ -233,7 +233,7 @@ impl Shared {
             )
             .await
         {
-            tracing::warn!(%error, "the row of this node was not ended; its next start ends it");
+            tracing::warn!(%error, "this node's row was not ended; the next start of this node ends it");
         }
         self.stopped.send_replace(true);
     }
@@ -319,7 +319,7 @@ impl Shared {
     }
 
     /// Ends the lease, and forgets the notices on the board and at the door, because the database may have
-    /// lost what the notices rest on.
+    /// lost what the notices are based on.
     fn forget(&self) {
         self.lease.end();
         self.local.forget_notices();
@@ -358,7 +358,7 @@ impl Shared {
             leaving: self.leaving.load(Ordering::Acquire),
         };
         let state = |id: ShardId| {
-            // A claim that is answered between the two looks would be missed by both in the other order.
+            // The lock is held for both reads. A claim that is answered between them would be missed by both.
             let claims = self.claims();
             let state = self.local.state(id, changes[usize::from(id.get())]);
             claims.under_way.judged(id, state)
@@ -481,7 +481,7 @@ impl Shared {
     fn drop_everything(&self) {
         self.show_unready();
         self.outside.store(false, Ordering::Release);
-        // All shards are dropped, because a shard may have been claimed and not know it yet.
+        // All shards are dropped, because a claim may not have reached its shard yet.
         ShardId::all().for_each(|id| self.local.lost(id));
     }
 }

@@ -39,7 +39,7 @@ pub struct Table {
     rows: Vec<(Epoch, Option<Incarnation>)>,
     /// The nodes that were alive as of the last beat.
     living: Vec<Incarnation>,
-    /// Those that this node does not reach.
+    /// The live nodes that this node does not reach.
     unreachable: Vec<Incarnation>,
 }
 
@@ -329,7 +329,7 @@ mod tests {
         ownership.live_as(incarnation(9));
         ownership.publish(incarnation(1), &nodes(), &[row(0, 4, Some(1))]);
         assert_eq!(location(&ownership, 0), (0, Holder::Unowned));
-        // A database that went backwards is believed.
+        // The rows of a database that went backwards replace what was known.
         ownership.publish(incarnation(9), &nodes(), &[row(0, 2, Some(9))]);
         assert_eq!(location(&ownership, 0), (2, Holder::Local));
         // A table that a reader still holds does not change.

@@ -17,8 +17,8 @@ pub trait Peers: Send + Sync + 'static {
     /// Returns the peers that this node is linked to.
     fn linked(&self) -> Vec<Incarnation>;
 
-    /// Returns true if the operating system of this peer refuses new connections, so that nothing listens
-    /// there any more. A failed handshake is not a refusal.
+    /// Returns true if the operating system of this peer refuses new connections, which means that nothing
+    /// listens there any more. A failed handshake is not a refusal.
     fn refuses(&self, peer: Incarnation) -> bool;
 
     /// Tells this peer, which asked this node to load the shard ahead, that this is done as far as possible.

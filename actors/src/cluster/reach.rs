@@ -11,7 +11,8 @@ use crate::ids::Incarnation;
 use crate::store::{NodeRow, NodeState};
 use crate::time::Moment;
 
-/// How long a peer must beat without a link to it. A link that was lost is usually back within this time.
+/// How long a peer must go on beating without a link before it counts as unreachable. A link that was lost is
+/// usually back within this time.
 const UNLINKED: Duration = Duration::from_secs(1);
 
 /// The peers to which this node has no link.
@@ -38,8 +39,8 @@ impl Reach {
         }
     }
 
-    /// Takes the nodes' rows as of `now`, and the peers to which this node `me` is linked. Returns the peers
-    /// that live and are not reached.
+    /// Takes the nodes' rows as of `now`, and the peers to which this node `me` is linked. Returns the live
+    /// peers that are not reached.
     pub fn unreachable(
         &mut self,
         now: Moment,

@@ -30,7 +30,7 @@ pub enum Change {
 pub struct ChangeRequest {
     /// The change.
     pub change: Change,
-    /// The versions of which the coupon must have one; empty if there is no condition.
+    /// The coupon must have one of these versions; empty if there is no condition.
     pub if_versions: Vec<u64>,
     /// The identity of this request, if it has one. A request with the same key is not executed again.
     pub key: Option<RequestKey>,
@@ -56,7 +56,7 @@ impl From<ChangeRequest> for CouponAsk {
 /// The owner's decision on a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeOutcome {
-    /// The coupon has what the change asks for, even if it had it before.
+    /// The coupon is as the change asks. Nothing was altered if it was so before.
     Done(Box<ChangeDone>),
     /// A request with the same key was executed before. This is the coupon as it is now.
     Replayed(Box<ChangeDone>),
@@ -97,7 +97,7 @@ pub enum ChangeRefusal {
 }
 
 impl Change {
-    /// Returns true if a refusal that rests on the coupon before the change may be untrue after the change.
+    /// Returns true if a refusal based on the coupon before the change may be untrue after the change.
     pub fn may_widen(&self) -> bool {
         match self {
             Self::Patch(_) | Self::Resume => true,

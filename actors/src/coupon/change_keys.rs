@@ -22,7 +22,7 @@ pub struct KeyedChange {
     pub key: RequestKey,
     /// The version of the coupon after the change.
     pub version: u64,
-    /// Tells another change with the same key; see [`KeyedChange::digest`].
+    /// Distinguishes another change with the same key; see [`KeyedChange::digest`].
     pub digest: u128,
 }
 
@@ -44,7 +44,7 @@ impl ChangeKeys {
         self.0.iter().find(|change| change.key == *key)
     }
 
-    /// Returns the list with one change more, and without the oldest if there are too many.
+    /// Returns the list with this change added, and without the oldest one if there are too many.
     #[must_use]
     pub fn with(&self, change: KeyedChange) -> Self {
         let dropped = (self.0.len() + 1).saturating_sub(CHANGE_KEYS_MAX);

@@ -1,4 +1,4 @@
-//! Coupons, as the HTTP side of a node holds them: requests to their owners, and reads of their rows.
+//! Coupons, as the HTTP side of a node uses them: requests to their owners, and reads of their rows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,8 +69,8 @@ impl Coupons {
 
     /// Asks the coupon's owner for a change. Answers within `deadline`.
     ///
-    /// Cancel safety: a dropped future may leave the change made. Another request with the same key, if it
-    /// has one, tells.
+    /// Cancel safety: a dropped future may leave the change made. If the request has a key, another request
+    /// with that key gets the outcome.
     ///
     /// # Errors
     ///

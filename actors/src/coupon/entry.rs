@@ -27,14 +27,14 @@ pub struct CouponChange {
     pub coupon: Coupon,
     /// The version before the change.
     pub from_version: u64,
-    /// The keys of changes after the change.
+    /// The coupon's keys after the change.
     pub keys: ChangeKeys,
     /// The highest sequence decided before the change.
     pub issued: Sequence,
 }
 
 impl CouponChange {
-    /// Returns what has become of the change, if this is the coupon's row.
+    /// Returns whether the change is stored, if `stored` is the coupon's row.
     pub(crate) fn found_in(&self, stored: &CouponHead) -> FoundRows {
         if (&stored.coupon, &stored.change_keys) == (&self.coupon, &self.keys) {
             FoundRows::Stored

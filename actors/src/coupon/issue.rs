@@ -48,14 +48,14 @@ pub enum Refusal {
     Paused,
     /// The window has not begun.
     NotStarted {
-        /// When it begins.
+        /// When the window begins.
         starts_at: Timestamp,
         /// The owner's clock when it decided.
         server_time: Timestamp,
     },
     /// The window is over.
     Ended {
-        /// When it ended.
+        /// When the window ended.
         ends_at: Timestamp,
         /// The owner's clock when it decided.
         server_time: Timestamp,

@@ -16,7 +16,7 @@ use crate::time::{MICROS_PER_DAY, Timestamp};
 /// Number of records in a block. It is large enough that the cost of blocks is negligible. It is small enough
 /// that a coupon with ten issuances does not take much more memory than its issuances.
 const BLOCK_RECORDS: usize = 1024;
-/// In place of a record number: there is no record.
+/// Stands in place of a record number if there is no record.
 const NONE: u32 = u32::MAX;
 
 /// An issuance as it is read when its owner is loaded. Its texts are borrowed, because there may be a million
@@ -239,7 +239,7 @@ impl Issued {
         let index = self.count;
         assert!(
             index < NONE,
-            "four thousand million issuances would fill 280 GB before this count"
+            "four thousand million issuances would take 280 GB of memory"
         );
         self.count += 1;
         let block = self

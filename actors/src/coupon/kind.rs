@@ -61,8 +61,8 @@ impl Kind for CouponKind {
     fn is_repeatable(ask: &CouponAsk) -> bool {
         match ask {
             CouponAsk::Issue(_) => true,
-            // Most changes have no key by which an owner would recognise them. Those that have one are
-            // repeated by their clients: an owner of the release before does not know the key.
+            // Most changes have no key by which an owner would recognise them. Changes that have one are
+            // repeated by clients only: an owner of the previous release does not know the key.
             CouponAsk::Change(_) => false,
         }
     }

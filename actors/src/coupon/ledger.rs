@@ -70,7 +70,7 @@ impl Ledger {
         self.coupon.is_sold_out(self.last())
     }
 
-    /// Returns the next issuance, which is the user's `nth`. This does not issue it.
+    /// Makes the next issuance, which is the user's `nth`, without adding it to the ledger.
     pub(super) fn next(&self, now: Timestamp, user: &UserId, key: &RequestKey, nth: u8) -> Issuance {
         let days = self.coupon.offer.use_within_days;
         Issuance {

@@ -204,7 +204,7 @@ impl Status {
     }
 }
 
-/// The state of a coupon on which, at a given time, the answer to an issue request depends.
+/// The state of a coupon at a given time, on which the answer to an issue request depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Closed by an administrator.
@@ -387,10 +387,10 @@ pub struct OfferPatch {
 }
 
 impl OfferPatch {
-    /// Returns everything that is wrong with this patch, whatever offer it is applied to; empty if nothing
-    /// is.
+    /// Returns everything that is wrong with this patch, whatever offer it is applied to; empty if nothing is
+    /// wrong.
     pub fn check(&self) -> Vec<InvalidField> {
-        // A value without a kind is wrong if it is too large for an amount, the wider of the two.
+        // A value without a kind is checked as an amount, because amounts may be larger than rates.
         let discount = self.discount.flatten().and_then(|DiscountPatch { kind, value }| {
             let value = value?;
             Some(DiscountPatch {

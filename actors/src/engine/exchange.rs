@@ -39,7 +39,7 @@ const _: () = assert!(ANSWER_NOTICES_BYTES_MAX > NOTICE_BYTES_MAX + NOTICE_AROUN
 /// Maximum length of a kind's id with its envelope.
 const ID_BYTES_MAX: usize = 12;
 
-/// The question of a door in a heartbeat.
+/// The query of a door, which is sent in a heartbeat.
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireBoardQuery {
     /// The last of the peer's changes that the door knows.

@@ -18,7 +18,7 @@ pub(super) struct Queues {
     pub(super) loads: Admission,
     /// Maximum number of requests in one owner's queue.
     pub(super) owner_requests_max: usize,
-    /// When owners were last compared.
+    /// When the owners' numbers of requests were last compared.
     pub(super) compared_at: Mutex<Moment>,
 }
 
@@ -44,8 +44,8 @@ impl Sums {
 }
 
 impl<K: Kind> Engine<K> {
-    /// Sets the gauges that are collected on demand. Returns the owners with the most requests of the last
-    /// minutes, at most `most`, by id.
+    /// Sets the gauges that are collected on demand. Returns the owners with the most requests in the last
+    /// minutes, at most `most`, in order of their ids.
     pub fn collect(&self, most: usize) -> Vec<(K::Id, OwnerReading)> {
         let queues = &self.inner.queues;
         let mut compared_at = queues.compared_at.lock().unwrap_or_else(PoisonError::into_inner);

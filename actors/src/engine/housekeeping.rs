@@ -1,5 +1,5 @@
 //! Work at every beat that belongs to no other part: passing owners' notices to this node's door, passivating
-//! idle owners, setting gauges, logging what is summed up.
+//! idle owners, setting gauges, logging summaries.
 
 use std::sync::Arc;
 use std::time::Duration;

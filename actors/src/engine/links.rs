@@ -33,7 +33,7 @@ use crate::time::{self, Moment};
 /// Pause before links that did not start are started again.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
-/// ClusterOptions of a node in a cluster.
+/// Options of a node in a cluster.
 #[derive(Clone)]
 pub struct ClusterOptions {
     /// The cluster's name. It separates two clusters that share a cookie by mistake.
@@ -142,8 +142,8 @@ impl<K: Kind> NodeLinks<K> {
         self.shared.with_links(Links::fullest)
     }
 
-    /// Learns which peers are alive, from the rows of all others, which another part than membership read
-    /// after `asked_at`.
+    /// Learns which peers are alive, from the rows of all other nodes, which were read after `asked_at`.
+    /// Membership calls [`Peers::know`] instead.
     pub(crate) fn know_living(&self, asked_at: Moment, others: &[NodeRow]) {
         if let Some(exchange) = self.shared.exchange.get() {
             exchange.know(asked_at, others);
@@ -164,7 +164,7 @@ impl<K: Kind> NodeLinks<K> {
     }
 
     /// Tells all linked peers that the door of this node is closed. Returns once each has acknowledged it, or
-    /// after `limit`. Changes of a peer that was not told wait as for a node that was killed.
+    /// after `limit`. At a peer that was not told, changes wait as they do after a node was killed.
     pub(crate) async fn say_door_closed(&self, limit: Duration) {
         let told = self.linked().into_iter().map(async |peer| {
             if !self.tell(peer, &News::DoorClosed, limit).await {
@@ -175,8 +175,8 @@ impl<K: Kind> NodeLinks<K> {
         futures_util::future::join_all(told).await;
     }
 
-    /// A change was made at `done_at` or earlier. Returns until when a live peer that has not acknowledged it
-    /// may still refuse based on the version before.
+    /// Returns until when a live peer that has not acknowledged a change may still refuse based on the
+    /// version before the change, which was made at `done_at` or earlier.
     pub(crate) fn unacknowledged_until(&self, done_at: Moment) -> Option<Moment> {
         let exchange = self.shared.exchange.get()?;
         Some(exchange.with_peers(|peers| peers.unacknowledged_until(done_at)))

@@ -1,5 +1,5 @@
-//! What the parts of an engine share, and what each part gets of that. Everything that is shared is made
-//! before the first part starts.
+//! What the parts of an engine share. All of it is made before the first part starts, and each part gets what
+//! it needs.
 
 use std::sync::{Arc, Mutex};
 
@@ -57,8 +57,8 @@ pub(super) struct Parts<K: Kind> {
 }
 
 impl<K: Kind> Parts<K> {
-    /// Checks that the options and the store fit each other, and makes the shared parts. Only the lanes also
-    /// start here.
+    /// Checks that the options and the store fit each other, and makes the shared parts. Of the shared parts,
+    /// only the lanes start here.
     pub(super) async fn new(
         options: Options,
         store: Arc<dyn Store<K>>,

@@ -2,7 +2,7 @@
 //!
 //! Live peers are told of the change, and acknowledge it. If a peer does not acknowledge it, or is gone, the
 //! wait lasts as long as the notices of its door may be valid: at most a lease and the time for which notices
-//! count, from the change on. A peer that closed its door before it left is not waited for.
+//! count, from the change on. A peer that closed its door before it left does not prolong the wait.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterSto
             // A peer that was ended since this node's last beat cannot be told. It is noted here as gone, so
             // that the wait below includes it.
             links.know_living(asked_at, &others);
-            // A node that this one has not known may have a longer lease than all that it knew.
+            // A node that was not known here before may have a longer lease than all known nodes.
             until = until.max(links.unacknowledged_until(changed_at).unwrap_or(until));
             let living = others.iter().filter(|node| node.state != NodeState::Ended);
             let told = living
@@ -52,8 +52,8 @@ pub(super) async fn spread<K: Kind>(links: &NodeLinks<K>, store: &dyn ClusterSto
         }
     }
     if let Some(departed_until) = links.departed_until() {
-        // Notices from before the change are valid no longer than this, even if a peer was seen to be gone
-        // later than the change was made.
+        // Notices from before the change are valid no longer than this, even if this node learned only after
+        // the change that a peer is gone.
         let until = departed_until.min(until);
         let wait = until.since(time::moment());
         tracing::info!(%id, version, ?wait, "a node is gone; the change is answered once its door refuses nothing");
@@ -71,7 +71,7 @@ async fn tell<K: Kind>(links: &NodeLinks<K>, peer: Incarnation, id: K::Id, versi
         }
         if time::moment() >= until {
             let peer = peer_names::of(peer);
-            tracing::warn!(peer, %id, "peer did not acknowledge the change; its notices ended");
+            tracing::warn!(peer, %id, "peer did not acknowledge the change; its notices are no longer valid");
             return;
         }
         tokio::time::sleep(TELL_PAUSE).await;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_was_ended_since_the_last_beat_is_waited_for() {
+    async fn a_change_waits_for_a_peer_that_was_ended_since_the_last_beat() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db")))
             .await

@@ -142,7 +142,7 @@ impl<P: Payload> LinkEnd<P> {
         self.say(Item::Answer(id, answer));
     }
 
-    /// Queues the heartbeat that is due with its content. `now` was read before `content` was made.
+    /// Queues the heartbeat that is due, with this content. `now` was read before `content` was made.
     pub fn beat(&mut self, now: Moment, content: Vec<u8>) {
         if self.is_up() {
             let id = self.next_id();
@@ -154,7 +154,7 @@ impl<P: Payload> LinkEnd<P> {
         }
     }
 
-    /// Queues the answer to the heartbeat of this number with its content.
+    /// Queues the answer to the heartbeat of this number, with this content.
     pub fn answer_heartbeat(&mut self, id: u64, content: Vec<u8>) {
         self.say(Item::HeartbeatAnswer(Numbered {
             id,

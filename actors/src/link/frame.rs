@@ -85,7 +85,7 @@ pub enum Item<P: Payload> {
     Request(RemoteRequest<P>),
     /// The answer to the request of this number.
     Answer(u64, P::Answer),
-    /// A sign of life, to be answered at once.
+    /// A heartbeat, which the peer answers at once.
     Heartbeat(Numbered),
     /// The answer to the heartbeat of this number.
     HeartbeatAnswer(Numbered),

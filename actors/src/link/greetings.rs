@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Maximum number of connections that are not links yet: as many as a cluster has nodes.
+/// Maximum number of connections that are not links yet: as many as a node may have peers.
 const GREETINGS_MAX: usize = 64;
 /// Maximum number of them from one address. Several nodes may share a machine, or be behind one address.
 const ADDRESS_GREETINGS_MAX: usize = 16;
@@ -42,7 +42,7 @@ pub(super) enum Reception {
     Admitted(Greeting),
     /// It has the place of another connection, which is cut.
     InPlaceOfAnother(Greeting),
-    /// All places are taken by connections that go first.
+    /// All places are taken by connections that have precedence.
     Refused,
 }
 
@@ -71,7 +71,7 @@ impl Greetings {
         }
     }
 
-    /// Keeps the addresses of members up to date, until the sender of their `host:port` is dropped.
+    /// Keeps the IP addresses of members up to date, until the sender of the members' `host:port` is dropped.
     pub(super) async fn follow_members(self, mut members: watch::Receiver<Vec<String>>) {
         loop {
             let addresses = members.borrow_and_update().clone();
@@ -91,13 +91,13 @@ impl Greetings {
 async fn resolve(address: &str) -> Vec<IpAddr> {
     match timeout(RESOLVE_LIMIT, tokio::net::lookup_host(address)).await {
         Ok(Ok(found)) => found.map(|address| address.ip().to_canonical()).collect(),
-        // Its connections are those of a stranger until the name is resolved again.
+        // Connections from this member count as those of a stranger until its name is resolved.
         Ok(Err(_)) | Err(_) => Vec::new(),
     }
 }
 
 impl Greeting {
-    /// Returns what cuts the connection.
+    /// Returns the token that cuts the connection.
     pub(super) fn cut(&self) -> CancellationToken {
         self.cut.clone()
     }
@@ -151,9 +151,10 @@ impl Table {
         self.next
     }
 
-    /// Returns which connection gives way to one from this address: one of its own network if that has its
-    /// share, or any if all places are taken. Strangers give way before members, then silent ones before
-    /// others, then the oldest.
+    /// Returns which connection gives way to a new one from this address. If the address's network has its
+    /// maximum, that is one of the same network. Otherwise, if all places are taken, it is one of all.
+    /// Strangers give way before members, then silent connections before others, then older ones before newer
+    /// ones.
     fn evict_for(&self, from: IpAddr) -> Eviction {
         let network = network(from);
         let of_network = || {
@@ -177,7 +178,8 @@ impl Table {
     }
 }
 
-/// Returns what counts as one address: of IPv6, a whole network of 64 bits is usually one machine's.
+/// Returns what counts as one address. In IPv6 that is a network of 64 bits, which usually belongs to one
+/// machine.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_share_and_its_oldest_silent_connection_gives_way() {
+    fn an_address_has_a_maximum_beyond_which_its_oldest_silent_connection_gives_way() {
         let greetings = Greetings::default();
         let mut all: Vec<_> = (0..ADDRESS_GREETINGS_MAX)
             .map(|_| admit(&greetings, stranger(1)))
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_has_the_share_of_one_address() {
+    fn a_network_of_ipv6_has_the_maximum_of_one_address() {
         let greetings = Greetings::default();
         let all: Vec<_> = (0..=ADDRESS_GREETINGS_MAX)
             .map(|host| admit(&greetings, address(&format!("2001:db8::{host:x}"))))
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_takes_the_place_of_a_stranger_and_no_stranger_that_of_a_member() {
+    fn a_member_takes_a_strangers_place_and_a_stranger_takes_no_members_place() {
         let greetings = Greetings::default();
         let members: Vec<IpAddr> = (0..GREETINGS_MAX)
             .map(|number| IpAddr::from([10, 0, 0, u8::try_from(number).unwrap()]))
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_in_the_network_of_a_member_take_no_place_of_it() {
+    fn strangers_in_the_network_of_a_member_do_not_take_its_place() {
         let greetings = Greetings::default();
         let member = address("2001:db8::1");
         greetings.table().members = [member].into_iter().collect();
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_ends_leaves_its_place() {
+    fn a_connection_that_ends_frees_its_place() {
         let greetings = Greetings::default();
         for number in 0..3 * GREETINGS_MAX {
             drop(admit(&greetings, stranger(number)));

@@ -23,17 +23,17 @@ const LENGTH_BYTES: usize = 8;
 /// The frame that comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Of an accepted connection: the name of the peer.
+    /// On an accepted connection: the name of the peer.
     Name,
-    /// Of an accepted connection: that the peer goes on, or its answer to the challenge.
+    /// On an accepted connection: the peer's message that it goes on, or its answer to the challenge.
     StatusOrAnswer,
-    /// Of an accepted connection: the answer to the challenge.
+    /// On an accepted connection: the peer's answer to the challenge.
     Answer,
-    /// Of a dialled connection: whether the peer goes on.
+    /// On a dialled connection: whether the peer goes on.
     Status,
-    /// Of a dialled connection: the peer's challenge.
+    /// On a dialled connection: the peer's challenge.
     Challenge,
-    /// Of a dialled connection: the answer to this node's challenge.
+    /// On a dialled connection: the peer's answer to this node's challenge.
     Acknowledgement,
     /// Any frame: the library checks the last frame of the handshake before it handles another one.
     Any,
@@ -101,9 +101,9 @@ impl Step {
 pub(super) struct Handshake<R> {
     inner: R,
     step: Step,
-    /// The frame that is being read, with its length in front, or handed out.
+    /// The frame that is being read or handed out, preceded by its length.
     frame: Vec<u8>,
-    /// The frame is complete, and was handed out up to here.
+    /// How many bytes of the frame were handed out; `None` while it is not complete.
     handed_out: Option<usize>,
     peer: SocketAddr,
     /// Cuts the connection.
@@ -180,7 +180,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Handshake<R> {
             Ok(true) => {}
             Ok(false) => return Poll::Ready(Ok(())),
             Err(error) => {
-                // For the library the connection ends here, so it has nothing to log.
+                // To the library this is the end of the connection, so it has nothing to log.
                 refused(self.peer, &error);
                 self.cut.cancel();
                 return Poll::Ready(Ok(()));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_passes_from_the_first_frame_on_that_is_not_of_the_handshake() {
+    async fn the_first_frame_that_is_not_of_the_handshake_and_everything_after_it_do_not_pass() {
         let name = of(WireStep::Name(vec![]));
         let wrong = [
             node(),

@@ -1,6 +1,6 @@
 //! Hello: what two nodes must agree on before they exchange frames, and the version of those frames.
 //!
-//! Each release speaks its own version and that of the release before, so that nodes can be replaced one by
+//! Each release speaks its own version and that of the previous release, so that nodes can be replaced one by
 //! one. This release speaks version 2 only: no release spoke version 1. To introduce version 3, put it in
 //! front of [`VERSIONS`], and send the items that version 2 does not have only if the result of
 //! [`Hello::agree`] is 3. Once no supported release speaks 2, remove 2.

@@ -80,7 +80,7 @@ pub(super) struct Shared<P: Payload> {
     /// The egresses through which requests may be sent.
     pub(super) links: Routes<P>,
     pub(super) view: ArcSwap<MeshView>,
-    /// True once the hub was told to stop, so that its end is no failure.
+    /// True once the hub was told to stop. Then its end is not a failure.
     pub(super) stopping: AtomicBool,
 }
 
@@ -218,8 +218,8 @@ impl<P: Payload> Drop for State<P> {
 impl<P: Payload> State<P> {
     fn not_dialled(&mut self, now: Moment, peer: &PeerAddress, error: &std::io::Error) {
         let (node, address) = (&peer.node, &peer.address);
-        // A failed handshake is logged as a warning, because an operator has to fix it. An absent peer is
-        // not: membership will see that it is gone.
+        // A failed handshake is logged as a warning, because an operator has to fix it. An absent peer needs
+        // no warning, because membership will notice that it is gone.
         if error.kind() == std::io::ErrorKind::InvalidData {
             self.metrics.refuse("handshake");
             tracing::warn!(%node, address, %error, "handshake with a peer failed");
@@ -248,7 +248,7 @@ impl<P: Payload> State<P> {
                     self.metrics.redials.increment(1);
                 }
                 let tls = self.tls.clone();
-                // After a panic the mesh would wait for this dial without end.
+                // The task is critical: if it panicked, the mesh would wait for this dial for ever.
                 tokio::spawn(critical("a dial of a peer", async move {
                     let command = match socket::dial(&peer.address, tls).await {
                         Ok(socket) => HubCommand::Opened {

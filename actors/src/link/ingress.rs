@@ -24,7 +24,7 @@ use crate::time::{self, Moment};
 /// Number of ingresses, which read frames in parallel. It is small because the cores of a large machine have
 /// other work as well.
 pub(super) const INGRESSES: usize = 4;
-/// Minimum time between two logs of an ingress that a frame was refused. Metrics count every refused frame.
+/// Minimum time between two log lines of an ingress about refused frames. Metrics count every refused frame.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// The process group by which peers find each other's ingresses.

@@ -24,7 +24,7 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(3);
 const PAUSE_MISMATCH: Duration = Duration::from_secs(30);
 /// After a link that lasted this long, pauses begin again with the first one.
 const STEADY: Duration = Duration::from_secs(10);
-/// Maximum number of concurrent dials, so that a large cluster does not link in one wave.
+/// Maximum number of concurrent dials, so that a large cluster does not link all at once.
 const DIALS_MAX: usize = 16;
 /// Interval at which a peer without a link is probed for refused connections. It is shorter than the interval
 /// of beats, because each beat relies on recent probes.
@@ -218,7 +218,7 @@ impl Mesh {
             dialled: false,
             backoff: None,
             probing: false,
-            // A peer that was just named is likely to be linked at once.
+            // A peer that was just named is likely to be linked soon, and is not probed before.
             probe_at: now + PROBE_EVERY,
             refused_at: None,
         })

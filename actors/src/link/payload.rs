@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use crate::link::frame::FrameError;
 use crate::time::Moment;
 
-/// Reasons why a request that was given to a link has no answer of the peer.
+/// Reasons why a request that was given to a link has no answer from the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undelivered {
     /// The request was not sent: there is no link, or the link was lost first.

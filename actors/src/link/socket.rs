@@ -28,7 +28,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Pause of the accept loop when the operating system has no socket left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pause of the accept loop after a connection without a free place, so that a flood of connections takes
-/// little of a processor. Meanwhile connections wait in the operating system's queue.
+/// little processor time. Meanwhile connections wait in the operating system's queue.
 const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 /// Size of the read buffer. The library itself reads 8 KiB at a time, and each length with a separate read.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -60,7 +60,7 @@ pub(super) async fn accept(
     static PAUSES: LogLimit = limit(|suppressed| {
         tracing::warn!(
             suppressed,
-            "accepting connections from peers was paused more often"
+            "accepting connections from peers was paused again and again"
         );
     });
     loop {
@@ -89,7 +89,7 @@ pub(super) async fn accept(
     }
 }
 
-/// Returns a limit for lines that strangers can cause. `report` logs how many were left out.
+/// Returns a limit for log lines that strangers can cause. `report` logs how many were left out.
 pub(super) const fn limit(report: fn(u64)) -> LogLimit {
     LogLimit::new(5, Duration::from_secs(10), report)
 }

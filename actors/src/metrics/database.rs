@@ -36,8 +36,8 @@ impl StoreCall {
         Self::Other,
     ];
 
-    /// Returns the kind of a call that does this piece of work, as its path is written in the source, on a
-    /// connection of this pool.
+    /// Returns the kind of a call on a connection of this pool. `work` is the path of the function that the
+    /// call runs, as it is written in the source.
     pub(crate) fn of(work: &str, pool: Pool) -> Self {
         let name = work.rsplit(':').next().unwrap_or(work).trim();
         match name {
@@ -114,7 +114,7 @@ impl StoreHandles {
         }
     }
 
-    /// Records that a call which began then has ended.
+    /// Records that a call which began at `begun` has ended.
     pub(crate) fn called(&self, call: StoreCall, begun: Instant) {
         self.calls[call as usize].record(begun.elapsed());
     }
@@ -134,7 +134,7 @@ impl StoreHandles {
     }
 }
 
-/// Counts one connection as in use until it is dropped.
+/// Counts one connection as in use until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct InUse(&'static Gauge);
 

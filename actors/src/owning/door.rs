@@ -5,7 +5,7 @@
 //! begins before the door asks for the notice, and it is true until a change widens what users may have. Such
 //! a change is answered only after every door has forgotten the notices that the change made untrue, so no
 //! refusal of a door is untrue. Owners on other nodes send their notices in the answers to heartbeats. If the
-//! owner might give another answer than a refusal, for instance to a user that may have a coupon already, the
+//! owner might give another answer than a refusal, for instance to a user who may have a coupon already, the
 //! door leaves the request to the owner.
 
 pub mod board;

@@ -10,10 +10,11 @@ use crate::time::Moment;
 /// Time in which requests lose half of their weight in [`OwnerFigures::recent`].
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
-/// In place of a bound or a moment: there is none. No bound and no moment is this large.
+/// Stands in place of a bound or a moment if there is none. No bound and no moment is this large.
 const NONE: u64 = u64::MAX;
 
-/// The figures of one owner, in atomics. Each is right on its own; together they may be from two decisions.
+/// The figures of one owner, in atomics. Each figure is right by itself, but two figures may be from
+/// different decisions.
 #[derive(Debug)]
 pub struct OwnerFigures {
     requests: AtomicU64,
@@ -22,7 +23,7 @@ pub struct OwnerFigures {
     unstored: AtomicU64,
     unstored_since: AtomicU64,
     is_draining: AtomicBool,
-    /// How many of the requests are part of `recent`.
+    /// How many of the requests are counted in `recent` already.
     weighed: AtomicU64,
     /// The weight of the requests of the last minutes, as the bits of a float.
     recent: AtomicU64,
@@ -68,8 +69,8 @@ impl OwnerFigures {
     pub fn set<K: Kind>(&self, owner: &Owner<K>) {
         let since = owner.unstored_since().map_or(NONE, Moment::as_nanos);
         self.requests.store(owner.requests(), Ordering::Relaxed);
-        // A decided change is not among a coupon's entries until it is stored, and is among the unstored
-        // entries. Without the maximum, the figure would fall meanwhile.
+        // A change of a coupon is not counted among its entries, but is among the unstored entries until it
+        // is stored. Without the maximum, the figure would fall meanwhile.
         self.entries.fetch_max(owner.stored_entries(), Ordering::Relaxed);
         self.entries_max
             .store(owner.entries_max().unwrap_or(NONE), Ordering::Relaxed);
@@ -92,8 +93,8 @@ impl OwnerFigures {
         }
     }
 
-    /// Returns how busy the owner was lately, to compare owners: its requests, of which older ones count
-    /// less. `passed` is the time since the last call; calls must not overlap.
+    /// Returns how busy the owner was lately, for comparing owners: the number of its requests, of which
+    /// older ones count less. `passed` is the time since the last call; calls must not overlap.
     pub fn recent(&self, passed: Duration) -> f64 {
         let requests = self.requests.load(Ordering::Relaxed);
         let new = requests.saturating_sub(self.weighed.swap(requests, Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! The output gate: an answer waits until everything it rests on is stored.
+//! The output gate: an answer waits until everything on which it is based is stored.
 //!
 //! Positions only grow, so the waiting answers are in order. When the stored position rises, answers are
 //! released from the front.

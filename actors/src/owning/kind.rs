@@ -30,7 +30,7 @@ impl From<prost::DecodeError> for DecodeError {
     }
 }
 
-/// What a request leads to. Nothing has happened yet.
+/// The verdict on a request. Nothing is entered yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<K: Kind> {
     /// An earlier decision answers the request, because the request was repeated or the earlier decision used
@@ -135,7 +135,7 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// outcome does no harm.
     fn is_repeatable(ask: &Self::Ask) -> bool;
 
-    /// Returns what the request leads to at `now`, by the first rule that applies.
+    /// Returns the verdict on the request at `now`, by the first rule that applies.
     fn judge(state: &Self::State, now: Timestamp, ask: &Self::Ask) -> Verdict<Self>;
 
     /// Applies an entry that [`Self::judge`] made for exactly this state. Returns the outcome with which its
@@ -184,7 +184,7 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// Makes the state from the loaded head and rows.
     fn state(head: Self::Head, rows: Self::Rows) -> Self::State;
 
-    /// Returns how many entries the state rests on, for the log and for metrics.
+    /// Returns how many entries the state has, as far as the kind counts them, for the log and for metrics.
     fn entries(state: &Self::State) -> u64;
 
     /// Returns how many entries there may be, for metrics; `None` if there is no bound.

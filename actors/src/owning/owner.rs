@@ -25,7 +25,7 @@ use crate::owning::request::{Answer, OwnerCommand, Reply, Request, Setback};
 use crate::store::batch::{BATCH_ROWS_MAX, Fate, Portion, Settlement};
 use crate::time::{Moment, Now};
 
-/// What an owner wants done.
+/// Effects that the owner's driver carries out.
 #[derive(Debug)]
 pub enum Effect<K: Kind> {
     /// Send an answer.

@@ -183,7 +183,7 @@ fn the_planned_node_claims_at_once_and_any_other_node_after_a_lease() {
         assert!(claimed(&steps).contains(&ours));
         assert_eq!(claimed(&steps).contains(&theirs), beat == 10, "beat {beat}");
     }
-    // The lease starts again if the shard had another owner in between, or if this node paused for long.
+    // The time is counted anew if the shard had another owner in between, or if this node paused for long.
     let had = [row(ours, 4, Some(9)), row(theirs, 5, Some(9))];
     assert!(
         !claimed(&planner.steps(ready(&id), at(11), &nodes, &had, serving(&[]), loaded)).contains(&theirs)

@@ -35,7 +35,8 @@ impl ClaimsUnderWay {
         claims.chunks(PORTION_MAX).map(<[Claim]>::to_vec).collect()
     }
 
-    /// Returns the state by which a round judges a shard: [`LocalState::Unsettled`] if its claim is under way.
+    /// Returns the state by which a round judges a shard, which is [`LocalState::Unsettled`] while its claim
+    /// is under way.
     pub fn judged(&self, shard: ShardId, state: LocalState) -> LocalState {
         if self.shards.contains(&shard) {
             LocalState::Unsettled
@@ -44,10 +45,11 @@ impl ClaimsUnderWay {
         }
     }
 
-    /// Takes the rows of a portion after its claims; no rows if it is not known what became of the claims.
-    /// Returns the claims that succeeded, whose shards must be served before the next round is planned.
+    /// Takes the rows of a portion's shards as they are after the claims; no rows if the outcome of the
+    /// claims is unknown. Returns the claims that succeeded, whose shards must be served before the next
+    /// round is planned.
     ///
-    /// Returns none for an incarnation that is over: another node may own its shards.
+    /// Returns no claims of an incarnation that is over: another node may own its shards.
     pub fn answered<'a>(&mut self, portion: &'a [Claim], rows: &[ShardRow]) -> Vec<(&'a Claim, Fence)> {
         let is_present = |claim: &&Claim| Some(claim.claimant) == self.claimant;
         let present: Vec<&Claim> = portion.iter().filter(is_present).collect();

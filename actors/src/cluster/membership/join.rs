@@ -20,11 +20,11 @@ pub enum JoinError {
     /// Another process has joined as this node and beats.
     #[error("another process runs as the node {node}, with HTTP at {http} and links at {links}")]
     Taken {
-        /// The name of both.
+        /// The name of both processes.
         node: NodeId,
-        /// The address of the other process's HTTP.
+        /// The address at which the other process serves HTTP.
         http: String,
-        /// The address of the other process's links; a dash if it has none.
+        /// The address at which the other process accepts links; a dash if it has none.
         links: String,
     },
 }
@@ -34,8 +34,9 @@ pub enum JoinError {
 pub enum Predecessor {
     /// There is no such row, or its incarnation is over.
     Over,
-    /// Its process may be alive, even if it has the address of this node: the address may be one that only
-    /// its own machine reaches. The row is watched for the lease of that incarnation.
+    /// Its process may be alive. Even an address equal to this node's proves nothing, because the address may
+    /// be one that is reached only from its own machine. The row is watched for the lease of that
+    /// incarnation.
     MayLive,
 }
 

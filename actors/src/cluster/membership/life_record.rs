@@ -1,9 +1,9 @@
-//! The record of a node's own incarnations, which tells after a restart that the last one is over.
+//! The record of a node's own incarnations, from which a restarted node knows that the last one is over.
 //!
 //! The record is a file that the node's process keeps locked. A process that has the lock knows that every
-//! incarnation in the file is over: it lived in a process that had the lock before. A copy of the file is
-//! another file, or on another machine, so the record says which file it is, and since which start of the
-//! machine. In a copy the incarnations do not count, because their process may be alive elsewhere.
+//! incarnation in the file is over: it belonged to a process that had the lock before. The first line of the
+//! record names the file (device and inode) and the start of the machine (boot id). It does not fit a copy of
+//! the file. Then the incarnations do not count, because their process may be alive elsewhere.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ids::Incarnation;
 
-/// Maximum number of incarnations in a record. The last one counts, and those whose row was not replaced
-/// because the process ended while it joined.
+/// Maximum number of incarnations in a record. Needed is the one that the node's row names: the last one, or
+/// an earlier one if later processes ended before they had replaced the row.
 const INCARNATIONS_MAX: usize = 8;
 
-/// Names one start of the machine. Only Linux has it.
+/// The file that names the present start of the machine. Only Linux has it.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The record of a node; cheap to clone. Without a file, it holds the incarnations of this process only.
@@ -113,7 +113,7 @@ impl LifeRecord {
 }
 
 impl Record {
-    /// Writes the file in place, as another file would be another record. A text that was cut short names
+    /// Writes the file in place, because a new file would be another record. A text that was cut short names
     /// fewer incarnations, or none.
     fn write(&mut self) -> io::Result<()> {
         let Some(RecordFile { file, place }) = &mut self.file else {
@@ -170,7 +170,7 @@ mod tests {
         fs::copy(&path, &copy).unwrap();
         assert!(!LifeRecord::open(&copy).unwrap().is_over(incarnation(1)));
         drop(record);
-        // So does the record itself after a restart of the machine.
+        // After a restart of the machine, the record itself knows no incarnation either.
         let text = fs::read_to_string(&path).unwrap();
         let (boot, _) = text.split_once(' ').unwrap();
         fs::write(&path, text.replace(boot, "00000000-0000-0000-0000-000000000000")).unwrap();

@@ -209,10 +209,10 @@ impl MemberLifecycle {
 }
 
 /// Returns true if two consecutive beats of this node are too far apart to infer anything about other nodes:
-/// the database may have been away for all nodes in between.
+/// the database may have been unavailable to all nodes in between.
 ///
-/// A third of a lease is not too far: where the database is far away or commits slowly, a beat and the reads
-/// after it take longer than two beats should. Such a node must still be able to end others.
+/// A third of a lease is not too far apart. If the database is far away or commits slowly, a beat and the
+/// reads after it may take longer than two intervals, and such a node must still be able to end others.
 pub(crate) fn are_far_apart(last: Option<Moment>, sent_at: Moment, lease: Duration, beat: Duration) -> bool {
     last.is_none_or(|last| sent_at.since(last) > (2 * beat).max(lease / 3))
 }

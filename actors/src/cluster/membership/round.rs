@@ -23,7 +23,7 @@ pub enum Statement {
     End(NodeRow),
 }
 
-/// One round, after the beat sent at a moment.
+/// One round, which follows one beat.
 #[derive(Debug)]
 pub struct Round {
     sent_at: Moment,

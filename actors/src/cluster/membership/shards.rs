@@ -107,8 +107,9 @@ impl Shared {
     /// Serves the shards that were claimed. Requests that arrive later are served, because mailboxes keep the
     /// order.
     fn claimed(&self, portion: &[Claim], rows: &[ShardRow], silent: &HashMap<Incarnation, Moment>) {
-        // The lock is held until the shards know of their claims. So a shard is either under way or has
-        // changed for the round that judges it, and is not served for an incarnation that ended meanwhile.
+        // The lock is held until the shards know of their claims. So a round that judges a shard sees either
+        // that its claim is under way or that its state has changed. And no shard is served for an
+        // incarnation that ended meanwhile.
         let mut claims = self.claims();
         let claimed = claims.under_way.answered(portion, rows);
         let count = claimed.len();

@@ -88,7 +88,8 @@ pub(crate) fn issuance(row: &impl StoredRow) -> Result<Issuance> {
     })
 }
 
-/// Returns the lowest and the highest coupon of a list that is limited to one coupon, or to none.
+/// Returns the lowest and the highest coupon id of a list of this coupon's issuances, or of all coupons'
+/// issuances if `coupon` is `None`.
 pub(crate) fn coupon_range(coupon: Option<CouponId>) -> (i64, i64) {
     coupon.map_or((0, i64::MAX), |coupon| {
         (integer(coupon.get()), integer(coupon.get()))

@@ -1,14 +1,14 @@
-//! Searches for coupons: what a list is limited to, and the statements that narrow it down.
+//! Searches for coupons: filters, and the statements that select the coupons to which a filter is applied.
 //!
-//! A phase depends on the clock and on what is issued, so no index has it. The index `by_phase` has the columns
-//! that it depends on, in the order of the list, so a statement examines the coupons of one status without
-//! reading their rows. One call examines a bounded number of coupons, whatever it finds.
+//! A phase depends on the clock and on what is issued, so it cannot be indexed. The index `by_phase` has the
+//! columns on which phases depend, in the order of the list. So a statement examines the coupons of one
+//! status without reading their rows. One call examines a bounded number of coupons, however few it finds.
 
 use crate::coupon::offer::{CouponView, Phase, Status};
 use crate::ids::CouponId;
 use crate::time::Timestamp;
 
-/// What a list of coupons is limited to.
+/// Which coupons a list contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct CouponFilter {
     /// Only coupons in this phase.
@@ -19,13 +19,13 @@ pub struct CouponFilter {
 }
 
 impl CouponFilter {
-    /// True if the list has all coupons.
+    /// Returns true if the filter admits all coupons.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// True if the list has this coupon at `now`. This is the definition; statements only narrow the search
-    /// down, because databases do not agree on upper and lower case.
+    /// Returns true if the filter admits this coupon at `now`. Only this function decides. Statements may
+    /// select more coupons, because databases do not agree on upper and lower case.
     pub fn admits(&self, view: &CouponView, now: Timestamp) -> bool {
         self.phase
             .is_none_or(|phase| view.coupon.phase(now, view.issued) == phase)
@@ -47,7 +47,7 @@ fn contains(title: &str, text: &str) -> bool {
 pub struct CouponQuery {
     /// Only these coupons.
     pub filter: CouponFilter,
-    /// The moment that phases are of.
+    /// The time at which phases are computed.
     pub now: Timestamp,
     /// Only coupons with a lower id.
     pub before: Option<CouponId>,
@@ -58,7 +58,7 @@ pub struct CouponQuery {
 }
 
 impl CouponQuery {
-    /// Asks for up to `limit` coupons of all kinds.
+    /// Returns a query for up to `limit` coupons, without a filter.
     pub fn all(before: Option<CouponId>, limit: u32) -> Self {
         Self {
             filter: CouponFilter::default(),
@@ -79,7 +79,7 @@ pub struct CouponPage {
     pub next: Option<CouponId>,
 }
 
-/// What the statements of a search have in another form in each dialect.
+/// The parts of a search's statements that differ between dialects.
 pub(crate) struct SearchDialect {
     /// Makes a statement use the index `by_phase`, or the primary key.
     pub(crate) by_phase: &'static str,
@@ -87,7 +87,7 @@ pub(crate) struct SearchDialect {
     /// Joins the rows of the coupons that were found, and the columns that are read of each.
     pub(crate) join: &'static str,
     pub(crate) columns: &'static str,
-    /// The row of the last issuance that a limited coupon has.
+    /// A subquery for the last issuance of a coupon with a quantity; null if that is not issued yet.
     pub(crate) last_issuance: &'static str,
     /// The condition that a title contains a text; it may also match letters beyond A to Z in either case.
     pub(crate) title: &'static str,
@@ -107,8 +107,9 @@ pub(crate) enum Value {
 }
 
 impl CouponQuery {
-    /// Returns the statement that reads the id of the last coupon that this step examines, or no row if fewer
-    /// coupons are left. `None` if every coupon of the status fits, so that the limit bounds the step.
+    /// Returns the statement that reads the id of the last coupon that this step examines. The statement
+    /// reads no row if fewer coupons are left. Returns `None` if every coupon of the status matches, because
+    /// then the limit bounds the step.
     pub(crate) fn last_examined(&self, dialect: &SearchDialect) -> Option<Statement> {
         let is_open = !matches!(self.filter.phase, None | Some(Phase::Closed | Phase::Paused));
         (is_open || self.filter.title.is_some()).then(|| Statement {
@@ -148,7 +149,7 @@ impl CouponQuery {
         Statement { text, values }
     }
 
-    /// Returns the page with the rows of [`Self::found`].
+    /// Makes a page of the rows that the statement of [`Self::found`] read.
     pub(crate) fn page(&self, mut rows: Vec<CouponView>, last: Option<CouponId>) -> CouponPage {
         rows.sort_by_key(|view| std::cmp::Reverse(view.coupon.id));
         let is_full = rows.len() >= self.limit as usize;
@@ -183,11 +184,12 @@ impl CouponQuery {
         format!("c.status = '{}' AND ", status.as_str())
     }
 
-    /// Returns the condition of the phase among the coupons of its status, and how many times are in it.
+    /// Returns the condition for the phase among the coupons of its status, and how many places for the
+    /// present time the condition has.
     fn of_phase(&self, dialect: &SearchDialect) -> (String, usize) {
         let has_begun = "(c.starts_at IS NULL OR c.starts_at <= ?)";
         let has_not_ended = "(c.ends_at IS NULL OR c.ends_at > ?)";
-        // Sequences have no gaps, so a coupon is sold out if it has the issuance of its quantity.
+        // Sequences have no gaps, so a coupon is sold out if its issuance number `total_quantity` exists.
         let last = dialect.last_issuance;
         match self.filter.phase {
             None | Some(Phase::Closed | Phase::Paused) => (String::new(), 0),

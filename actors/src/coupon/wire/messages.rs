@@ -47,11 +47,11 @@ pub struct Change {
     pub kind: i32,
     #[prost(message, optional, tag = "3")]
     pub patch: Option<Patch>,
-    /// The release before does not know this field, and executes the change as one without a key.
+    /// The previous release does not know this field, and executes the change as one without a key.
     #[prost(string, optional, tag = "4")]
     pub key: Option<String>,
-    /// Further versions that satisfy the condition. The release before sees only the first one, so that it
-    /// refuses more than it should and never less.
+    /// Further versions that satisfy the condition. The previous release reads only the first version. So it
+    /// may refuse a change that satisfies the condition, and never executes one that does not.
     #[prost(uint64, repeated, tag = "5")]
     pub or_versions: Vec<u64>,
 }
@@ -124,7 +124,7 @@ pub struct IssueOutcome {
     pub result: i32,
     #[prost(message, optional, tag = "4")]
     pub issuance: Option<Issuance>,
-    /// The edge of the window that the refusal rests on.
+    /// The beginning or the end of the window, on which the refusal is based.
     #[prost(int64, tag = "5")]
     pub edge: i64,
     #[prost(int64, tag = "6")]

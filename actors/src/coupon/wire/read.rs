@@ -187,7 +187,7 @@ fn issuance(issuance: messages::Issuance) -> Result<Issuance> {
             sequence: Sequence::new(sequence),
         },
         user: UserId::parse(&issuance.user).required("user")?,
-        nth: u8::try_from(issuance.nth).required("place among a user's")?,
+        nth: u8::try_from(issuance.nth).required("nth")?,
         key: RequestKey::parse(&issuance.key).required("request key")?,
         issued_at: timestamp(issuance.issued_at)?,
         expires_at: maybe_timestamp(issuance.expires_at)?,
@@ -238,7 +238,7 @@ pub(crate) fn coupon(coupon: messages::Coupon) -> Result<Coupon> {
         discount,
         min_order_amount: coupon.min_order_amount,
         total_quantity: coupon.total_quantity,
-        per_user_limit: u8::try_from(coupon.per_user_limit).required("limit of a user")?,
+        per_user_limit: u8::try_from(coupon.per_user_limit).required("limit per user")?,
         starts_at: maybe_timestamp(coupon.starts_at)?,
         ends_at: maybe_timestamp(coupon.ends_at)?,
         use_within_days: coupon

@@ -90,9 +90,9 @@ pub enum Effect<P: Payload> {
     Full(Outgoing<P>),
     /// Reports that the peer waits for [`super::LinkEnd::answer_heartbeat`].
     HeartbeatReceived(Numbered),
-    /// Reports that the peer answered a heartbeat that was begun at that moment.
+    /// Reports that the peer answered a heartbeat.
     HeartbeatAnswered {
-        /// A moment before the heartbeat was sent.
+        /// A moment shortly before the heartbeat was sent.
         sent_at: Moment,
         /// The content of the answer.
         content: Vec<u8>,

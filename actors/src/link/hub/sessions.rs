@@ -155,7 +155,7 @@ impl<P: Payload> State<P> {
         }
     }
 
-    /// Returns the peer of a session and what its egress is made of; `None` if the peer is not the expected
+    /// Returns the peer of a session and the arguments of its egress; `None` if the peer is not the expected
     /// one or has no ingress.
     fn terms_of(
         &self,

@@ -1,3 +1,5 @@
+//! Tests of the mesh: which peers it dials and probes, and when.
+
 use super::*;
 
 fn at(millis: u64) -> Moment {
@@ -168,7 +170,7 @@ fn a_peer_that_is_no_longer_named_is_neither_dialled_nor_probed() {
 }
 
 #[test]
-fn a_large_cluster_is_not_dialled_in_one_wave() {
+fn a_large_cluster_is_not_dialled_all_at_once() {
     let mut mesh = mesh();
     mesh.know(
         at(0),

@@ -9,8 +9,8 @@ use crate::ids::Incarnation;
 use crate::owning::door::{NOTICES_MAX, Notice};
 use crate::owning::kind::Kind;
 
-/// Maximum number of withdrawals that are remembered. A reader that missed a forgotten withdrawal is told
-/// everything again.
+/// Maximum number of withdrawals that are remembered. A reader that missed a forgotten withdrawal gets the
+/// whole board again.
 pub const WITHDRAWN_MAX: usize = 4_096;
 
 /// Maximum number of bytes that an answer to a heartbeat adds to each notice: a tag and a length.
@@ -144,7 +144,8 @@ impl<K: Kind> Board<K> {
         }
     }
 
-    /// Waits for a notice. Returns at once if a notice was posted since the last call returned. Cancel safe.
+    /// Waits until a notice is posted. Returns at once if a notice was posted since the last call returned.
+    /// Cancel safe.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }

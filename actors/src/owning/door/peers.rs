@@ -22,7 +22,7 @@ pub struct KnownPeers {
     asked_at: Option<Moment>,
     /// Since this moment the rows were read often enough that no peer can have come and gone unseen.
     seen_since: Option<Moment>,
-    /// When a read of the rows last showed that a peer is gone whose door is not known to be closed.
+    /// The last time that the rows showed a peer to be gone whose door was not known to be closed.
     departed_at: Option<Moment>,
     /// Latest time at which the lease of a peer that is gone may end.
     departed_lease_until: Option<Moment>,
@@ -30,8 +30,8 @@ pub struct KnownPeers {
     closed: VecDeque<Incarnation>,
 }
 
-/// Maximum number of peers whose doors are remembered as closed. More than this do not leave within the time
-/// for which that matters. A change waits for the door of a peer that is forgotten too early.
+/// Maximum number of peers whose doors are remembered as closed. Fewer peers leave within the time for which
+/// that matters. A change waits for the door of a peer that is forgotten too early.
 const CLOSED_MAX: usize = 2 * PEERS_MAX;
 
 impl KnownPeers {
@@ -61,7 +61,8 @@ impl KnownPeers {
             .filter(|row| !is_ended(row))
             .map(|row| (row.incarnation, row.lease_or(self.lease)))
             .collect();
-        // A live peer is not ended before it has sent no beat for its lease.
+        // A live peer is ended only after its lease without a beat. So reads that are closer together than
+        // the shortest lease miss no peer.
         let shortest = living.values().copied().fold(self.lease, Duration::min);
         if self.asked_at.is_none_or(|before| now.since(before) > shortest) {
             self.seen_since = Some(now);
@@ -70,7 +71,7 @@ impl KnownPeers {
         let gone = self.living.iter();
         let gone = gone.filter(|(peer, _)| !living.contains_key(*peer) && is_open(peer));
         let mut departed: Vec<Duration> = gone.map(|(_, lease)| *lease).collect();
-        // A peer that came and went between two reads left its row.
+        // A peer that came and went between two reads left its row behind.
         let ended = others.iter().filter(is_ended);
         let unseen = ended.clone().filter(|row| {
             let peer = row.incarnation;
@@ -109,9 +110,10 @@ impl KnownPeers {
             && self.living.contains_key(&peer)
     }
 
-    /// A change was made at `done_at` or earlier. Returns until when a live peer that has not acknowledged it
-    /// may still refuse based on the version before. An owner on a node that was declared dead may confirm
-    /// notices until that node's lease runs out, and a confirmation is valid for [`DOOR_TTL`].
+    /// Returns until when a live peer that has not acknowledged a change may still refuse based on the
+    /// version before the change, which was made at `done_at` or earlier. An owner on a node that was
+    /// declared dead may confirm notices until that node's lease runs out, and a confirmation is valid for
+    /// [`DOOR_TTL`].
     pub fn unacknowledged_until(&self, done_at: Moment) -> Moment {
         self.confirmed_until(done_at) + DOOR_TTL
     }
@@ -128,8 +130,9 @@ impl KnownPeers {
         (until > now).then_some(until)
     }
 
-    /// Returns until when some owner may confirm notices to a peer that went away, or superseded them, at
-    /// `since`. Each node confirms them for at most its own lease, and those that are gone until theirs ends.
+    /// Returns until when an owner may still confirm notices that were superseded at `since`, or confirm
+    /// notices to a peer that left at `since`. A live node confirms them for at most its own lease, and a
+    /// node that is gone until its lease ends.
     fn confirmed_until(&self, since: Moment) -> Moment {
         let longest = self.living.values().copied().fold(self.lease, Duration::max);
         (since + longest).max(self.departed_lease_until.unwrap_or(Moment::ORIGIN))
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_lease_counts_of_this_node_of_live_peers_and_of_those_that_are_gone() {
+    fn the_longest_lease_counts_among_this_node_live_peers_and_peers_that_are_gone() {
         let mut peers = KnownPeers::new(LEASE);
         let lease = |seconds| Some(Duration::from_secs(seconds));
         let (long, short) = (

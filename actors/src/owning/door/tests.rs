@@ -81,7 +81,7 @@ fn refusal(door: &Knowledge, id: CouponId, user: &str, now: Now) -> Option<Refus
 }
 
 #[test]
-fn a_user_that_has_a_coupon_is_left_to_the_owner() {
+fn a_request_of_a_user_who_has_a_coupon_is_left_to_the_owner() {
     let mut door = Knowledge::default();
     door.hear(at(0), [notice(100, 1, Status::Open)]);
     assert!((0..100).all(|winner| refusal(&door, id(1), &user(winner), now(1)).is_none()));

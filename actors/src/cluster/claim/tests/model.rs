@@ -22,9 +22,9 @@ struct Node {
 enum Event {
     Read(usize),
     Plan(usize),
-    /// Its row gets this state; `Ended` is set by the other nodes.
+    /// The node's row gets this state. `Ended` is set by other nodes.
     State(usize, NodeState),
-    /// It stops serving, although the rows still name it as the owner.
+    /// The node stops serving, although the rows still name it as the owner.
     Forget(usize),
 }
 

@@ -61,8 +61,7 @@ fn issuances_of(portion: &Portion) -> Result<&[Issuance]> {
 
 /// What all rows of a batch have in common.
 struct Shared {
-    /// The owner, if all portions have the same owner. They have different owners only after a node has
-    /// joined again.
+    /// The owner, if all portions have the same owner. Owners differ only after a node has rejoined.
     owner: Option<Incarnation>,
     /// True if every `nth` in the batch is 1.
     are_first: bool,

@@ -89,8 +89,8 @@ const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
  ORDER BY sequence LIMIT ?"
 );
 
-/// Creates a coupon, or returns the one that this key created before. That is looked for first, because each
-/// attempt to insert a row takes an id, even one that fails.
+/// Creates a coupon, or returns the one that this key created before. The earlier coupon is looked up first,
+/// because each attempt to insert a row takes an id, even one that fails.
 pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCoupon) -> Result<Created> {
     if let Some(before) = created_before(connection, new).await? {
         return Ok(before);
@@ -173,7 +173,7 @@ pub(crate) async fn coupons(connection: &mut MySqlConnection, query: &CouponQuer
 }
 
 fn bound(statement: &Statement) -> Query<'_, MySql, MySqlArguments> {
-    // The text has no text of a client.
+    // The statement contains no text from a client.
     let query = sqlx::query(AssertSqlSafe(statement.text.clone()));
     statement.values.iter().fold(query, |query, value| match value {
         Value::Integer(number) => query.bind(*number),

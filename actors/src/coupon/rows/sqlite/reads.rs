@@ -78,8 +78,8 @@ const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
     " FROM issuances WHERE user_id = ?4 AND +coupon_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
 );
 
-/// Creates a coupon, or returns the one that this key created before. That is looked for first, because each
-/// attempt to insert a row takes an id, even one that finds the key.
+/// Creates a coupon, or returns the one that this key created before. The earlier coupon is looked up first,
+/// because each attempt to insert a row takes an id, even one that inserts nothing.
 pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCoupon) -> Result<Created> {
     if let Some(before) = created_before(connection, new).await? {
         return Ok(before);
@@ -161,7 +161,7 @@ pub(crate) async fn coupons(connection: &mut SqliteConnection, query: &CouponQue
 }
 
 fn bound(statement: &Statement) -> Query<'_, Sqlite, SqliteArguments> {
-    // The text has no text of a client.
+    // The statement contains no text from a client.
     let query = sqlx::query(AssertSqlSafe(statement.text.clone()));
     statement.values.iter().fold(query, |query, value| match value {
         Value::Integer(number) => query.bind(*number),
@@ -315,7 +315,7 @@ mod tests {
                     Some(_) => "SEARCH c USING COVERING INDEX by_phase (status=? AND id",
                 };
                 assert!(plan.contains(examines), "{}: {plan}", statement.text);
-                // What is found is at most a page.
+                // `found` has at most one page of coupons.
                 let others = plan.replace("SCAN found", "");
                 assert!(
                     !others.contains("SCAN") && !others.contains("TEMP B-TREE"),
