@@ -58,15 +58,15 @@ pub(crate) fn counted<T>(result: Result<T>) -> Result<T> {
     result
 }
 
-/// Why nothing can be owned in a database that has all tables.
+/// Why a database that has all tables still cannot be used.
 pub(crate) const ROWS_MISSING: &str = "rows of the tables cluster or shards are missing";
 
 /// Exit status of a process whose disk lost writes: `EX_IOERR` of sysexits.
 const EXIT_IO_ERROR: i32 = 74;
 
 /// Ends the process, because the disk lost writes ([`StoreError::Fatal`]). The system reports such an error
-/// only once, and later answers may rest on lost data. Stores call this function themselves, whichever call
-/// got the error.
+/// only once, and later answers may be based on lost data. Each store calls this function itself, whichever
+/// call got the error.
 pub(crate) fn end_process(why: &str) -> ! {
     critical::end(EXIT_IO_ERROR, || {
         tracing::error!(
@@ -114,8 +114,9 @@ pub trait ClusterStore: Send + Sync + 'static {
     /// `by` is live. Returns true if it did so.
     async fn end(&self, by: Incarnation, dead: &NodeRow) -> Result<bool>;
 
-    /// Removes the rows of nodes that were first seen ended a day ago, and the oldest beyond
-    /// [`ENDED_ROWS_MAX`], some hundreds at a time. Returns how many were removed.
+    /// Removes rows of ended nodes: those that were first seen ended at least a day ago, and the oldest ones
+    /// if there are more than [`ENDED_ROWS_MAX`]. One call removes at most some hundreds. Returns how many it
+    /// removed.
     async fn sweep_nodes(&self) -> Result<usize>;
 
     /// Returns all nodes' rows, by id.
@@ -125,17 +126,18 @@ pub trait ClusterStore: Send + Sync + 'static {
     async fn shards(&self) -> Result<Vec<ShardRow>>;
 
     /// Claims shards, independently of each other and many by one commit. If a row is still as it was seen,
-    /// raises the epoch and sets the owner. A row that stays locked is skipped. Returns the rows after that
-    /// in the order of the claims, including rows that were not claimed.
+    /// raises the epoch and sets the owner. A row that stays locked is skipped. Returns the rows as they are
+    /// afterwards, in the order of the claims, including rows that were not claimed.
     async fn claim(&self, claims: &[Claim]) -> Result<Vec<ShardRow>>;
 
     /// Hands shards off to other nodes, independently of each other and many by one commit. If a fence still
     /// holds, raises the epoch and sets the new owner. A row that stays locked is skipped. Returns the rows
-    /// after that in the order of `hand_offs`, including rows that were not handed off.
+    /// as they are afterwards, in the order of `hand_offs`, including rows that were not handed off.
     async fn hand_off(&self, hand_offs: &[HandOff]) -> Result<Vec<ShardRow>>;
 
     /// Releases the shards that are owned under these fences, many by one commit. Released shards keep their
-    /// epochs. Other shards stay as they are. Fails if a row stayed locked; others may be released then.
+    /// epochs. Other shards stay as they are. If a row stays locked, the call fails, although other shards
+    /// may have been released.
     async fn release(&self, shards: &[(ShardId, Fence)]) -> Result<()>;
 }
 

@@ -1,5 +1,5 @@
 //! Sums up what happens to many shards, owners or portions at about the same time, so that the log has one
-//! line for all of them. Each is logged by itself at debug level, where it happens.
+//! line for all of them. Each of them is also logged by itself, at debug level, where it happens.
 //!
 //! A process has one log, and so it has one summary, as it has one set of metrics.
 
@@ -11,12 +11,12 @@ use crate::ids::Incarnation;
 use crate::peer_names;
 use crate::time::{self, Moment};
 
-/// Time without another of a kind after which their line is logged: longer than the pauses within one move of
-/// many shards, which goes on from beat to beat.
+/// If no other occurrence of a kind follows for this time, the line of that kind is logged. It is longer than
+/// the pauses within one move of many shards, which takes several beats.
 const QUIET: Duration = Duration::from_millis(500);
-/// Longest time from the first of a kind to its line.
+/// Longest time from the first occurrence of a kind to its line.
 const HELD_MAX: Duration = Duration::from_secs(3);
-/// Maximum number of lines that are summed up at the same time. Beyond it peers are not told apart.
+/// Maximum number of lines that are summed up at the same time. Beyond this number, peers are not told apart.
 const LINES_MAX: usize = 64;
 
 /// What happened.
@@ -40,7 +40,7 @@ pub(crate) enum Occurrence {
     SlowCommit,
 }
 
-/// How bad it is.
+/// How severe an occurrence is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Severity {
     Normal,
@@ -100,7 +100,7 @@ struct Sum {
     count: u64,
     first: Moment,
     last: Moment,
-    /// The first of them, if it was described.
+    /// The description of the first occurrence, if it had one.
     example: Option<String>,
 }
 
@@ -121,7 +121,7 @@ impl Sums {
         sum.last = now;
     }
 
-    /// Takes what is to be logged now.
+    /// Removes and returns the sums whose lines are due.
     fn due(&mut self, now: Moment) -> Vec<(Subject, Sum)> {
         let is_due = |sum: &Sum| now.since(sum.last) >= QUIET || now.since(sum.first) >= HELD_MAX;
         self.0.extract_if(.., |_, sum| is_due(sum)).collect()
@@ -139,13 +139,13 @@ pub(crate) fn count(occurrence: Occurrence, peer: Option<Incarnation>, example: 
     sums().add(time::moment(), (occurrence, peer), example);
 }
 
-/// Logs what has come to rest. Called at every beat.
+/// Logs the lines that are due. Called at every beat.
 pub(crate) fn log_due() {
     let due = sums().due(time::moment());
     due.into_iter().for_each(log);
 }
 
-/// Logs everything.
+/// Logs all lines, also those that are not due.
 pub(crate) fn log_all() {
     let all = std::mem::take(&mut sums().0);
     all.into_iter().for_each(log);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_move_of_many_shards_is_one_line_for_each_peer_once_it_has_come_to_rest() {
+    fn a_move_of_many_shards_is_logged_by_one_line_for_each_peer_after_its_end() {
         let mut sums = Sums(BTreeMap::new());
         // 128 shards, 32 at each beat.
         for round in 0..4 {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_to_rest_is_logged_all_the_same() {
+    fn occurrences_that_go_on_without_a_pause_are_logged_all_the_same() {
         let mut sums = Sums(BTreeMap::new());
         let mut lines = Vec::new();
         for beat in 0..=10 {

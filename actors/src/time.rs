@@ -60,7 +60,7 @@ impl Timestamp {
     }
 }
 
-/// True if the text has this form, in which `d` is a digit and letters may be small.
+/// Returns true if the text has this form, in which `d` stands for a digit, and letters match in either case.
 fn has_form(text: &str, form: &str) -> bool {
     let fits = |(byte, form): (u8, u8)| match form {
         b'd' => byte.is_ascii_digit(),
@@ -69,7 +69,7 @@ fn has_form(text: &str, form: &str) -> bool {
     text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
 }
 
-/// True if the text is an offset from UTC, from -23:59 to +23:59.
+/// Returns true if the text is an offset from UTC, from -23:59 to +23:59.
 fn is_offset(text: &str) -> bool {
     (has_form(text, "+dd:dd") || has_form(text, "-dd:dd")) && &text[1..3] <= "23" && &text[4..6] <= "59"
 }

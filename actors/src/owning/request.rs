@@ -66,7 +66,7 @@ pub trait RemoteCaller<K: Kind>: std::fmt::Debug + Send + Sync {
 }
 
 impl<K: Kind> Reply<K> {
-    /// Makes a reply and the future of its answer. `node` is the request's place in the node's queue.
+    /// Makes a reply, and the receiver of its answer. `node` is the request's place in the node's queue.
     pub fn new(node: Permit) -> (Self, oneshot::Receiver<Answer<K>>) {
         let (caller, answer) = oneshot::channel();
         let reply = Self {
@@ -130,7 +130,7 @@ impl<K: Kind> Request<K> {
         self.reply.send(Err(setback));
     }
 
-    /// Answers that there is no such thing.
+    /// Answers that the requested thing does not exist.
     pub fn absent(self) {
         let outcome = K::absent(&self.ask);
         self.reply.send(Ok(outcome));

@@ -128,8 +128,8 @@ impl<K: Kind> Router<K> {
         loop {
             let seen = self.ownership.location(shard);
             let answer = self.attempt(id, seen, ask.clone(), expires, deadline).await;
-            // A shard whose owner lives and is not reached stays there for longer than a client waits. What
-            // may have been decided waits all the same.
+            // If the shard's owner is alive but not reached, it stays the owner for longer than a client
+            // waits. Only a request that may have been decided waits all the same.
             if matches!(&answer, Err(Setback::Moved))
                 && Route::of(self.ownership.location(shard)) == Route::None
                 && !attempts.is_uncertain()
@@ -182,8 +182,8 @@ impl<K: Kind> Router<K> {
             }
         };
         match answered {
-            // Without a lease, this node serves no shard, and does not read who owns the other shards. So
-            // *moved* may be wrong until the store is back.
+            // Without a lease, this node serves no shard, and does not read which nodes own the other shards.
+            // So *moved* may be wrong until the store is back.
             Some(Err(Setback::Moved)) if !self.lease.holds(time::moment()) => Err(Setback::StoreUnavailable),
             Some(answer) => answer,
             None => Err(Setback::Unknown),

@@ -106,7 +106,7 @@ impl<K: Kind> ShardCommand<K> {
 pub struct ShardContext<K: Kind> {
     /// The store, for loading.
     pub store: Arc<dyn Store<K>>,
-    /// What changes the rows of shards.
+    /// The handle through which the rows of shards are changed.
     pub moves: Moves,
     /// What the owners of these shards need.
     pub owners: OwnerContext<K>,
@@ -239,7 +239,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
         let (store, loads) = (Arc::clone(&context.store), Arc::clone(&context.loads));
         let (places, shard) = (context.places.clone(), self.myself.clone());
         tokio::spawn(async move {
-            // The load has a task of its own, so that a panic in it is a result too.
+            // The load has a task of its own, so that a panic in it becomes a failed load.
             let loading = tokio::spawn(async move { load::load(store, &loads, &places, id, ahead).await });
             let loaded = loading.await.unwrap_or(LoadResult::Failed);
             drop(waiting);

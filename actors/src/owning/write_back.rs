@@ -95,7 +95,7 @@ impl<K: Kind> Lanes<K> {
         self.delayed() > 0
     }
 
-    /// Returns of how many lanes the store does not accept the batch.
+    /// Returns the number of lanes whose batch the store does not accept.
     pub fn delayed(&self) -> usize {
         self.delayed.load(Ordering::Acquire)
     }

@@ -44,7 +44,8 @@ impl NodeState {
 pub const ENDED_ROWS_MAX: usize = 200;
 /// How long the row of an ended node stays, in seconds.
 const ENDED_ROW_SECONDS: i64 = 24 * 60 * 60;
-/// Maximum number of rows that one call marks, and that it removes, so that it ends within its limit.
+/// Maximum number of rows that one call marks, and of rows that it removes, so that the call ends within its
+/// time limit.
 const SWEPT_MAX: usize = 500;
 
 /// A node's row.
@@ -56,7 +57,7 @@ pub struct NodeRow {
     pub incarnation: Incarnation,
     /// Number of beats of this incarnation.
     pub beat: u64,
-    /// Its state, which the node wrote last, or `Ended` if another node ended it.
+    /// The state that the node wrote last, or `Ended` if another node ended it.
     pub state: NodeState,
     /// Its HTTP address.
     pub http: String,
@@ -65,12 +66,12 @@ pub struct NodeRow {
     /// Nodes that it is linked to, as of its last beat; at most [`crate::ids::PEERS_MAX`].
     pub links: Vec<Incarnation>,
     /// The time for which it may decide after its last successful beat. `None` if the incarnation is of a
-    /// release that does not say so.
+    /// release that does not write it.
     pub lease: Option<Duration>,
 }
 
 impl NodeRow {
-    /// Returns the node's lease. A node that does not say so is taken to have the lease `ours`.
+    /// Returns the node's lease. A node whose row has none is taken to have the lease `ours`.
     pub fn lease_or(&self, ours: Duration) -> Duration {
         self.lease.unwrap_or(ours)
     }
@@ -96,8 +97,8 @@ impl NodeRow {
     }
 }
 
-/// Returns the lease of the row's incarnation. A release without this column leaves there what the
-/// incarnation before it had, so the row also says whose lease it is.
+/// Returns the lease of the row's incarnation. A release that does not know the column leaves an earlier
+/// incarnation's lease in it. So the row also names the incarnation that the lease belongs to.
 fn lease(row: &impl StoredRow) -> Result<Option<Duration>> {
     let micros: u64 = number(row, "lease")?;
     let is_its_own = row.integer("lease_of")? == row.integer("incarnation")?;
@@ -137,7 +138,7 @@ impl Sweep {
     /// Plans a call at this time of the database's clock. Removing a row lets no incarnation return: a beat
     /// changes only a live row of its own incarnation, and never makes one.
     pub(super) fn plan(now: i64, mut rows: Vec<EndedRow>) -> Self {
-        // As far as is known, rows without a time are the newest.
+        // Rows without a time count as the newest.
         rows.sort_by_key(|row| Reverse((row.ended_at == 0, row.ended_at)));
         let mut sweep = Self::default();
         for (place, row) in rows.into_iter().enumerate() {

@@ -1,12 +1,12 @@
 //! Migrations of the engine, and migrations that kinds add.
 //!
-//! The first three also create the tables of coupons and issuances: databases exist that were created by them.
-//! No two migrations have the same version, and the text of a migration that may have been executed somewhere
-//! never changes.
+//! The first three also create the tables of coupons and issuances: there are databases that were created by
+//! them. No two migrations have the same version, and the text of a migration that may have been executed
+//! somewhere never changes.
 //!
-//! A new database records its migrations in `firstcome_migrations`. A database of an earlier build goes on to
-//! record them in `_sqlx_migrations`, so that the earlier build can still use it. Other programs use that name
-//! as well.
+//! A new database records its migrations in `firstcome_migrations`. A database of an earlier build keeps
+//! recording them in `_sqlx_migrations`, so that the earlier build can still use it. Other programs use that
+//! name as well.
 
 pub(crate) mod tables;
 
@@ -96,8 +96,9 @@ pub(crate) enum Unusable {
 }
 
 impl History {
-    /// Returns the history in [`TABLE`] if there is one, else that in [`FORMER_TABLE`] if that is ours, else
-    /// an empty one. Which it is shows by the text of its first migration.
+    /// Returns the history in [`TABLE`] if that table exists, otherwise the one in [`FORMER_TABLE`] if this
+    /// program wrote it, otherwise an empty one. The text of the first migration shows whether this program
+    /// wrote it.
     pub(crate) fn of(
         migrator: &Migrator,
         recorded: Option<Vec<Applied>>,
@@ -118,7 +119,7 @@ impl History {
         Self { table, applied }
     }
 
-    /// True if this migration was applied to its end.
+    /// Returns true if this migration was applied to its end.
     pub(crate) fn has(&self, migration: &Migration) -> bool {
         self.find(migration.version)
             .is_some_and(|applied| applied.success)
@@ -128,8 +129,8 @@ impl History {
         self.applied.iter().find(|applied| applied.version == version)
     }
 
-    /// Returns what the schema needs. One version more than this program knows is fine: it works with that
-    /// schema, so that an upgrade can be undone.
+    /// Returns what the schema needs. A schema one version newer than this program knows is fine: this
+    /// program works with it, so that an upgrade can be undone.
     pub(crate) fn need(&self, migrator: &Migrator) -> Result<Need, Unusable> {
         let known = highest(migrator);
         let found = self.applied.iter().map(|applied| applied.version).max();

@@ -2,8 +2,9 @@
 //!
 //! Lanes (batches and reading them back), beats (and the rows read with them), the reads of clients, and
 //! everything else have separate connections, so that they do not wait for each other. Every write is one
-//! autocommit statement; there are no transactions. After an error a connection is closed. Connections are
-//! tested: a server that does not accept writes, such as a demoted one, is not used, not even for reads.
+//! autocommit statement, except the removal of ended nodes' rows, which uses short transactions. After an
+//! error a connection is closed. Connections are tested: a server that does not accept writes, such as a
+//! demoted one, is not used, not even for reads.
 //!
 //! Cancel safety: if a caller is dropped, its database work goes on (`uninterrupted.rs`). Work that times out
 //! closes its connection.
@@ -53,7 +54,7 @@ pub(crate) const STATEMENT_BYTES_MAX: usize = 2 << 20;
 /// Limit of waiting for a connection, including connecting or testing it. If the limit passes, nothing was
 /// begun.
 const TAKE_LIMIT: Duration = Duration::from_secs(2);
-/// The limit for a beat is shorter, because its lease runs out.
+/// The limit for a beat is shorter, because the lease runs out meanwhile.
 const TAKE_FOR_BEAT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the database is, and how many connections may be made to it.

@@ -199,7 +199,7 @@ impl SqliteStore {
         }
     }
 
-    /// The database file.
+    /// Returns the path of the database file.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }

@@ -1,5 +1,5 @@
-//! When an owner gathers, and how it ends. Decisions are tested with the ledger, and everything together by
-//! the simulation.
+//! Tests of when an owner gathers, and of how it stops. Decisions are tested with the ledger, and everything
+//! together by the simulation.
 
 use super::*;
 use crate::admission::Admission;
@@ -54,7 +54,7 @@ fn decide(owner: &mut Owner, ask: CouponAsk) -> Vec<Effect> {
     command(owner, OwnerCommand::Decide(Request { ask, expires, reply }))
 }
 
-/// Decides an issue request of each of these users. No user asked before.
+/// Decides an issue request of each of these users, none of whom made a request before.
 fn issue(owner: &mut Owner, users: std::ops::Range<u32>) -> Vec<Effect> {
     let request = |user| IssueRequest {
         user: UserId::parse(&format!("user-{user}")).unwrap(),

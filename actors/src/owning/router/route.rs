@@ -6,7 +6,7 @@ use crate::ids::{Epoch, Incarnation};
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// To the shard on this node. The shard itself knows best whether it is served here.
+    /// To the shard on this node. Only the shard itself knows for certain whether it is served here.
     Local,
     /// To a peer.
     Peer {
@@ -15,7 +15,7 @@ pub enum Route {
         /// The epoch in which it owns the shard.
         epoch: Epoch,
     },
-    /// Nowhere: the peer that owns the shard lives and is not reached.
+    /// Nowhere: the peer that owns the shard is alive but not reached.
     None,
 }
 

@@ -298,7 +298,7 @@ async fn a_node_without_a_lease_does_not_wait_for_a_shard_that_moves() {
 }
 
 #[tokio::test]
-async fn a_shard_whose_owner_lives_and_is_not_reached_is_not_waited_for() {
+async fn a_request_does_not_wait_for_a_shard_whose_owner_is_alive_but_not_reached() {
     let peers = Peers::with([(2, vec![Reaction::SetBack(Setback::Moved)])]);
     let (router, ownership) = router(&peers);
     let asking = tokio::spawn({

@@ -76,7 +76,7 @@ impl Moves {
 async fn run(store: Arc<dyn ClusterStore>, mut waiting: mpsc::Receiver<(Move, Done)>) {
     let calls = Arc::new(Semaphore::new(CALLS_MAX));
     while let Some(first) = waiting.recv().await {
-        // Others arrive during this wait.
+        // Further moves arrive during this wait.
         let Ok(turn) = Arc::clone(&calls).acquire_owned().await else {
             return;
         };

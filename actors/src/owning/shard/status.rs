@@ -60,8 +60,8 @@ impl ServingStatus {
         !matches!(self.shown.load(Ordering::Acquire), UNSERVED | DRAINED)
     }
 
-    /// Returns the shard's local state. Unless the shard is moving, this is [`LocalState::Unsettled`] if there
-    /// have been more than `changes` changes, or a change is under way.
+    /// Returns the shard's local state. Unless the shard is moving, this is [`LocalState::Unsettled`] if the
+    /// state has changed since [`Self::changes`] returned `changes`, or if a change is under way.
     pub fn local_state(&self, changes: u64) -> LocalState {
         let shown = self.shown.load(Ordering::Acquire);
         let is_settled = self.under_way.load(Ordering::Acquire) == 0 && self.changes() == changes;

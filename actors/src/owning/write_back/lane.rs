@@ -26,7 +26,7 @@ use crate::store::batch::{BATCH_ROWS_MAX, Batch, Fate, Found, FoundRows, Portion
 
 /// First pause before a batch is sent again. It doubles each time.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
-/// Longest pause. It is also about the longest time until a lane notices that the store is back.
+/// Longest pause. It is also about the longest time until a lane notices that the store is available again.
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
 /// A portion, and where its fate goes (`H`).
@@ -54,7 +54,7 @@ pub enum Event<K: Kind, H> {
     },
 }
 
-/// What a lane wants done.
+/// Effects that the lane's task carries out.
 #[derive(Debug)]
 pub enum Effect<K: Kind, H> {
     /// Send this batch.

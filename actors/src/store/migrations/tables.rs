@@ -1,4 +1,5 @@
-//! The tables that migrations make, read from their text, and whether the tables of a database are these.
+//! Reads from the text of migrations which tables they make, and compares these with the tables of a
+//! database.
 //!
 //! A database may have a table of another program under a name of ours. Then nothing may be created beside
 //! it, because every later statement would fail.
@@ -11,7 +12,7 @@ use sqlx::migrate::{Migration, Migrator};
 /// The columns of tables, by name.
 pub(crate) type Tables = BTreeMap<String, BTreeSet<String>>;
 
-/// Returns the tables that the migrations make in the end.
+/// Returns the tables that exist after all migrations.
 pub(crate) fn all(migrator: &Migrator) -> Tables {
     let mut tables = Tables::new();
     migrator
@@ -26,8 +27,8 @@ pub(crate) fn names(migrator: &Migrator) -> BTreeSet<String> {
     created.map(|(name, _)| name).collect()
 }
 
-/// Returns what is wrong with the tables of a database, if anything. `found` has those with a name of
-/// [`names`], `is_applied` returns true for the migrations that were applied.
+/// Returns what is wrong with the tables of a database, if anything. `found` has the database's tables that
+/// have one of the [`names`]. `is_applied` returns true for a migration that was applied.
 pub(crate) fn mismatch(
     migrator: &Migrator,
     is_applied: impl Fn(&Migration) -> bool,
@@ -59,11 +60,11 @@ pub(crate) fn mismatch(
     damage(&applied, found)
 }
 
-/// Returns what is missing of tables that were made, if anything.
+/// Returns which of the tables in `made`, or which of their columns, are missing, if any.
 pub(crate) fn damage(made: &Tables, found: &Tables) -> Option<String> {
     made.iter().find_map(|(name, columns)| {
         let Some(present) = found.get(name) else {
-            return Some(format!("the table {name} is missing, which this program made"));
+            return Some(format!("the table {name} is missing; this program made it"));
         };
         let missing = list(columns.difference(present));
         let why = || format!("the table {name}, which this program made, has no column {missing}");
@@ -97,7 +98,7 @@ fn created(text: &str) -> Vec<(String, BTreeSet<String>)> {
     text.split(';').filter_map(create).collect()
 }
 
-/// Carries the statements of a text out on the names of tables and columns.
+/// Applies the statements of a text to these tables and columns.
 fn apply(tables: &mut Tables, text: &str) {
     for statement in text.split(';') {
         if let Some((name, columns)) = create(statement) {
@@ -135,12 +136,13 @@ fn create(statement: &str) -> Option<(String, BTreeSet<String>)> {
         }
         character == ',' && depth == 0
     });
-    // A key or a constraint begins with a word in capitals.
+    // A key or a constraint begins with a word in upper case.
     let columns = items.filter_map(|item| words(item).next().filter(|word| is_name(word)));
     Some((name.to_owned(), columns.map(str::to_owned).collect()))
 }
 
-/// Carries out the rest of an `ALTER TABLE`: the table and its clauses.
+/// Applies an `ALTER TABLE` to these tables. `words` are the words after it: the name of the table, and
+/// clauses.
 fn alter(tables: &mut Tables, words: &[&str]) {
     let Some((name, clauses)) = words.split_first() else {
         return;
@@ -179,7 +181,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| !word.is_empty())
 }
 
-/// Names of ours are in small letters, keywords in capitals.
+/// Returns true if the word is a name. In migrations, names are in lower case, and keywords in upper case.
 fn is_name(word: &str) -> bool {
     word.starts_with(|first: char| first.is_ascii_lowercase())
 }

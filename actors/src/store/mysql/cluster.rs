@@ -146,12 +146,12 @@ pub(crate) async fn end(connection: &mut MySqlConnection, by: Incarnation, dead:
     Ok(ended.rows_affected() == 1)
 }
 
-/// Number of rows that a sweep marks or removes by one commit: few, so that what is done stays done although a
-/// distant database lets a sweep do no more.
+/// Number of rows that a sweep marks or removes by one commit. It is small, so that a sweep commits some rows
+/// even if the database is so far away that there is no time for more.
 const SWEPT_BY_ONE_COMMIT: usize = 8;
 
-/// A sweep that takes longer leaves the rest to the next one. With the longest of its commits it ends within
-/// the limit of a write.
+/// A sweep that takes longer leaves the rest to the next one. Even if its last commit takes long, the sweep
+/// ends within the limit of a write.
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Removes rows of ended nodes. Each statement names one row, so that no live row is locked.

@@ -73,7 +73,7 @@ const OF_A_CLIENT: std::ops::RangeInclusive<u16> = 2000..=2999;
 /// ProxySQL has no server that takes connections.
 const NO_SERVER_OF_PROXYSQL: u16 = 9001;
 
-/// How sqlx begins its error about an account with an authentication that it does not have.
+/// How sqlx begins its error about an account with an authentication method that sqlx does not support.
 const UNKNOWN_PLUGIN: &str = "unknown authentication plugin";
 
 /// Converts the error of a statement that changes something.
@@ -95,8 +95,8 @@ pub fn on_write(error: sqlx::Error) -> StoreError {
     }
 }
 
-/// True if a statement failed because a row stayed locked, or because it lost a deadlock. Nothing of it is
-/// stored.
+/// Returns true if a statement failed because a row stayed locked, or because it lost a deadlock. Nothing of
+/// it is stored.
 pub(super) fn is_lock(error: &sqlx::Error) -> bool {
     matches!(number(error), Some(LOCK_WAIT_TIMEOUT | DEADLOCK))
 }
@@ -170,10 +170,11 @@ pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
         .map(MySqlDatabaseError::number)
 }
 
-/// Converts an error by its number, or if that is not listed by the class of its SQLSTATE: a statement that
-/// the server cannot carry out as the schema is (42), or rows that it cannot take (22, 23). Any other error
-/// leaves the outcome unknown. These are mainly statements that were killed (1053, 1317, 1927) and errors
-/// around the commit (1026, 1180, 3100), where a replica or the log may have the change.
+/// Converts an error by its number. If the number is not listed, the class of the SQLSTATE decides: 42 means
+/// a statement that the server cannot execute with this schema, and 22 and 23 mean rows that the server
+/// refuses. Any other error leaves the outcome unknown. These are mainly statements that were killed (1053,
+/// 1317, 1927) and errors around the commit (1026, 1180, 3100), where a replica or the log may have the
+/// change.
 fn of_number(number: u16, state: Option<&str>, why: String) -> StoreError {
     match number {
         DEADLOCK | LOCK_WAIT_TIMEOUT | CHECKREAD | DISK_FULL | TABLE_FULL | ROLLED_BACK_DURING_COMMIT => {

@@ -20,8 +20,8 @@ use crate::store::{Claim, HandOff, Result, ShardRow, StoreError};
 use crate::summary::{self, Occurrence};
 
 /// Maximum number of rows that one statement changes. A third of all shards needs two statements. The rows of
-/// one statement stay locked together until its commit, so one that waits for a lock holds up no more than
-/// these.
+/// one statement stay locked together until its commit, so a statement that waits for a lock holds up no more
+/// than these rows.
 const ROWS_MAX: usize = 64;
 
 /// After this time no further statement is begun, so that the rows can still be read within the call's limit.
@@ -37,7 +37,8 @@ struct Move {
 }
 
 impl Move {
-    /// True if the move gives the shard to a next owner, in the next epoch. A released shard keeps its epoch.
+    /// Returns true if the move gives the shard to a next owner, in the next epoch. A released shard keeps
+    /// its epoch.
     fn raises(&self) -> bool {
         self.to.is_some()
     }
@@ -168,8 +169,8 @@ async fn execute(connection: &mut MySqlConnection, moves: &[Move]) -> sqlx::Resu
         .map(drop)
 }
 
-/// Returns the moves whose rows no other statement has locked at this moment. The locks that this takes end
-/// with the statement.
+/// Returns the moves whose rows no other statement has locked at this moment. The locks that this statement
+/// takes end with it.
 async fn unlocked(connection: &mut MySqlConnection, moves: &[Move]) -> Result<Vec<Move>> {
     let rows = sqlx::raw_sql(AssertSqlSafe(select_unlocked(moves)))
         .fetch_all(connection)

@@ -43,8 +43,8 @@ pub enum OpenError {
         /// The reason.
         why: String,
     },
-    /// The server denies access, is read-only, or does not apply the session settings that the promises rest
-    /// on.
+    /// The server denies access, is read-only, or does not apply the session settings on which the promises
+    /// depend.
     #[error("the server at {server} cannot be used: {why}")]
     Refused {
         /// Host, port and database.
@@ -74,7 +74,7 @@ pub enum OpenError {
         /// The highest version that this program has.
         known: i64,
     },
-    /// A table is another program's, or lost something.
+    /// A table belongs to another program, or has lost something.
     #[error("{0}")]
     Tables(String),
     /// Another node's migration did not end in time.
@@ -89,7 +89,8 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// True if the server may be reached later. Otherwise somebody has to change something first.
+    /// Returns true if the server may be reached later. Otherwise an administrator has to change something
+    /// first.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Away { .. })
     }
@@ -272,7 +273,8 @@ async fn migrate_locked(
     Ok(unlocked.run_direct(None, connection, false).await?)
 }
 
-/// Reads which migrations were applied, and checks that the tables under names of ours are ours.
+/// Reads which migrations were applied, and checks that the tables with this program's names belong to this
+/// program.
 async fn history(connection: &mut MySqlConnection, migrator: &Migrator) -> Result<History, OpenError> {
     let recorded = recorded(connection, migrations::TABLE).await?;
     let formerly = match recorded {
@@ -299,8 +301,8 @@ async fn recorded(connection: &mut MySqlConnection, table: &str) -> sqlx::Result
     }
 }
 
-/// Returns the migrations in the table with the former name. It may be another program's, of any form, and
-/// perhaps not readable.
+/// Returns the migrations in the table with the former name. That table may belong to another program, have
+/// any columns, and not be readable.
 async fn recorded_by_anyone(connection: &mut MySqlConnection) -> sqlx::Result<Option<Vec<Applied>>> {
     match recorded(connection, migrations::FORMER_TABLE).await {
         Err(sqlx::Error::Io(error)) => Err(sqlx::Error::Io(error)),
@@ -322,7 +324,7 @@ pub(super) async fn inspect(connection: &mut MySqlConnection, made: &Tables) -> 
     }
 }
 
-/// Returns those of these tables and views that the database has, with their columns.
+/// Returns which of these tables and views the database has, with their columns.
 async fn tables(connection: &mut MySqlConnection, names: &BTreeSet<String>) -> sqlx::Result<Tables> {
     // The names are those in the migrations, and need no escaping.
     let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();

@@ -1,5 +1,5 @@
-//! Makes and tests one connection. Every session setting that a promise rests on is set and then read back,
-//! because a proxy or a rule of the server might not apply it.
+//! Makes and tests one connection. Every session setting on which a promise depends is set and then read
+//! back, because a proxy or a rule of the server might not apply it.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(super) fn connect_options(url: &str) -> std::result::Result<MySqlConnectOpti
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO))
 }
 
-/// Returns where these options lead: host and port or socket, and the database.
+/// Returns the place that these options name: host and port or socket, and the database.
 pub(super) fn place(options: &MySqlConnectOptions) -> String {
     let database = options.get_database().unwrap_or_default();
     match options.get_socket() {
@@ -69,7 +69,7 @@ pub(super) fn place(options: &MySqlConnectOptions) -> String {
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum ConnectError {
-    /// It was not made, or was lost at once.
+    /// The connection was not made, or was lost at once.
     Failed(sqlx::Error),
     /// The server does not accept writes, or does not apply a setting.
     Unfit(String),
@@ -130,7 +130,7 @@ pub(super) fn setting(row: &MySqlRow) -> sqlx::Result<(String, String)> {
     Ok((row.try_get::<String, _>(0)?.to_ascii_lowercase(), row.try_get(1)?))
 }
 
-/// True if this is the value of a switch that is on.
+/// Returns true if this is the value of a switch that is on.
 pub(super) fn is_on(value: &str) -> bool {
     !matches!(value, "0" | "OFF" | "")
 }

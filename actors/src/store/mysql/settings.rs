@@ -49,7 +49,7 @@ impl Settings {
         warn(
             is_logged && self.get("sync_binlog") != "1",
             "sync_binlog",
-            "commits are lost, or differ on replicas, with power; set it to 1",
+            "a power failure loses commits, or lets replicas differ; set it to 1",
         );
         warn(
             !is_on(self.get("innodb_doublewrite")),
@@ -59,7 +59,7 @@ impl Settings {
         warn(
             is_on(self.get("wsrep_on")),
             "wsrep_on",
-            "with several writers each stores issuances that the others lose; write to one only",
+            "with several writers, each stores issuances that the others lose; write to only one",
         );
         if !self.get("group_replication_group_name").is_empty() {
             let one_writer = is_on(self.get("group_replication_single_primary_mode"));
@@ -88,7 +88,7 @@ impl Settings {
             warn(
                 is_on(self.get(&enabled)) && falls_back,
                 &limit,
-                "after it replication is asynchronous, and a fail-over loses commits",
+                "after this time replication is asynchronous, and a fail-over loses commits",
             );
         }
         warnings

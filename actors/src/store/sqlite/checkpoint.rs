@@ -47,9 +47,9 @@ const URGENT_PAGES: u64 = PAGES / 2;
 /// the pass before, because the disk is then too slow.
 const PASSES_MAX: usize = 8;
 
-/// If more pages are left, they are not moved in the writer's turn, because all writes would wait. The next
-/// checkpoint continues with them. So on a disk that never keeps up, the log grows until a commit does the
-/// checkpoint itself.
+/// If more pages than this are left, they are not moved in the writer's turn, because all writes would wait.
+/// The next checkpoint continues with them. So on a disk that never keeps up, the log grows until a commit
+/// does the checkpoint itself.
 const TURN_PAGES_MAX: u64 = 4_096;
 
 /// Number of pages written until a failed checkpoint is retried.
@@ -147,7 +147,8 @@ pub(crate) fn wrote(inner: &Arc<Inner>, pages: u64) {
             }
             inner.checkpoints.under_way.store(false, Ordering::Release);
         };
-        // After a panic no other move would begin, and the log would grow without end.
+        // The task is critical: if it panicked, no other move would begin, and the log would grow without
+        // end.
         tokio::spawn(critical("a move of the log", moving));
     }
 }

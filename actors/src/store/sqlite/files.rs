@@ -1,5 +1,5 @@
 //! The files of the database, as they were opened. A file that is removed while it is open, or replaced by a
-//! copy, goes on to take writes, and all of them are lost with the process.
+//! copy, still accepts writes, and all of them are lost when the process ends.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::OpenError;
 
-/// The device of a file and its number there.
+/// The device of a file, and the number of the file on it (inode).
 type Identity = (u64, u64);
 
 /// The database file and its log.
@@ -38,7 +38,8 @@ impl Files {
     /// Checks that both files are where they were when the database was opened. Returns the size of the log
     /// in bytes, or what is wrong.
     ///
-    /// The log may be another one: SQLite removes it with the last connection, and makes it with the next.
+    /// The log may be another file than before: SQLite removes it with the last connection, and creates it
+    /// again with the next connection.
     pub(super) fn check(&self) -> Result<u64, String> {
         let database = metadata(&self.database)?;
         if identity(&database) != self.opened {

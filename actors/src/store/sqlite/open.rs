@@ -1,5 +1,5 @@
-//! Opens a database: its directory, its lock, its connections with the settings that durability rests on, and
-//! its schema.
+//! Opens a database: its directory, its lock, its connections with the settings on which durability depends,
+//! and its schema.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -64,7 +64,7 @@ pub enum OpenError {
         /// The highest version that this program has.
         known: i64,
     },
-    /// A table is another program's, or lost something.
+    /// A table belongs to another program, or has lost something.
     #[error("{0}")]
     Tables(String),
     /// Its schema cannot be brought up to date.
@@ -150,11 +150,12 @@ pub(super) async fn writer(options: &Options, path: &Path) -> Result<SqlitePool,
     Ok(pool_options(1).connect_with(connect).await?)
 }
 
-/// Reads the log that a crash may have left, and moves it. SQLite reads the log when the first connection
-/// reads the database, and moves it when the last one closes. A pool would not wait long enough for that.
+/// Reads the log that a crash may have left, and moves it into the database file. SQLite reads the log when
+/// the first connection reads the database, and moves it when the last one closes. A pool would not wait long
+/// enough for that.
 ///
-/// This connection also checks that the database is ours, before anything is changed in it, even its journal
-/// mode.
+/// This connection also checks that the database belongs to this program, before anything in it is changed,
+/// even its journal mode.
 async fn recover(path: &Path, migrator: &Migrator) -> Result<(), OpenError> {
     let recovering = async {
         let options = connect_options(path).create_if_missing(true);
@@ -288,10 +289,11 @@ pub(super) async fn migrate(writer: &SqlitePool, migrator: &Migrator) -> Result<
     Ok(migrator.run(writer).await?)
 }
 
-/// Reads which migrations were applied, and checks that the tables under names of ours are ours.
+/// Reads which migrations were applied, and checks that the tables with this program's names belong to this
+/// program.
 async fn history(connection: &mut SqliteConnection, migrator: &Migrator) -> Result<History, OpenError> {
     let recorded = recorded(connection, migrations::TABLE).await?;
-    // The table with the former name may be another program's, of any form.
+    // The table with the former name may belong to another program, and have any columns.
     let formerly = recorded_by_anyone(connection).await;
     let history = History::of(migrator, recorded, formerly);
     let found = tables(connection, &tables::names(migrator)).await?;
@@ -337,7 +339,7 @@ pub(super) async fn inspect(connection: &mut SqliteConnection, made: &Tables) ->
     }
 }
 
-/// Returns those of these tables and views that the database has, with their columns.
+/// Returns which of these tables and views the database has, with their columns.
 async fn tables(connection: &mut SqliteConnection, names: &BTreeSet<String>) -> sqlx::Result<Tables> {
     let mut tables = Tables::new();
     for name in names {

@@ -1,3 +1,5 @@
+//! Tests of limits, panics, locks on the database file, and the counting of written pages.
+
 use tokio::sync::oneshot;
 
 use super::*;

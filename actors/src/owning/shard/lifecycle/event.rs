@@ -1,10 +1,10 @@
-//! What happens to a shard, and what it wants done.
+//! The events and the effects of a shard.
 
 use crate::ids::{Epoch, Fence, Incarnation};
 use crate::owning::kind::Kind;
 use crate::owning::request::{Request, Setback};
 
-/// What happens to a shard.
+/// An event in the life of a shard.
 #[derive(Debug)]
 pub enum Event<K: Kind> {
     /// The shard was claimed for this node, under this fence.
@@ -87,7 +87,7 @@ pub enum Raise {
     Failed,
 }
 
-/// What a shard wants done.
+/// Effects that the shard's driver carries out.
 #[derive(Debug)]
 pub enum Effect<K: Kind> {
     /// Load this id. The fence is committed.
@@ -110,7 +110,7 @@ pub enum Effect<K: Kind> {
     Deliver(K::Id, Request<K>),
     /// Answer that there is no decision.
     SetBack(Request<K>, Setback),
-    /// Answer that there is no such thing.
+    /// Answer that the requested thing does not exist.
     Absent(Request<K>),
     /// Tell the owner its shard's new epoch.
     Refence(K::Id, Epoch),

@@ -82,7 +82,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// How many requests wait for one owner to be loaded.
+/// Maximum number of requests that wait for one owner to be loaded.
 pub(super) const WAITING_MAX: usize = 8;
 
 impl Default for ShardLifecycle<CouponKind> {
