@@ -218,7 +218,7 @@ impl<P: Payload> Links<P> {
         self.shared.view.load().linked.clone()
     }
 
-    /// Returns how many requests are in flight to the peer with the most, and how many there may be.
+    /// Returns the highest number of requests that are in flight to one peer, and the maximum.
     pub fn fullest(&self) -> (usize, usize) {
         let links = self.shared.links.load();
         let in_flight = links.values().map(EgressHandle::in_flight).max();

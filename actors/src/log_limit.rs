@@ -36,7 +36,7 @@ struct Period {
     suppressed: u64,
 }
 
-/// What becomes of a line.
+/// Whether a line is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// The line is logged.

@@ -58,7 +58,8 @@ impl MetricKind {
 pub const SECONDS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// Bucket bounds for the times that clients wait, around the objective: from a millisecond to five seconds.
+/// Bucket bounds for the times that clients wait, for which there are objectives: from a millisecond to five
+/// seconds.
 pub const OBJECTIVE_SECONDS: &[f64] = &[
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
@@ -253,7 +254,7 @@ pub(crate) struct Handles {
     pub(crate) went_backwards: Counter,
 }
 
-/// The engine's handles. First used when an engine starts, which is after the recorder is installed.
+/// Returns the engine's handles. First used when an engine starts, which is after the recorder is installed.
 pub(crate) fn handles() -> &'static Handles {
     static HANDLES: LazyLock<Handles> = LazyLock::new(|| {
         let retry = |reason: &'static str| metrics::counter!(WRITE_RETRIES, "reason" => reason);
@@ -333,7 +334,7 @@ impl PeerHandles {
     }
 }
 
-/// The handles of links. First used when links start, which is after the recorder is installed.
+/// Returns the handles of links. First used when links start, which is after the recorder is installed.
 pub(crate) fn peer_handles() -> &'static PeerHandles {
     static HANDLES: LazyLock<PeerHandles> = LazyLock::new(|| {
         let full = |of: &'static str| metrics::counter!(PEER_WINDOWS_FULL, "of" => of);

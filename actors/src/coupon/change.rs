@@ -92,7 +92,7 @@ pub enum ChangeRefusal {
     },
     /// The offer would not make sense.
     Invalid(Vec<InvalidField>),
-    /// The key is that of another change of this coupon.
+    /// Another change of this coupon had this key.
     KeyReused,
 }
 

@@ -83,7 +83,7 @@ impl<K: Kind> Clone for NodeLinks<K> {
 struct Shared<K: Kind> {
     node: NodeId,
     options: ClusterOptions,
-    /// What handles the messages of peers, from [`NodeLinks::start`] on.
+    /// The handler of peers' messages, once [`NodeLinks::start`] was called.
     exchange: OnceLock<Arc<Exchange<K>>>,
     keeping: OnceLock<AbortHandle>,
     /// The node's present incarnation.
@@ -136,8 +136,8 @@ impl<K: Kind> NodeLinks<K> {
         &self.shared.options.advertise
     }
 
-    /// Returns how many requests are in flight to the peer with the most, and how many there may be. `None`
-    /// until links have started.
+    /// Returns the highest number of requests that are in flight to one peer, and the maximum; `None` until
+    /// links have started.
     pub(crate) fn fullest(&self) -> Option<(usize, usize)> {
         self.shared.with_links(Links::fullest)
     }
@@ -176,7 +176,7 @@ impl<K: Kind> NodeLinks<K> {
     }
 
     /// Returns until when a live peer that has not acknowledged a change may still refuse based on the
-    /// version before the change, which was made at `done_at` or earlier.
+    /// version before. The change was made at `done_at` or earlier.
     pub(crate) fn unacknowledged_until(&self, done_at: Moment) -> Option<Moment> {
         let exchange = self.shared.exchange.get()?;
         Some(exchange.with_peers(|peers| peers.unacknowledged_until(done_at)))

@@ -19,7 +19,7 @@ pub struct OwnerPayload<K>(PhantomData<K>);
 pub struct RemoteAsk<K: Kind> {
     /// The owner's id.
     pub id: K::Id,
-    /// The epoch in which the peer is believed to own the shard.
+    /// The epoch in which the peer owns the shard, as far as the sender knows.
     pub epoch: Epoch,
     /// The request itself.
     pub ask: K::Ask,

@@ -226,7 +226,7 @@ mod tests {
         frame(WireMessage::Node(vec![1, 2, 3]))
     }
 
-    /// Returns what passes of these bytes, and whether the connection was cut.
+    /// Returns which of these bytes pass, and whether the connection was cut.
     async fn passes(step: Step, sent: &[u8]) -> (Vec<u8>, bool) {
         let cut = CancellationToken::new();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));

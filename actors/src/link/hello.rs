@@ -61,7 +61,7 @@ pub enum Mismatch {
         /// The peer's.
         theirs_hash: String,
     },
-    /// The peer's incarnation is not that of its session.
+    /// The incarnation in the peer's hello is not the one in its session.
     #[error("it says that it is {said}, but its session is of {expected}")]
     Identity {
         /// The incarnation in its hello.

@@ -100,7 +100,7 @@ fn crowded(peer: SocketAddr) {
     });
     peer_handles().refuse("crowded");
     if LIMIT.admits() {
-        tracing::warn!(%peer, "too many connections at the cluster port are not links yet: the oldest silent one gives way");
+        tracing::warn!(%peer, "too many connections at the cluster port are not links yet: one gives way, or the new one is refused");
     }
 }
 

@@ -1,5 +1,5 @@
-//! The metrics of single coupons. They are written apart from the recorder, which cannot remove a series: a
-//! coupon whose owner was passivated has none.
+//! The metrics of single coupons. They do not go through the recorder, because it cannot remove a series, and
+//! a coupon whose owner was passivated must have none.
 
 use super::MetricKind;
 use crate::metric_table;

@@ -29,7 +29,7 @@ pub struct OwnerFigures {
     recent: AtomicU64,
 }
 
-/// What was read of an owner's figures.
+/// An owner's figures, as they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnerReading {
     /// Requests that reached the owner since it was loaded.

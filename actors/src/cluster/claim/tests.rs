@@ -74,7 +74,7 @@ fn serving(epochs: &[(u16, u64)]) -> impl Fn(ShardId) -> LocalState {
     }
 }
 
-/// Every node has loaded ahead by the next beat.
+/// Returns true: every node has loaded ahead by the next beat.
 fn loaded(_: ShardId, _: Incarnation) -> bool {
     true
 }

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ids::Incarnation;
 
-/// Maximum number of incarnations in a record. Needed is the one that the node's row names: the last one, or
-/// an earlier one if later processes ended before they had replaced the row.
+/// Maximum number of incarnations in a record. The node's row names the last one, or an earlier one if later
+/// processes ended before they had replaced the row.
 const INCARNATIONS_MAX: usize = 8;
 
 /// The file that names the present start of the machine. Only Linux has it.

@@ -314,7 +314,7 @@ mod tests {
         for beat in 0..=11 {
             let sent_at = at(beat * 300);
             life.beaten(sent_at, Some(beat + 1));
-            // The other node's last beat may have been sent up to 200 ms after ours.
+            // The other node's last beat may have been sent up to 200 ms after this node's beat.
             assert_eq!(
                 life.observed(sent_at, at(beat * 300 + 200), &[other(7)], never)
                     .len(),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_between_our_own_beats_proves_nothing() {
+    fn a_gap_between_a_nodes_own_beats_proves_nothing() {
         let mut life = life();
         life.beaten(at(0), Some(1));
         assert!(life.observed(at(0), at(0), &[other(7)], never).is_empty());
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_across_a_gap_between_our_own_beats_prove_nothing() {
+    fn refusals_across_a_gap_between_a_nodes_own_beats_prove_nothing() {
         let mut life = life();
         for (beat, millis) in [0, 300, 1_400, 1_700].into_iter().enumerate() {
             life.beaten(at(millis), Some(beat as u64 + 1));

@@ -144,7 +144,7 @@ impl Shared {
         self.ownership.learn(shard, fence);
     }
 
-    /// Shows whether the node is ready. A node that has once claimed all its shards stays ready while it
+    /// Updates whether the node is ready. A node that has once claimed all its shards stays ready while it
     /// takes over other shards. If it did not, a load balancer could drop all nodes during a take-over.
     fn show_ready(&self, claims: &Claims) {
         let has_all = claims.under_way.are_complete() || self.is_ready();

@@ -45,7 +45,7 @@ fn terms(role: Role, hello: Hello, peer: u64) -> Terms {
     }
 }
 
-/// The dialler is incarnation 1, and the acceptor is incarnation 2.
+/// Returns a dialler with incarnation 1, and an acceptor with incarnation 2.
 fn ends(generation: u64) -> (LinkEnd, LinkEnd) {
     let dialler = LinkEnd::new(terms(Role::Dialler { generation }, hello(1), 2));
     (

@@ -47,12 +47,12 @@ pub(super) struct Session<P: Payload> {
     greeting: Option<Greeting>,
 }
 
-/// The number of a session's connection.
+/// Returns the number of a session's connection.
 fn ticket(session: &NodeServerSessionInformation) -> u64 {
     session.peer_addr.parse().unwrap_or(0)
 }
 
-/// The incarnation and the name of the peer, from the name under which the library accepted it.
+/// Returns the incarnation and the name of the peer, from the name under which the library accepted it.
 fn identity(session: &NodeServerSessionInformation) -> Option<(Incarnation, NodeId)> {
     let (node, incarnation) = session.peer_name.as_ref()?.name.split_once('@')?;
     let node = NodeId::parse(node).ok()?;

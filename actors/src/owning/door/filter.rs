@@ -72,7 +72,7 @@ impl Filter {
     }
 }
 
-/// The low half of xxh3-64 of the id: the same on every node.
+/// Returns the low half of xxh3-64 of the id, which is the same on every node.
 fn hash(user: &str) -> u32 {
     xxhash_rust::xxh3::xxh3_64(user.as_bytes()) as u32
 }

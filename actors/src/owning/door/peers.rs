@@ -111,9 +111,8 @@ impl KnownPeers {
     }
 
     /// Returns until when a live peer that has not acknowledged a change may still refuse based on the
-    /// version before the change, which was made at `done_at` or earlier. An owner on a node that was
-    /// declared dead may confirm notices until that node's lease runs out, and a confirmation is valid for
-    /// [`DOOR_TTL`].
+    /// version before. The change was made at `done_at` or earlier. An owner on a node that was declared dead
+    /// may confirm notices until that node's lease runs out, and a confirmation is valid for [`DOOR_TTL`].
     pub fn unacknowledged_until(&self, done_at: Moment) -> Moment {
         self.confirmed_until(done_at) + DOOR_TTL
     }
@@ -167,7 +166,7 @@ mod tests {
         }
     }
 
-    /// The rows of live peers, which do not say what their leases are.
+    /// Returns the rows of live peers, without their leases.
     fn live(numbers: &[u64]) -> Vec<NodeRow> {
         let rows = numbers.iter().map(|number| row(*number, NodeState::Ready, None));
         rows.collect()

@@ -223,7 +223,7 @@ fn of_coupon(number: u64, version: u64) -> Arc<Notice> {
     notice_of(coupon, 1, ["user-0"].into_iter())
 }
 
-/// Returns those of these coupons for which the door refuses requests at that time.
+/// Returns for which of these coupons the door refuses requests at that time.
 fn refused(door: &Knowledge, ids: std::ops::RangeInclusive<u64>, millis: u64) -> Vec<u64> {
     let refuses = |number: &u64| refusal(door, id(*number), &user(9), now(millis)).is_some();
     ids.filter(refuses).collect()

@@ -2,7 +2,7 @@
 //! includes gathering, the order in which requests are taken, and the order of the steps when an owner stops.
 //!
 //! The actor runs this code with real clocks, mailboxes and lanes. A simulation runs the same code with
-//! simulated ones.
+//! clocks, mailboxes and lanes of its own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

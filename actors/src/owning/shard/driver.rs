@@ -1,8 +1,8 @@
 //! What a shard's actor does with its mail and with the effects of [`ShardLifecycle`], without the actor
 //! itself.
 //!
-//! The actor runs this code with real tasks, a store and owners. A simulation runs the same code with
-//! simulated ones.
+//! The actor runs this code with real tasks, a store and owners. A simulation runs the same code with tasks,
+//! a store and owners of its own.
 
 use std::collections::HashMap;
 
@@ -107,7 +107,8 @@ pub struct ShardDriver<K: Kind> {
     /// Rows that were loaded ahead.
     ahead: HashMap<K::Id, AheadRows<K>>,
     drained: Vec<oneshot::Sender<()>>,
-    /// The peer that will hand the shard to this node and waits to hear that everything is loaded ahead.
+    /// The peer that will hand the shard to this node and waits for the report that everything is loaded
+    /// ahead.
     loading_ahead_for: Option<Incarnation>,
     /// Since when the shard admits nothing, because it is being handed off.
     closed_at: Option<Moment>,

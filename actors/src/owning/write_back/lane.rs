@@ -210,8 +210,8 @@ impl<K: Kind, H: Clone> Lane<K, H> {
     }
 
     /// Handles rows that cannot be read back. A retry would not help, so each portion is written alone. A
-    /// portion that was already alone is contradicted. Whether it is stored is seen when its owner is loaded
-    /// again, under a raised epoch.
+    /// portion that was already alone is contradicted. Loading its owner again, under a raised epoch, shows
+    /// whether it is stored.
     fn cannot_tell(&mut self, effects: &mut Vec<Effect<K, H>>) {
         let Some(out) = self.out.take() else { return };
         if out.alone {

@@ -1,8 +1,8 @@
 //! Reads from the text of migrations which tables they make, and compares these with the tables of a
 //! database.
 //!
-//! A database may have a table of another program under a name of ours. Then nothing may be created beside
-//! it, because every later statement would fail.
+//! A database may have a table of another program under one of this program's names. Then nothing may be
+//! created beside it, because every later statement would fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! The canary: the last beat that the database confirmed. A database without this beat went backwards in time
 //! (a restore, or a fail-over to a server that had less). Until the node has noticed that and joined again,
-//! no batch may be written. The fence would not stop it, because the older rows still carry the same fence;
-//! but the batch would continue after rows that are gone, and leave a gap.
+//! no batch may be written. The fence would not refuse the batch, because the older rows still carry the same
+//! fence. The batch would follow rows that are gone, and leave a gap.
 //!
 //! A server can go back only between connections. So each new connection of a lane checks that the beat is
 //! there. A batch is also refused if a beat of an incarnation that owns one of its portions has shown that

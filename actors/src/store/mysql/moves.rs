@@ -1,7 +1,7 @@
 //! Claims, hand-offs and releases: compare-and-sets of many rows of `shards` by one statement and one commit.
 //!
-//! Each row is compared and set by itself: a row that is not as it was seen stays as it is, and does not keep
-//! the others from being changed. The rows are read after that, so the answer is what is stored.
+//! Each row is compared and set by itself: a row that is no longer as it was seen is left as it is, and the
+//! others are changed all the same. The rows are read after that, so the answer is what is stored.
 //!
 //! `STRAIGHT_JOIN` and `FORCE INDEX` make the server find each row by its key, so that only the named rows
 //! are locked. All statements lock them in the order of their numbers, so that two claimants do not deadlock.

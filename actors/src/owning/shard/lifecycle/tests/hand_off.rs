@@ -51,7 +51,7 @@ fn a_shard_is_handed_off_when_everything_is_stored_and_may_be_claimed_again() {
 }
 
 #[test]
-fn a_shard_that_is_ours_only_in_the_store_is_handed_off_after_earlier_owners_have_stopped() {
+fn a_shard_that_is_owned_here_only_in_the_store_is_handed_off_after_earlier_owners_have_stopped() {
     let mut world = World::after([
         Step::Claim,
         Step::Ask(1),
