@@ -9,8 +9,8 @@ use std::fmt;
 use rand::RngCore;
 use smol_str::SmolStr;
 
-/// Maximum length of a user id, in bytes: subjects of identity providers are up to 255 bytes by OpenID
-/// Connect, and below 100 in practice.
+/// Maximum length of a user id, in bytes. OpenID Connect allows subjects of up to 255 bytes, and in practice
+/// they have fewer than 100.
 pub const USER_ID_BYTES_MAX: usize = 128;
 
 /// Maximum length of a request key, in bytes. It is the longest length that one byte holds.

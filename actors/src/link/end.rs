@@ -402,21 +402,21 @@ impl<P: Payload> LinkEnd<P> {
                 effects.push(Effect::Handle(request, expires));
             }
             Item::Answer(id, answer) => self.answered(id, answer, effects),
-            Item::Heartbeat(notice) => effects.push(Effect::HeartbeatReceived(notice)),
-            Item::HeartbeatAnswer(notice) => {
+            Item::Heartbeat(message) => effects.push(Effect::HeartbeatReceived(message)),
+            Item::HeartbeatAnswer(message) => {
                 // Answers come in order of their heartbeats. If an earlier heartbeat has no answer, this
                 // answer counts for it too.
-                while let Some((id, sent_at)) = self.beats.pop_front_if(|(id, _)| *id <= notice.id) {
-                    if id == notice.id {
+                while let Some((id, sent_at)) = self.beats.pop_front_if(|(id, _)| *id <= message.id) {
+                    if id == message.id {
                         effects.push(Effect::HeartbeatAnswered {
                             sent_at,
-                            content: notice.content,
+                            content: message.content,
                         });
                         break;
                     }
                 }
             }
-            Item::News(notice) => effects.push(Effect::News(notice)),
+            Item::News(message) => effects.push(Effect::News(message)),
             Item::Acknowledgement(id) => effects.push(Effect::Acknowledged(id)),
             Item::Hello(_) | Item::Refusal(_) => {
                 self.reset(Reason::Protocol("hello among numbered frames"), effects);

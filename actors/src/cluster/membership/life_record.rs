@@ -89,7 +89,7 @@ impl LifeRecord {
         })
     }
 
-    /// Returns true if this is an own incarnation before the present one, which is certainly over.
+    /// Returns true if this is an earlier incarnation of this node, which is certainly over.
     pub fn is_over(&self, incarnation: Incarnation) -> bool {
         self.record().incarnations.contains(&incarnation)
     }

@@ -92,7 +92,7 @@ fn drain(now: Moment, link: &mut LinkEnd, effects: &mut Effects) -> Vec<Frame> {
         .collect::<Vec<_>>()
     {
         match effect {
-            Effect::HeartbeatReceived(notice) => link.answer_heartbeat(notice.id, notice.content),
+            Effect::HeartbeatReceived(message) => link.answer_heartbeat(message.id, message.content),
             _ => link.beat(now, b"beat".to_vec()),
         }
     }

@@ -49,10 +49,10 @@ type NumberedNotice<K> = (u64, Arc<Notice<K>>);
 /// What changed on a board.
 #[derive(Debug)]
 pub struct Changes<K: Kind> {
-    /// The change after which these changes begin; 0 if they describe the whole board.
+    /// The number of the change after which these changes begin; 0 if they describe the whole board.
     pub since: u64,
-    /// The change up to which `posted` is complete. Later notices follow in a later answer. `withdrawn` is
-    /// always complete.
+    /// The number of the change up to which `posted` is complete. Later notices follow in a later answer.
+    /// `withdrawn` is always complete.
     pub upto: u64,
     /// Ids whose notice was withdrawn or replaced. A reader applies them before `posted`.
     pub withdrawn: Vec<K::Id>,

@@ -127,7 +127,7 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
                 updated_at: created_at,
             }));
         }
-        // The only unique value of the request is its key, so another coupon has this key. That coupon is
+        // The only value that must be unique is the key, so another coupon has this key. That coupon is
         // committed: if it were not, this statement would still wait.
         Err(error) if error_number(&error) == Some(DUPLICATE_ENTRY) => {}
         Err(error) => return Err(on_write(error)),
