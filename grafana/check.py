@@ -17,7 +17,7 @@ import sale
 
 
 def main() -> int:
-    """Returns the number of things that are wrong."""
+    """Returns 1 if anything is wrong, otherwise 0."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--port", type=int, default=18200)
@@ -31,7 +31,7 @@ def main() -> int:
 
             pictures.draw_all(source, begin, end, arguments.pictures)
     print(*wrong, sep="\n")
-    print(f"{len(wrong)} of the expressions and metrics are wrong" if wrong else "all expressions have data")
+    print(f"{len(wrong)} expressions or metrics are wrong" if wrong else "all expressions have data")
     return min(len(wrong), 1)
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes dashboards/*.json from code/.
 
-With --check, only compares them, reads them by Grafana's schema, and checks that alerts and panels are
-tested, described and in the runbook.
+With --check, it writes nothing: it compares the files with what it would write, reads them with Grafana's
+schema, and checks that alerts are tested, that alerts and panels are described, and that their paragraphs are
+in the runbook.
 """
 
 import json
@@ -39,7 +40,7 @@ def text(module) -> str:
 
 
 def written(board: Dashboard) -> str:
-    """Returns the JSON of what was built or read."""
+    """Returns the JSON of a dashboard that was built or read."""
     return json.dumps(board, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

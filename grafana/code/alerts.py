@@ -1,4 +1,4 @@
-"""Checks that each alert says what it must, is tested firing and not firing, and is in the runbook."""
+"""Checks that each alert has its texts, tests in which it does and does not fire, and a place in the runbook."""
 
 import re
 
@@ -9,7 +9,7 @@ SEVERITIES = {"critical", "warning", "info"}
 
 
 def tests() -> dict[str, set[bool]]:
-    """Returns for each alert whether there is a test in which it fires, and one in which it does not."""
+    """Returns for each alert what its tests expect: True that it fires, False that it does not."""
     found: dict[str, set[bool]] = {}
     for path in sorted((HERE / "prometheus" / "tests").glob("*.yml")):
         for test in yaml.safe_load(path.read_text())["tests"]:

@@ -20,7 +20,7 @@ from panels import (
     steps,
 )
 
-# Only a node with a lease has read the rows of nodes and shards lately.
+# Only a node with a lease has read the rows of nodes and shards recently.
 CURRENT = f"and on (job, instance) (coupon_lease_remaining_seconds{{{CLUSTER}}} > 0)"
 MINUTE = "* 60"
 
@@ -38,7 +38,8 @@ def state():
         ),
         number(
             "Live nodes, as the rows say",
-            "Nodes whose row in the database is live. More than the ready ones while nodes join or leave.",
+            "Nodes whose row in the database is live. There are more of them than ready nodes while nodes "
+            "join or leave.",
             f"max(sum by (instance) (coupon_cluster_nodes{{{CLUSTER}}} {CURRENT}))",
             anchor="couponnodedown",
         ),
@@ -51,7 +52,8 @@ def state():
         ),
         number(
             "Shards without an owner",
-            "Shards whose row names no live node. Above 0 only for seconds, while nodes take over.",
+            "Shards whose row names no live node. Expected to be above 0 only for seconds, during a "
+            "take-over.",
             f"max(coupon_shards_unowned{{{CLUSTER}}} {CURRENT})",
             thresholds=steps((1, RED)),
             anchor="couponshardwithoutowner",
@@ -65,8 +67,8 @@ def state():
         ),
         number(
             "Forwarded, of all",
-            "Attempts that went to an owner on another node, for each issue request. With three nodes and "
-            "no preference of the balancer about two thirds.",
+            "Attempts that went to an owner on another node, per issue request. About two thirds with three "
+            "nodes and a balancer that distributes requests evenly.",
             f"sum({forwarded}) / sum({rate('coupon_issue_total', CLUSTER)})",
             "percentunit",
         ),
@@ -79,7 +81,7 @@ def ownership():
         section("Nodes and shards"),
         lines(
             "Shards by node",
-            "Shards that each node serves. They add up to 256, except for seconds at a take-over.",
+            "Shards that each node serves. Their sum is 256, except for some seconds at a take-over.",
             [Query(f"coupon_shards_owned{{{NODES}}}", "{{instance}}")],
             stacked=True,
             anchor="couponshardwithoutowner",
@@ -102,7 +104,7 @@ def ownership():
         ),
         lines(
             "Moves of shards a minute, by kind",
-            "handed_over, released and lost: away from a node; received and claimed: to a node.",
+            "A node loses shards by handed_over, released and lost, and gets shards by received and claimed.",
             [
                 Query(
                     f"sum by (kind) ({rate('coupon_shard_moves_total')}) {MINUTE}",
@@ -113,16 +115,16 @@ def ownership():
         ),
         lines(
             "Time without an owner (p99), by kind",
-            "taken_over: from the last beat of the dead node to the claim. handed_over: from closing the "
-            "shard to the row that names the next owner.",
+            "taken_over: from the last beat of the dead node to the claim. handed_over: from the moment the "
+            "shard is closed until its row names the next owner.",
             [Query(quantile(0.99, "coupon_shard_move_duration_seconds", "kind"), "{{kind}}")],
             "s",
             colors={"taken_over": ORANGE, "handed_over": BLUE},
         ),
         lines(
             "Highest epoch of all shards",
-            "Each change of a shard's owner raises its epoch by one. A steady climb means that shards "
-            "never come to rest.",
+            "Each change of a shard's owner raises its epoch by one. A steady rise means that shards keep "
+            "moving.",
             [Query(f"max(coupon_shard_epoch_max{{{CLUSTER}}} {CURRENT})", "highest epoch")],
             minimum=None,
             decimals=0,
@@ -137,12 +139,12 @@ def ownership():
         ),
         lines(
             "Claims of shards a minute, by node",
-            "Also claims that raise the epoch of a shard of the same node.",
+            "Includes claims by which a node raises the epoch of its own shard.",
             [Query(f"{rate('coupon_shard_claims_total')} {MINUTE}", "{{instance}}")],
         ),
         lines(
             "Beats a second, by result",
-            "Beats in the database. A failed beat costs a node part of its lease.",
+            "Beats that nodes write to the database. After a failed beat a node has less of its lease left.",
             [Query(f"sum by (result) ({rate('coupon_beats_total')})", "{{result}}")],
             "ops",
             colors={"ok": GREEN, "failed": RED},
@@ -157,7 +159,7 @@ def links():
         section("Links between nodes"),
         lines(
             "Links by node",
-            "Peers to which the node has a link: one less than there are nodes.",
+            "Peers to which the node has a link. Expected to be one less than the number of nodes.",
             [Query(f"coupon_peers_up{{{NODES}}}", "{{instance}}")],
             anchor="couponpeermissing",
             decimals=0,
@@ -185,7 +187,7 @@ def links():
         ),
         lines(
             "Requests in a frame (mean), by node",
-            "Requests that travelled together. Busy links carry many in one frame.",
+            "Requests that were sent in one frame. Busy links send many together.",
             [
                 Query(
                     f"sum by (instance) ({rate('coupon_peer_frame_requests_sum')}) "
@@ -196,7 +198,7 @@ def links():
         ),
         lines(
             "Requests that wait for a moving shard, by node",
-            "They follow their shard to its next owner.",
+            "When the shard has moved, they are sent to its next owner.",
             [Query(f"coupon_requests_waiting_for_owner{{{NODES}}}", "{{instance}}")],
             stacked=True,
             anchor="couponshardwithoutowner",
@@ -223,15 +225,17 @@ def never():
             anchor="couponcontradiction",
         ),
         lines(
-            "Never expected: refused by or of a peer",
-            "Frames that were dropped, and connections and links that were refused or given up, a minute, "
-            "by reason. A node that stops or dies causes some. Nothing is shown while there are none.",
+            "Never expected: refused frames and connections",
+            "Frames of peers that were dropped, and connections and links that were refused or given up, a "
+            "minute, by reason. A node that stops or dies causes some. Nothing is shown while there are "
+            "none.",
             [Query(f"sum by (reason) ({rate('coupon_peer_refused_total')}) {MINUTE} > 0", "{{reason}}")],
             anchor="couponpeermissing",
         ),
         lines(
             "Rows that the fence refused",
-            "Rows a minute of a shard with another owner or epoch. Expected only at a take-over.",
+            "Rows a minute that the database refused because the shard has another owner or epoch. "
+            "Expected only at a take-over.",
             [Query(f"sum by (instance) ({rate('coupon_fenced_rows_total')}) {MINUTE}", "{{instance}}")],
             anchor="couponrowsfenced",
         ),

@@ -10,7 +10,7 @@ from source import HERE, Source, dashboards, fill_in, metric_names
 # A panel may have no data only if its description says so.
 MAY_BE_EMPTY = "Nothing is shown"
 
-# The list of metrics that no panel and no rule uses, in README.md.
+# The section of README.md that lists the metrics that no panel and no rule uses.
 AD_HOC = re.compile(r"## Metrics for ad-hoc use\n(.*?)(?=\n## |\Z)", re.DOTALL)
 
 
@@ -95,7 +95,7 @@ def exported(node: str) -> dict[str, str]:
 
 
 def check_use(metrics: dict[str, str], used: set[str]) -> list[str]:
-    """Checks that each exported metric is described, and used or listed for ad-hoc use."""
+    """Checks that each exported metric has a help text, and is either used or listed for ad-hoc use."""
     parts = ["", "_bucket", "_sum", "_count"]
     in_use = {name for name in metrics if any(name + part in used for part in parts)}
     section = AD_HOC.search((pathlib.Path(HERE) / "README.md").read_text())

@@ -1,4 +1,4 @@
-"""The dashboard of a sale: who asks, who gets what answer, and how far storing is behind."""
+"""The dashboard of a sale: how many requests come, how they are answered, and how far storing is behind."""
 
 from panels import (
     BLUE,
@@ -22,7 +22,7 @@ from panels import (
     steps,
 )
 
-# The answers that clients get most, and those that are failures, by colour.
+# The colours of the most frequent answers and of the failures.
 OUTCOMES = {
     "issued": GREEN,
     "sold_out": BLUE,
@@ -68,8 +68,8 @@ def build():
         ),
         number(
             "Failed, of all",
-            "Share of issue requests without a decision: overloaded, moving, database away, outcome "
-            "unknown. Refusals are decisions.",
+            "Share of issue requests that were not answered with a decision: overloaded, owner moving, "
+            "database away, outcome unknown. Refusals are decisions.",
             f"sum({rate('coupon_issue_total', failures)}) / {total}",
             "percentunit",
             thresholds=steps((0.001, YELLOW), (0.01, RED)),
@@ -86,7 +86,7 @@ def build():
         ),
         number(
             "Oldest unstored decision",
-            "Time since the oldest decision that is not committed yet. Its answer waits for that.",
+            "Age of the oldest decision that is not committed yet. Its answer waits for the commit.",
             f"max(coupon_oldest_unstored_entry_age_seconds{{{NODES}}})",
             "s",
             thresholds=steps((0.5, YELLOW), (2, RED)),
@@ -112,8 +112,8 @@ def build():
         ),
         lines(
             "Answered at the door, of all",
-            "Share of issue requests that the node answers by itself, because it knows the coupon to be "
-            "sold out. High after a coupon sold out.",
+            "Share of issue requests that the receiving node answers by itself, because it knows that the "
+            "coupon is sold out. High after a coupon sold out.",
             [Query(f"sum({rate('coupon_door_answers_total')}) / {total}", "at the door")],
             "percentunit",
             height=9,
@@ -122,7 +122,7 @@ def build():
         section("Coupons on sale"),
         bars(
             "Issued, of the quantity",
-            "For the busiest coupons of each node with a quantity.",
+            "Share of the quantity that is issued, for each node's busiest coupons that have a quantity.",
             f"{ISSUED} / {OFFERED}",
             "percentunit",
             thresholds=steps((0.9, YELLOW), (1, BLUE)),
@@ -140,8 +140,8 @@ def build():
         ),
         lines(
             "Time until sold out",
-            "What is left, at the pace of the last minute. Nothing is shown for a coupon that is sold out "
-            "or that nobody gets at present.",
+            "At the pace of the last minute. Nothing is shown for a coupon that is sold out or of which "
+            "none is issued at present.",
             [Query(f"({LEFT} > 0) / ({SPEED} > 0)", "coupon {{coupon}}")],
             "s",
             width=6,
@@ -149,14 +149,14 @@ def build():
         ),
         lines(
             "Requests that reach the owner, a second",
-            "By coupon, without those that doors answer.",
+            "By coupon, without the requests that doors answer.",
             [Query(f"sum by (coupon) ({rate('coupon_owner_requests_total', COUPONS)})", "coupon {{coupon}}")],
             "reqps",
             width=6,
         ),
         section("How long clients wait"),
         lines(
-            "Half of the answers (p50), by outcome",
+            "Median time to an answer (p50), by outcome",
             "Half of the issue requests with this outcome are answered within this time.",
             [Query(quantile(0.5, "coupon_issue_duration_seconds", "outcome"), "{{outcome}}")],
             "s",
@@ -186,7 +186,7 @@ def build():
         section("How far storing is behind"),
         lines(
             "Age of the oldest unstored decision",
-            "Time since the oldest decision that is not committed, by node. Its answer waits for that.",
+            "Age of the oldest decision that is not committed yet, by node. Its answer waits for the commit.",
             [Query(f"coupon_oldest_unstored_entry_age_seconds{{{NODES}}}", "{{instance}}")],
             "s",
             anchor="couponwritebacklag",

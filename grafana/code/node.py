@@ -67,13 +67,13 @@ def machine():
         ),
         lines(
             "Resident memory, by node",
-            "Under 100 bytes for each issuance of a loaded coupon come to the some 40 MB of an idle node.",
+            "An idle node uses some 40 MB. Each issuance of a loaded coupon adds less than 100 bytes.",
             [Query(f"process_resident_memory_bytes{{{NODES}}}", "{{instance}}")],
             "bytes",
         ),
         lines(
             "Busy workers of the runtime, by node",
-            "Share of their time in which the runtime's threads work. Near 100 % the node is at its limit.",
+            "Share of time for which the runtime's threads work. Near 100 % the node is at its limit.",
             [
                 Query(
                     f"{rate('coupon_runtime_busy_seconds_total')} / coupon_runtime_workers{{{NODES}}}",
@@ -97,7 +97,7 @@ def machine():
         ),
         lines(
             "Times a second that a worker went to sleep, by node",
-            "Few on an idle node, many with moderate load, few again at the limit.",
+            "Low on an idle node, high under moderate load, low again at the limit.",
             [Query(rate("coupon_runtime_parks_total"), "{{instance}}")],
             "ops",
         ),
@@ -111,7 +111,8 @@ def queues():
         section("Queues, connections, owners"),
         bars(
             "How full each queue is",
-            "The fullest node's queue, of its bound. At the bound the node answers 503 OVERLOADED.",
+            "Length of each queue divided by its bound, on the node where it is fullest. At the bound the "
+            "node answers 503 OVERLOADED.",
             f"max by (queue) ({fill})",
             "percentunit",
             thresholds=steps((0.5, YELLOW), (0.8, RED)),
@@ -121,14 +122,16 @@ def queues():
         ),
         lines(
             "Entries of queues",
-            "The longest queue of its kind; the log's is in bytes and not shown here.",
+            "The longest queue of each kind on any node. The queue of the log is measured in bytes and not "
+            "shown.",
             [Query(f'max by (queue) (coupon_queue_length{{{NODES},queue!="log"}})', "{{queue}}")],
             anchor="couponqueuenearbound",
             decimals=0,
         ),
         lines(
             "Refused because a queue was full, a second",
-            "Requests that were answered 503 OVERLOADED at once, by bound. Expected to stay at 0.",
+            "Requests that were answered 503 OVERLOADED at once, by the bound that was reached. Expected "
+            "to stay at 0.",
             [Query(f"sum by (bound) ({rate('coupon_requests_refused_total')})", "{{bound}}")],
             "reqps",
             anchor="couponrequestsrefused",
@@ -142,7 +145,8 @@ def queues():
         ),
         lines(
             "Connections closed or refused by the server, a second",
-            "By reason; max: http.connections_max were open; client: limits.client_connections_max were.",
+            "By reason. max: http.connections_max connections were open; client: "
+            "limits.client_connections_max of one address were open.",
             [
                 Query(f"sum by (reason) ({rate('coupon_http_connections_cut_total')})", "{{reason}}"),
                 Query(f"sum({rate('coupon_http_connections_refused_total')})", "max"),
@@ -153,7 +157,7 @@ def queues():
         ),
         lines(
             "Owners by stage",
-            "Owners in memory, being loaded, loaded ahead of a hand-off, or draining.",
+            "Owners that serve, are being loaded, are loaded ahead of a hand-off, or drain.",
             [Query(f"sum by (stage) (coupon_owners{{{NODES}}})", "{{stage}}")],
             stacked=True,
             colors={"serving": GREEN, "loading": BLUE, "loaded_ahead": YELLOW, "draining": ORANGE},
@@ -168,7 +172,7 @@ def storing():
         section("Storing"),
         lines(
             "Time of a commit, p50 and p99",
-            "From sending a batch to knowing that it is stored. An issuance takes at least as long.",
+            "From sending a batch until it is known to be stored. An issuance takes at least as long.",
             [
                 Query(quantile(0.5, "coupon_commit_duration_seconds", "instance"), "p50 {{instance}}"),
                 Query(quantile(0.99, "coupon_commit_duration_seconds", "instance"), "p99 {{instance}}"),
@@ -202,20 +206,20 @@ def storing():
         ),
         lines(
             "Calls of the database (p99), by kind",
-            "Time on a connection.",
+            "Time from sending a statement to its result, without waiting for a connection.",
             [Query(quantile(0.99, "coupon_store_call_duration_seconds", "call"), "{{call}}")],
             "s",
             anchor="couponslowcommits",
         ),
         lines(
             "Calls of the database a second, by kind",
-            "Batches are few and large under load.",
+            "Under load there are few batches, which are large.",
             [Query(f"sum by (call) ({rate('coupon_store_call_duration_seconds_count')})", "{{call}}")],
             "ops",
         ),
         lines(
             "Waiting for a connection (p99), by pool",
-            "Including opening or testing it.",
+            "Includes opening or testing the connection.",
             [Query(quantile(0.99, "coupon_store_connection_wait_duration_seconds", "pool"), "{{pool}}")],
             "s",
             anchor="couponslowcommits",
@@ -243,14 +247,14 @@ def storing():
         ),
         lines(
             "Batches that were not known as stored, a second",
-            "They are sent again, or read back. By reason; expected to stay at 0.",
+            "By reason. Such a batch is sent again or read back. Expected to stay at 0.",
             [Query(f"sum by (reason) ({rate('coupon_write_retries_total')})", "{{reason}}")],
             "ops",
             anchor="couponwritebacklag",
         ),
         lines(
             "Loading an owner (p99), by node",
-            "Time to read a coupon and its issuances. The first request of a coupon waits for that.",
+            "Time to read a coupon and its issuances. The first request for a coupon waits for that.",
             [Query(quantile(0.99, "coupon_owner_activation_duration_seconds", "instance"), "{{instance}}")],
             "s",
         ),

@@ -14,7 +14,7 @@ SOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 
 # The labels of the nodes that are selected at the top of a dashboard.
 NODES = 'job="$job",instance=~"$instance"'
-# The labels of all nodes of the cluster, for figures that make no sense for some of them.
+# The labels of all nodes of the cluster, for figures that make no sense for only some of the nodes.
 CLUSTER = 'job="$job"'
 
 # Colours by meaning: the same outcome is the same colour on every dashboard.
@@ -65,7 +65,7 @@ def target(index: int, query: Query, instant: bool) -> prometheus.Dataquery:
 
 
 def furnish(panel, title, description, unit, queries, width, height, instant, thresholds, anchor, decimals):
-    """Gives a panel what every panel has."""
+    """Sets the properties that every panel has: title, data source, size, queries, thresholds."""
     panel.title(title).description(description).datasource(SOURCE).unit(unit).span(width).height(height)
     panel.links([runbook(anchor)])
     for index, query in enumerate(queries):
@@ -80,7 +80,7 @@ def furnish(panel, title, description, unit, queries, width, height, instant, th
 
 
 def fixed_colors(panel, colors: dict[str, str]):
-    """Gives series with these names these colours."""
+    """Sets the colours of series by their names."""
     for name, color in colors.items():
         value = {"mode": "fixed", "fixedColor": color}
         panel.override_by_name(name, [models.DynamicConfigValue(id_val="color", value=value)])
@@ -104,7 +104,7 @@ def number(
     decimals=None,
     legend="",
 ):
-    """One number, with its course behind it."""
+    """Returns a panel that shows one number, and its history as a graph behind the number."""
     panel = stat.Panel()
     queries = [Query(query, legend)]
     furnish(
@@ -139,7 +139,7 @@ def lines(
     maximum=None,
     decimals=None,
 ):
-    """Lines over time, or areas that add up to a whole."""
+    """Returns a panel with lines over time, or with stacked areas."""
     panel = timeseries.Panel()
     furnish(panel, title, description, unit, queries, width, height, False, thresholds, anchor, decimals)
     legend = common.VizLegendOptions().display_mode(common_models.LegendDisplayMode.TABLE).show_legend(True)
@@ -164,7 +164,7 @@ def lines(
 def bars(
     title, description, query, unit, width=8, height=8, thresholds=None, anchor="", maximum=None, legend=""
 ):
-    """The last value of each series, as a bar."""
+    """Returns a panel that shows the last value of each series as a bar."""
     panel = bargauge.Panel()
     furnish(
         panel, title, description, unit, [Query(query, legend)], width, height, True, thresholds, anchor, None
@@ -177,7 +177,7 @@ def bars(
 
 
 def rows(title, description, query, unit="short", width=8, height=8, anchor="", hidden=()):
-    """A table with a row for each series."""
+    """Returns a panel with a table that has a row for each series."""
     panel = table.Panel()
     furnish(panel, title, description, unit, [Query(query)], width, height, True, None, anchor, None)
     panel.show_header(True)
@@ -189,7 +189,7 @@ def rows(title, description, query, unit="short", width=8, height=8, anchor="", 
 
 
 def variable(name: str, label: str, query: str, several: bool) -> dashboard.QueryVariable:
-    """A variable with the values of a label."""
+    """Returns a variable whose choices are the values of a label."""
     built = dashboard.QueryVariable(name).label(label).datasource(SOURCE)
     built.query({"query": query, "refId": f"variable-{name}"})
     built.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
@@ -199,7 +199,7 @@ def variable(name: str, label: str, query: str, several: bool) -> dashboard.Quer
 
 
 def frame(uid: str, title: str, description: str, coupons: bool = False) -> dashboard.Dashboard:
-    """A dashboard without panels."""
+    """Returns a dashboard without panels."""
     built = dashboard.Dashboard(title).uid(uid).description(description).tags(["firstcome"])
     built.timezone("browser").tooltip(models.DashboardCursorSync.CROSSHAIR).readonly()
     built.time("now-15m", "now").refresh("5s" if coupons else "10s")
@@ -217,7 +217,7 @@ def frame(uid: str, title: str, description: str, coupons: bool = False) -> dash
 
 
 def section(title: str) -> dashboard.Row:
-    """A heading between panels."""
+    """Returns a heading between panels."""
     return dashboard.Row(title)
 
 

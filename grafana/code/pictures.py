@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from source import Source, dashboards, fill_in
 
-# Inches of one unit of Grafana's grid, which is 24 units wide.
+# Size in inches of one unit of Grafana's grid, which is 24 units wide.
 UNIT_WIDTH, UNIT_HEIGHT = 0.74, 0.36
 DPI = 100
 LEGEND_ROWS = 6
@@ -89,7 +89,7 @@ def shown(
     value: float,
     defaults: dict,
 ) -> str:
-    """Writes a value as a panel's defaults say."""
+    """Writes a value in the unit and with the decimals that a panel's defaults name."""
     decimals = defaults.get("decimals")
     return written(value, defaults.get("unit", "short"), None if decimals is None else int(decimals))
 
@@ -127,7 +127,7 @@ def known(values) -> list[float]:
 
 
 def alone(values: list[float]) -> list[float]:
-    """Returns only the values without a neighbour, which no line shows."""
+    """Returns the values without a neighbour, which a line would not show; others become NaN."""
     around = [math.nan, *values, math.nan]
     return [
         value if math.isnan(before) and math.isnan(after) else math.nan
@@ -153,7 +153,7 @@ class Picture:
         self.figure.text(0.994, top, span, color=FAINT, fontsize=11, ha="right", va="center")
 
     def box(self, panel: dict, left=0.0, bottom=0.0, right=0.0, top=0.0):
-        """Returns a panel's place in the figure, without these margins in inches."""
+        """Returns the part of the figure that a panel takes, reduced by these margins in inches."""
         place = panel["gridPos"]
         x, y = place["x"] * UNIT_WIDTH + 0.05, (place["y"] + HEAD) * UNIT_HEIGHT + 0.03
         width, height = place["w"] * UNIT_WIDTH - 0.1, place["h"] * UNIT_HEIGHT - 0.06
@@ -174,7 +174,7 @@ class Picture:
         self.figure.text(*at, panel["title"], color=TEXT, fontsize=9.5, weight="bold", va="center")
 
     def series(self, panel: dict, instant: bool):
-        """Yields name, labels and values of all series of a panel: those at `self.times`, or the last."""
+        """Yields name, labels and values of all series of a panel: at `self.times`, or only the last value."""
         for target in panel["targets"]:
             expr = fill_in(target["expr"], self.end - self.begin)
             if instant:
@@ -187,7 +187,7 @@ class Picture:
                 yield legend_of(target, labels), labels, values
 
     def at_all_times(self, times: list[float], values: list[float]) -> list[float]:
-        """Returns a value for each of `self.times`; where a series has none, it is not a number."""
+        """Returns a value for each of `self.times`; it is NaN where the series has none."""
         known = {round(at - self.begin, 1): value for at, value in zip(times, values)}
         return [known.get(round(at - self.begin, 1), math.nan) for at in self.times]
 
@@ -199,7 +199,7 @@ class Picture:
         )
 
     def number(self, panel: dict) -> None:
-        """Draws one number with its course behind it."""
+        """Draws one number, and its history behind it."""
         self.frame(panel)
         axes = self.figure.add_axes(self.box(panel, bottom=0.04, top=0.3, left=0.02, right=0.02))
         axes.set_axis_off()
@@ -305,7 +305,7 @@ class Picture:
                 )
 
     def legend(self, panel: dict, series: list, defaults: dict) -> None:
-        """Writes name, last and greatest value of the greatest series below the axes."""
+        """Writes name, last value and greatest value of the largest series below the axes."""
         x, y, width, _ = self.box(panel)
         rows = sorted(series, key=lambda item: max(known(item[1])), reverse=True)[:LEGEND_ROWS]
         style = {"fontsize": 7.5, "va": "center"}

@@ -17,7 +17,7 @@ NODES = 3
 
 
 class Cluster:
-    """Three nodes over a server of their own, started by firstcome-bench."""
+    """Three nodes and a database server, started by firstcome-bench."""
 
     def __init__(self, programs: pathlib.Path, http_port: int, link_port: int, log: pathlib.Path):
         command = [programs / "firstcome-bench", "cluster", "--http-port", str(http_port)]
@@ -40,7 +40,7 @@ class Cluster:
         self.token = re.search(r"admin token is (\w+)", log.read_text()).group(1)
 
     def coupon(self, body: dict) -> int:
-        """Makes a coupon."""
+        """Creates a coupon, and returns its id."""
         request = urllib.request.Request(f"{self.urls[0]}/v1/coupons", json.dumps(body).encode())
         request.add_header("Authorization", f"Bearer {self.token}")
         request.add_header("Content-Type", "application/json")
@@ -54,14 +54,14 @@ class Cluster:
                 response.read()
 
     def load(self, *arguments, urls=None) -> subprocess.Popen:
-        """Begins to request coupons."""
+        """Starts firstcome-bench, which requests coupons."""
         command = [self.programs / "firstcome-bench", "load", "--admin-token", self.token, "--ceiling", "0s"]
         for url in urls or self.urls:
             command += ["--url", url]
         return subprocess.Popen([*command, *map(str, arguments)], stdout=subprocess.DEVNULL)
 
     def kill_last(self) -> None:
-        """Kills the last node, as a failing machine would."""
+        """Kills the last node without warning, as if its machine failed."""
         pids = re.findall(r"process (\d+)", self.log.read_text())
         subprocess.run(["kill", "-KILL", pids[NODES - 1]], check=True)
         printed = wait_until(
@@ -91,7 +91,7 @@ def prometheus(folder: pathlib.Path, urls: list[str], port: int) -> tuple[subpro
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules/*.yml"],
         "scrape_configs": [
-            # The port says which node it is; a name reads better.
+            # Names are easier to read than ports.
             {
                 "job_name": "firstcome",
                 "static_configs": [
@@ -116,19 +116,19 @@ def scrapes(source: Source, nodes: int) -> bool:
 
 
 def sell(cluster: Cluster, seconds: float) -> None:
-    """Drives the sale. Some of its parts overlap; the whole takes about this long."""
+    """Runs the sale for about this long. Some of its parts overlap."""
     part = seconds / 6
     first = cluster.coupon({"title": "Espresso machine", "total_quantity": int(900 * part)})
     second = cluster.coupon({"title": "Concert", "total_quantity": int(2_500 * part)})
     third = cluster.coupon({"title": "Breakfast", "total_quantity": None})
-    # Some clients read, and some ask for what they have already.
+    # Some clients read, and some request a coupon that they have already.
     steady = cluster.load(
         "--coupon", second, "--coupon", third, "--rate", 250, "-d", f"{5 * part}s", "--repeats", 0.1
     )
     for _ in range(5):
         cluster.read(second)
         time.sleep(part / 5)
-    # Noon: many more ask for the first coupon, until it is sold out and beyond.
+    # Noon: many more clients request the first coupon, until it is sold out and after that.
     noon = cluster.load("--coupon", first, "--rate", 800, "-d", f"{2 * part}s", "--repeats", 0.1)
     noon.wait(20 * part + 60)
     # A machine fails. Clients of the other two nodes go on.
@@ -152,7 +152,7 @@ def is_ready(url: str) -> bool:
 
 @contextlib.contextmanager
 def sale(programs: pathlib.Path, seconds: float, port: int):
-    """Runs a sale. Gives the Prometheus that saw it, the nodes, and when it began and ended."""
+    """Runs a sale. Yields the Prometheus that watched it, the nodes, and when the sale began and ended."""
     with tempfile.TemporaryDirectory(prefix="firstcome-sale-") as folder:
         folder = pathlib.Path(folder)
         cluster = Cluster(programs, port, port + 10, folder / "cluster.log")
@@ -162,7 +162,7 @@ def sale(programs: pathlib.Path, seconds: float, port: int):
             wait_until("Prometheus scrapes all nodes", lambda: scrapes(source, NODES), 180)
             begin = time.time()
             sell(cluster, seconds)
-            # The last rates need some more scrapes.
+            # The last rates need a few more scrapes.
             time.sleep(5)
             yield source, cluster.urls, begin, time.time()
         finally:

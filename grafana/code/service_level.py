@@ -25,7 +25,7 @@ SLOW_MAX = 0.01
 V1 = CLUSTER + ',route=~"/v1/.+"'
 FAILED = V1 + ',status=~"5.."'
 WINDOWS = ("5m", "1h", "6h", "3d")
-# Factors of the alerts: two urgent, two not.
+# Burn rates at which alerts fire: 14.4 and 6 are urgent, 1 is not.
 FACTORS = steps((1, YELLOW), (6, ORANGE), (14.4, RED))
 
 
@@ -50,7 +50,7 @@ def build():
     for panel in (
         number(
             "Availability",
-            "Requests without a failure of the server, of all requests of the time shown. Objective: 99.9 %.",
+            "Share of requests in the time shown that were answered below 500. Objective: 99.9 %.",
             f"1 - {failed}",
             "percentunit",
             width=6,
@@ -60,8 +60,8 @@ def build():
         ),
         number(
             "Error budget left",
-            "What is left of the 0.1 % that may fail, if the time shown is the whole period. Below 0 the "
-            "objective is missed.",
+            "Share of the budget (0.1 % may fail) that is left, if the time shown is the whole period. "
+            "Below 0 the objective is missed.",
             f"1 - ({failed}) / {FAILED_MAX}",
             "percentunit",
             width=6,
@@ -71,7 +71,7 @@ def build():
         ),
         number(
             "Issue requests within 250 ms",
-            "Of all issue requests of the time shown. Objective: 99 %.",
+            "Share of the issue requests in the time shown. Objective: 99 %.",
             fast,
             "percentunit",
             width=6,
@@ -81,7 +81,7 @@ def build():
         ),
         number(
             "Latency budget left",
-            "What is left of the 1 % that may be slow, if the time shown is the whole period.",
+            "Share of the budget (1 % may be slow) that is left, if the time shown is the whole period.",
             f"1 - (1 - {fast}) / {SLOW_MAX}",
             "percentunit",
             width=6,

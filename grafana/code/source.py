@@ -1,4 +1,4 @@
-"""A client of Prometheus' HTTP API, and the expressions of dashboards with their variables filled in."""
+"""Reads from Prometheus by its HTTP API, and fills in the variables in expressions of dashboards."""
 
 import json
 import math
@@ -51,7 +51,7 @@ class Source:
 
 
 def number(text: str) -> float:
-    """Returns a value as Prometheus writes it."""
+    """Reads a value that Prometheus wrote; NaN and infinities are values too."""
     return float(text)
 
 
