@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a copy of the sources the next version, which speaks a link version more and has a migration more.
+"""Turns a copy of the sources into the next version, which has one more link version and one more migration.
 
     next_version.py <directory of the copy>
 
@@ -10,7 +10,7 @@ import pathlib
 import re
 import sys
 
-# A migration as the rule wants it: it adds what the present version does not know.
+# A migration that follows the rule for releases: it adds a column that the present version does not know.
 COLUMN = "next_version"
 MIGRATIONS = {
     "mysql": f"""SET @statement = IF(
@@ -27,7 +27,7 @@ DEALLOCATE PREPARE statement;
 
 
 def replaced(pattern, replacement, text):
-    """Replaces the one place that matches."""
+    """Replaces the only match of a pattern. Exits if there is not exactly one."""
     changed, places = re.subn(pattern, replacement, text)
     if places != 1:
         sys.exit(f"{places} places match {pattern}")
