@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that Grafana's files are where its container expects them, and parse.
+"""Checks that Grafana's files are where its container expects them, and that they can be parsed.
 
 Reads `docker compose config --format json` from the standard input. Data sources must name services of the
 cluster, and the folders of dashboards must be mounted and hold dashboards with panels.

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Summarises a history of `firstcome-bench load`: answers, the slowest answer, and the longest pause.
 
-A pause of a coupon is a time in which it was requested, but no request for it was answered with an outcome. It
-begins with the first request that was sent after an outcome, and ends with the next outcome. The longest pause
-is taken over all coupons.
+A pause of a coupon is a time in which it was requested, but no request for it was answered with an outcome.
+It begins with the first request that was sent after an outcome, and ends with the next outcome. The longest
+pause is taken over all coupons.
 
     pauses.py history.jsonl            prints one line
     pauses.py history.jsonl 5.5        also fails if the longest pause is longer than 5.5 s

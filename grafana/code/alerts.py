@@ -1,4 +1,4 @@
-"""Checks that each alert has its texts, tests in which it does and does not fire, and a place in the runbook."""
+"""Checks that each alert has its texts, both kinds of tests (it fires, it does not), and a runbook entry."""
 
 import re
 

@@ -174,7 +174,7 @@ class Picture:
         self.figure.text(*at, panel["title"], color=TEXT, fontsize=9.5, weight="bold", va="center")
 
     def series(self, panel: dict, instant: bool):
-        """Yields name, labels and values of all series of a panel: at `self.times`, or only the last value."""
+        """Yields the name, labels and values (at `self.times`, or only the last) of each series of a panel."""
         for target in panel["targets"]:
             expr = fill_in(target["expr"], self.end - self.begin)
             if instant:
@@ -285,7 +285,7 @@ class Picture:
 
     @staticmethod
     def limits(axes, defaults: dict) -> None:
-        """Sets the ends of the scale of values."""
+        """Sets the lowest and the highest value of the scale."""
         bottom, top = axes.get_ylim()
         greatest = max([value for line in axes.lines for value in known(line.get_ydata())], default=0)
         if defaults.get("min") is not None:
