@@ -17,7 +17,7 @@ use crate::signals::Signals;
 use crate::wiring::{self, RunningNode};
 use crate::{healthcheck, log, welcome};
 
-/// The version and the commit it was built from.
+/// The version, and the commit that the program was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FIRSTCOME_COMMIT"), ")");
 
 /// How long tasks that block may take once everything else has ended.
@@ -25,7 +25,8 @@ const RUNTIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Help after the options.
 const ENVIRONMENT: &str = "The environment sets keys as well: FIRSTCOME__HTTP__LISTEN is http.listen. \
-    Options override the environment, which overrides the file. `firstcome config check` prints the effective configuration.";
+    Options override the environment, which overrides the file. `firstcome config check` prints the \
+    effective configuration.";
 
 /// Limited coupons, first come, first served.
 #[derive(Debug, Parser)]
@@ -126,7 +127,7 @@ impl Cli {
     }
 }
 
-/// Prints a text. If the standard output is closed or full, that is an error like others.
+/// Prints a text. A standard output that is closed or full is an error like any other.
 fn print(text: &str) -> Result<(), Box<dyn Error>> {
     let mut stdout = io::stdout().lock();
     let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -291,8 +291,8 @@ impl Config {
     /// Time for which the node keeps serving after `/readyz` responds 503.
     pub fn shutdown_delay(&self) -> Duration {
         let listen = self.http.listen;
-        // No balancer asks such a node, or it could not know its port. Any other may have one, also on the
-        // same machine.
+        // The default address is for a node without a balancer, and no balancer can know a port that the
+        // system chose. Any other node may have a balancer, also on the same machine.
         let is_alone = listen == Http::default().listen || listen.ip().is_loopback() && listen.port() == 0;
         let default = if is_alone {
             Duration::ZERO
@@ -307,7 +307,7 @@ impl Config {
         toml::to_string(&self.effective()?).map_err(|error| InvalidConfig(error.to_string()))
     }
 
-    /// Returns the configuration with defaults filled in, and without what secrets were read from.
+    /// Returns the configuration with defaults filled in, and without secrets that were read from files.
     fn effective(&self) -> Result<Self, InvalidConfig> {
         let mut effective = self.clone();
         effective.store.url = Some(self.store_url()?.to_string());
@@ -335,7 +335,7 @@ impl Config {
         if self.cluster.listen.is_some() && self.auth.admin_token.is_none() {
             return fail(
                 "auth.admin_token or auth.admin_token_file must be set if cluster.listen is: \
-                 a token that all nodes share, as otherwise each creates its own, which the others refuse",
+                 a token that all nodes share; otherwise each node creates its own, which the others refuse",
             );
         }
         if self.http.tls.certificate_file.is_some() != self.http.tls.key_file.is_some() {
@@ -352,8 +352,8 @@ impl Config {
         Ok(())
     }
 
-    /// Checks that a change can be answered after the loss of a node: until the lease of that node and the
-    /// notices at its door have ended, it may refuse based on the state before the change.
+    /// Checks that a change can be answered after the loss of a node. The lost node may refuse requests based
+    /// on the state before the change until its lease and the notices at its door have ended.
     fn check_change_deadline(&self) -> Result<(), InvalidConfig> {
         let (deadline, lease) = (self.http.change_deadline, self.cluster.lease);
         if self.cluster.listen.is_none() || deadline > lease + DOOR_TTL {

@@ -27,8 +27,8 @@ pub(super) fn report_refused_token(head: &Head, error: &Error) {
     }
 }
 
-/// Marks a response that depends on the principal: no cache may store it. Where a header names users, all
-/// users share one URL, so caches that store it nevertheless are told which headers make the difference.
+/// Marks a response that depends on the principal: no cache may store it. All users share one URL, so `Vary`
+/// tells a cache that stores it nevertheless which headers the response depends on.
 pub(super) fn mark_private(authenticator: &Authenticator, response: &mut Response) {
     let varies_by = if authenticator.names_users_by_header() {
         "x-user-id, authorization"

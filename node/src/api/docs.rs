@@ -41,7 +41,7 @@ pub(super) fn file(name: &str) -> Answer {
     let file = find(name)?;
     let bytes = match file.bytes {
         Cow::Borrowed(bytes) => Bytes::from_static(bytes),
-        // Files with values of this program in them, which are small.
+        // Files into which values of this program are written. They are small.
         Cow::Owned(bytes) => bytes.into(),
     };
     let mut response = response(bytes, &file.content_type);

@@ -83,8 +83,8 @@ fn service_error(error: service::Error) -> Response {
     }
 }
 
-/// Returns a 401 with this challenge. Challenges for tokens are those of RFC 6750. The header that a gateway
-/// sets is no scheme of HTTP, so its challenge has the name of the header.
+/// Returns a 401 with this challenge. Challenges for tokens are those of RFC 6750. HTTP has no authentication
+/// scheme for a header that a gateway sets, so the challenge for it has the name of the header.
 fn unauthenticated(challenge: &'static str) -> Problem {
     Problem::new(
         StatusCode::UNAUTHORIZED,
@@ -189,7 +189,7 @@ pub(super) fn field_error(InvalidField { field, message }: InvalidField) -> Fiel
 /// Returns the problem for a setback. It says when to retry, and whether something may have been changed.
 fn without_decision(setback: Setback) -> Problem {
     match setback {
-        // A request that expired was in a queue that is too long.
+        // A request expires if it waits in a queue that is too long.
         Setback::Overloaded | Setback::Expired => Problem::overloaded(),
         Setback::Moved => Problem::unavailable("OWNER_MOVING", "The coupon is moving to another node"),
         Setback::StoreUnavailable => {

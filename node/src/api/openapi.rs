@@ -68,7 +68,7 @@ const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
     transfer coding other than `chunked` 501 `NOT_IMPLEMENTED`; `/` redirects to `/docs` (307), and a path \
     with a slash at its end to the one without it (308); `HEAD` is `GET` without the body. Every response has \
     `X-Request-Id`: that of the request, if it has one of 1 to 64 visible ASCII characters. Responses that \
-    depend on who asks have `Cache-Control: no-store` and `Vary`; every response has \
+    depend on the credentials have `Cache-Control: no-store` and `Vary`; every response has \
     `X-Content-Type-Options: nosniff`. Fields may be added to responses; requests with unknown fields or \
     query parameters are refused.\n\n\
     To try it here on a fresh node: authorize (the admin token, and a user like `alice`), create a coupon, \
@@ -99,7 +99,7 @@ fn open_api() -> OpenApi {
         .build()
 }
 
-/// Where the API is. Swagger UI sends requests to the first one, which is relative to the document.
+/// The servers of the API. Swagger UI sends requests to the first one, whose URL is relative to the document.
 const SERVERS: [(&str, &str); 2] = [
     ("/", "the node that serves this document"),
     (
@@ -204,7 +204,7 @@ fn responses(operation: &Operation) -> BTreeMap<u16, Response> {
             .build();
         responses.insert(
             503,
-            response("Starting, draining, without lease or store")
+            response("Starting, draining, or without lease, group or store")
                 .content("application/json", content)
                 .build(),
         );
@@ -255,8 +255,8 @@ fn problem_response(codes: &[&str]) -> Response {
     response.build()
 }
 
-/// Returns the schema of a value that is one of these schemas, as the value of this property says. Generators
-/// of clients tell by it which type a value has.
+/// Returns the schema of a value that has one of these schemas. The value of this property says which one, so
+/// that client generators know the type.
 fn one_of(property: &str, schemas: impl Iterator<Item = (&'static str, String)> + Clone) -> RefOr<Schema> {
     let mapping = schemas
         .clone()

@@ -7,7 +7,7 @@ use warp::reply::Response;
 use super::routes::is_route;
 use crate::http::head::Head;
 
-/// Path of the page for people.
+/// Path of the page to which `/` leads.
 const PAGE: &str = "/docs";
 
 /// Returns the redirect of a request whose path no route matches, if there is one: from `/` to the page, and
@@ -17,7 +17,7 @@ const PAGE: &str = "/docs";
 /// server.
 pub(super) fn redirect(head: &Head, path: &str) -> Option<Response> {
     if path == "/" {
-        // A page of its own may come later, so this one is temporary.
+        // `/` may get a page of its own later, so this redirect is temporary.
         let is_read = [Method::GET, Method::HEAD].contains(&head.method);
         return is_read.then(|| to(StatusCode::TEMPORARY_REDIRECT, HeaderValue::from_static(PAGE)));
     }

@@ -183,7 +183,7 @@ impl Operation {
     /// Checks the names of the query, and calls the handler.
     async fn answer(&self, service: &Service, call: &Call) -> Answer {
         if let Err(error) = query::check_names(&call.head.query, self.query_parameters()) {
-            // A client without the right is told so first, as with any other mistake.
+            // A missing right is reported first, as for any other mistake in a request.
             if self.access != Access::Anyone {
                 self.access.check(&principal(service, call)?)?;
             }
@@ -192,7 +192,7 @@ impl Operation {
         (self.handler)(service, call).await
     }
 
-    /// Returns the handler's response, or that to its error.
+    /// Returns the handler's response, or the response to its error.
     async fn respond(&self, service: &Service, call: &Call) -> Response {
         let mut response = self.answer(service, call).await.unwrap_or_else(|error| {
             report_refused_token(&call.head, &error);
@@ -218,8 +218,8 @@ pub(super) fn is_route(path: &str) -> bool {
     find(path).is_some()
 }
 
-/// Creates the metrics of all routes. Times of failures are kept from the start only for the hot route, the
-/// first: a histogram has many series.
+/// Creates the metrics of all routes. Only the hot route, which is the first, has histograms of failures from
+/// the start, because a histogram has many series.
 pub(crate) fn register_metrics() {
     for (index, route) in ROUTES.iter().enumerate() {
         for operation in route.operations {

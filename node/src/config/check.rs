@@ -1,4 +1,4 @@
-//! Checks of single values. An error message is written to follow the name of the key.
+//! Checks of single values. An error message continues a sentence that begins with the name of the key.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -76,9 +76,10 @@ pub(super) fn log_level(levels: &str) -> Check {
     log_targets(levels).map(drop)
 }
 
-/// The libraries under links, and the level at which each logs at most unless it is named. What an operator
-/// should know of links is logged by this program, with the names of nodes. These libraries log a line for
-/// each step of a connection and each frame that they do not understand, and at level debug whole messages.
+/// The libraries that links use, and the most detailed level of each unless the levels name it. This program
+/// itself logs what an operator should know about links, with the names of nodes. The libraries log a line
+/// for each step of a connection and each frame that they do not understand, and at level debug whole
+/// messages.
 const QUIET_LIBRARIES: [(&str, LevelFilter); 2] = [
     ("ractor", LevelFilter::WARN),
     ("ractor_cluster", LevelFilter::ERROR),

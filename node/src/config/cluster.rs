@@ -135,7 +135,7 @@ impl Cluster {
         if self.advertise.is_none() && listen.ip().is_unspecified() {
             return fail(&format!(
                 "cluster.advertise must be the address at which other nodes reach this one, \
-                 because cluster.listen is {listen}: all addresses"
+                 because cluster.listen is {listen}, which means all addresses"
             ));
         }
         let tls = self.tls_files();
@@ -158,7 +158,7 @@ impl Cluster {
         ];
         match keys.iter().find(|(_, is_set)| *is_set) {
             Some((key, _)) => Err(InvalidConfig(format!(
-                "cluster.{key} has no effect without cluster.listen: the node is the only one"
+                "cluster.{key} has no effect without cluster.listen, because the node is then the only one"
             ))),
             None => Ok(()),
         }

@@ -40,7 +40,8 @@ impl Key {
         lines.join(" ")
     }
 
-    /// What a value of the wrong type should be, with an example. `None` if the error of the type says more.
+    /// What a value of the wrong type should be, with an example. `None` if the error of the value itself
+    /// says more.
     pub(super) fn expected(&self) -> Option<String> {
         let expected = match self.kind {
             "duration" => "a duration like 300ms, 3s or 1m 15s",
@@ -125,7 +126,8 @@ pub(super) fn check_known_section(name: &str) -> Result<(), InvalidConfig> {
     }
 }
 
-/// Returns the key whose name is nearest to a text, if it is near: equal but for separators and few letters.
+/// Returns the key whose name is nearest to a text; `None` if more than a few letters differ. Separators do
+/// not count.
 fn nearest(text: &str) -> Option<&'static Key> {
     let text = letters(text);
     let distance = |key: &Key| strsim::damerau_levenshtein(&letters(key.name), &text);
@@ -138,8 +140,9 @@ fn letters(text: &str) -> String {
     letters.map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
-/// Fails if an environment variable is meant as a key, and is not read: it has a single underscore after the
-/// prefix, and then the name of a section or nearly that of a key.
+/// Fails if an environment variable is meant as a key, but is not read because it has a single underscore
+/// after the prefix. What follows the prefix shows that a key is meant: the name of a section, or nearly the
+/// name of a key.
 pub(super) fn check_variable(name: &str) -> Result<(), InvalidConfig> {
     let Some(rest) = name.strip_prefix("FIRSTCOME_") else {
         return Ok(());
@@ -161,8 +164,8 @@ pub(super) fn check_variable(name: &str) -> Result<(), InvalidConfig> {
         format!("; {} sets {}", key.variable(), key.name)
     });
     Err(InvalidConfig(format!(
-        "the environment variable {name} sets nothing: names of keys have two underscores for each dot, \
-         and after FIRSTCOME{hint}"
+        "the environment variable {name} sets nothing: write two underscores after FIRSTCOME, and two for \
+         each dot of the key{hint}"
     )))
 }
 

@@ -12,7 +12,7 @@ use crate::http::unsent;
 /// highest is more than a node can serve.
 const RATES: RangeInclusive<f64> = 0.001..=1_000_000.0;
 
-/// Least value of `limits.unsent_bytes_max`: each of two clients has room for the longest list.
+/// Least value of `limits.unsent_bytes_max`. It gives each of two clients room for the longest list.
 const UNSENT_BYTES_MIN: usize = 1024 * 1024;
 
 section! {

@@ -64,7 +64,8 @@ fn check_known_keys(prefix: &str, values: &Map<String, Value>) -> Result<(), Inv
     for (name, value) in values {
         let key = format!("{prefix}{name}");
         match &value.kind {
-            // A quoted key of the file: the text of a known key, but in another table, where nothing reads it.
+            // A quoted key of the file. It looks like a known key, but is in another table, where nothing
+            // reads it.
             _ if name.contains('.') => {
                 return Err(InvalidConfig(format!(
                     "`{name}` is quoted; write {key} without quotes"

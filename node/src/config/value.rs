@@ -78,7 +78,7 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sock
     socket_address(&text).map_err(Error::custom)
 }
 
-/// Parses such an address of a key that may be unset.
+/// Parses an address to listen on, of a key that may be unset.
 pub(super) fn optional_address<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<SocketAddr>, D::Error> {
@@ -101,14 +101,15 @@ fn socket_address(text: &str) -> Result<SocketAddr, String> {
     let resolved = (host, port)
         .to_socket_addrs()
         .map_err(|error| format!("{host:?} cannot be resolved: {error}"))?;
-    // A name of both families is that of an IPv4 address, as in the default and in most balancers' files.
+    // A name with addresses of both families means the IPv4 address, as in the default and in most
+    // configurations of balancers.
     let mut resolved: Vec<SocketAddr> = resolved.collect();
     resolved.sort_by_key(SocketAddr::is_ipv6);
     let none = || format!("{host:?} has no address");
     resolved.first().copied().ok_or_else(none)
 }
 
-/// Parses a list of networks, or a string with commas between them, as the environment has it.
+/// Parses networks from a list, or from a string with commas between them.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     deserializer.deserialize_any(Several {
         what: "networks like 10.0.0.0/8",

@@ -166,13 +166,16 @@ async fn if_match_allows_only_a_change_of_the_version_that_it_names() {
 }
 
 #[tokio::test]
-async fn a_patch_that_no_coupon_could_take_is_invalid_before_its_if_match_counts() {
+async fn a_patch_that_no_coupon_could_take_is_refused_before_its_if_match_is_evaluated() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     for (body, field) in [
         (json!({"total_quantity": 1_000_000_001}), "total_quantity"),
         (json!({"title": ""}), "title"),
-        (json!({"discount": {"kind": "rate", "value": 101}}), "discount.value"),
+        (
+            json!({"discount": {"kind": "rate", "value": 101}}),
+            "discount.value",
+        ),
         (json!({"discount": {"value": 0}}), "discount.value"),
         (
             json!({"starts_at": "2026-11-27T00:00:00Z", "ends_at": "2026-11-27T00:00:00Z"}),

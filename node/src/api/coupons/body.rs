@@ -257,9 +257,9 @@ pub(in crate::api) struct PatchBody {
     use_within_days: Option<Option<u64>>,
 }
 
-/// Becomes the patch. What is wrong with it for every coupon is found here, so that such a request is invalid
-/// before its `If-Match` counts (RFC 9110, section 13.2.1). The coupon's owner checks the patched offer, because
-/// only the owner has the unchanged fields.
+/// Becomes the patch. Errors that do not depend on the coupon are found here, so that such a request is
+/// refused before its `If-Match` is evaluated (RFC 9110, section 13.2.1). The coupon's owner checks the
+/// patched offer, because only the owner has the unchanged fields.
 impl Checked for PatchBody {
     type Value = OfferPatch;
 

@@ -5,16 +5,17 @@ use http::header::IF_MATCH;
 use crate::http::head::Head;
 use crate::http::problem::RequestError;
 
-/// Maximum number of tags. A client knows one version, or the few that it made itself.
+/// Maximum number of tags. A client knows one version, or the few versions that its own changes made.
 const TAGS_MAX: usize = 16;
 
 /// A version that no coupon has: versions count from 1.
 const NO_VERSION: u64 = 0;
 
-/// Returns the versions of which the coupon must have one; empty if any version will do.
+/// Returns the versions that the request names. The coupon must have one of them; if there are none, any
+/// version will do.
 ///
 /// A weak tag counts as a strong one, because proxies that compress weaken tags. A tag that no coupon can
-/// have, as one that is not a number, demands [`NO_VERSION`].
+/// have, like one that is not a number, becomes [`NO_VERSION`].
 pub(super) fn versions(head: &Head) -> Result<Vec<u64>, RequestError> {
     const FORM: &str = "a version in quotes like \"3\", a list of versions, or *";
 
@@ -53,7 +54,7 @@ fn tag(text: &str) -> Option<(&str, &str)> {
     (after.is_empty() || after.starts_with(',')).then_some((tag, after))
 }
 
-/// Returns the version that this tag names. It has one spelling: `06` is not 6.
+/// Returns the version that this tag names. A version has only one spelling: `06` is not 6.
 fn version(tag: &str) -> u64 {
     let number = tag.parse().ok();
     number
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_tags_is_malformed() {
+    fn a_value_that_is_not_a_list_of_tags_is_malformed() {
         let many = ["\"1\""; TAGS_MAX + 1].join(",");
         for value in [
             "3",

@@ -1,6 +1,6 @@
 //! What the OpenAPI document says about each operation beyond its summary, and the groups of operations.
 
-/// The groups of operations, in the order in which somebody who is new needs them.
+/// The groups of operations, in the order in which a new user needs them.
 pub(super) const TAGS: [(&str, &str); 4] = [
     (
         "coupons",
@@ -35,14 +35,14 @@ pub(super) fn operation(name: &str) -> &'static str {
     match name {
         "create_coupon" => {
             "`total_quantity` must be given; null is unlimited. Send an `Idempotency-Key`, and the same key \
-             with each retry: it creates one coupon."
+             with each retry: all of them create one coupon."
         }
         "coupons" => {
             "Without `phase`, all coupons. `next_cursor` of a page is the `cursor` of the next page."
         }
         "coupon" => {
-            "`status` is what administrators set, `phase` what an issue request would meet now. `ETag` is \
-             the version, which counts changes by administrators; `issued` and `phase` change without it."
+            "`status` is what administrators set; `phase` also depends on the time and on what is issued. \
+             `ETag` is the version, which counts changes by administrators, and not those of `issued` and `phase`."
         }
         "patch_coupon" => {
             "Fields that are absent stay as they are. `per_user_limit` and `status` cannot be patched. \
@@ -50,8 +50,8 @@ pub(super) fn operation(name: &str) -> &'static str {
              `Idempotency-Key` tells what became of the change."
         }
         "pause_coupon" | "resume_coupon" | "close_coupon" => {
-            "The body may be absent. Repeated: 200, and nothing changes. A closed coupon stays closed. After \
-             `OUTCOME_UNKNOWN`, the same `Idempotency-Key` tells what became of the change."
+            "The body may be absent. A repetition is answered 200 and changes nothing. A closed coupon stays \
+             closed. After `OUTCOME_UNKNOWN`, the same `Idempotency-Key` tells what became of the change."
         }
         "issue" => {
             "201: the issuance is stored. Send an `Idempotency-Key`, and the same key with each retry: a \
@@ -62,17 +62,22 @@ pub(super) fn operation(name: &str) -> &'static str {
         "coupon_issuances" => {
             "`after_sequence` continues a list that was read before, also after the last page of a cursor."
         }
-        "my_issuances" => "What was answered 201 is in it at once, on every node.",
+        "my_issuances" => "An issuance that was answered 201 is in the list at once, on every node.",
         "user_issuances" => "For support and for a shop's own pages. Users have `GET /v1/me/issuances`.",
         "issuance" => {
-            "A user sees only issuances of that user; others are 404, like those that do not exist."
+            "A user sees only issuances to that user. Others are answered 404, like those that do not exist."
         }
-        "cluster" => "As the database has it now. `incarnation` is one life of a node.",
+        "cluster" => {
+            "The nodes and shards as the database has them now. `incarnation` is one life of a node."
+        }
         "cluster_coupon" => "`owner` is null while no node owns the shard.",
         "livez" => "Never asks the database. Restart a process that does not answer.",
-        "readyz" => "503 while the node starts, stops, or has no lease or no database; `reasons` says which.",
+        "readyz" => {
+            "503 while the node starts or stops, is outside the group, or has no lease or no database; \
+             `reasons` says which."
+        }
         "metrics" => "Each metric has a help text.",
-        "openapi" => "Describes exactly what this node answers. Generators of clients read it.",
+        "openapi" => "Describes exactly what this node answers. Client generators read it.",
         "docs" => "Swagger UI, served by the node alone.",
         "docs_file" => "Scripts, styles and icons.",
         _ => "",

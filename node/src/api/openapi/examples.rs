@@ -1,5 +1,5 @@
-//! Examples of the OpenAPI document. Sent one after the other to a fresh node, those of requests work: the
-//! first coupon of a node has the id 1, and its first issuance is `1-1`.
+//! Examples of the OpenAPI document. The examples of requests work if they are sent one after the other to a
+//! fresh node: the first coupon of a node has the id 1, and its first issuance is `1-1`.
 
 use serde_json::{Value, json};
 

@@ -25,7 +25,7 @@ pub(super) fn header(name: &str) -> Header {
         ),
         "Idempotent-Replayed" => (
             text.enum_values(Some(["true"])),
-            "present if the response is that to an earlier request with the same key",
+            "present if the response repeats that to an earlier request with the same key",
         ),
         "Retry-After" => (text.pattern(Some("^[0-9]+$")), "seconds to wait before a retry"),
         "Allow" => (text, "the methods that the path accepts"),

@@ -246,7 +246,7 @@ impl ProblemKind {
         match self.applied {
             Applied::No => constant(Type::Boolean, false),
             Applied::Unknown => ObjectBuilder::new().schema_type(Type::Null).build(),
-            // Never true. An enum of both values has no type in many languages, and their generators drop it.
+            // Never true. In many languages, an enum of both values has no type, so their generators drop it.
             Applied::NoOrUnknown => ObjectBuilder::new()
                 .schema_type(SchemaType::from_iter([Type::Boolean, Type::Null]))
                 .description(Some("false, or null where it is not known"))

@@ -130,8 +130,8 @@ macro_rules! named_schema {
 }
 
 named_schema! {
-    /// What an issue request would meet now.
-    PhaseSchema, "Phase", names(Phase::ALL.map(Phase::as_str), "what an issue request would meet now")
+    /// The state of a coupon now, for an issue request.
+    PhaseSchema, "Phase", names(Phase::ALL.map(Phase::as_str), "the state of the coupon now, for an issue request")
 }
 
 named_schema! {

@@ -77,7 +77,7 @@ fn nodes_of_a_cluster_need_one_admin_token() {
 }
 
 #[test]
-fn an_invalid_configuration_of_a_cluster_is_named_by_its_key() {
+fn an_invalid_cluster_configuration_is_reported_with_its_key() {
     assert_refused([
         (vec![LISTEN, COOKIE], "store.url must be mysql://"),
         (

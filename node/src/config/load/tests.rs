@@ -134,7 +134,7 @@ fn an_invalid_value_is_reported_with_its_key() {
 }
 
 #[test]
-fn a_value_of_the_wrong_type_is_told_what_it_should_be() {
+fn the_error_of_a_value_of_the_wrong_type_says_what_it_should_be() {
     for (key, value, error) in [
         (
             "auth.mode",
@@ -221,7 +221,7 @@ fn a_variable_with_one_underscore_is_an_error_that_names_the_key() {
 }
 
 #[test]
-fn an_unknown_key_names_the_nearest() {
+fn the_error_of_an_unknown_key_names_the_nearest_key() {
     for (key, nearest) in [
         (
             "FIRSTCOME__HTTP_LISTEN",
