@@ -1,11 +1,12 @@
 //! HTTP, apart from coupons: the accept loop, connections, requests and responses.
 //!
-//! [`listener`] starts the accept loop. `accept` admits as many connections as `open_files` has room for, and
-//! as `clients` lets one address have. `connection` serves one client: `pace` has the timeouts, `stream` reads
-//! and writes, `outgoing` recognises what hyper responds itself, and `tls` encrypts. `response_body` hands a
-//! response over in portions, and `unsent` bounds what all of them hold. `framing` checks each head, and
-//! `request` does what is common to all requests, with the help of `client_address` and `trace`. A handler
-//! sees a request through `head`, `body` and `call`. `refuse` makes the responses that come from no route.
+//! [`listener`] starts the accept loop. `accept` admits as many connections as `open_files` leaves room for,
+//! and from one address as many as `clients` allows. `connection` serves one client: `pace` has the timeouts,
+//! `stream` reads and writes, `outgoing` recognizes responses that hyper makes itself, and `tls` encrypts.
+//! `response_body` hands a response over in portions, and `unsent` bounds what all of them hold. `framing`
+//! checks each head, and `request` does what is common to all requests, with the help of `client_address` and
+//! `trace`. A handler sees a request through `head`, `body` and `call`. `refuse` makes the responses that
+//! come from no route.
 
 mod accept;
 pub(crate) mod body;

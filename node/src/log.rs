@@ -61,11 +61,11 @@ pub fn start(log: &Log) -> io::Result<()> {
     Ok(())
 }
 
-/// Says why the program fails: in the log if it was started, whatever its levels are, else on the standard
-/// error.
+/// Reports why the program fails: in the log if it was started, whatever its levels are, otherwise on the
+/// standard error.
 pub(crate) fn fail(error: &dyn Display) {
     match FORMAT.get() {
-        // A pipe that is full or a disk that is full must not turn one failure into another.
+        // A full pipe or a full disk must not turn one failure into another.
         None => drop(writeln!(io::stderr(), "firstcome: {error}")),
         Some(LogFormat::Text) => QUEUE.push(format!("firstcome: {error}\n").as_bytes()),
         Some(LogFormat::Json) => {
@@ -191,24 +191,25 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_waits_for_no_log() {
+    fn a_panic_does_not_wait_for_the_log() {
         if let Ok(format) = std::env::var(CHILD) {
             child(&format);
         }
         let directory = tempfile::tempdir().unwrap();
         let (_reader, stalled) = output::stalled().unwrap();
-        let spawn = spawn("a_panic_waits_for_no_log", "text", directory.path().join("log"));
+        let name = "a_panic_does_not_wait_for_the_log";
+        let spawn = spawn(name, "text", directory.path().join("log"));
         let process = spawn.error_output(stalled).start().unwrap();
         assert_eq!(ended(&process), Some(7));
     }
 
     #[test]
-    fn every_line_is_one_object_in_the_format_for_programs() {
+    fn every_line_of_a_json_log_is_one_object() {
         if let Ok(format) = std::env::var(CHILD) {
             child(&format);
         }
         let directory = tempfile::tempdir().unwrap();
-        let name = "every_line_is_one_object_in_the_format_for_programs";
+        let name = "every_line_of_a_json_log_is_one_object";
         let spawn = spawn(name, "json", directory.path().join("log"));
         let process = spawn.start().unwrap();
         assert_eq!(ended(&process), Some(7));

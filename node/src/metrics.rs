@@ -28,8 +28,8 @@ metric_table! {
     TLS_RELOADS = "coupon_tls_reloads_total", MetricKind::Counter, Count,
         "Changes of the TLS certificate files, by result: replaced or refused.";
     TLS_EXPIRY = "coupon_tls_certificate_expiry_timestamp_seconds", MetricKind::Gauge, Seconds,
-        "When the first certificate of the chain ends, in seconds since the Unix epoch, by listener: http or \
-         cluster. Absent without TLS.";
+        "Earliest expiry of a certificate in the chain, in seconds since the Unix epoch, by listener: http \
+         or cluster. Absent without TLS.";
     READS = "coupon_reads_total", MetricKind::Counter, Count,
         "Reads of coupons and lists of coupons, by what was read and from where: a copy or the store.";
     RATE_LIMITED = "coupon_rate_limited_total", MetricKind::Counter, Count,
@@ -39,7 +39,7 @@ metric_table! {
     LISTS_REFUSED = "coupon_lists_refused_total", MetricKind::Counter, Count,
         "Lists of coupons refused, by reason: client (limits.client_lists) or full (too many in progress).";
     LOG_LINES_DROPPED = "coupon_log_lines_dropped_total", MetricKind::Counter, Count,
-        "Lines of the log that were not written: the log failed, or is slower than what is logged.";
+        "Lines of the log that were not written, because writing failed or was too slow.";
     RUNTIME_WORKERS = "coupon_runtime_workers", MetricKind::Gauge, Count, "Worker threads of the runtime.";
     RUNTIME_TASKS = "coupon_runtime_live_tasks", MetricKind::Gauge, Count, "Live tasks of the runtime.";
     RUNTIME_QUEUE = "coupon_runtime_global_queue_depth", MetricKind::Gauge, Count,

@@ -1,10 +1,10 @@
-//! The service without HTTP: the calls that the API, a console and tests use.
+//! The service without HTTP: the calls that the API and tests use.
 //!
 //! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
-//! principals. `issuances` issues coupons and reads issuances, `coupons` creates, changes and reads coupons, and
-//! `coupon_lists` searches for coupons. What many clients read at once comes from short-lived [`copies`]. [`list`] cuts pages,
-//! [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards. All calls of the engine and its
-//! store go through [`engine`].
+//! principals. `issuances` issues coupons and reads issuances, `coupons` creates, changes and reads coupons,
+//! and `coupon_lists` searches for coupons. What many clients read at once comes from short-lived [`copies`].
+//! [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards. All calls
+//! of the engine and its store go through [`engine`].
 
 pub(crate) mod auth;
 mod client_searches;
@@ -36,10 +36,11 @@ use crate::config::Config;
 use crate::metrics;
 use crate::telemetry::CouponFigures;
 
-/// When a client with too many searches in progress may send the next. Each takes much less.
+/// Time after which a client with too many searches in progress may send the next search. A search takes much
+/// less time.
 const CLIENT_WAIT: Duration = Duration::from_secs(1);
 
-/// Anyone may read, and while the store is away every read fails.
+/// Limits the log of failed reads: anyone may read, and every read fails while the store cannot be reached.
 static FAILED_READS: LogLimit = LogLimit::new(1, Duration::from_secs(10), |suppressed| {
     tracing::warn!(suppressed, "further reads from the store failed");
 });

@@ -1,6 +1,6 @@
 //! The signals that end a node: SIGTERM, SIGINT from a terminal, and SIGHUP when the terminal goes away. All
-//! of them let it finish what it has begun. Files that may change (certificates, keys) are read again without
-//! a signal.
+//! of them let the node finish what it has begun. Files that may change (certificates, keys) are read again
+//! without a signal.
 
 use std::fs;
 use std::io;
@@ -17,7 +17,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Receives both signals from now on.
+    /// Receives these signals from now on.
     pub(crate) fn listen() -> io::Result<Self> {
         let hang_up = || signal(SignalKind::hangup());
         Ok(Self {
@@ -45,8 +45,7 @@ impl Signals {
     }
 }
 
-/// True if this process was started to outlive its terminal, as by `nohup`. Where that cannot be read, it was
-/// not.
+/// True if this process was started to outlive its terminal, as by `nohup`. False if that cannot be read.
 fn is_hang_up_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

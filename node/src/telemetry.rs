@@ -84,7 +84,7 @@ impl Metrics {
         }
     }
 
-    /// All metrics, in the text format of Prometheus, with those of these coupons.
+    /// Returns all metrics, including those of these coupons, in the text format of Prometheus.
     pub(crate) fn render(&self, coupons: &[CouponFigures]) -> String {
         let busy = self.collect_runtime();
         self.lines_dropped.absolute(log::dropped_lines());
@@ -92,7 +92,7 @@ impl Metrics {
         let mut text = self.recorder.render();
         process::write_all(&mut text);
         coupons::write_all(&mut text, coupons);
-        // The recorder's counters are whole numbers.
+        // The recorder cannot have this counter, because its counters are whole numbers.
         for metric in node::METRICS
             .iter()
             .filter(|metric| metric.name == node::RUNTIME_BUSY)

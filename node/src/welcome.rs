@@ -14,8 +14,8 @@ use crate::healthcheck::reachable;
 use crate::service::engine::CouponQuery;
 use crate::wiring::RunningNode;
 
-/// Prints the address, and commands with the admin token if it is one of the node's own. With a log for
-/// programs nothing is printed but on a terminal: both outputs often go to the same place.
+/// Prints the address, and commands with the admin token if the node created it. If the log is in JSON, this
+/// prints only on a terminal, because log and standard output often go to the same place.
 pub(crate) async fn print(node: &RunningNode, config: &Config) {
     let is_terminal = io::stdout().is_terminal();
     if config.log.format == LogFormat::Json && !is_terminal {
@@ -36,8 +36,8 @@ pub(crate) async fn print(node: &RunningNode, config: &Config) {
             commands(&address, path, &token, config.auth.mode, next)
         }
     };
-    // In a thread of its own, as nothing else may wait for a pipe that nobody reads. A closed standard output
-    // is not an error.
+    // A thread of its own prints, because the node must not wait for a pipe that is not read. A closed
+    // standard output is not an error.
     let printing = thread::Builder::new().spawn(move || {
         let mut stdout = io::stdout().lock();
         let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -47,7 +47,8 @@ pub(crate) async fn print(node: &RunningNode, config: &Config) {
     }
 }
 
-/// The address and the commands. `token` is the token or what a shell replaces by it.
+/// Returns the address and the commands. `token` is the token, or a text that a shell replaces with the
+/// token.
 fn commands(address: &str, path: &Path, token: &str, mode: AuthMode, next: u64) -> String {
     // The certificate names the service, and rarely this address.
     let curl = if address.starts_with("https") {
@@ -75,7 +76,7 @@ fn commands(address: &str, path: &Path, token: &str, mode: AuthMode, next: u64) 
     )
 }
 
-/// The path as a word of a shell, also within double quotes.
+/// Returns the path as one word of a shell command, which also works within double quotes.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

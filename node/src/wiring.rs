@@ -46,7 +46,7 @@ const NODE_ID_FILE: &str = "node_id";
 /// The ending of the file in the data directory with the record of the node's incarnations; its name begins
 /// with the node's id, as nodes with configured ids may share a directory.
 const RECORD_FILE_ENDING: &str = ".incarnations";
-/// How long a start waits for the record while the process before it ends.
+/// How long a start waits for the record while the previous process ends.
 const RECORD_WAIT: Duration = Duration::from_secs(2);
 /// Interval between two attempts to lock the record.
 const RECORD_POLL: Duration = Duration::from_millis(20);
@@ -90,7 +90,7 @@ pub enum StartError {
     Running {
         /// The record.
         path: PathBuf,
-        /// The name of both.
+        /// The id of both processes.
         node: NodeId,
     },
     /// Another process has joined as this node.
@@ -165,7 +165,7 @@ impl RunningNode {
         // The socket for links is bound before this node has a row with its addresses.
         let cluster = links::bind(config)?;
 
-        // Ends with the node, or when this fails.
+        // These tasks end with the node, or when this function fails.
         let mut maintenance = JoinSet::new();
         let maintaining = maintain(Arc::clone(&service), config.cluster.peers.clone());
         maintenance.spawn(critical("maintenance", maintaining));
@@ -253,7 +253,7 @@ impl RunningNode {
     }
 }
 
-/// Does what a node does beside serving, until it is dropped.
+/// Runs the background tasks that need no database, until the future is dropped.
 async fn maintain(service: Arc<Service>, peers: Vec<HostPort>) {
     tokio::join!(
         telemetry::upkeep(),
@@ -262,7 +262,7 @@ async fn maintain(service: Arc<Service>, peers: Vec<HostPort>) {
     );
 }
 
-/// Watches what becomes of the database, until it is dropped.
+/// Watches the database, until the future is dropped.
 async fn watch(database: Database, service: Arc<Service>, cluster: Cluster) {
     let report_others = async {
         if cluster.listen.is_none() {
@@ -325,8 +325,8 @@ fn node_id(config: &Config) -> Result<NodeId, StartError> {
     })
 }
 
-/// Opens the record of the node's incarnations, which lets a node that was killed join again at once. A file
-/// that only one process can open needs no such record.
+/// Opens the record of the node's incarnations, which lets a node that was killed join again at once. SQLite
+/// needs no such record, because only one process can open its file.
 async fn life_record(config: &Config, node: &NodeId) -> Result<LifeRecord, StartError> {
     if let StoreUrl::Sqlite(_) = config.store_url()? {
         return Ok(LifeRecord::default());
@@ -355,7 +355,8 @@ async fn life_record(config: &Config, node: &NodeId) -> Result<LifeRecord, Start
     }
 }
 
-/// The text of a file in the data directory, which is created if it does not exist; true if it was.
+/// Returns the text of a file in the data directory, and creates the file if it does not exist. Returns true
+/// if it was created.
 fn data_file(
     config: &Config,
     name: &str,

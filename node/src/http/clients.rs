@@ -43,8 +43,8 @@ struct Taken {
 }
 
 impl Clients {
-    /// Makes a set that gives each address `connections_max` places, and those of `trusted_proxies` any
-    /// number.
+    /// Makes a set that gives each address `connections_max` places, and each address of `trusted_proxies`
+    /// any number.
     pub(super) fn new(connections_max: usize, trusted_proxies: Vec<IpNet>) -> Arc<Self> {
         Arc::new(Self {
             connections_max,
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_so_many_places_and_gets_them_back() {
+    fn an_address_has_a_limited_number_of_places_and_gets_them_back() {
         let clients = clients(2);
         let (first, second) = (take(&clients, "192.0.2.1"), take(&clients, "::ffff:192.0.2.1"));
         assert!(first.is_some() && second.is_some() && take(&clients, "192.0.2.1").is_none());

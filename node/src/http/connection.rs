@@ -162,7 +162,8 @@ where
 fn poll_timeout(progress: &Progress, mut clock: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Timeout> {
     loop {
         let Some((at, timeout)) = progress.lock().pace.deadline() else {
-            // The client waits for a response, or for more of one. When that changes, this function is polled again.
+            // The client waits for a response, or for more of a response. When that changes, this function is
+            // polled again.
             return Poll::Pending;
         };
         if clock.deadline() > at.into() {

@@ -1,21 +1,23 @@
-//! What hyper does not check of a head: `Host` (RFC 9112, section 3.2) and the transfer codings (section 6.1).
+//! Checks of a head that hyper does not make: `Host` (RFC 9112, section 3.2) and the transfer codings
+//! (section 6.1).
 //!
-//! Proxies in front of this node may read such a head otherwise than this node does, so it is refused before
-//! anything is done.
+//! A proxy in front of this node may interpret an invalid head differently than this node does. So the
+//! request is refused before anything is done.
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Version};
 
 use super::problem::RequestError;
 
-/// Returns the reason for which a request is refused whatever it asks.
+/// Returns why a request must be refused, whatever its path and method are; `None` if the head is valid.
 pub(super) fn refusal<B>(request: &Request<B>) -> Option<RequestError> {
     check_host(request.version(), request.headers())
         .and_then(|()| check_codings(request.headers()))
         .err()
 }
 
-/// A request of HTTP/1.1 has exactly one `Host`, which may be empty. Former versions did not have it.
+/// Checks that a request of HTTP/1.1 has exactly one `Host`, which may be empty. Earlier versions do not
+/// require it.
 fn check_host(version: Version, headers: &HeaderMap) -> Result<(), RequestError> {
     let mut hosts = headers.get_all(HOST).iter();
     let malformed = |message: &str| Err(RequestError::Malformed(message.to_owned()));
@@ -34,7 +36,8 @@ fn is_of_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
-/// hyper accepts codings whose last one is `chunked`, and decodes only that one.
+/// Checks that there is no transfer coding other than one `chunked`. hyper accepts any codings before
+/// `chunked`, but decodes only the last one.
 fn check_codings(headers: &HeaderMap) -> Result<(), RequestError> {
     let mut chunked = 0_u32;
     for value in headers.get_all(TRANSFER_ENCODING) {
@@ -99,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn no_transfer_coding_but_one_chunked_is_supported() {
+    fn only_a_single_chunked_is_supported_as_transfer_coding() {
         for (codings, status) in [
             (&["chunked"][..], None),
             (&["Chunked"], None),

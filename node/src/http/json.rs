@@ -1,5 +1,4 @@
-//! Reads and writes JSON. Reading is strict: an unknown field is an error, because it is a mistake of the
-//! client.
+//! Reads and writes JSON. Reading is strict: an unknown field is an error, because the client made a mistake.
 
 mod field_errors;
 
@@ -66,17 +65,18 @@ pub(crate) fn response_of_text(
 /// moves to the heap.
 pub(crate) type JsonText = SmallVec<[u8; 384]>;
 
-/// A body whose fields must fit together, or into bounds that their types do not have.
+/// A body whose fields must be consistent with each other, or must be within bounds that their types do not
+/// express.
 pub(crate) trait Checked: DeserializeOwned {
     /// What the body becomes.
     type Value;
 
-    /// Checks the fields and adds their errors. Fields with an error in `errors` are missing here. The value
-    /// is used only if there is no error.
+    /// Checks the fields and adds their errors. A field that already has an error in `errors` is absent from
+    /// `self`. The value is used only if there is no error.
     fn check(self, errors: &mut Vec<FieldError>) -> Self::Value;
 }
 
-/// Parses and checks a body. Fails like [`parse`], with the errors of both.
+/// Parses and checks a body. Fails like [`parse`], with the errors of parsing and of the check.
 pub(crate) fn parse_checked<T: Checked>(body: &[u8]) -> Result<T::Value, RequestError> {
     let (read, mut errors) = match read::<T>(body)? {
         Ok(read) => (Some(read), Vec::new()),
@@ -84,7 +84,7 @@ pub(crate) fn parse_checked<T: Checked>(body: &[u8]) -> Result<T::Value, Request
     };
     let known = errors.len();
     let value = read.map(|read| read.check(&mut errors));
-    // What is said about a field that is missing only because it does not fit is not said.
+    // A field that does not fit is absent, so the check may report it as missing. Such errors are dropped.
     let is_part_of = |whole: &str, field: &str| field.split('.').next() == whole.split('.').next();
     let found: Vec<FieldError> = errors.drain(known..).collect();
     for error in found {
@@ -110,7 +110,7 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestError>
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<Result<T, Misfit<T>>, RequestError> {
     let not_json =
         |error: &serde_json::Error| RequestError::Malformed(format!("the body is not JSON: {error}"));
-    // The syntax is checked first: half an object with a wrong field is malformed, not invalid.
+    // The syntax is checked first: an incomplete object with a wrong field is malformed, not invalid.
     serde_json::from_slice::<IgnoredAny>(body).map_err(|error| not_json(&error))?;
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(RequestError::Malformed(

@@ -43,13 +43,13 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// requests. It may exceed this by one portion of a body.
 const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
-/// Number of bytes that the system holds of a connection before it sends them. The default is a share of its
-/// buffer, which grows to megabytes: memory of the node that no bound counts. The system also says more often
-/// that a client reads.
+/// Number of bytes that the system holds of a connection before it sends them. The system's default is a
+/// share of its buffer, which grows to megabytes, and no bound of the node counts that memory. With a lower
+/// value, the system also reports more often that a client reads.
 const SYSTEM_UNSENT_BYTES_MAX: u32 = 64 * 1024;
 
-/// Part of all connections that one client address may have by default: one of so many. Other clients are
-/// served even if one client opens as many connections as it can.
+/// Number of parts into which all connections are divided. By default one client address may have one part.
+/// Other clients are served even if one client opens as many connections as it can.
 const CLIENT_PARTS: usize = 2;
 
 /// Options of a listener.
@@ -153,7 +153,7 @@ impl Listener {
             tracing::warn!(%error, "failed to set TCP_NOTSENT_LOWAT");
         }
         let connections_max = open_files::make_room(options.connections_max);
-        // Connections themselves set the length.
+        // The connections themselves update the gauge of the length.
         let _length = queue(CONNECTIONS_QUEUE, connections_max);
         let (stage, receiver) = watch::channel(Stage::Serving);
         let mut http = http1::Builder::new();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rest_of_a_response_goes_before_the_refusal_of_what_follows_it() {
+    async fn the_rest_of_a_response_is_sent_before_the_refusal_of_the_next_request() {
         const BYTES: usize = 8_000_000;
         // The route does not read the body of the request, so hyper reads the next head while the response
         // is on its way.

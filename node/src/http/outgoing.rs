@@ -1,18 +1,19 @@
 //! Tells hyper's own responses from those of the service, in the bytes that hyper writes.
 //!
 //! hyper answers a head that it cannot parse by itself, and has no hook for that. Bytes are not searched to
-//! find such a response: clients choose some bytes of other responses, like the request id. What tells them
-//! apart is when they are added to hyper's buffer. hyper offers its whole buffer whenever it writes, and it
-//! writes after each part that it gets from the service, before it reads another head. So what is added
-//! while the service gave nothing is hyper's.
+//! find such a response: clients choose some bytes of other responses, like the request id. Instead, the time
+//! at which bytes are added to hyper's buffer shows what they are. hyper offers its whole buffer whenever it
+//! writes, and it writes after each part that it gets from the service, before it reads another head. So if
+//! bytes are added although the service gave nothing, they are a response of hyper.
 
-/// The interim response that hyper adds when a body is read for which the client waits.
+/// The interim response that hyper adds when the service reads a body that the client sends only after this
+/// response.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What to do with the bytes that hyper offers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Offer {
-    /// So many bytes, from the first, are sent as they are.
+    /// This many bytes from the front are sent as they are.
     Send(usize),
     /// The bytes are a response that hyper made itself.
     Own,
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unsent_rest_of_a_response_goes_before_hypers() {
+    fn the_unsent_rest_of_a_response_is_sent_before_hypers() {
         let mut outgoing = Outgoing::default();
         outgoing.service_gave();
         assert_eq!(outgoing.offered(OURS), Offer::Send(OURS.len()));

@@ -47,7 +47,7 @@ enum Phase {
     Head,
     /// The handler. The body of the request has a timeout of its own.
     Busy,
-    /// The client, to read the response. Only bytes that it does not read have a timeout.
+    /// The client, which reads the response. There is a timeout only while the client leaves bytes unread.
     Responding,
     /// The next request.
     Idle,
@@ -140,8 +140,8 @@ impl Pace {
         }
     }
 
-    /// Records that the system accepted all bytes that there are so far. If they are the last of a response,
-    /// the connection is idle from now on. Calls `now` only if the time matters.
+    /// Records that the system accepted all bytes that were written so far. If they are the last of a
+    /// response, the connection is idle from now on. Calls `now` only if the time matters.
     pub(super) fn flushed(&mut self, now: impl FnOnce() -> Instant) {
         self.stall = None;
         if self.phase == Phase::Responding && !self.body_is_open {
@@ -236,7 +236,7 @@ mod tests {
         pace.received(|| start);
         pace.request_began();
         pace.responded(false);
-        // Parts of the body leave, and the client reads each slowly.
+        // Parts of the body are sent, and the client reads each part slowly.
         for seconds in [50, 100, 150] {
             pace.flushed(|| at(start, seconds));
             assert_eq!(pace.deadline(), None, "more is to come");

@@ -13,7 +13,7 @@ pub(super) struct Progress(Arc<Mutex<State>>);
 /// The state machines of a connection.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Its clocks.
+    /// Its timeouts.
     pub(super) pace: Pace,
     /// The bytes that hyper writes.
     pub(super) outgoing: Outgoing,

@@ -30,8 +30,8 @@ use crate::config::AccessLog;
 /// Header with the request id.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Value of `X-Content-Type-Options` in every response: browsers must not guess a type, and so must not run
-/// texts of clients as a page or a script.
+/// Value of `X-Content-Type-Options` in every response: browsers must not guess a type, so that they never
+/// run a text from a client as a page or a script.
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Maximum length of a request id that is accepted from a client.
@@ -64,8 +64,8 @@ pub(super) fn split(
     (head, request)
 }
 
-/// Waits for the response, adds its general headers, and records it. Also returns the memory of its body, if
-/// that is counted.
+/// Waits for the response, adds its general headers, and records it. Also returns the reservation of memory
+/// for its body, if the body is counted.
 pub(super) async fn respond(
     head: &Head,
     served: &Served,
@@ -117,8 +117,8 @@ pub(super) async fn respond(
     (response, reservation)
 }
 
-/// Reserves memory for the body of a response. If there is none, a read is refused in place of its response.
-/// The response to a change is sent in any case, because the change was made; such responses are short.
+/// Reserves memory for the body of a response. If no memory is left, a read is refused. The response to a
+/// change is sent in any case, because the change was made; such responses are short.
 fn reserve(head: &Head, served: &Served, response: Response) -> (Response, Option<Reservation>) {
     // The size of a stream is not known. A stream has one part in memory at a time.
     let bytes = response
@@ -168,7 +168,7 @@ fn log(
         AccessLog::All => true,
         AccessLog::Sample(one_in) => rand::random_range(0..one_in.get()) == 0,
     };
-    // A number of one unit, so that programs can compare and sum it.
+    // A number in a fixed unit, so that programs can compare and sum it.
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let (route, status) = (head.route().label(), status.as_u16());
     if is_enabled {

@@ -1,7 +1,7 @@
 //! The body of a response on its way to hyper.
 //!
-//! hyper copies what it gets into the buffer of the connection, and that buffer never shrinks. So it gets a
-//! body in portions, the next one when there is room.
+//! hyper copies what it gets into the buffer of the connection, and that buffer never shrinks. So hyper gets
+//! a body in portions, each when there is room.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,7 +17,7 @@ use super::unsent::{PORTION_BYTES, Reservation};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedBody;
 
-/// A body in portions. Its connection knows when it has given one, and when it has ended.
+/// A body in portions. It tells its connection when it gives a portion, and when it ends.
 #[derive(Debug)]
 pub(super) struct ResponseBody<B> {
     body: B,
@@ -58,7 +58,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
         } else {
             Some(Ok(Frame::data(self.portion())))
         };
-        // After the end as well: hyper may add the last bytes of the encoding.
+        // This is also recorded at the end, when hyper may add the last bytes of the encoding.
         self.progress.lock().outgoing.service_gave();
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(match frame.into_data() {

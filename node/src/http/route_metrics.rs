@@ -1,7 +1,7 @@
 //! The metrics of one route, by method and status.
 //!
-//! Counters exist from the start for each status that an operation is documented to respond with. Of the
-//! histograms, only those that [`RouteMetrics::register`] is told of exist from the start, because each has
+//! Counters exist from the start for each status that an operation is documented to respond with. Histograms
+//! exist from the start only for the classes that are passed to [`RouteMetrics::register`], because each has
 //! many series.
 
 use std::sync::OnceLock;

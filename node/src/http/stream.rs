@@ -16,8 +16,8 @@ use super::progress::Progress;
 use super::refuse;
 use crate::metrics::connection_cut;
 
-/// Maximum number of bytes in hyper's buffer. hyper bounds what it takes of bodies, which is less than this,
-/// but not the number of responses without a body to a client that reads none of them.
+/// Maximum number of bytes in hyper's buffer. hyper has a lower bound for what it buffers of bodies. But it
+/// has none for responses without a body, which add up if a client reads none of them.
 const BUFFERED_BYTES_MAX: usize = 128 * 1024;
 
 /// A connection below HTTP.
@@ -209,7 +209,7 @@ mod tests {
     use crate::http::pace::{Limits, Pace};
 
     #[tokio::test]
-    async fn a_connection_ends_once_more_is_buffered_for_it_than_its_bound() {
+    async fn a_connection_ends_once_its_buffer_exceeds_the_bound() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());

@@ -18,8 +18,8 @@ pub const UNSENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// a fraction of its buffer.
 pub(super) const PORTION_BYTES: usize = 16 * 1024;
 
-/// What one address may take of all unsent bytes: one part of so many. Other clients can read lists while one
-/// client reads none of its own.
+/// Number of parts into which the bound is divided. One address may take one part, so that other clients can
+/// read lists while one client reads none of its own.
 const ADDRESS_PARTS: usize = 2;
 
 /// The bytes of all responses that are not sent.
@@ -39,7 +39,7 @@ pub(super) struct Reservation {
 }
 
 impl Unsent {
-    /// Makes a bound of so many bytes.
+    /// Makes a bound of `bytes_max` bytes.
     pub(super) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
@@ -65,7 +65,7 @@ impl Unsent {
         Some(self.reservation(bytes, of_address))
     }
 
-    /// Counts a response for which there must be room.
+    /// Counts a response that is sent even if it exceeds the bound.
     pub(super) fn count(
         self: &Arc<Self>,
         bytes: usize,
@@ -88,7 +88,7 @@ impl Unsent {
     }
 }
 
-/// Adds to a counter unless it would exceed `max` then.
+/// Adds to a counter, unless the sum exceeds `max`.
 fn add(counter: &AtomicUsize, bytes: usize, max: usize) -> Option<()> {
     let added = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= max);
     let result = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_reserved_than_there_is_room_and_dropping_makes_room() {
+    fn reservations_stay_within_the_bound_and_dropping_one_makes_room() {
         let unsent = Unsent::new(100);
         let first = unsent.reserve(60, None);
         assert!(first.is_some() && unsent.reserve(41, None).is_none());
@@ -118,7 +118,7 @@ mod tests {
         assert!(second.is_some() && unsent.reserve(1, None).is_none());
         drop(first);
         assert!(unsent.reserve(60, None).is_some());
-        // What must have room is counted beyond the bound.
+        // Counting may exceed the bound.
         let counted = unsent.count(1000, None);
         assert!(unsent.reserve(1, None).is_none());
         drop((second, counted));

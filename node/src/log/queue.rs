@@ -1,7 +1,7 @@
 //! The queue of log lines between the tasks that log and the thread that writes.
 //!
 //! Logging never waits and never fails: a line for which there is no room, or that cannot be written, is
-//! dropped and counted. So a log that nobody reads, or a full disk, costs lines and nothing else.
+//! dropped and counted. So an unread pipe or a full disk costs lines and nothing else.
 
 use std::io::{self, Write};
 use std::mem;
@@ -10,8 +10,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Longest total of lines that wait, some 5,000 lines: what is logged while the writing thread waits for a
-/// processor.
+/// Maximum total length of waiting lines: about 5,000 lines, enough for what is logged while the writing
+/// thread waits for a processor.
 pub(crate) const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
 /// Pause before the next attempt to write to an output that another program has made non-blocking.
@@ -21,9 +21,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
-    /// Lines came while the writer had none.
+    /// Signals the idle writer that a line was added.
     came: Condvar,
-    /// The writer has none left.
+    /// Signals that the writer has written all lines.
     written: Condvar,
     dropped: AtomicU64,
 }
@@ -56,7 +56,7 @@ impl Lines {
         self.ends.clear();
     }
 
-    /// Returns how many lines are not complete before this position.
+    /// Returns how many lines end after this position.
     fn after(&self, position: usize) -> usize {
         self.ends.len() - self.ends.partition_point(|end| *end <= position)
     }
@@ -132,7 +132,7 @@ impl Queue {
             .wait_timeout_while(waiting, limit, |waiting| !waiting.is_idle);
     }
 
-    /// Writes lines to this output, without end.
+    /// Writes lines to this output for ever.
     pub(super) fn write_to(&self, output: &mut impl Write) -> ! {
         let (mut lines, mut output) = (Lines::new(), Output::new(output));
         let mut reported = 0;
@@ -142,7 +142,7 @@ impl Queue {
             let dropped = self.dropped();
             if dropped != reported && output.is_working {
                 reported = dropped;
-                tracing::warn!(dropped, "log lines were dropped; the number counts all so far");
+                tracing::warn!(dropped, "log lines were dropped; the number is that since the start");
             }
         }
     }
@@ -164,7 +164,7 @@ impl Queue {
     }
 }
 
-/// The output, and what became of the last write to it.
+/// The output, and how the last write to it ended.
 struct Output<'o, W> {
     output: &'o mut W,
     is_working: bool,
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_lines_and_waits_for_nothing() {
+    fn a_full_queue_drops_lines_without_waiting() {
         let queue = Queue::new();
         let line = [b'x'; 1024];
         for _ in 0..WAITING_BYTES_MAX / line.len() {
@@ -279,7 +279,7 @@ mod tests {
         queue.push(b"\n");
         queue.push(&line);
         assert_eq!(queue.dropped(), 2);
-        // What was taken makes room.
+        // Taking the lines makes room.
         queue.take(&mut Lines::new());
         queue.push(&line);
         assert_eq!(queue.dropped(), 2);

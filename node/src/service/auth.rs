@@ -1,6 +1,6 @@
 //! Authenticates principals: users by header or by token, services, administrators.
 //!
-//! An unknown token alone is no reason to refuse a request: it may still do what is open to anyone.
+//! An unknown token alone is no reason to refuse a request. The request may still do what is open to anyone.
 
 mod jwks;
 mod jwt;
@@ -59,7 +59,7 @@ pub(crate) enum MissingCredentials {
     UserHeader,
     /// A token.
     Token,
-    /// One of both.
+    /// Either the header or a token.
     UserHeaderOrToken,
 }
 
@@ -171,7 +171,7 @@ impl Principal {
             None if self.role == Role::Admin => Err(Error::Forbidden(
                 "only users have coupons; an administrator is not a user",
             )),
-            // A token could not name a user.
+            // In this mode a token cannot name a user, so only the header can be missing.
             None if self.is_named_by_header => Err(Error::Unauthenticated(MissingCredentials::UserHeader)),
             None => Err(self.unauthenticated(MissingCredentials::Token)),
         }

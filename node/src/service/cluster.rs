@@ -29,11 +29,11 @@ impl Service {
     }
 }
 
-/// Interval at which a node without links looks for others on its database.
+/// Interval between two checks whether other nodes use the database of a node without links.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Logs an error while other nodes use the database of a node without `cluster.listen`, for as long as it is
-/// polled. Such a node reaches no other, and only one of them can be ready.
+/// Logs an error while other nodes use the database of a node without `cluster.listen`, for as long as the
+/// future is polled. Such a node reaches no other, and only one of them can be ready.
 pub(crate) async fn report_others(store: &dyn ClusterStore, me: &NodeId, lease: Duration) {
     if store.is_exclusive() {
         return;

@@ -166,7 +166,8 @@ where
         self.slots.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Makes [`Self::get`] return at least this sequence for the key from now on.
+    /// Makes [`Self::get`] return at least this sequence for the key from now on, if the key has a slot. If
+    /// it has none, the next read of the store shows the sequence anyway.
     pub(crate) fn raise_issued(&self, key: K, issued: u64) {
         if let Some(slot) = self
             .slots

@@ -1,8 +1,8 @@
 //! Lists of coupons. A list is searched step by step, newest first, until its page is full or the list ends.
 //!
 //! A search may examine all coupons, so searches must not hold up other reads. They take turns at a share of
-//! the connections, one short step at a time. Equal searches share one, and its result serves for a second. A
-//! client may have few searches in progress, and a node a bounded number.
+//! the connections, one short step at a time. Requests for the same list share one search, and its result is
+//! used for a second. The number of searches in progress is bounded for each client and for the node.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,18 +32,18 @@ const LISTS_MAX: usize = 64;
 const SEARCHES_MAX: usize = 256;
 
 /// Number of steps that run at the same time: a quarter of the connections for reads, so that the other three
-/// are always free for reads that take no time.
+/// are always free for short reads.
 const STEPS_MAX: usize = 1;
 
 /// Number of coupons that one step examines: few enough that no step takes longer than some milliseconds.
 const STEP: u32 = 4_000;
 
-/// A search that takes longer ends with what it has found, if that is anything. It is shorter than the
-/// deadline of a request, so that what was found reaches the client.
+/// A search that takes longer ends with the coupons found so far, if there are any. This time is shorter than
+/// the deadline of a request, so that they reach the client.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// A search that has found nothing for so long ends with an error. It is as long as the usual deadline of a
-/// request, after which nobody waits for what it might find.
+/// A search that has found nothing within this time ends with an error. This time is the usual deadline of a
+/// request, after which no client waits for the result.
 const FRUITLESS_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Searches in progress, and copies of lists.
@@ -56,7 +56,7 @@ pub(super) struct CouponLists {
     refused_full: Counter,
 }
 
-/// What a list has, and the coupon before which its page begins.
+/// The filter of a list, and the coupon before which its page begins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct ListKey {
     filter: CouponFilter,
@@ -147,9 +147,9 @@ impl Service {
 pub(crate) struct CouponList {
     /// One row more than the longest page has, if there are so many.
     rows: Vec<CouponView>,
-    /// Where the search ended, if the rows do not fill the longest page and the list may go on.
+    /// Where the search ended, if the rows do not fill the longest page and there may be more.
     ended_at: Option<CouponId>,
-    /// The moment that the phases in this list are of.
+    /// The time for which the phases in this list were computed.
     now: Timestamp,
 }
 
@@ -162,7 +162,7 @@ impl CouponList {
         Page::new(rows.iter().collect(), next)
     }
 
-    /// Returns the moment that the phases in this list are of.
+    /// Returns the time for which the phases in this list were computed.
     pub(crate) fn now(&self) -> Timestamp {
         self.now
     }
@@ -181,7 +181,7 @@ async fn search(engine: &CouponEngine, key: ListKey, turns: &Semaphore) -> Store
         examine: STEP,
     };
     loop {
-        // At most as many as are wanted, which fits.
+        // This is at most `WANTED`, which fits into 32 bits.
         query.limit = (WANTED - rows.len()) as u32;
         let turn = match query.filter.is_empty() {
             true => None,
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn searches_take_no_place_of_lists_without_a_filter() {
+    fn searches_leave_room_for_lists_without_a_filter() {
         let lists = CouponLists::new(1);
         let client = |number: usize| IpAddr::from([10, 0, (number / 256) as u8, (number % 256) as u8]);
         let places: Vec<_> = (0..SEARCHES_MAX)

@@ -15,8 +15,8 @@ use super::{Error, Service};
 /// copy takes about 1 KiB, so all copies take 10 MiB. Each request for a further coupon reads the store.
 const COUPONS_MAX: usize = 10_000;
 
-/// Maximum number of times that one request reads a coupon, because issuances meanwhile show that the copy is
-/// older than a change of its quantity.
+/// Maximum number of times that one request reads a coupon. It reads again if this node has issued more than
+/// the quantity in the copy, which is then older than a change of the quantity.
 const READS_MAX: usize = 4;
 
 static FAILED_CREATIONS: LogLimit = LogLimit::new(5, Duration::from_secs(10), |suppressed| {
@@ -101,8 +101,8 @@ impl Service {
     }
 
     /// Reads a coupon, at most [`super::copies::AGE_MAX`] old. It shows at least what this node has issued,
-    /// and never more than its quantity: a copy that allows less is older than a change that another node has
-    /// answered, and is read again.
+    /// and never more than its quantity. A copy with a quantity below what is issued is older than a change
+    /// that another node has answered, so it is read again.
     pub(crate) async fn coupon(&self, id: CouponId) -> Result<CouponView, Error> {
         let engine = self.engine()?;
         let read = || {
@@ -127,7 +127,7 @@ impl Service {
             }
             self.copies.coupons.forget(id);
             if reads == READS_MAX {
-                // What the store showed is of one moment.
+                // The store read quantity and `issued` at the same moment, so they are consistent.
                 return Ok(CouponView::clone(&view));
             }
         }

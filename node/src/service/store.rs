@@ -13,7 +13,7 @@ use crate::config::{Config, InvalidConfig, StoreUrl};
 
 /// Interval between two attempts to open a database that cannot be reached.
 const OPEN_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval between two log messages about it.
+/// Interval between two log messages about such a database.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval between two inspections of an open database.
 const INSPECT_INTERVAL: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// True if the database may be reached later. Otherwise somebody has to change something first.
+    /// True if the database may be reached later. Otherwise an operator has to change something first.
     fn may_pass(&self) -> bool {
         matches!(self, Self::Server(error) if error.may_pass())
     }
@@ -57,8 +57,8 @@ impl Database {
         }
     }
 
-    /// Opens the database. While its server cannot be reached, tries again without end, logs the reason every
-    /// few seconds, and calls `waits` before each pause.
+    /// Opens the database. While its server cannot be reached, retries for ever, logs the reason every few
+    /// seconds, and calls `waits` before each pause.
     pub(crate) async fn open_when_reachable(config: &Config, waits: impl Fn()) -> Result<Self, OpenError> {
         let (began, mut reported) = (Instant::now(), None::<Instant>);
         loop {
@@ -83,8 +83,8 @@ impl Database {
         }
     }
 
-    /// Checks that the database answers, or returns why it does not at present. Whatever else is wrong with
-    /// it, the engine finds when it starts.
+    /// Checks that the database answers, or returns why it does not at present. The engine finds any other
+    /// error when it starts.
     async fn reachable(&self) -> Result<(), String> {
         match self.cluster_store().check().await {
             Err(StoreError::NotStored(why) | StoreError::Unknown(why)) => Err(why),
@@ -92,8 +92,8 @@ impl Database {
         }
     }
 
-    /// Inspects the database every two seconds, for as long as it is polled. Calls `found` with true if a
-    /// table or a row that the program made is missing, and with false once it is there again.
+    /// Inspects the database every two seconds, for as long as the future is polled. Calls `found` with true
+    /// if a table or a row that the program made is missing, and with false once it is there again.
     pub(crate) async fn watch(&self, found: impl Fn(bool)) {
         let mut is_damaged = false;
         loop {
@@ -111,7 +111,7 @@ impl Database {
                     tracing::info!("the database can be used again");
                     is_damaged = false;
                 }
-                // A database that is away shows in beats and batches.
+                // Beats and batches report a database that cannot be reached.
                 _ => continue,
             }
             found(is_damaged);

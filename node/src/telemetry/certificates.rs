@@ -1,4 +1,4 @@
-//! When certificates end, so that an alert can come before that.
+//! When certificates expire, so that an alert can come before that.
 
 use std::path::Path;
 
@@ -9,20 +9,20 @@ use x509_parser::prelude::FromDer;
 
 use crate::metrics::TLS_EXPIRY;
 
-/// Shows when the first certificate of a chain ends. `listener` is `http` or `cluster`.
+/// Shows the earliest expiry of a certificate in a chain. `listener` is `http` or `cluster`.
 pub(crate) fn show_expiry(listener: &'static str, chain: &[CertificateDer<'_>]) {
     if let Some(expiry) = expiry(chain) {
         metrics::gauge!(TLS_EXPIRY, "listener" => listener).set(expiry as f64);
     }
 }
 
-/// Shows when the first certificate in this file ends. A file that cannot be read shows nothing.
+/// Shows the earliest expiry of a certificate in this file. A file that cannot be read shows nothing.
 pub(crate) fn show_expiry_of_file(listener: &'static str, file: &Path) {
     let chain = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     show_expiry(listener, &chain.unwrap_or_default());
 }
 
-/// Returns when the first certificate of a chain ends, in seconds since the Unix epoch.
+/// Returns the earliest expiry of a certificate in a chain, in seconds since the Unix epoch.
 fn expiry(chain: &[CertificateDer<'_>]) -> Option<i64> {
     let end = |certificate: &CertificateDer<'_>| {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_ends_with_its_first_certificate_that_ends() {
+    fn a_chain_expires_with_the_certificate_that_expires_first() {
         let certificate = |year| {
             let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
             parameters.not_after = rcgen::date_time_ymd(year, 1, 1);

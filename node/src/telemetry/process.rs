@@ -1,8 +1,9 @@
 //! The standard metrics of a process, under the names that all clients of Prometheus use:
 //! <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>.
 //!
-//! They are read from the system for each scrape, and written here and not by the recorder, whose counters
-//! are whole numbers: processor time has fractions. What a system does not tell is left out.
+//! They are read from the system for each scrape. They are written here and not by the recorder, because
+//! processor time has fractions and the recorder's counters are whole numbers. What a system does not report
+//! is left out.
 
 use std::fmt::Write;
 use std::fs;
@@ -78,7 +79,7 @@ pub(super) fn write_all(text: &mut String) {
     );
 }
 
-/// The time at which this process started. It is found once: the clocks that it is computed from have a
+/// The time at which this process started. It is computed once, because the clocks behind it have a
 /// resolution of ten milliseconds, and an alert counts every change as a restart.
 static START_TIME: OnceLock<Option<f64>> = OnceLock::new();
 
@@ -111,7 +112,7 @@ fn pages(statm: &str) -> Option<[u64; 2]> {
     Some([fields.next()?.ok()?, fields.next()?.ok()?])
 }
 
-/// The time at which this process started, this many seconds after the system.
+/// Returns the time at which this process started, which is this many seconds after the start of the system.
 fn started_at(seconds: f64) -> Option<f64> {
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;

@@ -63,8 +63,8 @@ pub(super) fn tls_files(cluster: &Cluster) -> Option<TlsFiles> {
     })
 }
 
-/// Connects to these peers once, and warns of those that cannot be reached: so a firewall or a wrong name is
-/// noticed at the start.
+/// Connects once to each of these peers, and warns of those that cannot be reached. So a firewall or a wrong
+/// name is noticed at the start.
 ///
 /// Cancel safe: nothing depends on this check.
 pub(super) async fn check_peers(peers: &[HostPort]) {

@@ -131,7 +131,8 @@ macro_rules! named_schema {
 
 named_schema! {
     /// The state of a coupon now, for an issue request.
-    PhaseSchema, "Phase", names(Phase::ALL.map(Phase::as_str), "the state of the coupon now, for an issue request")
+    PhaseSchema, "Phase",
+    names(Phase::ALL.map(Phase::as_str), "the state of the coupon now, for an issue request")
 }
 
 named_schema! {

@@ -1,5 +1,5 @@
-//! Finds all fields of a body that do not fit. A deserializer stops at the first one; here that field is taken
-//! out of the body, and the rest is read again.
+//! Finds all fields of a body that do not fit. A deserializer stops at the first one. Here that field is
+//! taken out of the body, and the rest is read again.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -8,7 +8,8 @@ use serde_path_to_error::{Path, Segment};
 use super::{field, message};
 use crate::http::problem::FieldError;
 
-/// Maximum number of fields that are reported: more than a coupon has. Each costs another reading of the body.
+/// Maximum number of fields that are reported: more than a coupon has. The body is read again for each of
+/// them.
 const ERRORS_MAX: usize = 16;
 
 /// A body that does not fit: the errors of its fields, and the value without these fields if there is one.
@@ -19,13 +20,14 @@ pub(super) struct Misfit<T> {
     pub(super) rest: Option<T>,
 }
 
-/// Returns the errors of a body. `first` is the first one, which is also the only one that can tell that a
-/// field occurs twice.
+/// Returns the errors of a body. `first` is the first error. Only this error can be about a field that occurs
+/// twice, because a [`Value`] keeps only one of the two.
 pub(super) fn find<T: DeserializeOwned>(body: &[u8], first: FieldError) -> Misfit<T> {
     let mut errors = vec![first];
     let mut rest = None;
     if let Ok(mut value) = serde_json::from_slice::<Value>(body) {
-        // Twice as often, because an object that lost a field may have to be taken out as well.
+        // There may be two attempts for each error, because an object that lost a field may have to be taken
+        // out as well.
         for _ in 0..2 * ERRORS_MAX {
             match serde_path_to_error::deserialize::<_, T>(&value) {
                 Ok(read) => {
@@ -49,8 +51,8 @@ pub(super) fn find<T: DeserializeOwned>(body: &[u8], first: FieldError) -> Misfi
     Misfit { errors, rest }
 }
 
-/// Adds an error, unless the field or a part of it has one already: of an object that lost a wrong field, the
-/// deserializer says that the field is missing.
+/// Adds an error, unless the field or a part of it has one already. After a wrong field was taken out of an
+/// object, the deserializer reports that the field is missing.
 fn add(errors: &mut Vec<FieldError>, error: FieldError) {
     let is_known = errors.iter().any(|known| {
         let part = known.field.strip_prefix(&error.field);
@@ -68,7 +70,7 @@ fn take_out(value: &mut Value, path: &Path) -> bool {
         .iter()
         .map_while(|segment| match segment {
             Segment::Map { key } => Some(key.as_str()),
-            // An element of a list is not taken out, but the list.
+            // If an element of a list does not fit, the whole list is taken out.
             Segment::Seq { .. } | Segment::Enum { .. } | Segment::Unknown => None,
         })
         .collect();

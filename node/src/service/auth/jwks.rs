@@ -74,7 +74,10 @@ pub(super) async fn reload(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
                 }
             }
             Err(reason) => {
-                tracing::error!(path = %path.display(), reason, "failed to reload the keys of tokens; the old ones stay");
+                tracing::error!(
+                    path = %path.display(), reason,
+                    "failed to reload the keys of tokens; the old ones stay"
+                );
             }
         }
     }

@@ -44,7 +44,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    NotAdmin = "not_admin", "it is not the admin token, and auth.mode is header, which knows no other";
+    NotAdmin = "not_admin", "it is not the admin token, the only token that auth.mode = header accepts";
     TooLong = "too_long", "it is longer than 8 KiB";
     Malformed = "malformed", "it is neither the admin token nor a JWT with a supported algorithm";
     Critical = "critical", "its header has critical extensions";
@@ -52,7 +52,7 @@ reasons! {
     Signature = "signature", "its signature is wrong";
     Expiry = "expiry", "exp is missing, or not a number of seconds";
     Expired = "expired", "exp has passed";
-    NotYetValid = "not_yet_valid", "nbf has not come, or is not a number of seconds";
+    NotYetValid = "not_yet_valid", "nbf is in the future, or not a number of seconds";
     Issuer = "issuer", "iss is not auth.jwt.issuer";
     Audience = "audience", "aud does not contain auth.jwt.audience";
     Subject = "subject", "sub is not a user id, which is 1 to 128 visible ASCII characters";

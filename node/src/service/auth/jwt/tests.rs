@@ -354,7 +354,6 @@ fn the_subject_is_a_user_and_only_known_roles_count() {
     }
 }
 
-/// Returns a JWK set of the public keys for these algorithms, each with its id.
 #[test]
 fn weak_keys_private_keys_and_keys_of_another_kind_are_refused() {
     for (algorithm, key) in [

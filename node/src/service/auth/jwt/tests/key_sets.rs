@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
 
+/// Returns a JWK set of the public keys for these algorithms, each with its id.
 fn jwks(ids: &[(Algorithm, Option<&str>)]) -> Value {
     let key = |(algorithm, id): &(Algorithm, Option<&str>)| {
         let mut jwk =
