@@ -142,7 +142,7 @@ impl Queue {
             let dropped = self.dropped();
             if dropped != reported && output.is_working {
                 reported = dropped;
-                tracing::warn!(dropped, "log lines were dropped; the number is that since the start");
+                tracing::warn!(dropped, "log lines were dropped; this is the total so far");
             }
         }
     }

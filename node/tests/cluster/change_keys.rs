@@ -1,4 +1,5 @@
-//! Changes with keys: every node knows a key, whatever became of the node that owned the coupon.
+//! Changes with an `Idempotency-Key`. Every node knows a key, even after the owner was killed or handed the
+//! coupon off.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};

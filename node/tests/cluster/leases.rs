@@ -1,5 +1,6 @@
-//! Nodes with different leases, as while `cluster.lease` is changed node by node. Others judge a node by its
-//! own lease, so no refusal is untrue and no node is ended while it may still decide.
+//! Nodes with different leases, as while `cluster.lease` is changed node by node. For each node, the others
+//! wait as long as the lease of that node. So no refusal is untrue, and no node is ended while it may still
+//! decide.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ const KEYS: [&str; 3] = [
 const LONG: Duration = Duration::from_secs(9);
 
 impl Stage {
-    /// Makes a coupon with one issuance to give, which this node owns.
+    /// Makes a coupon with a quantity of one that this node owns.
     async fn last_coupon_of(&self, which: usize) -> u64 {
         for _ in 0..100 {
             let coupon = self.coupon(Some(1)).await;
@@ -44,8 +45,8 @@ impl Stage {
     }
 }
 
-/// The second node has a longer lease than the first and loses the database. For as long as its lease lasts
-/// it says that its coupon is sold out. So the quantity may not be raised before that.
+/// The second node has a longer lease than the first and loses the database. Until its lease ends, it refuses
+/// requests because its coupon is sold out. So the quantity must not be raised before that.
 async fn no_refusal_is_untrue_while_leases_differ(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, 2, &KEYS, false).await;
@@ -107,7 +108,7 @@ async fn the_lease_can_be_changed_node_by_node(kind: ServerKind) {
             stage.start(&[changed]);
             stage.settled().await;
             stage.goes_on().await;
-            // In the middle of the change a node hangs that has the other lease than the rest.
+            // In the middle of the change, a node hangs whose lease differs from that of the other nodes.
             if changed == 0 {
                 let coupon = stage.coupon_of(0).await;
                 stage.members[0].suspend();

@@ -5,15 +5,16 @@ use testkit::servers::{Server, ServerKind};
 
 use crate::stage::Stage;
 
-/// Most lines for one move: one, unless a busy machine makes it take longer than lines are held.
+/// Maximum number of lines for one move. It is one line, unless the move takes longer on a busy machine than
+/// a line is held to count further shards.
 const LINES_MAX: usize = 4;
 
-/// The lines that are not details.
+/// Returns the lines above level debug.
 fn lines(log: &str) -> Vec<&str> {
     log.lines().filter(|line| !line.contains(" DEBUG ")).collect()
 }
 
-/// The sum of the counts in the lines with this text about this peer.
+/// Returns the sum of the counts in the lines with this text about this peer.
 fn sum(log: &str, text: &str, peer: &str) -> u64 {
     let peer = format!("peer=\"{peer}\"");
     let counts: Vec<u64> = lines(log)
@@ -28,7 +29,7 @@ fn sum(log: &str, text: &str, peer: &str) -> u64 {
     counts.iter().sum()
 }
 
-async fn a_move_of_many_shards_is_a_line_with_the_name_of_the_peer(kind: ServerKind) {
+async fn a_move_of_many_shards_is_logged_in_a_line_with_the_name_of_the_peer(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, 2, &[], false).await;
     stage.start(&[0]);
@@ -53,4 +54,4 @@ async fn a_move_of_many_shards_is_a_line_with_the_name_of_the_peer(kind: ServerK
     }
 }
 
-on_each_server! { a_move_of_many_shards_is_a_line_with_the_name_of_the_peer }
+on_each_server! { a_move_of_many_shards_is_logged_in_a_line_with_the_name_of_the_peer }

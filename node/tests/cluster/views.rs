@@ -98,8 +98,8 @@ async fn check_coupons(stage: &Stage, view: &Value, coupons: &[u64]) {
     }
 }
 
-/// A node that has a copy of a coupon learns what it issues itself at once, and a change of the quantity at
-/// another node only by reading the coupon again.
+/// A node with a copy of a coupon sees its own issuances at once. It sees a change of the quantity at another
+/// node only when it reads the coupon again.
 async fn no_node_shows_more_issued_than_the_quantity(kind: ServerKind) {
     let server = Server::shared(kind);
     let stage = Stage::on(server, &[], false).await;

@@ -1,5 +1,5 @@
-//! A log that cannot be written: closed, on a full disk, in a pipe that nobody reads or whose reader is gone.
-//! The node serves, recovers and ends as if it were written, and counts the lines that are lost.
+//! A log that cannot be written: closed, on a full disk, in a pipe that is not read or whose reader is gone.
+//! The node serves, recovers and ends as it does with a working log, and counts the lines that are lost.
 
 use std::io::PipeReader;
 use std::path::{Path, PathBuf};
@@ -132,7 +132,8 @@ async fn a_log_that_cannot_be_written_costs_lines_and_nothing_else() {
         let node = Node::start(broken, &["log.level=info,actors=debug"], None);
         assert_eq!(node.create().await.unwrap(), 201, "{broken:?}");
         assert_eq!(node.issue("alice").await.unwrap(), 201, "{broken:?}");
-        // Everything that is noticed and mended here is logged in parts that the node cannot do without.
+        // The tasks that notice this and recover from it also log it, and the node cannot do without these
+        // tasks.
         let mut other = SqliteConnectOptions::new()
             .filename(node.data.path().join("data/firstcome.db"))
             .connect()
@@ -208,7 +209,7 @@ async fn a_failed_sync_ends_the_process_whatever_its_log_is_like() {
         assert_eq!(node.create().await.unwrap(), 201, "{broken:?}");
         let failing = failing_sync(node.data.path());
         std::fs::write(&failing, "").unwrap();
-        // The next beat or any other write meets it.
+        // The sync of the next beat or of any other write fails.
         eventually("a sync has failed", async || !failing.exists()).await;
         assert!(
             node.create().await.is_err(),

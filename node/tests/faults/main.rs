@@ -1,5 +1,5 @@
-//! What a node must survive: kills at random moments under load, crowds, and everything that a database
-//! server does to it. In the end the checker judges everything that clients saw.
+//! What a node must survive: kills at random moments under load, crowds, and all faults of a database server.
+//! In the end the checker judges everything that clients saw.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -176,7 +176,7 @@ async fn a_node_waits_for_a_server_that_is_not_there_yet(kind: ServerKind) {
     .await;
     assert!(says("/livez", 200, r#"{"live":true}"#).await);
     let reported = "the database cannot be reached; waiting for it";
-    eventually("it reports that again", async || {
+    eventually("the node reports that again", async || {
         node.log().matches(reported).count() >= 2
     })
     .await;
@@ -194,8 +194,8 @@ async fn a_node_waits_for_a_server_that_is_not_there_yet(kind: ServerKind) {
     .await;
 }
 
-/// Waiting cannot help these: somebody has to change something first.
-async fn a_server_that_refuses_the_node_ends_it_with_what_to_do(kind: ServerKind) {
+/// Waiting cannot help here: an operator has to change something first.
+async fn a_node_that_its_server_refuses_ends_and_says_what_to_do(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut opening = Opening::empty(server, None).await;
     let name = server.make_writable_database().await;
@@ -224,8 +224,8 @@ async fn a_server_that_refuses_the_node_ends_it_with_what_to_do(kind: ServerKind
     }
 }
 
-/// It has no address for links, so it can never be ready beside the other.
-async fn a_node_without_links_on_the_database_of_others_says_so(kind: ServerKind) {
+/// The second node has no address for links, so it can never be ready beside the first.
+async fn a_node_without_links_reports_other_nodes_on_its_database(kind: ServerKind) {
     let opening = Opening::empty(Server::shared(kind), None).await;
     let keys = |id: &str| vec![opening.url.clone(), format!("node.id={id}")];
     let first = tokio::task::block_in_place(|| Node::start(FIRSTCOME, opening.folder.path(), &keys("first")));
@@ -277,7 +277,7 @@ async fn a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_
     opening.refused("migrate", &["the server is read-only"]);
 }
 
-/// The statements of docs/operations.md, with other names of database and users.
+/// Returns the statements of docs/operations.md, with other names for the database and its users.
 fn documented_rights(database: &str) -> String {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
     let page = std::fs::read_to_string(page).unwrap();
@@ -304,7 +304,8 @@ async fn the_rights_in_the_documentation_suffice(kind: ServerKind) {
             server.port()
         )
     };
-    // Without tables the user of nodes can do nothing, and learns who must act.
+    // Without tables, the database user of nodes can do nothing. The error names the command that creates
+    // them.
     opening.url = url("s");
     opening.refused("serve", &["1142", "`firstcome migrate`"]);
     let migrated = tokio::task::block_in_place(|| {
@@ -343,8 +344,8 @@ on_each_server! {
     a_session_without_the_required_isolation_is_refused
     every_wait_at_the_start_has_a_limit
     a_node_waits_for_a_server_that_is_not_there_yet
-    a_server_that_refuses_the_node_ends_it_with_what_to_do
-    a_node_without_links_on_the_database_of_others_says_so
+    a_node_that_its_server_refuses_ends_and_says_what_to_do
+    a_node_without_links_reports_other_nodes_on_its_database
     the_rights_in_the_documentation_suffice
     a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_is_refused
 }

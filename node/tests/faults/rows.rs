@@ -15,7 +15,8 @@ use crate::FIRSTCOME;
 /// Longer than stopping takes.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Inserts rows of 5,000 nodes that ended at some time, one each second, and of two whose time is not known.
+/// Inserts rows of 5,000 nodes, of which one ended each second. For two of them the time is not known, and
+/// two ended more than a day ago.
 const ENDED: &str = "
 INSERT INTO nodes (node_id, incarnation, beat, state, http, cluster, links, ended_at)
 WITH RECURSIVE digits AS (SELECT 0 AS digit UNION ALL SELECT digit + 1 FROM digits WHERE digit < 9)
@@ -55,7 +56,7 @@ async fn rows_of_ended_nodes_are_removed(kind: ServerKind) {
         ("gone-1", false),
         ("gone-3", true),
         ("gone-4998", false),
-        // Since when it is ended is not known, so it may be the latest.
+        // It is not known when this node ended, so it may be the latest.
         ("gone-5000", true),
     ] {
         assert_eq!(left.iter().any(|left| left == id), stays, "{id}: {left:?}");
@@ -63,7 +64,7 @@ async fn rows_of_ended_nodes_are_removed(kind: ServerKind) {
     let unmarked = "SELECT COUNT(*) FROM nodes WHERE state = 'ended' AND ended_at = 0";
     let unmarked: i64 = sqlx::query_scalar(unmarked).fetch_one(&mut shell).await.unwrap();
     assert_eq!(unmarked, 0);
-    // What operators see, and every beat reads, are these rows and the live one.
+    // Operators see these rows and the row of the live node, and every beat reads them.
     let view = reqwest::Client::new()
         .get(format!("http://{}/v1/cluster", node.address))
         .bearer_auth(ADMIN_TOKEN)

@@ -83,7 +83,7 @@ async fn a_second_process_with_the_id_of_a_node_refuses_to_start(kind: ServerKin
             "{}",
             first.log()
         );
-        // The directory itself shows without the database that its process runs.
+        // Even without the database, the data directory shows that a process uses it.
         let why = refused(folder.path(), &keys(&url, advertise));
         assert!(why.contains("give each process a data_dir of its own"), "{why}");
         let ready = reqwest::get(format!("http://{}/readyz", first.address)).await;
@@ -103,12 +103,12 @@ async fn a_node_that_was_killed_starts_again_at_once_and_a_copy_of_it_after_its_
         assert!(begun.elapsed() < LEASE * 2 / 3, "{:?}", begun.elapsed());
         again.kill();
     }
-    // It cannot tell whether the process of the original is alive elsewhere.
+    // The copy cannot tell whether the process of the original is alive elsewhere.
     let (begun, twin) = (Instant::now(), copy(folder.path()));
-    let _twin = start(twin.path(), &keys(&url, Some(port)));
+    let started = start(twin.path(), &keys(&url, Some(port)));
     assert!(begun.elapsed() >= LEASE, "{:?}", begun.elapsed());
     eventually("the log says why that took long", async || {
-        _twin.log().contains("watching its row for its lease")
+        started.log().contains("watching its row for its lease")
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! Changes of coupons: on which versions they depend, and what becomes of one that is repeated.
+//! Changes of coupons: which versions they require, and what happens when a change is repeated.
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn act(node: &TestNode, id: u64, action: &str, key: &str) -> RequestBuilder {
         .header("Idempotency-Key", key)
 }
 
-/// Asserts what a change was answered: whether it is a replay, the version, and the status.
+/// Asserts the answer to a change: whether it is a replay, the version, and the status.
 fn assert_changed(reply: &Reply, is_replay: bool, version: u64, status: &str) {
     assert_eq!(
         (
@@ -54,7 +54,7 @@ async fn a_change_with_the_key_of_an_earlier_one_is_not_executed_again() {
     let conditional = patch(&node, id, "q", &six).header("If-Match", "\"3\"");
     assert_changed(&send(conditional).await, true, 5, "open");
 
-    // A key belongs to a coupon.
+    // For another coupon, the key is new.
     let other = node.coupon(json!({})).await;
     assert_changed(&send(act(&node, other, "pause", "p")).await, false, 2, "paused");
     // A restart forgets nothing.
@@ -99,7 +99,8 @@ async fn a_refused_change_is_decided_again_and_one_that_altered_nothing_is_not()
     let id = node.coupon(json!({"total_quantity": 5})).await;
     let stale = || patch(&node, id, "s", &json!({"title": "New"})).header("If-Match", "W/\"2\"");
     send(stale()).await.assert_refused(412, "VERSION_MISMATCH");
-    // It is open already, and so it stays open whatever comes after.
+    // The coupon is open already, so this changes nothing. A retry with the same key changes nothing either,
+    // even after a pause.
     assert_changed(&send(act(&node, id, "resume", "r")).await, false, 1, "open");
     assert_changed(
         &node.admin_post(&format!("/v1/coupons/{id}/pause")).await,
@@ -122,7 +123,7 @@ async fn a_change_of_unknown_outcome_is_found_by_its_key() {
     let pause = || act(&node, id, "pause", "key");
     let other = lock(&node).await;
     assert_setback(&send(pause()).await, "OUTCOME_UNKNOWN", None);
-    // It is decided, and not stored yet.
+    // The change is decided, but not stored yet.
     assert_setback(&send(pause()).await, "OUTCOME_UNKNOWN", None);
     unlock(other).await;
     eventually("the change is stored", async || {
@@ -248,7 +249,7 @@ async fn if_match_takes_weak_tags_and_lists_and_one_spelling_of_a_version() {
     ] {
         patch(&tags, "refused").await.assert_refused(400, "MALFORMED");
     }
-    // The tag of an answer is one that If-Match takes.
+    // If-Match takes the tag of an answer.
     let tag = node
         .get(&format!("/v1/coupons/{id}"))
         .await
@@ -320,7 +321,7 @@ async fn all_fields_that_are_wrong_are_named() {
     assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["version"], 1);
 }
 
-/// Asserts that exactly these fields are named, in whatever order.
+/// Asserts that exactly these fields are named, in any order.
 fn assert_names(reply: &Reply, fields: &[&str]) {
     reply.assert_refused(422, "INVALID");
     let errors = reply.body["errors"].as_array().unwrap().iter();

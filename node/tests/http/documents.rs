@@ -1,5 +1,6 @@
-//! Everything that README.md, CONTRIBUTING.md, CHANGELOG.md, grafana/README.md and docs/ name exists: paths, links, tests,
-//! metrics, configuration keys, calls and codes of the API, and types and modules of the glossary.
+//! Everything that README.md, CONTRIBUTING.md, CHANGELOG.md, grafana/README.md and docs/ name exists: paths,
+//! links, tests, metrics, configuration keys, calls and codes of the API, and types and modules of the
+//! glossary.
 
 mod markdown;
 mod named;

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use crate::contract;
 use crate::support::{ADMIN_TOKEN, TestNode, send};
 
-/// The operations in the order in which somebody who is new would try them. Others follow in any order.
+/// The operations that a new user would try first, in this order. Others follow in any order.
 const FIRST: [&str; 3] = ["create_coupon", "issue", "my_issuances"];
-/// The operation after which a coupon is issued no more.
+/// The operation after which a coupon is no longer issued.
 const LAST: &str = "close_coupon";
 
 /// An operation of the document.
@@ -30,7 +30,7 @@ fn operation(path: &str, method: &str, operation: &Value) -> Operation {
         assert_eq!(
             parameter["required"] == true,
             example.is_some(),
-            "an example that is sent only where it must be: {name} {parameter}"
+            "only required parameters have an example: {name} {parameter}"
         );
         if let Some(example) = example {
             let text = example

@@ -83,7 +83,7 @@ async fn a_request_without_exactly_one_host_is_malformed() {
     for hosts in ["Host: x\r\n", "Host: x:8080\r\n", "Host:\r\n"] {
         assert!(ask(hosts).await.starts_with("HTTP/1.1 200 "), "{hosts}");
     }
-    // HTTP/1.0 did not have it.
+    // HTTP/1.0 does not require it.
     let old = exchange(&node, "GET /livez HTTP/1.0\r\n\r\n").await;
     assert!(old.starts_with("HTTP/1.0 200 "), "{old}");
     // Nothing is done for a request that is refused.

@@ -227,7 +227,7 @@ async fn exchange(node: &TestNode, bytes: &[u8], is_whole: bool) -> Vec<u8> {
     };
     tokio::time::timeout(LIMIT, both)
         .await
-        .expect("an answer in time, or an end");
+        .expect("the node answers or closes the connection in time");
     answer
 }
 

@@ -152,7 +152,7 @@ async fn private_responses_are_not_stored_and_no_type_is_guessed() {
             assert_eq!(headers, ["", "", "nosniff"], "{open:?}");
         }
     }
-    // So does a response that HTTP itself makes.
+    // A response outside of any route also has `nosniff`.
     let node = TestNode::start().await;
     let refused = exchange(&node, b"nonsense\r\n\r\n").await.to_lowercase();
     assert!(

@@ -330,7 +330,7 @@ async fn a_body_without_end_is_refused() {
                     loop {
                         writing.write_all(chunk.as_bytes()).await?;
                     }
-                    #[expect(unreachable_code, reason = "names the type of the errors above")]
+                    #[expect(unreachable_code, reason = "says which type of error `?` returns above")]
                     Ok::<(), std::io::Error>(())
                 });
                 let mut answer = vec![0; 8192];

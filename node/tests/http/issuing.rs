@@ -269,7 +269,7 @@ async fn users_of_any_visible_character_have_their_own_issuances() {
         node.get_as(user, "/v1/me/issuances")
             .await
             .assert_list("user_id", &[json!(user)], false);
-        // Percent-encoded, as every client library does it: in a query, `+` is a space.
+        // The user id is percent-encoded, as by every client library, because `+` is a space in a query.
         let list = node
             .admin(Method::GET, &format!("/v1/coupons/{id}/issuances"))
             .query(&[("user_id", user)]);
@@ -286,7 +286,7 @@ async fn users_of_any_visible_character_have_their_own_issuances() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_user_is_told_which_header_is_missing() {
+async fn the_response_to_a_request_without_a_user_names_the_missing_header() {
     const HEADER: &str = r#"X-User-Id realm="firstcome""#;
     const BEARER: &str = r#"Bearer realm="firstcome""#;
     let node = TestNode::start().await;

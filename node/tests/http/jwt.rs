@@ -173,7 +173,7 @@ async fn only_services_issue_for_others() {
     send(node.request(Method::GET, &path).bearer_auth(&service))
         .await
         .assert_refused(404, "UNKNOWN_ISSUANCE");
-    // It may list what a user has.
+    // The service may list what a user has.
     let of_alice = node.request(Method::GET, "/v1/issuances?user_id=alice");
     send(of_alice.bearer_auth(&service))
         .await
@@ -309,7 +309,7 @@ async fn the_log_and_a_counter_say_why_a_token_was_refused() {
     for (reason, token) in &cases {
         assert_eq!(status(token).await, 401, "{reason}");
     }
-    // What is open to anyone is no refusal.
+    // A request for what is open to anyone is not refused.
     assert_eq!(get("/v1/coupons", &cases[0].1).await.status(), 200);
     for _ in 0..100 {
         assert_eq!(status(&cases[0].1).await, 401);
@@ -324,7 +324,7 @@ async fn the_log_and_a_counter_say_why_a_token_was_refused() {
     let log = serving.end().await;
     let lines = log.lines().filter(|line| line.contains("refused a token"));
     let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
-    // The limit may have begun anew once during the test.
+    // The interval of the log limit may have begun anew once during the test.
     assert!((cases.len()..=2 * cases.len()).contains(&lines.len()), "{log}");
     for ((reason, token), line) in cases.iter().zip(&lines) {
         let told = (&line["level"], &line["reason"], &line["client"]);

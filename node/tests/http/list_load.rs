@@ -1,4 +1,4 @@
-//! Lists of coupons under load: they do not hold up other reads, and each client has its bound.
+//! Lists of coupons under load: they do not hold up other reads, and the lists of each client are bounded.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const COUPONS: i64 = 20_000;
 /// Number of clients that list, each at an address of its own, and number of connections of each.
 const LISTERS: u8 = 30;
 const CONNECTIONS: usize = 10;
-/// How long they list.
+/// How long these clients list.
 const STORM: Duration = Duration::from_secs(4);
 
 /// A node in a process of its own, with coupons that have ended.
@@ -141,7 +141,7 @@ async fn many_clients_that_list_do_not_hold_up_other_reads() {
     );
     assert_eq!(counted(&answers.other), 0);
     assert!(listed > 100, "{listed} lists");
-    // It is below 1 ms; without turns it is above 150 ms.
+    // The median is below 1 ms. If searches did not take turns, it would be above 150 ms.
     assert!(median < Duration::from_millis(50), "{median:?}");
 }
 
@@ -152,7 +152,7 @@ async fn a_client_with_too_many_lists_at_once_is_refused_and_others_are_not() {
         client_at(Ipv4Addr::LOCALHOST.into()),
         client_at(Ipv4Addr::new(127, 0, 0, 2).into()),
     );
-    // Each title is another list, and each is searched among all coupons.
+    // Each title gives another list, and each search examines all coupons.
     let number = AtomicU64::new(0);
     let list = async |client: &Client| {
         let title = number.fetch_add(1, Ordering::Relaxed);

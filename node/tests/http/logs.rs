@@ -234,7 +234,7 @@ async fn a_response_has_the_trace_of_its_request_and_a_malformed_trace_is_ignore
 }
 
 #[tokio::test]
-async fn a_start_and_a_stop_are_a_few_lines() {
+async fn a_start_and_a_stop_are_logged_in_a_few_lines() {
     let data = tempfile::tempdir().unwrap();
     let serving = serving(&data, &[]);
     let log = serving.end().await;

@@ -1,4 +1,5 @@
-//! What `/metrics` has from the start, what it has about single coupons, and what reading it costs.
+//! Which metrics exist from the start, which there are for single coupons, and how long reading `/metrics`
+//! takes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +17,7 @@ use crate::hostile::metric_in;
 use crate::process::Serving;
 use crate::support::{ADMIN_TOKEN, LIMIT, TestNode};
 
-/// Metrics that not every node has from its start.
+/// Metrics that not every node has: without TLS there is no certificate.
 const LATER: [&str; 1] = ["coupon_tls_certificate_expiry_timestamp_seconds"];
 
 /// A node in a process of its own, because tests in one process share its metrics.
@@ -81,7 +82,7 @@ async fn every_metric_exists_from_the_start() {
         .filter(|name| !names.contains(name) && !LATER.contains(name))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
-    // What an alert counts must have been 0 before, or the first event is not an increase.
+    // A counter of an alert must be 0 before the first event. Otherwise that event is not an increase.
     for series in [
         "coupon_contradictions_total",
         "coupon_owner_panics_total",

@@ -55,7 +55,7 @@ impl Serving {
         Self::start_in_shell(data, &format!("ulimit -n {open_files_max}"), arguments)
     }
 
-    /// Starts it after a command of the shell.
+    /// Starts a process after a shell command.
     fn start_in_shell(data: &TempDir, before: &str, arguments: &[&str]) -> Self {
         let program = firstcome(data, arguments);
         let mut command = Command::new("sh");
@@ -114,7 +114,7 @@ impl Serving {
     }
 }
 
-/// Waits until a log for programs says that the node is ready, and where.
+/// Waits until a JSON log says that the node is ready, and returns the address in that line.
 fn logged_address(process: &Process) -> String {
     let begun = Instant::now();
     while begun.elapsed() < START_LIMIT {
@@ -174,7 +174,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 #[tokio::test]
 async fn a_node_whose_terminal_goes_away_drains() {
     let data = tempfile::tempdir().unwrap();
-    // Processes inherit that SIGHUP is ignored, for example from `nohup cargo test`.
+    // Processes inherit an ignored SIGHUP, for example from `nohup cargo test`.
     let receiving = "exec env --default-signal=HUP \"$0\" \"$@\"";
     let serving = Serving::start_in_shell(&data, receiving, &["--set", "shutdown.delay=1s"]);
     serving.signal(Signal::HUP);
@@ -189,13 +189,13 @@ async fn a_node_whose_terminal_goes_away_drains() {
 }
 
 #[tokio::test]
-async fn a_node_that_was_started_to_outlive_its_terminal_does() {
+async fn a_node_that_was_started_to_ignore_sighup_ignores_it() {
     let data = tempfile::tempdir().unwrap();
     let serving = Serving::start_in_shell(&data, "trap '' HUP", &["--set", "shutdown.delay=1s"]);
     serving.signal(Signal::HUP);
     let url = format!("http://{}/readyz", serving.address);
     assert_eq!(reqwest::get(&url).await.unwrap().status(), 200);
-    // If the first signal had been received, this one would be the second and end it at once.
+    // If the node had received the first signal, this would be the second, which ends the process at once.
     serving.signal(Signal::TERM);
     assert_eq!(serving.exit_code().await, Some(0));
 }

@@ -1,4 +1,4 @@
-//! Query parameters: unknown, repeated and wrong ones are named, and lists by user and coupon.
+//! Query parameters: errors name unknown, repeated and wrong ones. Also lists by user and by coupon.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ async fn every_operation_names_unknown_and_repeated_parameters() {
     let refused = node.get("/v1/coupons?status=open").await;
     let message = refused.body["errors"][0]["message"].as_str().unwrap();
     assert!(message.contains("`phase`"), "{message}");
-    // An empty query is none, and nothing is issued with a wrong one.
+    // An empty query counts as none, and a request with a wrong query issues nothing.
     let coupon = node.coupon(json!({"total_quantity": 1})).await;
     assert_eq!(node.get(&format!("/v1/coupons/{coupon}?")).await.status, 200);
     send(node.request(

@@ -63,7 +63,7 @@ async fn a_replay_does_not_count_and_a_key_that_waited_out_a_429_replays() {
     let is_replay = |reply: &crate::support::Reply| {
         reply.status == 201 && reply.header("idempotent-replayed") == "true" && reply.body == first.body
     };
-    // These are more than the burst, and take less time than one request is replenished in.
+    // These are more requests than the burst, and they take less time than it takes to replenish one request.
     for _ in 0..20 {
         assert!(is_replay(&issue("k-1").await));
     }

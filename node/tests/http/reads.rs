@@ -1,4 +1,4 @@
-//! Reads do not slow down issuing: copies and their age; and searches for coupons.
+//! Reads of coupons come from copies, and do not slow down issuing. Searches find coupons by phase and title.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -111,9 +111,9 @@ fn newcomer() -> String {
 async fn a_storm_of_reads_causes_one_store_read_a_second_and_does_not_slow_issuing() {
     let alone = Alone::with_a_coupon().await;
     let mut paces = Vec::new();
-    // The same storm runs against `/livez`, which costs as much in HTTP but reads nothing. So comparing the
-    // two shows how much reads of the coupon slow down issuing. Other programs may disturb a round, so one
-    // good round suffices.
+    // The same storm runs against `/livez`, which costs as much in HTTP but reads nothing. The difference
+    // between the two shows how much reads of the coupon slow down issuing. Other programs may disturb a
+    // round, so one good round suffices.
     for _ in 0..5 {
         let (_, beside_livez) = alone.storm("/livez").await;
         let (before, begun) = (alone.reads().await, Instant::now());
@@ -195,7 +195,7 @@ async fn what_this_node_issued_and_created_is_visible_at_once() {
     );
 }
 
-/// Numbers of coupons that are closed and that have ended, so that a search takes several steps.
+/// Number of closed coupons, and number of ended coupons: so many that a search takes several steps.
 const CLOSED: usize = 5_000;
 const ENDED: usize = 9_000;
 
@@ -221,7 +221,7 @@ async fn with_many_coupons() -> (TestNode, u64) {
 }
 
 #[tokio::test]
-async fn what_is_rare_is_on_the_first_page_which_is_also_the_last() {
+async fn a_rare_coupon_is_on_the_first_page_which_is_also_the_last() {
     let (node, live) = with_many_coupons().await;
     let rare = live + CLOSED as u64 + 5;
     for (query, found) in [

@@ -160,7 +160,8 @@ async fn invalid_rows_cause_an_internal_error_and_are_not_shown() {
     };
     is_refused(&format!("/v1/coupons/{id}")).await;
     is_refused("/v1/coupons").await;
-    // The list of a phase reads the rows with a status that it has.
+    // The list of a phase reads only rows with a status that fits the phase, so here another column is
+    // invalid.
     let odd = "UPDATE coupons SET status = 'open', discount_kind = 'odd', discount_value = 1";
     execute(&mut other, odd).await;
     is_refused("/v1/coupons?phase=live").await;
@@ -309,7 +310,7 @@ async fn a_node_whose_database_file_was_removed_or_replaced_answers_nothing_that
     }
 }
 
-/// In a process of its own, because tests in one process share their metrics.
+/// The node is a process of its own, because tests in one process share their metrics.
 #[tokio::test]
 async fn metrics_show_errors_of_the_database_and_the_size_of_its_log() {
     let data = tempfile::tempdir().unwrap();

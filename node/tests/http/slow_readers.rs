@@ -94,7 +94,7 @@ async fn clients_that_do_not_read_a_file_cost_little_memory() {
     let grown = resident(serving.process.id()).saturating_sub(before);
     // A copy for each client would be 600 MB.
     assert!(grown < 100_000_000, "{grown} bytes");
-    // What was sent is whole.
+    // The response is complete nevertheless.
     let (_, body) = read_whole(&mut streams[0], Duration::ZERO).await;
     let url = format!("http://{}{FILE}", serving.address);
     let expected = reqwest::get(url).await.unwrap().bytes().await.unwrap();
@@ -112,7 +112,7 @@ async fn a_response_that_is_read_slowly_is_not_cut_by_the_idle_timeout() {
         head.starts_with("http/1.1 200 ") && body.len() > 1_000_000,
         "{head}"
     );
-    // Idle begins with the last byte.
+    // The connection is idle from the last byte on.
     let closed = tokio::time::timeout(LIMIT, stream.read(&mut [0; 16]))
         .await
         .unwrap()
@@ -120,7 +120,7 @@ async fn a_response_that_is_read_slowly_is_not_cut_by_the_idle_timeout() {
     assert_eq!(closed, 0);
 }
 
-/// A client at an address of its own, so that it has no part in what another address takes.
+/// A client at an address of its own, so that the limit of another address does not apply to it.
 struct ClientAt(Client, SocketAddr);
 
 impl ClientAt {
@@ -137,7 +137,8 @@ impl ClientAt {
         send(self.request(Method::GET, path)).await
     }
 
-    /// Returns the unsent bytes of the node. The text does not count itself, because it is made first.
+    /// Returns the unsent bytes of the node. The response itself is not in this number, because its text is
+    /// written before its bytes are reserved.
     async fn unsent(&self) -> f64 {
         let text = self.get("/metrics").await.body;
         let text = text.as_str().unwrap();
@@ -148,7 +149,7 @@ impl ClientAt {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_beyond_the_bound_of_unsent_bytes_are_refused_and_issuing_goes_on() {
     let data = tempfile::tempdir().unwrap();
-    // A process of its own has metrics of its own.
+    // The node is a process of its own, so that its metrics count this test alone.
     let serving = Serving::start(
         &data,
         &[
@@ -191,7 +192,7 @@ async fn lists_beyond_the_bound_of_unsent_bytes_are_refused_and_issuing_goes_on(
     let refused = here.get(list).await;
     refused.assert_refused(503, "OVERLOADED");
     assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
-    // It still gets small responses, and others get lists.
+    // This address still gets small responses, and others get lists.
     let issue = here.request(Method::POST, &format!("/v1/coupons/{id}/issuances"));
     assert_eq!(send(issue.header("X-User-Id", "alice")).await.status, 201);
     assert_eq!(other.get(list).await.status, 200);

@@ -122,7 +122,7 @@ async fn a_node_with_a_certificate_serves_https() {
         &metrics,
         r#"coupon_tls_certificate_expiry_timestamp_seconds{listener="http"}"#,
     );
-    // The test's certificate ends in the year 4096.
+    // The test's certificate expires in the year 4096.
     assert!(expiry > 60e9, "{expiry}");
     let lines: Vec<&String> = serving
         .welcome

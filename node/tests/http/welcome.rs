@@ -50,7 +50,7 @@ async fn the_commands_that_a_first_start_prints_work() {
     let said = format!("{}{}", serving.welcome.join("\n"), serving.process.log());
     assert!(!said.contains(token.trim()), "{said}");
 
-    // Token and id are stored, and the commands fit the next coupon.
+    // The token is stored, and the commands name the id of the next coupon.
     let again = Serving::start(&data, &[]);
     let reads_file = format!("$(cat '{}')", file.canonicalize().unwrap().display());
     assert!(
@@ -61,7 +61,7 @@ async fn the_commands_that_a_first_start_prints_work() {
     );
 }
 
-/// What a node prints on a terminal until it is ready.
+/// Returns what a node prints on a terminal once it is ready.
 fn printed_on_a_terminal(data: &TempDir) -> String {
     let (mut terminal, end) = output::terminal().unwrap();
     let command = firstcome(data, &["--listen=127.0.0.1:0"]);
@@ -99,7 +99,7 @@ fn the_admin_token_is_printed_on_a_terminal_at_the_first_start_only() {
 }
 
 #[tokio::test]
-async fn with_a_log_for_programs_every_line_is_an_object_and_nothing_else_is_printed() {
+async fn with_a_json_log_every_line_is_an_object_and_nothing_else_is_printed() {
     let data = tempfile::tempdir().unwrap();
     let serving = Serving::start(&data, &["--set", "log.format=json"]);
     let failing = ["serve", "--listen=127.0.0.1:0", "--set", "log.format=json"];

@@ -26,8 +26,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// The time of all issuances, in microseconds since 1970.
 const ISSUED_AT: u64 = 1_795_737_600_000_000;
 
-/// Makes a coupon and stores a million issuances of it, with user ids and keys of the usual
-/// length. Returns its id.
+/// Makes a coupon and stores a million issuances of it, with user ids and keys of the usual length. Returns
+/// its id.
 async fn fill(folder: &Path) -> u64 {
     let node = Node::start(FIRSTCOME, folder, &[]);
     let coupon = make_coupon(&reqwest::Client::new(), &node.address, None).await;
@@ -78,7 +78,7 @@ async fn activate(folder: &Path, coupon: u64, sequence: u64) -> (u64, Duration) 
         let url = format!("http://{}/v1/coupons/{id}/issuances", node.address);
         client.post(url).header("X-User-Id", &user).send()
     };
-    // The first request opens the connection, and causes whatever else a node does once.
+    // The first request opens the connection, and causes everything that a node does only once.
     let other = make_coupon(&client, &node.address, Some(1)).await;
     assert_eq!(issue(other).await.unwrap().status(), 201);
     let empty = node.memory();

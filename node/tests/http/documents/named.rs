@@ -202,7 +202,7 @@ fn every_name_in_the_glossary_is_a_type_or_a_module() {
         }
     };
     let wrong = glossary().into_iter().filter(|name| !is_there(name)).collect();
-    assert_none("neither types nor modules", &wrong);
+    assert_none("names in the glossary that are neither types nor modules", &wrong);
 }
 
 #[test]
