@@ -98,7 +98,7 @@ fn report_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let thread = thread.name().unwrap_or("without a name");
     let location = panic.location().map_or_else(String::new, ToString::to_string);
-    // Only if RUST_BACKTRACE says so.
+    // This captures nothing unless RUST_BACKTRACE is set.
     let backtrace = Backtrace::capture();
     let backtrace = match backtrace.status() {
         BacktraceStatus::Captured => Some(backtrace.to_string()),

@@ -300,7 +300,7 @@ fn components() -> Components {
     components = components.response("MethodNotAllowed", problem_response(&["METHOD_NOT_ALLOWED"]));
     // The response to any request with too large a head.
     components = components.response("HeaderTooLarge", problem_response(&["HEADER_TOO_LARGE"]));
-    // The response to any request with a transfer coding.
+    // The response to any request with a transfer coding other than `chunked`.
     components = components.response("NotImplemented", problem_response(&["NOT_IMPLEMENTED"]));
     // The response to `/`, and to a path with a slash at its end.
     let redirect = response("The path that was probably meant").header("Location", redirect_target());

@@ -1,6 +1,6 @@
 //! The accept loop. It serves connections up to a limit, and refuses further connections, a bounded number at
 //! the same time. All others wait in the system's queue. A client beyond its own limit is refused as well,
-//! but no other client waits for that.
+//! and no other client waits for that refusal.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,7 +24,7 @@ use super::refuse;
 /// Pause after the system had no free socket; other sockets may close meanwhile.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Clients can cause these by opening many connections.
+/// Limits the log of failures, because clients can cause them by opening many connections.
 static FAILURES: LogLimit = LogLimit::new(5, Duration::from_secs(10), |suppressed| {
     tracing::warn!(suppressed, "failed to accept further connections");
 });

@@ -53,7 +53,7 @@ impl Clients {
         })
     }
 
-    /// Takes a place for a connection from this address; `None` if the address has no more.
+    /// Takes a place for a connection from this address; `None` if the address has no place left.
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let peer = peer.to_canonical();
         if self.trusted_proxies.iter().any(|network| network.contains(&peer)) {

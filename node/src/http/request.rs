@@ -120,7 +120,7 @@ pub(super) async fn respond(
 /// Reserves memory for the body of a response. If no memory is left, a read is refused. The response to a
 /// change is sent in any case, because the change was made; such responses are short.
 fn reserve(head: &Head, served: &Served, response: Response) -> (Response, Option<Reservation>) {
-    // The size of a stream is not known. A stream has one part in memory at a time.
+    // The size of a stream is not known, but only one part of it is in memory at a time.
     let bytes = response
         .body()
         .size_hint()

@@ -21,7 +21,7 @@ pub(crate) struct SharedBody;
 #[derive(Debug)]
 pub(super) struct ResponseBody<B> {
     body: B,
-    /// The rest of a part of the body.
+    /// What is left of a part of the body.
     rest: Bytes,
     progress: Progress,
     /// The memory of the body.

@@ -16,8 +16,8 @@ use super::progress::Progress;
 use super::refuse;
 use crate::metrics::connection_cut;
 
-/// Maximum number of bytes in hyper's buffer. hyper has a lower bound for what it buffers of bodies. But it
-/// has none for responses without a body, which add up if a client reads none of them.
+/// Maximum number of bytes in hyper's buffer. hyper's own bound for bodies is smaller than this. hyper has no
+/// bound for responses without a body, which add up if a client reads none of them.
 const BUFFERED_BYTES_MAX: usize = 128 * 1024;
 
 /// A connection below HTTP.

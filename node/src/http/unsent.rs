@@ -14,8 +14,8 @@ use crate::metrics::HTTP_UNSENT_BYTES;
 /// Default of `limits.unsent_bytes_max`: about a thousand of the longest lists.
 pub const UNSENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Size above which the body of a response is counted, and number of bytes of a body that hyper gets at once:
-/// a fraction of its buffer.
+/// Size above which the body of a response is counted. hyper also gets at most this many bytes of a body at
+/// once, which is a fraction of its buffer.
 pub(super) const PORTION_BYTES: usize = 16 * 1024;
 
 /// Number of parts into which the bound is divided. One address may take one part, so that other clients can

@@ -2,8 +2,8 @@
 //!
 //! Requests for the same key at the same time share one read of the store. The result of the read is used for
 //! [`AGE_MAX`]. A missing value is never cached: only requests that came before the read began get the answer
-//! "not found". Before this node answers a change, it forgets the copy and any read in progress. So a request
-//! that comes after that answer never gets an older value.
+//! "not found". Before this node answers a change, it drops the copy, and later requests do not get the
+//! result of a read in progress. So a request that comes after that answer never gets an older value.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -153,7 +153,7 @@ where
         }
     }
 
-    /// Drops the copy of this key, and the effect of a read in progress.
+    /// Drops the copy of this key. Later requests do not get the result of a read in progress.
     pub(crate) fn forget(&self, key: K) {
         self.slots
             .write()
@@ -161,7 +161,7 @@ where
             .remove(&key);
     }
 
-    /// Drops all copies, and the effects of reads in progress.
+    /// Drops all copies. Later requests do not get the results of reads in progress.
     pub(crate) fn forget_all(&self) {
         self.slots.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -200,7 +200,8 @@ where
         Some(Arc::clone(slots.entry(key.clone()).or_insert_with(new)))
     }
 
-    /// Evicts unused slots if the last eviction is long enough ago. Returns true if this made room.
+    /// Evicts unused slots, unless the last eviction was less than [`EVICT_INTERVAL`] ago. Returns true if
+    /// this made room.
     fn evict(&self, slots: &mut HashMap<K, Arc<Slot<V>>>) -> bool {
         let now = moment();
         if now.since(Moment::from_nanos(self.evicted_at.load(Ordering::Relaxed))) < EVICT_INTERVAL {

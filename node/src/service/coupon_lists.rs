@@ -27,8 +27,8 @@ use crate::metrics::LISTS_REFUSED;
 /// take about 13 MiB.
 const LISTS_MAX: usize = 64;
 
-/// Maximum number of searches in progress. At some milliseconds a step, each takes a turn or more within the
-/// deadline of a request. Further searches are refused at once.
+/// Maximum number of searches in progress. A step takes some milliseconds, so each search gets at least one
+/// turn within the deadline of a request. Further searches are refused at once.
 const SEARCHES_MAX: usize = 256;
 
 /// Number of steps that run at the same time: a quarter of the connections for reads, so that the other three

@@ -9,7 +9,7 @@ use super::Error;
 use super::engine::{Setback, StoreResult};
 
 /// Maximum number of calls in progress. At two milliseconds per call, four connections complete this many
-/// calls in the two seconds for which a request waits. Further calls are refused at once.
+/// calls in about two seconds, within the default deadline of a request. Further calls are refused at once.
 pub(super) const STORE_CALLS_MAX: usize = 4_096;
 
 /// Admits up to [`STORE_CALLS_MAX`] calls.

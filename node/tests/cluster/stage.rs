@@ -21,8 +21,8 @@ use testkit::recorder::HttpRecorder;
 /// Number of nodes unless a test needs another.
 pub const NODES: usize = 3;
 
-/// Number of clients, and the pause of each client between requests. The load is enough to meet every fault,
-/// and little enough for two processors to run all these processes.
+/// Number of clients, and the pause of each client between requests. The load is high enough for every fault
+/// to affect requests, and low enough for two processors to run all these processes.
 const CLIENTS: u64 = 12;
 const PACE: Duration = Duration::from_millis(10);
 
@@ -109,7 +109,7 @@ impl Stage {
         )
     }
 
-    /// Makes a coupon of which a user may have one.
+    /// Makes a coupon with a limit of one per user.
     pub async fn coupon(&self, total_quantity: Option<u64>) -> u64 {
         let member = self.running().next().expect("a running node");
         self.history

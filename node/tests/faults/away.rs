@@ -207,7 +207,7 @@ async fn every_request_is_answered_in_time_while_the_database_is_away(kind: Serv
     assert_eq!(stage.metric("coupon_contradictions_total").await, 0.0);
 }
 
-/// Number of reads that fail, each of another coupon, so that none shares the answer of another.
+/// Number of reads that fail. Each is of another coupon, so that no two reads share an answer.
 const READS: u64 = 300;
 
 async fn reads_cost_a_line_while_the_database_is_away(kind: ServerKind) {

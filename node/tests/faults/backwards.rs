@@ -61,7 +61,7 @@ async fn the_restore_of_an_earlier_state_is_detected_and_no_later_answer_is_wron
         number(&mut stage.shell().await, beat).await > kept_beat + 1
     })
     .await;
-    // The owner and the door know this coupon as sold out. In the copy, the coupon does not exist.
+    // The owner and the door know that this coupon is sold out. In the copy, the coupon does not exist.
     let gone = stage.coupon(Some(1)).await;
     assert_eq!(stage.issue(gone, "winner", "key").await.0.0, 201);
     eventually("the door knows that the coupon is sold out", async || {

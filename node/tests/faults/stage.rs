@@ -71,7 +71,7 @@ impl<'s> Stage<'s> {
         (clients, coupons)
     }
 
-    /// Makes a coupon of which a user may have one.
+    /// Makes a coupon with a limit of one per user.
     pub async fn coupon(&self, total_quantity: Option<u64>) -> u64 {
         self.history
             .create(&self.client, &self.node.address, total_quantity, 1)

@@ -68,7 +68,7 @@ async fn a_second_process_with_the_id_of_a_node_refuses_to_start(kind: ServerKin
         let why = refused(twin.path(), &keys(&url, advertise));
         assert!(
             begun.elapsed() < LEASE,
-            "the first node beats, which shows at once: {:?}",
+            "the second process sees soon that the first beats: {:?}",
             begun.elapsed()
         );
         for part in [

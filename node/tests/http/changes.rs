@@ -94,7 +94,7 @@ async fn a_key_of_another_change_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refused_change_is_decided_again_and_one_that_altered_nothing_is_not() {
+async fn a_refused_change_is_decided_again_but_a_change_without_effect_is_not() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({"total_quantity": 5})).await;
     let stale = || patch(&node, id, "s", &json!({"title": "New"})).header("If-Match", "W/\"2\"");

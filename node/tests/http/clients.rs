@@ -1,4 +1,4 @@
-//! What one client address may take of a node: connections.
+//! The limit on the connections of one client address.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

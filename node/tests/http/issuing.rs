@@ -245,7 +245,7 @@ async fn only_users_get_coupons() {
 }
 
 #[tokio::test]
-async fn users_of_any_visible_character_have_their_own_issuances() {
+async fn user_ids_of_any_visible_characters_have_their_own_issuances() {
     let node = TestNode::start().await;
     let id = node.coupon(json!({})).await;
     let visible: String = ('!'..='~').collect();

@@ -54,7 +54,7 @@ async fn a_user_beyond_the_rate_is_refused_and_other_users_are_not() {
 }
 
 #[tokio::test]
-async fn a_replay_does_not_count_and_a_key_that_waited_out_a_429_replays() {
+async fn a_replay_does_not_count_and_a_key_replays_after_the_wait_of_a_429() {
     let node = TestNode::start_with(&[("limits.user_rate", "0.25"), ("limits.user_burst", "3")]).await;
     let id = node.coupon(json!({})).await;
     let issue = async |key: &str| send(node.issue_request("alice", id).header("Idempotency-Key", key)).await;

@@ -199,7 +199,7 @@ async fn what_this_node_issued_and_created_is_visible_at_once() {
 const CLOSED: usize = 5_000;
 const ENDED: usize = 9_000;
 
-/// Returns a node with many coupons, the oldest of which is the only live one, and its id.
+/// Returns a node with many coupons, and the id of the oldest coupon, which is the only live one.
 async fn with_many_coupons() -> (TestNode, u64) {
     let node = TestNode::start().await;
     let live = node.coupon(json!({})).await;

@@ -168,7 +168,7 @@ async fn lists_beyond_the_bound_of_unsent_bytes_are_refused_and_issuing_goes_on(
         ClientAt::new(2, node),
         ClientAt::new(3, node),
     );
-    // The longest list has a quarter of a mebibyte.
+    // The longest list has about a quarter of a mebibyte.
     let coupon = json!({"title": "\u{1f39f}".repeat(200), "total_quantity": 5});
     let mut id = Value::Null;
     for _ in 0..200 {

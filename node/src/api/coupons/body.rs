@@ -97,7 +97,7 @@ enum KindBody {
     Rate,
 }
 
-/// Only the name itself: a derived `Deserialize` would also accept the object `{"rate": null}`.
+/// Accepts only the name itself. A derived `Deserialize` would also accept the object `{"rate": null}`.
 impl<'de> Deserialize<'de> for KindBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {

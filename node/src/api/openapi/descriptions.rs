@@ -42,7 +42,7 @@ pub(super) fn operation(name: &str) -> &'static str {
         }
         "coupon" => {
             "`status` is what administrators set; `phase` also depends on the time and on what is issued. \
-             `ETag` is the version, which counts changes by administrators but not those of `issued` or `phase`."
+             `ETag` is the version: it counts changes by administrators, not those of `issued` or `phase`."
         }
         "patch_coupon" => {
             "Fields that are absent stay as they are. `per_user_limit` and `status` cannot be patched. \

@@ -78,7 +78,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// Returns the claims of a token that this key signed and that is valid now.
+    /// Returns the claims of a token whose signature this key verifies and that is valid now.
     pub(super) fn decode<T: DeserializeOwned>(&self, token: &str) -> Result<T, TokenRefusal> {
         let decoded = decode(token, &self.decoding, &self.validation);
         decoded

@@ -43,7 +43,7 @@ pub(crate) enum MintError {
     #[error("--private-key-file: {0}: {1}")]
     PrivateKey(PathBuf, String),
     /// The node would refuse the token.
-    #[error("--private-key-file: {0}: no configured key is the public half of this one")]
+    #[error("--private-key-file: {0}: no configured key is the public half of this key")]
     UnknownKey(PathBuf),
 }
 
