@@ -82,8 +82,8 @@ enum ConfigCommand {
 }
 
 impl Cli {
-    /// Runs the command, and says on the standard error why it fails. This function is not `async`, so that the
-    /// program's futures are compiled with this library and not once more with each program.
+    /// Runs the command, and says on the standard error why it fails. This function is not `async`, so that
+    /// the program's futures are compiled with this library and not once more with each program.
     pub fn run(self) -> ExitCode {
         let ended = Runtime::new().map_err(Into::into).and_then(|runtime| {
             let ended = runtime.block_on(self.execute());

@@ -344,8 +344,8 @@ impl Config {
         let is_loopback = self.http.listen.ip().is_loopback();
         if self.auth.mode == AuthMode::Header && !is_loopback && self.auth.trusted_proxies.is_empty() {
             return fail(
-                "auth.trusted_proxies must name the networks of the gateway that sets X-User-Id (like 10.0.0.0/8) \
-                 when auth.mode is header and http.listen is not a loopback address: \
+                "auth.trusted_proxies must name the networks of the gateway that sets X-User-Id (like \
+                 10.0.0.0/8) when auth.mode is header and http.listen is not a loopback address: \
                  otherwise any client could act as any user",
             );
         }
@@ -360,8 +360,9 @@ impl Config {
             return Ok(());
         }
         Err(InvalidConfig(format!(
-            "http.change_deadline ({deadline:?}) must be longer than cluster.lease ({lease:?}) plus {DOOR_TTL:?} if \
-             cluster.listen is set: after the loss of a node a change may have to wait that long"
+            "http.change_deadline ({deadline:?}) must be longer than cluster.lease ({lease:?}) plus \
+             {DOOR_TTL:?} if cluster.listen is set: after the loss of a node a change may have to wait that \
+             long"
         )))
     }
 }

@@ -69,8 +69,8 @@ const CUT_REASONS: [&str; 9] = [
 /// Results of changes of the TLS certificate.
 const TLS_RESULTS: [&str; 2] = ["replaced", "refused"];
 
-/// Creates the series whose labels are known, at 0, as [`actors::metrics::register`] does. The table of routes
-/// does the same for routes.
+/// Creates the series whose labels are known, at 0, as [`actors::metrics::register`] does. The table of
+/// routes does the same for routes.
 pub(crate) fn register() {
     for reason in CUT_REASONS {
         metrics::counter!(HTTP_CONNECTIONS_CUT, "reason" => reason).increment(0);

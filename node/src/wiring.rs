@@ -84,7 +84,8 @@ pub enum StartError {
     },
     /// A live process has the record of this node's incarnations.
     #[error(
-        "{}: another process runs as the node {node} on this data_dir: give each process a data_dir of its own",
+        "{}: another process runs as the node {node} on this data_dir: give each process a data_dir of its \
+         own",
         path.display()
     )]
     Running {

@@ -117,7 +117,8 @@ impl Cluster {
         };
         if self.lease > LEASE_MAX {
             return fail(&format!(
-                "cluster.lease must be at most {LEASE_MAX:?} if cluster.listen is set: other nodes wait that long"
+                "cluster.lease must be at most {LEASE_MAX:?} if cluster.listen is set: other nodes \
+                 wait that long"
             ));
         }
         if matches!(store, StoreUrl::Sqlite(_)) {

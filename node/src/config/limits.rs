@@ -28,9 +28,9 @@ section! {
         /// Maximum number of coupons with metrics of their own: the busiest with an owner on this node. Each
         /// has five series.
         coupon_metrics_max: usize = 100, "number", check = |max| between(*max, 0..=10_000);
-        /// Maximum number of open HTTP connections of one client address (of IPv6, of one /64 network); further
-        /// connections are answered `OVERLOADED` and closed. A proxy in `auth.trusted_proxies` has no such
-        /// limit.
+        /// Maximum number of open HTTP connections of one client address (of IPv6, of one /64 network);
+        /// further connections are answered `OVERLOADED` and closed. A proxy in `auth.trusted_proxies` has no
+        /// such limit.
         client_connections_max: Option<usize> = None, "number",
             check = |max| max.as_ref().map_or(Ok(()), at_least_one),
             unset = "half of `http.connections_max`";
