@@ -140,8 +140,8 @@ impl Pace {
         }
     }
 
-    /// Records that the system accepted all bytes that were written so far. If they are the last of a
-    /// response, the connection is idle from now on. Calls `now` only if the time matters.
+    /// Records that the system accepted all bytes that were written so far. If they end a response, the
+    /// connection is idle from now on. Calls `now` only if the time matters.
     pub(super) fn flushed(&mut self, now: impl FnOnce() -> Instant) {
         self.stall = None;
         if self.phase == Phase::Responding && !self.body_is_open {

@@ -94,7 +94,8 @@ impl Service {
         request: ChangeRequest,
     ) -> Result<(CouponView, bool), Error> {
         let changed = self.engine()?.change(coupon, request, self.change_deadline).await;
-        // This is done whatever the outcome, because no read after the response may show an older coupon.
+        // The copies are dropped whatever the outcome is, because no read after the response may show an
+        // older coupon.
         self.copies.forget(coupon);
         self.lists.forget_all();
         changed
