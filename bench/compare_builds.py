@@ -2,9 +2,10 @@
 """Compares two builds of firstcome: runs `firstcome-bench compare` with each in turn, and prints a Markdown
 table of every figure per second with the ratio of the second build to the first.
 
-A build is the directory of its programs, as cargo makes it: firstcome, firstcome-bench and examples/bare_route.
-Each round measures both builds, in alternating order, because the machine's speed changes from minute to minute;
-a ratio is that of one round, and the table has the median of the ratios with minimum and maximum.
+A build is given as the directory where cargo puts its programs: firstcome, firstcome-bench and
+examples/bare_route. Each round measures both builds, in alternating order, because the machine's speed
+changes from minute to minute. Each ratio is of two figures from the same round. The table has the median of
+the ratios with minimum and maximum.
 
     python3 bench/compare_builds.py former/target/dist target/dist --rounds 5 -- --what routes --duration 3s
 """
@@ -40,7 +41,7 @@ def measure(build, options):
 
 
 def rates_of(header, cells):
-    """Yields each rate of a row. Its name is made of the cells before the first rate."""
+    """Yields each rate of a row. The name of a rate begins with the cells before the first rate."""
     first = next((place for place, title in enumerate(header) if RATE in title), len(header))
     name = ", ".join(cells[:first])
     for title, cell in list(zip(header, cells))[first:]:

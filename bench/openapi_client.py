@@ -1,9 +1,10 @@
-"""Generates a Python client from the document of a running node, and uses it.
+"""Generates a Python client from the OpenAPI document of a running node, and uses it.
 
     openapi_client.py URL ADMIN_TOKEN
 
-The client must have a type for every answer: what the generator cannot make is a failure. Then a coupon is
-created and issued twice to one user, and the issuance is read from the refusal, all by types.
+The client must have a type for every answer. It is a failure if the generator leaves anything out. The client
+then creates a coupon and requests it twice for one user, and reads the issuance from the refusal. All answers
+are read as the generated types.
 """
 
 import importlib
@@ -20,9 +21,9 @@ def generate(url, directory):
     document = directory / "openapi.json"
     with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as answer:
         document.write_bytes(answer.read())
-    # Beside the interpreter: the environment of which this interpreter is need not be on the PATH.
+    # The generator is beside the interpreter. The interpreter's environment need not be on the PATH.
     program = Path(sys.executable).with_name("openapi-python-client")
-    # Without hooks, which format the files.
+    # No hooks: by default they format the files.
     config = directory / "config.json"
     config.write_text('{"post_hooks": []}')
     package = directory / "generated"
@@ -31,16 +32,16 @@ def generate(url, directory):
         capture_output=True, text=True, timeout=120,
     )
     said = (done.stdout + done.stderr).splitlines()
-    # A file of the documentation page has any media type, and no client asks for one.
+    # The files of the documentation page have many media types, and clients do not request these files.
     warnings = [line for line in said if line.startswith("WARNING") and "GET /docs/{file}" not in line]
     lacking = any("Unable to process schema" in line for line in said)
     if done.returncode != 0 or warnings or lacking:
-        sys.exit(f"the document cannot be generated from:\n{done.stdout}\n{done.stderr}")
+        sys.exit(f"a complete client cannot be generated from the document:\n{done.stdout}\n{done.stderr}")
     sys.path.insert(0, str(package))
 
 
 def use(url, token):
-    """Creates a coupon and issues it twice to one user."""
+    """Creates a coupon and requests it twice for one user."""
     client = importlib.import_module("firstcome_client")
     models = importlib.import_module("firstcome_client.models")
     create = importlib.import_module("firstcome_client.api.coupons.create_coupon")

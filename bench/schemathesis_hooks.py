@@ -1,6 +1,6 @@
-"""What schemathesis should not send: an empty array counts as no body, which the document says in words.
+"""Keeps schemathesis from sending an empty array as a body. It counts as no body, as the document says in words.
 
-A schema could say it too, but generators of clients then make clients that cannot leave the body out.
+If the schema said so too, generated clients could not leave the body out.
 """
 
 import schemathesis

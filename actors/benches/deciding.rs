@@ -45,7 +45,7 @@ fn at() -> Timestamp {
 }
 
 fn user(number: u64) -> UserId {
-    // Real ids come in no order.
+    // Real ids are not in order.
     UserId::parse(&format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).unwrap()
 }
 

@@ -91,7 +91,8 @@ struct Run {
 /// Makes a history of `count` operations and its rows.
 fn run(count: u64) -> Option<(Vec<Operation>, Rows)> {
     let mut run = Run::new(count / 10 / RAISES)?;
-    // Pauses around changes and before the first refusal make each answer true from its call on.
+    // There are pauses around changes and before the first refusal. So what an answer says is true from the
+    // request's call on.
     let settle = 2 * TAKES_US.unsigned_abs() / GAP_US.unsigned_abs();
     run.step = settle;
     for raise in 1..=RAISES {

@@ -81,7 +81,7 @@ async fn fill(
     batch_rows: u64,
     rows: u64,
 ) -> Result<Vec<Duration>> {
-    // Sixteen bytes in no order, like the ids of real users.
+    // Sixteen characters. Like the ids of real users, these ids are not in order.
     let user = |number: u64| UserId::parse(&format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let mut times = Vec::new();
     for first in (1..=rows).step_by(usize::try_from(batch_rows)?) {

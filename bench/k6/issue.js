@@ -9,9 +9,9 @@
 // issuances. SCALE (1) multiplies users, times and, in the ramp, coupons, for a shorter run.
 //
 // Refusals (409) are outcomes, counted by their code. Requests without an answer or with any other status are
-// failures. When the load is over, the coupons are read back. Both shapes request more than there is, so
-// exactly the quantity must be issued, with sequences without a gap and no user twice. Any difference fails
-// the run.
+// failures. When the load is over, the coupons are read back. Both shapes send more requests than there
+// are coupons. So exactly the quantity must be issued, with sequences without a gap and at most one issuance
+// for each user. Any difference fails the run.
 
 import http from 'k6/http';
 import { check, sleep } from 'k6';

@@ -110,7 +110,7 @@ impl Cluster {
     async fn serve(&self) -> Result<bool, Failed> {
         let mut signals = Signals::listen()?;
         let program = crate::beside(self.firstcome.as_deref(), "firstcome")?.canonicalize()?;
-        // Before the database server, which takes seconds to start.
+        // The ports are chosen before the database server is started, because that takes seconds.
         let ports = self.ports()?;
         let scratch = tempfile::Builder::new().prefix("firstcome-cluster-").tempdir()?;
         let (url, server) = self.database().await?;
@@ -198,7 +198,7 @@ impl Cluster {
                 ("cluster.peers", peers),
                 ("cluster.cookie", cookie.clone()),
                 ("auth.admin_token", token.to_owned()),
-                // No balancer has to notice that they stop.
+                // No load balancer has to notice that a node stops.
                 ("shutdown.delay", "0s".to_owned()),
             ];
             nodes.push(ClusterNode::start(

@@ -128,7 +128,7 @@ impl Load {
         Ok(checker::check(&operations, &rows, &options))
     }
 
-    /// Reads the stored rows from the first node that has them all to show: some may be gone by now.
+    /// Reads the stored rows from the first node that returns all of them. Some nodes may be gone by now.
     async fn rows(&self, coupons: &HashSet<CouponId>) -> Result<Rows, Failed> {
         let token = self.admin_token()?;
         let mut errors = Vec::new();

@@ -45,7 +45,7 @@ pub struct Verify {
     /// Largest difference between the clocks of clients and service, in milliseconds.
     #[arg(long, default_value_t = 250)]
     clock_tolerance_ms: u64,
-    /// How long refusals may lag behind changes that do not widen, in milliseconds.
+    /// How long refusals may lag behind changes that do not widen the coupon, in milliseconds.
     #[arg(long, default_value_t = 0)]
     narrowing_lag_ms: u64,
     /// Other clients used the coupons too, so rows need no request in the history.

@@ -278,7 +278,8 @@ fn a_missed_objective_is_printed_and_fails_the_run() {
     );
 }
 
-/// Starts a service that stores what it issues, and shows all but the last `forgets` issuances.
+/// Starts a service that stores what it issues. When rows are read, it leaves out the last `forgets`
+/// issuances.
 fn storing(forgets: usize) -> Service {
     let stored: Mutex<Vec<String>> = Mutex::default();
     Service::start(move |_, request| {
@@ -332,7 +333,7 @@ fn checked_after_a_death(another: Option<&Service>, more: &[&str]) -> (Option<i3
                 assert!(begun.elapsed() < LIMIT);
                 thread::sleep(Duration::from_millis(1));
             }
-            // Before the program has waited for lists to be up to date.
+            // The node dies while the program still waits for lists to be up to date.
             thread::sleep(Duration::from_millis(200));
             dying.die();
         })
@@ -349,7 +350,8 @@ fn checked_after_a_death(another: Option<&Service>, more: &[&str]) -> (Option<i3
 fn rows_are_read_from_another_node_if_the_first_is_gone() {
     let another = storing(0);
     let (status, out, error) = checked_after_a_death(Some(&another), &[]);
-    // What the two of them show is not one service; that it was read is all that counts here.
+    // The two nodes do not share their rows, so the checker's verdict does not matter here. What matters is
+    // that rows were read.
     assert!(
         out.contains("issued") && !error.contains("cannot be read"),
         "{status:?} {out} {error}"

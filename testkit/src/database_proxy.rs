@@ -185,7 +185,7 @@ impl DatabaseProxy {
     async fn carry(&self, mut client: TcpStream, server: u16) -> Option<()> {
         let mut mode = self.mode.subscribe();
         let mut server = TcpStream::connect(("127.0.0.1", server)).await.ok()?;
-        // The handshake of the connection goes both ways before anything else.
+        // Over a real network, the handshake of the connection would take this long: one way and back.
         self.travel().await;
         self.travel().await;
         let (mut sent, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
@@ -231,7 +231,7 @@ impl DatabaseProxy {
                 read = server.read(&mut answered) => {
                     let mut length = read.ok().filter(|read| *read > 0)?;
                     self.travel().await;
-                    // What the server sent meanwhile travelled at the same time.
+                    // What the server sent during this delay was delayed at the same time.
                     if let Ok(more) = server.try_read(&mut answered[length..]) {
                         length += more;
                     }

@@ -26,7 +26,7 @@ fn program(program: &str, directory: &Path, arguments: &[&str], keys: &[String])
     let token = format!("auth.admin_token={ADMIN_TOKEN}");
     without_settings(&mut command)
         .args(arguments)
-        // No balancer has to notice that a node stops, unless a test says so.
+        // No load balancer has to notice that a node stops, unless a test says so.
         .args([
             "--set",
             &token,

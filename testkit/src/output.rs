@@ -9,7 +9,7 @@ use std::process::Stdio;
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-/// The size that a pipe is given: the smallest.
+/// Size of a full pipe: the smallest that the system allows.
 const PIPE_BYTES: usize = 4_096;
 
 /// Returns a disk without room.
@@ -17,8 +17,8 @@ pub fn full() -> io::Result<Stdio> {
     Ok(OpenOptions::new().write(true).open("/dev/full")?.into())
 }
 
-/// Returns a pipe that is full, so that writing to it blocks. Nothing reads it as long as the reader is kept.
-/// When that is dropped, writing fails.
+/// Returns a pipe that is full. Writing to it blocks while the reader is kept, and fails once the reader is
+/// dropped.
 pub fn stalled() -> io::Result<(PipeReader, Stdio)> {
     let (reader, mut writer) = io::pipe()?;
     fcntl_setpipe_size(&writer, PIPE_BYTES)?;
@@ -26,7 +26,8 @@ pub fn stalled() -> io::Result<(PipeReader, Stdio)> {
     Ok((reader, writer.into()))
 }
 
-/// Returns a pipe that has room for the lines of a start. When the reader is dropped, writing fails.
+/// Returns a pipe with room for the lines that a program prints at its start. Once the reader is dropped,
+/// writing fails.
 pub fn pipe() -> io::Result<(PipeReader, Stdio)> {
     let (reader, writer) = io::pipe()?;
     Ok((reader, writer.into()))

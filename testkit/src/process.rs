@@ -88,7 +88,7 @@ impl Spawn {
         self
     }
 
-    /// Replaces the pipe as standard output. No line is then seen as printed.
+    /// Replaces the pipe as standard output. The lines that the process prints are then not collected.
     #[must_use]
     pub fn output(mut self, output: Stdio) -> Self {
         self.output = Some(output);

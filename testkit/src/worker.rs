@@ -48,13 +48,13 @@ pub fn run(main: impl AsyncFnOnce(Value)) {
     std::process::exit(0);
 }
 
-/// Tells the parent that this worker has started, with what the parent should know.
+/// Tells the parent that this worker has started, and what the parent needs to know about it.
 pub fn started(what: &Value) {
     println!("{MARK}{what}");
 }
 
-/// Writes the log of this process to standard error, without most of what libraries log. The library under
-/// links logs up to `links`.
+/// Writes the log of this process to standard error, without most of what libraries log. `links` is the level
+/// for the library under links.
 ///
 /// # Panics
 /// If the process has a subscriber already.

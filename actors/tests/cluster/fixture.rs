@@ -24,9 +24,9 @@ static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 pub struct TestCluster {
     pub store: MySqlStore,
     url: String,
-    /// What the nodes connect through.
+    /// The proxy between the nodes and the database, if there is one.
     proxy: Option<DatabaseProxy>,
-    /// A server of its own.
+    /// The server of this cluster alone; `None` on the shared server.
     server: Option<Server>,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
@@ -74,7 +74,7 @@ impl TestCluster {
         self.proxy.as_ref().unwrap().delay(each_way);
     }
 
-    /// Delays every commit of the server by this time, and checks that this is so.
+    /// Delays every commit of the server by this time, and checks that a commit takes this long.
     pub async fn delay_commits(&self, delay: Duration) {
         let server = self.server.as_ref().unwrap();
         let settings = match server.kind() {
@@ -167,8 +167,8 @@ impl TestCluster {
         .await;
     }
 
-    /// Waits until shards no longer move. That is the case if no shard has moved for so many beats of every
-    /// node that a due hand-off would have happened.
+    /// Waits until no shard has moved for five beats of every node. A hand-off that was due would have
+    /// happened in that time.
     pub async fn at_rest(&self) {
         const BEATS: u64 = 5;
         let seen = Mutex::new((Vec::new(), HashMap::new()));

@@ -132,8 +132,8 @@ impl Faults {
         }
     }
 
-    /// Makes this coupon unreadable from now on, for writes and for reads. `None` makes every coupon readable
-    /// again.
+    /// From now on, answers all writes and reads of this coupon as if its rows were unreadable. `None` makes
+    /// every coupon readable again.
     pub fn spoil(&self, coupon: Option<CouponId>) {
         *self.unreadable.lock().unwrap() = coupon;
     }
@@ -148,7 +148,7 @@ impl Faults {
         self.loads_held.send_replace(hold);
     }
 
-    /// Reports the store as open on other nodes too.
+    /// From now on, the store reports that other nodes may use it too.
     pub fn share(&self) {
         self.shared.store(true, Ordering::SeqCst);
     }
@@ -175,7 +175,7 @@ fn refused<T>() -> Result<T> {
 }
 
 fn unreadable<T>() -> Result<T> {
-    Err(StoreError::Unreadable("spoilt by the test".to_owned()))
+    Err(StoreError::Unreadable("made unreadable by the test".to_owned()))
 }
 
 #[async_trait]

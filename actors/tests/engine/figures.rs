@@ -1,4 +1,4 @@
-//! The figures of owners that metrics show.
+//! The figures of owners, which metrics show.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn reading(fixture: &TestEngine, coupon: CouponId) -> Option<OwnerReading> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_figures_of_an_owner_count_what_is_stored_and_say_since_when_something_is_not() {
+async fn the_figures_of_an_owner_show_stored_entries_and_the_age_of_the_oldest_unstored_entry() {
     let (fixture, coupon) = TestEngine::with_coupon(Some(10)).await;
     fixture.must_issue(coupon, 1).await;
     eventually("everything is stored", async || {
@@ -48,7 +48,7 @@ async fn the_figures_of_an_owner_count_what_is_stored_and_say_since_when_somethi
     assert_eq!(
         (both.entries, both.requests, both.queued, both.unstored_since),
         (1, 3, 2, since),
-        "the age is that of the oldest entry, and nothing counts before it is stored"
+        "the time is that of the oldest unstored entry, and only stored entries are counted"
     );
 
     fixture.faults.hold_writes(false);

@@ -235,7 +235,7 @@ impl TestEngine {
         .await;
     }
 
-    /// Runs statements on the database file, past the store.
+    /// Runs statements on the database file directly, without the store.
     pub async fn run_sql(&self, statements: &'static str) {
         let mut connection = SqliteConnectOptions::new()
             .filename(self.store.path())

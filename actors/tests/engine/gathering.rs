@@ -7,9 +7,9 @@ use super::fixture::{DEADLINE, TestEngine, key, user};
 const CLIENTS: u32 = 8;
 const REQUESTS: u32 = 40;
 
-/// Runs on one thread, so that all clients send their next requests within one turn. Without gathering, half
-/// of the crowd would wait while the other half is stored, so one request of each client would take two
-/// batches.
+/// Runs on one thread, so that all clients send their next requests in one turn that the owner leaves to
+/// other tasks. Without gathering, half of the crowd would wait while the other half is stored, and each
+/// round of requests would take two batches.
 #[tokio::test(flavor = "current_thread")]
 async fn the_next_requests_of_a_small_crowd_are_stored_in_one_batch_and_not_in_two() {
     let (fixture, coupon) = TestEngine::with_coupon(None).await;

@@ -122,7 +122,7 @@ async fn a_node_that_cannot_be_reached_releases_its_shards_and_gets_them_back_wh
 #[tokio::test(flavor = "multi_thread")]
 async fn the_id_of_a_live_node_is_refused_and_a_dead_node_is_replaced_after_a_lease() {
     let (cluster, one) = Cluster::with_one().await;
-    // The address says nothing: two machines may have the same one, such as that of loopback, or none.
+    // The address does not identify a node: two machines may both have the loopback address, or none.
     for address in ["2:2", "1:1"] {
         let begun = Instant::now();
         let refused = cluster.start("one", address).await.err().unwrap();
@@ -145,7 +145,7 @@ async fn the_id_of_a_live_node_is_refused_and_a_dead_node_is_replaced_after_a_le
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_knows_its_last_incarnation_to_be_over_joins_at_once() {
+async fn a_node_that_knows_that_its_last_incarnation_is_gone_joins_at_once() {
     let (cluster, record) = (Cluster::new().await, LifeRecord::default());
     let start = async || {
         let started = cluster.start_again("one", "1:1", Faults::default(), record.clone());
@@ -195,10 +195,10 @@ fn claim_delay() -> Duration {
     2 * LEASE / u32::from(SHARDS)
 }
 
-/// If a claim delayed beats or were given up because it takes long, a node whose database is slow would void
-/// its own claims for ever.
+/// These claims take longer than a lease. If slow claims delayed beats or were given up, a node with a slow
+/// database would void its own claims for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_that_take_longer_than_a_lease_delay_no_beat_and_are_made_once() {
+async fn slow_claims_do_not_delay_beats_and_are_made_only_once() {
     let (cluster, faults) = (Cluster::new().await, Faults::default());
     faults.delay_claims(claim_delay());
     let begun = Instant::now();

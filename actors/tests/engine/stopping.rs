@@ -1,4 +1,4 @@
-//! Stopping an engine: everything that was admitted is stored and answered, and the stop ends.
+//! Stopping an engine: everything that was admitted is stored and answered, and stopping never hangs.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -158,8 +158,8 @@ async fn an_unreadable_coupon_does_not_keep_others_from_being_issued() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_reads_of_lists_do_not_starve_owners() {
     let fixture = TestEngine::new().await;
-    // With so many coupons and so many readers of all of them, an owner that shared a connection with the
-    // readers would get its turn too late or never.
+    // There are so many coupons and readers that an owner could not load in time if it shared a connection
+    // with the readers.
     for _ in 0..2_000 {
         fixture.coupon(None, 1).await;
     }
@@ -176,7 +176,7 @@ async fn many_reads_of_lists_do_not_starve_owners() {
         })
         .collect();
     let coupon = fixture.coupon(None, 1).await;
-    // To get the shard back each time, the node must read the rows of nodes and shards.
+    // Each time the node must read the rows of nodes and shards to get the shard back.
     for number in 0..5 {
         fixture.take_shard_away(coupon).await;
         fixture.must_issue(coupon, number).await;

@@ -51,7 +51,8 @@ pub async fn run(configuration: &Value) {
     };
     worker::started(&json!({"port": port}));
     worker::serve(|command| {
-        // This is done at once, so that the peers of the last command are the ones that count.
+        // The futures below may finish in any order. This command is carried out here, so that the latest
+        // list of peers applies.
         let is_done = command["do"] == "know";
         if is_done {
             links.know(peers(&command["peers"]));
@@ -276,7 +277,7 @@ type Held = (CouponAsk, AnswerPath<Payload>);
 struct Owners {
     sequences: Mutex<HashMap<CouponId, u64>>,
     held: Mutex<HashMap<CouponId, Vec<Held>>>,
-    /// How often each key was asked for.
+    /// The number of requests with each key.
     asked: Mutex<HashMap<String, u64>>,
     /// What peers said in heartbeats and news.
     said: Mutex<Vec<String>>,
@@ -317,7 +318,7 @@ impl Owners {
         }
     }
 
-    /// Returns how often this key was asked for.
+    /// Returns the number of requests with this key.
     fn times_asked(&self, key: &str) -> u64 {
         self.asked.lock().unwrap().get(key).copied().unwrap_or(0)
     }

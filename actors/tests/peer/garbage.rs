@@ -43,11 +43,11 @@ fn name() -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn frames_of_strangers_cost_counters_and_a_few_lines() {
+async fn frames_of_strangers_are_counted_and_cause_few_log_lines() {
     let everything = json!({"logs_all_of_links": true});
     let (a, b) = tokio::join!(Node::start("a", 1), Node::start_with("b", 2, everything));
     link(&a, &b).await;
-    // To a node that is not authenticated yet, the library logs a line for each of these frames.
+    // The library logs a line for each of these frames if the peer that sends it is not authenticated yet.
     let (node, control) = (frame(&[0x12, 0]), frame(&[0x1a, 0]));
     let floods = [[node.repeat(20_000), control.repeat(20_000)].concat(), name()];
     for number in 0..40 {
@@ -64,7 +64,7 @@ async fn frames_of_strangers_cost_counters_and_a_few_lines() {
         let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
         assert!(read.is_ok(), "the node does not hang up");
     }
-    eventually("all are counted", async || {
+    eventually("all refusals are counted", async || {
         b.metric("coupon_peer_refused_total{reason=\"handshake\"}").await == 40.0
     })
     .await;
@@ -104,7 +104,7 @@ async fn connections_that_stall_do_not_keep_peers_out() {
         assert!(hung_up.is_ok(), "the node does not hang up");
     }
     assert!(b.metric("coupon_peer_refused_total{reason=\"crowded\"}").await >= 184.0);
-    // The connections that began are the last to give way.
+    // Connections that have sent their first frame are cut last.
     eventually("the others are cut in time", async || {
         b.metric("coupon_peer_refused_total{reason=\"late\"}").await >= 1.0
     })

@@ -205,10 +205,10 @@ pub async fn the_keys_of_changes_are_stored_with_them_and_loaded(database: &impl
     assert_eq!(store.write(&change).await.unwrap(), 1);
     assert_eq!(found(&*store, &change).await, (true, FoundRows::Stored));
     assert_eq!(keys_of().await, keys);
-    // With other keys it is another change.
+    // The same change with other keys is a different change.
     let other = batch([owned.change(0, |coupon| coupon.status = Status::Paused)]);
     assert_eq!(found(&*store, &other).await, (true, FoundRows::Different));
-    // A key alone is stored under the version that the coupon has.
+    // A change that only adds a key is stored. It has the version that the coupon has already.
     let mut owned = owned;
     owned.coupon = store.coupon(owned.id()).await.unwrap().unwrap().coupon;
     let alone = keys.with(KeyedChange {

@@ -48,7 +48,7 @@ pub async fn checking_again_changes_nothing(database: &impl Database) {
     );
 }
 
-pub async fn of_two_claimants_one_wins_each_shard(database: &impl Database) {
+pub async fn each_shard_goes_to_one_of_two_claimants(database: &impl Database) {
     let store = database.store();
     let seen = store.shards().await.unwrap();
     let claimants: Vec<Incarnation> = (0..2).map(|_| Incarnation::random()).collect();
@@ -180,7 +180,7 @@ pub async fn a_shard_is_handed_off_only_under_its_fence(database: &impl Database
     assert_eq!(store.hand_off(&[]).await.unwrap(), []);
 }
 
-pub async fn of_many_shards_each_is_moved_by_itself(database: &impl Database) {
+pub async fn many_shards_are_moved_independently(database: &impl Database) {
     let store = database.store();
     let (owner, to) = (Incarnation::random(), Incarnation::random());
     let seen = store.shards().await.unwrap();
@@ -197,7 +197,7 @@ pub async fn of_many_shards_each_is_moved_by_itself(database: &impl Database) {
             .iter()
             .all(|row| (row.epoch, row.owner) == (Epoch::new(1), Some(owner)))
     );
-    // Every third fence is of another owner, in the reverse order of the shards.
+    // The fences are in the reverse order of the shards, and every third fence has another owner.
     let fences = claimed.iter().rev().map(|row| {
         let is_stale = row.id.get() % 3 == 0;
         let owner = if is_stale { Incarnation::random() } else { owner };
@@ -256,7 +256,7 @@ pub async fn a_row_names_the_linked_peers_of_its_node(database: &impl Database) 
     assert_eq!(store.nodes().await.unwrap(), [second]);
 }
 
-pub async fn a_node_joins_in_place_of_the_incarnation_it_saw(database: &impl Database) {
+pub async fn a_node_replaces_only_the_incarnation_that_it_saw(database: &impl Database) {
     let store = database.store();
     let (first, second, third) = (
         node("a"),
@@ -389,7 +389,7 @@ pub async fn a_node_is_ended_only_by_a_live_node_and_only_if_it_has_not_beaten(d
     );
 }
 
-pub async fn rows_of_ended_nodes_are_removed_beyond_some_hundreds_and_no_other_row(database: &impl Database) {
+pub async fn only_rows_of_ended_nodes_beyond_a_maximum_are_removed(database: &impl Database) {
     let store = database.store();
     assert_eq!(store.sweep_nodes().await.unwrap(), 0, "there are no rows");
     let live = node("live");
@@ -411,7 +411,8 @@ pub async fn rows_of_ended_nodes_are_removed_beyond_some_hundreds_and_no_other_r
         0,
         "the rest was marked just now"
     );
-    // An id whose row was removed joins as a new one, and its former incarnation does not beat.
+    // The incarnation whose row was removed can no longer beat. A node with its id joins as if the id were
+    // new.
     let ids: Vec<&NodeId> = left.iter().map(|row| &row.id).collect();
     let gone = (0..).map(|number| node(&format!("gone-{number:03}")));
     let gone = gone.into_iter().find(|gone| !ids.contains(&&gone.id)).unwrap();

@@ -9,7 +9,7 @@ macro_rules! kind_contract {
     ($database:ty, $subject:ty) => {
         contract!($database, $subject: fencing {
             a_batch_is_stored_before_a_claim_and_not_after_the_claim
-            epoch_and_owner_must_both_fit
+            epoch_and_owner_must_both_match
             a_fenced_shard_does_not_hold_up_the_others
             a_batch_that_is_sent_again_clashes_and_is_found_stored
             other_rows_in_the_same_places_clash_and_nothing_of_the_batch_is_stored
@@ -63,16 +63,16 @@ macro_rules! contract {
         });
         contract!($database: cluster {
             checking_again_changes_nothing
-            of_two_claimants_one_wins_each_shard
+            each_shard_goes_to_one_of_two_claimants
             claims_are_answered_in_order_and_independently
             a_shard_is_released_only_under_its_fence
             a_shard_is_handed_off_only_under_its_fence
-            of_many_shards_each_is_moved_by_itself
+            many_shards_are_moved_independently
             a_row_names_the_linked_peers_of_its_node
-            a_node_joins_in_place_of_the_incarnation_it_saw
+            a_node_replaces_only_the_incarnation_that_it_saw
             beats_count_until_the_row_is_replaced_or_ended
             a_node_is_ended_only_by_a_live_node_and_only_if_it_has_not_beaten
-            rows_of_ended_nodes_are_removed_beyond_some_hundreds_and_no_other_row
+            only_rows_of_ended_nodes_beyond_a_maximum_are_removed
         });
 
         #[test]

@@ -59,7 +59,8 @@ pub async fn nothing_is_stored_if_the_connection_is_cut_before_the_batch_is_sent
 
 pub async fn all_or_nothing_is_stored_if_the_connection_is_cut_after_the_batch_is_sent(kind: ServerKind) {
     let (database, owned, sent) = a_batch_that_is_cut(kind, DatabaseMode::CutAfterSending).await;
-    // The server may still be at work on the statement, so one read decides: `loaded` makes two.
+    // The server may still be executing the statement, so the rows are read only once. `loaded` would read
+    // them twice, perhaps with different results.
     let rows = listed(&*database.store, owned.id()).await.len();
     assert!(rows == 0 || rows == 600, "{rows} rows: neither whole nor nothing");
     send(&*database.store, &sent).await;

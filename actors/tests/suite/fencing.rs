@@ -26,7 +26,7 @@ where
     assert_eq!(loaded(&*store, &owned).await, 2);
 }
 
-pub async fn epoch_and_owner_must_both_fit<D, T>(database: &D)
+pub async fn epoch_and_owner_must_both_match<D, T>(database: &D)
 where
     D: Database<Store: Store<T::Kind>>,
     T: Subject<D::Store>,

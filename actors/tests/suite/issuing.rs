@@ -65,7 +65,7 @@ pub async fn users_of_any_visible_character_come_back_as_they_were(database: &im
     let store = database.store();
     let owned = Owned::make(&*store, None, 1).await;
     let visible: String = ('!'..='~').collect();
-    // The first ones hold no quote, so that one statement has literals of both forms.
+    // The first names have no quote and others have one, so one statement has literals of both forms.
     let names = [
         "auth0|507f1f77bcf86cd799439011",
         "bob+x@example.com",
@@ -95,7 +95,7 @@ pub async fn users_of_any_visible_character_come_back_as_they_were(database: &im
             .unwrap();
         let users: Vec<&str> = of_user.iter().map(|row| row.user.as_str()).collect();
         assert_eq!(users, [name]);
-        // Another row of the same user is found in its place.
+        // A row of this user under another sequence is found to differ from the stored row.
         let displaced = batch([owned.portion(vec![owned.issuance(100, name, 1)])]);
         assert_eq!(
             found(&*store, &displaced).await,
@@ -133,7 +133,7 @@ pub async fn the_largest_batch_with_the_longest_ids_is_stored(database: &impl Da
     let owned = Owned::make(&*store, None, 1).await;
     let rows: Vec<_> = (1..=2_048)
         .map(|sequence| {
-            // A backslash needs the most bytes in a statement, and a quote in JSON as many.
+            // A backslash takes the most bytes in a statement. In JSON a quote takes as many as a backslash.
             let name = format!("{sequence:\\>USER_ID_BYTES_MAX$}");
             let mut issuance = owned.issuance(sequence, &name, 1);
             let key = format!("\"{}", "\"\\".repeat(REQUEST_KEY_BYTES_MAX / 2));

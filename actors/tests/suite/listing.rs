@@ -102,7 +102,7 @@ async fn searched(
     unreachable!()
 }
 
-/// The statements narrow a search down to exactly what the definition of a phase says, at every edge of a
+/// A search finds exactly the coupons that are in the phase by its definition. That holds at every edge of a
 /// window, and however many coupons a step examines or finds.
 pub async fn coupons_are_found_by_phase(database: &impl Database) {
     let store = database.store();
@@ -121,7 +121,7 @@ pub async fn coupons_are_found_by_phase(database: &impl Database) {
             }
         }
     }
-    // A step examines so many coupons of the status, and no more.
+    // Each step examines at most four coupons that have the status.
     let live = CouponFilter {
         phase: Some(Phase::Live),
         title: None,
@@ -184,7 +184,7 @@ pub async fn coupons_are_found_by_a_part_of_their_title(database: &impl Database
     }
     all.reverse();
     for text in PARTS {
-        // Spelled out, so that a mistake in the definition shows as well.
+        // The definition is written out here again, so that a mistake in the service's own is found.
         let has = |view: &&CouponView| {
             let title = view.coupon.offer.title.to_ascii_uppercase();
             title.contains(&text.to_ascii_uppercase())
@@ -288,7 +288,7 @@ pub async fn a_users_issuances_come_newest_first_across_coupons(database: &impl 
             .unwrap(),
         []
     );
-    // Limited to one coupon, also from a place in the list.
+    // The list of one coupon only: from its beginning, and from a place within it.
     let coupon = expected[0].id.coupon;
     expected.retain(|row| row.id.coupon == coupon);
     let after = Some(UserCursor {

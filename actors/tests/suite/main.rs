@@ -104,7 +104,7 @@ on_each_server! {
         a_database_of_an_earlier_build_takes_longer_user_ids_and_keys
         a_database_that_lost_a_table_is_refused
         a_migration_cut_short_is_run_again
-        a_wait_for_a_migration_in_progress_ends
+        waiting_for_a_migration_in_progress_times_out
         nodes_that_start_together_make_one_schema
         a_cluster_that_was_made_with_other_settings_is_unreadable
         a_database_that_is_not_there_is_refused

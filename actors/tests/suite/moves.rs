@@ -56,7 +56,7 @@ pub async fn many_shards_are_claimed_handed_off_and_released_by_few_statements(k
             .iter()
             .all(|row| row.epoch.get() == 2 && row.owner.is_none())
     );
-    // Each of the three calls takes two statements and perhaps a new connection, and two of them a read.
+    // Each of the three calls takes two statements and perhaps a new connection. Two of the calls also read.
     assert!(taken <= 24, "{taken} statements");
 }
 
@@ -77,7 +77,7 @@ pub async fn a_shard_that_stays_locked_does_not_hold_up_the_claims_of_others(kin
         let owner = (row.id.get() != 40).then_some(claimant);
         assert_eq!(row.owner, owner, "shard {}", row.id);
     }
-    // One wait for the lock, and not one for each shard after it.
+    // The store waits for the lock once, and not again for each later shard.
     assert!(took.as_millis() < 4_000, "{took:?}");
     let held: Vec<(ShardId, Fence)> = rows
         .iter()

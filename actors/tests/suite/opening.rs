@@ -195,7 +195,7 @@ pub async fn a_migration_cut_short_is_run_again(kind: ServerKind) {
     }
 }
 
-pub async fn a_wait_for_a_migration_in_progress_ends(kind: ServerKind) {
+pub async fn waiting_for_a_migration_in_progress_times_out(kind: ServerKind) {
     let (server, name) = OnServer::empty(kind).await;
     let mut other: MySqlConnection = server.shell("mysql").await.unwrap();
     run(
@@ -308,7 +308,7 @@ pub async fn invalid_rows_are_unreadable(kind: ServerKind) {
     );
 }
 
-/// Statements that name the index fail for ever then, so repeating them would hold up their lane.
+/// Without the index, statements that name it always fail. Repeating them would only hold up their lane.
 pub async fn an_index_that_is_gone_makes_its_statements_unreadable(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let owned = Owned::make(&*database.store, None, 1).await;

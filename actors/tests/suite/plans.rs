@@ -124,7 +124,7 @@ pub async fn no_read_of_clients_goes_through_a_whole_coupon(kind: ServerKind) {
         FoundRows::Absent
     );
     let taken = steps(&mut shell).await - before;
-    // Reading back goes through the 256 shards once.
+    // Of these steps, 256 are those of reading back, which goes through all shards once.
     assert!(taken < 456, "{taken} steps");
 }
 
@@ -316,7 +316,8 @@ pub async fn every_list_has_its_index(kind: ServerKind) {
                 .iter()
                 .fold(statement, |statement, value| statement.replacen('?', value, 1));
             let steps = plan(&mut shell, kind, &statement).await;
-            // The rows of a page, which is at most as long as the limit, are read whole.
+            // A table like `<derived2>` holds the rows of a page, and is read whole. It is at most as long as
+            // the limit.
             for [_, kind_of_read, key, extra] in steps.iter().filter(|step| !step[0].starts_with('<')) {
                 // The first page of all coupons begins at the end of the index, and ends at its limit.
                 let is_first_page = list == "coupons" && kind_of_read == "index";

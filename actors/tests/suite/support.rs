@@ -181,7 +181,7 @@ impl Owned {
         self.keyed_change(issued, ChangeKeys::default(), edit)
     }
 
-    /// Returns the same with these keys.
+    /// Returns a change like [`Self::change`], with these keys.
     pub fn keyed_change(&self, issued: u64, keys: ChangeKeys, edit: impl FnOnce(&mut Coupon)) -> Portion {
         let mut coupon = self.coupon.clone();
         coupon.version += 1;

@@ -70,7 +70,7 @@ impl Crowd {
 
     /// Writes the user's id.
     pub fn write_user(&self, asked: UserRequest, out: &mut Vec<u8>) {
-        // Real ids come in no order. Ids in order would always be appended to the same page of an index.
+        // Real ids are not in order. Ids in order would always be appended to the last page of an index.
         write_hex(asked.user.wrapping_mul(0x9e37_79b9_7f4a_7c15), out);
         out.push(b'.');
         out.extend_from_slice(self.name.as_bytes());

@@ -154,7 +154,7 @@ impl Worker {
     }
 }
 
-/// The start of a connected thread.
+/// Tells a connected thread to start sending.
 struct Start {
     arrivals: Arc<Arrivals>,
     measured_from: Instant,
@@ -278,7 +278,7 @@ async fn watch(
             },
             _ = interrupts.recv() => {
                 if interrupted {
-                    // A second Ctrl-C does not wait for the table.
+                    // A second Ctrl-C ends the program without a table.
                     std::process::exit(130);
                 }
                 interrupted = true;
@@ -318,7 +318,7 @@ async fn watch(
     })
 }
 
-/// The time of the last answer.
+/// When the last answer was noticed, and the counts at that time.
 struct LastAnswer {
     answered: u64,
     failed: u64,

@@ -33,7 +33,7 @@ pub(super) fn give_way() {
     }
 }
 
-/// The library's value of niceness 0. The library maps values from 0 to 99 to niceness from 20 to -19.
+/// The library's value of niceness 0. The library maps values from 0 to 99 to niceness from 19 to -20.
 #[cfg(target_os = "linux")]
 const NICENESS_ZERO: u8 = 48;
 

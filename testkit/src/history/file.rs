@@ -115,7 +115,8 @@ pub enum Request<'a> {
     Create,
     /// An administrator's request to change a coupon: `"pause"`, `"resume"`, `"close"` or `{"patch": {…}}`.
     Change(CouponId, &'a serde_json::Value),
-    /// A user's request for a coupon, with the user and the key. Neither may need escaping in JSON.
+    /// A user's request for a coupon, with the user and the key. Both must be texts that need no
+    /// escaping in JSON.
     Issue(CouponId, &'a [u8], &'a [u8]),
 }
 

@@ -3,14 +3,14 @@
 /// Makes a test for each function and each kind of server, in modules `on_mysql` and `on_mariadb`. A test is
 /// skipped where there is no such server ([`ServerKind::is_available`](crate::servers::ServerKind::is_available)).
 ///
-/// A list of names stands for functions `async fn(ServerKind)` beside the macro:
+/// Names alone are those of functions `async fn(ServerKind)` in the module that calls the macro:
 ///
 /// ```ignore
 /// on_each_server! { a_batch_is_stored a_fenced_batch_is_not }
 /// ```
 ///
-/// A group stands for functions of a module of the crate. With `holding(guard)`, the result of
-/// `guard(kind).await` is held while the test runs. With `given(setup)`, the test gets the result of
+/// Names in a group are those of functions in another module of the crate. With `holding(guard)`, the result
+/// of `guard(kind).await` is held while the test runs. With `given(setup)`, the test gets the result of
 /// `setup(kind).await` in place of the kind. Paths begin with `crate`.
 ///
 /// ```ignore

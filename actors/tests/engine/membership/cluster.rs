@@ -55,7 +55,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// Starts all shards.
+    /// Starts the actors of all shards.
     async fn start_shards(&self) -> EngineShards<CouponKind> {
         let (door, board) = (Arc::new(Door::default()), Arc::new(Board::default()));
         let context = self.shard_context(&door, &board);

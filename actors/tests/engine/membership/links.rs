@@ -1,4 +1,4 @@
-//! Links that connect the nodes that a test chooses.
+//! Links for tests: a test decides which nodes they connect.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use actors::ids::{Fence, Incarnation, PeerAddress, ShardId};
 use actors::store::{NodeRow, NodeState};
 use actors::time::Moment;
 
-/// The nodes that have links, and the calls of their links.
+/// The nodes that have links, and what membership has asked of these links.
 #[derive(Default)]
 pub struct Mesh {
     pub nodes: Vec<(usize, Incarnation)>,

@@ -112,9 +112,9 @@ impl World {
             let mut counts: HashMap<&UserId, u8> = HashMap::new();
             rows.iter()
                 .for_each(|row| *counts.entry(&row.user).or_default() += 1);
-            let fair = counts.values().all(|count| *count <= offer.per_user_limit);
-            if !(dense && within && fair) {
-                let found = format!("dense {dense}, within quantity {within}, within limit {fair}");
+            let within_limit = counts.values().all(|count| *count <= offer.per_user_limit);
+            if !(dense && within && within_limit) {
+                let found = format!("dense {dense}, within quantity {within}, within limit {within_limit}");
                 return Err(format!("{found}: {rows:?}"));
             }
         }

@@ -12,8 +12,8 @@ use super::world::{NODES, World};
 impl World {
     pub(super) fn panic_owner(&mut self, n: usize) {
         let id = self.any_id();
-        // The mailbox and the gate are dropped with the owner, and each reply in them answers when it is
-        // dropped.
+        // The mailbox and the gate are dropped with the owner. When a reply in them is dropped, its caller
+        // gets an answer.
         let node = self.node(n);
         if node.homes.remove(&id).is_some() {
             node.board.withdraw(id);

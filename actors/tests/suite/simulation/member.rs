@@ -17,11 +17,13 @@ use rand::Rng;
 use super::node::Node;
 use super::world::{Breakage, World};
 
-/// About ten steps: few enough that leases end often, and enough for the statements of a beat.
+/// Time between two beats, about ten steps: enough for the statements of a beat, and few enough that leases
+/// end often.
 pub(super) const BEAT: Duration = Duration::from_millis(200);
 pub(super) const LEASE: Duration = Duration::from_millis(1_200);
 
-/// The lease of the node at this place. Leases differ while their configuration is changed node by node.
+/// Returns the lease of the node with this index. Leases differ between nodes, as they do while operators
+/// change the configuration of one node after the other.
 fn lease_of(place: usize) -> Duration {
     LEASE + BEAT * 3 * u32::try_from(place % 2).unwrap()
 }
@@ -188,7 +190,8 @@ impl World {
                 let me = self.node(n).member.incarnation();
                 round.answered(self.db.end(me, &dead));
             }
-            // The read of the shard takes its time, so that a node can join and claim the shard before it.
+            // The read of the shard comes some steps later, so that a node can join and claim the shard
+            // before it.
             None if self.breakage == Breakage::NodesReadFirst && self.rng.random_bool(0.75) => {}
             None => {
                 if self.breakage == Breakage::NodesReadFirst {

@@ -69,9 +69,9 @@ pub(super) enum Reading {
 
 /// A message of a board to a door.
 pub(super) enum Heartbeat {
-    /// All posted notices, to the door of the same node.
+    /// All posted notices, for the door of the same node.
     Own(Vec<Arc<Notice<Both>>>),
-    /// The changes since the last message to the door of a peer.
+    /// The changes since the last message, for the door of a peer.
     OfPeer(Incarnation, Changes<Both>),
 }
 
@@ -87,7 +87,7 @@ pub(super) struct Node {
     pub(super) stopped: Vec<Home>,
     pub(super) board: Board<Both>,
     pub(super) door: Knowledge<Both>,
-    /// Messages of boards on their way to the door, and when they were asked for.
+    /// Messages of boards on their way to the door, each with the time of its request.
     pub(super) heartbeats: Vec<(Moment, Heartbeat)>,
     pub(super) ownership: Ownership,
     pub(super) lane: Lane<Both, (Id, u64)>,

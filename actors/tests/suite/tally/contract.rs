@@ -1,5 +1,5 @@
-//! What the contract tests of stores need in order to run with tallies: a subject, and a database of each
-//! sort with the tables of tallies.
+//! What the contract tests of stores need in order to run with tallies: a subject, and databases of all
+//! kinds with the tables of tallies.
 
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;

@@ -25,8 +25,8 @@ pub(super) struct IssueLine<'a> {
     answer: Option<AnswerJson<IssueBody>>,
 }
 
-/// The fields of an issuance and of a problem in one type. With two types each of a million lines would have
-/// to be parsed twice.
+/// The fields of an issuance and of a problem in one type. If there were two types, each line would have to
+/// be parsed twice.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct IssueBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
