@@ -1,5 +1,5 @@
-//! Times how long it takes to write, read and check a correct history of a million operations. The first
-//! argument is another number of operations.
+//! Times how long it takes to write, read and check a correct history. The history has a million operations,
+//! or as many as the first argument says.
 //!
 //! A tenth of the requests get a coupon, and a tenth of those requests get no answer. The other requests are
 //! refused. The quantity is raised nineteen times.

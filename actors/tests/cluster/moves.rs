@@ -46,7 +46,7 @@ pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(fi
     );
     // The first node leaves. It hands off all its shards, and users still send requests to it.
     let leaving = a.ask(json!({"do": "hand_off", "limit_ms": 20_000})).await;
-    assert_eq!(leaving, true, "a did not hand off its shards");
+    assert_eq!(leaving, true, "node a did not hand off its shards");
     fixture.spread_over(&["b", "c"]).await;
     go_on(&crowd).await;
     crowd.ask(&[&b, &c]);
@@ -128,7 +128,7 @@ pub async fn an_ended_node_rejoins_and_is_linked_again(fixture: TestCluster) {
     };
     let by = row("b").incarnation;
     // If the node beats after its row was read, it is not ended. So this is retried.
-    eventually("a is ended", async || {
+    eventually("node a is ended", async || {
         let nodes = fixture.store.nodes().await.unwrap();
         let row = nodes
             .into_iter()
@@ -139,7 +139,7 @@ pub async fn an_ended_node_rejoins_and_is_linked_again(fixture: TestCluster) {
         }
     })
     .await;
-    eventually("a has a new incarnation", async || {
+    eventually("node a has a new incarnation", async || {
         let nodes = fixture.store.nodes().await.unwrap();
         nodes.iter().any(|node| {
             node.id.to_string() == "a"

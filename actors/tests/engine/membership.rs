@@ -61,7 +61,7 @@ async fn a_node_that_loses_the_database_is_ended_by_its_peer_and_joins_again_by_
     let before = cluster.row_of(&two).await.incarnation;
     two.faults.refuse_beats(true);
     cluster.placed_on(&[&one]).await;
-    eventually("two knows that it has no shards", async || {
+    eventually("node two knows that it has no shards", async || {
         !two.membership.is_ready()
     })
     .await;
@@ -101,11 +101,11 @@ async fn a_node_that_cannot_be_reached_releases_its_shards_and_gets_them_back_wh
     // Of two nodes that do not reach each other, the one with the smaller id stays in the group.
     let begun = Instant::now();
     cluster.mesh.lock().unwrap().cut_off = Some(two.links.number);
-    eventually("two says that it is outside the group", async || {
+    eventually("node two says that it is outside the group", async || {
         two.membership.is_outside() && !two.membership.is_ready()
     })
     .await;
-    eventually("one has all shards", async || {
+    eventually("node one has all shards", async || {
         cluster.is_placed_on(&[&one]).await && !two.membership.is_ready()
     })
     .await;
@@ -203,8 +203,8 @@ async fn slow_claims_do_not_delay_beats_and_are_made_only_once() {
     faults.delay_claims(claim_delay());
     let begun = Instant::now();
     let one = cluster.start_with("one", "1:1", faults).await.unwrap();
-    eventually("one has a lease", async || one.lease.holds(time::moment())).await;
-    eventually("one has all shards", async || {
+    eventually("node one has a lease", async || one.lease.holds(time::moment())).await;
+    eventually("node one has all shards", async || {
         assert!(one.lease.holds(time::moment()), "a claim delayed a beat");
         cluster.is_placed_on(&[&one]).await
     })
@@ -223,7 +223,7 @@ async fn a_node_stays_ready_while_it_takes_over_more_shards_than_it_can_claim_in
     let (cluster, one, two) = Cluster::with_two().await;
     one.faults.delay_claims(claim_delay());
     two.faults.refuse_beats(true);
-    eventually("one has all shards", async || {
+    eventually("node one has all shards", async || {
         assert!(one.membership.is_ready(), "not ready during the take-over");
         cluster.is_placed_on(&[&one]).await
     })

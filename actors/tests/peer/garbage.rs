@@ -143,7 +143,7 @@ async fn frames_of_an_older_link_are_dropped_and_a_missing_frame_replaces_the_li
     assert_eq!(a.metric("coupon_peer_redials_total").await, 0.0);
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let miss = async {
-        eventually("b has the request", async || {
+        eventually("node b has the request", async || {
             b.ask(json!({"do": "asked", "key": "lost"})).await == 1
         })
         .await;

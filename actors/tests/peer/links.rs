@@ -81,7 +81,7 @@ async fn heartbeats_and_news_reach_the_handlers() {
             .unwrap()
             .contains(&what.into())
     };
-    eventually("b has the news", async || {
+    eventually("node b has the news", async || {
         said(&b, "1 has news: wider").await && said(&b, "1 has news: for b alone").await
     })
     .await;
@@ -126,7 +126,7 @@ async fn the_outcome_of_a_request_on_a_lost_link_is_unknown_and_the_link_comes_b
     both_linked(&a, &b).await;
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let cut = async {
-        eventually("b has the request", async || {
+        eventually("node b has the request", async || {
             b.ask(json!({"do": "asked", "key": "sent"})).await == 1
         })
         .await;
@@ -134,7 +134,10 @@ async fn the_outcome_of_a_request_on_a_lost_link_is_unknown_and_the_link_comes_b
     };
     let (answer, ()) = tokio::join!(a.issue(&b, 1, "sent"), cut);
     assert_eq!(answer, "Err(Unknown)");
-    eventually("a knows that the link is lost", async || !a.is_linked(&b).await).await;
+    eventually("node a knows that the link is lost", async || {
+        !a.is_linked(&b).await
+    })
+    .await;
     assert_eq!(a.issue(&b, 1, "unsent").await, "Err(Moved)");
     assert_eq!(b.ask(json!({"do": "asked", "key": "unsent"})).await, 0);
     proxy.set(LinkMode::Pass);
@@ -189,7 +192,7 @@ async fn a_killed_peer_refuses_connections_and_its_next_incarnation_is_linked() 
 async fn a_peer_that_hangs_is_silent_but_does_not_refuse_connections() {
     let (a, b) = linked_pair().await;
     b.signal(Signal::STOP);
-    eventually("a ended the link", async || !a.is_linked(&b).await).await;
+    eventually("node a ended the link", async || !a.is_linked(&b).await).await;
     // The node's operating system still accepts connections, so the node does not count as dead.
     for _ in 0..20 {
         assert!(!a.refuses(&b).await);
@@ -204,7 +207,7 @@ async fn a_node_that_stops_answers_all_its_requests() {
     let (a, b) = linked_pair().await;
     b.ask(json!({"do": "hold", "coupon": 1})).await;
     let stop = async {
-        eventually("b has the request", async || {
+        eventually("node b has the request", async || {
             b.ask(json!({"do": "asked", "key": "sent"})).await == 1
         })
         .await;
@@ -213,7 +216,10 @@ async fn a_node_that_stops_answers_all_its_requests() {
     let (answer, ()) = tokio::join!(a.issue(&b, 1, "sent"), stop);
     assert_eq!(answer, "Err(Unknown)");
     assert_eq!(a.issue(&b, 1, "late").await, "Err(Moved)");
-    eventually("b knows that the link is lost", async || !b.is_linked(&a).await).await;
+    eventually("node b knows that the link is lost", async || {
+        !b.is_linked(&a).await
+    })
+    .await;
     // No listener is left that could accept connections meant for the node's next incarnation.
     eventually("the port is closed", async || {
         TcpStream::connect(("127.0.0.1", a.port)).await.is_err()
@@ -226,7 +232,7 @@ async fn a_node_exits_if_its_hub_ends() {
     let (mut a, b) = linked_pair().await;
     a.say(&json!({"do": "kill_hub", "id": 0})).await;
     assert_eq!(a.ends().await, Some(70));
-    eventually("b knows that the link is lost", async || {
+    eventually("node b knows that the link is lost", async || {
         !b.is_linked(&a).await && b.refuses(&a).await
     })
     .await;

@@ -27,13 +27,13 @@ async fn misfits(otherwise: Value) -> (Node, Node, Node) {
 async fn are_refused(otherwise: Value, reason: &str, line: &str) {
     let (a, b, c) = misfits(otherwise).await;
     both_linked(&a, &c).await;
-    eventually("b refuses the link", async || {
+    eventually("node b refuses the link", async || {
         b.metric(&format!("coupon_peer_refused_total{{reason=\"{reason}\"}}"))
             .await
             == 1.0
     })
     .await;
-    eventually("a knows that it was refused", async || {
+    eventually("node a knows that it was refused", async || {
         a.metric("coupon_peer_refused_total{reason=\"by_peer\"}").await == 1.0
     })
     .await;
@@ -97,7 +97,7 @@ async fn a_node_is_refused_unless_it_is_the_node_of_the_row() {
     let (a, b, c) = tokio::join!(Node::start("a", 1), Node::start("b", 2), Node::start("c", 3));
     // As with a stale row, another incarnation than the expected one answers at the address.
     a.know(&[(&c, b.port)]).await;
-    eventually("a refuses the link", async || {
+    eventually("node a refuses the link", async || {
         a.metric("coupon_peer_refused_total{reason=\"identity\"}").await >= 1.0
     })
     .await;

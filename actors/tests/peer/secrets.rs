@@ -59,7 +59,10 @@ async fn only_nodes_with_certificates_of_the_same_authority_are_linked() {
     assert_eq!(a.issue(&b, 1, "key").await["sequence"], 1);
     a.know(&[(&b, b.port), (&c, c.port)]).await;
     let refused = "coupon_peer_refused_total{reason=\"handshake\"}";
-    eventually("a refuses c as a server", async || a.metric(refused).await >= 1.0).await;
+    eventually("node a refuses c as a server", async || {
+        a.metric(refused).await >= 1.0
+    })
+    .await;
     // Node d must refuse c as a client: d has the larger id, so c dials d.
     let d = Node::start_with("d", 4, right).await;
     c.know(&[(&d, d.port)]).await;

@@ -409,7 +409,7 @@ pub async fn only_rows_of_ended_nodes_beyond_a_maximum_are_removed(database: &im
     assert_eq!(
         store.sweep_nodes().await.unwrap(),
         0,
-        "the rest was marked just now"
+        "the other rows were first seen ended just now"
     );
     // The incarnation whose row was removed can no longer beat. A node with its id joins as if the id were
     // new.

@@ -62,7 +62,10 @@ pub async fn all_or_nothing_is_stored_if_the_connection_is_cut_after_the_batch_i
     // The server may still be executing the statement, so the rows are read only once. `loaded` would read
     // them twice, perhaps with different results.
     let rows = listed(&*database.store, owned.id()).await.len();
-    assert!(rows == 0 || rows == 600, "{rows} rows: neither whole nor nothing");
+    assert!(
+        rows == 0 || rows == 600,
+        "{rows} rows: only a part of the batch is stored"
+    );
     send(&*database.store, &sent).await;
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 600);
 }
@@ -294,7 +297,7 @@ pub async fn a_batch_whose_caller_goes_away_is_stored_whole_or_not_at_all(kind: 
     let rows = loaded(&*database.store, owned.id(), 0).await.len();
     assert!(
         rows == 0 || rows == 1_000,
-        "{rows} rows: neither whole nor nothing"
+        "{rows} rows: only a part of the batch is stored"
     );
     send(&*database.store, &sent).await;
     assert_eq!(loaded(&*database.store, owned.id(), 0).await.len(), 1_000);

@@ -121,7 +121,7 @@ async fn a_batch_whose_caller_goes_away_is_stored_whole_or_not_at_all() {
     let rows = loaded(&*file.store, owned.id(), 0).await.len();
     assert!(
         rows == 0 || rows == 1_000,
-        "{rows} rows: neither whole nor nothing"
+        "{rows} rows: only a part of the batch is stored"
     );
 }
 

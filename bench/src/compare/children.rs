@@ -174,8 +174,8 @@ mod tests {
         let before = processor_time(own).unwrap();
         while begun.elapsed() < Duration::from_millis(300) {}
         let used = processor_time(own).unwrap() - before;
-        // Other programs may use the processors for most of that time. But the used time is more than zero,
-        // and not more than all processors have.
+        // Other programs may use the processors for most of that time, and other threads of this process may
+        // run too. So the bounds are wide.
         assert!(used > Duration::ZERO && used < 100 * begun.elapsed(), "{used:?}");
     }
 }

@@ -23,7 +23,7 @@ pub struct Slo {
 
 /// Percentiles, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
-#[allow(missing_docs, reason = "their names say it")]
+#[allow(missing_docs, reason = "the names say which percentile")]
 pub struct Latency {
     pub p50_ms: f64,
     pub p90_ms: f64,

@@ -4,8 +4,8 @@ use super::report::{FindingKind, Reporter};
 use crate::rows::{CouponRow, IssuanceRow};
 
 /// Checks sequences, quantity and per-user limit of one coupon's rows, which are sorted by sequence, and the
-/// coupon's own count. Returns the rows without repeated sequences and, for each of them, its user and its
-/// index among them.
+/// coupon's own count. Returns the rows without repeated sequences. Also returns, for each of these rows, its
+/// user and its index.
 pub(super) fn check<'h>(
     coupon: &CouponRow,
     sorted: &[(&'h IssuanceRow, u32)],

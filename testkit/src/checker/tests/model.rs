@@ -202,7 +202,8 @@ fn request_key(number: u8) -> RequestKey {
     RequestKey::parse(&format!("key-{number}")).unwrap()
 }
 
-/// Carries out one step, and returns its operation. The service decides the step if the step's fate says so.
+/// Carries out one step, and returns its operation. The fate of the step says whether the service decides it
+/// and whether an answer comes.
 fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: i64) -> Operation {
     let time = |micros: i64| Timestamp::from_micros(at(3).as_micros() + micros).unwrap();
     let is_decided = matches!(step.fate, Fate::Answered | Fate::DecidedAndLost);
