@@ -22,7 +22,7 @@ enum Command {
     /// Sends requests for coupons to a running service, and reports how fast it answered.
     ///
     /// Exits with 0 if all SLOs were met, 1 if one was missed, the service went away or the checker found
-    /// something, 2 if there was no run.
+    /// something, 2 if there was no run or no rows to check.
     Load(Box<Load>),
     /// Starts the bare route, nodes and databases itself, measures them side by side, and prints Markdown
     /// tables.

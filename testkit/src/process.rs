@@ -54,7 +54,7 @@ pub struct Spawn {
 }
 
 impl Spawn {
-    /// Starts the command with its standard error appended to this file.
+    /// Describes a process that runs the command, without input. Its standard error is appended to this file.
     pub fn new(command: Command, log: impl Into<PathBuf>) -> Self {
         Self {
             command,

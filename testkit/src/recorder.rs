@@ -86,11 +86,11 @@ impl HttpRecorder {
         self.text().lines().filter(failed).map(str::to_owned).collect()
     }
 
-    /// Changes the coupon as an administrator: `"pause"`, `"resume"`, or `{"patch": {…}}`. Returns the
-    /// answer, or `None` if no answer came.
+    /// Changes the coupon as an administrator: `"pause"`, `"resume"`, `"close"` or `{"patch": {…}}`. Returns
+    /// the answer, or `None` if no answer came.
     ///
     /// # Panics
-    /// If the change is anything else.
+    /// If the change is neither a text nor a patch.
     pub async fn change(&self, client: &Client, address: &str, coupon: u64, change: Value) -> Option<Answer> {
         let url = format!("http://{address}/v1/coupons/{coupon}");
         let request = match (&change, change.get("patch")) {

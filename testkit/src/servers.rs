@@ -63,7 +63,7 @@ impl ServerKind {
         match (version.status.success(), is_mariadb == (self == Self::MariaDb)) {
             (true, true) => Ok(program),
             (true, false) => Err(format!(
-                "{} is not {}, and {variable} is not set",
+                "{} is not {}: name another program with {variable}",
                 program.display(),
                 self.name()
             )),

@@ -13,12 +13,12 @@ use super::fixture::{LONG, TestEngine, key, user};
 async fn an_owner_whose_shard_was_claimed_by_another_node_is_fenced_and_the_next_owner_answers_its_callers() {
     let (fixture, coupon) = TestEngine::with_coupon(Some(10)).await;
     fixture.must_issue(coupon, 1).await;
-    let (seen, thief) = fixture.take_shard_away(coupon).await;
+    let (seen, claimant) = fixture.take_shard_away(coupon).await;
     let issuance = fixture.must_issue(coupon, 2).await;
     assert_eq!(issuance.id.sequence, Sequence::new(2));
     let row = fixture.shard(coupon).await;
     assert!(
-        row.epoch > seen.epoch.next() && row.owner != Some(thief),
+        row.epoch > seen.epoch.next() && row.owner != Some(claimant),
         "{row:?}"
     );
 }
@@ -34,8 +34,7 @@ async fn a_coupon_is_not_loaded_before_its_shard_is_claimed() {
         fixture.faults.claims_waiting() > 0 && fixture.engine.owners_active() == 0
     })
     .await;
-    // The router retries the request within a tenth of a second, again and again. No attempt may load the
-    // coupon.
+    // The router retries the request at least every tenth of a second. No attempt may load the coupon.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(400) {
         assert_eq!(

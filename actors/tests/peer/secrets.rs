@@ -66,7 +66,10 @@ async fn only_nodes_with_certificates_of_the_same_authority_are_linked() {
     // Node d must refuse c as a client: d has the larger id, so c dials d.
     let d = Node::start_with("d", 4, right).await;
     c.know(&[(&d, d.port)]).await;
-    eventually("d refuses c as a client", async || d.metric(refused).await >= 1.0).await;
+    eventually("node d refuses c as a client", async || {
+        d.metric(refused).await >= 1.0
+    })
+    .await;
     assert!(!a.is_linked(&c).await && !c.is_linked(&d).await && !d.is_linked(&c).await);
     assert!(a.is_linked(&b).await);
 }

@@ -5,7 +5,8 @@ use std::io::Write as _;
 
 use testkit::ids::CouponId;
 
-/// Maximum length of a run's name. A user id is a number and the name, and has at most 64 bytes.
+/// Maximum length of a run's name. A user id is sixteen digits, a dot and the name, which is well below the
+/// service's limit.
 pub const NAME_BYTES_MAX: usize = 32;
 
 /// The users of a run.

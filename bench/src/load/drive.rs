@@ -73,7 +73,7 @@ pub struct Progress {
 pub struct Run {
     /// Outcomes in the measured time.
     pub tally: Tally,
-    /// Time from the end of the warm-up to the last answer.
+    /// Time from the end of the warm-up to the last answer or failure.
     pub measured: Duration,
     /// Requests that arrived and were not sent, because no connection was free before the end.
     pub unsent: u64,
