@@ -104,7 +104,7 @@ async fn connections_that_stall_do_not_keep_peers_out() {
         assert!(hung_up.is_ok(), "the node does not hang up");
     }
     assert!(b.metric("coupon_peer_refused_total{reason=\"crowded\"}").await >= 184.0);
-    // Connections that have sent something give way last.
+    // Connections that have begun their handshake give way last.
     eventually("the others are cut in time", async || {
         b.metric("coupon_peer_refused_total{reason=\"late\"}").await >= 1.0
     })

@@ -37,7 +37,7 @@ impl World {
             return self.start(n);
         };
         match self.rng.random_range(0..10) {
-            // The node hangs for up to three leases. After that, another node may have ended it.
+            // The node hangs for up to about three leases. Another node may end it meanwhile.
             0..2 => node.hangs_until = micros + self.rng.random_range(10..200),
             2..4 => node.cut = !node.cut,
             4 => self.die(n),
