@@ -29,7 +29,7 @@ async fn the_figures_of_an_owner_show_stored_entries_and_the_age_of_the_oldest_u
 
     fixture.faults.hold_writes(true);
     let first = fixture.spawn_issue(coupon, 2, 2, LONG);
-    eventually("the first entry is with the store", async || {
+    eventually("the first entry waits to be written", async || {
         fixture.faults.writes_waiting() == 1
     })
     .await;

@@ -411,8 +411,7 @@ pub async fn only_rows_of_ended_nodes_beyond_a_maximum_are_removed(database: &im
         0,
         "the other rows were first seen ended just now"
     );
-    // The incarnation whose row was removed can no longer beat. A node with its id joins as if the id were
-    // new.
+    // An incarnation without a row cannot beat. A node whose row was removed joins as if its id were new.
     let ids: Vec<&NodeId> = left.iter().map(|row| &row.id).collect();
     let gone = (0..).map(|number| node(&format!("gone-{number:03}")));
     let gone = gone.into_iter().find(|gone| !ids.contains(&&gone.id)).unwrap();

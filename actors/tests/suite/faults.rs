@@ -259,7 +259,7 @@ pub async fn a_full_table_refuses_batches_until_there_is_room(kind: ServerKind) 
     assert_eq!(database.store.write(&sent).await.unwrap(), 2_000);
 }
 
-pub async fn a_beat_that_went_back_is_detected(kind: ServerKind) {
+pub async fn a_beat_that_went_back_is_returned_as_it_is(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let node = node();
     database.store.join(&node, None).await.unwrap();

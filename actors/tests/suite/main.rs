@@ -86,7 +86,7 @@ on_each_server! {
         reading_a_batch_back_is_given_up_in_time
         a_server_without_the_database_stores_nothing
         a_full_table_refuses_batches_until_there_is_room
-        a_beat_that_went_back_is_detected
+        a_beat_that_went_back_is_returned_as_it_is
         a_batch_whose_caller_goes_away_is_stored_whole_or_not_at_all
         a_closed_store_refuses
         two_nodes_make_only_one_coupon_for_a_key

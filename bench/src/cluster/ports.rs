@@ -13,9 +13,9 @@ const TRIED: u16 = 500;
 pub(crate) struct Ports {
     /// The flag.
     pub(crate) flag: &'static str,
-    /// Its value, if it was given.
+    /// The value of the flag, if it was given.
     pub(crate) given: Option<u16>,
-    /// The first port that is tried if it was not given.
+    /// The first port that is tried if the flag was not given.
     pub(crate) usual: u16,
 }
 
