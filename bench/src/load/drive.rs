@@ -164,6 +164,8 @@ struct Start {
 enum Report {
     /// This many connections are up.
     Connected(usize),
+    /// The thread has no runtime, and has ended.
+    NoRuntime(std::io::Error),
     /// The thread has ended.
     Done(Tally),
 }
@@ -205,6 +207,7 @@ pub async fn drive(
     for _ in 0..threads {
         up += match reported.recv().await {
             Some(Report::Connected(up)) => up,
+            Some(Report::NoRuntime(error)) => return Err(DriveError::Thread(error)),
             Some(Report::Done(_)) | None => 0,
         };
     }
@@ -216,7 +219,7 @@ pub async fn drive(
     let arrivals = Arc::new(Arrivals::new(plan.pace, plan.bounds, start));
     let measured_from = start + plan.warm_up;
     for waiting in starts {
-        // A thread that is gone has reported nothing, which is noticed below.
+        // A thread that is gone reports no end, so the run ends as stuck.
         let _ = waiting.send(Start {
             arrivals: Arc::clone(&arrivals),
             measured_from,
@@ -273,7 +276,7 @@ async fn watch(
         tokio::select! {
             report = reported.recv() => match report {
                 Some(Report::Done(seen)) => tally.merge(seen),
-                Some(Report::Connected(_)) => {}
+                Some(Report::Connected(_) | Report::NoRuntime(_)) => {}
                 None => break,
             },
             _ = interrupts.recv() => {
@@ -353,9 +356,12 @@ impl Job {
         if self.plan.gives_way {
             scheduling::give_way();
         }
-        // A thread without a runtime sends no report, which the receiver notices.
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-            return;
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = reports.blocking_send(Report::NoRuntime(error));
+                return;
+            }
         };
         let local = LocalSet::new();
         let connections = runtime.block_on(local.run_until(self.connect()));
