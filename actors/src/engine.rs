@@ -322,7 +322,7 @@ impl<K: Kind> Engine<K> {
             let linked = self.inner.links.as_ref().map(Peers::linked);
             let is_alone = linked.is_none_or(|linked| linked.is_empty());
             // Nodes that all stop at once would wait for each other.
-            if Instant::now() >= until || is_alone || !self.inner.membership.do_others_stay() {
+            if Instant::now() >= until || is_alone || !self.inner.membership.has_staying_peer() {
                 return false;
             }
             tokio::time::sleep(HAND_OFF_POLL).await;

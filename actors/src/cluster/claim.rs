@@ -195,7 +195,7 @@ impl ClaimPlanner {
 
     /// Returns since when the shard has been unchanged and without a live owner.
     fn free_since(&mut self, row: &ShardRow, view: &RowsView<'_>, sent_at: Moment) -> Moment {
-        if row.owner.is_some_and(|owner| view.lives(owner)) {
+        if row.owner.is_some_and(|owner| view.is_live(owner)) {
             self.free.remove(&row.id);
             return sent_at;
         }
@@ -301,7 +301,7 @@ impl<'a> RowsView<'a> {
         }
     }
 
-    fn lives(&self, incarnation: Incarnation) -> bool {
+    fn is_live(&self, incarnation: Incarnation) -> bool {
         self.nodes
             .iter()
             .any(|node| node.incarnation == incarnation && node.state != NodeState::Ended)
@@ -325,7 +325,7 @@ impl<'a> RowsView<'a> {
             LocalState::Unserved if mine => {
                 Step::HandOff(self.successor(row.id).filter(|_| self.member.ready))
             }
-            LocalState::Unserved if !self.may_claim || row.owner.is_some_and(|owner| self.lives(owner)) => {
+            LocalState::Unserved if !self.may_claim || row.owner.is_some_and(|owner| self.is_live(owner)) => {
                 Step::Leave
             }
             LocalState::Unserved => {

@@ -164,7 +164,7 @@ impl Membership {
 
     /// Returns true if another node was alive and not leaving as of the last beat. Such a node has this
     /// node's shards or may still get them.
-    pub fn do_others_stay(&self) -> bool {
+    pub fn has_staying_peer(&self) -> bool {
         self.shared.others_stay.load(Ordering::Acquire)
     }
 
@@ -281,7 +281,7 @@ impl Shared {
                 self.lease.set(lifecycle.incarnation(), until);
                 // The reads have a time limit, so that a slow round does not cost the node its lease. Claims
                 // are not limited by it, because they run beside the beats.
-                match tokio::time::timeout(self.options.lease / 3, self.keep_pace(living, sent_at)).await {
+                match tokio::time::timeout(self.options.lease / 3, self.reconcile(living, sent_at)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
                         tracing::warn!(%error, "reading rows failed");
@@ -326,7 +326,7 @@ impl Shared {
     }
 
     /// Brings what is served here in line with the rows.
-    async fn keep_pace(self: &Arc<Self>, living: &mut Living, sent_at: Moment) -> Result<()> {
+    async fn reconcile(self: &Arc<Self>, living: &mut Living, sent_at: Moment) -> Result<()> {
         let me = living.lifecycle.incarnation();
         let (asked_at, findings) = self.read_rows(living, sent_at).await?;
         let Findings {

@@ -39,7 +39,7 @@ pub struct LoadedIssuance<'a> {
 
 /// Why an issuance cannot be the next one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OutOfLine {
+pub enum InconsistentIssuance {
     /// Its sequence is not the next one.
     #[error("found sequence {found}, expected {expected}")]
     Sequence {
@@ -174,25 +174,26 @@ impl Issued {
     /// # Errors
     ///
     /// If the issuance cannot follow the last one. Then nothing is added.
-    pub fn push(&mut self, next: &LoadedIssuance<'_>) -> Result<(), OutOfLine> {
+    pub fn push(&mut self, next: &LoadedIssuance<'_>) -> Result<(), InconsistentIssuance> {
         let expected = self.last().next();
         if next.sequence != expected {
-            return Err(OutOfLine::Sequence {
+            return Err(InconsistentIssuance::Sequence {
                 expected,
                 found: next.sequence,
             });
         }
-        let days = days_between(next.issued_at, next.expires_at).ok_or(OutOfLine::Value(next.sequence))?;
+        let days = days_between(next.issued_at, next.expires_at)
+            .ok_or(InconsistentIssuance::Value(next.sequence))?;
         if !UserId::is_form_of(next.user) || !RequestKey::is_form_of(next.key) {
-            return Err(OutOfLine::Value(next.sequence));
+            return Err(InconsistentIssuance::Value(next.sequence));
         }
         let previous = self.find(next.user);
         let nth = previous
             .map_or(0, |index| self.record(index).nth)
             .checked_add(1)
-            .ok_or(OutOfLine::Value(next.sequence))?;
+            .ok_or(InconsistentIssuance::Value(next.sequence))?;
         if next.nth != nth {
-            return Err(OutOfLine::Nth {
+            return Err(InconsistentIssuance::Nth {
                 sequence: next.sequence,
                 expected: nth,
                 found: next.nth,
@@ -385,11 +386,11 @@ mod tests {
         issued.push(&loaded(1, "alice", 1, "a")).unwrap();
         assert!(matches!(
             issued.push(&loaded(3, "bob", 1, "b")),
-            Err(OutOfLine::Sequence { .. })
+            Err(InconsistentIssuance::Sequence { .. })
         ));
         assert!(matches!(
             issued.push(&loaded(2, "alice", 1, "b")),
-            Err(OutOfLine::Nth { .. })
+            Err(InconsistentIssuance::Nth { .. })
         ));
         for (user, key) in [
             ("", "b"),
@@ -401,7 +402,7 @@ mod tests {
         ] {
             assert_eq!(
                 issued.push(&loaded(2, user, 1, key)),
-                Err(OutOfLine::Value(Sequence::new(2))),
+                Err(InconsistentIssuance::Value(Sequence::new(2))),
                 "{user:?} {key:?}"
             );
         }
@@ -409,7 +410,7 @@ mod tests {
             expires_at: Some(at(2_000)),
             ..loaded(2, "bob", 1, "b")
         };
-        assert!(matches!(issued.push(&odd), Err(OutOfLine::Value(_))));
+        assert!(matches!(issued.push(&odd), Err(InconsistentIssuance::Value(_))));
         assert_eq!(issued.last(), Sequence::new(1));
     }
 

@@ -2,7 +2,7 @@
 
 use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::entry::CouponChange;
-use crate::coupon::issued::{Issued, LoadedIssuance, OutOfLine};
+use crate::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
 use crate::coupon::offer::{Coupon, Issuance};
 use crate::ids::{IssuanceId, RequestKey, Sequence, UserId};
 use crate::time::Timestamp;
@@ -91,7 +91,7 @@ impl Ledger {
     pub(super) fn issue(&mut self, issuance: &Issuance) {
         self.issued
             .push(&borrowed(issuance))
-            .unwrap_or_else(|error: OutOfLine| {
+            .unwrap_or_else(|error: InconsistentIssuance| {
                 // The issuance was made to follow the last one, so a refusal is a mistake in the program. No
                 // client may be told of such an issuance.
                 panic!("the ledger does not take its own issuance: {error}")

@@ -2,7 +2,7 @@
 //! added, in order, and never change. So what was read without a fence is the beginning of what is stored,
 //! and only the tail is missing. The coupon's own row may have changed and is read again.
 
-use crate::coupon::issued::{Issued, LoadedIssuance, OutOfLine};
+use crate::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
 use crate::ids::{CouponId, Sequence};
 
 /// Issuances loaded ahead, and the tail that is read under a fence. The last issuance that was loaded ahead
@@ -43,7 +43,7 @@ impl Tail {
     /// # Errors
     ///
     /// If the issuance cannot follow the issuance before it.
-    pub fn take(&mut self, next: &LoadedIssuance<'_>) -> Result<(), OutOfLine> {
+    pub fn take(&mut self, next: &LoadedIssuance<'_>) -> Result<(), InconsistentIssuance> {
         if self.differs {
             return Ok(());
         }
@@ -124,7 +124,7 @@ mod tests {
         tail.take(&row(1, "ann")).unwrap();
         assert!(matches!(
             tail.take(&row(3, "bob")),
-            Err(OutOfLine::Sequence { .. })
+            Err(InconsistentIssuance::Sequence { .. })
         ));
     }
 }

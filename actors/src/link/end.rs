@@ -240,7 +240,7 @@ impl<P: Payload> LinkEnd<P> {
         }
         self.next_in += 1;
         if !self.is_up() {
-            self.rise(now, version, effects);
+            self.come_up(now, version, effects);
         }
         for item in frame.items {
             self.take(now, item, effects);
@@ -355,7 +355,7 @@ impl<P: Payload> LinkEnd<P> {
         match (&self.stage, self.terms.role) {
             (LinkStage::Greeting, Role::Dialler { generation: ours }) if ours == generation => {
                 match self.terms.hello.agree(hello, self.terms.peer) {
-                    Ok(version) => self.rise(now, version, effects),
+                    Ok(version) => self.come_up(now, version, effects),
                     Err(mismatch) => self.refuse(now, mismatch, effects),
                 }
             }
@@ -384,7 +384,7 @@ impl<P: Payload> LinkEnd<P> {
         self.stage = LinkStage::Refused { mismatch, since: now };
     }
 
-    fn rise(&mut self, now: Moment, version: u32, effects: &mut Effects<P>) {
+    fn come_up(&mut self, now: Moment, version: u32, effects: &mut Effects<P>) {
         self.stage = LinkStage::Up { version };
         effects.push(Effect::Up);
         self.beat_due(now, effects);

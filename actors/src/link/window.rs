@@ -46,6 +46,7 @@ impl Window {
     }
 
     /// Returns how many flows have a request in flight.
+    #[cfg(test)]
     pub fn flows(&self) -> usize {
         self.taken.len()
     }

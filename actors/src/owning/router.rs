@@ -228,7 +228,7 @@ impl<K: Kind> Router<K> {
         }
         let Ok(_place) = self.waiting.admit() else {
             handles().refused_waiting.increment(1);
-            return Err(attempts.turned_away());
+            return Err(attempts.overloaded());
         };
         // A time-out means that nothing changed.
         let _ = tokio::time::timeout_at(wake, self.ownership.changed(shard, seen)).await;

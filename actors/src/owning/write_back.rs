@@ -190,7 +190,7 @@ impl<K: Kind> Shell<K> {
             Effect::Delay(submission) => {
                 let _ = submission.home.cast(OwnerCommand::Delayed.into());
             }
-            Effect::Die(why) => crate::store::end_process(&why),
+            Effect::EndProcess(why) => crate::store::end_process(&why),
         }
     }
 

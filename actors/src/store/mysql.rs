@@ -41,7 +41,7 @@ use crate::store::batch::{Batch, Found, Portion};
 use crate::store::migrations;
 use crate::store::migrations::tables::{self, Tables};
 use canary::Canary;
-use connections::{Care, Connections};
+use connections::{Connections, TestBeforeUse};
 pub use dialect::Dialect;
 pub use open::OpenError;
 pub use rows::MySqlRows;
@@ -125,7 +125,7 @@ macro_rules! framed {
     ($class:ident, $connections:ident, $store:expr, $work:path $(, $argument:expr)*) => {{
         let inner = $store.inner.clone();
         let result = $crate::store::uninterrupted::uninterrupted(async move {
-            let mut taken = inner.$connections.take($class.care).await?;
+            let mut taken = inner.$connections.take($class.test_before_use).await?;
             let call = $crate::metrics::StoreCall::of(stringify!($work), taken.pool());
             let begun = std::time::Instant::now();
             let result = $crate::store::mysql::within($class, $work(taken.connection() $(, $argument)*)).await;
@@ -198,7 +198,7 @@ impl MySqlStore {
         let connect_options = session::connect_options(&options.url).map_err(OpenError::Url)?;
         let mut connection = open::connect(&connect_options).await?;
         let prepared = async {
-            let dialect = open::look(&mut connection).await?;
+            let dialect = open::check_server(&mut connection).await?;
             let migrator = migrations::mysql(&options.migrations);
             open::migrate(&mut connection, &migrator, options.migration_wait).await?;
             Ok(dialect)
@@ -233,7 +233,7 @@ impl MySqlStore {
 /// A class of calls: when its connection is tested, how long it may take, and whether it changes anything.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallClass {
-    pub(crate) care: Care,
+    pub(crate) test_before_use: TestBeforeUse,
     limit: Duration,
     changes: bool,
 }
@@ -241,38 +241,38 @@ pub(crate) struct CallClass {
 /// Writing a batch. Its limit and [`TAKE_LIMIT`] together are shorter than a lane's limit, so that a lane
 /// never sends a batch again while the store still works on it.
 const BATCH: CallClass = CallClass {
-    care: Care::IfRested,
+    test_before_use: TestBeforeUse::IfIdle,
     limit: Duration::from_millis(2_500),
     changes: true,
 };
 /// Reading a batch back, with the same limit.
 const READ_BACK: CallClass = CallClass {
-    care: Care::Always,
+    test_before_use: TestBeforeUse::Always,
     changes: false,
     ..BATCH
 };
 /// A beat. Several beats must fit into the time of a lease.
 const BEAT: CallClass = CallClass {
-    care: Care::IfRested,
+    test_before_use: TestBeforeUse::IfIdle,
     limit: Duration::from_secs(1),
     changes: true,
 };
 /// Reading the rows of nodes and shards with a beat.
 const LOOK: CallClass = CallClass {
-    care: Care::IfRested,
+    test_before_use: TestBeforeUse::IfIdle,
     limit: Duration::from_secs(1),
     changes: false,
 };
 /// A write outside of lanes. Its limit is longer, because it may be several statements of claims, and each
 /// may wait for a lock.
 pub(crate) const WRITE: CallClass = CallClass {
-    care: Care::IfRested,
+    test_before_use: TestBeforeUse::IfIdle,
     limit: Duration::from_secs(5),
     changes: true,
 };
 /// Any other read. The connection is always tested, because a demoted server would answer with old rows.
 pub(crate) const READ: CallClass = CallClass {
-    care: Care::Always,
+    test_before_use: TestBeforeUse::Always,
     limit: Duration::from_secs(5),
     changes: false,
 };
@@ -419,7 +419,7 @@ async fn write<K: MySqlRows>(
     // This is checked after the wait for a connection, because the database may have gone backwards during
     // the wait.
     let mut owners = portions.iter().map(|portion| portion.fence.owner);
-    owners.try_for_each(|owner| canary.lives(owner))?;
+    owners.try_for_each(|owner| canary.check_incarnation(owner))?;
     K::mysql_write(connection, dialect, portions).await
 }
 

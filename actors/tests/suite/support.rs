@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actors::coupon::CouponKind;
 use actors::coupon::change_keys::ChangeKeys;
 use actors::coupon::entry::{CouponChange, CouponRun};
-use actors::coupon::issued::{Issued, LoadedIssuance, OutOfLine};
+use actors::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
 use actors::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
 use actors::ids::{CouponId, Fence, Incarnation, IssuanceId, RequestKey, Sequence, ShardId, UserId};
@@ -237,7 +237,7 @@ pub async fn listed(store: &dyn CouponRows, coupon: CouponId) -> Vec<Issuance> {
 }
 
 /// Returns these issuances as an owner has them after loading.
-pub fn issued(coupon: CouponId, rows: &[Issuance]) -> Result<Issued, OutOfLine> {
+pub fn issued(coupon: CouponId, rows: &[Issuance]) -> Result<Issued, InconsistentIssuance> {
     let mut issued = Issued::new(coupon);
     for row in rows {
         issued.push(&LoadedIssuance {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use smallvec::SmallVec;
 use warp::reply::Response;
 
-use self::field_errors::Misfit;
+use self::field_errors::InvalidFields;
 use super::problem::{FieldError, RequestError};
 
 /// Serializes a value as the string that `Display` makes of it.
@@ -80,7 +80,7 @@ pub(crate) trait Checked: DeserializeOwned {
 pub(crate) fn parse_checked<T: Checked>(body: &[u8]) -> Result<T::Value, RequestError> {
     let (read, mut errors) = match read::<T>(body)? {
         Ok(read) => (Some(read), Vec::new()),
-        Err(Misfit { errors, rest }) => (rest, errors),
+        Err(InvalidFields { errors, rest }) => (rest, errors),
     };
     let known = errors.len();
     let value = read.map(|read| read.check(&mut errors));
@@ -104,10 +104,10 @@ pub(crate) fn parse_checked<T: Checked>(body: &[u8]) -> Result<T::Value, Request
 /// Parses a body. Fails with `MALFORMED` if the body is not a JSON object. Fails with `INVALID` and the paths
 /// of the fields that do not fit.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, RequestError> {
-    read(body)?.map_err(|Misfit { errors, .. }| RequestError::Invalid(errors))
+    read(body)?.map_err(|InvalidFields { errors, .. }| RequestError::Invalid(errors))
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<Result<T, Misfit<T>>, RequestError> {
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<Result<T, InvalidFields<T>>, RequestError> {
     let not_json =
         |error: &serde_json::Error| RequestError::Malformed(format!("the body is not JSON: {error}"));
     // The syntax is checked first: an incomplete object with a wrong field is malformed, not invalid.

@@ -71,6 +71,7 @@ impl ClaimsUnderWay {
     }
 
     /// Returns true if no claim is under way.
+    #[cfg(test)]
     pub fn are_none(&self) -> bool {
         self.shards.is_empty()
     }

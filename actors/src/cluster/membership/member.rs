@@ -180,7 +180,7 @@ impl MemberLifecycle {
     /// Returns the watched nodes that are no longer alive according to these rows, and when their last beat
     /// was first seen.
     pub fn silenced<'a>(&'a self, nodes: &'a [NodeRow]) -> impl Iterator<Item = (Incarnation, Moment)> + 'a {
-        let lives = |incarnation| {
+        let is_live = |incarnation| {
             nodes
                 .iter()
                 .any(|node| node.incarnation == incarnation && node.state != NodeState::Ended)
@@ -189,7 +189,7 @@ impl MemberLifecycle {
             .others
             .iter()
             .map(|(incarnation, watched)| (*incarnation, watched.since));
-        watched.filter(move |(incarnation, _)| !lives(*incarnation))
+        watched.filter(move |(incarnation, _)| !is_live(*incarnation))
     }
 
     /// Notes whether the group contains this node. The rows were read after a beat sent at `sent_at`, or

@@ -68,7 +68,7 @@ fn refused(refusal: ChangeRefusal) -> Verdict {
 
 #[derive(Debug, Clone)]
 enum Step {
-    CouponAsk { user: u8, key: u8 },
+    Issue { user: u8, key: u8 },
     Change(Change),
     Pass { micros: i64 },
 }
@@ -97,7 +97,7 @@ fn patch() -> impl Strategy<Value = OfferPatch> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (0..6_u8, 0..8_u8).prop_map(|(user, key)| Step::CouponAsk { user, key }),
+        12 => (0..6_u8, 0..8_u8).prop_map(|(user, key)| Step::Issue { user, key }),
         1 => Just(Step::Change(Change::Pause)),
         2 => Just(Step::Change(Change::Resume)),
         2 => patch().prop_map(|patch| Step::Change(Change::Patch(Box::new(patch)))),
@@ -202,7 +202,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Pass { micros } => now += micros,
-                Step::CouponAsk { user, key } => check_issue(&mut ledger, &mut list, at(now), request(user, key))?,
+                Step::Issue { user, key } => check_issue(&mut ledger, &mut list, at(now), request(user, key))?,
                 Step::Change(change) => check_change(&mut ledger, at(now), change)?,
             }
             prop_assert_eq!(ledger.last().get(), list.len() as u64);

@@ -91,7 +91,7 @@ impl Attempts {
     }
 
     /// Returns the answer when there is no place to wait for another attempt.
-    pub fn turned_away(&self) -> Setback {
+    pub fn overloaded(&self) -> Setback {
         if self.is_uncertain() {
             Setback::Unknown
         } else {
@@ -123,7 +123,7 @@ mod tests {
         let mut attempts = Attempts::repeatable();
         assert_eq!(answer(attempts.after(Err(Setback::Moved))), None);
         assert_eq!(
-            (attempts.out_of_time(), attempts.turned_away()),
+            (attempts.out_of_time(), attempts.overloaded()),
             (Setback::Moved, Setback::Overloaded)
         );
         assert_eq!(
@@ -143,7 +143,7 @@ mod tests {
         ] {
             assert_eq!(answer(attempts.after(Err(setback))), None);
             assert_eq!(
-                (attempts.out_of_time(), attempts.turned_away()),
+                (attempts.out_of_time(), attempts.overloaded()),
                 (Setback::Unknown, Setback::Unknown)
             );
         }

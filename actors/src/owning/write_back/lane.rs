@@ -68,7 +68,7 @@ pub enum Effect<K: Kind, H> {
     /// Tell the owner that the store does not accept its portion at present.
     Delay(Submission<K, H>),
     /// End the process, because the disk lost writes that it had accepted.
-    Die(String),
+    EndProcess(String),
 }
 
 /// The call to the store that is under way, or that follows the pause.
@@ -132,10 +132,10 @@ impl<K: Kind, H: Clone> Lane<K, H> {
             {
                 self.read_back(&found, effects);
             }
-            Event::ReadBack(Err(StoreError::Fatal(why))) => effects.push(Effect::Die(why)),
-            Event::ReadBack(Err(StoreError::Unreadable(_))) => self.cannot_tell(effects),
+            Event::ReadBack(Err(StoreError::Fatal(why))) => effects.push(Effect::EndProcess(why)),
+            Event::ReadBack(Err(StoreError::Unreadable(_))) => self.isolate_portions(effects),
             Event::ReadBack(Ok(_) | Err(_)) => self.pause(Next::ReadBack, effects),
-            Event::RetryDue { lease_holds: true } => self.go_on(effects),
+            Event::RetryDue { lease_holds: true } => self.resume(effects),
             Event::RetryDue { lease_holds: false } => self.give_up(effects),
         }
         if self.out.is_none() {
@@ -169,19 +169,19 @@ impl<K: Kind, H: Clone> Lane<K, H> {
             }
             Ok(_fewer) => {
                 out.clashed = false;
-                self.look(effects);
+                self.begin_read_back(effects);
             }
             // Unreadable rows stay unreadable. To send the batch again would only delay the lane.
             Err(StoreError::Clash(_) | StoreError::Unreadable(_)) => {
                 out.clashed = true;
-                self.look(effects);
+                self.begin_read_back(effects);
             }
-            Err(StoreError::Fatal(why)) => effects.push(Effect::Die(why)),
+            Err(StoreError::Fatal(why)) => effects.push(Effect::EndProcess(why)),
             Err(StoreError::NotStored(_) | StoreError::Unknown(_)) => self.pause(Next::Write, effects),
         }
     }
 
-    fn look(&mut self, effects: &mut Vec<Effect<K, H>>) {
+    fn begin_read_back(&mut self, effects: &mut Vec<Effect<K, H>>) {
         if let Some(out) = self.out.as_mut() {
             out.next = Next::ReadBack;
             effects.push(Effect::ReadBack(batch_of(&out.submissions)));
@@ -212,7 +212,7 @@ impl<K: Kind, H: Clone> Lane<K, H> {
     /// Handles rows that cannot be read back. A retry would not help, so each portion is written alone. A
     /// portion that was already alone is contradicted. Loading its owner again, under a raised epoch, shows
     /// whether it is stored.
-    fn cannot_tell(&mut self, effects: &mut Vec<Effect<K, H>>) {
+    fn isolate_portions(&mut self, effects: &mut Vec<Effect<K, H>>) {
         let Some(out) = self.out.take() else { return };
         if out.alone {
             effects.extend(
@@ -236,7 +236,7 @@ impl<K: Kind, H: Clone> Lane<K, H> {
         effects.push(Effect::Pause(out.backoff.next().unwrap_or(RETRY_LONGEST)));
     }
 
-    fn go_on(&mut self, effects: &mut Vec<Effect<K, H>>) {
+    fn resume(&mut self, effects: &mut Vec<Effect<K, H>>) {
         if let Some(out) = &self.out {
             let batch = batch_of(&out.submissions);
             effects.push(match out.next {

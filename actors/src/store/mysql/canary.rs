@@ -60,7 +60,7 @@ impl Canary {
 
     /// Fails if a beat of this incarnation showed that the database went backwards. Batches of this
     /// incarnation must then not be stored.
-    pub(crate) fn lives(&self, incarnation: Incarnation) -> Result<()> {
+    pub(crate) fn check_incarnation(&self, incarnation: Incarnation) -> Result<()> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         match remembered.void.contains(&incarnation) {
             false => Ok(()),
@@ -71,7 +71,7 @@ impl Canary {
     }
 
     /// Checks that a new connection reaches a database that still has the last beat that it confirmed.
-    pub(crate) async fn look(&self, connection: &mut MySqlConnection) -> Result<()> {
+    pub(crate) async fn check_server(&self, connection: &mut MySqlConnection) -> Result<()> {
         let confirmed = self
             .remembered
             .lock()
@@ -111,11 +111,11 @@ mod tests {
         let [first, second] = [1, 2].map(|number| Incarnation::new(number).unwrap());
         canary.counted(&node, first, 5);
         canary.counted(&node, first, 6);
-        assert!(canary.lives(first).is_ok());
+        assert!(canary.check_incarnation(first).is_ok());
         canary.counted(&node, first, 6);
-        assert!(canary.lives(first).is_err());
+        assert!(canary.check_incarnation(first).is_err());
         // The next incarnation counts from 1 again.
         canary.counted(&node, second, 1);
-        assert!(canary.lives(second).is_ok() && canary.lives(first).is_err());
+        assert!(canary.check_incarnation(second).is_ok() && canary.check_incarnation(first).is_err());
     }
 }

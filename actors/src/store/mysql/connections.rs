@@ -22,17 +22,17 @@ use crate::store::{Result, StoreError};
 
 /// A connection that was unused for longer is tested before use, because the server may have closed it, or
 /// may have been demoted.
-const RESTED: Duration = Duration::from_millis(100);
+const UNTESTED_IDLE_MAX: Duration = Duration::from_millis(100);
 
 /// How long closing the pool waits for work that is under way, and for each connection to close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// When a connection is tested before use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Care {
-    /// The connection is tested only if it was unused for [`RESTED`]. This is for work that fails on a
+pub(crate) enum TestBeforeUse {
+    /// The connection is tested only if it was unused for [`UNTESTED_IDLE_MAX`]. This is for work that fails on a
     /// demoted server anyway.
-    IfRested,
+    IfIdle,
     /// The connection is always tested. This is for reads, which a demoted server would answer with old rows.
     Always,
 }
@@ -43,14 +43,14 @@ pub(crate) struct Connections {
     options: MySqlConnectOptions,
     take_limit: Duration,
     most: u32,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// What a new connection must find in the database, if anything.
     canary: Option<Arc<Canary>>,
-    resting: Mutex<Vec<Resting>>,
+    idle: Mutex<Vec<IdleConnection>>,
 }
 
 #[derive(Debug)]
-struct Resting {
+struct IdleConnection {
     connection: MySqlConnection,
     since: Instant,
 }
@@ -59,8 +59,8 @@ struct Resting {
 #[derive(Debug)]
 pub(crate) struct Taken {
     connection: MySqlConnection,
-    home: Arc<Connections>,
-    _turn: OwnedSemaphorePermit,
+    origin: Arc<Connections>,
+    _permit: OwnedSemaphorePermit,
     _in_use: InUse,
 }
 
@@ -69,7 +69,7 @@ impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections")
             .field("most", &self.most)
-            .field("free", &self.turns.available_permits())
+            .field("free", &self.permits.available_permits())
             .finish_non_exhaustive()
     }
 }
@@ -91,18 +91,18 @@ impl Connections {
             options,
             take_limit,
             most,
-            turns: Arc::new(Semaphore::new(most as usize)),
+            permits: Arc::new(Semaphore::new(most as usize)),
             canary,
-            resting: Mutex::default(),
+            idle: Mutex::default(),
         })
     }
 
     /// Returns a connection to a server that accepts writes.
     ///
     /// Cancel safety: a dropped future closes the connection that it was making or testing.
-    pub(crate) async fn take(self: &Arc<Self>, care: Care) -> Result<Taken> {
+    pub(crate) async fn take(self: &Arc<Self>, test_before_use: TestBeforeUse) -> Result<Taken> {
         let limit = self.take_limit;
-        let taken = timeout(limit, Box::pin(self.take_in_time(care))).await;
+        let taken = timeout(limit, Box::pin(self.take_in_time(test_before_use))).await;
         taken.unwrap_or_else(|_| {
             Err(StoreError::NotStored(format!(
                 "got no connection to the database within {limit:?}"
@@ -110,54 +110,54 @@ impl Connections {
         })
     }
 
-    async fn take_in_time(self: &Arc<Self>, care: Care) -> Result<Taken> {
+    async fn take_in_time(self: &Arc<Self>, test_before_use: TestBeforeUse) -> Result<Taken> {
         let begun = Instant::now();
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
-        let turn = turn.map_err(|_| StoreError::NotStored("the store is closed".to_owned()))?;
-        while let Some(Resting {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| StoreError::NotStored("the store is closed".to_owned()))?;
+        while let Some(IdleConnection {
             mut connection,
             since,
-        }) = self.wake()
+        }) = self.pop_idle()
         {
-            let is_fresh = care == Care::IfRested && since.elapsed() < RESTED;
+            let is_fresh = test_before_use == TestBeforeUse::IfIdle && since.elapsed() < UNTESTED_IDLE_MAX;
             if is_fresh || session::test(&mut connection).await.is_ok() {
                 return Ok(Taken {
                     connection,
-                    home: Arc::clone(self),
-                    _turn: turn,
+                    origin: Arc::clone(self),
+                    _permit: permit,
                     _in_use: handles().store.taken(self.pool, begun),
                 });
             }
             // The other unused connections have probably failed for the same reason.
             drop(std::mem::take(
-                &mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner),
+                &mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner),
             ));
         }
         let mut connection = session::connect(&self.options).await?;
         if let Some(canary) = &self.canary {
-            canary.look(&mut connection).await?;
+            canary.check_server(&mut connection).await?;
         }
         Ok(Taken {
             connection,
-            home: Arc::clone(self),
-            _turn: turn,
+            origin: Arc::clone(self),
+            _permit: permit,
             _in_use: handles().store.taken(self.pool, begun),
         })
     }
 
-    fn wake(&self) -> Option<Resting> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    fn pop_idle(&self) -> Option<IdleConnection> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// Waits up to a limit for work that is under way, and closes the connections. No connection can be taken
     /// after that.
     pub(crate) async fn close(&self) {
-        let all = timeout(CLOSE_LIMIT, self.turns.acquire_many(self.most)).await;
-        self.turns.close();
+        let all = timeout(CLOSE_LIMIT, self.permits.acquire_many(self.most)).await;
+        self.permits.close();
         drop(all);
-        while let Some(resting) = self.wake() {
+        while let Some(idle) = self.pop_idle() {
             // An error does not matter: the connection is dropped in any case.
-            let _ = timeout(CLOSE_LIMIT, resting.connection.close()).await;
+            let _ = timeout(CLOSE_LIMIT, idle.connection.close()).await;
         }
     }
 }
@@ -165,7 +165,7 @@ impl Connections {
 impl Taken {
     /// Returns the pool that the connection belongs to.
     pub(crate) fn pool(&self) -> Pool {
-        self.home.pool
+        self.origin.pool
     }
 
     /// Returns the connection.
@@ -175,16 +175,16 @@ impl Taken {
 
     /// Keeps the connection if the work on it succeeded. If not, closes it.
     pub(crate) fn settle<T>(self, result: Result<T>) -> Result<T> {
-        if result.is_ok() && !self.home.turns.is_closed() {
-            let resting = Resting {
+        if result.is_ok() && !self.origin.permits.is_closed() {
+            let idle = IdleConnection {
                 connection: self.connection,
                 since: Instant::now(),
             };
-            self.home
-                .resting
+            self.origin
+                .idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(resting);
+                .push(idle);
         }
         result
     }

@@ -158,7 +158,7 @@ fn late(limit: Duration) -> sqlx::Error {
 
 /// Returns the server's dialect, or an error if it cannot be used. Warns about settings that may lose
 /// commits.
-pub(super) async fn look(connection: &mut MySqlConnection) -> Result<Dialect, OpenError> {
+pub(super) async fn check_server(connection: &mut MySqlConnection) -> Result<Dialect, OpenError> {
     in_time(CONNECT_LIMIT, settings(connection)).await
 }
 
@@ -279,7 +279,7 @@ async fn history(connection: &mut MySqlConnection, migrator: &Migrator) -> Resul
     let recorded = recorded(connection, migrations::TABLE).await?;
     let formerly = match recorded {
         Some(_) => None,
-        None => recorded_by_anyone(connection).await?,
+        None => recorded_in_former_table(connection).await?,
     };
     let history = History::of(migrator, recorded, formerly);
     let found = tables(connection, &tables::names(migrator)).await?;
@@ -303,7 +303,7 @@ async fn recorded(connection: &mut MySqlConnection, table: &str) -> sqlx::Result
 
 /// Returns the migrations in the table with the former name. That table may belong to another program, have
 /// any columns, and not be readable.
-async fn recorded_by_anyone(connection: &mut MySqlConnection) -> sqlx::Result<Option<Vec<Applied>>> {
+async fn recorded_in_former_table(connection: &mut MySqlConnection) -> sqlx::Result<Option<Vec<Applied>>> {
     match recorded(connection, migrations::FORMER_TABLE).await {
         Err(sqlx::Error::Io(error)) => Err(sqlx::Error::Io(error)),
         Err(_) => Ok(None),

@@ -294,7 +294,7 @@ pub(super) async fn migrate(writer: &SqlitePool, migrator: &Migrator) -> Result<
 async fn history(connection: &mut SqliteConnection, migrator: &Migrator) -> Result<History, OpenError> {
     let recorded = recorded(connection, migrations::TABLE).await?;
     // The table with the former name may belong to another program, and have any columns.
-    let formerly = recorded_by_anyone(connection).await;
+    let formerly = recorded_in_former_table(connection).await;
     let history = History::of(migrator, recorded, formerly);
     let found = tables(connection, &tables::names(migrator)).await?;
     let is_applied = |migration: &Migration| history.has(migration);
@@ -319,7 +319,7 @@ async fn recorded(connection: &mut SqliteConnection, table: &str) -> sqlx::Resul
     Ok(Some(applied.into_iter().map(Applied::from).collect()))
 }
 
-async fn recorded_by_anyone(connection: &mut SqliteConnection) -> Option<Vec<Applied>> {
+async fn recorded_in_former_table(connection: &mut SqliteConnection) -> Option<Vec<Applied>> {
     recorded(connection, migrations::FORMER_TABLE)
         .await
         .ok()

@@ -177,7 +177,7 @@ impl World {
                 lane::Effect::Delay(submission) => {
                     node.command_home(submission.home, OwnerCommand::Delayed);
                 }
-                lane::Effect::Die(why) => return Err(why),
+                lane::Effect::EndProcess(why) => return Err(why),
             }
         }
         Ok(())

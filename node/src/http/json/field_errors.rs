@@ -14,7 +14,7 @@ const ERRORS_MAX: usize = 16;
 
 /// A body that does not fit: the errors of its fields, and the value without these fields if there is one.
 #[derive(Debug)]
-pub(super) struct Misfit<T> {
+pub(super) struct InvalidFields<T> {
     /// At least one.
     pub(super) errors: Vec<FieldError>,
     pub(super) rest: Option<T>,
@@ -22,7 +22,7 @@ pub(super) struct Misfit<T> {
 
 /// Returns the errors of a body. `first` is the first error. Only this error can be about a field that occurs
 /// twice, because a [`Value`] keeps only one of the two.
-pub(super) fn find<T: DeserializeOwned>(body: &[u8], first: FieldError) -> Misfit<T> {
+pub(super) fn find<T: DeserializeOwned>(body: &[u8], first: FieldError) -> InvalidFields<T> {
     let mut errors = vec![first];
     let mut rest = None;
     if let Ok(mut value) = serde_json::from_slice::<Value>(body) {
@@ -48,7 +48,7 @@ pub(super) fn find<T: DeserializeOwned>(body: &[u8], first: FieldError) -> Misfi
             }
         }
     }
-    Misfit { errors, rest }
+    InvalidFields { errors, rest }
 }
 
 /// Adds an error, unless the field or a part of it has one already. After a wrong field was taken out of an

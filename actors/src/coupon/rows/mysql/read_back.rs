@@ -41,7 +41,7 @@ pub(crate) async fn read_back(
     let mut found = Vec::with_capacity(portions.len());
     for Portion { id, run, .. } in portions {
         found.push(match (run, stored.remove(&id.get())) {
-            (CouponRun::Change(change), _) => change_stands(connection, change).await?,
+            (CouponRun::Change(change), _) => read_back_change(connection, change).await?,
             // An unreadable row concerns this coupon alone, and must not hold up other coupons.
             (CouponRun::Issuances(sent), Some(rows)) => {
                 let rows = rows.into_iter().collect::<Result<Vec<_>>>();
@@ -133,7 +133,7 @@ fn values(
     Ok(text)
 }
 
-async fn change_stands(connection: &mut MySqlConnection, change: &CouponChange) -> Result<FoundRows> {
+async fn read_back_change(connection: &mut MySqlConnection, change: &CouponChange) -> Result<FoundRows> {
     let row = sqlx::query(HEAD)
         .bind(integer(change.coupon.id.get()))
         .fetch_optional(connection)

@@ -20,7 +20,7 @@ const ROWS: &str = concat!(
 );
 
 /// `?1` is the [`portions_json`] of one portion.
-const IN_THEIR_PLACE: &str = "
+const HAS_OTHER_ISSUANCES: &str = "
 SELECT EXISTS (
     SELECT 1
       FROM jsonb_each(?1, '$[0][6]') AS row
@@ -33,12 +33,12 @@ pub(crate) async fn read_back(
     portion: &Portion<CouponKind>,
 ) -> Result<FoundRows> {
     match &portion.run {
-        CouponRun::Issuances(issuances) => issuances_stand(connection, portion, issuances).await,
-        CouponRun::Change(change) => change_stands(connection, change).await,
+        CouponRun::Issuances(issuances) => read_back_issuances(connection, portion, issuances).await,
+        CouponRun::Change(change) => read_back_change(connection, change).await,
     }
 }
 
-async fn issuances_stand(
+async fn read_back_issuances(
     connection: &mut SqliteConnection,
     portion: &Portion<CouponKind>,
     issuances: &[Issuance],
@@ -64,7 +64,7 @@ async fn issuances_stand(
         });
     }
     let json = portions_json(std::slice::from_ref(portion))?;
-    let displaced: bool = sqlx::query_scalar(IN_THEIR_PLACE)
+    let displaced: bool = sqlx::query_scalar(HAS_OTHER_ISSUANCES)
         .bind(json)
         .bind(coupon)
         .fetch_one(connection)
@@ -77,7 +77,7 @@ async fn issuances_stand(
     })
 }
 
-async fn change_stands(connection: &mut SqliteConnection, change: &CouponChange) -> Result<FoundRows> {
+async fn read_back_change(connection: &mut SqliteConnection, change: &CouponChange) -> Result<FoundRows> {
     let row = sqlx::query(HEAD)
         .bind(integer(change.coupon.id.get()))
         .fetch_optional(connection)

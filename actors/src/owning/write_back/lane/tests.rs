@@ -213,7 +213,7 @@ impl World {
                 }
                 Effect::Settle(submission, fate) => self.settle(&submission, fate)?,
                 Effect::Delay(submission) => prop_assert!(self.out.contains(&submission.home)),
-                Effect::Die(why) => prop_assert!(false, "{}", why),
+                Effect::EndProcess(why) => prop_assert!(false, "{}", why),
             }
         }
         Ok(())
@@ -381,5 +381,5 @@ fn a_disk_that_lost_writes_ends_the_process() {
         Event::Written(Err(StoreError::Fatal("fsync".to_owned()))),
         &mut effects,
     );
-    assert!(matches!(&effects[..], [Effect::Die(_)]));
+    assert!(matches!(&effects[..], [Effect::EndProcess(_)]));
 }
