@@ -16,6 +16,7 @@ pub mod notice;
 pub mod offer;
 pub mod rows;
 pub mod tail;
+mod time_zone;
 mod wire;
 
 pub use kind::{CouponAsk, CouponKind, CouponOutcome};

@@ -17,6 +17,9 @@ pub struct Timestamp(i64);
 const MICROS: std::ops::RangeInclusive<i64> = -30_610_224_000_000_000..=253_402_207_199_999_999;
 
 impl Timestamp {
+    /// The last valid time.
+    pub const LAST: Self = Self(*MICROS.end());
+
     /// Returns the time this many microseconds after the Unix epoch; `None` outside the years 1000 to 9999.
     pub fn from_micros(micros: i64) -> Option<Self> {
         MICROS.contains(&micros).then_some(Self(micros))

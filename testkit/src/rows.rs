@@ -59,7 +59,7 @@ pub struct CouponRow {
     pub id: CouponId,
     /// The terms.
     pub terms: Terms,
-    /// How many issuances one user may have.
+    /// How many issuances one user may have; [`u32::MAX`] means no limit.
     pub per_user_limit: u32,
     /// What administrators allow.
     pub status: Status,
@@ -194,7 +194,7 @@ impl<'de> Deserialize<'de> for IssuanceRow {
 struct CouponJson {
     id: u64,
     total_quantity: Option<u64>,
-    per_user_limit: u32,
+    per_user_limit: Option<u32>,
     starts_at: Option<String>,
     ends_at: Option<String>,
     use_within_days: Option<u16>,
@@ -224,7 +224,7 @@ impl TryFrom<CouponJson> for CouponRow {
                     .transpose()?,
                 use_within_days: json.use_within_days,
             },
-            per_user_limit: json.per_user_limit,
+            per_user_limit: json.per_user_limit.unwrap_or(u32::MAX),
             status: Status::parse(&json.status)
                 .ok_or_else(|| format!("status {:?} is none of open, paused, closed", json.status))?,
             version: json.version,
@@ -239,7 +239,7 @@ impl Serialize for CouponRow {
         let json = CouponJson {
             id: self.id.get(),
             total_quantity: self.terms.total_quantity,
-            per_user_limit: self.per_user_limit,
+            per_user_limit: Some(self.per_user_limit).filter(|limit| *limit < u32::MAX),
             starts_at: self.terms.starts_at.map(|time| time.to_string()),
             ends_at: self.terms.ends_at.map(|time| time.to_string()),
             use_within_days: self.terms.use_within_days,

@@ -74,7 +74,8 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &IssueRequest) -> Verdict
         return Verdict::Known(CouponOutcome::Issue(IssueOutcome::Replayed(earlier)));
     }
     let count = ledger.issued().count_of(user);
-    if count >= ledger.coupon().offer.per_user_limit
+    let limit = ledger.coupon().offer.per_user_limit;
+    if limit.is_some_and(|limit| count >= u32::from(limit))
         && let Some(latest) = ledger.issued().latest(user)
     {
         let refusal = Refusal::AlreadyIssued(Box::new(latest));

@@ -3,19 +3,25 @@
 //!
 //! Sequence `n` is record `n - 1`, so no index by sequence is needed. Records are in blocks that never move
 //! in memory, and the texts of a block share one buffer. A user's issuances form a chain from the latest to
-//! the first, and an index of record numbers finds the latest.
+//! the first, and an index of record numbers finds the latest. A second index finds the keys of users with
+//! more issuances than a limit allows, because their chains would be too long.
+
+mod expiry;
 
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::coupon::offer::Issuance;
+use self::expiry::{Expiries, Expiry};
+use crate::coupon::offer::{Issuance, PER_USER_LIMIT_MAX};
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
-use crate::time::{MICROS_PER_DAY, Timestamp};
+use crate::time::Timestamp;
 
 /// Number of records in a block. It is large enough that the cost of blocks is negligible. It is small enough
 /// that a coupon with ten issuances does not take much more memory than its issuances.
 const BLOCK_RECORDS: usize = 1024;
+/// Maximum number of issuances that are examined for a key one after the other.
+const CHAIN_MAX: u32 = PER_USER_LIMIT_MAX as u32;
 /// Stands in place of a record number if there is no record.
 const NONE: u32 = u32::MAX;
 
@@ -28,7 +34,7 @@ pub struct LoadedIssuance<'a> {
     /// The user that has the coupon, in the form of a [`UserId`].
     pub user: &'a str,
     /// Counts the user's issuances of this coupon, from 1.
-    pub nth: u8,
+    pub nth: u32,
     /// The key of the issue request, in the form of a [`RequestKey`].
     pub key: &'a str,
     /// When it was decided.
@@ -54,12 +60,11 @@ pub enum InconsistentIssuance {
         /// The issuance's sequence.
         sequence: Sequence,
         /// The next `nth` of its user.
-        expected: u8,
+        expected: u32,
         /// The issuance's `nth`.
-        found: u8,
+        found: u32,
     },
-    /// The user id, the key or the expiry is not one that this program writes, or the user has too many
-    /// issuances.
+    /// The user id or the key is not one that this program writes.
     #[error("sequence {0} holds values that no owner writes")]
     Value(Sequence),
 }
@@ -70,7 +75,10 @@ pub struct Issued {
     coupon: CouponId,
     blocks: Vec<Block>,
     count: u32,
+    expiries: Expiries,
     latest_of_user: HashTable<u32>,
+    /// All issuances of users with more than [`CHAIN_MAX`], by user and key.
+    by_key: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
 
@@ -99,9 +107,9 @@ struct Record {
     text: u32,
     /// The record of the user's previous issuance, or [`NONE`].
     previous: u32,
-    /// Days from issuing to expiry; 0 if it does not expire.
-    days: u16,
-    nth: u8,
+    nth: u32,
+    /// When it expires.
+    expiry: Expiry,
     user_bytes: u8,
     key_bytes: u8,
 }
@@ -113,7 +121,9 @@ impl Issued {
             coupon,
             blocks: Vec::new(),
             count: 0,
+            expiries: Expiries::default(),
             latest_of_user: HashTable::new(),
+            by_key: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
         }
     }
@@ -134,13 +144,21 @@ impl Issued {
     }
 
     /// Returns how many issuances the user has.
-    pub fn count_of(&self, user: &UserId) -> u8 {
+    pub fn count_of(&self, user: &UserId) -> u32 {
         self.find(user.as_str()).map_or(0, |index| self.record(index).nth)
     }
 
     /// Returns the user's issuance whose request had this key.
     pub fn answered(&self, user: &UserId, key: &RequestKey) -> Option<Issuance> {
         let mut next = self.find(user.as_str())?;
+        if self.record(next).nth > CHAIN_MAX {
+            let wanted = (user.as_str().as_bytes(), key.as_str().as_bytes());
+            let hash = self.hasher.hash_one(wanted);
+            let found = self
+                .by_key
+                .find(hash, |&other| user_and_key_of(&self.blocks, other) == wanted);
+            return found.map(|index| self.issuance(*index));
+        }
         loop {
             if self.key(next) == key.as_str().as_bytes() {
                 return Some(self.issuance(next));
@@ -166,7 +184,7 @@ impl Issued {
             && self.key(index) == other.key.as_bytes()
             && record.nth == other.nth
             && record.issued_at_micros == other.issued_at.as_micros()
-            && days_between(other.issued_at, other.expires_at) == Some(record.days)
+            && self.expires_at(index) == other.expires_at
     }
 
     /// Adds the next issuance.
@@ -182,16 +200,12 @@ impl Issued {
                 found: next.sequence,
             });
         }
-        let days = days_between(next.issued_at, next.expires_at)
-            .ok_or(InconsistentIssuance::Value(next.sequence))?;
         if !UserId::is_form_of(next.user) || !RequestKey::is_form_of(next.key) {
             return Err(InconsistentIssuance::Value(next.sequence));
         }
         let previous = self.find(next.user);
-        let nth = previous
-            .map_or(0, |index| self.record(index).nth)
-            .checked_add(1)
-            .ok_or(InconsistentIssuance::Value(next.sequence))?;
+        // There are fewer issuances than 2^32.
+        let nth = previous.map_or(0, |index| self.record(index).nth) + 1;
         if next.nth != nth {
             return Err(InconsistentIssuance::Nth {
                 sequence: next.sequence,
@@ -199,17 +213,21 @@ impl Issued {
                 found: next.nth,
             });
         }
+        let expiry = self.expiries.enter(self.count, next.issued_at, next.expires_at);
         let index = self.append(next.user, next.key, |text| Record {
             issued_at_micros: next.issued_at.as_micros(),
             text,
             previous: previous.unwrap_or(NONE),
-            days,
             nth,
+            expiry,
             // Both lengths are at most 255, by the form of the texts.
             user_bytes: next.user.len() as u8,
             key_bytes: next.key.len() as u8,
         });
         self.point(index);
+        if nth > CHAIN_MAX {
+            self.index_keys(index);
+        }
         Ok(())
     }
 
@@ -225,7 +243,8 @@ impl Issued {
             .iter()
             .map(|block| block.records.capacity() * size_of::<Record>() + block.texts.capacity())
             .sum();
-        blocks + self.latest_of_user.allocation_size()
+        let indexes = self.latest_of_user.allocation_size() + self.by_key.allocation_size();
+        blocks + self.expiries.bytes() + indexes
     }
 
     fn append(&mut self, user: &str, key: &str, record: impl FnOnce(u32) -> Record) -> u32 {
@@ -271,6 +290,26 @@ impl Issued {
         slot.and_modify(|latest| *latest = index).or_insert(index);
     }
 
+    /// Enters the key of an issuance, and all earlier keys of its user unless they are entered.
+    fn index_keys(&mut self, index: u32) {
+        let mut next = index;
+        loop {
+            let Self {
+                blocks,
+                by_key,
+                hasher,
+                ..
+            } = self;
+            let hash = |&other: &u32| hasher.hash_one(user_and_key_of(blocks, other));
+            by_key.insert_unique(hash(&next), next, hash);
+            let Record { nth, previous, .. } = *self.record(next);
+            if nth > CHAIN_MAX + 1 || previous == NONE {
+                return;
+            }
+            next = previous;
+        }
+    }
+
     fn find(&self, user: &str) -> Option<u32> {
         let user = user.as_bytes();
         self.latest_of_user
@@ -288,15 +327,21 @@ impl Issued {
     }
 
     fn key(&self, index: u32) -> &[u8] {
-        let record = self.record(index);
-        let start = record.text as usize + usize::from(record.user_bytes);
-        &self.blocks[place(index).0].texts[start..start + usize::from(record.key_bytes)]
+        user_and_key_of(&self.blocks, index).1
+    }
+
+    fn issued_at(&self, index: u32) -> Timestamp {
+        let micros = self.record(index).issued_at_micros;
+        Timestamp::from_micros(micros).expect("it was a timestamp when it was taken")
+    }
+
+    fn expires_at(&self, index: u32) -> Option<Timestamp> {
+        let expiry = self.record(index).expiry;
+        self.expiries.read(index, self.issued_at(index), expiry)
     }
 
     fn issuance(&self, index: u32) -> Issuance {
         let record = self.record(index);
-        let issued_at =
-            Timestamp::from_micros(record.issued_at_micros).expect("it was a timestamp when it was taken");
         Issuance {
             id: IssuanceId {
                 coupon: self.coupon,
@@ -305,8 +350,8 @@ impl Issued {
             user: UserId::parse(as_text(self.user(index))).expect("checked when it was taken"),
             nth: record.nth,
             key: RequestKey::parse(as_text(self.key(index))).expect("checked when it was taken"),
-            issued_at,
-            expires_at: (record.days != 0).then(|| issued_at.plus_days(record.days)),
+            issued_at: self.issued_at(index),
+            expires_at: self.expires_at(index),
         }
     }
 }
@@ -316,28 +361,20 @@ fn place(index: u32) -> (usize, usize) {
 }
 
 fn user_of(blocks: &[Block], index: u32) -> &[u8] {
+    user_and_key_of(blocks, index).0
+}
+
+fn user_and_key_of(blocks: &[Block], index: u32) -> (&[u8], &[u8]) {
     let (block, place) = place(index);
     let block = &blocks[block];
     let record = &block.records[place];
-    &block.texts[record.text as usize..][..usize::from(record.user_bytes)]
+    let texts = &block.texts[record.text as usize..];
+    let (user, texts) = texts.split_at(usize::from(record.user_bytes));
+    (user, &texts[..usize::from(record.key_bytes)])
 }
 
 fn as_text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("taken from a str")
-}
-
-/// Returns the whole days from issuing to expiry, or 0 if there is no expiry. Returns `None` if no offer
-/// leads to such an expiry.
-fn days_between(issued_at: Timestamp, expires_at: Option<Timestamp>) -> Option<u16> {
-    let Some(expires_at) = expires_at else {
-        return Some(0);
-    };
-    let micros = expires_at.as_micros() - issued_at.as_micros();
-    // The days are rounded up: if the expiry was capped at the last possible time, its last day is not whole.
-    let days = u16::try_from((micros + MICROS_PER_DAY - 1).div_euclid(MICROS_PER_DAY))
-        .ok()
-        .filter(|&days| days > 0)?;
-    (issued_at.plus_days(days) == expires_at).then_some(days)
 }
 
 #[cfg(test)]
@@ -348,7 +385,7 @@ mod tests {
         Timestamp::from_micros(micros).unwrap()
     }
 
-    fn loaded<'a>(sequence: u64, user: &'a str, nth: u8, key: &'a str) -> LoadedIssuance<'a> {
+    fn loaded<'a>(sequence: u64, user: &'a str, nth: u32, key: &'a str) -> LoadedIssuance<'a> {
         LoadedIssuance {
             sequence: Sequence::new(sequence),
             user,
@@ -406,12 +443,45 @@ mod tests {
                 "{user:?} {key:?}"
             );
         }
-        let odd = LoadedIssuance {
-            expires_at: Some(at(2_000)),
-            ..loaded(2, "bob", 1, "b")
-        };
-        assert!(matches!(issued.push(&odd), Err(InconsistentIssuance::Value(_))));
         assert_eq!(issued.last(), Sequence::new(1));
+    }
+
+    #[test]
+    fn an_issuance_takes_24_bytes_and_its_texts() {
+        assert_eq!(size_of::<Record>(), 24);
+    }
+
+    #[test]
+    fn every_expiry_comes_back_and_a_user_may_have_any_number() {
+        let mut issued = Issued::new(CouponId::new(7).unwrap());
+        let odd = |number: i64| (number % 3 != 0).then(|| at(number * 1_000 - 50_000));
+        for number in 1..=400_u32 {
+            let key = format!("key-{number}");
+            let issuance = LoadedIssuance {
+                expires_at: odd(number.into()),
+                ..loaded(number.into(), "alice", number, &key)
+            };
+            issued.push(&issuance).unwrap();
+            assert!(issued.ends_with(&issuance));
+            let later = Some(at(77));
+            assert!(!issued.ends_with(&LoadedIssuance {
+                expires_at: later,
+                ..issuance
+            }));
+        }
+        let alice = UserId::parse("alice").unwrap();
+        assert_eq!(issued.count_of(&alice), 400);
+        for number in 1..=400_u32 {
+            assert_eq!(issued.expires_at(number - 1), odd(number.into()), "{number}");
+            let key = RequestKey::parse(&format!("key-{number}")).unwrap();
+            let found = issued.answered(&alice, &key).unwrap();
+            assert_eq!(found.nth, number);
+        }
+        assert!(
+            issued
+                .answered(&alice, &RequestKey::parse("key-0").unwrap())
+                .is_none()
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The coupon as a kind.
 
-use crate::coupon::change::{self, ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::change::{self, Change, ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::entry::{CouponEntry, CouponRun};
 use crate::coupon::issue::{self, IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::issued::Issued;
@@ -184,6 +184,16 @@ impl Kind for CouponKind {
 
     fn decode_ask(bytes: &[u8]) -> Result<CouponAsk, DecodeError> {
         wire::read_ask(bytes)
+    }
+
+    fn link_version(ask: &CouponAsk) -> u32 {
+        match ask {
+            CouponAsk::Change(ChangeRequest {
+                change: Change::Patch(patch),
+                ..
+            }) if patch.needs_version_3() => 3,
+            CouponAsk::Issue(_) | CouponAsk::Change(_) => 0,
+        }
     }
 
     fn encode_outcome(outcome: CouponOutcome) -> Vec<u8> {

@@ -71,8 +71,7 @@ impl Ledger {
     }
 
     /// Makes the next issuance, which is the user's `nth`, without adding it to the ledger.
-    pub(super) fn next(&self, now: Timestamp, user: &UserId, key: &RequestKey, nth: u8) -> Issuance {
-        let days = self.coupon.offer.use_within_days;
+    pub(super) fn next(&self, now: Timestamp, user: &UserId, key: &RequestKey, nth: u32) -> Issuance {
         Issuance {
             id: IssuanceId {
                 coupon: self.coupon.id,
@@ -82,7 +81,7 @@ impl Ledger {
             nth,
             key: key.clone(),
             issued_at: now,
-            expires_at: days.map(|days| now.plus_days(days)),
+            expires_at: self.coupon.offer.expires_at(now),
         }
     }
 

@@ -34,7 +34,10 @@ struct WireNotice {
 
 impl SoldOutNotice {
     /// Makes the notice of a coupon that is sold out, with the users that have one.
-    pub fn new<'a>(coupon: Coupon, issued: Sequence, winners: impl Iterator<Item = &'a str>) -> Self {
+    pub fn new<'a>(mut coupon: Coupon, issued: Sequence, winners: impl Iterator<Item = &'a str>) -> Self {
+        // No refusal rests on these, and they may be long.
+        coupon.offer.description = None;
+        coupon.offer.metadata.clear();
         Self {
             coupon,
             issued,
@@ -102,6 +105,8 @@ mod tests {
     fn sold_out(winners: u64) -> SoldOutNotice {
         let offer = Offer {
             total_quantity: Some(winners),
+            description: Some("x".repeat(2_000)),
+            metadata: [("k".to_owned(), "v".repeat(500))].into(),
             ..Offer::titled("x".repeat(200))
         };
         let at = Timestamp::from_micros(0).unwrap();

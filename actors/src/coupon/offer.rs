@@ -2,6 +2,14 @@
 //!
 //! These are plain values. They do not decide which user gets a coupon, and do not know how they are stored.
 
+mod check;
+mod patch;
+
+use std::collections::BTreeMap;
+
+pub use self::check::InvalidField;
+pub use self::patch::{DiscountPatch, MetadataPatch, OfferPatch};
+use crate::coupon::time_zone;
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use crate::time::Timestamp;
 
@@ -13,6 +21,17 @@ pub const TOTAL_QUANTITY_MAX: u64 = 1_000_000_000;
 pub const PER_USER_LIMIT_MAX: u8 = 100;
 /// Maximum `use_within_days`: ten years.
 pub const USE_WITHIN_DAYS_MAX: u16 = 3650;
+/// Maximum length of a description, in Unicode scalar values.
+pub const DESCRIPTION_CHARS_MAX: usize = 2_000;
+/// Maximum number of pairs in a coupon's metadata.
+pub const METADATA_PAIRS_MAX: usize = 20;
+/// Maximum length of a key in a coupon's metadata, in Unicode scalar values.
+pub const METADATA_KEY_CHARS_MAX: usize = 40;
+/// Maximum length of a value in a coupon's metadata, in Unicode scalar values.
+pub const METADATA_VALUE_CHARS_MAX: usize = 500;
+/// Maximum length of all keys and values of a coupon's metadata, in bytes. One request cannot carry more, and
+/// several patches must not add up to more.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 /// Maximum amount of money, in the currency's smallest unit.
 pub const AMOUNT_MAX: u64 = crate::ids::ID_MAX;
 
@@ -25,78 +44,39 @@ pub enum Discount {
     Rate(u8),
 }
 
+/// Pairs that administrators keep with a coupon for their own programs.
+pub type Metadata = BTreeMap<String, String>;
+
 /// What administrators set. [`Offer::check`] tells what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The coupon's title, 1 to [`TITLE_CHARS_MAX`] Unicode scalar values.
     pub title: String,
+    /// What the coupon is for, at most [`DESCRIPTION_CHARS_MAX`] Unicode scalar values.
+    pub description: Option<String>,
+    /// Pairs for the programs of administrators.
+    pub metadata: Metadata,
     /// What the coupon takes off an order, if that is set.
     pub discount: Option<Discount>,
+    /// The most that a percentage takes off an order, in the currency's smallest unit.
+    pub max_discount: Option<u64>,
     /// Smallest order on which the coupon may be used, in the currency's smallest unit.
     pub min_order_amount: Option<u64>,
     /// How many coupons there are, 1 to [`TOTAL_QUANTITY_MAX`]; `None` if unlimited.
     pub total_quantity: Option<u64>,
-    /// How many coupons one user may have, 1 to [`PER_USER_LIMIT_MAX`]. This never changes after the coupon
-    /// is created.
-    pub per_user_limit: u8,
+    /// How many coupons one user may have, 1 to [`PER_USER_LIMIT_MAX`]; `None` if unlimited. This never
+    /// changes after the coupon is created.
+    pub per_user_limit: Option<u8>,
     /// The beginning of the window, inclusive.
     pub starts_at: Option<Timestamp>,
     /// The end of the window, exclusive.
     pub ends_at: Option<Timestamp>,
     /// Days from issuing to expiry, 1 to [`USE_WITHIN_DAYS_MAX`].
     pub use_within_days: Option<u16>,
-}
-
-/// A field of an offer that has a wrong value, and what the value must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidField {
-    /// Name of the field, as in the API.
-    pub field: &'static str,
-    /// What the value must be.
-    pub message: &'static str,
-}
-
-/// Every message about a field.
-const INVALID_FIELDS: [(&str, &str); 13] = [
-    ("title", "must have 1 to 200 characters"),
-    ("title", "must not contain U+0000"),
-    ("discount.value", "must be from 1 to 2^53 - 1"),
-    ("discount.value", "must be from 1 to 100 percent"),
-    ("min_order_amount", "must be from 0 to 2^53 - 1"),
-    (
-        "total_quantity",
-        "must be from 1 to 1000000000, or null for unlimited",
-    ),
-    ("per_user_limit", "must be from 1 to 100"),
-    ("use_within_days", "must be from 1 to 3650"),
-    ("ends_at", "must be after starts_at"),
-    ("discount.kind", MISSING),
-    ("discount.value", MISSING),
-    ("starts_at", UNKNOWN_RULE),
-    ("status", UNKNOWN_RULE),
-];
-
-/// The message about a discount with only a kind or only a value.
-const MISSING: &str = "is missing, and there was no discount before";
-/// The message in place of a message that only a newer release knows.
-const UNKNOWN_RULE: &str = "is not accepted";
-
-impl InvalidField {
-    /// Returns the field and message that another node sent, or the nearest ones that this release knows.
-    pub fn named(field: &str, message: &str) -> Self {
-        let known = INVALID_FIELDS
-            .iter()
-            .find(|(name, rule)| (*name, *rule) == (field, message))
-            .copied();
-        let same_field = || {
-            INVALID_FIELDS
-                .iter()
-                .find(|(name, _)| *name == field)
-                .map(|(name, _)| (*name, UNKNOWN_RULE))
-        };
-        let (field, message) = known.or_else(same_field).unwrap_or(("offer", UNKNOWN_RULE));
-        Self { field, message }
-    }
+    /// The end of use, exclusive. With days, the earlier end counts.
+    pub use_until: Option<Timestamp>,
+    /// The IANA name of the time zone in which the last of the days ends.
+    pub time_zone: Option<String>,
 }
 
 impl Offer {
@@ -104,74 +84,60 @@ impl Offer {
     pub fn titled(title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
+            description: None,
+            metadata: Metadata::new(),
             discount: None,
+            max_discount: None,
             min_order_amount: None,
             total_quantity: None,
-            per_user_limit: 1,
+            per_user_limit: Some(1),
             starts_at: None,
             ends_at: None,
             use_within_days: None,
+            use_until: None,
+            time_zone: None,
         }
     }
 
-    /// Returns everything that is wrong with this offer; empty if nothing is wrong.
-    pub fn check(&self) -> Vec<InvalidField> {
-        let mut errors = Vec::new();
-        let mut must = |holds: bool, field, message| {
-            if !holds {
-                errors.push(InvalidField { field, message });
-            }
-        };
-        let title_chars = self.title.chars().count();
-        must(
-            (1..=TITLE_CHARS_MAX).contains(&title_chars),
-            "title",
-            "must have 1 to 200 characters",
-        );
-        must(!self.title.contains('\0'), "title", "must not contain U+0000");
-        match self.discount {
-            Some(Discount::Amount(value)) => {
-                must(
-                    (1..=AMOUNT_MAX).contains(&value),
-                    "discount.value",
-                    "must be from 1 to 2^53 - 1",
-                );
-            }
-            Some(Discount::Rate(value)) => {
-                must(
-                    (1..=100).contains(&value),
-                    "discount.value",
-                    "must be from 1 to 100 percent",
-                );
-            }
-            None => {}
+    /// Returns when a coupon that is issued at `issued_at` can no longer be used; `None` if it never expires.
+    pub fn expires_at(&self, issued_at: Timestamp) -> Option<Timestamp> {
+        let days = self.use_within_days.map(|days| {
+            let zone = self.time_zone.as_deref();
+            zone.and_then(|zone| time_zone::end_of_day(issued_at, days, zone))
+                .unwrap_or_else(|| issued_at.plus_days(days))
+        });
+        match (days, self.use_until) {
+            (Some(days), Some(until)) => Some(days.min(until)),
+            (days, until) => days.or(until),
         }
-        must(
-            self.min_order_amount.is_none_or(|amount| amount <= AMOUNT_MAX),
-            "min_order_amount",
-            "must be from 0 to 2^53 - 1",
-        );
-        let quantity_fits = self
-            .total_quantity
-            .is_none_or(|quantity| (1..=TOTAL_QUANTITY_MAX).contains(&quantity));
-        must(
-            quantity_fits,
-            "total_quantity",
-            "must be from 1 to 1000000000, or null for unlimited",
-        );
-        must(
-            (1..=PER_USER_LIMIT_MAX).contains(&self.per_user_limit),
-            "per_user_limit",
-            "must be from 1 to 100",
-        );
-        let days_fit = self
-            .use_within_days
-            .is_none_or(|days| (1..=USE_WITHIN_DAYS_MAX).contains(&days));
-        must(days_fit, "use_within_days", "must be from 1 to 3650");
-        if let (Some(starts_at), Some(ends_at)) = (self.starts_at, self.ends_at) {
-            must(starts_at < ends_at, "ends_at", "must be after starts_at");
+    }
+}
+
+/// The kind of a discount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiscountKind {
+    /// [`Discount::Amount`]
+    Amount,
+    /// [`Discount::Rate`]
+    Rate,
+}
+
+impl Discount {
+    /// Makes the discount of this kind and value. A value that the kind cannot hold becomes a value that
+    /// [`Offer::check`] refuses.
+    pub fn new(kind: DiscountKind, value: u64) -> Self {
+        match kind {
+            DiscountKind::Amount => Self::Amount(value),
+            DiscountKind::Rate => Self::Rate(u8::try_from(value).unwrap_or(u8::MAX)),
         }
-        errors
+    }
+
+    /// Returns its kind and value.
+    pub fn parts(self) -> (DiscountKind, u64) {
+        match self {
+            Self::Amount(value) => (DiscountKind::Amount, value),
+            Self::Rate(value) => (DiscountKind::Rate, u64::from(value)),
+        }
     }
 }
 
@@ -306,182 +272,11 @@ pub struct Issuance {
     /// The user that has the coupon.
     pub user: UserId,
     /// Counts the user's issuances of this coupon, from 1.
-    pub nth: u8,
+    pub nth: u32,
     /// The key of the issue request.
     pub key: RequestKey,
     /// When the owner decided it.
     pub issued_at: Timestamp,
-    /// When it expires: `issued_at` plus the days in the offer at that time.
+    /// When it expires, by the offer at the time of issuing.
     pub expires_at: Option<Timestamp>,
-}
-
-/// The kind of a discount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DiscountKind {
-    /// [`Discount::Amount`]
-    Amount,
-    /// [`Discount::Rate`]
-    Rate,
-}
-
-/// A change of a discount. If there was a discount, parts that are not set stay as they were.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DiscountPatch {
-    /// The new kind.
-    pub kind: Option<DiscountKind>,
-    /// The new value.
-    pub value: Option<u64>,
-}
-
-impl Discount {
-    /// Makes the discount of this kind and value. A value that the kind cannot hold becomes a value that
-    /// [`Offer::check`] refuses.
-    pub fn new(kind: DiscountKind, value: u64) -> Self {
-        match kind {
-            DiscountKind::Amount => Self::Amount(value),
-            DiscountKind::Rate => Self::Rate(u8::try_from(value).unwrap_or(u8::MAX)),
-        }
-    }
-
-    /// Returns its kind and value.
-    pub fn parts(self) -> (DiscountKind, u64) {
-        match self {
-            Self::Amount(value) => (DiscountKind::Amount, value),
-            Self::Rate(value) => (DiscountKind::Rate, u64::from(value)),
-        }
-    }
-}
-
-impl DiscountPatch {
-    fn apply(self, discount: Option<Discount>) -> Result<Discount, InvalidField> {
-        let (kind, value) = discount.map(Discount::parts).unzip();
-        let missing = |field| InvalidField {
-            field,
-            message: MISSING,
-        };
-        let kind = self.kind.or(kind).ok_or_else(|| missing("discount.kind"))?;
-        Ok(Discount::new(
-            kind,
-            self.value.or(value).ok_or_else(|| missing("discount.value"))?,
-        ))
-    }
-}
-
-/// A change by an administrator. `Some` sets a field, and `Some(None)` clears it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OfferPatch {
-    /// The title.
-    pub title: Option<String>,
-    /// Parts of the discount, or no discount.
-    pub discount: Option<Option<DiscountPatch>>,
-    /// The smallest order.
-    pub min_order_amount: Option<Option<u64>>,
-    /// The quantity.
-    pub total_quantity: Option<Option<u64>>,
-    /// The beginning of the window.
-    pub starts_at: Option<Option<Timestamp>>,
-    /// The end of the window.
-    pub ends_at: Option<Option<Timestamp>>,
-    /// Days from issuing to expiry.
-    pub use_within_days: Option<Option<u16>>,
-}
-
-impl OfferPatch {
-    /// Returns everything that is wrong with this patch, whatever offer it is applied to; empty if nothing is
-    /// wrong.
-    pub fn check(&self) -> Vec<InvalidField> {
-        // A value without a kind is checked as an amount, because amounts may be larger than rates.
-        let discount = self.discount.flatten().and_then(|DiscountPatch { kind, value }| {
-            let value = value?;
-            Some(DiscountPatch {
-                kind: kind.or(Some(DiscountKind::Amount)),
-                value: Some(value),
-            })
-        });
-        let patch = Self {
-            discount: discount.map(Some),
-            ..self.clone()
-        };
-        match patch.apply(&Offer::titled("any")) {
-            Ok(offer) => offer.check(),
-            Err(error) => vec![error],
-        }
-    }
-
-    /// Returns the offer with this patch applied. The result is not checked further.
-    ///
-    /// # Errors
-    ///
-    /// If the patch leaves a discount without a kind or a value.
-    pub fn apply(&self, offer: &Offer) -> Result<Offer, InvalidField> {
-        let discount = match self.discount {
-            None => offer.discount,
-            Some(None) => None,
-            Some(Some(patch)) => Some(patch.apply(offer.discount)?),
-        };
-        Ok(Offer {
-            title: self.title.clone().unwrap_or_else(|| offer.title.clone()),
-            discount,
-            min_order_amount: self.min_order_amount.unwrap_or(offer.min_order_amount),
-            total_quantity: self.total_quantity.unwrap_or(offer.total_quantity),
-            per_user_limit: offer.per_user_limit,
-            starts_at: self.starts_at.unwrap_or(offer.starts_at),
-            ends_at: self.ends_at.unwrap_or(offer.ends_at),
-            use_within_days: self.use_within_days.unwrap_or(offer.use_within_days),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_of_another_node_are_kept_word_for_word() {
-        let offer = |discount, starts_at: i64| Offer {
-            title: "\0".repeat(TITLE_CHARS_MAX + 1),
-            discount: Some(discount),
-            min_order_amount: Some(AMOUNT_MAX + 1),
-            total_quantity: Some(0),
-            per_user_limit: 0,
-            starts_at: Timestamp::from_micros(starts_at),
-            ends_at: Timestamp::from_micros(0),
-            use_within_days: Some(0),
-        };
-        let mut errors = [
-            offer(Discount::Amount(0), 1).check(),
-            offer(Discount::Rate(0), 1).check(),
-        ]
-        .concat();
-        for patch in [
-            DiscountPatch {
-                kind: None,
-                value: Some(1),
-            },
-            DiscountPatch {
-                kind: Some(DiscountKind::Rate),
-                value: None,
-            },
-        ] {
-            errors.push(patch.apply(None).unwrap_err());
-        }
-        assert_eq!(errors.len(), 18);
-        for error in errors {
-            assert_eq!(InvalidField::named(error.field, error.message), error);
-        }
-        assert_eq!(
-            InvalidField::named("title", "must rhyme"),
-            InvalidField {
-                field: "title",
-                message: UNKNOWN_RULE
-            }
-        );
-        assert_eq!(
-            InvalidField::named("colour", "must be red"),
-            InvalidField {
-                field: "offer",
-                message: UNKNOWN_RULE
-            }
-        );
-    }
 }

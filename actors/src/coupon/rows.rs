@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 pub use self::search::{CouponFilter, CouponPage, CouponQuery};
 
-use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Offer, Status};
+use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use crate::store::Result;
 use crate::time::Timestamp;
@@ -39,6 +39,11 @@ impl NewCoupon {
         };
         let body = CreationBody {
             title: &self.offer.title,
+            description: self.offer.description.as_deref(),
+            metadata: &self.offer.metadata,
+            max_discount: self.offer.max_discount,
+            use_until: self.offer.use_until.map(Timestamp::as_micros),
+            time_zone: self.offer.time_zone.as_deref(),
             discount_kind: kind,
             discount_value: value,
             min_order_amount: self.offer.min_order_amount,
@@ -67,7 +72,7 @@ struct CreationBody<'a> {
     min_order_amount: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     total_quantity: Option<u64>,
-    per_user_limit: u8,
+    per_user_limit: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     starts_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,6 +80,16 @@ struct CreationBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     use_within_days: Option<u16>,
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Metadata::is_empty")]
+    metadata: &'a Metadata,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_discount: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    use_until: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_zone: Option<&'a str>,
 }
 
 /// The result of creating a coupon.

@@ -77,6 +77,10 @@ impl<K: Kind> Payload for OwnerPayload<K> {
     type Answer = Answer<K>;
     type Reply = Reply<K>;
 
+    fn version_of(ask: &RemoteAsk<K>) -> u32 {
+        K::link_version(&ask.ask)
+    }
+
     fn encode_ask(ask: RemoteAsk<K>) -> Vec<u8> {
         let mut id = Vec::with_capacity(8);
         K::encode_id(ask.id, &mut id);

@@ -22,7 +22,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::admission::Permit;
-use crate::link::end::effect::{Effect, Effects, Reason, Role, Terms};
+use crate::link::end::effect::{Effect, Effects, Reason, Role, Terms, bounded};
 use crate::link::frame::{
     Frame, Header, Item, MESSAGE_BYTES_MAX, Numbered, RemoteRequest, VERSION_OF_HELLO, Writer, Written,
 };
@@ -260,7 +260,7 @@ impl<P: Payload> LinkEnd<P> {
                     break;
                 };
                 let is_request = matches!(queued, Queued::Request(..));
-                if let Some(item) = self.departing(now, queued, effects) {
+                if let Some(item) = self.departing(now, version, queued, effects) {
                     frame.add(&item);
                     items += 1;
                     requests += usize::from(is_request);
@@ -433,7 +433,13 @@ impl<P: Payload> LinkEnd<P> {
     }
 
     /// Returns the item that goes into the next frame; `None` if the request or answer is no longer needed.
-    fn departing(&mut self, now: Moment, queued: Queued<P>, effects: &mut Effects<P>) -> Option<Written> {
+    fn departing(
+        &mut self,
+        now: Moment,
+        version: u32,
+        queued: Queued<P>,
+        effects: &mut Effects<P>,
+    ) -> Option<Written> {
         let (request, place) = match queued {
             Queued::Item(item) => return Written::new(item),
             Queued::Request(request, place) => (request, place),
@@ -444,9 +450,15 @@ impl<P: Payload> LinkEnd<P> {
             ask,
             reply,
         } = request;
-        if now >= expires || !P::is_waited_for(&reply) {
+        let is_overdue = now >= expires || !P::is_waited_for(&reply);
+        if is_overdue || P::version_of(&ask) > version {
+            let why = if is_overdue {
+                Undelivered::Expired
+            } else {
+                Undelivered::NotSent
+            };
             self.window.leave(flow);
-            effects.push(Effect::Reply(reply, Err(Undelivered::Expired)));
+            effects.push(Effect::Reply(reply, Err(why)));
             return None;
         }
         let id = self.next_id();
@@ -476,19 +488,6 @@ impl<P: Payload> LinkEnd<P> {
             effects.push(Effect::Reply(reply, Err(Undelivered::Unanswered)));
         }
     }
-}
-
-/// Returns the content, or empty content if it is too long for a frame. That is a bug, because handlers know
-/// the maximum length.
-fn bounded(content: Vec<u8>) -> Vec<u8> {
-    if content.len() <= MESSAGE_BYTES_MAX {
-        return content;
-    }
-    tracing::error!(
-        bytes = content.len(),
-        "the content of a heartbeat is too long and is not sent"
-    );
-    Vec::new()
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use crate::time::Moment;
 /// Reasons why a request that was given to a link has no answer from the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undelivered {
-    /// The request was not sent: there is no link, or the link was lost first.
+    /// The request was not sent: there is no link, or the link was lost first, or the peer is of a release
+    /// that does not know such requests.
     NotSent,
     /// The request was not sent: too many requests are in flight, or it is too long for a frame.
     NoRoom,
@@ -30,6 +31,9 @@ pub trait Payload: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     type Answer: Clone + Debug + PartialEq + Send + Sync + 'static;
     /// The path of an answer to its caller on this node.
     type Reply: Debug + Send + 'static;
+
+    /// Returns the lowest version of a link over which the request can be sent.
+    fn version_of(ask: &Self::Ask) -> u32;
 
     /// Writes a request.
     fn encode_ask(ask: Self::Ask) -> Vec<u8>;

@@ -212,6 +212,12 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// If a field does not hold what this program would have written.
     fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, DecodeError>;
 
+    /// Returns the lowest version of a link whose both ends know this request; see
+    /// [`hello`](crate::link::hello). A node of the previous release is not sent what it does not know.
+    fn link_version(_ask: &Self::Ask) -> u32 {
+        0
+    }
+
     /// Writes an outcome for other nodes.
     fn encode_outcome(outcome: Self::Outcome) -> Vec<u8>;
 

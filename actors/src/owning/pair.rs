@@ -359,6 +359,13 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         either(bytes, A::decode_ask, B::decode_ask)
     }
 
+    fn link_version(ask: &Self::Ask) -> u32 {
+        match ask {
+            First(ask) => A::link_version(ask),
+            Second(ask) => B::link_version(ask),
+        }
+    }
+
     fn encode_outcome(outcome: Self::Outcome) -> Vec<u8> {
         match outcome {
             First(outcome) => tagged(FIRST, A::encode_outcome(outcome)),

@@ -1,6 +1,6 @@
 //! Migrations of the engine, and migrations that kinds add.
 //!
-//! The first three also create the tables of coupons and issuances: there are databases that were created by
+//! The first four also create the tables of coupons and issuances: there are databases that were created by
 //! them. No two migrations have the same version, and the text of a migration that may have been executed
 //! somewhere never changes.
 //!
@@ -24,7 +24,7 @@ pub(crate) const TABLE: &str = "firstcome_migrations";
 /// Its former name, which every program that uses sqlx has by default.
 pub(crate) const FORMER_TABLE: &str = "_sqlx_migrations";
 
-const MYSQL: [File; 3] = [
+const MYSQL: [File; 4] = [
     (1, "first", include_str!("migrations/mysql/0001_first.sql")),
     (2, "links", include_str!("migrations/mysql/0002_links.sql")),
     (
@@ -32,15 +32,25 @@ const MYSQL: [File; 3] = [
         "lists and leases",
         include_str!("migrations/mysql/0003_lists_and_leases.sql"),
     ),
+    (
+        4,
+        "uses and changes",
+        include_str!("migrations/mysql/0004_uses_and_changes.sql"),
+    ),
 ];
 
-const SQLITE: [File; 3] = [
+const SQLITE: [File; 4] = [
     (1, "first", include_str!("migrations/sqlite/0001_first.sql")),
     (2, "links", include_str!("migrations/sqlite/0002_links.sql")),
     (
         3,
         "lists and leases",
         include_str!("migrations/sqlite/0003_lists_and_leases.sql"),
+    ),
+    (
+        4,
+        "uses and changes",
+        include_str!("migrations/sqlite/0004_uses_and_changes.sql"),
     ),
 ];
 
@@ -199,11 +209,21 @@ mod tests {
         };
         assert_eq!(
             checksums(mysql(&[])),
-            ["6c3db9ade0f85d05", "483856ffc3dbc42b", "57067f00bcca5b31"]
+            [
+                "6c3db9ade0f85d05",
+                "483856ffc3dbc42b",
+                "57067f00bcca5b31",
+                "f3a44c55db0a30c7"
+            ]
         );
         assert_eq!(
             checksums(sqlite(&[])),
-            ["a6ec7f9d8b9f379b", "1b2d95785c13048a", "36639514d54d5014"]
+            [
+                "a6ec7f9d8b9f379b",
+                "1b2d95785c13048a",
+                "36639514d54d5014",
+                "1be1ea13b5b055d7"
+            ]
         );
     }
 }

@@ -118,7 +118,7 @@ impl TestEngine {
     pub async fn coupon(&self, total_quantity: Option<u64>, per_user_limit: u8) -> CouponId {
         let offer = Offer {
             total_quantity,
-            per_user_limit,
+            per_user_limit: Some(per_user_limit),
             use_within_days: Some(30),
             ..Offer::titled("test")
         };

@@ -24,18 +24,26 @@ fn new(key: &str, offer: Offer) -> NewCoupon {
 pub async fn a_coupon_comes_back_as_it_was_made(database: &impl Database) {
     let store = database.store();
     let full = Offer {
+        description: Some("'; -- \"\\ \n🎉".repeat(100)),
+        metadata: (0..20)
+            .map(|pair| (format!("\"{pair}\\ 'k"), "\u{1}가'\"\\".repeat(100)))
+            .collect(),
         discount: Some(Discount::Rate(100)),
+        max_discount: Some(actors::coupon::offer::AMOUNT_MAX),
         min_order_amount: Some(0),
         total_quantity: Some(1_000_000_000),
-        per_user_limit: 100,
+        per_user_limit: Some(100),
         starts_at: Timestamp::parse("1000-01-01T00:00:00.000001Z"),
         ends_at: Timestamp::parse("9999-12-30T21:59:59.999999Z"),
         use_within_days: Some(3_650),
+        use_until: Timestamp::parse("9999-12-30T21:59:59.999999Z"),
+        time_zone: Some("America/Argentina/ComodRivadavia".to_owned()),
         ..Offer::titled("x".repeat(199) + "🎉")
     };
     let bare = Offer::titled("'; -- \"\\ \n");
     let largest = Offer {
         discount: Some(Discount::Amount(actors::coupon::offer::AMOUNT_MAX)),
+        per_user_limit: None,
         ..bare.clone()
     };
     for (number, offer) in [full, bare, largest].into_iter().enumerate() {

@@ -35,6 +35,7 @@ macro_rules! contract {
             users_of_any_visible_character_come_back_as_they_were
             a_portion_beyond_the_quantity_is_left_out_as_a_whole
             a_portion_beyond_the_limit_per_user_is_left_out_as_a_whole
+            a_user_without_a_limit_has_any_number_of_issuances
             the_largest_batch_with_the_longest_ids_is_stored
             loading_begins_after_a_sequence_and_pages_are_joined
             a_coupon_that_does_not_exist_is_absent

@@ -1,13 +1,14 @@
 //! Storing issuances: their guards, fields and sizes.
 
 use actors::coupon::issued::Issued;
+use actors::coupon::offer::Offer;
 use actors::coupon::rows::CouponRows;
 use actors::ids::{CouponId, REQUEST_KEY_BYTES_MAX, RequestKey, USER_ID_BYTES_MAX};
 use actors::store::batch::FoundRows;
 use actors::store::{EntryStore, Loaded};
 use actors::time::Timestamp;
 
-use crate::support::{Database, Owned, batch, found, issuances, issued, loaded, user};
+use crate::support::{Database, Owned, batch, claim, create, found, issuances, issued, loaded, offer, user};
 
 pub async fn a_batch_is_stored_whole_and_to_the_microsecond(database: &impl Database) {
     let store = database.store();
@@ -126,6 +127,32 @@ pub async fn a_portion_beyond_the_limit_per_user_is_left_out_as_a_whole(database
     assert_eq!(store.write(&batch([owned.portion(second)])).await.unwrap(), 2);
     assert_eq!(store.write(&batch([owned.portion(third)])).await.unwrap(), 0);
     assert_eq!(loaded(&*store, owned.id(), 0).await.len(), 2);
+}
+
+pub async fn a_user_without_a_limit_has_any_number_of_issuances(database: &impl Database) {
+    let store = database.store();
+    let offer = Offer {
+        per_user_limit: None,
+        ..offer(None, 1)
+    };
+    let coupon = create(&*store, offer).await;
+    let fence = claim(&*store, coupon.id.shard()).await;
+    let (unlimited, limited) = (Owned { coupon, fence }, Owned::make(&*store, None, 1).await);
+    let of_ann = |sequences: std::ops::RangeInclusive<u64>| {
+        let nth = |sequence: u64| u32::try_from(sequence).unwrap();
+        let rows = sequences.map(|sequence| unlimited.issuance(sequence, "ann", nth(sequence)));
+        unlimited.portion(rows.collect())
+    };
+    // The statements for one coupon and for several differ.
+    let both = batch([of_ann(301..=600), limited.run(1, &["ann"])]);
+    for (sent, rows) in [(batch([of_ann(1..=300)]), 300), (both, 301)] {
+        assert_eq!(store.write(&sent).await.unwrap(), rows);
+        assert_eq!(
+            found(&*store, &batch([sent.portions[0].clone()])).await,
+            (true, FoundRows::Stored)
+        );
+    }
+    assert_eq!(loaded(&*store, unlimited.id(), 0).await.len(), 600);
 }
 
 pub async fn the_largest_batch_with_the_longest_ids_is_stored(database: &impl Database) {

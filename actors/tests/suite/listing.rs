@@ -216,7 +216,7 @@ pub async fn a_user_with_ten_thousand_issuances_is_listed_page_by_page(database:
     for _ in 0..100 {
         let owned = Owned::make(&*store, None, 100).await;
         let rows = (1..=100)
-            .map(|nth| owned.issuance(nth, "ann", u8::try_from(nth).unwrap()))
+            .map(|nth| owned.issuance(nth, "ann", u32::try_from(nth).unwrap()))
             .collect();
         assert_eq!(store.write(&batch([owned.portion(rows)])).await.unwrap(), 100);
     }

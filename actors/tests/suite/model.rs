@@ -80,9 +80,10 @@ impl Model {
                 .offer
                 .total_quantity
                 .is_none_or(|total| last <= total)
-            && rows
-                .iter()
-                .all(|row| row.nth <= owned.coupon.offer.per_user_limit)
+            && rows.iter().all(|row| {
+                let limit = owned.coupon.offer.per_user_limit;
+                limit.is_none_or(|limit| row.nth <= u32::from(limit))
+            })
     }
 
     fn clashes(&self, rows: &[Issuance]) -> bool {
@@ -101,9 +102,9 @@ impl Model {
         })
     }
 
-    fn count(&self, coupon: CouponId, user: &str) -> u8 {
+    fn count(&self, coupon: CouponId, user: &str) -> u32 {
         let rows = self.rows.get(&coupon).into_iter().flat_map(BTreeMap::values);
-        u8::try_from(rows.filter(|row| row.user.as_str() == user).count()).unwrap()
+        u32::try_from(rows.filter(|row| row.user.as_str() == user).count()).unwrap()
     }
 
     fn rows_of(&self, owned: &Owned, part: &Part) -> Vec<Issuance> {
@@ -113,14 +114,14 @@ impl Model {
             .and_then(|rows| rows.keys().last().copied())
             .unwrap_or(0);
         let first = highest.saturating_add_signed(i64::from(part.offset)) + 1;
-        let mut given: HashMap<u8, u8> = HashMap::new();
+        let mut given: HashMap<u8, u32> = HashMap::new();
         (first..)
             .zip(&part.rows)
             .map(|(sequence, &(number, nth))| {
                 let user = format!("user{number}");
                 let before = given.entry(number).or_default();
                 *before += 1;
-                let nth = nth.unwrap_or(self.count(owned.id(), &user) + *before);
+                let nth = nth.map_or(self.count(owned.id(), &user) + *before, u32::from);
                 let issuance = owned.issuance(sequence, &user, nth);
                 Issuance {
                     expires_at: issuance.expires_at.filter(|_| part.do_expire),

@@ -34,7 +34,7 @@ pub async fn a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahe
     opened_with_newer_schema(kind, 1).await.unwrap();
     assert!(matches!(
         opened_with_newer_schema(kind, 2).await,
-        Err(OpenError::TooNew { found: 5, known: 3 })
+        Err(OpenError::TooNew { found: 6, known: 4 })
     ));
 }
 
@@ -84,7 +84,7 @@ pub async fn the_migrations_of_another_program_are_left_alone(kind: ServerKind) 
         .unwrap();
     store.check().await.unwrap();
     assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [20_240_101]);
-    assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2, 3]);
+    assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2, 3, 4]);
 }
 
 pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: ServerKind) {
@@ -99,7 +99,7 @@ pub async fn a_database_of_an_earlier_build_keeps_its_table_of_migrations(kind: 
     )
     .await;
     database.open().await.unwrap().check().await.unwrap();
-    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [1, 2, 3]);
+    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [1, 2, 3, 4]);
     assert!(
         !tables(&mut shell)
             .await
@@ -111,7 +111,7 @@ pub async fn a_database_of_an_earlier_build_takes_longer_user_ids_and_keys(kind:
     let database = OnServer::through(kind, None).await;
     run(
         &mut database.shell().await,
-        "DELETE FROM firstcome_migrations WHERE version = 3;
+        "DELETE FROM firstcome_migrations WHERE version >= 3;
          ALTER TABLE issuances MODIFY user_id VARCHAR(64) NOT NULL, MODIFY request_key VARCHAR(64) NOT NULL;
          ALTER TABLE coupons MODIFY creation_key VARCHAR(64) NOT NULL",
     )
@@ -185,6 +185,13 @@ pub async fn a_migration_cut_short_is_run_again(kind: ServerKind) {
          ALTER TABLE coupons DROP COLUMN change_keys",
         "UPDATE firstcome_migrations SET success = FALSE WHERE version = 3; DROP INDEX by_phase ON coupons",
         "UPDATE firstcome_migrations SET success = FALSE WHERE version = 3",
+        "UPDATE firstcome_migrations SET success = FALSE WHERE version = 4; \
+         ALTER TABLE coupons DROP COLUMN description, DROP COLUMN metadata, DROP COLUMN max_discount, \
+         DROP COLUMN use_until, DROP COLUMN time_zone, DROP COLUMN no_user_limit; \
+         ALTER TABLE issuances MODIFY nth TINYINT NOT NULL",
+        "UPDATE firstcome_migrations SET success = FALSE WHERE version = 4; \
+         ALTER TABLE issuances MODIFY nth TINYINT NOT NULL",
+        "UPDATE firstcome_migrations SET success = FALSE WHERE version = 4",
     ] {
         run(&mut shell, cut_short).await;
         let store = database.open().await.unwrap();

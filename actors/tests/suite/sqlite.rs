@@ -322,14 +322,17 @@ async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_progr
          DELETE FROM _sqlx_migrations WHERE version >= 2; ALTER TABLE nodes DROP COLUMN links;
          ALTER TABLE nodes DROP COLUMN lease; ALTER TABLE nodes DROP COLUMN lease_of;
          ALTER TABLE nodes DROP COLUMN ended_at;
-         ALTER TABLE coupons DROP COLUMN change_keys; DROP INDEX by_phase",
+         ALTER TABLE coupons DROP COLUMN change_keys; DROP INDEX by_phase;
+         ALTER TABLE coupons DROP COLUMN description; ALTER TABLE coupons DROP COLUMN metadata;
+         ALTER TABLE coupons DROP COLUMN max_discount; ALTER TABLE coupons DROP COLUMN use_until;
+         ALTER TABLE coupons DROP COLUMN time_zone; ALTER TABLE coupons DROP COLUMN no_user_limit",
     )
     .execute(&mut shell)
     .await
     .unwrap();
     file.reopen().await;
     file.store.check().await.unwrap();
-    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [1, 2, 3]);
+    assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [1, 2, 3, 4]);
     assert_eq!(
         versions(&mut shell, "firstcome_migrations").await,
         Vec::<i64>::new()
@@ -352,7 +355,7 @@ async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_progr
     let store = SqliteStore::open(&Options::new(&path)).await.unwrap();
     store.check().await.unwrap();
     assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [20_240_101]);
-    assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2, 3]);
+    assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2, 3, 4]);
 }
 
 #[tokio::test]

@@ -69,14 +69,12 @@ pub fn user(text: &str) -> UserId {
 
 pub fn offer(total_quantity: Option<u64>, per_user_limit: u8) -> Offer {
     Offer {
-        title: "Black Friday – ブラックフライデー 🎉".to_owned(),
         discount: Some(Discount::Amount(10_000)),
         min_order_amount: Some(30_000),
         total_quantity,
-        per_user_limit,
-        starts_at: None,
-        ends_at: None,
+        per_user_limit: Some(per_user_limit),
         use_within_days: Some(30),
+        ..Offer::titled("Black Friday – ブラックフライデー 🎉")
     }
 }
 
@@ -137,7 +135,7 @@ impl Owned {
         self.coupon.id
     }
 
-    pub fn issuance(&self, sequence: u64, user_id: &str, nth: u8) -> Issuance {
+    pub fn issuance(&self, sequence: u64, user_id: &str, nth: u32) -> Issuance {
         let issued_at = after_noon(sequence as i64);
         Issuance {
             id: IssuanceId {

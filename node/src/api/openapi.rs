@@ -30,7 +30,9 @@ use utoipa::openapi::{
 };
 use warp::reply::Response as HttpResponse;
 
-pub(super) use self::schemas::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
+pub(super) use self::schemas::{
+    DiscountPatchSchema, DiscountSchema, MetadataPatchSchema, MetadataSchema, PhaseSchema, StatusSchema,
+};
 
 use self::parameters::{header, parameter, path_parameter, redirect_target};
 use self::problem_schemas::KINDS;

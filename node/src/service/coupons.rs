@@ -11,8 +11,9 @@ use super::engine::{ChangeRequest, CouponView, Created, NewCoupon, Refusal, Setb
 use super::store_calls::{StoreCallError, write_error};
 use super::{Error, Service};
 
-/// Maximum number of coupons with a copy: more than a crowd reads within a second. With the longest title, a
-/// copy takes about 1 KiB, so all copies take 10 MiB. Each request for a further coupon reads the store.
+/// Maximum number of coupons with a copy: more than a crowd reads within a second. A copy takes about 1 KiB, so
+/// all copies take 10 MiB. Only if administrators gave all of them the longest description and metadata, they
+/// would take 270 MiB. Each request for a further coupon reads the store.
 const COUPONS_MAX: usize = 10_000;
 
 /// Maximum number of times that one request reads a coupon. It reads again if this node has issued more than

@@ -159,6 +159,11 @@ fn field() -> impl Strategy<Value = String> {
         "value",
         "min_order_amount",
         "use_within_days",
+        "use_until",
+        "time_zone",
+        "description",
+        "metadata",
+        "max_discount",
         "status",
         "user_id",
     ]);

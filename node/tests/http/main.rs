@@ -22,6 +22,7 @@ mod lists;
 mod logs;
 mod metrics;
 mod mint;
+mod offer_fields;
 mod operations;
 mod process;
 mod queries;

@@ -21,7 +21,7 @@ fn at(micros: i64) -> Timestamp {
 fn coupon(total_quantity: Option<u64>, per_user_limit: u8) -> Coupon {
     let offer = Offer {
         total_quantity,
-        per_user_limit,
+        per_user_limit: Some(per_user_limit),
         ..Offer::titled("test")
     };
     Coupon {
@@ -113,7 +113,8 @@ fn table(list: &[Issuance], coupon: &Coupon, now: Timestamp, request: &IssueRequ
     if let Some(same) = of_user.iter().rev().find(|issuance| issuance.key == request.key) {
         return known(IssueOutcome::Replayed((*same).clone()));
     }
-    if of_user.len() >= usize::from(coupon.offer.per_user_limit) {
+    let limit = coupon.offer.per_user_limit;
+    if limit.is_some_and(|limit| of_user.len() >= usize::from(limit)) {
         let latest = (*of_user.last().unwrap()).clone();
         return known(IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(latest))));
     }
@@ -167,7 +168,7 @@ fn check_issue(
     prop_assert_eq!(issuance.id.sequence.get(), list.len() as u64 + 1);
     prop_assert_eq!((&issuance.user, &issuance.key), (&request.user, &request.key));
     let nth = list.iter().filter(|earlier| earlier.user == request.user).count() + 1;
-    prop_assert_eq!(usize::from(issuance.nth), nth);
+    prop_assert_eq!(issuance.nth as usize, nth);
     let told = CouponKind::apply(ledger, &entry);
     prop_assert_eq!(told, CouponOutcome::Issue(IssueOutcome::Issued(issuance.clone())));
     list.push(issuance.clone());
@@ -312,4 +313,65 @@ fn closing_is_final_and_closing_again_changes_nothing() {
         "{verdict:?}"
     );
     assert_eq!(ledger.coupon().version, 2);
+}
+
+#[test]
+fn the_end_of_use_is_fixed_when_the_coupon_is_issued() {
+    let time = |text: &str| Timestamp::parse(text).unwrap();
+    let now = time("2026-11-27T10:00:00+09:00");
+    let offer = |days, until: Option<&str>, zone: Option<&str>| Offer {
+        use_within_days: days,
+        use_until: until.map(time),
+        time_zone: zone.map(str::to_owned),
+        per_user_limit: Some(2),
+        ..Offer::titled("test")
+    };
+    let local = Some("Asia/Seoul");
+    for (offer, expires_at) in [
+        (offer(None, None, local), None),
+        (offer(Some(30), None, None), Some("2026-12-27T10:00:00+09:00")),
+        (offer(Some(30), None, local), Some("2026-12-28T00:00:00+09:00")),
+        // A build with older data may not know the zone.
+        (
+            offer(Some(30), None, Some("Mars/Base")),
+            Some("2026-12-27T10:00:00+09:00"),
+        ),
+        (
+            offer(None, Some("2026-12-01T00:00:00Z"), local),
+            Some("2026-12-01T00:00:00Z"),
+        ),
+        (
+            offer(Some(30), Some("2026-12-01T00:00:00Z"), local),
+            Some("2026-12-01T00:00:00Z"),
+        ),
+        (
+            offer(Some(1), Some("2026-12-01T00:00:00Z"), None),
+            Some("2026-11-28T10:00:00+09:00"),
+        ),
+    ] {
+        let mut ledger = ledger(Coupon {
+            offer,
+            ..coupon(None, 2)
+        });
+        let issued = |ledger: &mut Ledger, key| {
+            let verdict = CouponKind::judge(ledger, now, &request(1, key).into());
+            match enter(ledger, verdict) {
+                CouponOutcome::Issue(IssueOutcome::Issued(issuance)) => issuance.expires_at,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(issued(&mut ledger, 1), expires_at.map(time));
+        let never = OfferPatch {
+            title: Some("never".to_owned()),
+            use_within_days: Some(None),
+            use_until: Some(None),
+            time_zone: Some(None),
+            ..OfferPatch::default()
+        };
+        let verdict = judge_change(&ledger, now, Change::Patch(Box::new(never)), None);
+        enter(&mut ledger, verdict);
+        assert_eq!(issued(&mut ledger, 2), None);
+        let first = ledger.issued().answered(&request(1, 1).user, &request(1, 1).key);
+        assert_eq!(first.unwrap().expires_at, expires_at.map(time));
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::ledger::CouponHead;
-use crate::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
+use crate::coupon::offer::{Coupon, Discount, Issuance, Metadata, Offer, PER_USER_LIMIT_MAX, Status};
 use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, optional_number, optional_time, readable, time};
@@ -10,7 +10,8 @@ use crate::store::columns::{StoredRow, integer, number, optional_number, optiona
 /// The columns of `coupons AS c` that [`coupon`] reads.
 macro_rules! coupon_columns {
     () => {
-        "c.id, c.title, c.discount_kind, c.discount_value, c.min_order_amount, c.total_quantity, \
+        "c.id, c.title, c.description, c.metadata, c.max_discount, c.no_user_limit, c.use_until, \
+         c.time_zone, c.discount_kind, c.discount_value, c.min_order_amount, c.total_quantity, \
          c.per_user_limit, c.starts_at, c.ends_at, c.use_within_days, c.status, c.version, c.created_at, \
          c.updated_at"
     };
@@ -49,19 +50,46 @@ pub(crate) fn coupon(row: &impl StoredRow) -> Result<Coupon> {
         id: readable(CouponId::new(number(row, "id")?), "id")?,
         offer: Offer {
             title: row.text("title")?.to_owned(),
+            description: row.optional_text("description")?.map(str::to_owned),
+            metadata: metadata(row.optional_text("metadata")?)?,
             discount,
+            max_discount: optional_number(row, "max_discount")?,
             min_order_amount: optional_number(row, "min_order_amount")?,
             total_quantity: optional_number(row, "total_quantity")?,
-            per_user_limit: number(row, "per_user_limit")?,
+            per_user_limit: match number(row, "no_user_limit")? {
+                0_u8 => Some(number(row, "per_user_limit")?),
+                _ => None,
+            },
             starts_at: optional_time(row, "starts_at")?,
             ends_at: optional_time(row, "ends_at")?,
             use_within_days: optional_number(row, "use_within_days")?,
+            use_until: optional_time(row, "use_until")?,
+            time_zone: row.optional_text("time_zone")?.map(str::to_owned),
         },
         status: readable(Status::parse(row.text("status")?), "status")?,
         version: number(row, "version")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
     })
+}
+
+fn metadata(text: Option<&str>) -> Result<Metadata> {
+    text.map_or_else(
+        || Ok(Metadata::new()),
+        |text| readable(serde_json::from_str(text).ok(), "metadata"),
+    )
+}
+
+/// Returns the value of the column of metadata: a JSON object, or NULL if there are no pairs.
+pub(crate) fn metadata_column(metadata: &Metadata) -> Option<String> {
+    // Texts under texts always have a JSON form.
+    (!metadata.is_empty()).then(|| serde_json::to_string(metadata).unwrap_or_default())
+}
+
+/// Returns the values of the two columns of the limit per user. Without a limit, the first column has the
+/// highest limit, which nodes of the previous release use.
+pub(crate) fn limit_columns(per_user_limit: Option<u8>) -> (u8, bool) {
+    per_user_limit.map_or((PER_USER_LIMIT_MAX, true), |limit| (limit, false))
 }
 
 /// Returns the coupon and its keys in a row with [`head_columns`].

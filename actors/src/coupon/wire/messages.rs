@@ -45,8 +45,8 @@ pub struct Change {
     pub if_version: Option<u64>,
     #[prost(enumeration = "ChangeKind", tag = "2")]
     pub kind: i32,
-    #[prost(message, optional, tag = "3")]
-    pub patch: Option<Patch>,
+    #[prost(message, optional, boxed, tag = "3")]
+    pub patch: Option<Box<Patch>>,
     /// The previous release does not know this field, and executes the change as one without a key.
     #[prost(string, optional, tag = "4")]
     pub key: Option<String>,
@@ -85,6 +85,33 @@ pub struct Patch {
     pub ends_at: Option<i64>,
     #[prost(uint32, optional, tag = "8")]
     pub use_within_days: Option<u32>,
+    // Link version 3 knows these.
+    #[prost(string, optional, tag = "9")]
+    pub description: Option<String>,
+    #[prost(message, optional, tag = "10")]
+    pub metadata: Option<MetadataPatch>,
+    #[prost(uint64, optional, tag = "11")]
+    pub max_discount: Option<u64>,
+    #[prost(int64, optional, tag = "12")]
+    pub use_until: Option<i64>,
+    #[prost(string, optional, tag = "13")]
+    pub time_zone: Option<String>,
+}
+
+/// In order of the keys, so that equal patches have equal bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MetadataPatch {
+    #[prost(message, repeated, tag = "1")]
+    pub pairs: Vec<MetadataPair>,
+}
+
+/// A key without a value is removed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MetadataPair {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, optional, tag = "2")]
+    pub value: Option<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -226,4 +253,18 @@ pub struct Coupon {
     pub created_at: i64,
     #[prost(int64, tag = "14")]
     pub updated_at: i64,
+    // The previous release ignores these.
+    #[prost(string, optional, tag = "15")]
+    pub description: Option<String>,
+    #[prost(message, repeated, tag = "16")]
+    pub metadata: Vec<MetadataPair>,
+    #[prost(uint64, optional, tag = "17")]
+    pub max_discount: Option<u64>,
+    #[prost(int64, optional, tag = "18")]
+    pub use_until: Option<i64>,
+    #[prost(string, optional, tag = "19")]
+    pub time_zone: Option<String>,
+    /// `per_user_limit` is only for the previous release.
+    #[prost(bool, tag = "20")]
+    pub no_user_limit: bool,
 }

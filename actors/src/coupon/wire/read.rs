@@ -7,7 +7,8 @@ use super::{INVALID_MAX, TEXT_BYTES_MAX, VERSIONS_MAX};
 use crate::coupon::change::{Change, ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{
-    Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
+    Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, MetadataPatch, Offer, OfferPatch,
+    Status,
 };
 use crate::coupon::{CouponAsk, CouponOutcome};
 use crate::ids::{CouponId, ID_MAX, IssuanceId, RequestKey, Sequence, UserId};
@@ -59,7 +60,7 @@ fn change(request: messages::Change) -> Result<ChangeRequest> {
     let key = request.key.as_deref().map(RequestKey::parse);
     let key = key.transpose().required("request key")?;
     let change = match (request.kind(), request.patch) {
-        (messages::ChangeKind::Patch, Some(patch)) => Change::Patch(Box::new(self::patch(patch)?)),
+        (messages::ChangeKind::Patch, Some(patch)) => Change::Patch(Box::new(self::patch(*patch)?)),
         (messages::ChangeKind::Pause, None) => Change::Pause,
         (messages::ChangeKind::Resume, None) => Change::Resume,
         (messages::ChangeKind::Close, None) => Change::Close,
@@ -78,6 +79,10 @@ fn coupon_id(number: u64) -> Result<CouponId> {
 
 fn text(text: String, name: &'static str) -> Result<String> {
     (text.len() <= TEXT_BYTES_MAX).then_some(text).required(name)
+}
+
+fn maybe_text(text: Option<String>, name: &'static str) -> Result<Option<String>> {
+    text.map(|text| self::text(text, name)).transpose()
 }
 
 fn timestamp(micros: i64) -> Result<Timestamp> {
@@ -120,8 +125,27 @@ fn patch(patch: messages::Patch) -> Result<OfferPatch> {
         starts_at: part!(maybe_timestamp(patch.starts_at)?, 6),
         ends_at: part!(maybe_timestamp(patch.ends_at)?, 7),
         use_within_days: part!(use_within_days, 8),
+        description: part!(maybe_text(patch.description, "description")?, 9),
+        metadata: part!(patch.metadata.map(metadata_patch).transpose()?, 10),
+        max_discount: part!(patch.max_discount, 11),
+        use_until: part!(maybe_timestamp(patch.use_until)?, 12),
+        time_zone: part!(maybe_text(patch.time_zone, "time zone")?, 13),
     };
     (unused == 0).then_some(patch).required("patch")
+}
+
+fn metadata_patch(patch: messages::MetadataPatch) -> Result<MetadataPatch> {
+    metadata_pairs(patch.pairs)
+}
+
+/// Reads pairs with different keys.
+fn metadata_pairs(pairs: Vec<messages::MetadataPair>) -> Result<MetadataPatch> {
+    let count = pairs.len();
+    let pair = |messages::MetadataPair { key, value }| -> Result<_> {
+        Ok((text(key, "metadata")?, maybe_text(value, "metadata")?))
+    };
+    let read = pairs.into_iter().map(pair).collect::<Result<MetadataPatch>>()?;
+    (read.len() == count).then_some(read).required("metadata")
 }
 
 fn discount_patch(patch: messages::DiscountPatch) -> Result<DiscountPatch> {
@@ -187,7 +211,7 @@ fn issuance(issuance: messages::Issuance) -> Result<Issuance> {
             sequence: Sequence::new(sequence),
         },
         user: UserId::parse(&issuance.user).required("user")?,
-        nth: u8::try_from(issuance.nth).required("nth")?,
+        nth: issuance.nth,
         key: RequestKey::parse(&issuance.key).required("request key")?,
         issued_at: timestamp(issuance.issued_at)?,
         expires_at: maybe_timestamp(issuance.expires_at)?,
@@ -233,12 +257,18 @@ fn change_outcome(outcome: messages::ChangeOutcome) -> Result<ChangeOutcome> {
 pub(crate) fn coupon(coupon: messages::Coupon) -> Result<Coupon> {
     let discount =
         discount_kind(coupon.discount_kind)?.map(|kind| Discount::new(kind, coupon.discount_value));
+    let per_user_limit = u8::try_from(coupon.per_user_limit).required("limit per user")?;
+    let metadata = metadata_pairs(coupon.metadata)?.into_iter();
+    let metadata = metadata.map(|(key, value)| Ok((key, value.required("metadata")?)));
     let offer = Offer {
         title: text(coupon.title, "title")?,
+        description: maybe_text(coupon.description, "description")?,
+        metadata: metadata.collect::<Result<_>>()?,
         discount,
+        max_discount: coupon.max_discount,
         min_order_amount: coupon.min_order_amount,
         total_quantity: coupon.total_quantity,
-        per_user_limit: u8::try_from(coupon.per_user_limit).required("limit per user")?,
+        per_user_limit: (!coupon.no_user_limit).then_some(per_user_limit),
         starts_at: maybe_timestamp(coupon.starts_at)?,
         ends_at: maybe_timestamp(coupon.ends_at)?,
         use_within_days: coupon
@@ -246,6 +276,8 @@ pub(crate) fn coupon(coupon: messages::Coupon) -> Result<Coupon> {
             .map(u16::try_from)
             .transpose()
             .required("number of days")?,
+        use_until: maybe_timestamp(coupon.use_until)?,
+        time_zone: maybe_text(coupon.time_zone, "time zone")?,
     };
     let status = match messages::Status::try_from(coupon.status).required("status")? {
         messages::Status::Open => Status::Open,

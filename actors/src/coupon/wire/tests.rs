@@ -1,6 +1,6 @@
 //! Tests that what was written is read back, and that bytes which this program did not write do no harm.
 
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -38,7 +38,7 @@ fn issuance() -> impl Strategy<Value = Issuance> {
         sequence: Sequence::new(sequence),
     });
     let times = (timestamp(), option::of(timestamp()));
-    (id, user(), any::<u8>(), key(), times).prop_map(|(id, user, nth, key, (issued_at, expires_at))| {
+    (id, user(), any::<u32>(), key(), times).prop_map(|(id, user, nth, key, (issued_at, expires_at))| {
         Issuance {
             id,
             user,
@@ -77,24 +77,42 @@ fn discount() -> impl Strategy<Value = Discount> {
 }
 
 fn offer() -> impl Strategy<Value = Offer> {
-    let numbers = (option::of(any::<u64>()), option::of(any::<u64>()), any::<u8>());
+    let numbers = (
+        option::of(any::<u64>()),
+        option::of(any::<u64>()),
+        option::of(any::<u64>()),
+        option::of(any::<u8>()),
+    );
     let times = (
         option::of(timestamp()),
         option::of(timestamp()),
         option::of(any::<u16>()),
+        option::of(timestamp()),
     );
-    (".{0,200}", option::of(discount()), numbers, times).prop_map(|(title, discount, numbers, times)| {
-        let (min_order_amount, total_quantity, per_user_limit) = numbers;
-        let (starts_at, ends_at, use_within_days) = times;
+    let texts = (
+        ".{0,200}",
+        option::of(".{0,50}"),
+        btree_map(".{0,10}", ".{0,10}", 0..4),
+        option::of("[A-Z]{3}"),
+    );
+    (texts, option::of(discount()), numbers, times).prop_map(|(texts, discount, numbers, times)| {
+        let (title, description, metadata, time_zone) = texts;
+        let (max_discount, min_order_amount, total_quantity, per_user_limit) = numbers;
+        let (starts_at, ends_at, use_within_days, use_until) = times;
         Offer {
             title,
+            description,
+            metadata,
             discount,
+            max_discount,
             min_order_amount,
             total_quantity,
             per_user_limit,
             starts_at,
             ends_at,
             use_within_days,
+            use_until,
+            time_zone,
         }
     })
 }
@@ -157,19 +175,36 @@ fn patch() -> impl Strategy<Value = OfferPatch> {
     let kind = prop::sample::select(vec![DiscountKind::Amount, DiscountKind::Rate]);
     let discount =
         (option::of(kind), option::of(any::<u64>())).prop_map(|(kind, value)| DiscountPatch { kind, value });
-    let numbers = (maybe(any::<u64>()), maybe(any::<u64>()));
-    let times = (maybe(timestamp()), maybe(timestamp()), maybe(any::<u16>()));
-    (option::of(".{0,200}"), maybe(discount), numbers, times).prop_map(
-        |(title, discount, (min_order_amount, total_quantity), times)| {
-            let (starts_at, ends_at, use_within_days) = times;
+    let numbers = (maybe(any::<u64>()), maybe(any::<u64>()), maybe(any::<u64>()));
+    let times = (
+        maybe(timestamp()),
+        maybe(timestamp()),
+        maybe(any::<u16>()),
+        maybe(timestamp()),
+    );
+    let texts = (
+        option::of(".{0,200}"),
+        maybe(".{0,50}"),
+        maybe(btree_map(".{0,10}", option::of(".{0,10}"), 0..4)),
+        maybe("[A-Z]{3}"),
+    );
+    (texts, maybe(discount), numbers, times).prop_map(
+        |(texts, discount, (max_discount, min_order_amount, total_quantity), times)| {
+            let (title, description, metadata, time_zone) = texts;
+            let (starts_at, ends_at, use_within_days, use_until) = times;
             OfferPatch {
                 title,
+                description,
+                metadata,
                 discount,
+                max_discount,
                 min_order_amount,
                 total_quantity,
                 starts_at,
                 ends_at,
                 use_within_days,
+                use_until,
+                time_zone,
             }
         },
     )

@@ -5,7 +5,9 @@ use prost::Message;
 use super::messages;
 use crate::coupon::change::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
-use crate::coupon::offer::{Coupon, Discount, DiscountKind, InvalidField, Issuance, OfferPatch, Status};
+use crate::coupon::offer::{
+    Coupon, Discount, DiscountKind, InvalidField, Issuance, OfferPatch, PER_USER_LIMIT_MAX, Status,
+};
 use crate::coupon::{CouponAsk, CouponOutcome};
 
 /// Writes a request.
@@ -37,7 +39,7 @@ pub(crate) fn change_bytes(change: Change) -> Vec<u8> {
 fn change(request: ChangeRequest) -> messages::Change {
     let mut if_versions = request.if_versions.into_iter();
     let (kind, patch) = match request.change {
-        Change::Patch(patch) => (messages::ChangeKind::Patch, Some(self::patch(*patch))),
+        Change::Patch(patch) => (messages::ChangeKind::Patch, Some(Box::new(self::patch(*patch)))),
         Change::Pause => (messages::ChangeKind::Pause, None),
         Change::Resume => (messages::ChangeKind::Resume, None),
         Change::Close => (messages::ChangeKind::Close, None),
@@ -71,6 +73,15 @@ fn patch(patch: OfferPatch) -> messages::Patch {
         (part!(patch.min_order_amount, 4), part!(patch.total_quantity, 5));
     let (starts_at, ends_at) = (part!(patch.starts_at, 6), part!(patch.ends_at, 7));
     let use_within_days = part!(patch.use_within_days, 8);
+    let description = part!(patch.description, 9);
+    let metadata = part!(patch.metadata, 10).map(|pairs| messages::MetadataPatch {
+        pairs: pairs
+            .into_iter()
+            .map(|(key, value)| messages::MetadataPair { key, value })
+            .collect(),
+    });
+    let (max_discount, use_until) = (part!(patch.max_discount, 11), part!(patch.use_until, 12));
+    let time_zone = part!(patch.time_zone, 13);
     messages::Patch {
         cleared,
         title: patch.title,
@@ -80,6 +91,11 @@ fn patch(patch: OfferPatch) -> messages::Patch {
         starts_at: starts_at.map(|at| at.as_micros()),
         ends_at: ends_at.map(|at| at.as_micros()),
         use_within_days: use_within_days.map(u32::from),
+        description,
+        metadata,
+        max_discount,
+        use_until: use_until.map(|at| at.as_micros()),
+        time_zone,
     }
 }
 
@@ -135,7 +151,7 @@ fn issuance(issuance: Issuance) -> messages::Issuance {
         coupon: issuance.id.coupon.get(),
         sequence: issuance.id.sequence.get(),
         user: issuance.user.as_str().to_owned(),
-        nth: u32::from(issuance.nth),
+        nth: issuance.nth,
         key: issuance.key.as_str().to_owned(),
         issued_at: issuance.issued_at.as_micros(),
         expires_at: issuance.expires_at.map(|at| at.as_micros()),
@@ -192,6 +208,11 @@ pub(crate) fn coupon(coupon: Coupon) -> messages::Coupon {
         Status::Paused => messages::Status::Paused,
         Status::Closed => messages::Status::Closed,
     };
+    let pairs = coupon.offer.metadata.into_iter();
+    let pairs = pairs.map(|(key, value)| messages::MetadataPair {
+        key,
+        value: Some(value),
+    });
     messages::Coupon {
         id: coupon.id.get(),
         title: coupon.offer.title,
@@ -199,7 +220,7 @@ pub(crate) fn coupon(coupon: Coupon) -> messages::Coupon {
         discount_value,
         min_order_amount: coupon.offer.min_order_amount,
         total_quantity: coupon.offer.total_quantity,
-        per_user_limit: u32::from(coupon.offer.per_user_limit),
+        per_user_limit: u32::from(coupon.offer.per_user_limit.unwrap_or(PER_USER_LIMIT_MAX)),
         starts_at: coupon.offer.starts_at.map(|at| at.as_micros()),
         ends_at: coupon.offer.ends_at.map(|at| at.as_micros()),
         use_within_days: coupon.offer.use_within_days.map(u32::from),
@@ -207,5 +228,11 @@ pub(crate) fn coupon(coupon: Coupon) -> messages::Coupon {
         version: coupon.version,
         created_at: coupon.created_at.as_micros(),
         updated_at: coupon.updated_at.as_micros(),
+        description: coupon.offer.description,
+        metadata: pairs.collect(),
+        max_discount: coupon.offer.max_discount,
+        use_until: coupon.offer.use_until.map(|at| at.as_micros()),
+        time_zone: coupon.offer.time_zone,
+        no_user_limit: coupon.offer.per_user_limit.is_none(),
     }
 }

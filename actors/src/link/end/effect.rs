@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::ids::Incarnation;
-use crate::link::frame::{Numbered, RemoteRequest};
+use crate::link::frame::{MESSAGE_BYTES_MAX, Numbered, RemoteRequest};
 use crate::link::hello::{Hello, Mismatch};
 use crate::link::payload::{Outgoing, Payload, Undelivered};
 use crate::time::Moment;
@@ -109,3 +109,16 @@ pub enum Effect<P: Payload> {
 
 /// All effects, in order.
 pub type Effects<P> = Vec<Effect<P>>;
+
+/// Returns the content, or empty content if it is too long for a frame. That is a bug, because handlers know
+/// the maximum length.
+pub(super) fn bounded(content: Vec<u8>) -> Vec<u8> {
+    if content.len() <= MESSAGE_BYTES_MAX {
+        return content;
+    }
+    tracing::error!(
+        bytes = content.len(),
+        "the content of a heartbeat is too long and is not sent"
+    );
+    Vec::new()
+}

@@ -10,7 +10,8 @@ use tokio::sync::oneshot::{self, Receiver};
 use super::*;
 use crate::admission::Admission;
 use crate::ids::{Incarnation, NodeId};
-use crate::link::payload::sample::{Sample, SampleAnswer, SampleAsk};
+use crate::link::hello::VERSIONS;
+use crate::link::payload::sample::{NEWEST_NUMBER, Sample, SampleAnswer, SampleAsk};
 
 type Effect = super::Effect<Sample>;
 type Effects = super::Effects<Sample>;
@@ -439,4 +440,28 @@ fn an_unanswered_request_frees_its_place_in_the_window() {
         send(&mut dialler, 1, at(9_000)).try_recv(),
         Err(TryRecvError::Empty)
     );
+}
+
+#[test]
+fn a_request_that_the_release_of_the_peer_does_not_know_is_not_sent() {
+    let told = |versions: &[u32]| {
+        let (mut dialler, mut acceptor) = ends(1);
+        acceptor.terms.hello.versions = versions.to_vec();
+        settle(at(0), &mut dialler, &mut acceptor);
+        assert!(dialler.is_up() && acceptor.is_up());
+        [1, NEWEST_NUMBER].map(|number| {
+            let (request, mut receiver) = request(1, number, at(1_000));
+            let mut effects = Effects::new();
+            dialler.send(request, place(), &mut effects);
+            dialler.flush(at(0), &mut effects);
+            reply(effects);
+            receiver.try_recv()
+        })
+    };
+    let waits = Err(TryRecvError::Empty);
+    assert_eq!(
+        told(&VERSIONS[1..]),
+        [waits.clone(), Ok(Err(Undelivered::NotSent))]
+    );
+    assert_eq!(told(VERSIONS), [waits.clone(), waits]);
 }

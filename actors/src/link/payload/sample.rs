@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::link::frame::FrameError;
+use crate::link::hello::VERSIONS;
 use crate::link::payload::{Payload, Undelivered};
 
 /// A payload whose requests and answers have no meaning.
@@ -17,6 +18,9 @@ pub(crate) struct SampleAsk {
     /// Makes a request as long as a test needs.
     pub(crate) text: String,
 }
+
+/// The number of a request that only this release knows.
+pub(crate) const NEWEST_NUMBER: u64 = 1_234_567;
 
 impl SampleAsk {
     /// Makes a request with this number and no text.
@@ -35,6 +39,14 @@ impl Payload for Sample {
     type Ask = SampleAsk;
     type Answer = u64;
     type Reply = oneshot::Sender<SampleAnswer>;
+
+    fn version_of(ask: &SampleAsk) -> u32 {
+        if ask.number == NEWEST_NUMBER {
+            VERSIONS[0]
+        } else {
+            0
+        }
+    }
 
     fn encode_ask(ask: SampleAsk) -> Vec<u8> {
         let mut bytes = ask.number.to_le_bytes().to_vec();

@@ -216,7 +216,7 @@ mod tests {
             "state",
         ];
         assert_eq!(made["nodes"], columns(&nodes));
-        assert_eq!(made["coupons"].len(), 17);
+        assert_eq!(made["coupons"].len(), 23);
         assert_eq!(made, all(&sqlite(&[])), "the same for both kinds of database");
     }
 

@@ -109,10 +109,11 @@ impl World {
             let within = offer
                 .total_quantity
                 .is_none_or(|total| rows.len() as u64 <= total);
-            let mut counts: HashMap<&UserId, u8> = HashMap::new();
+            let mut counts: HashMap<&UserId, u32> = HashMap::new();
             rows.iter()
                 .for_each(|row| *counts.entry(&row.user).or_default() += 1);
-            let within_limit = counts.values().all(|count| *count <= offer.per_user_limit);
+            let limit = offer.per_user_limit.map_or(u32::MAX, u32::from);
+            let within_limit = counts.values().all(|count| *count <= limit);
             if !(dense && within && within_limit) {
                 let found = format!("dense {dense}, within quantity {within}, within limit {within_limit}");
                 return Err(format!("{found}: {rows:?}"));

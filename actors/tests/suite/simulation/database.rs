@@ -241,7 +241,8 @@ impl Database {
             CouponRun::Issuances(issuances) => issuances.iter().all(|issuance| {
                 let total = coupon.offer.total_quantity;
                 let within = total.is_none_or(|total| issuance.id.sequence.get() <= total);
-                within && issuance.nth <= coupon.offer.per_user_limit
+                let limit = coupon.offer.per_user_limit;
+                within && limit.is_none_or(|limit| issuance.nth <= u32::from(limit))
             }),
             CouponRun::Change(change) => {
                 let issued = self.issuances[&id].len() as u64;

@@ -101,14 +101,10 @@ pub struct World {
 
 fn offer(total_quantity: u64, per_user_limit: u8) -> Offer {
     Offer {
-        title: "simulated".to_owned(),
-        discount: None,
-        min_order_amount: None,
         total_quantity: Some(total_quantity),
-        per_user_limit,
-        starts_at: None,
-        ends_at: None,
+        per_user_limit: Some(per_user_limit),
         use_within_days: Some(7),
+        ..Offer::titled("simulated")
     }
 }
 

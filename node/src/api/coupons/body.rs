@@ -1,13 +1,17 @@
 //! Coupons as the API writes and reads them.
 
-use actors::coupon::offer::{CouponView, Discount, DiscountKind, DiscountPatch, Offer, OfferPatch, Status};
+use actors::coupon::offer::{
+    CouponView, Discount, DiscountKind, DiscountPatch, Metadata, MetadataPatch, Offer, OfferPatch, Status,
+};
 use actors::time::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::error::field_error;
-use crate::api::openapi::{DiscountPatchSchema, DiscountSchema, PhaseSchema, StatusSchema};
+use crate::api::openapi::{
+    DiscountPatchSchema, DiscountSchema, MetadataPatchSchema, MetadataSchema, PhaseSchema, StatusSchema,
+};
 use crate::http::json::{Checked, Object, Text, Time, clearable, not_null};
 use crate::http::problem::FieldError;
 
@@ -18,15 +22,23 @@ pub(in crate::api) struct CouponBody<'a> {
     id: u64,
     #[schema(min_length = 1, max_length = 200)]
     title: &'a str,
+    #[schema(required, max_length = 2_000)]
+    description: Option<&'a str>,
+    #[schema(value_type = MetadataSchema)]
+    metadata: &'a Metadata,
     #[schema(required, value_type = Option<DiscountSchema>)]
     discount: Option<DiscountBody>,
+    /// The most that a rate takes off.
+    #[schema(required, minimum = 1, maximum = 9_007_199_254_740_991_usize)]
+    max_discount: Option<u64>,
     #[schema(required, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     min_order_amount: Option<u64>,
     /// Null: unlimited.
     #[schema(required, minimum = 1, maximum = 1_000_000_000)]
     total_quantity: Option<u64>,
-    #[schema(minimum = 1, maximum = 100)]
-    per_user_limit: u8,
+    /// Null: unlimited.
+    #[schema(required, minimum = 1, maximum = 100)]
+    per_user_limit: Option<u8>,
     /// Inclusive.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     starts_at: Option<Text<Timestamp>>,
@@ -35,6 +47,11 @@ pub(in crate::api) struct CouponBody<'a> {
     ends_at: Option<Text<Timestamp>>,
     #[schema(required, minimum = 1, maximum = 3650)]
     use_within_days: Option<u16>,
+    /// Exclusive.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    use_until: Option<Text<Timestamp>>,
+    #[schema(required, value_type = Option<String>)]
+    time_zone: Option<&'a str>,
     #[schema(value_type = StatusSchema)]
     status: &'static str,
     #[schema(value_type = PhaseSchema)]
@@ -62,13 +79,18 @@ impl<'a> CouponBody<'a> {
         Self {
             id: coupon.id.get(),
             title: &offer.title,
+            description: offer.description.as_deref(),
+            metadata: &offer.metadata,
             discount: offer.discount.map(DiscountBody::from),
+            max_discount: offer.max_discount,
             min_order_amount: offer.min_order_amount,
             total_quantity: offer.total_quantity,
             per_user_limit: offer.per_user_limit,
             starts_at: offer.starts_at.map(Text),
             ends_at: offer.ends_at.map(Text),
             use_within_days: offer.use_within_days,
+            use_until: offer.use_until.map(Text),
+            time_zone: offer.time_zone.as_deref(),
             status: coupon.status.as_str(),
             phase: coupon.phase(now, issued).as_str(),
             issued: issued.get(),
@@ -175,8 +197,14 @@ pub(in crate::api) struct CreateBody {
     #[serde(default, deserialize_with = "clearable")]
     #[schema(required, value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000)]
     total_quantity: Option<Option<u64>>,
-    #[schema(minimum = 1, maximum = 100, default = 1)]
-    per_user_limit: Option<u64>,
+    /// Null: unlimited.
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 100, default = 1)]
+    per_user_limit: Option<Option<u64>>,
+    #[schema(max_length = 2_000, pattern = "^[^\\u0000]*$")]
+    description: Option<String>,
+    #[schema(value_type = Option<MetadataSchema>)]
+    metadata: Option<Object<Metadata>>,
     /// Inclusive; any offset.
     #[schema(value_type = Option<String>, format = DateTime)]
     starts_at: Option<Time>,
@@ -185,10 +213,18 @@ pub(in crate::api) struct CreateBody {
     ends_at: Option<Time>,
     #[schema(value_type = Option<DiscountSchema>)]
     discount: Option<Object<DiscountBody>>,
+    /// The most that a rate takes off.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
+    max_discount: Option<u64>,
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     min_order_amount: Option<u64>,
     #[schema(minimum = 1, maximum = 3650)]
     use_within_days: Option<u64>,
+    /// Exclusive; with `use_within_days` the earlier end counts.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    use_until: Option<Time>,
+    /// An IANA name: `use_within_days` ends at the local end of the day.
+    time_zone: Option<String>,
     /// `open` or `paused`.
     #[schema(pattern = "^(open|paused)$", default = "open")]
     status: Option<String>,
@@ -214,13 +250,20 @@ impl Checked for CreateBody {
         }
         let offer = Offer {
             title: self.title.unwrap_or_default(),
+            description: self.description,
+            metadata: self.metadata.map(|Object(metadata)| metadata).unwrap_or_default(),
             discount: self.discount.map(|Object(discount)| discount.into()),
+            max_discount: self.max_discount,
             min_order_amount: self.min_order_amount,
             total_quantity: self.total_quantity.flatten(),
-            per_user_limit: self.per_user_limit.map_or(1, narrow_limit),
+            per_user_limit: self
+                .per_user_limit
+                .map_or(Some(1), |limit| limit.map(narrow_limit)),
             starts_at: self.starts_at.map(|Time(time)| time),
             ends_at: self.ends_at.map(|Time(time)| time),
             use_within_days: self.use_within_days.map(narrow_days),
+            use_until: self.use_until.map(|Time(time)| time),
+            time_zone: self.time_zone,
         };
         errors.extend(offer.check().into_iter().map(field_error));
         (offer, status.unwrap_or(Status::Open))
@@ -234,6 +277,13 @@ pub(in crate::api) struct PatchBody {
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = String, required = false, min_length = 1, max_length = 200, pattern = "^[^\\u0000]*$")]
     title: Option<Option<String>>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<String>, max_length = 2_000, pattern = "^[^\\u0000]*$")]
+    description: Option<Option<String>>,
+    /// Merged into the present pairs: null removes a pair.
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<MetadataPatchSchema>)]
+    metadata: Option<Option<Object<MetadataPatch>>>,
     /// Not below the number already decided.
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000)]
@@ -250,11 +300,20 @@ pub(in crate::api) struct PatchBody {
     #[schema(value_type = Option<DiscountPatchSchema>)]
     discount: Option<Option<Object<DiscountPatchBody>>>,
     #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_007_199_254_740_991_usize)]
+    max_discount: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     min_order_amount: Option<Option<u64>>,
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 3650)]
     use_within_days: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    use_until: Option<Option<Time>>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<String>)]
+    time_zone: Option<Option<String>>,
 }
 
 /// Becomes the patch. Errors that do not depend on the coupon are found here, so that such a request is
@@ -270,14 +329,19 @@ impl Checked for PatchBody {
         }
         let patch = OfferPatch {
             title: self.title.flatten(),
+            description: self.description,
+            metadata: self.metadata.map(|value| value.map(|Object(metadata)| metadata)),
             discount: self
                 .discount
                 .map(|value| value.map(|Object(discount)| discount.into())),
+            max_discount: self.max_discount,
             min_order_amount: self.min_order_amount,
             total_quantity: self.total_quantity,
             starts_at: time(self.starts_at),
             ends_at: time(self.ends_at),
             use_within_days: self.use_within_days.map(|value| value.map(narrow_days)),
+            use_until: time(self.use_until),
+            time_zone: self.time_zone,
         };
         errors.extend(patch.check().into_iter().map(field_error));
         patch

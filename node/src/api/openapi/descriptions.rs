@@ -34,8 +34,10 @@ pub(super) fn tag(template: &str) -> &'static str {
 pub(super) fn operation(name: &str) -> &'static str {
     match name {
         "create_coupon" => {
-            "`total_quantity` must be given; null is unlimited. Send an `Idempotency-Key`, and the same key \
-             with each retry: all of them create one coupon."
+            "`total_quantity` must be given; null is unlimited. An issuance expires `use_within_days` after \
+             it was issued, with `time_zone` at the end of that day there, and at the latest at `use_until`; \
+             what was issued keeps its expiry. Send an `Idempotency-Key`, and the same key with each retry: \
+             all of them create one coupon."
         }
         "coupons" => {
             "Without `phase`, all coupons. `next_cursor` of a page is the `cursor` of the next page."
@@ -45,8 +47,8 @@ pub(super) fn operation(name: &str) -> &'static str {
              `ETag` is the version: it counts changes by administrators, not those of `issued` or `phase`."
         }
         "patch_coupon" => {
-            "Fields that are absent stay as they are. `per_user_limit` and `status` cannot be patched. \
-             `total_quantity` cannot go below the number issued. After `OUTCOME_UNKNOWN`, the same \
+            "Fields that are absent stay as they are, and so do pairs of `metadata`. `per_user_limit` and \
+             `status` cannot be patched. `total_quantity` cannot go below the number issued. After `OUTCOME_UNKNOWN`, the same \
              `Idempotency-Key` tells what became of the change."
         }
         "pause_coupon" | "resume_coupon" | "close_coupon" => {

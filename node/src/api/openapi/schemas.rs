@@ -1,7 +1,9 @@
 //! Schemas of bodies, by name. The schemas of coupons, issuances and the cluster come from the types that are
 //! serialized and parsed.
 
-use actors::coupon::offer::{AMOUNT_MAX, Phase, Status};
+use actors::coupon::offer::{
+    AMOUNT_MAX, METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX, Phase, Status,
+};
 use actors::ids::ID_MAX;
 use serde_json::Value;
 use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, SchemaType, Type};
@@ -29,6 +31,8 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ),
         ("DiscountRate", discount("rate", 100, "in percent").into()),
         ("DiscountPatch", DiscountPatchSchema::schema()),
+        ("Metadata", MetadataSchema::schema()),
+        ("MetadataPatch", MetadataPatchSchema::schema()),
         ("Phase", PhaseSchema::schema()),
         ("Status", StatusSchema::schema()),
         ("Nothing", EmptyBody::schema()),
@@ -163,6 +167,35 @@ named_schema! {
     }
 }
 
+named_schema! {
+    /// Pairs of texts.
+    MetadataSchema, "Metadata", pairs(SchemaType::new(Type::String), "at most 16 KiB in all")
+}
+
+named_schema! {
+    /// A change of pairs of texts.
+    MetadataPatchSchema, "MetadataPatch",
+    pairs(SchemaType::from_iter([Type::String, Type::Null]), "null removes a pair")
+}
+
+fn pairs(value: SchemaType, description: &str) -> RefOr<Schema> {
+    let text = |most: usize| {
+        ObjectBuilder::new()
+            .max_length(Some(most))
+            .pattern(Some("^[^\\u0000]*$"))
+    };
+    let key = text(METADATA_KEY_CHARS_MAX)
+        .schema_type(Type::String)
+        .min_length(Some(1));
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some(description))
+        .max_properties(Some(METADATA_PAIRS_MAX))
+        .property_names(Some(key))
+        .additional_properties(Some(text(METADATA_VALUE_CHARS_MAX).schema_type(value)))
+        .into()
+}
+
 fn names<const N: usize>(names: [&str; N], description: &str) -> RefOr<Schema> {
     ObjectBuilder::new()
         .schema_type(Type::String)
@@ -189,6 +222,7 @@ fn discount(kind: &str, most: u64, unit: &str) -> ObjectBuilder {
 const _: () = assert!(ID_MAX == 9_007_199_254_740_991 && AMOUNT_MAX == ID_MAX);
 const _: () = assert!(
     actors::coupon::offer::TITLE_CHARS_MAX == 200
+        && actors::coupon::offer::DESCRIPTION_CHARS_MAX == 2_000
         && actors::coupon::offer::TOTAL_QUANTITY_MAX == 1_000_000_000
 );
 const _: () = assert!(

@@ -118,7 +118,7 @@ impl Shared {
 
 /// Returns the last sequence and the highest `nth` of a portion. Every row of the portion is checked against
 /// these two values, so that all rows are stored or none.
-fn highest(issuances: &[Issuance]) -> (u64, u8) {
+fn highest(issuances: &[Issuance]) -> (u64, u32) {
     let last = issuances
         .iter()
         .map(|issuance| issuance.id.sequence.get())
@@ -156,7 +156,7 @@ SELECT c.id, {selected}
   FROM shards AS s FORCE INDEX (PRIMARY)
   STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
     ON c.id = {coupon} AND (c.total_quantity IS NULL OR {last} <= c.total_quantity)
-   AND {nth_max} <= c.per_user_limit
+   AND ({nth_max} <= c.per_user_limit OR c.no_user_limit)
   STRAIGHT_JOIN v
  WHERE s.shard_id = {shard} AND s.epoch = {epoch} AND s.owner = {owner}"
     )
@@ -203,7 +203,8 @@ SELECT v.c, {selected}
   FROM v
   STRAIGHT_JOIN shards AS s FORCE INDEX (PRIMARY) ON s.shard_id = v.s AND s.epoch = v.e AND s.owner = {owner}
   STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
-    ON c.id = v.c AND (c.total_quantity IS NULL OR v.l <= c.total_quantity) AND {nth_max} <= c.per_user_limit"
+    ON c.id = v.c AND (c.total_quantity IS NULL OR v.l <= c.total_quantity)
+   AND ({nth_max} <= c.per_user_limit OR c.no_user_limit)"
     )
 }
 
@@ -244,7 +245,7 @@ mod tests {
                 sequence: Sequence::new(1_000_000_000),
             },
             user: UserId::parse(&"'".repeat(USER_ID_BYTES_MAX)).unwrap(),
-            nth: 100,
+            nth: 1_000_000_000,
             key: RequestKey::parse(&"'".repeat(REQUEST_KEY_BYTES_MAX)).unwrap(),
             issued_at: time,
             expires_at: Some(time),

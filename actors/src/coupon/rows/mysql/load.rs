@@ -79,7 +79,7 @@ fn issuance(row: &MySqlRow) -> Result<LoadedIssuance<'_>> {
     Ok(LoadedIssuance {
         sequence: Sequence::new(readable(u64::try_from(number(0)?).ok(), "sequence")?),
         user: row.try_get(1).map_err(on_read)?,
-        nth: readable(u8::try_from(number(2)?).ok(), "nth")?,
+        nth: readable(u32::try_from(number(2)?).ok(), "nth")?,
         key: row.try_get(3).map_err(on_read)?,
         issued_at: time(number(4)?)?,
         expires_at: row

@@ -6,7 +6,8 @@ use sqlx::{AssertSqlSafe, MySql, MySqlConnection};
 
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
 use crate::coupon::rows::columns::{
-    self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns,
+    self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns, limit_columns,
+    metadata_column,
 };
 use crate::coupon::rows::search::{SearchDialect, Statement, Value};
 use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon, UserCursor};
@@ -28,10 +29,11 @@ macro_rules! view_columns {
 }
 
 const CREATE: &str = "
-INSERT INTO coupons (title, discount_kind, discount_value, min_order_amount, total_quantity, per_user_limit,
-                     starts_at, ends_at, use_within_days, status, version, created_at, updated_at,
+INSERT INTO coupons (title, description, metadata, discount_kind, discount_value, max_discount,
+                     min_order_amount, total_quantity, per_user_limit, no_user_limit, starts_at, ends_at,
+                     use_within_days, use_until, time_zone, status, version, created_at, updated_at,
                      creation_key, creation_body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)";
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)";
 
 const CREATED_BEFORE: &str = concat!(
     "SELECT ",
@@ -97,16 +99,23 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
     }
     let (offer, body) = (&new.offer, new.body());
     let (kind, value) = discount_columns(offer.discount);
+    let (per_user_limit, no_user_limit) = limit_columns(offer.per_user_limit);
     let made = sqlx::query(CREATE)
         .bind(&offer.title)
+        .bind(&offer.description)
+        .bind(metadata_column(&offer.metadata))
         .bind(kind)
         .bind(value)
+        .bind(offer.max_discount.map(integer))
         .bind(offer.min_order_amount.map(integer))
         .bind(offer.total_quantity.map(integer))
-        .bind(offer.per_user_limit)
+        .bind(per_user_limit)
+        .bind(no_user_limit)
         .bind(offer.starts_at.map(|time| time.as_micros()))
         .bind(offer.ends_at.map(|time| time.as_micros()))
         .bind(offer.use_within_days)
+        .bind(offer.use_until.map(|time| time.as_micros()))
+        .bind(&offer.time_zone)
         .bind(new.status.as_str())
         .bind(new.created_at.as_micros())
         .bind(new.created_at.as_micros())

@@ -4,7 +4,7 @@
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
 use crate::coupon::entry::CouponChange;
-use crate::coupon::rows::columns::discount_columns;
+use crate::coupon::rows::columns::{discount_columns, metadata_column};
 use crate::ids::{Fence, ShardId};
 use crate::store::Result;
 use crate::store::columns::integer;
@@ -14,8 +14,9 @@ use crate::store::mysql::error::on_write;
 const UPDATE: &str = "
 UPDATE shards AS s FORCE INDEX (PRIMARY)
   STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY) ON c.id = ?
-   SET c.title = ?, c.discount_kind = ?, c.discount_value = ?, c.min_order_amount = ?, c.total_quantity = ?,
-       c.starts_at = ?, c.ends_at = ?, c.use_within_days = ?, c.status = ?, c.version = ?, c.updated_at = ?,
+   SET c.title = ?, c.description = ?, c.metadata = ?, c.discount_kind = ?, c.discount_value = ?,
+       c.max_discount = ?, c.min_order_amount = ?, c.total_quantity = ?, c.starts_at = ?, c.ends_at = ?,
+       c.use_within_days = ?, c.use_until = ?, c.time_zone = ?, c.status = ?, c.version = ?, c.updated_at = ?,
        c.change_keys = ?
  WHERE s.shard_id = ? AND s.epoch = ? AND s.owner = ?
    AND c.version = ?
@@ -44,13 +45,18 @@ pub(crate) async fn change(
     let stored = sqlx::query(UPDATE)
         .bind(id)
         .bind(&offer.title)
+        .bind(&offer.description)
+        .bind(metadata_column(&offer.metadata))
         .bind(kind)
         .bind(value)
+        .bind(offer.max_discount.map(integer))
         .bind(offer.min_order_amount.map(integer))
         .bind(quantity)
         .bind(offer.starts_at.map(|time| time.as_micros()))
         .bind(offer.ends_at.map(|time| time.as_micros()))
         .bind(offer.use_within_days)
+        .bind(offer.use_until.map(|time| time.as_micros()))
+        .bind(&offer.time_zone)
         .bind(coupon.status.as_str())
         .bind(integer(coupon.version))
         .bind(coupon.updated_at.as_micros())

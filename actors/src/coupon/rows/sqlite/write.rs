@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
-use crate::coupon::rows::columns::discount_columns;
+use crate::coupon::rows::columns::{discount_columns, metadata_column};
 use crate::ids::{Fence, ShardId};
 use crate::owning::kind::Run;
 use crate::store::batch;
@@ -29,14 +29,14 @@ SELECT c.id, row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3,
  CROSS JOIN coupons AS c
     ON c.id = portion.value ->> 3
    AND (c.total_quantity IS NULL OR portion.value ->> 4 <= c.total_quantity)
-   AND portion.value ->> 5 <= c.per_user_limit
+   AND (portion.value ->> 5 <= c.per_user_limit OR c.no_user_limit)
  CROSS JOIN jsonb_each(portion.value, '$[6]') AS row";
 
 const UPDATE: &str = "
 UPDATE coupons
    SET title = ?1, discount_kind = ?2, discount_value = ?3, min_order_amount = ?4, total_quantity = ?5,
        starts_at = ?6, ends_at = ?7, use_within_days = ?8, status = ?9, version = ?10, updated_at = ?11,
-       change_keys = ?17
+       change_keys = ?17, description = ?19, metadata = ?20, max_discount = ?21, use_until = ?22, time_zone = ?23
  WHERE id = ?12
    AND version = ?18
    AND EXISTS (SELECT 1 FROM shards WHERE shard_id = ?13 AND epoch = ?14 AND owner = ?15)
@@ -83,6 +83,11 @@ pub(crate) async fn change(
         .bind(integer(change.issued.get()))
         .bind(change.keys.column())
         .bind(integer(change.from_version))
+        .bind(&offer.description)
+        .bind(metadata_column(&offer.metadata))
+        .bind(offer.max_discount.map(integer))
+        .bind(offer.use_until.map(|time| time.as_micros()))
+        .bind(&offer.time_zone)
         .execute(connection)
         .await
         .map_err(on_write)?;

@@ -1,0 +1,22 @@
+-- What a coupon is for, pairs for programs of administrators, the most that a percentage takes off, the end of use, the time zone in which
+-- the days of use end, and whether a user may have any number. Without a limit, per_user_limit is 100, to which a node of the previous release
+-- keeps. New columns are at the end, so that no row is written.
+--
+-- A migration that was cut short is run again, and only MariaDB has ADD COLUMN IF NOT EXISTS.
+SET @statement = IF(
+    (SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'coupons' AND COLUMN_NAME = 'no_user_limit') = 0,
+    'ALTER TABLE coupons ADD COLUMN description TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, ADD COLUMN metadata MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, ADD COLUMN max_discount BIGINT, ADD COLUMN use_until BIGINT, ADD COLUMN time_zone VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin, ADD COLUMN no_user_limit TINYINT NOT NULL DEFAULT 0',
+    'DO 0');
+PREPARE statement FROM @statement;
+EXECUTE statement;
+DEALLOCATE PREPARE statement;
+
+-- A user without a limit may have more issuances of one coupon than a TINYINT counts. This rewrites the table, for which issuing waits: some
+-- seconds a million issuances.
+SET @statement = IF(
+    (SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'issuances' AND COLUMN_NAME = 'nth' AND DATA_TYPE = 'tinyint') = 1,
+    'ALTER TABLE issuances MODIFY nth INT NOT NULL',
+    'DO 0');
+PREPARE statement FROM @statement;
+EXECUTE statement;
+DEALLOCATE PREPARE statement;
